@@ -1,0 +1,1 @@
+"""What runs and observes the services: command line, native launcher, simulators, benchmarks."""

@@ -1,0 +1,78 @@
+"""The only source of time. Durations come from the monotonic clock, instants that a user sees from the wall clock.
+
+Two machines' clocks are never compared, except for deadlines that a user gave (DESIGN 5, law 7).
+Under a virtual event loop `LoopClock` makes every wait virtual, because it reads the loop's own time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Time as seen by one process."""
+
+    def monotonic(self) -> float:
+        """Seconds since an arbitrary start; never goes back. For durations, leases, timeouts."""
+        ...
+
+    def wall(self) -> float:
+        """Seconds since the Unix epoch. For instants in messages: deadlines, `not_before`, timestamps of events."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Suspend the caller for at least `seconds`; zero or less only yields to other tasks."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def wall(self) -> float:
+        return time.time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, seconds))
+
+
+class LoopClock:
+    """Reads the running event loop's time: real on a real loop, virtual on a virtual one. `skew_seconds` shifts wall time only."""
+
+    def __init__(self, *, epoch: float = 1_700_000_000.0, skew_seconds: float = 0.0) -> None:
+        self._epoch = epoch + skew_seconds
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def wall(self) -> float:
+        return self._epoch + asyncio.get_running_loop().time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, seconds))
+
+
+class ManualClock:
+    """Stands still until told. For unit tests of policies."""
+
+    def __init__(self, start: float = 1_700_000_000.0) -> None:
+        self._now = start
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def wall(self) -> float:
+        return self._now
+
+    async def sleep(self, seconds: float) -> None:
+        self.advance(max(0.0, seconds))
+        await asyncio.sleep(0)
+
+    def advance(self, seconds: float) -> None:
+        """Move forward by `seconds` (not negative)."""
+        assert seconds >= 0, "time never goes back"
+        self._now += seconds

@@ -1,0 +1,72 @@
+"""What all messages have in common: immutability, tolerant reading, compact writing, bounded identifiers."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, NewType
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints
+
+VERSION = 1
+"""Version of every message written by this code (header `version`). A reader accepts this and every lower one."""
+
+INLINE_BYTES = 64 * 1024
+"""Largest body that travels inside a record."""
+RECORD_BYTES = 256 * 1024
+"""Largest record: producer, topic and consumer limits derive from it."""
+BATCH_BYTES = 1024 * 1024
+"""Largest record batch: one round of the planner."""
+MAX_DEPTH = 32
+"""Deepest nesting of JSON that is accepted from outside."""
+
+_ID = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$"
+_TAG = r"^[a-z0-9-]{1,32}$"
+
+JobId = Annotated[str, StringConstraints(pattern=_ID)]
+"""`j_` + ULID, or the caller's own."""
+StepId = NewType("StepId", str)
+"""32 hex digits, derived (DESIGN 6)."""
+ClaimId = NewType("ClaimId", str)
+"""node + boot + counter."""
+NodeId = Annotated[str, StringConstraints(pattern=_ID)]
+Tenant = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+ModelName = Annotated[str, StringConstraints(pattern=_NAME)]
+"""As Ollama spells it (`gemma3:270m`), or `auto`."""
+Capability = Annotated[str, StringConstraints(pattern=_TAG)]
+
+
+class PriorityClass(StrEnum):
+    """How urgent a job is; most urgent first."""
+
+    INTERACTIVE = "interactive"
+    STANDARD = "standard"
+    BATCH = "batch"
+
+
+CLASSES: tuple[PriorityClass, ...] = tuple(PriorityClass)
+
+
+def _instant(value: Any) -> Any:
+    """Accept ISO 8601 with an offset besides epoch seconds."""
+    if isinstance(value, str):
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is None:
+            raise ValueError("an instant needs an offset, for example 2026-01-31T12:00:00Z")
+        return moment.timestamp()
+    return value
+
+
+Instant = Annotated[float, BeforeValidator(_instant, json_schema_input_type=float | str)]
+"""Seconds since the Unix epoch; ISO 8601 with an offset is accepted."""
+
+
+class Contract(BaseModel):
+    """A value that travels. Unknown fields are ignored, so that an older reader survives a newer writer within a version."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_bytes="base64", val_json_bytes="base64")
+
+    def to_bytes(self) -> bytes:
+        """Compact JSON without absent fields."""
+        return self.__pydantic_serializer__.to_json(self, exclude_none=True)

@@ -1,0 +1,36 @@
+"""Controls: what a node's worker is told (topic `controls`, partition = mailbox)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from shared.contracts.base import ClaimId, Contract, JobId, NodeId, StepId
+
+
+class StopStep(Contract):
+    """Close the stream of this step's attempts and send nothing more for it, except usage as a failed outcome `cancelled`.
+
+    Without `claim` every attempt up to `attempt` is stopped, also one still in the mailbox. With `claim` only that claim.
+    """
+
+    type: Literal["stop"] = "stop"
+    node: NodeId
+    job: JobId
+    step: StepId
+    attempt: int
+    claim: ClaimId | None = None
+    reason: str = "cancelled"
+
+
+class Drain(Contract):
+    """Stop offering places; finish what runs."""
+
+    type: Literal["drain"] = "drain"
+    node: NodeId
+    draining: bool = True
+
+
+Control = Annotated[StopStep | Drain, Field(discriminator="type")]
+CONTROL: TypeAdapter[Control] = TypeAdapter(Control)

@@ -1,0 +1,189 @@
+"""Events: facts in a job's history, append-only on `job-events`. A live job is the fold of its events.
+
+`epoch` is the offset of the writer's PlannerStarted. An event is valid if and only if its epoch equals the offset of the last
+PlannerStarted before it (DESIGN 6).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter
+
+from shared.contracts.base import ClaimId, Contract, Instant, JobId, NodeId, PriorityClass, StepId
+from shared.contracts.chat import Answer
+from shared.contracts.failure import Failure
+from shared.contracts.job import Job, ReplyTo
+from shared.contracts.limits import Limits
+from shared.contracts.result import Result
+from shared.contracts.usage import Timings, Usage
+
+
+class PlannerStarted(Contract):
+    """A planner took the partition. Its offset is the epoch of what follows."""
+
+    type: Literal["planner_started"] = "planner_started"
+    nonce: str
+    planner: str
+    version: PositiveInt = 1
+
+
+class _Fact(Contract):
+    epoch: NonNegativeInt
+    job: JobId
+    at: Instant
+    """The writer's wall clock, for people; nothing is decided by it."""
+
+
+class JobAccepted(_Fact):
+    """The job is in. Versions and limits are pinned here; `deadline_at` is absolute."""
+
+    type: Literal["job_accepted"] = "job_accepted"
+    request: Job
+    client_id: bool = False
+    """The caller gave the id."""
+    priority_class: PriorityClass
+    home: NonNegativeInt
+    source: str
+    """topic/partition/offset of the job's record."""
+    source_offset: NonNegativeInt
+    pattern_version: PositiveInt
+    limits: Limits
+    deadline_at: Instant
+    reply: ReplyTo | None = None
+    trace: str | None = None
+    """W3C traceparent of the caller."""
+    digest: str
+    """Of the request: tells a repeated submission from another body under the same id."""
+
+
+class StepAsked(_Fact):
+    """The pattern wants this step. The step's body is not stored: the pattern, run again, renders the same."""
+
+    type: Literal["step_asked"] = "step_asked"
+    step: StepId
+    path: str
+    agent: str
+    model: str
+    reserved_tokens: NonNegativeInt = 0
+
+
+class StepClaimedBy(_Fact):
+    """The claim that stands for this attempt."""
+
+    type: Literal["step_claimed"] = "step_claimed"
+    step: StepId
+    attempt: PositiveInt
+    claim: ClaimId
+    node: NodeId
+    mailbox: NonNegativeInt
+    lease_seconds: float
+
+
+class StepAnswered(_Fact):
+    """The accepted outcome of the step. The pattern goes on from here."""
+
+    type: Literal["step_answered"] = "step_answered"
+    step: StepId
+    attempt: PositiveInt
+    node: NodeId | None = None
+    answer: Answer
+    usage: Usage = Usage()
+    timings: Timings = Timings()
+
+
+class AttemptFailed(_Fact):
+    """An attempt ended without an answer. `retry_at`: when the next attempt begins; absent: the step has failed for good."""
+
+    type: Literal["attempt_failed"] = "attempt_failed"
+    step: StepId
+    attempt: PositiveInt
+    failure: Failure
+    retry_at: Instant | None = None
+    counted: bool = True
+    """False where the attempt does not count against the limit (released)."""
+    usage: Usage = Usage()
+
+
+class StepRetried(_Fact):
+    """The next attempt has begun; of a streaming step every earlier one is waste from here on."""
+
+    type: Literal["step_retried"] = "step_retried"
+    step: StepId
+    attempt: PositiveInt
+    avoid: tuple[NodeId, ...] = ()
+
+
+class WorkWasted(_Fact):
+    """An outcome that history had not asked for, or asked for no longer: counted, never used."""
+
+    type: Literal["work_wasted"] = "work_wasted"
+    step: StepId
+    attempt: PositiveInt
+    usage: Usage
+
+
+class TimerSet(_Fact):
+    """The pattern sleeps until `due_at`."""
+
+    type: Literal["timer_set"] = "timer_set"
+    step: StepId
+    path: str
+    due_at: Instant
+
+
+class TimerFired(_Fact):
+    """The sleep is over."""
+
+    type: Literal["timer_fired"] = "timer_fired"
+    step: StepId
+
+
+class CancelRecorded(_Fact):
+    """A cancel came before its job; kept until intake passes the job."""
+
+    type: Literal["cancel_recorded"] = "cancel_recorded"
+    reason: str
+
+
+class JobSettled(_Fact):
+    """The end. Self-contained: the result and where it goes are derived from this event alone."""
+
+    type: Literal["job_settled"] = "job_settled"
+    result: Result
+    reply: ReplyTo | None = None
+    trace: str | None = None
+    client_id: bool = False
+    digest: str = ""
+
+
+class JobSnapshot(_Fact):
+    """The events of a long-lived job, written again so that the watermark may pass the old ones. Valid only with all its parts.
+
+    `facts` are the job's own facts as JSON texts, each with its original content; the parts concatenated give them in order.
+    """
+
+    type: Literal["job_snapshot"] = "job_snapshot"
+    snapshot: str
+    part: NonNegativeInt
+    parts: PositiveInt
+    facts: tuple[str, ...]
+
+
+Event = Annotated[
+    PlannerStarted
+    | JobAccepted
+    | StepAsked
+    | StepClaimedBy
+    | StepAnswered
+    | AttemptFailed
+    | StepRetried
+    | WorkWasted
+    | TimerSet
+    | TimerFired
+    | CancelRecorded
+    | JobSettled
+    | JobSnapshot,
+    Field(discriminator="type"),
+]
+EVENT: TypeAdapter[Event] = TypeAdapter(Event)

@@ -1,0 +1,45 @@
+"""Why an attempt, a step or a job did not succeed. A value, not an exception: it travels."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from shared.contracts.base import Contract, NodeId
+
+
+class FailureKind(StrEnum):
+    """Low-cardinality cause; metrics are labelled with it. `shared.retry` holds what follows from each."""
+
+    INVALID_JOB = "invalid_job"
+    UNKNOWN_PATTERN = "unknown_pattern"
+    UNKNOWN_MODEL = "unknown_model"
+    BAD_REQUEST = "bad_request"
+    UNSUPPORTED = "unsupported"
+    TOO_LARGE = "too_large"
+    OVERLOADED = "overloaded"
+    MODEL_ERROR = "model_error"
+    MODEL_TIMEOUT = "model_timeout"
+    NODE_UNREACHABLE = "node_unreachable"
+    BROKEN_STREAM = "broken_stream"
+    INVALID_OUTPUT = "invalid_output"
+    UNCLAIMED = "unclaimed"
+    LEASE_EXPIRED = "lease_expired"
+    NODE_LOST = "node_lost"
+    NO_NODE = "no_node"
+    DEADLINE = "deadline"
+    CANCELLED = "cancelled"
+    LIMIT = "limit"
+    GATE_FAILED = "gate_failed"
+    NON_DETERMINISTIC_PATTERN = "non_deterministic_pattern"
+    INTERNAL = "internal"
+
+
+class Failure(Contract):
+    """`message` is one sentence for people and holds no prompt text. `missing` says what a node would need."""
+
+    kind: FailureKind
+    message: str
+    node: NodeId | None = None
+    model: str | None = None
+    retry_after_seconds: float | None = None
+    missing: tuple[str, ...] = ()

@@ -1,0 +1,142 @@
+"""Record headers: `type`, `version`, `traceparent`, and where a caller waits (ours, and Spring's `kafka_*` spellings)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from shared.contracts.base import VERSION
+from shared.contracts.job import ReplyTo
+from shared.errors import InvalidRecord
+
+Headers = Sequence[tuple[str, bytes]]
+
+TYPE = "type"
+VERSION_HEADER = "version"
+TRACEPARENT = "traceparent"
+CORRELATION_ID = "correlation-id"
+REPLY_TOPIC = "reply-topic"
+REPLY_PARTITION = "reply-partition"
+REPLY_MULTIPLEX = "reply-multiplex"
+CAUSE = "cause"
+SPRING_CORRELATION_ID = "kafka_correlationId"
+SPRING_REPLY_TOPIC = "kafka_replyTopic"
+SPRING_REPLY_PARTITION = "kafka_replyPartition"
+
+MAX_CORRELATION_BYTES = 256
+_TRACEPARENT = re.compile(r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
+_VERSION = str(VERSION).encode()
+
+
+def envelope(kind: str, trace: str | None = None) -> tuple[tuple[str, bytes], ...]:
+    """The headers every record of ours carries."""
+    base = ((TYPE, kind.encode()), (VERSION_HEADER, _VERSION))
+    return (*base, (TRACEPARENT, trace.encode())) if trace else base
+
+
+def find(headers: Headers, name: str) -> bytes | None:
+    """The first value under `name`, or None."""
+    for key, value in headers:
+        if key == name:
+            return value
+    return None
+
+
+def text(headers: Headers, name: str) -> str | None:
+    """The first value under `name` as UTF-8 text. Raises InvalidRecord when it is not text."""
+    value = find(headers, name)
+    if value is None:
+        return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRecord(f"header {name} is not UTF-8 text") from error
+
+
+def version(headers: Headers) -> int:
+    """The message's version; 1 when there is no header. Raises InvalidRecord when it is not a number."""
+    value = text(headers, VERSION_HEADER)
+    if value is None:
+        return 1
+    if not value.isascii() or not value.isdigit() or len(value) > 6:
+        raise InvalidRecord("header version is not a number")
+    return int(value)
+
+
+def traceparent(headers: Headers) -> str | None:
+    """A well-formed W3C traceparent, or None. A malformed one is ignored, as the specification demands."""
+    value = find(headers, TRACEPARENT)
+    if value is None:
+        return None
+    decoded = value.decode("ascii", "replace")
+    return decoded if _TRACEPARENT.match(decoded) else None
+
+
+def reply_headers(reply: ReplyTo) -> tuple[tuple[str, bytes], ...]:
+    """The headers that make a job record ask for a reply in our spelling."""
+    headers = [(CORRELATION_ID, reply.correlation), (REPLY_TOPIC, reply.topic.encode())]
+    if reply.partition is not None:
+        headers.append((REPLY_PARTITION, str(reply.partition).encode()))
+    if reply.multiplex:
+        headers.append((REPLY_MULTIPLEX, b"1"))
+    return tuple(headers)
+
+
+def correlation_headers(reply: ReplyTo) -> tuple[tuple[str, bytes], ...]:
+    """The correlation as the caller's dialect expects it on the reply, bytes unchanged."""
+    name = SPRING_CORRELATION_ID if reply.dialect == "spring" else CORRELATION_ID
+    return ((name, reply.correlation),)
+
+
+def reply_address(headers: Headers) -> ReplyTo | None:
+    """Where the caller waits; ours win over Spring's. None when no reply is asked for. Raises InvalidRecord on a malformed header."""
+    topic = text(headers, REPLY_TOPIC)
+    if topic is not None:
+        return ReplyTo(
+            topic=_topic(topic),
+            partition=_decimal(text(headers, REPLY_PARTITION)),
+            correlation=_correlation(find(headers, CORRELATION_ID)),
+            multiplex=find(headers, REPLY_MULTIPLEX) == b"1",
+        )
+    topic = text(headers, SPRING_REPLY_TOPIC)
+    if topic is None:
+        return None
+    return ReplyTo(
+        topic=_topic(topic),
+        partition=_big_endian(find(headers, SPRING_REPLY_PARTITION)),
+        correlation=_correlation(find(headers, SPRING_CORRELATION_ID)),
+        dialect="spring",
+    )
+
+
+def _topic(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", name):
+        raise InvalidRecord("the reply topic is not a topic name")
+    return name
+
+
+def _decimal(value: str | None) -> int | None:
+    if value is None:
+        return None
+    if not value.isascii() or not value.isdigit() or len(value) > 9:
+        raise InvalidRecord("header reply-partition is not a partition number")
+    return int(value)
+
+
+def _big_endian(value: bytes | None) -> int | None:
+    if value is None:
+        return None
+    if len(value) != 4:
+        raise InvalidRecord("header kafka_replyPartition is not a 4-byte integer")
+    number = int.from_bytes(value, "big", signed=True)
+    if number < 0:
+        raise InvalidRecord("header kafka_replyPartition is negative")
+    return number
+
+
+def _correlation(value: bytes | None) -> bytes:
+    if value is None:
+        return b""
+    if len(value) > MAX_CORRELATION_BYTES:
+        raise InvalidRecord("the correlation id is too long")
+    return value

@@ -1,0 +1,107 @@
+"""Job: what a user asks for. The smallest valid one is `{"prompt": "hello"}`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from shared.contracts.base import Capability, Contract, Instant, JobId, ModelName, Tenant
+from shared.contracts.chat import ChatMessage, Operation, Options
+from shared.contracts.limits import Limits
+
+
+class Needs(Contract):
+    """What a node must have besides the capability. Filters, not topics."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    min_vram_bytes: int | None = Field(default=None, ge=0)
+    min_context: int | None = Field(default=None, ge=0)
+    tags: tuple[Capability, ...] = Field(default=(), max_length=16)
+    node: str | None = Field(default=None, max_length=128)
+
+
+class Gate(Contract):
+    """A pure check on a chain step's text. A text that fails is asked for again `repairs` times, then the job fails."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    not_empty: bool = True
+    min_chars: int | None = Field(default=None, ge=0)
+    max_chars: int | None = Field(default=None, ge=1)
+    contains: str | None = Field(default=None, max_length=1_000)
+    json_object: bool = False
+    repairs: int = Field(default=1, ge=0, le=5)
+
+
+class ChainStep(Contract):
+    """One step of a chain. `template` names its inputs in braces: `{input}` (the job's), or an earlier step's name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")
+    template: str = Field(min_length=1, max_length=32_000)
+    system: str | None = Field(default=None, max_length=32_000)
+    model: ModelName | None = None
+    options: Options | None = None
+    format: Literal["json"] | dict[str, Any] | None = None
+    gate: Gate = Gate()
+
+
+class Job(Contract):
+    """Exactly one of `prompt`, `messages`, `texts` is the input. Unknown fields are refused: a misspelt one must not be lost silently."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: JobId | None = None
+    tenant: Tenant = "default"
+    prompt: str | None = Field(default=None, min_length=1)
+    system: str | None = None
+    messages: tuple[ChatMessage, ...] | None = Field(default=None, min_length=1, max_length=1_000)
+    texts: tuple[str, ...] | None = Field(default=None, min_length=1, max_length=512)
+    operation: Operation | None = None
+    pattern: str = Field(default="single", pattern=r"^[a-z][a-z0-9_-]{0,31}$")
+    chain: tuple[ChainStep, ...] = Field(default=(), max_length=12)
+    model: ModelName = "auto"
+    fallback_models: tuple[ModelName, ...] = Field(default=(), max_length=8)
+    capability: Capability | None = None
+    options: Options = Options()
+    format: Literal["json"] | dict[str, Any] | None = None
+    tools: tuple[dict[str, Any], ...] = Field(default=(), max_length=64)
+    stream: bool = False
+    needs: Needs = Needs()
+    limits: Limits = Limits()
+    deadline_at: Instant | None = None
+    not_before: Instant | None = None
+    metadata: dict[str, str] = Field(default_factory=dict, max_length=32)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        given = [name for name in ("prompt", "messages", "texts") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of prompt, messages, texts is needed; given: {', '.join(given) or 'none'}")
+        if self.texts is not None and self.operation not in (None, Operation.EMBED):
+            raise ValueError("texts are for operation embed")
+        if self.operation is Operation.EMBED and self.texts is None:
+            raise ValueError("operation embed needs texts")
+        if self.operation is Operation.GENERATE and self.prompt is None:
+            raise ValueError("operation generate needs a prompt")
+        if (self.pattern == "chain") != bool(self.chain):
+            raise ValueError("pattern chain needs `chain`, a list of steps, and only it may have one")
+        return self
+
+    @property
+    def kind(self) -> Operation:
+        """The operation, derived from the input when not given."""
+        return self.operation or (Operation.EMBED if self.texts is not None else Operation.CHAT)
+
+
+class ReplyTo(Contract):
+    """Where a caller waits. `multiplex`: the reader accepts records that carry chunks of several jobs (tutti's own ingress)."""
+
+    topic: str = Field(max_length=249)
+    partition: int | None = Field(default=None, ge=0)
+    correlation: bytes = b""
+    dialect: Literal["tutti", "spring"] = "tutti"
+    multiplex: bool = False

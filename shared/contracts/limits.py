@@ -1,0 +1,22 @@
+"""Bounds of one job. What a job leaves out is filled from the planner's settings when it is accepted."""
+
+from __future__ import annotations
+
+from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from shared.contracts.base import Contract
+
+
+class Limits(Contract):
+    """Reserved before dispatch, settled after. At a limit the job ends with its best answer so far or a typed failure."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    calls: PositiveInt | None = Field(default=None, le=10_000)
+    tokens: PositiveInt | None = None
+    cost: NonNegativeFloat | None = None
+    wall_seconds: PositiveFloat | None = None
+    steps: PositiveInt | None = Field(default=None, le=10_000)
+    depth: PositiveInt | None = Field(default=None, le=32)
+    width: PositiveInt | None = Field(default=None, le=1_000)
+    attempts: PositiveInt | None = Field(default=None, le=20)

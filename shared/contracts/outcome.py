@@ -1,0 +1,94 @@
+"""Outcomes: what came of an attempt, sent to the job's home partition of `outcomes`. `type` tells which."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter
+
+from shared.contracts.base import ClaimId, Contract, JobId, NodeId, StepId
+from shared.contracts.chat import Answer
+from shared.contracts.failure import Failure
+from shared.contracts.usage import Timings, Usage
+
+
+class _OfAttempt(Contract):
+    job: JobId
+    step: StepId
+    attempt: PositiveInt
+
+
+class StepRouted(_OfAttempt):
+    """A router put the attempt into a node's mailbox. Starts the claim timeout."""
+
+    type: Literal["routed"] = "routed"
+    node: NodeId
+    mailbox: NonNegativeInt
+    offset: int
+    model: str | None = None
+    why: str = ""
+    """The choice in a few words, for people."""
+
+
+class StepClaimed(_OfAttempt):
+    """A worker took the attempt and has begun it. The first claim in the log stands."""
+
+    type: Literal["claimed"] = "claimed"
+    claim: ClaimId
+    node: NodeId
+    mailbox: NonNegativeInt
+    lease_seconds: PositiveFloat
+
+
+class ClaimsRenewed(Contract):
+    """All claims that a worker still runs for jobs of this home."""
+
+    type: Literal["renewed"] = "renewed"
+    node: NodeId
+    claims: tuple[ClaimId, ...]
+
+
+class StepSucceeded(_OfAttempt):
+    """The attempt's answer."""
+
+    type: Literal["succeeded"] = "succeeded"
+    claim: ClaimId | None = None
+    node: NodeId | None = None
+    answer: Answer
+    usage: Usage = Usage()
+    timings: Timings = Timings()
+
+
+class StepFailed(_OfAttempt):
+    """The attempt ended without an answer; what was consumed is counted."""
+
+    type: Literal["failed"] = "failed"
+    claim: ClaimId | None = None
+    node: NodeId | None = None
+    failure: Failure
+    usage: Usage = Usage()
+    timings: Timings = Timings()
+
+
+class StepReleased(_OfAttempt):
+    """A worker read the record and does not run it (draining, another node's, full). No attempt is counted."""
+
+    type: Literal["released"] = "released"
+    claim: ClaimId | None = None
+    node: NodeId
+    reason: str
+
+
+class CancelRequested(Contract):
+    """Somebody wants the job to end."""
+
+    type: Literal["cancel"] = "cancel"
+    job: JobId
+    reason: str = "cancelled by the caller"
+
+
+Outcome = Annotated[
+    StepRouted | StepClaimed | ClaimsRenewed | StepSucceeded | StepFailed | StepReleased | CancelRequested,
+    Field(discriminator="type"),
+]
+OUTCOME: TypeAdapter[Outcome] = TypeAdapter(Outcome)

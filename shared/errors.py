@@ -1,0 +1,129 @@
+"""Every error that crosses a function boundary on purpose.
+
+TuttiError
+├── InvalidInput            the caller's fault; never retried
+│   ├── InvalidRecord       a record that cannot be a message of its topic → dead letter
+│   ├── TooLarge            a size or depth bound was exceeded
+│   └── Unsupported         understood, but not offered
+├── NotFound                unknown job, model, topic
+├── Conflict                same id, another body
+├── Overloaded              a bound was reached; try again after `retry_after_seconds`
+├── NonDeterministicPattern a re-run asked for something else than history says
+├── LogError                Kafka said no, or nothing
+│   ├── LogUnavailable      nobody answers; wait and try again
+│   ├── CommitRefused       the generation is old: the partition has a new owner
+│   ├── SendFailed          a record was not acknowledged; its fate is unknown
+│   └── RecordTooLarge      a record exceeds the bound; it was not sent
+└── ConfigurationError      settings contradict each other or the cluster; the process ends with exit code 78
+
+What came of a *step* or *job* is not an exception but a `shared.contracts.Failure`: a value that travels.
+"""
+
+from __future__ import annotations
+
+
+class TuttiError(Exception):
+    """Something went wrong inside tutti."""
+
+    code = "internal"
+    retryable = False
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (self.__doc__ or self.__class__.__name__).strip().splitlines()[0])
+
+    @property
+    def message(self) -> str:
+        """One sentence for people."""
+        return str(self.args[0])
+
+
+class InvalidInput(TuttiError):
+    """The input is not valid."""
+
+    code = "invalid_input"
+
+
+class InvalidRecord(InvalidInput):
+    """The record is not a message of this topic."""
+
+    code = "invalid_record"
+
+
+class TooLarge(InvalidInput):
+    """The input exceeds a size bound."""
+
+    code = "too_large"
+
+
+class Unsupported(InvalidInput):
+    """The request is understood but not supported."""
+
+    code = "unsupported"
+
+
+class NotFound(TuttiError):
+    """The thing asked for does not exist."""
+
+    code = "not_found"
+
+
+class Conflict(TuttiError):
+    """The id is already used with another body."""
+
+    code = "conflict"
+
+
+class Overloaded(TuttiError):
+    """A bound is reached; try again later."""
+
+    code = "overloaded"
+    retryable = True
+
+    def __init__(self, message: str | None = None, *, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class NonDeterministicPattern(TuttiError):
+    """The pattern, run again, asked for something else than its history says."""
+
+    code = "non_deterministic_pattern"
+
+
+class LogError(TuttiError):
+    """Kafka did not do what was asked."""
+
+    code = "log_error"
+    retryable = True
+
+
+class LogUnavailable(LogError):
+    """Kafka does not answer."""
+
+    code = "log_unavailable"
+
+
+class CommitRefused(LogError):
+    """The commit was refused: this member no longer owns the partition."""
+
+    code = "commit_refused"
+    retryable = False
+
+
+class SendFailed(LogError):
+    """The record was not acknowledged; whether it is in the log is unknown."""
+
+    code = "send_failed"
+
+
+class RecordTooLarge(LogError):
+    """The record exceeds the size bound and was not sent."""
+
+    code = "record_too_large"
+    retryable = False
+
+
+class ConfigurationError(TuttiError):
+    """The settings contradict each other or the cluster."""
+
+    code = "configuration"

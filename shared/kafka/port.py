@@ -1,0 +1,211 @@
+"""The log port: what tutti needs of Kafka, and nothing more. Two adapters implement it: `aio.AioLog` and `memory.MemoryLog`;
+`tests/contract/test_log_behaviour.py` is the suite that both pass.
+
+Obligations common to all methods: they run on the event loop, never block it, and raise only `shared.errors.LogError` kinds
+(programming mistakes raise AssertionError). Cancelling an awaiting caller never corrupts the object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one topic. Equal to, and hashed like, aiokafka's own tuple of that name."""
+
+    topic: str
+    partition: int
+
+
+class Record(Protocol):
+    """A record as read. aiokafka's ConsumerRecord satisfies it as it is, so nothing is copied on the hot path."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...  # milliseconds since the epoch, set by producer or broker
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Headers: ...
+
+
+class Message(NamedTuple):
+    """A record to be written. Without `partition` the key chooses (crc32 mod n), without a key they rotate."""
+
+    topic: str
+    value: bytes | None
+    key: bytes | None = None
+    partition: int | None = None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class Appended(NamedTuple):
+    """Where a message came to lie. `offset` is -1 when the broker does not know (only with acks=0 or a de-duplicated retry)."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Producer(Protocol):
+    """Writes records. One per process and purpose, for the life of the process. Bounded: callers wait when too much is in flight."""
+
+    async def send(self, message: Message) -> Appended:
+        """Write one record; returns when it is acknowledged. Raises SendFailed (fate unknown) or RecordTooLarge (not sent)."""
+        ...
+
+    async def send_many(self, messages: Sequence[Message]) -> list[Appended | Exception]:
+        """Write all, in as few record batches as possible, in order per partition.
+
+        Returns one entry a message, in order: where it lies, or the LogError that befell it. Never raises for a single message.
+        """
+        ...
+
+    async def append(self, partition: TopicPartition, messages: Sequence[Message]) -> int:
+        """Write all of `messages` as ONE record batch; returns the offset of the first, the others follow contiguously.
+
+        At most one append a partition may be outstanding (asserted). Raises RecordTooLarge when they do not fit one batch
+        (nothing is sent), SendFailed when the fate is unknown.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Send what is waiting (bounded by the request timeout), then free everything. Idempotent."""
+        ...
+
+
+class RebalanceListener(Protocol):
+    """Told of every change of a group consumer's assignment. Called on the event loop, before polling goes on."""
+
+    async def on_revoked(self, partitions: Collection[TopicPartition]) -> None:
+        """Must return within the rebalance timeout; commits are still possible here."""
+        ...
+
+    async def on_assigned(self, partitions: Collection[TopicPartition]) -> None:
+        """The new complete assignment. May seek and pause; nothing has been fetched yet."""
+        ...
+
+
+class Assignor(Protocol):
+    """Decides, in the group's leader, who reads what. An instance belongs to one consumer and may keep state."""
+
+    @property
+    def name(self) -> str: ...
+
+    def user_data(self) -> bytes:
+        """What the leader learns of this member (its weight, version and present numbers)."""
+        ...
+
+    def assign(
+        self, members: Mapping[str, tuple[Sequence[str], bytes]], partitions: Mapping[str, int]
+    ) -> Mapping[str, Sequence[TopicPartition]]:
+        """members: id → (subscribed topics, user data); partitions: topic → count. Returns id → partitions. Pure."""
+        ...
+
+    def on_assignment(self, partitions: Collection[TopicPartition]) -> None:
+        """This member's own new assignment."""
+        ...
+
+
+class Consumer(Protocol):
+    """Reads records. Either `assign` (no group management) or `subscribe` (group), once, before the first poll."""
+
+    def assign(self, partitions: Collection[TopicPartition]) -> None:
+        """Read exactly these, from their committed offset if there is a group, else by the reset policy. May be called again."""
+        ...
+
+    async def subscribe(self, topics: Collection[str], listener: RebalanceListener | None = None) -> None:
+        """Join the group. Returns at once; the listener hears of the assignment."""
+        ...
+
+    async def poll(
+        self, *, timeout_seconds: float, max_records: int | None = None, partitions: Collection[TopicPartition] | None = None
+    ) -> Mapping[TopicPartition, Sequence[Record]]:
+        """Records that have arrived, waiting up to `timeout_seconds` for the first. `partitions` restricts (the rest stays buffered)."""
+        ...
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """One OffsetCommit with all of `offsets` (next offset to read). Raises CommitRefused (old generation, foreign partition)
+        or LogUnavailable."""
+        ...
+
+    async def committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int | None]: ...
+    async def position(self, partition: TopicPartition) -> int: ...
+    def seek(self, partition: TopicPartition, offset: int) -> None: ...
+    async def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]: ...
+    async def end_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]: ...
+    def pause(self, *partitions: TopicPartition) -> None: ...
+    def resume(self, *partitions: TopicPartition) -> None: ...
+    def assignment(self) -> frozenset[TopicPartition]: ...
+
+    async def close(self) -> None:
+        """Leave the group and free everything. Commits nothing. Idempotent."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NewTopic:
+    """A topic to be created. `config` holds Kafka's topic configuration names."""
+
+    name: str
+    partitions: int
+    replication: int
+    config: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicInfo:
+    name: str
+    partitions: int
+
+
+class Admin(Protocol):
+    """Cluster administration; short-lived."""
+
+    async def create_topics(self, topics: Sequence[NewTopic]) -> list[str]:
+        """Creates those that do not exist; returns their names. An existing topic is left as it is."""
+        ...
+
+    async def list_topics(self) -> dict[str, TopicInfo]: ...
+    async def delete_topics(self, names: Sequence[str]) -> None: ...
+    async def group_offsets(self, group: str) -> dict[TopicPartition, int]: ...
+    async def cluster_id(self) -> str: ...
+    async def close(self) -> None: ...
+
+
+Reset = Literal["earliest", "latest", "none"]
+
+
+class Log(Protocol):
+    """A Kafka cluster, or its stand-in in memory. Factory methods connect; they wait for the cluster with bounded backoff until cancelled."""
+
+    async def producer(self, *, client_id: str, acks: Literal["all", 1] = "all", linger_ms: int = 0) -> Producer:
+        """acks="all" is idempotent (no duplicates by retries); acks=1 is not and is for chunks only."""
+        ...
+
+    async def consumer(
+        self,
+        *,
+        client_id: str,
+        group: str | None = None,
+        reset: Reset = "earliest",
+        assignor: Assignor | None = None,
+        fetch_max_wait_ms: int = 500,
+        max_partition_fetch_bytes: int = 1_048_576,
+    ) -> Consumer:
+        """With `group` commits are possible; `assign` and `subscribe` decide about membership."""
+        ...
+
+    async def admin(self) -> Admin: ...
+    async def close(self) -> None: ...

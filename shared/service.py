@@ -1,0 +1,68 @@
+"""The shell of every service: what a service is, and how a process runs one or several of them.
+
+A service is a long-running coroutine that gets everything from an `Environment` and tells whether it is ready. The shell gives it
+an event loop (uvloop), structured logs, an HTTP server with /healthz, /readyz and /metrics (FastStream's ASGI application, which
+also carries the service's own routes), SIGTERM handling with a grace period, and exit codes: 0 ended in order, 1 failed, 78 wrong settings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Protocol
+
+from shared.clock import Clock
+from shared.kafka.port import Log
+from shared.settings import ClusterSettings
+from shared.topics import Topics
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What a service may touch. Tests hand in the in-memory log, a virtual clock and a seeded random."""
+
+    settings: ClusterSettings
+    log: Log
+    clock: Clock
+    random: Random
+    topics: Topics
+    instance: str
+    """Unique name of this process: host-pid-random."""
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """`reasons` says, in short sentences, why not ready."""
+
+    ready: bool
+    reasons: tuple[str, ...] = field(default=())
+
+
+class Service(Protocol):
+    """One service in one process."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, then drain within the grace period and return. Waits for Kafka by itself, however long it is away."""
+        ...
+
+    def readiness(self) -> Readiness:
+        """Called by /readyz; must not block."""
+        ...
+
+    def asgi(self) -> Any | None:
+        """The service's own ASGI application, served for every path the shell does not own; None for most."""
+        ...
+
+
+Build = Callable[[Environment], Service]
+"""`services/<name>/app.py` has `def build(environment: Environment) -> Service`. Its own settings class reads the environment there."""
+
+
+def main(builds: Sequence[tuple[str, Build]]) -> int:
+    """Run the named services in this process until SIGTERM or SIGINT; returns the exit code. Used by `python -m services.<name>`."""
+    raise AssertionError("written next")

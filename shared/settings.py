@@ -1,0 +1,30 @@
+"""Settings that every process shares. Environment variables with prefix `TUTTI_`, nested by `__` (for example `TUTTI_TOPICS__HOME_PARTITIONS`)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.topics import TopicSettings
+
+PORTS = {"ingress": 8080, "planner": 9101, "router": 9102, "worker": 9103, "delay": 9104}
+"""HTTP port of each service: health and metrics; the ingress also serves its API there."""
+
+
+class ClusterSettings(BaseSettings):
+    """Base of each service's settings."""
+
+    model_config = SettingsConfigDict(env_prefix="TUTTI_", env_nested_delimiter="__", extra="ignore", frozen=True)
+
+    kafka_servers: str = "127.0.0.1:19092"
+    """Bootstrap servers, comma-separated."""
+    topics: TopicSettings = TopicSettings()
+    instance: str = ""
+    """Name of this process in logs and groups; host and a random part when empty."""
+    host: str = "127.0.0.1"
+    """Address that the health, metrics and API server listens on."""
+    log_level: str = Field(default="info", pattern=r"^(debug|info|warning|error)$")
+    log_prompts: bool = False
+    """Prompts and answers never appear in logs unless this is set."""
+    grace_seconds: float = Field(default=30.0, gt=0)
+    """Between SIGTERM and giving up on work in progress."""

@@ -1,0 +1,66 @@
+"""Every metric, declared once with its meaning. A misspelt name is a type error. Labels have few values by construction.
+
+Durations are seconds, sizes bytes. `docs()` lists them for the README's links and the dashboards.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+
+_LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+# Every service
+DEAD_LETTERS = Counter("tutti_dead_letters", "Records sent to dead-letters.", ["service", "code"])
+SEND_FAILURES = Counter("tutti_send_failures", "Records that Kafka did not acknowledge.", ["service"])
+CONSUMER_REBUILDS = Counter("tutti_consumer_rebuilds", "Consumers closed and rebuilt by the watchdog.", ["service", "reason"])
+REBALANCES = Counter("tutti_rebalances", "Assignments received.", ["service"])
+
+# Planner
+JOBS_ACCEPTED = Counter("tutti_jobs_accepted", "Jobs accepted into history.", ["priority_class", "pattern"])
+JOBS_SETTLED = Counter("tutti_jobs_settled", "Jobs ended.", ["status", "priority_class"])
+JOB_SECONDS = Histogram("tutti_job_seconds", "From acceptance to the settle event.", ["priority_class"], buckets=_LATENCY)
+LIVE_JOBS = Gauge("tutti_live_jobs", "Live jobs in memory.")
+EVENTS_APPENDED = Counter("tutti_events_appended", "Events acknowledged.")
+ROUND_SECONDS = Histogram("tutti_round_seconds", "One append of a round, sent to acknowledged.", buckets=_LATENCY)
+ROUND_EVENTS = Histogram("tutti_round_events", "Events a round.", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000))
+STEPS_ASKED = Counter("tutti_steps_asked", "Steps asked for.", ["capability"])
+ATTEMPTS_FAILED = Counter("tutti_attempts_failed", "Attempts that ended without an answer.", ["kind"])
+WASTED_OUTCOMES = Counter("tutti_wasted_outcomes", "Outcomes counted as wasted work.")
+TAKEOVERS = Counter("tutti_takeovers", "Partitions taken, by cause.", ["cause"])
+REPLAY_SECONDS = Histogram("tutti_replay_seconds", "From PlannerStarted acknowledged to driving on.", buckets=_LATENCY)
+LOG_TRUNCATIONS = Counter("tutti_log_truncations", "Appends acknowledged at a lower offset than expected: an alarm.")
+
+# Router
+STEPS_ROUTED = Counter("tutti_steps_routed", "Steps given to a node.", ["priority_class"])
+STEPS_UNPLACED = Counter("tutti_steps_unplaced", "Steps sent to delay because no live node passes the filters.")
+STEPS_WAITING = Gauge("tutti_steps_waiting", "Steps in the router's windows.", ["priority_class"])
+ROUTE_SECONDS = Histogram("tutti_route_seconds", "From reading a step to giving it to a node.", ["priority_class"], buckets=_LATENCY)
+NODES_LIVE = Gauge("tutti_nodes_live", "Nodes that announce credits.")
+
+# Worker
+SLOTS = Gauge("tutti_slots", "Concurrent inferences of this node.")
+SLOTS_BUSY = Gauge("tutti_slots_busy", "Inferences running.")
+MAILBOX_WAITING = Gauge("tutti_mailbox_waiting", "Steps taken from the mailbox and not started.")
+MODEL_SECONDS = Histogram("tutti_model_seconds", "One model call.", ["model", "outcome"], buckets=_LATENCY)
+FIRST_TOKEN_SECONDS = Histogram("tutti_first_token_seconds", "Model call to first token.", ["model"], buckets=_LATENCY)
+TOKENS = Counter("tutti_tokens", "Tokens reported by nodes.", ["model", "kind"])
+CANCEL_SECONDS = Histogram("tutti_cancel_seconds", "Stop message read to stream closed.", buckets=_LATENCY)
+CHUNK_RECORDS = Counter("tutti_chunk_records", "Reply records with chunks.")
+
+# Ingress
+HTTP_REQUESTS = Counter("tutti_http_requests", "HTTP requests.", ["route", "status"])
+HTTP_SECONDS = Histogram("tutti_http_seconds", "HTTP requests, whole.", ["route"], buckets=_LATENCY)
+WAITING_CALLERS = Gauge("tutti_waiting_callers", "Callers that wait for a reply.")
+REPLIES_UNKNOWN = Counter("tutti_replies_unknown", "Replies whose correlation nobody waits for.")
+STATUS_STORE_ERRORS = Counter("tutti_status_store_errors", "Status store calls that failed; the status is then read from events.")
+
+# Delay
+DELAYED_FORWARDED = Counter("tutti_delayed_forwarded", "Delayed records sent on.", ["tier"])
+DELAY_LATENESS_SECONDS = Histogram("tutti_delay_lateness_seconds", "Forwarded minus due.", buckets=_LATENCY)
+DELAYS_HELD = Gauge("tutti_delays_held", "Records held in memory in their last second.")
+
+
+def docs() -> list[tuple[str, str, str]]:
+    """(name, type, meaning) of every metric declared here, sorted."""
+    found = {(m.name, m.type, m.documentation) for m in REGISTRY.collect() if m.name.startswith("tutti_")}
+    return sorted(found)

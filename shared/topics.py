@@ -1,0 +1,221 @@
+"""The one registry of topics. Creation, schemas, documents and diagrams are derived from it; nothing else spells a topic name.
+
+`Topics` holds the names of one cluster: a prefix keeps several apart on one broker (tests). `FAMILIES` is the list itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+from zlib import crc32
+
+from pydantic import BaseModel, Field, PositiveInt
+
+from shared.contracts.base import CLASSES, RECORD_BYTES, PriorityClass
+
+Count = Literal["home", "steps", "work", "replies", "one", "other"]
+Cleanup = Literal["delete", "compact", "compact,delete"]
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
+DELAY_TIERS: tuple[tuple[str, float], ...] = (
+    ("1s", 1.0),
+    ("5s", 5.0),
+    ("30s", 30.0),
+    ("2m", 120.0),
+    ("10m", 600.0),
+    ("1h", 3_600.0),
+    ("6h", 21_600.0),
+    ("1d", 86_400.0),
+)
+"""(name, seconds), shortest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Topics of one kind. `{}` in a pattern is filled by class, capability or tier."""
+
+    pattern: str
+    key: str
+    count: Count
+    cleanup: Cleanup
+    retention_ms: int | None
+    written_by: tuple[str, ...]
+    read_by: tuple[str, ...]
+    messages: tuple[str, ...]
+    about: str
+    config: tuple[tuple[str, str], ...] = ()
+
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        "jobs.{class}", "job id", "home", "delete", 7 * DAY_MS, ("ingress", "any producer", "delay"), ("planner",), ("Job", "CancelRequested"),
+        "What users ask for. The partition a job arrives on is its home.",
+    ),
+    Family(
+        "steps.{capability}.{class}", "explicit: tenant and step hash", "steps", "delete", 7 * DAY_MS, ("planner", "delay"), ("router",), ("Step",),
+        "Attempts that wait for a node.",
+    ),
+    Family(
+        "work.{capability}", "explicit: the node's mailbox", "work", "delete", DAY_MS, ("router",), ("worker",), ("Step",),
+        "Attempts given to one node.",
+    ),
+    Family(
+        "outcomes", "explicit: home", "home", "delete", 7 * DAY_MS, ("worker", "router", "ingress"), ("planner",),
+        ("StepRouted", "StepClaimed", "ClaimsRenewed", "StepSucceeded", "StepFailed", "StepReleased", "CancelRequested"),
+        "What came of attempts; cancels.",
+    ),
+    Family(
+        "job-events", "explicit: home", "home", "delete", 30 * DAY_MS, ("planner",), ("planner", "ingress"),
+        (
+            "PlannerStarted", "JobAccepted", "StepAsked", "StepClaimedBy", "StepAnswered", "AttemptFailed", "StepRetried", "WorkWasted",
+            "TimerSet", "TimerFired", "CancelRecorded", "JobSettled", "JobSnapshot",
+        ),
+        "The history of every job: the only truth.", (("retention.bytes", "-1"),),
+    ),
+    Family(
+        "results", "job id", "other", "compact,delete", 7 * DAY_MS, ("planner",), ("anyone",), ("Result",), "The one accepted end of each job.",
+    ),
+    Family(
+        "replies", "explicit: chosen by an ingress", "replies", "delete", HOUR_MS, ("worker", "planner"), ("ingress",), ("Chunks", "Final"),
+        "Chunks and finals for callers who wait.",
+    ),
+    Family(
+        "delays.{tier}", "target key", "other", "delete", 14 * DAY_MS, ("planner", "router", "delay"), ("delay",), ("Delayed",),
+        "Records that are forwarded later; one fixed delay a tier.",
+    ),
+    Family(
+        "nodes", "node id", "one", "compact", None, ("worker",), ("router", "ingress", "worker"), ("Node",), "The registry of nodes.",
+        (("segment.ms", "600000"), ("delete.retention.ms", str(DAY_MS))),
+    ),
+    Family(
+        "credits", "node id", "one", "delete", 10 * 60_000, ("worker", "router"), ("router", "worker"), ("Credits", "RouterPresence"),
+        "Free places of nodes, each offered to one router; presence of routers.", (("segment.ms", "300000"),),
+    ),
+    Family(
+        "controls", "explicit: the node's mailbox", "work", "delete", DAY_MS, ("planner", "CLI"), ("worker",), ("StopStep", "Drain"),
+        "What a node's worker is told.",
+    ),
+    Family(
+        "dead-letters", "original key", "other", "delete", 30 * DAY_MS, ("planner", "router", "worker", "delay"), ("CLI",), ("DeadLetter",),
+        "Records that could not be processed, each with its reason.",
+    ),
+)
+
+
+class TopicSettings(BaseModel):
+    """Partition counts and replication; the same for every process of a cluster."""
+
+    prefix: str = Field(default="", pattern=r"^[A-Za-z0-9_-]{0,40}\.?$")
+    home_partitions: PositiveInt = 6
+    steps_partitions: PositiveInt = 6
+    work_partitions: PositiveInt = 16
+    replies_partitions: PositiveInt = 16
+    other_partitions: PositiveInt = 6
+    replication: PositiveInt = 1
+    min_insync_replicas: PositiveInt = 1
+    capabilities: tuple[str, ...] = ("chat", "embed")
+    reply_topics: tuple[str, ...] = ("replies", "replies.*")
+    """Topics that a reply may go to; a trailing `*` matches any ending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A concrete topic."""
+
+    name: str
+    partitions: int
+    family: Family
+
+
+class Topics:
+    """Names and partition counts of one cluster's topics."""
+
+    def __init__(self, settings: TopicSettings | None = None) -> None:
+        self.settings = settings or TopicSettings()
+        prefix = self.settings.prefix
+        self.outcomes = prefix + "outcomes"
+        self.job_events = prefix + "job-events"
+        self.results = prefix + "results"
+        self.replies = prefix + "replies"
+        self.nodes = prefix + "nodes"
+        self.credits = prefix + "credits"
+        self.controls = prefix + "controls"
+        self.dead_letters = prefix + "dead-letters"
+
+    def jobs(self, priority_class: PriorityClass) -> str:
+        return f"{self.settings.prefix}jobs.{priority_class.value}"
+
+    def steps(self, capability: str, priority_class: PriorityClass) -> str:
+        return f"{self.settings.prefix}steps.{capability}.{priority_class.value}"
+
+    def work(self, capability: str) -> str:
+        return f"{self.settings.prefix}work.{capability}"
+
+    def delay(self, tier: str) -> str:
+        return f"{self.settings.prefix}delays.{tier}"
+
+    def all_jobs(self) -> tuple[str, ...]:
+        return tuple(self.jobs(c) for c in CLASSES)
+
+    def all_steps(self) -> tuple[str, ...]:
+        return tuple(self.steps(capability, c) for capability in self.settings.capabilities for c in CLASSES)
+
+    def class_of(self, topic: str) -> PriorityClass:
+        """The class that a `jobs.*` or `steps.*` topic's name ends with."""
+        return PriorityClass(topic.rsplit(".", 1)[1])
+
+    def may_reply_to(self, topic: str) -> bool:
+        """Whether a caller may name `topic` as its reply topic: never an internal one."""
+        for allowed in self.settings.reply_topics:
+            name = self.settings.prefix + allowed
+            if (name.endswith("*") and topic.startswith(name[:-1])) or topic == name:
+                return True
+        return False
+
+    def partitions(self, count: Count) -> int:
+        s = self.settings
+        return {
+            "home": s.home_partitions, "steps": s.steps_partitions, "work": s.work_partitions,
+            "replies": s.replies_partitions, "one": 1, "other": s.other_partitions,
+        }[count]
+
+    def all(self) -> Iterator[Topic]:
+        """Every topic of the cluster, in the registry's order."""
+        for family in FAMILIES:
+            for name in self._names(family.pattern):
+                yield Topic(self.settings.prefix + name, self.partitions(family.count), family)
+
+    def _names(self, pattern: str) -> Iterable[str]:
+        capabilities = self.settings.capabilities if "{capability}" in pattern else ("",)
+        classes = [c.value for c in CLASSES] if "{class}" in pattern else [""]
+        tiers = [name for name, _ in DELAY_TIERS] if "{tier}" in pattern else [""]
+        for capability in capabilities:
+            for priority_class in classes:
+                for tier in tiers:
+                    yield pattern.replace("{capability}", capability).replace("{class}", priority_class).replace("{tier}", tier)
+
+    def config(self, topic: Topic) -> dict[str, str]:
+        """Kafka's configuration of a topic."""
+        family = topic.family
+        config = {
+            "cleanup.policy": family.cleanup,
+            "max.message.bytes": str(max(RECORD_BYTES, 1_048_576) + 16_384),
+            "min.insync.replicas": str(self.settings.min_insync_replicas),
+        }
+        if family.retention_ms is not None:
+            config["retention.ms"] = str(family.retention_ms)
+        config.update(family.config)
+        return config
+
+
+def steps_partition(tenant: str, step: str, partitions: int, spread: int | None = None) -> int:
+    """(hash(tenant) + step hash mod spread) mod n: `spread` < n confines a tenant to that many partitions."""
+    return (crc32(tenant.encode()) + crc32(step.encode()) % (spread or partitions)) % partitions
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """Our partitioner for keyed records."""
+    return crc32(key) % partitions
