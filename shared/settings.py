@@ -1,4 +1,7 @@
-"""Settings that every process shares. Environment variables with prefix `TUTTI_`, nested by `__` (for example `TUTTI_TOPICS__HOME_PARTITIONS`)."""
+"""Settings that every process shares: environment variables with prefix `TUTTI_`, nested by `__`.
+
+For example `TUTTI_TOPICS__HOME_PARTITIONS=24`.
+"""
 
 from __future__ import annotations
 

@@ -137,7 +137,8 @@ class Consumer(Protocol):
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """One OffsetCommit with all of `offsets` (next offset to read). Raises CommitRefused (old generation, foreign partition)
-        or LogUnavailable."""
+        or LogUnavailable.
+        """
         ...
 
     async def committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int | None]: ...
@@ -188,7 +189,7 @@ Reset = Literal["earliest", "latest", "none"]
 
 
 class Log(Protocol):
-    """A Kafka cluster, or its stand-in in memory. Factory methods connect; they wait for the cluster with bounded backoff until cancelled."""
+    """A Kafka cluster, or its stand-in in memory. Factory methods wait for the cluster with bounded backoff, until cancelled."""
 
     async def producer(self, *, client_id: str, acks: Literal["all", 1] = "all", linger_ms: int = 0) -> Producer:
         """acks="all" is idempotent (no duplicates by retries); acks=1 is not and is for chunks only."""
