@@ -93,13 +93,13 @@ class StepAnswered(_Fact):
 
 
 class AttemptFailed(_Fact):
-    """An attempt ended without an answer. `retry_at`: when the next attempt begins; absent: the step has failed for good."""
+    """An attempt ended without an answer. `retry_after_seconds`: the wait before the next one; absent: the step has failed for good."""
 
     type: Literal["attempt_failed"] = "attempt_failed"
     step: StepId
     attempt: PositiveInt
     failure: Failure
-    retry_at: Instant | None = None
+    retry_after_seconds: float | None = None
     counted: bool = True
     """False where the attempt does not count against the limit (released)."""
     usage: Usage = Usage()
