@@ -41,7 +41,11 @@ class Logger:
         """An error with the traceback of the exception being handled."""
         self._write(logging.ERROR, event, fields, exc_info=True)
 
-    def _write(self, level: int, event: str, fields: dict[str, Any], *, exc_info: bool = False) -> None:
+    def failure(self, event: str, raised: BaseException, **fields: Any) -> None:
+        """An error with the traceback of `raised`, for exceptions that a task kept."""
+        self._write(logging.ERROR, event, fields, exc_info=raised)
+
+    def _write(self, level: int, event: str, fields: dict[str, Any], *, exc_info: BaseException | bool = False) -> None:
         if self._logger.isEnabledFor(level):
             self._logger.log(level, event, extra={_FIELDS: fields}, exc_info=exc_info)
 
@@ -49,6 +53,11 @@ class Logger:
 def get(name: str) -> Logger:
     """The logger of a module: `logs.get(__name__)`."""
     return Logger(name)
+
+
+def _service_of(logger: str) -> str | None:
+    """A service's own modules name it, so that lines of several services in one process can be told apart."""
+    return logger.split(".", 2)[1] if logger.startswith("services.") else None
 
 
 class JsonFormatter(logging.Formatter):
@@ -62,7 +71,7 @@ class JsonFormatter(logging.Formatter):
         entry: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
-            "service": self._service,
+            "service": _service_of(record.name) or self._service,
             "instance": self._instance,
             "logger": record.name,
             "event": record.getMessage(),

@@ -3,6 +3,8 @@
 A service is a long-running coroutine that gets everything from an `Environment` and tells whether it is ready. The shell gives it
 an event loop (uvloop), structured logs, an HTTP server with /healthz, /readyz and /metrics (FastStream's ASGI application, which
 also carries the service's own routes), SIGTERM handling with a grace period, and exit codes: 0 ended in order, 1 failed, 78 wrong settings.
+
+This file is what services and tests import; the shell itself (`process`, `application`, `lifecycle`) is imported by `main` alone.
 """
 
 from __future__ import annotations
@@ -47,7 +49,11 @@ class Service(Protocol):
     def name(self) -> str: ...
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set, then drain within the grace period and return. Waits for Kafka by itself, however long it is away."""
+        """Work until `stop` is set, then drain within the grace period and return. Waits for Kafka by itself, however long it is away.
+
+        Returning before `stop` is set, or raising, ends the process with exit code 1 (78 for ConfigurationError). A service with an
+        `asgi` application drains its requests in flight here too: from `stop` on the shell takes no new connections for it.
+        """
         ...
 
     def readiness(self) -> Readiness:
@@ -65,4 +71,6 @@ Build = Callable[[Environment], Service]
 
 def main(builds: Sequence[tuple[str, Build]]) -> int:
     """Run the named services in this process until SIGTERM or SIGINT; returns the exit code. Used by `python -m services.<name>`."""
-    raise AssertionError("written next")
+    from shared.service.process import run_process
+
+    return run_process(builds)

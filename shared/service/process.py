@@ -1,0 +1,164 @@
+"""A process of tutti: settings, logs, event loop, HTTP servers, signals, exit code, around one service or several."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import math
+import os
+import signal
+import socket
+import sys
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from random import Random
+
+import uvicorn
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from shared.clock import SystemClock
+from shared.errors import ConfigurationError
+from shared.kafka.port import Log
+from shared.service import Build, Environment
+from shared.service.application import Application
+from shared.service.configuration import ShellSettings, instance_name, listen, ports_of, problems
+from shared.service.lifecycle import EXIT_OK, EXIT_SETTINGS, Life
+from shared.telemetry import logs
+from shared.topics import Topics
+
+log = logs.get(__name__)
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    """Prefer uvloop where it exists; Windows has asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def run_process(builds: Sequence[tuple[str, Build]]) -> int:
+    """Run the services until a signal or until one of them ends; returns the exit code (`lifecycle`)."""
+    names = [name for name, _ in builds]
+    try:
+        settings = ShellSettings()
+        ports = ports_of(settings, names)
+        random = Random()
+        instance = settings.instance or instance_name(random, os.getpid())
+        logs.configure("+".join(names), instance, settings.log_level)
+        with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+            return runner.run(_run(builds, settings, ports, instance, random))
+    except (ConfigurationError, SettingsError) as error:
+        return _refuse(names, [str(error)])
+    except ValidationError as error:
+        lines = problems(error)
+        if lines is None:
+            raise
+        return _refuse(names, lines)
+
+
+def _refuse(names: Sequence[str], lines: Sequence[str]) -> int:
+    for line in lines:
+        print(f"tutti {' '.join(names)}: wrong settings: {line}", file=sys.stderr)  # noqa: T201
+    return EXIT_SETTINGS
+
+
+async def _run(builds: Sequence[tuple[str, Build]], settings: ShellSettings, ports: dict[str, int], instance: str, random: Random) -> int:
+    from shared.kafka.aio import AioLog
+
+    clock = SystemClock()
+    kafka: Log = AioLog(servers=settings.kafka_servers, clock=clock)
+    environment = Environment(settings, kafka, clock, random, Topics(settings.topics), instance)
+    try:
+        return await _Process(settings).run(builds, environment, ports)
+    finally:
+        await kafka.close()
+
+
+class _Server(uvicorn.Server):
+    """Signals are the process's business: it has several servers."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+@dataclass(slots=True)
+class _Member:
+    """One service with its HTTP server."""
+
+    life: Life
+    server: _Server
+    socket: socket.socket
+    own_application: bool
+
+    async def wind_down(self) -> None:
+        """The service drains. Its own application takes no new connections meanwhile; a bare shell serves metrics to the end."""
+        if self.own_application:
+            self.server.should_exit = True
+        await self.life.drain()
+        self.server.should_exit = True
+
+
+class _Process:
+    def __init__(self, settings: ShellSettings) -> None:
+        self._settings = settings
+        self._stopping = asyncio.Event()
+
+    async def run(self, builds: Sequence[tuple[str, Build]], environment: Environment, ports: dict[str, int]) -> int:
+        members = [self._member(name, build, environment, ports[name]) for name, build in builds]
+        self._handle_signals()
+        _settle_memory()
+        servers = [asyncio.create_task(member.server.serve(sockets=[member.socket])) for member in members]
+        for member in members:
+            host, port, *_ = member.socket.getsockname()
+            log.info("listening", service=member.life.service.name, host=host, port=port)
+        await self._stopping.wait()
+        log.info("stopping")
+        await asyncio.gather(*(member.wind_down() for member in members))
+        await asyncio.gather(*servers)
+        codes = {member.life.exit_code for member in members} - {EXIT_OK}
+        log.info("stopped", exit_code=max(codes, default=EXIT_OK))
+        return max(codes, default=EXIT_OK)
+
+    def _member(self, name: str, build: Build, environment: Environment, port: int) -> _Member:
+        listening = listen(name, self._settings.host, port)
+        life = Life(build(environment), self._settings.grace_seconds, self._stopping.set)
+        own = life.service.asgi()
+        application = Application(alive=life.alive, readiness=life.readiness, own=own, lifespan=life.lifespan)
+        config = uvicorn.Config(
+            application,
+            loop="none",
+            lifespan="on",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=math.ceil(self._settings.grace_seconds),
+        )
+        return _Member(life, _Server(config), listening, own is not None)
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(NotImplementedError):  # Windows
+                loop.add_signal_handler(number, self._on_signal, number.name)
+
+    def _on_signal(self, name: str) -> None:
+        """The first asks for an orderly end, the second ends at once: nothing is lost, the log has every lease."""
+        if self._stopping.is_set():
+            log.warning("stopped_at_once", signal=name)
+            sys.stderr.flush()
+            os._exit(1)
+        log.info("signal", signal=name)
+        self._stopping.set()
+
+
+def _settle_memory() -> None:
+    """Imported modules are never garbage: keep the collector off them, and let it run less often than every 700 allocations."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
