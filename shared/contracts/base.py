@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, NewType
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 VERSION = 1
 """Version of every message written by this code (header `version`). A reader accepts this and every lower one."""
@@ -51,21 +51,24 @@ CLASSES: tuple[PriorityClass, ...] = tuple(PriorityClass)
 def _instant(value: Any) -> Any:
     """Accept ISO 8601 with an offset besides epoch seconds."""
     if isinstance(value, str):
-        moment = datetime.fromisoformat(value)
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError("an instant is seconds since 1970 or ISO 8601, for example 2026-01-31T12:00:00Z") from None
         if moment.tzinfo is None:
             raise ValueError("an instant needs an offset, for example 2026-01-31T12:00:00Z")
         return moment.timestamp()
     return value
 
 
-Instant = Annotated[float, BeforeValidator(_instant, json_schema_input_type=float | str)]
-"""Seconds since the Unix epoch; ISO 8601 with an offset is accepted."""
+Instant = Annotated[float, Field(ge=0, lt=253_402_300_800), BeforeValidator(_instant, json_schema_input_type=float | str)]
+"""Seconds since the Unix epoch, before the year 10000; ISO 8601 with an offset is accepted."""
 
 
 class Contract(BaseModel):
     """A value that travels. Unknown fields are ignored, so that an older reader survives a newer writer within a version."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_bytes="base64", val_json_bytes="base64")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, ser_json_bytes="base64", val_json_bytes="base64")
 
     def to_bytes(self) -> bytes:
         """Compact JSON without absent fields."""

@@ -1,0 +1,97 @@
+"""Reading a job from outside: bounded depth, and errors that are one readable sentence without the caller's text in it."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ValidationError
+
+from shared.contracts.base import MAX_DEPTH
+from shared.contracts.job import Job
+from shared.errors import InvalidRecord, TooLarge
+
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?+', re.DOTALL)
+"""Possessive, so that an unterminated string costs one pass, not a pass for every quote in it."""
+_OTHERS = bytes(sorted(set(range(256)) - set(b"[]{}")))
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+
+
+def check_depth(raw: bytes, limit: int = MAX_DEPTH) -> None:
+    """Raise TooLarge when the JSON nests deeper than `limit`. What is not JSON at all is left to the parser.
+
+    Strings and everything but brackets are cut out, then the innermost pairs, `limit` times: each pass takes one level off.
+    All passes run at C speed; a short count answers for almost every job.
+    """
+    if raw.count(b"[") + raw.count(b"{") <= limit:
+        return
+    brackets = _STRING.sub(b"", raw).translate(_ONE_KIND, _OTHERS)
+    if b"[" * (limit + 1) in brackets or _remains(brackets, limit):
+        raise TooLarge(f"JSON is nested deeper than {limit} levels")
+
+
+def _remains(brackets: bytes, passes: int) -> bool:
+    """Whether balanced pairs, or more than `passes` unclosed ones, are left after that many passes."""
+    for _ in range(passes):
+        shorter = brackets.replace(b"[]", b"")
+        if len(shorter) == len(brackets):
+            return not brackets.startswith(b"]") and len(brackets) > passes
+        brackets = shorter
+    return b"[]" in brackets or (not brackets.startswith(b"]") and len(brackets) > passes)
+
+
+def parse_job(raw: bytes | None) -> Job:
+    """The job in a record's value or a request's body. Raises InvalidRecord or TooLarge, each with one sentence that names the field."""
+    if not raw:
+        raise InvalidRecord("the job is empty: a JSON object is needed")
+    check_depth(raw)
+    try:
+        return Job.model_validate_json(raw)
+    except ValidationError as error:
+        raise InvalidRecord(explain(error, "job")) from None
+
+
+def explain(error: ValidationError, what: str) -> str:
+    """The first problem as one sentence; input values are never part of it, since they may be prompts or secrets."""
+    problems = error.errors(include_url=False, include_input=False)
+    more = len({problem["loc"][:1] for problem in problems}) - 1
+    sentence = _sentence(problems[0], what)
+    return f"{sentence} (and {more} more)" if more > 0 else sentence
+
+
+def _sentence(problem: Any, what: str) -> str:
+    kind, message = problem["type"], str(problem["msg"]).removeprefix("Value error, ")
+    field = _path(problem["loc"])
+    if kind == "json_invalid":
+        return f"the {what} is not JSON: {message.removeprefix('Invalid JSON: ')}"
+    if kind == "extra_forbidden":
+        return f"the {what} has an unknown field `{field}`{_hint(field)}"
+    if kind == "missing":
+        return f"the {what} lacks `{field}`"
+    if not field:
+        return (
+            f"the {what} must be a JSON object"
+            if kind in {"model_type", "model_attributes_type"}
+            else f"the {what} is not valid: {message}"
+        )
+    return f"the {what}'s `{field}` is not valid: {message[:1].lower()}{message[1:]}"
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """`messages[2].role`. Branches of a union are pydantic's words, not the caller's: left out. A strange name is not repeated."""
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif _FIELD.fullmatch(part):
+            path += f".{part}" if path else part
+        elif "[" not in part:
+            path += ".?" if path else "?"
+    return path
+
+
+def _hint(field: str) -> str:
+    close = get_close_matches(field, Job.model_fields, 1)
+    return f"; did you mean `{close[0]}`?" if close else ""
