@@ -1,0 +1,69 @@
+# The front door. `make help` lists the targets; each installs what it needs.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help venv check format test up down status logs demo bench ollama lock wheel clean
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+TESTS ?=
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: ## Make the virtual environment from requirements-dev.lock.
+	@infra/native/venv.sh $(VENV) requirements-dev.lock
+
+check: venv ## Quick gate: format, lint, types, import rules, schemas, unit and contract tests.
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/tutti schemas check
+	$(PYTEST) -q tests/unit tests/contract
+
+format: venv ## Rewrite the code in the one format.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix --quiet .
+
+test: check ## All tests: check, then simulated and integration on real components (Kafka is started for them).
+	$(PYTEST) -q $(or $(TESTS),tests/simulated tests/integration)
+
+up: venv ## Start Kafka, Redis, a model node and the five services on this machine.
+	@$(BIN)/tutti up
+
+down: venv ## Stop them; data stays.
+	@$(BIN)/tutti down
+
+status: venv ## What runs, where, and what is simulated.
+	@$(BIN)/tutti status
+
+logs: venv ## Follow the logs of everything that runs.
+	@$(BIN)/tutti logs --follow
+
+demo: venv ## From nothing to a real model's streamed answer, over REST and over Kafka.
+	@$(BIN)/python -m infra.demo
+
+bench: venv ## Measure against the bare pass-through and the budget of DESIGN 16.
+	@$(BIN)/python -m infra.bench
+
+ollama: venv ## Install a real Ollama with small models into the cache (needs Go >= 1.26).
+	@$(BIN)/tutti ollama install
+
+lock: ## Resolve the lock files again (needs uv).
+	@command -v uv >/dev/null || { echo "uv is missing; install it with: pipx install uv" >&2; exit 1; }
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
+	  --python-version 3.11 pyproject.toml -o requirements.lock
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
+	  --python-version 3.11 --extra dev --extra native -c requirements.lock pyproject.toml -o requirements-dev.lock
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
+	  --python-version 3.11 --extra embedded -c requirements.lock pyproject.toml -o requirements-embedded.lock
+
+wheel: venv ## Build the wheel, install it into a fresh environment, and see whether `tutti` runs from it.
+	@infra/native/wheel.sh $(BIN)/python
+
+clean: ## Stop everything, remove data, caches of tools and the virtual environment (downloads stay).
+	@[ ! -x $(BIN)/tutti ] || $(BIN)/tutti down --clean
+	rm -rf $(VENV) .tutti .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

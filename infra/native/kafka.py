@@ -1,0 +1,199 @@
+"""A real Apache Kafka broker in KRaft mode, from Maven artefacts and a Java runtime.
+
+    broker = Kafka(home=Home(Path(".tutti")), cache=Path("~/.cache/tutti").expanduser(), port=19092, controller_port=19093)
+    broker.start()          # downloads once, formats once, waits until clients are served
+    broker.stop()           # data stays; start() brings it back
+
+`kill()` is for tests of faults.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+import secrets
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from infra.native import install, ports
+from infra.native.errors import MissingTool, StartFailed
+from infra.native.paths import Home, locked
+from infra.native.processes import Daemon
+from infra.native.waiting import wait_until
+
+VERSION = "4.3.1"
+JAVA_MINIMUM = 17
+START_SECONDS = 60.0
+STOP_SECONDS = 15.0
+PROBE_SECONDS = 5.0
+_TEMPLATES = Path(__file__).parent / "broker"
+
+
+@dataclass(slots=True)
+class Kafka:
+    """One broker. `tier` 1 starts two seconds faster, 4 gives the better throughput; `heap_mb` bounds the JVM's heap."""
+
+    home: Home
+    cache: Path
+    port: int = 19092
+    controller_port: int = 19093
+    heap_mb: int = 512
+    tier: int = 4
+    dies_with_parent: bool = False
+    daemon: Daemon = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.daemon = Daemon(
+            "kafka",
+            (),
+            self.home.pid_file("kafka"),
+            self.home.log("kafka"),
+            dies_with_parent=self.dies_with_parent,
+        )
+
+    @property
+    def servers(self) -> str:
+        """Bootstrap servers for clients."""
+        return f"127.0.0.1:{self.port}"
+
+    def start(self, *, timeout_seconds: float = START_SECONDS) -> None:
+        """Bring it up; returns when clients are served. Does nothing when it runs. Raises MissingTool, PortTaken or StartFailed."""
+        if self.daemon.pid() is None:
+            java = find_java()
+            jars = fetch(self.cache)
+            ports.require_free(self.port, "Kafka", "TUTTI_KAFKA_PORT")
+            ports.require_free(self.controller_port, "Kafka's controller", "TUTTI_KAFKA_CONTROLLER_PORT")
+            self._configure(java, jars)
+            self.daemon.command = self._java(java, jars, "kafka.Kafka", str(self._properties))
+            self.daemon.start()
+        self._await_healthy(timeout_seconds)
+
+    def _await_healthy(self, timeout_seconds: float) -> None:
+        ended = False
+
+        def settled() -> bool:
+            nonlocal ended
+            ended = self.daemon.pid() is None
+            return ended or self.healthy()
+
+        if not wait_until(settled, timeout_seconds, every_seconds=0.2):
+            raise self.daemon.failure(f"does not serve clients after {timeout_seconds:.0f} s")
+        if ended:
+            raise self.daemon.failure("the broker ended at once")
+
+    def healthy(self) -> bool:
+        """Whether a client is served: versions, metadata and the coordinator of groups. An open port alone says nothing.
+
+        Blocks; from a coroutine call it (and start) in a thread.
+        """
+        if ports.is_free(self.port):
+            return False
+        with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:  # leaves the caller's current loop alone
+            return runner.run(serves(self.servers))
+
+    def stop(self, *, grace_seconds: float = STOP_SECONDS) -> None:
+        """Shut down in order; data stays."""
+        self.daemon.stop(grace_seconds)
+
+    def kill(self) -> None:
+        """SIGKILL: what a power cut looks like to the clients."""
+        self.daemon.kill()
+
+    @property
+    def _properties(self) -> Path:
+        return self.home.data("kafka") / "server.properties"
+
+    def _configure(self, java: str, jars: Path) -> None:
+        directory = self.home.data("kafka")
+        directory.mkdir(parents=True, exist_ok=True)
+        logs = directory / "logs"
+        text = (_TEMPLATES / "server.properties").read_text()
+        for word, value in {"PORT": self.port, "CONTROLLER_PORT": self.controller_port, "DATA": logs}.items():
+            text = text.replace(f"@{word}@", str(value))
+        self._properties.write_text(text)
+        if not (logs / "meta.properties").exists():
+            self._format(java, jars)
+
+    def _format(self, java: str, jars: Path) -> None:
+        """Give the log directory its cluster id. Done once; an id stays for the life of the data."""
+        cluster = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=").replace("-", "A")
+        arguments = ("format", "--standalone", "-t", cluster, "-c", str(self._properties))
+        done = subprocess.run(self._java(java, jars, "kafka.tools.StorageTool", *arguments), capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise StartFailed(f"Kafka's log directory could not be formatted:\n{(done.stdout + done.stderr).strip()[-2000:]}")
+
+    def _java(self, java: str, jars: Path, main: str, *arguments: str) -> list[str]:
+        return [
+            java,
+            "-Xms64m",
+            f"-Xmx{self.heap_mb}m",
+            "-XX:+UseSerialGC",  # smallest footprint; two cores give a parallel collector nothing
+            f"-XX:TieredStopAtLevel={self.tier}",
+            "-XX:MaxMetaspaceSize=192m",
+            f"-Dlog4j2.configurationFile={_TEMPLATES / 'log4j2.properties'}",
+            "-cp",
+            f"{jars}/*",
+            main,
+            *arguments,
+        ]
+
+
+async def serves(servers: str, timeout_seconds: float = PROBE_SECONDS) -> bool:
+    """Whether the broker at `servers` answers ApiVersions and Metadata and has a group coordinator."""
+    admin: Any = AIOKafkaAdminClient(bootstrap_servers=servers, request_timeout_ms=int(timeout_seconds * 1000))
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            await admin.start()
+            await admin.find_coordinator("tutti-health")
+        return True
+    except (KafkaError, OSError, TimeoutError):
+        return False
+    finally:
+        await admin.close()
+
+
+def find_java() -> str:
+    """A Java runtime of at least version 17; installed when permitted, else MissingTool."""
+    packages = ("default-jre-headless",)
+    java = install.require("java", packages, "Kafka's broker runs on it")
+    shown = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    found = re.search(r'version "(\d+)', shown)
+    if found is None or int(found.group(1)) < JAVA_MINIMUM:
+        first = shown.splitlines()[0] if shown else "no version"
+        raise MissingTool(f"{java} is too old for Kafka ({first}): put a Java of {JAVA_MINIMUM} or later on the PATH")
+    return java
+
+
+def fetch(cache: Path) -> Path:
+    """The directory of the broker's jars, downloaded by Maven the first time. Safe when several processes ask at once."""
+    target = cache / f"kafka-{VERSION}"
+    with locked(cache / f"kafka-{VERSION}.lock"):
+        if not (target / "complete").exists():
+            _download(target)
+    return target
+
+
+def _download(target: Path) -> None:
+    maven = install.require("mvn", ("maven",), "it fetches Kafka's jars")
+    draft = target.with_suffix(".new")
+    shutil.rmtree(draft, ignore_errors=True)
+    command = [maven, "-B", "-ntp", "-q", "-f", str(_TEMPLATES / "pom.xml"), "dependency:copy-dependencies"]
+    done = subprocess.run(
+        [*command, "-DincludeScope=runtime", f"-DoutputDirectory={draft}"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0 or not any(draft.glob("kafka_2.13-*.jar")):
+        raise StartFailed(f"Maven could not fetch Kafka {VERSION}:\n{(done.stdout + done.stderr).strip()[-2000:]}")
+    (draft / "complete").touch()
+    shutil.rmtree(target, ignore_errors=True)
+    draft.rename(target)

@@ -1,0 +1,133 @@
+"""Daemons: processes that outlive the command that started them, known by a pid file that a reused pid does not fool.
+
+A pid file holds the pid *and* the process's start time; both must agree. Output goes to a log file that is appended to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from infra.native.errors import StartFailed
+from infra.native.waiting import wait_until
+
+KILL_SECONDS = 5.0
+"""How long a process may take to vanish after SIGKILL."""
+
+
+def identity(pid: int) -> str | None:
+    """What tells this process from a later one with the same pid; None when there is no such process (a zombie is none)."""
+    if Path("/proc/self/stat").exists():
+        return _linux_identity(pid)
+    shown = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout.strip()
+    return None if not shown or shown.startswith("Z") else shown.split(maxsplit=1)[1]
+
+
+def _linux_identity(pid: int) -> str | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+    fields = stat.rsplit(")", 1)[1].split()  # the name before it may contain anything
+    state, started = fields[0], fields[19]
+    return None if state in "ZX" else f"{boot}/{started}"
+
+
+def tail(path: Path, lines: int = 20) -> str:
+    """The last lines of a log file; empty when there is none."""
+    try:
+        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ""
+
+
+@dataclass(slots=True)
+class Daemon:
+    """One background process. `dies_with_parent` is for tests: a killed test run leaves nothing behind."""
+
+    name: str
+    command: Sequence[str]
+    pid_file: Path
+    log: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    directory: Path | None = None
+    dies_with_parent: bool = False
+    _child: subprocess.Popen[bytes] | None = None
+
+    def pid(self) -> int | None:
+        """Of the running process; None when it does not run."""
+        noted = self._noted()
+        running = noted is not None and identity(noted[0]) == noted[1]
+        if self._child is not None:
+            self._child.poll()  # reaps it when it has ended
+        return noted[0] if noted is not None and running else None
+
+    def _noted(self) -> tuple[int, str] | None:
+        """(pid, identity) in the pid file; None when there is none or it is broken."""
+        try:
+            noted = json.loads(self.pid_file.read_text())
+            return int(noted["pid"]), str(noted["identity"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def start(self) -> int:
+        """Start it in a session of its own and return the pid; the running one's when there is one."""
+        if (running := self.pid()) is not None:
+            return running
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as output:
+            self._child = subprocess.Popen(
+                [*self._wrapper(), *self.command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd=self.directory,
+                env={**os.environ, **self.environment},
+            )
+        self._note(self._child.pid)
+        return self._child.pid
+
+    def _wrapper(self) -> list[str]:
+        setpriv = shutil.which("setpriv") if self.dies_with_parent else None
+        return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
+
+    def _note(self, pid: int) -> None:
+        self.pid_file.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.pid_file.with_suffix(".new")
+        draft.write_text(json.dumps({"name": self.name, "pid": pid, "identity": identity(pid), "command": list(self.command)}))
+        draft.replace(self.pid_file)
+
+    def signal(self, number: int) -> None:
+        """Send a signal if it runs."""
+        if (pid := self.pid()) is not None:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                return
+
+    def stop(self, grace_seconds: float) -> bool:
+        """SIGTERM, and SIGKILL to what is left after `grace_seconds`. Returns whether it ended by itself. Nothing running is fine."""
+        self.signal(signal.SIGTERM)
+        in_order = wait_until(lambda: self.pid() is None, grace_seconds, every_seconds=0.05)
+        if not in_order:
+            self.kill()
+        self.pid_file.unlink(missing_ok=True)
+        return in_order
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self.signal(signal.SIGKILL)
+        wait_until(lambda: self.pid() is None, KILL_SECONDS, every_seconds=0.02)
+
+    def failure(self, what: str) -> StartFailed:
+        """The error for a start that did not work, with the end of the log."""
+        end = tail(self.log)
+        return StartFailed(f"{self.name}: {what}; its log {self.log} ends:\n{end}" if end else f"{self.name}: {what}; {self.log} is empty")

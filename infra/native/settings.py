@@ -1,0 +1,41 @@
+"""What a person may change about the native stack: environment variables with prefix `TUTTI_`.
+
+For example `TUTTI_KAFKA_PORT=29092 tutti up`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from infra.native.paths import Home
+
+
+class NativeSettings(BaseSettings):
+    """Ports and directories of the components on this machine."""
+
+    model_config = SettingsConfigDict(env_prefix="TUTTI_", env_nested_delimiter="__", extra="ignore", frozen=True)
+
+    home: Path = Path(".tutti")
+    """Data, logs and pid files."""
+    cache: Path = Path("~/.cache/tutti")
+    """Downloads and builds; shared by all checkouts."""
+    kafka_servers: str = ""
+    """A broker that runs elsewhere: then none is started here."""
+    kafka_port: int = Field(default=19092, ge=1, le=65_535)
+    kafka_controller_port: int = Field(default=19093, ge=1, le=65_535)
+    redis_port: int = Field(default=16379, ge=1, le=65_535)
+    node_port: int = Field(default=11435, ge=1, le=65_535)
+    """Of a model node that is started here: Ollama, the embedded node or the simulator."""
+
+    @property
+    def stack_home(self) -> Home:
+        """The data directory, absolute."""
+        return Home(self.home.expanduser().resolve())
+
+    @property
+    def cache_directory(self) -> Path:
+        """The cache directory, absolute."""
+        return self.cache.expanduser().resolve()
