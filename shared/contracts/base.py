@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, NewType
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter
 
 VERSION = 1
 """Version of every message written by this code (header `version`). A reader accepts this and every lower one."""
@@ -73,3 +73,8 @@ class Contract(BaseModel):
     def to_bytes(self) -> bytes:
         """Compact JSON without absent fields."""
         return self.__pydantic_serializer__.to_json(self, exclude_none=True)
+
+
+def adapter(union: Any) -> TypeAdapter[Any]:
+    """Reader of a union of messages. `Any` keeps the union from mypy, whose incremental cache takes it for no type at all."""
+    return TypeAdapter(union)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from shared.contracts.base import ClaimId, Contract, JobId, NodeId, StepId
+from shared.contracts.base import ClaimId, Contract, JobId, NodeId, StepId, adapter
 
 
 class StopStep(Contract):
@@ -33,4 +33,4 @@ class Drain(Contract):
 
 
 Control = Annotated[StopStep | Drain, Field(discriminator="type")]
-CONTROL: TypeAdapter[Control] = TypeAdapter(Control)
+CONTROL: TypeAdapter[Control] = adapter(Control)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, TypeAdapter
 
-from shared.contracts.base import Contract, NodeId
+from shared.contracts.base import Contract, NodeId, adapter
 
 
 class Credits(Contract):
@@ -42,4 +42,4 @@ class RouterPresence(Contract):
 
 
 CreditsRecord = Annotated[Credits | RouterPresence, Field(discriminator="type")]
-CREDITS: TypeAdapter[CreditsRecord] = TypeAdapter(CreditsRecord)
+CREDITS: TypeAdapter[CreditsRecord] = adapter(CreditsRecord)

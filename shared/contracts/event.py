@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter
 
-from shared.contracts.base import ClaimId, Contract, Instant, JobId, NodeId, PriorityClass, StepId
+from shared.contracts.base import ClaimId, Contract, Instant, JobId, NodeId, PriorityClass, StepId, adapter
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure
 from shared.contracts.job import Job, ReplyTo
@@ -186,4 +186,4 @@ Event = Annotated[
     | JobSnapshot,
     Field(discriminator="type"),
 ]
-EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+EVENT: TypeAdapter[Event] = adapter(Event)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter
 
-from shared.contracts.base import ClaimId, Contract, JobId, NodeId, StepId
+from shared.contracts.base import ClaimId, Contract, JobId, NodeId, StepId, adapter
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure
 from shared.contracts.usage import Timings, Usage
@@ -91,4 +91,4 @@ Outcome = Annotated[
     StepRouted | StepClaimed | ClaimsRenewed | StepSucceeded | StepFailed | StepReleased | CancelRequested,
     Field(discriminator="type"),
 ]
-OUTCOME: TypeAdapter[Outcome] = TypeAdapter(Outcome)
+OUTCOME: TypeAdapter[Outcome] = adapter(Outcome)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter
 
-from shared.contracts.base import Contract, JobId, StepId
+from shared.contracts.base import Contract, JobId, StepId, adapter
 from shared.contracts.result import Result
 
 
@@ -47,4 +47,4 @@ class Final(Contract):
 
 
 Reply = Annotated[Chunks | Final, Field(discriminator="type")]
-REPLY: TypeAdapter[Reply] = TypeAdapter(Reply)
+REPLY: TypeAdapter[Reply] = adapter(Reply)
