@@ -36,8 +36,9 @@ def _linux_identity(pid: int) -> str | None:
     except OSError:
         return None
     fields = stat.rsplit(")", 1)[1].split()  # the name before it may contain anything
-    state, started = fields[0], fields[19]
-    return None if state in "ZX" else f"{boot}/{started}"
+    state, threads, started = fields[0], int(fields[17]), fields[19]
+    ended = state in "ZX" and threads <= 1  # with threads left its ports and files are still open
+    return None if ended else f"{boot}/{started}"
 
 
 def tail(path: Path, lines: int = 20) -> str:
@@ -63,11 +64,10 @@ class Daemon:
 
     def pid(self) -> int | None:
         """Of the running process; None when it does not run."""
-        noted = self._noted()
-        running = noted is not None and identity(noted[0]) == noted[1]
         if self._child is not None:
-            self._child.poll()  # reaps it when it has ended
-        return noted[0] if noted is not None and running else None
+            return self._child.pid if self._child.poll() is None else None  # poll reaps it when it has ended
+        noted = self._noted()
+        return noted[0] if noted is not None and identity(noted[0]) == noted[1] else None
 
     def _noted(self) -> tuple[int, str] | None:
         """(pid, identity) in the pid file; None when there is none or it is broken."""

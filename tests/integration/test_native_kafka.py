@@ -22,21 +22,27 @@ pytestmark = pytest.mark.kafka
 
 
 async def write(servers: str, values: list[bytes]) -> None:
-    async with AIOKafkaProducer(bootstrap_servers=servers, acks="all", enable_idempotence=True) as producer:
+    new_producer: Any = AIOKafkaProducer
+    connected = new_producer(bootstrap_servers=servers, acks="all", enable_idempotence=True)
+    async with connected as producer:
         for value in values:
             await producer.send_and_wait("kept", value)
 
 
 async def read(servers: str, count: int) -> list[bytes]:
-    async with AIOKafkaConsumer("kept", bootstrap_servers=servers, auto_offset_reset="earliest") as consumer:
+    new_consumer: Any = AIOKafkaConsumer
+    connected = new_consumer("kept", bootstrap_servers=servers, auto_offset_reset="earliest")
+    async with connected as consumer:
         return [(await consumer.getone()).value or b"" for _ in range(count)]
 
 
 async def administer(servers: str) -> Any:
+    new_topic: Any = NewTopic
+    topic = new_topic(name="kept", num_partitions=1, replication_factor=1)
     admin: Any = AIOKafkaAdminClient(bootstrap_servers=servers)
     await admin.start()
     try:
-        await admin.create_topics([NewTopic(name="kept", num_partitions=1, replication_factor=1)])
+        await admin.create_topics([topic])
         return (await admin.describe_cluster())["cluster_id"]
     finally:
         await admin.close()
