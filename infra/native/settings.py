@@ -6,6 +6,7 @@ For example `TUTTI_KAFKA_PORT=29092 tutti up`.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -29,6 +30,9 @@ class NativeSettings(BaseSettings):
     redis_port: int = Field(default=16379, ge=1, le=65_535)
     node_port: int = Field(default=11435, ge=1, le=65_535)
     """Of a model node that is started here: Ollama, the embedded node or the simulator."""
+
+    node: Literal["auto", "running", "ollama", "embedded", "simulator"] = "auto"
+    """Which model node; `auto` takes the first that is there (node.py)."""
 
     @property
     def stack_home(self) -> Home:

