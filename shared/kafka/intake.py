@@ -1,0 +1,133 @@
+"""Intake: a group consumer whose partitions are read into bounded windows and finished out of order.
+
+Always drained: what a poll returns goes into the windows at once, a partition whose window is full is paused and resumed at half
+(notes: an undrained buffer delays the next fetch of all partitions). In a rebalance the windows of partitions that stay are kept and
+reading goes on behind them; the others are dropped, and their unfinished records are read again by the next owner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+
+from shared.clock import Clock
+from shared.errors import CommitRefused, LogError
+from shared.kafka.port import Consumer, Record, TopicPartition
+from shared.kafka.window import Bounds, Window
+from shared.telemetry import logs, metrics
+
+log = logs.get(__name__)
+
+POLL_SECONDS = 1.0
+RETRY_SECONDS = 0.5
+
+
+async def _nothing() -> None:
+    return None
+
+
+class Intake:
+    """One consumer's partitions as windows. `arrived` is called after every poll that brought records, and after an assignment."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        *,
+        service: str,
+        bounds: Bounds,
+        clock: Clock,
+        arrived: Callable[[], None],
+        settle: Callable[[], Awaitable[None]] = _nothing,
+    ) -> None:
+        """`settle` is awaited before partitions are given up: a bounded wait for what is on its way."""
+        self._consumer = consumer
+        self._bounds = bounds
+        self._clock = clock
+        self._arrived = arrived
+        self._settle = settle
+        self._rebalances = metrics.REBALANCES.labels(service)
+        self._committed: dict[TopicPartition, int] = {}
+        self.windows: dict[TopicPartition, Window] = {}
+        self.suspended = True
+        """Between giving up partitions and the next assignment nothing should be begun: somebody else may begin it too."""
+        self.polled_at: float | None = None
+        """Monotonic seconds of the last poll that Kafka answered."""
+
+    async def start(self, topics: Collection[str]) -> None:
+        await self._consumer.subscribe(topics, self)
+
+    async def run(self) -> None:
+        """Poll until cancelled. Kafka's absence is waited out."""
+        while True:
+            try:
+                batches = await self._consumer.poll(timeout_seconds=POLL_SECONDS)
+            except LogError as error:
+                log.warning("poll_failed", code=error.code, message=error.message)
+                await self._clock.sleep(RETRY_SECONDS)
+                continue
+            self.polled_at = self._clock.monotonic()
+            assigned = self._consumer.assignment()
+            for partition, records in batches.items():
+                if records and partition in assigned:
+                    self._receive(partition, list(records))
+            if batches:
+                self._arrived()
+
+    def _receive(self, partition: TopicPartition, records: list[Record]) -> None:
+        window = self.windows.get(partition)
+        if window is None or records[0].offset < window.next_offset:
+            window = self._begin(partition, records[0].offset)
+        window.receive(records)
+        if window.full and not window.paused:
+            window.paused = True
+            self._consumer.pause(partition)
+
+    def _begin(self, partition: TopicPartition, offset: int) -> Window:
+        """A new window; one that the log went back behind is dead, and so are the promises made from it."""
+        old = self.windows.get(partition)
+        if old is not None:
+            log.warning("log_went_back", topic=partition.topic, partition=partition.partition, offset=offset, expected=old.next_offset)
+            old.lost = True
+        window = self.windows[partition] = Window(partition, self._bounds, offset)
+        window.paused = old is not None and old.paused
+        self._committed.pop(partition, None)
+        return window
+
+    def relieve(self) -> None:
+        """Resume the partitions whose windows are half empty. To be called after records were finished."""
+        for partition, window in self.windows.items():
+            if window.paused and window.half_empty:
+                window.paused = False
+                self._consumer.resume(partition)
+
+    async def commit(self) -> bool:
+        """Commit what has become final since the last commit; False when Kafka did not take it (it is tried again next time)."""
+        offsets = {p: offset for p, w in self.windows.items() if (offset := w.commit_offset) != self._committed.get(p)}
+        if not offsets:
+            return True
+        try:
+            await self._consumer.commit(offsets)
+        except CommitRefused:
+            return False  # a rebalance is under way; the assignment that follows tells what is still ours
+        except LogError as error:
+            log.warning("commit_failed", code=error.code, message=error.message)
+            return False
+        self._committed.update((p, offset) for p, offset in offsets.items() if p in self.windows)
+        return True
+
+    async def on_revoked(self, partitions: Collection[TopicPartition]) -> None:
+        self.suspended = True
+        await self._settle()
+        await self.commit()
+
+    async def on_assigned(self, partitions: Collection[TopicPartition]) -> None:
+        self._rebalances.inc()
+        self._committed.clear()
+        for partition in set(self.windows) - set(partitions):
+            self.windows.pop(partition).lost = True
+        for partition, window in self.windows.items():
+            self._consumer.seek(partition, window.next_offset)
+            if window.paused:
+                self._consumer.pause(partition)
+        self.suspended = False
+        log.info("assigned", partitions=len(partitions), kept=len(self.windows))
+        self._arrived()

@@ -1,0 +1,311 @@
+"""The in-memory log's consumer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from shared.errors import CommitRefused, LogError, LogUnavailable
+from shared.kafka.memory_group import Member, MemoryGroup
+from shared.kafka.memory_partition import MemoryPartition, MemoryRecord
+from shared.kafka.memory_process import MemoryProcess, State
+from shared.kafka.port import Assignor, RebalanceListener, Reset, TopicPartition
+
+if TYPE_CHECKING:
+    from shared.kafka.memory import MemoryLog
+
+FETCH_RECORDS = 1_000
+"""At most this many records of a partition in one poll, as a fetch has a size limit."""
+
+
+class MemoryConsumer:
+    """Implements `port.Consumer`. `_positions` holds what is assigned; a position is None until the first poll needs it."""
+
+    def __init__(
+        self, log: MemoryLog, process: MemoryProcess, *, client_id: str, group: MemoryGroup | None, reset: Reset, assignor: Assignor
+    ) -> None:
+        self._log = log
+        self._process = process
+        self._client_id = client_id
+        self._group = group
+        self._reset = reset
+        self._assignor = assignor
+        self._positions: dict[TopicPartition, int | None] = {}
+        self._ready: dict[TopicPartition, None] = {}
+        self._paused: set[TopicPartition] = set()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._member: Member | None = None
+        self._membership: asyncio.Task[None] | None = None
+        self._rejoin = asyncio.Event()
+        self._listener: RebalanceListener | None = None
+        self._generation = -1
+        self._assigned = True
+        self._failure: BaseException | None = None
+        self._closed = False
+        process.own(self)
+
+    def assign(self, partitions: Collection[TopicPartition]) -> None:
+        assert self._member is None, "assign and subscribe exclude each other"
+        self._take_over(partitions)
+
+    async def subscribe(self, topics: Collection[str], listener: RebalanceListener | None = None) -> None:
+        assert self._group is not None, "subscribe needs a group"
+        assert self._member is None, "subscribe is called once"
+        self._listener = listener
+        self._assigned = False
+        self._member = Member(self._client_id, frozenset(topics), self._assignor, self._rejoin.set)
+        self._rejoin.set()
+        self._membership = asyncio.get_running_loop().create_task(self._keep_membership(self._group, self._member))
+        self._membership.add_done_callback(self._on_membership_ended)
+
+    async def poll(
+        self, *, timeout_seconds: float, max_records: int | None = None, partitions: Collection[TopicPartition] | None = None
+    ) -> Mapping[TopicPartition, Sequence[MemoryRecord]]:
+        assert max_records is None or max_records > 0, "max_records is positive"
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_seconds
+        while True:
+            now = loop.time()
+            self._check()
+            if self._process.blocked:
+                await self._process.gate_until_running()
+                next_at = None
+                if self._log.availability.absence is not None and now >= deadline:
+                    return self._nothing()
+                self._log.availability.call(self._wake)
+            else:
+                found, next_at = self._take(now, max_records, partitions)
+                if found or now >= deadline:
+                    return found
+            await self._wait(loop, min(deadline, next_at or deadline) - now)
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        assert self._group is not None, "a commit needs a group"
+        foreign = [tp for tp in offsets if tp not in self._positions]
+        if foreign:
+            raise CommitRefused(f"{foreign[0]} is not assigned")
+        generation = self._generation
+        await self._call()
+        self._group.commit(self._member, generation, offsets)
+
+    async def committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int | None]:
+        assert self._group is not None, "committed offsets need a group"
+        await self._call()
+        return {tp: self._group.offsets.get(tp) for tp in partitions}
+
+    async def position(self, partition: TopicPartition) -> int:
+        await self._call()
+        if partition not in self._positions:
+            raise LogError(f"{partition} is not assigned")
+        found = self._log.partition(partition)
+        return self._resolve(partition, found) if found else 0
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        assert offset >= 0, "an offset is not negative"
+        if partition not in self._positions:
+            raise LogError(f"{partition} is not assigned")
+        self._positions[partition] = offset
+        self.on_written(partition)
+
+    async def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        await self._call()
+        return {tp: self._log.existing(tp).begin for tp in partitions}
+
+    async def end_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        await self._call()
+        return {tp: self._log.existing(tp).end for tp in partitions}
+
+    def pause(self, *partitions: TopicPartition) -> None:
+        self._paused.update(tp for tp in partitions if tp in self._positions)
+
+    def resume(self, *partitions: TopicPartition) -> None:
+        for tp in partitions:
+            if tp in self._paused:
+                self._paused.discard(tp)
+                self.on_written(tp)
+
+    def assignment(self) -> frozenset[TopicPartition]:
+        return frozenset(self._positions)
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        await self._end_membership()
+        if self._group is not None and self._member is not None and self._process.state is State.RUNNING:
+            self._group.leave(self._member)
+        self._release()
+        self._process.disown(self)
+        self._wake()
+
+    # What log, process and group call
+
+    def on_written(self, partition: TopicPartition) -> None:
+        """There may be something to read in `partition`."""
+        self._ready[partition] = None
+        if self._waiters:
+            self._wake()
+
+    def on_killed(self) -> None:
+        if self._membership is not None:
+            self._membership.cancel()
+        self.on_frozen()
+        self._release()
+
+    def on_frozen(self) -> None:
+        if self._group is not None and self._member is not None and self._group.contains(self._member):
+            self._group.stop_heartbeats(self._member)
+
+    def on_thawed(self) -> None:
+        if self._group is not None and self._member is not None and self._member.id:
+            self._group.resume_heartbeats(self._member)
+
+    def evict(self) -> None:
+        """The broker throws this member out of its group."""
+        assert self._group is not None
+        assert self._member is not None
+        self._group.evict(self._member)
+
+    # Reading
+
+    def _take(
+        self, now: float, max_records: int | None, partitions: Collection[TopicPartition] | None
+    ) -> tuple[dict[TopicPartition, Sequence[MemoryRecord]], float | None]:
+        """What is readable now, and when more will be."""
+        found: dict[TopicPartition, Sequence[MemoryRecord]] = {}
+        next_at: float | None = None
+        if not self._assigned:
+            return found, None
+        room = max_records or FETCH_RECORDS * 1_000
+        for tp in list(self._ready):
+            if room <= 0:
+                break
+            if tp in self._paused or (partitions is not None and tp not in partitions):
+                continue
+            del self._ready[tp]
+            records, visible_at = self._read(tp, min(room, FETCH_RECORDS), now)
+            if visible_at is not None:
+                self._ready[tp] = None
+                next_at = visible_at if next_at is None else min(next_at, visible_at)
+            if records:
+                found[tp] = records
+                room -= len(records)
+        return found, next_at
+
+    def _read(self, tp: TopicPartition, limit: int, now: float) -> tuple[Sequence[MemoryRecord], float | None]:
+        """Up to `limit` records; and when the next one after them becomes visible (perhaps it is), None when there is none."""
+        partition = self._log.partition(tp)
+        if partition is None or tp not in self._positions:
+            return (), None
+        records, position = partition.read(self._resolve(tp, partition), limit, now)
+        self._positions[tp] = position
+        return records, partition.next_visible_at(position)
+
+    def _resolve(self, tp: TopicPartition, partition: MemoryPartition) -> int:
+        """The position: committed or by reset policy at first, by reset policy when retention or truncation overtook it."""
+        position = self._positions[tp]
+        if position is None and self._group is not None:
+            position = self._group.offsets.get(tp)
+        if position is None or not partition.begin <= position <= partition.end:
+            if self._reset == "none":
+                raise LogError(f"no valid offset for {tp}: {position}")
+            position = partition.begin if self._reset == "earliest" else partition.end
+        self._positions[tp] = position
+        return position
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        if self._closed:
+            raise LogError("the consumer is closed")
+
+    async def _wait(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        waiter = loop.create_future()
+        self._waiters.append(waiter)
+        timer = loop.call_later(max(0.0, seconds), _resolve_waiter, waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            with contextlib.suppress(ValueError):
+                self._waiters.remove(waiter)
+
+    def _nothing(self) -> dict[TopicPartition, Sequence[MemoryRecord]]:
+        """The answer of a cluster that is away: none, or an error if calls fail."""
+        if self._log.availability.absence == "fails":
+            raise LogUnavailable
+        return {}
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            _resolve_waiter(waiter)
+
+    async def _call(self) -> None:
+        """One request to the cluster and its answer."""
+        if self._process.blocked:
+            await self._process.gate()
+        await self._log.clock.sleep(self._log.faults.draw(self._log.faults.call_seconds))
+
+    # Membership
+
+    async def _keep_membership(self, group: MemoryGroup, member: Member) -> None:
+        while True:
+            await self._rejoin.wait()
+            await self._process.gate_patiently()
+            self._rejoin.clear()
+            if not group.wants(member):
+                continue
+            await self._revoke()
+            await self._process.gate_patiently()
+            joined = await group.join(member)
+            await self._process.gate_patiently()
+            if joined is None:
+                self._rejoin.set()
+                continue
+            self._generation = joined.generation
+            self._take_over(joined.partitions)
+            self._assignor.on_assignment(joined.partitions)
+            if self._listener is not None:
+                await self._listener.on_assigned(joined.partitions)
+            self._assigned = True
+            self._wake()
+
+    async def _revoke(self) -> None:
+        """Polling stops; commits are possible until the listener returns."""
+        self._assigned = False
+        if self._listener is not None and self._positions:
+            await self._listener.on_revoked(frozenset(self._positions))
+        self._release()
+
+    def _take_over(self, partitions: Collection[TopicPartition]) -> None:
+        self._release()
+        self._positions = dict.fromkeys(partitions)
+        self._ready = dict.fromkeys(partitions)
+        self._log.watch(self, partitions)
+        self._wake()
+
+    def _release(self) -> None:
+        self._log.unwatch(self, self._positions)
+        self._positions = {}
+        self._ready = {}
+        self._paused.clear()
+
+    async def _end_membership(self) -> None:
+        if self._membership is not None:
+            self._membership.cancel()
+            await asyncio.wait([self._membership])
+
+    def _on_membership_ended(self, task: asyncio.Task[None]) -> None:
+        """A listener or assignor that raised: its error comes out of the next poll."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failure = error
+            self._wake()
+
+
+def _resolve_waiter(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,57 @@
+"""Every setting that tutti gives to Kafka clients, each with its reason. Both adapters read them, so that the stand-in behaves alike."""
+
+from __future__ import annotations
+
+from shared.contracts.base import BATCH_BYTES, RECORD_BYTES
+
+# Groups
+SESSION_SECONDS = 10.0
+"""Take-over after SIGKILL waits this long; shorter would evict members during a pause of the machine."""
+HEARTBEAT_SECONDS = 1.0
+"""A rebalance is noticed within this time; ten beats fit a session."""
+REBALANCE_SECONDS = 10.0
+"""Budget of `on_revoked`. No handler runs longer: work that goes on is covered by leases, not by owning a partition."""
+POLL_LIMIT_SECONDS = 300.0
+"""Client-side poll limit, left at Kafka's default: pumps always poll, so only a hung process trips it."""
+
+# Fetching
+FETCH_BYTES = 32 * 1024 * 1024
+"""Bound of one answer over all partitions, so that memory is bounded when a long backlog is read."""
+METADATA_SECONDS = 30.0
+"""Added partitions and topics are seen within this time; the default of 5 minutes would leave a new mailbox unread."""
+
+# Sending
+SEND_BATCH_BYTES = RECORD_BYTES
+"""Record batches of ordinary sends: 256 kB. Larger ones gain nothing, smaller ones cost a future each."""
+APPEND_BATCH_BYTES = BATCH_BYTES
+"""One round of a planner is one batch."""
+BATCH_SLACK_BYTES = 16 * 1024
+"""Framing on top of what `sizes` counts; the topics' `max.message.bytes` allows for the same."""
+REQUEST_BYTES = 64 * 1024 * 1024
+"""Client-side check of single records is ours (`sizes`); the client's own must never be the smaller one."""
+WINDOW_BYTES = 16 * 1024 * 1024
+"""Bytes that may wait for acknowledgement in one producer; callers beyond that wait."""
+WINDOW_RECORDS = 20_000
+"""Records that may wait for acknowledgement in one producer."""
+
+# Requests
+REQUEST_SECONDS = 20.0
+"""A frozen broker is noticed after this; above the rebalance timeout, because a join is held that long by the broker."""
+CHUNK_REQUEST_SECONDS = 10.0
+"""The same for producers with acks=1: chunks are worthless later."""
+CALL_SECONDS = 10.0
+"""Bound of a commit or an offset query before LogUnavailable; the client would repeat them for ever."""
+RETRY_SECONDS = 0.1
+"""The client's pause between attempts at one request."""
+IDLE_CONNECTION_SECONDS = 540.0
+"""Below the broker's ten minutes, so that the client closes first."""
+
+# Connecting
+CONNECT_BACKOFF_SECONDS = 0.2
+CONNECT_BACKOFF_CAP_SECONDS = 5.0
+"""Waiting for a cluster that is not there: doubling up to this, for ever."""
+
+
+def milliseconds(seconds: float) -> int:
+    """As aiokafka counts."""
+    return int(seconds * 1000)

@@ -1,0 +1,96 @@
+"""Window: what has been read of one partition and is not finished. Taken out of order, committed up to the first unfinished. Pure.
+
+    read ──► buffered ──► open ──► finished
+             (not looked at)  (at most `open`, spread over at most `span` offsets)
+
+So one record that waits long holds back neither the others of its partition nor more than `span` offsets of progress.
+After a crash at most `span` records are read again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shared.kafka.port import Record, TopicPartition
+
+_RECORD_OVERHEAD_BYTES = 512
+"""What a record costs in memory besides its value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Of one partition. `records` and `bytes` are soft by one fetch: a partition above them is paused, and resumed at half."""
+
+    open: int = 64
+    span: int = 1024
+    records: int = 1024
+    bytes: int = 1_048_576
+
+
+class Window:
+    """One partition's records, from read to finished. A window that was lost in a rebalance is dead: `lost` is set."""
+
+    __slots__ = ("_bounds", "_buffered", "_bytes", "_open", "lost", "next_offset", "partition", "paused")
+
+    def __init__(self, partition: TopicPartition, bounds: Bounds, next_offset: int) -> None:
+        self.partition = partition
+        self.next_offset = next_offset
+        """Offset after the last record received."""
+        self.lost = False
+        self.paused = False
+        self._bounds = bounds
+        self._buffered: deque[Record] = deque()
+        self._open: dict[int, int] = {}  # offset → bytes, in order of offsets
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        """Records received and not finished."""
+        return len(self._buffered) + len(self._open)
+
+    @property
+    def buffered(self) -> int:
+        """Records received and not taken."""
+        return len(self._buffered)
+
+    @property
+    def full(self) -> bool:
+        return len(self) >= self._bounds.records or self._bytes >= self._bounds.bytes
+
+    @property
+    def half_empty(self) -> bool:
+        return len(self) * 2 <= self._bounds.records and self._bytes * 2 <= self._bounds.bytes
+
+    @property
+    def commit_offset(self) -> int:
+        """The first offset that is not finished: where the next owner must begin."""
+        if self._open:
+            return next(iter(self._open))
+        return self._buffered[0].offset if self._buffered else self.next_offset
+
+    def receive(self, records: Sequence[Record]) -> None:
+        """Records in order of offsets, none below `next_offset`."""
+        assert records[0].offset >= self.next_offset, "a log that went back needs a new window"
+        self._buffered.extend(records)
+        self._bytes += sum(map(_size, records))
+        self.next_offset = records[-1].offset + 1
+
+    def take(self) -> Record | None:
+        """The next record, which is then open; None when there is none or the window is full."""
+        if not self._buffered or len(self._open) >= self._bounds.open:
+            return None
+        record = self._buffered[0]
+        if record.offset - self.commit_offset >= self._bounds.span:
+            return None
+        self._buffered.popleft()
+        self._open[record.offset] = _size(record)
+        return record
+
+    def finish(self, offset: int) -> None:
+        """The open record at `offset` needs nothing more. Finishing twice is harmless."""
+        self._bytes -= self._open.pop(offset, 0)
+
+
+def _size(record: Record) -> int:
+    return len(record.value or b"") + _RECORD_OVERHEAD_BYTES
