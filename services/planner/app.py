@@ -1,0 +1,272 @@
+"""The planner's process: one group consumer, always drained into the homes; one commit for all of them; homes follow the assignment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from services.planner.handlers import JobRecord
+from services.planner.home import Commit, Home
+from services.planner.outbox import Outbox
+from services.planner.settings import PlannerOptions, PlannerSettings
+from services.planner.wiring import Wiring
+from services.planner.writer import EventWriter
+from shared.errors import CommitRefused, LogError
+from shared.kafka.assignor import HomeAssignor
+from shared.kafka.port import Consumer, TopicPartition
+from shared.service import Environment, Readiness
+from shared.telemetry import logs, metrics
+
+log = logs.get(__name__)
+
+GROUP = "tutti-planner"
+_POLL_SECONDS = 1.0
+_QUIET_SECONDS = 5.0
+"""Longest wait for an append in flight when partitions are taken away; half the rebalance timeout."""
+_RETRY_SECONDS = 0.5
+
+
+@dataclass(slots=True)
+class _Owned:
+    home: Home
+    task: asyncio.Task[None]
+
+
+class Planner:
+    """Implements `shared.service.Service` and `shared.kafka.port.RebalanceListener`."""
+
+    name = "planner"
+
+    def __init__(self, environment: Environment, options: PlannerOptions) -> None:
+        self._env, self._options = environment, options
+        self._topics = environment.topics
+        self._homes: dict[int, _Owned] = {}
+        self._consumer: Consumer | None = None
+        self._wiring: Wiring | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._polled_at: float | None = None
+        self._assigned = False
+        self._committed: dict[TopicPartition, int] = {}
+
+    # Service
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Own partitions until told to stop; then finish the rounds in flight, commit and leave the group."""
+        wiring = await self._connect()
+        assert self._consumer is not None
+        topics = [*self._topics.all_jobs(), self._topics.outcomes, self._topics.job_events]
+        await self._consumer.subscribe(topics, self)
+        background = [self._spawn(self._poll()), self._spawn(self._commits()), self._spawn(wiring.outbox.run())]
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait([stopping, *background], return_when=asyncio.FIRST_COMPLETED)
+            for task in background:
+                if task.done():
+                    task.result()
+            await self._drain(wiring)
+        finally:
+            stopping.cancel()
+            await self._close(wiring)
+
+    def readiness(self) -> Readiness:
+        """Ready when Kafka answers polls and every assigned partition is replayed."""
+        now = self._env.clock.monotonic()
+        reasons = []
+        if self._polled_at is None or now - self._polled_at > 10 * _POLL_SECONDS:
+            reasons.append("Kafka does not answer")
+        if not self._assigned:
+            reasons.append("no assignment yet")
+        taking = sorted(number for number, owned in self._homes.items() if not owned.home.running)
+        if taking:
+            reasons.append(f"taking over partitions {', '.join(map(str, taking))}")
+        return Readiness(not reasons, tuple(reasons))
+
+    def asgi(self) -> None:
+        """Only the shell's routes."""
+
+    # RebalanceListener
+
+    async def on_revoked(self, partitions: Collection[TopicPartition]) -> None:
+        """Begin nothing new, let appends in flight end, commit while that is still possible."""
+        for owned in self._homes.values():
+            owned.home.suspend()
+        await self._wait_quiet()
+        await self._commit()
+
+    async def on_assigned(self, partitions: Collection[TopicPartition]) -> None:
+        """Keep homes that stay, drop those that left, take over new ones."""
+        metrics.REBALANCES.labels(self.name).inc()
+        assert self._consumer is not None
+        numbers = {p.partition for p in partitions if p.topic == self._topics.job_events}
+        # The events partition is assigned only so that the watermark can be committed with the inputs.
+        self._consumer.pause(*(p for p in partitions if p.topic == self._topics.job_events))
+        for number in [n for n in self._homes if n not in numbers]:
+            await self._drop(number)
+        for number in sorted(numbers):
+            owned = self._homes.get(number)
+            if owned is not None and not owned.task.done():
+                owned.home.resume()
+            else:
+                self._begin(number)
+        self._assigned = True
+
+    # Homes
+
+    def _begin(self, number: int) -> None:
+        assert self._wiring is not None
+        home = Home(number, self._wiring)
+        self._homes[number] = _Owned(home, self._spawn(home.run()))
+
+    async def _drop(self, number: int) -> None:
+        owned = self._homes.pop(number)
+        owned.task.cancel()
+        await asyncio.gather(owned.task, return_exceptions=True)
+
+    async def _wait_quiet(self) -> None:
+        waits = [asyncio.create_task(owned.home.quiet()) for owned in self._homes.values()]
+        if waits:
+            _, late = await asyncio.wait(waits, timeout=_QUIET_SECONDS)
+            for task in late:
+                task.cancel()
+
+    # Loops
+
+    async def _poll(self) -> None:
+        """Drain the consumer into the homes; a partition whose queue is full is paused."""
+        consumer = self._consumer
+        assert consumer is not None
+        while True:
+            try:
+                batches = await consumer.poll(timeout_seconds=_POLL_SECONDS)
+            except LogError as error:
+                log.warning("poll_failed", reason=error.message)
+                await self._env.clock.sleep(_RETRY_SECONDS)
+                continue
+            self._polled_at = self._env.clock.monotonic()
+            for partition, records in batches.items():
+                owned = self._homes.get(partition.partition)
+                if owned is not None and partition.topic != self._topics.job_events and owned.home.offer(partition.topic, records):
+                    consumer.pause(partition)
+
+    async def _commits(self) -> None:
+        while True:
+            await self._env.clock.sleep(self._options.commit_interval_seconds)
+            metrics.LIVE_JOBS.set(sum(owned.home.live for owned in self._homes.values()))
+            await self._commit()
+
+    async def _commit(self) -> None:
+        """One OffsetCommit for all homes: every input of a number and its watermark together."""
+        consumer = self._consumer
+        commits: list[tuple[Home, Commit]] = []
+        offsets: dict[TopicPartition, int] = {}
+        for owned in self._homes.values():
+            commit = owned.home.due_commit()
+            if commit is not None:
+                commits.append((owned.home, commit))
+                offsets.update(commit.offsets)
+        if consumer is None or not offsets or offsets == self._committed:
+            return
+        try:
+            await consumer.commit(offsets)
+        except CommitRefused:
+            log.warning("commit_refused", partitions=len(offsets))
+            return
+        except LogError as error:
+            log.warning("commit_failed", reason=error.message)
+            return
+        self._committed = offsets
+        for home, commit in commits:
+            home.committed(commit)
+
+    # Wiring
+
+    async def _connect(self) -> Wiring:
+        env = self._env
+        admin = await env.log.admin()
+        cluster = await admin.cluster_id()
+        await admin.close()
+        self._consumer = await env.log.consumer(
+            client_id=f"{env.instance}-planner", group=self._topics.settings.prefix + GROUP, reset="earliest", assignor=HomeAssignor()
+        )
+        self._wiring = Wiring(
+            log=env.log,
+            clock=env.clock,
+            random=env.random,
+            topics=self._topics,
+            options=self._options,
+            instance=env.instance,
+            reader=JobRecord(cluster, self._topics),
+            consumer=self._consumer,
+            writer=EventWriter(env.log, env.instance),
+            outbox=Outbox(env.log, env.clock, env.instance),
+            rewind=self._rewind,
+            unpause=self._unpause,
+            still_owner=self._still_owner,
+            spawn=self._start,
+        )
+        return self._wiring
+
+    def _rewind(self, number: int, inputs: dict[str, int]) -> None:
+        consumer = self._consumer
+        assert consumer is not None
+        assigned = consumer.assignment()
+        for topic, offset in inputs.items():
+            partition = TopicPartition(topic, number)
+            if partition in assigned:
+                consumer.seek(partition, offset)
+                consumer.resume(partition)
+
+    def _unpause(self, partition: TopicPartition) -> None:
+        if self._consumer is not None and partition in self._consumer.assignment():
+            self._consumer.resume(partition)
+
+    async def _still_owner(self, number: int) -> bool:
+        """A commit that changes nothing: it succeeds only in the current generation."""
+        consumer = self._consumer
+        assert consumer is not None
+        events = TopicPartition(self._topics.job_events, number)
+        if events not in consumer.assignment():
+            return False
+        try:
+            committed = (await consumer.committed([events]))[events]
+            if committed is not None:
+                await consumer.commit({events: committed})
+        except CommitRefused:
+            return False
+        except LogError:
+            return True
+        return True
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        self._spawn(work)
+
+    async def _drain(self, wiring: Wiring) -> None:
+        for owned in self._homes.values():
+            owned.home.suspend()
+        await self._wait_quiet()
+        idle = asyncio.create_task(wiring.outbox.idle())
+        await asyncio.wait([idle], timeout=_QUIET_SECONDS)
+        idle.cancel()
+        await self._commit()
+
+    async def _close(self, wiring: Wiring) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await wiring.writer.close()
+        if self._consumer is not None:
+            await self._consumer.close()
+
+
+def build(environment: Environment, settings: PlannerSettings | None = None) -> Planner:
+    """The planner, wired. Settings come from the environment when not given."""
+    return Planner(environment, (settings or PlannerSettings()).planner)

@@ -1,0 +1,274 @@
+"""Book: all jobs of one home in memory, and the moves that every decision is made of. No I/O, no clock; chance is injected.
+
+Every decision is an event that is folded at once (`LiveJob.apply`) and appended by the home. If the append turns out not to be the
+next in the log, the whole book is thrown away and rebuilt from history, so folding ahead of the acknowledgement is safe.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from random import Random
+
+from services.planner.limits import estimate_tokens, refusal
+from services.planner.live import LiveJob, OpenStep, Phase
+from services.planner.patterns import BY_VERSION
+from services.planner.patterns.port import Pattern
+from services.planner.policy import Policy
+from services.planner.round import Dispatch, Publish, Round, Stop
+from services.planner.run import Run, Wanted
+from services.planner.settled import SettledIds
+from services.planner.timers import Timers
+from shared.contracts.base import ClaimId, StepId
+from shared.contracts.chat import Answer, FinishReason
+from shared.contracts.control import StopStep
+from shared.contracts.event import AttemptFailed, Event, JobAccepted, JobSettled, StepAsked, StepRetried, TimerSet
+from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.result import Result, Status
+from shared.contracts.step import Step
+from shared.contracts.usage import Usage
+from shared.telemetry import metrics
+
+
+class Book:
+    """State of one home. `admission`, `attempts` and `recovery` decide; this class keeps the state consistent."""
+
+    def __init__(self, home: int, policy: Policy, random: Random) -> None:
+        self.home, self.policy, self.random = home, policy, random
+        self.epoch = -1
+        self.jobs: OrderedDict[str, LiveJob] = OrderedDict()
+        """By first offset, ascending, so that the first entry bounds the watermark."""
+        self.live = 0
+        self.timers = Timers()
+        self.settled_ids = SettledIds(policy.settled_memory_count, policy.settled_memory_seconds)
+        self.cancels: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        """job id → (offset of its event, monotonic time when it is forgotten): cancels that came before their job."""
+        self.claims: dict[ClaimId, tuple[str, StepId]] = {}
+        self.claim_news: dict[str, None] = {}
+        """Jobs with claims that are folded and that no event holds yet."""
+
+    def enter(self, event: JobAccepted, offset: int, round_: Round) -> LiveJob:
+        """Put an accepted job into memory; its pattern is not yet started."""
+        pattern = BY_VERSION.get((event.request.pattern, event.pattern_version)) or _missing(event)
+        job = LiveJob(event.job, event, offset, Run(event.job, pattern, event.request))
+        job.deadline_due = round_.now + (event.deadline_at - round_.wall)
+        if event.limits.wall_seconds is not None:
+            job.wall_due = round_.now + (event.at + event.limits.wall_seconds - round_.wall)
+        self.jobs[job.id] = job
+        self.live += 1
+        return job
+
+    def find(self, job_id: str, step_id: StepId) -> tuple[LiveJob, OpenStep] | None:
+        """The open step of a live job, or None."""
+        job = self.jobs.get(job_id)
+        step = job.steps.get(step_id) if job is not None else None
+        return None if job is None or step is None else (job, step)
+
+    def emit(self, round_: Round, job: LiveJob, event: Event) -> None:
+        """Append and fold."""
+        job.facts.append(round_.add(job.id, event))
+        job.apply(event)
+
+    def drive(self, round_: Round, job: LiveJob) -> None:
+        """Append what the pattern wants and history lacks; settle when the pattern has ended."""
+        while job.settled is None and (wanted := job.run.wanted()):
+            for want in wanted:
+                if job.run.still_wants(want.step):
+                    self._ask(round_, job, want)
+        for step in job.abandoned:
+            self.drop_claim(step)
+            self.stop(round_, job.id, step)
+        job.abandoned.clear()
+        if job.settled is None and job.run.finished:
+            if job.run.failure is None:
+                self.settle(round_, job, Status.SUCCEEDED, None, job.run.answer)
+            else:
+                self.end(round_, job, Status.FAILED, job.run.failure)
+        if job.settled is None:
+            self.arm(job)
+
+    def _ask(self, round_: Round, job: LiveJob, want: Wanted) -> None:
+        if want.request is None:
+            due_at = round_.wall + want.seconds
+            self.emit(round_, job, TimerSet(epoch=self.epoch, job=job.id, at=round_.wall, step=want.step, path=want.path, due_at=due_at))
+            job.steps[want.step].due_at = round_.now + want.seconds
+            return
+        refused = refusal(job, want.request)
+        self.emit(
+            round_,
+            job,
+            StepAsked(
+                epoch=self.epoch,
+                job=job.id,
+                at=round_.wall,
+                step=want.step,
+                path=want.path,
+                agent=want.request.agent,
+                model=want.request.model,
+                reserved_tokens=0 if refused else estimate_tokens(want.request),
+            ),
+        )
+        step = job.steps[want.step]
+        if refused is not None:
+            self.fail_attempt(round_, job, step, refused, None)
+            return
+        metrics.STEPS_ASKED.labels(want.request.capability).inc()
+        round_.dispatches.append(self.dispatch(round_, job, step))
+
+    def dispatch(self, round_: Round, job: LiveJob, step: OpenStep) -> Dispatch:
+        """The attempt as it travels. Its wait for a router is bounded from now."""
+        assert step.request is not None, "a sleep is not dispatched"
+        step.due_at = round_.now + self.policy.no_node_seconds
+        return Dispatch(_step(job, step, self.home, self.policy.lease_seconds), job.accepted.trace)
+
+    def arm(self, job: LiveJob) -> None:
+        """Set the job's timer to its earliest due time."""
+        due = min(job.deadline_due, job.wall_due)
+        for step in job.steps.values():
+            due = min(due, step.due_at)
+        self.timers.set(job.id, due)
+
+    def fail_attempt(
+        self,
+        round_: Round,
+        job: LiveJob,
+        step: OpenStep,
+        failure: Failure,
+        wait: float | None,
+        *,
+        counted: bool = True,
+        usage: Usage | None = None,
+    ) -> None:
+        """Record that the current attempt ended; the next one begins after `wait` seconds, never when None."""
+        self.drop_claim(step)
+        self.emit(
+            round_,
+            job,
+            AttemptFailed(
+                epoch=self.epoch,
+                job=job.id,
+                at=round_.wall,
+                step=step.id,
+                attempt=step.attempt,
+                failure=failure,
+                retry_after_seconds=wait,
+                counted=counted,
+                usage=usage or Usage(),
+            ),
+        )
+        if wait is None:
+            return
+        step.due_at = round_.now + wait
+        if wait <= 0:
+            self.retry(round_, job, step)
+
+    def retry(self, round_: Round, job: LiveJob, step: OpenStep) -> None:
+        """Begin the next attempt. It goes out only after its event is acknowledged."""
+        attempt = step.attempt + 1
+        self.emit(round_, job, StepRetried(epoch=self.epoch, job=job.id, at=round_.wall, step=step.id, attempt=attempt, avoid=step.avoid))
+        round_.after.append(self.dispatch(round_, job, step))
+
+    def drop_claim(self, step: OpenStep) -> None:
+        """The claim of this step stands no longer."""
+        if step.claim is not None:
+            self.claims.pop(step.claim.id, None)
+
+    def stop(self, round_: Round, job_id: str, step: OpenStep) -> None:
+        """Tell the node that has the current attempt, if one is known, to stop."""
+        where = (step.claim.node, step.claim.mailbox) if step.claim else step.routed
+        if where is not None:
+            round_.after.append(Stop(where[1], StopStep(node=where[0], job=job_id, step=step.id, attempt=step.attempt)))
+
+    def end(self, round_: Round, job: LiveJob, status: Status, failure: Failure) -> None:
+        """End a job with a failure. Where a limit is the cause, the best answer so far is the result."""
+        best = job.run.context.best_answer
+        if failure.kind is FailureKind.LIMIT and best is not None:
+            self.settle(round_, job, Status.SUCCEEDED, None, best.model_copy(update={"finish_reason": FinishReason.BUDGET}))
+        else:
+            self.settle(round_, job, status, failure, None)
+
+    def settle(self, round_: Round, job: LiveJob, status: Status, failure: Failure | None, answer: Answer | None) -> None:
+        """The job's one end."""
+        accepted = job.accepted
+        for step in job.steps.values():
+            self.drop_claim(step)
+            self.stop(round_, job.id, step)
+        result = Result(
+            job=job.id,
+            tenant=accepted.request.tenant,
+            status=status,
+            answer=answer,
+            failure=failure,
+            usage=job.usage,
+            pattern=accepted.request.pattern,
+            priority_class=accepted.priority_class,
+            steps=job.steps_asked,
+            attempts=job.attempts,
+            accepted_at=accepted.at,
+            finished_at=round_.wall,
+        )
+        event = JobSettled(
+            epoch=self.epoch,
+            job=job.id,
+            at=round_.wall,
+            result=result,
+            reply=accepted.reply,
+            trace=accepted.trace,
+            client_id=accepted.client_id,
+            digest=accepted.digest,
+        )
+        round_.add(job.id, event)
+        self.settled(job, event, round_.now)
+        round_.after.append(Publish(event, tuple(job.followers)))
+        metrics.JOBS_SETTLED.labels(status.value, accepted.priority_class.value).inc()
+        metrics.JOB_SECONDS.labels(accepted.priority_class.value).observe(max(0.0, round_.wall - accepted.at))
+
+    def settled(self, job: LiveJob, event: JobSettled, now: float) -> None:
+        """Fold a settle event, live or in replay."""
+        job.apply(event)
+        self.live -= 1
+        self.timers.clear(job.id)
+        self.settled_ids.add(event, now)
+
+
+def _missing(event: JobAccepted) -> Pattern:
+    async def unavailable(ctx: object, job: object) -> Answer:
+        raise LookupError(event.request.pattern)
+
+    return Pattern(event.request.pattern, event.pattern_version, unavailable)
+
+
+def _step(job: LiveJob, step: OpenStep, home: int, lease_seconds: float) -> Step:
+    request = step.request
+    assert request is not None
+    accepted = job.accepted
+    return Step(
+        job=job.id,
+        id=step.id,
+        attempt=step.attempt,
+        home=home,
+        tenant=accepted.request.tenant,
+        priority_class=accepted.priority_class,
+        agent=request.agent,
+        capability=request.capability,
+        operation=request.operation,
+        model=request.model,
+        fallback_models=request.fallback_models,
+        messages=request.messages,
+        prompt=request.prompt,
+        texts=request.texts,
+        options=request.options,
+        format=request.format,
+        tools=request.tools,
+        stream=request.stream,
+        reply=accepted.reply if request.stream else None,
+        needs=request.needs,
+        avoid=step.avoid,
+        deadline_at=accepted.deadline_at,
+        lease_seconds=lease_seconds,
+        estimated_tokens=step.reserved_tokens,
+    )
+
+
+def may_claim(step: OpenStep, claim: ClaimId) -> bool:
+    """The first claim in the log stands."""
+    return step.phase is Phase.ASKED or (step.claim is not None and step.claim.id == claim)

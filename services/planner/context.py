@@ -1,0 +1,125 @@
+"""What a pattern sees: plain coroutines over a context. Nothing here knows Kafka, time or chance.
+
+A pattern awaits commands (`ask`, `gather`, `sleep`); the run (`run.py`) drives it and resumes it with recorded outcomes in recorded order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Generator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic_core import to_json
+
+from shared.contracts.chat import Answer, ChatMessage, Operation, Options
+from shared.contracts.failure import Failure
+from shared.contracts.job import Needs
+
+_NO_OPTIONS = Options()
+_NO_NEEDS = Needs()
+
+
+class StepError(Exception):
+    """A step failed for good. A pattern may catch it and go on another way."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+@dataclass(frozen=True, slots=True)
+class StepRequest:
+    """What a pattern wants done: the parts of a `Step` that a pattern decides."""
+
+    agent: str = "chat"
+    capability: str = "chat"
+    operation: Operation = Operation.CHAT
+    model: str = "auto"
+    fallback_models: tuple[str, ...] = ()
+    messages: tuple[ChatMessage, ...] = ()
+    prompt: str | None = None
+    texts: tuple[str, ...] = ()
+    options: Options = _NO_OPTIONS
+    format: Literal["json"] | dict[str, Any] | None = None
+    tools: tuple[dict[str, Any], ...] = ()
+    needs: Needs = _NO_NEEDS
+    stream: bool = False
+
+    def rendered(self) -> bytes:
+        """Canonical bytes of everything that decides the answer; part of the step id."""
+        return to_json(
+            (
+                self.agent, self.capability, self.operation, self.model, self.fallback_models, self.messages, self.prompt, self.texts,
+                self.options, self.format, self.tools, self.needs, self.stream,
+            ),
+            exclude_none=True,
+        )  # fmt: skip
+
+    def characters(self) -> int:
+        """Length of the input, for the estimate of tokens."""
+        return sum(len(m.content) for m in self.messages) + len(self.prompt or "") + sum(map(len, self.texts))
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Command: do this step. Awaiting it gives the Answer or raises StepError."""
+
+    request: StepRequest
+
+    def __await__(self) -> Generator[Ask, Answer, Answer]:
+        return (yield self)
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Command: go on `seconds` after the sleep was recorded; durable, the due time is absolute from then on."""
+
+    seconds: float
+
+    def __await__(self) -> Generator[Sleep, None, None]:
+        yield self
+
+
+Branch = Ask | Coroutine[Any, Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """Command: run the branches side by side."""
+
+    branches: tuple[Branch, ...]
+    quorum: int | None
+
+    def __await__(self) -> Generator[Gather, list[Any], list[Any]]:
+        return (yield self)
+
+
+class Context:
+    """The commands a pattern may await, and what it may note."""
+
+    __slots__ = ("best_answer",)
+
+    def __init__(self) -> None:
+        self.best_answer: Answer | None = None
+
+    def ask(self, request: StepRequest) -> Ask:
+        """One step. The answer of its accepted attempt; StepError when it has failed for good."""
+        return Ask(request)
+
+    async def gather(self, *branches: Branch, quorum: int | None = None) -> list[Any]:
+        """Results of the branches, in the order given.
+
+        Without `quorum` all must succeed; the first error is raised and the other branches are abandoned. With it, as soon as that
+        many succeeded the rest is abandoned and their places hold None; StepError when the quorum can no longer be reached.
+        """
+        if not branches:
+            return []
+        return await Gather(branches, quorum)
+
+    def sleep(self, seconds: float) -> Sleep:
+        """Wait durably."""
+        return Sleep(seconds)
+
+    def best(self, answer: Answer) -> None:
+        """Note the best answer so far: it is the result, with finish reason `budget`, if a limit ends the job."""
+        self.best_answer = answer

@@ -1,0 +1,399 @@
+"""Home: one partition number and the planner's ownership of it: take, replay, rounds, and what to do when the append was not the next.
+
+    take ──► replay ──► rounds ──(unexpected offset with a PlannerStarted in the gap, a lower one, unknown fate)──► forget, take again
+                          │ ▲
+      revoked: suspended ─┘ └─ assigned again and the log's end is one's own last event: go on with the fold
+
+A round folds what has arrived, appends one batch, and only then lets its effects out (dispatches go beside the append). While an append
+is outstanding inputs gather, so rounds grow with the load by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from services.planner import attempts, snapshots
+from services.planner.admission import JobInput, accept
+from services.planner.book import Book
+from services.planner.handlers import read_outcome
+from services.planner.intake import ClassOrder, Queue
+from services.planner.messages import of_effect
+from services.planner.refusals import Refusals
+from services.planner.round import Publish, Round
+from services.planner.takeover import Superseded, TakeOver, gap_is_stale
+from services.planner.watermark import UNACKNOWLEDGED, watermark
+from services.planner.wiring import Wiring
+from shared.contracts import headers
+from shared.contracts.base import BATCH_BYTES, CLASSES
+from shared.delays import build_delayed
+from shared.errors import InvalidInput, LogError, RecordTooLarge, SendFailed
+from shared.kafka.port import Message, Record, TopicPartition
+from shared.telemetry import logs, metrics
+
+log = logs.get(__name__)
+
+_BATCH_BUDGET = BATCH_BYTES - 64 * 1024
+_RETAKE_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Offsets for one OffsetCommit, and what may be forgotten when it succeeds."""
+
+    offsets: dict[TopicPartition, int]
+    forgettable: list[str]
+    book: Book
+
+
+class Home:
+    """`run` is its one task; `offer`, `suspend`, `resume`, `due_commit` are called by the app on the same event loop."""
+
+    def __init__(self, number: int, wiring: Wiring) -> None:
+        self.number = number
+        self.running = False
+        self._wiring = wiring
+        topics = wiring.topics
+        self._events = TopicPartition(topics.job_events, number)
+        self._outcomes_topic = topics.outcomes
+        self._class_of = {topics.jobs(c): c for c in CLASSES}
+        self._inputs = (*self._class_of, topics.outcomes)
+        self._book = Book(number, wiring.options.policy(), wiring.random)
+        self._queues: dict[str, Queue] = {}
+        self._order = ClassOrder()
+        self._refusals = Refusals(wiring)
+        self._paused: set[str] = set()
+        self._positions: dict[str, int] = {}
+        """Next offsets whose predecessors' events are acknowledged."""
+        self._folded: dict[str, int] = {}
+        """Next offsets of what is folded, perhaps not yet acknowledged."""
+        self._expected = 0
+        self._must_send: list[Message] = []
+        self._due: list[tuple[int, list[str]]] = []
+        """(end of outcomes when they became due, jobs): fired once that much is folded."""
+        self._fetching_end = False
+        self._claims_since: float | None = None
+        self._wake = asyncio.Event()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._suspended = False
+        self._resumed = asyncio.Event()
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._snapshots = 0
+        self._reset_queues({})
+
+    # Called by the app
+
+    def offer(self, topic: str, records: Sequence[Record]) -> bool:
+        """Take records in; returns whether the partition must be paused now."""
+        queue = self._queues[topic]
+        queue.offer(records)
+        self._wake.set()
+        if queue.full:
+            self._paused.add(topic)
+        return queue.full
+
+    def suspend(self) -> None:
+        """The partition is being revoked: begin nothing new."""
+        self._suspended = True
+        self._resumed.clear()
+
+    async def quiet(self) -> None:
+        """Wait until no append is outstanding."""
+        await self._quiet.wait()
+
+    def resume(self) -> None:
+        """Assigned again: go on if the log's end is one's own."""
+        self._paused.clear()
+        self._resumed.set()
+        self._wake.set()
+
+    def due_commit(self) -> Commit | None:
+        """What may be committed now, or None."""
+        if not self.running:
+            return None
+        offset, forgettable = watermark(self._book, self._positions, self._expected - 1)
+        offsets = {TopicPartition(topic, self.number): position for topic, position in self._positions.items()}
+        offsets[self._events] = offset
+        return Commit(offsets, forgettable, self._book)
+
+    def committed(self, commit: Commit) -> None:
+        """The commit succeeded."""
+        if commit.book is self._book:
+            for job in commit.forgettable:
+                self._book.jobs.pop(job, None)
+
+    @property
+    def live(self) -> int:
+        return self._book.live
+
+    # The task
+
+    async def run(self) -> None:
+        """Own the partition until cancelled or superseded for good (then returns)."""
+        failures = 0
+        while True:
+            try:
+                await self._take()
+                failures = 0
+                await self._rounds()
+            except Superseded as why:
+                log.warning("superseded", home=self.number, reason=why.message)
+            except (SendFailed, RecordTooLarge) as why:
+                log.warning("append_failed", home=self.number, reason=why.message)
+            except LogError as why:
+                log.warning("log_error", home=self.number, reason=why.message)
+            finally:
+                self.running = False
+                self._quiet.set()
+            wait = _RETAKE_SECONDS[min(failures, len(_RETAKE_SECONDS) - 1)]
+            failures += 1
+            await self._wiring.clock.sleep(wait * (0.5 + self._wiring.random.random()))
+            if not self._suspended and not await self._wiring.still_owner(self.number):
+                log.warning("partition_dropped", home=self.number)
+                return
+
+    async def _take(self) -> None:
+        """Become the owner: PlannerStarted, replay, drive on."""
+        while self._suspended:
+            await self._resumed.wait()
+            self._suspended = False
+        wiring = self._wiring
+        taken = await TakeOver(wiring, self.number).run()
+        self._book = taken.book
+        self._expected = taken.book.epoch + 1
+        self._positions = dict(taken.inputs)
+        self._folded = dict(taken.inputs)
+        self._due.clear()
+        self._must_send.clear()
+        self._claims_since = None
+        self._reset_queues(taken.inputs)
+        wiring.rewind(self.number, taken.inputs)
+        await self._write(taken.round)
+        self.running = True
+        self._wake.set()
+
+    def _reset_queues(self, inputs: dict[str, int]) -> None:
+        bound = self._wiring.options.queue_records
+        self._queues = {topic: Queue(bound, inputs.get(topic)) for topic in self._inputs}
+        self._paused.clear()
+
+    async def _rounds(self) -> None:
+        while True:
+            self._set_alarm()
+            await self._wake.wait()
+            self._wake.clear()
+            if self._suspended:
+                await self._wait_for_assignment()
+            await self._wiring.outbox.room()
+            self._quiet.clear()
+            try:
+                await self._round()
+            finally:
+                self._quiet.set()
+
+    async def _wait_for_assignment(self) -> None:
+        """After a rebalance that gave the partition back: the fold is kept if nobody else has written."""
+        await self._resumed.wait()
+        self._suspended = False
+        end = (await self._wiring.consumer.end_offsets([self._events]))[self._events]
+        if end != self._expected:
+            raise Superseded("somebody wrote during the rebalance")
+
+    async def _round(self) -> None:
+        round_ = self._fold()
+        if self._must_send:
+            messages, self._must_send = self._must_send, []
+            await self._wiring.outbox.deliver(messages)
+        await self._write(round_)
+        if self._more():
+            self._wake.set()
+
+    # Folding
+
+    def _fold(self) -> Round:
+        round_ = Round(self._wiring.clock.wall(), self._wiring.clock.monotonic())
+        self._fold_outcomes(round_)
+        self._fold_jobs(round_)
+        self._fire_timers(round_)
+        attempts.forget_cancels(self._book, round_.now)
+        for job in snapshots.due(self._book, self._expected, self._wiring.options.snapshot_distance):
+            if job.id not in round_.events:
+                self._snapshots += 1
+                snapshots.write(self._book, round_, job, f"{self._book.epoch}-{self._snapshots}")
+        self._fold_claims(round_)
+        return round_
+
+    def _fold_outcomes(self, round_: Round) -> None:
+        queue = self._queues[self._outcomes_topic]
+        records = queue.records
+        for _ in range(min(len(records), self._wiring.options.round_outcomes)):
+            record = records.popleft()
+            try:
+                attempts.on_outcome(self._book, round_, read_outcome(record))
+            except InvalidInput as error:
+                self._must_send.extend(self._refusals.outcome(record, error))
+            self._folded[self._outcomes_topic] = record.offset + 1
+        self._drained(self._outcomes_topic)
+
+    def _fold_jobs(self, round_: Round) -> None:
+        options = self._wiring.options
+        budget = min(options.round_jobs, options.live_jobs - self._book.live)
+        queues = {c: self._queues[topic] for topic, c in self._class_of.items()}
+        for priority_class, record in self._order.take(queues, budget):
+            try:
+                given = self._wiring.reader.read(record, priority_class)
+                if isinstance(given, JobInput):
+                    self._begin(round_, given, record)
+                else:
+                    attempts.on_outcome(self._book, round_, given)
+            except InvalidInput as error:
+                self._must_send.extend(self._refusals.job(record, error, priority_class, round_.wall))
+            self._folded[record.topic] = record.offset + 1
+        for topic in self._class_of:
+            self._drained(topic)
+
+    def _begin(self, round_: Round, given: JobInput, record: Record) -> None:
+        not_before = given.job.not_before
+        if not_before is None or not_before <= round_.wall:
+            accept(self._book, round_, given)
+            return
+        job = given.job.model_copy(update={"id": given.id})
+        again = Message(record.topic, job.to_bytes(), given.id.encode(), self.number, tuple(record.headers))
+        self._must_send.append(build_delayed(self._wiring.topics, again, not_before, round_.wall))
+
+    def _fold_claims(self, round_: Round) -> None:
+        """Claims ride with other events; alone they wait a little, because most short steps end within that time."""
+        if not self._book.claim_news:
+            return
+        if self._claims_since is None:
+            self._claims_since = round_.now
+        if round_.events or round_.now - self._claims_since >= self._wiring.options.claim_delay_seconds:
+            attempts.flush_claims(self._book, round_)
+            self._claims_since = None
+
+    def _fire_timers(self, round_: Round) -> None:
+        """A due timer fires once every outcome is folded that was in the log when it became due."""
+        if self._due:
+            position = self._folded.get(self._outcomes_topic, 0)
+            ready = [jobs for end, jobs in self._due if end <= position]
+            self._due = [entry for entry in self._due if entry[0] > position]
+            for jobs in ready:
+                for job in jobs:
+                    attempts.on_due(self._book, round_, job)
+        if not self._fetching_end and self._book.timers.next_due() <= round_.now:
+            self._fetching_end = True
+            self._wiring.spawn(self._fence_timers(self._book))
+
+    async def _fence_timers(self, book: Book) -> None:
+        """Learn where `outcomes` ends, then let what was due before that go."""
+        outcomes = TopicPartition(self._outcomes_topic, self.number)
+        try:
+            due_by = self._wiring.clock.monotonic()
+            end = (await self._wiring.consumer.end_offsets([outcomes]))[outcomes]
+            if book is self._book:
+                self._due.append((end, book.timers.pop_due(due_by)))
+                self._wake.set()
+        except LogError as error:
+            log.warning("timers_wait_for_kafka", home=self.number, reason=error.message)
+            await self._wiring.clock.sleep(1.0)
+        finally:
+            self._fetching_end = False
+
+    def _drained(self, topic: str) -> None:
+        if topic in self._paused and self._queues[topic].half_empty:
+            self._paused.discard(topic)
+            self._wiring.unpause(TopicPartition(topic, self.number))
+
+    def _more(self) -> bool:
+        if self._queues[self._outcomes_topic].records:
+            return True
+        return self._book.live < self._wiring.options.live_jobs and any(self._queues[topic].records for topic in self._class_of)
+
+    def _set_alarm(self) -> None:
+        """Wake the task for the next timer or for claims that have waited long enough."""
+        due = math.inf if self._fetching_end else self._book.timers.next_due()
+        if self._claims_since is not None:
+            due = min(due, self._claims_since + self._wiring.options.claim_delay_seconds)
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if not math.isinf(due):
+            delay = max(0.0, due - self._wiring.clock.monotonic())
+            self._alarm = asyncio.get_running_loop().call_later(delay, self._wake.set)
+
+    # Writing
+
+    async def _write(self, round_: Round) -> None:
+        """Dispatches beside the append; effects after its acknowledgement; then the inputs count as done."""
+        outbox, topics = self._wiring.outbox, self._wiring.topics
+        for dispatch in round_.dispatches:
+            outbox.post(of_effect(dispatch, topics))
+        folded = None if self._claims_since is not None else dict(self._folded)
+        await self._append(round_)
+        for effect in round_.after:
+            done = self._published(effect.settled.job) if isinstance(effect, Publish) else None
+            outbox.post(of_effect(effect, topics), done)
+        if folded is not None:
+            self._positions = folded
+
+    def _published(self, job: str) -> Callable[[], None]:
+        book = self._book
+
+        def done() -> None:
+            known = book.jobs.get(job)
+            if known is not None:
+                known.published = True
+
+        return done
+
+    async def _append(self, round_: Round) -> None:
+        """The events in as few batches as fit, cut only between jobs; each must come to lie exactly where expected."""
+        batch: list[Message] = []
+        members: dict[str, int] = {}
+        size = 0
+        for job, events in round_.events.items():
+            weight = sum(len(value) for _, value in events) + 200 * len(events)
+            if batch and size + weight > _BATCH_BUDGET:
+                await self._append_batch(batch, members, round_)
+                batch, members, size = [], {}, 0
+            members[job] = len(batch)
+            key = job.encode()
+            batch.extend(Message(self._events.topic, value, key, self.number, headers.envelope(kind)) for kind, value in events)
+            size += weight
+        if batch:
+            await self._append_batch(batch, members, round_)
+
+    async def _append_batch(self, batch: list[Message], members: dict[str, int], round_: Round) -> None:
+        started = self._wiring.clock.monotonic()
+        base = await self._wiring.writer.append(self._events, batch)
+        if base != self._expected:
+            await self._inspect(base)
+        self._expected = base + len(batch)
+        for job, start in members.items():
+            if job in round_.firsts:
+                self._begins_at(job, base + start + round_.firsts[job])
+        metrics.EVENTS_APPENDED.inc(len(batch))
+        metrics.ROUND_EVENTS.observe(len(batch))
+        metrics.ROUND_SECONDS.observe(self._wiring.clock.monotonic() - started)
+
+    def _begins_at(self, job_id: str, offset: int) -> None:
+        """The first event of a new job, a snapshot or a remembered cancel is acknowledged at `offset`."""
+        job = self._book.jobs.get(job_id)
+        if job is not None:
+            if job.first_offset != UNACKNOWLEDGED:
+                self._book.jobs.move_to_end(job_id)
+            job.first_offset = offset
+        elif job_id in self._book.cancels:
+            self._book.cancels[job_id] = (offset, self._book.cancels[job_id][1])
+
+    async def _inspect(self, base: int) -> None:
+        """Not the next offset. Stale writers' records in the gap are passed over; anything else means a new owner."""
+        if base < self._expected:
+            metrics.LOG_TRUNCATIONS.inc()
+            log.error("log_truncated", home=self.number, expected=self._expected, got=base)
+            raise Superseded("the append lies before its expected offset, or the broker does not know where")
+        if not await gap_is_stale(self._wiring, self._events, self._expected, base):
+            raise Superseded("another planner has started")

@@ -1,0 +1,217 @@
+"""LiveJob: one job as the fold of its events. `apply` is used live and in replay alike; it decides nothing.
+
+Times that are not in events (`due_at`, monotonic seconds) are armed by the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+from services.planner.context import StepRequest
+from services.planner.run import Run
+from shared.contracts.base import ClaimId, StepId
+from shared.contracts.event import (
+    AttemptFailed,
+    Event,
+    JobAccepted,
+    JobSettled,
+    StepAnswered,
+    StepAsked,
+    StepClaimedBy,
+    StepRetried,
+    TimerFired,
+    TimerSet,
+    WorkWasted,
+)
+from shared.contracts.failure import Failure
+from shared.contracts.job import ReplyTo
+from shared.contracts.usage import Usage
+from shared.retry import DISPOSITION, Disposition
+
+_REMEMBERED_NODES = 8
+
+
+class Phase(Enum):
+    """Where an open step stands."""
+
+    ASKED = auto()
+    """Sent; no claim stands. It may wait in Kafka, in a router, or in a mailbox."""
+    CLAIMED = auto()
+    WAITING = auto()
+    """An attempt failed; the next begins after the backoff."""
+    SLEEPING = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The claim that stands for the current attempt."""
+
+    id: ClaimId
+    node: str
+    mailbox: int
+    lease_seconds: float
+
+
+@dataclass(slots=True)
+class OpenStep:
+    """A step that history has asked for and whose outcome it does not hold."""
+
+    id: StepId
+    path: str
+    request: StepRequest | None
+    """None for a sleep."""
+    reserved_tokens: int = 0
+    attempt: int = 1
+    failures: int = 0
+    """Attempts that count against the limit."""
+    phase: Phase = Phase.ASKED
+    claim: Claim | None = None
+    routed: tuple[str, int] | None = None
+    """(node, mailbox) of the current attempt, from the router; not in history."""
+    avoid: tuple[str, ...] = ()
+    retry_after_seconds: float = 0.0
+    wakes_at: float = 0.0
+    """Of a sleep: wall-clock seconds."""
+    due_at: float = float("inf")
+    """Monotonic seconds of this step's next timer; armed by the engine."""
+    releases: int = 0
+    """Times a router's choice was handed back unclaimed; bounds how fast it is sent again."""
+
+
+@dataclass(slots=True)
+class LiveJob:
+    """A job in memory: live, or settled and not yet behind the watermark."""
+
+    id: str
+    accepted: JobAccepted
+    first_offset: int
+    """Offset of JobAccepted, or of the newest complete snapshot: recovery needs nothing before it."""
+    run: Run
+    steps: dict[StepId, OpenStep] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
+    steps_asked: int = 0
+    attempts: int = 0
+    settled: JobSettled | None = None
+    published: bool = False
+    """The result is acknowledged on `results`."""
+    facts: list[bytes] = field(default_factory=list)
+    """The job's events as JSON, for a snapshot."""
+    deadline_due: float = float("inf")
+    """Monotonic."""
+    wall_due: float = float("inf")
+    """Monotonic; of the wall-time limit."""
+    claim_news: list[StepClaimedBy] = field(default_factory=list)
+    """Claims that are folded in memory and not yet appended (engine)."""
+    abandoned: list[OpenStep] = field(default_factory=list)
+    """Steps that nobody waits for any more and that are still to be stopped (engine)."""
+    followers: list[ReplyTo] = field(default_factory=list)
+    """Callers that submitted the same id again while the job was live; in memory only."""
+    broken: Failure | None = None
+    """History and pattern disagree; the job is settled with this."""
+
+    @property
+    def source_topic(self) -> str:
+        return self.accepted.source.rsplit("/", 2)[0]
+
+    @property
+    def reserved_tokens(self) -> int:
+        return sum(s.reserved_tokens for s in self.steps.values())
+
+    def apply(self, event: Event) -> None:
+        """Fold one of this job's own events, in order of history. Raises NonDeterministicPattern (StepAsked, TimerSet)."""
+        _APPLY[type(event)](self, event)
+
+
+def _asked(job: LiveJob, event: StepAsked) -> None:
+    wanted = job.run.record(event.step)
+    job.steps[event.step] = OpenStep(event.step, event.path, wanted.request, event.reserved_tokens)
+    job.steps_asked += 1
+    job.attempts += 1
+
+
+def _timer_set(job: LiveJob, event: TimerSet) -> None:
+    job.run.record(event.step)
+    job.steps[event.step] = OpenStep(event.step, event.path, None, phase=Phase.SLEEPING, wakes_at=event.due_at)
+
+
+def _timer_fired(job: LiveJob, event: TimerFired) -> None:
+    if job.steps.pop(event.step, None) is not None:
+        job.run.resume(event.step)
+        _drop_abandoned(job)
+
+
+def _claimed(job: LiveJob, event: StepClaimedBy) -> None:
+    step = job.steps.get(event.step)
+    if step is not None and step.attempt == event.attempt:
+        step.claim = Claim(event.claim, event.node, event.mailbox, event.lease_seconds)
+        step.phase = Phase.CLAIMED
+
+
+def _answered(job: LiveJob, event: StepAnswered) -> None:
+    job.usage = job.usage.plus(event.usage)
+    if job.steps.pop(event.step, None) is not None:
+        job.run.resume(event.step, event.answer)
+        _drop_abandoned(job)
+
+
+def _attempt_failed(job: LiveJob, event: AttemptFailed) -> None:
+    job.usage = job.usage.plus(event.usage.as_waste())
+    step = job.steps.get(event.step)
+    if step is None or step.attempt != event.attempt:
+        return
+    step.failures += event.counted
+    step.claim, step.routed = None, None
+    node = event.failure.node
+    if node is not None and DISPOSITION[event.failure.kind] is Disposition.ELSEWHERE and node not in step.avoid:
+        step.avoid = (*step.avoid, node)[-_REMEMBERED_NODES:]
+    if event.retry_after_seconds is None:
+        del job.steps[event.step]
+        job.run.resume(event.step, failure=event.failure)
+        _drop_abandoned(job)
+    else:
+        step.phase = Phase.WAITING
+        step.retry_after_seconds = event.retry_after_seconds
+
+
+def _retried(job: LiveJob, event: StepRetried) -> None:
+    step = job.steps.get(event.step)
+    if step is not None:
+        step.attempt, step.avoid, step.phase = event.attempt, event.avoid, Phase.ASKED
+        step.claim, step.routed = None, None
+        job.attempts += 1
+
+
+def _wasted(job: LiveJob, event: WorkWasted) -> None:
+    job.usage = job.usage.plus(event.usage.as_waste())
+
+
+def _settled(job: LiveJob, event: JobSettled) -> None:
+    job.settled = event
+    job.steps.clear()
+    job.claim_news.clear()
+    job.facts.clear()
+    job.run.close()
+
+
+def _drop_abandoned(job: LiveJob) -> None:
+    """Abandoned steps leave the fold with the event that abandoned them; the engine stops their claims."""
+    for abandoned in job.run.take_abandoned():
+        step = job.steps.pop(abandoned, None)
+        if step is not None:
+            job.abandoned.append(step)
+
+
+_APPLY: dict[type, Callable[[LiveJob, Any], None]] = {
+    StepAsked: _asked,
+    TimerSet: _timer_set,
+    TimerFired: _timer_fired,
+    StepClaimedBy: _claimed,
+    StepAnswered: _answered,
+    AttemptFailed: _attempt_failed,
+    StepRetried: _retried,
+    WorkWasted: _wasted,
+    JobSettled: _settled,
+}

@@ -1,0 +1,121 @@
+"""Outbox: everything a planner sends besides events. One task drains it in batches; what Kafka did not acknowledge is sent again.
+
+Repeats are harmless by design: steps are claimed once, results are byte-identical, replies are recognised by correlation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from shared.clock import Clock
+from shared.errors import LogError, RecordTooLarge
+from shared.kafka.port import Log, Message, Producer
+from shared.telemetry import logs, metrics
+
+log = logs.get(__name__)
+
+_BATCH = 1_000
+_RETRY_SECONDS = 0.5
+
+
+@dataclass(slots=True)
+class _Parcel:
+    """Messages of one effect; `done` is called once all are acknowledged."""
+
+    messages: list[Message]
+    done: Callable[[], None] | None
+
+
+class Outbox:
+    """Bounded by its users: a home does not begin a round while `full`."""
+
+    def __init__(self, log_: Log, clock: Clock, client_id: str, bound: int = 20_000) -> None:
+        self._log, self._clock, self._client_id, self._bound = log_, clock, client_id, bound
+        self._parcels: deque[_Parcel] = deque()
+        self._waiting = 0
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def post(self, messages: list[Message], done: Callable[[], None] | None = None) -> None:
+        """Queue messages; sent in order per partition. Never blocks."""
+        self._parcels.append(_Parcel(messages, done))
+        self._waiting += len(messages)
+        self._wake.set()
+        self._idle.clear()
+        if self._waiting >= self._bound:
+            self._room.clear()
+
+    async def deliver(self, messages: list[Message]) -> None:
+        """Queue messages and wait until they are acknowledged, however long that takes."""
+        delivered = asyncio.Event()
+        self.post(messages, delivered.set)
+        await delivered.wait()
+
+    async def room(self) -> None:
+        """Wait until there is room."""
+        await self._room.wait()
+
+    async def idle(self) -> None:
+        """Wait until everything posted is acknowledged."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Drain until cancelled."""
+        producer: Producer | None = None
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._parcels:
+                    if producer is None:
+                        producer = await self._log.producer(client_id=f"{self._client_id}-outbox")
+                    if not await self._send(producer, self._take()):
+                        await producer.close()
+                        producer = None
+                        await self._clock.sleep(_RETRY_SECONDS)
+                self._idle.set()
+        finally:
+            if producer is not None:
+                await producer.close()
+
+    def _take(self) -> list[_Parcel]:
+        taken: list[_Parcel] = []
+        size = 0
+        while self._parcels and size < _BATCH:
+            parcel = self._parcels.popleft()
+            taken.append(parcel)
+            size += len(parcel.messages)
+        return taken
+
+    async def _send(self, producer: Producer, parcels: Sequence[_Parcel]) -> bool:
+        """Whether Kafka answered; parcels with unacknowledged messages go back to the front."""
+        fates = iter(await producer.send_many([m for parcel in parcels for m in parcel.messages]))
+        again: list[_Parcel] = []
+        for parcel in parcels:
+            left = [m for m in parcel.messages if self._unsent(m, next(fates))]
+            self._waiting -= len(parcel.messages) - len(left)
+            if left:
+                again.append(_Parcel(left, parcel.done))
+            elif parcel.done is not None:
+                parcel.done()
+        self._parcels.extendleft(reversed(again))
+        if self._waiting < self._bound:
+            self._room.set()
+        return not again
+
+    @staticmethod
+    def _unsent(message: Message, fate: object) -> bool:
+        """Whether the message must be sent again. One that can never be sent is reported and given up."""
+        if not isinstance(fate, Exception):
+            return False
+        metrics.SEND_FAILURES.labels("planner").inc()
+        if isinstance(fate, RecordTooLarge) or not isinstance(fate, LogError):
+            log.error("message_given_up", topic=message.topic, reason=str(fate))
+            return False
+        return True

@@ -1,0 +1,124 @@
+"""chain: ordered steps, each a template over the job's input and earlier answers, each with a gate.
+
+A template names its inputs in braces, `{input}` or an earlier step's name; `{{` and `}}` are braces. They are substituted once: braces
+inside an answer are text. A text that fails its gate is asked for again with the reason, `repairs` times, then the job fails.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+
+from services.planner.context import Context, StepError, StepRequest
+from services.planner.patterns.port import Pattern
+from shared.contracts.chat import Answer, ChatMessage
+from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.job import ChainStep, Gate, Job
+
+_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([a-z][a-z0-9_]*)\}|[{}]")
+
+
+def names_in(template: str) -> set[str]:
+    """The inputs that a template names."""
+    return {m.group(1) for m in _PLACEHOLDER.finditer(template) if m.group(1)}
+
+
+def render(template: str, values: Mapping[str, str]) -> str:
+    """Substitute once, in one pass. A single brace that names nothing stays as it is."""
+
+    def replace(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name is not None:
+            return values[name]
+        return match.group(0)[0]
+
+    return _PLACEHOLDER.sub(replace, template)
+
+
+def check(job: Job) -> str | None:
+    """Names are unique and every template names only what is there before it."""
+    known = {"input"}
+    for step in job.chain:
+        if step.name in known:
+            return f"chain step name {step.name} is used twice"
+        unknown = sorted(names_in(step.template) - known)
+        if unknown:
+            return f"chain step {step.name} names {unknown[0]}, which no earlier step makes"
+        known.add(step.name)
+    return None
+
+
+def gate_reason(gate: Gate, text: str) -> str | None:
+    """Why the text does not pass, in words for the model; None when it passes."""
+    if gate.not_empty and not text.strip():
+        return "the answer is empty"
+    if gate.min_chars is not None and len(text) < gate.min_chars:
+        return f"the answer has fewer than {gate.min_chars} characters"
+    if gate.max_chars is not None and len(text) > gate.max_chars:
+        return f"the answer has more than {gate.max_chars} characters"
+    if gate.contains is not None and gate.contains not in text:
+        return f"the answer does not contain {gate.contains!r}"
+    if gate.json_object and not _is_json_object(text):
+        return "the answer is not a JSON object"
+    return None
+
+
+def _is_json_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def job_input(job: Job) -> str:
+    """What `{input}` stands for: the prompt, or the last user message."""
+    if job.prompt is not None:
+        return job.prompt
+    users = [m.content for m in job.messages or () if m.role == "user"]
+    return users[-1] if users else ""
+
+
+def _request(job: Job, step: ChainStep, prompt: str, *, stream: bool) -> StepRequest:
+    messages: tuple[ChatMessage, ...] = (ChatMessage(role="user", content=prompt),)
+    system = step.system or job.system
+    if system:
+        messages = (ChatMessage(role="system", content=system), *messages)
+    return StepRequest(
+        agent=step.name,
+        capability=job.capability or "chat",
+        model=step.model or job.model,
+        fallback_models=job.fallback_models,
+        messages=messages,
+        options=step.options or job.options,
+        format=step.format,
+        needs=job.needs,
+        stream=stream,
+    )
+
+
+async def _pass(ctx: Context, job: Job, step: ChainStep, prompt: str, *, stream: bool) -> Answer:
+    asked = prompt
+    for _ in range(step.gate.repairs + 1):
+        answer = await ctx.ask(_request(job, step, asked, stream=stream))
+        reason = gate_reason(step.gate, answer.text)
+        if reason is None:
+            return answer
+        asked = f"{prompt}\n\nYour last answer was refused: {reason}. Answer again."
+    raise StepError(Failure(kind=FailureKind.GATE_FAILED, message=f"chain step {step.name}: {reason}"))
+
+
+async def chain(ctx: Context, job: Job) -> Answer:
+    """The last step's answer."""
+    values = {"input": job_input(job)}
+    answer = Answer()
+    for number, step in enumerate(job.chain):
+        # Only a last step without repairs can be streamed: what a gate may refuse must not reach the caller first.
+        stream = job.stream and number == len(job.chain) - 1 and step.gate == Gate(not_empty=False, repairs=0)
+        answer = await _pass(ctx, job, step, render(step.template, values), stream=stream)
+        values[step.name] = answer.text
+        ctx.best(answer)
+    return answer
+
+
+CHAIN = Pattern("chain", 1, chain, check)

@@ -1,0 +1,37 @@
+"""What the decisions of a home depend on besides history: timeouts, retries, limits. Filled from the settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from shared.contracts.base import PriorityClass
+from shared.contracts.limits import Limits
+from shared.retry import RetryPolicy
+
+
+def _deadlines() -> dict[PriorityClass, float]:
+    return {PriorityClass.INTERACTIVE: 120.0, PriorityClass.STANDARD: 3_600.0, PriorityClass.BATCH: 86_400.0}
+
+
+def _limits() -> Limits:
+    return Limits(calls=64, steps=128, depth=4, width=16)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """All durations in seconds."""
+
+    lease_seconds: float = 20.0
+    claim_timeout_seconds: float = 5.0
+    no_node_seconds: float = 600.0
+    """Longest wait for a router; the router has the same bound for steps that it cannot place."""
+    deadline_seconds: dict[PriorityClass, float] = field(default_factory=_deadlines)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    limits: Limits = field(default_factory=_limits)
+    cancel_memory_seconds: float = 600.0
+    """How long a cancel that came before its job is kept."""
+    settled_memory_seconds: float = 3_600.0
+    settled_memory_count: int = 2_000
+    """Bounds of the window in which a client-given id is recognised."""
+    followers: int = 16
+    """Callers of one live job beyond the first."""

@@ -1,0 +1,40 @@
+"""Refusals: an input record that cannot be processed becomes a dead letter, and its caller, if one can be told, an answer."""
+
+from __future__ import annotations
+
+from services.planner.admission import refused_result
+from services.planner.messages import of_effect
+from services.planner.round import Answer
+from services.planner.wiring import Wiring
+from shared.contracts.base import PriorityClass
+from shared.contracts.failure import Failure, FailureKind
+from shared.errors import InvalidInput, InvalidRecord, TooLarge
+from shared.kafka.dead_letters import dead_letter_message
+from shared.kafka.port import Message, Record
+
+
+class Refusals:
+    """Messages that must be acknowledged before the record counts as done."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring = wiring
+
+    def outcome(self, record: Record, error: InvalidInput) -> list[Message]:
+        return [self._dead_letter(record, error)]
+
+    def job(self, record: Record, error: InvalidInput, priority_class: PriorityClass, wall: float) -> list[Message]:
+        """The dead letter, and a final with the reason where a valid reply address can be read."""
+        messages = [self._dead_letter(record, error)]
+        try:
+            reply = self._wiring.reader.reply(record)
+        except InvalidRecord:
+            reply = None
+        if reply is not None:
+            kind = FailureKind.TOO_LARGE if isinstance(error, TooLarge) else FailureKind.INVALID_JOB
+            failure = Failure(kind=kind, message=error.message)
+            result = refused_result(self._wiring.reader.derived_id(record), "default", failure, priority_class, wall)
+            messages.extend(of_effect(Answer(reply, result), self._wiring.topics))
+        return messages
+
+    def _dead_letter(self, record: Record, error: InvalidInput) -> Message:
+        return dead_letter_message(record, "planner", error, self._wiring.clock, self._wiring.topics)

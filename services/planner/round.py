@@ -1,0 +1,76 @@
+"""Round: what one pass over a partition's inputs decided. Filled by the engine, written by the home.
+
+Order of effects (DESIGN 6): `events` are one append; `dispatches` may go out beside it; what is in `after` waits for its acknowledgement.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from shared.contracts.control import StopStep
+from shared.contracts.event import Event, JobSettled
+from shared.contracts.job import ReplyTo
+from shared.contracts.result import Result
+from shared.contracts.step import Step
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """Send this attempt to its `steps` topic."""
+
+    step: Step
+    trace: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Tell a node to stop."""
+
+    mailbox: int
+    control: StopStep
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Publish the result of a settled job, and the finals to whoever waits."""
+
+    settled: JobSettled
+    followers: tuple[ReplyTo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Answer one caller without touching `results`: a repeated submission, or one that was refused."""
+
+    reply: ReplyTo
+    result: Result
+    trace: str | None = None
+
+
+Effect = Dispatch | Stop | Publish | Answer
+
+
+@dataclass(slots=True)
+class Round:
+    """Grouped by job: a job's events of one round are never cut apart."""
+
+    wall: float
+    """Seconds since the epoch, for `at`."""
+    now: float
+    """Monotonic seconds, for timers."""
+    events: dict[str, list[tuple[str, bytes]]] = field(default_factory=dict)
+    """job id → (type, JSON) in order"""
+    firsts: dict[str, int] = field(default_factory=dict)
+    """job id → index in its event list of the event that becomes its first offset"""
+    dispatches: list[Dispatch] = field(default_factory=list)
+    after: list[Effect] = field(default_factory=list)
+
+    def add(self, job: str, event: Event) -> bytes:
+        """Append an event; returns its JSON."""
+        value = event.to_bytes()
+        self.events.setdefault(job, []).append((event.type, value))
+        return value
+
+    @property
+    def empty(self) -> bool:
+        return not (self.events or self.dispatches or self.after)

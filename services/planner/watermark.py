@@ -1,0 +1,35 @@
+"""Watermark: the offset of `job-events` from which a successor replays. Pure.
+
+At or before the first event of every job that is live, or whose result is not acknowledged, or whose job record lies at or after the
+input offset committed together with it; with nothing of that kind, the last acknowledged own event. So it always names a valid record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from services.planner.book import Book
+from services.planner.live import LiveJob
+
+UNACKNOWLEDGED = -1
+"""First offset of what is folded ahead of its append: it will lie behind every acknowledged event, and so does all that follows it."""
+
+
+def passable(job: LiveJob, inputs: Mapping[str, int]) -> bool:
+    """Whether recovery needs nothing of this job once `inputs` (topic → next offset) are committed."""
+    return job.settled is not None and job.published and job.accepted.source_offset < inputs.get(job.source_topic, 0)
+
+
+def watermark(book: Book, inputs: Mapping[str, int], last_own: int) -> tuple[int, list[str]]:
+    """(offset, jobs that may be forgotten when the commit succeeds). `last_own`: offset of the last acknowledged own event."""
+    offset, forgettable = last_own, []
+    for job in book.jobs.values():
+        if not passable(job, inputs):
+            if job.first_offset != UNACKNOWLEDGED:
+                offset = min(offset, job.first_offset)
+            break
+        forgettable.append(job.id)
+    for cancel, _ in book.cancels.values():
+        if cancel != UNACKNOWLEDGED:
+            offset = min(offset, cancel)
+    return offset, forgettable

@@ -1,0 +1,40 @@
+"""Wiring: what a home may touch of the process around it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from services.planner.handlers import JobRecord
+from services.planner.outbox import Outbox
+from services.planner.settings import PlannerOptions
+from services.planner.writer import EventWriter
+from shared.clock import Clock
+from shared.kafka.port import Consumer, Log, TopicPartition
+from shared.topics import Topics
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """Shared by all homes of a planner."""
+
+    log: Log
+    clock: Clock
+    random: Random
+    topics: Topics
+    options: PlannerOptions
+    instance: str
+    reader: JobRecord
+    consumer: Consumer
+    """The group's consumer: for committed and end offsets only; the app polls it."""
+    writer: EventWriter
+    outbox: Outbox
+    rewind: Callable[[int, dict[str, int]], None]
+    """Read the inputs of a number again from these offsets."""
+    unpause: Callable[[TopicPartition], None]
+    still_owner: Callable[[int], Awaitable[bool]]
+    """Whether a commit with the current generation succeeds for this number."""
+    spawn: Callable[[Coroutine[Any, Any, None]], None]
+    """Run beside, until the planner ends."""
