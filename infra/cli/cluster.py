@@ -1,0 +1,112 @@
+"""A command's connection to the cluster: settings, topics, Kafka; closed when the command ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, TypeVar
+
+import click
+
+from infra.cli.exits import Exit, Stop
+from shared.clock import Clock, SystemClock
+from shared.errors import NotFound
+from shared.kafka.port import Admin, Consumer, Log, Record, TopicPartition
+from shared.settings import ClusterSettings
+from shared.topics import Topics
+
+CONNECT_SECONDS = 5.0
+"""A command gives up after this; services wait for ever."""
+
+T = TypeVar("T")
+
+
+def _kafka(settings: ClusterSettings, clock: Clock) -> Log:
+    from shared.kafka.aio import AioLog
+
+    return AioLog(servers=settings.kafka_servers, clock=clock)
+
+
+@dataclass(slots=True)
+class Edge:
+    """What commands touch the world through. Tests hand in another as the context's `obj`."""
+
+    open_log: Callable[[ClusterSettings, Clock], Log] = _kafka
+    clock: Clock = field(default_factory=SystemClock)
+    random: Random = field(default_factory=Random)
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Kafka as a command sees it."""
+
+    settings: ClusterSettings
+    topics: Topics
+    log: Log
+    clock: Clock
+    random: Random
+
+    async def connected(self, call: Awaitable[T]) -> T:
+        """The result of `call`, or exit code 3 when Kafka does not answer in time."""
+        try:
+            return await asyncio.wait_for(call, CONNECT_SECONDS)
+        except TimeoutError:
+            raise Stop(Exit.UNREACHABLE, f"Kafka at {self.settings.kafka_servers} does not answer") from None
+
+    @asynccontextmanager
+    async def admin(self) -> AsyncGenerator[Admin, None]:
+        admin = await self.connected(self.log.admin())
+        try:
+            yield admin
+        finally:
+            await admin.close()
+
+    @asynccontextmanager
+    async def reader(self, partitions: list[TopicPartition]) -> AsyncGenerator[Consumer, None]:
+        """A consumer without a group that stands at the beginning of `partitions`."""
+        consumer = await self.connected(self.log.consumer(client_id="tutti-cli", fetch_max_wait_ms=50))
+        try:
+            consumer.assign(partitions)
+            yield consumer
+        finally:
+            await consumer.close()
+
+    async def partitions(self, topic: str) -> list[TopicPartition]:
+        """All partitions of a topic. Raises NotFound."""
+        async with self.admin() as admin:
+            found = (await self.connected(admin.list_topics())).get(topic)
+        if found is None:
+            raise NotFound(f"there is no topic {topic}; `tutti topics create` creates the missing ones")
+        return [TopicPartition(topic, number) for number in range(found.partitions)]
+
+    async def read_all(self, topic: str) -> AsyncIterator[Record]:
+        """Every record that was in the topic when the call began, in order within each partition."""
+        partitions = await self.partitions(topic)
+        async with self.reader(partitions) as consumer:
+            ends = await self.connected(consumer.end_offsets(partitions))
+            behind = {p for p in partitions if await consumer.position(p) < ends[p]}
+            while behind:
+                batches = await consumer.poll(timeout_seconds=0.5, partitions=behind)
+                for partition, records in batches.items():
+                    for record in records:
+                        if record.offset < ends[partition]:
+                            yield record
+                behind = {p for p in behind if await consumer.position(p) < ends[p]}
+
+
+def with_cluster(context: click.Context, command: Callable[[Cluster], Coroutine[Any, Any, T]]) -> T:
+    """Run `command` with a connection of its own."""
+    edge = context.find_object(Edge) or Edge()
+    return asyncio.run(_run(edge, command))
+
+
+async def _run(edge: Edge, command: Callable[[Cluster], Coroutine[Any, Any, T]]) -> T:
+    settings = ClusterSettings()
+    log = edge.open_log(settings, edge.clock)
+    try:
+        return await command(Cluster(settings, Topics(settings.topics), log, edge.clock, edge.random))
+    finally:
+        await log.close()

@@ -1,0 +1,60 @@
+"""Exit codes of `tutti`, and the error that carries one to the shell."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from shared.errors import ConfigurationError, InvalidInput, LogError, NotFound, Overloaded, RecordTooLarge, TuttiError
+
+
+class Exit(IntEnum):
+    """What a script may rely on."""
+
+    OK = 0
+    FAILED = 1
+    """The job failed, was cancelled or expired; a check found something; a service crashed."""
+    USAGE = 2
+    """Wrong arguments, or a job that is not valid."""
+    UNREACHABLE = 3
+    """Kafka or the ingress does not answer."""
+    NOT_FOUND = 4
+    TIMEOUT = 5
+    """`--timeout` passed; the job goes on."""
+    REFUSED = 6
+    """The cluster refuses for now: overloaded, or no node can run it. Try again later."""
+    SETTINGS = 78
+
+
+HELP = (
+    "Exit codes: 0 done, 1 the job failed (or a check did), 2 wrong usage or an invalid job, 3 Kafka or the ingress does not answer, "
+    "4 not found, 5 timed out, 6 refused for now, 78 wrong settings."
+)
+
+
+class Stop(Exception):
+    """Ends the command with one line on standard error and the exit code."""
+
+    def __init__(self, code: Exit, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def stop_for(error: TuttiError) -> Stop:
+    """The exit that an error of ours means."""
+    return Stop(_code(error), error.message)
+
+
+def _code(error: TuttiError) -> Exit:
+    match error:
+        case ConfigurationError():
+            return Exit.SETTINGS
+        case InvalidInput() | RecordTooLarge():
+            return Exit.USAGE
+        case NotFound():
+            return Exit.NOT_FOUND
+        case Overloaded():
+            return Exit.REFUSED
+        case LogError():
+            return Exit.UNREACHABLE
+    return Exit.FAILED

@@ -1,0 +1,86 @@
+"""Entry point of `tutti`: the list of commands, and how an error becomes a line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from infra.cli.exits import HELP, Exit, Stop, stop_for
+from shared.errors import TuttiError
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "up": ("infra.native.cli:up", "Start Kafka, Redis, a model node and the services on this machine."),
+    "down": ("infra.native.cli:down", "Stop what `up` started; data stays."),
+    "status": ("infra.native.cli:status", "Show what runs and where."),
+    "logs": ("infra.native.cli:logs", "Show the logs of components and services."),
+    "ollama": ("infra.native.cli:ollama", "Install a real Ollama with a small model."),
+    "run": ("infra.cli.run:run", "Run services in this process until a signal."),
+    "submit": ("infra.cli.submit:submit", "Submit a job and wait for its answer."),
+    "jobs": ("infra.cli.jobs:jobs", "Look at a job, cancel it, follow its events."),
+    "topics": ("infra.cli.topics:topics", "Create and list topics, show what is unread."),
+    "nodes": ("infra.cli.nodes:nodes", "List the model nodes."),
+    "dead-letters": ("infra.cli.dead_letters:dead_letters", "Look at records that could not be processed, send them again."),
+    "schemas": ("infra.cli.schemas:schemas", "Generate or check the documents under schemas/."),
+}
+"""Name → (module:attribute, one line of help), so that `tutti --help` imports none of them."""
+
+
+class Commands(click.Group):
+    """Imports the module of the command asked for, and no other."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Errors of ours end in one line; anything else is a defect and keeps its traceback."""
+        try:
+            return super().invoke(ctx)
+        except (TuttiError, Stop, ValueError) as error:
+            stop = _stop_for(error)
+            if stop is None:
+                raise
+            click.echo(f"tutti: {stop.message}", err=True)
+            ctx.exit(stop.code)
+
+
+def _stop_for(error: TuttiError | Stop | ValueError) -> Stop | None:
+    match error:
+        case Stop():
+            return error
+        case TuttiError():
+            return stop_for(error)
+    return _settings_problem(error)
+
+
+def _settings_problem(error: ValueError) -> Stop | None:
+    """Wrong settings come as pydantic's errors, which are ValueErrors."""
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    from shared.service.configuration import problems
+
+    if isinstance(error, SettingsError):
+        return Stop(Exit.SETTINGS, str(error))
+    lines = problems(error) if isinstance(error, ValidationError) else None
+    return None if lines is None else Stop(Exit.SETTINGS, "wrong settings: " + "; ".join(lines))
+
+
+@click.group(cls=Commands, epilog=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="tutti-cluster", prog_name="tutti")
+def main() -> None:
+    """One LLM cluster from unequal machines: jobs over Kafka and REST, run on Ollama nodes."""

@@ -1,0 +1,126 @@
+"""`tutti topics`: create what is missing, list what is there, show what is unread."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from infra.cli.cluster import Cluster, with_cluster
+from infra.cli.nodes import read_nodes
+from infra.cli.output import emit_json, emit_table
+from shared.kafka.port import NewTopic, TopicPartition
+
+
+@click.group()
+def topics() -> None:
+    """The cluster's topics."""
+
+
+@topics.command()
+@click.pass_context
+def create(context: click.Context) -> None:
+    """Create the topics that do not exist; existing ones are left as they are."""
+    created, differing = with_cluster(context, create_topics)
+    for name in created:
+        click.echo(f"created {name}")
+    click.echo(f"{len(created)} topics created" if created else "all topics exist")
+    for line in differing:
+        click.echo(f"warning: {line}", err=True)
+
+
+async def create_topics(cluster: Cluster) -> tuple[list[str], list[str]]:
+    """The names created, and a line for each topic whose partition count is not the registry's."""
+    wanted = [
+        NewTopic(topic.name, topic.partitions, cluster.topics.settings.replication, cluster.topics.config(topic))
+        for topic in cluster.topics.all()
+    ]
+    async with cluster.admin() as admin:
+        created = await cluster.connected(admin.create_topics(wanted))
+        present = await cluster.connected(admin.list_topics())
+    differing = [
+        f"{topic.name} has {present[topic.name].partitions} partitions, the settings say {topic.partitions}"
+        for topic in wanted
+        if topic.name in present and present[topic.name].partitions != topic.partitions
+    ]
+    return sorted(created), differing
+
+
+@topics.command(name="list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def list_(context: click.Context, as_json: bool) -> None:
+    """List the registry's topics: partitions wanted and present, who writes, who reads."""
+    rows = with_cluster(context, _listed)
+    if as_json:
+        emit_json(rows)
+    else:
+        emit_table(
+            ("topic", "partitions", "present", "cleanup", "written by", "read by"),
+            [
+                (row["name"], row["partitions"], row["present"], row["cleanup"], ",".join(row["written_by"]), ",".join(row["read_by"]))
+                for row in rows
+            ],
+        )
+
+
+async def _listed(cluster: Cluster) -> list[dict[str, Any]]:
+    async with cluster.admin() as admin:
+        present = await cluster.connected(admin.list_topics())
+    return [
+        {
+            "name": topic.name,
+            "partitions": topic.partitions,
+            "present": present[topic.name].partitions if topic.name in present else None,
+            "cleanup": topic.family.cleanup,
+            "written_by": list(topic.family.written_by),
+            "read_by": list(topic.family.read_by),
+        }
+        for topic in cluster.topics.all()
+    ]
+
+
+@topics.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def lag(context: click.Context, as_json: bool) -> None:
+    """Show how many records each group has not read yet."""
+    rows = with_cluster(context, _lags)
+    if as_json:
+        emit_json(rows)
+    else:
+        emit_table(
+            ("group", "topic", "unread", "worst partition"),
+            [(row["group"], row["topic"], row["unread"], row["worst"]) for row in rows],
+            empty="no group has committed an offset yet",
+        )
+
+
+async def _lags(cluster: Cluster) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for group in await _groups(cluster):
+        async with cluster.admin() as admin:
+            committed = await cluster.connected(admin.group_offsets(group))
+        if not committed:
+            continue
+        async with cluster.reader(sorted(committed)) as consumer:
+            ends = await cluster.connected(consumer.end_offsets(list(committed)))
+        rows += [{"group": group, "topic": topic, **counts} for topic, counts in unread(committed, ends).items()]
+    return rows
+
+
+async def _groups(cluster: Cluster) -> list[str]:
+    """The services' groups, and one for each registered node's worker."""
+    services = ("planner", "router", "delay")
+    workers = [node.id for node, _ in await read_nodes(cluster)]
+    return [f"{cluster.topics.settings.prefix}tutti-{name}" for name in (*services, *(f"worker-{node}" for node in workers))]
+
+
+def unread(committed: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> dict[str, dict[str, int]]:
+    """Topic → sum over its partitions and the largest of them. The planner's watermark on `job-events` counts what a replay would read."""
+    behind: dict[str, list[int]] = defaultdict(list)
+    for partition, offset in sorted(committed.items()):
+        behind[partition.topic].append(max(0, ends[partition] - offset))
+    return {topic: {"unread": sum(counts), "worst": max(counts)} for topic, counts in behind.items()}

@@ -1,0 +1,50 @@
+"""Metrics are declared once, in one place, with a meaning and few labels."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from prometheus_client.metrics import MetricWrapperBase
+
+import shared
+from shared.telemetry import metrics
+
+ROOT = Path(shared.__file__).parents[1]
+DECLARED = {name: value for name, value in vars(metrics).items() if isinstance(value, MetricWrapperBase)}
+UNBOUNDED = {"job", "step", "tenant", "node", "trace", "topic", "partition", "offset"}
+
+
+def test_every_metric_is_documented() -> None:
+    """`docs()` lists each with a sentence."""
+    documented = {name: about for name, _, about in metrics.docs()}
+    assert len(documented) == len(DECLARED)
+    assert all(about.endswith((".", "alarm.")) for about in documented.values())
+    assert all(name.startswith("tutti_") for name in documented)
+
+
+def test_names_tell_their_unit() -> None:
+    """A duration ends in seconds, a histogram's constant in its metric's name."""
+    for constant, metric in DECLARED.items():
+        assert metric.describe()[0].name == f"tutti_{constant.lower()}"
+
+
+def test_labels_have_few_values() -> None:
+    """No label takes an id: the number of series is bounded by construction."""
+    for constant, metric in DECLARED.items():
+        assert not set(metric._labelnames) & UNBOUNDED, constant
+
+
+def test_no_other_module_declares_a_metric() -> None:
+    """One list: dashboards and documents are derived from it."""
+    for folder in ("services", "shared"):
+        for path in (ROOT / folder).rglob("*.py"):
+            if path == Path(metrics.__file__):
+                continue
+            names = {
+                alias.name
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.ImportFrom | ast.Import)
+                for alias in node.names
+            }
+            assert not names & {"Counter", "Gauge", "Histogram", "Summary"} or "prometheus_client" not in path.read_text(), path
