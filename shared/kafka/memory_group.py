@@ -76,7 +76,8 @@ class MemoryGroup:
         if not self.contains(member):
             member.id = f"{member.client_id}-{self._log.next_number()}"
             self._members[member.id] = member
-        joining = member.joining = asyncio.get_running_loop().create_future()
+        joining: asyncio.Future[Joined | None] = asyncio.get_running_loop().create_future()
+        member.joining = joining
         self._begin_rebalance()
         self._complete_when_all_joined()
         return await joining

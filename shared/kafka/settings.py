@@ -41,6 +41,8 @@ CHUNK_REQUEST_SECONDS = 10.0
 """The same for producers with acks=1: chunks are worthless later."""
 CALL_SECONDS = 10.0
 """Bound of a commit or an offset query before LogUnavailable; the client would repeat them for ever."""
+STOP_SECONDS = 5.0
+"""Bound of closing a client whose broker does not answer."""
 RETRY_SECONDS = 0.1
 """The client's pause between attempts at one request."""
 IDLE_CONNECTION_SECONDS = 540.0
