@@ -1,0 +1,124 @@
+"""The layout of DESIGN 12, checked: places, names, sizes, and what never appears in a tracked file."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import infra
+import services
+import shared
+from shared.settings import PORTS
+
+ROOT = Path(__file__).parents[2]
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 70
+ANATOMY = {"__init__.py", "__main__.py", "app.py", "settings.py", "handlers.py"}
+CARD = ("consumes", "produces", "owns", "on failure", "scales by")
+
+
+def tracked() -> list[str]:
+    """What git tracks or would track: ignored files are nobody's business."""
+    listed = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
+    return [name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
+
+
+def sources(*folders: str) -> list[Path]:
+    return [ROOT / name for name in tracked() if name.endswith(".py") and name.startswith(tuple(f"{folder}/" for folder in folders))]
+
+
+@pytest.mark.parametrize("package", [services, shared, infra])
+def test_packages_come_from_this_tree(package: object) -> None:
+    """`services` and `shared` are also names of public distributions."""
+    assert Path(str(package.__file__)).parents[1] == ROOT  # type: ignore[attr-defined]
+
+
+def test_no_package_under_tests() -> None:
+    """A folder `tests/unit/services` with an __init__.py would shadow the product."""
+    assert not [name for name in tracked() if name.startswith("tests/") and name.endswith("__init__.py")]
+
+
+def test_files_are_short() -> None:
+    """One subject a file."""
+    long = {
+        str(path.relative_to(ROOT)): count
+        for path in sources("services", "shared", "infra", "tests")
+        if (count := _lines(path)) > MAX_FILE_LINES
+    }
+    assert long == {}
+
+
+def _lines(path: Path) -> int:
+    return len(path.read_text().splitlines())
+
+
+def test_functions_are_short() -> None:
+    """One thought a function."""
+    long = {
+        f"{path.relative_to(ROOT)}:{node.name}": length
+        for path in sources("services", "shared", "infra", "tests")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (length := (node.end_lineno or 0) - node.lineno + 1) > MAX_FUNCTION_LINES
+    }
+    assert long == {}
+
+
+def test_every_module_opens_with_a_card() -> None:
+    """The docstring at the top says what the file is for."""
+    bare = [
+        str(path.relative_to(ROOT))
+        for path in sources("services", "shared", "infra")
+        if _lines(path) and not ast.get_docstring(ast.parse(path.read_text()))
+    ]
+    assert bare == []
+
+
+@pytest.mark.parametrize("service", PORTS)
+def test_every_service_has_the_same_files(service: str) -> None:
+    """Knowing one service is knowing all."""
+    folder = ROOT / "services" / service
+    assert {path.name for path in folder.glob("*.py")} >= ANATOMY
+
+
+@pytest.mark.parametrize("service", PORTS)
+def test_every_services_card_is_complete(service: str) -> None:
+    """Purpose first, then what it consumes, produces and owns, what happens when it fails, how it scales."""
+    card = ast.get_docstring(ast.parse((ROOT / "services" / service / "__init__.py").read_text())) or ""
+    assert card.lower().startswith(service)
+    assert [entry for entry in CARD if entry not in card.lower()] == []
+
+
+def test_there_are_no_services_but_the_known_ones() -> None:
+    """Every folder under services/ has a port, a row in the README and its files."""
+    assert {path.name for path in (ROOT / "services").iterdir() if path.is_dir() and path.name != "__pycache__"} == set(PORTS)
+
+
+def test_domain_files_import_neither_kafka_nor_http() -> None:
+    """Patterns and policies are plain Python: they run in unit tests and under virtual time."""
+    forbidden = {"aiokafka", "faststream", "aiohttp", "fastapi", "starlette", "httpx"}
+    for path in sources("services/planner/patterns", "shared/contracts"):
+        assert not _imports(path) & forbidden, path
+
+
+def _imports(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text())
+    plain = {alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    return plain | {(node.module or "").split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+
+
+_HOME_FOLDER = re.compile(r"(?<![\w.$}~/-])/(?:home|root|Users|work)/[a-z]")
+_REGISTRY = re.compile(r"\b(?:[\w-]+\.)*(?:pypi|pythonhosted|npmjs|golang|debian|crates|maven)\.(?:org|io|com)\b(?!/POM)", re.IGNORECASE)
+
+
+def test_no_machine_path_and_no_registry_address_is_tracked() -> None:
+    """A checkout works anywhere: nothing names one machine's folders or one network's package hosts."""
+    found = []
+    for name in tracked():
+        text = (ROOT / name).read_bytes().decode("utf-8", "replace")
+        found += [f"{name}: {match.group()}" for pattern in (_HOME_FOLDER, _REGISTRY) for match in pattern.finditer(text)]
+    assert found == []
