@@ -1,0 +1,166 @@
+"""Tells the cluster of this node: Node records on change or every minute, credits whenever places change and at least every second."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from services.worker.credits import Routers, fit, share
+from services.worker.handlers import Desk
+from services.worker.mailbox_reader import MailboxReader
+from services.worker.registration import Registration, signature
+from services.worker.settings import WorkerSettings
+from services.worker.speeds import Speeds
+from shared.clock import Clock
+from shared.contracts import headers
+from shared.contracts.credits import Credits
+from shared.contracts.node import Node
+from shared.errors import LogError
+from shared.kafka.port import Message, Producer
+from shared.telemetry import logs, metrics
+from shared.topics import Topics
+
+log = logs.get(__name__)
+
+TURN_SECONDS = 0.2
+"""How long one router is first in line when places are fewer than routers."""
+SHORTEST_NODE_SECONDS = 1.0
+"""Between two Node records."""
+_CREDITS = headers.envelope("credits")
+
+
+class Announcer:
+    """Writes `credits` and `nodes` for this node. `places_changed` is set by whoever changes places, position or running count."""
+
+    def __init__(
+        self,
+        *,
+        desk: Desk,
+        reader: MailboxReader,
+        registration: Registration,
+        routers: Routers,
+        speeds: Speeds,
+        settings: WorkerSettings,
+        topics: Topics,
+        clock: Clock,
+        places_changed: asyncio.Event,
+        describe: Callable[[int], Node],
+    ) -> None:
+        self.quiet_since: float | None = None
+        """When a record that offers nothing was acknowledged, and none that offers places since; monotonic seconds."""
+        self._desk, self._reader, self._registration, self._routers = desk, reader, registration, routers
+        self._speeds, self._settings, self._topics, self._clock = speeds, settings, topics, clock
+        self._describe = describe
+        self.acknowledged_at: float | None = None
+        """When Kafka last acknowledged a record of credits: the worker's sign that it is there."""
+        self._sequence = 0
+        self._forgotten = False
+        self._places_changed = places_changed
+        self._node_news = asyncio.Event()
+
+    def news(self) -> None:
+        """The Node record may have changed."""
+        self._node_news.set()
+
+    # Credits
+
+    async def run_credits(self, producer: Producer) -> None:
+        """Announce for ever. A record that is lost is replaced by the next one."""
+        while True:
+            if await _set_within(self._places_changed, self._longest_wait()):
+                await self._clock.sleep(self._settings.credits_coalesce_seconds)
+            self._places_changed.clear()
+            if self._reader.number is not None:
+                await self._send_credits(producer)
+
+    def _longest_wait(self) -> float:
+        """A single place that several routers want must visit them all, even while nothing else happens."""
+        wanting = sum(backlog > 0 for backlog in self._routers.backlogs(self._clock.monotonic()).values())
+        contested = 0 < self._places() < wanting
+        return min(TURN_SECONDS, self._settings.credits_seconds) if contested else self._settings.credits_seconds
+
+    def _places(self) -> int:
+        return self._desk.places() if self._registration.reachable else 0
+
+    def record(self) -> Credits:
+        """The credits of this moment."""
+        now = self._clock.monotonic()
+        self._sequence += 1
+        desk = self._desk
+        metrics.SLOTS.set(desk.slots.total)
+        metrics.SLOTS_BUSY.set(desk.slots.busy)
+        metrics.MAILBOX_WAITING.set(len(desk.inbox))
+        return fit(
+            Credits(
+                node=desk.node,
+                boot=self._registration.boot,
+                sequence=self._sequence,
+                mailbox=self._reader.number or 0,
+                offers=share(self._places(), self._routers.backlogs(now), int(now / TURN_SECONDS)),
+                read=self._reader.positions(),
+                running=desk.slots.busy,
+                queued_tokens=desk.leases.estimated_tokens,
+                resident=self._registration.resident,
+                decode_tokens_per_second=self._speeds.node_decode,
+            )
+        )
+
+    async def _send_credits(self, producer: Producer) -> None:
+        record = self.record()
+        try:
+            await producer.send(Message(self._topics.credits, record.to_bytes(), record.node.encode(), 0, _CREDITS))
+        except LogError as error:
+            log.warning("credits_lost", code=error.code)
+            return
+        self.acknowledged_at = self._clock.monotonic()
+        if record.offers:
+            self.quiet_since = None
+        elif self.quiet_since is None:
+            self.quiet_since = self._clock.monotonic()
+
+    # The Node record
+
+    async def run_node(self, producer: Producer) -> None:
+        """Register for ever: what changed at once, everything every minute."""
+        told: Node | None = None
+        while True:
+            fresh = await _set_within(self._node_news, self._settings.register_seconds)
+            self._node_news.clear()
+            number = self._reader.number
+            if number is None:
+                await self._clock.sleep(SHORTEST_NODE_SECONDS)
+                self.news()
+                continue
+            record = self._describe(number)
+            if fresh and told is not None and signature(record) == signature(told) and not self._forgotten:
+                continue
+            if await self._register(producer, record):
+                told, self._forgotten = record, False
+            else:
+                self.news()
+            await self._clock.sleep(SHORTEST_NODE_SECONDS)
+
+    def forgotten(self) -> None:
+        """The registry lost this node (a tombstone by somebody else): tell it again."""
+        self._forgotten = True
+        self.news()
+
+    async def _register(self, producer: Producer, record: Node) -> bool:
+        try:
+            await producer.send(Message(self._topics.nodes, record.to_bytes(), record.id.encode(), 0, headers.envelope("node")))
+        except LogError as error:
+            log.warning("node_not_registered", code=error.code)
+            return False
+        return True
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for the event, at most `seconds`; whether it was set."""
+    if event.is_set():
+        return True
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,312 @@
+"""Wiring and life of one worker: connect, take a mailbox, work until told to stop, drain, leave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import Any
+
+from services.worker import hardware
+from services.worker.announcer import Announcer
+from services.worker.backends.base import Backend
+from services.worker.backends.in_process import InProcessBackend
+from services.worker.backends.ollama import OllamaBackend
+from services.worker.backends.openai import OpenAIBackend
+from services.worker.chunks import ChunkSender
+from services.worker.credits import Routers
+from services.worker.handlers import Desk
+from services.worker.mailbox_reader import MailboxReader
+from services.worker.outbox import Outbox
+from services.worker.outcomes import OutcomeWriter
+from services.worker.positions import Positions
+from services.worker.registration import Registration
+from services.worker.runner import NodeView, Runner
+from services.worker.settings import WorkerSettings
+from services.worker.speeds import Speeds
+from services.worker.watch import Watch
+from shared.clock import Clock
+from shared.contracts.node import Hardware, Node
+from shared.errors import ConfigurationError, LogError
+from shared.kafka.port import Message, Producer
+from shared.service import Environment, Readiness
+from shared.telemetry import logs
+
+log = logs.get(__name__)
+
+DRAIN_SHARE = 0.7
+"""Part of the grace period in which running calls may still end; the rest is for telling the cluster."""
+SILENT_SECONDS = 5.0
+"""Without an acknowledged record for this long the worker calls Kafka away."""
+POLL_SECONDS = 0.02
+"""How often a drain looks whether it is over."""
+
+
+def build(
+    environment: Environment,
+    settings: WorkerSettings | None = None,
+    backend: Backend | None = None,
+    found: Hardware | None = None,
+) -> WorkerService:
+    """One worker. Tests and simulations hand in settings, a backend and the hardware; a process takes them from its environment."""
+    settings = settings or WorkerSettings()
+    return WorkerService(environment, settings, backend or backend_of(settings, environment.clock), found)
+
+
+def backend_of(settings: WorkerSettings, clock: Clock) -> Backend:
+    """The backend that the settings name."""
+    if settings.backend == "ollama":
+        return OllamaBackend(settings)
+    if settings.backend == "in_process":
+        return InProcessBackend(settings.models)
+    return OpenAIBackend(settings, clock)
+
+
+class WorkerService:
+    """Implements `shared.service.Service`. The parts know nothing of each other beyond what is handed to them here."""
+
+    name = "worker"
+
+    def __init__(self, environment: Environment, settings: WorkerSettings, backend: Backend, found: Hardware | None) -> None:
+        self._environment, self._settings, self._backend, self._hardware = environment, settings, backend, found
+        clock, topics, random = environment.clock, environment.topics, environment.random
+        self.node = settings.node_id()
+        self.boot = f"{random.getrandbits(48):012x}"
+        allowed = [name for name in topics.settings.capabilities if not settings.agents or name in settings.agents]
+        if not allowed:
+            raise ConfigurationError(f"none of the agents {', '.join(settings.agents)} is a capability of this cluster")
+        self._superseded, self._probe_now, self._places_changed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        speeds, routers, positions = Speeds(), Routers(settings.router_gone_seconds), Positions(clock, settings.commit_seconds)
+        self.registration = Registration(
+            node=self.node, boot=self.boot, settings=settings, backend=backend, speeds=speeds, clock=clock, allowed=allowed
+        )
+        self.outbox = Outbox(clock, positions.acknowledged)
+        self.desk = Desk(
+            node=self.node,
+            boot=self.boot,
+            settings=settings,
+            clock=clock,
+            random=random,
+            writer=OutcomeWriter(topics.outcomes),
+            outbox=self.outbox,
+            announce=self._places_changed.set,
+            unreachable=self._on_unreachable,
+        )
+        self.chunks = ChunkSender(
+            topics,
+            clock,
+            shortest_seconds=settings.chunk_min_seconds,
+            longest_seconds=settings.chunk_max_seconds,
+            most_bytes=settings.chunk_buffer_bytes,
+        )
+        self.desk.attach(
+            Runner(
+                node=NodeView(self.node, self.registration, self.desk.slots),
+                backend=backend,
+                settings=settings,
+                clock=clock,
+                speeds=speeds,
+                open_stream=self.chunks.open,
+            )
+        )
+        self.watch = Watch(
+            node=self.node,
+            topics=topics,
+            clock=clock,
+            routers=routers,
+            on_router=self._places_changed.set,
+            on_node=self._on_own_record,
+        )
+        self.reader = MailboxReader(
+            desk=self.desk,
+            outbox=self.outbox,
+            watch=self.watch,
+            topics=topics,
+            clock=clock,
+            capabilities=allowed,
+            describe=self._describe,
+            positions=positions,
+            expiry_seconds=settings.node_expiry_seconds,
+        )
+        self.announcer = Announcer(
+            desk=self.desk,
+            reader=self.reader,
+            registration=self.registration,
+            routers=routers,
+            speeds=speeds,
+            settings=settings,
+            topics=topics,
+            clock=clock,
+            places_changed=self._places_changed,
+            describe=self._describe,
+        )
+
+    def asgi(self) -> Any | None:
+        """Nothing beyond the shell's own routes."""
+        return None
+
+    def readiness(self) -> Readiness:
+        """Ready to run steps: Kafka answers, a mailbox is taken, the endpoint answers."""
+        reasons = [
+            reason
+            for reason in (
+                self.reader.waits_for,
+                None if self._kafka_answers() else "Kafka does not answer",
+                None if self.registration.reachable else "the model endpoint does not answer",
+                self.desk.closed,
+            )
+            if reason
+        ]
+        return Readiness(ready=not reasons, reasons=tuple(reasons))
+
+    def _kafka_answers(self) -> bool:
+        """Credits go out every second: what is not acknowledged for long tells that nobody is there."""
+        at = self.announcer.acknowledged_at
+        silent = at is None or self._environment.clock.monotonic() - at > SILENT_SECONDS
+        return self.reader.answered and self.outbox.healthy and not silent
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop`; raises ConfigurationError when another worker with this node id has started."""
+        self.registration.hardware = self._hardware or await self._found_hardware()
+        producer, chunk_producer = await self._connect()
+        tasks = [asyncio.create_task(part, name=part.__name__) for part in self._parts(producer, chunk_producer)]
+        try:
+            await self._until_stopped(stop, tasks)
+            await self._drain(producer)
+        finally:
+            await _cancel(tasks)
+            await self._close(producer, chunk_producer)
+        if self._superseded.is_set():
+            raise ConfigurationError(f"another worker with the node id {self.node!r} has started")
+
+    async def _found_hardware(self) -> Hardware:
+        if self._settings.backend == "in_process":
+            return hardware.found(accelerators=False)
+        return await asyncio.to_thread(hardware.found)
+
+    async def _connect(self) -> tuple[Producer, Producer]:
+        log_, instance = self._environment.log, self._environment.instance
+        producer = await log_.producer(client_id=f"{instance}-outcomes")
+        chunk_producer = await log_.producer(client_id=f"{instance}-chunks", acks=1)
+        await self.watch.start(log_, f"{instance}-watch")
+        await self.reader.start(log_, producer, f"{instance}-mailbox")
+        await self.registration.refresh()
+        return producer, chunk_producer
+
+    def _parts(self, producer: Producer, chunk_producer: Producer) -> list[Coroutine[Any, Any, None]]:
+        return [
+            self.watch.run(),
+            self.reader.run(),
+            self.reader.run_commits(),
+            self.outbox.run(producer),
+            self.chunks.run(chunk_producer),
+            self.announcer.run_credits(producer),
+            self.announcer.run_node(producer),
+            self._renew(),
+            self._sweep(),
+            self._probe(),
+        ]
+
+    async def _until_stopped(self, stop: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:
+        waits = [asyncio.create_task(stop.wait()), asyncio.create_task(self._superseded.wait())]
+        try:
+            done, _ = await asyncio.wait([*waits, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _cancel(waits)
+        for task in done:
+            task.result()
+
+    # Parts that only beat
+
+    async def _renew(self) -> None:
+        while True:
+            await self._environment.clock.sleep(self._settings.renew_seconds)
+            self.desk.renew()
+
+    async def _sweep(self) -> None:
+        while True:
+            await self._environment.clock.sleep(self._settings.sweep_seconds)
+            self.desk.sweep()
+
+    async def _probe(self) -> None:
+        settings = self._settings
+        while True:
+            seconds = settings.probe_seconds if self.registration.reachable else settings.probe_unreachable_seconds
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._probe_now.wait()
+                self._probe_now.clear()
+                await self._environment.clock.sleep(settings.probe_unreachable_seconds)
+            before = self.registration.reachable
+            await self.registration.refresh()
+            self.announcer.news()
+            if before != self.registration.reachable:
+                self._places_changed.set()
+
+    # What the parts tell
+
+    def _describe(self, number: int) -> Node:
+        return self.registration.record(number, draining=self.desk.closed is not None)
+
+    def _on_unreachable(self) -> None:
+        """A call found nobody at the endpoint: offer nothing, give back what waits, look again soon."""
+        self.registration.lost()
+        self.desk.give_back_waiting("the model endpoint does not answer")
+        self.announcer.news()
+        self._places_changed.set()
+        self._probe_now.set()
+
+    def _on_own_record(self, node: Node | None) -> None:
+        if node is None:
+            self.announcer.forgotten()
+        elif node.boot != self.boot and self.reader.number is not None and not node.draining:
+            log.error("node_id_taken_over", node=self.node, boot=node.boot)
+            self._superseded.set()
+
+    # The end
+
+    async def _drain(self, producer: Producer) -> None:
+        """Offer nothing, let running calls end or give them back, leave the mailbox empty, and the registry clean."""
+        clock, grace = self._environment.clock, self._environment.settings.grace_seconds
+        last = clock.monotonic() + grace * DRAIN_SHARE
+        self.announcer.quiet_since = None
+        self.desk.close("the worker is stopping")
+        self.announcer.news()
+        try:
+            async with asyncio.timeout(grace * (DRAIN_SHARE + 0.2)):
+                while len(self.desk.leases) and clock.monotonic() < last:
+                    await clock.sleep(POLL_SECONDS)
+                self.desk.release_running("the worker is stopping")
+                while not self._mailbox_is_quiet() and clock.monotonic() < last:
+                    await clock.sleep(POLL_SECONDS)
+                await self.outbox.flushed()
+                await self._leave(producer)
+        except TimeoutError:
+            log.warning("drain_incomplete", attempts=len(self.desk.leases))
+
+    def _mailbox_is_quiet(self) -> bool:
+        """Routers have had time to hear that no place is left, and nothing came since."""
+        if self.reader.number is None:
+            return True
+        quiet, seconds = self.announcer.quiet_since, self._settings.drain_quiet_seconds
+        return quiet is not None and self._environment.clock.monotonic() - max(quiet, self.reader.read_at) >= seconds
+
+    async def _leave(self, producer: Producer) -> None:
+        """A tombstone frees the mailbox number; a worker that was replaced under its own id must not write one."""
+        if self.reader.number is None or self.watch.registry.boot_of(self.node) != self.boot:
+            return
+        with contextlib.suppress(LogError):
+            await producer.send(Message(self._environment.topics.nodes, None, self.node.encode(), 0))
+
+    async def _close(self, producer: Producer, chunk_producer: Producer) -> None:
+        for part in (self.reader, self.watch, producer, chunk_producer, self._backend):
+            try:
+                await part.close()
+            except LogError as error:
+                log.warning("close_failed", code=error.code)
+
+
+async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

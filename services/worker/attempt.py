@@ -1,0 +1,40 @@
+"""One attempt that this worker has claimed: what is known of it from taking to outcome. Mutable, and owned by this process alone."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from shared.contracts.base import ClaimId, StepId
+from shared.contracts.failure import Failure
+from shared.contracts.step import Step
+
+AttemptKey = tuple[StepId, int]
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """Times are the worker's monotonic clock, seconds."""
+
+    step: Step
+    claim: ClaimId
+    trace: str | None
+    taken_at: float
+    arrival: int = 0
+    started_at: float | None = None
+    first_token_at: float | None = None
+    progress_at: float | None = None
+    tokens: int = 0
+    """Pieces received from the node so far: an estimate of completion tokens."""
+    model: str | None = None
+    stop: Failure | None = None
+    """Why the attempt is being stopped; becomes its outcome."""
+    released: str | None = None
+    """Why the attempt is given back; no outcome is counted then."""
+    stopped_at: float | None = None
+    task: asyncio.Task[Any] | None = field(default=None, repr=False)
+
+    @property
+    def key(self) -> AttemptKey:
+        return (self.step.id, self.step.attempt)

@@ -1,0 +1,92 @@
+"""The port to a model endpoint, and what all backends share: the call, what it yields, how it fails."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from services.worker.settings import BackendKind
+from shared.contracts.chat import Answer
+from shared.contracts.failure import FailureKind
+from shared.contracts.node import NodeModel
+from shared.contracts.step import Step
+from shared.contracts.usage import Timings, Usage
+from shared.errors import TuttiError
+
+MAX_MESSAGE_CHARS = 300
+
+
+class ModelCallFailed(TuttiError):
+    """The endpoint did not answer the call."""
+
+    code = "model_call_failed"
+
+    def __init__(self, kind: FailureKind, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message[:MAX_MESSAGE_CHARS])
+        self.kind = kind
+        self.retry_after_seconds = retry_after_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCall:
+    """One call: the step's input for one model. `trace` is sent to the endpoint as `traceparent`."""
+
+    step: Step
+    model: str
+    trace: str | None = None
+
+
+class Delta(NamedTuple):
+    """A piece of the answer. `tokens` counts the endpoint's pieces in it, an estimate of tokens."""
+
+    text: str = ""
+    thinking: str | None = None
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    tokens: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The end of a call. Timings are the endpoint's own where it reports them, milliseconds; the runner adds queue, first token, total.
+
+    `prefilled_tokens`: prompt tokens that were really read, without cached ones; None when unknown.
+    """
+
+    answer: Answer
+    usage: Usage = field(default_factory=Usage)
+    timings: Timings = field(default_factory=Timings)
+    prefilled_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a probe found. It neither loads nor runs a model."""
+
+    version: str = ""
+    simulated: bool = False
+    kind: BackendKind | None = None
+    """Set where the endpoint says that it is of another kind than configured (the embedded node)."""
+
+
+class Backend(Protocol):
+    """A model endpoint. Every method raises only `ModelCallFailed`."""
+
+    @property
+    def kind(self) -> BackendKind: ...
+
+    def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
+        """Deltas, then exactly one Completion. Cancelling the consumer closes the connection before it unwinds."""
+        ...
+
+    async def probe(self) -> Probe:
+        """Ask for the version. Raises NODE_UNREACHABLE when nobody answers in a few seconds."""
+        ...
+
+    async def models(self) -> tuple[NodeModel, ...]:
+        """The models on the node, resident ones marked."""
+        ...
+
+    async def close(self) -> None:
+        """Close every connection. Idempotent."""
+        ...

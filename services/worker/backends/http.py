@@ -1,0 +1,167 @@
+"""What both HTTP backends share: a bounded pool, lines out of a stream, and failures out of statuses and connection errors."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pydantic_core
+
+from services.worker.backends.base import ModelCallFailed
+from shared.contracts.failure import FailureKind as K
+
+KEEPALIVE_SECONDS = 4.0
+"""Below the 5 s after which common servers close an idle connection: a call must not meet a dead one."""
+MAX_LINE_BYTES = 8 * 1024 * 1024
+MAX_ERROR_BYTES = 64 * 1024
+PROBE_SECONDS = 5.0
+
+_STATUS: dict[int, K] = {
+    400: K.BAD_REQUEST,
+    401: K.MODEL_ERROR,
+    403: K.MODEL_ERROR,
+    404: K.UNKNOWN_MODEL,
+    408: K.MODEL_TIMEOUT,
+    413: K.TOO_LARGE,
+    422: K.BAD_REQUEST,
+    429: K.OVERLOADED,
+    499: K.BROKEN_STREAM,
+    501: K.UNSUPPORTED,
+    503: K.OVERLOADED,
+    504: K.MODEL_TIMEOUT,
+}
+
+
+def failure_kind(status: int, message: str) -> K:
+    """What an error status means. Endpoints report an unsupported feature and an overlong prompt as plain 400."""
+    kind = _STATUS.get(status, K.BAD_REQUEST if 400 <= status < 500 else K.MODEL_ERROR)
+    lowered = message.lower()
+    if kind is K.BAD_REQUEST and "does not support" in lowered:
+        return K.UNSUPPORTED
+    if kind is K.BAD_REQUEST and "context" in lowered and any(word in lowered for word in ("exceed", "length", "size", "too long")):
+        return K.TOO_LARGE
+    return kind
+
+
+def error_text(value: Any) -> str:
+    """The message of an error body, in Ollama's shape or OpenAI's."""
+    error = value.get("error", value) if isinstance(value, dict) else value
+    if isinstance(error, dict):
+        error = error.get("message", "")
+    return str(error)
+
+
+def decode(line: bytes) -> dict[str, Any]:
+    """One JSON object. Raises BROKEN_STREAM when it is none."""
+    try:
+        value = pydantic_core.from_json(line)
+    except ValueError as error:
+        raise ModelCallFailed(K.BROKEN_STREAM, "the endpoint sent something that is not JSON") from error
+    if not isinstance(value, dict):
+        raise ModelCallFailed(K.BROKEN_STREAM, "the endpoint sent JSON that is not an object")
+    return value
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> float | None:
+    value = response.headers.get("Retry-After", "")
+    return float(value) if value.isdigit() and len(value) < 7 else None
+
+
+async def refuse_error(response: aiohttp.ClientResponse) -> None:
+    """Raise the failure that the status stands for; return when it is a success."""
+    if response.status < 400:
+        return
+    body = await response.content.read(MAX_ERROR_BYTES)
+    try:
+        message = error_text(pydantic_core.from_json(body))
+    except ValueError:
+        message = ""
+    message = message or f"the endpoint answered with status {response.status}"
+    raise ModelCallFailed(failure_kind(response.status, message), message, retry_after_seconds=_retry_after(response))
+
+
+async def batches(response: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
+    """Complete lines as they arrive, all of one network read together; a last line without newline comes at the end."""
+    rest = b""
+    async for data in response.content.iter_any():
+        *lines, rest = (rest + data).split(b"\n")
+        if len(rest) > MAX_LINE_BYTES:
+            raise ModelCallFailed(K.BROKEN_STREAM, "the endpoint sent an endless line")
+        if lines:
+            yield lines
+    if rest.strip():
+        yield [rest]
+
+
+class HttpEndpoint:
+    """One base address with a pool of `connections`. Timeouts beyond connecting are the runner's: it sees every token."""
+
+    def __init__(self, url: str, *, connections: int, connect_seconds: float, headers: dict[str, str] | None = None) -> None:
+        self.url = url
+        self._connections = connections
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds)
+        self._probe_timeout = aiohttp.ClientTimeout(total=PROBE_SECONDS)
+        self._headers = headers or {}
+        self._session: aiohttp.ClientSession | None = None
+
+    def _opened(self) -> aiohttp.ClientSession:
+        """The session, made on first use: it belongs to the running loop."""
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=KEEPALIVE_SECONDS)
+            self._session = aiohttp.ClientSession(connector=connector, headers=self._headers, auto_decompress=True)
+        return self._session
+
+    @asynccontextmanager
+    async def post(self, path: str, body: dict[str, Any], trace: str | None) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A successful response whose body is still to be read. Leaving early, by cancellation too, closes the connection at once."""
+        headers = {"Content-Type": "application/json"}
+        if trace:
+            headers["traceparent"] = trace
+        with translated():
+            response = await self._opened().post(self.url + path, data=pydantic_core.to_json(body), headers=headers, timeout=self._timeout)
+            try:
+                await refuse_error(response)
+                yield response
+            finally:
+                if not response.content.at_eof():
+                    response.close()
+                response.release()
+
+    async def get_json(self, path: str) -> tuple[dict[str, Any], dict[str, str]]:
+        """(body, headers by lower-case name) of a GET that must be quick."""
+        with translated():
+            async with self._opened().get(self.url + path, timeout=self._probe_timeout) as response:
+                await refuse_error(response)
+                return decode(await response.read()), {name.lower(): value for name, value in response.headers.items()}
+
+    async def post_json(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The body of a POST that must be quick."""
+        with translated():
+            async with self._opened().post(self.url + path, json=body, timeout=self._probe_timeout) as response:
+                await refuse_error(response)
+                return decode(await response.read())
+
+    async def close(self) -> None:
+        """Close the pool. Idempotent."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+
+class translated:  # noqa: N801  (reads as a statement: `with translated():`)
+    """Turns aiohttp's errors into `ModelCallFailed`."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
+            raise ModelCallFailed(K.NODE_UNREACHABLE, "the endpoint does not accept connections") from error
+        if isinstance(error, aiohttp.ServerDisconnectedError):
+            raise ModelCallFailed(K.BROKEN_STREAM, "the endpoint closed the connection without an answer") from error
+        if isinstance(error, TimeoutError):
+            raise ModelCallFailed(K.NODE_UNREACHABLE, "the endpoint did not answer in time") from error
+        if isinstance(error, aiohttp.ClientError | OSError):
+            raise ModelCallFailed(K.BROKEN_STREAM, f"the connection to the endpoint broke: {type(error).__name__}") from error

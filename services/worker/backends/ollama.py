@@ -1,0 +1,239 @@
+"""Ollama's native API: chat, generate, embed, and the probes that never load a model.
+
+Streaming is always on, wherever the caller stands: only so can a call be cancelled and a hang be told from slow work. An error line
+after status 200 is a failure, and so is a stream that ends without `done`. Durations on the wire are nanoseconds; a count of 0 is omitted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from services.worker.backends import ollama_models
+from services.worker.backends.base import Completion, Delta, ModelCall, ModelCallFailed, Probe
+from services.worker.backends.http import HttpEndpoint, batches, decode, error_text, failure_kind
+from services.worker.settings import BackendKind, WorkerSettings
+from shared.contracts.chat import Answer, ChatMessage, FinishReason, Operation
+from shared.contracts.failure import FailureKind as K
+from shared.contracts.node import NodeModel
+from shared.contracts.step import Step
+from shared.contracts.usage import Timings, Usage
+
+_PATHS = {Operation.CHAT: "/api/chat", Operation.GENERATE: "/api/generate"}
+_OPTION_NAMES = {"max_tokens": "num_predict"}
+
+
+class OllamaBackend:
+    """One Ollama server."""
+
+    kind: BackendKind = "ollama"
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._endpoint = HttpEndpoint(
+            settings.base_url(),
+            connections=settings.slots + 4,
+            connect_seconds=settings.connect_timeout_seconds,
+            headers={"Authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else None,
+        )
+        self._shown = ollama_models.ShownModels(self._endpoint)
+
+    async def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
+        if call.step.operation is Operation.EMBED:
+            yield await self._embed(call)
+            return
+        reader = _StreamReader(call, allow_cloud=self._settings.allow_cloud)
+        async with self._endpoint.post(_PATHS[call.step.operation], request(call, self._settings), call.trace) as response:
+            async for lines in batches(response):
+                delta = reader.read(lines)
+                if delta is not None:
+                    yield delta
+                if reader.done is not None:
+                    break
+        yield reader.completion()
+
+    async def _embed(self, call: ModelCall) -> Completion:
+        async with self._endpoint.post("/api/embed", request(call, self._settings), call.trace) as response:
+            body = decode(await response.read())
+        if "error" in body:
+            raise ModelCallFailed(K.MODEL_ERROR, error_text(body))
+        vectors = tuple(tuple(vector) for vector in body.get("embeddings") or ())
+        if len(vectors) != len(call.step.texts):
+            raise ModelCallFailed(K.MODEL_ERROR, f"{len(call.step.texts)} texts gave {len(vectors)} embeddings")
+        read = body.get("prompt_eval_count", 0)
+        return Completion(
+            Answer(embeddings=vectors, model=call.model),
+            Usage(calls=1, prompt_tokens=read),
+            Timings(load_ms=_ms(body.get("load_duration")), prefill_ms=_ms(body.get("total_duration")) - _ms(body.get("load_duration"))),
+        )
+
+    async def probe(self) -> Probe:
+        body, _ = await self._endpoint.get_json("/api/version")
+        version = str(body.get("version", ""))
+        return Probe(version=version, simulated="simulated" in version)
+
+    async def models(self) -> tuple[NodeModel, ...]:
+        return await self._shown.list(allow_cloud=self._settings.allow_cloud)
+
+    async def close(self) -> None:
+        await self._endpoint.close()
+
+
+def request(call: ModelCall, settings: WorkerSettings) -> dict[str, Any]:
+    """The body of one call. Pure."""
+    step = call.step
+    body: dict[str, Any] = {
+        "model": call.model,
+        "keep_alive": settings.keep_alive,
+        "truncate": settings.truncate_prompts,
+        "options": settings.profile(call.model) if step.operation is Operation.EMBED else options(step, settings, call.model),
+    }
+    if step.operation is Operation.EMBED:
+        return body | {"input": list(step.texts)}
+    body["stream"] = True
+    if step.format is not None:
+        body["format"] = step.format
+    if step.operation is Operation.GENERATE:
+        system = "\n\n".join(message.content for message in step.messages if message.role == "system")
+        return body | {"prompt": step.prompt or ""} | ({"system": system} if system else {})
+    if step.tools:
+        body["tools"] = list(step.tools)
+    messages = step.messages or (ChatMessage(role="user", content=step.prompt or ""),)
+    return body | {"messages": [wire_message(message) for message in messages]}
+
+
+def options(step: Step, settings: WorkerSettings, model: str) -> dict[str, Any]:
+    """Ollama's option names; temperature and a token limit always, and the model's load-time profile unchanged."""
+    given = step.options.model_dump(exclude_none=True)
+    if not given.get("stop"):
+        given.pop("stop", None)
+    given.setdefault("temperature", settings.default_temperature)
+    given.setdefault("max_tokens", settings.default_max_tokens)
+    return settings.profile(model) | {_OPTION_NAMES.get(name, name): value for name, value in given.items()}
+
+
+def wire_message(message: ChatMessage) -> dict[str, Any]:
+    """One message in Ollama's form: bare base64 images, tool arguments as objects."""
+    wire: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.images:
+        wire["images"] = [image.partition(";base64,")[2] or image for image in message.images]
+    if message.tool_calls:
+        wire["tool_calls"] = [_wire_tool_call(call) for call in message.tool_calls]
+    if message.tool_name:
+        wire["tool_name"] = message.tool_name
+    if message.tool_call_id:
+        wire["tool_call_id"] = message.tool_call_id
+    return wire
+
+
+def _wire_tool_call(call: dict[str, Any]) -> dict[str, Any]:
+    function = call.get("function") or {}
+    arguments = function.get("arguments") or {}
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except ValueError as error:
+            raise ModelCallFailed(K.BAD_REQUEST, "the arguments of an earlier tool call are not JSON") from error
+    return {"function": {"name": function.get("name", ""), "arguments": arguments}}
+
+
+def tool_calls(step: Step, calls: list[dict[str, Any]], first: int) -> tuple[dict[str, Any], ...]:
+    """Ollama's tool calls in OpenAI's form: an id (derived when missing) and arguments as JSON text."""
+    return tuple(
+        {
+            "id": call.get("id") or f"call_{step.id[:12]}_{step.attempt}_{first + index}",
+            "type": "function",
+            "function": {
+                "name": call.get("function", {}).get("name", ""),
+                "arguments": json.dumps(call.get("function", {}).get("arguments") or {}, separators=(",", ":"), ensure_ascii=False),
+            },
+        }
+        for index, call in enumerate(calls)
+    )
+
+
+def _ms(nanoseconds: int | None) -> float:
+    return (nanoseconds or 0) / 1e6
+
+
+class _StreamReader:
+    """Folds the lines of one chat or generate stream."""
+
+    def __init__(self, call: ModelCall, *, allow_cloud: bool) -> None:
+        self._call = call
+        self._allow_cloud = allow_cloud
+        self._text: list[str] = []
+        self._thinking: list[str] = []
+        self._tools: tuple[dict[str, Any], ...] = ()
+        self._pieces = 0
+        self.done: dict[str, Any] | None = None
+
+    def read(self, lines: list[bytes]) -> Delta | None:
+        """One delta for all lines of a network read; None when they hold nothing to show."""
+        text, thinking, tools, pieces = len(self._text), len(self._thinking), len(self._tools), self._pieces
+        for line in lines:
+            if line.strip():
+                self._fold(decode(line))
+        if self._pieces == pieces:
+            return None
+        thought = "".join(self._thinking[thinking:]) or None
+        return Delta("".join(self._text[text:]), thought, self._tools[tools:], self._pieces - pieces)
+
+    def _fold(self, line: dict[str, Any]) -> None:
+        if "error" in line:
+            raise ModelCallFailed(_mid_stream_kind(line), error_text(line))
+        if line.get("remote_host") and not self._allow_cloud:
+            raise ModelCallFailed(K.UNSUPPORTED, "the model runs on another host, which this node does not allow")
+        message = line.get("message") or line
+        text, thinking, calls = message.get("content") or line.get("response"), message.get("thinking"), message.get("tool_calls")
+        if text:
+            self._text.append(text)
+        if thinking:
+            self._thinking.append(thinking)
+        if calls:
+            self._tools += tool_calls(self._call.step, calls, len(self._tools))
+        if text or thinking or calls:
+            self._pieces += 1
+        if line.get("done"):
+            self.done = line
+
+    def completion(self) -> Completion:
+        """The whole answer. Raises BROKEN_STREAM when the stream ended without `done`."""
+        done = self.done
+        if done is None:
+            raise ModelCallFailed(K.BROKEN_STREAM, "the stream ended before the answer did")
+        counted = "eval_count" in done or not self._pieces
+        read = done.get("prompt_eval_count", 0)
+        return Completion(
+            Answer(
+                text="".join(self._text),
+                thinking="".join(self._thinking) or None,
+                tool_calls=self._tools,
+                finish_reason=self._finish_reason(done.get("done_reason")),
+                model=self._call.model,
+            ),
+            Usage(
+                calls=1,
+                prompt_tokens=read,
+                completion_tokens=done.get("eval_count", 0) if counted else self._pieces,
+                estimated=not counted,
+            ),
+            Timings(
+                load_ms=_ms(done.get("load_duration")),
+                prefill_ms=_ms(done.get("prompt_eval_duration")),
+                decode_ms=_ms(done.get("eval_duration")),
+            ),
+            # Older versions hide how much of the prompt was cached; a speed computed from the whole count is then too high.
+            max(0, read - done["prompt_eval_cached_count"]) if "prompt_eval_cached_count" in done else None,
+        )
+
+    def _finish_reason(self, reason: str | None) -> FinishReason:
+        if self._tools:
+            return FinishReason.TOOL_CALLS
+        return FinishReason.LENGTH if reason == "length" else FinishReason.STOP
+
+
+def _mid_stream_kind(line: dict[str, Any]) -> K:
+    status = line.get("status_code") or line.get("StatusCode")
+    return failure_kind(status, error_text(line)) if isinstance(status, int) and status >= 400 else K.MODEL_ERROR

@@ -1,0 +1,143 @@
+"""Any OpenAI-compatible server: chat and completions as server-sent events, embeddings, models. The embedded node is one of these."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from services.worker.backends.base import Completion, Delta, ModelCall, ModelCallFailed, Probe
+from services.worker.backends.http import HttpEndpoint, batches, decode, error_text
+from services.worker.backends.openai_stream import StreamReader
+from services.worker.settings import BackendKind, WorkerSettings
+from shared.clock import Clock
+from shared.contracts.chat import Answer, ChatMessage, Operation
+from shared.contracts.failure import FailureKind as K
+from shared.contracts.node import NodeModel
+from shared.contracts.step import Step
+from shared.contracts.usage import Usage
+
+_PATHS = {Operation.CHAT: "/v1/chat/completions", Operation.GENERATE: "/v1/completions"}
+NODE_KIND_HEADER = "x-tutti-node"
+"""Response header by which our embedded node names itself."""
+
+
+class OpenAIBackend:
+    """One server and, where it needs one, an API key."""
+
+    def __init__(self, settings: WorkerSettings, clock: Clock) -> None:
+        self.kind: BackendKind = "embedded" if settings.backend == "embedded" else "openai"
+        self._settings = settings
+        self._clock = clock
+        self._endpoint = HttpEndpoint(
+            settings.base_url().removesuffix("/v1"),
+            connections=settings.slots + 4,
+            connect_seconds=settings.connect_timeout_seconds,
+            headers={"Authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else None,
+        )
+
+    async def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
+        if call.step.operation is Operation.EMBED:
+            yield await self._embed(call)
+            return
+        reader = StreamReader(call, self._clock)
+        async with self._endpoint.post(_PATHS[call.step.operation], request(call, self._settings), call.trace) as response:
+            async for lines in batches(response):
+                delta = reader.read(lines)
+                if delta is not None:
+                    yield delta
+                if reader.done:
+                    break
+        yield reader.completion()
+
+    async def _embed(self, call: ModelCall) -> Completion:
+        body = {"model": call.model, "input": list(call.step.texts), "encoding_format": "float"}
+        async with self._endpoint.post("/v1/embeddings", body, call.trace) as response:
+            answer = decode(await response.read())
+        if answer.get("error"):
+            raise ModelCallFailed(K.MODEL_ERROR, error_text(answer))
+        rows = sorted(answer.get("data") or (), key=lambda row: row.get("index", 0))
+        if len(rows) != len(call.step.texts):
+            raise ModelCallFailed(K.MODEL_ERROR, f"{len(call.step.texts)} texts gave {len(rows)} embeddings")
+        return Completion(
+            Answer(embeddings=tuple(tuple(row["embedding"]) for row in rows), model=call.model),
+            Usage(calls=1, prompt_tokens=(answer.get("usage") or {}).get("prompt_tokens", 0)),
+        )
+
+    async def probe(self) -> Probe:
+        _, headers = await self._endpoint.get_json("/v1/models")
+        embedded = headers.get(NODE_KIND_HEADER) == "embedded"
+        version = headers.get("server", "")
+        return Probe(version=version[:64], simulated="simulated" in version, kind="embedded" if embedded else None)
+
+    async def models(self) -> tuple[NodeModel, ...]:
+        body, _ = await self._endpoint.get_json("/v1/models")
+        return tuple(node_model(entry) for entry in (body.get("data") or ())[:256])
+
+    async def close(self) -> None:
+        await self._endpoint.close()
+
+
+def node_model(entry: dict[str, Any]) -> NodeModel:
+    """A served model. The dialect has no word for operations: a name with `embed` in it is taken for an embedder."""
+    meta = entry.get("meta") or {}
+    length = entry.get("max_model_len") or meta.get("n_ctx") or meta.get("n_ctx_train")
+    name = str(entry["id"])
+    return NodeModel(
+        name=name,
+        size_bytes=meta.get("size") or 0,
+        context_length=length if isinstance(length, int) and length > 0 else None,
+        operations=("embed",) if "embed" in name.lower() else ("chat", "generate"),
+        resident=True,
+    )
+
+
+def request(call: ModelCall, settings: WorkerSettings) -> dict[str, Any]:
+    """The body of one chat or completions call. Pure. Options outside the dialect are sent only where a step sets them."""
+    step = call.step
+    body: dict[str, Any] = {"model": call.model, "stream": True, "stream_options": {"include_usage": True}} | options(step, settings)
+    if step.format is not None:
+        body["response_format"] = _response_format(step.format)
+    if step.operation is Operation.GENERATE:
+        return body | {"prompt": step.prompt or ""}
+    if step.tools:
+        body["tools"] = list(step.tools)
+    messages = step.messages or (ChatMessage(role="user", content=step.prompt or ""),)
+    return body | {"messages": [wire_message(message) for message in messages]}
+
+
+def options(step: Step, settings: WorkerSettings) -> dict[str, Any]:
+    """Sampling options; temperature and a token limit always."""
+    given = step.options.model_dump(exclude_none=True)
+    if not given.get("stop"):
+        given.pop("stop", None)
+    given.setdefault("temperature", settings.default_temperature)
+    given.setdefault("max_tokens", settings.default_max_tokens)
+    return given
+
+
+def _response_format(format_: str | dict[str, Any]) -> dict[str, Any]:
+    if isinstance(format_, str):
+        return {"type": "json_object"}
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": format_, "strict": True}}
+
+
+def wire_message(message: ChatMessage) -> dict[str, Any]:
+    """One message; images become content parts with data addresses."""
+    wire: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.images:
+        parts = [{"type": "image_url", "image_url": {"url": _data_address(image)}} for image in message.images]
+        wire["content"] = [{"type": "text", "text": message.content}, *parts]
+    if message.tool_calls:
+        wire["tool_calls"] = list(message.tool_calls)
+    if message.tool_call_id:
+        wire["tool_call_id"] = message.tool_call_id
+    if message.tool_name:
+        wire["name"] = message.tool_name
+    return wire
+
+
+def _data_address(image: str) -> str:
+    if image.startswith(("data:", "http://", "https://")):
+        return image
+    kind = "jpeg" if image.startswith("/9j/") else "png"  # a JPEG's first bytes in base64
+    return f"data:image/{kind};base64,{image}"

@@ -1,0 +1,118 @@
+"""Reads the server-sent events of one chat or completions stream: text, thinking, tool calls in pieces, usage, errors, the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.worker.backends.base import Completion, Delta, ModelCall, ModelCallFailed
+from services.worker.backends.http import decode, error_text
+from shared.clock import Clock
+from shared.contracts.chat import Answer, FinishReason
+from shared.contracts.failure import FailureKind as K
+from shared.contracts.usage import Timings, Usage
+
+_REASONS = {"length": FinishReason.LENGTH, "tool_calls": FinishReason.TOOL_CALLS, "function_call": FinishReason.TOOL_CALLS}
+
+
+class StreamReader:
+    """A fold of `data:` lines. `done`: `[DONE]` was read."""
+
+    def __init__(self, call: ModelCall, clock: Clock) -> None:
+        self._call = call
+        self._clock = clock
+        self._began = clock.monotonic()
+        self._first: float | None = None
+        self._text: list[str] = []
+        self._thinking: list[str] = []
+        self._tools: dict[int, dict[str, Any]] = {}
+        self._pieces = 0
+        self._reason: str | None = None
+        self._usage: dict[str, Any] | None = None
+        self._timings: dict[str, Any] = {}
+        self.done = False
+
+    def read(self, lines: list[bytes]) -> Delta | None:
+        """One delta for all lines of a network read; None when they hold nothing to show."""
+        text, thinking, pieces = len(self._text), len(self._thinking), self._pieces
+        for line in lines:
+            if line.startswith(b"data:"):
+                self._data(line[5:].strip())
+        if self._pieces == pieces:
+            return None
+        if self._first is None:
+            self._first = self._clock.monotonic()
+        return Delta("".join(self._text[text:]), "".join(self._thinking[thinking:]) or None, (), self._pieces - pieces)
+
+    def _data(self, data: bytes) -> None:
+        if data == b"[DONE]":
+            self.done = True
+            return
+        event = decode(data)
+        if event.get("error"):
+            raise ModelCallFailed(K.MODEL_ERROR, error_text(event))
+        self._usage = event.get("usage") or self._usage
+        self._timings = event.get("timings") or self._timings
+        for choice in (event.get("choices") or ())[:1]:
+            self._choice(choice)
+
+    def _choice(self, choice: dict[str, Any]) -> None:
+        delta = choice.get("delta") or {}
+        text, thinking, calls = delta.get("content") or choice.get("text"), delta.get("reasoning_content"), delta.get("tool_calls")
+        if text:
+            self._text.append(text)
+        if thinking:
+            self._thinking.append(thinking)
+        for call in calls or ():
+            self._tool(call)
+        if text or thinking or calls:
+            self._pieces += 1
+        self._reason = choice.get("finish_reason") or self._reason
+
+    def _tool(self, piece: dict[str, Any]) -> None:
+        """The name comes once, the arguments in pieces that are concatenated; `index` tells the calls apart."""
+        call = self._tools.setdefault(piece.get("index", 0), {"id": "", "name": "", "arguments": ""})
+        function = piece.get("function") or {}
+        call["id"] = piece.get("id") or call["id"]
+        call["name"] = function.get("name") or call["name"]
+        call["arguments"] += function.get("arguments") or ""
+
+    def completion(self) -> Completion:
+        """The whole answer. Raises BROKEN_STREAM when neither `[DONE]` nor a finish reason came."""
+        if not self.done and self._reason is None:
+            raise ModelCallFailed(K.BROKEN_STREAM, "the stream ended before the answer did")
+        answer = Answer(
+            text="".join(self._text),
+            thinking="".join(self._thinking) or None,
+            tool_calls=self._tool_calls(),
+            finish_reason=FinishReason.TOOL_CALLS if self._tools else _REASONS.get(self._reason or "", FinishReason.STOP),
+            model=self._call.model,
+        )
+        return Completion(answer, self._counted(), self._timed(), self._timings.get("prompt_n"))
+
+    def _tool_calls(self) -> tuple[dict[str, Any], ...]:
+        step = self._call.step
+        return tuple(
+            {
+                "id": call["id"] or f"call_{step.id[:12]}_{step.attempt}_{index}",
+                "type": "function",
+                "function": {"name": call["name"], "arguments": call["arguments"] or "{}"},
+            }
+            for index, call in sorted(self._tools.items())
+        )
+
+    def _counted(self) -> Usage:
+        if self._usage is None:
+            return Usage(calls=1, completion_tokens=self._pieces, estimated=True)
+        return Usage(
+            calls=1,
+            prompt_tokens=self._usage.get("prompt_tokens") or 0,
+            completion_tokens=self._usage.get("completion_tokens") or 0,
+        )
+
+    def _timed(self) -> Timings:
+        """llama.cpp reports its own timings; elsewhere the first piece divides reading from writing."""
+        if "predicted_ms" in self._timings:
+            return Timings(prefill_ms=self._timings.get("prompt_ms") or 0.0, decode_ms=self._timings["predicted_ms"] or 0.0)
+        now = self._clock.monotonic()
+        first = self._first if self._first is not None else now
+        return Timings(prefill_ms=(first - self._began) * 1e3, decode_ms=(now - first) * 1e3)

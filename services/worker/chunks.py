@@ -1,0 +1,223 @@
+"""Text on its way to callers while it is generated: the first piece at once, the rest coalesced, one record for many jobs of a reader.
+
+Sent by a producer of its own (acks=1): a lost chunk is completed by the final, and no lease ever waits for one. Bounded: beyond
+the limit text is dropped here, not held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from services.worker.backends.base import Delta
+from shared.clock import Clock
+from shared.contracts import headers
+from shared.contracts.job import ReplyTo
+from shared.contracts.reply import Chunk, Chunks
+from shared.contracts.step import Step
+from shared.errors import LogError
+from shared.kafka.port import Message, Producer
+from shared.telemetry import logs, metrics
+from shared.topics import Topics
+
+log = logs.get(__name__)
+
+RECORD_TEXT_BYTES = 48 * 1024
+"""Text in one record; a record's other parts come on top, far below the record bound."""
+SECONDS_PER_STREAM = 0.001
+"""The more streams, the longer text is gathered: a record for many costs little more than for one."""
+
+
+class ChunkStream:
+    """The pieces of one attempt that wait to be sent."""
+
+    def __init__(self, owner: ChunkSender, step: Step, reply: ReplyTo, model: str, simulated: bool) -> None:
+        self.reply = reply
+        self._owner, self._step, self._model, self._simulated = owner, step, model, simulated
+        self._sequence = 0
+        self._offset = 0
+        self._text: list[str] = []
+        self._thinking: list[str] = []
+        self._tools: list[dict[str, Any]] = []
+        self.waiting_bytes = 0
+
+    @property
+    def began(self) -> bool:
+        """Something has been sent or dropped already."""
+        return self._sequence > 0
+
+    def add(self, delta: Delta) -> None:
+        """One more piece; never waits."""
+        if delta.text:
+            self._text.append(delta.text)
+        if delta.thinking:
+            self._thinking.append(delta.thinking)
+        self._tools.extend(delta.tool_calls)
+        size = len(delta.text) + len(delta.thinking or "") + 64 * len(delta.tool_calls)
+        self.waiting_bytes += size
+        self._owner.added(self, size)
+
+    def finish(self) -> None:
+        """The attempt has ended: what waits goes out now."""
+        self._owner.finished(self)
+
+    def take(self) -> Chunk | None:
+        """Everything that waits, as one chunk."""
+        if not self.waiting_bytes:
+            return None
+        text = "".join(self._text)
+        chunk = Chunk(
+            job=self._step.job,
+            step=self._step.id,
+            attempt=self._step.attempt,
+            sequence=self._sequence,
+            offset=self._offset,
+            text=text,
+            thinking="".join(self._thinking) or None,
+            tool_calls=tuple(self._tools),
+            model=self._model,
+            simulated=self._simulated,
+            correlation=self.reply.correlation,
+        )
+        self._sequence += 1
+        self._offset += len(text)
+        self._text, self._thinking, self._tools, self.waiting_bytes = [], [], [], 0
+        return chunk
+
+
+class ChunkSender:
+    """All streams of this worker and the one task (`run`) that sends for them."""
+
+    def __init__(self, topics: Topics, clock: Clock, *, shortest_seconds: float, longest_seconds: float, most_bytes: int) -> None:
+        self._topics, self._clock = topics, clock
+        self._shortest, self._longest, self._most_bytes = shortest_seconds, longest_seconds, most_bytes
+        self._waiting: dict[ChunkStream, None] = {}
+        self._urgent: dict[ChunkStream, None] = {}
+        self._bytes = 0
+        self._flushed_at = float("-inf")
+        self._some = asyncio.Event()
+        self._now = asyncio.Event()
+
+    def open(self, step: Step, model: str, simulated: bool) -> ChunkStream | None:
+        """A way for the chunks of this attempt; None when nobody waits, or where no reply may go."""
+        if step.reply is None or not self._topics.may_reply_to(step.reply.topic):
+            return None
+        return ChunkStream(self, step, step.reply, model, simulated)
+
+    def added(self, stream: ChunkStream, size: int) -> None:
+        """A stream has more text."""
+        self._bytes += size
+        self._waiting[stream] = None
+        if not stream.began:
+            self._urge(stream)
+        if self._bytes > self._most_bytes:
+            self._drop(stream)
+        self._some.set()
+
+    def finished(self, stream: ChunkStream) -> None:
+        """A stream ended."""
+        if stream.waiting_bytes:
+            self._urge(stream)
+
+    def _urge(self, stream: ChunkStream) -> None:
+        self._urgent[stream] = None
+        self._now.set()
+
+    def _drop(self, stream: ChunkStream) -> None:
+        self._bytes -= stream.waiting_bytes
+        stream.take()
+        self._waiting.pop(stream, None)
+        self._urgent.pop(stream, None)
+
+    async def run(self, producer: Producer) -> None:
+        """Send for ever. One send is outstanding at a time; what arrives meanwhile is gathered."""
+        while True:
+            await self._some.wait()
+            await self._pause()
+            streams = self._due()
+            if streams:
+                await self._send(producer, self._messages(streams))
+
+    async def _pause(self) -> None:
+        """Wait for the end of the interval, or until something urgent comes."""
+        interval = min(self._longest, self._shortest + SECONDS_PER_STREAM * len(self._waiting))
+        left = self._flushed_at + interval - self._clock.monotonic()
+        if left <= 0 or self._urgent:
+            return
+        try:
+            async with asyncio.timeout(left):
+                await self._now.wait()
+        except TimeoutError:
+            return
+
+    def _due(self) -> list[ChunkStream]:
+        """The urgent streams alone while the interval lasts, else all."""
+        now = self._clock.monotonic()
+        whole = now - self._flushed_at >= self._shortest
+        if whole:
+            self._flushed_at = now
+        streams = list(self._waiting if whole else self._urgent)
+        for stream in streams:
+            self._waiting.pop(stream, None)
+            self._urgent.pop(stream, None)
+        self._now.clear()
+        if not self._waiting:
+            self._some.clear()
+        return streams
+
+    def _messages(self, streams: Iterable[ChunkStream]) -> list[Message]:
+        """One record for each reader that accepts chunks of several jobs, one a job for the others."""
+        shared: dict[tuple[str, int | None], list[Chunk]] = {}
+        messages: list[Message] = []
+        for stream in streams:
+            self._bytes -= stream.waiting_bytes
+            chunk = stream.take()
+            if chunk is None:
+                continue
+            if stream.reply.multiplex:
+                shared.setdefault((stream.reply.topic, stream.reply.partition), []).append(chunk)
+            else:
+                messages.append(_single(stream.reply, chunk))
+        for (topic, partition), chunks in shared.items():
+            messages.extend(_shared(topic, partition, chunks))
+        return messages
+
+    async def _send(self, producer: Producer, messages: list[Message]) -> None:
+        metrics.CHUNK_RECORDS.inc(len(messages))
+        try:
+            results = await producer.send_many(messages)
+        except LogError as error:
+            results = [error]
+        lost = sum(isinstance(result, Exception) for result in results)
+        if lost:
+            metrics.SEND_FAILURES.labels("worker").inc(lost)
+            log.warning("chunks_lost", records=lost)
+
+
+def _single(reply: ReplyTo, chunk: Chunk) -> Message:
+    return Message(
+        reply.topic,
+        Chunks(chunks=(chunk,)).to_bytes(),
+        key=reply.correlation or chunk.job.encode(),
+        partition=reply.partition,
+        headers=headers.envelope("chunks") + headers.correlation_headers(reply),
+    )
+
+
+def _shared(topic: str, partition: int | None, chunks: list[Chunk]) -> Iterable[Message]:
+    group: list[Chunk] = []
+    size = 0
+    for chunk in chunks:
+        if group and size + len(chunk.text) > RECORD_TEXT_BYTES:
+            yield _group(topic, partition, group)
+            group, size = [], 0
+        group.append(chunk)
+        size += len(chunk.text)
+    if group:
+        yield _group(topic, partition, group)
+
+
+def _group(topic: str, partition: int | None, chunks: list[Chunk]) -> Message:
+    value = Chunks(chunks=tuple(chunks)).to_bytes()
+    return Message(topic, value, key=chunks[0].job.encode(), partition=partition, headers=headers.envelope("chunks"))

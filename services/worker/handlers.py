@@ -1,0 +1,242 @@
+"""What the worker does with what it reads: steps, stops, drains; and with attempts that end. No I/O here: records go to the outbox."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+
+from services.worker.attempt import Attempt
+from services.worker.controls import StoppedSteps, concerns
+from services.worker.inbox import Inbox
+from services.worker.lease_log import LeaseLog
+from services.worker.outbox import Outbox
+from services.worker.outcomes import OutcomeWriter
+from services.worker.runner import Ended, Runner
+from services.worker.settings import WorkerSettings
+from services.worker.slots import Slots
+from services.worker.timeouts import Timeouts, overdue
+from shared.clock import Clock
+from shared.contracts.control import Drain, StopStep
+from shared.contracts.failure import Failure
+from shared.contracts.failure import FailureKind as K
+from shared.contracts.outcome import StepClaimed, StepFailed, StepReleased, StepSucceeded
+from shared.contracts.step import Step
+from shared.kafka.port import Message
+from shared.telemetry import logs, metrics, tracing
+
+log = logs.get(__name__)
+
+OVERLOAD_PAUSE_SECONDS = 1.0
+
+
+class Desk:
+    """All attempts of this worker. Everything happens on the event loop, in call order."""
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        boot: str,
+        settings: WorkerSettings,
+        clock: Clock,
+        random: Random,
+        writer: OutcomeWriter,
+        outbox: Outbox,
+        announce: Callable[[], None],
+        unreachable: Callable[[], None],
+    ) -> None:
+        self.node = node
+        self.slots = Slots(settings.slots, prefetch_limit=settings.prefetch_limit, round_trip_seconds=settings.credit_round_trip_seconds)
+        self.inbox = Inbox(settings.inbox_limit)
+        self.leases: LeaseLog[Message] = LeaseLog(node, boot, kept_outcomes=settings.kept_outcomes, kept_bytes=settings.kept_outcome_bytes)
+        self.mailbox = 0
+        self.closed: str | None = None
+        """Why no step is taken at present; None when open."""
+        self._clock, self._random, self._writer, self._outbox = clock, random, writer, outbox
+        self._timeouts = Timeouts.of(settings)
+        self._stops = StoppedSteps(settings.remembered_stops)
+        self.announce = announce
+        """Places, position or running count changed: tell the routers soon."""
+        self._unreachable = unreachable
+        self._runner: Runner | None = None
+        self._paused_until = 0.0
+
+    def attach(self, runner: Runner) -> None:
+        """The runner that attempts are given to."""
+        self._runner = runner
+
+    # What is read
+
+    def on_step(self, step: Step, trace: str | None, addressee: str | None) -> None:
+        """A record of the mailbox: claimed, or answered from memory, or released; never dropped silently."""
+        kept = self.leases.finished(step)
+        if kept is not None:
+            self._outbox.put(kept)
+            return
+        refusal = self._refusal(step, addressee)
+        if refusal:
+            self._put(StepReleased(job=step.job, step=step.id, attempt=step.attempt, node=self.node, reason=refusal), step, trace)
+            return
+        stopped = self._stops.reason(step)
+        attempt = self.leases.claim(step, self._span(trace), self._clock.monotonic())
+        if attempt is None:
+            return
+        if stopped:
+            self._end_waiting(attempt, Failure(kind=K.CANCELLED, message=stopped))
+            return
+        self._put(self._claimed(attempt), step, attempt.trace)
+        self.inbox.push(attempt)
+
+    def _refusal(self, step: Step, addressee: str | None) -> str | None:
+        if addressee is not None and addressee != self.node:
+            return "this mailbox belongs to another node now"
+        if step.needs.node is not None and step.needs.node != self.node:
+            return "the step is bound to another node"
+        if self.closed:
+            return self.closed
+        return "the inbox is full" if self.inbox.full else None
+
+    def _span(self, trace: str | None) -> str | None:
+        return tracing.child(trace, self._random) if trace else None
+
+    def _claimed(self, attempt: Attempt) -> StepClaimed:
+        step = attempt.step
+        return StepClaimed(
+            job=step.job,
+            step=step.id,
+            attempt=step.attempt,
+            claim=attempt.claim,
+            node=self.node,
+            mailbox=self.mailbox,
+            lease_seconds=step.lease_seconds,
+        )
+
+    def on_stop(self, stop: StopStep) -> None:
+        """Close the streams that `stop` means; remember it for attempts not read yet."""
+        if stop.node != self.node:
+            return
+        self._stops.remember(stop)
+        for attempt in self.leases.of_step(stop.step):
+            if concerns(stop, attempt):
+                self.stop(attempt, Failure(kind=K.CANCELLED, message=stop.reason))
+
+    def on_drain(self, drain: Drain) -> None:
+        """An administrator's word; undone by the opposite one."""
+        if drain.node == self.node:
+            if drain.draining:
+                self.close("the node is draining")
+            else:
+                self.reopen()
+
+    # Places
+
+    def close(self, reason: str) -> None:
+        """Take nothing more and give back what waits; what runs goes on."""
+        self.closed = reason
+        self.give_back_waiting(reason)
+        self.announce()
+
+    def give_back_waiting(self, reason: str) -> None:
+        """Release what is claimed and has not begun."""
+        for attempt in self.inbox.clear():
+            self._give_back(attempt, reason)
+
+    def reopen(self) -> None:
+        """Take steps again."""
+        self.closed = None
+        self.announce()
+
+    def places(self) -> int:
+        """Places to offer now."""
+        now = self._clock.monotonic()
+        return 0 if self.closed or now < self._paused_until else self.slots.places(now, len(self.inbox))
+
+    def start_waiting(self) -> None:
+        """Start as many as there are free slots, most urgent first."""
+        while self.slots.free > 0:
+            attempt = self.inbox.pop()
+            if attempt is None:
+                return
+            self.slots.take()
+            assert self._runner is not None, "a runner is attached before anything is read"
+            attempt.task = asyncio.get_running_loop().create_task(self._runner.run(attempt))
+            attempt.task.add_done_callback(lambda task, attempt=attempt: self._on_done(attempt, task))  # type: ignore[misc]
+
+    # Ends
+
+    def stop(self, attempt: Attempt, failure: Failure) -> None:
+        """End this attempt with `failure`: at once when it waits, else as soon as its stream is closed."""
+        if self.inbox.remove(attempt):
+            self._end_waiting(attempt, failure)
+        elif attempt.task is not None and attempt.stop is None:
+            attempt.stop, attempt.stopped_at = failure, self._clock.monotonic()
+            attempt.task.cancel()
+
+    def release_running(self, reason: str) -> None:
+        """Give back what still runs: its streams are closed, no attempt is counted."""
+        for attempt in self.leases:
+            if attempt.task is not None and attempt.stop is None:
+                attempt.released = reason
+                attempt.task.cancel()
+
+    def sweep(self) -> None:
+        """Stop what has taken too long, and what waits beyond its deadline."""
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        for attempt in self.leases:
+            failure = overdue(attempt, self._timeouts, now, wall)
+            if failure is not None:
+                self.stop(attempt, failure)
+
+    def renew(self) -> None:
+        """Renew every claim, one record a home."""
+        self._outbox.renew(self._writer.renewals(self.node, self.leases.by_home()))
+
+    def _on_done(self, attempt: Attempt, task: asyncio.Task[Ended]) -> None:
+        now = self._clock.monotonic()
+        self.slots.give_back(now)
+        assert self._runner is not None
+        outcome = self._runner.stopped(attempt) if task.cancelled() else task.result()
+        _measure(attempt, outcome, now)
+        self._end(attempt, outcome)
+        if isinstance(outcome, StepFailed):
+            self._learn(outcome.failure.kind)
+        self.start_waiting()
+        self.announce()
+
+    def _learn(self, kind: K) -> None:
+        if kind is K.NODE_UNREACHABLE:
+            self._unreachable()
+        elif kind is K.OVERLOADED:
+            self._paused_until = self._clock.monotonic() + OVERLOAD_PAUSE_SECONDS
+
+    def _end_waiting(self, attempt: Attempt, failure: Failure) -> None:
+        assert self._runner is not None
+        attempt.stop = failure
+        self._end(attempt, self._runner.stopped(attempt))
+        self.announce()
+
+    def _give_back(self, attempt: Attempt, reason: str) -> None:
+        assert self._runner is not None
+        attempt.released = reason
+        self._end(attempt, self._runner.stopped(attempt))
+
+    def _end(self, attempt: Attempt, outcome: Ended) -> None:
+        message = self._writer.message(outcome, attempt.step, attempt.trace)
+        kept = None if isinstance(outcome, StepReleased) else message
+        self.leases.end(attempt, kept, len(message.value or b""))
+        self._outbox.put(message)
+
+    def _put(self, outcome: StepClaimed | StepReleased, step: Step, trace: str | None) -> None:
+        self._outbox.put(self._writer.message(outcome, step, trace))
+
+
+def _measure(attempt: Attempt, outcome: Ended, now: float) -> None:
+    model = attempt.model if attempt.model and isinstance(outcome, StepSucceeded) else "-"
+    started = attempt.started_at if attempt.started_at is not None else now
+    kind = outcome.failure.kind.value if isinstance(outcome, StepFailed) else outcome.type
+    metrics.MODEL_SECONDS.labels(model, kind).observe(now - started)
+    if attempt.first_token_at is not None and model != "-":
+        metrics.FIRST_TOKEN_SECONDS.labels(model).observe(attempt.first_token_at - started)
+    if attempt.stopped_at is not None:
+        metrics.CANCEL_SECONDS.observe(now - attempt.stopped_at)

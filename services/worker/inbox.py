@@ -1,0 +1,61 @@
+"""Steps that are claimed and wait for a slot: most urgent class first, then arrival. A less urgent step ages, so it cannot starve."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+
+from services.worker.attempt import Attempt
+from shared.contracts.base import PriorityClass
+
+HEAD_START_SECONDS = {PriorityClass.INTERACTIVE: 0.0, PriorityClass.STANDARD: 2.0, PriorityClass.BATCH: 10.0}
+"""A step is passed over by more urgent ones that arrive within this many seconds after it, by no later ones."""
+
+
+class Inbox:
+    """A heap with removal. Bounded by `limit`; the caller releases what does not fit."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._heap: list[tuple[float, int, Attempt]] = []
+        self._waiting: dict[int, Attempt] = {}
+        self._arrivals = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __iter__(self) -> Iterator[Attempt]:
+        return iter(list(self._waiting.values()))
+
+    @property
+    def full(self) -> bool:
+        """Nothing more fits."""
+        return len(self._waiting) >= self._limit
+
+    def push(self, attempt: Attempt) -> None:
+        """Add a claimed attempt. `attempt.taken_at` is its arrival, monotonic seconds."""
+        assert not self.full, "release what does not fit"
+        self._arrivals += 1
+        attempt.arrival = self._arrivals
+        self._waiting[attempt.arrival] = attempt
+        rank = attempt.taken_at + HEAD_START_SECONDS[attempt.step.priority_class]
+        heapq.heappush(self._heap, (rank, attempt.arrival, attempt))
+
+    def pop(self) -> Attempt | None:
+        """The most urgent attempt; None when empty."""
+        while self._heap:
+            _, arrival, attempt = heapq.heappop(self._heap)
+            if self._waiting.pop(arrival, None) is not None:
+                return attempt
+        return None
+
+    def remove(self, attempt: Attempt) -> bool:
+        """Take one attempt out; False when it does not wait here."""
+        return self._waiting.pop(attempt.arrival, None) is not None
+
+    def clear(self) -> list[Attempt]:
+        """Take everything out, in order of arrival."""
+        taken = list(self._waiting.values())
+        self._waiting.clear()
+        self._heap.clear()
+        return taken

@@ -1,0 +1,214 @@
+"""The worker's seat in the cluster: takes a mailbox number through `nodes`, reads that mailbox and its controls, commits what it read.
+
+assign() with a group that is used for positions only: a laptop that falls asleep rebalances nobody. Everything read is taken or
+released at once, so a position never waits for a generation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+
+from pydantic import ValidationError
+
+from services.worker.handlers import Desk
+from services.worker.outbox import Outbox
+from services.worker.positions import Positions
+from services.worker.watch import Watch
+from shared.clock import Clock
+from shared.contracts import headers
+from shared.contracts.control import CONTROL, Drain, StopStep
+from shared.contracts.node import Node
+from shared.contracts.step import Step
+from shared.errors import InvalidRecord, LogError
+from shared.kafka.dead_letters import count_dead_letter, dead_letter_message
+from shared.kafka.port import Consumer, Log, Message, Producer, Record, TopicPartition
+from shared.telemetry import logs
+from shared.topics import Topics
+
+log = logs.get(__name__)
+
+POLL_SECONDS = 1.0
+POLL_RECORDS = 1_000
+RETRY_SECONDS = 0.5
+
+
+class MailboxReader:
+    """Reads one mailbox number in every capability's topic. `describe(number)` gives the Node record that claims it."""
+
+    def __init__(
+        self,
+        *,
+        desk: Desk,
+        outbox: Outbox,
+        watch: Watch,
+        topics: Topics,
+        clock: Clock,
+        capabilities: Sequence[str],
+        describe: Callable[[int], Node],
+        positions: Positions,
+        expiry_seconds: float,
+    ) -> None:
+        self.number: int | None = None
+        """The mailbox number; None until it is taken."""
+        self.waits_for: str | None = "the registry of nodes has not been read yet"
+        """Why there is no mailbox yet, for people."""
+        self.answered = False
+        """The last poll was answered."""
+        self.read_at = clock.monotonic()
+        """When the last step was read, monotonic seconds."""
+        self._desk, self._outbox, self._watch, self._topics, self._clock = desk, outbox, watch, topics, clock
+        self._capabilities = tuple(capabilities)
+        self._describe = describe
+        self._expiry, self._commits = expiry_seconds, positions
+        self._next: dict[TopicPartition, int] = {}
+        self._kept = False
+        self._consumer: Consumer | None = None
+        self._producer: Producer | None = None
+
+    async def start(self, log_: Log, producer: Producer, client_id: str) -> None:
+        """Connect. Waits for Kafka."""
+        self._producer = producer
+        self._consumer = await log_.consumer(client_id=client_id, group=f"tutti-worker-{self._desk.node}", reset="latest")
+
+    def positions(self) -> dict[str, int]:
+        """Capability to the next offset of the mailbox that will be read."""
+        return {name: self._next[tp] for name in self._capabilities if (tp := self._work(name)) in self._next}
+
+    async def run_commits(self) -> None:
+        """Commit for ever what `positions` is told."""
+        assert self._consumer is not None
+        await self._commits.run(self._consumer)
+
+    async def run(self) -> None:
+        """Take a number, read until it is lost, take another one. For ever; Kafka's absence is waited out."""
+        while True:
+            try:
+                await self._take_number()
+                await self._settle_in()
+                while self._held():
+                    await self._read_once()
+                log.warning("mailbox_lost", number=self.number)
+                self.number, self.waits_for = None, "another node owns the mailbox number"
+            except LogError as error:
+                self.answered = False
+                log.warning("mailbox_waits", code=error.code, message=error.message)
+                await self._clock.sleep(RETRY_SECONDS)
+
+    def _held(self) -> bool:
+        return self._watch.registry.number_of(self._desk.node) == self.number
+
+    # Taking a number
+
+    async def _take_number(self) -> None:
+        """Name a number in the log until the log says that it is ours. Returns at once when it still is."""
+        while self.number is None or not self._held():
+            await self._watch.caught_up()
+            partitions = self._topics.settings.work_partitions
+            proposal = self._watch.registry.propose(self._desk.node, partitions, self._clock.monotonic(), self._expiry)
+            if proposal is None:
+                self.waits_for = f"all {partitions} mailbox numbers are taken; waiting for a node to expire"
+                await self._clock.sleep(1.0)
+                continue
+            if proposal.evict is not None:
+                await self._write(Message(self._topics.nodes, None, proposal.evict.encode(), 0))
+            mine = self._watch.registry.number_of(self._desk.node) == proposal.number
+            offset = await self._write(self._claiming(proposal.number))
+            await self._watch.read_to(offset + 1)
+            if self._watch.registry.number_of(self._desk.node) == proposal.number:
+                self.number, self._desk.mailbox, self._kept = proposal.number, proposal.number, mine
+
+    def _claiming(self, number: int) -> Message:
+        value = self._describe(number).to_bytes()
+        return Message(self._topics.nodes, value, self._desk.node.encode(), 0, headers.envelope("node"))
+
+    async def _write(self, message: Message) -> int:
+        assert self._producer is not None
+        return (await self._producer.send(message)).offset
+
+    # Reading
+
+    def _work(self, capability: str) -> TopicPartition:
+        return TopicPartition(self._topics.work(capability), self.number or 0)
+
+    @property
+    def _controls(self) -> TopicPartition:
+        return TopicPartition(self._topics.controls, self.number or 0)
+
+    async def _settle_in(self) -> None:
+        """Go on where this node stopped; begin at the end of a mailbox that was another's, or nobody's, until now."""
+        assert self._consumer is not None
+        partitions = [*(self._work(name) for name in self._capabilities), self._controls]
+        self._consumer.assign(partitions)
+        ends = await self._consumer.end_offsets(partitions)
+        committed = await self._consumer.committed(partitions) if self._kept else {}
+        self._next = {tp: min(at, ends[tp]) if (at := committed.get(tp)) is not None else ends[tp] for tp in partitions}
+        for tp, offset in self._next.items():
+            self._consumer.seek(tp, offset)
+        await self._consumer.commit(self._next)
+        self._kept = True
+        self.waits_for, self.answered = None, True
+        log.info("mailbox_taken", number=self.number, capabilities=list(self._capabilities))
+        self._desk.announce()
+
+    async def _read_once(self) -> None:
+        assert self._consumer is not None
+        batches = await self._consumer.poll(timeout_seconds=POLL_SECONDS, max_records=POLL_RECORDS)
+        self.answered = True
+        if not batches:
+            return
+        controls = self._controls
+        for record in batches.get(controls, ()):
+            self._on_control(record)
+        for tp, records in batches.items():
+            if tp != controls:
+                self.read_at = self._clock.monotonic()
+                for record in records:
+                    self._on_work(record)
+            if records:
+                self._next[tp] = records[-1].offset + 1
+        self._outbox.mark({tp: self._next[tp] for tp in batches})
+        self._desk.start_waiting()
+        self._desk.announce()
+
+    def _on_work(self, record: Record) -> None:
+        try:
+            step = Step.model_validate_json(record.value or b"")
+            addressee = headers.text(record.headers, headers.NODE)
+        except ValidationError as error:
+            self._refuse(record, _not_a("step", error))
+            return
+        except InvalidRecord as error:
+            self._refuse(record, error)
+            return
+        self._desk.on_step(step, headers.traceparent(record.headers), addressee)
+
+    def _on_control(self, record: Record) -> None:
+        try:
+            control = CONTROL.validate_json(record.value or b"")
+        except ValidationError as error:
+            self._refuse(record, _not_a("control", error))
+            return
+        match control:
+            case StopStep():
+                self._desk.on_stop(control)
+            case Drain():
+                self._desk.on_drain(control)
+
+    def _refuse(self, record: Record, error: Exception) -> None:
+        self._outbox.put(dead_letter_message(record, "worker", error, self._clock, self._topics))
+        count_dead_letter(record, "worker", error)
+
+    async def close(self) -> None:
+        """Commit what is acknowledged, then leave."""
+        if self._consumer is None:
+            return
+        with contextlib.suppress(LogError):
+            await self._commits.commit(self._consumer)
+        await self._consumer.close()
+
+
+def _not_a(kind: str, error: ValidationError) -> InvalidRecord:
+    """What is wrong, without the values."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return InvalidRecord(f"not a {kind}: {'.'.join(map(str, first['loc'])) or 'record'}: {first['msg']}")

@@ -1,0 +1,107 @@
+"""The node as it is registered on `nodes`: what its endpoint last said, what was measured, when that is news. Probes never load a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from services.worker.backends.base import Backend, ModelCallFailed, Probe
+from services.worker.models import served_capabilities
+from services.worker.settings import WorkerSettings
+from services.worker.speeds import Speeds
+from shared.clock import Clock
+from shared.contracts.node import Hardware, Node, NodeModel
+from shared.telemetry import logs
+
+log = logs.get(__name__)
+
+SPEED_STEP = 1.25
+"""A speed is news when it changed by about a quarter."""
+
+
+class Registration:
+    """Facts about the endpoint. `allowed`: the capabilities that this worker may serve."""
+
+    def __init__(
+        self, *, node: str, boot: str, settings: WorkerSettings, backend: Backend, speeds: Speeds, clock: Clock, allowed: Sequence[str]
+    ) -> None:
+        self.node, self.boot, self.allowed = node, boot, tuple(allowed)
+        self.hardware = Hardware()
+        self.reachable = False
+        self._settings, self._backend, self._speeds, self._clock = settings, backend, speeds, clock
+        self._probe = Probe()
+        self._models: tuple[NodeModel, ...] = ()
+
+    @property
+    def models(self) -> tuple[NodeModel, ...]:
+        """The models on offer, as of the last probe that was answered."""
+        return self._models
+
+    @property
+    def simulated(self) -> bool:
+        """The endpoint says that its answers are not a real model's."""
+        return self._probe.simulated
+
+    @property
+    def resident(self) -> tuple[str, ...]:
+        """Names of the models in memory."""
+        return tuple(model.name for model in self._models if model.resident)
+
+    async def refresh(self) -> None:
+        """Probe the endpoint. An unreachable one keeps its models: it will be back with them."""
+        try:
+            self._probe = await self._backend.probe()
+            models = await self._backend.models()
+        except ModelCallFailed as error:
+            self._reached(False, error.message)
+            return
+        wanted = self._settings.models
+        self._models = tuple(model for model in models if not wanted or model.name in wanted)
+        self._reached(True, "")
+
+    def lost(self) -> None:
+        """A call found nobody at the endpoint."""
+        self._reached(False, "a call found nobody there")
+
+    def _reached(self, reachable: bool, why: str) -> None:
+        if reachable != self.reachable:
+            (log.info if reachable else log.warning)("endpoint_reachable" if reachable else "endpoint_unreachable", why=why)
+        self.reachable = reachable
+
+    def record(self, mailbox: int, *, draining: bool) -> Node:
+        """The Node record of this moment."""
+        return Node(
+            id=self.node,
+            boot=self.boot,
+            mailbox=mailbox,
+            backend=self._probe.kind or self._backend.kind,
+            version=self._probe.version,
+            simulated=self._probe.simulated,
+            slots=self._settings.slots,
+            capabilities=served_capabilities(self._models, self.allowed),
+            tags=self._settings.tags,
+            hardware=self.hardware,
+            models=tuple(self._speeds.attach(model) for model in self._models),
+            draining=draining,
+            reachable=self.reachable,
+            at=self._clock.wall(),
+        )
+
+
+def signature(node: Node) -> Node:
+    """The record without what is not news: its time, and small changes of speeds."""
+    models = tuple(
+        model.model_copy(
+            update={
+                "prefill_tokens_per_second": _coarse(model.prefill_tokens_per_second),
+                "decode_tokens_per_second": _coarse(model.decode_tokens_per_second),
+                "load_seconds": _coarse(model.load_seconds),
+            }
+        )
+        for model in node.models
+    )
+    return node.model_copy(update={"at": 0.0, "models": models})
+
+
+def _coarse(value: float | None) -> float | None:
+    return round(math.log(value, SPEED_STEP)) if value else None

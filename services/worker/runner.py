@@ -1,0 +1,212 @@
+"""One attempt, from its slot to its outcome: model choice, call, chunks, checks, usage. Knows neither Kafka nor HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+from services.worker.attempt import Attempt
+from services.worker.backends.base import Backend, Completion, Delta, ModelCall, ModelCallFailed
+from services.worker.backends.rate_limit import TokenBucket
+from services.worker.models import candidates
+from services.worker.settings import WorkerSettings
+from services.worker.slots import Slots
+from services.worker.speeds import Speeds
+from services.worker.timeouts import expired
+from shared.clock import Clock
+from shared.contracts.chat import Answer, FinishReason
+from shared.contracts.failure import Failure
+from shared.contracts.failure import FailureKind as K
+from shared.contracts.node import NodeModel
+from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
+from shared.contracts.step import Step
+from shared.contracts.usage import Timings, Usage
+from shared.telemetry import logs, metrics
+
+log = logs.get(__name__)
+
+Ended = StepSucceeded | StepFailed | StepReleased
+_NOTHING_CONSUMED = (K.NODE_UNREACHABLE, K.UNKNOWN_MODEL, K.BAD_REQUEST, K.UNSUPPORTED, K.TOO_LARGE, K.OVERLOADED)
+
+
+class Stream(Protocol):
+    """Where the pieces of one streaming attempt go. Neither method waits."""
+
+    def add(self, delta: Delta) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+class Registered(Protocol):
+    """What the endpoint last said of itself."""
+
+    @property
+    def models(self) -> Sequence[NodeModel]: ...
+
+    @property
+    def simulated(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """What the runner must know of its node."""
+
+    id: str
+    registered: Registered
+    slots: Slots
+
+
+class Runner:
+    """Runs attempts; one instance a worker. `open_stream` gives the way for an attempt's chunks, None when nobody waits for them."""
+
+    def __init__(
+        self,
+        *,
+        node: NodeView,
+        backend: Backend,
+        settings: WorkerSettings,
+        clock: Clock,
+        speeds: Speeds,
+        open_stream: Callable[[Step, str, bool], Stream | None],
+    ) -> None:
+        self._node, self._backend, self._settings, self._clock, self._speeds = node, backend, settings, clock, speeds
+        self._open_stream = open_stream
+        self._bucket = TokenBucket(settings.rate_per_second, settings.rate_burst) if settings.rate_per_second else None
+
+    async def run(self, attempt: Attempt) -> Ended:
+        """The attempt's outcome. When the task is cancelled the connection is closed first; `stopped` then gives the outcome."""
+        attempt.started_at = self._clock.monotonic()
+        late = expired(attempt, self._clock.wall())
+        if late:
+            return self._failed(attempt, late)
+        try:
+            completion = await self._ask(attempt)
+            _check_format(attempt.step, completion.answer)
+            return self._succeeded(attempt, completion)
+        except ModelCallFailed as error:
+            failure = Failure(kind=error.kind, message=error.message, retry_after_seconds=error.retry_after_seconds)
+        except Exception:
+            log.exception("attempt_crashed", job=attempt.step.job, step=attempt.step.id)
+            failure = Failure(kind=K.INTERNAL, message="the worker failed on this step; its log says why")
+        return self._failed(attempt, failure)
+
+    def stopped(self, attempt: Attempt) -> Ended:
+        """The outcome of an attempt that was stopped or given back, before or while it ran."""
+        if attempt.released is not None:
+            step = attempt.step
+            return StepReleased(
+                job=step.job, step=step.id, attempt=step.attempt, claim=attempt.claim, node=self._node.id, reason=attempt.released
+            )
+        return self._failed(attempt, attempt.stop or Failure(kind=K.CANCELLED, message="the worker stopped"))
+
+    async def _ask(self, attempt: Attempt) -> Completion:
+        names = candidates(attempt.step, self._node.registered.models)
+        missing = ModelCallFailed(K.UNKNOWN_MODEL, f"this node has no model for {attempt.step.operation.value}")
+        for name in names:
+            try:
+                return await self._call(attempt, name)
+            except ModelCallFailed as error:
+                if error.kind is not K.UNKNOWN_MODEL:
+                    raise
+                missing = error
+        raise missing
+
+    async def _call(self, attempt: Attempt, model: str) -> Completion:
+        attempt.model = model
+        if self._bucket is not None:
+            await self._clock.sleep(self._bucket.take(self._clock.monotonic()))
+        step = attempt.step
+        stream = self._open_stream(step, model, self._node.registered.simulated) if step.stream else None
+        try:
+            return await self._consume(attempt, ModelCall(step, model, attempt.trace), stream)
+        finally:
+            if stream is not None:
+                stream.finish()
+
+    async def _consume(self, attempt: Attempt, call: ModelCall, stream: Stream | None) -> Completion:
+        async with aclosing(self._backend.call(call)) as pieces:  # type: ignore[type-var]  # every backend's call is an async generator
+            async for piece in pieces:
+                if isinstance(piece, Completion):
+                    return piece
+                now = self._clock.monotonic()
+                attempt.first_token_at = attempt.first_token_at or now
+                attempt.progress_at = now
+                attempt.tokens += piece.tokens
+                if stream is not None:
+                    stream.add(piece)
+        raise ModelCallFailed(K.BROKEN_STREAM, "the endpoint ended without an answer")
+
+    def _succeeded(self, attempt: Attempt, done: Completion) -> StepSucceeded:
+        step, model = attempt.step, attempt.model or ""
+        self._speeds.observe(model, done, self._node.slots.busy)
+        usage = self._priced(model, done.usage)
+        metrics.TOKENS.labels(model, "prompt").inc(usage.prompt_tokens)
+        metrics.TOKENS.labels(model, "completion").inc(usage.completion_tokens)
+        answer = done.answer.model_copy(
+            update={"node": self._node.id, "simulated": done.answer.simulated or self._node.registered.simulated}
+        )
+        return StepSucceeded(
+            job=step.job,
+            step=step.id,
+            attempt=step.attempt,
+            claim=attempt.claim,
+            node=self._node.id,
+            answer=answer,
+            usage=usage,
+            timings=self._timed(attempt, done.timings),
+        )
+
+    def _failed(self, attempt: Attempt, failure: Failure) -> StepFailed:
+        step = attempt.step
+        return StepFailed(
+            job=step.job,
+            step=step.id,
+            attempt=step.attempt,
+            claim=attempt.claim,
+            node=self._node.id,
+            failure=failure.model_copy(update={"node": self._node.id, "model": attempt.model}),
+            usage=self._priced(attempt.model or "", consumed(attempt, failure.kind)),
+            timings=self._timed(attempt, Timings()),
+        )
+
+    def _priced(self, model: str, usage: Usage) -> Usage:
+        price = self._settings.price(model)
+        return usage.model_copy(update={"cost": price.cost(usage.prompt_tokens, usage.completion_tokens)}) if price else usage
+
+    def _timed(self, attempt: Attempt, timings: Timings) -> Timings:
+        """The endpoint's timings with what only the worker saw: waiting, first token, the whole."""
+        now = self._clock.monotonic()
+        started = attempt.started_at if attempt.started_at is not None else now
+        first = attempt.first_token_at
+        return Timings(
+            queue_ms=(started - attempt.taken_at) * 1e3,
+            load_ms=timings.load_ms,
+            prefill_ms=timings.prefill_ms,
+            decode_ms=timings.decode_ms,
+            first_token_ms=(first - started) * 1e3 if first is not None else None,
+            total_ms=(now - started) * 1e3,
+        )
+
+
+def consumed(attempt: Attempt, kind: K) -> Usage:
+    """What an attempt without an answer has used up, estimated: the endpoint reports counts only at the end."""
+    if attempt.model is None or (kind in _NOTHING_CONSUMED and not attempt.tokens):
+        return Usage()
+    step = attempt.step
+    characters = len(step.prompt or "") + sum(len(message.content) for message in step.messages) + sum(map(len, step.texts))
+    return Usage(calls=1, prompt_tokens=characters // 4, completion_tokens=attempt.tokens, estimated=True)
+
+
+def _check_format(step: Step, answer: Answer) -> None:
+    """Where JSON was asked for, the text has to be JSON. Raises INVALID_OUTPUT."""
+    if step.format is None or answer.tool_calls:
+        return
+    if answer.finish_reason is FinishReason.LENGTH:
+        raise ModelCallFailed(K.INVALID_OUTPUT, "the JSON was cut at the token limit")
+    try:
+        json.loads(answer.text)
+    except ValueError as error:
+        raise ModelCallFailed(K.INVALID_OUTPUT, "the answer is not the JSON that was asked for") from error

@@ -1,0 +1,60 @@
+"""Free places of the node: slots for calls that run, prefetch positions for what arrives during one credit round trip."""
+
+from __future__ import annotations
+
+import math
+
+
+class CompletionRate:
+    """Attempts ended per second, an exponentially decaying average over `window_seconds`."""
+
+    def __init__(self, window_seconds: float = 1.0) -> None:
+        self._window = window_seconds
+        self._rate = 0.0
+        self._at: float | None = None
+
+    def add(self, now: float, count: int = 1) -> None:
+        """`count` attempts ended at `now`, monotonic seconds."""
+        self._rate = self.per_second(now) + count / self._window
+        self._at = now
+
+    def per_second(self, now: float) -> float:
+        """The average as of `now`."""
+        if self._at is None:
+            return 0.0
+        return self._rate * math.exp(-max(0.0, now - self._at) / self._window)
+
+
+class Slots:
+    """`total` concurrent calls and at most `prefetch_limit` places beyond them."""
+
+    def __init__(self, total: int, *, prefetch_limit: int, round_trip_seconds: float) -> None:
+        self.total = total
+        self.busy = 0
+        self.ended = CompletionRate()
+        self._prefetch_limit = prefetch_limit
+        self._round_trip = round_trip_seconds
+
+    @property
+    def free(self) -> int:
+        """Calls that may start now."""
+        return self.total - self.busy
+
+    def take(self) -> None:
+        """A call starts."""
+        assert self.busy < self.total, "no free slot"
+        self.busy += 1
+
+    def give_back(self, now: float) -> None:
+        """A call ended."""
+        assert self.busy > 0, "no slot is taken"
+        self.busy -= 1
+        self.ended.add(now)
+
+    def places(self, now: float, waiting: int) -> int:
+        """Places to offer: slots plus what ends during a round trip (Little's law), minus what runs and waits. Never negative.
+
+        Rounded down, so that slow steps are bound late: a node with 2 s steps has no prefetch position at all.
+        """
+        prefetch = min(self._prefetch_limit, int(self.ended.per_second(now) * self._round_trip))
+        return max(0, self.total + prefetch - self.busy - waiting)
