@@ -1,0 +1,102 @@
+"""Records that could not be processed, kept with the reason (DESIGN 5, law 8). Bounded: a large value is cut and says so."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from shared.clock import Clock
+from shared.contracts.base import INLINE_BYTES
+from shared.contracts.dead_letter import DeadLetter
+from shared.contracts.headers import TRACEPARENT, envelope, find
+from shared.errors import TuttiError
+from shared.kafka.port import Headers, Message, Producer, Record
+from shared.telemetry import logs
+from shared.telemetry.metrics import DEAD_LETTERS
+from shared.topics import Topics
+
+log = logs.get(__name__)
+
+VALUE_BYTES = INLINE_BYTES
+"""What is kept of a value; in base64 this is a third more, far below the record bound."""
+KEY_BYTES = 4 * 1024
+HEADERS_BYTES = 16 * 1024
+REASON_CHARACTERS = 1_000
+
+
+def dead_letter_message(record: Record, service: str, error: Exception, clock: Clock, topics: Topics) -> Message:
+    """The record to be written to `dead-letters`, under the original key. The reason is the error's own sentence, never the payload."""
+    headers, headers_cut = _bounded_headers(record.headers)
+    letter = DeadLetter(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        service=service,
+        reason=_reason(error),
+        code=code_of(error),
+        key=record.key[:KEY_BYTES] if record.key is not None else None,
+        value=record.value[:VALUE_BYTES] if record.value is not None else None,
+        headers=headers,
+        truncated=headers_cut or len(record.value or b"") > VALUE_BYTES or len(record.key or b"") > KEY_BYTES,
+        at=clock.wall(),
+    )
+    trace = find(record.headers, TRACEPARENT)
+    trace_text = trace.decode("ascii", "replace") if trace is not None and len(trace) == 55 else None
+    return Message(topics.dead_letters, letter.to_bytes(), key=letter.key, headers=envelope("DeadLetter", trace_text))
+
+
+class DeadLetters:
+    """Writes the dead letters of one service."""
+
+    def __init__(self, producer: Producer, service: str, clock: Clock, topics: Topics) -> None:
+        self._producer, self._service, self._clock, self._topics = producer, service, clock, topics
+
+    async def send(self, record: Record, error: Exception) -> None:
+        """Write one, wait for it, log and count. The record's offset may be committed afterwards.
+
+        Raises SendFailed when it was not acknowledged: then the record is not done with.
+        """
+        await self._producer.send(self.message(record, error))
+        self.count(record, error)
+
+    def message(self, record: Record, error: Exception) -> Message:
+        """For callers that send in batches of their own; they call `count` once it is acknowledged."""
+        return dead_letter_message(record, self._service, error, self._clock, self._topics)
+
+    def count(self, record: Record, error: Exception) -> None:
+        """Log and count one that is written."""
+        code = code_of(error)
+        DEAD_LETTERS.labels(self._service, code).inc()
+        log.warning("dead_letter", topic=record.topic, partition=record.partition, offset=record.offset, code=code)
+
+
+def code_of(error: Exception) -> str:
+    """A metric label: the code of our own errors; `invalid_record` for failed validation, `internal` for all others."""
+    if isinstance(error, TuttiError):
+        return error.code
+    return "invalid_record" if isinstance(error, ValidationError) else "internal"
+
+
+def _reason(error: Exception) -> str:
+    """Our own errors speak in sentences; a validation error tells places and rules; of any other only the kind is kept, since its text
+    may quote the payload.
+    """
+    if isinstance(error, TuttiError):
+        text = error.message
+    elif isinstance(error, ValidationError):
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        text = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'record'}: {e['type']}" for e in found)
+    else:
+        text = type(error).__name__
+    return text[:REASON_CHARACTERS]
+
+
+def _bounded_headers(headers: Headers) -> tuple[tuple[tuple[str, bytes], ...], bool]:
+    """The leading headers within the bound, and whether any was left out. Kafka allows null values: kept as empty."""
+    kept: list[tuple[str, bytes]] = []
+    room = HEADERS_BYTES
+    for name, value in headers:
+        room -= len(name.encode()) + len(value or b"")
+        if room < 0:
+            return tuple(kept), True
+        kept.append((name, value or b""))
+    return tuple(kept), False
