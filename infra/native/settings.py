@@ -31,6 +31,8 @@ class NativeSettings(BaseSettings):
     node_port: int = Field(default=11435, ge=1, le=65_535)
     """Of a model node that is started here: Ollama, the embedded node or the simulator."""
 
+    http_ports: dict[str, int] = Field(default_factory=dict)
+    """Port of each service, for example TUTTI_HTTP_PORTS__INGRESS=8081; the registry's otherwise."""
     node: Literal["auto", "running", "ollama", "embedded", "simulator"] = "auto"
     """Which model node; `auto` takes the first that is there (node.py)."""
 

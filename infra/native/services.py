@@ -1,0 +1,82 @@
+"""tutti's own services as background processes, one each, health-checked through /readyz."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from infra.native import http, ports
+from infra.native.paths import Home
+from infra.native.processes import Daemon
+from infra.native.waiting import wait_until
+from shared.settings import PORTS
+
+NAMES = ("planner", "router", "worker", "delay", "ingress")
+READY_SECONDS = 60.0
+GRACE_SECONDS = 35.0
+"""A little more than the services' own grace period (30 s)."""
+REPOSITORY = Path(__file__).parents[2]
+
+
+@dataclass(slots=True)
+class ServiceProcess:
+    """One service. `instance` tells several of a kind apart; `environment` carries its settings."""
+
+    service: str
+    home: Home
+    port: int
+    environment: Mapping[str, str]
+    instance: str = ""
+    dies_with_parent: bool = False
+    daemon: Daemon = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.daemon = Daemon(
+            self.name,
+            (sys.executable, "-m", f"services.{self.service}"),
+            self.home.pid_file(self.name),
+            self.home.log(self.name),
+            {**self.environment, "TUTTI_HTTP_PORT": str(self.port), "PYTHONPATH": str(REPOSITORY)},
+            dies_with_parent=self.dies_with_parent,
+        )
+
+    @property
+    def name(self) -> str:
+        return f"{self.service}-{self.instance}" if self.instance else self.service
+
+    @property
+    def url(self) -> str:
+        """Base address of its HTTP server."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it without waiting. Does nothing when it runs. Raises PortTaken."""
+        if self.daemon.pid() is None:
+            ports.require_free(self.port, f"the {self.service}", f"TUTTI_HTTP_PORTS__{self.service.upper()}")
+            self.daemon.start()
+
+    def await_ready(self, timeout_seconds: float = READY_SECONDS) -> None:
+        """Return when it takes work. Raises StartFailed with the reason it gives, or the end of its log."""
+        if not wait_until(lambda: self.ready() or self.daemon.pid() is None, timeout_seconds):
+            raise self.daemon.failure(f"is not ready after {timeout_seconds:.0f} s ({self.reason() or 'it does not answer'})")
+        if self.daemon.pid() is None:
+            raise self.daemon.failure("ended at once")
+
+    def ready(self) -> bool:
+        """Whether /readyz says yes."""
+        return http.answers(f"{self.url}/readyz")
+
+    def reason(self) -> str | None:
+        """Why it is not ready, in its own words."""
+        return http.refusal(f"{self.url}/readyz")
+
+    def stop(self, grace_seconds: float = GRACE_SECONDS) -> bool:
+        """SIGTERM, then SIGKILL after the grace period. Returns whether it ended by itself."""
+        return self.daemon.stop(grace_seconds)
+
+
+def service_port(service: str, chosen: Mapping[str, int]) -> int:
+    """TUTTI_HTTP_PORTS__<SERVICE>, else the registry's."""
+    return chosen.get(service, PORTS[service])

@@ -1,0 +1,192 @@
+"""Everything on one machine: Kafka, Redis, a model node, the five services. Up is idempotent; down keeps the data.
+
+Up:   Kafka → topics │ Redis │ model node      in parallel
+      planner, router, worker, delay, ingress   in parallel, each until its /readyz says yes
+Down: ingress (it lets callers finish) → the other services → model node → Redis and Kafka
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from infra.native import node as nodes
+from infra.native.errors import MissingTool, NativeError, StartFailed
+from infra.native.kafka import Kafka, serves
+from infra.native.node import ModelNode
+from infra.native.paths import locked
+from infra.native.redis import RedisServer
+from infra.native.report import Row
+from infra.native.services import NAMES, ServiceProcess, service_port
+from infra.native.settings import NativeSettings
+from infra.native.topics import ensure_topics
+from infra.native.waiting import now, seconds_since
+
+Say = Callable[[str], None]
+
+
+class Stack:
+    """The stack of one data directory. `say` hears of progress, one short sentence at a time."""
+
+    def __init__(self, settings: NativeSettings, say: Say) -> None:
+        self.settings = settings
+        self.home = settings.stack_home
+        self._say = say
+
+    @cached_property
+    def kafka(self) -> Kafka:
+        return Kafka(self.home, self.settings.cache_directory, self.settings.kafka_port, self.settings.kafka_controller_port)
+
+    @cached_property
+    def redis(self) -> RedisServer:
+        return RedisServer(self.home, self.settings.redis_port)
+
+    @property
+    def kafka_servers(self) -> str:
+        """Bootstrap servers: the broker started here unless settings name another."""
+        return self.settings.kafka_servers or self.kafka.servers
+
+    def up(self) -> list[Row]:
+        """Start what is not running and wait until everything is ready; returns the status. Raises NativeError kinds."""
+        with locked(self.home.root / "lock", wait=False):
+            node = self._start_components()
+            self._start_services(node)
+        return self.status()
+
+    def _start_components(self) -> ModelNode:
+        with ThreadPoolExecutor(max_workers=3) as pool:
+            kafka = pool.submit(self._timed, "Kafka", self._start_kafka)
+            redis = pool.submit(self._timed, "Redis", self._start_redis)
+            node = pool.submit(self._start_node)
+        _raise_failures(kafka, redis, node)
+        return node.result()
+
+    def _start_kafka(self) -> None:
+        if self.settings.kafka_servers:
+            if not asyncio.run(serves(self.kafka_servers)):
+                raise StartFailed(f"no Kafka answers at {self.kafka_servers} (TUTTI_KAFKA_SERVERS); unset it to start one here")
+        else:
+            self.kafka.start()
+        ensure_topics(self.kafka_servers)
+
+    def _start_redis(self) -> None:
+        try:
+            self.redis.start()
+        except MissingTool as error:  # job status is then kept in memory
+            self._say(f"going on without Redis: {error.message}")
+
+    def _start_node(self) -> ModelNode:
+        start = now()
+        node = nodes.current(self.settings) or nodes.start(self.settings, self._say)
+        nodes.remember(self.home, node)
+        self._say(f"model node ready after {seconds_since(start):.1f} s: {node.about}")
+        return node
+
+    def _timed(self, name: str, action: Callable[[], None]) -> None:
+        start = now()
+        action()
+        self._say(f"{name} ready after {seconds_since(start):.1f} s")
+
+    def _start_services(self, node: ModelNode | None) -> None:
+        start = now()
+        services = self.services(node)
+        for service in services:
+            service.start()
+        with ThreadPoolExecutor(max_workers=len(services)) as pool:
+            waits = [pool.submit(service.await_ready) for service in services]
+        _raise_failures(*waits)
+        self._say(f"{', '.join(service.name for service in services)} ready after {seconds_since(start):.1f} s")
+
+    def services(self, node: ModelNode | None) -> list[ServiceProcess]:
+        """The five, running or not; `node` is what the worker serves."""
+        shared = {"TUTTI_KAFKA_SERVERS": self.kafka_servers}
+        own = {
+            "worker": node.worker_environment() if node else {},
+            "ingress": {"TUTTI_INGRESS__REDIS_URL": self.redis.url} if self.redis.daemon.pid() else {},
+        }
+        return [
+            ServiceProcess(name, self.home, service_port(name, self.settings.http_ports), {**shared, **own.get(name, {})}) for name in NAMES
+        ]
+
+    def down(self, *, clean: bool = False) -> None:
+        """Stop everything that was started here; with `clean` remove its data and logs too."""
+        with locked(self.home.root / "lock", wait=False):
+            by_name = {service.service: service for service in self.services(None)}
+            self._stop([by_name.pop("ingress")])
+            self._stop(list(by_name.values()))
+            for kind in nodes.STARTED_HERE:
+                nodes.daemon_of(self.home, kind).stop(nodes.STOP_SECONDS)
+            self.redis.stop()
+            self.kafka.stop()
+            self._say("stopped")
+            if clean:
+                self._remove()
+
+    def _stop(self, services: Sequence[ServiceProcess]) -> None:
+        running = [service for service in services if service.daemon.pid() is not None]
+        with ThreadPoolExecutor(max_workers=len(services)) as pool:
+            in_order = list(pool.map(ServiceProcess.stop, running))
+        for service, orderly in zip(running, in_order, strict=True):
+            self._say(f"{service.name} {'stopped' if orderly else 'did not stop within its grace period and was killed'}")
+
+    def _remove(self) -> None:
+        """Only what this launcher makes: the directory may hold a person's files too."""
+        for name in ("data", "log", "run"):
+            shutil.rmtree(self.home.root / name, ignore_errors=True)
+        self._say(f"removed data and logs under {self.home.root}")
+
+    def status(self) -> list[Row]:
+        """One row a component, in the order of starting."""
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            questions = [pool.submit(ask) for ask in (self._kafka_row, self._redis_row, self._node_row)]
+            questions += [pool.submit(_service_row, service) for service in self.services(None)]
+        return [question.result() for question in questions]
+
+    def _kafka_row(self) -> Row:
+        if self.settings.kafka_servers:
+            there = asyncio.run(serves(self.kafka_servers))
+            return Row("kafka", "elsewhere" if there else "not ready", "named by TUTTI_KAFKA_SERVERS", self.kafka_servers)
+        pid = self.kafka.daemon.pid()
+        if pid is None:
+            return Row("kafka", "stopped", "Apache Kafka")
+        return Row("kafka", "ready" if self.kafka.healthy() else "not ready", "Apache Kafka 4.3.1, KRaft", self.kafka.servers, pid)
+
+    def _redis_row(self) -> Row:
+        pid = self.redis.daemon.pid()
+        if pid is None:
+            return Row("redis", "stopped", "job status; kept in memory without it")
+        return Row("redis", "ready" if self.redis.healthy() else "not ready", "Redis: job status", self.redis.url, pid)
+
+    def _node_row(self) -> Row:
+        node = nodes.current(self.settings)
+        if node is None:
+            return Row("model node", "stopped", "Ollama, embedded llama.cpp or simulator")
+        pid = node.daemon.pid() if node.daemon else None
+        return Row("model node", "ready" if node.daemon else "elsewhere", node.about, node.url, pid, node.simulated)
+
+    def logs(self) -> dict[str, Path]:
+        """Component → its log file, of everything that ever ran here."""
+        return {path.stem: path for path in sorted((self.home.root / "log").glob("*.log"))}
+
+
+def _service_row(service: ServiceProcess) -> Row:
+    pid = service.daemon.pid()
+    if pid is None:
+        return Row(service.name, "stopped", "tutti service")
+    if service.ready():
+        return Row(service.name, "ready", "tutti service", service.url, pid)
+    return Row(service.name, "not ready", service.reason() or "it does not answer", service.url, pid)
+
+
+def _raise_failures(*futures: Future[Any]) -> None:
+    """Wait for all; one error tells of every failure."""
+    failures = [error for error in (future.exception() for future in futures) if error is not None]
+    if len(failures) > 1 and all(isinstance(error, NativeError) for error in failures):
+        raise StartFailed("\n".join(str(error) for error in failures))
+    if failures:
+        raise failures[0]
