@@ -1,0 +1,48 @@
+"""Records of `delays.<tier>` as waiters. A record that cannot ever be sent on is an InvalidRecord, for the dead letters."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from services.delay.held import Waiter
+from shared.contracts import headers
+from shared.contracts.base import VERSION
+from shared.contracts.bounds import explain
+from shared.contracts.delayed import Delayed
+from shared.delays import TIER_SECONDS
+from shared.errors import InvalidRecord
+from shared.kafka.port import Record
+from shared.kafka.window import Window
+from shared.topics import Topics
+
+
+class Reader:
+    """Knows the tiers' topics and where records may go."""
+
+    def __init__(self, topics: Topics) -> None:
+        self.tiers = {topics.delay(tier): tier for tier in TIER_SECONDS}
+        home, steps = topics.partitions("home"), topics.partitions("steps")
+        self._targets = dict.fromkeys(topics.all_jobs(), home) | dict.fromkeys(topics.all_steps(), steps)
+
+    def read(self, record: Record, window: Window) -> Waiter:
+        """Raises InvalidRecord; the reason quotes no values."""
+        delayed = _parse(record)
+        partitions = self._targets.get(delayed.topic)
+        if partitions is None:
+            raise InvalidRecord("the delayed record's topic is not one that takes delayed records")
+        if delayed.partition is not None and delayed.partition >= partitions:
+            raise InvalidRecord("the delayed record's partition does not exist")
+        tier = self.tiers[record.topic]
+        ready_at = min(delayed.due_at, record.timestamp / 1000 + TIER_SECONDS[tier])
+        return Waiter(delayed, tier, ready_at, window, record.offset)
+
+
+def _parse(record: Record) -> Delayed:
+    if record.value is None:
+        raise InvalidRecord("the record has no value")
+    if headers.version(record.headers) > VERSION:
+        raise InvalidRecord("the message's version is newer than this service")
+    try:
+        return Delayed.model_validate_json(record.value)
+    except ValidationError as error:
+        raise InvalidRecord(explain(error, "delayed record")) from None

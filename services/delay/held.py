@@ -1,0 +1,78 @@
+"""Held: records that wait in memory for their moment, earliest first. Pure; time is passed in (epoch seconds).
+
+A record leaves its tier when it was delayed for as long as the tier says, or when it is due if that is earlier. Then it hops on, or,
+in its last second, is held until it is due. Its offset stays uncommitted until it has been sent on.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+from shared.contracts.delayed import Delayed
+from shared.delays import hop, next_hop
+from shared.kafka.port import Message
+from shared.kafka.window import Window
+from shared.topics import Topics
+
+
+@dataclass(slots=True)
+class Waiter:
+    """One record. `ready_at` (epoch seconds): when to look at it again."""
+
+    delayed: Delayed
+    tier: str
+    ready_at: float
+    window: Window
+    offset: int
+
+    def finish(self) -> None:
+        """It was sent on: its record may be committed past."""
+        self.window.finish(self.offset)
+
+
+class Held:
+    """A heap by `ready_at`. Bounded by the windows that feed it."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Waiter]] = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    @property
+    def next_at(self) -> float | None:
+        """When the earliest is ready; None when nothing is held."""
+        return self._heap[0][0] if self._heap else None
+
+    def add(self, waiter: Waiter) -> None:
+        self._count += 1
+        heapq.heappush(self._heap, (waiter.ready_at, self._count, waiter))
+
+    def take(self, now: float, limit: int) -> list[Waiter]:
+        """Remove and return up to `limit` that must be sent now. What is in its last second is held on; what was lost is dropped."""
+        taken: list[Waiter] = []
+        while self._heap and self._heap[0][0] <= now and len(taken) < limit:
+            waiter = heapq.heappop(self._heap)[2]
+            if waiter.window.lost:
+                continue
+            if waiter.delayed.due_at > now and next_hop(waiter.delayed.due_at, now) is None:
+                waiter.ready_at = waiter.delayed.due_at
+                self.add(waiter)
+            else:
+                taken.append(waiter)
+        return taken
+
+    def drop_lost(self) -> None:
+        """Forget the records of partitions that have another owner now."""
+        self._heap = [entry for entry in self._heap if not entry[2].window.lost]
+        heapq.heapify(self._heap)
+
+
+def onward(waiter: Waiter, topics: Topics, now: float) -> Message:
+    """The record that `waiter` becomes: what it carries when that is due, else itself in its next tier."""
+    delayed = waiter.delayed
+    if delayed.due_at <= now:
+        return Message(delayed.topic, delayed.value, delayed.key, delayed.partition, delayed.headers)
+    return hop(topics, delayed, now)

@@ -1,0 +1,210 @@
+"""Ledger of credits: how many steps this router may still give to each node. Pure; time is passed in (monotonic seconds).
+
+A node's credits record offers this router a number of places and says up to where each mailbox has been read. What is left of the
+offer is the offer minus this router's own dispatches that lie at or after that point, and minus those whose offset is not known yet.
+So a dispatch is counted until the node's own record counts it; one that failed or was lost is in nobody's count (nothing leaks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from shared.contracts.credits import Credits
+
+
+class Account:
+    """One node as its credits tell it. `available` is kept up to date; nobody but the ledger writes here."""
+
+    __slots__ = (
+        "_acknowledged",
+        "available",
+        "boot",
+        "decode_tokens_per_second",
+        "generation",
+        "heard_at",
+        "in_flight",
+        "live",
+        "mailbox",
+        "node",
+        "offered",
+        "own_tokens",
+        "queued_tokens",
+        "read",
+        "resident",
+        "running",
+        "sequence",
+    )
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+        self.boot = ""
+        self.sequence = -1
+        self.mailbox = -1
+        self.generation = 0
+        """Changes with the mailbox: offsets of another mailbox mean nothing here."""
+        self.live = False
+        self.heard_at = 0.0
+        self.offered = 0
+        self.read: dict[str, int] = {}
+        self.in_flight = 0
+        """Dispatches of this router that are not acknowledged yet."""
+        self.available = 0
+        self.running = 0
+        self.queued_tokens = 0
+        self.own_tokens = 0
+        """Estimated tokens of this router's dispatches that the node's record does not count yet."""
+        self.resident: frozenset[str] = frozenset()
+        self.decode_tokens_per_second = 0.0
+        self._acknowledged: dict[str, list[tuple[int, int]]] = {}  # capability → (offset, tokens) not read yet
+
+    @property
+    def tokens_ahead(self) -> int:
+        """Estimated tokens that the node has to work off before a step that is given now."""
+        return self.queued_tokens + self.own_tokens
+
+    @property
+    def unread(self) -> int:
+        """Acknowledged dispatches that the node had not read when it wrote its record."""
+        return sum(map(len, self._acknowledged.values()))
+
+    def fold(self, record: Credits, router: str, now: float) -> bool:
+        """Take over a record; True when the node is new, back, or another boot or mailbox than before."""
+        changed = not self.live or record.boot != self.boot or record.mailbox != self.mailbox
+        if record.mailbox != self.mailbox:
+            self._move(record.mailbox)
+        self.live = True
+        self.heard_at = now
+        self.boot = record.boot
+        self.sequence = record.sequence
+        self.read = record.read
+        self.running = record.running
+        self.queued_tokens = record.queued_tokens
+        self.decode_tokens_per_second = record.decode_tokens_per_second
+        if len(self.resident) != len(record.resident) or not self.resident.issuperset(record.resident):
+            self.resident = frozenset(record.resident)
+        self.offered = max(0, record.offers.get(router, 0))
+        self._forget_read()
+        self._count()
+        return changed
+
+    def lose(self) -> None:
+        """Nothing was heard for too long."""
+        self.live = False
+        self._count()
+
+    def take(self, tokens: int) -> None:
+        assert self.available > 0, "no place left"
+        self.in_flight += 1
+        self.own_tokens += tokens
+        self.available -= 1
+
+    def acknowledge(self, capability: str, offset: int, tokens: int) -> None:
+        """A dispatch lies at `offset` of the mailbox; -1 (the broker does not know) counts as the next one."""
+        self.in_flight -= 1
+        read = self.read.get(capability)
+        unread = self._acknowledged.setdefault(capability, [])
+        if offset < 0:
+            offset = unread[-1][0] + 1 if unread else (read or 0)
+        if read is not None and offset >= read:
+            unread.append((offset, tokens))
+        else:
+            self.own_tokens -= tokens
+        self._count()
+
+    def cancel(self, tokens: int) -> None:
+        """A dispatch was not acknowledged."""
+        self.in_flight -= 1
+        self.own_tokens -= tokens
+        self._count()
+
+    def _move(self, mailbox: int) -> None:
+        self.mailbox = mailbox
+        self.generation += 1
+        self.in_flight = 0
+        self.own_tokens = 0
+        self._acknowledged.clear()
+
+    def _forget_read(self) -> None:
+        """Dispatches that the node has read are in its own numbers now. A mailbox that it does not name is not read by it."""
+        for capability, unread in self._acknowledged.items():
+            if unread:
+                read = self.read.get(capability)
+                kept = [entry for entry in unread if read is not None and entry[0] >= read]
+                self.own_tokens -= sum(tokens for _, tokens in unread) - sum(tokens for _, tokens in kept)
+                unread[:] = kept
+
+    def _count(self) -> None:
+        self.available = max(0, self.offered - self.in_flight - self.unread) if self.live else 0
+
+
+class Dispatch:
+    """One step given to one node, until Kafka says where it lies or that it does not."""
+
+    __slots__ = ("account", "capability", "generation", "settled", "tokens")
+
+    def __init__(self, account: Account, capability: str, tokens: int) -> None:
+        self.account = account
+        self.capability = capability
+        self.generation = account.generation
+        self.tokens = tokens
+        self.settled = False
+
+    def settle(self) -> bool:
+        """Ends the dispatch, once; False when the node's mailbox has changed since, so that its account does not know it."""
+        assert not self.settled, "a dispatch ends once"
+        self.settled = True
+        return self.generation == self.account.generation
+
+
+class Ledger:
+    """The accounts of all nodes, as seen by one router."""
+
+    def __init__(self, router: str, *, lost_seconds: float, forgotten_seconds: float) -> None:
+        self._router = router
+        self._lost_seconds = lost_seconds
+        self._forgotten_seconds = forgotten_seconds
+        self._accounts: dict[str, Account] = {}
+
+    def __iter__(self) -> Iterator[Account]:
+        return iter(self._accounts.values())
+
+    def get(self, node: str) -> Account | None:
+        return self._accounts.get(node)
+
+    @property
+    def available(self) -> int:
+        """Places left over all live nodes."""
+        return sum(account.available for account in self._accounts.values())
+
+    def on_credits(self, record: Credits, now: float) -> bool:
+        """Fold a record; True when the node is new, back, or another boot or mailbox than before. Repeated records are ignored."""
+        account = self._accounts.get(record.node)
+        if account is None:
+            account = self._accounts[record.node] = Account(record.node)
+        elif record.boot == account.boot and record.sequence <= account.sequence:
+            return False
+        return account.fold(record, self._router, now)
+
+    def expire(self, now: float) -> list[str]:
+        """Nodes that have become lost; long lost ones are forgotten."""
+        lost = [a for a in self._accounts.values() if a.live and now - a.heard_at > self._lost_seconds]
+        for account in lost:
+            account.lose()
+        for node in [n for n, a in self._accounts.items() if now - a.heard_at > self._forgotten_seconds]:
+            del self._accounts[node]
+        return [account.node for account in lost]
+
+    def take(self, account: Account, capability: str, tokens: int) -> Dispatch:
+        """Use one place, which must be there."""
+        account.take(tokens)
+        return Dispatch(account, capability, tokens)
+
+    def acknowledged(self, dispatch: Dispatch, offset: int) -> None:
+        """The dispatch lies at `offset` of its mailbox (-1: the broker does not know)."""
+        if dispatch.settle():
+            dispatch.account.acknowledge(dispatch.capability, offset, dispatch.tokens)
+
+    def failed(self, dispatch: Dispatch) -> None:
+        """The dispatch was not acknowledged: it is in nobody's count."""
+        if dispatch.settle():
+            dispatch.account.cancel(dispatch.tokens)

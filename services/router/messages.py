@@ -1,0 +1,95 @@
+"""The messages that a router writes, and what each finishes. Pure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from services.router.choice import Chosen
+from services.router.entry import Entry
+from services.router.ledger import Dispatch
+from services.router.unplaced import Leaves
+from shared.contracts import headers
+from shared.contracts.credits import RouterPresence
+from shared.contracts.failure import Failure
+from shared.contracts.outcome import StepFailed, StepRouted
+from shared.delays import build_delayed
+from shared.kafka.port import Message
+from shared.kafka.window import Window
+from shared.topics import Topics
+
+_STEP = headers.envelope("step")
+_ROUTED = headers.envelope("routed")
+_FAILED = headers.envelope("failed")
+_PRESENCE = headers.envelope("router")
+
+
+class Placed(NamedTuple):
+    """A step, the node it is given to, and the place that it uses."""
+
+    entry: Entry
+    chosen: Chosen
+    dispatch: Dispatch
+
+
+class Closing(NamedTuple):
+    """A message after whose acknowledgement the record at `offset` of `window` needs nothing more."""
+
+    message: Message
+    window: Window
+    offset: int
+    entry: Entry | None = None
+    """Of a step that goes to delay: if the message proves too large, it fails instead."""
+
+
+def work(placed: Placed, topics: Topics) -> Message:
+    """The step for its node's mailbox: the very bytes that came, unless the model was left open."""
+    entry, step, chosen = placed.entry, placed.entry.step, placed.chosen
+    value = entry.record.value if chosen.model == step.model else step.model_copy(update={"model": chosen.model}).to_bytes()
+    head = (*_STEP, *_trace(entry), (headers.NODE, chosen.node.encode()))
+    return Message(topics.work(step.capability), value, entry.record.key, chosen.account.mailbox, head)
+
+
+def routed(placed: Placed, offset: int, mailbox: int, topics: Topics) -> Closing:
+    """Tells the job's planner where the step lies."""
+    entry, step, chosen = placed.entry, placed.entry.step, placed.chosen
+    outcome = StepRouted.model_construct(
+        job=step.job,
+        step=step.id,
+        attempt=step.attempt,
+        type="routed",
+        node=chosen.node,
+        mailbox=mailbox,
+        offset=offset,
+        model=chosen.model,
+        why=chosen.why,
+    )
+    return _to_home(entry, outcome, _ROUTED, topics)
+
+
+def failed(entry: Entry, failure: Failure, topics: Topics) -> Closing:
+    """Tells the job's planner that the attempt ended here."""
+    step = entry.step
+    return _to_home(entry, StepFailed(job=step.job, step=step.id, attempt=step.attempt, failure=failure), _FAILED, topics)
+
+
+def delayed(entry: Entry, leaves: Leaves, wall: float, topics: Topics) -> Closing:
+    """Sends the step to where it came from, later."""
+    record = entry.record
+    back = Message(record.topic, leaves.step.to_bytes(), record.key, record.partition, (*_STEP, *_trace(entry)))
+    return Closing(build_delayed(topics, back, leaves.due_at, wall), entry.window, record.offset, entry)
+
+
+def presence(router: str, backlog: int, topics: Topics, *, leaving: bool = False) -> Message:
+    """Tells the workers that this router lives and how much waits here."""
+    value = RouterPresence(router=router, backlog=backlog, leaving=leaving).to_bytes()
+    return Message(topics.credits, value, router.encode(), 0, _PRESENCE)
+
+
+def _to_home(entry: Entry, outcome: StepRouted | StepFailed, head: tuple[tuple[str, bytes], ...], topics: Topics) -> Closing:
+    message = Message(topics.outcomes, outcome.to_bytes(), outcome.job.encode(), entry.step.home, (*head, *_trace(entry)))
+    return Closing(message, entry.window, entry.record.offset)
+
+
+def _trace(entry: Entry) -> tuple[tuple[str, bytes], ...]:
+    found = headers.find(entry.record.headers, headers.TRACEPARENT)
+    return ((headers.TRACEPARENT, found),) if found is not None else ()

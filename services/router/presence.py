@@ -1,0 +1,58 @@
+"""Presence: announces on `credits` that this router lives and how much waits here, so that nodes offer it places."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from services.router import messages
+from services.router.settings import RouterPolicy
+from shared.clock import Clock
+from shared.errors import LogError
+from shared.kafka.port import Producer
+from shared.telemetry import logs
+from shared.topics import Topics
+
+log = logs.get(__name__)
+
+
+class Presence:
+    """Every second; at once when a backlog has grown to twice what was announced and waits for places."""
+
+    def __init__(
+        self, producer: Producer, topics: Topics, router: str, *, policy: RouterPolicy, clock: Clock, backlog: Callable[[], int]
+    ) -> None:
+        self._producer = producer
+        self._topics = topics
+        self._router = router
+        self._policy = policy
+        self._clock = clock
+        self._backlog = backlog
+        self._announced = 0
+        self._hurry = asyncio.Event()
+
+    async def announce(self, *, leaving: bool = False) -> bool:
+        """Write one record; False when Kafka did not take it."""
+        backlog = 0 if leaving else self._backlog()
+        try:
+            await self._producer.send(messages.presence(self._router, backlog, self._topics, leaving=leaving))
+        except LogError as error:
+            log.warning("presence_not_sent", code=error.code, message=error.message)
+            return False
+        self._announced = backlog
+        return True
+
+    def consider(self, waiting: int) -> None:
+        """`waiting` steps were left over for want of places. Cheap: called after every round."""
+        if waiting > 2 * self._announced:
+            self._hurry.set()
+
+    async def run(self) -> None:
+        """Announce until cancelled."""
+        while True:
+            await self._clock.sleep(self._policy.presence_min_seconds)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), self._policy.presence_seconds - self._policy.presence_min_seconds)
+            self._hurry.clear()
+            await self.announce()

@@ -1,0 +1,109 @@
+"""Routing: from windows of records to steps given to nodes. Decides; sends nothing. Time is passed in.
+
+windows ──admit──► waiting ──match──► placed (work, then StepRouted)
+                      └──────sweep──► closed (delay, failure)
+
+A step that is admitted leaves by exactly one of these ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+
+from services.router import messages, unplaced
+from services.router.choice import Chosen
+from services.router.demand import Demand
+from services.router.entry import Entry
+from services.router.fairness import Waiting
+from services.router.filters import Unplaceable
+from services.router.handlers import read_step
+from services.router.messages import Closing, Placed
+from services.router.placement import Placement
+from services.router.settings import RouterPolicy
+from shared.contracts.failure import Failure
+from shared.errors import InvalidInput
+from shared.kafka.port import Message, Record
+from shared.kafka.window import Window
+from shared.topics import Topics
+
+DeadLetter = Callable[[Record, InvalidInput], Message]
+
+
+class Routing:
+    """The steps in this router's hands."""
+
+    def __init__(self, placement: Placement, policy: RouterPolicy, topics: Topics, dead_letter: DeadLetter) -> None:
+        self._placement = placement
+        self._policy = policy
+        self._topics = topics
+        self._dead_letter = dead_letter
+        self._classes = {topic: topics.class_of(topic) for topic in topics.all_steps()}
+        self.waiting: Waiting[Entry] = Waiting(interactive_share=policy.interactive_share, quantum=policy.quantum_tokens)
+
+    def admit(self, windows: Iterable[Window], now: float) -> list[Closing]:
+        """Take into the waiting steps what the windows let out; returns the dead letters of records that are no steps."""
+        refused: list[Closing] = []
+        for window in windows:
+            if window.buffered:
+                while (record := window.take()) is not None:
+                    try:
+                        step = read_step(record, self._topics.settings)
+                    except InvalidInput as error:
+                        refused.append(Closing(self._dead_letter(record, error), window, record.offset))
+                    else:
+                        self.waiting.add(Entry(record, step, window, self._classes[record.topic], now))
+        return refused
+
+    def match(self, now: float) -> list[Placed]:
+        """Give away what can be given now, a round's worth at most; the places are used up."""
+        placement, waiting = self._placement, self.waiting
+        if not waiting or not placement.ledger.available:
+            return []
+        placement.begin_round()
+        return [self._place(entry) for entry in islice(waiting.drain(placement.open_lane, now), self._policy.round_steps)]
+
+    def _place(self, entry: Entry) -> Placed:
+        chosen = self._placement.choose(entry)
+        assert isinstance(chosen, Chosen), "an open lane has a place"
+        return Placed(entry, chosen, self._placement.ledger.take(chosen.account, entry.step.capability, entry.cost))
+
+    def put_back(self, entry: Entry) -> None:
+        """It could not be sent; it is the next of its lane."""
+        if not entry.window.lost:
+            self.waiting.add(entry, front=True)
+
+    def drop_lost(self) -> None:
+        """Forget the steps of partitions that have another owner now."""
+        self.waiting.remove(lambda entry: entry.window.lost)
+
+    def sweep(self, now: float, wall: float, *, judge: bool) -> list[Closing]:
+        """Steps that end here or leave: past their deadline, or without a node for long enough. `judge`: nodes are known well enough."""
+        expired = self.waiting.remove(lambda entry: entry.step.deadline_at is not None and entry.step.deadline_at <= wall)
+        closings = [messages.failed(entry, unplaced.deadline(), self._topics) for entry in expired]
+        if judge:
+            self._mark(now)
+            after = self._policy.unplaced_after_seconds
+            homeless = self.waiting.remove(lambda entry: entry.unplaced_at is not None and now - entry.unplaced_at >= after)
+            closings += [self._leave(entry, now, wall) for entry in homeless]
+        return closings
+
+    def _mark(self, now: float) -> None:
+        missing: dict[Demand, bool] = {}
+        for entry in self.waiting:
+            unplaceable = missing.get(entry.lane)
+            if unplaceable is None:
+                unplaceable = missing[entry.lane] = isinstance(self._placement.candidates(entry.lane), Unplaceable)
+            if not unplaceable:
+                entry.unplaced_at = None
+            elif entry.unplaced_at is None:
+                entry.unplaced_at = now
+
+    def _leave(self, entry: Entry, now: float, wall: float) -> Closing:
+        found = self._placement.candidates(entry.lane)
+        assert isinstance(found, Unplaceable)
+        assert entry.unplaced_at is not None
+        fate = unplaced.decide(entry.step, found.missing, now - entry.unplaced_at, wall, self._policy)
+        if isinstance(fate, Failure):
+            return messages.failed(entry, fate, self._topics)
+        return messages.delayed(entry, fate, wall, self._topics)
