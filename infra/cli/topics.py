@@ -11,7 +11,8 @@ import click
 from infra.cli.cluster import Cluster, with_cluster
 from infra.cli.nodes import read_nodes
 from infra.cli.output import emit_json, emit_table
-from shared.kafka.port import NewTopic, TopicPartition
+from shared.kafka.port import TopicPartition
+from shared.kafka.provision import new_topics
 
 
 @click.group()
@@ -33,10 +34,7 @@ def create(context: click.Context) -> None:
 
 async def create_topics(cluster: Cluster) -> tuple[list[str], list[str]]:
     """The names created, and a line for each topic whose partition count is not the registry's."""
-    wanted = [
-        NewTopic(topic.name, topic.partitions, cluster.topics.settings.replication, cluster.topics.config(topic))
-        for topic in cluster.topics.all()
-    ]
+    wanted = new_topics(cluster.topics)
     async with cluster.admin() as admin:
         created = await cluster.connected(admin.create_topics(wanted))
         present = await cluster.connected(admin.list_topics())

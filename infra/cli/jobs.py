@@ -1,0 +1,106 @@
+"""`tutti jobs`: what became of a job, over the ingress."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import click
+
+from infra.cli.answer import exit_code, show_human
+from infra.cli.exits import Exit
+from infra.cli.output import emit_json, emit_table, moment
+from infra.cli.rest import api, describe
+from shared.contracts.result import Result
+
+
+@click.group()
+def jobs() -> None:
+    """Look at a job, cancel it, follow its events (TUTTI_URL names the ingress)."""
+
+
+@jobs.command()
+@click.argument("job_id", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def get(context: click.Context, job_id: str, as_json: bool) -> None:
+    """Show a job's state, its steps and its result. Exits with 1 when the job ended without success."""
+    status = asyncio.run(_status(job_id))
+    result = Result.model_validate(status["result"]) if "result" in status else None
+    if as_json:
+        emit_json(status)
+    else:
+        _show_status(status, result)
+    context.exit(int(Exit.OK if result is None else exit_code(result)))
+
+
+def _show_status(status: dict[str, Any], result: Result | None) -> None:
+    shown = ("id", "state", "class", "tenant", "pattern", "model", "home")
+    rows = [(name, status[name]) for name in shown if status.get(name) is not None]
+    rows += [
+        (name.removesuffix("_at"), moment(status[name]))
+        for name in ("submitted_at", "accepted_at", "deadline_at", "settled_at")
+        if name in status
+    ]
+    emit_table(("field", "value"), rows)
+    if status.get("steps"):
+        click.echo()
+        emit_table(
+            ("step", "state", "attempt", "nodes", "failures"),
+            [
+                (step.get("path") or step["id"], step["state"], step["attempt"], ",".join(step["nodes"]), ",".join(step["failures"]))
+                for step in status["steps"]
+            ],
+        )
+    if result is not None:
+        click.echo()
+        show_human(result, "" if result.answer is None else result.answer.text)
+
+
+@jobs.command()
+@click.argument("job_id", metavar="ID")
+def cancel(job_id: str) -> None:
+    """Ask for a job's end; what it runs is stopped."""
+    asyncio.run(_cancel(job_id))
+    click.echo(f"cancel of {job_id} is on its way")
+
+
+@jobs.command()
+@click.argument("job_id", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.pass_context
+def events(context: click.Context, job_id: str, as_json: bool) -> None:
+    """Follow a job's events from its beginning to its end."""
+    context.exit(int(asyncio.run(_events(job_id, as_json=as_json))))
+
+
+async def _status(job: str) -> dict[str, Any]:
+    async with api() as connection:
+        return await connection.status(job)
+
+
+async def _cancel(job: str) -> None:
+    async with api() as connection:
+        await connection.cancel(job)
+
+
+async def _events(job: str, *, as_json: bool) -> Exit:
+    code = Exit.OK
+    async with api() as connection:
+        async for event in connection.events(job):
+            click.echo(json.dumps(event, ensure_ascii=False) if as_json else _event_line(event))
+            if "result" in event:
+                code = exit_code(Result.model_validate(event["result"]))
+    return code
+
+
+def _event_line(event: dict[str, Any]) -> str:
+    """When, what, and the rest of it in short. Text of answers is shown: who may follow a job may read it."""
+    if event["type"] == "chunk":
+        return f"{'':20}  chunk at {event['offset']}: {event['text']!r}"
+    if event["type"] == "status":
+        return f"{moment(event.get('accepted_at', 0))}  {event['state']}"
+    if event["type"] == "job_settled":
+        return f"{moment(event['at'])}  {event['result']['status']}"
+    return f"{moment(event['at'])}  {describe(event)}"

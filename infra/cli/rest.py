@@ -1,0 +1,124 @@
+"""The ingress as the CLI uses it: tutti's own jobs API over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+
+from infra.cli.answer import Ended, Note, Text, Update
+from infra.cli.exits import Exit, Stop
+from shared.contracts.base import PriorityClass
+from shared.contracts.job import Job
+from shared.contracts.result import Result
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+_CODES = {404: Exit.NOT_FOUND, 429: Exit.REFUSED, 503: Exit.REFUSED, 504: Exit.TIMEOUT}
+_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=5, sock_read=60)
+"""An event stream is never silent longer than its heartbeat."""
+
+
+def url() -> str:
+    """The ingress: TUTTI_URL, else this machine's."""
+    return os.environ.get("TUTTI_URL", DEFAULT_URL).rstrip("/")
+
+
+class Api:
+    """Calls of one command. Every error is a Stop with the exit code that it means."""
+
+    def __init__(self, session: aiohttp.ClientSession, base: str) -> None:
+        self._session = session
+        self._base = base
+
+    async def submit(self, job: Job, priority_class: PriorityClass) -> str:
+        """Returns the job's id once Kafka has the job."""
+        body = json.loads(job.to_bytes()) | {"class": priority_class.value}
+        return str((await self._json("POST", "/v1/jobs", body))["id"])
+
+    async def status(self, job: str) -> dict[str, Any]:
+        """What the ingress knows of the job."""
+        return await self._json("GET", f"/v1/jobs/{job}")
+
+    async def cancel(self, job: str) -> dict[str, Any]:
+        """Ask for the job's end."""
+        return await self._json("DELETE", f"/v1/jobs/{job}")
+
+    async def events(self, job: str) -> AsyncIterator[dict[str, Any]]:
+        """The job's events from its beginning to its end. `type` is the event's name: `status` is the whole of an older job."""
+        async with self._session.get(f"{self._base}/v1/jobs/{job}/events") as response:
+            await _check(response)
+            name = ""
+            async for line in response.content:
+                if line.startswith(b"event:"):
+                    name = line[6:].strip().decode()
+                elif line.startswith(b"data:"):
+                    yield {"type": name, **json.loads(line[5:])}
+
+    async def _json(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        async with self._session.request(method, self._base + path, json=body) as response:
+            await _check(response)
+            found: dict[str, Any] = await response.json()
+            return found
+
+
+async def _check(response: aiohttp.ClientResponse) -> None:
+    if response.status < 400:
+        return
+    try:
+        error = (await response.json())["error"]
+        message = str(error["message"])
+    except (ValueError, KeyError, TypeError, aiohttp.ContentTypeError):
+        message = f"the ingress answered {response.status} {response.reason}"
+    fallback = Exit.USAGE if response.status < 500 else Exit.FAILED
+    raise Stop(_CODES.get(response.status, fallback), message)
+
+
+@asynccontextmanager
+async def api(base: str | None = None) -> AsyncGenerator[Api, None]:
+    """A connection to the ingress."""
+    base = base or url()
+    try:
+        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+            yield Api(session, base)
+    except aiohttp.InvalidURL as error:
+        raise Stop(Exit.USAGE, f"{base} is not a URL") from error
+    except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
+        raise Stop(
+            Exit.UNREACHABLE, f"the ingress at {base} does not answer; `tutti status` shows what runs, TUTTI_URL names another"
+        ) from error
+
+
+async def follow(connection: Api, job: str) -> AsyncIterator[Update]:
+    """A submitted job's course, to its end."""
+    async for event in connection.events(job):
+        if event["type"] == "chunk":
+            yield Text(event["offset"], event["text"])
+        elif "result" in event:
+            yield Ended(Result.model_validate(event["result"]))
+            return
+        else:
+            yield Note(describe(event))
+    status = await connection.status(job)
+    if "result" in status:
+        yield Ended(Result.model_validate(status["result"]))
+
+
+def describe(event: dict[str, Any]) -> str:
+    """An event in a few words."""
+    match event["type"]:
+        case "job_accepted":
+            return "accepted"
+        case "step_asked":
+            return f"{event.get('path', 'step')} waits for a node"
+        case "step_claimed":
+            return f"running on {event['node']}"
+        case "step_answered":
+            return f"answered by {event.get('node', 'a node')}"
+        case "attempt_failed":
+            return f"attempt {event['attempt']} failed ({event['failure']['kind']})"
+        case kind:
+            return str(kind).replace("_", " ")

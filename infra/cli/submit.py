@@ -1,0 +1,167 @@
+"""`tutti submit`: one job, over REST or straight onto Kafka, and its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+from infra.cli.answer import Display, Ended, Update, exit_code
+from infra.cli.cluster import Cluster, Edge, with_cluster
+from infra.cli.exits import Exit, Stop
+from services.ingress.ids import new_job_id
+from shared.clock import Clock
+from shared.contracts.base import PriorityClass
+from shared.contracts.bounds import explain
+from shared.contracts.job import Job
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)?")
+_UNITS = {None: 1.0, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+_TICK_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How the command waits and shows."""
+
+    wait: bool
+    stream: bool
+    as_json: bool
+    timeout_seconds: float
+
+
+@click.command()
+@click.argument("prompt")
+@click.option("--model", help="A model's name, or auto.")
+@click.option("--system", help="System message.")
+@click.option("--pattern", help="The procedure: single, chain, ...")
+@click.option(
+    "--chain", "chain_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="JSON or YAML list of chain steps."
+)
+@click.option("--class", "priority", type=click.Choice([c.value for c in PriorityClass]), default="interactive", show_default=True)
+@click.option("--tenant", help="Who asks.")
+@click.option("--id", "job_id", help="Your own job id: submitting it again changes nothing.")
+@click.option("--deadline", metavar="WHEN", help="30s, 5m, 2h from now, or ISO 8601 with an offset.")
+@click.option("--not-before", metavar="WHEN", help="Begin then; spelled like --deadline.")
+@click.option("--max-tokens", type=int, help="Longest answer.")
+@click.option("--temperature", type=float, help="Sampling temperature.")
+@click.option("--seed", type=int, help="Sampling seed.")
+@click.option("--stream", is_flag=True, help="Print the answer as it comes.")
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the end, or print the job id only.")
+@click.option("--timeout", "timeout_seconds", type=click.FloatRange(min=0.1), default=600.0, show_default=True, help="Seconds to wait.")
+@click.option(
+    "--via", type=click.Choice(["rest", "kafka"]), default="rest", show_default=True, help="The ingress (TUTTI_URL), or jobs.<class>."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON (with --stream: one JSON object a line).")
+@click.pass_context
+def submit(context: click.Context, /, prompt: str, **options: Any) -> None:
+    """Submit PROMPT as a job and print its answer. PROMPT `-` is read from standard input."""
+    edge = context.find_object(Edge) or Edge()
+    text = sys.stdin.read() if prompt == "-" else prompt
+    job = build_job(text, options, edge.clock, new_job_id(edge.clock.wall(), edge.random))
+    priority_class = PriorityClass(options["priority"])
+    how = Waiting(options["wait"], options["stream"], options["as_json"], options["timeout_seconds"])
+    if options["via"] == "kafka":
+        code = with_cluster(context, lambda cluster: _over_kafka(cluster, job, priority_class, how))
+    else:
+        code = asyncio.run(_over_rest(job, priority_class, how, edge.clock))
+    context.exit(int(code))
+
+
+def build_job(prompt: str, fields: dict[str, Any], clock: Clock, identifier: str) -> Job:
+    """The job that the options describe. Raises Stop (usage) when it is not valid."""
+    chain = _read_chain(fields["chain_file"])
+    body = {
+        "id": fields["job_id"] or identifier,
+        "prompt": prompt,
+        "stream": fields["stream"],
+        "chain": chain,
+        "pattern": fields["pattern"] or ("chain" if chain else "single"),
+        "options": {name: fields[name] for name in ("max_tokens", "temperature", "seed") if fields[name] is not None},
+        "deadline_at": _moment(fields["deadline"], clock),
+        "not_before": _moment(fields["not_before"], clock),
+        **{name: fields[name] for name in ("model", "system", "tenant") if fields[name] is not None},
+    }
+    try:
+        return Job.model_validate({name: value for name, value in body.items() if value is not None})
+    except ValidationError as error:
+        raise Stop(Exit.USAGE, explain(error, "job")) from None
+
+
+def _read_chain(file: Path | None) -> list[Any] | None:
+    if file is None:
+        return None
+    import yaml
+
+    try:
+        chain = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Stop(Exit.USAGE, f"{file} is neither JSON nor YAML") from error
+    if not isinstance(chain, list):
+        raise Stop(Exit.USAGE, f"{file} must hold a list of steps")
+    return chain
+
+
+def _moment(when: str | None, clock: Clock) -> float | str | None:
+    """Seconds since 1970 for a duration from now; anything else is left to the contract, which reads ISO 8601."""
+    match = _DURATION.fullmatch(when) if when else None
+    return clock.wall() + float(match[1]) * _UNITS[match[2]] if match else when
+
+
+async def _over_rest(job: Job, priority_class: PriorityClass, how: Waiting, clock: Clock) -> Exit:
+    from infra.cli.rest import api, follow
+
+    async with api() as connection:
+        identifier = await connection.submit(job, priority_class)
+        if not how.wait:
+            return _submitted(identifier, how)
+        return await show(follow(connection, identifier), identifier, how, clock)
+
+
+async def _over_kafka(cluster: Cluster, job: Job, priority_class: PriorityClass, how: Waiting) -> Exit:
+    from infra.cli.produce import send, watch
+
+    assert job.id is not None
+    if not how.wait:
+        await send(cluster, job, priority_class)
+        return _submitted(job.id, how)
+    async with watch(cluster, job.id, stream=how.stream) as watching:
+        await send(cluster, job, priority_class, watching.reply)
+        return await show(watching.updates(), job.id, how, cluster.clock)
+
+
+def _submitted(identifier: str, how: Waiting) -> Exit:
+    click.echo(json.dumps({"job": identifier}) if how.as_json else identifier)
+    return Exit.OK
+
+
+async def show(updates: AsyncIterator[Update], identifier: str, how: Waiting, clock: Clock) -> Exit:
+    """Show the job's course until it ends or the time is up."""
+    display = Display(identifier, as_json=how.as_json, stream=how.stream)
+    began = clock.monotonic()
+    pending: asyncio.Future[Update] | None = None
+    try:
+        while clock.monotonic() - began < how.timeout_seconds:
+            pending = pending or asyncio.ensure_future(anext(updates))
+            done, _ = await asyncio.wait({pending}, timeout=_TICK_SECONDS)
+            display.waited(clock.monotonic() - began)
+            if not done:
+                continue
+            update, pending = pending.result(), None
+            display.show(update)
+            if isinstance(update, Ended):
+                return exit_code(update.result)
+    except StopAsyncIteration:
+        raise Stop(Exit.UNREACHABLE, f"the event stream ended before the job did; `tutti jobs get {identifier}` tells its end") from None
+    finally:
+        if pending is not None:
+            pending.cancel()
+    raise Stop(Exit.TIMEOUT, f"no end after {how.timeout_seconds:g} s; the job goes on: `tutti jobs get {identifier}`")
