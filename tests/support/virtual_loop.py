@@ -31,6 +31,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._virtual_now = 0.0
         selector = _JumpingSelector()
         super().__init__(selector)
+        self._clock_resolution = 1e-6  # asyncio's own is finer than a float after some months: a due timer would never count as due
         selector.loop = self
 
     def time(self) -> float:

@@ -5,7 +5,11 @@ Options also come from the environment: TUTTI_SIMULATOR_PORT, TUTTI_SIMULATOR_PR
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -51,13 +55,31 @@ def _parameters(profile: str, seed: int, models: str, values: tuple[str, ...], f
     return PROFILES[profile].with_(**changes)
 
 
+class _Server(uvicorn.Server):
+    """Ends with code 0 on SIGTERM; uvicorn's own would raise the signal again."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
 async def _serve(parameters: Parameters, host: str, port: int) -> None:
     node = SimulatedOllama(parameters, SystemClock(), Random(parameters.seed))
     config = uvicorn.Config(
-        application(node), host=host, port=port, log_level="critical", access_log=False, lifespan="off", timeout_graceful_shutdown=1
+        application(node),
+        host=host,
+        port=port,
+        log_level="critical",
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=1,
     )
     try:
-        await uvicorn.Server(config).serve()
+        await _Server(config).serve()
     finally:
         await node.close()
 

@@ -45,7 +45,8 @@ def answer(work: Work, node: Parameters, scripts: Sequence[Script], failure: Fai
     if failure is FailureMode.INVALID_JSON:
         pieces = ['{"broken":', " [1,", " 2"]
     if failure is FailureMode.REPETITION:
-        pieces = list(pieces[:4]) * (_limit(work, node) // max(1, len(pieces[:4])) + 1)
+        phrase = list(pieces[1:5]) or [" again"]
+        pieces = phrase * (_limit(work, node) // len(phrase) + 1)
     limit = _limit(work, node)
     cut = SimulatedAnswer(pieces[: max(0, limit - len(thinking))], thinking[:limit], calls)
     ended_early = len(pieces) + len(thinking) > limit

@@ -26,7 +26,7 @@ class _Values(BaseModel):
 class ModelParameters(_Values):
     """One model on the node's disk."""
 
-    name: str
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$")
     size_gb: PositiveFloat = 1.0
     """Weights, on disk and in memory."""
     family: str = "llama"
@@ -119,7 +119,10 @@ class Script(_Values):
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, pattern: str) -> str:
-        re.compile(pattern)
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
         return pattern
 
 
@@ -174,8 +177,6 @@ def parse_model(text: str) -> ModelParameters:
     """`name`, `name:size_gb` or `name:tag:size_gb`; a name that holds `embed` or `minilm` is an embedding model. Raises ValueError."""
     head, _, size = text.rpartition(":")
     name, size_gb = (head, float(size)) if head and re.fullmatch(r"\d+(\.\d+)?", size) else (text, 1.0)
-    if not name:
-        raise ValueError(f"not a model: {text!r}; expected name:size_gb")
     embeds = "embed" in name or "minilm" in name
     return ModelParameters(name=name, size_gb=size_gb, capabilities=("embedding",) if embeds else ("completion", "tools"))
 
