@@ -1,0 +1,219 @@
+"""The ingress, wired: one producer with its outbox, three readers (replies, events, nodes), a probe of the jobs topics, a sweep."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from services.ingress.api import IngressApi, build_api
+from services.ingress.backlog import Backlog
+from services.ingress.desk import Desk
+from services.ingress.events_reader import EventsReader
+from services.ingress.followers import Followers
+from services.ingress.journal import Journal
+from services.ingress.nodes_reader import NodesReader
+from services.ingress.outbox import Outbox
+from services.ingress.problems import Refused, deadline_passed, kafka_away
+from services.ingress.registry import Registry
+from services.ingress.replies import Replies, reply_partition
+from services.ingress.settings import IngressSettings
+from services.ingress.store import RedisStatusStore, StatusStore
+from services.ingress.submit import Submitter
+from services.ingress.waiters import Waiters
+from shared.contracts.base import CLASSES
+from shared.errors import LogError
+from shared.kafka.port import TopicPartition
+from shared.service import Environment, Readiness
+from shared.telemetry import logs, metrics
+
+_log = logs.get(__name__)
+_DRAIN_SECONDS = 1.0
+"""Kept of the grace period for writing what the last callers leave behind."""
+_SILENT_PROBES = 5.0
+"""Probe periods without an answer after which Kafka counts as away."""
+_REFRESH_SECONDS = 1.0
+
+
+class Ingress:
+    """Implements `shared.service.Service`."""
+
+    def __init__(self, environment: Environment, settings: IngressSettings) -> None:
+        self._environment = environment
+        self._settings = settings
+        self._clock = environment.clock
+        topics = environment.topics
+        random = environment.random
+        self._outbox = Outbox(self._clock, patience_seconds=settings.accept_seconds, capacity=settings.outbox_records)
+        waiters = Waiters(f"{random.getrandbits(48):012x}", follows=settings.follows)
+        partition = reply_partition(environment.instance, topics.settings.replies_partitions)
+        self._replies = Replies(environment.log, self._clock, waiters, TopicPartition(topics.replies, partition), environment.instance)
+        registry = Registry(settings.node_lost_seconds)
+        self._nodes = NodesReader(environment.log, self._clock, topics.nodes, environment.instance, registry)
+        self._store = _store(settings, topics.settings.prefix)
+        journal = Journal(jobs=settings.journal_jobs, size=settings.journal_bytes, events_per_job=settings.journal_events_per_job)
+        backlog, followers = Backlog(), Followers()
+        self._events = EventsReader(
+            environment.log,
+            self._clock,
+            topics.job_events,
+            topics.settings.home_partitions,
+            environment.instance,
+            journal=journal,
+            backlog=backlog,
+            followers=followers,
+            store=self._store,
+            lookback=settings.events_lookback,
+            pause_seconds=settings.events_pause_seconds,
+            flush_seconds=settings.flush_seconds,
+        )
+        self.desk = Desk(
+            settings=settings,
+            clock=self._clock,
+            waiters=waiters,
+            submitter=Submitter(self._outbox, topics, self._clock, random, partition),
+            registry=registry,
+            backlog=backlog,
+            journal=journal,
+            followers=followers,
+            events=self._events,
+            store=self._store,
+            opened=asyncio.Event(),
+        )
+        self._api = build_api(self.desk, "0.1.0")
+        self._probed_at: float | None = None
+        self._refreshed_at = 0.0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def name(self) -> str:
+        return "ingress"
+
+    def asgi(self) -> IngressApi:
+        """The FastAPI application."""
+        return self._api
+
+    def readiness(self) -> Readiness:
+        """Ready when replies are read, Kafka answers, and writes go through."""
+        reasons = []
+        if not self.desk.opened.is_set():
+            reasons.append("replies are not read yet")
+        if self._probed_at is None or self._clock.monotonic() - self._probed_at > _SILENT_PROBES * self._settings.backlog_seconds:
+            reasons.append("Kafka does not answer")
+        if self._outbox.failing:
+            reasons.append("Kafka does not acknowledge writes")
+        return Readiness(not reasons, tuple(reasons))
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop`; then let callers who wait have their answers, within the grace period."""
+        stopping = asyncio.create_task(stop.wait())
+        for work in (self._write(), self._replies.tail.run(), self._events.tail.run(), self._nodes.tail.run()):
+            self._spawn(work)
+        for work in (self._open(), self._probe(), self._sweep(), self._events.flush_forever()):
+            self._spawn(work)
+        try:
+            await self._until(stopping)
+            await self._drain()
+        finally:
+            stopping.cancel()
+            await self._close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.create_task(work))
+
+    async def _until(self, stopping: asyncio.Task[Any]) -> None:
+        """Return when asked to stop; raise what ended a loop that never ends."""
+        pending: set[asyncio.Task[Any]] = {stopping, *self._tasks}
+        while not stopping.done():
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+
+    async def _open(self) -> None:
+        """Nothing is sent before replies are read."""
+        await self._replies.tail.positioned.wait()
+        self.desk.opened.set()
+        _log.info("opened", instance=self._environment.instance)
+
+    async def _write(self) -> None:
+        producer = await self._environment.log.producer(client_id=f"tutti-ingress-{self._environment.instance}")
+        try:
+            await self._outbox.drain(producer)
+        finally:
+            await producer.close()
+
+    async def _probe(self) -> None:
+        """Read the ends of the jobs topics: the backlog's measure, and a sign of life of Kafka."""
+        topics = self._environment.topics
+        places = {
+            TopicPartition(topics.jobs(priority_class), number): (priority_class, number)
+            for priority_class in CLASSES
+            for number in range(topics.settings.home_partitions)
+        }
+        consumer = await self._environment.log.consumer(client_id=f"tutti-ingress-probe-{self._environment.instance}")
+        try:
+            while True:
+                try:
+                    ends = await consumer.end_offsets(list(places))
+                except LogError as error:
+                    _log.warning("probe_failed", reason=error.message)
+                else:
+                    self._probed_at = self._clock.monotonic()
+                    self.desk.backlog.observe({places[partition]: end for partition, end in ends.items()}, self._probed_at)
+                await self._clock.sleep(self._settings.backlog_seconds)
+        finally:
+            await consumer.close()
+
+    async def _sweep(self) -> None:
+        """Deadlines, heartbeats, stuck writes, lost nodes: everything that time brings about."""
+        desk = self.desk
+        while True:
+            await self._clock.sleep(self._settings.sweep_seconds)
+            now = self._clock.monotonic()
+            desk.registry.complete = desk.registry.complete or self._nodes.tail.caught_up()
+            if now - self._refreshed_at >= _REFRESH_SECONDS:
+                desk.registry.refresh(now)
+                self._refreshed_at = now
+            self._outbox.expire(now)
+            for caller in desk.waiters.sweep(now, self._settings.heartbeat_seconds):
+                caller.fail(Refused(deadline_passed()))
+            metrics.WAITING_CALLERS.set(len(desk.waiters))
+
+    async def _drain(self) -> None:
+        desk = self.desk
+        desk.leaving = True
+        until = self._clock.monotonic() + max(0.0, self._environment.settings.grace_seconds - 2 * _DRAIN_SECONDS)
+        while len(desk.waiters) and self._clock.monotonic() < until:
+            await self._clock.sleep(self._settings.sweep_seconds)
+        for caller in desk.waiters.callers():
+            caller.fail(Refused(kafka_away(self._settings.retry_after_seconds)))
+            desk.submitter.cancel(caller.job, caller.home, "the instance that waited for the answer ended")
+        try:
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                await self._outbox.empty()
+        except TimeoutError:
+            _log.warning("unwritten_at_end", records=len(self._outbox))
+
+    async def _close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._store is not None:
+            await self._store.close()
+
+
+def _store(settings: IngressSettings, prefix: str) -> StatusStore | None:
+    if not settings.redis_url:
+        return None
+    return RedisStatusStore(
+        settings.redis_url,
+        prefix=prefix,
+        ttl_seconds=settings.status_ttl_seconds,
+        connections=settings.redis_connections,
+        timeout_seconds=settings.redis_timeout_seconds,
+    )
+
+
+def build(environment: Environment, settings: IngressSettings | None = None) -> Ingress:
+    """The ingress of one process. Settings come from the environment when not given."""
+    return Ingress(environment, settings or IngressSettings())

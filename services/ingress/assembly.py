@@ -1,0 +1,121 @@
+"""StreamAssembly: the answer's text out of chunks that may be lost, repeated, reordered or overtaken by a newer attempt. Pure.
+
+What has been taken (sent to the client) is never changed. Only growing attempts are accepted; a chunk's place is its character offset;
+what is missing at the end is completed from the final's full text. When that contradicts what was taken, the stream fails clearly.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from shared.contracts.chat import Answer
+from shared.contracts.reply import Chunk
+from shared.errors import TuttiError
+
+_MAX_AHEAD = 1_024
+_MAX_CHARACTERS = 4_000_000
+
+
+class StreamConflict(TuttiError):
+    """A later attempt's text differs from what has already been sent."""
+
+    code = "stream_conflict"
+
+
+class Delta(NamedTuple):
+    """New text since the last `take`."""
+
+    text: str
+    thinking: str
+
+
+class StreamAssembly:
+    """One answer. `add` chunks and `finish` in any order that the log may produce; `take` what can be sent."""
+
+    __slots__ = ("_ahead", "_attempt", "_ready", "_step", "_taken", "_taken_length", "_thinking", "_thinking_attempt", "_thinking_sequence")
+
+    def __init__(self) -> None:
+        self._step: str | None = None
+        self._attempt = 0
+        self._taken: list[str] = []
+        self._taken_length = 0
+        self._ready = ""
+        self._ahead: dict[int, str] = {}
+        self._thinking = ""
+        self._thinking_attempt = 0
+        self._thinking_sequence = -1
+
+    @property
+    def characters(self) -> int:
+        """Contiguous characters accepted so far."""
+        return self._taken_length + len(self._ready)
+
+    def add(self, chunk: Chunk) -> bool:
+        """Accept a chunk; returns whether there is something to take. Raises StreamConflict."""
+        if chunk.attempt < self._attempt or (self._step is not None and chunk.step != self._step):
+            return False
+        if chunk.attempt > self._attempt:
+            self._begin(chunk)
+        if chunk.thinking:
+            self._think(chunk)
+        if chunk.text:
+            self._place(chunk.offset, chunk.text)
+        return bool(self._ready or self._thinking)
+
+    def take(self) -> Delta:
+        """What is new; from now on it counts as sent."""
+        delta = Delta(self._ready, self._thinking)
+        if self._ready:
+            self._taken.append(self._ready)
+            self._taken_length += len(self._ready)
+            self._ready = ""
+        self._thinking = ""
+        return delta
+
+    def finish(self, answer: Answer) -> None:
+        """Complete from the accepted answer. Raises StreamConflict when it does not begin with what was taken."""
+        if self._taken_length and answer.text[: self._taken_length] != self._sent():
+            raise StreamConflict
+        self._ready = answer.text[self._taken_length :]
+        self._ahead.clear()
+        self._attempt = 2**31
+
+    def _begin(self, chunk: Chunk) -> None:
+        """A newer attempt: what was not sent yet gives way to it, except what it says it continues from."""
+        self._step, self._attempt = chunk.step, chunk.attempt
+        self._ready = self._ready[: max(0, chunk.continues_from - self._taken_length)]
+        self._ahead.clear()
+
+    def _think(self, chunk: Chunk) -> None:
+        """Thinking is shown in the order it comes, of the first attempt that thinks: it is not part of the answer's text."""
+        self._thinking_attempt = self._thinking_attempt or chunk.attempt
+        if chunk.attempt == self._thinking_attempt and chunk.sequence > self._thinking_sequence:
+            self._thinking_sequence = chunk.sequence
+            self._thinking += chunk.thinking or ""
+
+    def _place(self, offset: int, text: str) -> None:
+        if offset > self.characters:
+            if len(self._ahead) < _MAX_AHEAD:
+                self._ahead[offset] = max(text, self._ahead.get(offset, ""), key=len)
+            return
+        self._extend(offset, text)
+        while self._ahead and (nearest := min(self._ahead)) <= self.characters:
+            self._extend(nearest, self._ahead.pop(nearest))
+
+    def _extend(self, offset: int, text: str) -> None:
+        overlap = min(self.characters - offset, len(text))
+        if overlap and self._slice(offset, offset + overlap) != text[:overlap]:
+            raise StreamConflict
+        self._ready += text[overlap:]
+        if self.characters > _MAX_CHARACTERS:
+            raise StreamConflict("the streamed answer exceeds the bound")
+
+    def _slice(self, start: int, end: int) -> str:
+        if start >= self._taken_length:
+            return self._ready[start - self._taken_length : end - self._taken_length]
+        return (self._sent() + self._ready)[start:end]
+
+    def _sent(self) -> str:
+        if len(self._taken) > 1:
+            self._taken = ["".join(self._taken)]
+        return self._taken[0] if self._taken else ""

@@ -1,0 +1,149 @@
+"""Desk: what all routes share. Admission, submission, cancellation, and the status of a job wherever it is known."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+
+from services.ingress.backlog import Backlog
+from services.ingress.events_reader import EventsReader
+from services.ingress.followers import Followers
+from services.ingress.journal import Journal
+from services.ingress.problems import Refused, kafka_away, no_node, unknown_model
+from services.ingress.registry import Registry
+from services.ingress.settings import IngressSettings
+from services.ingress.status import JobStatus
+from services.ingress.store import StatusStore, StoreUnavailable
+from services.ingress.submit import Submitter
+from services.ingress.waiters import Caller, Follow, Waiters
+from shared.clock import Clock
+from shared.contracts.base import PriorityClass
+from shared.contracts.job import Job
+from shared.errors import Overloaded
+from shared.telemetry import metrics
+
+_NODE_POLL_SECONDS = 0.05
+_KNOWN_SHOWN = 100
+AUTO = "auto"
+
+
+@dataclass(slots=True)
+class Desk:
+    """One per instance."""
+
+    settings: IngressSettings
+    clock: Clock
+    waiters: Waiters
+    submitter: Submitter
+    registry: Registry
+    backlog: Backlog
+    journal: Journal
+    followers: Followers
+    events: EventsReader
+    store: StatusStore | None
+    opened: asyncio.Event
+    """Set once replies are read and jobs can be written; cleared when the instance is leaving."""
+    leaving: bool = False
+
+    async def open(self) -> None:
+        """Wait, within bounds, until jobs can be taken. Raises Refused (503)."""
+        if self.opened.is_set() and not self.leaving:
+            return
+        if self.leaving:
+            raise Refused(kafka_away(self.settings.retry_after_seconds))
+        try:
+            async with asyncio.timeout(self.settings.accept_seconds):
+                await self.opened.wait()
+        except TimeoutError:
+            raise Refused(kafka_away(self.settings.retry_after_seconds)) from None
+
+    def resolve(self, model: str) -> str:
+        """The registered spelling of a plain model name. Raises Refused (404) when nodes are registered and none has it."""
+        catalogue = self.registry.catalogue
+        if model == AUTO or not self.registry.complete or catalogue.nodes == 0:
+            return model
+        found = catalogue.resolve(model)
+        if found is None:
+            raise Refused(unknown_model(model, ("tutti/auto", *catalogue.models[:_KNOWN_SHOWN])))
+        return found
+
+    def admit(self, priority_class: PriorityClass, deadline_seconds: float) -> None:
+        """Raises Overloaded when the class backlog says that the deadline cannot be met."""
+        retry_after = self.backlog.retry_after_seconds(priority_class, deadline_seconds)
+        if retry_after is not None:
+            raise Overloaded(f"the {priority_class.value} backlog does not allow an answer in time", retry_after_seconds=retry_after)
+
+    def admit_caller(self) -> None:
+        """Raises Overloaded when too many callers wait here."""
+        if len(self.waiters) >= self.settings.in_flight:
+            raise Overloaded("too many callers wait for an answer", retry_after_seconds=1.0)
+
+    async def find_node(self, models: Iterable[str], capability: str) -> None:
+        """Wait a little for a live node that could serve; raises Refused (503) that says what is missing."""
+        if not self.registry.complete:
+            return
+        wanted = tuple(models)
+        until = self.clock.monotonic() + self.settings.no_node_wait_seconds
+        while missing := self.registry.catalogue.missing(wanted, capability):
+            if self.clock.monotonic() >= until:
+                raise Refused(no_node(missing, self.settings.retry_after_seconds))
+            await self.clock.sleep(_NODE_POLL_SECONDS)
+
+    def call(self, job: Job, priority_class: PriorityClass, wait_seconds: float, trace: str | None) -> tuple[Caller, bytes]:
+        """Submit for somebody who waits here; returns who waits and the correlation. Raises TooLarge, Overloaded."""
+        assert job.id is not None, "the ingress gives every job an id"
+        until = self.clock.monotonic() + wait_seconds + self.settings.deadline_grace_seconds
+        caller = Caller(job.id, self.submitter.home_of(job.id), until, stream=job.stream)
+        correlation = self.waiters.add(caller)
+        try:
+            settle = partial(self._settled, caller)
+            self.submitter.submit(job.id, job.to_bytes(), priority_class, correlation=correlation, trace=trace, settle=settle)
+        except BaseException:
+            self.waiters.remove(correlation)
+            raise
+        return caller, correlation
+
+    def _settled(self, caller: Caller, error: Exception | None, maybe_written: bool) -> None:
+        if error is None:
+            caller.on_acknowledged()
+            return
+        caller.fail(error)
+        if maybe_written:
+            self.submitter.withdraw(caller.job, caller.home)
+
+    async def enqueue(self, job: str, body: bytes, priority_class: PriorityClass, trace: str | None, follow_until: float | None) -> None:
+        """Submit a job that nobody waits for; returns when Kafka has it. Raises TooLarge, Overloaded, LogError.
+
+        `follow_until` (monotonic): keep its chunks here for whoever reads its event stream.
+        """
+        home = self.submitter.home_of(job)
+        correlation = None
+        if follow_until is not None:
+            correlation = self.waiters.follow(Follow(job, follow_until, self.followers.wake))
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        settle = partial(self._written, job, home, written)
+        self.submitter.submit(job, body, priority_class, correlation=correlation, trace=trace, settle=settle)
+        await written
+
+    def _written(self, job: str, home: int, written: asyncio.Future[None], error: Exception | None, maybe_written: bool) -> None:
+        if error is not None and maybe_written:
+            self.submitter.withdraw(job, home)
+        if written.done():
+            return
+        if error is None:
+            written.set_result(None)
+        else:
+            written.set_exception(error)
+
+    async def status(self, job: str) -> JobStatus | None:
+        """The job as known in memory, or in the store; the store's absence costs only what is older than memory."""
+        if self.store is None or self.journal.is_whole(job):
+            return self.journal.status(job)
+        stored = None
+        try:
+            stored = await self.store.load(job)
+        except StoreUnavailable:
+            metrics.STATUS_STORE_ERRORS.inc()
+        return self.journal.status(job, stored)

@@ -1,0 +1,281 @@
+"""OpenAI's chat dialect, inwards: a chat completion request becomes a Job. Pure.
+
+Every field of the public API is known here: what tutti cannot do is refused by name, never ignored; what nobody knows is an unknown field.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.contracts.chat import ChatMessage, Options
+from shared.contracts.job import Job
+from shared.errors import Unsupported
+
+AUTO_MODELS = frozenset({"auto", "tutti/auto"})
+PATTERN_PREFIX = "tutti/"
+_MAX_METADATA = 16
+
+
+class UnsupportedParameter(Unsupported):
+    """The parameter is known but not supported."""
+
+    code = "unsupported_parameter"
+
+    def __init__(self, param: str, message: str | None = None) -> None:
+        super().__init__(message or f"{param} is not supported")
+        self.param = param
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImageUrl(_Strict):
+    """`url` is a data URL; `detail` is accepted and has no effect."""
+
+    url: str
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class ContentPart(_Strict):
+    """Text, a refusal (as text) or an image. Audio and files are refused by name."""
+
+    type: Literal["text", "image_url", "refusal", "input_audio", "file"]
+    text: str | None = None
+    refusal: str | None = None
+    image_url: ImageUrl | None = None
+    input_audio: dict[str, Any] | None = None
+    file: dict[str, Any] | None = None
+
+
+class Message(_Strict):
+    """One turn of the conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | tuple[ContentPart, ...] | None = None
+    name: str | None = Field(default=None, max_length=128)
+    tool_calls: tuple[dict[str, Any], ...] | None = Field(default=None, max_length=64)
+    tool_call_id: str | None = Field(default=None, max_length=128)
+    refusal: str | None = None
+    annotations: Any = None
+    audio: Any = None
+    function_call: Any = None
+    reasoning_content: str | None = None
+
+
+class StreamOptions(_Strict):
+    """`include_usage`: one more chunk with the usage before the end."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class JsonSchema(_Strict):
+    """`strict` is what happens anyway."""
+
+    name: str | None = None
+    description: str | None = None
+    schema_: dict[str, Any] = Field(default_factory=dict, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(_Strict):
+    """text, json_object, or json_schema with a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class ChatRequest(_Strict):
+    """The body of `POST /v1/chat/completions`."""
+
+    model: str = Field(default="auto", min_length=1, max_length=128)
+    messages: tuple[Message, ...] = Field(min_length=1, max_length=1_000)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    stop: str | tuple[str, ...] | None = None
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    response_format: ResponseFormat | None = None
+    tools: tuple[dict[str, Any], ...] | None = Field(default=None, max_length=64)
+    tool_choice: str | dict[str, Any] | None = None
+    user: str | None = Field(default=None, max_length=512)
+    metadata: dict[str, str] | None = Field(default=None, max_length=_MAX_METADATA)
+    safety_identifier: str | None = Field(default=None, max_length=512)
+    # Accepted at their default only.
+    n: int | None = None
+    logprobs: bool | None = None
+    parallel_tool_calls: bool | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    modalities: tuple[str, ...] | None = None
+    # Known, not supported.
+    top_logprobs: int | None = None
+    logit_bias: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+    prediction: Any = None
+    audio: Any = None
+    web_search_options: Any = None
+    functions: Any = None
+    function_call: Any = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+
+
+def to_job(request: ChatRequest, *, identifier: str, tenant: str | None, model: str, deadline_at: float) -> Job:
+    """The job that answers the request. Raises UnsupportedParameter; ValidationError (of Job) on a bad tenant or model name."""
+    refuse_unsupported(request)
+    return Job(
+        id=identifier,
+        tenant=tenant or "default",
+        messages=tuple(_messages(request.messages)),
+        model=model,
+        options=_options(request),
+        format=_format(request.response_format),
+        tools=() if request.tools is None or request.tool_choice == "none" else request.tools,
+        stream=bool(request.stream),
+        deadline_at=deadline_at,
+        metadata=_metadata(request),
+    )
+
+
+_DEFAULTS: dict[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "logprobs": (False,),
+    "parallel_tool_calls": (True,),
+    "store": (False,),
+    "service_tier": ("auto", "default"),
+    "modalities": (("text",),),
+    "tool_choice": ("auto", "none"),
+    "logit_bias": ({},),
+    "top_logprobs": (0,),
+}
+_REFUSED = (
+    *_DEFAULTS,
+    "reasoning_effort",
+    "verbosity",
+    "prediction",
+    "audio",
+    "web_search_options",
+    "functions",
+    "function_call",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+)
+_REFUSED_SET = frozenset(_REFUSED)
+
+
+def refuse_unsupported(request: ChatRequest) -> None:
+    """Raises UnsupportedParameter for the first parameter whose wish cannot be granted."""
+    for name in request.model_fields_set & _REFUSED_SET:
+        value = getattr(request, name)
+        if value is not None and value not in _DEFAULTS.get(name, ()):
+            raise UnsupportedParameter(name, f"{name}={_shown(value)} is not supported")
+
+
+def _shown(value: Any) -> str:
+    return str(value) if isinstance(value, bool | int | float) else "..."
+
+
+def _options(request: ChatRequest) -> Options:
+    stop = request.stop
+    return Options(
+        temperature=request.temperature,
+        top_p=request.top_p,
+        seed=_seed(request.seed),
+        max_tokens=request.max_completion_tokens or request.max_tokens,
+        stop=() if stop is None else (stop,) if isinstance(stop, str) else stop,
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
+    )
+
+
+def _seed(seed: int | None) -> int | None:
+    """OpenAI's seeds have 64 bits, models' have 32: folded, so that equal seeds stay equal."""
+    if seed is None or -(2**31) <= seed < 2**31:
+        return seed
+    return (seed ^ seed >> 32) & 0x7FFF_FFFF
+
+
+def _format(wanted: ResponseFormat | None) -> Literal["json"] | dict[str, Any] | None:
+    if wanted is None or wanted.type == "text":
+        return None
+    if wanted.type == "json_object":
+        return "json"
+    if wanted.json_schema is None or not wanted.json_schema.schema_:
+        raise UnsupportedParameter("response_format", "response_format json_schema needs json_schema.schema")
+    return wanted.json_schema.schema_
+
+
+def _metadata(request: ChatRequest) -> dict[str, str]:
+    found = dict(request.metadata or {})
+    if request.user is not None:
+        found["user"] = request.user
+    if request.safety_identifier is not None:
+        found["safety_identifier"] = request.safety_identifier
+    return found
+
+
+def _messages(messages: tuple[Message, ...]) -> list[ChatMessage]:
+    """In order; a tool's answer gets the name of the call that it answers."""
+    names: dict[str, str] = {}
+    found = []
+    for number, message in enumerate(messages):
+        for call in message.tool_calls or ():
+            names[str(call.get("id"))] = _function_name(call)
+        found.append(_message(message, number, names))
+    return found
+
+
+def _function_name(call: dict[str, Any]) -> str:
+    function = call.get("function")
+    return str(function.get("name", "")) if isinstance(function, dict) else ""
+
+
+def _message(message: Message, number: int, names: dict[str, str]) -> ChatMessage:
+    if message.role == "function" or message.function_call is not None:
+        raise UnsupportedParameter(f"messages.{number}", "functions are not supported; use tools")
+    if message.audio is not None:
+        raise UnsupportedParameter(f"messages.{number}.audio")
+    role: Any = "system" if message.role == "developer" else message.role
+    content = message.content
+    if isinstance(content, str) and message.tool_calls is None and message.tool_call_id is None:
+        return ChatMessage(role=role, content=content)
+    text, images = _content(content, number)
+    return ChatMessage(
+        role=role,
+        content=text,
+        images=images,
+        tool_calls=message.tool_calls or (),
+        tool_call_id=message.tool_call_id,
+        tool_name=names.get(message.tool_call_id or "") or None,
+    )
+
+
+def _content(content: str | tuple[ContentPart, ...] | None, number: int) -> tuple[str, tuple[str, ...]]:
+    if content is None or isinstance(content, str):
+        return content or "", ()
+    texts, images = [], []
+    for part in content:
+        if part.type in ("input_audio", "file"):
+            raise UnsupportedParameter(f"messages.{number}.content", f"content of type {part.type} is not supported")
+        if part.type == "image_url":
+            images.append(_image(part.image_url, number))
+        else:
+            texts.append(part.text or part.refusal or "")
+    return "\n".join(texts), tuple(images)
+
+
+def _image(image: ImageUrl | None, number: int) -> str:
+    """Base64 of a data URL. Addresses are refused: the cluster fetches nothing on a caller's behalf."""
+    if image is None or not image.url.startswith("data:") or ";base64," not in image.url[:128]:
+        raise UnsupportedParameter(f"messages.{number}.content", "images are supported as base64 data URLs only")
+    return image.url.split(",", 1)[1]

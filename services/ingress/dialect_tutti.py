@@ -1,0 +1,52 @@
+"""tutti's own dialect: the body of `POST /v1/jobs`, problems and events as JSON. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ConfigDict, Field
+from pydantic_core import to_json
+
+from services.ingress.problems import Problem
+from services.ingress.status import Fact, RawEvent, parse
+from shared.contracts.base import PriorityClass
+from shared.contracts.job import Job
+
+
+class JobSubmission(Job):
+    """The Job contract plus `class`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    priority_class: PriorityClass = Field(default=PriorityClass.STANDARD, alias="class")
+
+    def body(self, identifier: str, tenant: str | None, model: str) -> bytes:
+        """The job's record. The caller's own tenant in the body wins over the header."""
+        changes: dict[str, Any] = {"id": identifier, "model": model}
+        if tenant is not None and "tenant" not in self.model_fields_set:
+            changes["tenant"] = tenant
+        job = self.model_copy(update=changes)
+        return job.__pydantic_serializer__.to_json(job, exclude_none=True, exclude={"priority_class"})
+
+
+def problem(found: Problem) -> bytes:
+    """{"error": {code, message, param?, retry_after_seconds?, ...details}}."""
+    error: dict[str, Any] = {"code": found.code, "message": found.message}
+    if found.param is not None:
+        error["param"] = found.param
+    if found.retry_after_seconds is not None:
+        error["retry_after_seconds"] = found.retry_after_seconds
+    return to_json({"error": error | found.details})
+
+
+def event(raw: RawEvent, job: str) -> bytes | None:
+    """The data of one event of `GET /v1/jobs/{id}/events`; None for events that callers do not see. Raises ValidationError."""
+    fact: Fact | None = parse(raw.kind, raw.value)
+    if fact is None or raw.kind == "job_snapshot":
+        return None
+    return to_json({"type": raw.kind, "job": job, **fact.model_dump(mode="json", exclude_none=True)})
+
+
+def chunk(job: str, offset: int, text: str) -> bytes:
+    """The data of a `chunk` event; `offset` counts characters from the start of the answer."""
+    return to_json({"type": "chunk", "job": job, "offset": offset, "text": text})

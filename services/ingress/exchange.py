@@ -1,0 +1,144 @@
+"""One HTTP exchange on bare ASGI: read a bounded body, read tutti's headers, answer, notice that the client is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any, NamedTuple
+
+from services.ingress.limits import check_body_size
+from services.ingress.problems import ClientGone, Problem
+from services.ingress.waiters import Caller
+from shared.contracts import headers as record_headers
+from shared.contracts.base import PriorityClass
+from shared.errors import InvalidInput
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+HeaderList = Sequence[tuple[bytes, bytes]]
+
+_TENANT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+_MAX_DEADLINE_SECONDS = 7 * 86_400.0
+_OURS = frozenset({b"x-tutti-class", b"x-tutti-tenant", b"x-tutti-deadline-seconds", b"x-tutti-detach", b"traceparent", b"content-length"})
+
+
+class InvalidHeader(InvalidInput):
+    """A header's value is not valid."""
+
+    code = "invalid_header"
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(f"header {param}: {message}")
+        self.param = param
+
+
+class CallHeaders(NamedTuple):
+    """What a caller says beside the body."""
+
+    priority_class: PriorityClass | None
+    tenant: str | None
+    deadline_seconds: float | None
+    detach: bool
+    """The job goes on when the client disconnects."""
+    trace: str | None
+    content_length: int | None
+
+
+def call_headers(scope: Scope) -> CallHeaders:
+    """Read the headers of a request. Raises InvalidHeader."""
+    found = {name: value.decode("latin-1") for name, value in scope["headers"] if name in _OURS}
+    length = found.get(b"content-length", "")
+    trace = found.get(b"traceparent")
+    return CallHeaders(
+        _class(found.get(b"x-tutti-class")),
+        _tenant(found.get(b"x-tutti-tenant")),
+        _deadline(found.get(b"x-tutti-deadline-seconds")),
+        found.get(b"x-tutti-detach", "").lower() == "true",
+        None if trace is None else record_headers.traceparent(((record_headers.TRACEPARENT, trace.encode("latin-1")),)),
+        int(length) if length.isascii() and length.isdigit() and len(length) < 16 else None,
+    )
+
+
+def _class(value: str | None) -> PriorityClass | None:
+    if value is None:
+        return None
+    try:
+        return PriorityClass(value)
+    except ValueError:
+        raise InvalidHeader("x-tutti-class", "one of interactive, standard, batch") from None
+
+
+def _tenant(value: str | None) -> str | None:
+    if value is not None and not _TENANT.match(value):
+        raise InvalidHeader("x-tutti-tenant", "letters, digits, dot, underscore, hyphen; at most 64")
+    return value
+
+
+def _deadline(value: str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= _MAX_DEADLINE_SECONDS:
+        raise InvalidHeader("x-tutti-deadline-seconds", "seconds, more than 0 and at most 7 days")
+    return seconds
+
+
+async def read_body(receive: Receive, content_length: int | None, limit: int) -> bytes:
+    """The whole body. Raises TooLarge beyond `limit` bytes, before reading when the length is announced; ClientGone."""
+    check_body_size(content_length or 0, limit)
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        check_body_size(len(body), limit)
+        return body
+    parts, size = [body], len(body)
+    while message["type"] != "http.disconnect":
+        check_body_size(size, limit)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+        message = await receive()
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+    raise ClientGone
+
+
+def watch(receive: Receive, caller: Caller) -> asyncio.Task[None]:
+    """End the caller's wait with ClientGone when the client disconnects. To be cancelled when the answer is there."""
+    return asyncio.get_running_loop().create_task(_watch(receive, caller))
+
+
+async def _watch(receive: Receive, caller: Caller) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    caller.fail(ClientGone())
+
+
+async def send_json(send: Send, status: int, body: bytes, headers: HeaderList = ()) -> None:
+    """A whole JSON response."""
+    length = b"%d" % len(body)
+    head = [(b"content-type", b"application/json"), (b"content-length", length), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def start_stream(send: Send, headers: HeaderList) -> None:
+    """The head of an event stream."""
+    await send({"type": "http.response.start", "status": 200, "headers": list(headers)})
+
+
+async def send_part(send: Send, part: bytes, *, more: bool = True) -> None:
+    """A piece of the body."""
+    await send({"type": "http.response.body", "body": part, "more_body": more})
+
+
+def problem_headers(problem: Problem) -> list[tuple[bytes, bytes]]:
+    """Retry-After in whole seconds, rounded up."""
+    if problem.retry_after_seconds is None:
+        return []
+    return [(b"retry-after", b"%d" % max(1, math.ceil(problem.retry_after_seconds)))]

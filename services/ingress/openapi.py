@@ -1,0 +1,123 @@
+"""The OpenAPI document: paths by hand, schemas from the contracts. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from services.ingress.dialect_openai import ChatRequest
+from services.ingress.dialect_tutti import JobSubmission
+from services.ingress.status import JobStatus
+
+_REF = "#/components/schemas/{model}"
+_ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}, "description": "Job id."}
+
+
+def _header(name: str, about: str, kind: str = "string") -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "schema": {"type": kind}, "description": about}
+
+
+_CALL_HEADERS = [
+    _header("x-tutti-class", "interactive, standard or batch."),
+    _header("x-tutti-tenant", "Tenant; `default` when absent."),
+    _header("x-tutti-deadline-seconds", "Seconds from now after which the answer is worthless.", "number"),
+    _header("x-tutti-detach", "`true`: the job goes on when the client disconnects."),
+    _header("traceparent", "W3C trace context."),
+]
+_ERROR_STATUS = {
+    "400": "Malformed body, unknown field, unsupported parameter.",
+    "404": "Unknown model (with the known ones) or job.",
+    "413": "Too large or nested too deep.",
+    "429": "The backlog does not allow an answer in time; see Retry-After.",
+    "503": "No node for it (with what is missing), or Kafka does not answer; see Retry-After.",
+    "504": "The deadline passed.",
+}
+
+
+def document(title: str, version: str) -> dict[str, Any]:
+    """OpenAPI 3.1."""
+    inputs: list[tuple[type[Any], Any]] = [(ChatRequest, "validation"), (JobSubmission, "validation"), (JobStatus, "serialization")]
+    _, schemas = models_json_schema(inputs, ref_template=_REF, by_alias=True)
+    components = dict(schemas.get("$defs", {})) | {"Problem": _problem_schema()}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": version, "description": "One LLM cluster from unequal machines."},
+        "paths": _paths(),
+        "components": {"schemas": components},
+    }
+
+
+def _problem_schema() -> dict[str, Any]:
+    fields = {"code": {"type": ["string", "null"]}, "message": {"type": "string"}, "param": {"type": ["string", "null"]}}
+    more = {"type": {"type": "string", "description": "OpenAI's paths only."}, "missing": {"type": "array", "items": {"type": "string"}}}
+    known = {"known_models": {"type": "array", "items": {"type": "string"}}}
+    error = {"type": "object", "required": ["code", "message"], "properties": fields | more | known}
+    return {"type": "object", "required": ["error"], "properties": {"error": error}}
+
+
+def _paths() -> dict[str, Any]:
+    completion = _operation(
+        "Chat completion, whole or as server-sent events (`stream`).",
+        {"200": _json("A chat.completion, or chat.completion.chunk events ended by [DONE].", {"type": "object"})},
+        parameters=_CALL_HEADERS,
+        body="ChatRequest",
+    )
+    jobs = _operation(
+        "Submit a job. 202 means that it is durable and will end.",
+        {"200": _json("It ended within `wait`.", _ref("JobStatus")), "202": _json("Id, state and where to look.", {"type": "object"})},
+        parameters=[*_CALL_HEADERS[:3], _CALL_HEADERS[4], _wait()],
+        body="JobSubmission",
+    )
+    return {
+        "/v1/chat/completions": {"post": completion},
+        "/v1/models": {"get": _operation("Models of the registered nodes.", {"200": _json("A list.", {"type": "object"})})},
+        "/v1/models/{id}": {"get": _operation("One model.", {"200": _json("A model.", {"type": "object"})}, parameters=[_ID])},
+        "/v1/jobs": {"post": jobs},
+        "/v1/jobs/{id}": {"get": _job_get(), "delete": _job_delete()},
+        "/v1/jobs/{id}/events": {"get": _job_events()},
+        "/healthz": {"get": _plain("The process lives.")},
+        "/readyz": {"get": _plain("The instance takes jobs; 503 with reasons when it does not.")},
+        "/metrics": {"get": _plain("Prometheus metrics.")},
+    }
+
+
+def _wait() -> dict[str, Any]:
+    about = "Seconds to wait for the end before answering 202."
+    return {"name": "wait", "in": "query", "required": False, "schema": {"type": "number", "minimum": 0}, "description": about}
+
+
+def _job_get() -> dict[str, Any]:
+    return _operation("State, steps and result of a job.", {"200": _json("The status.", _ref("JobStatus"))}, parameters=[_ID])
+
+
+def _job_delete() -> dict[str, Any]:
+    answers = {"200": _json("It has ended already.", _ref("JobStatus")), "202": _json("The cancel is on its way.", {"type": "object"})}
+    return _operation("Cancel a job.", answers, parameters=[_ID])
+
+
+def _job_events() -> dict[str, Any]:
+    stream = {"200": {"description": "Events, ended by job_settled.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+    return _operation("History and streamed text of a job.", stream, parameters=[_ID, _header("Last-Event-ID", "Go on after this event.")])
+
+
+def _plain(summary: str) -> dict[str, Any]:
+    return {"summary": summary, "responses": {"200": {"description": summary}}}
+
+
+def _operation(
+    summary: str, answers: dict[str, Any], *, parameters: list[dict[str, Any]] | None = None, body: str | None = None
+) -> dict[str, Any]:
+    problems = {status: _json(about, _ref("Problem")) for status, about in _ERROR_STATUS.items()}
+    operation: dict[str, Any] = {"summary": summary, "parameters": parameters or [], "responses": answers | problems}
+    if body is not None:
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(body)}}}
+    return operation
+
+
+def _json(about: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": about, "content": {"application/json": {"schema": schema}}}
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": _REF.format(model=name)}

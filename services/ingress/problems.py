@@ -1,0 +1,160 @@
+"""Problems: why a caller gets no answer, as HTTP sees it. Pure: errors, failures and results in, `Problem` out; dialects render it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from services.ingress.assembly import StreamConflict
+from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.result import Result, Status
+from shared.errors import Conflict, InvalidInput, LogError, NotFound, Overloaded, RecordTooLarge, TooLarge, TuttiError, Unsupported
+
+K = FailureKind
+
+STATUS_OF_FAILURE: dict[FailureKind, int] = {
+    K.INVALID_JOB: 400,
+    K.UNKNOWN_PATTERN: 400,
+    K.UNKNOWN_MODEL: 404,
+    K.BAD_REQUEST: 400,
+    K.UNSUPPORTED: 400,
+    K.TOO_LARGE: 413,
+    K.OVERLOADED: 503,
+    K.MODEL_ERROR: 502,
+    K.MODEL_TIMEOUT: 504,
+    K.NODE_UNREACHABLE: 502,
+    K.BROKEN_STREAM: 502,
+    K.INVALID_OUTPUT: 502,
+    K.UNCLAIMED: 503,
+    K.LEASE_EXPIRED: 503,
+    K.NODE_LOST: 503,
+    K.NO_NODE: 503,
+    K.DEADLINE: 504,
+    K.CANCELLED: 499,
+    K.LIMIT: 422,
+    K.GATE_FAILED: 422,
+    K.NON_DETERMINISTIC_PATTERN: 500,
+    K.INTERNAL: 500,
+}
+"""499 (client closed request) is nobody's standard but everybody's habit; OpenAI's clients do not retry it."""
+
+_RETRY_AFTER_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """`message` is one sentence for people without any text of prompts. `details` are typed extras (known models, what is missing)."""
+
+    status: int
+    code: str
+    message: str
+    param: str | None = None
+    retry_after_seconds: float | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Refused(TuttiError):
+    """The caller gets this problem instead of an answer."""
+
+    code = "refused"
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+class ClientGone(TuttiError):
+    """The client closed the connection."""
+
+    code = "client_gone"
+
+
+def unknown_model(model: str, known: tuple[str, ...]) -> Problem:
+    """No registered node has the model."""
+    return Problem(
+        404,
+        "model_not_found",
+        f"no node has the model {model!r}; known: {', '.join(known)}",
+        "model",
+        details={"known_models": list(known)},
+    )
+
+
+def no_node(missing: tuple[str, ...], retry_after_seconds: float) -> Problem:
+    """Nothing that lives could do it; `missing` says what a node would need."""
+    return Problem(503, "no_node", f"no node for this: missing {', '.join(missing)}", None, retry_after_seconds, {"missing": list(missing)})
+
+
+def kafka_away(retry_after_seconds: float) -> Problem:
+    """Kafka did not acknowledge in time."""
+    return Problem(503, "log_unavailable", "the job could not be queued: Kafka does not answer", None, retry_after_seconds)
+
+
+def deadline_passed() -> Problem:
+    """Nobody answered by the deadline."""
+    return Problem(504, "deadline", "the deadline passed before there was an answer")
+
+
+def of_error(error: Exception, retry_after_seconds: float = _RETRY_AFTER_SECONDS) -> Problem:
+    """Of anything that was raised while serving a request."""
+    match error:
+        case Refused():
+            return error.problem
+        case ValidationError():
+            return of_validation(error)
+        case Overloaded():
+            return Problem(429, error.code, error.message, None, error.retry_after_seconds)
+        case TooLarge() | RecordTooLarge():
+            return Problem(413, "too_large", error.message)
+        case Unsupported():
+            return Problem(400, "unsupported", error.message, getattr(error, "param", None))
+        case InvalidInput():
+            return Problem(400, error.code, error.message, getattr(error, "param", None))
+        case StreamConflict():
+            return Problem(502, error.code, error.message)
+        case NotFound():
+            return Problem(404, error.code, error.message)
+        case Conflict():
+            return Problem(409, error.code, error.message)
+        case LogError():
+            return kafka_away(retry_after_seconds)
+        case _:
+            return Problem(500, "internal", "something went wrong inside tutti")
+
+
+def of_validation(error: ValidationError) -> Problem:
+    """The first complaint, by field. The offending value is never repeated: it may be a prompt."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "json_invalid":
+        return Problem(400, "invalid_json", "the body is not JSON")
+    if first["type"] == "extra_forbidden":
+        return Problem(400, "unknown_field", f"unknown field {place!r}", place)
+    message = first["msg"].removeprefix("Value error, ")
+    return Problem(400, "invalid_input", f"{place}: {message}" if place else message, place or None)
+
+
+def of_result(result: Result) -> Problem:
+    """Of a job that ended without an answer."""
+    if result.failure is not None:
+        return _of_failure(result.failure)
+    if result.status is Status.EXPIRED:
+        return deadline_passed()
+    if result.status is Status.CANCELLED:
+        return Problem(499, K.CANCELLED.value, "the job was cancelled")
+    return Problem(500, K.INTERNAL.value, "the job failed without a reason")
+
+
+def _of_failure(failure: Failure) -> Problem:
+    status = STATUS_OF_FAILURE[failure.kind]
+    details: dict[str, Any] = {"missing": list(failure.missing)} if failure.missing else {}
+    retry_after = failure.retry_after_seconds
+    if retry_after is None and status == 503:
+        retry_after = _RETRY_AFTER_SECONDS
+    param = "model" if failure.kind is K.UNKNOWN_MODEL else None
+    message = failure.message
+    if failure.missing:
+        message = f"{message} (missing: {', '.join(failure.missing)})"
+    return Problem(status, failure.kind.value, message, param, retry_after, details)

@@ -1,0 +1,82 @@
+"""Registry: which nodes and models there are, folded from `nodes`. Time is passed in; a node that is silent too long is not counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from shared.contracts.node import Node
+
+_MAX_NODES = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What the nodes offer, as of the last refresh. `live`: registered lately, reachable and not draining."""
+
+    models: tuple[str, ...] = ()
+    live_models: frozenset[str] = frozenset()
+    live_capabilities: frozenset[str] = frozenset()
+    nodes: int = 0
+    live_nodes: int = 0
+    simulated: bool = False
+    """All live nodes are simulators."""
+
+    def resolve(self, model: str) -> str | None:
+        """The registered spelling of `model` (`name` stands for `name:latest`), or None."""
+        if model in self.models:
+            return model
+        latest = f"{model}:latest"
+        return latest if latest in self.models else None
+
+    def knows_any(self, models: Iterable[str]) -> bool:
+        """Whether `auto` or a registered model is among `models`; true while no node is registered, since nothing is known then."""
+        return self.nodes == 0 or any(model == "auto" or self.resolve(model) is not None for model in models)
+
+    def missing(self, models: Iterable[str], capability: str) -> tuple[str, ...]:
+        """What no live node offers of what a job needs; empty when some node could serve it."""
+        if self.live_nodes == 0:
+            return ("a live node",)
+        if capability not in self.live_capabilities:
+            return (f"capability {capability}",)
+        wanted = tuple(models)
+        if any(model == "auto" or (self.resolve(model) or model) in self.live_models for model in wanted):
+            return ()
+        return tuple(f"a live node with model {model}" for model in wanted)
+
+
+class Registry:
+    """The newest registration of each node."""
+
+    def __init__(self, lost_seconds: float) -> None:
+        self._lost_seconds = lost_seconds
+        self._nodes: dict[str, tuple[Node, float]] = {}
+        self.complete = False
+        """Everything that was in the topic at start has been read: from then on `catalogue` is a fact."""
+        self.catalogue = Catalogue()
+
+    def apply(self, key: str, node: Node | None, now: float) -> None:
+        """A registration read at `now` (monotonic seconds); None is a tombstone."""
+        if node is None:
+            self._nodes.pop(key, None)
+        elif key in self._nodes or len(self._nodes) < _MAX_NODES:
+            self._nodes[key] = (node, now)
+
+    def refresh(self, now: float) -> None:
+        """Forget lost nodes and compute the catalogue again."""
+        for key in [key for key, (_, seen) in self._nodes.items() if now - seen > self._lost_seconds]:
+            del self._nodes[key]
+        nodes = [node for node, _ in self._nodes.values()]
+        live = [node for node in nodes if node.reachable and not node.draining]
+        self.catalogue = Catalogue(
+            models=tuple(sorted({model.name for node in nodes for model in node.models})),
+            live_models=frozenset(model.name for node in live for model in node.models),
+            live_capabilities=frozenset(capability for node in live for capability in node.capabilities),
+            nodes=len(nodes),
+            live_nodes=len(live),
+            simulated=bool(live) and all(node.simulated for node in live),
+        )
+
+    def nodes(self) -> list[Node]:
+        """Every registered node, by id."""
+        return [self._nodes[key][0] for key in sorted(self._nodes)]

@@ -1,0 +1,64 @@
+"""Replies: this instance's partition of `replies`, read from the end before anything is sent (notes/kafka.md 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from zlib import crc32
+
+from pydantic import ValidationError
+
+from services.ingress.tail import Tail, at_end
+from services.ingress.waiters import Waiters
+from shared.clock import Clock
+from shared.contracts import headers
+from shared.contracts.reply import Chunks, Final
+from shared.kafka.port import Log, Record, TopicPartition
+from shared.telemetry import logs, metrics
+
+_log = logs.get(__name__)
+
+
+def reply_partition(instance: str, partitions: int) -> int:
+    """The partition of this instance. Sharing one is allowed: correlations tell whose a reply is."""
+    return crc32(instance.encode()) % partitions
+
+
+class Replies:
+    """Hands every reply to its waiter, a batch at a time, without awaiting."""
+
+    def __init__(self, log: Log, clock: Clock, waiters: Waiters, partition: TopicPartition, instance: str) -> None:
+        self._waiters = waiters
+        partitions = [partition]
+        self.tail = Tail(
+            log,
+            clock,
+            partitions,
+            client_id=f"tutti-ingress-replies-{instance}",
+            start=lambda consumer: at_end(consumer, partitions),
+            handle=self._on_records,
+        )
+
+    def _on_records(self, _partition: TopicPartition, records: Sequence[Record]) -> None:
+        before = self._waiters.unknown
+        for record in records:
+            try:
+                self._on_record(record)
+            except ValidationError:
+                _log.warning("reply_unreadable", partition=record.partition, offset=record.offset)
+        if self._waiters.unknown > before:
+            metrics.REPLIES_UNKNOWN.inc(self._waiters.unknown - before)
+
+    def _on_record(self, record: Record) -> None:
+        if record.value is None:
+            return
+        kind = headers.find(record.headers, headers.TYPE)
+        if kind == b"chunks":
+            self._waiters.on_chunks(Chunks.model_validate_json(record.value))
+        elif kind == b"final":
+            correlation = headers.find(record.headers, headers.CORRELATION_ID)
+            if correlation is not None and not self._waiters.is_ours(correlation):
+                self._waiters.unknown += 1
+                return
+            self._waiters.on_final(Final.model_validate_json(record.value))
+        else:
+            _log.warning("reply_of_unknown_type", partition=record.partition, offset=record.offset)

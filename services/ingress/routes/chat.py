@@ -1,0 +1,194 @@
+"""`POST /v1/chat/completions`: the hot path, on bare ASGI. One validation in, one JSON out; the job's write is not awaited."""
+
+from __future__ import annotations
+
+from services.ingress import answers_openai as answers
+from services.ingress import sse
+from services.ingress.answers_openai import ChunkWriter
+from services.ingress.assembly import StreamConflict
+from services.ingress.desk import AUTO, Desk
+from services.ingress.dialect_openai import AUTO_MODELS, PATTERN_PREFIX, ChatRequest, to_job
+from services.ingress.exchange import (
+    CallHeaders,
+    Receive,
+    Scope,
+    Send,
+    call_headers,
+    problem_headers,
+    read_body,
+    send_json,
+    send_part,
+    start_stream,
+    watch,
+)
+from services.ingress.limits import check_depth
+from services.ingress.problems import ClientGone, Refused, of_error, of_result, unknown_model
+from services.ingress.waiters import Caller
+from shared.contracts.base import PriorityClass
+from shared.contracts.chat import Answer
+from shared.contracts.job import Job
+from shared.contracts.result import Status
+from shared.telemetry import logs, metrics
+
+_log = logs.get(__name__)
+ROUTE = "/v1/chat/completions"
+_CAPABILITY = "chat"
+CLIENT_GONE = 499
+"""Counted as this status; nobody is there to read it."""
+
+
+class ChatCompletions:
+    """An ASGI application for one path and method."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._seconds = metrics.HTTP_SECONDS.labels(ROUTE)
+        self._ok = metrics.HTTP_REQUESTS.labels(ROUTE, "200")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = self._desk.clock.monotonic()
+        try:
+            status = await self._serve(scope, receive, send)
+        except ClientGone:
+            status = CLIENT_GONE
+        except Exception as error:
+            status = await self._refuse(send, error)
+        if status == 200:
+            self._ok.inc()
+        else:
+            metrics.HTTP_REQUESTS.labels(ROUTE, str(status)).inc()
+        self._seconds.observe(self._desk.clock.monotonic() - began)
+
+    async def _refuse(self, send: Send, error: Exception, job: str | None = None) -> int:
+        """Answer with the problem, in the dialect. `job`: it was submitted already."""
+        problem = of_error(error, self._desk.settings.retry_after_seconds)
+        if problem.status == 500:
+            _log.exception("request_failed", route=ROUTE, job=job)
+        headers = problem_headers(problem) if job is None else [*problem_headers(problem), (b"x-tutti-job", job.encode())]
+        await send_json(send, problem.status, answers.problem(problem), headers)
+        return problem.status
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> int:
+        call = call_headers(scope)
+        body = await read_body(receive, call.content_length, self._desk.settings.body_bytes)
+        check_depth(body)
+        request = ChatRequest.model_validate_json(body)
+        priority_class = call.priority_class or PriorityClass.INTERACTIVE
+        seconds = call.deadline_seconds or self._desk.settings.deadline_seconds[priority_class]
+        job = await self._admitted(request, call, priority_class, seconds)
+        caller, correlation = self._desk.call(job, priority_class, seconds, call.trace)
+        watching = watch(receive, caller)
+        try:
+            return await (self._stream(caller, request, send) if job.stream else self._answer(caller, request, send))
+        finally:
+            watching.cancel()
+            self._desk.waiters.remove(correlation)
+            self._abandon(caller, call)
+
+    async def _admitted(self, request: ChatRequest, call: CallHeaders, priority_class: PriorityClass, seconds: float) -> Job:
+        """The job, once everything that can be said against it has been checked."""
+        desk = self._desk
+        await desk.open()
+        desk.admit_caller()
+        model = self._model(request.model)
+        deadline_at = desk.clock.wall() + seconds
+        job = to_job(request, identifier=desk.submitter.new_id(), tenant=call.tenant, model=model, deadline_at=deadline_at)
+        if priority_class is PriorityClass.INTERACTIVE:
+            await desk.find_node((model,), _CAPABILITY)
+        desk.admit(priority_class, seconds)
+        return job
+
+    def _model(self, name: str) -> str:
+        if name in AUTO_MODELS:
+            return AUTO
+        if name.startswith(PATTERN_PREFIX):
+            raise Refused(unknown_model(name, ("tutti/auto", *self._desk.registry.catalogue.models)))
+        return self._desk.resolve(name)
+
+    def _abandon(self, caller: Caller, call: CallHeaders) -> None:
+        """Cancel a job for which nobody waits any longer. `detach`: the caller wants it to go on without him."""
+        left = caller.result is None and (caller.error is None or isinstance(caller.error, ClientGone))
+        if left and not call.detach:
+            self._desk.submitter.cancel(caller.job, caller.home, "the client disconnected")
+        elif isinstance(caller.error, StreamConflict):
+            self._desk.submitter.cancel(caller.job, caller.home, "the stream could not be continued")
+
+    async def _answer(self, caller: Caller, request: ChatRequest, send: Send) -> int:
+        while not caller.ended:
+            await caller.changed()
+        answer = _answer_of(caller)
+        if answer is None:
+            return await self._refuse(send, _error_of(caller), caller.job)
+        assert caller.result is not None
+        body = answers.completion(caller.job, int(caller.result.accepted_at), request.model, answer, caller.result.usage)
+        await send_json(send, 200, body, self._headers(caller, answer.simulated))
+        return 200
+
+    def _headers(self, caller: Caller, simulated: bool) -> list[tuple[bytes, bytes]]:
+        headers = [(b"x-tutti-job", caller.job.encode())]
+        if simulated:
+            headers.append((b"x-tutti-simulated", b"true"))
+        return headers
+
+    async def _stream(self, caller: Caller, request: ChatRequest, send: Send) -> int:
+        """The head goes out when Kafka has the job; from then on errors are events."""
+        while not (caller.acknowledged or caller.ended):
+            await caller.changed()
+        if caller.ended and _answer_of(caller) is None:
+            return await self._refuse(send, _error_of(caller), caller.job)
+        include_usage = request.stream_options is not None and request.stream_options.include_usage
+        writer = ChunkWriter(caller.job, int(self._desk.clock.wall()), request.model, include_usage=include_usage)
+        await start_stream(send, [*sse.HEADERS, *self._headers(caller, self._desk.registry.catalogue.simulated)])
+        await send_part(send, writer.role())
+        await self._pump(caller, writer, send)
+        return CLIENT_GONE if isinstance(caller.error, ClientGone) else 200
+
+    async def _pump(self, caller: Caller, writer: ChunkWriter, send: Send) -> None:
+        clock, heartbeat = self._desk.clock, self._desk.settings.heartbeat_seconds
+        caller.quiet_since = clock.monotonic()
+        while True:
+            part = _new_text(caller, writer)
+            if caller.ended:
+                await send_part(send, part + _end(caller, writer), more=False)
+                return
+            if not part and clock.monotonic() - caller.quiet_since >= heartbeat:
+                part = sse.HEARTBEAT
+            if part:
+                caller.quiet_since = clock.monotonic()
+                await send_part(send, part)
+            else:
+                await caller.changed()
+
+
+def _answer_of(caller: Caller) -> Answer | None:
+    """The answer of a job that succeeded."""
+    result = caller.result
+    return result.answer if result is not None and result.status is Status.SUCCEEDED else None
+
+
+def _error_of(caller: Caller) -> Exception:
+    """Why there is no answer."""
+    if caller.error is not None:
+        return caller.error
+    assert caller.result is not None, "only after the wait has ended"
+    return Refused(of_result(caller.result))
+
+
+def _new_text(caller: Caller, writer: ChunkWriter) -> bytes:
+    """What has come since the last look, rendered."""
+    delta = caller.take()
+    if not delta.text and not delta.thinking:
+        return b""
+    writer.describe(caller.model, caller.simulated)
+    part = writer.thinking(delta.thinking) if delta.thinking else b""
+    return part + writer.text(delta.text) if delta.text else part
+
+
+def _end(caller: Caller, writer: ChunkWriter) -> bytes:
+    """The last events of a stream, good or bad."""
+    answer = _answer_of(caller)
+    if answer is None:
+        return writer.failed(of_error(_error_of(caller)))
+    assert caller.result is not None
+    writer.describe(answer.model, answer.simulated)
+    return writer.last(answer, caller.result.usage)

@@ -1,0 +1,105 @@
+"""`GET /v1/jobs/{id}/events`: a job's history as server-sent events, and its text while it streams.
+
+An event's id is `<offset>.<characters>`: the last event and how much text the client has. A client that reconnects with it as
+Last-Event-ID, here or at another instance, goes on from there; what it missed of the text is completed at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from services.ingress import dialect_tutti as dialect
+from services.ingress import sse
+from services.ingress.desk import Desk
+from services.ingress.routes.jobs import not_found
+from services.ingress.status import JobStatus, RawEvent, State, parse
+
+_CURSOR = re.compile(r"^(-?\d{1,18})\.(\d{1,9})$")
+_HEADERS = {name.decode(): value.decode() for name, value in sse.HEADERS}
+
+
+class Cursor:
+    """What this client has received."""
+
+    __slots__ = ("characters", "offset")
+
+    def __init__(self, last_event_id: str | None) -> None:
+        found = _CURSOR.match(last_event_id or "")
+        self.offset = int(found[1]) if found else -1
+        self.characters = int(found[2]) if found else 0
+
+    def __str__(self) -> str:
+        return f"{self.offset}.{self.characters}"
+
+
+class JobEvents:
+    """One stream a connection; ends with `job_settled`."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def get(self, request: Request) -> Response:
+        """404 when nothing is known of the job, else the stream."""
+        job = request.path_params["job"]
+        status = await self._desk.status(job)
+        if status is None:
+            raise not_found(job)
+        cursor = Cursor(request.headers.get("last-event-id"))
+        return StreamingResponse(self._stream(job, status, cursor), headers=_HEADERS | {"x-tutti-job": job})
+
+    async def _stream(self, job: str, status: JobStatus, cursor: Cursor) -> AsyncIterator[bytes]:
+        follow = self._desk.waiters.following(job)
+        with self._desk.followers.following(job) as news:
+            if not self._desk.journal.is_whole(job):
+                yield self._summary(status, cursor)
+                if status.state is State.SETTLED:
+                    return
+            while True:
+                news.clear()
+                if follow is not None and len(follow.text) > cursor.characters:
+                    yield _chunk(job, follow.text, cursor)
+                for event in self._desk.journal.after(job, cursor.offset):
+                    for part in _render(event, job, cursor, streamed=follow is not None):
+                        yield part
+                    if event.kind == "job_settled":
+                        return
+                try:
+                    async with asyncio.timeout(self._desk.settings.heartbeat_seconds):
+                        await news.wait()
+                except TimeoutError:
+                    yield sse.HEARTBEAT
+                    if job not in self._desk.journal:
+                        return
+
+    def _summary(self, status: JobStatus, cursor: Cursor) -> bytes:
+        """Of a job whose events are no longer in memory: the whole status as one event."""
+        cursor.offset = max(cursor.offset, status.offset)
+        return sse.event("status", status.public(), str(cursor))
+
+
+def _chunk(job: str, text: str, cursor: Cursor) -> bytes:
+    start = cursor.characters
+    cursor.characters = len(text)
+    return sse.event("chunk", dialect.chunk(job, start, text[start:]), str(cursor))
+
+
+def _render(event: RawEvent, job: str, cursor: Cursor, *, streamed: bool) -> Iterator[bytes]:
+    if event.kind == "job_settled" and (streamed or cursor.characters):
+        text = _settled_text(event)
+        if len(text) > cursor.characters:
+            yield _chunk(job, text, cursor)
+    cursor.offset = event.offset
+    payload = dialect.event(event, job)
+    if payload is not None:
+        yield sse.event(event.kind, payload, str(cursor))
+
+
+def _settled_text(event: RawEvent) -> str:
+    fact = parse(event.kind, event.value)
+    result = getattr(fact, "result", None)
+    return result.answer.text if result is not None and result.answer is not None else ""

@@ -1,0 +1,48 @@
+"""`GET /v1/models`, `GET /v1/models/{id}`: what the registered nodes offer, and the patterns that are models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.ingress import answers_openai as answers
+from services.ingress.desk import Desk
+from services.ingress.problems import unknown_model
+from services.ingress.registry import Catalogue
+
+_PATTERNS = ("tutti/auto",)
+
+
+class Models:
+    """OpenAI's shapes."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def list(self, _request: Request) -> Response:
+        """All models."""
+        catalogue = self._desk.registry.catalogue
+        return _json({"object": "list", "data": [_model(name, catalogue) for name in (*_PATTERNS, *catalogue.models)]})
+
+    async def get(self, request: Request) -> Response:
+        """One model."""
+        name, catalogue = request.path_params["model"], self._desk.registry.catalogue
+        found = name if name in _PATTERNS else catalogue.resolve(name)
+        if found is None:
+            problem = unknown_model(name, (*_PATTERNS, *catalogue.models))
+            return Response(answers.problem(problem), problem.status, media_type="application/json")
+        return _json(_model(found, catalogue))
+
+
+def _model(name: str, catalogue: Catalogue) -> dict[str, Any]:
+    """`available`: a live node has it; `simulated`: nothing but simulators answers here."""
+    available = catalogue.live_nodes > 0 if name in _PATTERNS else name in catalogue.live_models
+    shown = {"id": name, "object": "model", "created": 0, "owned_by": "tutti", "available": available}
+    return shown | ({"simulated": True} if catalogue.simulated else {})
+
+
+def _json(body: Any) -> Response:
+    return Response(to_json(body), media_type="application/json")

@@ -1,0 +1,61 @@
+"""Settings of the ingress: environment variables `TUTTI_INGRESS__<NAME>`. Bounds of everything that callers can make grow."""
+
+from __future__ import annotations
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.contracts.base import PriorityClass
+
+
+class IngressSettings(BaseSettings):
+    """Seconds, bytes and counts."""
+
+    model_config = SettingsConfigDict(env_prefix="TUTTI_INGRESS__", env_nested_delimiter="__", extra="ignore", frozen=True)
+
+    redis_url: str = ""
+    """`redis://host:port/db` of the status store; empty: status is kept in memory only."""
+    redis_connections: PositiveInt = 8
+    redis_timeout_seconds: PositiveFloat = 0.5
+    status_ttl_seconds: PositiveInt = 86_400
+
+    body_bytes: PositiveInt = 8 * 1024 * 1024
+    in_flight: PositiveInt = 4_096
+    """Callers that may wait at once in this instance."""
+    follows: PositiveInt = 1_000
+    """Streamed jobs of `POST /v1/jobs` whose chunks are kept for `GET .../events`."""
+    outbox_records: PositiveInt = 20_000
+
+    deadline_seconds: dict[PriorityClass, float] = Field(
+        default={PriorityClass.INTERACTIVE: 120.0, PriorityClass.STANDARD: 3_600.0, PriorityClass.BATCH: 86_400.0}
+    )
+    """Deadline of a caller who waits and names none."""
+    deadline_grace_seconds: NonNegativeFloat = 1.0
+    """A caller waits this much longer than the deadline for the planner's own word on it."""
+    accept_seconds: PositiveFloat = 5.0
+    """Kafka must acknowledge a job within this, or the caller gets 503."""
+    retry_after_seconds: PositiveFloat = 2.0
+    """Sent with a 503 when nothing better is known."""
+    no_node_wait_seconds: NonNegativeFloat = 3.0
+    """An interactive caller waits this long for a node that could serve him to appear, then gets 503."""
+    node_lost_seconds: PositiveFloat = 150.0
+    """A node that has not registered for so long is not counted; workers register at least every 60 s."""
+    max_wait_seconds: PositiveFloat = 300.0
+    """Largest `?wait=` of `POST /v1/jobs`."""
+    heartbeat_seconds: PositiveFloat = 15.0
+    """Silence on an event stream after which a comment is sent."""
+
+    journal_jobs: PositiveInt = 10_000
+    journal_bytes: PositiveInt = 32 * 1024 * 1024
+    """Recent events kept in memory for status and for event streams."""
+    journal_events_per_job: PositiveInt = 256
+    events_lookback: NonNegativeInt = 2_000
+    """Events per partition that are read again at start when no store remembers a position."""
+    events_pause_seconds: NonNegativeFloat = 0.02
+    """Pause between two polls of `job-events`: larger batches, less work per event."""
+    flush_seconds: PositiveFloat = 0.25
+    """Status is written to the store at most this often."""
+
+    sweep_seconds: PositiveFloat = 0.1
+    backlog_seconds: PositiveFloat = 1.0
+    """How often the ends of `jobs.*` are read for the admission estimate; also the liveness probe of Kafka."""

@@ -1,0 +1,73 @@
+"""Submit: a job goes to `jobs.<class>`, a cancel to `outcomes`, each at the job's home partition."""
+
+from __future__ import annotations
+
+from random import Random
+
+from services.ingress.ids import is_generated, new_job_id
+from services.ingress.limits import check_inline_size
+from services.ingress.outbox import Outbox, Settle
+from shared.clock import Clock
+from shared.contracts.base import PriorityClass
+from shared.contracts.headers import envelope, reply_headers
+from shared.contracts.job import ReplyTo
+from shared.contracts.outcome import CancelRequested
+from shared.errors import Overloaded
+from shared.kafka.port import Message
+from shared.telemetry import tracing
+from shared.topics import Topics, partition_of
+
+
+class Submitter:
+    """Writes through the outbox. `reply_partition` is this instance's own partition of `replies`."""
+
+    def __init__(self, outbox: Outbox, topics: Topics, clock: Clock, random: Random, reply_partition: int) -> None:
+        self._outbox = outbox
+        self._clock = clock
+        self._random = random
+        self._replies = topics.replies
+        self._reply_partition = reply_partition
+        self._outcomes = topics.outcomes
+        self._home_partitions = topics.settings.home_partitions
+        self._topic_of = {c: topics.jobs(c) for c in PriorityClass}
+
+    def new_id(self) -> str:
+        """A fresh job id."""
+        return new_job_id(self._clock.wall(), self._random)
+
+    def home_of(self, job: str) -> int:
+        """The partition that jobs submitted by an ingress are written to, and stay on."""
+        return partition_of(job.encode(), self._home_partitions)
+
+    def submit(
+        self, job: str, body: bytes, priority_class: PriorityClass, *, correlation: bytes | None, trace: str | None, settle: Settle
+    ) -> None:
+        """Queue the job; with `correlation` its chunks and final come to this instance. Raises TooLarge, Overloaded."""
+        check_inline_size(len(body))
+        headers = envelope("job", tracing.child(trace, self._random))
+        if correlation is not None:
+            reply = ReplyTo(topic=self._replies, partition=self._reply_partition, correlation=correlation, multiplex=True)
+            headers += reply_headers(reply)
+        self._outbox.put(Message(self._topic_of[priority_class], body, job.encode(), self.home_of(job), headers), settle)
+
+    def cancel(self, job: str, home: int, reason: str) -> bool:
+        """Queue a cancel without waiting; returns whether there was room for it."""
+        try:
+            self._outbox.put(self._cancel(job, home, reason), patient=True)
+        except Overloaded:
+            return False
+        return True
+
+    def withdraw(self, job: str, home: int) -> bool:
+        """After a failed write whose fate is unknown: cancel, so that nothing runs for nobody.
+
+        Only for ids made here: a caller who chose the id may be submitting it again this very moment.
+        """
+        return is_generated(job) and self.cancel(job, home, "the caller was told that the job could not be queued")
+
+    async def cancel_and_wait(self, job: str, home: int, reason: str) -> None:
+        """Write a cancel; returns when it is acknowledged. Raises LogError, Overloaded."""
+        await self._outbox.send(self._cancel(job, home, reason))
+
+    def _cancel(self, job: str, home: int, reason: str) -> Message:
+        return Message(self._outcomes, CancelRequested(job=job, reason=reason).to_bytes(), job.encode(), home, envelope("cancel"))

@@ -1,0 +1,236 @@
+"""Waiters: correlation → who waits for it. Domain only: replies go in, callers are woken; time is passed in.
+
+A `Caller` is one HTTP request that waits, plain or streamed. A `Follow` keeps the chunks of a streamed job that nobody may be reading yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Protocol
+
+from services.ingress.assembly import Delta, StreamAssembly, StreamConflict
+from shared.contracts.reply import Chunk, Chunks, Final
+from shared.contracts.result import Result, Status
+
+
+class Sink(Protocol):
+    """Receives the replies to one job."""
+
+    def on_chunk(self, chunk: Chunk) -> None: ...
+    def on_final(self, result: Result) -> None: ...
+
+
+class Caller:
+    """One request that waits. Whatever ends the wait (final, error, deadline, disconnect) sets `result` or `error` once and wakes it."""
+
+    __slots__ = ("_stream", "_wake", "acknowledged", "error", "home", "job", "model", "quiet_since", "result", "simulated", "until")
+
+    def __init__(self, job: str, home: int, until: float, *, stream: bool = False) -> None:
+        self.job = job
+        self.home = home
+        self.until = until
+        """On the monotonic clock: the sweep fails it then."""
+        self.result: Result | None = None
+        self.error: Exception | None = None
+        self.acknowledged = False
+        self.quiet_since: float | None = None
+        """When a stream last sent something; the sweep wakes it for a heartbeat."""
+        self.model: str | None = None
+        self.simulated = False
+        self._stream = StreamAssembly() if stream else None
+        self._wake: asyncio.Future[None] | None = None
+
+    def on_chunk(self, chunk: Chunk) -> None:
+        """A piece of a streamed answer; ignored when the caller did not ask for a stream."""
+        if self._stream is None or self.ended:
+            return
+        if chunk.model is not None:
+            self.model = chunk.model
+        self.simulated = self.simulated or chunk.simulated
+        try:
+            if self._stream.add(chunk):
+                self.wake()
+        except StreamConflict as conflict:
+            self.fail(conflict)
+
+    def on_final(self, result: Result) -> None:
+        """The job's end. Repeats change nothing."""
+        if self.ended:
+            return
+        if self._stream is not None and result.status is Status.SUCCEEDED and result.answer is not None:
+            try:
+                self._stream.finish(result.answer)
+            except StreamConflict as conflict:
+                self.fail(conflict)
+                return
+        self.result = result
+        self.wake()
+
+    def fail(self, error: Exception) -> None:
+        """End the wait with an error, unless it has ended."""
+        if not self.ended:
+            self.error = error
+            self.wake()
+
+    def on_acknowledged(self) -> None:
+        """Kafka has the job."""
+        self.acknowledged = True
+        if self._stream is not None:
+            self.wake()
+
+    def take(self) -> Delta:
+        """New text of a streamed answer."""
+        assert self._stream is not None, "only streamed callers take"
+        return self._stream.take()
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is a result or an error."""
+        return self.result is not None or self.error is not None
+
+    def wake(self) -> None:
+        """Let the request look again."""
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def changed(self) -> None:
+        """Wait for the next wake. One task at a time, and only right after looking: no wake is lost in between."""
+        self._wake = asyncio.get_running_loop().create_future()
+        try:
+            await self._wake
+        finally:
+            self._wake = None
+
+    async def answered(self) -> Result:
+        """The result. Raises what ended the wait otherwise."""
+        while not self.ended:
+            await self.changed()
+        if self.error is not None:
+            raise self.error
+        assert self.result is not None
+        return self.result
+
+
+class Follow:
+    """The text of a streamed job so far, for any number of readers, each with a cursor of its own."""
+
+    __slots__ = ("_on_change", "_stream", "job", "text", "until")
+
+    def __init__(self, job: str, until: float, on_change: Waking) -> None:
+        self.job = job
+        self.until = until
+        self.text = ""
+        self._stream: StreamAssembly | None = StreamAssembly()
+        self._on_change = on_change
+
+    def on_chunk(self, chunk: Chunk) -> None:
+        """Append what is new. After a conflict the stream stays silent: the settled event carries the full text."""
+        if self._stream is None:
+            return
+        try:
+            if self._stream.add(chunk):
+                self.text += self._stream.take().text
+                self._on_change(self.job)
+        except StreamConflict:
+            self._stream = None
+
+    def on_final(self, result: Result) -> None:
+        """Complete the text."""
+        if self._stream is None or result.answer is None:
+            return
+        try:
+            self._stream.finish(result.answer)
+            self.text += self._stream.take().text
+        except StreamConflict:
+            pass
+        self._stream = None
+        self._on_change(self.job)
+
+
+class Waking(Protocol):
+    """Told that something about a job is new."""
+
+    def __call__(self, job: str, /) -> None: ...
+
+
+class Waiters:
+    """All sinks of this instance. `epoch` is part of every correlation, so a reply to an earlier life of this instance finds nobody."""
+
+    def __init__(self, epoch: str, *, follows: int) -> None:
+        self._prefix = epoch.encode() + b"."
+        self._counter = 0
+        self._callers: dict[bytes, Caller] = {}
+        self._follows: OrderedDict[bytes, Follow] = OrderedDict()
+        self._max_follows = follows
+        self.unknown = 0
+        """Replies that nobody waits for."""
+
+    def __len__(self) -> int:
+        return len(self._callers)
+
+    def _next(self) -> bytes:
+        self._counter += 1
+        return self._prefix + b"%x" % self._counter
+
+    def add(self, caller: Caller) -> bytes:
+        """Register a caller; returns the correlation."""
+        correlation = self._next()
+        self._callers[correlation] = caller
+        return correlation
+
+    def remove(self, correlation: bytes) -> None:
+        """The caller waits no longer."""
+        self._callers.pop(correlation, None)
+
+    def follow(self, follow: Follow) -> bytes:
+        """Register a follow, the oldest one giving way when there are too many; returns the correlation."""
+        correlation = self._next()
+        self._follows[correlation] = follow
+        while len(self._follows) > self._max_follows:
+            self._follows.popitem(last=False)
+        return correlation
+
+    def following(self, job: str) -> Follow | None:
+        """The follow of a job accepted here."""
+        return next((follow for follow in self._follows.values() if follow.job == job), None)
+
+    def is_ours(self, correlation: bytes | None) -> bool:
+        """Whether this instance, in this life, gave the correlation."""
+        return correlation is not None and correlation.startswith(self._prefix)
+
+    def on_final(self, final: Final) -> None:
+        """Hand a final to who waits for it."""
+        sink = self._sink(final.correlation)
+        if sink is not None:
+            sink.on_final(final.result)
+
+    def on_chunks(self, chunks: Chunks) -> None:
+        """Hand each chunk to who waits for it."""
+        for chunk in chunks.chunks:
+            sink = self._sink(chunk.correlation)
+            if sink is not None:
+                sink.on_chunk(chunk)
+
+    def _sink(self, correlation: bytes) -> Sink | None:
+        sink: Sink | None = self._callers.get(correlation) or self._follows.get(correlation)
+        if sink is None:
+            self.unknown += 1
+        return sink
+
+    def sweep(self, now: float, heartbeat_seconds: float) -> list[Caller]:
+        """Callers whose time is up. Silent streams are woken for a heartbeat; follows whose time is up are dropped."""
+        for correlation in [c for c, follow in self._follows.items() if follow.until <= now]:
+            del self._follows[correlation]
+        overdue = []
+        for caller in self._callers.values():
+            if caller.until <= now:
+                overdue.append(caller)
+            elif caller.quiet_since is not None and now - caller.quiet_since >= heartbeat_seconds:
+                caller.wake()
+        return overdue
+
+    def callers(self) -> Iterable[Caller]:
+        """Everyone who waits."""
+        return list(self._callers.values())

@@ -1,0 +1,233 @@
+"""A planner for tests of the ingress: takes jobs from `jobs.*` of any log and answers them by a script, with events, chunks and finals.
+
+It keeps the real planner's wire forms (headers, keys, partitions, epochs) and none of its durability.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from shared.clock import Clock
+from shared.contracts import event as events
+from shared.contracts.base import CLASSES, PriorityClass
+from shared.contracts.chat import Answer
+from shared.contracts.failure import Failure
+from shared.contracts.headers import correlation_headers, envelope, find, reply_address
+from shared.contracts.job import Job, ReplyTo
+from shared.contracts.limits import Limits
+from shared.contracts.outcome import CancelRequested
+from shared.contracts.reply import Chunk, Chunks, Final
+from shared.contracts.result import Result, Status
+from shared.contracts.usage import Usage
+from shared.kafka.port import Log, Message, Producer, TopicPartition
+from shared.topics import Topics
+
+USAGE = Usage(calls=1, prompt_tokens=3, completion_tokens=5)
+STEP = "5" * 32
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What becomes of a job. `chunks`: text pieces sent before the end; `hold`: no end until `Planner.release`."""
+
+    text: str = "hello back"
+    failure: Failure | None = None
+    status: Status = Status.SUCCEEDED
+    chunks: tuple[str, ...] = ()
+    hold: bool = False
+    silent: bool = False
+    """No event, no reply."""
+    answer: Answer | None = None
+    simulated: bool = False
+
+
+@dataclass(slots=True)
+class Seen:
+    """A job as the planner got it."""
+
+    job: Job
+    home: int
+    priority_class: PriorityClass
+    headers: dict[str, bytes]
+    reply: ReplyTo | None
+    script: Script
+
+
+@dataclass(slots=True)
+class Planner:
+    """`jobs` and `cancels` are what arrived, by job id."""
+
+    log: Log
+    topics: Topics
+    clock: Clock
+    script: Callable[[Job], Script] = lambda _job: Script()
+    jobs: dict[str, Seen] = field(default_factory=dict)
+    cancels: dict[str, int] = field(default_factory=dict)
+    """Job id → partition of `outcomes` that the cancel came on."""
+    epochs: dict[int, int] = field(default_factory=dict)
+    producer: Producer | None = None
+
+    async def run(self, started: asyncio.Event) -> None:
+        """Answer until cancelled."""
+        self.producer = await self.log.producer(client_id="fake-planner")
+        consumer = await self.log.consumer(client_id="fake-planner", reset="earliest")
+        homes = range(self.topics.settings.home_partitions)
+        inputs = [*self.topics.all_jobs(), self.topics.outcomes]
+        consumer.assign([TopicPartition(topic, number) for topic in inputs for number in homes])
+        for number in homes:
+            await self.begin(number)
+        started.set()
+        try:
+            while True:
+                batches = await consumer.poll(timeout_seconds=0.2)
+                out: list[Message] = []
+                for partition, records in batches.items():
+                    for record in records:
+                        out.extend(self._on_record(partition, record))
+                if out:
+                    await self.send(out)
+        finally:
+            await consumer.close()
+            await self.producer.close()
+
+    async def begin(self, number: int) -> None:
+        """Take a home partition."""
+        assert self.producer is not None
+        started = events.PlannerStarted(nonce="n", planner="fake")
+        partition = TopicPartition(self.topics.job_events, number)
+        self.epochs[number] = await self.producer.append(partition, [self._event(number, started)])
+
+    async def send(self, messages: list[Message]) -> None:
+        assert self.producer is not None
+        for result in await self.producer.send_many(messages):
+            if isinstance(result, Exception):
+                raise result
+
+    def _event(self, home: int, event: Any) -> Message:
+        key = event.job.encode() if hasattr(event, "job") else None
+        return Message(self.topics.job_events, event.to_bytes(), key, home, envelope(event.type))
+
+    def _on_record(self, partition: TopicPartition, record: Any) -> list[Message]:
+        if partition.topic == self.topics.outcomes:
+            cancel = CancelRequested.model_validate_json(record.value)
+            self.cancels[cancel.job] = partition.partition
+            return self._cancelled(cancel.job) if cancel.job in self.jobs else []
+        job = Job.model_validate_json(record.value)
+        assert find(record.headers, "type") == b"job"
+        assert job.id is not None
+        assert record.key == job.id.encode()
+        priority_class = next(c for c in CLASSES if self.topics.jobs(c) == partition.topic)
+        reply = reply_address(record.headers)
+        seen = Seen(job, partition.partition, priority_class, dict(record.headers), reply, self.script(job))
+        self.jobs[job.id] = seen
+        return [] if seen.script.silent else [*self._accept(seen, record), *(() if seen.script.hold else self.end(job.id))]
+
+    def _accept(self, seen: Seen, record: Any) -> list[Message]:
+        job, home, now = seen.job, seen.home, self.clock.wall()
+        assert job.id is not None
+        base = {"epoch": self.epochs[home], "job": job.id, "at": now}
+        accepted = events.JobAccepted(
+            **base,
+            request=job,
+            priority_class=seen.priority_class,
+            home=home,
+            source=f"{record.topic}/{record.partition}/{record.offset}",
+            source_offset=record.offset,
+            pattern_version=1,
+            limits=Limits(),
+            deadline_at=job.deadline_at or now + 60,
+            digest="d",
+        )
+        asked = events.StepAsked(**base, step=STEP, path="0", agent="chat", model=job.model)
+        claimed = events.StepClaimedBy(**base, step=STEP, attempt=1, claim="c", node="node-1", mailbox=0, lease_seconds=20)
+        messages = [self._event(home, event) for event in (accepted, asked, claimed)]
+        return [*messages, *self.chunks(job.id, seen.script.chunks)]
+
+    def chunks(self, identifier: str, texts: tuple[str, ...], *, attempt: int = 1, sequence: int = 0, offset: int = 0) -> list[Message]:
+        """Chunk records of a job that asked for a stream."""
+        seen = self.jobs[identifier]
+        if seen.reply is None or not seen.job.stream:
+            return []
+        messages = []
+        for number, text in enumerate(texts, sequence):
+            chunk = Chunk(
+                job=identifier,
+                step=STEP,
+                attempt=attempt,
+                sequence=number,
+                offset=offset,
+                text=text,
+                model="tiny:1",
+                simulated=seen.script.simulated,
+                correlation=seen.reply.correlation,
+            )
+            offset += len(text)
+            messages.append(Message(seen.reply.topic, Chunks(chunks=(chunk,)).to_bytes(), None, seen.reply.partition, envelope("chunks")))
+        return messages
+
+    def result(self, seen: Seen) -> Result:
+        script, now = seen.script, self.clock.wall()
+        answer = script.answer or Answer(text=script.text, model="tiny:1", node="node-1", simulated=script.simulated)
+        succeeded = script.status is Status.SUCCEEDED
+        assert seen.job.id is not None
+        return Result(
+            job=seen.job.id,
+            status=script.status,
+            answer=answer if succeeded else None,
+            failure=script.failure,
+            usage=USAGE,
+            priority_class=seen.priority_class,
+            steps=1,
+            attempts=1,
+            accepted_at=now,
+            finished_at=now,
+        )
+
+    def end(self, identifier: str) -> list[Message]:
+        """The step's answer, the settle event and the final."""
+        seen = self.jobs[identifier]
+        base = {"epoch": self.epochs[seen.home], "job": identifier, "at": self.clock.wall()}
+        result = self.result(seen)
+        messages = []
+        if result.answer is not None:
+            answered = events.StepAnswered(**base, step=STEP, attempt=1, node="node-1", answer=result.answer, usage=USAGE)
+            messages.append(self._event(seen.home, answered))
+        messages.append(self._event(seen.home, events.JobSettled(**base, result=result)))
+        if seen.reply is not None:
+            value = Final(correlation=seen.reply.correlation, result=result).to_bytes()
+            headers = (*envelope("final"), *correlation_headers(seen.reply))
+            messages.append(Message(seen.reply.topic, value, identifier.encode(), seen.reply.partition, headers))
+        return messages
+
+    def _cancelled(self, identifier: str) -> list[Message]:
+        seen = self.jobs[identifier]
+        seen.script = Script(status=Status.CANCELLED)
+        return self.end(identifier)
+
+    async def release(self, identifier: str) -> None:
+        """End a job that was held."""
+        await self.send(self.end(identifier))
+
+
+@asynccontextmanager
+async def planning(log: Log, topics: Topics, clock: Clock, script: Callable[[Job], Script] | None = None) -> AsyncIterator[Planner]:
+    """A planner at work."""
+    planner = Planner(log, topics, clock) if script is None else Planner(log, topics, clock, script)
+    started = asyncio.Event()
+    task = asyncio.create_task(planner.run(started))
+    waiting = asyncio.create_task(started.wait())
+    await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        task.result()
+    try:
+        yield planner
+    finally:
+        task.cancel()
+        waiting.cancel()
+        await asyncio.gather(task, waiting, return_exceptions=True)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
