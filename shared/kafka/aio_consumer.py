@@ -126,11 +126,23 @@ class AioConsumer:
         self._ownership.partitions = frozenset()
         try:
             async with asyncio.timeout(STOP_SECONDS):
-                await self._consumer.stop()
+                await self._stop()
         except Exception as error:  # the consumer is given up either way
             log.warning("consumer_stop_failed", error=repr(error))
         finally:
             await self._consumer._client.close()  # noqa: SLF001
+
+    async def _stop(self) -> None:
+        """Aiokafka cancels a task of its own and awaits it; when that task had not begun, the cancellation comes out as if it were ours."""
+        task = asyncio.current_task()
+        try:
+            await self._consumer.stop()
+        except asyncio.CancelledError:
+            if task is None or task.cancelling():
+                raise
+            fetcher = self._consumer._fetcher  # noqa: SLF001
+            assert fetcher is not None, "the consumer was started"
+            await fetcher.close()
 
     async def _wait_for_assignment(self, timeout_seconds: float) -> Mapping[TopicPartition, Sequence[Record]]:
         """No partitions yet, or a rebalance under way. aiokafka holds a failed coordination until somebody asks for its error."""

@@ -36,13 +36,18 @@ class Intake:
         bounds: Bounds,
         clock: Clock,
         arrived: Callable[[], None],
+        dropped: Callable[[], None],
         settle: Callable[[], Awaitable[None]] = _nothing,
     ) -> None:
-        """`settle` is awaited before partitions are given up: a bounded wait for what is on its way."""
+        """`dropped` is called when windows were lost: what was taken from them must be forgotten.
+
+        `settle` is awaited before partitions are given up: a bounded wait for what is on its way.
+        """
         self._consumer = consumer
         self._bounds = bounds
         self._clock = clock
         self._arrived = arrived
+        self._dropped = dropped
         self._settle = settle
         self._rebalances = metrics.REBALANCES.labels(service)
         self._committed: dict[TopicPartition, int] = {}
@@ -87,6 +92,7 @@ class Intake:
         if old is not None:
             log.warning("log_went_back", topic=partition.topic, partition=partition.partition, offset=offset, expected=old.next_offset)
             old.lost = True
+            self._dropped()
         window = self.windows[partition] = Window(partition, self._bounds, offset)
         window.paused = old is not None and old.paused
         self._committed.pop(partition, None)
@@ -124,6 +130,7 @@ class Intake:
         self._committed.clear()
         for partition in set(self.windows) - set(partitions):
             self.windows.pop(partition).lost = True
+        self._dropped()
         for partition, window in self.windows.items():
             self._consumer.seek(partition, window.next_offset)
             if window.paused:

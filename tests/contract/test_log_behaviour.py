@@ -1,0 +1,32 @@
+"""The in-memory log passes the suite that real Kafka passes (tests/integration/test_log_behaviour_kafka.py), under virtual time."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.clock import LoopClock
+from shared.kafka.memory import MemoryLog
+from shared.kafka.port import TopicPartition
+from tests.support import virtual_loop
+from tests.support.log_behaviour import CASES, Case
+from tests.support.log_bench import Bench
+
+
+async def _run(case: Case, configure: str) -> None:
+    clock = LoopClock()
+    log = MemoryLog(clock)
+    if configure == "slow":
+        log.faults.send_seconds = log.faults.ack_seconds = log.faults.call_seconds = (0.0, 0.02)
+        log.faults.delivery_seconds = (0.0, 0.1)
+
+    async def delete_before(partition: TopicPartition, offset: int) -> None:
+        log.existing(partition).delete_before(offset)
+
+    await case(Bench(log, clock, "", delete_before))
+
+
+@pytest.mark.parametrize("configure", ["immediate", "slow"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_memory_log(case: Case, configure: str) -> None:
+    """Each case states its property; `slow` adds random delays to every step."""
+    virtual_loop.run(_run(case, configure))
