@@ -30,7 +30,10 @@ _CREDITS = headers.envelope("credits")
 
 
 class Announcer:
-    """Writes `credits` and `nodes` for this node. `places_changed` is set by whoever changes places, position or running count."""
+    """Writes `credits` and `nodes` for this node.
+
+    `places_changed` is set by whoever changes places, position or running count, `node_news` by what changes the Node record.
+    """
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class Announcer:
         topics: Topics,
         clock: Clock,
         places_changed: asyncio.Event,
+        node_news: asyncio.Event,
         describe: Callable[[int], Node],
     ) -> None:
         self.quiet_since: float | None = None
@@ -54,13 +58,9 @@ class Announcer:
         self.acknowledged_at: float | None = None
         """When Kafka last acknowledged a record of credits: the worker's sign that it is there."""
         self._sequence = 0
-        self._forgotten = False
-        self._places_changed = places_changed
-        self._node_news = asyncio.Event()
-
-    def news(self) -> None:
-        """The Node record may have changed."""
-        self._node_news.set()
+        self._told: Node | None = None
+        self._told_until = 0.0
+        self._places_changed, self._node_news = places_changed, node_news
 
     # Credits
 
@@ -122,28 +122,24 @@ class Announcer:
 
     async def run_node(self, producer: Producer) -> None:
         """Register for ever: what changed at once, everything every minute."""
-        told: Node | None = None
         while True:
-            fresh = await _set_within(self._node_news, self._settings.register_seconds)
+            await _set_within(self._node_news, self._told_until - self._clock.monotonic())
             self._node_news.clear()
-            number = self._reader.number
-            if number is None:
-                await self._clock.sleep(SHORTEST_NODE_SECONDS)
-                self.news()
-                continue
-            record = self._describe(number)
-            if fresh and told is not None and signature(record) == signature(told) and not self._forgotten:
-                continue
-            if await self._register(producer, record):
-                told, self._forgotten = record, False
-            else:
-                self.news()
+            if self._reader.number is not None:
+                await self._register_news(producer, self._describe(self._reader.number))
             await self._clock.sleep(SHORTEST_NODE_SECONDS)
+
+    async def _register_news(self, producer: Producer, record: Node) -> None:
+        now = self._clock.monotonic()
+        if now < self._told_until and self._told is not None and signature(record) == signature(self._told):
+            return
+        if await self._register(producer, record):
+            self._told, self._told_until = record, now + self._settings.register_seconds
 
     def forgotten(self) -> None:
         """The registry lost this node (a tombstone by somebody else): tell it again."""
-        self._forgotten = True
-        self.news()
+        self._told = None
+        self._node_news.set()
 
     async def _register(self, producer: Producer, record: Node) -> bool:
         try:
@@ -156,8 +152,8 @@ class Announcer:
 
 async def _set_within(event: asyncio.Event, seconds: float) -> bool:
     """Wait for the event, at most `seconds`; whether it was set."""
-    if event.is_set():
-        return True
+    if event.is_set() or seconds <= 0:
+        return event.is_set()
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from services.worker import hardware
@@ -29,16 +29,19 @@ from shared.clock import Clock
 from shared.contracts.node import Hardware, Node
 from shared.errors import ConfigurationError, LogError
 from shared.kafka.port import Message, Producer
+from shared.kafka.provision import wait_for_topics
 from shared.service import Environment, Readiness
 from shared.telemetry import logs
 
 log = logs.get(__name__)
 
 DRAIN_SHARE = 0.7
-"""Part of the grace period in which running calls may still end; the rest is for telling the cluster."""
+"""Part of the grace period in which running calls may still end."""
+TELLING_SHARE = 0.9
+"""Part of it after which the worker leaves even if the cluster could not be told."""
 SILENT_SECONDS = 5.0
 """Without an acknowledged record for this long the worker calls Kafka away."""
-POLL_SECONDS = 0.02
+LOOK_SECONDS = 0.02
 """How often a drain looks whether it is over."""
 
 
@@ -75,7 +78,8 @@ class WorkerService:
         allowed = [name for name in topics.settings.capabilities if not settings.agents or name in settings.agents]
         if not allowed:
             raise ConfigurationError(f"none of the agents {', '.join(settings.agents)} is a capability of this cluster")
-        self._superseded, self._probe_now, self._places_changed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._superseded, self._probe_now = asyncio.Event(), asyncio.Event()
+        self._places_changed, self._node_news = asyncio.Event(), asyncio.Event()
         speeds, routers, positions = Speeds(), Routers(settings.router_gone_seconds), Positions(clock, settings.commit_seconds)
         self.registration = Registration(
             node=self.node, boot=self.boot, settings=settings, backend=backend, speeds=speeds, clock=clock, allowed=allowed
@@ -90,6 +94,7 @@ class WorkerService:
             writer=OutcomeWriter(topics.outcomes),
             outbox=self.outbox,
             announce=self._places_changed.set,
+            news=self._node_news.set,
             unreachable=self._on_unreachable,
         )
         self.chunks = ChunkSender(
@@ -138,6 +143,7 @@ class WorkerService:
             topics=topics,
             clock=clock,
             places_changed=self._places_changed,
+            node_news=self._node_news,
             describe=self._describe,
         )
 
@@ -186,6 +192,7 @@ class WorkerService:
 
     async def _connect(self) -> tuple[Producer, Producer]:
         log_, instance = self._environment.log, self._environment.instance
+        await wait_for_topics(log_, self._environment.topics, self._environment.clock)
         producer = await log_.producer(client_id=f"{instance}-outcomes")
         chunk_producer = await log_.producer(client_id=f"{instance}-chunks", acks=1)
         await self.watch.start(log_, f"{instance}-watch")
@@ -239,7 +246,7 @@ class WorkerService:
                 await self._environment.clock.sleep(settings.probe_unreachable_seconds)
             before = self.registration.reachable
             await self.registration.refresh()
-            self.announcer.news()
+            self._node_news.set()
             if before != self.registration.reachable:
                 self._places_changed.set()
 
@@ -252,7 +259,7 @@ class WorkerService:
         """A call found nobody at the endpoint: offer nothing, give back what waits, look again soon."""
         self.registration.lost()
         self.desk.give_back_waiting("the model endpoint does not answer")
-        self.announcer.news()
+        self._node_news.set()
         self._places_changed.set()
         self._probe_now.set()
 
@@ -267,22 +274,24 @@ class WorkerService:
 
     async def _drain(self, producer: Producer) -> None:
         """Offer nothing, let running calls end or give them back, leave the mailbox empty, and the registry clean."""
-        clock, grace = self._environment.clock, self._environment.settings.grace_seconds
-        last = clock.monotonic() + grace * DRAIN_SHARE
+        grace = self._environment.settings.grace_seconds
         self.announcer.quiet_since = None
         self.desk.close("the worker is stopping")
-        self.announcer.news()
         try:
-            async with asyncio.timeout(grace * (DRAIN_SHARE + 0.2)):
-                while len(self.desk.leases) and clock.monotonic() < last:
-                    await clock.sleep(POLL_SECONDS)
+            async with asyncio.timeout(grace * TELLING_SHARE):
+                await self._until(lambda: not len(self.desk.leases), grace * DRAIN_SHARE)
                 self.desk.release_running("the worker is stopping")
-                while not self._mailbox_is_quiet() and clock.monotonic() < last:
-                    await clock.sleep(POLL_SECONDS)
+                await self._until(lambda: not len(self.desk.leases) and self._mailbox_is_quiet(), grace)
                 await self.outbox.flushed()
                 await self._leave(producer)
         except TimeoutError:
             log.warning("drain_incomplete", attempts=len(self.desk.leases))
+
+    async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
+        clock = self._environment.clock
+        last = clock.monotonic() + seconds
+        while not condition() and clock.monotonic() < last:
+            await clock.sleep(LOOK_SECONDS)
 
     def _mailbox_is_quiet(self) -> bool:
         """Routers have had time to hear that no place is left, and nothing came since."""

@@ -44,6 +44,7 @@ class Desk:
         writer: OutcomeWriter,
         outbox: Outbox,
         announce: Callable[[], None],
+        news: Callable[[], None],
         unreachable: Callable[[], None],
     ) -> None:
         self.node = node
@@ -58,7 +59,7 @@ class Desk:
         self._stops = StoppedSteps(settings.remembered_stops)
         self.announce = announce
         """Places, position or running count changed: tell the routers soon."""
-        self._unreachable = unreachable
+        self._news, self._unreachable = news, unreachable
         self._runner: Runner | None = None
         self._paused_until = 0.0
 
@@ -135,6 +136,7 @@ class Desk:
         """Take nothing more and give back what waits; what runs goes on."""
         self.closed = reason
         self.give_back_waiting(reason)
+        self._news()
         self.announce()
 
     def give_back_waiting(self, reason: str) -> None:
@@ -145,6 +147,7 @@ class Desk:
     def reopen(self) -> None:
         """Take steps again."""
         self.closed = None
+        self._news()
         self.announce()
 
     def places(self) -> int:

@@ -21,9 +21,9 @@ from shared.contracts.control import CONTROL, Drain, StopStep
 from shared.contracts.node import Node
 from shared.contracts.step import Step
 from shared.errors import InvalidRecord, LogError
-from shared.kafka.dead_letters import count_dead_letter, dead_letter_message
+from shared.kafka.dead_letters import dead_letter_message
 from shared.kafka.port import Consumer, Log, Message, Producer, Record, TopicPartition
-from shared.telemetry import logs
+from shared.telemetry import logs, metrics
 from shared.topics import Topics
 
 log = logs.get(__name__)
@@ -195,9 +195,10 @@ class MailboxReader:
             case Drain():
                 self._desk.on_drain(control)
 
-    def _refuse(self, record: Record, error: Exception) -> None:
+    def _refuse(self, record: Record, error: InvalidRecord) -> None:
         self._outbox.put(dead_letter_message(record, "worker", error, self._clock, self._topics))
-        count_dead_letter(record, "worker", error)
+        metrics.DEAD_LETTERS.labels("worker", error.code).inc()
+        log.warning("dead_letter", topic=record.topic, partition=record.partition, offset=record.offset, code=error.code)
 
     async def close(self) -> None:
         """Commit what is acknowledged, then leave."""

@@ -1,0 +1,162 @@
+"""The whole worker on the in-memory log: mailbox numbers, restarts, twins, credits."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from shared.contracts.outcome import StepClaimed, StepSucceeded
+from shared.errors import ConfigurationError
+from tests.unit.worker.scripted_backend import Script, ScriptedBackend
+from tests.unit.worker.world import NODE, World, play, step
+
+
+def test_workers_that_start_together_take_different_numbers() -> None:
+    """First in the log keeps the number; the others take the next ones."""
+
+    async def scenario(world: World) -> None:
+        stop = asyncio.Event()
+        services = [world.service(ScriptedBackend(), node=f"node-{n}", process=f"w{n}") for n in range(4)]
+        tasks = [asyncio.create_task(service.run(stop)) for service in services]
+        await world.until(lambda: all(service.reader.number is not None for service in services))
+        assert sorted(service.reader.number or 0 for service in services) == [0, 1, 2, 3]
+        stop.set()
+        await asyncio.gather(*tasks)
+
+    play(scenario)
+
+
+def test_a_restart_keeps_the_number_and_runs_nothing_again_that_ended() -> None:
+    """After a kill: same mailbox, from the committed position; what ended is not met again, what lay unread is served."""
+
+    async def scenario(world: World) -> None:
+        first, second = ScriptedBackend(), ScriptedBackend()
+        async with world.worker(first, process="a"):
+            world.route(step(1), step(2))
+            await world.until(lambda: len(world.outcomes(StepSucceeded)) == 2)
+            await world.clock.sleep(0.1)
+            world.log.kill("a")
+        world.route(step(3))
+        async with world.worker(second, process="b") as worker:
+            await world.until(lambda: len(world.outcomes(StepSucceeded)) == 3)
+            assert worker.service.reader.number == 0
+            assert [call.step.job for call in second.calls] == ["j3"]
+            assert len({claim.claim for claim in world.outcomes(StepClaimed)}) == 3, "a claim id is never used again"
+
+    play(scenario)
+
+
+def test_a_full_cluster_waits_for_a_number_and_takes_an_expired_nodes() -> None:
+    """More workers than partitions: not ready, and says why; when a node is silent for long its number is taken over."""
+
+    async def scenario(world: World) -> None:
+        async with world.worker(ScriptedBackend(), process="a"):
+            late = world.service(ScriptedBackend(), node="node-2", process="b", node_expiry_seconds=120)
+            stop = asyncio.Event()
+            task = asyncio.create_task(late.run(stop))
+            await world.clock.sleep(300)
+            assert late.reader.number is None
+            assert any("taken" in reason for reason in late.readiness().reasons)
+            world.log.kill("a")
+            await world.until(lambda: late.reader.number == 0, seconds=200)
+            world.route(step(1), node="node-2")
+            await world.until(lambda: bool(world.outcomes(StepSucceeded)))
+            stop.set()
+            await task
+
+    play(scenario, work_partitions=1)
+
+
+def test_a_sleeper_whose_number_was_taken_takes_another() -> None:
+    """A laptop that slept for long wakes up, sees that its mailbox is another's, and goes on under a new number."""
+
+    async def scenario(world: World) -> None:
+        async with world.worker(ScriptedBackend(), process="a") as sleeper:
+            world.log.freeze("a")
+            other = world.service(ScriptedBackend(), node="node-2", process="b", node_expiry_seconds=100)
+            stop = asyncio.Event()
+            task = asyncio.create_task(other.run(stop))
+            await world.until(lambda: other.reader.number == 0, seconds=400)
+            world.log.add_partitions(world.topics.work("chat"), 2)
+            world.log.add_partitions(world.topics.work("embed"), 2)
+            world.log.add_partitions(world.topics.controls, 2)
+            world.topics.settings.work_partitions = 2
+            world.log.thaw("a")
+            await world.until(lambda: sleeper.service.reader.number == 1)
+            world.route(step(1), mailbox=1)
+            await world.until(lambda: bool(world.outcomes(StepSucceeded)))
+            stop.set()
+            await task
+
+    play(scenario, work_partitions=1)
+
+
+def test_of_two_workers_with_one_node_id_the_older_ends() -> None:
+    """A node is served once: the later boot wins, the earlier one drains and ends as wrongly configured."""
+
+    async def scenario(world: World) -> None:
+        async with world.worker(ScriptedBackend(), process="a") as older, world.worker(ScriptedBackend(), process="b") as newer:
+            await asyncio.wait({older.task}, timeout=30)
+            with pytest.raises(ConfigurationError):
+                await older.task
+            await world.clock.sleep(2)
+            world.route(step(1))
+            await world.until(lambda: bool(world.outcomes(StepSucceeded)))
+            assert not newer.task.done()
+            assert world.nodes()[-1].boot == newer.service.boot
+
+    play(scenario)
+
+
+def test_credits_offer_the_free_places_to_a_router_that_comes() -> None:
+    """At once for a new router; fewer places while calls run; the position read; at least one record a second."""
+
+    async def scenario(world: World) -> None:
+        async with world.worker(ScriptedBackend(Script(hangs=True)), slots=3):
+            asked_at = world.clock.monotonic()
+            world.presence("router-1", 4)
+            await world.until(lambda: world.credits()[-1].offers == {"router-1": 3})
+            assert world.clock.monotonic() - asked_at <= 0.05
+            world.route(step(1), step(2))
+            await world.until(lambda: world.credits()[-1].running == 2, seconds=0.05)
+            last = world.credits()[-1]
+            assert (last.offers, last.read["chat"], last.mailbox) == ({"router-1": 1}, 2, 0)
+            before = len(world.credits())
+            await world.clock.sleep(10.2)
+            assert 10 <= len(world.credits()) - before <= 12
+            assert world.credits()[-1].offers == {}, "a router that is silent for five seconds is gone"
+
+    play(scenario)
+
+
+def test_fast_steps_get_places_beyond_the_slots_and_slow_ones_do_not() -> None:
+    """Little's law: what ends during one credit round trip may already wait here."""
+
+    async def scenario(world: World) -> None:
+        async with world.worker(ScriptedBackend(Script(pause=0.0005)), slots=2) as worker:
+            for wave in range(100):
+                world.route(*(step(wave * 8 + n) for n in range(1, 9)))
+                await world.clock.sleep(0.01)
+            assert worker.service.desk.places() > 10
+            await world.clock.sleep(20)
+            assert worker.service.desk.places() == 2
+
+    play(scenario)
+
+
+def test_the_node_record_tells_models_and_comes_every_minute() -> None:
+    """What routers filter by: capabilities that the models allow, models, slots, reachability; repeated, so that silence means gone."""
+
+    async def scenario(world: World) -> None:
+        async with world.worker(ScriptedBackend(known=("small", "tiny-embed"))):
+            await world.until(lambda: bool(world.nodes()[-1].models))
+            node = world.nodes()[-1]
+            assert (node.id, node.mailbox, node.slots, node.reachable, node.draining) == (NODE, 0, 2, True, False)
+            assert node.capabilities == ("chat", "embed")
+            assert [model.name for model in node.models] == ["small", "tiny-embed"]
+            before = len(world.nodes())
+            await world.clock.sleep(190)
+            assert 3 <= len(world.nodes()) - before <= 4
+
+    play(scenario)

@@ -1,0 +1,158 @@
+"""One cluster in memory with a worker in it, under virtual time. The test plays the router and the planner."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from random import Random
+from typing import Any, TypeVar
+
+from services.worker.app import WorkerService, build
+from services.worker.backends.base import Backend
+from services.worker.settings import WorkerSettings
+from shared.clock import LoopClock
+from shared.contracts import headers
+from shared.contracts.base import StepId
+from shared.contracts.chat import ChatMessage
+from shared.contracts.control import StopStep
+from shared.contracts.credits import CREDITS, Credits, RouterPresence
+from shared.contracts.dead_letter import DeadLetter
+from shared.contracts.node import Hardware, Node
+from shared.contracts.outcome import OUTCOME, Outcome
+from shared.contracts.reply import Chunk, Chunks
+from shared.contracts.step import Step
+from shared.kafka.memory import MemoryLog
+from shared.kafka.port import Message, TopicPartition
+from shared.kafka.provision import ensure_topics
+from shared.service import Environment
+from shared.settings import ClusterSettings
+from shared.topics import Topics, TopicSettings
+from tests.support import virtual_loop
+
+Found = TypeVar("Found")
+NODE = "node-1"
+
+
+def step(number: int = 1, **changes: Any) -> Step:
+    """A chat step of a job of its own."""
+    base: dict[str, Any] = {
+        "job": f"j{number}",
+        "id": StepId(f"{number:032x}"),
+        "home": number % 2,
+        "model": "small",
+        "messages": (ChatMessage(role="user", content=f"question {number}"),),
+    }
+    return Step(**(base | changes))
+
+
+class Running:
+    """A worker that runs in the world."""
+
+    def __init__(self, service: WorkerService, task: asyncio.Task[None], stop: asyncio.Event) -> None:
+        self.service, self.task, self.stop = service, task, stop
+
+    async def end(self) -> None:
+        """SIGTERM, and the end of the process."""
+        self.stop.set()
+        await self.task
+
+
+class World:
+    """The log, and what a test writes to it and reads from it."""
+
+    def __init__(self, *, work_partitions: int = 4) -> None:
+        self.clock = LoopClock()
+        self.log = MemoryLog(self.clock, random=Random(1))
+        self.topics = Topics(TopicSettings(home_partitions=2, work_partitions=work_partitions, replies_partitions=2))
+        self.boots = 0
+
+    def service(self, backend: Backend, node: str = NODE, process: str = "worker", **settings: Any) -> WorkerService:
+        self.boots += 1
+        environment = Environment(
+            settings=ClusterSettings(grace_seconds=settings.pop("grace_seconds", 10.0)),
+            log=self.log.process(process),
+            clock=self.clock,
+            random=Random(self.boots),
+            topics=self.topics,
+            instance=f"{process}-{self.boots}",
+        )
+        return build(environment, WorkerSettings(node=node, **({"slots": 2} | settings)), backend, Hardware(cpu_count=2))
+
+    @asynccontextmanager
+    async def worker(self, backend: Backend, **settings: Any) -> AsyncIterator[Running]:
+        """A ready worker; killed without ceremony at the end, when it still runs."""
+        service, stop = self.service(backend, **settings), asyncio.Event()
+        running = Running(service, asyncio.create_task(service.run(stop)), stop)
+        try:
+            await self.until(lambda: service.reader.number is not None and service.announcer.acknowledged_at is not None)
+            yield running
+        finally:
+            if not running.task.done():
+                running.task.cancel()
+            await asyncio.gather(running.task, return_exceptions=True)
+
+    async def until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
+        """Let virtual time pass until `condition` holds."""
+        deadline = self.clock.monotonic() + seconds
+        while not condition():
+            assert self.clock.monotonic() < deadline, "it did not happen"
+            await self.clock.sleep(0.01)
+
+    # What routers and planners write
+
+    def route(self, *steps: Step, mailbox: int = 0, node: str = NODE, trace: str | None = None) -> None:
+        for given in steps:
+            head = (*headers.envelope("step", trace), (headers.NODE, node.encode()))
+            self.write(self.topics.work(given.capability), mailbox, given.to_bytes(), head)
+
+    def stop_step(self, given: Step, *, claim: Any = None, node: str = NODE, mailbox: int = 0) -> None:
+        stop = StopStep(node=node, job=given.job, step=given.id, attempt=given.attempt, claim=claim)
+        self.write(self.topics.controls, mailbox, stop.to_bytes(), headers.envelope("stop"))
+
+    def presence(self, router: str, backlog: int = 0) -> None:
+        value = RouterPresence(router=router, backlog=backlog).to_bytes()
+        self.write(self.topics.credits, 0, value, headers.envelope("router"))
+
+    def write(self, topic: str, partition: int, value: bytes | None, head: Any = (), key: bytes | None = None) -> None:
+        self.log.write(TopicPartition(topic, partition), [Message(topic, value, key, partition, tuple(head))])
+
+    # What the worker wrote
+
+    def values(self, topic: str, partitions: int) -> list[bytes]:
+        found = [self.log.existing(TopicPartition(topic, number)).records for number in range(partitions)]
+        return [record.value for records in found for record in records if record.value is not None]
+
+    def outcomes(self, kind: type[Found] | None = None, job: str | None = None) -> list[Any]:
+        every: list[Outcome] = [_outcome(value) for value in self.values(self.topics.outcomes, 2)]
+        return [o for o in every if (kind is None or isinstance(o, kind)) and (job is None or getattr(o, "job", None) == job)]
+
+    def chunks(self) -> list[Chunk]:
+        return [chunk for value in self.values(self.topics.replies, 2) for chunk in Chunks.model_validate_json(value).chunks]
+
+    def nodes(self) -> list[Node]:
+        return [Node.model_validate_json(value) for value in self.values(self.topics.nodes, 1)]
+
+    def credits(self) -> list[Credits]:
+        every = [CREDITS.validate_json(value) for value in self.values(self.topics.credits, 1)]
+        return [record for record in every if isinstance(record, Credits)]
+
+    def dead_letters(self) -> list[DeadLetter]:
+        return [DeadLetter.model_validate_json(value) for value in self.values(self.topics.dead_letters, 6)]
+
+
+@lru_cache(maxsize=1000)
+def _outcome(value: bytes) -> Outcome:
+    return OUTCOME.validate_json(value)
+
+
+def play(scenario: Callable[[World], Awaitable[None]], **world: Any) -> None:
+    """Run `scenario` in a fresh world under virtual time."""
+
+    async def main() -> None:
+        made = World(**world)
+        await ensure_topics(made.log, made.topics)
+        await scenario(made)
+
+    virtual_loop.run(main())
