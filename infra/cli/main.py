@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -84,3 +85,4 @@ def _settings_problem(error: ValueError) -> Stop | None:
 @click.version_option(package_name="tutti-cluster", prog_name="tutti")
 def main() -> None:
     """One LLM cluster from unequal machines: jobs over Kafka and REST, run on Ollama nodes."""
+    logging.getLogger().addHandler(logging.NullHandler())  # what goes wrong is the command's one line; `run` sets up logs of its own

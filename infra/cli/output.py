@@ -48,9 +48,11 @@ def size(count: int) -> str:
 
 
 def _cell(value: Any) -> str:
+    """Foreign text cannot move a terminal's cursor or colour it."""
     if value is None:
         return "-"
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
+    text = f"{value:.1f}" if isinstance(value, float) else str(value)
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 class Progress:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from functools import cache
 from typing import Any
 
 import shared.contracts
@@ -13,6 +14,7 @@ from shared.topics import FAMILIES
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
+@cache
 def contracts() -> dict[str, type[Contract]]:
     """Every public contract class by name, in the order of names."""
     found: dict[str, type[Contract]] = {}
@@ -26,6 +28,7 @@ def _is_contract(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, Contract) and value is not Contract
 
 
+@cache
 def messages() -> dict[str, type[Contract]]:
     """The classes that are record values, in the registry's order. A name that no class has is a KeyError."""
     classes = contracts()
