@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -19,8 +19,8 @@ def last_lines(logs: Mapping[str, Path], count: int) -> Iterator[tuple[str, str]
             yield component, line
 
 
-def follow(logs: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
-    """(component, line) as lines are completed, from now on, until interrupted."""
+def follow(logs: Mapping[str, Path], pause: Callable[[float], None] = time.sleep) -> Generator[tuple[str, str], None, None]:
+    """(component, line) as lines are completed, from now on, until interrupted; `pause` is called when there is nothing new."""
     opened = {component: path.open(errors="replace") for component, path in logs.items()}
     try:
         for handle in opened.values():
@@ -32,7 +32,7 @@ def follow(logs: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
                     found = True
                     yield component, line
             if not found:
-                time.sleep(POLL_SECONDS)
+                pause(POLL_SECONDS)
     finally:
         for handle in opened.values():
             handle.close()

@@ -74,7 +74,7 @@ def _tensors(texts: list[str], kinds: list[int], random: Random) -> list[Tensor]
     for token, kind in enumerate(kinds):
         embedding[token * WIDTH] = 6.0
         head[token * WIDTH] = 0.0 if kind == _NORMAL else -15.0
-    for token, bias in ((_EOS, 3.5), (texts.index('"'), 4.5)):
+    for token, bias in ((_EOS, 4.0), (texts.index('"'), 5.5)):
         head[token * WIDTH : (token + 1) * WIDTH] = array("f", [bias] + [0.0] * (WIDTH - 1))
     tensors = [_tensor("token_embd", embedding, WIDTH), _vector("output_norm"), _tensor("output", head, WIDTH)]
     for block in range(BLOCKS):

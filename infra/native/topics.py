@@ -1,14 +1,19 @@
-"""The registry's topics on a broker that was just started."""
+"""The registry's topics on a broker that was just started, or is given back."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from shared.clock import SystemClock
+from shared.kafka.port import Log
 from shared.settings import ClusterSettings
 from shared.topics import Topics
 
-CREATE_SECONDS = 30.0
+SECONDS = 30.0
+
+T = TypeVar("T")
 
 
 def ensure_topics(servers: str, topics: Topics | None = None) -> list[str]:
@@ -16,16 +21,36 @@ def ensure_topics(servers: str, topics: Topics | None = None) -> list[str]:
 
     Raises LogError kinds, ConfigurationError or TimeoutError. Blocks.
     """
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        return runner.run(asyncio.wait_for(_ensure(servers, topics or Topics(ClusterSettings().topics)), CREATE_SECONDS))
-
-
-async def _ensure(servers: str, topics: Topics) -> list[str]:
-    from shared.kafka.aio import AioLog
     from shared.kafka.provision import ensure_topics as ensure
+
+    wanted = topics or Topics(ClusterSettings().topics)
+    return _with_log(servers, lambda log: ensure(log, wanted))
+
+
+def delete_topics(servers: str, topics: Topics) -> None:
+    """Delete all of `topics` that exist. Raises LogError kinds or TimeoutError. Blocks."""
+    _with_log(servers, lambda log: _delete(log, topics))
+
+
+async def _delete(log: Log, topics: Topics) -> None:
+    admin = await log.admin()
+    try:
+        present = await admin.list_topics()
+        await admin.delete_topics([topic.name for topic in topics.all() if topic.name in present])
+    finally:
+        await admin.close()
+
+
+def _with_log(servers: str, action: Callable[[Log], Awaitable[T]]) -> T:
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:  # leaves the caller's current loop alone
+        return runner.run(_run(servers, action))
+
+
+async def _run(servers: str, action: Callable[[Log], Awaitable[T]]) -> T:
+    from shared.kafka.aio import AioLog
 
     log = AioLog(servers=servers, clock=SystemClock())
     try:
-        return await ensure(log, topics)
+        return await asyncio.wait_for(action(log), SECONDS)
     finally:
         await log.close()

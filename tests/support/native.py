@@ -4,7 +4,10 @@
 |---|---|---|
 | `kafka` | bootstrap servers of a real broker | session; `TUTTI_TEST_KAFKA` names one that runs already |
 | `own_kafka` | a `Kafka` of one's own, to stop, kill and start | function |
-| `redis_url` | a real Redis | session |
+| `redis_url` | a real Redis; use keys of your own | session; `TUTTI_TEST_REDIS` names one that runs already |
+| `ollama_url` | a real Ollama with the models of `make ollama` | session |
+| `simulator_url` | a simulated Ollama without latency | session |
+| `cluster` | `cluster(namespace, **options)`: a started `LocalCluster` on `kafka`; stopped at the end, logs shown on failure | function |
 
 A component that cannot be had skips the test on a laptop and fails it where it is required (`required`).
 """
@@ -12,17 +15,24 @@ A component that cannot be had skips the test on a laptop and fails it where it 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, Protocol
 
 import pytest
 
+from infra.native import node, ollama_server
+from infra.native.cluster import LocalCluster
 from infra.native.errors import NativeError
 from infra.native.kafka import Kafka
 from infra.native.paths import Home
 from infra.native.ports import free_ports
+from infra.native.processes import Daemon
+from infra.native.redis import RedisServer
 from infra.native.settings import NativeSettings
+
+_FAILED = pytest.StashKey[bool]()
 
 
 def required(component: str, environment: Mapping[str, str]) -> bool:
@@ -63,9 +73,11 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if running := os.environ.get("TUTTI_TEST_KAFKA"):
         yield running
         return
-    broker = _started(tmp_path_factory.mktemp("kafka"))
+    directory = tmp_path_factory.mktemp("kafka")
+    broker = _started(directory)
     yield broker.servers
     broker.stop()
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture
@@ -74,3 +86,90 @@ def own_kafka(tmp_path: Path) -> Iterator[Kafka]:
     broker = _started(tmp_path)
     yield broker
     broker.kill()
+    shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Redis, shared by the session."""
+    if running := os.environ.get("TUTTI_TEST_REDIS"):
+        yield running
+        return
+    server = RedisServer(Home(tmp_path_factory.mktemp("redis")), free_ports(1)[0], dies_with_parent=True)
+    try:
+        server.start()
+    except NativeError as error:
+        missing("redis", error.message)
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def ollama_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Ollama with gemma3:270m, tiny, tiny2 and all-minilm, as `make ollama` installs it."""
+    cache = NativeSettings().cache_directory
+    program = ollama_server.installed(cache)
+    if not program.exists():
+        missing("ollama", "`make ollama` installs it")
+    port = free_ports(1)[0]
+    daemon = _daemon("ollama", tmp_path_factory.mktemp("ollama"), [str(program), "serve"])
+    daemon.environment = ollama_server.environment(port, str(program), cache, slots=2)
+    yield from _serving(daemon, f"http://127.0.0.1:{port}", "ollama")
+
+
+@pytest.fixture(scope="session")
+def simulator_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A simulated Ollama that takes no time."""
+    port = free_ports(1)[0]
+    daemon = _daemon("simulator", tmp_path_factory.mktemp("simulator"), node.simulator_command(port, "--profile", "instant"))
+    daemon.environment = {"PYTHONPATH": str(node.REPOSITORY)}
+    yield from _serving(daemon, f"http://127.0.0.1:{port}", "simulator")
+
+
+def _daemon(name: str, directory: Path, command: list[str]) -> Daemon:
+    return Daemon(name, command, directory / "pid.json", directory / "output.log", dies_with_parent=True)
+
+
+def _serving(daemon: Daemon, url: str, component: str) -> Iterator[str]:
+    daemon.start()
+    try:
+        node.await_answer(daemon, f"{url}/api/version")
+    except NativeError as error:
+        missing(component, error.message)
+    yield url
+    daemon.stop(10.0)
+
+
+class StartCluster(Protocol):
+    """What the `cluster` fixture is."""
+
+    def __call__(self, namespace: str, **options: Any) -> LocalCluster:
+        """A started cluster; `options` are fields of LocalCluster."""
+        ...
+
+
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest, kafka: str, tmp_path: Path) -> Iterator[StartCluster]:
+    """Starts clusters of real processes. They block while they start: from a coroutine use `asyncio.to_thread`."""
+    started: list[LocalCluster] = []
+
+    def start(namespace: str, **options: Any) -> LocalCluster:
+        one = LocalCluster(kafka, namespace, tmp_path / namespace, **options)
+        started.append(one)
+        return one.start()
+
+    yield start
+    if request.node.stash.get(_FAILED, False):
+        for one in started:
+            print(one.log_ends())  # noqa: T201  (pytest shows it with the failure)
+    for one in started:
+        one.stop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember for the fixtures' teardown that the test failed."""
+    report = yield
+    if report.failed:
+        item.stash[_FAILED] = True
+    return report

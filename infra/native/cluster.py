@@ -1,0 +1,121 @@
+"""A whole tutti cluster of real processes against a given broker, on free ports and under a topic prefix of its own.
+
+For tests and benchmarks: several can share one broker. `tutti up` is stack.py.
+
+    with LocalCluster(servers, "mine", directory) as cluster:
+        requests to cluster.url; cluster.services["planner"].daemon.kill(); cluster.services["planner"].start()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from infra.native.node import REPOSITORY, await_answer, simulator_command
+from infra.native.paths import Home
+from infra.native.ports import free_ports
+from infra.native.processes import Daemon, tail
+from infra.native.services import NAMES, ServiceProcess
+from infra.native.topics import delete_topics, ensure_topics
+from shared.topics import Topics, TopicSettings
+
+
+@dataclass(slots=True)
+class LocalCluster:
+    """Five services, `workers` of them workers, each with a simulated node of its own unless `nodes` names model nodes.
+
+    `environment` is added to that of every service. Processes end with the one that started them, whatever happens.
+    """
+
+    servers: str
+    namespace: str
+    directory: Path
+    workers: int = 1
+    nodes: Sequence[Mapping[str, str]] = ()
+    """Worker settings of each model node (TUTTI_WORKER__...), one worker each; simulators when empty."""
+    simulator: Sequence[str] = ("--profile", "instant")
+    environment: Mapping[str, str] = field(default_factory=dict)
+    services: dict[str, ServiceProcess] = field(default_factory=dict, init=False)
+    """By name: planner, router, delay, ingress, worker-1, worker-2, ..."""
+    simulators: list[Daemon] = field(default_factory=list, init=False)
+
+    @property
+    def url(self) -> str:
+        """Of the ingress."""
+        return self.services["ingress"].url
+
+    @property
+    def prefix(self) -> str:
+        """Of every topic's name and every group's."""
+        return f"{self.namespace}-"
+
+    @property
+    def topics(self) -> Topics:
+        return Topics(TopicSettings(prefix=self.prefix))
+
+    def start(self) -> Self:
+        """Bring everything up; returns when every service is ready. Raises NativeError kinds; what was started is stopped then."""
+        try:
+            ensure_topics(self.servers, self.topics)
+            nodes = self.nodes or [self._simulate(number) for number in range(1, self.workers + 1)]
+            self._define(nodes)
+            self._start_services()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _simulate(self, number: int) -> dict[str, str]:
+        home, port = Home(self.directory), free_ports(1)[0]
+        name = f"simulator-{number}"
+        command = simulator_command(port, *self.simulator)
+        daemon = Daemon(name, command, home.pid_file(name), home.log(name), {"PYTHONPATH": str(REPOSITORY)}, dies_with_parent=True)
+        daemon.start()
+        self.simulators.append(daemon)
+        url = f"http://127.0.0.1:{port}"
+        await_answer(daemon, f"{url}/api/version")
+        return {"TUTTI_WORKER__BACKEND": "ollama", "TUTTI_WORKER__URL": url}
+
+    def _define(self, nodes: Sequence[Mapping[str, str]]) -> None:
+        home, ports = Home(self.directory), iter(free_ports(len(NAMES) - 1 + len(nodes)))
+        shared = {"TUTTI_KAFKA_SERVERS": self.servers, "TUTTI_TOPICS__PREFIX": self.prefix, **self.environment}
+        for name in NAMES:
+            if name != "worker":
+                self.services[name] = ServiceProcess(name, home, next(ports), shared, dies_with_parent=True)
+        for number, node in enumerate(nodes, 1):
+            own = {**shared, "TUTTI_WORKER__NODE": f"{self.namespace}-node-{number}", **node}
+            worker = ServiceProcess("worker", home, next(ports), own, str(number), dies_with_parent=True)
+            self.services[worker.name] = worker
+
+    def _start_services(self) -> None:
+        for service in self.services.values():
+            service.start()
+        with ThreadPoolExecutor(max_workers=len(self.services)) as pool:
+            list(pool.map(ServiceProcess.await_ready, self.services.values()))
+
+    def pids(self) -> dict[str, int | None]:
+        """Service → pid; None for one that does not run."""
+        return {name: service.daemon.pid() for name, service in self.services.items()}
+
+    def stop(self, *, grace_seconds: float = 10.0) -> None:
+        """End all processes (SIGTERM, then SIGKILL) and delete the topics."""
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            list(pool.map(lambda service: service.stop(grace_seconds), self.services.values()))
+        for simulator in self.simulators:
+            simulator.stop(grace_seconds)
+        delete_topics(self.servers, self.topics)
+
+    def log_ends(self, lines: int = 40) -> str:
+        """The end of every log, for the report of a failed test."""
+        logs = sorted((self.directory / "log").glob("*.log"))
+        return "\n".join(f"--- {path.name}\n{tail(path, lines)}" for path in logs)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
