@@ -55,12 +55,15 @@ class ModelNode:
 
     def worker_environment(self) -> dict[str, str]:
         """Settings of the worker that serves this node."""
-        return {
+        settings = {
             "TUTTI_WORKER__BACKEND": "embedded" if self.kind == "embedded" else "ollama",
             "TUTTI_WORKER__URL": self.url,
             "TUTTI_WORKER__SLOTS": str(SLOTS),
             "TUTTI_WORKER__DEFAULT_MAX_TOKENS": "256",
         }
+        if MODEL in self.models:  # so small a model is sensible only at its most likely words
+            settings["TUTTI_WORKER__DEFAULT_TEMPERATURE"] = "0"
+        return settings
 
 
 def start(settings: NativeSettings, say: Callable[[str], None]) -> ModelNode:

@@ -165,11 +165,11 @@ def find_go() -> str:
     wanted = ".".join(str(part) for part in GO_MINIMUM)
     go = shutil.which("go")
     if go is None:
-        raise MissingTool(f"Go is missing: building Ollama needs Go {wanted} or later; install it from go.dev/dl and put `go` on the PATH")
+        raise MissingTool(f"Go is missing: building Ollama needs Go {wanted} or later; install it from go.dev and put `go` on the PATH")
     shown = subprocess.run([go, "version"], capture_output=True, text=True, check=False).stdout
     found = re.search(r"go(\d+)\.(\d+)", shown)
     if found is None or (int(found.group(1)), int(found.group(2))) < GO_MINIMUM:
-        raise MissingTool(f"{go} is too old ({shown.strip()}): building Ollama needs Go {wanted} or later, from go.dev/dl")
+        raise MissingTool(f"{go} is too old ({shown.strip()}): building Ollama needs Go {wanted} or later, from go.dev")
     return go
 
 
