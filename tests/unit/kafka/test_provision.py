@@ -1,0 +1,69 @@
+"""Topics are created from the registry with their configuration, and wrong partition counts are refused."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from shared.clock import LoopClock
+from shared.errors import ConfigurationError
+from shared.kafka.memory import MemoryLog
+from shared.kafka.port import NewTopic
+from shared.kafka.provision import ensure_topics, new_topics, wait_for_topics
+from shared.topics import Topics, TopicSettings
+from tests.support import virtual_loop
+
+TOPICS = Topics(TopicSettings(prefix="x-", home_partitions=4))
+
+
+async def test_every_topic_of_the_registry_is_created_once() -> None:
+    """Names, partition counts, replication and configuration are the registry's; a second run creates nothing."""
+    log = MemoryLog()
+    created = await ensure_topics(log, TOPICS)
+    assert created == [topic.name for topic in TOPICS.all()]
+    assert log.topics["x-job-events"].partitions == 4
+    assert log.topics["x-job-events"].config["retention.bytes"] == "-1"
+    assert log.topics["x-nodes"].config["cleanup.policy"] == "compact"
+    assert await ensure_topics(log, TOPICS) == []
+
+
+@pytest.mark.parametrize("topic", ["x-outcomes", "x-job-events", "x-jobs.batch"])
+@pytest.mark.parametrize("count", [3, 5])
+async def test_home_topics_with_another_count_are_refused(topic: str, count: int) -> None:
+    """More or fewer partitions than the settings say would break co-partitioning: nothing is created, the message names the topic."""
+    log = MemoryLog()
+    log.create([NewTopic(topic, count, 1, {})])
+    with pytest.raises(ConfigurationError, match=f"{topic} has {count} partitions, not 4"):
+        await ensure_topics(log, TOPICS)
+    assert list(log.topics) == [topic]
+
+
+async def test_other_topics_may_have_grown_but_not_shrunk() -> None:
+    """`work` grows with the mailboxes; fewer than the settings say means that some mailbox does not exist."""
+    log = MemoryLog()
+    log.create([NewTopic("x-work.chat", 64, 1, {})])
+    await ensure_topics(log, TOPICS)
+    fewer = MemoryLog()
+    fewer.create([NewTopic("x-work.chat", 2, 1, {})])
+    with pytest.raises(ConfigurationError, match=r"x-work\.chat has 2"):
+        await ensure_topics(fewer, TOPICS)
+
+
+def test_waiting_ends_when_the_last_topic_is_there() -> None:
+    """A service that starts before the topics exist waits, also while the cluster is away, and goes on by itself."""
+
+    async def scenario() -> None:
+        log = MemoryLog(LoopClock())
+        wanted = new_topics(TOPICS)
+        log.create(wanted[:-1])
+        waiting = asyncio.ensure_future(wait_for_topics(log, TOPICS, log.clock))
+        await log.clock.sleep(60.0)
+        log.go_away("fails")
+        await log.clock.sleep(60.0)
+        assert not waiting.done()
+        log.come_back()
+        log.create(wanted[-1:])
+        await asyncio.wait_for(waiting, 5.0)
+
+    virtual_loop.run(scenario())
