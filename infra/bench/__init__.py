@@ -1,0 +1,16 @@
+"""Measures tutti against a bare pass-through of the same five hops, in the same run, on the same machine.
+
+    python -m infra.bench                     everything, a few minutes
+    python -m infra.bench --quick             small counts, for CI: does it run, is nothing lost
+    python -m infra.bench --json new.json --compare old.json
+
+Absolute figures differ from machine to machine; what counts is the ratio to bare. Runs of both systems are interleaved and repeated,
+medians are reported. The model is simulated: an in-process backend, or the simulated Ollama at zero latency. Nothing here measures a model.
+
+    bare         the baseline: raw aiokafka, pydantic messages, one process a service
+    cluster      the real services, each a process, on topics with a prefix of their own
+    load         closed-loop HTTP callers, a burst of queued jobs, streams
+    scenarios    what is measured, one function each
+    budgets      the budget of DESIGN 16, met or missed
+    report       tables, JSON, comparison
+"""
