@@ -1,0 +1,120 @@
+"""The OpenAI-compatible backend against scripted bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from pydantic import SecretStr
+
+from services.worker.backends.openai import OpenAIBackend
+from services.worker.settings import WorkerSettings
+from shared.clock import LoopClock
+from shared.contracts.chat import ChatMessage, FinishReason, Operation, Options
+from tests.unit.worker.calling import ask, failure_of
+from tests.unit.worker.fake_endpoint import FakeEndpoint, Reply, fake_endpoint
+
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeEndpoint]:
+    async with fake_endpoint() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+async def openai(fake: FakeEndpoint) -> AsyncIterator[OpenAIBackend]:
+    backend = OpenAIBackend(WorkerSettings(backend="openai", url=f"{fake.url}/v1", api_key=SecretStr("k")), LoopClock())
+    yield backend
+    await backend.close()
+
+
+def delta(**fields: object) -> bytes:
+    return json.dumps({"choices": [{"index": 0, "delta": fields}]}).encode()
+
+
+STOP = b'{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'
+USAGE = b'{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2},"timings":{"prompt_n":3,"prompt_ms":1.5,"predicted_ms":4.0}}'
+
+
+async def test_a_chat_stream(fake: FakeEndpoint, openai: OpenAIBackend) -> None:
+    """Text, thinking, usage of the last event, llama.cpp's timings; the key and the always-sent options."""
+    fake.events(CHAT, delta(reasoning_content="hm"), delta(content="Hel"), delta(content="lo"), STOP, USAGE, b"[DONE]")
+    deltas, completion = await ask(openai, options=Options(top_k=3))
+    assert "".join(d.text for d in deltas) == completion.answer.text == "Hello"
+    assert completion.answer.thinking == "hm"
+    assert (completion.usage.prompt_tokens, completion.usage.completion_tokens, completion.usage.estimated) == (3, 2, False)
+    assert (completion.timings.prefill_ms, completion.timings.decode_ms, completion.prefilled_tokens) == (1.5, 4.0, 3)
+    _, body, headers = fake.asked[0]
+    assert headers["Authorization"] == "Bearer k"
+    assert (body["temperature"], body["max_tokens"], body["top_k"], body["stream"]) == (0.7, 1024, 3, True)
+    assert "seed" not in body
+
+
+async def test_tool_calls_in_pieces_are_joined(fake: FakeEndpoint, openai: OpenAIBackend) -> None:
+    """Names come once, arguments in pieces; two calls are told apart by their index."""
+    fake.events(
+        CHAT,
+        delta(tool_calls=[{"index": 0, "id": "a", "function": {"name": "f", "arguments": '{"x"'}}]),
+        delta(tool_calls=[{"index": 1, "id": "b", "function": {"name": "g", "arguments": ""}}]),
+        delta(tool_calls=[{"index": 0, "function": {"arguments": ":1}"}}]),
+        b'{"choices":[{"delta":{},"finish_reason":"tool_calls"}]}',
+        b"[DONE]",
+    )
+    _, completion = await ask(openai)
+    assert [(c["id"], c["function"]["name"], c["function"]["arguments"]) for c in completion.answer.tool_calls] == [
+        ("a", "f", '{"x":1}'),
+        ("b", "g", "{}"),
+    ]
+    assert completion.answer.finish_reason is FinishReason.TOOL_CALLS
+    assert completion.usage.estimated
+
+
+async def test_formats_images_and_completions(fake: FakeEndpoint, openai: OpenAIBackend) -> None:
+    """A schema becomes response_format, an image a data address, generate the completions path."""
+    fake.events(CHAT, delta(content="{}"), STOP, b"[DONE]")
+    fake.events("/v1/completions", b'{"choices":[{"text":"yes","finish_reason":"length"}]}', b"[DONE]")
+    await ask(openai, format={"type": "object"}, messages=(ChatMessage(role="user", content="c", images=("/9j/AA",)),))
+    _, generated = await ask(openai, operation=Operation.GENERATE, prompt="p", messages=())
+    assert fake.asked[0][1]["response_format"]["json_schema"]["schema"] == {"type": "object"}
+    assert fake.asked[0][1]["messages"][0]["content"][1]["image_url"]["url"] == "data:image/jpeg;base64,/9j/AA"
+    assert (generated.answer.text, generated.answer.finish_reason) == ("yes", FinishReason.LENGTH)
+
+
+async def test_embeddings_come_in_the_order_of_the_texts(fake: FakeEndpoint, openai: OpenAIBackend) -> None:
+    """The index decides, not the order of arrival."""
+    data = b'{"data":[{"index":1,"embedding":[1]},{"index":0,"embedding":[0]}],"usage":{"prompt_tokens":2}}'
+    fake.replies["/v1/embeddings"] = Reply((data,))
+    _, completion = await ask(openai, operation=Operation.EMBED, texts=("a", "b"))
+    assert completion.answer.embeddings == ((0.0,), (1.0,))
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (Reply((b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n',)), "broken_stream"),
+        (Reply((b'data: {"error":{"message":"boom"}}\n\n',)), "model_error"),
+        (Reply((b'{"error":{"message":"slow down"}}',), status=429), "overloaded"),
+        (Reply((b'{"error":{"message":"wrong key"}}',), status=401), "model_error"),
+        (Reply((b'{"error":{"message":"no such model"}}',), status=404), "unknown_model"),
+    ],
+)
+async def test_failures(fake: FakeEndpoint, openai: OpenAIBackend, reply: Reply, kind: str) -> None:
+    """Errors before and in the stream, limits, and an end without an end."""
+    fake.replies[CHAT] = reply
+    assert (await failure_of(openai)).kind == kind
+
+
+async def test_models_and_the_embedded_node(fake: FakeEndpoint, openai: OpenAIBackend) -> None:
+    """Context length from vLLM's or llama.cpp's fields; the embedded node names itself by a header."""
+    body = b'{"data":[{"id":"chatty","meta":{"n_ctx_train":2048,"size":9}},{"id":"nomic-embed","max_model_len":512}]}'
+    fake.replies["/v1/models"] = Reply((body,), headers={"X-Tutti-Node": "embedded"})
+    models = await openai.models()
+    assert [(m.name, m.context_length, m.operations) for m in models] == [
+        ("chatty", 2048, ("chat", "generate")),
+        ("nomic-embed", 512, ("embed",)),
+    ]
+    probe = await openai.probe()
+    assert (probe.kind, probe.simulated) == ("embedded", False)
