@@ -2,7 +2,7 @@
 for every other path.
 
 FastStream matches its few routes by string comparison and hands over; the shell adds no middleware, so a request to the ingress
-costs under a microsecond more than without it (`infra/decisions/0001-faststream-shell.md` has the figures).
+costs about two microseconds more than without it (`infra/decisions/0001-faststream-shell.md` has the figures).
 """
 
 from __future__ import annotations
