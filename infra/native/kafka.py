@@ -46,6 +46,8 @@ class Kafka:
     controller_port: int = 19093
     heap_mb: int = 512
     tier: int = 4
+    session_timeout_ms: int = 6_000
+    """A killed broker comes back this much later; a starved machine may miss heartbeats for as long without being fenced."""
     dies_with_parent: bool = False
     daemon: Daemon = field(init=False)
 
@@ -56,6 +58,7 @@ class Kafka:
             self.home.pid_file("kafka"),
             self.home.log("kafka"),
             dies_with_parent=self.dies_with_parent,
+            port=self.port,
         )
 
     @property
@@ -65,7 +68,7 @@ class Kafka:
 
     def start(self, *, timeout_seconds: float = START_SECONDS) -> None:
         """Bring it up; returns when clients are served. Does nothing when it runs. Raises MissingTool, PortTaken or StartFailed."""
-        if self.daemon.pid() is None:
+        if not self.daemon.running():
             java = find_java()
             jars = fetch(self.cache)
             ports.require_free(self.port, "Kafka", "TUTTI_KAFKA_PORT")
@@ -115,7 +118,8 @@ class Kafka:
         directory.mkdir(parents=True, exist_ok=True)
         logs = directory / "logs"
         text = (_TEMPLATES / "server.properties").read_text()
-        for word, value in {"PORT": self.port, "CONTROLLER_PORT": self.controller_port, "DATA": logs}.items():
+        words = {"PORT": self.port, "CONTROLLER_PORT": self.controller_port, "DATA": logs, "SESSION_TIMEOUT": self.session_timeout_ms}
+        for word, value in words.items():
             text = text.replace(f"@{word}@", str(value))
         self._properties.write_text(text)
         if not (logs / "meta.properties").exists():

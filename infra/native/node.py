@@ -22,7 +22,7 @@ from typing import Literal
 from infra.native import http, ollama_server, ports
 from infra.native.embedded import packages
 from infra.native.embedded.template import MODEL
-from infra.native.errors import MissingTool, NativeError
+from infra.native.errors import MissingTool, NativeError, PortTaken
 from infra.native.paths import Home
 from infra.native.processes import Daemon
 from infra.native.settings import NativeSettings
@@ -73,6 +73,8 @@ def start(settings: NativeSettings, say: Callable[[str], None]) -> ModelNode:
     for kind in choices:
         try:
             return _START[kind](settings)
+        except PortTaken:  # the others would want the same port
+            raise
         except NativeError as error:
             reasons.append(f"{kind}: {error.message}")
             say(f"model node, not {kind}: {error.message.splitlines()[0]}")
@@ -176,7 +178,8 @@ _START: dict[Kind, Callable[[NativeSettings], ModelNode]] = {
 def _serve(daemon: Daemon, port: int, probe: str) -> str:
     """Start it unless it runs, wait until it answers, and return its address. Raises PortTaken or StartFailed."""
     url = f"http://127.0.0.1:{port}"
-    if daemon.pid() is None:
+    daemon.port = port
+    if not daemon.running():
         ports.require_free(port, f"the model node ({daemon.name})", "TUTTI_NODE_PORT")
         daemon.start()
     await_answer(daemon, f"{url}{probe}")

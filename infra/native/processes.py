@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from infra.native.errors import StartFailed
 from infra.native.waiting import wait_until
@@ -60,6 +61,8 @@ class Daemon:
     environment: Mapping[str, str] = field(default_factory=dict)
     directory: Path | None = None
     dies_with_parent: bool = False
+    port: int | None = None
+    """Where it listens; noted, so that a later command with another port in its settings is told."""
     _child: subprocess.Popen[bytes] | None = None
 
     def pid(self) -> int | None:
@@ -67,20 +70,23 @@ class Daemon:
         if self._child is not None:
             return self._child.pid if self._child.poll() is None else None  # poll reaps it when it has ended
         noted = self._noted()
-        return noted[0] if noted is not None and identity(noted[0]) == noted[1] else None
+        return noted["pid"] if noted is not None and identity(noted["pid"]) == noted["identity"] else None
 
-    def _noted(self) -> tuple[int, str] | None:
-        """(pid, identity) in the pid file; None when there is none or it is broken."""
+    def _noted(self) -> dict[str, Any] | None:
+        """What the pid file says; None when there is none or it is broken."""
         try:
             noted = json.loads(self.pid_file.read_text())
-            return int(noted["pid"]), str(noted["identity"])
+            return noted if isinstance(noted["pid"], int) and isinstance(noted["identity"], str) else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def start(self) -> int:
-        """Start it in a session of its own and return the pid; the running one's when there is one."""
-        if (running := self.pid()) is not None:
-            return running
+        """Start it in a session of its own and return the pid; the running one's when there is one.
+
+        Raises StartFailed when the running one listens on another port than wanted.
+        """
+        if self.running():
+            return self.pid() or 0
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
             self._child = subprocess.Popen(
@@ -95,6 +101,15 @@ class Daemon:
         self._note(self._child.pid)
         return self._child.pid
 
+    def running(self) -> bool:
+        """Whether it runs. Raises StartFailed when it runs on another port than this one's."""
+        noted = self._noted()
+        if self.pid() is None or noted is None:
+            return False
+        if noted.get("port") != self.port:
+            raise StartFailed(f"{self.name} runs already, on port {noted.get('port')} and not {self.port}; stop it with `tutti down` first")
+        return True
+
     def _wrapper(self) -> list[str]:
         setpriv = shutil.which("setpriv") if self.dies_with_parent else None
         return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
@@ -102,7 +117,8 @@ class Daemon:
     def _note(self, pid: int) -> None:
         self.pid_file.parent.mkdir(parents=True, exist_ok=True)
         draft = self.pid_file.with_suffix(".new")
-        draft.write_text(json.dumps({"name": self.name, "pid": pid, "identity": identity(pid), "command": list(self.command)}))
+        noted = {"name": self.name, "pid": pid, "identity": identity(pid), "port": self.port, "command": list(self.command)}
+        draft.write_text(json.dumps(noted))
         draft.replace(self.pid_file)
 
     def signal(self, number: int) -> None:

@@ -41,6 +41,7 @@ class RedisServer:
             self.home.pid_file("redis"),
             self.home.log("redis"),
             dies_with_parent=self.dies_with_parent,
+            port=self.port,
         )
 
     @property
@@ -50,7 +51,7 @@ class RedisServer:
 
     def start(self) -> None:
         """Bring it up; returns when it answers. Does nothing when it runs. Raises MissingTool, PortTaken or StartFailed."""
-        if self.daemon.pid() is None:
+        if not self.daemon.running():
             program = find_redis()
             ports.require_free(self.port, "Redis", "TUTTI_REDIS_PORT")
             self.daemon.command = self._command(program)

@@ -40,6 +40,7 @@ class ServiceProcess:
             self.home.log(self.name),
             {**self.environment, "TUTTI_HTTP_PORT": str(self.port), "PYTHONPATH": str(REPOSITORY)},
             dies_with_parent=self.dies_with_parent,
+            port=self.port,
         )
 
     @property
@@ -52,8 +53,8 @@ class ServiceProcess:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start it without waiting. Does nothing when it runs. Raises PortTaken."""
-        if self.daemon.pid() is None:
+        """Start it without waiting. Does nothing when it runs. Raises PortTaken, or StartFailed when it runs on another port."""
+        if not self.daemon.running():
             ports.require_free(self.port, f"the {self.service}", f"TUTTI_HTTP_PORTS__{self.service.upper()}")
             self.daemon.start()
 

@@ -15,6 +15,7 @@ import pytest
 
 from infra.native import node
 from infra.native.embedded import packages
+from infra.native.embedded.template import MODEL
 from infra.native.errors import NativeError
 from infra.native.ports import free_ports
 from infra.native.processes import Daemon
@@ -59,6 +60,12 @@ def test_a_question_is_answered_sensibly_and_streamed(url: str) -> None:
     assert len([piece for piece in pieces if piece]) > 2
     assert "".join(pieces) == "Paris is the capital of France."
     assert events[-1]["choices"][0]["finish_reason"] == "stop"
+
+
+def test_the_model_has_its_name(url: str) -> None:
+    """What the worker registers and callers ask for."""
+    listed = httpx.get(f"{url}/v1/models").json()
+    assert [model["id"] for model in listed["data"]] == [MODEL]
 
 
 def test_a_schema_is_obeyed(url: str) -> None:

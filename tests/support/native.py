@@ -50,15 +50,16 @@ def missing(component: str, reason: str) -> NoReturn:
     pytest.skip(f"no {component}: {reason}")
 
 
-def new_kafka(directory: Path, *, tier: int = 1) -> Kafka:
-    """A broker, not started, on free ports, that ends with the test run whatever happens."""
+def new_kafka(directory: Path, **options: Any) -> Kafka:
+    """A broker, not started, on free ports, that ends with the test run whatever happens. `options` are fields of Kafka."""
     port, controller_port = free_ports(2)
     cache = NativeSettings().cache_directory
-    return Kafka(Home(directory), cache, port=port, controller_port=controller_port, tier=tier, dies_with_parent=True)
+    chosen = {"tier": 1, **options}
+    return Kafka(Home(directory), cache, port=port, controller_port=controller_port, dies_with_parent=True, **chosen)
 
 
-def _started(directory: Path) -> Kafka:
-    broker = new_kafka(directory)
+def _started(directory: Path, **options: Any) -> Kafka:
+    broker = new_kafka(directory, **options)
     try:
         broker.start()
     except NativeError as error:
@@ -83,7 +84,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def own_kafka(tmp_path: Path) -> Iterator[Kafka]:
     """A real broker for this test alone. Its methods block: from a coroutine call them with `asyncio.to_thread`."""
-    broker = _started(tmp_path)
+    broker = _started(tmp_path, session_timeout_ms=2_000)
     yield broker
     broker.kill()
     shutil.rmtree(tmp_path, ignore_errors=True)

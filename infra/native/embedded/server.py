@@ -30,7 +30,7 @@ def parameters(engine: Any, options: ServerOptions) -> Any:
     """`xllamacpp.CommonParams` for these options. `engine` is the module."""
     params = engine.CommonParams()
     params.model.path = str(options.model)
-    params.model_alias = MODEL
+    params.model_alias = {MODEL}
     params.hostnames = [options.host]
     params.port = options.port
     params.n_ctx = options.context * options.slots

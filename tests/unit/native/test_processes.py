@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.native.errors import StartFailed
 from infra.native.processes import Daemon, identity
 from infra.native.waiting import wait_until
 
@@ -32,6 +33,18 @@ def test_starting_twice_starts_once(tmp_path: Path) -> None:
     first = started(tmp_path, OBEDIENT)
     assert daemon(tmp_path, OBEDIENT).start() == first.pid()
     assert first.stop(5)
+
+
+def test_a_running_daemon_on_another_port_is_said(tmp_path: Path) -> None:
+    """Settings changed while it runs: the user is told to stop it first, instead of waiting for a port that never opens."""
+    it = daemon(tmp_path, OBEDIENT)
+    it.port = 1000
+    it.start()
+    later = daemon(tmp_path, OBEDIENT)
+    later.port = 2000
+    with pytest.raises(StartFailed, match=r"on port 1000 and not 2000.*tutti down"):
+        later.start()
+    it.stop(5)
 
 
 def test_sigterm_ends_it_and_removes_the_pid_file(tmp_path: Path) -> None:
