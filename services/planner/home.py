@@ -36,6 +36,8 @@ from shared.telemetry import logs, metrics
 log = logs.get(__name__)
 
 _BATCH_BUDGET = BATCH_BYTES - 64 * 1024
+_SHORTEST_ALARM_SECONDS = 0.001
+"""An event loop may fire a timer a little early; a shorter alarm could then spin."""
 _RETAKE_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -321,7 +323,7 @@ class Home:
             self._alarm.cancel()
             self._alarm = None
         if not math.isinf(due):
-            delay = max(0.0, due - self._wiring.clock.monotonic())
+            delay = max(_SHORTEST_ALARM_SECONDS, due - self._wiring.clock.monotonic())
             self._alarm = asyncio.get_running_loop().call_later(delay, self._wake.set)
 
     # Writing
