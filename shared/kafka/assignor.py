@@ -151,12 +151,17 @@ def _equal_count(partitions: Mapping[str, int]) -> int:
 
 
 def _by_readers(members: Members, partitions: Mapping[str, int]) -> dict[tuple[str, ...], list[TopicPartition]]:
-    """Partitions grouped by who may read them; in most groups all members subscribe alike and there is one entry."""
+    """Partitions grouped by who may read them; in most groups all members subscribe alike and there is one entry.
+
+    Ordered by number, not by topic: a member's share is a stretch of this order, and the work of one topic must not be one member's.
+    """
     groups: defaultdict[tuple[str, ...], list[TopicPartition]] = defaultdict(list)
     for topic, count in sorted(partitions.items()):
         readers = tuple(sorted(member for member, (topics, _) in members.items() if topic in topics))
         if readers:
             groups[readers].extend(TopicPartition(topic, number) for number in range(count))
+    for units in groups.values():
+        units.sort(key=lambda unit: (unit.partition, unit.topic))
     return groups
 
 
