@@ -72,7 +72,8 @@ def _content(
         return split(json.dumps(schema.instance(work.format, random))), ()
     if work.last_tool:
         return split(f"The tool answered: {work.last_tool}"), ()
-    return sentences(random, random.randrange(node.answer_tokens[0], node.answer_tokens[1] + 1)), ()
+    length = random.randrange(node.answer_tokens[0], node.answer_tokens[1] + 1)
+    return sentences(random, min(length, _limit(work, node) + 1)), ()  # one more than allowed tells that it was cut
 
 
 def split(text: str) -> list[str]:

@@ -7,12 +7,12 @@ POST /control   {"failures": {...}, "scripts": [...], "reset": true, "restart": 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json, to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, Router
@@ -29,7 +29,6 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 _JSON = (b"content-type", b"application/json; charset=utf-8")
 _NDJSON = (b"content-type", b"application/x-ndjson")
 _SIMULATED = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Change(BaseModel):
@@ -76,16 +75,16 @@ async def _answer(call: Call, send: Send, *, streamed: bool) -> None:
         await _drop(send)
         return
     if not streamed and chunks:
-        await _send(send, 200, _JSON, _encode(chunks[0]).encode())
+        await _send(send, 200, _JSON, to_json(chunks[0]))
         return
     await send({"type": "http.response.start", "status": 200, "headers": [_NDJSON, *_SIMULATED]})
     with suppress(ConnectionDropped):  # without a last empty body the server cuts the connection
         while chunks:
-            await send(_part(b"".join(_encode(chunk).encode() + b"\n" for chunk in chunks)))
+            await send(_part(b"".join(to_json(chunk) + b"\n" for chunk in chunks)))
             try:
                 chunks = await call.ready()
             except OllamaError as error:
-                await send(_part(_encode({"error": error.message}).encode() + b"\n"))
+                await send(_part(to_json({"error": error.message}) + b"\n"))
                 break
         await send({"type": "http.response.body", "body": b""})
 
@@ -108,7 +107,7 @@ async def _body(receive: Receive) -> Any:
     if not size:
         raise bad_request("missing request body")
     try:
-        return json.loads(b"".join(parts))
+        return from_json(b"".join(parts))
     except ValueError as error:
         raise bad_request(f"invalid character in request body: {error}") from error
 
@@ -126,7 +125,7 @@ async def _send(send: Send, status: int, kind: tuple[bytes, bytes], body: bytes)
 
 
 async def _send_error(send: Send, error: OllamaError) -> None:
-    await _send(send, error.status, _JSON, _encode({"error": error.message}).encode())
+    await _send(send, error.status, _JSON, to_json({"error": error.message}))
 
 
 async def _drop(send: Send) -> None:

@@ -9,6 +9,9 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 
+WORTHWHILE = 64
+"""A slot is chosen for its cache when it shares at least so many characters."""
+
 
 @dataclass(slots=True, eq=False)
 class Slot:
@@ -59,7 +62,11 @@ class Slots:
                 future.set_exception(error)
 
     def _best(self, prompt: str) -> Slot:
-        best = max(self._free, key=lambda slot: common_prefix(slot.text, prompt)) if len(self._free) > 1 else self._free[0]
+        head = prompt[:WORTHWHILE]
+        likely = [slot for slot in self._free if slot.text.startswith(head)]
+        if not likely:
+            return self._free.pop()
+        best = max(likely, key=lambda slot: common_prefix(slot.text, prompt)) if len(likely) > 1 else likely[0]
         self._free.remove(best)
         return best
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 from math import isinf
 from typing import Any
@@ -50,8 +51,14 @@ def _nanoseconds(seconds: float) -> int:
 
 
 def instant(wall: float) -> str:
-    """RFC 3339 in UTC."""
-    return datetime.fromtimestamp(wall, UTC).isoformat().replace("+00:00", "Z")
+    """RFC 3339 in UTC, microseconds."""
+    second = int(wall)
+    return f"{_second(second)}.{int((wall - second) * 1_000_000):06d}Z"
+
+
+@lru_cache(maxsize=8)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def chunk(work: Work, wall: float, text: str = "", *, thinking: str = "", tool_calls: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:

@@ -14,7 +14,8 @@ _COMMON = (
     "with without from into over under between within against and or but so then as"
 )
 WORDS = tuple(_COMMON.split())
-SENTENCE_WORDS = (6, 14)
+SHORTEST, LONGEST = 6, 14
+"""Words of a sentence."""
 
 
 def sentences(random: Random, count: int) -> list[str]:
@@ -22,10 +23,10 @@ def sentences(random: Random, count: int) -> list[str]:
     pieces: list[str] = []
     left = 0
     for number in range(count):
-        word = random.choice(WORDS)
+        word = WORDS[int(random.random() * len(WORDS))]
         starts = left == 0
         if starts:
-            left = random.randint(*SENTENCE_WORDS)
+            left = SHORTEST + int(random.random() * (LONGEST - SHORTEST + 1))
         left -= 1
         ends = left == 0 or number == count - 1
         pieces.append((" " if number else "") + (word.capitalize() if starts else word) + ("." if ends else ""))
