@@ -62,8 +62,8 @@ def _show_status(status: dict[str, Any], result: Result | None) -> None:
 @click.argument("job_id", metavar="ID")
 def cancel(job_id: str) -> None:
     """Ask for a job's end; what it runs is stopped."""
-    asyncio.run(_cancel(job_id))
-    click.echo(f"cancel of {job_id} is on its way")
+    found = asyncio.run(_cancel(job_id))
+    click.echo(f"{job_id} has ended already" if found["state"] == "settled" else f"cancel of {job_id} is on its way")
 
 
 @jobs.command()
@@ -80,9 +80,9 @@ async def _status(job: str) -> dict[str, Any]:
         return await connection.status(job)
 
 
-async def _cancel(job: str) -> None:
+async def _cancel(job: str) -> dict[str, Any]:
     async with api() as connection:
-        await connection.cancel(job)
+        return await connection.cancel(job)
 
 
 async def _events(job: str, *, as_json: bool) -> Exit:

@@ -1,0 +1,95 @@
+"""The entry point: lazy commands, and every error as one line with its exit code."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from infra.cli.exits import HELP, Exit
+from infra.cli.main import COMMANDS, Commands, main
+from shared.errors import (
+    ConfigurationError,
+    Conflict,
+    InvalidRecord,
+    LogUnavailable,
+    NotFound,
+    Overloaded,
+    RecordTooLarge,
+    TooLarge,
+    TuttiError,
+)
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_there_and_documented(name: str) -> None:
+    """The list of commands and the modules agree; each tells what it does."""
+    result = CliRunner().invoke(main, [name, "--help"])
+    assert result.exit_code == 0, result.output
+    assert "Usage:" in result.output
+
+
+def test_help_imports_no_command() -> None:
+    """`tutti --help` answers without pydantic, aiohttp or any service."""
+    program = "import sys; from infra.cli.main import main; main(['--help'], standalone_mode=False); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "infra.cli.main" in loaded
+    assert not loaded & {"pydantic", "aiohttp", "aiokafka", "infra.cli.submit", "infra.native.cli", "services.ingress"}
+
+
+def test_the_exit_codes_are_documented() -> None:
+    """Every code stands in the help and in the README's list."""
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    listed = readme[readme.index("Exit codes:") :].split(".")[0]
+    for code in Exit:
+        assert f" {int(code)} " in HELP, code
+        assert f" {int(code)} " in listed, code
+
+
+def test_an_unknown_command_is_a_usage_error() -> None:
+    """Exit code 2, as everywhere."""
+    result = CliRunner().invoke(main, ["sumbit"])
+    assert result.exit_code == Exit.USAGE
+    assert "No such command" in result.output
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigurationError("x"), Exit.SETTINGS),
+        (InvalidRecord("x"), Exit.USAGE),
+        (TooLarge("x"), Exit.USAGE),
+        (RecordTooLarge("x"), Exit.USAGE),
+        (NotFound("x"), Exit.NOT_FOUND),
+        (Overloaded("x"), Exit.REFUSED),
+        (LogUnavailable("x"), Exit.UNREACHABLE),
+        (Conflict("x"), Exit.FAILED),
+    ],
+)
+def test_an_error_of_ours_is_a_line_and_a_code(error: TuttiError, code: Exit) -> None:
+    """The message goes out as it is; no traceback."""
+
+    class Failing(Commands):
+        def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+            def fail() -> None:
+                raise error
+
+            return click.Command(cmd_name, callback=fail)
+
+    result = CliRunner().invoke(Failing("group"), ["fails"])
+    assert result.exit_code == code
+    assert result.output == "tutti: x\n"
+
+
+def test_a_wrong_setting_is_a_line_and_a_code() -> None:
+    """78, with the variable's name."""
+    result = CliRunner().invoke(main, ["topics", "list"], env={"TUTTI_TOPICS__HOME_PARTITIONS": "0"})
+    assert result.exit_code == Exit.SETTINGS
+    assert result.output.startswith("tutti: wrong settings: TUTTI_TOPICS__HOME_PARTITIONS: ")

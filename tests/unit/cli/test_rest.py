@@ -1,0 +1,150 @@
+"""The ingress as the CLI uses it, against a small server that speaks its API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from infra.cli.answer import Ended, Note, Text
+from infra.cli.exits import Exit, Stop
+from infra.cli.rest import api, follow
+from shared.contracts.base import PriorityClass
+from shared.contracts.job import Job
+from shared.contracts.result import Result, Status
+
+RESULT = Result(job="j1", status=Status.SUCCEEDED, accepted_at=1, finished_at=2).model_dump(mode="json", exclude_none=True)
+
+
+class Ingress:
+    """Remembers what it was sent; answers what the test says."""
+
+    def __init__(self) -> None:
+        self.submitted: list[Any] = []
+        self.stream: list[bytes] = []
+        self.answer: tuple[int, Any] = (202, {"id": "j1"})
+        self.status: Any = {"id": "j1", "state": "running"}
+
+    async def on_submit(self, request: web.Request) -> web.Response:
+        self.submitted.append(await request.json())
+        status, body = self.answer
+        return web.json_response(body, status=status) if body is not None else web.Response(status=status, text="<html>")
+
+    async def on_status(self, request: web.Request) -> web.Response:
+        return web.json_response(self.status)
+
+    async def on_events(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        for part in self.stream:
+            await response.write(part)
+        return response
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncGenerator[str, None]:
+        application = web.Application()
+        application.add_routes(
+            [
+                web.post("/v1/jobs", self.on_submit),
+                web.get("/v1/jobs/{job}", self.on_status),
+                web.get("/v1/jobs/{job}/events", self.on_events),
+            ]
+        )
+        server = TestServer(application)
+        await server.start_server()
+        try:
+            yield str(server.make_url("/")).rstrip("/")
+        finally:
+            await server.close()
+
+
+def event(name: str, **data: Any) -> bytes:
+    return f"id: 1.0\nevent: {name}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+async def test_a_job_is_posted_with_its_class() -> None:
+    """The job's own JSON and `class` beside it."""
+    ingress = Ingress()
+    async with ingress.serving() as base, api(base) as connection:
+        assert await connection.submit(Job(id="j1", prompt="a"), PriorityClass.BATCH) == "j1"
+    assert ingress.submitted[0] | {"class": "batch", "prompt": "a", "id": "j1"} == ingress.submitted[0]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, Exit.USAGE),
+        (404, Exit.NOT_FOUND),
+        (409, Exit.USAGE),
+        (413, Exit.USAGE),
+        (429, Exit.REFUSED),
+        (503, Exit.REFUSED),
+        (504, Exit.TIMEOUT),
+        (500, Exit.FAILED),
+    ],
+)
+async def test_an_error_is_its_message_and_a_code(status: int, code: Exit) -> None:
+    """The ingress's own sentence is shown."""
+    ingress = Ingress()
+    ingress.answer = (status, {"error": {"code": "x", "message": "because"}})
+    with pytest.raises(Stop) as caught:
+        async with ingress.serving() as base, api(base) as connection:
+            await connection.submit(Job(prompt="a"), PriorityClass.BATCH)
+    assert (caught.value.code, caught.value.message) == (code, "because")
+
+
+async def test_an_error_of_something_else_is_told() -> None:
+    """A proxy's page is no JSON."""
+    ingress = Ingress()
+    ingress.answer = (502, None)
+    with pytest.raises(Stop) as caught:
+        async with ingress.serving() as base, api(base) as connection:
+            await connection.submit(Job(prompt="a"), PriorityClass.BATCH)
+    assert caught.value.message == "the ingress answered 502 Bad Gateway"
+
+
+async def test_nobody_there_is_unreachable() -> None:
+    """Exit code 3, with what to do."""
+    with pytest.raises(Stop) as caught:
+        async with api("http://127.0.0.1:9") as connection:
+            await connection.status("j1")
+    assert caught.value.code is Exit.UNREACHABLE
+
+
+async def test_events_become_notes_text_and_the_end() -> None:
+    """Comments are passed over; a piece split over packets is whole; nothing is read after the end."""
+    ingress = Ingress()
+    chunk = event("chunk", type="chunk", offset=0, text="Mars.")
+    ingress.stream = [
+        event("job_accepted", type="job_accepted"),
+        b": keep-alive\n\n",
+        event("step_claimed", type="step_claimed", node="n1"),
+        chunk[:30],
+        chunk[30:],
+        event("job_settled", type="job_settled", result=RESULT),
+        event("job_accepted", type="job_accepted"),
+    ]
+    async with ingress.serving() as base, api(base) as connection:
+        updates = [update async for update in follow(connection, "j1")]
+    assert updates == [Note("accepted"), Note("running on n1"), Text(0, "Mars."), Ended(Result.model_validate(RESULT))]
+
+
+async def test_an_old_jobs_status_is_its_end() -> None:
+    """The ingress sends the whole status where the events are gone."""
+    ingress = Ingress()
+    ingress.stream = [event("status", id="j1", state="settled", result=RESULT)]
+    async with ingress.serving() as base, api(base) as connection:
+        assert [update async for update in follow(connection, "j1")] == [Ended(Result.model_validate(RESULT))]
+
+
+async def test_a_stream_that_ends_early_is_asked_about() -> None:
+    """The status tells the end when the events did not."""
+    ingress = Ingress()
+    ingress.status = {"id": "j1", "state": "settled", "result": RESULT}
+    async with ingress.serving() as base, api(base) as connection:
+        assert [update async for update in follow(connection, "j1")] == [Ended(Result.model_validate(RESULT))]
