@@ -90,7 +90,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
         return Response(status_code=chat.CLIENT_GONE)
     problem = _of_http(error) if isinstance(error, HTTPException) else of_error(error)
     if problem.status == 500:
-        _log.exception("request_failed", route=request.url.path)
+        _log.failure("request_failed", error, route=request.url.path)
     openai = request.url.path.startswith(_OPENAI_PATHS)
     body = answers_openai.problem(problem) if openai else dialect_tutti.problem(problem)
     headers = {name.decode(): value.decode() for name, value in problem_headers(problem)}

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from shared.contracts.base import INLINE_BYTES, MAX_DEPTH
 from shared.errors import TooLarge
 
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-"""A JSON string; the closing quote is optional so that a cut-off one is consumed in one pass (linear time)."""
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _MAX_BRACKETS = 2 * INLINE_BYTES
 _OPENING = frozenset(b"[{")
@@ -30,7 +26,7 @@ def check_depth(body: bytes, limit: int = MAX_DEPTH) -> None:
     """Raises TooLarge when JSON nests deeper than `limit`. Most bodies pass by counting brackets alone."""
     if body.count(b"{") + body.count(b"[") <= limit:
         return
-    skeleton = _STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
+    skeleton = _outside_strings(body).translate(None, _NOT_BRACKETS)
     if len(skeleton) > _MAX_BRACKETS:
         raise TooLarge("the body holds too many arrays and objects")
     depth = 0
@@ -38,3 +34,8 @@ def check_depth(body: bytes, limit: int = MAX_DEPTH) -> None:
         depth += 1 if byte in _OPENING else -1
         if depth > limit:
             raise TooLarge(f"the body nests deeper than {limit} levels")
+
+
+def _outside_strings(body: bytes) -> bytes:
+    """JSON without its strings, in linear time: escapes go first, then every quote begins or ends a string."""
+    return b"".join(body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])

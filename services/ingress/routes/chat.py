@@ -60,10 +60,12 @@ class ChatCompletions:
         self._seconds.observe(self._desk.clock.monotonic() - began)
 
     async def _refuse(self, send: Send, error: Exception, job: str | None = None) -> int:
-        """Answer with the problem, in the dialect. `job`: it was submitted already."""
+        """Answer with the problem, in the dialect. `job`: it was submitted already. Raises ClientGone again: nobody is there."""
+        if isinstance(error, ClientGone):
+            raise error
         problem = of_error(error, self._desk.settings.retry_after_seconds)
         if problem.status == 500:
-            _log.exception("request_failed", route=ROUTE, job=job)
+            _log.failure("request_failed", error, route=ROUTE, job=job)
         headers = problem_headers(problem) if job is None else [*problem_headers(problem), (b"x-tutti-job", job.encode())]
         await send_json(send, problem.status, answers.problem(problem), headers)
         return problem.status

@@ -1,0 +1,140 @@
+"""A client that leaves cancels its job: over real sockets, because an in-process transport cannot leave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+
+from shared.clock import SystemClock
+from shared.kafka.memory import MemoryLog
+from tests.support.fake_planner import Script
+from tests.support.ingress_world import World, until, world
+
+
+@asynccontextmanager
+async def serving(at: World) -> AsyncIterator[int]:
+    """The application behind a real HTTP server; gives the port."""
+    config = uvicorn.Config(at.ingress.asgi(), port=0, loop="none", ws="none", lifespan="off", access_log=False, log_config=None)
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server._serve())
+    await until(lambda: server.started, "the server")
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        await task
+
+
+class Connection:
+    """One HTTP/1.1 connection that can be dropped."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def post(cls, port: int, path: str, headers: dict[str, str] | None = None, **body: Any) -> Connection:
+        connection = cls(*await asyncio.open_connection("127.0.0.1", port))
+        content = json.dumps({"messages": [{"role": "user", "content": "hi"}], **body}).encode()
+        lines = [f"POST {path} HTTP/1.1", "host: test", f"content-length: {len(content)}"]
+        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        connection.writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + content)
+        await connection.writer.drain()
+        return connection
+
+    async def drop(self, *, hard: bool = False) -> None:
+        """Close, politely or with a reset."""
+        if hard:
+            self.writer.transport.abort()
+        else:
+            self.writer.close()
+
+
+async def only_job(at: World) -> str:
+    await until(lambda: len(at.planner.jobs) == 1, "the job arrives")
+    return next(iter(at.planner.jobs))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("hard", [False, True])
+async def test_leaving_cancels_the_job(stream: bool, hard: bool) -> None:
+    """Plain or streamed, with a close or a reset, before the first token: the cancel is at the job's home at once."""
+    async with world(MemoryLog(SystemClock()), script=lambda _job: Script(hold=True)) as at, serving(at) as port:
+        connection = await Connection.post(port, "/v1/chat/completions", stream=stream)
+        job = await only_job(at)
+        clock = SystemClock()
+        left_at = clock.monotonic()
+        await connection.drop(hard=hard)
+        await until(lambda: job in at.planner.cancels, "the cancel")
+        assert clock.monotonic() - left_at < 1.0
+        assert at.planner.cancels[job] == at.planner.jobs[job].home
+        await until(lambda: len(at.ingress.desk.waiters) == 0, "nobody waits")
+
+
+async def test_leaving_in_mid_stream_cancels_the_job() -> None:
+    """After the first token as before it."""
+    async with world(MemoryLog(SystemClock()), script=lambda _job: Script(hold=True, chunks=("hello",))) as at, serving(at) as port:
+        connection = await Connection.post(port, "/v1/chat/completions", stream=True)
+        await asyncio.wait_for(connection.reader.readuntil(b'"content":"hello"'), 5)
+        job = await only_job(at)
+        await connection.drop()
+        await until(lambda: job in at.planner.cancels, "the cancel")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_detached_job_goes_on(stream: bool) -> None:
+    """`x-tutti-detach: true`: the client leaves, the job does not end."""
+    async with world(MemoryLog(SystemClock()), script=lambda _job: Script(hold=True)) as at, serving(at) as port:
+        connection = await Connection.post(port, "/v1/chat/completions", {"x-tutti-detach": "true"}, stream=stream)
+        job = await only_job(at)
+        await connection.drop()
+        await until(lambda: len(at.ingress.desk.waiters) == 0, "nobody waits")
+        await at.planner.release(job)
+        status: dict[str, Any] = {}
+
+        async def settled() -> bool:
+            status.update((await at.client.get(f"/v1/jobs/{job}")).json())
+            return bool(status["state"] == "settled")
+
+        for _ in range(200):
+            if await settled():
+                break
+            await SystemClock().sleep(0.005)
+        assert status["result"]["status"] == "succeeded"
+        assert not at.planner.cancels
+
+
+async def test_leaving_after_the_answer_cancels_nothing() -> None:
+    """Keep-alive connections are closed at some time; that is no cancel."""
+    async with world(MemoryLog(SystemClock())) as at, serving(at) as port:
+        connection = await Connection.post(port, "/v1/chat/completions")
+        await asyncio.wait_for(connection.reader.readuntil(b"total_tokens"), 5)
+        await connection.drop()
+        for _ in range(20):
+            assert (await at.client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": "x"}]})).status_code == 200
+        assert not at.planner.cancels
+
+
+async def test_a_client_that_does_not_read_holds_back_only_itself() -> None:
+    """Its socket fills up; others are answered; when it reads again it gets everything."""
+    text = "x" * 150_000
+    scripts = {"slow": Script(text=text, chunks=tuple(text[at : at + 1_000] for at in range(0, len(text), 1_000)))}
+
+    def script(job: Any) -> Script:
+        return scripts.get(job.messages[0].content, Script())
+
+    async with world(MemoryLog(SystemClock()), script=script) as at, serving(at) as port:
+        slow = await Connection.post(port, "/v1/chat/completions", stream=True, messages=[{"role": "user", "content": "slow"}])
+        await only_job(at)
+        assert (await at.client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": "x"}]})).status_code == 200
+        received = b""
+        while b"[DONE]" not in received:
+            received += await asyncio.wait_for(slow.reader.read(65_536), 10)
+        assert received.count(b"x") >= len(text)
+        await slow.drop()

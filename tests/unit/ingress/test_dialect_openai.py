@@ -1,0 +1,169 @@
+"""The OpenAI dialect inwards: what becomes of a request; everything that cannot be done is refused by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from services.ingress.dialect_openai import ChatRequest, UnsupportedParameter, to_job
+from services.ingress.problems import of_error
+from shared.contracts.job import Job
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+def job_of(**fields: Any) -> Job:
+    request = ChatRequest.model_validate({"messages": HELLO, **fields})
+    return to_job(request, identifier="j_1", tenant=None, model="m", deadline_at=10.0)
+
+
+def test_a_minimal_request() -> None:
+    """Messages alone are enough; the rest is default."""
+    job = job_of()
+    assert job.messages is not None
+    assert [(m.role, m.content) for m in job.messages] == [("user", "hello")]
+    assert (job.id, job.tenant, job.model, job.pattern, job.stream, job.deadline_at) == ("j_1", "default", "m", "single", False, 10.0)
+
+
+def test_options_are_translated() -> None:
+    """Each sampling parameter has its counterpart."""
+    job = job_of(temperature=0.5, top_p=0.9, seed=7, stop="END", max_tokens=9, presence_penalty=1, frequency_penalty=-1)
+    options = job.options
+    assert (options.temperature, options.top_p, options.seed, options.max_tokens) == (0.5, 0.9, 7, 9)
+    assert (options.stop, options.presence_penalty, options.frequency_penalty) == (("END",), 1, -1)
+
+
+def test_the_newer_token_limit_wins() -> None:
+    """`max_completion_tokens` replaces `max_tokens`."""
+    assert job_of(max_tokens=9, max_completion_tokens=5).options.max_tokens == 5
+
+
+def test_large_seeds_are_folded_deterministically() -> None:
+    """OpenAI's seeds have 64 bits: equal seeds stay equal and fit."""
+    first, second = job_of(seed=2**40 + 3).options.seed, job_of(seed=2**40 + 3).options.seed
+    assert first == second
+    assert first is not None
+    assert 0 <= first < 2**31
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"type": "text"}, None),
+        ({"type": "json_object"}, "json"),
+        ({"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": True}}, {"type": "object"}),
+    ],
+)
+def test_response_formats(given: dict[str, Any], expected: Any) -> None:
+    """text, JSON, or a schema."""
+    assert job_of(response_format=given).format == expected
+
+
+def test_roles_parts_and_tools() -> None:
+    """Developer is system; text parts are joined; a data URL is an image; a tool's answer carries its call's name."""
+    parts = [
+        {"type": "text", "text": "look"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,QUJD"}},
+        {"type": "text", "text": "here"},
+    ]
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {}}}
+    messages = [
+        {"role": "developer", "content": "be brief"},
+        {"role": "user", "content": parts},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "sunny"},
+    ]
+    job = job_of(messages=messages, tools=[tool])
+    assert job.messages is not None
+    system, user, assistant, answer = job.messages
+    assert system.role == "system"
+    assert (user.content, user.images) == ("look\nhere", ("QUJD",))
+    assert assistant.tool_calls == (call,)
+    assert (answer.tool_call_id, answer.tool_name) == ("c1", "weather")
+    assert job.tools == (tool,)
+
+
+def test_tool_choice_none_drops_the_tools() -> None:
+    """`none` is emulated: a model that knows no tools calls none."""
+    assert job_of(tools=[{"type": "function"}], tool_choice="none").tools == ()
+
+
+def test_user_and_metadata_are_kept() -> None:
+    """Both travel as the job's metadata."""
+    assert job_of(user="u-1", metadata={"k": "v"}).metadata == {"k": "v", "user": "u-1"}
+
+
+@pytest.mark.parametrize(
+    ("param", "value"),
+    [
+        ("n", 2),
+        ("logit_bias", {"50256": -100}),
+        ("logprobs", True),
+        ("top_logprobs", 3),
+        ("tool_choice", "required"),
+        ("tool_choice", {"type": "function", "function": {"name": "f"}}),
+        ("parallel_tool_calls", False),
+        ("reasoning_effort", "high"),
+        ("service_tier", "flex"),
+        ("modalities", ["text", "audio"]),
+        ("store", True),
+        ("audio", {"voice": "x"}),
+        ("prediction", {"type": "content"}),
+        ("functions", [{}]),
+        ("web_search_options", {}),
+    ],
+)
+def test_what_is_not_supported_is_refused_by_name(param: str, value: Any) -> None:
+    """400 with the parameter, never silently ignored."""
+    with pytest.raises(UnsupportedParameter) as caught:
+        job_of(**{param: value})
+    problem = of_error(caught.value)
+    assert (problem.status, problem.code, problem.param) == (400, "unsupported", param)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"n": 1}, {"logprobs": False}, {"store": False}, {"tool_choice": "auto"}, {"logit_bias": None}, {"modalities": ["text"]}, {"logit_bias": {}}],
+)
+def test_defaults_of_unsupported_parameters_pass(fields: dict[str, Any]) -> None:
+    """A client that spells out the default is not refused."""
+    assert job_of(**fields).model == "m"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"type": "image_url", "image_url": {"url": "http://example.org/x.png"}}],
+        [{"type": "input_audio", "input_audio": {}}],
+        [{"type": "file", "file": {}}],
+    ],
+)
+def test_content_that_would_have_to_be_fetched_or_heard_is_refused(content: Any) -> None:
+    """The cluster fetches nothing on a caller's behalf."""
+    with pytest.raises(UnsupportedParameter):
+        job_of(messages=[{"role": "user", "content": content}])
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "param"),
+    [
+        (b"{", "invalid_json", None),
+        (b"[]", "invalid_input", None),
+        (b"{}", "invalid_input", "messages"),
+        (b'{"messages":[],"model":"m"}', "invalid_input", "messages"),
+        (b'{"messages":[{"role":"user","content":"x"}],"temprature":1}', "unknown_field", "temprature"),
+        (b'{"messages":[{"role":"king","content":"x"}]}', "invalid_input", "messages.0.role"),
+        (b'{"messages":[{"role":"user","content":"x"}],"temperature":"SECRET"}', "invalid_input", "temperature"),
+    ],
+)
+def test_malformed_bodies_are_400_and_name_the_field(body: bytes, code: str, param: str | None) -> None:
+    """The message names the place and never repeats the value: it may be a prompt."""
+    with pytest.raises(ValidationError) as caught:
+        ChatRequest.model_validate_json(body)
+    problem = of_error(caught.value)
+    assert (problem.status, problem.code) == (400, code)
+    assert param is None or (problem.param or "").startswith(param)
+    assert "SECRET" not in problem.message

@@ -1,0 +1,208 @@
+"""The status fold: idempotent, monotone, complete; the journal and the epoch filter that feed it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.ingress.epochs import EpochFilter, epoch_of
+from services.ingress.journal import Journal
+from services.ingress.status import JobStatus, RawEvent, State, fold
+from shared.contracts import event as events
+from shared.contracts.base import PriorityClass
+from shared.contracts.chat import Answer
+from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.job import Job
+from shared.contracts.limits import Limits
+from shared.contracts.result import Result, Status
+from shared.contracts.usage import Usage
+
+BASE: dict[str, Any] = {"epoch": 3, "job": "j", "at": 100.0}
+
+
+def history() -> list[Any]:
+    """One job: accepted, a failed attempt, a retry, an answer, settled."""
+    failure = Failure(kind=FailureKind.NODE_LOST, message="gone")
+    result = Result(job="j", status=Status.SUCCEEDED, answer=Answer(text="hi"), accepted_at=100.0, finished_at=109.0)
+    return [
+        events.JobAccepted(
+            **BASE,
+            request=Job(prompt="p", tenant="t", model="m"),
+            priority_class=PriorityClass.BATCH,
+            home=2,
+            source="jobs.batch/2/0",
+            source_offset=0,
+            pattern_version=1,
+            limits=Limits(),
+            deadline_at=200.0,
+            digest="d",
+        ),
+        events.StepAsked(**BASE, step="s1", path="0", agent="chat", model="m"),
+        events.StepClaimedBy(**BASE, step="s1", attempt=1, claim="c", node="n1", mailbox=0, lease_seconds=20),
+        events.AttemptFailed(**BASE, step="s1", attempt=1, failure=failure, retry_at=101.0),
+        events.StepRetried(**BASE, step="s1", attempt=2),
+        events.StepClaimedBy(**BASE, step="s1", attempt=2, claim="d", node="n2", mailbox=1, lease_seconds=20),
+        events.StepAnswered(**BASE, step="s1", attempt=2, node="n2", answer=Answer(text="hi"), usage=Usage(calls=1)),
+        events.JobSettled(**BASE, result=result),
+    ]
+
+
+def raw(facts: list[Any], start: int = 10) -> list[RawEvent]:
+    return [RawEvent(offset, fact.type, fact.to_bytes()) for offset, fact in enumerate(facts, start)]
+
+
+def test_a_whole_history() -> None:
+    """State, steps with attempts and nodes, result."""
+    status = fold("j", 2, None, raw(history()))
+    assert (status.state, status.priority_class, status.tenant, status.model, status.home) == (State.SETTLED, PriorityClass.BATCH, "t", "m", 2)
+    assert (status.accepted_at, status.deadline_at, status.settled_at) == (100.0, 200.0, 109.0)
+    (step,) = status.steps
+    assert (step.state, step.attempt, step.nodes, step.failures) == ("answered", 2, ["n1", "n2"], ["node_lost"])
+    assert status.result is not None
+    assert status.result.answer == Answer(text="hi")
+
+
+@pytest.mark.parametrize(("count", "state"), [(0, State.QUEUED), (1, State.ACCEPTED), (2, State.RUNNING), (7, State.RUNNING), (8, State.SETTLED)])
+def test_states_on_the_way(count: int, state: State) -> None:
+    """Queued, accepted, running, settled."""
+    assert fold("j", 2, None, raw(history())[:count]).state is state
+
+
+@given(st.lists(st.integers(0, 8), max_size=6))
+def test_folding_is_idempotent_and_in_any_portions(cuts: list[int]) -> None:
+    """Repeated and overlapping portions of the log give what one pass gives: nothing is applied twice."""
+    whole = raw(history())
+    status: JobStatus | None = None
+    reached = 0
+    for cut in [*cuts, len(whole)]:
+        reached = max(reached, cut)
+        status = fold("j", 2, status, whole[:reached])
+    assert status == fold("j", 2, None, whole)
+
+
+def test_stored_and_read_again() -> None:
+    """The store's form is read back equal; the public form has the class by its name and no offset."""
+    status = fold("j", 2, None, raw(history()))
+    assert JobStatus.model_validate_json(status.stored()) == status
+    public = status.public()
+    assert b'"class":"batch"' in public
+    assert b'"offset"' not in public
+
+
+def test_a_snapshot_tells_a_late_reader_everything() -> None:
+    """A reader that begins after the original events learns them from the snapshot; one that saw them changes nothing."""
+    facts = history()[:3]
+    texts = tuple(fact.to_bytes().decode() for fact in facts)
+    snapshot = events.JobSnapshot(**BASE, snapshot="x", part=0, parts=1, facts=texts)
+    late = fold("j", 2, None, raw([snapshot], 50))
+    early = fold("j", 2, None, raw(facts))
+    assert late.model_copy(update={"offset": early.offset}) == early
+    assert fold("j", 2, early, raw([snapshot], 50)).steps == early.steps
+
+
+def test_epochs_are_read_without_parsing() -> None:
+    """From what our planner writes, and from any other order of fields."""
+    assert all(epoch_of(fact.to_bytes()) == 3 for fact in history())
+    assert epoch_of(b'{ "job" : "j", "epoch" : 7 }') == 7
+    assert epoch_of(b"nonsense") is None
+
+
+@given(st.lists(st.sampled_from(["start", "valid", "stale"]), max_size=40), st.integers(0, 40))
+def test_only_events_of_the_epoch_in_force_are_admitted(script: list[str], begin: int) -> None:
+    """DESIGN 6: valid if and only if the epoch is the offset of the last PlannerStarted before. From the beginning of the log exactly;
+    begun in the middle, no valid event is ever refused, and nothing stale is admitted after the first valid one.
+    """
+    log: list[tuple[str, int]] = [("start", 0)]
+    starts = [0]
+    for offset, kind in enumerate(script, 1):
+        if kind == "start":
+            starts.append(offset)
+        known = kind != "stale" or len(starts) > 1
+        epoch = starts[-1] if kind == "valid" or not known else starts[-2]
+        log.append((kind if known else "valid", offset if kind == "start" else epoch))
+    whole, middle = EpochFilter(), EpochFilter()
+    in_force_seen = False
+    for offset, (kind, epoch) in enumerate(log):
+        for reader in [whole] if offset < begin else [whole, middle]:
+            if kind == "start":
+                reader.started(offset)
+                in_force_seen = in_force_seen or reader is middle
+                continue
+            admitted = reader.admits(epoch)
+            if kind == "valid":
+                assert admitted
+                in_force_seen = in_force_seen or reader is middle
+            elif reader is whole or in_force_seen:
+                assert not admitted
+
+
+def test_the_first_batch_settles_the_epoch_when_begun_in_the_middle() -> None:
+    """A stale record before the first valid one is not taken for valid."""
+    reader = EpochFilter()
+    reader.begin([4, 9, 9])
+    assert [reader.admits(epoch) for epoch in (4, 9, 9)] == [False, True, True]
+
+
+def journal(**bounds: int) -> Journal:
+    return Journal(**{"jobs": 100, "size": 1_000_000, "events_per_job": 100, **bounds})
+
+
+def test_the_journal_folds_on_demand() -> None:
+    """Known from the acceptance on: whole; repetitions are dropped; `after` gives what a stream needs."""
+    book = journal()
+    for event in [*raw(history()), *raw(history())]:
+        book.add("j", 2, event)
+    assert book.is_whole("j")
+    assert book.status("j") == fold("j", 2, None, raw(history()))
+    assert [event.offset for event in book.after("j", 15)] == [16, 17]
+    assert book.status("unknown") is None
+
+
+def test_the_journal_stands_on_what_a_store_had() -> None:
+    """A job whose beginning is only in the store."""
+    book = journal()
+    stored = fold("j", 2, None, raw(history())[:4])
+    for event in raw(history())[4:]:
+        book.add("j", 2, event)
+    assert not book.is_whole("j")
+    assert book.status("j", stored) == fold("j", 2, None, raw(history()))
+
+
+def test_the_journal_is_bounded_by_jobs_and_bytes() -> None:
+    """The least recently touched job goes first, and memory is given back."""
+    book = journal(jobs=3)
+    for number in range(10):
+        book.add(f"j{number}", 0, raw(history())[0])
+    assert len(book) == 3
+    assert "j9" in book
+    small = journal(size=5_000)
+    for number in range(100):
+        small.add(f"j{number}", 0, raw(history())[0])
+    assert 1 <= len(small) < 12
+
+
+def test_a_job_of_many_events_is_compacted() -> None:
+    """More events than are kept change nothing about the status."""
+    book = journal(events_per_job=4)
+    for event in raw(history()):
+        book.add("j", 2, event)
+    assert len(book.after("j", -1)) <= 4
+    assert book.status("j") == fold("j", 2, None, raw(history()))
+
+
+def test_a_submitted_job_is_queued_until_its_events_come() -> None:
+    """And what came before the acknowledgement is not overwritten by it."""
+    book = journal()
+    book.submitted(JobStatus(id="j", home=2))
+    assert book.is_whole("j")
+    status = book.status("j")
+    assert status is not None
+    assert status.state is State.QUEUED
+    book.add("j", 2, raw(history())[0])
+    book.submitted(JobStatus(id="j", home=2))
+    status = book.status("j")
+    assert status is not None
+    assert status.state is State.ACCEPTED
