@@ -17,7 +17,7 @@ _KEY = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
 def unpack(packages: Sequence[str], suite: str, target: Path) -> None:
-    """Download `packages` (only these, no dependencies) of Debian's `suite` and unpack them into `target`."""
+    """Download `packages` (only these, no dependencies) of Debian's `suite` and unpack them into `target`, which is complete or absent."""
     for program in ("apt-get", "dpkg-deb"):
         if shutil.which(program) is None:
             raise MissingTool(
@@ -30,9 +30,11 @@ def unpack(packages: Sequence[str], suite: str, target: Path) -> None:
     downloads.mkdir()
     _apt(configuration, ["update", "-qq"], state)
     _apt(configuration, ["download", "-qq", *packages], downloads)
-    target.mkdir(parents=True, exist_ok=True)
+    draft = state / "unpacked"
+    draft.mkdir()
     for package in sorted(downloads.glob("*.deb")):
-        _run(["dpkg-deb", "-x", str(package), str(target)], {}, state)
+        _run(["dpkg-deb", "-x", str(package), str(draft)], {}, state)
+    draft.rename(target)
     shutil.rmtree(state, ignore_errors=True)
 
 

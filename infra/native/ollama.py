@@ -100,18 +100,16 @@ class Installer:
 
     def _engine(self) -> None:
         """llama-server and llama-quantize as shell scripts that start Debian's programs with Debian's libraries."""
-        directory = self._root / "lib" / "ollama"
-        if (directory / "llama-server").exists():
-            return
-        self._say("fetching llama.cpp's server")
-        unpacked = self._root / DEBIAN_SUITE
-        debian.unpack(DEBIAN_PACKAGES, DEBIAN_SUITE, unpacked)
+        directory, unpacked = self._root / "lib" / "ollama", self._root / DEBIAN_SUITE
+        if not unpacked.exists():
+            self._say("fetching llama.cpp's server")
+            debian.unpack(DEBIAN_PACKAGES, DEBIAN_SUITE, unpacked)
         directory.mkdir(parents=True, exist_ok=True)
         for program in ("llama-quantize", "llama-server"):
             script = directory / program
             script.write_text(_script(unpacked, program))
             script.chmod(0o755)
-            _run([str(script), "--version"], {})
+        _run([str(directory / "llama-server"), "--version"], {})
 
     def _models(self) -> None:
         """Created through a server of our own that runs just for this."""
@@ -132,6 +130,7 @@ class Installer:
                     self._create(name, modelfile.format(file=source()), environment)
         finally:
             server.stop(10.0)
+        shutil.rmtree(self._root / "weights", ignore_errors=True)  # Ollama has copies of its own
 
     def _recipes(self) -> dict[str, tuple[str, Callable[[], Path]]]:
         """Model name → (Modelfile, what makes its weights)."""
