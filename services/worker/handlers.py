@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import lru_cache
 from random import Random
+
+from prometheus_client import Histogram
 
 from services.worker.attempt import Attempt
 from services.worker.controls import StoppedSteps, concerns
@@ -238,8 +241,19 @@ def _measure(attempt: Attempt, outcome: Ended, now: float) -> None:
     model = attempt.model if attempt.model and isinstance(outcome, StepSucceeded) else "-"
     started = attempt.started_at if attempt.started_at is not None else now
     kind = outcome.failure.kind.value if isinstance(outcome, StepFailed) else outcome.type
-    metrics.MODEL_SECONDS.labels(model, kind).observe(now - started)
+    _model_seconds(model, kind).observe(now - started)
     if attempt.first_token_at is not None and model != "-":
-        metrics.FIRST_TOKEN_SECONDS.labels(model).observe(attempt.first_token_at - started)
+        _first_token_seconds(model).observe(attempt.first_token_at - started)
     if attempt.stopped_at is not None:
         metrics.CANCEL_SECONDS.observe(now - attempt.stopped_at)
+
+
+@lru_cache(maxsize=1024)
+def _model_seconds(model: str, outcome: str) -> Histogram:
+    """The histogram of one model and outcome; looking it up costs more than observing."""
+    return metrics.MODEL_SECONDS.labels(model, outcome)
+
+
+@lru_cache(maxsize=1024)
+def _first_token_seconds(model: str) -> Histogram:
+    return metrics.FIRST_TOKEN_SECONDS.labels(model)

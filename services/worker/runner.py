@@ -6,7 +6,10 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
+
+from prometheus_client import Counter
 
 from services.worker.attempt import Attempt
 from services.worker.backends.base import Backend, Completion, Delta, ModelCall, ModelCallFailed
@@ -119,9 +122,10 @@ class Runner:
         if self._bucket is not None:
             await self._clock.sleep(self._bucket.take(self._clock.monotonic()))
         step = attempt.step
-        stream = self._open_stream(step, model, self._node.registered.simulated) if step.stream else None
+        simulated = self._node.registered.simulated
+        stream = self._open_stream(step, model, simulated) if step.stream else None
         try:
-            return await self._consume(attempt, ModelCall(step, model, attempt.trace), stream)
+            return await self._consume(attempt, ModelCall(step, model, attempt.trace, self._node.id, simulated), stream)
         finally:
             if stream is not None:
                 stream.finish()
@@ -143,18 +147,15 @@ class Runner:
         step, model = attempt.step, attempt.model or ""
         self._speeds.observe(model, done, self._node.slots.busy)
         usage = self._priced(model, done.usage)
-        metrics.TOKENS.labels(model, "prompt").inc(usage.prompt_tokens)
-        metrics.TOKENS.labels(model, "completion").inc(usage.completion_tokens)
-        answer = done.answer.model_copy(
-            update={"node": self._node.id, "simulated": done.answer.simulated or self._node.registered.simulated}
-        )
+        _tokens(model, "prompt").inc(usage.prompt_tokens)
+        _tokens(model, "completion").inc(usage.completion_tokens)
         return StepSucceeded(
             job=step.job,
             step=step.id,
             attempt=step.attempt,
             claim=attempt.claim,
             node=self._node.id,
-            answer=answer,
+            answer=done.answer,
             usage=usage,
             timings=self._timed(attempt, done.timings),
         )
@@ -189,6 +190,12 @@ class Runner:
             first_token_ms=(first - started) * 1e3 if first is not None else None,
             total_ms=(now - started) * 1e3,
         )
+
+
+@lru_cache(maxsize=1024)
+def _tokens(model: str, kind: str) -> Counter:
+    """The counter of one model; looking it up costs more than counting."""
+    return metrics.TOKENS.labels(model, kind)
 
 
 def consumed(attempt: Attempt, kind: K) -> Usage:

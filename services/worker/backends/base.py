@@ -30,11 +30,16 @@ class ModelCallFailed(TuttiError):
 
 @dataclass(frozen=True, slots=True)
 class ModelCall:
-    """One call: the step's input for one model. `trace` is sent to the endpoint as `traceparent`."""
+    """One call: the step's input for one model. `trace` is sent to the endpoint as `traceparent`.
+
+    `node` and `simulated` are what the answer has to say of its origin.
+    """
 
     step: Step
     model: str
     trace: str | None = None
+    node: str | None = None
+    simulated: bool = False
 
 
 class Delta(NamedTuple):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
@@ -17,6 +18,8 @@ KEEPALIVE_SECONDS = 4.0
 MAX_LINE_BYTES = 8 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
 PROBE_SECONDS = 5.0
+END_SECONDS = 0.5
+"""Between the last line of an answer and the end of its body."""
 
 _STATUS: dict[int, K] = {
     400: K.BAD_REQUEST,
@@ -64,6 +67,18 @@ def decode(line: bytes) -> dict[str, Any]:
     return value
 
 
+def decode_lines(lines: list[bytes]) -> list[dict[str, Any]]:
+    """The JSON objects of several lines, parsed in one go; empty lines are passed over. Raises BROKEN_STREAM."""
+    filled = [line for line in lines if line.strip()]
+    try:
+        values = pydantic_core.from_json(b"[" + b",".join(filled) + b"]")
+    except ValueError as error:
+        raise ModelCallFailed(K.BROKEN_STREAM, "the endpoint sent something that is not JSON") from error
+    if len(values) != len(filled) or not all(isinstance(value, dict) for value in values):
+        raise ModelCallFailed(K.BROKEN_STREAM, "the endpoint sent JSON that is not an object")
+    return values  # type: ignore[no-any-return]
+
+
 def _retry_after(response: aiohttp.ClientResponse) -> float | None:
     value = response.headers.get("Retry-After", "")
     return float(value) if value.isdigit() and len(value) < 7 else None
@@ -95,6 +110,15 @@ async def batches(response: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]
         yield [rest]
 
 
+async def _read_end(response: aiohttp.ClientResponse) -> None:
+    """Wait shortly for the end of a body whose content is complete, so that its connection can be used again."""
+    if response.content.at_eof():
+        return
+    with suppress(TimeoutError):
+        async with asyncio.timeout(END_SECONDS):
+            await response.content.read(MAX_ERROR_BYTES)
+
+
 class HttpEndpoint:
     """One base address with a pool of `connections`. Timeouts beyond connecting are the runner's: it sees every token."""
 
@@ -124,6 +148,7 @@ class HttpEndpoint:
             try:
                 await refuse_error(response)
                 yield response
+                await _read_end(response)
             finally:
                 if not response.content.at_eof():
                     response.close()

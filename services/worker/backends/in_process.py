@@ -31,13 +31,17 @@ class InProcessBackend:
             raise ModelCallFailed(K.UNKNOWN_MODEL, f"model {call.model!r} not found")
         if call.step.operation is Operation.EMBED:
             vectors = tuple(_vector(text) for text in call.step.texts)
-            yield Completion(Answer(embeddings=vectors, model=call.model, simulated=True), Usage(calls=1, prompt_tokens=len(vectors)))
+            yield Completion(
+                Answer(embeddings=vectors, model=call.model, node=call.node, simulated=True), Usage(calls=1, prompt_tokens=len(vectors))
+            )
             return
         text = answer_text(call.step)
         if call.step.stream:
             for word in text.split(" "):
                 yield Delta(word if word == "simulated" else f" {word}")
-        yield Completion(Answer(text=text, model=call.model, simulated=True), Usage(calls=1, prompt_tokens=8, completion_tokens=3))
+        yield Completion(
+            Answer(text=text, model=call.model, node=call.node, simulated=True), Usage(calls=1, prompt_tokens=8, completion_tokens=3)
+        )
 
     async def probe(self) -> Probe:
         return Probe(version="in-process", simulated=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from services.worker.backends import ollama_models
 from services.worker.backends.base import Completion, Delta, ModelCall, ModelCallFailed, Probe
-from services.worker.backends.http import HttpEndpoint, batches, decode, error_text, failure_kind
+from services.worker.backends.http import HttpEndpoint, batches, decode, decode_lines, error_text, failure_kind
 from services.worker.settings import BackendKind, WorkerSettings
 from shared.contracts.chat import Answer, ChatMessage, FinishReason, Operation
 from shared.contracts.failure import FailureKind as K
@@ -63,7 +63,7 @@ class OllamaBackend:
             raise ModelCallFailed(K.MODEL_ERROR, f"{len(call.step.texts)} texts gave {len(vectors)} embeddings")
         read = body.get("prompt_eval_count", 0)
         return Completion(
-            Answer(embeddings=vectors, model=call.model),
+            Answer(embeddings=vectors, model=call.model, node=call.node, simulated=call.simulated),
             Usage(calls=1, prompt_tokens=read),
             Timings(load_ms=_ms(body.get("load_duration")), prefill_ms=_ms(body.get("total_duration")) - _ms(body.get("load_duration"))),
         )
@@ -172,9 +172,13 @@ class _StreamReader:
     def read(self, lines: list[bytes]) -> Delta | None:
         """One delta for all lines of a network read; None when they hold nothing to show."""
         text, thinking, tools, pieces = len(self._text), len(self._thinking), len(self._tools), self._pieces
-        for line in lines:
-            if line.strip():
-                self._fold(decode(line))
+        for line in decode_lines(lines):
+            message = line.get("message")
+            if message is None or len(message) > 2 or not self._pieces or line.get("done") or "error" in line:
+                self._fold(line)
+            elif message.get("content"):  # role and content alone, by far the most lines
+                self._text.append(message["content"])
+                self._pieces += 1
         if self._pieces == pieces:
             return None
         thought = "".join(self._thinking[thinking:]) or None
@@ -212,6 +216,8 @@ class _StreamReader:
                 tool_calls=self._tools,
                 finish_reason=self._finish_reason(done.get("done_reason")),
                 model=self._call.model,
+                node=self._call.node,
+                simulated=self._call.simulated,
             ),
             Usage(
                 calls=1,

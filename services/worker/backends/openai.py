@@ -59,7 +59,7 @@ class OpenAIBackend:
         if len(rows) != len(call.step.texts):
             raise ModelCallFailed(K.MODEL_ERROR, f"{len(call.step.texts)} texts gave {len(rows)} embeddings")
         return Completion(
-            Answer(embeddings=tuple(tuple(row["embedding"]) for row in rows), model=call.model),
+            Answer(embeddings=tuple(tuple(row["embedding"]) for row in rows), model=call.model, node=call.node, simulated=call.simulated),
             Usage(calls=1, prompt_tokens=(answer.get("usage") or {}).get("prompt_tokens", 0)),
         )
 

@@ -86,6 +86,8 @@ class StreamReader:
             tool_calls=self._tool_calls(),
             finish_reason=FinishReason.TOOL_CALLS if self._tools else _REASONS.get(self._reason or "", FinishReason.STOP),
             model=self._call.model,
+            node=self._call.node,
+            simulated=self._call.simulated,
         )
         return Completion(answer, self._counted(), self._timed(), self._timings.get("prompt_n"))
 

@@ -68,7 +68,9 @@ class ScriptedBackend:
         if script.failure is not None:
             raise ModelCallFailed(script.failure, "as scripted")
         tokens = len(script.pieces)
-        yield Completion(Answer(text="".join(script.pieces), model=call.model), Usage(calls=1, prompt_tokens=5, completion_tokens=tokens))
+        yield Completion(
+            Answer(text="".join(script.pieces), model=call.model, node=call.node), Usage(calls=1, prompt_tokens=5, completion_tokens=tokens)
+        )
 
     async def probe(self) -> Probe:
         if not self.reachable:
