@@ -27,7 +27,7 @@ make_with_pip() {
       say "Python's venv module is missing; install it with: sudo apt-get install -y python3-venv"; exit 1
     fi
   fi
-  [ -x "$directory/bin/python" ] || "$python" -m venv "$directory"
+  "$python" -m venv --clear "$directory"  # pip does not remove what the lock file no longer has
   "$directory/bin/python" -m pip install -q --disable-pip-version-check --require-hashes -r "$lock"
   "$directory/bin/python" -m pip install -q --disable-pip-version-check --no-deps -e "$root"
 }
