@@ -1,0 +1,105 @@
+"""Recorded examples: what was once written in the log is read by every later version, with nothing lost.
+
+The files under schemas/examples are frozen. A new message or field comes with a new file (any name after the message's); the digests
+of the old ones stay as they are. `digests.txt` has the form of sha256sum.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from pydantic import BaseModel, TypeAdapter
+
+from infra.schemas.messages import contracts, messages, schema
+from shared.contracts.base import VERSION
+from shared.contracts.control import CONTROL
+from shared.contracts.credits import CREDITS
+from shared.contracts.event import EVENT
+from shared.contracts.outcome import OUTCOME
+from shared.contracts.reply import REPLY
+from shared.topics import FAMILIES
+
+FOLDER = Path(__file__).parents[2] / "schemas" / "examples"
+EXAMPLES = sorted(FOLDER.glob("v*/*.json"))
+READERS: dict[str, TypeAdapter[Any]] = {"outcomes": OUTCOME, "job-events": EVENT, "replies": REPLY, "credits": CREDITS, "controls": CONTROL}
+
+
+def name_of(path: Path) -> str:
+    return path.name.split(".")[0]
+
+
+def identify(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=identify)
+def test_every_example_is_read_and_nothing_is_lost(path: Path) -> None:
+    """Today's model reads it, and writes all that it said."""
+    recorded = json.loads(path.read_bytes())
+    again = json.loads(contracts()[name_of(path)].model_validate_json(path.read_bytes()).to_bytes())
+    assert missing(recorded, again) == []
+
+
+def missing(before: Any, after: Any, place: str = "") -> list[str]:
+    """What `before` says and `after` does not; `after` may say more (defaults)."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        return [
+            m
+            for key, value in before.items()
+            for m in (missing(value, after[key], f"{place}.{key}") if key in after else [f"{place}.{key}"])
+        ]
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        return [m for n, (b, a) in enumerate(zip(before, after, strict=True)) for m in missing(b, a, f"{place}[{n}]")]
+    return [] if before == after else [place]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=identify)
+def test_a_topics_reader_finds_the_examples_class(path: Path) -> None:
+    """Where a topic carries several messages, its union reads the example as the class it is an example of."""
+    for family in FAMILIES:
+        if name_of(path) in family.messages and family.pattern in READERS:
+            assert type(READERS[family.pattern].validate_json(path.read_bytes())).__name__ == name_of(path)
+
+
+@pytest.mark.parametrize("path", [path for path in EXAMPLES if path.parent.name == f"v{VERSION}"], ids=identify)
+def test_an_example_of_this_version_fits_its_schema(path: Path) -> None:
+    """Schema and model say the same."""
+    Draft202012Validator(schema(contracts()[name_of(path)])).validate(json.loads(path.read_bytes()))
+
+
+def test_every_message_has_a_minimal_and_a_full_example() -> None:
+    """A new message comes with both."""
+    present = {path.name for path in EXAMPLES}
+    assert {f"{name}.{kind}.json" for name in messages() for kind in ("minimal", "full")} - present == set()
+
+
+def test_every_field_of_every_contract_stands_in_an_example() -> None:
+    """A new field comes with an example that has it."""
+    seen: defaultdict[str, set[str]] = defaultdict(set)
+    for path in EXAMPLES:
+        collect(contracts()[name_of(path)].model_validate_json(path.read_bytes()), seen)
+    unseen = {f"{name}.{field}" for name, kind in contracts().items() for field in set(kind.model_fields) - seen[name]}
+    assert unseen == set()
+
+
+def collect(value: Any, seen: defaultdict[str, set[str]]) -> None:
+    if isinstance(value, BaseModel):
+        seen[type(value).__name__] |= value.model_fields_set
+        for field in value.model_fields_set:
+            collect(getattr(value, field), seen)
+    elif isinstance(value, tuple):
+        for item in value:
+            collect(item, seen)
+
+
+def test_recorded_examples_are_frozen() -> None:
+    """A changed or vanished file would hide that old records are no longer read."""
+    recorded = dict(reversed(line.split("  ")) for line in (FOLDER / "digests.txt").read_text().splitlines())
+    present = {path.relative_to(FOLDER).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in EXAMPLES}
+    assert present == recorded
