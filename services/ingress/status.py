@@ -62,6 +62,7 @@ class JobStatus(BaseModel):
     model: str | None = None
     home: int
     submitted_at: float | None = None
+    """While it is queued, at the instance that submitted it; from then on `accepted_at` tells."""
     accepted_at: float | None = None
     deadline_at: float | None = None
     settled_at: float | None = None
@@ -223,6 +224,7 @@ def _reach(status: JobStatus, state: State) -> None:
 
 def _on_accepted(status: JobStatus, fact: Accepted) -> None:
     _reach(status, State.ACCEPTED)
+    status.submitted_at = None
     status.accepted_at, status.deadline_at, status.priority_class = fact.at, fact.deadline_at, fact.priority_class
     status.tenant, status.pattern, status.model = fact.request.tenant, fact.request.pattern, fact.request.model
 

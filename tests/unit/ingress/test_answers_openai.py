@@ -53,7 +53,9 @@ def test_tool_calls_are_in_openai_form() -> None:
     assert json.loads(call["function"]["arguments"]) == {"city": "Köln"}
 
 
-@pytest.mark.parametrize(("reason", "word"), [(FinishReason.STOP, "stop"), (FinishReason.LENGTH, "length"), (FinishReason.BUDGET, "length")])
+@pytest.mark.parametrize(
+    ("reason", "word"), [(FinishReason.STOP, "stop"), (FinishReason.LENGTH, "length"), (FinishReason.BUDGET, "length")]
+)
 def test_finish_reasons(reason: FinishReason, word: str) -> None:
     """A budget is a length limit to this dialect."""
     assert answers.finish_reason(Answer(finish_reason=reason)) == word

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,12 +14,14 @@ from shared.contracts.reply import Chunk
 
 
 def chunk(offset: int, text: str, *, attempt: int = 1, sequence: int = 0, step: str = "s", **fields: object) -> Chunk:
-    return Chunk.model_validate({"job": "j", "step": step, "attempt": attempt, "sequence": sequence, "offset": offset, "text": text, **fields})
+    return Chunk.model_validate(
+        {"job": "j", "step": step, "attempt": attempt, "sequence": sequence, "offset": offset, "text": text, **fields}
+    )
 
 
 def split(text: str, cuts: list[int], attempt: int = 1) -> list[Chunk]:
     places = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
-    return [chunk(a, text[a:b], attempt=attempt, sequence=n) for n, (a, b) in enumerate(zip(places, places[1:], strict=False))]
+    return [chunk(a, text[a:b], attempt=attempt, sequence=n) for n, (a, b) in enumerate(itertools.pairwise(places))]
 
 
 def drain(assembly: StreamAssembly) -> str:

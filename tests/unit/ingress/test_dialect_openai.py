@@ -126,7 +126,15 @@ def test_what_is_not_supported_is_refused_by_name(param: str, value: Any) -> Non
 
 @pytest.mark.parametrize(
     "fields",
-    [{"n": 1}, {"logprobs": False}, {"store": False}, {"tool_choice": "auto"}, {"logit_bias": None}, {"modalities": ["text"]}, {"logit_bias": {}}],
+    [
+        {"n": 1},
+        {"logprobs": False},
+        {"store": False},
+        {"tool_choice": "auto"},
+        {"logit_bias": None},
+        {"modalities": ["text"]},
+        {"logit_bias": {}},
+    ],
 )
 def test_defaults_of_unsupported_parameters_pass(fields: dict[str, Any]) -> None:
     """A client that spells out the default is not refused."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from time import process_time
 
@@ -47,10 +48,8 @@ def test_brackets_and_quotes_inside_strings_do_not_count() -> None:
 def test_hostile_bodies_cost_linear_time(body: bytes) -> None:
     """Four megabytes of quotes or brackets are judged within a second of processor time."""
     began = process_time()
-    try:
+    with contextlib.suppress(TooLarge):
         check_depth(body)
-    except TooLarge:
-        pass
     assert process_time() - began < 1.0
 
 

@@ -57,7 +57,13 @@ def raw(facts: list[Any], start: int = 10) -> list[RawEvent]:
 def test_a_whole_history() -> None:
     """State, steps with attempts and nodes, result."""
     status = fold("j", 2, None, raw(history()))
-    assert (status.state, status.priority_class, status.tenant, status.model, status.home) == (State.SETTLED, PriorityClass.BATCH, "t", "m", 2)
+    assert (status.state, status.priority_class, status.tenant, status.model, status.home) == (
+        State.SETTLED,
+        PriorityClass.BATCH,
+        "t",
+        "m",
+        2,
+    )
     assert (status.accepted_at, status.deadline_at, status.settled_at) == (100.0, 200.0, 109.0)
     (step,) = status.steps
     assert (step.state, step.attempt, step.nodes, step.failures) == ("answered", 2, ["n1", "n2"], ["node_lost"])
@@ -65,7 +71,9 @@ def test_a_whole_history() -> None:
     assert status.result.answer == Answer(text="hi")
 
 
-@pytest.mark.parametrize(("count", "state"), [(0, State.QUEUED), (1, State.ACCEPTED), (2, State.RUNNING), (7, State.RUNNING), (8, State.SETTLED)])
+@pytest.mark.parametrize(
+    ("count", "state"), [(0, State.QUEUED), (1, State.ACCEPTED), (2, State.RUNNING), (7, State.RUNNING), (8, State.SETTLED)]
+)
 def test_states_on_the_way(count: int, state: State) -> None:
     """Queued, accepted, running, settled."""
     assert fold("j", 2, None, raw(history())[:count]).state is state

@@ -76,7 +76,7 @@ async def test_a_caller_is_woken_when_something_is_new() -> None:
     waiting = caller(stream=True)
     for news in (waiting.on_acknowledged, lambda: waiting.on_chunk(chunk(b"", "a").chunks[0]), lambda: waiting.on_final(result("ab"))):
         sleeping = asyncio.create_task(waiting.changed())
-        await asyncio.sleep(0)
+        await LoopClock().sleep(0)
         assert not sleeping.done()
         news()
         await asyncio.wait_for(sleeping, 1)
@@ -122,7 +122,7 @@ class Writer:
         self.batches.append(list(messages))
         if self.hangs:
             await asyncio.Event().wait()
-        await asyncio.sleep(0.001)
+        await LoopClock().sleep(0.001)
         return [self.outcome or Appended(message.topic, 0, 0) for message in messages]
 
     async def send(self, message: Message) -> Appended:
@@ -161,7 +161,7 @@ def test_a_refused_record_fails_its_caller_at_once(error: Exception, maybe_writt
         heard: list[tuple[Exception | None, bool]] = []
         box.put(Message("t", b"x"), lambda failure, maybe: heard.append((failure, maybe)))
         task = asyncio.create_task(box.drain(Writer(error)))
-        await asyncio.sleep(0.1)
+        await LoopClock().sleep(0.1)
         assert heard == [(error, maybe_written)]
         assert box.failing
         task.cancel()
@@ -177,7 +177,7 @@ def test_silence_of_kafka_ends_at_the_patience() -> None:
         heard: list[tuple[str, bool]] = []
         task = asyncio.create_task(box.drain(Writer(hangs=True)))
         box.put(Message("t", b"in flight"), lambda _error, maybe: heard.append(("in flight", maybe)))
-        await asyncio.sleep(1.0)
+        await LoopClock().sleep(1.0)
         box.put(Message("t", b"waiting"), lambda _error, maybe: heard.append(("waiting", maybe)))
         box.put(Message("t", b"patient"), lambda _error, maybe: heard.append(("patient", maybe)), patient=True)
         box.expire(4.9)

@@ -1,0 +1,202 @@
+"""The status store's promises, on a real Redis.
+
+What: status outlives the process; several readers of the same events apply nothing twice and never go back; Redis away costs nothing
+but old status.
+How: the store alone, then ingresses on the in-memory log with Redis behind them, started, stopped, cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from services.ingress.app import Ingress
+from services.ingress.settings import IngressSettings
+from services.ingress.status import JobStatus, State
+from services.ingress.store import Position, RedisStatusStore, StoreUnavailable
+from shared.clock import SystemClock
+from shared.contracts.job import Job
+from shared.kafka.memory import MemoryLog
+from shared.telemetry import metrics
+from tests.support.fake_planner import Script
+from tests.support.ingress_world import QUICK, World, environment, running, until, world
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+async def url(redis_url: str) -> AsyncIterator[str]:
+    """A Redis without our keys."""
+    client: Any = Redis.from_url(redis_url)
+    await client.flushdb()
+    yield redis_url
+    await client.flushdb()
+    await client.aclose()
+
+
+def open_store(url: str, **changes: Any) -> RedisStatusStore:
+    return RedisStatusStore(url, **{"prefix": "t-", "ttl_seconds": 100, "connections": 4, "timeout_seconds": 2.0, **changes})
+
+
+def view(job: str, offset: int, state: State = State.RUNNING) -> JobStatus:
+    return JobStatus(id=job, home=2, offset=offset, state=state)
+
+
+async def test_views_and_positions_are_written_together(url: str) -> None:
+    """Read back equal, with a time to live; positions by partition with their epoch."""
+    store = open_store(url)
+    assert await store.save(2, Position(10, 3), [view("a", 9), view("b", 8)])
+    assert await store.load("a") == view("a", 9)
+    assert set(await store.load_many(["a", "b", "c"])) == {"a", "b"}
+    assert await store.positions() == {2: Position(10, 3)}
+    client: Any = Redis.from_url(url)
+    assert 90 <= await client.ttl("tutti:t-job:a") <= 100
+    await client.aclose()
+    await store.close()
+
+
+async def test_who_is_behind_writes_nothing(url: str) -> None:
+    """A slower reader of the same events does not take a view back."""
+    fast, slow = open_store(url), open_store(url)
+    assert await fast.save(2, Position(20, 3), [view("a", 19, State.SETTLED)])
+    assert not await slow.save(2, Position(15, 3), [view("a", 14)])
+    assert not await slow.save(2, Position(20, 3), [view("a", 14)])
+    assert await slow.save(1, Position(5, 0), [])
+    assert await fast.load("a") == view("a", 19, State.SETTLED)
+    await fast.close()
+    await slow.close()
+
+
+async def test_a_queued_job_is_remembered_but_never_over_its_events(url: str) -> None:
+    """`remember` comes second to every event."""
+    store = open_store(url)
+    await store.save(2, Position(10), [view("a", 9)])
+    await store.remember([view("a", -1, State.QUEUED), view("b", -1, State.QUEUED)])
+    loaded = await store.load_many(["a", "b"])
+    assert {job: found.state for job, found in loaded.items()} == {"a": State.RUNNING, "b": State.QUEUED}
+    await store.close()
+
+
+async def test_what_another_version_wrote_is_no_error(url: str) -> None:
+    """The events are the truth; an unreadable view is as good as none."""
+    client: Any = Redis.from_url(url)
+    await client.set("tutti:t-job:a", b'{"id": 1}')
+    await client.aclose()
+    store = open_store(url)
+    assert await store.load("a") is None
+    await store.close()
+
+
+async def test_an_absent_redis_is_a_typed_error_within_its_time(unused_tcp_port: int) -> None:
+    """Every method, bounded."""
+    store = open_store(f"redis://127.0.0.1:{unused_tcp_port}/0", timeout_seconds=0.2)
+    async with asyncio.timeout(5):
+        for call in (store.load("a"), store.positions(), store.save(0, Position(1), []), store.remember([view("a", 0)])):
+            with pytest.raises(StoreUnavailable):
+                await call
+    await store.close()
+
+
+async def settle(at: World, count: int) -> list[str]:
+    jobs = [(await at.client.post("/v1/jobs?wait=5", json={"prompt": str(number)})).json()["id"] for number in range(count)]
+    store = at.ingress.desk.store
+    assert store is not None
+    found: dict[str, JobStatus] = {}
+
+    async def stored() -> bool:
+        found.update(await store.load_many(jobs))
+        return len(found) == count and all(each.state is State.SETTLED for each in found.values())
+
+    for _ in range(500):
+        if await stored():
+            return jobs
+        await SystemClock().sleep(0.01)
+    raise AssertionError(f"stored: {found}")
+
+
+async def test_status_outlives_the_process_and_the_memory(url: str) -> None:
+    """A new instance that looks back at nothing still knows every job, its result and its end; it goes on where the last one was."""
+    log = MemoryLog(SystemClock())
+    settings = {"redis_url": url, "events_lookback": 0}
+    async with world(log, settings=settings) as at:
+        jobs = await settle(at, 5)
+        positions = await at.ingress.desk.store.positions()  # type: ignore[union-attr]
+        second = Ingress(environment(log, at.topics, SystemClock(), "test-2", seed=8), IngressSettings(**QUICK, **settings))
+        async with running(second) as client:
+            for job in jobs:
+                status = (await client.get(f"/v1/jobs/{job}")).json()
+                assert (status["state"], status["result"]["answer"]["text"]) == ("settled", "hello back")
+                events = (await client.get(f"/v1/jobs/{job}/events")).text
+                assert "event: status" in events
+            tail = second.desk.events.tail
+            assert {p.partition: offset for p, offset in tail.positions.items()} == {n: found.offset for n, found in positions.items()}
+            assert len(second.desk.journal) == 0
+
+
+async def test_a_job_that_spans_a_restart_is_whole(url: str) -> None:
+    """Accepted before, settled after: the new instance folds the rest onto what the store has."""
+    log = MemoryLog(SystemClock())
+    settings = {"redis_url": url, "events_lookback": 0}
+    async with world(log, script=lambda _job: Script(hold=True), settings=settings) as at:
+        job = (await at.client.post("/v1/jobs", json={"prompt": "x", "class": "batch"})).json()["id"]
+        store = at.ingress.desk.store
+        assert store is not None
+        for _ in range(500):
+            found = await store.load(job)
+            if found is not None and found.state is State.RUNNING:
+                break
+            await SystemClock().sleep(0.01)
+        second = Ingress(environment(log, at.topics, SystemClock(), "test-2", seed=8), IngressSettings(**QUICK, **settings))
+        async with running(second) as client:
+            await at.planner.release(job)
+            status: dict[str, Any] = {}
+            for _ in range(500):
+                status = (await client.get(f"/v1/jobs/{job}")).json()
+                if status["state"] == "settled":
+                    break
+                await SystemClock().sleep(0.01)
+            assert status["state"] == "settled"
+            assert status["class"] == "batch"
+            assert [step["nodes"] for step in status["steps"]] == [["node-1"]]
+
+
+async def test_redis_away_costs_no_job(unused_tcp_port: int) -> None:
+    """Answers, submissions, status and events work from memory; the errors are counted."""
+    before = metrics.STATUS_STORE_ERRORS._value.get()
+    settings = {"redis_url": f"redis://127.0.0.1:{unused_tcp_port}/0", "redis_timeout_seconds": 0.2}
+    async with world(MemoryLog(SystemClock()), settings=settings) as at:
+        body = {"messages": [{"role": "user", "content": "x"}]}
+        assert (await at.client.post("/v1/chat/completions", json=body)).status_code == 200
+        response = await at.client.post("/v1/jobs?wait=5", json={"prompt": "x"})
+        assert response.json()["state"] == "settled"
+        job = response.json()["id"]
+        assert (await at.client.get(f"/v1/jobs/{job}")).json()["state"] == "settled"
+        assert "job_settled" in (await at.client.get(f"/v1/jobs/{job}/events")).text
+        assert (await at.client.get("/v1/jobs/unknown")).status_code == 404
+        await until(lambda: metrics.STATUS_STORE_ERRORS._value.get() > before, "errors are counted")
+
+
+async def test_two_instances_write_one_truth(url: str) -> None:
+    """Both read everything and write to the same store: what is there at the end is the whole status of every job."""
+    log = MemoryLog(SystemClock())
+
+    def script(job: Job) -> Script:
+        return Script(text=str(job.prompt))
+
+    async with world(log, script=script, settings={"redis_url": url}) as at:
+        second = Ingress(environment(log, at.topics, SystemClock(), "test-2", seed=8), IngressSettings(**QUICK, redis_url=url))
+        async with running(second):
+            jobs = await settle(at, 30)
+            store = at.ingress.desk.store
+            assert store is not None
+            for number, job in enumerate(jobs):
+                found = await store.load(job)
+                assert found is not None
+                assert found == at.ingress.desk.journal.status(job)
+                assert found.result is not None
+                assert found.result.answer is not None
+                assert found.result.answer.text == str(number)
