@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from shared.contracts.base import VERSION
 from shared.contracts.job import ReplyTo
@@ -32,8 +33,14 @@ _VERSION = str(VERSION).encode()
 
 def envelope(kind: str, trace: str | None = None) -> tuple[tuple[str, bytes], ...]:
     """The headers every record of ours carries."""
-    base = ((TYPE, kind.encode()), (VERSION_HEADER, _VERSION))
+    base = _envelope(kind)
     return (*base, (TRACEPARENT, trace.encode())) if trace else base
+
+
+@lru_cache(maxsize=64)
+def _envelope(kind: str) -> tuple[tuple[str, bytes], ...]:
+    """Kinds are few; every record carries one."""
+    return ((TYPE, kind.encode()), (VERSION_HEADER, _VERSION))
 
 
 def find(headers: Headers, name: str) -> bytes | None:
