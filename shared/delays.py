@@ -12,7 +12,7 @@ from shared.kafka.port import Message
 from shared.topics import DELAY_TIERS, Topics
 
 TIER_SECONDS = dict(DELAY_TIERS)
-SMALLEST_TIER, SMALLEST_TIER_SECONDS = DELAY_TIERS[0]
+SMALLEST_TIER = DELAY_TIERS[0][0]
 _LARGEST_FIRST = tuple(reversed(DELAY_TIERS))
 
 
@@ -35,11 +35,6 @@ def build_delayed(topics: Topics, message: Message, due_at: float, now: float) -
         value=message.value or b"",
         headers=message.headers,
     )
-    return hop(topics, delayed, now)
-
-
-def hop(topics: Topics, delayed: Delayed, now: float) -> Message:
-    """The record that carries `delayed` through its next tier."""
-    tier = next_hop(delayed.due_at, now) or SMALLEST_TIER
-    trace = headers.traceparent(delayed.headers)
+    tier = next_hop(due_at, now) or SMALLEST_TIER
+    trace = headers.traceparent(message.headers)
     return Message(topics.delay(tier), delayed.to_bytes(), delayed.key, headers=headers.envelope("delayed", trace))

@@ -34,7 +34,7 @@ class Reader:
             raise InvalidRecord("the delayed record's partition does not exist")
         tier = self.tiers[record.topic]
         ready_at = min(delayed.due_at, record.timestamp / 1000 + TIER_SECONDS[tier])
-        return Waiter(delayed, tier, ready_at, window, record.offset)
+        return Waiter(record, tier, delayed.due_at, ready_at, window)
 
 
 def _parse(record: Record) -> Delayed:

@@ -10,25 +10,25 @@ import heapq
 from dataclasses import dataclass
 
 from shared.contracts.delayed import Delayed
-from shared.delays import hop, next_hop
-from shared.kafka.port import Message
+from shared.delays import SMALLEST_TIER, next_hop
+from shared.kafka.port import Message, Record
 from shared.kafka.window import Window
 from shared.topics import Topics
 
 
 @dataclass(slots=True)
 class Waiter:
-    """One record. `ready_at` (epoch seconds): when to look at it again."""
+    """One record. Epoch seconds: `due_at` as it says, `ready_at` when to look at it again."""
 
-    delayed: Delayed
+    record: Record
     tier: str
+    due_at: float
     ready_at: float
     window: Window
-    offset: int
 
     def finish(self) -> None:
         """It was sent on: its record may be committed past."""
-        self.window.finish(self.offset)
+        self.window.finish(self.record.offset)
 
 
 class Held:
@@ -57,8 +57,8 @@ class Held:
             waiter = heapq.heappop(self._heap)[2]
             if waiter.window.lost:
                 continue
-            if waiter.delayed.due_at > now and next_hop(waiter.delayed.due_at, now) is None:
-                waiter.ready_at = waiter.delayed.due_at
+            if waiter.due_at > now and next_hop(waiter.due_at, now) is None:
+                waiter.ready_at = waiter.due_at
                 self.add(waiter)
             else:
                 taken.append(waiter)
@@ -72,7 +72,9 @@ class Held:
 
 def onward(waiter: Waiter, topics: Topics, now: float) -> Message:
     """The record that `waiter` becomes: what it carries when that is due, else itself in its next tier."""
-    delayed = waiter.delayed
-    if delayed.due_at <= now:
-        return Message(delayed.topic, delayed.value, delayed.key, delayed.partition, delayed.headers)
-    return hop(topics, delayed, now)
+    record = waiter.record
+    if waiter.due_at > now:
+        tier = next_hop(waiter.due_at, now) or SMALLEST_TIER
+        return Message(topics.delay(tier), record.value, record.key, headers=tuple(record.headers))
+    delayed = Delayed.model_validate_json(record.value or b"")
+    return Message(delayed.topic, delayed.value, delayed.key, delayed.partition, delayed.headers)

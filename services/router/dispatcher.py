@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from services.router import messages, unplaced
 from services.router.ledger import Ledger
 from services.router.messages import Closing, Placed
+from services.router.routing import Refused
 from services.router.settings import RouterPolicy
 from shared.clock import Clock
 from shared.contracts.base import CLASSES
 from shared.errors import LogError, RecordTooLarge
+from shared.kafka.dead_letters import DeadLetters
 from shared.kafka.port import Appended, Message, Producer
 from shared.telemetry import logs, metrics
 from shared.topics import Topics
@@ -39,6 +41,7 @@ class Dispatcher:
         self._policy = policy
         self._clock = clock
         self._closed = closed
+        self._dead_letters = DeadLetters(producer, "router", clock, topics)
         self._closings: deque[Closing] = deque()
         self._pending = asyncio.Event()
         self._idle = asyncio.Event()
@@ -79,6 +82,12 @@ class Dispatcher:
             _SEND_FAILURES.inc(len(refused))
             log.warning("steps_not_sent", count=len(refused))
 
+    def refuse(self, refused: Refused) -> None:
+        """Its record is no step: to the dead letters."""
+        message = self._dead_letters.message(refused.record, refused.error)
+        self._dead_letters.count(refused.record, refused.error)
+        self.close(Closing(message, refused.window, refused.record.offset))
+
     def close(self, closing: Closing) -> None:
         """Send this soon; until Kafka has it, its record stays uncommitted."""
         self._closings.append(closing)
@@ -93,7 +102,7 @@ class Dispatcher:
             sent = await self._send([closing.message for closing in batch])
             for _ in batch:
                 self._closings.popleft()
-            again = [self._closings_fate(closing, result) for closing, result in zip(batch, sent, strict=True)]
+            again = [self._fate(closing, result) for closing, result in zip(batch, sent, strict=True)]
             self._closings.extendleft(closing for closing in reversed(again) if closing is not None)
             if not self._closings:
                 self._pending.clear()
@@ -102,7 +111,7 @@ class Dispatcher:
             if any(isinstance(result, Exception) for result in sent):
                 await self._clock.sleep(self._policy.send_retry_seconds)
 
-    def _closings_fate(self, closing: Closing, result: Appended | Exception) -> Closing | None:
+    def _fate(self, closing: Closing, result: Appended | Exception) -> Closing | None:
         """None when the record is finished, else what is to be sent next for it."""
         if isinstance(result, Appended):
             closing.window.finish(closing.offset)
@@ -125,7 +134,8 @@ class Dispatcher:
     async def settle(self, timeout_seconds: float) -> None:
         """Wait until nothing is on its way, but not for ever."""
         try:
-            await asyncio.wait_for(self._idle.wait(), timeout_seconds)
+            async with asyncio.timeout(timeout_seconds):
+                await self._idle.wait()
         except TimeoutError:
             log.warning("not_settled", closings=len(self._closings))
 

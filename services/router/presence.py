@@ -53,6 +53,7 @@ class Presence:
         while True:
             await self._clock.sleep(self._policy.presence_min_seconds)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), self._policy.presence_seconds - self._policy.presence_min_seconds)
+                async with asyncio.timeout(self._policy.presence_seconds - self._policy.presence_min_seconds):
+                    await self._hurry.wait()
             self._hurry.clear()
             await self.announce()

@@ -8,8 +8,9 @@ A step that is admitted leaves by exactly one of these ways.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import islice
+from typing import NamedTuple
 
 from services.router import messages, unplaced
 from services.router.choice import Chosen
@@ -23,34 +24,39 @@ from services.router.placement import Placement
 from services.router.settings import RouterPolicy
 from shared.contracts.failure import Failure
 from shared.errors import InvalidInput
-from shared.kafka.port import Message, Record
+from shared.kafka.port import Record
 from shared.kafka.window import Window
 from shared.topics import Topics
 
-DeadLetter = Callable[[Record, InvalidInput], Message]
+
+class Refused(NamedTuple):
+    """A record for the dead letters."""
+
+    record: Record
+    window: Window
+    error: InvalidInput
 
 
 class Routing:
     """The steps in this router's hands."""
 
-    def __init__(self, placement: Placement, policy: RouterPolicy, topics: Topics, dead_letter: DeadLetter) -> None:
+    def __init__(self, placement: Placement, policy: RouterPolicy, topics: Topics) -> None:
         self._placement = placement
         self._policy = policy
         self._topics = topics
-        self._dead_letter = dead_letter
         self._classes = {topic: topics.class_of(topic) for topic in topics.all_steps()}
         self.waiting: Waiting[Entry] = Waiting(interactive_share=policy.interactive_share, quantum=policy.quantum_tokens)
 
-    def admit(self, windows: Iterable[Window], now: float) -> list[Closing]:
-        """Take into the waiting steps what the windows let out; returns the dead letters of records that are no steps."""
-        refused: list[Closing] = []
+    def admit(self, windows: Iterable[Window], now: float) -> list[Refused]:
+        """Take into the waiting steps what the windows let out; returns the records that are no steps."""
+        refused: list[Refused] = []
         for window in windows:
             if window.buffered:
                 while (record := window.take()) is not None:
                     try:
                         step = read_step(record, self._topics.settings)
                     except InvalidInput as error:
-                        refused.append(Closing(self._dead_letter(record, error), window, record.offset))
+                        refused.append(Refused(record, window, error))
                     else:
                         self.waiting.add(Entry(record, step, window, self._classes[record.topic], now))
         return refused

@@ -50,6 +50,7 @@ class Intake:
         self._dropped = dropped
         self._settle = settle
         self._rebalances = metrics.REBALANCES.labels(service)
+        self._complained = False
         self._committed: dict[TopicPartition, int] = {}
         self.windows: dict[TopicPartition, Window] = {}
         self.suspended = True
@@ -66,7 +67,7 @@ class Intake:
             try:
                 batches = await self._consumer.poll(timeout_seconds=POLL_SECONDS)
             except LogError as error:
-                log.warning("poll_failed", code=error.code, message=error.message)
+                self._complain("poll_failed", error)
                 await self._clock.sleep(RETRY_SECONDS)
                 continue
             self.polled_at = self._clock.monotonic()
@@ -98,6 +99,12 @@ class Intake:
         self._committed.pop(partition, None)
         return window
 
+    def _complain(self, event: str, error: LogError) -> None:
+        """Once until a commit succeeds again: Kafka may be away for long."""
+        if not self._complained:
+            log.warning(event, code=error.code, message=error.message)
+        self._complained = True
+
     def relieve(self) -> None:
         """Resume the partitions whose windows are half empty. To be called after records were finished."""
         for partition, window in self.windows.items():
@@ -115,8 +122,9 @@ class Intake:
         except CommitRefused:
             return False  # a rebalance is under way; the assignment that follows tells what is still ours
         except LogError as error:
-            log.warning("commit_failed", code=error.code, message=error.message)
+            self._complain("commit_failed", error)
             return False
+        self._complained = False
         self._committed.update((p, offset) for p, offset in offsets.items() if p in self.windows)
         return True
 

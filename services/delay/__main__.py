@@ -1,0 +1,8 @@
+"""`python -m services.delay`: one delay service in a process of its own."""
+
+from __future__ import annotations
+
+from services.delay.app import build
+from shared.service import main
+
+raise SystemExit(main([("delay", build)]))

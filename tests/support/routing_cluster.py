@@ -1,0 +1,240 @@
+"""Routers, delays and stand-in nodes on the in-memory log. A node here obeys the worker's part of the credits protocol and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from random import Random
+from typing import Any
+
+from services.delay.app import build as build_delay
+from services.delay.settings import DelayPolicy
+from services.router.app import build as build_router
+from services.router.settings import RouterPolicy
+from services.worker.credits import Routers, share
+from shared.clock import LoopClock
+from shared.contracts import headers
+from shared.contracts.base import PriorityClass
+from shared.contracts.credits import CREDITS, Credits, RouterPresence
+from shared.contracts.node import Node
+from shared.contracts.outcome import OUTCOME, StepFailed, StepRouted
+from shared.contracts.step import Step
+from shared.errors import LogError
+from shared.kafka.memory import MemoryLog
+from shared.kafka.port import Consumer, Log, Message, NewTopic, Record, TopicPartition
+from shared.service import Environment, Service
+from shared.settings import ClusterSettings
+from shared.topics import Topics
+from tests.support.routing import node as make_node
+
+STANDARD = PriorityClass.STANDARD
+
+
+class Cluster:
+    """The log, the clock, and whatever was started on them."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.clock = LoopClock()
+        self.random = Random(seed)
+        self.log = MemoryLog(self.clock, random=self.random)
+        self.topics = Topics()
+        self.log.create([NewTopic(t.name, t.partitions, 1, {}) for t in self.topics.all()])
+        self._running: dict[str, tuple[asyncio.Event, asyncio.Task[None]]] = {}
+
+    def router(self, name: str = "r1", **policy: Any) -> Service:
+        return self.start(name, build_router(self._environment(name), RouterPolicy(**policy)))
+
+    def delay(self, name: str = "d1", **policy: Any) -> Service:
+        return self.start(name, build_delay(self._environment(name), DelayPolicy(**policy)))
+
+    def node(self, name: str, mailbox: int, **behaviour: Any) -> FakeNode:
+        made = FakeNode(self.log.process(name), self.topics, self.clock, name, mailbox, **behaviour)
+        self.start(name, made)
+        return made
+
+    def _environment(self, name: str) -> Environment:
+        return Environment(ClusterSettings(), self.log.process(name), self.clock, self.random, self.topics, name)
+
+    def start(self, name: str, service: Any) -> Any:
+        stop = asyncio.Event()
+        self._running[name] = (stop, asyncio.ensure_future(service.run(stop)))
+        return service
+
+    async def stop(self, name: str) -> None:
+        """SIGTERM, and wait."""
+        stop, task = self._running.pop(name)
+        stop.set()
+        await task
+
+    async def kill(self, name: str) -> None:
+        """SIGKILL."""
+        _, task = self._running.pop(name)
+        self.log.kill(name)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def close(self) -> None:
+        for name in list(self._running):
+            _, task = self._running[name]
+            if task.done():
+                task.result()
+            await self.kill(name)
+
+    def ask(self, step: Step, partition: int = 0, priority_class: PriorityClass = STANDARD) -> None:
+        """Produce one step."""
+        topic = self.topics.steps(step.capability, priority_class)
+        self.log.write(TopicPartition(topic, partition), [Message(topic, step.to_bytes(), headers=headers.envelope("step"))])
+
+    def records(self, topic: str) -> list[Record]:
+        """Everything in a topic, partition by partition."""
+        found: list[Record] = []
+        for number in range(self.log.topics[topic].partitions):
+            found += self.log.existing(TopicPartition(topic, number)).records
+        return found
+
+    def outcomes(self) -> list[Any]:
+        return [OUTCOME.validate_json(record.value or b"") for record in self.records(self.topics.outcomes)]
+
+    def routed(self) -> list[StepRouted]:
+        return [outcome for outcome in self.outcomes() if isinstance(outcome, StepRouted)]
+
+    def failed(self) -> list[StepFailed]:
+        return [outcome for outcome in self.outcomes() if isinstance(outcome, StepFailed)]
+
+    def committed(self, topic: str, partition: int = 0, group: str = "tutti-router") -> int | None:
+        return self.log.group(group).offsets.get(TopicPartition(topic, partition))
+
+    async def until(self, condition: Callable[[], bool], seconds: float = 60.0, step: float = 0.05) -> float:
+        """Poll in virtual time; returns how long it took. Fails with the condition still false."""
+        began = self.clock.monotonic()
+        while not condition():
+            assert self.clock.monotonic() - began < seconds, "it did not happen in time"
+            await self.clock.sleep(step)
+        return self.clock.monotonic() - began
+
+
+@contextlib.asynccontextmanager
+async def cluster(seed: int = 0) -> AsyncIterator[Cluster]:
+    """A cluster whose services are ended with the block."""
+    made = Cluster(seed)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+class FakeNode:
+    """Reads its mailbox at once, runs `slots` steps at a time for `seconds` each, and announces its places as a worker does."""
+
+    def __init__(
+        self,
+        log: Log,
+        topics: Topics,
+        clock: LoopClock,
+        name: str,
+        mailbox: int,
+        *,
+        slots: int = 1,
+        seconds: float = 0.1,
+        **registered: Any,
+    ) -> None:
+        self._log = log
+        self._topics = topics
+        self._clock = clock
+        self.name = name
+        self.mailbox = mailbox
+        self.slots = slots
+        self.seconds = seconds
+        self.registration: Node = make_node(name, mailbox=mailbox, slots=slots, **registered)
+        self.done: list[Step] = []
+        self.records: list[Record] = []
+        self.most = 0
+        """Most steps taken and not finished at any time: slots, if nobody over-commits."""
+        self.closed = False
+        """No places are offered."""
+        self._routers = Routers(5.0)
+        self._position = 0
+        self._running = 0
+        self._waiting: deque[Step] = deque()
+        self._sequence = 0
+        self._announce = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        self._producer = await self._log.producer(client_id=self.name)
+        await self._producer.send(Message(self._topics.nodes, self.registration.to_bytes(), self.name.encode(), 0))
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            loops = [group.create_task(loop) for loop in (self._read_mailbox(), self._read_routers(), self._announcing())]
+            await stop.wait()
+            for task in loops:
+                task.cancel()
+
+    async def _read_mailbox(self) -> None:
+        consumer = await self._log.consumer(client_id=self.name)
+        consumer.assign([TopicPartition(self._topics.work("chat"), self.mailbox)])
+        while True:
+            for record in await self._poll(consumer):
+                self._take(record)
+
+    def _take(self, record: Record) -> None:
+        self._position = record.offset + 1
+        if headers.find(record.headers, headers.NODE) == self.name.encode():
+            self.records.append(record)
+            self._waiting.append(Step.model_validate_json(record.value or b""))
+            self.most = max(self.most, self._running + len(self._waiting))
+            self._begin()
+
+    def _begin(self) -> None:
+        while self._waiting and self._running < self.slots:
+            self._running += 1
+            self._group.create_task(self._work(self._waiting.popleft()))
+
+    async def _work(self, step: Step) -> None:
+        await self._clock.sleep(self.seconds)
+        self._running -= 1
+        self.done.append(step)
+        self._begin()
+        self._announce.set()
+
+    async def _read_routers(self) -> None:
+        consumer = await self._log.consumer(client_id=self.name)
+        consumer.assign([TopicPartition(self._topics.credits, 0)])
+        while True:
+            for message in [CREDITS.validate_json(record.value or b"") for record in await self._poll(consumer)]:
+                if isinstance(message, RouterPresence) and self._routers.on_presence(
+                    message.router, message.backlog, self._clock.monotonic(), leaving=message.leaving
+                ):
+                    self._announce.set()
+
+    async def _poll(self, consumer: Consumer) -> list[Record]:
+        try:
+            batches = await consumer.poll(timeout_seconds=1.0)
+        except LogError:
+            await self._clock.sleep(0.5)
+            return []
+        return [record for records in batches.values() for record in records]
+
+    async def _announcing(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._announce.wait()
+            await self._clock.sleep(0.005)
+            self._announce.clear()
+            with contextlib.suppress(LogError):
+                await self._producer.send(Message(self._topics.credits, self._credits().to_bytes(), self.name.encode(), 0))
+
+    def _credits(self) -> Credits:
+        self._sequence += 1
+        free = 0 if self.closed else max(0, self.slots - self._running - len(self._waiting))
+        return Credits(
+            node=self.name,
+            boot=self.registration.boot,
+            sequence=self._sequence,
+            mailbox=self.mailbox,
+            offers=share(free, self._routers.backlogs(self._clock.monotonic()), self._sequence),
+            read={"chat": self._position, "embed": 0},
+            running=self._running,
+        )

@@ -1,0 +1,321 @@
+"""The whole router on the in-memory log under virtual time: what it promises its neighbours."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any
+
+import pytest
+
+from shared.contracts.base import PriorityClass
+from shared.contracts.delayed import Delayed
+from shared.contracts.failure import FailureKind
+from shared.contracts.job import Needs
+from shared.contracts.step import Step
+from shared.kafka.memory_faults import Fate
+from shared.kafka.port import Message, TopicPartition
+from tests.support.routing import MODEL, step
+from tests.support.routing_cluster import Cluster, cluster
+from tests.support.virtual_loop import run
+
+Test = Callable[[Cluster], Coroutine[Any, Any, None]]
+
+
+def simulated(test: Test) -> Callable[[], None]:
+    """Run the test on a cluster of its own, under virtual time."""
+
+    async def main() -> None:
+        async with cluster() as made:
+            await test(made)
+
+    @wraps(test)
+    def wrapped() -> None:
+        run(main())
+
+    del wrapped.__wrapped__  # type: ignore[attr-defined]
+    return wrapped
+
+
+def numbered(count: int, **changes: Any) -> list[Step]:
+    return [step(job=f"j{number}", id=f"{number:032x}", **changes) for number in range(count)]
+
+
+def done(*nodes: Any) -> Counter[str]:
+    return Counter(step.job for node in nodes for step in node.done)
+
+
+@simulated
+async def test_a_step_reaches_its_node_with_all_it_needs(it: Cluster) -> None:
+    """The node's mailbox gets the step's own bytes and its name; home learns node, mailbox, offset, model and why; then it is committed."""
+    node = it.node("n1", 3)
+    it.router()
+    asked = step(model=MODEL.name, home=4)
+    it.ask(asked, partition=2)
+    await it.until(lambda: bool(node.done))
+    await it.until(lambda: it.committed("steps.chat.standard", 2) == 1)
+    assert node.records[0].value == asked.to_bytes()
+    (routed,) = it.routed()
+    assert (routed.node, routed.mailbox, routed.offset, routed.model) == ("n1", 3, 0, MODEL.name)
+    assert "predicted" in routed.why
+    assert len(it.log.existing(TopicPartition("outcomes", 4)).records) == 1
+
+
+@simulated
+async def test_an_open_model_is_decided_in_the_step(it: Cluster) -> None:
+    """`auto` does not reach the worker."""
+    node = it.node("n1", 0)
+    it.router()
+    it.ask(step(model="auto"))
+    await it.until(lambda: bool(node.done))
+    assert node.done[0].model == MODEL.name
+
+
+@simulated
+async def test_two_routers_and_two_nodes_neither_over_commit_nor_starve(it: Cluster) -> None:
+    """Every step runs once; no node ever holds more than its places; both routers work; the nodes are kept busy."""
+    nodes = [it.node("n1", 0, slots=4), it.node("n2", 1, slots=4)]
+    it.router("r1")
+    it.router("r2")
+    await it.clock.sleep(5.0)
+    for number, asked in enumerate(numbered(240)):
+        it.ask(asked, partition=number % 6)
+    seconds = await it.until(lambda: sum(len(node.done) for node in nodes) >= 240)
+    assert done(*nodes) == Counter({f"j{number}": 1 for number in range(240)})
+    assert [node.most for node in nodes] == [4, 4]
+    assert seconds < 1.5 * 240 * 0.1 / 8
+
+
+@simulated
+async def test_a_place_visits_the_router_that_has_work(it: Cluster) -> None:
+    """One slot, two routers, all work at one of them: it is not held up by offers to the other."""
+    node = it.node("n1", 0)
+    it.router("r1")
+    it.router("r2")
+    await it.clock.sleep(5.0)
+    for asked in numbered(50):
+        it.ask(asked, partition=0)
+    assert await it.until(lambda: len(node.done) == 50) < 2 * 50 * 0.1
+    assert node.most == 1
+
+
+@pytest.mark.parametrize("fate", [Fate.LOST, Fate.UNACKNOWLEDGED, Fate.OFFSET_UNKNOWN])
+def test_a_dispatch_with_a_bad_fate_leaks_nothing(fate: Fate) -> None:
+    """Lost, or landed without anybody knowing: the step runs, the place comes back, the others run too."""
+
+    @simulated
+    async def scenario(it: Cluster) -> None:
+        node = it.node("n1", 0)
+        it.router()
+        it.log.faults.script(TopicPartition("work.chat", 0), *[fate] * 3)
+        for asked in numbered(20):
+            it.ask(asked)
+        await it.until(lambda: set(done(node)) == {f"j{number}" for number in range(20)})
+        await it.until(lambda: it.committed("steps.chat.standard") == 20)
+
+    scenario()
+
+
+@simulated
+async def test_routed_is_sent_again_until_home_has_it(it: Cluster) -> None:
+    """A lost StepRouted is repeated, and the step is not committed past before."""
+    it.node("n1", 0)
+    it.router()
+    it.log.faults.script(TopicPartition("outcomes", 0), *[Fate.LOST] * 5)
+    it.ask(step())
+    await it.clock.sleep(2.0)
+    assert it.committed("steps.chat.standard") in (None, 0)
+    await it.until(lambda: it.committed("steps.chat.standard") == 1)
+    assert len(it.routed()) == 1
+
+
+@simulated
+async def test_a_busy_model_does_not_hold_the_others(it: Cluster) -> None:
+    """50 steps for a node without places lie before ten for another one in the same partition: the ten run at once."""
+    busy = it.node("n1", 0, models=(MODEL.model_copy(update={"name": "busy:1b"}),))
+    busy.closed = True
+    free = it.node("n2", 1)
+    it.router()
+    for asked in [*numbered(50, model="busy:1b"), *numbered(10, model=MODEL.name)]:
+        it.ask(asked)
+    assert await it.until(lambda: len(free.done) == 10) < 3.0
+    assert it.committed("steps.chat.standard") in (None, 0)
+    busy.closed = False
+    await it.until(lambda: len(busy.done) == 50)
+    await it.until(lambda: it.committed("steps.chat.standard") == 60)
+
+
+@simulated
+async def test_an_unplaceable_step_leaves_the_partition(it: Cluster) -> None:
+    """After a second it goes to delay, older by what it waits; its offset is released, and nobody waits behind it."""
+    node = it.node("n1", 0)
+    it.router()
+    it.ask(step(model="none:1b"))
+    it.ask(step(job="j2"))
+    await it.until(lambda: bool(node.done))
+    await it.until(lambda: it.committed("steps.chat.standard") == 2)
+    (record,) = it.records("delays.1s")
+    delayed = Delayed.model_validate_json(record.value or b"")
+    assert (delayed.topic, delayed.partition) == ("steps.chat.standard", 0)
+    assert 2.0 <= Step.model_validate_json(delayed.value).unplaced_seconds <= 3.0
+
+
+@simulated
+async def test_a_step_without_a_node_fails_at_the_limit_and_says_what_is_missing(it: Cluster) -> None:
+    """Through delay and back until the limit, then a typed failure."""
+    it.node("n1", 0)
+    it.delay()
+    it.router(no_node_limit_seconds=20.0)
+    it.ask(step(needs=Needs(tags=("gpu",))))
+    seconds = await it.until(lambda: bool(it.failed()))
+    assert seconds + 1.0 >= 20.0
+    assert seconds <= 26.0
+    (failed,) = it.failed()
+    assert (failed.failure.kind, failed.failure.missing) == (FailureKind.NO_NODE, ("tag gpu",))
+
+
+@simulated
+async def test_a_node_that_comes_later_gets_the_step(it: Cluster) -> None:
+    """What waits in delay runs when there is a node for it."""
+    it.delay()
+    it.router()
+    it.ask(step())
+    await it.clock.sleep(30.0)
+    node = it.node("n1", 0)
+    await it.until(lambda: bool(node.done), seconds=12.0)
+    assert it.failed() == []
+
+
+@simulated
+async def test_a_node_that_falls_silent_gets_nothing_more(it: Cluster) -> None:
+    """Lost after 5 s without credits; its registration alone does not make it live. The other node gets the work."""
+    it.node("n1", 0, slots=50)
+    other = it.node("n2", 1)
+    it.router()
+    await it.clock.sleep(3.0)
+    await it.kill("n1")
+    await it.clock.sleep(6.0)
+    for asked in numbered(10):
+        it.ask(asked)
+    await it.until(lambda: len(other.done) == 10)
+    assert {routed.node for routed in it.routed()} == {"n2"}
+
+
+@simulated
+async def test_a_step_past_its_deadline_fails_instead_of_running(it: Cluster) -> None:
+    """Its place goes to somebody who still waits."""
+    node = it.node("n1", 0, seconds=5.0)
+    it.router()
+    it.ask(step())
+    await it.until(lambda: bool(it.routed()))
+    it.ask(step(job="late", deadline_at=it.clock.wall() + 1.0))
+    await it.until(lambda: bool(it.failed()), seconds=2.0)
+    assert it.failed()[0].failure.kind is FailureKind.DEADLINE
+    await it.clock.sleep(10.0)
+    assert set(done(node)) == {"j1"}
+
+
+@simulated
+async def test_interactive_steps_overtake_a_backlog(it: Cluster) -> None:
+    """With batch steps waiting in every partition the next free place goes to the interactive one."""
+    node = it.node("n1", 0)
+    it.router()
+    for number, asked in enumerate(numbered(300)):
+        it.ask(asked, partition=number % 6, priority_class=PriorityClass.BATCH)
+    await it.until(lambda: len(node.done) == 3)
+    it.ask(step(job="urgent"), priority_class=PriorityClass.INTERACTIVE)
+    await it.until(lambda: "urgent" in done(node), seconds=0.35)
+
+
+@simulated
+async def test_poison_becomes_a_dead_letter_and_the_partition_goes_on(it: Cluster) -> None:
+    """Not JSON, no value, a newer version, a home that does not exist: each is kept with its reason, once."""
+    node = it.node("n1", 0)
+    it.router()
+    topic = "steps.chat.standard"
+    poison = [b"\xff", None, b"{}", step(home=99).to_bytes(), step(capability="none").to_bytes()]
+    messages = [Message(topic, value) for value in poison]
+    messages.append(Message(topic, step().to_bytes(), headers=(("version", b"9"),)))
+    it.log.write(TopicPartition(topic, 0), messages)
+    it.ask(step(job="good"))
+    await it.until(lambda: set(done(node)) == {"good"})
+    await it.until(lambda: it.committed(topic) == 7)
+    assert len(it.records("dead-letters")) == 6
+
+
+@simulated
+async def test_a_second_router_takes_over_half_and_nothing_is_lost(it: Cluster) -> None:
+    """In a rebalance under load what was begun is not begun again: every step runs once."""
+    nodes = [it.node("n1", 0, slots=4), it.node("n2", 1, slots=4)]
+    it.router("r1")
+    for number, asked in enumerate(numbered(300)):
+        it.ask(asked, partition=number % 6)
+    await it.until(lambda: sum(len(node.done) for node in nodes) > 100)
+    it.router("r2")
+    await it.until(lambda: len(done(*nodes)) == 300)
+    assert sum(done(*nodes).values()) == 300
+    assert it.log.group("tutti-router").member_count() == 2
+
+
+@simulated
+async def test_a_killed_router_is_replaced(it: Cluster) -> None:
+    """After the session timeout the other one goes on; at most what was not committed runs twice."""
+    nodes = [it.node("n1", 0, slots=4), it.node("n2", 1, slots=4)]
+    it.router("r1")
+    it.router("r2")
+    await it.clock.sleep(5.0)
+    for number, asked in enumerate(numbered(300)):
+        it.ask(asked, partition=number % 6)
+    await it.until(lambda: sum(len(node.done) for node in nodes) > 100)
+    await it.kill("r1")
+    await it.until(lambda: len(done(*nodes)) == 300, seconds=40.0)
+    assert sum(done(*nodes).values()) < 300 + 60
+
+
+@simulated
+async def test_a_router_that_leaves_commits_what_it_did(it: Cluster) -> None:
+    """SIGTERM: the next one begins where it ended, at once, and no node offers it places any more."""
+    node = it.node("n1", 0, slots=2)
+    it.router("r1")
+    for asked in numbered(40):
+        it.ask(asked)
+    await it.until(lambda: len(node.done) > 10)
+    await it.stop("r1")
+    it.router("r2")
+    await it.until(lambda: len(done(node)) == 40, seconds=5.0)
+    assert sum(done(node).values()) == 40
+
+
+@pytest.mark.parametrize("absence", ["waits", "fails"])
+def test_kafka_away_is_waited_out(absence: Any) -> None:
+    """Ten seconds without Kafka: nothing crashes, nothing is lost."""
+
+    @simulated
+    async def scenario(it: Cluster) -> None:
+        node = it.node("n1", 0, slots=2)
+        it.router()
+        for asked in numbered(100):
+            it.ask(asked)
+        await it.until(lambda: len(node.done) > 10)
+        it.log.go_away(absence)
+        await it.clock.sleep(10.0)
+        it.log.come_back()
+        await it.until(lambda: len(done(node)) == 100)
+
+    scenario()
+
+
+@simulated
+async def test_with_slow_messages_a_node_gets_no_more_than_its_places_twice(it: Cluster) -> None:
+    """An offer that is on its way while places move to another router can be used twice, never more often; nothing starves."""
+    it.log.faults.send_seconds = it.log.faults.ack_seconds = it.log.faults.delivery_seconds = (0.0, 0.02)
+    nodes = [it.node("n1", 0, slots=4), it.node("n2", 1, slots=4)]
+    it.router("r1")
+    it.router("r2")
+    await it.clock.sleep(5.0)
+    for number, asked in enumerate(numbered(240)):
+        it.ask(asked, partition=number % 6)
+    seconds = await it.until(lambda: len(done(*nodes)) == 240)
+    assert max(node.most for node in nodes) <= 8
+    assert seconds < 3 * 240 * 0.1 / 8
