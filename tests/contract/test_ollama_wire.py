@@ -124,13 +124,13 @@ async def test_everything_says_that_it_is_simulated(http: httpx.AsyncClient) -> 
 
 
 async def test_a_stream_line_by_line(http: httpx.AsyncClient) -> None:
-    """NDJSON; exactly Ollama's fields in every chunk and in the final; cached tokens only when there are some."""
+    """NDJSON; exactly Ollama's fields in every chunk and in the final; cached tokens are told even when there are none."""
     answer = await http.post("/api/chat", json=chat(options={"num_predict": 2}))
     lines = [json.loads(line) for line in answer.text.splitlines()]
     assert answer.headers["content-type"] == "application/x-ndjson"
     assert [set(line) for line in lines[:-1]] == [{"model", "created_at", "message", "done"}] * 2
     final = {"model", "created_at", "message", "done", "done_reason", "total_duration", "load_duration", "prompt_eval_count"}
-    assert set(lines[-1]) == final | {"prompt_eval_duration", "eval_count", "eval_duration"}
+    assert set(lines[-1]) == final | {"prompt_eval_cached_count", "prompt_eval_duration", "eval_count", "eval_duration"}
     assert lines[-1]["done_reason"] == "length"
     again = (await http.post("/api/chat", json=chat(stream=False))).json()
     assert again["prompt_eval_cached_count"] > 0
@@ -150,13 +150,13 @@ BAD: dict[str, tuple[str, Any, int, str]] = {
     "not an object": ("chat", "[]", 400, "cannot unmarshal"),
     "no model": ("chat", {}, 400, "model is required"),
     "unknown model": ("chat", {"model": "nope"}, 404, "model 'nope' not found"),
-    "unknown model, show": ("show", {"model": "nope"}, 404, "model 'nope' not found"),
+    "unknown model, show": ("show", {"model": "nope"}, 404, "model 'nope:latest' not found"),
     "messages": ("chat", {"model": "small", "messages": "hi"}, 400, "cannot unmarshal"),
     "prompt": ("generate", {"model": "small", "prompt": 5}, 400, "cannot unmarshal"),
     "option type": ("chat", {"model": "small", "options": {"temperature": "hot"}}, 500, 'option "temperature" must be of type float32'),
     "option boolean": ("chat", {"model": "small", "options": {"num_ctx": True}}, 500, 'option "num_ctx" must be of type integer'),
-    "format": ("chat", chat(format="xml"), 400, "invalid format"),
-    "schema": ("chat", chat(format={"type": "nonsense"}), 400, "invalid JSON schema"),
+    "format": ("chat", chat(format="xml"), 500, "invalid format"),
+    "schema": ("chat", chat(format={"type": "nonsense"}), 400, "JSON schema conversion failed"),
     "keep alive": ("chat", chat(keep_alive="soon"), 400, "invalid duration"),
     "keep alive unit": ("chat", chat(keep_alive="5"), 400, "missing unit"),
     "chat of an embedder": ("chat", chat("embedder"), 400, "does not support chat"),

@@ -19,6 +19,8 @@ from tests.support import virtual_loop
 
 SMALL = ModelParameters(name="small", size_gb=1, bytes_per_context_token=0)
 """Loads in 1 s, reads 1,000 and writes 10 tokens/s on `STEADY`."""
+PLAIN = SMALL.model_copy(update={"name": "plain", "capabilities": ("completion",)})
+"""Neither tools nor thinking."""
 OTHER = SMALL.model_copy(update={"name": "other"})
 THIRD = SMALL.model_copy(update={"name": "third"})
 LARGE = ModelParameters(name="large", size_gb=8, bytes_per_context_token=0)
@@ -37,7 +39,7 @@ STEADY = Parameters(
     prefill_interference=0,
     jitter=0,
     answer_tokens=(10, 10),
-    models=(SMALL, OTHER, THIRD, LARGE, THINKER, EMBEDDER),
+    models=(SMALL, PLAIN, OTHER, THIRD, LARGE, THINKER, EMBEDDER),
 )
 """Round figures: 1 s a gigabyte to load, 0.1 s a token of a 1 GB model, nothing random."""
 

@@ -21,6 +21,8 @@ class Call:
         """The client has left."""
         self.waiting = True
         """Not yet on a slot: leaving ends the request at once."""
+        self.streamed = False
+        """The answer is a stream of lines, not one object. Known when the first chunk is there."""
         self.task: asyncio.Task[None] | None = None
         self._chunks: deque[Chunk] = deque()
         self._error: BaseException | None = None

@@ -16,11 +16,11 @@ from typing import Any
 
 from infra.simulators.ollama import wire
 from infra.simulators.ollama.call import Call, Chunk
-from infra.simulators.ollama.errors import ConnectionDropped, OllamaError
+from infra.simulators.ollama.errors import ConnectionDropped, OllamaError, model_not_found
 from infra.simulators.ollama.faults import Faults
 from infra.simulators.ollama.inference import Engine
 from infra.simulators.ollama.parameters import Failures, Parameters, Script
-from infra.simulators.ollama.requests import Endpoint, find_model, read
+from infra.simulators.ollama.requests import Endpoint, canonical, find_model, read
 from infra.simulators.ollama.scheduler import Scheduler
 from infra.simulators.ollama.serving import Run, Serving
 from infra.simulators.ollama.truth import Truth
@@ -83,6 +83,7 @@ class SimulatedOllama:
 
     async def _run(self, call: Call, endpoint: Endpoint, request: Any) -> None:
         work = read(endpoint, request, self.parameters)
+        call.streamed = work.stream and not work.empty and endpoint != "embed"
         failure = None if work.empty else self._faults.draw(work.model.name, work.prompt)
         if failure is not None:
             self.truth.failures[failure] += 1
@@ -115,7 +116,10 @@ class SimulatedOllama:
         name = request.get("model") or request.get("name")
         if not isinstance(name, str) or not name:
             raise OllamaError(400, "model is required")
-        return wire.show(find_model(self.parameters, name), self._started)
+        model = find_model(self.parameters, name)
+        if model is None:
+            raise model_not_found(canonical(name))
+        return wire.show(model, self._started)
 
     def version(self) -> Chunk:
         """GET /api/version."""

@@ -24,6 +24,11 @@ def bad_request(message: str) -> OllamaError:
     return OllamaError(400, message)
 
 
+def embedder_not_found(name: str) -> OllamaError:
+    """404 as /api/embed words it."""
+    return OllamaError(404, f'model "{name}" not found, try pulling it first')
+
+
 def model_not_found(name: str) -> OllamaError:
     """404 in Ollama's words."""
     return OllamaError(404, f"model '{name}' not found")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf
 from typing import Any, Literal
 
 from infra.simulators.ollama import schema
-from infra.simulators.ollama.errors import OllamaError, bad_request, model_not_found
+from infra.simulators.ollama.errors import OllamaError, bad_request, embedder_not_found, model_not_found
+from infra.simulators.ollama.go_json import Fields, keep_alive, text_of
 from infra.simulators.ollama.parameters import ModelParameters, Parameters
 from infra.simulators.ollama.scheduler import LoadOptions
 
@@ -42,8 +41,6 @@ _PREDICT_OPTIONS: dict[str, tuple[type, ...]] = {
     "stop": (list,),
 }
 _GO_NAMES = {int: "integer", bool: "boolean", list: "array", float: "float32"}
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +69,19 @@ class Work:
 
 
 def read(endpoint: Endpoint, body: Any, node: Parameters) -> Work:
-    """Check a request. Raises OllamaError 400, 404, 500 (wrong option type) or 501 (no embeddings)."""
-    if not isinstance(body, Mapping):
-        raise bad_request("json: cannot unmarshal value into Go value of type api.ChatRequest")
-    name = _text(body, "model")
+    """Check a request. Raises OllamaError 400, 404, 500 (option or format of a wrong type) or 501 (no embeddings)."""
+    fields = Fields(f"{endpoint.capitalize()}Request", body)
+    name = fields.text("model")
     if not name:
         raise bad_request("model is required")
     model = find_model(node, name)
-    _check_capability(endpoint, body, model)
-    options = _options(body)
+    if model is None:
+        raise embedder_not_found(name) if endpoint == "embed" else model_not_found(name)
+    _check_capability(endpoint, fields, model)
+    options = _options(fields)
     load_options, context = _load_options(options, model, node)
-    texts = _texts(body) if endpoint == "embed" else ()
-    prompt, newest, role = _input(endpoint, body, texts)
+    texts = _texts(fields.get("input")) if endpoint == "embed" else ()
+    prompt, newest, role = _input(endpoint, fields, texts)
     return Work(
         endpoint=endpoint,
         name=name,
@@ -93,27 +91,24 @@ def read(endpoint: Endpoint, body: Any, node: Parameters) -> Work:
         last_tool=newest if role == "tool" else "",
         load_options=load_options,
         context=context,
-        keep_alive_seconds=keep_alive(body.get("keep_alive")),
+        keep_alive_seconds=keep_alive(fields.get("keep_alive")),
         empty=not (texts or newest or prompt),
-        stream=body.get("stream") is not False,
-        format=_format(body.get("format")),
-        tools=tuple(_list(body, "tools")),
-        think=bool(body.get("think")),
+        stream=fields.get("stream") is not False,
+        format=_format(fields.get("format")),
+        tools=tuple(fields.objects("tools")),
+        think=bool(fields.get("think")),
         seed=options.get("seed"),
         num_predict=options.get("num_predict"),
         stop=tuple(str(mark) for mark in options.get("stop") or () if mark),
         texts=texts,
-        dimensions=_dimensions(body),
+        dimensions=_dimensions(fields.get("dimensions")),
     )
 
 
-def find_model(node: Parameters, name: str) -> ModelParameters:
-    """By name, `:latest` understood. Raises OllamaError 404."""
+def find_model(node: Parameters, name: str) -> ModelParameters | None:
+    """By name, `:latest` understood."""
     wanted = canonical(name)
-    for model in node.models:
-        if canonical(model.name) == wanted:
-            return model
-    raise model_not_found(name)
+    return next((model for model in node.models if canonical(model.name) == wanted), None)
 
 
 def canonical(name: str) -> str:
@@ -121,44 +116,21 @@ def canonical(name: str) -> str:
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
-def keep_alive(value: Any) -> float | None:
-    """Seconds, infinite for negative ones; None when not given. Numbers are seconds, strings are Go durations. Raises OllamaError 400."""
-    if value is None:
-        return None
-    seconds = _go_seconds(value) if isinstance(value, str) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise bad_request(f"time: invalid duration {json.dumps(value)}")
-    return inf if seconds < 0 else float(seconds)
-
-
-def _go_seconds(text: str) -> float:
-    sign, rest = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
-    if rest == "0":
-        return 0.0
-    parts = _DURATION.findall(rest)
-    if not parts or "".join(number + unit for number, unit in parts) != rest:
-        missing = re.fullmatch(r"[\d.]+", rest)
-        raise bad_request(f'time: {"missing unit in" if missing else "invalid"} duration "{text}"')
-    return sign * sum(float(number) * _UNITS[unit] for number, unit in parts)
-
-
-def _check_capability(endpoint: Endpoint, body: Mapping[str, Any], model: ModelParameters) -> None:
+def _check_capability(endpoint: Endpoint, fields: Fields, model: ModelParameters) -> None:
     if endpoint == "embed":
         if "embedding" not in model.capabilities:
             raise OllamaError(501, "This server does not support embeddings. Start it with `--embeddings`")
         return
     if "completion" not in model.capabilities:
         raise bad_request(f'"{model.name}" does not support {endpoint}')
-    if body.get("tools") and "tools" not in model.capabilities:
-        raise bad_request(f"registry.ollama.ai/library/{model.name} does not support tools")
-    if body.get("think") and "thinking" not in model.capabilities:
+    if fields.get("tools") and "tools" not in model.capabilities:
+        raise bad_request(f"registry.ollama.ai/library/{canonical(model.name)} does not support tools")
+    if fields.get("think") and "thinking" not in model.capabilities:
         raise bad_request(f'"{model.name}" does not support thinking')
 
 
-def _options(body: Mapping[str, Any]) -> dict[str, Any]:
-    options = body.get("options") or {}
-    if not isinstance(options, Mapping):
-        raise bad_request("json: cannot unmarshal value into Go struct field .options of type map[string]interface {}")
+def _options(fields: Fields) -> dict[str, Any]:
+    options = fields.object("options")
     known = {name: value for name, value in options.items() if value is not None and (name in _LOAD_OPTIONS or name in _PREDICT_OPTIONS)}
     for name, value in known.items():
         kinds = _LOAD_OPTIONS.get(name) or _PREDICT_OPTIONS[name]
@@ -176,22 +148,22 @@ def _load_options(options: Mapping[str, Any], model: ModelParameters, node: Para
     return tuple(sorted(given.items())), context
 
 
-def _input(endpoint: Endpoint, body: Mapping[str, Any], texts: tuple[str, ...]) -> tuple[str, str, str]:
+def _input(endpoint: Endpoint, fields: Fields, texts: tuple[str, ...]) -> tuple[str, str, str]:
     """All text that the model reads, the newest message and its role."""
     if endpoint == "embed":
         return "\n".join(texts), "", ""
     if endpoint == "generate":
-        prompt = _text(body, "prompt")
-        return f"{_text(body, 'system')}{prompt}" if prompt else "", prompt, "user"
-    messages = _list(body, "messages")
+        prompt = fields.text("prompt")
+        return f"{fields.text('system')}{prompt}" if prompt else "", prompt, "user"
+    messages = fields.objects("messages")
     if not messages:
         return "", "", ""
-    parts = [f"{message.get('role', '')}: {_text(message, 'content')}" for message in messages]
-    return "\n".join(parts), _text(messages[-1], "content"), str(messages[-1].get("role", ""))
+    contents = [text_of("ChatRequest.messages", message, "content") for message in messages]
+    parts = [f"{message.get('role', '')}: {content}" for message, content in zip(messages, contents, strict=True)]
+    return "\n".join(parts), contents[-1], str(messages[-1].get("role", ""))
 
 
-def _texts(body: Mapping[str, Any]) -> tuple[str, ...]:
-    value = body.get("input")
+def _texts(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         return (value,) if value else ()
     if value is None:
@@ -207,36 +179,20 @@ def _format(value: Any) -> Literal["json"] | Mapping[str, Any] | None:
     if value == "json":
         return "json"
     if not isinstance(value, Mapping):
-        raise bad_request(f'invalid format: {json.dumps(value)}; expected "json" or a valid JSON Schema object')
+        raise OllamaError(500, f'invalid format: {json.dumps(json.dumps(value))}; expected "json" or a valid JSON Schema object')
     try:
         schema.check(value)
     except schema.InvalidSchema as error:
-        raise bad_request(f"invalid JSON schema in format: {error}") from error
+        raise bad_request(_llama_server_error(f"JSON schema conversion failed:\n{error}")) from error
     return value
 
 
-def _dimensions(body: Mapping[str, Any]) -> int | None:
-    value = body.get("dimensions")
-    if value is None or value == 0:
-        return None
-    if not isinstance(value, int) or value < 0:
-        raise bad_request("dimensions must be a positive integer")
-    return value
+def _llama_server_error(message: str) -> str:
+    """The engine's own error body, which Ollama passes on as a text."""
+    return json.dumps(
+        {"error": {"code": 400, "message": f"Field 'json_schema': \"json_schema\": {message}", "type": "invalid_request_error"}}
+    )
 
 
-def _text(body: Mapping[str, Any], name: str) -> str:
-    value = body.get(name)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise bad_request(f"json: cannot unmarshal value into Go struct field .{name} of type string")
-    return value
-
-
-def _list(body: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    value = body.get(name)
-    if value is None:
-        return []
-    if not isinstance(value, list) or not all(isinstance(part, Mapping) for part in value):
-        raise bad_request(f"json: cannot unmarshal value into Go struct field .{name} of type []api.{name}")
-    return value
+def _dimensions(value: Any) -> int | None:
+    return value if isinstance(value, int) and value > 0 else None

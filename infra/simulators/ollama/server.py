@@ -25,6 +25,8 @@ from infra.simulators.ollama.parameters import Failures, Script
 from infra.simulators.ollama.requests import Endpoint
 from infra.simulators.ollama.wire import HEADERS
 
+MANAGEMENT = ("pull", "push", "create", "copy", "delete", "embeddings")
+"""Routes of Ollama that are not simulated: 501, so that nobody takes the answer for Ollama's."""
 MAX_BODY_BYTES = 32 * 1024 * 1024
 _JSON = (b"content-type", b"application/json; charset=utf-8")
 _NDJSON = (b"content-type", b"application/x-ndjson")
@@ -58,14 +60,13 @@ class WorkEndpoint:
         call = self._node.open(self._endpoint, request)
         watcher = asyncio.get_running_loop().create_task(_leave_on_disconnect(receive, call))
         try:
-            streamed = self._endpoint != "embed" and request.get("stream") is not False if isinstance(request, dict) else False
-            await _answer(call, send, streamed=streamed)
+            await _answer(call, send)
         finally:
             call.leave()
             watcher.cancel()
 
 
-async def _answer(call: Call, send: Send, *, streamed: bool) -> None:
+async def _answer(call: Call, send: Send) -> None:
     try:
         chunks = await call.ready()
     except OllamaError as error:
@@ -74,7 +75,7 @@ async def _answer(call: Call, send: Send, *, streamed: bool) -> None:
     except ConnectionDropped:
         await _drop(send)
         return
-    if not streamed and chunks:
+    if chunks and not call.streamed:
         await _send(send, 200, _JSON, to_json(chunks[0]))
         return
     await send({"type": "http.response.start", "status": 200, "headers": [_NDJSON, *_SIMULATED]})
@@ -158,6 +159,9 @@ def application(node: SimulatedOllama) -> Router:
     async def not_offered(request: Request) -> Response:
         raise OllamaError(501, f"{request.url.path} is not simulated")
 
+    async def unknown(request: Request) -> Response:
+        return PlainTextResponse("404 page not found", 404, headers=HEADERS)
+
     def facts(read: Callable[[], dict[str, Any]]) -> Handler:
         async def handler(request: Request) -> Response:
             return _json(read())
@@ -176,7 +180,8 @@ def application(node: SimulatedOllama) -> Router:
             Route("/api/show", _guarded(show), methods=["POST"]),
             Route("/control", _guarded(control), methods=["GET"]),
             Route("/control", _guarded(change), methods=["POST"]),
-            Route("/api/{rest:path}", _guarded(not_offered), methods=["GET", "POST", "DELETE"]),
+            *(Route(f"/api/{name}", _guarded(not_offered), methods=["POST", "DELETE"]) for name in MANAGEMENT),
+            Route("/{rest:path}", unknown, methods=["GET", "POST", "DELETE", "PUT", "HEAD"]),
         ]
     )
 

@@ -105,7 +105,8 @@ class Serving:
         if work.dimensions is not None and work.dimensions < size:
             vectors = [embeddings.normalised(vector[: work.dimensions]) for vector in vectors]
         numbers = run.measured.fields(self._clock.monotonic())
-        shown = {name: numbers[name] for name in ("total_duration", "load_duration", "prompt_eval_count") if name in numbers}
+        names = ("total_duration", "load_duration", "prompt_eval_count") if work.texts else ()
+        shown = {name: numbers[name] for name in names if name in numbers}
         run.call.put({"model": work.name, "embeddings": vectors} | shown, last=True)
 
     async def _write_answer(self, run: Run, runner: Runner, slot: Slot) -> None:

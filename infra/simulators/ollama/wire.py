@@ -1,4 +1,6 @@
-"""Ollama's answers, field by field (0.34): durations in nanoseconds, counts and durations of 0 omitted, RFC 3339 instants."""
+"""Ollama's answers, field by field (0.34): durations in nanoseconds, counts and durations of 0 omitted (but for cached
+tokens), RFC 3339 instants. Compared with a real one by tests/integration/test_simulator_calibration.py.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,7 @@ class Measured:
             "eval_count": self.answer_tokens,
             "eval_duration": _nanoseconds(self.decode_seconds),
         }
-        return {name: number for name, number in numbers.items() if number}
+        return {name: number for name, number in numbers.items() if number or name == "prompt_eval_cached_count"}
 
 
 def _nanoseconds(seconds: float) -> int:
@@ -99,17 +101,18 @@ def _identity(model: ModelParameters) -> dict[str, Any]:
 
 def tags(models: Sequence[ModelParameters], started: float) -> dict[str, Any]:
     """GET /api/tags."""
-    return {"models": [_identity(model) | {"modified_at": instant(started), "details": details(model)} for model in models]}
+    facts = [{"modified_at": instant(started), "details": details(model), "capabilities": list(model.capabilities)} for model in models]
+    return {"models": [_identity(model) | fact for model, fact in zip(models, facts, strict=True)]}
 
 
 def running(runners: Sequence[Runner], monotonic: float, wall: float) -> dict[str, Any]:
     """GET /api/ps: what is loaded, newest expiry first. A busy runner shows its full keep-alive."""
     shown = [runner for runner in runners if runner.ready.done()]
-    return {"models": [_running(runner, monotonic, wall) for runner in sorted(shown, key=lambda each: -each.keep_alive_seconds)]}
+    left = [(runner.keep_alive_seconds if isinf(runner.expires_at) else runner.expires_at - monotonic, runner) for runner in shown]
+    return {"models": [_running(runner, seconds, wall) for seconds, runner in sorted(left, key=lambda pair: -pair[0])]}
 
 
-def _running(runner: Runner, monotonic: float, wall: float) -> dict[str, Any]:
-    left = runner.keep_alive_seconds if isinf(runner.expires_at) else runner.expires_at - monotonic
+def _running(runner: Runner, left: float, wall: float) -> dict[str, Any]:
     until = wall + (_FOR_EVER_YEARS * _YEAR_SECONDS if isinf(left) else left)
     return _identity(runner.want.model) | {
         "size": runner.footprint.total_bytes,
