@@ -140,15 +140,16 @@ async def test_killed_between_settle_and_result(world: World) -> None:
     await world.until(lambda: starts(world) == 1)
     for partition in range(2):
         world.log.faults.script(TopicPartition(world.topics.results, partition), *[Fate.LOST] * 50)
-    world.produce(b'{"prompt": "a"}')
-    await world.until(lambda: any(b'"job_settled"' in v for v in world.values(world.topics.job_events)))
-    await asyncio.sleep(5)
+    for number in range(3):
+        world.produce(b'{"prompt": "%d"}' % number)
+        await world.until(lambda: sum(b'"job_settled"' in v for v in world.values(world.topics.job_events)) > number)  # noqa: B023
+        await asyncio.sleep(5)
     assert world.finished() == 0
     world.kill("p")
     world.log.faults.heal()
     world.start("q")
-    await settled(world)
-    world.check_laws(1)
+    await settled(world, 3)
+    world.check_laws(3)
 
 
 @simulated
@@ -199,6 +200,22 @@ async def test_an_answer_made_from_another_history_is_waste(world: World) -> Non
     assert b"other" not in result
     assert not [e for e in world.history(0) if isinstance(e, StepAnswered) and e.answer.text == "other"]
     assert len([e for e in world.history(0) if isinstance(e, StepAnswered)]) == 2
+
+
+def test_the_id_of_a_step_holds_its_input() -> None:
+    """Variant `no digest`: two histories of one job that differ in the first answer ask for second steps with different ids."""
+
+    async def body(answer: str) -> list[str]:
+        async with World(7, homes=1) as world:
+            world.answer = lambda *_: answer
+            world.start("p")
+            world.produce(TWO_STEPS.replace(b'"prompt"', b'"id": "mine", "prompt"'))
+            await settled(world)
+            return [step.id for step in world.steps_seen]
+
+    one, other = run(body("one")), run(body("other"))
+    assert one[0] == other[0]
+    assert one[1] != other[1]
 
 
 @simulated
@@ -291,7 +308,7 @@ def test_the_watermark_waits_for_the_snapshot(parts: int) -> None:
 @simulated
 async def test_a_due_timer_waits_for_outcomes_already_in_the_log(world: World) -> None:
     """The lease expires while the success lies unread in `outcomes`: the success is folded first, nothing is tried again."""
-    world.options.__dict__["lease_seconds"] = 5.0
+    world.options = PlannerOptions(lease_seconds=3)
     world.node.seconds = (4.0, 4.0)
     world.log.faults.delivery_of[TopicPartition(world.topics.outcomes, 0)] = (3.0, 3.0)
     world.start("p")
