@@ -1,0 +1,108 @@
+"""Laws of holding."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.delay.handlers import Reader
+from services.delay.held import Held, Waiter, onward
+from shared.contracts.delayed import Delayed
+from shared.errors import InvalidRecord
+from shared.kafka.port import TopicPartition
+from shared.kafka.window import Bounds, Window
+from shared.topics import Topics
+from tests.support.routing import FakeRecord
+
+NOW = 1_700_000_000.0
+TOPICS = Topics()
+
+
+def window() -> Window:
+    return Window(TopicPartition("delays.5s", 0), Bounds(), 0)
+
+
+def record(
+    due_at: float, *, topic: str = "delays.5s", written_at: float = NOW, target: str = "jobs.batch", partition: int = 0
+) -> FakeRecord:
+    value = Delayed(topic=target, partition=partition, due_at=due_at, value=b"v").to_bytes()
+    return FakeRecord(topic, 0, 0, int(written_at * 1000), None, value)
+
+
+def waiter(due_at: float, **changes: float) -> Waiter:
+    return Reader(TOPICS).read(record(due_at, **changes), window())
+
+
+def test_it_leaves_its_tier_after_the_tiers_time_or_when_due() -> None:
+    """Whichever is earlier."""
+    assert waiter(NOW + 60).ready_at == NOW + 5
+    assert waiter(NOW + 2).ready_at == NOW + 2
+
+
+def test_in_its_last_second_it_is_held() -> None:
+    """Neither hopped nor forwarded before it is due."""
+    held = Held()
+    held.add(waiter(NOW + 5.5))
+    assert held.take(NOW + 5.0, 10) == []
+    assert held.next_at == NOW + 5.5
+    (ready,) = held.take(NOW + 5.5, 10)
+    assert onward(ready, TOPICS, NOW + 5.5).topic == "jobs.batch"
+
+
+def test_it_hops_on_unchanged() -> None:
+    """The next tier gets the very bytes."""
+    held = Held()
+    first = waiter(NOW + 60)
+    held.add(first)
+    (ready,) = held.take(NOW + 5.0, 10)
+    message = onward(ready, TOPICS, NOW + 5.0)
+    assert (message.topic, message.value) == ("delays.30s", first.record.value)
+
+
+@given(st.lists(st.floats(0, 100), max_size=30), st.lists(st.floats(0, 30), max_size=10))
+def test_nothing_leaves_early_and_nothing_is_kept_late(dues: list[float], steps: list[float]) -> None:
+    """At every moment exactly the ready ones are taken, earliest first, and each once."""
+    held, now, taken = Held(), NOW, 0
+    for due in dues:
+        held.add(waiter(NOW + due))
+    for step in [*steps, 1000.0]:
+        now += step
+        ready = held.take(now, 1000)
+        taken += len(ready)
+        assert [w.ready_at for w in ready] == sorted(w.ready_at for w in ready)
+        assert all(w.ready_at <= now for w in ready)
+        assert held.next_at is None or held.next_at > now
+    assert taken == len(dues)
+
+
+def test_what_is_lost_is_dropped() -> None:
+    """Records of a partition that has another owner are his."""
+    held = Held()
+    mine, lost = waiter(NOW + 1), waiter(NOW + 1)
+    lost.window.lost = True
+    held.add(mine)
+    held.add(lost)
+    assert held.take(NOW + 2, 10) == [mine]
+    held.add(lost)
+    held.drop_lost()
+    assert len(held) == 0
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        FakeRecord("delays.1s", value=None),
+        FakeRecord("delays.1s", value=b"\xff"),
+        FakeRecord("delays.1s", value=b"{}"),
+        record(NOW, target="outcomes"),
+        record(NOW, target="nowhere"),
+        record(NOW, partition=6),
+        FakeRecord("delays.1s", value=record(NOW).value, headers=(("version", b"2"),)),
+        FakeRecord("delays.1s", value=record(NOW).value, headers=(("version", b"x"),)),
+    ],
+)
+def test_what_can_never_be_sent_on_is_refused(bad: FakeRecord) -> None:
+    """Only jobs and steps come back from delay, to partitions that exist."""
+    with pytest.raises(InvalidRecord):
+        Reader(TOPICS).read(bad, window())
