@@ -78,6 +78,7 @@ class WorkerService:
         allowed = [name for name in topics.settings.capabilities if not settings.agents or name in settings.agents]
         if not allowed:
             raise ConfigurationError(f"none of the agents {', '.join(settings.agents)} is a capability of this cluster")
+        self._known_boots = {self.boot}
         self._superseded, self._probe_now = asyncio.Event(), asyncio.Event()
         self._places_changed, self._node_news = asyncio.Event(), asyncio.Event()
         speeds, routers, positions = Speeds(), Routers(settings.router_gone_seconds), Positions(clock, settings.commit_seconds)
@@ -264,9 +265,12 @@ class WorkerService:
         self._probe_now.set()
 
     def _on_own_record(self, node: Node | None) -> None:
-        if node is None:
+        """A later boot of this node id ends this worker; an earlier one that is not quite dead is talked over."""
+        if node is not None and (node.boot == self.boot or self.reader.number is None):
+            self._known_boots.add(node.boot)
+        elif node is None or node.boot in self._known_boots:
             self.announcer.forgotten()
-        elif node.boot != self.boot and self.reader.number is not None and not node.draining:
+        elif not node.draining:
             log.error("node_id_taken_over", node=self.node, boot=node.boot)
             self._superseded.set()
 

@@ -200,9 +200,9 @@ class Desk:
 
     def _on_done(self, attempt: Attempt, task: asyncio.Task[Ended]) -> None:
         now = self._clock.monotonic()
-        self.slots.give_back(now)
         assert self._runner is not None
         outcome = self._runner.stopped(attempt) if task.cancelled() else task.result()
+        self.slots.give_back(now, succeeded=isinstance(outcome, StepSucceeded))
         _measure(attempt, outcome, now)
         self._end(attempt, outcome)
         if isinstance(outcome, StepFailed):

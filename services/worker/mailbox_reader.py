@@ -23,6 +23,7 @@ from shared.contracts.step import Step
 from shared.errors import InvalidRecord, LogError
 from shared.kafka.dead_letters import dead_letter_message
 from shared.kafka.port import Consumer, Log, Message, Producer, Record, TopicPartition
+from shared.kafka.watched import ConsumerGaveUp
 from shared.telemetry import logs, metrics
 from shared.topics import Topics
 
@@ -90,6 +91,8 @@ class MailboxReader:
                     await self._read_once()
                 log.warning("mailbox_lost", number=self.number)
                 self.number, self.waits_for = None, "another node owns the mailbox number"
+            except ConsumerGaveUp:
+                raise
             except LogError as error:
                 self.answered = False
                 log.warning("mailbox_waits", code=error.code, message=error.message)
@@ -140,9 +143,13 @@ class MailboxReader:
         assert self._consumer is not None
         partitions = [*(self._work(name) for name in self._capabilities), self._controls]
         self._consumer.assign(partitions)
+        self._next = {}
+        begins = await self._consumer.beginning_offsets(partitions)
         ends = await self._consumer.end_offsets(partitions)
         committed = await self._consumer.committed(partitions) if self._kept else {}
-        self._next = {tp: min(at, ends[tp]) if (at := committed.get(tp)) is not None else ends[tp] for tp in partitions}
+        for tp in partitions:
+            at = committed.get(tp)
+            self._next[tp] = ends[tp] if at is None else min(max(at, begins[tp]), ends[tp])
         for tp, offset in self._next.items():
             self._consumer.seek(tp, offset)
         await self._consumer.commit(self._next)

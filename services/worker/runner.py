@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -91,8 +92,9 @@ class Runner:
             return self._succeeded(attempt, completion)
         except ModelCallFailed as error:
             failure = Failure(kind=error.kind, message=error.message, retry_after_seconds=error.retry_after_seconds)
-        except Exception:
-            log.exception("attempt_crashed", job=attempt.step.job, step=attempt.step.id)
+        except Exception as error:
+            kind = type(error).__name__
+            log.error("attempt_crashed", job=attempt.step.job, step=attempt.step.id, error=kind, at=_place(error))  # noqa: TRY400
             failure = Failure(kind=K.INTERNAL, message="the worker failed on this step; its log says why")
         return self._failed(attempt, failure)
 
@@ -190,6 +192,12 @@ class Runner:
             first_token_ms=(first - started) * 1e3 if first is not None else None,
             total_ms=(now - started) * 1e3,
         )
+
+
+def _place(error: Exception) -> str:
+    """Where it happened. The error's own text stays out of the logs: it may quote a prompt or an answer."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    return " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
 
 
 @lru_cache(maxsize=1024)

@@ -45,11 +45,12 @@ class Slots:
         assert self.busy < self.total, "no free slot"
         self.busy += 1
 
-    def give_back(self, now: float) -> None:
-        """A call ended."""
+    def give_back(self, now: float, *, succeeded: bool = True) -> None:
+        """A call ended. Failures do not count as speed: an endpoint that fails fast must not attract more."""
         assert self.busy > 0, "no slot is taken"
         self.busy -= 1
-        self.ended.add(now)
+        if succeeded:
+            self.ended.add(now)
 
     def places(self, now: float, waiting: int) -> int:
         """Places to offer: slots plus what ends during a round trip (Little's law), minus what runs and waits. Never negative.

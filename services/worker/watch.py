@@ -15,6 +15,7 @@ from shared.contracts.credits import RouterPresence
 from shared.contracts.node import Node
 from shared.errors import LogError
 from shared.kafka.port import Consumer, Log, Record, TopicPartition
+from shared.kafka.watched import ConsumerGaveUp
 from shared.telemetry import logs
 from shared.topics import Topics
 
@@ -76,6 +77,8 @@ class Watch:
                 for record in found.get(self._credits, ()):
                     self._on_credits_record(record)
                 await self._on_node_records(found.get(self._nodes, ()))
+            except ConsumerGaveUp:
+                raise
             except LogError as error:
                 log.warning("watch_failed", code=error.code)
                 await self._clock.sleep(RETRY_SECONDS)

@@ -134,7 +134,11 @@ class HttpEndpoint:
         """The session, made on first use: it belongs to the running loop."""
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=KEEPALIVE_SECONDS)
-            self._session = aiohttp.ClientSession(connector=connector, headers=self._headers, auto_decompress=True)
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                headers={**self._headers, "Accept": "*/*", "Accept-Encoding": "identity"},
+                cookie_jar=aiohttp.DummyCookieJar(),  # a session of its own for every call: endpoints set no cookies
+            )
         return self._session
 
     @asynccontextmanager

@@ -109,6 +109,25 @@ def test_of_two_workers_with_one_node_id_the_older_ends() -> None:
     play(scenario)
 
 
+def test_an_earlier_boot_that_is_not_quite_dead_does_not_end_the_later_one() -> None:
+    """A frozen worker that wakes up registers once more before it notices: it ends, its successor goes on and says who is there."""
+
+    async def scenario(world: World) -> None:
+        async with world.worker(ScriptedBackend(), process="a") as older:
+            await world.clock.sleep(30)
+            world.log.freeze("a")
+            async with world.worker(ScriptedBackend(), process="b") as newer:
+                await world.clock.sleep(100)
+                world.log.thaw("a")
+                await asyncio.wait({older.task}, timeout=30)
+                assert older.task.done()
+                await world.clock.sleep(5)
+                assert not newer.task.done()
+                assert world.nodes()[-1].boot == newer.service.boot
+
+    play(scenario)
+
+
 def test_credits_offer_the_free_places_to_a_router_that_comes() -> None:
     """At once for a new router; fewer places while calls run; the position read; at least one record a second."""
 
@@ -135,7 +154,7 @@ def test_fast_steps_get_places_beyond_the_slots_and_slow_ones_do_not() -> None:
 
     async def scenario(world: World) -> None:
         async with world.worker(ScriptedBackend(Script(pause=0.0005)), slots=2) as worker:
-            for wave in range(100):
+            for wave in range(40):
                 world.route(*(step(wave * 8 + n) for n in range(1, 9)))
                 await world.clock.sleep(0.01)
             assert worker.service.desk.places() > 10

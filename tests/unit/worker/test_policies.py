@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.worker.attempt import Attempt
@@ -30,6 +30,8 @@ from shared.contracts.node import NodeModel
 from shared.contracts.usage import Timings, Usage
 from tests.unit.worker.world import step
 
+few = settings(max_examples=50, deadline=None)
+"""Enough for these small laws; time limits would only measure the machine."""
 names = st.sampled_from([f"node-{n}" for n in range(5)])
 entries = st.lists(st.tuples(names, st.one_of(st.none(), st.integers(0, 4))), max_size=40)
 
@@ -44,6 +46,7 @@ def fold(log: list[tuple[str, int | None]]) -> MailboxRegistry:
     return registry
 
 
+@few
 @given(entries)
 def test_a_number_has_at_most_one_owner_and_a_node_one_number(log: list[tuple[str, int | None]]) -> None:
     """Whatever the log says, mailboxes and nodes match one to one."""
@@ -53,6 +56,7 @@ def test_a_number_has_at_most_one_owner_and_a_node_one_number(log: list[tuple[st
     assert all(registry.owner(number) == node for node in owners if (number := registry.number_of(node)) is not None)
 
 
+@few
 @given(entries, names)
 def test_repeating_ones_record_never_costs_the_number(log: list[tuple[str, int | None]], node: str) -> None:
     """The minute's registration keeps what the node has."""
@@ -63,6 +67,7 @@ def test_repeating_ones_record_never_costs_the_number(log: list[tuple[str, int |
         assert registry.number_of(node) == number
 
 
+@few
 @given(entries, names)
 def test_a_proposed_number_is_ones_own_after_it_was_named(log: list[tuple[str, int | None]], node: str) -> None:
     """Without a race, what `propose` says succeeds."""
@@ -85,6 +90,7 @@ def test_a_silent_node_loses_its_number_only_when_none_is_free() -> None:
     assert registry.propose("c", 2, 60.0, 100.0) is None
 
 
+@few
 @given(st.lists(st.tuples(st.sampled_from(CLASSES), st.floats(0, 100)), max_size=30))
 def test_the_inbox_is_ordered_by_class_with_ageing(arrivals: list[tuple[Any, float]]) -> None:
     """Nothing is passed over by what arrives later than its class's head start allows."""
@@ -146,6 +152,7 @@ def test_stops_cover_attempts_up_to_theirs_and_are_bounded() -> None:
     assert concerns(by_claim.model_copy(update={"claim": "mine"}), attempt)
 
 
+@few
 @given(st.integers(0, 50), st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 1000), max_size=8), st.integers(0, 10))
 def test_shares_give_every_place_away_and_shut_no_router_out(places: int, backlogs: dict[str, int], turn: int) -> None:
     """The sum is the places; every router gets one while they last, those with work first; more work never means fewer places."""
@@ -158,6 +165,7 @@ def test_shares_give_every_place_away_and_shut_no_router_out(places: int, backlo
         assert all(backlogs[name] > 0 for name in offers)
 
 
+@few
 @given(st.dictionaries(st.sampled_from("abcd"), st.integers(1, 9), min_size=1))
 def test_a_single_place_visits_every_waiting_router(backlogs: dict[str, int]) -> None:
     """Turn by turn, nobody is forgotten."""
@@ -165,6 +173,7 @@ def test_a_single_place_visits_every_waiting_router(backlogs: dict[str, int]) ->
     assert visited == set(backlogs)
 
 
+@few
 @given(st.integers(0, 60), st.integers(0, 40))
 def test_a_credits_record_fits(routers: int, resident: int) -> None:
     """At most 512 bytes, whatever is offered; position and node are never given up."""
@@ -210,6 +219,7 @@ def test_places_follow_littles_law() -> None:
     assert slots.places(20.0, 0) == 2
 
 
+@few
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=50))
 def test_the_rate_decays_to_nothing(gaps: list[float]) -> None:
     """Completions long ago say nothing about now."""
@@ -296,7 +306,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("TUTTI_WORKER__AGENTS", "research, code")
     monkeypatch.setenv("TUTTI_WORKER__SLOTS", "4")
     monkeypatch.setenv("TUTTI_WORKER__PRICES", '{"*": {"prompt_per_million": 1, "completion_per_million": 2}}')
-    settings = WorkerSettings()
-    assert (settings.agents, settings.slots) == (("research", "code"), 4)
-    assert settings.price("any") == Price(prompt_per_million=1, completion_per_million=2)
+    read = WorkerSettings()
+    assert (read.agents, read.slots) == (("research", "code"), 4)
+    assert read.price("any") == Price(prompt_per_million=1, completion_per_million=2)
     assert Price(prompt_per_million=1, completion_per_million=2).cost(500_000, 1_000_000) == 2.5
