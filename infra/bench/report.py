@@ -15,6 +15,8 @@ from infra.bench.summary import Summary
 FORMAT = 1
 NOTICEABLE = 0.1
 """Changes below this share are not shown: runs on shared machines differ by as much."""
+BUSY = 0.25
+"""Runnable processes a core before the start, above which absolute figures are not worth keeping."""
 _SHOWN = (
     "per_second",
     "p50_ms",
@@ -47,6 +49,8 @@ def tables(facts: Mapping[str, Any], summary: Summary, verdicts: Sequence[Verdic
     """Lines for the terminal."""
     yield f"{facts['cpu']}, {facts['cores']} cores, load before {facts['load_before']}, python {facts['python']}, commit {facts['commit']}"
     yield "medians; the model is simulated"
+    if facts["load_before"] > BUSY * facts["cores"]:
+        yield "the machine was busy before the bench began: only ratios to bare mean something, and little"
     yield ""
     yield f"{'scenario':<13}{'system':<18}" + "".join(f"{heading:>10}" for heading in _HEADINGS)
     for scenario, systems in summary.items():

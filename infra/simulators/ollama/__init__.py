@@ -13,6 +13,6 @@
 Simulated, so that nobody is misled: the version ends in `-simulated`, every model's details carry `"simulated": true`,
 and every HTTP answer has the header `x-simulated: ollama`.
 
-Not simulated: several GPUs, log-probabilities, images, `suffix`, pull and push, the `/v1` surface.
+Not simulated: several GPUs, log-probabilities, images, `suffix`, `context`, `pattern` in schemas, pull and push, the `/v1` surface.
 A load whose asker has gone runs to its end.
 """

@@ -97,6 +97,8 @@ def test_the_table_shows_every_system_and_every_budget() -> None:
     text = "\n".join(report.tables(FACTS, summary, judge_all(summary)))
     assert all(budget.name in text for budget in BUDGETS)
     assert all(word in text for word in ("a processor", "simulated", "tutti", "bare", "not measured", "met"))
+    assert "busy" not in text
+    assert any("busy" in line for line in report.tables({**FACTS, "load_before": 3.0}, summary, []))
 
 
 def test_cpu_and_memory_of_a_process_are_read_from_proc() -> None:

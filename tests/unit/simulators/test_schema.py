@@ -80,7 +80,7 @@ _NESTED = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(_NESTED, st.integers(0, 2**32))
 def test_any_schema_of_the_subset_is_obeyed(schema: dict[str, Any], seed: int) -> None:
     """Random nested schemas, judged by the jsonschema library."""
