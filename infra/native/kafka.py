@@ -175,11 +175,16 @@ def find_java() -> str:
     return java
 
 
+def fetched(cache: Path) -> bool:
+    """Whether the broker's jars are in the cache."""
+    return (cache / f"kafka-{VERSION}" / "complete").exists()
+
+
 def fetch(cache: Path) -> Path:
     """The directory of the broker's jars, downloaded by Maven the first time. Safe when several processes ask at once."""
     target = cache / f"kafka-{VERSION}"
     with locked(cache / f"kafka-{VERSION}.lock"):
-        if not (target / "complete").exists():
+        if not fetched(cache):
             _download(target)
     return target
 

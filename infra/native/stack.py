@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from infra.native import node as nodes
 from infra.native.errors import MissingTool, NativeError, StartFailed
-from infra.native.kafka import Kafka, serves
-from infra.native.node import ModelNode
+from infra.native.kafka import VERSION, Kafka, fetched, serves
+from infra.native.node import ModelNode, Say
 from infra.native.paths import locked
 from infra.native.redis import RedisServer
 from infra.native.report import Row
@@ -27,7 +27,7 @@ from infra.native.settings import NativeSettings
 from infra.native.topics import ensure_topics
 from infra.native.waiting import now, seconds_since
 
-Say = Callable[[str], None]
+STILL_WAITING_SECONDS = 10.0
 
 
 class Stack:
@@ -63,7 +63,7 @@ class Stack:
             kafka = pool.submit(self._timed, "Kafka", self._start_kafka)
             redis = pool.submit(self._timed, "Redis", self._start_redis)
             node = pool.submit(self._start_node)
-        _raise_failures(kafka, redis, node)
+            self._await_all({"Kafka": kafka, "Redis": redis, "the model node": node})
         return node.result()
 
     def _start_kafka(self) -> None:
@@ -71,6 +71,8 @@ class Stack:
             if not asyncio.run(serves(self.kafka_servers)):
                 raise StartFailed(f"no Kafka answers at {self.kafka_servers} (TUTTI_KAFKA_SERVERS); unset it to start one here")
         else:
+            if not fetched(self.settings.cache_directory):
+                self._say(f"fetching Kafka {VERSION} (54 MB, once)")
             self.kafka.start()
         ensure_topics(self.kafka_servers)
 
@@ -98,9 +100,21 @@ class Stack:
         for service in services:
             service.start()
         with ThreadPoolExecutor(max_workers=len(services)) as pool:
-            waits = [pool.submit(service.await_ready) for service in services]
-        _raise_failures(*waits)
+            self._await_all({service.name: pool.submit(service.await_ready) for service in services})
         self._say(f"{', '.join(service.name for service in services)} ready after {seconds_since(start):.1f} s")
+
+    def _await_all(self, named: Mapping[str, Future[Any]]) -> None:
+        """Wait for all, telling now and then for what. One error tells of every failure."""
+        waiting = set(named.values())
+        while waiting:
+            _, waiting = wait(waiting, timeout=STILL_WAITING_SECONDS)
+            if waiting:
+                self._say(f"still waiting for {', '.join(name for name, future in named.items() if future in waiting)}")
+        failures = [error for error in (future.exception() for future in named.values()) if error is not None]
+        if len(failures) > 1 and all(isinstance(error, NativeError) for error in failures):
+            raise StartFailed("\n".join(str(error) for error in failures))
+        if failures:
+            raise failures[0]
 
     def services(self, node: ModelNode | None) -> list[ServiceProcess]:
         """The five, running or not; `node` is what the worker serves."""
@@ -154,7 +168,7 @@ class Stack:
         pid = self.kafka.daemon.pid()
         if pid is None:
             return Row("kafka", "stopped", "Apache Kafka")
-        return Row("kafka", "ready" if self.kafka.healthy() else "not ready", "Apache Kafka 4.3.1, KRaft", self.kafka.servers, pid)
+        return Row("kafka", "ready" if self.kafka.healthy() else "not ready", f"Apache Kafka {VERSION}, KRaft", self.kafka.servers, pid)
 
     def _redis_row(self) -> Row:
         pid = self.redis.daemon.pid()
@@ -181,12 +195,3 @@ def _service_row(service: ServiceProcess) -> Row:
     if service.ready():
         return Row(service.name, "ready", "tutti service", service.url, pid)
     return Row(service.name, "not ready", service.reason() or "it does not answer", service.url, pid)
-
-
-def _raise_failures(*futures: Future[Any]) -> None:
-    """Wait for all; one error tells of every failure."""
-    failures = [error for error in (future.exception() for future in futures) if error is not None]
-    if len(failures) > 1 and all(isinstance(error, NativeError) for error in failures):
-        raise StartFailed("\n".join(str(error) for error in failures))
-    if failures:
-        raise failures[0]

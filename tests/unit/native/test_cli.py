@@ -1,0 +1,67 @@
+"""The commands where nothing runs: they tell so by text and exit code, and change nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from infra.cli.main import main
+from infra.native.paths import Home, locked
+from infra.native.ports import free_ports
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data directory of our own, and ports that nobody has."""
+    monkeypatch.setenv("TUTTI_HOME", str(tmp_path))
+    for name, port in zip(("KAFKA_PORT", "KAFKA_CONTROLLER_PORT", "REDIS_PORT", "NODE_PORT"), free_ports(4), strict=True):
+        monkeypatch.setenv(f"TUTTI_{name}", str(port))
+    return tmp_path
+
+
+def test_status_of_nothing_is_stopped_and_exit_code_3(home: Path) -> None:
+    """Every component has a row; scripts can rely on the code."""
+    done = CliRunner().invoke(main, ["status", "--json"])
+    rows = json.loads(done.stdout)
+    assert done.exit_code == 3
+    assert [row["component"] for row in rows] == ["kafka", "redis", "model node", "planner", "router", "worker", "delay", "ingress"]
+    assert {row["state"] for row in rows} == {"stopped"}
+
+
+def test_down_of_nothing_is_fine_and_clean_removes_only_what_the_launcher_made(home: Path) -> None:
+    """A person's own file in the directory stays."""
+    (home / "mine.txt").write_text("kept")
+    Home(home).data("kafka").mkdir(parents=True)
+    done = CliRunner().invoke(main, ["down", "--clean"])
+    assert done.exit_code == 0
+    assert not (home / "data").exists()
+    assert (home / "mine.txt").read_text() == "kept"
+
+
+def test_a_second_command_is_refused_while_the_first_works(home: Path) -> None:
+    """Not two stacks racing in one directory."""
+    with locked(home / "lock"):
+        done = CliRunner().invoke(main, ["up"])
+    assert done.exit_code == 1
+    assert "another command" in done.stderr
+
+
+def test_logs_of_an_unknown_component_name_the_known_ones(home: Path) -> None:
+    """A misspelt name is wrong usage, exit code 2."""
+    Home(home).log("planner").write_text("first\nsecond\n")
+    shown = CliRunner().invoke(main, ["logs", "--lines", "1"])
+    assert shown.stdout.split() == ["planner", "second"]
+    refused = CliRunner().invoke(main, ["logs", "planer"])
+    assert refused.exit_code == 2
+    assert "planner" in refused.stderr
+
+
+def test_a_wrong_setting_is_named_as_its_variable(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 78, and the variable to correct."""
+    monkeypatch.setenv("TUTTI_KAFKA_PORT", "none")
+    done = CliRunner().invoke(main, ["status"])
+    assert done.exit_code == 78
+    assert "TUTTI_KAFKA_PORT" in done.stderr
