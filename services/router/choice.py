@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
+from typing import NamedTuple
 
 from services.router.demand import demand_of
 from services.router.filters import Candidate, NodeView, Unplaceable, candidates
@@ -16,13 +18,8 @@ from services.router.ledger import Account
 from shared.contracts.chat import Operation
 from shared.contracts.step import Step
 
-ASSUMED_DECODE = 20.0
-ASSUMED_PREFILL = 200.0
-"""Tokens per second of a model that was never measured: a small machine."""
 
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(NamedTuple):
     """`model` is spelled as the node spells it. `why` is for people."""
 
     node: str
@@ -53,16 +50,20 @@ def best(found: Sequence[Candidate], step: Step) -> Chosen | Busy:
     """The candidate with a place that is predicted to be done first; equals are told apart by free places, then by name."""
     prompt, output = _split(step)
     chosen: Candidate | None = None
-    least: tuple[float, int, str] | None = None
+    least = inf
     for candidate in found:
-        free = candidate.account.available
-        if free > 0:
-            key = (_seconds(candidate, prompt, output), -free, candidate.node)
-            if least is None or key < least:
-                chosen, least = candidate, key
-    if chosen is None or least is None:
+        if candidate.account.available > 0:
+            seconds = _seconds(candidate, prompt, output)
+            if seconds < least or (chosen is not None and seconds == least and _rank(candidate) < _rank(chosen)):
+                chosen, least = candidate, seconds
+    if chosen is None:
         return Busy(len(found))
-    return Chosen(chosen.node, chosen.model, _why(chosen, least[0], len(found)), least[0], chosen.account)
+    return Chosen(chosen.node, chosen.model, _why(chosen, least, len(found)), least, chosen.account)
+
+
+def _rank(candidate: Candidate) -> tuple[int, str, str]:
+    """Between equals the emptier node; then by name, so that the choice does not depend on the order of the nodes."""
+    return -candidate.account.available, candidate.node, candidate.model
 
 
 def _split(step: Step) -> tuple[int, int]:
@@ -76,11 +77,11 @@ def _split(step: Step) -> tuple[int, int]:
 
 def _seconds(candidate: Candidate, prompt: int, output: int) -> float:
     account = candidate.account
-    decode = candidate.decode or ASSUMED_DECODE
-    seconds = account.tokens_ahead / (account.decode_tokens_per_second or decode * candidate.slots)
+    ahead = account.queued_tokens + account.own_tokens
+    seconds = ahead / (account.decode_tokens_per_second or candidate.decode * candidate.slots) if ahead else 0.0
     if not candidate.resident:
         seconds += candidate.load_seconds
-    return seconds + prompt / (candidate.prefill or ASSUMED_PREFILL) + output / decode
+    return seconds + prompt / candidate.prefill + output / candidate.decode
 
 
 def _why(candidate: Candidate, seconds: float, count: int) -> str:

@@ -45,6 +45,9 @@ class _Tenant(Generic[T]):
 
     def head(self, open_lane: OpenLane) -> T | None:
         """The oldest item whose lane is open."""
+        if len(self.lanes) == 1:
+            ((lane, items),) = self.lanes.items()
+            return items[0] if open_lane(lane) else None
         oldest: T | None = None
         for lane, items in self.lanes.items():
             if (oldest is None or items[0].arrived_at < oldest.arrived_at) and open_lane(lane):
@@ -161,7 +164,7 @@ WEIGHTS = {PriorityClass.STANDARD: 4.0, PriorityClass.BATCH: 1.0}
 AGEING_SECONDS = {PriorityClass.STANDARD: 30.0, PriorityClass.BATCH: 60.0}
 """After each of these the class counts once more its weight."""
 AGEING_CAP = 8.0
-BURST_TOKENS = 65_536
+BURST_TOKENS = 65_536.0
 """What interactive steps may take before the share binds."""
 
 
@@ -170,14 +173,12 @@ class ClassShares:
 
     def __init__(self, interactive_share: float) -> None:
         self._refill = interactive_share / (1.0 - interactive_share)
-        self._budget = float(BURST_TOKENS)
+        self._budget = BURST_TOKENS
         self._served = dict.fromkeys(WEIGHTS, 0.0)  # tokens divided by weight: the least is next
         self._floor = 0.0
 
     def order(self, ages: dict[PriorityClass, float]) -> list[PriorityClass]:
         """Classes that wait, next first; `ages` gives the seconds that the oldest of each has waited."""
-        if len(ages) == 1:
-            return list(ages)
         rest = sorted((c for c in WEIGHTS if c in ages), key=self._standing)
         if PriorityClass.INTERACTIVE not in ages:
             return rest
@@ -189,9 +190,14 @@ class ClassShares:
             if len(ages) > 1 and self._budget > 0:
                 self._budget -= cost
             return
-        self._budget = min(float(BURST_TOKENS), self._budget + cost * self._refill)
+        self.served_alone(served, cost)
         self._served[served] = self._standing(served) + cost / weight(served, ages[served])
         self._floor = max(self._floor, min(self._standing(c) for c in WEIGHTS if c in ages))
+
+    def served_alone(self, served: PriorityClass, cost: int) -> None:
+        """`cost` tokens went to a class while no other waited: nobody's claim grows by it."""
+        if served is not PriorityClass.INTERACTIVE:
+            self._budget = min(BURST_TOKENS, self._budget + cost * self._refill)
 
     def _standing(self, priority_class: PriorityClass) -> float:
         """A class that did not wait has saved nothing up."""
@@ -230,7 +236,7 @@ class Waiting(Generic[T]):
     def drain(self, open_lane: OpenLane, now: float) -> Iterator[T]:
         """Remove and yield items in the order in which they should be served, until no lane is open. Nothing may be added meanwhile."""
         ages = self._ages(now)
-        while ages:
+        while len(ages) > 1:
             for priority_class in self._shares.order(ages):
                 item = self._rings[priority_class].take(open_lane)
                 if item is None:
@@ -239,6 +245,11 @@ class Waiting(Generic[T]):
                 self._shares.served(priority_class, item.cost, ages)
                 yield item
                 break
+        for priority_class in ages:
+            ring = self._rings[priority_class]
+            while (item := ring.take(open_lane)) is not None:
+                self._shares.served_alone(priority_class, item.cost)
+                yield item
 
     def _ages(self, now: float) -> dict[PriorityClass, float]:
         present = [c for c, ring in self._rings.items() if ring]

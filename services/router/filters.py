@@ -13,6 +13,13 @@ from services.router.demand import AUTO, Demand, canonical
 from services.router.ledger import Account
 from shared.contracts.node import Node, NodeModel
 
+ASSUMED_DECODE = 20.0
+ASSUMED_PREFILL = 200.0
+"""Tokens per second of a model that was never measured: a small machine."""
+LOAD_BYTES_PER_SECOND = 1e9
+LOAD_MINIMUM_SECONDS = 1.0
+"""A guess for loads that were never measured: a model file from a disk."""
+
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
@@ -32,8 +39,8 @@ class Candidate:
         self.account = view.account
         self.slots = view.node.slots
         self.model = model.name
-        self.prefill = model.prefill_tokens_per_second or 0.0
-        self.decode = model.decode_tokens_per_second or 0.0
+        self.prefill = model.prefill_tokens_per_second or ASSUMED_PREFILL
+        self.decode = model.decode_tokens_per_second or ASSUMED_DECODE
         self.load_seconds = load_seconds
         self.registered_resident = model.resident
         self.avoided = avoided
@@ -50,11 +57,6 @@ class Unplaceable:
     """No live node passes the filters. `missing` says, one phrase each, what a node would need."""
 
     missing: tuple[str, ...]
-
-
-LOAD_BYTES_PER_SECOND = 1e9
-LOAD_MINIMUM_SECONDS = 1.0
-"""A guess for loads that were never measured: a model file from a disk."""
 
 
 def candidates(demand: Demand, nodes: Sequence[NodeView]) -> tuple[Candidate, ...] | Unplaceable:

@@ -52,11 +52,10 @@ def work(placed: Placed, topics: Topics) -> Message:
 def routed(placed: Placed, offset: int, mailbox: int, topics: Topics) -> Closing:
     """Tells the job's planner where the step lies."""
     entry, step, chosen = placed.entry, placed.entry.step, placed.chosen
-    outcome = StepRouted.model_construct(
+    outcome = StepRouted(
         job=step.job,
         step=step.id,
         attempt=step.attempt,
-        type="routed",
         node=chosen.node,
         mailbox=mailbox,
         offset=offset,

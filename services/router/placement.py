@@ -49,12 +49,13 @@ class Placement:
 
     def candidates(self, demand: Demand) -> tuple[Candidate, ...] | Unplaceable:
         """Who could run a step of this demand, busy or not."""
-        nodes = self.nodes()
+        if self._registry_version != self.registry.version:
+            self.refresh()
         found = self._found.get(demand)
         if found is None:
             if len(self._found) >= DEMANDS_KEPT:
                 self._found.clear()
-            found = self._found[demand] = candidates(demand, nodes)
+            found = self._found[demand] = candidates(demand, self._nodes)
         return found
 
     def choose(self, entry: Entry) -> Choice:
