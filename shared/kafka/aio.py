@@ -68,7 +68,7 @@ class AioLog:
                 partition_assignment_strategy=(adapter,),
                 fetch_max_wait_ms=fetch_max_wait_ms,
                 max_partition_fetch_bytes=max_partition_fetch_bytes,
-                **_CONSUMER,
+                **CONSUMER_OPTIONS,
             )
 
         return AioConsumer(await self._connect(create, lambda client: client.stop()), adapter)
@@ -119,7 +119,7 @@ class AioLog:
         )
 
 
-_CONSUMER: dict[str, Any] = {
+CONSUMER_OPTIONS: dict[str, Any] = {
     "enable_auto_commit": False,
     "session_timeout_ms": milliseconds(settings.SESSION_SECONDS),
     "heartbeat_interval_ms": milliseconds(settings.HEARTBEAT_SECONDS),
@@ -131,3 +131,4 @@ _CONSUMER: dict[str, Any] = {
     "metadata_max_age_ms": milliseconds(settings.METADATA_SECONDS),
     "connections_max_idle_ms": milliseconds(settings.IDLE_CONNECTION_SECONDS),
 }
+"""What every consumer has in common; the platform-assumption tests start from the same."""

@@ -37,6 +37,7 @@ class AioConsumer:
         self._assignor = assignor
         self._ownership = Ownership()
         self._theirs: dict[TopicPartition, Theirs] = {}
+        self._subscribed = False
         self._closed = False
 
     def assign(self, partitions: Collection[TopicPartition]) -> None:
@@ -45,6 +46,7 @@ class AioConsumer:
         self._ownership.assigned_by_hand(partitions)
 
     async def subscribe(self, topics: Collection[str], listener: RebalanceListener | None = None) -> None:
+        self._subscribed = True
         self._ownership.listener = listener
         with in_our_words():
             self._consumer.subscribe(topics=list(topics), listener=self._ownership)
@@ -74,6 +76,8 @@ class AioConsumer:
         for tp in offsets:
             if tp not in owned:
                 raise CommitRefused(f"{tp.topic}-{tp.partition} is not assigned")
+        if self._subscribed and self._generation() < 0:
+            raise CommitRefused("this member is no longer in its group")
         try:
             async with asyncio.timeout(CALL_SECONDS):
                 await self._consumer.commit({self._their(tp): offset for tp, offset in offsets.items()})
@@ -156,6 +160,12 @@ class AioConsumer:
             with in_our_words():
                 coordinator.check_errors()
         return {}
+
+    def _generation(self) -> int:
+        """Below zero when the client left the group by itself or was thrown out. aiokafka commits even then, as a client without group,
+        and the broker accepts that while the group is empty.
+        """
+        return int(self._consumer._coordinator.generation)  # type: ignore[union-attr]  # noqa: SLF001
 
     def _raise_kept_errors(self) -> None:
         """What the caller's own listener or assignor raised inside aiokafka."""
