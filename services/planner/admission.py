@@ -14,7 +14,10 @@ from shared.contracts.event import JobAccepted, JobSettled
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job, ReplyTo
 from shared.contracts.result import Result, Status
-from shared.telemetry import metrics
+from shared.telemetry import logs, metrics
+from shared.telemetry.tracing import trace_id
+
+log = logs.get(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ def _admit(book: Book, round_: Round, given: JobInput) -> LiveJob:
     job = book.enter(event, -1, round_)
     job.facts.append(round_.add(job.id, event))
     round_.firsts[job.id] = len(round_.events[job.id]) - 1
+    log.debug("job_accepted", job=job.id, trace=trace_id(given.trace), source=given.source)
     metrics.JOBS_ACCEPTED.labels(given.priority_class.value, pattern.name if pattern else "unknown").inc()
     return job
 

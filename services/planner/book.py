@@ -26,7 +26,10 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.result import Result, Status
 from shared.contracts.step import Step
 from shared.contracts.usage import Usage
-from shared.telemetry import metrics
+from shared.telemetry import logs, metrics
+from shared.telemetry.tracing import trace_id
+
+log = logs.get(__name__)
 
 
 class Book:
@@ -140,6 +143,7 @@ class Book:
     ) -> None:
         """Record that the current attempt ended; the next one begins after `wait` seconds, never when None."""
         self.drop_claim(step)
+        log.info("attempt_failed", job=job.id, trace=trace_id(job.accepted.trace), step=step.id, kind=failure.kind.value, retry_in=wait)
         self.emit(
             round_,
             job,
@@ -179,7 +183,9 @@ class Book:
             round_.after.append(Stop(where[1], StopStep(node=where[0], job=job_id, step=step.id, attempt=step.attempt)))
 
     def end(self, round_: Round, job: LiveJob, status: Status, failure: Failure) -> None:
-        """End a job with a failure. Where a limit is the cause, the best answer so far is the result."""
+        """End a job with a failure. A step's deadline is the job's; where a limit is the cause, the best answer so far is the result."""
+        if failure.kind is FailureKind.DEADLINE:
+            status = Status.EXPIRED
         best = job.run.context.best_answer
         if failure.kind is FailureKind.LIMIT and best is not None:
             self.settle(round_, job, Status.SUCCEEDED, None, best.model_copy(update={"finish_reason": FinishReason.BUDGET}))
@@ -219,6 +225,8 @@ class Book:
         round_.add(job.id, event)
         self.settled(job, event, round_.now)
         round_.after.append(Publish(event, tuple(job.followers)))
+        level = log.debug if failure is None else log.info
+        level("job_settled", job=job.id, trace=trace_id(accepted.trace), status=status.value, kind=failure and failure.kind.value)
         metrics.JOBS_SETTLED.labels(status.value, accepted.priority_class.value).inc()
         metrics.JOB_SECONDS.labels(accepted.priority_class.value).observe(max(0.0, round_.wall - accepted.at))
 

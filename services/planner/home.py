@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from services.planner import attempts, snapshots
 from services.planner.admission import JobInput, accept
+from services.planner.alarm import Alarm
 from services.planner.book import Book
 from services.planner.handlers import read_outcome
 from services.planner.intake import ClassOrder, Queue
@@ -36,8 +37,6 @@ from shared.telemetry import logs, metrics
 log = logs.get(__name__)
 
 _BATCH_BUDGET = BATCH_BYTES - 64 * 1024
-_SHORTEST_ALARM_SECONDS = 0.001
-"""An event loop may fire a timer a little early; a shorter alarm could then spin."""
 _RETAKE_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -78,7 +77,7 @@ class Home:
         self._fetching_end = False
         self._claims_since: float | None = None
         self._wake = asyncio.Event()
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._wake)
         self._suspended = False
         self._resumed = asyncio.Event()
         self._quiet = asyncio.Event()
@@ -319,12 +318,7 @@ class Home:
         due = math.inf if self._fetching_end else self._book.timers.next_due()
         if self._claims_since is not None:
             due = min(due, self._claims_since + self._wiring.options.claim_delay_seconds)
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-        if not math.isinf(due):
-            delay = max(_SHORTEST_ALARM_SECONDS, due - self._wiring.clock.monotonic())
-            self._alarm = asyncio.get_running_loop().call_later(delay, self._wake.set)
+        self._alarm.set(due, self._wiring.clock.monotonic())
 
     # Writing
 
