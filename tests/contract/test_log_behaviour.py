@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from shared.clock import LoopClock
 from shared.kafka.memory import MemoryLog
-from shared.kafka.port import TopicPartition
+from shared.kafka.port import Log, TopicPartition
+from shared.kafka.watched import WatchedLog
 from tests.support import virtual_loop
-from tests.support.log_behaviour import CASES, Case
-from tests.support.log_bench import Bench
+from tests.support.log_behaviour import CASES
+from tests.support.log_bench import Bench, Case
 
 
 async def _run(case: Case, configure: str) -> None:
@@ -22,11 +25,12 @@ async def _run(case: Case, configure: str) -> None:
     async def delete_before(partition: TopicPartition, offset: int) -> None:
         log.existing(partition).delete_before(offset)
 
-    await case(Bench(log, clock, "", delete_before))
+    seen: Log = WatchedLog(log, clock, Random(1), service="test-behaviour") if configure == "watched" else log
+    await case(Bench(seen, clock, "", delete_before))
 
 
-@pytest.mark.parametrize("configure", ["immediate", "slow"])
+@pytest.mark.parametrize("configure", ["immediate", "slow", "watched"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_memory_log(case: Case, configure: str) -> None:
-    """Each case states its property; `slow` adds random delays to every step."""
+    """Each case states its property; `slow` adds random delays to every step, `watched` puts the watchdog in between."""
     virtual_loop.run(_run(case, configure))

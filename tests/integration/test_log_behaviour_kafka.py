@@ -12,8 +12,8 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from shared.clock import SystemClock
 from shared.kafka.aio import AioLog
 from shared.kafka.port import TopicPartition
-from tests.support.log_behaviour import CASES, Case
-from tests.support.log_bench import Bench
+from tests.support.log_behaviour import CASES
+from tests.support.log_bench import Bench, Case
 
 pytestmark = pytest.mark.kafka
 

@@ -77,6 +77,10 @@ class Bench:
         await self.polling_until(lambda: all(consumer.assignment() for consumer in consumers), *consumers)
 
 
+Case = Callable[[Bench], Awaitable[None]]
+"""One property of every log."""
+
+
 def partitions_of(topic: str, count: int) -> list[TopicPartition]:
     return [TopicPartition(topic, number) for number in range(count)]
 
