@@ -148,7 +148,7 @@ class HttpEndpoint:
         if trace:
             headers["traceparent"] = trace
         with translated():
-            response = await self._opened().post(self.url + path, data=pydantic_core.to_json(body), headers=headers, timeout=self._timeout)
+            response = await self._begin(path, pydantic_core.to_json(body), headers)
             try:
                 await refuse_error(response)
                 yield response
@@ -157,6 +157,15 @@ class HttpEndpoint:
                 if not response.content.at_eof():
                     response.close()
                 response.release()
+
+    async def _begin(self, path: str, data: bytes, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        """The head of the response. A pooled connection may have been closed by the server a moment ago: then once more, on a new one."""
+        try:
+            return await self._opened().post(self.url + path, data=data, headers=headers, timeout=self._timeout)
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            return await self._opened().post(self.url + path, data=data, headers={**headers, "Connection": "close"}, timeout=self._timeout)
 
     async def get_json(self, path: str) -> tuple[dict[str, Any], dict[str, str]]:
         """(body, headers by lower-case name) of a GET that must be quick."""

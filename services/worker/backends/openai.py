@@ -28,6 +28,7 @@ class OpenAIBackend:
         self.kind: BackendKind = "embedded" if settings.backend == "embedded" else "openai"
         self._settings = settings
         self._clock = clock
+        self._listed: frozenset[str] = frozenset()
         self._endpoint = HttpEndpoint(
             settings.base_url().removesuffix("/v1"),
             connections=settings.slots + 4,
@@ -36,6 +37,8 @@ class OpenAIBackend:
         )
 
     async def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
+        if self._listed and call.model not in self._listed:  # llama.cpp ignores the name and would answer with what it has
+            raise ModelCallFailed(K.UNKNOWN_MODEL, f"model {call.model!r} is not served here")
         if call.step.operation is Operation.EMBED:
             yield await self._embed(call)
             return
@@ -71,7 +74,9 @@ class OpenAIBackend:
 
     async def models(self) -> tuple[NodeModel, ...]:
         body, _ = await self._endpoint.get_json("/v1/models")
-        return tuple(node_model(entry) for entry in (body.get("data") or ())[:256])
+        models = tuple(node_model(entry) for entry in (body.get("data") or ())[:256])
+        self._listed = frozenset(model.name for model in models)
+        return models
 
     async def close(self) -> None:
         await self._endpoint.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 
@@ -161,6 +162,30 @@ async def test_cancelling_closes_the_connection_at_once(fake: FakeEndpoint, olla
     task.cancel()
     await asyncio.wait_for(fake.left.wait(), 0.1)
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_connection_that_the_server_closed_meanwhile_is_replaced() -> None:
+    """A pooled connection may be dead when it is used: the call is made once more, on a new one, and succeeds."""
+    requests = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal requests
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while await reader.readuntil(b"}]}"):
+                requests += 1
+                if requests == 2:
+                    break
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(DONE), DONE))
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    backend = OllamaBackend(WorkerSettings(url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+    await ask(backend)
+    await ask(backend)
+    assert requests == 3
+    await backend.close()
+    server.close()
 
 
 async def test_lines_cut_anywhere_are_read_whole(fake: FakeEndpoint, ollama: OllamaBackend) -> None:

@@ -118,3 +118,12 @@ async def test_models_and_the_embedded_node(fake: FakeEndpoint, openai: OpenAIBa
     ]
     probe = await openai.probe()
     assert (probe.kind, probe.simulated) == ("embedded", False)
+
+
+async def test_a_model_that_is_not_listed_is_not_asked_for(fake: FakeEndpoint, openai: OpenAIBackend) -> None:
+    """Some servers ignore the model's name: an answer of another model than the one asked for is no answer."""
+    fake.replies["/v1/models"] = Reply((b'{"data":[{"id":"chatty"}]}',))
+    fake.events(CHAT, delta(content="x"), STOP, b"[DONE]")
+    await openai.models()
+    assert (await failure_of(openai, model="absent")).kind == "unknown_model"
+    assert (await ask(openai, model="chatty"))[1].answer.text == "x"
