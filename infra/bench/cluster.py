@@ -31,6 +31,8 @@ from shared.topics import Topics, TopicSettings
 CACHE = Path("~/.cache/tutti").expanduser()
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
+BROKER_SESSION_MS = 30_000
+"""Load must not make the broker's own controller take it for dead."""
 SERVICES = ("planner", "router", "worker", "ingress")
 SLOTS = 320
 INSTANT, PACED, IN_PROCESS = "instant", "paced", "in-process"
@@ -87,7 +89,9 @@ def running(directory: Path, servers: str | None, *, only_bare: bool) -> Iterato
 @contextmanager
 def _broker(home: Home, pids: dict[str, int]) -> Iterator[str]:
     port, controller = ports.free_ports(2)
-    kafka = Kafka(home=home, cache=CACHE, port=port, controller_port=controller, dies_with_parent=True)
+    kafka = Kafka(
+        home=home, cache=CACHE, port=port, controller_port=controller, session_timeout_ms=BROKER_SESSION_MS, dies_with_parent=True
+    )
     kafka.start()
     try:
         pids["kafka"] = kafka.daemon.pid() or 0
