@@ -14,6 +14,7 @@ from shared.kafka.aio_admin import AioAdmin
 from shared.kafka.aio_assignor import AioAssignor
 from shared.kafka.aio_consumer import AioConsumer
 from shared.kafka.aio_errors import FOREIGN
+from shared.kafka.aio_logs import thin_out
 from shared.kafka.aio_producer import AioProducer
 from shared.kafka.assignor import BalancedAssignor
 from shared.kafka.port import Assignor, Reset
@@ -39,6 +40,7 @@ class AioLog:
         self._servers = [server.strip() for server in servers.split(",")]
         self._clock = clock
         self._compression = compression
+        thin_out(clock)
 
     async def producer(self, *, client_id: str, acks: Literal["all", 1] = "all", linger_ms: int = 0) -> AioProducer:
         async def open_session() -> AIOKafkaProducer:
