@@ -12,6 +12,7 @@ from shared.clock import Clock
 from shared.contracts.credits import Credits
 from shared.errors import InvalidRecord, LogError
 from shared.kafka.port import Consumer, Record, TopicPartition
+from shared.kafka.watched import ConsumerGaveUp
 from shared.telemetry import logs
 from shared.topics import Topics
 
@@ -67,6 +68,8 @@ class Facts:
         while True:
             try:
                 return await call()
+            except ConsumerGaveUp:
+                raise
             except LogError as error:
                 log.warning("facts_not_read", code=error.code, message=error.message)
                 await self._clock.sleep(RETRY_SECONDS)

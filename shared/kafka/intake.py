@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Collection
 from shared.clock import Clock
 from shared.errors import CommitRefused, LogError
 from shared.kafka.port import Consumer, Record, TopicPartition
+from shared.kafka.watched import ConsumerGaveUp
 from shared.kafka.window import Bounds, Window
 from shared.telemetry import logs, metrics
 
@@ -62,10 +63,12 @@ class Intake:
         await self._consumer.subscribe(topics, self)
 
     async def run(self) -> None:
-        """Poll until cancelled. Kafka's absence is waited out."""
+        """Poll until cancelled. Kafka's absence is waited out; raises ConsumerGaveUp when the watchdog could not help."""
         while True:
             try:
                 batches = await self._consumer.poll(timeout_seconds=POLL_SECONDS)
+            except ConsumerGaveUp:
+                raise
             except LogError as error:
                 self._complain("poll_failed", error)
                 await self._clock.sleep(RETRY_SECONDS)

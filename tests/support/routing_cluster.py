@@ -162,18 +162,25 @@ class FakeNode:
         self._announce = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
-        self._producer = await self._log.producer(client_id=self.name)
-        await self._producer.send(Message(self._topics.nodes, self.registration.to_bytes(), self.name.encode(), 0))
-        async with asyncio.TaskGroup() as group:
+        async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             self._group = group
-            loops = [group.create_task(loop) for loop in (self._read_mailbox(), self._read_routers(), self._announcing())]
+            self._producer = await self._log.producer(client_id=self.name)
+            stack.push_async_callback(self._producer.close)
+            await self._producer.send(Message(self._topics.nodes, self.registration.to_bytes(), self.name.encode(), 0))
+            mailbox = await self._reader(stack, self._topics.work("chat"), self.mailbox)
+            credit = await self._reader(stack, self._topics.credits, 0)
+            loops = [group.create_task(loop) for loop in (self._read_mailbox(mailbox), self._read_routers(credit), self._announcing())]
             await stop.wait()
             for task in loops:
                 task.cancel()
 
-    async def _read_mailbox(self) -> None:
+    async def _reader(self, stack: contextlib.AsyncExitStack, topic: str, partition: int) -> Consumer:
         consumer = await self._log.consumer(client_id=self.name)
-        consumer.assign([TopicPartition(self._topics.work("chat"), self.mailbox)])
+        stack.push_async_callback(consumer.close)
+        consumer.assign([TopicPartition(topic, partition)])
+        return consumer
+
+    async def _read_mailbox(self, consumer: Consumer) -> None:
         while True:
             for record in await self._poll(consumer):
                 self._take(record)
@@ -198,9 +205,7 @@ class FakeNode:
         self._begin()
         self._announce.set()
 
-    async def _read_routers(self) -> None:
-        consumer = await self._log.consumer(client_id=self.name)
-        consumer.assign([TopicPartition(self._topics.credits, 0)])
+    async def _read_routers(self, consumer: Consumer) -> None:
         while True:
             for message in [CREDITS.validate_json(record.value or b"") for record in await self._poll(consumer)]:
                 if isinstance(message, RouterPresence) and self._routers.on_presence(
