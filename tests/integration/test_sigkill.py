@@ -131,8 +131,9 @@ async def _scenario(cluster: LocalCluster, servers: str, victim: str) -> tuple[C
     # Whether a caller's job was accepted before its ingress died only history knows; what it accepted must end.
     deadline = time.perf_counter() + 90
     while True:
-        history, results = await _history(log, cluster), await _results(log, cluster)
-        if len(history.accepted) >= QUEUED + calls.answered and history.accepted == set(results):
+        results = await _results(log, cluster)
+        history = await _history(log, cluster)
+        if len(history.accepted) >= QUEUED + calls.answered and history.accepted == set(results) == set(history.settled):
             break
         assert time.perf_counter() < deadline, f"{len(history.accepted)} jobs accepted, {len(results)} ended after 90 s"
     await log.close()
