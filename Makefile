@@ -28,6 +28,7 @@ format: venv ## Rewrite the code in the one format.
 	$(BIN)/ruff check --fix --quiet .
 
 test: check ## All tests: check, then simulated and integration on real components (Kafka is started for them).
+	@$(BIN)/python -m infra.native.fetch
 	$(PYTEST) -q $(or $(TESTS),tests/simulated tests/integration)
 
 up: venv ## Start Kafka, Redis, a model node and the five services on this machine.
