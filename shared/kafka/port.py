@@ -59,7 +59,11 @@ class Appended(NamedTuple):
 
 
 class Producer(Protocol):
-    """Writes records. One per process and purpose, for the life of the process. Bounded: callers wait when too much is in flight."""
+    """Writes records. One per process and purpose, for the life of the process. Bounded: callers wait when too much is in flight.
+
+    An error that breaks an idempotent session ends everything outstanding in SendFailed; the next call opens a new session by itself.
+    Nothing is ever sent again behind the caller's back.
+    """
 
     async def send(self, message: Message) -> Appended:
         """Write one record; returns when it is acknowledged. Raises SendFailed (fate unknown) or RecordTooLarge (not sent)."""
@@ -86,10 +90,15 @@ class Producer(Protocol):
 
 
 class RebalanceListener(Protocol):
-    """Told of every change of a group consumer's assignment. Called on the event loop, before polling goes on."""
+    """Told of every change of a group consumer's assignment. Called on the event loop, before polling goes on.
+
+    What it raises comes out of the next `poll`.
+    """
 
     async def on_revoked(self, partitions: Collection[TopicPartition]) -> None:
-        """Must return within the rebalance timeout; commits are still possible here."""
+        """Everything that was assigned (never called with nothing). Must return within the rebalance timeout; commits are still possible
+        here, and refused from then on. Not called by `close`.
+        """
         ...
 
     async def on_assigned(self, partitions: Collection[TopicPartition]) -> None:
@@ -126,7 +135,7 @@ class Consumer(Protocol):
         ...
 
     async def subscribe(self, topics: Collection[str], listener: RebalanceListener | None = None) -> None:
-        """Join the group. Returns at once; the listener hears of the assignment."""
+        """Join the group. Returns at once; the listener hears of the assignment. Topics must exist (provision.wait_for_topics)."""
         ...
 
     async def poll(
@@ -143,12 +152,23 @@ class Consumer(Protocol):
 
     async def committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int | None]: ...
     async def position(self, partition: TopicPartition) -> int: ...
-    def seek(self, partition: TopicPartition, offset: int) -> None: ...
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Read on from `offset`. Raises LogError when the partition is not assigned (any more)."""
+        ...
+
     async def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]: ...
     async def end_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]: ...
-    def pause(self, *partitions: TopicPartition) -> None: ...
+    def pause(self, *partitions: TopicPartition) -> None:
+        """Give nothing of these until `resume`; what was fetched of them is fetched again. Passes over what is not assigned.
+
+        A new assignment has nothing paused.
+        """
+        ...
+
     def resume(self, *partitions: TopicPartition) -> None: ...
-    def assignment(self) -> frozenset[TopicPartition]: ...
+    def assignment(self) -> frozenset[TopicPartition]:
+        """What is owned right now; empty from the end of `on_revoked` to the next assignment."""
+        ...
 
     async def close(self) -> None:
         """Leave the group and free everything. Commits nothing. Idempotent."""
