@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from services.ingress.api import IngressApi, build_api
@@ -14,7 +14,7 @@ from services.ingress.followers import Followers
 from services.ingress.journal import Journal
 from services.ingress.nodes_reader import NodesReader
 from services.ingress.outbox import Outbox
-from services.ingress.problems import Refused, deadline_passed, kafka_away
+from services.ingress.problems import InstanceLeaving, Refused, deadline_passed
 from services.ingress.registry import Registry
 from services.ingress.replies import Replies, reply_partition
 from services.ingress.settings import IngressSettings
@@ -24,6 +24,7 @@ from services.ingress.waiters import Waiters
 from shared.contracts.base import CLASSES
 from shared.errors import LogError
 from shared.kafka.port import TopicPartition
+from shared.kafka.provision import wait_for_topics
 from shared.service import Environment, Readiness
 from shared.telemetry import logs, metrics
 
@@ -81,6 +82,7 @@ class Ingress:
             opened=asyncio.Event(),
         )
         self._api = build_api(self.desk, "0.1.0")
+        self._prepared = asyncio.Event()
         self._probed_at: float | None = None
         self._refreshed_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
@@ -107,16 +109,26 @@ class Ingress:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop`; then let callers who wait have their answers, within the grace period."""
         stopping = asyncio.create_task(stop.wait())
-        for work in (self._write(), self._replies.tail.run(), self._events.tail.run(), self._nodes.tail.run()):
-            self._spawn(work)
-        for work in (self._open(), self._probe(), self._sweep(), self._events.flush_forever()):
-            self._spawn(work)
+        self._spawn(self._prepare())
+        for work in (self._write, self._replies.tail.run, self._events.tail.run, self._nodes.tail.run, self._probe):
+            self._spawn(self._prepared_then(work))
+        for loop in (self._open(), self._sweep(), self._events.flush_forever()):
+            self._spawn(loop)
         try:
             await self._until(stopping)
             await self._drain()
         finally:
             stopping.cancel()
             await self._close()
+
+    async def _prepare(self) -> None:
+        """Topics first: a reader of a topic that is not there would only fail and try again."""
+        await wait_for_topics(self._environment.log, self._environment.topics, self._clock)
+        self._prepared.set()
+
+    async def _prepared_then(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        await self._prepared.wait()
+        await work()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work))
@@ -177,6 +189,8 @@ class Ingress:
             self._outbox.expire(now)
             for caller in desk.waiters.sweep(now, self._settings.heartbeat_seconds):
                 caller.fail(Refused(deadline_passed()))
+                if now - caller.until >= self._settings.stuck_seconds:
+                    caller.cut_off()
             metrics.WAITING_CALLERS.set(len(desk.waiters))
 
     async def _drain(self) -> None:
@@ -186,8 +200,8 @@ class Ingress:
         while len(desk.waiters) and self._clock.monotonic() < until:
             await self._clock.sleep(self._settings.sweep_seconds)
         for caller in desk.waiters.callers():
-            caller.fail(Refused(kafka_away(self._settings.retry_after_seconds)))
-            desk.submitter.cancel(caller.job, caller.home, "the instance that waited for the answer ended")
+            caller.fail(InstanceLeaving())
+        await self._clock.sleep(self._settings.sweep_seconds)
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
                 await self._outbox.empty()

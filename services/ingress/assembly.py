@@ -29,17 +29,45 @@ class Delta(NamedTuple):
     thinking: str
 
 
+class _Text:
+    """Text that grows by parts, in linear time."""
+
+    __slots__ = ("_parts", "length")
+
+    def __init__(self, text: str = "") -> None:
+        self._parts = [text] if text else []
+        self.length = len(text)
+
+    def append(self, text: str) -> None:
+        if text:
+            self._parts.append(text)
+            self.length += len(text)
+
+    def whole(self) -> str:
+        if len(self._parts) > 1:
+            self._parts = ["".join(self._parts)]
+        return self._parts[0] if self._parts else ""
+
+
 class StreamAssembly:
     """One answer. `add` chunks and `finish` in any order that the log may produce; `take` what can be sent."""
 
-    __slots__ = ("_ahead", "_attempt", "_ready", "_step", "_taken", "_taken_length", "_thinking", "_thinking_attempt", "_thinking_sequence")
+    __slots__ = (
+        "_ahead",
+        "_attempt",
+        "_ready",
+        "_step",
+        "_taken",
+        "_thinking",
+        "_thinking_attempt",
+        "_thinking_sequence",
+    )
 
     def __init__(self) -> None:
         self._step: str | None = None
         self._attempt = 0
-        self._taken: list[str] = []
-        self._taken_length = 0
-        self._ready = ""
+        self._taken = _Text()
+        self._ready = _Text()
         self._ahead: dict[int, str] = {}
         self._thinking = ""
         self._thinking_attempt = 0
@@ -48,7 +76,7 @@ class StreamAssembly:
     @property
     def characters(self) -> int:
         """Contiguous characters accepted so far."""
-        return self._taken_length + len(self._ready)
+        return self._taken.length + self._ready.length
 
     def add(self, chunk: Chunk) -> bool:
         """Accept a chunk; returns whether there is something to take. Raises StreamConflict."""
@@ -60,30 +88,29 @@ class StreamAssembly:
             self._think(chunk)
         if chunk.text:
             self._place(chunk.offset, chunk.text)
-        return bool(self._ready or self._thinking)
+        return bool(self._ready.length or self._thinking)
 
     def take(self) -> Delta:
         """What is new; from now on it counts as sent."""
-        delta = Delta(self._ready, self._thinking)
-        if self._ready:
-            self._taken.append(self._ready)
-            self._taken_length += len(self._ready)
-            self._ready = ""
+        delta = Delta(self._ready.whole(), self._thinking)
+        self._taken.append(delta.text)
+        self._ready = _Text()
         self._thinking = ""
         return delta
 
     def finish(self, answer: Answer) -> None:
         """Complete from the accepted answer. Raises StreamConflict when it does not begin with what was taken."""
-        if self._taken_length and answer.text[: self._taken_length] != self._sent():
+        sent = self._taken.length
+        if sent and answer.text[:sent] != self._taken.whole():
             raise StreamConflict
-        self._ready = answer.text[self._taken_length :]
+        self._ready = _Text(answer.text[sent:])
         self._ahead.clear()
         self._attempt = 2**31
 
     def _begin(self, chunk: Chunk) -> None:
         """A newer attempt: what was not sent yet gives way to it, except what it says it continues from."""
         self._step, self._attempt = chunk.step, chunk.attempt
-        self._ready = self._ready[: max(0, chunk.continues_from - self._taken_length)]
+        self._ready = _Text(self._ready.whole()[: max(0, chunk.continues_from - self._taken.length)])
         self._ahead.clear()
 
     def _think(self, chunk: Chunk) -> None:
@@ -106,16 +133,11 @@ class StreamAssembly:
         overlap = min(self.characters - offset, len(text))
         if overlap and self._slice(offset, offset + overlap) != text[:overlap]:
             raise StreamConflict
-        self._ready += text[overlap:]
+        self._ready.append(text[overlap:])
         if self.characters > _MAX_CHARACTERS:
             raise StreamConflict("the streamed answer exceeds the bound")
 
     def _slice(self, start: int, end: int) -> str:
-        if start >= self._taken_length:
-            return self._ready[start - self._taken_length : end - self._taken_length]
-        return (self._sent() + self._ready)[start:end]
-
-    def _sent(self) -> str:
-        if len(self._taken) > 1:
-            self._taken = ["".join(self._taken)]
-        return self._taken[0] if self._taken else ""
+        if start >= self._taken.length:
+            return self._ready.whole()[start - self._taken.length : end - self._taken.length]
+        return (self._taken.whole() + self._ready.whole())[start:end]

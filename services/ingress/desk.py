@@ -11,7 +11,7 @@ from services.ingress.backlog import Backlog
 from services.ingress.events_reader import EventsReader
 from services.ingress.followers import Followers
 from services.ingress.journal import Journal
-from services.ingress.problems import Refused, kafka_away, no_node, unknown_model
+from services.ingress.problems import InstanceLeaving, Refused, kafka_away, no_node, unknown_model
 from services.ingress.registry import Registry
 from services.ingress.settings import IngressSettings
 from services.ingress.status import JobStatus
@@ -48,11 +48,11 @@ class Desk:
     leaving: bool = False
 
     async def open(self) -> None:
-        """Wait, within bounds, until jobs can be taken. Raises Refused (503)."""
+        """Wait, within bounds, until jobs can be taken. Raises Refused, InstanceLeaving (both 503)."""
         if self.opened.is_set() and not self.leaving:
             return
         if self.leaving:
-            raise Refused(kafka_away(self.settings.retry_after_seconds))
+            raise InstanceLeaving
         try:
             async with asyncio.timeout(self.settings.accept_seconds):
                 await self.opened.wait()
@@ -90,6 +90,11 @@ class Desk:
             if self.clock.monotonic() >= until:
                 raise Refused(no_node(missing, self.settings.retry_after_seconds))
             await self.clock.sleep(_NODE_POLL_SECONDS)
+
+    def admit_reader(self) -> None:
+        """Raises Overloaded when too many event streams are open here."""
+        if len(self.followers) >= self.settings.follows:
+            raise Overloaded("too many event streams are open", retry_after_seconds=self.settings.retry_after_seconds)
 
     def call(self, job: Job, priority_class: PriorityClass, wait_seconds: float, trace: str | None) -> tuple[Caller, bytes]:
         """Submit for somebody who waits here; returns who waits and the correlation. Raises TooLarge, Overloaded."""

@@ -21,10 +21,20 @@ class EpochFilter:
     guess, and exact from the first valid record on.
     """
 
-    __slots__ = ("epoch",)
+    __slots__ = ("_epoch", "_prefix")
 
     def __init__(self, epoch: int | None = None) -> None:
         self.epoch = epoch
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch in force."""
+        return self._epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int | None) -> None:
+        self._epoch = epoch
+        self._prefix = b'{"epoch":%d,' % (-1 if epoch is None else epoch)
 
     def begin(self, epochs: list[int]) -> None:
         """The epochs of the first batch before any PlannerStarted in it."""
@@ -34,6 +44,10 @@ class EpochFilter:
     def started(self, offset: int) -> None:
         """A PlannerStarted lies at `offset`."""
         self.epoch = offset
+
+    def admits_value(self, value: bytes) -> bool:
+        """Whether this event is valid here; one comparison for what our planner writes in the epoch in force."""
+        return value.startswith(self._prefix) or self.admits(epoch_of(value))
 
     def admits(self, epoch: int | None) -> bool:
         """Whether a record with this epoch is valid here."""

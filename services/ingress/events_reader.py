@@ -17,7 +17,7 @@ from services.ingress.backlog import Backlog
 from services.ingress.epochs import EpochFilter, epoch_of
 from services.ingress.followers import Followers
 from services.ingress.journal import Journal
-from services.ingress.status import JobStatus, RawEvent
+from services.ingress.status import SHOWN, JobStatus, RawEvent
 from services.ingress.store import Position, StatusStore, StoreUnavailable
 from services.ingress.tail import Tail
 from shared.clock import Clock
@@ -29,6 +29,8 @@ from shared.telemetry import logs, metrics
 _log = logs.get(__name__)
 _CLASS = re.compile(rb'"priority_class":"(interactive|standard|batch)"')
 _SOURCE = re.compile(rb'"source":"[^"\\]+/(\d{1,9})/(\d{1,18})"')
+_KINDS = {kind.encode(): kind for kind in ("planner_started", *SHOWN)}
+_CLASSES = {priority_class.value.encode(): priority_class for priority_class in PriorityClass}
 _STORE_BATCH = 500
 _MAX_DIRTY = 20_000
 """Changed jobs a partition that wait for the store; beyond that the oldest are not written (their status is in the journal for a while)."""
@@ -109,7 +111,7 @@ class EventsReader:
             kind = _kind_of(record)
             if kind == "planner_started":
                 epochs.started(record.offset)
-            elif epochs.admits(epoch_of(record.value)) and record.key is not None:
+            elif epochs.admits_value(record.value) and record.key is not None:
                 job = record.key.decode("utf-8", "replace")
                 self._on_event(job, partition.partition, RawEvent(record.offset, kind, record.value))
                 touched[job] = None
@@ -202,7 +204,7 @@ def _leading_epochs(records: Sequence[Record]) -> list[int]:
 def _kind_of(record: Record) -> str:
     for name, value in record.headers:
         if name == headers.TYPE:
-            return value.decode("ascii", "replace")
+            return _KINDS.get(value) or value.decode("ascii", "replace")
     try:
         body = from_json(record.value or b"")
     except ValueError:
@@ -218,4 +220,4 @@ def _last(pattern: re.Pattern[bytes], value: bytes, marker: bytes) -> re.Match[b
 
 def _class_of(value: bytes) -> PriorityClass:
     found = _last(_CLASS, value, b'"priority_class":')
-    return PriorityClass(found[1].decode()) if found else PriorityClass.STANDARD
+    return _CLASSES[found[1]] if found else PriorityClass.STANDARD

@@ -71,6 +71,13 @@ class ClientGone(TuttiError):
     code = "client_gone"
 
 
+class InstanceLeaving(TuttiError):
+    """The instance that waited for the answer is shutting down."""
+
+    code = "leaving"
+    retryable = True
+
+
 def unknown_model(model: str, known: tuple[str, ...]) -> Problem:
     """No registered node has the model."""
     return Problem(
@@ -112,6 +119,8 @@ def of_error(error: Exception, retry_after_seconds: float = _RETRY_AFTER_SECONDS
             return Problem(400, "unsupported", error.message, getattr(error, "param", None))
         case InvalidInput():
             return Problem(400, error.code, error.message, getattr(error, "param", None))
+        case InstanceLeaving():
+            return Problem(503, error.code, error.message, None, retry_after_seconds)
         case StreamConflict():
             return Problem(502, error.code, error.message)
         case NotFound():

@@ -23,7 +23,7 @@ class IngressSettings(BaseSettings):
     in_flight: PositiveInt = 4_096
     """Callers that may wait at once in this instance."""
     follows: PositiveInt = 1_000
-    """Streamed jobs of `POST /v1/jobs` whose chunks are kept for `GET .../events`."""
+    """Streamed jobs of `POST /v1/jobs` whose chunks are kept for `GET .../events`; and open event streams."""
     outbox_records: PositiveInt = 20_000
 
     deadline_seconds: dict[PriorityClass, float] = Field(
@@ -40,6 +40,8 @@ class IngressSettings(BaseSettings):
     """An interactive caller waits this long for a node that could serve him to appear, then gets 503."""
     node_lost_seconds: PositiveFloat = 150.0
     """A node that has not registered for so long is not counted; workers register at least every 60 s."""
+    stuck_seconds: PositiveFloat = 30.0
+    """A client that does not read its answer is cut off this long after the deadline."""
     max_wait_seconds: PositiveFloat = 300.0
     """Largest `?wait=` of `POST /v1/jobs`."""
     heartbeat_seconds: PositiveFloat = 15.0

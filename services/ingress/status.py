@@ -170,7 +170,7 @@ class Snapshot(_Fact):
 
 Fact = Accepted | Asked | Claimed | Answered | AttemptFailed | Retried | CancelRecorded | Settled | Snapshot
 
-_SHOWN: dict[str, type[Fact]] = {
+SHOWN: dict[str, type[Fact]] = {
     "job_accepted": Accepted,
     "step_asked": Asked,
     "step_claimed": Claimed,
@@ -181,11 +181,12 @@ _SHOWN: dict[str, type[Fact]] = {
     "job_settled": Settled,
     "job_snapshot": Snapshot,
 }
+"""Event type → the part of it that is shown; every other type is skipped."""
 
 
 def parse(kind: str, value: bytes | str) -> Fact | None:
     """The shown part of an event; None for kinds that a caller does not see. Raises ValidationError."""
-    model = _SHOWN.get(kind)
+    model = SHOWN.get(kind)
     return None if model is None else model.model_validate_json(value)
 
 

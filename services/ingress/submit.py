@@ -9,7 +9,7 @@ from services.ingress.limits import check_inline_size
 from services.ingress.outbox import Outbox, Settle
 from shared.clock import Clock
 from shared.contracts.base import PriorityClass
-from shared.contracts.headers import envelope, reply_headers
+from shared.contracts.headers import CORRELATION_ID, envelope, reply_headers
 from shared.contracts.job import ReplyTo
 from shared.contracts.outcome import CancelRequested
 from shared.errors import Overloaded
@@ -25,8 +25,8 @@ class Submitter:
         self._outbox = outbox
         self._clock = clock
         self._random = random
-        self._replies = topics.replies
-        self._reply_partition = reply_partition
+        address = ReplyTo(topic=topics.replies, partition=reply_partition, multiplex=True)
+        self._reply_headers = tuple(header for header in reply_headers(address) if header[0] != CORRELATION_ID)
         self._outcomes = topics.outcomes
         self._home_partitions = topics.settings.home_partitions
         self._topic_of = {c: topics.jobs(c) for c in PriorityClass}
@@ -46,8 +46,7 @@ class Submitter:
         check_inline_size(len(body))
         headers = envelope("job", tracing.child(trace, self._random))
         if correlation is not None:
-            reply = ReplyTo(topic=self._replies, partition=self._reply_partition, correlation=correlation, multiplex=True)
-            headers += reply_headers(reply)
+            headers += ((CORRELATION_ID, correlation), *self._reply_headers)
         self._outbox.put(Message(self._topic_of[priority_class], body, job.encode(), self.home_of(job), headers), settle)
 
     def cancel(self, job: str, home: int, reason: str) -> bool:

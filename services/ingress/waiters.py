@@ -25,7 +25,20 @@ class Sink(Protocol):
 class Caller:
     """One request that waits. Whatever ends the wait (final, error, deadline, disconnect) sets `result` or `error` once and wakes it."""
 
-    __slots__ = ("_stream", "_wake", "acknowledged", "error", "home", "job", "model", "quiet_since", "result", "simulated", "until")
+    __slots__ = (
+        "_stream",
+        "_task",
+        "_wake",
+        "acknowledged",
+        "error",
+        "home",
+        "job",
+        "model",
+        "quiet_since",
+        "result",
+        "simulated",
+        "until",
+    )
 
     def __init__(self, job: str, home: int, until: float, *, stream: bool = False) -> None:
         self.job = job
@@ -41,6 +54,7 @@ class Caller:
         self.simulated = False
         self._stream = StreamAssembly() if stream else None
         self._wake: asyncio.Future[None] | None = None
+        self._task = asyncio.current_task()
 
     def on_chunk(self, chunk: Chunk) -> None:
         """A piece of a streamed answer; ignored when the caller did not ask for a stream."""
@@ -73,6 +87,11 @@ class Caller:
         if not self.ended:
             self.error = error
             self.wake()
+
+    def cut_off(self) -> None:
+        """End the request itself: its client does not even read."""
+        if self._task is not None:
+            self._task.cancel()
 
     def on_acknowledged(self) -> None:
         """Kafka has the job."""
@@ -116,14 +135,21 @@ class Caller:
 class Follow:
     """The text of a streamed job so far, for any number of readers, each with a cursor of its own."""
 
-    __slots__ = ("_on_change", "_stream", "job", "text", "until")
+    __slots__ = ("_on_change", "_parts", "_stream", "job", "until")
 
     def __init__(self, job: str, until: float, on_change: Waking) -> None:
         self.job = job
         self.until = until
-        self.text = ""
+        self._parts: list[str] = []
         self._stream: StreamAssembly | None = StreamAssembly()
         self._on_change = on_change
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        if len(self._parts) > 1:
+            self._parts = ["".join(self._parts)]
+        return self._parts[0] if self._parts else ""
 
     def on_chunk(self, chunk: Chunk) -> None:
         """Append what is new. After a conflict the stream stays silent: the settled event carries the full text."""
@@ -131,7 +157,7 @@ class Follow:
             return
         try:
             if self._stream.add(chunk):
-                self.text += self._stream.take().text
+                self._parts.append(self._stream.take().text)
                 self._on_change(self.job)
         except StreamConflict:
             self._stream = None
@@ -142,7 +168,7 @@ class Follow:
             return
         try:
             self._stream.finish(result.answer)
-            self.text += self._stream.take().text
+            self._parts.append(self._stream.take().text)
         except StreamConflict:
             pass
         self._stream = None

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from services.ingress.app import Ingress
 from services.ingress.ids import is_generated
+from services.ingress.settings import IngressSettings
 from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
 from shared.contracts.chat import Answer
@@ -18,7 +20,7 @@ from shared.contracts.result import Status
 from shared.kafka.memory import MemoryLog
 from shared.topics import partition_of
 from tests.support.fake_planner import Script
-from tests.support.ingress_world import World, node, register, until, world
+from tests.support.ingress_world import QUICK, World, environment, node, register, running, until, world
 
 CHAT = "/v1/chat/completions"
 TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
@@ -137,7 +139,7 @@ async def test_a_stream_that_contradicts_itself_fails_clearly() -> None:
         job = await only_job(at)
         caller = next(iter(at.ingress.desk.waiters.callers()))
         await at.planner.send(at.planner.chunks(job, ("hello",)))
-        await until(lambda: caller._stream is not None and caller._stream._taken_length == 5, "the text is sent")
+        await until(lambda: caller._stream is not None and caller._stream._taken.length == 5, "the text is sent")
         await at.planner.send(at.planner.chunks(job, ("other",), attempt=2))
         found = events((await asking).text)
         assert found[-2]["error"]["code"] == "stream_conflict"
@@ -335,3 +337,20 @@ async def test_stopping_lets_callers_finish() -> None:
         assert refused.status_code == 503
         await at.planner.release(job)
         assert (await asking).status_code == 200
+
+
+async def test_stopping_in_the_end_refuses_who_still_waits_and_cancels() -> None:
+    """After the grace period the caller gets 503 and his job is cancelled: nobody waits for it; a detached one goes on."""
+    log = memory()
+    async with world(log, script=held) as at:
+        second = Ingress(environment(log, at.topics, SystemClock(), "test-2", seed=8, grace_seconds=2.1), IngressSettings(**QUICK))
+        async with running(second) as client:
+            await until(lambda: bool(second.desk.registry.catalogue.models), "nodes")
+            asking = asyncio.create_task(client.post(CHAT, json=body()))
+            detached = asyncio.create_task(client.post(CHAT, json=body(), headers={"x-tutti-detach": "true"}))
+            await until(lambda: len(at.planner.jobs) == 2, "both jobs")
+        response, other = await asking, await detached
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "leaving")
+        assert other.status_code == 503
+        await until(lambda: bool(at.planner.cancels), "the cancel")
+        assert list(at.planner.cancels) == [response.headers["x-tutti-job"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -40,7 +41,10 @@ class Connection:
 
     @classmethod
     async def post(cls, port: int, path: str, headers: dict[str, str] | None = None, **body: Any) -> Connection:
-        connection = cls(*await asyncio.open_connection("127.0.0.1", port))
+        plug = socket.socket()
+        plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        plug.connect(("127.0.0.1", port))
+        connection = cls(*await asyncio.open_connection(sock=plug))
         content = json.dumps({"messages": [{"role": "user", "content": "hi"}], **body}).encode()
         lines = [f"POST {path} HTTP/1.1", "host: test", f"content-length: {len(content)}"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
@@ -138,3 +142,15 @@ async def test_a_client_that_does_not_read_holds_back_only_itself() -> None:
             received += await asyncio.wait_for(slow.reader.read(65_536), 10)
         assert received.count(b"x") >= len(text)
         await slow.drop()
+
+
+async def test_a_client_that_never_reads_is_cut_off() -> None:
+    """It holds no place for longer than its deadline and a bounded time."""
+    text = "\N{MUSICAL KEYBOARD}" * 3_000
+    script = Script(hold=True, chunks=(text,) * 600)
+    settings = {"stuck_seconds": 0.2, "deadline_grace_seconds": 0.0}
+    async with world(MemoryLog(SystemClock()), script=lambda _job: script, settings=settings) as at, serving(at) as port:
+        connection = await Connection.post(port, "/v1/chat/completions", {"x-tutti-deadline-seconds": "1"}, stream=True)
+        await only_job(at)
+        await until(lambda: len(at.ingress.desk.waiters) == 0, "the place is free again", 20)
+        await connection.drop(hard=True)

@@ -22,7 +22,7 @@ from services.ingress.exchange import (
     watch,
 )
 from services.ingress.limits import check_depth
-from services.ingress.problems import ClientGone, Refused, of_error, of_result, unknown_model
+from services.ingress.problems import ClientGone, InstanceLeaving, Refused, of_error, of_result, unknown_model
 from services.ingress.waiters import Caller
 from shared.contracts.base import PriorityClass
 from shared.contracts.chat import Answer
@@ -109,9 +109,9 @@ class ChatCompletions:
 
     def _abandon(self, caller: Caller, call: CallHeaders) -> None:
         """Cancel a job for which nobody waits any longer. `detach`: the caller wants it to go on without him."""
-        left = caller.result is None and (caller.error is None or isinstance(caller.error, ClientGone))
+        left = caller.result is None and (caller.error is None or isinstance(caller.error, ClientGone | InstanceLeaving))
         if left and not call.detach:
-            self._desk.submitter.cancel(caller.job, caller.home, "the client disconnected")
+            self._desk.submitter.cancel(caller.job, caller.home, "nobody waits for the answer any longer")
         elif isinstance(caller.error, StreamConflict):
             self._desk.submitter.cancel(caller.job, caller.home, "the stream could not be continued")
 

@@ -46,6 +46,7 @@ class JobEvents:
     async def get(self, request: Request) -> Response:
         """404 when nothing is known of the job, else the stream."""
         job = request.path_params["job"]
+        self._desk.admit_reader()
         status = await self._desk.status(job)
         if status is None:
             raise not_found(job)

@@ -76,6 +76,9 @@ class Jobs:
 
     def _model(self, submission: JobSubmission) -> str:
         """Known by its registered spelling, or one of its fallbacks is."""
+        for step in submission.chain:
+            if step.model is not None:
+                self._desk.resolve(step.model)
         if submission.model in AUTO_MODELS:
             return "auto"
         if self._desk.registry.catalogue.knows_any((submission.model, *submission.fallback_models)):

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from services.ingress.backlog import Backlog
 from shared.contracts.base import PriorityClass
 
-I, S, B = PriorityClass
+INTERACTIVE, STANDARD, BATCH = PriorityClass
 
 
-def busy(rate: int, seconds: int, *, waiting: int, priority_class: PriorityClass = S) -> Backlog:
+def busy(rate: int, seconds: int, *, waiting: int, priority_class: PriorityClass = STANDARD) -> Backlog:
     """`rate` jobs settle a second, for `seconds`; `waiting` remain."""
     backlog = Backlog()
     backlog.observe({(priority_class, 0): 0}, 0.0)
@@ -27,50 +27,53 @@ def busy(rate: int, seconds: int, *, waiting: int, priority_class: PriorityClass
 def test_unknown_capacity_admits() -> None:
     """With nothing measured nobody is turned away."""
     backlog = Backlog()
-    backlog.observe({(S, 0): 0}, 0.0)
-    backlog.observe({(S, 0): 1_000_000}, 1.0)
-    assert backlog.retry_after_seconds(S, 1.0) is None
+    backlog.observe({(STANDARD, 0): 0}, 0.0)
+    backlog.observe({(STANDARD, 0): 1_000_000}, 1.0)
+    assert backlog.retry_after_seconds(STANDARD, 1.0) is None
 
 
 def test_a_deadline_beyond_the_estimate_is_refused_with_when_to_come_again() -> None:
     """1,000 waiting at 20/s are 50 s: 60 s is fine, 30 s is not, and in 20 s it will be."""
     backlog = busy(20, 20, waiting=1_000)
-    assert backlog.retry_after_seconds(S, 60.0) is None
-    retry_after = backlog.retry_after_seconds(S, 30.0)
+    assert backlog.retry_after_seconds(STANDARD, 60.0) is None
+    retry_after = backlog.retry_after_seconds(STANDARD, 30.0)
     assert retry_after is not None
     assert 15 < retry_after < 25
 
 
 def test_less_urgent_jobs_do_not_stand_in_the_way() -> None:
     """A batch backlog delays batch, not interactive."""
-    backlog = busy(20, 20, waiting=10_000, priority_class=B)
-    assert backlog.retry_after_seconds(B, 30.0) is not None
-    assert backlog.retry_after_seconds(I, 1.0) is None
+    backlog = busy(20, 20, waiting=10_000, priority_class=BATCH)
+    assert backlog.retry_after_seconds(BATCH, 30.0) is not None
+    assert backlog.retry_after_seconds(INTERACTIVE, 1.0) is None
 
 
 def test_unread_jobs_in_kafka_count() -> None:
     """End offset minus what planners have taken; what lay there before the first look does not count."""
     backlog = Backlog()
-    backlog.observe({(S, 0): 500}, 0.0)
-    assert backlog.waiting(S) == 0
-    backlog.observe({(S, 0): 600}, 1.0)
-    assert backlog.waiting(S) == 100
-    backlog.on_accepted(S, 0, 549)
-    backlog.observe({(S, 0): 600}, 2.0)
-    assert backlog.waiting(S) == 50 + 1
+    backlog.observe({(STANDARD, 0): 500}, 0.0)
+    assert backlog.waiting(STANDARD) == 0
+    backlog.observe({(STANDARD, 0): 600}, 1.0)
+    assert backlog.waiting(STANDARD) == 100
+    backlog.on_accepted(STANDARD, 0, 549)
+    backlog.observe({(STANDARD, 0): 600}, 2.0)
+    assert backlog.waiting(STANDARD) == 50 + 1
 
 
 def test_idle_time_does_not_lower_the_measured_rate() -> None:
     """An hour without work, then a burst: the capacity of before still counts, or none at all."""
     backlog = busy(100, 20, waiting=0)
     for now in range(21, 40):
-        backlog.observe({(S, 0): 0}, float(now))
+        backlog.observe({(STANDARD, 0): 0}, float(now))
     rate = backlog.settled_per_second
     assert rate is not None
     assert rate > 50
 
 
-@given(st.lists(st.tuples(st.sampled_from(["accepted", "settled", "look"]), st.sampled_from([I, S, B])), max_size=80), st.floats(0.1, 1e4))
+@given(
+    st.lists(st.tuples(st.sampled_from(["accepted", "settled", "look"]), st.sampled_from([INTERACTIVE, STANDARD, BATCH])), max_size=80),
+    st.floats(0.1, 1e4),
+)
 def test_refusals_always_say_when_and_counts_are_never_negative(script: list[tuple[str, PriorityClass]], deadline: float) -> None:
     """Whatever order facts come in."""
     backlog = Backlog()

@@ -83,7 +83,7 @@ async def test_a_caller_is_woken_when_something_is_new() -> None:
     assert waiting.take().text == "ab"
 
 
-def test_the_sweep_finds_overdue_callers_and_drops_old_follows() -> None:
+async def test_the_sweep_finds_overdue_callers_and_drops_old_follows() -> None:
     """By the time that is passed in."""
     waiters = Waiters("e", follows=10)
     late, early = caller(until=5.0), caller(until=50.0)
