@@ -10,7 +10,7 @@ How: a real broker, the simulated Ollama over HTTP, the worker service with its 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -36,7 +36,7 @@ from shared.kafka.provision import ensure_topics
 from shared.service import Environment
 from shared.settings import ClusterSettings
 from shared.topics import Topics, TopicSettings
-from tests.support.simulated_node import STEADY, http_node, until
+from tests.support.simulated_node import STEADY, http_node
 
 pytestmark = pytest.mark.kafka
 
@@ -44,6 +44,13 @@ FAST = STEADY.with_(load_gb_per_second=1_000, cached_load_gb_per_second=1_000, d
 SLOW = FAST.with_(decode_gb_per_second=10)
 """A token every 0.1 s."""
 NODE = "worker-test"
+
+
+async def until(condition: Callable[[], bool], seconds: float = 40.0) -> None:
+    """Poll until `condition` holds; a busy machine may need a while."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await SystemClock().sleep(0.01)
 
 
 @dataclass

@@ -1,0 +1,91 @@
+"""Promise: the worker's Ollama backend works with a real Ollama: answers, vectors, schemas, limits, refusals, cancellation.
+
+How: the Ollama that `make ollama` installs, with its tiny random model (free text runs to the limit, schemas give valid JSON) and
+all-minilm; the backend alone, no Kafka.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from services.worker.backends.base import Completion, ModelCall, ModelCallFailed
+from services.worker.backends.ollama import OllamaBackend
+from services.worker.settings import WorkerSettings
+from shared.contracts.base import StepId
+from shared.contracts.chat import ChatMessage, FinishReason, Operation, Options
+from shared.contracts.failure import FailureKind
+from shared.contracts.step import Step
+
+pytestmark = pytest.mark.ollama
+
+
+@pytest.fixture
+async def backend(ollama_url: str) -> AsyncIterator[OllamaBackend]:
+    made = OllamaBackend(WorkerSettings(url=ollama_url))
+    yield made
+    await made.close()
+
+
+def chat(**changes: object) -> Step:
+    base: dict[str, object] = {"job": "j", "id": StepId("0" * 32), "home": 0, "messages": (ChatMessage(role="user", content="hi"),)}
+    return Step.model_validate(base | changes)
+
+
+async def complete(backend: OllamaBackend, step: Step, model: str) -> Completion:
+    *_, last = [piece async for piece in backend.call(ModelCall(step, model))]
+    assert isinstance(last, Completion)
+    return last
+
+
+async def test_chat_stops_at_its_limit_with_counts_and_timings(backend: OllamaBackend) -> None:
+    """Temperature 0 and a seed: the same answer twice, of exactly the tokens asked for."""
+    step = chat(options=Options(temperature=0, seed=1, max_tokens=12))
+    first, again = await complete(backend, step, "tiny"), await complete(backend, step, "tiny")
+    assert first.answer.text == again.answer.text != ""
+    assert (first.answer.finish_reason, first.usage.completion_tokens) == (FinishReason.LENGTH, 12)
+    assert first.usage.prompt_tokens > 0
+    assert first.timings.decode_ms > 0
+
+
+async def test_a_schema_gives_json_of_its_shape(backend: OllamaBackend) -> None:
+    """`format` reaches the sampler."""
+    schema = {"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"], "additionalProperties": False}
+    done = await complete(backend, chat(format=schema, options=Options(max_tokens=64)), "tiny")
+    assert isinstance(json.loads(done.answer.text)["yes"], bool)
+
+
+async def test_embeddings(backend: OllamaBackend) -> None:
+    """One vector of the model's width for each text."""
+    done = await complete(backend, chat(operation=Operation.EMBED, texts=("a cat", "a dog"), messages=()), "all-minilm")
+    assert [len(vector) for vector in done.answer.embeddings] == [384, 384]
+
+
+async def test_models_say_what_they_can_do(backend: OllamaBackend) -> None:
+    """Operations from `show`, and no simulated version."""
+    operations = {model.name.removesuffix(":latest"): model.operations for model in await backend.models()}
+    assert operations["all-minilm"] == ("embed",)
+    assert "chat" in operations["tiny"]
+    assert not (await backend.probe()).simulated
+
+
+async def test_an_unknown_model_is_refused_as_such(backend: OllamaBackend) -> None:
+    """A model that is not there is told apart from every other failure."""
+    with pytest.raises(ModelCallFailed) as unknown:
+        await complete(backend, chat(), "absent")
+    assert unknown.value.kind is FailureKind.UNKNOWN_MODEL
+
+
+async def test_a_cancelled_call_frees_its_slot(backend: OllamaBackend) -> None:
+    """Two slots, four long calls cancelled: a short call afterwards does not wait for them."""
+    endless = chat(options=Options(max_tokens=1_000_000))
+    tasks = [asyncio.create_task(complete(backend, endless, "tiny")) for _ in range(4)]
+    await asyncio.wait(tasks, timeout=0.5)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    async with asyncio.timeout(20):
+        await complete(backend, chat(options=Options(max_tokens=2)), "tiny")
