@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from shared.contracts.job import Needs
 from shared.contracts.step import Step
 
 
@@ -28,12 +27,6 @@ AUTO = "auto"
 def demand_of(step: Step) -> Demand:
     """The demand of `step`."""
     needs = step.needs
-    if not needs.__pydantic_fields_set__:
-        return Demand(step.capability, step.operation.value, step.model, step.fallback_models, step.avoid)
-    return _with_needs(step, needs)
-
-
-def _with_needs(step: Step, needs: Needs) -> Demand:
     return Demand(
         step.capability,
         step.operation.value,

@@ -1,0 +1,111 @@
+"""What the router knows of nodes, and what becomes of steps without one."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.router.demand import demand_of
+from services.router.filters import Unplaceable
+from services.router.ledger import Ledger
+from services.router.placement import Placement
+from services.router.registry import Registry
+from services.router.settings import RouterPolicy
+from services.router.unplaced import Leaves, decide
+from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.node import Node
+from tests.support.routing import credit, node, step
+
+POLICY = RouterPolicy()
+WALL = 1_700_000_000.0
+
+
+def placement(*nodes: Node) -> Placement:
+    registry = Registry(forgotten_seconds=300.0)
+    for registered in nodes:
+        registry.on_node(registered, 0.0)
+    return Placement(registry, Ledger("r1", lost_seconds=5.0, forgotten_seconds=300.0))
+
+
+def placeable(known: Placement) -> bool:
+    return not isinstance(known.candidates(demand_of(step())), Unplaceable)
+
+
+def test_a_node_is_live_when_registered_and_heard_with_the_same_boot() -> None:
+    """Neither a registration alone, nor credits alone, nor those of another boot."""
+    known = placement(node())
+    assert not placeable(known)
+    known.ledger.on_credits(credit(boot="b0"), 0.0)
+    known.refresh()
+    assert not placeable(known)
+    known.ledger.on_credits(credit(boot="b1"), 0.1)
+    known.refresh()
+    assert placeable(known)
+    known.ledger.on_credits(credit("n2"), 0.1)
+    known.refresh()
+    assert len(known.nodes()) == 1
+
+
+def test_a_change_of_the_registry_is_seen_at_the_next_choice() -> None:
+    """What is kept of the filters' work never outlives what it was made from."""
+    known = placement(node())
+    known.ledger.on_credits(credit(), 0.0)
+    known.refresh()
+    assert placeable(known)
+    known.registry.on_node(node(draining=True), 1.0)
+    assert not placeable(known)
+    known.registry.on_node(node(), 2.0)
+    assert placeable(known)
+    known.registry.on_tombstone("n1")
+    assert not placeable(known)
+
+
+def test_repeating_an_announcement_changes_nothing() -> None:
+    """Every minute each node says the same with another time: no reason to begin anew."""
+    registry = Registry(forgotten_seconds=300.0)
+    registry.on_node(node(at=1.0), 0.0)
+    before = registry.version
+    registry.on_node(node(at=2.0), 60.0)
+    assert registry.version == before
+    registry.expire(359.0)
+    assert len(registry) == 1
+    registry.expire(361.0)
+    assert len(registry) == 0
+    assert registry.version != before
+
+
+def test_a_closed_lane_opens_with_the_next_round() -> None:
+    """Within a round a lane without places stays closed; places that came free count from the next round on."""
+    known = placement(node())
+    demand = demand_of(step())
+    known.ledger.on_credits(credit(places=0), 0.0)
+    known.refresh()
+    assert not known.open_lane(demand)
+    known.ledger.on_credits(credit(places=1, sequence=1), 0.1)
+    assert not known.open_lane(demand)
+    known.begin_round()
+    assert known.open_lane(demand)
+
+
+@given(st.floats(0, 700), st.floats(0, 10), st.none() | st.floats(-10, 100))
+def test_a_homeless_step_comes_back_or_fails(before: float, waited: float, left: float | None) -> None:
+    """Its age grows by what it waited and will wait; it never comes back after the limit, nor after its deadline."""
+    homeless = step(unplaced_seconds=before, deadline_at=None if left is None else WALL + left)
+    fate = decide(homeless, ("a live node",), waited, WALL, POLICY)
+    if isinstance(fate, Failure):
+        assert before + waited >= POLICY.no_node_limit_seconds
+        assert (fate.kind, fate.missing) == (FailureKind.NO_NODE, ("a live node",))
+        return
+    delay = fate.due_at - WALL
+    assert 0 <= delay <= POLICY.unplaced_max_delay_seconds
+    assert fate.step.unplaced_seconds <= POLICY.no_node_limit_seconds + 1e-6
+    assert abs(fate.step.unplaced_seconds - before - waited - delay) < 1e-6
+    assert left is None or delay <= max(0.0, left) + 1e-6
+
+
+def test_waiting_grows_with_age_so_that_delays_are_few() -> None:
+    """Within the ten minutes a step passes through delay at most 70 times."""
+    homeless, hops = step(), 0
+    while isinstance(fate := decide(homeless, ("x",), 1.0, WALL, POLICY), Leaves):
+        homeless, hops = fate.step, hops + 1
+    assert hops <= 70
