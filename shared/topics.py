@@ -233,6 +233,7 @@ class Topics:
     def __init__(self, settings: TopicSettings | None = None) -> None:
         self.settings = settings or TopicSettings()
         prefix = self.settings.prefix
+        self._jobs = {c: f"{prefix}jobs.{c}" for c in CLASSES}
         self.outcomes = prefix + "outcomes"
         self.job_events = prefix + "job-events"
         self.results = prefix + "results"
@@ -243,10 +244,10 @@ class Topics:
         self.dead_letters = prefix + "dead-letters"
 
     def jobs(self, priority_class: PriorityClass) -> str:
-        return f"{self.settings.prefix}jobs.{priority_class.value}"
+        return self._jobs[priority_class]
 
     def steps(self, capability: str, priority_class: PriorityClass) -> str:
-        return f"{self.settings.prefix}steps.{capability}.{priority_class.value}"
+        return f"{self.settings.prefix}steps.{capability}.{priority_class}"
 
     def work(self, capability: str) -> str:
         return f"{self.settings.prefix}work.{capability}"

@@ -16,6 +16,8 @@ from services.planner.writer import EventWriter
 from shared.errors import CommitRefused, LogError
 from shared.kafka.assignor import HomeAssignor
 from shared.kafka.port import Consumer, TopicPartition
+from shared.kafka.provision import wait_for_topics
+from shared.kafka.watched import ConsumerGaveUp
 from shared.service import Environment, Readiness
 from shared.telemetry import logs, metrics
 
@@ -140,6 +142,8 @@ class Planner:
         while True:
             try:
                 batches = await consumer.poll(timeout_seconds=_POLL_SECONDS)
+            except ConsumerGaveUp:
+                raise
             except LogError as error:
                 log.warning("poll_failed", reason=error.message)
                 await self._env.clock.sleep(_RETRY_SECONDS)
@@ -184,6 +188,7 @@ class Planner:
 
     async def _connect(self) -> Wiring:
         env = self._env
+        await wait_for_topics(env.log, self._topics, env.clock)
         admin = await env.log.admin()
         cluster = await admin.cluster_id()
         await admin.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import NonNegativeInt
 
-from shared.contracts.base import Contract, Instant
+from shared.contracts.base import Contract, EpochSeconds
 
 
 class DeadLetter(Contract):
@@ -20,4 +20,4 @@ class DeadLetter(Contract):
     value: bytes | None = None
     headers: tuple[tuple[str, bytes], ...] = ()
     truncated: bool = False
-    at: Instant
+    at: EpochSeconds

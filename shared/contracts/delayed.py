@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import NonNegativeInt
 
-from shared.contracts.base import Contract, Instant
+from shared.contracts.base import Contract, EpochSeconds
 
 
 class Delayed(Contract):
@@ -12,7 +12,7 @@ class Delayed(Contract):
 
     topic: str
     partition: NonNegativeInt | None = None
-    due_at: Instant
+    due_at: EpochSeconds
     key: bytes | None = None
     value: bytes
     headers: tuple[tuple[str, bytes], ...] = ()

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter
 
-from shared.contracts.base import ClaimId, Contract, Instant, JobId, NodeId, PriorityClass, StepId, adapter
+from shared.contracts.base import ClaimId, Contract, EpochSeconds, JobId, NodeId, PriorityClass, StepId, adapter
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure
 from shared.contracts.job import Job, ReplyTo
@@ -31,7 +31,7 @@ class PlannerStarted(Contract):
 class _Fact(Contract):
     epoch: NonNegativeInt
     job: JobId
-    at: Instant
+    at: EpochSeconds
     """The writer's wall clock, for people; nothing is decided by it."""
 
 
@@ -49,7 +49,7 @@ class JobAccepted(_Fact):
     source_offset: NonNegativeInt
     pattern_version: PositiveInt
     limits: Limits
-    deadline_at: Instant
+    deadline_at: EpochSeconds
     reply: ReplyTo | None = None
     trace: str | None = None
     """W3C traceparent of the caller."""
@@ -129,7 +129,7 @@ class TimerSet(_Fact):
     type: Literal["timer_set"] = "timer_set"
     step: StepId
     path: str
-    due_at: Instant
+    due_at: EpochSeconds
 
 
 class TimerFired(_Fact):

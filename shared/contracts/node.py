@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from shared.contracts.base import Capability, Contract, Instant, NodeId
+from shared.contracts.base import Capability, Contract, EpochSeconds, NodeId
 
 
 class NodeModel(Contract):
@@ -48,4 +48,4 @@ class Node(Contract):
     draining: bool = False
     reachable: bool = True
     """The model endpoint answered its last probe."""
-    at: Instant
+    at: EpochSeconds

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from pydantic import NonNegativeInt
 
-from shared.contracts.base import Contract, Instant, JobId, PriorityClass, Tenant
+from shared.contracts.base import Contract, EpochSeconds, JobId, PriorityClass, Tenant
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure
 from shared.contracts.usage import Usage
@@ -34,5 +34,5 @@ class Result(Contract):
     priority_class: PriorityClass = PriorityClass.STANDARD
     steps: NonNegativeInt = 0
     attempts: NonNegativeInt = 0
-    accepted_at: Instant
-    finished_at: Instant
+    accepted_at: EpochSeconds
+    finished_at: EpochSeconds

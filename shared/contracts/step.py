@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from shared.contracts.base import Capability, Contract, Instant, JobId, ModelName, NodeId, PriorityClass, StepId, Tenant
+from shared.contracts.base import Capability, Contract, EpochSeconds, JobId, ModelName, NodeId, PriorityClass, StepId, Tenant
 from shared.contracts.chat import ChatMessage, Operation, Options
 from shared.contracts.job import Needs, ReplyTo
 
@@ -35,7 +35,7 @@ class Step(Contract):
     reply: ReplyTo | None = None
     needs: Needs = Needs()
     avoid: tuple[NodeId, ...] = ()
-    deadline_at: Instant | None = None
+    deadline_at: EpochSeconds | None = None
     lease_seconds: PositiveFloat = 20.0
     estimated_tokens: NonNegativeInt = 0
     unplaced_seconds: float = Field(default=0.0, ge=0)

@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import uvicorn
@@ -21,6 +21,7 @@ from pydantic_settings import SettingsError
 from shared.clock import SystemClock
 from shared.errors import ConfigurationError
 from shared.kafka.port import Log
+from shared.kafka.watched import WatchedLog
 from shared.service import Build, Environment
 from shared.service.application import Application
 from shared.service.configuration import ShellSettings, instance_name, listen, ports_of, problems
@@ -126,7 +127,8 @@ class _Process:
 
     def _member(self, name: str, build: Build, environment: Environment, port: int) -> _Member:
         listening = listen(name, self._settings.host, port)
-        life = Life(build(environment), self._settings.grace_seconds, self._stopping.set)
+        watched = WatchedLog(environment.log, environment.clock, environment.random, service=name)
+        life = Life(build(replace(environment, log=watched)), self._settings.grace_seconds, self._stopping.set)
         own = life.service.asgi()
         application = Application(alive=life.alive, readiness=life.readiness, own=own, lifespan=life.lifespan)
         config = uvicorn.Config(
