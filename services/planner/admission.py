@@ -9,6 +9,7 @@ from services.planner.limits import filled
 from services.planner.live import LiveJob
 from services.planner.patterns import CURRENT
 from services.planner.round import Answer, Round
+from services.planner.watermark import UNACKNOWLEDGED
 from shared.contracts.base import PriorityClass
 from shared.contracts.event import JobAccepted, JobSettled
 from shared.contracts.failure import Failure, FailureKind
@@ -22,7 +23,7 @@ log = logs.get(__name__)
 
 @dataclass(frozen=True, slots=True)
 class JobInput:
-    """A record that is a job. `source`: topic/partition/offset; `digest`: of the canonical body."""
+    """A record that is a job. `source`: topic/partition/offset; `digest`: of the canonical body; `client_id`: the id may come again."""
 
     id: str
     client_id: bool
@@ -86,7 +87,7 @@ def _admit(book: Book, round_: Round, given: JobInput) -> LiveJob:
         trace=given.trace,
         digest=given.digest,
     )
-    job = book.enter(event, -1, round_)
+    job = book.enter(event, UNACKNOWLEDGED, round_)
     job.facts.append(round_.add(job.id, event))
     round_.firsts[job.id] = len(round_.events[job.id]) - 1
     log.debug("job_accepted", job=job.id, trace=trace_id(given.trace), source=given.source)

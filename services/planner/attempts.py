@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from services.planner.book import Book, may_claim
+from services.planner.limits import retry_refusal
 from services.planner.live import LiveJob, OpenStep, Phase
 from services.planner.round import Round, Stop
+from services.planner.watermark import UNACKNOWLEDGED
 from shared.contracts.base import ClaimId
 from shared.contracts.control import StopStep
 from shared.contracts.event import CancelRecorded, StepAnswered, StepClaimedBy, TimerFired, WorkWasted
@@ -159,14 +161,14 @@ def acceptable(step: OpenStep, attempt: int, claim: ClaimId | None) -> bool:
         return False
     if not step.request.stream:
         return True
-    return attempt == step.attempt and (step.claim is None or step.claim.id == claim)
+    return _current(step, attempt, claim)
 
 
 def _current(step: OpenStep, attempt: int, claim: ClaimId | None) -> bool:
-    """Whether an end without an answer concerns the attempt that stands."""
+    """Whether this is of the attempt that stands. What a router or worker says of an unclaimed copy does not touch the claimed one."""
     if attempt != step.attempt or step.phase not in (Phase.ASKED, Phase.CLAIMED):
         return False
-    return claim is None or step.claim is None or step.claim.id == claim
+    return step.claim is None or step.claim.id == claim
 
 
 def _on_failed(book: Book, round_: Round, outcome: StepFailed) -> None:
@@ -177,8 +179,8 @@ def _on_failed(book: Book, round_: Round, outcome: StepFailed) -> None:
     job, step = found
     metrics.ATTEMPTS_FAILED.labels(outcome.failure.kind.value).inc()
     if outcome.failure.kind is FailureKind.CANCELLED:
-        # Nobody here wants it cancelled: an earlier owner's stop, or another claim's. Ask again, uncounted.
-        book.fail_attempt(round_, job, step, outcome.failure, 0.0, counted=False, usage=outcome.usage)
+        # Nobody here wants it cancelled: an earlier owner's stop, or another claim's.
+        _ask_again(book, round_, job, step, outcome.failure, usage=outcome.usage)
     else:
         _fail_or_retry(book, round_, job, step, outcome.failure, usage=outcome.usage)
     book.drive(round_, job)
@@ -189,12 +191,17 @@ def _on_released(book: Book, round_: Round, outcome: StepReleased) -> None:
     if found is None or not _current(found[1], outcome.attempt, outcome.claim):
         return
     job, step = found
+    failure = Failure(kind=FailureKind.UNCLAIMED, message=f"released: {outcome.reason[:100]}")
+    _ask_again(book, round_, job, step, failure, usage=Usage())
+    book.drive(round_, job)
+
+
+def _ask_again(book: Book, round_: Round, job: LiveJob, step: OpenStep, failure: Failure, *, usage: Usage) -> None:
+    """The step was given back: the next attempt begins, uncounted; at once the first times, then spaced out."""
     step.releases += 1
     again = step.releases - _FREE_RELEASES
     wait = 0.0 if again <= 0 else book.policy.retry.delay_seconds(again, book.random.random())
-    failure = Failure(kind=FailureKind.UNCLAIMED, message=f"released: {outcome.reason[:100]}")
-    book.fail_attempt(round_, job, step, failure, wait, counted=False)
-    book.drive(round_, job)
+    book.fail_attempt(round_, job, step, failure, wait, counted=False, usage=usage)
 
 
 def _on_cancel(book: Book, round_: Round, outcome: CancelRequested) -> None:
@@ -211,7 +218,9 @@ def _remember_cancel(book: Book, round_: Round, outcome: CancelRequested) -> Non
         return
     round_.add(outcome.job, CancelRecorded(epoch=book.epoch, job=outcome.job, at=round_.wall, reason=outcome.reason[:200]))
     round_.firsts[outcome.job] = len(round_.events[outcome.job]) - 1
-    book.cancels[outcome.job] = (-1, round_.now + book.policy.cancel_memory_seconds)
+    book.cancels[outcome.job] = (UNACKNOWLEDGED, round_.now + book.policy.cancel_memory_seconds)
+    while len(book.cancels) > book.policy.cancel_memory_count:
+        book.cancels.popitem(last=False)
 
 
 def forget_cancels(book: Book, now: float) -> None:
@@ -253,6 +262,8 @@ def _fail_or_retry(book: Book, round_: Round, job: LiveJob, step: OpenStep, fail
     defaults = book.policy.retry
     policy = RetryPolicy(job.accepted.limits.attempts or defaults.attempts, defaults.base_seconds, defaults.cap_seconds)
     retry = decide(failure.kind, step.failures + 1, policy, book.random.random())
+    if retry is not None and (refused := retry_refusal(job, usage or Usage())) is not None:
+        retry, failure = None, refused
     if retry is not None and retry.elsewhere and failure.node is None and step.claim is not None:
         failure = failure.model_copy(update={"node": step.claim.node})
     wait = None if retry is None else max(retry.delay_seconds, failure.retry_after_seconds or 0.0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from random import Random
 
-from services.planner.limits import estimate_tokens, refusal
+from services.planner.limits import endless, estimate_tokens, refusal
 from services.planner.live import LiveJob, OpenStep, Phase
 from services.planner.patterns import BY_VERSION
 from services.planner.patterns.port import Pattern
@@ -74,6 +74,9 @@ class Book:
     def drive(self, round_: Round, job: LiveJob) -> None:
         """Append what the pattern wants and history lacks; settle when the pattern has ended."""
         while job.settled is None and (wanted := job.run.wanted()):
+            if (failure := endless(job)) is not None:
+                self.end(round_, job, Status.FAILED, failure)
+                break
             for want in wanted:
                 if job.run.still_wants(want.step):
                     self._ask(round_, job, want)
@@ -95,7 +98,7 @@ class Book:
             self.emit(round_, job, TimerSet(epoch=self.epoch, job=job.id, at=round_.wall, step=want.step, path=want.path, due_at=due_at))
             job.steps[want.step].due_at = round_.now + want.seconds
             return
-        refused = refusal(job, want.request)
+        refused = refusal(job, want.request, want.size)
         self.emit(
             round_,
             job,

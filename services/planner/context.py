@@ -80,9 +80,6 @@ class Sleep:
         yield self
 
 
-Branch = Ask | Coroutine[Any, Any, Any]
-
-
 @dataclass(frozen=True, slots=True)
 class Gather:
     """Command: run the branches side by side."""
@@ -92,6 +89,9 @@ class Gather:
 
     def __await__(self) -> Generator[Gather, list[Any], list[Any]]:
         return (yield self)
+
+
+Branch = Ask | Sleep | Gather | Coroutine[Any, Any, Any]
 
 
 class Context:
@@ -106,15 +106,14 @@ class Context:
         """One step. The answer of its accepted attempt; StepError when it has failed for good."""
         return Ask(request)
 
-    async def gather(self, *branches: Branch, quorum: int | None = None) -> list[Any]:
-        """Results of the branches, in the order given.
+    def gather(self, *branches: Branch, quorum: int | None = None) -> Gather:
+        """Awaiting it gives the results of the branches, in the order given.
 
         Without `quorum` all must succeed; the first error is raised and the other branches are abandoned. With it, as soon as that
-        many succeeded the rest is abandoned and their places hold None; StepError when the quorum can no longer be reached.
+        many succeeded the rest is abandoned and their places hold None; the first error is raised when the quorum can no longer be
+        reached. ValueError for a quorum outside 1..number of branches.
         """
-        if not branches:
-            return []
-        return await Gather(branches, quorum)
+        return Gather(branches, quorum)
 
     def sleep(self, seconds: float) -> Sleep:
         """Wait durably."""

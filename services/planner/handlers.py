@@ -11,16 +11,21 @@ from services.planner.ids import job_id, request_digest
 from shared.contracts import headers
 from shared.contracts.base import INLINE_BYTES, VERSION, PriorityClass
 from shared.contracts.bounds import parse_job
+from shared.contracts.chat import Operation
 from shared.contracts.failure import Failure, FailureKind
-from shared.contracts.job import ReplyTo
+from shared.contracts.job import Job, ReplyTo
 from shared.contracts.outcome import OUTCOME, CancelRequested, Outcome, StepFailed, StepSucceeded
 from shared.errors import InvalidRecord, TooLarge
 from shared.kafka.port import Record
 from shared.topics import Topics
 
-OUTCOME_BYTES = 160 * 1024
-"""Largest outcome that is folded: its answer is written again in two events and the result, each below the record bound."""
-
+OUTCOME_BYTES = 120 * 1024
+"""Largest outcome that is folded. Its answer is written again in events, in the result, and quoted in snapshots, which may double it."""
+CANONICAL_BYTES = INLINE_BYTES + INLINE_BYTES // 2
+"""Largest job as it is written out in `JobAccepted`: defaults and numbers may take more room there than in the caller's text."""
+_MOST_GROWTH = 5
+"""No text grows by more than this when it is written out (`1e15` becomes `1000000000000000.0`)."""
+_REASON_CHARACTERS = 500
 
 OWN_PREFIX = "j_"
 """Ids that tutti made (ingress, planner) begin with this. They are never used twice, so they are not remembered after the end."""
@@ -50,24 +55,42 @@ class JobRecord:
         if len(value) > INLINE_BYTES:
             raise TooLarge(f"the job has {len(value)} bytes; at most {INLINE_BYTES} are allowed")
         job = parse_job(value)
+        self._check_size(job, len(value))
+        self._check_capability(job)
         reply = self.reply(record)
+        may_come_again = _may_come_again(job)
         return JobInput(
             id=job.id or self.derived_id(record),
-            client_id=job.id is not None and not job.id.startswith(OWN_PREFIX),
+            client_id=may_come_again,
             job=job,
             priority_class=priority_class,
             source=f"{record.topic}/{record.partition}/{record.offset}",
             source_offset=record.offset,
             reply=reply,
             trace=headers.traceparent(record.headers),
-            digest=request_digest(job.to_bytes() if job.id else value),
+            digest=request_digest(job.to_bytes() if may_come_again else value),
         )
+
+    @staticmethod
+    def _check_size(job: Job, size: int) -> None:
+        if size > CANONICAL_BYTES // _MOST_GROWTH and (written := len(job.to_bytes())) > CANONICAL_BYTES:
+            raise TooLarge(f"the job, written out, has {written} bytes; at most {CANONICAL_BYTES} are allowed")
+
+    def _check_capability(self, job: Job) -> None:
+        """A step of another capability would have no topic to go to."""
+        known = self.topics.settings.capabilities
+        if (job.capability or ("embed" if job.kind is Operation.EMBED else "chat")) not in known:
+            raise InvalidRecord(f"this cluster does not offer the job's capability; it offers {', '.join(known)}")
 
     def reply(self, record: Record) -> ReplyTo | None:
         """Where the caller waits. Raises InvalidRecord for a malformed address or a topic that replies may not go to."""
         reply = headers.reply_address(record.headers)
-        if reply is not None and not self.topics.may_reply_to(reply.topic):
+        if reply is None:
+            return None
+        if not self.topics.may_reply_to(reply.topic):
             raise InvalidRecord("replies may not go to this topic")
+        if reply.topic == self.topics.replies and (reply.partition or 0) >= self.topics.settings.replies_partitions:
+            raise InvalidRecord("the reply topic has no such partition")
         return reply
 
     def derived_id(self, record: Record) -> str:
@@ -84,18 +107,34 @@ class JobRecord:
             raise InvalidRecord("the cancel's key is not a job id") from error
 
 
+def _may_come_again(job: Job) -> bool:
+    """Whether the id may arrive once more after the job's end: the caller's own may, and so may what went through delay."""
+    return job.id is not None and (not job.id.startswith(OWN_PREFIX) or job.not_before is not None)
+
+
 def read_outcome(record: Record) -> Outcome:
     """The outcome that the record is; an oversize answer becomes a typed failure. Raises InvalidRecord."""
     version = headers.version(record.headers)
     if version > VERSION:
         raise InvalidRecord(f"outcome version {version} is not known here; the newest known is {VERSION}")
+    value = record.value or b""
     try:
-        outcome: Outcome = OUTCOME.validate_json(record.value or b"")
+        outcome: Outcome = OUTCOME.validate_json(value)
     except ValidationError as error:
         raise InvalidRecord(f"not an outcome: {error.error_count()} fields are wrong") from None
-    if len(record.value or b"") > OUTCOME_BYTES and isinstance(outcome, StepSucceeded):
-        return _too_large(outcome)
-    return outcome
+    return _bounded(outcome, len(value)) if len(value) > OUTCOME_BYTES // _MOST_GROWTH else outcome
+
+
+def _bounded(outcome: Outcome, size: int) -> Outcome:
+    """What may be written in an event. Raises InvalidRecord."""
+    if isinstance(outcome, StepSucceeded):
+        return _too_large(outcome) if max(size, len(outcome.answer.to_bytes())) > OUTCOME_BYTES else outcome
+    if size <= OUTCOME_BYTES:
+        return outcome
+    if isinstance(outcome, StepFailed):
+        shortened = Failure(kind=outcome.failure.kind, message=outcome.failure.message[:_REASON_CHARACTERS])
+        return outcome.model_copy(update={"failure": shortened})
+    raise InvalidRecord(f"the outcome has {size} bytes; at most {OUTCOME_BYTES} are allowed")
 
 
 def _too_large(outcome: StepSucceeded) -> StepFailed:

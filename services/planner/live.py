@@ -26,12 +26,14 @@ from shared.contracts.event import (
     TimerSet,
     WorkWasted,
 )
-from shared.contracts.failure import Failure
+from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import ReplyTo
 from shared.contracts.usage import Usage
 from shared.retry import DISPOSITION, Disposition
 
 _REMEMBERED_NODES = 8
+_AVOIDED = frozenset({FailureKind.UNCLAIMED, *(kind for kind, what in DISPOSITION.items() if what is Disposition.ELSEWHERE)})
+"""After these the next attempt avoids the node. A released step names none: its node will say itself whether it has places."""
 
 
 class Phase(Enum):
@@ -165,7 +167,7 @@ def _attempt_failed(job: LiveJob, event: AttemptFailed) -> None:
     step.failures += event.counted
     step.claim, step.routed = None, None
     node = event.failure.node
-    if node is not None and DISPOSITION[event.failure.kind] is Disposition.ELSEWHERE and node not in step.avoid:
+    if node is not None and event.failure.kind in _AVOIDED and node not in step.avoid:
         step.avoid = (*step.avoid, node)[-_REMEMBERED_NODES:]
     if event.retry_after_seconds is None:
         del job.steps[event.step]

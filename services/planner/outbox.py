@@ -1,6 +1,7 @@
 """Outbox: everything a planner sends besides events. One task drains it in batches; what Kafka did not acknowledge is sent again.
 
-Repeats are harmless by design: steps are claimed once, results are byte-identical, replies are recognised by correlation.
+Repeats are harmless by design: steps are claimed once, results are byte-identical, replies are recognised by correlation. Finals and
+stops go by lanes of their own (`notices`): where they go is partly the caller's choice, and nothing waits for them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from services.planner.notices import Notices, is_notice
 from shared.clock import Clock
 from shared.errors import LogError, RecordTooLarge
 from shared.kafka.port import Log, Message, Producer
@@ -34,6 +36,7 @@ class Outbox:
 
     def __init__(self, log_: Log, clock: Clock, client_id: str, bound: int = 20_000) -> None:
         self._log, self._clock, self._client_id, self._bound = log_, clock, client_id, bound
+        self._notices = Notices(log_, clock, client_id)
         self._parcels: deque[_Parcel] = deque()
         self._waiting = 0
         self._wake = asyncio.Event()
@@ -43,9 +46,18 @@ class Outbox:
         self._idle.set()
 
     def post(self, messages: list[Message], done: Callable[[], None] | None = None) -> None:
-        """Queue messages; sent in order per partition. Never blocks."""
-        self._parcels.append(_Parcel(messages, done))
-        self._waiting += len(messages)
+        """Queue messages; sent in order per partition. `done`: all but the notices are acknowledged. Never blocks."""
+        needed = [m for m in messages if not is_notice(m)]
+        if len(needed) < len(messages):
+            for message in messages:
+                if is_notice(message):
+                    self._notices.post(message)
+        if not needed:
+            if done is not None:
+                done()
+            return
+        self._parcels.append(_Parcel(needed, done))
+        self._waiting += len(needed)
         self._wake.set()
         self._idle.clear()
         if self._waiting >= self._bound:
@@ -64,6 +76,7 @@ class Outbox:
     async def idle(self) -> None:
         """Wait until everything posted is acknowledged."""
         await self._idle.wait()
+        await self._notices.idle()
 
     async def run(self) -> None:
         """Drain until cancelled."""
@@ -81,6 +94,7 @@ class Outbox:
                         await self._clock.sleep(_RETRY_SECONDS)
                 self._idle.set()
         finally:
+            await self._notices.close()
             if producer is not None:
                 await producer.close()
 

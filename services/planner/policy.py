@@ -30,6 +30,8 @@ class Policy:
     limits: Limits = field(default_factory=_limits)
     cancel_memory_seconds: float = 600.0
     """How long a cancel that came before its job is kept."""
+    cancel_memory_count: int = 2_000
+    """How many of them; the oldest leaves first."""
     settled_memory_seconds: float = 3_600.0
     settled_memory_count: int = 2_000
     """Bounds of the window in which a client-given id is recognised."""

@@ -21,7 +21,6 @@ from shared.contracts.event import (
     JobSettled,
     JobSnapshot,
     PlannerStarted,
-    StepClaimedBy,
 )
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.result import Status
@@ -79,7 +78,9 @@ class Replay:
     def _fact(self, offset: int, event: Any, value: bytes) -> None:
         book, job = self._book, self._book.jobs.get(event.job)
         if isinstance(event, JobAccepted):
-            if job is None:
+            # A settled job is accepted anew when its id had left the window: its first end was published long ago.
+            if job is None or job.settled is not None:
+                book.jobs.pop(event.job, None)
                 book.cancels.pop(event.job, None)
                 job = book.enter(event, offset, self._round)
                 job.facts.append(value)
@@ -90,6 +91,7 @@ class Replay:
                 self._orphans.append(event)
         elif job.settled is None:
             if isinstance(event, JobSettled):
+                self._stop_all(job)
                 book.settled(job, event, self._round.now)
             else:
                 job.facts.append(value)
@@ -102,8 +104,11 @@ class Replay:
             job.apply(event)
         except NonDeterministicPattern as error:
             job.broken = Failure(kind=FailureKind.NON_DETERMINISTIC_PATTERN, message=error.message)
-        if isinstance(event, StepClaimedBy):
-            self._book.claims[event.claim] = (event.job, event.step)
+
+    def _stop_all(self, job: LiveJob) -> None:
+        """The stops of a job that ended with claims open may be lost with the planner that sent them: they are sent again."""
+        for step in job.steps.values():
+            self._book.stop(self._round, job.id, step)
 
     def _snapshot(self, offset: int, event: JobSnapshot) -> None:
         parts = self._parts.setdefault(event.snapshot, [])
@@ -138,11 +143,9 @@ class Replay:
                 self._resume(job)
 
     def _resume(self, job: LiveJob) -> None:
-        book, round_ = self._book, self._round
-        job.abandoned.clear()
         for step in list(job.steps.values()):
             self._rearm(job, step)
-        book.drive(round_, job)
+        self._book.drive(self._round, job)
 
     def _rearm(self, job: LiveJob, step: OpenStep) -> None:
         """A full period from now for everything relative; sleeps are absolute."""
@@ -153,5 +156,6 @@ class Replay:
             step.due_at = now + step.retry_after_seconds
         elif step.claim is not None:
             step.due_at = now + step.claim.lease_seconds
+            self._book.claims[step.claim.id] = (job.id, step.id)
         else:
             self._round.dispatches.append(self._book.dispatch(self._round, job, step))

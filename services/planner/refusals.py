@@ -11,6 +11,9 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.errors import InvalidInput, InvalidRecord, TooLarge
 from shared.kafka.dead_letters import dead_letter_message
 from shared.kafka.port import Message, Record
+from shared.telemetry import logs, metrics
+
+log = logs.get(__name__)
 
 
 class Refusals:
@@ -37,4 +40,6 @@ class Refusals:
         return messages
 
     def _dead_letter(self, record: Record, error: InvalidInput) -> Message:
+        log.warning("dead_letter", topic=record.topic, partition=record.partition, offset=record.offset, code=error.code)
+        metrics.DEAD_LETTERS.labels("planner", error.code).inc()
         return dead_letter_message(record, "planner", error, self._wiring.clock, self._wiring.topics)

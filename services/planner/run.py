@@ -7,10 +7,11 @@ pattern asks for next depends on nothing else. Step ids are derived from the pat
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.planner.context import Ask, Context, Gather, Sleep, StepError, StepRequest
+from services.planner.context import Ask, Branch, Context, Gather, Sleep, StepError, StepRequest
 from services.planner.ids import step_id
 from services.planner.patterns.port import Pattern
 from shared.contracts.base import StepId
@@ -18,6 +19,11 @@ from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.errors import NonDeterministicPattern
+
+_LONGEST_SLEEP_SECONDS = 1e9
+"""About thirty years: what no instant can hold is the pattern's mistake."""
+_CLOSINGS = 8
+"""How often a coroutine is closed that awaits again while it is being closed."""
 
 
 @dataclass(slots=True)
@@ -27,9 +33,14 @@ class _Fiber:
     coroutine: Coroutine[Any, Any, Any]
     path: str
     join: _Join | None = None
+    """The gather that it is a branch of."""
     slot: int = 0
+    source: Branch | None = None
     calls: int = 0
     closed: bool = False
+    step: StepId | None = None
+    """What it waits for, or `below`, or neither when it is running."""
+    below: _Join | None = None
 
 
 @dataclass(slots=True)
@@ -54,6 +65,8 @@ class Wanted:
     path: str
     request: StepRequest | None
     seconds: float = 0.0
+    size: int = 0
+    """Bytes of the rendered request."""
 
 
 @dataclass(slots=True)
@@ -63,8 +76,8 @@ class _Resumption:
     error: BaseException | None = None
 
 
-async def _await(ask: Ask) -> Answer:
-    return await ask
+async def _await(command: Ask | Gather | Sleep) -> Any:
+    return await command
 
 
 @dataclass(slots=True)
@@ -81,10 +94,12 @@ class Run:
     _wanted: dict[StepId, Wanted] = field(default_factory=dict)
     _waiting: dict[StepId, _Fiber] = field(default_factory=dict)
     _abandoned: list[StepId] = field(default_factory=list)
+    _root: _Fiber | None = None
 
     def start(self) -> None:
         """Run to the first await. Call once."""
-        self._advance(_Resumption(_Fiber(self.pattern.run(self.context, self.job), "0")))
+        self._root = _Fiber(self.pattern.run(self.context, self.job), "0")
+        self._advance(_Resumption(self._root))
 
     def wanted(self) -> list[Wanted]:
         """What the pattern has yielded and history does not hold yet, in order."""
@@ -109,15 +124,15 @@ class Run:
     def resume(self, step: StepId, answer: Answer | None = None, failure: Failure | None = None) -> None:
         """Go on from this step with its answer, or its failure. A step nobody waits for changes nothing."""
         fiber = self._waiting.pop(step, None)
-        if fiber is not None and not fiber.closed:
+        if fiber is not None:
+            fiber.step = None
             self._advance(_Resumption(fiber, answer, StepError(failure) if failure else None))
 
     def close(self) -> None:
         """Free the coroutines. The run is over."""
-        for fiber in self._waiting.values():
-            self._close(fiber)
-        self._waiting.clear()
-        self._wanted.clear()
+        if self._root is not None:
+            self._abandon(self._root)
+        self._abandoned.clear()
         self.finished = True
 
     def _advance(self, first: _Resumption) -> None:
@@ -137,18 +152,28 @@ class Run:
                 self._command(now.fiber, command, todo)
 
     def _command(self, fiber: _Fiber, command: object, todo: list[_Resumption]) -> None:
-        if isinstance(command, Gather):
-            self._spread(fiber, command, todo)
-            return
+        """Begin what the fiber awaits. What cannot be begun is the pattern's error, raised where it awaits."""
+        try:
+            if isinstance(command, Gather):
+                self._spread(fiber, command, todo)
+            else:
+                self._want(fiber, command)
+        except Exception as error:
+            todo.append(_Resumption(fiber, None, error))
+
+    def _want(self, fiber: _Fiber, command: object) -> None:
         path = f"{fiber.path}.{fiber.calls}"
         fiber.calls += 1
         if isinstance(command, Ask):
-            wanted = Wanted(self._step_id(path, command.request.rendered()), path, command.request)
+            rendered = command.request.rendered()
+            wanted = Wanted(self._step_id(path, rendered), path, command.request, size=len(rendered))
         elif isinstance(command, Sleep):
+            if not 0.0 <= command.seconds <= _LONGEST_SLEEP_SECONDS:
+                raise ValueError("a sleep is between 0 and 1e9 seconds")
             wanted = Wanted(self._step_id(path, b"sleep"), path, None, command.seconds)
         else:
-            todo.append(_Resumption(fiber, None, TypeError(f"a pattern may await only its context, not {type(command).__name__}")))
-            return
+            raise TypeError(f"a pattern may await only its context, not {type(command).__name__}")
+        fiber.step = wanted.step
         self._wanted[wanted.step] = wanted
         self._waiting[wanted.step] = fiber
 
@@ -156,12 +181,18 @@ class Run:
         return step_id(self.job_id, self.pattern.name, self.pattern.version, path, rendered)
 
     def _spread(self, fiber: _Fiber, gather: Gather, todo: list[_Resumption]) -> None:
+        if not gather.branches:
+            todo.append(_Resumption(fiber, []))
+            return
+        if gather.quorum is not None and not 1 <= gather.quorum <= len(gather.branches):
+            _discard(gather)
+            raise ValueError(f"a quorum of {gather.quorum} of {len(gather.branches)} branches")
         base = f"{fiber.path}.{fiber.calls}"
         fiber.calls += 1
-        join = _Join(fiber, [], [None] * len(gather.branches), gather.quorum)
+        fiber.below = join = _Join(fiber, [], [None] * len(gather.branches), gather.quorum)
         for slot, branch in enumerate(gather.branches):
-            coroutine = _await(branch) if isinstance(branch, Ask) else branch
-            join.branches.append(_Fiber(coroutine, f"{base}/{slot}", join, slot))
+            coroutine = _await(branch) if isinstance(branch, Ask | Gather | Sleep) else branch
+            join.branches.append(_Fiber(coroutine, f"{base}/{slot}", join, slot, branch))
         todo.extend(_Resumption(branch) for branch in reversed(join.branches))
 
     def _ended(self, fiber: _Fiber, value: Any, error: Exception | None, todo: list[_Resumption]) -> None:
@@ -190,25 +221,24 @@ class Run:
         join.done = True
         for branch in join.branches:
             self._abandon(branch)
+        join.fiber.below = None
         todo.append(_Resumption(join.fiber, join.results, error))
 
-    def _abandon(self, branch: _Fiber) -> None:
-        """Close a branch and everything below it; its open steps are wanted by nobody."""
-        if branch.closed:
+    def _abandon(self, fiber: _Fiber) -> None:
+        """Close a fiber, what is below it first; its open steps are wanted by nobody."""
+        if fiber.closed:
             return
-        below = branch.path + "."
-        for step, fiber in list(self._waiting.items()):
-            if fiber is branch or fiber.path.startswith(below):
-                del self._waiting[step]
-                self._wanted.pop(step, None)
-                self._abandoned.append(step)
-                self._close(fiber)
-        self._close(branch)
-
-    @staticmethod
-    def _close(fiber: _Fiber) -> None:
         fiber.closed = True
-        fiber.coroutine.close()
+        if fiber.below is not None:
+            for branch in fiber.below.branches:
+                self._abandon(branch)
+        if fiber.step is not None:
+            del self._waiting[fiber.step]
+            self._wanted.pop(fiber.step, None)
+            self._abandoned.append(fiber.step)
+        _close(fiber.coroutine)
+        if fiber.source is not None:
+            _discard(fiber.source)
 
     def _finish(self, value: Any, error: Exception | None) -> None:
         self.finished = True
@@ -221,3 +251,20 @@ class Run:
             self.failure = error.failure
         else:
             self.failure = Failure(kind=FailureKind.INTERNAL, message=f"the pattern raised {type(error).__name__}")
+
+
+def _close(coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Close, whatever the pattern does about it: its error has no job left to concern, and the home must go on."""
+    for _ in range(_CLOSINGS):
+        with suppress(Exception):
+            coroutine.close()
+            return
+
+
+def _discard(branch: Branch) -> None:
+    """Close the coroutines of a branch that was never begun."""
+    if isinstance(branch, Gather):
+        for inner in branch.branches:
+            _discard(inner)
+    elif not isinstance(branch, Ask | Sleep):
+        _close(branch)

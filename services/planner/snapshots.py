@@ -5,18 +5,23 @@ from __future__ import annotations
 from services.planner.book import Book
 from services.planner.live import LiveJob
 from services.planner.round import Round
+from services.planner.watermark import UNACKNOWLEDGED
+from shared.contracts.base import BATCH_BYTES
 from shared.contracts.event import JobSnapshot
 
-_PART_BYTES = 128 * 1024
+_PART_BYTES = 240 * 1024
+"""Of the facts as they lie in the record, quoted once more; with the envelope below the bound of a record."""
+_SNAPSHOT_BYTES = BATCH_BYTES - 128 * 1024
+"""A job's events of one round travel in one batch: a job whose facts need more is not written again and holds the watermark."""
 
 
 def due(book: Book, expected: int, distance: int) -> list[LiveJob]:
     """Live jobs that hold the watermark more than `distance` records behind the end; oldest first."""
     late = []
     for job in book.jobs.values():
-        if expected - job.first_offset <= distance:
+        if job.first_offset == UNACKNOWLEDGED or expected - job.first_offset <= distance:
             break
-        if job.settled is None:
+        if job.settled is None and _fits(job.facts):
             late.append(job)
     return late
 
@@ -42,9 +47,21 @@ def _parts(facts: list[bytes]) -> list[list[bytes]]:
     parts: list[list[bytes]] = [[]]
     size = 0
     for fact in facts:
-        if parts[-1] and size + len(fact) > _PART_BYTES:
+        quoted = _quoted(fact)
+        if parts[-1] and size + quoted > _PART_BYTES:
             parts.append([])
             size = 0
         parts[-1].append(fact)
-        size += len(fact)
+        size += quoted
     return parts
+
+
+def _quoted(fact: bytes) -> int:
+    """Bytes of JSON text as a JSON string in a list: quotes and backslashes are escaped, nothing else can need it."""
+    return len(fact) + fact.count(b'"') + fact.count(b"\\") + 3
+
+
+def _fits(facts: list[bytes]) -> bool:
+    """Quoting adds between nothing and the same again: most need no counting."""
+    size = sum(map(len, facts))
+    return size < _SNAPSHOT_BYTES // 3 or (size <= _SNAPSHOT_BYTES and sum(map(_quoted, facts)) <= _SNAPSHOT_BYTES)

@@ -9,6 +9,8 @@ import heapq
 import math
 
 _BUCKET_SECONDS = 0.01
+_EMPTY_BUCKETS = 256
+"""Emptied buckets that may wait for their time; beyond that, and beyond the number of timers, they are swept out."""
 
 
 class Timers:
@@ -18,36 +20,47 @@ class Timers:
         self._bucket_of: dict[str, int] = {}
         self._buckets: dict[int, set[str]] = {}
         self._order: list[int] = []
+        self._empty = 0
 
     def __len__(self) -> int:
         return len(self._bucket_of)
 
     def set(self, job: str, due_at: float) -> None:
         """Replace the job's timer; infinity removes it."""
-        bucket = -1 if math.isinf(due_at) else math.ceil(due_at / _BUCKET_SECONDS)
-        if self._bucket_of.get(job, -1) == bucket:
+        scaled = due_at / _BUCKET_SECONDS
+        if math.isinf(scaled):
+            self.clear(job)
+            return
+        # A deadline that passed before this machine started lies before its clock's zero.
+        bucket = max(0, math.ceil(scaled))
+        if self._bucket_of.get(job) == bucket:
             return
         self.clear(job)
-        if bucket < 0:
-            return
         self._bucket_of[job] = bucket
         members = self._buckets.get(bucket)
         if members is None:
             self._buckets[bucket] = {job}
             heapq.heappush(self._order, bucket)
         else:
+            self._empty -= not members
             members.add(job)
 
     def clear(self, job: str) -> None:
         """Forget the job's timer, if it has one."""
         bucket = self._bucket_of.pop(job, None)
-        if bucket is not None:
-            self._buckets[bucket].discard(job)
+        if bucket is None:
+            return
+        members = self._buckets[bucket]
+        members.discard(job)
+        self._empty += not members
+        if self._empty > _EMPTY_BUCKETS + len(self._bucket_of):
+            self._sweep()
 
     def next_due(self) -> float:
         """Monotonic seconds of the earliest timer; infinity when there is none."""
         while self._order and not self._buckets[self._order[0]]:
             del self._buckets[heapq.heappop(self._order)]
+            self._empty -= 1
         return self._order[0] * _BUCKET_SECONDS if self._order else math.inf
 
     def pop_due(self, now: float) -> list[str]:
@@ -60,3 +73,9 @@ class Timers:
                 del self._bucket_of[job]
             due.extend(members)
         return due
+
+    def _sweep(self) -> None:
+        """Most timers are moved long before they are due, and leave an empty bucket behind."""
+        self._buckets = {bucket: members for bucket, members in self._buckets.items() if members}
+        self._order = sorted(self._buckets)
+        self._empty = 0

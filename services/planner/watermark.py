@@ -12,7 +12,7 @@ from services.planner.book import Book
 from services.planner.live import LiveJob
 
 UNACKNOWLEDGED = -1
-"""First offset of what is folded ahead of its append: it will lie behind every acknowledged event, and so does all that follows it."""
+"""First offset of what is folded ahead of its append: it will lie behind every acknowledged event."""
 
 
 def passable(job: LiveJob, inputs: Mapping[str, int]) -> bool:
@@ -24,11 +24,10 @@ def watermark(book: Book, inputs: Mapping[str, int], last_own: int) -> tuple[int
     """(offset, jobs that may be forgotten when the commit succeeds). `last_own`: offset of the last acknowledged own event."""
     offset, forgettable = last_own, []
     for job in book.jobs.values():
-        if not passable(job, inputs):
-            if job.first_offset != UNACKNOWLEDGED:
-                offset = min(offset, job.first_offset)
-            break
-        forgettable.append(job.id)
+        if passable(job, inputs):
+            forgettable.append(job.id)
+        elif job.first_offset != UNACKNOWLEDGED:
+            offset = min(offset, job.first_offset)
     for cancel, _ in book.cancels.values():
         if cancel != UNACKNOWLEDGED:
             offset = min(offset, cancel)

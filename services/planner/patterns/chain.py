@@ -16,6 +16,9 @@ from shared.contracts.chat import Answer, ChatMessage
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import ChainStep, Gate, Job
 
+MOST_CHARACTERS = 200_000
+"""Of a rendered template; checked before it is rendered, since a few placeholders can name a long answer many times."""
+_LACKS = "the answer does not contain the required text"
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([a-z][a-z0-9_]*)\}|[{}]")
 
 
@@ -36,6 +39,11 @@ def render(template: str, values: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(replace, template)
 
 
+def rendered_length(template: str, values: Mapping[str, str]) -> int:
+    """Characters of the rendered template, at most."""
+    return len(template) + sum(len(values[m.group(1)]) for m in _PLACEHOLDER.finditer(template) if m.group(1))
+
+
 def check(job: Job) -> str | None:
     """Names are unique and every template names only what is there before it."""
     known = {"input"}
@@ -50,7 +58,7 @@ def check(job: Job) -> str | None:
 
 
 def gate_reason(gate: Gate, text: str) -> str | None:
-    """Why the text does not pass, in words for the model; None when it passes."""
+    """Why the text does not pass; None when it passes. Holds nothing of the job's texts: it may end up in logs."""
     if gate.not_empty and not text.strip():
         return "the answer is empty"
     if gate.min_chars is not None and len(text) < gate.min_chars:
@@ -58,7 +66,7 @@ def gate_reason(gate: Gate, text: str) -> str | None:
     if gate.max_chars is not None and len(text) > gate.max_chars:
         return f"the answer has more than {gate.max_chars} characters"
     if gate.contains is not None and gate.contains not in text:
-        return f"the answer does not contain {gate.contains!r}"
+        return _LACKS
     if gate.json_object and not _is_json_object(text):
         return "the answer is not a JSON object"
     return None
@@ -104,7 +112,8 @@ async def _pass(ctx: Context, job: Job, step: ChainStep, prompt: str, *, stream:
         reason = gate_reason(step.gate, answer.text)
         if reason is None:
             return answer
-        asked = f"{prompt}\n\nYour last answer was refused: {reason}. Answer again."
+        told = f"the answer does not contain {step.gate.contains!r}" if reason == _LACKS else reason
+        asked = f"{prompt}\n\nYour last answer was refused: {told}. Answer again."
     raise StepError(Failure(kind=FailureKind.GATE_FAILED, message=f"chain step {step.name}: {reason}"))
 
 
@@ -115,6 +124,9 @@ async def chain(ctx: Context, job: Job) -> Answer:
     for number, step in enumerate(job.chain):
         # Only a last step without repairs can be streamed: what a gate may refuse must not reach the caller first.
         stream = job.stream and number == len(job.chain) - 1 and step.gate == Gate(not_empty=False, repairs=0)
+        if rendered_length(step.template, values) > MOST_CHARACTERS:
+            message = f"chain step {step.name}: its prompt would exceed {MOST_CHARACTERS} characters"
+            raise StepError(Failure(kind=FailureKind.TOO_LARGE, message=message))
         answer = await _pass(ctx, job, step, render(step.template, values), stream=stream)
         values[step.name] = answer.text
         ctx.best(answer)

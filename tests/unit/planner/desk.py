@@ -1,0 +1,223 @@
+"""A book without a log: every round is acknowledged at once and its events get offsets, as a home on a quiet partition does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from services.planner import attempts, snapshots
+from services.planner.admission import JobInput, accept
+from services.planner.book import Book
+from services.planner.ids import request_digest
+from services.planner.live import LiveJob, OpenStep
+from services.planner.policy import Policy
+from services.planner.recovery import Replay
+from services.planner.round import Publish, Round, Stop
+from services.planner.watermark import UNACKNOWLEDGED
+from shared.contracts.base import PriorityClass
+from shared.contracts.chat import Answer
+from shared.contracts.event import EVENT, PlannerStarted
+from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.job import Job, ReplyTo
+from shared.contracts.outcome import ClaimsRenewed, StepClaimed, StepFailed, StepReleased, StepRouted, StepSucceeded
+from shared.contracts.step import Step
+from shared.contracts.usage import Usage
+
+TOPIC = "jobs.standard"
+ONE_CALL = Usage(calls=1, prompt_tokens=10, completion_tokens=5)
+
+
+def two_steps(**changes: Any) -> dict[str, Any]:
+    """A chain job whose second step uses the first's answer."""
+    steps = [{"name": "first", "template": "one {input}"}, {"name": "second", "template": "two {first}"}]
+    return {"prompt": "q", "pattern": "chain", "chain": steps, **changes}
+
+
+class Desk:
+    """One home's book, its history, and time that moves when told."""
+
+    def __init__(self, policy: Policy | None = None, seed: int = 0) -> None:
+        self.policy, self.seed = policy or Policy(), seed
+        self.now, self.wall = 1_000.0, 1_700_000_000.0
+        self.history: list[tuple[int, bytes]] = []
+        self.inputs = 0
+        self.book = Book(0, self.policy, Random(seed))
+        self.book.epoch = 0
+        self._append(PlannerStarted(nonce="n", planner="p").to_bytes())
+
+    # Inputs
+
+    def submit(self, *, id_: str | None = None, reply: ReplyTo | None = None, source: int | None = None, **job: Any) -> Round:
+        """One job record; without fields the smallest job."""
+        offset = self.inputs if source is None else source
+        self.inputs = max(self.inputs, offset + 1)
+        return self.round(lambda round_: accept(self.book, round_, job_input(job or {"prompt": "q"}, offset, id_, reply)))
+
+    def say(self, *outcomes: Any) -> Round:
+        """Outcome records, folded in one round."""
+
+        def fold(round_: Round) -> None:
+            for outcome in outcomes:
+                attempts.on_outcome(self.book, round_, outcome)
+
+        return self.round(fold)
+
+    def wait(self, seconds: float) -> Round:
+        """Let time pass, then fire what is due."""
+        self.now += seconds
+        self.wall += seconds
+
+        def fire(round_: Round) -> None:
+            for job in self.book.timers.pop_due(round_.now):
+                attempts.on_due(self.book, round_, job)
+
+        return self.round(fire)
+
+    def snapshot(self, job: LiveJob) -> Round:
+        name = f"0-{len(self.history)}"
+        return self.round(lambda round_: snapshots.write(self.book, round_, job, name))
+
+    def round(self, decide: Callable[[Round], None], *, claims: bool = True) -> Round:
+        """One round, acknowledged."""
+        round_ = Round(self.wall, self.now)
+        decide(round_)
+        if claims:
+            attempts.flush_claims(self.book, round_)
+        self.acknowledge(round_)
+        return round_
+
+    def acknowledge(self, round_: Round) -> None:
+        """What a home does once its append lies where it was expected."""
+        for job, events in round_.events.items():
+            base = len(self.history)
+            for _, value in events:
+                self._append(value)
+            if job in round_.firsts:
+                self._begins_at(job, base + round_.firsts[job])
+
+    def _append(self, value: bytes) -> None:
+        self.history.append((len(self.history), value))
+
+    def _begins_at(self, job_id: str, offset: int) -> None:
+        job = self.book.jobs.get(job_id)
+        if job is not None:
+            if job.first_offset != UNACKNOWLEDGED:
+                self.book.jobs.move_to_end(job_id)
+            job.first_offset = offset
+        elif job_id in self.book.cancels:
+            self.book.cancels[job_id] = (offset, self.book.cancels[job_id][1])
+
+    # What is seen
+
+    @property
+    def job(self) -> LiveJob:
+        """The newest job."""
+        return next(reversed(self.book.jobs.values()))
+
+    @property
+    def step(self) -> OpenStep:
+        """The only open step of the newest job."""
+        [step] = self.job.steps.values()
+        return step
+
+    def types(self, skip: int = 0) -> list[str]:
+        """The history's event types."""
+        return [EVENT.validate_json(value).type for _, value in self.history[skip:]]
+
+    def replayed(self, history: list[tuple[int, bytes]] | None = None) -> Replay:
+        """A successor's replay of the history, not yet finished; its book is `.book`."""
+        successor = Book(0, self.policy, Random(self.seed))
+        replay = Replay(successor, Round(self.wall, self.now))
+        for offset, value in self.history if history is None else history:
+            replay.fold(offset, value)
+        successor.epoch = len(self.history)
+        replay.book = successor
+        return replay
+
+
+def job_input(job: dict[str, Any], offset: int = 0, id_: str | None = None, reply: ReplyTo | None = None) -> JobInput:
+    """A job record as the planner's reader gives it; with `id_` the client gave the id."""
+    parsed = Job.model_validate(job)
+    return JobInput(
+        id=id_ or f"j_{offset}",
+        client_id=id_ is not None,
+        job=parsed,
+        priority_class=PriorityClass.STANDARD,
+        source=f"{TOPIC}/0/{offset}",
+        source_offset=offset,
+        reply=reply,
+        trace=None,
+        digest=request_digest(parsed.to_bytes()),
+    )
+
+
+# Outcomes, by what they are about
+
+
+def _of(step: OpenStep, job: LiveJob, attempt: int | None, node: str) -> dict[str, Any]:
+    return {"job": job.id, "step": step.id, "attempt": attempt or step.attempt, "node": node}
+
+
+def routed(job: LiveJob, step: OpenStep, *, attempt: int | None = None, node: str = "n1") -> StepRouted:
+    return StepRouted(**_of(step, job, attempt, node), mailbox=1, offset=0)
+
+
+def claimed(job: LiveJob, step: OpenStep, claim: str = "c1", *, attempt: int | None = None, node: str = "n1") -> StepClaimed:
+    return StepClaimed(**_of(step, job, attempt, node), claim=claim, mailbox=1, lease_seconds=20.0)
+
+
+def renewed(*claims: str) -> ClaimsRenewed:
+    return ClaimsRenewed(node="n1", claims=claims)
+
+
+def succeeded(
+    job: LiveJob, step: OpenStep, text: str = "a", *, claim: str | None = "c1", attempt: int | None = None, node: str = "n1"
+) -> StepSucceeded:
+    return StepSucceeded(**_of(step, job, attempt, node), claim=claim, answer=Answer(text=text), usage=ONE_CALL)
+
+
+def failed(
+    job: LiveJob,
+    step: OpenStep,
+    kind: FailureKind = FailureKind.MODEL_ERROR,
+    *,
+    claim: str | None = "c1",
+    attempt: int | None = None,
+    node: str | None = "n1",
+    usage: Usage = ONE_CALL,
+) -> StepFailed:
+    failure = Failure(kind=kind, message="it failed", node=node)
+    return StepFailed(**_of(step, job, attempt, node or "n1"), claim=claim, failure=failure, usage=usage)
+
+
+def released(job: LiveJob, step: OpenStep, *, claim: str | None = None, attempt: int | None = None, node: str = "n1") -> StepReleased:
+    return StepReleased(**_of(step, job, attempt, node), claim=claim, reason="draining")
+
+
+# What a round decided
+
+
+def dispatched(round_: Round) -> list[Step]:
+    """Steps that go out beside the append."""
+    return [dispatch.step for dispatch in round_.dispatches]
+
+
+def sent_after(round_: Round) -> list[Step]:
+    """Steps that go out after the append's acknowledgement."""
+    return [effect.step for effect in round_.after if hasattr(effect, "step")]
+
+
+def stops(round_: Round) -> list[tuple[str, int, str | None]]:
+    """(node, attempt, claim) of every stop."""
+    return [(e.control.node, e.control.attempt, e.control.claim) for e in round_.after if isinstance(e, Stop)]
+
+
+def published(round_: Round) -> list[Any]:
+    """The results of jobs that ended."""
+    return [effect.settled.result for effect in round_.after if isinstance(effect, Publish)]
+
+
+def kinds(round_: Round) -> list[str]:
+    """The types of the events, over all jobs, in order."""
+    return [kind for events in round_.events.values() for kind, _ in events]
