@@ -11,7 +11,7 @@ from services.ingress.backlog import Backlog
 from services.ingress.events_reader import EventsReader
 from services.ingress.followers import Followers
 from services.ingress.journal import Journal
-from services.ingress.problems import InstanceLeaving, Refused, kafka_away, no_node, unknown_model
+from services.ingress.problems import InstanceLeaving, Refused, kafka_away, no_node, unknown_model, unsuitable_model
 from services.ingress.registry import Registry
 from services.ingress.settings import IngressSettings
 from services.ingress.status import JobStatus
@@ -20,6 +20,7 @@ from services.ingress.submit import Submitter
 from services.ingress.waiters import Caller, Follow, Waiters
 from shared.clock import Clock
 from shared.contracts.base import PriorityClass
+from shared.contracts.chat import Operation
 from shared.contracts.job import Job
 from shared.errors import Overloaded
 from shared.telemetry import metrics
@@ -59,14 +60,19 @@ class Desk:
         except TimeoutError:
             raise Refused(kafka_away(self.settings.retry_after_seconds)) from None
 
-    def resolve(self, model: str) -> str:
-        """The registered spelling of a plain model name. Raises Refused (404) when nodes are registered and none has it."""
+    def resolve(self, model: str, operation: Operation) -> str:
+        """The registered spelling of a plain model name.
+
+        Raises Refused when nodes are registered and none has it (404), or none of those that have it can do this with it (400).
+        """
         catalogue = self.registry.catalogue
         if model == AUTO or not self.registry.complete or catalogue.nodes == 0:
             return model
         found = catalogue.resolve(model)
         if found is None:
             raise Refused(unknown_model(model, ("tutti/auto", *catalogue.models[:_KNOWN_SHOWN])))
+        if (found, operation.value) not in catalogue.operations:
+            raise Refused(unsuitable_model(model, operation.value))
         return found
 
     def admit(self, priority_class: PriorityClass, deadline_seconds: float) -> None:

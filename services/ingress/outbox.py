@@ -1,4 +1,4 @@
-"""Outbox: what concurrent requests want written, drained by one task into as few record batches as possible.
+"""Outbox: what concurrent requests want written, drained into as few record batches as possible.
 
 Requests do not wait for the acknowledgement; they are told of it, or of the failure, through `settle`. Everything waits at most
 `patience_seconds`: then the entry fails as LogUnavailable, is dropped when it was not handed over yet, and its fate is unknown otherwise.
@@ -18,6 +18,8 @@ from shared.telemetry import logs, metrics
 
 _log = logs.get(__name__)
 _BATCH_RECORDS = 1_000
+_BATCHES = 4
+"""Under way at once: a slow acknowledgement holds back nobody else, and batches stay large."""
 
 Settle = Callable[[Exception | None, bool], None]
 """(error or None when acknowledged, whether the record may be in the log nevertheless)."""
@@ -45,7 +47,7 @@ class Outbox:
         self._patience = patience_seconds
         self._capacity = capacity
         self._waiting: deque[_Entry] = deque()
-        self._in_flight: list[_Entry] = []
+        self._in_flight: dict[_Entry, None] = {}
         self._more = asyncio.Event()
         self.failing = False
         """The last word from Kafka was no, or there was none in time."""
@@ -76,23 +78,30 @@ class Outbox:
         await done
 
     async def drain(self, producer: Producer) -> None:
-        """Write for ever; what accumulates while one batch is under way makes the next."""
-        while True:
-            await self._more.wait()
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH_RECORDS))]
-            if not self._waiting:
-                self._more.clear()
-            if batch:
-                await self._write(producer, batch)
+        """Write for ever. A few batches may be under way at once; what accumulates meanwhile makes the next."""
+        places = asyncio.Semaphore(_BATCHES)
+        async with asyncio.TaskGroup() as writes:
+            while True:
+                await places.acquire()
+                await self._more.wait()
+                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH_RECORDS))]
+                if not self._waiting:
+                    self._more.clear()
+                if not batch:  # everything expired in the meantime
+                    places.release()
+                    continue
+                self._in_flight.update(dict.fromkeys(batch))
+                writes.create_task(self._write(producer, batch, places))
 
-    async def _write(self, producer: Producer, batch: list[_Entry]) -> None:
-        self._in_flight = batch
+    async def _write(self, producer: Producer, batch: list[_Entry], places: asyncio.Semaphore) -> None:
         try:
             results = await producer.send_many([entry.message for entry in batch])
         except LogError as error:
             results = [error] * len(batch)
         finally:
-            self._in_flight = []
+            places.release()
+            for entry in batch:
+                self._in_flight.pop(entry, None)
         for entry, result in zip(batch, results, strict=True):
             if isinstance(result, Exception):
                 self._failed(entry, result)

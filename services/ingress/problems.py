@@ -89,6 +89,11 @@ def unknown_model(model: str, known: tuple[str, ...]) -> Problem:
     )
 
 
+def unsuitable_model(model: str, operation: str) -> Problem:
+    """The model is there, and cannot do this on any node."""
+    return Problem(400, "unsupported", f"the model {model!r} cannot {operation}", "model")
+
+
 def no_node(missing: tuple[str, ...], retry_after_seconds: float) -> Problem:
     """Nothing that lives could do it; `missing` says what a node would need."""
     return Problem(503, "no_node", f"no node for this: missing {', '.join(missing)}", None, retry_after_seconds, {"missing": list(missing)})

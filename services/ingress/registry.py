@@ -17,6 +17,8 @@ class Catalogue:
     models: tuple[str, ...] = ()
     live_models: frozenset[str] = frozenset()
     live_capabilities: frozenset[str] = frozenset()
+    operations: frozenset[tuple[str, str]] = frozenset()
+    """(model, operation) that some node can do."""
     nodes: int = 0
     live_nodes: int = 0
     simulated: bool = False
@@ -72,6 +74,7 @@ class Registry:
             models=tuple(sorted({model.name for node in nodes for model in node.models})),
             live_models=frozenset(model.name for node in live for model in node.models),
             live_capabilities=frozenset(capability for node in live for capability in node.capabilities),
+            operations=frozenset((model.name, operation) for node in nodes for model in node.models for operation in model.operations),
             nodes=len(nodes),
             live_nodes=len(live),
             simulated=bool(live) and all(node.simulated for node in live),

@@ -258,6 +258,8 @@ def _on_step(status: JobStatus, fact: Asked | Claimed | Answered | AttemptFailed
             step.nodes.append(fact.node)
         case Answered():
             step.state, step.attempt, step.usage = "answered", max(step.attempt, fact.attempt), fact.usage
+            if fact.node is not None and fact.node not in step.nodes:  # claims of short steps are not always recorded
+                step.nodes.append(fact.node)
         case AttemptFailed():
             step.state = "failed" if fact.retry_at is None else "retrying"
             step.attempt = max(step.attempt, fact.attempt)

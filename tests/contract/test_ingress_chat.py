@@ -16,6 +16,7 @@ from shared.contracts.base import PriorityClass
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
+from shared.contracts.node import NodeModel
 from shared.contracts.result import Status
 from shared.kafka.memory import MemoryLog
 from shared.topics import partition_of
@@ -238,6 +239,17 @@ async def test_an_unknown_model_is_404_with_the_known_ones() -> None:
             assert response.json()["error"]["known_models"] == ["tutti/auto", "llama3:latest", "tiny:1"]
         assert (await at.client.post(CHAT, json=body(model="llama3"))).status_code == 200
         assert [seen.job.model for seen in at.planner.jobs.values()] == ["llama3:latest"]
+
+
+async def test_a_model_that_cannot_chat_is_refused() -> None:
+    """It would wait for ever: 400 that names the model, for chat and for jobs; embedding with it is fine."""
+    embedder = NodeModel(name="embedder:1", operations=("embed",))
+    nodes = (node("a", capabilities=("chat", "embed")).model_copy(update={"models": (embedder,)}),)
+    async with world(memory(), nodes=nodes) as at:
+        response = await at.client.post(CHAT, json=body(model="embedder:1"))
+        assert (response.status_code, response.json()["error"]["param"]) == (400, "model")
+        assert (await at.client.post("/v1/jobs", json={"prompt": "x", "model": "embedder:1"})).status_code == 400
+        assert (await at.client.post("/v1/jobs", json={"texts": ["x"], "model": "embedder:1"})).status_code == 202
 
 
 @pytest.mark.parametrize("model", ["auto", "tutti/auto"])

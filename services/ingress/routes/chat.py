@@ -25,7 +25,7 @@ from services.ingress.limits import check_depth
 from services.ingress.problems import ClientGone, InstanceLeaving, Refused, of_error, of_result, unknown_model
 from services.ingress.waiters import Caller
 from shared.contracts.base import PriorityClass
-from shared.contracts.chat import Answer
+from shared.contracts.chat import Answer, Operation
 from shared.contracts.job import Job
 from shared.contracts.result import Status
 from shared.telemetry import logs, metrics
@@ -105,7 +105,7 @@ class ChatCompletions:
             return AUTO
         if name.startswith(PATTERN_PREFIX):
             raise Refused(unknown_model(name, ("tutti/auto", *self._desk.registry.catalogue.models)))
-        return self._desk.resolve(name)
+        return self._desk.resolve(name, Operation.CHAT)
 
     def _abandon(self, caller: Caller, call: CallHeaders) -> None:
         """Cancel a job for which nobody waits any longer. `detach`: the caller wants it to go on without him."""

@@ -17,6 +17,7 @@ from services.ingress.ids import is_generated
 from services.ingress.limits import check_depth
 from services.ingress.problems import Problem, Refused
 from services.ingress.status import JobStatus, State
+from shared.contracts.chat import Operation
 from shared.errors import InvalidInput
 
 ROUTE = "/v1/jobs"
@@ -77,13 +78,14 @@ class Jobs:
     def _model(self, submission: JobSubmission) -> str:
         """Known by its registered spelling, or one of its fallbacks is."""
         for step in submission.chain:
-            if step.model is not None:
-                self._desk.resolve(step.model)
+            if step.model is not None and step.model not in AUTO_MODELS:
+                self._desk.resolve(step.model, Operation.CHAT)
         if submission.model in AUTO_MODELS:
             return "auto"
-        if self._desk.registry.catalogue.knows_any((submission.model, *submission.fallback_models)):
-            return self._desk.registry.catalogue.resolve(submission.model) or submission.model
-        return self._desk.resolve(submission.model)
+        catalogue = self._desk.registry.catalogue
+        if catalogue.resolve(submission.model) is None and catalogue.knows_any(submission.fallback_models):
+            return submission.model
+        return self._desk.resolve(submission.model, submission.kind)
 
     def _wait(self, request: Request) -> float:
         text = request.query_params.get("wait", "0")
