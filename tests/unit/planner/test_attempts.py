@@ -1,0 +1,493 @@
+"""Attempts: claims, leases, retries, releases, cancels and timers of a step, without any log."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+import pytest
+
+from services.planner import attempts
+from services.planner.live import Phase
+from services.planner.policy import Policy
+from services.planner.round import Round
+from shared.contracts.chat import FinishReason
+from shared.contracts.event import EVENT, AttemptFailed, WorkWasted
+from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.outcome import CancelRequested, StepFailed
+from shared.contracts.result import Status
+from shared.contracts.usage import Usage
+from shared.retry import RetryPolicy
+from tests.unit.planner.desk import (
+    ONE_CALL,
+    Desk,
+    claimed,
+    dispatched,
+    failed,
+    kinds,
+    published,
+    released,
+    renewed,
+    routed,
+    sent_after,
+    stops,
+    succeeded,
+    two_steps,
+)
+
+
+def opened(policy: Policy | None = None, *, stream: bool = False, **job: object) -> Desk:
+    """A desk with one job whose step is asked."""
+    desk = Desk(policy)
+    desk.submit(prompt="q", stream=stream, **job)
+    return desk
+
+
+def last(desk: Desk, kind: type) -> object:
+    """The newest event of a kind."""
+    return next(e for e in (EVENT.validate_json(value) for _, value in reversed(desk.history)) if isinstance(e, kind))
+
+
+# Claims
+
+
+def test_a_claim_is_recorded_and_leased() -> None:
+    """From then on the lease is the step's timer."""
+    desk = opened()
+    assert kinds(desk.say(claimed(desk.job, desk.step))) == ["step_claimed"]
+    assert desk.step.phase is Phase.CLAIMED
+    assert desk.step.due_at == desk.now + 20.0
+    assert desk.book.claims == {"c1": (desk.job.id, desk.step.id)}
+
+
+def test_the_first_claim_stands_and_the_second_is_stopped() -> None:
+    """Two claims of an attempt (law 3): the first in the log stands."""
+    desk = opened()
+    desk.say(claimed(desk.job, desk.step, "first"))
+    round_ = desk.say(claimed(desk.job, desk.step, "second", node="n2"))
+    assert stops(round_) == [("n2", 1, "second")]
+    assert kinds(round_) == []
+    assert desk.step.claim is not None
+    assert desk.step.claim.id == "first"
+
+
+def test_the_same_claim_again_changes_nothing() -> None:
+    """A repeated record is no second claim."""
+    desk = opened()
+    desk.say(claimed(desk.job, desk.step))
+    assert desk.say(claimed(desk.job, desk.step)).empty
+
+
+def test_a_claim_of_an_older_attempt_or_unknown_step_is_stopped() -> None:
+    """Nobody waits for it."""
+    desk = opened()
+    job, step = desk.job, desk.step
+    desk.say(claimed(job, step), failed(job, step))
+    desk.wait(60.0)
+    assert step.attempt == 2
+    assert stops(desk.say(claimed(job, step, "late", attempt=1))) == [("n1", 1, "late")]
+    assert stops(desk.say(claimed(job, step, "early", attempt=3))) == [("n1", 3, "early")]
+    desk.say(CancelRequested(job=job.id))
+    assert stops(desk.say(claimed(job, step, "after", attempt=2))) == [("n1", 2, "after")]
+
+
+def test_a_claim_that_ended_before_it_was_recorded_is_never_recorded() -> None:
+    """Most short steps: claim and success in one round cost one event."""
+    desk = opened()
+    job, step = desk.job, desk.step
+    assert kinds(desk.say(claimed(job, step), succeeded(job, step))) == ["step_answered", "job_settled"]
+    assert desk.book.claims == {}
+    desk.submit()
+    job, step = desk.job, desk.step
+    assert "step_claimed" not in kinds(desk.say(claimed(job, step), failed(job, step)))
+
+
+def test_a_lease_that_is_renewed_lives_on() -> None:
+    """A full lease from each renewal; other claims' renewals do nothing."""
+    desk = opened()
+    desk.say(claimed(desk.job, desk.step))
+    desk.wait(15.0)
+    desk.say(renewed("other", "c1"))
+    assert desk.step.due_at == desk.now + 20.0
+    desk.wait(15.0)
+    desk.say(renewed("other"))
+    assert kinds(desk.wait(4.9)) == []
+    assert kinds(desk.wait(0.2)) == ["attempt_failed"]
+
+
+def test_an_expired_lease_is_retried_elsewhere_and_stopped() -> None:
+    """The node may still run it: it is told to stop, and avoided."""
+    desk = opened()
+    desk.say(claimed(desk.job, desk.step))
+    round_ = desk.wait(20.1)
+    event = last(desk, AttemptFailed)
+    assert isinstance(event, AttemptFailed)
+    assert (event.failure.kind, event.counted) == (FailureKind.LEASE_EXPIRED, True)
+    assert stops(round_) == [("n1", 1, None)]
+    assert desk.step.avoid == ("n1",)
+    assert desk.book.claims == {}
+
+
+# Waiting for a claim
+
+
+def test_waiting_for_a_node_is_not_loss() -> None:
+    """Before StepRouted only the long limit for being placed runs; the claim timeout starts with StepRouted."""
+    desk = opened(Policy(claim_timeout_seconds=5.0, no_node_seconds=600.0))
+    assert desk.wait(500.0).empty
+    desk.say(routed(desk.job, desk.step))
+    assert desk.wait(4.9).empty
+    round_ = desk.wait(0.2)
+    event = last(desk, AttemptFailed)
+    assert isinstance(event, AttemptFailed)
+    assert event.failure.kind is FailureKind.UNCLAIMED
+    assert stops(round_) == [("n1", 1, None)]
+    assert desk.step.avoid == ("n1",)
+
+
+def test_a_step_that_is_never_routed_fails_for_good() -> None:
+    """After the no-node limit, with a typed failure."""
+    desk = opened(Policy(no_node_seconds=600.0))
+    [result] = published(desk.wait(600.1))
+    assert (result.status, result.failure.kind) == (Status.FAILED, FailureKind.NO_NODE)
+
+
+def test_routing_news_of_what_nobody_wants_changes_nothing() -> None:
+    """Routers tell late, often after the answer; if the attempt is really unwanted, its claim is answered with a stop."""
+    desk = opened()
+    job, step = desk.job, desk.step
+    desk.say(claimed(job, step), failed(job, step))
+    desk.wait(60.0)
+    for attempt in (1, 3):
+        assert desk.say(routed(job, step, attempt=attempt, node="n9")).empty
+    assert step.routed is None
+    assert stops(desk.say(claimed(job, step, "late", attempt=1))) == [("n1", 1, "late")]
+    desk.say(succeeded(job, step, claim=None))
+    assert desk.say(routed(job, step)).empty
+
+
+def test_routing_news_does_not_shorten_a_running_lease() -> None:
+    """A second copy of the attempt may be routed while the first runs."""
+    desk = opened()
+    desk.say(claimed(desk.job, desk.step))
+    desk.say(routed(desk.job, desk.step, node="n2"))
+    assert desk.step.due_at == desk.now + 20.0
+
+
+# Failures and retries
+
+
+def test_a_failed_attempt_is_tried_again_elsewhere_after_a_recorded_wait() -> None:
+    """The wait is in the event, the timer is armed, the retry goes out only after its event, avoiding the node."""
+    desk = opened(Policy(retry=RetryPolicy(3, 2.0, 30.0)))
+    desk.book.random = Random(1)
+    wait = 2.0 * Random(1).random()
+    round_ = desk.say(claimed(desk.job, desk.step), failed(desk.job, desk.step))
+    event = last(desk, AttemptFailed)
+    assert isinstance(event, AttemptFailed)
+    assert event.retry_after_seconds == pytest.approx(wait)
+    assert desk.step.phase is Phase.WAITING
+    assert sent_after(round_) == dispatched(round_) == []
+    assert desk.book.timers.next_due() == pytest.approx(desk.now + wait, abs=0.02)
+    assert desk.wait(wait - 0.02).empty
+    round_ = desk.wait(0.05)
+    assert kinds(round_) == ["step_retried"]
+    assert dispatched(round_) == []
+    [again] = sent_after(round_)
+    assert (again.attempt, again.avoid, again.id) == (2, ("n1",), desk.step.id)
+
+
+def test_a_nodes_own_wait_is_respected() -> None:
+    """`retry_after_seconds` of the failure is a lower bound."""
+    desk = opened()
+    outcome = failed(desk.job, desk.step, FailureKind.OVERLOADED)
+    later = outcome.model_copy(update={"failure": outcome.failure.model_copy(update={"retry_after_seconds": 77.0})})
+    desk.say(claimed(desk.job, desk.step), later)
+    assert desk.step.retry_after_seconds == 77.0
+
+
+def test_attempts_are_limited() -> None:
+    """After the last one the job fails with that failure."""
+    desk = opened(Policy(retry=RetryPolicy(3, 0.5, 1.0)))
+    for number in (1, 2):
+        desk.say(claimed(desk.job, desk.step, f"c{number}"), failed(desk.job, desk.step, claim=f"c{number}"))
+        desk.wait(2.0)
+    [result] = published(desk.say(claimed(desk.job, desk.step, "c3"), failed(desk.job, desk.step, claim="c3")))
+    assert (result.status, result.failure.kind, result.attempts) == (Status.FAILED, FailureKind.MODEL_ERROR, 3)
+    assert result.usage == Usage(wasted_calls=3, wasted_tokens=45)
+
+
+def test_a_job_may_limit_its_attempts() -> None:
+    """Below the planner's number, or above it."""
+    desk = opened(limits={"attempts": 1})
+    assert len(published(desk.say(claimed(desk.job, desk.step), failed(desk.job, desk.step)))) == 1
+
+
+@pytest.mark.parametrize("kind", [FailureKind.BAD_REQUEST, FailureKind.UNSUPPORTED, FailureKind.TOO_LARGE, FailureKind.NO_NODE])
+def test_what_cannot_get_better_is_not_retried(kind: FailureKind) -> None:
+    """The first failure is the job's."""
+    desk = opened()
+    [result] = published(desk.say(claimed(desk.job, desk.step), failed(desk.job, desk.step, kind)))
+    assert result.failure.kind is kind
+
+
+def test_a_failure_that_may_happen_anywhere_avoids_no_node() -> None:
+    """Invalid output is the model's chance, not the node's fault."""
+    desk = opened()
+    desk.say(claimed(desk.job, desk.step), failed(desk.job, desk.step, FailureKind.INVALID_OUTPUT))
+    assert desk.step.avoid == ()
+
+
+def test_a_failure_without_node_is_blamed_on_the_claims() -> None:
+    """The planner knows who had it."""
+    desk = opened()
+    desk.say(claimed(desk.job, desk.step, node="n7"), failed(desk.job, desk.step, node=None))
+    assert desk.step.avoid == ("n7",)
+
+
+def test_avoided_nodes_are_bounded() -> None:
+    """The latest count."""
+    desk = opened(Policy(retry=RetryPolicy(20, 0.1, 0.1)))
+    for number in range(12):
+        node = f"n{number}"
+        desk.say(claimed(desk.job, desk.step, f"c{number}", node=node), failed(desk.job, desk.step, claim=f"c{number}", node=node))
+        desk.wait(1.0)
+    assert desk.step.avoid == tuple(f"n{number}" for number in range(4, 12))
+
+
+def test_a_failure_of_another_claim_or_attempt_is_waste() -> None:
+    """It ends nothing; what it consumed is counted."""
+    desk = opened()
+    job, step = desk.job, desk.step
+    desk.say(claimed(job, step, "stands"))
+    assert kinds(desk.say(failed(job, step, claim="other"))) == ["work_wasted"]
+    assert kinds(desk.say(failed(job, step, claim="stands", attempt=7))) == ["work_wasted"]
+    assert desk.step.phase is Phase.CLAIMED
+    assert job.usage.wasted_calls == 2
+
+
+@pytest.mark.parametrize("kind", [FailureKind.NO_NODE, FailureKind.CANCELLED])
+def test_news_of_an_unclaimed_copy_does_not_end_the_claimed_one(kind: FailureKind) -> None:
+    """After a take-over an attempt may travel twice; one copy runs, the other one's fate is nobody's concern."""
+    desk = opened()
+    job, step = desk.job, desk.step
+    desk.say(claimed(job, step))
+    assert desk.say(failed(job, step, kind, claim=None, usage=Usage())).empty
+    assert desk.say(released(job, step, claim=None)).empty
+    assert (desk.step.phase, desk.step.attempt) == (Phase.CLAIMED, 1)
+    assert published(desk.say(succeeded(job, step)))[0].status is Status.SUCCEEDED
+
+
+# Given back
+
+
+def test_a_released_step_goes_out_again_at_once_and_uncounted() -> None:
+    """A worker that drains does not use up the job's attempts."""
+    desk = opened(Policy(retry=RetryPolicy(1, 0.5, 30.0)))
+    round_ = desk.say(released(desk.job, desk.step))
+    assert kinds(round_) == ["attempt_failed", "step_retried"]
+    assert [step.attempt for step in sent_after(round_)] == [2]
+    assert desk.step.failures == 0
+    assert kinds(desk.say(claimed(desk.job, desk.step), released(desk.job, desk.step, claim="c1"))) == ["attempt_failed", "step_retried"]
+    assert desk.book.claims == {}
+
+
+@pytest.mark.parametrize("confused", [released, lambda job, step: failed(job, step, FailureKind.CANCELLED, claim=None)])
+def test_a_node_that_gives_back_for_ever_cannot_spin(confused: object) -> None:
+    """After two at once, the next ones are spaced out by the retry policy; still uncounted."""
+    desk = opened(Policy(retry=RetryPolicy(1, 0.5, 30.0)))
+    assert callable(confused)
+    for _ in range(2):
+        assert kinds(desk.say(confused(desk.job, desk.step)))[-1] == "step_retried"
+    waits = []
+    for _ in range(12):
+        assert "step_retried" not in kinds(desk.say(confused(desk.job, desk.step)))
+        waits.append(desk.step.retry_after_seconds)
+        desk.wait(31.0)
+    assert max(waits) > 5.0
+    assert desk.step.attempt == 15
+    assert desk.step.failures == 0
+
+
+def test_a_step_that_was_cancelled_though_nobody_here_wants_it_is_asked_again() -> None:
+    """An earlier owner's stop may reach a worker late; the attempt is repeated, uncounted, its cost kept as waste."""
+    desk = opened(Policy(retry=RetryPolicy(1, 0.5, 1.0)))
+    round_ = desk.say(claimed(desk.job, desk.step), failed(desk.job, desk.step, FailureKind.CANCELLED))
+    assert [step.attempt for step in sent_after(round_)] == [2]
+    assert desk.job.usage.wasted_calls == 1
+    assert desk.step.avoid == ()
+
+
+def test_a_second_copys_release_is_ignored() -> None:
+    """Of another claim, or an older attempt."""
+    desk = opened()
+    desk.say(claimed(desk.job, desk.step, "stands"))
+    assert desk.say(released(desk.job, desk.step, claim="other")).empty
+    assert desk.say(released(desk.job, desk.step, claim="stands", attempt=9)).empty
+
+
+# Success
+
+
+def test_a_success_without_claim_is_accepted() -> None:
+    """The claim's record may be lost; history asked for the step."""
+    desk = opened()
+    assert published(desk.say(succeeded(desk.job, desk.step)))[0].answer.text == "a"
+
+
+def test_success_of_an_older_attempt_counts_for_a_plain_step() -> None:
+    """The first that history asked for and that succeeds; the running attempt is stopped."""
+    desk = opened()
+    job, step = desk.job, desk.step
+    desk.say(claimed(job, step))
+    desk.wait(20.1)
+    desk.wait(60.0)
+    desk.say(claimed(job, step, "c2", node="n2"))
+    round_ = desk.say(succeeded(job, step, "first", claim="c1", attempt=1))
+    assert published(round_)[0].answer.text == "first"
+    assert stops(round_) == [("n2", 2, None)]
+    assert desk.say(succeeded(job, step, "second", claim="c2", attempt=2)).events == {}
+
+
+def test_success_of_an_older_attempt_of_a_stream_is_waste() -> None:
+    """Once attempt n+1 is recorded the caller reads that one."""
+    desk = opened(stream=True)
+    job, step = desk.job, desk.step
+    desk.say(claimed(job, step))
+    desk.wait(20.1)
+    assert kinds(desk.wait(60.0)) == ["step_retried"]
+    assert kinds(desk.say(succeeded(job, step, "first", claim="c1", attempt=1))) == ["work_wasted"]
+    assert published(desk.say(claimed(job, step, "c2"), succeeded(job, step, "second", claim="c2")))[0].answer.text == "second"
+
+
+def test_a_losing_claim_of_a_stream_is_never_accepted() -> None:
+    """The caller was shown the winner's text; neither while that runs nor after it failed is the loser's taken."""
+    desk = opened(stream=True)
+    job, step = desk.job, desk.step
+    desk.say(claimed(job, step, "winner"), claimed(job, step, "loser", node="n2"))
+    assert kinds(desk.say(succeeded(job, step, claim="loser"))) == ["work_wasted"]
+    assert kinds(desk.say(failed(job, step, claim="winner"))) == ["attempt_failed"]
+    assert desk.step.phase is Phase.WAITING
+    assert kinds(desk.say(succeeded(job, step, claim="loser"))) == ["work_wasted"]
+    assert job.settled is None
+
+
+def test_a_losing_claim_of_a_plain_step_may_win_the_race() -> None:
+    """Either answer is as good; the standing claim is stopped."""
+    desk = opened()
+    desk.say(claimed(desk.job, desk.step, "stands"))
+    round_ = desk.say(succeeded(desk.job, desk.step, claim="other"))
+    assert stops(round_) == [("n1", 1, None)]
+    assert len(published(round_)) == 1
+
+
+def test_a_success_from_the_future_is_waste() -> None:
+    """An attempt that history never began belongs to a fenced planner's history."""
+    desk = opened()
+    assert kinds(desk.say(succeeded(desk.job, desk.step, attempt=2))) == ["work_wasted"]
+
+
+def test_outcomes_of_unknown_jobs_change_nothing() -> None:
+    """They are counted, and that is all."""
+    desk = opened()
+    job, step = desk.job, desk.step
+    desk.book.jobs.clear()
+    assert desk.say(succeeded(job, step), failed(job, step), released(job, step), renewed("c1")).empty
+
+
+def test_usage_is_summed_with_waste() -> None:
+    """Calls and tokens of accepted attempts, and apart from them what was thrown away."""
+    desk = Desk()
+    desk.submit(**two_steps())
+    job = desk.job
+    desk.say(claimed(job, desk.step), failed(job, desk.step))
+    desk.wait(60.0)
+    desk.say(succeeded(job, desk.step, claim=None))
+    desk.say(succeeded(job, desk.step, claim="c9", attempt=5))
+    desk.say(succeeded(job, desk.step))
+    assert job.settled is not None
+    assert job.settled.result.usage == Usage(calls=2, prompt_tokens=20, completion_tokens=10, wasted_calls=2, wasted_tokens=30)
+    assert desk.say(StepFailed(job=job.id, step="s", attempt=1, failure=Failure(kind=FailureKind.INTERNAL, message="x"))).empty
+
+
+def test_waste_without_consumption_is_no_event() -> None:
+    """History is not filled by empty news."""
+    desk = opened()
+    wasted = succeeded(desk.job, desk.step, attempt=2).model_copy(update={"usage": Usage()})
+    assert desk.say(wasted).empty
+    desk.say(succeeded(desk.job, desk.step, attempt=2))
+    event = last(desk, WorkWasted)
+    assert isinstance(event, WorkWasted)
+    assert event.usage == ONE_CALL
+
+
+# Ends
+
+
+def test_the_deadline_expires_the_job_and_stops_its_step() -> None:
+    """Whatever state the step is in."""
+    desk = opened(deadline_at=1_700_000_010.0)
+    desk.say(claimed(desk.job, desk.step))
+    assert desk.wait(9.9).empty
+    round_ = desk.wait(0.2)
+    [result] = published(round_)
+    assert (result.status, result.failure.kind) == (Status.EXPIRED, FailureKind.DEADLINE)
+    assert stops(round_) == [("n1", 1, None)]
+    assert desk.book.claims == {}
+    assert len(desk.book.timers) == 0
+
+
+def test_the_wall_limit_ends_with_the_best_answer_so_far() -> None:
+    """`finish_reason: budget`; without any answer, a typed failure."""
+    desk = Desk()
+    desk.submit(**two_steps(limits={"wall_seconds": 10}))
+    desk.say(claimed(desk.job, desk.step), succeeded(desk.job, desk.step, "half"))
+    desk.say(claimed(desk.job, desk.step, "c2"))
+    round_ = desk.wait(10.1)
+    [result] = published(round_)
+    assert (result.status, result.failure) == (Status.SUCCEEDED, None)
+    assert (result.answer.text, result.answer.finish_reason) == ("half", FinishReason.BUDGET)
+    assert stops(round_) == [("n1", 1, None)]
+    desk.submit(**two_steps(limits={"wall_seconds": 10}))
+    [result] = published(desk.wait(10.1))
+    assert (result.status, result.failure.kind) == (Status.FAILED, FailureKind.LIMIT)
+
+
+def test_a_cancel_ends_the_job_and_reaches_its_node() -> None:
+    """The stop goes after the acknowledgement, to the claim's node, else to where the router put it."""
+    desk = opened()
+    desk.say(claimed(desk.job, desk.step))
+    round_ = desk.say(CancelRequested(job=desk.job.id, reason="enough"))
+    assert stops(round_) == [("n1", 1, None)]
+    assert (published(round_)[0].status, published(round_)[0].failure.message) == (Status.CANCELLED, "enough")
+    assert desk.say(CancelRequested(job=desk.job.id)).empty
+    desk.submit()
+    desk.say(routed(desk.job, desk.step, node="n5"))
+    assert stops(desk.say(CancelRequested(job=desk.job.id))) == [("n5", 1, None)]
+    desk.submit()
+    assert stops(desk.say(CancelRequested(job=desk.job.id))) == []
+
+
+def test_a_timer_that_has_moved_changes_nothing() -> None:
+    """A home fires what was due when it asked Kafka; the outcome may have come meanwhile."""
+    desk = opened()
+    desk.say(claimed(desk.job, desk.step))
+    desk.now += 19.0
+    due = desk.round(lambda round_: attempts.on_due(desk.book, round_, desk.job.id))
+    assert due.empty
+    assert desk.book.timers.next_due() == pytest.approx(desk.now + 1.0, abs=0.02)
+    assert desk.round(lambda round_: attempts.on_due(desk.book, round_, "unknown")).empty
+
+
+def test_every_open_step_has_a_timer() -> None:
+    """In each phase something is armed that moves the step on; a settled job has none."""
+    desk = opened()
+    job, step = desk.job, desk.step
+    rounds: list[Round] = []
+    for outcome in (routed(job, step), claimed(job, step), failed(job, step)):
+        rounds.append(desk.say(outcome))
+        assert not math.isinf(step.due_at)
+        assert desk.book.timers.next_due() <= step.due_at + 0.02
+    desk.wait(60.0)
+    desk.say(succeeded(job, step))
+    assert math.isinf(desk.book.timers.next_due())

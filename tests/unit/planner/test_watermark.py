@@ -1,0 +1,132 @@
+"""Watermark: where a successor begins to read. What it may never pass, and that it moves."""
+
+from __future__ import annotations
+
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.planner import admission, attempts
+from services.planner.book import Book
+from services.planner.live import LiveJob
+from services.planner.policy import Policy
+from services.planner.round import Round
+from services.planner.watermark import UNACKNOWLEDGED, passable, watermark
+from shared.contracts.event import JobSettled
+from shared.contracts.outcome import CancelRequested
+from shared.contracts.result import Result, Status
+from tests.unit.planner.desk import TOPIC, Desk, claimed, job_input, succeeded
+
+PAST = {TOPIC: 1_000_000}
+
+
+def done(desk: Desk) -> LiveJob:
+    """One job, ended, its result acknowledged."""
+    desk.submit()
+    job = desk.job
+    desk.say(claimed(job, desk.step), succeeded(job, desk.step))
+    job.published = True
+    return job
+
+
+def test_with_nothing_live_it_is_the_last_own_event() -> None:
+    """So it always names a valid record, whose epoch is in force."""
+    assert watermark(Desk().book, {}, 41) == (41, [])
+    desk = Desk()
+    job = done(desk)
+    assert watermark(desk.book, PAST, 9) == (9, [job.id])
+
+
+def test_it_stays_before_a_live_job() -> None:
+    """However much has ended after it."""
+    desk = Desk()
+    desk.submit()
+    live = desk.job
+    ended = [done(desk).id for _ in range(3)]
+    assert watermark(desk.book, PAST, len(desk.history) - 1) == (live.first_offset, ended)
+
+
+def test_it_stays_before_a_result_that_is_not_acknowledged() -> None:
+    """A successor publishes it again."""
+    desk = Desk()
+    job = done(desk)
+    job.published = False
+    assert watermark(desk.book, PAST, 9) == (job.first_offset, [])
+
+
+def test_it_stays_before_a_job_whose_record_is_not_committed() -> None:
+    """Its record will be read again, and must then be known."""
+    desk = Desk()
+    job = done(desk)
+    source = job.accepted.source_offset
+    assert watermark(desk.book, {TOPIC: source}, 9) == (job.first_offset, [])
+    assert watermark(desk.book, {"jobs.batch": 1_000}, 9) == (job.first_offset, [])
+    assert watermark(desk.book, {TOPIC: source + 1}, 9) == (9, [job.id])
+
+
+def test_what_is_not_acknowledged_does_not_hold_it() -> None:
+    """It will lie behind every acknowledged event."""
+    desk = Desk()
+    round_ = Round(desk.wall, desk.now)
+    admission.accept(desk.book, round_, job_input({"prompt": "q"}))
+    attempts.on_outcome(desk.book, round_, CancelRequested(job="other"))
+    assert watermark(desk.book, {}, 7) == (7, [])
+    assert desk.job.first_offset == UNACKNOWLEDGED
+
+
+def test_it_stays_before_a_remembered_cancel() -> None:
+    """Until the cancel's job comes or its time is over."""
+    desk = Desk()
+    desk.say(CancelRequested(job="other"))
+    done(desk)
+    assert watermark(desk.book, PAST, 9)[0] == 1
+    attempts.forget_cancels(desk.book, desk.now + 1e6)
+    assert watermark(desk.book, PAST, 9)[0] == 9
+
+
+def test_a_cancel_that_came_first_does_not_hide_its_job() -> None:
+    """In one round: the cancel of X, then jobs A and X. X lies before A in the log, after it in memory; its result is not yet out."""
+    desk = Desk()
+
+    def fold(round_: Round) -> None:
+        attempts.on_outcome(desk.book, round_, CancelRequested(job="X"))
+        admission.accept(desk.book, round_, job_input({"prompt": "a"}, 0, "A"))
+        admission.accept(desk.book, round_, job_input({"prompt": "x"}, 1, "X"))
+
+    desk.round(fold)
+    live, hidden = desk.book.jobs["A"], desk.book.jobs["X"]
+    assert hidden.first_offset < live.first_offset
+    assert watermark(desk.book, PAST, 9)[0] == hidden.first_offset
+
+
+jobs = st.lists(st.tuples(st.integers(-1, 50), st.booleans(), st.booleans(), st.integers(0, 10)), max_size=12)
+
+
+@given(jobs, st.lists(st.integers(-1, 50), max_size=3), st.integers(0, 10), st.integers(51, 60))
+def test_it_never_passes_what_recovery_needs(
+    drawn: list[tuple[int, bool, bool, int]], cancels: list[int], committed: int, last_own: int
+) -> None:
+    """Any mix of jobs, in any order: not past one that is live, unpublished or uncommitted, and only the others may be forgotten."""
+    book = Book(0, Policy(), Random(0))
+    book.epoch = 0
+    needed, needless = [], []
+    for number, (first, settled, published, source) in enumerate(drawn):
+        round_ = Round(1_700_000_000.0, 0.0)
+        admission.accept(book, round_, job_input({"prompt": "q"}, source, f"x{number}"))
+        job = book.jobs[f"x{number}"]
+        job.first_offset, job.published = first, published
+        if settled:
+            result = Result(job=job.id, status=Status.SUCCEEDED, accepted_at=0.0, finished_at=0.0)
+            book.settled(job, JobSettled(epoch=0, job=job.id, at=0.0, result=result), 0.0)
+        if settled and published and source < committed:
+            needless.append(job)
+        else:
+            needed.append(job)
+    for number, offset in enumerate(cancels):
+        book.cancels[f"c{number}"] = (offset, 1e9)
+    offset, forgettable = watermark(book, {TOPIC: committed}, last_own)
+    held = [job.first_offset for job in needed if job.first_offset >= 0] + [cancel for cancel in cancels if cancel >= 0]
+    assert offset == min([last_own, *held])
+    assert forgettable == [job.id for job in needless]
+    assert all(passable(job, {TOPIC: committed}) for job in needless)
