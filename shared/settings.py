@@ -5,6 +5,8 @@ For example `TUTTI_TOPICS__HOME_PARTITIONS=24`.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -21,6 +23,8 @@ class ClusterSettings(BaseSettings):
 
     kafka_servers: str = "127.0.0.1:19092"
     """Bootstrap servers, comma-separated."""
+    kafka_compression: Literal["none", "lz4"] = "none"
+    """Of what is produced. Small batches gain little and pay with CPU and latency; lz4 is for thin networks (decision 0002)."""
     topics: TopicSettings = TopicSettings()
     instance: str = ""
     """Name of this process in logs and groups; host and a random part when empty."""

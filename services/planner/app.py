@@ -15,7 +15,7 @@ from services.planner.wiring import Wiring
 from services.planner.writer import EventWriter
 from shared.errors import CommitRefused, LogError
 from shared.kafka.assignor import HomeAssignor
-from shared.kafka.port import Consumer, TopicPartition
+from shared.kafka.port import Consumer, Producer, TopicPartition
 from shared.kafka.provision import wait_for_topics
 from shared.kafka.watched import ConsumerGaveUp
 from shared.service import Environment, Readiness
@@ -46,6 +46,7 @@ class Planner:
         self._topics = environment.topics
         self._homes: dict[int, _Owned] = {}
         self._consumer: Consumer | None = None
+        self._producer: Producer | None = None
         self._wiring: Wiring | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._polled_at: float | None = None
@@ -70,7 +71,7 @@ class Planner:
             await self._drain(wiring)
         finally:
             stopping.cancel()
-            await self._close(wiring)
+            await self._close()
 
     def readiness(self) -> Readiness:
         """Ready when Kafka answers polls and every assigned partition is replayed."""
@@ -195,6 +196,7 @@ class Planner:
         self._consumer = await env.log.consumer(
             client_id=f"{env.instance}-planner", group=self._topics.settings.prefix + GROUP, reset="earliest", assignor=HomeAssignor()
         )
+        self._producer = await env.log.producer(client_id=f"{env.instance}-planner")
         self._wiring = Wiring(
             log=env.log,
             clock=env.clock,
@@ -204,8 +206,8 @@ class Planner:
             instance=env.instance,
             reader=JobRecord(cluster, self._topics),
             consumer=self._consumer,
-            writer=EventWriter(env.log, env.instance),
-            outbox=Outbox(env.log, env.clock, env.instance),
+            writer=EventWriter(self._producer, env.clock),
+            outbox=Outbox(env.log, self._producer, env.clock, env.instance, own=[topic.name for topic in self._topics.all()]),
             rewind=self._rewind,
             unpause=self._unpause,
             still_owner=self._still_owner,
@@ -262,12 +264,13 @@ class Planner:
         idle.cancel()
         await self._commit()
 
-    async def _close(self, wiring: Wiring) -> None:
+    async def _close(self) -> None:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await wiring.writer.close()
+        if self._producer is not None:
+            await self._producer.close()
         if self._consumer is not None:
             await self._consumer.close()
 

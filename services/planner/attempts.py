@@ -71,9 +71,8 @@ def flush_claims(book: Book, round_: Round) -> None:
 
 def _on_routed(book: Book, round_: Round, outcome: StepRouted) -> None:
     found = book.find(outcome.job, outcome.step)
-    if found is None or outcome.attempt < found[1].attempt:
-        control = StopStep(node=outcome.node, job=outcome.job, step=outcome.step, attempt=outcome.attempt)
-        round_.after.append(Stop(outcome.mailbox, control))
+    if found is None:
+        # Answered already (routers tell late), or no longer wanted: then its claim is answered with a stop.
         return
     job, step = found
     if step.phase is Phase.ASKED and outcome.attempt == step.attempt:

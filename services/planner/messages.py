@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
+
 from services.planner.round import Answer, Dispatch, Effect, Publish, Stop
 from shared.contracts import headers
 from shared.contracts.job import ReplyTo
-from shared.contracts.reply import Final
-from shared.contracts.result import Result
 from shared.kafka.port import Message
 from shared.topics import Topics, partition_of, steps_partition
 
@@ -20,10 +20,12 @@ def of_effect(effect: Effect, topics: Topics) -> list[Message]:
             envelope = headers.envelope(control.type)
             return [Message(topics.controls, control.to_bytes(), control.job.encode(), mailbox, envelope)]
         case Publish(settled=settled, followers=followers):
+            result, body = settled.result, settled.result.to_bytes()
             waiting = followers if settled.reply is None else (settled.reply, *followers)
-            return [_result(settled.result, settled.trace, topics), *(_final(reply, settled.result, settled.trace) for reply in waiting)]
+            finals = [_final(reply, result.job, body, settled.trace) for reply in waiting]
+            return [_result(result.job, body, settled.trace, topics), *finals]
         case Answer(reply=reply, result=result, trace=trace):
-            return [_final(reply, result, trace)]
+            return [_final(reply, result.job, result.to_bytes(), trace)]
 
 
 def _dispatch(dispatch: Dispatch, topics: Topics) -> Message:
@@ -33,13 +35,17 @@ def _dispatch(dispatch: Dispatch, topics: Topics) -> Message:
     return Message(topic, step.to_bytes(), step.id.encode(), partition, headers.envelope("step", dispatch.trace))
 
 
-def _result(result: Result, trace: str | None, topics: Topics) -> Message:
-    key = result.job.encode()
+def _result(job: str, body: bytes, trace: str | None, topics: Topics) -> Message:
+    key = job.encode()
     partition = partition_of(key, topics.settings.other_partitions)
-    return Message(topics.results, result.to_bytes(), key, partition, headers.envelope("result", trace))
+    return Message(topics.results, body, key, partition, headers.envelope("result", trace))
 
 
-def _final(reply: ReplyTo, result: Result, trace: str | None) -> Message:
-    final = Final(correlation=reply.correlation, result=result)
+def _final(reply: ReplyTo, job: str, body: bytes, trace: str | None) -> Message:
     envelope = (*headers.envelope("final", trace), *headers.correlation_headers(reply))
-    return Message(reply.topic, final.to_bytes(), result.job.encode(), reply.partition, envelope)
+    return Message(reply.topic, final_bytes(reply.correlation, body), job.encode(), reply.partition, envelope)
+
+
+def final_bytes(correlation: bytes, result: bytes) -> bytes:
+    """The JSON of a Final around a result that is JSON already: the body is serialised once for `results` and all who wait."""
+    return b'{"type":"final","correlation":"%b","result":%b}' % (urlsafe_b64encode(correlation), result)

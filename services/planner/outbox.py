@@ -1,14 +1,14 @@
-"""Outbox: everything a planner sends besides events. One task drains it in batches; what Kafka did not acknowledge is sent again.
+"""Outbox: everything a planner sends besides events. What Kafka did not acknowledge is sent again.
 
-Repeats are harmless by design: steps are claimed once, results are byte-identical, replies are recognised by correlation. Finals and
-stops go by lanes of their own (`notices`): where they go is partly the caller's choice, and nothing waits for them.
+Repeats are harmless by design: steps are claimed once, results are byte-identical, replies are recognised by correlation. Finals to reply
+topics of the callers' own choice go by lanes of their own (`notices`): such a topic may not exist, and nothing waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from services.planner.notices import Notices, is_notice
@@ -20,6 +20,8 @@ from shared.telemetry import logs, metrics
 log = logs.get(__name__)
 
 _BATCH = 1_000
+_SENDS = 4
+"""Batches under way at once; the producer joins what goes to one partition."""
 _RETRY_SECONDS = 0.5
 
 
@@ -34,11 +36,14 @@ class _Parcel:
 class Outbox:
     """Bounded by its users: a home does not begin a round while `full`."""
 
-    def __init__(self, log_: Log, clock: Clock, client_id: str, bound: int = 20_000) -> None:
-        self._log, self._clock, self._client_id, self._bound = log_, clock, client_id, bound
+    def __init__(self, log_: Log, producer: Producer, clock: Clock, client_id: str, *, own: Collection[str], bound: int = 20_000) -> None:
+        """`own`: topics of the cluster itself; notices to all others are nobody's concern but their caller's."""
+        self._producer, self._clock, self._own, self._bound = producer, clock, frozenset(own), bound
         self._notices = Notices(log_, clock, client_id)
         self._parcels: deque[_Parcel] = deque()
         self._waiting = 0
+        self._sending: set[asyncio.Task[None]] = set()
+        self._free = asyncio.Semaphore(_SENDS)
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -47,10 +52,10 @@ class Outbox:
 
     def post(self, messages: list[Message], done: Callable[[], None] | None = None) -> None:
         """Queue messages; sent in order per partition. `done`: all but the notices are acknowledged. Never blocks."""
-        needed = [m for m in messages if not is_notice(m)]
+        needed = [m for m in messages if m.topic in self._own or not is_notice(m)]
         if len(needed) < len(messages):
             for message in messages:
-                if is_notice(message):
+                if message.topic not in self._own and is_notice(message):
                     self._notices.post(message)
         if not needed:
             if done is not None:
@@ -79,24 +84,33 @@ class Outbox:
         await self._notices.idle()
 
     async def run(self) -> None:
-        """Drain until cancelled."""
-        producer: Producer | None = None
+        """Send until cancelled."""
         try:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._parcels:
-                    if producer is None:
-                        producer = await self._log.producer(client_id=f"{self._client_id}-outbox")
-                    if not await self._send(producer, self._take()):
-                        await producer.close()
-                        producer = None
-                        await self._clock.sleep(_RETRY_SECONDS)
-                self._idle.set()
+                    await self._free.acquire()
+                    task = asyncio.create_task(self._deliver(self._take()))
+                    self._sending.add(task)
+                    task.add_done_callback(self._sending.discard)
         finally:
+            for task in list(self._sending):
+                task.cancel()
             await self._notices.close()
-            if producer is not None:
-                await producer.close()
+
+    async def _deliver(self, parcels: list[_Parcel]) -> None:
+        """One batch. What Kafka did not take goes back to the front after a pause."""
+        try:
+            again = await self._send(parcels)
+            if again:
+                await self._clock.sleep(_RETRY_SECONDS)
+                self._parcels.extendleft(reversed(again))
+                self._wake.set()
+        finally:
+            self._free.release()
+        if self._waiting == 0:
+            self._idle.set()
 
     def _take(self) -> list[_Parcel]:
         taken: list[_Parcel] = []
@@ -107,9 +121,9 @@ class Outbox:
             size += len(parcel.messages)
         return taken
 
-    async def _send(self, producer: Producer, parcels: Sequence[_Parcel]) -> bool:
-        """Whether Kafka answered; parcels with unacknowledged messages go back to the front."""
-        fates = iter(await producer.send_many([m for parcel in parcels for m in parcel.messages]))
+    async def _send(self, parcels: Sequence[_Parcel]) -> list[_Parcel]:
+        """The parcels, or parts of them, that must be sent again."""
+        fates = iter(await self._producer.send_many([m for parcel in parcels for m in parcel.messages]))
         again: list[_Parcel] = []
         for parcel in parcels:
             left = [m for m in parcel.messages if self._unsent(m, next(fates))]
@@ -118,10 +132,9 @@ class Outbox:
                 again.append(_Parcel(left, parcel.done))
             elif parcel.done is not None:
                 parcel.done()
-        self._parcels.extendleft(reversed(again))
         if self._waiting < self._bound:
             self._room.set()
-        return not again
+        return again
 
     @staticmethod
     def _unsent(message: Message, fate: object) -> bool:

@@ -1,47 +1,28 @@
-"""EventWriter: appends to `job-events` with one idempotent producer for all homes of the process.
+"""EventWriter: appends to `job-events`, for all homes of the process.
 
-After a send of unknown fate the producer is replaced: a new producer session is a new PlannerStarted, and nothing is sent again (DESIGN 6).
+It shares its producer with the outbox: what is ready together travels in one request. A send of unknown fate is never repeated: the caller
+forgets its state and begins anew with a PlannerStarted (DESIGN 6), so it does not matter that the producer opens a new session by itself.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
-from shared.errors import SendFailed
-from shared.kafka.port import Log, Message, Producer, TopicPartition
+from shared.clock import Clock
+from shared.kafka.port import Message, Producer, TopicPartition
+
+_TURNS = 3
+"""Turns of the event loop before an append: what is about to be sent (dispatches, other homes' appends) joins its request."""
 
 
 class EventWriter:
     """`append` raises SendFailed (fate unknown) and RecordTooLarge; the caller then forgets its state."""
 
-    def __init__(self, log: Log, client_id: str) -> None:
-        self._log, self._client_id = log, client_id
-        self._producer: Producer | None = None
-        self._lock = asyncio.Lock()
+    def __init__(self, producer: Producer, clock: Clock) -> None:
+        self._producer, self._clock = producer, clock
 
     async def append(self, partition: TopicPartition, messages: Sequence[Message]) -> int:
         """One record batch; the offset of its first record."""
-        producer = self._producer or await self._open()
-        try:
-            return await producer.append(partition, messages)
-        except SendFailed:
-            await self._discard(producer)
-            raise
-
-    async def close(self) -> None:
-        if self._producer is not None:
-            await self._producer.close()
-            self._producer = None
-
-    async def _open(self) -> Producer:
-        async with self._lock:
-            if self._producer is None:
-                self._producer = await self._log.producer(client_id=f"{self._client_id}-events")
-            return self._producer
-
-    async def _discard(self, producer: Producer) -> None:
-        """The others' appends fail with it, and they retake their partitions too."""
-        if self._producer is producer:
-            self._producer = None
-            await producer.close()
+        for _ in range(_TURNS):
+            await self._clock.sleep(0)
+        return await self._producer.append(partition, messages)

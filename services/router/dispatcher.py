@@ -5,6 +5,7 @@ closes a step; only what closed a step lets its record be committed past. Kafka'
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
@@ -27,6 +28,8 @@ _ROUTED = {c: metrics.STEPS_ROUTED.labels(c.value) for c in CLASSES}
 _SECONDS = {c: metrics.ROUTE_SECONDS.labels(c.value) for c in CLASSES}
 _SEND_FAILURES = metrics.SEND_FAILURES.labels("router")
 CLOSINGS_A_SEND = 1024
+COMPANY = 256
+"""So many closings are worth a send of their own."""
 
 
 class Dispatcher:
@@ -44,6 +47,7 @@ class Dispatcher:
         self._dead_letters = DeadLetters(producer, "router", clock, topics)
         self._closings: deque[Closing] = deque()
         self._pending = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._sending = False
@@ -64,7 +68,7 @@ class Dispatcher:
     def _record(self, placed: Placed, result: Appended | Exception) -> bool:
         if isinstance(result, Appended):
             self._ledger.acknowledged(placed.dispatch, result.offset)
-            self.close(messages.routed(placed, result.offset, result.partition, self._topics))
+            self.close(messages.routed(placed, result.offset, result.partition, self._topics), soon=False)
             return True
         self._ledger.failed(placed.dispatch)
         if isinstance(result, RecordTooLarge):
@@ -88,16 +92,22 @@ class Dispatcher:
         self._dead_letters.count(refused.record, refused.error)
         self.close(Closing(message, refused.window, refused.record.offset))
 
-    def close(self, closing: Closing) -> None:
-        """Send this soon; until Kafka has it, its record stays uncommitted."""
+    def close(self, closing: Closing, *, soon: bool = True) -> None:
+        """Send this, with `soon` at once; until Kafka has it, its record stays uncommitted.
+
+        StepRouted only starts a claim timeout of seconds: it waits a little for company, which saves the planner most of its wake-ups.
+        """
         self._closings.append(closing)
         self._idle.clear()
         self._pending.set()
+        if soon or len(self._closings) >= COMPANY:
+            self._hurry.set()
 
     async def run(self) -> None:
         """Send closings until cancelled. One batch is under way at a time, so the deque holds at most what the windows hold."""
         while True:
             await self._pending.wait()
+            await self._wait_for_company()
             batch = [self._closings[i] for i in range(min(len(self._closings), CLOSINGS_A_SEND))]
             sent = await self._send([closing.message for closing in batch])
             for _ in batch:
@@ -110,6 +120,13 @@ class Dispatcher:
             self._closed()
             if any(isinstance(result, Exception) for result in sent):
                 await self._clock.sleep(self._policy.send_retry_seconds)
+
+    async def _wait_for_company(self) -> None:
+        if not self._hurry.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._policy.routed_linger_seconds):
+                    await self._hurry.wait()
+        self._hurry.clear()
 
     def _fate(self, closing: Closing, result: Appended | Exception) -> Closing | None:
         """None when the record is finished, else what is to be sent next for it."""

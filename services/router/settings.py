@@ -42,6 +42,8 @@ class RouterPolicy(BaseModel):
     """Interactive steps go first up to this share of the tokens, while others wait."""
     quantum_tokens: PositiveInt = 512
     """Deficit round robin over tenants: tokens a turn."""
+    routed_linger_seconds: PositiveFloat = 0.02
+    """StepRouted waits this long for others; short beside the claim timeout that it starts."""
     send_retry_seconds: PositiveFloat = 0.5
     """Pause after Kafka did not take what was sent."""
 

@@ -57,6 +57,7 @@ class Announcer:
         self._describe = describe
         self.acknowledged_at: float | None = None
         """When Kafka last acknowledged a record of credits: the worker's sign that it is there."""
+        self._last: Credits | None = None
         self._sequence = 0
         self._told: Node | None = None
         self._told_until = 0.0
@@ -68,10 +69,22 @@ class Announcer:
         """Announce for ever. A record that is lost is replaced by the next one."""
         while True:
             if await _set_within(self._places_changed, self._longest_wait()):
-                await self._clock.sleep(self._settings.credits_coalesce_seconds)
+                await self._clock.sleep(self._pause())
             self._places_changed.clear()
             if self._reader.number is not None:
                 await self._send_credits(producer)
+
+    def _pause(self) -> float:
+        """Between a change and the record that tells it: short when routers could run out of places, else longer, to save records."""
+        last = self._last
+        if last is None or self._places() < self._settings.relaxed_places or last.offers.keys() != self._living_routers():
+            return self._settings.credits_coalesce_seconds
+        read = sum(self._reader.positions().values()) - sum(last.read.values())
+        plenty = read * 2 < sum(last.offers.values())
+        return self._settings.credits_relaxed_seconds if plenty else self._settings.credits_coalesce_seconds
+
+    def _living_routers(self) -> set[str]:
+        return set(self._routers.backlogs(self._clock.monotonic()))
 
     def _longest_wait(self) -> float:
         """A single place that several routers want must visit them all, even while nothing else happens."""
@@ -113,6 +126,7 @@ class Announcer:
             log.warning("credits_lost", code=error.code)
             return
         self.acknowledged_at = self._clock.monotonic()
+        self._last = record
         if record.offers:
             self.quiet_since = None
         elif self.quiet_since is None:

@@ -89,7 +89,7 @@ class Desk:
         if stopped:
             self._end_waiting(attempt, Failure(kind=K.CANCELLED, message=stopped))
             return
-        self._put(self._claimed(attempt), step, attempt.trace)
+        self._put_claim(attempt)
         self.inbox.push(attempt)
 
     def _refusal(self, step: Step, addressee: str | None) -> str | None:
@@ -231,9 +231,17 @@ class Desk:
         message = self._writer.message(outcome, attempt.step, attempt.trace)
         kept = None if isinstance(outcome, StepReleased) else message
         self.leases.end(attempt, kept, len(message.value or b""))
-        self._outbox.put(message)
+        self._outbox.put(message, instead_of=attempt.key)
 
-    def _put(self, outcome: StepClaimed | StepReleased, step: Step, trace: str | None) -> None:
+    def _put_claim(self, attempt: Attempt) -> None:
+        """At once for a stream, whose pieces the caller sees; else it may give way to the outcome of a step that ends at once."""
+        message = self._writer.message(self._claimed(attempt), attempt.step, attempt.trace)
+        if attempt.step.stream:
+            self._outbox.put(message)
+        else:
+            self._outbox.promise(attempt.key, message)
+
+    def _put(self, outcome: StepReleased, step: Step, trace: str | None) -> None:
         self._outbox.put(self._writer.message(outcome, step, trace))
 
 

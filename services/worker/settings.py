@@ -101,6 +101,9 @@ class WorkerSettings(BaseSettings):
     """Most steps taken and not started; beyond it they are released."""
     credits_seconds: PositiveFloat = 1.0
     credits_coalesce_seconds: PositiveFloat = 0.005
+    credits_relaxed_seconds: PositiveFloat = 0.05
+    """The same while routers still hold most of the places last offered, and at least `relaxed_places` are free."""
+    relaxed_places: PositiveInt = 8
     credit_round_trip_seconds: PositiveFloat = 0.05
     """From announcing places to reading the steps that use them."""
     router_gone_seconds: PositiveFloat = 5.0

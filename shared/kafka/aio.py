@@ -73,7 +73,7 @@ class AioLog:
                 **CONSUMER_OPTIONS,
             )
 
-        return AioConsumer(await self._connect(create, lambda client: client.stop()), adapter)
+        return AioConsumer(await self._connect(create, lambda client: client.stop()), adapter, self._clock)
 
     async def admin(self) -> AioAdmin:
         def create() -> AIOKafkaAdminClient:

@@ -15,12 +15,13 @@ from typing import cast
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as Theirs
 
+from shared.clock import Clock
 from shared.errors import CommitRefused, LogError
 from shared.kafka.aio_assignor import AioAssignor
 from shared.kafka.aio_errors import FOREIGN, commit_error, in_our_words, log_error
 from shared.kafka.aio_rebalance import Ownership
 from shared.kafka.port import RebalanceListener, Record, TopicPartition
-from shared.kafka.settings import CALL_SECONDS, STOP_SECONDS
+from shared.kafka.settings import CALL_SECONDS, PACE_SECONDS, STOP_SECONDS
 from shared.telemetry import logs
 
 log = logs.get(__name__)
@@ -32,8 +33,10 @@ POLL_GRACE_SECONDS = 0.1
 class AioConsumer:
     """Implements `port.Consumer`."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, assignor: AioAssignor) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, assignor: AioAssignor, clock: Clock) -> None:
         self._consumer = consumer
+        self._clock = clock
+        self._brought_at = 0.0
         self._assignor = assignor
         self._ownership = Ownership()
         self._theirs: dict[TopicPartition, Theirs] = {}
@@ -61,6 +64,9 @@ class AioConsumer:
         if not self._ownership.settled.is_set():
             return await self._wait_for_assignment(timeout_seconds)
         wanted = [self._their(tp) for tp in partitions] if partitions is not None else ()
+        early = self._brought_at + PACE_SECONDS - self._clock.monotonic()
+        if early > 0:
+            await self._clock.sleep(early)
         try:
             async with asyncio.timeout(timeout_seconds + POLL_GRACE_SECONDS):
                 found = await self._consumer.getmany(*wanted, timeout_ms=timeout_seconds * 1000, max_records=max_records)
@@ -69,6 +75,8 @@ class AioConsumer:
         except FOREIGN as error:
             self._raise_kept_errors()
             raise log_error(error) from error
+        if found:
+            self._brought_at = self._clock.monotonic()
         return cast("Mapping[TopicPartition, Sequence[Record]]", found)
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:

@@ -20,6 +20,10 @@ FETCH_BYTES = 32 * 1024 * 1024
 METADATA_SECONDS = 30.0
 """Added partitions and topics are seen within this time; the default of 5 minutes would leave a new mailbox unread."""
 
+PACE_SECONDS = 0.002
+"""Least time between two polls that brought records. A fetch costs a client about half a millisecond whatever it brings, so under
+load a few of them are worth one; a lone record never waits (decision 0002)."""
+
 # Sending
 SEND_BATCH_BYTES = RECORD_BYTES
 """Record batches of ordinary sends: 256 kB. Larger ones gain nothing, smaller ones cost a future each."""

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
+from typing import Literal
 
 import uvicorn
 from pydantic import ValidationError
@@ -71,7 +72,8 @@ async def _run(builds: Sequence[tuple[str, Build]], settings: ShellSettings, por
     from shared.kafka.aio import AioLog
 
     clock = SystemClock()
-    kafka: Log = AioLog(servers=settings.kafka_servers, clock=clock)
+    compression: Literal["lz4"] | None = "lz4" if settings.kafka_compression == "lz4" else None
+    kafka: Log = AioLog(servers=settings.kafka_servers, clock=clock, compression=compression)
     environment = Environment(settings, kafka, clock, random, Topics(settings.topics), instance)
     try:
         return await _Process(settings).run(builds, environment, ports)

@@ -139,7 +139,7 @@ async def test_killed_between_settle_and_result(world: World) -> None:
     world.start("p")
     await world.until(lambda: starts(world) == 1)
     for partition in range(2):
-        world.log.faults.script(TopicPartition(world.topics.results, partition), *[Fate.LOST] * 50)
+        world.log.faults.script(TopicPartition(world.topics.results, partition), *[Fate.LOST] * 5_000)
     for number in range(3):
         world.produce(b'{"prompt": "%d"}' % number)
         await world.until(lambda: sum(b'"job_settled"' in v for v in world.values(world.topics.job_events)) > number)  # noqa: B023

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from shared.contracts.outcome import StepClaimed, StepSucceeded
+from shared.contracts.outcome import StepSucceeded
 from shared.errors import ConfigurationError
 from tests.unit.worker.scripted_backend import Script, ScriptedBackend
 from tests.unit.worker.world import NODE, World, play, step
@@ -42,7 +42,7 @@ def test_a_restart_keeps_the_number_and_runs_nothing_again_that_ended() -> None:
             await world.until(lambda: len(world.outcomes(StepSucceeded)) == 3)
             assert worker.service.reader.number == 0
             assert [call.step.job for call in second.calls] == ["j3"]
-            assert len({claim.claim for claim in world.outcomes(StepClaimed)}) == 3, "a claim id is never used again"
+            assert len({success.claim for success in world.outcomes(StepSucceeded)}) == 3, "a claim id is never used again"
 
     play(scenario)
 
