@@ -125,15 +125,22 @@ class Desk:
         """The history's event types."""
         return [EVENT.validate_json(value).type for _, value in self.history[skip:]]
 
-    def replayed(self, history: list[tuple[int, bytes]] | None = None) -> Replay:
-        """A successor's replay of the history, not yet finished; its book is `.book`."""
-        successor = Book(0, self.policy, Random(self.seed))
-        replay = Replay(successor, Round(self.wall, self.now))
+    def replayed(self, history: list[tuple[int, bytes]] | None = None) -> tuple[Replay, Book, Round]:
+        """A successor's replay of the history, not yet finished; its book, and the round that it will fill."""
+        successor, round_ = Book(0, self.policy, Random(self.seed)), Round(self.wall, self.now)
+        successor.epoch = len(self.history)
+        replay = Replay(successor, round_)
         for offset, value in self.history if history is None else history:
             replay.fold(offset, value)
-        successor.epoch = len(self.history)
-        replay.book = successor
-        return replay
+        return replay, successor, round_
+
+    def take_over(self) -> Round:
+        """The planner dies; a successor replays what was acknowledged and drives on. Its first round."""
+        replay, self.book, round_ = self.replayed()
+        self._append(PlannerStarted(nonce="m", planner="q").to_bytes())
+        replay.finish()
+        self.acknowledge(round_)
+        return round_
 
 
 def job_input(job: dict[str, Any], offset: int = 0, id_: str | None = None, reply: ReplyTo | None = None) -> JobInput:

@@ -1,0 +1,234 @@
+"""Handlers: what a record is, or one readable sentence about why it is nothing. Nothing that is read may break a later append."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.planner.admission import JobInput
+from services.planner.handlers import CANONICAL_BYTES, OUTCOME_BYTES, JobRecord, read_outcome
+from shared.contracts import headers
+from shared.contracts.base import INLINE_BYTES, RECORD_BYTES, PriorityClass
+from shared.contracts.chat import Answer
+from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.job import ReplyTo
+from shared.contracts.outcome import CancelRequested, StepClaimed, StepFailed, StepReleased, StepSucceeded
+from shared.errors import InvalidInput, InvalidRecord, TooLarge
+from shared.topics import Topics, TopicSettings
+from tests.unit.planner.desk import Desk, kinds
+from tests.unit.planner.records import Written
+
+READER = JobRecord("cluster", Topics(TopicSettings()))
+CANCEL = ((headers.TYPE, b"cancel"),)
+TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def job(**fields: Any) -> JobInput:
+    """The record as a job."""
+    read = READER.read(Written(**fields), PriorityClass.STANDARD)
+    assert isinstance(read, JobInput)
+    return read
+
+
+def body(**fields: Any) -> bytes:
+    return json.dumps(fields).encode()
+
+
+# Jobs
+
+
+def test_the_smallest_job() -> None:
+    """No headers, no id, no class: a job of the default tenant, with an id from where it lies."""
+    given = job(offset=7)
+    assert (given.job.prompt, given.job.tenant, given.source, given.source_offset) == ("q", "default", "jobs.standard/0/7", 7)
+    assert given.id.startswith("j_")
+    assert not given.client_id
+    assert given.reply is None
+
+
+def test_a_derived_id_is_the_records_own() -> None:
+    """The same record is the same job; any other place, or a re-created topic, is another."""
+    places = [{}, {"offset": 1}, {"partition": 1}, {"topic": "jobs.batch"}, {"timestamp": 5}]
+    ids = [job(**place).id for place in places]
+    assert len(set(ids)) == len(places)
+    assert job().id == ids[0]
+    other = JobRecord("another cluster", READER.topics).read(Written(), PriorityClass.STANDARD)
+    assert isinstance(other, JobInput)
+    assert other.id != ids[0]
+
+
+def test_whose_id_it_is() -> None:
+    """A caller's id may come again and is remembered; tutti's own may not, unless the job went through delay."""
+    assert job(value=body(prompt="q", id="mine")).client_id
+    assert not job(value=body(prompt="q", id="j_01ABC")).client_id
+    assert job(value=body(prompt="q", id="j_01ABC", not_before=1_700_000_000)).client_id
+
+
+def test_the_digest_is_of_the_meaning_not_of_the_text() -> None:
+    """Of jobs with an id: spaces and order of fields do not make another job; other words do."""
+    first = job(value=b'{"id": "mine", "prompt": "q"}')
+    assert job(value=b'{"prompt":"q",   "id":"mine"}').digest == first.digest
+    assert job(value=b'{"prompt":"r","id":"mine"}').digest != first.digest
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "words"),
+    [
+        ({"value": None}, InvalidRecord, "empty"),
+        ({"value": b""}, InvalidRecord, "empty"),
+        ({"value": b"hello"}, InvalidRecord, "not JSON"),
+        ({"value": b'{"prompt": "q"'}, InvalidRecord, "not JSON"),
+        ({"value": b'["prompt"]'}, InvalidRecord, "must be a JSON object"),
+        ({"value": b"\xff\xfe"}, InvalidRecord, "not JSON"),
+        ({"value": b"{}"}, InvalidRecord, "exactly one of prompt, messages, texts"),
+        ({"value": body(prompt="q", promt="x")}, InvalidRecord, "unknown field `promt`; did you mean `prompt`?"),
+        ({"value": body(prompt="q", id="has space")}, InvalidRecord, "`id`"),
+        ({"value": body(prompt="q", pattern="chain")}, InvalidRecord, "pattern chain needs `chain`"),
+        ({"value": body(prompt="q", capability="teleport")}, InvalidRecord, "does not offer the job's capability; it offers chat, embed"),
+        ({"value": body(prompt="x" * INLINE_BYTES)}, TooLarge, "at most 65536"),
+        ({"value": body(prompt="q", tools=[{"a": [1e15] * 10_000}]).replace(b"1000000000000000.0", b"1e15")}, TooLarge, "written out"),
+        ({"value": b'{"prompt":' + b"[" * 40 + b"]" * 40 + b"}"}, TooLarge, "nested deeper"),
+        ({"headers": ((headers.TYPE, b"job"), (headers.VERSION_HEADER, b"2"))}, InvalidRecord, "job version 2 is not known"),
+        ({"headers": ((headers.VERSION_HEADER, b"new"),)}, InvalidRecord, "version is not a number"),
+        ({"headers": ((headers.TYPE, b"step"),)}, InvalidRecord, "neither job nor cancel"),
+        ({"headers": ((headers.TYPE, b"\xff"),)}, InvalidRecord, "not UTF-8"),
+        ({"headers": ((headers.REPLY_TOPIC, b"job-events"),)}, InvalidRecord, "replies may not go"),
+        ({"headers": ((headers.REPLY_TOPIC, b"bad topic"),)}, InvalidRecord, "not a topic name"),
+        ({"headers": ((headers.REPLY_TOPIC, b"replies"), (headers.REPLY_PARTITION, b"16"))}, InvalidRecord, "no such partition"),
+        ({"headers": ((headers.REPLY_TOPIC, b"replies"), (headers.REPLY_PARTITION, b"-1"))}, InvalidRecord, "not a partition number"),
+        ({"headers": ((headers.SPRING_REPLY_TOPIC, b"replies"), (headers.SPRING_REPLY_PARTITION, b"1"))}, InvalidRecord, "4-byte"),
+        ({"headers": ((headers.REPLY_TOPIC, b"replies"), (headers.CORRELATION_ID, b"x" * 257))}, InvalidRecord, "too long"),
+        ({"headers": CANCEL}, InvalidRecord, "needs the job's id as its key"),
+        ({"headers": CANCEL, "key": b"not an id!"}, InvalidRecord, "not a job id"),
+        ({"headers": CANCEL, "key": b"\xff\xff"}, InvalidRecord, "not a job id"),
+    ],
+)
+def test_what_is_no_job_is_told_in_a_sentence(fields: dict[str, Any], error: type[InvalidInput], words: str) -> None:
+    """Every bad record becomes a typed error that names the problem, never the caller's text."""
+    with pytest.raises(error) as caught:
+        READER.read(Written(**fields), PriorityClass.STANDARD)
+    assert words in caught.value.message
+    assert "x" * 50 not in caught.value.message
+
+
+@given(
+    st.binary(max_size=200),
+    st.lists(st.tuples(st.sampled_from(["type", "version", "reply-topic", "x"]), st.binary(max_size=9)), max_size=4),
+)
+def test_any_bytes_are_a_job_or_a_typed_error(value: bytes, found: list[tuple[str, bytes]]) -> None:
+    """Nothing else ever comes out, so one bad record cannot stop a partition."""
+    try:
+        assert isinstance(READER.read(Written(value, headers=tuple(found)), PriorityClass.BATCH), JobInput | CancelRequested)
+    except InvalidInput as error:
+        assert error.message
+
+
+def test_an_unknown_minor_thing_is_no_reason_to_refuse() -> None:
+    """Foreign headers, a malformed traceparent (the specification says so), an older version."""
+    given = job(headers=(("x", b"\xff"), (headers.TRACEPARENT, b"nonsense"), (headers.VERSION_HEADER, b"1"), (headers.TYPE, b"job")))
+    assert given.trace is None
+    assert job(headers=((headers.TRACEPARENT, TRACE),)).trace == TRACE.decode()
+
+
+def test_reply_headers_of_both_spellings() -> None:
+    """Ours, and Spring's with its big-endian partition; the correlation's bytes are kept as they are."""
+    ours = ((headers.REPLY_TOPIC, b"replies"), (headers.REPLY_PARTITION, b"3"), (headers.CORRELATION_ID, b"\x00\xff"))
+    assert job(headers=ours).reply == ReplyTo(topic="replies", partition=3, correlation=b"\x00\xff")
+    spring = (
+        (headers.SPRING_REPLY_TOPIC, b"replies.mine"),
+        (headers.SPRING_REPLY_PARTITION, b"\x00\x00\x00\x02"),
+        (headers.SPRING_CORRELATION_ID, b"\x01" * 16),
+    )
+    assert job(headers=spring).reply == ReplyTo(topic="replies.mine", partition=2, correlation=b"\x01" * 16, dialect="spring")
+
+
+def test_a_cancel_is_a_record_with_the_jobs_key() -> None:
+    """Whatever its value."""
+    assert READER.read(Written(None, headers=CANCEL, key=b"mine"), PriorityClass.STANDARD) == CancelRequested(job="mine")
+
+
+def test_the_largest_job_fits_every_record_that_it_becomes() -> None:
+    """JobAccepted, and a snapshot that quotes it."""
+    value = body(prompt='"' * 32_000)
+    assert INLINE_BYTES - 2_000 < len(value) <= INLINE_BYTES
+    given = job(value=value)
+    desk = Desk()
+    desk.submit(**given.job.model_dump(exclude_none=True))
+    desk.snapshot(desk.job)
+    assert max(len(record) for _, record in desk.history) < RECORD_BYTES - 4_096
+    assert 2 * (CANONICAL_BYTES + 4_096) < RECORD_BYTES
+
+
+# Outcomes
+
+OF = {"job": "mine", "step": "s", "attempt": 1}
+
+
+def outcome(value: bytes, *found: tuple[str, bytes]) -> Any:
+    return read_outcome(Written(value, topic="outcomes", headers=found))
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (b"", ()),
+        (b"nonsense", ()),
+        (b"{}", ()),
+        (b'{"type": "unheard_of"}', ()),
+        (b'{"type": "succeeded", "job": "mine", "step": "s", "attempt": 0, "answer": {}}', ()),
+        (b'{"type": "succeeded", "job": "mine", "step": "s", "attempt": 1, "answer": {}, "usage": {"cost": NaN}}', ()),
+        (b'{"type": "cancel", "job": "bad id"}', ()),
+        (CancelRequested(job="mine").to_bytes(), ((headers.VERSION_HEADER, b"9"),)),
+        (StepReleased(**OF, node="n", reason="x" * OUTCOME_BYTES).to_bytes(), ()),
+        (StepClaimed(**OF, claim="c" * OUTCOME_BYTES, node="n", mailbox=0, lease_seconds=1).to_bytes(), ()),
+    ],
+)
+def test_what_is_no_outcome_is_a_typed_error(value: bytes, found: tuple[tuple[str, bytes], ...]) -> None:
+    """Malformed, of a newer version, or too large to be recorded."""
+    with pytest.raises(InvalidRecord):
+        outcome(value, *found)
+
+
+def test_an_answer_that_is_too_large_is_a_typed_failure_of_its_attempt() -> None:
+    """It cannot become an event; its consumption still counts."""
+    huge = StepSucceeded(**OF, claim="c", node="n", answer=Answer(text="x" * OUTCOME_BYTES), usage={"calls": 1})
+    read = outcome(huge.to_bytes())
+    assert isinstance(read, StepFailed)
+    assert (read.failure.kind, read.claim, read.usage.calls) == (FailureKind.TOO_LARGE, "c", 1)
+
+
+def test_an_answer_is_measured_as_it_will_be_written() -> None:
+    """`1e15` takes 4 bytes here and 18 in the event."""
+    numbers = b"[" + b",".join([b"1e15"] * 20_000) + b"]"
+    value = b'{"type":"succeeded","job":"mine","step":"s","attempt":1,"answer":{"embeddings":[%b]}}' % numbers
+    assert len(value) < OUTCOME_BYTES
+    assert isinstance(outcome(value), StepFailed)
+
+
+def test_a_long_failure_is_cut() -> None:
+    """Its kind decides what follows, not its text."""
+    failure = Failure(kind=FailureKind.MODEL_ERROR, message="m" * OUTCOME_BYTES)
+    read = outcome(StepFailed(**OF, failure=failure).to_bytes())
+    assert isinstance(read, StepFailed)
+    assert (read.failure.kind, len(read.failure.message)) == (FailureKind.MODEL_ERROR, 500)
+
+
+@pytest.mark.parametrize("char", ["a", '"', "\n", "\N{EURO SIGN}"])
+def test_the_largest_answer_fits_every_record_that_it_becomes(char: str) -> None:
+    """StepAnswered, JobSettled, Result; and quoted, a snapshot."""
+    weight = len(json.dumps(char, ensure_ascii=False).encode()) - 2
+    text = char * ((OUTCOME_BYTES - 1_000) // weight)
+    desk = Desk()
+    steps = [{"name": "a", "template": "x"}, {"name": "b", "template": "x"}]
+    desk.submit(prompt="q", pattern="chain", chain=steps)
+    succeeded = StepSucceeded(job=desk.job.id, step=desk.step.id, attempt=1, answer=Answer(text=text), usage={"calls": 1})
+    read = outcome(succeeded.to_bytes())
+    assert kinds(desk.say(read)) == ["step_answered", "step_asked"]
+    desk.snapshot(desk.job)
+    last = outcome(succeeded.model_copy(update={"step": desk.step.id}).to_bytes())
+    assert kinds(desk.say(last)) == ["step_answered", "job_settled"]
+    assert max(len(record) for _, record in desk.history) < RECORD_BYTES - 4_096

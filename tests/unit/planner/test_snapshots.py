@@ -1,0 +1,145 @@
+"""Snapshots: a long-lived job's events, written again so that the watermark may pass the old ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.planner import snapshots
+from services.planner.live import LiveJob
+from services.planner.round import Round
+from services.planner.watermark import UNACKNOWLEDGED, watermark
+from shared.contracts import headers
+from shared.contracts.base import BATCH_BYTES, RECORD_BYTES
+from shared.contracts.event import EVENT, JobSnapshot
+from shared.kafka.port import Message
+from shared.kafka.sizes import check_batch, check_record
+from tests.unit.planner.desk import Desk, claimed, dispatched, kinds, published, succeeded
+
+
+def chained(desk: Desk, answers: list[str], steps: int = 12) -> LiveJob:
+    """A chain job, live, with these answers so far."""
+    chain = [{"name": f"s{number}", "template": "x"} for number in range(steps)]
+    desk.submit(prompt="q", pattern="chain", chain=chain)
+    job = desk.job
+    for answer in answers:
+        desk.say(succeeded(job, desk.step, answer, claim=None))
+    return job
+
+
+def records(round_: Round) -> list[Message]:
+    """The round's events as a home writes them."""
+    return [
+        Message("job-events", value, job.encode(), 0, headers.envelope(kind))
+        for job, events in round_.events.items()
+        for kind, value in events
+    ]
+
+
+def parts(round_: Round) -> list[JobSnapshot]:
+    found = [EVENT.validate_json(message.value or b"") for message in records(round_)]
+    return [event for event in found if isinstance(event, JobSnapshot)]
+
+
+def test_a_job_that_holds_the_watermark_is_due() -> None:
+    """Only live ones, oldest first; not one whose acceptance is not even acknowledged."""
+    desk = Desk()
+    first, second = chained(desk, ["a"]), chained(desk, ["a"])
+    ended = chained(desk, ["a"], steps=1)
+    assert ended.settled is not None
+    end = len(desk.history)
+    assert snapshots.due(desk.book, end, end) == []
+    assert snapshots.due(desk.book, end, end - second.first_offset) == [first]
+    assert snapshots.due(desk.book, end, 0) == [first, second]
+    desk.book.jobs[first.id].first_offset = UNACKNOWLEDGED
+    assert snapshots.due(desk.book, end, 0) == []
+
+
+def test_a_snapshot_moves_the_watermark_and_nothing_else() -> None:
+    """A successor that begins at it knows the job as it was, and the job goes on."""
+    desk = Desk()
+    job = chained(desk, ["one", "two"])
+    desk.say(claimed(job, desk.step))
+    before = (job.usage, list(job.steps), job.steps_asked, list(job.facts))
+    round_ = desk.snapshot(job)
+    assert kinds(round_) == ["job_snapshot"]
+    assert job.first_offset == len(desk.history) - 1
+    assert watermark(desk.book, {}, len(desk.history) - 1)[0] == job.first_offset
+    replay, book, _ = desk.replayed(desk.history[job.first_offset :])
+    [same] = book.jobs.values()
+    assert (same.usage, list(same.steps), same.steps_asked, same.facts) == before
+    assert same.first_offset == job.first_offset
+    replay.finish()
+    assert book.claims == {"c1": (job.id, desk.step.id)}
+
+
+def test_events_after_a_snapshot_are_part_of_the_next() -> None:
+    """And of a replay from the first."""
+    desk = Desk()
+    job = chained(desk, ["one"])
+    desk.snapshot(job)
+    start = job.first_offset
+    [second] = dispatched(desk.say(succeeded(job, desk.step, "two", claim=None)))
+    desk.snapshot(job)
+    for begin in (start, job.first_offset):
+        _, book, _ = desk.replayed(desk.history[begin:])
+        [same] = book.jobs.values()
+        assert list(same.steps) == [second.id]
+
+
+def test_parts_are_valid_only_together() -> None:
+    """A snapshot that a crash cut off counts for nothing: the old events still do."""
+    desk = Desk()
+    job = chained(desk, ["x" * 100_000, "y" * 100_000, "z" * 100_000])
+    round_ = desk.snapshot(job)
+    count = len(parts(round_))
+    assert count >= 2
+    for missing in range(1, count + 1):
+        cut = desk.history[: len(desk.history) - missing]
+        _, book, _ = desk.replayed(cut)
+        assert book.jobs[job.id].first_offset == 1
+        _, book, _ = desk.replayed(cut[len(desk.history) - count :])
+        assert book.jobs == {}
+    _, book, _ = desk.replayed(desk.history[job.first_offset + 1 :])
+    assert book.jobs == {}
+
+
+def test_a_settle_event_after_a_snapshot_ends_the_job() -> None:
+    """Read from the snapshot on."""
+    desk = Desk()
+    job = chained(desk, ["one"], steps=2)
+    desk.snapshot(job)
+    [result] = published(desk.say(succeeded(job, desk.step, "end", claim=None)))
+    replay, book, round_ = desk.replayed(desk.history[job.first_offset :])
+    replay.finish()
+    assert published(round_) == [result]
+    assert book.live == 0
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.sampled_from(['"', "\\", "\n", "a", "\N{EURO SIGN}"]), st.integers(0, 40_000)), max_size=6))
+def test_every_part_fits_a_record_and_all_of_them_a_batch(answers: list[tuple[str, int]]) -> None:
+    """Facts are quoted once more inside a snapshot, which may double them; facts that need more than a batch are left alone."""
+    desk = Desk()
+    job = chained(desk, [f".{char * count}" for char, count in answers])
+    if job.id not in [late.id for late in snapshots.due(desk.book, len(desk.history), 0)]:
+        assert sum(map(len, job.facts)) * 2 > BATCH_BYTES // 2
+        return
+    round_ = desk.snapshot(job)
+    for message in records(round_):
+        assert check_record(message) <= RECORD_BYTES
+    assert check_batch(records(round_)) <= BATCH_BYTES
+    assert [fact.encode() for part in parts(round_) for fact in part.facts] == job.facts
+
+
+@pytest.mark.parametrize("char", ["a", '"'])
+def test_a_job_too_large_to_be_written_again_is_left_alone(char: str) -> None:
+    """Its batch would never be appended, and its home never come to anything else."""
+    desk = Desk()
+    answers: list[Any] = [char * (118_000 if char == "a" else 59_000)] * 9
+    job = chained(desk, answers)
+    assert job.settled is None
+    assert snapshots.due(desk.book, 10_000, 10) == []
