@@ -1,8 +1,7 @@
-"""Notices: what a planner tells others and nothing depends on: finals to callers, stops to nodes.
+"""Notices: finals to reply topics that callers have chosen, which may not exist or lose partitions; nothing depends on them.
 
-A lane a topic, with a task of its own while it has something to send, so that a reply topic that does not exist, or a partition that
-is gone, delays nobody else. What Kafka does not acknowledge is sent again for a while and then given up: a result lies on `results`
-whoever was told, and what a node runs on after a lost stop is waste.
+A lane a topic, with a task of its own while it has something to send, so that a bad address delays nobody else. What Kafka does not
+acknowledge is sent again for a while and then given up: the result lies on `results`, whoever was told.
 """
 
 from __future__ import annotations
@@ -18,19 +17,18 @@ from shared.telemetry import logs, metrics
 
 log = logs.get(__name__)
 
-KINDS = frozenset({b"final", b"stop"})
 _BATCH = 500
 _LANES = 32
 _LANE_BOUND = 10_000
 _PATIENCE_SECONDS = 120.0
-_RETRY_SECONDS = 0.5
-_PACE_SECONDS = 0.05
+_RETRY_SECONDS = 1.0
+_PACE_SECONDS = 0.25
 """How soon a lane that has only failed messages looks again for new ones."""
 
 
 def is_notice(message: Message) -> bool:
-    """Whether nothing depends on this message. The type is the envelope's first header."""
-    return bool(message.headers) and message.headers[0][1] in KINDS
+    """Whether this is a final. The type is the envelope's first header."""
+    return bool(message.headers) and message.headers[0][1] == b"final"
 
 
 @dataclass(slots=True)

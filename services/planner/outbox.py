@@ -51,7 +51,7 @@ class Outbox:
         self._idle.set()
 
     def post(self, messages: list[Message], done: Callable[[], None] | None = None) -> None:
-        """Queue messages; sent in order per partition. `done`: all but the notices are acknowledged. Never blocks."""
+        """Queue messages; what has to be sent again may be overtaken. `done`: all but the notices are acknowledged. Never blocks."""
         needed = [m for m in messages if m.topic in self._own or not is_notice(m)]
         if len(needed) < len(messages):
             for message in messages:

@@ -115,16 +115,17 @@ def test_what_is_no_job_is_told_in_a_sentence(fields: dict[str, Any], error: typ
     assert "x" * 50 not in caught.value.message
 
 
-@given(
-    st.binary(max_size=200),
-    st.lists(st.tuples(st.sampled_from(["type", "version", "reply-topic", "x"]), st.binary(max_size=9)), max_size=4),
-)
+names = st.sampled_from([headers.TYPE, headers.VERSION_HEADER, headers.REPLY_TOPIC, headers.SPRING_REPLY_TOPIC, "x"])
+
+
+@given(st.binary(max_size=200), st.lists(st.tuples(names, st.binary(max_size=9)), max_size=4))
 def test_any_bytes_are_a_job_or_a_typed_error(value: bytes, found: list[tuple[str, bytes]]) -> None:
     """Nothing else ever comes out, so one bad record cannot stop a partition."""
     try:
-        assert isinstance(READER.read(Written(value, headers=tuple(found)), PriorityClass.BATCH), JobInput | CancelRequested)
-    except InvalidInput as error:
-        assert error.message
+        read = READER.read(Written(value, headers=tuple(found)), PriorityClass.BATCH)
+    except InvalidInput:
+        return
+    assert isinstance(read, JobInput | CancelRequested)
 
 
 def test_an_unknown_minor_thing_is_no_reason_to_refuse() -> None:
