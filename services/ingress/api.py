@@ -12,8 +12,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from services.ingress import answers_openai, dialect_tutti
-from services.ingress.desk import Desk
 from services.ingress.exchange import Receive, Scope, Send, problem_headers
+from services.ingress.handlers import Desk
 from services.ingress.openapi import document
 from services.ingress.problems import ClientGone, Problem, of_error
 from services.ingress.routes import chat

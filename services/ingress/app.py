@@ -8,9 +8,9 @@ from typing import Any
 
 from services.ingress.api import IngressApi, build_api
 from services.ingress.backlog import Backlog
-from services.ingress.desk import Desk
 from services.ingress.events_reader import EventsReader
 from services.ingress.followers import Followers
+from services.ingress.handlers import Desk
 from services.ingress.journal import Journal
 from services.ingress.nodes_reader import NodesReader
 from services.ingress.outbox import Outbox

@@ -53,7 +53,7 @@ class IngressSettings(BaseSettings):
     journal_events_per_job: PositiveInt = 256
     events_lookback: NonNegativeInt = 2_000
     """Events per partition that are read again at start when no store remembers a position."""
-    events_pause_seconds: NonNegativeFloat = 0.02
+    events_pause_seconds: NonNegativeFloat = 0.05
     """Pause between two polls of `job-events`: larger batches, less work per event."""
     flush_seconds: PositiveFloat = 0.25
     """Status is written to the store at most this often."""

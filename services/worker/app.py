@@ -32,6 +32,7 @@ from shared.kafka.port import Message, Producer
 from shared.kafka.provision import wait_for_topics
 from shared.service import Environment, Readiness
 from shared.telemetry import logs
+from shared.topics import Topics
 
 log = logs.get(__name__)
 
@@ -63,6 +64,16 @@ def backend_of(settings: WorkerSettings, clock: Clock) -> Backend:
     if settings.backend == "in_process":
         return InProcessBackend(settings.models)
     return OpenAIBackend(settings, clock)
+
+
+def _chunk_sender(topics: Topics, clock: Clock, settings: WorkerSettings) -> ChunkSender:
+    return ChunkSender(
+        topics,
+        clock,
+        shortest_seconds=settings.chunk_min_seconds,
+        longest_seconds=settings.chunk_max_seconds,
+        most_bytes=settings.chunk_buffer_bytes,
+    )
 
 
 class WorkerService:
@@ -98,23 +109,10 @@ class WorkerService:
             news=self._node_news.set,
             unreachable=self._on_unreachable,
         )
-        self.chunks = ChunkSender(
-            topics,
-            clock,
-            shortest_seconds=settings.chunk_min_seconds,
-            longest_seconds=settings.chunk_max_seconds,
-            most_bytes=settings.chunk_buffer_bytes,
-        )
-        self.desk.attach(
-            Runner(
-                node=NodeView(self.node, self.registration, self.desk.slots),
-                backend=backend,
-                settings=settings,
-                clock=clock,
-                speeds=speeds,
-                open_stream=self.chunks.open,
-            )
-        )
+        self.chunks = _chunk_sender(topics, clock, settings)
+        view = NodeView(self.node, self.registration, self.desk.slots)
+        open_stream = self.chunks.open
+        self.desk.attach(Runner(node=view, backend=backend, settings=settings, clock=clock, speeds=speeds, open_stream=open_stream))
         self.watch = Watch(
             node=self.node,
             topics=topics,

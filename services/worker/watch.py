@@ -22,6 +22,8 @@ from shared.topics import Topics
 log = logs.get(__name__)
 
 POLL_SECONDS = 1.0
+PAUSE_SECONDS = 0.05
+"""After records: most of `credits` is other nodes' business, and a router's presence may be heard this much later."""
 RETRY_SECONDS = 0.5
 _PRESENCE = b"router"
 
@@ -77,6 +79,8 @@ class Watch:
                 for record in found.get(self._credits, ()):
                     self._on_credits_record(record)
                 await self._on_node_records(found.get(self._nodes, ()))
+                if found:
+                    await self._clock.sleep(PAUSE_SECONDS)
             except ConsumerGaveUp:
                 raise
             except LogError as error:

@@ -6,7 +6,6 @@ from services.ingress import answers_openai as answers
 from services.ingress import sse
 from services.ingress.answers_openai import ChunkWriter
 from services.ingress.assembly import StreamConflict
-from services.ingress.desk import AUTO, Desk
 from services.ingress.dialect_openai import AUTO_MODELS, PATTERN_PREFIX, ChatRequest, to_job
 from services.ingress.exchange import (
     CallHeaders,
@@ -21,6 +20,7 @@ from services.ingress.exchange import (
     start_stream,
     watch,
 )
+from services.ingress.handlers import AUTO, Desk
 from services.ingress.limits import check_depth
 from services.ingress.problems import ClientGone, InstanceLeaving, Refused, of_error, of_result, unknown_model
 from services.ingress.waiters import Caller

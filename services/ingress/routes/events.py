@@ -15,7 +15,7 @@ from starlette.responses import Response, StreamingResponse
 
 from services.ingress import dialect_tutti as dialect
 from services.ingress import sse
-from services.ingress.desk import Desk
+from services.ingress.handlers import Desk
 from services.ingress.routes.jobs import not_found
 from services.ingress.status import JobStatus, RawEvent, State, parse
 

@@ -9,10 +9,10 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.ingress.desk import Desk
 from services.ingress.dialect_openai import AUTO_MODELS
 from services.ingress.dialect_tutti import JobSubmission
 from services.ingress.exchange import call_headers, read_body
+from services.ingress.handlers import Desk
 from services.ingress.ids import is_generated
 from services.ingress.limits import check_depth
 from services.ingress.problems import Problem, Refused

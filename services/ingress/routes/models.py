@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ingress import answers_openai as answers
-from services.ingress.desk import Desk
+from services.ingress.handlers import Desk
 from services.ingress.problems import unknown_model
 from services.ingress.registry import Catalogue
 

@@ -1,4 +1,4 @@
-"""Desk: what all routes share. Admission, submission, cancellation, and the status of a job wherever it is known."""
+"""Handlers: what all routes share, in one Desk: admission, submission, cancellation, and the status of a job wherever it is known."""
 
 from __future__ import annotations
 

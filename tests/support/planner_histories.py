@@ -1,0 +1,225 @@
+"""Recorded histories: what a planner writes to `job-events` during a few lives of jobs, for the test that later planners replay them.
+
+    .venv/bin/python -m tests.support.planner_histories
+
+writes the histories that are not recorded yet. A recorded one is frozen: a planner in the field may have such a log before it. The
+planner is the real one, on the in-memory log; the node is scripted. One event a line; the line's number, from 0, is the offset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from services.planner.settings import PlannerOptions
+from shared.contracts.base import PriorityClass
+from shared.contracts.chat import Answer
+from shared.contracts.event import CancelRecorded
+from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.limits import Limits
+from shared.contracts.outcome import CancelRequested, ClaimsRenewed, StepClaimed, StepFailed, StepReleased, StepRouted, StepSucceeded
+from shared.contracts.step import Step
+from shared.contracts.usage import Timings, Usage
+from shared.kafka.port import Message, TopicPartition
+from tests.support.planner_world import World
+from tests.support.virtual_loop import run
+
+FOLDER = Path(__file__).parents[1] / "contract" / "histories"
+USAGE = Usage(calls=1, prompt_tokens=12, completion_tokens=7, cost=0.25)
+CHAIN = b"""{"prompt": "a stone", "pattern": "chain", "model": "gemma3:270m", "system": "Be brief.", "chain": [
+  {"name": "facts", "template": "Facts about {input}.", "gate": {"min_chars": 8, "repairs": 2}},
+  {"name": "draft", "template": "A poem from: {facts} {{and nothing else}}", "model": "auto", "options": {"temperature": 0.5}},
+  {"name": "final", "template": "Improve {draft}, which is about {input}.", "gate": {"contains": "stone"}}]}"""
+
+
+class Script:
+    """The world, and a node that does what it is told."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._seen = 0
+        self._claims = 0
+
+    async def next_step(self) -> Step:
+        """The next dispatched attempt."""
+        await self.world.until(lambda: len(self.world.steps_seen) > self._seen)
+        self._seen += 1
+        return self.world.steps_seen[self._seen - 1]
+
+    def say(self, kind: type[Any], step: Step, **fields: Any) -> None:
+        """An outcome of this attempt."""
+        fields = {"node": "node-a", **fields}
+        self.world.outcome(kind(job=step.job, step=step.id, attempt=step.attempt, **fields), step.home)
+
+    async def claim(self, step: Step, node: str = "node-a") -> str:
+        """Route and claim it, and give the planner time to record that; the claim's id."""
+        self._claims += 1
+        claim = f"{node}-boot-{self._claims}"
+        self.say(StepRouted, step, node=node, mailbox=1, offset=self._claims, model="gemma3:270m")
+        self.say(StepClaimed, step, node=node, claim=claim, mailbox=1, lease_seconds=step.lease_seconds)
+        await asyncio.sleep(0.2)
+        return claim
+
+    async def answer(self, text: str, **fields: Any) -> Step:
+        """The next step succeeds with this text."""
+        step = await self.next_step()
+        claim = await self.claim(step)
+        answer = Answer(text=text, model="gemma3:270m", node="node-a", **fields)
+        self.say(StepSucceeded, step, claim=claim, answer=answer, usage=USAGE, timings=Timings(total_ms=125.5))
+        return step
+
+    async def fail(self, kind: FailureKind = FailureKind.MODEL_ERROR, node: str = "node-a") -> Step:
+        """The next step fails."""
+        step = await self.next_step()
+        claim = await self.claim(step, node)
+        failure = Failure(kind=kind, message="the model answered 500", node=node, model="gemma3:270m")
+        self.say(StepFailed, step, node=node, claim=claim, failure=failure, usage=USAGE)
+        return step
+
+    async def finished(self, count: int) -> None:
+        await self.world.until(lambda: self.world.finished() == count)
+
+
+async def single(script: Script) -> None:
+    """A chat, a stream with a reply address, an embedding, a client-given id, a failure for good, an unknown pattern."""
+    produce = script.world.produce
+    produce(b'{"prompt": "hello"}', headers_=[("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")])
+    await script.answer("Hello!")
+    reply = [("reply-topic", b"replies"), ("reply-partition", b"0"), ("correlation-id", b"\x00\xffcaller")]
+    messages = b'[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]'
+    produce(b'{"messages": %b, "stream": true}' % messages, priority_class=PriorityClass.INTERACTIVE, headers_=reply)
+    await script.answer("Hi", thinking="a greeting")
+    produce(b'{"texts": ["one", "two"], "model": "nomic-embed-text"}', priority_class=PriorityClass.BATCH)
+    await script.answer("", embeddings=((0.25, -1.5), (1e-7, 3.0)))
+    produce(b'{"id": "order-4711", "prompt": "hello", "tenant": "acme", "metadata": {"a": "b"}}')
+    await script.answer("Hello, acme!")
+    produce(b'{"prompt": "too much", "options": {"max_tokens": 5, "seed": 1}}')
+    await script.fail(FailureKind.BAD_REQUEST)
+    produce(b'{"prompt": "x", "pattern": "nonesuch"}')
+    await script.finished(6)
+
+
+async def chain_with_repair(script: Script) -> None:
+    """Three steps; the first is refused by its gate once, the last never passes in a second job."""
+    script.world.produce(CHAIN)
+    for text in ("short", "a stone is hard", "Hard, grey: {input}", "The stone. \N{EN DASH} \u4e2d\u6587"):
+        await script.answer(text)
+    await script.finished(1)
+    script.world.produce(CHAIN)
+    for text in ("a stone is hard", "Hard.", "no", "no again"):
+        await script.answer(text)
+    await script.finished(2)
+
+
+async def retries(script: Script) -> None:
+    """A failure, an expired lease, a release, a claim timeout, a cancelled attempt, and then a success; another job fails at last."""
+    script.world.produce(b'{"prompt": "patience", "limits": {"attempts": 9}}')
+    await script.fail()
+    await script.claim(await script.next_step(), "node-b")
+    script.say(StepReleased, await script.next_step(), reason="draining")
+    script.say(StepRouted, await script.next_step(), node="node-c", mailbox=2, offset=9)
+    await script.fail(FailureKind.CANCELLED)
+    await script.answer("at last")
+    await script.finished(1)
+    script.world.produce(b'{"prompt": "in vain", "stream": true}')
+    for node in ("node-a", "node-b", "node-c"):
+        await script.fail(FailureKind.NODE_UNREACHABLE, node)
+    await script.finished(2)
+
+
+async def cancels(script: Script) -> None:
+    """A running job, one whose cancel came first, one that expires, one that never finds a node."""
+    world = script.world
+    world.produce(b'{"id": "running", "prompt": "q"}')
+    await script.claim(await script.next_step())
+    world.outcome(CancelRequested(job="running", reason="the caller left"))
+    await script.finished(1)
+    world.outcome(CancelRequested(job="later"))
+    await asyncio.sleep(1)
+    world.produce(b'{"id": "later", "prompt": "q"}')
+    world.produce(b'{"prompt": "q", "deadline_at": %f}' % (world.clock.wall() + 5))
+    await script.claim(await script.next_step())
+    world.produce(b'{"prompt": "q", "needs": {"tags": ["gpu"]}}')
+    await script.finished(4)
+
+
+async def snapshot(script: Script) -> None:
+    """A chain that is written again while other jobs come and go; then it ends."""
+    script.world.produce(CHAIN)
+    await script.fail()
+    for text in ("a stone is hard", 'Hard, "grey" and \\ heavy'):
+        await script.answer(text)
+    last = await script.next_step()
+    claim = await script.claim(last)
+    for number in range(12):
+        script.world.produce(b'{"prompt": "other %d"}' % number)
+        await script.answer(f"answer {number}")
+        script.world.outcome(ClaimsRenewed(node="node-a", claims=(claim,)))
+        await asyncio.sleep(1)
+    script.say(StepSucceeded, last, claim=claim, answer=Answer(text="stone, in the end"), usage=USAGE)
+    await script.finished(13)
+
+
+async def take_over(script: Script) -> None:
+    """The planner is killed in the middle of a chain; another goes on; a record that the first had under way lands late."""
+    world = script.world
+    world.produce(CHAIN)
+    await script.answer("a stone is hard")
+    await script.claim(await script.next_step())
+    world.produce(b'{"prompt": "asked, not claimed"}')
+    await script.next_step()
+    world.kill("planner")
+    world.start("second")
+    await script.answer("seen again")
+    late = CancelRecorded(epoch=0, job="ghost", at=world.clock.wall(), reason="written by a fenced planner")
+    world.log.write(TopicPartition(world.topics.job_events, 0), [Message(world.topics.job_events, late.to_bytes())])
+    await script.answer("the lease ended: hard")
+    await script.answer("A stone!")
+    await script.finished(2)
+
+
+async def budget(script: Script) -> None:
+    """A limit ends a chain with its best answer so far; wall time does so too, and a job that has none fails."""
+    script.world.produce(CHAIN.replace(b'"prompt"', b'"limits": {"calls": 2}, "prompt"', 1))
+    for text in ("a stone is hard", "half a poem"):
+        await script.answer(text)
+    script.world.produce(CHAIN.replace(b'"prompt"', b'"limits": {"wall_seconds": 9}, "prompt"', 1))
+    await script.answer("a stone is old")
+    await script.claim(await script.next_step())
+    await script.finished(2)
+    script.world.produce(b'{"prompt": "no room", "limits": {"tokens": 10}}')
+    await script.finished(3)
+
+
+LIVES: tuple[Callable[[Script], Awaitable[None]], ...] = (single, chain_with_repair, retries, cancels, snapshot, take_over, budget)
+
+
+def recorded(life: Callable[[Script], Awaitable[None]]) -> list[bytes]:
+    """The events of one life, in the order of the log."""
+
+    async def body() -> list[bytes]:
+        options = PlannerOptions(snapshot_distance=12, lease_seconds=6, limits=Limits(calls=64, steps=128, depth=4, width=16))
+        async with World(4, homes=1, options=options) as world:
+            world.node.silent = 1.0
+            world.start("planner")
+            await life(Script(world))
+            return world.values(world.topics.job_events)
+
+    events: list[bytes] = run(body())
+    return events
+
+
+def main() -> None:
+    """Record what is not recorded yet."""
+    FOLDER.mkdir(exist_ok=True)
+    for life in LIVES:
+        path = FOLDER / f"{life.__name__}.v1.jsonl"
+        if not path.exists():
+            path.write_bytes(b"".join(event + b"\n" for event in recorded(life)))
+            print(f"recorded {path.name}")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
