@@ -159,6 +159,18 @@ def job_input(job: dict[str, Any], offset: int = 0, id_: str | None = None, repl
     )
 
 
+def opened(policy: Policy | None = None, *, stream: bool = False, **job: object) -> Desk:
+    """A desk with one job whose step is asked."""
+    desk = Desk(policy)
+    desk.submit(prompt="q", stream=stream, **job)
+    return desk
+
+
+def last(desk: Desk, kind: type) -> object:
+    """The newest event of a kind."""
+    return next(e for e in (EVENT.validate_json(value) for _, value in reversed(desk.history)) if isinstance(e, kind))
+
+
 # Outcomes, by what they are about
 
 

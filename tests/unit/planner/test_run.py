@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Coroutine, Iterator
-from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from services.planner.context import Ask, Context, StepError, StepRequest
+from services.planner.context import Context, StepError, StepRequest
 from services.planner.patterns.port import Pattern
 from services.planner.run import Run
 from shared.clock import LoopClock
@@ -19,153 +14,9 @@ from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.errors import NonDeterministicPattern
+from tests.unit.planner.driven import BROKEN, Body, ask, ids, nothing_is_left, prompts, record_all, started
 
-
-@pytest.fixture(scope="module", autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    """A coroutine that was never awaited, or ignores its end, is a warning when it is collected; warnings are errors."""
-    yield
-    gc.collect()
-
-
-BROKEN = Failure(kind=FailureKind.MODEL_ERROR, message="no")
-Body = Callable[[Context], Coroutine[Any, Any, Any]]
-
-
-def started(body: Body) -> Run:
-    """A run of a pattern made of `body`."""
-
-    async def pattern(ctx: Context, job: Job) -> Answer:
-        result: Answer = await body(ctx)
-        return result
-
-    run = Run("j_1", Pattern("test", 1, pattern), Job(prompt="q"))
-    run.start()
-    return run
-
-
-def ask(ctx: Context, text: str) -> Ask:
-    return ctx.ask(StepRequest(prompt=text))
-
-
-def prompts(run: Run) -> list[str | None]:
-    return [wanted.request.prompt for wanted in run.wanted() if wanted.request]
-
-
-def record_all(run: Run) -> list[str]:
-    """Everything wanted enters history; the step ids."""
-    steps = [wanted.step for wanted in run.wanted()]
-    for step in steps:
-        run.record(step)
-    return [str(step) for step in steps]
-
-
-def ids(run: Run) -> dict[str | None, Any]:
-    """prompt → step id of what is wanted."""
-    return {wanted.request.prompt: wanted.step for wanted in run.wanted() if wanted.request}
-
-
-# Random patterns: a tree of asks, sleeps, sequences and gathers, read from a seed
-
-Plan = tuple[str, Any]
-
-plans: st.SearchStrategy[Plan] = st.recursive(
-    st.one_of(
-        st.tuples(st.just("ask"), st.integers(0, 3)),
-        st.tuples(st.just("sleep"), st.integers(0, 3)),
-        st.tuples(st.just("now"), st.integers(0, 3)),
-        st.tuples(st.just("fail"), st.integers(0, 3)),
-    ),
-    lambda inner: st.one_of(
-        st.tuples(st.just("then"), st.lists(inner, min_size=1, max_size=3)),
-        st.tuples(st.just("gather"), st.tuples(st.lists(inner, max_size=4), st.one_of(st.none(), st.integers(1, 4)), st.booleans())),
-    ),
-    max_leaves=12,
-)
-
-
-async def follow(ctx: Context, plan: Plan) -> str:
-    """Do what the plan says; the text depends on everything that came back."""
-    kind, of = plan
-    if kind == "ask":
-        return (await ask(ctx, f"q{of}")).text
-    if kind == "sleep":
-        await ctx.sleep(of)
-        return "slept"
-    if kind == "now":
-        return f"now{of}"
-    if kind == "fail":
-        raise StepError(BROKEN)
-    if kind == "then":
-        return "(" + " ".join([await follow(ctx, inner) for inner in of]) + ")"
-    branches, quorum, tolerant = of
-    try:
-        found = await ctx.gather(*(follow(ctx, inner) for inner in branches), quorum=quorum and max(1, min(quorum, len(branches))))
-    except StepError:
-        if not tolerant:
-            raise
-        return "none"
-    return "[" + " ".join(map(str, found)) + "]"
-
-
-async def answer_of(ctx: Context, plan: Plan) -> Answer:
-    return Answer(text=await follow(ctx, plan))
-
-
-def drive(run: Run, draw: Random, history: list[Any] | None = None) -> list[Any]:
-    """Resume open steps in a random order, or in that of `history`; returns what happened, in order."""
-    happened: list[Any] = []
-    given = iter(history or ())
-    open_: list[str] = []
-    while not run.finished:
-        for wanted in run.wanted():
-            run.record(wanted.step)
-            open_.append(wanted.step)
-            happened.append(("asked", wanted.step, wanted.path))
-        for gone in run.take_abandoned():
-            happened.append(("abandoned", gone))
-            if gone in open_:  # else it was wanted, and given up before history could hold it
-                open_.remove(gone)
-        if history is None:
-            step, well = draw.choice(open_), draw.random() < 0.7
-        else:
-            step, well = next(entry[1:] for entry in given if entry[0] == "resumed")
-        open_.remove(step)
-        happened.append(("resumed", step, well))
-        run.resume(step, Answer(text=step[:4]) if well else None, None if well else BROKEN)
-    happened.append((run.answer, run.failure))
-    return happened
-
-
-@given(plans, st.integers())
-def test_a_second_run_resumed_in_the_same_order_is_the_same(plan: Plan, seed: int) -> None:
-    """It asks for the same ids at the same points, abandons the same, and ends equally."""
-    draw = Random(seed)
-    first = drive(started(lambda ctx: answer_of(ctx, plan)), draw)
-    assert drive(started(lambda ctx: answer_of(ctx, plan)), draw, first) == first
-
-
-@given(plans, st.integers())
-def test_every_run_ends_and_leaves_nothing_open(plan: Plan, seed: int) -> None:
-    """Whatever the order of outcomes: one answer or one failure, and no step that is still waited for."""
-    run = started(lambda ctx: answer_of(ctx, plan))
-    drive(run, Random(seed))
-    assert (run.answer is None) != (run.failure is None)
-    assert run.wanted() == [] == list(run._waiting)
-
-
-@given(plans, st.integers(), st.integers(0, 6))
-def test_a_run_may_be_closed_at_any_point(plan: Plan, seed: int, resumes: int) -> None:
-    """Nothing is wanted afterwards, and no coroutine is left that Python would complain about (warnings are errors)."""
-    run, draw = started(lambda ctx: answer_of(ctx, plan)), Random(seed)
-    for _ in range(resumes):
-        steps = record_all(run) or list(run._waiting)
-        if run.finished or not steps:
-            break
-        run.resume(draw.choice(steps), Answer())
-    run.close()
-    assert run.finished
-    assert run.wanted() == [] == run.take_abandoned()
+__all__ = ["nothing_is_left"]
 
 
 def test_ids_depend_on_job_pattern_version_path_and_input() -> None:

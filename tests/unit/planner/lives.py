@@ -1,0 +1,69 @@
+"""What the tests of recovery share: a pattern with everything in it, and what of a book history decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from services.planner.book import Book
+from services.planner.context import Context, StepError, StepRequest
+from services.planner.live import LiveJob, Phase
+from services.planner.patterns import BY_VERSION, CURRENT
+from services.planner.patterns.port import Pattern
+from services.planner.policy import Policy
+from shared.contracts.chat import Answer
+from shared.contracts.job import Job
+from shared.retry import RetryPolicy
+from tests.unit.planner.desk import Desk
+
+POLICY = Policy(retry=RetryPolicy(4, 0.5, 5.0), no_node_seconds=60.0)
+
+
+async def mixed(ctx: Context, job: Job) -> Answer:
+    """Everything a pattern may do: side by side, nested, a quorum, a sleep, a failure that is caught."""
+
+    async def pair(name: str) -> str:
+        first, second = await ctx.gather(ctx.ask(StepRequest(prompt=name + "1")), ctx.ask(StepRequest(prompt=name + "2", stream=True)))
+        return str(first.text + second.text)
+
+    try:
+        found = await ctx.gather(pair("a"), pair("b"), ctx.ask(StepRequest(prompt="c")), quorum=2)
+    except StepError as error:
+        found = [error.failure.message]
+    await ctx.sleep(3)
+    ctx.best(Answer(text=str(found)))
+    return await ctx.ask(StepRequest(prompt=str(found)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def mixed_pattern() -> Iterator[None]:
+    """`mixed` is a pattern while these tests run."""
+    with pytest.MonkeyPatch.context() as patch:
+        pattern = Pattern("mixed", 1, mixed)
+        patch.setitem(CURRENT, "mixed", pattern)
+        patch.setitem(BY_VERSION, ("mixed", 1), pattern)
+        yield
+
+
+def state(book: Book) -> list[Any]:
+    """All that history decides, of every job, in the order of first offsets."""
+    return [
+        (
+            job.id,
+            job.accepted,
+            [(s.id, s.path, s.request, s.reserved_tokens, s.attempt, s.failures, s.phase, s.claim, s.avoid) for s in job.steps.values()],
+            [(s.retry_after_seconds, s.wakes_at) for s in job.steps.values() if s.phase in (Phase.WAITING, Phase.SLEEPING)],
+            (job.usage, job.steps_asked, job.attempts, job.reserved_tokens),
+            job.settled,
+            job.facts,
+            job.run.wanted(),
+            (job.run.context.best_answer, job.run.finished),
+        )
+        for job in book.jobs.values()
+    ]
+
+
+def live_steps(desk: Desk) -> list[tuple[LiveJob, Any]]:
+    return [(job, step) for job in desk.book.jobs.values() for step in job.steps.values() if step.request is not None]
