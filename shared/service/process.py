@@ -26,6 +26,7 @@ from shared.kafka.watched import WatchedLog
 from shared.service import Build, Environment
 from shared.service.application import Application
 from shared.service.configuration import ShellSettings, instance_name, listen, ports_of, problems
+from shared.service.corked import CorkedProtocol
 from shared.service.lifecycle import EXIT_OK, EXIT_SETTINGS, Life
 from shared.telemetry import logs
 from shared.topics import Topics
@@ -136,6 +137,7 @@ class _Process:
         config = uvicorn.Config(
             application,
             loop="none",
+            http=CorkedProtocol,
             lifespan="on",
             ws="none",
             log_config=None,
