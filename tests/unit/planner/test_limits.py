@@ -89,6 +89,20 @@ def test_width_bounds_the_steps_that_are_open_at_once(use: Any) -> None:
     assert result.answer.text == "2"
 
 
+def test_what_a_refusal_makes_pointless_is_not_asked(use: Any) -> None:
+    """One branch is refused, so all are abandoned: the one after it is never asked for."""
+
+    async def strict(ctx: Context) -> Answer:
+        await ctx.gather(*asks(ctx, 3))
+        return Answer()
+
+    use(strict)
+    desk = Desk(Policy(limits=Limits(width=1)))
+    round_ = desk.submit(prompt="q", pattern="test")
+    assert kinds(round_) == ["job_accepted", "step_asked", "step_asked", "attempt_failed", "job_settled"]
+    assert published(round_)[0].failure.kind is FailureKind.LIMIT
+
+
 def test_open_steps_hold_their_reservation(use: Any) -> None:
     """Two that fit one by one do not fit together; what is answered is settled by what it took."""
 

@@ -29,6 +29,7 @@ from shared.contracts.result import Result, Status
 from shared.contracts.step import Step
 from shared.errors import InvalidRecord, TooLarge
 from shared.kafka.port import Message
+from shared.telemetry import metrics
 from shared.topics import Topics, TopicSettings, partition_of, steps_partition
 from tests.unit.planner.desk import Desk, claimed, succeeded
 from tests.unit.planner.records import Written
@@ -166,9 +167,12 @@ def test_without_a_valid_address_there_is_only_the_dead_letter(refusals: Refusal
 
 
 def test_a_refused_outcome_is_a_dead_letter(refusals: Refusals) -> None:
-    """Nobody waits for an outcome."""
+    """Nobody waits for an outcome. Each is counted (law 8)."""
+    counter = metrics.DEAD_LETTERS.labels("planner", "invalid_record")
+    before = counter._value.get()
     [letter] = refusals.outcome(Written(b"", topic="t-outcomes"), InvalidRecord("not an outcome"))
     assert DeadLetter.model_validate_json(letter.value or b"").topic == "t-outcomes"
+    assert counter._value.get() == before + 1
 
 
 def test_a_round_is_empty_only_when_it_decides_nothing() -> None:
