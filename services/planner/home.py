@@ -18,25 +18,26 @@ from dataclasses import dataclass
 from services.planner import attempts, snapshots
 from services.planner.admission import JobInput, accept
 from services.planner.alarm import Alarm
+from services.planner.appender import Appender
 from services.planner.book import Book
 from services.planner.handlers import read_outcome
 from services.planner.intake import ClassOrder, Queue
 from services.planner.messages import of_effect
+from services.planner.recent import read_back
 from services.planner.refusals import Refusals
 from services.planner.round import Publish, Round
-from services.planner.takeover import Superseded, TakeOver, gap_is_stale
-from services.planner.watermark import UNACKNOWLEDGED, watermark
+from services.planner.takeover import Superseded, Taken, TakeOver
+from services.planner.waiting import WaitingJobs
+from services.planner.watermark import watermark
 from services.planner.wiring import Wiring
-from shared.contracts import headers
-from shared.contracts.base import BATCH_BYTES, CLASSES
+from shared.contracts.base import CLASSES
 from shared.delays import build_delayed
 from shared.errors import InvalidInput, LogError, RecordTooLarge, SendFailed
 from shared.kafka.port import Message, Record, TopicPartition
-from shared.telemetry import logs, metrics
+from shared.telemetry import logs
 
 log = logs.get(__name__)
 
-_BATCH_BUDGET = BATCH_BYTES - 64 * 1024
 _RETAKE_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -65,12 +66,13 @@ class Home:
         self._queues: dict[str, Queue] = {}
         self._order = ClassOrder()
         self._refusals = Refusals(wiring)
+        self._waiting = WaitingJobs()
         self._paused: set[str] = set()
         self._positions: dict[str, int] = {}
         """Next offsets whose predecessors' events are acknowledged."""
         self._folded: dict[str, int] = {}
         """Next offsets of what is folded, perhaps not yet acknowledged."""
-        self._expected = 0
+        self._appender = Appender(wiring, self._events, self._book)
         self._must_send: list[Message] = []
         self._due: list[tuple[int, list[str]]] = []
         """(end of outcomes when they became due, jobs): fired once that much is folded."""
@@ -115,7 +117,7 @@ class Home:
         """What may be committed now, or None."""
         if not self.running:
             return None
-        offset, forgettable = watermark(self._book, self._positions, self._expected - 1)
+        offset, forgettable = watermark(self._book, self._positions, self._appender.expected - 1)
         offsets = {TopicPartition(topic, self.number): position for topic, position in self._positions.items()}
         offsets[self._events] = offset
         return Commit(offsets, forgettable, self._book)
@@ -164,17 +166,31 @@ class Home:
         wiring = self._wiring
         taken = await TakeOver(wiring, self.number).run()
         self._book = taken.book
-        self._expected = taken.book.epoch + 1
+        self._appender = Appender(wiring, self._events, taken.book)
         self._positions = dict(taken.inputs)
         self._folded = dict(taken.inputs)
         self._due.clear()
         self._must_send.clear()
         self._claims_since = None
+        self._waiting = WaitingJobs()
         self._reset_queues(taken.inputs)
         wiring.rewind(self.number, taken.inputs)
         await self._write(taken.round)
         self.running = True
+        wiring.spawn(self._learn_ids(self._waiting, taken))
         self._wake.set()
+
+    async def _learn_ids(self, waiting: WaitingJobs, taken: Taken) -> None:
+        """Read recent ids back; until that has worked, jobs with client-given ids wait."""
+        while waiting is self._waiting and not waiting.ids_known:
+            try:
+                window = self._wiring.options.policy().settled_memory_seconds
+                await read_back(self._wiring, self._events, taken.replayed_from, taken.book.settled_ids, window)
+                waiting.ids_known = True
+                self._wake.set()
+            except LogError as error:
+                log.warning("recent_ids_wait_for_kafka", home=self.number, reason=error.message)
+                await self._wiring.clock.sleep(1.0)
 
     def _reset_queues(self, inputs: dict[str, int]) -> None:
         bound = self._wiring.options.queue_records
@@ -200,7 +216,7 @@ class Home:
         await self._resumed.wait()
         self._suspended = False
         end = (await self._wiring.consumer.end_offsets([self._events]))[self._events]
-        if end != self._expected:
+        if end != self._appender.expected:
             raise Superseded("somebody wrote during the rebalance")
 
     async def _round(self) -> None:
@@ -220,7 +236,7 @@ class Home:
         self._fold_jobs(round_)
         self._fire_timers(round_)
         attempts.forget_cancels(self._book, round_.now)
-        for job in snapshots.due(self._book, self._expected, self._wiring.options.snapshot_distance):
+        for job in snapshots.due(self._book, self._appender.expected, self._wiring.options.snapshot_distance):
             if job.id not in round_.events:
                 self._snapshots += 1
                 snapshots.write(self._book, round_, job, f"{self._book.epoch}-{self._snapshots}")
@@ -241,7 +257,9 @@ class Home:
 
     def _fold_jobs(self, round_: Round) -> None:
         options = self._wiring.options
-        budget = min(options.round_jobs, options.live_jobs - self._book.live)
+        for held, waited in self._waiting.release():
+            self._begin(round_, waited, held)
+        budget = min(options.round_jobs, options.live_jobs - self._book.live, options.queue_records - len(self._waiting))
         queues = {c: self._queues[topic] for topic, c in self._class_of.items()}
         for priority_class, record in self._order.take(queues, budget):
             try:
@@ -257,6 +275,9 @@ class Home:
             self._drained(topic)
 
     def _begin(self, round_: Round, given: JobInput, record: Record) -> None:
+        if self._waiting.must_wait(given):
+            self._waiting.hold(record, given)
+            return
         not_before = given.job.not_before
         if not_before is None or not_before <= round_.wall:
             accept(self._book, round_, given)
@@ -296,12 +317,13 @@ class Home:
             end = (await self._wiring.consumer.end_offsets([outcomes]))[outcomes]
             if book is self._book:
                 self._due.append((end, book.timers.pop_due(due_by)))
-                self._wake.set()
         except LogError as error:
             log.warning("timers_wait_for_kafka", home=self.number, reason=error.message)
             await self._wiring.clock.sleep(1.0)
         finally:
+            # Also after an error: while this ran no alarm was set, and nothing else might ever wake the home.
             self._fetching_end = False
+            self._wake.set()
 
     def _drained(self, topic: str) -> None:
         if topic in self._paused and self._queues[topic].half_empty:
@@ -327,8 +349,8 @@ class Home:
         outbox, topics = self._wiring.outbox, self._wiring.topics
         for dispatch in round_.dispatches:
             outbox.post(of_effect(dispatch, topics))
-        folded = None if self._claims_since is not None else dict(self._folded)
-        await self._append(round_)
+        folded = None if self._claims_since is not None else self._waiting.clamp(self._folded)
+        await self._appender.append(round_)
         for effect in round_.after:
             done = self._published(effect.settled.job) if isinstance(effect, Publish) else None
             outbox.post(of_effect(effect, topics), done)
@@ -344,52 +366,3 @@ class Home:
                 known.published = True
 
         return done
-
-    async def _append(self, round_: Round) -> None:
-        """The events in as few batches as fit, cut only between jobs; each must come to lie exactly where expected."""
-        batch: list[Message] = []
-        members: dict[str, int] = {}
-        size = 0
-        for job, events in round_.events.items():
-            weight = sum(len(value) for _, value in events) + 200 * len(events)
-            if batch and size + weight > _BATCH_BUDGET:
-                await self._append_batch(batch, members, round_)
-                batch, members, size = [], {}, 0
-            members[job] = len(batch)
-            key = job.encode()
-            batch.extend(Message(self._events.topic, value, key, self.number, headers.envelope(kind)) for kind, value in events)
-            size += weight
-        if batch:
-            await self._append_batch(batch, members, round_)
-
-    async def _append_batch(self, batch: list[Message], members: dict[str, int], round_: Round) -> None:
-        started = self._wiring.clock.monotonic()
-        base = await self._wiring.writer.append(self._events, batch)
-        if base != self._expected:
-            await self._inspect(base)
-        self._expected = base + len(batch)
-        for job, start in members.items():
-            if job in round_.firsts:
-                self._begins_at(job, base + start + round_.firsts[job])
-        metrics.EVENTS_APPENDED.inc(len(batch))
-        metrics.ROUND_EVENTS.observe(len(batch))
-        metrics.ROUND_SECONDS.observe(self._wiring.clock.monotonic() - started)
-
-    def _begins_at(self, job_id: str, offset: int) -> None:
-        """The first event of a new job, a snapshot or a remembered cancel is acknowledged at `offset`."""
-        job = self._book.jobs.get(job_id)
-        if job is not None:
-            if job.first_offset != UNACKNOWLEDGED:
-                self._book.jobs.move_to_end(job_id)
-            job.first_offset = offset
-        elif job_id in self._book.cancels:
-            self._book.cancels[job_id] = (offset, self._book.cancels[job_id][1])
-
-    async def _inspect(self, base: int) -> None:
-        """Not the next offset. Stale writers' records in the gap are passed over; anything else means a new owner."""
-        if base < self._expected:
-            metrics.LOG_TRUNCATIONS.inc()
-            log.error("log_truncated", home=self.number, expected=self._expected, got=base)
-            raise Superseded("the append lies before its expected offset, or the broker does not know where")
-        if not await gap_is_stale(self._wiring, self._events, self._expected, base):
-            raise Superseded("another planner has started")

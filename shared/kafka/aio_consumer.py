@@ -121,6 +121,13 @@ class AioConsumer:
                 found = await self._consumer.end_offsets([self._their(tp) for tp in partitions])
         return {tp: found[self._their(tp)] for tp in partitions}
 
+    async def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
+        theirs = self._their(partition)
+        with in_our_words():
+            async with asyncio.timeout(CALL_SECONDS):
+                found = (await self._consumer.offsets_for_times({theirs: timestamp_ms}))[theirs]
+                return int(found.offset if found is not None else (await self._consumer.end_offsets([theirs]))[theirs])
+
     def pause(self, *partitions: TopicPartition) -> None:
         """Partitions that are no longer assigned are passed over: a rebalance may overtake the caller."""
         self._consumer.pause(*self._owned(partitions))

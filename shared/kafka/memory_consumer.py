@@ -117,6 +117,11 @@ class MemoryConsumer:
         await self._call()
         return {tp: self._log.existing(tp).end for tp in partitions}
 
+    async def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
+        await self._call()
+        found = self._log.existing(partition)
+        return next((record.offset for record in found.records if record.timestamp >= timestamp_ms), found.end)
+
     def pause(self, *partitions: TopicPartition) -> None:
         self._paused.update(tp for tp in partitions if tp in self._positions)
 

@@ -158,6 +158,10 @@ class Consumer(Protocol):
 
     async def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]: ...
     async def end_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]: ...
+    async def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
+        """Offset of the first record written at or after `timestamp_ms` (epoch milliseconds); the end when there is none."""
+        ...
+
     def pause(self, *partitions: TopicPartition) -> None:
         """Give nothing of these until `resume`; what was fetched of them is fetched again. Passes over what is not assigned.
 

@@ -144,6 +144,9 @@ class WatchedConsumer:
     async def end_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         return await self._inner.end_offsets(partitions)
 
+    async def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
+        return await self._inner.offset_at(partition, timestamp_ms)
+
     def pause(self, *partitions: TopicPartition) -> None:
         self._inner.pause(*partitions)
         self._paused.update(partitions)

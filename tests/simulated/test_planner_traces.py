@@ -379,3 +379,62 @@ async def test_wasted_work_is_counted_in_the_job(world: World) -> None:
     await settled(world)
     assert [e for e in world.history(0) if isinstance(e, StepAsked)]
     assert [e for e in world.history(0) if isinstance(e, WorkWasted)]
+
+
+@simulated
+async def test_a_client_id_is_recognised_by_the_successor(world: World) -> None:
+    """Settled long before the watermark, sent again after a take-over: the same result, no second run; a new id does not wait for it."""
+    waits = (("correlation-id", b"c2"), ("reply-topic", b"replies.test"), ("reply-partition", b"0"))
+    world.start("p")
+    world.produce(b'{"prompt": "a", "id": "mine"}')
+    await settled(world)
+    for number in range(5):
+        world.produce(b'{"prompt": "%d"}' % number)
+    await settled(world, 6)
+    await asyncio.sleep(5)
+    await world.stop("p")
+    assert world.log.group("tutti-planner").offsets[events(world)] > 10
+    world.produce(b'{"prompt": "a", "id": "mine"}', headers_=waits)
+    world.produce(b'{"prompt": "b", "id": "other"}')
+    world.start("q")
+    await settled(world, 7)
+    await world.until(lambda: len(world.values("replies.test")) == 1)
+    assert [Final.model_validate_json(world.values("replies.test")[0]).result.to_bytes()] == world.results()["mine"]
+    assert world.runs == 7
+    world.check_laws(7)
+
+
+@simulated
+async def test_killed_while_jobs_wait_for_recent_ids(world: World) -> None:
+    """What waits is not committed past: the next owner reads it again."""
+    world.start("p")
+    for number in range(5):
+        world.produce(b'{"prompt": "%d"}' % number)
+    await settled(world, 5)
+    await world.stop("p")
+    world.log.faults.call_seconds = (3.0, 3.0)
+    world.produce(b'{"prompt": "a", "id": "mine"}')
+    world.produce(b'{"prompt": "b"}')
+    world.start("q")
+    await asyncio.sleep(20)
+    world.kill("q")
+    world.log.faults.heal()
+    world.start("r")
+    await settled(world, 7)
+    world.check_laws(7)
+
+
+@simulated
+async def test_timers_survive_an_outage_at_the_moment_they_are_due(world: World) -> None:
+    """Where `outcomes` ends cannot be asked while Kafka is away; the timer fires after it is back, though nothing else happens."""
+    world.options = PlannerOptions(deadline_standard_seconds=10)
+    world.node.silent = 1.0
+    world.start("p")
+    world.produce(b'{"prompt": "a"}')
+    await world.until(lambda: len(world.steps_seen) == 1)
+    await asyncio.sleep(8)
+    world.log.go_away("fails")
+    await asyncio.sleep(3)
+    world.log.come_back()
+    await settled(world)
+    assert b'"expired"' in next(iter(world.results().values()))[0]
