@@ -22,7 +22,7 @@ _LANES = 32
 _LANE_BOUND = 10_000
 _PATIENCE_SECONDS = 120.0
 _RETRY_SECONDS = 1.0
-_PACE_SECONDS = 0.25
+_PACE_SECONDS = 0.5
 """How soon a lane that has only failed messages looks again for new ones."""
 
 

@@ -193,7 +193,7 @@ async def test_new_notices_pass_those_that_fail(here: Desk) -> None:
     here.outbox.post([final("gone", "replies.mine", 9)])
     await here.clock.sleep(10.0)
     here.outbox.post([final("here", "replies.mine", 0)])
-    await here.clock.sleep(0.3)
+    await here.clock.sleep(0.6)
     assert here.written(TopicPartition("replies.mine", 0)) == ["here"]
 
 

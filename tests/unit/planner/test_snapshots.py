@@ -119,7 +119,7 @@ def test_a_settle_event_after_a_snapshot_ends_the_job() -> None:
     assert book.live == 0
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.sampled_from(['"', "\\", "\n", "a", "\N{EURO SIGN}"]), st.integers(0, 40_000)), max_size=6))
 def test_every_part_fits_a_record_and_all_of_them_a_batch(answers: list[tuple[str, int]]) -> None:
     """Facts are quoted once more inside a snapshot, which may double them; facts that need more than a batch are left alone."""

@@ -28,7 +28,7 @@ moves = st.lists(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(moves)
 def test_timers_do_what_a_plain_dictionary_does(script: list[tuple[str, str, float]]) -> None:
     """Each job fires once, in the order of due times; never early, at most 10 ms late, never forgotten."""
@@ -95,7 +95,7 @@ def test_interactive_goes_first_and_every_class_gets_its_share() -> None:
         assert Counter(got[start : start + 21]) == WEIGHTS
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.sampled_from(CLASSES), st.integers(1, 40)), max_size=30),
     st.lists(st.integers(-1, 30), min_size=1, max_size=30),
