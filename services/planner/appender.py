@@ -28,35 +28,38 @@ class Appender:
         """Offset of the next own event."""
 
     async def append(self, round_: Round) -> None:
-        """The events in as few batches as fit, cut only between jobs.
+        """The events in as few batches as fit, cut between jobs; inside a job only where its events alone exceed a batch.
 
+        A crash between two batches leaves a prefix of the round, from which recovery drives on.
         Raises Superseded when somebody else has become the owner, SendFailed when a batch's fate is unknown.
         """
         batch: list[Message] = []
-        starts: dict[str, int] = {}
+        begins: dict[str, int] = {}
         size = 0
         for job, events in round_.events.items():
-            weight = sum(len(value) for _, value in events) + _EVENT_OVERHEAD * len(events)
-            if batch and size + weight > _BATCH_BUDGET:
-                await self._send(batch, starts, round_)
-                batch, starts, size = [], {}, 0
-            starts[job] = len(batch)
-            key = job.encode()
-            topic, number = self._partition
-            batch.extend(Message(topic, value, key, number, headers.envelope(kind)) for kind, value in events)
-            size += weight
+            weights = [len(value) + _EVENT_OVERHEAD for _, value in events]
+            if batch and size + sum(weights) > _BATCH_BUDGET:
+                await self._send(batch, begins)
+                batch, begins, size = [], {}, 0
+            for index, (weight, (kind, value)) in enumerate(zip(weights, events, strict=True)):
+                if batch and size + weight > _BATCH_BUDGET:
+                    await self._send(batch, begins)
+                    batch, begins, size = [], {}, 0
+                if round_.firsts.get(job) == index:
+                    begins[job] = len(batch)
+                batch.append(Message(self._partition.topic, value, job.encode(), self._partition.partition, headers.envelope(kind)))
+                size += weight
         if batch:
-            await self._send(batch, starts, round_)
+            await self._send(batch, begins)
 
-    async def _send(self, batch: list[Message], starts: dict[str, int], round_: Round) -> None:
+    async def _send(self, batch: list[Message], begins: dict[str, int]) -> None:
         started = self._wiring.clock.monotonic()
         base = await self._wiring.writer.append(self._partition, batch)
         if base != self.expected:
             await self._inspect(base)
         self.expected = base + len(batch)
-        for job, start in starts.items():
-            if job in round_.firsts:
-                self._begins_at(job, base + start + round_.firsts[job])
+        for job, index in begins.items():
+            self._begins_at(job, base + index)
         metrics.EVENTS_APPENDED.inc(len(batch))
         metrics.ROUND_EVENTS.observe(len(batch))
         metrics.ROUND_SECONDS.observe(self._wiring.clock.monotonic() - started)

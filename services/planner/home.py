@@ -31,6 +31,7 @@ from services.planner.waiting import WaitingJobs
 from services.planner.watermark import watermark
 from services.planner.wiring import Wiring
 from shared.contracts.base import CLASSES
+from shared.contracts.event import JobSettled
 from shared.delays import build_delayed
 from shared.errors import InvalidInput, LogError, RecordTooLarge, SendFailed
 from shared.kafka.port import Message, Record, TopicPartition
@@ -85,6 +86,8 @@ class Home:
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._snapshots = 0
+        self._failures = 0
+        """Take-overs since the last round that went well."""
         self._reset_queues({})
 
     # Called by the app
@@ -136,11 +139,9 @@ class Home:
 
     async def run(self) -> None:
         """Own the partition until cancelled or superseded for good (then returns)."""
-        failures = 0
         while True:
             try:
                 await self._take()
-                failures = 0
                 await self._rounds()
             except Superseded as why:
                 log.warning("superseded", home=self.number, reason=why.message)
@@ -148,11 +149,14 @@ class Home:
                 log.warning("append_failed", home=self.number, reason=why.message)
             except LogError as why:
                 log.warning("log_error", home=self.number, reason=why.message)
+            except Exception as error:
+                # A defect of ours must not end the partition silently: history is intact, so begin again from it, ever more slowly.
+                log.failure("home_failed", error, home=self.number)
             finally:
                 self.running = False
                 self._quiet.set()
-            wait = _RETAKE_SECONDS[min(failures, len(_RETAKE_SECONDS) - 1)]
-            failures += 1
+            wait = _RETAKE_SECONDS[min(self._failures, len(_RETAKE_SECONDS) - 1)]
+            self._failures += 1
             await self._wiring.clock.sleep(wait * (0.5 + self._wiring.random.random()))
             if not self._suspended and not await self._wiring.still_owner(self.number):
                 log.warning("partition_dropped", home=self.number)
@@ -208,6 +212,7 @@ class Home:
             self._quiet.clear()
             try:
                 await self._round()
+                self._failures = 0
             finally:
                 self._quiet.set()
 
@@ -352,17 +357,17 @@ class Home:
         folded = None if self._claims_since is not None else self._waiting.clamp(self._folded)
         await self._appender.append(round_)
         for effect in round_.after:
-            done = self._published(effect.settled.job) if isinstance(effect, Publish) else None
+            done = self._published(effect.settled) if isinstance(effect, Publish) else None
             outbox.post(of_effect(effect, topics), done)
         if folded is not None:
             self._positions = folded
 
-    def _published(self, job: str) -> Callable[[], None]:
+    def _published(self, settled: JobSettled) -> Callable[[], None]:
         book = self._book
 
         def done() -> None:
-            known = book.jobs.get(job)
-            if known is not None:
+            known = book.jobs.get(settled.job)
+            if known is not None and known.settled is settled:
                 known.published = True
 
         return done

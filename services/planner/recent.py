@@ -63,7 +63,6 @@ async def read_back(wiring: Wiring, partition: TopicPartition, until: int, known
             log.warning("unreadable_event", offset=record.offset, problems=error.error_count())
 
     await read_range(wiring, partition, start, until, visit)
-    for settled in found.valid():
-        age = max(0.0, wall - settled.at)
-        if known.find(settled.job, now) is None:
-            known.add(settled, now - age)
+    for settled in reversed(found.valid()):
+        if not known.add_older(settled, now - max(0.0, wall - settled.at)):
+            return

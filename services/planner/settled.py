@@ -23,6 +23,15 @@ class SettledIds:
         while len(self._entries) > self._count:
             self._entries.popitem(last=False)
 
+    def add_older(self, settled: JobSettled, ended_at: float) -> bool:
+        """Remember one that ended before all others here; returns False when there is no room. Newest first, please."""
+        if len(self._entries) >= self._count:
+            return False
+        if settled.job not in self._entries:
+            self._entries[settled.job] = (settled, ended_at)
+            self._entries.move_to_end(settled.job, last=False)
+        return True
+
     def find(self, job: str, now: float) -> JobSettled | None:
         """The settle event of this id, if it ended within the window."""
         entry = self._entries.get(job)

@@ -6,48 +6,17 @@ Each is a sequence that breaks a slightly different protocol; the names are thos
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
 from services.planner.settings import PlannerOptions
-from shared.contracts import headers
-from shared.contracts.event import PlannerStarted, StepAnswered, StepAsked, WorkWasted
+from shared.contracts.event import PlannerStarted, StepAnswered
 from shared.contracts.outcome import StepSucceeded
-from shared.contracts.reply import Final
 from shared.kafka.memory_faults import Fate
 from shared.kafka.port import Message, TopicPartition
+from tests.support.planner_traces import TWO_STEPS, events, settled, simulated, starts
 from tests.support.planner_world import World
 from tests.support.virtual_loop import run
-
-TWO_STEPS = b"""{"prompt": "q", "pattern": "chain",
-  "chain": [{"name": "first", "template": "one {input}"}, {"name": "second", "template": "two {first}"}]}"""
-
-
-def simulated(test: Any) -> Any:
-    """Run an async test of a World under virtual time."""
-
-    def wrapper() -> None:
-        async def body() -> None:
-            async with World(7, homes=1) as world:
-                await test(world)
-
-        run(body())
-
-    wrapper.__name__, wrapper.__doc__ = test.__name__, test.__doc__
-    return wrapper
-
-
-def events(world: World) -> TopicPartition:
-    return TopicPartition(world.topics.job_events, 0)
-
-
-def starts(world: World) -> int:
-    return sum(b'"planner_started"' in v for v in world.values(world.topics.job_events))
-
-
-async def settled(world: World, count: int = 1) -> None:
-    await world.until(lambda: world.finished() == count)
 
 
 @simulated
@@ -231,52 +200,6 @@ async def test_the_second_step_is_made_from_the_accepted_first(world: World) -> 
     world.check_laws(1)
 
 
-@simulated
-async def test_a_forgotten_group_starts_over_without_doubling(world: World) -> None:
-    """Variant `group offsets expire`: inputs are read from the beginning; jobs whose history is still there are not run again."""
-    world.start("p")
-    world.produce(b'{"prompt": "a", "id": "mine"}')
-    await settled(world)
-    await world.stop("p")
-    world.log.group(world.topics.settings.prefix + "tutti-planner").offsets.clear()
-    world.start("q")
-    await asyncio.sleep(30)
-    world.check_laws(1)
-    assert world.runs == 1
-
-
-@simulated
-async def test_the_same_client_id_twice_is_one_job(world: World) -> None:
-    """Variant `client submits the id twice`: the second caller gets the first one's result, nothing runs again."""
-    waits = (("correlation-id", b"c2"), ("reply-topic", b"replies.test"), ("reply-partition", b"0"))
-    world.start("p")
-    world.produce(b'{"prompt": "a", "id": "mine"}')
-    await settled(world)
-    world.produce(b'{"prompt": "a", "id": "mine"}', headers_=waits)
-    await world.until(lambda: len(world.values("replies.test")) == 1)
-    [reply] = world.values("replies.test")
-    final = Final.model_validate_json(reply)
-    assert final.correlation == b"c2"
-    assert [final.result.to_bytes()] == world.results()["mine"]
-    assert world.runs == 1
-    world.check_laws(1)
-
-
-@simulated
-async def test_the_same_client_id_with_another_body_is_refused(world: World) -> None:
-    """409 for Kafka producers: the second caller is told, the first job is untouched."""
-    waits = (("correlation-id", b"c2"), ("reply-topic", b"replies.test"), ("reply-partition", b"0"))
-    world.start("p")
-    world.produce(b'{"prompt": "a", "id": "mine"}')
-    await settled(world)
-    world.produce(b'{"prompt": "b", "id": "mine"}', headers_=waits)
-    await world.until(lambda: len(world.values("replies.test")) == 1)
-    final = Final.model_validate_json(world.values("replies.test")[0])
-    assert final.result.failure is not None
-    assert "another body" in final.result.failure.message
-    world.check_laws(1)
-
-
 @pytest.mark.parametrize("parts", [1, 3])
 def test_the_watermark_waits_for_the_snapshot(parts: int) -> None:
     """Variant `watermark before the snapshot's acknowledgement`: killed at any time around it, the long job is not forgotten."""
@@ -303,138 +226,3 @@ def test_the_watermark_waits_for_the_snapshot(parts: int) -> None:
             world.check_laws(61)
 
     run(body())
-
-
-@simulated
-async def test_a_due_timer_waits_for_outcomes_already_in_the_log(world: World) -> None:
-    """The lease expires while the success lies unread in `outcomes`: the success is folded first, nothing is tried again."""
-    world.options = PlannerOptions(lease_seconds=3)
-    world.node.seconds = (4.0, 4.0)
-    world.log.faults.delivery_of[TopicPartition(world.topics.outcomes, 0)] = (3.0, 3.0)
-    world.start("p")
-    world.produce(b'{"prompt": "a"}')
-    await settled(world)
-    assert world.runs == 1
-    world.check_laws(1)
-
-
-@simulated
-async def test_a_silent_node_costs_an_attempt_not_the_job(world: World) -> None:
-    """Routed and never claimed: after the claim timeout the next attempt; counted from routing, not from planning."""
-    world.node.silent = 1.0
-    world.start("p")
-    world.produce(b'{"prompt": "a"}')
-    await world.until(lambda: len(world.steps_seen) == 1)
-    await asyncio.sleep(60)
-    assert len(world.steps_seen) == 1, "not routed: waiting for a router is not a lost attempt"
-    world.node.silent = 0.0
-    step = world.steps_seen[0]
-    routed = {"type": "routed", "job": step.job, "step": step.id, "attempt": 1, "node": "n", "mailbox": 0, "offset": 1}
-    world.outcome(_Raw(routed))
-    await settled(world)
-    assert [s.attempt for s in world.steps_seen] == [1, 2]
-    world.check_laws(1)
-
-
-class _Raw:
-    """An outcome written field by field."""
-
-    def __init__(self, fields: dict[str, Any]) -> None:
-        self.type = fields["type"]
-        self._fields = fields
-
-    def to_bytes(self) -> bytes:
-        import json
-
-        return json.dumps(self._fields).encode()
-
-
-@simulated
-async def test_bad_records_do_not_stop_the_partition(world: World) -> None:
-    """Not JSON, not a job, too deep, too large, of an unknown version: dead letters with the place and the reason; the next job runs."""
-    waits = (("correlation-id", b"c"), ("reply-topic", b"replies.test"), ("reply-partition", b"0"))
-    world.start("p")
-    world.produce(b"not json", headers_=waits)
-    world.produce(b'{"promt": "misspelt"}')
-    world.produce(b'{"prompt": "x", "metadata": ' + b"[" * 100 + b"]" * 100 + b"}")
-    world.produce(b'{"prompt": "' + b"x" * 70_000 + b'"}')
-    world.produce(b'{"prompt": "x"}', headers_=((headers.VERSION_HEADER, b"99"),))
-    world.produce(b'{"prompt": "x"}', headers_=(("kafka_replyTopic", b"replies.test"), ("kafka_replyPartition", b"xx")))
-    world.produce(b'{"prompt": "x"}', headers_=(("reply-topic", b"job-events"),))
-    world.produce(b'{"prompt": "good"}')
-    await settled(world)
-    letters = world.values(world.topics.dead_letters)
-    assert len(letters) == 7
-    assert len(world.values("replies.test")) == 1
-    assert b'"failed"' in world.values("replies.test")[0]
-    world.check_laws(1)
-
-
-@simulated
-async def test_wasted_work_is_counted_in_the_job(world: World) -> None:
-    """The losing run of a doubled step is paid for: its usage is in the result as waste, when it arrives before the end."""
-    world.node.runs_twice = 1.0
-    world.start("p")
-    world.produce(TWO_STEPS)
-    await settled(world)
-    assert [e for e in world.history(0) if isinstance(e, StepAsked)]
-    assert [e for e in world.history(0) if isinstance(e, WorkWasted)]
-
-
-@simulated
-async def test_a_client_id_is_recognised_by_the_successor(world: World) -> None:
-    """Settled long before the watermark, sent again after a take-over: the same result, no second run; a new id does not wait for it."""
-    waits = (("correlation-id", b"c2"), ("reply-topic", b"replies.test"), ("reply-partition", b"0"))
-    world.start("p")
-    world.produce(b'{"prompt": "a", "id": "mine"}')
-    await settled(world)
-    for number in range(5):
-        world.produce(b'{"prompt": "%d"}' % number)
-    await settled(world, 6)
-    await asyncio.sleep(5)
-    await world.stop("p")
-    assert world.log.group("tutti-planner").offsets[events(world)] > 10
-    world.produce(b'{"prompt": "a", "id": "mine"}', headers_=waits)
-    world.produce(b'{"prompt": "b", "id": "other"}')
-    world.start("q")
-    await settled(world, 7)
-    await world.until(lambda: len(world.values("replies.test")) == 1)
-    assert [Final.model_validate_json(world.values("replies.test")[0]).result.to_bytes()] == world.results()["mine"]
-    assert world.runs == 7
-    world.check_laws(7)
-
-
-@simulated
-async def test_killed_while_jobs_wait_for_recent_ids(world: World) -> None:
-    """What waits is not committed past: the next owner reads it again."""
-    world.start("p")
-    for number in range(5):
-        world.produce(b'{"prompt": "%d"}' % number)
-    await settled(world, 5)
-    await world.stop("p")
-    world.log.faults.call_seconds = (3.0, 3.0)
-    world.produce(b'{"prompt": "a", "id": "mine"}')
-    world.produce(b'{"prompt": "b"}')
-    world.start("q")
-    await asyncio.sleep(20)
-    world.kill("q")
-    world.log.faults.heal()
-    world.start("r")
-    await settled(world, 7)
-    world.check_laws(7)
-
-
-@simulated
-async def test_timers_survive_an_outage_at_the_moment_they_are_due(world: World) -> None:
-    """Where `outcomes` ends cannot be asked while Kafka is away; the timer fires after it is back, though nothing else happens."""
-    world.options = PlannerOptions(deadline_standard_seconds=10)
-    world.node.silent = 1.0
-    world.start("p")
-    world.produce(b'{"prompt": "a"}')
-    await world.until(lambda: len(world.steps_seen) == 1)
-    await asyncio.sleep(8)
-    world.log.go_away("fails")
-    await asyncio.sleep(3)
-    world.log.come_back()
-    await settled(world)
-    assert b'"expired"' in next(iter(world.results().values()))[0]
