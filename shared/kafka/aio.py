@@ -14,6 +14,7 @@ from shared.kafka.aio_admin import AioAdmin
 from shared.kafka.aio_assignor import AioAssignor
 from shared.kafka.aio_consumer import AioConsumer
 from shared.kafka.aio_errors import FOREIGN
+from shared.kafka.aio_fetch import hasten
 from shared.kafka.aio_logs import thin_out
 from shared.kafka.aio_producer import AioProducer
 from shared.kafka.assignor import BalancedAssignor
@@ -73,7 +74,9 @@ class AioLog:
                 **CONSUMER_OPTIONS,
             )
 
-        return AioConsumer(await self._connect(create, lambda client: client.stop()), adapter, self._clock)
+        client = await self._connect(create, lambda client: client.stop())
+        hasten(client)
+        return AioConsumer(client, adapter, self._clock)
 
     async def admin(self) -> AioAdmin:
         def create() -> AIOKafkaAdminClient:
