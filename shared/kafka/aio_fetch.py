@@ -17,7 +17,6 @@ from __future__ import annotations
 import random
 import struct
 import time
-from collections.abc import Sequence
 from io import BytesIO
 from typing import Any, Self, cast
 
@@ -30,21 +29,16 @@ from shared.telemetry import logs
 
 log = logs.get(__name__)
 
-PINNED = "0.14.0"
-"""The one version whose inside is known here."""
+PINNED = "0.14.0"  # the one version whose inside is known here
 
 REQUEST_HEAD = struct.Struct(">iiiibiii")
-"""Replica, longest wait (ms), least bytes, most bytes, isolation, session, session epoch, number of topics."""
-REQUEST_PARTITION = struct.Struct(">iiqqi")
-"""Partition, leader epoch, offset, log start, most bytes."""
-RESPONSE_HEAD = struct.Struct(">ihii")
-"""Throttle (ms), error, session, number of topics."""
+# replica, longest wait (ms), least bytes, most bytes, isolation, session, session epoch, number of topics
+REQUEST_PARTITION = struct.Struct(">iiqqi")  # partition, leader epoch, offset, log start, most bytes
+RESPONSE_HEAD = struct.Struct(">ihii")  # throttle (ms), error, session, number of topics
 RESPONSE_PARTITION = struct.Struct(">ihqqqiii")
 """Partition, error, high water, last stable, log start, aborted transactions (here none), preferred replica, length of records."""
-RESPONSE_TAIL = struct.Struct(">ii")
-"""The last two of these. Aborted transactions stand before them."""
-ABORTED = struct.Struct(">qq")
-"""Producer, first offset."""
+RESPONSE_TAIL = struct.Struct(">ii")  # the last two of these; aborted transactions stand before them
+ABORTED = struct.Struct(">qq")  # producer, first offset
 INT16 = struct.Struct(">h")
 INT32 = struct.Struct(">i")
 
@@ -105,15 +99,12 @@ class LeanFetcher(Fetcher):
         return [(leader, LeanRequest(*bounds, list(topics.items())))]
 
     def _one_leader(self, assignment: Any) -> int | None:
-        """The node that leads all assigned partitions, if there is one. aiokafka puts a new table in place at each metadata update, and a
-        new assignment at each rebalance, so the two tell whether the last answer still holds.
-        """
+        """The node that leads all assigned partitions, if any. A metadata update makes a new table, a rebalance a new assignment."""
         table = self._client.cluster._partitions
         seen_assignment, seen_table, leader = self._leader_seen
         if seen_assignment is not assignment or seen_table is not table:
             leaders = {self._client.cluster.leader_for_partition(tp) for tp in assignment.tps}
-            known = len(leaders) == 1 and not leaders & {None, -1}
-            leader = leaders.pop() if known else None
+            leader = leaders.pop() if len(leaders) == 1 and not leaders & {None, -1} else None
             self._leader_seen = (assignment, table, leader)
         return leader
 
@@ -148,12 +139,11 @@ class LeanRequest(FetchRequest):
         return super().build(request_struct_class)
 
     def plain(self) -> FetchRequest_v11:
-        """The same as aiokafka builds it."""
         return cast("FetchRequest_v11", super().build(FetchRequest_v11))
 
 
 class LeanStruct(FetchRequest_v11):
-    """Fetch v11 on the wire. A connection takes from it the bytes and who reads the answer."""
+    """Fetch v11 on the wire: the bytes, and who reads the answer."""
 
     def __init__(self, request: LeanRequest) -> None:
         self.request = request
@@ -197,13 +187,9 @@ class LeanResponse(FetchResponse_v11):
         start = stream.tell()
         try:
             return cls(*decode_response(stream.getvalue(), start))
-        except (struct.error, Odd):
+        except struct.error:
             stream.seek(start)
             return super().decode(stream)
-
-
-class Odd(Exception):
-    """Bytes that only aiokafka's own decoder should judge."""
 
 
 def encode_request(request: FetchRequest) -> bytes:
@@ -222,11 +208,11 @@ def _string(text: str) -> bytes:
     return INT16.pack(len(encoded)) + encoded
 
 
-def decode_response(buffer: bytes, at: int) -> Sequence[Any]:
-    """Throttle, error, session, topics of the Fetch v11 answer that begins `at`. Raises: struct.error or Odd."""
+def decode_response(buffer: bytes, at: int) -> tuple[int, int, int, Topics]:
+    """Throttle, error, session, topics of the Fetch v11 answer that begins `at`. Raises: struct.error for aiokafka to judge."""
     throttle, error, session, count = RESPONSE_HEAD.unpack_from(buffer, at)
     at += RESPONSE_HEAD.size
-    topics = []
+    topics: Topics = []
     for _ in range(_sane(count)):
         (length,) = INT16.unpack_from(buffer, at)
         at += INT16.size
@@ -253,11 +239,11 @@ def _partition(buffer: bytes, at: int) -> tuple[Partition, int]:
         aborted = list(ABORTED.iter_unpack(buffer[first : at - RESPONSE_TAIL.size]))
     end = at + _sane(length)
     if count < -1 or end > len(buffer):
-        raise Odd
+        raise struct.error
     return (partition, error, highwater, stable, start, aborted, replica, buffer[at:end]), end
 
 
 def _sane(count: int) -> int:
     if count < 0:
-        raise Odd
+        raise struct.error
     return count
