@@ -36,6 +36,8 @@ STARTED_HERE: tuple[Kind, ...] = ("ollama", "embedded", "simulator")
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 SLOTS = 2
+RANDOM_MODELS = frozenset({"tiny", "tiny2"})
+"""Models of `make ollama` with random weights, for tests: nobody who asks for any model wants their words."""
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -64,6 +66,9 @@ class ModelNode:
         }
         if MODEL in self.models:  # so small a model is sensible only at its most likely words
             settings["TUTTI_WORKER__DEFAULT_TEMPERATURE"] = "0"
+        sensible = [name for name in self.models if name.split(":")[0] not in RANDOM_MODELS]
+        if sensible and len(sensible) < len(self.models):
+            settings["TUTTI_WORKER__MODELS"] = ",".join(sensible)
         return settings
 
 

@@ -14,7 +14,7 @@ from shared.settings import ClusterSettings
 class PlannerOptions(BaseModel):
     """Durations in seconds."""
 
-    live_jobs: PositiveInt = 1_000
+    live_jobs: PositiveInt = 600
     """Per partition; the rest waits in Kafka."""
     queue_records: PositiveInt = 1_000
     """Per input partition, read ahead of the fold."""

@@ -50,3 +50,11 @@ def test_the_worker_is_told_which_protocol_the_node_speaks(kind: node.Kind, back
     one = ModelNode(kind, "http://127.0.0.1:1", "", ())
     assert one.worker_environment()["TUTTI_WORKER__BACKEND"] == backend
     assert one.simulated is (kind == "simulator")
+
+
+def test_random_models_are_not_offered_beside_real_ones() -> None:
+    """Who asks for any model gets words that mean something; alone, the random ones are served, for they are all there is."""
+    mixed = node.ModelNode("ollama", "http://x", "about", ("tiny:latest", "gemma3:270m", "tiny2:latest", "all-minilm:latest"))
+    assert mixed.worker_environment()["TUTTI_WORKER__MODELS"] == "gemma3:270m,all-minilm:latest"
+    assert "TUTTI_WORKER__MODELS" not in node.ModelNode("ollama", "http://x", "about", ("tiny:latest",)).worker_environment()
+    assert "TUTTI_WORKER__MODELS" not in node.ModelNode("ollama", "http://x", "about", ("llama3.1:8b",)).worker_environment()
