@@ -26,7 +26,7 @@ FETCH_BYTES = 256 * 1024
 """Of one partition in one fetch."""
 IDLE_SECONDS = 1.0
 """The wall clock may be set: it is looked at no later than this."""
-UNPOLLED_SECONDS = 15.0
+UNPOLLED_SECONDS = 5.0
 
 
 def build(environment: Environment, policy: DelayPolicy | None = None) -> Delay:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from shared.clock import Clock
-from shared.errors import LogError
+from shared.errors import LogError, LogUnavailable
 from shared.kafka.port import Consumer, Log, Record, TopicPartition
 from shared.telemetry import logs, metrics
 
@@ -63,7 +63,13 @@ class Tail:
             consumer.assign(self._partitions)
             await self._position(consumer)
             while True:
-                batches = await consumer.poll(timeout_seconds=_POLL_SECONDS)
+                try:
+                    batches = await consumer.poll(timeout_seconds=_POLL_SECONDS)
+                except LogUnavailable as error:
+                    # The reader goes on by itself when Kafka is back.
+                    _log.warning("reader_waits", reader=self._client_id, reason=error.message)
+                    await self._clock.sleep(_BACKOFF_SECONDS)
+                    continue
                 for partition, records in batches.items():
                     if records:
                         self._handle(partition, records)

@@ -28,6 +28,8 @@ _POLL_SECONDS = 1.0
 _QUIET_SECONDS = 5.0
 """Longest wait for an append in flight when partitions are taken away; half the rebalance timeout."""
 _RETRY_SECONDS = 0.5
+_UNPOLLED_SECONDS = 5.0
+"""Not ready after so long without a poll that Kafka answered."""
 
 
 @dataclass(slots=True)
@@ -77,7 +79,7 @@ class Planner:
         """Ready when Kafka answers polls and every assigned partition is replayed."""
         now = self._env.clock.monotonic()
         reasons = []
-        if self._polled_at is None or now - self._polled_at > 10 * _POLL_SECONDS:
+        if self._polled_at is None or now - self._polled_at > _UNPOLLED_SECONDS:
             reasons.append("Kafka does not answer")
         if not self._assigned:
             reasons.append("no assignment yet")

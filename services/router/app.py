@@ -37,7 +37,7 @@ SETTLE_SECONDS = 2.0
 """What is on its way may take this long before partitions are given up."""
 DEAF_SECONDS = 3.0
 """Own presence not heard for so long: it is not the nodes that are silent, we do not hear."""
-UNPOLLED_SECONDS = 15.0
+UNPOLLED_SECONDS = 5.0
 ACQUAINTANCE_SECONDS = 2.0
 """After its start a router judges nobody missing for so long: nodes announce their places every second."""
 

@@ -20,7 +20,7 @@ from shared.contracts import headers
 from shared.contracts.control import CONTROL, Drain, StopStep
 from shared.contracts.node import Node
 from shared.contracts.step import Step
-from shared.errors import InvalidRecord, LogError
+from shared.errors import InvalidRecord, LogError, LogUnavailable
 from shared.kafka.dead_letters import dead_letter_message
 from shared.kafka.port import Consumer, Log, Message, Producer, Record, TopicPartition
 from shared.kafka.watched import ConsumerGaveUp
@@ -31,6 +31,8 @@ log = logs.get(__name__)
 
 POLL_SECONDS = 1.0
 POLL_RECORDS = 1_000
+GIVE_UP_AFTER = 20
+"""Failures in a row, Kafka's absence not counted, after which a new process does better (a consumer may be stuck for good)."""
 RETRY_SECONDS = 0.5
 
 
@@ -54,6 +56,7 @@ class MailboxReader:
         """The mailbox number; None until it is taken."""
         self.waits_for: str | None = "the registry of nodes has not been read yet"
         """Why there is no mailbox yet, for people."""
+        self._failures = 0
         self.answered = False
         """The last poll was answered."""
         self.read_at = clock.monotonic()
@@ -88,7 +91,7 @@ class MailboxReader:
                 await self._take_number()
                 await self._settle_in()
                 while self._held():
-                    await self._read_once()
+                    await self._read_patiently()
                 log.warning("mailbox_lost", number=self.number)
                 self.number, self.waits_for = None, "another node owns the mailbox number"
             except ConsumerGaveUp:
@@ -96,6 +99,9 @@ class MailboxReader:
             except LogError as error:
                 self.answered = False
                 log.warning("mailbox_waits", code=error.code, message=error.message)
+                self._failures += not isinstance(error, LogUnavailable)
+                if self._failures >= GIVE_UP_AFTER:
+                    raise ConsumerGaveUp(error.message) from error
                 await self._clock.sleep(RETRY_SECONDS)
 
     def _held(self) -> bool:
@@ -158,10 +164,20 @@ class MailboxReader:
         log.info("mailbox_taken", number=self.number, capabilities=list(self._capabilities))
         self._desk.announce()
 
+    async def _read_patiently(self) -> None:
+        """While Kafka is away nothing is given up: the number, the position and what was read stay."""
+        try:
+            await self._read_once()
+        except LogUnavailable as error:
+            self.answered = False
+            log.warning("mailbox_waits", code=error.code, message=error.message)
+            await self._clock.sleep(RETRY_SECONDS)
+
     async def _read_once(self) -> None:
         assert self._consumer is not None
         batches = await self._consumer.poll(timeout_seconds=POLL_SECONDS, max_records=POLL_RECORDS)
         self.answered = True
+        self._failures = 0
         if not batches:
             return
         controls = self._controls

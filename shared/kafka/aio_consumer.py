@@ -9,14 +9,14 @@ just resumed or sought, waits for the fetch in flight, at most `fetch_max_wait_m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from typing import cast
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as Theirs
 
 from shared.clock import Clock
-from shared.errors import CommitRefused, LogError
+from shared.errors import CommitRefused, LogError, LogUnavailable
 from shared.kafka.aio_assignor import AioAssignor
 from shared.kafka.aio_errors import FOREIGN, commit_error, in_our_words, log_error
 from shared.kafka.aio_rebalance import Ownership
@@ -26,6 +26,8 @@ from shared.telemetry import logs
 
 log = logs.get(__name__)
 
+SILENCE_SECONDS = 5.0
+"""An empty poll after so long without any answer is an error: a fetch is answered within `fetch_max_wait`, also when nothing is new."""
 POLL_GRACE_SECONDS = 0.1
 """A poll that a rebalance catches in the middle is cut this long after its timeout."""
 
@@ -37,6 +39,8 @@ class AioConsumer:
         self._consumer = consumer
         self._clock = clock
         self._brought_at = 0.0
+        self._asked_since = clock.monotonic()
+        """When the set of partitions that are asked for changed last."""
         self._assignor = assignor
         self._ownership = Ownership()
         self._theirs: dict[TopicPartition, Theirs] = {}
@@ -77,7 +81,18 @@ class AioConsumer:
             raise log_error(error) from error
         if found:
             self._brought_at = self._clock.monotonic()
+        elif self._silent_seconds() > SILENCE_SECONDS:
+            raise LogUnavailable("Kafka does not answer")
         return cast("Mapping[TopicPartition, Sequence[Record]]", found)
+
+    def _silent_seconds(self) -> float:
+        """Since the cluster last answered a fetch of a partition that is asked for; aiokafka itself only goes on trying."""
+        asked = self._consumer.assignment() - self._consumer.paused()
+        if not asked or not self._ownership.settled.is_set():
+            self._asked_since = self._clock.monotonic()
+            return 0.0
+        newest = max(self._consumer.last_poll_timestamp(tp) or 0 for tp in asked)
+        return min(self._clock.wall() - newest / 1000, self._clock.monotonic() - self._asked_since)
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         owned = self._ownership.partitions
@@ -131,9 +146,11 @@ class AioConsumer:
     def pause(self, *partitions: TopicPartition) -> None:
         """Partitions that are no longer assigned are passed over: a rebalance may overtake the caller."""
         self._consumer.pause(*self._owned(partitions))
+        self._asked_since = self._clock.monotonic()
 
     def resume(self, *partitions: TopicPartition) -> None:
         self._consumer.resume(*self._owned(partitions))
+        self._asked_since = self._clock.monotonic()
 
     def assignment(self) -> frozenset[TopicPartition]:
         return self._ownership.partitions
@@ -149,19 +166,13 @@ class AioConsumer:
         except Exception as error:  # the consumer is given up either way
             log.warning("consumer_stop_failed", error=repr(error))
         finally:
-            await self._consumer._client.close()  # noqa: SLF001
+            await _unless_cancelled(self._consumer._client.close())  # noqa: SLF001
 
     async def _stop(self) -> None:
-        """Aiokafka cancels a task of its own and awaits it; when that task had not begun, the cancellation comes out as if it were ours."""
-        task = asyncio.current_task()
-        try:
-            await self._consumer.stop()
-        except asyncio.CancelledError:
-            if task is None or task.cancelling():
-                raise
+        if not await _unless_cancelled(self._consumer.stop()):
             fetcher = self._consumer._fetcher  # noqa: SLF001
             assert fetcher is not None, "the consumer was started"
-            await fetcher.close()
+            await _unless_cancelled(fetcher.close())
 
     async def _wait_for_assignment(self, timeout_seconds: float) -> Mapping[TopicPartition, Sequence[Record]]:
         """No partitions yet, or a rebalance under way. aiokafka holds a failed coordination until somebody asks for its error."""
@@ -201,3 +212,19 @@ class AioConsumer:
         if found is None:
             found = self._theirs[tp] = Theirs(tp.topic, tp.partition)
         return found
+
+
+async def _unless_cancelled(closing: Awaitable[None]) -> bool:
+    """Whether it ran to its end.
+
+    Aiokafka cancels tasks of its own and awaits them; when such a task had not begun, or waited for a broker that is away, the
+    cancellation comes out as if it were ours, and would end whoever only wanted to close a consumer.
+    """
+    try:
+        await closing
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        return False
+    return True
