@@ -186,10 +186,10 @@ class Home:
 
     async def _learn_ids(self, waiting: WaitingJobs, taken: Taken) -> None:
         """Read recent ids back; until that has worked, jobs with client-given ids wait."""
+        book = taken.book
         while waiting is self._waiting and not waiting.ids_known:
             try:
-                window = self._wiring.options.policy().settled_memory_seconds
-                await read_back(self._wiring, self._events, taken.replayed_from, taken.book.settled_ids, window)
+                await read_back(self._wiring, self._events, taken.replayed_from, book.settled_ids, book.policy.settled_memory_seconds)
                 waiting.ids_known = True
                 self._wake.set()
             except LogError as error:
