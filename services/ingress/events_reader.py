@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from services.ingress.backlog import Backlog
-from services.ingress.epochs import EpochFilter, epoch_of
 from services.ingress.followers import Followers
 from services.ingress.journal import Journal
 from services.ingress.status import SHOWN, JobStatus, RawEvent
@@ -23,6 +22,7 @@ from services.ingress.tail import Tail
 from shared.clock import Clock
 from shared.contracts import headers
 from shared.contracts.base import PriorityClass
+from shared.epochs import EpochFilter, epoch_of
 from shared.kafka.port import Consumer, Log, Record, TopicPartition
 from shared.telemetry import logs, metrics
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingress.epochs import EpochFilter, epoch_of
 from services.ingress.journal import Journal
 from services.ingress.status import JobStatus, RawEvent, State, fold
 from shared.contracts import event as events
@@ -19,6 +18,7 @@ from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.result import Result, Status
 from shared.contracts.usage import Usage
+from shared.epochs import EpochFilter, epoch_of
 
 BASE: dict[str, Any] = {"epoch": 3, "job": "j", "at": 100.0}
 
