@@ -21,10 +21,10 @@ from services.ingress.exchange import (
     watch,
 )
 from services.ingress.handlers import AUTO, Desk
-from services.ingress.limits import check_depth
 from services.ingress.problems import ClientGone, InstanceLeaving, Refused, of_error, of_result, unknown_model
 from services.ingress.waiters import Caller
 from shared.contracts.base import PriorityClass
+from shared.contracts.bounds import check_depth
 from shared.contracts.chat import Answer, Operation
 from shared.contracts.job import Job
 from shared.contracts.result import Status

@@ -14,9 +14,9 @@ from services.ingress.dialect_tutti import JobSubmission
 from services.ingress.exchange import call_headers, read_body
 from services.ingress.handlers import Desk
 from services.ingress.ids import is_generated
-from services.ingress.limits import check_depth
 from services.ingress.problems import Problem, Refused
 from services.ingress.status import JobStatus, State
+from shared.contracts.bounds import check_depth
 from shared.contracts.chat import Operation
 from shared.errors import InvalidInput
 

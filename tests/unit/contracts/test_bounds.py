@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from time import process_time
 from typing import Any
 
 import pytest
@@ -70,6 +71,20 @@ def test_depth_at_the_limit(raw: bytes, refused: bool) -> None:
             check_depth(raw, MAX_DEPTH)
     else:
         check_depth(raw, MAX_DEPTH)
+
+
+def test_brackets_and_quotes_inside_strings_do_not_count() -> None:
+    """Code in a prompt is not nesting."""
+    check_depth(json.dumps({"prompt": '[{"\\' * 500}).encode())
+
+
+@pytest.mark.parametrize("body", [b'"' + b'\\"' * 2_000_000, b'"' * 4_000_000, b"[" * 4_000_000, b"[]" * 2_000_000, b'{"a":' * 1_000_000])
+def test_hostile_bodies_cost_linear_time(body: bytes) -> None:
+    """Four megabytes of quotes or brackets are judged within a second of processor time."""
+    began = process_time()
+    with contextlib.suppress(TooLarge):
+        check_depth(body)
+    assert process_time() - began < 1.0
 
 
 SECRET = "my secret words"
