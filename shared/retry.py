@@ -21,6 +21,7 @@ class Disposition(Enum):
 
 DISPOSITION: dict[FailureKind, Disposition] = {
     K.INVALID_JOB: Disposition.NEVER,
+    K.CONFLICT: Disposition.NEVER,
     K.UNKNOWN_PATTERN: Disposition.NEVER,
     K.UNKNOWN_MODEL: Disposition.ELSEWHERE,
     K.BAD_REQUEST: Disposition.NEVER,

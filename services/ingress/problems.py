@@ -16,6 +16,7 @@ K = FailureKind
 
 STATUS_OF_FAILURE: dict[FailureKind, int] = {
     K.INVALID_JOB: 400,
+    K.CONFLICT: 409,
     K.UNKNOWN_PATTERN: 400,
     K.UNKNOWN_MODEL: 404,
     K.BAD_REQUEST: 400,

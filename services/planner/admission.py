@@ -131,6 +131,6 @@ def _answer_again(round_: Round, given: JobInput, settled: JobSettled) -> None:
 
 def _conflict(round_: Round, given: JobInput) -> None:
     if given.reply is not None:
-        failure = Failure(kind=FailureKind.INVALID_JOB, message="this id is already used with another body")
+        failure = Failure(kind=FailureKind.CONFLICT, message="this id is already used with another body")
         result = refused_result(given.id, given.job.tenant, failure, given.priority_class, round_.wall)
         round_.after.append(Answer(given.reply, result, given.trace))

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from services.planner.admission import JobInput
-from services.planner.ids import job_id, request_digest
+from services.planner.ids import job_id
 from shared.contracts import headers
 from shared.contracts.base import INLINE_BYTES, VERSION, PriorityClass
 from shared.contracts.bounds import parse_job
 from shared.contracts.chat import Operation
+from shared.contracts.digest import request_digest
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job, ReplyTo
 from shared.contracts.outcome import OUTCOME, CancelRequested, Outcome, StepFailed, StepSucceeded
@@ -58,7 +59,7 @@ class JobRecord:
         self._check_size(job, len(value))
         self._check_capability(job)
         reply = self.reply(record)
-        may_come_again = _may_come_again(job)
+        may_come_again = _may_come_again(job) or headers.replay_of(record.headers) is not None
         return JobInput(
             id=job.id or self.derived_id(record),
             client_id=may_come_again,
@@ -68,7 +69,7 @@ class JobRecord:
             source_offset=record.offset,
             reply=reply,
             trace=headers.traceparent(record.headers),
-            digest=request_digest(job.to_bytes() if may_come_again else value),
+            digest=headers.request_digest(record.headers) or request_digest(job.to_bytes() if may_come_again else value),
         )
 
     @staticmethod
@@ -94,8 +95,9 @@ class JobRecord:
         return reply
 
     def derived_id(self, record: Record) -> str:
-        """The id of a job that came without one."""
-        return job_id(self.cluster, record.topic, record.partition, record.offset, record.timestamp)
+        """The id of a job that came without one. Sent again from the dead letters it is the job that it was the first time."""
+        lies = headers.replay_of(record.headers) or record
+        return job_id(self.cluster, lies.topic, lies.partition, lies.offset, lies.timestamp)
 
     @staticmethod
     def _cancel(record: Record) -> CancelRequested:

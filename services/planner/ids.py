@@ -23,8 +23,3 @@ def step_id(job: str, pattern: str, version: int, path: str, rendered: bytes) ->
     """128 bits, hex, from the job, the pattern and its version, the path of calls (which counts iterations) and the rendered input."""
     head = _SEPARATOR.join((job.encode(), pattern.encode(), b"%d" % version, path.encode(), b""))
     return StepId(blake2b(head + rendered, digest_size=16).hexdigest())
-
-
-def request_digest(body: bytes) -> str:
-    """Of a job's canonical body: tells a repeated submission from another body under the same id."""
-    return blake2b(body, digest_size=16).hexdigest()

@@ -13,6 +13,8 @@ class DeadLetter(Contract):
     topic: str
     partition: NonNegativeInt
     offset: int
+    timestamp: int | None = None
+    """Of the original record, milliseconds since 1970: part of the id of a job that came without one. Absent in older letters."""
     service: str
     reason: str
     code: str

@@ -11,6 +11,7 @@ class FailureKind(StrEnum):
     """Low-cardinality cause; metrics are labelled with it. `shared.retry` holds what follows from each."""
 
     INVALID_JOB = "invalid_job"
+    CONFLICT = "conflict"
     UNKNOWN_PATTERN = "unknown_pattern"
     UNKNOWN_MODEL = "unknown_model"
     BAD_REQUEST = "bad_request"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from shared.contracts.base import VERSION
 from shared.contracts.job import ReplyTo
@@ -22,12 +23,18 @@ REPLY_MULTIPLEX = "reply-multiplex"
 CAUSE = "cause"
 NODE = "node"
 """On `work.*`: the node that the step was given to; whoever else reads the mailbox releases it."""
+REQUEST_DIGEST = "request-digest"
+"""On `jobs.*`: digest of what the caller asked for, where an ingress added to it (a deadline, a model's full name)."""
+REPLAY_OF = "replay-of"
+"""On a record that was sent again from the dead letters: `topic/partition/offset/timestamp` of the original."""
 SPRING_CORRELATION_ID = "kafka_correlationId"
 SPRING_REPLY_TOPIC = "kafka_replyTopic"
 SPRING_REPLY_PARTITION = "kafka_replyPartition"
 
 MAX_CORRELATION_BYTES = 256
 _TRACEPARENT = re.compile(r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
+_DIGEST = re.compile(r"^[0-9a-f]{32}$")
+_ORIGIN = re.compile(r"^([A-Za-z0-9._-]{1,249})/(\d{1,9})/(\d{1,18})/(-?\d{1,18})$")
 _VERSION = str(VERSION).encode()
 
 
@@ -79,6 +86,36 @@ def traceparent(headers: Headers) -> str | None:
         return None
     decoded = value.decode("ascii", "replace")
     return decoded if _TRACEPARENT.match(decoded) else None
+
+
+def request_digest(headers: Headers) -> str | None:
+    """What tells a repeated request under one id from another one, when the record's bytes cannot. Raises InvalidRecord."""
+    value = text(headers, REQUEST_DIGEST)
+    if value is not None and not _DIGEST.match(value):
+        raise InvalidRecord("header request-digest is not 32 hex digits")
+    return value
+
+
+class Origin(NamedTuple):
+    """Where the original of a replayed record lay. `timestamp` is 0 when its dead letter does not tell it."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+
+    def header(self) -> tuple[str, bytes]:
+        """Marks a record as this one, sent again."""
+        return REPLAY_OF, f"{self.topic}/{self.partition}/{self.offset}/{self.timestamp}".encode()
+
+
+def replay_of(headers: Headers) -> Origin | None:
+    """The original of a record that was sent again from the dead letters; None of any other record."""
+    value = find(headers, REPLAY_OF)
+    found = None if value is None else _ORIGIN.match(value.decode("utf-8", "replace"))
+    if found is None:
+        return None
+    return Origin(found[1], int(found[2]), int(found[3]), int(found[4]))
 
 
 def reply_headers(reply: ReplyTo) -> tuple[tuple[str, bytes], ...]:

@@ -30,6 +30,7 @@ def dead_letter_message(record: Record, service: str, error: Exception, clock: C
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,
+        timestamp=record.timestamp,
         service=service,
         reason=_reason(error),
         code=code_of(error),

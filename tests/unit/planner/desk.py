@@ -9,7 +9,6 @@ from typing import Any
 from services.planner import attempts, snapshots
 from services.planner.admission import JobInput, accept
 from services.planner.book import Book
-from services.planner.ids import request_digest
 from services.planner.live import LiveJob, OpenStep
 from services.planner.policy import Policy
 from services.planner.recovery import Replay
@@ -17,6 +16,7 @@ from services.planner.round import Publish, Round, Stop
 from services.planner.watermark import UNACKNOWLEDGED
 from shared.contracts.base import PriorityClass
 from shared.contracts.chat import Answer
+from shared.contracts.digest import request_digest
 from shared.contracts.event import EVENT, PlannerStarted
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job, ReplyTo

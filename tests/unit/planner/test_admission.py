@@ -115,7 +115,7 @@ def test_the_same_id_with_another_body_is_refused(when: str) -> None:
     round_ = desk.submit(id_="mine", reply=THERE, prompt="something else")
     [(reply, result)] = answers(round_)
     assert reply == THERE
-    assert (result.status, result.failure and result.failure.kind) == (Status.FAILED, FailureKind.INVALID_JOB)
+    assert (result.status, result.failure and result.failure.kind) == (Status.FAILED, FailureKind.CONFLICT)
     assert len(desk.history) == before
     assert desk.submit(id_="mine", prompt="nobody waits").empty
 

@@ -61,6 +61,36 @@ def test_a_derived_id_is_the_records_own() -> None:
     assert other.id != ids[0]
 
 
+def replayed(origin: str, **fields: Any) -> JobInput:
+    return job(headers=((headers.REPLAY_OF, origin.encode()),), **fields)
+
+
+def test_a_replayed_job_is_the_job_that_it_would_have_been() -> None:
+    """Its dead letter tells where the original lay: sent twice from there it is one job, and its id is remembered after the end."""
+    first = replayed("jobs.standard/0/7/1700000000000", offset=100)
+    second = replayed("jobs.standard/0/7/1700000000000", offset=101)
+    assert first.id == second.id == job(offset=7).id
+    assert first.client_id
+    assert first.digest == second.digest
+    assert replayed("jobs.standard/0/8/1700000000000", offset=100).id != first.id
+    assert replayed("jobs.standard/0/7/1700000000000", value=body(id="mine", prompt="q")).id == "mine"
+
+
+def test_a_strange_origin_is_passed_over() -> None:
+    """The record is then a job like any other."""
+    for origin in ("", "dead-letters/1/0", "a/b/c/d", "jobs.standard/0/7/" + "9" * 40):
+        assert replayed(origin, offset=9).id == job(offset=9).id
+
+
+def test_what_the_ingress_added_does_not_make_another_request() -> None:
+    """A deadline from a header changes with every repetition; the digest in the header does not."""
+    mark = (headers.REQUEST_DIGEST, b"0f" * 16)
+    given = [job(value=body(id="mine", prompt="q", deadline_at=at), headers=(mark,)) for at in (1e9, 2e9)]
+    assert {each.digest for each in given} == {"0f" * 16}
+    with pytest.raises(InvalidRecord, match="request-digest"):
+        job(headers=((headers.REQUEST_DIGEST, b"nonsense"),))
+
+
 def test_whose_id_it_is() -> None:
     """A caller's id may come again and is remembered; tutti's own may not, unless the job went through delay."""
     assert job(value=body(prompt="q", id="mine")).client_id
