@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextvars import Context
 from random import Random
 from typing import Literal
 
@@ -24,10 +25,15 @@ from shared.kafka.memory_admin import MemoryAdmin
 from shared.kafka.memory_consumer import MemoryConsumer
 from shared.kafka.memory_faults import Faults
 from shared.kafka.memory_group import GroupTimings, MemoryGroup
-from shared.kafka.memory_partition import MemoryPartition
+from shared.kafka.memory_partition import MemoryPartition, MemoryRecord
 from shared.kafka.memory_process import Absence, Availability, MemoryProcess
 from shared.kafka.memory_producer import MemoryProducer
 from shared.kafka.port import Assignor, Message, NewTopic, Reset, TopicPartition
+
+Written = Callable[[Sequence[MemoryRecord]], None]
+"""(records of one partition, as they were appended together)"""
+Committed = Callable[[str, Mapping[TopicPartition, int]], None]
+"""(group, next offsets to read)"""
 
 
 class MemoryLog:
@@ -40,6 +46,11 @@ class MemoryLog:
         self.availability = Availability()
         self.topics: dict[str, NewTopic] = {}
         self.id = "memory"
+        self.context = Context()
+        """In which the cluster's own timers run: they belong to no process."""
+        self.written_listeners: list[Written] = []
+        self.committed_listeners: list[Committed] = []
+        """Told of every append and of every accepted commit, at once. They must not raise."""
         self._partitions: dict[TopicPartition, MemoryPartition] = {}
         self._groups: dict[str, MemoryGroup] = {}
         self._watchers: defaultdict[TopicPartition, dict[MemoryConsumer, None]] = defaultdict(dict)
@@ -153,12 +164,19 @@ class MemoryLog:
     def write(self, partition: TopicPartition, messages: Sequence[Message]) -> int:
         """Append as a foreign writer would, without delay or fault; returns the first offset."""
         visible_at = asyncio.get_running_loop().time() + self.faults.delivery(partition)
-        base = self.existing(partition).append(messages, int(self.clock.wall() * 1000), visible_at)
+        found = self.existing(partition)
+        base = found.append(messages, int(self.clock.wall() * 1000), visible_at)
+        for listener in self.written_listeners:
+            listener(found.records[-len(messages) :])
         for consumer in self._watchers.get(partition, ()):
             consumer.on_written(partition)
         return base
 
     # What consumers and groups call
+
+    def committed(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
+        for listener in self.committed_listeners:
+            listener(group, offsets)
 
     def watch(self, consumer: MemoryConsumer, partitions: Collection[TopicPartition]) -> None:
         for tp in partitions:

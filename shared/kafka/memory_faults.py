@@ -44,6 +44,11 @@ class Faults:
     lost: float = 0.0
     unacknowledged: float = 0.0
     offset_unknown: float = 0.0
+    duplicated: float = 0.0
+    """Of batches to topics in `duplicable`: written twice, as by a sender that is not idempotent."""
+    duplicable: frozenset[str] = frozenset()
+    posthumous: float = 0.0
+    """Of batches that are under way when their sender is killed: arrive all the same, when they were due."""
     _scripted: dict[TopicPartition, deque[Fate]] = field(default_factory=lambda: defaultdict(deque))
 
     def script(self, partition: TopicPartition, *fates: Fate) -> None:
@@ -54,7 +59,7 @@ class Faults:
         """Nothing goes wrong from now on; what is under way still arrives when it was due."""
         self.send_seconds = self.ack_seconds = self.delivery_seconds = self.call_seconds = NOW
         self.delivery_of.clear()
-        self.lost = self.unacknowledged = self.offset_unknown = 0.0
+        self.lost = self.unacknowledged = self.offset_unknown = self.duplicated = self.posthumous = 0.0
         self._scripted.clear()
 
     def draw(self, seconds: Range) -> float:
@@ -77,3 +82,11 @@ class Faults:
         if drawn < self.lost + self.unacknowledged:
             return Fate.UNACKNOWLEDGED
         return Fate.OFFSET_UNKNOWN if drawn < total else Fate.ACKNOWLEDGED
+
+    def duplicates(self, partition: TopicPartition) -> bool:
+        """Whether a batch is written twice."""
+        return self.duplicated > 0.0 and partition.topic in self.duplicable and self.random.random() < self.duplicated
+
+    def outlives(self) -> bool:
+        """Whether a batch arrives although its sender was killed meanwhile."""
+        return self.posthumous > 0.0 and self.random.random() < self.posthumous

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from random import Random
 from typing import TYPE_CHECKING
 
 from shared.errors import CommitRefused
@@ -96,7 +97,7 @@ class MemoryGroup:
     def stop_heartbeats(self, member: Member) -> None:
         """The member's process hangs or is dead: its session expires."""
         self._cancel_expiry(member)
-        member.expiry = asyncio.get_running_loop().call_later(self._log.timings.session, self.leave, member)
+        member.expiry = self._later(self._log.timings.session, self.leave, member)
 
     def resume_heartbeats(self, member: Member) -> None:
         """The process goes on; when its session has expired meanwhile, the next heartbeat tells it so."""
@@ -108,6 +109,13 @@ class MemoryGroup:
         """As if the session had expired just now; the member learns it from its next heartbeat."""
         self.leave(member)
         self._notify(member)
+
+    def evict_any(self, random: Random) -> bool:
+        """Evict one member, drawn at random; False when there is none."""
+        if not self._members:
+            return False
+        self.evict(random.choice(list(self._members.values())))
+        return True
 
     def on_topics_changed(self, topics: Collection[str]) -> None:
         if any(member.topics.intersection(topics) for member in self._members.values()):
@@ -121,12 +129,13 @@ class MemoryGroup:
         elif not self.contains(member) or generation != self.generation or (self._rebalancing and member.joining):
             raise CommitRefused
         self.offsets.update(offsets)
+        self._log.committed(self.name, offsets)
 
     def _begin_rebalance(self) -> None:
         if self._rebalancing:
             return
         self._rebalancing = True
-        self._deadline = asyncio.get_running_loop().call_later(self._log.timings.rebalance, self._drop_laggards)
+        self._deadline = self._later(self._log.timings.rebalance, self._drop_laggards)
         for member in self._members.values():
             if member.joining is None:
                 self._notify(member)
@@ -134,7 +143,11 @@ class MemoryGroup:
     def _notify(self, member: Member) -> None:
         """The member learns it from its next heartbeat."""
         delay = self._log.faults.draw((0.0, self._log.timings.heartbeat))
-        asyncio.get_running_loop().call_later(delay, member.rejoin)
+        self._later(delay, member.rejoin)
+
+    def _later(self, seconds: float, callback: Callable[..., None], *args: object) -> asyncio.TimerHandle:
+        """A timer of the cluster's: it runs whatever becomes of the process whose call set it."""
+        return asyncio.get_running_loop().call_later(seconds, callback, *args, context=self._log.context)
 
     def _drop_laggards(self) -> None:
         for member in [m for m in self._members.values() if m.joining is None]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from shared.errors import LogError, SendFailed
 from shared.kafka.memory_faults import Fate
-from shared.kafka.memory_process import MemoryProcess
+from shared.kafka.memory_process import MemoryProcess, State
 from shared.kafka.port import Appended, Message, TopicPartition
 from shared.kafka.settings import CALL_SECONDS
 from shared.kafka.sizes import check_batch, check_record
@@ -28,6 +28,8 @@ class MemoryProducer:
         self._log = log
         self._process = process
         self._travelling: defaultdict[TopicPartition, deque[Batch]] = defaultdict(deque)
+        self._orphans: dict[TopicPartition, deque[Batch]] = {}
+        """Under way when the process was killed, and not lost."""
         self._arrives_at: dict[TopicPartition, float] = {}
         self._outstanding: set[asyncio.Future[int]] = set()
         self._appending: set[TopicPartition] = set()
@@ -80,8 +82,11 @@ class MemoryProducer:
         self._process.disown(self)
 
     def on_killed(self) -> None:
-        self._travelling.clear()
+        """What travels is lost, or has left the machine and arrives; nobody hears of it."""
         self._closed = True
+        for partition, queue in self._travelling.items():
+            self._orphans[partition] = deque(batch for batch in queue if self._log.faults.outlives())
+        self._travelling.clear()
 
     def on_frozen(self) -> None:
         """What travels arrives after the thaw."""
@@ -124,10 +129,13 @@ class MemoryProducer:
         batch[1].add_done_callback(self._outstanding.discard)
         arrives_at = max(self._arrives_at.get(partition, 0.0), loop.time() + delay)
         self._arrives_at[partition] = arrives_at
-        loop.call_at(arrives_at, self._on_arrival, partition)
+        loop.call_at(arrives_at, self._on_arrival, partition, context=self._log.context)
 
     def _on_arrival(self, partition: TopicPartition) -> None:
         """One timer per batch, and each takes the oldest, so equal times cannot reorder a partition."""
+        if self._orphans.get(partition):
+            self._log.availability.call(lambda: self._arrive(partition, self._orphans[partition].popleft()))
+            return
         self._process.call(lambda: self._log.availability.call(lambda: self._arrive_next(partition)))
 
     def _arrive_next(self, partition: TopicPartition) -> None:
@@ -140,14 +148,18 @@ class MemoryProducer:
         faults = self._log.faults
         fate = faults.fate(partition)
         base = -1 if fate is Fate.LOST else self._log.write(partition, messages)
+        if base >= 0 and faults.duplicates(partition):
+            self._log.write(partition, messages)
         delay = faults.draw(faults.ack_seconds)
+        if self._process.state is State.KILLED:
+            return
         if delay == 0.0:
             self._acknowledge(future, fate, base)
         else:
             self._outstanding.add(future)
             future.add_done_callback(self._outstanding.discard)
             acknowledge = lambda: self._acknowledge(future, fate, base)  # noqa: E731
-            asyncio.get_running_loop().call_later(delay, self._process.call, acknowledge)
+            asyncio.get_running_loop().call_later(delay, self._process.call, acknowledge, context=self._log.context)
 
     @staticmethod
     def _acknowledge(future: asyncio.Future[int], fate: Fate, base: int) -> None:
