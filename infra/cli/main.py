@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "topics": ("infra.cli.topics:topics", "Create and list topics, show what is unread."),
     "nodes": ("infra.cli.nodes:nodes", "List the model nodes."),
     "dead-letters": ("infra.cli.dead_letters:dead_letters", "Look at records that could not be processed, send them again."),
+    "verify": ("infra.cli.verify:verify", "Check that nothing was lost or accepted twice."),
     "schemas": ("infra.cli.schemas:schemas", "Generate or check the documents under schemas/."),
 }
 """Name → (module:attribute, one line of help), so that `tutti --help` imports none of them."""

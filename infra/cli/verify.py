@@ -1,0 +1,87 @@
+"""`tutti verify`: whether what the cluster wrote keeps laws 1-3 (DESIGN 5). Exit code 1 when anything is violated."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Any
+
+import click
+
+from infra.cli.cluster import Cluster, with_cluster
+from infra.cli.exits import Exit, Stop
+from infra.cli.output import Progress, emit_json, emit_table
+from infra.verify.laws import LAWS
+from infra.verify.reading import scope_of
+from infra.verify.reading import verify as verify_cluster
+from infra.verify.report import Report
+
+_AGE = re.compile(r"(\d{1,9})([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+@click.command()
+@click.option("--since", metavar="WHEN", help="Judge only jobs from then on: an age (90s, 15m, 2h, 7d) or ISO 8601 with an offset.")
+@click.option("--until", metavar="WHEN", help="Judge only jobs up to then.")
+@click.option("--settled", is_flag=True, help="Everything must have ended by now: what is live, waiting or delayed is a violation.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def verify(context: click.Context, *, since: str | None, until: str | None, settled: bool, as_json: bool) -> None:
+    """Read jobs, histories, outcomes and results, and report what was lost or accepted twice."""
+    progress = Progress()
+
+    async def check(cluster: Cluster) -> Report:
+        now = cluster.clock.wall()
+        bounds = {"since": _instant(since, now, 0.0), "until": _instant(until, now, float("inf")), "settled": settled}
+        scope = await cluster.connected(scope_of(cluster.log, cluster.topics, **bounds))
+        return await verify_cluster(
+            cluster.log, scope, cluster.clock, lambda read, total: progress.show(f"{read:,} of {total:,} records read")
+        )
+
+    report = with_cluster(context, check)
+    progress.clear()
+    if as_json:
+        emit_json(report.as_json())
+    else:
+        show(report)
+    if report.violations:
+        raise Stop(Exit.FAILED, f"{report.violations} violations: {report.lost} lost, {report.doubly_accepted} doubly accepted")
+
+
+def show(report: Report) -> None:
+    """The report as tables."""
+    emit_table(("what", "count"), [(name, count) for name, count in _counts(report).items() if count])
+    click.echo("")
+    if not report.findings:
+        click.echo("no violation")
+        return
+    emit_table(
+        ("law", "violation", "count", "meaning"),
+        [(LAWS[kind][0], kind.value, finding.count, LAWS[kind][1]) for kind, finding in report.findings.items()],
+    )
+    click.echo("")
+    emit_table(
+        ("violation", "where", "job", "seen"),
+        [(kind.value, e.place, e.job, e.detail) for kind, finding in report.findings.items() for e in finding.examples],
+    )
+
+
+def _counts(report: Report) -> dict[str, Any]:
+    counts = dict(report.as_json()["counts"])
+    settled = counts.pop("settled")
+    return {name.replace("_", " "): count for name, count in counts.items()} | {f"settled: {name}": n for name, n in settled.items()}
+
+
+def _instant(text: str | None, now: float, default: float) -> float:
+    """Epoch seconds. Exit code 2 when it is neither an age nor an instant."""
+    if text is None:
+        return default
+    if (age := _AGE.fullmatch(text)) is not None:
+        return now - int(age[1]) * _SECONDS[age[2]]
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise Stop(Exit.USAGE, f"{text!r} is neither an age such as 2h nor an instant such as 2026-01-31T12:00:00Z")
+    return moment.timestamp()

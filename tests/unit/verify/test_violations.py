@@ -1,0 +1,196 @@
+"""The history checker on hand-made histories: each violation is found, and only that; what is right passes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from random import Random
+
+import pytest
+from click.testing import CliRunner
+
+from infra.cli.cluster import Edge
+from infra.cli.main import main
+from infra.verify.checker import Scope
+from infra.verify.laws import LAWS, Kind
+from infra.verify.reading import verify
+from infra.verify.report import EXAMPLES, Report
+from shared.clock import LoopClock, ManualClock
+from shared.kafka.memory import MemoryLog
+from shared.kafka.port import NewTopic, TopicPartition
+from shared.topics import Topics, TopicSettings
+from tests.support.violations import AT, VIOLATIONS, Story, lost, whole
+
+TOPICS = Topics(TopicSettings(home_partitions=2, other_partitions=2))
+
+EVENTS = TopicPartition(TOPICS.job_events, 1)
+
+
+def told(*stories: Callable[[Story], None], home: int = 1) -> tuple[MemoryLog, Story]:
+    """A log with these stories, after a whole life of another job."""
+    log, story = MemoryLog(LoopClock()), Story(TOPICS, home)
+    log.create([NewTopic(t.name, t.partitions, 1, {}) for t in TOPICS.all()])
+    story.started()
+    story.life("before")
+    for tell in stories:
+        tell(story)
+
+    async def write() -> None:
+        for message in story.messages:
+            log.write(TopicPartition(message.topic, message.partition or 0), [message])
+        log.group("tutti-planner").offsets.update(story.committed)
+
+    asyncio.run(write())
+    return log, story
+
+
+def checked(log: MemoryLog, **scope: float | bool) -> Report:
+    return asyncio.run(verify(log, Scope(TOPICS, "memory", **scope), LoopClock()))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("tell", "kind"), VIOLATIONS.items(), ids=[tell.__name__ for tell in VIOLATIONS])
+def test_each_violation_is_found_and_nothing_else(tell: Callable[[Story], None], kind: Kind) -> None:
+    report = checked(told(tell)[0])
+    assert {found: finding.count for found, finding in report.findings.items()} == {kind: 1}
+    (example,) = report.findings[kind].examples
+    assert example.place.offset >= 0
+    assert example.place.topic in [topic.name for topic in TOPICS.all()]
+
+
+def test_every_kind_has_a_meaning_and_a_story() -> None:
+    assert set(LAWS) == set(Kind)
+    assert set(Kind) - set(VIOLATIONS.values()) == {Kind.UNFINISHED}
+
+
+def test_what_looks_strange_and_is_right_passes() -> None:
+    """Resubmissions, late and wasted outcomes, take-overs, stale events, repeated results, delayed, waiting and refused jobs."""
+    report = checked(told(whole)[0])
+    counts = report.counts
+    assert report.findings == {}
+    assert (counts.accepted, counts.settled["succeeded"], counts.live) == (4, 3, 1)
+    assert (counts.resubmitted, counts.delayed, counts.waiting, counts.dead_letters, counts.cancels) == (1, 1, 1, 1, 1)
+    assert (counts.epochs, counts.stale_events, counts.retries) == (2, 2, 1)
+    assert (counts.executions, counts.answers, counts.wasted_executions) == (4, 3, 1)
+
+
+def test_settled_means_that_nothing_may_be_open() -> None:
+    """Live, delayed and waiting: each is a job that has not ended."""
+    report = checked(told(whole)[0], settled=True)
+    assert {kind: finding.count for kind, finding in report.findings.items()} == {Kind.UNFINISHED: 3}
+    assert report.lost == 3
+
+
+def test_an_id_used_again_after_its_window_is_another_run() -> None:
+    def tell(story: Story) -> None:
+        story.life("a")
+        story.accept("a", client_id=True, at=AT + 7_200)
+        story.ask("a")
+        story.success("a", text="second", claim="c9")
+        story.answer("a", text="second")
+        story.settle("a", "second", at=AT + 7_201)
+        story.publish("a", "second")
+
+    assert checked(told(tell)[0]).findings == {}
+
+
+def test_the_same_id_on_two_homes_is_two_ends() -> None:
+    """Homes are read one after the other; an id belongs to one of them."""
+    log, story = told()
+    other = Story(TOPICS, 0)
+    other.name = story.name  # type: ignore[method-assign]
+    other.started()
+    other.life("before")
+    asyncio.run(_write(log, other))
+    assert set(checked(log).findings) == {Kind.SETTLED_TWICE}
+
+
+async def _write(log: MemoryLog, story: Story) -> None:
+    for message in story.messages:
+        log.write(TopicPartition(message.topic, message.partition or 0), [message])
+
+
+def test_all_are_counted_and_few_are_shown() -> None:
+
+    def many(story: Story) -> None:
+        for number in range(EXAMPLES + 3):
+            story.job(f"lost-{number}")
+        story.commit(story.job("last") + 1)
+
+    log, story = told(many)
+    finding = checked(log).findings[Kind.LOST]
+    assert (finding.count, len(finding.examples)) == (EXAMPLES + 4, EXAMPLES)
+    assert finding.examples[0].job == story.name("lost-0")
+
+
+def _middle() -> tuple[MemoryLog, int]:
+    """A fenced planner's settle event is the first that is read; its offset."""
+
+    def tail(story: Story) -> None:
+        fenced = story.epoch
+        story.started()
+        story.settle("before", "stale", epoch=fenced)
+        story.life("after")
+
+    log, _ = told(tail)
+    records = log.existing(EVENTS).records
+    return log, next(n for n, record in enumerate(records) if b'"stale"' in (record.value or b""))
+
+
+def test_reading_from_the_middle_knows_the_epoch() -> None:
+    """The PlannerStarted in force is looked for behind where reading begins."""
+    log, cut = _middle()
+    partitions = [TopicPartition(t.name, n) for t in TOPICS.all() for n in range(t.partitions)]
+    for record in (record for partition in partitions for record in log.existing(partition).records):
+        record.timestamp = int(AT * 1000)
+    for record in log.existing(EVENTS).records[:cut]:
+        record.timestamp -= 3_600_000
+    report = checked(log, since=AT - 60, window_seconds=60.0)
+    assert (report.counts.stale_events, report.counts.epochs) == (1, 0)
+    assert report.counts.settled["succeeded"] == 1
+
+
+def test_reading_where_the_beginning_is_gone_guesses_no_epoch_too_low() -> None:
+    """With the PlannerStarted gone as well, the highest epoch that comes is in force: a fenced planner's is always lower."""
+    log, cut = _middle()
+    log.existing(EVENTS).delete_before(cut)
+    report = checked(log, since=AT - 1e6)
+    assert report.counts.stale_events == 1
+    assert Kind.SETTLED_TWICE not in report.findings
+
+
+class TestCommand:
+    """`tutti verify`."""
+
+    def tutti(self, log: MemoryLog, *arguments: str) -> tuple[int, str]:
+        edge = Edge(open_log=lambda _settings, _clock: log, clock=ManualClock(AT + 60), random=Random(7))
+        environment = {"TUTTI_TOPICS__HOME_PARTITIONS": "2", "TUTTI_TOPICS__OTHER_PARTITIONS": "2"}
+        result = CliRunner().invoke(main, ["verify", *arguments], obj=edge, catch_exceptions=False, env=environment)
+        return result.exit_code, result.stdout
+
+    def test_says_that_all_is_well(self) -> None:
+        code, text = self.tutti(told(whole)[0])
+        assert (code, "no violation" in text) == (0, True)
+
+    def test_shows_violations_and_ends_with_one(self) -> None:
+        code, text = self.tutti(told(lost)[0])
+        assert code == 1
+        assert "lost" in text
+        assert "jobs.standard/1/1" in text
+
+    def test_speaks_json(self) -> None:
+        code, text = self.tutti(told(lost)[0], "--json")
+        report = json.loads(text)
+        assert (code, report["lost"], report["doubly_accepted"]) == (1, 1, 0)
+        assert report["findings"][0]["examples"][0]["place"] == "jobs.standard/1/1"
+
+    def test_judges_only_the_range(self) -> None:
+        log, _ = told(lost)
+        written = asyncio.run(_moment(log))
+        assert self.tutti(log, "--since", str(written))[0] == 2
+        assert self.tutti(log, "--until", "2020-01-01T00:00:00Z")[0] == 0
+        assert self.tutti(log, "--since", "2h")[0] == 1
+
+
+async def _moment(log: MemoryLog) -> float:
+    return log.existing(TopicPartition(TOPICS.jobs(Story(TOPICS, 0).topics.class_of("jobs.standard")), 1)).records[0].timestamp / 1000
