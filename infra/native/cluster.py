@@ -28,6 +28,8 @@ from shared.topics import Topics, TopicSettings
 class LocalCluster:
     """Five services, `workers` of them workers, each with a simulated node of its own unless `nodes` names model nodes.
 
+    `copies` says how many of another service there are, for example {"planner": 2}: the second is called planner-2.
+
     `environment` is added to that of every service. Processes end with the one that started them, whatever happens.
     """
 
@@ -38,6 +40,7 @@ class LocalCluster:
     nodes: Sequence[Mapping[str, str]] = ()
     """Worker settings of each model node (TUTTI_WORKER__...), one worker each; simulators when empty."""
     simulator: Sequence[str] = ("--profile", "instant")
+    copies: Mapping[str, int] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     services: dict[str, ServiceProcess] = field(default_factory=dict, init=False)
     """By name: planner, router, delay, ingress, worker-1, worker-2, ..."""
@@ -81,11 +84,12 @@ class LocalCluster:
         return {"TUTTI_WORKER__BACKEND": "ollama", "TUTTI_WORKER__URL": url}
 
     def _define(self, nodes: Sequence[Mapping[str, str]]) -> None:
-        home, ports = Home(self.directory), iter(free_ports(len(NAMES) - 1 + len(nodes)))
+        wanted = [(name, number) for name in NAMES if name != "worker" for number in range(1, self.copies.get(name, 1) + 1)]
+        home, ports = Home(self.directory), iter(free_ports(len(wanted) + len(nodes)))
         shared = {"TUTTI_KAFKA_SERVERS": self.servers, "TUTTI_TOPICS__PREFIX": self.prefix, **self.environment}
-        for name in NAMES:
-            if name != "worker":
-                self.services[name] = ServiceProcess(name, home, next(ports), shared, dies_with_parent=True)
+        for name, number in wanted:
+            service = ServiceProcess(name, home, next(ports), shared, str(number) if number > 1 else "", dies_with_parent=True)
+            self.services[service.name] = service
         for number, node in enumerate(nodes, 1):
             own = {**shared, "TUTTI_WORKER__NODE": f"{self.namespace}-node-{number}", **node}
             worker = ServiceProcess("worker", home, next(ports), own, str(number), dies_with_parent=True)

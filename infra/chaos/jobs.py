@@ -1,0 +1,110 @@
+"""Jobs: what is asked for, from the seed; and the ledger of what was sent and what has ended."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from random import Random
+
+from pydantic_core import to_json
+
+from shared.contracts.base import CLASSES, PriorityClass
+
+NEVER = float("inf")
+FAILS_SOMETIMES = "[fails sometimes]"
+"""The simulated nodes fail every third request whose prompt holds this."""
+_ATTEMPTS = 12
+"""So many that faults and failing nodes together do not use them up: an ended job that failed would hide what happened to it."""
+_TOKENS = 8
+_MIX = (("single", 50), ("chain", 15), ("retries", 15), ("delayed", 20))
+_REST_SHARE = 0.03
+_LONGEST_DELAY_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One job. `not_before` in epoch seconds."""
+
+    number: int
+    id: str
+    kind: str
+    priority_class: PriorityClass
+    body: bytes
+    not_before: float | None
+    over_rest: bool
+
+
+class JobMix:
+    """The n-th job follows from the seed and n; only `not_before` is relative to the moment of sending."""
+
+    def __init__(self, seed: int, prefix: str) -> None:
+        self._seed, self._prefix = seed, prefix
+
+    def job(self, number: int, now: float) -> Asked:
+        random = Random(f"{self._seed}/{number}")
+        kind = random.choices([name for name, _ in _MIX], [weight for _, weight in _MIX])[0]
+        priority_class = random.choice(CLASSES)
+        over_rest = random.random() < _REST_SHARE
+        not_before = now + random.uniform(0.2, _LONGEST_DELAY_SECONDS) if kind == "delayed" else None
+        body: dict[str, object] = {
+            "id": self.id_of(number),
+            "tenant": f"tenant-{number % 7}",
+            "prompt": f"question {number}" + (f" {FAILS_SOMETIMES}" if kind == "retries" else ""),
+            "options": {"max_tokens": _TOKENS},
+            "limits": {"attempts": _ATTEMPTS},
+        }
+        if not_before is not None:
+            body["not_before"] = not_before
+        if kind == "chain":
+            body |= {"pattern": "chain", "chain": [{"name": "draft", "template": "{input}"}, {"name": "final", "template": "{draft}"}]}
+        if over_rest:
+            body["class"] = priority_class.value
+        return Asked(number, self.id_of(number), kind, priority_class, to_json(body), not_before, over_rest)
+
+    def id_of(self, number: int) -> str:
+        return f"{self._prefix}{number}"
+
+    def number_of(self, job: str) -> int | None:
+        """None for a job that is not ours."""
+        digits = job.removeprefix(self._prefix)
+        return int(digits) if job.startswith(self._prefix) and digits.isdigit() else None
+
+
+class Ledger:
+    """Moments of every job, monotonic seconds; jobs are numbers from 0 on."""
+
+    def __init__(self) -> None:
+        self.acknowledged = array("d")
+        self.due = array("d")
+        """When it may begin: at once, or at `not_before`."""
+        self.ended = array("d")
+        self.open: set[int] = set()
+        """Sent and not ended."""
+        self.sent_again = 0
+        self.repeated_results = 0
+
+    @property
+    def count(self) -> int:
+        return len(self.ended)
+
+    def on_sent(self, due: float) -> int:
+        """Before the first attempt to send; returns the job's number."""
+        self.acknowledged.append(NEVER)
+        self.due.append(due)
+        self.ended.append(NEVER)
+        self.open.add(self.count - 1)
+        return self.count - 1
+
+    def on_acknowledged(self, number: int, now: float) -> None:
+        self.acknowledged[number] = min(self.acknowledged[number], now)
+
+    def on_result(self, number: int, now: float) -> None:
+        if self.ended[number] == NEVER:
+            self.ended[number] = now
+            self.open.discard(number)
+        else:
+            self.repeated_results += 1
+
+    def in_flight(self, now: float) -> set[int]:
+        """Acknowledged, due and without a result."""
+        return {number for number in self.open if self.acknowledged[number] <= now and self.due[number] <= now}

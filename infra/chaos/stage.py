@@ -1,0 +1,185 @@
+"""Stage: the broker and the cluster under test, and how each fault is done to them. Everything here blocks: call it in a thread."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from infra.chaos.jobs import FAILS_SOMETIMES
+from infra.chaos.plan import Fault, FaultKind
+from infra.native.cluster import LocalCluster
+from infra.native.errors import NativeError
+from infra.native.kafka import Kafka
+from infra.native.paths import Home
+from infra.native.ports import free_ports
+from infra.native.processes import Daemon, tail
+from infra.native.services import GRACE_SECONDS, ServiceProcess
+from infra.native.settings import NativeSettings
+
+NAMESPACE = "chaos"
+COPIES = {"planner": 2, "router": 2, "delay": 2}
+WORKERS = 3
+SLOTS = 8
+_NODE = {
+    "num_parallel": SLOTS,
+    "decode_sharing": 0,
+    "models": [{"name": "small", "bytes_per_context_token": 0, "decode_tokens_per_second": 400.0}],
+    "answer_tokens": [8, 8],
+    "failures": {
+        "triggers": [
+            {"mode": "error_500", "contains": FAILS_SOMETIMES, "every": 3},
+            {"mode": "disconnect", "contains": FAILS_SOMETIMES, "every": 10},
+        ],
+        "fail_after_tokens": 2,
+    },
+}
+"""A simulated node: 2.5 ms a token, so that work is in flight when a fault strikes."""
+_BROKER_SESSION_MS = 6_000
+_HOUSEKEEPING_SECONDS = 0.3
+
+
+@dataclass(slots=True)
+class Stage:
+    """What faults are done to. `crashes`: processes that ended by themselves, with the end of their log; they are started again."""
+
+    kafka: Kafka
+    cluster: LocalCluster
+    directory: Path
+    crashes: list[str] = field(default_factory=list)
+    _struck: set[str] = field(default_factory=set)
+    """Processes that a fault has in its hands: not the supervisor's business."""
+
+    @property
+    def services(self) -> Mapping[str, list[str]]:
+        """Service → names of its processes."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for name, service in self.cluster.services.items():
+            found[service.service].append(name)
+        return found
+
+    def strike(self, fault: Fault) -> None:
+        """Do it, and undo it after its time. Returns when what was taken away is started again."""
+        self._struck.update(fault.targets)
+        try:
+            _DO[fault.kind](self, fault)
+        finally:
+            self._struck.difference_update(fault.targets)
+
+    def processes(self, fault: Fault) -> list[ServiceProcess]:
+        return [self.cluster.services[name] for name in fault.targets]
+
+    def supervise(self) -> None:
+        """Start again what has ended by itself."""
+        for name, service in self.cluster.services.items():
+            if name not in self._struck and service.daemon.pid() is None:
+                self.crashes.append(f"{name}: {tail(service.daemon.log, 3)}")
+                service.start()
+
+
+def _kill(stage: Stage, fault: Fault) -> None:
+    for service in stage.processes(fault):
+        service.daemon.kill()
+        service.start()
+
+
+def _pause(stage: Stage, fault: Fault) -> None:
+    for service in stage.processes(fault):
+        service.daemon.signal(signal.SIGSTOP)
+    time.sleep(fault.seconds)
+    for service in stage.processes(fault):
+        service.daemon.signal(signal.SIGCONT)
+
+
+def _restart(stage: Stage, fault: Fault) -> None:
+    for service in stage.processes(fault):
+        service.daemon.signal(signal.SIGTERM)
+    for service in stage.processes(fault):
+        if not service.stop(GRACE_SECONDS):
+            stage.crashes.append(f"{service.name}: did not stop within its grace period and was killed")
+        service.start()
+
+
+def _broker(stage: Stage, fault: Fault) -> None:
+    stage.kafka.kill()
+    time.sleep(fault.seconds)
+    stage.kafka.start()
+
+
+def _worker_loss(stage: Stage, fault: Fault) -> None:
+    for service in stage.processes(fault):
+        service.daemon.kill()
+    time.sleep(fault.seconds)
+    for service in stage.processes(fault):
+        service.start()
+
+
+def _node_loss(stage: Stage, fault: Fault) -> None:
+    nodes = [stage.cluster.simulators[int(number)] for number in fault.targets]
+    for node in nodes:
+        node.kill()
+    time.sleep(fault.seconds)
+    for node in nodes:
+        node.start()
+
+
+def _nothing(stage: Stage, fault: Fault) -> None:
+    """For comparison."""
+
+
+_DO: dict[FaultKind, Callable[[Stage, Fault], None]] = {
+    FaultKind.NOTHING: _nothing,
+    FaultKind.KILL: _kill,
+    FaultKind.PAUSE: _pause,
+    FaultKind.RESTART: _restart,
+    FaultKind.BROKER_KILL: _broker,
+    FaultKind.BROKER_OUTAGE: _broker,
+    FaultKind.WORKER_LOSS: _worker_loss,
+    FaultKind.NODE_LOSS: _node_loss,
+}
+
+
+@contextmanager
+def running(directory: Path, environment: Mapping[str, str]) -> Iterator[Stage]:
+    """A broker and a cluster of their own. Raises NativeError kinds. The directory, with all logs, is left to the caller."""
+    port, controller = free_ports(2)
+    kafka = Kafka(
+        Home(directory / "kafka"),
+        NativeSettings().cache_directory,
+        port=port,
+        controller_port=controller,
+        session_timeout_ms=_BROKER_SESSION_MS,
+        dies_with_parent=True,
+    )
+    kafka.start()
+    parameters = directory / "node.json"
+    parameters.write_text(json.dumps(_NODE))
+    cluster = LocalCluster(
+        kafka.servers,
+        NAMESPACE,
+        directory / "cluster",
+        workers=WORKERS,
+        simulator=("--profile", "instant", "--parameters", str(parameters)),
+        environment={"TUTTI_WORKER__SLOTS": str(SLOTS), **environment},
+        copies=COPIES,
+    )
+    try:
+        cluster.start()
+        yield Stage(kafka, cluster, directory)
+    finally:
+        _stop(kafka, cluster)
+
+
+def _stop(kafka: Kafka, cluster: LocalCluster) -> None:
+    """At once: whatever is judged has been judged."""
+    daemons: list[Daemon] = [service.daemon for service in cluster.services.values()]
+    for daemon in (*daemons, *cluster.simulators, kafka.daemon):
+        try:
+            daemon.kill()
+        except NativeError:
+            continue
