@@ -6,12 +6,15 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from services.ingress.access import load as load_access
 from services.ingress.api import IngressApi, build_api
 from services.ingress.backlog import Backlog
+from services.ingress.bucket_store import BucketStore, RedisBuckets
 from services.ingress.events_reader import EventsReader
 from services.ingress.followers import Followers
 from services.ingress.handlers import Desk
 from services.ingress.journal import Journal
+from services.ingress.meter import Meter
 from services.ingress.nodes_reader import NodesReader
 from services.ingress.outbox import Outbox
 from services.ingress.problems import InstanceLeaving, Refused, deadline_passed
@@ -21,6 +24,7 @@ from services.ingress.settings import IngressSettings
 from services.ingress.store import RedisStatusStore, StatusStore
 from services.ingress.submit import Submitter
 from services.ingress.waiters import Waiters
+from services.ingress.watchlist import Watchlist
 from shared.contracts.base import CLASSES
 from shared.errors import LogError
 from shared.kafka.port import TopicPartition
@@ -53,7 +57,9 @@ class Ingress:
         self._nodes = NodesReader(environment.log, self._clock, topics.nodes, environment.instance, registry)
         self._store = _store(settings, topics.settings.prefix)
         journal = Journal(jobs=settings.journal_jobs, size=settings.journal_bytes, events_per_job=settings.journal_events_per_job)
-        backlog, followers = Backlog(), Followers()
+        backlog, followers, watchlist = Backlog(), Followers(), Watchlist(settings.watched_jobs)
+        access = load_access(settings.keys_file)
+        self._meter = Meter(self._clock, watchlist, _buckets(settings, topics.settings.prefix), settle_seconds=settings.flush_seconds)
         self._events = EventsReader(
             environment.log,
             self._clock,
@@ -63,6 +69,7 @@ class Ingress:
             journal=journal,
             backlog=backlog,
             followers=followers,
+            watchlist=watchlist,
             store=self._store,
             lookback=settings.events_lookback,
             pause_seconds=settings.events_pause_seconds,
@@ -79,6 +86,9 @@ class Ingress:
             followers=followers,
             events=self._events,
             store=self._store,
+            watchlist=watchlist,
+            access=access,
+            meter=self._meter,
             opened=asyncio.Event(),
         )
         self._api = build_api(self.desk, "0.1.0")
@@ -109,10 +119,12 @@ class Ingress:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop`; then let callers who wait have their answers, within the grace period."""
         stopping = asyncio.create_task(stop.wait())
+        if self.desk.access.open:
+            _log.warning("ingress_open", hint="no API keys are configured (TUTTI_INGRESS__KEYS_FILE): everybody may act for every tenant")
         self._spawn(self._prepare())
         for work in (self._write, self._replies.tail.run, self._events.tail.run, self._nodes.tail.run, self._probe):
             self._spawn(self._prepared_then(work))
-        for loop in (self._open(), self._sweep(), self._events.flush_forever()):
+        for loop in (self._open(), self._sweep(), self._events.flush_forever(), self._meter.settle_forever()):
             self._spawn(loop)
         try:
             await self._until(stopping)
@@ -214,6 +226,7 @@ class Ingress:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._store is not None:
             await self._store.close()
+        await self._meter.close()
 
 
 def _store(settings: IngressSettings, prefix: str) -> StatusStore | None:
@@ -225,6 +238,14 @@ def _store(settings: IngressSettings, prefix: str) -> StatusStore | None:
         ttl_seconds=settings.status_ttl_seconds,
         connections=settings.redis_connections,
         timeout_seconds=settings.redis_timeout_seconds,
+    )
+
+
+def _buckets(settings: IngressSettings, prefix: str) -> BucketStore | None:
+    if not (settings.redis_url and settings.keys_file):
+        return None
+    return RedisBuckets(
+        settings.redis_url, prefix=prefix, connections=settings.redis_connections, timeout_seconds=settings.redis_timeout_seconds
     )
 
 

@@ -20,11 +20,12 @@ class JobSubmission(Job):
 
     priority_class: PriorityClass = Field(default=PriorityClass.STANDARD, alias="class")
 
-    def body(self, identifier: str, tenant: str | None, model: str) -> bytes:
-        """The job's record. The caller's own tenant in the body wins over the header."""
-        changes: dict[str, Any] = {"id": identifier, "model": model}
-        if tenant is not None and "tenant" not in self.model_fields_set:
-            changes["tenant"] = tenant
+    def named_tenant(self) -> str | None:
+        """The tenant that the body names."""
+        return self.tenant if "tenant" in self.model_fields_set else None
+
+    def body(self, **changes: Any) -> bytes:
+        """The job's record, with `changes` by the ingress."""
         job = self.model_copy(update=changes)
         return job.__pydantic_serializer__.to_json(job, exclude_none=True, exclude={"priority_class"})
 

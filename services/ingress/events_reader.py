@@ -19,6 +19,7 @@ from services.ingress.journal import Journal
 from services.ingress.status import SHOWN, JobStatus, RawEvent
 from services.ingress.store import Position, StatusStore, StoreUnavailable
 from services.ingress.tail import Tail
+from services.ingress.watchlist import Watchlist
 from shared.clock import Clock
 from shared.contracts import headers
 from shared.contracts.base import PriorityClass
@@ -50,6 +51,7 @@ class EventsReader:
         journal: Journal,
         backlog: Backlog,
         followers: Followers,
+        watchlist: Watchlist,
         store: StatusStore | None,
         lookback: int,
         pause_seconds: float,
@@ -59,6 +61,7 @@ class EventsReader:
         self._journal = journal
         self._backlog = backlog
         self._followers = followers
+        self._watchlist = watchlist
         self._store = store
         self._lookback = lookback
         self._flush_seconds = flush_seconds
@@ -122,6 +125,8 @@ class EventsReader:
     def _on_event(self, job: str, home: int, event: RawEvent) -> None:
         try:
             self._journal.add(job, home, event)
+            if event.kind == "job_settled":
+                self._watchlist.on_settled(job, event.value)
         except ValidationError:
             _log.warning("event_unreadable", partition=home, offset=event.offset)
         if event.kind == "job_accepted":

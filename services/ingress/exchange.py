@@ -22,7 +22,21 @@ HeaderList = Sequence[tuple[bytes, bytes]]
 
 _TENANT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 _MAX_DEADLINE_SECONDS = 7 * 86_400.0
-_OURS = frozenset({b"x-tutti-class", b"x-tutti-tenant", b"x-tutti-deadline-seconds", b"x-tutti-detach", b"traceparent", b"content-length"})
+_IDEMPOTENCY_KEY = re.compile(r"^[\x21-\x7e]{1,255}$")
+_BEARER = re.compile(r"^bearer +", re.IGNORECASE)
+_OURS = frozenset(
+    {
+        b"x-tutti-class",
+        b"x-tutti-tenant",
+        b"x-tutti-deadline-seconds",
+        b"x-tutti-detach",
+        b"traceparent",
+        b"content-length",
+        b"idempotency-key",
+        b"authorization",
+        b"x-api-key",
+    }
+)
 
 
 class InvalidHeader(InvalidInput):
@@ -45,6 +59,8 @@ class CallHeaders(NamedTuple):
     """The job goes on when the client disconnects."""
     trace: str | None
     content_length: int | None
+    idempotency_key: str | None
+    api_key: str | None
 
 
 def call_headers(scope: Scope) -> CallHeaders:
@@ -59,7 +75,23 @@ def call_headers(scope: Scope) -> CallHeaders:
         found.get(b"x-tutti-detach", "").lower() == "true",
         None if trace is None else record_headers.traceparent(((record_headers.TRACEPARENT, trace.encode("latin-1")),)),
         int(length) if length.isascii() and length.isdigit() and len(length) < 16 else None,
+        _idempotency_key(found.get(b"idempotency-key")),
+        _api_key(found),
     )
+
+
+def _idempotency_key(value: str | None) -> str | None:
+    if value is not None and not _IDEMPOTENCY_KEY.match(value):
+        raise InvalidHeader("idempotency-key", "1 to 255 printable ASCII characters without spaces")
+    return value
+
+
+def _api_key(found: dict[bytes, str]) -> str | None:
+    """OpenAI's spelling first."""
+    bearer = found.get(b"authorization")
+    if bearer is not None and _BEARER.match(bearer):
+        return _BEARER.sub("", bearer).strip()
+    return found.get(b"x-api-key")
 
 
 def _class(value: str | None) -> PriorityClass | None:
@@ -138,7 +170,7 @@ async def send_part(send: Send, part: bytes, *, more: bool = True) -> None:
 
 
 def problem_headers(problem: Problem) -> list[tuple[bytes, bytes]]:
-    """Retry-After in whole seconds, rounded up."""
+    """Its own, and Retry-After in whole seconds, rounded up."""
     if problem.retry_after_seconds is None:
-        return []
-    return [(b"retry-after", b"%d" % max(1, math.ceil(problem.retry_after_seconds)))]
+        return list(problem.headers)
+    return [(b"retry-after", b"%d" % max(1, math.ceil(problem.retry_after_seconds))), *problem.headers]

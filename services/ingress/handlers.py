@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from services.ingress.access import Access
 from services.ingress.backlog import Backlog
 from services.ingress.events_reader import EventsReader
 from services.ingress.followers import Followers
+from services.ingress.idempotency import check_same
 from services.ingress.journal import Journal
+from services.ingress.meter import Meter
 from services.ingress.problems import InstanceLeaving, Refused, kafka_away, no_node, unknown_model, unsuitable_model
 from services.ingress.registry import Registry
 from services.ingress.settings import IngressSettings
-from services.ingress.status import JobStatus
+from services.ingress.status import JobStatus, ended
 from services.ingress.store import StatusStore, StoreUnavailable
 from services.ingress.submit import Submitter
 from services.ingress.waiters import Caller, Follow, Waiters
+from services.ingress.watchlist import Watchlist
 from shared.clock import Clock
 from shared.contracts.base import PriorityClass
 from shared.contracts.chat import Operation
+from shared.contracts.failure import FailureKind
 from shared.contracts.job import Job
-from shared.errors import Overloaded
+from shared.errors import Conflict, Overloaded
 from shared.telemetry import metrics
 
 _NODE_POLL_SECONDS = 0.05
@@ -44,6 +50,9 @@ class Desk:
     followers: Followers
     events: EventsReader
     store: StatusStore | None
+    watchlist: Watchlist
+    access: Access
+    meter: Meter
     opened: asyncio.Event
     """Set once replies are read and jobs can be written; cleared when the instance is leaving."""
     leaving: bool = False
@@ -102,19 +111,40 @@ class Desk:
         if len(self.followers) >= self.settings.follows:
             raise Overloaded("too many event streams are open", retry_after_seconds=self.settings.retry_after_seconds)
 
-    def call(self, job: Job, priority_class: PriorityClass, wait_seconds: float, trace: str | None) -> tuple[Caller, bytes]:
+    def call(
+        self, job: Job, priority_class: PriorityClass, wait_seconds: float, trace: str | None, digest: str | None = None
+    ) -> tuple[Caller, bytes]:
         """Submit for somebody who waits here; returns who waits and the correlation. Raises TooLarge, Overloaded."""
-        assert job.id is not None, "the ingress gives every job an id"
-        until = self.clock.monotonic() + wait_seconds + self.settings.deadline_grace_seconds
-        caller = Caller(job.id, self.submitter.home_of(job.id), until, stream=job.stream)
-        correlation = self.waiters.add(caller)
+        caller, correlation = self._wait(job, wait_seconds)
         try:
             settle = partial(self._settled, caller)
-            self.submitter.submit(job.id, job.to_bytes(), priority_class, correlation=correlation, trace=trace, settle=settle)
+            self.submitter.submit(
+                caller.job, job.to_bytes(), priority_class, correlation=correlation, trace=trace, settle=settle, digest=digest
+            )
         except BaseException:
             self.waiters.remove(correlation)
             raise
+        if digest is not None:
+            self.watchlist.add(caller.job, caller.on_final, digest)
         return caller, correlation
+
+    def join(self, job: Job, wait_seconds: float) -> tuple[Caller, bytes]:
+        """Wait for the end of a job that was submitted before. It may have ended already."""
+        caller, correlation = self._wait(job, wait_seconds)
+        caller.acknowledged = True
+        self.watchlist.add(caller.job, caller.on_final)
+        return caller, correlation
+
+    def _wait(self, job: Job, seconds: float) -> tuple[Caller, bytes]:
+        assert job.id is not None, "the ingress gives every job an id"
+        until = self.clock.monotonic() + seconds + self.settings.deadline_grace_seconds
+        caller = Caller(job.id, self.submitter.home_of(job.id), until, stream=job.stream)
+        return caller, self.waiters.add(caller)
+
+    def leave(self, caller: Caller, correlation: bytes) -> None:
+        """He waits no longer."""
+        self.waiters.remove(correlation)
+        self.watchlist.remove(caller.job, caller.on_final)
 
     def _settled(self, caller: Caller, error: Exception | None, maybe_written: bool) -> None:
         if error is None:
@@ -124,19 +154,66 @@ class Desk:
         if maybe_written:
             self.submitter.withdraw(caller.job, caller.home)
 
-    async def enqueue(self, job: str, body: bytes, priority_class: PriorityClass, trace: str | None, follow_until: float | None) -> None:
+    async def enqueue(
+        self,
+        job: str,
+        body: bytes,
+        priority_class: PriorityClass,
+        *,
+        trace: str | None,
+        follow: Follow | None,
+        digest: str | None = None,
+    ) -> None:
         """Submit a job that nobody waits for; returns when Kafka has it. Raises TooLarge, Overloaded, LogError.
 
-        `follow_until` (monotonic): keep its chunks here for whoever reads its event stream.
+        `follow` keeps its chunks here for whoever reads its event stream, and the planner's answer.
         """
         home = self.submitter.home_of(job)
-        correlation = None
-        if follow_until is not None:
-            correlation = self.waiters.follow(Follow(job, follow_until, self.followers.wake))
+        correlation = None if follow is None else self.waiters.follow(follow)
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         settle = partial(self._written, job, home, written)
-        self.submitter.submit(job, body, priority_class, correlation=correlation, trace=trace, settle=settle)
+        self.submitter.submit(job, body, priority_class, correlation=correlation, trace=trace, settle=settle, digest=digest)
         await written
+
+    async def known(self, job: str, digest: str) -> JobStatus | None:
+        """What is known of a job whose id may come again. Raises Conflict when it was another request."""
+        status = await self.status(job)
+        if status is not None:
+            check_same(status, digest)
+        return status
+
+    async def claim(self, job: str, digest: str) -> bool:
+        """Whether the store vouches that the id is new; false when it is not, or no store can tell. Raises Conflict."""
+        if self.store is None:
+            return False
+        try:
+            claimed = await self.store.claim(job, digest)
+        except StoreUnavailable:
+            metrics.STATUS_STORE_ERRORS.inc()
+            return False
+        if claimed is None:
+            raise Conflict
+        return claimed
+
+    async def first_word(self, follow: Follow, digest: str) -> None:
+        """Wait, within bounds, for what the planner says to a repeated id. Raises Conflict when it knows it as another request.
+
+        Of a job that ended out of this instance's sight it sends the result, which is then known here.
+        """
+        with self.followers.following(follow.job) as news, suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.first_word_seconds):
+                while follow.result is None:
+                    news.clear()
+                    status = self.journal.status(follow.job)
+                    if status is not None and status.accepted_at is not None:
+                        check_same(status, digest)
+                        return
+                    await news.wait()
+        result = follow.result
+        if result is not None and result.failure is not None and result.failure.kind is FailureKind.CONFLICT:
+            raise Conflict
+        if result is not None:
+            self.journal.told(ended(result, self.submitter.home_of(follow.job), digest))
 
     def _written(self, job: str, home: int, written: asyncio.Future[None], error: Exception | None, maybe_written: bool) -> None:
         if error is not None and maybe_written:

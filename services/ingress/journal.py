@@ -47,6 +47,13 @@ class Journal:
             entry.base = status
         self._trim()
 
+    def told(self, status: JobStatus) -> None:
+        """The planner answered for a job whose end is no longer in sight of this reader."""
+        entry = self._entry(status.id, status.home)
+        if entry.base is None or entry.base.result is None:
+            entry.base = status
+        self._trim()
+
     def add(self, job: str, home: int, event: RawEvent) -> None:
         """Append an event; one at or below the last offset of the job is a repetition."""
         entry = self._entry(job, home)

@@ -54,6 +54,8 @@ class Problem:
     param: str | None = None
     retry_after_seconds: float | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """Beside Retry-After."""
 
 
 class Refused(TuttiError):

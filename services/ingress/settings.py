@@ -19,7 +19,16 @@ class IngressSettings(BaseSettings):
     redis_timeout_seconds: PositiveFloat = 0.5
     status_ttl_seconds: PositiveInt = 86_400
 
+    keys_file: str = ""
+    """API keys and their limits, JSON or TOML (`access.py` shows one); without it the ingress is open to everybody."""
+    answer_tokens: PositiveInt = 512
+    """What an answer is estimated at when the caller sets no max_tokens."""
+
     body_bytes: PositiveInt = 8 * 1024 * 1024
+    first_word_seconds: PositiveFloat = 1.0
+    """A repeated id that no store vouches for: so long the planner is waited for, who may know another request under it."""
+    watched_jobs: PositiveInt = 100_000
+    """Jobs whose end is waited for by repeated requests or by a token account."""
     in_flight: PositiveInt = 4_096
     """Callers that may wait at once in this instance."""
     follows: PositiveInt = 1_000

@@ -71,14 +71,31 @@ class JobStatus(BaseModel):
     result: Result | None = None
     offset: int = -1
     """Of the last event folded in, on the job's home partition."""
+    digest: str | None = None
+    """Of the request; absent where another version wrote the status. Not shown."""
 
     def public(self) -> bytes:
         """JSON for callers."""
-        return self.__pydantic_serializer__.to_json(self, exclude_none=True, exclude={"offset"}, by_alias=True)
+        return self.__pydantic_serializer__.to_json(self, exclude_none=True, exclude={"offset", "digest"}, by_alias=True)
 
     def stored(self) -> bytes:
         """JSON for the store; `JobStatus.model_validate_json` reads it."""
         return self.__pydantic_serializer__.to_json(self, exclude_none=True, by_alias=True)
+
+
+def ended(result: Result, home: int, digest: str | None) -> JobStatus:
+    """Of a job of which nothing but its result is known."""
+    return JobStatus(
+        id=result.job,
+        state=State.SETTLED,
+        priority_class=result.priority_class,
+        tenant=result.tenant,
+        home=home,
+        accepted_at=result.accepted_at,
+        settled_at=result.finished_at,
+        result=result,
+        digest=digest,
+    )
 
 
 class RawEvent(NamedTuple):
@@ -105,6 +122,7 @@ class Accepted(_Fact):
     request: _RequestBrief
     priority_class: PriorityClass
     deadline_at: float
+    digest: str | None = None
 
 
 class Asked(_Fact):
@@ -160,6 +178,7 @@ class Settled(_Fact):
     """Of JobSettled."""
 
     result: Result
+    digest: str | None = None
 
 
 class Snapshot(_Fact):
@@ -228,6 +247,7 @@ def _on_accepted(status: JobStatus, fact: Accepted) -> None:
     status.submitted_at = None
     status.accepted_at, status.deadline_at, status.priority_class = fact.at, fact.deadline_at, fact.priority_class
     status.tenant, status.pattern, status.model = fact.request.tenant, fact.request.pattern, fact.request.model
+    status.digest = fact.digest
 
 
 def _on_snapshot(status: JobStatus, fact: Snapshot) -> None:

@@ -63,11 +63,17 @@ class StatusStore(Protocol):
         """Jobs that were just queued; never overwrites what is there."""
         ...
 
+    async def claim(self, job: str, digest: str) -> bool | None:
+        """Note that `job` stands for the request with this digest. True: it is new. False: the same was noted before. None: another was."""
+        ...
+
     async def close(self) -> None: ...
 
 
 class RedisStatusStore:
-    """Keys: `tutti:<prefix>job:<id>` → status JSON; `tutti:<prefix>job-events` → hash partition → "offset epoch"."""
+    """Keys: `tutti:<prefix>job:<id>` → status JSON; `tutti:<prefix>job-events` → hash partition → "offset epoch";
+    `tutti:<prefix>claim:<id>` → digest of the request.
+    """
 
     def __init__(self, url: str, *, prefix: str, ttl_seconds: int, connections: int, timeout_seconds: float) -> None:
         pool: Any = BlockingConnectionPool.from_url(
@@ -81,6 +87,7 @@ class RedisStatusStore:
         self._ttl = ttl_seconds
         self._positions_key = f"tutti:{prefix}job-events"
         self._job_prefix = f"tutti:{prefix}job:"
+        self._claim_prefix = f"tutti:{prefix}claim:"
         self._script = self._redis.register_script(_SAVE)
 
     async def load(self, job: str) -> JobStatus | None:
@@ -118,6 +125,19 @@ class RedisStatusStore:
             await pipeline.execute()
         except (RedisError, OSError) as error:
             raise StoreUnavailable from error
+
+    async def claim(self, job: str, digest: str) -> bool | None:
+        key = self._claim_prefix + job
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.set(key, digest, nx=True, ex=self._ttl)
+        pipeline.get(key)
+        try:
+            first, noted = await pipeline.execute()
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable from error
+        if first:
+            return True
+        return False if noted is None or noted == digest.encode() else None
 
     async def close(self) -> None:
         await self._redis.aclose()

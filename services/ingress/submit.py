@@ -9,7 +9,7 @@ from services.ingress.limits import check_inline_size
 from services.ingress.outbox import Outbox, Settle
 from shared.clock import Clock
 from shared.contracts.base import PriorityClass
-from shared.contracts.headers import CORRELATION_ID, envelope, reply_headers
+from shared.contracts.headers import CORRELATION_ID, REQUEST_DIGEST, envelope, reply_headers
 from shared.contracts.job import ReplyTo
 from shared.contracts.outcome import CancelRequested
 from shared.errors import Overloaded
@@ -40,13 +40,26 @@ class Submitter:
         return partition_of(job.encode(), self._home_partitions)
 
     def submit(
-        self, job: str, body: bytes, priority_class: PriorityClass, *, correlation: bytes | None, trace: str | None, settle: Settle
+        self,
+        job: str,
+        body: bytes,
+        priority_class: PriorityClass,
+        *,
+        correlation: bytes | None,
+        trace: str | None,
+        settle: Settle,
+        digest: str | None = None,
     ) -> None:
-        """Queue the job; with `correlation` its chunks and final come to this instance. Raises TooLarge, Overloaded."""
+        """Queue the job; with `correlation` its chunks and final come to this instance. Raises TooLarge, Overloaded.
+
+        `digest`: of the request, for a job whose id may come again.
+        """
         check_inline_size(len(body))
         headers = envelope("job", tracing.child(trace, self._random))
         if correlation is not None:
             headers += ((CORRELATION_ID, correlation), *self._reply_headers)
+        if digest is not None:
+            headers += ((REQUEST_DIGEST, digest.encode()),)
         self._outbox.put(Message(self._topic_of[priority_class], body, job.encode(), self.home_of(job), headers), settle)
 
     def cancel(self, job: str, home: int, reason: str) -> bool:

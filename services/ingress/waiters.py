@@ -37,6 +37,7 @@ class Caller:
         "quiet_since",
         "result",
         "simulated",
+        "streaming",
         "until",
     )
 
@@ -52,6 +53,8 @@ class Caller:
         """When a stream last sent something; the sweep wakes it for a heartbeat."""
         self.model: str | None = None
         self.simulated = False
+        self.streaming = False
+        """Text has come."""
         self._stream = StreamAssembly() if stream else None
         self._wake: asyncio.Future[None] | None = None
         self._task = asyncio.current_task()
@@ -65,6 +68,7 @@ class Caller:
         self.simulated = self.simulated or chunk.simulated
         try:
             if self._stream.add(chunk):
+                self.streaming = True
                 self.wake()
         except StreamConflict as conflict:
             self.fail(conflict)
@@ -133,9 +137,9 @@ class Caller:
 
 
 class Follow:
-    """The text of a streamed job so far, for any number of readers, each with a cursor of its own."""
+    """The text of a streamed job so far, for any number of readers, each with a cursor of its own, and the planner's word on its end."""
 
-    __slots__ = ("_on_change", "_parts", "_stream", "job", "until")
+    __slots__ = ("_on_change", "_parts", "_stream", "job", "result", "until")
 
     def __init__(self, job: str, until: float, on_change: Waking) -> None:
         self.job = job
@@ -143,6 +147,7 @@ class Follow:
         self._parts: list[str] = []
         self._stream: StreamAssembly | None = StreamAssembly()
         self._on_change = on_change
+        self.result: Result | None = None
 
     @property
     def text(self) -> str:
@@ -164,14 +169,14 @@ class Follow:
 
     def on_final(self, result: Result) -> None:
         """Complete the text."""
-        if self._stream is None or result.answer is None:
-            return
-        try:
-            self._stream.finish(result.answer)
-            self._parts.append(self._stream.take().text)
-        except StreamConflict:
-            pass
-        self._stream = None
+        self.result = result
+        if self._stream is not None and result.answer is not None:
+            try:
+                self._stream.finish(result.answer)
+                self._parts.append(self._stream.take().text)
+            except StreamConflict:
+                pass
+            self._stream = None
         self._on_change(self.job)
 
 

@@ -240,13 +240,13 @@ async def test_another_instance_knows_the_job_from_its_events() -> None:
     """Also one that starts after the job has ended: it looks back a bounded way. Its replies go nowhere else."""
     log = memory()
     async with world(log) as at:
-        job = await submit(at, id="known")
+        job = await submit(at)
         await in_state(at.client, job, "settled")
         second = Ingress(environment(log, at.topics, SystemClock(), "test-2", seed=8), IngressSettings(**QUICK))
         async with running(second) as client:
             assert (await in_state(client, job, "settled"))["result"]["answer"]["text"] == "hello back"
             assert len(parsed((await client.get(f"/v1/jobs/{job}/events")).text)) == 5
-            response = await client.delete("/v1/jobs/known")
+            response = await client.delete(f"/v1/jobs/{job}")
             assert response.status_code == 200
 
 

@@ -1,6 +1,6 @@
 """A planner for tests of the ingress: takes jobs from `jobs.*` of any log and answers them by a script, with events, chunks and finals.
 
-It keeps the real planner's wire forms (headers, keys, partitions, epochs) and none of its durability.
+It keeps the real planner's wire forms (headers, keys, partitions, epochs), its memory of repeated ids, and none of its durability.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from shared.clock import Clock
 from shared.contracts import event as events
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.contracts.chat import Answer
-from shared.contracts.failure import Failure
-from shared.contracts.headers import correlation_headers, envelope, find, reply_address
+from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.headers import REQUEST_DIGEST, correlation_headers, envelope, find, reply_address
 from shared.contracts.job import Job, ReplyTo
 from shared.contracts.limits import Limits
 from shared.contracts.outcome import CancelRequested
@@ -55,6 +55,9 @@ class Seen:
     headers: dict[str, bytes]
     reply: ReplyTo | None
     script: Script
+    digest: str = "d"
+    ended: Result | None = None
+    followers: list[ReplyTo] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -68,6 +71,8 @@ class Planner:
     jobs: dict[str, Seen] = field(default_factory=dict)
     cancels: dict[str, int] = field(default_factory=dict)
     """Job id → partition of `outcomes` that the cancel came on."""
+    submissions: int = 0
+    """Job records read, repeated ones too."""
     epochs: dict[int, int] = field(default_factory=dict)
     producer: Producer | None = None
 
@@ -122,9 +127,31 @@ class Planner:
         assert record.key == job.id.encode()
         priority_class = next(c for c in CLASSES if self.topics.jobs(c) == partition.topic)
         reply = reply_address(record.headers)
-        seen = Seen(job, partition.partition, priority_class, dict(record.headers), reply, self.script(job))
+        digest = (find(record.headers, REQUEST_DIGEST) or b"d").decode()
+        self.submissions += 1
+        if (before := self.jobs.get(job.id)) is not None:
+            return self._again(before, reply, digest)
+        seen = Seen(job, partition.partition, priority_class, dict(record.headers), reply, self.script(job), digest)
         self.jobs[job.id] = seen
         return [] if seen.script.silent else [*self._accept(seen, record), *(() if seen.script.hold else self.end(job.id))]
+
+    def _again(self, seen: Seen, reply: ReplyTo | None, digest: str) -> list[Message]:
+        """The id is known: another body is told, the same one gets the same result."""
+        if reply is None:
+            return []
+        if digest != seen.digest:
+            failure = Failure(kind=FailureKind.CONFLICT, message="this id is already used with another body")
+            refused = {"status": Status.FAILED, "failure": failure, "answer": None}
+            return [self._final(reply, self.result(seen).model_copy(update=refused))]
+        if seen.ended is None:
+            seen.followers.append(reply)
+            return []
+        return [self._final(reply, seen.ended)]
+
+    @staticmethod
+    def _final(reply: ReplyTo, result: Result) -> Message:
+        value = Final(correlation=reply.correlation, result=result).to_bytes()
+        return Message(reply.topic, value, result.job.encode(), reply.partition, (*envelope("final"), *correlation_headers(reply)))
 
     def _accept(self, seen: Seen, record: Any) -> list[Message]:
         job, home, now = seen.job, seen.home, self.clock.wall()
@@ -140,7 +167,7 @@ class Planner:
             pattern_version=1,
             limits=Limits(),
             deadline_at=job.deadline_at or now + 60,
-            digest="d",
+            digest=seen.digest,
         )
         asked = events.StepAsked(**base, step=STEP, path="0", agent="chat", model=job.model)
         claimed = events.StepClaimedBy(**base, step=STEP, attempt=1, claim="c", node="node-1", mailbox=0, lease_seconds=20)
@@ -191,17 +218,13 @@ class Planner:
         """The step's answer, the settle event and the final."""
         seen = self.jobs[identifier]
         base = {"epoch": self.epochs[seen.home], "job": identifier, "at": self.clock.wall()}
-        result = self.result(seen)
+        result = seen.ended = self.result(seen)
         messages = []
         if result.answer is not None:
             answered = events.StepAnswered(**base, step=STEP, attempt=1, node="node-1", answer=result.answer, usage=USAGE)
             messages.append(self._event(seen.home, answered))
-        messages.append(self._event(seen.home, events.JobSettled(**base, result=result)))
-        if seen.reply is not None:
-            value = Final(correlation=seen.reply.correlation, result=result).to_bytes()
-            headers = (*envelope("final"), *correlation_headers(seen.reply))
-            messages.append(Message(seen.reply.topic, value, identifier.encode(), seen.reply.partition, headers))
-        return messages
+        messages.append(self._event(seen.home, events.JobSettled(**base, result=result, digest=seen.digest)))
+        return messages + [self._final(reply, result) for reply in (seen.reply, *seen.followers) if reply is not None]
 
     def _cancelled(self, identifier: str) -> list[Message]:
         seen = self.jobs[identifier]

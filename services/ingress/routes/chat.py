@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+from typing import NamedTuple
+
 from services.ingress import answers_openai as answers
 from services.ingress import sse
+from services.ingress.access import Client
 from services.ingress.answers_openai import ChunkWriter
 from services.ingress.assembly import StreamConflict
 from services.ingress.dialect_openai import AUTO_MODELS, PATTERN_PREFIX, ChatRequest, to_job
@@ -21,13 +26,17 @@ from services.ingress.exchange import (
     watch,
 )
 from services.ingress.handlers import AUTO, Desk
+from services.ingress.idempotency import job_id_of
+from services.ingress.meter import Charge, estimate
 from services.ingress.problems import ClientGone, InstanceLeaving, Refused, of_error, of_result, unknown_model
 from services.ingress.waiters import Caller
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import check_depth
 from shared.contracts.chat import Answer, Operation
+from shared.contracts.digest import request_digest
 from shared.contracts.job import Job
 from shared.contracts.result import Status
+from shared.errors import TuttiError
 from shared.telemetry import logs, metrics
 
 _log = logs.get(__name__)
@@ -35,6 +44,31 @@ ROUTE = "/v1/chat/completions"
 _CAPABILITY = "chat"
 CLIENT_GONE = 499
 """Counted as this status; nobody is there to read it."""
+
+
+class Order(NamedTuple):
+    """A job, how urgent, and, when it has an Idempotency-Key, the digest of the request."""
+
+    job: Job
+    priority_class: PriorityClass
+    seconds: float
+    trace: str | None
+    digest: str | None
+
+    @property
+    def keyed(self) -> bool:
+        """The client will come again if the connection breaks: the job goes on without him."""
+        return self.digest is not None
+
+
+class Call(NamedTuple):
+    """A request whose job is on its way. `unsure`: its key may have been used before, for all that is known here."""
+
+    order: Order
+    caller: Caller
+    correlation: bytes
+    charge: Charge
+    unsure: bool
 
 
 class ChatCompletions:
@@ -72,33 +106,68 @@ class ChatCompletions:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> int:
         call = call_headers(scope)
+        client = self._desk.access.identify(call.api_key)
         body = await read_body(receive, call.content_length, self._desk.settings.body_bytes)
         check_depth(body)
         request = ChatRequest.model_validate_json(body)
-        priority_class = call.priority_class or PriorityClass.INTERACTIVE
-        seconds = call.deadline_seconds or self._desk.settings.deadline_seconds[priority_class]
-        job = await self._admitted(request, call, priority_class, seconds)
-        caller, correlation = self._desk.call(job, priority_class, seconds, call.trace)
-        watching = watch(receive, caller)
+        await self._desk.open()
+        self._desk.admit_caller()
+        begun = await self._begin(self._order(request, call, client), client)
+        watching = watch(receive, begun.caller)
         try:
-            return await (self._stream(caller, request, send) if job.stream else self._answer(caller, request, send))
+            return await (self._stream(begun, request, send) if begun.order.job.stream else self._answer(begun, request, send))
         finally:
             watching.cancel()
-            self._desk.waiters.remove(correlation)
-            self._abandon(caller, call)
+            self._desk.leave(begun.caller, begun.correlation)
+            if not begun.order.keyed:
+                self._abandon(begun.caller, detach=call.detach)
 
-    async def _admitted(self, request: ChatRequest, call: CallHeaders, priority_class: PriorityClass, seconds: float) -> Job:
-        """The job, once everything that can be said against it has been checked."""
+    def _order(self, request: ChatRequest, call: CallHeaders, client: Client) -> Order:
+        """The job that answers the request. Raises Refused (403, 404), UnsupportedParameter."""
         desk = self._desk
-        await desk.open()
-        desk.admit_caller()
-        model = self._model(request.model)
-        deadline_at = desk.clock.wall() + seconds
-        job = to_job(request, identifier=desk.submitter.new_id(), tenant=call.tenant, model=model, deadline_at=deadline_at)
-        if priority_class is PriorityClass.INTERACTIVE:
-            await desk.find_node((model,), _CAPABILITY)
-        desk.admit(priority_class, seconds)
-        return job
+        priority_class = call.priority_class or PriorityClass.INTERACTIVE
+        client.check_class(priority_class)
+        seconds = call.deadline_seconds or desk.settings.deadline_seconds[priority_class]
+        tenant = client.tenant_of(call.tenant)
+        key = call.idempotency_key
+        job = to_job(
+            request,
+            identifier=desk.submitter.new_id() if key is None else job_id_of(tenant, key),
+            tenant=tenant,
+            model=self._model(request.model),
+            deadline_at=desk.clock.wall() + seconds,
+        )
+        digest = None if key is None else request_digest(job.model_copy(update={"deadline_at": None, "model": request.model}).to_bytes())
+        return Order(job, priority_class, seconds, call.trace, digest)
+
+    async def _begin(self, order: Order, client: Client) -> Call:
+        """Submit the job, or join it when it was submitted before under the same key. Raises whatever can be said against it."""
+        desk, job = self._desk, order.job
+        assert job.id is not None
+        known = None if order.digest is None else await desk.known(job.id, order.digest)
+        charge = await desk.meter.charge(client, 0 if known or client.tokens is None else estimate(job, desk.settings.answer_tokens))
+        if known is not None:
+            caller, correlation = desk.join(job, order.seconds)
+            settled = desk.journal.status(job.id, known)
+            if settled is not None and settled.result is not None:
+                caller.on_final(settled.result)
+            return Call(order, caller, correlation, charge, unsure=False)
+        try:
+            unsure = await self._admit(order)
+            caller, correlation = desk.call(job, order.priority_class, order.seconds, order.trace, order.digest)
+        except TuttiError:
+            desk.meter.correct(charge, 0)
+            raise
+        desk.meter.watch(charge, job.id)
+        return Call(order, caller, correlation, charge, unsure=unsure)
+
+    async def _admit(self, order: Order) -> bool:
+        """Whether the key may have been used before. Raises Refused, Overloaded, Conflict."""
+        desk, job = self._desk, order.job
+        if order.priority_class is PriorityClass.INTERACTIVE:
+            await desk.find_node((job.model,), _CAPABILITY)
+        desk.admit(order.priority_class, order.seconds)
+        return order.digest is not None and not await desk.claim(job.id or "", order.digest)
 
     def _model(self, name: str) -> str:
         if name in AUTO_MODELS:
@@ -107,15 +176,16 @@ class ChatCompletions:
             raise Refused(unknown_model(name, ("tutti/auto", *self._desk.registry.catalogue.models)))
         return self._desk.resolve(name, Operation.CHAT)
 
-    def _abandon(self, caller: Caller, call: CallHeaders) -> None:
+    def _abandon(self, caller: Caller, *, detach: bool) -> None:
         """Cancel a job for which nobody waits any longer. `detach`: the caller wants it to go on without him."""
         left = caller.result is None and (caller.error is None or isinstance(caller.error, ClientGone | InstanceLeaving))
-        if left and not call.detach:
+        if left and not detach:
             self._desk.submitter.cancel(caller.job, caller.home, "nobody waits for the answer any longer")
         elif isinstance(caller.error, StreamConflict):
             self._desk.submitter.cancel(caller.job, caller.home, "the stream could not be continued")
 
-    async def _answer(self, caller: Caller, request: ChatRequest, send: Send) -> int:
+    async def _answer(self, call: Call, request: ChatRequest, send: Send) -> int:
+        caller = call.caller
         while not caller.ended:
             await caller.changed()
         answer = _answer_of(caller)
@@ -123,27 +193,37 @@ class ChatCompletions:
             return await self._refuse(send, _error_of(caller), caller.job)
         assert caller.result is not None
         body = answers.completion(caller.job, int(caller.result.accepted_at), request.model, answer, caller.result.usage)
-        await send_json(send, 200, body, self._headers(caller, answer.simulated))
+        await send_json(send, 200, body, self._headers(call, answer.simulated))
         return 200
 
-    def _headers(self, caller: Caller, simulated: bool) -> list[tuple[bytes, bytes]]:
-        headers = [(b"x-tutti-job", caller.job.encode())]
+    def _headers(self, call: Call, simulated: bool) -> list[tuple[bytes, bytes]]:
+        headers = [(b"x-tutti-job", call.caller.job.encode()), *call.charge.headers]
         if simulated:
             headers.append((b"x-tutti-simulated", b"true"))
         return headers
 
-    async def _stream(self, caller: Caller, request: ChatRequest, send: Send) -> int:
+    async def _stream(self, call: Call, request: ChatRequest, send: Send) -> int:
         """The head goes out when Kafka has the job; from then on errors are events."""
+        caller = call.caller
         while not (caller.acknowledged or caller.ended):
             await caller.changed()
+        if call.unsure:
+            await self._first_word(caller)
         if caller.ended and _answer_of(caller) is None:
             return await self._refuse(send, _error_of(caller), caller.job)
         include_usage = request.stream_options is not None and request.stream_options.include_usage
         writer = ChunkWriter(caller.job, int(self._desk.clock.wall()), request.model, include_usage=include_usage)
-        await start_stream(send, [*sse.HEADERS, *self._headers(caller, self._desk.registry.catalogue.simulated)])
+        await start_stream(send, [*sse.HEADERS, *self._headers(call, self._desk.registry.catalogue.simulated)])
         await send_part(send, writer.role())
         await self._pump(caller, writer, send)
         return CLIENT_GONE if isinstance(caller.error, ClientGone) else 200
+
+    async def _first_word(self, caller: Caller) -> None:
+        """A key that no store vouches for: a conflict comes at once, and is still a status code as long as the head is not out."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._desk.settings.first_word_seconds):
+                while not (caller.streaming or caller.ended):
+                    await caller.changed()
 
     async def _pump(self, caller: Caller, writer: ChunkWriter, send: Send) -> None:
         clock, heartbeat = self._desk.clock, self._desk.settings.heartbeat_seconds

@@ -15,6 +15,7 @@ from starlette.responses import Response, StreamingResponse
 
 from services.ingress import dialect_tutti as dialect
 from services.ingress import sse
+from services.ingress.exchange import call_headers
 from services.ingress.handlers import Desk
 from services.ingress.routes.jobs import not_found
 from services.ingress.status import JobStatus, RawEvent, State, parse
@@ -46,9 +47,10 @@ class JobEvents:
     async def get(self, request: Request) -> Response:
         """404 when nothing is known of the job, else the stream."""
         job = request.path_params["job"]
+        client = self._desk.access.identify(call_headers(request.scope).api_key)
         self._desk.admit_reader()
         status = await self._desk.status(job)
-        if status is None:
+        if status is None or not client.may_see(status.tenant):
             raise not_found(job)
         cursor = Cursor(request.headers.get("last-event-id"))
         return StreamingResponse(self._stream(job, status, cursor), headers=_HEADERS | {"x-tutti-job": job})

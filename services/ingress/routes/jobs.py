@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import math
+from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
+from services.ingress.access import Client
 from services.ingress.dialect_openai import AUTO_MODELS
 from services.ingress.dialect_tutti import JobSubmission
-from services.ingress.exchange import call_headers, read_body
+from services.ingress.exchange import CallHeaders, InvalidHeader, call_headers, read_body
 from services.ingress.handlers import Desk
+from services.ingress.idempotency import job_id_of, may_come_again
 from services.ingress.ids import is_generated
+from services.ingress.meter import Charge, estimate
 from services.ingress.problems import Problem, Refused
 from services.ingress.status import JobStatus, State
+from services.ingress.waiters import Follow
 from shared.contracts.bounds import check_depth
 from shared.contracts.chat import Operation
-from shared.errors import InvalidInput
+from shared.contracts.digest import request_digest
+from shared.errors import InvalidInput, TuttiError
 
 ROUTE = "/v1/jobs"
+REPEATED = "idempotent-replayed"
+"""Header of an answer about a job that was known before; Stripe's name for it."""
 
 
 class InvalidQuery(InvalidInput):
@@ -35,6 +43,16 @@ def not_found(job: str) -> Refused:
     return Refused(Problem(404, "job_not_found", f"no job {job!r} is known", "id"))
 
 
+class Order(NamedTuple):
+    """A submission: its job's id, whose it is, and, when the id may come again, the digest of what the caller wrote."""
+
+    job: str
+    tenant: str
+    submission: JobSubmission
+    digest: str | None
+    trace: str | None
+
+
 class Jobs:
     """tutti's own dialect."""
 
@@ -42,38 +60,74 @@ class Jobs:
         self._desk = desk
 
     async def create(self, request: Request) -> Response:
-        """202 with the id and Location once Kafka has the job; 200 with the status when it ends within `?wait=` seconds."""
+        """202 with id and Location once Kafka has the job; 200 with the status when it has ended: before, or within `?wait=` seconds."""
         desk = self._desk
         call = call_headers(request.scope)
+        client = desk.access.identify(call.api_key)
         wait = self._wait(request)
         body = await read_body(request.receive, call.content_length, desk.settings.body_bytes)
         check_depth(body)
-        submission = JobSubmission.model_validate_json(body)
-        if "priority_class" not in submission.model_fields_set and call.priority_class is not None:
-            submission = submission.model_copy(update={"priority_class": call.priority_class})
-        if call.deadline_seconds is not None and submission.deadline_at is None:
-            submission = submission.model_copy(update={"deadline_at": desk.clock.wall() + call.deadline_seconds})
+        order = self._order(JobSubmission.model_validate_json(body), call, client)
         await desk.open()
-        job = submission.id or desk.submitter.new_id()
-        status = await self._submit(submission, job, call.tenant, call.trace)
-        if wait > 0:
-            status = await self._settled(job, wait) or status
-        return _accepted(status)
+        known = None if order.digest is None else await desk.known(order.job, order.digest)
+        charge = await desk.meter.charge(client, 0 if known else estimate(order.submission, desk.settings.answer_tokens))
+        status = known or await self._submit(order, charge)
+        if wait > 0 and status.state is not State.SETTLED:
+            status = await self._settled(order.job, wait) or status
+        return _accepted(status, charge, repeated=known is not None)
 
-    async def _submit(self, submission: JobSubmission, job: str, tenant: str | None, trace: str | None) -> JobStatus:
-        desk, priority_class = self._desk, submission.priority_class
-        now = desk.clock.wall()
+    def _order(self, submission: JobSubmission, call: CallHeaders, client: Client) -> Order:
+        """What is wanted, by whom, under which id. Raises Refused (403), InvalidHeader."""
+        desk = self._desk
+        if call.idempotency_key is not None and submission.id is not None:
+            raise InvalidHeader("idempotency-key", "the body gives an id already; one of both is enough")
+        tenant = client.tenant_of(submission.named_tenant() or call.tenant)
+        job = submission.id or (call.idempotency_key and job_id_of(tenant, call.idempotency_key)) or desk.submitter.new_id()
+        digest = None if is_generated(job) and submission.id is None else request_digest(submission.body(id=job, tenant=tenant))
+        changes: dict[str, Any] = {"id": job, "tenant": tenant}
+        if "priority_class" not in submission.model_fields_set and call.priority_class is not None:
+            changes["priority_class"] = call.priority_class
+        if call.deadline_seconds is not None and submission.deadline_at is None:
+            changes["deadline_at"] = desk.clock.wall() + call.deadline_seconds
+        submission = submission.model_copy(update=changes)
+        client.check_class(submission.priority_class)
+        return Order(job, tenant, submission, digest, call.trace)
+
+    async def _submit(self, order: Order, charge: Charge) -> JobStatus:
+        """Queue it. Raises Conflict when the id is known with another body; what was charged is given back when it is refused."""
+        try:
+            return await self._queue(order, charge)
+        except TuttiError:
+            self._desk.meter.correct(charge, 0)
+            raise
+
+    async def _queue(self, order: Order, charge: Charge) -> JobStatus:
+        desk, job, submission = self._desk, order.job, order.submission
+        now, monotonic = desk.clock.wall(), desk.clock.monotonic()
+        priority_class = submission.priority_class
         seconds = desk.settings.deadline_seconds[priority_class] if submission.deadline_at is None else submission.deadline_at - now
         if submission.not_before is None:
             desk.admit(priority_class, seconds)
-        body = submission.body(job, tenant, self._model(submission))
-        follow_until = desk.clock.monotonic() + max(0.0, seconds) + desk.settings.deadline_grace_seconds if submission.stream else None
-        await desk.enqueue(job, body, priority_class, trace, follow_until)
+        body = submission.body(model=self._model(submission))
+        unsure = order.digest is not None and may_come_again(job) and not await desk.claim(job, order.digest)
+        follow = None
+        if submission.stream or unsure:
+            until = monotonic + max(0.0, seconds) + desk.settings.deadline_grace_seconds
+            follow = Follow(job, until, desk.followers.wake)
+        await desk.enqueue(job, body, priority_class, trace=order.trace, follow=follow, digest=order.digest)
+        if follow is not None and unsure and order.digest is not None:
+            await desk.first_word(follow, order.digest)
+        desk.meter.watch(charge, job)
         status = JobStatus(
-            id=job, home=desk.submitter.home_of(job), priority_class=priority_class, tenant=submission.tenant, submitted_at=now
+            id=job,
+            home=desk.submitter.home_of(job),
+            priority_class=priority_class,
+            tenant=order.tenant,
+            submitted_at=now,
+            digest=order.digest,
         )
         desk.events.remember(status)
-        return status
+        return (unsure and desk.journal.status(job)) or status
 
     def _model(self, submission: JobSubmission) -> str:
         """Known by its registered spelling, or one of its fallbacks is."""
@@ -114,8 +168,9 @@ class Jobs:
     async def get(self, request: Request) -> Response:
         """The status: state, steps, result."""
         job = request.path_params["job"]
+        client = self._desk.access.identify(call_headers(request.scope).api_key)
         status = await self._desk.status(job)
-        if status is None:
+        if status is None or not client.may_see(status.tenant):
             raise not_found(job)
         return Response(status.public(), media_type="application/json")
 
@@ -125,8 +180,11 @@ class Jobs:
         Of an id that an ingress made the home is known, so a job can be cancelled before anything else is known of it.
         """
         desk, job = self._desk, request.path_params["job"]
+        client = desk.access.identify(call_headers(request.scope).api_key)
         await desk.open()
         status = await desk.status(job)
+        if not client.may_see(None if status is None else status.tenant):
+            raise not_found(job)
         if status is not None and status.state is State.SETTLED:
             return Response(status.public(), media_type="application/json")
         if status is None and not is_generated(job):
@@ -137,9 +195,11 @@ class Jobs:
         return Response(to_json({"id": job, "state": state, "cancel_requested": True}), 202, media_type="application/json")
 
 
-def _accepted(status: JobStatus) -> Response:
+def _accepted(status: JobStatus, charge: Charge, *, repeated: bool) -> Response:
     location = f"{ROUTE}/{status.id}"
-    headers = {"location": location, "x-tutti-job": status.id}
+    headers = {"location": location, "x-tutti-job": status.id} | {name.decode(): value.decode() for name, value in charge.headers}
+    if repeated:
+        headers[REPEATED] = "true"
     if status.state is State.SETTLED:
         if status.result is not None and status.result.answer is not None and status.result.answer.simulated:
             headers["x-tutti-simulated"] = "true"

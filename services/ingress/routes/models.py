@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ingress import answers_openai as answers
+from services.ingress.exchange import call_headers
 from services.ingress.handlers import Desk
 from services.ingress.problems import unknown_model
 from services.ingress.registry import Catalogue
@@ -22,13 +23,15 @@ class Models:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    async def list(self, _request: Request) -> Response:
+    async def list(self, request: Request) -> Response:
         """All models."""
+        self._desk.access.identify(call_headers(request.scope).api_key)
         catalogue = self._desk.registry.catalogue
         return _json({"object": "list", "data": [_model(name, catalogue) for name in (*_PATTERNS, *catalogue.models)]})
 
     async def get(self, request: Request) -> Response:
         """One model."""
+        self._desk.access.identify(call_headers(request.scope).api_key)
         name, catalogue = request.path_params["model"], self._desk.registry.catalogue
         found = name if name in _PATTERNS else catalogue.resolve(name)
         if found is None:

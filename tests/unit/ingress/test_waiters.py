@@ -227,13 +227,21 @@ def test_call_headers() -> None:
     found = call_headers(
         scope(x_tutti_class="batch", x_tutti_tenant="team-1", x_tutti_deadline_seconds="2.5", x_tutti_detach="true", traceparent=trace)
     )
-    assert found == (PriorityClass.BATCH, "team-1", 2.5, True, trace, None)
-    assert call_headers(scope(traceparent="junk", content_length="12")) == (None, None, None, False, None, 12)
+    assert found == (PriorityClass.BATCH, "team-1", 2.5, True, trace, None, None, None)
+    assert call_headers(scope(traceparent="junk", content_length="12")) == (None, None, None, False, None, 12, None, None)
+    assert call_headers(scope(authorization="Bearer  k1", idempotency_key="once"))[-2:] == ("once", "k1")
+    assert call_headers(scope(x_api_key="k2", authorization="Basic x"))[-1] == "k2"
 
 
 @pytest.mark.parametrize(
     "headers",
-    [{"x_tutti_class": "vip"}, {"x_tutti_tenant": "a b"}, {"x_tutti_deadline_seconds": "-1"}, {"x_tutti_deadline_seconds": "nan"}],
+    [
+        {"x_tutti_class": "vip"},
+        {"x_tutti_tenant": "a b"},
+        {"x_tutti_deadline_seconds": "-1"},
+        {"x_tutti_deadline_seconds": "nan"},
+        {"idempotency_key": "a b"},
+    ],
 )
 def test_bad_headers_are_refused_by_name(headers: dict[str, str]) -> None:
     """400 with the header's name."""

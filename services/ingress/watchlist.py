@@ -1,0 +1,50 @@
+"""Watchlist: who wants to hear of a job's end from history itself, whoever submitted it. Bounded; costs one look-up for all other jobs."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from services.ingress.status import Settled
+from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.result import Result, Status
+
+Told = Callable[[Result], None]
+
+
+class Watchlist:
+    """Job → whom to tell. The oldest job gives way when there are too many: its watchers are never told."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._watchers: OrderedDict[str, list[tuple[Told, str | None]]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._watchers)
+
+    def add(self, job: str, told: Told, digest: str | None = None) -> None:
+        """`told` is called once, with the result, when the settle event is read; who waits for another request gets a conflict."""
+        self._watchers.setdefault(job, []).append((told, digest))
+        while len(self._watchers) > self._limit:
+            self._watchers.popitem(last=False)
+
+    def remove(self, job: str, told: Told) -> None:
+        """Not interested any longer."""
+        watchers = [watcher for watcher in self._watchers.get(job, ()) if watcher[0] != told]
+        if watchers:
+            self._watchers[job] = watchers
+        else:
+            self._watchers.pop(job, None)
+
+    def on_settled(self, job: str, event: bytes) -> None:
+        """A valid JobSettled was read. Raises ValidationError when it is none."""
+        if job in self._watchers:
+            settled = Settled.model_validate_json(event)
+            for told, digest in self._watchers.pop(job):
+                other = bool(digest and settled.digest) and digest != settled.digest
+                told(_conflict(settled.result) if other else settled.result)
+
+
+def _conflict(result: Result) -> Result:
+    failure = Failure(kind=FailureKind.CONFLICT, message="this id is already used with another body")
+    return result.model_copy(update={"status": Status.FAILED, "answer": None, "failure": failure})
