@@ -1,0 +1,92 @@
+"""Promise: instances that share a Redis share each key's limit, atomically; a bucket is forgotten once it is full.
+
+How: several stores on a real Redis, asked at the same time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from services.ingress.bucket_store import Ask, RedisBuckets
+from services.ingress.buckets import Rate
+from services.ingress.store import StoreUnavailable
+from shared.clock import SystemClock
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+async def url(redis_url: str) -> AsyncIterator[str]:
+    """A Redis without our keys."""
+    client: Any = Redis.from_url(redis_url)
+    await client.flushdb()
+    yield redis_url
+    await client.flushdb()
+    await client.aclose()
+
+
+def opened(url: str) -> RedisBuckets:
+    return RedisBuckets(url, prefix="t-", connections=8, timeout_seconds=2.0)
+
+
+async def test_three_instances_never_give_more_than_one_bucket_holds(url: str) -> None:
+    """300 asks at once: what is given is the burst and what flowed in meanwhile."""
+    stores = [opened(url) for _ in range(3)]
+    rate, clock = Rate(5, 50), SystemClock()
+    began = clock.monotonic()
+    asks = [stores[n % 3].take([Ask("{a}:requests", rate, 1)]) for n in range(300)]
+    given = sum(levels[0].wait_seconds == 0 for levels in await asyncio.gather(*asks))
+    assert 50 <= given <= 50 + 5 * (clock.monotonic() - began) + 1
+    for store in stores:
+        await store.close()
+
+
+async def test_all_or_none_and_exactly_when(url: str) -> None:
+    """What one bucket refuses is not taken from the other; who waits as told is served."""
+    store = opened(url)
+    many, few = Rate(1, 10), Rate(10, 2)
+    both = [Ask("{a}:requests", many, 1), Ask("{a}:tokens", few, 2)]
+    first = await store.take(both)
+    assert [level.wait_seconds for level in first] == [0, 0]
+    refused = await store.take(both)
+    assert refused[0].wait_seconds == 0
+    assert 0.1 < refused[1].wait_seconds <= 0.2
+    assert refused[0].remaining(many) == 9
+    await SystemClock().sleep(refused[1].wait_seconds)
+    again = await store.take(both)
+    assert [level.wait_seconds for level in again] == [0, 0]
+    assert again[0].remaining(many) == 8
+    await store.close()
+
+
+async def test_settling_gives_back_and_bounds_debt_and_life(url: str) -> None:
+    """A bucket that is full again leaves Redis; none lives longer than two bursts take to fill."""
+    store, rate = opened(url), Rate(1, 100)
+    client: Any = Redis.from_url(url)
+    await store.take([Ask("b", rate, 60)])
+    assert 59_000 < await client.pttl("tutti:t-bucket:b") <= 60_001
+    await store.settle({"b": (rate, -20.0)})
+    [level] = await store.take([Ask("b", rate, 0)])
+    assert level.full_seconds == pytest.approx(40, abs=0.5)
+    await store.settle({"b": (rate, 1e9)})
+    assert 199_000 < await client.pttl("tutti:t-bucket:b") <= 200_001
+    await store.settle({"b": (rate, -1e9)})
+    assert not await client.exists("tutti:t-bucket:b")
+    await client.aclose()
+    await store.close()
+
+
+async def test_a_store_that_does_not_answer_says_so(unused_tcp_port: int) -> None:
+    """Within its timeout, with the one error that callers handle."""
+    store = RedisBuckets(f"redis://127.0.0.1:{unused_tcp_port}/0", prefix="", connections=1, timeout_seconds=0.2)
+    async with asyncio.timeout(5):
+        with pytest.raises(StoreUnavailable):
+            await store.take([Ask("a", Rate(1, 1), 1)])
+        with pytest.raises(StoreUnavailable):
+            await store.settle({"a": (Rate(1, 1), 1.0)})
+    await store.close()

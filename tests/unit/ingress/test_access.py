@@ -1,0 +1,105 @@
+"""API keys: read from a file of digests, told apart, bounded in what they may."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.ingress.access import OPEN, load
+from services.ingress.buckets import Rate
+from services.ingress.problems import Refused
+from shared.contracts.base import PriorityClass
+from shared.errors import ConfigurationError
+
+
+def digest(key: str) -> str:
+    return sha256(key.encode()).hexdigest()
+
+
+def entry(**fields: Any) -> dict[str, Any]:
+    return {"name": "a", "digest": digest("secret"), **fields}
+
+
+def written(path: Path, *keys: dict[str, Any]) -> str:
+    file = path / "keys.json"
+    file.write_text(json.dumps({"keys": keys}))
+    return str(file)
+
+
+def test_without_a_file_everybody_may_everything() -> None:
+    """Open, and said so by `open`."""
+    access = load("")
+    assert access.open
+    assert access.identify(None) is OPEN
+    assert OPEN.tenant_of(None) == "default"
+    assert OPEN.tenant_of("team") == "team"
+
+
+def test_toml_and_json_say_the_same(tmp_path: Path) -> None:
+    """Limits a minute become rates a second; a burst that is left out is a minute's worth."""
+    toml = tmp_path / "keys.toml"
+    lines = ['name = "a"', f'digest = "{digest("secret")}"', 'tenant = "team"', "requests_per_minute = 60", "tokens_per_minute = 600"]
+    toml.write_text("\n".join(["[[keys]]", *lines, "token_burst = 5"]))
+    same = written(tmp_path, entry(tenant="team", requests_per_minute=60, tokens_per_minute=600, token_burst=5))
+    clients = [load(name).identify("secret") for name in (str(toml), same)]
+    assert clients[0] == clients[1]
+    assert (clients[0].requests, clients[0].tokens) == (Rate(1, 60), Rate(10, 5))
+
+
+@pytest.mark.parametrize("key", [None, "", "Secret", "secret ", "s" * 5_000, digest("secret"), "\xff"])
+def test_whoever_has_no_key_is_refused(tmp_path: Path, key: str | None) -> None:
+    """401, and the digest is no key."""
+    access = load(written(tmp_path, entry()))
+    with pytest.raises(Refused) as caught:
+        access.identify(key)
+    assert (caught.value.problem.status, caught.value.problem.code) == (401, "invalid_api_key")
+
+
+def test_a_key_is_bound_to_its_tenant_and_classes(tmp_path: Path) -> None:
+    """403 for another tenant or class; an admin acts for all."""
+    file = written(tmp_path, entry(tenant="team", classes=["batch"]), entry(name="root", digest=digest("root"), tenant="ops", admin=True))
+    client, admin = load(file).identify("secret"), load(file).identify("root")
+    assert (client.tenant_of(None), client.tenant_of("team"), admin.tenant_of("team"), admin.tenant_of(None)) == (
+        "team",
+        "team",
+        "team",
+        "ops",
+    )
+    with pytest.raises(Refused, match="another tenant"):
+        client.tenant_of("other")
+    client.check_class(PriorityClass.BATCH)
+    with pytest.raises(Refused, match="may use the classes batch"):
+        client.check_class(PriorityClass.INTERACTIVE)
+    assert (client.may_see("team"), client.may_see("other"), client.may_see(None), admin.may_see(None)) == (True, False, False, True)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "neither JSON nor TOML"),
+        ('{"keys": []}', "at keys"),
+        (json.dumps({"keys": [entry(), entry(name="b")]}), "same digest"),
+        (json.dumps({"keys": [entry(), entry(digest=digest("x"))]}), "same name"),
+        (json.dumps({"keys": [entry(digest="secret")]}), "keys.0.digest"),
+        (json.dumps({"keys": [entry(requests_per_minute=-1)]}), "keys.0.requests_per_minute"),
+        (json.dumps({"keys": [entry(request_burst=0.5)]}), "keys.0.request_burst"),
+        (json.dumps({"keys": [entry(limit=3)]}), "keys.0.limit"),
+    ],
+)
+def test_a_wrong_file_ends_the_process_with_a_line(tmp_path: Path, content: str, words: str) -> None:
+    """It says where, and quotes nothing."""
+    file = tmp_path / "keys.json"
+    file.write_text(content)
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        load(str(file))
+    assert digest("secret") not in caught.value.message
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    """Never open by accident."""
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        load(str(tmp_path / "none.toml"))
