@@ -1,0 +1,132 @@
+"""What may go wrong in one simulated run: every fault a named option, each run a mix of its own drawn from the seed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from random import Random
+from typing import Any
+
+from infra.simulators.ollama.parameters import FailureMode, Failures
+
+Seconds = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class FaultMix:
+    """Off by default. Rates are events per second of phase 1 over the whole cluster (a Poisson process); shares are probabilities
+    per batch, call or record; ranges are uniform, in seconds. `drawn` says with which probability a run has each at all, and how much.
+    """
+
+    kill: float = 0.0
+    """Rate: a process of any service dies between two of its steps (SIGKILL), and is started again after `down_seconds`."""
+    pause: float = 0.0
+    """Rate: a process stops between two of its steps (SIGSTOP) and wakes after `pause_seconds`, often as a zombie."""
+    slow: float = 0.0
+    """Rate: a process gets hardly any time for three seconds: a slow consumer."""
+    stop: float = 0.0
+    """Rate: a process is asked to end (SIGTERM), and started again."""
+    lose_node: float = 0.0
+    """Rate: a model server drops everything and is away for `down_seconds`."""
+    rebalance: float = 0.0
+    """Rate: a member is thrown out of its consumer group."""
+    away: float = 0.0
+    """Rate: the brokers do not answer for `away_seconds`; calls wait, or fail."""
+    model_error: float = 0.0
+    """Share of model calls that fail before the first token, of any kind."""
+    broken_stream: float = 0.0
+    """Share of model calls whose stream breaks: an error line, a cut connection, an end without `done`, a dead runner."""
+    hang: float = 0.0
+    """Share of model calls that say nothing for a minute."""
+    lost: float = 0.0
+    """Share of batches that are not written; the sender is told that the fate is unknown."""
+    unacknowledged: float = 0.0
+    """Share of batches that are written; the sender is told that the fate is unknown."""
+    offset_unknown: float = 0.0
+    """Share of batches that are written and acknowledged with offset -1."""
+    posthumous: float = 0.0
+    """Share of batches under way that outlive their killed sender."""
+    duplicated: float = 0.0
+    """Share of batches of steps, work, outcomes, delays and controls that are written twice."""
+    doubly_routed: float = 0.0
+    """Share of steps in a mailbox of which another node gets a copy, as from a router that died before it committed."""
+    send_seconds: float = 0.0
+    """Longest way of a batch to the log: it may land after much has happened."""
+    ack_seconds: float = 0.0
+    """Longest way of an acknowledgement back."""
+    delivery_seconds: float = 0.0
+    """Longest time until a batch is seen, drawn for each: partitions overtake one another."""
+    call_seconds: float = 0.0
+    """Longest duration of a commit or an offset query."""
+    skew_seconds: float = 0.0
+    """Wall clocks of processes differ by up to this, either way; monotonic clocks begin anywhere."""
+    seconds: float = 12.0
+    """Duration of phase 1."""
+    down_seconds: Seconds = (0.0, 12.0)
+    pause_seconds: Seconds = (0.0, 20.0)
+    away_seconds: Seconds = (0.0, 10.0)
+    jobs: int = 40
+    attempts: int = 8
+    """Limit of the planner's retry policy."""
+    tight: bool = False
+    """Tiny bounds: few live jobs, short queues, snapshots soon."""
+
+    def changed(self) -> dict[str, Any]:
+        """What differs from a run without faults."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}
+
+    def failures(self) -> Failures:
+        """Of model calls."""
+        error = self.model_error / 2
+        broken = self.broken_stream / 4
+        chances = {
+            FailureMode.ERROR_500: error,
+            FailureMode.BUSY_503: error,
+            FailureMode.HANG: self.hang,
+            FailureMode.MID_STREAM_ERROR: broken,
+            FailureMode.DISCONNECT: broken,
+            FailureMode.TRUNCATED: broken,
+            FailureMode.CRASH: broken,
+        }
+        return Failures(chances={mode: chance for mode, chance in chances.items() if chance}, fail_after_tokens=2)
+
+
+def drawn(random: Random) -> FaultMix:
+    """A mix: each fault is there with probability 1/2, at a strength between nothing and its worst."""
+
+    def some(worst: float) -> float:
+        return round(random.uniform(0.0, worst), 3) if random.random() < 0.5 else 0.0
+
+    return FaultMix(
+        kill=some(0.6),
+        pause=some(0.4),
+        slow=some(0.2),
+        stop=some(0.15),
+        lose_node=some(0.2),
+        rebalance=some(0.3),
+        away=some(0.1),
+        model_error=some(0.2),
+        broken_stream=some(0.2),
+        hang=some(0.03),
+        lost=some(0.03),
+        unacknowledged=some(0.03),
+        offset_unknown=some(0.03),
+        posthumous=some(1.0),
+        duplicated=some(0.2),
+        doubly_routed=some(0.2),
+        send_seconds=some(0.4),
+        ack_seconds=some(0.4),
+        delivery_seconds=some(0.6),
+        call_seconds=some(0.3),
+        skew_seconds=some(2.0),
+        tight=random.random() < 0.3,
+    )
+
+
+def as_text(mix: FaultMix) -> str:
+    """What a failure prints."""
+    return ", ".join(f"{name}={value!r}" for name, value in mix.changed().items()) or "no faults"
+
+
+def all_options() -> dict[str, Any]:
+    """Every option with its default."""
+    return asdict(FaultMix())

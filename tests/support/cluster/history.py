@@ -1,0 +1,196 @@
+"""Everything that was ever written, read once as it is written, and indexed for the checkers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from services.planner.admission import JobInput
+from services.planner.handlers import JobRecord
+from shared.contracts import headers
+from shared.contracts.control import CONTROL
+from shared.contracts.delayed import Delayed
+from shared.contracts.event import EVENT, PlannerStarted
+from shared.contracts.outcome import OUTCOME
+from shared.contracts.result import Result
+from shared.contracts.step import Step
+from shared.errors import InvalidInput
+from shared.kafka.memory import MemoryLog
+from shared.kafka.memory_partition import MemoryRecord
+from shared.kafka.port import TopicPartition
+from shared.topics import Topics
+
+
+class Written(NamedTuple):
+    """One message where it lies. `at`: loop time of the append."""
+
+    where: TopicPartition
+    offset: int
+    at: float
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One record on jobs.*: a job (with its id, given or derived), a cancel (None), or nothing valid (None)."""
+
+    where: TopicPartition
+    offset: int
+    at: float
+    job: JobInput | None
+
+
+class History:
+    """Indexes by topic, by job and by attempt."""
+
+    def __init__(self, log: MemoryLog, topics: Topics) -> None:
+        self._log, self._topics = log, topics
+        self._reader = JobRecord(log.id, topics)
+        self.given: dict[tuple[TopicPartition, int], Given] = {}
+        self.events: dict[int, list[Written]] = defaultdict(list)
+        self.results: dict[str, list[Written]] = defaultdict(list)
+        """job → every different value, in order."""
+        self.result_count = 0
+        self.outcomes: list[Written] = []
+        self.outcomes_of: dict[tuple[str, int], list[Written]] = defaultdict(list)
+        """(step, attempt) → outcomes that name it."""
+        self.steps: dict[tuple[TopicPartition, int], Written] = {}
+        self.work: dict[tuple[TopicPartition, int], tuple[Written, str]] = {}
+        """with the node that it is for"""
+        self.work_of: dict[tuple[str, int], list[Written]] = defaultdict(list)
+        self.controls: list[Written] = []
+        self.delayed: dict[tuple[TopicPartition, int], Written] = {}
+        self.delays_by_value: dict[bytes, list[Written]] = defaultdict(list)
+        """value of the delayed message → its records in delays.*"""
+        self.forwarded: dict[bytes, list[Written]] = defaultdict(list)
+        """value → records on jobs.* and steps.*"""
+        self.buried: set[tuple[str, int, int]] = set()
+        """(topic, partition, offset) of records that are in dead-letters."""
+        self.violations: list[Any] = []
+        self.commits: list[Callable[[str, Mapping[TopicPartition, int]], None]] = []
+        self._readers = self._by_topic()
+        log.written_listeners.append(self._on_written)
+        log.committed_listeners.append(self._on_committed)
+
+    def jobs(self) -> dict[str, list[Given]]:
+        """id → the records that give this job."""
+        found: dict[str, list[Given]] = defaultdict(list)
+        for given in self.given.values():
+            if given.job is not None:
+                found[given.job.id].append(given)
+        return found
+
+    def valid(self, home: int) -> list[Written]:
+        """The events that count, by the definition of DESIGN 6, written here once more on purpose."""
+        epoch: int | None = None
+        found = []
+        for written in self.events[home]:
+            if isinstance(written.value, PlannerStarted):
+                epoch = written.offset
+            elif written.value is not None and written.value.epoch == epoch:
+                found.append(written)
+        return found
+
+    def all_valid(self) -> list[Written]:
+        """Of every home."""
+        return [written for home in sorted(self.events) for written in self.valid(home)]
+
+    def of_job(self, job: str) -> list[Written]:
+        """Everything that names this job, in order of time."""
+        events = [w for home in self.events.values() for w in home if getattr(w.value, "job", None) == job]
+        found = [*events, *(w for w in self.outcomes if getattr(w.value, "job", None) == job), *self.results.get(job, ())]
+        found += [w for w in self.controls if getattr(w.value, "job", None) == job]
+        return sorted(found, key=lambda w: w.at)
+
+    def _on_committed(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
+        for listener in self.commits:
+            listener(group, offsets)
+
+    def _on_written(self, records: Sequence[MemoryRecord]) -> None:
+        reader = self._readers.get(records[0].topic)
+        if reader is not None:
+            now = self._log.clock.monotonic()
+            for record in records:
+                reader(record, now)
+
+    def _by_topic(self) -> dict[str, Callable[[MemoryRecord, float], None]]:
+        topics = self._topics
+        readers: dict[str, Callable[[MemoryRecord, float], None]] = {
+            topics.job_events: self._event,
+            topics.results: self._result,
+            topics.outcomes: self._outcome,
+            topics.controls: self._control,
+            topics.dead_letters: self._dead_letter,
+        }
+        readers |= dict.fromkeys(topics.all_jobs(), self._job)
+        readers |= dict.fromkeys(topics.all_steps(), self._step)
+        readers |= {topics.work(capability): self._work for capability in topics.settings.capabilities}
+        readers |= {topic.name: self._delay for topic in topics.all() if topic.family.pattern.startswith("delays.")}
+        return readers
+
+    def _job(self, record: MemoryRecord, now: float) -> None:
+        where = TopicPartition(record.topic, record.partition)
+        try:
+            read = self._reader.read(record, self._topics.class_of(record.topic))
+        except InvalidInput:
+            read = None
+        job = read if isinstance(read, JobInput) else None
+        self.given[where, record.offset] = Given(where, record.offset, now, job)
+        self.forwarded[record.value or b""].append(Written(where, record.offset, now, job))
+
+    def _event(self, record: MemoryRecord, now: float) -> None:
+        where = TopicPartition(record.topic, record.partition)
+        try:
+            event = EVENT.validate_json(record.value or b"")
+        except ValidationError:
+            event = None
+        self.events[record.partition].append(Written(where, record.offset, now, event))
+
+    def _result(self, record: MemoryRecord, now: float) -> None:
+        result = Result.model_validate_json(record.value or b"")
+        seen = self.results[result.job]
+        if all(record.value != other.value.to_bytes() for other in seen):
+            seen.append(Written(TopicPartition(record.topic, record.partition), record.offset, now, result))
+            self.result_count += len(seen) == 1
+
+    def _outcome(self, record: MemoryRecord, now: float) -> None:
+        outcome = OUTCOME.validate_json(record.value or b"")
+        written = Written(TopicPartition(record.topic, record.partition), record.offset, now, outcome)
+        self.outcomes.append(written)
+        if hasattr(outcome, "step"):
+            self.outcomes_of[outcome.step, outcome.attempt].append(written)
+
+    def _step(self, record: MemoryRecord, now: float) -> None:
+        where = TopicPartition(record.topic, record.partition)
+        step = Step.model_validate_json(record.value or b"")
+        written = Written(where, record.offset, now, step)
+        self.steps[where, record.offset] = written
+        self.forwarded[record.value or b""].append(written)
+
+    def _work(self, record: MemoryRecord, now: float) -> None:
+        where = TopicPartition(record.topic, record.partition)
+        step = Step.model_validate_json(record.value or b"")
+        written = Written(where, record.offset, now, step)
+        self.work[where, record.offset] = (written, headers.text(record.headers, headers.NODE) or "")
+        self.work_of[step.id, step.attempt].append(written)
+
+    def _control(self, record: MemoryRecord, now: float) -> None:
+        where = TopicPartition(record.topic, record.partition)
+        self.controls.append(Written(where, record.offset, now, CONTROL.validate_json(record.value or b"")))
+
+    def _delay(self, record: MemoryRecord, now: float) -> None:
+        where = TopicPartition(record.topic, record.partition)
+        delayed = Delayed.model_validate_json(record.value or b"")
+        written = Written(where, record.offset, now, delayed)
+        self.delayed[where, record.offset] = written
+        self.delays_by_value[delayed.value].append(written)
+
+    def _dead_letter(self, record: MemoryRecord, now: float) -> None:
+        from shared.contracts.dead_letter import DeadLetter
+
+        letter = DeadLetter.model_validate_json(record.value or b"")
+        self.buried.add((letter.topic, letter.partition, letter.offset))

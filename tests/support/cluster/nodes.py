@@ -1,0 +1,168 @@
+"""Simulated nodes as workers meet them: the real Ollama backend on the simulator's core, without sockets.
+
+The node is a process of its own: it goes on when its worker is paused, and drops the worker's calls when that is killed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any
+
+from infra.simulators.ollama.call import Call
+from infra.simulators.ollama.core import SimulatedOllama
+from infra.simulators.ollama.errors import ConnectionDropped, OllamaError
+from infra.simulators.ollama.parameters import Failures, ModelParameters, Parameters
+from services.worker.backends.base import ModelCallFailed
+from services.worker.backends.http import failure_kind
+from services.worker.backends.ollama import OllamaBackend
+from services.worker.backends.ollama_models import ShownModels
+from services.worker.settings import WorkerSettings
+from shared.clock import LoopClock
+from shared.contracts.failure import FailureKind
+from tests.support.cluster.processes import Process
+
+MODEL = "small"
+LONG = "at great length"
+"""A prompt that holds this is answered with `LONG_TOKENS` words: a generation that is there to be stopped."""
+LONG_TOKENS = 300
+_ENDPOINTS = {"/api/chat": "chat", "/api/generate": "generate", "/api/embed": "embed"}
+_PARAMETERS = Parameters(
+    vram_gb=10,
+    ram_gb=16,
+    load_gb_per_second=10,
+    cached_load_gb_per_second=10,
+    load_fixed_seconds=0,
+    decode_gb_per_second=20,
+    prefill_gb_per_second=1_000,
+    decode_sharing=0,
+    prefill_interference=0,
+    jitter=0.5,
+    answer_tokens=(2, 12),
+    num_parallel=2,
+    models=(ModelParameters(name=MODEL, size_gb=1, bytes_per_context_token=0),),
+)
+"""0.1 s to load the model, 20 tokens/s: most answers take 0.1 to 0.6 s."""
+
+
+class Node:
+    """One machine's model server."""
+
+    def __init__(self, name: str, random: Random) -> None:
+        self.name = name
+        self.down = False
+        """Nobody answers there."""
+        self.started: dict[str, float] = {}
+        """Prompt digest of every call that runs, with the time of its begin."""
+        self._process = Process(f"{name}-ollama")
+        long = {"contains": LONG, "answer": " word" * LONG_TOKENS}
+        self.ollama = SimulatedOllama(_PARAMETERS.with_(scripts=(long,)), LoopClock(), random)
+
+    def open(self, endpoint: Any, body: dict[str, Any]) -> Call:
+        """Begin a call, as the node."""
+        call: Call = self._process.call(self.ollama.open, endpoint, body)
+        return call
+
+    def fail(self, failures: Failures) -> None:
+        """What goes wrong with calls from now on."""
+        self.ollama.change(failures)
+
+    @property
+    def running(self) -> int:
+        """Calls that the node works on."""
+        return self.ollama.truth.in_flight
+
+    async def lose(self) -> None:
+        """Every connection drops, nobody answers until `find`."""
+        self.down = True
+        await self.ollama.restart()
+
+    def find(self) -> None:
+        """It is back, empty."""
+        self.down = False
+
+    async def close(self) -> None:
+        await self.ollama.close()
+
+
+class Endpoint:
+    """Stands where `HttpEndpoint` stands: one worker's connections to a node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._calls: dict[Call, None] = {}
+
+    def cut(self) -> None:
+        """The worker's process is gone: the node sees its connections close."""
+        for call in list(self._calls):
+            call.leave()
+        self._calls.clear()
+
+    @asynccontextmanager
+    async def post(self, path: str, body: dict[str, Any], trace: str | None) -> AsyncIterator[_Response]:
+        self._check()
+        call = self._node.open(_ENDPOINTS[path], body)
+        self._calls[call] = None
+        try:
+            yield _Response(call, await _first(call))
+        finally:
+            self._calls.pop(call, None)
+            call.leave()
+
+    async def get_json(self, path: str) -> tuple[dict[str, Any], dict[str, str]]:
+        self._check()
+        answers = {"/api/tags": self._node.ollama.tags, "/api/ps": self._node.ollama.ps, "/api/version": self._node.ollama.version}
+        return answers[path](), {}
+
+    async def post_json(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        self._check()
+        return self._node.ollama.show(body)
+
+    async def close(self) -> None:
+        self.cut()
+
+    def _check(self) -> None:
+        if self._node.down:
+            raise ModelCallFailed(FailureKind.NODE_UNREACHABLE, "the simulated node does not accept connections")
+
+
+async def _first(call: Call) -> list[dict[str, Any]]:
+    """What the status line waits for."""
+    try:
+        return await call.ready()
+    except OllamaError as error:
+        raise ModelCallFailed(failure_kind(error.status, error.message), error.message) from error
+    except ConnectionDropped as error:
+        raise ModelCallFailed(FailureKind.BROKEN_STREAM, "the simulated node closed the connection without an answer") from error
+
+
+class _Response:
+    """As much of aiohttp's response as the backend reads."""
+
+    def __init__(self, call: Call, first: list[dict[str, Any]]) -> None:
+        self._call, self._first = call, first
+        self.content = self
+
+    async def iter_any(self) -> AsyncIterator[bytes]:
+        chunks = self._first
+        try:
+            while chunks:
+                yield b"".join(json.dumps(chunk).encode() + b"\n" for chunk in chunks)
+                chunks = await self._call.ready()
+        except OllamaError as error:
+            yield json.dumps({"error": error.message}).encode() + b"\n"
+        except ConnectionDropped as error:
+            raise ModelCallFailed(FailureKind.BROKEN_STREAM, "the simulated node cut the connection") from error
+
+    async def read(self) -> bytes:
+        return json.dumps(self._first[0]).encode()
+
+
+def backend_on(node: Node, settings: WorkerSettings) -> tuple[OllamaBackend, Endpoint]:
+    """The real backend, with its connections to the simulated node."""
+    backend, endpoint = OllamaBackend(settings), Endpoint(node)
+    backend._endpoint = endpoint  # type: ignore[assignment]
+    backend._shown = ShownModels(endpoint)  # type: ignore[arg-type]
+    return backend, endpoint

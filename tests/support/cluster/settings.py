@@ -1,0 +1,88 @@
+"""Settings of a simulated cluster: small, and with timeouts short enough to fire within a run."""
+
+from __future__ import annotations
+
+from services.delay.settings import DelayPolicy
+from services.ingress.settings import IngressSettings
+from services.planner.settings import PlannerOptions
+from services.router.settings import RouterPolicy
+from services.worker.settings import WorkerSettings
+from shared.kafka.memory_group import GroupTimings
+from shared.topics import Topics, TopicSettings
+from tests.support.cluster.faults import FaultMix
+
+LEASE_SECONDS = 4.0
+CLAIM_SECONDS = 2.5
+NO_NODE_SECONDS = 60.0
+SLOTS = 2
+PREFETCH = 2
+GRACE_SECONDS = 6.0
+TIMINGS = GroupTimings(session=6.0, heartbeat=1.0, rebalance=10.0)
+HOMES = 3
+PLANNERS = ("planner-1", "planner-2")
+ROUTERS = ("router-1", "router-2")
+WORKERS = ("worker-1", "worker-2", "worker-3")
+DELAYS = ("delay-1",)
+INGRESSES = ("ingress-1", "ingress-2")
+
+
+def topics() -> Topics:
+    return Topics(
+        TopicSettings(
+            home_partitions=HOMES, steps_partitions=2, work_partitions=4, replies_partitions=2, other_partitions=2, capabilities=("chat",)
+        )
+    )
+
+
+def planner(mix: FaultMix) -> PlannerOptions:
+    return PlannerOptions(
+        lease_seconds=LEASE_SECONDS,
+        claim_timeout_seconds=CLAIM_SECONDS,
+        no_node_seconds=NO_NODE_SECONDS,
+        backoff_base_seconds=0.1,
+        backoff_cap_seconds=1.0,
+        attempts=mix.attempts,
+        live_jobs=5 if mix.tight else 600,
+        queue_records=8 if mix.tight else 1_000,
+        snapshot_distance=15 if mix.tight else 20_000,
+        deadline_interactive_seconds=100_000,
+        deadline_standard_seconds=100_000,
+        deadline_batch_seconds=100_000,
+    )
+
+
+def router(mix: FaultMix) -> RouterPolicy:
+    return RouterPolicy(
+        no_node_limit_seconds=NO_NODE_SECONDS,
+        window=8 if mix.tight else 64,
+        window_span=16 if mix.tight else 1024,
+        buffered_records=8 if mix.tight else 1024,
+    )
+
+
+def worker(name: str, mix: FaultMix) -> WorkerSettings:
+    return WorkerSettings(
+        node=name,
+        slots=SLOTS,
+        prefetch_limit=PREFETCH,
+        renew_seconds=1.0,
+        register_seconds=10.0,
+        probe_seconds=2.0,
+        first_token_timeout_seconds=20.0,
+        between_tokens_timeout_seconds=10.0,
+        node_expiry_seconds=30.0,
+    )
+
+
+def delay(mix: FaultMix) -> DelayPolicy:
+    return DelayPolicy(held_records=4 if mix.tight else 2048)
+
+
+def ingress() -> IngressSettings:
+    return IngressSettings(
+        deadline_seconds={"interactive": 600.0, "standard": 600.0, "batch": 600.0},  # type: ignore[dict-item]
+        accept_seconds=2.0,
+        no_node_wait_seconds=1.0,
+        events_pause_seconds=0.2,
+        sweep_seconds=0.25,
+    )

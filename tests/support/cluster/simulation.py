@@ -1,0 +1,116 @@
+"""One simulated run: phase 1 with faults, phase 2 without; everything must converge, and every law must hold."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from random import Random
+
+from tests.support.cluster import processes
+from tests.support.cluster.faults import FaultMix, as_text, drawn
+from tests.support.cluster.laws import accepted_once, one_result
+from tests.support.cluster.storm import Storm
+from tests.support.cluster.violation import Violation
+from tests.support.cluster.workload import Workload
+from tests.support.cluster.world import World
+
+CONVERGE_SECONDS = 240.0
+QUIET_SECONDS = 12.0
+"""After the last result: what is still on its way arrives, what should have been stopped has been."""
+AT_THE_END: tuple[Callable[[World], Iterator[Violation]], ...] = (one_result.check, accepted_once.check)
+_SHOWN = 60
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run came to."""
+
+    seed: int
+    mix: FaultMix
+    violations: list[Violation]
+    history: list[str] = field(default_factory=list)
+    """Of the first violated job: what was written about it, in order of time."""
+    storm: list[str] = field(default_factory=list)
+    jobs: int = 0
+    doubly_run: int = 0
+    virtual_seconds: float = 0.0
+    ended: list[str] = field(default_factory=list)
+    """Services that ended by themselves, and why."""
+
+    def text(self, rerun: str) -> str:
+        """What a failing test prints."""
+        lines = [f"seed {self.seed} broke {len(self.violations)} laws; options: {as_text(self.mix)}", f"run it again: {rerun}"]
+        lines += [str(violation) for violation in self.violations[:10]]
+        lines += ["what was done:", *self.storm[-40:]] if self.storm else []
+        lines += ["the job's history (valid events are marked +):", *self.history[-_SHOWN:]] if self.history else []
+        return "\n".join(lines)
+
+
+def simulate(seed: int, mix: FaultMix | None = None, kinds: dict[str, float] | None = None) -> Report:
+    """Run one seed; without a mix the seed draws its own."""
+    chosen = mix if mix is not None else drawn(Random(seed))
+    report: Report = processes.run(_simulate(seed, chosen, kinds))
+    return report
+
+
+async def _simulate(seed: int, mix: FaultMix, kinds: dict[str, float] | None) -> Report:
+    async with World(seed, mix) as world:
+        storm = Storm(world, Random(seed + 2))
+        load = Workload(world, Random(seed + 3), mix.jobs, mix.seconds, kinds)
+        world.start_all()
+        await asyncio.sleep(1.0)
+        storm.begin()
+        ends = asyncio.get_running_loop().time() + mix.seconds
+        await load.run()
+        await asyncio.sleep(max(0.0, ends - asyncio.get_running_loop().time()))
+        await storm.heal()
+        await load.finish()
+        converged = await world.until(lambda: _ended(world), CONVERGE_SECONDS)
+        violations = list(world.history.violations)
+        if not converged and not violations:
+            violations += _unfinished(world)
+        await asyncio.sleep(QUIET_SECONDS)
+        for law in AT_THE_END:
+            violations += law(world)
+        report = Report(seed, mix, violations, jobs=len(world.history.jobs()), virtual_seconds=world.clock.monotonic())
+        report.ended = list(world.ended)
+        report.doubly_run = len(accepted_once.doubly_run(world))
+        if violations:
+            report.storm = storm.log
+            job = next((v.job for v in violations if v.job is not None), None)
+            report.history = story(world, job) if job is not None else []
+        return report
+
+
+def _ended(world: World) -> bool:
+    history = world.history
+    if history.violations:
+        return True
+    if history.result_count < len(history.results):
+        return False
+    return all(job in history.results for job in history.jobs())
+
+
+def _unfinished(world: World) -> Iterator[Violation]:
+    for job in world.history.jobs():
+        if job not in world.history.results:
+            yield Violation("converges", f"job {job} has not ended {CONVERGE_SECONDS:g} s after the last fault", job)
+
+
+def story(world: World, job: str) -> list[str]:
+    """Everything that was written about one job."""
+    valid = {(w.where, w.offset) for w in world.history.all_valid()}
+    lines = []
+    for written in world.history.of_job(job):
+        mark = "+" if (written.where, written.offset) in valid else " "
+        value = written.value
+        facts = {
+            name: found
+            for name in ("epoch", "step", "attempt", "claim", "node", "status", "failure", "retry_after_seconds", "reason", "counted")
+            if (found := getattr(value, name, None)) is not None
+        }
+        shown = ", ".join(f"{name}={getattr(found, 'kind', found)}" for name, found in facts.items())
+        kind = getattr(value, "type", type(value).__name__.lower())
+        lines.append(f"{written.at:9.3f} {mark} {written.where.topic}/{written.where.partition}/{written.offset} {kind} {shown}")
+    return lines

@@ -1,0 +1,181 @@
+"""What users ask of the simulated cluster: jobs of all kinds from Kafka producers and REST callers, drawn from the seed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from shared.contracts.base import CLASSES, PriorityClass
+from shared.kafka.port import Message, TopicPartition
+from shared.topics import partition_of
+from tests.support.cluster.nodes import LONG
+from tests.support.cluster.rest import Request
+from tests.support.cluster.world import World
+
+TENANTS = ("red", "green", "blue")
+CHAIN = [
+    {"name": "first", "template": "one {input}"},
+    {"name": "second", "template": "two {first}"},
+    {"name": "third", "template": "{second}"},
+]
+_AGAIN_SECONDS = 8.0
+
+
+@dataclass(slots=True)
+class Workload:
+    """Submits `jobs` of them over the first seconds of a run. `kinds`: weight of each kind."""
+
+    world: World
+    random: Random
+    jobs: int
+    seconds: float
+    kinds: dict[str, float] | None = None
+    requests: list[Request] = field(default_factory=list)
+    poison: int = 0
+    _number: int = 0
+    _background: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    async def run(self) -> None:
+        """Submit everything; what comes later than its submission (cancels, second submissions) goes on beside."""
+        kinds = self.kinds or WEIGHTS
+        for _ in range(self.jobs):
+            await asyncio.sleep(self.random.uniform(0.0, 2.0 * self.seconds / self.jobs))
+            [kind] = self.random.choices(list(kinds), list(kinds.values()))
+            self._number += 1
+            _KINDS[kind](self)
+
+    async def finish(self) -> None:
+        """Wait for what goes on beside."""
+        await asyncio.gather(*self._background)
+
+    # From Kafka producers
+
+    def produce(self, body: dict[str, Any], *, kind: str = "job", priority_class: PriorityClass | None = None) -> PriorityClass:
+        """One record on jobs.<class>. A job with an id goes where its key says, as any Kafka client would send it."""
+        chosen = priority_class or self.random.choice(CLASSES)
+        topic, homes = self.world.topics.jobs(chosen), self.world.topics.settings.home_partitions
+        key = body["id"].encode() if "id" in body else None
+        partition = partition_of(key, homes) if key is not None else self.random.randrange(homes)
+        value = None if kind == "cancel" else json.dumps(body).encode()
+        head = (("type", kind.encode()),) if kind != "job" else ()
+        self.world.log.write(TopicPartition(topic, partition), [Message(topic, value, key, partition, head)])
+        return chosen
+
+    def body(self, **more: Any) -> dict[str, Any]:
+        return {"prompt": f"q{self._number}", "tenant": self.random.choice(TENANTS), **more}
+
+    def later(self, seconds: float, action: Callable[[], Any]) -> None:
+        async def wait() -> None:
+            await asyncio.sleep(seconds)
+            action()
+
+        task = asyncio.create_task(wait())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _single(self) -> None:
+        self.produce(self.body())
+
+    def _chain(self) -> None:
+        self.produce(self.body(pattern="chain", chain=CHAIN[: self.random.randint(2, 3)]))
+
+    def _again(self) -> None:
+        """The same id once or twice more, while it runs or after its end."""
+        body = self.body(id=f"own-{self._number}")
+        chosen = self.produce(body)
+        for _ in range(self.random.randint(1, 2)):
+            self.later(self.random.uniform(0.0, _AGAIN_SECONDS), lambda: self.produce(body, priority_class=chosen))
+
+    def _delayed(self) -> None:
+        due = self.world.clock.wall() + self.random.uniform(0.2, 9.0)
+        self.produce(self.body(not_before=due))
+
+    def _cancelled(self) -> None:
+        """Some before they begin, some while they run; a few before their job's record."""
+        text = f"{LONG} q{self._number}" if self.random.random() < 0.6 else f"q{self._number}"
+        body = self.body(id=f"cancel-{self._number}") | {"prompt": text}
+        chosen = self.random.choice(CLASSES)
+        self.later(self.random.uniform(0.0, 0.3), lambda: self.produce(body, priority_class=chosen))
+        self.later(self.random.uniform(0.0, 6.0), lambda: self.produce(body, kind="cancel", priority_class=chosen))
+
+    def _deadline(self) -> None:
+        text = f"{LONG} q{self._number}" if self.random.random() < 0.5 else f"q{self._number}"
+        body = self.body(deadline_at=self.world.clock.wall() + self.random.uniform(0.5, 8.0)) | {"prompt": text}
+        self.produce(body)
+
+    def _limited(self) -> None:
+        limits = self.random.choice(({"calls": 2}, {"steps": 2}, {"attempts": 1}, {"attempts": 2}, {"tokens": 600}, {"wall_seconds": 3.0}))
+        self.produce(self.body(pattern="chain", chain=CHAIN, limits=limits))
+
+    def _poison(self) -> None:
+        self.poison += 1
+        topic = self.world.topics.jobs(PriorityClass.STANDARD)
+        home = self.random.randrange(self.world.topics.settings.home_partitions)
+        value = self.random.choice((b"not json", b'{"prompt": 7}', b'{"promt": "x"}', b"", b'{"prompt": "x", "pattern": "chain"}'))
+        self.world.log.write(TopicPartition(topic, home), [Message(topic, value, None, home)])
+
+    def _hopeless(self) -> None:
+        """What cannot succeed ends with a typed failure: an unknown pattern, a model that no node has."""
+        more = self.random.choice(({"pattern": "unheard-of"}, {"model": "nobody-has-this", "deadline_at": self.world.clock.wall() + 10.0}))
+        self.produce(self.body(**more))
+
+    # From REST callers
+
+    def _call(self, request: Request) -> None:
+        living = [name for name in self.world.instances if name.startswith("ingress")]
+        if not living:
+            return
+        name = self.random.choice(living)
+        task = self.world.call(name, request.run(self.world.instances[name].service.asgi()))
+        if task is not None:
+            self.requests.append(request)
+
+    def _rest(self) -> None:
+        body = self.body(stream=self.random.random() < 0.3) | {"class": self.random.choice(CLASSES).value}
+        request = Request("POST", "/v1/jobs", body)
+        self._call(request)
+        if self.random.random() < 0.3:
+            self.later(self.random.uniform(0.0, 5.0), lambda: self._delete(request))
+
+    def _delete(self, created: Request) -> None:
+        if created.answer.status == 202:
+            self._call(Request("DELETE", f"/v1/jobs/{created.answer.json['id']}"))
+
+    def _chat(self) -> None:
+        text = f"{LONG} q{self._number}" if self.random.random() < 0.2 else f"q{self._number}"
+        body = {"model": "tutti/auto", "messages": [{"role": "user", "content": text}], "stream": self.random.random() < 0.6}
+        leaves = self.random.uniform(0.1, 5.0) if self.random.random() < 0.4 else None
+        priority_class = self.random.choice(CLASSES).value.encode()
+        self._call(Request("POST", "/v1/chat/completions", body, ((b"x-tutti-class", priority_class),), leaves))
+
+
+_KINDS: dict[str, Callable[[Workload], None]] = {
+    "single": Workload._single,
+    "chain": Workload._chain,
+    "again": Workload._again,
+    "delayed": Workload._delayed,
+    "cancelled": Workload._cancelled,
+    "deadline": Workload._deadline,
+    "limited": Workload._limited,
+    "poison": Workload._poison,
+    "hopeless": Workload._hopeless,
+    "rest": Workload._rest,
+    "chat": Workload._chat,
+}
+WEIGHTS = {
+    "single": 4.0,
+    "chain": 4.0,
+    "again": 2.0,
+    "delayed": 2.0,
+    "cancelled": 2.0,
+    "deadline": 1.5,
+    "limited": 1.5,
+    "poison": 0.5,
+    "hopeless": 0.5,
+    "rest": 2.0,
+    "chat": 3.0,
+}

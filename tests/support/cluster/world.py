@@ -1,0 +1,216 @@
+"""A whole cluster in one process: the real services, several instances each, on the in-memory log, with simulated nodes. Simulated: no
+model answers here, and time is virtual.
+
+    async with World(seed, FaultMix(kill=0.5)) as world:
+        world.kill("planner-1"); world.start("planner-1"); world.pause("worker-2"); world.wake("worker-2")
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Self
+
+from services.delay.app import build as build_delay
+from services.ingress.app import Ingress
+from services.planner.app import Planner
+from services.router.app import build as build_router
+from services.worker.app import build as build_worker
+from shared.clock import LoopClock
+from shared.contracts import headers
+from shared.contracts.node import Hardware
+from shared.kafka.memory import MemoryLog
+from shared.kafka.port import NewTopic, TopicPartition
+from shared.kafka.watched import WatchedLog
+from shared.service import Environment, Service
+from shared.settings import ClusterSettings
+from tests.support.cluster import settings
+from tests.support.cluster.faults import FaultMix
+from tests.support.cluster.history import History
+from tests.support.cluster.nodes import Endpoint, Node, backend_on
+from tests.support.cluster.processes import Process, State
+
+_MONOTONIC_SPREAD_SECONDS = 10_000.0
+
+
+class MachineClock(LoopClock):
+    """One machine's: its wall clock is off by `skew_seconds`, its monotonic clock began whenever the machine did."""
+
+    def __init__(self, skew_seconds: float, began: float) -> None:
+        super().__init__(skew_seconds=skew_seconds)
+        self._began = began
+
+    def monotonic(self) -> float:
+        return self._began + super().monotonic()
+
+
+@dataclass(slots=True)
+class Instance:
+    """One life of one instance of a service."""
+
+    name: str
+    service: Any
+    process: Process
+    stop: asyncio.Event
+    task: asyncio.Task[None]
+    endpoint: Endpoint | None = None
+    """A worker's."""
+
+
+class World:
+    """Everything that one simulated run needs. Use under `processes.run`."""
+
+    def __init__(self, seed: int, mix: FaultMix) -> None:
+        self.seed, self.mix = seed, mix
+        self.random = Random(seed)
+        self.clock = LoopClock()
+        self.topics = settings.topics()
+        self.log = MemoryLog(self.clock, random=Random(seed + 1), timings=settings.TIMINGS)
+        self.history = History(self.log, self.topics)
+        self.instances: dict[str, Instance] = {}
+        self.nodes: dict[str, Node] = {}
+        self.disturbed_at: dict[str, float] = {}
+        """Instance → when something was last done to it."""
+        self.ended: list[str] = []
+        """Instances whose service ended by itself, with the reason."""
+        self._clocks: dict[str, MachineClock] = {}
+        self._lives: Counter[str] = Counter()
+        self._dead: list[Instance] = []
+
+    async def __aenter__(self) -> Self:
+        self.log.create([NewTopic(t.name, t.partitions, 1, {}) for t in self.topics.all()])
+        for name in settings.WORKERS:
+            self.nodes[name] = Node(name, Random(self.random.random()))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for name in list(self.instances):
+            self.kill(name)
+        for instance in self._dead:
+            await instance.process.bury()
+        for node in self.nodes.values():
+            await node.close()
+
+    # Instances
+
+    def start(self, name: str) -> Instance:
+        """Begin a new life of an instance; the service is the name's first part."""
+        self._lives[name] += 1
+        life = f"{name}-{self._lives[name]}"
+        process = Process(life)
+        environment = self._environment(name, life)
+        service, endpoint = self._build(name, environment)
+        stop = process.call(asyncio.Event)
+        task = process.spawn(service.run(stop))
+        instance = self.instances[name] = Instance(name, service, process, stop, task, endpoint)
+        task.add_done_callback(lambda done: self._on_end(instance, done))
+        self.disturbed_at[name] = self.clock.monotonic()
+        return instance
+
+    def start_all(self) -> None:
+        for name in (*settings.PLANNERS, *settings.ROUTERS, *settings.WORKERS, *settings.DELAYS, *settings.INGRESSES):
+            self.start(name)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL."""
+        instance = self.instances.pop(name, None)
+        if instance is None:
+            return
+        self.disturbed_at[name] = self.clock.monotonic()
+        instance.process.kill()
+        self.log.kill(instance.process.name)
+        if instance.endpoint is not None:
+            instance.endpoint.cut()
+        self._dead.append(instance)
+
+    def pause(self, name: str) -> None:
+        """SIGSTOP."""
+        instance = self.instances.get(name)
+        if instance is not None and instance.process.state is State.RUNNING:
+            instance.process.pause()
+            self.log.freeze(instance.process.name)
+            self.disturbed_at[name] = self.clock.monotonic()
+
+    def wake(self, instance: Instance) -> None:
+        """SIGCONT."""
+        if instance.process.state is State.PAUSED:
+            instance.process.wake()
+            self.log.thaw(instance.process.name)
+            self.disturbed_at[instance.name] = self.clock.monotonic()
+
+    async def stop(self, name: str) -> None:
+        """SIGTERM; killed when it has not ended in time."""
+        instance = self.instances.get(name)
+        if instance is None:
+            return
+        self.disturbed_at[name] = self.clock.monotonic()
+        instance.stop.set()
+        await asyncio.wait([instance.task], timeout=2 * settings.GRACE_SECONDS)
+        if self.instances.get(name) is instance:
+            self.kill(name)
+
+    def call(self, name: str, work: Any) -> asyncio.Task[Any] | None:
+        """Run a coroutine in an instance's process (a request that it serves); None when it is not there."""
+        instance = self.instances.get(name)
+        return None if instance is None else instance.process.spawn(work)
+
+    def services(self, kind: type) -> dict[str, Any]:
+        """Name → living service of this class."""
+        return {name: found.service for name, found in self.instances.items() if isinstance(found.service, kind)}
+
+    def is_cancel(self, where: TopicPartition, offset: int) -> bool:
+        """Whether this record on jobs.* is a cancel."""
+        return headers.find(self.log.existing(where).records[offset].headers, headers.TYPE) == b"cancel"
+
+    async def until(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Let virtual time pass until the condition holds; False when it did not within `seconds`."""
+        deadline = self.clock.monotonic() + seconds
+        while not condition():
+            if self.clock.monotonic() >= deadline:
+                return False
+            await asyncio.sleep(0.1)
+        return True
+
+    def _on_end(self, instance: Instance, task: asyncio.Task[None]) -> None:
+        """A service that ends by itself is started anew, as a supervisor does."""
+        if instance.process.state is State.BURIED:
+            return
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self.ended.append(f"{instance.process.name}: {error!r}")
+        if self.instances.get(instance.name) is instance:
+            self.kill(instance.name)
+            if error is not None:
+                asyncio.get_running_loop().call_later(1.0, self._restart, instance.name)
+
+    def _restart(self, name: str) -> None:
+        if name not in self.instances:
+            self.start(name)
+
+    def _environment(self, name: str, life: str) -> Environment:
+        if name not in self._clocks:
+            skew = self.mix.skew_seconds
+            self._clocks[name] = MachineClock(self.random.uniform(-skew, skew), self.random.uniform(0.0, _MONOTONIC_SPREAD_SECONDS))
+        clock, random = self._clocks[name], Random(self.random.random())
+        cluster = ClusterSettings(topics=self.topics.settings, grace_seconds=settings.GRACE_SECONDS)
+        watched = WatchedLog(self.log.process(life), clock, random, service=name.split("-", maxsplit=1)[0])
+        return Environment(cluster, watched, clock, random, self.topics, life)
+
+    def _build(self, name: str, environment: Environment) -> tuple[Service, Endpoint | None]:
+        mix = self.mix
+        match name.split("-", maxsplit=1)[0]:
+            case "planner":
+                return Planner(environment, settings.planner(mix)), None
+            case "router":
+                return build_router(environment, settings.router(mix)), None
+            case "delay":
+                return build_delay(environment, settings.delay(mix)), None
+            case "ingress":
+                return Ingress(environment, settings.ingress()), None
+            case _:
+                chosen = settings.worker(name, mix)
+                backend, endpoint = backend_on(self.nodes[name], chosen)
+                return build_worker(environment, chosen, backend, Hardware(cpu_count=2)), endpoint
