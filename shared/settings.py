@@ -7,13 +7,22 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.topics import TopicSettings
 
 PORTS = {"ingress": 8080, "planner": 9101, "router": 9102, "worker": 9103, "delay": 9104}
 """HTTP port of each service: health and metrics; the ingress also serves its API there."""
+
+
+class DeadLetterCapSettings(BaseModel):
+    """A partition of which more than `share` of the last `window` records, and at least `at_least`, were dead-lettered is stopped."""
+
+    share: float = Field(default=0.5, gt=0, le=1)
+    """1: never."""
+    window: PositiveInt = 1_000
+    at_least: PositiveInt = 200
 
 
 class ClusterSettings(BaseSettings):
@@ -26,6 +35,7 @@ class ClusterSettings(BaseSettings):
     kafka_compression: Literal["none", "lz4"] = "none"
     """Of what is produced. Small batches gain little and pay with CPU and latency; lz4 is for thin networks (decision 0002)."""
     topics: TopicSettings = TopicSettings()
+    dead_letter_cap: DeadLetterCapSettings = DeadLetterCapSettings()
     instance: str = ""
     """Name of this process in logs and groups; host and a random part when empty."""
     host: str = "127.0.0.1"

@@ -56,7 +56,7 @@ class Delay:
             return Readiness(False, ("no answer from Kafka yet",))
         if self._clock.monotonic() - self._intake.polled_at > UNPOLLED_SECONDS:
             return Readiness(False, ("no answer from Kafka lately",))
-        return Readiness(True)
+        return Readiness(not self._intake.stopped, self._intake.stopped)
 
     async def run(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:
@@ -94,6 +94,7 @@ class Delay:
             consumer,
             service=self.name,
             bounds=_bounds(self._policy),
+            cap=self._env.settings.dead_letter_cap,
             clock=self._clock,
             arrived=self._wake.set,
             dropped=self._held.drop_lost,

@@ -36,6 +36,7 @@ class Forwarder:
 
     def refuse(self, record: Record, window: Window, error: Exception) -> None:
         """It can never be sent on: to the dead letters."""
+        window.died()
         self._refused.append((self._dead_letters.message(record, error), window, record.offset))
         self._dead_letters.count(record, error)
 

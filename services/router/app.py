@@ -87,7 +87,8 @@ class Router:
         polled_at = self._parts.intake.polled_at
         if polled_at is None or self._clock.monotonic() - polled_at > UNPOLLED_SECONDS:
             return Readiness(False, ("no answer from Kafka lately",))
-        return Readiness(True)
+        stopped = self._parts.intake.stopped
+        return Readiness(not stopped, stopped)
 
     async def run(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:
@@ -135,6 +136,7 @@ class Router:
                 steps_reader,
                 service=self.name,
                 bounds=_bounds(policy),
+                cap=self._env.settings.dead_letter_cap,
                 clock=clock,
                 arrived=self._wake.set,
                 dropped=self._routing.drop_lost,

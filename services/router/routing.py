@@ -56,6 +56,7 @@ class Routing:
                     try:
                         step = read_step(record, self._topics.settings)
                     except InvalidInput as error:
+                        window.died()
                         refused.append(Refused(record, window, error))
                     else:
                         self.waiting.add(Entry(record, step, window, self._classes[record.topic], now))

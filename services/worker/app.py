@@ -131,6 +131,7 @@ class WorkerService:
             describe=self._describe,
             positions=positions,
             expiry_seconds=settings.node_expiry_seconds,
+            cap=environment.settings.dead_letter_cap,
         )
         self.announcer = Announcer(
             desk=self.desk,

@@ -21,9 +21,11 @@ from shared.contracts.control import CONTROL, Drain, StopStep
 from shared.contracts.node import Node
 from shared.contracts.step import Step
 from shared.errors import InvalidRecord, LogError, LogUnavailable
+from shared.kafka.dead_letter_cap import DeadLetterCap
 from shared.kafka.dead_letters import dead_letter_message
 from shared.kafka.port import Consumer, Log, Message, Producer, Record, TopicPartition
 from shared.kafka.watched import ConsumerGaveUp
+from shared.settings import DeadLetterCapSettings
 from shared.telemetry import logs, metrics
 from shared.topics import Topics
 
@@ -51,6 +53,7 @@ class MailboxReader:
         describe: Callable[[int], Node],
         positions: Positions,
         expiry_seconds: float,
+        cap: DeadLetterCapSettings,
     ) -> None:
         self.number: int | None = None
         """The mailbox number; None until it is taken."""
@@ -65,6 +68,8 @@ class MailboxReader:
         self._capabilities = tuple(capabilities)
         self._describe = describe
         self._expiry, self._commits = expiry_seconds, positions
+        self._cap = cap
+        self._caps: dict[TopicPartition, DeadLetterCap] = {}
         self._next: dict[TopicPartition, int] = {}
         self._kept = False
         self._consumer: Consumer | None = None
@@ -150,6 +155,7 @@ class MailboxReader:
         partitions = [*(self._work(name) for name in self._capabilities), self._controls]
         self._consumer.assign(partitions)
         self._next = {}
+        self._caps = {self._work(name): DeadLetterCap(self._work(name), self._cap) for name in self._capabilities}
         begins = await self._consumer.beginning_offsets(partitions)
         ends = await self._consumer.end_offsets(partitions)
         committed = await self._consumer.committed(partitions) if self._kept else {}
@@ -186,25 +192,47 @@ class MailboxReader:
         for tp, records in batches.items():
             if tp != controls:
                 self.read_at = self._clock.monotonic()
-                for record in records:
-                    self._on_work(record)
-            if records:
+                self._on_mailbox(tp, records)
+            elif records:
                 self._next[tp] = records[-1].offset + 1
         self._outbox.mark({tp: self._next[tp] for tp in batches})
         self._desk.start_waiting()
         self._desk.announce()
 
-    def _on_work(self, record: Record) -> None:
+    def _on_mailbox(self, tp: TopicPartition, records: Sequence[Record]) -> None:
+        """Take or refuse each; a mailbox that is mostly refused is left where it is. Controls are never stopped: they cancel."""
+        cap = self._caps[tp]
+        if cap.reason is not None:
+            return
+        for record in records:
+            cap.read()
+            reason = None if self._on_work(record) else cap.died()
+            self._next[tp] = record.offset + 1
+            if reason is not None:
+                self._stop(tp, reason)
+                return
+
+    def _stop(self, tp: TopicPartition, reason: str) -> None:
+        """Offer no places: routers give the steps to other nodes, and what lies unread is claimed by nobody and tried elsewhere."""
+        assert self._consumer is not None
+        log.error("dead_letter_cap", reason=reason)
+        metrics.STOPPED_PARTITIONS.labels("worker").inc()
+        self._consumer.pause(tp)
+        self._desk.close(reason)
+
+    def _on_work(self, record: Record) -> bool:
+        """False when it is none, and went to the dead letters."""
         try:
             step = Step.model_validate_json(record.value or b"")
             addressee = headers.text(record.headers, headers.NODE)
         except ValidationError as error:
             self._refuse(record, _not_a("step", error))
-            return
+            return False
         except InvalidRecord as error:
             self._refuse(record, error)
-            return
+            return False
         self._desk.on_step(step, headers.traceparent(record.headers), addressee)
+        return True
 
     def _on_control(self, record: Record) -> None:
         try:

@@ -11,9 +11,11 @@ from collections.abc import Awaitable, Callable, Collection
 
 from shared.clock import Clock
 from shared.errors import CommitRefused, LogError
+from shared.kafka.dead_letter_cap import DeadLetterCap
 from shared.kafka.port import Consumer, Record, TopicPartition
 from shared.kafka.watched import ConsumerGaveUp
 from shared.kafka.window import Bounds, Window
+from shared.settings import DeadLetterCapSettings
 from shared.telemetry import logs, metrics
 
 log = logs.get(__name__)
@@ -35,6 +37,7 @@ class Intake:
         *,
         service: str,
         bounds: Bounds,
+        cap: DeadLetterCapSettings,
         clock: Clock,
         arrived: Callable[[], None],
         dropped: Callable[[], None],
@@ -46,12 +49,15 @@ class Intake:
         """
         self._consumer = consumer
         self._bounds = bounds
+        self._cap = cap
         self._clock = clock
         self._arrived = arrived
         self._dropped = dropped
         self._settle = settle
+        self._stopped = metrics.STOPPED_PARTITIONS.labels(service)
         self._rebalances = metrics.REBALANCES.labels(service)
         self._complained = False
+        self._said: set[str] = set()
         self._committed: dict[TopicPartition, int] = {}
         self.windows: dict[TopicPartition, Window] = {}
         self.suspended = True
@@ -97,7 +103,7 @@ class Intake:
             log.warning("log_went_back", topic=partition.topic, partition=partition.partition, offset=offset, expected=old.next_offset)
             old.lost = True
             self._dropped()
-        window = self.windows[partition] = Window(partition, self._bounds, offset)
+        window = self.windows[partition] = Window(partition, self._bounds, offset, DeadLetterCap(partition, self._cap))
         window.paused = old is not None and old.paused
         self._committed.pop(partition, None)
         return window
@@ -108,8 +114,22 @@ class Intake:
             log.warning(event, code=error.code, message=error.message)
         self._complained = True
 
+    @property
+    def stopped(self) -> tuple[str, ...]:
+        """Of each partition of which too much was dead-lettered: why it stands still. For readiness."""
+        return tuple(window.stopped for window in self.windows.values() if window.stopped is not None)
+
+    def _say_what_stopped(self) -> None:
+        stopped = self.stopped
+        self._stopped.set(len(stopped))
+        for reason in stopped:
+            if reason not in self._said:
+                log.error("dead_letter_cap", reason=reason)
+        self._said = set(stopped)
+
     def relieve(self) -> None:
         """Resume the partitions whose windows are half empty. To be called after records were finished."""
+        self._say_what_stopped()
         for partition, window in self.windows.items():
             if window.paused and window.half_empty:
                 window.paused = False

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from shared.kafka.dead_letter_cap import DeadLetterCap
 from shared.kafka.port import Record, TopicPartition
 
 _RECORD_OVERHEAD_BYTES = 512
@@ -32,15 +33,16 @@ class Bounds:
 class Window:
     """One partition's records, from read to finished. A window that was lost in a rebalance is dead: `lost` is set."""
 
-    __slots__ = ("_bounds", "_buffered", "_bytes", "_open", "lost", "next_offset", "partition", "paused")
+    __slots__ = ("_bounds", "_buffered", "_bytes", "_cap", "_open", "lost", "next_offset", "partition", "paused")
 
-    def __init__(self, partition: TopicPartition, bounds: Bounds, next_offset: int) -> None:
+    def __init__(self, partition: TopicPartition, bounds: Bounds, next_offset: int, cap: DeadLetterCap | None = None) -> None:
         self.partition = partition
         self.next_offset = next_offset
         """Offset after the last record received."""
         self.lost = False
         self.paused = False
         self._bounds = bounds
+        self._cap = cap
         self._buffered: deque[Record] = deque()
         self._open: dict[int, int] = {}  # offset → bytes, in order of offsets
         self._bytes = 0
@@ -77,15 +79,27 @@ class Window:
         self.next_offset = records[-1].offset + 1
 
     def take(self) -> Record | None:
-        """The next record, which is then open; None when there is none or the window is full."""
-        if not self._buffered or len(self._open) >= self._bounds.open:
+        """The next record, which is then open; None when there is none, the window is full, or too many of its records died."""
+        if self.stopped is not None or not self._buffered or len(self._open) >= self._bounds.open:
             return None
         record = self._buffered[0]
         if record.offset - self.commit_offset >= self._bounds.span:
             return None
         self._buffered.popleft()
         self._open[record.offset] = _size(record)
+        if self._cap is not None:
+            self._cap.read()
         return record
+
+    @property
+    def stopped(self) -> str | None:
+        """Why nothing more is taken out. The window then fills up, and its partition is paused like any other's."""
+        return None if self._cap is None else self._cap.reason
+
+    def died(self) -> None:
+        """A record that was taken goes to the dead letters."""
+        if self._cap is not None:
+            self._cap.died()
 
     def finish(self, offset: int) -> None:
         """The open record at `offset` needs nothing more. Finishing twice is harmless."""

@@ -13,6 +13,9 @@ _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 # Every service
 DEAD_LETTERS = Counter("tutti_dead_letters", "Records sent to dead-letters.", ["service", "code"])
+STOPPED_PARTITIONS = Gauge(
+    "tutti_stopped_partitions", "Partitions that stand still: too many of their records were dead-lettered.", ["service"]
+)
 SEND_FAILURES = Counter("tutti_send_failures", "Records that Kafka did not acknowledge.", ["service"])
 CONSUMER_REBUILDS = Counter("tutti_consumer_rebuilds", "Consumers closed and rebuilt by the watchdog.", ["service", "reason"])
 REBALANCES = Counter("tutti_rebalances", "Assignments received.", ["service"])

@@ -245,6 +245,20 @@ async def test_poison_becomes_a_dead_letter_and_the_partition_goes_on(it: Cluste
 
 
 @simulated
+async def test_a_partition_of_nothing_but_poison_is_stopped_the_others_go_on(it: Cluster) -> None:
+    """After 200 dead letters it stands still, uncommitted, and the router says why; steps of other partitions are served."""
+    node = it.node("n1", 0)
+    router: Any = it.router()
+    topic = "steps.chat.standard"
+    it.log.write(TopicPartition(topic, 0), [Message(topic, b"{}")] * 3_000)
+    await it.until(lambda: bool(router.readiness().reasons) and it.committed(topic) == 200, seconds=60.0)
+    it.ask(step(job="good"), partition=1)
+    await it.until(lambda: set(done(node)) == {"good"})
+    assert len(it.records("dead-letters")) == 200
+    assert "200 of the last 200 records of steps.chat.standard/0" in router.readiness().reasons[0]
+
+
+@simulated
 async def test_a_second_router_takes_over_half_and_nothing_is_lost(it: Cluster) -> None:
     """In a rebalance under load what was begun is not begun again: every step runs once."""
     nodes = [it.node("n1", 0, slots=4), it.node("n2", 1, slots=4)]

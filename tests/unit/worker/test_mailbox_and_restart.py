@@ -179,3 +179,23 @@ def test_the_node_record_tells_models_and_comes_every_minute() -> None:
             assert 3 <= len(world.nodes()) - before <= 4
 
     play(scenario)
+
+
+def test_a_mailbox_of_nothing_but_poison_is_left_alone() -> None:
+    """After 200 dead letters the worker stops reading it, offers no place, and says why; a restart begins where it stopped."""
+
+    async def scenario(world: World) -> None:
+        async with world.worker(ScriptedBackend(), process="a") as worker:
+            for _ in range(300):
+                world.write(world.topics.work("chat"), 0, b"{}")
+            await world.until(lambda: not worker.service.readiness().ready)
+            await world.clock.sleep(5)
+            assert len(world.dead_letters()) == 200
+            assert any("200 of the last 200 records of work.chat/0" in reason for reason in worker.service.readiness().reasons)
+            assert sum(world.credits()[-1].offers.values()) == 0
+            world.log.kill("a")
+        world.write(world.topics.work("chat"), 0, b"{}")
+        async with world.worker(ScriptedBackend(), process="b"):
+            await world.until(lambda: len(world.dead_letters()) == 301, seconds=300)
+
+    play(scenario)

@@ -1,0 +1,116 @@
+"""The cap: a partition of which most records die is stopped, an ordinary share of poison is not."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.clock import LoopClock
+from shared.kafka.dead_letter_cap import DeadLetterCap
+from shared.kafka.intake import Intake
+from shared.kafka.memory import MemoryLog
+from shared.kafka.port import Message, NewTopic, TopicPartition
+from shared.kafka.window import Bounds, Window
+from shared.settings import ClusterSettings, DeadLetterCapSettings
+from tests.support import virtual_loop
+from tests.support.routing import FakeRecord
+
+TP = TopicPartition("steps.chat.standard", 3)
+LIMIT = DeadLetterCapSettings(share=0.5, window=10, at_least=4)
+
+
+def run(fates: str, limit: DeadLetterCapSettings = LIMIT) -> int | None:
+    """`+` a good record, `-` a dead one; returns after how many it stopped."""
+    cap = DeadLetterCap(TP, limit)
+    for number, fate in enumerate(fates, 1):
+        cap.read()
+        if fate == "-" and cap.died() is not None:
+            return number
+    return None
+
+
+@pytest.mark.parametrize(
+    ("fates", "stopped"),
+    [
+        ("---", None),
+        ("----", 4),
+        ("+-" * 50, None),
+        ("--+" * 4, 5),
+        ("+" * 100 + "-" * 10, 106),
+        ("-" * 3 + "+" * 20 + "-" * 3 + "+" * 20 + "---", None),
+    ],
+)
+def test_most_of_the_last_records_must_have_died_and_not_only_a_few(fates: str, stopped: int | None) -> None:
+    """More than the share of the window, and at least so many; what lies further back counts no longer."""
+    assert run(fates) == stopped
+
+
+def test_a_share_of_one_never_stops() -> None:
+    """The operator's way to go on."""
+    assert run("-" * 1_000, DeadLetterCapSettings(share=1, window=10, at_least=1)) is None
+
+
+@given(st.text(alphabet="+-", max_size=200), st.integers(1, 20), st.integers(1, 20), st.floats(0.1, 1))
+def test_it_stops_exactly_when_the_window_says_so(fates: str, window: int, at_least: int, share: float) -> None:
+    """Against the definition, record by record."""
+    expected = None
+    for number in range(1, len(fates) + 1):
+        looked_at = fates[max(0, number - window) : number]
+        dead = looked_at.count("-")
+        if fates[number - 1] == "-" and dead >= at_least and dead > share * len(looked_at):
+            expected = number
+            break
+    assert run(fates, DeadLetterCapSettings(share=share, window=window, at_least=at_least)) == expected
+
+
+def test_the_default_is_generous() -> None:
+    """Two hundred at least, and more than half."""
+    assert run("-" * 199, ClusterSettings().dead_letter_cap) is None
+    assert run("-" * 200, ClusterSettings().dead_letter_cap) == 200
+
+
+def test_a_stopped_window_gives_nothing_more_and_keeps_what_it_has() -> None:
+    """Nothing is committed past what was not taken."""
+    window = Window(TP, Bounds(), 0, DeadLetterCap(TP, LIMIT))
+    window.receive([FakeRecord(offset=n, value=b"x") for n in range(20)])
+    taken = 0
+    while (record := window.take()) is not None:
+        taken += 1
+        window.died()
+        window.finish(record.offset)
+    assert (taken, window.commit_offset, window.buffered) == (4, 4, 16)
+    assert "4 of the last 4 records of steps.chat.standard/3" in (window.stopped or "")
+
+
+async def _intake() -> None:
+    log = MemoryLog(LoopClock())
+    log.create([NewTopic("t", 2, 1, {})])
+    consumer = await log.consumer(client_id="c", group="g")
+    bounds = Bounds(records=50)
+    intake = Intake(consumer, service="test", bounds=bounds, cap=LIMIT, clock=log.clock, arrived=lambda: None, dropped=lambda: None)
+    await intake.start(["t"])
+    running = asyncio.create_task(intake.run())
+    bad, good = TopicPartition("t", 0), TopicPartition("t", 1)
+    log.write(bad, [Message("t", b"bad")] * 200)
+    log.write(good, [Message("t", b"good")] * 200)
+    for _ in range(60):
+        await log.clock.sleep(0.1)
+        for window in intake.windows.values():
+            while (record := window.take()) is not None:
+                if record.value == b"bad":
+                    window.died()
+                window.finish(record.offset)
+        intake.relieve()
+    await intake.commit()
+    assert len(intake.stopped) == 1
+    assert len(intake.windows[bad]) < 200
+    assert await consumer.committed([bad, good]) == {bad: 4, good: 200}
+    running.cancel()
+
+
+def test_one_partition_stands_still_the_others_go_on() -> None:
+    """What is unread stays in Kafka: memory is bounded, and the next process begins where this one stopped."""
+    virtual_loop.run(_intake())
