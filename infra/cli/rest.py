@@ -22,6 +22,12 @@ _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=5, sock_read=60)
 """An event stream is never silent longer than its heartbeat."""
 
 
+def _key() -> dict[str, str]:
+    """TUTTI_API_KEY, where the ingress asks for one."""
+    key = os.environ.get("TUTTI_API_KEY")
+    return {"authorization": f"Bearer {key}"} if key else {}
+
+
 def url() -> str:
     """The ingress: TUTTI_URL, else this machine's."""
     return os.environ.get("TUTTI_URL", DEFAULT_URL).rstrip("/")
@@ -82,7 +88,7 @@ async def api(base: str | None = None) -> AsyncGenerator[Api, None]:
     """A connection to the ingress."""
     base = base or url()
     try:
-        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+        async with aiohttp.ClientSession(timeout=_TIMEOUT, headers=_key()) as session:
             yield Api(session, base)
     except aiohttp.InvalidURL as error:
         raise Stop(Exit.USAGE, f"{base} is not a URL") from error

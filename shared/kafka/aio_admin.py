@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiokafka import errors as kafka
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.admin import NewTopic as TheirNewTopic
+from aiokafka.structs import TopicPartition as TheirTopicPartition
 
 from shared.errors import ConfigurationError, LogError
 from shared.kafka.aio_errors import in_our_words
@@ -58,6 +59,12 @@ class AioAdmin:
         if names:
             with in_our_words():
                 await self._client.delete_topics(list(names), timeout_ms=milliseconds(CALL_SECONDS))
+
+    async def delete_records(self, before: Mapping[TopicPartition, int]) -> None:
+        if before:
+            wanted = {TheirTopicPartition(*tp): RecordsToDelete(offset) for tp, offset in before.items()}
+            with in_our_words():
+                await self._client.delete_records(wanted, timeout_ms=milliseconds(CALL_SECONDS))
 
     async def group_offsets(self, group: str) -> dict[TopicPartition, int]:
         with in_our_words():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from shared.kafka.memory_process import MemoryProcess
@@ -30,6 +30,11 @@ class MemoryAdmin:
     async def delete_topics(self, names: Sequence[str]) -> None:
         await self._call()
         self._log.delete(names)
+
+    async def delete_records(self, before: Mapping[TopicPartition, int]) -> None:
+        await self._call()
+        for partition, offset in before.items():
+            self._log.existing(partition).delete_before(offset)
 
     async def group_offsets(self, group: str) -> dict[TopicPartition, int]:
         await self._call()

@@ -213,3 +213,27 @@ async def topics_are_created_once_listed_and_deleted(bench: Bench) -> None:
         await bench.clock.sleep(0.02)
     assert await admin.cluster_id()
     await admin.close()
+
+
+@case
+async def records_below_an_offset_are_deleted_for_good(bench: Bench) -> None:
+    """The beginning moves, the end does not; other partitions keep theirs; a reader from the start begins behind what is gone."""
+    name = await bench.topic(2)
+    first, second = TopicPartition(name, 0), TopicPartition(name, 1)
+    producer = await bench.log.producer(client_id="p")
+    await producer.send_many([Message(name, b"%d" % n, None, n % 2) for n in range(10)])
+    await producer.close()
+    admin = await bench.log.admin()
+    await admin.delete_records({first: 3})
+    await admin.delete_records({})
+    await admin.close()
+    consumer = await bench.log.consumer(client_id="c", reset="earliest")
+    consumer.assign([first, second])
+    assert await consumer.beginning_offsets([first, second]) == {first: 3, second: 0}
+    assert await consumer.end_offsets([first, second]) == {first: 5, second: 5}
+    seen: dict[TopicPartition, list[bytes | None]] = {first: [], second: []}
+    while sum(map(len, seen.values())) < 7:
+        for partition, records in (await consumer.poll(timeout_seconds=1.0)).items():
+            seen[partition] += [record.value for record in records]
+    assert seen[first] == [b"6", b"8"]
+    await consumer.close()
