@@ -26,7 +26,8 @@ from shared.clock import SystemClock
 from shared.kafka.aio import AioLog
 from shared.kafka.port import NewTopic
 from shared.kafka.provision import new_topics
-from shared.topics import Topics, TopicSettings
+from shared.settings import ClusterSettings
+from shared.topics import Topics
 
 CACHE = Path("~/.cache/tutti").expanduser()
 START_SECONDS = 60.0
@@ -104,7 +105,7 @@ def _broker(home: Home, pids: dict[str, int]) -> Iterator[str]:
 def _topics(servers: str, prefix: str) -> Iterator[None]:
 
     wanted = [NewTopic(f"{prefix}bare-{name}", count, 1, {}) for name, count in bare.TOPICS.items()]
-    wanted += new_topics(Topics(TopicSettings(prefix=prefix)))
+    wanted += new_topics(_topics_of(prefix))
 
     async def change(create: bool) -> None:
         log = AioLog(servers, SystemClock())
@@ -176,12 +177,17 @@ def _tutti(home: Home, servers: str, prefix: str, node_url: str) -> Iterator[Sys
             service.await_ready(START_SECONDS)
         ingress = next(service for service in services if service.service == "ingress")
         pids = {service.name: service.daemon.pid() or 0 for service in services}
-        topics = Topics(TopicSettings(prefix=prefix))
+        topics = _topics_of(prefix)
         queue = QueueTarget(f"{prefix}jobs.standard", topics.results, topics.partitions("other"), _succeeded)
         yield System("tutti", f"{ingress.url}/v1/chat/completions", queue, pids)
     finally:
         for service in reversed(services):
             service.stop(STOP_SECONDS)
+
+
+def _topics_of(prefix: str) -> Topics:
+    """As the services see them: partition counts come from the environment."""
+    return Topics(ClusterSettings().topics.model_copy(update={"prefix": prefix}))
 
 
 def _succeeded(value: bytes) -> bool:
