@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+from services.ingress.homes import HomeBouts
 from services.ingress.ids import is_generated, new_job_id
 from services.ingress.limits import check_inline_size
 from services.ingress.outbox import Outbox, Settle
@@ -29,11 +30,13 @@ class Submitter:
         self._reply_headers = tuple(header for header in reply_headers(address) if header[0] != CORRELATION_ID)
         self._outcomes = topics.outcomes
         self._home_partitions = topics.settings.home_partitions
+        self._bouts = HomeBouts(self._home_partitions, random)
         self._topic_of = {c: topics.jobs(c) for c in PriorityClass}
 
     def new_id(self) -> str:
-        """A fresh job id."""
-        return new_job_id(self._clock.wall(), self._random)
+        """A fresh job id, whose hash is the home of the current bout."""
+        home = self._bouts.next(self._clock.monotonic())
+        return new_job_id(self._clock.wall(), self._random, lambda job: self.home_of(job) == home)
 
     def home_of(self, job: str) -> int:
         """The partition that jobs submitted by an ingress are written to, and stay on."""

@@ -30,7 +30,7 @@ def of_effect(effect: Effect, topics: Topics) -> list[Message]:
 
 def _dispatch(dispatch: Dispatch, topics: Topics) -> Message:
     step = dispatch.step
-    partition = steps_partition(step.tenant, step.id, topics.settings.steps_partitions)
+    partition = steps_partition(step.tenant, step.home, topics.settings.steps_partitions)
     topic = topics.steps(step.capability, step.priority_class)
     return Message(topic, step.to_bytes(), step.id.encode(), partition, headers.envelope("step", dispatch.trace))
 

@@ -58,7 +58,7 @@ def test_a_dispatch_goes_to_its_capability_and_class() -> None:
     step = Step(job="j_1", id="s" * 32, home=2, capability="embed", priority_class=PriorityClass.BATCH)
     [message] = of_effect(Dispatch(step, TRACE), TOPICS)
     assert (message.topic, message.key) == ("t-steps.embed.batch", b"s" * 32)
-    assert message.partition == steps_partition("default", "s" * 32, 5)
+    assert message.partition == steps_partition("default", step.home, 5)
     assert Step.model_validate_json(message.value or b"") == step
     assert (header(message, "type"), header(message, "traceparent")) == (b"step", TRACE.encode())
 
