@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from services.planner import counters
 from services.planner.book import Book
 from services.planner.limits import filled
 from services.planner.live import LiveJob
@@ -15,7 +16,7 @@ from shared.contracts.event import JobAccepted, JobSettled
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job, ReplyTo
 from shared.contracts.result import Result, Status
-from shared.telemetry import logs, metrics
+from shared.telemetry import logs
 from shared.telemetry.tracing import trace_id
 
 log = logs.get(__name__)
@@ -91,7 +92,7 @@ def _admit(book: Book, round_: Round, given: JobInput) -> LiveJob:
     job.facts.append(round_.add(job.id, event))
     round_.firsts[job.id] = len(round_.events[job.id]) - 1
     log.debug("job_accepted", job=job.id, trace=trace_id(given.trace), source=given.source)
-    metrics.JOBS_ACCEPTED.labels(given.priority_class.value, pattern.name if pattern else "unknown").inc()
+    counters.accepted(given.priority_class, pattern.name if pattern else "unknown").inc()
     return job
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from random import Random
 
+from services.planner import counters
 from services.planner.limits import endless, estimate_tokens, refusal
 from services.planner.live import LiveJob, OpenStep, Phase
 from services.planner.patterns import BY_VERSION
@@ -26,7 +27,7 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.result import Result, Status
 from shared.contracts.step import Step
 from shared.contracts.usage import Usage
-from shared.telemetry import logs, metrics
+from shared.telemetry import logs
 from shared.telemetry.tracing import trace_id
 
 log = logs.get(__name__)
@@ -117,7 +118,7 @@ class Book:
         if refused is not None:
             self.fail_attempt(round_, job, step, refused, None)
             return
-        metrics.STEPS_ASKED.labels(want.request.capability).inc()
+        counters.asked(want.request.capability).inc()
         round_.dispatches.append(self.dispatch(round_, job, step))
 
     def dispatch(self, round_: Round, job: LiveJob, step: OpenStep) -> Dispatch:
@@ -229,9 +230,9 @@ class Book:
         self.settled(job, event, round_.now)
         round_.after.append(Publish(event, tuple(job.followers)))
         level = log.debug if failure is None else log.info
-        level("job_settled", job=job.id, trace=trace_id(accepted.trace), status=status.value, kind=failure and failure.kind.value)
-        metrics.JOBS_SETTLED.labels(status.value, accepted.priority_class.value).inc()
-        metrics.JOB_SECONDS.labels(accepted.priority_class.value).observe(max(0.0, round_.wall - accepted.at))
+        level("job_settled", job=job.id, trace=trace_id(accepted.trace), status=status, kind=failure and failure.kind)
+        counters.settled(status, accepted.priority_class).inc()
+        counters.seconds(accepted.priority_class).observe(max(0.0, round_.wall - accepted.at))
 
     def settled(self, job: LiveJob, event: JobSettled, now: float) -> None:
         """Fold a settle event, live or in replay."""

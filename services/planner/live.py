@@ -32,6 +32,7 @@ from shared.contracts.usage import Usage
 from shared.retry import DISPOSITION, Disposition
 
 _REMEMBERED_NODES = 8
+_NOTHING_USED = Usage()
 _AVOIDED = frozenset({FailureKind.UNCLAIMED, *(kind for kind, what in DISPOSITION.items() if what is Disposition.ELSEWHERE)})
 """After these the next attempt avoids the node. A released step names none: its node will say itself whether it has places."""
 
@@ -93,7 +94,7 @@ class LiveJob:
     """Offset of JobAccepted, or of the newest complete snapshot: recovery needs nothing before it."""
     run: Run
     steps: dict[StepId, OpenStep] = field(default_factory=dict)
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = _NOTHING_USED
     steps_asked: int = 0
     attempts: int = 0
     settled: JobSettled | None = None

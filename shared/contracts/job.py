@@ -78,8 +78,8 @@ class Job(Contract):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        given = [name for name in ("prompt", "messages", "texts") if getattr(self, name) is not None]
-        if len(given) != 1:
+        if (self.prompt is not None) + (self.messages is not None) + (self.texts is not None) != 1:
+            given = [name for name in ("prompt", "messages", "texts") if getattr(self, name) is not None]
             raise ValueError(f"exactly one of prompt, messages, texts is needed; given: {', '.join(given) or 'none'}")
         if self.texts is not None and self.operation not in (None, Operation.EMBED):
             raise ValueError("texts are for operation embed")

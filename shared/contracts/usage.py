@@ -20,6 +20,9 @@ class Usage(Contract):
 
     def plus(self, other: Usage) -> Usage:
         """Field-wise sum."""
+        if not (self.calls or self.prompt_tokens or self.completion_tokens or self.wasted_calls or self.cost or self.wasted_tokens):
+            # The first call of most jobs: nothing to add to.
+            return other if other.estimated or not self.estimated else other.model_copy(update={"estimated": True})
         return Usage(
             calls=self.calls + other.calls,
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,

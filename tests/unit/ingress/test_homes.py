@@ -48,4 +48,4 @@ def test_an_id_fits_its_home(home: int, seed: int) -> None:
 
 def test_an_impossible_wish_ends() -> None:
     """After all endings have been tried the last one is taken."""
-    assert is_generated(new_job_id(1_700_000_000.0, Random(1), lambda job: False))
+    assert is_generated(new_job_id(1_700_000_000.0, Random(1), lambda _: False))
