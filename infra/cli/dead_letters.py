@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import click
-from pydantic import ValidationError
 
-from infra.cli.cluster import Cluster, with_cluster
+from infra.cli.cluster import Cluster, Edge, with_cluster
 from infra.cli.exits import Exit, Stop
+from infra.cli.letters import Letter, address, filter_of, filtered, find, instant, original, read_letters
 from infra.cli.output import emit_json, emit_table, moment
-from shared.contracts.dead_letter import DeadLetter
-from shared.kafka.port import Message
+from shared.kafka.port import Message, TopicPartition
 
-REPLAY_OF = "replay-of"
-"""Header of a record that was sent again: where its dead letter lies."""
-
-
-class Letter(NamedTuple):
-    """A dead letter and its address, `partition:offset`."""
-
-    id: str
-    content: DeadLetter
+_BATCH = 500
 
 
 @click.group(name="dead-letters")
@@ -31,13 +24,14 @@ def dead_letters() -> None:
 
 
 @dead_letters.command(name="list")
-@click.option("--topic", help="Only those that came from this topic.")
+@filtered
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000), help="The newest N.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def list_(context: click.Context, topic: str | None, limit: int, as_json: bool) -> None:
+def list_(context: click.Context, /, limit: int, as_json: bool, **options: str | None) -> None:
     """List the newest dead letters, without their values."""
-    letters = [letter for letter in with_cluster(context, read_letters) if topic in (None, letter.content.topic)]
+    wanted = filter_of(_edge(context).clock, options)
+    letters = with_cluster(context, lambda cluster: read_letters(cluster, wanted))
     letters = sorted(letters, key=lambda letter: letter.content.at)[-limit:]
     if as_json:
         emit_json([_described(letter) for letter in letters])
@@ -59,7 +53,7 @@ def list_(context: click.Context, topic: str | None, limit: int, as_json: bool) 
 @click.pass_context
 def show(context: click.Context, letter_id: str, as_json: bool) -> None:
     """Show one dead letter with its original key, headers and value. ID is partition:offset."""
-    letter = _find(with_cluster(context, read_letters), letter_id)
+    letter = find(with_cluster(context, read_letters), letter_id)
     described = _described(letter) | {
         "key": _readable(letter.content.key),
         "headers": {name: _readable(value) for name, value in letter.content.headers},
@@ -73,64 +67,93 @@ def show(context: click.Context, letter_id: str, as_json: bool) -> None:
 
 
 @dead_letters.command()
-@click.argument("letter_ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("letter_ids", metavar="[ID]...", nargs=-1)
+@filtered
+@click.option("--all", "everything", is_flag=True, help="All of them.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_context
-def replay(context: click.Context, letter_ids: tuple[str, ...]) -> None:
-    """Send the original bytes of dead letters to their original topics again.
+def replay(context: click.Context, /, letter_ids: tuple[str, ...], everything: bool, yes: bool, **options: str | None) -> None:
+    """Send the original bytes of dead letters to their original topics again: those with these IDs, or those that the options choose.
 
-    The record carries the header `replay-of`. Ids are derived or given by the caller, so a record whose work was done meanwhile
-    changes nothing; only a job without an id of its own is a new job each time.
+    Sending one twice changes nothing: a job without an id of its own keeps the id that it would have had the first time, for an hour
+    after its end like every repeated id, and whatever else is replayed has ids of its own.
     """
-    for line in with_cluster(context, lambda cluster: replay_letters(cluster, letter_ids)):
+    wanted = filter_of(_edge(context).clock, options)
+    if bool(letter_ids) + (not wanted.empty) + everything != 1:
+        raise Stop(Exit.USAGE, "say which: IDs, or filters, or --all")
+    letters = with_cluster(context, lambda cluster: read_letters(cluster, wanted))
+    chosen = [find(letters, letter_id) for letter_id in dict.fromkeys(letter_ids)] if letter_ids else letters
+    messages = [original(letter) for letter in chosen]
+    if not letter_ids and messages and not yes:
+        click.confirm(f"send {len(messages)} records again?", abort=True, err=True)
+    for line in with_cluster(context, partial(_replay, chosen=chosen, messages=messages)):
         click.echo(line)
+    if not messages:
+        click.echo("no dead letters")
 
 
-async def read_letters(cluster: Cluster) -> list[Letter]:
-    """Every readable dead letter, in the log's order."""
-    letters: list[Letter] = []
-    async for record in cluster.read_all(cluster.topics.dead_letters):
-        try:
-            letters.append(Letter(f"{record.partition}:{record.offset}", DeadLetter.model_validate_json(record.value or b"")))
-        except ValidationError:
-            continue
-    return letters
-
-
-async def replay_letters(cluster: Cluster, letter_ids: tuple[str, ...]) -> list[str]:
-    """Send them all, or none when one is unknown or incomplete."""
-    letters = await read_letters(cluster)
-    chosen = [_find(letters, letter_id) for letter_id in dict.fromkeys(letter_ids)]
-    messages = [original(letter, cluster.topics.dead_letters) for letter in chosen]
+async def _replay(cluster: Cluster, *, chosen: Sequence[Letter], messages: Sequence[Message]) -> list[str]:
+    """In order, in batches. What was sent before an error stays sent: doing it all again is harmless."""
     producer = await cluster.connected(cluster.log.producer(client_id="tutti-cli"))
+    lines: list[str] = []
     try:
-        sent = await producer.send_many(messages)
+        for first in range(0, len(messages), _BATCH):
+            sent = await producer.send_many(messages[first : first + _BATCH])
+            for letter, place in zip(chosen[first:], sent, strict=False):
+                if isinstance(place, Exception):
+                    raise place
+                lines.append(f"{letter.id} -> {place.topic}/{place.partition}/{place.offset}")
     finally:
         await producer.close()
-    for outcome in sent:
-        if isinstance(outcome, Exception):
-            raise outcome
-    return [
-        f"{letter.id} -> {place.topic}/{place.partition}/{place.offset}"
-        for letter, place in zip(chosen, sent, strict=True)
-        if not isinstance(place, Exception)
-    ]
+    return lines
 
 
-def original(letter: Letter, dead_letters_topic: str) -> Message:
-    """The record as it was, on its own partition (home is where a job arrived), with `replay-of` added."""
-    content = letter.content
-    if content.truncated:
-        raise Stop(Exit.FAILED, f"{letter.id} was kept only in part (it was too large) and cannot be sent again")
-    headers = tuple((name, value) for name, value in content.headers if name != REPLAY_OF)
-    mark = (REPLAY_OF, f"{dead_letters_topic}/{letter.id.replace(':', '/')}".encode())
-    return Message(content.topic, content.value, content.key, content.partition, (*headers, mark))
+@dead_letters.command()
+@click.option("--before", "letter_id", metavar="ID", help="Those of its partition that lie in front of this one.")
+@click.option("--until", metavar="WHEN", help="Those written before: 30m, 2h, 7d ago, or ISO 8601 with an offset.")
+@click.option("--all", "everything", is_flag=True, help="All of them.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def purge(context: click.Context, letter_id: str | None, until: str | None, everything: bool, yes: bool) -> None:
+    """Delete the oldest dead letters for good. Kafka deletes from the beginning of a partition only, so there are no other filters."""
+    if sum((letter_id is not None, until is not None, everything)) != 1:
+        raise Stop(Exit.USAGE, "say which: --before ID, --until WHEN or --all")
+    written_before = instant(until, _edge(context).clock)
+    offsets, count = with_cluster(context, partial(_doomed, letter_id=letter_id, written_before=written_before))
+    if count and not yes:
+        click.confirm(f"delete {count} dead letters for good?", abort=True, err=True)
+    with_cluster(context, partial(_delete, offsets=offsets))
+    click.echo(f"{count} dead letters deleted")
 
 
-def _find(letters: list[Letter], letter_id: str) -> Letter:
-    for letter in letters:
-        if letter.id == letter_id:
-            return letter
-    raise Stop(Exit.NOT_FOUND, f"there is no dead letter {letter_id}; `tutti dead-letters list` shows them")
+async def _doomed(cluster: Cluster, *, letter_id: str | None, written_before: float | None) -> tuple[dict[TopicPartition, int], int]:
+    """What to delete: partition → first offset that stays, and how many records that are. By the records' own timestamps."""
+    topic = cluster.topics.dead_letters
+    partitions = await cluster.partitions(topic)
+    async with cluster.reader(partitions) as consumer:
+        begins = await cluster.connected(consumer.beginning_offsets(partitions))
+        ends = await cluster.connected(consumer.end_offsets(partitions))
+        if letter_id is not None:
+            partition, offset = address(letter_id, topic)
+            if partition not in ends:
+                raise Stop(Exit.NOT_FOUND, f"there is no dead letter {letter_id}")
+            stays = {partition: min(offset, ends[partition])}
+        elif written_before is not None:
+            moment_ms = int(written_before * 1000)
+            stays = {partition: await cluster.connected(consumer.offset_at(partition, moment_ms)) for partition in partitions}
+        else:
+            stays = ends
+    offsets = {partition: offset for partition, offset in stays.items() if offset > begins[partition]}
+    return offsets, sum(offset - begins[partition] for partition, offset in offsets.items())
+
+
+async def _delete(cluster: Cluster, *, offsets: dict[TopicPartition, int]) -> None:
+    async with cluster.admin() as admin:
+        await cluster.connected(admin.delete_records(offsets))
+
+
+def _edge(context: click.Context) -> Edge:
+    return context.find_object(Edge) or Edge()
 
 
 def _described(letter: Letter) -> dict[str, Any]:

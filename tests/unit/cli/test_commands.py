@@ -2,66 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-from random import Random
-from typing import Any
-
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
-from infra.cli.cluster import Edge
 from infra.cli.exits import Exit
 from infra.cli.main import main
 from infra.cli.topics import unread
-from shared.clock import LoopClock, ManualClock
-from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.node import Node, NodeModel
-from shared.kafka.memory import MemoryLog
-from shared.kafka.port import Message, Record, TopicPartition
-from shared.topics import Topics
-
-TOPICS = Topics()
-NOW = 1_700_000_000.0
-
-
-class Stage:
-    """A cluster in memory, and `tutti` in front of it."""
-
-    def __init__(self) -> None:
-        self.log = MemoryLog(LoopClock())
-        self.edge = Edge(open_log=lambda _settings, _clock: self.log, clock=ManualClock(NOW), random=Random(7))
-
-    def tutti(self, *arguments: str) -> Result:
-        return CliRunner().invoke(main, arguments, obj=self.edge, catch_exceptions=False)
-
-    def json(self, *arguments: str) -> Any:
-        result = self.tutti(*arguments, "--json")
-        assert result.exit_code == 0, result.output
-        return json.loads(result.stdout)
-
-    def write(self, *messages: Message) -> None:
-        async def send() -> None:
-            producer = await self.log.producer(client_id="test")
-            for message in messages:
-                await producer.send(message)
-
-        asyncio.run(send())
-
-    def records(self, topic: str) -> list[Record]:
-        async def read() -> list[Record]:
-            consumer = await self.log.consumer(client_id="test")
-            admin = await self.log.admin()
-            partitions = [TopicPartition(topic, n) for n in range((await admin.list_topics())[topic].partitions)]
-            consumer.assign(partitions)
-            ends = await consumer.end_offsets(partitions)
-            found: list[Record] = []
-            while len(found) < sum(ends.values()):
-                for records in (await consumer.poll(timeout_seconds=1)).values():
-                    found += records
-            return found
-
-        return asyncio.run(read())
+from shared.kafka.port import Message, TopicPartition
+from tests.support.cli_stage import NOW, TOPICS, Stage
 
 
 @pytest.fixture
@@ -69,22 +18,6 @@ def stage() -> Stage:
     stage = Stage()
     assert stage.tutti("topics", "create").exit_code == 0
     return stage
-
-
-def letter(offset: int, *, topic: str | None = None, truncated: bool = False, value: bytes = b'{"promt": "a"}') -> DeadLetter:
-    return DeadLetter(
-        topic=topic or TOPICS.all_jobs()[0],
-        partition=3,
-        offset=offset,
-        service="planner",
-        reason="the job has an unknown field `promt`",
-        code="invalid_record",
-        key=b"key",
-        value=value,
-        headers=(("type", b"job"), ("x", b"\xff")),
-        truncated=truncated,
-        at=NOW + offset,
-    )
 
 
 def test_topics_are_created_once() -> None:
@@ -144,43 +77,3 @@ def test_missing_topics_are_not_found() -> None:
     result = Stage().tutti("nodes")
     assert result.exit_code == Exit.NOT_FOUND
     assert "tutti topics create" in result.stderr
-
-
-def test_dead_letters_are_listed_newest_last_without_values(stage: Stage) -> None:
-    """They may hold prompts."""
-    stage.write(*(Message(TOPICS.dead_letters, letter(n).to_bytes(), b"k%d" % n) for n in range(5)))
-    rows = stage.json("dead-letters", "list", "--limit", "3")
-    assert [row["offset"] for row in rows] == [2, 3, 4]
-    assert 'promt\\": \\"a' not in json.dumps(rows)
-    assert stage.json("dead-letters", "list", "--topic", "other") == []
-
-
-def test_a_dead_letter_is_shown_whole(stage: Stage) -> None:
-    """Text as text, other bytes as base64, nothing that moves a terminal's cursor."""
-    stage.write(Message(TOPICS.dead_letters, letter(1, value=b"\x1b[2Jwiped").to_bytes(), partition=2))
-    shown = stage.json("dead-letters", "show", "2:0")
-    assert shown["headers"] == {"type": "job", "x": "base64:/w=="}
-    assert shown["value"] == "\x1b[2Jwiped"
-    assert "\x1b" not in stage.tutti("dead-letters", "show", "2:0").stdout
-
-
-def test_an_unknown_dead_letter_is_not_found(stage: Stage) -> None:
-    """Exit code 4."""
-    assert stage.tutti("dead-letters", "show", "0:9").exit_code == Exit.NOT_FOUND
-
-
-def test_replay_sends_the_original_bytes_home(stage: Stage) -> None:
-    """Same topic, partition, key, value and headers, and one header that tells where it comes from."""
-    stage.write(Message(TOPICS.dead_letters, letter(7).to_bytes(), partition=1))
-    assert stage.tutti("dead-letters", "replay", "1:0").exit_code == 0
-    (record,) = stage.records(TOPICS.all_jobs()[0])
-    assert (record.partition, record.key, record.value) == (3, b"key", b'{"promt": "a"}')
-    assert list(record.headers) == [("type", b"job"), ("x", b"\xff"), ("replay-of", b"dead-letters/1/0")]
-
-
-def test_replay_of_a_part_is_refused_and_nothing_is_sent(stage: Stage) -> None:
-    """All or nothing: what was cut cannot be sent again."""
-    stage.write(Message(TOPICS.dead_letters, letter(1).to_bytes(), partition=0))
-    stage.write(Message(TOPICS.dead_letters, letter(2, truncated=True).to_bytes(), partition=0))
-    assert stage.tutti("dead-letters", "replay", "0:0", "0:1").exit_code == Exit.FAILED
-    assert stage.records(TOPICS.all_jobs()[0]) == []
