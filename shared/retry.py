@@ -20,30 +20,31 @@ class Disposition(Enum):
 
 
 DISPOSITION: dict[FailureKind, Disposition] = {
-    K.INVALID_JOB: Disposition.NEVER,
-    K.CONFLICT: Disposition.NEVER,
-    K.UNKNOWN_PATTERN: Disposition.NEVER,
-    K.UNKNOWN_MODEL: Disposition.ELSEWHERE,
-    K.BAD_REQUEST: Disposition.NEVER,
-    K.UNSUPPORTED: Disposition.NEVER,
-    K.TOO_LARGE: Disposition.NEVER,
-    K.OVERLOADED: Disposition.ELSEWHERE,
-    K.MODEL_ERROR: Disposition.ELSEWHERE,
-    K.MODEL_TIMEOUT: Disposition.ELSEWHERE,
-    K.NODE_UNREACHABLE: Disposition.ELSEWHERE,
-    K.BROKEN_STREAM: Disposition.ELSEWHERE,
-    K.INVALID_OUTPUT: Disposition.ANYWHERE,
-    K.UNCLAIMED: Disposition.ANYWHERE,
-    K.LEASE_EXPIRED: Disposition.ELSEWHERE,
-    K.NODE_LOST: Disposition.ELSEWHERE,
-    K.NO_NODE: Disposition.NEVER,
-    K.DEADLINE: Disposition.NEVER,
-    K.CANCELLED: Disposition.NEVER,
-    K.LIMIT: Disposition.NEVER,
-    K.GATE_FAILED: Disposition.NEVER,
-    K.NON_DETERMINISTIC_PATTERN: Disposition.NEVER,
-    K.INTERNAL: Disposition.ELSEWHERE,
+    K.INVALID_JOB: Disposition.NEVER,  # the same words are wrong again
+    K.CONFLICT: Disposition.NEVER,  # the id is another request's for as long as it is remembered
+    K.UNKNOWN_PATTERN: Disposition.NEVER,  # a newer planner may know it: the caller decides
+    K.UNKNOWN_MODEL: Disposition.ELSEWHERE,  # this node has lost the model, another may have it
+    K.BAD_REQUEST: Disposition.NEVER,  # every endpoint would refuse these parameters
+    K.UNSUPPORTED: Disposition.NEVER,  # as above
+    K.TOO_LARGE: Disposition.NEVER,  # it does not shrink
+    K.OVERLOADED: Disposition.ELSEWHERE,  # the node is full at present
+    K.MODEL_ERROR: Disposition.ELSEWHERE,  # the endpoint failed: 5xx, an error inside a stream
+    K.MODEL_TIMEOUT: Disposition.ELSEWHERE,  # this node is too slow or hangs
+    K.NODE_UNREACHABLE: Disposition.ELSEWHERE,  # nothing was begun
+    K.BROKEN_STREAM: Disposition.ELSEWHERE,  # the connection broke in the middle
+    K.INVALID_OUTPUT: Disposition.ANYWHERE,  # models are random: the same node may do better
+    K.UNCLAIMED: Disposition.ANYWHERE,  # nobody took it; nothing is known against the node
+    K.LEASE_EXPIRED: Disposition.ELSEWHERE,  # the worker is gone or cut off
+    K.NODE_LOST: Disposition.ELSEWHERE,  # as above
+    K.NO_NODE: Disposition.NEVER,  # routers have waited for one for the whole limit
+    K.DEADLINE: Disposition.NEVER,  # the answer is worthless by now
+    K.CANCELLED: Disposition.NEVER,  # nobody wants it
+    K.LIMIT: Disposition.NEVER,  # more attempts would cost more
+    K.GATE_FAILED: Disposition.NEVER,  # the gate has its own repairs
+    K.NON_DETERMINISTIC_PATTERN: Disposition.NEVER,  # a defect: it would only repeat
+    K.INTERNAL: Disposition.ELSEWHERE,  # a defect: perhaps of one process
 }
+"""For every kind, and why. How often and after how long: `RetryPolicy`; with what delay an endpoint asked for: the failure itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,32 @@ UNIT = st.floats(0, 1, exclude_max=True)
 POLICIES = st.builds(RetryPolicy, attempts=st.integers(1, 20), base_seconds=st.floats(0.001, 10), cap_seconds=st.floats(0.001, 100))
 
 
-def test_every_failure_has_a_disposition() -> None:
-    """A new kind of failure cannot be forgotten here."""
-    assert set(DISPOSITION) == set(FailureKind)
+K = FailureKind
+NEVER = {
+    K.INVALID_JOB,
+    K.CONFLICT,
+    K.UNKNOWN_PATTERN,
+    K.BAD_REQUEST,
+    K.UNSUPPORTED,
+    K.TOO_LARGE,
+    K.NO_NODE,
+    K.DEADLINE,
+    K.CANCELLED,
+    K.LIMIT,
+    K.GATE_FAILED,
+    K.NON_DETERMINISTIC_PATTERN,
+}
+ANYWHERE = {K.INVALID_OUTPUT, K.UNCLAIMED}
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+def test_every_failure_has_a_disposition(kind: FailureKind) -> None:
+    """A new kind of failure cannot be forgotten, and an old one not be changed by accident."""
+    expected = Disposition.NEVER if kind in NEVER else Disposition.ANYWHERE if kind in ANYWHERE else Disposition.ELSEWHERE
+    assert DISPOSITION[kind] is expected
+    decision = decide(kind, 1, RetryPolicy(), 0.5)
+    assert (decision is None) is (kind in NEVER)
+    assert decision is None or decision == Retry(0.25, elsewhere=kind not in ANYWHERE)
 
 
 @settings(max_examples=50)
