@@ -17,6 +17,7 @@ from services.ingress.journal import Journal
 from services.ingress.meter import Meter
 from services.ingress.nodes_reader import NodesReader
 from services.ingress.outbox import Outbox
+from services.ingress.probe import Probe
 from services.ingress.problems import InstanceLeaving, Refused, deadline_passed
 from services.ingress.registry import Registry
 from services.ingress.replies import Replies, reply_partition
@@ -25,8 +26,6 @@ from services.ingress.store import RedisStatusStore, StatusStore
 from services.ingress.submit import Submitter
 from services.ingress.waiters import Waiters
 from services.ingress.watchlist import Watchlist
-from shared.contracts.base import CLASSES
-from shared.errors import LogError
 from shared.kafka.port import TopicPartition
 from shared.kafka.provision import wait_for_topics
 from shared.service import Environment, Readiness
@@ -35,8 +34,6 @@ from shared.telemetry import logs, metrics
 _log = logs.get(__name__)
 _DRAIN_SECONDS = 1.0
 """Kept of the grace period for writing what the last callers leave behind."""
-_SILENT_PROBES = 5.0
-"""Probe periods without an answer after which Kafka counts as away."""
 _REFRESH_SECONDS = 1.0
 
 
@@ -93,7 +90,7 @@ class Ingress:
         )
         self._api = build_api(self.desk, "0.1.0")
         self._prepared = asyncio.Event()
-        self._probed_at: float | None = None
+        self._probe = Probe(environment.log, self._clock, topics, environment.instance, backlog=backlog, seconds=settings.backlog_seconds)
         self._refreshed_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -110,7 +107,7 @@ class Ingress:
         reasons = []
         if not self.desk.opened.is_set():
             reasons.append("replies are not read yet")
-        if self._probed_at is None or self._clock.monotonic() - self._probed_at > _SILENT_PROBES * self._settings.backlog_seconds:
+        if self._probe.silent:
             reasons.append("Kafka does not answer")
         if self._outbox.failing:
             reasons.append("Kafka does not acknowledge writes")
@@ -122,7 +119,7 @@ class Ingress:
         if self.desk.access.open:
             _log.warning("ingress_open", hint="no API keys are configured (TUTTI_INGRESS__KEYS_FILE): everybody may act for every tenant")
         self._spawn(self._prepare())
-        for work in (self._write, self._replies.tail.run, self._events.tail.run, self._nodes.tail.run, self._probe):
+        for work in (self._write, self._replies.tail.run, self._events.tail.run, self._nodes.tail.run, self._probe.run):
             self._spawn(self._prepared_then(work))
         for loop in (self._open(), self._sweep(), self._events.flush_forever(), self._meter.settle_forever()):
             self._spawn(loop)
@@ -165,28 +162,6 @@ class Ingress:
             await self._outbox.drain(producer)
         finally:
             await producer.close()
-
-    async def _probe(self) -> None:
-        """Read the ends of the jobs topics: the backlog's measure, and a sign of life of Kafka."""
-        topics = self._environment.topics
-        places = {
-            TopicPartition(topics.jobs(priority_class), number): (priority_class, number)
-            for priority_class in CLASSES
-            for number in range(topics.settings.home_partitions)
-        }
-        consumer = await self._environment.log.consumer(client_id=f"tutti-ingress-probe-{self._environment.instance}")
-        try:
-            while True:
-                try:
-                    ends = await consumer.end_offsets(list(places))
-                except LogError as error:
-                    _log.warning("probe_failed", reason=error.message)
-                else:
-                    self._probed_at = self._clock.monotonic()
-                    self.desk.backlog.observe({places[partition]: end for partition, end in ends.items()}, self._probed_at)
-                await self._clock.sleep(self._settings.backlog_seconds)
-        finally:
-            await consumer.close()
 
     async def _sweep(self) -> None:
         """Deadlines, heartbeats, stuck writes, lost nodes: everything that time brings about."""

@@ -85,8 +85,9 @@ class Desk:
         return found
 
     def admit(self, priority_class: PriorityClass, deadline_seconds: float) -> None:
-        """Raises Overloaded when the class backlog says that the deadline cannot be met."""
-        retry_after = self.backlog.retry_after_seconds(priority_class, deadline_seconds)
+        """Raises Overloaded when the class backlog says that the deadline, or the configured bound, cannot be met."""
+        bound = min(deadline_seconds, self.settings.backlog_wait_seconds.get(priority_class, deadline_seconds))
+        retry_after = self.backlog.retry_after_seconds(priority_class, bound, self.settings.backlog_jobs)
         if retry_after is not None:
             raise Overloaded(f"the {priority_class.value} backlog does not allow an answer in time", retry_after_seconds=retry_after)
 

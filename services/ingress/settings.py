@@ -67,6 +67,10 @@ class IngressSettings(BaseSettings):
     flush_seconds: PositiveFloat = 0.25
     """Status is written to the store at most this often."""
 
+    backlog_wait_seconds: dict[PriorityClass, PositiveFloat] = Field(default_factory=dict)
+    """429 when a new job of the class would wait longer than this, even if its deadline lies later."""
+    backlog_jobs: PositiveInt = 5_000_000
+    """429 when so many jobs of one class wait, also when no rate is known. Kafka keeps them for days only."""
     sweep_seconds: PositiveFloat = 0.1
     backlog_seconds: PositiveFloat = 1.0
-    """How often the ends of `jobs.*` are read for the admission estimate; also the liveness probe of Kafka."""
+    """How often the ends of `jobs.*` and the planners' positions are read for the admission estimate; also the liveness probe of Kafka."""

@@ -57,6 +57,8 @@ HTTP_REQUESTS = Counter("tutti_http_requests", "HTTP requests.", ["route", "stat
 HTTP_SECONDS = Histogram("tutti_http_seconds", "HTTP requests, whole.", ["route"], buckets=_LATENCY)
 WAITING_CALLERS = Gauge("tutti_waiting_callers", "Callers that wait for a reply.")
 REPLIES_UNKNOWN = Counter("tutti_replies_unknown", "Replies whose correlation nobody waits for.")
+BACKLOG_JOBS = Gauge("tutti_backlog_jobs", "Jobs that have not ended, as the admission estimate counts them.", ["priority_class"])
+BACKLOG_WAIT_SECONDS = Gauge("tutti_backlog_wait_seconds", "Predicted wait of a new job; 0 while unknown.", ["priority_class"])
 RATE_LIMITED = Counter("tutti_rate_limited", "Requests refused by a key's limit.", ["limit"])
 BUCKET_STORE_ERRORS = Counter("tutti_bucket_store_errors", "Calls of the shared rate buckets that failed; the instance's own count then.")
 STATUS_STORE_ERRORS = Counter("tutti_status_store_errors", "Status store calls that failed; the status is then read from events.")

@@ -19,7 +19,9 @@ from shared.contracts.base import PriorityClass
 from shared.contracts.job import Job
 from shared.contracts.result import Result, Status
 from shared.kafka.memory import MemoryLog
-from shared.topics import partition_of
+from shared.kafka.port import Message, TopicPartition
+from shared.kafka.provision import ensure_topics
+from shared.topics import Topics, partition_of
 from tests.support.fake_planner import Script
 from tests.support.ingress_world import QUICK, World, environment, node, running, until, world
 
@@ -314,3 +316,24 @@ async def test_the_openapi_document_is_valid_and_complete() -> None:
             if path.startswith("/v1") and method != "HEAD":
                 assert (re.sub(r"\{([\w:]+)\}", lambda found: "{" + names[found[1]] + "}", path), method) in written
         assert (await at.client.get("/docs")).status_code == 200
+
+
+async def test_an_instance_that_starts_beside_a_backlog_sees_it() -> None:
+    """End offsets minus what the planners' group committed: no event of this instance's time tells of these jobs."""
+    log, topics = memory(), Topics()
+    await ensure_topics(log, topics)
+    parts = [TopicPartition(topics.jobs(PriorityClass.BATCH), number) for number in range(topics.settings.home_partitions)]
+    for part in parts:
+        log.write(part, [Message(part.topic, b"{}")] * 100)
+    planners = await log.consumer(client_id="p", group="tutti-planner")
+    planners.assign(parts)
+    await planners.commit({parts[0]: 40, parts[1]: 100})
+    ingress = Ingress(environment(log, topics, SystemClock()), IngressSettings(**QUICK, backlog_jobs=459))
+    async with running(ingress) as client:
+        await until(lambda: ingress.desk.backlog.waiting(PriorityClass.BATCH) == 460, "counted")
+        refused = await client.post("/v1/jobs", json={"prompt": "x", "class": "batch"})
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "60")
+        assert (await client.post("/v1/jobs", json={"prompt": "x"})).status_code == 202
+        await planners.commit({parts[2]: 2})
+        await until(lambda: ingress.desk.backlog.waiting(PriorityClass.BATCH) == 458, "counted again")
+        assert (await client.post("/v1/jobs", json={"prompt": "x", "class": "batch"})).status_code == 202

@@ -60,6 +60,42 @@ def test_unread_jobs_in_kafka_count() -> None:
     assert backlog.waiting(STANDARD) == 50 + 1
 
 
+def test_what_planners_committed_is_the_beginning_for_a_new_instance() -> None:
+    """A million jobs that were queued before this instance started count; what events tell is newer than what is committed."""
+    backlog = Backlog()
+    backlog.observe({(BATCH, 0): 1_000_100, (BATCH, 1): 50}, 0.0, {(BATCH, 0): 100, (BATCH, 1): 50})
+    assert backlog.waiting(BATCH) == 1_000_000
+    backlog.on_accepted(BATCH, 0, 199)
+    backlog.observe({(BATCH, 0): 1_000_100, (BATCH, 1): 50}, 1.0, {(BATCH, 0): 100, (BATCH, 1): 50})
+    assert backlog.waiting(BATCH) == 999_900 + 1
+    backlog.observe({(BATCH, 0): 1_000_100, (BATCH, 1): 50}, 2.0, {(BATCH, 0): 1_000_100, (BATCH, 1): 50})
+    assert backlog.waiting(BATCH) == 1
+
+
+def test_records_that_never_become_jobs_do_not_wait_for_ever() -> None:
+    """Cancels, dead letters, repeated ids: no event tells of them, the committed offset does."""
+    backlog = Backlog()
+    backlog.observe({(STANDARD, 0): 10}, 0.0, {(STANDARD, 0): 0})
+    assert backlog.waiting(STANDARD) == 10
+    backlog.observe({(STANDARD, 0): 10}, 1.0, {(STANDARD, 0): 10})
+    assert backlog.waiting(STANDARD) == 0
+    backlog.observe({(STANDARD, 0): 12}, 2.0, None)
+    assert backlog.waiting(STANDARD) == 2
+
+
+def test_a_class_that_is_full_is_refused_whatever_the_rate() -> None:
+    """With a rate: until enough have ended; without: a minute."""
+    unknown = Backlog()
+    unknown.observe({(BATCH, 0): 100}, 0.0, {(BATCH, 0): 0})
+    assert unknown.retry_after_seconds(BATCH, 1e9, 101) is None
+    assert unknown.retry_after_seconds(BATCH, 1e9, 100) == 60.0
+    assert unknown.retry_after_seconds(STANDARD, 1e9, 100) is None
+    known = busy(20, 20, waiting=1_000)
+    retry_after = known.retry_after_seconds(STANDARD, 1e9, 901)
+    assert retry_after is not None
+    assert 4 < retry_after < 6
+
+
 def test_idle_time_does_not_lower_the_measured_rate() -> None:
     """An hour without work, then a burst: the capacity of before still counts, or none at all."""
     backlog = busy(100, 20, waiting=0)

@@ -1,0 +1,84 @@
+"""Probe: once a second the ends of `jobs.*` and the planners' committed offsets: the backlog's measure, and a sign of life of Kafka."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from services.ingress.backlog import Backlog, Place
+from shared.clock import Clock
+from shared.contracts.base import CLASSES
+from shared.errors import LogError
+from shared.kafka.port import Admin, Consumer, Log, TopicPartition
+from shared.telemetry import logs, metrics
+from shared.topics import Topics
+
+_log = logs.get(__name__)
+_PLANNER_GROUP = "tutti-planner"
+"""DESIGN 17: groups are named after their service."""
+_SILENT_PROBES = 5.0
+"""Periods without an answer after which Kafka counts as away."""
+
+
+class Probe:
+    """Feeds the backlog for ever."""
+
+    def __init__(self, log: Log, clock: Clock, topics: Topics, instance: str, *, backlog: Backlog, seconds: float) -> None:
+        self._log = log
+        self._clock = clock
+        self._client_id = f"tutti-ingress-probe-{instance}"
+        self._group = topics.settings.prefix + _PLANNER_GROUP
+        self._backlog = backlog
+        self._seconds = seconds
+        self._answered_at: float | None = None
+        self._begins: Mapping[TopicPartition, int] = {}
+        self._admin: Admin | None = None
+        self._places: dict[TopicPartition, Place] = {
+            TopicPartition(topics.jobs(priority_class), number): (priority_class, number)
+            for priority_class in CLASSES
+            for number in range(topics.settings.home_partitions)
+        }
+
+    @property
+    def silent(self) -> bool:
+        """Kafka has not answered lately."""
+        return self._answered_at is None or self._clock.monotonic() - self._answered_at > _SILENT_PROBES * self._seconds
+
+    async def run(self) -> None:
+        consumer = await self._log.consumer(client_id=self._client_id)
+        try:
+            while True:
+                try:
+                    await self._look(consumer)
+                except LogError as error:
+                    _log.warning("probe_failed", reason=error.message)
+                await self._clock.sleep(self._seconds)
+        finally:
+            await consumer.close()
+            await self._forget_admin()
+
+    async def _look(self, consumer: Consumer) -> None:
+        places = self._places
+        self._begins = self._begins or await consumer.beginning_offsets(list(places))
+        ends = await consumer.end_offsets(list(places))
+        self._answered_at = self._clock.monotonic()
+        taken = await self._taken()
+        self._backlog.observe({places[partition]: end for partition, end in ends.items()}, self._clock.monotonic(), taken)
+        for priority_class in CLASSES:
+            metrics.BACKLOG_JOBS.labels(priority_class.value).set(self._backlog.waiting(priority_class))
+            metrics.BACKLOG_WAIT_SECONDS.labels(priority_class.value).set(self._backlog.wait_seconds(priority_class) or 0.0)
+
+    async def _taken(self) -> dict[Place, int] | None:
+        """The next offset that the planners will take; from the beginning where they never committed. None: not known now."""
+        try:
+            self._admin = self._admin or await self._log.admin()
+            committed = await self._admin.group_offsets(self._group)
+        except LogError as error:
+            _log.warning("planner_positions_unknown", reason=error.message)
+            await self._forget_admin()
+            return None
+        return {place: committed.get(partition, self._begins[partition]) for partition, place in self._places.items()}
+
+    async def _forget_admin(self) -> None:
+        admin, self._admin = self._admin, None
+        if admin is not None:
+            await admin.close()
