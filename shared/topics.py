@@ -63,7 +63,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "steps.{capability}.{class}",
-        "explicit: tenant and step hash",
+        "explicit: tenant and home",
         "steps",
         "delete",
         7 * DAY_MS,
@@ -154,6 +154,18 @@ FAMILIES: tuple[Family, ...] = (
         "Records that are forwarded later; one fixed delay a tier.",
     ),
     Family(
+        "registry",
+        "kind/name",
+        "one",
+        "compact",
+        None,
+        ("ingress", "CLI"),
+        ("planner", "ingress"),
+        (),
+        "What administrators declare, newest entry by key; a record without value removes it. Read whole, without a group.",
+        (("segment.ms", "600000"), ("delete.retention.ms", str(DAY_MS))),
+    ),
+    Family(
         "nodes",
         "node id",
         "one",
@@ -238,6 +250,7 @@ class Topics:
         self.job_events = prefix + "job-events"
         self.results = prefix + "results"
         self.replies = prefix + "replies"
+        self.registry = prefix + "registry"
         self.nodes = prefix + "nodes"
         self.credits = prefix + "credits"
         self.controls = prefix + "controls"

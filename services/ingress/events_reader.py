@@ -18,13 +18,13 @@ from services.ingress.followers import Followers
 from services.ingress.journal import Journal
 from services.ingress.status import SHOWN, JobStatus, RawEvent
 from services.ingress.store import Position, StatusStore, StoreUnavailable
-from services.ingress.tail import Tail
 from services.ingress.watchlist import Watchlist
 from shared.clock import Clock
 from shared.contracts import headers
 from shared.contracts.base import PriorityClass
 from shared.epochs import EpochFilter, epoch_of
 from shared.kafka.port import Consumer, Log, Record, TopicPartition
+from shared.kafka.tail import Tail
 from shared.telemetry import logs, metrics
 
 _log = logs.get(__name__)
@@ -75,6 +75,7 @@ class EventsReader:
             clock,
             self._partitions,
             client_id=f"tutti-ingress-events-{instance}",
+            service="ingress",
             start=self._start,
             handle=self._on_records,
             pause_seconds=pause_seconds,

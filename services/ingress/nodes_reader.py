@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pydantic import ValidationError
 
 from services.ingress.registry import Registry
-from services.ingress.tail import Tail
 from shared.clock import Clock
 from shared.contracts.node import Node
 from shared.kafka.port import Consumer, Log, Record, TopicPartition
+from shared.kafka.tail import Tail
 from shared.telemetry import logs
 
 _log = logs.get(__name__)
@@ -28,6 +28,7 @@ class NodesReader:
             clock,
             [self._partition],
             client_id=f"tutti-ingress-nodes-{instance}",
+            service="ingress",
             start=self._from_beginning,
             handle=self._on_records,
         )

@@ -7,12 +7,12 @@ from zlib import crc32
 
 from pydantic import ValidationError
 
-from services.ingress.tail import Tail, at_end
 from services.ingress.waiters import Waiters
 from shared.clock import Clock
 from shared.contracts import headers
 from shared.contracts.reply import Chunks, Final
 from shared.kafka.port import Log, Record, TopicPartition
+from shared.kafka.tail import Tail, at_end
 from shared.telemetry import logs, metrics
 
 _log = logs.get(__name__)
@@ -34,6 +34,7 @@ class Replies:
             clock,
             partitions,
             client_id=f"tutti-ingress-replies-{instance}",
+            service="ingress",
             start=lambda consumer: at_end(consumer, partitions),
             handle=self._on_records,
         )

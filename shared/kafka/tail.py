@@ -29,6 +29,7 @@ class Tail:
         partitions: Sequence[TopicPartition],
         *,
         client_id: str,
+        service: str,
         start: Start,
         handle: Handle,
         pause_seconds: float = 0.0,
@@ -38,6 +39,7 @@ class Tail:
         self._clock = clock
         self._partitions = partitions
         self._client_id = client_id
+        self._service = service
         self._start = start
         self._handle = handle
         self._pause = pause_seconds
@@ -53,7 +55,7 @@ class Tail:
             try:
                 await self._read()
             except LogError as error:
-                metrics.CONSUMER_REBUILDS.labels("ingress", error.code).inc()
+                metrics.CONSUMER_REBUILDS.labels(self._service, error.code).inc()
                 _log.warning("reader_rebuilt", reader=self._client_id, reason=error.message)
                 await self._clock.sleep(_BACKOFF_SECONDS)
 
