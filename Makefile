@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv check format test up down status logs demo bench ollama lock wheel clean
+.PHONY: help venv check format test up down status logs demo bench chaos ollama lock wheel clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -27,9 +27,9 @@ format: venv ## Rewrite the code in the one format.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix --quiet .
 
-test: check ## All tests: check, then simulated and integration on real components (Kafka is started for them).
+test: check ## All tests: check, then simulated, integration and chaos on real components (Kafka is started for them).
 	@$(BIN)/python -m infra.native.fetch
-	$(PYTEST) -q $(or $(TESTS),tests/simulated tests/integration)
+	$(PYTEST) -q $(or $(TESTS),tests/simulated tests/integration tests/chaos)
 
 up: venv ## Start Kafka, Redis, a model node and the five services on this machine.
 	@$(BIN)/tutti up
@@ -48,6 +48,10 @@ demo: venv ## From nothing to a real model's streamed answer, over REST and over
 
 bench: venv ## Measure against the bare pass-through and the budget of DESIGN 16.
 	@$(BIN)/python -m infra.bench
+
+chaos: venv ## Break a real cluster under JOBS=100000 jobs (SEED=n), check that nothing is lost.
+	@$(BIN)/python -m infra.native.fetch
+	@$(BIN)/python -m infra.chaos --jobs $(or $(JOBS),100000) $(if $(SEED),--seed $(SEED)) --json .tutti/chaos.json
 
 ollama: venv ## Install a real Ollama with small models into the cache (needs Go >= 1.26).
 	@$(BIN)/tutti ollama install

@@ -15,12 +15,9 @@ from infra.bench import machine
 from infra.chaos import report
 from infra.chaos.plan import Durations
 from infra.chaos.run import Options, Run
-from infra.chaos.stage import running
+from infra.chaos.stage import QUICK_ENVIRONMENT, running
 from infra.native.errors import NativeError
 from shared.clock import SystemClock
-
-QUICK_RATE = 45.0
-QUICK_ENVIRONMENT = {"TUTTI_PLANNER__LEASE_SECONDS": "8"}
 
 
 @click.command(context_settings={"show_default": True})
@@ -48,6 +45,7 @@ def main(*, jobs: int, seed: int | None, rate: float, quick: bool, json_file: Pa
     found = report.document(facts, options, outcome)
     click.echo("\n".join(report.lines(found)))
     if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(found, indent=1, default=str) + "\n")
     if not outcome.kept:
         raise click.ClickException(f"a law was broken; logs and the broker's data: {directory}; again with: {again}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -60,6 +61,12 @@ def recoveries(ledger: Ledger, struck: Iterable[Struck]) -> list[Recovery]:
 def results_per_second(ledger: Ledger, start: float, end: float) -> float:
     """Results seen in [start, end)."""
     return sum(start <= ended < end for ended in ledger.ended) / max(end - start, 1e-9)
+
+
+def timeline(ledger: Ledger, start: float, bucket_seconds: float = 5.0) -> list[float]:
+    """Results a second, bucket by bucket from `start` on."""
+    counts: Counter[int] = Counter(int((ended - start) / bucket_seconds) for ended in ledger.ended if start <= ended < NEVER)
+    return [counts[bucket] / bucket_seconds for bucket in range(max(counts, default=-1) + 1)]
 
 
 def longest_silence(ledger: Ledger, start: float, end: float) -> float:

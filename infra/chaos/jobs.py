@@ -12,7 +12,7 @@ from shared.contracts.base import CLASSES, PriorityClass
 
 NEVER = float("inf")
 FAILS_SOMETIMES = "[fails sometimes]"
-"""The simulated nodes fail every third request whose prompt holds this."""
+"""The simulated nodes fail every fifth request or so whose prompt holds this."""
 _ATTEMPTS = 12
 """So many that faults and failing nodes together do not use them up: an ended job that failed would hide what happened to it."""
 _TOKENS = 8

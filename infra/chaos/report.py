@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from infra.chaos.figures import longest_silence, recoveries, results_per_second
+from infra.chaos.figures import longest_silence, recoveries, results_per_second, timeline
 from infra.chaos.plan import FaultKind
 from infra.chaos.run import Options, Outcome
 from infra.chaos.stage import COPIES, SLOTS, WORKERS
@@ -38,6 +38,7 @@ def document(facts: Mapping[str, Any], options: Options, outcome: Outcome) -> di
         "load_seconds": outcome.load_seconds,
         "results_per_second_under_faults": results_per_second(ledger, start, end),
         "longest_silence_seconds": longest_silence(ledger, start, end),
+        "results_per_second_in_steps_of_5_s": timeline(ledger, outcome.started_at),
         "recovery": [asdict(recovery) for recovery in recoveries(ledger, outcome.struck)],
         "faults": [
             {
@@ -64,7 +65,7 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"ended: {', '.join(f'{status} {n}' for status, n in sorted(counts['settled'].items()))}"
     yield f"executed duplicates (work for nothing): {found['executed_duplicates']} of {counts['executions']} executions"
     yield f"attempts beyond the first: {counts['retries']}"
-    yield f"sent again by the load: {found['sent_again']}, of these in Kafka twice: {counts['resubmitted']}"
+    yield f"sent again by the load: {found['sent_again']}; records of a known id (these, and sent on by delay): {counts['resubmitted']}"
     yield f"times a planner took a partition: {counts['epochs']}; events of fenced planners: {counts['stale_events']}"
     yield (
         f"under faults: {found['results_per_second_under_faults']:.0f} results/s, "

@@ -46,7 +46,7 @@ class Counts:
     cancels: int = 0
     """Cancel records on `jobs.*`."""
     resubmitted: int = 0
-    """Job records whose id was known already; each changed nothing."""
+    """Job records whose id was known already: sent twice, or sent on by delay. Each changed nothing."""
     accepted: int = 0
     """Valid JobAccepted."""
     settled: Counter[str] = field(default_factory=Counter)

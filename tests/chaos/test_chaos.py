@@ -1,0 +1,50 @@
+"""The promise: nothing is lost and nothing accepted twice while processes, nodes and the broker die under load.
+
+What: 5,000 jobs and more (singles, chains, failing nodes, `not_before`; over Kafka and REST) on two planners, two routers, two delays, an
+ingress and three workers with simulated nodes; every kind of fault strikes once, those of services one process of each at a time.
+How: infra/chaos, as `make chaos` runs it, only shorter; the history checker judges what lies in Kafka afterwards.
+TUTTI_CHAOS_SEED chooses another course of faults.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from infra.bench import machine
+from infra.chaos import report
+from infra.chaos.plan import FaultKind
+from infra.chaos.run import Options, Run
+from infra.chaos.stage import QUICK_ENVIRONMENT, QUICK_RATE, running
+from infra.native.errors import NativeError
+from shared.clock import SystemClock
+from tests.support.native import missing
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(420)]
+
+JOBS = 5_000
+SEED = int(os.environ.get("TUTTI_CHAOS_SEED", "20"))
+
+
+def test_nothing_is_lost_and_nothing_accepted_twice() -> None:
+    """Laws 1 to 3 hold; every kind of fault has struck; every job that was acknowledged has its result."""
+    again = f"python -m infra.chaos --quick --jobs {JOBS} --rate {QUICK_RATE:g} --seed {SEED}"
+    directory = Path(tempfile.mkdtemp(prefix="tutti-chaos-"))
+    print(f"seed {SEED}; again with: {again}; logs, kept on failure: {directory}")  # noqa: T201
+    options = Options(JOBS, SEED, QUICK_RATE, together=True)
+    try:
+        with running(directory, QUICK_ENVIRONMENT) as stage:
+            outcome = uvloop.run(Run(stage, options, SystemClock(), print).run())
+    except NativeError as error:
+        missing("kafka", error.message)
+    print("\n".join(report.lines(report.document(machine.facts(), options, outcome))))  # noqa: T201
+    assert outcome.kept
+    assert outcome.ledger.count >= JOBS
+    assert {one.fault.kind for one in outcome.struck} == set(FaultKind)
+    assert outcome.report.counts.epochs > 6, "no planner ever took a partition over"
+    shutil.rmtree(directory, ignore_errors=True)

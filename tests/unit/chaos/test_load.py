@@ -1,0 +1,80 @@
+"""Chaos: the load never gives up on a job, and never counts one as sent that is not acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from infra.chaos.jobs import NEVER, JobMix, Ledger
+from infra.chaos.load import Load, Sender
+from shared.clock import LoopClock
+from shared.errors import SendFailed
+from shared.kafka.memory import MemoryLog
+from shared.kafka.port import Appended, Message, NewTopic, TopicPartition
+from shared.topics import Topics
+from tests.support.virtual_loop import run
+
+TOPICS = Topics()
+
+
+class FailingProducer:
+    """Fails the first `failures` messages; what failed may still be in the log, as with Kafka."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.seen: list[Message] = []
+
+    async def send_many(self, messages: Sequence[Message]) -> list[Appended | Exception]:
+        self.seen += messages
+        fates: list[Appended | Exception] = []
+        for message in messages:
+            self.failures -= 1
+            fates.append(SendFailed() if self.failures >= 0 else Appended(message.topic, 0, 0))
+        return fates
+
+
+def test_what_failed_is_sent_again_under_its_own_id() -> None:
+    async def scenario() -> None:
+        clock, ledger, producer = LoopClock(), Ledger(), FailingProducer(5)
+        mix = JobMix(1, "a-")
+        jobs = [mix.job(n, clock.wall()) for n in range(3)]
+        for _ in jobs:
+            ledger.on_sent(0.0)
+        sender = Sender(cast("Any", producer), cast("Any", None), "", topics=TOPICS, ledger=ledger, clock=clock)
+        await sender.over_kafka(jobs)
+        assert ledger.sent_again == 5
+        assert NEVER not in ledger.acknowledged
+        assert [message.key for message in producer.seen] == [b"a-0", b"a-1", b"a-2", b"a-0", b"a-1", b"a-2", b"a-0", b"a-1"]
+
+    run(scenario())
+
+
+def test_the_rate_holds_and_results_are_seen() -> None:
+    """40 jobs at 20 a second take two seconds; each result closes its job."""
+
+    async def scenario() -> None:
+        clock, ledger = LoopClock(), Ledger()
+        log = MemoryLog(clock)
+        log.create([NewTopic(t.name, t.partitions, 1, {}) for t in TOPICS.all()])
+        load = Load(_OverKafka(2, "a-"), ledger, TOPICS, clock)
+        load.enough.set()
+        watching = asyncio.create_task(load.watch(log))
+        started = clock.monotonic()
+        await load.produce(log, "", 40, 20.0)
+        assert 1.9 < clock.monotonic() - started < 2.3
+        for number in range(ledger.count):
+            log.write(TopicPartition(TOPICS.results, 0), [Message(TOPICS.results, b"{}", f"a-{number}".encode(), 0)])
+        await clock.sleep(2.0)
+        watching.cancel()
+        assert ledger.open == set()
+
+    run(scenario())
+
+
+class _OverKafka(JobMix):
+    """Without REST: there is no ingress here."""
+
+    def job(self, number: int, now: float) -> Any:
+        return replace(super().job(number, now), over_rest=False)
