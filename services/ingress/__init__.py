@@ -4,7 +4,11 @@
 |---|---|
 | consumes | `replies` (one partition, chosen by instance), `job-events` (all, for status), `nodes` (registry) |
 | produces | `jobs.<class>` (partition = crc32 of the job id = home), `outcomes` (cancels) |
-| owns | a Redis database with job status, 24 h; none when not configured |
-| on failure | Kafka away: 503 with Retry-After; Redis away: status from memory; a killed instance loses connections, never a job |
+| owns | a Redis database: job status and claims of ids (24 h), rate buckets of API keys; none when not configured |
+| on failure | Kafka away: 503 with Retry-After; Redis away: status from memory, ids from the planner's memory (1 h, 2,000 a partition), |
+| | rate limits counted by each instance alone; a killed instance loses connections, never a job |
 | scales by | adding instances: each waits for its own callers by its own correlation ids |
+
+Refusals before anything is queued: 401/403 (keys, `access.py`), 429 (a key's rate, `meter.py`; the backlog, `backlog.py`),
+409 (an id or Idempotency-Key that stands for another body, `idempotency.py`), 503 (no node, Kafka away).
 """

@@ -24,15 +24,29 @@ _CALL_HEADERS = [
     _header("x-tutti-deadline-seconds", "Seconds from now after which the answer is worthless.", "number"),
     _header("x-tutti-detach", "`true`: the job goes on when the client disconnects."),
     _header("traceparent", "W3C trace context."),
+    _header("Idempotency-Key", "Same key, same body: the same job and result. Another body: 409. 24 h with Redis, else 1 h after the end."),
 ]
 _ERROR_STATUS = {
     "400": "Malformed body, unknown field, unsupported parameter.",
+    "401": "No API key, or an unknown one.",
+    "403": "The key may not act for this tenant, or not in this class.",
     "404": "Unknown model (with the known ones) or job.",
-    "413": "Too large or nested too deep.",
-    "429": "The backlog does not allow an answer in time; see Retry-After.",
+    "409": "The Idempotency-Key or id stands for another body.",
+    "413": "Too large, nested too deep, or more tokens than the key's limit ever holds.",
+    "429": "The key's limit is reached, or the backlog does not allow an answer in time; see Retry-After.",
     "503": "No node for it (with what is missing), or Kafka does not answer; see Retry-After.",
     "504": "The deadline passed.",
 }
+
+
+_ANSWER_HEADERS = {
+    "x-tutti-job": "Job id.",
+    "idempotent-replayed": "`true`: the job was known before (`/v1/jobs`).",
+    "x-ratelimit-limit-requests": "What the key's bucket holds; of tokens: x-ratelimit-limit-tokens.",
+    "x-ratelimit-remaining-requests": "What is left; of tokens, estimated before and settled after: x-ratelimit-remaining-tokens.",
+    "x-ratelimit-reset-requests": "Until it is full again, for example 1m30s; of tokens: x-ratelimit-reset-tokens.",
+}
+_WHEN_HEADERS = {"Retry-After": "Whole seconds, rounded up.", "retry-after-ms": "Of a key's limit: exactly."}
 
 
 def document(title: str, version: str) -> dict[str, Any]:
@@ -40,11 +54,13 @@ def document(title: str, version: str) -> dict[str, Any]:
     inputs: list[tuple[type[Any], Any]] = [(ChatRequest, "validation"), (JobSubmission, "validation"), (JobStatus, "serialization")]
     _, schemas = models_json_schema(inputs, ref_template=_REF, by_alias=True)
     components = dict(schemas.get("$defs", {})) | {"Problem": _problem_schema()}
+    bearer = {"type": "http", "scheme": "bearer", "description": "Only where keys are configured (TUTTI_INGRESS__KEYS_FILE)."}
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version, "description": "One LLM cluster from unequal machines."},
         "paths": _paths(),
-        "components": {"schemas": components},
+        "components": {"schemas": components, "securitySchemes": {"key": bearer}},
+        "security": [{"key": []}, {}],
     }
 
 
@@ -65,8 +81,11 @@ def _paths() -> dict[str, Any]:
     )
     jobs = _operation(
         "Submit a job. 202 means that it is durable and will end.",
-        {"200": _json("It ended within `wait`.", _ref("JobStatus")), "202": _json("Id, state and where to look.", {"type": "object"})},
-        parameters=[*_CALL_HEADERS[:3], _CALL_HEADERS[4], _wait()],
+        {
+            "200": _json("It has ended: within `wait`, or before.", _ref("JobStatus")),
+            "202": _json("Id, state and where to look.", {"type": "object"}),
+        },
+        parameters=[*_CALL_HEADERS[:3], *_CALL_HEADERS[4:], _wait()],
         body="JobSubmission",
     )
     return {
@@ -109,10 +128,19 @@ def _operation(
     summary: str, answers: dict[str, Any], *, parameters: list[dict[str, Any]] | None = None, body: str | None = None
 ) -> dict[str, Any]:
     problems = {status: _json(about, _ref("Problem")) for status, about in _ERROR_STATUS.items()}
+    for status in ("429", "503"):
+        problems[status]["headers"] = _headers(_WHEN_HEADERS)
     operation: dict[str, Any] = {"summary": summary, "parameters": parameters or [], "responses": answers | problems}
+    if body is not None:
+        for answer in answers.values():
+            answer["headers"] = _headers(_ANSWER_HEADERS)
     if body is not None:
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(body)}}}
     return operation
+
+
+def _headers(about: dict[str, str]) -> dict[str, Any]:
+    return {name: {"description": text, "schema": {"type": "string"}} for name, text in about.items()}
 
 
 def _json(about: str, schema: dict[str, Any]) -> dict[str, Any]:

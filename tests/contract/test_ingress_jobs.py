@@ -305,6 +305,11 @@ async def test_the_openapi_document_is_valid_and_complete() -> None:
     """Every reference resolves, every schema is a schema, every route of the application is documented."""
     async with world(memory()) as at:
         document = (await at.client.get("/openapi.json")).json()
+        chat = document["paths"]["/v1/chat/completions"]["post"]
+        assert {"401", "403", "409", "429"} <= set(chat["responses"])
+        assert "Idempotency-Key" in {parameter["name"] for parameter in chat["parameters"]}
+        assert "Retry-After" in chat["responses"]["429"]["headers"]
+        assert "x-ratelimit-remaining-tokens" in json.dumps(chat["responses"]["200"]["headers"])
         for schema in document["components"]["schemas"].values():
             Draft202012Validator.check_schema(schema)
         for reference in re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)):
