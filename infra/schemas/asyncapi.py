@@ -53,7 +53,7 @@ def _channel(family: Family) -> dict[str, Any]:
         "bindings": {"kafka": _topic_binding(topic, topics)},
         "x-key": family.key,
     }
-    return {key: value for key, value in channel.items() if value}
+    return {key: value for key, value in channel.items() if value or key == "messages"}
 
 
 def _parameter(name: str) -> dict[str, Any]:
