@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv check format test up down status logs demo bench chaos ollama lock wheel clean
+.PHONY: help venv check format test up down status logs demo bench chaos bench-backlog ollama lock wheel clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest
 TESTS ?=
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: ## Make the virtual environment from requirements-dev.lock.
 	@infra/native/venv.sh $(VENV) requirements-dev.lock
@@ -48,6 +48,9 @@ demo: venv ## From nothing to a real model's streamed answer, over REST and over
 
 bench: venv ## Measure against the bare pass-through and the budget of DESIGN 16.
 	@$(BIN)/python -m infra.bench
+
+bench-backlog: venv ## Queue JOBS=1000000 jobs; every service's memory must stay flat.
+	@$(BIN)/python -m infra.bench.backlog --jobs $(or $(JOBS),1000000) --json .tutti/backlog.json
 
 chaos: venv ## Break a real cluster under JOBS=100000 jobs (SEED=n), check that nothing is lost.
 	@$(BIN)/python -m infra.native.fetch

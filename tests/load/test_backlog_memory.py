@@ -1,0 +1,31 @@
+"""Promise: queued jobs wait in Kafka; no service's memory grows with their number.
+
+How: `python -m infra.bench.backlog`, on a real Kafka with real processes; opt-in, for it takes minutes and wants the machine alone:
+
+    TUTTI_BACKLOG_JOBS=100000 .venv/bin/pytest tests/load/test_backlog_memory.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+JOBS = os.environ.get("TUTTI_BACKLOG_JOBS")
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(3_600), pytest.mark.skipif(JOBS is None, reason="opt-in: set TUTTI_BACKLOG_JOBS")]
+
+
+def test_memory_is_flat_while_jobs_queue_up(kafka: str, tmp_path: Path) -> None:
+    """First, last and largest resident memory of every service, within the bench's bound."""
+    file = tmp_path / "backlog.json"
+    command = [sys.executable, "-m", "infra.bench.backlog", "--jobs", str(JOBS), "--servers", kafka, "--json", str(file)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=3_500, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr[-2_000:]
+    written = json.loads(file.read_text())
+    assert written["flat"]
+    assert set(written["services"]) == {"planner", "router", "delay", "ingress", "worker-1"}
+    assert all(found["max"] <= 120 for found in written["services"].values())
