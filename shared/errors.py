@@ -8,6 +8,7 @@ TuttiError
 ├── NotFound                unknown job, model, topic
 ├── Conflict                same id, another body
 ├── Overloaded              a bound was reached; try again after `retry_after_seconds`
+├── NewerVersion            a record of a newer tutti, which is not ours to judge: a newer process must take it
 ├── NonDeterministicPattern a re-run asked for something else than history says
 ├── LogError                Kafka said no, or nothing
 │   ├── LogUnavailable      nobody answers; wait and try again
@@ -71,6 +72,12 @@ class Conflict(TuttiError):
     """The id is already used with another body."""
 
     code = "conflict"
+
+
+class NewerVersion(TuttiError):
+    """A record is of a newer version than this process knows."""
+
+    code = "newer_version"
 
 
 class Overloaded(TuttiError):

@@ -83,7 +83,9 @@ class Planner:
             reasons.append("Kafka does not answer")
         if not self._assigned:
             reasons.append("no assignment yet")
-        taking = sorted(number for number, owned in self._homes.items() if not owned.home.running)
+        left = {number: owned.home.left_because for number, owned in self._homes.items() if owned.home.left_because is not None}
+        reasons += [f"partition {number} waits for a newer planner: {why}" for number, why in sorted(left.items())]
+        taking = sorted(number for number, owned in self._homes.items() if not owned.home.running and number not in left)
         if taking:
             reasons.append(f"taking over partitions {', '.join(map(str, taking))}")
         return Readiness(not reasons, tuple(reasons))

@@ -115,10 +115,8 @@ def _may_come_again(job: Job) -> bool:
 
 
 def read_outcome(record: Record) -> Outcome:
-    """The outcome that the record is; an oversize answer becomes a typed failure. Raises InvalidRecord."""
-    version = headers.version(record.headers)
-    if version > VERSION:
-        raise InvalidRecord(f"outcome version {version} is not known here; the newest known is {VERSION}")
+    """The outcome that the record is; an oversize answer becomes a typed failure. Raises InvalidRecord, NewerVersion."""
+    headers.refuse_newer(record.headers)
     value = record.value or b""
     try:
         outcome: Outcome = OUTCOME.validate_json(value)

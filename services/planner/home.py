@@ -33,7 +33,7 @@ from services.planner.wiring import Wiring
 from shared.contracts.base import CLASSES
 from shared.contracts.event import JobSettled
 from shared.delays import build_delayed
-from shared.errors import InvalidInput, LogError, RecordTooLarge, SendFailed
+from shared.errors import InvalidInput, LogError, NewerVersion, RecordTooLarge, SendFailed
 from shared.kafka.port import Message, Record, TopicPartition
 from shared.telemetry import logs
 
@@ -57,6 +57,8 @@ class Home:
     def __init__(self, number: int, wiring: Wiring) -> None:
         self.number = number
         self.running = False
+        self.left_because: str | None = None
+        """Set when the partition must wait for a newer planner."""
         self._wiring = wiring
         topics = wiring.topics
         self._events = TopicPartition(topics.job_events, number)
@@ -143,6 +145,11 @@ class Home:
             try:
                 await self._take()
                 await self._rounds()
+            except NewerVersion as why:
+                # Not ours to guess at. The assignor prefers newer planners; until one is there the partition waits, its inputs in Kafka.
+                log.error("newer_version", home=self.number, reason=why.message)
+                self.left_because = why.message
+                return
             except Superseded as why:
                 log.warning("superseded", home=self.number, reason=why.message)
             except (SendFailed, RecordTooLarge) as why:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from pydantic import ValidationError
 
@@ -14,7 +15,7 @@ from services.planner.wiring import Wiring
 from shared.contracts import headers
 from shared.contracts.base import VERSION
 from shared.contracts.event import EVENT, PlannerStarted
-from shared.errors import TuttiError
+from shared.errors import InvalidInput, NewerVersion, TuttiError
 from shared.kafka.port import Message, Record, TopicPartition
 from shared.telemetry import logs, metrics
 
@@ -52,7 +53,10 @@ class TakeOver:
         self._inputs = (*topics.all_jobs(), topics.outcomes)
 
     async def run(self) -> Taken:
-        """Raises LogError when Kafka fails half-way and Superseded when the epoch cannot be known; both: try again."""
+        """Raises LogError when Kafka fails half-way and Superseded when the epoch cannot be known; both: try again.
+
+        NewerVersion: history holds events that only a newer planner can fold.
+        """
         watermark, inputs = await self._committed()
         epoch = await self._start()
         started = self._wiring.clock.monotonic()
@@ -61,7 +65,7 @@ class TakeOver:
         round_ = Round(self._wiring.clock.wall(), self._wiring.clock.monotonic())
         replay = Replay(book, round_)
         if watermark is None or watermark < epoch:
-            await read_range(self._wiring, self._events, watermark or 0, epoch, lambda record: replay.fold(record.offset, record.value))
+            await read_range(self._wiring, self._events, watermark or 0, epoch, partial(_fold, replay))
         round_.wall, round_.now = self._wiring.clock.wall(), self._wiring.clock.monotonic()
         replay.finish()
         metrics.REPLAY_SECONDS.observe(round_.now - started)
@@ -104,14 +108,26 @@ async def read_range(wiring: Wiring, partition: TopicPartition, start: int, end:
         await reader.close()
 
 
+def _fold(replay: Replay, record: Record) -> None:
+    try:
+        headers.refuse_newer(record.headers)
+    except InvalidInput as error:
+        log.warning("unreadable_event", offset=record.offset, reason=error.message)
+    else:
+        replay.fold(record.offset, record.value)
+
+
 async def gap_is_stale(wiring: Wiring, partition: TopicPartition, start: int, end: int) -> bool:
-    """Whether [start, end) holds nothing but records of fenced writers: no PlannerStarted."""
+    """Whether [start, end) holds nothing but records of fenced writers: no PlannerStarted, and nothing of a newer planner."""
     found: list[bool] = []
 
     def visit(record: Record) -> None:
         try:
+            headers.refuse_newer(record.headers)
             found.append(isinstance(EVENT.validate_json(record.value or b""), PlannerStarted))
-        except ValidationError:
+        except NewerVersion:
+            found.append(True)
+        except (ValidationError, InvalidInput):
             found.append(False)
 
     await read_range(wiring, partition, start, end, visit)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from shared.contracts.base import VERSION
 from shared.contracts.job import ReplyTo
-from shared.errors import InvalidRecord
+from shared.errors import InvalidRecord, NewerVersion
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -77,6 +77,13 @@ def version(headers: Headers) -> int:
     if not value.isascii() or not value.isdigit() or len(value) > 6:
         raise InvalidRecord("header version is not a number")
     return int(value)
+
+
+def refuse_newer(headers: Headers) -> None:
+    """Raises NewerVersion for a record of a version that this code does not know, InvalidRecord for one without a sensible version."""
+    found = version(headers)
+    if found > VERSION:
+        raise NewerVersion(f"a record is of version {found}; the newest known here is {VERSION}")
 
 
 def traceparent(headers: Headers) -> str | None:

@@ -1,0 +1,60 @@
+"""Upgrade safety: what a newer planner or worker wrote is left to a newer planner; nothing of it is guessed at or dead-lettered."""
+
+from __future__ import annotations
+
+import asyncio
+
+from services.planner.app import Planner
+from shared.contracts.base import VERSION
+from shared.contracts.event import PlannerStarted
+from shared.kafka.port import Message, TopicPartition
+from tests.support.planner_traces import events, settled, simulated
+from tests.support.planner_world import World
+
+NEWER = (("type", b"something_new"), ("version", str(VERSION + 1).encode()))
+
+
+def waits_for_newer(planner: Planner) -> bool:
+    return any("waits for a newer planner" in reason for reason in planner.readiness().reasons)
+
+
+def write(world: World, topic: str, value: bytes) -> None:
+    world.log.write(TopicPartition(topic, 0), [Message(topic, value, b"j", 0, NEWER)])
+
+
+@simulated
+async def test_newer_history_is_left_alone(world: World) -> None:
+    """An old planner that finds a newer one's events neither folds nor appends; its inputs stay uncommitted for the newer one."""
+    planner = world.start("p")
+    world.produce(b'{"prompt": "a"}')
+    await settled(world)
+    started = PlannerStarted(nonce="n", planner="newer", version=VERSION + 1).to_bytes()
+    write(world, world.topics.job_events, started)
+    write(world, world.topics.job_events, b'{"type":"something_new"}')
+    end = len(world.values(world.topics.job_events))
+    world.produce(b'{"prompt": "b"}')
+    await world.until(lambda: waits_for_newer(planner))
+    await asyncio.sleep(30)
+    # Its one append went into the gap, fenced; then its own PlannerStarted, by which it learnt what it cannot read.
+    mine = world.values(world.topics.job_events)[end:]
+    assert sum(b'"planner_started"' in value for value in mine) == 1
+    assert b'"planner_started"' in mine[-1]
+    assert not world.values(world.topics.dead_letters)
+    assert world.finished() == 1
+    jobs = TopicPartition(world.topics.all_jobs()[1], 0)
+    offsets = world.log.group(world.topics.settings.prefix + "tutti-planner").offsets
+    assert offsets.get(events(world), 0) <= end
+    assert offsets.get(jobs, 0) <= 1
+
+
+@simulated
+async def test_a_newer_outcome_is_left_alone(world: World) -> None:
+    """It is no dead letter: the partition waits, and the planner says for whom."""
+    planner = world.start("p")
+    await world.until(lambda: planner.readiness().ready)
+    write(world, world.topics.outcomes, b'{"type":"something_new"}')
+    await world.until(lambda: waits_for_newer(planner))
+    await asyncio.sleep(5)
+    assert not world.values(world.topics.dead_letters)
+    offsets = world.log.group(world.topics.settings.prefix + "tutti-planner").offsets
+    assert offsets.get(TopicPartition(world.topics.outcomes, 0), 0) == 0
