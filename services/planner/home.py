@@ -147,7 +147,7 @@ class Home:
                 await self._rounds()
             except NewerVersion as why:
                 # Not ours to guess at. The assignor prefers newer planners; until one is there the partition waits, its inputs in Kafka.
-                log.error("newer_version", home=self.number, reason=why.message)
+                log.warning("waits_for_a_newer_planner", home=self.number, reason=why.message)
                 self.left_because = why.message
                 return
             except Superseded as why:
