@@ -17,7 +17,7 @@ from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import ReplyTo
 from shared.contracts.outcome import CancelRequested, StepClaimed, StepFailed, StepReleased, StepSucceeded
-from shared.errors import InvalidInput, InvalidRecord, TooLarge
+from shared.errors import InvalidInput, InvalidRecord, NewerVersion, TooLarge
 from shared.topics import Topics, TopicSettings
 from tests.unit.planner.desk import Desk, kinds
 from tests.unit.planner.records import Written
