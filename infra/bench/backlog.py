@@ -1,9 +1,10 @@
 """`python -m infra.bench.backlog --jobs N`: does memory stay flat while N jobs are queued?
 
 Five services as processes on a real Kafka, one worker with the in-process backend (no model: simulated, it says so). First a warm-up
-fills every bounded queue once; then N jobs go onto `jobs.batch` as fast as Kafka takes them, while the resident memory of each service
-is read every second, and on until the queue is empty or `--observe` seconds have passed. Exit code 1 when a service grew by more
-than the bound, or when nothing was left waiting (then it proves nothing).
+fills every bounded queue once: the most memory that a service has while it works that off is what N jobs are compared with. Then N jobs
+go onto `jobs.batch` as fast as Kafka takes them, while the resident memory of each service is read every second, and on until the queue
+is empty or `--observe` seconds have passed. Exit code 1 when a service grew by more than the bound, or when nothing was left waiting
+(then it proves nothing).
 """
 
 from __future__ import annotations
@@ -59,10 +60,16 @@ class Samples:
         for name, pid in pids.items():
             self.memory.setdefault(name, []).append(round(resident_bytes(pid or 0) / MIB, 1))
 
-    def verdict(self) -> dict[str, dict[str, float]]:
-        """Service → first, last and largest memory, MiB, and how much the largest is above the first."""
+    def verdict(self, warm: Samples) -> dict[str, dict[str, float]]:
+        """Service → largest memory in the warm-up, then first, last and largest, MiB; and how much the largest is above the warm-up's."""
         return {
-            name: {"first": seen[0], "last": seen[-1], "max": max(seen), "growth": round(max(seen) - seen[0], 1)}
+            name: {
+                "warm": max(warm.memory[name]),
+                "first": seen[0],
+                "last": seen[-1],
+                "max": max(seen),
+                "growth": round(max(0.0, max(seen) - max(warm.memory[name])), 1),
+            }
             for name, seen in self.memory.items()
         }
 
@@ -101,15 +108,6 @@ class Queue:
         finally:
             await producer.stop()
 
-    async def drained(self, seconds: float) -> bool:
-        """Wait until nothing is unread."""
-        until = _CLOCK.monotonic() + seconds
-        while await self.waiting():
-            if _CLOCK.monotonic() > until:
-                return False
-            await _CLOCK.sleep(SAMPLE_SECONDS)
-        return True
-
 
 @asynccontextmanager
 async def _queue(cluster: LocalCluster) -> AsyncIterator[Queue]:
@@ -123,24 +121,28 @@ async def _queue(cluster: LocalCluster) -> AsyncIterator[Queue]:
         await log.close()
 
 
-async def measure(cluster: LocalCluster, jobs: int, observe_seconds: float, warm_up_jobs: int) -> tuple[Samples, float]:
-    """The samples, and the seconds that queueing took."""
+async def measure(cluster: LocalCluster, jobs: int, observe_seconds: float, warm_up_jobs: int) -> tuple[Samples, Samples, float]:
+    """Samples of the warm-up and of the queue, and the seconds that queueing took."""
     async with _queue(cluster) as queue:
-        await queue.fill(warm_up_jobs)
-        if not await queue.drained(DRAIN_SECONDS):
+        warm, _ = await _watched(queue, warm_up_jobs, DRAIN_SECONDS)
+        if warm.waiting[-1]:
             raise click.ClickException("the warm-up did not end")
+        return warm, *await _watched(queue, jobs, observe_seconds)
+
+
+async def _watched(queue: Queue, jobs: int, observe_seconds: float) -> tuple[Samples, float]:
+    """Queue `jobs` and look on, until nothing waits or `observe_seconds` after the last was queued."""
+    samples, began = Samples(), _CLOCK.monotonic()
+    samples.add(0.0, 0, queue.cluster.pids())
+    filling, filled = asyncio.create_task(queue.fill(jobs)), 0.0
+    while not filling.done() or (samples.waiting[-1] and samples.seconds[-1] < filled + observe_seconds):
         await _CLOCK.sleep(SAMPLE_SECONDS)
-        samples, began = Samples(), _CLOCK.monotonic()
-        samples.add(0.0, 0, cluster.pids())
-        filling, filled = asyncio.create_task(queue.fill(jobs)), 0.0
-        while not filling.done() or (samples.waiting[-1] and _CLOCK.monotonic() - began < filled + observe_seconds):
-            await _CLOCK.sleep(SAMPLE_SECONDS)
-            now = _CLOCK.monotonic() - began
-            filled = filled if filled and filling.done() else now
-            samples.add(now, await queue.waiting(), cluster.pids())
-            click.echo(f"  {now:5.0f} s  {samples.waiting[-1]:>9} waiting", err=True)
-        await filling
-        return samples, filled
+        now = _CLOCK.monotonic() - began
+        filled = filled if filling.done() and filled else now
+        samples.add(now, await queue.waiting(), queue.cluster.pids())
+        click.echo(f"  {now:5.0f} s  {samples.waiting[-1]:>9} waiting", err=True)
+    await filling
+    return samples, filled
 
 
 @contextmanager
@@ -174,20 +176,22 @@ def main(*, jobs: int, observe: float, warm_up_jobs: int, servers: str | None, j
     facts = machine.facts()
     try:
         with tempfile.TemporaryDirectory(prefix="tutti-backlog-") as directory, running(Path(directory), servers) as cluster:
-            samples, filled = uvloop.run(measure(cluster, jobs, observe, warm_up_jobs))
+            warm, samples, filled = uvloop.run(measure(cluster, jobs, observe, warm_up_jobs))
     except NativeError as error:
         raise click.ClickException(str(error)) from error
-    verdict, most = samples.verdict(), max(samples.waiting)
+    verdict, most = samples.verdict(warm), max(samples.waiting)
     click.echo(f"{jobs} jobs queued in {filled:.0f} s, at most {most} unread at once; the worker's answers are simulated (no model)")
-    click.echo(f"{'MiB':<12}{'first':>8}{'last':>8}{'max':>8}{'growth':>8}")
+    columns = ("warm", "first", "last", "max", "growth")
+    click.echo("MiB".ljust(12) + "".join(f"{column:>8}" for column in columns))
     for name, found in verdict.items():
-        click.echo(f"{name:<12}{found['first']:>8}{found['last']:>8}{found['max']:>8}{found['growth']:>8}")
+        click.echo(name.ljust(12) + "".join(f"{found[column]:>8}" for column in columns))
     grown = {name: found["growth"] for name, found in verdict.items() if found["growth"] > GROWTH_MIB}
     if json_file is not None:
         document = {
             "machine": facts,
             "simulated": "in-process backend, no model",
             "jobs": jobs,
+            "warm_up_jobs": warm_up_jobs,
             "queued_seconds": round(filled, 1),
             "most_waiting": most,
             "growth_bound_mib": GROWTH_MIB,
