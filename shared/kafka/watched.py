@@ -179,6 +179,8 @@ class WatchedConsumer:
                     probe = probe or await self._open_probe()
                     await self._look(probe)
                 except LogError:
+                    # Time without looks is no stall: a partition that was behind when the cluster went away would seem one.
+                    self._progress = {}
                     if probe is not None:
                         await probe.close()
                     probe = None

@@ -193,6 +193,27 @@ def test_paused_partitions_and_those_nobody_asks_for_are_no_stall() -> None:
     play(scenario)
 
 
+def test_a_cluster_that_goes_away_while_records_wait_is_no_stall() -> None:
+    """The last look before the outage found unread records; the time of the outage does not count."""
+
+    async def scenario(ward: Ward, log: WatchedLog) -> None:
+        consumer = await log.consumer(client_id="c")
+        consumer.assign([TP])
+        ward.states[1] = "silent"
+        ward.write(TP, [Message("t", b"v")])
+        assert await poll_for(consumer, ward, LIMITS.look * 3) == []
+        ward.go_away("fails")
+        assert await poll_for(consumer, ward, LIMITS.stuck * 2) == []
+        assert ward.built == 1
+        ward.states[1] = "well"
+        ward.come_back()
+        assert await poll_for(consumer, ward, 10.0) == [0]
+        assert ward.built == 1
+        await consumer.close()
+
+    play(scenario)
+
+
 def test_a_consumer_that_stops_again_and_again_is_given_up() -> None:
     """Three rebuilds within the window, then ConsumerGaveUp: the process ends with an error and is started anew."""
 
