@@ -21,6 +21,7 @@ from infra.native.ports import free_ports
 from infra.native.processes import Daemon, tail
 from infra.native.services import GRACE_SECONDS, ServiceProcess
 from infra.native.settings import NativeSettings
+from infra.native.waiting import wait_until
 
 NAMESPACE = "chaos"
 COPIES = {"planner": 2, "router": 2, "delay": 2}
@@ -100,11 +101,13 @@ def _pause(stage: Stage, fault: Fault) -> None:
 
 
 def _restart(stage: Stage, fault: Fault) -> None:
+    """One SIGTERM each, no more: a second one ends a service at once."""
     for service in stage.processes(fault):
         service.daemon.signal(signal.SIGTERM)
     for service in stage.processes(fault):
-        if not service.stop(GRACE_SECONDS):
+        if not wait_until(lambda service=service: service.daemon.pid() is None, GRACE_SECONDS):  # type: ignore[misc]
             stage.crashes.append(f"{service.name}: did not stop within its grace period and was killed")
+            service.daemon.kill()
         service.start()
 
 
