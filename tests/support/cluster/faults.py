@@ -117,7 +117,7 @@ def drawn(random: Random) -> FaultMix:
         ack_seconds=some(0.4),
         delivery_seconds=some(0.6),
         call_seconds=some(0.3),
-        skew_seconds=some(2.0),
+        skew_seconds=some(1.0),
         tight=random.random() < 0.3,
     )
 

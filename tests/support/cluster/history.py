@@ -13,9 +13,11 @@ from services.planner.admission import JobInput
 from services.planner.handlers import JobRecord
 from shared.contracts import headers
 from shared.contracts.control import CONTROL
+from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.delayed import Delayed
-from shared.contracts.event import EVENT, PlannerStarted
-from shared.contracts.outcome import OUTCOME
+from shared.contracts.event import EVENT, JobAccepted, JobSettled, JobSnapshot, PlannerStarted
+from shared.contracts.job import Job
+from shared.contracts.outcome import OUTCOME, CancelRequested
 from shared.contracts.result import Result
 from shared.contracts.step import Step
 from shared.errors import InvalidInput
@@ -42,6 +44,9 @@ class Given:
     offset: int
     at: float
     job: JobInput | None
+    cancel: bool = False
+    cancelled: str | None = None
+    """The job that a cancel names."""
 
 
 class History:
@@ -70,6 +75,16 @@ class History:
         """value → records on jobs.* and steps.*"""
         self.buried: set[tuple[str, int, int]] = set()
         """(topic, partition, offset) of records that are in dead-letters."""
+        self.accepted: dict[str, Written] = {}
+        self.settled: dict[str, Written] = {}
+        self.snapshots: dict[str, int] = {}
+        """job → where its newest complete snapshot begins. These three: of valid events, as they are written."""
+        self.epochs: dict[int, Written] = {}
+        """home → its last PlannerStarted"""
+        self.delayed_jobs: set[str] = set()
+        self.delayed_steps: set[tuple[str, int]] = set()
+        """that lie, or lay, in delays.*"""
+        self._parts: dict[str, int] = {}
         self.violations: list[Any] = []
         self.commits: list[Callable[[str, Mapping[TopicPartition, int]], None]] = []
         self._readers = self._by_topic()
@@ -139,7 +154,8 @@ class History:
         except InvalidInput:
             read = None
         job = read if isinstance(read, JobInput) else None
-        self.given[where, record.offset] = Given(where, record.offset, now, job)
+        cancelled = read.job if isinstance(read, CancelRequested) else None
+        self.given[where, record.offset] = Given(where, record.offset, now, job, cancelled is not None, cancelled)
         self.forwarded[record.value or b""].append(Written(where, record.offset, now, job))
 
     def _event(self, record: MemoryRecord, now: float) -> None:
@@ -148,7 +164,24 @@ class History:
             event = EVENT.validate_json(record.value or b"")
         except ValidationError:
             event = None
-        self.events[record.partition].append(Written(where, record.offset, now, event))
+        written = Written(where, record.offset, now, event)
+        self.events[record.partition].append(written)
+        if isinstance(event, PlannerStarted):
+            self.epochs[record.partition] = written
+        elif event is not None and record.partition in self.epochs and event.epoch == self.epochs[record.partition].offset:
+            self._valid_event(written)
+
+    def _valid_event(self, written: Written) -> None:
+        event = written.value
+        if isinstance(event, JobAccepted):
+            self.accepted[event.job] = written
+        elif isinstance(event, JobSettled):
+            self.settled[event.job] = written
+        elif isinstance(event, JobSnapshot):
+            if event.part == 0:
+                self._parts[event.snapshot] = written.offset
+            if event.part == event.parts - 1 and event.snapshot in self._parts:
+                self.snapshots[event.job] = self._parts[event.snapshot]
 
     def _result(self, record: MemoryRecord, now: float) -> None:
         result = Result.model_validate_json(record.value or b"")
@@ -188,9 +221,12 @@ class History:
         written = Written(where, record.offset, now, delayed)
         self.delayed[where, record.offset] = written
         self.delays_by_value[delayed.value].append(written)
+        if delayed.topic in self._topics.all_steps():
+            step = Step.model_validate_json(delayed.value)
+            self.delayed_steps.add((step.id, step.attempt))
+        else:
+            self.delayed_jobs.add(Job.model_validate_json(delayed.value).id or "")
 
     def _dead_letter(self, record: MemoryRecord, now: float) -> None:
-        from shared.contracts.dead_letter import DeadLetter
-
         letter = DeadLetter.model_validate_json(record.value or b"")
         self.buried.add((letter.topic, letter.partition, letter.offset))

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
+from weakref import WeakSet
 
 from infra.simulators.ollama.call import Call
 from infra.simulators.ollama.core import SimulatedOllama
@@ -54,8 +55,7 @@ class Node:
         self.name = name
         self.down = False
         """Nobody answers there."""
-        self.started: dict[str, float] = {}
-        """Prompt digest of every call that runs, with the time of its begin."""
+        self._calls: WeakSet[Call] = WeakSet()
         self._process = Process(f"{name}-ollama")
         long = {"contains": LONG, "answer": " word" * LONG_TOKENS}
         self.ollama = SimulatedOllama(_PARAMETERS.with_(scripts=(long,)), LoopClock(), random)
@@ -63,6 +63,7 @@ class Node:
     def open(self, endpoint: Any, body: dict[str, Any]) -> Call:
         """Begin a call, as the node."""
         call: Call = self._process.call(self.ollama.open, endpoint, body)
+        self._calls.add(call)
         return call
 
     def fail(self, failures: Failures) -> None:
@@ -71,8 +72,8 @@ class Node:
 
     @property
     def running(self) -> int:
-        """Calls that the node works on."""
-        return self.ollama.truth.in_flight
+        """Calls that the node works on for somebody. One that hangs does not even notice that its caller has left."""
+        return sum(not call.ended and not call.complete and not call.gone for call in self._calls)
 
     async def lose(self) -> None:
         """Every connection drops, nobody answers until `find`."""

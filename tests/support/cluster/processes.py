@@ -7,6 +7,7 @@ So a kill falls on any await, as SIGKILL does, and a woken process finds that ti
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from enum import Enum
@@ -58,6 +59,7 @@ class Process:
 
     def run(self, callback: _Callback) -> None:
         """Run it now, or hold it back."""
+        _LAST.append(callback)
         if self._trap is not None and self.steps >= self._trap[0]:
             (_, action), self._trap = self._trap, None
             Context().run(action)
@@ -113,8 +115,19 @@ class _Callback:
         self.process.run(self)
 
 
+_LAST: deque[_Callback] = deque(maxlen=8)
+"""The last callbacks, for the report of a busy loop."""
+
+
+def _owners() -> list[str]:
+    """Who ran lately, and what."""
+    return [f"{c.process.name}: {getattr(c.function, '__self__', c.function)!r}"[:300] for c in _LAST]
+
+
 _CURRENT: ContextVar[Process | None] = ContextVar("process", default=None)
 _TURN_SECONDS = 1e-6
+_REST_SECONDS = 1e-4
+_MOST_TURNS_WITHOUT_REST = 20_000
 _BURIAL_ROUNDS = 50
 _BURIAL_TURNS = 8
 
@@ -125,10 +138,15 @@ class ProcessLoop(VirtualLoop):
     def __init__(self) -> None:
         super().__init__()
         self.set_task_factory(_make_task)
+        self._restless = 0
 
     def advance(self, seconds: float) -> None:
         """A turn of the loop takes a moment: who waits for an instant that is closer than a float can tell gets there."""
         super().advance(max(seconds, _TURN_SECONDS))
+        self._restless = 0 if seconds > _REST_SECONDS else self._restless + 1
+        if self._restless > _MOST_TURNS_WITHOUT_REST:
+            self._restless = 0
+            raise RuntimeError(f"a busy loop: {_MOST_TURNS_WITHOUT_REST} turns without a rest; the last were {_owners()}")
 
     def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:
         context = copy_context() if context is None else context

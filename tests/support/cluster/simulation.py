@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from random import Random
 
+from shared.kafka.port import TopicPartition
 from tests.support.cluster import processes
 from tests.support.cluster.faults import FaultMix, as_text, drawn
-from tests.support.cluster.laws import accepted_once, one_result
+from tests.support.cluster.laws import accepted_once, bounds, limits, one_result, patience, stops
+from tests.support.cluster.laws.offsets import Offsets
 from tests.support.cluster.storm import Storm
 from tests.support.cluster.violation import Violation
 from tests.support.cluster.workload import Workload
@@ -18,7 +21,8 @@ from tests.support.cluster.world import World
 CONVERGE_SECONDS = 240.0
 QUIET_SECONDS = 12.0
 """After the last result: what is still on its way arrives, what should have been stopped has been."""
-AT_THE_END: tuple[Callable[[World], Iterator[Violation]], ...] = (one_result.check, accepted_once.check)
+Law = Callable[[World], Iterator[Violation]]
+AT_THE_END: tuple[Law, ...] = (one_result.check, accepted_once.check, patience.check, limits.check, stops.check, bounds.check)
 _SHOWN = 60
 
 
@@ -35,6 +39,8 @@ class Report:
     jobs: int = 0
     doubly_run: int = 0
     virtual_seconds: float = 0.0
+    fingerprint: str = ""
+    """Of everything that was written, where and when."""
     ended: list[str] = field(default_factory=list)
     """Services that ended by themselves, and why."""
 
@@ -47,15 +53,17 @@ class Report:
         return "\n".join(lines)
 
 
-def simulate(seed: int, mix: FaultMix | None = None, kinds: dict[str, float] | None = None) -> Report:
-    """Run one seed; without a mix the seed draws its own."""
+def simulate(seed: int, mix: FaultMix | None = None, kinds: dict[str, float] | None = None, laws: tuple[Law, ...] = ()) -> Report:
+    """Run one seed; without a mix the seed draws its own. `laws`: checked at the end besides those that always hold."""
     chosen = mix if mix is not None else drawn(Random(seed))
-    report: Report = processes.run(_simulate(seed, chosen, kinds))
+    report: Report = processes.run(_simulate(seed, chosen, kinds, laws))
     return report
 
 
-async def _simulate(seed: int, mix: FaultMix, kinds: dict[str, float] | None) -> Report:
+async def _simulate(seed: int, mix: FaultMix, kinds: dict[str, float] | None, laws: tuple[Law, ...]) -> Report:
     async with World(seed, mix) as world:
+        Offsets(world)
+        watching = asyncio.create_task(bounds.watch(world))
         storm = Storm(world, Random(seed + 2))
         load = Workload(world, Random(seed + 3), mix.jobs, mix.seconds, kinds)
         world.start_all()
@@ -67,20 +75,31 @@ async def _simulate(seed: int, mix: FaultMix, kinds: dict[str, float] | None) ->
         await storm.heal()
         await load.finish()
         converged = await world.until(lambda: _ended(world), CONVERGE_SECONDS)
+        await asyncio.sleep(QUIET_SECONDS)
         violations = list(world.history.violations)
         if not converged and not violations:
             violations += _unfinished(world)
-        await asyncio.sleep(QUIET_SECONDS)
-        for law in AT_THE_END:
+        watching.cancel()
+        for law in (*AT_THE_END, *laws):
             violations += law(world)
         report = Report(seed, mix, violations, jobs=len(world.history.jobs()), virtual_seconds=world.clock.monotonic())
         report.ended = list(world.ended)
+        report.fingerprint = _fingerprint(world)
         report.doubly_run = len(accepted_once.doubly_run(world))
         if violations:
             report.storm = storm.log
             job = next((v.job for v in violations if v.job is not None), None)
             report.history = story(world, job) if job is not None else []
         return report
+
+
+def _fingerprint(world: World) -> str:
+    digest = blake2b(digest_size=8)
+    for topic in world.topics.all():
+        for number in range(topic.partitions):
+            for record in world.log.existing(TopicPartition(topic.name, number)).records:
+                digest.update(repr((topic.name, number, record.visible_at, record.value)).encode())
+    return digest.hexdigest()
 
 
 def _ended(world: World) -> bool:

@@ -16,6 +16,8 @@ from tests.support.cluster.processes import State
 from tests.support.cluster.world import Instance, World
 
 GROUPS = ("tutti-planner", "tutti-router", "tutti-delay")
+LINK_SECONDS = 0.001
+"""A batch always takes so long: what goes round in circles takes time."""
 _DEEPEST_STEP = 400
 """A kill or pause falls up to so many steps of the process after it was drawn: between any two awaits."""
 _LONGEST_WAIT_FOR_A_STEP = 1.0
@@ -41,7 +43,7 @@ class Storm:
         doubled = [topics.outcomes, topics.controls, *topics.all_steps(), *map(topics.work, topics.settings.capabilities)]
         doubled += [topic.name for topic in topics.all() if topic.family.pattern.startswith("delays.")]
         faults.duplicable = frozenset(doubled)
-        faults.send_seconds, faults.ack_seconds = (0.0, mix.send_seconds), (0.0, mix.ack_seconds)
+        faults.send_seconds, faults.ack_seconds = (LINK_SECONDS, LINK_SECONDS + mix.send_seconds), (0.0, mix.ack_seconds)
         faults.delivery_seconds, faults.call_seconds = (0.0, mix.delivery_seconds), (0.0, mix.call_seconds)
         for node in self._world.nodes.values():
             node.fail(mix.failures())
@@ -67,6 +69,7 @@ class Storm:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         world.log.faults.heal()
+        world.log.faults.send_seconds = (LINK_SECONDS, LINK_SECONDS)
         if self._on_written in world.log.written_listeners:
             world.log.written_listeners.remove(self._on_written)
         world.log.come_back()

@@ -20,10 +20,9 @@ from services.planner.app import Planner
 from services.router.app import build as build_router
 from services.worker.app import build as build_worker
 from shared.clock import LoopClock
-from shared.contracts import headers
 from shared.contracts.node import Hardware
 from shared.kafka.memory import MemoryLog
-from shared.kafka.port import NewTopic, TopicPartition
+from shared.kafka.port import NewTopic
 from shared.kafka.watched import WatchedLog
 from shared.service import Environment, Service
 from shared.settings import ClusterSettings
@@ -160,10 +159,6 @@ class World:
     def services(self, kind: type) -> dict[str, Any]:
         """Name → living service of this class."""
         return {name: found.service for name, found in self.instances.items() if isinstance(found.service, kind)}
-
-    def is_cancel(self, where: TopicPartition, offset: int) -> bool:
-        """Whether this record on jobs.* is a cancel."""
-        return headers.find(self.log.existing(where).records[offset].headers, headers.TYPE) == b"cancel"
 
     async def until(self, condition: Callable[[], bool], seconds: float) -> bool:
         """Let virtual time pass until the condition holds; False when it did not within `seconds`."""

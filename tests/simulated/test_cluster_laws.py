@@ -1,0 +1,62 @@
+"""The laws of DESIGN 5 on a whole simulated cluster: real services, several instances each, on the in-memory log, with seeded faults.
+
+Each seed draws its own mix of faults (`tests/support/cluster/faults.py`). Phase 1: faults while jobs of all kinds arrive; phase 2: faults
+stop and everything must converge. One checker a law (`tests/support/cluster/laws/`). A failure names its seed, its options, and how to
+run it again, and shows the job's history. Simulated: no model answers, time is virtual.
+
+`TUTTI_SEEDS=n` runs seeds 0 to n-1 instead of the fixed set; `TUTTI_SEED=s` runs that one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import pytest
+
+from tests.support.cluster.faults import FaultMix
+from tests.support.cluster.laws import stops
+from tests.support.cluster.simulation import simulate
+
+FIXED = 24
+SEEDS = [int(one)] if (one := os.environ.get("TUTTI_SEED")) else list(range(int(os.environ.get("TUTTI_SEEDS", str(FIXED)))))
+TEST = "tests/simulated/test_cluster_laws.py::test_the_laws_hold"
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> object:
+    """Faults make services complain as they should; what they log would hide the report."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_laws_hold(seed: int) -> None:
+    """Whatever dies in between, every job ends once, and no law is broken on the way."""
+    report = simulate(seed)
+    if report.violations:
+        pytest.fail(report.text(f"TUTTI_SEED={seed} .venv/bin/pytest {TEST}"), pytrace=False)
+
+
+def test_without_faults_everything_succeeds_at_once() -> None:
+    """The simulation itself loses nothing: without faults nothing is doubly run, and the last job ends soon after its submission."""
+    report = simulate(1, FaultMix())
+    assert not report.violations, report.text("")
+    assert report.jobs >= 35
+    assert report.doubly_run == 0
+    assert not report.ended
+
+
+def test_one_seed_gives_one_run() -> None:
+    """The same seed does the same: what a failure prints can be run again."""
+    first, again = simulate(5), simulate(5)
+    assert (first.virtual_seconds, first.jobs, first.fingerprint) == (again.virtual_seconds, again.jobs, again.fingerprint)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_losing_claims_and_cancelled_generations_are_stopped_in_time(seed: int) -> None:
+    """Doubled steps and cancels without any other fault: a second claim ends within a second, a cancelled one within half of one."""
+    mix = FaultMix(doubly_routed=0.5, jobs=25)
+    report = simulate(seed, mix, {"cancelled": 4.0, "single": 1.0, "chain": 1.0}, (stops.check_times,))
+    assert not report.violations, report.text(f"seed {seed} of this test")

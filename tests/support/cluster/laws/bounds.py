@@ -1,0 +1,65 @@
+"""Everything is bounded: looked at every half second while the run goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from services.delay.app import Delay
+from services.planner.app import Planner
+from services.router.app import Router
+from services.worker.app import WorkerService
+from tests.support.cluster import settings
+from tests.support.cluster.violation import Violation
+from tests.support.cluster.world import World
+
+LAW = "everything is bounded"
+LOOK_SECONDS = 0.25
+HOPS = 40
+"""Most records in delays.* for one job or attempt: hops through the tiers, and what faults add."""
+INBOX = 4 * (settings.SLOTS + settings.PREFETCH)
+"""Steps that wait in a worker: what it offered, and what faults brought besides. Far below a burst of all jobs."""
+
+
+async def watch(world: World) -> None:
+    """Until cancelled; what it finds is in `history.violations`."""
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        world.history.violations += look(world)
+
+
+def look(world: World) -> Iterator[Violation]:
+    """One look at every living instance."""
+    options, policy = settings.planner(world.mix), settings.router(world.mix)
+    for name, planner in world.services(Planner).items():
+        for number, owned in planner._homes.items():
+            if owned.home.live > options.live_jobs + options.round_jobs:
+                yield Violation(LAW, f"{name} has {owned.home.live} live jobs in home {number}; {options.live_jobs} are allowed")
+    for name, worker in world.services(WorkerService).items():
+        if worker.desk.slots.busy > settings.SLOTS:
+            yield Violation(LAW, f"{name} runs {worker.desk.slots.busy} steps in {settings.SLOTS} slots")
+        if len(worker.desk.inbox) > INBOX:
+            yield Violation(LAW, f"{len(worker.desk.inbox)} steps wait in {name}; it has {settings.SLOTS + settings.PREFETCH} places")
+    for name, router in world.services(Router).items():
+        windows = router._parts.intake.windows if router._parts is not None else {}
+        for where, window in windows.items():
+            if window.buffered > policy.buffered_records + _FETCH:
+                yield Violation(LAW, f"{name} has read {window.buffered} records ahead of {where.topic}/{where.partition}")
+        if len(router._routing.waiting) > policy.window * max(1, len(windows)):
+            yield Violation(LAW, f"{len(router._routing.waiting)} steps wait in {name}")
+    for name, delay in world.services(Delay).items():
+        most = settings.delay(world.mix).held_records * max(1, len(delay._intake.windows if delay._intake else ()))
+        if len(delay._held) > most:
+            yield Violation(LAW, f"{name} holds {len(delay._held)} records; {most} are allowed")
+
+
+_FETCH = 1_000
+
+
+def check(world: World) -> Iterator[Violation]:
+    """Nothing goes round in circles. Under skew a delayed job does until the slower clock has come up: known, reported, not judged here."""
+    if world.mix.skew_seconds:
+        return
+    for value, hops in world.history.delays_by_value.items():
+        if len(hops) > HOPS:
+            yield Violation(LAW, f"a record of {len(value)} bytes went through delays.* {len(hops)} times")

@@ -1,0 +1,114 @@
+"""Offsets never pass unfinished work, looked at when each commit is accepted; the planner's watermark never passes what recovery needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from shared.contracts.event import PlannerStarted
+from shared.contracts.outcome import StepClaimed, StepFailed, StepReleased, StepRouted, StepSucceeded
+from shared.kafka.port import TopicPartition
+from tests.support.cluster.history import History
+from tests.support.cluster.violation import Violation
+from tests.support.cluster.world import World
+
+LAW = "offsets pass no unfinished work"
+WATERMARK = "the watermark passes nothing that recovery needs"
+
+
+class Offsets:
+    """Listens to commits; what it finds is in `history.violations`."""
+
+    def __init__(self, world: World) -> None:
+        self._history: History = world.history
+        self._topics = world.topics
+        self._seen: dict[tuple[str, TopicPartition], int] = {}
+        self._passed: set[str] = set()
+        world.history.commits.append(self.on_commit)
+
+    def on_commit(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
+        for where, offset in offsets.items():
+            before = self._seen.get((group, where))
+            first = before if before is not None else (offset if group.startswith("tutti-worker") else 0)
+            if before is not None and offset < before and not group.startswith("tutti-worker"):
+                self._report(LAW, f"{group} went back on {where.topic}/{where.partition} from {before} to {offset}")
+            for passed in range(first, offset):
+                self._check(group, where, passed)
+            self._seen[group, where] = offset
+        if group == "tutti-planner":
+            for where, offset in offsets.items():
+                if where.topic == self._topics.job_events:
+                    self._check_watermark(where.partition, offset, offsets)
+
+    def _check(self, group: str, where: TopicPartition, offset: int) -> None:
+        done = True
+        if group == "tutti-planner":
+            done = where.topic not in self._topics.all_jobs() or self._job_done(where, offset)
+        elif group == "tutti-router":
+            done = self._step_done(where, offset)
+        elif group == "tutti-delay":
+            done = self._delay_done(where, offset)
+        elif where.topic == self._topics.work("chat"):
+            done = self._work_done(where, offset, group.removeprefix("tutti-worker-"))
+        if not done and (where.topic, where.partition, offset) not in self._history.buried:
+            self._report(LAW, f"{group} has committed past {where.topic}/{where.partition}/{offset}", self._job_of(where, offset))
+
+    def _job_of(self, where: TopicPartition, offset: int) -> str | None:
+        given = self._history.given.get((where, offset))
+        if given is not None and given.job is not None:
+            return given.job.id
+        step = self._history.steps.get((where, offset))
+        return step.value.job if step is not None else None
+
+    def _job_done(self, where: TopicPartition, offset: int) -> bool:
+        given = self._history.given[where, offset]
+        if given.job is None:
+            return given.cancel
+        return given.job.id in self._history.accepted or given.job.id in self._history.delayed_jobs
+
+    def _step_done(self, where: TopicPartition, offset: int) -> bool:
+        step = self._history.steps[where, offset].value
+        key = (step.id, step.attempt)
+        outcomes = self._history.outcomes_of.get(key, ())
+        return key in self._history.delayed_steps or any(isinstance(w.value, StepRouted | StepFailed) for w in outcomes)
+
+    def _delay_done(self, where: TopicPartition, offset: int) -> bool:
+        written = self._history.delayed[where, offset]
+        value = written.value.value
+        onward = [w for w in self._history.delays_by_value[value] if w.at >= written.at and (w.where, w.offset) != (where, offset)]
+        return bool(onward) or any(w.at >= written.at for w in self._history.forwarded[value])
+
+    def _work_done(self, where: TopicPartition, offset: int, node: str) -> bool:
+        written, _ = self._history.work[where, offset]
+        outcomes = self._history.outcomes_of.get((written.value.id, written.value.attempt), ())
+        kinds = StepClaimed | StepSucceeded | StepFailed | StepReleased
+        return any(isinstance(w.value, kinds) and w.value.node == node for w in outcomes)
+
+    def _check_watermark(self, home: int, offset: int, offsets: Mapping[TopicPartition, int]) -> None:
+        events = self._history.events[home]
+        if offset >= len(events):
+            self._report(WATERMARK, f"the watermark {offset} of home {home} names no record")
+            return
+        named = events[offset].value
+        epoch = next((w.offset for w in reversed(events[: offset + 1]) if isinstance(w.value, PlannerStarted)), None)
+        if named is None or (not isinstance(named, PlannerStarted) and named.epoch != epoch):
+            self._report(WATERMARK, f"the watermark {offset} of home {home} names a record that does not count")
+        for job, accepted in self._history.accepted.items():
+            if accepted.where.partition != home or accepted.offset >= offset or job in self._passed:
+                continue
+            if self._history.snapshots.get(job, -1) >= offset:
+                continue
+            self._check_passed(job, home, offset, offsets)
+
+    def _check_passed(self, job: str, home: int, offset: int, offsets: Mapping[TopicPartition, int]) -> None:
+        accepted = self._history.accepted[job].value
+        source = TopicPartition(accepted.source.rsplit("/", 2)[0], home)
+        if job not in self._history.settled:
+            self._report(WATERMARK, f"the watermark {offset} of home {home} passes job {job}, which has not ended", job)
+        elif job not in self._history.results:
+            self._report(WATERMARK, f"the watermark {offset} of home {home} passes job {job}, whose result is not published", job)
+        elif offsets.get(source, 0) <= accepted.source_offset:
+            self._report(WATERMARK, f"the watermark {offset} of home {home} passes job {job}, whose record would be read again", job)
+        self._passed.add(job)
+
+    def _report(self, law: str, message: str, job: str | None = None) -> None:
+        self._history.violations.append(Violation(law, message, job))

@@ -1,0 +1,127 @@
+"""Timers: nothing is given up before its time, whatever happened in between, and nothing that was in the log when it became due is ignored.
+
+A lease runs from its claim or its last renewal, a claim timeout from routing, the wait for a node from asking; a take-over gives each a
+full period again. A deadline is absolute.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from shared.contracts.event import AttemptFailed, JobAccepted, JobSettled, PlannerStarted, StepAsked, StepClaimedBy, StepRetried
+from shared.contracts.failure import FailureKind
+from shared.contracts.outcome import ClaimsRenewed, StepClaimed, StepFailed, StepRouted, StepSucceeded
+from tests.support.cluster import settings
+from tests.support.cluster.history import Written
+from tests.support.cluster.violation import Violation
+from tests.support.cluster.world import World
+
+LAW = "nothing is given up before its time"
+FENCE = "a timer fires after every outcome that was there"
+DEADLINE = "deadlines hold"
+_SLACK = 0.05
+_DEADLINE_SECONDS = 9.0
+"""Longest time from a deadline to the job's end while some planner owns the partition: a pause short of losing it, links, skew."""
+_WALL_ZERO = 1_700_000_000.0
+
+
+@dataclass(slots=True)
+class _Step:
+    begun_at: float
+    claim: str | None = None
+    started_at: dict[int, float] = field(default_factory=dict)
+
+
+def check(world: World) -> Iterator[Violation]:
+    """Over every home's valid events."""
+    renewals = _renewals(world)
+    for home in sorted(world.history.events):
+        yield from _home(world, home, renewals)
+
+
+def _renewals(world: World) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = defaultdict(list)
+    for written in world.history.outcomes:
+        if isinstance(written.value, ClaimsRenewed):
+            for claim in written.value.claims:
+                found[claim].append(written.at)
+    return found
+
+
+def _home(world: World, home: int, renewals: dict[str, list[float]]) -> Iterator[Violation]:
+    steps: dict[str, _Step] = {}
+    deadlines: dict[str, float] = {}
+    taken_at = 0.0
+    valid = {(w.where, w.offset) for w in world.history.valid(home)}
+    for written in world.history.events[home]:
+        event = written.value
+        if isinstance(event, PlannerStarted):
+            taken_at = written.at
+        elif (written.where, written.offset) not in valid:
+            continue
+        elif isinstance(event, JobAccepted):
+            deadlines[event.job] = event.deadline_at - _WALL_ZERO
+        elif isinstance(event, StepAsked | StepRetried):
+            steps[event.step] = _Step(written.at)
+        elif isinstance(event, StepClaimedBy):
+            steps[event.step].claim = event.claim
+        elif isinstance(event, AttemptFailed):
+            yield from _failed(world, written, steps[event.step], taken_at, renewals)
+        elif isinstance(event, JobSettled) and event.job in deadlines:
+            due = max(deadlines[event.job], taken_at) + _DEADLINE_SECONDS + world.mix.skew_seconds
+            if written.at > due and _served(world, home, deadlines[event.job], written.at):
+                yield Violation(DEADLINE, f"job {event.job} ended {written.at - deadlines[event.job]:.1f} s after its deadline", event.job)
+
+
+def _served(world: World, home: int, begin: float, end: float) -> bool:
+    """Whether planners had their share of the time: the brokers were there, and the partition changed hands at most once."""
+    starts = [w for w in world.history.events[home] if isinstance(w.value, PlannerStarted) and begin - 1.0 <= w.at <= end]
+    return len(starts) <= 1 and not world.mix.away
+
+
+def _failed(world: World, written: Written, step: _Step, taken_at: float, renewals: dict[str, list[float]]) -> Iterator[Violation]:
+    event = written.value
+    outcomes = world.history.outcomes_of.get((event.step, event.attempt), [])
+    match event.failure.kind:
+        case FailureKind.LEASE_EXPIRED if step.claim is not None:
+            yield from _lease(written, step.claim, taken_at, outcomes, renewals)
+        case FailureKind.UNCLAIMED if event.failure.message.startswith("no worker"):
+            yield from _unclaimed(written, outcomes)
+        case FailureKind.NO_NODE if written.at - step.begun_at < settings.NO_NODE_SECONDS - 1.0:
+            waited = written.at - step.begun_at
+            yield Violation(LAW, f"step {event.step} waited {waited:.1f} s for a node, not {settings.NO_NODE_SECONDS:g}", event.job)
+        case _:
+            pass
+
+
+def _lease(written: Written, claim: str, taken_at: float, outcomes: list[Written], renewals: dict[str, list[float]]) -> Iterator[Violation]:
+    event = written.value
+    lease = settings.LEASE_SECONDS
+    name = f"the lease of {claim} (step {event.step} attempt {event.attempt})"
+    claims = [w.at for w in outcomes if isinstance(w.value, StepClaimed) and w.value.claim == claim]
+    if not claims:
+        return
+    base = claims[0] if taken_at < claims[0] else max(claims[0], taken_at)
+    for renewed_at in renewals[claim]:
+        if base < renewed_at <= base + lease:
+            base = renewed_at
+    if written.at < base + lease - _SLACK:
+        yield Violation(LAW, f"{name} ended {written.at - base:.2f} s after it was given, not {lease:g}", event.job)
+    kinds = StepSucceeded | StepFailed
+    there = [w for w in outcomes if isinstance(w.value, kinds) and w.value.claim == claim and w.at <= base + lease - _SLACK]
+    if there:
+        yield Violation(FENCE, f"{name} ended although its outcome lay at {there[0].where.topic}/{there[0].offset}", event.job)
+
+
+def _unclaimed(written: Written, outcomes: list[Written]) -> Iterator[Violation]:
+    event = written.value
+    name = f"step {event.step} attempt {event.attempt}"
+    routed = [w.at for w in outcomes if isinstance(w.value, StepRouted) and w.at <= written.at]
+    if not routed:
+        yield Violation(LAW, f"{name} counts as unclaimed, but was never routed", event.job)
+    elif written.at < routed[0] + settings.CLAIM_SECONDS - _SLACK:
+        yield Violation(LAW, f"{name} had {written.at - routed[0]:.2f} s to be claimed, not {settings.CLAIM_SECONDS:g}", event.job)
+    elif any(isinstance(w.value, StepClaimed) and w.at <= routed[0] + settings.CLAIM_SECONDS - _SLACK for w in outcomes):
+        yield Violation(FENCE, f"{name} counts as unclaimed although its claim was there", event.job)
