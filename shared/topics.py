@@ -113,6 +113,7 @@ FAMILIES: tuple[Family, ...] = (
             "WorkWasted",
             "TimerSet",
             "TimerFired",
+            "LimitNeared",
             "CancelRecorded",
             "JobSettled",
             "JobSnapshot",

@@ -67,6 +67,8 @@ class JobStatus(BaseModel):
     deadline_at: float | None = None
     settled_at: float | None = None
     cancel_requested: bool = False
+    limits_neared: list[str] = Field(default_factory=list)
+    """Limits of which the soft bound is reached."""
     steps: list[StepStatus] = Field(default_factory=list)
     result: Result | None = None
     offset: int = -1
@@ -168,6 +170,14 @@ class Retried(_Fact):
     attempt: int
 
 
+class LimitNeared(_Fact):
+    """Of LimitNeared."""
+
+    limit: str
+    used: float
+    bound: float
+
+
 class CancelRecorded(_Fact):
     """Of CancelRecorded."""
 
@@ -187,7 +197,7 @@ class Snapshot(_Fact):
     facts: tuple[str, ...]
 
 
-Fact = Accepted | Asked | Claimed | Answered | AttemptFailed | Retried | CancelRecorded | Settled | Snapshot
+Fact = Accepted | Asked | Claimed | Answered | AttemptFailed | Retried | LimitNeared | CancelRecorded | Settled | Snapshot
 
 SHOWN: dict[str, type[Fact]] = {
     "job_accepted": Accepted,
@@ -196,6 +206,7 @@ SHOWN: dict[str, type[Fact]] = {
     "step_answered": Answered,
     "attempt_failed": AttemptFailed,
     "step_retried": Retried,
+    "limit_neared": LimitNeared,
     "cancel_recorded": CancelRecorded,
     "job_settled": Settled,
     "job_snapshot": Snapshot,
@@ -231,6 +242,8 @@ def _apply(status: JobStatus, fact: Fact) -> None:
             status.result, status.settled_at = fact.result, fact.result.finished_at
         case CancelRecorded():
             status.cancel_requested = True
+        case LimitNeared():
+            status.limits_neared.append(fact.limit)
         case Snapshot():
             _on_snapshot(status, fact)
         case _:

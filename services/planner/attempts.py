@@ -134,6 +134,8 @@ def _on_succeeded(book: Book, round_: Round, outcome: StepSucceeded) -> None:
         return
     job, step = found
     book.drop_claim(step)
+    if step.request is not None and outcome.usage.cost:
+        book.prices.learn(step.request.model, outcome.usage)
     if step.claim is not None and step.claim.id != outcome.claim:
         book.stop(round_, job.id, step)
     book.emit(

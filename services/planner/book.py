@@ -10,11 +10,12 @@ from collections import OrderedDict
 from random import Random
 
 from services.planner import counters
-from services.planner.limits import endless, estimate_tokens, refusal
+from services.planner.limits import endless, estimate_tokens, neared, refusal, soft_wall_seconds
 from services.planner.live import LiveJob, OpenStep, Phase
 from services.planner.patterns import BY_VERSION
 from services.planner.patterns.port import Pattern
 from services.planner.policy import Policy
+from services.planner.prices import Prices
 from services.planner.round import Dispatch, Publish, Round, Stop
 from services.planner.run import Run, Wanted
 from services.planner.settled import SettledIds
@@ -22,12 +23,12 @@ from services.planner.timers import Timers
 from shared.contracts.base import ClaimId, StepId
 from shared.contracts.chat import Answer, FinishReason
 from shared.contracts.control import StopStep
-from shared.contracts.event import AttemptFailed, Event, JobAccepted, JobSettled, StepAsked, StepRetried, TimerSet
+from shared.contracts.event import AttemptFailed, Event, JobAccepted, JobSettled, LimitNeared, StepAsked, StepRetried, TimerSet
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.result import Result, Status
 from shared.contracts.step import Step
 from shared.contracts.usage import Usage
-from shared.telemetry import logs
+from shared.telemetry import logs, metrics
 from shared.telemetry.tracing import trace_id
 
 log = logs.get(__name__)
@@ -47,6 +48,7 @@ class Book:
         self.cancels: OrderedDict[str, tuple[int, float]] = OrderedDict()
         """job id → (offset of its event, monotonic time when it is forgotten): cancels that came before their job."""
         self.claims: dict[ClaimId, tuple[str, StepId]] = {}
+        self.prices = Prices()
         self.claim_news: dict[str, None] = {}
         """Jobs with claims that are folded and that no event holds yet."""
 
@@ -57,6 +59,7 @@ class Book:
         job.deadline_due = round_.now + (event.deadline_at - round_.wall)
         if event.limits.wall_seconds is not None:
             job.wall_due = round_.now + (event.at + event.limits.wall_seconds - round_.wall)
+            job.soft_wall_due = job.wall_due - event.limits.wall_seconds + (soft_wall_seconds(event.limits) or 0.0)
         self.jobs[job.id] = job
         self.live += 1
         return job
@@ -91,7 +94,15 @@ class Book:
             else:
                 self.end(round_, job, Status.FAILED, job.run.failure)
         if job.settled is None:
+            self._warn(round_, job)
             self.arm(job)
+
+    def _warn(self, round_: Round, job: LiveJob) -> None:
+        """Alert of limits that are near, once each."""
+        for near in neared(job, round_.wall):
+            log.info("limit_neared", job=job.id, trace=trace_id(job.accepted.trace), limit=near.limit)
+            metrics.LIMITS_NEARED.labels("job", near.limit).inc()
+            self.emit(round_, job, LimitNeared(epoch=self.epoch, job=job.id, at=round_.wall, **near._asdict()))
 
     def _ask(self, round_: Round, job: LiveJob, want: Wanted) -> None:
         if want.request is None:
@@ -99,7 +110,9 @@ class Book:
             self.emit(round_, job, TimerSet(epoch=self.epoch, job=job.id, at=round_.wall, step=want.step, path=want.path, due_at=due_at))
             job.steps[want.step].due_at = round_.now + want.seconds
             return
-        refused = refusal(job, want.request, want.size)
+        tokens = estimate_tokens(want.request)
+        cost = self.prices.estimate_micros(want.request.model, tokens)
+        refused = refusal(job, want, cost)
         self.emit(
             round_,
             job,
@@ -111,7 +124,8 @@ class Book:
                 path=want.path,
                 agent=want.request.agent,
                 model=want.request.model,
-                reserved_tokens=0 if refused else estimate_tokens(want.request),
+                reserved_tokens=0 if refused else tokens,
+                reserved_micros=None if refused else cost or None,
             ),
         )
         step = job.steps[want.step]
@@ -130,6 +144,8 @@ class Book:
     def arm(self, job: LiveJob) -> None:
         """Set the job's timer to its earliest due time."""
         due = min(job.deadline_due, job.wall_due)
+        if "wall_seconds" not in job.neared:
+            due = min(due, job.soft_wall_due)
         for step in job.steps.values():
             due = min(due, step.due_at)
         self.timers.set(job.id, due)

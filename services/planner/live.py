@@ -18,6 +18,7 @@ from shared.contracts.event import (
     Event,
     JobAccepted,
     JobSettled,
+    LimitNeared,
     StepAnswered,
     StepAsked,
     StepClaimedBy,
@@ -67,6 +68,7 @@ class OpenStep:
     request: StepRequest | None
     """None for a sleep."""
     reserved_tokens: int = 0
+    reserved_micros: int = 0
     attempt: int = 1
     failures: int = 0
     """Attempts that count against the limit."""
@@ -106,12 +108,16 @@ class LiveJob:
     """Monotonic."""
     wall_due: float = float("inf")
     """Monotonic; of the wall-time limit."""
+    soft_wall_due: float = float("inf")
+    """Monotonic; when the wall-time limit is near."""
     claim_news: list[StepClaimedBy] = field(default_factory=list)
     """Claims that are folded in memory and not yet appended (engine)."""
     abandoned: list[OpenStep] = field(default_factory=list)
     """Steps that nobody waits for any more and that are still to be stopped (engine)."""
     followers: list[ReplyTo] = field(default_factory=list)
     """Callers that submitted the same id again while the job was live; in memory only."""
+    neared: set[str] = field(default_factory=set)
+    """Limits whose soft bound the history has warned of."""
     broken: Failure | None = None
     """History and pattern disagree; the job is settled with this."""
 
@@ -123,6 +129,10 @@ class LiveJob:
     def reserved_tokens(self) -> int:
         return sum(s.reserved_tokens for s in self.steps.values())
 
+    @property
+    def reserved_micros(self) -> int:
+        return sum(s.reserved_micros for s in self.steps.values())
+
     def apply(self, event: Event) -> None:
         """Fold one of this job's own events, in order of history. Raises NonDeterministicPattern (StepAsked, TimerSet)."""
         _APPLY[type(event)](self, event)
@@ -130,7 +140,7 @@ class LiveJob:
 
 def _asked(job: LiveJob, event: StepAsked) -> None:
     wanted = job.run.record(event.step)
-    job.steps[event.step] = OpenStep(event.step, event.path, wanted.request, event.reserved_tokens)
+    job.steps[event.step] = OpenStep(event.step, event.path, wanted.request, event.reserved_tokens, event.reserved_micros or 0)
     job.steps_asked += 1
     job.attempts += 1
 
@@ -191,6 +201,10 @@ def _wasted(job: LiveJob, event: WorkWasted) -> None:
     job.usage = job.usage.plus(event.usage.as_waste())
 
 
+def _neared(job: LiveJob, event: LimitNeared) -> None:
+    job.neared.add(event.limit)
+
+
 def _settled(job: LiveJob, event: JobSettled) -> None:
     job.settled = event
     job.steps.clear()
@@ -216,5 +230,6 @@ _APPLY: dict[type, Callable[[LiveJob, Any], None]] = {
     AttemptFailed: _attempt_failed,
     StepRetried: _retried,
     WorkWasted: _wasted,
+    LimitNeared: _neared,
     JobSettled: _settled,
 }

@@ -66,6 +66,8 @@ class StepAsked(_Fact):
     agent: str
     model: str
     reserved_tokens: NonNegativeInt = 0
+    reserved_micros: NonNegativeInt | None = None
+    """Estimated cost, in millionths of the cluster's currency; absent where no price is known."""
 
 
 class StepClaimedBy(_Fact):
@@ -139,6 +141,16 @@ class TimerFired(_Fact):
     step: StepId
 
 
+class LimitNeared(_Fact):
+    """An alert: `used` has reached the soft fraction of this limit of the job. Once a limit."""
+
+    type: Literal["limit_neared"] = "limit_neared"
+    limit: str
+    """calls, tokens, cost, steps, wall_seconds"""
+    used: float
+    bound: float
+
+
 class CancelRecorded(_Fact):
     """A cancel came before its job; kept until intake passes the job."""
 
@@ -181,6 +193,7 @@ Event = Annotated[
     | WorkWasted
     | TimerSet
     | TimerFired
+    | LimitNeared
     | CancelRecorded
     | JobSettled
     | JobSnapshot,

@@ -18,5 +18,9 @@ class Limits(Contract):
     wall_seconds: PositiveFloat | None = None
     steps: PositiveInt | None = Field(default=None, le=10_000)
     depth: PositiveInt | None = Field(default=None, le=32)
+    """How deep gathers may lie in one another."""
     width: PositiveInt | None = Field(default=None, le=1_000)
+    """Steps open at once."""
     attempts: PositiveInt | None = Field(default=None, le=20)
+    soft: float | None = Field(default=None, gt=0, le=1)
+    """Fraction of calls, tokens, cost, wall time and steps from which on the history warns, once a limit; 0.8 when left out."""

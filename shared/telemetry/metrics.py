@@ -33,6 +33,7 @@ ATTEMPTS_FAILED = Counter("tutti_attempts_failed", "Attempts that ended without 
 WASTED_OUTCOMES = Counter("tutti_wasted_outcomes", "Outcomes counted as wasted work.")
 TAKEOVERS = Counter("tutti_takeovers", "Partitions taken, by cause.", ["cause"])
 REPLAY_SECONDS = Histogram("tutti_replay_seconds", "From PlannerStarted acknowledged to driving on.", buckets=_LATENCY)
+LIMITS_NEARED = Counter("tutti_limits_neared", "Soft limits reached: of a job, or of a tenant on a day.", ["of", "limit"])
 LOG_TRUNCATIONS = Counter("tutti_log_truncations", "Appends acknowledged at a lower offset than expected: an alarm.")
 
 # Router
