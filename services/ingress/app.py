@@ -86,6 +86,7 @@ class Ingress:
             watchlist=watchlist,
             access=access,
             meter=self._meter,
+            capabilities=frozenset(topics.settings.capabilities),
             opened=asyncio.Event(),
         )
         self._api = build_api(self.desk, "0.1.0")

@@ -15,7 +15,7 @@ from services.ingress.followers import Followers
 from services.ingress.idempotency import check_same
 from services.ingress.journal import Journal
 from services.ingress.meter import Meter
-from services.ingress.problems import InstanceLeaving, Refused, kafka_away, no_node, unknown_model, unsuitable_model
+from services.ingress.problems import InstanceLeaving, Problem, Refused, kafka_away, no_node, unknown_model, unsuitable_model
 from services.ingress.registry import Registry
 from services.ingress.settings import IngressSettings
 from services.ingress.status import JobStatus, ended
@@ -28,6 +28,7 @@ from shared.contracts.base import PriorityClass
 from shared.contracts.chat import Operation
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import Job
+from shared.contracts.result import Result
 from shared.errors import Conflict, Overloaded
 from shared.telemetry import metrics
 
@@ -53,6 +54,8 @@ class Desk:
     watchlist: Watchlist
     access: Access
     meter: Meter
+    capabilities: frozenset[str]
+    """What this cluster offers; a step of any other would have no topic to go to."""
     opened: asyncio.Event
     """Set once replies are read and jobs can be written; cleared when the instance is leaving."""
     leaving: bool = False
@@ -83,6 +86,12 @@ class Desk:
         if (found, operation.value) not in catalogue.operations:
             raise Refused(unsuitable_model(model, operation.value))
         return found
+
+    def check_capability(self, capability: str) -> None:
+        """Raises Refused (400): the planner could only put such a job among the dead letters."""
+        if capability not in self.capabilities:
+            offered = ", ".join(sorted(self.capabilities))
+            raise Refused(Problem(400, "unknown_capability", f"this cluster offers the capabilities {offered}", "capability"))
 
     def admit(self, priority_class: PriorityClass, deadline_seconds: float) -> None:
         """Raises Overloaded when the class backlog says that the deadline, or the configured bound, cannot be met."""
@@ -197,10 +206,7 @@ class Desk:
         return claimed
 
     async def first_word(self, follow: Follow, digest: str) -> None:
-        """Wait, within bounds, for what the planner says to a repeated id. Raises Conflict when it knows it as another request.
-
-        Of a job that ended out of this instance's sight it sends the result, which is then known here.
-        """
+        """Wait, within bounds, for what the planner says to a repeated id. Raises Conflict when it knows it as another request."""
         with self.followers.following(follow.job) as news, suppress(TimeoutError):
             async with asyncio.timeout(self.settings.first_word_seconds):
                 while follow.result is None:
@@ -210,11 +216,13 @@ class Desk:
                         check_same(status, digest)
                         return
                     await news.wait()
-        result = follow.result
-        if result is not None and result.failure is not None and result.failure.kind is FailureKind.CONFLICT:
+        if follow.result is not None and _is_conflict(follow.result):
             raise Conflict
-        if result is not None:
-            self.journal.told(ended(result, self.submitter.home_of(follow.job), digest))
+
+    def told(self, digest: str, result: Result) -> None:
+        """The planner answered a repeated id: of a job that ended out of this instance's sight this is all that is known here."""
+        if not _is_conflict(result):
+            self.journal.told(ended(result, self.submitter.home_of(result.job), digest))
 
     def _written(self, job: str, home: int, written: asyncio.Future[None], error: Exception | None, maybe_written: bool) -> None:
         if error is not None and maybe_written:
@@ -236,3 +244,7 @@ class Desk:
         except StoreUnavailable:
             metrics.STATUS_STORE_ERRORS.inc()
         return self.journal.status(job, stored)
+
+
+def _is_conflict(result: Result) -> bool:
+    return result.failure is not None and result.failure.kind is FailureKind.CONFLICT

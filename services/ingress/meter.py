@@ -125,8 +125,9 @@ class Meter:
         await self._own.settle(differences)
 
     async def close(self) -> None:
-        """Corrections that are not written are lost: what was charged stays as estimated."""
+        """Write what is left. What cannot be written stays charged as estimated."""
         if self._shared is not None:
+            await self._settle(self._differences)
             await self._shared.close()
 
 

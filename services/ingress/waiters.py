@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from services.ingress.assembly import Delta, StreamAssembly, StreamConflict
@@ -139,11 +139,12 @@ class Caller:
 class Follow:
     """The text of a streamed job so far, for any number of readers, each with a cursor of its own, and the planner's word on its end."""
 
-    __slots__ = ("_on_change", "_parts", "_stream", "job", "result", "until")
+    __slots__ = ("_on_change", "_on_result", "_parts", "_stream", "job", "result", "until")
 
-    def __init__(self, job: str, until: float, on_change: Waking) -> None:
+    def __init__(self, job: str, until: float, on_change: Waking, on_result: Callable[[Result], None] | None = None) -> None:
         self.job = job
         self.until = until
+        self._on_result = on_result
         self._parts: list[str] = []
         self._stream: StreamAssembly | None = StreamAssembly()
         self._on_change = on_change
@@ -170,6 +171,8 @@ class Follow:
     def on_final(self, result: Result) -> None:
         """Complete the text."""
         self.result = result
+        if self._on_result is not None:
+            self._on_result(result)
         if self._stream is not None and result.answer is not None:
             try:
                 self._stream.finish(result.answer)

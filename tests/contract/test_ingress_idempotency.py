@@ -156,6 +156,23 @@ async def test_a_restarted_instance_gets_the_result_from_the_planner() -> None:
         assert len(at.planner.jobs) == 2
 
 
+async def test_a_late_word_of_the_planner_still_counts() -> None:
+    """Behind a backlog nobody waits for it; when it comes, the status is known here."""
+    async with world(memory(), script=echo) as at:
+        own = {"prompt": "a", "id": "mine"}
+        await at.client.post(f"{JOBS}?wait=5", json=own)
+        at.planner.busy = asyncio.Event()
+        async with another(at, events_lookback=0, first_word_seconds=0.01) as second:
+            again = await second.post(JOBS, json=own)
+            assert (again.status_code, again.json()["state"]) == (202, "queued")
+            at.planner.busy.set()
+            for _ in range(500):
+                if (await second.get(f"{JOBS}/mine")).json()["state"] == "settled":
+                    return
+                await SystemClock().sleep(0.01)
+            raise AssertionError("never told")
+
+
 async def test_a_running_job_is_joined_not_submitted_again() -> None:
     """`?wait=` and chat wait for its end; without waiting its state is told."""
     async with world(memory(), script=held) as at:

@@ -123,6 +123,7 @@ async def test_waiting_for_the_end() -> None:
         (b'{"prompt":"' + b"x" * 70_000 + b'"}', 413, "too_large"),
         (b'{"prompt":"x","format":' + b'{"a":' * 40, 413, "too_large"),
         (b'{"prompt":"x","model":"gpt-9"}', 404, "model_not_found"),
+        (b'{"prompt":"x","capability":"painting"}', 400, "unknown_capability"),
     ],
 )
 async def test_bad_submissions(content: bytes, status_code: int, code: str) -> None:

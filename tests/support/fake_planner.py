@@ -75,6 +75,8 @@ class Planner:
     """Job records read, repeated ones too."""
     epochs: dict[int, int] = field(default_factory=dict)
     producer: Producer | None = None
+    busy: asyncio.Event | None = None
+    """Nothing is read until it is set."""
 
     async def run(self, started: asyncio.Event) -> None:
         """Answer until cancelled."""
@@ -89,6 +91,8 @@ class Planner:
         try:
             while True:
                 batches = await consumer.poll(timeout_seconds=0.2)
+                if self.busy is not None:
+                    await self.busy.wait()
                 out: list[Message] = []
                 for partition, records in batches.items():
                     for record in records:

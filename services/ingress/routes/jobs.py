@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 from pydantic_core import to_json
@@ -106,6 +107,7 @@ class Jobs:
         now, monotonic = desk.clock.wall(), desk.clock.monotonic()
         priority_class = submission.priority_class
         seconds = desk.settings.deadline_seconds[priority_class] if submission.deadline_at is None else submission.deadline_at - now
+        desk.check_capability(submission.capability or ("embed" if submission.kind is Operation.EMBED else "chat"))
         if submission.not_before is None:
             desk.admit(priority_class, seconds)
         body = submission.body(model=self._model(submission))
@@ -113,7 +115,7 @@ class Jobs:
         follow = None
         if submission.stream or unsure:
             until = monotonic + max(0.0, seconds) + desk.settings.deadline_grace_seconds
-            follow = Follow(job, until, desk.followers.wake)
+            follow = Follow(job, until, desk.followers.wake, partial(desk.told, order.digest) if unsure and order.digest else None)
         await desk.enqueue(job, body, priority_class, trace=order.trace, follow=follow, digest=order.digest)
         if follow is not None and unsure and order.digest is not None:
             await desk.first_word(follow, order.digest)
