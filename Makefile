@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv check format test up down status logs demo bench chaos bench-backlog ollama lock wheel clean
+.PHONY: help venv check format test up down status logs demo bench chaos bench-backlog bench-recovery ollama lock wheel clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -48,6 +48,9 @@ demo: venv ## From nothing to a real model's streamed answer, over REST and over
 
 bench: venv ## Measure against the bare pass-through and the budget of DESIGN 16.
 	@$(BIN)/python -m infra.bench
+
+bench-recovery: venv ## Kill a planner with JOBS=10000 live jobs; the next one must have them in 5 s.
+	@$(BIN)/python -m infra.bench.recovery --jobs $(or $(JOBS),10000) --json .tutti/recovery.json
 
 bench-backlog: venv ## Queue JOBS=1000000 jobs; every service's memory must stay flat.
 	@$(BIN)/python -m infra.bench.backlog --jobs $(or $(JOBS),1000000) --json .tutti/backlog.json

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,13 +22,10 @@ import uvloop
 
 from infra.bench import machine
 from infra.bench.bare import new_producer
+from infra.bench.local import IN_PROCESS, local_cluster
 from infra.bench.processes import resident_bytes
-from infra.native import ports
 from infra.native.cluster import LocalCluster
 from infra.native.errors import NativeError
-from infra.native.kafka import Kafka
-from infra.native.paths import Home
-from infra.native.settings import NativeSettings
 from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
 from shared.kafka.aio import AioLog
@@ -145,26 +140,6 @@ async def _watched(queue: Queue, jobs: int, observe_seconds: float) -> tuple[Sam
     return samples, filled
 
 
-@contextmanager
-def running(directory: Path, servers: str | None) -> Iterator[LocalCluster]:
-    """A cluster with an in-process worker on the given Kafka, else on one of its own."""
-    broker: Kafka | None = None
-    if servers is None:
-        port, controller = ports.free_ports(2)
-        cache = NativeSettings().cache_directory
-        broker = Kafka(Home(directory), cache, port=port, controller_port=controller, dies_with_parent=True)
-        broker.start()
-        servers = broker.servers
-    node = {"TUTTI_WORKER__BACKEND": "in_process", "TUTTI_WORKER__MODELS": "in-process", "TUTTI_WORKER__SLOTS": "64"}
-    quiet = {"TUTTI_LOG_LEVEL": "warning"}
-    try:
-        with LocalCluster(servers, f"backlog-{os.getpid()}", directory, nodes=[node], environment=quiet) as cluster:
-            yield cluster
-    finally:
-        if broker is not None:
-            broker.stop(grace_seconds=5.0)
-
-
 @click.command(context_settings={"show_default": True})
 @click.option("--jobs", type=click.IntRange(1), default=1_000_000, help="To be queued.")
 @click.option("--observe", type=click.FloatRange(0), default=60.0, help="Seconds to look on after they are queued.")
@@ -175,7 +150,7 @@ def main(*, jobs: int, observe: float, warm_up_jobs: int, servers: str | None, j
     """Memory of every service while JOBS jobs are queued."""
     facts = machine.facts()
     try:
-        with tempfile.TemporaryDirectory(prefix="tutti-backlog-") as directory, running(Path(directory), servers) as cluster:
+        with local_cluster("backlog", servers, nodes=[IN_PROCESS]) as cluster:
             warm, samples, filled = uvloop.run(measure(cluster, jobs, observe, warm_up_jobs))
     except NativeError as error:
         raise click.ClickException(str(error)) from error
