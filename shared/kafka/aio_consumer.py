@@ -9,7 +9,7 @@ just resumed or sought, waits for the fetch in flight, at most `fetch_max_wait_m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import cast
 
 from aiokafka import AIOKafkaConsumer
@@ -18,6 +18,7 @@ from aiokafka import TopicPartition as Theirs
 from shared.clock import Clock
 from shared.errors import CommitRefused, LogError, LogUnavailable
 from shared.kafka.aio_assignor import AioAssignor
+from shared.kafka.aio_closing import close_client, unless_cancelled
 from shared.kafka.aio_errors import FOREIGN, commit_error, in_our_words, log_error
 from shared.kafka.aio_rebalance import Ownership
 from shared.kafka.port import RebalanceListener, Record, TopicPartition
@@ -166,13 +167,13 @@ class AioConsumer:
         except Exception as error:  # the consumer is given up either way
             log.warning("consumer_stop_failed", error=repr(error))
         finally:
-            await _unless_cancelled(self._consumer._client.close())  # noqa: SLF001
+            await close_client(self._consumer._client)  # noqa: SLF001
 
     async def _stop(self) -> None:
-        if not await _unless_cancelled(self._consumer.stop()):
+        if not await unless_cancelled(self._consumer.stop()):
             fetcher = self._consumer._fetcher  # noqa: SLF001
             assert fetcher is not None, "the consumer was started"
-            await _unless_cancelled(fetcher.close())
+            await unless_cancelled(fetcher.close())
 
     async def _wait_for_assignment(self, timeout_seconds: float) -> Mapping[TopicPartition, Sequence[Record]]:
         """No partitions yet, or a rebalance under way. aiokafka holds a failed coordination until somebody asks for its error."""
@@ -212,19 +213,3 @@ class AioConsumer:
         if found is None:
             found = self._theirs[tp] = Theirs(tp.topic, tp.partition)
         return found
-
-
-async def _unless_cancelled(closing: Awaitable[None]) -> bool:
-    """Whether it ran to its end.
-
-    Aiokafka cancels tasks of its own and awaits them; when such a task had not begun, or waited for a broker that is away, the
-    cancellation comes out as if it were ours, and would end whoever only wanted to close a consumer.
-    """
-    try:
-        await closing
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        return False
-    return True

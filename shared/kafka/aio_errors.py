@@ -10,7 +10,8 @@ from aiokafka import errors as kafka
 
 from shared.errors import CommitRefused, LogError, LogUnavailable, RecordTooLarge, SendFailed
 
-_UNREACHABLE = (kafka.KafkaTimeoutError, kafka.RequestTimedOutError, TimeoutError, asyncio.TimeoutError, OSError)
+_UNREACHABLE = (kafka.KafkaTimeoutError, kafka.RequestTimedOutError, TimeoutError, asyncio.TimeoutError, OSError, RuntimeError)
+"""RuntimeError: uvloop's word for a write to a transport that was closed a moment ago, where asyncio's own loop says nothing."""
 _NOT_OWNER = (
     kafka.CommitFailedError,
     kafka.IllegalStateError,
@@ -19,7 +20,7 @@ _NOT_OWNER = (
     kafka.RebalanceInProgressError,
 )
 
-FOREIGN = (kafka.KafkaError, kafka.ConsumerStoppedError, kafka.IllegalOperation, TimeoutError, asyncio.TimeoutError, OSError)
+FOREIGN = (kafka.KafkaError, kafka.ConsumerStoppedError, kafka.IllegalOperation, TimeoutError, asyncio.TimeoutError, OSError, RuntimeError)
 """Everything that the client raises on purpose."""
 
 

@@ -16,6 +16,7 @@ from aiokafka.errors import ProducerClosed
 
 from shared.clock import Clock
 from shared.errors import LogError, SendFailed
+from shared.kafka.aio_closing import close_client
 from shared.kafka.aio_errors import FOREIGN, send_error
 from shared.kafka.aio_lane import Lane, Parcel
 from shared.kafka.aio_window import Window
@@ -231,4 +232,4 @@ async def _stop(session: AIOKafkaProducer) -> None:
     except Exception as error:  # the session is given up either way
         log.warning("producer_stop_failed", error=repr(error))
     finally:
-        await session.client.close()
+        await close_client(session.client)
