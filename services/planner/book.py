@@ -20,7 +20,7 @@ from services.planner.round import Dispatch, Publish, Round, Stop
 from services.planner.run import Run, Wanted
 from services.planner.settled import SettledIds
 from services.planner.timers import Timers
-from shared.contracts.base import ClaimId, StepId
+from shared.contracts.base import CLASSES, ClaimId, StepId
 from shared.contracts.chat import Answer, FinishReason
 from shared.contracts.control import StopStep
 from shared.contracts.event import AttemptFailed, Event, JobAccepted, JobSettled, LimitNeared, StepAsked, StepRetried, TimerSet
@@ -42,7 +42,8 @@ class Book:
         self.epoch = -1
         self.jobs: OrderedDict[str, LiveJob] = OrderedDict()
         """By first offset, ascending, so that the first entry bounds the watermark."""
-        self.live = 0
+        self.live_of = dict.fromkeys(CLASSES, 0)
+        """Live jobs of each class."""
         self.timers = Timers()
         self.settled_ids = SettledIds(policy.settled_memory_count, policy.settled_memory_seconds)
         self.cancels: OrderedDict[str, tuple[int, float]] = OrderedDict()
@@ -61,8 +62,13 @@ class Book:
             job.wall_due = round_.now + (event.at + event.limits.wall_seconds - round_.wall)
             job.soft_wall_due = job.wall_due - event.limits.wall_seconds + (soft_wall_seconds(event.limits) or 0.0)
         self.jobs[job.id] = job
-        self.live += 1
+        self.live_of[event.priority_class] += 1
         return job
+
+    @property
+    def live(self) -> int:
+        """Live jobs of every class."""
+        return sum(self.live_of.values())
 
     def find(self, job_id: str, step_id: StepId) -> tuple[LiveJob, OpenStep] | None:
         """The open step of a live job, or None."""
@@ -253,7 +259,7 @@ class Book:
     def settled(self, job: LiveJob, event: JobSettled, now: float) -> None:
         """Fold a settle event, live or in replay."""
         job.apply(event)
-        self.live -= 1
+        self.live_of[job.accepted.priority_class] -= 1
         self.timers.clear(job.id)
         self.settled_ids.add(event, now)
 

@@ -25,6 +25,7 @@ from services.planner.intake import ClassOrder, Queue
 from services.planner.messages import of_effect
 from services.planner.recent import read_back
 from services.planner.refusals import Refusals
+from services.planner.room import Room
 from services.planner.round import Publish, Round
 from services.planner.takeover import Superseded, Taken, TakeOver
 from services.planner.waiting import WaitingJobs
@@ -67,7 +68,7 @@ class Home:
         self._inputs = (*self._class_of, topics.outcomes)
         self._book = Book(number, wiring.options.policy(), wiring.random)
         self._queues: dict[str, Queue] = {}
-        self._order = ClassOrder()
+        self._order = ClassOrder(wiring.options.interactive_share)
         self._refusals = Refusals(wiring)
         self._waiting = WaitingJobs()
         self._paused: set[str] = set()
@@ -271,9 +272,9 @@ class Home:
         options = self._wiring.options
         for held, waited in self._waiting.release():
             self._begin(round_, waited, held)
-        budget = min(options.round_jobs, options.live_jobs - self._book.live, options.queue_records - len(self._waiting))
+        budget = min(options.round_jobs, options.queue_records - len(self._waiting))
         queues = {c: self._queues[topic] for topic, c in self._class_of.items()}
-        for priority_class, record in self._order.take(queues, budget):
+        for priority_class, record in self._order.take(queues, budget, self._room(), round_.now):
             try:
                 given = self._wiring.reader.read(record, priority_class)
                 if isinstance(given, JobInput):
@@ -345,7 +346,11 @@ class Home:
     def _more(self) -> bool:
         if self._queues[self._outcomes_topic].records:
             return True
-        return self._book.live < self._wiring.options.live_jobs and any(self._queues[topic].records for topic in self._class_of)
+        room = self._room()
+        return any(self._queues[topic].records and room.has(c) for topic, c in self._class_of.items())
+
+    def _room(self) -> Room:
+        return Room(self._wiring.options.live_jobs, self._book.live_of)
 
     def _set_alarm(self) -> None:
         """Wake the task for the next timer or for claims that have waited long enough."""

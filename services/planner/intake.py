@@ -1,18 +1,21 @@
 """Intake: the input records of one home, always drained from the consumer into bounded queues, taken class by class.
 
-Outcomes first: they free what jobs wait for. Of jobs, interactive first; while there is more than may be taken, the others get their
-share by weights, so that batch never starves.
+Outcomes first: they free what jobs wait for. Of jobs, interactive first up to its share; the others get the rest by weight and age, so
+that batch never starves. A class takes no more live jobs than it has room for, so that none fills the home (`room`).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from services.planner.room import Room
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.kafka.port import Record
+from shared.shares import ClassShares
 
-WEIGHTS = {PriorityClass.INTERACTIVE: 16, PriorityClass.STANDARD: 4, PriorityClass.BATCH: 1}
+BURST_RECORDS = 64.0
+"""Interactive jobs that may be taken before their share binds."""
 
 
 class Queue:
@@ -41,21 +44,23 @@ class Queue:
 
 
 class ClassOrder:
-    """Weighted round robin over the classes that have something waiting; interactive begins. Keeps its place between rounds."""
+    """Which class's next record is taken, by the shares of all classes (`shared.shares`), each record counting one."""
 
-    def __init__(self) -> None:
-        self._credit = dict(WEIGHTS)
+    def __init__(self, interactive_share: float) -> None:
+        self._shares = ClassShares(interactive_share, BURST_RECORDS)
+        self._since: dict[PriorityClass, float] = {}
+        """When each class that waits was last served, or began to wait; monotonic seconds."""
 
-    def take(self, queues: dict[PriorityClass, Queue], budget: int) -> Iterator[tuple[PriorityClass, Record]]:
-        """At most `budget` records, removed from their queues."""
-        while budget > 0:
-            waiting = [c for c in CLASSES if queues[c].records]
-            if not waiting:
-                return
-            chosen = next((c for c in waiting if self._credit[c] > 0), None)
-            if chosen is None:
-                self._credit = dict(WEIGHTS)
-                continue
-            self._credit[chosen] -= 1
+    def take(self, queues: Mapping[PriorityClass, Queue], budget: int, room: Room, now: float) -> Iterator[tuple[PriorityClass, Record]]:
+        """At most `budget` records, and of each class at most what it has room for, removed from their queues."""
+        waiting = {c for c in CLASSES if queues[c].records}
+        self._since = {c: self._since.get(c, now) for c in waiting}
+        ages = {c: now - self._since[c] for c in CLASSES if c in waiting and room.has(c)}
+        while budget > 0 and ages:
+            chosen = self._shares.order(ages)[0]
+            self._shares.served(chosen, 1.0, ages)
+            room.take(chosen)
             budget -= 1
+            self._since[chosen] = now
             yield chosen, queues[chosen].records.popleft()
+            ages = {c: age for c, age in ages.items() if queues[c].records and room.has(c)}

@@ -15,7 +15,9 @@ class PlannerOptions(BaseModel):
     """Durations in seconds."""
 
     live_jobs: PositiveInt = 600
-    """Per partition; the rest waits in Kafka."""
+    """Per partition; the rest waits in Kafka. An eighth of them is each class's own."""
+    interactive_share: float = Field(default=0.9, ge=0.5, lt=1.0)
+    """Interactive jobs are taken first up to this share, while others wait."""
     queue_records: PositiveInt = 1_000
     """Per input partition, read ahead of the fold."""
     round_outcomes: PositiveInt = 500

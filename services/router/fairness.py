@@ -1,6 +1,6 @@
 """Fairness: which waiting step is served next. Pure.
 
-Classes: interactive first up to a share of the tokens, the rest by weight, and a weight grows with the age of what waits (`ClassShares`).
+Classes: interactive first up to a share of the tokens, the rest by weight and age (`shared.shares`).
 Tenants of a class: deficit round robin on estimated tokens (Shreedhar and Varghese, SIGCOMM 1995) (`TenantRing`).
 Steps of one tenant: one lane per demand, so that a lane whose nodes are all busy does not hold the others; the oldest head first.
 """
@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from shared.contracts.base import CLASSES, PriorityClass
+from shared.shares import ClassShares
 
 
 class Item(Protocol):
@@ -159,61 +160,15 @@ class TenantRing(Generic[T]):
                     tenant.deficit += rounds * self._quantum
 
 
-WEIGHTS = {PriorityClass.STANDARD: 4.0, PriorityClass.BATCH: 1.0}
-"""Of the classes below interactive, while both wait."""
-AGEING_SECONDS = {PriorityClass.STANDARD: 30.0, PriorityClass.BATCH: 60.0}
-"""After each of these the class counts once more its weight."""
-AGEING_CAP = 8.0
 BURST_TOKENS = 65_536.0
-"""What interactive steps may take before the share binds."""
-
-
-class ClassShares:
-    """The order in which classes are tried, and the account of what each got, in tokens."""
-
-    def __init__(self, interactive_share: float) -> None:
-        self._refill = interactive_share / (1.0 - interactive_share)
-        self._budget = BURST_TOKENS
-        self._served = dict.fromkeys(WEIGHTS, 0.0)  # tokens divided by weight: the least is next
-        self._floor = 0.0
-
-    def order(self, ages: dict[PriorityClass, float]) -> list[PriorityClass]:
-        """Classes that wait, next first; `ages` gives the seconds that the oldest of each has waited."""
-        rest = sorted((c for c in WEIGHTS if c in ages), key=self._standing)
-        if PriorityClass.INTERACTIVE not in ages:
-            return rest
-        return [PriorityClass.INTERACTIVE, *rest] if self._budget > 0 else [*rest, PriorityClass.INTERACTIVE]
-
-    def served(self, served: PriorityClass, cost: int, ages: dict[PriorityClass, float]) -> None:
-        """`cost` tokens went to a class while those in `ages` (itself among them) waited and could be served."""
-        if served is PriorityClass.INTERACTIVE:
-            if len(ages) > 1 and self._budget > 0:
-                self._budget -= cost
-            return
-        self.served_alone(served, cost)
-        self._served[served] = self._standing(served) + cost / weight(served, ages[served])
-        self._floor = max(self._floor, min(self._standing(c) for c in WEIGHTS if c in ages))
-
-    def served_alone(self, served: PriorityClass, cost: int) -> None:
-        """`cost` tokens went to a class while no other waited: nobody's claim grows by it."""
-        if served is not PriorityClass.INTERACTIVE:
-            self._budget = min(BURST_TOKENS, self._budget + cost * self._refill)
-
-    def _standing(self, priority_class: PriorityClass) -> float:
-        """A class that did not wait has saved nothing up."""
-        return max(self._served[priority_class], self._floor)
-
-
-def weight(priority_class: PriorityClass, age: float) -> float:
-    """Of a class whose oldest step has waited `age` seconds."""
-    return WEIGHTS[priority_class] * min(AGEING_CAP, 1.0 + age / AGEING_SECONDS[priority_class])
+"""What interactive steps may take before their share binds."""
 
 
 class Waiting(Generic[T]):
     """Everything that waits in this router."""
 
     def __init__(self, *, interactive_share: float, quantum: int) -> None:
-        self._shares = ClassShares(interactive_share)
+        self._shares = ClassShares(interactive_share, BURST_TOKENS)
         self._rings: dict[PriorityClass, TenantRing[T]] = {c: TenantRing(quantum) for c in CLASSES}
 
     def __len__(self) -> int:

@@ -7,13 +7,16 @@ from collections import Counter
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.planner.intake import WEIGHTS, ClassOrder, Queue
+from services.planner.intake import BURST_RECORDS, ClassOrder, Queue
+from services.planner.room import Room
 from services.planner.settled import SettledIds
 from services.planner.timers import Timers
 from shared.contracts.base import CLASSES, PriorityClass
+from shared.shares import longest_wait
 from tests.unit.planner.desk import Desk, claimed, published, succeeded
 from tests.unit.planner.records import Written
 
@@ -75,6 +78,10 @@ def test_moved_timers_leave_nothing_behind() -> None:
 # Intake
 
 
+SHARE = 0.9
+NO_LIVE = dict.fromkeys(CLASSES, 0)
+
+
 def queues(**waiting: int) -> dict[PriorityClass, Queue]:
     """Queues with so many records each."""
     found = {c: Queue(1_000) for c in CLASSES}
@@ -83,34 +90,51 @@ def queues(**waiting: int) -> dict[PriorityClass, Queue]:
     return found
 
 
-def taken(order: ClassOrder, waiting: dict[PriorityClass, Queue], budget: int) -> list[PriorityClass]:
-    return [c for c, _ in order.take(waiting, budget)]
+def taken(
+    order: ClassOrder, waiting: dict[PriorityClass, Queue], budget: int, room: Room | None = None, now: float = 0.0
+) -> list[PriorityClass]:
+    return [c for c, _ in order.take(waiting, budget, room or Room(1_000_000, NO_LIVE), now)]
 
 
-def test_interactive_goes_first_and_every_class_gets_its_share() -> None:
-    """With everything waiting, of each 21 taken 16 are interactive, 4 standard, 1 batch."""
-    got = taken(ClassOrder(), queues(interactive=500, standard=500, batch=500), 210)
-    assert got[0] is PriorityClass.INTERACTIVE
-    for start in range(0, 210, 21):
-        assert Counter(got[start : start + 21]) == WEIGHTS
+def test_interactive_goes_first_up_to_its_share() -> None:
+    """With everything waiting: the burst, then nine of ten are interactive, and of the others four of five standard."""
+    got = taken(ClassOrder(SHARE), queues(interactive=1_000, standard=1_000, batch=1_000), 64 + 500)
+    assert set(got[:64]) == {PriorityClass.INTERACTIVE}
+    rest = Counter(got[64:])
+    assert rest[PriorityClass.INTERACTIVE] == pytest.approx(450, abs=10)
+    assert rest[PriorityClass.STANDARD] == pytest.approx(40, abs=2)
+    assert rest[PriorityClass.BATCH] == pytest.approx(10, abs=2)
+
+
+def test_a_class_that_has_waited_long_counts_more() -> None:
+    """Batch that was passed over for a minute gets at the next rounds twice what its weight gives it."""
+    order, waiting = ClassOrder(SHARE), queues(standard=1_000, batch=1_000)
+    fresh = Counter(taken(order, waiting, 100))
+    for number in range(100):
+        # Standard is served all the time; batch only when it is its turn.
+        fresh += Counter(taken(order, waiting, 1, now=60.0 * (number + 1)))
+    assert fresh[PriorityClass.BATCH] > 20 + 20
 
 
 @settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.sampled_from(CLASSES), st.integers(1, 40)), max_size=30),
     st.lists(st.integers(-1, 30), min_size=1, max_size=30),
+    st.floats(0, 100),
 )
-def test_no_class_starves_and_the_budget_is_kept(arrivals: list[tuple[PriorityClass, int]], budgets: list[int]) -> None:
-    """Whatever arrives when: all of the budget if enough waits, never more; no class that waits is passed over for two whole cycles."""
-    order, waiting = ClassOrder(), {c: Queue(10_000) for c in CLASSES}
+def test_no_class_starves_and_the_budget_is_kept(
+    arrivals: list[tuple[PriorityClass, int]], budgets: list[int], seconds_a_round: float
+) -> None:
+    """Whatever arrives when: all of the budget if enough waits, never more; no class that waits is passed over beyond the stated bound."""
+    order, waiting = ClassOrder(SHARE), {c: Queue(10_000) for c in CLASSES}
     passed = Counter[PriorityClass]()
     feed = iter(arrivals)
-    for budget in budgets:
+    for round_, budget in enumerate(budgets):
         if (arrival := next(feed, None)) is not None:
             queue = waiting[arrival[0]]
             queue.offer([Written(offset=(queue.next_offset or 0) + n) for n in range(arrival[1])])
         held = {c: len(waiting[c].records) for c in CLASSES}
-        got = taken(order, waiting, budget)
+        got = taken(order, waiting, budget, now=round_ * seconds_a_round)
         assert len(got) == min(max(budget, 0), sum(held.values()))
         for chosen in got:
             held[chosen] -= 1
@@ -118,13 +142,46 @@ def test_no_class_starves_and_the_budget_is_kept(arrivals: list[tuple[PriorityCl
             for other in CLASSES:
                 if other is not chosen and held[other]:
                     passed[other] += 1
-                    assert passed[other] <= 2 * sum(WEIGHTS.values())
+                    assert passed[other] <= longest_wait(other, interactive_share=SHARE, burst=BURST_RECORDS, largest=1.0)
+
+
+@given(
+    st.integers(1, 200),
+    st.fixed_dictionaries({c: st.integers(0, 250) for c in CLASSES}),
+    st.lists(st.sampled_from(CLASSES), max_size=300),
+)
+def test_no_class_fills_the_home(bound: int, live: dict[PriorityClass, int], wanted: list[PriorityClass]) -> None:
+    """Never more live jobs than the bound (than there were, above it); a class below its eighth always has room."""
+    room, now_live = Room(bound, live), dict(live)
+    for c in wanted:
+        assert room.has(c) or now_live[c] >= bound // 8
+        if room.has(c):
+            room.take(c)
+            now_live[c] += 1
+    own = sum(max(live[c], bound // 8) for c in CLASSES)
+    assert sum(now_live.values()) <= max(bound, own)
+
+
+def test_room_is_given_back_to_whoever_needs_it() -> None:
+    """Batch alone may hold all but the others' reserves; interactive then still has its own, and gets what batch gives back."""
+    room = Room(80, NO_LIVE)
+    while room.has(PriorityClass.BATCH):
+        room.take(PriorityClass.BATCH)
+    full = NO_LIVE | {PriorityClass.BATCH: 60}
+    room = Room(80, full)
+    assert not room.has(PriorityClass.BATCH)
+    waiting = queues(interactive=100, batch=100)
+    assert Counter(taken(ClassOrder(SHARE), waiting, 100, room)) == {PriorityClass.INTERACTIVE: 10}
+    after = Room(80, full | {PriorityClass.BATCH: 55, PriorityClass.INTERACTIVE: 10})
+    assert Counter(taken(ClassOrder(SHARE), waiting, 100, after)) == {PriorityClass.INTERACTIVE: 5}
 
 
 def test_a_class_keeps_the_order_of_its_records() -> None:
     """Within a class, first come, first taken, over rounds."""
-    order, waiting = ClassOrder(), queues(standard=10, batch=10)
-    offsets = [record.offset for _ in range(10) for c, record in order.take(waiting, 2) if c is PriorityClass.STANDARD]
+    order, waiting = ClassOrder(SHARE), queues(standard=10, batch=10)
+    offsets = [
+        record.offset for _ in range(10) for c, record in order.take(waiting, 2, Room(100, NO_LIVE), 0.0) if c is PriorityClass.STANDARD
+    ]
     assert offsets == list(range(10))
 
 

@@ -10,8 +10,9 @@ from itertools import islice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.fairness import AGEING_CAP, AGEING_SECONDS, WEIGHTS, TenantRing, Waiting, weight
+from services.router.fairness import BURST_TOKENS, TenantRing, Waiting
 from shared.contracts.base import PriorityClass
+from shared.shares import AGEING_CAP, AGEING_SECONDS, WEIGHTS, weight
 
 INTERACTIVE, STANDARD, BATCH = PriorityClass
 QUANTUM = 256
@@ -167,3 +168,18 @@ def test_interactive_served_alone_runs_up_no_debt() -> None:
     list(islice(made.drain(lambda lane: lane == INTERACTIVE.value, 0.0), 4_000))
     served = Counter(item.priority_class for item in islice(made.drain(every_lane, 0.0), 100))
     assert served[INTERACTIVE] >= 85
+
+
+def test_batch_under_a_permanent_interactive_load_gets_a_tenth() -> None:
+    """Steps of 100 tokens that arrive faster than nodes serve them: batch waits for the burst at first, then gets one of ten."""
+    made = waiting([])
+    served: list[PriorityClass] = []
+    for _ in range(200):
+        for c, count in ((INTERACTIVE, 100), (BATCH, 100)):
+            for _ in range(count):
+                made.add(Item(cost=100, priority_class=c))
+        served += [item.priority_class for item in islice(made.drain(every_lane, 0.0), 50)]
+    after_burst = served[int(BURST_TOKENS) // 100 + 1 :]
+    assert 0.095 <= Counter(after_burst)[BATCH] / len(after_burst) <= 0.105
+    gaps = "".join("b" if c is BATCH else "i" for c in after_burst).split("b")
+    assert max(map(len, gaps)) <= 10
