@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from services.ingress.backlog import Backlog, Place
@@ -31,6 +32,9 @@ class Probe:
         self._seconds = seconds
         self._answered_at: float | None = None
         self._begins: Mapping[TopicPartition, int] = {}
+        self._committed: Mapping[TopicPartition, int] | None = None
+        self._asked = False
+        """The planners' positions have been asked for once: only now is it known what lay there before."""
         self._admin: Admin | None = None
         self._places: dict[TopicPartition, Place] = {
             TopicPartition(topics.jobs(priority_class), number): (priority_class, number)
@@ -44,6 +48,12 @@ class Probe:
         return self._answered_at is None or self._clock.monotonic() - self._answered_at > _SILENT_PROBES * self._seconds
 
     async def run(self) -> None:
+        """Two questions that do not wait for each other: a cold group coordinator must not look like Kafka's absence."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch_ends())
+            group.create_task(self._watch_planners())
+
+    async def _watch_ends(self) -> None:
         consumer = await self._log.consumer(client_id=self._client_id)
         try:
             while True:
@@ -54,29 +64,35 @@ class Probe:
                 await self._clock.sleep(self._seconds)
         finally:
             await consumer.close()
-            await self._forget_admin()
 
     async def _look(self, consumer: Consumer) -> None:
         places = self._places
         self._begins = self._begins or await consumer.beginning_offsets(list(places))
         ends = await consumer.end_offsets(list(places))
-        self._answered_at = self._clock.monotonic()
-        taken = await self._taken()
-        self._backlog.observe({places[partition]: end for partition, end in ends.items()}, self._clock.monotonic(), taken)
+        now = self._answered_at = self._clock.monotonic()
+        if not self._asked:
+            return
+        committed = self._committed
+        taken = None if committed is None else {place: committed.get(part, self._begins[part]) for part, place in places.items()}
+        self._backlog.observe({places[partition]: end for partition, end in ends.items()}, now, taken)
         for priority_class in CLASSES:
             metrics.BACKLOG_JOBS.labels(priority_class.value).set(self._backlog.waiting(priority_class))
             metrics.BACKLOG_WAIT_SECONDS.labels(priority_class.value).set(self._backlog.wait_seconds(priority_class) or 0.0)
 
-    async def _taken(self) -> dict[Place, int] | None:
-        """The next offset that the planners will take; from the beginning where they never committed. None: not known now."""
+    async def _watch_planners(self) -> None:
+        """The next offsets that planners will take; where they never committed, from the beginning."""
         try:
-            self._admin = self._admin or await self._log.admin()
-            committed = await self._admin.group_offsets(self._group)
-        except LogError as error:
-            _log.warning("planner_positions_unknown", reason=error.message)
+            while True:
+                try:
+                    self._admin = self._admin or await self._log.admin()
+                    self._committed = await self._admin.group_offsets(self._group)
+                except LogError as error:
+                    _log.warning("planner_positions_unknown", reason=error.message)
+                    await self._forget_admin()
+                self._asked = True
+                await self._clock.sleep(self._seconds)
+        finally:
             await self._forget_admin()
-            return None
-        return {place: committed.get(partition, self._begins[partition]) for partition, place in self._places.items()}
 
     async def _forget_admin(self) -> None:
         admin, self._admin = self._admin, None

@@ -79,7 +79,8 @@ async def running(ingress: Ingress) -> AsyncIterator[httpx.AsyncClient]:
     stop = asyncio.Event()
     task = asyncio.create_task(ingress.run(stop))
     try:
-        await until(lambda: ingress.desk.opened.is_set() or task.done(), "opened", 20)
+        positioned = ingress.desk.events.tail.positioned
+        await until(lambda: (ingress.desk.opened.is_set() and positioned.is_set()) or task.done(), "opened", 20)
         if task.done():
             task.result()
         transport = httpx.ASGITransport(app=ingress.asgi())
