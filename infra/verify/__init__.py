@@ -9,5 +9,5 @@
     checker    the whole: jobs against histories, results against settle events; pure, fed with records
     reading    from Kafka, in the order that makes a running cluster look consistent
 
-A home at a time is in memory (about 0.7 kB a job), and of the whole cluster one entry a result (about 0.3 kB). Nothing is written.
+A home at a time is in memory (about 0.8 kB a job), and of the whole cluster one entry a result (about 0.3 kB). Nothing is written.
 """

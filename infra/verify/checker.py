@@ -87,6 +87,8 @@ class Checker:
         self._delayed: dict[str, None] = {}
         self._refused: set[Place] = set()
         self._settled_before: set[str] = set()
+        self._lost: set[str] = set()
+        """A job that was sent twice is lost once."""
         self._results_from: dict[int, float] = {}
         """Partition of `results` → epoch seconds before which its records may be gone."""
         self._stale_results: dict[str, list[bytes]] = {}
@@ -163,7 +165,8 @@ class Checker:
         elif job in self._delayed:
             counts.delayed += 1
             self._must_have_ended(place, job, "it is delayed")
-        else:
+        elif job not in self._lost:
+            self._lost.add(job)
             self.report.add(Kind.LOST, place, job, "committed past, and in no history")
 
     def _must_have_ended(self, place: Place, job: str, detail: str) -> None:

@@ -115,6 +115,7 @@ def test_all_are_counted_and_few_are_shown() -> None:
     def many(story: Story) -> None:
         for number in range(EXAMPLES + 3):
             story.job(f"lost-{number}")
+            story.job(f"lost-{number}")  # sent twice, lost once
         story.commit(story.job("last") + 1)
 
     log, story = told(many)
