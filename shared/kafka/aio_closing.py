@@ -18,7 +18,7 @@ async def close_client(client: AIOKafkaClient) -> None:
     In an outage it may still be writing to a connection that has just been closed: uvloop raises RuntimeError there.
     """
     try:
-        await unless_cancelled(client.close())  # type: ignore[no-untyped-call]
+        await unless_cancelled(client.close())
     except Exception as error:
         log.warning("client_close_failed", error=repr(error))
 

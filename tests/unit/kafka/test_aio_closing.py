@@ -31,12 +31,15 @@ def test_whatever_closing_raises_the_owner_goes_on(error: BaseException | None) 
 def test_a_cancellation_of_ours_is_ours() -> None:
     """The owner that is cancelled while it closes stays cancelled."""
 
+    entered = asyncio.Event()
+
     async def never() -> None:
+        entered.set()
         await asyncio.Event().wait()
 
     async def scenario() -> None:
         task = asyncio.create_task(unless_cancelled(never()))
-        await asyncio.sleep(0)
+        await entered.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
