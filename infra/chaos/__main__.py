@@ -33,7 +33,7 @@ def main(*, jobs: int, seed: int | None, rate: float, quick: bool, json_file: Pa
     directory = logs or Path(tempfile.mkdtemp(prefix="tutti-chaos-"))
     directory.mkdir(parents=True, exist_ok=True)
     again = f"python -m infra.chaos --jobs {jobs} --seed {seed} --rate {rate:g}" + (" --quick" if quick else "")
-    click.echo(f"seed {seed}; again with: {again}", err=True)
+    click.echo(f"seed {seed}; again with: {again}; logs, kept on failure: {directory}", err=True)
     options = Options(jobs, seed, rate, together=quick, durations=Durations())
     facts = machine.facts()
     try:

@@ -28,6 +28,10 @@ _REST_SECONDS = 10.0
 _RESEND_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
 
+class JobRefused(Exception):
+    """The ingress finds a job of the load wrong: the run means nothing."""
+
+
 class Sender:
     """Sends one job, or a batch, until it is acknowledged."""
 
@@ -63,7 +67,7 @@ class Sender:
             return [error] * len(messages)
 
     async def over_rest(self, job: Asked) -> None:
-        """POST /v1/jobs until it is taken. Raises RuntimeError when the ingress finds the job wrong."""
+        """POST /v1/jobs until it is taken. Raises JobRefused."""
         async with self._rest:
             while not await self._posted(job):
                 self._ledger.sent_again += 1
@@ -79,7 +83,7 @@ class Sender:
             self._ledger.on_acknowledged(job.number, self._clock.monotonic())
             return True
         if response.status not in _RESEND_STATUS:
-            raise RuntimeError(f"the ingress refuses {job.id}: {response.status} {text[:300]}")
+            raise JobRefused(f"the ingress refuses {job.id}: {response.status} {text[:300]}")
         return False
 
 
@@ -90,26 +94,29 @@ class Load:
         self._mix, self.ledger, self._topics, self._clock = mix, ledger, topics, clock
         self._sends: set[asyncio.Task[None]] = set()
         self._unacknowledged = 0
+        self._failed: BaseException | None = None
         self.enough = asyncio.Event()
         """Set: no further jobs beyond the number asked for."""
 
     async def produce(self, log: Log, url: str, jobs: int, rate: float) -> None:
-        """At least `jobs` jobs at `rate` a second, and on until `enough` is set. Returns when all are acknowledged."""
+        """At least `jobs` jobs at `rate` a second, and on until `enough` is set. Returns when all are acknowledged. Raises JobRefused."""
         producer = await log.producer(client_id="chaos-load")
         timeout = aiohttp.ClientTimeout(total=_REST_SECONDS)
         async with aiohttp.ClientSession(timeout=timeout, headers={"content-type": "application/json"}) as session:
             sender = Sender(producer, session, url, topics=self._topics, ledger=self.ledger, clock=self._clock)
             budget, before = 0.0, self._clock.monotonic()
-            while self.ledger.count < jobs or not self.enough.is_set():
+            while self._failed is None and (self.ledger.count < jobs or not self.enough.is_set()):
                 await self._clock.sleep(TICK_SECONDS)
                 now = self._clock.monotonic()
                 budget, before = min(budget + rate * (now - before), max(rate, 1.0)), now
                 count = min(int(budget), OUTSTANDING - self._unacknowledged, _BATCH)
                 budget -= max(count, 0)
                 self._send(sender, max(count, 0))
-            while self._sends:
-                await asyncio.wait(self._sends)
+            while self._sends and self._failed is None:
+                await asyncio.wait(self._sends, return_when=asyncio.FIRST_COMPLETED)
         await producer.close()
+        if self._failed is not None:
+            raise self._failed
 
     def _send(self, sender: Sender, count: int) -> None:
         wall, now = self._clock.wall(), self._clock.monotonic()
@@ -132,7 +139,7 @@ class Load:
         self._unacknowledged -= count
         self._sends.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            asyncio.get_running_loop().call_exception_handler({"message": "a job could not be sent", "exception": error})
+            self._failed = error
 
     async def watch(self, log: Log) -> None:
         """Read `results` from the beginning until cancelled. `log` must rebuild consumers that fall silent."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 from infra.chaos.figures import Struck
 from infra.chaos.jobs import JobMix, Ledger
@@ -16,6 +17,7 @@ from infra.verify.reading import scope_of, verify
 from infra.verify.report import Report
 from shared.clock import Clock
 from shared.kafka.aio import AioLog
+from shared.kafka.watchdog import Limits
 from shared.kafka.watched import WatchedLog
 
 PATIENCE_SECONDS = 60.0
@@ -26,6 +28,8 @@ STALL_SECONDS = 60.0
 """The drain ends when no result has come for so long: what is open then is judged as lost or not by the checker."""
 _LOOK_SECONDS = 0.2
 _SUPERVISE_SECONDS = 1.0
+_REBUILDS = 1_000
+"""The watcher of results never gives up."""
 
 Say = Callable[[str], None]
 
@@ -78,17 +82,17 @@ class Run:
     async def run(self) -> Outcome:
         stage, options = self._stage, self._options
         log = AioLog(stage.kafka.servers, self._clock)
-        watched = WatchedLog(log, self._clock, self._random, service="chaos")
+        watched = WatchedLog(log, self._clock, self._random, service="chaos", limits=Limits(rebuilds=_REBUILDS))
         started = self._clock.monotonic()
         watching = asyncio.create_task(self._load.watch(watched))
         supervising = asyncio.create_task(self._supervise())
         producing = asyncio.create_task(self._load.produce(log, stage.cluster.url, options.jobs, options.rate))
         try:
-            await self._faults()
+            await _unless_broken(self._faults(), producing, watching, supervising)
             self._load.enough.set()
             await producing
             load_seconds = self._clock.monotonic() - started
-            await self._drain()
+            await _unless_broken(self._drain(), watching, supervising)
         finally:
             for task in (producing, watching, supervising):
                 task.cancel()
@@ -145,3 +149,16 @@ class Run:
             await self._clock.sleep(_LOOK_SECONDS)
             if len(self._ledger.open) < left:
                 left, since = len(self._ledger.open), self._clock.monotonic()
+
+
+async def _unless_broken(course: Coroutine[Any, Any, None], *background: asyncio.Task[None]) -> None:
+    """Run `course` to its end; raise what ended a task in the background, since nothing can be shown without it."""
+    running = asyncio.create_task(course)
+    try:
+        await asyncio.wait([running, *background], return_when=asyncio.FIRST_COMPLETED)
+        for task in background:
+            if task.done():
+                task.result()
+        await running
+    finally:
+        running.cancel()

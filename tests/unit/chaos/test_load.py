@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+import pytest
+
 from infra.chaos.jobs import NEVER, JobMix, Ledger
-from infra.chaos.load import Load, Sender
+from infra.chaos.load import JobRefused, Load, Sender
+from infra.chaos.run import _unless_broken
 from shared.clock import LoopClock
 from shared.errors import SendFailed
 from shared.kafka.memory import MemoryLog
@@ -69,6 +72,51 @@ def test_the_rate_holds_and_results_are_seen() -> None:
         await clock.sleep(2.0)
         watching.cancel()
         assert ledger.open == set()
+
+    run(scenario())
+
+
+class _Refusing:
+    """A session whose ingress finds every job wrong."""
+
+    def post(self, url: str, data: bytes) -> Any:
+        return self
+
+    async def __aenter__(self) -> Any:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing is held."""
+
+    status = 422
+
+    async def text(self) -> str:
+        return "wrong"
+
+
+def test_a_job_that_is_refused_ends_the_run() -> None:
+    """A load whose jobs are wrong would show nothing."""
+
+    async def scenario() -> None:
+        clock = LoopClock()
+        sender = Sender(cast("Any", None), cast("Any", _Refusing()), "", topics=TOPICS, ledger=Ledger(), clock=clock)
+        with pytest.raises(JobRefused):
+            await sender.over_rest(JobMix(1, "a-").job(0, clock.wall()))
+
+    run(scenario())
+
+
+def test_what_breaks_in_the_background_ends_the_course() -> None:
+    async def scenario() -> None:
+        clock = LoopClock()
+
+        async def broken() -> None:
+            await clock.sleep(1.0)
+            raise JobRefused
+
+        with pytest.raises(JobRefused):
+            await _unless_broken(clock.sleep(1e6), asyncio.create_task(broken()))
+        await _unless_broken(clock.sleep(1.0), asyncio.create_task(clock.sleep(1e6)))
 
     run(scenario())
 
