@@ -67,6 +67,8 @@ class FaultMix:
     jobs: int = 40
     attempts: int = 8
     """Limit of the planner's retry policy."""
+    only: tuple[str, ...] = ()
+    """Kills, pauses and stops strike only these services; all when empty."""
     tight: bool = False
     """Tiny bounds: few live jobs, short queues, snapshots soon."""
 

@@ -56,13 +56,16 @@ class Node:
         self.down = False
         """Nobody answers there."""
         self._calls: WeakSet[Call] = WeakSet()
+        self._runs, self._seed = 0, random.getrandbits(31)
         self._process = Process(f"{name}-ollama")
         long = {"contains": LONG, "answer": " word" * LONG_TOKENS}
         self.ollama = SimulatedOllama(_PARAMETERS.with_(scripts=(long,)), LoopClock(), random)
 
     def open(self, endpoint: Any, body: dict[str, Any]) -> Call:
-        """Begin a call, as the node."""
-        call: Call = self._process.call(self.ollama.open, endpoint, body)
+        """Begin a call, as the node. Every run of a prompt gives another answer: what was made from another run's answer is seen."""
+        self._runs += 1
+        other = body | {"options": body["options"] | {"seed": self._seed + self._runs}}
+        call: Call = self._process.call(self.ollama.open, endpoint, other)
         self._calls.add(call)
         return call
 

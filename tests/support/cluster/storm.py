@@ -105,6 +105,8 @@ class Storm:
     def _any(self) -> Instance | None:
         """An instance that runs; planners twice as often as others, because most rules are theirs."""
         running = [i for i in self._world.instances.values() if i.process.state is State.RUNNING]
+        if self._mix.only:
+            running = [i for i in running if i.name.split("-")[0] in self._mix.only]
         running += [i for i in running if i.name.startswith("planner")]
         return self._random.choice(running) if running else None
 

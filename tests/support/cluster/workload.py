@@ -145,6 +145,11 @@ class Workload:
         if created.answer.status == 202:
             self._call(Request("DELETE", f"/v1/jobs/{created.answer.json['id']}"))
 
+    def _story(self) -> None:
+        """A long stream whose caller stays."""
+        body = {"model": "tutti/auto", "messages": [{"role": "user", "content": f"{LONG} q{self._number}"}], "stream": True}
+        self._call(Request("POST", "/v1/chat/completions", body))
+
     def _chat(self) -> None:
         text = f"{LONG} q{self._number}" if self.random.random() < 0.2 else f"q{self._number}"
         body = {"model": "tutti/auto", "messages": [{"role": "user", "content": text}], "stream": self.random.random() < 0.6}
@@ -165,6 +170,7 @@ _KINDS: dict[str, Callable[[Workload], None]] = {
     "hopeless": Workload._hopeless,
     "rest": Workload._rest,
     "chat": Workload._chat,
+    "story": Workload._story,
 }
 WEIGHTS = {
     "single": 4.0,

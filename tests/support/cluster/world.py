@@ -71,8 +71,9 @@ class World:
         self.history = History(self.log, self.topics)
         self.instances: dict[str, Instance] = {}
         self.nodes: dict[str, Node] = {}
-        self.disturbed_at: dict[str, float] = {}
-        """Instance → when something was last done to it."""
+        self._gone_at: dict[str, float] = {}
+        self.outages: list[tuple[str, float, float]] = []
+        """(instance, from, to): paused, or dead until its next life."""
         self.ended: list[str] = []
         """Instances whose service ended by itself, with the reason."""
         self._clocks: dict[str, MachineClock] = {}
@@ -106,7 +107,7 @@ class World:
         task = process.spawn(service.run(stop))
         instance = self.instances[name] = Instance(name, service, process, stop, task, endpoint)
         task.add_done_callback(lambda done: self._on_end(instance, done))
-        self.disturbed_at[name] = self.clock.monotonic()
+        self._back(name)
         return instance
 
     def start_all(self) -> None:
@@ -118,7 +119,7 @@ class World:
         instance = self.instances.pop(name, None)
         if instance is None:
             return
-        self.disturbed_at[name] = self.clock.monotonic()
+        self._gone_at.setdefault(name, self.clock.monotonic())
         instance.process.kill()
         self.log.kill(instance.process.name)
         if instance.endpoint is not None:
@@ -131,21 +132,20 @@ class World:
         if instance is not None and instance.process.state is State.RUNNING:
             instance.process.pause()
             self.log.freeze(instance.process.name)
-            self.disturbed_at[name] = self.clock.monotonic()
+            self._gone_at.setdefault(name, self.clock.monotonic())
 
     def wake(self, instance: Instance) -> None:
         """SIGCONT."""
         if instance.process.state is State.PAUSED:
             instance.process.wake()
             self.log.thaw(instance.process.name)
-            self.disturbed_at[instance.name] = self.clock.monotonic()
+            self._back(instance.name)
 
     async def stop(self, name: str) -> None:
         """SIGTERM; killed when it has not ended in time."""
         instance = self.instances.get(name)
         if instance is None:
             return
-        self.disturbed_at[name] = self.clock.monotonic()
         instance.stop.set()
         await asyncio.wait([instance.task], timeout=2 * settings.GRACE_SECONDS)
         if self.instances.get(name) is instance:
@@ -168,6 +168,16 @@ class World:
                 return False
             await asyncio.sleep(0.1)
         return True
+
+    def _back(self, name: str) -> None:
+        gone_at = self._gone_at.pop(name, None)
+        if gone_at is not None:
+            self.outages.append((name, gone_at, self.clock.monotonic()))
+
+    def missing(self, service: str, begin: float, end: float) -> float:
+        """How long instances of a service were paused or dead between two moments, added up."""
+        parts = ((max(a, begin), min(b, end)) for name, a, b in self.outages if name.startswith(service))
+        return sum(b - a for a, b in parts if b > a)
 
     def _on_end(self, instance: Instance, task: asyncio.Task[None]) -> None:
         """A service that ends by itself is started anew, as a supervisor does."""

@@ -30,6 +30,7 @@ def check(world: World) -> Iterator[Violation]:
     streams: dict[str, bool] = {}
     steps: dict[str, _Step] = {}
     ended: set[str] = set()
+    yield from _one_input(world)
     for written in world.history.all_valid():
         event = written.value
         job = getattr(event, "job", None)
@@ -91,6 +92,16 @@ def _answered(world: World, step: _Step, written: Written, *, stream: bool) -> I
         yield Violation("streams go on from one attempt", f"{name} was accepted while attempt {step.attempt} stands", job)
     if stream and sources and step.claim is not None and step.claim not in {source.claim for source in sources}:
         yield Violation("one claim stands", f"{name} was accepted from another claim than {step.claim}", job)
+
+
+def _one_input(world: World) -> Iterator[Violation]:
+    """The id of a step holds its input: an answer made from another history is of a step that nobody asked for."""
+    inputs: dict[str, tuple[object, ...]] = {}
+    for written in world.history.steps.values():
+        step = written.value
+        given = (step.job, step.messages, step.prompt, step.texts)
+        if inputs.setdefault(step.id, given) != given:
+            yield Violation(LAW, f"step {step.id} was sent with two different inputs", step.job)
 
 
 def _first_claim(world: World, written: Written) -> Iterator[Violation]:

@@ -1,4 +1,7 @@
-"""Offsets never pass unfinished work, looked at when each commit is accepted; the planner's watermark never passes what recovery needs."""
+"""Offsets never pass unfinished work, looked at when each commit is accepted; the planner's watermark never passes what recovery needs.
+
+An offset may go back: inputs and watermark of one commit belong together, so an older pair only means that more is read again.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +32,9 @@ class Offsets:
         for where, offset in offsets.items():
             before = self._seen.get((group, where))
             first = before if before is not None else (offset if group.startswith("tutti-worker") else 0)
-            if before is not None and offset < before and not group.startswith("tutti-worker"):
-                self._report(LAW, f"{group} went back on {where.topic}/{where.partition} from {before} to {offset}")
             for passed in range(first, offset):
                 self._check(group, where, passed)
-            self._seen[group, where] = offset
+            self._seen[group, where] = max(offset, before or 0)
         if group == "tutti-planner":
             for where, offset in offsets.items():
                 if where.topic == self._topics.job_events:
@@ -81,7 +82,9 @@ class Offsets:
         written, _ = self._history.work[where, offset]
         outcomes = self._history.outcomes_of.get((written.value.id, written.value.attempt), ())
         kinds = StepClaimed | StepSucceeded | StepFailed | StepReleased
-        return any(isinstance(w.value, kinds) and w.value.node == node for w in outcomes)
+        told = [w for w in outcomes if isinstance(w.value, kinds) and w.value.node == node]
+        ended_before = any(isinstance(w.value, StepSucceeded | StepFailed) and w.at < written.at for w in told)
+        return any(w.at >= written.at for w in told) if ended_before else bool(told)
 
     def _check_watermark(self, home: int, offset: int, offsets: Mapping[TopicPartition, int]) -> None:
         events = self._history.events[home]

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from shared.contracts.event import JobAccepted, JobSettled
+from shared.contracts.failure import FailureKind
 from tests.support.cluster.history import Written
 from tests.support.cluster.violation import Violation
 from tests.support.cluster.world import World
@@ -37,8 +38,13 @@ def check(world: World) -> Iterator[Violation]:
             yield Violation(LAW, f"job {job} has a result, but no valid settle event", job)
         elif len(ends) > 1:
             yield Violation(LAW, f"job {job} has {len(ends)} settle events", job)
+        elif results[0].at < settled[job][0].at:
+            yield Violation(LAW, f"job {job}: the result was published before its settle event lay in the log", job)
         elif ends[0] != results[0].value.to_bytes():
             yield Violation(LAW, f"job {job}: the result is not the settle event's", job)
+        failure = results[0].value.failure
+        if failure is not None and failure.kind is FailureKind.NO_NODE:
+            yield Violation("nothing fails without a cause", f"job {job} found no node, but nodes were there: {failure.message}", job)
         if job not in jobs:
             yield Violation(LAW, f"job {job} has a result, but nobody gave it", job)
     for given in history.given.values():

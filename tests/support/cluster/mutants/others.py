@@ -1,0 +1,157 @@
+"""Bugs planted in router, worker and delay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from services.delay.forwarder import Forwarder
+from services.delay.held import Held
+from services.router.dispatcher import Dispatcher
+from services.router.ledger import Account
+from services.worker.handlers import Desk
+from services.worker.lease_log import LeaseLog
+from services.worker.outbox import Outbox, _Mark
+from services.worker.slots import Slots
+from shared.delays import next_hop
+from shared.kafka.port import Appended
+from tests.support.cluster.faults import FaultMix
+from tests.support.cluster.laws import stops
+
+Patching = pytest.MonkeyPatch
+SMALL = {"jobs": 20, "seconds": 8.0}
+CALM = FaultMix(**SMALL)
+
+
+def _silent_on_a_finished_attempt(patching: Patching) -> None:
+    original = Desk.on_step
+
+    def on_step(self: Desk, step: Any, trace: Any, addressee: Any) -> None:
+        if self.leases.finished(step) is None:
+            original(self, step, trace, addressee)
+
+    patching.setattr(Desk, "on_step", on_step)
+
+
+def _credit_used_twice(patching: Patching) -> None:
+    original = Account.take
+
+    def take(self: Account, tokens: int) -> None:
+        original(self, tokens)
+        self.available += 1
+
+    patching.setattr(Account, "take", take)
+
+
+def _router_commits_before_it_has_told(patching: Patching) -> None:
+    original = Dispatcher.close
+
+    def close(self: Dispatcher, closing: Any, *, soon: bool = True) -> None:
+        closing.window.finish(closing.offset)
+        original(self, closing._replace(window=_Finished()), soon=soon)
+
+    patching.setattr(Dispatcher, "close", close)
+
+
+class _Finished:
+    """A window to which nothing matters any more."""
+
+    lost = False
+
+    def finish(self, offset: int) -> None:
+        return None
+
+
+def _dropped_at_a_tier_boundary(patching: Patching) -> None:
+    original = Held.take
+
+    def take(self: Held, now: float, limit: int) -> Any:
+        return [w for w in original(self, now, limit) if w.due_at <= now or next_hop(w.due_at, now) != "1s"]
+
+    patching.setattr(Held, "take", take)
+
+
+def _delay_commits_before_it_forwards(patching: Patching) -> None:
+    original = Held.add
+
+    def add(self: Held, waiter: Any) -> None:
+        waiter.finish()
+        waiter.window = _Finished()
+        original(self, waiter)
+
+    patching.setattr(Held, "add", add)
+
+
+def _forwarded_once(patching: Patching) -> None:
+    original = Forwarder._settle
+
+    def settle(self: Forwarder, waiter: Any, result: Any, now: float) -> bool:
+        return original(self, waiter, Appended("", 0, 0), now)
+
+    patching.setattr(Forwarder, "_settle", settle)
+
+
+def _worker_commits_before_it_has_told(patching: Patching) -> None:
+    def mark(self: Outbox, positions: Any) -> None:
+        self._acknowledged(positions)
+        self._waiting.append(_Mark({}))
+        self._wake()
+
+    patching.setattr(Outbox, "mark", mark)
+
+
+def _more_than_its_slots(patching: Patching) -> None:
+    patching.setattr(Slots, "free", property(lambda _: 10))
+
+
+def _deaf_to_losing_claims(patching: Patching) -> None:
+    original = Desk.on_stop
+
+    def on_stop(self: Desk, stop: Any) -> None:
+        if stop.claim is None:
+            original(self, stop)
+
+    patching.setattr(Desk, "on_stop", on_stop)
+
+
+def _stop_forgotten_for_what_is_not_read_yet(patching: Patching) -> None:
+    original = LeaseLog.of_step
+    patching.setattr(LeaseLog, "of_step", lambda self, step: tuple(a for a in original(self, step) if a.task is None))
+
+
+MUTANTS: dict[str, dict[str, Any]] = {
+    "worker silent on a finished attempt": {
+        "patch": _silent_on_a_finished_attempt,
+        "mix": FaultMix(duplicated=0.5, delivery_seconds=0.6, **SMALL),
+    },
+    "a credit used twice": {"patch": _credit_used_twice, "mix": FaultMix(jobs=60, seconds=2.0), "kinds": {"single": 1.0}},
+    "router commits before it has told": {
+        "patch": _router_commits_before_it_has_told,
+        "mix": FaultMix(send_seconds=0.4, lost=0.1, **SMALL),
+    },
+    "a delayed message dropped at a tier boundary": {"patch": _dropped_at_a_tier_boundary, "mix": CALM, "kinds": {"delayed": 1.0}},
+    "delay commits before it forwards": {"patch": _delay_commits_before_it_forwards, "mix": CALM, "kinds": {"delayed": 1.0}},
+    "delayed messages are forwarded once": {
+        "patch": _forwarded_once,
+        "mix": FaultMix(lost=0.2, **SMALL),
+        "kinds": {"delayed": 1.0},
+    },
+    "worker commits before it has told": {
+        "patch": _worker_commits_before_it_has_told,
+        "mix": FaultMix(send_seconds=0.4, lost=0.1, **SMALL),
+    },
+    "more than its slots": {"patch": _more_than_its_slots, "mix": FaultMix(jobs=40, seconds=2.0)},
+    "deaf to losing claims": {
+        "patch": _deaf_to_losing_claims,
+        "mix": FaultMix(doubly_routed=0.6, **SMALL),
+        "kinds": {"single": 1.0, "cancelled": 1.0},
+        "laws": (stops.check_times,),
+    },
+    "a running generation is not stopped": {
+        "patch": _stop_forgotten_for_what_is_not_read_yet,
+        "mix": CALM,
+        "kinds": {"cancelled": 1.0},
+        "laws": (stops.check_times,),
+    },
+}
