@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv check format test up down status logs demo bench chaos bench-backlog bench-recovery ollama lock wheel clean
+.PHONY: help venv check format test test-chaos up down status logs demo bench chaos bench-backlog bench-recovery ollama lock wheel clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -30,6 +30,9 @@ format: venv ## Rewrite the code in the one format.
 test: check ## All tests: check, then simulated, integration and chaos on real components (Kafka is started for them).
 	@$(BIN)/python -m infra.native.fetch
 	$(PYTEST) -q $(or $(TESTS),tests/simulated tests/integration tests/chaos)
+
+test-chaos: venv ## Simulated cluster under many seeds (SEEDS=n), and a new search for every planted bug.
+	TUTTI_SEEDS=$(or $(SEEDS),200) TUTTI_SEARCH=1 $(PYTEST) -q tests/simulated/test_cluster_laws.py tests/simulated/test_mutations.py
 
 up: venv ## Start Kafka, Redis, a model node and the five services on this machine.
 	@$(BIN)/tutti up

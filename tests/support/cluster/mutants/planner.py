@@ -97,7 +97,7 @@ def _a_gap_means_nothing(patching: Patching) -> None:
     patching.setattr(Appender, "_inspect", inspect)
 
 
-def _offset_minus_one_is_good(patching: Patching) -> None:
+def offset_minus_one_is_good(patching: Patching) -> None:
     original = EventWriter.append
 
     async def append(self: EventWriter, partition: Any, messages: Any) -> int:
@@ -155,12 +155,12 @@ def _commit_before_append(patching: Patching) -> None:
     patching.setattr(Home, "_write", write)
 
 
-def _step_id_without_input(patching: Patching) -> None:
+def step_id_without_input(patching: Patching) -> None:
     original = pattern_run.step_id
     patching.setattr(pattern_run, "step_id", lambda *given: original(*given[:-1], b""))
 
 
-def _append_sent_again(patching: Patching) -> None:
+def append_sent_again(patching: Patching) -> None:
     original = EventWriter.append
 
     async def append(self: EventWriter, partition: Any, messages: Any) -> int:
@@ -270,7 +270,7 @@ def _snapshot_counts_before_its_acknowledgement(patching: Patching) -> None:
     patching.setattr(snapshots, "write", write)
 
 
-def _commands_lost(patching: Patching) -> None:
+def commands_lost(patching: Patching) -> None:
     original = Replay._rearm
 
     def rearm(self: Replay, job: Any, step: Any) -> None:
@@ -341,7 +341,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "a gap always means stop": {"patch": _a_gap_means_stop, "mix": ZOMBIES},
     "a gap means nothing": {"patch": _a_gap_means_nothing, "mix": ZOMBIES},
     "offset -1 taken as good": {
-        "patch": _offset_minus_one_is_good,
+        "patch": offset_minus_one_is_good,
         "mix": FaultMix(
             pause=1.5, pause_seconds=(7.0, 9.0), send_seconds=0.3, offset_unknown=0.3, only=("planner",), jobs=40, seconds=20.0
         ),
@@ -353,7 +353,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "a watermark on a record whose epoch a reader cannot know": {"patch": _watermark_on_the_next_record, "mix": CALM},
     "inputs and watermark committed apart": {"patch": _watermark_past_a_record_to_be_read_again, "mix": CALM},
     "commit before append": {"patch": _commit_before_append, "mix": FaultMix(ack_seconds=0.4, send_seconds=0.4, **SMALL)},
-    "re-sent append after a new producer": {"patch": _append_sent_again, "mix": UNKNOWN},
+    "re-sent append after a new producer": {"patch": append_sent_again, "mix": UNKNOWN},
     "a round cut in two": {"patch": _round_cut_in_two, "mix": ZOMBIES},
     "publish before the settle event is acknowledged": {"patch": _published_before_acknowledged, "mix": UNKNOWN},
     "results sent once": {"patch": _results_sent_once, "mix": UNKNOWN},
@@ -375,7 +375,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "mix": FaultMix(ack_seconds=0.4, send_seconds=0.4, tight=True, **SMALL),
         "kinds": {"cancelled": 1.0, "single": 2.0},
     },
-    "commands lost at a crash": {"patch": _commands_lost, "mix": CRASHES},
+    "commands lost at a crash": {"patch": commands_lost, "mix": CRASHES},
     "a late outcome accepted": {
         "patch": _late_outcome_of_a_stream,
         "mix": FaultMix(pause=0.7, pause_seconds=(6.0, 12.0), only=("worker",), jobs=8, seconds=25.0),

@@ -1,0 +1,83 @@
+"""Mutation check: every planted bug of `tests/support/cluster/mutations.py` is seen by the simulation within 200 seeds.
+
+`make test` begins with the seed that is recorded beside each bug; `TUTTI_SEARCH=1` (`make test-chaos`) searches all anew and prints what
+it finds, ready to be recorded. A bug that needs a particular history is planted under the trace test that holds this history.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.simulated import test_planner_traces as traces
+from tests.support.cluster.mutants import planner
+from tests.support.cluster.mutations import MOST_SEEDS, Mutation, find, mutations
+
+SEARCH = bool(os.environ.get("TUTTI_SEARCH"))
+TRACED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Callable[[], None]]] = {
+    "step id without its input": (planner.step_id_without_input, traces.test_the_id_of_a_step_holds_its_input),
+    "offset -1 taken as good": (planner.offset_minus_one_is_good, traces.test_offset_minus_one_is_not_taken_as_good),
+    "re-sent append after a new producer": (planner.append_sent_again, traces.test_an_append_of_unknown_fate_is_never_sent_again),
+    "commands lost at a crash": (planner.commands_lost, traces.test_steps_whose_dispatch_died_with_the_planner_are_sent_again),
+}
+"""Two histories of one job, or a state that lasts a moment: rare by chance, so each has its trace."""
+NAMED_BY_THE_ISSUE = {
+    "epoch by generation instead of offset",
+    "a gap always means stop",
+    "watermark past an unpublished result",
+    "inputs and watermark committed apart",
+    "step id without its input",
+    "re-sent append after a new producer",
+    "a round cut in two",
+    "worker silent on a finished attempt",
+    "zombie's timers firing",
+    "timers armed from old times at take-over",
+    "watermark before the snapshot's ack",
+    "offset -1 taken as good",
+    "claim timeout started at planning instead of routing",
+    "commit before append",
+    "a late outcome accepted",
+    "a delayed message dropped at a tier boundary",
+    "a credit used twice",
+    "a watermark on a record whose epoch a reader cannot know",
+    "deadlines re-armed at take-over",
+}
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("mutation", mutations(), ids=lambda mutation: mutation.name)
+def test_a_planted_bug_is_seen(mutation: Mutation) -> None:
+    """With the bug a law breaks; without it, under the same seed and the same faults, none does."""
+    found = find(mutation, 0 if SEARCH else mutation.seed, MOST_SEEDS)
+    assert found is not None, f"{MOST_SEEDS} seeds do not see: {mutation.name}"
+    seed, report = found
+    print(f"{mutation.name}: seed {seed}: {report.violations[0]}")
+    healthy = mutation.run_healthy(seed)
+    assert not healthy.violations, f"without the bug: {healthy.text(f'seed {seed} of {mutation.name}')}"
+
+
+@pytest.mark.parametrize("name", TRACED)
+def test_a_planted_bug_is_seen_by_its_trace(name: str) -> None:
+    """The trace test fails under the bug, and only under it."""
+    patch, trace = TRACED[name]
+    trace()
+    with pytest.MonkeyPatch.context() as patching:
+        patch(patching)
+        with pytest.raises((AssertionError, ExceptionGroup)):
+            trace()
+
+
+def test_the_list_is_complete() -> None:
+    """Every bug that the issue names is planted."""
+    planted = {mutation.name for mutation in mutations()} | TRACED.keys()
+    assert not NAMED_BY_THE_ISSUE - planted
