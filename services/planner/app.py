@@ -84,7 +84,7 @@ class Planner:
         if not self._assigned:
             reasons.append("no assignment yet")
         left = {number: owned.home.left_because for number, owned in self._homes.items() if owned.home.left_because is not None}
-        reasons += [f"partition {number} waits for a newer planner: {why}" for number, why in sorted(left.items())]
+        reasons += [f"partition {number} is not worked on: {why}" for number, why in sorted(left.items())]
         taking = sorted(number for number, owned in self._homes.items() if not owned.home.running and number not in left)
         if taking:
             reasons.append(f"taking over partitions {', '.join(map(str, taking))}")
@@ -207,6 +207,7 @@ class Planner:
             random=env.random,
             topics=self._topics,
             options=self._options,
+            dead_letter_cap=env.settings.dead_letter_cap,
             instance=env.instance,
             reader=JobRecord(cluster, self._topics),
             consumer=self._consumer,

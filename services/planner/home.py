@@ -24,7 +24,7 @@ from services.planner.handlers import read_outcome
 from services.planner.intake import ClassOrder, Queue
 from services.planner.messages import of_effect
 from services.planner.recent import read_back
-from services.planner.refusals import Refusals
+from services.planner.refusals import OutcomesStopped, Refusals
 from services.planner.room import Room
 from services.planner.round import Publish, Round
 from services.planner.takeover import Superseded, Taken, TakeOver
@@ -59,7 +59,7 @@ class Home:
         self.number = number
         self.running = False
         self.left_because: str | None = None
-        """Set when the partition must wait for a newer planner."""
+        """Set when the partition must wait for a newer planner, or for a person."""
         self._wiring = wiring
         topics = wiring.topics
         self._events = TopicPartition(topics.job_events, number)
@@ -69,7 +69,7 @@ class Home:
         self._book = Book(number, wiring.options.policy(), wiring.random)
         self._queues: dict[str, Queue] = {}
         self._order = ClassOrder(wiring.options.interactive_share)
-        self._refusals = Refusals(wiring)
+        self._refusals = Refusals(wiring, number)
         self._waiting = WaitingJobs()
         self._paused: set[str] = set()
         self._positions: dict[str, int] = {}
@@ -146,9 +146,9 @@ class Home:
             try:
                 await self._take()
                 await self._rounds()
-            except NewerVersion as why:
-                # Not ours to guess at. The assignor prefers newer planners; until one is there the partition waits, its inputs in Kafka.
-                log.warning("waits_for_a_newer_planner", home=self.number, reason=why.message)
+            except (NewerVersion, OutcomesStopped) as why:
+                # Not ours to guess at (the assignor prefers newer planners), or a defect of somebody: the inputs wait in Kafka.
+                log.warning("partition_left_alone", home=self.number, reason=why.message)
                 self.left_because = why.message
                 return
             except Superseded as why:
@@ -261,6 +261,7 @@ class Home:
         records = queue.records
         for _ in range(min(len(records), self._wiring.options.round_outcomes)):
             record = records.popleft()
+            self._refusals.outcome_read()
             try:
                 attempts.on_outcome(self._book, round_, read_outcome(record))
             except InvalidInput as error:

@@ -8,21 +8,40 @@ from services.planner.round import Answer
 from services.planner.wiring import Wiring
 from shared.contracts.base import PriorityClass
 from shared.contracts.failure import Failure, FailureKind
-from shared.errors import InvalidInput, InvalidRecord, TooLarge
+from shared.errors import InvalidInput, InvalidRecord, TooLarge, TuttiError
+from shared.kafka.dead_letter_cap import DeadLetterCap
 from shared.kafka.dead_letters import dead_letter_message
-from shared.kafka.port import Message, Record
+from shared.kafka.port import Message, Record, TopicPartition
 from shared.telemetry import logs, metrics
 
 log = logs.get(__name__)
 
 
-class Refusals:
-    """Messages that must be acknowledged before the record counts as done."""
+class OutcomesStopped(TuttiError):
+    """So many outcomes cannot be read that the fault is more likely ours than theirs."""
 
-    def __init__(self, wiring: Wiring) -> None:
+    code = "outcomes_stopped"
+
+
+class Refusals:
+    """Messages that must be acknowledged before the record counts as done.
+
+    Only outcomes, which services write, have a cap on dead letters: a caller who sends nonsense to `jobs.*` must stop nobody else's jobs.
+    """
+
+    def __init__(self, wiring: Wiring, number: int) -> None:
         self._wiring = wiring
+        self._cap = DeadLetterCap(TopicPartition(wiring.topics.outcomes, number), wiring.dead_letter_cap)
+
+    def outcome_read(self) -> None:
+        """An outcome was taken; most are fine."""
+        self._cap.read()
 
     def outcome(self, record: Record, error: InvalidInput) -> list[Message]:
+        """The dead letter. Raises OutcomesStopped when there are too many of them: what is unread stays in Kafka."""
+        reason = self._cap.died()
+        if reason is not None:
+            raise OutcomesStopped(reason)
         return [self._dead_letter(record, error)]
 
     def job(self, record: Record, error: InvalidInput, priority_class: PriorityClass, wall: float) -> list[Message]:

@@ -13,6 +13,7 @@ from services.planner.settings import PlannerOptions
 from services.planner.writer import EventWriter
 from shared.clock import Clock
 from shared.kafka.port import Consumer, Log, TopicPartition
+from shared.settings import DeadLetterCapSettings
 from shared.topics import Topics
 
 
@@ -25,6 +26,7 @@ class Wiring:
     random: Random
     topics: Topics
     options: PlannerOptions
+    dead_letter_cap: DeadLetterCapSettings
     instance: str
     reader: JobRecord
     consumer: Consumer

@@ -14,8 +14,8 @@ from tests.support.planner_world import World
 NEWER = (("type", b"something_new"), ("version", str(VERSION + 1).encode()))
 
 
-def waits_for_newer(planner: Planner) -> bool:
-    return any("waits for a newer planner" in reason for reason in planner.readiness().reasons)
+def left_alone(planner: Planner) -> bool:
+    return any("newest known here" in reason for reason in planner.readiness().reasons)
 
 
 def write(world: World, topic: str, value: bytes) -> None:
@@ -33,7 +33,7 @@ async def test_newer_history_is_left_alone(world: World) -> None:
     write(world, world.topics.job_events, b'{"type":"something_new"}')
     end = len(world.values(world.topics.job_events))
     world.produce(b'{"prompt": "b"}')
-    await world.until(lambda: waits_for_newer(planner))
+    await world.until(lambda: left_alone(planner))
     await asyncio.sleep(30)
     # Its one append went into the gap, fenced; then its own PlannerStarted, by which it learnt what it cannot read.
     mine = world.values(world.topics.job_events)[end:]
@@ -53,8 +53,22 @@ async def test_a_newer_outcome_is_left_alone(world: World) -> None:
     planner = world.start("p")
     await world.until(lambda: planner.readiness().ready)
     write(world, world.topics.outcomes, b'{"type":"something_new"}')
-    await world.until(lambda: waits_for_newer(planner))
+    await world.until(lambda: left_alone(planner))
     await asyncio.sleep(5)
     assert not world.values(world.topics.dead_letters)
     offsets = world.log.group(world.topics.settings.prefix + "tutti-planner").offsets
     assert offsets.get(TopicPartition(world.topics.outcomes, 0), 0) == 0
+
+
+@simulated
+async def test_a_flood_of_unreadable_outcomes_stops_the_partition(world: World) -> None:
+    """What cannot be read is a dead letter, up to the cap; then the partition waits for a person, and says so."""
+    planner = world.start("p")
+    await world.until(lambda: planner.readiness().ready)
+    for _ in range(300):
+        world.log.write(TopicPartition(world.topics.outcomes, 0), [Message(world.topics.outcomes, b"nonsense", b"j", 0)])
+    await world.until(lambda: any("were dead-lettered" in reason for reason in planner.readiness().reasons))
+    await asyncio.sleep(5)
+    assert len(world.values(world.topics.dead_letters)) < 300
+    offsets = world.log.group(world.topics.settings.prefix + "tutti-planner").offsets
+    assert offsets.get(TopicPartition(world.topics.outcomes, 0), 0) < 300

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from services.planner.handlers import JobRecord
 from services.planner.messages import of_effect
-from services.planner.refusals import Refusals
+from services.planner.refusals import OutcomesStopped, Refusals
 from services.planner.round import Answer, Dispatch, Publish, Round, Stop
 from services.planner.settings import PlannerOptions
 from services.planner.wiring import Wiring
@@ -29,6 +29,7 @@ from shared.contracts.result import Result, Status
 from shared.contracts.step import Step
 from shared.errors import InvalidRecord, TooLarge
 from shared.kafka.port import Message
+from shared.settings import DeadLetterCapSettings
 from shared.telemetry import metrics
 from shared.topics import Topics, TopicSettings, partition_of, steps_partition
 from tests.unit.planner.desk import Desk, claimed, succeeded
@@ -122,6 +123,7 @@ def refusals() -> Refusals:
             random=Random(0),
             topics=TOPICS,
             options=PlannerOptions(),
+            dead_letter_cap=DeadLetterCapSettings(at_least=3, window=10),
             instance="p",
             reader=reader,
             consumer=missing,
@@ -131,7 +133,8 @@ def refusals() -> Refusals:
             unpause=missing,
             still_owner=missing,
             spawn=missing,
-        )
+        ),
+        0,
     )
 
 
@@ -181,3 +184,19 @@ def test_a_round_is_empty_only_when_it_decides_nothing() -> None:
     assert Round(0.0, 0.0).empty
     desk = Desk()
     assert not desk.submit().empty
+
+
+def test_too_many_unreadable_outcomes_stop_the_partition(refusals: Refusals) -> None:
+    """A fault of ours must not drain `outcomes` into the dead letters; what was not taken is not refused."""
+    for _ in range(5):
+        refusals.outcome_read()
+    for _ in range(2):
+        refusals.outcome(Written(b"", topic="t-outcomes"), InvalidRecord("x"))
+    with pytest.raises(OutcomesStopped, match="t-outcomes/0"):
+        refusals.outcome(Written(b"", topic="t-outcomes"), InvalidRecord("x"))
+
+
+def test_nonsense_from_callers_stops_nobody(refusals: Refusals) -> None:
+    """However much of `jobs.*` is refused."""
+    for _ in range(50):
+        assert refusals.job(Written(b""), InvalidRecord("x"), PriorityClass.BATCH, 5.0)
