@@ -41,8 +41,14 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 def waits(ledger: Ledger, at: float) -> list[float]:
     """Seconds from `at` to the result, of the jobs that were in flight then and have ended."""
-    moments = zip(ledger.acknowledged, ledger.due, ledger.ended, strict=True)
-    return [ended - at for acknowledged, due, ended in moments if acknowledged <= at and due <= at < ended < NEVER]
+    return [seconds for _, seconds in slowest(ledger, at, ledger.count)]
+
+
+def slowest(ledger: Ledger, at: float, count: int = 3) -> list[tuple[int, float]]:
+    """(number, seconds from `at` to the result) of the jobs in flight at `at` that took longest; where to look first."""
+    rows = enumerate(zip(ledger.acknowledged, ledger.due, ledger.ended, strict=True))
+    found = [(number, ended - at) for number, (acknowledged, due, ended) in rows if acknowledged <= at and due <= at < ended < NEVER]
+    return sorted(found, key=lambda row: -row[1])[:count]
 
 
 def recoveries(ledger: Ledger, struck: Iterable[Struck]) -> list[Recovery]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from infra.chaos.figures import longest_silence, recoveries, results_per_second, timeline
+from infra.chaos.figures import longest_silence, recoveries, results_per_second, slowest, timeline
 from infra.chaos.plan import FaultKind
 from infra.chaos.run import Options, Outcome
 from infra.chaos.stage import COPIES, SLOTS, WORKERS
@@ -47,6 +47,7 @@ def document(facts: Mapping[str, Any], options: Options, outcome: Outcome) -> di
                 "at": one.at - outcome.started_at,
                 "lasted": one.over_at - one.at,
                 "recovered_after": None if one.recovered_at is None else one.recovered_at - one.at,
+                "slowest_jobs": dict(slowest(ledger, one.at)),
             }
             for one in outcome.struck
         ],

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 from pydantic_core import from_json
 
-from infra.chaos.figures import Struck, longest_silence, percentile, recoveries, results_per_second, timeline
+from infra.chaos.figures import Struck, longest_silence, percentile, recoveries, results_per_second, slowest, timeline
 from infra.chaos.jobs import FAILS_SOMETIMES, JobMix, Ledger
 from infra.chaos.plan import Durations, Fault, FaultKind, cycle
 from services.ingress.dialect_tutti import JobSubmission
@@ -80,6 +80,7 @@ def test_recovery_is_of_the_jobs_in_flight() -> None:
     (row,) = recoveries(book, [Struck(Fault(FaultKind.KILL), 10.0, 10.5, 30.0)])
     assert (row.faults, row.in_flight, row.p50, row.longest) == (1, 2, 20.0, 20.0)
     assert book.in_flight(25.0) == {5}
+    assert slowest(book, 10.0) == [(1, 20.0), (2, 3.0)]
 
 
 def test_only_the_first_result_counts() -> None:
