@@ -91,7 +91,7 @@ FAMILIES: tuple[Family, ...] = (
         7 * DAY_MS,
         ("worker", "router", "ingress"),
         ("planner",),
-        ("StepRouted", "StepClaimed", "ClaimsRenewed", "StepSucceeded", "StepFailed", "StepReleased", "CancelRequested"),
+        ("StepRouted", "StepClaimed", "ClaimsRenewed", "StepSucceeded", "StepFailed", "StepReleased", "StreamPosition", "CancelRequested"),
         "What came of attempts; cancels.",
     ),
     Family(
@@ -140,8 +140,8 @@ FAMILIES: tuple[Family, ...] = (
         HOUR_MS,
         ("worker", "planner"),
         ("ingress",),
-        ("Chunks", "Final"),
-        "Chunks and finals for callers who wait.",
+        ("Chunks", "StreamBroken", "Final"),
+        "Chunks, broken streams and finals for callers who wait.",
     ),
     Family(
         "delays.{tier}",

@@ -55,6 +55,7 @@ class StreamAssembly:
     __slots__ = (
         "_ahead",
         "_attempt",
+        "_broken",
         "_ready",
         "_step",
         "_taken",
@@ -66,6 +67,7 @@ class StreamAssembly:
     def __init__(self) -> None:
         self._step: str | None = None
         self._attempt = 0
+        self._broken = 0
         self._taken = _Text()
         self._ready = _Text()
         self._ahead: dict[int, str] = {}
@@ -80,7 +82,7 @@ class StreamAssembly:
 
     def add(self, chunk: Chunk) -> bool:
         """Accept a chunk; returns whether there is something to take. Raises StreamConflict."""
-        if chunk.attempt < self._attempt or (self._step is not None and chunk.step != self._step):
+        if chunk.attempt < self._attempt or chunk.attempt <= self._broken or (self._step is not None and chunk.step != self._step):
             return False
         if chunk.attempt > self._attempt:
             self._begin(chunk)
@@ -106,6 +108,18 @@ class StreamAssembly:
         self._ready = _Text(answer.text[sent:])
         self._ahead.clear()
         self._attempt = 2**31
+
+    def break_off(self, step: str, attempt: int) -> str:
+        """The attempt broke: nothing more of it, or of earlier ones, is accepted. Returns the text so far, which the next one continues.
+
+        The same again when asked again. Text that lies beyond a gap is given up.
+        """
+        if self._step is not None and step != self._step:
+            return ""
+        self._broken = max(self._broken, attempt)
+        if self._attempt <= attempt:
+            self._ahead.clear()
+        return self._taken.whole() + self._ready.whole()
 
     def _begin(self, chunk: Chunk) -> None:
         """A newer attempt: what was not sent yet gives way to it, except what it says it continues from."""

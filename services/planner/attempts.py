@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from services.planner import streams
 from services.planner.book import Book, may_claim
 from services.planner.limits import retry_refusal
 from services.planner.live import LiveJob, OpenStep, Phase
@@ -23,6 +24,7 @@ from shared.contracts.outcome import (
     StepReleased,
     StepRouted,
     StepSucceeded,
+    StreamPosition,
 )
 from shared.contracts.result import Status
 from shared.contracts.usage import Usage
@@ -138,6 +140,10 @@ def _on_succeeded(book: Book, round_: Round, outcome: StepSucceeded) -> None:
         book.prices.learn(step.request.model, outcome.usage)
     if step.claim is not None and step.claim.id != outcome.claim:
         book.stop(round_, job.id, step)
+    if not outcome.answer.text.startswith(step.prefix):
+        _fail_or_retry(book, round_, job, step, streams.not_continued(outcome), usage=outcome.usage)
+        book.drive(round_, job)
+        return
     book.emit(
         round_,
         job,
@@ -203,6 +209,17 @@ def _ask_again(book: Book, round_: Round, job: LiveJob, step: OpenStep, failure:
     again = step.releases - _FREE_RELEASES
     wait = 0.0 if again <= 0 else book.policy.retry.delay_seconds(again, book.random.random())
     book.fail_attempt(round_, job, step, failure, wait, counted=False, usage=usage)
+
+
+def _on_position(book: Book, round_: Round, outcome: StreamPosition) -> None:
+    """The next attempt continues from there, as soon as the backoff is over."""
+    found = book.find(outcome.job, outcome.step)
+    if found is None:
+        return
+    job, step = found
+    if streams.take_position(step, outcome) and step.due_at <= round_.now:
+        book.retry(round_, job, step)
+    book.drive(round_, job)
 
 
 def _on_cancel(book: Book, round_: Round, outcome: CancelRequested) -> None:
@@ -278,5 +295,6 @@ _ON: dict[type, Callable[[Book, Round, Any], None]] = {
     StepSucceeded: _on_succeeded,
     StepFailed: _on_failed,
     StepReleased: _on_released,
+    StreamPosition: _on_position,
     CancelRequested: _on_cancel,
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from random import Random
 
-from services.planner import counters
+from services.planner import counters, streams
 from services.planner.limits import endless, estimate_tokens, neared, refusal, soft_wall_seconds
 from services.planner.live import LiveJob, OpenStep, Phase
 from services.planner.patterns import BY_VERSION
@@ -188,13 +188,26 @@ class Book:
         if wait is None:
             return
         step.due_at = round_.now + wait
-        if wait <= 0:
+        if not streams.ask_position(round_, job, step, self.home, self.policy) and wait <= 0:
             self.retry(round_, job, step)
 
     def retry(self, round_: Round, job: LiveJob, step: OpenStep) -> None:
         """Begin the next attempt. It goes out only after its event is acknowledged."""
-        attempt = step.attempt + 1
-        self.emit(round_, job, StepRetried(epoch=self.epoch, job=job.id, at=round_.wall, step=step.id, attempt=attempt, avoid=step.avoid))
+        prefix = step.prefix if step.shown is None else step.shown
+        refused = streams.refusal(step, prefix)
+        if refused is not None:
+            self.fail_attempt(round_, job, step, refused, None, counted=False)
+            return
+        event = StepRetried(
+            epoch=self.epoch,
+            job=job.id,
+            at=round_.wall,
+            step=step.id,
+            attempt=step.attempt + 1,
+            avoid=step.avoid,
+            prefix=prefix or None,
+        )
+        self.emit(round_, job, event)
         round_.after.append(self.dispatch(round_, job, step))
 
     def drop_claim(self, step: OpenStep) -> None:
@@ -294,6 +307,7 @@ def _step(job: LiveJob, step: OpenStep, home: int, lease_seconds: float) -> Step
         format=request.format,
         tools=request.tools,
         stream=request.stream,
+        prefix=step.prefix or None,
         reply=accepted.reply if request.stream else None,
         needs=request.needs,
         avoid=step.avoid,

@@ -78,6 +78,12 @@ class OpenStep:
     """(node, mailbox) of the current attempt, from the router; not in history."""
     avoid: tuple[str, ...] = ()
     retry_after_seconds: float = 0.0
+    prefix: str = ""
+    """Text of the answer that the current attempt continues."""
+    shown: str | None = None
+    """What the reader of the broken stream says he has been shown; in history only once the next attempt begins with it."""
+    backoff_until: float = 0.0
+    """Monotonic seconds: the next attempt begins no earlier, even when the reader has answered (engine)."""
     wakes_at: float = 0.0
     """Of a sleep: wall-clock seconds."""
     due_at: float = float("inf")
@@ -194,6 +200,7 @@ def _retried(job: LiveJob, event: StepRetried) -> None:
     if step is not None:
         step.attempt, step.avoid, step.phase = event.attempt, event.avoid, Phase.ASKED
         step.claim, step.routed = None, None
+        step.prefix, step.shown = event.prefix or "", None
         job.attempts += 1
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64encode
 
-from services.planner.round import Answer, Dispatch, Effect, Publish, Stop
+from services.planner.round import Answer, AskPosition, Dispatch, Effect, Publish, Stop
 from shared.contracts import headers
 from shared.contracts.job import ReplyTo
 from shared.kafka.port import Message
@@ -26,6 +26,9 @@ def of_effect(effect: Effect, topics: Topics) -> list[Message]:
             return [_result(result.job, body, settled.trace, topics), *finals]
         case Answer(reply=reply, result=result, trace=trace):
             return [_final(reply, result.job, result.to_bytes(), trace)]
+        case AskPosition(reply=reply, broken=broken):
+            asking = (*headers.envelope(broken.type), *headers.correlation_headers(reply))
+            return [Message(reply.topic, broken.to_bytes(), broken.job.encode(), reply.partition, asking)]
 
 
 def _dispatch(dispatch: Dispatch, topics: Topics) -> Message:

@@ -17,6 +17,7 @@ from shared.telemetry import logs, metrics
 
 log = logs.get(__name__)
 
+_TYPES = (b"final", b"stream_broken")
 _BATCH = 500
 _LANES = 32
 _LANE_BOUND = 10_000
@@ -27,8 +28,8 @@ _PACE_SECONDS = 0.5
 
 
 def is_notice(message: Message) -> bool:
-    """Whether this is a final. The type is the envelope's first header."""
-    return bool(message.headers) and message.headers[0][1] == b"final"
+    """Whether this goes to a caller's own topic and nothing depends on it. The type is the envelope's first header."""
+    return bool(message.headers) and message.headers[0][1] in _TYPES
 
 
 @dataclass(slots=True)

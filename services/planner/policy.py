@@ -23,6 +23,8 @@ class Policy:
 
     lease_seconds: float = 20.0
     claim_timeout_seconds: float = 5.0
+    stream_position_seconds: float = 2.0
+    """Longest wait for what the reader of a broken stream has been shown; beyond it nobody seems to read."""
     no_node_seconds: float = 600.0
     """Longest wait for a router; the router has the same bound for steps that it cannot place."""
     deadline_seconds: dict[PriorityClass, float] = field(default_factory=_deadlines)

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from services.planner import streams
 from services.planner.book import Book
 from services.planner.live import LiveJob, OpenStep, Phase
 from services.planner.round import Publish, Round
@@ -154,6 +155,7 @@ class Replay:
             step.due_at = now + max(0.0, step.wakes_at - wall)
         elif step.phase is Phase.WAITING:
             step.due_at = now + step.retry_after_seconds
+            streams.ask_position(self._round, job, step, self._book.home, self._book.policy)
         elif step.claim is not None:
             step.due_at = now + step.claim.lease_seconds
             self._book.claims[step.claim.id] = (job.id, step.id)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from shared.contracts.control import StopStep
 from shared.contracts.event import Event, JobSettled
 from shared.contracts.job import ReplyTo
+from shared.contracts.reply import StreamBroken
 from shared.contracts.result import Result
 from shared.contracts.step import Step
 
@@ -47,7 +48,15 @@ class Answer:
     trace: str | None = None
 
 
-Effect = Dispatch | Stop | Publish | Answer
+@dataclass(frozen=True, slots=True)
+class AskPosition:
+    """Ask the reader of a broken stream what he has been shown."""
+
+    reply: ReplyTo
+    broken: StreamBroken
+
+
+Effect = Dispatch | Stop | Publish | Answer | AskPosition
 
 
 @dataclass(slots=True)

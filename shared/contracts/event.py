@@ -114,6 +114,8 @@ class StepRetried(_Fact):
     step: StepId
     attempt: PositiveInt
     avoid: tuple[NodeId, ...] = ()
+    prefix: str | None = None
+    """Of a streaming step: the answer's text that the caller has been shown already. The attempt continues it, and repeats none of it."""
 
 
 class WorkWasted(_Fact):

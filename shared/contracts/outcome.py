@@ -79,6 +79,13 @@ class StepReleased(_OfAttempt):
     reason: str
 
 
+class StreamPosition(_OfAttempt):
+    """All text of the stream that its reader has been shown up to and with this attempt, which broke. The answer to `StreamBroken`."""
+
+    type: Literal["stream_position"] = "stream_position"
+    text: str = ""
+
+
 class CancelRequested(Contract):
     """Somebody wants the job to end."""
 
@@ -88,7 +95,7 @@ class CancelRequested(Contract):
 
 
 Outcome = Annotated[
-    StepRouted | StepClaimed | ClaimsRenewed | StepSucceeded | StepFailed | StepReleased | CancelRequested,
+    StepRouted | StepClaimed | ClaimsRenewed | StepSucceeded | StepFailed | StepReleased | StreamPosition | CancelRequested,
     Field(discriminator="type"),
 ]
 OUTCOME: TypeAdapter[Outcome] = adapter(Outcome)

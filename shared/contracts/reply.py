@@ -1,4 +1,6 @@
-"""Replies: chunks while a step streams, and the final. Keyed by correlation; an unknown correlation is ignored and counted."""
+"""Replies: chunks while a step streams, the news that an attempt of it broke, and the final. Keyed by correlation; an unknown
+correlation is ignored and counted.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,9 @@ class Chunk(Contract):
     """A piece of text of one attempt. `offset` counts characters from the start of the answer.
 
     `sequence` rises by one; a missing one is completed by the final's full text. Only growing attempts of a stream are accepted.
+
+    A later attempt either continues the text of an earlier one, then its first chunk has `offset` = `continues_from` > 0, or it begins
+    anew at 0: then what was received of earlier attempts is void.
     """
 
     job: JobId
@@ -38,6 +43,21 @@ class Chunks(Contract):
     chunks: tuple[Chunk, ...]
 
 
+class StreamBroken(Contract):
+    """An attempt ended in the middle of its stream, and another one is to follow: what has been shown of it?
+
+    Asked of readers with `multiplex` only. The answer is a `StreamPosition` on `outcomes`, partition `home`; from then on the reader
+    accepts nothing more of this attempt, so that the next one continues exactly what is seen. Without an answer it begins anew.
+    """
+
+    type: Literal["stream_broken"] = "stream_broken"
+    job: JobId
+    step: StepId
+    attempt: PositiveInt
+    home: NonNegativeInt
+    correlation: bytes = b""
+
+
 class Final(Contract):
     """The job's result, for the caller who waits."""
 
@@ -46,5 +66,5 @@ class Final(Contract):
     result: Result
 
 
-Reply = Annotated[Chunks | Final, Field(discriminator="type")]
+Reply = Annotated[Chunks | StreamBroken | Final, Field(discriminator="type")]
 REPLY: TypeAdapter[Reply] = adapter(Reply)

@@ -32,6 +32,10 @@ class Step(Contract):
     format: Literal["json"] | dict[str, Any] | None = None
     tools: tuple[dict[str, Any], ...] = ()
     stream: bool = False
+    prefix: str | None = None
+    """Text of the answer that earlier attempts have produced and the caller has seen: the model goes on from its end.
+
+    The outcome's answer is the whole text, prefix included."""
     reply: ReplyTo | None = None
     needs: Needs = Needs()
     avoid: tuple[NodeId, ...] = ()
