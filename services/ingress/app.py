@@ -49,7 +49,9 @@ class Ingress:
         self._outbox = Outbox(self._clock, patience_seconds=settings.accept_seconds, capacity=settings.outbox_records)
         waiters = Waiters(f"{random.getrandbits(48):012x}", follows=settings.follows)
         partition = reply_partition(environment.instance, topics.settings.replies_partitions)
-        self._replies = Replies(environment.log, self._clock, waiters, TopicPartition(topics.replies, partition), environment.instance)
+        submitter = Submitter(self._outbox, topics, self._clock, random, partition)
+        own = TopicPartition(topics.replies, partition)
+        self._replies = Replies(environment.log, self._clock, waiters, own, environment.instance, report=submitter.report)
         registry = Registry(settings.node_lost_seconds)
         self._nodes = NodesReader(environment.log, self._clock, topics.nodes, environment.instance, registry)
         self._store = _store(settings, topics.settings.prefix)
@@ -76,7 +78,7 @@ class Ingress:
             settings=settings,
             clock=self._clock,
             waiters=waiters,
-            submitter=Submitter(self._outbox, topics, self._clock, random, partition),
+            submitter=submitter,
             registry=registry,
             backlog=backlog,
             journal=journal,

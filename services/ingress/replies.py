@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from zlib import crc32
 
 from pydantic import ValidationError
@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from services.ingress.waiters import Waiters
 from shared.clock import Clock
 from shared.contracts import headers
-from shared.contracts.reply import Chunks, Final
+from shared.contracts.outcome import StreamPosition
+from shared.contracts.reply import Chunks, Final, StreamBroken
 from shared.kafka.port import Log, Record, TopicPartition
 from shared.kafka.tail import Tail, at_end
 from shared.telemetry import logs, metrics
@@ -24,10 +25,19 @@ def reply_partition(instance: str, partitions: int) -> int:
 
 
 class Replies:
-    """Hands every reply to its waiter, a batch at a time, without awaiting."""
+    """Hands every reply to its waiter, a batch at a time, without awaiting. `report` writes what a broken stream's caller has seen."""
 
-    def __init__(self, log: Log, clock: Clock, waiters: Waiters, partition: TopicPartition, instance: str) -> None:
-        self._waiters = waiters
+    def __init__(
+        self,
+        log: Log,
+        clock: Clock,
+        waiters: Waiters,
+        partition: TopicPartition,
+        instance: str,
+        *,
+        report: Callable[[StreamPosition, int], object],
+    ) -> None:
+        self._waiters, self._report = waiters, report
         partitions = [partition]
         self.tail = Tail(
             log,
@@ -61,5 +71,10 @@ class Replies:
                 self._waiters.unknown += 1
                 return
             self._waiters.on_final(Final.model_validate_json(record.value))
+        elif kind == b"stream_broken":
+            broken = StreamBroken.model_validate_json(record.value)
+            position = self._waiters.on_broken(broken)
+            if position is not None:
+                self._report(position, broken.home)
         else:
             _log.warning("reply_of_unknown_type", partition=record.partition, offset=record.offset)

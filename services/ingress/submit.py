@@ -12,7 +12,7 @@ from shared.clock import Clock
 from shared.contracts.base import PriorityClass
 from shared.contracts.headers import CORRELATION_ID, REQUEST_DIGEST, envelope, reply_headers
 from shared.contracts.job import ReplyTo
-from shared.contracts.outcome import CancelRequested
+from shared.contracts.outcome import CancelRequested, StreamPosition
 from shared.errors import Overloaded
 from shared.kafka.port import Message
 from shared.telemetry import tracing
@@ -69,6 +69,15 @@ class Submitter:
         """Queue a cancel without waiting; returns whether there was room for it."""
         try:
             self._outbox.put(self._cancel(job, home, reason), patient=True)
+        except Overloaded:
+            return False
+        return True
+
+    def report(self, position: StreamPosition, home: int) -> bool:
+        """Queue what the caller of a broken stream has seen; returns whether there was room for it."""
+        message = Message(self._outcomes, position.to_bytes(), position.job.encode(), home, envelope(position.type))
+        try:
+            self._outbox.put(message)
         except Overloaded:
             return False
         return True

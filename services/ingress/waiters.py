@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from services.ingress.assembly import Delta, StreamAssembly, StreamConflict
-from shared.contracts.reply import Chunk, Chunks, Final
+from shared.contracts.base import INLINE_BYTES
+from shared.contracts.outcome import StreamPosition
+from shared.contracts.reply import Chunk, Chunks, Final, StreamBroken
 from shared.contracts.result import Result, Status
 
 
@@ -20,6 +22,13 @@ class Sink(Protocol):
 
     def on_chunk(self, chunk: Chunk) -> None: ...
     def on_final(self, result: Result) -> None: ...
+    def on_broken(self, broken: StreamBroken) -> str:
+        """The text so far; nothing more of this attempt is accepted."""
+        ...
+
+    def cannot_continue(self) -> None:
+        """The text so far is too long to be continued by another attempt."""
+        ...
 
 
 class Caller:
@@ -85,6 +94,14 @@ class Caller:
                 return
         self.result = result
         self.wake()
+
+    def on_broken(self, broken: StreamBroken) -> str:
+        """As `Sink`."""
+        return "" if self._stream is None else self._stream.break_off(broken.step, broken.attempt)
+
+    def cannot_continue(self) -> None:
+        """The client has seen what no attempt can go on from."""
+        self.fail(StreamConflict("the stream broke after more text than another node can be given to continue"))
 
     def fail(self, error: Exception) -> None:
         """End the wait with an error, unless it has ended."""
@@ -182,6 +199,14 @@ class Follow:
             self._stream = None
         self._on_change(self.job)
 
+    def on_broken(self, broken: StreamBroken) -> str:
+        """As `Sink`."""
+        return "" if self._stream is None else self._stream.break_off(broken.step, broken.attempt)
+
+    def cannot_continue(self) -> None:
+        """Silent from now on, as after a conflict."""
+        self._stream = None
+
 
 class Waking(Protocol):
     """Told that something about a job is new."""
@@ -246,6 +271,18 @@ class Waiters:
             sink = self._sink(chunk.correlation)
             if sink is not None:
                 sink.on_chunk(chunk)
+
+    def on_broken(self, broken: StreamBroken) -> StreamPosition | None:
+        """What the next attempt has to go on from; None when the stream was another instance's. Nobody who waits has seen nothing."""
+        if not self.is_ours(broken.correlation):
+            return None
+        sink = self._sink(broken.correlation)
+        text = "" if sink is None else sink.on_broken(broken)
+        position = StreamPosition(job=broken.job, step=broken.step, attempt=broken.attempt, text=text)
+        if sink is None or len(position.to_bytes()) <= INLINE_BYTES:
+            return position
+        sink.cannot_continue()
+        return position.model_copy(update={"text": ""})
 
     def _sink(self, correlation: bytes) -> Sink | None:
         sink: Sink | None = self._callers.get(correlation) or self._follows.get(correlation)

@@ -44,7 +44,7 @@ def refusal(step: OpenStep, prefix: str) -> Failure | None:
     """Why the step cannot go out with this prefix, or None: both travel in one record."""
     if not prefix or step.request is None or len(step.request.rendered()) + len(prefix.encode()) <= STEP_BYTES:
         return None
-    return Failure(kind=FailureKind.TOO_LARGE, message=f"the broken answer cannot be continued: with it the step exceeds {STEP_BYTES} bytes")
+    return Failure(kind=FailureKind.TOO_LARGE, message=f"with the broken answer so far the step exceeds {STEP_BYTES} bytes")
 
 
 def not_continued(outcome: StepSucceeded) -> Failure:

@@ -36,7 +36,7 @@ class ChunkStream:
         self.reply = reply
         self._owner, self._step, self._model, self._simulated = owner, step, model, simulated
         self._sequence = 0
-        self._offset = 0
+        self._continues_from = self._offset = len(step.prefix or "")
         self._text: list[str] = []
         self._thinking: list[str] = []
         self._tools: list[dict[str, Any]] = []
@@ -74,6 +74,7 @@ class ChunkStream:
             sequence=self._sequence,
             offset=self._offset,
             text=text,
+            continues_from=self._continues_from,
             thinking="".join(self._thinking) or None,
             tool_calls=tuple(self._tools),
             model=self._model,

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from prometheus_client import Counter
 
+from services.worker import continuation
 from services.worker.attempt import Attempt
 from services.worker.backends.base import Backend, Completion, Delta, ModelCall, ModelCallFailed
 from services.worker.backends.rate_limit import TokenBucket
@@ -87,7 +88,9 @@ class Runner:
         if late:
             return self._failed(attempt, late)
         try:
+            continuation.check(attempt.step)
             completion = await self._ask(attempt)
+            completion = continuation.whole(attempt.step, completion)
             _check_format(attempt.step, completion.answer)
             return self._succeeded(attempt, completion)
         except ModelCallFailed as error:
@@ -212,6 +215,7 @@ def consumed(attempt: Attempt, kind: K) -> Usage:
         return Usage()
     step = attempt.step
     characters = len(step.prompt or "") + sum(len(message.content) for message in step.messages) + sum(map(len, step.texts))
+    characters += len(step.prefix or "")
     return Usage(calls=1, prompt_tokens=characters // 4, completion_tokens=attempt.tokens, estimated=True)
 
 

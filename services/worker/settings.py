@@ -87,6 +87,10 @@ class WorkerSettings(BaseSettings):
     allow_cloud: bool = False
     """Accept models that the endpoint forwards to another host."""
 
+    continues: Literal["never", "trailing", "flag"] = "never"
+    """Whether an OpenAI-compatible endpoint goes on with an answer that is begun: as the last message (llama.cpp), or only when told so
+    by `continue_final_message` (vLLM). Where it does not, a stream that breaks after its first text ends with an error."""
+
     connect_timeout_seconds: PositiveFloat = 5.0
     first_token_timeout_seconds: PositiveFloat = 300.0
     """From the call to the first token: a model may have to be loaded."""

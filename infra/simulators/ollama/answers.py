@@ -6,6 +6,8 @@ In this order:
    Arguments are drawn from the tool's parameter schema.
 3. With a format, JSON: of the schema, or for "json" an object with one text.
 4. Sentences of common words; after a tool's answer they quote it.
+
+Where the answer is begun already, what is missing of it follows; words of its own where it would have begun otherwise.
 """
 
 from __future__ import annotations
@@ -42,6 +44,8 @@ def answer(work: Work, node: Parameters, scripts: Sequence[Script], failure: Fai
     random = Random(_seed(work, node))
     thinking = sentences(random, THINKING_WORDS) if work.think else []
     pieces, calls = _content(work, node, scripts, random)
+    if work.begun:
+        pieces = _rest(pieces, work, node)
     if failure is FailureMode.INVALID_JSON:
         pieces = ['{"broken":', " [1,", " 2"]
     if failure is FailureMode.REPETITION:
@@ -54,7 +58,7 @@ def answer(work: Work, node: Parameters, scripts: Sequence[Script], failure: Fai
 
 
 def _seed(work: Work, node: Parameters) -> int:
-    text = f"{node.seed}\0{work.seed}\0{work.model.name}\0{work.prompt}"
+    text = f"{node.seed}\0{work.seed}\0{work.model.name}\0{work.question}"
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
@@ -62,7 +66,7 @@ def _content(
     work: Work, node: Parameters, scripts: Sequence[Script], random: Random
 ) -> tuple[Sequence[str], tuple[Mapping[str, Any], ...]]:
     for script in scripts:
-        if script.model in ("", work.model.name) and script.contains in work.prompt and re.search(script.pattern, work.prompt):
+        if script.model in ("", work.model.name) and script.contains in work.question and re.search(script.pattern, work.question):
             return split(script.answer), ()
     if (tool := _asked_tool(work)) is not None:
         return [], (_call(tool, random),)
@@ -74,6 +78,15 @@ def _content(
         return split(f"The tool answered: {work.last_tool}"), ()
     length = random.randrange(node.answer_tokens[0], node.answer_tokens[1] + 1)
     return sentences(random, min(length, _limit(work, node) + 1)), ()  # one more than allowed tells that it was cut
+
+
+def _rest(pieces: Sequence[str], work: Work, node: Parameters) -> Sequence[str]:
+    text = "".join(pieces)
+    if text.startswith(work.begun):
+        return split(text[len(work.begun) :])
+    random = Random(_seed(work, node) + len(work.begun))
+    more = sentences(random, min(node.answer_tokens[0], _limit(work, node)))
+    return [f" {more[0]}", *more[1:]] if more else []
 
 
 def split(text: str) -> list[str]:

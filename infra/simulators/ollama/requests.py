@@ -45,7 +45,10 @@ _GO_NAMES = {int: "integer", bool: "boolean", list: "array", float: "float32"}
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One checked request. `prompt` is all text that the model reads; `last_user` and `last_tool` the newest message, by its role."""
+    """One checked request. `prompt` is all text that the model reads; `last_user` and `last_tool` the newest message, by its role.
+
+    A last message of the assistant is the beginning of the answer (`begun`), which the model goes on with; it is none of the above.
+    """
 
     endpoint: Endpoint
     name: str
@@ -56,6 +59,9 @@ class Work:
     context: int
     keep_alive_seconds: float | None
     last_tool: str = ""
+    question: str = ""
+    """`prompt` without what is begun: what the answer is derived from."""
+    begun: str = ""
     empty: bool = False
     stream: bool = True
     format: Literal["json"] | Mapping[str, Any] | None = None
@@ -81,7 +87,7 @@ def read(endpoint: Endpoint, body: Any, node: Parameters) -> Work:
     options = _options(fields)
     load_options, context = _load_options(options, model, node)
     texts = _texts(fields.get("input")) if endpoint == "embed" else ()
-    prompt, newest, role = _input(endpoint, fields, texts)
+    prompt, question, begun, newest, role = _input(endpoint, fields, texts)
     return Work(
         endpoint=endpoint,
         name=name,
@@ -89,6 +95,8 @@ def read(endpoint: Endpoint, body: Any, node: Parameters) -> Work:
         prompt=prompt,
         last_user=newest if role == "user" else "",
         last_tool=newest if role == "tool" else "",
+        question=question,
+        begun=begun,
         load_options=load_options,
         context=context,
         keep_alive_seconds=keep_alive(fields.get("keep_alive")),
@@ -148,19 +156,24 @@ def _load_options(options: Mapping[str, Any], model: ModelParameters, node: Para
     return tuple(sorted(given.items())), context
 
 
-def _input(endpoint: Endpoint, fields: Fields, texts: tuple[str, ...]) -> tuple[str, str, str]:
-    """All text that the model reads, the newest message and its role."""
+def _input(endpoint: Endpoint, fields: Fields, texts: tuple[str, ...]) -> tuple[str, str, str, str, str]:
+    """All text that the model reads, the same without what is begun, that, the newest message before it, and its role."""
     if endpoint == "embed":
-        return "\n".join(texts), "", ""
+        whole = "\n".join(texts)
+        return whole, whole, "", "", ""
     if endpoint == "generate":
         prompt = fields.text("prompt")
-        return f"{fields.text('system')}{prompt}" if prompt else "", prompt, "user"
+        whole = f"{fields.text('system')}{prompt}" if prompt else ""
+        return whole, whole, "", prompt, "user"
     messages = fields.objects("messages")
     if not messages:
-        return "", "", ""
+        return "", "", "", "", ""
     contents = [text_of("ChatRequest.messages", message, "content") for message in messages]
     parts = [f"{message.get('role', '')}: {content}" for message, content in zip(messages, contents, strict=True)]
-    return "\n".join(parts), contents[-1], str(messages[-1].get("role", ""))
+    roles = [str(message.get("role", "")) for message in messages]
+    if len(messages) > 1 and roles[-1] == "assistant" and not messages[-1].get("tool_calls"):
+        return "\n".join(parts), "\n".join(parts[:-1]), contents[-1], contents[-2], roles[-2]
+    return "\n".join(parts), "\n".join(parts), "", contents[-1], roles[-1]
 
 
 def _texts(value: Any) -> tuple[str, ...]:

@@ -36,7 +36,10 @@ class InProcessBackend:
             )
             return
         text = answer_text(call.step)
-        if call.step.stream:
+        if call.step.prefix:
+            text = text.removeprefix(call.step.prefix)
+            yield Delta(text)
+        elif call.step.stream:
             for word in text.split(" "):
                 yield Delta(word if word == "simulated" else f" {word}")
         yield Completion(

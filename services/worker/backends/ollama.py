@@ -10,6 +10,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+from services.worker import continuation
 from services.worker.backends import ollama_models
 from services.worker.backends.base import Completion, Delta, ModelCall, ModelCallFailed, Probe
 from services.worker.backends.http import HttpEndpoint, batches, decode, decode_lines, error_text, failure_kind
@@ -44,7 +45,9 @@ class OllamaBackend:
             yield await self._embed(call)
             return
         reader = _StreamReader(call, allow_cloud=self._settings.allow_cloud)
-        async with self._endpoint.post(_PATHS[call.step.operation], request(call, self._settings), call.trace) as response:
+        # A prompt cannot be continued through its template, a conversation can; the model reads the same words.
+        path = _PATHS[Operation.CHAT if call.step.prefix else call.step.operation]
+        async with self._endpoint.post(path, request(call, self._settings), call.trace) as response:
             async for lines in batches(response):
                 delta = reader.read(lines)
                 if delta is not None:
@@ -94,13 +97,12 @@ def request(call: ModelCall, settings: WorkerSettings) -> dict[str, Any]:
     body["stream"] = True
     if step.format is not None:
         body["format"] = step.format
-    if step.operation is Operation.GENERATE:
+    if step.operation is Operation.GENERATE and not step.prefix:
         system = "\n\n".join(message.content for message in step.messages if message.role == "system")
         return body | {"prompt": step.prompt or ""} | ({"system": system} if system else {})
     if step.tools:
         body["tools"] = list(step.tools)
-    messages = step.messages or (ChatMessage(role="user", content=step.prompt or ""),)
-    return body | {"messages": [wire_message(message) for message in messages]}
+    return body | {"messages": [wire_message(message) for message in continuation.messages_of(step)]}
 
 
 def options(step: Step, settings: WorkerSettings, model: str) -> dict[str, Any]:
@@ -109,7 +111,7 @@ def options(step: Step, settings: WorkerSettings, model: str) -> dict[str, Any]:
     if not given.get("stop"):
         given.pop("stop", None)
     given.setdefault("temperature", settings.default_temperature)
-    given.setdefault("max_tokens", settings.default_max_tokens)
+    given["max_tokens"] = continuation.tokens_left(step, given.get("max_tokens", settings.default_max_tokens))
     return settings.profile(model) | {_OPTION_NAMES.get(name, name): value for name, value in given.items()}
 
 

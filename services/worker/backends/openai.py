@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+from services.worker import continuation
 from services.worker.backends.base import Completion, Delta, ModelCall, ModelCallFailed, Probe
 from services.worker.backends.http import HttpEndpoint, batches, decode, error_text
 from services.worker.backends.openai_stream import StreamReader
@@ -42,6 +43,9 @@ class OpenAIBackend:
         if call.step.operation is Operation.EMBED:
             yield await self._embed(call)
             return
+        if call.step.prefix and call.step.operation is Operation.CHAT and self._settings.continues == "never":
+            # Another node may be able to: the kind of failure that is tried elsewhere.
+            raise ModelCallFailed(K.BROKEN_STREAM, "this endpoint does not continue a broken answer")
         reader = StreamReader(call, self._clock)
         async with self._endpoint.post(_PATHS[call.step.operation], request(call, self._settings), call.trace) as response:
             async for lines in batches(response):
@@ -103,11 +107,12 @@ def request(call: ModelCall, settings: WorkerSettings) -> dict[str, Any]:
     if step.format is not None:
         body["response_format"] = _response_format(step.format)
     if step.operation is Operation.GENERATE:
-        return body | {"prompt": step.prompt or ""}
+        return body | {"prompt": (step.prompt or "") + (step.prefix or "")}
     if step.tools:
         body["tools"] = list(step.tools)
-    messages = step.messages or (ChatMessage(role="user", content=step.prompt or ""),)
-    return body | {"messages": [wire_message(message) for message in messages]}
+    if step.prefix and settings.continues == "flag":
+        body |= {"continue_final_message": True, "add_generation_prompt": False}
+    return body | {"messages": [wire_message(message) for message in continuation.messages_of(step)]}
 
 
 def options(step: Step, settings: WorkerSettings) -> dict[str, Any]:
@@ -116,7 +121,7 @@ def options(step: Step, settings: WorkerSettings) -> dict[str, Any]:
     if not given.get("stop"):
         given.pop("stop", None)
     given.setdefault("temperature", settings.default_temperature)
-    given.setdefault("max_tokens", settings.default_max_tokens)
+    given["max_tokens"] = continuation.tokens_left(step, given.get("max_tokens", settings.default_max_tokens))
     return given
 
 

@@ -57,6 +57,16 @@ def failing(mode: FailureMode, **more: Any) -> Parameters:
     return STEADY.with_(failures={"triggers": [{"mode": mode}], "fail_after_tokens": 3, **more})
 
 
+def test_an_answer_that_is_begun_is_continued() -> None:
+    """As Ollama does: what follows the assistant's last message joins to the answer that it is the beginning of, wherever it was cut."""
+    whole = text(chat())
+    for cut in (1, 7, len(whole) // 2, len(whole) - 1, len(whole)):
+        begun = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": whole[:cut]}]
+        assert whole[:cut] + text(chat() | {"messages": begun}) == whole
+    other = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Quite otherwise"}]
+    assert text(chat() | {"messages": other}).startswith(" ")
+
+
 def test_equal_prompt_and_seed_give_an_equal_answer_on_every_node() -> None:
     """The text depends on model, prompt, the option `seed` and the node's seed; not on speed, load or the node's randomness."""
     base = text(chat())

@@ -1,0 +1,46 @@
+"""How a model goes on with an answer that another attempt began and whose text the caller has seen. Pure.
+
+The text is the beginning of the assistant's last message: chat endpoints that understand this write on from its end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from services.worker.backends.base import Completion, ModelCallFailed
+from shared.contracts.chat import ChatMessage, Operation
+from shared.contracts.failure import FailureKind as K
+from shared.contracts.step import Step
+
+_CHARACTERS_PER_TOKEN = 4
+
+
+def check(step: Step) -> None:
+    """Raises UNSUPPORTED for what no model can continue: a grammar begins anew with every call."""
+    if step.prefix and step.format is not None:
+        raise ModelCallFailed(K.UNSUPPORTED, "a broken answer in a fixed format cannot be continued")
+
+
+def messages_of(step: Step) -> tuple[ChatMessage, ...]:
+    """The conversation; its last message is the assistant's when there is an answer to go on with."""
+    prompt = (ChatMessage(role="user", content=step.prompt or ""),)
+    # A prompt to be continued comes with its system message.
+    messages = (*step.messages, *prompt) if step.operation is Operation.GENERATE else step.messages or prompt
+    if not step.prefix:
+        return messages
+    last = messages[-1]
+    if last.role == "assistant" and not last.tool_calls:  # the caller's own beginning of the answer
+        return (*messages[:-1], last.model_copy(update={"content": last.content + step.prefix}))
+    return (*messages, ChatMessage(role="assistant", content=step.prefix))
+
+
+def tokens_left(step: Step, most: int) -> int:
+    """Of `most` tokens for the whole answer, what is left for the rest of it: an estimate, at least one."""
+    return max(1, most - len(step.prefix) // _CHARACTERS_PER_TOKEN) if step.prefix else most
+
+
+def whole(step: Step, rest: Completion) -> Completion:
+    """The completion with the whole text."""
+    if not step.prefix:
+        return rest
+    return replace(rest, answer=rest.answer.model_copy(update={"text": step.prefix + rest.answer.text}))
