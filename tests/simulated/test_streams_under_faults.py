@@ -108,18 +108,14 @@ def play(seed: int, faults: Callable[[World, Streams], object]) -> int:
             streams.check()
             return streams.continued()
 
-    print(f"seed {seed}")  # noqa: T201  (pytest shows it with the failure)
+    print(f"seed {seed}")
     return int(processes.run(main()))
-
-
-def _killed(world: World) -> Callable[[str], None]:
-    return lambda name: world.kill(name)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_stream_whose_worker_is_killed_is_continued_elsewhere(seed: int) -> None:
     """SIGKILL in the middle, twice: no client sees a gap, a repetition or an error."""
-    assert play(seed, lambda world, streams: streams.strike(_killed(world), "worker", 2)) > 0
+    assert play(seed, lambda world, streams: streams.strike(world.kill, "worker", 2)) > 0
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -140,8 +136,8 @@ def test_a_take_over_between_break_and_retry_gives_the_same_stream(seed: int) ->
     """Workers and planners are killed by turns: the prefix is asked for again, or read in history."""
 
     async def faults(world: World, streams: Streams) -> None:
-        await streams.strike(_killed(world), "worker", 1)
-        await streams.strike(_killed(world), "planner", 1)
-        await streams.strike(_killed(world), "worker", 1)
+        await streams.strike(world.kill, "worker", 1)
+        await streams.strike(world.kill, "planner", 1)
+        await streams.strike(world.kill, "worker", 1)
 
     play(seed, faults)
