@@ -127,3 +127,17 @@ async def test_two_share_the_tiers_and_one_may_leave(it: Cluster) -> None:
     await it.stop("d1")
     await it.until(lambda: len(arrived(it)) == 60, seconds=30.0)
     assert arrived(it) == Counter(names)
+
+
+@simulated
+async def test_a_partition_of_nothing_but_poison_is_stopped_the_others_go_on(it: Cluster) -> None:
+    """After 200 dead letters it stands still, uncommitted, and the service says why; other partitions are forwarded."""
+    service: Any = it.delay()
+    it.log.write(TopicPartition("delays.5s", 0), [Message("delays.5s", b"{")] * 3_000)
+    await it.until(lambda: it.committed("delays.5s", 0, "tutti-delay") == 200)
+    put(it, "m", 0.5)
+    await it.until(lambda: arrived(it) == Counter(["m"]), seconds=20.0)
+    await it.clock.sleep(5.0)
+    assert len(it.records("dead-letters")) == 200
+    assert it.committed("delays.5s", 0, "tutti-delay") == 200
+    assert "200 of the last 200 records of delays.5s/0" in service.readiness().reasons[0]
