@@ -62,8 +62,6 @@ def test_a_planted_bug_is_seen(mutation: Mutation) -> None:
     assert found is not None, f"{MOST_SEEDS} seeds do not see: {mutation.name}"
     seed, report = found
     print(f"{mutation.name}: seed {seed}: {report.violations[0]}")
-    healthy = mutation.run_healthy(seed)
-    assert not healthy.violations, f"without the bug: {healthy.text(f'seed {seed} of {mutation.name}')}"
 
 
 @pytest.mark.parametrize("name", TRACED)

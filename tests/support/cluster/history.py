@@ -84,6 +84,8 @@ class History:
         self.delayed_jobs: set[str] = set()
         self.delayed_steps: set[tuple[str, int]] = set()
         """that lie, or lay, in delays.*"""
+        self.left: set[str] = set()
+        """Nodes whose registration was taken away since the last look: they begin at the end of the mailbox that they take next."""
         self._parts: dict[str, int] = {}
         self.violations: list[Any] = []
         self.commits: list[Callable[[str, Mapping[TopicPartition, int]], None]] = []
@@ -140,6 +142,7 @@ class History:
             topics.outcomes: self._outcome,
             topics.controls: self._control,
             topics.dead_letters: self._dead_letter,
+            topics.nodes: self._node,
         }
         readers |= dict.fromkeys(topics.all_jobs(), self._job)
         readers |= dict.fromkeys(topics.all_steps(), self._step)
@@ -226,6 +229,10 @@ class History:
             self.delayed_steps.add((step.id, step.attempt))
         else:
             self.delayed_jobs.add(Job.model_validate_json(delayed.value).id or "")
+
+    def _node(self, record: MemoryRecord, now: float) -> None:
+        if record.value is None and record.key is not None:
+            self.left.add(record.key.decode())
 
     def _dead_letter(self, record: MemoryRecord, now: float) -> None:
         letter = DeadLetter.model_validate_json(record.value or b"")

@@ -27,8 +27,10 @@ from tests.support.cluster.processes import Process
 
 MODEL = "small"
 LONG = "at great length"
-"""A prompt that holds this is answered with `LONG_TOKENS` words: a generation that is there to be stopped."""
+"""A prompt that holds this is answered with `LONG_TOKENS` words: 15 s."""
 LONG_TOKENS = 300
+ENDLESS = "without end"
+"""A prompt that holds this is answered with as many words as are allowed: a minute of generation that somebody has to stop."""
 _ENDPOINTS = {"/api/chat": "chat", "/api/generate": "generate", "/api/embed": "embed"}
 _PARAMETERS = Parameters(
     vram_gb=10,
@@ -59,7 +61,9 @@ class Node:
         self._runs, self._seed = 0, random.getrandbits(31)
         self._process = Process(f"{name}-ollama")
         long = {"contains": LONG, "answer": " word" * LONG_TOKENS}
-        self.ollama = SimulatedOllama(_PARAMETERS.with_(scripts=(long,)), LoopClock(), random)
+        self.ollama = SimulatedOllama(
+            _PARAMETERS.with_(scripts=(long, {"contains": ENDLESS, "answer": " word" * 1_200})), LoopClock(), random
+        )
 
     def open(self, endpoint: Any, body: dict[str, Any]) -> Call:
         """Begin a call, as the node. Every run of a prompt gives another answer: what was made from another run's answer is seen."""

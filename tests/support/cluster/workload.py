@@ -12,7 +12,7 @@ from typing import Any
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.kafka.port import Message, TopicPartition
 from shared.topics import partition_of
-from tests.support.cluster.nodes import LONG
+from tests.support.cluster.nodes import ENDLESS, LONG
 from tests.support.cluster.rest import Request
 from tests.support.cluster.world import World
 
@@ -96,14 +96,14 @@ class Workload:
 
     def _cancelled(self) -> None:
         """Some before they begin, some while they run; a few before their job's record."""
-        text = f"{LONG} q{self._number}" if self.random.random() < 0.6 else f"q{self._number}"
+        text = f"{ENDLESS} q{self._number}" if self.random.random() < 0.6 else f"q{self._number}"
         body = self.body(id=f"cancel-{self._number}") | {"prompt": text}
         chosen = self.random.choice(CLASSES)
         self.later(self.random.uniform(0.0, 0.3), lambda: self.produce(body, priority_class=chosen))
         self.later(self.random.uniform(0.0, 6.0), lambda: self.produce(body, kind="cancel", priority_class=chosen))
 
     def _deadline(self) -> None:
-        text = f"{LONG} q{self._number}" if self.random.random() < 0.5 else f"q{self._number}"
+        text = f"{ENDLESS} q{self._number}" if self.random.random() < 0.5 else f"q{self._number}"
         body = self.body(deadline_at=self.world.clock.wall() + self.random.uniform(0.5, 8.0)) | {"prompt": text}
         self.produce(body)
 

@@ -29,9 +29,12 @@ class Offsets:
         world.history.commits.append(self.on_commit)
 
     def on_commit(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
+        node = group.removeprefix("tutti-worker-")
+        anew = node in self._history.left
+        self._history.left.discard(node)
         for where, offset in offsets.items():
             before = self._seen.get((group, where))
-            first = before if before is not None else (offset if group.startswith("tutti-worker") else 0)
+            first = before if before is not None and not anew else (offset if group.startswith("tutti-worker") else 0)
             for passed in range(first, offset):
                 self._check(group, where, passed)
             self._seen[group, where] = max(offset, before or 0)

@@ -123,9 +123,10 @@ def _stop_forgotten_for_what_is_not_read_yet(patching: Patching) -> None:
 MUTANTS: dict[str, dict[str, Any]] = {
     "worker silent on a finished attempt": {
         "patch": _silent_on_a_finished_attempt,
+        "seed": 1,
         "mix": FaultMix(duplicated=0.5, delivery_seconds=0.6, **SMALL),
     },
-    "a credit used twice": {"patch": _credit_used_twice, "mix": FaultMix(jobs=60, seconds=2.0), "kinds": {"single": 1.0}},
+    "a credit used twice": {"patch": _credit_used_twice, "seed": 2, "mix": FaultMix(jobs=60, seconds=2.0), "kinds": {"single": 1.0}},
     "router commits before it has told": {
         "patch": _router_commits_before_it_has_told,
         "mix": FaultMix(send_seconds=0.4, lost=0.1, **SMALL),
