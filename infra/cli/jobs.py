@@ -40,7 +40,7 @@ def _show_status(status: dict[str, Any], result: Result | None) -> None:
     rows = [(name, status[name]) for name in shown if status.get(name) is not None]
     rows += [
         (name.removesuffix("_at"), moment(status[name]))
-        for name in ("submitted_at", "accepted_at", "deadline_at", "settled_at")
+        for name in ("submitted_at", "not_before", "accepted_at", "deadline_at", "settled_at")
         if name in status
     ]
     emit_table(("field", "value"), rows)

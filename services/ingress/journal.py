@@ -102,11 +102,11 @@ class Journal:
         return fold(job, entry.home, base, entry.events)
 
     def is_whole(self, job: str) -> bool:
-        """Whether the journal knows the job from its acceptance, so that no store need be asked."""
+        """Whether the journal knows the job from its acceptance or delay, so that no store need be asked."""
         entry = self._entries.get(job)
         if entry is None:
             return False
-        if entry.events and entry.events[0].kind == "job_accepted":
+        if entry.events and entry.events[0].kind in ("job_delayed", "job_accepted"):
             return True
         return entry.base is not None and (entry.base.accepted_at is not None or not entry.events)
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
 
 from shared.contracts.base import Contract, PriorityClass
+from shared.contracts.delayed import DelayedJob
 from shared.contracts.failure import Failure
 from shared.contracts.result import Result
 from shared.contracts.usage import Usage
@@ -24,6 +25,8 @@ class State(StrEnum):
     """How far a job is. It only grows."""
 
     QUEUED = "queued"
+    DELAYED = "delayed"
+    """It waits for its `not_before`."""
     ACCEPTED = "accepted"
     RUNNING = "running"
     SETTLED = "settled"
@@ -63,6 +66,7 @@ class JobStatus(BaseModel):
     home: int
     submitted_at: float | None = None
     """While it is queued, at the instance that submitted it; from then on `accepted_at` tells."""
+    not_before: float | None = None
     accepted_at: float | None = None
     deadline_at: float | None = None
     settled_at: float | None = None
@@ -75,6 +79,19 @@ class JobStatus(BaseModel):
     """Of the last event folded in, on the job's home partition."""
     digest: str | None = None
     """Of the request; absent where another version wrote the status. Not shown."""
+
+    def waits(self) -> DelayedJob | None:
+        """What a cancel must tell of a job that waits for its `not_before`; None of any other."""
+        if self.not_before is None or _RANK[self.state] > _RANK[State.DELAYED]:
+            return None
+        return DelayedJob(
+            due_at=self.not_before,
+            since=self.submitted_at or 0.0,
+            tenant=self.tenant or "default",
+            priority_class=self.priority_class or PriorityClass.STANDARD,
+            pattern=self.pattern or "single",
+            digest=self.digest or "",
+        )
 
     def public(self) -> bytes:
         """JSON for callers."""
@@ -116,6 +133,12 @@ class _RequestBrief(Contract):
     tenant: str = "default"
     pattern: str = "single"
     model: str = "auto"
+
+
+class Delayed(_Fact):
+    """Of JobDelayed."""
+
+    waits: DelayedJob
 
 
 class Accepted(_Fact):
@@ -197,9 +220,10 @@ class Snapshot(_Fact):
     facts: tuple[str, ...]
 
 
-Fact = Accepted | Asked | Claimed | Answered | AttemptFailed | Retried | LimitNeared | CancelRecorded | Settled | Snapshot
+Fact = Delayed | Accepted | Asked | Claimed | Answered | AttemptFailed | Retried | LimitNeared | CancelRecorded | Settled | Snapshot
 
 SHOWN: dict[str, type[Fact]] = {
+    "job_delayed": Delayed,
     "job_accepted": Accepted,
     "step_asked": Asked,
     "step_claimed": Claimed,
@@ -235,6 +259,8 @@ def fold(job: str, home: int, before: JobStatus | None, events: Iterable[RawEven
 
 def _apply(status: JobStatus, fact: Fact) -> None:
     match fact:
+        case Delayed():
+            _on_delayed(status, fact.waits)
         case Accepted():
             _on_accepted(status, fact)
         case Settled():
@@ -261,6 +287,13 @@ def _on_accepted(status: JobStatus, fact: Accepted) -> None:
     status.accepted_at, status.deadline_at, status.priority_class = fact.at, fact.deadline_at, fact.priority_class
     status.tenant, status.pattern, status.model = fact.request.tenant, fact.request.pattern, fact.request.model
     status.digest = fact.digest
+
+
+def _on_delayed(status: JobStatus, waits: DelayedJob) -> None:
+    _reach(status, State.DELAYED)
+    status.not_before, status.submitted_at = waits.due_at, status.submitted_at or waits.since
+    status.tenant, status.pattern, status.model = waits.tenant, waits.pattern, waits.model
+    status.priority_class, status.digest = waits.priority_class, waits.digest
 
 
 def _on_snapshot(status: JobStatus, fact: Snapshot) -> None:

@@ -10,6 +10,7 @@ from services.ingress.limits import check_inline_size
 from services.ingress.outbox import Outbox, Settle
 from shared.clock import Clock
 from shared.contracts.base import PriorityClass
+from shared.contracts.delayed import DelayedJob
 from shared.contracts.headers import CORRELATION_ID, REQUEST_DIGEST, envelope, reply_headers
 from shared.contracts.job import ReplyTo
 from shared.contracts.outcome import CancelRequested, StreamPosition
@@ -89,9 +90,10 @@ class Submitter:
         """
         return is_generated(job) and self.cancel(job, home, "the caller was told that the job could not be queued")
 
-    async def cancel_and_wait(self, job: str, home: int, reason: str) -> None:
-        """Write a cancel; returns when it is acknowledged. Raises LogError, Overloaded."""
-        await self._outbox.send(self._cancel(job, home, reason))
+    async def cancel_and_wait(self, job: str, home: int, reason: str, waits: DelayedJob | None = None) -> None:
+        """Write a cancel; returns when it is acknowledged. `waits`: of a delayed job. Raises LogError, Overloaded."""
+        await self._outbox.send(self._cancel(job, home, reason, waits))
 
-    def _cancel(self, job: str, home: int, reason: str) -> Message:
-        return Message(self._outcomes, CancelRequested(job=job, reason=reason).to_bytes(), job.encode(), home, envelope("cancel"))
+    def _cancel(self, job: str, home: int, reason: str, waits: DelayedJob | None = None) -> Message:
+        cancel = CancelRequested(job=job, reason=reason, waits=waits)
+        return Message(self._outcomes, cancel.to_bytes(), job.encode(), home, envelope("cancel"))

@@ -6,16 +6,19 @@ from dataclasses import dataclass
 
 from services.planner import counters
 from services.planner.book import Book
+from services.planner.cancels import cancelled
 from services.planner.limits import filled
 from services.planner.live import LiveJob
 from services.planner.patterns import CURRENT
 from services.planner.round import Answer, Round
 from services.planner.watermark import UNACKNOWLEDGED
 from shared.contracts.base import PriorityClass
-from shared.contracts.event import JobAccepted, JobSettled
+from shared.contracts.delayed import DelayedJob
+from shared.contracts.event import CancelRecorded, JobAccepted, JobSettled
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job, ReplyTo
 from shared.contracts.result import Result, Status
+from shared.delays import too_far
 from shared.telemetry import logs
 from shared.telemetry.tracing import trace_id
 
@@ -42,6 +45,10 @@ def accept(book: Book, round_: Round, given: JobInput) -> None:
     known = book.jobs.get(given.id)
     if known is not None:
         _again(book, round_, given, known)
+        return
+    ended = book.cancels.ended(given.id)
+    if ended is not None:
+        _drop(round_, given, ended)
         return
     settled = book.settled_ids.find(given.id, round_.now)
     if settled is not None:
@@ -98,7 +105,7 @@ def _admit(book: Book, round_: Round, given: JobInput) -> LiveJob:
 
 def _refusal(book: Book, round_: Round, given: JobInput) -> tuple[Status, Failure] | None:
     """Why a job that is taken in ends at once."""
-    if book.cancels.pop(given.id, None) is not None:
+    if book.cancels.met(given.id):
         return Status.CANCELLED, Failure(kind=FailureKind.CANCELLED, message="cancelled before it was accepted")
     pattern = CURRENT.get(given.job.pattern)
     if pattern is None:
@@ -107,6 +114,8 @@ def _refusal(book: Book, round_: Round, given: JobInput) -> tuple[Status, Failur
     wrong = pattern.check(given.job)
     if wrong is not None:
         return Status.FAILED, Failure(kind=FailureKind.INVALID_JOB, message=wrong)
+    if given.job.not_before is not None and too_far(given.job.not_before, round_.wall):
+        return Status.FAILED, Failure(kind=FailureKind.INVALID_JOB, message="not_before is more than 7 days ahead")
     if given.job.deadline_at is not None and given.job.deadline_at <= round_.wall:
         return Status.EXPIRED, Failure(kind=FailureKind.DEADLINE, message="the deadline had passed on arrival")
     return None
@@ -128,6 +137,19 @@ def _answer_again(round_: Round, given: JobInput, settled: JobSettled) -> None:
         _conflict(round_, given)
     elif given.reply is not None:
         round_.after.append(Answer(given.reply, settled.result, given.trace))
+
+
+def _drop(round_: Round, given: JobInput, ended: CancelRecorded) -> None:
+    """A delayed job comes back that was cancelled meanwhile: it has its result; whoever waits is told."""
+    if given.reply is not None:
+        waits = DelayedJob(
+            due_at=given.job.not_before or 0.0,
+            since=ended.at,
+            tenant=given.job.tenant,
+            priority_class=given.priority_class,
+            pattern=given.job.pattern,
+        )
+        round_.after.append(Answer(given.reply, cancelled(given.id, waits, ended), given.trace))
 
 
 def _conflict(round_: Round, given: JobInput) -> None:

@@ -72,7 +72,7 @@ class Appender:
                 self._book.jobs.move_to_end(job_id)
             job.first_offset = offset
         elif job_id in self._book.cancels:
-            self._book.cancels[job_id] = (offset, self._book.cancels[job_id][1])
+            self._book.cancels.begins_at(job_id, offset)
 
     async def _inspect(self, base: int) -> None:
         """Not the next offset. Stale writers' records in the gap are passed over; anything else means a new owner."""

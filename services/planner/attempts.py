@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from services.planner import streams
+from services.planner import cancels, streams
 from services.planner.book import Book, may_claim
 from services.planner.limits import retry_refusal
 from services.planner.live import LiveJob, OpenStep, Phase
 from services.planner.round import Round, Stop
-from services.planner.watermark import UNACKNOWLEDGED
 from shared.contracts.base import ClaimId
 from shared.contracts.control import StopStep
-from shared.contracts.event import CancelRecorded, StepAnswered, StepClaimedBy, TimerFired, WorkWasted
+from shared.contracts.event import StepAnswered, StepClaimedBy, TimerFired, WorkWasted
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.outcome import (
     CancelRequested,
@@ -223,31 +222,15 @@ def _on_position(book: Book, round_: Round, outcome: StreamPosition) -> None:
 
 
 def _on_cancel(book: Book, round_: Round, outcome: CancelRequested) -> None:
+    """A cancel may overtake its job, or be of one that waits elsewhere until it is due. Raises TooManyCancels."""
     job = book.jobs.get(outcome.job)
     if job is None:
-        _remember_cancel(book, round_, outcome)
+        if outcome.job not in book.cancels and book.settled_ids.find(outcome.job, round_.now) is None:
+            settled = cancels.record(book.cancels, round_, book.epoch, outcome)
+            if settled is not None:
+                book.settled_ids.add(settled, round_.now)
     elif job.settled is None:
         book.end(round_, job, Status.CANCELLED, Failure(kind=FailureKind.CANCELLED, message=outcome.reason[:200]))
-
-
-def _remember_cancel(book: Book, round_: Round, outcome: CancelRequested) -> None:
-    """A cancel may overtake its job: they lie in different topics. Kept as an event until intake passes the job, or for a while."""
-    if outcome.job in book.cancels or book.settled_ids.find(outcome.job, round_.now) is not None:
-        return
-    round_.add(outcome.job, CancelRecorded(epoch=book.epoch, job=outcome.job, at=round_.wall, reason=outcome.reason[:200]))
-    round_.firsts[outcome.job] = len(round_.events[outcome.job]) - 1
-    book.cancels[outcome.job] = (UNACKNOWLEDGED, round_.now + book.policy.cancel_memory_seconds)
-    while len(book.cancels) > book.policy.cancel_memory_count:
-        book.cancels.popitem(last=False)
-
-
-def forget_cancels(book: Book, now: float) -> None:
-    """Drop remembered cancels whose time is over."""
-    while book.cancels:
-        job, (_, until) = next(iter(book.cancels.items()))
-        if until > now:
-            return
-        del book.cancels[job]
 
 
 def _waste(book: Book, round_: Round, outcome: StepSucceeded | StepFailed) -> None:

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from random import Random
 
 from services.planner import counters, streams
+from services.planner.cancels import Cancels
 from services.planner.limits import endless, estimate_tokens, neared, refusal, soft_wall_seconds
 from services.planner.live import LiveJob, OpenStep, Phase
 from services.planner.patterns import BY_VERSION
@@ -46,8 +47,7 @@ class Book:
         """Live jobs of each class."""
         self.timers = Timers()
         self.settled_ids = SettledIds(policy.settled_memory_count, policy.settled_memory_seconds)
-        self.cancels: OrderedDict[str, tuple[int, float]] = OrderedDict()
-        """job id → (offset of its event, monotonic time when it is forgotten): cancels that came before their job."""
+        self.cancels = Cancels(policy.cancel_guesses, policy.cancelled_delays)
         self.claims: dict[ClaimId, tuple[str, StepId]] = {}
         self.prices = Prices()
         self.claim_news: dict[str, None] = {}

@@ -20,6 +20,7 @@ from services.planner.admission import JobInput, accept
 from services.planner.alarm import Alarm
 from services.planner.appender import Appender
 from services.planner.book import Book
+from services.planner.delayed import must_wait, postpone
 from services.planner.handlers import read_outcome
 from services.planner.intake import ClassOrder, Queue
 from services.planner.messages import of_effect
@@ -33,7 +34,6 @@ from services.planner.watermark import watermark
 from services.planner.wiring import Wiring
 from shared.contracts.base import CLASSES
 from shared.contracts.event import JobSettled
-from shared.delays import build_delayed
 from shared.errors import InvalidInput, LogError, NewerVersion, RecordTooLarge, SendFailed
 from shared.kafka.port import Message, Record, TopicPartition
 from shared.telemetry import logs
@@ -248,11 +248,12 @@ class Home:
         self._fold_outcomes(round_)
         self._fold_jobs(round_)
         self._fire_timers(round_)
-        attempts.forget_cancels(self._book, round_.now)
+        self._book.cancels.forget(round_.wall)
         for job in snapshots.due(self._book, self._appender.expected, self._wiring.options.snapshot_distance):
             if job.id not in round_.events:
                 self._snapshots += 1
                 snapshots.write(self._book, round_, job, f"{self._book.epoch}-{self._snapshots}")
+        self._book.cancels.rewrite(round_, self._book.epoch, self._appender.expected, self._wiring.options.snapshot_distance)
         self._fold_claims(round_)
         return round_
 
@@ -292,13 +293,10 @@ class Home:
         if self._waiting.must_wait(given):
             self._waiting.hold(record, given)
             return
-        not_before = given.job.not_before
-        if not_before is None or not_before <= round_.wall:
+        if must_wait(self._book, given, round_.wall):
+            self._must_send.append(postpone(self._book, round_, given, record, self._wiring.topics))
+        else:
             accept(self._book, round_, given)
-            return
-        job = given.job.model_copy(update={"id": given.id})
-        again = Message(record.topic, job.to_bytes(), given.id.encode(), self.number, tuple(record.headers))
-        self._must_send.append(build_delayed(self._wiring.topics, again, not_before, round_.wall))
 
     def _fold_claims(self, round_: Round) -> None:
         """Claims ride with other events; alone they wait a little, because most short steps end within that time."""
@@ -382,5 +380,6 @@ class Home:
             known = book.jobs.get(settled.job)
             if known is not None and known.settled is settled:
                 known.published = True
+            book.cancels.published(settled.job)
 
         return done

@@ -30,10 +30,10 @@ class Policy:
     deadline_seconds: dict[PriorityClass, float] = field(default_factory=_deadlines)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     limits: Limits = field(default_factory=_limits)
-    cancel_memory_seconds: float = 600.0
-    """How long a cancel that came before its job is kept."""
-    cancel_memory_count: int = 2_000
-    """How many of them; the oldest leaves first."""
+    cancel_guesses: int = 2_000
+    """Cancels of jobs that are not known (yet): how many are kept; the oldest leaves first."""
+    cancelled_delays: int = 5_000
+    """Cancelled delayed jobs that are remembered; beyond that no more are taken."""
     settled_memory_seconds: float = 3_600.0
     settled_memory_count: int = 2_000
     """Bounds of the window in which a client-given id is recognised."""

@@ -19,6 +19,7 @@ from shared.contracts.event import (
     CancelRecorded,
     Event,
     JobAccepted,
+    JobDelayed,
     JobSettled,
     JobSnapshot,
     PlannerStarted,
@@ -72,7 +73,9 @@ class Replay:
         if isinstance(event, JobSnapshot):
             self._snapshot(offset, event)
         elif isinstance(event, CancelRecorded):
-            self._book.cancels[event.job] = (offset, self._round.now + self._book.policy.cancel_memory_seconds)
+            self._book.cancels.restore(event, offset)
+        elif isinstance(event, JobDelayed):
+            return
         elif not isinstance(event, PlannerStarted):
             self._fact(offset, event, value or b"")
 
@@ -82,7 +85,7 @@ class Replay:
             # A settled job is accepted anew when its id had left the window: its first end was published long ago.
             if job is None or job.settled is not None:
                 book.jobs.pop(event.job, None)
-                book.cancels.pop(event.job, None)
+                book.cancels.met(event.job)
                 job = book.enter(event, offset, self._round)
                 job.facts.append(value)
                 job.run.start()
@@ -135,6 +138,7 @@ class Replay:
         round_.after.extend(Publish(settled) for settled in self._orphans)
         for settled in self._orphans:
             book.settled_ids.add(settled, round_.now)
+            book.cancels.unpublished(settled.job)
         for job in list(book.jobs.values()):
             if job.settled is not None:
                 round_.after.append(Publish(job.settled))

@@ -1,15 +1,18 @@
 """Watermark: the offset of `job-events` from which a successor replays. Pure.
 
 At or before the first event of every job that is live, or whose result is not acknowledged, or whose job record lies at or after the
-input offset committed together with it; with nothing of that kind, the last acknowledged own event. So it always names a valid record.
+input offset committed together with it, and every event that is carried; with nothing of that kind, the last acknowledged own event. So
+it always names a valid record.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from services.planner.book import Book
-from services.planner.live import LiveJob
+if TYPE_CHECKING:
+    from services.planner.book import Book
+    from services.planner.live import LiveJob
 
 UNACKNOWLEDGED = -1
 """First offset of what is folded ahead of its append: it will lie behind every acknowledged event."""
@@ -28,7 +31,6 @@ def watermark(book: Book, inputs: Mapping[str, int], last_own: int) -> tuple[int
             forgettable.append(job.id)
         elif job.first_offset != UNACKNOWLEDGED:
             offset = min(offset, job.first_offset)
-    for cancel, _ in book.cancels.values():
-        if cancel != UNACKNOWLEDGED:
-            offset = min(offset, cancel)
+    if book.cancels.lowest is not None:
+        offset = min(offset, book.cancels.lowest)
     return offset, forgettable

@@ -31,6 +31,7 @@ StepId = NewType("StepId", str)
 ClaimId = NewType("ClaimId", str)
 """node + boot + counter."""
 NodeId = Annotated[str, StringConstraints(pattern=_ID)]
+ScheduleId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Tenant = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 ModelName = Annotated[str, StringConstraints(pattern=_NAME)]
 """As Ollama spells it (`gemma3:270m`), or `auto`."""

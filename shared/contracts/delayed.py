@@ -1,10 +1,10 @@
-"""Delayed: a record on its way through the delay tiers."""
+"""Delayed: a record on its way through the delay tiers; DelayedJob: what is told of a job that such a record carries."""
 
 from __future__ import annotations
 
 from pydantic import NonNegativeInt
 
-from shared.contracts.base import Contract, EpochSeconds
+from shared.contracts.base import Contract, EpochSeconds, ModelName, PriorityClass, Tenant
 
 
 class Delayed(Contract):
@@ -16,3 +16,17 @@ class Delayed(Contract):
     key: bytes | None = None
     value: bytes
     headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class DelayedJob(Contract):
+    """A job that waits for its `not_before`. Nobody holds it in memory: this is enough to show it, and to end it when it is cancelled."""
+
+    due_at: EpochSeconds
+    since: EpochSeconds
+    """When it was submitted, or delayed."""
+    tenant: Tenant = "default"
+    priority_class: PriorityClass = PriorityClass.STANDARD
+    pattern: str = "single"
+    model: ModelName = "auto"
+    digest: str = ""
+    """Of the request, as in JobAccepted."""

@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter
 
-from shared.contracts.base import ClaimId, Contract, EpochSeconds, JobId, NodeId, PriorityClass, StepId, adapter
+from shared.contracts.base import ClaimId, Contract, EpochSeconds, JobId, NodeId, PriorityClass, ScheduleId, StepId, adapter
 from shared.contracts.chat import Answer
+from shared.contracts.delayed import DelayedJob
 from shared.contracts.failure import Failure
 from shared.contracts.job import Job, ReplyTo
 from shared.contracts.limits import Limits
@@ -153,11 +154,33 @@ class LimitNeared(_Fact):
     bound: float
 
 
+class JobDelayed(_Fact):
+    """Intake has read the job and sent it to `delays.*` until it is due. It is not live: it is accepted when it comes back."""
+
+    type: Literal["job_delayed"] = "job_delayed"
+    waits: DelayedJob
+
+
 class CancelRecorded(_Fact):
-    """A cancel came before its job; kept until intake passes the job."""
+    """A cancel of a job that the planner does not hold; kept until intake passes the job, or until a time."""
 
     type: Literal["cancel_recorded"] = "cancel_recorded"
     reason: str
+    until: EpochSeconds | None = None
+    """Forgotten then, if the job has not come."""
+    ended: bool = False
+    """The job, delayed, was settled by this cancel: when it comes back it is dropped."""
+
+
+class ScheduleFired(_Fact):
+    """The run of a schedule that was due at `due_at` began as `job`, whose JobAccepted follows in the same batch.
+
+    Of each schedule the last one is written again now and then, so that the watermark may pass it; then nothing follows.
+    """
+
+    type: Literal["schedule_fired"] = "schedule_fired"
+    schedule: ScheduleId
+    due_at: EpochSeconds
 
 
 class JobSettled(_Fact):
@@ -186,6 +209,7 @@ class JobSnapshot(_Fact):
 
 Event = Annotated[
     PlannerStarted
+    | JobDelayed
     | JobAccepted
     | StepAsked
     | StepClaimedBy
@@ -197,6 +221,7 @@ Event = Annotated[
     | TimerFired
     | LimitNeared
     | CancelRecorded
+    | ScheduleFired
     | JobSettled
     | JobSnapshot,
     Field(discriminator="type"),

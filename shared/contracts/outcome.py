@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdap
 
 from shared.contracts.base import ClaimId, Contract, JobId, NodeId, StepId, adapter
 from shared.contracts.chat import Answer
+from shared.contracts.delayed import DelayedJob
 from shared.contracts.failure import Failure
 from shared.contracts.usage import Timings, Usage
 
@@ -92,6 +93,8 @@ class CancelRequested(Contract):
     type: Literal["cancel"] = "cancel"
     job: JobId
     reason: str = "cancelled by the caller"
+    waits: DelayedJob | None = None
+    """Set where the sender knows that the job waits for its `not_before`: its planner holds nothing of it."""
 
 
 Outcome = Annotated[

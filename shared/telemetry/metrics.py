@@ -67,6 +67,7 @@ STATUS_STORE_ERRORS = Counter("tutti_status_store_errors", "Status store calls t
 # Delay
 DELAYED_FORWARDED = Counter("tutti_delayed_forwarded", "Delayed records sent on.", ["tier"])
 DELAY_LATENESS_SECONDS = Histogram("tutti_delay_lateness_seconds", "Forwarded minus due.", buckets=_LATENCY)
+CANCELS_FORGOTTEN = Counter("tutti_cancels_forgotten", "Cancels of unknown jobs that newer ones pushed out before their job came.")
 DELAYS_HELD = Gauge("tutti_delays_held", "Records held in memory in their last second.")
 
 

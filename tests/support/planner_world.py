@@ -35,6 +35,17 @@ from shared.settings import ClusterSettings
 from shared.topics import Topics, TopicSettings
 
 
+class JumpingClock(LoopClock):
+    """Virtual time whose wall clock a test may set: days pass without their seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ahead = 0.0
+
+    def wall(self) -> float:
+        return super().wall() + self.ahead
+
+
 @dataclass(slots=True)
 class NodeBehaviour:
     """Probabilities are per step read."""
@@ -60,7 +71,7 @@ class World:
 
     def __init__(self, seed: int = 0, *, homes: int = 2, options: PlannerOptions | None = None) -> None:
         self.random = Random(seed)
-        self.clock = LoopClock()
+        self.clock = JumpingClock()
         self.log = MemoryLog(self.clock, random=Random(seed + 1))
         self.topics = Topics(TopicSettings(home_partitions=homes, steps_partitions=2, work_partitions=2, other_partitions=2))
         self.options = options or PlannerOptions()

@@ -25,6 +25,7 @@ from services.ingress.waiters import Follow
 from shared.contracts.bounds import check_depth
 from shared.contracts.chat import Operation
 from shared.contracts.digest import request_digest
+from shared.delays import too_far
 from shared.errors import InvalidInput, TuttiError
 
 ROUTE = "/v1/jobs"
@@ -37,6 +38,13 @@ class InvalidQuery(InvalidInput):
 
     code = "invalid_query"
     param = "wait"
+
+
+class TooFarAhead(InvalidInput):
+    """not_before: at most 7 days ahead."""
+
+    code = "invalid_input"
+    param = "not_before"
 
 
 def not_found(job: str) -> Refused:
@@ -110,6 +118,10 @@ class Jobs:
         desk.check_capability(submission.capability or ("embed" if submission.kind is Operation.EMBED else "chat"))
         if submission.not_before is None:
             desk.admit(priority_class, seconds)
+        elif too_far(submission.not_before, now):
+            raise TooFarAhead
+        else:
+            seconds += max(0.0, submission.not_before - now) if submission.deadline_at is None else 0.0
         body = submission.body(model=self._model(submission))
         unsure = order.digest is not None and may_come_again(job) and not await desk.claim(job, order.digest)
         follow = None
@@ -126,6 +138,8 @@ class Jobs:
             priority_class=priority_class,
             tenant=order.tenant,
             submitted_at=now,
+            not_before=submission.not_before,
+            pattern=submission.pattern,
             digest=order.digest,
         )
         desk.events.remember(status)
@@ -192,7 +206,8 @@ class Jobs:
         if status is None and not is_generated(job):
             raise not_found(job)
         home = desk.submitter.home_of(job) if status is None else status.home
-        await desk.submitter.cancel_and_wait(job, home, "cancelled by the caller")
+        waits = None if status is None else status.waits()
+        await desk.submitter.cancel_and_wait(job, home, "cancelled by the caller", waits)
         state = "unknown" if status is None else status.state.value
         return Response(to_json({"id": job, "state": state, "cancel_requested": True}), 202, media_type="application/json")
 

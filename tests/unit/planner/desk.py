@@ -106,7 +106,7 @@ class Desk:
                 self.book.jobs.move_to_end(job_id)
             job.first_offset = offset
         elif job_id in self.book.cancels:
-            self.book.cancels[job_id] = (offset, self.book.cancels[job_id][1])
+            self.book.cancels.begins_at(job_id, offset)
 
     # What is seen
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from services.planner import admission, attempts
+from services.planner.cancels import KEPT_SECONDS
 from services.planner.policy import Policy
 from services.planner.round import Answer, Round
 from shared.contracts.base import PriorityClass
@@ -154,12 +155,12 @@ def test_a_cancel_before_its_job_is_kept_until_the_job_comes() -> None:
     """They lie in different topics, so a cancel may be read first."""
     desk = Desk()
     assert kinds(desk.say(CancelRequested(job="mine", reason="changed my mind"))) == ["cancel_recorded"]
-    assert desk.book.cancels["mine"][0] == 1
+    assert (list(desk.book.cancels), desk.book.cancels.lowest) == (["mine"], 1)
     assert desk.say(CancelRequested(job="mine")).empty
     round_ = desk.submit(id_="mine")
     assert kinds(round_) == ["job_accepted", "job_settled"]
     assert published(round_)[0].status is Status.CANCELLED
-    assert desk.book.cancels == {}
+    assert list(desk.book.cancels) == []
 
 
 def test_a_cancel_and_its_job_in_one_round() -> None:
@@ -175,15 +176,15 @@ def test_a_cancel_and_its_job_in_one_round() -> None:
 
 
 def test_cancels_of_unknown_jobs_are_bounded() -> None:
-    """By time and by number, the oldest first."""
-    desk = Desk(Policy(cancel_memory_seconds=10.0, cancel_memory_count=3))
+    """By number, the oldest first, and by time: as long as a job may be delayed."""
+    desk = Desk(Policy(cancel_guesses=3))
     for number in range(5):
         desk.say(CancelRequested(job=f"x{number}"))
     assert list(desk.book.cancels) == ["x2", "x3", "x4"]
-    attempts.forget_cancels(desk.book, desk.now + 9.9)
+    desk.book.cancels.forget(desk.wall + KEPT_SECONDS - 1)
     assert len(desk.book.cancels) == 3
-    attempts.forget_cancels(desk.book, desk.now + 10.0)
-    assert desk.book.cancels == {}
+    desk.book.cancels.forget(desk.wall + KEPT_SECONDS + 60)
+    assert len(desk.book.cancels) == 0
 
 
 def test_a_cancel_of_a_remembered_job_is_no_news() -> None:

@@ -13,7 +13,7 @@ from services.planner.live import LiveJob
 from services.planner.policy import Policy
 from services.planner.round import Round
 from services.planner.watermark import UNACKNOWLEDGED, passable, watermark
-from shared.contracts.event import JobSettled
+from shared.contracts.event import CancelRecorded, JobSettled
 from shared.contracts.outcome import CancelRequested
 from shared.contracts.result import Result, Status
 from tests.unit.planner.desk import TOPIC, Desk, claimed, job_input, succeeded
@@ -81,7 +81,7 @@ def test_it_stays_before_a_remembered_cancel() -> None:
     desk.say(CancelRequested(job="other"))
     done(desk)
     assert watermark(desk.book, PAST, 9)[0] == 1
-    attempts.forget_cancels(desk.book, desk.now + 1e6)
+    desk.book.cancels.forget(desk.wall + 1e6)
     assert watermark(desk.book, PAST, 9)[0] == 9
 
 
@@ -124,8 +124,8 @@ def test_it_never_passes_what_recovery_needs(
             needless.append(job)
         else:
             needed.append(job)
-    for number, offset in enumerate(cancels):
-        book.cancels[f"c{number}"] = (offset, 1e9)
+    for number, offset in enumerate(sorted(cancels, key=lambda offset: (offset < 0, offset))):
+        book.cancels.restore(CancelRecorded(epoch=0, job=f"c{number}", at=0.0, reason="test"), offset)
     offset, forgettable = watermark(book, {TOPIC: committed}, last_own)
     held = [job.first_offset for job in needed if job.first_offset >= 0] + [cancel for cancel in cancels if cancel >= 0]
     assert offset == min([last_own, *held])

@@ -1,0 +1,160 @@
+"""Cancels of delayed jobs: the job ends at once, once, and does not run when it comes back; the log is read back a bounded way only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from services.planner.cancels import CLOCK_SKEW_SECONDS, KEPT_SECONDS, Cancels, TooManyCancels
+from services.planner.carried import OLDEST_SECONDS, Carried
+from services.planner.policy import Policy
+from services.planner.round import Answer, Round
+from services.planner.watermark import watermark
+from shared.contracts.delayed import DelayedJob
+from shared.contracts.event import CancelRecorded
+from shared.contracts.job import ReplyTo
+from shared.contracts.outcome import CancelRequested
+from shared.contracts.result import Status
+from tests.unit.planner.desk import Desk, kinds, published
+
+DAYS = 3 * 86_400.0
+REPLY = ReplyTo(topic="replies.test", correlation=b"c")
+
+
+def cancel(desk: Desk, job: str = "mine", seconds: float = DAYS) -> CancelRequested:
+    """Of a job that is due in `seconds`."""
+    waits = DelayedJob(due_at=desk.wall + seconds, since=desk.wall - 1, tenant="acme", digest="d")
+    return CancelRequested(job=job, reason="changed my mind", waits=waits)
+
+
+def publish(desk: Desk) -> None:
+    for job in list(desk.book.cancels):
+        desk.book.cancels.published(job)
+
+
+def test_a_delayed_job_ends_with_its_cancel() -> None:
+    """Its result is published now, not in three days."""
+    desk = Desk()
+    round_ = desk.say(cancel(desk))
+    assert kinds(round_) == ["cancel_recorded", "job_settled"]
+    [result] = published(round_)
+    assert (result.job, result.tenant, result.status) == ("mine", "acme", Status.CANCELLED)
+    assert result.accepted_at == desk.wall - 1
+    assert desk.say(cancel(desk)).empty
+
+
+def test_when_it_comes_back_it_is_dropped() -> None:
+    """However often; whoever waits is told."""
+    desk = Desk()
+    desk.say(cancel(desk))
+    publish(desk)
+    desk.wait(DAYS)
+    for _ in range(2):
+        round_ = desk.submit(id_="mine", reply=REPLY)
+        assert kinds(round_) == []
+        [answer] = round_.after
+        assert isinstance(answer, Answer)
+        assert answer.result.status is Status.CANCELLED
+    assert desk.book.live == 0
+
+
+def test_a_successor_knows_it_and_publishes_what_may_be_lost() -> None:
+    """Killed before the result was acknowledged: the same result again, byte by byte."""
+    desk = Desk()
+    first = published(desk.say(cancel(desk)))
+    again = published(desk.take_over())
+    assert [r.to_bytes() for r in again] == [r.to_bytes() for r in first]
+    assert kinds(desk.submit(id_="mine")) == []
+
+
+def test_a_job_that_is_nearly_due_is_waited_for() -> None:
+    """A planner whose clock is ahead may have accepted it: a second settle event would be a second result."""
+    desk = Desk()
+    round_ = desk.say(cancel(desk, seconds=CLOCK_SKEW_SECONDS - 1))
+    assert kinds(round_) == ["cancel_recorded"]
+    assert published(round_) == []
+    assert published(desk.submit(id_="mine"))[0].status is Status.CANCELLED
+
+
+def test_no_more_are_taken_than_are_remembered() -> None:
+    """The cancel is refused, and so becomes a dead letter; nothing is forgotten for it."""
+    desk = Desk(Policy(cancelled_delays=2))
+    desk.say(cancel(desk, "a"), cancel(desk, "b"))
+    with pytest.raises(TooManyCancels):
+        desk.say(cancel(desk, "c"))
+    assert set(desk.book.cancels) == {"a", "b"}
+
+
+def test_guesses_do_not_push_out_what_is_certain() -> None:
+    """Cancels that come late, of jobs that ended long ago, are many."""
+    desk = Desk(Policy(cancel_guesses=2))
+    desk.say(cancel(desk))
+    for number in range(5):
+        desk.say(CancelRequested(job=f"x{number}"))
+    assert set(desk.book.cancels) == {"mine", "x3", "x4"}
+
+
+def test_it_is_kept_longer_than_its_job_can_come_late() -> None:
+    """And no longer."""
+    desk = Desk()
+    desk.say(cancel(desk))
+    publish(desk)
+    desk.book.cancels.forget(desk.wall + DAYS + KEPT_SECONDS - 1)
+    assert "mine" in desk.book.cancels
+    desk.book.cancels.forget(desk.wall + DAYS + KEPT_SECONDS + 60)
+    assert "mine" not in desk.book.cancels
+
+
+def rewrite(desk: Desk, distance: int = 10) -> Round:
+    return desk.round(lambda round_: desk.book.cancels.rewrite(round_, 0, len(desk.history), distance))
+
+
+def fill(desk: Desk, count: int) -> None:
+    for _ in range(count):
+        desk.history.append((len(desk.history), b"{}"))
+
+
+def test_it_is_written_again_before_it_lies_too_far_back() -> None:
+    """The watermark follows the copy; a successor that sees only the copy knows the same."""
+    desk = Desk()
+    desk.say(cancel(desk), CancelRequested(job="guess"))
+    publish(desk)
+    assert rewrite(desk).empty
+    assert watermark(desk.book, {}, 99)[0] == 1
+    fill(desk, 10)
+    start = len(desk.history)
+    assert kinds(rewrite(desk)) == ["cancel_recorded", "cancel_recorded"]
+    assert watermark(desk.book, {}, 99)[0] == start
+    _, successor, _ = desk.replayed(desk.history[start:])
+    assert set(successor.cancels) == {"mine", "guess"}
+    assert successor.cancels.ended("mine") is not None
+    assert rewrite(desk).empty
+
+
+def test_it_stays_where_it_is_until_its_result_is_out() -> None:
+    """The settle event lies behind it: a successor must find both."""
+    desk = Desk()
+    desk.say(cancel(desk))
+    fill(desk, 20)
+    assert rewrite(desk).empty
+    publish(desk)
+    assert kinds(rewrite(desk)) == ["cancel_recorded"]
+
+
+def test_what_is_old_is_written_again_on_a_quiet_log() -> None:
+    """Retention deletes by age."""
+    carried = Carried[CancelRecorded]()
+    carried.put("a", CancelRecorded(epoch=0, job="a", at=100.0, reason="r"), 5)
+    assert carried.stale(6, 10, 100.0 + OLDEST_SECONDS) == []
+    assert [name for name, _ in carried.stale(6, 10, 101.0 + OLDEST_SECONDS)] == ["a"]
+
+
+def test_what_is_not_acknowledged_holds_nothing_and_is_not_written_again() -> None:
+    """It will lie behind every acknowledged event."""
+    cancels = Cancels(10, 10)
+    cancels.keep(CancelRecorded(epoch=0, job="a", at=0.0, reason="r"))
+    assert cancels.lowest is None
+    cancels.begins_at("a", 7)
+    known: Any = cancels
+    assert known.lowest == 7
