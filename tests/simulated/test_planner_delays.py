@@ -187,7 +187,7 @@ async def test_a_backoff_survives_its_planner(world: World) -> None:
     taken = world.clock.monotonic()
     await settled(world)
     waited = world.clock.monotonic() - taken
-    assert failed.retry_after_seconds <= waited <= failed.retry_after_seconds + 3
+    assert -0.2 <= waited - failed.retry_after_seconds <= 3.0
     assert [step.attempt for step in world.steps_seen] == [1, 2]
     world.check_laws(1)
 
