@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv check format test test-chaos up down status logs demo bench chaos bench-backlog bench-recovery ollama lock wheel clean
+.PHONY: help venv check format test test-chaos up down status logs demo bench chaos bench-backlog bench-recovery bench-priority ollama lock wheel clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -54,6 +54,9 @@ bench: venv ## Measure against the bare pass-through and the budget of DESIGN 16
 
 bench-recovery: venv ## Kill a planner with JOBS=10000 live jobs; the next one must have them in 5 s.
 	@$(BIN)/python -m infra.bench.recovery --jobs $(or $(JOBS),10000) --json .tutti/recovery.json
+
+bench-priority: venv ## Classes and tenants on a saturated cluster, with JOBS=100000 batch jobs queued.
+	@$(BIN)/python -m infra.bench.priority --jobs $(or $(JOBS),100000) --json .tutti/priority.json
 
 bench-backlog: venv ## Queue JOBS=1000000 jobs; every service's memory must stay flat.
 	@$(BIN)/python -m infra.bench.backlog --jobs $(or $(JOBS),1000000) --json .tutti/backlog.json
