@@ -21,7 +21,7 @@ from services.planner.round import Dispatch, Publish, Round, Stop
 from services.planner.run import Run, Wanted
 from services.planner.settled import SettledIds
 from services.planner.timers import Timers
-from shared.contracts.base import CLASSES, ClaimId, StepId
+from shared.contracts.base import CLASSES, ClaimId, PriorityClass, StepId
 from shared.contracts.chat import Answer, FinishReason
 from shared.contracts.control import StopStep
 from shared.contracts.event import AttemptFailed, Event, JobAccepted, JobSettled, LimitNeared, StepAsked, StepRetried, TimerSet
@@ -31,6 +31,7 @@ from shared.contracts.step import Step
 from shared.contracts.usage import Usage
 from shared.telemetry import logs, metrics
 from shared.telemetry.tracing import trace_id
+from shared.urgency import ExpectedSeconds, raised
 
 log = logs.get(__name__)
 
@@ -45,6 +46,8 @@ class Book:
         """By first offset, ascending, so that the first entry bounds the watermark."""
         self.live_of = dict.fromkeys(CLASSES, 0)
         """Live jobs of each class."""
+        self.expected = ExpectedSeconds()
+        """From acceptance to the end; in memory only."""
         self.timers = Timers()
         self.settled_ids = SettledIds(policy.settled_memory_count, policy.settled_memory_seconds)
         self.cancels = Cancels(policy.cancel_guesses, policy.cancelled_delays)
@@ -145,7 +148,9 @@ class Book:
         """The attempt as it travels. Its wait for a router is bounded from now."""
         assert step.request is not None, "a sleep is not dispatched"
         step.due_at = round_.now + self.policy.no_node_seconds
-        return Dispatch(_step(job, step, self.home, self.policy.lease_seconds), job.accepted.trace)
+        left = job.accepted.deadline_at - round_.wall
+        served_as = raised(job.accepted.priority_class, left, self.expected.of)
+        return Dispatch(_step(job, step, self.home, self.policy.lease_seconds, served_as), job.accepted.trace)
 
     def arm(self, job: LiveJob) -> None:
         """Set the job's timer to its earliest due time."""
@@ -266,8 +271,11 @@ class Book:
         round_.after.append(Publish(event, tuple(job.followers)))
         level = log.debug if failure is None else log.info
         level("job_settled", job=job.id, trace=trace_id(accepted.trace), status=status, kind=failure and failure.kind)
+        seconds = max(0.0, round_.wall - accepted.at)
         counters.settled(status, accepted.priority_class).inc()
-        counters.seconds(accepted.priority_class).observe(max(0.0, round_.wall - accepted.at))
+        counters.seconds(accepted.priority_class).observe(seconds)
+        if status in (Status.SUCCEEDED, Status.EXPIRED):
+            self.expected.learn(accepted.priority_class, seconds)
 
     def settled(self, job: LiveJob, event: JobSettled, now: float) -> None:
         """Fold a settle event, live or in replay."""
@@ -284,7 +292,7 @@ def _missing(event: JobAccepted) -> Pattern:
     return Pattern(event.request.pattern, event.pattern_version, unavailable)
 
 
-def _step(job: LiveJob, step: OpenStep, home: int, lease_seconds: float) -> Step:
+def _step(job: LiveJob, step: OpenStep, home: int, lease_seconds: float, served_as: PriorityClass) -> Step:
     request = step.request
     assert request is not None
     accepted = job.accepted
@@ -294,7 +302,7 @@ def _step(job: LiveJob, step: OpenStep, home: int, lease_seconds: float) -> Step
         attempt=step.attempt,
         home=home,
         tenant=accepted.request.tenant,
-        priority_class=accepted.priority_class,
+        priority_class=served_as,
         agent=request.agent,
         capability=request.capability,
         operation=request.operation,

@@ -22,6 +22,7 @@ class Entry:
         self.step = step
         self.window = window
         self.priority_class = priority_class
+        """That it is served in: its topic's, or a higher one when its deadline is near."""
         self.arrived_at = now
         self.tenant = step.tenant
         self.lane: Demand = demand_of(step)

@@ -84,7 +84,7 @@ class TenantRing(Generic[T]):
         return min(items[0].arrived_at for tenant in self._ring for items in tenant.lanes.values())
 
     def add(self, item: T, *, front: bool = False) -> None:
-        """`front`: it was taken before and could not be served."""
+        """`front`: before the others of its tenant and lane: it was taken and could not be served, or its class was raised."""
         tenant = self._tenants.get(item.tenant)
         if tenant is None:
             tenant = self._tenants[item.tenant] = _Tenant(item.tenant)
@@ -190,7 +190,7 @@ class Waiting(Generic[T]):
 
     def drain(self, open_lane: OpenLane, now: float) -> Iterator[T]:
         """Remove and yield items in the order in which they should be served, until no lane is open. Nothing may be added meanwhile."""
-        ages = self._ages(now)
+        ages = self.ages(now)
         while len(ages) > 1:
             for priority_class in self._shares.order(ages):
                 item = self._rings[priority_class].take(open_lane)
@@ -206,7 +206,8 @@ class Waiting(Generic[T]):
                 self._shares.served_alone(priority_class, item.cost)
                 yield item
 
-    def _ages(self, now: float) -> dict[PriorityClass, float]:
+    def ages(self, now: float) -> dict[PriorityClass, float]:
+        """Seconds that the oldest of each class has waited, of those that wait; 0 where only one class does."""
         present = [c for c, ring in self._rings.items() if ring]
         if len(present) < 2:
             return dict.fromkeys(present, 0.0)

@@ -42,9 +42,11 @@ class Closing(NamedTuple):
 
 
 def work(placed: Placed, topics: Topics) -> Message:
-    """The step for its node's mailbox: the very bytes that came, unless the model was left open."""
+    """The step for its node's mailbox: the very bytes that came, unless the model was left open or the class was raised."""
     entry, step, chosen = placed.entry, placed.entry.step, placed.chosen
-    value = entry.record.value if chosen.model == step.model else step.model_copy(update={"model": chosen.model}).to_bytes()
+    value = entry.record.value
+    if chosen.model != step.model or entry.priority_class is not step.priority_class:
+        value = step.model_copy(update={"model": chosen.model, "priority_class": entry.priority_class}).to_bytes()
     head = (*_STEP, *_trace(entry), (headers.NODE, chosen.node.encode()))
     return Message(topics.work(step.capability), value, entry.record.key, chosen.account.mailbox, head)
 

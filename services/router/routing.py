@@ -22,11 +22,14 @@ from services.router.handlers import read_step
 from services.router.messages import Closing, Placed
 from services.router.placement import Placement
 from services.router.settings import RouterPolicy
+from shared.contracts.base import PriorityClass
 from shared.contracts.failure import Failure
 from shared.errors import InvalidInput
 from shared.kafka.port import Record
 from shared.kafka.window import Window
+from shared.telemetry import metrics
 from shared.topics import Topics
+from shared.urgency import ExpectedSeconds, raised
 
 
 class Refused(NamedTuple):
@@ -45,6 +48,7 @@ class Routing:
         self._policy = policy
         self._topics = topics
         self._classes = {topic: topics.class_of(topic) for topic in topics.all_steps()}
+        self._expected = ExpectedSeconds()
         self.waiting: Waiting[Entry] = Waiting(interactive_share=policy.interactive_share, quantum=policy.quantum_tokens)
 
     def admit(self, windows: Iterable[Window], now: float) -> list[Refused]:
@@ -68,11 +72,12 @@ class Routing:
         if not waiting or not placement.ledger.available:
             return []
         placement.begin_round()
-        return [self._place(entry) for entry in islice(waiting.drain(placement.open_lane, now), self._policy.round_steps)]
+        return [self._place(entry, now) for entry in islice(waiting.drain(placement.open_lane, now), self._policy.round_steps)]
 
-    def _place(self, entry: Entry) -> Placed:
+    def _place(self, entry: Entry, now: float) -> Placed:
         chosen = self._placement.choose(entry)
         assert isinstance(chosen, Chosen), "an open lane has a place"
+        self._expected.learn(entry.priority_class, now - entry.arrived_at + chosen.seconds)
         return Placed(entry, chosen, self._placement.ledger.take(chosen.account, entry.step.capability, entry.cost))
 
     def put_back(self, entry: Entry) -> None:
@@ -88,12 +93,32 @@ class Routing:
         """Steps that end here or leave: past their deadline, or without a node for long enough. `judge`: nodes are known well enough."""
         expired = self.waiting.remove(lambda entry: entry.step.deadline_at is not None and entry.step.deadline_at <= wall)
         closings = [messages.failed(entry, unplaced.deadline(), self._topics) for entry in expired]
+        self._raise(now, wall)
         if judge:
             self._mark(now)
             after = self._policy.unplaced_after_seconds
             homeless = self.waiting.remove(lambda entry: entry.unplaced_at is not None and now - entry.unplaced_at >= after)
             closings += [self._leave(entry, now, wall) for entry in homeless]
         return closings
+
+    def _raise(self, now: float, wall: float) -> None:
+        """Serve in a higher class what would else miss its deadline, before its own tenant's others there. Nothing falls back."""
+        ages = self.waiting.ages(now)
+
+        def expected(priority_class: PriorityClass) -> float:
+            return max(self._expected.of(priority_class), ages.get(priority_class, 0.0))
+
+        higher: dict[Entry, PriorityClass] = {}
+        for entry in self.waiting:
+            if entry.step.deadline_at is not None:
+                served_as = raised(entry.priority_class, entry.step.deadline_at - wall, expected)
+                if served_as is not entry.priority_class:
+                    higher[entry] = served_as
+        if higher:
+            for entry in reversed(self.waiting.remove(lambda entry: entry in higher)):
+                metrics.STEPS_RAISED.labels(higher[entry].value).inc()
+                entry.priority_class = higher[entry]
+                self.waiting.add(entry, front=True)
 
     def _mark(self, now: float) -> None:
         missing: dict[Demand, bool] = {}

@@ -37,6 +37,7 @@ LIMITS_NEARED = Counter("tutti_limits_neared", "Soft limits reached: of a job, o
 LOG_TRUNCATIONS = Counter("tutti_log_truncations", "Appends acknowledged at a lower offset than expected: an alarm.")
 
 # Router
+STEPS_RAISED = Counter("tutti_steps_raised", "Waiting steps that a near deadline moved to this class.", ["priority_class"])
 STEPS_ROUTED = Counter("tutti_steps_routed", "Steps given to a node.", ["priority_class"])
 STEPS_UNPLACED = Counter("tutti_steps_unplaced", "Steps sent to delay because no live node passes the filters.")
 STEPS_WAITING = Gauge("tutti_steps_waiting", "Steps in the router's windows.", ["priority_class"])

@@ -1,0 +1,87 @@
+"""Waiting steps whose deadline comes near are served in a higher class."""
+
+from __future__ import annotations
+
+from services.router import messages
+from services.router.ledger import Ledger
+from services.router.placement import Placement
+from services.router.registry import Registry
+from services.router.routing import Routing
+from services.router.settings import RouterPolicy
+from shared.contracts.base import PriorityClass
+from shared.contracts.step import Step
+from shared.kafka.port import TopicPartition
+from shared.kafka.window import Bounds, Window
+from shared.topics import Topics
+from tests.support.routing import FakeRecord, credit, node, step
+
+INTERACTIVE, STANDARD, BATCH = PriorityClass
+WALL = 1_700_000_000.0
+TOPICS = Topics()
+
+
+class Scene:
+    """A router with one node; steps arrive by class, places when told."""
+
+    def __init__(self) -> None:
+        registry = Registry(forgotten_seconds=1e9)
+        registry.on_node(node(), 0.0)
+        self.placement = Placement(registry, Ledger("r1", lost_seconds=1e9, forgotten_seconds=1e9))
+        self.routing = Routing(self.placement, RouterPolicy(), TOPICS)
+        self._windows = {c: Window(TopicPartition(TOPICS.steps("chat", c), 0), Bounds(), 0) for c in PriorityClass}
+        self._credits = 0
+
+    def arrive(self, priority_class: PriorityClass, now: float, *jobs: str, deadline_at: float = WALL + 86_400) -> None:
+        window = self._windows[priority_class]
+        values = [step(job=job, priority_class=priority_class, deadline_at=deadline_at) for job in jobs]
+        window.receive(
+            [
+                FakeRecord(topic=window.partition.topic, offset=window.next_offset + n, value=value.to_bytes())
+                for n, value in enumerate(values)
+            ]
+        )
+        self.routing.admit([window], now)
+
+    def serve(self, places: int, now: float) -> list[Step]:
+        """The steps as the worker reads them."""
+        self._credits += 1
+        self.placement.ledger.on_credits(credit(places=places, sequence=self._credits, read={"chat": 0, "embed": 0}), now)
+        self.placement.refresh()
+        placed = self.routing.match(now)
+        return [Step.model_validate_json(messages.work(one, TOPICS).value or b"") for one in placed]
+
+
+def test_a_batch_step_with_a_near_deadline_goes_before_standard() -> None:
+    """Batch has waited a minute so far; one with half a minute left is served at once, in its higher class, the others are not."""
+    scene = Scene()
+    scene.arrive(BATCH, 0.0, *(f"b{n}" for n in range(20)))
+    scene.arrive(BATCH, 60.0, "near", deadline_at=WALL + 90.0)
+    scene.arrive(STANDARD, 60.0, *(f"s{n}" for n in range(20)))
+    assert scene.routing.sweep(60.0, WALL + 60.0, judge=False) == []
+    assert scene.routing.waiting.counts() == {INTERACTIVE: 0, STANDARD: 21, BATCH: 20}
+    first, *rest = scene.serve(6, 60.0)
+    assert (first.job, first.priority_class) == ("near", STANDARD)
+    assert next(one.job for one in rest if one.priority_class is STANDARD) == "s0"
+
+
+def test_time_enough_raises_nothing() -> None:
+    """The default deadlines are far: the classes stand."""
+    scene = Scene()
+    scene.arrive(BATCH, 0.0, "b", deadline_at=WALL + 86_400)
+    scene.arrive(STANDARD, 0.0, "s", deadline_at=WALL + 3_600)
+    scene.routing.sweep(5.0, WALL + 5.0, judge=False)
+    assert scene.routing.waiting.counts() == {INTERACTIVE: 0, STANDARD: 1, BATCH: 1}
+
+
+def test_it_is_computed_anew_while_a_step_waits() -> None:
+    """One step on its way up: batch, standard, interactive, as the time left shrinks."""
+    scene = Scene()
+    scene.arrive(BATCH, 0.0, *(f"b{n}" for n in range(5)))
+    scene.arrive(STANDARD, 99.0, *(f"s{n}" for n in range(5)))
+    scene.arrive(BATCH, 99.0, "one", deadline_at=WALL + 300.0)
+    seen = []
+    for now in (99.0, 110.0, 295.0):
+        scene.routing.sweep(now, WALL + now, judge=False)
+        [entry] = [entry for entry in scene.routing.waiting if entry.step.job == "one"]
+        seen.append(entry.priority_class)
+    assert seen == [BATCH, STANDARD, INTERACTIVE]
