@@ -102,21 +102,28 @@ class Load:
         """At least `jobs` jobs at `rate` a second, and on until `enough` is set. Returns when all are acknowledged. Raises JobRefused."""
         producer = await log.producer(client_id="chaos-load")
         timeout = aiohttp.ClientTimeout(total=_REST_SECONDS)
-        async with aiohttp.ClientSession(timeout=timeout, headers={"content-type": "application/json"}) as session:
-            sender = Sender(producer, session, url, topics=self._topics, ledger=self.ledger, clock=self._clock)
-            budget, before = 0.0, self._clock.monotonic()
-            while self._failed is None and (self.ledger.count < jobs or not self.enough.is_set()):
-                await self._clock.sleep(TICK_SECONDS)
-                now = self._clock.monotonic()
-                budget, before = min(budget + rate * (now - before), max(rate, 1.0)), now
-                count = min(int(budget), OUTSTANDING - self._unacknowledged, _BATCH)
-                budget -= max(count, 0)
-                self._send(sender, max(count, 0))
-            while self._sends and self._failed is None:
-                await asyncio.wait(self._sends, return_when=asyncio.FIRST_COMPLETED)
-        await producer.close()
+        try:
+            async with aiohttp.ClientSession(timeout=timeout, headers={"content-type": "application/json"}) as session:
+                sender = Sender(producer, session, url, topics=self._topics, ledger=self.ledger, clock=self._clock)
+                await self._pace(sender, jobs, rate)
+                while self._sends and self._failed is None:
+                    await asyncio.wait(self._sends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in self._sends:
+                task.cancel()
+            await producer.close()
         if self._failed is not None:
             raise self._failed
+
+    async def _pace(self, sender: Sender, jobs: int, rate: float) -> None:
+        budget, before = 0.0, self._clock.monotonic()
+        while self._failed is None and (self.ledger.count < jobs or not self.enough.is_set()):
+            await self._clock.sleep(TICK_SECONDS)
+            now = self._clock.monotonic()
+            budget, before = min(budget + rate * (now - before), max(rate, 1.0)), now
+            count = max(0, min(int(budget), OUTSTANDING - self._unacknowledged, _BATCH))
+            budget -= count
+            self._send(sender, count)
 
     def _send(self, sender: Sender, count: int) -> None:
         wall, now = self._clock.wall(), self._clock.monotonic()

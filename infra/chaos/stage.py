@@ -42,6 +42,8 @@ _NODE = {
 }
 """A simulated node: 2.5 ms a token, so that work is in flight when a fault strikes."""
 _BROKER_SESSION_MS = 6_000
+_BROKER_BACK_SECONDS = 180.0
+"""A killed broker reads its logs again, while everybody tries to reach it."""
 QUICK_ENVIRONMENT = {"TUTTI_PLANNER__LEASE_SECONDS": "8"}
 """Of the short run: what a lost worker had is begun again sooner."""
 QUICK_RATE = 45.0
@@ -114,7 +116,7 @@ def _restart(stage: Stage, fault: Fault) -> None:
 def _broker(stage: Stage, fault: Fault) -> None:
     stage.kafka.kill()
     time.sleep(fault.seconds)
-    stage.kafka.start()
+    stage.kafka.start(timeout_seconds=_BROKER_BACK_SECONDS)
 
 
 def _worker_loss(stage: Stage, fault: Fault) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -37,11 +38,12 @@ def test_nothing_is_lost_and_nothing_accepted_twice() -> None:
     directory = Path(tempfile.mkdtemp(prefix="tutti-chaos-"))
     print(f"seed {SEED}; again with: {again}; logs, kept on failure: {directory}")  # noqa: T201
     options = Options(JOBS, SEED, QUICK_RATE, together=True)
-    try:
-        with running(directory, QUICK_ENVIRONMENT) as stage:
-            outcome = uvloop.run(Run(stage, options, SystemClock(), print).run())
-    except NativeError as error:
-        missing("kafka", error.message)
+    with ExitStack() as stack:
+        try:
+            stage = stack.enter_context(running(directory, QUICK_ENVIRONMENT))
+        except NativeError as error:
+            missing("kafka", error.message)
+        outcome = uvloop.run(Run(stage, options, SystemClock(), print).run())
     print("\n".join(report.lines(report.document(machine.facts(), options, outcome))))  # noqa: T201
     assert outcome.kept
     assert outcome.ledger.count >= JOBS
