@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.simulated import test_planner_traces as traces
-from tests.support.cluster.mutants import planner
+from tests.support.cluster.mutants import planner, protocol
 from tests.support.cluster.mutations import MOST_SEEDS, Mutation, find, mutations
 
 SEARCH = bool(os.environ.get("TUTTI_SEARCH"))
 TRACED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Callable[[], None]]] = {
     "step id without its input": (planner.step_id_without_input, traces.test_the_id_of_a_step_holds_its_input),
-    "offset -1 taken as good": (planner.offset_minus_one_is_good, traces.test_offset_minus_one_is_not_taken_as_good),
-    "re-sent append after a new producer": (planner.append_sent_again, traces.test_an_append_of_unknown_fate_is_never_sent_again),
+    "offset -1 taken as good": (protocol.offset_minus_one_is_good, traces.test_offset_minus_one_is_not_taken_as_good),
+    "re-sent append after a new producer": (protocol.append_sent_again, traces.test_an_append_of_unknown_fate_is_never_sent_again),
     "commands lost at a crash": (planner.commands_lost, traces.test_steps_whose_dispatch_died_with_the_planner_are_sent_again),
 }
 """Two histories of one job, or a state that lasts a moment: rare by chance, so each has its trace."""

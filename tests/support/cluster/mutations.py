@@ -59,9 +59,9 @@ def find(mutation: Mutation, first: int, most: int) -> tuple[int, Report] | None
 
 def mutations() -> list[Mutation]:
     """All of them."""
-    from tests.support.cluster.mutants import others, planner
+    from tests.support.cluster.mutants import others, planner, protocol
 
-    return [*_made(planner.MUTANTS), *_made(others.MUTANTS)]
+    return [*_made(protocol.MUTANTS), *_made(planner.MUTANTS), *_made(others.MUTANTS)]
 
 
 def _made(given: dict[str, dict[str, Any]]) -> list[Mutation]:

@@ -1,207 +1,31 @@
-"""Bugs planted in the planner."""
+"""Bugs planted in the planner's decisions: timers, claims, retries, stops, ids."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 
-from services.planner import attempts, home, snapshots
+from services.planner import attempts, home
 from services.planner import run as pattern_run
-from services.planner import watermark as watermarks
-from services.planner.appender import Appender
 from services.planner.book import Book
 from services.planner.handlers import JobRecord
 from services.planner.home import Home
 from services.planner.live import Phase
-from services.planner.outbox import Outbox
-from services.planner.recovery import Replay, Validity
+from services.planner.recovery import Replay
 from services.planner.refusals import Refusals
-from services.planner.round import Publish, Round
+from services.planner.round import Round
 from services.planner.settled import SettledIds
-from services.planner.takeover import TakeOver
-from services.planner.watermark import UNACKNOWLEDGED
-from services.planner.writer import EventWriter
-from shared.contracts import headers
-from shared.contracts.event import PlannerStarted
-from shared.errors import LogError, SendFailed
-from shared.kafka.port import Message
-from shared.kafka.watched import WatchedConsumer
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.laws import stops
+from tests.support.cluster.mutants.mixes import CALM, CRASHES, KILLS, SMALL
 
 Patching = pytest.MonkeyPatch
-SMALL = {"jobs": 20, "seconds": 8.0}
-CALM = FaultMix(**SMALL)
-KILLS = FaultMix(kill=1.0, down_seconds=(0.0, 2.0), send_seconds=0.2, ack_seconds=0.3, posthumous=0.7, **SMALL)
-CRASHES = FaultMix(kill=0.25, down_seconds=(0.0, 1.0), send_seconds=0.4, ack_seconds=0.4, only=("planner",), jobs=30, seconds=24.0)
-"""Rare enough that the successor owns the partitions, six seconds after each."""
-ZOMBIES = FaultMix(pause=1.2, pause_seconds=(7.0, 12.0), send_seconds=0.3, ack_seconds=0.3, **SMALL)
-UNKNOWN = FaultMix(unacknowledged=0.1, lost=0.1, ack_seconds=0.2, **SMALL)
-
-
-def _epoch_by_generation(patching: Patching) -> None:
-    """The epoch is the group's generation; whoever has an older one is stale."""
-
-    original_init = Appender.__init__
-
-    async def start(self: TakeOver) -> int:
-        wiring = self._wiring
-        generation = wiring.consumer._inner._generation  # type: ignore[attr-defined]
-        event = PlannerStarted(nonce=str(generation), planner=wiring.instance)
-        message = Message(self._events.topic, event.to_bytes(), None, self._number, headers.envelope(event.type))
-        offset = await wiring.writer.append(self._events, [message])
-        if offset < 0:
-            raise SendFailed
-        made = _Offset(offset)
-        made.generation = generation
-        return made
-
-    class _Offset(int):
-        generation: int
-
-    def set_epoch(self: Book, value: int) -> None:
-        self.__dict__["_epoch"] = value
-
-    def get_epoch(self: Book) -> int:
-        value = self.__dict__["_epoch"]
-        return value.generation if isinstance(value, _Offset) else value
-
-    def init(self: Appender, wiring: Any, partition: Any, book: Book) -> None:
-        original_init(self, wiring, partition, book)
-        self.expected = int(book.__dict__["_epoch"]) + 1
-
-    def admits(self: Validity, offset: int, event: Any) -> bool:
-        if isinstance(event, PlannerStarted):
-            self._epoch = int(event.nonce)
-            return False
-        return self._epoch is None or event.epoch >= self._epoch
-
-    patching.setattr(TakeOver, "_start", start)
-    patching.setattr(Book, "epoch", property(get_epoch, set_epoch), raising=False)
-    patching.setattr(Appender, "__init__", init)
-    patching.setattr(Validity, "admits", admits)
-
-
-def _a_gap_means_stop(patching: Patching) -> None:
-    async def inspect(self: Appender, base: int) -> None:
-        await asyncio.Event().wait()
-
-    patching.setattr(Appender, "_inspect", inspect)
-
-
-def _a_gap_means_nothing(patching: Patching) -> None:
-    async def inspect(self: Appender, base: int) -> None:
-        return None
-
-    patching.setattr(Appender, "_inspect", inspect)
-
-
-def offset_minus_one_is_good(patching: Patching) -> None:
-    original = EventWriter.append
-
-    async def append(self: EventWriter, partition: Any, messages: Any) -> int:
-        base = await original(self, partition, messages)
-        return _expected.get(partition, base) if base < 0 else base
-
-    _expected: dict[Any, int] = {}
-    original_send = Appender._send
-
-    async def send(self: Appender, batch: Any, begins: Any) -> None:
-        _expected[self._partition] = self.expected
-        await original_send(self, batch, begins)
-
-    patching.setattr(EventWriter, "append", append)
-    patching.setattr(Appender, "_send", send)
-
-
-def _watermark_past_an_unpublished_result(patching: Patching) -> None:
-    def passable(job: Any, inputs: Any) -> bool:
-        return job.settled is not None and job.accepted.source_offset < inputs.get(job.source_topic, 0)
-
-    patching.setattr(watermarks, "passable", passable)
-
-
-def _watermark_on_the_next_record(patching: Patching) -> None:
-    original = home.watermark
-
-    def watermark(book: Book, inputs: Any, last_own: int) -> Any:
-        offset, forgettable = original(book, inputs, last_own)
-        return (offset + 1 if offset == last_own else offset), forgettable
-
-    patching.setattr(home, "watermark", watermark)
-
-
-def _watermark_past_a_record_to_be_read_again(patching: Patching) -> None:
-    def passable(job: Any, inputs: Any) -> bool:
-        return job.settled is not None and job.published
-
-    async def commit(self: WatchedConsumer, offsets: Any) -> None:
-        await self._inner.commit({tp: o for tp, o in offsets.items() if "job-events" in tp.topic} or offsets)
-        await asyncio.sleep(0.2)
-        await self._inner.commit(offsets)
-
-    patching.setattr(watermarks, "passable", passable)
-    patching.setattr(WatchedConsumer, "commit", commit)
-
-
-def _commit_before_append(patching: Patching) -> None:
-    original = Home._write
-
-    async def write(self: Home, round_: Round) -> None:
-        self._positions = dict(self._folded)
-        await original(self, round_)
-
-    patching.setattr(Home, "_write", write)
 
 
 def step_id_without_input(patching: Patching) -> None:
     original = pattern_run.step_id
     patching.setattr(pattern_run, "step_id", lambda *given: original(*given[:-1], b""))
-
-
-def append_sent_again(patching: Patching) -> None:
-    original = EventWriter.append
-
-    async def append(self: EventWriter, partition: Any, messages: Any) -> int:
-        while True:
-            try:
-                return await original(self, partition, messages)
-            except LogError:
-                await asyncio.sleep(0.05)
-
-    patching.setattr(EventWriter, "append", append)
-
-
-def _round_cut_in_two(patching: Patching) -> None:
-    original = EventWriter.append
-
-    async def append(self: EventWriter, partition: Any, messages: Any) -> int:
-        half = len(messages) // 2
-        if not half:
-            return await original(self, partition, messages)
-        base = await original(self, partition, messages[:half])
-        await original(self, partition, messages[half:])
-        return base
-
-    patching.setattr(EventWriter, "append", append)
-
-
-def _published_before_acknowledged(patching: Patching) -> None:
-    original = Home._write
-
-    async def write(self: Home, round_: Round) -> None:
-        for effect in round_.after:
-            if isinstance(effect, Publish):
-                self._wiring.outbox.post(home.of_effect(effect, self._wiring.topics), self._published(effect.settled))
-        await original(self, round_)
-
-    patching.setattr(Home, "_write", write)
-
-
-def _results_sent_once(patching: Patching) -> None:
-    patching.setattr(Outbox, "_unsent", staticmethod(lambda *_: False))
 
 
 def _timers_without_fence(patching: Patching) -> None:
@@ -259,16 +83,6 @@ def _claim_timeout_from_planning(patching: Patching) -> None:
         return made
 
     patching.setattr(Book, "dispatch", dispatch)
-
-
-def _snapshot_counts_before_its_acknowledgement(patching: Patching) -> None:
-    original = snapshots.write
-
-    def write(book: Book, round_: Round, job: Any, name: str) -> None:
-        original(book, round_, job, name)
-        job.first_offset = UNACKNOWLEDGED
-
-    patching.setattr(snapshots, "write", write)
 
 
 def commands_lost(patching: Patching) -> None:
@@ -338,27 +152,6 @@ def _job_ids_by_chance(patching: Patching) -> None:
 
 
 MUTANTS: dict[str, dict[str, Any]] = {
-    "epoch by generation instead of offset": {"patch": _epoch_by_generation, "mix": CALM},
-    "a gap always means stop": {"patch": _a_gap_means_stop, "seed": 3, "mix": ZOMBIES},
-    "a gap means nothing": {"patch": _a_gap_means_nothing, "seed": 3, "mix": ZOMBIES},
-    "offset -1 taken as good": {
-        "patch": offset_minus_one_is_good,
-        "seed": 6,
-        "mix": FaultMix(
-            pause=1.5, pause_seconds=(7.0, 9.0), send_seconds=0.3, offset_unknown=0.3, only=("planner",), jobs=40, seconds=20.0
-        ),
-    },
-    "watermark past an unpublished result": {
-        "patch": _watermark_past_an_unpublished_result,
-        "mix": FaultMix(lost=0.2, ack_seconds=0.4, **SMALL),
-    },
-    "a watermark on a record whose epoch a reader cannot know": {"patch": _watermark_on_the_next_record, "mix": CALM},
-    "inputs and watermark committed apart": {"patch": _watermark_past_a_record_to_be_read_again, "mix": CALM},
-    "commit before append": {"patch": _commit_before_append, "mix": FaultMix(ack_seconds=0.4, send_seconds=0.4, **SMALL)},
-    "re-sent append after a new producer": {"patch": append_sent_again, "mix": UNKNOWN},
-    "a round cut in two": {"patch": _round_cut_in_two, "seed": 2, "mix": ZOMBIES},
-    "publish before the settle event is acknowledged": {"patch": _published_before_acknowledged, "mix": UNKNOWN},
-    "results sent once": {"patch": _results_sent_once, "mix": UNKNOWN},
     "zombie's timers firing": {
         "patch": _timers_without_fence,
         "mix": FaultMix(pause=2.0, pause_seconds=(3.0, 5.5), **SMALL),
@@ -380,13 +173,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "seed": 1,
         "mix": FaultMix(jobs=40, seconds=3.0),
     },
-    "watermark before the snapshot's ack": {
-        "patch": _snapshot_counts_before_its_acknowledgement,
-        "seed": 1,
-        "mix": FaultMix(ack_seconds=0.4, send_seconds=0.4, tight=True, **SMALL),
-        "kinds": {"cancelled": 1.0, "single": 2.0},
-    },
-    "commands lost at a crash": {"patch": commands_lost, "seed": 4, "mix": CRASHES},
+    "commands lost at a crash": {"patch": commands_lost, "seed": 11, "mix": CRASHES},
     "a late outcome accepted": {
         "patch": _late_outcome_of_a_stream,
         "seed": 2,
