@@ -188,7 +188,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "laws": (stops.check_times,),
     },
     "nothing is stopped": {"patch": _nothing_is_stopped, "mix": CALM, "kinds": {"cancelled": 1.0}, "laws": (stops.check_times,)},
-    "stops die with the planner": {"patch": _stops_die_with_the_planner, "mix": CRASHES, "kinds": {"cancelled": 1.0}},
+    "stops die with the planner": {"patch": _stops_die_with_the_planner, "seed": 6, "mix": CRASHES, "kinds": {"cancelled": 1.0}},
     "retried for ever": {"patch": _retried_for_ever, "mix": FaultMix(model_error=0.6, attempts=2, **SMALL)},
     "retried beyond the limit of calls": {
         "patch": _retried_beyond_the_limit_of_calls,
