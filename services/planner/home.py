@@ -166,9 +166,13 @@ class Home:
             wait = _RETAKE_SECONDS[min(self._failures, len(_RETAKE_SECONDS) - 1)]
             self._failures += 1
             await self._wiring.clock.sleep(wait * (0.5 + self._wiring.random.random()))
-            if not self._suspended and not await self._wiring.still_owner(self.number):
+            if not self._suspended and not await self._still_owner():
                 log.warning("partition_dropped", home=self.number)
                 return
+
+    async def _still_owner(self) -> bool:
+        """Whether to go on. A rebalance that began while that was asked decides it anew: it drops this home or resumes it."""
+        return await self._wiring.still_owner(self.number) or self._suspended
 
     async def _take(self) -> None:
         """Become the owner: PlannerStarted, replay, drive on."""
