@@ -126,7 +126,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "seed": 1,
         "mix": FaultMix(duplicated=0.5, delivery_seconds=0.6, **SMALL),
     },
-    "a credit used twice": {"patch": _credit_used_twice, "seed": 2, "mix": FaultMix(jobs=60, seconds=2.0), "kinds": {"single": 1.0}},
+    "a credit used twice": {"patch": _credit_used_twice, "mix": FaultMix(jobs=100, seconds=2.0), "kinds": {"single": 1.0}},
     "router commits before it has told": {
         "patch": _router_commits_before_it_has_told,
         "mix": FaultMix(send_seconds=0.4, lost=0.1, **SMALL),
