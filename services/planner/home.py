@@ -23,6 +23,7 @@ from services.planner.book import Book
 from services.planner.delayed import must_wait, postpone
 from services.planner.handlers import read_outcome
 from services.planner.intake import ClassOrder, Queue
+from services.planner.job_queue import JobQueue
 from services.planner.messages import of_effect
 from services.planner.recent import read_back
 from services.planner.refusals import OutcomesStopped, Refusals
@@ -67,7 +68,8 @@ class Home:
         self._class_of = {topics.jobs(c): c for c in CLASSES}
         self._inputs = (*self._class_of, topics.outcomes)
         self._book = Book(number, wiring.options.policy(), wiring.random)
-        self._queues: dict[str, Queue] = {}
+        self._outcomes = Queue(wiring.options.queue_records)
+        self._jobs: dict[str, JobQueue] = {}
         self._order = ClassOrder(wiring.options.interactive_share)
         self._refusals = Refusals(wiring, number)
         self._waiting = WaitingJobs()
@@ -97,7 +99,7 @@ class Home:
 
     def offer(self, topic: str, records: Sequence[Record]) -> bool:
         """Take records in; returns whether the partition must be paused now."""
-        queue = self._queues[topic]
+        queue = self._queue(topic)
         queue.offer(records)
         self._wake.set()
         if queue.full:
@@ -210,7 +212,8 @@ class Home:
 
     def _reset_queues(self, inputs: dict[str, int]) -> None:
         bound = self._wiring.options.queue_records
-        self._queues = {topic: Queue(bound, inputs.get(topic)) for topic in self._inputs}
+        self._outcomes = Queue(bound, inputs.get(self._outcomes_topic))
+        self._jobs = {topic: JobQueue(bound, inputs.get(topic)) for topic in self._class_of}
         self._paused.clear()
 
     async def _rounds(self) -> None:
@@ -262,8 +265,7 @@ class Home:
         return round_
 
     def _fold_outcomes(self, round_: Round) -> None:
-        queue = self._queues[self._outcomes_topic]
-        records = queue.records
+        records = self._outcomes.records
         for _ in range(min(len(records), self._wiring.options.round_outcomes)):
             record = records.popleft()
             self._refusals.outcome_read()
@@ -279,7 +281,7 @@ class Home:
         for held, waited in self._waiting.release():
             self._begin(round_, waited, held)
         budget = min(options.round_jobs, options.queue_records - len(self._waiting))
-        queues = {c: self._queues[topic] for topic, c in self._class_of.items()}
+        queues = {c: self._jobs[topic] for topic, c in self._class_of.items()}
         for priority_class, record in self._order.take(queues, budget, self._room(), round_.now):
             try:
                 given = self._wiring.reader.read(record, priority_class)
@@ -289,8 +291,8 @@ class Home:
                     attempts.on_outcome(self._book, round_, given)
             except InvalidInput as error:
                 self._must_send.extend(self._refusals.job(record, error, priority_class, round_.wall))
-            self._folded[record.topic] = record.offset + 1
-        for topic in self._class_of:
+        for topic, jobs in self._jobs.items():
+            self._folded[topic] = max(self._folded.get(topic, 0), jobs.position or 0)
             self._drained(topic)
 
     def _begin(self, round_: Round, given: JobInput, record: Record) -> None:
@@ -342,15 +344,16 @@ class Home:
             self._wake.set()
 
     def _drained(self, topic: str) -> None:
-        if topic in self._paused and self._queues[topic].half_empty:
+        if topic in self._paused and self._queue(topic).half_empty:
             self._paused.discard(topic)
             self._wiring.unpause(TopicPartition(topic, self.number))
 
     def _more(self) -> bool:
-        if self._queues[self._outcomes_topic].records:
-            return True
         room = self._room()
-        return any(self._queues[topic].records and room.has(c) for topic, c in self._class_of.items())
+        return bool(self._outcomes.records) or any(self._jobs[topic] and room.has(c) for topic, c in self._class_of.items())
+
+    def _queue(self, topic: str) -> Queue | JobQueue:
+        return self._outcomes if topic == self._outcomes_topic else self._jobs[topic]
 
     def _room(self) -> Room:
         return Room(self._wiring.options.live_jobs, self._book.live_of)

@@ -1,7 +1,8 @@
 """Intake: the input records of one home, always drained from the consumer into bounded queues, taken class by class.
 
 Outcomes first: they free what jobs wait for. Of jobs, interactive first up to its share; the others get the rest by weight and age, so
-that batch never starves. A class takes no more live jobs than it has room for, so that none fills the home (`room`).
+that batch never starves; within a class tenants take turns (`job_queue`). A class takes no more live jobs than it has room for, so that
+none fills the home (`room`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 
+from services.planner.job_queue import JobQueue
 from services.planner.room import Room
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.kafka.port import Record
@@ -19,7 +21,7 @@ BURST_RECORDS = 64.0
 
 
 class Queue:
-    """Records of one partition, in order. Records that were seen already are skipped: a rebalance may bring them again."""
+    """Records of `outcomes`, in order. Records that were seen already are skipped: a rebalance may bring them again."""
 
     __slots__ = ("_bound", "next_offset", "records")
 
@@ -51,9 +53,9 @@ class ClassOrder:
         self._since: dict[PriorityClass, float] = {}
         """When each class that waits was last served, or began to wait; monotonic seconds."""
 
-    def take(self, queues: Mapping[PriorityClass, Queue], budget: int, room: Room, now: float) -> Iterator[tuple[PriorityClass, Record]]:
+    def take(self, queues: Mapping[PriorityClass, JobQueue], budget: int, room: Room, now: float) -> Iterator[tuple[PriorityClass, Record]]:
         """At most `budget` records, and of each class at most what it has room for, removed from their queues."""
-        waiting = {c for c in CLASSES if queues[c].records}
+        waiting = {c for c in CLASSES if queues[c]}
         self._since = {c: self._since.get(c, now) for c in waiting}
         ages = {c: now - self._since[c] for c in CLASSES if c in waiting and room.has(c)}
         while budget > 0 and ages:
@@ -62,5 +64,5 @@ class ClassOrder:
             room.take(chosen)
             budget -= 1
             self._since[chosen] = now
-            yield chosen, queues[chosen].records.popleft()
-            ages = {c: age for c, age in ages.items() if queues[c].records and room.has(c)}
+            yield chosen, queues[chosen].take()
+            ages = {c: age for c, age in ages.items() if queues[c] and room.has(c)}

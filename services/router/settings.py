@@ -10,8 +10,8 @@ from shared.settings import ClusterSettings
 class RouterPolicy(BaseModel):
     """What a router may be told."""
 
-    window: PositiveInt = 64
-    """Steps of one partition that are looked at out of order."""
+    window: PositiveInt = 512
+    """Steps of one partition that are looked at out of order: about what one home may have live, so that turns reach all of it."""
     window_span: PositiveInt = 1024
     """How far a step may overtake the first unfinished one of its partition: what is read again after a crash."""
     buffered_records: PositiveInt = 1024

@@ -17,8 +17,8 @@ from tests.support.virtual_loop import run
 
 SEEDS = range(int(os.environ.get("TUTTI_SEEDS", "40")))
 JOBS = 40
-SINGLE = b'{"prompt": "q%d"}'
-CHAIN = b"""{"prompt": "q%d", "pattern": "chain", "chain": [
+SINGLE = b'{"prompt": "q%d", "tenant": "%s"}'
+CHAIN = b"""{"prompt": "q%d", "tenant": "%s", "pattern": "chain", "chain": [
   {"name": "first", "template": "one {input}"},
   {"name": "second", "template": "two {first}"},
   {"name": "third", "template": "{second}"}]}"""
@@ -94,7 +94,8 @@ async def _submit(world: World, count: int) -> None:
         await asyncio.sleep(world.random.uniform(0.0, 0.6))
         template = CHAIN if world.random.random() < 0.4 else SINGLE
         home = world.random.randrange(world.topics.settings.home_partitions)
-        world.produce(template % number, home=home, priority_class=world.random.choice(CLASSES))
+        tenant = world.random.choice((b"large", b"large", b"large", b"small"))
+        world.produce(template % (number, tenant), home=home, priority_class=world.random.choice(CLASSES))
 
 
 async def _one(seed: int) -> None:

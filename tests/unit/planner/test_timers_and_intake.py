@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.planner.intake import BURST_RECORDS, ClassOrder, Queue
+from services.planner.job_queue import JobQueue
 from services.planner.room import Room
 from services.planner.settled import SettledIds
 from services.planner.timers import Timers
@@ -82,16 +83,16 @@ SHARE = 0.9
 NO_LIVE = dict.fromkeys(CLASSES, 0)
 
 
-def queues(**waiting: int) -> dict[PriorityClass, Queue]:
+def queues(**waiting: int) -> dict[PriorityClass, JobQueue]:
     """Queues with so many records each."""
-    found = {c: Queue(1_000) for c in CLASSES}
+    found = {c: JobQueue(1_000) for c in CLASSES}
     for name, count in waiting.items():
         found[PriorityClass(name)].offer([Written(offset=n) for n in range(count)])
     return found
 
 
 def taken(
-    order: ClassOrder, waiting: dict[PriorityClass, Queue], budget: int, room: Room | None = None, now: float = 0.0
+    order: ClassOrder, waiting: dict[PriorityClass, JobQueue], budget: int, room: Room | None = None, now: float = 0.0
 ) -> list[PriorityClass]:
     return [c for c, _ in order.take(waiting, budget, room or Room(1_000_000, NO_LIVE), now)]
 
@@ -126,14 +127,14 @@ def test_no_class_starves_and_the_budget_is_kept(
     arrivals: list[tuple[PriorityClass, int]], budgets: list[int], seconds_a_round: float
 ) -> None:
     """Whatever arrives when: all of the budget if enough waits, never more; no class that waits is passed over beyond the stated bound."""
-    order, waiting = ClassOrder(SHARE), {c: Queue(10_000) for c in CLASSES}
+    order, waiting = ClassOrder(SHARE), {c: JobQueue(10_000) for c in CLASSES}
     passed = Counter[PriorityClass]()
     feed = iter(arrivals)
     for round_, budget in enumerate(budgets):
         if (arrival := next(feed, None)) is not None:
             queue = waiting[arrival[0]]
             queue.offer([Written(offset=(queue.next_offset or 0) + n) for n in range(arrival[1])])
-        held = {c: len(waiting[c].records) for c in CLASSES}
+        held = {c: len(waiting[c]) for c in CLASSES}
         got = taken(order, waiting, budget, now=round_ * seconds_a_round)
         assert len(got) == min(max(budget, 0), sum(held.values()))
         for chosen in got:

@@ -10,9 +10,10 @@ from itertools import islice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.fairness import BURST_TOKENS, TenantRing, Waiting
+from services.router.fairness import BURST_TOKENS, Waiting
 from shared.contracts.base import PriorityClass
 from shared.shares import AGEING_CAP, AGEING_SECONDS, WEIGHTS, weight
+from shared.tenants import TenantRing
 
 INTERACTIVE, STANDARD, BATCH = PriorityClass
 QUANTUM = 256

@@ -1,0 +1,109 @@
+"""JobQueue: the job records of one class and partition that are read and not taken; tenants take turns, as far as the window reaches.
+
+While more waits than a handful, records are taken out of their order: deficit round robin over tenants, on a rough estimate of tokens.
+The position that may be committed stays at the first record not taken. A job taken from behind it is safe: the watermark holds its
+history until the position has passed its record (`watermark.passable`), so a successor reads the record again and knows the job.
+
+What it cannot do: see past its window. Behind more than that many records of one tenant another one waits in Kafka.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from pydantic_core import from_json
+
+from shared.contracts.base import INLINE_BYTES
+from shared.kafka.port import Record
+from shared.tenants import TenantRing
+
+HANDFUL = 16
+"""So few are taken as they came: nobody waits long behind them, and looking into them costs."""
+QUANTUM_TOKENS = 512
+_LEAST_TOKENS = 64
+_BYTES_PER_TOKEN = 4
+_ANSWER_TOKENS = 256
+_MOST_TOKENS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    """Satisfies `tenants.Piece`."""
+
+    record: Record
+    tenant: str
+    cost: int
+    lane: Hashable = None
+    arrived_at: float = 0.0
+
+
+def _waiting(record: Record) -> _Waiting:
+    """What the value says of itself. Records that are no jobs are their own tenant: they are read, and refused, in their turn."""
+    value = record.value or b""
+    try:
+        body = from_json(value) if len(value) <= INLINE_BYTES else None
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        return _Waiting(record, "", _LEAST_TOKENS)
+    tenant, options = body.get("tenant", "default"), body.get("options")
+    answer = options.get("max_tokens") if isinstance(options, dict) else None
+    tokens = len(value) // _BYTES_PER_TOKEN + (answer if type(answer) is int and answer > 0 else _ANSWER_TOKENS)
+    return _Waiting(record, tenant if isinstance(tenant, str) else "", max(_LEAST_TOKENS, min(tokens, _MOST_TOKENS)))
+
+
+def _open(lane: Hashable) -> bool:
+    return True
+
+
+class JobQueue:
+    """At most `bound` records (soft by one fetch), of which those within `bound` offsets of the first take part in the turns."""
+
+    __slots__ = ("_bound", "_ring", "_unseen", "_untaken", "next_offset")
+
+    def __init__(self, bound: int, next_offset: int | None = None) -> None:
+        self._bound = bound
+        self._untaken: dict[int, Record] = {}
+        """By offset, ascending."""
+        self._ring: TenantRing[_Waiting] = TenantRing(QUANTUM_TOKENS)
+        self._unseen: deque[Record] = deque()
+        """The last of them: not yet in the ring."""
+        self.next_offset = next_offset
+        """After the last record that was read."""
+
+    def __len__(self) -> int:
+        return len(self._untaken)
+
+    def offer(self, records: Sequence[Record]) -> None:
+        """Records that were seen already are skipped: a rebalance may bring them again."""
+        for record in records:
+            if self.next_offset is None or record.offset >= self.next_offset:
+                self._untaken[record.offset] = record
+                self._unseen.append(record)
+                self.next_offset = record.offset + 1
+
+    def take(self) -> Record:
+        """The next record; there must be one."""
+        if not self._ring and len(self._untaken) <= min(HANDFUL, self._bound // 4):
+            return self._untaken.pop(self._unseen.popleft().offset)
+        reach = next(iter(self._untaken)) + self._bound
+        while self._unseen and self._unseen[0].offset < reach:
+            self._ring.add(_waiting(self._unseen.popleft()))
+        taken = self._ring.take(_open)
+        assert taken is not None, "the first record is always in the ring"
+        return self._untaken.pop(taken.record.offset)
+
+    @property
+    def position(self) -> int | None:
+        """The first offset that is not taken; None while nothing is known."""
+        return next(iter(self._untaken), self.next_offset)
+
+    @property
+    def full(self) -> bool:
+        return len(self._untaken) >= self._bound
+
+    @property
+    def half_empty(self) -> bool:
+        return len(self._untaken) <= self._bound // 2
