@@ -11,7 +11,7 @@ from random import Random
 from shared.kafka.port import TopicPartition
 from tests.support.cluster import processes
 from tests.support.cluster.faults import FaultMix, as_text, drawn
-from tests.support.cluster.laws import accepted_once, bounds, limits, one_result, patience, stops
+from tests.support.cluster.laws import accepted_once, bounds, limits, one_result, patience, service_ends, stops
 from tests.support.cluster.laws.offsets import Offsets
 from tests.support.cluster.storm import Storm
 from tests.support.cluster.violation import Violation
@@ -22,7 +22,15 @@ CONVERGE_SECONDS = 240.0
 QUIET_SECONDS = 12.0
 """After the last result: what is still on its way arrives, what should have been stopped has been."""
 Law = Callable[[World], Iterator[Violation]]
-AT_THE_END: tuple[Law, ...] = (one_result.check, accepted_once.check, patience.check, limits.check, stops.check, bounds.check)
+AT_THE_END: tuple[Law, ...] = (
+    one_result.check,
+    accepted_once.check,
+    patience.check,
+    limits.check,
+    stops.check,
+    bounds.check,
+    service_ends.check,
+)
 _SHOWN = 60
 
 

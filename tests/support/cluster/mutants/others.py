@@ -102,7 +102,11 @@ def _worker_commits_before_it_has_told(patching: Patching) -> None:
 
 
 def _more_than_its_slots(patching: Patching) -> None:
+    def take(self: Slots) -> None:
+        self.busy += 1
+
     patching.setattr(Slots, "free", property(lambda _: 10))
+    patching.setattr(Slots, "take", take)
 
 
 def _deaf_to_losing_claims(patching: Patching) -> None:
