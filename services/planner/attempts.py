@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from services.planner import cancels, streams
+from services.planner import cancelling, cancels, streams
 from services.planner.book import Book, may_claim
 from services.planner.limits import retry_refusal
 from services.planner.live import LiveJob, OpenStep, Phase
@@ -36,13 +36,20 @@ _FREE_RELEASES = 2
 
 def on_outcome(book: Book, round_: Round, outcome: Outcome) -> None:
     """An outcome record, in log order."""
-    _ON[type(outcome)](book, round_, outcome)
+    job = None if isinstance(outcome, ClaimsRenewed) else book.jobs.get(outcome.job)
+    if job is not None and job.cancelled is not None and job.settled is None:
+        cancelling.on_outcome(book, round_, job, outcome)
+    else:
+        _ON[type(outcome)](book, round_, outcome)
 
 
 def on_due(book: Book, round_: Round, job_id: str) -> None:
     """A timer of this job fired: whatever is due by now happens."""
     job = book.jobs.get(job_id)
     if job is None or job.settled is not None:
+        return
+    if job.cancelled is not None:
+        cancelling.finish(book, round_, job, job.cancelled)
         return
     if job.deadline_due <= round_.now:
         book.end(round_, job, Status.EXPIRED, Failure(kind=FailureKind.DEADLINE, message="the deadline passed"))
@@ -230,7 +237,7 @@ def _on_cancel(book: Book, round_: Round, outcome: CancelRequested) -> None:
             if settled is not None:
                 book.settled_ids.add(settled, round_.now)
     elif job.settled is None:
-        book.end(round_, job, Status.CANCELLED, Failure(kind=FailureKind.CANCELLED, message=outcome.reason[:200]))
+        cancelling.cancel(book, round_, job, outcome.reason)
 
 
 def _waste(book: Book, round_: Round, outcome: StepSucceeded | StepFailed) -> None:

@@ -15,6 +15,7 @@ from services.planner.run import Run
 from shared.contracts.base import ClaimId, StepId
 from shared.contracts.event import (
     AttemptFailed,
+    CancelRecorded,
     Event,
     JobAccepted,
     JobSettled,
@@ -124,6 +125,8 @@ class LiveJob:
     """Callers that submitted the same id again while the job was live; in memory only."""
     neared: set[str] = field(default_factory=set)
     """Limits whose soft bound the history has warned of."""
+    cancelled: str | None = None
+    """Why the job is to end: its running attempts are stopped, and awaited for a moment."""
     broken: Failure | None = None
     """History and pattern disagree; the job is settled with this."""
 
@@ -212,6 +215,12 @@ def _neared(job: LiveJob, event: LimitNeared) -> None:
     job.neared.add(event.limit)
 
 
+def _cancelled(job: LiveJob, event: CancelRecorded) -> None:
+    """Only what runs is still of interest."""
+    job.cancelled = event.reason
+    job.steps = {step.id: step for step in job.steps.values() if step.claim is not None}
+
+
 def _settled(job: LiveJob, event: JobSettled) -> None:
     job.settled = event
     job.steps.clear()
@@ -237,6 +246,7 @@ _APPLY: dict[type, Callable[[LiveJob, Any], None]] = {
     AttemptFailed: _attempt_failed,
     StepRetried: _retried,
     WorkWasted: _wasted,
+    CancelRecorded: _cancelled,
     LimitNeared: _neared,
     JobSettled: _settled,
 }

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from services.planner import streams
+from services.planner import cancelling, streams
 from services.planner.book import Book
 from services.planner.live import LiveJob, OpenStep, Phase
 from services.planner.round import Publish, Round
@@ -72,12 +72,16 @@ class Replay:
         self.events += 1
         if isinstance(event, JobSnapshot):
             self._snapshot(offset, event)
-        elif isinstance(event, CancelRecorded):
+        elif isinstance(event, CancelRecorded) and not self._lives(event.job):
             self._book.cancels.restore(event, offset)
         elif isinstance(event, JobDelayed):
             return
         elif not isinstance(event, PlannerStarted):
             self._fact(offset, event, value or b"")
+
+    def _lives(self, job_id: str) -> bool:
+        job = self._book.jobs.get(job_id)
+        return job is not None and job.settled is None
 
     def _fact(self, offset: int, event: Any, value: bytes) -> None:
         book, job = self._book, self._book.jobs.get(event.job)
@@ -144,6 +148,8 @@ class Replay:
                 round_.after.append(Publish(job.settled))
             elif job.broken is not None:
                 book.settle(round_, job, Status.FAILED, job.broken, None)
+            elif job.cancelled is not None:
+                cancelling.finish(book, round_, job, job.cancelled)
             else:
                 self._resume(job)
 

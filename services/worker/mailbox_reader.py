@@ -7,7 +7,9 @@ released at once, so a position never waits for a generation.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import cast
 
 from pydantic import ValidationError
 
@@ -72,13 +74,17 @@ class MailboxReader:
         self._caps: dict[TopicPartition, DeadLetterCap] = {}
         self._next: dict[TopicPartition, int] = {}
         self._kept = False
+        self._fresh = True
+        """Nothing has been assigned to the consumer yet."""
         self._consumer: Consumer | None = None
+        self._connect: Callable[[], Awaitable[Consumer]] | None = None
         self._producer: Producer | None = None
 
     async def start(self, log_: Log, producer: Producer, client_id: str) -> None:
         """Connect. Waits for Kafka."""
         self._producer = producer
-        self._consumer = await log_.consumer(client_id=client_id, group=f"tutti-worker-{self._desk.node}", reset="latest")
+        self._connect = partial(log_.consumer, client_id=client_id, group=f"tutti-worker-{self._desk.node}", reset="latest")
+        self._consumer = await self._connect()
 
     def positions(self) -> dict[str, int]:
         """Capability to the next offset of the mailbox that will be read."""
@@ -86,8 +92,7 @@ class MailboxReader:
 
     async def run_commits(self) -> None:
         """Commit for ever what `positions` is told."""
-        assert self._consumer is not None
-        await self._commits.run(self._consumer)
+        await self._commits.run(lambda: cast("Consumer", self._consumer))
 
     async def run(self) -> None:
         """Take a number, read until it is lost, take another one. For ever; Kafka's absence is waited out."""
@@ -151,9 +156,9 @@ class MailboxReader:
 
     async def _settle_in(self) -> None:
         """Go on where this node stopped; begin at the end of a mailbox that was another's, or nobody's, until now."""
-        assert self._consumer is not None
         partitions = [*(self._work(name) for name in self._capabilities), self._controls]
-        self._consumer.assign(partitions)
+        await self._assign(partitions)
+        assert self._consumer is not None
         self._next = {}
         self._caps = {self._work(name): DeadLetterCap(self._work(name), self._cap) for name in self._capabilities}
         begins = await self._consumer.beginning_offsets(partitions)
@@ -169,6 +174,20 @@ class MailboxReader:
         self.waits_for, self.answered = None, True
         log.info("mailbox_taken", number=self.number, capabilities=list(self._capabilities))
         self._desk.announce()
+
+    async def _assign(self, partitions: Sequence[TopicPartition]) -> None:
+        """A consumer of its own for each assignment.
+
+        aiokafka's group coordinator takes its assignment, looks for the group's broker, and asserts that the assignment still is the
+        one: a second assign() meanwhile ends it for good, and with it every commit (0.14.0, `_coordination_routine`).
+        """
+        assert self._consumer is not None
+        assert self._connect is not None
+        if not self._fresh:
+            await self._consumer.close()
+            self._consumer = await self._connect()
+        self._fresh = False
+        self._consumer.assign(partitions)
 
     async def _read_patiently(self) -> None:
         """While Kafka is away nothing is given up: the number, the position and what was read stay."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from shared.clock import Clock
 from shared.errors import LogError
@@ -28,12 +28,12 @@ class Positions:
         self._waiting.update(positions)
         self._some.set()
 
-    async def run(self, consumer: Consumer) -> None:
-        """Commit for ever. A commit that fails is repeated together with what came since."""
+    async def run(self, consumer: Callable[[], Consumer]) -> None:
+        """Commit for ever, on the consumer of the moment. A commit that fails is repeated together with what came since."""
         while True:
             await self._some.wait()
             try:
-                await self.commit(consumer)
+                await self.commit(consumer())
             except LogError as error:
                 log.warning("commit_failed", code=error.code)
                 await self._clock.sleep(RETRY_SECONDS)

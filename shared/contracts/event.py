@@ -162,7 +162,9 @@ class JobDelayed(_Fact):
 
 
 class CancelRecorded(_Fact):
-    """A cancel of a job that the planner does not hold; kept until intake passes the job, or until a time."""
+    """A cancel of a job that the planner does not hold, kept until intake passes the job, or until a time; or of one whose attempts run,
+    which are stopped and awaited for a moment.
+    """
 
     type: Literal["cancel_recorded"] = "cancel_recorded"
     reason: str

@@ -176,6 +176,7 @@ def test_stops_that_may_be_lost_are_sent_again() -> None:
     desk.submit()
     desk.say(claimed(desk.job, desk.step, "single"))
     desk.say(CancelRequested(job=desk.job.id))
+    desk.wait(1.0)  # its worker says nothing
     desk.submit(prompt="q", pattern="mixed")
     (job, a1), (_, a2), (_, b1), (_, _), (_, c) = live_steps(desk)
     desk.say(claimed(job, b1, "branch", node="n2"))

@@ -1,0 +1,63 @@
+"""Cancelling: running attempts are stopped at once; the job's end waits a moment for what they have used, so that its result tells it.
+
+`CancelRecorded` is the decision: from then on nothing is asked, accepted or retried. A planner that takes over ends the job at once.
+"""
+
+from __future__ import annotations
+
+from services.planner.book import Book
+from services.planner.live import LiveJob
+from services.planner.round import Round, Stop
+from shared.contracts.control import StopStep
+from shared.contracts.event import CancelRecorded, WorkWasted
+from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.outcome import Outcome, StepClaimed, StepFailed, StepReleased, StepSucceeded
+from shared.contracts.result import Status
+
+_REASON_CHARACTERS = 200
+
+
+def cancel(book: Book, round_: Round, job: LiveJob, reason: str) -> None:
+    """Somebody wants this live job to end."""
+    reason = reason[:_REASON_CHARACTERS]
+    if all(step.claim is None for step in job.steps.values()):
+        finish(book, round_, job, reason)
+        return
+    for step in job.steps.values():
+        book.stop(round_, job.id, step)
+    book.emit(round_, job, CancelRecorded(epoch=book.epoch, job=job.id, at=round_.wall, reason=reason))
+    job.deadline_due = min(job.deadline_due, round_.now + book.policy.cancel_seconds)
+    book.arm(job)
+
+
+def finish(book: Book, round_: Round, job: LiveJob, reason: str) -> None:
+    """The end of a cancelled job."""
+    book.end(round_, job, Status.CANCELLED, Failure(kind=FailureKind.CANCELLED, message=reason))
+
+
+def on_outcome(book: Book, round_: Round, job: LiveJob, outcome: Outcome) -> None:
+    """An outcome of a job that is being cancelled: counted, never used; the last that was awaited ends the job."""
+    assert job.cancelled is not None
+    if isinstance(outcome, StepClaimed):
+        step = job.steps.get(outcome.step)
+        if step is None or step.claim is None or step.claim.id != outcome.claim:
+            round_.after.append(_stop(outcome, job.cancelled))
+        return
+    if not isinstance(outcome, StepSucceeded | StepFailed | StepReleased):
+        return
+    if not isinstance(outcome, StepReleased) and outcome.usage.calls:
+        event = WorkWasted(epoch=book.epoch, job=job.id, at=round_.wall, step=outcome.step, attempt=outcome.attempt, usage=outcome.usage)
+        book.emit(round_, job, event)
+    step = job.steps.get(outcome.step)
+    if step is not None and step.claim is not None and step.claim.id == outcome.claim:
+        book.drop_claim(step)
+        del job.steps[step.id]
+    if not job.steps:
+        finish(book, round_, job, job.cancelled)
+
+
+def _stop(claimed: StepClaimed, reason: str) -> Stop:
+    control = StopStep(
+        node=claimed.node, job=claimed.job, step=claimed.step, attempt=claimed.attempt, claim=claimed.claim, reason=reason
+    )  # fmt: skip
+    return Stop(claimed.mailbox, control)
