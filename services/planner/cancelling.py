@@ -1,6 +1,6 @@
 """Cancelling: running attempts are stopped at once; the job's end waits a moment for what they have used, so that its result tells it.
 
-`CancelRecorded` is the decision: from then on nothing is asked, accepted or retried. A planner that takes over ends the job at once.
+`CancelRecorded` is the decision: from then on nothing is asked, accepted or retried. A planner that takes over stops and waits anew.
 """
 
 from __future__ import annotations
@@ -23,9 +23,21 @@ def cancel(book: Book, round_: Round, job: LiveJob, reason: str) -> None:
     if all(step.claim is None for step in job.steps.values()):
         finish(book, round_, job, reason)
         return
+    book.emit(round_, job, CancelRecorded(epoch=book.epoch, job=job.id, at=round_.wall, reason=reason))
+    wait(book, round_, job)
+
+
+def wait(book: Book, round_: Round, job: LiveJob) -> None:
+    """Stop what may run, and wait for those that are known to; the end comes at once when there is none."""
+    assert job.cancelled is not None
+    job.awaited = {step.claim.id for step in job.steps.values() if step.claim is not None}
+    if not job.awaited:
+        finish(book, round_, job, job.cancelled)
+        return
     for step in job.steps.values():
         book.stop(round_, job.id, step)
-    book.emit(round_, job, CancelRecorded(epoch=book.epoch, job=job.id, at=round_.wall, reason=reason))
+        if step.claim is not None:
+            book.claims[step.claim.id] = (job.id, step.id)
     job.deadline_due = min(job.deadline_due, round_.now + book.policy.cancel_seconds)
     book.arm(job)
 
@@ -39,8 +51,7 @@ def on_outcome(book: Book, round_: Round, job: LiveJob, outcome: Outcome) -> Non
     """An outcome of a job that is being cancelled: counted, never used; the last that was awaited ends the job."""
     assert job.cancelled is not None
     if isinstance(outcome, StepClaimed):
-        step = job.steps.get(outcome.step)
-        if step is None or step.claim is None or step.claim.id != outcome.claim:
+        if outcome.claim not in job.awaited:
             round_.after.append(_stop(outcome, job.cancelled))
         return
     if not isinstance(outcome, StepSucceeded | StepFailed | StepReleased):
@@ -48,11 +59,9 @@ def on_outcome(book: Book, round_: Round, job: LiveJob, outcome: Outcome) -> Non
     if not isinstance(outcome, StepReleased) and outcome.usage.calls:
         event = WorkWasted(epoch=book.epoch, job=job.id, at=round_.wall, step=outcome.step, attempt=outcome.attempt, usage=outcome.usage)
         book.emit(round_, job, event)
-    step = job.steps.get(outcome.step)
-    if step is not None and step.claim is not None and step.claim.id == outcome.claim:
-        book.drop_claim(step)
-        del job.steps[step.id]
-    if not job.steps:
+    if outcome.claim is not None:
+        job.awaited.discard(outcome.claim)
+    if not job.awaited:
         finish(book, round_, job, job.cancelled)
 
 

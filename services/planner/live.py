@@ -127,6 +127,8 @@ class LiveJob:
     """Limits whose soft bound the history has warned of."""
     cancelled: str | None = None
     """Why the job is to end: its running attempts are stopped, and awaited for a moment."""
+    awaited: set[ClaimId] = field(default_factory=set)
+    """Their claims (engine)."""
     broken: Failure | None = None
     """History and pattern disagree; the job is settled with this."""
 
@@ -216,9 +218,7 @@ def _neared(job: LiveJob, event: LimitNeared) -> None:
 
 
 def _cancelled(job: LiveJob, event: CancelRecorded) -> None:
-    """Only what runs is still of interest."""
     job.cancelled = event.reason
-    job.steps = {step.id: step for step in job.steps.values() if step.claim is not None}
 
 
 def _settled(job: LiveJob, event: JobSettled) -> None:

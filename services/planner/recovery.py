@@ -149,7 +149,7 @@ class Replay:
             elif job.broken is not None:
                 book.settle(round_, job, Status.FAILED, job.broken, None)
             elif job.cancelled is not None:
-                cancelling.finish(book, round_, job, job.cancelled)
+                cancelling.wait(book, round_, job)
             else:
                 self._resume(job)
 

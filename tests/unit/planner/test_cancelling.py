@@ -85,13 +85,16 @@ def test_a_release_ends_the_wait() -> None:
     assert published(desk.say(released(desk.job, desk.step, claim="c1")))[0].status is Status.CANCELLED
 
 
-def test_a_take_over_ends_the_job_at_once() -> None:
-    """The decision is history; the stop goes out again."""
+def test_a_take_over_stops_and_waits_anew() -> None:
+    """The decision is history, and so is the claim; the bound is a new one."""
     desk = cancelling()
     round_ = desk.take_over()
-    assert published(round_)[0].status is Status.CANCELLED
-    assert stops(round_) == [("n1", 1, None)]
-    assert desk.book.live == 0
+    assert (stops(round_), published(round_)) == ([("n1", 1, None)], [])
+    [result] = published(desk.say(failed(desk.job, desk.step, FailureKind.CANCELLED)))
+    assert (result.status, result.usage.wasted_calls) == (Status.CANCELLED, 1)
+    desk = cancelling()
+    desk.take_over()
+    assert published(desk.wait(0.6))[0].status is Status.CANCELLED
 
 
 def test_a_snapshot_holds_the_decision() -> None:
@@ -101,7 +104,7 @@ def test_a_snapshot_holds_the_decision() -> None:
     desk.snapshot(desk.job)
     replay, _, round_ = desk.replayed(desk.history[before:])
     replay.finish()
-    assert published(round_)[0].status is Status.CANCELLED
+    assert (stops(round_), dispatched(round_)) == ([("n1", 1, None)], [])
 
 
 def test_nothing_runs_nothing_is_awaited() -> None:
