@@ -221,10 +221,23 @@ class Book:
             self.claims.pop(step.claim.id, None)
 
     def stop(self, round_: Round, job_id: str, step: OpenStep) -> None:
-        """Tell the node that has the current attempt, if one is known, to stop."""
+        """Tell the node that has the current attempt, if one is known, to stop.
+
+        A claim that is not yet in history goes there first: a stop may die with this planner, and its successor must know where to send it.
+        """
         where = (step.claim.node, step.claim.mailbox) if step.claim else step.routed
+        if step.claim is not None:
+            self._record_claim(round_, job_id, step.claim.id)
         if where is not None:
             round_.after.append(Stop(where[1], StopStep(node=where[0], job=job_id, step=step.id, attempt=step.attempt)))
+
+    def _record_claim(self, round_: Round, job_id: str, claim: ClaimId) -> None:
+        job = self.jobs.get(job_id)
+        for event in job.claim_news if job is not None else ():
+            if job is not None and event.claim == claim:
+                job.facts.append(round_.add(job_id, event))
+                job.claim_news.remove(event)
+                return
 
     def end(self, round_: Round, job: LiveJob, status: Status, failure: Failure) -> None:
         """End a job with a failure. A step's deadline is the job's; where a limit is the cause, the best answer so far is the result."""

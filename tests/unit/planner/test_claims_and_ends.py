@@ -87,6 +87,16 @@ def test_a_claim_that_ended_before_it_was_recorded_is_never_recorded() -> None:
     assert "step_claimed" not in kinds(desk.say(claimed(job, step), failed(job, step)))
 
 
+def test_a_claim_that_is_stopped_is_recorded_even_when_it_is_news() -> None:
+    """The stop may die with the planner; only history tells the successor where it must go (law 9)."""
+    desk = opened()
+    round_ = Round(1_700_000_000.0, desk.now)
+    attempts.on_outcome(desk.book, round_, claimed(desk.job, desk.step))
+    desk.book.settle(round_, desk.job, Status.EXPIRED, None, None)
+    assert kinds(round_) == ["step_claimed", "job_settled"]
+    assert stops(round_) == [("n1", 1, None)]
+
+
 def test_a_lease_that_is_renewed_lives_on() -> None:
     """A full lease from each renewal; other claims' renewals do nothing."""
     desk = opened()
