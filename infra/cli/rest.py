@@ -64,6 +64,12 @@ class Api:
                 elif line.startswith(b"data:"):
                     yield {"type": name, **json.loads(line[5:])}
 
+    async def call(self, method: str, path: str, body: Any = None) -> Any:
+        """Any route's answer; None when it has no body."""
+        async with self._session.request(method, self._base + path, json=body) as response:
+            await _check(response)
+            return await response.json() if response.status != 204 else None
+
     async def _json(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         async with self._session.request(method, self._base + path, json=body) as response:
             await _check(response)

@@ -146,7 +146,12 @@ class History:
     def _admits(self, event: Any, place: Place) -> bool:
         known = self._epochs.epoch
         if known is not None and event.epoch > known and not self._guessing:
-            self._report.add(Kind.IMPOSSIBLE_EPOCH, place, event.job, f"epoch {event.epoch}; the last PlannerStarted is at {known}")
+            self._report.add(
+                Kind.IMPOSSIBLE_EPOCH,
+                place,
+                getattr(event, "job", place.topic),
+                f"epoch {event.epoch}; the last PlannerStarted is at {known}",
+            )
             return False
         return self._epochs.admits(event.epoch)
 

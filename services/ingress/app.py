@@ -21,13 +21,16 @@ from services.ingress.probe import Probe
 from services.ingress.problems import InstanceLeaving, Refused, deadline_passed
 from services.ingress.registry import Registry
 from services.ingress.replies import Replies, reply_partition
+from services.ingress.routes.tenants import TenantRoutes
 from services.ingress.settings import IngressSettings
 from services.ingress.store import RedisStatusStore, StatusStore
 from services.ingress.submit import Submitter
+from services.ingress.tenants import Tenants
 from services.ingress.waiters import Waiters
 from services.ingress.watchlist import Watchlist
 from shared.kafka.port import TopicPartition
 from shared.kafka.provision import wait_for_topics
+from shared.kafka.registry import RegistryReader
 from shared.service import Environment, Readiness
 from shared.telemetry import logs, metrics
 
@@ -58,6 +61,15 @@ class Ingress:
         journal = Journal(jobs=settings.journal_jobs, size=settings.journal_bytes, events_per_job=settings.journal_events_per_job)
         backlog, followers, watchlist = Backlog(), Followers(), Watchlist(settings.watched_jobs)
         access = load_access(settings.keys_file)
+        tenants = Tenants()
+        self._declared = RegistryReader(
+            environment.log,
+            self._clock,
+            topics,
+            client_id=f"tutti-ingress-registry-{environment.instance}",
+            service=self.name,
+            kinds={"tenant": tenants.on_entry},
+        )
         self._meter = Meter(self._clock, watchlist, _buckets(settings, topics.settings.prefix), settle_seconds=settings.flush_seconds)
         self._events = EventsReader(
             environment.log,
@@ -69,6 +81,7 @@ class Ingress:
             backlog=backlog,
             followers=followers,
             watchlist=watchlist,
+            tenants=tenants,
             store=self._store,
             lookback=settings.events_lookback,
             pause_seconds=settings.events_pause_seconds,
@@ -88,10 +101,11 @@ class Ingress:
             watchlist=watchlist,
             access=access,
             meter=self._meter,
+            tenants=tenants,
             capabilities=frozenset(topics.settings.capabilities),
             opened=asyncio.Event(),
         )
-        self._api = build_api(self.desk, "0.1.0")
+        self._api = build_api(self.desk, "0.1.0", TenantRoutes(self.desk, self._outbox, topics.registry))
         self._prepared = asyncio.Event()
         self._probe = Probe(environment.log, self._clock, topics, environment.instance, backlog=backlog, seconds=settings.backlog_seconds)
         self._refreshed_at = 0.0
@@ -122,7 +136,7 @@ class Ingress:
         if self.desk.access.open:
             _log.warning("ingress_open", hint="no API keys are configured (TUTTI_INGRESS__KEYS_FILE): everybody may act for every tenant")
         self._spawn(self._prepare())
-        for work in (self._write, self._replies.tail.run, self._events.tail.run, self._nodes.tail.run, self._probe.run):
+        for work in (self._write, self._replies.tail.run, self._events.tail.run, self._nodes.tail.run, self._declared.run, self._probe.run):
             self._spawn(self._prepared_then(work))
         for loop in (self._open(), self._sweep(), self._events.flush_forever(), self._meter.settle_forever()):
             self._spawn(loop)

@@ -18,6 +18,7 @@ from services.ingress.followers import Followers
 from services.ingress.journal import Journal
 from services.ingress.status import SHOWN, JobStatus, RawEvent
 from services.ingress.store import Position, StatusStore, StoreUnavailable
+from services.ingress.tenants import Tenants
 from services.ingress.watchlist import Watchlist
 from shared.clock import Clock
 from shared.contracts import headers
@@ -52,6 +53,7 @@ class EventsReader:
         backlog: Backlog,
         followers: Followers,
         watchlist: Watchlist,
+        tenants: Tenants,
         store: StatusStore | None,
         lookback: int,
         pause_seconds: float,
@@ -62,6 +64,7 @@ class EventsReader:
         self._backlog = backlog
         self._followers = followers
         self._watchlist = watchlist
+        self._tenants = tenants
         self._store = store
         self._lookback = lookback
         self._flush_seconds = flush_seconds
@@ -117,11 +120,21 @@ class EventsReader:
                 epochs.started(record.offset)
             elif epochs.admits_value(record.value) and record.key is not None:
                 job = record.key.decode("utf-8", "replace")
+                if "/" in job:
+                    self._on_ledger(kind, record)
+                    continue
                 self._on_event(job, partition.partition, RawEvent(record.offset, kind, record.value))
                 touched[job] = None
         self._followers.wake_all(touched)
         if self._store is not None:
             self._mark(partition.partition, touched)
+
+    def _on_ledger(self, kind: str, record: Record) -> None:
+        """An event that is no job's: no job's id holds a slash."""
+        try:
+            self._tenants.on_event(kind, record.value or b"")
+        except ValidationError:
+            _log.warning("event_unreadable", partition=record.partition, offset=record.offset)
 
     def _on_event(self, job: str, home: int, event: RawEvent) -> None:
         try:

@@ -21,6 +21,7 @@ from services.ingress.settings import IngressSettings
 from services.ingress.status import JobStatus, ended
 from services.ingress.store import StatusStore, StoreUnavailable
 from services.ingress.submit import Submitter
+from services.ingress.tenants import Tenants
 from services.ingress.waiters import Caller, Follow, Waiters
 from services.ingress.watchlist import Watchlist
 from shared.clock import Clock
@@ -54,6 +55,7 @@ class Desk:
     watchlist: Watchlist
     access: Access
     meter: Meter
+    tenants: Tenants
     capabilities: frozenset[str]
     """What this cluster offers; a step of any other would have no topic to go to."""
     opened: asyncio.Event

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from services.planner import counters
 from services.planner.book import Book
 from services.planner.cancels import cancelled
-from services.planner.limits import filled
+from services.planner.limits import capped, filled
 from services.planner.live import LiveJob
 from services.planner.patterns import CURRENT
 from services.planner.round import Answer, Round
@@ -78,6 +78,7 @@ def refused_result(job: str, tenant: str, failure: Failure, priority_class: Prio
 
 def _admit(book: Book, round_: Round, given: JobInput) -> LiveJob:
     pattern = CURRENT.get(given.job.pattern)
+    own = book.funds.tenants.get(given.job.tenant)
     event = JobAccepted(
         epoch=book.epoch,
         job=given.id,
@@ -89,7 +90,7 @@ def _admit(book: Book, round_: Round, given: JobInput) -> LiveJob:
         source=given.source,
         source_offset=given.source_offset,
         pattern_version=pattern.version if pattern else 1,
-        limits=filled(given.job.limits, book.policy.limits),
+        limits=capped(filled(given.job.limits, book.policy.limits), own.job) if own else filled(given.job.limits, book.policy.limits),
         deadline_at=given.job.deadline_at or round_.wall + book.policy.deadline_seconds[given.priority_class],
         reply=given.reply,
         trace=given.trace,

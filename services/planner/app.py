@@ -11,12 +11,14 @@ from services.planner.handlers import JobRecord
 from services.planner.home import Commit, Home
 from services.planner.outbox import Outbox
 from services.planner.settings import PlannerOptions, PlannerSettings
+from services.planner.tenants import Tenants
 from services.planner.wiring import Wiring
 from services.planner.writer import EventWriter
 from shared.errors import CommitRefused, LogError
 from shared.kafka.assignor import HomeAssignor
 from shared.kafka.port import Consumer, Producer, TopicPartition
 from shared.kafka.provision import wait_for_topics
+from shared.kafka.registry import RegistryReader
 from shared.kafka.watched import ConsumerGaveUp
 from shared.service import Environment, Readiness
 from shared.telemetry import logs, metrics
@@ -28,6 +30,7 @@ _POLL_SECONDS = 1.0
 _QUIET_SECONDS = 5.0
 """Longest wait for an append in flight when partitions are taken away; half the rebalance timeout."""
 _RETRY_SECONDS = 0.5
+_REGISTRY_POLL_SECONDS = 0.02
 _UNPOLLED_SECONDS = 5.0
 """Not ready after so long without a poll that Kafka answered."""
 
@@ -59,11 +62,11 @@ class Planner:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Own partitions until told to stop; then finish the rounds in flight, commit and leave the group."""
-        wiring = await self._connect()
+        wiring, registry = await self._connect()
         assert self._consumer is not None
         topics = [*self._topics.all_jobs(), self._topics.outcomes, self._topics.job_events]
         await self._consumer.subscribe(topics, self)
-        background = [self._spawn(self._poll()), self._spawn(self._commits()), self._spawn(wiring.outbox.run())]
+        background = [registry, self._spawn(self._poll()), self._spawn(self._commits()), self._spawn(wiring.outbox.run())]
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait([stopping, *background], return_when=asyncio.FIRST_COMPLETED)
@@ -191,12 +194,25 @@ class Planner:
 
     # Wiring
 
-    async def _connect(self) -> Wiring:
+    async def _connect(self) -> tuple[Wiring, asyncio.Task[None]]:
+        """With the task that follows the registry; whose limits hold is known before the first job is read."""
         env = self._env
         await wait_for_topics(env.log, self._topics, env.clock)
         admin = await env.log.admin()
         cluster = await admin.cluster_id()
         await admin.close()
+        tenants = Tenants()
+        reader = RegistryReader(
+            env.log,
+            env.clock,
+            self._topics,
+            client_id=f"{env.instance}-registry",
+            service=self.name,
+            kinds={"tenant": tenants.on_entry},
+        )
+        registry = self._spawn(reader.run())
+        while not reader.caught_up():
+            await env.clock.sleep(_REGISTRY_POLL_SECONDS)
         self._consumer = await env.log.consumer(
             client_id=f"{env.instance}-planner", group=self._topics.settings.prefix + GROUP, reset="earliest", assignor=HomeAssignor()
         )
@@ -216,9 +232,10 @@ class Planner:
             rewind=self._rewind,
             unpause=self._unpause,
             still_owner=self._still_owner,
+            tenants=tenants,
             spawn=self._start,
         )
-        return self._wiring
+        return self._wiring, registry
 
     def _rewind(self, number: int, inputs: dict[str, int]) -> None:
         consumer = self._consumer

@@ -36,7 +36,7 @@ class Appender:
         batch: list[Message] = []
         begins: dict[str, int] = {}
         size = 0
-        for job, events in round_.events.items():
+        for job, events in (*round_.ledger.items(), *round_.events.items()):
             weights = [len(value) + _EVENT_OVERHEAD for _, value in events]
             if batch and size + sum(weights) > _BATCH_BUDGET:
                 await self._send(batch, begins)
@@ -45,7 +45,7 @@ class Appender:
                 if batch and size + weight > _BATCH_BUDGET:
                     await self._send(batch, begins)
                     batch, begins, size = [], {}, 0
-                if round_.firsts.get(job) == index:
+                if round_.firsts.get(job) == index or job in round_.ledger:
                     begins[job] = len(batch)
                 batch.append(Message(self._partition.topic, value, job.encode(), self._partition.partition, headers.envelope(kind)))
                 size += weight
@@ -71,6 +71,8 @@ class Appender:
             if job.first_offset != UNACKNOWLEDGED:
                 self._book.jobs.move_to_end(job_id)
             job.first_offset = offset
+        elif "/" in job_id:
+            self._book.funds.begins_at(job_id, offset)
         elif job_id in self._book.cancels:
             self._book.cancels.begins_at(job_id, offset)
 

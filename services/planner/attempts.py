@@ -11,6 +11,7 @@ from services.planner.limits import retry_refusal
 from services.planner.live import LiveJob, OpenStep, Phase
 from services.planner.round import Round, Stop
 from shared.contracts.base import ClaimId
+from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
 from shared.contracts.control import StopStep
 from shared.contracts.event import StepAnswered, StepClaimedBy, TimerFired, WorkWasted
 from shared.contracts.failure import Failure, FailureKind
@@ -46,7 +47,10 @@ def on_outcome(book: Book, round_: Round, outcome: Outcome) -> None:
 def on_due(book: Book, round_: Round, job_id: str) -> None:
     """A timer of this job fired: whatever is due by now happens."""
     job = book.jobs.get(job_id)
-    if job is None or job.settled is not None:
+    if job is None:
+        book.funds.on_due(round_, job_id)
+        return
+    if job.settled is not None:
         return
     if job.cancelled is not None:
         cancelling.finish(book, round_, job, job.cancelled)
@@ -142,14 +146,15 @@ def _on_succeeded(book: Book, round_: Round, outcome: StepSucceeded) -> None:
         return
     job, step = found
     book.drop_claim(step)
-    if step.request is not None and outcome.usage.cost:
-        book.prices.learn(step.request.model, outcome.usage)
     if step.claim is not None and step.claim.id != outcome.claim:
         book.stop(round_, job.id, step)
     if not outcome.answer.text.startswith(step.prefix):
         _fail_or_retry(book, round_, job, step, streams.not_continued(outcome), usage=outcome.usage)
         book.drive(round_, job)
         return
+    book.funds.settle(round_, job, step, outcome.usage)
+    if step.request is not None and outcome.usage.cost:
+        book.prices.learn(step.request.model, outcome.usage)
     book.emit(
         round_,
         job,
@@ -246,6 +251,11 @@ def _waste(book: Book, round_: Round, outcome: StepSucceeded | StepFailed) -> No
     if job is not None and job.settled is None and outcome.usage.calls:
         event = WorkWasted(epoch=book.epoch, job=job.id, at=round_.wall, step=outcome.step, attempt=outcome.attempt, usage=outcome.usage)
         book.emit(round_, job, event)
+        book.funds.waste(round_, job, outcome.usage)
+
+
+def _on_budget(book: Book, round_: Round, outcome: BudgetRequested | BudgetGranted | BudgetRecalled) -> None:
+    book.funds.on_outcome(round_, outcome)
 
 
 def _step_due(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
@@ -254,6 +264,10 @@ def _step_due(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
         return
     if step.phase is Phase.WAITING:
         book.retry(round_, job, step)
+        return
+    if step.phase is Phase.UNFUNDED:
+        late = Failure(kind=FailureKind.LIMIT, message="the tenant's budget did not cover the step in time")
+        book.fail_attempt(round_, job, step, late, None)
         return
     if step.claim is not None:
         failure = Failure(kind=FailureKind.LEASE_EXPIRED, message="the claim was not renewed", node=step.claim.node)
@@ -287,4 +301,7 @@ _ON: dict[type, Callable[[Book, Round, Any], None]] = {
     StepReleased: _on_released,
     StreamPosition: _on_position,
     CancelRequested: _on_cancel,
+    BudgetRequested: _on_budget,
+    BudgetGranted: _on_budget,
+    BudgetRecalled: _on_budget,
 }

@@ -7,10 +7,12 @@ next in the log, the whole book is thrown away and rebuilt from history, so fold
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from random import Random
 
 from services.planner import counters, streams
 from services.planner.cancels import Cancels
+from services.planner.funds import Funding, Funds, need_of
 from services.planner.limits import endless, estimate_tokens, neared, refusal, soft_wall_seconds
 from services.planner.live import LiveJob, OpenStep, Phase
 from services.planner.patterns import BY_VERSION
@@ -22,6 +24,7 @@ from services.planner.run import Run, Wanted
 from services.planner.settled import SettledIds
 from services.planner.timers import Timers
 from shared.contracts.base import CLASSES, ClaimId, PriorityClass, StepId
+from shared.contracts.budget import Amounts, TenantLimits
 from shared.contracts.chat import Answer, FinishReason
 from shared.contracts.control import StopStep
 from shared.contracts.event import AttemptFailed, Event, JobAccepted, JobSettled, LimitNeared, StepAsked, StepRetried, TimerSet
@@ -35,11 +38,14 @@ from shared.urgency import ExpectedSeconds, raised
 
 log = logs.get(__name__)
 
+_NOTHING_USED = Usage()
+
 
 class Book:
     """State of one home. `admission`, `attempts` and `recovery` decide; this class keeps the state consistent."""
 
-    def __init__(self, home: int, policy: Policy, random: Random) -> None:
+    def __init__(self, home: int, policy: Policy, random: Random, tenants: Mapping[str, TenantLimits] | None = None) -> None:
+        """`tenants`: limits that administrators declare, at any time."""
         self.home, self.policy, self.random = home, policy, random
         self.epoch = -1
         self.jobs: OrderedDict[str, LiveJob] = OrderedDict()
@@ -53,6 +59,7 @@ class Book:
         self.cancels = Cancels(policy.cancel_guesses, policy.cancelled_delays)
         self.claims: dict[ClaimId, tuple[str, StepId]] = {}
         self.prices = Prices()
+        self.funds = Funds(home, policy.budgets, {} if tenants is None else tenants)
         self.claim_news: dict[str, None] = {}
         """Jobs with claims that are folded and that no event holds yet."""
 
@@ -95,6 +102,7 @@ class Book:
                     self._ask(round_, job, want)
         for step in job.abandoned:
             self.drop_claim(step)
+            self.funds.settle(round_, job, step, None)
             self.stop(round_, job.id, step)
         job.abandoned.clear()
         if job.settled is None and job.run.finished:
@@ -122,6 +130,8 @@ class Book:
         tokens = estimate_tokens(want.request)
         cost = self.prices.estimate_micros(want.request.model, tokens)
         refused = refusal(job, want, cost)
+        funding = Funding() if refused else self.funds.reserve(round_, job, Amounts(calls=1, tokens=tokens, micros=cost))
+        refused = refused or funding.failure
         self.emit(
             round_,
             job,
@@ -135,6 +145,8 @@ class Book:
                 model=want.request.model,
                 reserved_tokens=0 if refused else tokens,
                 reserved_micros=None if refused else cost or None,
+                charged_day=funding.day,
+                unfunded=funding.lacks is not None or None,
             ),
         )
         step = job.steps[want.step]
@@ -142,6 +154,9 @@ class Book:
             self.fail_attempt(round_, job, step, refused, None)
             return
         counters.asked(want.request.capability).inc()
+        if funding.lacks is not None:
+            self.funds.wait(round_, job, step)
+            return
         round_.dispatches.append(self.dispatch(round_, job, step))
 
     def dispatch(self, round_: Round, job: LiveJob, step: OpenStep) -> Dispatch:
@@ -174,6 +189,7 @@ class Book:
     ) -> None:
         """Record that the current attempt ended; the next one begins after `wait` seconds, never when None."""
         self.drop_claim(step)
+        self.funds.settle(round_, job, step, usage or _NOTHING_USED)
         log.info("attempt_failed", job=job.id, trace=trace_id(job.accepted.trace), step=step.id, kind=failure.kind.value, retry_in=wait)
         self.emit(
             round_,
@@ -203,6 +219,8 @@ class Book:
         if refused is not None:
             self.fail_attempt(round_, job, step, refused, None, counted=False)
             return
+        funding = self.funds.reserve(round_, job, need_of(step))
+        waits = funding.lacks is not None
         event = StepRetried(
             epoch=self.epoch,
             job=job.id,
@@ -211,9 +229,16 @@ class Book:
             attempt=step.attempt + 1,
             avoid=step.avoid,
             prefix=prefix or None,
+            charged_day=funding.day,
+            unfunded=waits or None,
         )
         self.emit(round_, job, event)
-        round_.after.append(self.dispatch(round_, job, step))
+        if funding.failure is not None:
+            self.fail_attempt(round_, job, step, funding.failure, None)
+        elif waits:
+            self.funds.wait(round_, job, step)
+        else:
+            round_.after.append(self.dispatch(round_, job, step))
 
     def drop_claim(self, step: OpenStep) -> None:
         """The claim of this step stands no longer."""
@@ -254,7 +279,9 @@ class Book:
         accepted = job.accepted
         for step in job.steps.values():
             self.drop_claim(step)
+            self.funds.settle(round_, job, step, None)
             self.stop(round_, job.id, step)
+        self.funds.ended(job)
         result = Result(
             job=job.id,
             tenant=accepted.request.tenant,

@@ -67,7 +67,7 @@ class Home:
         self._outcomes_topic = topics.outcomes
         self._class_of = {topics.jobs(c): c for c in CLASSES}
         self._inputs = (*self._class_of, topics.outcomes)
-        self._book = Book(number, wiring.options.policy(), wiring.random)
+        self._book = Book(number, wiring.options.policy(), wiring.random, wiring.tenants)
         self._outcomes = Queue(wiring.options.queue_records)
         self._jobs: dict[str, JobQueue] = {}
         self._order = ClassOrder(wiring.options.interactive_share)
@@ -261,6 +261,8 @@ class Home:
                 self._snapshots += 1
                 snapshots.write(self._book, round_, job, f"{self._book.epoch}-{self._snapshots}")
         self._book.cancels.rewrite(round_, self._book.epoch, self._appender.expected, self._wiring.options.snapshot_distance)
+        self._book.funds.renew(self._appender.expected, round_.wall)
+        self._book.funds.flush(self._book, round_)
         self._fold_claims(round_)
         return round_
 

@@ -23,6 +23,7 @@ from shared.contracts.event import (
     StepAnswered,
     StepAsked,
     StepClaimedBy,
+    StepFunded,
     StepRetried,
     TimerFired,
     TimerSet,
@@ -42,6 +43,8 @@ _AVOIDED = frozenset({FailureKind.UNCLAIMED, *(kind for kind, what in DISPOSITIO
 class Phase(Enum):
     """Where an open step stands."""
 
+    UNFUNDED = auto()
+    """Waits for the tenant's budget; the attempt is not sent."""
     ASKED = auto()
     """Sent; no claim stands. It may wait in Kafka, in a router, or in a mailbox."""
     CLAIMED = auto()
@@ -70,6 +73,8 @@ class OpenStep:
     """None for a sleep."""
     reserved_tokens: int = 0
     reserved_micros: int = 0
+    charged_day: int | None = None
+    """Whose budget the current attempt reserves; None: nobody's."""
     attempt: int = 1
     failures: int = 0
     """Attempts that count against the limit."""
@@ -123,6 +128,8 @@ class LiveJob:
     """Steps that nobody waits for any more and that are still to be stopped (engine)."""
     followers: list[ReplyTo] = field(default_factory=list)
     """Callers that submitted the same id again while the job was live; in memory only."""
+    funded: bool = False
+    """A step of it was charged to the tenant: it counts as a running job."""
     neared: set[str] = field(default_factory=set)
     """Limits whose soft bound the history has warned of."""
     cancelled: str | None = None
@@ -152,8 +159,23 @@ class LiveJob:
 def _asked(job: LiveJob, event: StepAsked) -> None:
     wanted = job.run.record(event.step)
     job.steps[event.step] = OpenStep(event.step, event.path, wanted.request, event.reserved_tokens, event.reserved_micros or 0)
+    _charge(job, job.steps[event.step], event)
     job.steps_asked += 1
     job.attempts += 1
+
+
+def _charge(job: LiveJob, step: OpenStep, event: StepAsked | StepRetried | StepFunded) -> None:
+    """The attempt begins, or waits for the tenant's budget."""
+    step.charged_day = event.charged_day
+    job.funded = job.funded or event.charged_day is not None
+    waits = not isinstance(event, StepFunded) and event.unfunded
+    step.phase = Phase.UNFUNDED if waits else Phase.ASKED
+
+
+def _funded(job: LiveJob, event: StepFunded) -> None:
+    step = job.steps.get(event.step)
+    if step is not None and step.attempt == event.attempt:
+        _charge(job, step, event)
 
 
 def _timer_set(job: LiveJob, event: TimerSet) -> None:
@@ -187,6 +209,7 @@ def _attempt_failed(job: LiveJob, event: AttemptFailed) -> None:
     if step is None or step.attempt != event.attempt:
         return
     step.failures += event.counted
+    step.charged_day = None
     step.claim, step.routed = None, None
     node = event.failure.node
     if node is not None and event.failure.kind in _AVOIDED and node not in step.avoid:
@@ -203,7 +226,8 @@ def _attempt_failed(job: LiveJob, event: AttemptFailed) -> None:
 def _retried(job: LiveJob, event: StepRetried) -> None:
     step = job.steps.get(event.step)
     if step is not None:
-        step.attempt, step.avoid, step.phase = event.attempt, event.avoid, Phase.ASKED
+        step.attempt, step.avoid = event.attempt, event.avoid
+        _charge(job, step, event)
         step.claim, step.routed = None, None
         step.prefix, step.shown = event.prefix or "", None
         job.attempts += 1
@@ -245,6 +269,7 @@ _APPLY: dict[type, Callable[[LiveJob, Any], None]] = {
     StepAnswered: _answered,
     AttemptFailed: _attempt_failed,
     StepRetried: _retried,
+    StepFunded: _funded,
     WorkWasted: _wasted,
     CancelRecorded: _cancelled,
     LimitNeared: _neared,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64encode
 
-from services.planner.round import Answer, AskPosition, Dispatch, Effect, Publish, Stop
+from services.planner.round import Answer, AskPosition, Dispatch, Effect, Publish, Stop, Tell
 from shared.contracts import headers
 from shared.contracts.job import ReplyTo
 from shared.kafka.port import Message
@@ -24,6 +24,10 @@ def of_effect(effect: Effect, topics: Topics) -> list[Message]:
             waiting = followers if settled.reply is None else (settled.reply, *followers)
             finals = [_final(reply, result.job, body, settled.trace) for reply in waiting]
             return [_result(result.job, body, settled.trace, topics), *finals]
+        case Tell(home=home, outcome=outcome):
+            owner = partition_of(outcome.tenant.encode(), topics.settings.home_partitions)
+            partition = owner if home is None else home
+            return [Message(topics.outcomes, outcome.to_bytes(), outcome.tenant.encode(), partition, headers.envelope(outcome.type))]
         case Answer(reply=reply, result=result, trace=trace):
             return [_final(reply, result.job, result.to_bytes(), trace)]
         case AskPosition(reply=reply, broken=broken):

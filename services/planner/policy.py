@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from services.planner.budgets import BudgetPolicy
 from shared.contracts.base import PriorityClass
 from shared.contracts.limits import Limits
 from shared.retry import RetryPolicy
@@ -39,5 +40,6 @@ class Policy:
     settled_memory_seconds: float = 3_600.0
     settled_memory_count: int = 2_000
     """Bounds of the window in which a client-given id is recognised."""
+    budgets: BudgetPolicy = field(default_factory=BudgetPolicy)
     followers: int = 16
     """Callers of one live job beyond the first."""

@@ -14,6 +14,7 @@ from services.planner import cancelling, streams
 from services.planner.book import Book
 from services.planner.live import LiveJob, OpenStep, Phase
 from services.planner.round import Publish, Round
+from shared.contracts.budget import TenantAccount, TenantLimitNeared, TenantShare
 from shared.contracts.event import (
     EVENT,
     CancelRecorded,
@@ -74,7 +75,9 @@ class Replay:
             self._snapshot(offset, event)
         elif isinstance(event, CancelRecorded) and not self._lives(event.job):
             self._book.cancels.restore(event, offset)
-        elif isinstance(event, JobDelayed):
+        elif isinstance(event, TenantShare | TenantAccount):
+            self._book.funds.fold(offset, event, self._round.now)
+        elif isinstance(event, JobDelayed | TenantLimitNeared):
             return
         elif not isinstance(event, PlannerStarted):
             self._fact(offset, event, value or b"")
@@ -139,6 +142,7 @@ class Replay:
     def finish(self) -> None:
         """Drive on: append what history lacks, send asked-but-unclaimed steps again, publish what is settled, arm every timer anew."""
         book, round_ = self._book, self._round
+        book.funds.resume(book.jobs.values())
         round_.after.extend(Publish(settled) for settled in self._orphans)
         for settled in self._orphans:
             book.settled_ids.add(settled, round_.now)
@@ -152,6 +156,7 @@ class Replay:
                 cancelling.wait(book, round_, job)
             else:
                 self._resume(job)
+        book.funds.flush(book, round_)
 
     def _resume(self, job: LiveJob) -> None:
         for step in list(job.steps.values()):
@@ -163,6 +168,8 @@ class Replay:
         now, wall = self._round.now, self._round.wall
         if step.phase is Phase.SLEEPING:
             step.due_at = now + max(0.0, step.wakes_at - wall)
+        elif step.phase is Phase.UNFUNDED:
+            self._book.funds.wait(self._round, job, step)
         elif step.phase is Phase.WAITING:
             step.due_at = now + step.retry_after_seconds
             streams.ask_position(self._round, job, step, self._book.home, self._book.policy)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
 from shared.contracts.control import StopStep
 from shared.contracts.event import Event, JobSettled
 from shared.contracts.job import ReplyTo
@@ -56,7 +57,15 @@ class AskPosition:
     broken: StreamBroken
 
 
-Effect = Dispatch | Stop | Publish | Answer | AskPosition
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """A message about a tenant's budget: to a home, or (None) to the owner of the tenant's account."""
+
+    home: int | None
+    outcome: BudgetRequested | BudgetGranted | BudgetRecalled
+
+
+Effect = Dispatch | Stop | Publish | Answer | AskPosition | Tell
 
 
 @dataclass(slots=True)
@@ -69,6 +78,8 @@ class Round:
     """Monotonic seconds, for timers."""
     events: dict[str, list[tuple[str, bytes]]] = field(default_factory=dict)
     """job id → (type, JSON) in order"""
+    ledger: dict[str, list[tuple[str, bytes]]] = field(default_factory=dict)
+    """The same of what is no job's, under names that no job can have. Appended before `events`: cut off behind them, use counts twice."""
     firsts: dict[str, int] = field(default_factory=dict)
     """job id → index in its event list of the event that becomes its first offset"""
     dispatches: list[Dispatch] = field(default_factory=list)
@@ -82,4 +93,4 @@ class Round:
 
     @property
     def empty(self) -> bool:
-        return not (self.events or self.dispatches or self.after)
+        return not (self.ledger or self.events or self.dispatches or self.after)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 
+from services.planner.budgets import BudgetPolicy
 from services.planner.policy import Policy
 from shared.contracts.base import PriorityClass
 from shared.contracts.limits import Limits
@@ -37,6 +38,10 @@ class PlannerOptions(BaseModel):
     attempts: PositiveInt = Field(default=3, le=20)
     backoff_base_seconds: PositiveFloat = 0.5
     backoff_cap_seconds: PositiveFloat = 30.0
+    budget_wait_seconds: PositiveFloat = 30.0
+    """Longest wait of a step for its tenant's budget."""
+    budget_idle_seconds: PositiveFloat = 30.0
+    """A share of a tenant's budget that a home does not use goes back after this."""
     limits: Limits = Limits(calls=64, steps=128, depth=4, width=16)
 
     def policy(self) -> Policy:
@@ -52,6 +57,7 @@ class PlannerOptions(BaseModel):
             },
             retry=RetryPolicy(self.attempts, self.backoff_base_seconds, self.backoff_cap_seconds),
             limits=self.limits,
+            budgets=BudgetPolicy(wait_seconds=self.budget_wait_seconds, idle_seconds=self.budget_idle_seconds),
         )
 
 

@@ -25,7 +25,8 @@ def passable(job: LiveJob, inputs: Mapping[str, int]) -> bool:
 
 def watermark(book: Book, inputs: Mapping[str, int], last_own: int) -> tuple[int, list[str]]:
     """(offset, jobs that may be forgotten when the commit succeeds). `last_own`: offset of the last acknowledged own event."""
-    offset, forgettable = last_own, []
+    forgettable: list[str] = []
+    offset = book.funds.oldest(last_own)
     for job in book.jobs.values():
         if passable(job, inputs):
             forgettable.append(job.id)

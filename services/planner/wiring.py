@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -12,6 +12,7 @@ from services.planner.outbox import Outbox
 from services.planner.settings import PlannerOptions
 from services.planner.writer import EventWriter
 from shared.clock import Clock
+from shared.contracts.budget import TenantLimits
 from shared.kafka.port import Consumer, Log, TopicPartition
 from shared.settings import DeadLetterCapSettings
 from shared.topics import Topics
@@ -40,3 +41,5 @@ class Wiring:
     """Whether a commit with the current generation succeeds for this number."""
     spawn: Callable[[Coroutine[Any, Any, None]], None]
     """Run beside, until the planner ends."""
+    tenants: Mapping[str, TenantLimits] = field(default_factory=dict)
+    """Limits that administrators declare; they change at any time."""

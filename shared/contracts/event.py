@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter
 
 from shared.contracts.base import ClaimId, Contract, EpochSeconds, JobId, NodeId, PriorityClass, ScheduleId, StepId, adapter
+from shared.contracts.budget import TenantAccount, TenantLimitNeared, TenantShare
 from shared.contracts.chat import Answer
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.failure import Failure
@@ -69,6 +70,10 @@ class StepAsked(_Fact):
     reserved_tokens: NonNegativeInt = 0
     reserved_micros: NonNegativeInt | None = None
     """Estimated cost, in millionths of the cluster's currency; absent where no price is known."""
+    charged_day: NonNegativeInt | None = None
+    """The day that the tenant's budget is charged for the first attempt; absent where the tenant has none."""
+    unfunded: bool | None = None
+    """The first attempt waits for the tenant's budget (StepFunded)."""
 
 
 class StepClaimedBy(_Fact):
@@ -117,6 +122,18 @@ class StepRetried(_Fact):
     avoid: tuple[NodeId, ...] = ()
     prefix: str | None = None
     """Of a streaming step: the answer's text that the caller has been shown already. The attempt continues it, and repeats none of it."""
+    charged_day: NonNegativeInt | None = None
+    unfunded: bool | None = None
+    """As in StepAsked, of this attempt."""
+
+
+class StepFunded(_Fact):
+    """The tenant's budget covers the attempt that waited for it: it goes out."""
+
+    type: Literal["step_funded"] = "step_funded"
+    step: StepId
+    attempt: PositiveInt
+    charged_day: NonNegativeInt
 
 
 class WorkWasted(_Fact):
@@ -218,6 +235,7 @@ Event = Annotated[
     | StepAnswered
     | AttemptFailed
     | StepRetried
+    | StepFunded
     | WorkWasted
     | TimerSet
     | TimerFired
@@ -225,7 +243,10 @@ Event = Annotated[
     | CancelRecorded
     | ScheduleFired
     | JobSettled
-    | JobSnapshot,
+    | JobSnapshot
+    | TenantShare
+    | TenantAccount
+    | TenantLimitNeared,
     Field(discriminator="type"),
 ]
 EVENT: TypeAdapter[Event] = adapter(Event)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter
 
 from shared.contracts.base import ClaimId, Contract, JobId, NodeId, StepId, adapter
+from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
 from shared.contracts.chat import Answer
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.failure import Failure
@@ -98,7 +99,17 @@ class CancelRequested(Contract):
 
 
 Outcome = Annotated[
-    StepRouted | StepClaimed | ClaimsRenewed | StepSucceeded | StepFailed | StepReleased | StreamPosition | CancelRequested,
+    StepRouted
+    | StepClaimed
+    | ClaimsRenewed
+    | StepSucceeded
+    | StepFailed
+    | StepReleased
+    | StreamPosition
+    | CancelRequested
+    | BudgetRequested
+    | BudgetGranted
+    | BudgetRecalled,
     Field(discriminator="type"),
 ]
 OUTCOME: TypeAdapter[Outcome] = adapter(Outcome)

@@ -20,6 +20,7 @@ from services.planner.settings import PlannerOptions
 from shared.clock import LoopClock
 from shared.contracts import headers
 from shared.contracts.base import PriorityClass
+from shared.contracts.budget import TenantLimits
 from shared.contracts.chat import Answer
 from shared.contracts.event import EVENT, JobSettled, PlannerStarted, StepAnswered, StepAsked
 from shared.contracts.failure import Failure, FailureKind
@@ -30,6 +31,7 @@ from shared.contracts.usage import Usage
 from shared.errors import LogError
 from shared.kafka.memory import MemoryLog
 from shared.kafka.port import Message, NewTopic, TopicPartition
+from shared.kafka.registry import registry_key
 from shared.service import Environment
 from shared.settings import ClusterSettings
 from shared.topics import Topics, TopicSettings
@@ -77,6 +79,7 @@ class World:
         self.options = options or PlannerOptions()
         self.node = NodeBehaviour()
         self.answer: Callable[[Step, int], str] = lambda step, number: f"{number} from {digest_of(step)}"
+        self.usage: Callable[[Step], Usage] = lambda _: Usage(calls=1, prompt_tokens=1, completion_tokens=1)
         self.steps_seen: list[Step] = []
         self.runs = 0
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -143,6 +146,11 @@ class World:
         """One record on jobs.<class>; returns its offset."""
         topic = self.topics.jobs(priority_class)
         return self.log.write(TopicPartition(topic, home), [Message(topic, value, key, home, tuple(headers_))])
+
+    def declare(self, tenant: str, limits: TenantLimits) -> None:
+        """An administrator's entry in the registry."""
+        entry = Message(self.topics.registry, limits.to_bytes(), registry_key("tenant", tenant), 0)
+        self.log.write(TopicPartition(self.topics.registry, 0), [entry])
 
     def outcome(self, outcome: Any, home: int = 0) -> None:
         """One record on outcomes."""
@@ -255,7 +263,7 @@ class World:
         await asyncio.sleep(self.random.uniform(*self.node.seconds) / 2)
         self.outcome(StepClaimed(**of, claim=claim, mailbox=0, lease_seconds=step.lease_seconds), step.home)
         await asyncio.sleep(self.random.uniform(*self.node.seconds))
-        usage = Usage(calls=1, prompt_tokens=1, completion_tokens=1)
+        usage = self.usage(step)
         if self.random.random() < self.node.fails:
             failure = Failure(kind=FailureKind.MODEL_ERROR, message="pretended", node=node)
             self.outcome(StepFailed(**of, claim=claim, failure=failure, usage=usage), step.home)

@@ -15,6 +15,7 @@ from services.planner.recovery import Replay
 from services.planner.round import Publish, Round, Stop
 from services.planner.watermark import UNACKNOWLEDGED
 from shared.contracts.base import PriorityClass
+from shared.contracts.budget import TenantLimits
 from shared.contracts.chat import Answer
 from shared.contracts.digest import request_digest
 from shared.contracts.event import EVENT, PlannerStarted
@@ -37,12 +38,12 @@ def two_steps(**changes: Any) -> dict[str, Any]:
 class Desk:
     """One home's book, its history, and time that moves when told."""
 
-    def __init__(self, policy: Policy | None = None, seed: int = 0) -> None:
-        self.policy, self.seed = policy or Policy(), seed
+    def __init__(self, policy: Policy | None = None, seed: int = 0, tenants: dict[str, TenantLimits] | None = None) -> None:
+        self.policy, self.seed, self.tenants = policy or Policy(), seed, tenants or {}
         self.now, self.wall = 1_000.0, 1_700_000_000.0
         self.history: list[tuple[int, bytes]] = []
         self.inputs = 0
-        self.book = Book(0, self.policy, Random(seed))
+        self.book = Book(0, self.policy, Random(seed), self.tenants)
         self.book.epoch = 0
         self._append(PlannerStarted(nonce="n", planner="p").to_bytes())
 
@@ -82,6 +83,7 @@ class Desk:
         """One round, acknowledged."""
         round_ = Round(self.wall, self.now)
         decide(round_)
+        self.book.funds.flush(self.book, round_)
         if claims:
             attempts.flush_claims(self.book, round_)
         self.acknowledge(round_)
@@ -89,6 +91,10 @@ class Desk:
 
     def acknowledge(self, round_: Round) -> None:
         """What a home does once its append lies where it was expected."""
+        for name, events in round_.ledger.items():
+            for _, value in events:
+                self._append(value)
+            self.book.funds.begins_at(name, len(self.history) - 1)
         for job, events in round_.events.items():
             base = len(self.history)
             for _, value in events:
@@ -127,7 +133,7 @@ class Desk:
 
     def replayed(self, history: list[tuple[int, bytes]] | None = None) -> tuple[Replay, Book, Round]:
         """A successor's replay of the history, not yet finished; its book, and the round that it will fill."""
-        successor, round_ = Book(0, self.policy, Random(self.seed)), Round(self.wall, self.now)
+        successor, round_ = Book(0, self.policy, Random(self.seed), self.tenants), Round(self.wall, self.now)
         successor.epoch = len(self.history)
         replay = Replay(successor, round_)
         for offset, value in self.history if history is None else history:

@@ -1,0 +1,93 @@
+"""`tutti tenants`: limits per UTC day and of concurrent jobs, through the ingress."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import click
+
+from infra.cli.output import emit_json, emit_table
+from infra.cli.rest import api
+from shared.contracts.budget import TenantLimits
+from shared.contracts.limits import Limits
+
+
+@click.group()
+def tenants() -> None:
+    """List, show, declare and remove the limits of tenants."""
+
+
+@tenants.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+def list_(*, as_json: bool) -> None:
+    """Tenants that have limits, with what is granted today."""
+    found = asyncio.run(_call("GET", "/v1/tenants"))["tenants"]
+    if as_json:
+        emit_json(found)
+        return
+    emit_table(
+        ("tenant", "calls", "tokens", "cost", "jobs at once"),
+        [(t["id"], *(_cell(t, name) for name in ("calls", "tokens", "cost")), t["limits"].get("concurrent_jobs", "-")) for t in found],
+        empty="no tenant has limits",
+    )
+
+
+@tenants.command()
+@click.argument("tenant")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+def show(tenant: str, *, as_json: bool) -> None:
+    """Limits of one tenant, and what is granted and used today as far as the ingress has seen."""
+    found = asyncio.run(_call("GET", f"/v1/tenants/{tenant}"))
+    if as_json:
+        emit_json(found)
+        return
+    today = found.get("today", {})
+    emit_table(
+        ("limit", "bound", "granted today", "used today"),
+        [
+            (name, found["limits"].get(name, "-"), _of(today, "granted", name), _of(today, "used", name))
+            for name in TenantLimits.model_fields
+        ],
+    )
+
+
+@tenants.command()
+@click.argument("tenant")
+@click.option("--calls", type=int, help="Model calls a day.")
+@click.option("--tokens", type=int, help="Tokens a day.")
+@click.option("--cost", type=float, help="Cost a day, in the cluster's currency.")
+@click.option("--concurrent-jobs", type=int, help="Jobs at once.")
+@click.option("--soft", type=float, help="Fraction of a day's limit from which on an alert is raised; 0.8 when left out.")
+@click.option("--job-calls", type=int, help="Most calls of one job.")
+@click.option("--job-tokens", type=int, help="Most tokens of one job.")
+@click.option("--job-cost", type=float, help="Most cost of one job.")
+def put(tenant: str, **given: Any) -> None:
+    """Declare all limits of a tenant anew: what is left out is unlimited."""
+    chosen = {name: value for name, value in given.items() if value is not None}
+    caps = {name.removeprefix("job_"): chosen.pop(name) for name in list(chosen) if name.startswith("job_")}
+    limits = TenantLimits(**chosen, job=Limits(**caps))
+    asyncio.run(_call("PUT", f"/v1/tenants/{tenant}", limits.model_dump(exclude_none=True)))
+    click.echo(f"{tenant}: declared")
+
+
+@tenants.command()
+@click.argument("tenant")
+def remove(tenant: str) -> None:
+    """Take all limits of a tenant away."""
+    asyncio.run(_call("DELETE", f"/v1/tenants/{tenant}"))
+    click.echo(f"{tenant}: no limits")
+
+
+async def _call(method: str, path: str, body: Any = None) -> Any:
+    async with api() as connection:
+        return await connection.call(method, path, body)
+
+
+def _cell(tenant: dict[str, Any], name: str) -> str:
+    bound = tenant["limits"].get(name)
+    return "-" if bound is None else f"{_of(tenant.get('today', {}), 'granted', name) or 0} of {bound}"
+
+
+def _of(today: dict[str, Any], kind: str, name: str) -> str:
+    return str(today.get(kind, {}).get(name, ""))

@@ -1,0 +1,101 @@
+"""`GET/PUT/DELETE /v1/tenants/{id}`, `GET /v1/tenants`: the limits that administrators declare, written to the registry.
+
+Changing and listing needs an administrator's key; a tenant's own key may look at its own. Limits hold within a second of the answer.
+"""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import BaseModel
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.ingress.access import Client
+from services.ingress.exchange import call_headers, read_body
+from services.ingress.handlers import Desk
+from services.ingress.outbox import Outbox
+from services.ingress.problems import Problem, Refused
+from services.ingress.tenants import Spending
+from shared.contracts.bounds import check_depth
+from shared.contracts.budget import TenantLimits
+from shared.contracts.headers import envelope
+from shared.kafka.port import Message
+from shared.kafka.registry import registry_key
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_BODY_BYTES = 16 * 1024
+_DAY_SECONDS = 86_400
+
+
+class TenantView(BaseModel):
+    """A tenant as shown. `today` is what this instance has seen; it lags behind by what homes have not told yet."""
+
+    id: str
+    limits: TenantLimits
+    today: Spending | None = None
+
+
+class TenantRoutes:
+    """Answers change with the registry: what was just put may take a moment to be read back."""
+
+    def __init__(self, desk: Desk, outbox: Outbox, topic: str) -> None:
+        self._desk, self._outbox, self._topic = desk, outbox, topic
+
+    async def list(self, request: Request) -> Response:
+        """All tenants that have limits, by name."""
+        _only_admin(self._client(request))
+        return _json({"tenants": [self._view(name) for name in sorted(self._desk.tenants.limits)]})
+
+    async def get(self, request: Request) -> Response:
+        """One tenant's limits and spending; 404 when nothing is declared."""
+        name = _name(request)
+        if not self._client(request).may_see(name):
+            raise Refused(Problem(403, "tenant_not_allowed", "this key may not look at another tenant"))
+        if name not in self._desk.tenants.limits:
+            raise Refused(Problem(404, "not_found", "no limits are declared for this tenant"))
+        return _json(self._view(name))
+
+    async def put(self, request: Request) -> Response:
+        """Declare; what is left out is unlimited. Answered once Kafka has it."""
+        _only_admin(self._client(request))
+        name, call = _name(request), call_headers(request.scope)
+        body = await read_body(request.receive, call.content_length, _BODY_BYTES)
+        check_depth(body)
+        limits = TenantLimits.model_validate_json(body)
+        await self._write(name, limits.to_bytes())
+        return _json(TenantView(id=name, limits=limits))
+
+    async def delete(self, request: Request) -> Response:
+        """The tenant has no limits any more."""
+        _only_admin(self._client(request))
+        await self._write(_name(request), None)
+        return Response(status_code=204)
+
+    def _client(self, request: Request) -> Client:
+        return self._desk.access.identify(call_headers(request.scope).api_key)
+
+    def _view(self, name: str) -> TenantView:
+        tenants = self._desk.tenants
+        today = int(self._desk.clock.wall() // _DAY_SECONDS)
+        return TenantView(id=name, limits=tenants.limits[name], today=tenants.spending(name, today))
+
+    async def _write(self, name: str, value: bytes | None) -> None:
+        await self._outbox.send(Message(self._topic, value, registry_key("tenant", name), 0, envelope("tenant_limits")))
+
+
+def _only_admin(client: Client) -> None:
+    if not client.admin:
+        raise Refused(Problem(403, "admin_only", "this needs an administrator's key"))
+
+
+def _name(request: Request) -> str:
+    name = str(request.path_params["tenant"])
+    if not _NAME.fullmatch(name):
+        raise Refused(Problem(400, "invalid_tenant", "a tenant's name has 1 to 64 letters, digits, dots, dashes or underscores"))
+    return name
+
+
+def _json(body: object) -> Response:
+    return Response(to_json(body, exclude_none=True), media_type="application/json")

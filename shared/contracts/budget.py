@@ -1,0 +1,127 @@
+"""Budgets: what a tenant may consume, and the shares of it that homes hold (decision 0007)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from shared.contracts.base import Contract, EpochSeconds, Tenant
+from shared.contracts.limits import Limits
+
+ALWAYS = 0
+"""The day of what is not counted by days: concurrent jobs."""
+
+
+class TenantLimits(Contract):
+    """What an administrator declares of a tenant (topic `registry`, key `tenant/<name>`). What is left out is unlimited."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    calls: NonNegativeInt | None = None
+    """Model calls per UTC day; so are tokens and cost."""
+    tokens: NonNegativeInt | None = None
+    cost: NonNegativeFloat | None = None
+    concurrent_jobs: NonNegativeInt | None = None
+    """Jobs that run at the same time, on the whole cluster."""
+    soft: float = Field(default=0.8, gt=0, le=1)
+    """Fraction of a day's limit from which on an alert is raised."""
+    job: Limits = Limits()
+    """Caps of each job's own limits: what a caller asks for can only lower them."""
+
+    @property
+    def daily(self) -> bool:
+        """Whether anything is limited by days."""
+        return self.calls is not None or self.tokens is not None or self.cost is not None
+
+
+class Amounts(Contract):
+    """What is reserved, used or granted. `micros`: cost in millionths of the cluster's currency; `jobs`: concurrent ones."""
+
+    calls: NonNegativeInt = 0
+    tokens: NonNegativeInt = 0
+    micros: NonNegativeInt = 0
+    jobs: NonNegativeInt = 0
+
+
+class Share(Contract):
+    """What one home holds. `total` has been granted, `used` is what the home last told; `serial` counts decisions."""
+
+    home: NonNegativeInt
+    serial: NonNegativeInt
+    total: Amounts
+    used: Amounts = Amounts()
+
+
+class _Of(Contract):
+    tenant: Tenant
+    day: NonNegativeInt
+    """Days since 1970-01-01 UTC; 0: not counted by days."""
+
+
+class BudgetRequested(_Of):
+    """A home wants to hold at least `least`; with `gives_back`, exactly that. Sent to the owner of the tenant's account."""
+
+    type: Literal["budget_requested"] = "budget_requested"
+    home: NonNegativeInt
+    serial: PositiveInt
+    least: Amounts
+    used: Amounts = Amounts()
+    """Settled and reserved."""
+    gives_back: bool = False
+
+
+class BudgetGranted(_Of):
+    """The owner's decision of `serial`, sent to the home."""
+
+    type: Literal["budget_granted"] = "budget_granted"
+    serial: PositiveInt
+    total: Amounts
+    short: tuple[str, ...] = ()
+    """What the limit did not allow: calls, tokens, micros, jobs."""
+    elsewhere: bool = False
+    """Other homes hold unused shares of it."""
+
+
+class BudgetRecalled(_Of):
+    """The owner asks a home to give back what it does not need."""
+
+    type: Literal["budget_recalled"] = "budget_recalled"
+
+
+class _Ledger(Contract):
+    """A fact of a partition that is no job's. The newest of a tenant and day is the whole state."""
+
+    epoch: NonNegativeInt
+    tenant: Tenant
+    day: NonNegativeInt
+    at: EpochSeconds
+
+
+class TenantAccount(_Ledger):
+    """The owner's state: every home's share."""
+
+    type: Literal["tenant_account"] = "tenant_account"
+    shares: tuple[Share, ...]
+    alerted: tuple[str, ...] = ()
+    """Limits of which the alert was raised."""
+
+
+class TenantShare(_Ledger):
+    """A home's own share. `used`: settled, without what is reserved. `gives_back`: decision `serial` + 1 is still to be confirmed."""
+
+    type: Literal["tenant_share"] = "tenant_share"
+    serial: NonNegativeInt
+    total: Amounts
+    used: Amounts
+    gives_back: bool = False
+
+
+class TenantLimitNeared(_Ledger):
+    """An alert: what is granted to homes has reached the soft fraction of this limit. Once a day."""
+
+    type: Literal["tenant_limit_neared"] = "tenant_limit_neared"
+    limit: str
+    """calls, tokens, cost"""
+    granted: float
+    bound: float
