@@ -21,10 +21,14 @@ from shared.contracts.step import Step
 from shared.contracts.usage import Usage
 from shared.kafka.port import TopicPartition
 from shared.topics import partition_of
-from tests.simulated.test_planner_laws import CHAIN, _draw_faults, _heal, _options, _storm
+from tests.simulated.test_planner_laws import _draw_faults, _heal, _options, _storm
 from tests.support.planner_world import World
 from tests.support.virtual_loop import run
 
+CHAIN = b"""{"prompt": "q%d", "pattern": "chain", "chain": [
+  {"name": "first", "template": "one {input}"},
+  {"name": "second", "template": "two {first}"},
+  {"name": "third", "template": "{second}"}]}"""
 SEEDS = range(int(os.environ.get("TUTTI_SEEDS", "12")))
 
 
