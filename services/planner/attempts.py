@@ -34,10 +34,12 @@ from shared.telemetry import metrics
 _FREE_RELEASES = 2
 """Releases of a step that are sent again at once; more are spaced out, so that a confused node cannot spin."""
 
+_OF_NO_JOB = (ClaimsRenewed, BudgetRequested, BudgetGranted, BudgetRecalled)
+
 
 def on_outcome(book: Book, round_: Round, outcome: Outcome) -> None:
     """An outcome record, in log order."""
-    job = None if isinstance(outcome, ClaimsRenewed) else book.jobs.get(outcome.job)
+    job = None if isinstance(outcome, _OF_NO_JOB) else book.jobs.get(outcome.job)
     if job is not None and job.cancelled is not None and job.settled is None:
         cancelling.on_outcome(book, round_, job, outcome)
     else:

@@ -59,6 +59,10 @@ def on_outcome(book: Book, round_: Round, job: LiveJob, outcome: Outcome) -> Non
     if not isinstance(outcome, StepReleased) and outcome.usage.calls:
         event = WorkWasted(epoch=book.epoch, job=job.id, at=round_.wall, step=outcome.step, attempt=outcome.attempt, usage=outcome.usage)
         book.emit(round_, job, event)
+        if (step := job.steps.get(outcome.step)) is not None:
+            book.funds.settle(round_, job, step, outcome.usage)
+        else:
+            book.funds.waste(round_, job, outcome.usage)
     if outcome.claim is not None:
         job.awaited.discard(outcome.claim)
     if not job.awaited:

@@ -156,7 +156,7 @@ class Funds:
         lacks: list[Wants] = []
         for job_id, step_id in list(self._waiting.get(tenant, ())):
             found = book.find(job_id, step_id)
-            if found is None or found[1].phase is not Phase.UNFUNDED:
+            if found is None or found[1].phase is not Phase.UNFUNDED or found[0].cancelled is not None:
                 self._waiting[tenant].pop((job_id, step_id), None)
                 continue
             job, step = found

@@ -79,7 +79,8 @@ class Script:
         return step
 
     async def finished(self, count: int) -> None:
-        await self.world.until(lambda: self.world.finished() == count)
+        """Longer than the wait for a node, which one life sits out."""
+        await self.world.until(lambda: self.world.finished() == count, 700.0)
 
 
 async def single(script: Script) -> None:
