@@ -103,7 +103,9 @@ class TenantRing(Generic[T]):
                         return item
                     needed = -(-(item.cost - tenant.deficit) // self._quantum)
                     rounds = needed if rounds is None else min(rounds, needed)
-                self._end_turn(tenant)
+                    tenant.on_turn = False
+                # A turn that finds every lane closed is not over: it goes on with what is left of it.
+                self._ring.rotate(-1)
             if rounds is None:
                 return None
             self._skip(rounds - 1, open_lane)
@@ -128,10 +130,6 @@ class TenantRing(Generic[T]):
         if not tenant.on_turn:
             tenant.on_turn = True
             tenant.deficit += self._quantum
-
-    def _end_turn(self, tenant: _Tenant[T]) -> None:
-        tenant.on_turn = False
-        self._ring.rotate(-1)
 
     def _serve(self, tenant: _Tenant[T], item: T) -> None:
         tenant.deficit -= item.cost

@@ -87,6 +87,19 @@ def test_a_small_tenant_is_not_behind_a_large_one() -> None:
     assert any(item is not None and item.tenant == "small" for item in order)
 
 
+@given(st.integers(1, 7), st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 700), min_size=2))
+def test_places_that_come_singly_are_shared_alike(places: int, costs: dict[str, int]) -> None:
+    """On saturated nodes a few places come free at a time: turns go on where they stopped, they do not begin anew with each place."""
+    made = ring(Item(tenant, cost) for tenant, cost in costs.items() for _ in range(200))
+    got: Counter[str] = Counter()
+    for _ in range(150 // places):
+        left = [places]
+        while (item := made.take(lambda _, left=left: left[0] > 0)) is not None:
+            left[0] -= 1
+            got[item.tenant] += item.cost
+    assert max(got[t] for t in costs) - min(got[t] for t in costs) <= 2 * (QUANTUM + max(costs.values()))
+
+
 def test_a_closed_lane_holds_nobody() -> None:
     """Steps whose nodes are busy are passed over, also by their own tenant's others, and save nothing up meanwhile."""
     made = ring([*(Item("a", lane="busy") for _ in range(50)), *(Item("a", lane="free") for _ in range(5)), *(Item("b") for _ in range(5))])
