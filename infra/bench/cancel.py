@@ -37,6 +37,7 @@ from infra.native.errors import NativeError
 from infra.simulators.ollama.core import SimulatedOllama
 from infra.simulators.ollama.parameters import PROFILES, parse_model
 from infra.simulators.ollama.server import application
+from infra.simulators.ollama.truth import Truth
 from shared.clock import SystemClock
 from shared.contracts import headers
 from shared.kafka.aio import AioLog
@@ -61,9 +62,10 @@ class MissedCancel(Exception):
 
 
 @dataclass(slots=True)
-class ClosedConnections:
-    """When connections of the node ended."""
+class WatchedNode:
+    """A simulated node, and when connections of it ended in the middle of an answer."""
 
+    truth: Truth
     ended: asyncio.Queue[float] = field(default_factory=asyncio.Queue)
 
     def protocol(self) -> type[asyncio.Protocol]:
@@ -80,14 +82,15 @@ class ClosedConnections:
 
 
 @asynccontextmanager
-async def watched_node(port: int) -> AsyncIterator[ClosedConnections]:
+async def watched_node(port: int) -> AsyncIterator[WatchedNode]:
     """A simulated node on this port."""
-    node, closed = SimulatedOllama(_PARAMETERS, _CLOCK, Random(1)), ClosedConnections()
+    node = SimulatedOllama(_PARAMETERS, _CLOCK, Random(1))
+    watched = WatchedNode(node.truth)
     config = uvicorn.Config(
         application(node),
         host="127.0.0.1",
         port=port,
-        http=closed.protocol(),
+        http=watched.protocol(),
         log_level="critical",
         access_log=False,
         lifespan="off",
@@ -98,7 +101,7 @@ async def watched_node(port: int) -> AsyncIterator[ClosedConnections]:
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # the bench's own stay
     serving = asyncio.create_task(server.serve())
     try:
-        yield closed
+        yield watched
     finally:
         server.should_exit = True
         await node.close()
@@ -111,7 +114,7 @@ class Stage:
     """What a cancel needs."""
 
     cluster: LocalCluster
-    closed: ClosedConnections
+    node: WatchedNode
     session: aiohttp.ClientSession
     producer: Producer
 
@@ -120,12 +123,12 @@ class Stage:
         act: Callable[[Any], Awaitable[float]] = {"disconnect": self._disconnect, "delete": self._delete, "record": self._record}[way]
         async with self.session.post(f"{self.cluster.url}/v1/chat/completions", json=_QUESTION) as response:
             await self._words(response)
-            while not self.closed.ended.empty():
-                self.closed.ended.get_nowait()
+            while not self.node.ended.empty():
+                self.node.ended.get_nowait()
             sent_at = await act(response)
             try:
                 async with asyncio.timeout(WAIT_SECONDS):
-                    ended_at = await self.closed.ended.get()
+                    ended_at = await self.node.ended.get()
             except TimeoutError:
                 raise MissedCancel(f"{way}: the node's connection did not close in {WAIT_SECONDS:.0f} s") from None
         return (ended_at - sent_at) * 1e3
@@ -166,14 +169,14 @@ def stage_cluster(servers: str | None, port: int) -> Iterator[LocalCluster]:
         yield cluster
 
 
-async def measure(cluster: LocalCluster, closed: ClosedConnections, repeats: int, ways: tuple[str, ...] = WAYS) -> dict[str, list[float]]:
+async def measure(cluster: LocalCluster, node: WatchedNode, repeats: int, ways: tuple[str, ...] = WAYS) -> dict[str, list[float]]:
     """Way → milliseconds of each cancel. The ways take turns."""
     log = AioLog(cluster.servers, _CLOCK)
     producer = await log.producer(client_id="bench-cancel")
     measured: dict[str, list[float]] = {way: [] for way in ways}
     try:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
-            stage = Stage(cluster, closed, session, producer)
+            stage = Stage(cluster, node, session, producer)
             await stage.one(ways[0])  # the first of all meets cold code
             for _ in range(repeats):
                 for way in ways:
@@ -193,11 +196,11 @@ def figures(values: list[float]) -> dict[str, float]:
 
 async def _run(servers: str | None, repeats: int) -> dict[str, list[float]]:
     port = ports.free_ports(1)[0]
-    async with watched_node(port) as closed:
+    async with watched_node(port) as node:
         stage = stage_cluster(servers, port)
         cluster = await asyncio.to_thread(stage.__enter__)
         try:
-            return await measure(cluster, closed, repeats)
+            return await measure(cluster, node, repeats)
         finally:
             await asyncio.to_thread(stage.__exit__, None, None, None)
 

@@ -1,13 +1,15 @@
 """Cancelling: running attempts are stopped at once; the job's end waits a moment for what they have used, so that its result tells it.
 
+A step that still waits for a router may come to any node: all are told, and the one that gets it does not begin it.
+
 `CancelRecorded` is the decision: from then on nothing is asked, accepted or retried. A planner that takes over stops and waits anew.
 """
 
 from __future__ import annotations
 
 from services.planner.book import Book
-from services.planner.live import LiveJob
-from services.planner.round import Round, Stop
+from services.planner.live import LiveJob, Phase
+from services.planner.round import Round, Stop, StopAnywhere
 from shared.contracts.control import StopStep
 from shared.contracts.event import CancelRecorded, WorkWasted
 from shared.contracts.failure import Failure, FailureKind
@@ -20,6 +22,7 @@ _REASON_CHARACTERS = 200
 def cancel(book: Book, round_: Round, job: LiveJob, reason: str) -> None:
     """Somebody wants this live job to end."""
     reason = reason[:_REASON_CHARACTERS]
+    _stop_unrouted(round_, job, reason)
     if all(step.claim is None for step in job.steps.values()):
         finish(book, round_, job, reason)
         return
@@ -67,6 +70,12 @@ def on_outcome(book: Book, round_: Round, job: LiveJob, outcome: Outcome) -> Non
         job.awaited.discard(outcome.claim)
     if not job.awaited:
         finish(book, round_, job, job.cancelled)
+
+
+def _stop_unrouted(round_: Round, job: LiveJob, reason: str) -> None:
+    for step in job.steps.values():
+        if step.phase is Phase.ASKED and step.routed is None:
+            round_.after.append(StopAnywhere(StopStep(job=job.id, step=step.id, attempt=step.attempt, reason=reason)))
 
 
 def _stop(claimed: StepClaimed, reason: str) -> Stop:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64encode
 
-from services.planner.round import Answer, AskPosition, Dispatch, Effect, Publish, Stop, Tell
+from services.planner.round import Answer, AskPosition, Dispatch, Effect, Publish, Stop, StopAnywhere, Tell
 from shared.contracts import headers
+from shared.contracts.control import StopStep
 from shared.contracts.job import ReplyTo
 from shared.kafka.port import Message
 from shared.topics import Topics, partition_of, steps_partition
@@ -17,8 +18,9 @@ def of_effect(effect: Effect, topics: Topics) -> list[Message]:
         case Dispatch():
             return [_dispatch(effect, topics)]
         case Stop(mailbox=mailbox, control=control):
-            envelope = headers.envelope(control.type)
-            return [Message(topics.controls, control.to_bytes(), control.job.encode(), mailbox, envelope)]
+            return [_stop(control, mailbox, topics)]
+        case StopAnywhere(control=control):
+            return [_stop(control, mailbox, topics) for mailbox in range(topics.settings.work_partitions)]
         case Publish(settled=settled, followers=followers):
             result, body = settled.result, settled.result.to_bytes()
             waiting = followers if settled.reply is None else (settled.reply, *followers)
@@ -33,6 +35,10 @@ def of_effect(effect: Effect, topics: Topics) -> list[Message]:
         case AskPosition(reply=reply, broken=broken):
             asking = (*headers.envelope(broken.type), *headers.correlation_headers(reply))
             return [Message(reply.topic, broken.to_bytes(), broken.job.encode(), reply.partition, asking)]
+
+
+def _stop(control: StopStep, mailbox: int, topics: Topics) -> Message:
+    return Message(topics.controls, control.to_bytes(), control.job.encode(), mailbox, headers.envelope(control.type))
 
 
 def _dispatch(dispatch: Dispatch, topics: Topics) -> Message:

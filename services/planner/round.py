@@ -33,6 +33,13 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class StopAnywhere:
+    """Tell every node: the step waits for a router, and whoever gets it must not begin it."""
+
+    control: StopStep
+
+
+@dataclass(frozen=True, slots=True)
 class Publish:
     """Publish the result of a settled job, and the finals to whoever waits."""
 
@@ -65,7 +72,7 @@ class Tell:
     outcome: BudgetRequested | BudgetGranted | BudgetRecalled
 
 
-Effect = Dispatch | Stop | Publish | Answer | AskPosition | Tell
+Effect = Dispatch | Stop | StopAnywhere | Publish | Answer | AskPosition | Tell
 
 
 @dataclass(slots=True)

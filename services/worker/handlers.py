@@ -118,7 +118,7 @@ class Desk:
 
     def on_stop(self, stop: StopStep) -> None:
         """Close the streams that `stop` means; remember it for attempts not read yet."""
-        if stop.node != self.node:
+        if stop.node not in (None, self.node):
             return
         self._stops.remember(stop)
         for attempt in self.leases.of_step(stop.step):

@@ -16,7 +16,8 @@ class StopStep(Contract):
     """
 
     type: Literal["stop"] = "stop"
-    node: NodeId
+    node: NodeId | None = None
+    """None: every node; nobody knows yet which one a router will choose."""
     job: JobId
     step: StepId
     attempt: int

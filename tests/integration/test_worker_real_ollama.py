@@ -89,3 +89,22 @@ async def test_a_cancelled_call_frees_its_slot(backend: OllamaBackend) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
     async with asyncio.timeout(20):
         await complete(backend, chat(options=Options(max_tokens=2)), "tiny")
+
+
+async def test_an_answer_that_is_begun_is_continued(backend: OllamaBackend) -> None:
+    """A trailing assistant message is gone on with: beginning and rest are the answer that the model gives in one go, cut anywhere.
+
+    Greedy, so that both are the model's one most likely text. Chat and a prompt alike: a prompt is continued as a conversation.
+    """
+    greedy = Options(temperature=0, seed=1, max_tokens=48)
+    question = "Count from one to twenty in words, separated by commas."
+    for step in (
+        chat(messages=(ChatMessage(role="user", content=question),), options=greedy),
+        chat(operation=Operation.GENERATE, prompt=question, messages=(), options=greedy),
+    ):
+        whole = (await complete(backend, step, "gemma3:270m")).answer.text
+        words = whole.split(" ")
+        begun = " ".join(words[: len(words) // 2])
+        rest = (await complete(backend, step.model_copy(update={"prefix": begun}), "gemma3:270m")).answer.text
+        print(repr(begun), repr(rest))
+        assert whole.startswith(begun + rest[:20])

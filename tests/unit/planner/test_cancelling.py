@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from services.planner.messages import of_effect
 from services.planner.policy import Policy
+from services.planner.round import StopAnywhere
 from shared.contracts.failure import FailureKind
 from shared.contracts.outcome import CancelRequested
 from shared.contracts.result import Status
 from shared.contracts.usage import Usage
+from shared.topics import Topics, TopicSettings
 from tests.unit.planner.desk import (
     ONE_CALL,
     Desk,
@@ -19,6 +22,7 @@ from tests.unit.planner.desk import (
     opened,
     published,
     released,
+    routed,
     sent_after,
     stops,
     succeeded,
@@ -111,3 +115,17 @@ def test_nothing_runs_nothing_is_awaited() -> None:
     """A step that waits somewhere is stopped where it may be, and the job ends at once."""
     desk = opened(POLICY)
     assert published(desk.say(CancelRequested(job=desk.job.id)))[0].status is Status.CANCELLED
+
+
+def test_a_step_that_waits_for_a_router_is_stopped_at_every_node() -> None:
+    """Nobody knows who will get it; once it is routed only that node is told."""
+    desk = opened(POLICY)
+    round_ = desk.say(CancelRequested(job=desk.job.id, reason="enough"))
+    [everywhere] = [effect for effect in round_.after if isinstance(effect, StopAnywhere)]
+    assert (everywhere.control.node, everywhere.control.attempt, everywhere.control.claim) == (None, 1, None)
+    topics = Topics(TopicSettings(work_partitions=3))
+    assert [message.partition for message in of_effect(everywhere, topics)] == [0, 1, 2]
+    desk.submit()
+    desk.say(routed(desk.job, desk.step, node="n5"))
+    round_ = desk.say(CancelRequested(job=desk.job.id))
+    assert not [effect for effect in round_.after if isinstance(effect, StopAnywhere)]

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from shared.contracts.outcome import StepSucceeded
+from shared.contracts.failure import FailureKind
+from shared.contracts.outcome import StepFailed, StepSucceeded
 from shared.errors import ConfigurationError
 from tests.unit.worker.scripted_backend import Script, ScriptedBackend
 from tests.unit.worker.world import NODE, World, play, step
@@ -197,5 +198,21 @@ def test_a_mailbox_of_nothing_but_poison_is_left_alone() -> None:
         world.write(world.topics.work("chat"), 0, b"{}")
         async with world.worker(ScriptedBackend(), process="b"):
             await world.until(lambda: len(world.dead_letters()) == 301, seconds=300)
+
+    play(scenario)
+
+
+def test_a_stop_for_every_node_keeps_a_step_from_beginning() -> None:
+    """The step was cancelled while it waited for a router; the model is not asked, and the planner is told."""
+
+    async def scenario(world: World) -> None:
+        backend = ScriptedBackend()
+        async with world.worker(backend):
+            world.stop_step(step(1), node=None)
+            await world.clock.sleep(1.0)
+            world.route(step(1), step(2))
+            await world.until(lambda: bool(world.outcomes(StepSucceeded)))
+            assert [call.step.job for call in backend.calls] == ["j2"]
+            assert [failed.failure.kind for failed in world.outcomes(StepFailed)] == [FailureKind.CANCELLED]
 
     play(scenario)

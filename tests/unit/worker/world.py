@@ -107,7 +107,7 @@ class World:
             head = (*headers.envelope("step", trace), (headers.NODE, node.encode()))
             self.write(self.topics.work(given.capability), mailbox, given.to_bytes(), head)
 
-    def stop_step(self, given: Step, *, claim: Any = None, node: str = NODE, mailbox: int = 0) -> None:
+    def stop_step(self, given: Step, *, claim: Any = None, node: str | None = NODE, mailbox: int = 0) -> None:
         stop = StopStep(node=node, job=given.job, step=given.id, attempt=given.attempt, claim=claim)
         self.write(self.topics.controls, mailbox, stop.to_bytes(), headers.envelope("stop"))
 
