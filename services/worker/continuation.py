@@ -34,6 +34,11 @@ def messages_of(step: Step) -> tuple[ChatMessage, ...]:
     return (*messages, ChatMessage(role="assistant", content=step.prefix))
 
 
+def begun_by_caller(step: Step) -> bool:
+    """Whether the conversation ends with the beginning of the answer, in the caller's own words."""
+    return step.operation is Operation.CHAT and bool(step.messages) and step.messages[-1].role == "assistant"
+
+
 def tokens_left(step: Step, most: int) -> int:
     """Of `most` tokens for the whole answer, what is left for the rest of it: an estimate, at least one."""
     return max(1, most - len(step.prefix) // _CHARACTERS_PER_TOKEN) if step.prefix else most

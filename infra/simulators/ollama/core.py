@@ -83,6 +83,10 @@ class SimulatedOllama:
 
     async def _run(self, call: Call, endpoint: Endpoint, request: Any) -> None:
         work = read(endpoint, request, self.parameters)
+        if request.get("_debug_render_only"):
+            # As a server that does not tell how it renders: no template is simulated.
+            call.put(wire.chunk(work, self._clock.wall()), last=True)
+            return
         call.streamed = work.stream and not work.empty and endpoint != "embed"
         failure = None if work.empty else self._faults.draw(work.model.name, work.prompt)
         if failure is not None:

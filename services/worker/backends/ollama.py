@@ -14,6 +14,7 @@ from services.worker import continuation
 from services.worker.backends import ollama_models
 from services.worker.backends.base import Completion, Delta, ModelCall, ModelCallFailed, Probe
 from services.worker.backends.http import HttpEndpoint, batches, decode, decode_lines, error_text, failure_kind
+from services.worker.backends.ollama_continuation import continuing
 from services.worker.settings import BackendKind, WorkerSettings
 from shared.contracts.chat import Answer, ChatMessage, FinishReason, Operation
 from shared.contracts.failure import FailureKind as K
@@ -45,9 +46,10 @@ class OllamaBackend:
             yield await self._embed(call)
             return
         reader = _StreamReader(call, allow_cloud=self._settings.allow_cloud)
-        # A prompt cannot be continued through its template, a conversation can; the model reads the same words.
-        path = _PATHS[Operation.CHAT if call.step.prefix else call.step.operation]
-        async with self._endpoint.post(path, request(call, self._settings), call.trace) as response:
+        path, body = _PATHS[call.step.operation], request(call, self._settings)
+        if call.step.prefix:
+            path, body = await continuing(self._endpoint, call.step, body, call.trace)
+        async with self._endpoint.post(path, body, call.trace) as response:
             async for lines in batches(response):
                 delta = reader.read(lines)
                 if delta is not None:

@@ -8,7 +8,7 @@ import pytest
 
 from services.worker.backends.base import ModelCall
 from services.worker.backends.in_process import InProcessBackend, answer_text
-from services.worker.backends.ollama import request
+from services.worker.backends.ollama import OllamaBackend, request
 from services.worker.backends.openai import OpenAIBackend
 from services.worker.backends.openai import request as openai_request
 from services.worker.continuation import messages_of, tokens_left
@@ -19,6 +19,7 @@ from shared.contracts.failure import FailureKind
 from shared.contracts.job import ReplyTo
 from shared.contracts.outcome import StepFailed, StepSucceeded
 from tests.unit.worker.calling import ask, failure_of
+from tests.unit.worker.fake_endpoint import Reply, fake_endpoint
 from tests.unit.worker.scripted_backend import Script, ScriptedBackend
 from tests.unit.worker.world import World, play, step
 
@@ -116,3 +117,35 @@ def test_a_fixed_format_is_not_continued(format_: Any) -> None:
             assert backend.calls == []
 
     play(scenario)
+
+
+RENDERED = b'{"message":{"role":"","content":""},"done":false,"_debug_info":{"rendered_template":"Q: tell A: "}}'
+DONE = b'{"response":"on a time","done":false}\n{"done":true,"done_reason":"stop","eval_count":3}\n'
+
+
+async def test_ollama_is_given_its_own_rendering_and_the_beginning() -> None:
+    """Whatever the template does with a last message of the assistant: the model reads the question and its own words so far."""
+    async with fake_endpoint() as fake:
+        fake.ndjson("/api/chat", RENDERED)
+        fake.replies["/api/generate"] = Reply((DONE,))
+        backend = OllamaBackend(WorkerSettings(url=fake.url))
+        _, completion = await ask(backend, prefix="Once up")
+        await backend.close()
+    (_, asked, _), (path, body, _) = fake.asked
+    assert (asked["_debug_render_only"], asked["stream"], [m["role"] for m in asked["messages"]]) == (True, False, ["user"])
+    assert (path, body["raw"], body["prompt"], body["stream"]) == ("/api/generate", True, "Q: tell A: Once up", True)
+    assert completion.answer.text == "on a time"
+
+
+async def test_an_ollama_that_does_not_tell_gets_the_beginning_as_the_last_message() -> None:
+    """So do tools and images, which a plain text cannot carry."""
+    async with fake_endpoint() as fake:
+        fake.ndjson("/api/chat", b'{"message":{"role":"assistant","content":"on"},"done":true,"done_reason":"stop"}')
+        backend = OllamaBackend(WorkerSettings(url=fake.url))
+        await ask(backend, prefix="Once up")
+        assert [path for path, _, _ in fake.asked] == ["/api/chat", "/api/chat"]
+        await ask(backend, prefix="Once up", tools=({"type": "function"},))
+        await backend.close()
+    assert len(fake.asked) == 3
+    for _, body, _ in fake.asked[1:]:
+        assert body["messages"][-1] == {"role": "assistant", "content": "Once up"}
