@@ -94,7 +94,8 @@ async def test_a_cancelled_call_frees_its_slot(backend: OllamaBackend) -> None:
 async def test_an_answer_that_is_begun_is_continued(backend: OllamaBackend) -> None:
     """Beginning and rest are the answer that the model gives in one go, also where the model's template closes the last message.
 
-    Greedy, so that the next word is the one most likely; penalties see less, so later ones may differ. Chat and a prompt alike: a prompt is continued as a conversation.
+    Greedy, so that the next word is the one most likely; a penalty sees less, so later words may differ. Chat and a prompt alike: a
+    prompt is continued as a conversation.
     """
     greedy = Options(temperature=0, seed=1, max_tokens=30, repeat_penalty=1.2)
     question = "Write one sentence about the sea."
