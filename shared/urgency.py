@@ -6,7 +6,8 @@ jobs, when it sends a step; a router from reading to the predicted end of its st
 
 What it cannot do: raise a job that still lies unread in Kafka, or a step in a partition behind a router's window. Nor does it make the
 deadline: a raised step waits its tenant's turn in the higher class. Whoever gives a short deadline gains nothing that naming the class
-would not give.
+would not give. When a whole class is late (twice as late as its deadlines allow) all of it is raised, and then only tenants' turns and the
+class's share order it: add nodes, or give longer deadlines.
 """
 
 from __future__ import annotations
