@@ -118,6 +118,8 @@ class EventsReader:
             kind = _kind_of(record)
             if kind == "planner_started":
                 epochs.started(record.offset)
+            elif kind == "schedule_fired":
+                continue  # of a schedule: the job that it began has events of its own
             elif epochs.admits_value(record.value) and record.key is not None:
                 job = record.key.decode("utf-8", "replace")
                 if "/" in job:

@@ -14,12 +14,14 @@ from services.planner.settings import PlannerOptions, PlannerSettings
 from services.planner.tenants import Tenants
 from services.planner.wiring import Wiring
 from services.planner.writer import EventWriter
+from shared.contracts import schedule
 from shared.errors import CommitRefused, LogError
 from shared.kafka.assignor import HomeAssignor
 from shared.kafka.port import Consumer, Producer, TopicPartition
 from shared.kafka.provision import wait_for_topics
 from shared.kafka.registry import RegistryReader
 from shared.kafka.watched import ConsumerGaveUp
+from shared.schedules import ScheduleTable
 from shared.service import Environment, Readiness
 from shared.telemetry import logs, metrics
 
@@ -50,6 +52,7 @@ class Planner:
         self._env, self._options = environment, options
         self._topics = environment.topics
         self._homes: dict[int, _Owned] = {}
+        self._schedules = ScheduleTable(self._schedules_changed)
         self._consumer: Consumer | None = None
         self._producer: Producer | None = None
         self._wiring: Wiring | None = None
@@ -208,8 +211,9 @@ class Planner:
             self._topics,
             client_id=f"{env.instance}-registry",
             service=self.name,
-            kinds={"tenant": tenants.on_entry},
+            kinds={"tenant": tenants.on_entry, schedule.KIND: self._schedules.apply},
         )
+        self._schedules.complete = reader.caught_up
         registry = self._spawn(reader.run())
         while not reader.caught_up():
             await env.clock.sleep(_REGISTRY_POLL_SECONDS)
@@ -226,6 +230,7 @@ class Planner:
             dead_letter_cap=env.settings.dead_letter_cap,
             instance=env.instance,
             reader=JobRecord(cluster, self._topics),
+            schedules=self._schedules,
             consumer=self._consumer,
             writer=EventWriter(self._producer, env.clock),
             outbox=Outbox(env.log, self._producer, env.clock, env.instance, own=[topic.name for topic in self._topics.all()]),
@@ -236,6 +241,10 @@ class Planner:
             spawn=self._start,
         )
         return self._wiring, registry
+
+    def _schedules_changed(self) -> None:
+        for owned in self._homes.values():
+            owned.home.nudge()
 
     def _rewind(self, number: int, inputs: dict[str, int]) -> None:
         consumer = self._consumer

@@ -65,7 +65,8 @@ class Appender:
         metrics.ROUND_SECONDS.observe(self._wiring.clock.monotonic() - started)
 
     def _begins_at(self, job_id: str, offset: int) -> None:
-        """The first event of a new job, a snapshot or a remembered cancel is acknowledged at `offset`."""
+        """The first event of a new job, a snapshot or what is carried is acknowledged at `offset`."""
+        self._book.runs.begins_at(job_id, offset)
         job = self._book.jobs.get(job_id)
         if job is not None:
             if job.first_offset != UNACKNOWLEDGED:

@@ -21,6 +21,7 @@ from services.planner.policy import Policy
 from services.planner.prices import Prices
 from services.planner.round import Dispatch, Publish, Round, Stop
 from services.planner.run import Run, Wanted
+from services.planner.runs import LastRuns
 from services.planner.settled import SettledIds
 from services.planner.timers import Timers
 from shared.contracts.base import CLASSES, ClaimId, PriorityClass, StepId
@@ -57,6 +58,7 @@ class Book:
         self.timers = Timers()
         self.settled_ids = SettledIds(policy.settled_memory_count, policy.settled_memory_seconds)
         self.cancels = Cancels(policy.cancel_guesses, policy.cancelled_delays)
+        self.runs = LastRuns()
         self.claims: dict[ClaimId, tuple[str, StepId]] = {}
         self.prices = Prices()
         self.funds = Funds(home, policy.budgets, {} if tenants is None else tenants)

@@ -43,7 +43,11 @@ class Carried(Generic[E]):
         return None if entry is None else entry.event
 
     def put(self, name: str, event: E, offset: int = UNACKNOWLEDGED) -> None:
-        """A new event under this name; the old one is history."""
+        """A new event under this name. Until it is acknowledged the old one holds the watermark: it is what a successor may find."""
+        known = self._entries.get(name)
+        if known is not None and offset == UNACKNOWLEDGED:
+            self._entries[name] = _Entry(event, known.offset)
+            return
         self._entries[name] = _Entry(event, offset)
         self._entries.move_to_end(name)
 

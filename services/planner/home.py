@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from services.planner import attempts, snapshots
+from services.planner import attempts
 from services.planner.admission import JobInput, accept
 from services.planner.alarm import Alarm
 from services.planner.appender import Appender
@@ -29,7 +29,9 @@ from services.planner.recent import read_back
 from services.planner.refusals import OutcomesStopped, Refusals
 from services.planner.room import Room
 from services.planner.round import Publish, Round
+from services.planner.schedules import Clockwork
 from services.planner.takeover import Superseded, Taken, TakeOver
+from services.planner.upkeep import upkeep
 from services.planner.waiting import WaitingJobs
 from services.planner.watermark import watermark
 from services.planner.wiring import Wiring
@@ -90,7 +92,7 @@ class Home:
         self._resumed = asyncio.Event()
         self._quiet = asyncio.Event()
         self._quiet.set()
-        self._snapshots = 0
+        self._clockwork = Clockwork(wiring.schedules, number, topics.settings.home_partitions)
         self._failures = 0
         """Take-overs since the last round that went well."""
         self._reset_queues({})
@@ -114,6 +116,10 @@ class Home:
     async def quiet(self) -> None:
         """Wait until no append is outstanding."""
         await self._quiet.wait()
+
+    def nudge(self) -> None:
+        """Look at the schedules: they have changed."""
+        self._wake.set()
 
     def resume(self) -> None:
         """Assigned again: go on if the log's end is one's own."""
@@ -190,6 +196,7 @@ class Home:
         self._due.clear()
         self._must_send.clear()
         self._claims_since = None
+        self._clockwork = Clockwork(wiring.schedules, self.number, wiring.topics.settings.home_partitions)
         self._waiting = WaitingJobs()
         self._reset_queues(taken.inputs)
         wiring.rewind(self.number, taken.inputs)
@@ -255,14 +262,8 @@ class Home:
         self._fold_outcomes(round_)
         self._fold_jobs(round_)
         self._fire_timers(round_)
-        self._book.cancels.forget(round_.wall)
-        for job in snapshots.due(self._book, self._appender.expected, self._wiring.options.snapshot_distance):
-            if job.id not in round_.events:
-                self._snapshots += 1
-                snapshots.write(self._book, round_, job, f"{self._book.epoch}-{self._snapshots}")
-        self._book.cancels.rewrite(round_, self._book.epoch, self._appender.expected, self._wiring.options.snapshot_distance)
-        self._book.funds.renew(self._appender.expected, round_.wall)
-        self._book.funds.flush(self._book, round_)
+        self._clockwork.fire(self._book, round_, self._wiring.options.live_jobs - self._book.live)
+        upkeep(self._book, round_, self._appender.expected, self._wiring.options.snapshot_distance)
         self._fold_claims(round_)
         return round_
 
@@ -365,7 +366,8 @@ class Home:
         due = math.inf if self._fetching_end else self._book.timers.next_due()
         if self._claims_since is not None:
             due = min(due, self._claims_since + self._wiring.options.claim_delay_seconds)
-        self._alarm.set(due, self._wiring.clock.monotonic())
+        now = self._wiring.clock.monotonic()
+        self._alarm.set(min(due, now + self._clockwork.seconds_left(self._wiring.clock.wall())), now)
 
     # Writing
 

@@ -18,8 +18,13 @@ def job_id(cluster: str, topic: str, partition: int, offset: int, timestamp_ms: 
     The cluster id and the timestamp keep a re-created topic from repeating ids.
     """
     text = f"{cluster}\x1f{topic}\x1f{partition}\x1f{offset}\x1f{timestamp_ms}"
-    number = int.from_bytes(blake2b(text.encode(), digest_size=16).digest()) << 2
-    return "j_" + "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])
+    return "j_" + encoded(blake2b(text.encode(), digest_size=16).digest())
+
+
+def encoded(digest: bytes) -> str:
+    """128 bits in 26 characters."""
+    number = int.from_bytes(digest) << 2
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])
 
 
 def step_id(job: str, pattern: str, version: int, path: str, rendered: bytes) -> StepId:

@@ -24,6 +24,7 @@ from shared.contracts.event import (
     JobSettled,
     JobSnapshot,
     PlannerStarted,
+    ScheduleFired,
 )
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.result import Status
@@ -77,6 +78,8 @@ class Replay:
             self._book.cancels.restore(event, offset)
         elif isinstance(event, TenantShare | TenantAccount):
             self._book.funds.fold(offset, event, self._round.now)
+        elif isinstance(event, ScheduleFired):
+            self._book.runs.restore(event, offset)
         elif isinstance(event, JobDelayed | TenantLimitNeared):
             return
         elif not isinstance(event, PlannerStarted):

@@ -26,6 +26,13 @@ def due(book: Book, expected: int, distance: int) -> list[LiveJob]:
     return late
 
 
+def write_due(book: Book, round_: Round, expected: int, distance: int) -> None:
+    """Write those again that hold the watermark too far behind. `expected` names the round: it grows with each append."""
+    for number, job in enumerate(due(book, expected, distance)):
+        if job.id not in round_.events:
+            write(book, round_, job, f"{book.epoch}-{expected}-{number}")
+
+
 def write(book: Book, round_: Round, job: LiveJob, name: str) -> None:
     """Append the job's facts in parts; `first_offset` moves to the first part once the round is acknowledged."""
     parts = _parts(job.facts)

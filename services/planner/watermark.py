@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 UNACKNOWLEDGED = -1
 """First offset of what is folded ahead of its append: it will lie behind every acknowledged event."""
 
+SCHEDULED = "schedule"
+"""Source of a job that no input record brought: a run of a schedule."""
+
 
 def passable(job: LiveJob, inputs: Mapping[str, int]) -> bool:
     """Whether recovery needs nothing of this job once `inputs` (topic → next offset) are committed."""
-    return job.settled is not None and job.published and job.accepted.source_offset < inputs.get(job.source_topic, 0)
+    read = job.source_topic == SCHEDULED or job.accepted.source_offset < inputs.get(job.source_topic, 0)
+    return job.settled is not None and job.published and read
 
 
 def watermark(book: Book, inputs: Mapping[str, int], last_own: int) -> tuple[int, list[str]]:
@@ -32,6 +36,7 @@ def watermark(book: Book, inputs: Mapping[str, int], last_own: int) -> tuple[int
             forgettable.append(job.id)
         elif job.first_offset != UNACKNOWLEDGED:
             offset = min(offset, job.first_offset)
-    if book.cancels.lowest is not None:
-        offset = min(offset, book.cancels.lowest)
+    for carried in (book.cancels.lowest, book.runs.lowest):
+        if carried is not None:
+            offset = min(offset, carried)
     return offset, forgettable

@@ -14,6 +14,7 @@ from services.planner.writer import EventWriter
 from shared.clock import Clock
 from shared.contracts.budget import TenantLimits
 from shared.kafka.port import Consumer, Log, TopicPartition
+from shared.schedules import ScheduleTable
 from shared.settings import DeadLetterCapSettings
 from shared.topics import Topics
 
@@ -30,6 +31,7 @@ class Wiring:
     dead_letter_cap: DeadLetterCapSettings
     instance: str
     reader: JobRecord
+    schedules: ScheduleTable
     consumer: Consumer
     """The group's consumer: for committed and end offsets only; the app polls it."""
     writer: EventWriter

@@ -106,6 +106,7 @@ class Desk:
         self.history.append((len(self.history), value))
 
     def _begins_at(self, job_id: str, offset: int) -> None:
+        self.book.runs.begins_at(job_id, offset)
         job = self.book.jobs.get(job_id)
         if job is not None:
             if job.first_offset != UNACKNOWLEDGED:
