@@ -27,6 +27,8 @@ FETCH_BYTES = 256 * 1024
 IDLE_SECONDS = 1.0
 """The wall clock may be set: it is looked at no later than this."""
 UNPOLLED_SECONDS = 5.0
+LAST_SEND_SECONDS = 5.0
+"""A service that is told to stop waits so long for what it is sending: committed past, it is not sent again by the next owner."""
 
 
 def build(environment: Environment, policy: DelayPolicy | None = None) -> Delay:
@@ -46,6 +48,9 @@ class Delay:
         self._reader = Reader(environment.topics)
         self._held = Held()
         self._wake = asyncio.Event()
+        self._quiet = asyncio.Event()
+        """No send is under way whose records are not yet counted as sent."""
+        self._quiet.set()
         self._intake: Intake | None = None
 
     def asgi(self) -> Any | None:
@@ -64,6 +69,9 @@ class Delay:
             await stop.wait()
             if self._intake is not None:
                 self._intake.suspended = True
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LAST_SEND_SECONDS):
+                        await self._quiet.wait()
                 await self._intake.commit()
             living.cancel()
 
@@ -104,8 +112,11 @@ class Delay:
         while True:
             self._wake.clear()
             if not intake.suspended:
+                self._quiet.clear()
                 self._admit(intake, forwarder)
-                if not await forwarder.forward():
+                complete = await forwarder.forward()
+                self._quiet.set()
+                if not complete:
                     await self._clock.sleep(self._policy.send_retry_seconds)
                 intake.relieve()
             metrics.DELAYS_HELD.set(len(self._held))

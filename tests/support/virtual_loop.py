@@ -24,11 +24,16 @@ class _JumpingSelector(selectors.SelectSelector):
         return ready
 
 
+_MOST_TURNS = 5_000
+"""Turns in one moment, after which time goes on by itself."""
+
+
 class VirtualLoop(asyncio.SelectorEventLoop):
     """Time starts at 0. Threads and sockets are not for this loop."""
 
     def __init__(self) -> None:
         self._virtual_now = 0.0
+        self._still = 0
         selector = _JumpingSelector()
         super().__init__(selector)
         self._clock_resolution = 1e-6  # asyncio's own is finer than a float after some months: a due timer would never count as due
@@ -38,8 +43,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._virtual_now
 
     def advance(self, seconds: float) -> None:
-        """Move time forward; called by the selector."""
-        self._virtual_now += max(0.0, seconds)
+        """Move time forward; called by the selector. A timer that counts as due a moment early must not be set anew for ever."""
+        self._still = 0 if seconds > self._clock_resolution else self._still + 1
+        self._virtual_now += max(0.0, seconds) if self._still < _MOST_TURNS else self._clock_resolution
 
 
 def run(main: Any) -> Any:

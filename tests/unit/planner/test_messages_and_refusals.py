@@ -126,6 +126,7 @@ def refusals() -> Refusals:
             dead_letter_cap=DeadLetterCapSettings(at_least=3, window=10),
             instance="p",
             reader=reader,
+            schedules=missing,
             consumer=missing,
             writer=missing,
             outbox=missing,
