@@ -27,6 +27,8 @@ class Attempt:
     progress_at: float | None = None
     tokens: int = 0
     """Pieces received from the node so far: an estimate of completion tokens."""
+    rides: bool = False
+    """Shares the call, and so the slot, of another attempt."""
     model: str | None = None
     stop: Failure | None = None
     """Why the attempt is being stopped; becomes its outcome."""

@@ -31,6 +31,8 @@ from shared.telemetry import logs, metrics, tracing
 log = logs.get(__name__)
 
 OVERLOAD_PAUSE_SECONDS = 1.0
+MOST_RIDERS = 64
+"""Embedding steps that share another one's slot and, within a bound of texts, its call."""
 
 
 class Desk:
@@ -165,9 +167,15 @@ class Desk:
             if attempt is None:
                 return
             self.slots.take()
-            assert self._runner is not None, "a runner is attached before anything is read"
-            attempt.task = asyncio.get_running_loop().create_task(self._runner.run(attempt))
-            attempt.task.add_done_callback(lambda task, attempt=attempt: self._on_done(attempt, task))  # type: ignore[misc]
+            self._start(attempt)
+            for rider in self.inbox.pop_like(attempt, MOST_RIDERS):
+                rider.rides = True
+                self._start(rider)
+
+    def _start(self, attempt: Attempt) -> None:
+        assert self._runner is not None, "a runner is attached before anything is read"
+        attempt.task = asyncio.get_running_loop().create_task(self._runner.run(attempt))
+        attempt.task.add_done_callback(lambda task: self._on_done(attempt, task))
 
     # Ends
 
@@ -202,7 +210,10 @@ class Desk:
         now = self._clock.monotonic()
         assert self._runner is not None
         outcome = self._runner.stopped(attempt) if task.cancelled() else task.result()
-        self.slots.give_back(now, succeeded=isinstance(outcome, StepSucceeded))
+        if attempt.rides:
+            self.slots.ended.add(now, int(isinstance(outcome, StepSucceeded)))
+        else:
+            self.slots.give_back(now, succeeded=isinstance(outcome, StepSucceeded))
         _measure(attempt, outcome, now)
         self._end(attempt, outcome)
         if isinstance(outcome, StepFailed):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from services.worker.attempt import Attempt
 from shared.contracts.base import PriorityClass
+from shared.contracts.chat import Operation
 
 HEAD_START_SECONDS = {PriorityClass.INTERACTIVE: 0.0, PriorityClass.STANDARD: 2.0, PriorityClass.BATCH: 10.0}
 """A step is passed over by more urgent ones that arrive within this many seconds after it, by no later ones."""
@@ -48,6 +49,16 @@ class Inbox:
             if self._waiting.pop(arrival, None) is not None:
                 return attempt
         return None
+
+    def pop_like(self, attempt: Attempt, limit: int) -> list[Attempt]:
+        """Up to `limit` attempts whose step can share the call of this one: embeddings of its model; in order of arrival."""
+        step = attempt.step
+        if step.operation is not Operation.EMBED or not self._waiting:
+            return []
+        like = [a for a in self._waiting.values() if (a.step.operation, a.step.model) == (step.operation, step.model)][:limit]
+        for found in like:
+            del self._waiting[found.arrival]
+        return like
 
     def remove(self, attempt: Attempt) -> bool:
         """Take one attempt out; False when it does not wait here."""

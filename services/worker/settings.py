@@ -75,6 +75,10 @@ class WorkerSettings(BaseSettings):
     rate_per_second: PositiveFloat | None = None
     """Calls a second that the endpoint allows; no limit when absent."""
     rate_burst: PositiveInt = 1
+    embed_batch_seconds: NonNegativeFloat = 0.003
+    """How long an embedding step waits for others that can share its call."""
+    embed_batch_texts: PositiveInt = 256
+    """Most texts in one shared call."""
     keep_alive: str = "5m"
     profiles: dict[str, LoadProfile] = {}
     """Model name, or `*`, to load-time options."""

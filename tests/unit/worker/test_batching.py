@@ -1,0 +1,123 @@
+"""Embedding steps share calls: each gets its own vectors, usage and fate."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from services.worker.backends.base import Completion, Delta, ModelCall, ModelCallFailed
+from services.worker.backends.batching import BatchingBackend
+from shared.clock import LoopClock
+from shared.contracts.chat import Answer, Operation
+from shared.contracts.failure import FailureKind
+from shared.contracts.outcome import StepFailed, StepSucceeded
+from shared.contracts.usage import Usage
+from tests.support import virtual_loop
+from tests.unit.worker.scripted_backend import ScriptedBackend
+from tests.unit.worker.world import World, play, step
+
+MODEL = "tiny-embed"
+
+
+class Embedder(ScriptedBackend):
+    """A text's vector is its length. `bad` is refused; a call takes a second."""
+
+    def __init__(self) -> None:
+        super().__init__(known=(MODEL, "other-embed"))
+        self.sizes: list[int] = []
+        self.cancelled = 0
+
+    async def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
+        texts = call.step.texts
+        self.sizes.append(len(texts))
+        try:
+            await LoopClock().sleep(1.0)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if "bad" in texts:
+            raise ModelCallFailed(FailureKind.BAD_REQUEST, "a bad text")
+        yield Completion(
+            Answer(embeddings=tuple((float(len(text)),) for text in texts)), Usage(calls=1, prompt_tokens=sum(map(len, texts)))
+        )
+
+
+def embed(number: int, *texts: str, **changes: Any) -> Any:
+    return step(number, operation=Operation.EMBED, capability="embed", model=MODEL, messages=(), texts=texts, **changes)
+
+
+async def ask(backend: BatchingBackend, given: Any, model: str = MODEL) -> Completion:
+    [completion] = [piece async for piece in backend.call(ModelCall(given, model))]
+    assert isinstance(completion, Completion)
+    return completion
+
+
+def batching(inner: Embedder, most_texts: int = 100) -> BatchingBackend:
+    return BatchingBackend(inner, LoopClock(), delay_seconds=0.003, most_texts=most_texts)
+
+
+def test_steps_of_one_model_share_a_call_and_keep_what_is_theirs() -> None:
+    """Vectors in order, tokens by characters; another model, or too many texts, makes another call."""
+
+    async def scenario() -> None:
+        inner = Embedder()
+        backend = batching(inner, most_texts=5)
+        asked = [ask(backend, embed(1, "a", "bb")), ask(backend, embed(2, "ccc")), ask(backend, embed(3, "d"), "other-embed")]
+        first, second, other, full = await asyncio.gather(*asked, ask(backend, embed(4, "e", "f", "g")))
+        assert [first.answer.embeddings, second.answer.embeddings] == [((1.0,), (2.0,)), ((3.0,),)]
+        assert (first.usage.prompt_tokens, second.usage.prompt_tokens, first.usage.calls) == (3, 3, 1)
+        assert (other.answer.embeddings, len(full.answer.embeddings)) == (((1.0,),), 3)
+        assert sorted(inner.sizes) == [1, 3, 3]
+
+    virtual_loop.run(scenario())
+
+
+def test_one_bad_text_fails_one_step() -> None:
+    """The shared call is refused, so each is asked alone."""
+
+    async def scenario() -> None:
+        inner = Embedder()
+        backend = batching(inner)
+        good, bad = await asyncio.gather(ask(backend, embed(1, "a")), ask(backend, embed(2, "bad")), return_exceptions=True)
+        assert isinstance(good, Completion)
+        assert isinstance(bad, ModelCallFailed)
+        assert inner.sizes == [2, 1, 1]
+
+    virtual_loop.run(scenario())
+
+
+def test_a_cancelled_step_leaves_the_others_their_call_and_the_last_one_ends_it() -> None:
+    """Law 9, and nobody else's loss."""
+
+    async def scenario() -> None:
+        inner = Embedder()
+        backend = batching(inner)
+        tasks = [asyncio.create_task(ask(backend, embed(n, "a"))) for n in (1, 2)]
+        await LoopClock().sleep(0.5)
+        tasks[0].cancel()
+        assert len((await tasks[1]).answer.embeddings) == 1
+        assert inner.cancelled == 0
+        tasks = [asyncio.create_task(ask(backend, embed(n, "a"))) for n in (3, 4)]
+        await LoopClock().sleep(0.5)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await LoopClock().sleep(0.0)
+        assert inner.cancelled == 1
+
+    virtual_loop.run(scenario())
+
+
+def test_what_waits_for_the_one_slot_rides_along() -> None:
+    """A node with one slot: while a call runs others gather, and go together in the next one."""
+
+    async def scenario(world: World) -> None:
+        inner = Embedder()
+        async with world.worker(inner, slots=1) as running:
+            world.route(*(embed(n, f"text {n}") for n in range(20)), embed(20, "bad"))
+            await world.until(lambda: len(world.outcomes(StepSucceeded)) == 20 and len(world.outcomes(StepFailed)) == 1)
+            assert running.service.desk.slots.busy == 0
+            assert max(inner.sizes) > 10
+
+    play(scenario)
