@@ -67,6 +67,8 @@ class Desk:
         self._news, self._unreachable = news, unreachable
         self._runner: Runner | None = None
         self._paused_until = 0.0
+        self._model: str | None = None
+        """Of the step that began last."""
 
     def attach(self, runner: Runner) -> None:
         """The runner that attempts are given to."""
@@ -163,9 +165,10 @@ class Desk:
     def start_waiting(self) -> None:
         """Start as many as there are free slots, most urgent first."""
         while self.slots.free > 0:
-            attempt = self.inbox.pop()
+            attempt = self.inbox.pop(self._model, self._clock.monotonic())
             if attempt is None:
                 return
+            self._model = attempt.step.model
             self.slots.take()
             self._start(attempt)
             for rider in self.inbox.pop_like(attempt, MOST_RIDERS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from math import inf
 
 from services.worker.attempt import Attempt
 from shared.contracts.base import PriorityClass
@@ -11,6 +12,9 @@ from shared.contracts.chat import Operation
 
 HEAD_START_SECONDS = {PriorityClass.INTERACTIVE: 0.0, PriorityClass.STANDARD: 2.0, PriorityClass.BATCH: 10.0}
 """A step is passed over by more urgent ones that arrive within this many seconds after it, by no later ones."""
+
+GROUP_SECONDS = 1.0
+"""A step that has waited less than this may be passed over by one of its class for the model that ran last: fewer loads."""
 
 
 class Inbox:
@@ -42,11 +46,27 @@ class Inbox:
         rank = attempt.taken_at + HEAD_START_SECONDS[attempt.step.priority_class]
         heapq.heappush(self._heap, (rank, attempt.arrival, attempt))
 
-    def pop(self) -> Attempt | None:
-        """The most urgent attempt; None when empty."""
+    def pop(self, model: str | None = None, now: float = inf) -> Attempt | None:
+        """The most urgent attempt; None when empty. While it has not waited long, one of its class for `model` goes first."""
+        self._drop_removed()
+        if self._heap and now - self._heap[0][2].taken_at < GROUP_SECONDS and self._heap[0][2].step.model != model:
+            alike = self._first_for(model, self._heap[0][2].step.priority_class)
+            if alike is not None:
+                del self._waiting[alike.arrival]
+                return alike
         while self._heap:
             _, arrival, attempt = heapq.heappop(self._heap)
             if self._waiting.pop(arrival, None) is not None:
+                return attempt
+        return None
+
+    def _drop_removed(self) -> None:
+        while self._heap and self._heap[0][1] not in self._waiting:
+            heapq.heappop(self._heap)
+
+    def _first_for(self, model: str | None, priority_class: PriorityClass) -> Attempt | None:
+        for attempt in self._waiting.values():
+            if attempt.step.model == model and attempt.step.priority_class is priority_class:
                 return attempt
         return None
 

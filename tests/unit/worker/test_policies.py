@@ -22,7 +22,7 @@ from services.worker.settings import Price, WorkerSettings
 from services.worker.slots import CompletionRate, Slots
 from services.worker.speeds import Speeds
 from services.worker.timeouts import Timeouts, overdue
-from shared.contracts.base import CLASSES, ClaimId
+from shared.contracts.base import CLASSES, ClaimId, PriorityClass
 from shared.contracts.chat import Answer, Operation
 from shared.contracts.control import StopStep
 from shared.contracts.credits import Credits
@@ -103,6 +103,29 @@ def test_the_inbox_is_ordered_by_class_with_ageing(arrivals: list[tuple[Any, flo
     ranks = [a.taken_at + HEAD_START_SECONDS[a.step.priority_class] for a in order]
     assert ranks == sorted(ranks)
     assert len(order) == len(arrivals)
+
+
+def test_the_inbox_groups_by_model_for_a_bounded_time() -> None:
+    """The loaded model's steps go first while the head has just come; then it goes itself. No step of another class passes it."""
+
+    def filled(*urgent: Attempt) -> Inbox:
+        inbox = Inbox(10)
+        for number, model in enumerate("abab"):
+            inbox.push(Attempt(step(number, model=model), ClaimId(str(number)), None, 0.1 * number))
+        for attempt in urgent:
+            inbox.push(attempt)
+        return inbox
+
+    def popped(inbox: Inbox, now: float) -> str:
+        found = inbox.pop("b", now)
+        return found.claim if found else ""
+
+    young = filled()
+    assert [popped(young, 0.5) for _ in range(5)] == ["1", "3", "0", "2", ""]
+    old = filled()
+    assert [popped(old, 1.05), popped(old, 1.05)] == ["0", "1"]
+    urgent = Attempt(step(9, model="a", priority_class=PriorityClass.INTERACTIVE), ClaimId("9"), None, 0.4)
+    assert popped(filled(urgent), 0.5) == "9"
 
 
 def test_the_inbox_forgets_what_is_removed() -> None:
