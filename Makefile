@@ -21,7 +21,7 @@ check: venv ## Quick gate: format, lint, types, import rules, schemas, unit and 
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/tutti schemas check
-	$(PYTEST) -q tests/unit tests/contract
+	$(PYTEST) -q -n auto tests/unit tests/contract
 
 format: venv ## Rewrite the code in the one format.
 	$(BIN)/ruff format .
@@ -29,10 +29,11 @@ format: venv ## Rewrite the code in the one format.
 
 test: check ## All tests: check, then simulated, integration and chaos on real components (Kafka is started for them).
 	@$(BIN)/python -m infra.native.fetch
-	$(PYTEST) -q $(or $(TESTS),tests/simulated tests/integration tests/chaos)
+	$(PYTEST) -q -n auto tests/simulated
+	$(PYTEST) -q tests/integration tests/chaos
 
 test-chaos: venv ## Simulated cluster under many seeds (SEEDS=n), and a new search for every planted bug.
-	TUTTI_SEEDS=$(or $(SEEDS),200) TUTTI_SEARCH=1 $(PYTEST) -q tests/simulated/test_cluster_laws.py tests/simulated/test_mutations.py
+	TUTTI_SEEDS=$(or $(SEEDS),200) TUTTI_SEARCH=1 $(PYTEST) -q -n auto tests/simulated/test_cluster_laws.py tests/simulated/test_mutations.py
 
 up: venv ## Start Kafka, Redis, a model node and the five services on this machine.
 	@$(BIN)/tutti up
