@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -39,12 +40,12 @@ class Streams:
             parameters = node.ollama.parameters.with_(seed=number, answer_tokens=(40, 90))
             node.ollama = SimulatedOllama(parameters, LoopClock(), Random(random.random()))
 
-    async def begin(self) -> None:
+    async def begin(self, **more: Any) -> None:
         self.world.start_all()
         ingress = self.world.instances["ingress-1"].service
         assert await self.world.until(lambda: ingress.readiness().ready and len(ingress.desk.registry.catalogue.models) > 0, 60.0)
         for number in range(CALLERS):
-            body = {"model": "small", "stream": True, "messages": [{"role": "user", "content": f"tell {number}"}]}
+            body = {"model": "small", "stream": True, "messages": [{"role": "user", "content": f"tell {number}"}], **more}
             request = Request("POST", "/v1/chat/completions", body)
             self.world.call("ingress-1", request.run(ingress.asgi()))
             self.requests.append(request)
@@ -96,16 +97,16 @@ def shown(request: Request) -> str:
     return "".join(choice["delta"].get("content") or "" for line in lines for choice in json.loads(line).get("choices", ()))
 
 
-def play(seed: int, faults: Callable[[World, Streams], object]) -> int:
-    """One run; returns how many attempts were continued."""
+def play(seed: int, faults: Callable[[World, Streams], object], check: Callable[[Streams], None] | None = None, **more: Any) -> int:
+    """One run; returns how many attempts were continued. `more` is part of every request."""
 
     async def main() -> int:
         async with World(seed, FaultMix()) as world:
             streams = Streams(world, Random(seed + 10))
-            await streams.begin()
+            await streams.begin(**more)
             await faults(world, streams)  # type: ignore[misc]
             await streams.end()
-            streams.check()
+            (check or Streams.check)(streams)
             return streams.continued()
 
     print(f"seed {seed}")
@@ -141,3 +142,21 @@ def test_a_take_over_between_break_and_retry_gives_the_same_stream(seed: int) ->
         await streams.strike(world.kill, "worker", 1)
 
     play(seed, faults)
+
+
+def test_a_stream_that_no_model_can_continue_ends_with_a_typed_error() -> None:
+    """JSON by a grammar, broken in the middle: the client gets the text that was good, then an error event of its dialect."""
+
+    def check(streams: Streams) -> None:
+        ends = [request.answer.body for request in streams.requests if b'"error"' in request.answer.body]
+        assert ends
+        for body in ends:
+            error = json.loads(body.split(b"data: ")[-2] if body.endswith(b"[DONE]\n\n") else body.split(b"data: ")[-1])["error"]
+            assert error["code"] == "unsupported"
+
+    async def faults(world: World, streams: Streams) -> None:
+        for name in [name for name, node in world.nodes.items() if node.running]:
+            world.kill(name)
+        await asyncio.sleep(1.0)
+
+    play(1, faults, check, response_format={"type": "json_object"})
