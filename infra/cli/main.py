@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "jobs": ("infra.cli.jobs:jobs", "Look at a job, cancel it, follow its events."),
     "topics": ("infra.cli.topics:topics", "Create and list topics, show what is unread."),
     "nodes": ("infra.cli.nodes:nodes", "List the model nodes."),
+    "schedules": ("infra.cli.schedules:schedules", "Recurring jobs: list, declare, remove, when they run next."),
     "tenants": ("infra.cli.tenants:tenants", "Limits of tenants: list, show, declare, remove."),
     "dead-letters": ("infra.cli.dead_letters:dead_letters", "Look at records that could not be processed, send them again."),
     "verify": ("infra.cli.verify:verify", "Check that nothing was lost or accepted twice."),

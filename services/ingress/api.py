@@ -21,6 +21,7 @@ from services.ingress.routes.chat import ChatCompletions
 from services.ingress.routes.events import JobEvents
 from services.ingress.routes.jobs import Jobs
 from services.ingress.routes.models import Models
+from services.ingress.routes.schedules import ScheduleRoutes
 from services.ingress.routes.tenants import TenantRoutes
 from shared.errors import TuttiError
 from shared.telemetry import logs, metrics
@@ -47,7 +48,7 @@ class IngressApi(FastAPI):
         return self.openapi_schema
 
 
-def build_api(desk: Desk, version: str, tenants: TenantRoutes) -> IngressApi:
+def build_api(desk: Desk, version: str, tenants: TenantRoutes, schedules: ScheduleRoutes) -> IngressApi:
     """The application of one instance."""
     app = IngressApi(title="tutti", version=version, redoc_url=None)
     app.hot = ChatCompletions(desk)
@@ -61,6 +62,10 @@ def build_api(desk: Desk, version: str, tenants: TenantRoutes) -> IngressApi:
             Route("/v1/jobs/{job}", _counted("/v1/jobs/{id}", jobs.get)),
             Route("/v1/jobs/{job}", _counted("/v1/jobs/{id}", jobs.cancel), methods=["DELETE"]),
             Route("/v1/jobs/{job}/events", _counted("/v1/jobs/{id}/events", events.get)),
+            Route("/v1/schedules", _counted("/v1/schedules", schedules.list)),
+            Route("/v1/schedules/{schedule}", _counted("/v1/schedules/{id}", schedules.get)),
+            Route("/v1/schedules/{schedule}", _counted("/v1/schedules/{id}", schedules.put), methods=["PUT"]),
+            Route("/v1/schedules/{schedule}", _counted("/v1/schedules/{id}", schedules.delete), methods=["DELETE"]),
             Route("/v1/tenants", _counted("/v1/tenants", tenants.list)),
             Route("/v1/tenants/{tenant}", _counted("/v1/tenants/{id}", tenants.get)),
             Route("/v1/tenants/{tenant}", _counted("/v1/tenants/{id}", tenants.put), methods=["PUT"]),

@@ -21,6 +21,7 @@ from services.ingress.probe import Probe
 from services.ingress.problems import InstanceLeaving, Refused, deadline_passed
 from services.ingress.registry import Registry
 from services.ingress.replies import Replies, reply_partition
+from services.ingress.routes.schedules import ScheduleRoutes
 from services.ingress.routes.tenants import TenantRoutes
 from services.ingress.settings import IngressSettings
 from services.ingress.store import RedisStatusStore, StatusStore
@@ -28,9 +29,11 @@ from services.ingress.submit import Submitter
 from services.ingress.tenants import Tenants
 from services.ingress.waiters import Waiters
 from services.ingress.watchlist import Watchlist
+from shared.contracts import schedule
 from shared.kafka.port import TopicPartition
 from shared.kafka.provision import wait_for_topics
 from shared.kafka.registry import RegistryReader
+from shared.schedules import ScheduleTable
 from shared.service import Environment, Readiness
 from shared.telemetry import logs, metrics
 
@@ -61,15 +64,16 @@ class Ingress:
         journal = Journal(jobs=settings.journal_jobs, size=settings.journal_bytes, events_per_job=settings.journal_events_per_job)
         backlog, followers, watchlist = Backlog(), Followers(), Watchlist(settings.watched_jobs)
         access = load_access(settings.keys_file)
-        tenants = Tenants()
+        tenants, schedules = Tenants(), ScheduleTable()
         self._declared = RegistryReader(
             environment.log,
             self._clock,
             topics,
             client_id=f"tutti-ingress-registry-{environment.instance}",
             service=self.name,
-            kinds={"tenant": tenants.on_entry},
+            kinds={"tenant": tenants.on_entry, schedule.KIND: schedules.apply},
         )
+        schedules.complete = self._declared.caught_up
         self._meter = Meter(self._clock, watchlist, _buckets(settings, topics.settings.prefix), settle_seconds=settings.flush_seconds)
         self._events = EventsReader(
             environment.log,
@@ -105,7 +109,11 @@ class Ingress:
             capabilities=frozenset(topics.settings.capabilities),
             opened=asyncio.Event(),
         )
-        self._api = build_api(self.desk, "0.1.0", TenantRoutes(self.desk, self._outbox, topics.registry))
+        declared = (
+            TenantRoutes(self.desk, self._outbox, topics.registry),
+            ScheduleRoutes(self.desk, self._outbox, topics.registry, schedules),
+        )
+        self._api = build_api(self.desk, "0.1.0", *declared)
         self._prepared = asyncio.Event()
         self._probe = Probe(environment.log, self._clock, topics, environment.instance, backlog=backlog, seconds=settings.backlog_seconds)
         self._refreshed_at = 0.0

@@ -8,6 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from services.ingress.dialect_openai import ChatRequest
 from services.ingress.dialect_tutti import JobSubmission
+from services.ingress.routes.schedules import ScheduleSubmission
 from services.ingress.routes.tenants import TenantView
 from services.ingress.status import JobStatus
 from shared.contracts.budget import TenantLimits
@@ -54,7 +55,7 @@ _WHEN_HEADERS = {"Retry-After": "Whole seconds, rounded up.", "retry-after-ms": 
 def document(title: str, version: str) -> dict[str, Any]:
     """OpenAPI 3.1."""
     inputs: list[tuple[type[Any], Any]] = [(ChatRequest, "validation"), (JobSubmission, "validation"), (JobStatus, "serialization")]
-    inputs += [(TenantLimits, "validation"), (TenantView, "serialization")]
+    inputs += [(ScheduleSubmission, "validation"), (TenantLimits, "validation"), (TenantView, "serialization")]
     _, schemas = models_json_schema(inputs, ref_template=_REF, by_alias=True)
     components = dict(schemas.get("$defs", {})) | {"Problem": _problem_schema()}
     bearer = {"type": "http", "scheme": "bearer", "description": "Only where keys are configured (TUTTI_INGRESS__KEYS_FILE)."}
@@ -98,12 +99,22 @@ def _paths() -> dict[str, Any]:
         "/v1/jobs": {"post": jobs},
         "/v1/jobs/{id}": {"get": _job_get(), "delete": _job_delete()},
         "/v1/jobs/{id}/events": {"get": _job_events()},
+        "/v1/schedules": {"get": _operation("Recurring jobs.", {"200": _json("A list.", {"type": "object"})})},
+        "/v1/schedules/{id}": _schedule(),
         "/v1/tenants": {"get": _operation("Tenants with limits (administrators).", {"200": _json("A list.", {"type": "object"})})},
         "/v1/tenants/{id}": _tenant(),
         "/healthz": {"get": _plain("The process lives.")},
         "/readyz": {"get": _plain("The instance takes jobs; 503 with reasons when it does not.")},
         "/metrics": {"get": _plain("Prometheus metrics.")},
     }
+
+
+def _schedule() -> dict[str, Any]:
+    name = [{**_ID, "description": "Schedule."}]
+    shown = {"200": _json("The schedule, and when it runs next.", {"type": "object"})}
+    put = _operation("Declare a recurring job.", shown, parameters=name, body="ScheduleSubmission")
+    gone = _operation("Remove a recurring job.", {"204": {"description": "Done."}}, parameters=name)
+    return {"get": _operation("A recurring job.", shown, parameters=name), "put": put, "delete": gone}
 
 
 def _tenant() -> dict[str, Any]:

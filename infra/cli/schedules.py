@@ -1,0 +1,92 @@
+"""`tutti schedules`: recurring jobs, through the ingress."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import click
+
+from infra.cli.output import emit_json, emit_table, moment
+from infra.cli.rest import api
+from shared.contracts.base import CLASSES
+from shared.contracts.schedule import LATE_SECONDS, Missed
+
+
+@click.group()
+def schedules() -> None:
+    """List, declare and remove recurring jobs; show when they run next."""
+
+
+@schedules.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+def list_(*, as_json: bool) -> None:
+    """All schedules that the key may see."""
+    found = asyncio.run(_call("GET", "/v1/schedules"))["schedules"]
+    if as_json:
+        emit_json(found)
+        return
+    emit_table(
+        ("schedule", "cron", "zone", "tenant", "class", "missed", "on", "next"),
+        [
+            (s["id"], s["cron"], s["time_zone"], s["tenant"], s["class"], s["missed"], "yes" if s["enabled"] else "no", _first(s))
+            for s in found
+        ],
+        empty="no schedule is declared",
+    )
+
+
+@schedules.command()
+@click.argument("name")
+@click.argument("cron")
+@click.argument("prompt", required=False)
+@click.option("--time-zone", default="UTC", show_default=True, help="IANA name, for example Europe/Berlin.")
+@click.option("--class", "priority_class", type=click.Choice([c.value for c in CLASSES]), default="standard", show_default=True)
+@click.option(
+    "--missed", type=click.Choice([m.value for m in Missed]), default="last", show_default=True, help="What becomes of missed runs."
+)
+@click.option("--late-seconds", type=float, default=LATE_SECONDS, show_default=True, help="A run later than this was missed.")
+@click.option("--off", is_flag=True, help="Declare it without running it.")
+@click.option("--job", "job_file", type=click.File("rb"), help="The job's body as JSON; `-` reads standard input. Instead of PROMPT.")
+@click.option("--tenant", help="Whose runs they are.")
+@click.option("--model", help="Instead of auto.")
+def put(name: str, cron: str, prompt: str | None, **given: Any) -> None:
+    """Declare NAME: at each time of CRON (five fields, or six with seconds first) a job with PROMPT begins."""
+    if (prompt is None) == (given["job_file"] is None):
+        raise click.UsageError("either PROMPT or --job is needed")
+    job = {"prompt": prompt} if prompt is not None else json.loads(given["job_file"].read())
+    job |= {field: given[field] for field in ("tenant", "model") if given[field] is not None}
+    body = {"cron": cron, "job": job, "class": given["priority_class"], "enabled": not given["off"]}
+    body |= {field: given[field] for field in ("time_zone", "missed", "late_seconds")}
+    found = asyncio.run(_call("PUT", f"/v1/schedules/{name}", body))
+    click.echo(f"{name}: declared, next {_first(found)}")
+
+
+@schedules.command()
+@click.argument("name")
+def delete(name: str) -> None:
+    """Remove NAME; runs that have begun go on."""
+    asyncio.run(_call("DELETE", f"/v1/schedules/{name}"))
+    click.echo(f"{name}: removed")
+
+
+@schedules.command("next")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print the schedule as JSON.")
+def next_(name: str, *, as_json: bool) -> None:
+    """When NAME runs next."""
+    found = asyncio.run(_call("GET", f"/v1/schedules/{name}"))
+    if as_json:
+        emit_json(found)
+        return
+    emit_table(("run",), [(moment(instant),) for instant in found["next_at"]], empty="it is off")
+
+
+async def _call(method: str, path: str, body: Any = None) -> Any:
+    async with api() as connection:
+        return await connection.call(method, path, body)
+
+
+def _first(schedule: dict[str, Any]) -> str:
+    return moment(schedule["next_at"][0]) if schedule["next_at"] else "-"

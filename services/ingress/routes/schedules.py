@@ -1,0 +1,158 @@
+"""`GET/PUT/DELETE /v1/schedules/{id}`, `GET /v1/schedules`: recurring jobs, written to the registry.
+
+Whoever may act for the job's tenant may declare, see and remove its schedules. Planners follow the registry within a second.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import islice
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.ingress.access import Client
+from services.ingress.exchange import call_headers, read_body
+from services.ingress.handlers import Desk
+from services.ingress.limits import check_inline_size
+from services.ingress.outbox import Outbox
+from services.ingress.problems import Problem, Refused
+from shared.contracts.base import PriorityClass
+from shared.contracts.bounds import check_depth
+from shared.contracts.headers import envelope
+from shared.contracts.job import Job
+from shared.contracts.schedule import KIND, LATE_SECONDS, Missed, Schedule
+from shared.cron import Cron
+from shared.errors import InvalidInput
+from shared.kafka.port import Message
+from shared.kafka.registry import ENTRY_BYTES, registry_key
+from shared.schedules import MOST, Entry, ScheduleTable
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_NEXT = 5
+"""Runs that are foretold."""
+
+
+class ScheduleSubmission(BaseModel):
+    """The body of a PUT."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    cron: str = Field(min_length=1, max_length=200)
+    time_zone: str = Field(default="UTC", max_length=64)
+    job: Job
+    priority_class: PriorityClass = Field(default=PriorityClass.STANDARD, alias="class")
+    missed: Missed = Missed.LAST
+    late_seconds: float = Field(default=LATE_SECONDS, ge=1, le=86_400)
+    enabled: bool = True
+
+
+class InvalidSchedule(InvalidInput):
+    """A schedule's job has no id, not_before or deadline_at of its own: each run gets them."""
+
+    code = "invalid_input"
+    param = "job"
+
+
+class ScheduleRoutes:
+    """Answers come from what this instance has read of the registry; what it wrote itself it knows at once."""
+
+    def __init__(self, desk: Desk, outbox: Outbox, topic: str, table: ScheduleTable) -> None:
+        self._desk, self._outbox, self._topic, self._table = desk, outbox, topic, table
+
+    async def list(self, request: Request) -> Response:
+        """The caller's schedules, by name, without their jobs."""
+        client, entries = self._client(request), self._table.entries
+        shown = [self._view(entries[name]) for name in sorted(entries) if client.may_see(entries[name].schedule.job.tenant)]
+        return _json({"schedules": [{key: value for key, value in view.items() if key != "job"} for view in shown]})
+
+    async def get(self, request: Request) -> Response:
+        """One schedule, its job, and when it runs next."""
+        return _json(self._view(self._known(request, self._client(request))))
+
+    async def put(self, request: Request) -> Response:
+        """Declare it, or declare it anew. What was due before that is not made up for when the times have changed or it was off."""
+        client, name, call = self._client(request), _name(request), call_headers(request.scope)
+        body = await read_body(request.receive, call.content_length, ENTRY_BYTES)
+        check_depth(body)
+        given = ScheduleSubmission.model_validate_json(body)
+        entry = self._entry(name, given, client, call.tenant)
+        value = entry.schedule.to_bytes()
+        check_inline_size(len(value))
+        await self._write(name, value)
+        self._table.apply(KIND, name, value)
+        return _json(self._view(entry))
+
+    async def delete(self, request: Request) -> Response:
+        """No run begins any more; what has begun goes on."""
+        client, name = self._client(request), _name(request)
+        self._known(request, client)
+        await self._write(name, None)
+        self._table.apply(KIND, name, None)
+        return Response(status_code=204)
+
+    def _entry(self, name: str, given: ScheduleSubmission, client: Client, tenant: str | None) -> Entry:
+        """Raises InvalidCron, InvalidSchedule, Refused."""
+        self._must_be_complete()
+        known = self._table.entries.get(name)
+        if known is not None and not client.may_see(known.schedule.job.tenant):
+            raise Refused(Problem(409, "conflict", "another tenant's schedule has this name", "id"))
+        if known is None and len(self._table.entries) >= MOST:
+            raise Refused(Problem(429, "too_many_schedules", f"a cluster has at most {MOST} schedules"))
+        cron = Cron(given.cron, given.time_zone)
+        job = given.job
+        if job.id is not None or job.not_before is not None or job.deadline_at is not None:
+            raise InvalidSchedule
+        client.check_class(given.priority_class)
+        named = job.tenant if "tenant" in job.model_fields_set else None
+        job = job.model_copy(update={"tenant": client.tenant_of(named or tenant)})
+        fields = {field: getattr(given, field) for field in ScheduleSubmission.model_fields}
+        schedule = Schedule(**{**fields, "id": name, "job": job, "since": self._since(known, given)})
+        return Entry(schedule, cron)
+
+    def _since(self, known: Entry | None, given: ScheduleSubmission) -> float:
+        now = self._desk.clock.wall()
+        if known is None or not known.schedule.enabled:
+            return now
+        same = (known.schedule.cron, known.schedule.time_zone) == (given.cron, given.time_zone)
+        return known.schedule.since if same else now
+
+    def _known(self, request: Request, client: Client) -> Entry:
+        self._must_be_complete()
+        entry = self._table.entries.get(_name(request))
+        if entry is None or not client.may_see(entry.schedule.job.tenant):
+            raise Refused(Problem(404, "not_found", "there is no such schedule", "id"))
+        return entry
+
+    def _must_be_complete(self) -> None:
+        if not self._table.complete():
+            raise Refused(
+                Problem(503, "not_ready", "the registry is not read yet", retry_after_seconds=self._desk.settings.retry_after_seconds)
+            )
+
+    def _client(self, request: Request) -> Client:
+        return self._desk.access.identify(call_headers(request.scope).api_key)
+
+    def _view(self, entry: Entry) -> dict[str, Any]:
+        schedule = entry.schedule
+        upcoming = islice(entry.cron.runs(max(self._desk.clock.wall(), schedule.since)), _NEXT) if schedule.enabled else ()
+        view: dict[str, Any] = schedule.model_dump(mode="json", exclude_none=True)
+        view["class"] = view.pop("priority_class")
+        return {**view, "tenant": schedule.job.tenant, "next_at": [*upcoming]}
+
+    async def _write(self, name: str, value: bytes | None) -> None:
+        await self._outbox.send(Message(self._topic, value, registry_key(KIND, name), 0, envelope("schedule")))
+
+
+def _name(request: Request) -> str:
+    name = str(request.path_params["schedule"])
+    if not _NAME.fullmatch(name):
+        raise Refused(Problem(400, "invalid_input", "a schedule's name has 1 to 64 small letters, digits, dots, dashes, underscores", "id"))
+    return name
+
+
+def _json(body: object) -> Response:
+    return Response(to_json(body), media_type="application/json")
