@@ -6,9 +6,12 @@ import asyncio
 from typing import Any
 
 import click
+from pydantic import ValidationError
 
+from infra.cli.exits import Exit, Stop
 from infra.cli.output import emit_json, emit_table
 from infra.cli.rest import api
+from shared.contracts.bounds import explain
 from shared.contracts.budget import TenantLimits
 from shared.contracts.limits import Limits
 
@@ -66,7 +69,10 @@ def put(tenant: str, **given: Any) -> None:
     """Declare all limits of a tenant anew: what is left out is unlimited."""
     chosen = {name: value for name, value in given.items() if value is not None}
     caps = {name.removeprefix("job_"): chosen.pop(name) for name in list(chosen) if name.startswith("job_")}
-    limits = TenantLimits(**chosen, job=Limits(**caps))
+    try:
+        limits = TenantLimits(**chosen, job=Limits(**caps))
+    except ValidationError as error:
+        raise Stop(Exit.USAGE, explain(error, "tenant")) from None
     asyncio.run(_call("PUT", f"/v1/tenants/{tenant}", limits.model_dump(exclude_none=True)))
     click.echo(f"{tenant}: declared")
 

@@ -1,0 +1,59 @@
+"""`tutti tenants` against an ingress that records what it is asked."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from infra.cli.main import main
+from infra.cli.rest import Api
+
+SHOWN = {
+    "id": "acme",
+    "limits": {"calls": 100, "soft": 0.8, "job": {"calls": 5}},
+    "today": {"day": 20_454, "granted": {"calls": 12, "tokens": 0, "cost": 0}, "used": {"calls": 7, "tokens": 0, "cost": 0}},
+}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, Any]]:
+    """Every call as (method, path, body)."""
+    calls: list[tuple[str, str, Any]] = []
+
+    async def call(_self: Api, method: str, path: str, body: Any = None) -> Any:
+        calls.append((method, path, body))
+        return {"tenants": [SHOWN]} if path == "/v1/tenants" else SHOWN
+
+    monkeypatch.setattr(Api, "call", call)
+    return calls
+
+
+def tutti(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["tenants", *arguments], catch_exceptions=False)
+
+
+def test_put_declares_all_limits(asked: list[tuple[str, str, Any]]) -> None:
+    """Caps of single jobs go below `job`."""
+    result = tutti("put", "acme", "--calls", "100", "--cost", "1.5", "--job-calls", "5")
+    assert result.exit_code == 0, result.output
+    assert asked == [("PUT", "/v1/tenants/acme", {"calls": 100, "cost": 1.5, "soft": 0.8, "job": {"calls": 5}})]
+
+
+def test_list_show_and_remove(asked: list[tuple[str, str, Any]]) -> None:
+    """Granted today beside the bound; JSON as the ingress gave it."""
+    assert "12 of 100" in tutti("list").output
+    shown = tutti("show", "acme").output
+    assert "calls" in shown
+    assert "12" in shown
+    assert json.loads(tutti("show", "acme", "--json").output) == SHOWN
+    assert tutti("remove", "acme").exit_code == 0
+    assert asked[-1] == ("DELETE", "/v1/tenants/acme", None)
+
+
+def test_a_wrong_limit_is_told(asked: list[tuple[str, str, Any]]) -> None:
+    """Before anything is sent."""
+    assert tutti("put", "acme", "--soft", "2").exit_code != 0
+    assert asked == []
