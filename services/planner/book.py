@@ -132,6 +132,7 @@ class Book:
         tokens = estimate_tokens(want.request)
         cost = self.prices.estimate_micros(want.request.model, tokens)
         refused = refusal(job, want, cost)
+        cost = cost or self.funds.least_micros(job)
         funding = Funding() if refused else self.funds.reserve(round_, job, Amounts(calls=1, tokens=tokens, micros=cost))
         refused = refused or funding.failure
         self.emit(

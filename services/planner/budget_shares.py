@@ -48,15 +48,15 @@ class Purse:
     """Recorded, and not yet confirmed by the owner."""
     asked_at: float | None = None
     """Monotonic; a request is under way."""
-    low: Amounts = NOTHING
-    """With less than this left, more is asked for ahead of need."""
+    low: Amounts | None = NOTHING
+    """With less than this left, more is asked for ahead of need: half of what a grant leaves (None until those that waited have begun)."""
     short: tuple[str, ...] = ()
     elsewhere: bool = False
     """Of the owner's last answer."""
     limits: TenantLimits | None = None
     """In force at that answer: others make it worthless."""
     quiet_until: float = -math.inf
-    """Monotonic; until then a short answer is believed."""
+    """Monotonic; until then a short answer is believed, and nothing is asked for."""
     touched_at: float = 0.0
     offset: int | None = None
     """Of the newest acknowledged event."""
@@ -141,28 +141,31 @@ class Shares:
         if purse.short:
             patience = self._policy.poll_seconds if purse.elsewhere or purse.day == ALWAYS else self._policy.recheck_seconds
             purse.quiet_until = now + patience
-        purse.low = Amounts(**{d: getattr(purse.left, d) // 2 for d in DIMENSIONS})
+        purse.low = None
         self._changed[purse.tenant, purse.day] = None
         self.attention[purse.tenant] = None
 
     def on_recalled(self, round_: Round, asked: BudgetRecalled) -> None:
-        """Others lack what lies unused here."""
+        """Others lack what lies unused here. Asking for it again has to wait, or two homes would send it to and fro for ever."""
         purse = self._purses.get((asked.tenant, asked.day))
-        if purse is not None and purse.asked_at is None:
-            self.give_back(round_, purse)
+        if purse is not None and purse.asked_at is None and self.give_back(round_, purse):
+            purse.quiet_until = round_.now + self._policy.poll_seconds
+            purse.limits = self._tenants.get(purse.tenant)
 
-    def give_back(self, round_: Round, purse: Purse) -> None:
-        """Record that what is unused is held no longer; the owner hears of it after that is acknowledged."""
+    def give_back(self, round_: Round, purse: Purse) -> bool:
+        """Record that what is unused is held no longer; the owner hears of it after that is acknowledged. False: nothing is unused."""
         if purse.gives_back or purse.left == NOTHING or purse.needs != NOTHING:
-            return
+            return False
         purse.total = lowest(purse.total, purse.spent)
         purse.gives_back, purse.low = True, NOTHING
         self._changed[purse.tenant, purse.day] = None
         self.attention[purse.tenant] = None
+        return True
 
     def ask(self, round_: Round, tenant: str) -> None:
         """Send what this tenant's purses have to ask for; again what was not answered in time."""
         for purse in self.of(tenant):
+            purse.low = purse.low or Amounts(**{d: getattr(purse.left, d) // 2 for d in DIMENSIONS})
             waited = math.inf if purse.asked_at is None else round_.now - purse.asked_at
             if waited < self._policy.resend_seconds or not (purse.gives_back or self._asks(purse, round_.now)):
                 continue
@@ -182,11 +185,12 @@ class Shares:
         if purse.asked_at is not None:
             return True
         limited = self._bounds(purse)
-        if purse.short and purse.limits is self._tenants.get(purse.tenant) and (now < purse.quiet_until or purse.needs == NOTHING):
+        if purse.limits is self._tenants.get(purse.tenant) and (now < purse.quiet_until or (purse.short and purse.needs == NOTHING)):
             return False
-        if purse.needs != NOTHING and lacking(purse.total, purse.spent, purse.needs, limited):
+        if lacking(purse.total, purse.spent, purse.needs, limited):
             return True
-        return purse.day != ALWAYS and any(getattr(purse.left, d) < getattr(purse.low, d) for d in limited)
+        low = purse.low or NOTHING
+        return purse.day != ALWAYS and any(getattr(purse.left, d) < getattr(low, d) for d in limited)
 
     # Time
 
@@ -199,7 +203,7 @@ class Shares:
         if purse.asked_at is not None:
             due = purse.asked_at + self._policy.resend_seconds
         elif purse.needs != NOTHING:
-            due = purse.quiet_until if purse.short else math.inf
+            due = purse.quiet_until if purse.quiet_until > -math.inf else math.inf
         elif purse.left != NOTHING and not purse.gives_back:
             due = purse.touched_at + self._policy.idle_seconds
         return due

@@ -120,6 +120,11 @@ class Funds:
         if purse is not None:
             self.shares.release(purse, ONE_JOB, NOTHING)
 
+    def least_micros(self, job: LiveJob) -> int:
+        """What an attempt without a known price reserves of a cost limit: something, so that a home with nothing left begins none."""
+        limits = self.tenants.get(job.accepted.request.tenant)
+        return 0 if limits is None or limits.cost is None else 1
+
     # Outcomes and time
 
     def on_outcome(self, round_: Round, outcome: BudgetRequested | BudgetGranted | BudgetRecalled) -> None:

@@ -22,6 +22,7 @@ class TenantLimits(Contract):
     """Model calls per UTC day; so are tokens and cost."""
     tokens: NonNegativeInt | None = None
     cost: NonNegativeFloat | None = None
+    """Of 0: nothing runs, since no price is known beforehand."""
     concurrent_jobs: NonNegativeInt | None = None
     """Jobs that run at the same time, on the whole cluster."""
     soft: float = Field(default=0.8, gt=0, le=1)

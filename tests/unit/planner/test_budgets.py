@@ -266,6 +266,16 @@ def test_what_a_home_gives_back_it_holds_no_longer() -> None:
     assert (again.serial, again.gives_back, again.least) == (request.serial, True, request.least)
 
 
+def test_what_was_called_back_is_not_asked_for_at_once() -> None:
+    """Two homes that lack the same would send it to and fro without end."""
+    cluster = Cluster(TenantLimits(calls=80))
+    cluster.served(cluster.desk.submit(prompt="q", tenant="t"))
+    cluster.served(cluster.desk.say(BudgetRecalled(tenant="t", day=TODAY)))
+    assert requests(cluster.desk.submit(prompt="q", tenant="t")) == []
+    [request] = requests(cluster.desk.wait(1.1))
+    assert request.least.calls == 2
+
+
 def test_an_overshoot_is_covered_before_anything_else() -> None:
     """Three calls of ten tokens that take fifty each: no further one begins, and the limit is passed by what was running."""
     cluster = Cluster(TenantLimits(tokens=40))
