@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv check format test test-chaos up down status logs demo bench chaos bench-backlog bench-cancel bench-recovery bench-priority ollama lock wheel clean
+.PHONY: help venv check format test test-chaos up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-priority ollama lock wheel clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -61,6 +61,9 @@ bench-priority: venv ## Classes and tenants on a saturated cluster, with JOBS=10
 
 bench-cancel: venv ## Cancel 50 running streams in each of three ways; the node must see it within 100 ms.
 	@$(BIN)/python -m infra.bench.cancel --repeats $(or $(REPEATS),50) --json .tutti/cancel.json
+
+bench-delays: venv ## JOBS=100000 delayed records; how late they are, and that a kill -9 of the delay service loses none.
+	@$(BIN)/python -m infra.bench.delays --jobs $(or $(JOBS),100000) --json .tutti/delays.json
 
 bench-backlog: venv ## Queue JOBS=1000000 jobs; every service's memory must stay flat.
 	@$(BIN)/python -m infra.bench.backlog --jobs $(or $(JOBS),1000000) --json .tutti/backlog.json

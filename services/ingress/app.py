@@ -109,11 +109,8 @@ class Ingress:
             capabilities=frozenset(topics.settings.capabilities),
             opened=asyncio.Event(),
         )
-        declared = (
-            TenantRoutes(self.desk, self._outbox, topics.registry),
-            ScheduleRoutes(self.desk, self._outbox, topics.registry, schedules),
-        )
-        self._api = build_api(self.desk, "0.1.0", *declared)
+        where = (self.desk, self._outbox, topics.registry)
+        self._api = build_api(self.desk, "0.1.0", TenantRoutes(*where), ScheduleRoutes(*where, schedules))
         self._prepared = asyncio.Event()
         self._probe = Probe(environment.log, self._clock, topics, environment.instance, backlog=backlog, seconds=settings.backlog_seconds)
         self._refreshed_at = 0.0
