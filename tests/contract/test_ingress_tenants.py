@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 from shared.clock import SystemClock
 from shared.contracts.budget import Amounts, Share, TenantAccount, TenantLimits
@@ -41,7 +42,8 @@ async def test_limits_are_declared_shown_and_removed() -> None:
 async def test_what_is_not_valid_is_refused() -> None:
     """Unknown and negative limits, names that are none."""
     async with world(MemoryLog(SystemClock())) as at:
-        for body in ({"call": 1}, {"calls": -1}, {"soft": 0}, {"job": {"depth": 0}}, []):
+        wrong: list[Any] = [{"call": 1}, {"calls": -1}, {"soft": 0}, {"job": {"depth": 0}}, []]
+        for body in wrong:
             assert (await at.client.put(ACME, json=body)).status_code == 400
         assert (await at.client.put("/v1/tenants/a%20b", json={})).status_code == 400
         assert at.ingress.desk.tenants.limits == {}

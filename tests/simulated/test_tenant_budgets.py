@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from services.planner.settings import PlannerOptions
-from shared.contracts.budget import TenantLimits
-from shared.contracts.event import JobAccepted, JobSettled, StepAnswered, TenantLimitNeared, TenantShare
+from shared.contracts.budget import TenantLimitNeared, TenantLimits, TenantShare
+from shared.contracts.event import JobAccepted, JobSettled, StepAnswered
 from shared.contracts.failure import FailureKind
 from shared.contracts.result import Result, Status
 from shared.contracts.step import Step
