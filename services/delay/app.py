@@ -127,7 +127,7 @@ class Delay:
         for window in intake.windows.values():
             while (record := window.take()) is not None:
                 try:
-                    self._held.add(self._reader.read(record, window))
+                    self._held.add(self._reader.read(record, window, self._clock.wall()))
                 except InvalidRecord as error:
                     forwarder.refuse(record, window, error)
 

@@ -15,6 +15,9 @@ from shared.kafka.port import Record
 from shared.kafka.window import Window
 from shared.topics import Topics
 
+LEAST_SECONDS = 0.5
+"""A record that is not due stays at least so long before it hops again."""
+
 
 class Reader:
     """Knows the tiers' topics and where records may go."""
@@ -24,8 +27,8 @@ class Reader:
         home, steps = topics.partitions("home"), topics.partitions("steps")
         self._targets = dict.fromkeys(topics.all_jobs(), home) | dict.fromkeys(topics.all_steps(), steps)
 
-    def read(self, record: Record, window: Window) -> Waiter:
-        """Raises InvalidRecord; the reason quotes no values."""
+    def read(self, record: Record, window: Window, now: float) -> Waiter:
+        """Raises InvalidRecord; the reason quotes no values. `now`: epoch seconds."""
         delayed = _parse(record)
         partitions = self._targets.get(delayed.topic)
         if partitions is None:
@@ -33,7 +36,9 @@ class Reader:
         if delayed.partition is not None and delayed.partition >= partitions:
             raise InvalidRecord("the delayed record's partition does not exist")
         tier = self.tiers[record.topic]
-        ready_at = min(delayed.due_at, record.timestamp / 1000 + TIER_SECONDS[tier])
+        # By another machine's clock the tier may be over already, in every tier that it hops to: not faster than LEAST_SECONDS.
+        tier_over_at = max(record.timestamp / 1000 + TIER_SECONDS[tier], now + LEAST_SECONDS)
+        ready_at = min(delayed.due_at, tier_over_at)
         return Waiter(record, tier, delayed.due_at, ready_at, window)
 
 

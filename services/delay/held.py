@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
+from shared.contracts import headers
 from shared.contracts.delayed import Delayed
 from shared.delays import SMALLEST_TIER, next_hop
 from shared.kafka.port import Message, Record
@@ -77,4 +78,5 @@ def onward(waiter: Waiter, topics: Topics, now: float) -> Message:
         tier = next_hop(waiter.due_at, now) or SMALLEST_TIER
         return Message(topics.delay(tier), record.value, record.key, headers=tuple(record.headers))
     delayed = Delayed.model_validate_json(record.value or b"")
-    return Message(delayed.topic, delayed.value, delayed.key, delayed.partition, delayed.headers)
+    found = delayed.headers if headers.find(delayed.headers, headers.WAS_DELAYED) else (*delayed.headers, (headers.WAS_DELAYED, b"1"))
+    return Message(delayed.topic, delayed.value, delayed.key, delayed.partition, found)

@@ -17,9 +17,14 @@ from shared.kafka.port import Message, Record
 from shared.topics import Topics
 
 
-def must_wait(book: Book, given: JobInput, wall: float) -> bool:
-    """Whether intake sends this job away until it is due; one that is known here, or asks too much, is answered now."""
+def must_wait(book: Book, given: JobInput, record: Record, wall: float) -> bool:
+    """Whether intake sends this job away until it is due; one that is known here, or asks too much, is answered now.
+
+    What comes from the delay service is due, whatever the clock here says: two machines' clocks would send it to and fro.
+    """
     due_at = given.job.not_before
+    if headers.find(record.headers, headers.WAS_DELAYED) is not None:
+        return False
     if due_at is None or due_at <= wall or too_far(due_at, wall):
         return False
     return given.id not in book.cancels and given.id not in book.jobs

@@ -302,7 +302,7 @@ class Home:
         if self._waiting.must_wait(given):
             self._waiting.hold(record, given)
             return
-        if must_wait(self._book, given, round_.wall):
+        if must_wait(self._book, given, record, round_.wall):
             self._must_send.append(postpone(self._book, round_, given, record, self._wiring.topics))
         else:
             accept(self._book, round_, given)

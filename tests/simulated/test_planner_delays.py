@@ -13,17 +13,19 @@ import pytest
 from services.delay.app import build
 from services.delay.settings import DelayPolicy
 from services.planner.settings import PlannerOptions
+from shared.clock import Clock
 from shared.contracts import headers
 from shared.contracts.base import PriorityClass
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.event import JobAccepted, JobDelayed, JobSettled
 from shared.contracts.outcome import CancelRequested
 from shared.contracts.result import Result
+from shared.delays import TIER_SECONDS
 from shared.kafka.port import Message, TopicPartition
 from shared.service import Environment
 from shared.settings import ClusterSettings
 from tests.support.planner_traces import settled, simulated, starts
-from tests.support.planner_world import World
+from tests.support.planner_world import JumpingClock, World
 from tests.support.virtual_loop import run
 
 SEEDS = range(int(os.environ.get("TUTTI_SEEDS", "6")))
@@ -37,11 +39,13 @@ class DelayProcess:
         self._world, self._lives = world, 0
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
+    def start(self, clock: Clock | None = None) -> None:
         self._lives += 1
         world = self._world
         process = world.log.process("delay")
-        environment = Environment(ClusterSettings(), process, world.clock, Random(self._lives), world.topics, f"delay-{self._lives}")
+        environment = Environment(
+            ClusterSettings(), process, clock or world.clock, Random(self._lives), world.topics, f"delay-{self._lives}"
+        )
         self._task = asyncio.create_task(build(environment, DelayPolicy()).run(asyncio.Event()))
 
     def kill(self) -> None:
@@ -96,6 +100,20 @@ async def test_a_job_is_delayed_in_sight_of_everybody_and_then_runs(world: World
     [accepted] = of(world, JobAccepted)
     assert 0 <= accepted.at - due < 0.5
     world.check_laws(1)
+    delay.kill()
+
+
+@simulated
+async def test_clocks_that_differ_do_not_send_a_job_to_and_fro(world: World) -> None:
+    """The planner's clock is three seconds behind delay's: delay's word counts, once (law 7)."""
+    delay, clock = DelayProcess(world), JumpingClock()
+    clock.ahead = 3.0
+    delay.start(clock)
+    world.start("p")
+    delayed(world, 1, 8.0)
+    await world.until(lambda: world.finished() == 1)
+    assert len(of(world, JobDelayed)) == 1
+    assert sum(len(world.values(world.topics.delay(tier))) for tier in TIER_SECONDS) <= 16
     delay.kill()
 
 

@@ -55,7 +55,7 @@ async def test_each_arrives_when_it_is_due(it: Cluster) -> None:
     for record in it.records(TARGET):
         late = record.timestamp / 1000 - due[(record.value or b"").decode()]
         assert -0.002 <= late <= 0.02
-        assert (record.partition, record.key, tuple(record.headers)) == (2, record.value, (("h", b"1"),))
+        assert (record.partition, record.key, tuple(record.headers)) == (2, record.value, (("h", b"1"), ("was-delayed", b"1")))
     assert arrived(it) == Counter(list(due))
 
 

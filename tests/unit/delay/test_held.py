@@ -31,7 +31,7 @@ def record(
 
 
 def waiter(due_at: float, **changes: float) -> Waiter:
-    return Reader(TOPICS).read(record(due_at, **changes), window())
+    return Reader(TOPICS).read(record(due_at, **changes), window(), NOW)
 
 
 def test_it_leaves_its_tier_after_the_tiers_time_or_when_due() -> None:
@@ -105,4 +105,4 @@ def test_what_is_lost_is_dropped() -> None:
 def test_what_can_never_be_sent_on_is_refused(bad: FakeRecord) -> None:
     """Only jobs and steps come back from delay, to partitions that exist."""
     with pytest.raises(InvalidRecord):
-        Reader(TOPICS).read(bad, window())
+        Reader(TOPICS).read(bad, window(), NOW)
