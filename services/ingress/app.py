@@ -65,14 +65,7 @@ class Ingress:
         backlog, followers, watchlist = Backlog(), Followers(), Watchlist(settings.watched_jobs)
         access = load_access(settings.keys_file)
         tenants, schedules = Tenants(), ScheduleTable()
-        self._declared = RegistryReader(
-            environment.log,
-            self._clock,
-            topics,
-            client_id=f"tutti-ingress-registry-{environment.instance}",
-            service=self.name,
-            kinds={"tenant": tenants.on_entry, schedule.KIND: schedules.apply},
-        )
+        self._declared = _declared(environment, tenants, schedules)
         schedules.complete = self._declared.caught_up
         self._meter = Meter(self._clock, watchlist, _buckets(settings, topics.settings.prefix), settle_seconds=settings.flush_seconds)
         self._events = EventsReader(
@@ -224,6 +217,18 @@ class Ingress:
         if self._store is not None:
             await self._store.close()
         await self._meter.close()
+
+
+def _declared(environment: Environment, tenants: Tenants, schedules: ScheduleTable) -> RegistryReader:
+    """What administrators declared, followed."""
+    return RegistryReader(
+        environment.log,
+        environment.clock,
+        environment.topics,
+        client_id=f"tutti-ingress-registry-{environment.instance}",
+        service="ingress",
+        kinds={"tenant": tenants.on_entry, schedule.KIND: schedules.apply},
+    )
 
 
 def _store(settings: IngressSettings, prefix: str) -> StatusStore | None:
