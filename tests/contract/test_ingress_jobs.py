@@ -317,7 +317,7 @@ async def test_the_openapi_document_is_valid_and_complete() -> None:
             assert reference in document["components"]["schemas"]
         served = {(route.path, method) for route in at.ingress.asgi().routes for method in getattr(route, "methods", None) or ()}
         written = {(path, method.upper()) for path, operations in document["paths"].items() for method in operations}
-        names = {"job": "id", "model:path": "id", "tenant": "id"}
+        names = {"job": "id", "model:path": "id", "tenant": "id", "schedule": "id"}
         for path, method in served:
             if path.startswith("/v1") and method != "HEAD":
                 assert (re.sub(r"\{([\w:]+)\}", lambda found: "{" + names[found[1]] + "}", path), method) in written
