@@ -231,6 +231,7 @@ class Home:
             if self._suspended:
                 await self._wait_for_assignment()
             await self._wiring.outbox.room()
+            await self._wiring.clock.sleep(0)  # a round may await nothing, and others of the process have their turn
             self._quiet.clear()
             try:
                 await self._round()
@@ -280,12 +281,10 @@ class Home:
         self._drained(self._outcomes_topic)
 
     def _fold_jobs(self, round_: Round) -> None:
-        options = self._wiring.options
         for held, waited in self._waiting.release():
             self._begin(round_, waited, held)
-        budget = min(options.round_jobs, options.queue_records - len(self._waiting))
         queues = {c: self._jobs[topic] for topic, c in self._class_of.items()}
-        for priority_class, record in self._order.take(queues, budget, self._room(), round_.now):
+        for priority_class, record in self._order.take(queues, self._budget(), self._room(), round_.now):
             try:
                 given = self._wiring.reader.read(record, priority_class)
                 if isinstance(given, JobInput):
@@ -352,8 +351,13 @@ class Home:
             self._wiring.unpause(TopicPartition(topic, self.number))
 
     def _more(self) -> bool:
-        room = self._room()
-        return bool(self._outcomes.records) or any(self._jobs[topic] and room.has(c) for topic, c in self._class_of.items())
+        """Whether another round would find something that it may take."""
+        room, may = self._room(), self._budget() > 0
+        return bool(self._outcomes.records) or any(may and self._jobs[topic] and room.has(c) for topic, c in self._class_of.items())
+
+    def _budget(self) -> int:
+        """Most jobs of one round; those that wait for recent ids are bounded as live ones are."""
+        return max(0, min(self._wiring.options.round_jobs, self._wiring.options.live_jobs - len(self._waiting)))
 
     def _queue(self, topic: str) -> Queue | JobQueue:
         return self._outcomes if topic == self._outcomes_topic else self._jobs[topic]

@@ -193,3 +193,19 @@ async def test_timers_survive_an_outage_at_the_moment_they_are_due(world: World)
     world.log.come_back()
     await settled(world)
     assert b'"expired"' in next(iter(world.results().values()))[0]
+
+
+@simulated
+async def test_a_backlog_of_client_given_ids_waits_for_recent_ids_without_spinning(world: World) -> None:
+    """More of them than a home may hold while it learns recent ids: intake stops, everything else goes on, and then all of them run."""
+    world.options = PlannerOptions(live_jobs=8, queue_records=16)
+    for number in range(60):
+        world.produce(json.dumps({"prompt": f"q{number}", "id": f"mine-{number}"}).encode())
+    world.start("p")
+    await settled(world, 60)
+    world.kill("p")
+    for number in range(60, 120):
+        world.produce(json.dumps({"prompt": f"q{number}", "id": f"mine-{number}"}).encode())
+    world.start("q")
+    await settled(world, 120)
+    world.check_laws(120)
