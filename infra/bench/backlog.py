@@ -10,7 +10,6 @@ is empty or `--observe` seconds have passed. Exit code 1 when a service grew by 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from typing import Any
 import click
 import uvloop
 
-from infra.bench import machine
+from infra.bench import machine, report
 from infra.bench.bare import new_producer
 from infra.bench.local import IN_PROCESS, local_cluster
 from infra.bench.processes import resident_bytes
@@ -174,8 +173,7 @@ def main(*, jobs: int, observe: float, warm_up_jobs: int, servers: str | None, j
             "flat": not grown,
             "samples": {"seconds": samples.seconds, "waiting": samples.waiting, "memory_mib": samples.memory},
         }
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(document, indent=1) + "\n")
+        report.write(json_file, document)
     if most < jobs // 10:
         raise click.ClickException(f"never more than {most} jobs waited: this proves nothing; queue more")
     if grown:

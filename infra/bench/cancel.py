@@ -14,7 +14,6 @@ connection. Exit code 1 when p99 of a way exceeds the budget of law 9.
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -29,7 +28,7 @@ import uvicorn
 import uvloop
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from infra.bench import machine
+from infra.bench import machine, report
 from infra.bench.local import local_cluster
 from infra.native import ports
 from infra.native.cluster import LocalCluster
@@ -222,8 +221,7 @@ def main(*, repeats: int, servers: str | None, json_file: Path | None) -> None:
         click.echo(f"  {way:<11} p50 {shown['p50_ms']:>6.1f} ms   p99 {shown['p99_ms']:>6.1f} ms   max {shown['max_ms']:>6.1f} ms")
     if json_file is not None:
         document = {"simulated": "the node of this bench is simulated", "machine": facts, "summary": summary, "cancels_ms": measured}
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(document, indent=1) + "\n")
+        report.write(json_file, document)
     if any(shown["p99_ms"] > BUDGET_MS for shown in summary.values()):
         raise click.ClickException(f"p99 exceeds {BUDGET_MS:.0f} ms")
 

@@ -8,7 +8,6 @@ arrival's timestamp minus the due time, one clock. Exit code 1 when a record was
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import tempfile
 from dataclasses import dataclass, field
@@ -18,14 +17,13 @@ from random import Random
 import click
 import uvloop
 
-from infra.bench import machine
+from infra.bench import machine, report
 from infra.bench.load import percentile
+from infra.bench.local import started_broker
 from infra.native import ports
 from infra.native.errors import NativeError
-from infra.native.kafka import Kafka
 from infra.native.paths import Home
 from infra.native.services import ServiceProcess
-from infra.native.settings import NativeSettings
 from infra.native.topics import delete_topics, ensure_topics
 from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
@@ -157,26 +155,18 @@ def main(jobs: int, seed: int, down_seconds: float, servers: str | None, json_fi
     """Measure how late delayed records are."""
     topics = Topics(TopicSettings(prefix=f"bench-delays-{os.getpid()}-"))
     with tempfile.TemporaryDirectory(prefix="tutti-delays-") as made:
-        home, broker = Home(Path(made)), None
+        home = Home(Path(made))
         try:
-            if servers is None:
-                port, controller = ports.free_ports(2)
-                broker = Kafka(home, NativeSettings().cache_directory, port=port, controller_port=controller, dies_with_parent=True)
-                broker.start()
-                servers = broker.servers
-            found = _run(servers, topics, home, Plan(jobs, seed, down_seconds))
+            with started_broker(home, servers) as kafka:
+                found = _run(kafka, topics, home, Plan(jobs, seed, down_seconds))
         except NativeError as error:
             raise click.ClickException(error.message) from error
-        finally:
-            if broker is not None:
-                broker.stop(grace_seconds=5.0)
     span = f"{SHORTEST_SECONDS:g}-{LONGEST_SECONDS:g} s"
     click.echo(f"{jobs} delayed records, due within {span}; one of two delay services killed -9 half-way; seed {seed}")
     for name, value in found.items():
         click.echo(f"  {name:28} {value:g}")
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps({"machine": machine.facts(), "seed": seed, "figures": found}, indent=2) + "\n")
+        report.write(json_file, {"machine": machine.facts(), "seed": seed, "figures": found})
     raise SystemExit(1 if found["lost"] or found["early"] else 0)
 
 

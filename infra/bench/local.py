@@ -26,20 +26,27 @@ IN_PROCESS: Mapping[str, str] = {
 
 
 @contextmanager
+def started_broker(home: Home, servers: str | None) -> Iterator[str]:
+    """Addresses of the given Kafka, else of one under `home` that ends with this. Raises NativeError kinds."""
+    if servers is not None:
+        yield servers
+        return
+    port, controller = ports.free_ports(2)
+    broker = Kafka(home, NativeSettings().cache_directory, port=port, controller_port=controller, dies_with_parent=True)
+    try:
+        broker.start()
+        yield broker.servers
+    finally:
+        broker.stop(grace_seconds=STOP_SECONDS)
+
+
+@contextmanager
 def local_cluster(name: str, servers: str | None, **options: Any) -> Iterator[LocalCluster]:
     """A LocalCluster with these options. Raises NativeError kinds."""
-    with tempfile.TemporaryDirectory(prefix=f"tutti-{name}-") as made:
-        directory = Path(made)
-        broker: Kafka | None = None
-        if servers is None:
-            port, controller = ports.free_ports(2)
-            broker = Kafka(Home(directory), NativeSettings().cache_directory, port=port, controller_port=controller, dies_with_parent=True)
-            broker.start()
-            servers = broker.servers
-        options["environment"] = {"TUTTI_LOG_LEVEL": "warning", **options.get("environment", {})}
-        try:
-            with LocalCluster(servers, f"{name}-{os.getpid()}", directory, **options) as cluster:
-                yield cluster
-        finally:
-            if broker is not None:
-                broker.stop(grace_seconds=STOP_SECONDS)
+    options["environment"] = {"TUTTI_LOG_LEVEL": "warning", **options.get("environment", {})}
+    with (
+        tempfile.TemporaryDirectory(prefix=f"tutti-{name}-") as made,
+        started_broker(Home(Path(made)), servers) as found,
+        LocalCluster(found, f"{name}-{os.getpid()}", Path(made), **options) as cluster,
+    ):
+        yield cluster

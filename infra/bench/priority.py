@@ -26,7 +26,7 @@ from typing import Any
 import click
 import uvloop
 
-from infra.bench import machine
+from infra.bench import machine, report
 from infra.bench.arrivals import Jobs, Traffic, connected, jain
 from infra.bench.load import percentile
 from infra.bench.local import local_cluster
@@ -237,10 +237,9 @@ def main(
     if beyond is not None:
         click.echo(f"budget: p99 at most one slot time + {BUDGET_MS:.0f} ms: {'met' if beyond <= BUDGET_MS else 'MISSED'}")
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
         what = {"slots": SLOTS, "slot_ms": slot_ms, "simulated": "the node is simulated, no model"}
         document = {"machine": facts, "node": what, "jobs": size, "seed": seed, "summary": summary, "runs": runs}
-        json_file.write_text(json.dumps(document, indent=1) + "\n")
+        report.write(json_file, document)
     if strict and beyond is not None and beyond > BUDGET_MS:
         raise click.ClickException("the budget is missed")
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import click
 import uvloop
 
-from infra.bench import machine
+from infra.bench import machine, report
 from infra.bench.bare import new_producer
 from infra.bench.local import IN_PROCESS, local_cluster
 from infra.native.cluster import LocalCluster
@@ -173,8 +173,7 @@ def main(*, jobs: int, repeats: int, servers: str | None, json_file: Path | None
     click.echo(_report(found))
     if json_file is not None:
         document = {"machine": facts, "simulated": "in-process backend, no model", "kills": [asdict(one) for one in found]}
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(document, indent=1) + "\n")
+        report.write(json_file, document)
     if any(one.asked_again or one.lost for one in found):
         raise click.ClickException("history was not honoured")
     if statistics.median(one.takeover_seconds for one in found) > BUDGET_SECONDS:

@@ -98,5 +98,6 @@ def comparison(old: Mapping[str, Any], summary: Summary) -> Iterator[str]:
 
 
 def write(path: Path, content: Any) -> None:
-    """As JSON, for people too."""
+    """As JSON, for people too; the folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")

@@ -11,7 +11,8 @@ import click
 
 from infra.cli.cluster import Cluster, Edge, with_cluster
 from infra.cli.exits import Exit, Stop
-from infra.cli.letters import Letter, address, filter_of, filtered, find, instant, original, read_letters
+from infra.cli.instants import instant
+from infra.cli.letters import Letter, address, filter_of, filtered, find, original, read_letters
 from infra.cli.output import emit_json, emit_table, moment
 from shared.kafka.port import Message, TopicPartition
 
@@ -118,7 +119,7 @@ def purge(context: click.Context, letter_id: str | None, until: str | None, ever
     """Delete the oldest dead letters for good. Kafka deletes from the beginning of a partition only, so there are no other filters."""
     if sum((letter_id is not None, until is not None, everything)) != 1:
         raise Stop(Exit.USAGE, "say which: --before ID, --until WHEN or --all")
-    written_before = instant(until, _edge(context).clock)
+    written_before = None if until is None else instant(until, _edge(context).clock.wall())
     offsets, count = with_cluster(context, partial(_doomed, letter_id=letter_id, written_before=written_before))
     if count and not yes:
         click.confirm(f"delete {count} dead letters for good?", abort=True, err=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 import click
@@ -14,13 +13,12 @@ from pydantic_core import from_json
 
 from infra.cli.cluster import Cluster
 from infra.cli.exits import Exit, Stop
+from infra.cli.instants import instant
 from shared.clock import Clock
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.headers import REPLAY_OF, Origin, replay_of
 from shared.kafka.port import Message, TopicPartition
 
-_AGO = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _ADDRESS = re.compile(r"(\d{1,9}):(\d{1,18})")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -79,23 +77,9 @@ def filtered(command: Command) -> Command:
 
 def filter_of(clock: Clock, options: dict[str, str | None]) -> Filter:
     """Raises Stop (usage) for an instant that is none."""
-    since, until = (instant(options.pop(name), clock) for name in ("since", "until"))
+    given = (options.pop(name) for name in ("since", "until"))
+    since, until = (None if text is None else instant(text, clock.wall()) for text in given)
     return Filter(since=since, until=until, **options)
-
-
-def instant(when: str | None, clock: Clock) -> float | None:
-    """Seconds since 1970 of a time ago, or of ISO 8601 with an offset. Raises Stop (usage)."""
-    if when is None:
-        return None
-    if found := _AGO.fullmatch(when):
-        return clock.wall() - float(found[1]) * _UNITS[found[2]]
-    try:
-        moment = datetime.fromisoformat(when)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise Stop(Exit.USAGE, f"{when!r} is neither a time ago (30m, 2h, 7d) nor ISO 8601 with an offset (2026-01-31T12:00:00Z)")
-    return moment.timestamp()
 
 
 def tenant_of(letter: DeadLetter) -> str | None:

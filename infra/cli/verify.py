@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from datetime import datetime
 from typing import Any
 
 import click
 
 from infra.cli.cluster import Cluster, with_cluster
 from infra.cli.exits import Exit, Stop
+from infra.cli.instants import instant
 from infra.cli.output import Progress, emit_json, emit_table
 from infra.verify.laws import LAWS
 from infra.verify.reading import scope_of
 from infra.verify.reading import verify as verify_cluster
 from infra.verify.report import Report
-
-_AGE = re.compile(r"(\d{1,9})([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 @click.command()
@@ -32,7 +28,11 @@ def verify(context: click.Context, *, since: str | None, until: str | None, sett
 
     async def check(cluster: Cluster) -> Report:
         now = cluster.clock.wall()
-        bounds = {"since": _instant(since, now, 0.0), "until": _instant(until, now, float("inf")), "settled": settled}
+        bounds = {
+            "since": 0.0 if since is None else instant(since, now),
+            "until": float("inf") if until is None else instant(until, now),
+            "settled": settled,
+        }
         scope = await cluster.connected(scope_of(cluster.log, cluster.topics, **bounds))
         return await verify_cluster(
             cluster.log, scope, cluster.clock, lambda read, total: progress.show(f"{read:,} of {total:,} records read")
@@ -70,18 +70,3 @@ def _counts(report: Report) -> dict[str, Any]:
     counts = dict(report.as_json()["counts"])
     settled = counts.pop("settled")
     return {name.replace("_", " "): count for name, count in counts.items()} | {f"settled: {name}": n for name, n in settled.items()}
-
-
-def _instant(text: str | None, now: float, default: float) -> float:
-    """Epoch seconds. Exit code 2 when it is neither an age nor an instant."""
-    if text is None:
-        return default
-    if (age := _AGE.fullmatch(text)) is not None:
-        return now - int(age[1]) * _SECONDS[age[2]]
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise Stop(Exit.USAGE, f"{text!r} is neither an age such as 2h nor an instant such as 2026-01-31T12:00:00Z")
-    return moment.timestamp()

@@ -6,12 +6,12 @@ Redis' own clock is the time of shared buckets, so no two machines' clocks are c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 
 from services.ingress.buckets import Level, Rate, ask, settled
+from services.ingress.redis_client import open_redis
 from services.ingress.store import StoreUnavailable
 from shared.clock import Clock
 
@@ -103,14 +103,7 @@ class RedisBuckets:
     """Keys: `tutti:<prefix>bucket:{<name>}` → full_at."""
 
     def __init__(self, url: str, *, prefix: str, connections: int, timeout_seconds: float) -> None:
-        pool: Any = BlockingConnectionPool.from_url(
-            url,
-            max_connections=connections,
-            timeout=timeout_seconds,
-            socket_timeout=timeout_seconds,
-            socket_connect_timeout=timeout_seconds,
-        )
-        self._redis: Any = Redis.from_pool(pool)
+        self._redis = open_redis(url, connections=connections, timeout_seconds=timeout_seconds)
         self._prefix = f"tutti:{prefix}bucket:"
         self._take = self._redis.register_script(_TAKE)
         self._settle = self._redis.register_script(_SETTLE)

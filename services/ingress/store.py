@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from pydantic import ValidationError
-from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 
+from services.ingress.redis_client import open_redis
 from services.ingress.status import JobStatus
 from shared.errors import TuttiError
 
@@ -76,14 +76,7 @@ class RedisStatusStore:
     """
 
     def __init__(self, url: str, *, prefix: str, ttl_seconds: int, connections: int, timeout_seconds: float) -> None:
-        pool: Any = BlockingConnectionPool.from_url(
-            url,
-            max_connections=connections,
-            timeout=timeout_seconds,
-            socket_timeout=timeout_seconds,
-            socket_connect_timeout=timeout_seconds,
-        )
-        self._redis: Any = Redis.from_pool(pool)
+        self._redis = open_redis(url, connections=connections, timeout_seconds=timeout_seconds)
         self._ttl = ttl_seconds
         self._positions_key = f"tutti:{prefix}job-events"
         self._job_prefix = f"tutti:{prefix}job:"
