@@ -8,4 +8,8 @@ Owns       the history of every job (job-events); memory is a cache of it
 On failure another planner takes the number over, replays from the watermark and drives every live job on; nothing is asked again that
            history answers. Kafka away: waits, goes on by itself.
 Scales by  adding planners, up to the number of home partitions
+
+`app` is the process, `home` one partition number and its rounds. Below them: `schedules`, `intake`, `history` (what a home does beside
+deciding), `engine` (all decisions on the jobs of a home, without I/O), `job` (one job), `patterns` and `budgets` (policies); `sending` carries
+decisions out. Import rules keep this order (pyproject.toml).
 """

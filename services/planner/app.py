@@ -7,13 +7,13 @@ from collections.abc import Collection, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from services.planner.budgets.tenants import Tenants
 from services.planner.handlers import JobRecord
 from services.planner.home import Commit, Home
-from services.planner.outbox import Outbox
+from services.planner.sending.outbox import Outbox
+from services.planner.sending.writer import EventWriter
 from services.planner.settings import PlannerOptions, PlannerSettings
-from services.planner.tenants import Tenants
 from services.planner.wiring import Wiring
-from services.planner.writer import EventWriter
 from shared.contracts import schedule
 from shared.errors import CommitRefused, LogError
 from shared.kafka.assignor import HomeAssignor

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from services.planner.admission import JobInput
-from services.planner.ids import job_id
+from services.planner.engine.admission import JobInput
+from services.planner.job.ids import job_id
 from shared.contracts import headers
 from shared.contracts.base import INLINE_BYTES, VERSION, PriorityClass
 from shared.contracts.bounds import parse_job

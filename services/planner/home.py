@@ -15,25 +15,25 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from services.planner import attempts
-from services.planner.admission import JobInput, accept
 from services.planner.alarm import Alarm
-from services.planner.appender import Appender
-from services.planner.book import Book
-from services.planner.delayed import must_wait, postpone
+from services.planner.engine import attempts
+from services.planner.engine.admission import JobInput, accept
+from services.planner.engine.book import Book
+from services.planner.engine.delayed import must_wait, postpone
+from services.planner.engine.watermark import watermark
 from services.planner.handlers import read_outcome
-from services.planner.intake import ClassOrder, Queue
-from services.planner.job_queue import JobQueue
-from services.planner.messages import of_effect
-from services.planner.recent import read_back
-from services.planner.refusals import OutcomesStopped, Refusals
-from services.planner.room import Room
+from services.planner.history.appender import Appender
+from services.planner.history.recent import read_back
+from services.planner.history.takeover import Superseded, Taken, TakeOver
+from services.planner.history.upkeep import upkeep
+from services.planner.intake.job_queue import JobQueue
+from services.planner.intake.order import ClassOrder, Queue
+from services.planner.intake.refusals import OutcomesStopped, Refusals
+from services.planner.intake.room import Room
+from services.planner.intake.waiting import WaitingJobs
 from services.planner.round import Publish, Round
-from services.planner.schedules import Clockwork
-from services.planner.takeover import Superseded, Taken, TakeOver
-from services.planner.upkeep import upkeep
-from services.planner.waiting import WaitingJobs
-from services.planner.watermark import watermark
+from services.planner.schedules.clockwork import Clockwork
+from services.planner.sending.messages import of_effect
 from services.planner.wiring import Wiring
 from shared.contracts.base import CLASSES
 from shared.contracts.event import JobSettled

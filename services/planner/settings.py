@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 
-from services.planner.budgets import BudgetPolicy
-from services.planner.policy import Policy
+from services.planner.budgets.rules import BudgetPolicy
+from services.planner.engine.policy import Policy
 from shared.contracts.base import PriorityClass
 from shared.contracts.limits import Limits
 from shared.retry import RetryPolicy

@@ -8,9 +8,9 @@ from random import Random
 from typing import Any
 
 from services.planner.handlers import JobRecord
-from services.planner.outbox import Outbox
+from services.planner.sending.outbox import Outbox
+from services.planner.sending.writer import EventWriter
 from services.planner.settings import PlannerOptions
-from services.planner.writer import EventWriter
 from shared.clock import Clock
 from shared.contracts.budget import TenantLimits
 from shared.kafka.port import Consumer, Log, TopicPartition

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from services.planner.book import Book
-from services.planner.live import LiveJob
-from services.planner.policy import Policy
-from services.planner.recovery import Replay
+from services.planner.engine.book import Book
+from services.planner.engine.policy import Policy
+from services.planner.history.recovery import Replay
+from services.planner.job.live import LiveJob
 from services.planner.round import Publish, Round
 from shared.contracts.chat import FinishReason
 from shared.contracts.event import EVENT, JobSettled, JobSnapshot, PlannerStarted, StepAnswered, StepAsked

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from services.planner.schedules import run_id
+from services.planner.schedules.clockwork import run_id
 from services.planner.settings import PlannerOptions
 from shared.contracts.event import JobAccepted, JobSettled, ScheduleFired
 from shared.contracts.headers import envelope

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 
-from services.planner.context import Context, StepError, StepRequest
+from services.planner.patterns.context import Context, StepError, StepRequest
 from services.planner.patterns.port import Pattern
 from shared.contracts.chat import Answer, ChatMessage
 from shared.contracts.failure import Failure, FailureKind

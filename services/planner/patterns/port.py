@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from services.planner.context import Context
+from services.planner.patterns.context import Context
 from shared.contracts.chat import Answer
 from shared.contracts.job import Job
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.planner.context import Context, StepRequest
+from services.planner.patterns.context import Context, StepRequest
 from services.planner.patterns.port import Pattern
 from shared.contracts.chat import Answer, ChatMessage, Operation
 from shared.contracts.job import Job

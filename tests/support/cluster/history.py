@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from services.planner.admission import JobInput
+from services.planner.engine.admission import JobInput
 from services.planner.handlers import JobRecord
 from shared.contracts import headers
 from shared.contracts.control import CONTROL

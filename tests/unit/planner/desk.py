@@ -6,14 +6,15 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from services.planner import attempts, snapshots
-from services.planner.admission import JobInput, accept
-from services.planner.book import Book
-from services.planner.live import LiveJob, OpenStep
-from services.planner.policy import Policy
-from services.planner.recovery import Replay
+from services.planner.engine import attempts
+from services.planner.engine.admission import JobInput, accept
+from services.planner.engine.book import Book
+from services.planner.engine.policy import Policy
+from services.planner.engine.watermark import UNACKNOWLEDGED
+from services.planner.history import snapshots
+from services.planner.history.recovery import Replay
+from services.planner.job.live import LiveJob, OpenStep
 from services.planner.round import Publish, Round, Stop
-from services.planner.watermark import UNACKNOWLEDGED
 from shared.contracts.base import PriorityClass
 from shared.contracts.budget import TenantLimits
 from shared.contracts.chat import Answer

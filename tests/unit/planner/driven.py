@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from services.planner.context import Ask, Context, StepRequest
+from services.planner.job.run import Run
+from services.planner.patterns.context import Ask, Context, StepRequest
 from services.planner.patterns.port import Pattern
-from services.planner.run import Run
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job

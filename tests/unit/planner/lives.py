@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from services.planner.book import Book
-from services.planner.context import Context, StepError, StepRequest
-from services.planner.live import LiveJob, Phase
+from services.planner.engine.book import Book
+from services.planner.engine.policy import Policy
+from services.planner.job.live import LiveJob, Phase
 from services.planner.patterns import BY_VERSION, CURRENT
+from services.planner.patterns.context import Context, StepError, StepRequest
 from services.planner.patterns.port import Pattern
-from services.planner.policy import Policy
 from shared.contracts.chat import Answer
 from shared.contracts.job import Job
 from shared.retry import RetryPolicy

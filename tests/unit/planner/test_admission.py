@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from services.planner import admission, attempts
-from services.planner.cancels import KEPT_SECONDS
-from services.planner.policy import Policy
+from services.planner.engine import admission, attempts
+from services.planner.engine.cancels import KEPT_SECONDS
+from services.planner.engine.policy import Policy
 from services.planner.round import Answer, Round
 from shared.contracts.base import PriorityClass
 from shared.contracts.event import EVENT, JobAccepted

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.budget_accounts import Accounts
-from services.planner.budgets import ALWAYS, BudgetPolicy, bounds, day_of, decide, neared, of_usage, plus, reached
+from services.planner.budgets.accounts import Accounts
+from services.planner.budgets.rules import ALWAYS, BudgetPolicy, bounds, day_of, decide, neared, of_usage, plus, reached
 from services.planner.round import Round, Tell
 from shared.contracts.budget import Amounts, BudgetGranted, BudgetRecalled, BudgetRequested, Share, TenantAccount, TenantLimits
 from shared.contracts.chat import FinishReason

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from services.planner.messages import of_effect
-from services.planner.policy import Policy
+from services.planner.engine.policy import Policy
 from services.planner.round import StopAnywhere
+from services.planner.sending.messages import of_effect
 from shared.contracts.failure import FailureKind
 from shared.contracts.outcome import CancelRequested
 from shared.contracts.result import Status

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from services.planner.cancels import CLOCK_SKEW_SECONDS, KEPT_SECONDS, Cancels, TooManyCancels
-from services.planner.carried import OLDEST_SECONDS, Carried
-from services.planner.policy import Policy
+from services.planner.engine.cancels import CLOCK_SKEW_SECONDS, KEPT_SECONDS, Cancels, TooManyCancels
+from services.planner.engine.carried import OLDEST_SECONDS, Carried
+from services.planner.engine.policy import Policy
+from services.planner.engine.watermark import watermark
 from services.planner.round import Answer, Round
-from services.planner.watermark import watermark
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.event import CancelRecorded
 from shared.contracts.job import ReplyTo

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from services.planner import attempts
-from services.planner.live import Phase
-from services.planner.policy import Policy
+from services.planner.engine import attempts
+from services.planner.engine.policy import Policy
+from services.planner.job.live import Phase
 from services.planner.round import Round
 from shared.contracts.chat import FinishReason
 from shared.contracts.event import AttemptFailed, WorkWasted

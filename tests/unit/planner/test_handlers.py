@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.planner.admission import JobInput
+from services.planner.engine.admission import JobInput
 from services.planner.handlers import CANONICAL_BYTES, OUTCOME_BYTES, JobRecord, read_outcome
 from shared.contracts import headers
 from shared.contracts.base import INLINE_BYTES, RECORD_BYTES, PriorityClass

@@ -9,7 +9,7 @@ from itertools import islice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.planner.job_queue import HANDFUL, JobQueue
+from services.planner.intake.job_queue import HANDFUL, JobQueue
 from tests.unit.planner.records import Written
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from services.planner.context import Context, StepError, StepRequest
-from services.planner.limits import STEP_BYTES, estimate_tokens, filled
+from services.planner.engine.policy import Policy
+from services.planner.job.limits import STEP_BYTES, estimate_tokens, filled
 from services.planner.patterns import BY_VERSION, CURRENT
+from services.planner.patterns.context import Context, StepError, StepRequest
 from services.planner.patterns.port import Pattern
-from services.planner.policy import Policy
 from shared.contracts.base import RECORD_BYTES
 from shared.contracts.chat import Answer, FinishReason, Options
 from shared.contracts.failure import FailureKind

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.planner.handlers import JobRecord
-from services.planner.messages import of_effect
-from services.planner.refusals import OutcomesStopped, Refusals
+from services.planner.intake.refusals import OutcomesStopped, Refusals
 from services.planner.round import Answer, Dispatch, Publish, Round, Stop
+from services.planner.sending.messages import of_effect
 from services.planner.settings import PlannerOptions
 from services.planner.wiring import Wiring
 from shared.clock import ManualClock

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from services.planner.notices import is_notice
-from services.planner.outbox import Outbox
+from services.planner.sending.notices import is_notice
+from services.planner.sending.outbox import Outbox
 from shared.clock import LoopClock
 from shared.contracts import headers
 from shared.contracts.base import RECORD_BYTES

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.planner.context import StepRequest
+from services.planner.job.run import Run
 from services.planner.patterns import BY_VERSION, CURRENT
 from services.planner.patterns.chain import CHAIN, MOST_CHARACTERS, check, gate_reason, names_in, render, rendered_length
+from services.planner.patterns.context import StepRequest
 from services.planner.patterns.single import SINGLE, request_of
-from services.planner.run import Run
 from shared.contracts.chat import Answer, ChatMessage, Operation
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import Gate, Job

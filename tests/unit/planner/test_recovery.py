@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from services.planner.book import Book
-from services.planner.live import Phase
-from services.planner.policy import Policy
+from services.planner.engine.book import Book
+from services.planner.engine.policy import Policy
+from services.planner.job.live import Phase
 from services.planner.round import Publish, Round
 from shared.contracts.event import EVENT, JobAccepted, PlannerStarted, StepAsked
 from shared.contracts.failure import FailureKind

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.planner.live import LiveJob
+from services.planner.job.live import LiveJob
 from shared.contracts.event import EVENT
 from shared.contracts.failure import FailureKind
 from shared.contracts.outcome import CancelRequested

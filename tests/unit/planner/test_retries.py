@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from services.planner.live import Phase
-from services.planner.policy import Policy
+from services.planner.engine.policy import Policy
+from services.planner.job.live import Phase
 from shared.contracts.event import AttemptFailed
 from shared.contracts.failure import FailureKind
 from shared.contracts.result import Status

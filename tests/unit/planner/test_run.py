@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from services.planner.context import Context, StepError, StepRequest
+from services.planner.job.run import Run
+from services.planner.patterns.context import Context, StepError, StepRequest
 from services.planner.patterns.port import Pattern
-from services.planner.run import Run
 from shared.clock import LoopClock
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind

@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.planner.context import Context, StepError
-from services.planner.run import Run
+from services.planner.job.run import Run
+from services.planner.patterns.context import Context, StepError
 from shared.contracts.chat import Answer
 from tests.unit.planner.driven import BROKEN, ask, nothing_is_left, record_all, started
 

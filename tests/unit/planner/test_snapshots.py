@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.planner import snapshots
-from services.planner.live import LiveJob
+from services.planner.engine.watermark import UNACKNOWLEDGED, watermark
+from services.planner.history import snapshots
+from services.planner.job.live import LiveJob
 from services.planner.round import Round
-from services.planner.watermark import UNACKNOWLEDGED, watermark
 from shared.contracts import headers
 from shared.contracts.base import BATCH_BYTES, RECORD_BYTES
 from shared.contracts.event import EVENT, JobSnapshot

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from services.planner.context import Context
-from services.planner.limits import SOFT, capped, depth_of
+from services.planner.budgets.prices import Prices, micros
+from services.planner.engine.policy import Policy
+from services.planner.job.limits import SOFT, capped, depth_of
 from services.planner.patterns import BY_VERSION, CURRENT
+from services.planner.patterns.context import Context
 from services.planner.patterns.port import Pattern
-from services.planner.policy import Policy
-from services.planner.prices import Prices, micros
 from shared.contracts.chat import Answer, FinishReason
 from shared.contracts.event import EVENT, LimitNeared
 from shared.contracts.failure import FailureKind

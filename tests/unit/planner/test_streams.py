@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from services.planner.live import Phase
-from services.planner.policy import Policy
+from services.planner.engine.policy import Policy
+from services.planner.job.live import Phase
 from services.planner.round import AskPosition, Round
 from shared.contracts.event import AttemptFailed, StepAnswered, StepRetried
 from shared.contracts.failure import FailureKind

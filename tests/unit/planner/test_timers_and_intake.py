@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.planner.intake import BURST_RECORDS, ClassOrder, Queue
-from services.planner.job_queue import JobQueue
-from services.planner.room import Room
-from services.planner.settled import SettledIds
-from services.planner.timers import Timers
+from services.planner.engine.settled import SettledIds
+from services.planner.engine.timers import Timers
+from services.planner.intake.job_queue import JobQueue
+from services.planner.intake.order import BURST_RECORDS, ClassOrder, Queue
+from services.planner.intake.room import Room
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.shares import longest_wait
 from tests.unit.planner.desk import Desk, claimed, published, succeeded

@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 
-from services.planner import attempts, home
-from services.planner import run as pattern_run
-from services.planner.book import Book
+from services.planner import home
+from services.planner.engine import attempts
+from services.planner.engine.book import Book
+from services.planner.engine.settled import SettledIds
 from services.planner.handlers import JobRecord
+from services.planner.history.recovery import Replay
 from services.planner.home import Home
-from services.planner.live import Phase
-from services.planner.recovery import Replay
-from services.planner.refusals import Refusals
+from services.planner.intake.refusals import Refusals
+from services.planner.job import run as pattern_run
+from services.planner.job.live import Phase
 from services.planner.round import Round
-from services.planner.settled import SettledIds
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.laws import stops
 from tests.support.cluster.mutants.mixes import CALM, CRASHES, KILLS, SMALL

@@ -7,17 +7,18 @@ from typing import Any
 
 import pytest
 
-from services.planner import home, snapshots
-from services.planner import watermark as watermarks
-from services.planner.appender import Appender
-from services.planner.book import Book
+from services.planner import home
+from services.planner.engine import watermark as watermarks
+from services.planner.engine.book import Book
+from services.planner.engine.watermark import UNACKNOWLEDGED
+from services.planner.history import snapshots
+from services.planner.history.appender import Appender
+from services.planner.history.recovery import Validity
+from services.planner.history.takeover import TakeOver
 from services.planner.home import Home
-from services.planner.outbox import Outbox
-from services.planner.recovery import Validity
 from services.planner.round import Publish, Round
-from services.planner.takeover import TakeOver
-from services.planner.watermark import UNACKNOWLEDGED
-from services.planner.writer import EventWriter
+from services.planner.sending.outbox import Outbox
+from services.planner.sending.writer import EventWriter
 from shared.contracts import headers
 from shared.contracts.event import PlannerStarted
 from shared.errors import LogError, SendFailed

@@ -1,0 +1,158 @@
+"""Accounts: what the owner of a tenant's budget has granted to which home, by day (decision 0007). No I/O.
+
+Each serial of a home is decided once; the decision is an event before it is an answer. The newest event of an account is all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+
+from services.planner.budgets.rules import NOTHING, BudgetPolicy, Dimension, bounds, day_of, decide, neared, plus, recent
+from services.planner.round import Round, Tell
+from shared.contracts.budget import (
+    ALWAYS,
+    Amounts,
+    BudgetGranted,
+    BudgetRecalled,
+    BudgetRequested,
+    Share,
+    TenantAccount,
+    TenantLimitNeared,
+    TenantLimits,
+)
+from shared.telemetry import logs, metrics
+
+log = logs.get(__name__)
+
+Key = tuple[str, int]
+
+
+@dataclass(slots=True)
+class Account:
+    """One tenant's day."""
+
+    shares: dict[int, Share] = field(default_factory=dict)
+    alerted: tuple[str, ...] = ()
+    offset: int | None = None
+    """Of its newest acknowledged event."""
+
+    def granted(self) -> Amounts:
+        return reduce(plus, (share.total for share in self.shares.values()), NOTHING)
+
+
+class Accounts:
+    """Those of one partition, by (tenant, day); those of past days are dropped."""
+
+    def __init__(self, policy: BudgetPolicy, tenants: Mapping[str, TenantLimits]) -> None:
+        self._policy, self._tenants = policy, tenants
+        self._accounts: dict[Key, Account] = {}
+        self._changed: dict[Key, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._accounts)
+
+    def get(self, tenant: str, day: int) -> Account | None:
+        return self._accounts.get((tenant, day))
+
+    def on_requested(self, round_: Round, asked: BudgetRequested) -> None:
+        """Decide a new serial, answer one that is decided. An account that is no longer kept is not begun anew."""
+        if not recent(asked.day, day_of(round_.wall)):
+            log.warning("budget_of_another_day", tenant=asked.tenant, day=asked.day)
+            return
+        account = self._accounts.setdefault((asked.tenant, asked.day), Account())
+        share = account.shares.get(asked.home) or Share(home=asked.home, serial=0, total=NOTHING)
+        limited = bounds(self._tenants.get(asked.tenant), asked.day)
+        others = [other for home, other in account.shares.items() if home != asked.home]
+        short: tuple[Dimension, ...] = ()
+        if asked.serial == share.serial + 1:
+            total, short = decide(limited, others, share.total, asked.least, gives_back=asked.gives_back)
+            share = Share(home=asked.home, serial=asked.serial, total=total, used=asked.used)
+            account.shares[asked.home] = share
+            self._changed[asked.tenant, asked.day] = None
+        elif asked.serial != share.serial:
+            return
+        holders = _holders(others, short, asked.day)
+        answer = BudgetGranted(
+            tenant=asked.tenant, day=asked.day, serial=share.serial, total=share.total, short=short, elsewhere=bool(holders)
+        )  # fmt: skip
+        round_.after.append(Tell(asked.home, answer))
+        round_.after.extend(Tell(home, BudgetRecalled(tenant=asked.tenant, day=asked.day)) for home in holders)
+
+    def flush(self, round_: Round, epoch: int) -> dict[str, list[tuple[str, bytes]]]:
+        """The events of what changed in this round; alerts before the account that holds that they were raised."""
+        found = {}
+        for tenant, day in self._changed:
+            account = self._accounts.get((tenant, day))
+            if account is None:
+                continue
+            events: list[tuple[str, bytes]] = []
+            for limit, granted, bound in self._news(tenant, day, account):
+                log.warning("tenant_limit_neared", tenant=tenant, limit=limit)
+                metrics.LIMITS_NEARED.labels("tenant", limit).inc()
+                account.alerted = (*account.alerted, limit)
+                near = TenantLimitNeared(epoch=epoch, tenant=tenant, day=day, at=round_.wall, limit=limit, granted=granted, bound=bound)
+                events.append((near.type, near.to_bytes()))
+            state = TenantAccount(
+                epoch=epoch, tenant=tenant, day=day, at=round_.wall, shares=tuple(account.shares.values()), alerted=account.alerted
+            )  # fmt: skip
+            events.append((state.type, state.to_bytes()))
+            found[_name(tenant, day)] = events
+        self._changed.clear()
+        return found
+
+    def _news(self, tenant: str, day: int, account: Account) -> Iterator[tuple[str, float, float]]:
+        limits = self._tenants.get(tenant)
+        if limits is None or day == ALWAYS:
+            return
+        for near in neared(limits, bounds(limits, day), account.granted()):
+            if near[0] not in account.alerted:
+                yield near
+
+    # History
+
+    def fold(self, offset: int, event: TenantAccount) -> None:
+        """In replay: the newest is the whole account."""
+        self._accounts[event.tenant, event.day] = Account({share.home: share for share in event.shares}, event.alerted, offset)
+
+    def begins_at(self, name: str, offset: int) -> None:
+        """The account's newest event is acknowledged."""
+        key = _key(name)
+        if key is not None and (account := self._accounts.get(key)) is not None:
+            account.offset = offset
+
+    def oldest(self, last_own: int) -> int:
+        """Offset that a successor must read from."""
+        return min((a.offset for a in self._accounts.values() if a.offset is not None), default=last_own)
+
+    def renew(self, expected: int, wall: float) -> None:
+        """Drop past days; write again what holds the watermark far behind the end."""
+        today = day_of(wall)
+        for key, account in list(self._accounts.items()):
+            if not recent(key[1], today):
+                del self._accounts[key]
+            elif account.offset is not None and expected - account.offset > self._policy.distance:
+                self._changed[key] = None
+
+
+_PREFIX = "account/"
+
+
+def _name(tenant: str, day: int) -> str:
+    """Key of the event; no job's id holds a slash."""
+    return f"{_PREFIX}{tenant}/{day}"
+
+
+def _key(name: str) -> Key | None:
+    if not name.startswith(_PREFIX):
+        return None
+    tenant, _, day = name.removeprefix(_PREFIX).rpartition("/")
+    return tenant, int(day)
+
+
+def _holders(others: list[Share], short: tuple[Dimension, ...], day: int) -> list[int]:
+    """Homes that may hold what is short: concurrent jobs end without a word, of a day's amounts homes tell what they use."""
+    return [
+        share.home for share in others if any(getattr(share.total, d) > (0 if day == ALWAYS else getattr(share.used, d)) for d in short)
+    ]

@@ -1,0 +1,150 @@
+"""Budgets of tenants: days, amounts, what fits, what is granted, when to warn. Pure (decision 0007)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from services.planner.budgets.prices import MICROS, micros
+from shared.contracts.budget import ALWAYS, Amounts, Share, TenantLimits
+from shared.contracts.usage import Usage
+
+Dimension = Literal["calls", "tokens", "micros", "jobs"]
+DIMENSIONS: tuple[Dimension, ...] = ("calls", "tokens", "micros", "jobs")
+NOTHING = Amounts()
+ONE_JOB = Amounts(jobs=1)
+_DAY_SECONDS = 86_400
+_PARTS = 8
+"""A grant is at least this part of what is free: few messages, and shares that shrink as the limit comes near."""
+DAYS_APART = 1
+"""How far the days of two machines may lie apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetPolicy:
+    """Durations in seconds."""
+
+    wait_seconds: float = 30.0
+    """Longest wait of a step for its tenant's budget: covers the take-over of the owner's partition."""
+    waiting: int = 100
+    """Steps of one tenant that may wait in one home."""
+    resend_seconds: float = 2.0
+    poll_seconds: float = 1.0
+    """How soon a home asks again when others hold what it lacks."""
+    recheck_seconds: float = 5.0
+    """How long a spent limit is believed without a message."""
+    idle_seconds: float = 30.0
+    """An unused share is given back after this."""
+    distance: int = 2_000
+    """A ledger event further behind the end than this many records is written again, so that the watermark may pass it."""
+
+
+class Decision(NamedTuple):
+    """What a home holds from now on, and what its limit did not allow."""
+
+    total: Amounts
+    short: tuple[Dimension, ...]
+
+
+def day_of(wall: float) -> int:
+    """The UTC day, counted from 1970-01-01."""
+    return int(wall // _DAY_SECONDS)
+
+
+def recent(day: int, today: int) -> bool:
+    """Whether an account of this day is kept: by a machine whose own day is `today`."""
+    return day == ALWAYS or abs(day - today) <= DAYS_APART
+
+
+def bounds(limits: TenantLimits | None, day: int) -> dict[Dimension, int]:
+    """What is limited, and how much of it there is."""
+    if limits is None:
+        return {}
+    if day == ALWAYS:
+        return {} if limits.concurrent_jobs is None else {"jobs": limits.concurrent_jobs}
+    given: tuple[tuple[Dimension, int | None], ...] = (
+        ("calls", limits.calls),
+        ("tokens", limits.tokens),
+        ("micros", None if limits.cost is None else micros(limits.cost)),
+    )
+    return {dimension: bound for dimension, bound in given if bound is not None}
+
+
+def plus(left: Amounts, right: Amounts) -> Amounts:
+    return Amounts(
+        calls=left.calls + right.calls,
+        tokens=left.tokens + right.tokens,
+        micros=left.micros + right.micros,
+        jobs=left.jobs + right.jobs,
+    )
+
+
+def minus(left: Amounts, right: Amounts) -> Amounts:
+    """Never below nothing."""
+    return Amounts(
+        calls=max(0, left.calls - right.calls),
+        tokens=max(0, left.tokens - right.tokens),
+        micros=max(0, left.micros - right.micros),
+        jobs=max(0, left.jobs - right.jobs),
+    )
+
+
+def lowest(left: Amounts, right: Amounts) -> Amounts:
+    """The smaller of each."""
+    return Amounts(**{d: min(getattr(left, d), getattr(right, d)) for d in DIMENSIONS})
+
+
+def of_usage(usage: Usage) -> Amounts:
+    """What an outcome settles: failed and wasted calls count like others."""
+    return Amounts(
+        calls=usage.calls + usage.wasted_calls,
+        tokens=usage.prompt_tokens + usage.completion_tokens + usage.wasted_tokens,
+        micros=micros(usage.cost),
+    )
+
+
+def lacking(total: Amounts, spent: Amounts, need: Amounts, limited: Collection[Dimension]) -> list[Dimension]:
+    """Of what is limited, what `total` does not hold beside what is spent. A debt is lacking too: it must be covered first."""
+    return [d for d in limited if getattr(spent, d) + getattr(need, d) > getattr(total, d)]
+
+
+def decide(limited: Mapping[Dimension, int], others: Iterable[Share], held: Amounts, least: Amounts, *, gives_back: bool) -> Decision:
+    """The owner's answer to one home. The totals of all homes together never grow beyond a limit."""
+    if gives_back:
+        return Decision(lowest(held, least), ())
+    shares = list(others)
+    total: dict[str, int] = {}
+    short: list[Dimension] = []
+    for dimension in DIMENSIONS:
+        holds, wants = getattr(held, dimension), getattr(least, dimension)
+        if dimension not in limited:
+            total[dimension] = max(holds, wants)
+            continue
+        free = max(0, limited[dimension] - holds - sum(getattr(share.total, dimension) for share in shares))
+        total[dimension] = holds + min(free, max(wants - holds, free // _PARTS))
+        if total[dimension] < wants:
+            short.append(dimension)
+    return Decision(Amounts(**total), tuple(short))
+
+
+def neared(limits: TenantLimits, limited: Mapping[Dimension, int], granted: Amounts) -> list[tuple[str, float, float]]:
+    """(limit, granted, bound) of each limit of the day whose soft fraction is granted."""
+    found = []
+    for dimension, bound in limited.items():
+        used = getattr(granted, dimension)
+        if bound and dimension != "jobs" and used >= limits.soft * bound:
+            unit = MICROS if dimension == "micros" else 1
+            found.append((named(dimension), used / unit, bound / unit))
+    return found
+
+
+def named(dimension: Dimension) -> str:
+    """The limit's name for people."""
+    return {"micros": "cost", "jobs": "concurrent jobs"}.get(dimension, dimension)
+
+
+def reached(dimension: Dimension, bound: int) -> str:
+    """One sentence for the failure of a step that does not fit."""
+    amount = f"{bound / MICROS:g}" if dimension == "micros" else str(bound)
+    return f"the tenant's limit of {amount} {named(dimension)}{'' if dimension == 'jobs' else ' a day'} is reached"

@@ -1,0 +1,160 @@
+"""Admission: what happens when a job record is read. The same record again changes nothing; the same id with another body is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.planner import counters
+from services.planner.engine.book import Book
+from services.planner.engine.cancels import cancelled
+from services.planner.engine.watermark import UNACKNOWLEDGED
+from services.planner.job.limits import capped, filled
+from services.planner.job.live import LiveJob
+from services.planner.patterns import CURRENT
+from services.planner.round import Answer, Round
+from shared.contracts.base import PriorityClass
+from shared.contracts.delayed import DelayedJob
+from shared.contracts.event import CancelRecorded, JobAccepted, JobSettled
+from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.job import Job, ReplyTo
+from shared.contracts.result import Result, Status
+from shared.delays import too_far
+from shared.telemetry import logs
+from shared.telemetry.tracing import trace_id
+
+log = logs.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class JobInput:
+    """A record that is a job. `source`: topic/partition/offset; `digest`: of the canonical body; `client_id`: the id may come again."""
+
+    id: str
+    client_id: bool
+    job: Job
+    priority_class: PriorityClass
+    source: str
+    source_offset: int
+    reply: ReplyTo | None
+    trace: str | None
+    digest: str
+
+
+def accept(book: Book, round_: Round, given: JobInput) -> None:
+    """Take the job in, and begin it."""
+    known = book.jobs.get(given.id)
+    if known is not None:
+        _again(book, round_, given, known)
+        return
+    ended = book.cancels.ended(given.id)
+    if ended is not None:
+        _drop(round_, given, ended)
+        return
+    settled = book.settled_ids.find(given.id, round_.now)
+    if settled is not None:
+        _answer_again(round_, given, settled)
+        return
+    job = _admit(book, round_, given)
+    refused = _refusal(book, round_, given)
+    if refused is not None:
+        book.settle(round_, job, refused[0], refused[1], None)
+        return
+    job.run.start()
+    book.drive(round_, job)
+
+
+def refused_result(job: str, tenant: str, failure: Failure, priority_class: PriorityClass, wall: float) -> Result:
+    """What a caller is told whose submission never became a job."""
+    return Result(
+        job=job,
+        tenant=tenant,
+        status=Status.FAILED,
+        failure=failure,
+        priority_class=priority_class,
+        accepted_at=wall,
+        finished_at=wall,
+    )
+
+
+def _admit(book: Book, round_: Round, given: JobInput) -> LiveJob:
+    pattern = CURRENT.get(given.job.pattern)
+    own = book.funds.tenants.get(given.job.tenant)
+    event = JobAccepted(
+        epoch=book.epoch,
+        job=given.id,
+        at=round_.wall,
+        request=given.job,
+        client_id=given.client_id,
+        priority_class=given.priority_class,
+        home=book.home,
+        source=given.source,
+        source_offset=given.source_offset,
+        pattern_version=pattern.version if pattern else 1,
+        limits=capped(filled(given.job.limits, book.policy.limits), own.job) if own else filled(given.job.limits, book.policy.limits),
+        deadline_at=given.job.deadline_at or round_.wall + book.policy.deadline_seconds[given.priority_class],
+        reply=given.reply,
+        trace=given.trace,
+        digest=given.digest,
+    )
+    job = book.enter(event, UNACKNOWLEDGED, round_)
+    job.facts.append(round_.add(job.id, event))
+    round_.firsts[job.id] = len(round_.events[job.id]) - 1
+    log.debug("job_accepted", job=job.id, trace=trace_id(given.trace), source=given.source)
+    counters.accepted(given.priority_class, pattern.name if pattern else "unknown").inc()
+    return job
+
+
+def _refusal(book: Book, round_: Round, given: JobInput) -> tuple[Status, Failure] | None:
+    """Why a job that is taken in ends at once."""
+    if book.cancels.met(given.id):
+        return Status.CANCELLED, Failure(kind=FailureKind.CANCELLED, message="cancelled before it was accepted")
+    pattern = CURRENT.get(given.job.pattern)
+    if pattern is None:
+        known = ", ".join(sorted(CURRENT))
+        return Status.FAILED, Failure(kind=FailureKind.UNKNOWN_PATTERN, message=f"there is no such pattern; known: {known}")
+    wrong = pattern.check(given.job)
+    if wrong is not None:
+        return Status.FAILED, Failure(kind=FailureKind.INVALID_JOB, message=wrong)
+    if given.job.not_before is not None and too_far(given.job.not_before, round_.wall):
+        return Status.FAILED, Failure(kind=FailureKind.INVALID_JOB, message="not_before is more than 7 days ahead")
+    if given.job.deadline_at is not None and given.job.deadline_at <= round_.wall:
+        return Status.EXPIRED, Failure(kind=FailureKind.DEADLINE, message="the deadline had passed on arrival")
+    return None
+
+
+def _again(book: Book, round_: Round, given: JobInput, known: LiveJob) -> None:
+    if known.accepted.source == given.source:
+        return
+    if known.settled is not None:
+        _answer_again(round_, given, known.settled)
+    elif known.accepted.digest != given.digest:
+        _conflict(round_, given)
+    elif given.reply is not None and len(known.followers) < book.policy.followers:
+        known.followers.append(given.reply)
+
+
+def _answer_again(round_: Round, given: JobInput, settled: JobSettled) -> None:
+    if settled.digest != given.digest:
+        _conflict(round_, given)
+    elif given.reply is not None:
+        round_.after.append(Answer(given.reply, settled.result, given.trace))
+
+
+def _drop(round_: Round, given: JobInput, ended: CancelRecorded) -> None:
+    """A delayed job comes back that was cancelled meanwhile: it has its result; whoever waits is told."""
+    if given.reply is not None:
+        waits = DelayedJob(
+            due_at=given.job.not_before or 0.0,
+            since=ended.at,
+            tenant=given.job.tenant,
+            priority_class=given.priority_class,
+            pattern=given.job.pattern,
+        )
+        round_.after.append(Answer(given.reply, cancelled(given.id, waits, ended), given.trace))
+
+
+def _conflict(round_: Round, given: JobInput) -> None:
+    if given.reply is not None:
+        failure = Failure(kind=FailureKind.CONFLICT, message="this id is already used with another body")
+        result = refused_result(given.id, given.job.tenant, failure, given.priority_class, round_.wall)
+        round_.after.append(Answer(given.reply, result, given.trace))

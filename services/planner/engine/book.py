@@ -1,0 +1,374 @@
+"""Book: all jobs of one home in memory, and the moves that every decision is made of. No I/O, no clock; chance is injected.
+
+Every decision is an event that is folded at once (`LiveJob.apply`) and appended by the home. If the append turns out not to be the
+next in the log, the whole book is thrown away and rebuilt from history, so folding ahead of the acknowledgement is safe.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from random import Random
+
+from services.planner import counters
+from services.planner.budgets.prices import Prices
+from services.planner.engine import streams
+from services.planner.engine.cancels import Cancels
+from services.planner.engine.funds import Funding, Funds, need_of
+from services.planner.engine.policy import Policy
+from services.planner.engine.runs import LastRuns
+from services.planner.engine.settled import SettledIds
+from services.planner.engine.timers import Timers
+from services.planner.job.limits import endless, estimate_tokens, neared, refusal, soft_wall_seconds
+from services.planner.job.live import LiveJob, OpenStep, Phase
+from services.planner.job.run import Run, Wanted
+from services.planner.patterns import BY_VERSION
+from services.planner.patterns.port import Pattern
+from services.planner.round import Dispatch, Publish, Round, Stop
+from shared.contracts.base import CLASSES, ClaimId, PriorityClass, StepId
+from shared.contracts.budget import Amounts, TenantLimits
+from shared.contracts.chat import Answer, FinishReason
+from shared.contracts.control import StopStep
+from shared.contracts.event import AttemptFailed, Event, JobAccepted, JobSettled, LimitNeared, StepAsked, StepRetried, TimerSet
+from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.result import Result, Status
+from shared.contracts.step import Step
+from shared.contracts.usage import Usage
+from shared.telemetry import logs, metrics
+from shared.telemetry.tracing import trace_id
+from shared.urgency import ExpectedSeconds, raised
+
+log = logs.get(__name__)
+
+_NOTHING_USED = Usage()
+
+
+class Book:
+    """State of one home. `admission`, `attempts` and `recovery` decide; this class keeps the state consistent."""
+
+    def __init__(self, home: int, policy: Policy, random: Random, tenants: Mapping[str, TenantLimits] | None = None) -> None:
+        """`tenants`: limits that administrators declare, at any time."""
+        self.home, self.policy, self.random = home, policy, random
+        self.epoch = -1
+        self.jobs: OrderedDict[str, LiveJob] = OrderedDict()
+        """By first offset, ascending, so that the first entry bounds the watermark."""
+        self.live_of = dict.fromkeys(CLASSES, 0)
+        """Live jobs of each class."""
+        self.expected = ExpectedSeconds()
+        """From acceptance to the end; in memory only."""
+        self.timers = Timers()
+        self.settled_ids = SettledIds(policy.settled_memory_count, policy.settled_memory_seconds)
+        self.cancels = Cancels(policy.cancel_guesses, policy.cancelled_delays)
+        self.runs = LastRuns()
+        self.claims: dict[ClaimId, tuple[str, StepId]] = {}
+        self.prices = Prices()
+        self.funds = Funds(home, policy.budgets, {} if tenants is None else tenants)
+        self.claim_news: dict[str, None] = {}
+        """Jobs with claims that are folded and that no event holds yet."""
+
+    def enter(self, event: JobAccepted, offset: int, round_: Round) -> LiveJob:
+        """Put an accepted job into memory; its pattern is not yet started."""
+        pattern = BY_VERSION.get((event.request.pattern, event.pattern_version)) or _missing(event)
+        job = LiveJob(event.job, event, offset, Run(event.job, pattern, event.request))
+        job.deadline_due = round_.now + (event.deadline_at - round_.wall)
+        if event.limits.wall_seconds is not None:
+            job.wall_due = round_.now + (event.at + event.limits.wall_seconds - round_.wall)
+            job.soft_wall_due = job.wall_due - event.limits.wall_seconds + (soft_wall_seconds(event.limits) or 0.0)
+        self.jobs[job.id] = job
+        self.live_of[event.priority_class] += 1
+        return job
+
+    @property
+    def live(self) -> int:
+        """Live jobs of every class."""
+        return sum(self.live_of.values())
+
+    def find(self, job_id: str, step_id: StepId) -> tuple[LiveJob, OpenStep] | None:
+        """The open step of a live job, or None."""
+        job = self.jobs.get(job_id)
+        step = job.steps.get(step_id) if job is not None else None
+        return None if job is None or step is None else (job, step)
+
+    def emit(self, round_: Round, job: LiveJob, event: Event) -> None:
+        """Append and fold."""
+        job.facts.append(round_.add(job.id, event))
+        job.apply(event)
+
+    def drive(self, round_: Round, job: LiveJob) -> None:
+        """Append what the pattern wants and history lacks; settle when the pattern has ended."""
+        while job.settled is None and (wanted := job.run.wanted()):
+            if (failure := endless(job)) is not None:
+                self.end(round_, job, Status.FAILED, failure)
+                break
+            for want in wanted:
+                if job.run.still_wants(want.step):
+                    self._ask(round_, job, want)
+        for step in job.abandoned:
+            self.drop_claim(step)
+            self.funds.settle(round_, job, step, None)
+            self.stop(round_, job.id, step)
+        job.abandoned.clear()
+        if job.settled is None and job.run.finished:
+            if job.run.failure is None:
+                self.settle(round_, job, Status.SUCCEEDED, None, job.run.answer)
+            else:
+                self.end(round_, job, Status.FAILED, job.run.failure)
+        if job.settled is None:
+            self._warn(round_, job)
+            self.arm(job)
+
+    def _warn(self, round_: Round, job: LiveJob) -> None:
+        """Alert of limits that are near, once each."""
+        for near in neared(job, round_.wall):
+            log.info("limit_neared", job=job.id, trace=trace_id(job.accepted.trace), limit=near.limit)
+            metrics.LIMITS_NEARED.labels("job", near.limit).inc()
+            self.emit(round_, job, LimitNeared(epoch=self.epoch, job=job.id, at=round_.wall, **near._asdict()))
+
+    def _ask(self, round_: Round, job: LiveJob, want: Wanted) -> None:
+        if want.request is None:
+            due_at = round_.wall + want.seconds
+            self.emit(round_, job, TimerSet(epoch=self.epoch, job=job.id, at=round_.wall, step=want.step, path=want.path, due_at=due_at))
+            job.steps[want.step].due_at = round_.now + want.seconds
+            return
+        tokens = estimate_tokens(want.request)
+        cost = self.prices.estimate_micros(want.request.model, tokens)
+        refused = refusal(job, want, cost)
+        cost = cost or self.funds.least_micros(job)
+        funding = Funding() if refused else self.funds.reserve(round_, job, Amounts(calls=1, tokens=tokens, micros=cost))
+        refused = refused or funding.failure
+        self.emit(
+            round_,
+            job,
+            StepAsked(
+                epoch=self.epoch,
+                job=job.id,
+                at=round_.wall,
+                step=want.step,
+                path=want.path,
+                agent=want.request.agent,
+                model=want.request.model,
+                reserved_tokens=0 if refused else tokens,
+                reserved_micros=None if refused else cost or None,
+                charged_day=funding.day,
+                unfunded=funding.lacks is not None or None,
+            ),
+        )
+        step = job.steps[want.step]
+        if refused is not None:
+            self.fail_attempt(round_, job, step, refused, None)
+            return
+        counters.asked(want.request.capability).inc()
+        if funding.lacks is not None:
+            self.funds.wait(round_, job, step)
+            return
+        round_.dispatches.append(self.dispatch(round_, job, step))
+
+    def dispatch(self, round_: Round, job: LiveJob, step: OpenStep) -> Dispatch:
+        """The attempt as it travels. Its wait for a router is bounded from now."""
+        assert step.request is not None, "a sleep is not dispatched"
+        step.due_at = round_.now + self.policy.no_node_seconds
+        left = job.accepted.deadline_at - round_.wall
+        served_as = raised(job.accepted.priority_class, left, self.expected.of)
+        return Dispatch(_step(job, step, self.home, self.policy.lease_seconds, served_as), job.accepted.trace)
+
+    def arm(self, job: LiveJob) -> None:
+        """Set the job's timer to its earliest due time."""
+        due = min(job.deadline_due, job.wall_due)
+        if "wall_seconds" not in job.neared:
+            due = min(due, job.soft_wall_due)
+        for step in job.steps.values():
+            due = min(due, step.due_at)
+        self.timers.set(job.id, due)
+
+    def fail_attempt(
+        self,
+        round_: Round,
+        job: LiveJob,
+        step: OpenStep,
+        failure: Failure,
+        wait: float | None,
+        *,
+        counted: bool = True,
+        usage: Usage | None = None,
+    ) -> None:
+        """Record that the current attempt ended; the next one begins after `wait` seconds, never when None."""
+        self.drop_claim(step)
+        self.funds.settle(round_, job, step, usage or _NOTHING_USED)
+        log.info("attempt_failed", job=job.id, trace=trace_id(job.accepted.trace), step=step.id, kind=failure.kind.value, retry_in=wait)
+        self.emit(
+            round_,
+            job,
+            AttemptFailed(
+                epoch=self.epoch,
+                job=job.id,
+                at=round_.wall,
+                step=step.id,
+                attempt=step.attempt,
+                failure=failure,
+                retry_after_seconds=wait,
+                counted=counted,
+                usage=usage or Usage(),
+            ),
+        )
+        if wait is None:
+            return
+        step.due_at = round_.now + wait
+        if not streams.ask_position(round_, job, step, self.home, self.policy) and wait <= 0:
+            self.retry(round_, job, step)
+
+    def retry(self, round_: Round, job: LiveJob, step: OpenStep) -> None:
+        """Begin the next attempt. It goes out only after its event is acknowledged."""
+        prefix = step.prefix if step.shown is None else step.shown
+        refused = streams.refusal(step, prefix)
+        if refused is not None:
+            self.fail_attempt(round_, job, step, refused, None, counted=False)
+            return
+        funding = self.funds.reserve(round_, job, need_of(step))
+        waits = funding.lacks is not None
+        event = StepRetried(
+            epoch=self.epoch,
+            job=job.id,
+            at=round_.wall,
+            step=step.id,
+            attempt=step.attempt + 1,
+            avoid=step.avoid,
+            prefix=prefix or None,
+            charged_day=funding.day,
+            unfunded=waits or None,
+        )
+        self.emit(round_, job, event)
+        if funding.failure is not None:
+            self.fail_attempt(round_, job, step, funding.failure, None)
+        elif waits:
+            self.funds.wait(round_, job, step)
+        else:
+            round_.after.append(self.dispatch(round_, job, step))
+
+    def drop_claim(self, step: OpenStep) -> None:
+        """The claim of this step stands no longer."""
+        if step.claim is not None:
+            self.claims.pop(step.claim.id, None)
+
+    def stop(self, round_: Round, job_id: str, step: OpenStep) -> None:
+        """Tell the node that has the current attempt, if one is known, to stop.
+
+        A claim that is not yet in history goes there first: a stop may die with this planner, and its successor must know where to send it.
+        """
+        where = (step.claim.node, step.claim.mailbox) if step.claim else step.routed
+        if step.claim is not None:
+            self._record_claim(round_, job_id, step.claim.id)
+        if where is not None:
+            round_.after.append(Stop(where[1], StopStep(node=where[0], job=job_id, step=step.id, attempt=step.attempt)))
+
+    def _record_claim(self, round_: Round, job_id: str, claim: ClaimId) -> None:
+        job = self.jobs.get(job_id)
+        for event in job.claim_news if job is not None else ():
+            if job is not None and event.claim == claim:
+                job.facts.append(round_.add(job_id, event))
+                job.claim_news.remove(event)
+                return
+
+    def end(self, round_: Round, job: LiveJob, status: Status, failure: Failure) -> None:
+        """End a job with a failure. A step's deadline is the job's; where a limit is the cause, the best answer so far is the result."""
+        if failure.kind is FailureKind.DEADLINE:
+            status = Status.EXPIRED
+        best = job.run.context.best_answer
+        if failure.kind is FailureKind.LIMIT and best is not None:
+            self.settle(round_, job, Status.SUCCEEDED, None, best.model_copy(update={"finish_reason": FinishReason.BUDGET}))
+        else:
+            self.settle(round_, job, status, failure, None)
+
+    def settle(self, round_: Round, job: LiveJob, status: Status, failure: Failure | None, answer: Answer | None) -> None:
+        """The job's one end."""
+        accepted = job.accepted
+        for step in job.steps.values():
+            self.drop_claim(step)
+            self.funds.settle(round_, job, step, None)
+            self.stop(round_, job.id, step)
+        self.funds.ended(job)
+        result = Result(
+            job=job.id,
+            tenant=accepted.request.tenant,
+            status=status,
+            answer=answer,
+            failure=failure,
+            usage=job.usage,
+            pattern=accepted.request.pattern,
+            priority_class=accepted.priority_class,
+            steps=job.steps_asked,
+            attempts=job.attempts,
+            accepted_at=accepted.at,
+            finished_at=round_.wall,
+        )
+        event = JobSettled(
+            epoch=self.epoch,
+            job=job.id,
+            at=round_.wall,
+            result=result,
+            reply=accepted.reply,
+            trace=accepted.trace,
+            client_id=accepted.client_id,
+            digest=accepted.digest,
+        )
+        round_.add(job.id, event)
+        self.settled(job, event, round_.now)
+        round_.after.append(Publish(event, tuple(job.followers)))
+        level = log.debug if failure is None else log.info
+        level("job_settled", job=job.id, trace=trace_id(accepted.trace), status=status, kind=failure and failure.kind)
+        seconds = max(0.0, round_.wall - accepted.at)
+        counters.settled(status, accepted.priority_class).inc()
+        counters.seconds(accepted.priority_class).observe(seconds)
+        if status in (Status.SUCCEEDED, Status.EXPIRED):
+            self.expected.learn(accepted.priority_class, seconds)
+
+    def settled(self, job: LiveJob, event: JobSettled, now: float) -> None:
+        """Fold a settle event, live or in replay."""
+        job.apply(event)
+        self.live_of[job.accepted.priority_class] -= 1
+        self.timers.clear(job.id)
+        self.settled_ids.add(event, now)
+
+
+def _missing(event: JobAccepted) -> Pattern:
+    async def unavailable(ctx: object, job: object) -> Answer:
+        raise LookupError(event.request.pattern)
+
+    return Pattern(event.request.pattern, event.pattern_version, unavailable)
+
+
+def _step(job: LiveJob, step: OpenStep, home: int, lease_seconds: float, served_as: PriorityClass) -> Step:
+    request = step.request
+    assert request is not None
+    accepted = job.accepted
+    return Step(
+        job=job.id,
+        id=step.id,
+        attempt=step.attempt,
+        home=home,
+        tenant=accepted.request.tenant,
+        priority_class=served_as,
+        agent=request.agent,
+        capability=request.capability,
+        operation=request.operation,
+        model=request.model,
+        fallback_models=request.fallback_models,
+        messages=request.messages,
+        prompt=request.prompt,
+        texts=request.texts,
+        options=request.options,
+        format=request.format,
+        tools=request.tools,
+        stream=request.stream,
+        prefix=step.prefix or None,
+        reply=accepted.reply if request.stream else None,
+        needs=request.needs,
+        avoid=step.avoid,
+        deadline_at=accepted.deadline_at,
+        lease_seconds=lease_seconds,
+        estimated_tokens=step.reserved_tokens,
+    )
+
+
+def may_claim(step: OpenStep, claim: ClaimId) -> bool:
+    """The first claim in the log stands."""
+    return step.phase is Phase.ASKED or (step.claim is not None and step.claim.id == claim)

@@ -1,0 +1,49 @@
+"""Delayed: jobs that come before their time. They are sent to `delays.*` and come back when they are due; nothing of them stays in memory.
+
+Nothing is promised about the order in which they come back. That a job is delayed is an event, so that everybody can see it.
+"""
+
+from __future__ import annotations
+
+from services.planner.engine.admission import JobInput
+from services.planner.engine.book import Book
+from services.planner.round import Round
+from shared.contracts import headers
+from shared.contracts.delayed import DelayedJob
+from shared.contracts.digest import request_digest
+from shared.contracts.event import JobDelayed
+from shared.delays import build_delayed, too_far
+from shared.kafka.port import Message, Record
+from shared.topics import Topics
+
+
+def must_wait(book: Book, given: JobInput, record: Record, wall: float) -> bool:
+    """Whether intake sends this job away until it is due; one that is known here, or asks too much, is answered now.
+
+    What comes from the delay service is due, whatever the clock here says: two machines' clocks would send it to and fro.
+    """
+    due_at = given.job.not_before
+    if headers.find(record.headers, headers.WAS_DELAYED) is not None:
+        return False
+    if due_at is None or due_at <= wall or too_far(due_at, wall):
+        return False
+    return given.id not in book.cancels and given.id not in book.jobs
+
+
+def postpone(book: Book, round_: Round, given: JobInput, record: Record, topics: Topics) -> Message:
+    """The job on its way to `delays.*`, with its id and back to this home."""
+    due_at = given.job.not_before
+    assert due_at is not None, "only a job that must wait is postponed"
+    body = given.job.model_copy(update={"id": given.id}).to_bytes()
+    waits = DelayedJob(
+        due_at=due_at,
+        since=round_.wall,
+        tenant=given.job.tenant,
+        priority_class=given.priority_class,
+        pattern=given.job.pattern,
+        model=given.job.model,
+        digest=headers.request_digest(record.headers) or request_digest(body),
+    )
+    round_.add(given.id, JobDelayed(epoch=book.epoch, job=given.id, at=round_.wall, waits=waits))
+    again = Message(record.topic, body, given.id.encode(), book.home, tuple(record.headers))
+    return build_delayed(topics, again, due_at, round_.wall)

@@ -1,0 +1,227 @@
+"""Funds: where jobs meet their tenants' budgets: which attempts may begin, which wait, what an ended one has taken. No I/O.
+
+Jobs of tenants without limits pass with one look into a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from services.planner.budgets.accounts import Accounts
+from services.planner.budgets.rules import NOTHING, ONE_JOB, BudgetPolicy, day_of, of_usage, plus
+from services.planner.budgets.shares import Shares, Wants
+from services.planner.job.live import LiveJob, OpenStep, Phase
+from services.planner.round import Round
+from shared.contracts.base import StepId
+from shared.contracts.budget import (
+    ALWAYS,
+    Amounts,
+    BudgetGranted,
+    BudgetRecalled,
+    BudgetRequested,
+    TenantAccount,
+    TenantLimits,
+    TenantShare,
+)
+from shared.contracts.event import StepFunded
+from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.usage import Usage
+
+if TYPE_CHECKING:
+    from services.planner.engine.book import Book
+
+_TIMER = "tenant/"
+"""Before a tenant's name: the key of its timer. No job's id holds a slash."""
+_PACE_SECONDS = 0.05
+"""A tenant's timer fires no sooner than this after a round that looked at it."""
+
+
+class Funding(NamedTuple):
+    """Whether an attempt may begin: charged to `day` (None: the tenant has no limits), or it waits for `lacks`, or never."""
+
+    day: int | None = None
+    lacks: Wants | None = None
+    failure: Failure | None = None
+
+
+class Funds:
+    """Of one home. `tenants` is read when it is needed: administrators change it at any time."""
+
+    def __init__(self, home: int, policy: BudgetPolicy, tenants: Mapping[str, TenantLimits]) -> None:
+        self._policy, self.tenants = policy, tenants
+        self.shares = Shares(home, policy, tenants)
+        self.accounts = Accounts(policy, tenants)
+        self._waiting: dict[str, dict[tuple[str, StepId], None]] = {}
+
+    # Attempts
+
+    def reserve(self, round_: Round, job: LiveJob, need: Amounts, *, waits: bool = False) -> Funding:
+        """Reserve for an attempt that is to begin now, if what this home holds allows. `waits`: it waits already."""
+        tenant = job.accepted.request.tenant
+        limits = self.tenants.get(tenant)
+        if limits is None:
+            return Funding()
+        day = day_of(round_.wall)
+        wants = self._wants(round_, job, limits, day, need)
+        lacking = self.shares.lacking(wants)
+        if not lacking:
+            self.shares.reserve(wants, round_.now)
+            return Funding(day)
+        for purse, amount in lacking:
+            if (why := self.shares.refused(purse, amount, round_.now)) is not None:
+                return Funding(failure=Failure(kind=FailureKind.LIMIT, message=why))
+        if not waits and len(self._waiting.get(tenant, ())) >= self._policy.waiting:
+            return Funding(failure=Failure(kind=FailureKind.LIMIT, message="too many steps of this tenant wait for its budget"))
+        return Funding(lacks=lacking)
+
+    def _wants(self, round_: Round, job: LiveJob, limits: TenantLimits, day: int, need: Amounts) -> Wants:
+        tenant = job.accepted.request.tenant
+        wants: Wants = []
+        if limits.daily:
+            wants.append((self.shares.purse(tenant, day, round_.now), need))
+        if limits.concurrent_jobs is not None and not job.funded:
+            wants.append((self.shares.purse(tenant, ALWAYS, round_.now), ONE_JOB))
+        return wants
+
+    def wait(self, round_: Round, job: LiveJob, step: OpenStep) -> None:
+        """The step waits for the tenant's budget, not for ever."""
+        step.due_at = round_.now + self._policy.wait_seconds
+        tenant = job.accepted.request.tenant
+        self._waiting.setdefault(tenant, {})[job.id, step.id] = None
+        self.shares.attention[tenant] = None
+
+    def settle(self, round_: Round, job: LiveJob, step: OpenStep, usage: Usage | None) -> None:
+        """The step's attempt is over. Without `usage` its outcome will not be folded: what may have run counts as estimated."""
+        tenant = job.accepted.request.tenant
+        if step.phase is Phase.UNFUNDED:
+            waiting = self._waiting.get(tenant, {})
+            waiting.pop((job.id, step.id), None)
+        if step.charged_day is None:
+            if usage is not None:
+                self.waste(round_, job, usage)
+            return
+        purse = self.shares.get(tenant, step.charged_day)
+        if purse is not None:
+            estimated = need_of(step) if step.phase is Phase.CLAIMED else NOTHING
+            self.shares.release(purse, need_of(step), estimated if usage is None else of_usage(usage))
+        step.charged_day = None
+
+    def waste(self, round_: Round, job: LiveJob, usage: Usage) -> None:
+        """Consumed without a reservation: a late outcome."""
+        tenant = job.accepted.request.tenant
+        limits = self.tenants.get(tenant)
+        if limits is not None and limits.daily and (used := of_usage(usage)) != NOTHING:
+            self.shares.release(self.shares.purse(tenant, day_of(round_.wall), round_.now), NOTHING, used)
+
+    def ended(self, job: LiveJob) -> None:
+        """The job runs no longer."""
+        purse = self.shares.get(job.accepted.request.tenant, ALWAYS) if job.funded else None
+        if purse is not None:
+            self.shares.release(purse, ONE_JOB, NOTHING)
+
+    def least_micros(self, job: LiveJob) -> int:
+        """What an attempt without a known price reserves of a cost limit: something, so that a home with nothing left begins none."""
+        limits = self.tenants.get(job.accepted.request.tenant)
+        return 0 if limits is None or limits.cost is None else 1
+
+    # Outcomes and time
+
+    def on_outcome(self, round_: Round, outcome: BudgetRequested | BudgetGranted | BudgetRecalled) -> None:
+        """A message about budgets: to the owner of an account, or to a home."""
+        match outcome:
+            case BudgetRequested():
+                self.accounts.on_requested(round_, outcome)
+            case BudgetGranted():
+                self.shares.on_granted(round_.now, outcome)
+            case BudgetRecalled():
+                self.shares.on_recalled(round_, outcome)
+
+    def on_due(self, round_: Round, key: str) -> None:
+        """A tenant's timer fired."""
+        if key.startswith(_TIMER):
+            self.shares.on_due(round_, key.removeprefix(_TIMER))
+
+    def flush(self, book: Book, round_: Round) -> None:
+        """At the end of a round's decisions: let those begin that can, ask for what is lacking, record what changed."""
+        touched: dict[str, None] = {}
+        while self.shares.attention:
+            tenant = next(iter(self.shares.attention))
+            del self.shares.attention[tenant]
+            touched[tenant] = None
+            self._serve(book, round_, tenant)
+        for tenant in touched:
+            self.shares.ask(round_, tenant)
+            book.timers.set(_TIMER + tenant, max(self.shares.due_at(tenant), round_.now + _PACE_SECONDS))
+        round_.ledger.update(self.accounts.flush(round_, book.epoch))
+        round_.ledger.update(self.shares.flush(round_, book.epoch))
+
+    def _serve(self, book: Book, round_: Round, tenant: str) -> None:
+        """In order of arrival; who needs less may begin before who needs more: each waits at most its time."""
+        lacks: list[Wants] = []
+        for job_id, step_id in list(self._waiting.get(tenant, ())):
+            found = book.find(job_id, step_id)
+            if found is None or found[1].phase is not Phase.UNFUNDED or found[0].cancelled is not None:
+                self._waiting[tenant].pop((job_id, step_id), None)
+                continue
+            job, step = found
+            funding = self.reserve(round_, job, need_of(step), waits=True)
+            if funding.lacks is not None:
+                lacks.append(funding.lacks)
+            elif funding.failure is not None:
+                book.fail_attempt(round_, job, step, funding.failure, None)
+                book.drive(round_, job)
+            else:
+                self._begin(book, round_, job, step, day_of(round_.wall) if funding.day is None else funding.day)
+        if not self._waiting.get(tenant):
+            self._waiting.pop(tenant, None)
+        self.shares.wanted(tenant, lacks)
+
+    def _begin(self, book: Book, round_: Round, job: LiveJob, step: OpenStep, day: int) -> None:
+        """Out it goes, once that it may is acknowledged: the attempt itself may have begun in this very round."""
+        self._waiting[job.accepted.request.tenant].pop((job.id, step.id), None)
+        event = StepFunded(epoch=book.epoch, job=job.id, at=round_.wall, step=step.id, attempt=step.attempt, charged_day=day)
+        book.emit(round_, job, event)
+        round_.after.append(book.dispatch(round_, job, step))
+        book.arm(job)
+
+    # History
+
+    def fold(self, offset: int, event: TenantShare | TenantAccount, now: float) -> None:
+        """In replay."""
+        if isinstance(event, TenantShare):
+            self.shares.fold(offset, event, now)
+        else:
+            self.accounts.fold(offset, event)
+
+    def resume(self, jobs: Iterable[LiveJob]) -> None:
+        """After replay: what is reserved follows from the jobs that are open."""
+        for job in jobs:
+            if job.settled is not None:
+                continue
+            tenant = job.accepted.request.tenant
+            if job.funded and (always := self.shares.get(tenant, ALWAYS)) is not None:
+                always.reserved = plus(always.reserved, ONE_JOB)
+            for step in job.steps.values():
+                if step.charged_day is not None and (purse := self.shares.get(tenant, step.charged_day)) is not None:
+                    purse.reserved = plus(purse.reserved, need_of(step))
+        self.shares.attention.update(dict.fromkeys(self.shares.tenants()))
+
+    def begins_at(self, name: str, offset: int) -> None:
+        """A ledger event of this name is acknowledged at `offset`."""
+        self.accounts.begins_at(name, offset)
+        self.shares.begins_at(name, offset)
+
+    def renew(self, expected: int, wall: float) -> None:
+        """Drop past days, write again what holds the watermark back."""
+        self.accounts.renew(expected, wall)
+        self.shares.renew(expected, wall)
+
+    def oldest(self, last_own: int) -> int:
+        """Where a successor must begin to read, at the latest at `last_own`."""
+        return min(last_own, self.accounts.oldest(last_own), self.shares.oldest(last_own))
+
+
+def need_of(step: OpenStep) -> Amounts:
+    """What one attempt of the step reserves."""
+    return Amounts(calls=1, tokens=step.reserved_tokens, micros=step.reserved_micros)

@@ -1,0 +1,45 @@
+"""What the decisions of a home depend on besides history: timeouts, retries, limits. Filled from the settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from services.planner.budgets.rules import BudgetPolicy
+from shared.contracts.base import PriorityClass
+from shared.contracts.limits import Limits
+from shared.retry import RetryPolicy
+
+
+def _deadlines() -> dict[PriorityClass, float]:
+    return {PriorityClass.INTERACTIVE: 120.0, PriorityClass.STANDARD: 3_600.0, PriorityClass.BATCH: 86_400.0}
+
+
+def _limits() -> Limits:
+    return Limits(calls=64, steps=128, depth=4, width=16)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """All durations in seconds."""
+
+    lease_seconds: float = 20.0
+    claim_timeout_seconds: float = 5.0
+    stream_position_seconds: float = 2.0
+    """Longest wait for what the reader of a broken stream has been shown; beyond it nobody seems to read."""
+    no_node_seconds: float = 600.0
+    """Longest wait for a router; the router has the same bound for steps that it cannot place."""
+    deadline_seconds: dict[PriorityClass, float] = field(default_factory=_deadlines)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    limits: Limits = field(default_factory=_limits)
+    cancel_seconds: float = 0.5
+    """How long the end of a cancelled job waits for what its stopped attempts have used."""
+    cancel_guesses: int = 2_000
+    """Cancels of jobs that are not known (yet): how many are kept; the oldest leaves first."""
+    cancelled_delays: int = 5_000
+    """Cancelled delayed jobs that are remembered; beyond that no more are taken."""
+    settled_memory_seconds: float = 3_600.0
+    settled_memory_count: int = 2_000
+    """Bounds of the window in which a client-given id is recognised."""
+    budgets: BudgetPolicy = field(default_factory=BudgetPolicy)
+    followers: int = 16
+    """Callers of one live job beyond the first."""

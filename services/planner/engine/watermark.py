@@ -1,0 +1,42 @@
+"""Watermark: the offset of `job-events` from which a successor replays. Pure.
+
+At or before the first event of every job that is live, or whose result is not acknowledged, or whose job record lies at or after the
+input offset committed together with it, and every event that is carried; with nothing of that kind, the last acknowledged own event. So
+it always names a valid record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from services.planner.engine.book import Book
+    from services.planner.job.live import LiveJob
+
+UNACKNOWLEDGED = -1
+"""First offset of what is folded ahead of its append: it will lie behind every acknowledged event."""
+
+SCHEDULED = "schedule"
+"""Source of a job that no input record brought: a run of a schedule."""
+
+
+def passable(job: LiveJob, inputs: Mapping[str, int]) -> bool:
+    """Whether recovery needs nothing of this job once `inputs` (topic → next offset) are committed."""
+    read = job.source_topic == SCHEDULED or job.accepted.source_offset < inputs.get(job.source_topic, 0)
+    return job.settled is not None and job.published and read
+
+
+def watermark(book: Book, inputs: Mapping[str, int], last_own: int) -> tuple[int, list[str]]:
+    """(offset, jobs that may be forgotten when the commit succeeds). `last_own`: offset of the last acknowledged own event."""
+    forgettable: list[str] = []
+    offset = book.funds.oldest(last_own)
+    for job in book.jobs.values():
+        if passable(job, inputs):
+            forgettable.append(job.id)
+        elif job.first_offset != UNACKNOWLEDGED:
+            offset = min(offset, job.first_offset)
+    for carried in (book.cancels.lowest, book.runs.lowest):
+        if carried is not None:
+            offset = min(offset, carried)
+    return offset, forgettable

@@ -1,0 +1,1 @@
+"""The planner's log: appended by one writer, taken over, replayed, kept short."""

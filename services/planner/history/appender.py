@@ -1,0 +1,87 @@
+"""Appender: writes a round's events, each batch exactly where it is expected, and learns where jobs begin."""
+
+from __future__ import annotations
+
+from services.planner.engine.book import Book
+from services.planner.engine.watermark import UNACKNOWLEDGED
+from services.planner.history.takeover import Superseded, gap_is_stale
+from services.planner.round import Round
+from services.planner.wiring import Wiring
+from shared.contracts import headers
+from shared.contracts.base import BATCH_BYTES
+from shared.kafka.port import Message, TopicPartition
+from shared.telemetry import logs, metrics
+
+log = logs.get(__name__)
+
+_BATCH_BUDGET = BATCH_BYTES - 64 * 1024
+_EVENT_OVERHEAD = 200
+"""Key, headers and framing of one event, at most."""
+
+
+class Appender:
+    """The one writer of one partition of `job-events`, as long as every append comes to lie at `expected`."""
+
+    def __init__(self, wiring: Wiring, partition: TopicPartition, book: Book) -> None:
+        self._wiring, self._partition, self._book = wiring, partition, book
+        self.expected = book.epoch + 1
+        """Offset of the next own event."""
+
+    async def append(self, round_: Round) -> None:
+        """The events in as few batches as fit, cut between jobs; inside a job only where its events alone exceed a batch.
+
+        A crash between two batches leaves a prefix of the round, from which recovery drives on.
+        Raises Superseded when somebody else has become the owner, SendFailed when a batch's fate is unknown.
+        """
+        batch: list[Message] = []
+        begins: dict[str, int] = {}
+        size = 0
+        for job, events in (*round_.ledger.items(), *round_.events.items()):
+            weights = [len(value) + _EVENT_OVERHEAD for _, value in events]
+            if batch and size + sum(weights) > _BATCH_BUDGET:
+                await self._send(batch, begins)
+                batch, begins, size = [], {}, 0
+            for index, (weight, (kind, value)) in enumerate(zip(weights, events, strict=True)):
+                if batch and size + weight > _BATCH_BUDGET:
+                    await self._send(batch, begins)
+                    batch, begins, size = [], {}, 0
+                if round_.firsts.get(job) == index or job in round_.ledger:
+                    begins[job] = len(batch)
+                batch.append(Message(self._partition.topic, value, job.encode(), self._partition.partition, headers.envelope(kind)))
+                size += weight
+        if batch:
+            await self._send(batch, begins)
+
+    async def _send(self, batch: list[Message], begins: dict[str, int]) -> None:
+        started = self._wiring.clock.monotonic()
+        base = await self._wiring.writer.append(self._partition, batch)
+        if base != self.expected:
+            await self._inspect(base)
+        self.expected = base + len(batch)
+        for job, index in begins.items():
+            self._begins_at(job, base + index)
+        metrics.EVENTS_APPENDED.inc(len(batch))
+        metrics.ROUND_EVENTS.observe(len(batch))
+        metrics.ROUND_SECONDS.observe(self._wiring.clock.monotonic() - started)
+
+    def _begins_at(self, job_id: str, offset: int) -> None:
+        """The first event of a new job, a snapshot or what is carried is acknowledged at `offset`."""
+        self._book.runs.begins_at(job_id, offset)
+        job = self._book.jobs.get(job_id)
+        if job is not None:
+            if job.first_offset != UNACKNOWLEDGED:
+                self._book.jobs.move_to_end(job_id)
+            job.first_offset = offset
+        elif "/" in job_id:
+            self._book.funds.begins_at(job_id, offset)
+        elif job_id in self._book.cancels:
+            self._book.cancels.begins_at(job_id, offset)
+
+    async def _inspect(self, base: int) -> None:
+        """Not the next offset. Stale writers' records in the gap are passed over; anything else means a new owner."""
+        if base < self.expected:
+            metrics.LOG_TRUNCATIONS.inc()
+            log.error("log_truncated", home=self._partition.partition, expected=self.expected, got=base)
+            raise Superseded("the append lies before its expected offset, or the broker does not know where")
+        if not await gap_is_stale(self._wiring, self._partition, self.expected, base):
+            raise Superseded("another planner has started")

@@ -1,0 +1,183 @@
+"""Recovery: the fold of `job-events` from the watermark to one's own PlannerStarted, and what must be driven on after it.
+
+An event is valid if and only if its epoch equals the offset of the last PlannerStarted before it; the first record read names the epoch
+in force where reading begins (the watermark's rule). Everything else in the log is a fenced writer's and is passed over.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from services.planner.engine import cancelling, streams
+from services.planner.engine.book import Book
+from services.planner.job.live import LiveJob, OpenStep, Phase
+from services.planner.round import Publish, Round
+from shared.contracts.budget import TenantAccount, TenantLimitNeared, TenantShare
+from shared.contracts.event import (
+    EVENT,
+    CancelRecorded,
+    Event,
+    JobAccepted,
+    JobDelayed,
+    JobSettled,
+    JobSnapshot,
+    PlannerStarted,
+    ScheduleFired,
+)
+from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.result import Status
+from shared.errors import NonDeterministicPattern
+from shared.telemetry import logs
+
+log = logs.get(__name__)
+
+
+class Validity:
+    """Which records of `job-events` count. Feed every record from the watermark on, in order."""
+
+    def __init__(self) -> None:
+        self._epoch: int | None = None
+
+    def admits(self, offset: int, event: Event) -> bool:
+        """Whether this event is history; a PlannerStarted opens the next epoch and is not a job's fact."""
+        if isinstance(event, PlannerStarted):
+            self._epoch = offset
+            return False
+        if self._epoch is None:
+            self._epoch = event.epoch
+        return event.epoch == self._epoch
+
+
+class Replay:
+    """Builds a book from history."""
+
+    def __init__(self, book: Book, round_: Round) -> None:
+        self._book, self._round = book, round_
+        self._validity = Validity()
+        self._parts: dict[str, list[JobSnapshot]] = {}
+        self._part_offset: dict[str, int] = {}
+        self._orphans: list[JobSettled] = []
+        self.events = 0
+
+    def fold(self, offset: int, value: bytes | None) -> None:
+        """One record, in order. What cannot be read is no event of any planner: reported, passed over."""
+        try:
+            event: Event = EVENT.validate_json(value or b"")
+        except ValidationError as error:
+            # Without the traceback: pydantic's holds parts of the value.
+            log.warning("unreadable_event", offset=offset, home=self._book.home, problems=error.error_count())
+            return
+        if not self._validity.admits(offset, event):
+            return
+        self.events += 1
+        if isinstance(event, JobSnapshot):
+            self._snapshot(offset, event)
+        elif isinstance(event, CancelRecorded) and not self._lives(event.job):
+            self._book.cancels.restore(event, offset)
+        elif isinstance(event, TenantShare | TenantAccount):
+            self._book.funds.fold(offset, event, self._round.now)
+        elif isinstance(event, ScheduleFired):
+            self._book.runs.restore(event, offset)
+        elif isinstance(event, JobDelayed | TenantLimitNeared):
+            return
+        elif not isinstance(event, PlannerStarted):
+            self._fact(offset, event, value or b"")
+
+    def _lives(self, job_id: str) -> bool:
+        job = self._book.jobs.get(job_id)
+        return job is not None and job.settled is None
+
+    def _fact(self, offset: int, event: Any, value: bytes) -> None:
+        book, job = self._book, self._book.jobs.get(event.job)
+        if isinstance(event, JobAccepted):
+            # A settled job is accepted anew when its id had left the window: its first end was published long ago.
+            if job is None or job.settled is not None:
+                book.jobs.pop(event.job, None)
+                book.cancels.met(event.job)
+                job = book.enter(event, offset, self._round)
+                job.facts.append(value)
+                job.run.start()
+        elif job is None:
+            # Its start lies before the watermark: it had ended and its result was acknowledged, or a snapshot follows.
+            if isinstance(event, JobSettled):
+                self._orphans.append(event)
+        elif job.settled is None:
+            if isinstance(event, JobSettled):
+                self._stop_all(job)
+                book.settled(job, event, self._round.now)
+            else:
+                job.facts.append(value)
+                self._apply(job, event)
+
+    def _apply(self, job: LiveJob, event: Any) -> None:
+        if job.broken is not None:
+            return
+        try:
+            job.apply(event)
+        except NonDeterministicPattern as error:
+            job.broken = Failure(kind=FailureKind.NON_DETERMINISTIC_PATTERN, message=error.message)
+
+    def _stop_all(self, job: LiveJob) -> None:
+        """The stops of a job that ended with claims open may be lost with the planner that sent them: they are sent again."""
+        for step in job.steps.values():
+            self._book.stop(self._round, job.id, step)
+
+    def _snapshot(self, offset: int, event: JobSnapshot) -> None:
+        parts = self._parts.setdefault(event.snapshot, [])
+        self._part_offset.setdefault(event.snapshot, offset)
+        if event.part != len(parts):
+            return
+        parts.append(event)
+        if len(parts) < event.parts:
+            return
+        first = self._part_offset.pop(event.snapshot)
+        facts = [fact.encode() for part in self._parts.pop(event.snapshot) for fact in part.facts]
+        job = self._book.jobs.get(event.job)
+        if job is None:
+            for fact in facts:
+                self._fact(first, EVENT.validate_json(fact), fact)
+        elif job.settled is None:
+            job.first_offset = first
+            self._book.jobs.move_to_end(job.id)
+
+    def finish(self) -> None:
+        """Drive on: append what history lacks, send asked-but-unclaimed steps again, publish what is settled, arm every timer anew."""
+        book, round_ = self._book, self._round
+        book.funds.resume(book.jobs.values())
+        round_.after.extend(Publish(settled) for settled in self._orphans)
+        for settled in self._orphans:
+            book.settled_ids.add(settled, round_.now)
+            book.cancels.unpublished(settled.job)
+        for job in list(book.jobs.values()):
+            if job.settled is not None:
+                round_.after.append(Publish(job.settled))
+            elif job.broken is not None:
+                book.settle(round_, job, Status.FAILED, job.broken, None)
+            elif job.cancelled is not None:
+                cancelling.wait(book, round_, job)
+            else:
+                self._resume(job)
+        book.funds.flush(book, round_)
+
+    def _resume(self, job: LiveJob) -> None:
+        for step in list(job.steps.values()):
+            self._rearm(job, step)
+        self._book.drive(self._round, job)
+
+    def _rearm(self, job: LiveJob, step: OpenStep) -> None:
+        """A full period from now for everything relative; sleeps are absolute."""
+        now, wall = self._round.now, self._round.wall
+        if step.phase is Phase.SLEEPING:
+            step.due_at = now + max(0.0, step.wakes_at - wall)
+        elif step.phase is Phase.UNFUNDED:
+            self._book.funds.wait(self._round, job, step)
+        elif step.phase is Phase.WAITING:
+            step.due_at = now + step.retry_after_seconds
+            streams.ask_position(self._round, job, step, self._book.home, self._book.policy)
+        elif step.claim is not None:
+            step.due_at = now + step.claim.lease_seconds
+            self._book.claims[step.claim.id] = (job.id, step.id)
+        else:
+            self._round.dispatches.append(self._book.dispatch(self._round, job, step))

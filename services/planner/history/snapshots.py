@@ -1,0 +1,74 @@
+"""Snapshots: the events of a long-lived job written again, so that the watermark may pass the old ones. Pure."""
+
+from __future__ import annotations
+
+from services.planner.engine.book import Book
+from services.planner.engine.watermark import UNACKNOWLEDGED
+from services.planner.job.live import LiveJob
+from services.planner.round import Round
+from shared.contracts.base import BATCH_BYTES
+from shared.contracts.event import JobSnapshot
+
+_PART_BYTES = 240 * 1024
+"""Of the facts as they lie in the record, quoted once more; with the envelope below the bound of a record."""
+_SNAPSHOT_BYTES = BATCH_BYTES - 128 * 1024
+"""A job's events of one round travel in one batch: a job whose facts need more is not written again and holds the watermark."""
+
+
+def due(book: Book, expected: int, distance: int) -> list[LiveJob]:
+    """Live jobs that hold the watermark more than `distance` records behind the end; oldest first."""
+    late = []
+    for job in book.jobs.values():
+        if job.first_offset == UNACKNOWLEDGED or expected - job.first_offset <= distance:
+            break
+        if job.settled is None and _fits(job.facts):
+            late.append(job)
+    return late
+
+
+def write_due(book: Book, round_: Round, expected: int, distance: int) -> None:
+    """Write those again that hold the watermark too far behind. `expected` names the round: it grows with each append."""
+    for number, job in enumerate(due(book, expected, distance)):
+        if job.id not in round_.events:
+            write(book, round_, job, f"{book.epoch}-{expected}-{number}")
+
+
+def write(book: Book, round_: Round, job: LiveJob, name: str) -> None:
+    """Append the job's facts in parts; `first_offset` moves to the first part once the round is acknowledged."""
+    parts = _parts(job.facts)
+    round_.firsts[job.id] = len(round_.events.get(job.id, ()))
+    for number, facts in enumerate(parts):
+        event = JobSnapshot(
+            epoch=book.epoch,
+            job=job.id,
+            at=round_.wall,
+            snapshot=name,
+            part=number,
+            parts=len(parts),
+            facts=tuple(fact.decode() for fact in facts),
+        )
+        round_.add(job.id, event)
+
+
+def _parts(facts: list[bytes]) -> list[list[bytes]]:
+    parts: list[list[bytes]] = [[]]
+    size = 0
+    for fact in facts:
+        quoted = _quoted(fact)
+        if parts[-1] and size + quoted > _PART_BYTES:
+            parts.append([])
+            size = 0
+        parts[-1].append(fact)
+        size += quoted
+    return parts
+
+
+def _quoted(fact: bytes) -> int:
+    """Bytes of JSON text as a JSON string in a list: quotes and backslashes are escaped, nothing else can need it."""
+    return len(fact) + fact.count(b'"') + fact.count(b"\\") + 3
+
+
+def _fits(facts: list[bytes]) -> bool:
+    """Quoting adds between nothing and the same again: most need no counting."""
+    size = sum(map(len, facts))
+    return size < _SNAPSHOT_BYTES // 3 or (size <= _SNAPSHOT_BYTES and sum(map(_quoted, facts)) <= _SNAPSHOT_BYTES)

@@ -1,0 +1,134 @@
+"""Take-over: become the owner of a partition. Append PlannerStarted (its offset is the epoch), replay from the watermark to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from pydantic import ValidationError
+
+from services.planner.engine.book import Book
+from services.planner.history.recovery import Replay
+from services.planner.round import Round
+from services.planner.wiring import Wiring
+from shared.contracts import headers
+from shared.contracts.base import VERSION
+from shared.contracts.event import EVENT, PlannerStarted
+from shared.errors import InvalidInput, NewerVersion, TuttiError
+from shared.kafka.port import Message, Record, TopicPartition
+from shared.telemetry import logs, metrics
+
+log = logs.get(__name__)
+
+_POLL_SECONDS = 1.0
+
+Visit = Callable[[Record], None]
+
+
+class Superseded(TuttiError):
+    """Another planner owns the partition, or the log is not what it was: the fold is worthless."""
+
+    code = "superseded"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A book as of one's own PlannerStarted, where its inputs begin, and the first round."""
+
+    book: Book
+    inputs: dict[str, int]
+    round: Round
+    replayed_from: int
+    """Where replay began: what lies before is read only for recent ids."""
+
+
+class TakeOver:
+    """One take-over of one partition number."""
+
+    def __init__(self, wiring: Wiring, number: int) -> None:
+        self._wiring, self._number = wiring, number
+        topics = wiring.topics
+        self._events = TopicPartition(topics.job_events, number)
+        self._inputs = (*topics.all_jobs(), topics.outcomes)
+
+    async def run(self) -> Taken:
+        """Raises LogError when Kafka fails half-way and Superseded when the epoch cannot be known; both: try again.
+
+        NewerVersion: history holds events that only a newer planner can fold.
+        """
+        watermark, inputs = await self._committed()
+        epoch = await self._start()
+        started = self._wiring.clock.monotonic()
+        book = Book(self._number, self._wiring.options.policy(), self._wiring.random, self._wiring.tenants)
+        book.epoch = epoch
+        round_ = Round(self._wiring.clock.wall(), self._wiring.clock.monotonic())
+        replay = Replay(book, round_)
+        if watermark is None or watermark < epoch:
+            await read_range(self._wiring, self._events, watermark or 0, epoch, partial(_fold, replay))
+        round_.wall, round_.now = self._wiring.clock.wall(), self._wiring.clock.monotonic()
+        replay.finish()
+        metrics.REPLAY_SECONDS.observe(round_.now - started)
+        metrics.TAKEOVERS.labels("taken").inc()
+        log.info("partition_taken", home=self._number, epoch=epoch, watermark=watermark, events=replay.events, live=book.live)
+        return Taken(book, inputs, round_, watermark or 0)
+
+    async def _committed(self) -> tuple[int | None, dict[str, int]]:
+        """(watermark or None, next input offsets). Inputs that were never committed begin at their beginning."""
+        partitions = [TopicPartition(topic, self._number) for topic in self._inputs]
+        committed = await self._wiring.consumer.committed([self._events, *partitions])
+        beginnings = await self._wiring.consumer.beginning_offsets(partitions)
+        inputs = {p.topic: max(committed[p] or 0, beginnings[p]) for p in partitions}
+        return committed[self._events], inputs
+
+    async def _start(self) -> int:
+        wiring = self._wiring
+        nonce = f"{wiring.random.getrandbits(64):016x}"
+        event = PlannerStarted(nonce=nonce, planner=wiring.instance, version=VERSION)
+        message = Message(self._events.topic, event.to_bytes(), None, self._number, headers.envelope(event.type))
+        epoch = await wiring.writer.append(self._events, [message])
+        if epoch < 0:
+            raise Superseded("the broker does not know where PlannerStarted lies")
+        return epoch
+
+
+async def read_range(wiring: Wiring, partition: TopicPartition, start: int, end: int, visit: Visit) -> None:
+    """Visit every record of [start, end) in order, with a reader of its own. Stops on position, since records may be gone."""
+    reader = await wiring.log.consumer(client_id=f"{wiring.instance}-replay", reset="earliest")
+    try:
+        reader.assign([partition])
+        beginning = (await reader.beginning_offsets([partition]))[partition]
+        reader.seek(partition, max(start, beginning))
+        while await reader.position(partition) < end:
+            for records in (await reader.poll(timeout_seconds=_POLL_SECONDS)).values():
+                for record in records:
+                    if record.offset < end:
+                        visit(record)
+    finally:
+        await reader.close()
+
+
+def _fold(replay: Replay, record: Record) -> None:
+    try:
+        headers.refuse_newer(record.headers)
+    except InvalidInput as error:
+        log.warning("unreadable_event", offset=record.offset, reason=error.message)
+    else:
+        replay.fold(record.offset, record.value)
+
+
+async def gap_is_stale(wiring: Wiring, partition: TopicPartition, start: int, end: int) -> bool:
+    """Whether [start, end) holds nothing but records of fenced writers: no PlannerStarted, and nothing of a newer planner."""
+    found: list[bool] = []
+
+    def visit(record: Record) -> None:
+        try:
+            headers.refuse_newer(record.headers)
+            found.append(isinstance(EVENT.validate_json(record.value or b""), PlannerStarted))
+        except NewerVersion:
+            found.append(True)
+        except (ValidationError, InvalidInput):
+            found.append(False)
+
+    await read_range(wiring, partition, start, end, visit)
+    return not any(found)

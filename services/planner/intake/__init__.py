@@ -1,0 +1,1 @@
+"""Which job records are read next, and what becomes of those that cannot be."""

@@ -1,0 +1,68 @@
+"""Intake: the input records of one home, always drained from the consumer into bounded queues, taken class by class.
+
+Outcomes first: they free what jobs wait for. Of jobs, interactive first up to its share; the others get the rest by weight and age, so
+that batch never starves; within a class tenants take turns (`job_queue`). A class takes no more live jobs than it has room for, so that
+none fills the home (`room`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+
+from services.planner.intake.job_queue import JobQueue
+from services.planner.intake.room import Room
+from shared.contracts.base import CLASSES, PriorityClass
+from shared.kafka.port import Record
+from shared.shares import ClassShares
+
+BURST_RECORDS = 64.0
+"""Interactive jobs that may be taken before their share binds."""
+
+
+class Queue:
+    """Records of `outcomes`, in order. Records that were seen already are skipped: a rebalance may bring them again."""
+
+    __slots__ = ("_bound", "next_offset", "records")
+
+    def __init__(self, bound: int, next_offset: int | None = None) -> None:
+        self._bound = bound
+        self.records: deque[Record] = deque()
+        self.next_offset = next_offset
+
+    def offer(self, records: Sequence[Record]) -> None:
+        for record in records:
+            if self.next_offset is None or record.offset >= self.next_offset:
+                self.records.append(record)
+                self.next_offset = record.offset + 1
+
+    @property
+    def full(self) -> bool:
+        return len(self.records) >= self._bound
+
+    @property
+    def half_empty(self) -> bool:
+        return len(self.records) <= self._bound // 2
+
+
+class ClassOrder:
+    """Which class's next record is taken, by the shares of all classes (`shared.shares`), each record counting one."""
+
+    def __init__(self, interactive_share: float) -> None:
+        self._shares = ClassShares(interactive_share, BURST_RECORDS)
+        self._since: dict[PriorityClass, float] = {}
+        """When each class that waits was last served, or began to wait; monotonic seconds."""
+
+    def take(self, queues: Mapping[PriorityClass, JobQueue], budget: int, room: Room, now: float) -> Iterator[tuple[PriorityClass, Record]]:
+        """At most `budget` records, and of each class at most what it has room for, removed from their queues."""
+        waiting = {c for c in CLASSES if queues[c]}
+        self._since = {c: self._since.get(c, now) for c in waiting}
+        ages = {c: now - self._since[c] for c in CLASSES if c in waiting and room.has(c)}
+        while budget > 0 and ages:
+            chosen = self._shares.order(ages)[0]
+            self._shares.served(chosen, 1.0, ages)
+            room.take(chosen)
+            budget -= 1
+            self._since[chosen] = now
+            yield chosen, queues[chosen].take()
+            ages = {c: age for c, age in ages.items() if queues[c] and room.has(c)}

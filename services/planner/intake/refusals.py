@@ -1,0 +1,64 @@
+"""Refusals: an input record that cannot be processed becomes a dead letter, and its caller, if one can be told, an answer."""
+
+from __future__ import annotations
+
+from services.planner.engine.admission import refused_result
+from services.planner.round import Answer
+from services.planner.sending.messages import of_effect
+from services.planner.wiring import Wiring
+from shared.contracts.base import PriorityClass
+from shared.contracts.failure import Failure, FailureKind
+from shared.errors import InvalidInput, InvalidRecord, TooLarge, TuttiError
+from shared.kafka.dead_letter_cap import DeadLetterCap
+from shared.kafka.dead_letters import dead_letter_message
+from shared.kafka.port import Message, Record, TopicPartition
+from shared.telemetry import logs, metrics
+
+log = logs.get(__name__)
+
+
+class OutcomesStopped(TuttiError):
+    """So many outcomes cannot be read that the fault is more likely ours than theirs."""
+
+    code = "outcomes_stopped"
+
+
+class Refusals:
+    """Messages that must be acknowledged before the record counts as done.
+
+    Only outcomes, which services write, have a cap on dead letters: a caller who sends nonsense to `jobs.*` must stop nobody else's jobs.
+    """
+
+    def __init__(self, wiring: Wiring, number: int) -> None:
+        self._wiring = wiring
+        self._cap = DeadLetterCap(TopicPartition(wiring.topics.outcomes, number), wiring.dead_letter_cap)
+
+    def outcome_read(self) -> None:
+        """An outcome was taken; most are fine."""
+        self._cap.read()
+
+    def outcome(self, record: Record, error: InvalidInput) -> list[Message]:
+        """The dead letter. Raises OutcomesStopped when there are too many of them: what is unread stays in Kafka."""
+        reason = self._cap.died()
+        if reason is not None:
+            raise OutcomesStopped(reason)
+        return [self._dead_letter(record, error)]
+
+    def job(self, record: Record, error: InvalidInput, priority_class: PriorityClass, wall: float) -> list[Message]:
+        """The dead letter, and a final with the reason where a valid reply address can be read."""
+        messages = [self._dead_letter(record, error)]
+        try:
+            reply = self._wiring.reader.reply(record)
+        except InvalidRecord:
+            reply = None
+        if reply is not None:
+            kind = FailureKind.TOO_LARGE if isinstance(error, TooLarge) else FailureKind.INVALID_JOB
+            failure = Failure(kind=kind, message=error.message)
+            result = refused_result(self._wiring.reader.derived_id(record), "default", failure, priority_class, wall)
+            messages.extend(of_effect(Answer(reply, result), self._wiring.topics))
+        return messages
+
+    def _dead_letter(self, record: Record, error: InvalidInput) -> Message:
+        log.warning("dead_letter", topic=record.topic, partition=record.partition, offset=record.offset, code=error.code)
+        metrics.DEAD_LETTERS.labels("planner", error.code).inc()
+        return dead_letter_message(record, "planner", error, self._wiring.clock, self._wiring.topics)

@@ -1,0 +1,131 @@
+"""Limits of one job: what it may still spend, and when to warn. Pure; reserved before dispatch, settled by the outcome."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from services.planner.budgets.prices import MICROS, micros
+from services.planner.job.live import LiveJob
+from services.planner.job.run import Wanted
+from services.planner.patterns.context import StepRequest
+from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.limits import Limits
+from shared.contracts.usage import Usage
+
+_CHARACTERS_PER_TOKEN = 4
+_DEFAULT_ANSWER_TOKENS = 256
+STEP_BYTES = 176 * 1024
+"""Largest rendered step. A step may wait in `delays.*`, where base64 makes it a third larger: that, too, must fit a record."""
+SOFT = 0.8
+"""Fraction of a limit from which on the history warns, where the job names none."""
+
+
+class Neared(NamedTuple):
+    """`used` of `bound` is spent or reserved."""
+
+    limit: str
+    used: float
+    bound: float
+
+
+def estimate_tokens(request: StepRequest) -> int:
+    """Prompt (4 characters a token) plus what the answer may have; an estimate for reservations and fairness, not for billing."""
+    prompt = request.characters() // _CHARACTERS_PER_TOKEN + 1
+    answer = 0 if request.texts else request.options.max_tokens or _DEFAULT_ANSWER_TOKENS
+    return prompt + answer
+
+
+def filled(given: Limits, defaults: Limits) -> Limits:
+    """The job's limits with the planner's defaults where it gave none."""
+    return defaults.model_copy(update=given.model_dump(exclude_none=True)) if given.model_fields_set else defaults
+
+
+def capped(limits: Limits, caps: Limits) -> Limits:
+    """Limits of which none exceeds the cap that its tenant has: what a caller asks for can only lower them."""
+    most = caps.model_dump(exclude_none=True)
+    given = limits.model_dump(exclude_none=True)
+    return limits.model_copy(update={name: min(cap, given.get(name, cap)) for name, cap in most.items()}) if most else limits
+
+
+def refusal(job: LiveJob, want: Wanted, estimated_micros: int = 0) -> Failure | None:
+    """Why this step may not be dispatched, or None. Counts what is settled and what is reserved by open steps."""
+    assert want.request is not None, "a sleep costs nothing"
+    if want.size > STEP_BYTES:
+        return Failure(kind=FailureKind.TOO_LARGE, message=f"the step's input has {want.size} bytes; at most {STEP_BYTES} are allowed")
+    limits = job.accepted.limits
+    spent = job.usage
+    open_calls = _open_calls(job)
+    exceeded = (
+        ("steps", limits.steps, job.steps_asked + 1),
+        ("calls", limits.calls, spent.calls + spent.wasted_calls + open_calls + 1),
+        ("width", limits.width, open_calls + 1),
+        ("depth", limits.depth, depth_of(want.path)),
+        ("tokens", limits.tokens, _tokens(spent) + job.reserved_tokens + estimate_tokens(want.request)),
+    )
+    return _first_exceeded(exceeded) or _cost(limits, micros(spent.cost) + job.reserved_micros + estimated_micros)
+
+
+def retry_refusal(job: LiveJob, failed: Usage) -> Failure | None:
+    """Why an open step may not be tried again, or None. `failed`: what its attempt consumed, not yet in the job's usage."""
+    limits = job.accepted.limits
+    spent = job.usage.plus(failed.as_waste())
+    exceeded = (
+        ("calls", limits.calls, spent.calls + spent.wasted_calls + _open_calls(job)),
+        ("tokens", limits.tokens, _tokens(spent) + job.reserved_tokens),
+    )
+    return _first_exceeded(exceeded) or _cost(limits, micros(spent.cost) + job.reserved_micros)
+
+
+def endless(job: LiveJob) -> Failure | None:
+    """Set when a pattern goes on asking although every ask is refused: the job ends, or its home would never come to anything else."""
+    limit = job.accepted.limits.steps
+    if limit is None or job.steps_asked < 2 * limit:
+        return None
+    return Failure(kind=FailureKind.LIMIT, message=f"the job's limit of {limit} steps is reached")
+
+
+def depth_of(path: str) -> int:
+    """How many gathers a step lies in: every one adds a slash to the path of calls."""
+    return path.count("/")
+
+
+def soft_wall_seconds(limits: Limits) -> float | None:
+    """Seconds after acceptance from which on the wall-time limit is near."""
+    return None if limits.wall_seconds is None else limits.wall_seconds * (limits.soft or SOFT)
+
+
+def neared(job: LiveJob, wall: float) -> list[Neared]:
+    """Limits whose soft bound is reached and of which the history has not warned yet."""
+    limits = job.accepted.limits
+    soft, spent = limits.soft or SOFT, job.usage
+    counts = (
+        ("calls", limits.calls, spent.calls + spent.wasted_calls + _open_calls(job)),
+        ("steps", limits.steps, job.steps_asked),
+        ("tokens", limits.tokens, _tokens(spent) + job.reserved_tokens if limits.tokens is not None else 0),
+        ("cost", limits.cost or None, spent.cost + job.reserved_micros / MICROS),
+        ("wall_seconds", limits.wall_seconds, wall - job.accepted.at),
+    )
+    return [
+        Neared(name, used, bound) for name, bound, used in counts if bound is not None and used >= soft * bound and name not in job.neared
+    ]
+
+
+def _open_calls(job: LiveJob) -> int:
+    return sum(step.request is not None for step in job.steps.values())
+
+
+def _tokens(spent: Usage) -> int:
+    return spent.prompt_tokens + spent.completion_tokens + spent.wasted_tokens
+
+
+def _first_exceeded(counts: tuple[tuple[str, int | None, int], ...]) -> Failure | None:
+    for name, limit, would_be in counts:
+        if limit is not None and would_be > limit:
+            return Failure(kind=FailureKind.LIMIT, message=f"the job's limit of {limit} {name} is reached")
+    return None
+
+
+def _cost(limits: Limits, would_be_micros: int) -> Failure | None:
+    if limits.cost is None or would_be_micros <= micros(limits.cost):
+        return None
+    return Failure(kind=FailureKind.LIMIT, message=f"the job's limit of cost {limits.cost} is reached")

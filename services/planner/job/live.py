@@ -1,0 +1,277 @@
+"""LiveJob: one job as the fold of its events. `apply` is used live and in replay alike; it decides nothing.
+
+Times that are not in events (`due_at`, monotonic seconds) are armed by the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+from services.planner.job.run import Run
+from services.planner.patterns.context import StepRequest
+from shared.contracts.base import ClaimId, StepId
+from shared.contracts.event import (
+    AttemptFailed,
+    CancelRecorded,
+    Event,
+    JobAccepted,
+    JobSettled,
+    LimitNeared,
+    StepAnswered,
+    StepAsked,
+    StepClaimedBy,
+    StepFunded,
+    StepRetried,
+    TimerFired,
+    TimerSet,
+    WorkWasted,
+)
+from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.job import ReplyTo
+from shared.contracts.usage import Usage
+from shared.retry import DISPOSITION, Disposition
+
+_REMEMBERED_NODES = 8
+_NOTHING_USED = Usage()
+_AVOIDED = frozenset({FailureKind.UNCLAIMED, *(kind for kind, what in DISPOSITION.items() if what is Disposition.ELSEWHERE)})
+"""After these the next attempt avoids the node. A released step names none: its node will say itself whether it has places."""
+
+
+class Phase(Enum):
+    """Where an open step stands."""
+
+    UNFUNDED = auto()
+    """Waits for the tenant's budget; the attempt is not sent."""
+    ASKED = auto()
+    """Sent; no claim stands. It may wait in Kafka, in a router, or in a mailbox."""
+    CLAIMED = auto()
+    WAITING = auto()
+    """An attempt failed; the next begins after the backoff."""
+    SLEEPING = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The claim that stands for the current attempt."""
+
+    id: ClaimId
+    node: str
+    mailbox: int
+    lease_seconds: float
+
+
+@dataclass(slots=True)
+class OpenStep:
+    """A step that history has asked for and whose outcome it does not hold."""
+
+    id: StepId
+    path: str
+    request: StepRequest | None
+    """None for a sleep."""
+    reserved_tokens: int = 0
+    reserved_micros: int = 0
+    charged_day: int | None = None
+    """Whose budget the current attempt reserves; None: nobody's."""
+    attempt: int = 1
+    failures: int = 0
+    """Attempts that count against the limit."""
+    phase: Phase = Phase.ASKED
+    claim: Claim | None = None
+    routed: tuple[str, int] | None = None
+    """(node, mailbox) of the current attempt, from the router; not in history."""
+    avoid: tuple[str, ...] = ()
+    retry_after_seconds: float = 0.0
+    prefix: str = ""
+    """Text of the answer that the current attempt continues."""
+    shown: str | None = None
+    """What the reader of the broken stream says he has been shown; in history only once the next attempt begins with it."""
+    backoff_until: float = 0.0
+    """Monotonic seconds: the next attempt begins no earlier, even when the reader has answered (engine)."""
+    wakes_at: float = 0.0
+    """Of a sleep: wall-clock seconds."""
+    due_at: float = float("inf")
+    """Monotonic seconds of this step's next timer; armed by the engine."""
+    releases: int = 0
+    """Times a router's choice was handed back unclaimed; bounds how fast it is sent again."""
+
+
+@dataclass(slots=True)
+class LiveJob:
+    """A job in memory: live, or settled and not yet behind the watermark."""
+
+    id: str
+    accepted: JobAccepted
+    first_offset: int
+    """Offset of JobAccepted, or of the newest complete snapshot: recovery needs nothing before it."""
+    run: Run
+    steps: dict[StepId, OpenStep] = field(default_factory=dict)
+    usage: Usage = _NOTHING_USED
+    steps_asked: int = 0
+    attempts: int = 0
+    settled: JobSettled | None = None
+    published: bool = False
+    """The result is acknowledged on `results`."""
+    facts: list[bytes] = field(default_factory=list)
+    """The job's events as JSON, for a snapshot."""
+    deadline_due: float = float("inf")
+    """Monotonic."""
+    wall_due: float = float("inf")
+    """Monotonic; of the wall-time limit."""
+    soft_wall_due: float = float("inf")
+    """Monotonic; when the wall-time limit is near."""
+    claim_news: list[StepClaimedBy] = field(default_factory=list)
+    """Claims that are folded in memory and not yet appended (engine)."""
+    abandoned: list[OpenStep] = field(default_factory=list)
+    """Steps that nobody waits for any more and that are still to be stopped (engine)."""
+    followers: list[ReplyTo] = field(default_factory=list)
+    """Callers that submitted the same id again while the job was live; in memory only."""
+    funded: bool = False
+    """A step of it was charged to the tenant: it counts as a running job."""
+    neared: set[str] = field(default_factory=set)
+    """Limits whose soft bound the history has warned of."""
+    cancelled: str | None = None
+    """Why the job is to end: its running attempts are stopped, and awaited for a moment."""
+    awaited: set[ClaimId] = field(default_factory=set)
+    """Their claims (engine)."""
+    broken: Failure | None = None
+    """History and pattern disagree; the job is settled with this."""
+
+    @property
+    def source_topic(self) -> str:
+        return self.accepted.source.rsplit("/", 2)[0]
+
+    @property
+    def reserved_tokens(self) -> int:
+        return sum(s.reserved_tokens for s in self.steps.values())
+
+    @property
+    def reserved_micros(self) -> int:
+        return sum(s.reserved_micros for s in self.steps.values())
+
+    def apply(self, event: Event) -> None:
+        """Fold one of this job's own events, in order of history. Raises NonDeterministicPattern (StepAsked, TimerSet)."""
+        _APPLY[type(event)](self, event)
+
+
+def _asked(job: LiveJob, event: StepAsked) -> None:
+    wanted = job.run.record(event.step)
+    job.steps[event.step] = OpenStep(event.step, event.path, wanted.request, event.reserved_tokens, event.reserved_micros or 0)
+    _charge(job, job.steps[event.step], event)
+    job.steps_asked += 1
+    job.attempts += 1
+
+
+def _charge(job: LiveJob, step: OpenStep, event: StepAsked | StepRetried | StepFunded) -> None:
+    """The attempt begins, or waits for the tenant's budget."""
+    step.charged_day = event.charged_day
+    job.funded = job.funded or event.charged_day is not None
+    waits = not isinstance(event, StepFunded) and event.unfunded
+    step.phase = Phase.UNFUNDED if waits else Phase.ASKED
+
+
+def _funded(job: LiveJob, event: StepFunded) -> None:
+    step = job.steps.get(event.step)
+    if step is not None and step.attempt == event.attempt:
+        _charge(job, step, event)
+
+
+def _timer_set(job: LiveJob, event: TimerSet) -> None:
+    job.run.record(event.step)
+    job.steps[event.step] = OpenStep(event.step, event.path, None, phase=Phase.SLEEPING, wakes_at=event.due_at)
+
+
+def _timer_fired(job: LiveJob, event: TimerFired) -> None:
+    if job.steps.pop(event.step, None) is not None:
+        job.run.resume(event.step)
+        _drop_abandoned(job)
+
+
+def _claimed(job: LiveJob, event: StepClaimedBy) -> None:
+    step = job.steps.get(event.step)
+    if step is not None and step.attempt == event.attempt:
+        step.claim = Claim(event.claim, event.node, event.mailbox, event.lease_seconds)
+        step.phase = Phase.CLAIMED
+
+
+def _answered(job: LiveJob, event: StepAnswered) -> None:
+    job.usage = job.usage.plus(event.usage)
+    if job.steps.pop(event.step, None) is not None:
+        job.run.resume(event.step, event.answer)
+        _drop_abandoned(job)
+
+
+def _attempt_failed(job: LiveJob, event: AttemptFailed) -> None:
+    job.usage = job.usage.plus(event.usage.as_waste())
+    step = job.steps.get(event.step)
+    if step is None or step.attempt != event.attempt:
+        return
+    step.failures += event.counted
+    step.charged_day = None
+    step.claim, step.routed = None, None
+    node = event.failure.node
+    if node is not None and event.failure.kind in _AVOIDED and node not in step.avoid:
+        step.avoid = (*step.avoid, node)[-_REMEMBERED_NODES:]
+    if event.retry_after_seconds is None:
+        del job.steps[event.step]
+        job.run.resume(event.step, failure=event.failure)
+        _drop_abandoned(job)
+    else:
+        step.phase = Phase.WAITING
+        step.retry_after_seconds = event.retry_after_seconds
+
+
+def _retried(job: LiveJob, event: StepRetried) -> None:
+    step = job.steps.get(event.step)
+    if step is not None:
+        step.attempt, step.avoid = event.attempt, event.avoid
+        _charge(job, step, event)
+        step.claim, step.routed = None, None
+        step.prefix, step.shown = event.prefix or "", None
+        job.attempts += 1
+
+
+def _wasted(job: LiveJob, event: WorkWasted) -> None:
+    job.usage = job.usage.plus(event.usage.as_waste())
+
+
+def _neared(job: LiveJob, event: LimitNeared) -> None:
+    job.neared.add(event.limit)
+
+
+def _cancelled(job: LiveJob, event: CancelRecorded) -> None:
+    job.cancelled = event.reason
+
+
+def _settled(job: LiveJob, event: JobSettled) -> None:
+    job.settled = event
+    job.steps.clear()
+    job.claim_news.clear()
+    job.facts.clear()
+    job.run.close()
+
+
+def _drop_abandoned(job: LiveJob) -> None:
+    """Abandoned steps leave the fold with the event that abandoned them; the engine stops their claims."""
+    for abandoned in job.run.take_abandoned():
+        step = job.steps.pop(abandoned, None)
+        if step is not None:
+            job.abandoned.append(step)
+
+
+_APPLY: dict[type, Callable[[LiveJob, Any], None]] = {
+    StepAsked: _asked,
+    TimerSet: _timer_set,
+    TimerFired: _timer_fired,
+    StepClaimedBy: _claimed,
+    StepAnswered: _answered,
+    AttemptFailed: _attempt_failed,
+    StepRetried: _retried,
+    StepFunded: _funded,
+    WorkWasted: _wasted,
+    CancelRecorded: _cancelled,
+    LimitNeared: _neared,
+    JobSettled: _settled,
+}

@@ -1,0 +1,97 @@
+"""Schedules: recurring jobs. The planner that owns partition hash(schedule id) begins each run once.
+
+A run is begun by an event, ScheduleFired, in the same batch as its job's JobAccepted: both are history, or neither is. Of each schedule the
+last ScheduleFired is carried (see `carried`), so a successor knows what has run, however long ago. No record goes through `jobs.*`.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from math import inf
+
+from services.planner.engine.admission import JobInput, accept
+from services.planner.engine.book import Book
+from services.planner.engine.watermark import SCHEDULED
+from services.planner.job.ids import encoded
+from services.planner.round import Round
+from services.planner.schedules.due import due_runs, next_run
+from shared.contracts.base import ScheduleId
+from shared.contracts.digest import request_digest
+from shared.contracts.event import ScheduleFired
+from shared.contracts.schedule import Schedule
+from shared.schedules import ScheduleTable
+from shared.telemetry import logs
+from shared.topics import partition_of
+
+log = logs.get(__name__)
+
+_AGAIN_SECONDS = 1.0
+"""Until the registry is read, or a full home has room."""
+LOOK_SECONDS = 30.0
+"""Longest wait for a due time: the wall clock may be set meanwhile."""
+
+
+def run_id(schedule: ScheduleId, due_at: float) -> str:
+    """The job of this run."""
+    return "s_" + encoded(blake2b(f"{schedule}\x1f{due_at:.3f}".encode(), digest_size=16).digest())
+
+
+class Clockwork:
+    """Begins runs of one home's schedules. Thrown away with the fold."""
+
+    def __init__(self, table: ScheduleTable, home: int, homes: int) -> None:
+        self._table, self._home, self._homes = table, home, homes
+        self._next_at, self._version = -inf, -1
+
+    def seconds_left(self, wall: float) -> float:
+        """Until `fire` has something to do; infinity when nothing is scheduled here."""
+        if self._version != self._table.version:
+            return 0.0
+        return inf if self._next_at == inf else min(LOOK_SECONDS, max(0.0, self._next_at - wall))
+
+    def fire(self, book: Book, round_: Round, room: int) -> None:
+        """Begin what is due, at most `room` jobs."""
+        if self.seconds_left(round_.wall) > 0.0:
+            return
+        if not self._table.complete():
+            self._next_at, self._version = round_.wall + _AGAIN_SECONDS, self._table.version
+            return
+        self._version, self._next_at = self._table.version, inf
+        for name, entry in self._table.entries.items():
+            if partition_of(name.encode(), self._homes) != self._home:
+                continue
+            for due_at in due_runs(entry, book.runs.last(name), round_.wall):
+                if room <= 0:
+                    self._next_at = min(self._next_at, round_.wall + _AGAIN_SECONDS)
+                    break
+                begin(book, round_, entry.schedule, due_at)
+                room -= 1
+            self._next_at = min(self._next_at, next_run(entry, book.runs.last(name), round_.wall))
+        book.runs.forget_others(self._table.entries)
+
+
+def begin(book: Book, round_: Round, schedule: Schedule, due_at: float) -> None:
+    """One run: ScheduleFired, then the job as if it had been read."""
+    job_id = run_id(schedule.id, due_at)
+    event = ScheduleFired(epoch=book.epoch, job=job_id, at=round_.wall, schedule=schedule.id, due_at=due_at)
+    if job_id in book.jobs or book.settled_ids.find(job_id, round_.now) is not None:
+        book.runs.append(round_, event)
+        return
+    round_.add(job_id, event)
+    book.runs.add(job_id, event)
+    job = schedule.job.model_copy(update={"id": job_id})
+    given = JobInput(
+        id=job_id,
+        client_id=True,
+        job=job,
+        priority_class=schedule.priority_class,
+        source=f"{SCHEDULED}/{schedule.id}@{due_at:.0f}",
+        source_offset=0,
+        reply=None,
+        trace=None,
+        digest=request_digest(job.to_bytes()),
+    )
+    accept(book, round_, given)
+    # The run's event comes first: both begin there.
+    round_.firsts[job_id] = 0
+    log.info("schedule_fired", schedule=schedule.id, job=job_id, late=max(0.0, round_.wall - due_at))

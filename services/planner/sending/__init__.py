@@ -1,0 +1,1 @@
+"""What leaves a planner besides events."""
