@@ -39,7 +39,8 @@ class Policy:
     """Cancelled delayed jobs that are remembered; beyond that no more are taken."""
     settled_memory_seconds: float = 3_600.0
     settled_memory_count: int = 2_000
-    """Bounds of the window in which a client-given id is recognised."""
+    settled_memory_bytes: int = 4 << 20
+    """Bounds of the window in which a client-given id is recognised; a home never holds more than these bytes of results for it."""
     budgets: BudgetPolicy = field(default_factory=BudgetPolicy)
     followers: int = 16
     """Callers of one live job beyond the first."""

@@ -106,7 +106,7 @@ class Replay:
         elif job.settled is None:
             if isinstance(event, JobSettled):
                 self._stop_all(job)
-                book.settled(job, event, self._round.now)
+                book.settled(job, event, self._round.now, value)
             else:
                 job.facts.append(value)
                 self._apply(job, event)

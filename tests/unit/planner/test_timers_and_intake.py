@@ -222,7 +222,7 @@ def settle(desk: Desk, id_: str | None) -> Any:
 def test_settled_ids_are_bounded_by_count_and_age() -> None:
     """The oldest leaves first; ids that tutti made are not kept at all."""
     desk = Desk()
-    remembered = SettledIds(2, 60.0)
+    remembered = SettledIds(2, 60.0, 1 << 20)
     for name in ("a", "b", "c"):
         remembered.add(settle(desk, name), 100.0)
     remembered.add(settle(desk, None), 100.0)
