@@ -88,6 +88,6 @@ wheel: venv ## Build the wheel, install it into a fresh environment, and see whe
 	@infra/native/wheel.sh $(BIN)/python
 
 clean: ## Stop everything, remove data, caches of tools and the virtual environment (downloads stay).
-	@[ ! -x $(BIN)/tutti ] || $(BIN)/tutti down --clean
+	@[ ! -d $${TUTTI_HOME:-.tutti}/run ] || { $(BIN)/tutti --version >/dev/null 2>&1 || $(MAKE) --no-print-directory venv; $(BIN)/tutti down --clean; }
 	rm -rf $(VENV) .tutti .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

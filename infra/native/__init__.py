@@ -5,6 +5,7 @@
 | settings.py, paths.py, errors.py | ports and directories; what can go wrong |
 | ports.py, processes.py, waiting.py, http.py, follow.py | is a port free, daemons with pid files, polling, log files |
 | install.py, wheels.py, debian.py, fetch.py | where programs and packages come from |
+| causes.py | why that failed, in one line |
 | kafka.py, topics.py, redis.py, services.py | one component each |
 | node.py, ollama_server.py, embedded/ | the model node and its kinds |
 | ollama.py, tiny_model.py, gguf.py | `make ollama` |

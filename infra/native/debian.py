@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from infra.native.causes import explain
 from infra.native.errors import MissingTool, StartFailed
 
 _KEY = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -72,4 +73,4 @@ def _run(command: Sequence[str], environment: dict[str, str], directory: Path) -
         command, env={**os.environ, **environment}, cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise StartFailed(f"`{' '.join(command[:3])}` failed:\n{(done.stdout + done.stderr).strip()[-1500:]}")
+        raise StartFailed(explain(f"`{' '.join(command[:3])}` failed", done.stdout + done.stderr))

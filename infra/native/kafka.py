@@ -23,7 +23,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from infra.native import install, ports
+from infra.native.causes import explain
 from infra.native.errors import MissingTool, StartFailed
+from infra.native.install import Need
 from infra.native.paths import Home, locked
 from infra.native.processes import Daemon
 from infra.native.waiting import wait_until
@@ -34,6 +36,8 @@ START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 PROBE_SECONDS = 5.0
 _TEMPLATES = Path(__file__).parent / "broker"
+_JAVA = Need("java", ("default-jre-headless",), "Kafka's broker runs on it")
+_MAVEN = Need("mvn", ("maven",), "it fetches Kafka's jars")
 
 
 @dataclass(slots=True)
@@ -69,8 +73,7 @@ class Kafka:
     def start(self, *, timeout_seconds: float = START_SECONDS) -> None:
         """Bring it up; returns when clients are served. Does nothing when it runs. Raises MissingTool, PortTaken or StartFailed."""
         if not self.daemon.running():
-            java = find_java()
-            jars = fetch(self.cache)
+            java, jars = prepare(self.cache)
             ports.require_free(self.port, "Kafka", "TUTTI_KAFKA_PORT")
             ports.require_free(self.controller_port, "Kafka's controller", "TUTTI_KAFKA_CONTROLLER_PORT")
             self._configure(java, jars)
@@ -131,7 +134,7 @@ class Kafka:
         arguments = ("format", "--standalone", "-t", cluster, "-c", str(self._properties))
         done = subprocess.run(self._java(java, jars, "kafka.tools.StorageTool", *arguments), capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise StartFailed(f"Kafka's log directory could not be formatted:\n{(done.stdout + done.stderr).strip()[-2000:]}")
+            raise StartFailed(explain("Kafka's log directory could not be formatted", done.stdout + done.stderr))
 
     def _java(self, java: str, jars: Path, main: str, *arguments: str) -> list[str]:
         return [
@@ -163,16 +166,31 @@ async def serves(servers: str, timeout_seconds: float = PROBE_SECONDS) -> bool:
         await admin.close()
 
 
-def find_java() -> str:
-    """A Java runtime of at least version 17; installed when permitted, else MissingTool."""
-    packages = ("default-jre-headless",)
-    java = install.require("java", packages, "Kafka's broker runs on it")
+def needs(cache: Path) -> tuple[Need, ...]:
+    """The programs without which the broker cannot be started here."""
+    return (_JAVA,) if fetched(cache) else (_JAVA, _MAVEN)
+
+
+def prepare(cache: Path) -> tuple[str, Path]:
+    """(a Java runtime of at least version 17, the directory of the broker's jars); what is missing is installed and downloaded.
+
+    Safe when several processes ask at once. Raises MissingTool, naming all that is missing, or StartFailed.
+    """
+    target = cache / f"kafka-{VERSION}"
+    with locked(cache / f"kafka-{VERSION}.lock"):
+        java, *maven = install.require(*needs(cache))
+        _check_version(java)
+        for program in maven:
+            _download(program, target)
+    return java, target
+
+
+def _check_version(java: str) -> None:
     shown = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
     found = re.search(r'version "(\d+)', shown)
     if found is None or int(found.group(1)) < JAVA_MINIMUM:
         first = shown.splitlines()[0] if shown else "no version"
         raise MissingTool(f"{java} is too old for Kafka ({first}): put a Java of {JAVA_MINIMUM} or later on the PATH")
-    return java
 
 
 def fetched(cache: Path) -> bool:
@@ -180,17 +198,7 @@ def fetched(cache: Path) -> bool:
     return (cache / f"kafka-{VERSION}" / "complete").exists()
 
 
-def fetch(cache: Path) -> Path:
-    """The directory of the broker's jars, downloaded by Maven the first time. Safe when several processes ask at once."""
-    target = cache / f"kafka-{VERSION}"
-    with locked(cache / f"kafka-{VERSION}.lock"):
-        if not fetched(cache):
-            _download(target)
-    return target
-
-
-def _download(target: Path) -> None:
-    maven = install.require("mvn", ("maven",), "it fetches Kafka's jars")
+def _download(maven: str, target: Path) -> None:
     draft = target.with_suffix(".new")
     shutil.rmtree(draft, ignore_errors=True)
     command = [maven, "-B", "-ntp", "-q", "-f", str(_TEMPLATES / "pom.xml"), "dependency:copy-dependencies"]
@@ -202,7 +210,7 @@ def _download(target: Path) -> None:
         check=False,
     )
     if done.returncode != 0 or not any(draft.glob("kafka_2.13-*.jar")):
-        raise StartFailed(f"Maven could not fetch Kafka {VERSION}:\n{(done.stdout + done.stderr).strip()[-2000:]}")
+        raise StartFailed(explain(f"Maven could not fetch Kafka {VERSION}", done.stdout + done.stderr))
     (draft / "complete").touch()
     shutil.rmtree(target, ignore_errors=True)
     draft.rename(target)

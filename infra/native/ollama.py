@@ -18,10 +18,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from infra.native import debian, install, ollama_server, ports, tiny_model
+from infra.native.causes import explain
 from infra.native.embedded.packages import fetch_model
 from infra.native.errors import MissingTool, StartFailed
 from infra.native.node import await_answer
-from infra.native.paths import locked
+from infra.native.paths import locked, writing
 from infra.native.processes import Daemon
 from infra.native.wheels import install_into
 
@@ -81,7 +82,7 @@ class Installer:
 
     def install(self) -> None:
         """Make what is missing. Raises MissingTool or StartFailed."""
-        with locked(self._cache / "ollama.lock"):
+        with writing(), locked(self._cache / "ollama.lock"):
             self._program()
             self._engine()
             self._models()
@@ -92,7 +93,7 @@ class Installer:
         if target.exists():
             return
         go = find_go()
-        install.require("gcc", ("gcc", "libc6-dev"), "Ollama is built with cgo")
+        install.require(install.Need("gcc", ("gcc", "libc6-dev"), "Ollama is built with cgo"))
         self._say(f"building Ollama {VERSION} (minutes, once)")
         environment = {"GOBIN": str(target.parent), "CGO_ENABLED": "1"}
         flags = f"-s -w -X github.com/ollama/ollama/version.Version={VERSION}"
@@ -213,4 +214,4 @@ def _run(command: list[str], environment: Mapping[str, str]) -> None:
     except subprocess.TimeoutExpired:
         raise StartFailed(f"`{' '.join(command[:2])}` took longer than {BUILD_SECONDS:.0f} s") from None
     if done.returncode != 0:
-        raise StartFailed(f"`{' '.join(command[:2])}` failed:\n{(done.stdout + done.stderr).strip()[-1500:]}")
+        raise StartFailed(explain(f"`{' '.join(command[:2])}` failed", done.stdout + done.stderr))

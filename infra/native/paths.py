@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.native.errors import AlreadyRunning
+from infra.native.errors import AlreadyRunning, Unwritable
+
+_REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +45,17 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         except BlockingIOError:
             raise AlreadyRunning(f"another command holds {path}; wait for it to end") from None
         yield
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Raises Unwritable where the operating system refuses a file; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        raise Unwritable(
+            f"a file could not be written: {error.strerror}{where}; data lies under TUTTI_HOME, downloads under TUTTI_CACHE"
+        ) from error

@@ -15,11 +15,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from infra.native import install
 from infra.native import node as nodes
 from infra.native.errors import MissingTool, NativeError, StartFailed
-from infra.native.kafka import VERSION, Kafka, fetched, serves
+from infra.native.kafka import VERSION, Kafka, fetched, needs, serves
 from infra.native.node import ModelNode, Say
-from infra.native.paths import locked
+from infra.native.paths import locked, writing
 from infra.native.redis import RedisServer
 from infra.native.report import Row
 from infra.native.services import NAMES, ServiceProcess, service_port
@@ -53,10 +54,16 @@ class Stack:
 
     def up(self) -> list[Row]:
         """Start what is not running and wait until everything is ready; returns the status. Raises NativeError kinds."""
-        with locked(self.home.root / "lock", wait=False):
+        with writing(), locked(self.home.root / "lock", wait=False):
+            self._check_tools()
             node = self._start_components()
             self._start_services(node)
         return self.status()
+
+    def _check_tools(self) -> None:
+        """Before anything is downloaded: what only an administrator can install is told at once."""
+        if not self.settings.kafka_servers and not self.kafka.daemon.running():
+            install.check(*needs(self.settings.cache_directory))
 
     def _start_components(self) -> ModelNode:
         with ThreadPoolExecutor(max_workers=3) as pool:
@@ -129,7 +136,7 @@ class Stack:
 
     def down(self, *, clean: bool = False) -> None:
         """Stop everything that was started here; with `clean` remove its data and logs too."""
-        with locked(self.home.root / "lock", wait=False):
+        with writing(), locked(self.home.root / "lock", wait=False):
             by_name = {service.service: service for service in self.services(None)}
             self._stop([by_name.pop("ingress")])
             self._stop(list(by_name.values()))

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from infra.native.causes import explain
 from infra.native.errors import StartFailed
 
 
@@ -35,4 +36,4 @@ def install_into(target: Path, pins: Sequence[str]) -> None:
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     requirements.unlink()
     if done.returncode != 0:
-        raise StartFailed(f"{pins[0].split()[0]} could not be installed:\n{done.stderr.strip()[-1500:]}")
+        raise StartFailed(explain(f"{pins[0].split()[0]} could not be installed", done.stderr))

