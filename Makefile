@@ -7,6 +7,7 @@ SHELL := /bin/bash
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
+REPEATED = $(if $(REPEATS),--repeats $(REPEATS))
 TESTS ?=
 
 help: ## Show this list.
@@ -50,23 +51,23 @@ logs: venv ## Follow the logs of everything that runs.
 demo: venv ## From nothing to a real model's streamed answer, over REST and over Kafka.
 	@$(BIN)/python -m infra.demo
 
-bench: venv ## Measure against the bare pass-through and the budget of DESIGN 16.
-	@$(BIN)/python -m infra.bench
+bench: venv ## Measure against the bare pass-through and the budget of DESIGN 16 (all bench targets: REPEATS=n, medians of them).
+	@$(BIN)/python -m infra.bench $(REPEATED) --json .tutti/bench.json
 
 bench-recovery: venv ## Kill a planner with JOBS=10000 live jobs; the next one must have them in 5 s.
-	@$(BIN)/python -m infra.bench.recovery --jobs $(or $(JOBS),10000) --json .tutti/recovery.json
+	@$(BIN)/python -m infra.bench.recovery --jobs $(or $(JOBS),10000) $(REPEATED) --json .tutti/recovery.json
 
 bench-priority: venv ## Classes and tenants on a saturated cluster, with JOBS=100000 batch jobs queued.
-	@$(BIN)/python -m infra.bench.priority --jobs $(or $(JOBS),100000) --json .tutti/priority.json
+	@$(BIN)/python -m infra.bench.priority --jobs $(or $(JOBS),100000) $(REPEATED) --json .tutti/priority.json
 
 bench-cancel: venv ## Cancel 50 running streams in each of three ways; the node must see it within 100 ms.
-	@$(BIN)/python -m infra.bench.cancel --repeats $(or $(REPEATS),50) --json .tutti/cancel.json
+	@$(BIN)/python -m infra.bench.cancel $(REPEATED) --json .tutti/cancel.json
 
 bench-delays: venv ## JOBS=100000 delayed records; how late they are, and that a kill -9 of the delay service loses none.
-	@$(BIN)/python -m infra.bench.delays --jobs $(or $(JOBS),100000) --json .tutti/delays.json
+	@$(BIN)/python -m infra.bench.delays --jobs $(or $(JOBS),100000) $(REPEATED) --json .tutti/delays.json
 
 bench-backlog: venv ## Queue JOBS=1000000 jobs; every service's memory must stay flat.
-	@$(BIN)/python -m infra.bench.backlog --jobs $(or $(JOBS),1000000) --json .tutti/backlog.json
+	@$(BIN)/python -m infra.bench.backlog --jobs $(or $(JOBS),1000000) $(REPEATED) --json .tutti/backlog.json
 
 chaos: venv ## Break a real cluster under JOBS=100000 jobs (SEED=n), check that nothing is lost.
 	@$(BIN)/python -m infra.native.fetch

@@ -11,6 +11,14 @@ medians are reported. The model is simulated: an in-process backend, or the simu
     cluster      the real services, each a process, on topics with a prefix of their own
     load         closed-loop HTTP callers, a burst of queued jobs, streams
     scenarios    what is measured, one function each
-    budgets      the budget of DESIGN 16, met or missed
+    budgets      the budget of DESIGN 16
     report       tables, JSON, comparison
+
+What `make bench` does not measure has commands of its own: recovery, priority, cancel, delays, backlog. Each repeats (--repeats), prints
+median, least and most of every figure and the verdict on its budgets, and writes JSON: machine, date, commit, options, all runs.
+
+    figures      percentiles, medians, spread, budgets; pure
+    outcome      what each of them prints and writes, their common options, their exit code
+    local        broker and cluster
+    machine      facts without which a figure means nothing
 """

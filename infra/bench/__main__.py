@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import uvloop
 
-from infra.bench import budgets, machine, report
+from infra.bench import budgets, machine, outcome, report
 from infra.bench.cluster import Bench, DidNotStart, running
 from infra.bench.load import LoadFailed
 from infra.bench.scenarios import FULL, QUICK, Run, Sizes, perform, plan, warm_up
@@ -58,14 +58,13 @@ def main(
         raise click.ClickException(str(error)) from error
     summary = summarise(runs)
     verdicts = budgets.judge_all(summary)
-    click.echo("\n".join(report.tables(facts, summary, verdicts)))
+    click.echo("\n".join(report.tables(facts, runs, summary, verdicts)))
     if compare is not None:
         click.echo("\n".join(["", *report.comparison(json.loads(compare.read_text()), summary)]))
     if json_file is not None:
-        settings = {"quick": quick, "own_broker": servers is None, **asdict(sizes)}
-        report.write(json_file, report.document(facts, settings, runs, summary, verdicts))
-    if strict and any(verdict.met is False for verdict in verdicts):
-        raise click.ClickException("a budget is missed")
+        options = {"quick": quick, "own_broker": servers is None, "only_bare": only_bare, "scenarios": list(chosen), **asdict(sizes)}
+        outcome.write(json_file, report.document(facts, options, runs, summary, verdicts))
+    outcome.refuse_missed(verdicts, strict=strict)
 
 
 def _sizes(quick: bool, repeats: int | None) -> Sizes:

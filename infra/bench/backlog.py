@@ -3,8 +3,8 @@
 Five services as processes on a real Kafka, one worker with the in-process backend (no model: simulated, it says so). First a warm-up
 fills every bounded queue once: the most memory that a service has while it works that off is what N jobs are compared with. Then N jobs
 go onto `jobs.batch` as fast as Kafka takes them, while the resident memory of each service is read every second, and on until the queue
-is empty or `--observe` seconds have passed. Exit code 1 when a service grew by more than the bound, or when nothing was left waiting
-(then it proves nothing).
+is empty or `--observe` seconds have passed. Each repeat has a cluster of its own, on one broker. Exit code 1 when a service grew by more
+than the bound in any of them, or when nothing was left waiting (then it proves nothing).
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
 import uvloop
 
-from infra.bench import machine, report
+from infra.bench import machine
 from infra.bench.bare import new_producer
-from infra.bench.local import IN_PROCESS, local_cluster
+from infra.bench.figures import Budget, Figures, Spreads, most_of
+from infra.bench.local import IN_PROCESS, local_cluster, started_broker
+from infra.bench.outcome import Outcome, bench_options
 from infra.bench.processes import resident_bytes
 from infra.native.cluster import LocalCluster
 from infra.native.errors import NativeError
@@ -33,6 +35,9 @@ from shared.kafka.port import Admin, Consumer, TopicPartition
 MIB = 1024 * 1024
 GROWTH_MIB = 16.0
 """Allocator noise and caches of code that the warm-up did not reach; a queue that holds jobs needs hundreds for a million."""
+BUDGETS: tuple[Budget[Spreads], ...] = (
+    Budget("growth of any service, in any run", "MiB", most_of("largest_growth_mib"), at_most=GROWTH_MIB),
+)
 WARM_UP_JOBS = 20_000
 SAMPLE_SECONDS = 1.0
 DRAIN_SECONDS = 300.0
@@ -54,18 +59,14 @@ class Samples:
         for name, pid in pids.items():
             self.memory.setdefault(name, []).append(round(resident_bytes(pid or 0) / MIB, 1))
 
-    def verdict(self, warm: Samples) -> dict[str, dict[str, float]]:
-        """Service → largest memory in the warm-up, then first, last and largest, MiB; and how much the largest is above the warm-up's."""
-        return {
-            name: {
-                "warm": max(warm.memory[name]),
-                "first": seen[0],
-                "last": seen[-1],
-                "max": max(seen),
-                "growth": round(max(0.0, max(seen) - max(warm.memory[name])), 1),
-            }
-            for name, seen in self.memory.items()
-        }
+    def memory_figures(self, warm: Samples) -> dict[str, float]:
+        """Of each service the most MiB in the warm-up, the last and the most of these samples; how much that is above the warm-up's."""
+        found: dict[str, float] = {}
+        for name, seen in self.memory.items():
+            most, before = max(seen), max(warm.memory[name])
+            found |= {f"{name}.warm_mib": before, f"{name}.last_mib": seen[-1], f"{name}.most_mib": most}
+            found[f"{name}.growth_mib"] = round(max(0.0, most - before), 1)
+        return {**found, "largest_growth_mib": max(value for name, value in found.items() if name.endswith(".growth_mib"))}
 
 
 @dataclass(slots=True)
@@ -139,45 +140,37 @@ async def _watched(queue: Queue, jobs: int, observe_seconds: float) -> tuple[Sam
     return samples, filled
 
 
+async def _run(cluster: LocalCluster, jobs: int, observe: float, warm_up_jobs: int) -> tuple[Figures, Samples]:
+    """Raises click.ClickException when too few jobs waited to show anything."""
+    warm, samples, filled = await measure(cluster, jobs, observe, warm_up_jobs)
+    most = max(samples.waiting)
+    if most < jobs // 10:
+        raise click.ClickException(f"never more than {most} jobs waited: this proves nothing; queue more")
+    return {"queued_seconds": round(filled, 1), "most_waiting": float(most), **samples.memory_figures(warm)}, samples
+
+
 @click.command(context_settings={"show_default": True})
 @click.option("--jobs", type=click.IntRange(1), default=1_000_000, help="To be queued.")
 @click.option("--observe", type=click.FloatRange(0), default=60.0, help="Seconds to look on after they are queued.")
 @click.option("--warm-up", "warm_up_jobs", type=click.IntRange(1), default=WARM_UP_JOBS, help="Jobs that fill every bounded queue once.")
-@click.option("--servers", metavar="HOST:PORT", help="Use this Kafka instead of starting one.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write everything here.")
-def main(*, jobs: int, observe: float, warm_up_jobs: int, servers: str | None, json_file: Path | None) -> None:
+@bench_options("Of everything, each on a cluster of its own.")
+def main(*, jobs: int, observe: float, warm_up_jobs: int, repeats: int, servers: str | None, json_file: Path | None) -> None:
     """Memory of every service while JOBS jobs are queued."""
     facts = machine.facts()
+    runs: list[Figures] = []
+    samples: list[dict[str, Any]] = []
     try:
-        with local_cluster("backlog", servers, nodes=[IN_PROCESS]) as cluster:
-            warm, samples, filled = uvloop.run(measure(cluster, jobs, observe, warm_up_jobs))
+        with started_broker(servers) as kafka:
+            for _ in range(repeats):
+                with local_cluster("backlog", kafka, nodes=[IN_PROCESS]) as cluster:
+                    found, seen = uvloop.run(_run(cluster, jobs, observe, warm_up_jobs))
+                runs.append(found)
+                samples.append(asdict(seen))
     except NativeError as error:
         raise click.ClickException(str(error)) from error
-    verdict, most = samples.verdict(warm), max(samples.waiting)
-    click.echo(f"{jobs} jobs queued in {filled:.0f} s, at most {most} unread at once; the worker's answers are simulated (no model)")
-    columns = ("warm", "first", "last", "max", "growth")
-    click.echo("MiB".ljust(12) + "".join(f"{column:>8}" for column in columns))
-    for name, found in verdict.items():
-        click.echo(name.ljust(12) + "".join(f"{found[column]:>8}" for column in columns))
-    grown = {name: found["growth"] for name, found in verdict.items() if found["growth"] > GROWTH_MIB}
-    if json_file is not None:
-        document = {
-            "machine": facts,
-            "simulated": "in-process backend, no model",
-            "jobs": jobs,
-            "warm_up_jobs": warm_up_jobs,
-            "queued_seconds": round(filled, 1),
-            "most_waiting": most,
-            "growth_bound_mib": GROWTH_MIB,
-            "services": verdict,
-            "flat": not grown,
-            "samples": {"seconds": samples.seconds, "waiting": samples.waiting, "memory_mib": samples.memory},
-        }
-        report.write(json_file, document)
-    if most < jobs // 10:
-        raise click.ClickException(f"never more than {most} jobs waited: this proves nothing; queue more")
-    if grown:
-        raise click.ClickException(f"memory is not flat: {grown}")
+    options = {"jobs": jobs, "observe_seconds": observe, "warm_up_jobs": warm_up_jobs, "repeats": repeats}
+    simulated = "the worker's answers are simulated (in-process backend, no model)"
+    Outcome("backlog", simulated, facts, options, runs, BUDGETS, {"samples": samples}).end(json_file)
 
 
 if __name__ == "__main__":

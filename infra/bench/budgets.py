@@ -3,46 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from infra.bench.figures import Budget, Verdict
 from infra.bench.summary import Summary, value
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """`at_most` or `at_least`; `measured` finds the figure in a summary, None when it was not measured."""
-
-    name: str
-    unit: str
-    measured: Callable[[Summary], float | None]
-    at_most: float | None = None
-    at_least: float | None = None
-
-    def judge(self, summary: Summary) -> Verdict:
-        """Met, missed or not measured."""
-        found = self.measured(summary)
-        if found is None:
-            return Verdict(self, None, None)
-        met = (self.at_most is None or found <= self.at_most) and (self.at_least is None or found >= self.at_least)
-        return Verdict(self, found, met)
-
-    @property
-    def limit(self) -> str:
-        return f"<= {self.at_most:g}" if self.at_most is not None else f">= {self.at_least:g}"
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """A budget and what was measured."""
-
-    budget: Budget
-    measured: float | None
-    met: bool | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For the JSON."""
-        return {"name": self.budget.name, "unit": self.budget.unit, "limit": self.budget.limit, "measured": self.measured, "met": self.met}
 
 
 def at(path: str) -> Callable[[Summary], float | None]:
@@ -67,7 +31,7 @@ def _largest_service(summary: Summary) -> float | None:
     return max(found, default=None)
 
 
-BUDGETS = (
+BUDGETS: tuple[Budget[Summary], ...] = (
     Budget("REST, one at a time, p50", "ms", at("rest_1/tutti/p50_ms"), at_most=10),
     Budget("REST, one at a time, p99", "ms", at("rest_1/tutti/p99_ms"), at_most=30),
     Budget("REST, one at a time, p50 to bare", "x", at("rest_1/tutti/p50_ms_to_bare"), at_most=1.8),

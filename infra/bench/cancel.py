@@ -1,4 +1,4 @@
-"""`python -m infra.bench.cancel --repeats N`: how long after a cancel does the node see its connection close?
+"""`python -m infra.bench.cancel --cancels N`: how long after a cancel does the node see its connection close?
 
 Five services as processes on a real Kafka and a simulated node inside this process, which notes the moment at which a connection of its
 ends. A streamed answer is cancelled in its middle, N times in each of three ways, one at a time:
@@ -8,14 +8,13 @@ ends. A streamed answer is cancelled in its middle, N times in each of three way
     record       a cancel record with the job's key on jobs.<class>, from a plain Kafka producer
 
 Measured from the moment at which the cancel leaves (the close, the first byte of the request, the send) to the end of the node's
-connection. Exit code 1 when p99 of a way exceeds the budget of law 9.
+connection; repeated on one cluster, medians over the repeats. Exit code 1 when p99 of a way exceeds the budget of law 9.
 """
 
 from __future__ import annotations
 
 import asyncio
-import statistics
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +27,10 @@ import uvicorn
 import uvloop
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from infra.bench import machine, report
-from infra.bench.local import local_cluster
+from infra.bench import machine
+from infra.bench.figures import Budget, Figures, Spreads, median_of, percentile
+from infra.bench.local import local_cluster, started_broker
+from infra.bench.outcome import Outcome, bench_options
 from infra.native import ports
 from infra.native.cluster import LocalCluster
 from infra.native.errors import NativeError
@@ -42,8 +43,8 @@ from shared.contracts import headers
 from shared.kafka.aio import AioLog
 from shared.kafka.port import Message, Producer
 
-BUDGET_MS = 100.0
 WAYS = ("disconnect", "delete", "record")
+BUDGETS: tuple[Budget[Spreads], ...] = tuple(Budget(f"{way}, p99", "ms", median_of(f"{way}.p99_ms"), at_most=100.0) for way in WAYS)
 MODEL = "endless"
 WAIT_SECONDS = 20.0
 _CLOCK = SystemClock()
@@ -164,11 +165,11 @@ class Stage:
 def stage_cluster(servers: str | None, port: int) -> Iterator[LocalCluster]:
     """Services and, if none is given, a broker; the worker's node is the one on this port."""
     node = {"TUTTI_WORKER__BACKEND": "ollama", "TUTTI_WORKER__URL": f"http://127.0.0.1:{port}", "TUTTI_WORKER__SLOTS": "8"}
-    with local_cluster("cancel", servers, nodes=[node]) as cluster:
+    with started_broker(servers) as kafka, local_cluster("cancel", kafka, nodes=[node]) as cluster:
         yield cluster
 
 
-async def measure(cluster: LocalCluster, node: WatchedNode, repeats: int, ways: tuple[str, ...] = WAYS) -> dict[str, list[float]]:
+async def measure(cluster: LocalCluster, node: WatchedNode, cancels: int, ways: tuple[str, ...] = WAYS) -> dict[str, list[float]]:
     """Way → milliseconds of each cancel. The ways take turns."""
     log = AioLog(cluster.servers, _CLOCK)
     producer = await log.producer(client_id="bench-cancel")
@@ -177,7 +178,7 @@ async def measure(cluster: LocalCluster, node: WatchedNode, repeats: int, ways: 
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
             stage = Stage(cluster, node, session, producer)
             await stage.one(ways[0])  # the first of all meets cold code
-            for _ in range(repeats):
+            for _ in range(cancels):
                 for way in ways:
                     measured[way].append(await stage.one(way))
     finally:
@@ -186,44 +187,45 @@ async def measure(cluster: LocalCluster, node: WatchedNode, repeats: int, ways: 
     return measured
 
 
-def figures(values: list[float]) -> dict[str, float]:
-    """Milliseconds."""
-    ordered = sorted(values)
-    p99 = ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
-    return {"p50_ms": round(statistics.median(ordered), 1), "p99_ms": round(p99, 1), "max_ms": round(ordered[-1], 1)}
+def figures(measured: Mapping[str, Sequence[float]]) -> Figures:
+    """Milliseconds of each way."""
+    return {
+        f"{way}.{name}_ms": round(value, 1)
+        for way, values in measured.items()
+        for name, value in (("p50", percentile(values, 0.5)), ("p99", percentile(values, 0.99)), ("max", max(values)))
+    }
 
 
-async def _run(servers: str | None, repeats: int) -> dict[str, list[float]]:
+async def _run(servers: str | None, cancels: int, repeats: int) -> list[dict[str, list[float]]]:
     port = ports.free_ports(1)[0]
     async with watched_node(port) as node:
         stage = stage_cluster(servers, port)
         cluster = await asyncio.to_thread(stage.__enter__)
         try:
-            return await measure(cluster, node, repeats)
+            return [await measure(cluster, node, cancels) for _ in range(repeats)]
         finally:
             await asyncio.to_thread(stage.__exit__, None, None, None)
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--repeats", default=50, type=click.IntRange(1, 10_000), help="Cancels of each way.")
-@click.option("--servers", help="Use this Kafka instead of starting one.", metavar="HOST:PORT")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write everything here.")
-def main(*, repeats: int, servers: str | None, json_file: Path | None) -> None:
+@click.option("--cancels", default=50, type=click.IntRange(1, 10_000), help="Of each way, in each repeat.")
+@bench_options("Of all cancels, on one cluster.")
+def main(*, cancels: int, repeats: int, servers: str | None, json_file: Path | None) -> None:
     """Measure cancellation at the node's socket."""
     facts = machine.facts()
     try:
-        measured = uvloop.run(_run(servers, repeats))
+        measured = uvloop.run(_run(servers, cancels, repeats))
     except (MissedCancel, NativeError) as error:
         raise click.ClickException(str(error)) from error
-    summary = {way: figures(values) for way, values in measured.items()}
-    click.echo(f"{facts['cpu']}, {facts['cores']} cores, load before {facts['load_before']}; the node is simulated; {repeats} cancels each")
-    for way, shown in summary.items():
-        click.echo(f"  {way:<11} p50 {shown['p50_ms']:>6.1f} ms   p99 {shown['p99_ms']:>6.1f} ms   max {shown['max_ms']:>6.1f} ms")
-    if json_file is not None:
-        document = {"simulated": "the node of this bench is simulated", "machine": facts, "summary": summary, "cancels_ms": measured}
-        report.write(json_file, document)
-    if any(shown["p99_ms"] > BUDGET_MS for shown in summary.values()):
-        raise click.ClickException(f"p99 exceeds {BUDGET_MS:.0f} ms")
+    Outcome(
+        "cancel",
+        "the node is simulated",
+        facts,
+        {"cancels": cancels, "repeats": repeats},
+        [figures(one) for one in measured],
+        BUDGETS,
+        {"cancels_ms": measured},
+    ).end(json_file)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from random import Random
 
 from infra.bench import bare
 from infra.bench.load import QueueTarget
+from infra.bench.local import own_broker
 from infra.native import http, ports
-from infra.native.kafka import Kafka
 from infra.native.paths import Home
 from infra.native.processes import Daemon, tail
 from infra.native.services import REPOSITORY, ServiceProcess
@@ -29,7 +29,6 @@ from shared.kafka.provision import new_topics
 from shared.settings import ClusterSettings
 from shared.topics import Topics
 
-CACHE = Path("~/.cache/tutti").expanduser()
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
 BROKER_SESSION_MS = 30_000
@@ -79,26 +78,13 @@ def running(directory: Path, servers: str | None, *, only_bare: bool) -> Iterato
     with ExitStack() as stack:
         shared: dict[str, int] = {}
         if servers is None:
-            servers = stack.enter_context(_broker(home, shared))
+            broker = stack.enter_context(own_broker(home, BROKER_SESSION_MS))
+            servers, shared["kafka"] = broker.servers, broker.daemon.pid() or 0
         stack.enter_context(_topics(servers, prefix))
         node_url = stack.enter_context(_node(home, shared))
         baseline = stack.enter_context(_bare(home, servers, prefix))
         system = None if only_bare else stack.enter_context(_tutti(home, servers, prefix, node_url))
         yield Bench(servers, baseline, system, node_url, shared)
-
-
-@contextmanager
-def _broker(home: Home, pids: dict[str, int]) -> Iterator[str]:
-    port, controller = ports.free_ports(2)
-    kafka = Kafka(
-        home=home, cache=CACHE, port=port, controller_port=controller, session_timeout_ms=BROKER_SESSION_MS, dies_with_parent=True
-    )
-    kafka.start()
-    try:
-        pids["kafka"] = kafka.daemon.pid() or 0
-        yield kafka.servers
-    finally:
-        kafka.stop(grace_seconds=STOP_SECONDS)
 
 
 @contextmanager

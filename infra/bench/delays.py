@@ -2,7 +2,8 @@
 
 Two delay services as processes on a real Kafka, no other service: N records with random due times, 1 to 60 s ahead, go into the tiers;
 what arrives on the target topic is read. Half-way one of the services is killed and started again `--down` seconds later. Lateness is the
-arrival's timestamp minus the due time, one clock. Exit code 1 when a record was lost or came early.
+arrival's timestamp minus the due time, one clock. Each repeat has services, topics and due times of its own, on one broker. Exit code 1
+when a record was lost or came early in any of them.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from random import Random
 import click
 import uvloop
 
-from infra.bench import machine, report
-from infra.bench.load import percentile
+from infra.bench import machine
+from infra.bench.figures import Budget, Figures, Spreads, most_of, percentile
 from infra.bench.local import started_broker
+from infra.bench.outcome import Outcome, bench_options
 from infra.native import ports
 from infra.native.errors import NativeError
 from infra.native.paths import Home
@@ -39,6 +41,10 @@ EARLY_SECONDS = 0.002
 """Timestamps are whole milliseconds."""
 PATIENCE_SECONDS = 60.0
 """Beyond the last due time, before what has not come counts as lost."""
+BUDGETS: tuple[Budget[Spreads], ...] = (
+    Budget("lost, in any run", "records", most_of("lost"), at_most=0.0),
+    Budget("early, in any run", "records", most_of("early"), at_most=0.0),
+)
 _BATCH = 2_000
 _CLOCK = SystemClock()
 
@@ -127,7 +133,7 @@ async def _kill(service: ServiceProcess, at: float, down_seconds: float) -> floa
     return _CLOCK.wall()
 
 
-async def _measure(servers: str, topics: Topics, services: list[ServiceProcess], plan: Plan) -> dict[str, float]:
+async def _measure(servers: str, topics: Topics, services: list[ServiceProcess], plan: Plan) -> Figures:
     random, log = Random(plan.seed), AioLog(servers, _CLOCK)
     # About 20,000 records a second go in; what is due meanwhile would be late before it is there.
     begin = _CLOCK.wall() + LEAD_SECONDS + plan.jobs / 20_000
@@ -147,45 +153,45 @@ async def _measure(servers: str, topics: Topics, services: list[ServiceProcess],
 
 @click.command(context_settings={"show_default": True})
 @click.option("--jobs", type=click.IntRange(min=1), default=100_000, help="Delayed records.")
-@click.option("--seed", type=int, default=1, help="Of the due times.")
+@click.option("--seed", type=int, default=1, help="Of the due times; the next repeat's is one higher.")
 @click.option("--down", "down_seconds", type=float, default=3.0, help="Seconds until the killed service is started again.")
-@click.option("--servers", help="A running Kafka; without it one is started.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here.")
-def main(jobs: int, seed: int, down_seconds: float, servers: str | None, json_file: Path | None) -> None:
+@bench_options("Of everything.")
+def main(*, jobs: int, seed: int, down_seconds: float, repeats: int, servers: str | None, json_file: Path | None) -> None:
     """Measure how late delayed records are."""
-    topics = Topics(TopicSettings(prefix=f"bench-delays-{os.getpid()}-"))
+    facts = machine.facts()
+    runs: list[Figures] = []
+    try:
+        with started_broker(servers) as kafka:
+            for repeat in range(repeats):
+                runs.append(_run(kafka, repeat, Plan(jobs, seed + repeat, down_seconds)))
+                click.echo("  " + ", ".join(f"{name} {value:g}" for name, value in runs[-1].items()), err=True)
+    except NativeError as error:
+        raise click.ClickException(error.message) from error
+    span = f"{SHORTEST_SECONDS:g}-{LONGEST_SECONDS:g} s"
+    options = {"jobs": jobs, "due_within": span, "down_seconds": down_seconds, "seed": seed, "repeats": repeats}
+    simulated = "nothing is simulated; delay services alone, one of two killed -9 half-way"
+    Outcome("delays", simulated, facts, options, runs, BUDGETS).end(json_file)
+
+
+def _run(servers: str, repeat: int, plan: Plan) -> Figures:
+    topics = Topics(TopicSettings(prefix=f"bench-delays-{os.getpid()}-{repeat}-"))
+    environment = {"TUTTI_KAFKA_SERVERS": servers, "TUTTI_TOPICS__PREFIX": topics.settings.prefix, "TUTTI_LOG_LEVEL": "warning"}
     with tempfile.TemporaryDirectory(prefix="tutti-delays-") as made:
         home = Home(Path(made))
+        services = [
+            ServiceProcess("delay", home, port, environment, str(n), dies_with_parent=True) for n, port in enumerate(ports.free_ports(2), 1)
+        ]
+        ensure_topics(servers, topics)
         try:
-            with started_broker(home, servers) as kafka:
-                found = _run(kafka, topics, home, Plan(jobs, seed, down_seconds))
-        except NativeError as error:
-            raise click.ClickException(error.message) from error
-    span = f"{SHORTEST_SECONDS:g}-{LONGEST_SECONDS:g} s"
-    click.echo(f"{jobs} delayed records, due within {span}; one of two delay services killed -9 half-way; seed {seed}")
-    for name, value in found.items():
-        click.echo(f"  {name:28} {value:g}")
-    if json_file is not None:
-        report.write(json_file, {"machine": machine.facts(), "seed": seed, "figures": found})
-    raise SystemExit(1 if found["lost"] or found["early"] else 0)
-
-
-def _run(servers: str, topics: Topics, home: Home, plan: Plan) -> dict[str, float]:
-    environment = {"TUTTI_KAFKA_SERVERS": servers, "TUTTI_TOPICS__PREFIX": topics.settings.prefix, "TUTTI_LOG_LEVEL": "warning"}
-    services = [
-        ServiceProcess("delay", home, port, environment, str(n), dies_with_parent=True) for n, port in enumerate(ports.free_ports(2), 1)
-    ]
-    ensure_topics(servers, topics)
-    try:
-        for service in services:
-            service.start()
-        for service in services:
-            service.await_ready()
-        return uvloop.run(_measure(servers, topics, services, plan))
-    finally:
-        for service in services:
-            service.stop(5.0)
-        delete_topics(servers, topics)
+            for service in services:
+                service.start()
+            for service in services:
+                service.await_ready()
+            return uvloop.run(_measure(servers, topics, services, plan))
+        finally:
+            for service in services:
+                service.stop(5.0)
+            delete_topics(servers, topics)
 
 
 if __name__ == "__main__":

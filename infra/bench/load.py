@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import quantiles
 
 from aiokafka import TopicPartition
 
@@ -34,14 +33,6 @@ class Burst:
     @property
     def per_second(self) -> float:
         return self.count / self.seconds
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which `share` (0 to 1) of them lie, interpolated; the only one when there is one."""
-    if len(values) < 2:
-        return values[0] if values else 0.0
-    cuts = quantiles(values, n=1_000, method="inclusive")
-    return cuts[min(len(cuts) - 1, max(0, round(share * 1_000) - 1))]
 
 
 async def call_in_loop(url: str, bodies: Sequence[bytes], in_flight: int, clock: Clock) -> Burst:

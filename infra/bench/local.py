@@ -1,4 +1,4 @@
-"""A cluster of real processes for one bench: on the Kafka that is given, else on one of its own that ends with it."""
+"""What benches and chaos run on: the Kafka that is given, else one of their own that ends with them, and a cluster of real processes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,28 +26,39 @@ IN_PROCESS: Mapping[str, str] = {
 """A node without a model: its answers are simulated, at once. For `nodes` of a LocalCluster."""
 
 
+_numbers = count(1)
+
+
 @contextmanager
-def started_broker(home: Home, servers: str | None) -> Iterator[str]:
-    """Addresses of the given Kafka, else of one under `home` that ends with this. Raises NativeError kinds."""
-    if servers is not None:
-        yield servers
-        return
+def own_broker(home: Home, session_timeout_ms: int | None = None) -> Iterator[Kafka]:
+    """A started broker on free ports under `home`; it ends with this. Raises NativeError kinds."""
     port, controller = ports.free_ports(2)
-    broker = Kafka(home, NativeSettings().cache_directory, port=port, controller_port=controller, dies_with_parent=True)
+    chosen = {} if session_timeout_ms is None else {"session_timeout_ms": session_timeout_ms}
+    broker = Kafka(home, NativeSettings().cache_directory, port=port, controller_port=controller, dies_with_parent=True, **chosen)
     try:
         broker.start()
-        yield broker.servers
+        yield broker
     finally:
         broker.stop(grace_seconds=STOP_SECONDS)
 
 
 @contextmanager
-def local_cluster(name: str, servers: str | None, **options: Any) -> Iterator[LocalCluster]:
-    """A LocalCluster with these options. Raises NativeError kinds."""
+def started_broker(servers: str | None) -> Iterator[str]:
+    """Addresses of the given Kafka, else of one of its own. Raises NativeError kinds."""
+    if servers is not None:
+        yield servers
+        return
+    with tempfile.TemporaryDirectory(prefix="tutti-kafka-") as made, own_broker(Home(Path(made))) as broker:
+        yield broker.servers
+
+
+@contextmanager
+def local_cluster(name: str, servers: str, **options: Any) -> Iterator[LocalCluster]:
+    """A LocalCluster with these options, under a namespace that no other has. Raises NativeError kinds."""
     options["environment"] = {"TUTTI_LOG_LEVEL": "warning", **options.get("environment", {})}
+    namespace = f"{name}-{os.getpid()}-{next(_numbers)}"
     with (
         tempfile.TemporaryDirectory(prefix=f"tutti-{name}-") as made,
-        started_broker(Home(Path(made)), servers) as found,
-        LocalCluster(found, f"{name}-{os.getpid()}", Path(made), **options) as cluster,
+        LocalCluster(servers, namespace, Path(made), **options) as cluster,
     ):
         yield cluster

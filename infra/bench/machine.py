@@ -1,13 +1,16 @@
-"""Facts without which a figure means nothing: machine, versions, commit."""
+"""Facts without which a figure means nothing: when, machine, versions, commit."""
 
 from __future__ import annotations
 
 import os
 import platform
 import subprocess
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from shared.clock import SystemClock
 
 PACKAGES = ("aiokafka", "pydantic", "uvicorn", "uvloop", "aiohttp", "starlette")
 
@@ -15,6 +18,7 @@ PACKAGES = ("aiokafka", "pydantic", "uvicorn", "uvloop", "aiohttp", "starlette")
 def facts() -> dict[str, Any]:
     """Everything that is known without asking for privileges."""
     return {
+        "date": datetime.fromtimestamp(SystemClock().wall(), UTC).isoformat(timespec="seconds"),
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_mb": _memory_mb(),

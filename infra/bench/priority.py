@@ -9,14 +9,13 @@ machine that is busy with other things a longer slot keeps the node, not the pro
     hidden      one tenant has N jobs queued, then another queues a few: how long these take, and their tenant's part of the capacity.
     starvation  interactive jobs arrive twice as fast as they can be served, for good. What batch still gets.
 
-Each scenario on a cluster of its own; medians of repeats; JSON.
+Each scenario on a cluster of its own, on one broker; medians of repeats; JSON.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
@@ -26,10 +25,11 @@ from typing import Any
 import click
 import uvloop
 
-from infra.bench import machine, report
+from infra.bench import machine
 from infra.bench.arrivals import Jobs, Traffic, connected, jain
-from infra.bench.load import percentile
-from infra.bench.local import local_cluster
+from infra.bench.figures import Budget, Figures, Spreads, median_of, percentile
+from infra.bench.local import local_cluster, started_broker
+from infra.bench.outcome import Outcome, bench_options
 from infra.native.cluster import LocalCluster
 from infra.native.errors import NativeError
 from shared.clock import SystemClock
@@ -40,7 +40,9 @@ SLOTS = 4
 TOKENS = 5
 MODEL = "steady"
 ENVIRONMENT = {"TUTTI_WORKER__SLOTS": str(SLOTS)}
-BUDGET_MS = 20.0
+BUDGETS: tuple[Budget[Spreads], ...] = (
+    Budget("interactive beyond one slot time, p99", "ms", median_of("wait.beyond_slot_p99_ms"), at_most=20.0),
+)
 TENANTS = 10
 UNIT_SLOTS = 30
 """Jobs of the smallest tenant, for each slot."""
@@ -50,8 +52,6 @@ SETTLING, ALONE, BESIDE, STARVED, BURST, LONGEST = 60, 200, 600, 900, 400, 2_400
 """Lengths in slot times: 200 of 50 ms are 10 s."""
 _CLOCK = SystemClock()
 _MS = 1_000.0
-
-Figures = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,57 +191,46 @@ async def _measure(cluster: LocalCluster, scenario: Scenario, slot_seconds: floa
         return await scenario(Stage(traffic, slot_seconds, size, Random(seed)))
 
 
-def medians(runs: Sequence[Figures]) -> Figures:
-    """Of each figure."""
-    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
-
-
 @click.command(context_settings={"show_default": True})
 @click.option(
     "--jobs", "size", type=click.IntRange(500), default=100_000, help="Queued batch jobs (wait), jobs of the large tenant (hidden)."
 )
 @click.option("--slot-ms", type=click.FloatRange(10), default=50.0, help="What the simulated node takes for a call.")
-@click.option("--repeats", type=click.IntRange(1), default=3, help="Of each scenario.")
 @click.option("--scenario", "chosen", type=click.Choice(list(SCENARIOS)), multiple=True, help="Only these.")
-@click.option("--seed", default=1, help="Of arrivals.")
-@click.option("--servers", metavar="HOST:PORT", help="Use this Kafka instead of starting one.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write everything here.")
+@click.option("--seed", default=1, help="Of arrivals; the next repeat's is one higher.")
 @click.option("--strict", is_flag=True, help="A missed budget is a failure.")
+@bench_options("Of each scenario.")
 def main(
     *,
     size: int,
     slot_ms: float,
-    repeats: int,
     chosen: tuple[str, ...],
     seed: int,
+    strict: bool,
+    repeats: int,
     servers: str | None,
     json_file: Path | None,
-    strict: bool,
 ) -> None:
     """Classes and tenants on a saturated cluster."""
     facts = machine.facts()
-    click.echo(f"node: simulated, no model; {SLOTS} slots of {slot_ms:.0f} ms; medians of {repeats}; seed {seed}")
-    runs: dict[str, list[Figures]] = {name: [] for name in chosen or SCENARIOS}
     try:
-        for repeat in range(repeats):
-            for name, found in runs.items():
-                with local_cluster("priority", servers, simulator=node(slot_ms / _MS), environment=ENVIRONMENT) as cluster:
-                    found.append(uvloop.run(_measure(cluster, SCENARIOS[name], slot_ms / _MS, size, seed + repeat)))
-                click.echo(f"  {name} #{repeat + 1}: " + ", ".join(f"{key} {value:.4g}" for key, value in found[-1].items()), err=True)
+        with started_broker(servers) as kafka:
+            runs = [_run(kafka, chosen or tuple(SCENARIOS), slot_ms / _MS, size, seed + repeat) for repeat in range(repeats)]
     except NativeError as error:
         raise click.ClickException(str(error)) from error
-    summary = {name: medians(found) for name, found in runs.items()}
-    for name, figures in summary.items():
-        click.echo("\n".join([name, *(f"  {key:<26}{value:>12.4g}" for key, value in figures.items())]))
-    beyond = summary.get("wait", {}).get("beyond_slot_p99_ms")
-    if beyond is not None:
-        click.echo(f"budget: p99 at most one slot time + {BUDGET_MS:.0f} ms: {'met' if beyond <= BUDGET_MS else 'MISSED'}")
-    if json_file is not None:
-        what = {"slots": SLOTS, "slot_ms": slot_ms, "simulated": "the node is simulated, no model"}
-        document = {"machine": facts, "node": what, "jobs": size, "seed": seed, "summary": summary, "runs": runs}
-        report.write(json_file, document)
-    if strict and beyond is not None and beyond > BUDGET_MS:
-        raise click.ClickException("the budget is missed")
+    options = {"jobs": size, "slots": SLOTS, "slot_ms": slot_ms, "scenarios": list(chosen), "seed": seed, "repeats": repeats}
+    Outcome("priority", "the node is simulated, no model", facts, options, runs, BUDGETS).end(json_file, strict=strict)
+
+
+def _run(servers: str, chosen: tuple[str, ...], slot_seconds: float, size: int, seed: int) -> Figures:
+    """Each scenario once; figures carry its name."""
+    found: dict[str, float] = {}
+    for name in chosen:
+        with local_cluster("priority", servers, simulator=node(slot_seconds), environment=ENVIRONMENT) as cluster:
+            figures = uvloop.run(_measure(cluster, SCENARIOS[name], slot_seconds, size, seed))
+        click.echo(f"  {name}: " + ", ".join(f"{key} {value:.4g}" for key, value in figures.items()), err=True)
+        found |= {f"{name}.{key}": value for key, value in figures.items()}
+    return found
 
 
 if __name__ == "__main__":

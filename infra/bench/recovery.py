@@ -1,29 +1,30 @@
 """`python -m infra.bench.recovery --jobs N`: a planner with N live jobs is killed -9; how soon does the next one have them?
 
 Each job is a chain of two steps. The first is answered (in-process backend, no model: simulated); the second asks for a model that no node
-has, so that every job stays live in the middle of its history. Then SIGKILL, and a new planner at once. Measured, medians of repeats:
+has, so that every job stays live in the middle of its history. Then SIGKILL, and a new planner at once; again and again on one cluster.
+Measured, medians of repeats:
 
     take-over   from its first PlannerStarted in the log to "ready" (every partition replayed and driven on)
     away        from the kill to "ready": Kafka's session timeout is in it (10 s), which a planner cannot shorten
 
-Exit code 1 when a step that history holds was asked for again, when a job was lost, or when the take-over exceeds the budget.
+Exit code 1 when a step that history holds was asked for again, when a job was lost, or when the median take-over exceeds the budget.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 import uvloop
 
-from infra.bench import machine, report
+from infra.bench import machine
 from infra.bench.bare import new_producer
-from infra.bench.local import IN_PROCESS, local_cluster
+from infra.bench.figures import Budget, Figures, Spreads, median_of, most_of
+from infra.bench.local import IN_PROCESS, local_cluster, started_broker
+from infra.bench.outcome import Outcome, bench_options
 from infra.native.cluster import LocalCluster
 from infra.native.errors import NativeError
 from shared.clock import SystemClock
@@ -32,7 +33,11 @@ from shared.contracts.event import EVENT, JobAccepted, JobSettled, PlannerStarte
 from shared.kafka.aio import AioLog
 from shared.kafka.port import Consumer, Record, TopicPartition
 
-BUDGET_SECONDS = 5.0
+BUDGETS: tuple[Budget[Spreads], ...] = (
+    Budget("take-over, median", "s", median_of("takeover_seconds"), at_most=5.0),
+    Budget("steps asked again, in any run", "steps", most_of("asked_again"), at_most=0.0),
+    Budget("jobs lost, in any run", "jobs", most_of("lost"), at_most=0.0),
+)
 FILL_SECONDS = 240.0
 READY_SECONDS = 60.0
 _POLL_SECONDS = 0.5
@@ -47,17 +52,6 @@ _JOB = json.dumps(
         ],
     }
 ).encode()
-
-
-@dataclass(frozen=True, slots=True)
-class Recovery:
-    """One kill. Seconds; the counts are what the new planner wrote in its take-over."""
-
-    live_jobs: int
-    takeover_seconds: float
-    away_seconds: float
-    asked_again: int
-    lost: int
 
 
 @dataclass(slots=True)
@@ -109,24 +103,25 @@ async def _fill(cluster: LocalCluster, jobs: int, consumer: Consumer) -> History
     return history
 
 
-async def measure(cluster: LocalCluster, jobs: int, repeats: int) -> list[Recovery]:
+async def measure(cluster: LocalCluster, jobs: int, repeats: int) -> list[Figures]:
     """Kill the planner `repeats` times. The jobs stay live throughout."""
     log = AioLog(cluster.servers, _CLOCK)
     consumer = await log.consumer(client_id="recovery-bench", reset="earliest")
-    found: list[Recovery] = []
+    found: list[Figures] = []
     try:
         consumer.assign([TopicPartition(cluster.topics.job_events, n) for n in range(cluster.topics.settings.home_partitions)])
         history = await _fill(cluster, jobs, consumer)
         for _ in range(repeats):
             found.append(await _kill_once(cluster, consumer, history))
-            click.echo(f"  take-over {found[-1].takeover_seconds:.2f} s, away {found[-1].away_seconds:.1f} s", err=True)
+            click.echo("  " + ", ".join(f"{name} {value:.4g}" for name, value in found[-1].items()), err=True)
     finally:
         await consumer.close()
         await log.close()
     return found
 
 
-async def _kill_once(cluster: LocalCluster, consumer: Consumer, history: History) -> Recovery:
+async def _kill_once(cluster: LocalCluster, consumer: Consumer, history: History) -> Figures:
+    """The counts are what the new planner wrote in its take-over."""
     planner = cluster.services["planner"]
     asked_before = sum(history.asked.values())
     history.started_ms.clear()
@@ -136,48 +131,29 @@ async def _kill_once(cluster: LocalCluster, consumer: Consumer, history: History
     planner.await_ready(READY_SECONDS)
     away, ready_ms = _CLOCK.monotonic() - killed, _CLOCK.wall() * 1000
     await _read_on(consumer, history)
-    return Recovery(
-        live_jobs=history.accepted - history.settled,
-        takeover_seconds=(ready_ms - min(history.started_ms)) / 1000,
-        away_seconds=away,
-        asked_again=sum(history.asked.values()) - asked_before,
-        lost=history.settled,
-    )
-
-
-def _report(found: Sequence[Recovery]) -> str:
-    takeover = statistics.median(one.takeover_seconds for one in found)
-    away = statistics.median(one.away_seconds for one in found)
-    live, again, lost = found[-1].live_jobs, max(one.asked_again for one in found), max(one.lost for one in found)
-    return (
-        f"{live} live jobs, {len(found)} kills; the first step's answers are simulated (no model)\n"
-        f"take-over {takeover:.2f} s (budget {BUDGET_SECONDS:.0f}), away {away:.1f} s (with Kafka's session timeout), medians\n"
-        f"steps asked again: {again}; jobs lost: {lost}"
-    )
+    return {
+        "takeover_seconds": (ready_ms - min(history.started_ms)) / 1000,
+        "away_seconds": away,
+        "live_jobs": history.accepted - history.settled,
+        "asked_again": sum(history.asked.values()) - asked_before,
+        "lost": history.settled,
+    }
 
 
 @click.command(context_settings={"show_default": True})
 @click.option("--jobs", type=click.IntRange(1), default=10_000, help="Live when the planner is killed.")
-@click.option("--repeats", type=click.IntRange(1), default=3, help="Kills.")
-@click.option("--servers", metavar="HOST:PORT", help="Use this Kafka instead of starting one.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write everything here.")
+@bench_options("Kills, on one cluster.")
 def main(*, jobs: int, repeats: int, servers: str | None, json_file: Path | None) -> None:
     """Recovery of a planner with JOBS live jobs."""
     facts = machine.facts()
     environment = {"TUTTI_PLANNER__LIVE_JOBS": str(jobs)}
     try:
-        with local_cluster("recovery", servers, nodes=[IN_PROCESS], environment=environment) as cluster:
-            found = uvloop.run(measure(cluster, jobs, repeats))
+        with started_broker(servers) as kafka, local_cluster("recovery", kafka, nodes=[IN_PROCESS], environment=environment) as cluster:
+            runs = uvloop.run(measure(cluster, jobs, repeats))
     except NativeError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(_report(found))
-    if json_file is not None:
-        document = {"machine": facts, "simulated": "in-process backend, no model", "kills": [asdict(one) for one in found]}
-        report.write(json_file, document)
-    if any(one.asked_again or one.lost for one in found):
-        raise click.ClickException("history was not honoured")
-    if statistics.median(one.takeover_seconds for one in found) > BUDGET_SECONDS:
-        raise click.ClickException("the budget is missed")
+    simulated = "the first step's answers are simulated (in-process backend, no model)"
+    Outcome("recovery", simulated, facts, {"jobs": jobs, "repeats": repeats}, runs, BUDGETS).end(json_file)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,19 @@
-"""Tables for people, JSON for later runs, and the comparison of two."""
+"""Of `python -m infra.bench`: tables for people, JSON for later runs, and the comparison of two."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from infra.bench.budgets import Verdict
+from infra.bench.figures import Verdict, cell
+from infra.bench.outcome import FORMAT, envelope, heading, verdict_lines
 from infra.bench.scenarios import Run
-from infra.bench.summary import Summary
+from infra.bench.summary import Ranges, Summary, ranges
 
-FORMAT = 1
+SIMULATED = "every model of this bench is simulated"
 NOTICEABLE = 0.1
 """Changes below this share are not shown: runs on shared machines differ by as much."""
-BUSY = 0.25
-"""Runnable processes a core before the start, above which absolute figures are not worth keeping."""
 _SHOWN = (
     "per_second",
     "p50_ms",
@@ -31,38 +28,43 @@ _HEADINGS = ("per s", "p50 ms", "p99 ms", "first ms", "us/job", "us/chunk", "rat
 
 
 def document(
-    facts: Mapping[str, Any], settings: Mapping[str, Any], runs: Sequence[Run], summary: Summary, verdicts: Sequence[Verdict]
-) -> Any:
+    facts: Mapping[str, Any], options: Mapping[str, Any], runs: Sequence[Run], summary: Summary, verdicts: Sequence[Verdict]
+) -> dict[str, Any]:
     """Everything of one bench, ready for JSON."""
     return {
-        "format": FORMAT,
-        "simulated": "every model of this bench is simulated",
-        "machine": dict(facts),
-        "settings": dict(settings),
+        **envelope("bench", SIMULATED, facts, options),
         "summary": summary,
-        "budgets": [verdict.as_dict() for verdict in verdicts],
+        "spread": {
+            scenario: {system: {name: asdict(one) for name, one in values.items()} for system, values in systems.items()}
+            for scenario, systems in ranges(runs).items()
+        },
+        "budgets": [asdict(verdict) for verdict in verdicts],
         "runs": [asdict(run) for run in runs],
     }
 
 
-def tables(facts: Mapping[str, Any], summary: Summary, verdicts: Sequence[Verdict]) -> Iterator[str]:
+def tables(facts: Mapping[str, Any], runs: Sequence[Run], summary: Summary, verdicts: Sequence[Verdict]) -> Iterator[str]:
     """Lines for the terminal."""
-    yield f"{facts['cpu']}, {facts['cores']} cores, load before {facts['load_before']}, python {facts['python']}, commit {facts['commit']}"
-    yield "medians; the model is simulated"
-    if facts["load_before"] > BUSY * facts["cores"]:
-        yield "the machine was busy before the bench began: only ratios to bare mean something, and little"
+    yield from heading(facts)
+    found = ranges(runs)
+    repeats = max((run.repeat + 1 for run in runs), default=0)
+    yield f"medians of {repeats} run(s){', below them the least and the most' if repeats > 1 else ''}; the model is simulated"
     yield ""
-    yield f"{'scenario':<13}{'system':<18}" + "".join(f"{heading:>10}" for heading in _HEADINGS)
+    yield f"{'scenario':<13}{'system':<18}" + "".join(f"{heading:>12}" for heading in _HEADINGS)
     for scenario, systems in summary.items():
         for system, values in systems.items():
-            yield f"{scenario:<13}{system:<18}" + "".join(_cell(values.get(name)) for name in _SHOWN)
+            yield f"{scenario:<13}{system:<18}" + "".join(f"{cell(values.get(name)):>12}" for name in _SHOWN)
+            if repeats > 1:
+                yield f"{'':<31}" + "".join(f"{_range(found, scenario, system, name):>12}" for name in _SHOWN)
     yield ""
     yield from _by_service(summary)
     yield ""
-    yield f"{'budget':<36}{'limit':>10}{'measured':>12}  "
-    for verdict in verdicts:
-        word = {None: "not measured", True: "met", False: "MISSED"}[verdict.met]
-        yield f"{verdict.budget.name:<36}{verdict.budget.limit:>10}{_cell(verdict.measured):>12} {verdict.budget.unit:<9} {word}"
+    yield from verdict_lines(verdicts)
+
+
+def _range(found: Ranges, scenario: str, system: str, name: str) -> str:
+    one = found[scenario][system].get(name)
+    return "" if one is None else f"{cell(one.least)}-{cell(one.most)}"
 
 
 def _by_service(summary: Summary) -> Iterator[str]:
@@ -77,12 +79,6 @@ def _by_service(summary: Summary) -> Iterator[str]:
             yield f"{scenario:<10}{system:<18}{', '.join(parts)}"
 
 
-def _cell(figure: float | None) -> str:
-    if figure is None:
-        return f"{'-':>10}"
-    return f"{figure:>10.0f}" if figure >= 100 else f"{figure:>10.2f}"
-
-
 def comparison(old: Mapping[str, Any], summary: Summary) -> Iterator[str]:
     """What has changed noticeably since an earlier run. Ratios to bare are comparable between machines, the rest is not."""
     if old.get("format") != FORMAT:
@@ -95,9 +91,3 @@ def comparison(old: Mapping[str, Any], summary: Summary) -> Iterator[str]:
             for name in _SHOWN:
                 if name in values and before.get(name) and abs(change := values[name] / before[name] - 1) >= NOTICEABLE:
                     yield f"  {scenario} {system} {name}: {before[name]:.4g} -> {values[name]:.4g} ({change:+.0%})"
-
-
-def write(path: Path, content: Any) -> None:
-    """As JSON, for people too; the folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n")

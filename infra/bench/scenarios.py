@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from random import Random
 
 from infra.bench.cluster import IN_PROCESS, INSTANT, PACED, Bench, System
-from infra.bench.load import Burst, call_in_loop, percentile, queue_burst
+from infra.bench.figures import percentile
+from infra.bench.load import Burst, call_in_loop, queue_burst
 from infra.bench.processes import CpuMark, resident_bytes
 from shared.clock import Clock
 

@@ -1,29 +1,35 @@
-"""From runs to figures: medians over repeats, ratios to bare. Pure."""
+"""From runs to figures: medians over repeats and their spread, ratios to bare. Pure."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from statistics import median
+from collections.abc import Mapping, Sequence
 
+from infra.bench.figures import Spreads, spreads
 from infra.bench.scenarios import Run
 
 Summary = dict[str, dict[str, dict[str, float]]]
 """scenario → system → value's name → median."""
+Ranges = dict[str, dict[str, Spreads]]
+"""scenario → system → value's name → median, least and most."""
 
 BARE = "bare"
 _RATIOS = ("per_second", "p50_ms", "p99_ms", "cpu_us_per_job")
 
 
-def summarise(runs: Iterable[Run]) -> Summary:
+def ranges(runs: Sequence[Run]) -> Ranges:
+    """Of every value that was measured."""
+    found: defaultdict[str, dict[str, Spreads]] = defaultdict(dict)
+    for scenario, system in dict.fromkeys((run.scenario, run.system) for run in runs):
+        found[scenario][system] = spreads([run.values for run in runs if (run.scenario, run.system) == (scenario, system)])
+    return found
+
+
+def summarise(runs: Sequence[Run]) -> Summary:
     """Medians, and `<value>_to_bare` where the bare system ran the same scenario."""
-    values: dict[str, dict[str, dict[str, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
-    for run in runs:
-        for name, value in run.values.items():
-            values[run.scenario][run.system][name].append(value)
     summary: Summary = {
-        scenario: {system: {name: median(found) for name, found in names.items()} for system, names in systems.items()}
-        for scenario, systems in values.items()
+        scenario: {system: {name: one.median for name, one in values.items()} for system, values in systems.items()}
+        for scenario, systems in ranges(runs).items()
     }
     for systems in summary.values():
         _add_ratios(systems)

@@ -8,14 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from infra.bench import report
-from infra.bench.budgets import BUDGETS, Budget, at, judge_all
-from infra.bench.load import percentile
+from infra.bench import outcome, report
+from infra.bench.budgets import BUDGETS, at, judge_all
+from infra.bench.figures import Budget, percentile
 from infra.bench.processes import CpuMark, cpu_seconds, resident_bytes
 from infra.bench.scenarios import QUICK, Run, Sizes, plan
 from infra.bench.summary import summarise, value
 
-FACTS = {"cpu": "a processor", "cores": 2, "load_before": 0.1, "python": "3", "commit": "abc"}
+FACTS = {
+    "date": "2026-01-31",
+    "cpu": "a processor",
+    "cores": 2,
+    "load_before": 0.1,
+    "python": "3",
+    "commit": "abc",
+    "uncommitted_changes": False,
+}
 
 
 def rest(system: str, repeat: int, per_second: float, p50_ms: float) -> Run:
@@ -48,7 +56,7 @@ def test_a_summary_holds_medians_and_ratios_to_bare() -> None:
 def test_budgets_are_met_missed_or_not_measured() -> None:
     """At the limit is met; what was not measured is neither."""
     summary = summarise(RUNS)
-    verdicts = {verdict.budget.name: verdict.met for verdict in judge_all(summary)}
+    verdicts = {verdict.name: verdict.met for verdict in judge_all(summary)}
     assert verdicts["REST, 64 in flight"] is True
     assert verdicts["queued jobs to results"] is None
     rate = at("rest_64/tutti/per_second")
@@ -65,7 +73,7 @@ def test_every_budget_names_figures_that_a_run_yields() -> None:
     runs = [
         Run(scenario, system, 0, {**dict.fromkeys(names, 1.0), "resident_mb.planner": 1.0}) for scenario in scenarios for system in systems
     ]
-    assert [verdict.budget.name for verdict in judge_all(summarise(runs)) if verdict.measured is None] == []
+    assert [verdict.name for verdict in judge_all(summarise(runs)) if verdict.measured is None] == []
     assert len(BUDGETS) == len({budget.name for budget in BUDGETS})
 
 
@@ -81,7 +89,7 @@ def test_the_json_can_be_compared_with_by_a_later_run(tmp_path: Path) -> None:
     """What was written is read back; only noticeable changes are shown; another format is refused in words."""
     summary = summarise(RUNS)
     path = tmp_path / "old.json"
-    report.write(path, report.document(FACTS, {}, RUNS, summary, judge_all(summary)))
+    outcome.write(path, report.document(FACTS, {}, RUNS, summary, judge_all(summary)))
     old = json.loads(path.read_text())
     assert list(report.comparison(old, summary)) == ["against abc on a processor, 2 cores:"]
     faster = summarise([*RUNS[:3], *(rest("tutti", number, 2_400, 15) for number in range(3))])
@@ -92,13 +100,14 @@ def test_the_json_can_be_compared_with_by_a_later_run(tmp_path: Path) -> None:
 
 
 def test_the_table_shows_every_system_and_every_budget() -> None:
-    """With the machine's facts, and the word simulated."""
+    """With the machine's facts, the word simulated, and the spread of what was repeated."""
     summary = summarise(RUNS)
-    text = "\n".join(report.tables(FACTS, summary, judge_all(summary)))
+    text = "\n".join(report.tables(FACTS, RUNS, summary, judge_all(summary)))
     assert all(budget.name in text for budget in BUDGETS)
     assert all(word in text for word in ("a processor", "simulated", "tutti", "bare", "not measured", "met"))
+    assert "900-5000" in text
     assert "busy" not in text
-    assert any("busy" in line for line in report.tables({**FACTS, "load_before": 3.0}, summary, []))
+    assert any("busy" in line for line in report.tables({**FACTS, "load_before": 3.0}, RUNS, summary, []))
 
 
 def test_cpu_and_memory_of_a_process_are_read_from_proc() -> None:

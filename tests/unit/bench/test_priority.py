@@ -1,4 +1,4 @@
-"""The priority bench's arithmetic: Jain's index, medians, ids that tell class and tenant."""
+"""The priority bench's arithmetic: Jain's index, ids that tell class and tenant."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from infra.bench.arrivals import Traffic, jain
 from infra.bench.load import LoadFailed
-from infra.bench.priority import jobs, medians, node
+from infra.bench.priority import jobs, node
 from infra.simulators.ollama.parameters import PROFILES
 from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
@@ -22,11 +22,6 @@ def test_jain_is_one_for_equals_and_one_nth_for_a_monopoly() -> None:
     assert jain([3.0] * 7) == pytest.approx(1.0)
     assert jain([0.0, 0.0, 5.0, 0.0]) == pytest.approx(0.25)
     assert jain([float(n) for n in range(1, 11)]) == pytest.approx(0.7857, abs=1e-4)
-
-
-def test_medians_are_taken_figure_by_figure() -> None:
-    """One bad run moves nothing."""
-    assert medians([{"a": 1.0, "b": 9.0}, {"a": 100.0, "b": 2.0}, {"a": 3.0, "b": 3.0}]) == {"a": 3.0, "b": 3.0}
 
 
 def test_jobs_are_jobs() -> None:
