@@ -129,6 +129,7 @@ FAMILIES: tuple[Family, ...] = (
             "TimerFired",
             "LimitNeared",
             "CancelRecorded",
+            "JobStopped",
             "ScheduleFired",
             "JobSettled",
             "JobSnapshot",

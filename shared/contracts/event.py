@@ -142,6 +142,7 @@ class WorkWasted(_Fact):
     type: Literal["work_wasted"] = "work_wasted"
     step: StepId
     attempt: PositiveInt
+    claim: ClaimId | None = None
     usage: Usage
 
 
@@ -189,6 +190,15 @@ class CancelRecorded(_Fact):
     """Forgotten then, if the job has not come."""
     ended: bool = False
     """The job, delayed, was settled by this cancel: when it comes back it is dropped."""
+
+
+class JobStopped(_Fact):
+    """The job is to end with this failure while attempts of it run: they are stopped, and awaited for a moment. Of cancels CancelRecorded
+    says it.
+    """
+
+    type: Literal["job_stopped"] = "job_stopped"
+    failure: Failure
 
 
 class ScheduleFired(_Fact):
@@ -241,6 +251,7 @@ Event = Annotated[
     | TimerFired
     | LimitNeared
     | CancelRecorded
+    | JobStopped
     | ScheduleFired
     | JobSettled
     | JobSnapshot

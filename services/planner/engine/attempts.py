@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from services.planner.engine import cancelling, cancels, streams
+from services.planner.engine import cancels, ending, streams
 from services.planner.engine.book import Book, may_claim
 from services.planner.job.limits import retry_refusal
 from services.planner.job.live import LiveJob, OpenStep, Phase
@@ -13,7 +13,7 @@ from services.planner.round import Round, Stop
 from shared.contracts.base import ClaimId
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
 from shared.contracts.control import StopStep
-from shared.contracts.event import StepAnswered, StepClaimedBy, TimerFired, WorkWasted
+from shared.contracts.event import StepAnswered, StepClaimedBy, TimerFired
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.outcome import (
     CancelRequested,
@@ -26,7 +26,6 @@ from shared.contracts.outcome import (
     StepSucceeded,
     StreamPosition,
 )
-from shared.contracts.result import Status
 from shared.contracts.usage import Usage
 from shared.retry import RetryPolicy, decide
 from shared.telemetry import metrics
@@ -40,8 +39,8 @@ _OF_NO_JOB = (ClaimsRenewed, BudgetRequested, BudgetGranted, BudgetRecalled)
 def on_outcome(book: Book, round_: Round, outcome: Outcome) -> None:
     """An outcome record, in log order."""
     job = None if isinstance(outcome, _OF_NO_JOB) else book.jobs.get(outcome.job)
-    if job is not None and job.cancelled is not None and job.settled is None:
-        cancelling.on_outcome(book, round_, job, outcome)
+    if job is not None and job.ending is not None and job.settled is None:
+        ending.on_outcome(book, round_, job, outcome)
     else:
         _ON[type(outcome)](book, round_, outcome)
 
@@ -54,14 +53,14 @@ def on_due(book: Book, round_: Round, job_id: str) -> None:
         return
     if job.settled is not None:
         return
-    if job.cancelled is not None:
-        cancelling.finish(book, round_, job, job.cancelled)
+    if job.ending is not None:
+        ending.finish(book, round_, job, job.ending)
         return
     if job.deadline_due <= round_.now:
-        book.end(round_, job, Status.EXPIRED, Failure(kind=FailureKind.DEADLINE, message="the deadline passed"))
+        ending.begin(book, round_, job, Failure(kind=FailureKind.DEADLINE, message="the deadline passed"))
         return
     if job.wall_due <= round_.now:
-        book.end(round_, job, Status.FAILED, Failure(kind=FailureKind.LIMIT, message="the job's limit of wall time is reached"))
+        ending.begin(book, round_, job, Failure(kind=FailureKind.LIMIT, message="the job's limit of wall time is reached"))
         return
     for step in [s for s in job.steps.values() if s.due_at <= round_.now]:
         if step.id in job.steps:
@@ -209,6 +208,7 @@ def _on_failed(book: Book, round_: Round, outcome: StepFailed) -> None:
 def _on_released(book: Book, round_: Round, outcome: StepReleased) -> None:
     found = book.find(outcome.job, outcome.step)
     if found is None or not _current(found[1], outcome.attempt, outcome.claim):
+        _waste(book, round_, outcome)
         return
     job, step = found
     failure = Failure(kind=FailureKind.UNCLAIMED, message=f"released: {outcome.reason[:100]}")
@@ -244,16 +244,15 @@ def _on_cancel(book: Book, round_: Round, outcome: CancelRequested) -> None:
             if settled is not None:
                 book.settled_ids.add(settled, round_.now)
     elif job.settled is None:
-        cancelling.cancel(book, round_, job, outcome.reason)
+        ending.cancel(book, round_, job, outcome.reason)
 
 
-def _waste(book: Book, round_: Round, outcome: StepSucceeded | StepFailed) -> None:
-    metrics.WASTED_OUTCOMES.inc()
+def _waste(book: Book, round_: Round, outcome: StepSucceeded | StepFailed | StepReleased) -> None:
+    if not isinstance(outcome, StepReleased):
+        metrics.WASTED_OUTCOMES.inc()
     job = book.jobs.get(outcome.job)
-    if job is not None and job.settled is None and outcome.usage.calls:
-        event = WorkWasted(epoch=book.epoch, job=job.id, at=round_.wall, step=outcome.step, attempt=outcome.attempt, usage=outcome.usage)
-        book.emit(round_, job, event)
-        book.funds.waste(round_, job, outcome.usage)
+    if job is not None and job.settled is None:
+        book.waste(round_, job, outcome)
 
 
 def _on_budget(book: Book, round_: Round, outcome: BudgetRequested | BudgetGranted | BudgetRecalled) -> None:

@@ -12,7 +12,7 @@ from random import Random
 
 from services.planner import counters
 from services.planner.budgets.prices import Prices
-from services.planner.engine import streams
+from services.planner.engine import ending, streams
 from services.planner.engine.cancels import Cancels
 from services.planner.engine.funds import Funding, Funds, need_of
 from services.planner.engine.policy import Policy
@@ -27,10 +27,11 @@ from services.planner.patterns.port import Pattern
 from services.planner.round import Dispatch, Publish, Round, Stop
 from shared.contracts.base import CLASSES, ClaimId, PriorityClass, StepId
 from shared.contracts.budget import Amounts, TenantLimits
-from shared.contracts.chat import Answer, FinishReason
+from shared.contracts.chat import Answer
 from shared.contracts.control import StopStep
-from shared.contracts.event import AttemptFailed, Event, JobAccepted, JobSettled, LimitNeared, StepAsked, StepRetried, TimerSet
-from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.event import AttemptFailed, Event, JobAccepted, JobSettled, LimitNeared, StepAsked, StepRetried, TimerSet, WorkWasted
+from shared.contracts.failure import Failure
+from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
 from shared.contracts.result import Result, Status
 from shared.contracts.step import Step
 from shared.contracts.usage import Usage
@@ -98,22 +99,19 @@ class Book:
         """Append what the pattern wants and history lacks; settle when the pattern has ended."""
         while job.settled is None and (wanted := job.run.wanted()):
             if (failure := endless(job)) is not None:
-                self.end(round_, job, Status.FAILED, failure)
-                break
+                ending.begin(self, round_, job, failure)
+                return
             for want in wanted:
                 if job.run.still_wants(want.step):
                     self._ask(round_, job, want)
-        for step in job.abandoned:
-            self.drop_claim(step)
-            self.funds.settle(round_, job, step, None)
-            self.stop(round_, job.id, step)
-        job.abandoned.clear()
-        if job.settled is None and job.run.finished:
-            if job.run.failure is None:
-                self.settle(round_, job, Status.SUCCEEDED, None, job.run.answer)
-            else:
-                self.end(round_, job, Status.FAILED, job.run.failure)
-        if job.settled is None:
+        self.stop_abandoned(round_, job)
+        if job.settled is not None:
+            return
+        if job.run.failure is not None:
+            ending.begin(self, round_, job, job.run.failure)
+        elif job.run.finished:
+            self.settle(round_, job, Status.SUCCEEDED, None, job.run.answer)
+        else:
             self._warn(round_, job)
             self.arm(job)
 
@@ -178,7 +176,7 @@ class Book:
             due = min(due, job.soft_wall_due)
         for step in job.steps.values():
             due = min(due, step.due_at)
-        self.timers.set(job.id, due)
+        self.timers.set(job.id, due if job.ending is None else job.ends_due)
 
     def fail_attempt(
         self,
@@ -260,6 +258,32 @@ class Book:
         if where is not None:
             round_.after.append(Stop(where[1], StopStep(node=where[0], job=job_id, step=step.id, attempt=step.attempt)))
 
+    def stop_abandoned(self, round_: Round, job: LiveJob) -> None:
+        """Stop what nobody waits for any more; of what is not known to run nothing will be told."""
+        for step in list(job.abandoned.values()):
+            self.drop_claim(step)
+            if not step.stopped:
+                self.stop(round_, job.id, step)
+                step.stopped = True
+            if step.claim is None:
+                self.funds.settle(round_, job, step, None)
+                del job.abandoned[step.id]
+
+    def waste(self, round_: Round, job: LiveJob, outcome: StepSucceeded | StepFailed | StepReleased) -> None:
+        """Count what an attempt has used whose answer is not wanted; with an abandoned one its reservation ends."""
+        usage = _NOTHING_USED if isinstance(outcome, StepReleased) else outcome.usage
+        step = job.abandoned.get(outcome.step)
+        if step is not None and step.stands(outcome.attempt, outcome.claim):
+            self.funds.settle(round_, job, step, usage)
+        elif usage.calls:
+            self.funds.waste(round_, job, usage)
+        else:
+            return
+        wasted = WorkWasted(
+            epoch=self.epoch, job=job.id, at=round_.wall, step=outcome.step, attempt=outcome.attempt, claim=outcome.claim, usage=usage
+        )  # fmt: skip
+        self.emit(round_, job, wasted)
+
     def _record_claim(self, round_: Round, job_id: str, claim: ClaimId) -> None:
         job = self.jobs.get(job_id)
         for event in job.claim_news if job is not None else ():
@@ -268,23 +292,14 @@ class Book:
                 job.claim_news.remove(event)
                 return
 
-    def end(self, round_: Round, job: LiveJob, status: Status, failure: Failure) -> None:
-        """End a job with a failure. A step's deadline is the job's; where a limit is the cause, the best answer so far is the result."""
-        if failure.kind is FailureKind.DEADLINE:
-            status = Status.EXPIRED
-        best = job.run.context.best_answer
-        if failure.kind is FailureKind.LIMIT and best is not None:
-            self.settle(round_, job, Status.SUCCEEDED, None, best.model_copy(update={"finish_reason": FinishReason.BUDGET}))
-        else:
-            self.settle(round_, job, status, failure, None)
-
     def settle(self, round_: Round, job: LiveJob, status: Status, failure: Failure | None, answer: Answer | None) -> None:
         """The job's one end."""
         accepted = job.accepted
-        for step in job.steps.values():
+        for step in (*job.steps.values(), *job.abandoned.values()):
             self.drop_claim(step)
             self.funds.settle(round_, job, step, None)
-            self.stop(round_, job.id, step)
+            if not step.stopped:
+                self.stop(round_, job.id, step)
         self.funds.ended(job)
         result = Result(
             job=job.id,

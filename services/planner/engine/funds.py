@@ -161,7 +161,7 @@ class Funds:
         lacks: list[Wants] = []
         for job_id, step_id in list(self._waiting.get(tenant, ())):
             found = book.find(job_id, step_id)
-            if found is None or found[1].phase is not Phase.UNFUNDED or found[0].cancelled is not None:
+            if found is None or found[1].phase is not Phase.UNFUNDED:
                 self._waiting[tenant].pop((job_id, step_id), None)
                 continue
             job, step = found
@@ -202,7 +202,7 @@ class Funds:
             tenant = job.accepted.request.tenant
             if job.funded and (always := self.shares.get(tenant, ALWAYS)) is not None:
                 always.reserved = plus(always.reserved, ONE_JOB)
-            for step in job.steps.values():
+            for step in (*job.steps.values(), *job.abandoned.values()):
                 if step.charged_day is not None and (purse := self.shares.get(tenant, step.charged_day)) is not None:
                     purse.reserved = plus(purse.reserved, need_of(step))
         self.shares.attention.update(dict.fromkeys(self.shares.tenants()))

@@ -32,7 +32,7 @@ class Policy:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     limits: Limits = field(default_factory=_limits)
     cancel_seconds: float = 0.5
-    """How long the end of a cancelled job waits for what its stopped attempts have used."""
+    """How long the end of a job waits for what its stopped attempts have used."""
     cancel_guesses: int = 2_000
     """Cancels of jobs that are not known (yet): how many are kept; the oldest leaves first."""
     cancelled_delays: int = 5_000

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from services.planner.engine import cancelling, streams
+from services.planner.engine import ending, streams
 from services.planner.engine.book import Book
 from services.planner.job.live import LiveJob, OpenStep, Phase
 from services.planner.round import Publish, Round
@@ -121,7 +121,7 @@ class Replay:
 
     def _stop_all(self, job: LiveJob) -> None:
         """The stops of a job that ended with claims open may be lost with the planner that sent them: they are sent again."""
-        for step in job.steps.values():
+        for step in (*job.steps.values(), *job.abandoned.values()):
             self._book.stop(self._round, job.id, step)
 
     def _snapshot(self, offset: int, event: JobSnapshot) -> None:
@@ -155,8 +155,8 @@ class Replay:
                 round_.after.append(Publish(job.settled))
             elif job.broken is not None:
                 book.settle(round_, job, Status.FAILED, job.broken, None)
-            elif job.cancelled is not None:
-                cancelling.wait(book, round_, job)
+            elif job.ending is not None:
+                ending.wait(book, round_, job)
             else:
                 self._resume(job)
         book.funds.flush(book, round_)

@@ -19,6 +19,7 @@ from shared.contracts.event import (
     Event,
     JobAccepted,
     JobSettled,
+    JobStopped,
     LimitNeared,
     StepAnswered,
     StepAsked,
@@ -96,6 +97,12 @@ class OpenStep:
     """Monotonic seconds of this step's next timer; armed by the engine."""
     releases: int = 0
     """Times a router's choice was handed back unclaimed; bounds how fast it is sent again."""
+    stopped: bool = False
+    """Its node was told to stop, by this planner (engine)."""
+
+    def stands(self, attempt: int, claim: ClaimId | None) -> bool:
+        """Whether this claim of this attempt is the one that stands."""
+        return self.claim is not None and self.claim.id == claim and self.attempt == attempt
 
 
 @dataclass(slots=True)
@@ -124,18 +131,18 @@ class LiveJob:
     """Monotonic; when the wall-time limit is near."""
     claim_news: list[StepClaimedBy] = field(default_factory=list)
     """Claims that are folded in memory and not yet appended (engine)."""
-    abandoned: list[OpenStep] = field(default_factory=list)
-    """Steps that nobody waits for any more and that are still to be stopped (engine)."""
+    abandoned: dict[StepId, OpenStep] = field(default_factory=dict)
+    """Steps that nobody waits for any more: to be stopped, and kept until their claims have said what they used (engine)."""
     followers: list[ReplyTo] = field(default_factory=list)
     """Callers that submitted the same id again while the job was live; in memory only."""
     funded: bool = False
     """A step of it was charged to the tenant: it counts as a running job."""
     neared: set[str] = field(default_factory=set)
     """Limits whose soft bound the history has warned of."""
-    cancelled: str | None = None
-    """Why the job is to end: its running attempts are stopped, and awaited for a moment."""
-    awaited: set[ClaimId] = field(default_factory=set)
-    """Their claims (engine)."""
+    ending: Failure | None = None
+    """Why the job is to end: nothing is wanted any more, and what its running attempts have used is awaited for a moment."""
+    ends_due: float = float("inf")
+    """Monotonic; the end of that moment (engine)."""
     broken: Failure | None = None
     """History and pattern disagree; the job is settled with this."""
 
@@ -190,7 +197,7 @@ def _timer_fired(job: LiveJob, event: TimerFired) -> None:
 
 
 def _claimed(job: LiveJob, event: StepClaimedBy) -> None:
-    step = job.steps.get(event.step)
+    step = job.steps.get(event.step) or job.abandoned.get(event.step)
     if step is not None and step.attempt == event.attempt:
         step.claim = Claim(event.claim, event.node, event.mailbox, event.lease_seconds)
         step.phase = Phase.CLAIMED
@@ -235,6 +242,9 @@ def _retried(job: LiveJob, event: StepRetried) -> None:
 
 def _wasted(job: LiveJob, event: WorkWasted) -> None:
     job.usage = job.usage.plus(event.usage.as_waste())
+    step = job.abandoned.get(event.step)
+    if step is not None and step.stands(event.attempt, event.claim):
+        del job.abandoned[event.step]
 
 
 def _neared(job: LiveJob, event: LimitNeared) -> None:
@@ -242,12 +252,23 @@ def _neared(job: LiveJob, event: LimitNeared) -> None:
 
 
 def _cancelled(job: LiveJob, event: CancelRecorded) -> None:
-    job.cancelled = event.reason
+    _end(job, Failure(kind=FailureKind.CANCELLED, message=event.reason))
+
+
+def _stopped(job: LiveJob, event: JobStopped) -> None:
+    _end(job, event.failure)
+
+
+def _end(job: LiveJob, why: Failure) -> None:
+    job.ending = why
+    job.abandoned.update(job.steps)
+    job.steps.clear()
 
 
 def _settled(job: LiveJob, event: JobSettled) -> None:
     job.settled = event
     job.steps.clear()
+    job.abandoned.clear()
     job.claim_news.clear()
     job.facts.clear()
     job.run.close()
@@ -258,7 +279,7 @@ def _drop_abandoned(job: LiveJob) -> None:
     for abandoned in job.run.take_abandoned():
         step = job.steps.pop(abandoned, None)
         if step is not None:
-            job.abandoned.append(step)
+            job.abandoned[abandoned] = step
 
 
 _APPLY: dict[type, Callable[[LiveJob, Any], None]] = {
@@ -272,6 +293,7 @@ _APPLY: dict[type, Callable[[LiveJob, Any], None]] = {
     StepFunded: _funded,
     WorkWasted: _wasted,
     CancelRecorded: _cancelled,
+    JobStopped: _stopped,
     LimitNeared: _neared,
     JobSettled: _settled,
 }

@@ -56,6 +56,7 @@ def state(book: Book) -> list[Any]:
             [(s.id, s.path, s.request, s.reserved_tokens, s.attempt, s.failures, s.phase, s.claim, s.avoid) for s in job.steps.values()],
             [(s.retry_after_seconds, s.wakes_at) for s in job.steps.values() if s.phase in (Phase.WAITING, Phase.SLEEPING)],
             (job.usage, job.steps_asked, job.attempts, job.reserved_tokens),
+            (job.ending, [step.id for step in job.abandoned.values() if step.claim is not None]),
             job.settled,
             job.facts,
             job.run.wanted(),

@@ -297,12 +297,13 @@ def test_an_overshoot_is_covered_before_anything_else() -> None:
 
 
 def test_a_running_step_that_is_abandoned_counts_as_estimated() -> None:
-    """Nobody will tell what it took."""
+    """Where nobody tells in time what it took."""
     cluster = Cluster(TenantLimits(calls=5))
     desk = cluster.desk
     cluster.served(desk.submit(prompt="q", tenant="t", limits={"wall_seconds": 5}))
     desk.say(claimed(desk.job, desk.step))
     desk.wait(5.1)
+    desk.wait(0.6)
     purse = desk.book.funds.shares.get("t", TODAY)
     assert purse is not None
     assert (purse.used.calls, purse.reserved.calls) == (1, 0)
