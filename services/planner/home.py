@@ -23,14 +23,13 @@ from services.planner.engine.delayed import must_wait, postpone
 from services.planner.engine.watermark import watermark
 from services.planner.handlers import read_outcome
 from services.planner.history.appender import Appender
-from services.planner.history.recent import read_back
-from services.planner.history.takeover import Superseded, Taken, TakeOver
+from services.planner.history.gate import IdGate, Waiting
+from services.planner.history.takeover import Superseded, TakeOver
 from services.planner.history.upkeep import upkeep
 from services.planner.intake.job_queue import JobQueue
 from services.planner.intake.order import ClassOrder, Queue
 from services.planner.intake.refusals import OutcomesStopped, Refusals
 from services.planner.intake.room import Room
-from services.planner.intake.waiting import WaitingJobs
 from services.planner.round import Publish, Round
 from services.planner.schedules.clockwork import Clockwork
 from services.planner.sending.messages import of_effect
@@ -74,7 +73,7 @@ class Home:
         self._jobs: dict[str, JobQueue] = {}
         self._order = ClassOrder(wiring.options.interactive_share)
         self._refusals = Refusals(wiring, number)
-        self._waiting = WaitingJobs()
+        self._gate = IdGate(wiring, self._events, self._book, self._wake_up)
         self._paused: set[str] = set()
         self._positions: dict[str, int] = {}
         """Next offsets whose predecessors' events are acknowledged."""
@@ -170,6 +169,7 @@ class Home:
                 log.failure("home_failed", error, home=self.number)
             finally:
                 self.running = False
+                self._gate.close()
                 self._quiet.set()
             wait = _RETAKE_SECONDS[min(self._failures, len(_RETAKE_SECONDS) - 1)]
             self._failures += 1
@@ -197,25 +197,16 @@ class Home:
         self._must_send.clear()
         self._claims_since = None
         self._clockwork = Clockwork(wiring.schedules, self.number, wiring.topics.settings.home_partitions)
-        self._waiting = WaitingJobs()
+        self._gate = IdGate(wiring, self._events, taken.book, self._wake_up)
         self._reset_queues(taken.inputs)
         wiring.rewind(self.number, taken.inputs)
         await self._write(taken.round)
         self.running = True
-        wiring.spawn(self._learn_ids(self._waiting, taken))
-        self._wake.set()
+        wiring.spawn(self._gate.run(taken.replayed_from))
+        self._wake_up()
 
-    async def _learn_ids(self, waiting: WaitingJobs, taken: Taken) -> None:
-        """Read recent ids back; until that has worked, jobs with client-given ids wait."""
-        book = taken.book
-        while waiting is self._waiting and not waiting.ids_known:
-            try:
-                await read_back(self._wiring, self._events, taken.replayed_from, book.settled_ids, book.policy.settled_memory_seconds)
-                waiting.ids_known = True
-                self._wake.set()
-            except LogError as error:
-                log.warning("recent_ids_wait_for_kafka", home=self.number, reason=error.message)
-                await self._wiring.clock.sleep(1.0)
+    def _wake_up(self) -> None:
+        self._wake.set()
 
     def _reset_queues(self, inputs: dict[str, int]) -> None:
         bound = self._wiring.options.queue_records
@@ -281,14 +272,15 @@ class Home:
         self._drained(self._outcomes_topic)
 
     def _fold_jobs(self, round_: Round) -> None:
-        for held, waited in self._waiting.release():
-            self._begin(round_, waited, held)
+        for one in self._gate.release(round_.now):
+            self._begin(round_, one)
         queues = {c: self._jobs[topic] for topic, c in self._class_of.items()}
         for priority_class, record in self._order.take(queues, self._budget(), self._room(), round_.now):
             try:
                 given = self._wiring.reader.read(record, priority_class)
                 if isinstance(given, JobInput):
-                    self._begin(round_, given, record)
+                    if not self._gate.hold(record, given, round_.now):
+                        self._begin(round_, Waiting(record, given))
                 else:
                     attempts.on_outcome(self._book, round_, given)
             except InvalidInput as error:
@@ -297,14 +289,11 @@ class Home:
             self._folded[topic] = max(self._folded.get(topic, 0), jobs.position or 0)
             self._drained(topic)
 
-    def _begin(self, round_: Round, given: JobInput, record: Record) -> None:
-        if self._waiting.must_wait(given):
-            self._waiting.hold(record, given)
-            return
-        if must_wait(self._book, given, record, round_.wall):
-            self._must_send.append(postpone(self._book, round_, given, record, self._wiring.topics))
+    def _begin(self, round_: Round, one: Waiting) -> None:
+        if one.ended is None and must_wait(self._book, one.given, one.record, round_.wall):
+            self._must_send.append(postpone(self._book, round_, one.given, one.record, self._wiring.topics))
         else:
-            accept(self._book, round_, given)
+            accept(self._book, round_, one.given, one.ended)
 
     def _fold_claims(self, round_: Round) -> None:
         """Claims ride with other events; alone they wait a little, because most short steps end within that time."""
@@ -356,8 +345,8 @@ class Home:
         return bool(self._outcomes.records) or any(may and self._jobs[topic] and room.has(c) for topic, c in self._class_of.items())
 
     def _budget(self) -> int:
-        """Most jobs of one round; those that wait for recent ids are bounded as live ones are."""
-        return max(0, min(self._wiring.options.round_jobs, self._wiring.options.live_jobs - len(self._waiting)))
+        """Most jobs of one round; those that wait for history are bounded as live ones are."""
+        return max(0, min(self._wiring.options.round_jobs, self._wiring.options.live_jobs - len(self._gate)))
 
     def _queue(self, topic: str) -> Queue | JobQueue:
         return self._outcomes if topic == self._outcomes_topic else self._jobs[topic]
@@ -380,7 +369,7 @@ class Home:
         outbox, topics = self._wiring.outbox, self._wiring.topics
         for dispatch in round_.dispatches:
             outbox.post(of_effect(dispatch, topics))
-        folded = None if self._claims_since is not None else self._waiting.clamp(self._folded)
+        folded = None if self._claims_since is not None else self._gate.clamp(self._folded)
         await self._appender.append(round_)
         for effect in round_.after:
             done = self._published(effect.settled) if isinstance(effect, Publish) else None

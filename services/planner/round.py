@@ -89,6 +89,8 @@ class Round:
     """The same of what is no job's, under names that no job can have. Appended before `events`: cut off behind them, use counts twice."""
     firsts: dict[str, int] = field(default_factory=dict)
     """job id → index in its event list of the event that becomes its first offset"""
+    ends: dict[str, int] = field(default_factory=dict)
+    """job id → index in its event list of its settle event, if its id is a client's"""
     dispatches: list[Dispatch] = field(default_factory=list)
     after: list[Effect] = field(default_factory=list)
 
@@ -97,6 +99,12 @@ class Round:
         value = event.to_bytes()
         self.events.setdefault(job, []).append((event.type, value))
         return value
+
+    def settle(self, event: JobSettled) -> None:
+        """Append a settle event, and note where it stands."""
+        self.add(event.job, event)
+        if event.client_id:
+            self.ends[event.job] = len(self.events[event.job]) - 1
 
     @property
     def empty(self) -> bool:

@@ -160,6 +160,27 @@ async def test_a_client_id_is_recognised_by_the_successor(world: World) -> None:
 
 
 @simulated
+async def test_a_client_id_is_recognised_when_the_job_is_forgotten(world: World) -> None:
+    """Its settle event is read again from history; others go on meanwhile; a new id is a new job."""
+    waits = (("correlation-id", b"c2"), ("reply-topic", b"replies.test"), ("reply-partition", b"0"))
+    world.start("p")
+    world.produce(b'{"prompt": "a", "id": "mine"}')
+    await settled(world)
+    await asyncio.sleep(5)
+    for number in range(3):
+        world.produce(b'{"prompt": "a", "id": "mine"}', headers_=waits)
+        world.produce(b'{"prompt": "b", "id": "new-%d"}' % number)
+    world.produce(b'{"prompt": "other body", "id": "mine"}', headers_=waits)
+    await settled(world, 4)
+    await world.until(lambda: len(world.values("replies.test")) == 4)
+    finals = [Final.model_validate_json(value).result for value in world.values("replies.test")]
+    assert [final.to_bytes() for final in finals[:3]] == world.results()["mine"] * 3
+    assert finals[3].failure is not None
+    assert "another body" in finals[3].failure.message
+    world.check_laws(4)
+
+
+@simulated
 async def test_killed_while_jobs_wait_for_recent_ids(world: World) -> None:
     """What waits is not committed past: the next owner reads it again."""
     world.start("p")

@@ -40,8 +40,8 @@ class JobInput:
     digest: str
 
 
-def accept(book: Book, round_: Round, given: JobInput) -> None:
-    """Take the job in, and begin it."""
+def accept(book: Book, round_: Round, given: JobInput, before: JobSettled | None = None) -> None:
+    """Take the job in, and begin it. `before`: how a job with this id ended within the window."""
     known = book.jobs.get(given.id)
     if known is not None:
         _again(book, round_, given, known)
@@ -50,9 +50,8 @@ def accept(book: Book, round_: Round, given: JobInput) -> None:
     if ended is not None:
         _drop(round_, given, ended)
         return
-    settled = book.settled_ids.find(given.id, round_.now)
-    if settled is not None:
-        _answer_again(round_, given, settled)
+    if before is not None:
+        _answer_again(round_, given, before)
         return
     job = _admit(book, round_, given)
     refused = _refusal(book, round_, given)

@@ -240,9 +240,7 @@ def _on_cancel(book: Book, round_: Round, outcome: CancelRequested) -> None:
     job = book.jobs.get(outcome.job)
     if job is None:
         if outcome.job not in book.cancels and book.settled_ids.find(outcome.job, round_.now) is None:
-            settled = cancels.record(book.cancels, round_, book.epoch, outcome)
-            if settled is not None:
-                book.settled_ids.add(settled, round_.now)
+            cancels.record(book.cancels, round_, book.epoch, outcome)
     elif job.settled is None:
         ending.cancel(book, round_, job, outcome.reason)
 

@@ -58,7 +58,7 @@ class Book:
         self.expected = ExpectedSeconds()
         """From acceptance to the end; in memory only."""
         self.timers = Timers()
-        self.settled_ids = SettledIds(policy.settled_memory_count, policy.settled_memory_seconds, policy.settled_memory_bytes)
+        self.settled_ids = SettledIds(policy.settled_memory_count, policy.settled_memory_seconds)
         self.cancels = Cancels(policy.cancel_guesses, policy.cancelled_delays)
         self.runs = LastRuns()
         self.claims: dict[ClaimId, tuple[str, StepId]] = {}
@@ -325,8 +325,8 @@ class Book:
             client_id=accepted.client_id,
             digest=accepted.digest,
         )
-        value = round_.add(job.id, event)
-        self.settled(job, event, round_.now, value)
+        round_.settle(event)
+        self.settled(job, event)
         round_.after.append(Publish(event, tuple(job.followers)))
         level = log.debug if failure is None else log.info
         level("job_settled", job=job.id, trace=trace_id(accepted.trace), status=status, kind=failure and failure.kind)
@@ -336,12 +336,11 @@ class Book:
         if status in (Status.SUCCEEDED, Status.EXPIRED):
             self.expected.learn(accepted.priority_class, seconds)
 
-    def settled(self, job: LiveJob, event: JobSettled, now: float, value: bytes) -> None:
-        """Fold a settle event, live or in replay. `value`: its JSON."""
+    def settled(self, job: LiveJob, event: JobSettled) -> None:
+        """Fold a settle event, live or in replay."""
         job.apply(event)
         self.live_of[job.accepted.priority_class] -= 1
         self.timers.clear(job.id)
-        self.settled_ids.add(event, now, value)
 
 
 def _missing(event: JobAccepted) -> Pattern:

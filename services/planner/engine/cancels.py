@@ -128,19 +128,19 @@ def append(round_: Round, event: CancelRecorded) -> None:
     round_.firsts[event.job] = len(round_.events[event.job]) - 1
 
 
-def record(cancels: Cancels, round_: Round, epoch: int, outcome: CancelRequested) -> JobSettled | None:
-    """Remember a cancel of a job that is not here; the settle event if it ends the job. Raises TooManyCancels."""
+def record(cancels: Cancels, round_: Round, epoch: int, outcome: CancelRequested) -> None:
+    """Remember a cancel of a job that is not here, which may end it. Raises TooManyCancels."""
     waits = outcome.waits
     if waits is not None and waits.due_at - round_.wall > CLOCK_SKEW_SECONDS:
-        return _end(cancels, round_, epoch, outcome, waits)
+        _end(cancels, round_, epoch, outcome, waits)
+        return
     until = max(round_.wall, waits.due_at if waits else 0.0) + KEPT_SECONDS
     event = CancelRecorded(epoch=epoch, job=outcome.job, at=round_.wall, reason=outcome.reason[:_REASON_CHARACTERS], until=until)
     append(round_, event)
     cancels.keep(event)
-    return None
 
 
-def _end(cancels: Cancels, round_: Round, epoch: int, outcome: CancelRequested, waits: DelayedJob) -> JobSettled:
+def _end(cancels: Cancels, round_: Round, epoch: int, outcome: CancelRequested, waits: DelayedJob) -> None:
     if cancels.full:
         raise TooManyCancels
     event = CancelRecorded(
@@ -155,11 +155,10 @@ def _end(cancels: Cancels, round_: Round, epoch: int, outcome: CancelRequested, 
     cancels.keep(event)
     result = cancelled(outcome.job, waits, event)
     settled = JobSettled(epoch=epoch, job=outcome.job, at=round_.wall, result=result, client_id=True, digest=waits.digest)
-    round_.add(outcome.job, settled)
+    round_.settle(settled)
     round_.after.append(Publish(settled))
     log.info("delayed_job_cancelled", job=outcome.job)
     counters.settled(result.status, waits.priority_class).inc()
-    return settled
 
 
 def cancelled(job: str, waits: DelayedJob, event: CancelRecorded) -> Result:

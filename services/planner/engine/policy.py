@@ -38,9 +38,8 @@ class Policy:
     cancelled_delays: int = 5_000
     """Cancelled delayed jobs that are remembered; beyond that no more are taken."""
     settled_memory_seconds: float = 3_600.0
-    settled_memory_count: int = 2_000
-    settled_memory_bytes: int = 4 << 20
-    """Bounds of the window in which a client-given id is recognised; a home never holds more than these bytes of results for it."""
+    settled_memory_count: int = 20_000
+    """Bounds of the window in which a client-given id is recognised."""
     budgets: BudgetPolicy = field(default_factory=BudgetPolicy)
     followers: int = 16
     """Callers of one live job beyond the first."""

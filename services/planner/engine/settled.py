@@ -1,59 +1,108 @@
-"""SettledIds: client-given ids of jobs that ended lately, so that a repeated submission gets the same result and no second run."""
+"""SettledIds: where history tells the end of jobs with client-given ids that ended lately: a repeat gets the same result, no second run.
+
+An id takes 24 bytes: what a repeat needs is read again from `job-events` at the offset found here, which hardly ever happens.
+"""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from array import array
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
 from typing import NamedTuple
 
-from shared.contracts.event import JobSettled
+BLOCK = 2_000
+"""A look goes through all blocks."""
 
 
-class _Entry(NamedTuple):
-    value: bytes
-    """The settle event's JSON: an eighth of the memory of its objects, and hardly one is ever asked for."""
-    ended_at: float
-    """Monotonic seconds."""
+class Ended(NamedTuple):
+    """`offset`: of the settle event. `at`: monotonic seconds."""
+
+    offset: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Ids sorted by their hash."""
+
+    hashes: array[int]
+    offsets: array[int]
+    times: array[float]
+    newest: float
+
+    def find(self, hashed: int) -> Ended | None:
+        index = bisect_left(self.hashes, hashed)
+        if index < len(self.hashes) and self.hashes[index] == hashed:
+            return Ended(self.offsets[index], self.times[index])
+        return None
 
 
 class SettledIds:
-    """Bounded by count, by the bytes of the settle events, and by age in seconds; the oldest leaves first."""
+    """Bounded by count, rounded up to a whole block, and by age in seconds; the oldest leave first."""
 
-    def __init__(self, count: int, seconds: float, max_bytes: int) -> None:
+    def __init__(self, count: int, seconds: float, block: int = BLOCK) -> None:
         self.count = count
-        self._seconds, self._max_bytes = seconds, max_bytes
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()
-        self._bytes = 0
+        self._block = block
+        self._seconds = seconds
+        self._open: dict[int, Ended] = {}
+        self._blocks: deque[_Block] = deque()
+        """Oldest first."""
+        self._sealed = 0
 
-    def add(self, settled: JobSettled, now: float, value: bytes | None = None) -> None:
-        """Remember a job with a client-given id; others cannot come again. `value`: the event's JSON, if it is at hand."""
-        if not settled.client_id:
-            return
-        self._forget(settled.job)
-        self._keep(settled.job, _Entry(value or settled.to_bytes(), now))
-        while len(self._entries) > self.count or self._bytes > self._max_bytes:
-            self._forget(next(iter(self._entries)))
+    def __len__(self) -> int:
+        return self._sealed + len(self._open)
 
-    def add_older(self, job: str, value: bytes, ended_at: float) -> bool:
-        """Remember one that ended before all others here; returns False when there is no room. Newest first, please."""
-        if len(self._entries) >= self.count or self._bytes + len(value) > self._max_bytes:
-            return False
-        if job not in self._entries:
-            self._keep(job, _Entry(value, ended_at))
-            self._entries.move_to_end(job, last=False)
-        return True
+    def add(self, job: str, offset: int, now: float) -> None:
+        """A job with a client-given id ended; ids that tutti made cannot come again."""
+        self._open[_hash(job)] = Ended(offset, now)
+        if len(self._open) >= self._block:
+            self._append(_sealed(self._open))
+            self._open = {}
+            while self._blocks and (self._sealed - len(self._blocks[0].hashes) >= self.count or self._gone(self._blocks[0].newest, now)):
+                self._sealed -= len(self._blocks.popleft().hashes)
 
-    def find(self, job: str, now: float) -> JobSettled | None:
-        """The settle event of this id, if it ended within the window."""
-        entry = self._entries.get(job)
-        if entry is None or now - entry.ended_at > self._seconds:
-            return None
-        return JobSettled.model_validate_json(entry.value)
+    def add_older(self, jobs: Iterable[tuple[str, Ended]]) -> None:
+        """What ended before all others here, newest first, as far as there is room."""
+        block: dict[int, Ended] = {}
+        for job, ended in jobs:
+            if len(self) + len(block) >= self.count:
+                break
+            block.setdefault(_hash(job), ended)
+            if len(block) >= self._block:
+                self._append(_sealed(block), older=True)
+                block = {}
+        if block:
+            self._append(_sealed(block), older=True)
 
-    def _keep(self, job: str, entry: _Entry) -> None:
-        self._entries[job] = entry
-        self._bytes += len(entry.value)
+    def find(self, job: str, now: float) -> int | None:
+        """Offset of the settle event of this id, if it ended within the window. In one of 10^15 lookups it is another job's."""
+        hashed = _hash(job)
+        ended = self._open.get(hashed)
+        if ended is None:
+            found = (block.find(hashed) for block in reversed(self._blocks))
+            ended = next((one for one in found if one is not None), None)
+        return None if ended is None or self._gone(ended.at, now) else ended.offset
 
-    def _forget(self, job: str) -> None:
-        entry = self._entries.pop(job, None)
-        if entry is not None:
-            self._bytes -= len(entry.value)
+    def _gone(self, at: float, now: float) -> bool:
+        return now - at > self._seconds
+
+    def _append(self, block: _Block, *, older: bool = False) -> None:
+        self._sealed += len(block.hashes)
+        if older:
+            self._blocks.appendleft(block)
+        else:
+            self._blocks.append(block)
+
+
+def _sealed(entries: dict[int, Ended]) -> _Block:
+    ordered = sorted(entries)
+    ended = [entries[hashed] for hashed in ordered]
+    times = array("d", (one.at for one in ended))
+    return _Block(array("Q", ordered), array("q", (one.offset for one in ended)), times, max(times))
+
+
+def _hash(job: str) -> int:
+    return int.from_bytes(blake2b(job.encode(), digest_size=8).digest())

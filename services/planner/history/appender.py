@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from services.planner.engine.book import Book
 from services.planner.engine.watermark import UNACKNOWLEDGED
 from services.planner.history.takeover import Superseded, gap_is_stale
@@ -19,6 +21,16 @@ _EVENT_OVERHEAD = 200
 """Key, headers and framing of one event, at most."""
 
 
+@dataclass(slots=True)
+class _Batch:
+    """One append. `begins`, `ends`: job → place of its first and of its settle event."""
+
+    messages: list[Message] = field(default_factory=list)
+    begins: dict[str, int] = field(default_factory=dict)
+    ends: dict[str, int] = field(default_factory=dict)
+    size: int = 0
+
+
 class Appender:
     """The one writer of one partition of `job-events`, as long as every append comes to lie at `expected`."""
 
@@ -33,36 +45,41 @@ class Appender:
         A crash between two batches leaves a prefix of the round, from which recovery drives on.
         Raises Superseded when somebody else has become the owner, SendFailed when a batch's fate is unknown.
         """
-        batch: list[Message] = []
-        begins: dict[str, int] = {}
-        size = 0
+        batch = _Batch()
         for job, events in (*round_.ledger.items(), *round_.events.items()):
             weights = [len(value) + _EVENT_OVERHEAD for _, value in events]
-            if batch and size + sum(weights) > _BATCH_BUDGET:
-                await self._send(batch, begins)
-                batch, begins, size = [], {}, 0
+            if batch.messages and batch.size + sum(weights) > _BATCH_BUDGET:
+                batch = await self._send(batch)
             for index, (weight, (kind, value)) in enumerate(zip(weights, events, strict=True)):
-                if batch and size + weight > _BATCH_BUDGET:
-                    await self._send(batch, begins)
-                    batch, begins, size = [], {}, 0
+                if batch.messages and batch.size + weight > _BATCH_BUDGET:
+                    batch = await self._send(batch)
+                place = len(batch.messages)
                 if round_.firsts.get(job) == index or job in round_.ledger:
-                    begins[job] = len(batch)
-                batch.append(Message(self._partition.topic, value, job.encode(), self._partition.partition, headers.envelope(kind)))
-                size += weight
-        if batch:
-            await self._send(batch, begins)
+                    batch.begins[job] = place
+                if round_.ends.get(job) == index:
+                    batch.ends[job] = place
+                message = Message(self._partition.topic, value, job.encode(), self._partition.partition, headers.envelope(kind))
+                batch.messages.append(message)
+                batch.size += weight
+        if batch.messages:
+            await self._send(batch)
 
-    async def _send(self, batch: list[Message], begins: dict[str, int]) -> None:
+    async def _send(self, batch: _Batch) -> _Batch:
+        """Returns an empty one."""
         started = self._wiring.clock.monotonic()
-        base = await self._wiring.writer.append(self._partition, batch)
+        base = await self._wiring.writer.append(self._partition, batch.messages)
         if base != self.expected:
             await self._inspect(base)
-        self.expected = base + len(batch)
-        for job, index in begins.items():
-            self._begins_at(job, base + index)
-        metrics.EVENTS_APPENDED.inc(len(batch))
-        metrics.ROUND_EVENTS.observe(len(batch))
-        metrics.ROUND_SECONDS.observe(self._wiring.clock.monotonic() - started)
+        now, count = self._wiring.clock.monotonic(), len(batch.messages)
+        self.expected = base + count
+        for job, place in batch.begins.items():
+            self._begins_at(job, base + place)
+        for job, place in batch.ends.items():
+            self._book.settled_ids.add(job, base + place, now)
+        metrics.EVENTS_APPENDED.inc(count)
+        metrics.ROUND_EVENTS.observe(count)
+        metrics.ROUND_SECONDS.observe(now - started)
+        return _Batch()
 
     def _begins_at(self, job_id: str, offset: int) -> None:
         """The first event of a new job, a snapshot or what is carried is acknowledged at `offset`."""

@@ -103,13 +103,20 @@ class Replay:
             # Its start lies before the watermark: it had ended and its result was acknowledged, or a snapshot follows.
             if isinstance(event, JobSettled):
                 self._orphans.append(event)
+                self._ended(offset, event)
         elif job.settled is None:
             if isinstance(event, JobSettled):
                 self._stop_all(job)
-                book.settled(job, event, self._round.now, value)
+                book.settled(job, event)
+                self._ended(offset, event)
             else:
                 job.facts.append(value)
                 self._apply(job, event)
+
+    def _ended(self, offset: int, event: JobSettled) -> None:
+        if event.client_id:
+            ago = max(0.0, self._round.wall - event.at)
+            self._book.settled_ids.add(event.job, offset, self._round.now - ago)
 
     def _apply(self, job: LiveJob, event: Any) -> None:
         if job.broken is not None:
@@ -148,7 +155,6 @@ class Replay:
         book.funds.resume(book.jobs.values())
         round_.after.extend(Publish(settled) for settled in self._orphans)
         for settled in self._orphans:
-            book.settled_ids.add(settled, round_.now)
             book.cancels.unpublished(settled.job)
         for job in list(book.jobs.values()):
             if job.settled is not None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from pydantic import ValidationError
 
 from services.planner.engine.book import Book
+from services.planner.history.reading import read_range
 from services.planner.history.recovery import Replay
 from services.planner.round import Round
 from services.planner.wiring import Wiring
@@ -20,10 +20,6 @@ from shared.kafka.port import Message, Record, TopicPartition
 from shared.telemetry import logs, metrics
 
 log = logs.get(__name__)
-
-_POLL_SECONDS = 1.0
-
-Visit = Callable[[Record], None]
 
 
 class Superseded(TuttiError):
@@ -90,22 +86,6 @@ class TakeOver:
         if epoch < 0:
             raise Superseded("the broker does not know where PlannerStarted lies")
         return epoch
-
-
-async def read_range(wiring: Wiring, partition: TopicPartition, start: int, end: int, visit: Visit) -> None:
-    """Visit every record of [start, end) in order, with a reader of its own. Stops on position, since records may be gone."""
-    reader = await wiring.log.consumer(client_id=f"{wiring.instance}-replay", reset="earliest")
-    try:
-        reader.assign([partition])
-        beginning = (await reader.beginning_offsets([partition]))[partition]
-        reader.seek(partition, max(start, beginning))
-        while await reader.position(partition) < end:
-            for records in (await reader.poll(timeout_seconds=_POLL_SECONDS)).values():
-                for record in records:
-                    if record.offset < end:
-                        visit(record)
-    finally:
-        await reader.close()
 
 
 def _fold(replay: Replay, record: Record) -> None:

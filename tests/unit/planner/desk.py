@@ -19,7 +19,7 @@ from shared.contracts.base import PriorityClass
 from shared.contracts.budget import TenantLimits
 from shared.contracts.chat import Answer
 from shared.contracts.digest import request_digest
-from shared.contracts.event import EVENT, PlannerStarted
+from shared.contracts.event import EVENT, JobSettled, PlannerStarted
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job, ReplyTo
 from shared.contracts.outcome import ClaimsRenewed, StepClaimed, StepFailed, StepReleased, StepRouted, StepSucceeded
@@ -54,7 +54,13 @@ class Desk:
         """One job record; without fields the smallest job."""
         offset = self.inputs if source is None else source
         self.inputs = max(self.inputs, offset + 1)
-        return self.round(lambda round_: accept(self.book, round_, job_input(job or {"prompt": "q"}, offset, id_, reply)))
+        given = job_input(job or {"prompt": "q"}, offset, id_, reply)
+        return self.round(lambda round_: accept(self.book, round_, given, self.ended(given.id)))
+
+    def ended(self, job: str) -> JobSettled | None:
+        """How a job with this id ended within the window, read again from history as the home's gate does it."""
+        offset = self.book.settled_ids.find(job, self.now)
+        return None if offset is None else JobSettled.model_validate_json(self.history[offset][1])
 
     def say(self, *outcomes: Any) -> Round:
         """Outcome records, folded in one round."""
@@ -102,6 +108,8 @@ class Desk:
                 self._append(value)
             if job in round_.firsts:
                 self._begins_at(job, base + round_.firsts[job])
+            if job in round_.ends:
+                self.book.settled_ids.add(job, base + round_.ends[job], self.now)
 
     def _append(self, value: bytes) -> None:
         self.history.append((len(self.history), value))

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.planner.engine.settled import SettledIds
 from services.planner.engine.timers import Timers
 from services.planner.intake.job_queue import JobQueue
 from services.planner.intake.order import BURST_RECORDS, ClassOrder, Queue
@@ -217,21 +216,6 @@ def settle(desk: Desk, id_: str | None) -> Any:
     job, step = desk.job, desk.step
     desk.say(claimed(job, step), succeeded(job, step))
     return job.settled
-
-
-def test_settled_ids_are_bounded_by_count_and_age() -> None:
-    """The oldest leaves first; ids that tutti made are not kept at all."""
-    desk = Desk()
-    remembered = SettledIds(2, 60.0, 1 << 20)
-    for name in ("a", "b", "c"):
-        remembered.add(settle(desk, name), 100.0)
-    remembered.add(settle(desk, None), 100.0)
-    assert remembered.find("a", 100.0) is None
-    for name in ("b", "c"):
-        found = remembered.find(name, 160.0)
-        assert found is not None
-        assert found.job == name
-    assert remembered.find("c", 160.1) is None
 
 
 def test_a_result_counts_what_was_done() -> None:

@@ -119,7 +119,7 @@ def test_it_never_passes_what_recovery_needs(
         job.first_offset, job.published = first, published
         if settled:
             result = Result(job=job.id, status=Status.SUCCEEDED, accepted_at=0.0, finished_at=0.0)
-            book.settled(job, JobSettled(epoch=0, job=job.id, at=0.0, result=result), 0.0, b"")
+            book.settled(job, JobSettled(epoch=0, job=job.id, at=0.0, result=result))
         if settled and published and source < committed:
             needless.append(job)
         else:

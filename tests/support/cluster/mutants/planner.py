@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from services.planner import home
 from services.planner.engine import attempts
 from services.planner.engine.book import Book
 from services.planner.engine.settled import SettledIds
 from services.planner.handlers import JobRecord
+from services.planner.history import gate
 from services.planner.history.recovery import Replay
 from services.planner.home import Home
 from services.planner.intake.refusals import Refusals
@@ -140,7 +140,7 @@ def _recent_ids_not_read_back(patching: Patching) -> None:
     async def nothing(*_: Any) -> None:
         return None
 
-    patching.setattr(home, "read_back", nothing)
+    patching.setattr(gate, "read_back", nothing)
 
 
 def _poison_swallowed(patching: Patching) -> None:

@@ -1,0 +1,121 @@
+"""IdGate: jobs with client-given ids wait here until history has told whether their id ended before.
+
+After a take-over all of them wait until recent ids are known; later only those whose id is known, until its settle event is read again.
+The positions of their records are not committed meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
+
+from services.planner.engine.admission import JobInput
+from services.planner.engine.book import Book
+from services.planner.history.recent import read_again, read_back
+from services.planner.wiring import Wiring
+from shared.contracts.event import JobSettled
+from shared.errors import LogError
+from shared.kafka.port import Record, TopicPartition
+from shared.telemetry import logs
+
+log = logs.get(__name__)
+
+_AGAIN_SECONDS = 1.0
+
+
+class Waiting(NamedTuple):
+    """`ended`: the settle event of an earlier job with this id, within the window."""
+
+    record: Record
+    given: JobInput
+    ended: JobSettled | None = None
+
+
+class IdGate:
+    """Of one book. `run` is its task; whoever adds bounds the number. In order of arrival."""
+
+    def __init__(self, wiring: Wiring, events: TopicPartition, book: Book, wake: Callable[[], None]) -> None:
+        self._wiring, self._events, self._book, self._wake = wiring, events, book, wake
+        self._known = False
+        self._closed = False
+        self._held: list[Waiting] = []
+        self._read: dict[int, JobSettled | None] = {}
+        """Offset → what was read there for those that wait."""
+        self._asked = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def hold(self, record: Record, given: JobInput, now: float) -> bool:
+        """Keep this job if it must wait; returns whether."""
+        if not given.client_id or (self._known and self._offset(given, now) is None):
+            return False
+        self._held.append(Waiting(record, given))
+        self._asked.set()
+        return True
+
+    def release(self, now: float) -> list[Waiting]:
+        """Those of whom all is known."""
+        if not self._known or not self._held:
+            return []
+        ready, waiting = [], []
+        for one in self._held:
+            offset = self._offset(one.given, now)
+            if offset is not None and offset not in self._read:
+                waiting.append(one)
+                continue
+            ended = None if offset is None else self._read[offset]
+            ready.append(one._replace(ended=ended if ended is not None and ended.job == one.given.id else None))
+        self._held = waiting
+        self._read.clear()
+        return ready
+
+    def clamp(self, positions: dict[str, int]) -> dict[str, int]:
+        """Positions that do not pass what is held."""
+        clamped = dict(positions)
+        for record, *_ in self._held:
+            clamped[record.topic] = min(clamped.get(record.topic, record.offset), record.offset)
+        return clamped
+
+    def close(self) -> None:
+        """End the task; the book is given up."""
+        self._closed = True
+        self._asked.set()
+
+    async def run(self, replayed_from: int) -> None:
+        """Learn recent ids from before the replay, then read what is asked for, until closed."""
+        await self._until_done(lambda: self._learn(replayed_from))
+        while not self._closed:
+            await self._asked.wait()
+            self._asked.clear()
+            await self._until_done(self._answer)
+
+    def _offset(self, given: JobInput, now: float) -> int | None:
+        """Where history tells the end of this id; None: nowhere, or the book itself knows the job."""
+        book = self._book
+        if given.id in book.jobs or book.cancels.ended(given.id) is not None:
+            return None
+        return book.settled_ids.find(given.id, now)
+
+    async def _until_done(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        while not self._closed:
+            try:
+                await work()
+            except LogError as error:
+                log.warning("recent_ids_wait_for_kafka", home=self._events.partition, reason=error.message)
+                await self._wiring.clock.sleep(_AGAIN_SECONDS)
+            else:
+                self._wake()
+                return
+
+    async def _learn(self, replayed_from: int) -> None:
+        book = self._book
+        await read_back(self._wiring, self._events, replayed_from, book.settled_ids, book.policy.settled_memory_seconds)
+        self._known = True
+
+    async def _answer(self) -> None:
+        now = self._wiring.clock.monotonic()
+        offsets = {offset for one in self._held if (offset := self._offset(one.given, now)) is not None}
+        if offsets:
+            self._read.update(await read_again(self._wiring, self._events, offsets))

@@ -1,0 +1,36 @@
+"""Reading: stretches and single records of one partition of `job-events`, with a reader of their own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from services.planner.wiring import Wiring
+from shared.kafka.port import Consumer, Record, TopicPartition
+
+POLL_SECONDS = 1.0
+
+Visit = Callable[[Record], None]
+
+
+@asynccontextmanager
+async def reader(wiring: Wiring, partition: TopicPartition) -> AsyncIterator[Consumer]:
+    """A consumer outside any group, of this partition."""
+    consumer = await wiring.log.consumer(client_id=f"{wiring.instance}-replay", reset="earliest")
+    try:
+        consumer.assign([partition])
+        yield consumer
+    finally:
+        await consumer.close()
+
+
+async def read_range(wiring: Wiring, partition: TopicPartition, start: int, end: int, visit: Visit) -> None:
+    """Visit every record of [start, end) in order. Stops on position, since records may be gone. Raises LogError."""
+    async with reader(wiring, partition) as consumer:
+        beginning = (await consumer.beginning_offsets([partition]))[partition]
+        consumer.seek(partition, max(start, beginning))
+        while await consumer.position(partition) < end:
+            for records in (await consumer.poll(timeout_seconds=POLL_SECONDS)).values():
+                for record in records:
+                    if record.offset < end:
+                        visit(record)
