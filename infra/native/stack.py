@@ -18,6 +18,7 @@ from typing import Any
 from infra.native import install
 from infra.native import node as nodes
 from infra.native.errors import MissingTool, NativeError, StartFailed
+from infra.native.install import Need
 from infra.native.kafka import VERSION, Kafka, fetched, needs, serves
 from infra.native.node import ModelNode, Say
 from infra.native.paths import locked, writing
@@ -62,8 +63,13 @@ class Stack:
 
     def _check_tools(self) -> None:
         """Before anything is downloaded: what only an administrator can install is told at once."""
-        if not self.settings.kafka_servers and not self.kafka.daemon.running():
-            install.check(*needs(self.settings.cache_directory))
+        kafka, node = self._kafka_needs(), nodes.needs(self.settings)
+        if install.missing(*kafka):
+            install.check(*kafka, *node)
+
+    def _kafka_needs(self) -> tuple[Need, ...]:
+        here = not self.settings.kafka_servers and not self.kafka.daemon.running()
+        return needs(self.settings.cache_directory) if here else ()
 
     def _start_components(self) -> ModelNode:
         with ThreadPoolExecutor(max_workers=3) as pool:
@@ -78,6 +84,8 @@ class Stack:
             if not asyncio.run(serves(self.kafka_servers)):
                 raise StartFailed(f"no Kafka answers at {self.kafka_servers} (TUTTI_KAFKA_SERVERS); unset it to start one here")
         else:
+            if lacking := install.missing(*self._kafka_needs()):
+                self._say(f"installing {', '.join(install.packages(lacking))} with apt-get (once)")
             if not fetched(self.settings.cache_directory):
                 self._say(f"fetching Kafka {VERSION} (54 MB, once)")
             self.kafka.start()

@@ -36,6 +36,7 @@ install_venv_module() {
     say "installing $packages"
     quietly "$packages could not be installed" apt_get "$packages"
   else  # one command for the administrator: what Kafka will ask for is named too
+    /sbin/ldconfig -p 2>/dev/null | grep -q 'libgomp[.]so[.]1' || packages+=" libgomp1"
     command -v java >/dev/null || packages+=" default-jre-headless"
     command -v mvn >/dev/null || packages+=" maven"
     say "Python's venv module is missing; install what tutti needs with: $(as_root apt-get install -y --no-install-recommends "$packages")"; exit 1

