@@ -2,11 +2,13 @@
 
 Always drained: what a poll returns goes into the windows at once, a partition whose window is full is paused and resumed at half
 (notes: an undrained buffer delays the next fetch of all partitions). In a rebalance the windows of partitions that stay are kept and
-reading goes on behind them; the others are dropped, and their unfinished records are read again by the next owner.
+reading goes on behind them; the others are dropped, and their unfinished records are read again by the next owner. A partition that had
+another owner meanwhile, as that of a process that was paused for long, does not stay: its window would take the other's commits back.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection
 
 from shared.clock import Clock
@@ -59,6 +61,7 @@ class Intake:
         self._complained = False
         self._said: set[str] = set()
         self._committed: dict[TopicPartition, int] = {}
+        self._commits = asyncio.Lock()
         self.windows: dict[TopicPartition, Window] = {}
         self.suspended = True
         """Between giving up partitions and the next assignment nothing should be begun: somebody else may begin it too."""
@@ -137,6 +140,10 @@ class Intake:
 
     async def commit(self) -> bool:
         """Commit what has become final since the last commit; False when Kafka did not take it (it is tried again next time)."""
+        async with self._commits:  # one after the other: an older one that arrives later would take the newer one back
+            return await self._commit()
+
+    async def _commit(self) -> bool:
         offsets = {p: offset for p, w in self.windows.items() if (offset := w.commit_offset) != self._committed.get(p)}
         if not offsets:
             return True
@@ -161,6 +168,8 @@ class Intake:
         self._committed.clear()
         for partition in set(self.windows) - set(partitions):
             self.windows.pop(partition).lost = True
+        for partition in await self._overtaken():
+            self.windows.pop(partition).lost = True
         self._dropped()
         for partition, window in self.windows.items():
             self._consumer.seek(partition, window.next_offset)
@@ -169,3 +178,13 @@ class Intake:
         self.suspended = False
         log.info("assigned", partitions=len(partitions), kept=len(self.windows))
         self._arrived()
+
+    async def _overtaken(self) -> Collection[TopicPartition]:
+        """Partitions that somebody else has committed further; all of them when that cannot be known."""
+        kept = list(self.windows)
+        try:
+            committed = await self._consumer.committed(kept) if kept else {}
+        except LogError as error:
+            self._complain("committed_unknown", error)
+            return kept
+        return [p for p in kept if (committed[p] or 0) > self.windows[p].commit_offset]
