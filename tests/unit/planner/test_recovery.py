@@ -8,6 +8,7 @@ from services.planner.engine.book import Book
 from services.planner.engine.policy import Policy
 from services.planner.job.live import Phase
 from services.planner.round import Publish, Round
+from shared.contracts.budget import Amounts, BudgetGranted, TenantLimits
 from shared.contracts.event import EVENT, JobAccepted, PlannerStarted, StepAsked
 from shared.contracts.failure import FailureKind
 from shared.contracts.outcome import CancelRequested
@@ -30,6 +31,7 @@ from tests.unit.planner.desk import (
 from tests.unit.planner.lives import POLICY, live_steps, mixed_pattern, state
 
 __all__ = ["mixed_pattern"]
+DAY = 1_700_000_000 // 86_400
 
 
 # Validity
@@ -184,6 +186,42 @@ def test_stops_that_may_be_lost_are_sent_again() -> None:
         desk.say(succeeded(job, step, claim=None))
     round_, _ = finished(desk)
     assert stops(round_) == [("n1", 1, None), ("n2", 1, None)]
+
+
+def test_the_claim_of_a_branch_that_a_quorum_abandons_in_the_same_round_is_known_to_the_successor() -> None:
+    """Claim and quorum in one round: the stop may die with the planner, before and after the end of the job (law 9)."""
+    desk = Desk(POLICY)
+    desk.submit(prompt="q", pattern="mixed")
+    (job, a1), (_, a2), (_, b1), (_, _), (_, c) = live_steps(desk)
+    desk.say(*(succeeded(job, step, claim=None) for step in (a1, a2)))
+    round_ = desk.say(claimed(job, b1, "branch", node="n2"), succeeded(job, c, claim=None))
+    assert stops(round_) == [("n2", 1, None)]
+    assert stops(finished(desk)[0]) == [("n2", 1, None)]
+    for step in live_steps(desk):
+        desk.say(succeeded(*step, claim=None))
+    desk.wait(3.0)
+    desk.say(succeeded(desk.job, desk.step, claim=None))
+    assert desk.job.settled is not None
+    assert stops(finished(desk)[0]) == [("n2", 1, None)], "the end of its job does not make it forgotten"
+
+
+def test_an_abandoned_branch_takes_of_the_budget_once() -> None:
+    """What it reserves is reserved until it says what it used, and is counted once by every planner that replays it."""
+    desk = Desk(POLICY, tenants={"default": TenantLimits(calls=100)})
+    desk.submit(prompt="q", pattern="mixed")
+    desk.say(BudgetGranted(tenant="default", day=DAY, serial=1, total=Amounts(calls=50)))
+    (job, a1), (_, a2), (_, b1), (_, _), (_, c) = live_steps(desk)
+    desk.say(*(claimed(job, step, f"c{number}") for number, step in enumerate((a1, a2, b1, c))))
+    desk.say(*(succeeded(job, step, claim=f"c{number}") for number, step in ((0, a1), (1, a2), (3, c))))
+    desk.submit(prompt="other", pattern="mixed")
+    purse = desk.book.funds.shares.get("default", DAY)
+    assert purse is not None
+    before = (purse.used, purse.reserved)
+    assert (before[0].calls, before[1].calls) == (3, 6)
+    desk.take_over()
+    again = desk.book.funds.shares.get("default", DAY)
+    assert again is not None
+    assert (again.used, again.reserved) == before
 
 
 def test_a_missing_ask_is_appended() -> None:
