@@ -15,6 +15,7 @@ from services.worker.lease_log import LeaseLog
 from services.worker.outbox import Outbox, _Mark
 from services.worker.slots import Slots
 from shared.delays import next_hop
+from shared.kafka.intake import Intake
 from shared.kafka.port import Appended
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.laws import stops
@@ -52,6 +53,13 @@ def _router_commits_before_it_has_told(patching: Patching) -> None:
         original(self, closing._replace(window=_Finished()), soon=soon)
 
     patching.setattr(Dispatcher, "close", close)
+
+
+def _windows_kept_from_another_owner(patching: Patching) -> None:
+    async def overtaken(_: Intake) -> tuple[()]:
+        return ()
+
+    patching.setattr(Intake, "_overtaken", overtaken)
 
 
 class _Finished:
@@ -127,13 +135,17 @@ def _stop_forgotten_for_what_is_not_read_yet(patching: Patching) -> None:
 MUTANTS: dict[str, dict[str, Any]] = {
     "worker silent on a finished attempt": {
         "patch": _silent_on_a_finished_attempt,
-        "seed": 1,
         "mix": FaultMix(duplicated=0.5, delivery_seconds=0.6, **SMALL),
     },
     "a credit used twice": {"patch": _credit_used_twice, "mix": FaultMix(jobs=100, seconds=2.0), "kinds": {"single": 1.0}},
     "router commits before it has told": {
         "patch": _router_commits_before_it_has_told,
         "mix": FaultMix(send_seconds=0.4, lost=0.1, **SMALL),
+    },
+    "a window kept that another owner has left behind": {
+        "patch": _windows_kept_from_another_owner,
+        "seed": 1,
+        "mix": FaultMix(pause=0.5, pause_seconds=(7.0, 9.0), only=("router",), jobs=40, seconds=20.0),
     },
     "a delayed message dropped at a tier boundary": {"patch": _dropped_at_a_tier_boundary, "mix": CALM, "kinds": {"delayed": 1.0}},
     "delay commits before it forwards": {"patch": _delay_commits_before_it_forwards, "mix": CALM, "kinds": {"delayed": 1.0}},
@@ -146,7 +158,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "patch": _worker_commits_before_it_has_told,
         "mix": FaultMix(send_seconds=0.4, lost=0.1, **SMALL),
     },
-    "more than its slots": {"patch": _more_than_its_slots, "mix": FaultMix(jobs=40, seconds=2.0)},
+    "more than its slots": {"patch": _more_than_its_slots, "seed": 1, "mix": FaultMix(doubly_routed=0.9, jobs=60, seconds=2.0)},
     "deaf to losing claims": {
         "patch": _deaf_to_losing_claims,
         "mix": FaultMix(doubly_routed=0.6, **SMALL),

@@ -19,7 +19,7 @@ from services.planner.job.live import Phase
 from services.planner.round import Round
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.laws import stops
-from tests.support.cluster.mutants.mixes import CALM, CRASHES, KILLS, SMALL
+from tests.support.cluster.mutants.mixes import CALM, CRASHES, SMALL
 
 Patching = pytest.MonkeyPatch
 
@@ -159,9 +159,10 @@ MUTANTS: dict[str, dict[str, Any]] = {
     },
     "timers armed from old times at take-over": {
         "patch": _timers_from_old_times,
-        "seed": 1,
-        "mix": KILLS,
-        "kinds": {"cancelled": 1.0, "chain": 1.0},
+        "seed": 2,
+        # Handed over at once: after a longer absence the log holds renewals, and they arm the lease anew.
+        "mix": FaultMix(stop=1.0, only=("planner",), jobs=30, seconds=20.0),
+        "kinds": {"cancelled": 1.0},
     },
     "deadlines re-armed at take-over": {
         "patch": _deadline_armed_anew,
@@ -174,7 +175,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "seed": 1,
         "mix": FaultMix(jobs=40, seconds=3.0),
     },
-    "commands lost at a crash": {"patch": commands_lost, "seed": 11, "mix": CRASHES},
+    "commands lost at a crash": {"patch": commands_lost, "seed": 2, "mix": CRASHES},
     "a late outcome accepted": {
         "patch": _late_outcome_of_a_stream,
         "seed": 2,
@@ -189,7 +190,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "laws": (stops.check_times,),
     },
     "nothing is stopped": {"patch": _nothing_is_stopped, "mix": CALM, "kinds": {"cancelled": 1.0}, "laws": (stops.check_times,)},
-    "stops die with the planner": {"patch": _stops_die_with_the_planner, "seed": 6, "mix": CRASHES, "kinds": {"cancelled": 1.0}},
+    "stops die with the planner": {"patch": _stops_die_with_the_planner, "seed": 1, "mix": CRASHES, "kinds": {"cancelled": 1.0}},
     "retried for ever": {"patch": _retried_for_ever, "mix": FaultMix(model_error=0.6, attempts=2, **SMALL)},
     "retried beyond the limit of calls": {
         "patch": _retried_beyond_the_limit_of_calls,

@@ -204,7 +204,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "a gap means nothing": {"patch": _a_gap_means_nothing, "seed": 3, "mix": ZOMBIES},
     "offset -1 taken as good": {
         "patch": offset_minus_one_is_good,
-        "seed": 6,
+        "seed": 1,
         "mix": FaultMix(
             pause=1.5, pause_seconds=(7.0, 9.0), send_seconds=0.3, offset_unknown=0.3, only=("planner",), jobs=40, seconds=20.0
         ),
@@ -222,7 +222,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "results sent once": {"patch": _results_sent_once, "mix": UNKNOWN},
     "watermark before the snapshot's ack": {
         "patch": _snapshot_counts_before_its_acknowledgement,
-        "seed": 1,
+        "seed": 2,
         "mix": FaultMix(ack_seconds=0.4, send_seconds=0.4, tight=True, **SMALL),
         "kinds": {"cancelled": 1.0, "single": 2.0},
     },
