@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 
 class Piece(Protocol):
@@ -24,7 +24,7 @@ class Piece(Protocol):
 
 
 T = TypeVar("T", bound=Piece)
-OpenLane = Callable[[Hashable], bool]
+OpenLane = Callable[[Any], bool]
 """Whether a step of that lane could be given to a node now. May only turn from True to False while items are taken."""
 
 
@@ -110,6 +110,10 @@ class TenantRing(Generic[T]):
                 return None
             self._skip(rounds - 1, open_lane)
         return None
+
+    def any_open(self, open_lane: OpenLane) -> bool:
+        """Whether `take` would find an item."""
+        return any(tenant.head(open_lane) is not None for tenant in self._ring)
 
     def remove(self, unwanted: Callable[[T], bool]) -> list[T]:
         """Remove and return everything that is unwanted."""

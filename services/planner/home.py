@@ -341,8 +341,8 @@ class Home:
 
     def _more(self) -> bool:
         """Whether another round would find something that it may take."""
-        room, may = self._room(), self._budget() > 0
-        return bool(self._outcomes.records) or any(may and self._jobs[topic] and room.has(c) for topic, c in self._class_of.items())
+        room, jobs = self._room(), self._jobs if self._budget() > 0 else {}
+        return bool(self._outcomes.records) or any(room.has(c := self._class_of[t]) and q.holds(room.admits(c)) for t, q in jobs.items())
 
     def _budget(self) -> int:
         """Most jobs of one round; those that wait for history are bounded as live ones are."""
@@ -352,7 +352,7 @@ class Home:
         return self._outcomes if topic == self._outcomes_topic else self._jobs[topic]
 
     def _room(self) -> Room:
-        return Room(self._wiring.options.live_jobs, self._book.live_of)
+        return Room(self._wiring.options.live_jobs, self._book.live_count.of_class, self._book.live_count.of_tenant)
 
     def _set_alarm(self) -> None:
         """Wake the task for the next timer or for claims that have waited long enough."""

@@ -76,3 +76,22 @@ async def test_an_interactive_job_is_taken_while_batch_fills_the_home(world: Wor
     await world.until(lambda: world.finished() >= 1)
     assert world.clock.monotonic() - began < 2.0
     assert [Result.model_validate_json(values[0]).priority_class for values in world.results().values()] == [PriorityClass.INTERACTIVE]
+
+
+@simulated
+async def test_a_tenant_that_fills_the_home_hides_nobody(world: World) -> None:
+    """Its jobs hold what it may have, for an hour: another tenant's job is asked at once, and answered."""
+    world.options = PlannerOptions(live_jobs=40)
+    world.node.seconds = (0.5, 0.5)
+    world.node.silent = 1.0
+    for number in range(LARGE):
+        world.produce(b'{"prompt": "q%d", "tenant": "large"}' % number)
+    world.start("p")
+    await world.until(lambda: len(world.steps_seen) >= 25)
+    await asyncio.sleep(1)
+    world.node.silent = 0.0
+    world.produce(b'{"prompt": "q", "tenant": "small"}')
+    began = world.clock.monotonic()
+    await world.until(lambda: _ended(world, "small") == 1)
+    assert world.clock.monotonic() - began < 2.0
+    assert _ended(world, "large") == 0

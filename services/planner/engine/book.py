@@ -15,6 +15,7 @@ from services.planner.budgets.prices import Prices
 from services.planner.engine import ending, streams
 from services.planner.engine.cancels import Cancels
 from services.planner.engine.funds import Funding, Funds, need_of
+from services.planner.engine.live_count import LiveCount
 from services.planner.engine.policy import Policy
 from services.planner.engine.runs import LastRuns
 from services.planner.engine.settled import SettledIds
@@ -25,7 +26,7 @@ from services.planner.job.run import Run, Wanted
 from services.planner.patterns import BY_VERSION
 from services.planner.patterns.port import Pattern
 from services.planner.round import Dispatch, Publish, Round, Stop
-from shared.contracts.base import CLASSES, ClaimId, PriorityClass, StepId
+from shared.contracts.base import ClaimId, PriorityClass, StepId
 from shared.contracts.budget import Amounts, TenantLimits
 from shared.contracts.chat import Answer
 from shared.contracts.control import StopStep
@@ -53,8 +54,7 @@ class Book:
         self.epoch = -1
         self.jobs: OrderedDict[str, LiveJob] = OrderedDict()
         """By first offset, ascending, so that the first entry bounds the watermark."""
-        self.live_of = dict.fromkeys(CLASSES, 0)
-        """Live jobs of each class."""
+        self.live_count = LiveCount()
         self.expected = ExpectedSeconds()
         """From acceptance to the end; in memory only."""
         self.timers = Timers()
@@ -76,13 +76,13 @@ class Book:
             job.wall_due = round_.now + (event.at + event.limits.wall_seconds - round_.wall)
             job.soft_wall_due = job.wall_due - event.limits.wall_seconds + (soft_wall_seconds(event.limits) or 0.0)
         self.jobs[job.id] = job
-        self.live_of[event.priority_class] += 1
+        self.live_count.add(event)
         return job
 
     @property
     def live(self) -> int:
         """Live jobs of every class."""
-        return sum(self.live_of.values())
+        return self.live_count.total
 
     def find(self, job_id: str, step_id: StepId) -> tuple[LiveJob, OpenStep] | None:
         """The open step of a live job, or None."""
@@ -339,7 +339,7 @@ class Book:
     def settled(self, job: LiveJob, event: JobSettled) -> None:
         """Fold a settle event, live or in replay."""
         job.apply(event)
-        self.live_of[job.accepted.priority_class] -= 1
+        self.live_count.remove(job.accepted)
         self.timers.clear(job.id)
 
 

@@ -4,13 +4,15 @@ While more waits than a handful, records are taken out of their order: deficit r
 The position that may be committed stays at the first record not taken. A job taken from behind it is safe: the watermark holds its
 history until the position has passed its record (`watermark.passable`), so a successor reads the record again and knows the job.
 
+Records of tenants that hold much already may be passed over (`room`).
+
 What it cannot do: see past its window. Behind more than that many records of one tenant another one waits in Kafka.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from pydantic_core import from_json
@@ -35,8 +37,12 @@ class _Waiting:
     record: Record
     tenant: str
     cost: int
-    lane: Hashable = None
     arrived_at: float = 0.0
+
+    @property
+    def lane(self) -> Hashable:
+        """A tenant's jobs are all open, or none is."""
+        return self.tenant
 
 
 def _waiting(record: Record) -> _Waiting:
@@ -54,7 +60,11 @@ def _waiting(record: Record) -> _Waiting:
     return _Waiting(record, tenant if isinstance(tenant, str) else "", max(_LEAST_TOKENS, min(tokens, _MOST_TOKENS)))
 
 
-def _open(lane: Hashable) -> bool:
+Admits = Callable[[str], bool]
+"""Whether a job of this tenant may be taken now."""
+
+
+def _any(_tenant: str) -> bool:
     return True
 
 
@@ -84,16 +94,26 @@ class JobQueue:
                 self._unseen.append(record)
                 self.next_offset = record.offset + 1
 
-    def take(self) -> Record:
-        """The next record; there must be one."""
-        if not self._ring and len(self._untaken) <= min(HANDFUL, self._bound // 4):
+    def take(self, admits: Admits | None = None) -> Record | None:
+        """The next record of those whose tenants are admitted (None: all are); None when there is none."""
+        if admits is None and not self._ring and 0 < len(self._untaken) <= min(HANDFUL, self._bound // 4):
             return self._untaken.pop(self._unseen.popleft().offset)
-        reach = next(iter(self._untaken)) + self._bound
+        self._look()
+        taken = self._ring.take(_any if admits is None else admits)
+        return None if taken is None else self._untaken.pop(taken.record.offset)
+
+    def holds(self, admits: Admits | None) -> bool:
+        """Whether `take` would find one."""
+        if admits is None or not self._untaken:
+            return bool(self._untaken)
+        self._look()
+        return self._ring.any_open(admits)
+
+    def _look(self) -> None:
+        """Put what lies within reach into the ring."""
+        reach = next(iter(self._untaken), 0) + self._bound
         while self._unseen and self._unseen[0].offset < reach:
             self._ring.add(_waiting(self._unseen.popleft()))
-        taken = self._ring.take(_open)
-        assert taken is not None, "the first record is always in the ring"
-        return self._untaken.pop(taken.record.offset)
 
     @property
     def position(self) -> int | None:

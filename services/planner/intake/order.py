@@ -1,8 +1,8 @@
 """Intake: the input records of one home, always drained from the consumer into bounded queues, taken class by class.
 
 Outcomes first: they free what jobs wait for. Of jobs, interactive first up to its share; the others get the rest by weight and age, so
-that batch never starves; within a class tenants take turns (`job_queue`). A class takes no more live jobs than it has room for, so that
-none fills the home (`room`).
+that batch never starves; within a class tenants take turns (`job_queue`). A class, and a tenant in it, takes no more live jobs than it
+has room for, so that none fills the home (`room`).
 """
 
 from __future__ import annotations
@@ -54,15 +54,19 @@ class ClassOrder:
         """When each class that waits was last served, or began to wait; monotonic seconds."""
 
     def take(self, queues: Mapping[PriorityClass, JobQueue], budget: int, room: Room, now: float) -> Iterator[tuple[PriorityClass, Record]]:
-        """At most `budget` records, and of each class at most what it has room for, removed from their queues."""
+        """At most `budget` records, and of each class and tenant at most what there is room for, removed from their queues."""
         waiting = {c for c in CLASSES if queues[c]}
         self._since = {c: self._since.get(c, now) for c in waiting}
         ages = {c: now - self._since[c] for c in CLASSES if c in waiting and room.has(c)}
         while budget > 0 and ages:
             chosen = self._shares.order(ages)[0]
+            record = queues[chosen].take(room.admits(chosen))
+            if record is None:
+                del ages[chosen]
+                continue
             self._shares.served(chosen, 1.0, ages)
             room.take(chosen)
             budget -= 1
             self._since[chosen] = now
-            yield chosen, queues[chosen].take()
+            yield chosen, record
             ages = {c: age for c, age in ages.items() if queues[c] and room.has(c)}

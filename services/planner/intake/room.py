@@ -1,33 +1,55 @@
-"""Room: how many live jobs of each class a home may take. Pure.
+"""Room: how many live jobs of each class, and of each tenant in it, a home may take. Pure.
 
 The bound is on all of them together, so batch jobs that wait for a node would fill it and keep an interactive job out until one of
 them ends. Therefore each class keeps an eighth of the bound for itself, and shares the rest.
+
+In the same way one tenant's jobs would keep another tenant's out. Therefore a tenant may hold at most sixteen times as many live jobs of a
+class as there is room left for (dynamic thresholds: Choudhury and Hahne, IEEE/ACM Transactions on Networking 6, 1998): alone it may
+have sixteen seventeenths of the room, n tenants with much to do come to hold the same, and a new one finds room at once, or takes what
+comes free before those that hold much.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from shared.contracts.base import CLASSES, PriorityClass
 
 RESERVED = 8
 """One part in so many is each class's own."""
+TIMES_LEFT = 16
+"""A tenant may hold so many times what is left."""
+
+Held = Mapping[tuple[PriorityClass, str], int]
+"""Live jobs of a tenant in a class."""
 
 
 class Room:
-    """What is left of `bound` beside the `live` jobs of each class. Counts down as jobs are taken."""
+    """What is left of `bound` beside the `live` jobs of each class. Counts down as jobs are taken; `held` is counted by who enters them."""
 
-    def __init__(self, bound: int, live: Mapping[PriorityClass, int]) -> None:
+    def __init__(self, bound: int, live: Mapping[PriorityClass, int], held: Held = MappingProxyType({})) -> None:
         self._reserve = bound // RESERVED
         self._own = {c: self._reserve - live[c] for c in CLASSES}
         self._shared = bound - sum(max(live[c], self._reserve) for c in CLASSES)
+        self._held = held
 
     def has(self, priority_class: PriorityClass) -> bool:
         """Whether one more job of this class may be taken."""
-        return self._own[priority_class] > 0 or self._shared > 0
+        return self._left(priority_class) > 0
+
+    def admits(self, priority_class: PriorityClass) -> Callable[[str], bool] | None:
+        """Whether one more of a tenant's jobs may be taken now; None when any tenant's may."""
+        most = TIMES_LEFT * self._left(priority_class)
+        if self._reserve - self._own[priority_class] < most:
+            return None
+        return lambda tenant: self._held.get((priority_class, tenant), 0) < most
 
     def take(self, priority_class: PriorityClass) -> None:
         """One was taken."""
         self._own[priority_class] -= 1
         if self._own[priority_class] < 0:
             self._shared -= 1
+
+    def _left(self, priority_class: PriorityClass) -> int:
+        return max(self._own[priority_class], 0) + max(self._shared, 0)

@@ -145,37 +145,6 @@ def test_no_class_starves_and_the_budget_is_kept(
                     assert passed[other] <= longest_wait(other, interactive_share=SHARE, burst=BURST_RECORDS, largest=1.0)
 
 
-@given(
-    st.integers(1, 200),
-    st.fixed_dictionaries({c: st.integers(0, 250) for c in CLASSES}),
-    st.lists(st.sampled_from(CLASSES), max_size=300),
-)
-def test_no_class_fills_the_home(bound: int, live: dict[PriorityClass, int], wanted: list[PriorityClass]) -> None:
-    """Never more live jobs than the bound (than there were, above it); a class below its eighth always has room."""
-    room, now_live = Room(bound, live), dict(live)
-    for c in wanted:
-        assert room.has(c) or now_live[c] >= bound // 8
-        if room.has(c):
-            room.take(c)
-            now_live[c] += 1
-    own = sum(max(live[c], bound // 8) for c in CLASSES)
-    assert sum(now_live.values()) <= max(bound, own)
-
-
-def test_room_is_given_back_to_whoever_needs_it() -> None:
-    """Batch alone may hold all but the others' reserves; interactive then still has its own, and gets what batch gives back."""
-    room = Room(80, NO_LIVE)
-    while room.has(PriorityClass.BATCH):
-        room.take(PriorityClass.BATCH)
-    full = NO_LIVE | {PriorityClass.BATCH: 60}
-    room = Room(80, full)
-    assert not room.has(PriorityClass.BATCH)
-    waiting = queues(interactive=100, batch=100)
-    assert Counter(taken(ClassOrder(SHARE), waiting, 100, room)) == {PriorityClass.INTERACTIVE: 10}
-    after = Room(80, full | {PriorityClass.BATCH: 55, PriorityClass.INTERACTIVE: 10})
-    assert Counter(taken(ClassOrder(SHARE), waiting, 100, after)) == {PriorityClass.INTERACTIVE: 5}
-
-
 def test_a_class_keeps_the_order_of_its_records() -> None:
     """Within a class, first come, first taken, over rounds."""
     order, waiting = ClassOrder(SHARE), queues(standard=10, batch=10)
