@@ -69,9 +69,9 @@ bench-delays: venv ## JOBS=100000 delayed records; how late they are, and that a
 bench-backlog: venv ## Queue JOBS=1000000 jobs; every service's memory must stay flat.
 	@$(BIN)/python -m infra.bench.backlog --jobs $(or $(JOBS),1000000) $(REPEATED) --json .tutti/backlog.json
 
-chaos: venv ## Break a real cluster under JOBS=100000 jobs (SEED=n), check that nothing is lost.
+chaos: venv ## Break a real cluster under JOBS=100000 jobs (SEED=n, RATE=n a second), check that nothing is lost.
 	@$(BIN)/python -m infra.native.fetch
-	@$(BIN)/python -m infra.chaos --jobs $(or $(JOBS),100000) $(if $(SEED),--seed $(SEED)) --json .tutti/chaos.json
+	@$(BIN)/python -m infra.chaos --jobs $(or $(JOBS),100000) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) --json .tutti/chaos.json
 
 ollama: venv ## Install a real Ollama with small models into the cache (needs Go >= 1.26).
 	@$(BIN)/tutti ollama install

@@ -11,10 +11,20 @@ is sent again without harm.
     load       sends them at a bounded rate, again when the fate is unknown; sees results
     stage      broker and cluster, and how each fault is done to them
     run        the course: load, fault after fault, drain, verify
-    figures    recovery times, throughput; pure
+    crashes    processes that ended by themselves, and what excuses them; pure
+    figures    what each fault did to the flow of results; pure
     report     table and JSON
 
-Recovery of a fault is measured on the jobs that were in flight when it struck (acknowledged by Kafka, due, and without a result): from
-the fault to the job's result. So it holds the length of the fault itself: jobs of a broker that is away for 20 s take at least that.
-The row `nothing` is the same measure at a moment without any fault.
+Three times are told of every kind of fault:
+
+    no result for      the longest time without any result, from the fault to the next one
+    rate back          until results come as fast as before again: at 80 % of the rate of the ten seconds before, in seconds of the clock;
+                       single slow seconds and single good ones do not count (figures.py says how)
+    in flight ended    until the jobs that were in flight when it struck (acknowledged, due, without a result) had theirs; jobs whose node
+                       fails wait for their retries in it, so it is some seconds even without any fault
+
+All hold the length of the fault itself: while a broker is away for 20 s nothing comes. The row `nothing` is the same at a moment without
+a fault. At the default rate two cores are not saturated; where they are, the report says so, since it then measures its own backlog.
+
+A service that ends by itself fails the run, unless the broker had been away beyond the patience of its watchdog: then it is listed.
 """

@@ -44,12 +44,21 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Durations:
-    """Seconds. A pause must exceed session (10), lease and claim timeouts."""
+    """Seconds. A pause must exceed session (10), lease and claim timeouts. `warm_up`: until delayed jobs come back as fast as they go in;
+    `watch`: at least so long after a fault is over, before the next one, so that the rate of results can be seen to be back.
+    """
+
+    warm_up: float = 30.0
+    watch: float = 15.0
 
     pause: float = 25.0
     outage: float = 20.0
     worker_away: float = 15.0
     node_away: float = 15.0
+
+
+QUICK = Durations(warm_up=3.0, watch=2.0)
+"""Of the short run: what is lost shows, how long recovery takes hardly."""
 
 
 def cycle(services: Mapping[str, Sequence[str]], nodes: int, durations: Durations, random: Random, *, together: bool) -> list[Fault]:

@@ -6,14 +6,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from infra.chaos.figures import longest_silence, recoveries, results_per_second, slowest, timeline
+from infra.bench.outcome import envelope, heading
+from infra.chaos.figures import ENOUGH, Struck, flow, in_flight_ended, longest_silence, rates, recoveries, results_per_second, slowest
+from infra.chaos.jobs import Ledger
 from infra.chaos.plan import FaultKind
 from infra.chaos.run import Options, Outcome
 from infra.chaos.stage import COPIES, SLOTS, WORKERS
 from infra.verify.laws import LAWS
 
-FORMAT = 1
 SIMULATED = "model nodes are simulated; broker, services, processes, signals and network are real"
+SATURATED_SECONDS = 10.0
+"""With more jobs in flight when a fault strikes than are sent in so long, the load was more than the cluster serves on this machine."""
 
 
 def document(facts: Mapping[str, Any], options: Options, outcome: Outcome) -> dict[str, Any]:
@@ -22,10 +25,7 @@ def document(facts: Mapping[str, Any], options: Options, outcome: Outcome) -> di
     end = outcome.struck[-1].over_at if outcome.struck else outcome.drained_at
     ledger = outcome.ledger
     return {
-        "format": FORMAT,
-        "simulated": SIMULATED,
-        "machine": dict(facts),
-        "options": asdict(options),
+        **envelope("chaos", SIMULATED, facts, asdict(options)),
         "cluster": {**COPIES, "ingress": 1, "worker": WORKERS, "slots_per_worker": SLOTS, "brokers": 1},
         "jobs": ledger.count,
         "kept": outcome.kept,
@@ -38,29 +38,42 @@ def document(facts: Mapping[str, Any], options: Options, outcome: Outcome) -> di
         "load_seconds": outcome.load_seconds,
         "results_per_second_under_faults": results_per_second(ledger, start, end),
         "longest_silence_seconds": longest_silence(ledger, start, end),
-        "results_per_second_in_steps_of_5_s": timeline(ledger, outcome.started_at),
+        "results_per_second_in_steps_of_5_s": rates(ledger.ended, outcome.started_at, outcome.drained_at, 5.0),
+        "saturated": any(_in_flight(ledger, one.at) > SATURATED_SECONDS * options.rate for one in outcome.struck),
         "recovery": [asdict(recovery) for recovery in recoveries(ledger, outcome.struck)],
-        "faults": [
-            {
-                "kind": one.fault.kind.value,
-                "targets": list(one.fault.targets),
-                "at": one.at - outcome.started_at,
-                "lasted": one.over_at - one.at,
-                "recovered_after": None if one.recovered_at is None else one.recovered_at - one.at,
-                "slowest_jobs": dict(slowest(ledger, one.at)),
-            }
-            for one in outcome.struck
-        ],
-        "ended_by_themselves": outcome.crashes,
+        "in_flight_ended": [asdict(ended) for ended in in_flight_ended(ledger, outcome.struck)],
+        "faults": [_fault(ledger, one, outcome.started_at) for one in outcome.struck],
+        "ended_by_themselves": [{"excused": crash not in outcome.defects, **asdict(crash)} for crash in outcome.crashes],
         "verify": outcome.report.as_json(),
+    }
+
+
+def _in_flight(ledger: Ledger, at: float) -> int:
+    rows = zip(ledger.acknowledged, ledger.due, ledger.ended, strict=True)
+    return sum(acknowledged <= at and due <= at < ended for acknowledged, due, ended in rows)
+
+
+def _fault(ledger: Ledger, one: Struck, started_at: float) -> dict[str, Any]:
+    return {
+        "kind": one.fault.kind.value,
+        "targets": list(one.fault.targets),
+        "at": one.at - started_at,
+        "lasted": one.over_at - one.at,
+        **asdict(flow(ledger, one)),
+        "results_each_second": rates(ledger.ended, one.at, one.until),
+        "in_flight": _in_flight(ledger, one.at),
+        "in_flight_ended_after": None if one.in_flight_ended_at is None else one.in_flight_ended_at - one.at,
+        "slowest_jobs": dict(slowest(ledger, one.at)),
     }
 
 
 def lines(found: Mapping[str, Any]) -> Iterator[str]:
     """The document for people."""
-    machine, counts = found["machine"], found["verify"]["counts"]
-    yield f"{machine['cpu']}, {machine['cores']} cores, commit {machine['commit']}, seed {found['options']['seed']}"
-    yield found["simulated"]
+    counts = found["verify"]["counts"]
+    yield from heading(found["machine"])
+    yield f"seed {found['options']['seed']}, {found['options']['rate']:g} jobs a second at most; {found['simulated']}"
+    if found["saturated"]:
+        yield "the load was more than this machine serves: times below hold a backlog of its own; use a lower --rate"
     yield ""
     yield f"jobs {found['jobs']}, lost {found['lost']}, doubly accepted {found['doubly_accepted']}"
     yield f"ended: {', '.join(f'{status} {n}' for status, n in sorted(counts['settled'].items()))}"
@@ -73,14 +86,19 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
         f"longest time without any: {found['longest_silence_seconds']:.1f} s"
     )
     yield ""
-    yield f"{'recovery, seconds':<20}{'faults':>8}{'in flight':>11}{'p50':>8}{'p99':>8}{'max':>8}"
-    for row in found["recovery"]:
-        yield (
-            f"{FaultKind(row['kind']).value:<20}{row['faults']:>8}{row['in_flight']:>11}"
-            f"{row['p50']:>8.1f}{row['p99']:>8.1f}{row['longest']:>8.1f}"
-        )
+    yield from _recovery_table(found)
     for crash in found["ended_by_themselves"]:
-        yield f"ended by itself: {crash}"
+        yield f"{'after a long absence of the broker, ' if crash['excused'] else 'DEFECT: '}{crash['process']}: {crash['what']}"
     for finding in found["verify"]["findings"]:
         yield f"law {finding['law']}: {finding['count']} x {finding['kind']} ({LAWS[finding['kind']][1]})"
         yield from (f"    {example['place']} {example['job']} {example['detail']}" for example in finding["examples"])
+
+
+def _recovery_table(found: Mapping[str, Any]) -> Iterator[str]:
+    groups = ("no result for", f"rate back at {ENOUGH:.0%}", "in flight ended")
+    yield f"{'seconds':<15}{'':>6}" + "".join(f"{group:^26}" for group in groups)
+    yield f"{'fault':<15}{'times':>6}" + f"{'p50':>9}{'p99':>8}{'max':>8} " * len(groups) + "not back"
+    for row, ended in zip(found["recovery"], found["in_flight_ended"], strict=True):
+        times = (row["gap"], row["back"], ended["times"])
+        cells = "".join(f"{one['p50']:>9.1f}{one['p99']:>8.1f}{one['longest']:>8.1f} " for one in times)
+        yield f"{FaultKind(row['kind']).value:<15}{row['faults']:>6}{cells}{row['not_back'] or '':>8}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from infra.chaos.crashes import Absence, Crash, defects
 from infra.chaos.figures import Struck
 from infra.chaos.jobs import JobMix, Ledger
 from infra.chaos.load import Load
@@ -22,8 +23,6 @@ from shared.kafka.watched import WatchedLog
 
 PATIENCE_SECONDS = 60.0
 """Longest wait for the jobs that were in flight, before the next fault strikes."""
-QUIET_SECONDS = 2.0
-"""Between faults."""
 STALL_SECONDS = 60.0
 """The drain ends when no result has come for so long: what is open then is judged as lost or not by the checker."""
 _LOOK_SECONDS = 0.2
@@ -52,7 +51,8 @@ class Outcome:
     ledger: Ledger
     struck: list[Struck]
     report: Report
-    crashes: list[str]
+    crashes: list[Crash]
+    absences: list[Absence]
     load_seconds: float
     started_at: float
     drained_at: float
@@ -66,6 +66,17 @@ class Outcome:
     def kept(self) -> bool:
         """The laws held."""
         return not self.report.violations and not self.unanswered
+
+    @property
+    def defects(self) -> list[Crash]:
+        """Processes that ended by themselves without excuse."""
+        return defects(self.crashes, self.absences)
+
+    @property
+    def wrong(self) -> list[str]:
+        """Why the run failed; empty when it did not."""
+        laws = [] if self.kept else ["a law was broken"]
+        return [*laws, *(f"{crash.process} {crash.what.splitlines()[0]}" for crash in self.defects)]
 
 
 class Run:
@@ -100,7 +111,7 @@ class Run:
         drained = self._clock.monotonic()
         self._say("verifying")
         report = await verify(log, await scope_of(log, self._topics, settled=True), self._clock)
-        return Outcome(self._ledger, self._struck, report, stage.crashes, load_seconds, started, drained)
+        return Outcome(self._ledger, self._struck, report, stage.crashes, stage.absences, load_seconds, started, drained)
 
     async def _faults(self) -> None:
         """Whole cycles until all jobs are sent; at least one."""
@@ -114,12 +125,12 @@ class Run:
                 together=self._options.together,
             ):
                 await self._strike(fault)
-                await self._clock.sleep(QUIET_SECONDS)
             if self._ledger.count >= self._options.jobs:
                 return
 
     async def _warm_up(self) -> None:
         """Until results come steadily."""
+        await self._clock.sleep(self._options.durations.warm_up)
         target = min(self._options.jobs // 20, 500)
         while self._ledger.count - len(self._ledger.open) < target:
             await self._clock.sleep(_LOOK_SECONDS)
@@ -132,11 +143,12 @@ class Run:
         give_up = over + PATIENCE_SECONDS
         while in_flight & self._ledger.open and self._clock.monotonic() < give_up:
             await self._clock.sleep(_LOOK_SECONDS)
-        recovered = None if in_flight & self._ledger.open else self._clock.monotonic()
-        self._struck.append(Struck(fault, at, over, recovered))
-        state = "not recovered" if recovered is None else f"recovered after {recovered - at:.1f} s"
-        ended = self._ledger.count - len(self._ledger.open)
-        self._say(f"{fault}: {len(in_flight)} in flight, {state}; {ended} of {self._ledger.count} jobs ended")
+        ended = None if in_flight & self._ledger.open else self._clock.monotonic()
+        await self._clock.sleep(over + self._options.durations.watch - self._clock.monotonic())
+        self._struck.append(Struck(fault, at, over, self._clock.monotonic(), ended))
+        state = "not all ended" if ended is None else f"ended after {ended - at:.1f} s"
+        closed = self._ledger.count - len(self._ledger.open)
+        self._say(f"{fault}: {len(in_flight)} in flight, {state}; {closed} of {self._ledger.count} jobs ended")
 
     async def _supervise(self) -> None:
         while True:

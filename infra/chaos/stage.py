@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -11,17 +12,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from infra.chaos.jobs import FAILS_SOMETIMES
+from infra.bench.local import own_broker
+from infra.chaos.crashes import Absence, Crash
+from infra.chaos.jobs import FAILS_SOMETIMES, NEVER
 from infra.chaos.plan import Fault, FaultKind
 from infra.native.cluster import LocalCluster
 from infra.native.errors import NativeError
 from infra.native.kafka import Kafka
 from infra.native.paths import Home
-from infra.native.ports import free_ports
 from infra.native.processes import Daemon, tail
 from infra.native.services import GRACE_SECONDS, ServiceProcess
-from infra.native.settings import NativeSettings
 from infra.native.waiting import wait_until
+from shared.clock import Clock, SystemClock
 
 NAMESPACE = "chaos"
 COPIES = {"planner": 2, "router": 2, "delay": 2}
@@ -52,14 +54,18 @@ QUICK_RATE = 45.0
 
 @dataclass(slots=True)
 class Stage:
-    """What faults are done to. `crashes`: processes that ended by themselves, with the end of their log; they are started again."""
+    """What faults are done to. What ended by itself is in `crashes` and is started again; `absences` are the broker's."""
 
     kafka: Kafka
     cluster: LocalCluster
     directory: Path
-    crashes: list[str] = field(default_factory=list)
+    clock: Clock = field(default_factory=SystemClock)
+    crashes: list[Crash] = field(default_factory=list)
+    absences: list[Absence] = field(default_factory=list)
     _struck: set[str] = field(default_factory=set)
     """Processes that a fault has in its hands: not the supervisor's business."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    """A fault must not begin while the supervisor looks: what the fault ends would seem to have ended by itself."""
 
     @property
     def services(self) -> Mapping[str, list[str]]:
@@ -71,21 +77,27 @@ class Stage:
 
     def strike(self, fault: Fault) -> None:
         """Do it, and undo it after its time. Returns when what was taken away is started again."""
-        self._struck.update(fault.targets)
+        with self._lock:
+            self._struck.update(fault.targets)
         try:
             _DO[fault.kind](self, fault)
         finally:
-            self._struck.difference_update(fault.targets)
+            with self._lock:
+                self._struck.difference_update(fault.targets)
 
     def processes(self, fault: Fault) -> list[ServiceProcess]:
         return [self.cluster.services[name] for name in fault.targets]
 
     def supervise(self) -> None:
         """Start again what has ended by itself."""
-        for name, service in self.cluster.services.items():
-            if name not in self._struck and service.daemon.pid() is None:
-                self.crashes.append(f"{name}: {tail(service.daemon.log, 3)}")
-                service.start()
+        with self._lock:
+            for name, service in self.cluster.services.items():
+                if name not in self._struck and service.daemon.pid() is None:
+                    self.crashed(name, f"ended by itself: {tail(service.daemon.log, 3)}")
+                    service.start()
+
+    def crashed(self, process: str, what: str) -> None:
+        self.crashes.append(Crash(process, self.clock.monotonic(), what))
 
 
 def _kill(stage: Stage, fault: Fault) -> None:
@@ -108,15 +120,18 @@ def _restart(stage: Stage, fault: Fault) -> None:
         service.daemon.signal(signal.SIGTERM)
     for service in stage.processes(fault):
         if not wait_until(lambda service=service: service.daemon.pid() is None, GRACE_SECONDS):  # type: ignore[misc]
-            stage.crashes.append(f"{service.name}: did not stop within its grace period and was killed")
+            stage.crashed(service.name, "did not stop within its grace period and was killed")
             service.daemon.kill()
         service.start()
 
 
 def _broker(stage: Stage, fault: Fault) -> None:
+    since = stage.clock.monotonic()
+    stage.absences.append(Absence(since, NEVER))
     stage.kafka.kill()
     time.sleep(fault.seconds)
     stage.kafka.start(timeout_seconds=_BROKER_BACK_SECONDS)
+    stage.absences[-1] = Absence(since, stage.clock.monotonic())
 
 
 def _worker_loss(stage: Stage, fault: Fault) -> None:
@@ -155,32 +170,23 @@ _DO: dict[FaultKind, Callable[[Stage, Fault], None]] = {
 @contextmanager
 def running(directory: Path, environment: Mapping[str, str]) -> Iterator[Stage]:
     """A broker and a cluster of their own. Raises NativeError kinds. The directory, with all logs, is left to the caller."""
-    port, controller = free_ports(2)
-    kafka = Kafka(
-        Home(directory / "kafka"),
-        NativeSettings().cache_directory,
-        port=port,
-        controller_port=controller,
-        session_timeout_ms=_BROKER_SESSION_MS,
-        dies_with_parent=True,
-    )
-    kafka.start()
     parameters = directory / "node.json"
     parameters.write_text(json.dumps(_NODE))
-    cluster = LocalCluster(
-        kafka.servers,
-        NAMESPACE,
-        directory / "cluster",
-        workers=WORKERS,
-        simulator=("--profile", "instant", "--parameters", str(parameters)),
-        environment={"TUTTI_WORKER__SLOTS": str(SLOTS), **environment},
-        copies=COPIES,
-    )
-    try:
-        cluster.start()
-        yield Stage(kafka, cluster, directory)
-    finally:
-        _stop(kafka, cluster)
+    with own_broker(Home(directory / "kafka"), _BROKER_SESSION_MS) as kafka:
+        cluster = LocalCluster(
+            kafka.servers,
+            NAMESPACE,
+            directory / "cluster",
+            workers=WORKERS,
+            simulator=("--profile", "instant", "--parameters", str(parameters)),
+            environment={"TUTTI_WORKER__SLOTS": str(SLOTS), **environment},
+            copies=COPIES,
+        )
+        try:
+            cluster.start()
+            yield Stage(kafka, cluster, directory)
+        finally:
+            _stop(kafka, cluster)
 
 
 def _stop(kafka: Kafka, cluster: LocalCluster) -> None:

@@ -19,7 +19,7 @@ import uvloop
 
 from infra.bench import machine
 from infra.chaos import report
-from infra.chaos.plan import FaultKind
+from infra.chaos.plan import QUICK, FaultKind
 from infra.chaos.run import Options, Run
 from infra.chaos.stage import QUICK_ENVIRONMENT, QUICK_RATE, running
 from infra.native.errors import NativeError
@@ -33,11 +33,11 @@ SEED = int(os.environ.get("TUTTI_CHAOS_SEED", "20"))
 
 
 def test_nothing_is_lost_and_nothing_accepted_twice() -> None:
-    """Laws 1 to 3 hold; every kind of fault has struck; every job that was acknowledged has its result."""
+    """Laws 1 to 3 hold; every kind of fault has struck; every job that was acknowledged has its result; no service ended by itself."""
     again = f"python -m infra.chaos --quick --jobs {JOBS} --rate {QUICK_RATE:g} --seed {SEED}"
     directory = Path(tempfile.mkdtemp(prefix="tutti-chaos-"))
     print(f"seed {SEED}; again with: {again}; logs, kept on failure: {directory}")  # noqa: T201
-    options = Options(JOBS, SEED, QUICK_RATE, together=True)
+    options = Options(JOBS, SEED, QUICK_RATE, together=True, durations=QUICK)
     with ExitStack() as stack:
         try:
             stage = stack.enter_context(running(directory, QUICK_ENVIRONMENT))
@@ -45,7 +45,7 @@ def test_nothing_is_lost_and_nothing_accepted_twice() -> None:
             missing("kafka", error.message)
         outcome = uvloop.run(Run(stage, options, SystemClock(), print).run())
     print("\n".join(report.lines(report.document(machine.facts(), options, outcome))))  # noqa: T201
-    assert outcome.kept
+    assert not outcome.wrong
     assert outcome.ledger.count >= JOBS
     assert {one.fault.kind for one in outcome.struck} == set(FaultKind)
     assert outcome.report.counts.epochs > 6, "no planner ever took a partition over"

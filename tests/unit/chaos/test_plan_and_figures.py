@@ -1,4 +1,4 @@
-"""Chaos: what follows from the seed, and how recovery times are counted."""
+"""Chaos: what follows from the seed, and what is said of each fault."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from random import Random
 import pytest
 from pydantic_core import from_json
 
-from infra.chaos.figures import Struck, longest_silence, percentile, recoveries, results_per_second, slowest, timeline
+from infra.chaos.figures import (
+    Struck,
+    back_after,
+    flow,
+    in_flight_ended,
+    longest_silence,
+    rate_before,
+    rates,
+    recoveries,
+    results_per_second,
+    slowest,
+)
 from infra.chaos.jobs import FAILS_SOMETIMES, JobMix, Ledger
 from infra.chaos.plan import Durations, Fault, FaultKind, cycle
 from services.ingress.dialect_tutti import JobSubmission
@@ -74,13 +85,65 @@ def ledger(*jobs: tuple[float, float, float | None]) -> Ledger:
     return found
 
 
-def test_recovery_is_of_the_jobs_in_flight() -> None:
-    """Not of those that had ended, were sent later, were not due, or never ended."""
+def struck(kind: FaultKind, at: float, over_at: float, until: float) -> Struck:
+    return Struck(Fault(kind), at, over_at, until, None)
+
+
+def test_the_jobs_in_flight_are_those_that_were_sent_and_due() -> None:
+    """Not those that had ended, were sent later, were not due, or never ended."""
     book = ledger((1, 0, 5), (2, 0, 30), (3, 0, 13), (11, 0, 12), (4, 20, 21), (5, 0, None))
-    (row,) = recoveries(book, [Struck(Fault(FaultKind.KILL), 10.0, 10.5, 30.0)])
-    assert (row.faults, row.in_flight, row.p50, row.longest) == (1, 2, 20.0, 20.0)
+    (row,) = in_flight_ended(book, [struck(FaultKind.KILL, 10.0, 10.5, 40.0)])
+    assert (row.jobs, row.times.longest) == (2, 20.0)
     assert book.in_flight(25.0) == {5}
     assert slowest(book, 10.0) == [(1, 20.0), (2, 3.0)]
+
+
+@pytest.mark.parametrize(
+    ("per_second", "back"),
+    [
+        ([100, 100, 100, 100, 100], 0.0),  # nothing happened
+        ([100, 70, 100, 100, 100], 0.0),  # one slow second is chance
+        ([0, 0, 0, 100, 100, 100], 3.0),  # back after three
+        ([0, 0, 300, 0, 0, 90, 90, 90], 5.0),  # a flush is no recovery
+        ([90, 0, 0, 90, 90, 90, 10, 10, 90, 90, 90], 8.0),  # a second dip while the fault lasts
+        ([0, 0, 90, 90, 90, 90, 90, 90, 90, 90, 90, 10, 10, 90, 90, 90], 2.0),  # too late to be this fault's
+        ([100, 0, 0, 0, 0, 0], None),  # not before the next fault
+        ([], 0.0),
+    ],
+)
+def test_the_rate_is_back_when_no_slow_stretch_follows(per_second: list[float], back: float | None) -> None:
+    """80 % of 100 are enough; the fault reaches ten seconds far."""
+    assert back_after(per_second, 80.0, 10.0) == back
+
+
+def test_the_rate_before_is_no_higher_than_what_fell_due() -> None:
+    """Ten seconds with two jobs due and four results a second: the four worked off a backlog."""
+    moments = [number / 4 for number in range(40)]
+    book = ledger(*((0, second if number % 2 else -1.0, second) for number, second in enumerate(moments)))
+    assert rate_before(book, 10.0) == 2.0
+
+
+def test_a_fault_that_stops_everything_is_told_by_gap_and_rate() -> None:
+    """Ten results a second; nothing between 20.05 and 26; ended jobs of the next fault are not this one's."""
+    steady = [number / 10 for number in range(600) if not 200 < number < 260]
+    book = ledger(*((second, second, second) for second in steady))
+    calm, broken, later = (struck(FaultKind.NOTHING, 10, 10, 20), struck(FaultKind.KILL, 20, 20, 40), struck(FaultKind.KILL, 40, 40, 59))
+    found = flow(book, broken)
+    assert (found.rate_before, found.back_after) == (10.0, 6.0)
+    assert found.longest_gap == pytest.approx(6.0)
+    nothing, kills = recoveries(book, [calm, broken, later])
+    assert (nothing.kind, nothing.faults, nothing.back.longest, nothing.not_back) == (FaultKind.NOTHING, 1, 0.0, 0)
+    assert (kills.faults, kills.back.longest) == (2, 6.0)
+    assert kills.back.p50 == pytest.approx(3.0, abs=0.1)
+    assert nothing.gap.longest == pytest.approx(0.1)
+
+
+def test_a_rate_that_does_not_come_back_is_counted() -> None:
+    """And is no recovery time."""
+    book = ledger(*((0, number / 10, number / 10) for number in range(200)))
+    (row,) = recoveries(book, [struck(FaultKind.BROKER_OUTAGE, 15.0, 16.0, 40.0)])
+    assert (row.not_back, row.back.longest) == (1, 0.0)
+    assert row.gap.longest == pytest.approx(20.1)
 
 
 def test_only_the_first_result_counts() -> None:
@@ -93,5 +156,5 @@ def test_rates_and_silence() -> None:
     book = ledger(*((0, 0, float(second)) for second in (1, 2, 3, 13)))
     assert results_per_second(book, 0.0, 4.0) == 0.75
     assert longest_silence(book, 0.0, 15.0) == 10.0
-    assert timeline(book, 0.0) == [0.6, 0.0, 0.2]
-    assert percentile([], 0.5) == 0.0
+    assert rates(book.ended, 0.0, 15.0, 5.0) == [0.6, 0.0, 0.2]
+    assert rates(book.ended, 1.0, 3.9) == [1.0, 1.0]
