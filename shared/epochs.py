@@ -20,13 +20,15 @@ class EpochFilter:
     """One partition's epoch in force. `epoch` None: begun in the middle of the log.
 
     A stale record's epoch is always lower than the one in force, so when begun in the middle the highest epoch seen is the best
-    guess, and exact from the first valid record on.
+    guess, and exact from the first valid record on. `gapless`: every record from a valid one on is read (the watermark names one), so
+    that the first names the epoch in force and nothing but a PlannerStarted changes it.
     """
 
-    __slots__ = ("_epoch", "_prefix")
+    __slots__ = ("_epoch", "_gapless", "_prefix")
 
-    def __init__(self, epoch: int | None = None) -> None:
+    def __init__(self, epoch: int | None = None, *, gapless: bool = False) -> None:
         self.epoch = epoch
+        self._gapless = gapless
 
     @property
     def epoch(self) -> int | None:
@@ -55,6 +57,6 @@ class EpochFilter:
         """Whether a record with this epoch is valid here."""
         if epoch is None:
             return False
-        if self.epoch is None or epoch > self.epoch:
+        if self.epoch is None or (epoch > self.epoch and not self._gapless):
             self.epoch = epoch
         return epoch == self.epoch

@@ -64,7 +64,8 @@ class Recovery:
     kind: FaultKind
     faults: int
     gap: Times
-    back: Times
+    back: Times | None
+    """Of those after which it was back before the next fault; None when it never was."""
     not_back: int
 
 
@@ -138,7 +139,9 @@ def recoveries(ledger: Ledger, struck: Iterable[Struck]) -> list[Recovery]:
     def of(kind: FaultKind, faults: Sequence[Struck]) -> Recovery:
         flows = [flow(ledger, one) for one in faults]
         back = [one.back_after for one in flows if one.back_after is not None]
-        return Recovery(kind, len(faults), Times.of([one.longest_gap for one in flows]), Times.of(back), len(flows) - len(back))
+        return Recovery(
+            kind, len(faults), Times.of([one.longest_gap for one in flows]), Times.of(back) if back else None, len(flows) - len(back)
+        )
 
     return _by_kind(struck, of)
 

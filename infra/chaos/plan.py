@@ -49,7 +49,7 @@ class Durations:
     """
 
     warm_up: float = 30.0
-    watch: float = 15.0
+    watch: float = 25.0
 
     pause: float = 25.0
     outage: float = 20.0

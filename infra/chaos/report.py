@@ -87,6 +87,8 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield from _recovery_table(found)
+    if found["options"]["together"]:
+        yield "a short run looks on for too little time after each fault to tell when the rate is back"
     for crash in found["ended_by_themselves"]:
         yield f"{'after a long absence of the broker, ' if crash['excused'] else 'DEFECT: '}{crash['process']}: {crash['what']}"
     for finding in found["verify"]["findings"]:
@@ -100,5 +102,9 @@ def _recovery_table(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"{'fault':<15}{'times':>6}" + f"{'p50':>9}{'p99':>8}{'max':>8} " * len(groups) + "not back"
     for row, ended in zip(found["recovery"], found["in_flight_ended"], strict=True):
         times = (row["gap"], row["back"], ended["times"])
-        cells = "".join(f"{one['p50']:>9.1f}{one['p99']:>8.1f}{one['longest']:>8.1f} " for one in times)
+        cells = "".join(_times(one) for one in times)
         yield f"{FaultKind(row['kind']).value:<15}{row['faults']:>6}{cells}{row['not_back'] or '':>8}"
+
+
+def _times(one: Mapping[str, float] | None) -> str:
+    return f"{'-':>9}{'-':>8}{'-':>8} " if one is None else f"{one['p50']:>9.1f}{one['p99']:>8.1f}{one['longest']:>8.1f} "

@@ -227,6 +227,7 @@ class Planner:
             random=env.random,
             topics=self._topics,
             options=self._options,
+            policy=self._options.policy(),
             dead_letter_cap=env.settings.dead_letter_cap,
             instance=env.instance,
             reader=JobRecord(cluster, self._topics),

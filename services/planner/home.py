@@ -68,7 +68,7 @@ class Home:
         self._outcomes_topic = topics.outcomes
         self._class_of = {topics.jobs(c): c for c in CLASSES}
         self._inputs = (*self._class_of, topics.outcomes)
-        self._book = Book(number, wiring.options.policy(), wiring.random, wiring.tenants)
+        self._book = Book(number, wiring.policy, wiring.random, wiring.tenants)
         self._outcomes = Queue(wiring.options.queue_records)
         self._jobs: dict[str, JobQueue] = {}
         self._order = ClassOrder(wiring.options.interactive_share)

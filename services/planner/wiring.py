@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from services.planner.engine.policy import Policy
 from services.planner.handlers import JobRecord
 from services.planner.sending.outbox import Outbox
 from services.planner.sending.writer import EventWriter
@@ -28,6 +29,7 @@ class Wiring:
     random: Random
     topics: Topics
     options: PlannerOptions
+    policy: Policy
     dead_letter_cap: DeadLetterCapSettings
     instance: str
     reader: JobRecord

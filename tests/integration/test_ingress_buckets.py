@@ -6,7 +6,6 @@ How: several stores on a real Redis, asked at the same time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -20,23 +19,13 @@ from shared.clock import SystemClock
 pytestmark = pytest.mark.redis
 
 
-@pytest.fixture
-async def url(redis_url: str) -> AsyncIterator[str]:
-    """A Redis without our keys."""
-    client: Any = Redis.from_url(redis_url)
-    await client.flushdb()
-    yield redis_url
-    await client.flushdb()
-    await client.aclose()
-
-
 def opened(url: str) -> RedisBuckets:
     return RedisBuckets(url, prefix="t-", connections=8, timeout_seconds=2.0)
 
 
-async def test_three_instances_never_give_more_than_one_bucket_holds(url: str) -> None:
+async def test_three_instances_never_give_more_than_one_bucket_holds(empty_redis: str) -> None:
     """300 asks at once: what is given is the burst and what flowed in meanwhile."""
-    stores = [opened(url) for _ in range(3)]
+    stores = [opened(empty_redis) for _ in range(3)]
     rate, clock = Rate(5, 50), SystemClock()
     began = clock.monotonic()
     asks = [stores[n % 3].take([Ask("{a}:requests", rate, 1)]) for n in range(300)]
@@ -46,9 +35,9 @@ async def test_three_instances_never_give_more_than_one_bucket_holds(url: str) -
         await store.close()
 
 
-async def test_all_or_none_and_exactly_when(url: str) -> None:
+async def test_all_or_none_and_exactly_when(empty_redis: str) -> None:
     """What one bucket refuses is not taken from the other; who waits as told is served."""
-    store = opened(url)
+    store = opened(empty_redis)
     many, few = Rate(1, 10), Rate(10, 2)
     both = [Ask("{a}:requests", many, 1), Ask("{a}:tokens", few, 2)]
     first = await store.take(both)
@@ -64,10 +53,10 @@ async def test_all_or_none_and_exactly_when(url: str) -> None:
     await store.close()
 
 
-async def test_settling_gives_back_and_bounds_debt_and_life(url: str) -> None:
+async def test_settling_gives_back_and_bounds_debt_and_life(empty_redis: str) -> None:
     """A bucket that is full again leaves Redis; none lives longer than two bursts take to fill."""
-    store, rate = opened(url), Rate(1, 100)
-    client: Any = Redis.from_url(url)
+    store, rate = opened(empty_redis), Rate(1, 100)
+    client: Any = Redis.from_url(empty_redis)
     await store.take([Ask("b", rate, 60)])
     assert 59_000 < await client.pttl("tutti:t-bucket:b") <= 60_001
     await store.settle({"b": (rate, -20.0)})

@@ -6,7 +6,6 @@ How: ingresses on the in-memory log with a real Redis behind them, started anew 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -26,16 +25,6 @@ from tests.support.ingress_world import QUICK, World, environment, running, worl
 pytestmark = pytest.mark.redis
 CHAT, JOBS = "/v1/chat/completions", "/v1/jobs"
 KEY = {"idempotency-key": "once"}
-
-
-@pytest.fixture
-async def url(redis_url: str) -> AsyncIterator[str]:
-    """A Redis without our keys."""
-    client: Any = Redis.from_url(redis_url)
-    await client.flushdb()
-    yield redis_url
-    await client.flushdb()
-    await client.aclose()
 
 
 def chat(text: str = "hi") -> dict[str, Any]:
@@ -63,9 +52,9 @@ async def stored(at: World, job: str) -> None:
     raise AssertionError(f"{job} is not stored")
 
 
-async def test_another_body_is_a_conflict_before_the_planner_has_said_a_word(url: str) -> None:
+async def test_another_body_is_a_conflict_before_the_planner_has_said_a_word(empty_redis: str) -> None:
     """At the same instance and at another one; claims live 24 h."""
-    settings = {"redis_url": url, "first_word_seconds": 0.05}
+    settings = {"redis_url": empty_redis, "first_word_seconds": 0.05}
     async with world(MemoryLog(SystemClock()), script=silent, settings=settings) as at:
         assert (await at.client.post(JOBS, json={"prompt": "a"}, headers=KEY)).status_code == 202
         async with running(another(at, **settings)) as second:
@@ -73,14 +62,14 @@ async def test_another_body_is_a_conflict_before_the_planner_has_said_a_word(url
             assert (await second.post(CHAT, json=chat(), headers=KEY)).status_code == 409
             again = await second.post(JOBS, json={"prompt": "a"}, headers=KEY)
             assert (again.status_code, again.json()["state"]) == (202, "queued")
-    client: Any = Redis.from_url(url)
+    client: Any = Redis.from_url(empty_redis)
     assert 86_000 < await client.ttl("tutti:claim:" + job_id_of("default", "once")) <= 86_400
     await client.aclose()
 
 
-async def test_concurrent_posts_at_two_instances_are_one_claim(url: str) -> None:
+async def test_concurrent_posts_at_two_instances_are_one_claim(empty_redis: str) -> None:
     """Twenty posts of two bodies under one key: one body wins everywhere."""
-    settings = {"redis_url": url, "first_word_seconds": 0.05}
+    settings = {"redis_url": empty_redis, "first_word_seconds": 0.05}
     async with world(MemoryLog(SystemClock()), script=silent, settings=settings) as at, running(another(at, **settings)) as second:
         posts = [client.post(JOBS, json={"prompt": text}, headers=KEY) for text in "ab" * 5 for client in (at.client, second)]
         statuses = [response.status_code for response in await asyncio.gather(*posts)]
@@ -88,9 +77,9 @@ async def test_concurrent_posts_at_two_instances_are_one_claim(url: str) -> None
         assert by_body in (({202}, {409}), ({409}, {202}))
 
 
-async def test_the_result_outlives_instances_and_the_planners_memory(url: str) -> None:
+async def test_the_result_outlives_instances_and_the_planners_memory(empty_redis: str) -> None:
     """A new instance that looks back at nothing answers from the store; the planner is not asked."""
-    settings = {"redis_url": url}
+    settings = {"redis_url": empty_redis}
     async with world(MemoryLog(SystemClock()), settings=settings) as at:
         first = (await at.client.post(f"{JOBS}?wait=5", json={"prompt": "a"}, headers=KEY)).json()
         completion = (await at.client.post(CHAT, json=chat(), headers={"idempotency-key": "two"})).json()

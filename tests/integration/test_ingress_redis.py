@@ -8,7 +8,6 @@ How: the store alone, then ingresses on the in-memory log with Redis behind them
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -28,16 +27,6 @@ from tests.support.ingress_world import QUICK, World, environment, running, unti
 pytestmark = pytest.mark.redis
 
 
-@pytest.fixture
-async def url(redis_url: str) -> AsyncIterator[str]:
-    """A Redis without our keys."""
-    client: Any = Redis.from_url(redis_url)
-    await client.flushdb()
-    yield redis_url
-    await client.flushdb()
-    await client.aclose()
-
-
 def open_store(url: str, **changes: Any) -> RedisStatusStore:
     return RedisStatusStore(url, **{"prefix": "t-", "ttl_seconds": 100, "connections": 4, "timeout_seconds": 2.0, **changes})
 
@@ -46,22 +35,22 @@ def view(job: str, offset: int, state: State = State.RUNNING) -> JobStatus:
     return JobStatus(id=job, home=2, offset=offset, state=state)
 
 
-async def test_views_and_positions_are_written_together(url: str) -> None:
+async def test_views_and_positions_are_written_together(empty_redis: str) -> None:
     """Read back equal, with a time to live; positions by partition with their epoch."""
-    store = open_store(url)
+    store = open_store(empty_redis)
     assert await store.save(2, Position(10, 3), [view("a", 9), view("b", 8)])
     assert await store.load("a") == view("a", 9)
     assert set(await store.load_many(["a", "b", "c"])) == {"a", "b"}
     assert await store.positions() == {2: Position(10, 3)}
-    client: Any = Redis.from_url(url)
+    client: Any = Redis.from_url(empty_redis)
     assert 90 <= await client.ttl("tutti:t-job:a") <= 100
     await client.aclose()
     await store.close()
 
 
-async def test_who_is_behind_writes_nothing(url: str) -> None:
+async def test_who_is_behind_writes_nothing(empty_redis: str) -> None:
     """A slower reader of the same events does not take a view back."""
-    fast, slow = open_store(url), open_store(url)
+    fast, slow = open_store(empty_redis), open_store(empty_redis)
     assert await fast.save(2, Position(20, 3), [view("a", 19, State.SETTLED)])
     assert not await slow.save(2, Position(15, 3), [view("a", 14)])
     assert not await slow.save(2, Position(20, 3), [view("a", 14)])
@@ -71,9 +60,9 @@ async def test_who_is_behind_writes_nothing(url: str) -> None:
     await slow.close()
 
 
-async def test_a_queued_job_is_remembered_but_never_over_its_events(url: str) -> None:
+async def test_a_queued_job_is_remembered_but_never_over_its_events(empty_redis: str) -> None:
     """`remember` comes second to every event."""
-    store = open_store(url)
+    store = open_store(empty_redis)
     await store.save(2, Position(10), [view("a", 9)])
     await store.remember([view("a", -1, State.QUEUED), view("b", -1, State.QUEUED)])
     loaded = await store.load_many(["a", "b"])
@@ -81,12 +70,12 @@ async def test_a_queued_job_is_remembered_but_never_over_its_events(url: str) ->
     await store.close()
 
 
-async def test_what_another_version_wrote_is_no_error(url: str) -> None:
+async def test_what_another_version_wrote_is_no_error(empty_redis: str) -> None:
     """The events are the truth; an unreadable view is as good as none."""
-    client: Any = Redis.from_url(url)
+    client: Any = Redis.from_url(empty_redis)
     await client.set("tutti:t-job:a", b'{"id": 1}')
     await client.aclose()
-    store = open_store(url)
+    store = open_store(empty_redis)
     assert await store.load("a") is None
     await store.close()
 
@@ -118,10 +107,10 @@ async def settle(at: World, count: int) -> list[str]:
     raise AssertionError(f"stored: {found}")
 
 
-async def test_status_outlives_the_process_and_the_memory(url: str) -> None:
+async def test_status_outlives_the_process_and_the_memory(empty_redis: str) -> None:
     """A new instance that looks back at nothing still knows every job, its result and its end; it goes on where the last one was."""
     log = MemoryLog(SystemClock())
-    settings = {"redis_url": url, "events_lookback": 0}
+    settings = {"redis_url": empty_redis, "events_lookback": 0}
     async with world(log, settings=settings) as at:
         jobs = await settle(at, 5)
         positions = await at.ingress.desk.store.positions()  # type: ignore[union-attr]
@@ -137,10 +126,10 @@ async def test_status_outlives_the_process_and_the_memory(url: str) -> None:
             assert len(second.desk.journal) == 0
 
 
-async def test_a_job_that_spans_a_restart_is_whole(url: str) -> None:
+async def test_a_job_that_spans_a_restart_is_whole(empty_redis: str) -> None:
     """Accepted before, settled after: the new instance folds the rest onto what the store has."""
     log = MemoryLog(SystemClock())
-    settings = {"redis_url": url, "events_lookback": 0}
+    settings = {"redis_url": empty_redis, "events_lookback": 0}
     async with world(log, script=lambda _job: Script(hold=True), settings=settings) as at:
         job = (await at.client.post("/v1/jobs", json={"prompt": "x", "class": "batch"})).json()["id"]
         store = at.ingress.desk.store
@@ -180,15 +169,15 @@ async def test_redis_away_costs_no_job(unused_tcp_port: int) -> None:
         await until(lambda: metrics.STATUS_STORE_ERRORS._value.get() > before, "errors are counted")
 
 
-async def test_two_instances_write_one_truth(url: str) -> None:
+async def test_two_instances_write_one_truth(empty_redis: str) -> None:
     """Both read everything and write to the same store: what is there at the end is the whole status of every job."""
     log = MemoryLog(SystemClock())
 
     def script(job: Job) -> Script:
         return Script(text=str(job.prompt))
 
-    async with world(log, script=script, settings={"redis_url": url}) as at:
-        second = Ingress(environment(log, at.topics, SystemClock(), "test-2", seed=8), IngressSettings(**QUICK, redis_url=url))
+    async with world(log, script=script, settings={"redis_url": empty_redis}) as at:
+        second = Ingress(environment(log, at.topics, SystemClock(), "test-2", seed=8), IngressSettings(**QUICK, redis_url=empty_redis))
         async with running(second):
             jobs = await settle(at, 30)
             store = at.ingress.desk.store

@@ -26,6 +26,7 @@ from shared.service import Environment
 from shared.settings import ClusterSettings
 from tests.support.planner_traces import settled, simulated, starts
 from tests.support.planner_world import JumpingClock, World
+from tests.support.storms import befall
 from tests.support.virtual_loop import run
 
 SEEDS = range(int(os.environ.get("TUTTI_SEEDS", "6")))
@@ -216,18 +217,13 @@ async def _storm(world: World, delay: DelayProcess) -> None:
         await asyncio.sleep(random.uniform(0.0, 20.0))
         match random.choice(("planner", "delay", "away")):
             case "planner":
-                name = random.choice(("p", "q"))
-                world.kill(name)
-                await asyncio.sleep(random.uniform(0.0, 15.0))
-                world.start(name)
+                await befall(world, "kill", random.choice(("p", "q")))
             case "delay":
                 delay.kill()
                 await asyncio.sleep(random.uniform(0.0, 15.0))
                 delay.start()
             case "away":
-                world.log.go_away(random.choice(("waits", "fails")))
-                await asyncio.sleep(random.uniform(0.0, 15.0))
-                world.log.come_back()
+                await befall(world, "away", "", away_seconds=15.0)
 
 
 async def _one(seed: int) -> None:

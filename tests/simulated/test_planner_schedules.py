@@ -19,6 +19,7 @@ from shared.kafka.registry import registry_key
 from shared.topics import partition_of
 from tests.support.planner_traces import events, settled, simulated
 from tests.support.planner_world import World
+from tests.support.storms import befall
 from tests.support.virtual_loop import run
 
 SEEDS = range(int(os.environ.get("TUTTI_SEEDS", "6")))
@@ -166,19 +167,7 @@ async def _storm(world: World) -> None:
         left = 10.0 - world.clock.wall() % 10.0
         await asyncio.sleep(left + random.uniform(-1.0, 1.0) if left > 1.0 else 10.0 + random.uniform(-1.0, 0.5))
         name = random.choice(("p", "q"))
-        match random.choice(("kill", "kill", "freeze", "away")):
-            case "kill":
-                world.kill(name)
-                await asyncio.sleep(random.uniform(0.0, 15.0))
-                world.start(name)
-            case "freeze":
-                world.freeze(name)
-                await asyncio.sleep(random.uniform(0.0, 25.0))
-                world.thaw(name)
-            case "away":
-                world.log.go_away(random.choice(("waits", "fails")))
-                await asyncio.sleep(random.uniform(0.0, 15.0))
-                world.log.come_back()
+        await befall(world, random.choice(("kill", "kill", "freeze", "away")), name, away_seconds=15.0)
 
 
 async def _one(seed: int) -> None:

@@ -21,8 +21,8 @@ from shared.contracts.step import Step
 from shared.contracts.usage import Usage
 from shared.kafka.port import TopicPartition
 from shared.topics import partition_of
-from tests.simulated.test_planner_laws import _draw_faults, _heal, _options, _storm
 from tests.support.planner_world import World
+from tests.support.storms import draw_faults, heal, quick_options, storm
 from tests.support.virtual_loop import run
 
 CHAIN = b"""{"prompt": "q%d", "pattern": "chain", "chain": [
@@ -230,7 +230,7 @@ def test_no_seed_accepts_more_than_a_limit(seed: int) -> None:
     async def scenario() -> None:
         world = World(seed, homes=3)
         random = world.random
-        world.options = _options(random.random()).model_copy(update={"budget_wait_seconds": 20.0, "budget_idle_seconds": 2.0})
+        world.options = quick_options(random.random()).model_copy(update={"budget_wait_seconds": 20.0, "budget_idle_seconds": 2.0})
         world.usage = as_estimated
         limits = {
             "calls": TenantLimits(calls=random.randint(0, 40), concurrent_jobs=random.choice([None, 2, 5])),
@@ -243,10 +243,10 @@ def test_no_seed_accepts_more_than_a_limit(seed: int) -> None:
             for name in ("a", "b", "c"):
                 world.start(name)
             await asyncio.sleep(1)
-            _draw_faults(world)
+            draw_faults(world)
             world.log.faults.duplicable = frozenset({world.topics.outcomes})
             world.log.faults.duplicated = random.choice([0.0, 0.2])
-            storm = asyncio.create_task(_storm(world, ["a", "b", "c"]))
+            storming = asyncio.create_task(storm(world, ["a", "b", "c"]))
             for number in range(40):
                 await asyncio.sleep(random.uniform(0.0, 0.6))
                 submit(
@@ -256,8 +256,8 @@ def test_no_seed_accepts_more_than_a_limit(seed: int) -> None:
                     chain=random.random() < 0.4,
                     number=number,
                 )
-            await storm
-            _heal(world)
+            await storming
+            heal(world)
             await world.until(lambda: world.finished() >= 40, 1_000)
             world.check_laws(40)
             _check_limits(world, limits)

@@ -5,6 +5,7 @@
 | `kafka` | bootstrap servers of a real broker | session; `TUTTI_TEST_KAFKA` names one that runs already |
 | `own_kafka` | a `Kafka` of one's own, to stop, kill and start | function |
 | `redis_url` | a real Redis; use keys of your own | session; `TUTTI_TEST_REDIS` names one that runs already |
+| `empty_redis` | the same, without any keys | function |
 | `ollama_url` | a real Ollama with the models of `make ollama` | session |
 | `simulator_url` | a simulated Ollama without latency | session |
 | `cluster` | `cluster(namespace, **options)`: a started `LocalCluster` on `kafka`; stopped at the end, logs shown on failure | function |
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import pytest
+from redis import Redis
 
 from infra.native import node, ollama_server
 from infra.native.cluster import LocalCluster
@@ -103,6 +105,16 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         missing("redis", error.message)
     yield server.url
     server.stop()
+
+
+@pytest.fixture
+def empty_redis(redis_url: str) -> Iterator[str]:
+    """`redis_url` without a key in it; what a test leaves is removed."""
+    client: Any = Redis.from_url(redis_url)
+    client.flushdb()
+    yield redis_url
+    client.flushdb()
+    client.close()
 
 
 @pytest.fixture(scope="session")

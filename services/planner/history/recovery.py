@@ -1,7 +1,7 @@
 """Recovery: the fold of `job-events` from the watermark to one's own PlannerStarted, and what must be driven on after it.
 
-An event is valid if and only if its epoch equals the offset of the last PlannerStarted before it; the first record read names the epoch
-in force where reading begins (the watermark's rule). Everything else in the log is a fenced writer's and is passed over.
+Which events are valid is the rule of shared/epochs.py; the watermark always names a valid record, so the first one read is in force.
+Everything else in the log is a fenced writer's and is passed over.
 """
 
 from __future__ import annotations
@@ -28,26 +28,11 @@ from shared.contracts.event import (
 )
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.result import Status
+from shared.epochs import EpochFilter
 from shared.errors import NonDeterministicPattern
 from shared.telemetry import logs
 
 log = logs.get(__name__)
-
-
-class Validity:
-    """Which records of `job-events` count. Feed every record from the watermark on, in order."""
-
-    def __init__(self) -> None:
-        self._epoch: int | None = None
-
-    def admits(self, offset: int, event: Event) -> bool:
-        """Whether this event is history; a PlannerStarted opens the next epoch and is not a job's fact."""
-        if isinstance(event, PlannerStarted):
-            self._epoch = offset
-            return False
-        if self._epoch is None:
-            self._epoch = event.epoch
-        return event.epoch == self._epoch
 
 
 class Replay:
@@ -55,7 +40,7 @@ class Replay:
 
     def __init__(self, book: Book, round_: Round) -> None:
         self._book, self._round = book, round_
-        self._validity = Validity()
+        self._epochs = EpochFilter(gapless=True)
         self._parts: dict[str, list[JobSnapshot]] = {}
         self._part_offset: dict[str, int] = {}
         self._orphans: list[JobSettled] = []
@@ -69,7 +54,7 @@ class Replay:
             # Without the traceback: pydantic's holds parts of the value.
             log.warning("unreadable_event", offset=offset, home=self._book.home, problems=error.error_count())
             return
-        if not self._validity.admits(offset, event):
+        if not self._admits(offset, event):
             return
         self.events += 1
         if isinstance(event, JobSnapshot):
@@ -84,6 +69,13 @@ class Replay:
             return
         elif not isinstance(event, PlannerStarted):
             self._fact(offset, event, value or b"")
+
+    def _admits(self, offset: int, event: Event) -> bool:
+        """Whether this event is history; a PlannerStarted opens the next epoch and is not a job's fact."""
+        if isinstance(event, PlannerStarted):
+            self._epochs.started(offset)
+            return False
+        return self._epochs.admits(event.epoch)
 
     def _lives(self, job_id: str) -> bool:
         job = self._book.jobs.get(job_id)

@@ -56,7 +56,7 @@ class TakeOver:
         watermark, inputs = await self._committed()
         epoch = await self._start()
         started = self._wiring.clock.monotonic()
-        book = Book(self._number, self._wiring.options.policy(), self._wiring.random, self._wiring.tenants)
+        book = Book(self._number, self._wiring.policy, self._wiring.random, self._wiring.tenants)
         book.epoch = epoch
         round_ = Round(self._wiring.clock.wall(), self._wiring.clock.monotonic())
         replay = Replay(book, round_)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.planner.engine.policy import Policy
 from services.planner.handlers import JobRecord
 from services.planner.intake.refusals import OutcomesStopped, Refusals
 from services.planner.round import Answer, Dispatch, Publish, Round, Stop
@@ -123,6 +124,7 @@ def refusals() -> Refusals:
             random=Random(0),
             topics=TOPICS,
             options=PlannerOptions(),
+            policy=Policy(),
             dead_letter_cap=DeadLetterCapSettings(at_least=3, window=10),
             instance="p",
             reader=reader,

@@ -13,7 +13,7 @@ from services.planner.engine.book import Book
 from services.planner.engine.watermark import UNACKNOWLEDGED
 from services.planner.history import snapshots
 from services.planner.history.appender import Appender
-from services.planner.history.recovery import Validity
+from services.planner.history.recovery import Replay
 from services.planner.history.takeover import TakeOver
 from services.planner.home import Home
 from services.planner.round import Publish, Round
@@ -61,16 +61,17 @@ def _epoch_by_generation(patching: Patching) -> None:
         original_init(self, wiring, partition, book)
         self.expected = int(book.__dict__["_epoch"]) + 1
 
-    def admits(self: Validity, offset: int, event: Any) -> bool:
+    def admits(self: Replay, offset: int, event: Any) -> bool:
+        in_force = self._epochs.epoch
         if isinstance(event, PlannerStarted):
-            self._epoch = int(event.nonce)
+            self._epochs.started(int(event.nonce))
             return False
-        return self._epoch is None or event.epoch >= self._epoch
+        return in_force is None or event.epoch >= in_force
 
     patching.setattr(TakeOver, "_start", start)
     patching.setattr(Book, "epoch", property(get_epoch, set_epoch), raising=False)
     patching.setattr(Appender, "__init__", init)
-    patching.setattr(Validity, "admits", admits)
+    patching.setattr(Replay, "_admits", admits)
 
 
 def _a_gap_means_stop(patching: Patching) -> None:
