@@ -15,7 +15,7 @@ from shared.settings import ClusterSettings
 class PlannerOptions(BaseModel):
     """Durations in seconds."""
 
-    live_jobs: PositiveInt = 400
+    live_jobs: PositiveInt = 300
     """Per partition; the rest waits in Kafka. An eighth of them is each class's own."""
     interactive_share: float = Field(default=0.9, ge=0.5, lt=1.0)
     """Interactive jobs are taken first up to this share, while others wait."""
