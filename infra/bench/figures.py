@@ -96,4 +96,4 @@ def cell(figure: float | None) -> str:
     """At most seven characters for what benches measure."""
     if figure is None:
         return "-"
-    return f"{figure:.0f}" if abs(figure) >= 100 or figure == int(figure) else f"{figure:.2f}"
+    return f"{figure:.0f}" if abs(figure) >= 99.995 or figure == int(figure) else f"{figure:.2f}"

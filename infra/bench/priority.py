@@ -218,7 +218,7 @@ def main(
             runs = [_run(kafka, chosen or tuple(SCENARIOS), slot_ms / _MS, size, seed + repeat) for repeat in range(repeats)]
     except NativeError as error:
         raise click.ClickException(str(error)) from error
-    options = {"jobs": size, "slots": SLOTS, "slot_ms": slot_ms, "scenarios": list(chosen), "seed": seed, "repeats": repeats}
+    options = {"jobs": size, "slots": SLOTS, "slot_ms": slot_ms, "scenarios": list(chosen or SCENARIOS), "seed": seed, "repeats": repeats}
     Outcome("priority", "the node is simulated, no model", facts, options, runs, BUDGETS).end(json_file, strict=strict)
 
 

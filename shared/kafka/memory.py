@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextvars import Context
 from random import Random
-from typing import Literal
+from typing import Literal, Unpack
 
 from shared.clock import Clock, LoopClock
 from shared.errors import LogError
@@ -28,7 +28,7 @@ from shared.kafka.memory_group import GroupTimings, MemoryGroup
 from shared.kafka.memory_partition import MemoryPartition, MemoryRecord
 from shared.kafka.memory_process import Absence, Availability, MemoryProcess
 from shared.kafka.memory_producer import MemoryProducer
-from shared.kafka.port import Assignor, Message, NewTopic, Reset, TopicPartition
+from shared.kafka.port import ConsumerOptions, Message, NewTopic, TopicPartition
 
 Written = Callable[[Sequence[MemoryRecord]], None]
 """(records of one partition, as they were appended together)"""
@@ -63,17 +63,8 @@ class MemoryLog:
     async def producer(self, *, client_id: str, acks: Literal["all", 1] = "all", linger_ms: int = 0) -> MemoryProducer:
         return await self._own.producer(client_id=client_id, acks=acks, linger_ms=linger_ms)
 
-    async def consumer(
-        self,
-        *,
-        client_id: str,
-        group: str | None = None,
-        reset: Reset = "earliest",
-        assignor: Assignor | None = None,
-        fetch_max_wait_ms: int = 500,
-        max_partition_fetch_bytes: int = 1_048_576,
-    ) -> MemoryConsumer:
-        return await self._own.consumer(client_id=client_id, group=group, reset=reset, assignor=assignor)
+    async def consumer(self, **options: Unpack[ConsumerOptions]) -> MemoryConsumer:
+        return await self._own.consumer(**options)
 
     async def admin(self) -> MemoryAdmin:
         return await self._own.admin()
@@ -202,24 +193,16 @@ class ProcessLog:
         await self.process.gate_patiently()
         return MemoryProducer(self._log, self.process)
 
-    async def consumer(
-        self,
-        *,
-        client_id: str,
-        group: str | None = None,
-        reset: Reset = "earliest",
-        assignor: Assignor | None = None,
-        fetch_max_wait_ms: int = 500,
-        max_partition_fetch_bytes: int = 1_048_576,
-    ) -> MemoryConsumer:
+    async def consumer(self, **options: Unpack[ConsumerOptions]) -> MemoryConsumer:
+        group = options.get("group")
         await self.process.gate_patiently()
         return MemoryConsumer(
             self._log,
             self.process,
-            client_id=client_id,
+            client_id=options["client_id"],
             group=self._log.group(group) if group else None,
-            reset=reset,
-            assignor=assignor or BalancedAssignor(),
+            reset=options.get("reset", "earliest"),
+            assignor=options.get("assignor") or BalancedAssignor(),
         )
 
     async def admin(self) -> MemoryAdmin:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, Required, TypedDict, Unpack
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -216,6 +216,19 @@ class Admin(Protocol):
 Reset = Literal["earliest", "latest", "none"]
 
 
+class ConsumerOptions(TypedDict, total=False):
+    """What a consumer is opened with; the defaults stand in `AioLog.consumer`."""
+
+    client_id: Required[str]
+    group: str | None
+    """With one, commits are possible. None: no group."""
+    reset: Reset
+    """Where to begin without a committed offset: earliest unless said."""
+    assignor: Assignor | None
+    fetch_max_wait_ms: int
+    max_partition_fetch_bytes: int
+
+
 class Log(Protocol):
     """A Kafka cluster, or its stand-in in memory. Factory methods wait for the cluster with bounded backoff, until cancelled."""
 
@@ -223,16 +236,7 @@ class Log(Protocol):
         """acks="all" is idempotent (no duplicates by retries); acks=1 is not and is for chunks only."""
         ...
 
-    async def consumer(
-        self,
-        *,
-        client_id: str,
-        group: str | None = None,
-        reset: Reset = "earliest",
-        assignor: Assignor | None = None,
-        fetch_max_wait_ms: int = 500,
-        max_partition_fetch_bytes: int = 1_048_576,
-    ) -> Consumer:
+    async def consumer(self, **options: Unpack[ConsumerOptions]) -> Consumer:
         """With `group` commits are possible; `assign` and `subscribe` decide about membership."""
         ...
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from random import Random
-from typing import Literal
+from typing import Literal, Unpack
 
 from shared.clock import Clock
 from shared.errors import LogError
-from shared.kafka.port import Admin, Assignor, Consumer, Log, Producer, RebalanceListener, Record, Reset, TopicPartition
+from shared.kafka.port import Admin, Consumer, ConsumerOptions, Log, Producer, RebalanceListener, Record, TopicPartition
 from shared.kafka.settings import CALL_SECONDS
 from shared.kafka.watchdog import Limits, Progress, Reason, Vitals, diagnose, may_rebuild, observe, pause_seconds
 from shared.telemetry import logs
@@ -42,28 +42,12 @@ class WatchedLog:
     async def producer(self, *, client_id: str, acks: Literal["all", 1] = "all", linger_ms: int = 0) -> Producer:
         return await self._inner.producer(client_id=client_id, acks=acks, linger_ms=linger_ms)
 
-    async def consumer(
-        self,
-        *,
-        client_id: str,
-        group: str | None = None,
-        reset: Reset = "earliest",
-        assignor: Assignor | None = None,
-        fetch_max_wait_ms: int = 500,
-        max_partition_fetch_bytes: int = 1_048_576,
-    ) -> WatchedConsumer:
+    async def consumer(self, **options: Unpack[ConsumerOptions]) -> WatchedConsumer:
         async def open_inner() -> Consumer:
-            return await self._inner.consumer(
-                client_id=client_id,
-                group=group,
-                reset=reset,
-                assignor=assignor,
-                fetch_max_wait_ms=fetch_max_wait_ms,
-                max_partition_fetch_bytes=max_partition_fetch_bytes,
-            )
+            return await self._inner.consumer(**options)
 
         async def open_probe() -> Consumer:
-            return await self._inner.consumer(client_id=f"{client_id}-watchdog")
+            return await self._inner.consumer(client_id=f"{options['client_id']}-watchdog")
 
         first = await open_inner()
         return WatchedConsumer(first, open_inner, open_probe, self._clock, self._random, service=self._service, limits=self._limits)
