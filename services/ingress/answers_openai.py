@@ -7,7 +7,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from services.ingress import sse
-from services.ingress.problems import Problem
+from services.ingress.problems import INSUFFICIENT_QUOTA, Problem
 from shared.contracts.chat import Answer, FinishReason
 from shared.contracts.usage import Usage
 
@@ -27,7 +27,8 @@ _ERROR_TYPES = {429: "rate_limit_error", 401: "authentication_error", 403: "perm
 def problem(found: Problem) -> bytes:
     """{"error": {message, type, param, code}} plus the problem's typed details."""
     default = "server_error" if found.status >= 500 else "invalid_request_error"
-    error = {"message": found.message, "type": _ERROR_TYPES.get(found.status, default), "param": found.param, "code": found.code}
+    kind = INSUFFICIENT_QUOTA if found.code == INSUFFICIENT_QUOTA else _ERROR_TYPES.get(found.status, default)
+    error = {"message": found.message, "type": kind, "param": found.param, "code": found.code}
     return to_json({"error": error | found.details})
 
 

@@ -36,7 +36,7 @@ _ERROR_STATUS = {
     "404": "Unknown model (with the known ones) or job.",
     "409": "The Idempotency-Key or id stands for another body.",
     "413": "Too large, nested too deep, or more tokens than the key's limit ever holds.",
-    "429": "The key's limit is reached, or the backlog does not allow an answer in time; see Retry-After.",
+    "429": "The key's or the tenant's limit is reached, or the backlog does not allow an answer in time; see Retry-After.",
     "503": "No node for it (with what is missing), or Kafka does not answer; see Retry-After.",
     "504": "The deadline passed.",
 }

@@ -34,14 +34,17 @@ STATUS_OF_FAILURE: dict[FailureKind, int] = {
     K.NO_NODE: 503,
     K.DEADLINE: 504,
     K.CANCELLED: 499,
-    K.LIMIT: 422,
+    K.LIMIT: 400,
     K.GATE_FAILED: 422,
     K.NON_DETERMINISTIC_PATTERN: 500,
     K.INTERNAL: 500,
 }
 """499 (client closed request) is nobody's standard but everybody's habit; OpenAI's clients do not retry it."""
 
+INSUFFICIENT_QUOTA = "insufficient_quota"
 _RETRY_AFTER_SECONDS = 2.0
+_DO_NOT_RETRY = (b"x-should-retry", b"false")
+"""OpenAI's clients obey it; without it they would try a spent budget twice more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,8 @@ def of_result(result: Result) -> Problem:
 
 
 def _of_failure(failure: Failure) -> Problem:
+    if failure.kind is K.LIMIT and failure.limit is not None:
+        return _of_limit(failure.limit, failure)
     status = STATUS_OF_FAILURE[failure.kind]
     details: dict[str, Any] = {"missing": list(failure.missing)} if failure.missing else {}
     retry_after = failure.retry_after_seconds
@@ -175,3 +180,20 @@ def _of_failure(failure: Failure) -> Problem:
     if failure.missing:
         message = f"{message} (missing: {', '.join(failure.missing)})"
     return Problem(status, failure.kind.value, message, param, retry_after, details)
+
+
+def _of_limit(limit: str, failure: Failure) -> Problem:
+    """A tenant's limits are 429, as OpenAI has it: a day's budget is a quota, too much at once a rate. A job's own are in its request."""
+    details = {"limit": limit}
+    again = failure.retry_after_seconds
+    match limit:
+        case "tenant.calls" | "tenant.tokens" | "tenant.cost":
+            return Problem(429, INSUFFICIENT_QUOTA, failure.message, None, again, details, (_DO_NOT_RETRY,))
+        case "tenant.jobs" | "tenant.steps":
+            return Problem(429, "rate_limit_exceeded", failure.message, None, again or _RETRY_AFTER_SECONDS, details)
+        case "tenant":
+            return Problem(503, "budget_unavailable", failure.message, None, again or _RETRY_AFTER_SECONDS, details)
+        case "wall_seconds":
+            return Problem(504, K.LIMIT.value, failure.message, None, None, details)
+        case _:
+            return Problem(STATUS_OF_FAILURE[K.LIMIT], K.LIMIT.value, failure.message, None, None, details)

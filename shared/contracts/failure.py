@@ -44,3 +44,8 @@ class Failure(Contract):
     model: str | None = None
     retry_after_seconds: float | None = None
     missing: tuple[str, ...] = ()
+    limit: str | None = None
+    """Of kind `limit`: which one is reached. The job's `calls`, `tokens`, `cost`, `steps`, `depth`, `width`, `wall_seconds`; its tenant's
+    `tenant.calls`, `tenant.tokens`, `tenant.cost` (a day), `tenant.jobs` (at once), `tenant.steps` (that wait), or `tenant`: nobody could
+    say in time what is left.
+    """

@@ -196,6 +196,33 @@ async def test_failures_of_jobs_have_their_status(script: Script, status: int, c
         assert ("retry-after" in response.headers) == (status == 503)
 
 
+def _limited(limit: str, retry_after_seconds: float | None = None) -> Script:
+    failure = Failure(kind=FailureKind.LIMIT, message="it is reached", limit=limit, retry_after_seconds=retry_after_seconds)
+    return Script(status=Status.FAILED, failure=failure)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        (_limited("tenant.tokens", 7_200.2), (429, "insufficient_quota", "insufficient_quota", "7201")),
+        (_limited("tenant.calls"), (429, "insufficient_quota", "insufficient_quota", None)),
+        (_limited("tenant.jobs", 5.0), (429, "rate_limit_error", "rate_limit_exceeded", "5")),
+        (_limited("tenant", 5.0), (503, "server_error", "budget_unavailable", "5")),
+        (_limited("tokens"), (400, "invalid_request_error", "limit", None)),
+        (_limited("wall_seconds"), (504, "server_error", "limit", None)),
+    ],
+)
+async def test_reached_limits_have_openais_codes(script: Script, expected: tuple[int, str, str, str | None], stream: bool) -> None:
+    """A spent day is a quota, and clients are told not to hammer; too much at once is a rate; a job's own limit is its caller's."""
+    async with world(memory(), script=lambda _job: script) as at:
+        response = await at.client.post(CHAT, json=body(stream=stream))
+        error = response.json()["error"]
+        assert (response.status_code, error["type"], error["code"], response.headers.get("retry-after")) == expected
+        assert error["limit"] == (script.failure and script.failure.limit)
+        assert response.headers.get("x-should-retry") == ("false" if error["code"] == "insufficient_quota" else None)
+
+
 async def test_tools_and_thinking_reach_the_client() -> None:
     """Tool calls in OpenAI's form, plain and streamed."""
     call = {"function": {"name": "f", "arguments": {"a": 1}}}

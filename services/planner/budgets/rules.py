@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from services.planner.budgets.prices import MICROS, micros
 from shared.contracts.budget import ALWAYS, Amounts, Share, TenantLimits
+from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.usage import Usage
 
 Dimension = Literal["calls", "tokens", "micros", "jobs"]
@@ -15,6 +16,8 @@ DIMENSIONS: tuple[Dimension, ...] = ("calls", "tokens", "micros", "jobs")
 NOTHING = Amounts()
 ONE_JOB = Amounts(jobs=1)
 _DAY_SECONDS = 86_400
+_JOB_SECONDS = 5.0
+"""When it is worth coming again while all concurrent jobs run."""
 _PARTS = 8
 """A grant is at least this part of what is free: few messages, and shares that shrink as the limit comes near."""
 DAYS_APART = 1
@@ -144,7 +147,15 @@ def named(dimension: Dimension) -> str:
     return {"micros": "cost", "jobs": "concurrent jobs"}.get(dimension, dimension)
 
 
-def reached(dimension: Dimension, bound: int) -> str:
-    """One sentence for the failure of a step that does not fit."""
+def reached(dimension: Dimension, bound: int, need: int, wall: float) -> Failure:
+    """Of a step that does not fit. A day's limit is whole again at midnight UTC, a running job may end any moment; what needs more than
+    the limit never fits.
+    """
     amount = f"{bound / MICROS:g}" if dimension == "micros" else str(bound)
-    return f"the tenant's limit of {amount} {named(dimension)}{'' if dimension == 'jobs' else ' a day'} is reached"
+    again = _JOB_SECONDS if dimension == "jobs" else (day_of(wall) + 1) * _DAY_SECONDS - wall
+    return Failure(
+        kind=FailureKind.LIMIT,
+        message=f"the tenant's limit of {amount} {named(dimension)}{'' if dimension == 'jobs' else ' a day'} is reached",
+        limit="tenant." + {"micros": "cost"}.get(dimension, dimension),
+        retry_after_seconds=again if need <= bound else None,
+    )

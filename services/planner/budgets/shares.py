@@ -26,6 +26,7 @@ from services.planner.budgets.rules import (
 )
 from services.planner.round import Round, Tell
 from shared.contracts.budget import ALWAYS, Amounts, BudgetGranted, BudgetRecalled, BudgetRequested, TenantLimits, TenantShare
+from shared.contracts.failure import Failure
 
 Key = tuple[str, int]
 Wants = list[tuple["Purse", Amounts]]
@@ -117,14 +118,18 @@ class Shares:
             self._changed[purse.tenant, purse.day] = None
         self.attention[purse.tenant] = None
 
-    def refused(self, purse: Purse, need: Amounts, now: float) -> str | None:
-        """Why there is no point in waiting, in one sentence, or None. Concurrent jobs end, so waiting for one is never pointless."""
-        believed = now < purse.quiet_until and not purse.elsewhere and purse.limits is self._tenants.get(purse.tenant)
-        if not believed or purse.day == ALWAYS:
-            return None
+    def refused(self, purse: Purse, need: Amounts, round_: Round) -> Failure | None:
+        """Why there is no point in waiting, or None. Concurrent jobs end, so waiting for one is never pointless."""
+        believed = round_.now < purse.quiet_until and not purse.elsewhere and purse.limits is self._tenants.get(purse.tenant)
+        return self.exhausted(purse, need, round_) if believed and purse.day != ALWAYS else None
+
+    def exhausted(self, purse: Purse, need: Amounts, round_: Round) -> Failure | None:
+        """What is lacking of which the owner last said that there is no more, or None."""
         limited = self._bounds(purse)
-        hopeless: list[Dimension] = [d for d in lacking(purse.total, purse.spent, need, limited) if d in purse.short]
-        return reached(hopeless[0], limited[hopeless[0]]) if hopeless else None
+        for dimension in lacking(purse.total, purse.spent, need, limited):
+            if dimension in purse.short:
+                return reached(dimension, limited[dimension], getattr(need, dimension), round_.wall)
+        return None
 
     def _bounds(self, purse: Purse) -> dict[Dimension, int]:
         return bounds(self._tenants.get(purse.tenant), purse.day)

@@ -7,7 +7,7 @@ from typing import Any
 
 from services.planner.engine import cancels, ending, streams
 from services.planner.engine.book import Book, may_claim
-from services.planner.job.limits import retry_refusal
+from services.planner.job.limits import late, retry_refusal
 from services.planner.job.live import LiveJob, OpenStep, Phase
 from services.planner.round import Round, Stop
 from shared.contracts.base import ClaimId
@@ -60,7 +60,7 @@ def on_due(book: Book, round_: Round, job_id: str) -> None:
         ending.begin(book, round_, job, Failure(kind=FailureKind.DEADLINE, message="the deadline passed"))
         return
     if job.wall_due <= round_.now:
-        ending.begin(book, round_, job, Failure(kind=FailureKind.LIMIT, message="the job's limit of wall time is reached"))
+        ending.begin(book, round_, job, late())
         return
     for step in [s for s in job.steps.values() if s.due_at <= round_.now]:
         if step.id in job.steps:
@@ -265,8 +265,7 @@ def _step_due(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
         book.retry(round_, job, step)
         return
     if step.phase is Phase.UNFUNDED:
-        late = Failure(kind=FailureKind.LIMIT, message="the tenant's budget did not cover the step in time")
-        book.fail_attempt(round_, job, step, late, None)
+        book.fail_attempt(round_, job, step, book.funds.late(round_, job, step), None)
         return
     if step.claim is not None:
         failure = Failure(kind=FailureKind.LEASE_EXPIRED, message="the claim was not renewed", node=step.claim.node)

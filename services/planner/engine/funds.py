@@ -35,6 +35,8 @@ _TIMER = "tenant/"
 """Before a tenant's name: the key of its timer. No job's id holds a slash."""
 _PACE_SECONDS = 0.05
 """A tenant's timer fires no sooner than this after a round that looked at it."""
+_AGAIN_SECONDS = 5.0
+"""When a job is worth submitting again that only waited too long."""
 
 
 class Funding(NamedTuple):
@@ -69,10 +71,10 @@ class Funds:
             self.shares.reserve(wants, round_.now)
             return Funding(day)
         for purse, amount in lacking:
-            if (why := self.shares.refused(purse, amount, round_.now)) is not None:
-                return Funding(failure=Failure(kind=FailureKind.LIMIT, message=why))
+            if (refused := self.shares.refused(purse, amount, round_)) is not None:
+                return Funding(failure=refused)
         if not waits and len(self._waiting.get(tenant, ())) >= self._policy.waiting:
-            return Funding(failure=Failure(kind=FailureKind.LIMIT, message="too many steps of this tenant wait for its budget"))
+            return Funding(failure=_limit("tenant.steps", "too many steps of this tenant wait for its budget"))
         return Funding(lacks=lacking)
 
     def _wants(self, round_: Round, job: LiveJob, limits: TenantLimits, day: int, need: Amounts) -> Wants:
@@ -90,6 +92,14 @@ class Funds:
         tenant = job.accepted.request.tenant
         self._waiting.setdefault(tenant, {})[job.id, step.id] = None
         self.shares.attention[tenant] = None
+
+    def late(self, round_: Round, job: LiveJob, step: OpenStep) -> Failure:
+        """Of a step that has waited as long as it may."""
+        limits = self.tenants.get(job.accepted.request.tenant)
+        wants = [] if limits is None else self._wants(round_, job, limits, day_of(round_.wall), need_of(step))
+        spent = (self.shares.exhausted(purse, amount, round_) for purse, amount in self.shares.lacking(wants))
+        unknown = _limit("tenant", "the tenant's budget did not cover the step in time")
+        return next((failure for failure in spent if failure is not None), unknown)
 
     def settle(self, round_: Round, job: LiveJob, step: OpenStep, usage: Usage | None) -> None:
         """The step's attempt is over. Without `usage` its outcome will not be folded: what may have run counts as estimated."""
@@ -220,6 +230,10 @@ class Funds:
     def oldest(self, last_own: int) -> int:
         """Where a successor must begin to read, at the latest at `last_own`."""
         return min(last_own, self.accounts.oldest(last_own), self.shares.oldest(last_own))
+
+
+def _limit(name: str, message: str) -> Failure:
+    return Failure(kind=FailureKind.LIMIT, message=message, limit=name, retry_after_seconds=_AGAIN_SECONDS)
 
 
 def need_of(step: OpenStep) -> Amounts:

@@ -81,12 +81,17 @@ def endless(job: LiveJob) -> Failure | None:
     limit = job.accepted.limits.steps
     if limit is None or job.steps_asked < 2 * limit:
         return None
-    return Failure(kind=FailureKind.LIMIT, message=f"the job's limit of {limit} steps is reached")
+    return _reached("steps", f"{limit} steps")
 
 
 def depth_of(path: str) -> int:
     """How many gathers a step lies in: every one adds a slash to the path of calls."""
     return path.count("/")
+
+
+def late() -> Failure:
+    """The job's wall time is over."""
+    return _reached("wall_seconds", "wall time")
 
 
 def soft_wall_seconds(limits: Limits) -> float | None:
@@ -121,11 +126,15 @@ def _tokens(spent: Usage) -> int:
 def _first_exceeded(counts: tuple[tuple[str, int | None, int], ...]) -> Failure | None:
     for name, limit, would_be in counts:
         if limit is not None and would_be > limit:
-            return Failure(kind=FailureKind.LIMIT, message=f"the job's limit of {limit} {name} is reached")
+            return _reached(name, f"{limit} {name}")
     return None
 
 
 def _cost(limits: Limits, would_be_micros: int) -> Failure | None:
     if limits.cost is None or would_be_micros <= micros(limits.cost):
         return None
-    return Failure(kind=FailureKind.LIMIT, message=f"the job's limit of cost {limits.cost} is reached")
+    return _reached("cost", f"cost {limits.cost}")
+
+
+def _reached(limit: str, amount: str) -> Failure:
+    return Failure(kind=FailureKind.LIMIT, message=f"the job's limit of {amount} is reached", limit=limit)

@@ -114,6 +114,9 @@ def test_every_kind_of_failure_has_a_status() -> None:
         (Status.EXPIRED, None, (504, "deadline")),
         (Status.EXPIRED, Failure(kind=FailureKind.DEADLINE, message="late"), (504, "deadline")),
         (Status.CANCELLED, None, (499, "cancelled")),
+        (Status.FAILED, Failure(kind=FailureKind.LIMIT, message="of an older planner"), (400, "limit")),
+        (Status.FAILED, Failure(kind=FailureKind.LIMIT, message="spent", limit="tenant.cost"), (429, "insufficient_quota")),
+        (Status.FAILED, Failure(kind=FailureKind.LIMIT, message="many", limit="tenant.steps"), (429, "rate_limit_exceeded")),
         (Status.FAILED, None, (500, "internal")),
     ],
 )

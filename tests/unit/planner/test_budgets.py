@@ -18,7 +18,7 @@ from shared.contracts.event import EVENT
 from shared.contracts.failure import FailureKind
 from shared.contracts.result import Status
 from shared.contracts.usage import Usage
-from tests.unit.planner.desk import Desk, claimed, dispatched, failed, kinds, published, sent_after, succeeded, two_steps
+from tests.unit.planner.desk import Desk, claimed, dispatched, failed, kinds, published, renewed, sent_after, succeeded, two_steps
 
 WALL = 1_700_000_000.0
 TODAY = day_of(WALL)
@@ -96,7 +96,6 @@ def test_what_is_limited() -> None:
     assert bounds(limits, TODAY) == {"calls": 3, "micros": 500_000}
     assert bounds(limits, ALWAYS) == {"jobs": 2}
     assert bounds(None, TODAY) == {}
-    assert reached("micros", 500_000) == "the tenant's limit of 0.5 cost a day is reached"
     assert [near[0] for near in neared(limits, bounds(limits, TODAY), Amounts(calls=2, micros=400_000))] == ["cost"]
     assert of_usage(Usage(calls=1, wasted_calls=2, prompt_tokens=3, wasted_tokens=4, cost=0.1)) == Amounts(
         calls=3, tokens=7, micros=100_000
@@ -115,6 +114,18 @@ def told(accounts: Accounts, *asked: BudgetRequested) -> list[Tell]:
     for request in asked:
         accounts.on_requested(round_, request)
     return [effect for effect in round_.after if isinstance(effect, Tell)]
+
+
+def test_a_reached_limit_says_when_it_is_worth_coming_again() -> None:
+    """A day's limit at midnight UTC, concurrent jobs soon; what needs more than the limit allows, never."""
+    cost = reached("micros", 500_000, 500_000, WALL)
+    assert (cost.kind, cost.limit, cost.message) == (FailureKind.LIMIT, "tenant.cost", "the tenant's limit of 0.5 cost a day is reached")
+    assert cost.retry_after_seconds == (TODAY + 1) * 86_400 - WALL
+    jobs = reached("jobs", 2, 1, WALL)
+    assert (jobs.limit, jobs.message) == ("tenant.jobs", "the tenant's limit of 2 concurrent jobs is reached")
+    assert jobs.retry_after_seconds == 5.0
+    assert reached("tokens", 40, 41, WALL).retry_after_seconds is None
+    assert reached("calls", 0, 1, WALL).retry_after_seconds is None
 
 
 def test_a_serial_is_decided_once() -> None:
@@ -197,6 +208,7 @@ def test_a_spent_limit_ends_steps_at_once() -> None:
     round_ = cluster.desk.submit(prompt="q", tenant="t")
     [result] = published(round_)
     assert (result.failure.kind, result.failure.message) == (FailureKind.LIMIT, "the tenant's limit of 1 calls a day is reached")
+    assert (result.failure.limit, result.failure.retry_after_seconds) == ("tenant.calls", (TODAY + 1) * 86_400 - cluster.desk.wall)
     assert requests(round_) == []
     cluster.desk.wait(6.0)
     assert len(requests(cluster.desk.submit(prompt="q", tenant="t"))) == 1
@@ -209,7 +221,25 @@ def test_without_an_answer_the_request_is_repeated_and_then_the_step_ends() -> N
     repeated = [request.serial for _ in range(9) for request in requests(cluster.desk.wait(3.0))]
     assert repeated == [1] * 9
     [result] = published(cluster.desk.wait(4.0))
-    assert result.failure.message == "the tenant's budget did not cover the step in time"
+    assert (result.failure.message, result.failure.limit) == ("the tenant's budget did not cover the step in time", "tenant")
+
+
+def test_a_job_that_waited_for_others_of_its_tenant_says_so() -> None:
+    """The other one runs on: the limit of concurrent jobs is the reason, and coming again is worth while."""
+    cluster = Cluster(TenantLimits(concurrent_jobs=1))
+    desk = cluster.desk
+    cluster.served(desk.submit(prompt="q", tenant="t"))
+    desk.say(claimed(desk.job, desk.step))
+    round_ = desk.submit(prompt="q", tenant="t")
+    ended = []
+    for _ in range(31):
+        ended += published(cluster.served(round_))
+        desk.say(renewed("c1"))
+        round_ = desk.wait(1.0)
+        ended += published(round_)
+    [result] = ended
+    assert (result.failure.limit, result.failure.message) == ("tenant.jobs", "the tenant's limit of 1 concurrent jobs is reached")
+    assert result.failure.retry_after_seconds == 5.0
 
 
 def test_an_answer_that_comes_again_changes_nothing() -> None:
@@ -315,7 +345,7 @@ def test_too_many_waiting_steps_are_refused() -> None:
     for _ in range(100):
         assert published(cluster.desk.submit(prompt="q", tenant="t")) == []
     [result] = published(cluster.desk.submit(prompt="q", tenant="t"))
-    assert result.failure.message == "too many steps of this tenant wait for its budget"
+    assert (result.failure.message, result.failure.limit) == ("too many steps of this tenant wait for its budget", "tenant.steps")
 
 
 def test_a_callers_limits_do_not_exceed_the_tenants_caps() -> None:

@@ -14,12 +14,13 @@ from services.planner.patterns.context import Context, StepError, StepRequest
 from services.planner.patterns.port import Pattern
 from shared.contracts.base import RECORD_BYTES
 from shared.contracts.chat import Answer, FinishReason, Options
+from shared.contracts.event import AttemptFailed
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.result import Status
 from shared.retry import RetryPolicy
-from tests.unit.planner.desk import Desk, claimed, dispatched, failed, kinds, published, succeeded, two_steps
+from tests.unit.planner.desk import Desk, claimed, dispatched, failed, kinds, last, published, succeeded, two_steps
 
 
 @pytest.fixture
@@ -61,7 +62,9 @@ def test_at_a_limit_the_best_answer_so_far_is_the_result(limits: dict[str, Any],
     assert dispatched(round_) == []
     assert (result.status, result.answer.text, result.answer.finish_reason) == (Status.SUCCEEDED, "half", FinishReason.BUDGET)
     assert kinds(round_) == ["step_answered", "step_asked", "attempt_failed", "job_settled"]
-    assert f"the job's limit of {named} is reached" in desk.history[-2][1].decode()
+    refused = last(desk, AttemptFailed)
+    assert isinstance(refused, AttemptFailed)
+    assert (refused.failure.message, refused.failure.limit) == (f"the job's limit of {named} is reached", next(iter(limits)))
 
 
 def test_the_first_step_may_be_refused() -> None:
