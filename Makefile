@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
+unexport PYTHONDONTWRITEBYTECODE  # a process whose modules need compiling takes two to three times as long to start
 .PHONY: help venv check format test test-chaos up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-priority ollama lock wheel clean
 
 VENV ?= .venv
@@ -22,7 +23,8 @@ check: venv ## Quick gate: format, lint, types, import rules, schemas, unit and 
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/tutti schemas check
-	$(PYTEST) -q -n auto tests/unit tests/contract
+	$(PYTEST) -q -n auto --dist worksteal tests/unit
+	$(PYTEST) -q -n auto --dist worksteal tests/contract
 
 format: venv ## Rewrite the code in the one format.
 	$(BIN)/ruff format .
@@ -33,7 +35,8 @@ test: check ## All tests: check, then simulated, integration and chaos on real c
 	$(PYTEST) -q -n auto tests/simulated
 	$(PYTEST) -q tests/integration tests/chaos
 
-test-chaos: venv ## Simulated cluster under many seeds (SEEDS=n), and a new search for every planted bug.
+test-chaos: venv ## Properties with many examples, the simulated cluster under many seeds (SEEDS=n), a new search for every planted bug.
+	TUTTI_EXAMPLES=thorough $(PYTEST) -q -n auto --dist worksteal tests/unit
 	TUTTI_SEEDS=$(or $(SEEDS),200) TUTTI_SEARCH=1 $(PYTEST) -q -n auto tests/simulated/test_cluster_laws.py tests/simulated/test_mutations.py
 
 up: venv ## Start Kafka, Redis, a model node and the five services on this machine.

@@ -12,7 +12,8 @@ from infra.native.errors import PortTaken
 
 _LISTEN = "0A"
 """State of a listening socket in the kernel's table."""
-_OWN_RANGE = range(20_000, 32_000)
+own_range = range(20_000, 32_000)
+"""Where free ports are looked for. Test processes beside each other take a part each: a port is found some time before it is taken."""
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
@@ -28,15 +29,15 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 def free_ports(count: int, random: Random | None = None) -> list[int]:
     """`count` different ports that are free at this moment, below the range from which the system takes ports for outgoing connections."""
-    start = (random or Random()).randrange(len(_OWN_RANGE))
+    start = (random or Random()).randrange(len(own_range))
     found: list[int] = []
-    for step in range(len(_OWN_RANGE)):
-        port = _OWN_RANGE[(start + step) % len(_OWN_RANGE)]
+    for step in range(len(own_range)):
+        port = own_range[(start + step) % len(own_range)]
         if is_free(port):
             found.append(port)
         if len(found) == count:
             return found
-    raise PortTaken(f"there are no {count} free ports between {_OWN_RANGE.start} and {_OWN_RANGE.stop}")
+    raise PortTaken(f"there are no {count} free ports between {own_range.start} and {own_range.stop}")
 
 
 def require_free(port: int, component: str, setting: str) -> None:

@@ -26,7 +26,7 @@ from shared.clock import SystemClock
 from shared.kafka.aio import AioLog
 from tests.support.native import StartCluster
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.kafka, pytest.mark.alone, pytest.mark.timeout(150)]
 
 REPEATS = 3
 BOUND_MS = 2_000.0

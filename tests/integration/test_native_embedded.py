@@ -22,7 +22,7 @@ from infra.native.processes import Daemon
 from infra.native.settings import NativeSettings
 from tests.support.native import missing
 
-pytestmark = pytest.mark.embedded
+pytestmark = [pytest.mark.embedded, pytest.mark.alone]
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 

@@ -14,7 +14,7 @@ import httpx
 import ollama
 import pytest
 
-pytestmark = pytest.mark.ollama
+pytestmark = [pytest.mark.ollama, pytest.mark.alone]
 
 
 @pytest.fixture

@@ -50,6 +50,7 @@ async def test_1_polling_beside_long_work_keeps_the_partitions(kafka: str) -> No
             assert reader._coordinator.generation == generation
 
 
+@pytest.mark.alone
 async def test_1_not_polling_costs_the_membership(kafka: str) -> None:
     """Past the limit the client leaves by itself; when it polls again it joins again, and the record comes again."""
     async with topics(kafka) as make:
@@ -146,6 +147,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("number", "soon", "late"), [(signal.SIGKILL, 3.0, 9.0), (None, 0.0, 3.0)], ids=["SIGKILL", "clean leave"])
 async def test_9_take_over(kafka: str, number: signal.Signals | None, soon: float, late: float) -> None:
     """After SIGKILL a member's partitions are taken over when its session of 6 s ends, not before; after a clean leave at once."""

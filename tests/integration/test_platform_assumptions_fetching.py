@@ -86,6 +86,7 @@ async def test_3_pause_throws_the_buffer_away(kafka: str) -> None:
             assert [record.offset for record in await drain(reader, 1)] == [0]
 
 
+@pytest.mark.alone
 async def test_4_a_partition_outside_the_fetch_in_flight_waits_for_it(kafka: str) -> None:
     """Resumed while a fetch of an idle partition is in flight: its record comes when that fetch ends, at most fetch_max_wait later."""
     async with topics(kafka) as make:
@@ -108,6 +109,7 @@ async def test_4_a_partition_outside_the_fetch_in_flight_waits_for_it(kafka: str
             assert max(waits) <= 0.8 + 0.7
 
 
+@pytest.mark.alone
 async def test_4_with_all_buffers_drained_a_record_waits_for_nothing(kafka: str) -> None:
     """24 partitions, most of them idle, the default fetch_max_wait of 500 ms: a hop takes milliseconds, for every partition."""
     log = AioLog(kafka, SystemClock())

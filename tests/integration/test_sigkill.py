@@ -28,7 +28,7 @@ from shared.kafka.aio import AioLog
 from shared.kafka.port import Message, TopicPartition
 from tests.support.native import StartCluster
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.kafka, pytest.mark.alone, pytest.mark.timeout(180)]
 
 QUEUED, CALLERS = 440, 60
 LEASE_SECONDS = 8.0

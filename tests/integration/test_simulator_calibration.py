@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.simulated_node import PLAIN, STEADY, http_node
 
-pytestmark = pytest.mark.ollama
+pytestmark = [pytest.mark.ollama, pytest.mark.alone]
 
 MODEL = "tiny"
 """Random weights: free text runs to `num_predict`, answers by schema are valid."""

@@ -20,7 +20,7 @@ from shared.contracts.chat import ChatMessage, FinishReason, Operation, Options
 from shared.contracts.failure import FailureKind
 from shared.contracts.step import Step
 
-pytestmark = pytest.mark.ollama
+pytestmark = [pytest.mark.ollama, pytest.mark.alone]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@
 | `simulator_url` | a simulated Ollama without latency | session |
 | `cluster` | `cluster(namespace, **options)`: a started `LocalCluster` on `kafka`; stopped at the end, logs shown on failure | function |
 
+Test processes that run beside each other (`-n`) have a broker, a Redis and a range of ports each.
 A component that cannot be had skips the test on a laptop and fails it where it is required (`required`).
 """
 
@@ -24,7 +25,7 @@ from typing import Any, NoReturn, Protocol
 import pytest
 from redis import Redis
 
-from infra.native import node, ollama_server
+from infra.native import node, ollama_server, ports
 from infra.native.cluster import LocalCluster
 from infra.native.errors import NativeError
 from infra.native.kafka import Kafka
@@ -35,6 +36,29 @@ from infra.native.redis import RedisServer
 from infra.native.settings import NativeSettings
 
 _FAILED = pytest.StashKey[bool]()
+
+
+def pytest_configure() -> None:
+    """Take this process's part of the ports."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is not None:
+        ports.own_range = part_of(ports.own_range, int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+
+
+def part_of(whole: range, number: int, count: int) -> range:
+    """Of `count` parts that do not meet the one of process `number`; one that replaces a crashed process has a higher number."""
+    size = len(whole) // count
+    return whole[number % count * size :][:size]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that may take longest go first, so that processes beside each other end together. Otherwise the order stays."""
+    items.sort(key=_limit_seconds, reverse=True)
+
+
+def _limit_seconds(item: pytest.Item) -> float:
+    mark = item.get_closest_marker("timeout")
+    return float(mark.args[0]) if mark else 0.0
 
 
 def required(component: str, environment: Mapping[str, str]) -> bool:

@@ -8,7 +8,7 @@ from time import process_time
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.contracts.base import MAX_DEPTH
@@ -31,7 +31,6 @@ def depth(value: Any) -> int:
     return 0
 
 
-@settings(max_examples=50)
 @given(JSON, st.integers(1, 6))
 def test_the_byte_scan_agrees_with_the_parsed_value(value: Any, limit: int) -> None:
     """A text is refused exactly when the value nests deeper than the limit; brackets inside strings do not count."""

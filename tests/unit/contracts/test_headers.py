@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.contracts import headers
@@ -30,7 +30,6 @@ def test_a_record_without_headers_is_version_1_and_wants_no_reply() -> None:
     assert headers.reply_address(()) is None
 
 
-@settings(max_examples=50)
 @given(
     st.builds(
         ReplyTo,
@@ -100,7 +99,6 @@ def test_a_malformed_trace_is_ignored(value: bytes) -> None:
     assert headers.traceparent([("traceparent", value)]) is None
 
 
-@settings(max_examples=50)
 @given(
     st.lists(
         st.tuples(st.sampled_from([*vars(headers).values(), "x"]).filter(lambda v: isinstance(v, str)), st.binary(max_size=300)), max_size=8

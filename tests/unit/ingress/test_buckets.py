@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ingress.bucket_store import Ask, MemoryBuckets
@@ -17,7 +17,6 @@ SHARES = st.floats(0, 1)
 STEPS = st.lists(st.tuples(st.floats(0, 100), SHARES), min_size=1, max_size=40)
 
 
-@settings(max_examples=200)
 @given(RATES, STEPS)
 def test_never_more_than_burst_and_rate_allow(rate: Rate, steps: list[tuple[float, float]]) -> None:
     """In every stretch of time, whatever is asked for and when."""
@@ -37,7 +36,6 @@ def test_never_more_than_burst_and_rate_allow(rate: Rate, steps: list[tuple[floa
             assert amount <= allowed * (1 + 1e-6) + 1e-3
 
 
-@settings(max_examples=200)
 @given(RATES, STEPS, SHARES)
 def test_retry_after_is_exact(rate: Rate, steps: list[tuple[float, float]], share: float) -> None:
     """Served after exactly that long, and refused a little earlier."""

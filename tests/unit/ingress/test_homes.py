@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import groupby
 from random import Random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ingress.homes import BOUT_JOBS, BOUT_SECONDS, HomeBouts
@@ -14,7 +14,6 @@ from services.ingress.ids import is_generated, new_job_id
 from shared.topics import partition_of
 
 
-@settings(max_examples=50)
 @given(st.integers(1, 24), st.integers(0, 2**32), st.lists(st.floats(0, 0.02), min_size=1, max_size=400))
 def test_a_bout_is_short(homes: int, seed: int, gaps: list[float]) -> None:
     """No home gets more than a bout's jobs in a bout's time, unless it is the only one or its turn comes again."""
@@ -37,7 +36,6 @@ def test_all_homes_are_used_alike() -> None:
     assert counts == dict.fromkeys(range(6), BOUT_JOBS * 10)
 
 
-@settings(max_examples=50)
 @given(st.integers(0, 23), st.integers(0, 2**32))
 def test_an_id_fits_its_home(home: int, seed: int) -> None:
     """The hash of the id is the home, so that whoever knows the id alone knows the home."""

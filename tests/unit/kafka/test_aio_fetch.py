@@ -14,7 +14,7 @@ from aiokafka import TopicPartition as Theirs
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.subscription_state import Assignment
 from aiokafka.protocol.fetch import FetchRequest, FetchResponse_v11
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.kafka.aio_fetch import LeanFetcher, LeanRequest, LeanResponse, hasten
@@ -34,7 +34,6 @@ REQUESTS = st.tuples(
 V11 = {1: (4, 17)}
 
 
-@settings(max_examples=40)
 @given(REQUESTS)
 @example((500, 1, 1, 0, [(topic, [(number, 2**40, 2**20) for number in range(48)]) for topic in ("a", "b")], ""))
 def test_a_request_is_encoded_as_aiokafka_does(fields: tuple[Any, ...]) -> None:
@@ -44,7 +43,6 @@ def test_a_request_is_encoded_as_aiokafka_does(fields: tuple[Any, ...]) -> None:
     assert repr(ours).partition("(")[2] == repr(theirs).partition("(")[2]
 
 
-@settings(max_examples=40)
 @given(REQUESTS, st.integers(1, 10))
 def test_older_brokers_get_what_aiokafka_sends(fields: tuple[Any, ...], newest: int) -> None:
     """Only version 11 is ours; a version that cannot carry the isolation level is refused alike."""
@@ -63,7 +61,6 @@ def test_what_does_not_fit_is_refused_as_aiokafka_does(topics: list[Any]) -> Non
         LeanRequest(1, 1, 1, 0, topics).prepare(V11).encode()
 
 
-@settings(max_examples=40)
 @given(ANSWERS)
 @example((0, 0, 0, [("t", [(number, 0, 9, 9, 0, [(7, 1)], -1, bytes(100_000)) for number in range(48)])]))
 def test_an_answer_is_decoded_as_aiokafka_does(fields: tuple[Any, ...]) -> None:
@@ -74,7 +71,6 @@ def test_an_answer_is_decoded_as_aiokafka_does(fields: tuple[Any, ...]) -> None:
     assert ours.API_VERSION == theirs.API_VERSION
 
 
-@settings(max_examples=40)
 @given(ANSWERS, st.data())
 def test_broken_bytes_are_judged_as_aiokafka_does(fields: tuple[Any, ...], data: st.DataObject) -> None:
     """Cut anywhere or with any byte changed: the same answer or the same error."""
@@ -127,7 +123,6 @@ PARTITIONS = [Theirs(topic, number) for topic in ("a", "b") for number in range(
 STATES = st.sampled_from(["fetching"] * 6 + ["paused", "unknown"])
 
 
-@settings(max_examples=40)
 @given(st.lists(STATES, min_size=6, max_size=6), st.lists(st.sampled_from([1, 1, 1, 1, 2, -1]), min_size=6, max_size=6), st.booleans(),
        st.sets(st.sampled_from([1, 2])), st.booleans())  # fmt: skip
 def test_decisions_are_those_of_aiokafka(states: list[str], leaders: list[int], one: bool, busy: set[int], waiting: bool) -> None:
@@ -167,7 +162,6 @@ def unordered(request: FetchRequest) -> dict[str, Any]:
 FOUND = st.tuples(st.sampled_from([0, 0, 0, 1, 6, 99]), st.integers(0, 9), ABORTED, st.sampled_from([b"", b"", b"\0" * 30]))
 
 
-@settings(max_examples=40)
 @given(st.lists(FOUND, min_size=6, max_size=6), st.sets(st.integers(0, 5)), st.sets(st.integers(0, 5)))
 def test_an_answer_leaves_the_state_that_aiokafka_leaves(found: list[Any], moved: set[int], lost: set[int]) -> None:
     """Quiet or not, sought elsewhere or reset meanwhile: high water, stable offset, position, errors and the wake-up agree."""

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import ConfigurationError
@@ -38,7 +38,6 @@ def moved(before: Mapping[str, set[int]], after: Mapping[str, set[int]]) -> int:
     return sum(len(held - after.get(member, set())) for member, held in before.items())
 
 
-@settings(max_examples=40)
 @given(names, counts)
 def test_every_number_of_every_topic_has_one_owner_and_all_topics_the_same(members: list[str], count: int) -> None:
     """Complete, exclusive and co-partitioned; nobody holds two more numbers than another."""
@@ -52,7 +51,6 @@ def test_every_number_of_every_topic_has_one_owner_and_all_topics_the_same(membe
     assert max(sizes) - min(sizes) <= 1
 
 
-@settings(max_examples=40)
 @given(names, counts, st.lists(st.tuples(st.booleans(), st.integers(0, 7)), max_size=6))
 def test_joins_and_leaves_move_only_what_balance_demands(members: list[str], count: int, changes: list[tuple[bool, int]]) -> None:
     """A join moves at most its own share, a leave only the leaver's numbers plus at most one a member for balance."""
@@ -73,7 +71,6 @@ def test_joins_and_leaves_move_only_what_balance_demands(members: list[str], cou
         before = after
 
 
-@settings(max_examples=40)
 @given(names, counts)
 def test_nothing_moves_when_nothing_changes(members: list[str], count: int) -> None:
     """A rebalance without change is a no-op, whatever order the members are met in."""
@@ -104,7 +101,6 @@ def test_a_group_whose_newest_members_miss_a_topic_is_a_configuration_error() ->
         HomeAssignor().assign(members, dict.fromkeys(HOME, 4))
 
 
-@settings(max_examples=40)
 @given(names, st.integers(1, 30), st.integers(1, 30))
 def test_balanced_assignment_is_complete_exclusive_and_even(members: list[str], first: int, second: int) -> None:
     """Over all topics together nobody holds two more partitions than another."""
@@ -135,7 +131,6 @@ def test_members_read_only_what_they_subscribed_to() -> None:
     assert sum(map(len, assigned.values())) == 7
 
 
-@settings(max_examples=40)
 @given(st.integers(0, 60), st.dictionaries(st.sampled_from("abcdef"), st.floats(0.001, 1000.0), min_size=1), st.data())
 def test_shares_are_proportional_to_the_nearest_whole(count: int, weights: dict[str, float], data: st.DataObject) -> None:
     """Whatever members claim to hold, every unit has one owner and every share is its exact proportion rounded up or down."""
@@ -147,7 +142,6 @@ def test_shares_are_proportional_to_the_nearest_whole(count: int, weights: dict[
         assert abs(len(share) - count * weights[member] / total) < 1 + 1e-6
 
 
-@settings(max_examples=40)
 @given(st.binary(max_size=200))
 def test_foreign_user_data_counts_as_nothing_held(data: bytes) -> None:
     """A broken member cannot stop the group."""

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
@@ -62,7 +62,6 @@ def test_waiting_for_an_assignment_has_a_limit() -> None:
     assert diagnose(vitals(LIMITS.unassigned, unassigned_since=0.0), LIMITS) is Reason.NO_ASSIGNMENT
 
 
-@settings(max_examples=50)
 @given(st.lists(st.floats(0.0, 5_000.0), max_size=10), st.floats(0.0, 5_000.0), st.floats(0.0, 0.999))
 def test_rebuilds_are_few_and_spread(rebuilt_at: list[float], now: float, unit: float) -> None:
     """At most `rebuilds` within the window; pauses lie between zero and the cap."""

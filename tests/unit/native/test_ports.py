@@ -11,6 +11,7 @@ import pytest
 
 from infra.native import ports
 from infra.native.errors import PortTaken
+from tests.support.native import part_of
 
 
 def test_a_taken_port_is_named_with_its_process_and_the_setting_to_change() -> None:
@@ -36,3 +37,11 @@ def test_free_ports_are_distinct_and_outside_the_range_of_outgoing_connections()
     found = ports.free_ports(20, Random(7))
     assert len(set(found)) == 20
     assert all(20_000 <= port < 32_000 for port in found)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 16])
+def test_test_processes_beside_each_other_look_in_parts_that_do_not_meet(count: int) -> None:
+    """Also the one that replaces a crashed process finds ports."""
+    parts = [part_of(range(20_000, 32_000), number, count) for number in range(count)]
+    assert len({port for part in parts for port in part}) == sum(map(len, parts)) >= 12_000 - count
+    assert part_of(range(20_000, 32_000), count, count) == parts[0]

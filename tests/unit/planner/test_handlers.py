@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.planner.engine.admission import JobInput
@@ -148,7 +148,6 @@ def test_what_is_no_job_is_told_in_a_sentence(fields: dict[str, Any], error: typ
 names = st.sampled_from([headers.TYPE, headers.VERSION_HEADER, headers.REPLY_TOPIC, headers.SPRING_REPLY_TOPIC, "x"])
 
 
-@settings(max_examples=50)
 @given(st.binary(max_size=200), st.lists(st.tuples(names, st.binary(max_size=9)), max_size=4))
 def test_any_bytes_are_a_job_or_a_typed_error(value: bytes, found: list[tuple[str, bytes]]) -> None:
     """Nothing else ever comes out, so one bad record cannot stop a partition."""

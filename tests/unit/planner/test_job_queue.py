@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from itertools import islice
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.planner.intake.job_queue import HANDFUL, JobQueue
@@ -82,7 +82,6 @@ records = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(records, st.integers(1, 3)), max_size=80), st.lists(st.integers(0, 20), min_size=1, max_size=20))
 def test_everything_is_taken_once_and_tenants_keep_their_order(
     given_records: list[tuple[tuple[str, str, int], int]], takes: list[int]

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.planner.engine.policy import Policy
@@ -92,7 +92,6 @@ def test_a_job_that_nobody_waits_for_has_only_a_result() -> None:
     assert len(of_effect(Publish(settled(reply=None)), TOPICS)) == 1
 
 
-@settings(max_examples=50)
 @given(st.text(max_size=200), st.binary(max_size=64))
 def test_a_result_is_a_pure_function_of_its_settle_event(text: str, correlation: bytes) -> None:
     """Written again by another planner, from the event as it lies in the log, it is the same bytes; so is the final."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.planner.job.run import Run
@@ -70,14 +70,12 @@ def test_render(template: str, rendered: str) -> None:
     assert render(template, {"input": "IN", "first": "ONE"}) == rendered
 
 
-@settings(max_examples=50)
 @given(st.text(alphabet="{}inputa ", max_size=30))
 def test_render_substitutes_once(answer: str) -> None:
     """Braces that come from an answer are text, whatever they spell."""
     assert render("<{input}>", {"input": answer, "a": "never"}) == f"<{answer}>"
 
 
-@settings(max_examples=50)
 @given(st.text(alphabet="{}inputa ", max_size=30), st.text(max_size=5))
 def test_rendered_length_is_an_upper_bound(template: str, value: str) -> None:
     """So it can be checked before anything is rendered."""

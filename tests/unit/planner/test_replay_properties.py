@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.planner.job.live import LiveJob
@@ -85,7 +85,6 @@ def lived(actions: list[str], seed: int) -> Desk:
 lives = st.lists(st.sampled_from(ACTIONS), max_size=40)
 
 
-@settings(max_examples=40)
 @given(lives, st.integers(0, 10_000))
 def test_a_replay_is_the_state_that_was_recorded(actions: list[str], seed: int) -> None:
     """Jobs, steps, attempts, claims, usage, pattern: all as they were; and driving on adds nothing to a complete history."""
@@ -101,7 +100,6 @@ def test_a_replay_is_the_state_that_was_recorded(actions: list[str], seed: int) 
         assert book.settled_ids.find(name, desk.now) == desk.book.settled_ids.find(name, desk.now)
 
 
-@settings(max_examples=40)
 @given(lives, st.integers(0, 10_000), st.floats(0, 1))
 def test_any_part_of_a_history_can_be_driven_on(actions: list[str], seed: int, part: float) -> None:
     """A batch may be cut anywhere by a crash: what is missing is appended, and then a replay of it all adds nothing more."""
@@ -116,7 +114,6 @@ def test_any_part_of_a_history_can_be_driven_on(actions: list[str], seed: int, p
         assert job.settled is not None or (job.id in desk.book.timers._bucket_of and not job.run.finished)
 
 
-@settings(max_examples=40)
 @given(lives, st.integers(0, 10_000), st.lists(st.floats(0, 1), max_size=5))
 def test_records_of_fenced_planners_are_passed_over(actions: list[str], seed: int, places: list[float]) -> None:
     """Whatever a stale writer says, and wherever it lies. (Without take-overs: stale records would move the later epochs.)"""

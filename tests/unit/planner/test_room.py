@@ -7,7 +7,7 @@ from collections import Counter
 from itertools import count
 from random import Random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.planner.intake.job_queue import JobQueue
@@ -160,7 +160,6 @@ def test_records_of_no_tenant_are_not_held_back() -> None:
 steps = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 60), st.integers(0, 60), st.sampled_from("abcd")), max_size=25)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 300), steps)
 def test_no_tenant_fills_a_class(bound: int, drawn: list[tuple[str, int, int, str]]) -> None:
     """Whatever comes and ends in whatever order: the bounds are kept, nothing is left lying that could be taken, and who holds nothing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.planner.job.run import Run
@@ -88,7 +88,6 @@ def drive(run: Run, draw: Random, history: list[Any] | None = None) -> list[Any]
     return happened
 
 
-@settings(max_examples=40)
 @given(plans, st.integers())
 def test_a_second_run_resumed_in_the_same_order_is_the_same(plan: Plan, seed: int) -> None:
     """It asks for the same ids at the same points, abandons the same, and ends equally."""
@@ -97,7 +96,6 @@ def test_a_second_run_resumed_in_the_same_order_is_the_same(plan: Plan, seed: in
     assert drive(started(lambda ctx: answer_of(ctx, plan)), draw, first) == first
 
 
-@settings(max_examples=40)
 @given(plans, st.integers())
 def test_every_run_ends_and_leaves_nothing_open(plan: Plan, seed: int) -> None:
     """Whatever the order of outcomes: one answer or one failure, and no step that is still waited for."""
@@ -107,7 +105,6 @@ def test_every_run_ends_and_leaves_nothing_open(plan: Plan, seed: int) -> None:
     assert run.wanted() == [] == list(run._waiting)
 
 
-@settings(max_examples=40)
 @given(plans, st.integers(), st.integers(0, 6))
 def test_a_run_may_be_closed_at_any_point(plan: Plan, seed: int, resumes: int) -> None:
     """Nothing is wanted afterwards, and no coroutine is left that Python would complain about (warnings are errors)."""

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.planner.engine.timers import Timers
@@ -31,7 +31,6 @@ moves = st.lists(
 )
 
 
-@settings(max_examples=40)
 @given(moves)
 def test_timers_do_what_a_plain_dictionary_does(script: list[tuple[str, str, float]]) -> None:
     """Each job fires once, in the order of due times; never early, at most 10 ms late, never forgotten."""
@@ -116,7 +115,6 @@ def test_a_class_that_has_waited_long_counts_more() -> None:
     assert fresh[PriorityClass.BATCH] > 20 + 20
 
 
-@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.sampled_from(CLASSES), st.integers(1, 40)), max_size=30),
     st.lists(st.integers(-1, 30), min_size=1, max_size=30),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.planner.engine import admission, attempts
@@ -103,7 +103,6 @@ def test_a_cancel_that_came_first_does_not_hide_its_job() -> None:
 jobs = st.lists(st.tuples(st.integers(-1, 50), st.booleans(), st.booleans(), st.integers(0, 10)), max_size=12)
 
 
-@settings(max_examples=40)
 @given(jobs, st.lists(st.integers(-1, 50), max_size=3), st.integers(0, 10), st.integers(51, 60))
 def test_it_never_passes_what_recovery_needs(
     drawn: list[tuple[int, bool, bool, int]], cancels: list[int], committed: int, last_own: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.contracts.failure import FailureKind
@@ -42,7 +42,6 @@ def test_every_failure_has_a_disposition(kind: FailureKind) -> None:
     assert decision is None or decision == Retry(0.25, elsewhere=kind not in ANYWHERE)
 
 
-@settings(max_examples=50)
 @given(KINDS, POLICIES, UNIT)
 def test_retries_end(kind: FailureKind, policy: RetryPolicy, unit: float) -> None:
     """At the last attempt, and after it, nothing follows."""
@@ -50,7 +49,6 @@ def test_retries_end(kind: FailureKind, policy: RetryPolicy, unit: float) -> Non
     assert decide(kind, policy.attempts + 5, policy, unit) is None
 
 
-@settings(max_examples=50)
 @given(KINDS, st.integers(1, 19), POLICIES, UNIT)
 def test_a_failure_that_cannot_succeed_is_never_retried(kind: FailureKind, attempt: int, policy: RetryPolicy, unit: float) -> None:
     """NEVER means never; every other kind is retried while attempts are left, elsewhere where that helps."""
@@ -62,7 +60,6 @@ def test_a_failure_that_cannot_succeed_is_never_retried(kind: FailureKind, attem
         assert decision.elsewhere is (DISPOSITION[kind] is Disposition.ELSEWHERE)
 
 
-@settings(max_examples=100)
 @given(st.integers(1, 10_000), POLICIES, UNIT)
 def test_the_wait_is_bounded(attempt: int, policy: RetryPolicy, unit: float) -> None:
     """Never negative, never above the cap, whatever the attempt; no overflow."""
@@ -70,7 +67,6 @@ def test_the_wait_is_bounded(attempt: int, policy: RetryPolicy, unit: float) -> 
     assert 0 <= wait <= policy.cap_seconds
 
 
-@settings(max_examples=50)
 @given(st.integers(1, 40), POLICIES)
 def test_the_bound_of_the_wait_never_falls(attempt: int, policy: RetryPolicy) -> None:
     """Later attempts wait longer, at equal luck."""

@@ -188,5 +188,5 @@ class LedgerMachine(RuleBasedStateMachine):
         assert account.tokens_ahead == sum(s.tokens for s in self.sent)
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+LedgerMachine.TestCase.settings = settings(stateful_step_count=30)
 TestLedgerLaw = LedgerMachine.TestCase

@@ -104,5 +104,5 @@ class WindowMachine(RuleBasedStateMachine):
             assert max(self.open) - min(self.open) < BOUNDS.span
 
 
-WindowMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+WindowMachine.TestCase.settings = settings(stateful_step_count=40)
 TestWindowLaw = WindowMachine.TestCase

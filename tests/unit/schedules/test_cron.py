@@ -64,7 +64,7 @@ def test_what_is_no_zone_is_refused(zone: str) -> None:
         Cron("* * * * *", zone)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(crons, instants)
 def test_instants_grow(cron: Cron, start: float) -> None:
     """Each later than the one before and than where the search began."""
@@ -72,7 +72,7 @@ def test_instants_grow(cron: Cron, start: float) -> None:
     assert all(a < b for a, b in zip([start, *found], found, strict=False))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(crons, instants, st.integers(0, 19))
 def test_where_the_search_begins_does_not_matter(cron: Cron, start: float, cut: int) -> None:
     """From any run on, and from between two, the same runs follow."""
@@ -82,7 +82,7 @@ def test_where_the_search_begins_does_not_matter(cron: Cron, start: float, cut: 
     assert cron.next(between) == found[cut + 1]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(crons, instants, st.floats(0.0, DAY / 4), st.integers(1, 50))
 def test_the_newest_are_the_end_of_all(cron: Cron, start: float, length: float, count: int) -> None:
     """However many are asked for."""

@@ -73,7 +73,7 @@ moments = st.lists(st.floats(0.0, 20_000.0), min_size=1, max_size=40)
 kinds = st.sampled_from(list(Missed))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(moments, kinds, st.sampled_from(("UTC", "Europe/Berlin")))
 def test_nothing_begins_twice_whatever_the_clock_does(seconds: list[float], missed: Missed, zone: str) -> None:
     """Moments in any order: a clock that goes back, or jumps."""
@@ -82,7 +82,7 @@ def test_nothing_begins_twice_whatever_the_clock_does(seconds: list[float], miss
     assert all(due <= START + max(seconds) for due in begun)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(moments, kinds)
 def test_who_looks_often_enough_misses_nothing(seconds: list[float], missed: Missed) -> None:
     """Looked at every minute, and at other moments: each run once, by every policy."""
@@ -91,7 +91,7 @@ def test_who_looks_often_enough_misses_nothing(seconds: list[float], missed: Mis
     assert [due for due in begun if due < START + 4_000.0] == [START + 600.0 * n for n in range(1, 7)]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(moments)
 def test_all_means_all(seconds: list[float]) -> None:
     """However seldom: what was due until the last look has begun (here never more than the bound at once)."""
@@ -99,7 +99,7 @@ def test_all_means_all(seconds: list[float]) -> None:
     assert begun == [START + 600.0 * n for n in range(1, 34) if 600.0 * n <= max(seconds)]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.floats(0.0, 1e7), kinds, st.sampled_from(("*/7 * * * *", "30 2 * * *")))
 def test_the_next_look_is_when_something_is_due(offset: float, missed: Missed, cron: str) -> None:
     """Just before it nothing begins, at it something does."""

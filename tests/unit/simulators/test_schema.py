@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -80,7 +80,6 @@ _NESTED = st.recursive(
 )
 
 
-@settings(max_examples=80, deadline=None)
 @given(_NESTED, st.integers(0, 2**32))
 def test_any_schema_of_the_subset_is_obeyed(schema: dict[str, Any], seed: int) -> None:
     """Random nested schemas, judged by the jsonschema library."""

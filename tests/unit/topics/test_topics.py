@@ -67,7 +67,6 @@ def test_replies_go_to_reply_topics_only(topic: str, allowed: bool) -> None:
     assert Topics(TopicSettings(prefix="x-")).may_reply_to(topic) is allowed
 
 
-@settings(max_examples=50)
 @given(TENANTS, st.integers(0, 1_000), st.integers(1, 64))
 def test_a_step_lands_in_range_and_always_on_the_same_partition(tenant: str, home: int, partitions: int) -> None:
     """Pure and bounded."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.worker.attempt import Attempt
@@ -30,8 +30,6 @@ from shared.contracts.node import NodeModel
 from shared.contracts.usage import Timings, Usage
 from tests.unit.worker.world import step
 
-few = settings(max_examples=50, deadline=None)
-"""Enough for these small laws; time limits would only measure the machine."""
 names = st.sampled_from([f"node-{n}" for n in range(5)])
 entries = st.lists(st.tuples(names, st.one_of(st.none(), st.integers(0, 4))), max_size=40)
 
@@ -46,7 +44,6 @@ def fold(log: list[tuple[str, int | None]]) -> MailboxRegistry:
     return registry
 
 
-@few
 @given(entries)
 def test_a_number_has_at_most_one_owner_and_a_node_one_number(log: list[tuple[str, int | None]]) -> None:
     """Whatever the log says, mailboxes and nodes match one to one."""
@@ -56,7 +53,6 @@ def test_a_number_has_at_most_one_owner_and_a_node_one_number(log: list[tuple[st
     assert all(registry.owner(number) == node for node in owners if (number := registry.number_of(node)) is not None)
 
 
-@few
 @given(entries, names)
 def test_repeating_ones_record_never_costs_the_number(log: list[tuple[str, int | None]], node: str) -> None:
     """The minute's registration keeps what the node has."""
@@ -67,7 +63,6 @@ def test_repeating_ones_record_never_costs_the_number(log: list[tuple[str, int |
         assert registry.number_of(node) == number
 
 
-@few
 @given(entries, names)
 def test_a_proposed_number_is_ones_own_after_it_was_named(log: list[tuple[str, int | None]], node: str) -> None:
     """Without a race, what `propose` says succeeds."""
@@ -90,7 +85,6 @@ def test_a_silent_node_loses_its_number_only_when_none_is_free() -> None:
     assert registry.propose("c", 2, 60.0, 100.0) is None
 
 
-@few
 @given(st.lists(st.tuples(st.sampled_from(CLASSES), st.floats(0, 100)), max_size=30))
 def test_the_inbox_is_ordered_by_class_with_ageing(arrivals: list[tuple[Any, float]]) -> None:
     """Nothing is passed over by what arrives later than its class's head start allows."""
@@ -175,7 +169,6 @@ def test_stops_cover_attempts_up_to_theirs_and_are_bounded() -> None:
     assert concerns(by_claim.model_copy(update={"claim": "mine"}), attempt)
 
 
-@few
 @given(st.integers(0, 50), st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 1000), max_size=8), st.integers(0, 10))
 def test_shares_give_every_place_away_and_shut_no_router_out(places: int, backlogs: dict[str, int], turn: int) -> None:
     """The sum is the places; every router gets one while they last, those with work first; more work never means fewer places."""
@@ -188,7 +181,6 @@ def test_shares_give_every_place_away_and_shut_no_router_out(places: int, backlo
         assert all(backlogs[name] > 0 for name in offers)
 
 
-@few
 @given(st.dictionaries(st.sampled_from("abcd"), st.integers(1, 9), min_size=1))
 def test_a_single_place_visits_every_waiting_router(backlogs: dict[str, int]) -> None:
     """Turn by turn, nobody is forgotten."""
@@ -196,7 +188,6 @@ def test_a_single_place_visits_every_waiting_router(backlogs: dict[str, int]) ->
     assert visited == set(backlogs)
 
 
-@few
 @given(st.integers(0, 60), st.integers(0, 40))
 def test_a_credits_record_fits(routers: int, resident: int) -> None:
     """At most 512 bytes, whatever is offered; position and node are never given up."""
@@ -242,7 +233,6 @@ def test_places_follow_littles_law() -> None:
     assert slots.places(20.0, 0) == 2
 
 
-@few
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=50))
 def test_the_rate_decays_to_nothing(gaps: list[float]) -> None:
     """Completions long ago say nothing about now."""
