@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from services.planner.alarm import Alarm
 from services.planner.engine import attempts
@@ -35,7 +36,6 @@ from services.planner.schedules.clockwork import Clockwork
 from services.planner.sending.messages import of_effect
 from services.planner.wiring import Wiring
 from shared.contracts.base import CLASSES
-from shared.contracts.event import JobSettled
 from shared.errors import InvalidInput, LogError, NewerVersion, RecordTooLarge, SendFailed
 from shared.kafka.port import Message, Record, TopicPartition
 from shared.telemetry import logs
@@ -139,7 +139,7 @@ class Home:
         """The commit succeeded."""
         if commit.book is self._book:
             for job in commit.forgettable:
-                self._book.jobs.pop(job, None)
+                self._book.ended.pop(job, None)
 
     @property
     def live(self) -> int:
@@ -372,18 +372,7 @@ class Home:
         folded = None if self._claims_since is not None else self._gate.clamp(self._folded)
         await self._appender.append(round_)
         for effect in round_.after:
-            done = self._published(effect.settled) if isinstance(effect, Publish) else None
+            done = partial(self._book.published, effect.settled) if isinstance(effect, Publish) else None
             outbox.post(of_effect(effect, topics), done)
         if folded is not None:
             self._positions = folded
-
-    def _published(self, settled: JobSettled) -> Callable[[], None]:
-        book = self._book
-
-        def done() -> None:
-            known = book.jobs.get(settled.job)
-            if known is not None and known.settled is settled:
-                known.published = True
-            book.cancels.published(settled.job)
-
-        return done

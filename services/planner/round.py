@@ -103,8 +103,7 @@ class Round:
     def settle(self, event: JobSettled) -> None:
         """Append a settle event, and note where it stands."""
         self.add(event.job, event)
-        if event.client_id:
-            self.ends[event.job] = len(self.events[event.job]) - 1
+        self.ends[event.job] = len(self.events[event.job]) - 1
 
     @property
     def empty(self) -> bool:

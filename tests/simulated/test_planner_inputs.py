@@ -181,6 +181,34 @@ async def test_a_client_id_is_recognised_when_the_job_is_forgotten(world: World)
 
 
 @simulated
+async def test_an_id_of_a_job_taken_out_of_its_turn_is_recognised(world: World) -> None:
+    """Its record lies behind the committed position, so the job is still known; what it answered is read again, also for ids like ours."""
+    waits = (("correlation-id", b"c2"), ("reply-topic", b"replies.test"), ("reply-partition", b"0"))
+    world.options = PlannerOptions(live_jobs=16)
+    world.node.seconds = (1.0, 1.0)
+    for number in range(200):
+        world.produce(b'{"prompt": "%d", "tenant": "large"}' % number)
+    names = ("mine", "j_mine")
+    bodies = [b'{"prompt": "a", "tenant": "small", "id": "%s"}' % name.encode() for name in names]
+    for body in bodies:
+        world.produce(body)
+    planner = world.start("p")
+    await world.until(lambda: set(names) <= set(world.results()))
+    await asyncio.sleep(1)
+    [book] = [owned.home._book for owned in planner._homes.values()]
+    assert set(names) <= set(book.ended)
+    for body in bodies:
+        world.produce(body, headers_=waits)
+        world.produce(body.replace(b'"a"', b'"b"'), headers_=waits)
+    await world.until(lambda: len(world.values("replies.test")) == 4)
+    finals = [Final.model_validate_json(value).result for value in world.values("replies.test")]
+    assert {f.to_bytes() for f in finals if f.failure is None} == {world.results()[name][0] for name in names}
+    assert ["another body" in f.failure.message for f in finals if f.failure is not None] == [True, True]
+    await settled(world, 202)
+    world.check_laws(202)
+
+
+@simulated
 async def test_killed_while_jobs_wait_for_recent_ids(world: World) -> None:
     """What waits is not committed past: the next owner reads it again."""
     world.start("p")

@@ -46,6 +46,8 @@ def accept(book: Book, round_: Round, given: JobInput, before: JobSettled | None
     if known is not None:
         _again(book, round_, given, known)
         return
+    if given.id in book.ended and book.ended[given.id].source == given.source:
+        return
     ended = book.cancels.ended(given.id)
     if ended is not None:
         _drop(round_, given, ended)

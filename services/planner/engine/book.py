@@ -20,6 +20,7 @@ from services.planner.engine.policy import Policy
 from services.planner.engine.runs import LastRuns
 from services.planner.engine.settled import SettledIds
 from services.planner.engine.timers import Timers
+from services.planner.job.ended import EndedJob
 from services.planner.job.limits import endless, estimate_tokens, neared, refusal, soft_wall_seconds
 from services.planner.job.live import LiveJob, OpenStep, Phase
 from services.planner.job.run import Run, Wanted
@@ -53,7 +54,9 @@ class Book:
         self.home, self.policy, self.random = home, policy, random
         self.epoch = -1
         self.jobs: OrderedDict[str, LiveJob] = OrderedDict()
-        """By first offset, ascending, so that the first entry bounds the watermark."""
+        """Live, or the result not yet out. By first offset, ascending."""
+        self.ended: dict[str, EndedJob] = {}
+        """The result is out; kept until the committed position has passed the job's record."""
         self.live_count = LiveCount()
         self.expected = ExpectedSeconds()
         """From acceptance to the end; in memory only."""
@@ -341,6 +344,22 @@ class Book:
         job.apply(event)
         self.live_count.remove(job.accepted)
         self.timers.clear(job.id)
+
+    def settled_at(self, job_id: str, offset: int, now: float) -> None:
+        """Its settle event is acknowledged at `offset`, or was found there; it ended at `now`, monotonic."""
+        job = self.jobs.get(job_id)
+        if job is not None:
+            job.settled_offset = offset
+        if job is None or job.accepted.client_id:
+            self.settled_ids.add(job_id, offset, now)
+
+    def published(self, settled: JobSettled) -> None:
+        """The result is acknowledged: little is kept of the job."""
+        job = self.jobs.get(settled.job)
+        if job is not None and job.settled is settled:
+            del self.jobs[job.id]
+            self.ended[job.id] = EndedJob.of(job)
+        self.cancels.published(settled.job)
 
 
 def _missing(event: JobAccepted) -> Pattern:

@@ -27,7 +27,7 @@ def must_wait(book: Book, given: JobInput, record: Record, wall: float) -> bool:
         return False
     if due_at is None or due_at <= wall or too_far(due_at, wall):
         return False
-    return given.id not in book.cancels and given.id not in book.jobs
+    return given.id not in book.cancels and given.id not in book.jobs and given.id not in book.ended
 
 
 def postpone(book: Book, round_: Round, given: JobInput, record: Record, topics: Topics) -> Message:

@@ -7,8 +7,11 @@ it always names a valid record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING
+
+from services.planner.job.ended import EndedJob
 
 if TYPE_CHECKING:
     from services.planner.engine.book import Book
@@ -21,17 +24,18 @@ SCHEDULED = "schedule"
 """Source of a job that no input record brought: a run of a schedule."""
 
 
-def passable(job: LiveJob, inputs: Mapping[str, int]) -> bool:
+def passable(job: LiveJob | EndedJob, inputs: Mapping[str, int]) -> bool:
     """Whether recovery needs nothing of this job once `inputs` (topic → next offset) are committed."""
-    read = job.source_topic == SCHEDULED or job.accepted.source_offset < inputs.get(job.source_topic, 0)
-    return job.settled is not None and job.published and read
+    read = job.source_topic == SCHEDULED or job.source_offset < inputs.get(job.source_topic, 0)
+    return read and isinstance(job, EndedJob)
 
 
 def watermark(book: Book, inputs: Mapping[str, int], last_own: int) -> tuple[int, list[str]]:
     """(offset, jobs that may be forgotten when the commit succeeds). `last_own`: offset of the last acknowledged own event."""
     forgettable: list[str] = []
     offset = book.funds.oldest(last_own)
-    for job in book.jobs.values():
+    held: Iterator[LiveJob | EndedJob] = chain(book.jobs.values(), book.ended.values())
+    for job in held:
         if passable(job, inputs):
             forgettable.append(job.id)
         elif job.first_offset != UNACKNOWLEDGED:

@@ -75,7 +75,7 @@ class Appender:
         for job, place in batch.begins.items():
             self._begins_at(job, base + place)
         for job, place in batch.ends.items():
-            self._book.settled_ids.add(job, base + place, now)
+            self._book.settled_at(job, base + place, now)
         metrics.EVENTS_APPENDED.inc(count)
         metrics.ROUND_EVENTS.observe(count)
         metrics.ROUND_SECONDS.observe(now - started)

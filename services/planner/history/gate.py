@@ -49,7 +49,7 @@ class IdGate:
 
     def hold(self, record: Record, given: JobInput, now: float) -> bool:
         """Keep this job if it must wait; returns whether."""
-        if not given.client_id or (self._known and self._offset(given, now) is None):
+        if self._offset(given, now) is None and (self._known or not given.client_id):
             return False
         self._held.append(Waiting(record, given))
         self._asked.set()
@@ -92,11 +92,14 @@ class IdGate:
             await self._until_done(self._answer)
 
     def _offset(self, given: JobInput, now: float) -> int | None:
-        """Where history tells the end of this id; None: nowhere, or the book itself knows the job."""
+        """Where history tells the end of this id; None: nowhere, or the book itself knows all of the job that is needed."""
         book = self._book
         if given.id in book.jobs or book.cancels.ended(given.id) is not None:
             return None
-        return book.settled_ids.find(given.id, now)
+        ended = book.ended.get(given.id)
+        if ended is not None:
+            return None if ended.source == given.source else ended.settled_offset
+        return book.settled_ids.find(given.id, now) if given.client_id else None
 
     async def _until_done(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while not self._closed:

@@ -106,9 +106,9 @@ class Replay:
                 self._apply(job, event)
 
     def _ended(self, offset: int, event: JobSettled) -> None:
-        if event.client_id:
+        if event.client_id or event.job in self._book.jobs:
             ago = max(0.0, self._round.wall - event.at)
-            self._book.settled_ids.add(event.job, offset, self._round.now - ago)
+            self._book.settled_at(event.job, offset, self._round.now - ago)
 
     def _apply(self, job: LiveJob, event: Any) -> None:
         if job.broken is not None:

@@ -107,7 +107,7 @@ class OpenStep:
 
 @dataclass(slots=True)
 class LiveJob:
-    """A job in memory: live, or settled and not yet behind the watermark."""
+    """A job in memory: live, or settled and its result not yet out (then `ended.EndedJob`)."""
 
     id: str
     accepted: JobAccepted
@@ -119,8 +119,8 @@ class LiveJob:
     steps_asked: int = 0
     attempts: int = 0
     settled: JobSettled | None = None
-    published: bool = False
-    """The result is acknowledged on `results`."""
+    settled_offset: int = -1
+    """Of the settle event, once it is acknowledged."""
     facts: list[bytes] = field(default_factory=list)
     """The job's events as JSON, for a snapshot."""
     deadline_due: float = float("inf")
@@ -149,6 +149,10 @@ class LiveJob:
     @property
     def source_topic(self) -> str:
         return self.accepted.source.rsplit("/", 2)[0]
+
+    @property
+    def source_offset(self) -> int:
+        return self.accepted.source_offset
 
     @property
     def reserved_tokens(self) -> int:

@@ -109,7 +109,7 @@ class Desk:
             if job in round_.firsts:
                 self._begins_at(job, base + round_.firsts[job])
             if job in round_.ends:
-                self.book.settled_ids.add(job, base + round_.ends[job], self.now)
+                self.book.settled_at(job, base + round_.ends[job], self.now)
 
     def _append(self, value: bytes) -> None:
         self.history.append((len(self.history), value))

@@ -21,12 +21,14 @@ from tests.unit.planner.desk import TOPIC, Desk, claimed, job_input, succeeded
 PAST = {TOPIC: 1_000_000}
 
 
-def done(desk: Desk) -> LiveJob:
+def done(desk: Desk, *, published: bool = True) -> LiveJob:
     """One job, ended, its result acknowledged."""
     desk.submit()
     job = desk.job
     desk.say(claimed(job, desk.step), succeeded(job, desk.step))
-    job.published = True
+    assert job.settled is not None
+    if published:
+        desk.book.published(job.settled)
     return job
 
 
@@ -50,8 +52,7 @@ def test_it_stays_before_a_live_job() -> None:
 def test_it_stays_before_a_result_that_is_not_acknowledged() -> None:
     """A successor publishes it again."""
     desk = Desk()
-    job = done(desk)
-    job.published = False
+    job = done(desk, published=False)
     assert watermark(desk.book, PAST, 9) == (job.first_offset, [])
 
 
@@ -115,10 +116,13 @@ def test_it_never_passes_what_recovery_needs(
         round_ = Round(1_700_000_000.0, 0.0)
         admission.accept(book, round_, job_input({"prompt": "q"}, source, f"x{number}"))
         job = book.jobs[f"x{number}"]
-        job.first_offset, job.published = first, published
+        job.first_offset = first
         if settled:
             result = Result(job=job.id, status=Status.SUCCEEDED, accepted_at=0.0, finished_at=0.0)
-            book.settled(job, JobSettled(epoch=0, job=job.id, at=0.0, result=result))
+            event = JobSettled(epoch=0, job=job.id, at=0.0, result=result)
+            book.settled(job, event)
+            if published:
+                book.published(event)
         if settled and published and source < committed:
             needless.append(job)
         else:
@@ -129,4 +133,4 @@ def test_it_never_passes_what_recovery_needs(
     held = [job.first_offset for job in needed if job.first_offset >= 0] + [cancel for cancel in cancels if cancel >= 0]
     assert offset == min([last_own, *held])
     assert forgettable == [job.id for job in needless]
-    assert all(passable(job, {TOPIC: committed}) for job in needless)
+    assert all(passable(book.ended[job.id], {TOPIC: committed}) for job in needless)

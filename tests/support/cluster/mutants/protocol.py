@@ -16,6 +16,7 @@ from services.planner.history.appender import Appender
 from services.planner.history.recovery import Replay
 from services.planner.history.takeover import TakeOver
 from services.planner.home import Home
+from services.planner.job.ended import EndedJob
 from services.planner.round import Publish, Round
 from services.planner.sending.outbox import Outbox
 from services.planner.sending.writer import EventWriter
@@ -98,9 +99,9 @@ def offset_minus_one_is_good(patching: Patching) -> None:
     _expected: dict[Any, int] = {}
     original_send = Appender._send
 
-    async def send(self: Appender, batch: Any, begins: Any) -> None:
+    async def send(self: Appender, batch: Any) -> Any:
         _expected[self._partition] = self.expected
-        await original_send(self, batch, begins)
+        return await original_send(self, batch)
 
     patching.setattr(EventWriter, "append", append)
     patching.setattr(Appender, "_send", send)
@@ -108,7 +109,8 @@ def offset_minus_one_is_good(patching: Patching) -> None:
 
 def _watermark_past_an_unpublished_result(patching: Patching) -> None:
     def passable(job: Any, inputs: Any) -> bool:
-        return job.settled is not None and job.accepted.source_offset < inputs.get(job.source_topic, 0)
+        ended = isinstance(job, EndedJob) or job.settled is not None
+        return ended and job.source_offset < inputs.get(job.source_topic, 0)
 
     patching.setattr(watermarks, "passable", passable)
 
@@ -125,7 +127,7 @@ def _watermark_on_the_next_record(patching: Patching) -> None:
 
 def _watermark_past_a_record_to_be_read_again(patching: Patching) -> None:
     def passable(job: Any, inputs: Any) -> bool:
-        return job.settled is not None and job.published
+        return isinstance(job, EndedJob)
 
     async def commit(self: WatchedConsumer, offsets: Any) -> None:
         await self._inner.commit({tp: o for tp, o in offsets.items() if "job-events" in tp.topic} or offsets)
