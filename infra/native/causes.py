@@ -40,6 +40,12 @@ def explain(what: str, output: str) -> str:
     return f"{what}:\n{output.strip()[-_TAIL_CHARACTERS:]}"
 
 
+def full_disk(output: str) -> str | None:
+    """That the disk is full, if a program's log says so; a log has refused connections and other alarming lines of no consequence."""
+    line = _first(_FULL, output)
+    return f"the disk is full; make room and run it again ({line})" if line else None
+
+
 def _first(pattern: str, output: str) -> str | None:
     """The first line that matches, cut to a readable length around the match."""
     for line in output.splitlines():

@@ -36,6 +36,8 @@ START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 PROBE_SECONDS = 5.0
 _TEMPLATES = Path(__file__).parent / "broker"
+_COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
+"""In full: without a network Maven says of the short name only that it knows no such plugin."""
 _JAVA = Need("java", ("default-jre-headless",), "Kafka's broker runs on it")
 _MAVEN = Need("mvn", ("maven",), "it fetches Kafka's jars")
 
@@ -70,12 +72,17 @@ class Kafka:
         """Bootstrap servers for clients."""
         return f"127.0.0.1:{self.port}"
 
+    def listeners(self) -> list[tuple[int, str, str]]:
+        """(port, component, the setting that moves it) of each port that the broker opens."""
+        controller = (self.controller_port, "Kafka's controller", "TUTTI_KAFKA_CONTROLLER_PORT")
+        return [(self.port, "Kafka", "TUTTI_KAFKA_PORT"), controller]
+
     def start(self, *, timeout_seconds: float = START_SECONDS) -> None:
         """Bring it up; returns when clients are served. Does nothing when it runs. Raises MissingTool, PortTaken or StartFailed."""
         if not self.daemon.running():
             java, jars = prepare(self.cache)
-            ports.require_free(self.port, "Kafka", "TUTTI_KAFKA_PORT")
-            ports.require_free(self.controller_port, "Kafka's controller", "TUTTI_KAFKA_CONTROLLER_PORT")
+            for listener in self.listeners():
+                ports.require_free(*listener)
             self._configure(java, jars)
             self.daemon.command = self._java(java, jars, "kafka.Kafka", str(self._properties))
             self.daemon.start()
@@ -202,7 +209,7 @@ def fetched(cache: Path) -> bool:
 def _download(target: Path) -> None:
     draft = target.with_suffix(".new")
     shutil.rmtree(draft, ignore_errors=True)
-    command = [_MAVEN.name, "-B", "-ntp", "-q", "-f", str(_TEMPLATES / "pom.xml"), "dependency:copy-dependencies"]
+    command = [_MAVEN.name, "-B", "-ntp", "-q", "-f", str(_TEMPLATES / "pom.xml"), _COPY]
     done = subprocess.run(
         [*command, "-DincludeScope=runtime", f"-DoutputDirectory={draft}"],
         stdin=subprocess.DEVNULL,

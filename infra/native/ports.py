@@ -42,9 +42,16 @@ def free_ports(count: int, random: Random | None = None) -> list[int]:
 
 def require_free(port: int, component: str, setting: str) -> None:
     """Raises PortTaken naming the process that listens there and the setting that moves the component elsewhere."""
-    if not is_free(port):
-        holder = owner(port) or "another process"
-        raise PortTaken(f"port {port}, which {component} needs, is taken by {holder}; stop that, or set {setting} to a free port")
+    if reason := taken(port, component, setting):
+        raise PortTaken(reason)
+
+
+def taken(port: int, component: str, setting: str) -> str | None:
+    """Who listens there, and what to do; None when the port is free."""
+    if is_free(port):
+        return None
+    holder = owner(port) or "another process"
+    return f"port {port}, which {component} needs, is taken by {holder}; stop that, or set {setting} to a free port"
 
 
 def owner(port: int) -> str | None:

@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from infra.native.causes import full_disk
 from infra.native.errors import StartFailed
 from infra.native.waiting import wait_until
 
+SAID_BYTES = 200_000
 KILL_SECONDS = 5.0
 """How long a process may take to vanish after SIGKILL."""
 
@@ -64,6 +66,8 @@ class Daemon:
     port: int | None = None
     """Where it listens; noted, so that a later command with another port in its settings is told."""
     _child: subprocess.Popen[bytes] | None = None
+    _log_start: int = 0
+    """Bytes in the log before this start: what earlier runs said explains nothing."""
 
     def pid(self) -> int | None:
         """Of the running process; None when it does not run."""
@@ -89,6 +93,7 @@ class Daemon:
             return self.pid() or 0
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
+            self._log_start = output.tell()
             self._child = subprocess.Popen(
                 [*self._wrapper(), *self.command],
                 stdin=subprocess.DEVNULL,
@@ -143,7 +148,18 @@ class Daemon:
         self.signal(signal.SIGKILL)
         wait_until(lambda: self.pid() is None, KILL_SECONDS, every_seconds=0.02)
 
+    def _said(self) -> str:
+        """The end of what it wrote since it was started here."""
+        try:
+            with self.log.open("rb") as log:
+                log.seek(max(self._log_start, self.log.stat().st_size - SAID_BYTES))
+                return log.read().decode(errors="replace")
+        except OSError:
+            return ""
+
     def failure(self, what: str) -> StartFailed:
         """The error for a start that did not work, with the end of the log."""
+        if full := full_disk(self._said()):
+            return StartFailed(f"{self.name}: {what}: {full}")
         end = tail(self.log)
         return StartFailed(f"{self.name}: {what}; its log {self.log} ends:\n{end}" if end else f"{self.name}: {what}; {self.log} is empty")

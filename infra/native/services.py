@@ -52,10 +52,15 @@ class ServiceProcess:
         """Base address of its HTTP server."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def port_setting(self) -> str:
+        """The variable that moves it to another port."""
+        return f"TUTTI_HTTP_PORTS__{self.service.upper()}"
+
     def start(self) -> None:
         """Start it without waiting. Does nothing when it runs. Raises PortTaken, or StartFailed when it runs on another port."""
         if not self.daemon.running():
-            ports.require_free(self.port, f"the {self.service}", f"TUTTI_HTTP_PORTS__{self.service.upper()}")
+            ports.require_free(self.port, f"the {self.service}", self.port_setting)
             self.daemon.start()
 
     def await_ready(self, timeout_seconds: float = READY_SECONDS) -> None:

@@ -15,9 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from infra.native import install
+from infra.native import install, ports
 from infra.native import node as nodes
-from infra.native.errors import MissingTool, NativeError, StartFailed
+from infra.native.errors import MissingTool, NativeError, PortTaken, StartFailed
 from infra.native.install import Need
 from infra.native.kafka import VERSION, Kafka, fetched, needs, serves
 from infra.native.node import ModelNode, Say
@@ -28,6 +28,7 @@ from infra.native.services import NAMES, ServiceProcess, service_port
 from infra.native.settings import NativeSettings
 from infra.native.topics import ensure_topics
 from infra.native.waiting import now, seconds_since
+from shared.errors import LogError
 
 STILL_WAITING_SECONDS = 10.0
 
@@ -57,6 +58,7 @@ class Stack:
         """Start what is not running and wait until everything is ready; returns the status. Raises NativeError kinds."""
         with writing(), locked(self.home.root / "lock", wait=False):
             self._check_tools()
+            self._check_ports()
             node = self._start_components()
             self._start_services(node)
         return self.status()
@@ -66,6 +68,16 @@ class Stack:
         kafka, node = self._kafka_needs(), nodes.needs(self.settings)
         if install.missing(*kafka):
             install.check(*kafka, *node)
+
+    def _check_ports(self) -> None:
+        """Before anything is downloaded too. The node's port is known only when its kind is."""
+        wanted = [(service.daemon, (service.port, f"the {service.service}", service.port_setting)) for service in self.services(None)]
+        wanted.append((self.redis.daemon, (self.redis.port, "Redis", "TUTTI_REDIS_PORT")))
+        if not self.settings.kafka_servers:
+            wanted += [(self.kafka.daemon, listener) for listener in self.kafka.listeners()]
+        taken = [reason for daemon, port in wanted if daemon.pid() is None and (reason := ports.taken(*port))]
+        if taken:
+            raise PortTaken("\n".join(taken))
 
     def _kafka_needs(self) -> tuple[Need, ...]:
         here = not self.settings.kafka_servers and not self.kafka.daemon.running()
@@ -89,7 +101,12 @@ class Stack:
             if not fetched(self.settings.cache_directory):
                 self._say(f"fetching Kafka {VERSION} (54 MB, once)")
             self.kafka.start()
-        ensure_topics(self.kafka_servers)
+        try:
+            ensure_topics(self.kafka_servers)
+        except (LogError, TimeoutError):
+            if not self.settings.kafka_servers and self.kafka.daemon.pid() is None:
+                raise self.kafka.daemon.failure("the broker ended while topics were made") from None
+            raise
 
     def _start_redis(self) -> None:
         try:

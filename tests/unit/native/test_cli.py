@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from infra.cli.main import main
+from infra.native import install
 from infra.native.paths import Home, locked
 from infra.native.ports import free_ports
 
@@ -65,3 +67,18 @@ def test_a_wrong_setting_is_named_as_its_variable(home: Path, monkeypatch: pytes
     done = CliRunner().invoke(main, ["status"])
     assert done.exit_code == 78
     assert "TUTTI_KAFKA_PORT" in done.stderr
+
+
+def test_every_taken_port_is_told_before_anything_is_started(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that the last service needs is not found out after minutes of downloads."""
+    monkeypatch.setattr(install, "check", lambda *_: None)
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        monkeypatch.setenv("TUTTI_HTTP_PORTS__INGRESS", str(one.getsockname()[1]))
+        monkeypatch.setenv("TUTTI_KAFKA_CONTROLLER_PORT", str(two.getsockname()[1]))
+        for service, port in zip(("PLANNER", "ROUTER", "WORKER", "DELAY"), free_ports(4), strict=True):
+            monkeypatch.setenv(f"TUTTI_HTTP_PORTS__{service}", str(port))
+        done = CliRunner().invoke(main, ["up"])
+    assert done.exit_code == 1
+    assert done.stderr.count("is taken by") == 2
+    assert "TUTTI_HTTP_PORTS__INGRESS" in done.stderr
+    assert not list((home / "run").glob("*.json"))

@@ -92,3 +92,15 @@ def test_this_process_has_an_identity_and_a_dead_one_has_none() -> None:
     """Identity is stable for a living process and absent for a pid that is not in use."""
     assert identity(os.getpid()) == identity(os.getpid()) is not None
     assert identity(2**22 + 1) is None
+
+
+@pytest.mark.parametrize(("says", "full"), [("java.io.IOException: No space left on device", True), ("it is fine", False)])
+def test_a_full_disk_is_told_in_one_line_but_not_that_of_an_earlier_run(tmp_path: Path, says: str, full: bool) -> None:
+    """Many lines of a stack trace may follow the one that matters; the log goes on from run to run."""
+    it = daemon(tmp_path, f"print({says!r}); [print('at line', n) for n in range(100)]")
+    it.log.write_text("No space left on device, last week\n")
+    it.start()
+    assert wait_until(lambda: it.pid() is None, 10, every_seconds=0.01)
+    message = it.failure("ended at once").message
+    assert ("the disk is full" in message) is full
+    assert ("\n" in message) is not full
