@@ -1,4 +1,5 @@
 # The front door. `make help` lists the targets; each installs what it needs.
+# BROKERS=n: so many test processes with a Kafka each (1 GiB) run beside one another in `make test`.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -8,6 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE  # a process whose modules need compiling takes
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
+BROKERS ?= 3
 REPEATED = $(if $(REPEATS),--repeats $(REPEATS))
 TESTS ?=
 
@@ -33,7 +35,8 @@ format: venv ## Rewrite the code in the one format.
 test: check ## All tests: check, then simulated, integration and chaos on real components (Kafka is started for them).
 	@$(BIN)/python -m infra.native.fetch
 	$(PYTEST) -q -n auto tests/simulated
-	$(PYTEST) -q tests/integration tests/chaos
+	$(PYTEST) -q -n $(BROKERS) --maxschedchunk 1 -m 'not alone' tests/integration
+	$(PYTEST) -q -m alone tests/integration tests/chaos
 
 test-chaos: venv ## Properties with many examples, the simulated cluster under many seeds (SEEDS=n), a new search for every planted bug.
 	TUTTI_EXAMPLES=thorough $(PYTEST) -q -n auto --dist worksteal tests/unit

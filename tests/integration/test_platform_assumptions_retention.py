@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from infra.native.errors import NativeError
 from infra.native.kafka import Kafka
-from tests.support.native import missing, new_kafka
+from tests.support.native import started_kafka
 from tests.support.raw_kafka import CLOCK, PATIENCE_SECONDS, consumer, producer, topics, until
 
 pytestmark = pytest.mark.kafka
@@ -36,13 +35,7 @@ class QuickKafka(Kafka):
 
 @pytest.fixture
 def quick_kafka(tmp_path: Path) -> Iterator[str]:
-    usual = new_kafka(tmp_path)
-    broker = QuickKafka(usual.home, usual.cache, port=usual.port, controller_port=usual.controller_port, tier=1, dies_with_parent=True)
-    try:
-        broker.start()
-    except NativeError as error:
-        broker.kill()
-        missing("kafka", error.message)
+    broker = started_kafka(tmp_path, kind=QuickKafka)
     yield broker.servers
     broker.kill()
 
