@@ -18,7 +18,7 @@ from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.laws import stops
 from tests.support.cluster.simulation import simulate
 
-FIXED = 24
+FIXED = 20
 SEEDS = [int(one)] if (one := os.environ.get("TUTTI_SEED")) else list(range(int(os.environ.get("TUTTI_SEEDS", str(FIXED)))))
 TEST = "tests/simulated/test_cluster_laws.py::test_the_laws_hold"
 

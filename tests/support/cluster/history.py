@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from services.planner.engine.admission import JobInput
 from services.planner.handlers import JobRecord
 from shared.contracts import headers
+from shared.contracts.budget import TenantAccount, TenantShare
 from shared.contracts.control import CONTROL
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.delayed import Delayed
-from shared.contracts.event import EVENT, JobAccepted, JobSettled, JobSnapshot, PlannerStarted
+from shared.contracts.event import EVENT, JobAccepted, JobSettled, JobSnapshot, PlannerStarted, ScheduleFired
 from shared.contracts.job import Job
 from shared.contracts.outcome import OUTCOME, CancelRequested
 from shared.contracts.result import Result
@@ -79,6 +80,8 @@ class History:
         self.settled: dict[str, Written] = {}
         self.snapshots: dict[str, int] = {}
         """job → where its newest complete snapshot begins. These three: of valid events, as they are written."""
+        self.carried: dict[tuple[int, str], Written] = {}
+        """(home, what) → the newest event that a successor must find: shares and accounts of tenants, last runs of schedules."""
         self.epochs: dict[int, Written] = {}
         """home → its last PlannerStarted"""
         self.delayed_jobs: set[str] = set()
@@ -185,6 +188,12 @@ class History:
                 self._parts[event.snapshot] = written.offset
             if event.part == event.parts - 1 and event.snapshot in self._parts:
                 self.snapshots[event.job] = self._parts[event.snapshot]
+        elif isinstance(event, TenantShare | TenantAccount):
+            self.carried[written.where.partition, f"{event.type} {event.tenant}/{event.day}"] = written
+        elif isinstance(event, ScheduleFired):
+            name = (written.where.partition, f"run of {event.schedule}")
+            if name not in self.carried or self.carried[name].value.due_at <= event.due_at:
+                self.carried[name] = written
 
     def _result(self, record: MemoryRecord, now: float) -> None:
         result = Result.model_validate_json(record.value or b"")

@@ -7,6 +7,7 @@ from services.ingress.settings import IngressSettings
 from services.planner.settings import PlannerOptions
 from services.router.settings import RouterPolicy
 from services.worker.settings import WorkerSettings
+from shared.contracts.budget import TenantLimits
 from shared.kafka.memory_group import GroupTimings
 from shared.topics import Topics, TopicSettings
 from tests.support.cluster.faults import FaultMix
@@ -24,6 +25,8 @@ ROUTERS = ("router-1", "router-2")
 WORKERS = ("worker-1", "worker-2", "worker-3")
 DELAYS = ("delay-1",)
 INGRESSES = ("ingress-1", "ingress-2")
+LIMITED = {"calls": TenantLimits(calls=7), "tokens": TenantLimits(tokens=900), "few": TenantLimits(calls=40, concurrent_jobs=1)}
+"""Tenants with limits, low enough to be reached in a run."""
 
 
 def topics() -> Topics:
@@ -42,6 +45,8 @@ def planner(mix: FaultMix) -> PlannerOptions:
         backoff_base_seconds=0.1,
         backoff_cap_seconds=1.0,
         attempts=mix.attempts,
+        budget_wait_seconds=8.0,
+        budget_idle_seconds=2.0,
         live_jobs=5 if mix.tight else 600,
         queue_records=8 if mix.tight else 1_000,
         snapshot_distance=15 if mix.tight else 20_000,

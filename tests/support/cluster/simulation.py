@@ -11,7 +11,18 @@ from random import Random
 from shared.kafka.port import TopicPartition
 from tests.support.cluster import processes
 from tests.support.cluster.faults import FaultMix, as_text, drawn
-from tests.support.cluster.laws import accepted_once, bounds, limits, one_result, patience, service_ends, stops
+from tests.support.cluster.laws import (
+    accepted_once,
+    bounds,
+    budgets,
+    delays,
+    limits,
+    one_result,
+    patience,
+    schedules,
+    service_ends,
+    stops,
+)
 from tests.support.cluster.laws.offsets import Offsets
 from tests.support.cluster.storm import Storm
 from tests.support.cluster.violation import Violation
@@ -27,6 +38,9 @@ AT_THE_END: tuple[Law, ...] = (
     accepted_once.check,
     patience.check,
     limits.check,
+    budgets.check,
+    schedules.check,
+    delays.check,
     stops.check,
     bounds.check,
     service_ends.check,
@@ -116,11 +130,12 @@ def _ended(world: World) -> bool:
         return True
     if history.result_count < len(history.results):
         return False
-    return all(job in history.results for job in history.jobs())
+    awaited = (*history.jobs(), *history.accepted, *schedules.awaited(world))
+    return all(job in history.results for job in awaited)
 
 
 def _unfinished(world: World) -> Iterator[Violation]:
-    for job in world.history.jobs():
+    for job in (*world.history.jobs(), *schedules.awaited(world)):
         if job not in world.history.results:
             yield Violation("converges", f"job {job} has not ended {CONVERGE_SECONDS:g} s after the last fault", job)
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
 from shared.contracts.base import CLASSES, PriorityClass
+from shared.contracts.job import Job
+from shared.contracts.schedule import Missed, Schedule
 from shared.kafka.port import Message, TopicPartition
 from shared.topics import partition_of
+from tests.support.cluster import settings
 from tests.support.cluster.nodes import ENDLESS, LONG
 from tests.support.cluster.rest import Request
 from tests.support.cluster.world import World
@@ -23,6 +27,7 @@ CHAIN = [
     {"name": "third", "template": "{second}"},
 ]
 _AGAIN_SECONDS = 8.0
+_CANCELLED_BY_KEY, _CANCELLED_BY_CALLER = 0.25, 0.2
 
 
 @dataclass(slots=True)
@@ -91,8 +96,37 @@ class Workload:
             self.later(self.random.uniform(0.0, _AGAIN_SECONDS), lambda: self.produce(body, priority_class=chosen))
 
     def _delayed(self) -> None:
-        due = self.world.clock.wall() + self.random.uniform(0.2, 9.0)
-        self.produce(self.body(not_before=due))
+        """Most just come when they are due; some are cancelled, by key or by a REST caller, mostly before."""
+        body = self.body(not_before=self.world.clock.wall() + self.random.uniform(0.2, 9.0))
+        match self.random.random():
+            case draw if draw < _CANCELLED_BY_KEY:
+                body["id"] = f"later-{self._number}"
+                chosen = self.produce(body)
+                self.later(self.random.uniform(0.0, 7.0), lambda: self.produce(body, kind="cancel", priority_class=chosen))
+            case draw if draw < _CANCELLED_BY_KEY + _CANCELLED_BY_CALLER:
+                request = Request("POST", "/v1/jobs", body)
+                self._call(request)
+                self.later(self.random.uniform(0.5, 7.0), lambda: self._delete(request))
+            case _:
+                self.produce(body)
+
+    def _metered(self) -> None:
+        """Of a tenant with limits per day, or of concurrent jobs."""
+        more = {"pattern": "chain", "chain": CHAIN} if self.random.random() < 0.4 else {}
+        self.produce(self.body(**more) | {"tenant": self.random.choice(tuple(settings.LIMITED))})
+
+    def _scheduled(self) -> None:
+        """A schedule with a few runs within the next seconds."""
+        now = self.world.clock.wall()
+        step = self.random.randint(2, 4)
+        due = tuple(float(int(now) + 1 + step * number) for number in range(1, self.random.randint(1, 3) + 1))
+        minute = int(due[0] // 60 * 60)
+        due = tuple(instant for instant in due if instant < minute + 60)
+        cron = time.strftime(f"{','.join(str(int(instant) - minute) for instant in due)} %M %H * * *", time.gmtime(minute))
+        job = Job(prompt=f"q{self._number}", tenant=self.random.choice(TENANTS))
+        chosen, missed = self.random.choice(CLASSES), self.random.choice(tuple(Missed))
+        name = f"schedule-{self._number}"
+        self.world.schedule(Schedule(id=name, cron=cron, job=job, priority_class=chosen, missed=missed, late_seconds=1, since=now), due)
 
     def _cancelled(self) -> None:
         """Some before they begin, some while they run; a few before their job's record."""
@@ -163,6 +197,8 @@ _KINDS: dict[str, Callable[[Workload], None]] = {
     "chain": Workload._chain,
     "again": Workload._again,
     "delayed": Workload._delayed,
+    "metered": Workload._metered,
+    "scheduled": Workload._scheduled,
     "cancelled": Workload._cancelled,
     "deadline": Workload._deadline,
     "limited": Workload._limited,
@@ -173,10 +209,12 @@ _KINDS: dict[str, Callable[[Workload], None]] = {
     "story": Workload._story,
 }
 WEIGHTS = {
-    "single": 4.0,
-    "chain": 4.0,
+    "single": 2.0,
+    "chain": 3.0,
     "again": 2.0,
-    "delayed": 2.0,
+    "delayed": 3.0,
+    "metered": 4.0,
+    "scheduled": 1.0,
     "cancelled": 2.0,
     "deadline": 1.5,
     "limited": 1.5,

@@ -20,9 +20,13 @@ from services.planner.app import Planner
 from services.router.app import build as build_router
 from services.worker.app import build as build_worker
 from shared.clock import LoopClock
+from shared.contracts import schedule
+from shared.contracts.headers import envelope
 from shared.contracts.node import Hardware
+from shared.contracts.schedule import Schedule
 from shared.kafka.memory import MemoryLog
-from shared.kafka.port import NewTopic
+from shared.kafka.port import Message, NewTopic, TopicPartition
+from shared.kafka.registry import registry_key
 from shared.kafka.watched import WatchedLog
 from shared.service import Environment, Service
 from shared.settings import ClusterSettings
@@ -76,6 +80,8 @@ class World:
         """(instance, from, to): paused, or dead until its next life."""
         self.ended: list[str] = []
         """Instances whose service ended by itself, with the reason."""
+        self.schedules: list[tuple[Schedule, tuple[float, ...]]] = []
+        """What was declared, each with the instants of its runs."""
         self._clocks: dict[str, MachineClock] = {}
         self._lives: Counter[str] = Counter()
         self._dead: list[Instance] = []
@@ -84,6 +90,8 @@ class World:
         self.log.create([NewTopic(t.name, t.partitions, 1, {}) for t in self.topics.all()])
         for name in settings.WORKERS:
             self.nodes[name] = Node(name, Random(self.random.random()))
+        for tenant, limits in settings.LIMITED.items():
+            self._declare("tenant", tenant, limits.to_bytes())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -93,6 +101,17 @@ class World:
             await instance.process.bury()
         for node in self.nodes.values():
             await node.close()
+
+    # The registry
+
+    def schedule(self, declared: Schedule, due: tuple[float, ...]) -> None:
+        """Declare a recurring job. `due`: the instants that its expression names from now on."""
+        self.schedules.append((declared, due))
+        self._declare(schedule.KIND, declared.id, declared.to_bytes())
+
+    def _declare(self, kind: str, name: str, value: bytes) -> None:
+        topic = self.topics.registry
+        self.log.write(TopicPartition(topic, 0), [Message(topic, value, registry_key(kind, name), 0, envelope(kind))])
 
     # Instances
 

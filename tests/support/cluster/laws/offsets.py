@@ -103,6 +103,9 @@ class Offsets:
         epoch = next((w.offset for w in reversed(events[: offset + 1]) if isinstance(w.value, PlannerStarted)), None)
         if named is None or (not isinstance(named, PlannerStarted) and named.epoch != epoch):
             self._report(WATERMARK, f"the watermark {offset} of home {home} names a record that does not count")
+        for (number, what), carried in self._history.carried.items():
+            if number == home and carried.offset < offset:
+                self._report(WATERMARK, f"the watermark {offset} of home {home} passes the last {what}")
         for job, accepted in self._history.accepted.items():
             if accepted.where.partition != home or accepted.offset >= offset or job in self._passed:
                 continue
@@ -117,7 +120,7 @@ class Offsets:
             self._report(WATERMARK, f"the watermark {offset} of home {home} passes job {job}, which has not ended", job)
         elif job not in self._history.results:
             self._report(WATERMARK, f"the watermark {offset} of home {home} passes job {job}, whose result is not published", job)
-        elif offsets.get(source, 0) <= accepted.source_offset:
+        elif source.topic in self._topics.all_jobs() and offsets.get(source, 0) <= accepted.source_offset:
             self._report(WATERMARK, f"the watermark {offset} of home {home} passes job {job}, whose record would be read again", job)
         self._passed.add(job)
 

@@ -172,7 +172,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
     },
     "claim timeout started at planning instead of routing": {
         "patch": _claim_timeout_from_planning,
-        "seed": 1,
+        "seed": 2,
         "mix": FaultMix(jobs=40, seconds=3.0),
     },
     "commands lost at a crash": {"patch": commands_lost, "seed": 2, "mix": CRASHES},
@@ -190,7 +190,12 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "laws": (stops.check_times,),
     },
     "nothing is stopped": {"patch": _nothing_is_stopped, "mix": CALM, "kinds": {"cancelled": 1.0}, "laws": (stops.check_times,)},
-    "stops die with the planner": {"patch": _stops_die_with_the_planner, "seed": 1, "mix": CRASHES, "kinds": {"cancelled": 1.0}},
+    "stops die with the planner": {
+        "patch": _stops_die_with_the_planner,
+        "seed": 3,
+        "mix": FaultMix(kill=0.4, down_seconds=(0.0, 1.0), send_seconds=0.2, lost=0.3, only=("planner",), jobs=60, seconds=20.0),
+        "kinds": {"cancelled": 1.0},
+    },
     "retried for ever": {"patch": _retried_for_ever, "mix": FaultMix(model_error=0.6, attempts=2, **SMALL)},
     "retried beyond the limit of calls": {
         "patch": _retried_beyond_the_limit_of_calls,

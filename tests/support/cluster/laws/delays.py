@@ -1,0 +1,50 @@
+"""Delays: nothing that is delayed is begun early, and what was cancelled before it was begun never runs. That none is lost is "one result".
+
+Order is what the planner read: a cancel of a Kafka producer lies before the record that the job was accepted from, in the same partition;
+any other is an event of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from shared.contracts.event import CancelRecorded, JobAccepted, StepAsked, StepFunded, StepRetried
+from shared.kafka.port import TopicPartition
+from tests.support.cluster.violation import Violation
+from tests.support.cluster.world import World
+
+EARLY = "nothing delayed is early"
+CANCELLED = "what was cancelled does not run"
+_WALL_ZERO = 1_700_000_000.0
+_SLACK = 0.01
+
+
+def check(world: World) -> Iterator[Violation]:
+    """Over every valid event, in order."""
+    due = {given.job.id: given.job.job.not_before for given in world.history.given.values() if given.job is not None}
+    before = _read_before(world)
+    cancelled: set[str] = set()
+    for written in world.history.all_valid():
+        event = written.value
+        if isinstance(event, CancelRecorded):
+            cancelled.add(event.job)
+        elif isinstance(event, JobAccepted):
+            if any(offset < event.source_offset for offset in before.get((event.job, event.source.rpartition("/")[0]), ())):
+                cancelled.add(event.job)
+        elif isinstance(event, StepAsked | StepRetried | StepFunded):
+            if event.job in cancelled:
+                yield Violation(CANCELLED, f"job {event.job}: {event.type} after its cancel", event.job)
+            # A job that was cancelled before it came ends when it is read: that is no beginning.
+            early = (due.get(event.job) or 0.0) - _WALL_ZERO - written.at
+            if early > world.mix.skew_seconds + _SLACK:
+                yield Violation(EARLY, f"job {event.job} began {early:.2f} s before it was due", event.job)
+
+
+def _read_before(world: World) -> dict[tuple[str, str], list[int]]:
+    """(job, topic/partition) → offsets of its cancels there."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for given in world.history.given.values():
+        if given.cancelled is not None:
+            where: TopicPartition = given.where
+            found.setdefault((given.cancelled, f"{where.topic}/{where.partition}"), []).append(given.offset)
+    return found

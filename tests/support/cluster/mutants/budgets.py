@@ -1,0 +1,124 @@
+"""Bugs planted in the budgets of tenants: what is granted, held, used, reserved, and what a successor knows of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from services.planner import home
+from services.planner.budgets.accounts import Accounts
+from services.planner.budgets.rules import NOTHING, ONE_JOB, plus
+from services.planner.budgets.shares import Shares
+from services.planner.engine.funds import Funds
+from services.planner.home import Home
+from services.planner.round import Round, Tell
+from shared.contracts.budget import ALWAYS, BudgetGranted
+from tests.support.cluster.faults import FaultMix
+from tests.support.cluster.mutants.mixes import CALM, UNKNOWN
+
+Patching = pytest.MonkeyPatch
+METERED = {"metered": 1.0}
+TAKEN_OVER = FaultMix(stop=0.6, only=("planner",), jobs=40, seconds=12.0)
+"""Handed over at once, so that what is granted, reserved or used still matters."""
+
+
+def _grants_forgotten(patching: Patching) -> None:
+    patching.setattr(Accounts, "fold", lambda *_: None)
+
+
+def _grant_counted_twice(patching: Patching) -> None:
+    original = Shares.on_granted
+
+    def on_granted(self: Shares, now: float, answer: BudgetGranted) -> None:
+        purse = self.get(answer.tenant, answer.day)
+        before = None if purse is None else (purse.serial, purse.total)
+        original(self, now, answer)
+        if purse is not None and before is not None and purse.serial > before[0]:
+            purse.total = plus(before[1], answer.total)
+
+    patching.setattr(Shares, "on_granted", on_granted)
+
+
+def _old_answers_taken(patching: Patching) -> None:
+    original = Shares.on_granted
+
+    def on_granted(self: Shares, now: float, answer: BudgetGranted) -> None:
+        purse = self.get(answer.tenant, answer.day)
+        if purse is not None and answer.serial <= purse.serial:
+            purse.total = answer.total
+            self._changed[answer.tenant, answer.day] = None
+        original(self, now, answer)
+
+    patching.setattr(Shares, "on_granted", on_granted)
+
+
+def _granted_before_it_is_recorded(patching: Patching) -> None:
+    original = Home._write
+
+    async def write(self: Home, round_: Round) -> None:
+        for effect in round_.after:
+            if isinstance(effect, Tell):
+                self._wiring.outbox.post(home.of_effect(effect, self._wiring.topics))
+        await original(self, round_)
+
+    patching.setattr(Home, "_write", write)
+
+
+def _use_not_recorded(patching: Patching) -> None:
+    original = Shares.release
+
+    def release(self: Shares, purse: Any, reserved: Any, used: Any) -> None:
+        known = (purse.tenant, purse.day) in self._changed
+        original(self, purse, reserved, used)
+        if not known:
+            self._changed.pop((purse.tenant, purse.day), None)
+
+    patching.setattr(Shares, "release", release)
+
+
+def _reservation_freed_twice(patching: Patching) -> None:
+    original = Shares.release
+
+    def release(self: Shares, purse: Any, reserved: Any, used: Any) -> None:
+        original(self, purse, plus(reserved, reserved), used)
+
+    patching.setattr(Shares, "release", release)
+
+
+def _reservations_forgotten(patching: Patching) -> None:
+    patching.setattr(Funds, "resume", lambda self, _: self.shares.attention.update(dict.fromkeys(self.shares.tenants())))
+
+
+def _job_counted_for_a_step_only(patching: Patching) -> None:
+    original = Funds.settle
+
+    def settle(self: Funds, round_: Round, job: Any, step: Any, usage: Any) -> None:
+        original(self, round_, job, step, usage)
+        purse = self.shares.get(job.accepted.request.tenant, ALWAYS)
+        if purse is not None:
+            self.shares.release(purse, ONE_JOB, NOTHING)
+
+    patching.setattr(Funds, "settle", settle)
+
+
+def _watermark_past_a_share(patching: Patching) -> None:
+    patching.setattr(Shares, "oldest", lambda _, last_own: last_own)
+
+
+MUTANTS: dict[str, dict[str, Any]] = {
+    "a grant forgotten at take-over": {"patch": _grants_forgotten, "mix": TAKEN_OVER, "kinds": METERED},
+    "a grant counted twice": {"patch": _grant_counted_twice, "mix": CALM, "kinds": METERED},
+    "an old answer about a budget taken": {
+        "patch": _old_answers_taken,
+        "seed": 5,
+        "mix": FaultMix(duplicated=0.5, delivery_seconds=0.6, jobs=40, seconds=12.0),
+        "kinds": METERED,
+    },
+    "a budget granted before that is recorded": {"patch": _granted_before_it_is_recorded, "mix": UNKNOWN, "kinds": METERED},
+    "use of a budget not recorded": {"patch": _use_not_recorded, "mix": CALM, "kinds": METERED},
+    "a reservation freed twice": {"patch": _reservation_freed_twice, "seed": 2, "mix": CALM, "kinds": METERED},
+    "reservations forgotten at take-over": {"patch": _reservations_forgotten, "seed": 1, "mix": TAKEN_OVER, "kinds": METERED},
+    "a job counted as running for one step only": {"patch": _job_counted_for_a_step_only, "seed": 3, "mix": CALM, "kinds": METERED},
+    "watermark past a tenant's share": {"patch": _watermark_past_a_share, "mix": CALM, "kinds": METERED},
+}
