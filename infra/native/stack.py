@@ -27,10 +27,12 @@ from infra.native.report import Row
 from infra.native.services import NAMES, ServiceProcess, service_port
 from infra.native.settings import NativeSettings
 from infra.native.topics import ensure_topics
-from infra.native.waiting import now, seconds_since
+from infra.native.waiting import now, seconds_since, wait_until
 from shared.errors import LogError
 
 STILL_WAITING_SECONDS = 10.0
+ENDING_SECONDS = 5.0
+"""A broker that cannot write its log closes connections before it ends."""
 
 
 class Stack:
@@ -104,7 +106,7 @@ class Stack:
         try:
             ensure_topics(self.kafka_servers)
         except (LogError, TimeoutError):
-            if not self.settings.kafka_servers and self.kafka.daemon.pid() is None:
+            if not self.settings.kafka_servers and wait_until(lambda: self.kafka.daemon.pid() is None, ENDING_SECONDS):
                 raise self.kafka.daemon.failure("the broker ended while topics were made") from None
             raise
 
