@@ -100,6 +100,9 @@ class Announcer:
         now = self._clock.monotonic()
         self._sequence += 1
         desk = self._desk
+        backlogs, read = self._routers.backlogs(now), self._reader.positions()
+        offers = share(self._places(), backlogs, int(now / TURN_SECONDS))
+        desk.slots.round_trip.offered(sum(read.values()), sum(offers.values()), now, waiting=sum(backlogs.values()))
         metrics.SLOTS.set(desk.slots.total)
         metrics.SLOTS_BUSY.set(desk.slots.busy)
         metrics.MAILBOX_WAITING.set(len(desk.inbox))
@@ -109,8 +112,8 @@ class Announcer:
                 boot=self._registration.boot,
                 sequence=self._sequence,
                 mailbox=self._reader.number or 0,
-                offers=share(self._places(), self._routers.backlogs(now), int(now / TURN_SECONDS)),
-                read=self._reader.positions(),
+                offers=offers,
+                read=read,
                 running=desk.slots.busy,
                 queued_tokens=desk.leases.estimated_tokens,
                 resident=self._registration.resident,

@@ -15,6 +15,7 @@ from services.worker.inbox import Inbox
 from services.worker.lease_log import LeaseLog
 from services.worker.outbox import Outbox
 from services.worker.outcomes import OutcomeWriter
+from services.worker.round_trip import RoundTrip
 from services.worker.runner import Ended, Runner
 from services.worker.settings import WorkerSettings
 from services.worker.slots import Slots
@@ -53,7 +54,8 @@ class Desk:
         unreachable: Callable[[], None],
     ) -> None:
         self.node = node
-        self.slots = Slots(settings.slots, prefetch_limit=settings.prefetch_limit, round_trip_seconds=settings.credit_round_trip_seconds)
+        round_trip = RoundTrip(settings.credit_round_trip_seconds)
+        self.slots = Slots(settings.slots, prefetch_limit=settings.prefetch_limit, round_trip=round_trip)
         self.inbox = Inbox(settings.inbox_limit)
         self.leases: LeaseLog[Message] = LeaseLog(node, boot, kept_outcomes=settings.kept_outcomes, kept_bytes=settings.kept_outcome_bytes)
         self.mailbox = 0

@@ -214,6 +214,7 @@ class MailboxReader:
                 self._on_mailbox(tp, records)
             elif records:
                 self._next[tp] = records[-1].offset + 1
+        self._desk.slots.round_trip.arrived(sum(self.positions().values()), self._clock.monotonic())
         self._outbox.mark({tp: self._next[tp] for tp in batches})
         self._desk.start_waiting()
         self._desk.announce()

@@ -113,7 +113,7 @@ class WorkerSettings(BaseSettings):
     """The same while routers still hold most of the places last offered, and at least `relaxed_places` are free."""
     relaxed_places: PositiveInt = 8
     credit_round_trip_seconds: PositiveFloat = 0.05
-    """From announcing places to reading the steps that use them."""
+    """From announcing places to reading the steps that use them: at least this; measured from there on, up to 0.5 s."""
     router_gone_seconds: PositiveFloat = 5.0
 
     renew_seconds: PositiveFloat = 5.0

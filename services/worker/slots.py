@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from services.worker.round_trip import RoundTrip
+
 
 class CompletionRate:
     """Attempts ended per second, an exponentially decaying average over `window_seconds`."""
@@ -28,12 +30,12 @@ class CompletionRate:
 class Slots:
     """`total` concurrent calls and at most `prefetch_limit` places beyond them."""
 
-    def __init__(self, total: int, *, prefetch_limit: int, round_trip_seconds: float) -> None:
+    def __init__(self, total: int, *, prefetch_limit: int, round_trip: RoundTrip) -> None:
         self.total = total
         self.busy = 0
         self.ended = CompletionRate()
         self._prefetch_limit = prefetch_limit
-        self._round_trip = round_trip_seconds
+        self.round_trip = round_trip
 
     @property
     def free(self) -> int:
@@ -57,5 +59,5 @@ class Slots:
 
         Rounded down, so that slow steps are bound late: a node with 2 s steps has no prefetch position at all.
         """
-        prefetch = min(self._prefetch_limit, int(self.ended.per_second(now) * self._round_trip))
+        prefetch = min(self._prefetch_limit, int(self.ended.per_second(now) * self.round_trip.seconds))
         return max(0, self.total + prefetch - self.busy - waiting)

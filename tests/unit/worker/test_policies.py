@@ -18,6 +18,7 @@ from services.worker.inbox import HEAD_START_SECONDS, Inbox
 from services.worker.lease_log import LeaseLog
 from services.worker.mailbox import MailboxRegistry, Proposal
 from services.worker.models import candidates, served_capabilities
+from services.worker.round_trip import RoundTrip
 from services.worker.settings import Price, WorkerSettings
 from services.worker.slots import CompletionRate, Slots
 from services.worker.speeds import Speeds
@@ -221,7 +222,7 @@ def test_routers_come_and_go() -> None:
 
 def test_places_follow_littles_law() -> None:
     """Slots plus what ends in one round trip, bounded, minus what runs and waits."""
-    slots = Slots(2, prefetch_limit=10, round_trip_seconds=0.1)
+    slots = Slots(2, prefetch_limit=10, round_trip=RoundTrip(0.1))
     assert slots.places(0.0, 0) == 2
     slots.take()
     assert slots.places(0.0, 1) == 0
