@@ -44,7 +44,7 @@ def test_no_class_waits_longer_than_stated(
 @pytest.mark.parametrize("costs", [(1, 1, 1), (400, 1, 7), (3, 400, 90), (64, 200, 400)])
 def test_shares_converge(share: float, costs: tuple[int, int, int]) -> None:
     """While all wait: interactive its share of the cost, the others 4 to 1 of the rest, whatever a piece of each costs."""
-    shares, got = ClassShares(share, 10 * LARGEST), Counter[PriorityClass]()
+    shares, got = ClassShares(share, 10 * max(costs)), Counter[PriorityClass]()
     ages = dict.fromkeys(CLASSES, 0.0)
     for turn in range(20_000):
         chosen = shares.order(ages)[0]
