@@ -187,7 +187,7 @@ class LeanResponse(FetchResponse_v11):
         start = stream.tell()
         try:
             return cls(*decode_response(stream.getvalue(), start))
-        except struct.error:
+        except (struct.error, UnicodeDecodeError):
             stream.seek(start)
             return super().decode(stream)
 

@@ -80,6 +80,13 @@ def test_broken_bytes_are_judged_as_aiokafka_does(fields: tuple[Any, ...], data:
     assert outcome(LeanResponse, bytes(encoded)) == outcome(FetchResponse_v11, bytes(encoded))
 
 
+def test_a_name_cut_inside_a_letter_is_judged_as_aiokafka_does() -> None:
+    """It is too short before it is no UTF-8."""
+    whole = FetchResponse_v11(0, 0, 0, [("tä", [])]).encode()
+    cut = whole[: whole.index("ä".encode()) + 1]
+    assert outcome(LeanResponse, cut) == outcome(FetchResponse_v11, cut)
+
+
 def outcome(decoder: Any, encoded: bytes) -> object:
     try:
         decoded = decoder.decode(encoded)
