@@ -19,6 +19,7 @@ from services.planner.engine.live_count import LiveCount
 from services.planner.engine.policy import Policy
 from services.planner.engine.runs import LastRuns
 from services.planner.engine.settled import SettledIds
+from services.planner.engine.step_of import step_of
 from services.planner.engine.timers import Timers
 from services.planner.job.ended import EndedJob
 from services.planner.job.limits import endless, estimate_tokens, neared, refusal, soft_wall_seconds
@@ -27,7 +28,7 @@ from services.planner.job.run import Run, Wanted
 from services.planner.patterns import BY_VERSION
 from services.planner.patterns.port import Pattern
 from services.planner.round import Dispatch, Publish, Round, Stop
-from shared.contracts.base import ClaimId, PriorityClass, StepId
+from shared.contracts.base import ClaimId, StepId
 from shared.contracts.budget import Amounts, TenantLimits
 from shared.contracts.chat import Answer
 from shared.contracts.control import StopStep
@@ -35,7 +36,6 @@ from shared.contracts.event import AttemptFailed, Event, JobAccepted, JobSettled
 from shared.contracts.failure import Failure
 from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
 from shared.contracts.result import Result, Status
-from shared.contracts.step import Step
 from shared.contracts.usage import Usage
 from shared.telemetry import logs, metrics
 from shared.telemetry.tracing import trace_id
@@ -170,7 +170,7 @@ class Book:
         step.due_at = round_.now + self.policy.no_node_seconds
         left = job.accepted.deadline_at - round_.wall
         served_as = raised(job.accepted.priority_class, left, self.expected.of)
-        return Dispatch(_step(job, step, self.home, self.policy.lease_seconds, served_as), job.accepted.trace)
+        return Dispatch(step_of(job, step, self.home, self.policy.lease_seconds, served_as), job.accepted.trace)
 
     def arm(self, job: LiveJob) -> None:
         """Set the job's timer to its earliest due time."""
@@ -367,39 +367,6 @@ def _missing(event: JobAccepted) -> Pattern:
         raise LookupError(event.request.pattern)
 
     return Pattern(event.request.pattern, event.pattern_version, unavailable)
-
-
-def _step(job: LiveJob, step: OpenStep, home: int, lease_seconds: float, served_as: PriorityClass) -> Step:
-    request = step.request
-    assert request is not None
-    accepted = job.accepted
-    return Step(
-        job=job.id,
-        id=step.id,
-        attempt=step.attempt,
-        home=home,
-        tenant=accepted.request.tenant,
-        priority_class=served_as,
-        agent=request.agent,
-        capability=request.capability,
-        operation=request.operation,
-        model=request.model,
-        fallback_models=request.fallback_models,
-        messages=request.messages,
-        prompt=request.prompt,
-        texts=request.texts,
-        options=request.options,
-        format=request.format,
-        tools=request.tools,
-        stream=request.stream,
-        prefix=step.prefix or None,
-        reply=accepted.reply if request.stream else None,
-        needs=request.needs,
-        avoid=step.avoid,
-        deadline_at=accepted.deadline_at,
-        lease_seconds=lease_seconds,
-        estimated_tokens=step.reserved_tokens,
-    )
 
 
 def may_claim(step: OpenStep, claim: ClaimId) -> bool:

@@ -1,0 +1,41 @@
+"""The attempt of a step as it travels. Pure."""
+
+from __future__ import annotations
+
+from services.planner.job.live import LiveJob, OpenStep
+from shared.contracts.base import PriorityClass
+from shared.contracts.step import Step
+
+
+def step_of(job: LiveJob, step: OpenStep, home: int, lease_seconds: float, served_as: PriorityClass) -> Step:
+    """Everything that a worker must know. `served_as`: the class of the topic, which may be more urgent than the job's."""
+    request = step.request
+    assert request is not None
+    accepted = job.accepted
+    return Step(
+        job=job.id,
+        id=step.id,
+        attempt=step.attempt,
+        home=home,
+        tenant=accepted.request.tenant,
+        priority_class=served_as,
+        agent=request.agent,
+        capability=request.capability,
+        operation=request.operation,
+        model=request.model,
+        fallback_models=request.fallback_models,
+        messages=request.messages,
+        prompt=request.prompt,
+        texts=request.texts,
+        options=request.options,
+        format=request.format,
+        tools=request.tools,
+        stream=request.stream,
+        prefix=step.prefix or None,
+        reply=accepted.reply if request.stream else None,
+        needs=request.needs,
+        avoid=step.avoid,
+        deadline_at=accepted.deadline_at,
+        lease_seconds=lease_seconds,
+        estimated_tokens=step.reserved_tokens,
+    )
