@@ -75,14 +75,22 @@ class Report:
         return "\n".join(lines)
 
 
-def simulate(seed: int, mix: FaultMix | None = None, kinds: dict[str, float] | None = None, laws: tuple[Law, ...] = ()) -> Report:
-    """Run one seed; without a mix the seed draws its own. `laws`: checked at the end besides those that always hold."""
+def simulate(
+    seed: int,
+    mix: FaultMix | None = None,
+    kinds: dict[str, float] | None = None,
+    laws: tuple[Law, ...] = (),
+    patience: float = CONVERGE_SECONDS,
+) -> Report:
+    """Run one seed; without a mix the seed draws its own. `laws`: checked at the end besides those that always hold. `patience`: seconds
+    from the last fault in which everything must have ended.
+    """
     chosen = mix if mix is not None else drawn(Random(seed))
-    report: Report = processes.run(_simulate(seed, chosen, kinds, laws))
+    report: Report = processes.run(_simulate(seed, chosen, kinds, laws, patience))
     return report
 
 
-async def _simulate(seed: int, mix: FaultMix, kinds: dict[str, float] | None, laws: tuple[Law, ...]) -> Report:
+async def _simulate(seed: int, mix: FaultMix, kinds: dict[str, float] | None, laws: tuple[Law, ...], patience: float) -> Report:
     async with World(seed, mix) as world:
         Offsets(world)
         watching = asyncio.create_task(bounds.watch(world))
@@ -96,11 +104,11 @@ async def _simulate(seed: int, mix: FaultMix, kinds: dict[str, float] | None, la
         await asyncio.sleep(max(0.0, ends - asyncio.get_running_loop().time()))
         await storm.heal()
         await load.finish()
-        converged = await world.until(lambda: _ended(world), CONVERGE_SECONDS)
+        converged = await world.until(lambda: _ended(world), patience)
         await asyncio.sleep(QUIET_SECONDS)
         violations = list(world.history.violations)
         if not converged and not violations:
-            violations += _unfinished(world)
+            violations += _unfinished(world, patience)
         watching.cancel()
         for law in (*AT_THE_END, *laws):
             violations += law(world)
@@ -134,10 +142,10 @@ def _ended(world: World) -> bool:
     return all(job in history.results for job in awaited)
 
 
-def _unfinished(world: World) -> Iterator[Violation]:
+def _unfinished(world: World, patience: float) -> Iterator[Violation]:
     for job in (*world.history.jobs(), *schedules.awaited(world)):
         if job not in world.history.results:
-            yield Violation("converges", f"job {job} has not ended {CONVERGE_SECONDS:g} s after the last fault", job)
+            yield Violation("converges", f"job {job} has not ended {patience:g} s after the last fault", job)
 
 
 def story(world: World, job: str) -> list[str]:
