@@ -31,7 +31,7 @@ from services.planner.intake.job_queue import JobQueue
 from services.planner.intake.order import ClassOrder, Queue
 from services.planner.intake.refusals import OutcomesStopped, Refusals
 from services.planner.intake.room import Room
-from services.planner.round import Publish, Round
+from services.planner.round import Publish, Round, Stop
 from services.planner.schedules.clockwork import Clockwork
 from services.planner.sending.messages import of_effect
 from services.planner.wiring import Wiring
@@ -371,8 +371,15 @@ class Home:
             outbox.post(of_effect(dispatch, topics))
         folded = None if self._claims_since is not None else self._gate.clamp(self._folded)
         await self._appender.append(round_)
+        refused: list[Message] = []
         for effect in round_.after:
+            if isinstance(effect, Stop) and effect.control.claim is not None:
+                refused += of_effect(effect, topics)
+                continue
             done = partial(self._book.published, effect.settled) if isinstance(effect, Publish) else None
             outbox.post(of_effect(effect, topics), done)
+        if refused:
+            # Of a claim that does not stand nothing is in history: once its record counts as done, nobody would know whom to stop.
+            await outbox.deliver(refused)
         if folded is not None:
             self._positions = folded

@@ -6,7 +6,7 @@ from tests.support.cluster.faults import FaultMix
 
 SMALL = {"jobs": 20, "seconds": 8.0}
 CALM = FaultMix(**SMALL)
-CRASHES = FaultMix(kill=0.3, down_seconds=(0.0, 1.0), send_seconds=0.4, ack_seconds=0.4, lost=0.1, only=("planner",), jobs=60, seconds=24.0)
+CRASHES = FaultMix(kill=0.3, down_seconds=(0.0, 1.0), send_seconds=0.4, ack_seconds=0.4, lost=0.2, only=("planner",), jobs=60, seconds=24.0)
 """Rare enough that the successor owns the partitions, six seconds after each."""
 ZOMBIES = FaultMix(pause=1.0, pause_seconds=(7.0, 12.0), send_seconds=0.3, ack_seconds=0.3, only=("planner",), jobs=40, seconds=12.0)
 UNKNOWN = FaultMix(unacknowledged=0.1, lost=0.1, ack_seconds=0.2, **SMALL)

@@ -17,6 +17,7 @@ from services.planner.intake.refusals import Refusals
 from services.planner.job import run as pattern_run
 from services.planner.job.live import Phase
 from services.planner.round import Round
+from services.planner.sending.outbox import Outbox
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.laws import stops
 from tests.support.cluster.mutants.mixes import CALM, CRASHES, SMALL
@@ -110,7 +111,23 @@ def _nothing_is_stopped(patching: Patching) -> None:
 
 
 def _stops_die_with_the_planner(patching: Patching) -> None:
+    original = Replay.finish
+
+    def finish(self: Replay) -> None:
+        for job in self._book.jobs.values():
+            for step in job.abandoned.values():
+                step.stopped = True
+        original(self)
+
     patching.setattr(Replay, "_stop_all", lambda *_: None)
+    patching.setattr(Replay, "finish", finish)
+
+
+def _stops_of_refused_claims_not_awaited(patching: Patching) -> None:
+    async def deliver(self: Outbox, messages: Any) -> None:
+        self.post(messages)
+
+    patching.setattr(Outbox, "deliver", deliver)
 
 
 def _retried_for_ever(patching: Patching) -> None:
@@ -190,10 +207,11 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "laws": (stops.check_times,),
     },
     "nothing is stopped": {"patch": _nothing_is_stopped, "mix": CALM, "kinds": {"cancelled": 1.0}, "laws": (stops.check_times,)},
-    "stops die with the planner": {
-        "patch": _stops_die_with_the_planner,
-        "seed": 3,
-        "mix": FaultMix(kill=0.4, down_seconds=(0.0, 1.0), send_seconds=0.2, lost=0.3, only=("planner",), jobs=60, seconds=20.0),
+    "stops die with the planner": {"patch": _stops_die_with_the_planner, "seed": 2, "mix": CRASHES, "kinds": {"cancelled": 1.0}},
+    "stops of refused claims not awaited": {
+        "patch": _stops_of_refused_claims_not_awaited,
+        "seed": 4,
+        "mix": CRASHES,
         "kinds": {"cancelled": 1.0},
     },
     "retried for ever": {"patch": _retried_for_ever, "mix": FaultMix(model_error=0.6, attempts=2, **SMALL)},
