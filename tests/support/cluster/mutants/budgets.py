@@ -1,4 +1,7 @@
-"""Bugs planted in the budgets of tenants: what is granted, held, used, reserved, and what a successor knows of it."""
+"""Bugs planted in the budgets of tenants: what is granted, held, used, reserved, and what a successor knows of it.
+
+Answers of the past that are taken do harm too seldom here; tests/simulated/test_budget_model.py plants them.
+"""
 
 from __future__ import annotations
 
@@ -36,19 +39,6 @@ def _grant_counted_twice(patching: Patching) -> None:
         original(self, now, answer)
         if purse is not None and before is not None and before[0] == 1 < purse.serial:
             purse.total = plus(before[1], answer.total)
-
-    patching.setattr(Shares, "on_granted", on_granted)
-
-
-def _old_answers_taken(patching: Patching) -> None:
-    original = Shares.on_granted
-
-    def on_granted(self: Shares, now: float, answer: BudgetGranted) -> None:
-        purse = self.get(answer.tenant, answer.day)
-        if purse is not None and answer.serial <= purse.serial:
-            purse.total = answer.total
-            self._changed[answer.tenant, answer.day] = None
-        original(self, now, answer)
 
     patching.setattr(Shares, "on_granted", on_granted)
 
@@ -109,12 +99,6 @@ def _watermark_past_a_share(patching: Patching) -> None:
 MUTANTS: dict[str, dict[str, Any]] = {
     "a grant forgotten at take-over": {"patch": _grants_forgotten, "mix": TAKEN_OVER, "kinds": METERED},
     "a grant counted twice": {"patch": _grant_counted_twice, "mix": CALM, "kinds": METERED},
-    "an old answer about a budget taken": {
-        "patch": _old_answers_taken,
-        "seed": 5,
-        "mix": FaultMix(duplicated=0.5, delivery_seconds=0.6, jobs=40, seconds=12.0),
-        "kinds": METERED,
-    },
     "a budget granted before that is recorded": {"patch": _granted_before_it_is_recorded, "mix": UNKNOWN, "kinds": METERED},
     "use of a budget not recorded": {"patch": _use_not_recorded, "mix": CALM, "kinds": METERED},
     "a reservation freed twice": {"patch": _reservation_freed_twice, "seed": 2, "mix": CALM, "kinds": METERED},
