@@ -4,7 +4,7 @@
 |---|---|---|
 | job status (`job-events`, kept in Redis) | 24 h with Redis, else what the journal holds | yes |
 | claims (Redis: id → digest) | 24 h from the first use | yes, at once |
-| the planner's memory of ids | 1 h from the job's end, and 20,000 ids a partition | yes, in the order of the log |
+| the planner's memory of ids | 1 h from the job's end, and 10,000 ids a partition | yes, in the order of the log |
 
 Without Redis the planner's memory decides alone.
 """

@@ -38,7 +38,7 @@ class Policy:
     cancelled_delays: int = 5_000
     """Cancelled delayed jobs that are remembered; beyond that no more are taken."""
     settled_memory_seconds: float = 3_600.0
-    settled_memory_count: int = 20_000
+    settled_memory_count: int = 10_000
     """Bounds of the window in which a client-given id is recognised."""
     budgets: BudgetPolicy = field(default_factory=BudgetPolicy)
     followers: int = 16

@@ -113,9 +113,11 @@ class IdGate:
                 return
 
     async def _learn(self, replayed_from: int) -> None:
-        book = self._book
+        book, started = self._book, self._wiring.clock.monotonic()
         await read_back(self._wiring, self._events, replayed_from, book.settled_ids, book.policy.settled_memory_seconds)
         self._known = True
+        seconds = self._wiring.clock.monotonic() - started
+        log.info("recent_ids_known", home=self._events.partition, ids=len(book.settled_ids), seconds=round(seconds, 3))
 
     async def _answer(self) -> None:
         now = self._wiring.clock.monotonic()

@@ -9,8 +9,6 @@ from services.planner.wiring import Wiring
 from shared.kafka.port import Consumer, Record, TopicPartition
 
 POLL_SECONDS = 1.0
-_FETCH_BYTES = 128 * 1024
-"""Compressed; events unpack to ten times as much and more, and a take-over reads several partitions at once."""
 
 Visit = Callable[[Record], None]
 
@@ -18,7 +16,7 @@ Visit = Callable[[Record], None]
 @asynccontextmanager
 async def reader(wiring: Wiring, partition: TopicPartition) -> AsyncIterator[Consumer]:
     """A consumer outside any group, of this partition."""
-    consumer = await wiring.log.consumer(client_id=f"{wiring.instance}-replay", reset="earliest", max_partition_fetch_bytes=_FETCH_BYTES)
+    consumer = await wiring.log.consumer(client_id=f"{wiring.instance}-replay", reset="earliest")
     try:
         consumer.assign([partition])
         yield consumer
