@@ -29,6 +29,8 @@ log = logs.get(__name__)
 
 GROUP = "tutti-planner"
 _POLL_SECONDS = 1.0
+_POLL_QUEUES = 3
+"""A poll brings at most so many queues of records."""
 _QUIET_SECONDS = 5.0
 """Longest wait for an append in flight when partitions are taken away; half the rebalance timeout."""
 _RETRY_SECONDS = 0.5
@@ -147,12 +149,15 @@ class Planner:
     # Loops
 
     async def _poll(self) -> None:
-        """Drain the consumer into the homes; a partition whose queue is full is paused."""
+        """Drain the consumer into the homes; a partition whose queue is full is paused.
+
+        In bounded pieces: one fetch may hold twenty thousand small jobs, which would all be unpacked into a queue for a thousand.
+        """
         consumer = self._consumer
         assert consumer is not None
         while True:
             try:
-                batches = await consumer.poll(timeout_seconds=_POLL_SECONDS)
+                batches = await consumer.poll(timeout_seconds=_POLL_SECONDS, max_records=_POLL_QUEUES * self._options.queue_records)
             except ConsumerGaveUp:
                 raise
             except LogError as error:
