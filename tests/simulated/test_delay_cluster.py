@@ -3,34 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Coroutine
-from functools import wraps
 from typing import Any
 
 from shared.delays import build_delayed
 from shared.kafka.memory_faults import Fate
 from shared.kafka.port import Message, TopicPartition
 from shared.topics import partition_of
-from tests.support.routing_cluster import Cluster, cluster
-from tests.support.virtual_loop import run
+from tests.support.routing_cluster import Cluster, simulated
 
 TARGET = "jobs.standard"
-Test = Callable[[Cluster], Coroutine[Any, Any, None]]
-
-
-def simulated(test: Test) -> Callable[[], None]:
-    """Run the test on a cluster of its own, under virtual time."""
-
-    async def main() -> None:
-        async with cluster() as made:
-            await test(made)
-
-    @wraps(test)
-    def wrapped() -> None:
-        run(main())
-
-    del wrapped.__wrapped__  # type: ignore[attr-defined]
-    return wrapped
 
 
 def put(it: Cluster, name: str, seconds: float) -> float:

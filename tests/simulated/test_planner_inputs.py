@@ -14,6 +14,8 @@ from shared.kafka.port import TopicPartition
 from tests.support.planner_traces import TWO_STEPS, events, settled, simulated
 from tests.support.planner_world import World
 
+WAITS = (("correlation-id", b"c2"), ("reply-topic", b"replies.test"), ("reply-partition", b"0"))
+
 
 @simulated
 async def test_a_forgotten_group_starts_over_without_doubling(world: World) -> None:
@@ -32,11 +34,10 @@ async def test_a_forgotten_group_starts_over_without_doubling(world: World) -> N
 @simulated
 async def test_the_same_client_id_twice_is_one_job(world: World) -> None:
     """Variant `client submits the id twice`: the second caller gets the first one's result, nothing runs again."""
-    waits = (("correlation-id", b"c2"), ("reply-topic", b"replies.test"), ("reply-partition", b"0"))
     world.start("p")
     world.produce(b'{"prompt": "a", "id": "mine"}')
     await settled(world)
-    world.produce(b'{"prompt": "a", "id": "mine"}', headers_=waits)
+    world.produce(b'{"prompt": "a", "id": "mine"}', headers_=WAITS)
     await world.until(lambda: len(world.values("replies.test")) == 1)
     [reply] = world.values("replies.test")
     final = Final.model_validate_json(reply)
@@ -49,11 +50,10 @@ async def test_the_same_client_id_twice_is_one_job(world: World) -> None:
 @simulated
 async def test_the_same_client_id_with_another_body_is_refused(world: World) -> None:
     """409 for Kafka producers: the second caller is told, the first job is untouched."""
-    waits = (("correlation-id", b"c2"), ("reply-topic", b"replies.test"), ("reply-partition", b"0"))
     world.start("p")
     world.produce(b'{"prompt": "a", "id": "mine"}')
     await settled(world)
-    world.produce(b'{"prompt": "b", "id": "mine"}', headers_=waits)
+    world.produce(b'{"prompt": "b", "id": "mine"}', headers_=WAITS)
     await world.until(lambda: len(world.values("replies.test")) == 1)
     final = Final.model_validate_json(world.values("replies.test")[0])
     assert final.result.failure is not None
@@ -139,7 +139,6 @@ async def test_wasted_work_is_counted_in_the_job(world: World) -> None:
 @simulated
 async def test_a_client_id_is_recognised_by_the_successor(world: World) -> None:
     """Settled long before the watermark, sent again after a take-over: the same result, no second run; a new id does not wait for it."""
-    waits = (("correlation-id", b"c2"), ("reply-topic", b"replies.test"), ("reply-partition", b"0"))
     world.start("p")
     world.produce(b'{"prompt": "a", "id": "mine"}')
     await settled(world)
@@ -149,7 +148,7 @@ async def test_a_client_id_is_recognised_by_the_successor(world: World) -> None:
     await asyncio.sleep(5)
     await world.stop("p")
     assert world.log.group("tutti-planner").offsets[events(world)] > 10
-    world.produce(b'{"prompt": "a", "id": "mine"}', headers_=waits)
+    world.produce(b'{"prompt": "a", "id": "mine"}', headers_=WAITS)
     world.produce(b'{"prompt": "b", "id": "other"}')
     world.start("q")
     await settled(world, 7)
@@ -162,15 +161,14 @@ async def test_a_client_id_is_recognised_by_the_successor(world: World) -> None:
 @simulated
 async def test_a_client_id_is_recognised_when_the_job_is_forgotten(world: World) -> None:
     """Its settle event is read again from history; others go on meanwhile; a new id is a new job."""
-    waits = (("correlation-id", b"c2"), ("reply-topic", b"replies.test"), ("reply-partition", b"0"))
     world.start("p")
     world.produce(b'{"prompt": "a", "id": "mine"}')
     await settled(world)
     await asyncio.sleep(5)
     for number in range(3):
-        world.produce(b'{"prompt": "a", "id": "mine"}', headers_=waits)
+        world.produce(b'{"prompt": "a", "id": "mine"}', headers_=WAITS)
         world.produce(b'{"prompt": "b", "id": "new-%d"}' % number)
-    world.produce(b'{"prompt": "other body", "id": "mine"}', headers_=waits)
+    world.produce(b'{"prompt": "other body", "id": "mine"}', headers_=WAITS)
     await settled(world, 4)
     await world.until(lambda: len(world.values("replies.test")) == 4)
     finals = [Final.model_validate_json(value).result for value in world.values("replies.test")]
@@ -183,7 +181,6 @@ async def test_a_client_id_is_recognised_when_the_job_is_forgotten(world: World)
 @simulated
 async def test_an_id_of_a_job_taken_out_of_its_turn_is_recognised(world: World) -> None:
     """Its record lies behind the committed position, so the job is still known; what it answered is read again, also for ids like ours."""
-    waits = (("correlation-id", b"c2"), ("reply-topic", b"replies.test"), ("reply-partition", b"0"))
     world.options = PlannerOptions(live_jobs=16)
     world.node.seconds = (1.0, 1.0)
     for number in range(200):
@@ -198,8 +195,8 @@ async def test_an_id_of_a_job_taken_out_of_its_turn_is_recognised(world: World) 
     [book] = [owned.home._book for owned in planner._homes.values()]
     assert set(names) <= set(book.ended)
     for body in bodies:
-        world.produce(body, headers_=waits)
-        world.produce(body.replace(b'"a"', b'"b"'), headers_=waits)
+        world.produce(body, headers_=WAITS)
+        world.produce(body.replace(b'"a"', b'"b"'), headers_=WAITS)
     await world.until(lambda: len(world.values("replies.test")) == 4)
     finals = [Final.model_validate_json(value).result for value in world.values("replies.test")]
     assert {f.to_bytes() for f in finals if f.failure is None} == {world.results()[name][0] for name in names}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Coroutine
-from functools import wraps
 from typing import Any
 
 import pytest
@@ -17,25 +15,7 @@ from shared.contracts.step import Step
 from shared.kafka.memory_faults import Fate
 from shared.kafka.port import Message, TopicPartition
 from tests.support.routing import MODEL, step
-from tests.support.routing_cluster import Cluster, cluster
-from tests.support.virtual_loop import run
-
-Test = Callable[[Cluster], Coroutine[Any, Any, None]]
-
-
-def simulated(test: Test) -> Callable[[], None]:
-    """Run the test on a cluster of its own, under virtual time."""
-
-    async def main() -> None:
-        async with cluster() as made:
-            await test(made)
-
-    @wraps(test)
-    def wrapped() -> None:
-        run(main())
-
-    del wrapped.__wrapped__  # type: ignore[attr-defined]
-    return wrapped
+from tests.support.routing_cluster import Cluster, simulated
 
 
 def numbered(count: int, **changes: Any) -> list[Step]:

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from shared.kafka.port import TopicPartition
 from tests.support.planner_world import World
-from tests.support.virtual_loop import run
+from tests.support.virtual_loop import within
 
 TWO_STEPS = b"""{"prompt": "q", "pattern": "chain",
   "chain": [{"name": "first", "template": "one {input}"}, {"name": "second", "template": "two {first}"}]}"""
-
-
-def simulated(test: Any) -> Any:
-    """Run an async test of a World under virtual time."""
-
-    def wrapper() -> None:
-        async def body() -> None:
-            async with World(7, homes=1) as world:
-                await test(world)
-
-        run(body())
-
-    wrapper.__name__, wrapper.__doc__ = test.__name__, test.__doc__
-    return wrapper
+simulated = within(lambda: World(7, homes=1))
+"""Run an async test of a World under virtual time."""
 
 
 def events(world: World) -> TopicPartition:

@@ -28,6 +28,7 @@ from shared.service import Environment, Service
 from shared.settings import ClusterSettings
 from shared.topics import Topics
 from tests.support.routing import node as make_node
+from tests.support.virtual_loop import within
 
 STANDARD = PriorityClass.STANDARD
 
@@ -123,6 +124,10 @@ async def cluster(seed: int = 0) -> AsyncIterator[Cluster]:
         yield made
     finally:
         await made.close()
+
+
+simulated = within(cluster)
+"""Run an async test on a cluster of its own, under virtual time."""
 
 
 class FakeNode:

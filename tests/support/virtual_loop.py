@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from typing import Any
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import wraps
+from typing import Any, TypeVar
+
+World = TypeVar("World")
 
 
 class _JumpingSelector(selectors.SelectSelector):
@@ -52,3 +57,22 @@ def run(main: Any) -> Any:
     """Like asyncio.run, under virtual time."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)
+
+
+def within(opened: Callable[[], AbstractAsyncContextManager[World]]) -> Callable[[Callable[[World], Awaitable[None]]], Callable[[], None]]:
+    """A decorator: the async test gets what `opened` gives, in a loop of its own under virtual time."""
+
+    def decorate(test: Callable[[World], Awaitable[None]]) -> Callable[[], None]:
+        async def body() -> None:
+            async with opened() as world:
+                await test(world)
+
+        @wraps(test)
+        def wrapper() -> None:
+            run(body())
+
+        # pytest would ask for the arguments of the test behind it.
+        del wrapper.__wrapped__  # type: ignore[attr-defined]
+        return wrapper
+
+    return decorate

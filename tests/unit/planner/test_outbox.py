@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from shared.contracts.base import RECORD_BYTES
 from shared.kafka.memory import MemoryLog
 from shared.kafka.memory_faults import Fate
 from shared.kafka.port import Message, NewTopic, TopicPartition
-from tests.support.virtual_loop import run
+from tests.support.virtual_loop import run, within
 
 RESULTS, REPLIES, CONTROLS = (TopicPartition(topic, 0) for topic in ("results", "replies", "controls"))
 
@@ -63,18 +63,7 @@ async def desk() -> AsyncIterator[Desk]:
     await asyncio.gather(task, return_exceptions=True)
 
 
-def simulated(test: Callable[[Desk], Awaitable[None]]) -> Callable[[], None]:
-    """Run the test with a desk under virtual time."""
-
-    def wrapper() -> None:
-        async def body() -> None:
-            async with desk() as here:
-                await test(here)
-
-        run(body())
-
-    wrapper.__name__, wrapper.__doc__ = test.__name__, test.__doc__
-    return wrapper
+simulated = within(desk)
 
 
 @simulated
