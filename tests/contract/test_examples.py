@@ -100,6 +100,6 @@ def collect(value: Any, seen: defaultdict[str, set[str]]) -> None:
 
 def test_recorded_examples_are_frozen() -> None:
     """A changed or vanished file would hide that old records are no longer read."""
-    recorded = dict(reversed(line.split("  ")) for line in (FOLDER / "digests.txt").read_text().splitlines())
+    recorded = {line.split("  ")[1]: line.split("  ")[0] for line in (FOLDER / "digests.txt").read_text().splitlines()}
     present = {path.relative_to(FOLDER).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in EXAMPLES}
     assert present == recorded

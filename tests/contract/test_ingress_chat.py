@@ -171,7 +171,12 @@ async def test_silence_is_filled_with_comments() -> None:
         job = await only_job(at)
         caller = next(iter(at.ingress.desk.waiters.callers()))
         spoke: set[float | None] = set()
-        await until(lambda: spoke.add(caller.quiet_since) or len(spoke) >= 4, "the head and two heartbeats")
+
+        def spoke_often() -> bool:
+            spoke.add(caller.quiet_since)
+            return len(spoke) >= 4
+
+        await until(spoke_often, "the head and two heartbeats")
         await at.planner.release(job)
         text = (await asking).text
         assert text.count(": keep-alive\n\n") >= 2

@@ -110,10 +110,10 @@ async def settle(at: World, count: int) -> list[str]:
 async def test_status_outlives_the_process_and_the_memory(empty_redis: str) -> None:
     """A new instance that looks back at nothing still knows every job, its result and its end; it goes on where the last one was."""
     log = MemoryLog(SystemClock())
-    settings = {"redis_url": empty_redis, "events_lookback": 0}
+    settings: dict[str, Any] = {"redis_url": empty_redis, "events_lookback": 0}
     async with world(log, settings=settings) as at:
         jobs = await settle(at, 5)
-        positions = await at.ingress.desk.store.positions()  # type: ignore[union-attr]
+        positions = await at.ingress.desk.store.positions()
         second = Ingress(environment(log, at.topics, SystemClock(), "test-2", seed=8), IngressSettings(**QUICK, **settings))
         async with running(second) as client:
             for job in jobs:
@@ -129,7 +129,7 @@ async def test_status_outlives_the_process_and_the_memory(empty_redis: str) -> N
 async def test_a_job_that_spans_a_restart_is_whole(empty_redis: str) -> None:
     """Accepted before, settled after: the new instance folds the rest onto what the store has."""
     log = MemoryLog(SystemClock())
-    settings = {"redis_url": empty_redis, "events_lookback": 0}
+    settings: dict[str, Any] = {"redis_url": empty_redis, "events_lookback": 0}
     async with world(log, script=lambda _job: Script(hold=True), settings=settings) as at:
         job = (await at.client.post("/v1/jobs", json={"prompt": "x", "class": "batch"})).json()["id"]
         store = at.ingress.desk.store

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -52,9 +53,9 @@ class Stage:
         environment = Environment(ClusterSettings(), self.log, CLOCK, Random(1), self.topics, name)
         return self._start(build(environment, RouterPolicy()).run)
 
-    def _start(self, run: Callable[[asyncio.Event], object]) -> tuple[asyncio.Event, asyncio.Task[None]]:
+    def _start(self, run: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> tuple[asyncio.Event, asyncio.Task[None]]:
         stop = asyncio.Event()
-        self.running.append((stop, asyncio.ensure_future(run(stop))))  # type: ignore[arg-type]
+        self.running.append((stop, asyncio.create_task(run(stop))))
         return self.running[-1]
 
     async def ask(self, producer: Producer, first: int, count: int) -> None:

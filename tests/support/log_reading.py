@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from shared.errors import LogError
-from shared.kafka.port import Message, NewTopic, TopicPartition
+from shared.kafka.port import Message, NewTopic, Record, TopicPartition
 from tests.support.log_bench import Bench, Case, partitions_of
 
 CASES: list[Case] = []
@@ -68,7 +68,7 @@ async def max_records_bounds_a_poll(bench: Bench) -> None:
     producer = await bench.log.producer(client_id="p")
     await producer.send_many([Message(topic, b"%d" % n, partition=n % 3) for n in range(90)])
     consumer = await bench.reader(partitions_of(topic, 3))
-    seen = []
+    seen: list[Record] = []
     while len(seen) < 90:
         polled = await consumer.poll(timeout_seconds=0.5, max_records=7)
         found = [record for records in polled.values() for record in records]

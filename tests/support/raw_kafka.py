@@ -51,13 +51,13 @@ def consumer(servers: str, *subscribed: str, **options: Any) -> AbstractAsyncCon
     """A consumer with our settings, some of them replaced."""
     defaults = {"auto_offset_reset": "earliest", "partition_assignment_strategy": (RoundRobinPartitionAssignor,)}
     made: Any = AIOKafkaConsumer(*subscribed, bootstrap_servers=servers, **{**CONSUMER_OPTIONS, **defaults, **options})
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 def producer(servers: str, **options: Any) -> AbstractAsyncContextManager[Any]:
     """An idempotent producer, some settings replaced."""
     made: Any = AIOKafkaProducer(bootstrap_servers=servers, **{"acks": "all", "enable_idempotence": True, **options})
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = PATIENCE_SECONDS) -> None:

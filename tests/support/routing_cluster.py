@@ -14,7 +14,7 @@ from services.delay.settings import DelayPolicy
 from services.router.app import build as build_router
 from services.router.settings import RouterPolicy
 from services.worker.credits import Routers, share
-from shared.clock import LoopClock
+from shared.clock import Clock, LoopClock
 from shared.contracts import headers
 from shared.contracts.base import PriorityClass
 from shared.contracts.credits import CREDITS, Credits, RouterPresence
@@ -137,7 +137,7 @@ class FakeNode:
         self,
         log: Log,
         topics: Topics,
-        clock: LoopClock,
+        clock: Clock,
         name: str,
         mailbox: int,
         *,

@@ -72,7 +72,7 @@ def within(opened: Callable[[], AbstractAsyncContextManager[World]]) -> Callable
             run(body())
 
         # pytest would ask for the arguments of the test behind it.
-        del wrapper.__wrapped__  # type: ignore[attr-defined]
+        del wrapper.__wrapped__
         return wrapper
 
     return decorate

@@ -148,7 +148,7 @@ class ProcessLoop(VirtualLoop):
             self._restless = 0
             raise RuntimeError(f"a busy loop: {_MOST_TURNS_WITHOUT_REST} turns without a rest; the last were {_owners()}")
 
-    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:  # type: ignore[override]
         context = copy_context() if context is None else context
         process = context.get(_CURRENT)
         if process is None:
@@ -157,7 +157,9 @@ class ProcessLoop(VirtualLoop):
         owned.handle = super().call_soon(owned, context=context)
         return owned.handle
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
         context = copy_context() if context is None else context
         process = context.get(_CURRENT)
         if process is None:

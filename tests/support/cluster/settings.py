@@ -85,7 +85,7 @@ def delay(mix: FaultMix) -> DelayPolicy:
 
 def ingress() -> IngressSettings:
     return IngressSettings(
-        deadline_seconds={"interactive": 600.0, "standard": 600.0, "batch": 600.0},  # type: ignore[dict-item]
+        deadline_seconds={"interactive": 600.0, "standard": 600.0, "batch": 600.0},
         accept_seconds=2.0,
         no_node_wait_seconds=1.0,
         events_pause_seconds=0.2,

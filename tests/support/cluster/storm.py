@@ -10,6 +10,7 @@ from typing import Any
 from infra.simulators.ollama.parameters import Failures
 from shared.contracts import headers
 from shared.kafka.memory_partition import MemoryRecord
+from shared.kafka.memory_process import Absence
 from shared.kafka.port import Message, TopicPartition
 from tests.support.cluster import settings
 from tests.support.cluster.processes import State
@@ -17,6 +18,7 @@ from tests.support.cluster.world import Instance, World
 
 GROUPS = ("tutti-planner", "tutti-router", "tutti-delay")
 LINK_SECONDS = 0.001
+_ABSENCES: tuple[Absence, ...] = ("waits", "fails")
 """A batch always takes so long: what goes round in circles takes time."""
 _DEEPEST_STEP = 400
 """A kill or pause falls up to so many steps of the process after it was drawn: between any two awaits."""
@@ -190,7 +192,7 @@ class Storm:
         self._note(f"evicted a member of {group}")
 
     async def _away(self) -> None:
-        absence = self._random.choice(("waits", "fails"))
+        absence = self._random.choice(_ABSENCES)
         self._world.log.go_away(absence)
         self._note(f"the brokers are away ({absence})")
         await asyncio.sleep(self._random.uniform(*self._mix.away_seconds))

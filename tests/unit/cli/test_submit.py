@@ -229,7 +229,7 @@ async def test_over_kafka_the_watch_hears_of_its_own_job_only(stream: bool) -> N
 async def _stream_replies(log: MemoryLog, partition: int | None) -> None:
     """What a worker and a planner send, among what is not for this caller."""
     chunks = [
-        Chunk(job=job, step="s", attempt=1, sequence=n, offset=2 * n, text=text, correlation=job.encode())  # type: ignore[arg-type]
+        Chunk(job=job, step="s", attempt=1, sequence=n, offset=2 * n, text=text, correlation=job.encode())
         for n, (job, text) in enumerate([("j1", "Ma"), ("j1", "rs"), ("j2", "no")])
     ]
     producer = await log.producer(client_id="worker")

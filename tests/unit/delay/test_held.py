@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,7 +32,7 @@ def record(
     return FakeRecord(topic, 0, 0, int(written_at * 1000), None, value)
 
 
-def waiter(due_at: float, **changes: float) -> Waiter:
+def waiter(due_at: float, **changes: Any) -> Waiter:
     return Reader(TOPICS).read(record(due_at, **changes), window(), NOW)
 
 

@@ -58,7 +58,7 @@ async def test_over_the_limit_is_429_with_exactly_when_to_come_again() -> None:
     with pytest.raises(Refused) as caught:
         await meter.charge(CLIENT, 25)
     problem = caught.value.problem
-    assert (problem.status, problem.code, problem.retry_after_seconds) == (429, "rate_limit_exceeded", pytest.approx(2.5))
+    assert (problem.status, problem.code, problem.retry_after_seconds) == (429, "rate_limit_exceeded", pytest.approx(2.5))  # type: ignore[comparison-overlap]
     assert told(problem.headers)["retry-after-ms"] == "2500"
     assert told(problem.headers)["x-ratelimit-remaining-tokens"] == "0"
     assert "tokens per minute: limit 600, left 0, requested 25" in problem.message

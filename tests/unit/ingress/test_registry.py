@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from services.ingress.registry import Registry
+from shared.contracts.node import Node
 from tests.support.ingress_world import node
 
 
-def registry(*nodes: object, now: float = 0.0) -> Registry:
+def registry(*nodes: Node, now: float = 0.0) -> Registry:
     found = Registry(lost_seconds=150.0)
     for each in nodes:
-        found.apply(each.id, each, now)  # type: ignore[attr-defined]
+        found.apply(each.id, each, now)
     found.refresh(now)
     return found
 

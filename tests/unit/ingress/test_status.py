@@ -42,7 +42,7 @@ def history() -> list[Any]:
         ),
         events.StepAsked(**BASE, step="s1", path="0", agent="chat", model="m"),
         events.StepClaimedBy(**BASE, step="s1", attempt=1, claim="c", node="n1", mailbox=0, lease_seconds=20),
-        events.AttemptFailed(**BASE, step="s1", attempt=1, failure=failure, retry_at=101.0),
+        events.AttemptFailed(**BASE, step="s1", attempt=1, failure=failure, retry_at=101.0),  # type: ignore[call-arg]
         events.StepRetried(**BASE, step="s1", attempt=2),
         events.StepClaimedBy(**BASE, step="s1", attempt=2, claim="d", node="n2", mailbox=1, lease_seconds=20),
         events.StepAnswered(**BASE, step="s1", attempt=2, node="n2", answer=Answer(text="hi"), usage=Usage(calls=1)),

@@ -99,8 +99,8 @@ def test_a_rebalance_goes_on_when_the_process_that_began_it_is_gone() -> None:
         await log.clock.sleep(1.0)
         owner.set("second")
         callers: list[str] = []
-        rejoin = first._member.rejoin  # type: ignore[union-attr]
-        first._member.rejoin = lambda: (callers.append(owner.get()), rejoin())  # type: ignore[union-attr,assignment]
+        rejoin = first._member.rejoin
+        first._member.rejoin = lambda: (callers.append(owner.get()), rejoin())  # type: ignore[func-returns-value]
         second = await log.process("second").consumer(client_id="c", group="g")
         await second.subscribe(["t"], Listener())
         await log.clock.sleep(5.0)

@@ -175,7 +175,7 @@ def job_input(job: dict[str, Any], offset: int = 0, id_: str | None = None, repl
     )
 
 
-def opened(policy: Policy | None = None, *, stream: bool = False, **job: object) -> Desk:
+def opened(policy: Policy | None = None, *, stream: bool = False, **job: Any) -> Desk:
     """A desk with one job whose step is asked."""
     desk = Desk(policy)
     desk.submit(prompt="q", stream=stream, **job)
@@ -243,7 +243,7 @@ def sent_after(round_: Round) -> list[Step]:
     return [effect.step for effect in round_.after if hasattr(effect, "step")]
 
 
-def stops(round_: Round) -> list[tuple[str, int, str | None]]:
+def stops(round_: Round) -> list[tuple[str | None, int, str | None]]:
     """(node, attempt, claim) of every stop."""
     return [(e.control.node, e.control.attempt, e.control.claim) for e in round_.after if isinstance(e, Stop)]
 

@@ -11,6 +11,7 @@ import pytest
 from services.planner.job.run import Run
 from services.planner.patterns.context import Ask, Context, StepRequest
 from services.planner.patterns.port import Pattern
+from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
@@ -39,12 +40,12 @@ def prompts(run: Run) -> list[str | None]:
     return [wanted.request.prompt for wanted in run.wanted() if wanted.request]
 
 
-def record_all(run: Run) -> list[str]:
+def record_all(run: Run) -> list[StepId]:
     """Everything wanted enters history; the step ids."""
     steps = [wanted.step for wanted in run.wanted()]
     for step in steps:
         run.record(step)
-    return [str(step) for step in steps]
+    return steps
 
 
 def ids(run: Run) -> dict[str | None, Any]:

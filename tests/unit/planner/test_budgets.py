@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.planner.budgets.accounts import Accounts
-from services.planner.budgets.rules import ALWAYS, BudgetPolicy, bounds, day_of, decide, neared, of_usage, plus, reached
+from services.planner.budgets.rules import BudgetPolicy, bounds, day_of, decide, neared, of_usage, plus, reached
 from services.planner.round import Round, Tell
-from shared.contracts.budget import Amounts, BudgetGranted, BudgetRecalled, BudgetRequested, Share, TenantAccount, TenantLimits
+from shared.contracts.budget import ALWAYS, Amounts, BudgetGranted, BudgetRecalled, BudgetRequested, Share, TenantAccount, TenantLimits
 from shared.contracts.chat import FinishReason
 from shared.contracts.event import EVENT
 from shared.contracts.failure import FailureKind
@@ -134,7 +134,7 @@ def test_a_serial_is_decided_once() -> None:
     first, again = told(accounts, ask(1, 2), ask(1, 4))
     assert first.outcome == again.outcome
     [tell] = told(accounts, ask(2, 3))
-    assert (tell.home, tell.outcome.total.calls) == (0, 3)  # type: ignore[union-attr]
+    assert (tell.home, tell.outcome.total.calls) == (0, 3)
     assert told(accounts, ask(1, 4)) == []
 
 
@@ -310,7 +310,7 @@ def test_an_overshoot_is_covered_before_anything_else() -> None:
     """Three calls of ten tokens that take fifty each: no further one begins, and the limit is passed by what was running."""
     cluster = Cluster(TenantLimits(tokens=40))
     desk = cluster.desk
-    body = {"prompt": "q", "tenant": "t", "options": {"max_tokens": 9}}
+    body: dict[str, Any] = {"prompt": "q", "tenant": "t", "options": {"max_tokens": 9}}
     for _ in range(3):
         cluster.served(desk.submit(**body))
     jobs = [job for job in desk.book.jobs.values() if job.steps]

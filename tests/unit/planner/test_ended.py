@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+from typing import Any
 
 from services.planner.engine.delayed import must_wait
 from services.planner.engine.watermark import watermark
@@ -16,7 +17,7 @@ BYTES_A_JOB = 600
 """Measured: 271; before, whatever was said was kept: 7,155 bytes with the shortest texts, 67,100 with 30 kB each way."""
 
 
-def end(desk: Desk, offset: int, text: str = "", **job: object) -> None:
+def end(desk: Desk, offset: int, text: str = "", **job: Any) -> None:
     """A job that has ended, its result acknowledged."""
     desk.submit(source=offset, **({"prompt": f"{offset} {text}"} | job))
     job_, step = desk.job, desk.step

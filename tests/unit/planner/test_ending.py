@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,7 @@ class Ending:
     begun: Round
 
 
-def ending(way: str = "cancel", tenants: dict[str, TenantLimits] | None = None, **job: object) -> Ending:
+def ending(way: str = "cancel", tenants: dict[str, TenantLimits] | None = None, **job: Any) -> Ending:
     desk = Desk(POLICY, tenants=tenants)
     bounds: dict[str, dict[str, object]] = {
         "cancel": {},

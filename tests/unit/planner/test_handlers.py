@@ -52,7 +52,7 @@ def test_the_smallest_job() -> None:
 
 def test_a_derived_id_is_the_records_own() -> None:
     """The same record is the same job; any other place, or a re-created topic, is another."""
-    places = [{}, {"offset": 1}, {"partition": 1}, {"topic": "jobs.batch"}, {"timestamp": 5}]
+    places: list[dict[str, Any]] = [{}, {"offset": 1}, {"partition": 1}, {"topic": "jobs.batch"}, {"timestamp": 5}]
     ids = [job(**place).id for place in places]
     assert len(set(ids)) == len(places)
     assert job().id == ids[0]

@@ -22,7 +22,7 @@ from shared.contracts.base import PriorityClass
 from shared.contracts.chat import Answer as Text
 from shared.contracts.control import CONTROL, StopStep
 from shared.contracts.dead_letter import DeadLetter
-from shared.contracts.event import EVENT, JobSettled
+from shared.contracts.event import JobSettled
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import ReplyTo
 from shared.contracts.reply import REPLY, Final
@@ -96,7 +96,7 @@ def test_a_job_that_nobody_waits_for_has_only_a_result() -> None:
 def test_a_result_is_a_pure_function_of_its_settle_event(text: str, correlation: bytes) -> None:
     """Written again by another planner, from the event as it lies in the log, it is the same bytes; so is the final."""
     event = settled(reply=HERE.model_copy(update={"correlation": correlation}), text=text)
-    again = EVENT.validate_json(event.to_bytes())
+    again = JobSettled.model_validate_json(event.to_bytes())
     assert of_effect(Publish(again), TOPICS) == of_effect(Publish(event), TOPICS)
     final = of_effect(Publish(event), TOPICS)[1]
     assert final.value == Final(correlation=correlation, result=event.result).to_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -82,7 +83,7 @@ async def test_what_was_not_acknowledged_is_sent_again(here: Desk) -> None:
     for number in range(20):
         if number % 3 == 0:
             here.log.faults.script(RESULTS, Fate.LOST, Fate.UNACKNOWLEDGED, Fate.LOST)
-        here.outbox.post([message(str(number))], lambda number=number: done.append(str(number)))
+        here.outbox.post([message(str(number))], partial(done.append, str(number)))
         await here.clock.sleep(0.3)
     await here.idle()
     assert set(here.written()) == set(done)

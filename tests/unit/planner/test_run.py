@@ -10,6 +10,7 @@ from services.planner.job.run import Run
 from services.planner.patterns.context import Context, StepError, StepRequest
 from services.planner.patterns.port import Pattern
 from shared.clock import LoopClock
+from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
@@ -171,7 +172,7 @@ def test_history_that_asks_for_something_else_is_told_so() -> None:
     """A typed error, whatever the foreign step is."""
     run = started(ctx_answer)
     with pytest.raises(NonDeterministicPattern):
-        run.record("0" * 32)
+        run.record(StepId("0" * 32))
     [step] = record_all(run)
     with pytest.raises(NonDeterministicPattern):
         run.record(step)
@@ -185,7 +186,7 @@ def test_an_outcome_nobody_waits_for_changes_nothing() -> None:
     """Unknown, or the second of a step."""
     run = started(ctx_answer)
     [step] = record_all(run)
-    run.resume("0" * 32, Answer(text="foreign"))
+    run.resume(StepId("0" * 32), Answer(text="foreign"))
     assert not run.finished
     run.resume(step, Answer(text="first"))
     run.resume(step, Answer(text="second"))
@@ -210,11 +211,11 @@ async def _sleep_outside(ctx: Context) -> Answer:
 
 
 async def _ask_nothing(ctx: Context) -> Answer:
-    return await ctx.ask(None)
+    return await ctx.ask(None)  # type: ignore[arg-type]
 
 
 async def _gather_numbers(ctx: Context) -> Answer:
-    await ctx.gather(1, 2)
+    await ctx.gather(1, 2)  # type: ignore[arg-type]
     return Answer()
 
 
@@ -229,7 +230,7 @@ async def _sleep_backwards(ctx: Context) -> Answer:
 
 
 async def _no_answer(ctx: Context) -> Answer:
-    return "text"
+    return "text"  # type: ignore[return-value]
 
 
 async def _raises(ctx: Context) -> Answer:

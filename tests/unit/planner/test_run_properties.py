@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from services.planner.job.run import Run
 from services.planner.patterns.context import Context, StepError
+from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
 from tests.unit.planner.driven import BROKEN, ask, nothing_is_left, record_all, started
 
@@ -67,7 +68,7 @@ def drive(run: Run, draw: Random, history: list[Any] | None = None) -> list[Any]
     """Resume open steps in a random order, or in that of `history`; returns what happened, in order."""
     happened: list[Any] = []
     given = iter(history or ())
-    open_: list[str] = []
+    open_: list[StepId] = []
     while not run.finished:
         for wanted in run.wanted():
             run.record(wanted.step)

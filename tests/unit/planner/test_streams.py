@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from services.planner.engine.policy import Policy
@@ -19,7 +21,7 @@ REPLY = ReplyTo(topic="replies", partition=3, correlation=b"e.1", multiplex=True
 POLICY = Policy(retry=RetryPolicy(3, 0.2, 0.2), stream_position_seconds=2.0)
 
 
-def streaming(reply: ReplyTo | None = REPLY, **job: object) -> Desk:
+def streaming(reply: ReplyTo | None = REPLY, **job: Any) -> Desk:
     """A desk whose one job streams, with its step claimed."""
     desk = Desk(POLICY)
     desk.submit(reply=reply, prompt="q", stream=True, **job)

@@ -31,7 +31,7 @@ def test_no_class_waits_longer_than_stated(
     shares = ClassShares(share, BURST)
     bound = longest_wait(patient, interactive_share=share, burst=BURST, largest=LARGEST)
     since = 0.0
-    for others, costs, waited in script * turns:
+    for others, costs, waited in [*script] * turns:
         ages = {c: age for c, age in zip(CLASSES, waited, strict=True) if c is patient or c in others}
         chosen = shares.order(ages)[0]
         cost = costs[CLASSES.index(chosen)]

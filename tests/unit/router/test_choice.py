@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,7 +52,7 @@ def test_each_filter_says_what_is_missing(changes: dict[str, object], needs: Nee
 
 
 @pytest.mark.parametrize("changes", [{"draining": True}, {"reachable": False}])
-def test_a_node_that_leaves_or_is_broken_is_no_candidate(changes: dict[str, bool]) -> None:
+def test_a_node_that_leaves_or_is_broken_is_no_candidate(changes: dict[str, Any]) -> None:
     """Draining and unreachable nodes get nothing, places or not."""
     assert len(missing(choose(step(), [view(node(**changes), credit(places=9))], 0.0))) == 1
 

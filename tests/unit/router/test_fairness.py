@@ -94,7 +94,7 @@ def test_places_that_come_singly_are_shared_alike(places: int, costs: dict[str, 
     got: Counter[str] = Counter()
     for _ in range(150 // places):
         left = [places]
-        while (item := made.take(lambda _, left=left: left[0] > 0)) is not None:
+        while (item := made.take(lambda _, left=left: left[0] > 0)) is not None:  # type: ignore[misc]
             left[0] -= 1
             got[item.tenant] += item.cost
     assert max(got[t] for t in costs) - min(got[t] for t in costs) <= 2 * (QUANTUM + max(costs.values()))

@@ -243,6 +243,6 @@ def test_a_restart_drops_every_connection_and_unloads_everything() -> None:
         await node.restart()
         (end,) = await asyncio.gather(running, return_exceptions=True)
         empty = node.ps()["models"]
-        return isinstance(end, ConnectionDropped), empty, (await collect(node.chat(chat())))[-1]["done"]
+        return isinstance(end, ConnectionDropped), empty, (await collect(node.chat(chat())))[-1]["done"]  # type: ignore[has-type]
 
     assert simulate(STEADY, scenario) == (True, [], True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from itertools import pairwise
 from typing import Any
 
@@ -122,6 +123,7 @@ def test_a_client_that_leaves_is_noticed_at_the_next_token() -> None:
         await pass_time(0.25)
         leaver.cancel()
         next_one = node.chat(chat(text="next"))
+        assert isinstance(next_one, AsyncGenerator)
         await anext(next_one)
         first_token = asyncio.get_running_loop().time() - begin
         await next_one.aclose()

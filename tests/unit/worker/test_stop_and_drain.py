@@ -8,6 +8,8 @@ from shared.contracts import headers
 from shared.contracts.control import Drain
 from shared.contracts.failure import FailureKind
 from shared.contracts.outcome import StepClaimed, StepFailed, StepReleased, StepSucceeded
+from shared.kafka.memory_process import Absence
+from shared.kafka.port import TopicPartition
 from tests.unit.worker.scripted_backend import Script, ScriptedBackend
 from tests.unit.worker.world import NODE, World, play, step
 
@@ -143,7 +145,7 @@ def test_an_idle_worker_leaves_at_once() -> None:
 
 
 @pytest.mark.parametrize("absence", ["waits", "fails"])
-def test_kafka_away_keeps_generating_and_loses_no_outcome(absence: str) -> None:
+def test_kafka_away_keeps_generating_and_loses_no_outcome(absence: Absence) -> None:
     """Calls go on while Kafka is away; their outcomes are sent when it is back; meanwhile the worker is not ready."""
 
     async def scenario(world: World) -> None:
@@ -190,7 +192,5 @@ def test_an_unreachable_endpoint_offers_nothing_and_recovers_by_itself() -> None
     play(scenario)
 
 
-def _nodes(world: World):
-    from shared.kafka.port import TopicPartition
-
+def _nodes(world: World) -> TopicPartition:
     return TopicPartition(world.topics.nodes, 0)

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from services.planner import home
 from services.planner.budgets.accounts import Accounts
 from services.planner.budgets.rules import NOTHING, ONE_JOB, plus
 from services.planner.budgets.shares import Shares
 from services.planner.engine.funds import Funds
 from services.planner.home import Home
 from services.planner.round import Round, Tell
+from services.planner.sending.messages import of_effect
 from shared.contracts.budget import ALWAYS, BudgetGranted
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.mutants.mixes import CALM, UNKNOWN
@@ -49,7 +49,7 @@ def _granted_before_it_is_recorded(patching: Patching) -> None:
     async def write(self: Home, round_: Round) -> None:
         for effect in round_.after:
             if isinstance(effect, Tell):
-                self._wiring.outbox.post(home.of_effect(effect, self._wiring.topics))
+                self._wiring.outbox.post(of_effect(effect, self._wiring.topics))
         await original(self, round_)
 
     patching.setattr(Home, "_write", write)

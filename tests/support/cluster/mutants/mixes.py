@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.support.cluster.faults import FaultMix
 
-SMALL = {"jobs": 20, "seconds": 8.0}
+SMALL: dict[str, Any] = {"jobs": 20, "seconds": 8.0}
 CALM = FaultMix(**SMALL)
 CRASHES = FaultMix(kill=0.3, down_seconds=(0.0, 1.0), send_seconds=0.4, ack_seconds=0.4, lost=0.2, only=("planner",), jobs=60, seconds=24.0)
 """Rare enough that the successor owns the partitions, six seconds after each."""

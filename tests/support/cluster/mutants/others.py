@@ -21,7 +21,7 @@ from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.laws import stops
 
 Patching = pytest.MonkeyPatch
-SMALL = {"jobs": 20, "seconds": 8.0}
+SMALL: dict[str, Any] = {"jobs": 20, "seconds": 8.0}
 CALM = FaultMix(**SMALL)
 
 

@@ -14,10 +14,12 @@ from services.planner.history import gate
 from services.planner.history.recovery import Replay
 from services.planner.home import Home
 from services.planner.intake.refusals import Refusals
+from services.planner.job import ids
 from services.planner.job import run as pattern_run
 from services.planner.job.live import Phase
 from services.planner.round import Round
 from services.planner.sending.outbox import Outbox
+from shared import retry
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.laws import stops
 from tests.support.cluster.mutants.mixes import CALM, CRASHES, SMALL
@@ -26,8 +28,8 @@ Patching = pytest.MonkeyPatch
 
 
 def step_id_without_input(patching: Patching) -> None:
-    original = pattern_run.step_id
-    patching.setattr(pattern_run, "step_id", lambda *given: original(*given[:-1], b""))
+    original = ids.step_id
+    patching.setattr(pattern_run, "step_id", lambda *given: original(*given[:-1], b""))  # type: ignore[call-arg]
 
 
 def _timers_without_fence(patching: Patching) -> None:
@@ -131,7 +133,7 @@ def _stops_of_refused_claims_not_awaited(patching: Patching) -> None:
 
 
 def _retried_for_ever(patching: Patching) -> None:
-    original = attempts.decide
+    original = retry.decide
     patching.setattr(attempts, "decide", lambda kind, _, policy, unit: original(kind, 1, policy, unit))
 
 

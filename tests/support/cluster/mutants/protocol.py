@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from services.planner.history.takeover import TakeOver
 from services.planner.home import Home
 from services.planner.job.ended import EndedJob
 from services.planner.round import Publish, Round
+from services.planner.sending.messages import of_effect
 from services.planner.sending.outbox import Outbox
 from services.planner.sending.writer import EventWriter
 from shared.contracts import headers
@@ -116,7 +118,7 @@ def _watermark_past_an_unpublished_result(patching: Patching) -> None:
 
 
 def _watermark_on_the_next_record(patching: Patching) -> None:
-    original = home.watermark
+    original = watermarks.watermark
 
     def watermark(book: Book, inputs: Any, last_own: int) -> Any:
         offset, forgettable = original(book, inputs, last_own)
@@ -181,7 +183,7 @@ def _published_before_acknowledged(patching: Patching) -> None:
     async def write(self: Home, round_: Round) -> None:
         for effect in round_.after:
             if isinstance(effect, Publish):
-                self._wiring.outbox.post(home.of_effect(effect, self._wiring.topics), self._published(effect.settled))
+                self._wiring.outbox.post(of_effect(effect, self._wiring.topics), partial(self._book.published, effect.settled))
         await original(self, round_)
 
     patching.setattr(Home, "_write", write)

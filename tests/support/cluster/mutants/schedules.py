@@ -10,7 +10,7 @@ from services.delay import forwarder
 from services.delay.held import Held, onward
 from services.planner.engine.cancels import Cancels
 from services.planner.engine.runs import LastRuns
-from services.planner.schedules import clockwork
+from services.planner.schedules import clockwork, due
 from shared.contracts.schedule import Missed
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.mutants.mixes import CALM
@@ -45,7 +45,7 @@ def _run_begun_by_every_home(patching: Patching) -> None:
 
 
 def _as_if(missed: Missed) -> Any:
-    original = clockwork.due_runs
+    original = due.due_runs
 
     def due_runs(entry: Any, last: float, now: float) -> list[float]:
         schedule = entry.schedule.model_copy(update={"missed": missed})
