@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 from pydantic_core import to_json
 
 from services.ingress.problems import Problem
-from services.ingress.status import Fact, RawEvent, parse
+from services.ingress.shown import RawEvent, parse, shown
 from shared.contracts.base import PriorityClass
 from shared.contracts.job import Job
 
@@ -41,11 +41,10 @@ def problem(found: Problem) -> bytes:
 
 
 def event(raw: RawEvent, job: str) -> bytes | None:
-    """The data of one event of `GET /v1/jobs/{id}/events`; None for events that callers do not see. Raises ValidationError."""
-    fact: Fact | None = parse(raw.kind, raw.value)
-    if fact is None or raw.kind == "job_snapshot":
-        return None
-    return to_json({"type": raw.kind, "job": job, **fact.model_dump(mode="json", exclude_none=True)})
+    """The data of one event of `GET /v1/jobs/{id}/events`; None for events that callers do not see."""
+    found = parse(raw.kind, raw.value)
+    fields = {} if found is None else shown(found)
+    return to_json({"type": raw.kind, "job": job, **fields}) if fields else None
 
 
 def chunk(job: str, offset: int, text: str) -> bytes:

@@ -16,7 +16,8 @@ from pydantic_core import from_json
 from services.ingress.backlog import Backlog
 from services.ingress.followers import Followers
 from services.ingress.journal import Journal
-from services.ingress.status import SHOWN, JobStatus, RawEvent
+from services.ingress.shown import SHOWN, RawEvent
+from services.ingress.status import JobStatus
 from services.ingress.store import Position, StatusStore, StoreUnavailable
 from services.ingress.tenants import Tenants
 from services.ingress.watchlist import Watchlist

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from services.ingress.status import JobStatus, RawEvent, fold
+from services.ingress.shown import RawEvent
+from services.ingress.status import JobStatus, fold
 
 _OVERHEAD_BYTES = 200
 

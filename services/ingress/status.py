@@ -1,4 +1,4 @@
-"""JobStatus: what a caller sees of a job, as a pure fold of its events. Only the fields that are shown are parsed.
+"""JobStatus: what a caller sees of a job, as a fold of its events, which are the contract's own (`shown`).
 
 Folding is idempotent by offset: an event at or below `JobStatus.offset` changes nothing.
 """
@@ -7,18 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
 
+from services.ingress.shown import SHOWN, RawEvent, parse
+from shared.contracts import event as events
 from shared.contracts.base import Contract, PriorityClass
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.failure import Failure
+from shared.contracts.limits import Limits
 from shared.contracts.result import Result
 from shared.contracts.usage import Usage
 
 _MAX_STEPS = 1_000
+_MAX_TOLD = 100
+"""Nodes and failures that are kept of one step, the newest."""
 
 
 class State(StrEnum):
@@ -43,13 +48,25 @@ class StepStatus(BaseModel):
     agent: str | None = None
     model: str | None = None
     state: str = "asked"
-    """asked, running, answered, retrying, failed"""
+    """asked, unfunded (waits for its tenant's budget), running, answered, retrying, failed; of a pause: sleeping, over"""
     attempt: int = 0
+    retry_at: float | None = None
+    """While it is retrying: when the next attempt begins. By the planner's clock, as all instants here."""
+    due_at: float | None = None
+    """Of a pause: its end."""
     nodes: list[str] = Field(default_factory=list)
     """Nodes that claimed an attempt, in order."""
     failures: list[str] = Field(default_factory=list)
     """Kinds, one a failed attempt."""
     usage: Usage | None = None
+
+
+class NearedLimit(BaseModel):
+    """A limit of the job of which the soft bound is reached, as it was then."""
+
+    limit: str
+    used: float
+    bound: float
 
 
 class JobStatus(BaseModel):
@@ -71,14 +88,19 @@ class JobStatus(BaseModel):
     deadline_at: float | None = None
     settled_at: float | None = None
     cancel_requested: bool = False
-    limits_neared: list[str] = Field(default_factory=list)
-    """Limits of which the soft bound is reached."""
+    stopping: Failure | None = None
+    """Why it is to end, while attempts of it are stopped."""
+    limits: Limits | None = None
+    """What bounds it: asked for, or filled in when it was accepted."""
+    limits_neared: list[NearedLimit] = Field(default_factory=list)
     steps: list[StepStatus] = Field(default_factory=list)
     result: Result | None = None
     offset: int = -1
     """Of the last event folded in, on the job's home partition."""
     digest: str | None = None
-    """Of the request; absent where another version wrote the status. Not shown."""
+    """Of the request; absent where it is not known. Not shown."""
+    rebuilt: str | None = None
+    """The snapshot that this view is being begun from, of a job whose beginning was not seen. Not shown."""
 
     def waits(self) -> DelayedJob | None:
         """What a cancel must tell of a job that waits for its `not_before`; None of any other."""
@@ -95,7 +117,7 @@ class JobStatus(BaseModel):
 
     def public(self) -> bytes:
         """JSON for callers."""
-        return self.__pydantic_serializer__.to_json(self, exclude_none=True, exclude={"offset", "digest"}, by_alias=True)
+        return self.__pydantic_serializer__.to_json(self, exclude_none=True, exclude={"offset", "digest", "rebuilt"}, by_alias=True)
 
     def stored(self) -> bytes:
         """JSON for the store; `JobStatus.model_validate_json` reads it."""
@@ -117,163 +139,43 @@ def ended(result: Result, home: int, digest: str | None) -> JobStatus:
     )
 
 
-class RawEvent(NamedTuple):
-    """A valid record of `job-events`, not parsed yet."""
-
-    offset: int
-    kind: str
-    value: bytes
-
-
-class _Fact(Contract):
-    at: float = 0.0
-
-
-class _RequestBrief(Contract):
-    tenant: str = "default"
-    pattern: str = "single"
-    model: str = "auto"
-
-
-class Delayed(_Fact):
-    """Of JobDelayed."""
-
-    waits: DelayedJob
-
-
-class Accepted(_Fact):
-    """Of JobAccepted."""
-
-    request: _RequestBrief
-    priority_class: PriorityClass
-    deadline_at: float
-    digest: str | None = None
-
-
-class Asked(_Fact):
-    """Of StepAsked."""
-
-    step: str
-    path: str
-    agent: str
-    model: str
-
-
-class Claimed(_Fact):
-    """Of StepClaimedBy."""
-
-    step: str
-    attempt: int
-    node: str
-
-
-class Answered(_Fact):
-    """Of StepAnswered."""
-
-    step: str
-    attempt: int
-    node: str | None = None
-    usage: Usage = Usage()
-
-
-class AttemptFailed(_Fact):
-    """Of AttemptFailed."""
-
-    step: str
-    attempt: int
-    failure: Failure
-    retry_at: float | None = None
-    counted: bool = True
-
-
-class Retried(_Fact):
-    """Of StepRetried."""
-
-    step: str
-    attempt: int
-
-
-class LimitNeared(_Fact):
-    """Of LimitNeared."""
-
-    limit: str
-    used: float
-    bound: float
-
-
-class CancelRecorded(_Fact):
-    """Of CancelRecorded."""
-
-    reason: str
-
-
-class Settled(_Fact):
-    """Of JobSettled."""
-
-    result: Result
-    digest: str | None = None
-
-
-class Snapshot(_Fact):
-    """Of JobSnapshot: the job's own facts again."""
-
-    facts: tuple[str, ...]
-
-
-Fact = Delayed | Accepted | Asked | Claimed | Answered | AttemptFailed | Retried | LimitNeared | CancelRecorded | Settled | Snapshot
-
-SHOWN: dict[str, type[Fact]] = {
-    "job_delayed": Delayed,
-    "job_accepted": Accepted,
-    "step_asked": Asked,
-    "step_claimed": Claimed,
-    "step_answered": Answered,
-    "attempt_failed": AttemptFailed,
-    "step_retried": Retried,
-    "limit_neared": LimitNeared,
-    "cancel_recorded": CancelRecorded,
-    "job_settled": Settled,
-    "job_snapshot": Snapshot,
-}
-"""Event type → the part of it that is shown; every other type is skipped."""
-
-
-def parse(kind: str, value: bytes | str) -> Fact | None:
-    """The shown part of an event; None for kinds that a caller does not see. Raises ValidationError."""
-    model = SHOWN.get(kind)
-    return None if model is None else model.model_validate_json(value)
-
-
-def fold(job: str, home: int, before: JobStatus | None, events: Iterable[RawEvent]) -> JobStatus:
-    """`before` with `events` (in offset order) applied; `before` is not changed. Raises ValidationError on a foreign event."""
+def fold(job: str, home: int, before: JobStatus | None, history: Iterable[RawEvent]) -> JobStatus:
+    """`before` with `history` (in offset order) applied; `before` is not changed. An event that cannot be read changes nothing."""
     status = JobStatus(id=job, home=home) if before is None else before.model_copy(deep=True)
     status.home = home
-    for event in events:
-        if event.offset > status.offset:
-            fact = parse(event.kind, event.value)
-            if fact is not None:
-                _apply(status, fact)
-            status.offset = event.offset
+    for raw in history:
+        if raw.offset > status.offset:
+            _apply_text(status, raw.kind, raw.value)
+            status.offset = raw.offset
     return status
 
 
-def _apply(status: JobStatus, fact: Fact) -> None:
-    match fact:
-        case Delayed():
-            _on_delayed(status, fact.waits)
-        case Accepted():
-            _on_accepted(status, fact)
-        case Settled():
-            _reach(status, State.SETTLED)
-            status.result, status.settled_at = fact.result, fact.result.finished_at
-        case CancelRecorded():
+def _apply_text(status: JobStatus, kind: str, value: bytes | str) -> None:
+    event = parse(kind, value)
+    if event is not None:
+        _apply(status, event)
+
+
+def _apply(status: JobStatus, event: Contract) -> None:
+    match event:
+        case events.JobDelayed():
+            _on_delayed(status, event.waits)
+        case events.JobAccepted():
+            _on_accepted(status, event)
+        case events.JobSettled():
+            _on_settled(status, event)
+        case events.CancelRecorded():
             status.cancel_requested = True
-        case LimitNeared():
-            status.limits_neared.append(fact.limit)
-        case Snapshot():
-            _on_snapshot(status, fact)
+        case events.JobStopped():
+            status.stopping = event.failure
+        case events.LimitNeared():
+            status.limits_neared.append(NearedLimit(limit=event.limit, used=event.used, bound=event.bound))
+        case events.JobSnapshot():
+            _on_snapshot(status, event)
+        case events.TimerSet() | events.TimerFired():
+            _on_timer(status, event)
         case _:
-            _on_step(status, fact)
+            _on_step(status, event)
 
 
 def _reach(status: JobStatus, state: State) -> None:
@@ -281,29 +183,43 @@ def _reach(status: JobStatus, state: State) -> None:
         status.state = state
 
 
-def _on_accepted(status: JobStatus, fact: Accepted) -> None:
+def _on_accepted(status: JobStatus, event: events.JobAccepted) -> None:
     _reach(status, State.ACCEPTED)
     status.submitted_at = None
-    status.accepted_at, status.deadline_at, status.priority_class = fact.at, fact.deadline_at, fact.priority_class
-    status.tenant, status.pattern, status.model = fact.request.tenant, fact.request.pattern, fact.request.model
-    status.digest = fact.digest
+    status.accepted_at, status.deadline_at, status.priority_class = event.at, event.deadline_at, event.priority_class
+    status.tenant, status.pattern, status.model = event.request.tenant, event.request.pattern, event.request.model
+    status.limits, status.digest = event.limits, event.digest or None
 
 
 def _on_delayed(status: JobStatus, waits: DelayedJob) -> None:
     _reach(status, State.DELAYED)
     status.not_before, status.submitted_at = waits.due_at, status.submitted_at or waits.since
     status.tenant, status.pattern, status.model = waits.tenant, waits.pattern, waits.model
-    status.priority_class, status.digest = waits.priority_class, waits.digest
+    status.priority_class, status.digest = waits.priority_class, waits.digest or None
 
 
-def _on_snapshot(status: JobStatus, fact: Snapshot) -> None:
-    """A reader that has seen the job from its beginning knows all of it already."""
-    if status.accepted_at is not None and status.steps:
-        return
-    for text in fact.facts:
-        inner = parse(_kind_of(text), text)
-        if inner is not None and not isinstance(inner, Snapshot):
-            _apply(status, inner)
+def _on_settled(status: JobStatus, event: events.JobSettled) -> None:
+    """Its end tells whose it was, and which request, also where nothing else of it is known."""
+    result = event.result
+    _reach(status, State.SETTLED)
+    status.result, status.settled_at, status.stopping = result, result.finished_at, None
+    status.digest = status.digest or event.digest or None
+    if status.accepted_at is None:
+        status.tenant, status.pattern, status.priority_class = result.tenant, result.pattern, result.priority_class
+        status.accepted_at, status.submitted_at = result.accepted_at, None
+
+
+def _on_snapshot(status: JobStatus, event: events.JobSnapshot) -> None:
+    """The job from its beginning again. A reader that has seen the beginning knows all of it already; another one starts over."""
+    if event.part == 0 and status.accepted_at is None:
+        status.rebuilt, status.steps, status.limits_neared = event.snapshot, [], []
+    if status.rebuilt == event.snapshot:
+        for text in event.facts:
+            kind = _kind_of(text)
+            if kind in SHOWN and kind != event.type:
+                _apply_text(status, kind, text)
+        if event.part + 1 == event.parts:
+            status.rebuilt = None
 
 
 def _kind_of(text: str) -> str:
@@ -311,27 +227,55 @@ def _kind_of(text: str) -> str:
     return str(found.get("type", "")) if isinstance(found, dict) else ""
 
 
-def _on_step(status: JobStatus, fact: Asked | Claimed | Answered | AttemptFailed | Retried) -> None:
+def _on_timer(status: JobStatus, event: events.TimerSet | events.TimerFired) -> None:
     _reach(status, State.RUNNING)
-    step = _step(status, fact.step)
+    step = _step(status, event.step)
     if step is None:
         return
-    match fact:
-        case Asked():
-            step.path, step.agent, step.model = fact.path, fact.agent, fact.model
-        case Claimed():
-            step.state, step.attempt = "running", max(step.attempt, fact.attempt)
-            step.nodes.append(fact.node)
-        case Answered():
-            step.state, step.attempt, step.usage = "answered", max(step.attempt, fact.attempt), fact.usage
-            if fact.node is not None and fact.node not in step.nodes:  # claims of short steps are not always recorded
-                step.nodes.append(fact.node)
-        case AttemptFailed():
-            step.state = "failed" if fact.retry_at is None else "retrying"
-            step.attempt = max(step.attempt, fact.attempt)
-            step.failures.append(fact.failure.kind.value)
-        case Retried():
-            step.state, step.attempt = "asked", max(step.attempt, fact.attempt)
+    if isinstance(event, events.TimerSet):
+        step.path, step.state, step.due_at = event.path, "sleeping", event.due_at
+    else:
+        step.state = "over"
+
+
+def _on_step(status: JobStatus, event: Contract) -> None:
+    assert isinstance(
+        event,
+        events.StepAsked | events.StepClaimedBy | events.StepAnswered | events.AttemptFailed | events.StepRetried | events.StepFunded,
+    ), "every event that is shown is folded"
+    _reach(status, State.RUNNING)
+    step = _step(status, event.step)
+    if step is None:
+        return
+    if isinstance(event, events.StepAsked):
+        step.path, step.agent, step.model, step.state = event.path, event.agent, event.model, _sent(event.unfunded)
+        return
+    step.attempt, step.retry_at = max(step.attempt, event.attempt), None
+    match event:
+        case events.StepClaimedBy():
+            step.state = "running"
+            _tell(step.nodes, event.node)
+        case events.StepAnswered():
+            step.state, step.usage = "answered", event.usage
+            if event.node is not None and event.node not in step.nodes:  # claims of short steps are not always recorded
+                _tell(step.nodes, event.node)
+        case events.AttemptFailed():
+            wait = event.retry_after_seconds
+            step.state, step.retry_at = ("failed", None) if wait is None else ("retrying", event.at + wait)
+            _tell(step.failures, event.failure.kind.value)
+        case events.StepRetried():
+            step.state = _sent(event.unfunded)
+        case events.StepFunded():
+            step.state = _sent(unfunded=None)
+
+
+def _sent(unfunded: bool | None) -> str:
+    return "unfunded" if unfunded else "asked"
+
+
+def _tell(told: list[str], news: str) -> None:
+    told.append(news)
+    del told[:-_MAX_TOLD]
 
 
 def _step(status: JobStatus, identifier: str) -> StepStatus | None:

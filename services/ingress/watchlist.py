@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
-from services.ingress.status import Settled
+from shared.contracts.event import JobSettled
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.result import Result, Status
 
@@ -39,7 +39,7 @@ class Watchlist:
     def on_settled(self, job: str, event: bytes) -> None:
         """A valid JobSettled was read. Raises ValidationError when it is none."""
         if job in self._watchers:
-            settled = Settled.model_validate_json(event)
+            settled = JobSettled.model_validate_json(event)
             for told, digest in self._watchers.pop(job):
                 other = bool(digest and settled.digest) and digest != settled.digest
                 told(_conflict(settled.result) if other else settled.result)

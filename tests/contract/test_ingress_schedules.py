@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from services.ingress.status import JobStatus, RawEvent, State, fold
+from services.ingress.shown import RawEvent
+from services.ingress.status import JobStatus, State, fold
 from shared.clock import SystemClock
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.event import JobDelayed

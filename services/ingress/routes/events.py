@@ -18,7 +18,8 @@ from services.ingress import sse
 from services.ingress.exchange import call_headers
 from services.ingress.handlers import Desk
 from services.ingress.routes.jobs import not_found
-from services.ingress.status import JobStatus, RawEvent, State, parse
+from services.ingress.shown import RawEvent, parse
+from services.ingress.status import JobStatus, State
 
 _CURSOR = re.compile(r"^(-?\d{1,18})\.(\d{1,9})$")
 _HEADERS = {name.decode(): value.decode() for name, value in sse.HEADERS}

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ingress.journal import Journal
-from services.ingress.status import JobStatus, RawEvent, State, fold
+from services.ingress.shown import RawEvent
+from services.ingress.status import JobStatus, State, fold
 from shared.contracts import event as events
 from shared.contracts.base import PriorityClass
 from shared.contracts.chat import Answer
@@ -42,7 +43,7 @@ def history() -> list[Any]:
         ),
         events.StepAsked(**BASE, step="s1", path="0", agent="chat", model="m"),
         events.StepClaimedBy(**BASE, step="s1", attempt=1, claim="c", node="n1", mailbox=0, lease_seconds=20),
-        events.AttemptFailed(**BASE, step="s1", attempt=1, failure=failure, retry_at=101.0),  # type: ignore[call-arg]
+        events.AttemptFailed(**BASE, step="s1", attempt=1, failure=failure, retry_after_seconds=1.0),
         events.StepRetried(**BASE, step="s1", attempt=2),
         events.StepClaimedBy(**BASE, step="s1", attempt=2, claim="d", node="n2", mailbox=1, lease_seconds=20),
         events.StepAnswered(**BASE, step="s1", attempt=2, node="n2", answer=Answer(text="hi"), usage=Usage(calls=1)),

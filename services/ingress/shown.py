@@ -1,0 +1,94 @@
+"""What callers see of a job's history: of each event of the contract the fields named here, and nothing that the contract does not have.
+
+Events are parsed as the contract has them, and only when somebody asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, get_args
+
+from pydantic import ValidationError
+
+from shared.contracts import event as events
+from shared.contracts.base import Contract
+from shared.contracts.budget import TenantAccount, TenantLimitNeared, TenantShare
+from shared.telemetry import logs
+
+_log = logs.get(__name__)
+
+Fields = Mapping[str, Any]
+"""Field → True, or the fields shown of the model in it. What pydantic's `include` takes."""
+
+
+def _all(*names: str) -> dict[str, Any]:
+    return dict.fromkeys(("at", *names), True)
+
+
+FIELDS: dict[type[Contract], Fields] = {
+    events.JobDelayed: _all() | {"waits": dict.fromkeys(("due_at", "since", "tenant", "priority_class", "pattern", "model"), True)},
+    events.JobAccepted: _all("priority_class", "deadline_at", "limits") | {"request": dict.fromkeys(("tenant", "pattern", "model"), True)},
+    events.StepAsked: _all("step", "path", "agent", "model", "unfunded"),
+    events.StepClaimedBy: _all("step", "attempt", "node"),
+    events.StepAnswered: _all("step", "attempt", "node", "usage", "timings"),
+    events.AttemptFailed: _all("step", "attempt", "failure", "retry_after_seconds", "counted", "usage"),
+    events.StepRetried: _all("step", "attempt", "avoid", "unfunded"),
+    events.StepFunded: _all("step", "attempt"),
+    events.TimerSet: _all("step", "path", "due_at"),
+    events.TimerFired: _all("step"),
+    events.LimitNeared: _all("limit", "used", "bound"),
+    events.CancelRecorded: _all("reason"),
+    events.JobStopped: _all("failure"),
+    events.JobSettled: _all("result"),
+}
+"""Event → what is shown of it."""
+
+NOT_SHOWN: tuple[type[Contract], ...] = (
+    events.PlannerStarted,
+    events.JobSnapshot,  # the facts in it are shown as if they had been read one by one
+    events.WorkWasted,  # the result's usage counts it
+    events.ScheduleFired,  # the run that it began has events of its own
+    TenantShare,
+    TenantAccount,
+    TenantLimitNeared,
+)
+"""Events of which a caller sees nothing."""
+
+
+def kind_of(event: type[Contract]) -> str:
+    """The value of `type` by which a record is known as this event."""
+    kind: str = event.model_fields["type"].default
+    return kind
+
+
+ALL: tuple[type[Contract], ...] = get_args(get_args(events.Event)[0])
+"""Every event that history may hold."""
+_READ: tuple[type[Contract], ...] = (*FIELDS, events.JobSnapshot)
+SHOWN: dict[str, type[Contract]] = {kind_of(event): event for event in _READ}
+"""Type → event, of those that say something to a caller; every other one is skipped."""
+
+
+class RawEvent(NamedTuple):
+    """A valid record of `job-events`, not parsed yet."""
+
+    offset: int
+    kind: str
+    value: bytes
+
+
+def parse(kind: str, value: bytes | str) -> Contract | None:
+    """The event; None for kinds that a caller does not see, and for what cannot be read: one odd record must not hide the rest."""
+    model = SHOWN.get(kind)
+    if model is None:
+        return None
+    try:
+        return model.model_validate_json(value)
+    except ValidationError:
+        _log.warning("event_unreadable", type=kind)
+        return None
+
+
+def shown(event: Contract) -> dict[str, Any]:
+    """What callers see of an event, ready for JSON; empty when they see nothing."""
+    fields = FIELDS.get(type(event))
+    return {} if fields is None else event.model_dump(mode="json", exclude_none=True, include=fields)
