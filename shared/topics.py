@@ -20,6 +20,10 @@ Cleanup = Literal["delete", "compact", "compact,delete"]
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
+TIMESTAMP_TYPE = "LogAppendTime"
+"""Of every topic. Retention goes by the records' times. By its sender's clock a record may be past retention when it arrives, and is
+deleted before anybody has read it (event time, seconds for milliseconds, a clock without battery), or stays for years (a clock ahead)."""
+
 DELAY_TIERS: tuple[tuple[str, float], ...] = (
     ("1s", 1.0),
     ("5s", 5.0),
@@ -339,6 +343,7 @@ class Topics:
             "cleanup.policy": family.cleanup,
             "max.message.bytes": str(max(RECORD_BYTES, 1_048_576) + 16_384),
             "min.insync.replicas": str(self.settings.min_insync_replicas),
+            "message.timestamp.type": TIMESTAMP_TYPE,
         }
         if family.retention_ms is not None:
             config["retention.ms"] = str(family.retention_ms)

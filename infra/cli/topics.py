@@ -12,7 +12,7 @@ from infra.cli.cluster import Cluster, with_cluster
 from infra.cli.nodes import read_nodes
 from infra.cli.output import emit_json, emit_table
 from shared.kafka.port import TopicPartition
-from shared.kafka.provision import new_topics
+from shared.kafka.provision import differing, new_topics
 
 
 @click.group()
@@ -23,27 +23,28 @@ def topics() -> None:
 @topics.command()
 @click.pass_context
 def create(context: click.Context) -> None:
-    """Create the topics that do not exist; existing ones are left as they are."""
-    created, differing = with_cluster(context, create_topics)
+    """Create the topics that do not exist; existing ones are left as they are, and it is said how they differ."""
+    created, warnings = with_cluster(context, create_topics)
     for name in created:
         click.echo(f"created {name}")
     click.echo(f"{len(created)} topics created" if created else "all topics exist")
-    for line in differing:
+    for line in warnings:
         click.echo(f"warning: {line}", err=True)
 
 
 async def create_topics(cluster: Cluster) -> tuple[list[str], list[str]]:
-    """The names created, and a line for each topic whose partition count is not the registry's."""
+    """The names created, and a line for each topic that is otherwise than the registry says."""
     wanted = new_topics(cluster.topics)
     async with cluster.admin() as admin:
         created = await cluster.connected(admin.create_topics(wanted))
         present = await cluster.connected(admin.list_topics())
-    differing = [
+        configured = await cluster.connected(differing(admin, cluster.topics))
+    counted = [
         f"{topic.name} has {present[topic.name].partitions} partitions, the settings say {topic.partitions}"
         for topic in wanted
         if topic.name in present and present[topic.name].partitions != topic.partitions
     ]
-    return sorted(created), differing
+    return sorted(created), counted + configured
 
 
 @topics.command(name="list")

@@ -8,6 +8,7 @@ from typing import Any
 from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.admin import NewTopic as TheirNewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.structs import TopicPartition as TheirTopicPartition
 
 from shared.errors import ConfigurationError, LogError
@@ -53,6 +54,15 @@ class AioAdmin:
         with in_our_words():
             described = await self._client.describe_topics()
         return {t["topic"]: TopicInfo(t["topic"], len(t["partitions"])) for t in described if not t["is_internal"] and not t["error_code"]}
+
+    async def topic_configs(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
+        if not names:
+            return {}
+        with in_our_words():
+            answers: Any = await self._client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in names])
+        found = [resource for answer in answers for resource in answer.resources]
+        # (error, message, kind, name, entries), an entry: (name, value, ...)
+        return {name: {key: value for key, value, *_ in entries} for error, _, _, name, entries in found if not error}
 
     async def delete_topics(self, names: Sequence[str]) -> None:
         """Unknown names are passed over."""

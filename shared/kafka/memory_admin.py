@@ -27,6 +27,10 @@ class MemoryAdmin:
         await self._call()
         return {topic.name: TopicInfo(topic.name, topic.partitions) for topic in self._log.topics.values()}
 
+    async def topic_configs(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
+        await self._call()
+        return {name: dict(self._log.topics[name].config) for name in names if name in self._log.topics}
+
     async def delete_topics(self, names: Sequence[str]) -> None:
         await self._call()
         self._log.delete(names)

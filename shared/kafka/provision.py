@@ -18,7 +18,8 @@ REPORT_SECONDS = 10.0
 
 
 async def ensure_topics(kafka: Log, topics: Topics) -> list[str]:
-    """Create every missing topic with its configuration; returns the created names. Existing topics are left as they are.
+    """Create every missing topic with its configuration; returns the created names. Existing topics are left as they are; the log says
+    what is configured otherwise than the registry wants.
 
     Raises ConfigurationError when the home topics' partition counts differ or the cluster refuses a topic, LogUnavailable when it
     does not answer.
@@ -29,6 +30,8 @@ async def ensure_topics(kafka: Log, topics: Topics) -> list[str]:
         created = await admin.create_topics(new_topics(topics))
         if created:
             log.info("topics_created", count=len(created))
+        for difference in await differing(admin, topics):
+            log.warning("topic_differs", topic=difference)
         return created
     finally:
         await admin.close()
@@ -69,6 +72,17 @@ async def _wait(admin: Admin, topics: Topics, clock: Clock) -> None:
 def new_topics(topics: Topics) -> list[NewTopic]:
     """Every topic of the registry, as Kafka is asked for it."""
     return [NewTopic(topic.name, topic.partitions, topics.settings.replication, topics.config(topic)) for topic in topics.all()]
+
+
+async def differing(admin: Admin, topics: Topics) -> list[str]:
+    """A line for each existing topic that is configured otherwise than the registry wants, and what to do. Raises LogError."""
+    wanted = {topic.name: topics.config(topic) for topic in topics.all()}
+    lines = []
+    for name, found in (await admin.topic_configs(list(wanted))).items():
+        wrong = [f"{key} is {found.get(key)}, not {value}" for key, value in wanted[name].items() if found.get(key) != value]
+        if wrong:
+            lines.append(f"{name}: {', '.join(wrong)} (kafka-configs.sh --alter changes it)")
+    return lines
 
 
 def check_counts(topics: Topics, existing: Mapping[str, TopicInfo]) -> None:

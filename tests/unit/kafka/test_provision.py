@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from shared.clock import LoopClock
 from shared.errors import ConfigurationError
 from shared.kafka.memory import MemoryLog
 from shared.kafka.port import NewTopic
-from shared.kafka.provision import ensure_topics, new_topics, wait_for_topics
+from shared.kafka.provision import differing, ensure_topics, new_topics, wait_for_topics
 from shared.topics import Topics, TopicSettings
 from tests.support import virtual_loop
 
@@ -26,6 +27,24 @@ async def test_every_topic_of_the_registry_is_created_once() -> None:
     assert log.topics["x-job-events"].config["retention.bytes"] == "-1"
     assert log.topics["x-nodes"].config["cleanup.policy"] == "compact"
     assert await ensure_topics(log, TOPICS) == []
+
+
+def test_every_topic_takes_the_arrival_time() -> None:
+    """A record dated by its event time would be deleted unread: no sender's clock decides about retention, on any topic."""
+    assert {topic.config["message.timestamp.type"] for topic in new_topics(TOPICS)} == {"LogAppendTime"}
+
+
+async def test_an_existing_topic_that_is_configured_otherwise_is_told_and_left(caplog: pytest.LogCaptureFixture) -> None:
+    """Each difference by name, with both values; topics as the registry wants them are not mentioned."""
+    log = MemoryLog()
+    wanted = {topic.name: topic for topic in new_topics(TOPICS)}
+    log.create([replace(wanted["x-jobs.batch"], config={**wanted["x-jobs.batch"].config, "message.timestamp.type": "CreateTime"})])
+    created = await ensure_topics(log, TOPICS)
+    assert "x-jobs.batch" not in created
+    [line] = await differing(await log.admin(), TOPICS)
+    assert "x-jobs.batch: message.timestamp.type is CreateTime, not LogAppendTime" in line
+    assert log.topics["x-jobs.batch"].config["message.timestamp.type"] == "CreateTime"
+    assert "topic_differs" in caplog.text
 
 
 @pytest.mark.parametrize("topic", ["x-outcomes", "x-job-events", "x-jobs.batch"])
