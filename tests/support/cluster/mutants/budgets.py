@@ -97,12 +97,45 @@ def _watermark_past_a_share(patching: Patching) -> None:
 
 
 MUTANTS: dict[str, dict[str, Any]] = {
-    "a grant forgotten at take-over": {"patch": _grants_forgotten, "mix": TAKEN_OVER, "kinds": METERED},
-    "a grant counted twice": {"patch": _grant_counted_twice, "mix": CALM, "kinds": METERED},
-    "a budget granted before that is recorded": {"patch": _granted_before_it_is_recorded, "mix": UNKNOWN, "kinds": METERED},
-    "use of a budget not recorded": {"patch": _use_not_recorded, "mix": CALM, "kinds": METERED},
-    "a reservation freed twice": {"patch": _reservation_freed_twice, "seed": 2, "mix": CALM, "kinds": METERED},
-    "reservations forgotten at take-over": {"patch": _reservations_forgotten, "seed": 1, "mix": TAKEN_OVER, "kinds": METERED},
-    "a job counted as running for one step only": {"patch": _job_counted_for_a_step_only, "seed": 3, "mix": CALM, "kinds": METERED},
-    "watermark past a tenant's share": {"patch": _watermark_past_a_share, "mix": CALM, "kinds": METERED},
+    "a grant forgotten at take-over": {
+        "patch": _grants_forgotten,
+        "breaks": "the watermark passes nothing that recovery needs",
+        "mix": TAKEN_OVER,
+        "kinds": METERED,
+    },
+    "a grant counted twice": {"patch": _grant_counted_twice, "breaks": "budgets are never exceeded", "mix": CALM, "kinds": METERED},
+    "a budget granted before that is recorded": {
+        "patch": _granted_before_it_is_recorded,
+        "breaks": "budgets are never exceeded",
+        "mix": UNKNOWN,
+        "kinds": METERED,
+    },
+    "use of a budget not recorded": {"patch": _use_not_recorded, "breaks": "budgets are never exceeded", "mix": CALM, "kinds": METERED},
+    "a reservation freed twice": {
+        "patch": _reservation_freed_twice,
+        "breaks": "budgets are never exceeded",
+        "seed": 2,
+        "mix": CALM,
+        "kinds": METERED,
+    },
+    "reservations forgotten at take-over": {
+        "patch": _reservations_forgotten,
+        "breaks": "budgets are never exceeded",
+        "seed": 1,
+        "mix": TAKEN_OVER,
+        "kinds": METERED,
+    },
+    "a job counted as running for one step only": {
+        "patch": _job_counted_for_a_step_only,
+        "breaks": "budgets are never exceeded",
+        "seed": 3,
+        "mix": CALM,
+        "kinds": METERED,
+    },
+    "watermark past a tenant's share": {
+        "patch": _watermark_past_a_share,
+        "breaks": "the watermark passes nothing that recovery needs",
+        "mix": CALM,
+        "kinds": METERED,
+    },
 }

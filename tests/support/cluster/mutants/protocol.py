@@ -204,11 +204,16 @@ def _snapshot_counts_before_its_acknowledgement(patching: Patching) -> None:
 
 
 MUTANTS: dict[str, dict[str, Any]] = {
-    "epoch by generation instead of offset": {"patch": _epoch_by_generation, "mix": CALM},
-    "a gap always means stop": {"patch": _a_gap_means_stop, "seed": 3, "mix": ZOMBIES},
-    "a gap means nothing": {"patch": _a_gap_means_nothing, "seed": 3, "mix": ZOMBIES},
+    "epoch by generation instead of offset": {
+        "patch": _epoch_by_generation,
+        "breaks": "the watermark passes nothing that recovery needs",
+        "mix": CALM,
+    },
+    "a gap always means stop": {"patch": _a_gap_means_stop, "breaks": "converges", "seed": 3, "mix": ZOMBIES},
+    "a gap means nothing": {"patch": _a_gap_means_nothing, "breaks": "one result", "seed": 3, "mix": ZOMBIES},
     "offset -1 taken as good": {
         "patch": offset_minus_one_is_good,
+        "breaks": "one result",
         "seed": 3,
         "mix": FaultMix(
             pause=1.5, pause_seconds=(7.0, 9.0), send_seconds=0.3, offset_unknown=0.3, only=("planner",), jobs=40, seconds=20.0
@@ -216,17 +221,31 @@ MUTANTS: dict[str, dict[str, Any]] = {
     },
     "watermark past an unpublished result": {
         "patch": _watermark_past_an_unpublished_result,
+        "breaks": "the watermark passes nothing that recovery needs",
         "mix": FaultMix(lost=0.2, ack_seconds=0.4, **SMALL),
     },
-    "a watermark on a record whose epoch a reader cannot know": {"patch": _watermark_on_the_next_record, "mix": CALM},
-    "inputs and watermark committed apart": {"patch": _watermark_past_a_record_to_be_read_again, "mix": CALM},
-    "commit before append": {"patch": _commit_before_append, "mix": FaultMix(ack_seconds=0.4, send_seconds=0.4, **SMALL)},
-    "re-sent append after a new producer": {"patch": append_sent_again, "mix": UNKNOWN},
-    "a round cut in two": {"patch": _round_cut_in_two, "mix": ZOMBIES},
-    "publish before the settle event is acknowledged": {"patch": _published_before_acknowledged, "mix": UNKNOWN},
-    "results sent once": {"patch": _results_sent_once, "mix": UNKNOWN},
+    "a watermark on a record whose epoch a reader cannot know": {
+        "patch": _watermark_on_the_next_record,
+        "breaks": "the watermark passes nothing that recovery needs",
+        "mix": CALM,
+    },
+    "inputs and watermark committed apart": {
+        "patch": _watermark_past_a_record_to_be_read_again,
+        "breaks": "the watermark passes nothing that recovery needs",
+        "mix": CALM,
+    },
+    "commit before append": {
+        "patch": _commit_before_append,
+        "breaks": "offsets pass no unfinished work",
+        "mix": FaultMix(ack_seconds=0.4, send_seconds=0.4, **SMALL),
+    },
+    "re-sent append after a new producer": {"patch": append_sent_again, "breaks": "accepted once", "mix": UNKNOWN},
+    "a round cut in two": {"patch": _round_cut_in_two, "breaks": "one result", "mix": ZOMBIES},
+    "publish before the settle event is acknowledged": {"patch": _published_before_acknowledged, "breaks": "one result", "mix": UNKNOWN},
+    "results sent once": {"patch": _results_sent_once, "breaks": "one result", "mix": UNKNOWN},
     "watermark before the snapshot's ack": {
         "patch": _snapshot_counts_before_its_acknowledgement,
+        "breaks": "the watermark passes nothing that recovery needs",
         "seed": 2,
         "mix": FaultMix(ack_seconds=0.4, send_seconds=0.4, tight=True, **SMALL),
         "kinds": {"cancelled": 1.0, "single": 2.0},

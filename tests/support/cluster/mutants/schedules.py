@@ -88,13 +88,43 @@ def _cancels_forgotten(patching: Patching) -> None:
 
 
 MUTANTS: dict[str, dict[str, Any]] = {
-    "last run of a schedule not carried": {"patch": _last_run_not_carried, "mix": CALM, "kinds": SCHEDULED},
-    "last runs forgotten at take-over": {"patch": _last_runs_forgotten, "mix": TAKEN_OVER, "kinds": SCHEDULED},
-    "a run begun by every home": {"patch": _run_begun_by_every_home, "mix": CALM, "kinds": SCHEDULED},
-    "missed runs always begin": {"patch": _missed_runs_always_begin, "mix": ABSENT, "kinds": SCHEDULED},
-    "missed runs left out": {"patch": _missed_runs_left_out, "mix": ABSENT, "kinds": SCHEDULED},
-    "run ids by chance": {"patch": _run_ids_by_chance, "mix": CALM, "kinds": SCHEDULED},
-    "a delayed message sent on early": {"patch": _sent_on_early, "mix": CALM, "kinds": DELAYED},
-    "a cancel before its job ignored": {"patch": _cancel_before_the_job_ignored, "mix": CALM, "kinds": DELAYED},
-    "cancels of delayed jobs forgotten at take-over": {"patch": _cancels_forgotten, "mix": TAKEN_OVER, "kinds": DELAYED},
+    "last run of a schedule not carried": {
+        "patch": _last_run_not_carried,
+        "breaks": "the watermark passes nothing that recovery needs",
+        "mix": CALM,
+        "kinds": SCHEDULED,
+    },
+    "last runs forgotten at take-over": {
+        "patch": _last_runs_forgotten,
+        "breaks": "each run of a schedule once",
+        "mix": TAKEN_OVER,
+        "kinds": SCHEDULED,
+    },
+    "a run begun by every home": {
+        "patch": _run_begun_by_every_home,
+        "breaks": "each run of a schedule once",
+        "mix": CALM,
+        "kinds": SCHEDULED,
+    },
+    "missed runs always begin": {
+        "patch": _missed_runs_always_begin,
+        "breaks": "missed runs are as the policy says",
+        "mix": ABSENT,
+        "kinds": SCHEDULED,
+    },
+    "missed runs left out": {"patch": _missed_runs_left_out, "breaks": "each run of a schedule once", "mix": ABSENT, "kinds": SCHEDULED},
+    "run ids by chance": {"patch": _run_ids_by_chance, "breaks": "each run of a schedule once", "mix": CALM, "kinds": SCHEDULED},
+    "a delayed message sent on early": {"patch": _sent_on_early, "breaks": "nothing delayed is early", "mix": CALM, "kinds": DELAYED},
+    "a cancel before its job ignored": {
+        "patch": _cancel_before_the_job_ignored,
+        "breaks": "what was cancelled does not run",
+        "mix": CALM,
+        "kinds": DELAYED,
+    },
+    "cancels of delayed jobs forgotten at take-over": {
+        "patch": _cancels_forgotten,
+        "breaks": "what was cancelled does not run",
+        "mix": TAKEN_OVER,
+        "kinds": DELAYED,
+    },
 }
