@@ -107,6 +107,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "a budget granted before that is recorded": {
         "patch": _granted_before_it_is_recorded,
         "breaks": "budgets are never exceeded",
+        "seed": 1,
         "mix": UNKNOWN,
         "kinds": METERED,
     },
