@@ -25,10 +25,12 @@ _ERROR_TYPES = {429: "rate_limit_error", 401: "authentication_error", 403: "perm
 
 
 def problem(found: Problem) -> bytes:
-    """{"error": {message, type, param, code}} plus the problem's typed details."""
+    """{"error": {message, type, param, code}}, on every path; besides when to come again, and the problem's typed details."""
     default = "server_error" if found.status >= 500 else "invalid_request_error"
     kind = INSUFFICIENT_QUOTA if found.code == INSUFFICIENT_QUOTA else _ERROR_TYPES.get(found.status, default)
-    error = {"message": found.message, "type": kind, "param": found.param, "code": found.code}
+    error: dict[str, Any] = {"message": found.message, "type": kind, "param": found.param, "code": found.code}
+    if found.retry_after_seconds is not None:
+        error["retry_after_seconds"] = found.retry_after_seconds
     return to_json({"error": error | found.details})
 
 
@@ -89,40 +91,38 @@ def _tool_call(job: str, number: int, call: dict[str, Any]) -> dict[str, Any]:
 
 
 class ChunkWriter:
-    """The chunks of one stream. What does not change is rendered once: a chunk costs one JSON string."""
+    """The chunks of one stream. What does not change is rendered once: a chunk costs one JSON string.
 
-    __slots__ = ("_after", "_before", "_created", "_include_usage", "_job", "_model", "_simulated")
+    `asked`: the model's name where nobody says which one answers. A stream has one name, the first that is told.
+    """
 
-    def __init__(self, job: str, created: int, model: str, *, include_usage: bool) -> None:
+    __slots__ = ("_after", "_asked", "_before", "_created", "_head", "_include_usage", "_job")
+
+    def __init__(self, job: str, created: int, asked: str, *, include_usage: bool) -> None:
         self._job = job
         self._created = created
+        self._asked = asked
         self._include_usage = include_usage
-        self._model = model
-        self._simulated = False
-        self._render()
+        self._head: dict[str, Any] = {}
+        self._before = self._after = b""
 
-    def describe(self, model: str | None, simulated: bool) -> None:
-        """The model that answers, once it is known."""
-        if (model is not None and model != self._model) or simulated != self._simulated:
-            self._model, self._simulated = model or self._model, simulated
-            self._render()
+    @property
+    def begun(self) -> bool:
+        """The first chunk has been rendered."""
+        return bool(self._head)
 
-    def _head(self) -> dict[str, Any]:
-        return {
+    def begin(self, model: str | None, simulated: bool) -> bytes:
+        """The first chunk: the role, and from now on in every chunk the model that answers."""
+        self._head = {
             "id": completion_id(self._job),
             "object": "chat.completion.chunk",
             "created": self._created,
-            "model": self._model,
-            "system_fingerprint": SIMULATED if self._simulated else None,
+            "model": model or self._asked,
+            "system_fingerprint": SIMULATED if simulated else None,
         }
-
-    def _render(self) -> None:
-        self._before = b"data: " + to_json(self._head())[:-1] + b',"choices":[{"index":0,"delta":'
+        self._before = b"data: " + to_json(self._head)[:-1] + b',"choices":[{"index":0,"delta":'
         usage_field = b',"usage":null' if self._include_usage else b""
         self._after = b',"logprobs":null,"finish_reason":null}]' + usage_field + b"}\n\n"
-
-    def role(self) -> bytes:
-        """The first chunk."""
         return self._before + b'{"role":"assistant","content":"","refusal":null}' + self._after
 
     def text(self, text: str) -> bytes:
@@ -134,17 +134,17 @@ class ChunkWriter:
         return self._before + b'{"reasoning_content":' + to_json(text) + b"}" + self._after
 
     def last(self, answer: Answer, consumed: Usage) -> bytes:
-        """Tool calls if any, the finish reason, the usage if asked for, the end mark."""
-        parts = []
+        """Tool calls if any, the finish reason, the usage if asked for, the end mark. The first chunk too where nothing came before."""
+        parts = [] if self.begun else [self.begin(answer.model, answer.simulated)]
         calls = tool_calls(self._job, answer)
         if calls:
             delta = {"tool_calls": [{"index": number, **call} for number, call in enumerate(calls)]}
             parts.append(self._before + to_json(delta) + self._after)
         choice = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": finish_reason(answer)}
         no_usage = {"usage": None} if self._include_usage else {}
-        parts.append(sse.data(to_json({**self._head(), "choices": [choice], **no_usage})))
+        parts.append(sse.data(to_json({**self._head, "choices": [choice], **no_usage})))
         if self._include_usage:
-            parts.append(sse.data(to_json({**self._head(), "choices": [], "usage": usage(consumed)})))
+            parts.append(sse.data(to_json({**self._head, "choices": [], "usage": usage(consumed)})))
         return b"".join([*parts, sse.DONE])
 
     def failed(self, found: Problem) -> bytes:

@@ -1,21 +1,23 @@
-"""The HTTP application: FastAPI for the OpenAPI page and typed errors, bare ASGI for the one path that must be fast."""
+"""The HTTP application: FastAPI for the OpenAPI page, bare ASGI for everything else."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from services.ingress import answers_openai, dialect_tutti
-from services.ingress.exchange import Receive, Scope, Send, problem_headers
+from services.ingress import answers_openai as answers
+from services.ingress.cors import Origins
+from services.ingress.exchange import Message, Receive, Scope, Send, problem_headers
 from services.ingress.handlers import Desk
 from services.ingress.openapi import document
-from services.ingress.problems import ClientGone, Problem, of_error
+from services.ingress.problems import Problem, of_error
+from services.ingress.resource import Resource, counted, send_problem
 from services.ingress.routes import chat
 from services.ingress.routes.chat import ChatCompletions
 from services.ingress.routes.events import JobEvents
@@ -23,23 +25,34 @@ from services.ingress.routes.jobs import Jobs
 from services.ingress.routes.models import Models
 from services.ingress.routes.schedules import ScheduleRoutes
 from services.ingress.routes.tenants import TenantRoutes
-from shared.errors import TuttiError
-from shared.telemetry import logs, metrics
+from shared.telemetry import logs
 
 _log = logs.get(__name__)
-_OPENAI_PATHS = ("/v1/chat/", "/v1/models")
+_PATH_SHOWN = 100
+_PARAMETER = re.compile(r"{[a-z:]+}")
 
 
 class IngressApi(FastAPI):
-    """Hands the hot path to its endpoint before any middleware; FastAPI does the rest."""
+    """Hands the hot path to its endpoint before any middleware; every answer says which pages may read it."""
 
     hot: ChatCompletions
+    origins: Origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == chat.ROUTE and scope["method"] == "POST":
-            await self.hot(scope, receive, send)
-        else:
+        if scope["type"] != "http":
             await super().__call__(scope, receive, send)
+            return
+        more = self.origins.of_answer(scope["headers"])
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *more]
+            await send(message)
+
+        if scope["path"] == chat.ROUTE and scope["method"] == "POST":
+            await self.hot(scope, receive, answer)
+        else:
+            await super().__call__(scope, receive, answer)
 
     def openapi(self) -> dict[str, Any]:
         """Written by hand from the contracts: the routes are plain ones."""
@@ -51,62 +64,43 @@ class IngressApi(FastAPI):
 def build_api(desk: Desk, version: str, tenants: TenantRoutes, schedules: ScheduleRoutes) -> IngressApi:
     """The application of one instance."""
     app = IngressApi(title="tutti", version=version, redoc_url=None)
-    app.hot = ChatCompletions(desk)
+    app.hot, app.origins = ChatCompletions(desk), Origins(desk.settings.origins)
     jobs, events, models = Jobs(desk), JobEvents(desk), Models(desk)
-    app.router.routes.extend(
-        [
-            Route(chat.ROUTE, app.hot, methods=["POST"]),
-            Route("/v1/models", _counted("/v1/models", models.list)),
-            Route("/v1/models/{model:path}", _counted("/v1/models/{model}", models.get)),
-            Route("/v1/jobs", _counted("/v1/jobs", jobs.create), methods=["POST"]),
-            Route("/v1/jobs/{job}", _counted("/v1/jobs/{id}", jobs.get)),
-            Route("/v1/jobs/{job}", _counted("/v1/jobs/{id}", jobs.cancel), methods=["DELETE"]),
-            Route("/v1/jobs/{job}/events", _counted("/v1/jobs/{id}/events", events.get)),
-            Route("/v1/schedules", _counted("/v1/schedules", schedules.list)),
-            Route("/v1/schedules/{schedule}", _counted("/v1/schedules/{id}", schedules.get)),
-            Route("/v1/schedules/{schedule}", _counted("/v1/schedules/{id}", schedules.put), methods=["PUT"]),
-            Route("/v1/schedules/{schedule}", _counted("/v1/schedules/{id}", schedules.delete), methods=["DELETE"]),
-            Route("/v1/tenants", _counted("/v1/tenants", tenants.list)),
-            Route("/v1/tenants/{tenant}", _counted("/v1/tenants/{id}", tenants.get)),
-            Route("/v1/tenants/{tenant}", _counted("/v1/tenants/{id}", tenants.put), methods=["PUT"]),
-            Route("/v1/tenants/{tenant}", _counted("/v1/tenants/{id}", tenants.delete), methods=["DELETE"]),
-        ]
-    )
-    for kind in (TuttiError, ValidationError, HTTPException):
+    methods: dict[str, dict[str, Any]] = {
+        "/v1/models": {"GET": models.list},
+        "/v1/models/{model:path}": {"GET": models.get},
+        "/v1/jobs": {"POST": jobs.create},
+        "/v1/jobs/{job}": {"GET": jobs.get, "DELETE": jobs.cancel},
+        "/v1/jobs/{job}/events": {"GET": events.get},
+        "/v1/schedules": {"GET": schedules.list},
+        "/v1/schedules/{schedule}": {"GET": schedules.get, "PUT": schedules.put, "DELETE": schedules.delete},
+        "/v1/tenants": {"GET": tenants.list},
+        "/v1/tenants/{tenant}": {"GET": tenants.get, "PUT": tenants.put, "DELETE": tenants.delete},
+    }
+    app.router.routes.append(Route(chat.ROUTE, Resource(app.origins, POST=app.hot)))
+    for path, endpoints in methods.items():
+        label = _PARAMETER.sub("{id}", path)
+        asgi = {method: counted(label, endpoint) for method, endpoint in endpoints.items()}
+        app.router.routes.append(Route(path, Resource(app.origins, **asgi)))
+    app.router.default = _unknown
+    for kind in (HTTPException, Exception):
         app.add_exception_handler(kind, _on_error)
     return app
 
 
-def _counted(route: str, endpoint: Any) -> Any:
-    """Count and time; problems become typed JSON here, so that they are counted by their status too."""
-
-    async def counted(request: Request) -> Response:
-        with metrics.HTTP_SECONDS.labels(route).time():
-            try:
-                response: Response = await endpoint(request)
-            except HTTPException:
-                raise
-            except Exception as error:
-                response = await _on_error(request, error)
-        metrics.HTTP_REQUESTS.labels(route, str(response.status_code)).inc()
-        return response
-
-    return counted
+async def _unknown(scope: Scope, _receive: Receive, send: Send) -> None:
+    path = f"{scope['method'][:16]} {scope['path'][:_PATH_SHOWN]}"
+    await send_problem(send, Problem(404, "unknown_url", f"there is nothing at {path}; /docs shows what there is"))
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
-    """Typed JSON in the dialect of the path."""
-    if isinstance(error, ClientGone):
-        return Response(status_code=chat.CLIENT_GONE)
-    problem = _of_http(error) if isinstance(error, HTTPException) else of_error(error)
-    if problem.status == 500:
-        _log.failure("request_failed", error, route=request.url.path)
-    openai = request.url.path.startswith(_OPENAI_PATHS)
-    body = answers_openai.problem(problem) if openai else dialect_tutti.problem(problem)
-    headers = {name.decode(): value.decode() for name, value in problem_headers(problem)}
-    return Response(body, problem.status, headers, media_type="application/json")
-
-
-def _of_http(error: HTTPException) -> Problem:
-    codes = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
-    return Problem(error.status_code, codes.get(error.status_code, "http_error"), str(error.detail))
+    """Of FastAPI's own routes: the page of the API and its document."""
+    if isinstance(error, HTTPException):
+        codes = {404: "unknown_url", 405: "method_not_allowed"}
+        headers = tuple((name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items())
+        problem = Problem(error.status_code, codes.get(error.status_code, "http_error"), str(error.detail), headers=headers)
+    else:
+        problem = of_error(error)
+        _log.failure("request_failed", error, route=request.url.path[:_PATH_SHOWN])
+    shown = {name.decode(): value.decode() for name, value in problem_headers(problem)}
+    return Response(answers.problem(problem), problem.status, shown, media_type="application/json")

@@ -1,6 +1,7 @@
 """OpenAI's chat dialect, inwards: a chat completion request becomes a Job. Pure.
 
-Every field of the public API is known here: what tutti cannot do is refused by name, never ignored; what nobody knows is an unknown field.
+Every field of the public API is known here. Hints that never change the answer are accepted and do nothing; what would change it and is
+not supported is refused by name; what nobody knows is an unknown field.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class ImageUrl(_Strict):
 
 
 class ContentPart(_Strict):
-    """Text, a refusal (as text) or an image. Audio and files are refused by name."""
+    """Text, a refusal (as text) or an image. Audio and files are refused by name. `cache_control` is a hint."""
 
     type: Literal["text", "image_url", "refusal", "input_audio", "file"]
     text: str | None = None
@@ -48,10 +49,11 @@ class ContentPart(_Strict):
     image_url: ImageUrl | None = None
     input_audio: dict[str, Any] | None = None
     file: dict[str, Any] | None = None
+    cache_control: Any = None
 
 
 class Message(_Strict):
-    """One turn of the conversation."""
+    """One turn of the conversation. What a model thought in an earlier turn is not given to it again."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | tuple[ContentPart, ...] | None = None
@@ -63,6 +65,7 @@ class Message(_Strict):
     audio: Any = None
     function_call: Any = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
 
 
 class StreamOptions(_Strict):
@@ -109,25 +112,26 @@ class ChatRequest(_Strict):
     user: str | None = Field(default=None, max_length=512)
     metadata: dict[str, str] | None = Field(default=None, max_length=_MAX_METADATA)
     safety_identifier: str | None = Field(default=None, max_length=512)
-    # Accepted at their default only.
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    # Hints: they may make an answer faster or cheaper elsewhere, and never another one.
+    prompt_cache_key: str | None = Field(default=None, max_length=1_024)
+    prompt_cache_retention: str | None = Field(default=None, max_length=64)
+    prediction: Any = None
+    # Accepted where they change nothing.
     n: int | None = None
     logprobs: bool | None = None
     parallel_tool_calls: bool | None = None
     store: bool | None = None
     service_tier: str | None = None
     modalities: tuple[str, ...] | None = None
-    # Known, not supported.
     top_logprobs: int | None = None
     logit_bias: dict[str, Any] | None = None
-    reasoning_effort: str | None = None
     verbosity: str | None = None
-    prediction: Any = None
+    functions: tuple[Any, ...] | None = None
+    function_call: Any = None
+    # Known, not supported.
     audio: Any = None
     web_search_options: Any = None
-    functions: Any = None
-    function_call: Any = None
-    prompt_cache_key: str | None = None
-    prompt_cache_retention: str | None = None
 
 
 def to_job(request: ChatRequest, *, identifier: str, tenant: str | None, model: str, deadline_at: float) -> Job:
@@ -140,44 +144,40 @@ def to_job(request: ChatRequest, *, identifier: str, tenant: str | None, model: 
         model=model,
         options=_options(request),
         format=_format(request.response_format),
-        tools=() if request.tools is None or request.tool_choice == "none" else request.tools,
+        tools=() if request.tools is None or request.tool_choice == "none" else _tools(request.tools),
         stream=bool(request.stream),
         deadline_at=deadline_at,
         metadata=_metadata(request),
     )
 
 
-_DEFAULTS: dict[str, tuple[Any, ...]] = {
+_HARMLESS: dict[str, tuple[Any, ...]] = {
     "n": (1,),
     "logprobs": (False,),
+    "top_logprobs": (0,),
     "parallel_tool_calls": (True,),
     "store": (False,),
     "service_tier": ("auto", "default"),
     "modalities": (("text",),),
     "tool_choice": ("auto", "none"),
     "logit_bias": ({},),
-    "top_logprobs": (0,),
+    "verbosity": ("medium",),
+    "functions": ((),),
+    "function_call": ("none", "auto"),
+    "audio": (),
+    "web_search_options": (),
 }
-_REFUSED = (
-    *_DEFAULTS,
-    "reasoning_effort",
-    "verbosity",
-    "prediction",
-    "audio",
-    "web_search_options",
-    "functions",
-    "function_call",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-)
-_REFUSED_SET = frozenset(_REFUSED)
+"""Values with which a parameter asks for nothing that would not happen anyway; with any other it is refused."""
+_JUDGED = frozenset(_HARMLESS)
 
 
 def refuse_unsupported(request: ChatRequest) -> None:
-    """Raises UnsupportedParameter for the first parameter whose wish cannot be granted."""
-    for name in request.model_fields_set & _REFUSED_SET:
+    """Raises UnsupportedParameter for a parameter whose wish cannot be granted."""
+    for name in request.model_fields_set & _JUDGED:
         value = getattr(request, name)
-        if value is not None and value not in _DEFAULTS.get(name, ()):
+        if value is not None and value not in _HARMLESS[name]:
+            if name == "parallel_tool_calls" and not request.tools:
+                continue  # a wish about calls that cannot be
             raise UnsupportedParameter(name, f"{name}={_shown(value)} is not supported")
 
 
@@ -215,6 +215,13 @@ def _format(wanted: ResponseFormat | None) -> Literal["json"] | dict[str, Any] |
     return wanted.json_schema.schema_
 
 
+def _tools(tools: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+    for number, tool in enumerate(tools):
+        if tool.get("type", "function") != "function" or not _function_name(tool):
+            raise UnsupportedParameter(f"tools.{number}", "tools are functions, each with a name")
+    return tools
+
+
 def _metadata(request: ChatRequest) -> dict[str, str]:
     found = dict(request.metadata or {})
     if request.user is not None:
@@ -249,7 +256,7 @@ def _message(message: Message, number: int, names: dict[str, str]) -> ChatMessag
     content = message.content
     if isinstance(content, str) and message.tool_calls is None and message.tool_call_id is None:
         return ChatMessage(role=role, content=content)
-    text, images = _content(content, number)
+    text, images = _content(content or message.refusal, number)
     return ChatMessage(
         role=role,
         content=text,

@@ -1,4 +1,4 @@
-"""tutti's own dialect: the body of `POST /v1/jobs`, problems and events as JSON. Pure."""
+"""tutti's own dialect: the body of `POST /v1/jobs`, and events as JSON. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 from pydantic import ConfigDict, Field
 from pydantic_core import to_json
 
-from services.ingress.problems import Problem
 from services.ingress.shown import RawEvent, parse, shown
 from shared.contracts.base import PriorityClass
 from shared.contracts.job import Job
@@ -28,16 +27,6 @@ class JobSubmission(Job):
         """The job's record, with `changes` by the ingress."""
         job = self.model_copy(update=changes)
         return job.__pydantic_serializer__.to_json(job, exclude_none=True, exclude={"priority_class"})
-
-
-def problem(found: Problem) -> bytes:
-    """{"error": {code, message, param?, retry_after_seconds?, ...details}}."""
-    error: dict[str, Any] = {"code": found.code, "message": found.message}
-    if found.param is not None:
-        error["param"] = found.param
-    if found.retry_after_seconds is not None:
-        error["retry_after_seconds"] = found.retry_after_seconds
-    return to_json({"error": error | found.details})
 
 
 def event(raw: RawEvent, job: str) -> bytes | None:

@@ -8,22 +8,26 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
+from services.ingress.encodings import unpack
 from services.ingress.limits import check_body_size
-from services.ingress.problems import ClientGone, Problem
+from services.ingress.problems import ClientGone, Problem, Refused
 from services.ingress.waiters import Caller
 from shared.contracts import headers as record_headers
 from shared.contracts.base import PriorityClass
 from shared.errors import InvalidInput
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 HeaderList = Sequence[tuple[bytes, bytes]]
 
 _TENANT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 _MAX_DEADLINE_SECONDS = 7 * 86_400.0
 _IDEMPOTENCY_KEY = re.compile(r"^[\x21-\x7e]{1,255}$")
 _BEARER = re.compile(r"^bearer +", re.IGNORECASE)
+BODY_SECONDS = 60.0
+"""A body that has not arrived by then is given up."""
 _OURS = frozenset(
     {
         b"x-tutti-class",
@@ -32,6 +36,7 @@ _OURS = frozenset(
         b"x-tutti-detach",
         b"traceparent",
         b"content-length",
+        b"content-encoding",
         b"idempotency-key",
         b"authorization",
         b"x-api-key",
@@ -59,6 +64,7 @@ class CallHeaders(NamedTuple):
     """The job goes on when the client disconnects."""
     trace: str | None
     content_length: int | None
+    content_encoding: str | None
     idempotency_key: str | None
     api_key: str | None
 
@@ -75,6 +81,7 @@ def call_headers(scope: Scope) -> CallHeaders:
         found.get(b"x-tutti-detach", "").lower() == "true",
         None if trace is None else record_headers.traceparent(((record_headers.TRACEPARENT, trace.encode("latin-1")),)),
         int(length) if length.isascii() and length.isdigit() and len(length) < 16 else None,
+        found.get(b"content-encoding"),
         _idempotency_key(found.get(b"idempotency-key")),
         _api_key(found),
     )
@@ -121,9 +128,22 @@ def _deadline(value: str | None) -> float | None:
     return seconds
 
 
-async def read_body(receive: Receive, content_length: int | None, limit: int) -> bytes:
-    """The whole body. Raises TooLarge beyond `limit` bytes, before reading when the length is announced; ClientGone."""
-    check_body_size(content_length or 0, limit)
+async def read_body(receive: Receive, call: CallHeaders, limit: int) -> bytes:
+    """The whole body, unpacked.
+
+    Raises TooLarge beyond `limit` bytes, before reading when the length is announced; ClientGone; Refused: 408 when it does not arrive
+    in time, 415 and 400 when it cannot be unpacked.
+    """
+    check_body_size(call.content_length or 0, limit)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await _read(receive, limit)
+    except TimeoutError:
+        raise Refused(Problem(408, "body_too_slow", f"the body did not arrive within {BODY_SECONDS:g} s")) from None
+    return body if call.content_encoding is None else unpack(body, call.content_encoding, limit)
+
+
+async def _read(receive: Receive, limit: int) -> bytes:
     message = await receive()
     body: bytes = message.get("body", b"")
     if message["type"] == "http.request" and not message.get("more_body", False):

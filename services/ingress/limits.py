@@ -9,10 +9,10 @@ from shared.errors import TooLarge
 def check_body_size(size: int, limit: int) -> None:
     """Raises TooLarge when a body has more than `limit` bytes."""
     if size > limit:
-        raise TooLarge(f"the body exceeds {limit} bytes")
+        raise TooLarge(f"the body has more than {limit} bytes, the most that is read here")
 
 
 def check_inline_size(size: int) -> None:
     """Raises TooLarge when a job does not fit inside a record."""
     if size > INLINE_BYTES:
-        raise TooLarge(f"the job has {size} bytes; jobs over {INLINE_BYTES} bytes are not supported yet")
+        raise TooLarge(f"the job has {size} bytes; it travels in a record, which holds at most {INLINE_BYTES} bytes of it")

@@ -34,8 +34,11 @@ _ERROR_STATUS = {
     "401": "No API key, or an unknown one.",
     "403": "The key may not act for this tenant, or not in this class.",
     "404": "Unknown model (with the known ones) or job.",
+    "405": "Not a method of this path; `Allow` tells which are.",
+    "408": "The body did not arrive in time.",
     "409": "The Idempotency-Key or id stands for another body.",
     "413": "Too large, nested too deep, or more tokens than the key's limit ever holds.",
+    "415": "A content-encoding other than gzip and deflate.",
     "429": "The key's or the tenant's limit is reached, or the backlog does not allow an answer in time; see Retry-After.",
     "503": "No node for it (with what is missing), or Kafka does not answer; see Retry-After.",
     "504": "The deadline passed.",
@@ -70,9 +73,10 @@ def document(title: str, version: str) -> dict[str, Any]:
 
 def _problem_schema() -> dict[str, Any]:
     fields = {"code": {"type": ["string", "null"]}, "message": {"type": "string"}, "param": {"type": ["string", "null"]}}
-    more = {"type": {"type": "string", "description": "OpenAI's paths only."}, "missing": {"type": "array", "items": {"type": "string"}}}
+    more = {"type": {"type": "string"}, "missing": {"type": "array", "items": {"type": "string"}}}
+    more |= {"retry_after_seconds": {"type": "number"}}
     known = {"known_models": {"type": "array", "items": {"type": "string"}}}
-    error = {"type": "object", "required": ["code", "message"], "properties": fields | more | known}
+    error = {"type": "object", "required": ["code", "message", "param", "type"], "properties": fields | more | known}
     return {"type": "object", "required": ["error"], "properties": {"error": error}}
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from services.ingress import cors
 from shared.contracts.base import PriorityClass
 
 
@@ -24,7 +25,13 @@ class IngressSettings(BaseSettings):
     answer_tokens: PositiveInt = 512
     """What an answer is estimated at when the caller sets no max_tokens."""
 
+    origins: str = "local"
+    """Web pages that may call: `local` (localhost, 127.0.0.1 and [::1], any port), origins such as `https://chat.example.org`, or `*`;
+    several are separated by commas."""
     body_bytes: PositiveInt = 8 * 1024 * 1024
+    """Of one request's body, also after it is unpacked."""
+    head_seconds: NonNegativeFloat = 5.0
+    """A stream's head waits so long for the first piece: what fails before has a status of its own, what fails later is an event."""
     first_word_seconds: PositiveFloat = 1.0
     """A repeated id that no store vouches for: so long the planner is waited for, who may know another request under it."""
     watched_jobs: PositiveInt = 100_000
@@ -74,3 +81,9 @@ class IngressSettings(BaseSettings):
     sweep_seconds: PositiveFloat = 0.1
     backlog_seconds: PositiveFloat = 1.0
     """How often the ends of `jobs.*` and the planners' positions are read for the admission estimate; also the liveness probe of Kafka."""
+
+    @field_validator("origins")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        cors.parse(value)
+        return value

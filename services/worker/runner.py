@@ -220,11 +220,12 @@ def consumed(attempt: Attempt, kind: K) -> Usage:
 
 
 def _check_format(step: Step, answer: Answer) -> None:
-    """Where JSON was asked for, the text has to be JSON. Raises INVALID_OUTPUT."""
-    if step.format is None or answer.tool_calls:
+    """Where JSON was asked for, the text has to be JSON. Raises INVALID_OUTPUT.
+
+    One that the token limit cut is the answer all the same, and says so: another attempt would be cut at the same place, and paid again.
+    """
+    if step.format is None or answer.tool_calls or answer.finish_reason is FinishReason.LENGTH:
         return
-    if answer.finish_reason is FinishReason.LENGTH:
-        raise ModelCallFailed(K.INVALID_OUTPUT, "the JSON was cut at the token limit")
     try:
         json.loads(answer.text)
     except ValueError as error:

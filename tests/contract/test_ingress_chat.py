@@ -148,41 +148,6 @@ async def test_a_stream_that_contradicts_itself_fails_clearly() -> None:
         await until(lambda: job in at.planner.cancels, "the cancel")
 
 
-async def test_a_failure_after_the_stream_began_is_an_event() -> None:
-    """The status is out already: the error comes in the stream, in the dialect's shape."""
-    async with world(memory(), script=held) as at:
-        asking = asyncio.create_task(at.client.post(CHAT, json=body(stream=True)))
-        job = await only_job(at)
-        caller = next(iter(at.ingress.desk.waiters.callers()))
-        await until(lambda: caller.quiet_since is not None, "the head is sent")
-        failure = Failure(kind=FailureKind.MODEL_ERROR, message="the model broke")
-        at.planner.jobs[job].script = Script(status=Status.FAILED, failure=failure)
-        await at.planner.release(job)
-        response = await asking
-        assert response.status_code == 200
-        error = events(response.text)[-2]["error"]
-        assert (error["code"], error["type"], error["message"]) == ("model_error", "server_error", "the model broke")
-
-
-async def test_silence_is_filled_with_comments() -> None:
-    """Heartbeats keep proxies from closing a silent stream and are no events."""
-    async with world(memory(), script=held, settings={"heartbeat_seconds": 0.05}) as at:
-        asking = asyncio.create_task(at.client.post(CHAT, json=body(stream=True)))
-        job = await only_job(at)
-        caller = next(iter(at.ingress.desk.waiters.callers()))
-        spoke: set[float | None] = set()
-
-        def spoke_often() -> bool:
-            spoke.add(caller.quiet_since)
-            return len(spoke) >= 4
-
-        await until(spoke_often, "the head and two heartbeats")
-        await at.planner.release(job)
-        text = (await asking).text
-        assert text.count(": keep-alive\n\n") >= 2
-        assert streamed_text(text) == "hello back"
-
-
 @pytest.mark.parametrize(
     ("script", "status", "code"),
     [

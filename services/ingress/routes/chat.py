@@ -18,7 +18,6 @@ from services.ingress.exchange import (
     Scope,
     Send,
     call_headers,
-    problem_headers,
     read_body,
     send_json,
     send_part,
@@ -29,6 +28,7 @@ from services.ingress.handlers import AUTO, Desk
 from services.ingress.idempotency import job_id_of
 from services.ingress.meter import Charge, estimate
 from services.ingress.problems import ClientGone, InstanceLeaving, Refused, of_error, of_result, unknown_model
+from services.ingress.resource import CLIENT_GONE, refuse
 from services.ingress.waiters import Caller
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import check_depth
@@ -37,13 +37,10 @@ from shared.contracts.digest import request_digest
 from shared.contracts.job import Job
 from shared.contracts.result import Status
 from shared.errors import TuttiError
-from shared.telemetry import logs, metrics
+from shared.telemetry import metrics
 
-_log = logs.get(__name__)
 ROUTE = "/v1/chat/completions"
 _CAPABILITY = "chat"
-CLIENT_GONE = 499
-"""Counted as this status; nobody is there to read it."""
 
 
 class Order(NamedTuple):
@@ -62,13 +59,12 @@ class Order(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A request whose job is on its way. `unsure`: its key may have been used before, for all that is known here."""
+    """A request whose job is on its way."""
 
     order: Order
     caller: Caller
     correlation: bytes
     charge: Charge
-    unsure: bool
 
 
 class ChatCompletions:
@@ -83,31 +79,18 @@ class ChatCompletions:
         began = self._desk.clock.monotonic()
         try:
             status = await self._serve(scope, receive, send)
-        except ClientGone:
-            status = CLIENT_GONE
         except Exception as error:
-            status = await self._refuse(send, error)
+            status = await refuse(send, error, ROUTE)
         if status == 200:
             self._ok.inc()
         else:
             metrics.HTTP_REQUESTS.labels(ROUTE, str(status)).inc()
         self._seconds.observe(self._desk.clock.monotonic() - began)
 
-    async def _refuse(self, send: Send, error: Exception, job: str | None = None) -> int:
-        """Answer with the problem, in the dialect. `job`: it was submitted already. Raises ClientGone again: nobody is there."""
-        if isinstance(error, ClientGone):
-            raise error
-        problem = of_error(error, self._desk.settings.retry_after_seconds)
-        if problem.status == 500:
-            _log.failure("request_failed", error, route=ROUTE, job=job)
-        headers = problem_headers(problem) if job is None else [*problem_headers(problem), (b"x-tutti-job", job.encode())]
-        await send_json(send, problem.status, answers.problem(problem), headers)
-        return problem.status
-
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> int:
         call = call_headers(scope)
         client = self._desk.access.identify(call.api_key)
-        body = await read_body(receive, call.content_length, self._desk.settings.body_bytes)
+        body = await read_body(receive, call, self._desk.settings.body_bytes)
         check_depth(body)
         request = ChatRequest.model_validate_json(body)
         await self._desk.open()
@@ -151,23 +134,24 @@ class ChatCompletions:
             settled = desk.journal.status(job.id, known)
             if settled is not None and settled.result is not None:
                 caller.on_final(settled.result)
-            return Call(order, caller, correlation, charge, unsure=False)
+            return Call(order, caller, correlation, charge)
         try:
-            unsure = await self._admit(order)
+            await self._admit(order)
             caller, correlation = desk.call(job, order.priority_class, order.seconds, order.trace, order.digest)
         except TuttiError:
             desk.meter.correct(charge, 0)
             raise
         desk.meter.watch(charge, job.id)
-        return Call(order, caller, correlation, charge, unsure=unsure)
+        return Call(order, caller, correlation, charge)
 
-    async def _admit(self, order: Order) -> bool:
-        """Whether the key may have been used before. Raises Refused, Overloaded, Conflict."""
+    async def _admit(self, order: Order) -> None:
+        """Raises Refused, Overloaded, Conflict: whatever is known here against taking it."""
         desk, job = self._desk, order.job
         if order.priority_class is PriorityClass.INTERACTIVE:
             await desk.find_node((job.model,), _CAPABILITY)
         desk.admit(order.priority_class, order.seconds)
-        return order.digest is not None and not await desk.claim(job.id or "", order.digest)
+        if order.digest is not None:
+            await desk.claim(job.id or "", order.digest)
 
     def _model(self, name: str) -> str:
         if name in AUTO_MODELS:
@@ -190,7 +174,7 @@ class ChatCompletions:
             await caller.changed()
         answer = _answer_of(caller)
         if answer is None:
-            return await self._refuse(send, _error_of(caller), caller.job)
+            return await refuse(send, _error_of(caller), ROUTE, [(b"x-tutti-job", caller.job.encode())])
         assert caller.result is not None
         body = answers.completion(caller.job, int(caller.result.accepted_at), request.model, answer, caller.result.usage)
         await send_json(send, 200, body, self._headers(call, answer.simulated))
@@ -203,27 +187,34 @@ class ChatCompletions:
         return headers
 
     async def _stream(self, call: Call, request: ChatRequest, send: Send) -> int:
-        """The head goes out when Kafka has the job; from then on errors are events."""
+        """The head goes out with the first piece, or after a while without one; from then on errors are events."""
         caller = call.caller
-        while not (caller.acknowledged or caller.ended):
-            await caller.changed()
-        if call.unsure:
-            await self._first_word(caller)
+        await self._first_piece(caller)
         if caller.ended and _answer_of(caller) is None:
-            return await self._refuse(send, _error_of(caller), caller.job)
+            return await refuse(send, _error_of(caller), ROUTE, [(b"x-tutti-job", caller.job.encode())])
         include_usage = request.stream_options is not None and request.stream_options.include_usage
         writer = ChunkWriter(caller.job, int(self._desk.clock.wall()), request.model, include_usage=include_usage)
-        await start_stream(send, [*sse.HEADERS, *self._headers(call, self._desk.registry.catalogue.simulated)])
-        await send_part(send, writer.role())
+        await start_stream(send, [*sse.HEADERS, *self._headers(call, self._simulated(caller))])
+        if not (caller.streaming or caller.ended):
+            await send_part(send, sse.HEARTBEAT)
         await self._pump(caller, writer, send)
         return CLIENT_GONE if isinstance(caller.error, ClientGone) else 200
 
-    async def _first_word(self, caller: Caller) -> None:
-        """A key that no store vouches for: a conflict comes at once, and is still a status code as long as the head is not out."""
+    def _simulated(self, caller: Caller) -> bool:
+        """By what has come of the answer, else by the nodes that could give it."""
+        answer = _answer_of(caller)
+        if answer is not None:
+            return answer.simulated
+        return caller.simulated if caller.streaming else self._desk.registry.catalogue.simulated
+
+    async def _first_piece(self, caller: Caller) -> None:
+        """What fails before it is answered as the plain request would be: a status tells clients more than an event after a 200."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._desk.settings.first_word_seconds):
+            async with asyncio.timeout(self._desk.settings.head_seconds):
                 while not (caller.streaming or caller.ended):
                     await caller.changed()
+        while not (caller.acknowledged or caller.ended):
+            await caller.changed()
 
     async def _pump(self, caller: Caller, writer: ChunkWriter, send: Send) -> None:
         clock, heartbeat = self._desk.clock, self._desk.settings.heartbeat_seconds
@@ -261,9 +252,17 @@ def _new_text(caller: Caller, writer: ChunkWriter) -> bytes:
     delta = caller.take()
     if not delta.text and not delta.thinking:
         return b""
-    writer.describe(caller.model, caller.simulated)
-    part = writer.thinking(delta.thinking) if delta.thinking else b""
+    part = b"" if writer.begun else _begin(caller, writer)
+    part += writer.thinking(delta.thinking) if delta.thinking else b""
     return part + writer.text(delta.text) if delta.text else part
+
+
+def _begin(caller: Caller, writer: ChunkWriter) -> bytes:
+    """The first chunk, by the piece that came first; by the answer where no piece came before its end."""
+    answer = _answer_of(caller)
+    if answer is None or caller.model is not None:
+        return writer.begin(caller.model, caller.simulated)
+    return writer.begin(answer.model, answer.simulated)
 
 
 def _end(caller: Caller, writer: ChunkWriter) -> bytes:
@@ -272,5 +271,4 @@ def _end(caller: Caller, writer: ChunkWriter) -> bytes:
     if answer is None:
         return writer.failed(of_error(_error_of(caller)))
     assert caller.result is not None
-    writer.describe(answer.model, answer.simulated)
     return writer.last(answer, caller.result.usage)

@@ -74,7 +74,7 @@ class Jobs:
         call = call_headers(request.scope)
         client = desk.access.identify(call.api_key)
         wait = self._wait(request)
-        body = await read_body(request.receive, call.content_length, desk.settings.body_bytes)
+        body = await read_body(request.receive, call, desk.settings.body_bytes)
         check_depth(body)
         order = self._order(JobSubmission.model_validate_json(body), call, client)
         await desk.open()

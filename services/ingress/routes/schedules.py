@@ -76,7 +76,7 @@ class ScheduleRoutes:
     async def put(self, request: Request) -> Response:
         """Declare it, or declare it anew. What was due before that is not made up for when the times have changed or it was off."""
         client, name, call = self._client(request), _name(request), call_headers(request.scope)
-        body = await read_body(request.receive, call.content_length, ENTRY_BYTES)
+        body = await read_body(request.receive, call, ENTRY_BYTES)
         check_depth(body)
         given = ScheduleSubmission.model_validate_json(body)
         entry = self._entry(name, given, client, call.tenant)

@@ -61,7 +61,7 @@ class TenantRoutes:
         """Declare; what is left out is unlimited. Answered once Kafka has it."""
         _only_admin(self._client(request))
         name, call = _name(request), call_headers(request.scope)
-        body = await read_body(request.receive, call.content_length, _BODY_BYTES)
+        body = await read_body(request.receive, call, _BODY_BYTES)
         check_depth(body)
         limits = TenantLimits.model_validate_json(body)
         await self._write(name, limits.to_bytes())

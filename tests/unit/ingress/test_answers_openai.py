@@ -64,16 +64,19 @@ def test_finish_reasons(reason: FinishReason, word: str) -> None:
 def test_a_stream() -> None:
     """Role first, then text, then the finish reason, then the usage, then the end mark; one id throughout."""
     writer = ChunkWriter("j_1", 12, "asked", include_usage=True)
-    first = writer.role()
-    writer.describe("used", simulated=True)
-    stream = parsed(first + writer.text('a "quoted"\nline') + writer.thinking("hm") + writer.last(Answer(text="..."), USAGE))
+    stream = parsed(
+        writer.begin("used", simulated=True)
+        + writer.text('a "quoted"\nline')
+        + writer.thinking("hm")
+        + writer.last(Answer(text="..."), USAGE)
+    )
     assert stream[-1] == "[DONE]"
     chunks = stream[:-1]
     assert {c["id"] for c in chunks} == {"chatcmpl-j_1"}
     assert [c["object"] for c in chunks] == ["chat.completion.chunk"] * 5
     assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
     assert chunks[1]["choices"][0]["delta"] == {"content": 'a "quoted"\nline'}
-    assert (chunks[1]["model"], chunks[1]["system_fingerprint"]) == ("used", "simulated")
+    assert {(c["model"], c["system_fingerprint"]) for c in chunks} == {("used", "simulated")}
     assert chunks[2]["choices"][0]["delta"] == {"reasoning_content": "hm"}
     assert chunks[3]["choices"][0]["finish_reason"] == "stop"
     assert [c["usage"] for c in chunks] == [None, None, None, None, {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}]
@@ -83,7 +86,7 @@ def test_a_stream() -> None:
 def test_without_include_usage_there_is_none() -> None:
     """Clients that did not ask get no usage field."""
     writer = ChunkWriter("j_1", 12, "m", include_usage=False)
-    chunks = parsed(writer.role() + writer.last(Answer(text="x"), USAGE))[:-1]
+    chunks = parsed(writer.begin("m", simulated=False) + writer.last(Answer(text="x"), USAGE))[:-1]
     assert all("usage" not in chunk for chunk in chunks)
 
 
@@ -91,7 +94,8 @@ def test_streamed_tool_calls_have_an_index() -> None:
     """As OpenAI's clients need it to put the pieces together."""
     writer = ChunkWriter("j_1", 12, "m", include_usage=False)
     chunks = parsed(writer.last(Answer(tool_calls=(CALL, CALL)), USAGE))
-    assert [call["index"] for call in chunks[0]["choices"][0]["delta"]["tool_calls"]] == [0, 1]
+    assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert [call["index"] for call in chunks[1]["choices"][0]["delta"]["tool_calls"]] == [0, 1]
 
 
 @pytest.mark.parametrize(("status", "kind"), [(400, "invalid_request_error"), (429, "rate_limit_error"), (503, "server_error")])

@@ -105,13 +105,12 @@ def test_user_and_metadata_are_kept() -> None:
         ("top_logprobs", 3),
         ("tool_choice", "required"),
         ("tool_choice", {"type": "function", "function": {"name": "f"}}),
-        ("parallel_tool_calls", False),
-        ("reasoning_effort", "high"),
+        ("verbosity", "high"),
+        ("function_call", {"name": "f"}),
         ("service_tier", "flex"),
         ("modalities", ["text", "audio"]),
         ("store", True),
         ("audio", {"voice": "x"}),
-        ("prediction", {"type": "content"}),
         ("functions", [{}]),
         ("web_search_options", {}),
     ],
@@ -134,11 +133,58 @@ def test_what_is_not_supported_is_refused_by_name(param: str, value: Any) -> Non
         {"logit_bias": None},
         {"modalities": ["text"]},
         {"logit_bias": {}},
+        {"top_logprobs": 0},
+        {"parallel_tool_calls": True},
+        {"parallel_tool_calls": False},
+        {"service_tier": "auto"},
+        {"service_tier": "default"},
+        {"verbosity": "medium"},
+        {"functions": []},
+        {"function_call": "none"},
+        {"audio": None},
+        {"prompt_cache_key": "conversation-17"},
+        {"prompt_cache_retention": "24h"},
+        {"prediction": {"type": "content", "content": "x"}},
+        {"stream_options": {"include_obfuscation": True}},
     ],
 )
-def test_defaults_of_unsupported_parameters_pass(fields: dict[str, Any]) -> None:
-    """A client that spells out the default is not refused."""
-    assert job_of(**fields).model == "m"
+def test_what_changes_nothing_is_accepted(fields: dict[str, Any]) -> None:
+    """A hint, a spelled-out default, a wish about something that is not there: the same job as without."""
+    assert job_of(**fields) == job_of()
+
+
+def test_every_parameter_is_judged() -> None:
+    """OpenAI's reference of `chat.completions.create`, field by field: each is used, a hint, or refused where it would matter."""
+    reference = """audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens messages metadata
+        modalities model n parallel_tool_calls prediction presence_penalty prompt_cache_key prompt_cache_retention reasoning_effort
+        response_format safety_identifier seed service_tier stop store stream stream_options temperature tool_choice tools
+        top_logprobs top_p user verbosity web_search_options"""
+    assert set(reference.split()) == set(ChatRequest.model_fields)
+
+
+def test_what_an_answer_looks_like_can_be_sent_back() -> None:
+    """Clients put our answer into the next request as it came, other servers' names of thoughts and marks for caches included."""
+    parts = [{"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}]
+    answer: dict[str, Any] = {
+        "role": "assistant",
+        "content": "yes",
+        "refusal": None,
+        "reasoning_content": "hm",
+        "annotations": [],
+        "audio": None,
+    }
+    refusal = {"role": "assistant", "content": None, "refusal": "no", "reasoning": "hm", "function_call": None}
+    job = job_of(messages=[{"role": "user", "content": parts}, answer, refusal, *HELLO])
+    assert job.messages is not None
+    assert [message.content for message in job.messages] == ["hi", "yes", "no", "hello"]
+
+
+@pytest.mark.parametrize("tool", [{"type": "custom", "custom": {"name": "f"}}, {"type": "function"}, {"type": "function", "function": {}}])
+def test_tools_are_functions_with_a_name(tool: dict[str, Any]) -> None:
+    """Any other kind is refused before a model server is bothered with it."""
+    with pytest.raises(UnsupportedParameter) as caught:
+        job_of(tools=[tool])
+    assert caught.value.param == "tools.0"
 
 
 @pytest.mark.parametrize(

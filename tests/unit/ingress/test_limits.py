@@ -14,5 +14,5 @@ def test_sizes_at_the_bound_pass_and_one_more_does_not() -> None:
     check_inline_size(64 * 1024)
     with pytest.raises(TooLarge):
         check_body_size(11, 10)
-    with pytest.raises(TooLarge, match="not supported yet"):
+    with pytest.raises(TooLarge, match="holds at most 65536 bytes"):
         check_inline_size(64 * 1024 + 1)

@@ -227,8 +227,8 @@ def test_call_headers() -> None:
     found = call_headers(
         scope(x_tutti_class="batch", x_tutti_tenant="team-1", x_tutti_deadline_seconds="2.5", x_tutti_detach="true", traceparent=trace)
     )
-    assert found == (PriorityClass.BATCH, "team-1", 2.5, True, trace, None, None, None)
-    assert call_headers(scope(traceparent="junk", content_length="12")) == (None, None, None, False, None, 12, None, None)
+    assert found == (PriorityClass.BATCH, "team-1", 2.5, True, trace, None, None, None, None)
+    assert call_headers(scope(traceparent="junk", content_length="12")) == (None, None, None, False, None, 12, None, None, None)
     assert call_headers(scope(authorization="Bearer  k1", idempotency_key="once"))[-2:] == ("once", "k1")
     assert call_headers(scope(x_api_key="k2", authorization="Basic x"))[-1] == "k2"
 

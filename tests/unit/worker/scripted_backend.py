@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from services.worker.backends.base import Completion, Delta, ModelCall, ModelCallFailed, Probe
 from services.worker.settings import BackendKind
 from shared.clock import LoopClock
-from shared.contracts.chat import Answer
+from shared.contracts.chat import Answer, FinishReason
 from shared.contracts.failure import FailureKind
 from shared.contracts.node import NodeModel
 from shared.contracts.usage import Usage
@@ -23,6 +23,7 @@ class Script:
     pause: float = 0.0
     hangs: bool = False
     failure: FailureKind | None = None
+    finish_reason: FinishReason = FinishReason.STOP
 
 
 @dataclass
@@ -68,9 +69,8 @@ class ScriptedBackend:
         if script.failure is not None:
             raise ModelCallFailed(script.failure, "as scripted")
         tokens = len(script.pieces)
-        yield Completion(
-            Answer(text="".join(script.pieces), model=call.model, node=call.node), Usage(calls=1, prompt_tokens=5, completion_tokens=tokens)
-        )
+        answer = Answer(text="".join(script.pieces), finish_reason=script.finish_reason, model=call.model, node=call.node)
+        yield Completion(answer, Usage(calls=1, prompt_tokens=5, completion_tokens=tokens))
 
     async def probe(self) -> Probe:
         if not self.reachable:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from services.worker.backends.in_process import InProcessBackend
-from shared.contracts.chat import Operation
+from shared.contracts.chat import FinishReason, Operation
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import ReplyTo
 from shared.contracts.outcome import ClaimsRenewed, StepClaimed, StepFailed, StepReleased, StepSucceeded
@@ -256,6 +258,20 @@ def test_text_where_json_was_asked_for_is_invalid_output() -> None:
             world.route(step(1, format="json"))
             await world.until(lambda: bool(world.outcomes(StepFailed)))
             assert world.outcomes(StepFailed)[0].failure.kind is FailureKind.INVALID_OUTPUT
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("format_", ["json", {"type": "object"}])
+def test_json_that_the_token_limit_cut_is_the_answer(format_: Any) -> None:
+    """It says so by its finish reason; another attempt would be cut at the same place and paid again."""
+
+    async def scenario(world: World) -> None:
+        async with world.worker(ScriptedBackend(Script(pieces=('{"capital', '": "Pa'), finish_reason=FinishReason.LENGTH))):
+            world.route(step(1, format=format_), step(2, format=format_, stream=True))
+            await world.until(lambda: len(world.outcomes(StepSucceeded)) == 2)
+            for outcome in world.outcomes(StepSucceeded):
+                assert (outcome.answer.text, outcome.answer.finish_reason) == ('{"capital": "Pa', FinishReason.LENGTH)
 
     play(scenario)
 
