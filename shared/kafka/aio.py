@@ -17,6 +17,7 @@ from shared.kafka.aio_errors import FOREIGN
 from shared.kafka.aio_fetch import hasten
 from shared.kafka.aio_logs import thin_out
 from shared.kafka.aio_producer import AioProducer
+from shared.kafka.aio_records import install
 from shared.kafka.assignor import BalancedAssignor
 from shared.kafka.port import Assignor, Reset
 from shared.kafka.settings import milliseconds
@@ -42,6 +43,7 @@ class AioLog:
         self._clock = clock
         self._compression = compression
         thin_out(clock)
+        install()
 
     async def producer(self, *, client_id: str, acks: Literal["all", 1] = "all", linger_ms: int = 0) -> AioProducer:
         async def open_session() -> AIOKafkaProducer:
@@ -58,7 +60,7 @@ class AioLog:
         reset: Reset = "earliest",
         assignor: Assignor | None = None,
         fetch_max_wait_ms: int = 500,
-        max_partition_fetch_bytes: int = 1_048_576,
+        max_partition_fetch_bytes: int = settings.PARTITION_FETCH_BYTES,
     ) -> AioConsumer:
         adapter = AioAssignor(assignor or BalancedAssignor())
 

@@ -6,25 +6,31 @@ half of a cycle's CPU with 36 partitions. Here one `struct` call packs or unpack
 - `LeanFetcher` takes the place of the consumer's fetcher class. It makes `LeanRequest`s.
 - `LeanRequest` encodes Fetch v11 itself and names `LeanResponse` as its answer. Older versions are aiokafka's.
 - Partitions without records and without error ("quiet") are settled in bulk and kept from aiokafka's loop.
+- `fetched_records` hands out at most `POLL_BYTES` at once; records are unpacked as they are handed out.
 
 Whatever is unusual (a buffered partition, a paused one, two brokers, no leader, odd or short bytes) goes to aiokafka's own code, which
-also raises its own errors. Another version of aiokafka, or a rack, is left alone with a warning: only speed depends on this file.
+also raises its own errors. Another version of aiokafka, or a rack, is left alone with a warning: only speed and the bound of a poll
+depend on this file.
 """
 # ruff: noqa: SLF001  (the whole file is about the inside of one pinned version)
 
 from __future__ import annotations
 
+import asyncio
 import random
 import struct
+import sys
 import time
+from collections.abc import Collection
 from io import BytesIO
 from typing import Any, Self, cast
 
 import aiokafka
 from aiokafka import AIOKafkaConsumer
-from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.consumer.fetcher import Fetcher, FetchResult
 from aiokafka.protocol.fetch import FetchRequest, FetchRequest_v11, FetchRequestStruct, FetchResponse_v11
 
+from shared.kafka.settings import POLL_BYTES
 from shared.telemetry import logs
 
 log = logs.get(__name__)
@@ -79,6 +85,57 @@ class LeanFetcher(Fetcher):
             settle(assignment, request)
         return woken
 
+    async def fetched_records(
+        self,
+        partitions: Collection[Any],
+        timeout: float = 0,  # noqa: ASYNC109  (aiokafka's name)
+        max_records: int | None = None,
+    ) -> dict[Any, list[Any]]:
+        """What is buffered of these partitions (none: of all), up to both bounds; waits up to `timeout` seconds for the first."""
+        until = self._loop.time() + timeout
+        while True:
+            if self._subscriptions.reassignment_in_progress:
+                await self._subscriptions.wait_for_assignment()
+            drained = self._drain(partitions, max_records or sys.maxsize)
+            if drained or not timeout:
+                return drained
+            waiter = self._create_fetch_waiter()  # type: ignore[no-untyped-call]
+            done, _ = await asyncio.wait([waiter], timeout=max(0.0, until - self._loop.time()))
+            if not done or self._closed:
+                waiter.cancel()
+                return {}
+            waiter.result()  # the coordinator's errors come this way
+
+    def _drain(self, partitions: Collection[Any], most: int) -> dict[Any, list[Any]]:
+        """A kept error is raised by the next call, if there is anything to hand out before it."""
+        drained: dict[Any, list[Any]] = {}
+        room = POLL_BYTES
+        for tp in list(self._records):
+            if most <= 0 or room <= 0:
+                break
+            found = self._records[tp]
+            if partitions and tp not in partitions:
+                if not self._subscriptions.is_assigned(tp):
+                    del self._records[tp]
+                continue
+            if type(found) is not FetchResult:
+                if not drained:
+                    self._forget(tp)
+                    found.check_raise()
+                break
+            records, size = take(found, tp, most, room)
+            if not found.has_more():
+                self._forget(tp)
+            if records:
+                drained[tp] = records
+                most, room = most - len(records), room - size
+        return drained
+
+    def _forget(self, tp: Any) -> None:
+        """The partition may be fetched again."""
+        del self._records[tp]
+        self._notify(self._wait_consume_future)  # type: ignore[no-untyped-call]
+
     def _one_node(self, assignment: Any) -> list[tuple[int, FetchRequest]] | None:
         """The fetches when nothing is buffered and all partitions have one leader; None where aiokafka has to look closer."""
         leader = self._one_leader(assignment)
@@ -107,6 +164,23 @@ class LeanFetcher(Fetcher):
             leader = leaders.pop() if len(leaders) == 1 and not leaders & {None, -1} else None
             self._leader_seen = (assignment, table, leader)
         return leader
+
+
+def take(result: Any, tp: Any, most: int, room: int) -> tuple[list[Any], int]:
+    """At most `most` records, and no further one once they have `room` bytes; and how many they have."""
+    if not result.check_assignment(tp) or not result.has_more():
+        return [], 0
+    taken: list[Any] = []
+    size = 0
+    for record in result._partition_records:
+        taken.append(record)
+        size += len(record.value or b"")
+        if len(taken) >= most or size >= room:
+            result._update_position()
+            return taken, size
+    result._update_position()
+    result._partition_records = None
+    return taken, size
 
 
 def settle(assignment: Any, request: LeanRequest) -> None:

@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextvars import Context
 from random import Random
-from typing import Literal, Unpack
+from typing import Literal, Unpack, cast
 
 from shared.clock import Clock, LoopClock
 from shared.errors import LogError
@@ -29,6 +29,7 @@ from shared.kafka.memory_partition import MemoryPartition, MemoryRecord
 from shared.kafka.memory_process import Absence, Availability, MemoryProcess
 from shared.kafka.memory_producer import MemoryProducer
 from shared.kafka.port import ConsumerOptions, Message, NewTopic, TopicPartition
+from shared.kafka.settings import PARTITION_FETCH_BYTES
 
 Written = Callable[[Sequence[MemoryRecord]], None]
 """(records of one partition, as they were appended together)"""
@@ -158,10 +159,16 @@ class MemoryLog:
         found = self.existing(partition)
         base = found.append(messages, int(self.clock.wall() * 1000), visible_at)
         for listener in self.written_listeners:
-            listener(found.records[-len(messages) :])
+            listener(cast("list[MemoryRecord]", found.records[-len(messages) :]))
         for consumer in self._watchers.get(partition, ()):
             consumer.on_written(partition)
         return base
+
+    def spoil(self, partition: TopicPartition, count: int = 1) -> None:
+        """Append a batch of `count` records that no reader can unpack."""
+        self.existing(partition).spoil(count, asyncio.get_running_loop().time() + self.faults.delivery(partition))
+        for consumer in self._watchers.get(partition, ()):
+            consumer.on_written(partition)
 
     # What consumers and groups call
 
@@ -203,6 +210,7 @@ class ProcessLog:
             group=self._log.group(group) if group else None,
             reset=options.get("reset", "earliest"),
             assignor=options.get("assignor") or BalancedAssignor(),
+            fetch_bytes=options.get("max_partition_fetch_bytes", PARTITION_FETCH_BYTES),
         )
 
     async def admin(self) -> MemoryAdmin:

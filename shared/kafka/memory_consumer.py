@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from shared.errors import CommitRefused, LogError, LogUnavailable
 from shared.kafka.memory_group import Member, MemoryGroup
-from shared.kafka.memory_partition import MemoryPartition, MemoryRecord
+from shared.kafka.memory_partition import MemoryPartition
 from shared.kafka.memory_process import MemoryProcess, State
-from shared.kafka.port import Assignor, RebalanceListener, Reset, TopicPartition
+from shared.kafka.port import Assignor, RebalanceListener, Record, Reset, TopicPartition
 
 if TYPE_CHECKING:
     from shared.kafka.memory import MemoryLog
@@ -24,13 +24,22 @@ class MemoryConsumer:
     """Implements `port.Consumer`. `_positions` holds what is assigned; a position is None until the first poll needs it."""
 
     def __init__(
-        self, log: MemoryLog, process: MemoryProcess, *, client_id: str, group: MemoryGroup | None, reset: Reset, assignor: Assignor
+        self,
+        log: MemoryLog,
+        process: MemoryProcess,
+        *,
+        client_id: str,
+        group: MemoryGroup | None,
+        reset: Reset,
+        assignor: Assignor,
+        fetch_bytes: int,
     ) -> None:
         self._log = log
         self._process = process
         self._client_id = client_id
         self._group = group
         self._reset = reset
+        self._fetch_bytes = fetch_bytes
         self._assignor = assignor
         self._positions: dict[TopicPartition, int | None] = {}
         self._ready: dict[TopicPartition, None] = {}
@@ -62,7 +71,7 @@ class MemoryConsumer:
 
     async def poll(
         self, *, timeout_seconds: float, max_records: int | None = None, partitions: Collection[TopicPartition] | None = None
-    ) -> Mapping[TopicPartition, Sequence[MemoryRecord]]:
+    ) -> Mapping[TopicPartition, Sequence[Record]]:
         assert max_records is None or max_records > 0, "max_records is positive"
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_seconds
@@ -177,9 +186,9 @@ class MemoryConsumer:
 
     def _take(
         self, now: float, max_records: int | None, partitions: Collection[TopicPartition] | None
-    ) -> tuple[dict[TopicPartition, Sequence[MemoryRecord]], float | None]:
+    ) -> tuple[dict[TopicPartition, Sequence[Record]], float | None]:
         """What is readable now, and when more will be."""
-        found: dict[TopicPartition, Sequence[MemoryRecord]] = {}
+        found: dict[TopicPartition, Sequence[Record]] = {}
         next_at: float | None = None
         if not self._assigned:
             return found, None
@@ -199,12 +208,12 @@ class MemoryConsumer:
                 room -= len(records)
         return found, next_at
 
-    def _read(self, tp: TopicPartition, limit: int, now: float) -> tuple[Sequence[MemoryRecord], float | None]:
+    def _read(self, tp: TopicPartition, limit: int, now: float) -> tuple[Sequence[Record], float | None]:
         """Up to `limit` records; and when the next one after them becomes visible (perhaps it is), None when there is none."""
         partition = self._log.partition(tp)
         if partition is None or tp not in self._positions:
             return (), None
-        records, position = partition.read(self._resolve(tp, partition), limit, now)
+        records, position = partition.read(self._resolve(tp, partition), limit, self._fetch_bytes, now)
         self._positions[tp] = position
         return records, partition.next_visible_at(position)
 
@@ -238,7 +247,7 @@ class MemoryConsumer:
             with contextlib.suppress(ValueError):
                 self._waiters.remove(waiter)
 
-    def _nothing(self) -> dict[TopicPartition, Sequence[MemoryRecord]]:
+    def _nothing(self) -> dict[TopicPartition, Sequence[Record]]:
         """The answer of a cluster that is away: none, or an error if calls fail."""
         if self._log.availability.absence == "fails":
             raise LogUnavailable

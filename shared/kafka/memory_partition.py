@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
-from shared.kafka.port import Message, TopicPartition
+from shared.contracts.base import RECORD_BYTES
+from shared.kafka.port import Message, TopicPartition, Unreadable
 
 _OFFSET = attrgetter("offset")
 
@@ -26,6 +27,13 @@ class MemoryRecord:
     visible_at: float
 
 
+@dataclass(slots=True)
+class MemoryUnreadable(Unreadable):
+    """What stands for a batch that no reader can unpack."""
+
+    visible_at: float = 0.0
+
+
 class MemoryPartition:
     """An append-only list with a begin and an end; offsets never move, even when records go."""
 
@@ -35,7 +43,7 @@ class MemoryPartition:
         self.tp = tp
         self.begin = 0
         self.end = 0
-        self.records: list[MemoryRecord] = []
+        self.records: list[MemoryRecord | MemoryUnreadable] = []
         self.visible_at = 0.0
         self._dense = True
 
@@ -45,19 +53,31 @@ class MemoryPartition:
         self.visible_at = visible = max(self.visible_at, visible_at)
         topic, partition = self.tp
         self.records.extend(
-            MemoryRecord(topic, partition, offset, timestamp_ms, message.key, message.value, message.headers, visible)
+            MemoryRecord(topic, partition, offset, timestamp_ms, message.key, message.value, _with_values(message.headers), visible)
             for offset, message in enumerate(messages, base)
         )
         self.end = base + len(messages)
         return base
 
-    def read(self, position: int, limit: int, now: float) -> tuple[list[MemoryRecord], int]:
-        """Up to `limit` records from `position` on that are visible at `now`, and the position after them.
+    def spoil(self, count: int, visible_at: float) -> None:
+        """A batch of `count` records that nobody can unpack."""
+        topic, partition = self.tp
+        self.visible_at = visible = max(self.visible_at, visible_at)
+        first, self.end = self.end, self.end + count
+        self.records.append(
+            MemoryUnreadable(topic, partition, self.end - 1, f"offsets {first} to {self.end - 1}: spoilt", visible_at=visible)
+        )
+        self._dense = self._dense and count == 1
+
+    def read(self, position: int, limit: int, most_bytes: int, now: float) -> tuple[list[MemoryRecord | MemoryUnreadable], int]:
+        """Up to `limit` records of `most_bytes` (soft by one) from `position` on, visible at `now`, and the position after them.
 
         As with Kafka, the position passes over what compaction removed: at the end it is the end offset, not the last record's.
         """
         start = self._index(position)
         found = self.records[start : start + limit]
+        if len(found) * RECORD_BYTES > most_bytes:
+            found = _within(found, most_bytes)
         while found and found[-1].visible_at > now:
             found.pop()
         if start + len(found) == len(self.records):
@@ -107,3 +127,17 @@ class MemoryPartition:
         if self._dense:
             return max(0, min(offset - self.begin, len(self.records)))
         return bisect_left(self.records, offset, key=_OFFSET)
+
+
+def _within(records: list[MemoryRecord | MemoryUnreadable], most_bytes: int) -> list[MemoryRecord | MemoryUnreadable]:
+    size = 0
+    for count, record in enumerate(records, 1):
+        size += len(record.value or b"")
+        if size >= most_bytes:
+            return records[:count]
+    return records
+
+
+def _with_values(headers: Sequence[tuple[str, bytes | None]]) -> tuple[tuple[str, bytes], ...]:
+    """As records are read: a header without a value is left out."""
+    return tuple((name, value) for name, value in headers if value is not None)

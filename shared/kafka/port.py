@@ -37,7 +37,25 @@ class Record(Protocol):
     @property
     def value(self) -> bytes | None: ...
     @property
-    def headers(self) -> Headers: ...
+    def headers(self) -> Headers: ...  # those without a value are left out; odd bytes of a name stand as \\xNN
+
+
+@dataclass(slots=True)
+class Unreadable:
+    """What lies where records cannot be unpacked: one of these for each, or for a whole batch, at its last offset. Satisfies `Record`.
+
+    It is no tombstone: `shared.processing.readable` turns it into an InvalidRecord.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    """One sentence. It names the offsets where there are several, and quotes nothing of them."""
+    timestamp: int = 0
+    key: bytes | None = None
+    value: bytes | None = None
+    headers: Headers = ()
 
 
 class Message(NamedTuple):
@@ -141,7 +159,11 @@ class Consumer(Protocol):
     async def poll(
         self, *, timeout_seconds: float, max_records: int | None = None, partitions: Collection[TopicPartition] | None = None
     ) -> Mapping[TopicPartition, Sequence[Record]]:
-        """Records that have arrived, waiting up to `timeout_seconds` for the first. `partitions` restricts (the rest stays buffered)."""
+        """Records that have arrived, waiting up to `timeout_seconds` for the first. `partitions` restricts (the rest stays buffered).
+
+        Of one partition at most `max_partition_fetch_bytes`, soft by one batch. Nothing that a record holds makes this raise: what cannot
+        be unpacked comes as `Unreadable`, and reading goes on behind it.
+        """
         ...
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:

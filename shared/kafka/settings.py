@@ -17,6 +17,10 @@ POLL_LIMIT_SECONDS = 300.0
 # Fetching
 FETCH_BYTES = 32 * 1024 * 1024
 """Bound of one answer over all partitions, so that memory is bounded when a long backlog is read."""
+PARTITION_FETCH_BYTES = 1_048_576
+"""Of one partition in one answer, unless a reader says otherwise. A batch that is larger comes alone."""
+POLL_BYTES = 4 * 1024 * 1024
+"""Bound of one poll, unpacked, soft by one record: what is compressed well, or hostile, is unpacked in pieces."""
 METADATA_SECONDS = 30.0
 """Added partitions and topics are seen within this time; the default of 5 minutes would leave a new mailbox unread."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import pytest
 
 from shared.clock import LoopClock
 from shared.kafka.memory import MemoryLog
-from shared.kafka.port import Log, TopicPartition
+from shared.kafka.port import Log, Message, TopicPartition
 from shared.kafka.watched import WatchedLog
 from tests.support import virtual_loop
 from tests.support.log_behaviour import CASES
@@ -25,8 +26,14 @@ async def _run(case: Case, configure: str) -> None:
     async def delete_before(partition: TopicPartition, offset: int) -> None:
         log.existing(partition).delete_before(offset)
 
+    async def spoil(partition: TopicPartition, count: int) -> None:
+        log.spoil(partition, count)
+
+    async def foreign(partition: TopicPartition, headers: Any) -> None:
+        log.write(partition, [Message(partition.topic, b"v", headers=tuple(headers))])
+
     seen: Log = WatchedLog(log, clock, Random(1), service="test-behaviour") if configure == "watched" else log
-    await case(Bench(seen, clock, "", delete_before))
+    await case(Bench(seen, clock, "", delete_before, spoil, foreign))
 
 
 @pytest.mark.parametrize("configure", ["immediate", "slow", "watched"])

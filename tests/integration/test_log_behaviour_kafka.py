@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 
 import pytest
 from aiokafka import TopicPartition as TheirPartition
@@ -14,6 +15,7 @@ from shared.kafka.aio import AioLog
 from shared.kafka.port import TopicPartition
 from tests.support.log_behaviour import CASES
 from tests.support.log_bench import Bench, Case
+from tests.support.raw_batches import batch, bomb, write_raw
 
 pytestmark = pytest.mark.kafka
 
@@ -28,7 +30,13 @@ async def _run(case: Case, servers: str) -> None:
         await admin.delete_records({TheirPartition(*partition): RecordsToDelete(before_offset=offset)})
         await admin.close()
 
-    bench = Bench(log, clock, f"log-{secrets.token_hex(4)}-", delete_before)
+    async def spoil(partition: TopicPartition, count: int) -> None:
+        await write_raw(servers, partition, bomb(count, 100_000_000))
+
+    async def foreign(partition: TopicPartition, headers: Sequence[tuple[str, bytes | None]]) -> None:
+        await write_raw(servers, partition, batch([b"v"], headers=headers))
+
+    bench = Bench(log, clock, f"log-{secrets.token_hex(4)}-", delete_before, spoil, foreign)
     try:
         await case(bench)
     finally:

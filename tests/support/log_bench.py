@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from shared.clock import Clock
@@ -12,16 +12,22 @@ from shared.kafka.port import Consumer, Log, NewTopic, Record, TopicPartition
 PATIENCE_SECONDS = 40.0
 
 Deleter = Callable[[TopicPartition, int], Awaitable[None]]
+Spoiler = Callable[[TopicPartition, int], Awaitable[None]]
+Foreign = Callable[[TopicPartition, Sequence[tuple[str, bytes | None]]], Awaitable[None]]
 
 
 @dataclass
 class Bench:
-    """`prefix` keeps runs apart on a shared broker; `delete_before` is retention on demand."""
+    """`prefix` keeps runs apart on a shared broker; `delete_before` is retention on demand; `spoil` appends a batch of so many records
+    that nobody can unpack; `foreign` appends a record with such headers, as a client in another language might.
+    """
 
     log: Log
     clock: Clock
     prefix: str
     delete_before: Deleter
+    spoil: Spoiler
+    foreign: Foreign
     topics: list[str] = field(default_factory=list)
     _numbers: Iterable[int] = field(default_factory=itertools.count)
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from shared.errors import LogError
-from shared.kafka.port import Message, NewTopic, Record, TopicPartition
+from shared.kafka.port import Message, NewTopic, Record, TopicPartition, Unreadable
 from tests.support.log_bench import Bench, Case, partitions_of
 
 CASES: list[Case] = []
@@ -237,3 +237,59 @@ async def records_below_an_offset_are_deleted_for_good(bench: Bench) -> None:
             seen[partition] += [record.value for record in records]
     assert seen[first] == [b"6", b"8"]
     await consumer.close()
+
+
+@case
+async def what_cannot_be_unpacked_is_told_and_passed_over(bench: Bench) -> None:
+    """One `Unreadable` at the batch's last offset, without content; records before and behind it, and of other partitions, arrive."""
+    topic = await bench.topic(2)
+    first, second = partitions_of(topic, 2)
+    producer = await bench.log.producer(client_id="p")
+    for number in range(2):
+        await producer.send(Message(topic, b"before", partition=number))
+    await bench.spoil(first, 3)
+    for number in range(2):
+        await producer.send(Message(topic, b"behind", partition=number))
+    consumer = await bench.reader([first, second])
+    seen = await bench.read(consumer, 5)
+    assert [(r.offset, r.value) for r in seen if r.partition == 0] == [(0, b"before"), (3, None), (4, b"behind")]
+    assert [(r.offset, r.value) for r in seen if r.partition == 1] == [(0, b"before"), (1, b"behind")]
+    [spoilt] = [record for record in seen if isinstance(record, Unreadable)]
+    assert (spoilt.key, spoilt.headers) == (None, ())
+    assert spoilt.reason.startswith("offsets 1 to 3: ")
+    assert await consumer.position(first) == 5
+    consumer.seek(first, 2)
+    assert [record.offset for record in await bench.read(consumer, 2)] == [3, 4]
+    await consumer.close()
+    await producer.close()
+
+
+@case
+async def a_header_without_a_value_is_left_out(bench: Bench) -> None:
+    """Kafka allows it; for every reader here it is not there."""
+    topic = await bench.topic()
+    tp = TopicPartition(topic, 0)
+    await bench.foreign(tp, [("a", None), ("b", b"1"), ("c", None), ("d", b"")])
+    await bench.foreign(tp, [("a", None)])
+    consumer = await bench.reader([tp])
+    assert [tuple(record.headers) for record in await bench.read(consumer, 2)] == [(("b", b"1"), ("d", b"")), ()]
+    await consumer.close()
+
+
+@case
+async def max_partition_fetch_bytes_bounds_a_poll(bench: Bench) -> None:
+    """Soft by one batch: so much of a partition comes at once, the rest later."""
+    topic = await bench.topic()
+    producer = await bench.log.producer(client_id="p")
+    for _ in range(10):
+        await producer.send(Message(topic, bytes(60_000), partition=0))
+    consumer = await bench.log.consumer(client_id="c", max_partition_fetch_bytes=130_000)
+    consumer.assign([TopicPartition(topic, 0)])
+    seen = 0
+    while seen < 10:
+        count = sum(map(len, (await consumer.poll(timeout_seconds=0.5)).values()))
+        assert count <= 3
+        seen += count
+    assert seen == 10
+    await consumer.close()
+    await producer.close()
