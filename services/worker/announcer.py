@@ -13,6 +13,7 @@ from services.worker.settings import WorkerSettings
 from services.worker.speeds import Speeds
 from shared.clock import Clock
 from shared.contracts import headers
+from shared.contracts.base import at_most
 from shared.contracts.credits import Credits
 from shared.contracts.node import Node
 from shared.errors import LogError
@@ -115,7 +116,7 @@ class Announcer:
                 offers=offers,
                 read=read,
                 running=desk.slots.busy,
-                queued_tokens=desk.leases.estimated_tokens,
+                queued_tokens=at_most(desk.leases.estimated_tokens),
                 resident=self._registration.resident,
                 decode_tokens_per_second=self._speeds.node_decode,
             )

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from shared.contracts.base import at_most, sentence
 from shared.contracts.node import Hardware
 
 NVIDIA_QUERY = ("--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
@@ -17,7 +18,9 @@ MIB = 1024 * 1024
 def found(*, accelerators: bool = True) -> Hardware:
     """This machine's hardware; 0 and None where it does not say. May take seconds where `nvidia-smi` is installed: not for a loop."""
     name, vram = _nvidia() if accelerators else (None, 0)
-    return Hardware(cpu_count=os.cpu_count() or 0, ram_bytes=_ram(), vram_bytes=vram, accelerator=name)
+    return Hardware(
+        cpu_count=os.cpu_count() or 0, ram_bytes=at_most(_ram()), vram_bytes=at_most(vram), accelerator=name and sentence(name[:128])
+    )
 
 
 def _ram() -> int:

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from shared.contracts.base import MOST_COST
+
 BackendKind = Literal["ollama", "openai", "embedded", "in_process"]
 OLLAMA_PORT = 11434
 
@@ -48,7 +50,7 @@ class Price(BaseModel):
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
         """The price of one call."""
-        return (prompt_tokens * self.prompt_per_million + completion_tokens * self.completion_per_million) / 1e6
+        return min((prompt_tokens * self.prompt_per_million + completion_tokens * self.completion_per_million) / 1e6, MOST_COST)
 
 
 class WorkerSettings(BaseSettings):

@@ -1,12 +1,18 @@
-"""What all messages have in common: immutability, tolerant reading, compact writing, bounded identifiers."""
+"""What all messages have in common: immutability, tolerant reading, compact writing, and types that bound every field.
+
+Every number, text, list and map of a contract has a bound (a test walks all fields), so that no value of one record can overflow the
+arithmetic of the service that reads it. Bounds are pydantic-core's own: they cost no call into Python, except for free JSON.
+"""
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, NewType
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic_core import to_json
 
 VERSION = 1
 """Version of every message written by this code (header `version`). A reader accepts this and every lower one."""
@@ -19,23 +25,96 @@ BATCH_BYTES = 1024 * 1024
 """Largest record batch: one round of the planner."""
 MAX_DEPTH = 32
 """Deepest nesting of JSON that is accepted from outside."""
+JSON_DEPTH = MAX_DEPTH - 8
+"""Of one free JSON value: what may lie around it (a schedule's job's message's tool call) keeps the whole within `MAX_DEPTH`."""
+JSON_BYTES = 256 * 1024
+"""Largest free JSON value: one schema, one tool, one tool call."""
 
-_ID = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$"
-_TAG = r"^[a-z0-9-]{1,32}$"
+# Numbers
 
-JobId = Annotated[str, StringConstraints(pattern=_ID)]
+MOST = 9_000_000_000_000
+"""Largest count: the sum of a million of them still fits 63 bits."""
+MOST_COST = 9_000_000.0
+"""Largest cost, in the cluster's currency: `MOST` millionths of it."""
+
+Count = Annotated[int, Field(ge=0, le=MOST)]
+"""How many: tokens, calls, bytes, characters, places."""
+Ordinal = Annotated[int, Field(ge=1, le=MOST)]
+"""Which one, counted from 1; or how many, at least one."""
+Partition = Annotated[int, Field(ge=0, lt=2**31)]
+Offset = Annotated[int, Field(ge=-1, lt=2**63)]
+"""In a partition; -1 where none is known."""
+Cost = Annotated[float, Field(ge=0, le=MOST_COST)]
+Quantity = Annotated[float, Field(ge=0, le=1e15)]
+"""What is measured against a limit, of any unit."""
+Seconds = Annotated[float, Field(ge=0, le=1e9)]
+PositiveSeconds = Annotated[float, Field(gt=0, le=1e9)]
+Milliseconds = Annotated[float, Field(ge=0, le=1e12)]
+PerSecond = Annotated[float, Field(ge=0, le=1e9)]
+"""A speed, in tokens a second."""
+
+
+def at_most(total: int) -> int:
+    """A sum of counts as a `Count`: beyond the largest one it stays there."""
+    return min(total, MOST)
+
+
+# Texts
+
+Text = Annotated[str, StringConstraints(max_length=8 * 1024 * 1024)]
+"""A prompt, an answer: as long as the largest body, in characters."""
+Sentence = Annotated[str, StringConstraints(max_length=4_096)]
+"""A reason, a message: for people."""
+Label = Annotated[str, StringConstraints(max_length=256)]
+"""A short word of no syntax."""
+RawBytes = Annotated[bytes, Field(max_length=8 * 1024 * 1024)]
+"""A record's key, value or header. In JSON as base64."""
+Headers = Annotated[tuple[tuple[Annotated[str, StringConstraints(max_length=1024 * 1024)], RawBytes], ...], Field(max_length=1024 * 1024)]
+"""A record's headers; the bounds are wider than what any record can hold."""
+Correlation = Annotated[bytes, Field(max_length=256)]
+"""Opaque: the caller tells by it what a reply belongs to."""
+MANY = 1024 * 1024
+"""Items of a list that only the record's size bounds."""
+
+
+def sentence(text: str) -> str:
+    """Foreign text as a `Sentence`: what UTF-8 cannot say is replaced, what is too long is cut."""
+    return text[:4_096].encode("utf-8", "replace").decode()
+
+
+# Names
+
+ID = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
+TENANT = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+SCHEDULE = r"[a-z0-9][a-z0-9._-]{0,63}"
+TAG = r"[a-z0-9-]{1,32}"
+TOPIC = r"[A-Za-z0-9._-]{1,249}"
+DIGEST = r"[0-9a-f]{32}"
+_UNSEEN = r"\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+"""Controls, line ends, marks without a width or that turn the direction of writing."""
+_MODEL = rf"[^ \u00a0{_UNSEEN}](?:[^{_UNSEEN}]*[^ \u00a0{_UNSEEN}])?"
+
+JobId = Annotated[str, StringConstraints(pattern=f"^{ID}$", max_length=128)]
 """`j_` + ULID, or the caller's own."""
-StepId = NewType("StepId", str)
+StepId = NewType("StepId", Annotated[str, StringConstraints(max_length=128)])
 """32 hex digits, derived (DESIGN 6)."""
-ClaimId = NewType("ClaimId", str)
+ClaimId = NewType("ClaimId", Annotated[str, StringConstraints(max_length=256)])
 """node + boot + counter."""
-NodeId = Annotated[str, StringConstraints(pattern=_ID)]
-ScheduleId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-Tenant = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-ModelName = Annotated[str, StringConstraints(pattern=_NAME)]
-"""As Ollama spells it (`gemma3:270m`), or `auto`."""
-Capability = Annotated[str, StringConstraints(pattern=_TAG)]
+NodeId = Annotated[str, StringConstraints(pattern=f"^{ID}$", max_length=128)]
+ScheduleId = Annotated[str, StringConstraints(pattern=f"^{SCHEDULE}$", max_length=64)]
+Tenant = Annotated[str, StringConstraints(pattern=f"^{TENANT}$", max_length=64)]
+ModelName = Annotated[str, StringConstraints(pattern=f"^{_MODEL}$", max_length=200)]
+"""As its server spells it: `gemma3:270m`, `/models/x.gguf`, `C:\\models\\my model.gguf`; or `auto`. All that can be seen, on one line."""
+Capability = Annotated[str, StringConstraints(pattern=f"^{TAG}$", max_length=32)]
+TopicName = Annotated[str, StringConstraints(pattern=f"^{TOPIC}$", max_length=249)]
+Image = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(?:data:image/[A-Za-z0-9.+-]{1,64};base64,)?(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)$",
+        max_length=8 * 1024 * 1024,
+    ),
+]
+"""Base64, bare or as a data address. Never another address: nothing makes a model server fetch one."""
 
 
 class PriorityClass(StrEnum):
@@ -66,6 +145,45 @@ EpochSeconds = Annotated[float, Field(ge=0, lt=253_402_300_800)]
 """Seconds since the Unix epoch, before the year 10000. For what services write: it is checked without a call into Python."""
 Instant = Annotated[float, Field(ge=0, lt=253_402_300_800), BeforeValidator(_instant, json_schema_input_type=float | str)]
 """The same as people write it: ISO 8601 with an offset is accepted besides."""
+
+
+# Free JSON
+
+
+def free_json(value: dict[str, Any]) -> dict[str, Any]:
+    """What JSON can say and every reader understands: finite numbers, integers of 64 bits, text, at most `JSON_DEPTH` levels."""
+    _walk(value, JSON_DEPTH)
+    try:
+        size = len(to_json(value))
+    except ValueError:
+        raise ValueError("a text is not valid Unicode") from None
+    if size > JSON_BYTES:
+        raise ValueError(f"the JSON has {size} bytes; at most {JSON_BYTES} are allowed")
+    return value
+
+
+def _walk(value: Any, levels: int) -> None:
+    kind = type(value)
+    if kind is dict or kind is list:
+        if not levels:
+            raise ValueError(f"JSON is nested deeper than {JSON_DEPTH} levels")
+        if kind is dict and not all(type(key) is str for key in value):
+            raise ValueError("a key is not a text")
+        for item in value.values() if kind is dict else value:
+            if type(item) is not str:
+                _walk(item, levels - 1)
+    elif kind is float:
+        if not math.isfinite(value):
+            raise ValueError("a number is not finite")
+    elif kind is int:
+        if not -(2**63) <= value < 2**64:
+            raise ValueError("an integer has more than 64 bits")
+    elif value is not None and kind is not bool and kind is not str:
+        raise ValueError("a value is none of JSON's")
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(free_json)]
+"""Free JSON: a schema, a tool, a tool call. What is accepted reads back equal."""
 
 
 class Contract(BaseModel):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import ConfigDict, Field
 
-from shared.contracts.base import Contract, EpochSeconds, Tenant
+from shared.contracts.base import MANY, Contract, Cost, Count, EpochSeconds, Label, Offset, Ordinal, Partition, Quantity, Tenant
 from shared.contracts.limits import Limits
 
 ALWAYS = 0
@@ -18,12 +18,12 @@ class TenantLimits(Contract):
 
     model_config = ConfigDict(extra="forbid")
 
-    calls: NonNegativeInt | None = None
+    calls: Count | None = None
     """Model calls per UTC day; so are tokens and cost."""
-    tokens: NonNegativeInt | None = None
-    cost: NonNegativeFloat | None = None
+    tokens: Count | None = None
+    cost: Cost | None = None
     """Of 0: nothing runs, since no price is known beforehand."""
-    concurrent_jobs: NonNegativeInt | None = None
+    concurrent_jobs: Count | None = None
     """Jobs that run at the same time, on the whole cluster."""
     soft: float = Field(default=0.8, gt=0, le=1)
     """Fraction of a day's limit from which on an alert is raised."""
@@ -39,24 +39,24 @@ class TenantLimits(Contract):
 class Amounts(Contract):
     """What is reserved, used or granted. `micros`: cost in millionths of the cluster's currency; `jobs`: concurrent ones."""
 
-    calls: NonNegativeInt = 0
-    tokens: NonNegativeInt = 0
-    micros: NonNegativeInt = 0
-    jobs: NonNegativeInt = 0
+    calls: Count = 0
+    tokens: Count = 0
+    micros: Count = 0
+    jobs: Count = 0
 
 
 class Share(Contract):
     """What one home holds. `total` has been granted, `used` is what the home last told; `serial` counts decisions."""
 
-    home: NonNegativeInt
-    serial: NonNegativeInt
+    home: Partition
+    serial: Count
     total: Amounts
     used: Amounts = Amounts()
 
 
 class _Of(Contract):
     tenant: Tenant
-    day: NonNegativeInt
+    day: Count
     """Days since 1970-01-01 UTC; 0: not counted by days."""
 
 
@@ -64,8 +64,8 @@ class BudgetRequested(_Of):
     """A home wants to hold at least `least`; with `gives_back`, exactly that. Sent to the owner of the tenant's account."""
 
     type: Literal["budget_requested"] = "budget_requested"
-    home: NonNegativeInt
-    serial: PositiveInt
+    home: Partition
+    serial: Ordinal
     least: Amounts
     used: Amounts = Amounts()
     """Settled and reserved."""
@@ -76,9 +76,9 @@ class BudgetGranted(_Of):
     """The owner's decision of `serial`, sent to the home."""
 
     type: Literal["budget_granted"] = "budget_granted"
-    serial: PositiveInt
+    serial: Ordinal
     total: Amounts
-    short: tuple[str, ...] = ()
+    short: tuple[Label, ...] = Field(default=(), max_length=8)
     """What the limit did not allow: calls, tokens, micros, jobs."""
     elsewhere: bool = False
     """Other homes hold unused shares of it."""
@@ -93,9 +93,9 @@ class BudgetRecalled(_Of):
 class _Ledger(Contract):
     """A fact of a partition that is no job's. The newest of a tenant and day is the whole state."""
 
-    epoch: NonNegativeInt
+    epoch: Offset
     tenant: Tenant
-    day: NonNegativeInt
+    day: Count
     at: EpochSeconds
 
 
@@ -103,8 +103,8 @@ class TenantAccount(_Ledger):
     """The owner's state: every home's share."""
 
     type: Literal["tenant_account"] = "tenant_account"
-    shares: tuple[Share, ...]
-    alerted: tuple[str, ...] = ()
+    shares: tuple[Share, ...] = Field(max_length=MANY)
+    alerted: tuple[Label, ...] = Field(default=(), max_length=8)
     """Limits of which the alert was raised."""
 
 
@@ -112,7 +112,7 @@ class TenantShare(_Ledger):
     """A home's own share. `used`: settled, without what is reserved. `gives_back`: decision `serial` + 1 is still to be confirmed."""
 
     type: Literal["tenant_share"] = "tenant_share"
-    serial: NonNegativeInt
+    serial: Count
     total: Amounts
     used: Amounts
     gives_back: bool = False
@@ -122,7 +122,7 @@ class TenantLimitNeared(_Ledger):
     """An alert: what is granted to homes has reached the soft fraction of this limit. Once a day."""
 
     type: Literal["tenant_limit_neared"] = "tenant_limit_neared"
-    limit: str
+    limit: Label
     """calls, tokens, cost"""
-    granted: float
-    bound: float
+    granted: Quantity
+    bound: Quantity

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import ConfigDict, Field
 
-from shared.contracts.base import Contract
+from shared.contracts.base import Contract, Image, JsonObject, Label, ModelName, NodeId, Text
+
+MOST_CALLS = 128
+"""Tool calls of one answer or message."""
+Vector = Annotated[tuple[Annotated[float, Field(ge=-1e38, le=1e38)], ...], Field(max_length=65_536)]
+"""An embedding, of 32-bit floats."""
 
 
 class Operation(StrEnum):
@@ -22,11 +27,11 @@ class ChatMessage(Contract):
     """One turn. `tool_calls` are OpenAI-shaped objects: id, function.name, function.arguments (object or JSON text)."""
 
     role: Literal["system", "user", "assistant", "tool"]
-    content: str = ""
-    images: tuple[str, ...] = Field(default=(), max_length=16)
-    tool_calls: tuple[dict[str, Any], ...] = Field(default=(), max_length=64)
-    tool_call_id: str | None = Field(default=None, max_length=128)
-    tool_name: str | None = Field(default=None, max_length=128)
+    content: Text = ""
+    images: tuple[Image, ...] = Field(default=(), max_length=16)
+    tool_calls: tuple[JsonObject, ...] = Field(default=(), max_length=MOST_CALLS)
+    tool_call_id: Label | None = None
+    tool_name: Label | None = None
 
 
 class Options(Contract):
@@ -36,11 +41,11 @@ class Options(Contract):
 
     temperature: float | None = Field(default=None, ge=0, le=5)
     top_p: float | None = Field(default=None, ge=0, le=1)
-    top_k: NonNegativeInt | None = None
+    top_k: int | None = Field(default=None, ge=0, lt=2**31)
     min_p: float | None = Field(default=None, ge=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**31), lt=2**31)
-    max_tokens: PositiveInt | None = Field(default=None, le=1_000_000)
-    stop: tuple[str, ...] = Field(default=(), max_length=16)
+    max_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
+    stop: tuple[Label, ...] = Field(default=(), max_length=16)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     repeat_penalty: float | None = Field(default=None, ge=0, le=10)
@@ -58,11 +63,11 @@ class FinishReason(StrEnum):
 class Answer(Contract):
     """What a step or a job yields."""
 
-    text: str = ""
-    thinking: str | None = None
-    tool_calls: tuple[dict[str, Any], ...] = ()
-    embeddings: tuple[tuple[float, ...], ...] = ()
+    text: Text = ""
+    thinking: Text | None = None
+    tool_calls: tuple[JsonObject, ...] = Field(default=(), max_length=MOST_CALLS)
+    embeddings: tuple[Vector, ...] = Field(default=(), max_length=4_096)
     finish_reason: FinishReason = FinishReason.STOP
-    model: str | None = None
-    node: str | None = None
+    model: ModelName | None = None
+    node: NodeId | None = None
     simulated: bool = False

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from shared.contracts.base import ClaimId, Contract, JobId, NodeId, StepId, adapter
+from shared.contracts.base import ClaimId, Contract, JobId, NodeId, Ordinal, Sentence, StepId, adapter
 
 
 class StopStep(Contract):
@@ -20,9 +20,9 @@ class StopStep(Contract):
     """None: every node; nobody knows yet which one a router will choose."""
     job: JobId
     step: StepId
-    attempt: int
+    attempt: Ordinal
     claim: ClaimId | None = None
-    reason: str = "cancelled"
+    reason: Sentence = "cancelled"
 
 
 class Drain(Contract):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, TypeAdapter
+from pydantic import Field, TypeAdapter
 
-from shared.contracts.base import Contract, NodeId, adapter
+from shared.contracts.base import Capability, Contract, Count, Label, ModelName, NodeId, Offset, Partition, PerSecond, adapter
 
 
 class Credits(Contract):
@@ -17,18 +17,18 @@ class Credits(Contract):
 
     type: Literal["credits"] = "credits"
     node: NodeId
-    boot: str
-    sequence: NonNegativeInt
-    mailbox: NonNegativeInt
-    offers: dict[str, int]
+    boot: Label
+    sequence: Count
+    mailbox: Partition
+    offers: dict[Label, Count] = Field(max_length=1_000)
     """router id → places"""
-    read: dict[str, int]
+    read: dict[Capability, Offset] = Field(max_length=1_000)
     """capability → next offset of the mailbox that the worker will read"""
-    running: NonNegativeInt = 0
-    queued_tokens: NonNegativeInt = 0
+    running: Count = 0
+    queued_tokens: Count = 0
     """Estimated tokens of everything taken and not finished."""
-    resident: tuple[str, ...] = ()
-    decode_tokens_per_second: NonNegativeFloat = 0.0
+    resident: tuple[ModelName, ...] = Field(default=(), max_length=256)
+    decode_tokens_per_second: PerSecond = 0.0
     """Measured lately over all slots; 0 when unknown."""
 
 
@@ -36,8 +36,8 @@ class RouterPresence(Contract):
     """A router lives and has this much waiting."""
 
     type: Literal["router"] = "router"
-    router: str
-    backlog: NonNegativeInt
+    router: Label
+    backlog: Count
     leaving: bool = False
 
 

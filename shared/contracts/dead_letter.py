@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from pydantic import NonNegativeInt
-
-from shared.contracts.base import Contract, EpochSeconds
+from shared.contracts.base import Contract, EpochSeconds, Headers, Label, Offset, Partition, RawBytes, Sentence, TopicName
 
 
 class DeadLetter(Contract):
     """Where the record lay and why it was refused. `truncated`: the original is larger than what is kept."""
 
-    topic: str
-    partition: NonNegativeInt
-    offset: int
-    timestamp: int | None = None
+    topic: TopicName
+    partition: Partition
+    offset: Offset
+    timestamp: Offset | None = None
     """Of the original record, milliseconds since 1970: part of the id of a job that came without one. Absent in older letters."""
-    service: str
-    reason: str
-    code: str
-    key: bytes | None = None
-    value: bytes | None = None
-    headers: tuple[tuple[str, bytes], ...] = ()
+    service: Label
+    reason: Sentence
+    code: Label
+    key: RawBytes | None = None
+    value: RawBytes | None = None
+    headers: Headers = ()
     truncated: bool = False
     at: EpochSeconds

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import NonNegativeInt
-
-from shared.contracts.base import Contract, EpochSeconds, ModelName, PriorityClass, Tenant
+from shared.contracts.base import Contract, EpochSeconds, Headers, Label, ModelName, Partition, PriorityClass, RawBytes, Tenant, TopicName
 
 
 class Delayed(Contract):
     """Forward `value` with `key` and `headers` to `topic` (at `partition`, when given) once `due_at` is reached."""
 
-    topic: str
-    partition: NonNegativeInt | None = None
+    topic: TopicName
+    partition: Partition | None = None
     due_at: EpochSeconds
-    key: bytes | None = None
-    value: bytes
-    headers: tuple[tuple[str, bytes], ...] = ()
+    key: RawBytes | None = None
+    value: RawBytes
+    headers: Headers = ()
 
 
 class DelayedJob(Contract):
@@ -26,7 +24,7 @@ class DelayedJob(Contract):
     """When it was submitted, or delayed."""
     tenant: Tenant = "default"
     priority_class: PriorityClass = PriorityClass.STANDARD
-    pattern: str = "single"
+    pattern: Label = "single"
     model: ModelName = "auto"
-    digest: str = ""
+    digest: Label = ""
     """Of the request, as in JobAccepted."""

@@ -8,9 +8,30 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter
+from pydantic import Field, TypeAdapter
 
-from shared.contracts.base import ClaimId, Contract, EpochSeconds, JobId, NodeId, PriorityClass, ScheduleId, StepId, adapter
+from shared.contracts.base import (
+    MANY,
+    ClaimId,
+    Contract,
+    Count,
+    EpochSeconds,
+    JobId,
+    Label,
+    ModelName,
+    NodeId,
+    Offset,
+    Ordinal,
+    Partition,
+    PriorityClass,
+    Quantity,
+    ScheduleId,
+    Seconds,
+    Sentence,
+    StepId,
+    Text,
+    adapter,
+)
 from shared.contracts.budget import TenantAccount, TenantLimitNeared, TenantShare
 from shared.contracts.chat import Answer
 from shared.contracts.delayed import DelayedJob
@@ -25,13 +46,13 @@ class PlannerStarted(Contract):
     """A planner took the partition. Its offset is the epoch of what follows."""
 
     type: Literal["planner_started"] = "planner_started"
-    nonce: str
-    planner: str
-    version: PositiveInt = 1
+    nonce: Label
+    planner: Label
+    version: Ordinal = 1
 
 
 class _Fact(Contract):
-    epoch: NonNegativeInt
+    epoch: Offset
     job: JobId
     at: EpochSeconds
     """The writer's wall clock, for people; nothing is decided by it."""
@@ -45,17 +66,17 @@ class JobAccepted(_Fact):
     client_id: bool = False
     """The caller gave the id."""
     priority_class: PriorityClass
-    home: NonNegativeInt
-    source: str
+    home: Partition
+    source: Sentence
     """topic/partition/offset of the job's record."""
-    source_offset: NonNegativeInt
-    pattern_version: PositiveInt
+    source_offset: Offset
+    pattern_version: Ordinal
     limits: Limits
     deadline_at: EpochSeconds
     reply: ReplyTo | None = None
-    trace: str | None = None
+    trace: Label | None = None
     """W3C traceparent of the caller."""
-    digest: str
+    digest: Label
     """Of the request: tells a repeated submission from another body under the same id."""
 
 
@@ -64,13 +85,13 @@ class StepAsked(_Fact):
 
     type: Literal["step_asked"] = "step_asked"
     step: StepId
-    path: str
-    agent: str
-    model: str
-    reserved_tokens: NonNegativeInt = 0
-    reserved_micros: NonNegativeInt | None = None
+    path: Sentence
+    agent: Label
+    model: ModelName
+    reserved_tokens: Count = 0
+    reserved_micros: Count | None = None
     """Estimated cost, in millionths of the cluster's currency; absent where no price is known."""
-    charged_day: NonNegativeInt | None = None
+    charged_day: Count | None = None
     """The day that the tenant's budget is charged for the first attempt; absent where the tenant has none."""
     unfunded: bool | None = None
     """The first attempt waits for the tenant's budget (StepFunded)."""
@@ -81,11 +102,11 @@ class StepClaimedBy(_Fact):
 
     type: Literal["step_claimed"] = "step_claimed"
     step: StepId
-    attempt: PositiveInt
+    attempt: Ordinal
     claim: ClaimId
     node: NodeId
-    mailbox: NonNegativeInt
-    lease_seconds: float
+    mailbox: Partition
+    lease_seconds: Seconds
 
 
 class StepAnswered(_Fact):
@@ -93,7 +114,7 @@ class StepAnswered(_Fact):
 
     type: Literal["step_answered"] = "step_answered"
     step: StepId
-    attempt: PositiveInt
+    attempt: Ordinal
     node: NodeId | None = None
     answer: Answer
     usage: Usage = Usage()
@@ -105,9 +126,9 @@ class AttemptFailed(_Fact):
 
     type: Literal["attempt_failed"] = "attempt_failed"
     step: StepId
-    attempt: PositiveInt
+    attempt: Ordinal
     failure: Failure
-    retry_after_seconds: float | None = None
+    retry_after_seconds: Seconds | None = None
     counted: bool = True
     """False where the attempt does not count against the limit (released)."""
     usage: Usage = Usage()
@@ -118,11 +139,11 @@ class StepRetried(_Fact):
 
     type: Literal["step_retried"] = "step_retried"
     step: StepId
-    attempt: PositiveInt
-    avoid: tuple[NodeId, ...] = ()
-    prefix: str | None = None
+    attempt: Ordinal
+    avoid: tuple[NodeId, ...] = Field(default=(), max_length=MANY)
+    prefix: Text | None = None
     """Of a streaming step: the answer's text that the caller has been shown already. The attempt continues it, and repeats none of it."""
-    charged_day: NonNegativeInt | None = None
+    charged_day: Count | None = None
     unfunded: bool | None = None
     """As in StepAsked, of this attempt."""
 
@@ -132,8 +153,8 @@ class StepFunded(_Fact):
 
     type: Literal["step_funded"] = "step_funded"
     step: StepId
-    attempt: PositiveInt
-    charged_day: NonNegativeInt
+    attempt: Ordinal
+    charged_day: Count
 
 
 class WorkWasted(_Fact):
@@ -141,7 +162,7 @@ class WorkWasted(_Fact):
 
     type: Literal["work_wasted"] = "work_wasted"
     step: StepId
-    attempt: PositiveInt
+    attempt: Ordinal
     claim: ClaimId | None = None
     usage: Usage
 
@@ -151,7 +172,7 @@ class TimerSet(_Fact):
 
     type: Literal["timer_set"] = "timer_set"
     step: StepId
-    path: str
+    path: Sentence
     due_at: EpochSeconds
 
 
@@ -166,10 +187,10 @@ class LimitNeared(_Fact):
     """An alert: `used` has reached the soft fraction of this limit of the job. Once a limit."""
 
     type: Literal["limit_neared"] = "limit_neared"
-    limit: str
+    limit: Label
     """calls, tokens, cost, steps, wall_seconds"""
-    used: float
-    bound: float
+    used: Quantity
+    bound: Quantity
 
 
 class JobDelayed(_Fact):
@@ -185,7 +206,7 @@ class CancelRecorded(_Fact):
     """
 
     type: Literal["cancel_recorded"] = "cancel_recorded"
-    reason: str
+    reason: Sentence
     until: EpochSeconds | None = None
     """Forgotten then, if the job has not come."""
     ended: bool = False
@@ -218,9 +239,9 @@ class JobSettled(_Fact):
     type: Literal["job_settled"] = "job_settled"
     result: Result
     reply: ReplyTo | None = None
-    trace: str | None = None
+    trace: Label | None = None
     client_id: bool = False
-    digest: str = ""
+    digest: Label = ""
 
 
 class JobSnapshot(_Fact):
@@ -230,10 +251,10 @@ class JobSnapshot(_Fact):
     """
 
     type: Literal["job_snapshot"] = "job_snapshot"
-    snapshot: str
-    part: NonNegativeInt
-    parts: PositiveInt
-    facts: tuple[str, ...]
+    snapshot: Label
+    part: Count
+    parts: Ordinal
+    facts: tuple[Text, ...] = Field(max_length=MANY)
 
 
 Event = Annotated[

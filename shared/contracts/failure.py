@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from shared.contracts.base import Contract, NodeId
+from pydantic import Field
+
+from shared.contracts.base import Contract, Label, ModelName, NodeId, Seconds, Sentence, Text
 
 
 class FailureKind(StrEnum):
@@ -39,12 +41,12 @@ class Failure(Contract):
     """`message` is one sentence for people and holds no prompt text. `missing` says what a node would need."""
 
     kind: FailureKind
-    message: str
+    message: Text
     node: NodeId | None = None
-    model: str | None = None
-    retry_after_seconds: float | None = None
-    missing: tuple[str, ...] = ()
-    limit: str | None = None
+    model: ModelName | None = None
+    retry_after_seconds: Seconds | None = None
+    missing: tuple[Sentence, ...] = Field(default=(), max_length=64)
+    limit: Label | None = None
     """Of kind `limit`: which one is reached. The job's `calls`, `tokens`, `cost`, `steps`, `depth`, `width`, `wall_seconds`; its tenant's
     `tenant.calls`, `tenant.tokens`, `tenant.cost` (a day), `tenant.jobs` (at once), `tenant.steps` (that wait), or `tenant`: nobody could
     say in time what is left.

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from shared.contracts.base import Capability, Contract, Instant, JobId, ModelName, Tenant
+from shared.contracts.base import (
+    Capability,
+    Contract,
+    Correlation,
+    Count,
+    Instant,
+    JobId,
+    JsonObject,
+    Label,
+    ModelName,
+    NodeId,
+    Ordinal,
+    Partition,
+    Sentence,
+    Tenant,
+    Text,
+    TopicName,
+)
 from shared.contracts.chat import ChatMessage, Operation, Options
 from shared.contracts.limits import Limits
 
@@ -16,10 +33,10 @@ class Needs(Contract):
 
     model_config = ConfigDict(extra="forbid")
 
-    min_vram_bytes: int | None = Field(default=None, ge=0)
-    min_context: int | None = Field(default=None, ge=0)
+    min_vram_bytes: Count | None = None
+    min_context: Count | None = None
     tags: tuple[Capability, ...] = Field(default=(), max_length=16)
-    node: str | None = Field(default=None, max_length=128)
+    node: NodeId | None = None
 
 
 class Gate(Contract):
@@ -28,8 +45,8 @@ class Gate(Contract):
     model_config = ConfigDict(extra="forbid")
 
     not_empty: bool = True
-    min_chars: int | None = Field(default=None, ge=0)
-    max_chars: int | None = Field(default=None, ge=1)
+    min_chars: Count | None = None
+    max_chars: Ordinal | None = None
     contains: str | None = Field(default=None, max_length=1_000)
     json_object: bool = False
     repairs: int = Field(default=1, ge=0, le=5)
@@ -40,12 +57,12 @@ class ChainStep(Contract):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$", max_length=32)
     template: str = Field(min_length=1, max_length=32_000)
     system: str | None = Field(default=None, max_length=32_000)
     model: ModelName | None = None
     options: Options | None = None
-    format: Literal["json"] | dict[str, Any] | None = None
+    format: Literal["json"] | JsonObject | None = None
     gate: Gate = Gate()
 
 
@@ -56,25 +73,25 @@ class Job(Contract):
 
     id: JobId | None = None
     tenant: Tenant = "default"
-    prompt: str | None = Field(default=None, min_length=1)
-    system: str | None = None
+    prompt: Text | None = Field(default=None, min_length=1)
+    system: Text | None = None
     messages: tuple[ChatMessage, ...] | None = Field(default=None, min_length=1, max_length=1_000)
-    texts: tuple[str, ...] | None = Field(default=None, min_length=1, max_length=512)
+    texts: tuple[Text, ...] | None = Field(default=None, min_length=1, max_length=512)
     operation: Operation | None = None
-    pattern: str = Field(default="single", pattern=r"^[a-z][a-z0-9_-]{0,31}$")
+    pattern: str = Field(default="single", pattern=r"^[a-z][a-z0-9_-]{0,31}$", max_length=32)
     chain: tuple[ChainStep, ...] = Field(default=(), max_length=12)
     model: ModelName = "auto"
     fallback_models: tuple[ModelName, ...] = Field(default=(), max_length=8)
     capability: Capability | None = None
     options: Options = Options()
-    format: Literal["json"] | dict[str, Any] | None = None
-    tools: tuple[dict[str, Any], ...] = Field(default=(), max_length=64)
+    format: Literal["json"] | JsonObject | None = None
+    tools: tuple[JsonObject, ...] = Field(default=(), max_length=64)
     stream: bool = False
     needs: Needs = Needs()
     limits: Limits = Limits()
     deadline_at: Instant | None = None
     not_before: Instant | None = None
-    metadata: dict[str, str] = Field(default_factory=dict, max_length=32)
+    metadata: dict[Label, Sentence] = Field(default_factory=dict, max_length=32)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -100,8 +117,8 @@ class Job(Contract):
 class ReplyTo(Contract):
     """Where a caller waits. `multiplex`: the reader accepts records that carry chunks of several jobs (tutti's own ingress)."""
 
-    topic: str = Field(max_length=249)
-    partition: int | None = Field(default=None, ge=0)
-    correlation: bytes = b""
+    topic: TopicName
+    partition: Partition | None = None
+    correlation: Correlation = b""
     dialect: Literal["tutti", "spring"] = "tutti"
     multiplex: bool = False

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import ConfigDict, Field
 
-from shared.contracts.base import Contract
+from shared.contracts.base import Contract, Cost, Ordinal, PositiveSeconds
 
 
 class Limits(Contract):
@@ -12,15 +12,15 @@ class Limits(Contract):
 
     model_config = ConfigDict(extra="forbid")
 
-    calls: PositiveInt | None = Field(default=None, le=10_000)
-    tokens: PositiveInt | None = None
-    cost: NonNegativeFloat | None = None
-    wall_seconds: PositiveFloat | None = None
-    steps: PositiveInt | None = Field(default=None, le=10_000)
-    depth: PositiveInt | None = Field(default=None, le=32)
+    calls: Ordinal | None = Field(default=None, le=10_000)
+    tokens: Ordinal | None = None
+    cost: Cost | None = None
+    wall_seconds: PositiveSeconds | None = None
+    steps: Ordinal | None = Field(default=None, le=10_000)
+    depth: Ordinal | None = Field(default=None, le=32)
     """How deep gathers may lie in one another."""
-    width: PositiveInt | None = Field(default=None, le=1_000)
+    width: Ordinal | None = Field(default=None, le=1_000)
     """Steps open at once."""
-    attempts: PositiveInt | None = Field(default=None, le=20)
+    attempts: Ordinal | None = Field(default=None, le=20)
     soft: float | None = Field(default=None, gt=0, le=1)
     """Fraction of calls, tokens, cost, wall time and steps from which on the history warns, once a limit; 0.8 when left out."""

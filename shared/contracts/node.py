@@ -4,45 +4,57 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field
 
-from shared.contracts.base import Capability, Contract, EpochSeconds, NodeId
+from shared.contracts.base import (
+    Capability,
+    Contract,
+    Count,
+    EpochSeconds,
+    Label,
+    ModelName,
+    NodeId,
+    Ordinal,
+    Partition,
+    PerSecond,
+    Seconds,
+)
 
 
 class NodeModel(Contract):
     """A model on the node's disk. Speeds are the worker's own measurements (EWMA), absent until measured."""
 
-    name: str
-    size_bytes: NonNegativeInt = 0
-    context_length: PositiveInt | None = None
-    operations: tuple[str, ...] = ("chat", "generate")
+    name: ModelName
+    size_bytes: Count = 0
+    context_length: Ordinal | None = None
+    operations: tuple[Label, ...] = Field(default=("chat", "generate"), max_length=8)
     resident: bool = False
-    prefill_tokens_per_second: PositiveFloat | None = None
-    decode_tokens_per_second: PositiveFloat | None = None
-    load_seconds: PositiveFloat | None = None
+    prefill_tokens_per_second: PerSecond | None = None
+    decode_tokens_per_second: PerSecond | None = None
+    load_seconds: Seconds | None = None
 
 
 class Hardware(Contract):
     """What the worker found, or was told."""
 
-    cpu_count: NonNegativeInt = 0
-    ram_bytes: NonNegativeInt = 0
-    vram_bytes: NonNegativeInt = 0
-    accelerator: str | None = None
+    cpu_count: Count = 0
+    ram_bytes: Count = 0
+    vram_bytes: Count = 0
+    accelerator: Label | None = None
 
 
 class Node(Contract):
     """`boot` is new at every start of the worker. A mailbox number belongs to the first live node that names it in the log."""
 
     id: NodeId
-    boot: str
-    mailbox: NonNegativeInt
+    boot: Label
+    mailbox: Partition
     backend: Literal["ollama", "openai", "embedded", "in_process"]
-    version: str = ""
+    version: Label = ""
     simulated: bool = False
-    slots: PositiveInt = 1
-    capabilities: tuple[Capability, ...] = ("chat",)
-    tags: tuple[Capability, ...] = ()
+    slots: Ordinal = 1
+    capabilities: tuple[Capability, ...] = Field(default=("chat",), max_length=1_000)
+    tags: tuple[Capability, ...] = Field(default=(), max_length=64)
     hardware: Hardware = Hardware()
     models: tuple[NodeModel, ...] = Field(default=(), max_length=256)
     draining: bool = False

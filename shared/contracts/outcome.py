@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter
+from pydantic import Field, TypeAdapter
 
-from shared.contracts.base import ClaimId, Contract, JobId, NodeId, StepId, adapter
+from shared.contracts.base import (
+    MANY,
+    ClaimId,
+    Contract,
+    JobId,
+    ModelName,
+    NodeId,
+    Offset,
+    Ordinal,
+    Partition,
+    PositiveSeconds,
+    Sentence,
+    StepId,
+    Text,
+    adapter,
+)
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
 from shared.contracts.chat import Answer
 from shared.contracts.delayed import DelayedJob
@@ -17,7 +32,7 @@ from shared.contracts.usage import Timings, Usage
 class _OfAttempt(Contract):
     job: JobId
     step: StepId
-    attempt: PositiveInt
+    attempt: Ordinal
 
 
 class StepRouted(_OfAttempt):
@@ -25,10 +40,10 @@ class StepRouted(_OfAttempt):
 
     type: Literal["routed"] = "routed"
     node: NodeId
-    mailbox: NonNegativeInt
-    offset: int
-    model: str | None = None
-    why: str = ""
+    mailbox: Partition
+    offset: Offset
+    model: ModelName | None = None
+    why: Sentence = ""
     """The choice in a few words, for people."""
 
 
@@ -38,8 +53,8 @@ class StepClaimed(_OfAttempt):
     type: Literal["claimed"] = "claimed"
     claim: ClaimId
     node: NodeId
-    mailbox: NonNegativeInt
-    lease_seconds: PositiveFloat
+    mailbox: Partition
+    lease_seconds: PositiveSeconds
 
 
 class ClaimsRenewed(Contract):
@@ -47,7 +62,7 @@ class ClaimsRenewed(Contract):
 
     type: Literal["renewed"] = "renewed"
     node: NodeId
-    claims: tuple[ClaimId, ...]
+    claims: tuple[ClaimId, ...] = Field(max_length=MANY)
 
 
 class StepSucceeded(_OfAttempt):
@@ -78,14 +93,14 @@ class StepReleased(_OfAttempt):
     type: Literal["released"] = "released"
     claim: ClaimId | None = None
     node: NodeId
-    reason: str
+    reason: Sentence
 
 
 class StreamPosition(_OfAttempt):
     """All text of the stream that its reader has been shown up to and with this attempt, which broke. The answer to `StreamBroken`."""
 
     type: Literal["stream_position"] = "stream_position"
-    text: str = ""
+    text: Text = ""
 
 
 class CancelRequested(Contract):
@@ -93,7 +108,7 @@ class CancelRequested(Contract):
 
     type: Literal["cancel"] = "cancel"
     job: JobId
-    reason: str = "cancelled by the caller"
+    reason: Sentence = "cancelled by the caller"
     waits: DelayedJob | None = None
     """Set where the sender knows that the job waits for its `not_before`: its planner holds nothing of it."""
 

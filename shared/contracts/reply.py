@@ -4,11 +4,25 @@ correlation is ignored and counted.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter
+from pydantic import Field, TypeAdapter
 
-from shared.contracts.base import Contract, JobId, StepId, adapter
+from shared.contracts.base import (
+    MANY,
+    Contract,
+    Correlation,
+    Count,
+    JobId,
+    JsonObject,
+    ModelName,
+    Ordinal,
+    Partition,
+    StepId,
+    Text,
+    adapter,
+)
+from shared.contracts.chat import MOST_CALLS
 from shared.contracts.result import Result
 
 
@@ -23,24 +37,24 @@ class Chunk(Contract):
 
     job: JobId
     step: StepId
-    attempt: PositiveInt
-    sequence: NonNegativeInt
-    offset: NonNegativeInt
-    text: str = ""
-    thinking: str | None = None
-    tool_calls: tuple[dict[str, Any], ...] = ()
-    continues_from: NonNegativeInt = 0
+    attempt: Ordinal
+    sequence: Count
+    offset: Count
+    text: Text = ""
+    thinking: Text | None = None
+    tool_calls: tuple[JsonObject, ...] = Field(default=(), max_length=MOST_CALLS)
+    continues_from: Count = 0
     """Characters of the answer that an earlier attempt has already sent."""
-    model: str | None = None
+    model: ModelName | None = None
     simulated: bool = False
-    correlation: bytes = b""
+    correlation: Correlation = b""
 
 
 class Chunks(Contract):
     """What one worker coalesced for one reader in one interval."""
 
     type: Literal["chunks"] = "chunks"
-    chunks: tuple[Chunk, ...]
+    chunks: tuple[Chunk, ...] = Field(max_length=MANY)
 
 
 class StreamBroken(Contract):
@@ -53,16 +67,16 @@ class StreamBroken(Contract):
     type: Literal["stream_broken"] = "stream_broken"
     job: JobId
     step: StepId
-    attempt: PositiveInt
-    home: NonNegativeInt
-    correlation: bytes = b""
+    attempt: Ordinal
+    home: Partition
+    correlation: Correlation = b""
 
 
 class Final(Contract):
     """The job's result, for the caller who waits."""
 
     type: Literal["final"] = "final"
-    correlation: bytes = b""
+    correlation: Correlation = b""
     result: Result
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from pydantic import NonNegativeInt
-
-from shared.contracts.base import Contract, EpochSeconds, JobId, PriorityClass, Tenant
+from shared.contracts.base import Contract, Count, EpochSeconds, JobId, Label, PriorityClass, Tenant
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure
 from shared.contracts.usage import Usage
@@ -30,9 +28,9 @@ class Result(Contract):
     answer: Answer | None = None
     failure: Failure | None = None
     usage: Usage = Usage()
-    pattern: str = "single"
+    pattern: Label = "single"
     priority_class: PriorityClass = PriorityClass.STANDARD
-    steps: NonNegativeInt = 0
-    attempts: NonNegativeInt = 0
+    steps: Count = 0
+    attempts: Count = 0
     accepted_at: EpochSeconds
     finished_at: EpochSeconds

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field
 
-from shared.contracts.base import Capability, Contract, EpochSeconds, JobId, ModelName, NodeId, PriorityClass, StepId, Tenant
+from shared.contracts.base import (
+    MANY,
+    Capability,
+    Contract,
+    Count,
+    EpochSeconds,
+    JobId,
+    JsonObject,
+    Label,
+    ModelName,
+    NodeId,
+    Ordinal,
+    Partition,
+    PositiveSeconds,
+    PriorityClass,
+    Seconds,
+    StepId,
+    Tenant,
+    Text,
+)
 from shared.contracts.chat import ChatMessage, Operation, Options
 from shared.contracts.job import Needs, ReplyTo
 
@@ -16,31 +35,31 @@ class Step(Contract):
 
     job: JobId
     id: StepId
-    attempt: PositiveInt = 1
-    home: NonNegativeInt
+    attempt: Ordinal = 1
+    home: Partition
     tenant: Tenant = "default"
     priority_class: PriorityClass = PriorityClass.STANDARD
-    agent: str = "chat"
+    agent: Label = "chat"
     capability: Capability = "chat"
     operation: Operation = Operation.CHAT
     model: ModelName = "auto"
-    fallback_models: tuple[ModelName, ...] = ()
-    messages: tuple[ChatMessage, ...] = ()
-    prompt: str | None = None
-    texts: tuple[str, ...] = ()
+    fallback_models: tuple[ModelName, ...] = Field(default=(), max_length=8)
+    messages: tuple[ChatMessage, ...] = Field(default=(), max_length=2_000)
+    prompt: Text | None = None
+    texts: tuple[Text, ...] = Field(default=(), max_length=4_096)
     options: Options = Options()
-    format: Literal["json"] | dict[str, Any] | None = None
-    tools: tuple[dict[str, Any], ...] = ()
+    format: Literal["json"] | JsonObject | None = None
+    tools: tuple[JsonObject, ...] = Field(default=(), max_length=64)
     stream: bool = False
-    prefix: str | None = None
+    prefix: Text | None = None
     """Text of the answer that earlier attempts have produced and the caller has seen: the model goes on from its end.
 
     The outcome's answer is the whole text, prefix included."""
     reply: ReplyTo | None = None
     needs: Needs = Needs()
-    avoid: tuple[NodeId, ...] = ()
+    avoid: tuple[NodeId, ...] = Field(default=(), max_length=MANY)
     deadline_at: EpochSeconds | None = None
-    lease_seconds: PositiveFloat = 20.0
-    estimated_tokens: NonNegativeInt = 0
-    unplaced_seconds: float = Field(default=0.0, ge=0)
+    lease_seconds: PositiveSeconds = 20.0
+    estimated_tokens: Count = 0
+    unplaced_seconds: Seconds = 0.0
     """How long this attempt has already waited for a node that could run it (it came back from delay)."""

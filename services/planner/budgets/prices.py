@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from math import ceil
 
+from shared.contracts.base import at_most
 from shared.contracts.usage import Usage
 
 _MODELS = 256
@@ -16,8 +17,8 @@ MICROS = 1_000_000
 
 
 def micros(cost: float) -> int:
-    """A cost in millionths, rounded up."""
-    return ceil(round(cost * MICROS, 3))
+    """A cost in millionths, rounded up; at most the largest count."""
+    return at_most(ceil(round(cost * MICROS, 3)))
 
 
 class Prices:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from services.planner.budgets.prices import MICROS, micros
+from shared.contracts.base import at_most
 from shared.contracts.budget import ALWAYS, Amounts, Share, TenantLimits
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.usage import Usage
@@ -75,11 +76,12 @@ def bounds(limits: TenantLimits | None, day: int) -> dict[Dimension, int]:
 
 
 def plus(left: Amounts, right: Amounts) -> Amounts:
+    """At most the largest count of each: what tenants' outcomes say may not stop the account."""
     return Amounts(
-        calls=left.calls + right.calls,
-        tokens=left.tokens + right.tokens,
-        micros=left.micros + right.micros,
-        jobs=left.jobs + right.jobs,
+        calls=at_most(left.calls + right.calls),
+        tokens=at_most(left.tokens + right.tokens),
+        micros=at_most(left.micros + right.micros),
+        jobs=at_most(left.jobs + right.jobs),
     )
 
 
@@ -101,8 +103,8 @@ def lowest(left: Amounts, right: Amounts) -> Amounts:
 def of_usage(usage: Usage) -> Amounts:
     """What an outcome settles: failed and wasted calls count like others."""
     return Amounts(
-        calls=usage.calls + usage.wasted_calls,
-        tokens=usage.prompt_tokens + usage.completion_tokens + usage.wasted_tokens,
+        calls=at_most(usage.calls + usage.wasted_calls),
+        tokens=at_most(usage.prompt_tokens + usage.completion_tokens + usage.wasted_tokens),
         micros=micros(usage.cost),
     )
 

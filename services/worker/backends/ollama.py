@@ -16,6 +16,7 @@ from services.worker.backends.base import Completion, Delta, ModelCall, ModelCal
 from services.worker.backends.http import HttpEndpoint, batches, decode, decode_lines, error_text, failure_kind
 from services.worker.backends.ollama_continuation import continuing
 from services.worker.settings import BackendKind, WorkerSettings
+from shared.contracts.base import sentence
 from shared.contracts.chat import Answer, ChatMessage, FinishReason, Operation
 from shared.contracts.failure import FailureKind as K
 from shared.contracts.node import NodeModel
@@ -75,7 +76,7 @@ class OllamaBackend:
 
     async def probe(self) -> Probe:
         body, _ = await self._endpoint.get_json("/api/version")
-        version = str(body.get("version", ""))
+        version = sentence(str(body.get("version", ""))[:64])
         return Probe(version=version, simulated="simulated" in version)
 
     async def models(self) -> tuple[NodeModel, ...]:

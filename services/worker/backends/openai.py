@@ -11,6 +11,7 @@ from services.worker.backends.http import HttpEndpoint, batches, decode, error_t
 from services.worker.backends.openai_stream import StreamReader
 from services.worker.settings import BackendKind, WorkerSettings
 from shared.clock import Clock
+from shared.contracts.base import sentence
 from shared.contracts.chat import Answer, ChatMessage, Operation
 from shared.contracts.failure import FailureKind as K
 from shared.contracts.node import NodeModel
@@ -74,7 +75,7 @@ class OpenAIBackend:
         _, headers = await self._endpoint.get_json("/v1/models")
         embedded = headers.get(NODE_KIND_HEADER) == "embedded"
         version = headers.get("server", "")
-        return Probe(version=version[:64], simulated="simulated" in version, kind="embedded" if embedded else None)
+        return Probe(version=sentence(version[:64]), simulated="simulated" in version, kind="embedded" if embedded else None)
 
     async def models(self) -> tuple[NodeModel, ...]:
         body, _ = await self._endpoint.get_json("/v1/models")

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from shared.contracts.base import MOST, MOST_COST
 from shared.contracts.chat import Answer, ChatMessage, Options
 from shared.contracts.control import CONTROL, Drain, StopStep
 from shared.contracts.credits import CREDITS, Credits, RouterPresence
@@ -24,8 +25,8 @@ from shared.contracts.step import Step
 from shared.contracts.usage import Timings, Usage
 
 TEXT = st.text(max_size=30)
-FLOAT = st.floats(0, 2e9, allow_nan=False)
-COUNT = st.integers(0, 2**53)
+FLOAT = st.floats(0, 9e6, allow_nan=False)
+COUNT = st.integers(0, MOST // 9)
 USAGE = st.builds(Usage, calls=COUNT, prompt_tokens=COUNT, completion_tokens=COUNT, cost=FLOAT, wasted_calls=COUNT, wasted_tokens=COUNT)
 ANSWER = st.builds(
     Answer, text=TEXT, thinking=st.none() | TEXT, embeddings=st.lists(st.lists(FLOAT, max_size=3).map(tuple), max_size=2).map(tuple)
@@ -133,3 +134,10 @@ def test_usage_adds_up(a: Usage, b: Usage, c: Usage) -> None:
     waste = a.as_waste()
     assert waste.wasted_tokens == a.prompt_tokens + a.completion_tokens + a.wasted_tokens
     assert (waste.wasted_calls, waste.calls, waste.cost) == (a.calls + a.wasted_calls, 0, a.cost)
+
+
+def test_a_sum_stays_within_what_a_message_can_say() -> None:
+    """Foreign numbers may be as large as the type allows: their sums stay there, and the fold of a job goes on."""
+    largest = Usage(calls=MOST, prompt_tokens=MOST, completion_tokens=MOST, cost=MOST_COST, wasted_calls=MOST, wasted_tokens=MOST)
+    for total in (largest.plus(largest), largest.as_waste().plus(largest)):
+        assert Usage.model_validate_json(total.to_bytes()) == total

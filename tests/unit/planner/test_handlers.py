@@ -16,7 +16,7 @@ from shared.contracts.base import INLINE_BYTES, RECORD_BYTES, PriorityClass
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import ReplyTo
-from shared.contracts.outcome import CancelRequested, StepClaimed, StepFailed, StepReleased, StepSucceeded
+from shared.contracts.outcome import CancelRequested, StepClaimed, StepFailed, StepSucceeded, StreamPosition
 from shared.errors import InvalidInput, InvalidRecord, NewerVersion, TooLarge
 from shared.topics import Topics, TopicSettings
 from tests.unit.planner.desk import Desk, kinds
@@ -213,8 +213,11 @@ def outcome(value: bytes, *found: tuple[str, bytes]) -> Any:
         (b'{"type": "succeeded", "job": "mine", "step": "s", "attempt": 0, "answer": {}}', ()),
         (b'{"type": "succeeded", "job": "mine", "step": "s", "attempt": 1, "answer": {}, "usage": {"cost": NaN}}', ()),
         (b'{"type": "cancel", "job": "bad id"}', ()),
-        (StepReleased(**OF, node="n", reason="x" * OUTCOME_BYTES).to_bytes(), ()),
-        (StepClaimed(**OF, claim="c" * OUTCOME_BYTES, node="n", mailbox=0, lease_seconds=1).to_bytes(), ()),
+        (StreamPosition(**OF, text="x" * OUTCOME_BYTES).to_bytes(), ()),
+        (
+            StepClaimed(**OF, claim="c", node="n", mailbox=0, lease_seconds=1).to_bytes().replace(b'"c"', b'"%b"' % (b"c" * OUTCOME_BYTES)),
+            (),
+        ),
     ],
 )
 def test_what_is_no_outcome_is_a_typed_error(value: bytes, found: tuple[tuple[str, bytes], ...]) -> None:

@@ -76,10 +76,10 @@ async def test_formats_images_and_completions(fake: FakeEndpoint, openai: OpenAI
     """A schema becomes response_format, an image a data address, generate the completions path."""
     fake.events(CHAT, delta(content="{}"), STOP, b"[DONE]")
     fake.events("/v1/completions", b'{"choices":[{"text":"yes","finish_reason":"length"}]}', b"[DONE]")
-    await ask(openai, format={"type": "object"}, messages=(ChatMessage(role="user", content="c", images=("/9j/AA",)),))
+    await ask(openai, format={"type": "object"}, messages=(ChatMessage(role="user", content="c", images=("/9j/AA==",)),))
     _, generated = await ask(openai, operation=Operation.GENERATE, prompt="p", messages=())
     assert fake.asked[0][1]["response_format"]["json_schema"]["schema"] == {"type": "object"}
-    assert fake.asked[0][1]["messages"][0]["content"][1]["image_url"]["url"] == "data:image/jpeg;base64,/9j/AA"
+    assert fake.asked[0][1]["messages"][0]["content"][1]["image_url"]["url"] == "data:image/jpeg;base64,/9j/AA=="
     assert (generated.answer.text, generated.answer.finish_reason) == ("yes", FinishReason.LENGTH)
 
 
