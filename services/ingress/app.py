@@ -18,7 +18,7 @@ from services.ingress.meter import Meter
 from services.ingress.nodes_reader import NodesReader
 from services.ingress.outbox import Outbox
 from services.ingress.probe import Probe
-from services.ingress.problems import InstanceLeaving, Refused, deadline_passed
+from services.ingress.register import Kind, Register
 from services.ingress.registry import Registry
 from services.ingress.replies import Replies, reply_partition
 from services.ingress.routes.schedules import ScheduleRoutes
@@ -88,6 +88,7 @@ class Ingress:
             settings=settings,
             clock=self._clock,
             waiters=waiters,
+            register=_register(settings),
             submitter=submitter,
             registry=registry,
             backlog=backlog,
@@ -189,26 +190,33 @@ class Ingress:
                 desk.registry.refresh(now)
                 self._refreshed_at = now
             self._outbox.expire(now)
-            for caller in desk.waiters.sweep(now, self._settings.heartbeat_seconds):
-                caller.fail(Refused(deadline_passed()))
-                if now - caller.until >= self._settings.stuck_seconds:
-                    caller.cut_off()
-            metrics.WAITING_CALLERS.set(len(desk.waiters))
+            desk.waiters.sweep(now, self._settings.heartbeat_seconds)
+            if desk.leaving:
+                desk.register.dismiss(Kind.END, Kind.EVENTS)
+            desk.register.sweep(now)
+            for kind in Kind:
+                metrics.WAITING_CALLERS.labels(kind.value).set(desk.register.count(kind))
 
     async def _drain(self) -> None:
+        """Whoever can go on elsewhere goes at once (the sweep tells them); who waits for an answer has it, if it comes in time."""
         desk = self.desk
         desk.leaving = True
-        until = self._clock.monotonic() + max(0.0, self._environment.settings.grace_seconds - 2 * _DRAIN_SECONDS)
-        while len(desk.waiters) and self._clock.monotonic() < until:
-            await self._clock.sleep(self._settings.sweep_seconds)
-        for caller in desk.waiters.callers():
-            caller.fail(InstanceLeaving())
+        await self._gone(self._environment.settings.grace_seconds - 2 * _DRAIN_SECONDS)
+        desk.register.dismiss(*Kind)
+        await self._gone(_DRAIN_SECONDS / 2)
+        desk.register.cut_off()
         await self._clock.sleep(self._settings.sweep_seconds)
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
                 await self._outbox.empty()
         except TimeoutError:
             _log.warning("unwritten_at_end", records=len(self._outbox))
+
+    async def _gone(self, seconds: float) -> None:
+        """Wait, within bounds, until nobody waits here any longer."""
+        until = self._clock.monotonic() + seconds
+        while len(self.desk.register) and self._clock.monotonic() < until:
+            await self._clock.sleep(self._settings.sweep_seconds)
 
     async def _close(self) -> None:
         for task in self._tasks:
@@ -228,6 +236,15 @@ def _declared(environment: Environment, tenants: Tenants, schedules: ScheduleTab
         client_id=f"tutti-ingress-registry-{environment.instance}",
         service="ingress",
         kinds={"tenant": tenants.on_entry, schedule.KIND: schedules.apply},
+    )
+
+
+def _register(settings: IngressSettings) -> Register:
+    return Register(
+        in_flight=settings.in_flight,
+        follows=settings.follows,
+        stuck_seconds=settings.stuck_seconds,
+        retry_after_seconds=settings.retry_after_seconds,
     )
 
 

@@ -17,9 +17,9 @@ class Followers:
         return sum(len(events) for events in self._by_job.values())
 
     @contextmanager
-    def following(self, job: str) -> Iterator[asyncio.Event]:
-        """An event that is set whenever something about `job` is new."""
-        event = asyncio.Event()
+    def following(self, job: str, news: asyncio.Event | None = None) -> Iterator[asyncio.Event]:
+        """An event, `news` where one is given, that is set whenever something about `job` is new."""
+        event = news or asyncio.Event()
         self._by_job.setdefault(job, set()).add(event)
         try:
             yield event

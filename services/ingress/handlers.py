@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +16,7 @@ from services.ingress.idempotency import check_same
 from services.ingress.journal import Journal
 from services.ingress.meter import Meter
 from services.ingress.problems import InstanceLeaving, Problem, Refused, kafka_away, no_node, unknown_model, unsuitable_model
+from services.ingress.register import Kind, Reader, Register
 from services.ingress.registry import Registry
 from services.ingress.settings import IngressSettings
 from services.ingress.status import JobStatus, ended
@@ -45,6 +46,7 @@ class Desk:
     settings: IngressSettings
     clock: Clock
     waiters: Waiters
+    register: Register
     submitter: Submitter
     registry: Registry
     backlog: Backlog
@@ -61,18 +63,36 @@ class Desk:
     opened: asyncio.Event
     """Set once replies are read and jobs can be written; cleared when the instance is leaving."""
     leaving: bool = False
+    seeking: int = 0
+    """Requests that wait a moment for Kafka or for a node, before they have a job."""
 
     async def open(self) -> None:
         """Wait, within bounds, until jobs can be taken. Raises Refused, InstanceLeaving (both 503)."""
         if self.opened.is_set() and not self.leaving:
             return
+        self.stay()
+        with self._seek():
+            try:
+                async with asyncio.timeout(self.settings.accept_seconds):
+                    await self.opened.wait()
+            except TimeoutError:
+                raise Refused(kafka_away(self.settings.retry_after_seconds)) from None
+
+    def stay(self) -> None:
+        """Raises InstanceLeaving: whoever would wait here goes to another instance."""
         if self.leaving:
             raise InstanceLeaving
+
+    @contextmanager
+    def _seek(self) -> Iterator[None]:
+        """Raises Overloaded when as many wait for what they need as may wait for an answer."""
+        if self.seeking >= self.settings.in_flight:
+            raise Overloaded("too many requests wait to be taken", retry_after_seconds=self.settings.retry_after_seconds)
+        self.seeking += 1
         try:
-            async with asyncio.timeout(self.settings.accept_seconds):
-                await self.opened.wait()
-        except TimeoutError:
-            raise Refused(kafka_away(self.settings.retry_after_seconds)) from None
+            yield
+        finally:
+            self.seeking -= 1
 
     def resolve(self, model: str, operation: Operation) -> str:
         """The registered spelling of a plain model name.
@@ -104,8 +124,7 @@ class Desk:
 
     def admit_caller(self) -> None:
         """Raises Overloaded when too many callers wait here."""
-        if len(self.waiters) >= self.settings.in_flight:
-            raise Overloaded("too many callers wait for an answer", retry_after_seconds=1.0)
+        self.register.check(Kind.ANSWER)
 
     async def find_node(self, models: Iterable[str], capability: str) -> None:
         """Wait a little for a live node that could serve; raises Refused (503) that says what is missing."""
@@ -113,15 +132,24 @@ class Desk:
             return
         wanted = tuple(models)
         until = self.clock.monotonic() + self.settings.no_node_wait_seconds
-        while missing := self.registry.catalogue.missing(wanted, capability):
-            if self.clock.monotonic() >= until:
-                raise Refused(no_node(missing, self.settings.retry_after_seconds))
-            await self.clock.sleep(_NODE_POLL_SECONDS)
+        if not self.registry.catalogue.missing(wanted, capability):
+            return
+        with self._seek():
+            while missing := self.registry.catalogue.missing(wanted, capability):
+                if self.clock.monotonic() >= until or self.leaving:
+                    raise Refused(no_node(missing, self.settings.retry_after_seconds))
+                await self.clock.sleep(_NODE_POLL_SECONDS)
 
-    def admit_reader(self) -> None:
-        """Raises Overloaded when too many event streams are open here."""
-        if len(self.followers) >= self.settings.follows:
-            raise Overloaded("too many event streams are open", retry_after_seconds=self.settings.retry_after_seconds)
+    @contextmanager
+    def waiting(self, kind: Kind, tenant: str, seconds: float) -> Iterator[Reader]:
+        """Somebody waits for news of a job, so long at most. Raises InstanceLeaving, Overloaded."""
+        self.stay()
+        reader = Reader(kind, tenant, self.clock.monotonic() + seconds)
+        self.register.enter(reader)
+        try:
+            yield reader
+        finally:
+            self.register.leave(reader)
 
     def call(
         self, job: Job, priority_class: PriorityClass, wait_seconds: float, trace: str | None, digest: str | None = None
@@ -134,7 +162,7 @@ class Desk:
                 caller.job, job.to_bytes(), priority_class, correlation=correlation, trace=trace, settle=settle, digest=digest
             )
         except BaseException:
-            self.waiters.remove(correlation)
+            self.leave(caller, correlation)
             raise
         if digest is not None:
             self.watchlist.add(caller.job, caller.on_final, digest)
@@ -150,11 +178,13 @@ class Desk:
     def _wait(self, job: Job, seconds: float) -> tuple[Caller, bytes]:
         assert job.id is not None, "the ingress gives every job an id"
         until = self.clock.monotonic() + seconds + self.settings.deadline_grace_seconds
-        caller = Caller(job.id, self.submitter.home_of(job.id), until, stream=job.stream)
+        caller = Caller(job.id, self.submitter.home_of(job.id), until, stream=job.stream, tenant=job.tenant)
+        self.register.enter(caller)
         return caller, self.waiters.add(caller)
 
     def leave(self, caller: Caller, correlation: bytes) -> None:
         """He waits no longer."""
+        self.register.leave(caller)
         self.waiters.remove(correlation)
         self.watchlist.remove(caller.job, caller.on_final)
 

@@ -37,7 +37,7 @@ class IngressSettings(BaseSettings):
     watched_jobs: PositiveInt = 100_000
     """Jobs whose end is waited for by repeated requests or by a token account."""
     in_flight: PositiveInt = 4_096
-    """Callers that may wait at once in this instance."""
+    """Callers that may wait at once in this instance, for an answer or with `?wait=` for an end."""
     follows: PositiveInt = 1_000
     """Streamed jobs of `POST /v1/jobs` whose chunks are kept for `GET .../events`; and open event streams."""
     outbox_records: PositiveInt = 20_000
@@ -57,9 +57,11 @@ class IngressSettings(BaseSettings):
     node_lost_seconds: PositiveFloat = 150.0
     """A node that has not registered for so long is not counted; workers register at least every 60 s."""
     stuck_seconds: PositiveFloat = 30.0
-    """A client that does not read its answer is cut off this long after the deadline."""
+    """A client that does not read is cut off after this: its answer after the deadline, a stream after it has taken nothing for so long."""
     max_wait_seconds: PositiveFloat = 300.0
     """Largest `?wait=` of `POST /v1/jobs`."""
+    stream_seconds: PositiveFloat = 3_600.0
+    """An event stream ends after this; its client goes on from its last id."""
     heartbeat_seconds: PositiveFloat = 15.0
     """Silence on an event stream after which a comment is sent."""
 

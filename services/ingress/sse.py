@@ -13,6 +13,11 @@ HEADERS: list[tuple[bytes, bytes]] = [
 ]
 
 
+def cursor(identifier: str) -> bytes:
+    """What a client sends as Last-Event-ID when it reconnects, without an event."""
+    return b"id: " + identifier.encode() + b"\n\n"
+
+
 def data(payload: bytes) -> bytes:
     """An unnamed event. `payload` is JSON on one line."""
     return b"data: " + payload + b"\n\n"

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from services.ingress.assembly import Delta, StreamAssembly, StreamConflict
+from services.ingress.problems import InstanceLeaving, Refused, deadline_passed
+from services.ingress.register import Kind
 from shared.contracts.base import INLINE_BYTES
 from shared.contracts.outcome import StreamPosition
 from shared.contracts.reply import Chunk, Chunks, Final, StreamBroken
@@ -32,29 +34,38 @@ class Sink(Protocol):
 
 
 class Caller:
-    """One request that waits. Whatever ends the wait (final, error, deadline, disconnect) sets `result` or `error` once and wakes it."""
+    """One request that waits. Whatever ends the wait (final, error, deadline, disconnect) sets `result` or `error` once and wakes it.
+
+    A `register.Guest`.
+    """
 
     __slots__ = (
         "_stream",
         "_task",
         "_wake",
         "acknowledged",
+        "blocked_since",
         "error",
         "home",
         "job",
+        "kind",
         "model",
         "quiet_since",
         "result",
         "simulated",
         "streaming",
+        "tenant",
         "until",
     )
 
-    def __init__(self, job: str, home: int, until: float, *, stream: bool = False) -> None:
+    def __init__(self, job: str, home: int, until: float, *, stream: bool = False, tenant: str = "default") -> None:
+        self.kind = Kind.ANSWER
+        self.tenant = tenant
+        self.blocked_since: float | None = None
         self.job = job
         self.home = home
         self.until = until
-        """On the monotonic clock: the sweep fails it then."""
+        """On the monotonic clock: it fails then."""
         self.result: Result | None = None
         self.error: Exception | None = None
         self.acknowledged = False
@@ -108,6 +119,14 @@ class Caller:
         if not self.ended:
             self.error = error
             self.wake()
+
+    def expire(self) -> None:
+        """Its deadline has passed."""
+        self.fail(Refused(deadline_passed()))
+
+    def dismiss(self) -> None:
+        """The instance is leaving."""
+        self.fail(InstanceLeaving())
 
     def cut_off(self) -> None:
         """End the request itself: its client does not even read."""
@@ -290,17 +309,13 @@ class Waiters:
             self.unknown += 1
         return sink
 
-    def sweep(self, now: float, heartbeat_seconds: float) -> list[Caller]:
-        """Callers whose time is up. Silent streams are woken for a heartbeat; follows whose time is up are dropped."""
+    def sweep(self, now: float, heartbeat_seconds: float) -> None:
+        """Silent streams are woken for a heartbeat; follows whose time is up are dropped."""
         for correlation in [c for c, follow in self._follows.items() if follow.until <= now]:
             del self._follows[correlation]
-        overdue = []
         for caller in self._callers.values():
-            if caller.until <= now:
-                overdue.append(caller)
-            elif caller.quiet_since is not None and now - caller.quiet_since >= heartbeat_seconds:
+            if caller.quiet_since is not None and now - caller.quiet_since >= heartbeat_seconds:
                 caller.wake()
-        return overdue
 
     def callers(self) -> Iterable[Caller]:
         """Everyone who waits."""

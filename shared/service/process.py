@@ -13,25 +13,27 @@ import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 import uvicorn
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from shared.clock import SystemClock
+from shared.clock import Clock, SystemClock
 from shared.errors import ConfigurationError
 from shared.kafka.port import Log
 from shared.kafka.watched import WatchedLog
 from shared.service import Build, Environment
 from shared.service.application import Application
+from shared.service.bounded import BoundedProtocol
 from shared.service.configuration import ShellSettings, instance_name, listen, ports_of, problems
-from shared.service.corked import CorkedProtocol
 from shared.service.lifecycle import EXIT_OK, EXIT_SETTINGS, Life
 from shared.telemetry import logs
 from shared.topics import Topics
 
 log = logs.get(__name__)
+_HANG_UP_SECONDS = 0.5
+"""Within this a client takes something, or it is taken to have gone."""
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:
@@ -98,6 +100,8 @@ class _Member:
     server: _Server
     socket: socket.socket
     own_application: bool
+    clock: Clock
+    grace_seconds: float
 
     async def wind_down(self) -> None:
         """The service drains. Its own application takes no new connections meanwhile; a bare shell serves metrics to the end."""
@@ -105,6 +109,20 @@ class _Member:
             self.server.should_exit = True
         await self.life.drain()
         self.server.should_exit = True
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        """A client that still takes what is left for it may do so, within the grace period; one that takes nothing holds nobody up."""
+        left: dict[Any, float] = {}
+        for _ in range(math.ceil(self.grace_seconds / _HANG_UP_SECONDS)):
+            for connection in (connections := list(self.server.server_state.connections)):
+                size = connection.transport.get_write_buffer_size()
+                if size >= left.get(connection, math.inf):
+                    connection.transport.abort()
+                left[connection] = size
+            if not connections:
+                return
+            await self.clock.sleep(_HANG_UP_SECONDS)
 
 
 class _Process:
@@ -137,7 +155,7 @@ class _Process:
         config = uvicorn.Config(
             application,
             loop="none",
-            http=CorkedProtocol,
+            http=BoundedProtocol,
             lifespan="on",
             ws="none",
             log_config=None,
@@ -145,7 +163,7 @@ class _Process:
             server_header=False,
             timeout_graceful_shutdown=math.ceil(self._settings.grace_seconds),
         )
-        return _Member(life, _Server(config), listening, own is not None)
+        return _Member(life, _Server(config), listening, own is not None, environment.clock, self._settings.grace_seconds)
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -57,7 +57,7 @@ CHUNK_RECORDS = Counter("tutti_chunk_records", "Reply records with chunks.")
 # Ingress
 HTTP_REQUESTS = Counter("tutti_http_requests", "HTTP requests.", ["route", "status"])
 HTTP_SECONDS = Histogram("tutti_http_seconds", "HTTP requests, whole.", ["route"], buckets=_LATENCY)
-WAITING_CALLERS = Gauge("tutti_waiting_callers", "Callers that wait for a reply.")
+WAITING_CALLERS = Gauge("tutti_waiting_callers", "Who waits here: for an answer, for a job's end, or reading events.", ["what"])
 REPLIES_UNKNOWN = Counter("tutti_replies_unknown", "Replies whose correlation nobody waits for.")
 BACKLOG_JOBS = Gauge("tutti_backlog_jobs", "Jobs that have not ended, as the admission estimate counts them.", ["priority_class"])
 BACKLOG_WAIT_SECONDS = Gauge("tutti_backlog_wait_seconds", "Predicted wait of a new job; 0 while unknown.", ["priority_class"])

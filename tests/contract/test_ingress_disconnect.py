@@ -41,12 +41,16 @@ class Connection:
 
     @classmethod
     async def post(cls, port: int, path: str, headers: dict[str, str] | None = None, **body: Any) -> Connection:
+        content = json.dumps({"messages": [{"role": "user", "content": "hi"}], **body}).encode()
+        return await cls.open(port, "POST", path, headers, content)
+
+    @classmethod
+    async def open(cls, port: int, method: str, path: str, headers: dict[str, str] | None = None, content: bytes = b"") -> Connection:
         plug = socket.socket()
         plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         plug.connect(("127.0.0.1", port))
         connection = cls(*await asyncio.open_connection(sock=plug))
-        content = json.dumps({"messages": [{"role": "user", "content": "hi"}], **body}).encode()
-        lines = [f"POST {path} HTTP/1.1", "host: test", f"content-length: {len(content)}"]
+        lines = [f"{method} {path} HTTP/1.1", "host: test", f"content-length: {len(content)}"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         connection.writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + content)
         await connection.writer.drain()

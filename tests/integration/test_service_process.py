@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Generator
@@ -17,6 +18,8 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
+
+from shared.clock import SystemClock
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -32,7 +35,7 @@ class Scripted:
 
     async def run(self, stop):
         match sys.argv[1]:
-            case "waits": await stop.wait()
+            case "waits" | "pours": await stop.wait()
             case "hangs": await asyncio.Event().wait()
             case "crashes": raise RuntimeError("boom")
             case "misconfigured": raise ConfigurationError("partition counts differ")
@@ -41,7 +44,12 @@ class Scripted:
         return Readiness(ready=True)
 
     def asgi(self):
-        return None
+        return pour if sys.argv[1] == "pours" else None
+
+async def pour(scope, receive, send):
+    size = int(scope["path"][1:])
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", str(size).encode())]})
+    await send({"type": "http.response.body", "body": b"x" * size})
 
 raise SystemExit(main([("planner", Scripted)]))
 """
@@ -117,6 +125,36 @@ def test_the_grace_period_is_a_bound() -> None:
         running.signal(signal.SIGTERM)
         assert running.exit_code() == 1
         assert "grace_expired" in running.events()
+
+
+@pytest.mark.parametrize("request_", [b"GET /50000000 HTTP/1.1\r\n\r\n", b"POST /5 HTTP/1.1\r\ncontent-length: 9\r\n\r\n", b"GET /50"])
+def test_a_client_that_takes_nothing_holds_nobody_up(request_: bytes) -> None:
+    """An answer that is not read, a body and a head that do not come: the process ends long before its grace period does."""
+    with process("pours", TUTTI_GRACE_SECONDS="25") as running:
+        port = running.until("listening")["port"]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(request_)
+            with urlopen(f"http://127.0.0.1:{port}/healthz"):
+                running.signal(signal.SIGTERM)
+            began = SystemClock().monotonic()
+            assert running.exit_code() == 0
+            assert SystemClock().monotonic() - began < 10
+
+
+def test_a_client_that_reads_slowly_has_its_whole_answer() -> None:
+    """As long as it takes something."""
+    with process("pours", TUTTI_GRACE_SECONDS="25") as running:
+        port = running.until("listening")["port"]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"GET /20000000 HTTP/1.1\r\n\r\n")
+            received = len(client.recv(1_000))
+            running.signal(signal.SIGTERM)
+            clock = SystemClock()
+            until = clock.monotonic() + 2.0
+            while piece := client.recv(1_000_000 if clock.monotonic() > until else 10_000):
+                received += len(piece)
+            assert received > 20_000_000
+        assert running.exit_code() == 0
 
 
 @pytest.mark.parametrize(

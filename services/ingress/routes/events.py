@@ -12,11 +12,13 @@ from collections.abc import AsyncIterator, Iterator
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
 
 from services.ingress import dialect_tutti as dialect
 from services.ingress import sse
 from services.ingress.exchange import call_headers
 from services.ingress.handlers import Desk
+from services.ingress.register import Kind, Reader
 from services.ingress.routes.jobs import not_found
 from services.ingress.shown import RawEvent, parse
 from services.ingress.status import JobStatus, State
@@ -39,8 +41,30 @@ class Cursor:
         return f"{self.offset}.{self.characters}"
 
 
+class _Stream(StreamingResponse):
+    """Its reader is registered as long as it runs."""
+
+    def __init__(self, desk: Desk, reader: Reader, content: AsyncIterator[bytes], headers: dict[str, str]) -> None:
+        super().__init__(content, headers=_HEADERS | headers)
+        self._desk, self._reader = desk, reader
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        reader, clock = self._reader, self._desk.clock
+
+        async def watched(message: Message) -> None:
+            reader.blocked_since = clock.monotonic()
+            await send(message)
+            reader.blocked_since = None
+
+        self._desk.register.enter(reader)
+        try:
+            await super().__call__(scope, receive, watched)
+        finally:
+            self._desk.register.leave(reader)
+
+
 class JobEvents:
-    """One stream a connection; ends with `job_settled`."""
+    """One stream a connection; ends with `job_settled`, or with its cursor alone, when it goes on at another instance."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
@@ -49,16 +73,19 @@ class JobEvents:
         """404 when nothing is known of the job, else the stream."""
         job = request.path_params["job"]
         client = self._desk.access.identify(call_headers(request.scope).api_key)
-        self._desk.admit_reader()
-        status = await self._desk.status(job)
+        desk = self._desk
+        status = await desk.status(job)
         if status is None or not client.may_see(status.tenant):
             raise not_found(job)
+        desk.stay()
+        reader = Reader(Kind.EVENTS, status.tenant or "", desk.clock.monotonic() + desk.settings.stream_seconds)
+        desk.register.check(reader.kind, reader.tenant)
         cursor = Cursor(request.headers.get("last-event-id"))
-        return StreamingResponse(self._stream(job, status, cursor), headers=_HEADERS | {"x-tutti-job": job})
+        return _Stream(desk, reader, self._stream(job, status, cursor, reader), {"x-tutti-job": job})
 
-    async def _stream(self, job: str, status: JobStatus, cursor: Cursor) -> AsyncIterator[bytes]:
+    async def _stream(self, job: str, status: JobStatus, cursor: Cursor, reader: Reader) -> AsyncIterator[bytes]:
         follow = self._desk.waiters.following(job)
-        with self._desk.followers.following(job) as news:
+        with self._desk.followers.following(job, reader.news) as news:
             if not self._desk.journal.is_whole(job):
                 yield self._summary(status, cursor)
                 if status.state is State.SETTLED:
@@ -72,6 +99,9 @@ class JobEvents:
                         yield part
                     if event.kind == "job_settled":
                         return
+                if reader.over:
+                    yield sse.cursor(str(cursor))
+                    return
                 try:
                     async with asyncio.timeout(self._desk.settings.heartbeat_seconds):
                         await news.wait()

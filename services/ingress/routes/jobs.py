@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from services.ingress.idempotency import job_id_of, may_come_again
 from services.ingress.ids import is_generated
 from services.ingress.meter import Charge, estimate
 from services.ingress.problems import Problem, Refused
+from services.ingress.register import Kind, Reader
 from services.ingress.status import JobStatus, State
 from services.ingress.waiters import Follow
 from shared.contracts.bounds import check_depth
@@ -78,11 +79,17 @@ class Jobs:
         check_depth(body)
         order = self._order(JobSubmission.model_validate_json(body), call, client)
         await desk.open()
+        with desk.waiting(Kind.END, order.tenant, wait) if wait else nullcontext() as reader:
+            return await self._create(order, client, reader)
+
+    async def _create(self, order: Order, client: Client, reader: Reader | None) -> Response:
+        """`reader`: waits for the end."""
+        desk = self._desk
         known = None if order.digest is None else await desk.known(order.job, order.digest)
         charge = await desk.meter.charge(client, 0 if known else estimate(order.submission, desk.settings.answer_tokens))
         status = known or await self._submit(order, charge)
-        if wait > 0 and status.state is not State.SETTLED:
-            status = await self._settled(order.job, wait) or status
+        if reader is not None and status.state is not State.SETTLED:
+            status = await self._settled(order.job, reader) or status
         return _accepted(status, charge, repeated=known is not None)
 
     def _order(self, submission: JobSubmission, call: CallHeaders, client: Client) -> Order:
@@ -167,19 +174,17 @@ class Jobs:
             raise InvalidQuery(f"wait: seconds, 0 to {self._desk.settings.max_wait_seconds:g}")
         return seconds
 
-    async def _settled(self, job: str, seconds: float) -> JobStatus | None:
-        """The status once the job has ended; None when it has not within `seconds`."""
-        with self._desk.followers.following(job) as news:
-            try:
-                async with asyncio.timeout(seconds):
-                    while True:
-                        news.clear()
-                        status = await self._desk.status(job)
-                        if status is not None and status.state is State.SETTLED:
-                            return status
-                        await news.wait()
-            except TimeoutError:
-                return None
+    async def _settled(self, job: str, reader: Reader) -> JobStatus | None:
+        """The status once the job has ended, or as it is when the reader must go."""
+        with self._desk.followers.following(job, reader.news):
+            while True:
+                reader.news.clear()
+                status = await self._desk.status(job)
+                if status is not None and status.state is State.SETTLED:
+                    return status
+                if reader.over:
+                    return status
+                await reader.news.wait()
 
     async def get(self, request: Request) -> Response:
         """The status: state, steps, result."""
