@@ -48,8 +48,8 @@ def estimate(job: Job, answer_tokens: int) -> int:
 
 
 def used(result: Result) -> int:
-    """Tokens of an ended job. What retries wasted is not the caller's."""
-    return result.usage.prompt_tokens + result.usage.completion_tokens
+    """Tokens of an ended job. What retries wasted is not the caller's; what his own cancel cut off is."""
+    return result.usage.callers_tokens
 
 
 class Meter:

@@ -42,6 +42,8 @@ from shared.telemetry import logs
 
 log = logs.get(__name__)
 
+_UPKEEP_SECONDS = 3_600.0
+"""The longest time without a round: what is carried ages in a quiet log, too."""
 _RETAKE_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -360,7 +362,7 @@ class Home:
         if self._claims_since is not None:
             due = min(due, self._claims_since + self._wiring.options.claim_delay_seconds)
         now = self._wiring.clock.monotonic()
-        self._alarm.set(min(due, now + self._clockwork.seconds_left(self._wiring.clock.wall())), now)
+        self._alarm.set(min(due, now + _UPKEEP_SECONDS, now + self._clockwork.seconds_left(self._wiring.clock.wall())), now)
 
     # Writing
 

@@ -73,11 +73,16 @@ class BudgetRequested(_Of):
 
 
 class BudgetGranted(_Of):
-    """The owner's decision of `serial`, sent to the home."""
+    """The owner's decision of `serial`, sent to the home that asked."""
 
     type: Literal["budget_granted"] = "budget_granted"
-    serial: Ordinal
+    serial: Count
+    """0: the owner knows of no share of this home."""
+    asked: Ordinal | None = None
+    """The serial that the home asked for: another one where one of the two has lost its ledger."""
     total: Amounts
+    used: Amounts = Amounts()
+    """What the home last told."""
     short: tuple[Label, ...] = Field(default=(), max_length=8)
     """What the limit did not allow: calls, tokens, micros, jobs."""
     elsewhere: bool = False

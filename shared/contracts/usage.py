@@ -14,6 +14,8 @@ class Usage(Contract):
     cost: Cost = 0.0
     wasted_calls: Count = 0
     wasted_tokens: Count = 0
+    cut_off_tokens: Count = 0
+    """Of the wasted ones: what attempts had used that the caller's own cancel, deadline or limit cut off. They are the caller's."""
     estimated: bool = False
 
     def plus(self, other: Usage) -> Usage:
@@ -28,14 +30,22 @@ class Usage(Contract):
             cost=min(self.cost + other.cost, MOST_COST),
             wasted_calls=at_most(self.wasted_calls + other.wasted_calls),
             wasted_tokens=at_most(self.wasted_tokens + other.wasted_tokens),
+            cut_off_tokens=at_most(self.cut_off_tokens + other.cut_off_tokens),
             estimated=self.estimated or other.estimated,
         )
 
-    def as_waste(self) -> Usage:
-        """The same consumption, counted as wasted work; its cost stays."""
+    @property
+    def callers_tokens(self) -> int:
+        """What its caller pays: all but what the cluster wasted, by retries and lost claims."""
+        return self.prompt_tokens + self.completion_tokens + self.cut_off_tokens
+
+    def as_waste(self, *, cut_off: bool = False) -> Usage:
+        """The same consumption, counted as wasted work; its cost stays. `cut_off`: by the caller."""
+        wasted = self.prompt_tokens + self.completion_tokens + self.wasted_tokens
         return Usage(
             wasted_calls=at_most(self.calls + self.wasted_calls),
-            wasted_tokens=at_most(self.prompt_tokens + self.completion_tokens + self.wasted_tokens),
+            wasted_tokens=at_most(wasted),
+            cut_off_tokens=at_most(wasted) if cut_off else self.cut_off_tokens,
             cost=self.cost,
             estimated=self.estimated,
         )

@@ -73,7 +73,7 @@ async def test_todays_spending_is_shown() -> None:
         epoch = (await producer.send(Message(at.topics.job_events, start.to_bytes(), None, 1, envelope(start.type)))).offset
         share = Share(home=0, serial=1, total=Amounts(calls=12, micros=500_000), used=Amounts(calls=7))
         account = TenantAccount(epoch=epoch, tenant="acme", day=today, at=0.0, shares=(share,))
-        name = f"account/acme/{today}".encode()
+        name = f"#account/acme/{today}".encode()
         await producer.send(Message(at.topics.job_events, account.to_bytes(), name, 1, envelope(account.type)))
         tenants = at.ingress.desk.tenants
         await until(lambda: tenants.spending("acme", today).granted["calls"] == 12, "the account is read")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from services.planner.settings import PlannerOptions
-from shared.contracts.budget import TenantLimitNeared, TenantLimits, TenantShare
+from shared.contracts.budget import TenantAccount, TenantLimitNeared, TenantLimits, TenantShare
 from shared.contracts.event import JobAccepted, JobSettled, StepAnswered
 from shared.contracts.failure import FailureKind
 from shared.contracts.result import Result, Status
@@ -282,3 +282,43 @@ def _check_limits(world: World, limits: dict[str, TenantLimits]) -> None:
     assert cost is not None
     # Before a price is known an attempt reserves nothing: what runs then may be too much, one call a job.
     assert found["cost"]["cost"] <= cost + most * running_at_once(world, "cost") + 1e-6
+
+
+async def _after_five_weeks(world: World, partition: int, days: float) -> Result:
+    """A tenant's job; then nothing for five weeks; then retention deletes from this partition what is older than `days`, and the
+    tenant's next job comes.
+    """
+    world.declare("few", TenantLimits(concurrent_jobs=1))
+    world.start("p")
+    home = 1 - partition_of(b"few", 2)
+    submit(world, "few", home)
+    await world.until(lambda: world.finished() == 1)
+    await asyncio.sleep(120.0)
+    for _ in range(5):
+        world.clock.ahead += 7.5 * 86_400.0
+        await asyncio.sleep(3_700.0)
+    events = world.log.existing(TopicPartition(world.topics.job_events, partition))
+    events.expire(int((world.clock.wall() - days * 86_400.0) * 1e3))
+    await world.stop("p")
+    world.start("q")
+    await asyncio.sleep(30.0)
+    submit(world, "few", home, number=2)
+    await world.until(lambda: world.finished() == 2, 300.0)
+    return Result.model_validate_json(list(world.results().values())[-1][0])
+
+
+@pytest.mark.parametrize("partition", [0, 1])
+@pytest.mark.parametrize("days", [30.0, 0.0])
+def test_a_ledger_outlives_a_quiet_log_and_heals_when_one_side_is_lost(partition: int, days: float) -> None:
+    """Concurrent jobs are counted for ever: what is carried is written again by age (30 days: all that matters is younger), and two sides
+    of which one is lost altogether come to agree again.
+    """
+
+    async def main() -> None:
+        async with World(3) as world:
+            result = await _after_five_weeks(world, partition, days)
+            assert result.status is Status.SUCCEEDED, result.failure
+            shares = [e for home in range(2) for e in world.history(home) if isinstance(e, TenantShare | TenantAccount)]
+            assert len(shares) >= (4 if days else 2)
+
+    run(main())

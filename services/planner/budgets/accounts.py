@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 
 from services.planner.budgets.rules import NOTHING, BudgetPolicy, Dimension, bounds, day_of, decide, neared, plus, recent
+from services.planner.retention import stale
 from services.planner.round import Round, Tell
 from shared.contracts.budget import (
     ALWAYS,
@@ -37,6 +38,8 @@ class Account:
     alerted: tuple[str, ...] = ()
     offset: int | None = None
     """Of its newest acknowledged event."""
+    written_at: float = 0.0
+    """Wall-clock seconds: when its newest event was made."""
 
     def granted(self) -> Amounts:
         return reduce(plus, (share.total for share in self.shares.values()), NOTHING)
@@ -72,11 +75,19 @@ class Accounts:
             account.shares[asked.home] = share
             self._changed[asked.tenant, asked.day] = None
         elif asked.serial != share.serial:
-            return
+            # One side has lost its ledger (retention, a restored topic): the home goes on from what is recorded here.
+            log.warning("budget_ledgers_differ", tenant=asked.tenant, home=asked.home, asked=asked.serial, recorded=share.serial)
         holders = _holders(others, short, asked.day)
         answer = BudgetGranted(
-            tenant=asked.tenant, day=asked.day, serial=share.serial, total=share.total, short=short, elsewhere=bool(holders)
-        )  # fmt: skip
+            tenant=asked.tenant,
+            day=asked.day,
+            serial=share.serial,
+            asked=asked.serial,
+            total=share.total,
+            used=share.used,
+            short=short,
+            elsewhere=bool(holders),
+        )
         round_.after.append(Tell(asked.home, answer))
         round_.after.extend(Tell(home, BudgetRecalled(tenant=asked.tenant, day=asked.day)) for home in holders)
 
@@ -97,6 +108,7 @@ class Accounts:
             state = TenantAccount(
                 epoch=epoch, tenant=tenant, day=day, at=round_.wall, shares=tuple(account.shares.values()), alerted=account.alerted
             )  # fmt: skip
+            account.written_at = round_.wall
             events.append((state.type, state.to_bytes()))
             found[_name(tenant, day)] = events
         self._changed.clear()
@@ -114,7 +126,7 @@ class Accounts:
 
     def fold(self, offset: int, event: TenantAccount) -> None:
         """In replay: the newest is the whole account."""
-        self._accounts[event.tenant, event.day] = Account({share.home: share for share in event.shares}, event.alerted, offset)
+        self._accounts[event.tenant, event.day] = Account({share.home: share for share in event.shares}, event.alerted, offset, event.at)
 
     def begins_at(self, name: str, offset: int) -> None:
         """The account's newest event is acknowledged."""
@@ -127,20 +139,20 @@ class Accounts:
         return min((a.offset for a in self._accounts.values() if a.offset is not None), default=last_own)
 
     def renew(self, expected: int, wall: float) -> None:
-        """Drop past days; write again what holds the watermark far behind the end."""
+        """Drop past days; write again what holds the watermark far behind the end, or is so old that retention will delete it."""
         today = day_of(wall)
         for key, account in list(self._accounts.items()):
             if not recent(key[1], today):
                 del self._accounts[key]
-            elif account.offset is not None and expected - account.offset > self._policy.distance:
+            elif account.offset is not None and stale(account.offset, account.written_at, expected, self._policy.distance, wall):
                 self._changed[key] = None
 
 
-_PREFIX = "account/"
+_PREFIX = "#account/"
 
 
 def _name(tenant: str, day: int) -> str:
-    """Key of the event; no job's id holds a slash."""
+    """Key of the event; no job's id begins so."""
     return f"{_PREFIX}{tenant}/{day}"
 
 

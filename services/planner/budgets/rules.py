@@ -100,6 +100,11 @@ def lowest(left: Amounts, right: Amounts) -> Amounts:
     return Amounts(**{d: min(getattr(left, d), getattr(right, d)) for d in DIMENSIONS})
 
 
+def highest(left: Amounts, right: Amounts) -> Amounts:
+    """The larger of each."""
+    return Amounts(**{d: max(getattr(left, d), getattr(right, d)) for d in DIMENSIONS})
+
+
 def of_usage(usage: Usage) -> Amounts:
     """What an outcome settles: failed and wasted calls count like others."""
     return Amounts(

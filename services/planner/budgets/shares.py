@@ -17,6 +17,7 @@ from services.planner.budgets.rules import (
     Dimension,
     bounds,
     day_of,
+    highest,
     lacking,
     lowest,
     minus,
@@ -24,9 +25,13 @@ from services.planner.budgets.rules import (
     reached,
     recent,
 )
+from services.planner.retention import stale
 from services.planner.round import Round, Tell
 from shared.contracts.budget import ALWAYS, Amounts, BudgetGranted, BudgetRecalled, BudgetRequested, TenantLimits, TenantShare
 from shared.contracts.failure import Failure
+from shared.telemetry import logs
+
+log = logs.get(__name__)
 
 Key = tuple[str, int]
 Wants = list[tuple["Purse", Amounts]]
@@ -61,6 +66,8 @@ class Purse:
     touched_at: float = 0.0
     offset: int | None = None
     """Of the newest acknowledged event."""
+    written_at: float = 0.0
+    """Wall-clock seconds: when its newest event was made."""
 
     @property
     def spent(self) -> Amounts:
@@ -137,10 +144,15 @@ class Shares:
     # Messages
 
     def on_granted(self, now: float, answer: BudgetGranted) -> None:
-        """Only the answer that is waited for counts."""
+        """Only the answer to what is asked now counts. With another serial it tells that one side has lost its ledger: the owner's is the
+        one, and what this home knows that it has used stays used.
+        """
         purse = self._purses.get((answer.tenant, answer.day))
-        if purse is None or answer.serial != purse.serial + 1:
+        if purse is None or (answer.asked or answer.serial) != purse.serial + 1:
             return
+        if answer.serial != purse.serial + 1:
+            log.warning("budget_ledgers_differ", tenant=answer.tenant, home=self._home, asked=answer.asked, recorded=answer.serial)
+            purse.used = highest(purse.used, answer.used)
         purse.serial, purse.total, purse.gives_back, purse.asked_at = answer.serial, answer.total, False, None
         purse.short, purse.elsewhere, purse.limits = answer.short, answer.elsewhere, self._tenants.get(answer.tenant)
         if purse.short:
@@ -228,6 +240,7 @@ class Shares:
         for tenant, day in self._changed:
             purse = self._purses.get((tenant, day))
             if purse is not None:
+                purse.written_at = round_.wall
                 event = TenantShare(
                     epoch=epoch,
                     tenant=tenant,
@@ -253,6 +266,7 @@ class Shares:
             gives_back=event.gives_back,
             touched_at=now,
             offset=offset,
+            written_at=event.at,
         )
 
     def begins_at(self, name: str, offset: int) -> None:
@@ -268,12 +282,12 @@ class Shares:
         return min((p.offset for p in self._purses.values() if p.offset is not None), default=last_own)
 
     def renew(self, expected: int, wall: float) -> None:
-        """Drop past days; write again what holds the watermark far behind the end."""
+        """Drop past days; write again what holds the watermark far behind the end, or is so old that retention will delete it."""
         today = day_of(wall)
         for key, purse in list(self._purses.items()):
             if not recent(key[1], today):
                 del self._purses[key]
-            elif purse.offset is not None and expected - purse.offset > self._policy.distance:
+            elif purse.offset is not None and stale(purse.offset, purse.written_at, expected, self._policy.distance, wall):
                 self._changed[key] = None
 
     def tenants(self) -> list[str]:
@@ -289,4 +303,4 @@ class Shares:
                 purse.needs = plus(purse.needs, need)
 
 
-_PREFIX = "share/"
+_PREFIX = "#share/"

@@ -252,6 +252,8 @@ def _waste(book: Book, round_: Round, outcome: StepSucceeded | StepFailed | Step
     job = book.jobs.get(outcome.job)
     if job is not None and job.settled is None:
         book.waste(round_, job, outcome)
+    elif not isinstance(outcome, StepReleased):
+        book.funds.late_outcome(round_, outcome.claim, outcome.usage)
 
 
 def _on_budget(book: Book, round_: Round, outcome: BudgetRequested | BudgetGranted | BudgetRecalled) -> None:

@@ -73,7 +73,7 @@ class Book:
     def enter(self, event: JobAccepted, offset: int, round_: Round) -> LiveJob:
         """Put an accepted job into memory; its pattern is not yet started."""
         pattern = BY_VERSION.get((event.request.pattern, event.pattern_version)) or _missing(event)
-        job = LiveJob(event.job, event, offset, Run(event.job, pattern, event.request))
+        job = LiveJob(event.job, event, offset, Run(event.job, pattern, event.request), written_at=event.at)
         job.deadline_due = round_.now + (event.deadline_at - round_.wall)
         if event.limits.wall_seconds is not None:
             job.wall_due = round_.now + (event.at + event.limits.wall_seconds - round_.wall)
@@ -194,7 +194,7 @@ class Book:
     ) -> None:
         """Record that the current attempt ended; the next one begins after `wait` seconds, never when None."""
         self.drop_claim(step)
-        self.funds.settle(round_, job, step, usage or _NOTHING_USED)
+        self.funds.settle(round_, job, step, usage, lost=True)
         log.info("attempt_failed", job=job.id, trace=trace_id(job.accepted.trace), step=step.id, kind=failure.kind.value, retry_in=wait)
         self.emit(
             round_,
@@ -279,7 +279,7 @@ class Book:
         if step is not None and step.stands(outcome.attempt, outcome.claim):
             self.funds.settle(round_, job, step, usage)
         elif usage.calls:
-            self.funds.waste(round_, job, usage)
+            self.funds.waste(round_, job, usage, outcome.claim)
         else:
             return
         wasted = WorkWasted(

@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 from services.planner.engine.watermark import UNACKNOWLEDGED
+from services.planner.retention import stale
 from shared.contracts.event import CancelRecorded, ScheduleFired
 
 E = TypeVar("E", CancelRecorded, ScheduleFired)
-OLDEST_SECONDS = 7 * 86_400.0
-"""However quiet the log is: retention deletes by age, and must not delete what is carried."""
 _AT_ONCE = 100
 
 
@@ -78,6 +77,6 @@ class Carried(Generic[E]):
         for name, (event, offset) in self._entries.items():
             if offset == UNACKNOWLEDGED or len(late) == _AT_ONCE:
                 break
-            if expected - offset > distance or wall - event.at > OLDEST_SECONDS:
+            if stale(offset, event.at, expected, distance, wall):
                 late.append((name, event))
         return late

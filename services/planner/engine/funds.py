@@ -5,15 +5,16 @@ Jobs of tenants without limits pass with one look into a table.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from services.planner.budgets.accounts import Accounts
-from services.planner.budgets.rules import NOTHING, ONE_JOB, BudgetPolicy, day_of, of_usage, plus
+from services.planner.budgets.rules import NOTHING, ONE_JOB, BudgetPolicy, day_of, minus, of_usage, plus
 from services.planner.budgets.shares import Shares, Wants
 from services.planner.job.live import LiveJob, OpenStep, Phase
 from services.planner.round import Round
-from shared.contracts.base import StepId
+from shared.contracts.base import ClaimId, StepId
 from shared.contracts.budget import (
     ALWAYS,
     Amounts,
@@ -31,10 +32,11 @@ from shared.contracts.usage import Usage
 if TYPE_CHECKING:
     from services.planner.engine.book import Book
 
-_TIMER = "tenant/"
-"""Before a tenant's name: the key of its timer. No job's id holds a slash."""
+_TIMER = "#tenant/"
+"""Before a tenant's name: the key of its timer. No job's id begins so."""
 _PACE_SECONDS = 0.05
 """A tenant's timer fires no sooner than this after a round that looked at it."""
+_LATE_CLAIMS = 10_000
 _AGAIN_SECONDS = 5.0
 """When a job is worth submitting again that only waited too long."""
 
@@ -55,6 +57,8 @@ class Funds:
         self.shares = Shares(home, policy, tenants)
         self.accounts = Accounts(policy, tenants)
         self._waiting: dict[str, dict[tuple[str, StepId], None]] = {}
+        self._unsaid: OrderedDict[ClaimId, tuple[str, Amounts]] = OrderedDict()
+        """Claims that ended without an outcome, newest last: the tenant, and what was charged for want of better. In memory only."""
 
     # Attempts
 
@@ -101,8 +105,10 @@ class Funds:
         unknown = _limit("tenant", "the tenant's budget did not cover the step in time")
         return next((failure for failure in spent if failure is not None), unknown)
 
-    def settle(self, round_: Round, job: LiveJob, step: OpenStep, usage: Usage | None) -> None:
-        """The step's attempt is over. Without `usage` its outcome will not be folded: what may have run counts as estimated."""
+    def settle(self, round_: Round, job: LiveJob, step: OpenStep, usage: Usage | None, *, lost: bool = False) -> None:
+        """The step's attempt is over. Without `usage` its outcome is not known: what may have run counts as estimated, or, where the claim
+        is `lost` and its outcome may still be folded, as nothing.
+        """
         tenant = job.accepted.request.tenant
         if step.phase is Phase.UNFUNDED:
             waiting = self._waiting.get(tenant, {})
@@ -113,15 +119,32 @@ class Funds:
             return
         purse = self.shares.get(tenant, step.charged_day)
         if purse is not None:
-            estimated = need_of(step) if step.phase is Phase.CLAIMED else NOTHING
-            self.shares.release(purse, need_of(step), estimated if usage is None else of_usage(usage))
+            charged = of_usage(usage) if usage is not None else need_of(step) if step.phase is Phase.CLAIMED and not lost else NOTHING
+            self.shares.release(purse, need_of(step), charged)
+            if usage is None and step.claim is not None:
+                self._await(step.claim.id, tenant, charged)
         step.charged_day = None
 
-    def waste(self, round_: Round, job: LiveJob, usage: Usage) -> None:
-        """Consumed without a reservation: a late outcome."""
-        tenant = job.accepted.request.tenant
+    def _await(self, claim: ClaimId, tenant: str, charged: Amounts) -> None:
+        """Its outcome may still come, when nobody knows the job any more."""
+        self._unsaid[claim] = (tenant, charged)
+        if len(self._unsaid) > _LATE_CLAIMS:
+            self._unsaid.popitem(last=False)
+
+    def late_outcome(self, round_: Round, claim: ClaimId | None, usage: Usage) -> None:
+        """Of a job that is over: what it used beyond what was charged is its tenant's, once."""
+        if claim is not None and (known := self._unsaid.pop(claim, None)) is not None:
+            self._charge(round_, known[0], minus(of_usage(usage), known[1]))
+
+    def waste(self, round_: Round, job: LiveJob, usage: Usage, claim: ClaimId | None = None) -> None:
+        """Consumed without a reservation."""
+        if claim is not None:
+            self._unsaid.pop(claim, None)
+        self._charge(round_, job.accepted.request.tenant, of_usage(usage))
+
+    def _charge(self, round_: Round, tenant: str, used: Amounts) -> None:
         limits = self.tenants.get(tenant)
-        if limits is not None and limits.daily and (used := of_usage(usage)) != NOTHING:
+        if limits is not None and limits.daily and used != NOTHING:
             self.shares.release(self.shares.purse(tenant, day_of(round_.wall), round_.now), NOTHING, used)
 
     def ended(self, job: LiveJob) -> None:

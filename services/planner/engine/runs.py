@@ -61,7 +61,7 @@ class LastRuns:
 
 
 def _append(round_: Round, event: ScheduleFired) -> str:
-    group = f"schedule/{event.schedule}"
+    group = f"#schedule/{event.schedule}"
     round_.add(group, event)
     round_.firsts[group] = len(round_.events[group]) - 1
     return group

@@ -89,7 +89,7 @@ class Appender:
             if job.first_offset != UNACKNOWLEDGED:
                 self._book.jobs.move_to_end(job_id)
             job.first_offset = offset
-        elif "/" in job_id:
+        elif job_id.startswith("#"):
             self._book.funds.begins_at(job_id, offset)
         elif job_id in self._book.cancels:
             self._book.cancels.begins_at(job_id, offset)

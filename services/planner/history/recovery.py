@@ -138,7 +138,7 @@ class Replay:
             for fact in facts:
                 self._fact(first, EVENT.validate_json(fact), fact)
         elif job.settled is None:
-            job.first_offset = first
+            job.first_offset, job.written_at = first, event.at
             self._book.jobs.move_to_end(job.id)
 
     def finish(self) -> None:

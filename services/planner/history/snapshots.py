@@ -5,6 +5,7 @@ from __future__ import annotations
 from services.planner.engine.book import Book
 from services.planner.engine.watermark import UNACKNOWLEDGED
 from services.planner.job.live import LiveJob
+from services.planner.retention import stale
 from services.planner.round import Round
 from shared.contracts.base import BATCH_BYTES
 from shared.contracts.event import JobSnapshot
@@ -15,11 +16,11 @@ _SNAPSHOT_BYTES = BATCH_BYTES - 128 * 1024
 """A job's events of one round travel in one batch: a job whose facts need more is not written again and holds the watermark."""
 
 
-def due(book: Book, expected: int, distance: int) -> list[LiveJob]:
-    """Live jobs that hold the watermark more than `distance` records behind the end; oldest first."""
+def due(book: Book, expected: int, distance: int, wall: float) -> list[LiveJob]:
+    """Live jobs that hold the watermark more than `distance` records behind the end, or are old; oldest first."""
     late = []
     for job in book.jobs.values():
-        if job.first_offset == UNACKNOWLEDGED or expected - job.first_offset <= distance:
+        if job.first_offset == UNACKNOWLEDGED or not stale(job.first_offset, job.written_at, expected, distance, wall):
             break
         if job.settled is None and _fits(job.facts):
             late.append(job)
@@ -28,7 +29,7 @@ def due(book: Book, expected: int, distance: int) -> list[LiveJob]:
 
 def write_due(book: Book, round_: Round, expected: int, distance: int) -> None:
     """Write those again that hold the watermark too far behind. `expected` names the round: it grows with each append."""
-    for number, job in enumerate(due(book, expected, distance)):
+    for number, job in enumerate(due(book, expected, distance, round_.wall)):
         if job.id not in round_.events:
             write(book, round_, job, f"{book.epoch}-{expected}-{number}")
 
@@ -37,6 +38,7 @@ def write(book: Book, round_: Round, job: LiveJob, name: str) -> None:
     """Append the job's facts in parts; `first_offset` moves to the first part once the round is acknowledged."""
     parts = _parts(job.facts)
     round_.firsts[job.id] = len(round_.events.get(job.id, ()))
+    job.written_at = round_.wall
     for number, facts in enumerate(parts):
         event = JobSnapshot(
             epoch=book.epoch,

@@ -121,6 +121,8 @@ class LiveJob:
     settled: JobSettled | None = None
     settled_offset: int = -1
     """Of the settle event, once it is acknowledged."""
+    written_at: float = 0.0
+    """Wall-clock seconds: when what lies at `first_offset` was made."""
     facts: list[bytes] = field(default_factory=list)
     """The job's events as JSON, for a snapshot."""
     deadline_due: float = float("inf")
@@ -245,9 +247,11 @@ def _retried(job: LiveJob, event: StepRetried) -> None:
 
 
 def _wasted(job: LiveJob, event: WorkWasted) -> None:
-    job.usage = job.usage.plus(event.usage.as_waste())
+    """The attempt that stood when the job was to end was stopped for its caller's sake; any other is waste of ours."""
     step = job.abandoned.get(event.step)
-    if step is not None and step.stands(event.attempt, event.claim):
+    stood = step is not None and step.stands(event.attempt, event.claim)
+    job.usage = job.usage.plus(event.usage.as_waste(cut_off=stood and job.ending is not None))
+    if stood:
         del job.abandoned[event.step]
 
 

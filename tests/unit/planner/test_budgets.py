@@ -129,13 +129,15 @@ def test_a_reached_limit_says_when_it_is_worth_coming_again() -> None:
 
 
 def test_a_serial_is_decided_once() -> None:
-    """A repetition is answered from the record; one that is older than the record, not at all."""
+    """A repetition is answered from the record, and so is one that is older: the answer tells what it answers, and no home waits for it."""
     accounts = Accounts(BudgetPolicy(), {"t": TenantLimits(calls=4)})
     first, again = told(accounts, ask(1, 2), ask(1, 4))
     assert first.outcome == again.outcome
     [tell] = told(accounts, ask(2, 3))
     assert (tell.home, tell.outcome.total.calls) == (0, 3)
-    assert told(accounts, ask(1, 4)) == []
+    [tell] = told(accounts, ask(1, 4))
+    assert isinstance(tell.outcome, BudgetGranted)
+    assert (tell.outcome.asked, tell.outcome.serial, tell.outcome.total.calls) == (1, 2, 3)
 
 
 def test_a_successor_answers_as_its_predecessor_did() -> None:

@@ -43,7 +43,9 @@ from tests.unit.planner.desk import (
 POLICY = Policy(cancel_seconds=0.5)
 WALL = 1_700_000_000.0
 DAY = int(WALL) // 86_400
-WASTED = Usage(wasted_calls=1, wasted_tokens=ONE_CALL.prompt_tokens + ONE_CALL.completion_tokens)
+_TOKENS = ONE_CALL.prompt_tokens + ONE_CALL.completion_tokens
+WASTED = Usage(wasted_calls=1, wasted_tokens=_TOKENS, cut_off_tokens=_TOKENS)
+"""By the caller's own cancel, deadline or limit: his."""
 WAYS = ["cancel", "deadline", "wall time"]
 STATUS = {"cancel": Status.CANCELLED, "deadline": Status.EXPIRED, "wall time": Status.FAILED}
 DECIDED = {"cancel": "cancel_recorded", "deadline": "job_stopped", "wall time": "job_stopped"}

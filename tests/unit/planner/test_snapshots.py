@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from services.planner.engine.watermark import UNACKNOWLEDGED, watermark
 from services.planner.history import snapshots
 from services.planner.job.live import LiveJob
+from services.planner.retention import OLDEST_SECONDS
 from services.planner.round import Round
 from shared.contracts import headers
 from shared.contracts.base import BATCH_BYTES, RECORD_BYTES
@@ -51,11 +52,16 @@ def test_a_job_that_holds_the_watermark_is_due() -> None:
     ended = chained(desk, ["a"], steps=1)
     assert ended.settled is not None
     end = len(desk.history)
-    assert snapshots.due(desk.book, end, end) == []
-    assert snapshots.due(desk.book, end, end - second.first_offset) == [first]
-    assert snapshots.due(desk.book, end, 0) == [first, second]
+    assert snapshots.due(desk.book, end, end, desk.wall) == []
+    assert snapshots.due(desk.book, end, end - second.first_offset, desk.wall) == [first]
+    assert snapshots.due(desk.book, end, 0, desk.wall) == [first, second]
+    assert snapshots.due(desk.book, end, end, desk.wall + OLDEST_SECONDS + 1) == [first, second], "retention deletes by age"
+    desk.snapshot(first)
+    desk.book.jobs.move_to_end(first.id)
+    assert first.written_at == desk.wall
+    desk.book.jobs.move_to_end(first.id, last=False)
     desk.book.jobs[first.id].first_offset = UNACKNOWLEDGED
-    assert snapshots.due(desk.book, end, 0) == []
+    assert snapshots.due(desk.book, end, 0, desk.wall) == []
 
 
 def test_a_snapshot_moves_the_watermark_and_nothing_else() -> None:
@@ -125,7 +131,7 @@ def test_every_part_fits_a_record_and_all_of_them_a_batch(answers: list[tuple[st
     """Facts are quoted once more inside a snapshot, which may double them; facts that need more than a batch are left alone."""
     desk = Desk()
     job = chained(desk, [f".{char * count}" for char, count in answers])
-    if job.id not in [late.id for late in snapshots.due(desk.book, len(desk.history), 0)]:
+    if job.id not in [late.id for late in snapshots.due(desk.book, len(desk.history), 0, desk.wall)]:
         assert sum(map(len, job.facts)) * 2 > BATCH_BYTES // 2
         return
     round_ = desk.snapshot(job)
@@ -142,4 +148,4 @@ def test_a_job_too_large_to_be_written_again_is_left_alone(char: str) -> None:
     answers: list[Any] = [char * (118_000 if char == "a" else 59_000)] * 9
     job = chained(desk, answers)
     assert job.settled is None
-    assert snapshots.due(desk.book, 10_000, 10) == []
+    assert snapshots.due(desk.book, 10_000, 10, desk.wall) == []
