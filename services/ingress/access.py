@@ -52,6 +52,10 @@ class Client:
             raise Refused(Problem(403, "tenant_not_allowed", "this key may not act for another tenant"))
         return asked or self.tenant or "default"
 
+    def named(self, asked: str | None) -> str:
+        """On whose account it calls; of an administrator, the tenant that he names."""
+        return (asked if self.admin else None) or self.tenant or "default"
+
     def check_class(self, priority_class: PriorityClass) -> None:
         """Raises Refused (403)."""
         if priority_class not in self.classes:

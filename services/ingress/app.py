@@ -9,6 +9,7 @@ from typing import Any
 from services.ingress.access import load as load_access
 from services.ingress.api import IngressApi, build_api
 from services.ingress.backlog import Backlog
+from services.ingress.bodies import Bodies
 from services.ingress.bucket_store import BucketStore, RedisBuckets
 from services.ingress.events_reader import EventsReader
 from services.ingress.followers import Followers
@@ -89,6 +90,7 @@ class Ingress:
             clock=self._clock,
             waiters=waiters,
             register=_register(settings),
+            bodies=Bodies(settings.bodies_bytes),
             submitter=submitter,
             registry=registry,
             backlog=backlog,

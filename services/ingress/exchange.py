@@ -1,4 +1,4 @@
-"""One HTTP exchange on bare ASGI: read a bounded body, read tutti's headers, answer, notice that the client is gone."""
+"""One HTTP exchange on bare ASGI: read tutti's headers, answer, notice that the client is gone."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
-from services.ingress.encodings import unpack
-from services.ingress.limits import check_body_size
-from services.ingress.problems import ClientGone, Problem, Refused
+from services.ingress.problems import ClientGone, Problem
 from services.ingress.waiters import Caller
 from shared.contracts import headers as record_headers
 from shared.contracts.base import PriorityClass
@@ -26,8 +24,6 @@ _TENANT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 _MAX_DEADLINE_SECONDS = 7 * 86_400.0
 _IDEMPOTENCY_KEY = re.compile(r"^[\x21-\x7e]{1,255}$")
 _BEARER = re.compile(r"^bearer +", re.IGNORECASE)
-BODY_SECONDS = 60.0
-"""A body that has not arrived by then is given up."""
 _OURS = frozenset(
     {
         b"x-tutti-class",
@@ -126,38 +122,6 @@ def _deadline(value: str | None) -> float | None:
     if not 0 < seconds <= _MAX_DEADLINE_SECONDS:
         raise InvalidHeader("x-tutti-deadline-seconds", "seconds, more than 0 and at most 7 days")
     return seconds
-
-
-async def read_body(receive: Receive, call: CallHeaders, limit: int) -> bytes:
-    """The whole body, unpacked.
-
-    Raises TooLarge beyond `limit` bytes, before reading when the length is announced; ClientGone; Refused: 408 when it does not arrive
-    in time, 415 and 400 when it cannot be unpacked.
-    """
-    check_body_size(call.content_length or 0, limit)
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            body = await _read(receive, limit)
-    except TimeoutError:
-        raise Refused(Problem(408, "body_too_slow", f"the body did not arrive within {BODY_SECONDS:g} s")) from None
-    return body if call.content_encoding is None else unpack(body, call.content_encoding, limit)
-
-
-async def _read(receive: Receive, limit: int) -> bytes:
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if message["type"] == "http.request" and not message.get("more_body", False):
-        check_body_size(len(body), limit)
-        return body
-    parts, size = [body], len(body)
-    while message["type"] != "http.disconnect":
-        check_body_size(size, limit)
-        if not message.get("more_body", False):
-            return b"".join(parts)
-        message = await receive()
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-    raise ClientGone
 
 
 def watch(receive: Receive, caller: Caller) -> asyncio.Task[None]:

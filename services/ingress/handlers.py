@@ -10,6 +10,7 @@ from functools import partial
 
 from services.ingress.access import Access
 from services.ingress.backlog import Backlog
+from services.ingress.bodies import Bodies
 from services.ingress.events_reader import EventsReader
 from services.ingress.followers import Followers
 from services.ingress.idempotency import check_same
@@ -47,6 +48,7 @@ class Desk:
     clock: Clock
     waiters: Waiters
     register: Register
+    bodies: Bodies
     submitter: Submitter
     registry: Registry
     backlog: Backlog

@@ -30,6 +30,8 @@ class IngressSettings(BaseSettings):
     several are separated by commas."""
     body_bytes: PositiveInt = 8 * 1024 * 1024
     """Of one request's body, also after it is unpacked."""
+    bodies_bytes: PositiveInt = 64 * 1024 * 1024
+    """Of the bodies of all requests that are on their way into a job."""
     head_seconds: NonNegativeFloat = 5.0
     """A stream's head waits so long for the first piece: what fails before has a status of its own, what fails later is an event."""
     first_word_seconds: PositiveFloat = 1.0

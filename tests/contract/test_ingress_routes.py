@@ -15,7 +15,7 @@ import pytest
 from pydantic import ValidationError
 from starlette.routing import Route
 
-from services.ingress import exchange
+from services.ingress import bodies
 from services.ingress.settings import IngressSettings
 from shared.clock import SystemClock
 from shared.kafka.memory import MemoryLog
@@ -187,7 +187,7 @@ async def test_what_cannot_be_unpacked_is_said(method: str, path: str) -> None:
 @pytest.mark.parametrize(("method", "path"), READS_A_BODY)
 async def test_a_body_that_does_not_arrive_is_408(method: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody holds a place with a trickle of bytes."""
-    monkeypatch.setattr(exchange, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.05)
     async with world(memory()) as at:
 
         async def trickle() -> Any:

@@ -18,7 +18,6 @@ from services.ingress.exchange import (
     Scope,
     Send,
     call_headers,
-    read_body,
     send_json,
     send_part,
     start_stream,
@@ -90,10 +89,12 @@ class ChatCompletions:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> int:
         call = call_headers(scope)
         client = self._desk.access.identify(call.api_key)
-        body = await read_body(receive, call, self._desk.settings.body_bytes)
-        check_depth(body)
-        request = ChatRequest.model_validate_json(body)
-        await self._desk.open()
+        desk = self._desk
+        async with desk.bodies.read(receive, call, client.named(call.tenant), desk.settings.body_bytes) as body:
+            check_depth(body)
+            request = ChatRequest.model_validate_json(body)
+            await desk.open()
+        del body
         self._desk.admit_caller()
         begun = await self._begin(self._order(request, call, client), client)
         watching = watch(receive, begun.caller)

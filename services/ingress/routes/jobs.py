@@ -14,7 +14,7 @@ from starlette.responses import Response
 from services.ingress.access import Client
 from services.ingress.dialect_openai import AUTO_MODELS
 from services.ingress.dialect_tutti import JobSubmission
-from services.ingress.exchange import CallHeaders, InvalidHeader, call_headers, read_body
+from services.ingress.exchange import CallHeaders, InvalidHeader, call_headers
 from services.ingress.handlers import Desk
 from services.ingress.idempotency import job_id_of, may_come_again
 from services.ingress.ids import is_generated
@@ -75,10 +75,11 @@ class Jobs:
         call = call_headers(request.scope)
         client = desk.access.identify(call.api_key)
         wait = self._wait(request)
-        body = await read_body(request.receive, call, desk.settings.body_bytes)
-        check_depth(body)
-        order = self._order(JobSubmission.model_validate_json(body), call, client)
-        await desk.open()
+        async with desk.bodies.read(request.receive, call, client.named(call.tenant), desk.settings.body_bytes) as body:
+            check_depth(body)
+            order = self._order(JobSubmission.model_validate_json(body), call, client)
+            await desk.open()
+        del body
         with desk.waiting(Kind.END, order.tenant, wait) if wait else nullcontext() as reader:
             return await self._create(order, client, reader)
 

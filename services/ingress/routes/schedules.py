@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ingress.access import Client
-from services.ingress.exchange import call_headers, read_body
+from services.ingress.exchange import call_headers
 from services.ingress.handlers import Desk
 from services.ingress.limits import check_inline_size
 from services.ingress.outbox import Outbox
@@ -76,9 +76,9 @@ class ScheduleRoutes:
     async def put(self, request: Request) -> Response:
         """Declare it, or declare it anew. What was due before that is not made up for when the times have changed or it was off."""
         client, name, call = self._client(request), _name(request), call_headers(request.scope)
-        body = await read_body(request.receive, call, ENTRY_BYTES)
-        check_depth(body)
-        given = ScheduleSubmission.model_validate_json(body)
+        async with self._desk.bodies.read(request.receive, call, client.named(call.tenant), ENTRY_BYTES) as body:
+            check_depth(body)
+            given = ScheduleSubmission.model_validate_json(body)
         entry = self._entry(name, given, client, call.tenant)
         value = entry.schedule.to_bytes()
         check_inline_size(len(value))

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ingress.access import Client
-from services.ingress.exchange import call_headers, read_body
+from services.ingress.exchange import call_headers
 from services.ingress.handlers import Desk
 from services.ingress.outbox import Outbox
 from services.ingress.problems import Problem, Refused
@@ -61,9 +61,9 @@ class TenantRoutes:
         """Declare; what is left out is unlimited. Answered once Kafka has it."""
         _only_admin(self._client(request))
         name, call = _name(request), call_headers(request.scope)
-        body = await read_body(request.receive, call, _BODY_BYTES)
-        check_depth(body)
-        limits = TenantLimits.model_validate_json(body)
+        async with self._desk.bodies.read(request.receive, call, name, _BODY_BYTES) as body:
+            check_depth(body)
+            limits = TenantLimits.model_validate_json(body)
         await self._write(name, limits.to_bytes())
         return _json(TenantView(id=name, limits=limits))
 
