@@ -42,9 +42,9 @@ return told
 _SETTLE = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
-local rate, burst, difference = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local rate, difference, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local owed = math.max(0, tonumber(redis.call('GET', KEYS[1]) or 0) - now) + difference / rate
-owed = math.min(math.max(0, owed), 2 * burst / rate)
+owed = math.min(math.max(0, owed), most)
 if owed <= 0 then redis.call('DEL', KEYS[1]) return end
 redis.call('SET', KEYS[1], string.format('%.6f', now + owed), 'PX', math.ceil(owed * 1000) + 1)
 """
@@ -119,7 +119,8 @@ class RedisBuckets:
     async def settle(self, differences: Mapping[str, tuple[Rate, float]]) -> None:
         try:
             for bucket, (rate, difference) in differences.items():
-                await self._settle(keys=[self._prefix + bucket], args=[repr(rate.per_second), repr(rate.burst), repr(difference)])
+                arguments = [repr(rate.per_second), repr(difference), repr(rate.most_owed_seconds)]
+                await self._settle(keys=[self._prefix + bucket], args=arguments)
         except (RedisError, OSError) as error:
             raise StoreUnavailable from error
 

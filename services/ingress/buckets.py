@@ -14,6 +14,9 @@ from typing import NamedTuple
 EPSILON_SECONDS = 1e-6
 """What rounding may take; a caller who waits exactly as long as he was told must not be refused."""
 
+DEBT_SECONDS = 86_400.0
+"""A job that used a hundred times its estimate is paid for in full, unless that takes longer than a day: then the rest is forgiven."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -26,6 +29,11 @@ class Rate:
     def fill_seconds(self) -> float:
         """An empty bucket is full after this."""
         return self.burst / self.per_second
+
+    @property
+    def most_owed_seconds(self) -> float:
+        """The deepest debt: a bucket that has used so much more than was taken is full again after this."""
+        return self.fill_seconds + max(self.fill_seconds, DEBT_SECONDS)
 
 
 class Level(NamedTuple):
@@ -50,6 +58,6 @@ def ask(rate: Rate, full_at: float, amount: float, now: float) -> Level:
 
 
 def settled(rate: Rate, full_at: float, difference: float, now: float) -> float:
-    """The new `full_at` when `difference` more (or, negative, less) was used than was taken. Debt is bounded by one more burst."""
+    """The new `full_at` when `difference` more (or, negative, less) was used than was taken. Debt is bounded."""
     owed = max(0.0, full_at - now) + difference / rate.per_second
-    return now + min(max(0.0, owed), 2 * rate.fill_seconds)
+    return now + min(max(0.0, owed), rate.most_owed_seconds)

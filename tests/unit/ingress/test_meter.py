@@ -91,6 +91,21 @@ async def test_tokens_are_settled_by_what_was_used() -> None:
     assert len(watchlist) == 0
 
 
+async def test_a_job_that_used_far_more_is_paid_for_in_full() -> None:
+    """A hundred times what was estimated: the key waits for as long as its limit takes to give that much."""
+    clock, watchlist, meter = world()
+    charge = await meter.charge(CLIENT, 50)
+    meter.watch(charge, "j1")
+    watchlist.on_settled("j1", settle_event("j1", 5_000))
+    await meter._settle(dict(meter._differences))
+    assert CLIENT.tokens is not None
+    clock.advance((5_000 - CLIENT.tokens.burst) / CLIENT.tokens.per_second)
+    with pytest.raises(Refused):
+        await meter.charge(CLIENT, 1)
+    clock.advance(1 / CLIENT.tokens.per_second)
+    await meter.charge(CLIENT, 1)
+
+
 class Away:
     """Shared buckets that do not answer."""
 
