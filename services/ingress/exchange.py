@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 from services.ingress.problems import ClientGone, Problem
+from services.ingress.register import Guest
 from services.ingress.waiters import Caller
+from shared.clock import Clock
 from shared.contracts import headers as record_headers
 from shared.contracts.base import PriorityClass
 from shared.errors import InvalidInput
@@ -133,6 +135,17 @@ async def _watch(receive: Receive, caller: Caller) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     caller.fail(ClientGone())
+
+
+def watched(send: Send, guest: Guest, clock: Clock) -> Send:
+    """`send`, noting how long the guest's client takes nothing: the register cuts off one that reads no longer."""
+
+    async def sending(message: Message) -> None:
+        guest.blocked_since = clock.monotonic()
+        await send(message)
+        guest.blocked_since = None
+
+    return sending
 
 
 async def send_json(send: Send, status: int, body: bytes, headers: HeaderList = ()) -> None:

@@ -15,12 +15,13 @@ _OVERHEAD_BYTES = 200
 
 
 class _Entry:
-    __slots__ = ("base", "events", "home", "size")
+    __slots__ = ("base", "base_size", "events", "home", "size")
 
     def __init__(self, home: int) -> None:
         self.home = home
         self.base: JobStatus | None = None
-        """What was folded of events no longer kept."""
+        """What was folded of events no longer kept, or told otherwise."""
+        self.base_size = 0
         self.events: list[RawEvent] = []
         self.size = _OVERHEAD_BYTES
 
@@ -52,7 +53,7 @@ class Journal:
         """The planner answered for a job whose end is no longer in sight of this reader."""
         entry = self._entry(status.id, status.home)
         if entry.base is None or entry.base.result is None:
-            entry.base = status
+            self._rebase(entry, status)
         self._trim()
 
     def add(self, job: str, home: int, event: RawEvent) -> None:
@@ -82,10 +83,16 @@ class Journal:
         """Fold the older half, so that a job of many events stays small."""
         half = len(entry.events) // 2
         old, entry.events = entry.events[:half], entry.events[half:]
-        entry.base = fold(job, entry.home, entry.base, old)
+        self._rebase(entry, fold(job, entry.home, entry.base, old))
         freed = sum(len(event.value) + _OVERHEAD_BYTES for event in old)
         entry.size -= freed
         self._size -= freed
+
+    def _rebase(self, entry: _Entry, base: JobStatus) -> None:
+        entry.base, before = base, entry.base_size
+        entry.base_size = len(base.stored())
+        entry.size += entry.base_size - before
+        self._size += entry.base_size - before
 
     def _trim(self) -> None:
         while self._entries and (len(self._entries) > self._max_jobs or self._size > self._max_size):

@@ -59,7 +59,7 @@ class IngressSettings(BaseSettings):
     node_lost_seconds: PositiveFloat = 150.0
     """A node that has not registered for so long is not counted; workers register at least every 60 s."""
     stuck_seconds: PositiveFloat = 30.0
-    """A client that does not read is cut off after this: its answer after the deadline, a stream after it has taken nothing for so long."""
+    """A client that takes nothing of its answer for so long is cut off; so is one that is still here so long after its deadline."""
     max_wait_seconds: PositiveFloat = 300.0
     """Largest `?wait=` of `POST /v1/jobs`."""
     stream_seconds: PositiveFloat = 3_600.0

@@ -175,7 +175,7 @@ class Caller:
 class Follow:
     """The text of a streamed job so far, for any number of readers, each with a cursor of its own, and the planner's word on its end."""
 
-    __slots__ = ("_on_change", "_on_result", "_parts", "_stream", "job", "result", "until")
+    __slots__ = ("_on_change", "_on_result", "_parts", "_stream", "job", "result", "size", "until")
 
     def __init__(self, job: str, until: float, on_change: Waking, on_result: Callable[[Result], None] | None = None) -> None:
         self.job = job
@@ -185,6 +185,8 @@ class Follow:
         self._stream: StreamAssembly | None = StreamAssembly()
         self._on_change = on_change
         self.result: Result | None = None
+        self.size = 0
+        """Characters kept."""
 
     @property
     def text(self) -> str:
@@ -199,7 +201,7 @@ class Follow:
             return
         try:
             if self._stream.add(chunk):
-                self._parts.append(self._stream.take().text)
+                self._keep(self._stream.take().text)
                 self._on_change(self.job)
         except StreamConflict:
             self._stream = None
@@ -212,11 +214,15 @@ class Follow:
         if self._stream is not None and result.answer is not None:
             try:
                 self._stream.finish(result.answer)
-                self._parts.append(self._stream.take().text)
+                self._keep(self._stream.take().text)
             except StreamConflict:
                 pass
             self._stream = None
         self._on_change(self.job)
+
+    def _keep(self, text: str) -> None:
+        self._parts.append(text)
+        self.size += len(text)
 
     def on_broken(self, broken: StreamBroken) -> str:
         """As `Sink`."""
@@ -236,12 +242,14 @@ class Waking(Protocol):
 class Waiters:
     """All sinks of this instance. `epoch` is part of every correlation, so a reply to an earlier life of this instance finds nobody."""
 
-    def __init__(self, epoch: str, *, follows: int) -> None:
+    def __init__(self, epoch: str, *, follows: int, followed_characters: int = 32 * 1024 * 1024) -> None:
         self._prefix = epoch.encode() + b"."
         self._counter = 0
         self._callers: dict[bytes, Caller] = {}
         self._follows: OrderedDict[bytes, Follow] = OrderedDict()
         self._max_follows = follows
+        self._max_characters = followed_characters
+        self._characters = 0
         self.unknown = 0
         """Replies that nobody waits for."""
 
@@ -266,9 +274,15 @@ class Waiters:
         """Register a follow, the oldest one giving way when there are too many; returns the correlation."""
         correlation = self._next()
         self._follows[correlation] = follow
-        while len(self._follows) > self._max_follows:
-            self._follows.popitem(last=False)
+        self._trim()
         return correlation
+
+    def _trim(self) -> None:
+        while len(self._follows) > self._max_follows or self._characters > self._max_characters:
+            self._forget(next(iter(self._follows)))
+
+    def _forget(self, correlation: bytes) -> None:
+        self._characters -= self._follows.pop(correlation).size
 
     def following(self, job: str) -> Follow | None:
         """The follow of a job accepted here."""
@@ -282,14 +296,23 @@ class Waiters:
         """Hand a final to who waits for it."""
         sink = self._sink(final.correlation)
         if sink is not None:
+            before = _kept(sink)
             sink.on_final(final.result)
+            self._grew(_kept(sink) - before)
 
     def on_chunks(self, chunks: Chunks) -> None:
         """Hand each chunk to who waits for it."""
         for chunk in chunks.chunks:
             sink = self._sink(chunk.correlation)
             if sink is not None:
+                before = _kept(sink)
                 sink.on_chunk(chunk)
+                self._grew(_kept(sink) - before)
+
+    def _grew(self, characters: int) -> None:
+        if characters:
+            self._characters += characters
+            self._trim()
 
     def on_broken(self, broken: StreamBroken) -> StreamPosition | None:
         """What the next attempt has to go on from; None when the stream was another instance's. Nobody who waits has seen nothing."""
@@ -312,7 +335,7 @@ class Waiters:
     def sweep(self, now: float, heartbeat_seconds: float) -> None:
         """Silent streams are woken for a heartbeat; follows whose time is up are dropped."""
         for correlation in [c for c, follow in self._follows.items() if follow.until <= now]:
-            del self._follows[correlation]
+            self._forget(correlation)
         for caller in self._callers.values():
             if caller.quiet_since is not None and now - caller.quiet_since >= heartbeat_seconds:
                 caller.wake()
@@ -320,3 +343,7 @@ class Waiters:
     def callers(self) -> Iterable[Caller]:
         """Everyone who waits."""
         return list(self._callers.values())
+
+
+def _kept(sink: Sink) -> int:
+    return sink.size if isinstance(sink, Follow) else 0

@@ -119,13 +119,17 @@ async def test_an_event_stream_ends_after_its_time() -> None:
         assert stream.text.endswith(f"\n\nid: {parsed(stream.text)[-1].id}\n\n")
 
 
-async def test_a_reader_of_events_that_takes_nothing_is_cut_off() -> None:
-    """It holds no place for ever."""
+@pytest.mark.parametrize("route", ["chat", "events"])
+async def test_a_reader_that_takes_nothing_is_cut_off(route: str) -> None:
+    """It holds no place until its deadline, however far away that is."""
     text = "\N{MUSICAL KEYBOARD}" * 3_000
     scripts = [Script(hold=True, chunks=(text,) * 600)]
     async with world(MemoryLog(SystemClock()), script=lambda _job: scripts[0], settings={"stuck_seconds": 0.3}) as at, serving(at) as port:
-        job = await submitted(at, stream=True)
-        connection = await Connection.open(port, "GET", f"/v1/jobs/{job}/events")
+        if route == "chat":
+            connection = await Connection.post(port, "/v1/chat/completions", {"x-tutti-deadline-seconds": "9000"}, stream=True)
+        else:
+            job = await submitted(at, stream=True)
+            connection = await Connection.open(port, "GET", f"/v1/jobs/{job}/events")
         await until(lambda: len(at.ingress.desk.register) == 1, "it reads")
         await until(lambda: len(at.ingress.desk.register) == 0, "its place is free again", 20)
         await connection.drop(hard=True)

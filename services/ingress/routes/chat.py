@@ -22,6 +22,7 @@ from services.ingress.exchange import (
     send_part,
     start_stream,
     watch,
+    watched,
 )
 from services.ingress.handlers import AUTO, Desk
 from services.ingress.idempotency import job_id_of
@@ -97,6 +98,7 @@ class ChatCompletions:
         del body
         self._desk.admit_caller()
         begun = await self._begin(self._order(request, call, client), client)
+        send = watched(send, begun.caller, desk.clock)
         watching = watch(receive, begun.caller)
         try:
             return await (self._stream(begun, request, send) if begun.order.job.stream else self._answer(begun, request, send))

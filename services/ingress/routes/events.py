@@ -12,11 +12,10 @@ from collections.abc import AsyncIterator, Iterator
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.types import Message, Receive, Scope, Send
 
 from services.ingress import dialect_tutti as dialect
 from services.ingress import sse
-from services.ingress.exchange import call_headers
+from services.ingress.exchange import Receive, Scope, Send, call_headers, watched
 from services.ingress.handlers import Desk
 from services.ingress.register import Kind, Reader
 from services.ingress.routes.jobs import not_found
@@ -49,18 +48,11 @@ class _Stream(StreamingResponse):
         self._desk, self._reader = desk, reader
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        reader, clock = self._reader, self._desk.clock
-
-        async def watched(message: Message) -> None:
-            reader.blocked_since = clock.monotonic()
-            await send(message)
-            reader.blocked_since = None
-
-        self._desk.register.enter(reader)
+        self._desk.register.enter(self._reader)
         try:
-            await super().__call__(scope, receive, watched)
+            await super().__call__(scope, receive, watched(send, self._reader, self._desk.clock))
         finally:
-            self._desk.register.leave(reader)
+            self._desk.register.leave(self._reader)
 
 
 class JobEvents:

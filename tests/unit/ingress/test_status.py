@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from services.ingress.journal import Journal
 from services.ingress.shown import RawEvent
-from services.ingress.status import JobStatus, State, fold
+from services.ingress.status import JobStatus, State, ended, fold
 from shared.contracts import event as events
 from shared.contracts.base import PriorityClass
 from shared.contracts.chat import Answer
@@ -191,6 +191,19 @@ def test_the_journal_is_bounded_by_jobs_and_bytes() -> None:
     for number in range(100):
         small.add(f"j{number}", 0, raw(history())[0])
     assert 1 <= len(small) < 12
+
+
+def test_what_is_told_and_folded_counts_too() -> None:
+    """A status in place of events is as large as it is."""
+    book = journal(size=50_000)
+    for number in range(100):
+        answer = Answer(text="x" * 4_000)
+        result = Result(job=f"j{number}", status=Status.SUCCEEDED, answer=answer, accepted_at=1.0, finished_at=2.0)
+        book.told(ended(result, 0, "d"))
+    assert 8 <= len(book) <= 12
+    for number in range(1_000):
+        book.add("j99", 0, RawEvent(number, "step_asked", history()[1].to_bytes()))
+    assert "j99" in book
 
 
 def test_a_job_of_many_events_is_compacted() -> None:

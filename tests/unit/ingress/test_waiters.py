@@ -107,6 +107,21 @@ def test_follows_are_bounded_and_tell_of_news() -> None:
     assert told == ["j2", "j2"]
 
 
+def test_the_text_of_follows_is_bounded_together() -> None:
+    """The oldest gives way with what it kept; what has ended or is over is counted no longer."""
+    waiters = Waiters("e", follows=10, followed_characters=25)
+    follows = [Follow(f"j{number}", 10.0 + number, lambda _job: None) for number in range(4)]
+    correlations = [waiters.follow(follow) for follow in follows]
+    for number, correlation in enumerate(correlations[:3]):
+        waiters.on_chunks(chunk(correlation, "x" * 10, job=f"j{number}"))
+    assert [waiters.following(f"j{number}") is not None for number in range(4)] == [False, True, True, True]
+    waiters.sweep(11.0, 15.0)
+    waiters.on_final(Final(correlation=correlations[3], result=result("y" * 15, "j3")))
+    assert [waiters.following(f"j{number}") is not None for number in (2, 3)] == [True, True]
+    waiters.on_chunks(chunk(correlations[2], "x", 10, job="j2"))
+    assert [waiters.following(f"j{number}") is not None for number in (2, 3)] == [False, True]
+
+
 class Writer:
     """Acknowledges, refuses or hangs, as told."""
 
