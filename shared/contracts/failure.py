@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from shared.contracts.base import Contract, Label, ModelName, NodeId, Seconds, Sentence, Text
+from shared.contracts.base import Contract, Count, Label, ModelName, NodeId, Seconds, Sentence, Text
 
 
 class FailureKind(StrEnum):
@@ -19,6 +19,7 @@ class FailureKind(StrEnum):
     BAD_REQUEST = "bad_request"
     UNSUPPORTED = "unsupported"
     TOO_LARGE = "too_large"
+    CONTEXT_LENGTH = "context_length"
     OVERLOADED = "overloaded"
     MODEL_ERROR = "model_error"
     MODEL_TIMEOUT = "model_timeout"
@@ -46,6 +47,8 @@ class Failure(Contract):
     model: ModelName | None = None
     retry_after_seconds: Seconds | None = None
     missing: tuple[Sentence, ...] = Field(default=(), max_length=64)
+    window: Count | None = None
+    """Of kind `context_length`: the tokens that the model has for prompt and answer, where that is known."""
     limit: Label | None = None
     """Of kind `limit`: which one is reached. The job's `calls`, `tokens`, `cost`, `steps`, `depth`, `width`, `wall_seconds`; its tenant's
     `tenant.calls`, `tenant.tokens`, `tenant.cost` (a day), `tenant.jobs` (at once), `tenant.steps` (that wait), or `tenant`: nobody could

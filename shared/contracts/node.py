@@ -20,18 +20,37 @@ from shared.contracts.base import (
     Seconds,
 )
 
+Ability = Literal["vision", "tools", "thinking"]
+"""What a model can do besides its operations."""
+
 
 class NodeModel(Contract):
     """A model on the node's disk. Speeds are the worker's own measurements (EWMA), absent until measured."""
 
     name: ModelName
     size_bytes: Count = 0
+    digest: Label = ""
+    """Of the model's file, as the endpoint names it; empty where it does not."""
+    quantisation: Label = ""
+    """For example `Q4_K_M`; empty where the endpoint does not say."""
     context_length: Ordinal | None = None
+    """The model's own maximum, tokens."""
+    window: Ordinal | None = None
+    """Tokens of prompt and answer together that one call has here, as the model is loaded, or as this worker will have it loaded.
+
+    None: not known (an endpoint that decides when it loads, or never tells)."""
+    abilities: dict[Ability, bool] = Field(default={}, max_length=16)
+    """What the endpoint says that the model can or cannot do; what it does not mention is not here."""
     operations: tuple[Label, ...] = Field(default=("chat", "generate"), max_length=8)
     resident: bool = False
     prefill_tokens_per_second: PerSecond | None = None
     decode_tokens_per_second: PerSecond | None = None
     load_seconds: Seconds | None = None
+
+    @property
+    def room(self) -> int | None:
+        """The tokens that a call may count on: the window, else the model's own maximum; None when neither is known."""
+        return self.window or self.context_length
 
 
 class Hardware(Contract):
