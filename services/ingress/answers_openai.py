@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pydantic_core import to_json
@@ -21,6 +22,7 @@ _FINISH = {
 }
 """The dialect has no word for a budget; to a client it is a length limit."""
 
+_NOT_PRINTABLE = re.compile(r"[^\x20-\x7e]")
 _ERROR_TYPES = {429: "rate_limit_error", 401: "authentication_error", 403: "permission_error"}
 
 
@@ -41,6 +43,17 @@ def usage(found: Usage) -> dict[str, int]:
         "completion_tokens": found.completion_tokens,
         "total_tokens": found.prompt_tokens + found.completion_tokens,
     }
+
+
+def origin(answer: Answer) -> dict[str, str]:
+    """What has answered, as far as its node tells: model, digest and quantisation of its file, node."""
+    told = {"model": answer.model, "digest": answer.digest, "quantisation": answer.quantisation, "node": answer.node}
+    return {name: value for name, value in told.items() if value}
+
+
+def origin_headers(answer: Answer) -> list[tuple[bytes, bytes]]:
+    """The same as `x-tutti-model`, `x-tutti-digest`, `x-tutti-quantisation`, `x-tutti-node`."""
+    return [(b"x-tutti-" + name.encode(), _NOT_PRINTABLE.sub("?", value).encode()) for name, value in origin(answer).items()]
 
 
 def completion_id(job: str) -> str:
@@ -64,6 +77,7 @@ def completion(job: str, created: int, model: str, answer: Answer, consumed: Usa
         "system_fingerprint": SIMULATED if answer.simulated else None,
         "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason(answer)}],
         "usage": usage(consumed),
+        "tutti": origin(answer),
     }
     return to_json(body)
 
@@ -142,7 +156,7 @@ class ChunkWriter:
             parts.append(self._before + to_json(delta) + self._after)
         choice = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": finish_reason(answer)}
         no_usage = {"usage": None} if self._include_usage else {}
-        parts.append(sse.data(to_json({**self._head, "choices": [choice], **no_usage})))
+        parts.append(sse.data(to_json({**self._head, "choices": [choice], **no_usage, "tutti": origin(answer)})))
         if self._include_usage:
             parts.append(sse.data(to_json({**self._head, "choices": [], "usage": usage(consumed)})))
         return b"".join([*parts, sse.DONE])

@@ -105,6 +105,8 @@ class StreamAssembly:
         sent = self._taken.length
         if sent and answer.text[:sent] != self._taken.whole():
             raise StreamConflict
+        if answer.thinking and not self._thinking_attempt:
+            self._thinking = answer.thinking
         self._ready = _Text(answer.text[sent:])
         self._ahead.clear()
         self._attempt = 2**31

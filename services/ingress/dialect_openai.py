@@ -151,6 +151,16 @@ def to_job(request: ChatRequest, *, identifier: str, tenant: str | None, model: 
     )
 
 
+_THINK: dict[str | None, bool | Literal["low", "medium", "high"] | None] = {
+    None: None,
+    "none": False,
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "high",
+}
+"""A model that thinks knows three efforts."""
 _HARMLESS: dict[str, tuple[Any, ...]] = {
     "n": (1,),
     "logprobs": (False,),
@@ -195,6 +205,7 @@ def _options(request: ChatRequest) -> Options:
         stop=() if stop is None else (stop,) if isinstance(stop, str) else stop,
         presence_penalty=request.presence_penalty,
         frequency_penalty=request.frequency_penalty,
+        think=_THINK[request.reasoning_effort],
     )
 
 

@@ -23,6 +23,7 @@ from services.ingress.settings import IngressSettings
 from services.ingress.status import JobStatus, ended
 from services.ingress.store import StatusStore, StoreUnavailable
 from services.ingress.submit import Submitter
+from services.ingress.suitability import refusal
 from services.ingress.tenants import Tenants
 from services.ingress.waiters import Caller, Follow, Waiters
 from services.ingress.watchlist import Watchlist
@@ -116,6 +117,13 @@ class Desk:
         if capability not in self.capabilities:
             offered = ", ".join(sorted(self.capabilities))
             raise Refused(Problem(400, "unknown_capability", f"this cluster offers the capabilities {offered}", "capability"))
+
+    def check_suits(self, job: Job) -> None:
+        """Raises Refused (400): no registered node could ever answer this, so that waiting for one is in vain."""
+        if self.registry.complete:
+            problem = refusal(job, self.registry.catalogue.offer((job.model, *job.fallback_models), job.kind.value))
+            if problem is not None:
+                raise Refused(problem)
 
     def admit(self, priority_class: PriorityClass, deadline_seconds: float) -> None:
         """Raises Overloaded when the class backlog says that the deadline, or the configured bound, cannot be met."""

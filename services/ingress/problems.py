@@ -101,6 +101,15 @@ def unsuitable_model(model: str, operation: str) -> Problem:
     return Problem(400, "unsupported", f"the model {model!r} cannot {operation}", "model")
 
 
+def context_exceeded(window: int | None, fewest: int | None = None) -> Problem:
+    """The prompt is longer than the largest window. In OpenAI's words, by which agents know that they have to shorten it."""
+    have = "" if window is None else f" This model's maximum context length is {window} tokens."
+    count = "more tokens than that" if fewest is None else f"at least {fewest} tokens"
+    message = f"The prompt does not fit.{have} The messages have {count}; please shorten them."
+    details = {} if window is None else {"window": window}
+    return Problem(400, "context_length_exceeded", message, "messages", details=details)
+
+
 def no_node(missing: tuple[str, ...], retry_after_seconds: float) -> Problem:
     """Nothing that lives could do it; `missing` says what a node would need."""
     return Problem(503, "no_node", f"no node for this: missing {', '.join(missing)}", None, retry_after_seconds, {"missing": list(missing)})
@@ -171,6 +180,8 @@ def of_result(result: Result) -> Problem:
 def _of_failure(failure: Failure) -> Problem:
     if failure.kind is K.LIMIT and failure.limit is not None:
         return _of_limit(failure.limit, failure)
+    if failure.kind is K.CONTEXT_LENGTH:
+        return context_exceeded(failure.window)
     status = STATUS_OF_FAILURE[failure.kind]
     details: dict[str, Any] = {"missing": list(failure.missing)} if failure.missing else {}
     retry_after = failure.retry_after_seconds

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import TypedDict
 
+from services.ingress.suitability import Offer, offer_of
 from shared.contracts.node import Node
 
 _MAX_NODES = 4_096
@@ -23,6 +26,19 @@ class Catalogue:
     live_nodes: int = 0
     simulated: bool = False
     """All live nodes are simulators."""
+    offers: Mapping[str, Offer] = field(default_factory=dict)
+    """Of each model, on all nodes that ever registered and were not withdrawn."""
+    any_offer: Mapping[str, Offer] = field(default_factory=dict)
+    """Of each operation: what the models that can do it have together, which is what `auto` has."""
+
+    def offer(self, models: Iterable[str], operation: str) -> Offer | None:
+        """What these models offer, each standing for the others; None when nothing is known of one of them."""
+        found = [self.any_offer.get(operation) if name == "auto" else self._offer(name) for name in models]
+        known = [offer for offer in found if offer is not None]
+        return reduce(Offer.either, known) if known and len(known) == len(found) else None
+
+    def _offer(self, name: str) -> Offer | None:
+        return self.offers.get(name) or self.offers.get(f"{name}:latest")
 
     def resolve(self, model: str) -> str | None:
         """The registered spelling of `model` (`name` stands for `name:latest`), or None."""
@@ -53,21 +69,26 @@ class Registry:
     def __init__(self, lost_seconds: float) -> None:
         self._lost_seconds = lost_seconds
         self._nodes: dict[str, tuple[Node, float]] = {}
+        self._away: dict[str, Node] = {}
+        """Lost ones: they may come back, with the window that a job waits for."""
         self.complete = False
         """Everything that was in the topic at start has been read: from then on `catalogue` is a fact."""
         self.catalogue = Catalogue()
 
     def apply(self, key: str, node: Node | None, now: float) -> None:
         """A registration read at `now` (monotonic seconds); None is a tombstone."""
+        self._away.pop(key, None)
         if node is None:
             self._nodes.pop(key, None)
         elif key in self._nodes or len(self._nodes) < _MAX_NODES:
             self._nodes[key] = (node, now)
 
     def refresh(self, now: float) -> None:
-        """Forget lost nodes and compute the catalogue again."""
+        """Put lost nodes aside and compute the catalogue again."""
         for key in [key for key, (_, seen) in self._nodes.items() if now - seen > self._lost_seconds]:
-            del self._nodes[key]
+            self._away[key] = self._nodes.pop(key)[0]
+        while len(self._away) > _MAX_NODES:
+            del self._away[next(iter(self._away))]
         nodes = [node for node, _ in self._nodes.values()]
         live = [node for node in nodes if node.reachable and not node.draining]
         self.catalogue = Catalogue(
@@ -78,8 +99,28 @@ class Registry:
             nodes=len(nodes),
             live_nodes=len(live),
             simulated=bool(live) and all(node.simulated for node in live),
+            **_offers([*nodes, *self._away.values()]),
         )
 
     def nodes(self) -> list[Node]:
         """Every registered node, by id."""
         return [self._nodes[key][0] for key in sorted(self._nodes)]
+
+
+class _Offers(TypedDict):
+    offers: dict[str, Offer]
+    any_offer: dict[str, Offer]
+
+
+def _offers(nodes: Iterable[Node]) -> _Offers:
+    found = _Offers(offers={}, any_offer={})
+    for model in (model for node in nodes for model in node.models):
+        offer = offer_of(model)
+        _merge(found["offers"], model.name, offer)
+        for operation in model.operations:
+            _merge(found["any_offer"], operation, offer)
+    return found
+
+
+def _merge(offers: dict[str, Offer], name: str, offer: Offer) -> None:
+    offers[name] = offers[name].either(offer) if name in offers else offer

@@ -35,7 +35,7 @@ class ChatMessage(Contract):
 
 
 class Options(Contract):
-    """Sampling options; a worker always sends a temperature. Load-time options belong to a node's model profile, never to a job."""
+    """How the model answers; a worker always sends a temperature. Load-time options belong to a node's model profile, never to a job."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -49,6 +49,8 @@ class Options(Contract):
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     repeat_penalty: float | None = Field(default=None, ge=0, le=10)
+    think: bool | Literal["low", "medium", "high"] | None = None
+    """Whether, or how much, a model thinks before it answers; a model that cannot think answers as it does without this word."""
 
 
 class FinishReason(StrEnum):
@@ -70,4 +72,7 @@ class Answer(Contract):
     finish_reason: FinishReason = FinishReason.STOP
     model: ModelName | None = None
     node: NodeId | None = None
+    digest: Label | None = None
+    """Of the model's file, where the node's endpoint tells it; so the quantisation."""
+    quantisation: Label | None = None
     simulated: bool = False

@@ -150,6 +150,7 @@ class ChatCompletions:
     async def _admit(self, order: Order) -> None:
         """Raises Refused, Overloaded, Conflict: whatever is known here against taking it."""
         desk, job = self._desk, order.job
+        desk.check_suits(job)
         if order.priority_class is PriorityClass.INTERACTIVE:
             await desk.find_node((job.model,), _CAPABILITY)
         desk.admit(order.priority_class, order.seconds)
@@ -180,7 +181,7 @@ class ChatCompletions:
             return await refuse(send, _error_of(caller), ROUTE, [(b"x-tutti-job", caller.job.encode())])
         assert caller.result is not None
         body = answers.completion(caller.job, int(caller.result.accepted_at), request.model, answer, caller.result.usage)
-        await send_json(send, 200, body, self._headers(call, answer.simulated))
+        await send_json(send, 200, body, [*self._headers(call, answer.simulated), *answers.origin_headers(answer)])
         return 200
 
     def _headers(self, call: Call, simulated: bool) -> list[tuple[bytes, bytes]]:

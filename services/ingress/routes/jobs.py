@@ -124,6 +124,7 @@ class Jobs:
         priority_class = submission.priority_class
         seconds = desk.settings.deadline_seconds[priority_class] if submission.deadline_at is None else submission.deadline_at - now
         desk.check_capability(submission.capability or ("embed" if submission.kind is Operation.EMBED else "chat"))
+        desk.check_suits(submission)
         if submission.not_before is None:
             desk.admit(priority_class, seconds)
         elif too_far(submission.not_before, now):

@@ -32,7 +32,7 @@ class ModelCallFailed(TuttiError):
 class ModelCall:
     """One call: the step's input for one model. `trace` is sent to the endpoint as `traceparent`.
 
-    `node` and `simulated` are what the answer has to say of its origin.
+    `node` and `simulated` are what the answer has to say of its origin. `thinks`: the model can, as its endpoint says.
     """
 
     step: Step
@@ -40,6 +40,7 @@ class ModelCall:
     trace: str | None = None
     node: str | None = None
     simulated: bool = False
+    thinks: bool = False
 
 
 class Delta(NamedTuple):

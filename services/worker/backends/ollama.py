@@ -100,6 +100,8 @@ def request(call: ModelCall, settings: WorkerSettings) -> dict[str, Any]:
     body["stream"] = True
     if step.format is not None:
         body["format"] = step.format
+    if call.thinks and step.options.think is not None:
+        body["think"] = step.options.think
     if step.operation is Operation.GENERATE and not step.prefix:
         system = "\n\n".join(message.content for message in step.messages if message.role == "system")
         return body | {"prompt": step.prompt or ""} | ({"system": system} if system else {})
@@ -110,7 +112,7 @@ def request(call: ModelCall, settings: WorkerSettings) -> dict[str, Any]:
 
 def options(step: Step, settings: WorkerSettings, model: str) -> dict[str, Any]:
     """Ollama's option names; temperature and a token limit always, and the model's load-time profile unchanged."""
-    given = step.options.model_dump(exclude_none=True)
+    given = step.options.model_dump(exclude_none=True, exclude={"think"})
     if not given.get("stop"):
         given.pop("stop", None)
     given.setdefault("temperature", settings.default_temperature)

@@ -19,6 +19,7 @@ from shared.contracts.step import Step
 from shared.contracts.usage import Usage
 
 _PATHS = {Operation.CHAT: "/v1/chat/completions", Operation.GENERATE: "/v1/completions"}
+_EFFORT: dict[bool | str, str] = {False: "none", True: "medium"}
 NODE_KIND_HEADER = "x-tutti-node"
 """Response header by which our embedded node names itself."""
 
@@ -105,6 +106,8 @@ def request(call: ModelCall, settings: WorkerSettings) -> dict[str, Any]:
     """The body of one chat or completions call. Pure. Options outside the dialect are sent only where a step sets them."""
     step = call.step
     body: dict[str, Any] = {"model": call.model, "stream": True, "stream_options": {"include_usage": True}} | options(step, settings)
+    if call.thinks and step.options.think is not None:
+        body["reasoning_effort"] = _EFFORT.get(step.options.think, step.options.think)
     if step.format is not None:
         body["response_format"] = _response_format(step.format)
     if step.operation is Operation.GENERATE:
@@ -118,7 +121,7 @@ def request(call: ModelCall, settings: WorkerSettings) -> dict[str, Any]:
 
 def options(step: Step, settings: WorkerSettings) -> dict[str, Any]:
     """Sampling options; temperature and a token limit always."""
-    given = step.options.model_dump(exclude_none=True)
+    given = step.options.model_dump(exclude_none=True, exclude={"think"})
     if not given.get("stop"):
         given.pop("stop", None)
     given.setdefault("temperature", settings.default_temperature)

@@ -57,7 +57,8 @@ class StreamReader:
 
     def _choice(self, choice: dict[str, Any]) -> None:
         delta = choice.get("delta") or {}
-        text, thinking, calls = delta.get("content") or choice.get("text"), delta.get("reasoning_content"), delta.get("tool_calls")
+        text, calls = delta.get("content") or choice.get("text"), delta.get("tool_calls")
+        thinking = delta.get("reasoning_content") or delta.get("reasoning")  # llama.cpp, DeepSeek; vLLM, OpenRouter
         if text:
             self._text.append(text)
         if thinking:

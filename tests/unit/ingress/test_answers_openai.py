@@ -38,6 +38,20 @@ def test_a_completion() -> None:
     assert body["usage"] == {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
 
 
+SIGNED = Answer(text="hi", model="m:1", digest="sha256:ab", quantisation="Q4_K_M", node="node-1")
+ORIGIN = {"model": "m:1", "digest": "sha256:ab", "quantisation": "Q4_K_M", "node": "node-1"}
+
+
+def test_an_answer_says_what_has_answered() -> None:
+    """Model, file and node: plain and at the end of a stream, and as headers that no name can break."""
+    assert json.loads(answers.completion("j_1", 12, "asked", SIGNED, USAGE))["tutti"] == ORIGIN
+    writer = ChunkWriter("j_1", 12, "asked", include_usage=True)
+    chunks = parsed(writer.begin("m:1", simulated=False) + writer.text("hi") + writer.last(SIGNED, USAGE))
+    assert [chunk["tutti"] for chunk in chunks if "tutti" in chunk] == [ORIGIN]
+    assert dict(answers.origin_headers(SIGNED)) == {f"x-tutti-{name}".encode(): value.encode() for name, value in ORIGIN.items()}
+    assert answers.origin_headers(Answer(model="a\r\nb\u2028")) == [(b"x-tutti-model", b"a??b?")]
+
+
 def test_a_simulated_answer_says_so() -> None:
     """Wherever an answer is shown, a simulation is named."""
     assert json.loads(answers.completion("j", 0, "m", Answer(text="x", simulated=True), USAGE))["system_fingerprint"] == "simulated"

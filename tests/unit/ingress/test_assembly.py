@@ -28,6 +28,17 @@ def drain(assembly: StreamAssembly) -> str:
     return assembly.take().text
 
 
+def test_thoughts_of_which_no_chunk_came_come_with_the_answer() -> None:
+    """Before its text; where some came, they are not said again."""
+    lost, seen = StreamAssembly(), StreamAssembly()
+    lost.finish(Answer(text="yes", thinking="hm"))
+    assert lost.take() == ("yes", "hm")
+    seen.add(chunk(0, "", thinking="h"))
+    assert seen.take() == ("", "h")
+    seen.finish(Answer(text="yes", thinking="hm"))
+    assert seen.take() == ("yes", "")
+
+
 texts = st.text(min_size=1, max_size=60)
 cuts = st.lists(st.integers(0, 100), max_size=12)
 

@@ -91,6 +91,15 @@ def test_tool_choice_none_drops_the_tools() -> None:
     assert job_of(tools=[{"type": "function"}], tool_choice="none").tools == ()
 
 
+@pytest.mark.parametrize(
+    ("effort", "think"),
+    [(None, None), ("none", False), ("minimal", "low"), ("low", "low"), ("medium", "medium"), ("high", "high"), ("xhigh", "high")],
+)
+def test_an_effort_is_how_much_a_model_thinks(effort: str | None, think: Any) -> None:
+    """As every model that thinks understands it."""
+    assert job_of(reasoning_effort=effort).options.think == think
+
+
 def test_user_and_metadata_are_kept() -> None:
     """Both travel as the job's metadata."""
     assert job_of(user="u-1", metadata={"k": "v"}).metadata == {"k": "v", "user": "u-1"}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
 from services.worker.backends.base import ModelCall
-from services.worker.backends.ollama import OllamaBackend
+from services.worker.backends.ollama import OllamaBackend, request
 from services.worker.settings import LoadProfile, WorkerSettings, ollama_url
 from shared.contracts.chat import ChatMessage, FinishReason, Operation, Options
 from tests.unit.worker.calling import TRACE, ask, failure_of
@@ -30,6 +31,15 @@ async def ollama(fake: FakeEndpoint) -> AsyncIterator[OllamaBackend]:
     backend = OllamaBackend(WorkerSettings(url=fake.url, profiles={"*": LoadProfile(num_ctx=4096)}))
     yield backend
     await backend.close()
+
+
+@pytest.mark.parametrize("think", [None, False, True, "low", "high"])
+@pytest.mark.parametrize("thinks", [True, False])
+def test_the_wish_to_think_is_sent_to_models_that_can(think: Any, thinks: bool) -> None:
+    """Ollama refuses it of others, and knows no option of that name."""
+    body = request(ModelCall(step(1, options=Options(think=think)), "small", thinks=thinks), WorkerSettings())
+    assert body.get("think") == (think if thinks else None)
+    assert "think" not in body["options"]
 
 
 async def test_a_chat_stream_becomes_deltas_and_one_completion(fake: FakeEndpoint, ollama: OllamaBackend) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from services.worker.backends.openai import OpenAIBackend
+from services.worker.backends.base import ModelCall
+from services.worker.backends.openai import OpenAIBackend, request
 from services.worker.settings import WorkerSettings
 from shared.clock import LoopClock
 from shared.contracts.chat import ChatMessage, FinishReason, Operation, Options
 from tests.unit.worker.calling import ask, failure_of
 from tests.unit.worker.fake_endpoint import FakeEndpoint, Reply, fake_endpoint
+from tests.unit.worker.world import step
 
 CHAT = "/v1/chat/completions"
 
@@ -51,6 +54,23 @@ async def test_a_chat_stream(fake: FakeEndpoint, openai: OpenAIBackend) -> None:
     assert headers["Authorization"] == "Bearer k"
     assert (body["temperature"], body["max_tokens"], body["top_k"], body["stream"]) == (0.7, 1024, 3, True)
     assert "seed" not in body
+
+
+async def test_thoughts_have_two_names(fake: FakeEndpoint, openai: OpenAIBackend) -> None:
+    """`reasoning` is what vLLM and others call them; neither is part of the text."""
+    fake.events(CHAT, delta(reasoning="h"), delta(reasoning_content="m"), delta(content="yes"), STOP, b"[DONE]")
+    deltas, completion = await ask(openai)
+    assert (completion.answer.text, completion.answer.thinking) == ("yes", "hm")
+    assert "".join(delta.thinking or "" for delta in deltas) == "hm"
+
+
+@pytest.mark.parametrize(("think", "sent"), [(None, None), (False, "none"), (True, "medium"), ("high", "high")])
+@pytest.mark.parametrize("thinks", [True, False])
+def test_an_effort_is_sent_to_models_that_think(think: Any, sent: str | None, thinks: bool) -> None:
+    """To others it would be an unknown word."""
+    body = request(ModelCall(step(1, options=Options(think=think)), "small", thinks=thinks), WorkerSettings())
+    assert body.get("reasoning_effort") == (sent if thinks else None)
+    assert "think" not in body
 
 
 async def test_tool_calls_in_pieces_are_joined(fake: FakeEndpoint, openai: OpenAIBackend) -> None:
