@@ -1,11 +1,20 @@
-"""How many tokens a text has, without its tokenizer: a number that it cannot be less than. Pure."""
+"""How many tokens a text has, without its tokenizer: a number that is likely, and one that it cannot be less than. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-_LONGEST_TOKEN = 64
-"""Characters: of runs of one sign, which some vocabularies hold as one token. Of words the longest is far below."""
+ANSWER_TOKENS = 256
+"""Of an answer whose length nobody bounds: what reservations, turns and rate limits take it for."""
+_CHARACTERS_PER_TOKEN = 4
+"""Of English prose; code and other scripts have fewer."""
+_LONGEST_TOKEN = 128
+"""Characters: of runs of one sign, which the large vocabularies hold as one token. Of words the longest is far below."""
+
+
+def likely_tokens(characters: int) -> int:
+    """Of a text of so many characters: for reservations and fairness, not for billing, and not to refuse anything."""
+    return characters // _CHARACTERS_PER_TOKEN
 
 
 def fewest_tokens(texts: Iterable[str]) -> int:

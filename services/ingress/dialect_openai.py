@@ -14,7 +14,6 @@ from shared.contracts.chat import ChatMessage, Options
 from shared.contracts.job import Job
 from shared.errors import Unsupported
 
-AUTO_MODELS = frozenset({"auto", "tutti/auto"})
 PATTERN_PREFIX = "tutti/"
 _MAX_METADATA = 16
 
@@ -34,14 +33,14 @@ class _Strict(BaseModel):
 
 
 class ImageUrl(_Strict):
-    """`url` is a data URL; `detail` is accepted and has no effect."""
+    """`url` is a data URL; `detail` is a hint."""
 
     url: str
-    detail: Literal["auto", "low", "high"] | None = None
+    detail: Literal["auto", "low", "high", "original"] | None = None
 
 
 class ContentPart(_Strict):
-    """Text, a refusal (as text) or an image. Audio and files are refused by name. `cache_control` is a hint."""
+    """Text, a refusal (as text) or an image. Audio and files are refused by name. The rest are hints."""
 
     type: Literal["text", "image_url", "refusal", "input_audio", "file"]
     text: str | None = None
@@ -49,6 +48,7 @@ class ContentPart(_Strict):
     image_url: ImageUrl | None = None
     input_audio: dict[str, Any] | None = None
     file: dict[str, Any] | None = None
+    prompt_cache_breakpoint: Any = None
     cache_control: Any = None
 
 
@@ -112,9 +112,10 @@ class ChatRequest(_Strict):
     user: str | None = Field(default=None, max_length=512)
     metadata: dict[str, str] | None = Field(default=None, max_length=_MAX_METADATA)
     safety_identifier: str | None = Field(default=None, max_length=512)
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     # Hints: they may make an answer faster or cheaper elsewhere, and never another one.
     prompt_cache_key: str | None = Field(default=None, max_length=1_024)
+    prompt_cache_options: Any = None
     prompt_cache_retention: str | None = Field(default=None, max_length=64)
     prediction: Any = None
     # Accepted where they change nothing.
@@ -131,6 +132,7 @@ class ChatRequest(_Strict):
     function_call: Any = None
     # Known, not supported.
     audio: Any = None
+    moderation: Any = None
     web_search_options: Any = None
 
 
@@ -159,6 +161,7 @@ _THINK: dict[str | None, bool | Literal["low", "medium", "high"] | None] = {
     "medium": "medium",
     "high": "high",
     "xhigh": "high",
+    "max": "high",
 }
 """A model that thinks knows three efforts."""
 _HARMLESS: dict[str, tuple[Any, ...]] = {
@@ -175,6 +178,7 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
     "functions": ((),),
     "function_call": ("none", "auto"),
     "audio": (),
+    "moderation": (),
     "web_search_options": (),
 }
 """Values with which a parameter asks for nothing that would not happen anyway; with any other it is refused."""

@@ -37,7 +37,6 @@ from shared.errors import Conflict, Overloaded
 from shared.telemetry import metrics
 
 _NODE_POLL_SECONDS = 0.05
-_KNOWN_SHOWN = 100
 AUTO = "auto"
 
 
@@ -107,7 +106,7 @@ class Desk:
             return model
         found = catalogue.resolve(model)
         if found is None:
-            raise Refused(unknown_model(model, ("tutti/auto", *catalogue.models[:_KNOWN_SHOWN])))
+            raise Refused(unknown_model(model, catalogue.names))
         if (found, operation.value) not in catalogue.operations:
             raise Refused(unsuitable_model(model, operation.value))
         return found

@@ -19,10 +19,10 @@ from services.ingress.watchlist import Watchlist
 from shared.clock import Clock
 from shared.contracts.job import Job
 from shared.contracts.result import Result
+from shared.estimates import likely_tokens
 from shared.telemetry import logs, metrics
 
 _log = logs.get(__name__)
-_CHARACTERS_A_TOKEN = 4
 REQUESTS, TOKENS = "requests", "tokens"
 
 Headers = list[tuple[bytes, bytes]]
@@ -37,13 +37,13 @@ class Charge(NamedTuple):
 
 
 def estimate(job: Job, answer_tokens: int) -> int:
-    """Tokens that a job may use: its texts at four characters a token, and its longest answer, for each step of a chain."""
+    """Tokens that a job may use: its texts' and its longest answer's, for each step of a chain."""
     texts = [job.prompt or "", job.system or "", *(message.content for message in job.messages or ()), *(job.texts or ())]
-    prompt = sum(map(len, texts)) // _CHARACTERS_A_TOKEN + 1
+    prompt = likely_tokens(sum(map(len, texts))) + 1
     if job.texts is not None:
         return prompt
     answer = job.options.max_tokens or answer_tokens
-    steps = sum(len(step.template) // _CHARACTERS_A_TOKEN + answer for step in job.chain)
+    steps = sum(likely_tokens(len(step.template)) + answer for step in job.chain)
     return prompt + (steps or answer)
 
 

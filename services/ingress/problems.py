@@ -44,6 +44,7 @@ STATUS_OF_FAILURE: dict[FailureKind, int] = {
 
 INSUFFICIENT_QUOTA = "insufficient_quota"
 _RETRY_AFTER_SECONDS = 2.0
+_KNOWN_SHOWN, _NAME_SHOWN = 100, 128
 _DO_NOT_RETRY = (b"x-should-retry", b"false")
 """OpenAI's clients obey it; without it they would try a spent budget twice more."""
 
@@ -87,10 +88,11 @@ class InstanceLeaving(TuttiError):
 
 def unknown_model(model: str, known: tuple[str, ...]) -> Problem:
     """No registered node has the model."""
+    known = known[:_KNOWN_SHOWN]
     return Problem(
         404,
         "model_not_found",
-        f"no node has the model {model!r}; known: {', '.join(known)}",
+        f"no node has the model {model[:_NAME_SHOWN]!r}; known: {', '.join(known)}",
         "model",
         details={"known_models": list(known)},
     )

@@ -10,6 +10,8 @@ from typing import TypedDict
 from services.ingress.suitability import Offer, offer_of
 from shared.contracts.node import Node
 
+AUTO_MODELS = ("auto", "tutti/auto")
+"""Names by which a caller leaves the model to the cluster."""
 _MAX_NODES = 4_096
 
 
@@ -39,6 +41,11 @@ class Catalogue:
 
     def _offer(self, name: str) -> Offer | None:
         return self.offers.get(name) or self.offers.get(f"{name}:latest")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Everything that a caller may ask for."""
+        return (*AUTO_MODELS, *self.models)
 
     def resolve(self, model: str) -> str | None:
         """The registered spelling of `model` (`name` stands for `name:latest`), or None."""

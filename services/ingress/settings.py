@@ -7,6 +7,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.ingress import cors
 from shared.contracts.base import PriorityClass
+from shared.estimates import ANSWER_TOKENS
 
 
 class IngressSettings(BaseSettings):
@@ -22,7 +23,7 @@ class IngressSettings(BaseSettings):
 
     keys_file: str = ""
     """API keys and their limits, JSON or TOML (`access.py` shows one); without it the ingress is open to everybody."""
-    answer_tokens: PositiveInt = 512
+    answer_tokens: PositiveInt = ANSWER_TOKENS
     """What an answer is estimated at when the caller sets no max_tokens."""
 
     origins: str = "local"

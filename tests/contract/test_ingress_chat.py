@@ -233,7 +233,7 @@ async def test_an_unknown_model_is_404_with_the_known_ones() -> None:
         for name in ("gpt-9", "tutti/nonsense"):
             response = await at.client.post(CHAT, json=body(model=name))
             assert (response.status_code, response.json()["error"]["code"]) == (404, "model_not_found")
-            assert response.json()["error"]["known_models"] == ["tutti/auto", "llama3:latest", "tiny:1"]
+            assert response.json()["error"]["known_models"] == ["auto", "tutti/auto", "llama3:latest", "tiny:1"]
         assert (await at.client.post(CHAT, json=body(model="llama3"))).status_code == 200
         assert [seen.job.model for seen in at.planner.jobs.values()] == ["llama3:latest"]
 

@@ -18,6 +18,7 @@ from shared.clock import SystemClock
 from shared.contracts import event as events
 from shared.contracts.base import PriorityClass
 from shared.contracts.job import Job
+from shared.contracts.node import NodeModel
 from shared.contracts.result import Result, Status
 from shared.kafka.memory import MemoryLog
 from shared.kafka.port import Message, TopicPartition
@@ -283,13 +284,18 @@ async def test_a_job_is_not_accepted_without_kafka(absence: Any) -> None:
 
 
 async def test_models() -> None:
-    """OpenAI's list shape: patterns and the nodes' models; a model that only a drained node has is not available."""
-    async with world(memory(), nodes=(node("a", "tiny:1"), node("b", "big:70b", draining=True))) as at:
+    """OpenAI's list shape: `auto` and the nodes' models; a model that only a drained node has is not available. What is listed is found."""
+    window = NodeModel(name="hf.co/org/big:70b", window=8_192)
+    nodes = (node("a", "tiny:1"), node("b", draining=True).model_copy(update={"models": (window,)}))
+    async with world(memory(), nodes=nodes) as at:
         listed = (await at.client.get("/v1/models")).json()
         assert listed["object"] == "list"
-        assert {model["id"]: model["available"] for model in listed["data"]} == {"tutti/auto": True, "tiny:1": True, "big:70b": False}
-        assert (await at.client.get("/v1/models/tiny:1")).json()["id"] == "tiny:1"
-        assert (await at.client.get("/v1/models/tutti/auto")).json()["id"] == "tutti/auto"
+        available = {model["id"]: model["available"] for model in listed["data"]}
+        assert available == {"auto": True, "tutti/auto": True, "tiny:1": True, window.name: False}
+        assert {model["id"]: model.get("context_length") for model in listed["data"] if "/" in model["id"]}[window.name] == 8_192
+        for model in listed["data"]:
+            for name in (model["id"], model["id"].replace("/", "%2F")):
+                assert (await at.client.get(f"/v1/models/{name}")).json() == model
         missing = await at.client.get("/v1/models/none")
         assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
 

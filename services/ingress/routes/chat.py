@@ -11,7 +11,7 @@ from services.ingress import sse
 from services.ingress.access import Client
 from services.ingress.answers_openai import ChunkWriter
 from services.ingress.assembly import StreamConflict
-from services.ingress.dialect_openai import AUTO_MODELS, PATTERN_PREFIX, ChatRequest, to_job
+from services.ingress.dialect_openai import PATTERN_PREFIX, ChatRequest, to_job
 from services.ingress.exchange import (
     CallHeaders,
     Receive,
@@ -28,6 +28,7 @@ from services.ingress.handlers import AUTO, Desk
 from services.ingress.idempotency import job_id_of
 from services.ingress.meter import Charge, estimate
 from services.ingress.problems import ClientGone, InstanceLeaving, Refused, of_error, of_result, unknown_model
+from services.ingress.registry import AUTO_MODELS
 from services.ingress.resource import CLIENT_GONE, refuse
 from services.ingress.waiters import Caller
 from shared.contracts.base import PriorityClass
@@ -161,7 +162,7 @@ class ChatCompletions:
         if name in AUTO_MODELS:
             return AUTO
         if name.startswith(PATTERN_PREFIX):
-            raise Refused(unknown_model(name, ("tutti/auto", *self._desk.registry.catalogue.models)))
+            raise Refused(unknown_model(name, self._desk.registry.catalogue.names))
         return self._desk.resolve(name, Operation.CHAT)
 
     def _abandon(self, caller: Caller, *, detach: bool) -> None:

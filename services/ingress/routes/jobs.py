@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ingress.access import Client
-from services.ingress.dialect_openai import AUTO_MODELS
 from services.ingress.dialect_tutti import JobSubmission
 from services.ingress.exchange import CallHeaders, InvalidHeader, call_headers
 from services.ingress.handlers import Desk
@@ -21,6 +20,7 @@ from services.ingress.ids import is_generated
 from services.ingress.meter import Charge, estimate
 from services.ingress.problems import Problem, Refused
 from services.ingress.register import Kind, Reader
+from services.ingress.registry import AUTO_MODELS
 from services.ingress.status import JobStatus, State
 from services.ingress.waiters import Follow
 from shared.contracts.bounds import check_depth

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pydantic_core import from_json
 
 from shared.contracts.base import INLINE_BYTES
+from shared.estimates import ANSWER_TOKENS, likely_tokens
 from shared.kafka.port import Record
 from shared.tenants import TenantRing
 
@@ -25,8 +26,6 @@ HANDFUL = 16
 """So few are taken as they came: nobody waits long behind them, and looking into them costs."""
 QUANTUM_TOKENS = 512
 _LEAST_TOKENS = 64
-_BYTES_PER_TOKEN = 4
-_ANSWER_TOKENS = 256
 _MOST_TOKENS = 1_000_000
 
 
@@ -56,7 +55,7 @@ def _waiting(record: Record) -> _Waiting:
         return _Waiting(record, "", _LEAST_TOKENS)
     tenant, options = body.get("tenant", "default"), body.get("options")
     answer = options.get("max_tokens") if isinstance(options, dict) else None
-    tokens = len(value) // _BYTES_PER_TOKEN + (answer if type(answer) is int and answer > 0 else _ANSWER_TOKENS)
+    tokens = likely_tokens(len(value)) + (answer if type(answer) is int and answer > 0 else ANSWER_TOKENS)
     return _Waiting(record, tenant if isinstance(tenant, str) else "", max(_LEAST_TOKENS, min(tokens, _MOST_TOKENS)))
 
 

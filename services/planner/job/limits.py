@@ -11,9 +11,8 @@ from services.planner.patterns.context import StepRequest
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.limits import Limits
 from shared.contracts.usage import Usage
+from shared.estimates import ANSWER_TOKENS, likely_tokens
 
-_CHARACTERS_PER_TOKEN = 4
-_DEFAULT_ANSWER_TOKENS = 256
 STEP_BYTES = 176 * 1024
 """Largest rendered step. A step may wait in `delays.*`, where base64 makes it a third larger: that, too, must fit a record."""
 SOFT = 0.8
@@ -29,9 +28,9 @@ class Neared(NamedTuple):
 
 
 def estimate_tokens(request: StepRequest) -> int:
-    """Prompt (4 characters a token) plus what the answer may have; an estimate for reservations and fairness, not for billing."""
-    prompt = request.characters() // _CHARACTERS_PER_TOKEN + 1
-    answer = 0 if request.texts else request.options.max_tokens or _DEFAULT_ANSWER_TOKENS
+    """Prompt plus what the answer may have; an estimate for reservations and fairness, not for billing."""
+    prompt = likely_tokens(request.characters()) + 1
+    answer = 0 if request.texts else request.options.max_tokens or ANSWER_TOKENS
     return prompt + answer
 
 

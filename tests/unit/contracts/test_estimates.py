@@ -10,4 +10,5 @@ def test_a_text_has_at_least_a_token_a_word() -> None:
     assert fewest_tokens(()) == fewest_tokens(("", " \n" * 500)) == 0
     assert fewest_tokens(("word " * 12_000,)) == 12_000
     assert fewest_tokens(("one two", "three")) == 3
-    assert fewest_tokens(("=" * 640,)) == 10
+    assert fewest_tokens(("=" * 1_280,)) == 10
+    assert fewest_tokens(("数" * 1_280,)) == 10

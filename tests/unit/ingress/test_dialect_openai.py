@@ -93,7 +93,16 @@ def test_tool_choice_none_drops_the_tools() -> None:
 
 @pytest.mark.parametrize(
     ("effort", "think"),
-    [(None, None), ("none", False), ("minimal", "low"), ("low", "low"), ("medium", "medium"), ("high", "high"), ("xhigh", "high")],
+    [
+        (None, None),
+        ("none", False),
+        ("minimal", "low"),
+        ("low", "low"),
+        ("medium", "medium"),
+        ("high", "high"),
+        ("xhigh", "high"),
+        ("max", "high"),
+    ],
 )
 def test_an_effort_is_how_much_a_model_thinks(effort: str | None, think: Any) -> None:
     """As every model that thinks understands it."""
@@ -122,6 +131,7 @@ def test_user_and_metadata_are_kept() -> None:
         ("audio", {"voice": "x"}),
         ("functions", [{}]),
         ("web_search_options", {}),
+        ("moderation", {"model": "omni-moderation-latest"}),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(param: str, value: Any) -> None:
@@ -153,6 +163,7 @@ def test_what_is_not_supported_is_refused_by_name(param: str, value: Any) -> Non
         {"audio": None},
         {"prompt_cache_key": "conversation-17"},
         {"prompt_cache_retention": "24h"},
+        {"prompt_cache_options": {"mode": "explicit", "ttl": "30m"}},
         {"prediction": {"type": "content", "content": "x"}},
         {"stream_options": {"include_obfuscation": True}},
     ],
@@ -165,15 +176,15 @@ def test_what_changes_nothing_is_accepted(fields: dict[str, Any]) -> None:
 def test_every_parameter_is_judged() -> None:
     """OpenAI's reference of `chat.completions.create`, field by field: each is used, a hint, or refused where it would matter."""
     reference = """audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens messages metadata
-        modalities model n parallel_tool_calls prediction presence_penalty prompt_cache_key prompt_cache_retention reasoning_effort
-        response_format safety_identifier seed service_tier stop store stream stream_options temperature tool_choice tools
-        top_logprobs top_p user verbosity web_search_options"""
+        modalities model moderation n parallel_tool_calls prediction presence_penalty prompt_cache_key prompt_cache_options
+        prompt_cache_retention reasoning_effort response_format safety_identifier seed service_tier stop store stream
+        stream_options temperature tool_choice tools top_logprobs top_p user verbosity web_search_options"""
     assert set(reference.split()) == set(ChatRequest.model_fields)
 
 
 def test_what_an_answer_looks_like_can_be_sent_back() -> None:
     """Clients put our answer into the next request as it came, other servers' names of thoughts and marks for caches included."""
-    parts = [{"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}]
+    parts = [{"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}, "prompt_cache_breakpoint": {"mode": "explicit"}}]
     answer: dict[str, Any] = {
         "role": "assistant",
         "content": "yes",
