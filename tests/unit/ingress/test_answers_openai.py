@@ -49,7 +49,7 @@ def test_an_answer_says_what_has_answered() -> None:
     chunks = parsed(writer.begin("m:1", simulated=False) + writer.text("hi") + writer.last(SIGNED, USAGE))
     assert [chunk["tutti"] for chunk in chunks if "tutti" in chunk] == [ORIGIN]
     assert dict(answers.origin_headers(SIGNED)) == {f"x-tutti-{name}".encode(): value.encode() for name, value in ORIGIN.items()}
-    assert answers.origin_headers(Answer(model="a\r\nb\u2028")) == [(b"x-tutti-model", b"a??b?")]
+    assert answers.origin_headers(Answer(model="модель/é:1b")) == [(b"x-tutti-model", b"??????/?:1b")]
 
 
 def test_a_simulated_answer_says_so() -> None:
