@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from shared.contracts.chat import ChatMessage, Options
+from shared.contracts.base import Image
+from shared.contracts.chat import MOST_TOOLS, ChatMessage, Options
 from shared.contracts.job import Job
 from shared.errors import Unsupported
 
@@ -107,7 +108,7 @@ class ChatRequest(_Strict):
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     response_format: ResponseFormat | None = None
-    tools: tuple[dict[str, Any], ...] | None = Field(default=None, max_length=64)
+    tools: tuple[dict[str, Any], ...] | None = Field(default=None, max_length=MOST_TOOLS)
     tool_choice: str | dict[str, Any] | None = None
     user: str | None = Field(default=None, max_length=512)
     metadata: dict[str, str] | None = Field(default=None, max_length=_MAX_METADATA)
@@ -296,8 +297,14 @@ def _content(content: str | tuple[ContentPart, ...] | None, number: int) -> tupl
     return "\n".join(texts), tuple(images)
 
 
+_IMAGE: TypeAdapter[str] = TypeAdapter(Image)
+
+
 def _image(image: ImageUrl | None, number: int) -> str:
     """Base64 of a data URL. Addresses are refused: the cluster fetches nothing on a caller's behalf."""
-    if image is None or not image.url.startswith("data:") or ";base64," not in image.url[:128]:
-        raise UnsupportedParameter(f"messages.{number}.content", "images are supported as base64 data URLs only")
-    return image.url.split(",", 1)[1]
+    try:
+        if image is not None and image.url.startswith("data:image/"):
+            return _IMAGE.validate_python(image.url).partition(",")[2]
+    except ValidationError:
+        pass
+    raise UnsupportedParameter(f"messages.{number}.content", "images are supported as data URLs in base64 only: data:image/png;base64,...")

@@ -46,7 +46,7 @@ INSUFFICIENT_QUOTA = "insufficient_quota"
 _RETRY_AFTER_SECONDS = 2.0
 _KNOWN_SHOWN, _NAME_SHOWN = 100, 128
 _DO_NOT_RETRY = (b"x-should-retry", b"false")
-"""OpenAI's clients obey it; without it they would try a spent budget twice more."""
+"""OpenAI's clients obey it; without it they would try a spent budget or a conflict twice more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ def of_error(error: Exception, retry_after_seconds: float = _RETRY_AFTER_SECONDS
         case NotFound():
             return Problem(404, error.code, error.message)
         case Conflict():
-            return Problem(409, error.code, error.message)
+            return Problem(409, error.code, error.message, headers=(_DO_NOT_RETRY,))
         case LogError():
             return kafka_away(retry_after_seconds)
         case _:
@@ -193,7 +193,8 @@ def _of_failure(failure: Failure) -> Problem:
     message = failure.message
     if failure.missing:
         message = f"{message} (missing: {', '.join(failure.missing)})"
-    return Problem(status, failure.kind.value, message, param, retry_after, details)
+    headers = (_DO_NOT_RETRY,) if status == 409 else ()
+    return Problem(status, failure.kind.value, message, param, retry_after, details, headers)
 
 
 def _of_limit(limit: str, failure: Failure) -> Problem:

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 from shared.contracts.base import Contract, Image, JsonObject, Label, ModelName, NodeId, Text
 
 MOST_CALLS = 128
+MOST_TOOLS = 128
 """Tool calls of one answer or message."""
 Vector = Annotated[tuple[Annotated[float, Field(ge=-1e38, le=1e38)], ...], Field(max_length=65_536)]
 """An embedding, of 32-bit floats."""

@@ -24,7 +24,7 @@ from shared.contracts.base import (
     Text,
     TopicName,
 )
-from shared.contracts.chat import ChatMessage, Operation, Options
+from shared.contracts.chat import MOST_TOOLS, ChatMessage, Operation, Options
 from shared.contracts.limits import Limits
 
 
@@ -85,7 +85,7 @@ class Job(Contract):
     capability: Capability | None = None
     options: Options = Options()
     format: Literal["json"] | JsonObject | None = None
-    tools: tuple[JsonObject, ...] = Field(default=(), max_length=64)
+    tools: tuple[JsonObject, ...] = Field(default=(), max_length=MOST_TOOLS)
     stream: bool = False
     needs: Needs = Needs()
     limits: Limits = Limits()

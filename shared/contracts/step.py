@@ -26,7 +26,7 @@ from shared.contracts.base import (
     Tenant,
     Text,
 )
-from shared.contracts.chat import ChatMessage, Operation, Options
+from shared.contracts.chat import MOST_TOOLS, ChatMessage, Operation, Options
 from shared.contracts.job import Needs, ReplyTo
 
 
@@ -49,7 +49,7 @@ class Step(Contract):
     texts: tuple[Text, ...] = Field(default=(), max_length=4_096)
     options: Options = Options()
     format: Literal["json"] | JsonObject | None = None
-    tools: tuple[JsonObject, ...] = Field(default=(), max_length=64)
+    tools: tuple[JsonObject, ...] = Field(default=(), max_length=MOST_TOOLS)
     stream: bool = False
     prefix: Text | None = None
     """Text of the answer that earlier attempts have produced and the caller has seen: the model goes on from its end.

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from services.ingress.answers_openai import ChunkWriter
 from services.ingress.waiters import Caller
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
@@ -127,3 +128,18 @@ async def test_a_client_that_leaves_before_the_head_takes_its_job_with_it() -> N
         job = await only_job(at)
         asking.cancel()
         await until(lambda: job in at.planner.cancels, "the cancel")
+
+
+async def test_a_crash_after_the_head_ends_the_stream_in_its_dialect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error event without the crash's text, and the end mark: no client waits for ever, none takes half an answer for a whole one."""
+
+    def crash(*_: object) -> bytes:
+        raise RuntimeError("SECRET")
+
+    monkeypatch.setattr(ChunkWriter, "text", crash)
+    async with world(memory(), script=lambda _job: Script(chunks=("hello ",))) as at:
+        response = await at.client.post(CHAT, json=body(stream=True))
+        assert response.status_code == 200
+        assert events(response.text)[-2]["error"]["code"] == "internal"
+        assert events(response.text)[-1] == "[DONE]"
+        assert "SECRET" not in response.text

@@ -38,8 +38,9 @@ from shared.contracts.digest import request_digest
 from shared.contracts.job import Job
 from shared.contracts.result import Status
 from shared.errors import TuttiError
-from shared.telemetry import metrics
+from shared.telemetry import logs, metrics
 
+_log = logs.get(__name__)
 ROUTE = "/v1/chat/completions"
 _CAPABILITY = "chat"
 
@@ -202,7 +203,11 @@ class ChatCompletions:
         await start_stream(send, [*sse.HEADERS, *self._headers(call, self._simulated(caller))])
         if not (caller.streaming or caller.ended):
             await send_part(send, sse.HEARTBEAT)
-        await self._pump(caller, writer, send)
+        try:
+            await self._pump(caller, writer, send)
+        except Exception as error:
+            _log.failure("stream_failed", error, job=caller.job)
+            await send_part(send, writer.failed(of_error(error)), more=False)
         return CLIENT_GONE if isinstance(caller.error, ClientGone) else 200
 
     def _simulated(self, caller: Caller) -> bool:

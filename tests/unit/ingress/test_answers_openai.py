@@ -9,11 +9,12 @@ import pytest
 
 from services.ingress import answers_openai as answers
 from services.ingress.answers_openai import ChunkWriter
-from services.ingress.problems import STATUS_OF_FAILURE, Problem, of_result
+from services.ingress.problems import STATUS_OF_FAILURE, Problem, of_error, of_result
 from shared.contracts.chat import Answer, FinishReason
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.result import Result, Status
 from shared.contracts.usage import Usage
+from shared.errors import Conflict
 
 USAGE = Usage(calls=1, prompt_tokens=3, completion_tokens=5, wasted_tokens=100)
 CALL = {"function": {"name": "weather", "arguments": {"city": "Köln"}}}
@@ -117,6 +118,15 @@ def test_errors_have_openais_shape(status: int, kind: str) -> None:
     """message, type, param, code; typed details beside them."""
     error = json.loads(answers.problem(Problem(status, "some_code", "why", "model", details={"missing": ["gpu"]})))["error"]
     assert error == {"message": "why", "type": kind, "param": "model", "code": "some_code", "missing": ["gpu"]}
+
+
+def test_a_conflict_is_not_tried_again() -> None:
+    """OpenAI's clients take 409 for a passing state; an id that stands for another body stays one."""
+    refused = Result(
+        job="j", status=Status.FAILED, failure=Failure(kind=FailureKind.CONFLICT, message="used"), accepted_at=0, finished_at=0
+    )
+    for problem in (of_error(Conflict()), of_result(refused)):
+        assert (problem.status, problem.headers) == (409, ((b"x-should-retry", b"false"),))
 
 
 def test_every_kind_of_failure_has_a_status() -> None:

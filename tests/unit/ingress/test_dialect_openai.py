@@ -211,6 +211,11 @@ def test_tools_are_functions_with_a_name(tool: dict[str, Any]) -> None:
     "content",
     [
         [{"type": "image_url", "image_url": {"url": "http://example.org/x.png"}}],
+        [{"type": "image_url", "image_url": {"url": "data:image/png,plain"}}],
+        [{"type": "image_url", "image_url": {"url": "data:image/png;base64,not base64"}}],
+        [{"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}],
+        [{"type": "image_url", "image_url": {"url": "data:text/html;base64,QUJD"}}],
+        [{"type": "image_url"}],
         [{"type": "input_audio", "input_audio": {}}],
         [{"type": "file", "file": {}}],
     ],
