@@ -105,10 +105,13 @@ def unsuitable_model(model: str, operation: str) -> Problem:
 
 def context_exceeded(window: int | None, fewest: int | None = None) -> Problem:
     """The prompt is longer than the largest window. In OpenAI's words, by which agents know that they have to shorten it."""
-    have = "" if window is None else f" This model's maximum context length is {window} tokens."
-    count = "more tokens than that" if fewest is None else f"at least {fewest} tokens"
-    message = f"The prompt does not fit.{have} The messages have {count}; please shorten them."
+    if window is None:
+        excess = "The messages exceed this model's maximum context length."
+    else:
+        have = "more" if fewest is None else f"at least {fewest}"
+        excess = f"This model's maximum context length is {window} tokens. However, your messages have {have}."
     details = {} if window is None else {"window": window}
+    message = f"{excess} Please reduce the length of the messages."
     return Problem(400, "context_length_exceeded", message, "messages", details=details)
 
 
