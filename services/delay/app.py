@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from services.delay.forwarder import Forwarder
 from services.delay.handlers import Reader
 from services.delay.held import Held
 from services.delay.settings import DelayPolicy, DelaySettings
-from shared.errors import InvalidRecord
+from shared.errors import InvalidInput
 from shared.kafka.assignor import BalancedAssignor
 from shared.kafka.intake import Intake
 from shared.kafka.port import Consumer
 from shared.kafka.window import Bounds
+from shared.processing.tries import read
 from shared.service import Environment, Readiness
 from shared.telemetry import metrics
 
@@ -127,8 +129,8 @@ class Delay:
         for window in intake.windows.values():
             while (record := window.take()) is not None:
                 try:
-                    self._held.add(self._reader.read(record, window, self._clock.wall()))
-                except InvalidRecord as error:
+                    self._held.add(read(record, partial(self._reader.read, window=window, now=self._clock.wall())))
+                except InvalidInput as error:
                     forwarder.refuse(record, window, error)
 
     async def _until_ready(self, intake: Intake) -> None:

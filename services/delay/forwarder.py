@@ -9,10 +9,11 @@ from services.delay.held import Held, Waiter, onward
 from services.delay.settings import DelayPolicy
 from shared.clock import Clock
 from shared.delays import TIER_SECONDS
-from shared.errors import LogError, RecordTooLarge
+from shared.errors import InvalidInput, LogError, RecordTooLarge
 from shared.kafka.dead_letters import DeadLetters
 from shared.kafka.port import Appended, Message, Producer, Record
 from shared.kafka.window import Window
+from shared.processing.tries import read
 from shared.telemetry import logs, metrics
 from shared.topics import Topics
 
@@ -45,10 +46,19 @@ class Forwarder:
         complete = await self._bury()
         now = self._clock.wall()
         while ready := self._held.take(now, self._policy.send_records):
-            sent = await self._send([onward(waiter, self._topics, now) for waiter in ready])
-            failures = [self._settle(waiter, result, now) for waiter, result in zip(ready, sent, strict=True)]
+            written = [(waiter, message) for waiter in ready if (message := self._onward(waiter, now)) is not None]
+            sent = await self._send([message for _, message in written])
+            failures = [self._settle(waiter, result, now) for (waiter, _), result in zip(written, sent, strict=True)]
             complete = complete and not any(failures)
         return complete
+
+    def _onward(self, waiter: Waiter, now: float) -> Message | None:
+        """None where what the record holds cannot be sent on: it is refused."""
+        try:
+            return read(waiter.record, lambda _: onward(waiter, self._topics, now))
+        except InvalidInput as error:
+            self.refuse(waiter.record, waiter.window, error)
+            return None
 
     def _settle(self, waiter: Waiter, result: Appended | Exception, now: float) -> bool:
         """True when it must be tried again."""

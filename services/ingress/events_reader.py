@@ -27,9 +27,9 @@ from shared.contracts.base import PriorityClass
 from shared.epochs import EpochFilter, epoch_of
 from shared.kafka.port import Consumer, Log, Record, TopicPartition
 from shared.kafka.tail import Tail
-from shared.telemetry import logs, metrics
+from shared.processing.folding import fold_each
+from shared.telemetry import metrics
 
-_log = logs.get(__name__)
 _CLASS = re.compile(rb'"priority_class":"(interactive|standard|batch)"')
 _SOURCE = re.compile(rb'"source":"[^"\\]+/(\d{1,9})/(\d{1,18})"')
 _KINDS = {kind.encode(): kind for kind in ("planner_started", *SHOWN)}
@@ -113,45 +113,36 @@ class EventsReader:
         if epochs.epoch is None:
             epochs.begin(_leading_epochs(records))
         touched: dict[str, None] = {}
-        for record in records:
-            if record.value is None:
-                continue
-            kind = _kind_of(record)
-            if kind == "planner_started":
-                epochs.started(record.offset)
-            elif kind == "schedule_fired":
-                continue  # of a schedule: the job that it began has events of its own
-            elif epochs.admits_value(record.value) and record.key is not None:
-                job = record.key.decode("utf-8", "replace")
-                if "/" in job:
-                    self._on_ledger(kind, record)
-                    continue
-                self._on_event(job, partition.partition, RawEvent(record.offset, kind, record.value))
-                touched[job] = None
+        fold_each("ingress", records, lambda record: self._on_record(record, epochs, touched))
         self._followers.wake_all(touched)
         if self._store is not None:
             self._mark(partition.partition, touched)
 
-    def _on_ledger(self, kind: str, record: Record) -> None:
-        """An event that is no job's: no job's id holds a slash."""
-        try:
-            self._tenants.on_event(kind, record.value or b"")
-        except ValidationError:
-            _log.warning("event_unreadable", partition=record.partition, offset=record.offset)
+    def _on_record(self, record: Record, epochs: EpochFilter, touched: dict[str, None]) -> None:
+        if record.value is None:
+            return
+        kind = _kind_of(record)
+        if kind == "planner_started":
+            epochs.started(record.offset)
+        elif kind == "schedule_fired":
+            return  # of a schedule: the job that it began has events of its own
+        elif epochs.admits_value(record.value) and record.key is not None:
+            job = record.key.decode("utf-8", "replace")
+            if "/" in job:  # of no job: no job's id holds a slash
+                self._tenants.on_event(kind, record.value)
+                return
+            touched[job] = None
+            self._on_event(job, record.partition, RawEvent(record.offset, kind, record.value))
 
     def _on_event(self, job: str, home: int, event: RawEvent) -> None:
-        try:
-            self._journal.add(job, home, event)
-            if event.kind == "job_settled":
-                self._watchlist.on_settled(job, event.value)
-        except ValidationError:
-            _log.warning("event_unreadable", partition=home, offset=event.offset)
+        self._journal.add(job, home, event)
         if event.kind == "job_accepted":
             source = _last(_SOURCE, event.value, b'"source":')
             place = (int(source[1]), int(source[2])) if source else (None, None)
             self._backlog.on_accepted(_class_of(event.value), *place)
         elif event.kind == "job_settled":
             self._backlog.on_settled(_class_of(event.value))
+            self._watchlist.on_settled(job, event.value)
 
     def _mark(self, partition: int, jobs: Mapping[str, None]) -> None:
         dirty = self._dirty[partition]

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pydantic import ValidationError
-
 from services.ingress.registry import Registry
 from shared.clock import Clock
 from shared.contracts.node import Node
+from shared.errors import InvalidRecord
 from shared.kafka.port import Consumer, Log, Record, TopicPartition
 from shared.kafka.tail import Tail
-from shared.telemetry import logs
-
-_log = logs.get(__name__)
+from shared.processing.folding import fold_each
 
 
 class NodesReader:
@@ -38,13 +35,11 @@ class NodesReader:
 
     def _on_records(self, _partition: TopicPartition, records: Sequence[Record]) -> None:
         now = self._clock.monotonic()
-        for record in records:
-            if record.key is None:
-                continue
-            try:
-                node = None if record.value is None else Node.model_validate_json(record.value)
-            except ValidationError:
-                _log.warning("node_unreadable", offset=record.offset)
-                continue
-            self._registry.apply(record.key.decode("utf-8", "replace"), node, now)
+        fold_each("ingress", records, lambda record: self._on_record(record, now))
         self._registry.refresh(now)
+
+    def _on_record(self, record: Record, now: float) -> None:
+        if record.key is None:
+            raise InvalidRecord("a registration needs the node's id as its key")
+        node = None if record.value is None else Node.model_validate_json(record.value)
+        self._registry.apply(record.key.decode("utf-8", "replace"), node, now)

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from zlib import crc32
 
-from pydantic import ValidationError
-
 from services.ingress.waiters import Waiters
 from shared.clock import Clock
 from shared.contracts import headers
 from shared.contracts.outcome import StreamPosition
 from shared.contracts.reply import Chunks, Final, StreamBroken
+from shared.errors import InvalidRecord
 from shared.kafka.port import Log, Record, TopicPartition
 from shared.kafka.tail import Tail, at_end
-from shared.telemetry import logs, metrics
-
-_log = logs.get(__name__)
+from shared.processing.folding import fold_each
+from shared.telemetry import metrics
 
 
 def reply_partition(instance: str, partitions: int) -> int:
@@ -51,11 +49,7 @@ class Replies:
 
     def _on_records(self, _partition: TopicPartition, records: Sequence[Record]) -> None:
         before = self._waiters.unknown
-        for record in records:
-            try:
-                self._on_record(record)
-            except ValidationError:
-                _log.warning("reply_unreadable", partition=record.partition, offset=record.offset)
+        fold_each("ingress", records, self._on_record)
         if self._waiters.unknown > before:
             metrics.REPLIES_UNKNOWN.inc(self._waiters.unknown - before)
 
@@ -77,4 +71,4 @@ class Replies:
             if position is not None:
                 self._report(position, broken.home)
         else:
-            _log.warning("reply_of_unknown_type", partition=record.partition, offset=record.offset)
+            raise InvalidRecord("a reply of an unknown type")

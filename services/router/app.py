@@ -161,6 +161,8 @@ class Router:
             placed = self._routing.match(now)
             if placed:
                 self._take_back(await dispatcher.give(placed))
+            for closing in self._routing.give_up():
+                dispatcher.close(closing)
             parts.presence.consider(len(self._routing.waiting))
 
     def _take_back(self, refused: list[Placed]) -> None:

@@ -57,13 +57,24 @@ class Dispatcher:
         self._sending = True
         self._idle.clear()
         try:
-            sent = await self._send([messages.work(placed, self._topics) for placed in round_])
-            refused = [placed for placed, result in zip(round_, sent, strict=True) if not self._record(placed, result)]
+            written = [(placed, work) for placed in round_ if (work := self._write(placed)) is not None]
+            sent = await self._send([work for _, work in written])
+            refused = [placed for (placed, _), result in zip(written, sent, strict=True) if not self._record(placed, result)]
         finally:
             self._sending = False
             self._settle_if_idle()
         self._count(round_, refused)
         return refused
+
+    def _write(self, placed: Placed) -> Message | None:
+        """None where what the step holds cannot be written: it has failed."""
+        try:
+            return messages.work(placed, self._topics)
+        except Exception as error:
+            log.failure("step_not_written", error, job=placed.entry.step.job)
+            self._ledger.failed(placed.dispatch)
+            self.close(messages.failed(placed.entry, unplaced.internal(), self._topics))
+            return None
 
     def _record(self, placed: Placed, result: Appended | Exception) -> bool:
         if isinstance(result, Appended):

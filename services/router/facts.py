@@ -10,9 +10,10 @@ from services.router.ledger import Ledger
 from services.router.registry import Registry
 from shared.clock import Clock
 from shared.contracts.credits import Credits
-from shared.errors import InvalidRecord, LogError
+from shared.errors import LogError
 from shared.kafka.port import Consumer, Record, TopicPartition
 from shared.kafka.watched import ConsumerGaveUp
+from shared.processing.folding import fold_each
 from shared.telemetry import logs
 from shared.topics import Topics
 
@@ -78,8 +79,7 @@ class Facts:
         batches = await self._consumer.poll(timeout_seconds=POLL_SECONDS)
         before = self._registry.version
         now = self._clock.monotonic()
-        for record in batches.get(self._nodes, ()):
-            self._on_node(record, now)
+        fold_each("router", batches.get(self._nodes, ()), lambda record: self._on_node(record, now))
         afresh = self._on_credits(batches.get(self._credits, ()), now)
         if batches:
             self._changed(afresh or self._registry.version != before)
@@ -87,22 +87,19 @@ class Facts:
     def _on_node(self, record: Record, now: float) -> None:
         if record.value is None:
             self._registry.on_tombstone((record.key or b"").decode(errors="replace"))
-            return
-        try:
+        else:
             self._registry.on_node(read_node(record), now)
-        except InvalidRecord as error:
-            log.warning("node_ignored", offset=record.offset, reason=error.message)
 
     def _on_credits(self, records: Sequence[Record], now: float) -> bool:
         """Of each writer only the newest record counts: the others are void."""
-        afresh = False
-        for record in {record.key: record for record in records}.values():
+        if records:
             self.heard_at = now
-            try:
-                message = read_credits(record)
-            except InvalidRecord as error:
-                log.warning("credits_ignored", offset=record.offset, reason=error.message)
-                continue
+        told: list[str] = []
+
+        def fold(record: Record) -> None:
+            message = read_credits(record)
             if isinstance(message, Credits) and self._ledger.on_credits(message, now):
-                afresh = True
-        return afresh
+                told.append(message.node)
+
+        fold_each("router", {record.key: record for record in records}.values(), fold)
+        return bool(told)

@@ -1,14 +1,15 @@
 """Routing: from windows of records to steps given to nodes. Decides; sends nothing. Time is passed in.
 
 windows ──admit──► waiting ──match──► placed (work, then StepRouted)
-                      └──────sweep──► closed (delay, failure)
+                      └──────sweep──► closed (delay, failure)  (give_up: failure)
 
 A step that is admitted leaves by exactly one of these ways.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -27,9 +28,12 @@ from shared.contracts.failure import Failure
 from shared.errors import InvalidInput
 from shared.kafka.port import Record
 from shared.kafka.window import Window
-from shared.telemetry import metrics
+from shared.processing.tries import Tries, read
+from shared.telemetry import logs, metrics
 from shared.topics import Topics
 from shared.urgency import ExpectedSeconds, raised
+
+log = logs.get(__name__)
 
 
 class Refused(NamedTuple):
@@ -49,6 +53,9 @@ class Routing:
         self._topics = topics
         self._classes = {topic: topics.class_of(topic) for topic in topics.all_steps()}
         self._expected = ExpectedSeconds()
+        self._tries = Tries()
+        self._hopeless: dict[Hashable, None] = {}
+        """Demands that no work can be done on."""
         self.waiting: Waiting[Entry] = Waiting(interactive_share=policy.interactive_share, quantum=policy.quantum_tokens)
 
     def admit(self, windows: Iterable[Window], now: float) -> list[Refused]:
@@ -58,13 +65,15 @@ class Routing:
             if window.buffered:
                 while (record := window.take()) is not None:
                     try:
-                        step = read_step(record, self._topics.settings)
+                        self.waiting.add(read(record, partial(self._entry, window, now)))
                     except InvalidInput as error:
                         window.died()
                         refused.append(Refused(record, window, error))
-                    else:
-                        self.waiting.add(Entry(record, step, window, self._classes[record.topic], now))
         return refused
+
+    def _entry(self, window: Window, now: float, record: Record) -> Entry:
+        step = read_step(record, self._topics.settings)
+        return Entry(record, step, window, self._classes[record.topic], now)
 
     def match(self, now: float) -> list[Placed]:
         """Give away what can be given now, a round's worth at most; the places are used up."""
@@ -72,13 +81,43 @@ class Routing:
         if not waiting or not placement.ledger.available:
             return []
         placement.begin_round()
-        return [self._place(entry, now) for entry in islice(waiting.drain(placement.open_lane, now), self._policy.round_steps)]
+        placed: list[Placed] = []
+        failed: list[Entry] = []
+        for entry in islice(waiting.drain(self._open_lane, now), self._policy.round_steps):
+            try:
+                placed.append(self._place(entry, now))
+            except Exception as error:  # a defect that this step shows: the others go on
+                self._fail(entry.lane, error)
+                failed.append(entry)
+        for entry in reversed(failed):
+            waiting.add(entry, front=True)
+        return placed
+
+    def _open_lane(self, lane: Hashable) -> bool:
+        try:
+            return self._placement.open_lane(lane)
+        except Exception as error:
+            self._fail(lane, error)
+            return False
 
     def _place(self, entry: Entry, now: float) -> Placed:
         chosen = self._placement.choose(entry)
         assert isinstance(chosen, Chosen), "an open lane has a place"
         self._expected.learn(entry.priority_class, now - entry.arrived_at + chosen.seconds)
         return Placed(entry, chosen, self._placement.ledger.take(chosen.account, entry.step.capability, entry.cost))
+
+    def _fail(self, lane: Hashable, error: Exception) -> None:
+        """Judging or placing a step of this demand raised what nobody expected."""
+        if self._tries.failed(lane) == 0:
+            log.failure("demand_given_up", error)
+            self._hopeless[lane] = None
+
+    def give_up(self) -> list[Closing]:
+        """Steps on which work failed too often: they end here."""
+        if not self._hopeless:
+            return []
+        hopeless, self._hopeless = self._hopeless, {}
+        return [messages.failed(entry, unplaced.internal(), self._topics) for entry in self.waiting.remove(lambda e: e.lane in hopeless)]
 
     def put_back(self, entry: Entry) -> None:
         """It could not be sent; it is the next of its lane."""
@@ -125,11 +164,18 @@ class Routing:
         for entry in self.waiting:
             unplaceable = missing.get(entry.lane)
             if unplaceable is None:
-                unplaceable = missing[entry.lane] = isinstance(self._placement.candidates(entry.lane), Unplaceable)
+                unplaceable = missing[entry.lane] = self._unplaceable(entry.lane)
             if not unplaceable:
                 entry.unplaced_at = None
             elif entry.unplaced_at is None:
                 entry.unplaced_at = now
+
+    def _unplaceable(self, lane: Demand) -> bool:
+        try:
+            return isinstance(self._placement.candidates(lane), Unplaceable)
+        except Exception as error:
+            self._fail(lane, error)
+            return False
 
     def _leave(self, entry: Entry, now: float, wall: float) -> Closing:
         found = self._placement.candidates(entry.lane)

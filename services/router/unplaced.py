@@ -42,6 +42,11 @@ def deadline() -> Failure:
     return Failure(kind=FailureKind.DEADLINE, message="the deadline passed while the step waited for a node")
 
 
+def internal() -> Failure:
+    """Work on the step fails here for a reason that is in nobody's rules. Another router may be a newer one."""
+    return Failure(kind=FailureKind.INTERNAL, message="the router failed on this step; its log says why")
+
+
 def too_large() -> Failure:
     """The step, wrapped for its way, exceeds the size of a record."""
     return Failure(kind=FailureKind.TOO_LARGE, message="the step exceeds the size of a record")

@@ -21,6 +21,7 @@ from services.worker.settings import WorkerSettings
 from services.worker.slots import Slots
 from services.worker.timeouts import Timeouts, overdue
 from shared.clock import Clock
+from shared.contracts.base import ClaimId
 from shared.contracts.control import Drain, StopStep
 from shared.contracts.failure import Failure
 from shared.contracts.failure import FailureKind as K
@@ -97,6 +98,15 @@ class Desk:
             return
         self._put_claim(attempt)
         self.inbox.push(attempt)
+
+    def fail(self, step: Step, trace: str | None) -> None:
+        """Taking it raised what nobody expected: whatever was begun of it ends, and its job is told."""
+        attempt = next((a for a in self.leases.of_step(step.id) if a.step.attempt == step.attempt), None)
+        if attempt is None:
+            self._put(_crashed(step, None, self.node), step, trace)
+        elif attempt.task is None:
+            self.inbox.remove(attempt)
+            self._end(attempt, _crashed(step, attempt.claim, self.node))
 
     def _refusal(self, step: Step, addressee: str | None) -> str | None:
         if addressee is not None and addressee != self.node:
@@ -203,7 +213,11 @@ class Desk:
         """Stop what has taken too long, and what waits beyond its deadline."""
         now, wall = self._clock.monotonic(), self._clock.wall()
         for attempt in self.leases:
-            failure = overdue(attempt, self._timeouts, now, wall)
+            try:
+                failure = overdue(attempt, self._timeouts, now, wall)
+            except Exception as error:
+                log.failure("attempt_not_judged", error, job=attempt.step.job, step=attempt.step.id)
+                failure = _crash()
             if failure is not None:
                 self.stop(attempt, failure)
 
@@ -214,7 +228,11 @@ class Desk:
     def _on_done(self, attempt: Attempt, task: asyncio.Task[Ended]) -> None:
         now = self._clock.monotonic()
         assert self._runner is not None
-        outcome = self._runner.stopped(attempt) if task.cancelled() else task.result()
+        try:
+            outcome = self._runner.stopped(attempt) if task.cancelled() else task.result()
+        except Exception as error:
+            log.failure("attempt_lost", error, job=attempt.step.job, step=attempt.step.id)
+            outcome = _crashed(attempt.step, attempt.claim, self.node)
         if attempt.rides:
             self.slots.ended.add(now, int(isinstance(outcome, StepSucceeded)))
         else:
@@ -244,7 +262,12 @@ class Desk:
         self._end(attempt, self._runner.stopped(attempt))
 
     def _end(self, attempt: Attempt, outcome: Ended) -> None:
-        message = self._writer.message(outcome, attempt.step, attempt.trace)
+        try:
+            message = self._writer.message(outcome, attempt.step, attempt.trace)
+        except Exception as error:  # an answer that cannot be written is none
+            log.failure("outcome_not_written", error, job=attempt.step.job, step=attempt.step.id)
+            outcome = _crashed(attempt.step, attempt.claim, self.node)
+            message = self._writer.message(outcome, attempt.step, attempt.trace)
         kept = None if isinstance(outcome, StepReleased) else message
         self.leases.end(attempt, kept, len(message.value or b""))
         self._outbox.put(message, instead_of=attempt.key)
@@ -257,8 +280,17 @@ class Desk:
         else:
             self._outbox.promise(attempt.key, message)
 
-    def _put(self, outcome: StepReleased, step: Step, trace: str | None) -> None:
+    def _put(self, outcome: StepReleased | StepFailed, step: Step, trace: str | None) -> None:
         self._outbox.put(self._writer.message(outcome, step, trace))
+
+
+def _crash() -> Failure:
+    """Of a step that this worker cannot deal with, for a reason that is in nobody's rules. Another worker may be a newer one."""
+    return Failure(kind=K.INTERNAL, message="the worker failed on this step; its log says why")
+
+
+def _crashed(step: Step, claim: ClaimId | None, node: str) -> StepFailed:
+    return StepFailed(job=step.job, step=step.id, attempt=step.attempt, claim=claim, node=node, failure=_crash())
 
 
 def _measure(attempt: Attempt, outcome: Ended, now: float) -> None:

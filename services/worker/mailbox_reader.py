@@ -19,14 +19,16 @@ from services.worker.positions import Positions
 from services.worker.watch import Watch
 from shared.clock import Clock
 from shared.contracts import headers
+from shared.contracts.base import VERSION
 from shared.contracts.control import CONTROL, Drain, StopStep
 from shared.contracts.node import Node
 from shared.contracts.step import Step
-from shared.errors import InvalidRecord, LogError, LogUnavailable
+from shared.errors import InvalidInput, InvalidRecord, LogError, LogUnavailable
 from shared.kafka.dead_letter_cap import DeadLetterCap
 from shared.kafka.dead_letters import dead_letter_message
 from shared.kafka.port import Consumer, Log, Message, Producer, Record, TopicPartition
 from shared.kafka.watched import ConsumerGaveUp
+from shared.processing.tries import GivenUp, read
 from shared.settings import DeadLetterCapSettings
 from shared.telemetry import logs, metrics
 from shared.topics import Topics
@@ -243,30 +245,51 @@ class MailboxReader:
     def _on_work(self, record: Record) -> bool:
         """False when it is none, and went to the dead letters."""
         try:
-            step = Step.model_validate_json(record.value or b"")
-            addressee = headers.text(record.headers, headers.NODE)
-        except ValidationError as error:
-            self._refuse(record, _not_a("step", error))
-            return False
-        except InvalidRecord as error:
+            step, addressee = read(record, self._step)
+        except InvalidInput as error:
             self._refuse(record, error)
             return False
-        self._desk.on_step(step, headers.traceparent(record.headers), addressee)
+        trace = headers.traceparent(record.headers)
+        try:
+            self._desk.on_step(step, trace, addressee)
+        except Exception as error:  # half begun, it is not begun again: its job tries elsewhere
+            log.failure("step_failed", error, job=step.job, step=step.id)
+            self._desk.fail(step, trace)
+            self._refuse(record, GivenUp(f"taking the step failed: {type(error).__name__}"))
+            return False
         return True
 
+    def _step(self, record: Record) -> tuple[Step, str | None]:
+        """The step, and the node that it was given to. Raises InvalidRecord."""
+        _check_version(record)
+        try:
+            step = Step.model_validate_json(record.value or b"")
+        except ValidationError as error:
+            raise _not_a("step", error) from None
+        if step.home >= self._topics.settings.home_partitions:
+            raise InvalidRecord("the step's home is not a partition of this cluster")
+        return step, headers.text(record.headers, headers.NODE)
+
     def _on_control(self, record: Record) -> None:
+        """What it does may be done again."""
+        try:
+            read(record, self._obey)
+        except InvalidInput as error:
+            self._refuse(record, error)
+
+    def _obey(self, record: Record) -> None:
+        _check_version(record)
         try:
             control = CONTROL.validate_json(record.value or b"")
         except ValidationError as error:
-            self._refuse(record, _not_a("control", error))
-            return
+            raise _not_a("control", error) from None
         match control:
             case StopStep():
                 self._desk.on_stop(control)
             case Drain():
                 self._desk.on_drain(control)
 
-    def _refuse(self, record: Record, error: InvalidRecord) -> None:
+    def _refuse(self, record: Record, error: InvalidInput) -> None:
         self._outbox.put(dead_letter_message(record, "worker", error, self._clock, self._topics))
         metrics.DEAD_LETTERS.labels("worker", error.code).inc()
         log.warning("dead_letter", topic=record.topic, partition=record.partition, offset=record.offset, code=error.code)
@@ -278,6 +301,11 @@ class MailboxReader:
         with contextlib.suppress(LogError):
             await self._commits.commit(self._consumer)
         await self._consumer.close()
+
+
+def _check_version(record: Record) -> None:
+    if headers.version(record.headers) > VERSION:
+        raise InvalidRecord("the message's version is newer than this worker")
 
 
 def _not_a(kind: str, error: ValidationError) -> InvalidRecord:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from pydantic import ValidationError
-
 from services.worker.credits import Routers
 from services.worker.mailbox import MailboxRegistry
 from shared.clock import Clock
@@ -16,6 +14,7 @@ from shared.contracts.node import Node
 from shared.errors import LogError
 from shared.kafka.port import Consumer, Log, Record, TopicPartition
 from shared.kafka.watched import ConsumerGaveUp
+from shared.processing.folding import fold_each
 from shared.telemetry import logs
 from shared.topics import Topics
 
@@ -76,8 +75,7 @@ class Watch:
         while True:
             try:
                 found = await self._consumer.poll(timeout_seconds=POLL_SECONDS)
-                for record in found.get(self._credits, ()):
-                    self._on_credits_record(record)
+                fold_each("worker", found.get(self._credits, ()), self._on_credits_record)
                 await self._on_node_records(found.get(self._nodes, ()))
                 if found:
                     await self._clock.sleep(PAUSE_SECONDS)
@@ -89,8 +87,7 @@ class Watch:
 
     async def _on_node_records(self, records: Sequence[Record]) -> None:
         assert self._consumer is not None
-        for record in records:
-            self._on_node_record(record)
+        fold_each("worker", records, self._on_node_record)
         if not records and not self._waiters:
             return
         # Compaction leaves holes and may take the last record away: only the position tells how far was read.
@@ -117,11 +114,7 @@ class Watch:
         """Only presence is decoded: other nodes' credits are most of this topic."""
         if record.value is None or headers.find(record.headers, headers.TYPE) != _PRESENCE:
             return
-        try:
-            presence = RouterPresence.model_validate_json(record.value)
-        except ValidationError:
-            log.warning("presence_unreadable", offset=record.offset)
-            return
+        presence = RouterPresence.model_validate_json(record.value)
         if self._routers.on_presence(presence.router, presence.backlog, self._clock.monotonic(), leaving=presence.leaving):
             self._on_router()
 
@@ -132,11 +125,7 @@ class Watch:
             if name == self._node:
                 self._on_node(None)
             return
-        try:
-            node = Node.model_validate_json(record.value)
-        except ValidationError:
-            log.warning("node_unreadable", offset=record.offset)
-            return
+        node = Node.model_validate_json(record.value)
         self.registry.on_node(node.id, node.boot, node.mailbox, self._clock.monotonic())
         if node.id == self._node:
             self._on_node(node)

@@ -32,7 +32,7 @@ def dead_letter_message(record: Record, service: str, error: Exception, clock: C
         offset=record.offset,
         timestamp=record.timestamp,
         service=service,
-        reason=_reason(error),
+        reason=reason_of(error),
         code=code_of(error),
         key=record.key[:KEY_BYTES] if record.key is not None else None,
         value=record.value[:VALUE_BYTES] if record.value is not None else None,
@@ -77,7 +77,7 @@ def code_of(error: Exception) -> str:
     return "invalid_record" if isinstance(error, ValidationError) else "internal"
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Our own errors speak in sentences; a validation error tells places and rules; of any other only the kind is kept, since its text
     may quote the payload.
     """

@@ -8,18 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from shared.clock import Clock
+from shared.errors import TooLarge
 from shared.kafka.port import Consumer, Log, Record, TopicPartition
 from shared.kafka.tail import Tail
-from shared.telemetry import logs
+from shared.processing.folding import fold_each
 from shared.topics import Topics
-
-log = logs.get(__name__)
 
 ENTRY_BYTES = 64 * 1024
 """Largest entry."""
 
 OnEntry = Callable[[str, str, bytes | None], None]
-"""(kind, name, value): called in log order. What it raises as ValueError (a pydantic error is one) is logged, and the entry ignored."""
+"""(kind, name, value): called in log order. When it raises, the entry is passed over."""
 
 
 def registry_key(kind: str, name: str) -> bytes:
@@ -31,7 +30,7 @@ class RegistryReader:
     """Run `run` as a task; entries of kinds that nobody asked for are passed over."""
 
     def __init__(self, log_: Log, clock: Clock, topics: Topics, *, client_id: str, service: str, kinds: Mapping[str, OnEntry]) -> None:
-        self._kinds = kinds
+        self._kinds, self._service = kinds, service
         self._tail = Tail(
             log_,
             clock,
@@ -50,19 +49,17 @@ class RegistryReader:
         """Whether everything that was declared when reading began is known."""
         return self._tail.caught_up()
 
-    def _on_records(self, partition: TopicPartition, records: Sequence[Record]) -> None:
-        for record in records:
-            kind, separator, name = (record.key or b"").decode(errors="replace").partition("/")
-            on_entry = self._kinds.get(kind)
-            if on_entry is None or not separator or not name:
-                continue
-            if record.value is not None and len(record.value) > ENTRY_BYTES:
-                log.warning("registry_entry_ignored", kind=kind, offset=record.offset, reason="too large")
-                continue
-            try:
-                on_entry(kind, name, record.value)
-            except ValueError:
-                log.warning("registry_entry_ignored", kind=kind, offset=record.offset, reason="not valid")
+    def _on_records(self, _partition: TopicPartition, records: Sequence[Record]) -> None:
+        fold_each(self._service, records, self._on_record)
+
+    def _on_record(self, record: Record) -> None:
+        kind, separator, name = (record.key or b"").decode(errors="replace").partition("/")
+        on_entry = self._kinds.get(kind)
+        if on_entry is None or not separator or not name:
+            return
+        if record.value is not None and len(record.value) > ENTRY_BYTES:
+            raise TooLarge(f"the entry has {len(record.value)} bytes; at most {ENTRY_BYTES} are allowed")
+        on_entry(kind, name, record.value)
 
 
 async def _beginning(consumer: Consumer) -> Mapping[TopicPartition, int]:

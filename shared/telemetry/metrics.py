@@ -13,6 +13,7 @@ _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 # Every service
 DEAD_LETTERS = Counter("tutti_dead_letters", "Records sent to dead-letters.", ["service", "code"])
+RECORDS_PASSED_OVER = Counter("tutti_records_passed_over", "Records of topics that many follow, not folded.", ["service", "code"])
 STOPPED_PARTITIONS = Gauge(
     "tutti_stopped_partitions", "Partitions that stand still: too many of their records were dead-lettered.", ["service"]
 )

@@ -1,0 +1,74 @@
+"""Tries: how often work on one record may fail for a reason that nobody expected. Pure and bounded.
+
+What is wrong with a record by the rules of its topic is an `InvalidInput`: it is refused at once. Anything else that is raised is a
+defect, ours or of what the record holds; it may pass (too little memory) or not (a number that overflows). So the work is tried again,
+TRIES times in all, and then given up for this record only: `GivenUp` is an `InvalidInput`, so the record goes where refused ones go.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import TypeVar
+
+from shared.errors import InvalidInput, InvalidRecord, TuttiError
+from shared.kafka.port import Record, Unreadable
+from shared.telemetry import logs
+
+log = logs.get(__name__)
+
+T = TypeVar("T")
+
+TRIES = 3
+REMEMBERED = 1_000
+
+
+class GivenUp(InvalidInput):
+    """Work on the record failed again and again."""
+
+    code = "internal"
+
+
+class Tries:
+    """Counts failures by key, as a record's place or a job's id. Of more than REMEMBERED the oldest is forgotten and is tried anew."""
+
+    def __init__(self) -> None:
+        self._failures: OrderedDict[Hashable, int] = OrderedDict()
+
+    def failed(self, key: Hashable) -> int:
+        """Note one more failure; returns how many tries are left."""
+        count = self._failures.pop(key, 0) + 1
+        self._failures[key] = count
+        while len(self._failures) > REMEMBERED:
+            self._failures.popitem(last=False)
+        return max(0, TRIES - count)
+
+    def check(self, key: Hashable) -> None:
+        """Raises GivenUp when no try is left."""
+        if self._failures and self._failures.get(key, 0) >= TRIES:
+            raise GivenUp(f"work on it failed {TRIES} times")
+
+
+def place(record: Record) -> tuple[str, int, int]:
+    """The key of a record."""
+    return record.topic, record.partition, record.offset
+
+
+def read(record: Record, reader: Callable[[Record], T]) -> T:
+    """What `reader` makes of the record; it changes nothing, so it is tried again at once.
+
+    Raises what the reader raises on purpose, InvalidRecord for an unreadable record, GivenUp when it always fails in another way.
+    """
+    if isinstance(record, Unreadable):
+        raise InvalidRecord(record.reason)
+    tries = TRIES
+    while True:
+        try:
+            return reader(record)
+        except TuttiError:
+            raise
+        except Exception as error:
+            tries -= 1
+            if tries <= 0:
+                log.failure("record_not_read", error, topic=record.topic, partition=record.partition, offset=record.offset)
+                raise GivenUp(f"reading it failed {TRIES} times: {type(error).__name__}") from error
