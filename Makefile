@@ -72,8 +72,8 @@ bench-cancel: venv ## Cancel 50 running streams in each of three ways; the node 
 bench-delays: venv ## JOBS=100000 delayed records; how late they are, and that a kill -9 of the delay service loses none.
 	@$(BIN)/python -m infra.bench.delays --jobs $(or $(JOBS),100000) $(REPEATED) --json .tutti/delays.json
 
-bench-backlog: venv ## Queue JOBS=1000000 jobs; every service's memory must stay flat.
-	@$(BIN)/python -m infra.bench.backlog --jobs $(or $(JOBS),1000000) $(REPEATED) --json .tutti/backlog.json
+bench-backlog: venv ## Queue JOBS=1000000 jobs of BYTES=0 more than a few words; every service's memory must stay flat.
+	@$(BIN)/python -m infra.bench.backlog --jobs $(or $(JOBS),1000000) --bytes $(or $(BYTES),0) $(REPEATED) --json .tutti/backlog.json
 
 chaos: venv ## Break a real cluster under JOBS=100000 jobs (SEED=n, RATE=n a second), check that nothing is lost.
 	@$(BIN)/python -m infra.native.fetch

@@ -1,4 +1,4 @@
-"""`python -m infra.bench.backlog --jobs N`: does memory stay flat while N jobs are queued?
+"""`python -m infra.bench.backlog --jobs N --bytes B`: does memory stay flat while N jobs of B bytes are queued?
 
 Five services as processes on a real Kafka, one worker with the in-process backend (no model: simulated, it says so). First a warm-up
 fills every bounded queue once: the most memory that a service has while it works that off is what N jobs are compared with. Then N jobs
@@ -41,7 +41,9 @@ BUDGETS: tuple[Budget[Spreads], ...] = (
 WARM_UP_JOBS = 20_000
 SAMPLE_SECONDS = 1.0
 DRAIN_SECONDS = 300.0
-IN_FLIGHT = 10_000
+IN_FLIGHT, IN_FLIGHT_BYTES = 10_000, 32 * MIB
+"""That this bench itself has sent and Kafka has not acknowledged."""
+MOST_JOB_BYTES = 64_000
 _CLOCK = SystemClock()
 
 
@@ -88,15 +90,16 @@ class Queue:
         committed = await self.admin.group_offsets(f"{self.cluster.prefix}tutti-planner")
         return sum(end - committed.get(part, 0) for part, end in ends.items())
 
-    async def fill(self, jobs: int) -> None:
-        """As fast as Kafka takes them."""
+    async def fill(self, jobs: int, size: int) -> None:
+        """As fast as Kafka takes them; each of about `size` bytes."""
+        padding, most = b"x" * size, min(IN_FLIGHT, IN_FLIGHT_BYTES // max(1, size))
         producer = new_producer(self.cluster.servers)
         await producer.start()
         try:
             pending: list[asyncio.Future[Any]] = []
             for number in range(jobs):
-                pending.append(await producer.send(self.topic, b'{"prompt":"job %d of a long queue"}' % number))
-                if len(pending) >= IN_FLIGHT:
+                pending.append(await producer.send(self.topic, b'{"prompt":"job %d of a long queue %b"}' % (number, padding)))
+                if len(pending) >= most:
                     await asyncio.gather(*pending)
                     pending.clear()
             await asyncio.gather(*pending)
@@ -116,20 +119,20 @@ async def _queue(cluster: LocalCluster) -> AsyncIterator[Queue]:
         await log.close()
 
 
-async def measure(cluster: LocalCluster, jobs: int, observe_seconds: float, warm_up_jobs: int) -> tuple[Samples, Samples, float]:
+async def measure(cluster: LocalCluster, jobs: int, size: int, observe_seconds: float, warm_up_jobs: int) -> tuple[Samples, Samples, float]:
     """Samples of the warm-up and of the queue, and the seconds that queueing took."""
     async with _queue(cluster) as queue:
-        warm, _ = await _watched(queue, warm_up_jobs, DRAIN_SECONDS)
+        warm, _ = await _watched(queue, warm_up_jobs, size, DRAIN_SECONDS)
         if warm.waiting[-1]:
             raise click.ClickException("the warm-up did not end")
-        return warm, *await _watched(queue, jobs, observe_seconds)
+        return warm, *await _watched(queue, jobs, size, observe_seconds)
 
 
-async def _watched(queue: Queue, jobs: int, observe_seconds: float) -> tuple[Samples, float]:
+async def _watched(queue: Queue, jobs: int, size: int, observe_seconds: float) -> tuple[Samples, float]:
     """Queue `jobs` and look on, until nothing waits or `observe_seconds` after the last was queued."""
     samples, began = Samples(), _CLOCK.monotonic()
     samples.add(0.0, 0, queue.cluster.pids())
-    filling, filled = asyncio.create_task(queue.fill(jobs)), 0.0
+    filling, filled = asyncio.create_task(queue.fill(jobs, size)), 0.0
     while not filling.done() or (samples.waiting[-1] and samples.seconds[-1] < filled + observe_seconds):
         await _CLOCK.sleep(SAMPLE_SECONDS)
         now = _CLOCK.monotonic() - began
@@ -140,9 +143,9 @@ async def _watched(queue: Queue, jobs: int, observe_seconds: float) -> tuple[Sam
     return samples, filled
 
 
-async def _run(cluster: LocalCluster, jobs: int, observe: float, warm_up_jobs: int) -> tuple[Figures, Samples]:
+async def _run(cluster: LocalCluster, jobs: int, size: int, observe: float, warm_up_jobs: int) -> tuple[Figures, Samples]:
     """Raises click.ClickException when too few jobs waited to show anything."""
-    warm, samples, filled = await measure(cluster, jobs, observe, warm_up_jobs)
+    warm, samples, filled = await measure(cluster, jobs, size, observe, warm_up_jobs)
     most = max(samples.waiting)
     if most < jobs // 10:
         raise click.ClickException(f"never more than {most} jobs waited: this proves nothing; queue more")
@@ -151,10 +154,11 @@ async def _run(cluster: LocalCluster, jobs: int, observe: float, warm_up_jobs: i
 
 @click.command(context_settings={"show_default": True})
 @click.option("--jobs", type=click.IntRange(1), default=1_000_000, help="To be queued.")
+@click.option("--bytes", "size", type=click.IntRange(0, MOST_JOB_BYTES), default=0, help="Of each job's prompt, beyond a few words.")
 @click.option("--observe", type=click.FloatRange(0), default=60.0, help="Seconds to look on after they are queued.")
 @click.option("--warm-up", "warm_up_jobs", type=click.IntRange(1), default=WARM_UP_JOBS, help="Jobs that fill every bounded queue once.")
 @bench_options("Of everything, each on a cluster of its own.")
-def main(*, jobs: int, observe: float, warm_up_jobs: int, repeats: int, servers: str | None, json_file: Path | None) -> None:
+def main(*, jobs: int, size: int, observe: float, warm_up_jobs: int, repeats: int, servers: str | None, json_file: Path | None) -> None:
     """Memory of every service while JOBS jobs are queued."""
     facts = machine.facts()
     runs: list[Figures] = []
@@ -163,12 +167,12 @@ def main(*, jobs: int, observe: float, warm_up_jobs: int, repeats: int, servers:
         with started_broker(servers) as kafka:
             for _ in range(repeats):
                 with local_cluster("backlog", kafka, nodes=[IN_PROCESS]) as cluster:
-                    found, seen = uvloop.run(_run(cluster, jobs, observe, warm_up_jobs))
+                    found, seen = uvloop.run(_run(cluster, jobs, size, observe, warm_up_jobs))
                 runs.append(found)
                 samples.append(asdict(seen))
     except NativeError as error:
         raise click.ClickException(str(error)) from error
-    options = {"jobs": jobs, "observe_seconds": observe, "warm_up_jobs": warm_up_jobs, "repeats": repeats}
+    options = {"jobs": jobs, "bytes": size, "observe_seconds": observe, "warm_up_jobs": warm_up_jobs, "repeats": repeats}
     simulated = "the worker's answers are simulated (in-process backend, no model)"
     Outcome("backlog", simulated, facts, options, runs, BUDGETS, {"samples": samples}).end(json_file)
 

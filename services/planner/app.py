@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.planner.budgets.tenants import Tenants
+from services.planner.commit import Commit
 from services.planner.handlers import JobRecord
-from services.planner.home import Commit, Home
+from services.planner.home import Home
 from services.planner.sending.outbox import Outbox
 from services.planner.sending.writer import EventWriter
 from services.planner.settings import PlannerOptions, PlannerSettings
@@ -28,6 +29,8 @@ from shared.telemetry import logs, metrics
 log = logs.get(__name__)
 
 GROUP = "tutti-planner"
+FETCH_BYTES = 512 * 1024
+"""Of one partition in one fetch: a queue overshoots its bound by at most this."""
 _POLL_SECONDS = 1.0
 _POLL_QUEUES = 3
 """A poll brings at most so many queues of records."""
@@ -223,7 +226,11 @@ class Planner:
         while not reader.caught_up():
             await env.clock.sleep(_REGISTRY_POLL_SECONDS)
         self._consumer = await env.log.consumer(
-            client_id=f"{env.instance}-planner", group=self._topics.settings.prefix + GROUP, reset="earliest", assignor=HomeAssignor()
+            client_id=f"{env.instance}-planner",
+            group=self._topics.settings.prefix + GROUP,
+            reset="earliest",
+            assignor=HomeAssignor(),
+            max_partition_fetch_bytes=FETCH_BYTES,
         )
         self._producer = await env.log.producer(client_id=f"{env.instance}-planner")
         self._wiring = Wiring(

@@ -11,12 +11,13 @@ from services.planner.job.ids import job_id
 from shared.contracts import headers
 from shared.contracts.base import INLINE_BYTES, VERSION, PriorityClass
 from shared.contracts.bounds import parse_job
+from shared.contracts.budget import BudgetRequested
 from shared.contracts.chat import Operation
 from shared.contracts.digest import request_digest
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job, ReplyTo
-from shared.contracts.outcome import OUTCOME, CancelRequested, Outcome, StepFailed, StepSucceeded
-from shared.errors import InvalidRecord, TooLarge
+from shared.contracts.outcome import OUTCOME, CancelRequested, Outcome, StepClaimed, StepFailed, StepRouted, StepSucceeded
+from shared.errors import InvalidRecord, NewerVersion, TooLarge
 from shared.kafka.port import Record
 from shared.topics import Topics
 
@@ -99,6 +100,16 @@ class JobRecord:
         lies = headers.replay_of(record.headers) or record
         return job_id(self.cluster, lies.topic, lies.partition, lies.offset, lies.timestamp)
 
+    def outcome(self, record: Record) -> Outcome:
+        """The outcome that the record is. Raises InvalidRecord, also for one that would be answered to where nobody is."""
+        outcome = read_outcome(record)
+        settings = self.topics.settings
+        if isinstance(outcome, StepClaimed | StepRouted) and outcome.mailbox >= settings.work_partitions:
+            raise InvalidRecord("the outcome's mailbox is not a partition of this cluster")
+        if isinstance(outcome, BudgetRequested) and outcome.home >= settings.home_partitions:
+            raise InvalidRecord("the outcome's home is not a partition of this cluster")
+        return outcome
+
     @staticmethod
     def _cancel(record: Record) -> CancelRequested:
         if not record.key:
@@ -115,8 +126,15 @@ def _may_come_again(job: Job) -> bool:
 
 
 def read_outcome(record: Record) -> Outcome:
-    """The outcome that the record is; an oversize answer becomes a typed failure. Raises InvalidRecord, NewerVersion."""
-    headers.refuse_newer(record.headers)
+    """The outcome that the record is; an oversize answer becomes a typed failure. Raises InvalidRecord.
+
+    Of a newer version too: whoever may write here must not stop the partition by one record. Where most are newer, as when workers are
+    upgraded before planners, the cap on dead letters stops it.
+    """
+    try:
+        headers.refuse_newer(record.headers)
+    except NewerVersion as error:
+        raise InvalidRecord(error.message) from None
     value = record.value or b""
     try:
         outcome: Outcome = OUTCOME.validate_json(value)

@@ -13,16 +13,16 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 from services.planner.alarm import Alarm
+from services.planner.commit import Commit
 from services.planner.engine import attempts
 from services.planner.engine.admission import JobInput, accept
 from services.planner.engine.book import Book
 from services.planner.engine.delayed import must_wait, postpone
 from services.planner.engine.watermark import watermark
-from services.planner.handlers import read_outcome
 from services.planner.history.appender import Appender
 from services.planner.history.gate import IdGate, Waiting
 from services.planner.history.takeover import Superseded, TakeOver
@@ -31,13 +31,14 @@ from services.planner.intake.job_queue import JobQueue
 from services.planner.intake.order import ClassOrder, Queue
 from services.planner.intake.refusals import OutcomesStopped, Refusals
 from services.planner.intake.room import Room
-from services.planner.round import Publish, Round, Stop
+from services.planner.round import Dispatch, Publish, Round, Stop
 from services.planner.schedules.clockwork import Clockwork
 from services.planner.sending.messages import of_effect
 from services.planner.wiring import Wiring
 from shared.contracts.base import CLASSES
 from shared.errors import InvalidInput, LogError, NewerVersion, RecordTooLarge, SendFailed
 from shared.kafka.port import Message, Record, TopicPartition
+from shared.processing.tries import GivenUp, Tries, place, read
 from shared.telemetry import logs
 
 log = logs.get(__name__)
@@ -45,15 +46,6 @@ log = logs.get(__name__)
 _UPKEEP_SECONDS = 3_600.0
 """The longest time without a round: what is carried ages in a quiet log, too."""
 _RETAKE_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """Offsets for one OffsetCommit, and what may be forgotten when it succeeds."""
-
-    offsets: dict[TopicPartition, int]
-    forgettable: list[str]
-    book: Book
 
 
 class Home:
@@ -69,13 +61,12 @@ class Home:
         self._events = TopicPartition(topics.job_events, number)
         self._outcomes_topic = topics.outcomes
         self._class_of = {topics.jobs(c): c for c in CLASSES}
-        self._inputs = (*self._class_of, topics.outcomes)
         self._book = Book(number, wiring.policy, wiring.random, wiring.tenants)
         self._outcomes = Queue(wiring.options.queue_records)
         self._jobs: dict[str, JobQueue] = {}
         self._order = ClassOrder(wiring.options.interactive_share)
         self._refusals = Refusals(wiring, number)
-        self._gate = IdGate(wiring, self._events, self._book, self._wake_up)
+        self._gate = IdGate(wiring, self._events, self._book, self.nudge)
         self._paused: set[str] = set()
         self._positions: dict[str, int] = {}
         """Next offsets whose predecessors' events are acknowledged."""
@@ -94,6 +85,8 @@ class Home:
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._clockwork = Clockwork(wiring.schedules, number, topics.settings.home_partitions)
+        self._tries = Tries()
+        """Of records and jobs on which work failed in an unexpected way: they outlive the fold, which is thrown away then."""
         self._failures = 0
         """Take-overs since the last round that went well."""
         self._reset_queues({})
@@ -105,9 +98,9 @@ class Home:
         queue = self._queue(topic)
         queue.offer(records)
         self._wake.set()
-        if queue.full:
+        if queue.ahead.full:
             self._paused.add(topic)
-        return queue.full
+        return queue.ahead.full
 
     def suspend(self) -> None:
         """The partition is being revoked: begin nothing new."""
@@ -119,7 +112,7 @@ class Home:
         await self._quiet.wait()
 
     def nudge(self) -> None:
-        """Look at the schedules: they have changed."""
+        """There is something to do: look."""
         self._wake.set()
 
     def resume(self) -> None:
@@ -167,8 +160,8 @@ class Home:
             except LogError as why:
                 log.warning("log_error", home=self.number, reason=why.message)
             except Exception as error:
-                # A defect of ours must not end the partition silently: history is intact, so begin again from it, ever more slowly.
-                log.failure("home_failed", error, home=self.number)
+                # History is intact, so begin again from it, ever more slowly; what it failed on is given up after a few tries.
+                log.failure("home_failed", error, home=self.number, at=self._tries.at, tries_left=self._tries.blame())
             finally:
                 self.running = False
                 self._gate.close()
@@ -190,7 +183,8 @@ class Home:
             await self._resumed.wait()
             self._suspended = False
         wiring = self._wiring
-        taken = await TakeOver(wiring, self.number).run()
+        self._tries.at = None
+        taken = await TakeOver(wiring, self.number, self._tries).run()
         self._book = taken.book
         self._appender = Appender(wiring, self._events, taken.book)
         self._positions = dict(taken.inputs)
@@ -199,21 +193,18 @@ class Home:
         self._must_send.clear()
         self._claims_since = None
         self._clockwork = Clockwork(wiring.schedules, self.number, wiring.topics.settings.home_partitions)
-        self._gate = IdGate(wiring, self._events, taken.book, self._wake_up)
+        self._gate = IdGate(wiring, self._events, taken.book, self.nudge)
         self._reset_queues(taken.inputs)
         wiring.rewind(self.number, taken.inputs)
         await self._write(taken.round)
         self.running = True
         wiring.spawn(self._gate.run(taken.replayed_from))
-        self._wake_up()
-
-    def _wake_up(self) -> None:
-        self._wake.set()
+        self.nudge()
 
     def _reset_queues(self, inputs: dict[str, int]) -> None:
-        bound = self._wiring.options.queue_records
-        self._outcomes = Queue(bound, inputs.get(self._outcomes_topic))
-        self._jobs = {topic: JobQueue(bound, inputs.get(topic)) for topic in self._class_of}
+        bound, most_bytes = self._wiring.options.queue_records, self._wiring.options.queue_bytes
+        self._outcomes = Queue(bound, inputs.get(self._outcomes_topic), most_bytes=most_bytes)
+        self._jobs = {topic: JobQueue(bound, inputs.get(topic), most_bytes=most_bytes) for topic in self._class_of}
         self._paused.clear()
 
     async def _rounds(self) -> None:
@@ -262,24 +253,40 @@ class Home:
         return round_
 
     def _fold_outcomes(self, round_: Round) -> None:
-        records = self._outcomes.records
-        for _ in range(min(len(records), self._wiring.options.round_outcomes)):
-            record = records.popleft()
+        for _ in range(min(len(self._outcomes.records), self._wiring.options.round_outcomes)):
+            record = self._outcomes.take()
             self._refusals.outcome_read()
             try:
-                attempts.on_outcome(self._book, round_, read_outcome(record))
+                self._fold_outcome(round_, record)
             except InvalidInput as error:
                 self._must_send.extend(self._refusals.outcome(record, error))
             self._folded[self._outcomes_topic] = record.offset + 1
+        self._tries.at = None
         self._drained(self._outcomes_topic)
+
+    def _fold_outcome(self, round_: Round, record: Record) -> None:
+        """Raises InvalidInput; when folding it has failed too often, the job that it is about ends too."""
+        outcome = read(record, self._wiring.reader.outcome)
+        job = getattr(outcome, "job", None)
+        try:
+            self._tries.begin(place(record), job)
+        except GivenUp:
+            attempts.give_up(self._book, round_, outcome)
+            self._tries.exhaust(job or place(record))  # what else is told of the job would fail alike
+            raise
+        attempts.on_outcome(self._book, round_, outcome)
 
     def _fold_jobs(self, round_: Round) -> None:
         for one in self._gate.release(round_.now):
-            self._begin(round_, one)
+            try:
+                self._begin(round_, one)
+            except InvalidInput as error:
+                self._must_send.extend(self._refusals.job(one.record, error, one.given.priority_class, round_.wall))
         queues = {c: self._jobs[topic] for topic, c in self._class_of.items()}
         for priority_class, record in self._order.take(queues, self._budget(), self._room(), round_.now):
             try:
-                given = self._wiring.reader.read(record, priority_class)
+                given = read(record, partial(self._wiring.reader.read, priority_class=priority_class))
+                self._tries.begin(place(record))
                 if isinstance(given, JobInput):
                     if not self._gate.hold(record, given, round_.now):
                         self._begin(round_, Waiting(record, given))
@@ -287,11 +294,13 @@ class Home:
                     attempts.on_outcome(self._book, round_, given)
             except InvalidInput as error:
                 self._must_send.extend(self._refusals.job(record, error, priority_class, round_.wall))
+        self._tries.at = None
         for topic, jobs in self._jobs.items():
             self._folded[topic] = max(self._folded.get(topic, 0), jobs.position or 0)
             self._drained(topic)
 
     def _begin(self, round_: Round, one: Waiting) -> None:
+        self._tries.begin(place(one.record), None if one.ended or one.given.id in self._book.jobs else one.given.id)
         if one.ended is None and must_wait(self._book, one.given, one.record, round_.wall):
             self._must_send.append(postpone(self._book, round_, one.given, one.record, self._wiring.topics))
         else:
@@ -313,9 +322,10 @@ class Home:
             position = self._folded.get(self._outcomes_topic, 0)
             ready = [jobs for end, jobs in self._due if end <= position]
             self._due = [entry for entry in self._due if entry[0] > position]
-            for jobs in ready:
-                for job in jobs:
-                    attempts.on_due(self._book, round_, job)
+            for job in chain.from_iterable(ready):
+                self._tries.at = job
+                attempts.on_due(self._book, round_, job)
+            self._tries.at = None
         if not self._fetching_end and self._book.timers.next_due() <= round_.now:
             self._fetching_end = True
             self._wiring.spawn(self._fence_timers(self._book))
@@ -337,7 +347,7 @@ class Home:
             self._wake.set()
 
     def _drained(self, topic: str) -> None:
-        if topic in self._paused and self._queue(topic).half_empty:
+        if topic in self._paused and self._queue(topic).ahead.half_empty:
             self._paused.discard(topic)
             self._wiring.unpause(TopicPartition(topic, self.number))
 
@@ -370,11 +380,14 @@ class Home:
         """Dispatches beside the append; effects after its acknowledgement; then the inputs count as done."""
         outbox, topics = self._wiring.outbox, self._wiring.topics
         for dispatch in round_.dispatches:
+            self._tries.at = dispatch.step.job
             outbox.post(of_effect(dispatch, topics))
+        self._tries.at = None
         folded = None if self._claims_since is not None else self._gate.clamp(self._folded)
         await self._appender.append(round_)
         refused: list[Message] = []
         for effect in round_.after:
+            self._tries.at = effect.step.job if isinstance(effect, Dispatch) else None
             if isinstance(effect, Stop) and effect.control.claim is not None:
                 refused += of_effect(effect, topics)
                 continue

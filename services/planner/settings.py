@@ -21,6 +21,8 @@ class PlannerOptions(BaseModel):
     """Interactive jobs are taken first up to this share, while others wait."""
     queue_records: PositiveInt = 1_000
     """Per input partition, read ahead of the fold."""
+    queue_bytes: PositiveInt = 2 * 1024 * 1024
+    """The same in bytes; whichever is reached first. Both are soft by one fetch."""
     round_outcomes: PositiveInt = 500
     round_jobs: PositiveInt = 200
     """Most inputs of one round; a round is one append."""

@@ -36,12 +36,15 @@ def _parse(record: Record) -> Step:
         raise InvalidRecord(explain(error, "step")) from None
 
 
-def read_credits(record: Record) -> Credits | RouterPresence:
-    """Raises InvalidRecord."""
+def read_credits(record: Record, mailboxes: int) -> Credits | RouterPresence:
+    """Raises InvalidRecord, also for places in a mailbox that does not exist: no step could be sent there."""
     try:
-        return CREDITS.validate_json(record.value or b"")
+        message: Credits | RouterPresence = CREDITS.validate_json(record.value or b"")
     except ValidationError as error:
         raise InvalidRecord(explain(error, "credits record")) from None
+    if isinstance(message, Credits) and message.mailbox >= mailboxes:
+        raise InvalidRecord("the credits' mailbox is not a partition of this cluster")
+    return message
 
 
 def read_node(record: Record) -> Node:

@@ -15,14 +15,12 @@ from dataclasses import dataclass
 
 from shared.kafka.dead_letter_cap import DeadLetterCap
 from shared.kafka.port import Record, TopicPartition
-
-_RECORD_OVERHEAD_BYTES = 512
-"""What a record costs in memory besides its value."""
+from shared.processing.read_ahead import ReadAhead, weight
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Of one partition. `records` and `bytes` are soft by one fetch: a partition above them is paused, and resumed at half."""
+    """Of one partition. `records` and `bytes` bound what is read ahead (`ReadAhead`)."""
 
     open: int = 64
     span: int = 1024
@@ -33,7 +31,7 @@ class Bounds:
 class Window:
     """One partition's records, from read to finished. A window that was lost in a rebalance is dead: `lost` is set."""
 
-    __slots__ = ("_bounds", "_buffered", "_bytes", "_cap", "_open", "lost", "next_offset", "partition", "paused")
+    __slots__ = ("_ahead", "_bounds", "_buffered", "_cap", "_open", "lost", "next_offset", "partition", "paused")
 
     def __init__(self, partition: TopicPartition, bounds: Bounds, next_offset: int, cap: DeadLetterCap | None = None) -> None:
         self.partition = partition
@@ -44,8 +42,8 @@ class Window:
         self._bounds = bounds
         self._cap = cap
         self._buffered: deque[Record] = deque()
-        self._open: dict[int, int] = {}  # offset → bytes, in order of offsets
-        self._bytes = 0
+        self._open: dict[int, int] = {}  # offset → weight, in order of offsets
+        self._ahead = ReadAhead(bounds.records, bounds.bytes)
 
     def __len__(self) -> int:
         """Records received and not finished."""
@@ -58,11 +56,11 @@ class Window:
 
     @property
     def full(self) -> bool:
-        return len(self) >= self._bounds.records or self._bytes >= self._bounds.bytes
+        return self._ahead.full
 
     @property
     def half_empty(self) -> bool:
-        return len(self) * 2 <= self._bounds.records and self._bytes * 2 <= self._bounds.bytes
+        return self._ahead.half_empty
 
     @property
     def commit_offset(self) -> int:
@@ -75,7 +73,8 @@ class Window:
         """Records in order of offsets, none below `next_offset`."""
         assert records[0].offset >= self.next_offset, "a log that went back needs a new window"
         self._buffered.extend(records)
-        self._bytes += sum(map(_size, records))
+        for record in records:
+            self._ahead.add(weight(record))
         self.next_offset = records[-1].offset + 1
 
     def take(self) -> Record | None:
@@ -86,7 +85,7 @@ class Window:
         if record.offset - self.commit_offset >= self._bounds.span:
             return None
         self._buffered.popleft()
-        self._open[record.offset] = _size(record)
+        self._open[record.offset] = weight(record)
         if self._cap is not None:
             self._cap.read()
         return record
@@ -103,8 +102,6 @@ class Window:
 
     def finish(self, offset: int) -> None:
         """The open record at `offset` needs nothing more. Finishing twice is harmless."""
-        self._bytes -= self._open.pop(offset, 0)
-
-
-def _size(record: Record) -> int:
-    return len(record.value or b"") + _RECORD_OVERHEAD_BYTES
+        weight_bytes = self._open.pop(offset, None)
+        if weight_bytes is not None:
+            self._ahead.remove(weight_bytes)

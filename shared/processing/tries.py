@@ -34,6 +34,8 @@ class Tries:
 
     def __init__(self) -> None:
         self._failures: OrderedDict[Hashable, int] = OrderedDict()
+        self.at: Hashable = None
+        """What is being worked on, where an error does not say it. None: nothing that could be given up."""
 
     def failed(self, key: Hashable) -> int:
         """Note one more failure; returns how many tries are left."""
@@ -43,9 +45,23 @@ class Tries:
             self._failures.popitem(last=False)
         return max(0, TRIES - count)
 
-    def check(self, key: Hashable) -> None:
-        """Raises GivenUp when no try is left."""
-        if self._failures and self._failures.get(key, 0) >= TRIES:
+    def blame(self) -> int | None:
+        """What was being worked on has failed once more; how many tries are left, None where there is nothing to blame."""
+        return None if self.at is None else self.failed(self.at)
+
+    def exhaust(self, key: Hashable) -> None:
+        """No further try."""
+        while self.failed(key):
+            pass
+
+    def spent(self, key: Hashable) -> bool:
+        """Whether no try is left."""
+        return bool(self._failures) and self._failures.get(key, 0) >= TRIES
+
+    def begin(self, key: Hashable, of: Hashable = None) -> None:
+        """Work on this begins, which is a part of `of`. Raises GivenUp when no try is left."""
+        self.at = key
+        if self.spent(key) or self.spent(of):
             raise GivenUp(f"work on it failed {TRIES} times")
 
 

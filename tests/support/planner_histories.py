@@ -120,7 +120,7 @@ async def retries(script: Script) -> None:
     await script.fail()
     await script.claim(await script.next_step(), "node-b")
     script.say(StepReleased, await script.next_step(), reason="draining")
-    script.say(StepRouted, await script.next_step(), node="node-c", mailbox=2, offset=9)
+    script.say(StepRouted, await script.next_step(), node="node-c", mailbox=0, offset=9)
     await script.fail(FailureKind.CANCELLED)
     await script.answer("at last")
     await script.finished(1)

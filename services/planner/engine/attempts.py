@@ -68,6 +68,13 @@ def on_due(book: Book, round_: Round, job_id: str) -> None:
     book.drive(round_, job)
 
 
+def give_up(book: Book, round_: Round, outcome: Outcome) -> None:
+    """Folding this outcome fails again and again: the job that it is about ends."""
+    job = None if isinstance(outcome, _OF_NO_JOB) else book.jobs.get(outcome.job)
+    if job is not None:
+        book.give_up(round_, job)
+
+
 def flush_claims(book: Book, round_: Round) -> None:
     """Append the claims that are folded and not yet in history, except of attempts that have ended meanwhile."""
     for job_id in book.claim_news:

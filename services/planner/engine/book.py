@@ -33,7 +33,7 @@ from shared.contracts.budget import Amounts, TenantLimits
 from shared.contracts.chat import Answer
 from shared.contracts.control import StopStep
 from shared.contracts.event import AttemptFailed, Event, JobAccepted, JobSettled, LimitNeared, StepAsked, StepRetried, TimerSet, WorkWasted
-from shared.contracts.failure import Failure
+from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
 from shared.contracts.result import Result, Status
 from shared.contracts.usage import Usage
@@ -73,13 +73,13 @@ class Book:
     def enter(self, event: JobAccepted, offset: int, round_: Round) -> LiveJob:
         """Put an accepted job into memory; its pattern is not yet started."""
         pattern = BY_VERSION.get((event.request.pattern, event.pattern_version)) or _missing(event)
-        job = LiveJob(event.job, event, offset, Run(event.job, pattern, event.request), written_at=event.at)
+        run = Run(event.job, pattern, event.request)
+        job = self.jobs[event.job] = LiveJob(event.job, event, offset, run, written_at=event.at)
+        self.live_count.add(event)
         job.deadline_due = round_.now + (event.deadline_at - round_.wall)
         if event.limits.wall_seconds is not None:
             job.wall_due = round_.now + (event.at + event.limits.wall_seconds - round_.wall)
             job.soft_wall_due = job.wall_due - event.limits.wall_seconds + (soft_wall_seconds(event.limits) or 0.0)
-        self.jobs[job.id] = job
-        self.live_count.add(event)
         return job
 
     @property
@@ -99,7 +99,23 @@ class Book:
         job.apply(event)
 
     def drive(self, round_: Round, job: LiveJob) -> None:
-        """Append what the pattern wants and history lacks; settle when the pattern has ended."""
+        """Append what the pattern wants and history lacks; settle when the pattern has ended, or work on the job fails."""
+        try:
+            self._drive(round_, job)
+        except Exception as error:  # of this job, whoever's fault it is: the others of the home go on
+            log.failure("job_failed", error, job=job.id)
+            self.give_up(round_, job)
+
+    def give_up(self, round_: Round, job: LiveJob) -> None:
+        """End a job on which work fails. One that cannot even be ended stays as it is, and the log says so."""
+        if job.settled is not None:
+            return
+        try:
+            self.settle(round_, job, Status.FAILED, job.broken or internal(), None)
+        except Exception as error:
+            log.failure("job_cannot_be_ended", error, job=job.id)
+
+    def _drive(self, round_: Round, job: LiveJob) -> None:
         while job.settled is None and (wanted := job.run.wanted()):
             if (failure := endless(job)) is not None:
                 ending.begin(self, round_, job, failure)
@@ -360,6 +376,11 @@ class Book:
             del self.jobs[job.id]
             self.ended[job.id] = EndedJob.of(job)
         self.cancels.published(settled.job)
+
+
+def internal() -> Failure:
+    """Of a job on which work fails for a reason that is in nobody's rules."""
+    return Failure(kind=FailureKind.INTERNAL, message="the planner failed on this job; its log says why")
 
 
 def _missing(event: JobAccepted) -> Pattern:

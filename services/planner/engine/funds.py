@@ -6,7 +6,7 @@ Jobs of tenants without limits pass with one look into a table.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from services.planner.budgets.accounts import Accounts
@@ -227,17 +227,17 @@ class Funds:
         else:
             self.accounts.fold(offset, event)
 
-    def resume(self, jobs: Iterable[LiveJob]) -> None:
+    def resume(self, job: LiveJob) -> None:
         """After replay: what is reserved follows from the jobs that are open."""
-        for job in jobs:
-            if job.settled is not None:
-                continue
-            tenant = job.accepted.request.tenant
-            if job.funded and (always := self.shares.get(tenant, ALWAYS)) is not None:
-                always.reserved = plus(always.reserved, ONE_JOB)
-            for step in (*job.steps.values(), *job.abandoned.values()):
-                if step.charged_day is not None and (purse := self.shares.get(tenant, step.charged_day)) is not None:
-                    purse.reserved = plus(purse.reserved, need_of(step))
+        tenant = job.accepted.request.tenant
+        if job.funded and (always := self.shares.get(tenant, ALWAYS)) is not None:
+            always.reserved = plus(always.reserved, ONE_JOB)
+        for step in (*job.steps.values(), *job.abandoned.values()):
+            if step.charged_day is not None and (purse := self.shares.get(tenant, step.charged_day)) is not None:
+                purse.reserved = plus(purse.reserved, need_of(step))
+
+    def look_again(self) -> None:
+        """After replay: at every tenant."""
         self.shares.attention.update(dict.fromkeys(self.shares.tenants()))
 
     def begins_at(self, name: str, offset: int) -> None:

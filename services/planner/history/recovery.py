@@ -6,12 +6,13 @@ Everything else in the log is a fenced writer's and is passed over.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import ValidationError
 
 from services.planner.engine import ending, streams
-from services.planner.engine.book import Book
+from services.planner.engine.book import Book, internal
 from services.planner.job.live import LiveJob, OpenStep, Phase
 from services.planner.round import Publish, Round
 from shared.contracts.budget import TenantAccount, TenantLimitNeared, TenantShare
@@ -27,7 +28,6 @@ from shared.contracts.event import (
     ScheduleFired,
 )
 from shared.contracts.failure import Failure, FailureKind
-from shared.contracts.result import Status
 from shared.epochs import EpochFilter
 from shared.errors import NonDeterministicPattern
 from shared.telemetry import logs
@@ -57,6 +57,12 @@ class Replay:
         if not self._admits(offset, event):
             return
         self.events += 1
+        try:
+            self._take(offset, event, value or b"")
+        except Exception as error:  # of this event: neither its partition nor another job's history suffers
+            self._break(offset, event, error)
+
+    def _take(self, offset: int, event: Event, value: bytes) -> None:
         if isinstance(event, JobSnapshot):
             self._snapshot(offset, event)
         elif isinstance(event, CancelRecorded) and not self._lives(event.job):
@@ -68,7 +74,14 @@ class Replay:
         elif isinstance(event, JobDelayed | TenantLimitNeared):
             return
         elif not isinstance(event, PlannerStarted):
-            self._fact(offset, event, value or b"")
+            self._fact(offset, event, value)
+
+    def _break(self, offset: int, event: Any, error: Exception) -> None:
+        """A job of which an event cannot be folded is nobody's to go on with."""
+        log.failure("event_not_folded", error, offset=offset, home=self._book.home)
+        job = self._book.jobs.get(getattr(event, "job", ""))
+        if job is not None and job.settled is None:
+            job.broken = internal()
 
     def _admits(self, offset: int, event: Event) -> bool:
         """Whether this event is history; a PlannerStarted opens the next epoch and is not a job's fact."""
@@ -144,7 +157,10 @@ class Replay:
     def finish(self) -> None:
         """Drive on: append what history lacks, send asked-but-unclaimed steps again, publish what is settled, arm every timer anew."""
         book, round_ = self._book, self._round
-        book.funds.resume(book.jobs.values())
+        for job in book.jobs.values():
+            if job.settled is None:
+                self._contain(job, self._reserve)
+        book.funds.look_again()
         round_.after.extend(Publish(settled) for settled in self._orphans)
         for settled in self._orphans:
             book.cancels.unpublished(settled.job)
@@ -152,14 +168,26 @@ class Replay:
             if job.settled is not None:
                 round_.after.append(Publish(job.settled))
             elif job.broken is not None:
-                book.settle(round_, job, Status.FAILED, job.broken, None)
-            elif job.ending is not None:
-                ending.wait(book, round_, job)
+                book.give_up(round_, job)
             else:
-                self._resume(job)
+                self._contain(job, self._resume)
         book.funds.flush(book, round_)
 
+    def _contain(self, job: LiveJob, work: Callable[[LiveJob], None]) -> None:
+        """Work that fails ends this job; the replay goes on."""
+        try:
+            work(job)
+        except Exception as error:
+            log.failure("job_not_resumed", error, job=job.id)
+            self._book.give_up(self._round, job)
+
+    def _reserve(self, job: LiveJob) -> None:
+        self._book.funds.resume(job)
+
     def _resume(self, job: LiveJob) -> None:
+        if job.ending is not None:
+            ending.wait(self._book, self._round, job)
+            return
         for step in list(job.steps.values()):
             self._rearm(job, step)
         self._book.drive(self._round, job)

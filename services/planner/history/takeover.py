@@ -7,7 +7,7 @@ from functools import partial
 
 from pydantic import ValidationError
 
-from services.planner.engine.book import Book
+from services.planner.engine.book import Book, internal
 from services.planner.history.reading import read_range
 from services.planner.history.recovery import Replay
 from services.planner.round import Round
@@ -17,6 +17,7 @@ from shared.contracts.base import VERSION
 from shared.contracts.event import EVENT, PlannerStarted
 from shared.errors import InvalidInput, NewerVersion, TuttiError
 from shared.kafka.port import Message, Record, TopicPartition
+from shared.processing.tries import Tries
 from shared.telemetry import logs, metrics
 
 log = logs.get(__name__)
@@ -42,8 +43,9 @@ class Taken:
 class TakeOver:
     """One take-over of one partition number."""
 
-    def __init__(self, wiring: Wiring, number: int) -> None:
-        self._wiring, self._number = wiring, number
+    def __init__(self, wiring: Wiring, number: int, tries: Tries) -> None:
+        """`tries`: of jobs too: on which work has failed too often ends now."""
+        self._wiring, self._number, self._tries = wiring, number, tries
         topics = wiring.topics
         self._events = TopicPartition(topics.job_events, number)
         self._inputs = (*topics.all_jobs(), topics.outcomes)
@@ -63,6 +65,9 @@ class TakeOver:
         if watermark is None or watermark < epoch:
             await read_range(self._wiring, self._events, watermark or 0, epoch, partial(_fold, replay))
         round_.wall, round_.now = self._wiring.clock.wall(), self._wiring.clock.monotonic()
+        for job in book.jobs.values():
+            if self._tries.spent(job.id):
+                job.broken = job.broken or internal()
         replay.finish()
         metrics.REPLAY_SECONDS.observe(round_.now - started)
         metrics.TAKEOVERS.labels("taken").inc()

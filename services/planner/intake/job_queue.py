@@ -20,10 +20,12 @@ from pydantic_core import from_json
 from shared.contracts.base import INLINE_BYTES
 from shared.estimates import ANSWER_TOKENS, likely_tokens
 from shared.kafka.port import Record
+from shared.processing.read_ahead import ReadAhead, weight
 from shared.tenants import TenantRing
 
 HANDFUL = 16
 """So few are taken as they came: nobody waits long behind them, and looking into them costs."""
+QUEUE_BYTES = 2 * 1024 * 1024
 QUANTUM_TOKENS = 512
 _LEAST_TOKENS = 64
 _MOST_TOKENS = 1_000_000
@@ -68,12 +70,13 @@ def _any(_tenant: str) -> bool:
 
 
 class JobQueue:
-    """At most `bound` records (soft by one fetch), of which those within `bound` offsets of the first take part in the turns."""
+    """At most `bound` records and `most_bytes` (soft by one fetch); those within `bound` offsets of the first take part in the turns."""
 
-    __slots__ = ("_bound", "_ring", "_unseen", "_untaken", "next_offset")
+    __slots__ = ("_bound", "_ring", "_unseen", "_untaken", "ahead", "next_offset")
 
-    def __init__(self, bound: int, next_offset: int | None = None) -> None:
+    def __init__(self, bound: int, next_offset: int | None = None, *, most_bytes: int = QUEUE_BYTES) -> None:
         self._bound = bound
+        self.ahead = ReadAhead(bound, most_bytes)
         self._untaken: dict[int, Record] = {}
         """By offset, ascending."""
         self._ring: TenantRing[_Waiting] = TenantRing(QUANTUM_TOKENS)
@@ -90,16 +93,22 @@ class JobQueue:
         for record in records:
             if self.next_offset is None or record.offset >= self.next_offset:
                 self._untaken[record.offset] = record
+                self.ahead.add(weight(record))
                 self._unseen.append(record)
                 self.next_offset = record.offset + 1
 
     def take(self, admits: Admits | None = None) -> Record | None:
         """The next record of those whose tenants are admitted (None: all are); None when there is none."""
         if admits is None and not self._ring and 0 < len(self._untaken) <= min(HANDFUL, self._bound // 4):
-            return self._untaken.pop(self._unseen.popleft().offset)
+            return self._taken(self._unseen.popleft())
         self._look()
         taken = self._ring.take(_any if admits is None else admits)
-        return None if taken is None else self._untaken.pop(taken.record.offset)
+        return None if taken is None else self._taken(taken.record)
+
+    def _taken(self, record: Record) -> Record:
+        del self._untaken[record.offset]
+        self.ahead.remove(weight(record))
+        return record
 
     def holds(self, admits: Admits | None) -> bool:
         """Whether `take` would find one."""
@@ -118,11 +127,3 @@ class JobQueue:
     def position(self) -> int | None:
         """The first offset that is not taken; None while nothing is known."""
         return next(iter(self._untaken), self.next_offset)
-
-    @property
-    def full(self) -> bool:
-        return len(self._untaken) >= self._bound
-
-    @property
-    def half_empty(self) -> bool:
-        return len(self._untaken) <= self._bound // 2

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 
-from services.planner.intake.job_queue import JobQueue
+from services.planner.intake.job_queue import QUEUE_BYTES, JobQueue
 from services.planner.intake.room import Room
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.kafka.port import Record
+from shared.processing.read_ahead import ReadAhead, weight
 from shared.shares import ClassShares
 
 BURST_RECORDS = 64.0
@@ -23,10 +24,10 @@ BURST_RECORDS = 64.0
 class Queue:
     """Records of `outcomes`, in order. Records that were seen already are skipped: a rebalance may bring them again."""
 
-    __slots__ = ("_bound", "next_offset", "records")
+    __slots__ = ("ahead", "next_offset", "records")
 
-    def __init__(self, bound: int, next_offset: int | None = None) -> None:
-        self._bound = bound
+    def __init__(self, bound: int, next_offset: int | None = None, *, most_bytes: int = QUEUE_BYTES) -> None:
+        self.ahead = ReadAhead(bound, most_bytes)
         self.records: deque[Record] = deque()
         self.next_offset = next_offset
 
@@ -34,15 +35,14 @@ class Queue:
         for record in records:
             if self.next_offset is None or record.offset >= self.next_offset:
                 self.records.append(record)
+                self.ahead.add(weight(record))
                 self.next_offset = record.offset + 1
 
-    @property
-    def full(self) -> bool:
-        return len(self.records) >= self._bound
-
-    @property
-    def half_empty(self) -> bool:
-        return len(self.records) <= self._bound // 2
+    def take(self) -> Record:
+        """The next. There is one."""
+        record = self.records.popleft()
+        self.ahead.remove(weight(record))
+        return record
 
 
 class ClassOrder:

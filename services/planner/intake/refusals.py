@@ -12,6 +12,7 @@ from shared.errors import InvalidInput, InvalidRecord, TooLarge, TuttiError
 from shared.kafka.dead_letter_cap import DeadLetterCap
 from shared.kafka.dead_letters import dead_letter_message
 from shared.kafka.port import Message, Record, TopicPartition
+from shared.processing.tries import GivenUp
 from shared.telemetry import logs, metrics
 
 log = logs.get(__name__)
@@ -52,8 +53,7 @@ class Refusals:
         except InvalidRecord:
             reply = None
         if reply is not None:
-            kind = FailureKind.TOO_LARGE if isinstance(error, TooLarge) else FailureKind.INVALID_JOB
-            failure = Failure(kind=kind, message=error.message)
+            failure = Failure(kind=_kind_of(error), message=error.message)
             result = refused_result(self._wiring.reader.derived_id(record), "default", failure, priority_class, wall)
             messages.extend(of_effect(Answer(reply, result), self._wiring.topics))
         return messages
@@ -62,3 +62,9 @@ class Refusals:
         log.warning("dead_letter", topic=record.topic, partition=record.partition, offset=record.offset, code=error.code)
         metrics.DEAD_LETTERS.labels("planner", error.code).inc()
         return dead_letter_message(record, "planner", error, self._wiring.clock, self._wiring.topics)
+
+
+def _kind_of(error: InvalidInput) -> FailureKind:
+    if isinstance(error, TooLarge):
+        return FailureKind.TOO_LARGE
+    return FailureKind.INTERNAL if isinstance(error, GivenUp) else FailureKind.INVALID_JOB

@@ -19,7 +19,7 @@ from shared.contracts.base import ScheduleId
 from shared.contracts.digest import request_digest
 from shared.contracts.event import ScheduleFired
 from shared.contracts.schedule import Schedule
-from shared.schedules import ScheduleTable
+from shared.schedules import Entry, ScheduleTable
 from shared.telemetry import logs
 from shared.topics import partition_of
 
@@ -60,14 +60,24 @@ class Clockwork:
         for name, entry in self._table.entries.items():
             if partition_of(name.encode(), self._homes) != self._home:
                 continue
-            for due_at in due_runs(entry, book.runs.last(name), round_.wall):
-                if room <= 0:
-                    self._next_at = min(self._next_at, round_.wall + _AGAIN_SECONDS)
-                    break
-                begin(book, round_, entry.schedule, due_at)
-                room -= 1
-            self._next_at = min(self._next_at, next_run(entry, book.runs.last(name), round_.wall))
+            try:
+                room -= self._fire_one(book, round_, entry, room)
+            except Exception as error:  # of this schedule: the others, and the home's jobs, go on
+                log.failure("schedule_failed", error, schedule=name)
+                self._next_at = min(self._next_at, round_.wall + LOOK_SECONDS)
         book.runs.forget_others(self._table.entries)
+
+    def _fire_one(self, book: Book, round_: Round, entry: Entry, room: int) -> int:
+        """Returns how many jobs it began."""
+        name, began = entry.schedule.id, 0
+        for due_at in due_runs(entry, book.runs.last(name), round_.wall):
+            if began >= room:
+                self._next_at = min(self._next_at, round_.wall + _AGAIN_SECONDS)
+                break
+            begin(book, round_, entry.schedule, due_at)
+            began += 1
+        self._next_at = min(self._next_at, next_run(entry, book.runs.last(name), round_.wall))
+        return began
 
 
 def begin(book: Book, round_: Round, schedule: Schedule, due_at: float) -> None:

@@ -17,7 +17,7 @@ from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import ReplyTo
 from shared.contracts.outcome import CancelRequested, StepClaimed, StepFailed, StepSucceeded, StreamPosition
-from shared.errors import InvalidInput, InvalidRecord, NewerVersion, TooLarge
+from shared.errors import InvalidInput, InvalidRecord, TooLarge
 from shared.topics import Topics, TopicSettings
 from tests.unit.planner.desk import Desk, kinds
 from tests.unit.planner.records import Written
@@ -226,9 +226,9 @@ def test_what_is_no_outcome_is_a_typed_error(value: bytes, found: tuple[tuple[st
         outcome(value, *found)
 
 
-def test_an_outcome_of_a_newer_version_is_not_judged() -> None:
-    """It is neither an outcome nor a dead letter here: a newer planner must take the partition."""
-    with pytest.raises(NewerVersion):
+def test_an_outcome_of_a_newer_version_is_refused() -> None:
+    """Anybody may have written it: one record must not stop the partition."""
+    with pytest.raises(InvalidRecord, match="newest known here"):
         outcome(CancelRequested(job="mine").to_bytes(), (headers.VERSION_HEADER, b"9"))
 
 

@@ -68,7 +68,7 @@ def test_the_window_bounds_how_far_ahead_is_taken() -> None:
     queue = JobQueue(50)
     offset = 0
     for _ in range(400):
-        while not queue.full:
+        while not queue.ahead.full:
             queue.offer([job(offset, "large" if offset % 5 else f"small{offset}")])
             offset += 1
         position = queue.position

@@ -168,7 +168,7 @@ def test_no_tenant_fills_a_class(bound: int, drawn: list[tuple[str, int, int, st
     it = Intake(bound)
     waiting: Counter[str] = Counter()
     for tenant, arrive, end, whose in drawn:
-        if not it.queue.full:
+        if not it.queue.ahead.full:
             it.offer(tenant, arrive)
             waiting[tenant] += arrive
         it.end(whose, min(end, it.of(whose)))

@@ -165,13 +165,13 @@ def test_a_queue_says_when_it_is_full() -> None:
     """Full at its bound, to be filled again from half."""
     queue = Queue(4)
     queue.offer([Written(offset=n) for n in range(3)])
-    assert not queue.full
+    assert not queue.ahead.full
     queue.offer([Written(offset=3)])
-    assert queue.full
-    assert not queue.half_empty  # type: ignore[unreachable]
-    queue.records.popleft()
-    queue.records.popleft()
-    assert queue.half_empty
+    assert queue.ahead.full
+    assert not queue.ahead.half_empty  # type: ignore[unreachable]
+    queue.take()
+    queue.take()
+    assert queue.ahead.half_empty
 
 
 # Settled ids

@@ -23,8 +23,9 @@ def test_a_place_is_given_up_after_a_few_tries() -> None:
     tries, at, other = Tries(), place(written(3)), place(written(4))
     assert [tries.failed(at) for _ in range(TRIES + 1)] == [2, 1, 0, 0]
     with pytest.raises(GivenUp, match="failed 3 times"):
-        tries.check(at)
-    tries.check(other)
+        tries.begin(at)
+    tries.begin(other)
+    assert tries.at == other
 
 
 def test_what_is_remembered_is_bounded() -> None:
@@ -33,9 +34,8 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(REMEMBERED + 1):
         for _ in range(TRIES):
             tries.failed(number)
-    tries.check(0)
-    with pytest.raises(GivenUp):
-        tries.check(1)
+    assert not tries.spent(0)
+    assert tries.spent(1)
 
 
 def test_reading_is_tried_again_and_given_up() -> None:

@@ -1,0 +1,98 @@
+"""Promise: nothing that a record or a batch holds ends a planner, or keeps it from what lies around it.
+
+foreign client ──► jobs.standard, outcomes: odd header names, headers without a value, a bomb   ──► dead letters, or jobs that run
+                   a good job before and behind each, on each partition                          ──► all are taken
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from random import Random
+
+import pytest
+
+from services.planner.app import Planner
+from services.planner.settings import PlannerOptions
+from shared.clock import SystemClock
+from shared.contracts.base import PriorityClass
+from shared.contracts.dead_letter import DeadLetter
+from shared.kafka.aio import AioLog
+from shared.kafka.port import Message, TopicPartition
+from shared.kafka.provision import ensure_topics
+from shared.kafka.watched import WatchedLog
+from shared.service import Environment
+from shared.settings import ClusterSettings
+from shared.topics import Topics, TopicSettings
+from tests.support.raw_batches import NAME, batch, bomb, renamed, write_raw
+from tests.support.raw_kafka import until
+
+pytestmark = pytest.mark.kafka
+JOB = b'{"prompt": "q"}'
+
+
+async def _letters(log: AioLog, topics: Topics, count: int) -> list[DeadLetter]:
+    consumer = await log.consumer(client_id="letters")
+    consumer.assign([TopicPartition(topics.dead_letters, n) for n in range(topics.partitions("other"))])
+    found: list[DeadLetter] = []
+
+    async def enough() -> bool:
+        for records in (await consumer.poll(timeout_seconds=0.2)).values():
+            found.extend(DeadLetter.model_validate_json(record.value or b"") for record in records)
+        return len(found) >= count
+
+    await until(enough)
+    await consumer.close()
+    return found
+
+
+async def _scenario(servers: str) -> None:
+    clock, topics = SystemClock(), Topics(TopicSettings(prefix=f"odd-{secrets.token_hex(3)}.", home_partitions=2, other_partitions=1))
+    log = AioLog(servers, clock)
+    await ensure_topics(log, topics)
+    watched = WatchedLog(log, clock, Random(1), service="planner")
+    planner = Planner(Environment(ClusterSettings(topics=topics.settings), watched, clock, Random(2), topics, "odd"), PlannerOptions())
+    stop = asyncio.Event()
+    running = asyncio.create_task(planner.run(stop))
+    producer = await log.producer(client_id="good")
+    jobs = topics.jobs(PriorityClass.STANDARD)
+
+    async def taken(count: int) -> bool:
+        if running.done():
+            running.result()
+        return planner.readiness().ready and sum(owned.home.live for owned in planner._homes.values()) == count
+
+    await until(lambda: taken(0))
+    good = 0
+    for odd in (
+        renamed(batch([JOB], headers=[(NAME, b"1")]), b"\xff\xfe\xff\xfe"),
+        batch([JOB], headers=[("x-tenant", None), ("type", None), ("version", None)]),
+    ):
+        for home in range(2):
+            await write_raw(servers, TopicPartition(jobs, home), odd)
+            await producer.send(Message(jobs, JOB, None, home))
+            good += 2
+    for topic in (jobs, topics.outcomes):
+        await write_raw(servers, TopicPartition(topic, 0), bomb(3, 300_000_000))
+    await write_raw(servers, TopicPartition(topics.outcomes, 1), renamed(batch([b"{}"], headers=[(NAME, b"1")]), b"\xff\xff\xff\xff"))
+    for home in range(2):
+        await producer.send(Message(jobs, JOB, None, home))
+        good += 1
+    await until(lambda: taken(good))
+    letters = await _letters(log, topics, 3)
+    told = {(letter.topic.removeprefix(topics.settings.prefix), letter.partition): letter for letter in letters}
+    assert set(told) == {("jobs.standard", 0), ("outcomes", 0), ("outcomes", 1)}
+    for topic in ("jobs.standard", "outcomes"):
+        assert "the batch cannot be unpacked into" in told[topic, 0].reason
+    assert told["outcomes", 1].headers == (("\\xff\\xff\\xff\\xff", b"1"),)
+    stop.set()
+    await asyncio.wait_for(running, 20)
+    await producer.close()
+    admin = await log.admin()
+    await admin.delete_topics([topic.name for topic in topics.all()])
+    await admin.close()
+
+
+def test_a_planner_lives_on(kafka: str) -> None:
+    """Every good job is taken, what cannot be read is told."""
+    asyncio.run(_scenario(kafka))

@@ -1,0 +1,239 @@
+"""Work in the planner that fails for a reason nobody expected concerns one record or one job: it is given up after a few tries, and the
+others of its partition go on (simulated, virtual time; the failures are planted).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from services.planner import home
+from services.planner.engine import attempts, book
+from services.planner.engine.book import Book
+from services.planner.history import recovery
+from services.planner.job.live import LiveJob
+from services.planner.schedules import clockwork
+from shared.contracts.dead_letter import DeadLetter
+from shared.contracts.failure import FailureKind
+from shared.contracts.outcome import StepSucceeded
+from shared.contracts.reply import Final
+from shared.contracts.result import Result
+from shared.contracts.schedule import KIND, Schedule
+from shared.kafka.port import Message, TopicPartition
+from shared.kafka.registry import registry_key
+from shared.processing.tries import TRIES
+from tests.support.planner_traces import settled, simulated
+from tests.support.planner_world import World
+
+ODD, GOOD = b'{"prompt": "odd", "id": "odd"}', b'{"prompt": "good"}'
+WAITS = (("correlation-id", b"c"), ("reply-topic", b"replies.test"), ("reply-partition", b"0"))
+
+
+def failing(patch: pytest.MonkeyPatch, owner: Any, name: str, odd: Callable[..., bool], times: int = 10**6) -> list[int]:
+    """Let `owner.name` raise where `odd` says so, so many times; returns a list that grows with every failure."""
+    real, failures = getattr(owner, name), list[int]()
+
+    def work(*args: Any, **options: Any) -> Any:
+        if len(failures) < times and odd(*args):
+            failures.append(1)
+            raise OverflowError("int too large to convert to float")
+        return real(*args, **options)
+
+    patch.setattr(owner, name, work)
+    return failures
+
+
+def is_odd(*args: Any) -> bool:
+    """Whether one of the arguments is the odd job, or about it."""
+    return any("odd" in (getattr(arg, "id", None), getattr(arg, "job", None)) for arg in args if not isinstance(arg, Book))
+
+
+def letters(world: World) -> list[DeadLetter]:
+    return [DeadLetter.model_validate_json(value) for value in world.values(world.topics.dead_letters)]
+
+
+def ends(world: World) -> dict[str, FailureKind | None]:
+    """Job → why it failed."""
+    found = [Result.model_validate_json(value) for value in world.values(world.topics.results)]
+    return {result.job: result.failure.kind if result.failure else None for result in found}
+
+
+@pytest.fixture
+def patch() -> Any:
+    with pytest.MonkeyPatch.context() as context:
+        yield context
+
+
+async def others_go_on(world: World, among: int) -> None:
+    """Jobs before and behind the odd one succeed."""
+    await world.until(lambda: world.finished() >= among, 60.0)
+    assert [kind for job, kind in ends(world).items() if job != "odd"].count(None) == among - ("odd" in ends(world))
+
+
+@simulated
+async def test_a_job_whose_acceptance_fails_is_a_dead_letter_and_its_caller_is_told(world: World) -> None:
+    """Across take-overs: the fold is thrown away each time, what failed is remembered."""
+    with pytest.MonkeyPatch.context() as patch:
+        failures = failing(patch, home, "accept", is_odd)
+        planner = world.start("p")
+        world.produce(GOOD)
+        world.produce(ODD, headers_=WAITS)
+        world.produce(GOOD)
+        await others_go_on(world, 2)
+        await world.until(lambda: bool(letters(world)))
+        assert len(failures) == TRIES
+        [letter] = letters(world)
+        assert (letter.offset, letter.code, letter.reason) == (1, "internal", "work on it failed 3 times")
+        [reply] = world.values("replies.test")
+        result = Final.model_validate_json(reply).result
+        assert result.failure is not None
+        assert result.failure.kind is FailureKind.INTERNAL
+        await world.until(lambda: planner.readiness().ready)
+
+
+@simulated
+async def test_a_passing_failure_costs_nobody_anything(world: World) -> None:
+    """Twice, and the third try succeeds."""
+    with pytest.MonkeyPatch.context() as patch:
+        failures = failing(patch, home, "accept", is_odd, times=TRIES - 1)
+        world.start("p")
+        world.produce(ODD)
+        world.produce(GOOD)
+        await settled(world)
+        await world.until(lambda: world.finished() == 2)
+        assert len(failures) == TRIES - 1
+        assert set(ends(world).values()) == {None}
+        assert letters(world) == []
+        world.check_laws(2)
+
+
+@simulated
+async def test_an_outcome_whose_folding_fails_is_a_dead_letter_and_ends_its_job(world: World) -> None:
+    """The job is known, so its result says `internal`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(attempts._ON, StepSucceeded, _failing_outcome(attempts._ON[StepSucceeded]))
+        world.start("p")
+        world.produce(GOOD)
+        world.produce(ODD)
+        world.produce(GOOD)
+        await others_go_on(world, 3)
+        assert ends(world)["odd"] is FailureKind.INTERNAL
+        assert {letter.code for letter in letters(world)} == {"internal"}
+        world.check_laws(3)
+
+
+def _failing_outcome(real: Any) -> Any:
+    def work(book_: Any, round_: Any, outcome: Any) -> None:
+        if outcome.job == "odd":
+            raise OverflowError
+        real(book_, round_, outcome)
+
+    return work
+
+
+@simulated
+async def test_a_job_that_cannot_be_driven_ends_as_internal(world: World) -> None:
+    """At once: driving depends on nothing but the job."""
+    with pytest.MonkeyPatch.context() as patch:
+        failing(patch, book, "refusal", is_odd)
+        planner = world.start("p")
+        world.produce(GOOD)
+        world.produce(ODD)
+        world.produce(GOOD)
+        await others_go_on(world, 3)
+        assert ends(world)["odd"] is FailureKind.INTERNAL
+        assert letters(world) == []
+        assert planner.readiness().ready
+        world.check_laws(3)
+
+
+@simulated
+async def test_a_job_whose_timer_fails_ends_as_internal(world: World) -> None:
+    """After a few tries; each begins with a take-over."""
+    world.node.silent = 1.0
+    with pytest.MonkeyPatch.context() as patch:
+        failures = failing(patch, attempts, "_step_due", is_odd)
+        world.start("p")
+        world.produce(ODD)
+        await world.until(lambda: "odd" in ends(world), 3_600.0)
+        world.node.silent = 0.0
+        world.produce(GOOD)
+        await others_go_on(world, 2)
+        assert ends(world)["odd"] is FailureKind.INTERNAL
+        assert len(failures) == TRIES
+
+
+@simulated
+async def test_a_job_whose_step_cannot_be_written_is_a_dead_letter(world: World) -> None:
+    """Nothing of it is in history by then."""
+    with pytest.MonkeyPatch.context() as patch:
+        failures = failing(patch, home, "of_effect", lambda effect, _: getattr(getattr(effect, "step", None), "job", "") == "odd")
+        world.start("p")
+        world.produce(GOOD)
+        world.produce(ODD)
+        world.produce(GOOD)
+        await others_go_on(world, 2)
+        await world.until(lambda: bool(letters(world)))
+        assert [(letter.offset, letter.code) for letter in letters(world)] == [(1, "internal")]
+        assert len(failures) == TRIES
+
+
+@simulated
+async def test_a_job_whose_retry_cannot_be_written_ends_as_internal(world: World) -> None:
+    """It is in history: its result tells."""
+    world.node.fails = 1.0
+    with pytest.MonkeyPatch.context() as patch:
+        failing(patch, home, "of_effect", lambda effect, _: getattr(effect, "step", None) is not None and effect.step.attempt == 2)
+        world.start("p")
+        world.produce(ODD)
+        await world.until(lambda: "odd" in ends(world))
+        assert ends(world)["odd"] is FailureKind.INTERNAL
+
+
+@pytest.mark.parametrize("where", ["fold", "enter", "resume", "rearm"])
+def test_replay_of_one_bad_job_does_not_stop_the_partition(where: str) -> None:
+    """An event that cannot be folded, an acceptance that cannot be entered, a job that cannot be gone on with."""
+
+    async def scenario(world: World) -> None:
+        world.node.seconds = (20.0, 20.0)
+        world.start("p")
+        world.produce(GOOD)
+        world.produce(ODD)
+        world.produce(GOOD)
+        await asyncio.sleep(5.0)
+        world.kill("p")
+        with pytest.MonkeyPatch.context() as patch:
+            match where:
+                case "fold":
+                    failing(patch, LiveJob, "apply", is_odd, times=1)
+                case "enter":
+                    failing(patch, book, "soft_wall_seconds", lambda _: True)
+                case "resume":
+                    failing(patch, recovery.Replay, "_reserve", is_odd)
+                case _:
+                    failing(patch, recovery.Replay, "_rearm", is_odd)
+            world.start("q")
+            await others_go_on(world, 3)
+        if where != "enter":
+            assert ends(world)["odd"] is FailureKind.INTERNAL
+
+    simulated(scenario)()
+
+
+@simulated
+async def test_a_schedule_that_fails_stops_neither_the_others_nor_jobs(world: World) -> None:
+    """Its runs are lost and the log says so; the others begin in time."""
+    with pytest.MonkeyPatch.context() as patch:
+        failing(patch, clockwork, "due_runs", lambda entry, *_: entry.schedule.id == "odd")
+        planner = world.start("p")
+        for name in ("a", "odd", "z"):
+            declared = Schedule.model_validate({"id": name, "cron": "* * * * *", "job": {"prompt": name}, "since": world.clock.wall()})
+            entry = Message(world.topics.registry, declared.to_bytes(), registry_key(KIND, name), 0)
+            world.log.write(TopicPartition(world.topics.registry, 0), [entry])
+        await asyncio.sleep(130.0)
+        world.produce(GOOD)
+        await world.until(lambda: world.finished() >= 5)
+        assert planner.readiness().ready
