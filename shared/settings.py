@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, Field, PositiveInt
+from pydantic import BaseModel, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.contracts.base import Label, Ordinal, PositiveSeconds, Sentence
 from shared.topics import TopicSettings
 
 PORTS = {"ingress": 8080, "planner": 9101, "router": 9102, "worker": 9103, "delay": 9104}
@@ -21,8 +22,8 @@ class DeadLetterCapSettings(BaseModel):
 
     share: float = Field(default=0.5, gt=0, le=1)
     """1: never."""
-    window: PositiveInt = 1_000
-    at_least: PositiveInt = 200
+    window: Ordinal = 1_000
+    at_least: Ordinal = 200
 
 
 class ClusterSettings(BaseSettings):
@@ -30,18 +31,16 @@ class ClusterSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TUTTI_", env_nested_delimiter="__", extra="ignore", frozen=True)
 
-    kafka_servers: str = "127.0.0.1:19092"
+    kafka_servers: Sentence = "127.0.0.1:19092"
     """Bootstrap servers, comma-separated."""
     kafka_compression: Literal["none", "lz4"] = "none"
     """Of what is produced. Small batches gain little and pay with CPU and latency; lz4 is for thin networks (decision 0002)."""
     topics: TopicSettings = TopicSettings()
     dead_letter_cap: DeadLetterCapSettings = DeadLetterCapSettings()
-    instance: str = ""
+    instance: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$", max_length=100)
     """Name of this process in logs and groups; host and a random part when empty."""
-    host: str = "127.0.0.1"
+    host: Label = "127.0.0.1"
     """Address that the health, metrics and API server listens on."""
-    log_level: str = Field(default="info", pattern=r"^(debug|info|warning|error)$")
-    log_prompts: bool = False
-    """Prompts and answers never appear in logs unless this is set."""
-    grace_seconds: float = Field(default=30.0, gt=0)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    grace_seconds: PositiveSeconds = 30.0
     """Between SIGTERM and giving up on work in progress."""

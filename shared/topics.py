@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 from zlib import crc32
 
-from pydantic import BaseModel, Field, PositiveInt
+from pydantic import BaseModel, Field, StringConstraints
 
-from shared.contracts.base import CLASSES, RECORD_BYTES, PriorityClass
+from shared.contracts.base import CLASSES, RECORD_BYTES, TOPIC, Capability, PriorityClass
 
 Count = Literal["home", "steps", "work", "replies", "one", "other"]
 Cleanup = Literal["delete", "compact", "compact,delete"]
@@ -238,19 +238,23 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 
+Partitions = Annotated[int, Field(ge=1, le=10_000)]
+ReplyTopics = Annotated[str, StringConstraints(pattern=rf"^{TOPIC}\*?$", max_length=250)]
+
+
 class TopicSettings(BaseModel):
     """Partition counts and replication; the same for every process of a cluster."""
 
-    prefix: str = Field(default="", pattern=r"^[A-Za-z0-9_-]{0,40}\.?$")
-    home_partitions: PositiveInt = 6
-    steps_partitions: PositiveInt = 6
-    work_partitions: PositiveInt = 16
-    replies_partitions: PositiveInt = 16
-    other_partitions: PositiveInt = 6
-    replication: PositiveInt = 1
-    min_insync_replicas: PositiveInt = 1
-    capabilities: tuple[str, ...] = ("chat", "embed")
-    reply_topics: tuple[str, ...] = ("replies", "replies.*")
+    prefix: str = Field(default="", pattern=r"^[A-Za-z0-9_-]{0,40}\.?$", max_length=41)
+    home_partitions: Partitions = 6
+    steps_partitions: Partitions = 6
+    work_partitions: Partitions = 16
+    replies_partitions: Partitions = 16
+    other_partitions: Partitions = 6
+    replication: int = Field(default=1, ge=1, le=100)
+    min_insync_replicas: int = Field(default=1, ge=1, le=100)
+    capabilities: tuple[Capability, ...] = Field(default=("chat", "embed"), min_length=1, max_length=100)
+    reply_topics: tuple[ReplyTopics, ...] = Field(default=("replies", "replies.*"), max_length=100)
     """Topics that a reply may go to; a trailing `*` matches any ending."""
 
 

@@ -24,11 +24,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from services.ingress.buckets import Rate
 from services.ingress.problems import Problem, Refused
-from shared.contracts.base import CLASSES, PriorityClass, Tenant
+from shared.contracts.base import CLASSES, TENANT, PriorityClass, Tenant
 from shared.errors import ConfigurationError
 
 _MAX_KEYS = 10_000
@@ -71,17 +71,21 @@ OPEN = Client("open")
 """Everybody, where no keys are configured."""
 
 
+Rated = Annotated[float, Field(ge=1e-3, le=1e12)]
+Burst = Annotated[float, Field(ge=1, le=1e12)]
+
+
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-    digest: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$", to_lower=True)]
+    name: Annotated[str, StringConstraints(pattern=f"^{TENANT}$", max_length=64)]
+    digest: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$", to_lower=True, max_length=64)]
     tenant: Tenant = "default"
-    classes: tuple[PriorityClass, ...] = Field(default=CLASSES, min_length=1)
-    requests_per_minute: PositiveFloat | None = None
-    request_burst: PositiveFloat | None = Field(default=None, ge=1)
-    tokens_per_minute: PositiveFloat | None = None
-    token_burst: PositiveFloat | None = Field(default=None, ge=1)
+    classes: tuple[PriorityClass, ...] = Field(default=CLASSES, min_length=1, max_length=len(CLASSES))
+    requests_per_minute: Rated | None = None
+    request_burst: Burst | None = None
+    tokens_per_minute: Rated | None = None
+    token_burst: Burst | None = None
     admin: bool = False
 
     def client(self) -> Client:

@@ -6,12 +6,12 @@ not supported is refused by name; what nobody knows is an unknown field.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from shared.contracts.base import Image
-from shared.contracts.chat import MOST_TOOLS, ChatMessage, Options
+from shared.contracts.base import MOST, Image, JsonObject, JsonValue, Label, ModelName, Sentence, Text
+from shared.contracts.chat import MOST_CALLS, MOST_TOOLS, ChatMessage, Options
 from shared.contracts.job import Job
 from shared.errors import Unsupported
 
@@ -29,6 +29,15 @@ class UnsupportedParameter(Unsupported):
         self.param = param
 
 
+def _is_there(value: Any) -> bool | None:
+    return None if value is None else True
+
+
+Unread = Annotated[bool | None, BeforeValidator(_is_there, json_schema_input_type=Any)]
+"""Whatever it is, only that it is there counts: it is not kept."""
+Number = Annotated[int, Field(ge=-MOST, le=MOST)]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -36,7 +45,7 @@ class _Strict(BaseModel):
 class ImageUrl(_Strict):
     """`url` is a data URL; `detail` is a hint."""
 
-    url: str
+    url: Text
     detail: Literal["auto", "low", "high", "original"] | None = None
 
 
@@ -44,29 +53,29 @@ class ContentPart(_Strict):
     """Text, a refusal (as text) or an image. Audio and files are refused by name. The rest are hints."""
 
     type: Literal["text", "image_url", "refusal", "input_audio", "file"]
-    text: str | None = None
-    refusal: str | None = None
+    text: Text | None = None
+    refusal: Text | None = None
     image_url: ImageUrl | None = None
-    input_audio: dict[str, Any] | None = None
-    file: dict[str, Any] | None = None
-    prompt_cache_breakpoint: Any = None
-    cache_control: Any = None
+    input_audio: Unread = None
+    file: Unread = None
+    prompt_cache_breakpoint: Unread = None
+    cache_control: Unread = None
 
 
 class Message(_Strict):
     """One turn of the conversation. What a model thought in an earlier turn is not given to it again."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | tuple[ContentPart, ...] | None = None
-    name: str | None = Field(default=None, max_length=128)
-    tool_calls: tuple[dict[str, Any], ...] | None = Field(default=None, max_length=64)
-    tool_call_id: str | None = Field(default=None, max_length=128)
-    refusal: str | None = None
-    annotations: Any = None
-    audio: Any = None
-    function_call: Any = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
+    content: Text | Annotated[tuple[ContentPart, ...], Field(max_length=10_000)] | None = None
+    name: Label | None = None
+    tool_calls: tuple[JsonObject, ...] | None = Field(default=None, max_length=MOST_CALLS)
+    tool_call_id: Label | None = None
+    refusal: Text | None = None
+    annotations: Unread = None
+    audio: Unread = None
+    function_call: Unread = None
+    reasoning_content: Text | None = None
+    reasoning: Text | None = None
 
 
 class StreamOptions(_Strict):
@@ -79,9 +88,9 @@ class StreamOptions(_Strict):
 class JsonSchema(_Strict):
     """`strict` is what happens anyway."""
 
-    name: str | None = None
-    description: str | None = None
-    schema_: dict[str, Any] = Field(default_factory=dict, alias="schema")
+    name: Label | None = None
+    description: Text | None = None
+    schema_: JsonObject = Field(default_factory=dict, alias="schema")
     strict: bool | None = None
 
 
@@ -95,7 +104,7 @@ class ResponseFormat(_Strict):
 class ChatRequest(_Strict):
     """The body of `POST /v1/chat/completions`."""
 
-    model: str = Field(default="auto", min_length=1, max_length=128)
+    model: ModelName = "auto"
     messages: tuple[Message, ...] = Field(min_length=1, max_length=1_000)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -104,37 +113,37 @@ class ChatRequest(_Strict):
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    stop: str | tuple[str, ...] | None = None
+    stop: Label | Annotated[tuple[Label, ...], Field(max_length=16)] | None = None
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     response_format: ResponseFormat | None = None
-    tools: tuple[dict[str, Any], ...] | None = Field(default=None, max_length=MOST_TOOLS)
-    tool_choice: str | dict[str, Any] | None = None
+    tools: tuple[JsonObject, ...] | None = Field(default=None, max_length=MOST_TOOLS)
+    tool_choice: Label | JsonObject | None = None
     user: str | None = Field(default=None, max_length=512)
-    metadata: dict[str, str] | None = Field(default=None, max_length=_MAX_METADATA)
+    metadata: dict[Label, Sentence] | None = Field(default=None, max_length=_MAX_METADATA)
     safety_identifier: str | None = Field(default=None, max_length=512)
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     # Hints: they may make an answer faster or cheaper elsewhere, and never another one.
     prompt_cache_key: str | None = Field(default=None, max_length=1_024)
-    prompt_cache_options: Any = None
+    prompt_cache_options: Unread = None
     prompt_cache_retention: str | None = Field(default=None, max_length=64)
-    prediction: Any = None
+    prediction: Unread = None
     # Accepted where they change nothing.
-    n: int | None = None
+    n: Number | None = None
     logprobs: bool | None = None
     parallel_tool_calls: bool | None = None
     store: bool | None = None
-    service_tier: str | None = None
-    modalities: tuple[str, ...] | None = None
-    top_logprobs: int | None = None
-    logit_bias: dict[str, Any] | None = None
-    verbosity: str | None = None
-    functions: tuple[Any, ...] | None = None
-    function_call: Any = None
+    service_tier: Label | None = None
+    modalities: tuple[Label, ...] | None = Field(default=None, max_length=16)
+    top_logprobs: Number | None = None
+    logit_bias: JsonObject | None = None
+    verbosity: Label | None = None
+    functions: tuple[JsonObject, ...] | None = Field(default=None, max_length=128)
+    function_call: JsonValue = None
     # Known, not supported.
-    audio: Any = None
-    moderation: Any = None
-    web_search_options: Any = None
+    audio: Unread = None
+    moderation: Unread = None
+    web_search_options: Unread = None
 
 
 def to_job(request: ChatRequest, *, identifier: str, tenant: str | None, model: str, deadline_at: float) -> Job:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.ingress import cors
-from shared.contracts.base import PriorityClass
+from shared.contracts.base import CLASSES, Count, Ordinal, PositiveSeconds, PriorityClass, Seconds, Sentence
 from shared.estimates import ANSWER_TOKENS
 
 
@@ -15,76 +15,76 @@ class IngressSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TUTTI_INGRESS__", env_nested_delimiter="__", extra="ignore", frozen=True)
 
-    redis_url: str = ""
+    redis_url: Sentence = ""
     """`redis://host:port/db` of the status store; empty: status is kept in memory only."""
-    redis_connections: PositiveInt = 8
-    redis_timeout_seconds: PositiveFloat = 0.5
-    status_ttl_seconds: PositiveInt = 86_400
+    redis_connections: Ordinal = 8
+    redis_timeout_seconds: PositiveSeconds = 0.5
+    status_ttl_seconds: Ordinal = 86_400
 
-    keys_file: str = ""
+    keys_file: Sentence = ""
     """API keys and their limits, JSON or TOML (`access.py` shows one); without it the ingress is open to everybody."""
-    answer_tokens: PositiveInt = ANSWER_TOKENS
+    answer_tokens: Ordinal = ANSWER_TOKENS
     """What an answer is estimated at when the caller sets no max_tokens."""
 
-    origins: str = "local"
+    origins: Sentence = "local"
     """Web pages that may call: `local` (localhost, 127.0.0.1 and [::1], any port), origins such as `https://chat.example.org`, or `*`;
     several are separated by commas."""
-    body_bytes: PositiveInt = 8 * 1024 * 1024
+    body_bytes: Ordinal = 8 * 1024 * 1024
     """Of one request's body, also after it is unpacked."""
-    bodies_bytes: PositiveInt = 64 * 1024 * 1024
+    bodies_bytes: Ordinal = 64 * 1024 * 1024
     """Of the bodies of all requests that are on their way into a job."""
-    head_seconds: NonNegativeFloat = 5.0
+    head_seconds: Seconds = 5.0
     """A stream's head waits so long for the first piece: what fails before has a status of its own, what fails later is an event."""
-    first_word_seconds: PositiveFloat = 1.0
+    first_word_seconds: PositiveSeconds = 1.0
     """A repeated id that no store vouches for: so long the planner is waited for, who may know another request under it."""
-    watched_jobs: PositiveInt = 100_000
+    watched_jobs: Ordinal = 100_000
     """Jobs whose end is waited for by repeated requests or by a token account."""
-    in_flight: PositiveInt = 4_096
+    in_flight: Ordinal = 4_096
     """Callers that may wait at once in this instance, for an answer or with `?wait=` for an end."""
-    follows: PositiveInt = 1_000
+    follows: Ordinal = 1_000
     """Streamed jobs of `POST /v1/jobs` whose chunks are kept for `GET .../events`; and open event streams."""
-    outbox_records: PositiveInt = 20_000
+    outbox_records: Ordinal = 20_000
 
-    deadline_seconds: dict[PriorityClass, float] = Field(
-        default={PriorityClass.INTERACTIVE: 120.0, PriorityClass.STANDARD: 3_600.0, PriorityClass.BATCH: 86_400.0}
+    deadline_seconds: dict[PriorityClass, PositiveSeconds] = Field(
+        max_length=len(CLASSES), default={PriorityClass.INTERACTIVE: 120.0, PriorityClass.STANDARD: 3_600.0, PriorityClass.BATCH: 86_400.0}
     )
     """Deadline of a caller who waits and names none."""
-    deadline_grace_seconds: NonNegativeFloat = 1.0
+    deadline_grace_seconds: Seconds = 1.0
     """A caller waits this much longer than the deadline for the planner's own word on it."""
-    accept_seconds: PositiveFloat = 5.0
+    accept_seconds: PositiveSeconds = 5.0
     """Kafka must acknowledge a job within this, or the caller gets 503."""
-    retry_after_seconds: PositiveFloat = 2.0
+    retry_after_seconds: PositiveSeconds = 2.0
     """Sent with a 503 when nothing better is known."""
-    no_node_wait_seconds: NonNegativeFloat = 3.0
+    no_node_wait_seconds: Seconds = 3.0
     """An interactive caller waits this long for a node that could serve him to appear, then gets 503."""
-    node_lost_seconds: PositiveFloat = 150.0
+    node_lost_seconds: PositiveSeconds = 150.0
     """A node that has not registered for so long is not counted; workers register at least every 60 s."""
-    stuck_seconds: PositiveFloat = 30.0
+    stuck_seconds: PositiveSeconds = 30.0
     """A client that takes nothing of its answer for so long is cut off; so is one that is still here so long after its deadline."""
-    max_wait_seconds: PositiveFloat = 300.0
+    max_wait_seconds: PositiveSeconds = 300.0
     """Largest `?wait=` of `POST /v1/jobs`."""
-    stream_seconds: PositiveFloat = 3_600.0
+    stream_seconds: PositiveSeconds = 3_600.0
     """An event stream ends after this; its client goes on from its last id."""
-    heartbeat_seconds: PositiveFloat = 15.0
+    heartbeat_seconds: PositiveSeconds = 15.0
     """Silence on an event stream after which a comment is sent."""
 
-    journal_jobs: PositiveInt = 10_000
-    journal_bytes: PositiveInt = 32 * 1024 * 1024
+    journal_jobs: Ordinal = 10_000
+    journal_bytes: Ordinal = 32 * 1024 * 1024
     """Recent events kept in memory for status and for event streams."""
-    journal_events_per_job: PositiveInt = 256
-    events_lookback: NonNegativeInt = 2_000
+    journal_events_per_job: Ordinal = 256
+    events_lookback: Count = 2_000
     """Events per partition that are read again at start when no store remembers a position."""
-    events_pause_seconds: NonNegativeFloat = 0.05
+    events_pause_seconds: Seconds = 0.05
     """Pause between two polls of `job-events`: larger batches, less work per event."""
-    flush_seconds: PositiveFloat = 0.25
+    flush_seconds: PositiveSeconds = 0.25
     """Status is written to the store at most this often."""
 
-    backlog_wait_seconds: dict[PriorityClass, PositiveFloat] = Field(default_factory=dict)
+    backlog_wait_seconds: dict[PriorityClass, PositiveSeconds] = Field(default_factory=dict, max_length=len(CLASSES))
     """429 when a new job of the class would wait longer than this, even if its deadline lies later."""
-    backlog_jobs: PositiveInt = 5_000_000
+    backlog_jobs: Ordinal = 5_000_000
     """429 when so many jobs of one class wait, also when no rate is known. Kafka keeps them for days only."""
-    sweep_seconds: PositiveFloat = 0.1
-    backlog_seconds: PositiveFloat = 1.0
+    sweep_seconds: PositiveSeconds = 0.1
+    backlog_seconds: PositiveSeconds = 1.0
     """How often the ends of `jobs.*` and the planners' positions are read for the admission estimate; also the liveness probe of Kafka."""
 
     @field_validator("origins")

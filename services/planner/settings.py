@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, Field
 
 from services.planner.budgets.rules import BudgetPolicy
 from services.planner.engine.policy import Policy
-from shared.contracts.base import PriorityClass
+from shared.contracts.base import Count, Ordinal, PositiveSeconds, PriorityClass
 from shared.contracts.limits import Limits
 from shared.retry import RetryPolicy
 from shared.settings import ClusterSettings
@@ -15,35 +15,48 @@ from shared.settings import ClusterSettings
 class PlannerOptions(BaseModel):
     """Durations in seconds."""
 
-    live_jobs: PositiveInt = 300
+    live_jobs: Ordinal = 300
     """Per partition; the rest waits in Kafka. An eighth of them is each class's own."""
     interactive_share: float = Field(default=0.9, ge=0.5, lt=1.0)
     """Interactive jobs are taken first up to this share, while others wait."""
-    queue_records: PositiveInt = 1_000
+    queue_records: Ordinal = 1_000
     """Per input partition, read ahead of the fold."""
-    queue_bytes: PositiveInt = 2 * 1024 * 1024
+    queue_bytes: Ordinal = 2 * 1024 * 1024
     """The same in bytes; whichever is reached first. Both are soft by one fetch."""
-    round_outcomes: PositiveInt = 500
-    round_jobs: PositiveInt = 200
+    round_outcomes: Ordinal = 500
+    round_jobs: Ordinal = 200
     """Most inputs of one round; a round is one append."""
-    commit_interval_seconds: PositiveFloat = 0.5
-    claim_delay_seconds: PositiveFloat = 0.02
+    commit_interval_seconds: PositiveSeconds = 0.5
+    claim_delay_seconds: PositiveSeconds = 0.02
     """Claims alone wait this long for other events of their round: most short steps have ended by then."""
-    snapshot_distance: PositiveInt = 20_000
+    snapshot_distance: Ordinal = 20_000
     """A live job that holds the watermark further behind than this many records is written again."""
-    lease_seconds: PositiveFloat = 20.0
-    claim_timeout_seconds: PositiveFloat = 5.0
-    no_node_seconds: PositiveFloat = 600.0
-    deadline_interactive_seconds: PositiveFloat = 120.0
-    deadline_standard_seconds: PositiveFloat = 3_600.0
-    deadline_batch_seconds: PositiveFloat = 86_400.0
-    attempts: PositiveInt = Field(default=3, le=20)
-    backoff_base_seconds: PositiveFloat = 0.5
-    backoff_cap_seconds: PositiveFloat = 30.0
-    budget_wait_seconds: PositiveFloat = 30.0
+    lease_seconds: PositiveSeconds = 20.0
+    claim_timeout_seconds: PositiveSeconds = 5.0
+    no_node_seconds: PositiveSeconds = 600.0
+    deadline_interactive_seconds: PositiveSeconds = 120.0
+    deadline_standard_seconds: PositiveSeconds = 3_600.0
+    deadline_batch_seconds: PositiveSeconds = 86_400.0
+    attempts: int = Field(default=3, ge=1, le=20)
+    backoff_base_seconds: PositiveSeconds = 0.5
+    backoff_cap_seconds: PositiveSeconds = 30.0
+    budget_wait_seconds: PositiveSeconds = 30.0
     """Longest wait of a step for its tenant's budget."""
-    budget_idle_seconds: PositiveFloat = 30.0
+    budget_idle_seconds: PositiveSeconds = 30.0
     """A share of a tenant's budget that a home does not use goes back after this."""
+    stream_position_seconds: PositiveSeconds = 2.0
+    """Longest wait for what the reader of a broken stream has been shown."""
+    cancel_seconds: PositiveSeconds = 0.5
+    """How long the end of a job waits for what its stopped attempts have used."""
+    cancel_guesses: Count = 2_000
+    """Cancels of jobs that are not known (yet): how many are kept, per partition."""
+    cancelled_delays: Count = 5_000
+    """Cancelled delayed jobs that are remembered, per partition."""
+    settled_memory_seconds: PositiveSeconds = 3_600.0
+    settled_memory_count: Count = 10_000
+    """Bounds of the window in which a client-given id is recognised, per partition (decision 0010)."""
+    followers: Count = 16
+    """Callers of one live job beyond the first."""
     limits: Limits = Limits(calls=64, steps=128, depth=4, width=16)
 
     def policy(self) -> Policy:
@@ -59,6 +72,13 @@ class PlannerOptions(BaseModel):
             },
             retry=RetryPolicy(self.attempts, self.backoff_base_seconds, self.backoff_cap_seconds),
             limits=self.limits,
+            stream_position_seconds=self.stream_position_seconds,
+            cancel_seconds=self.cancel_seconds,
+            cancel_guesses=self.cancel_guesses,
+            cancelled_delays=self.cancelled_delays,
+            settled_memory_seconds=self.settled_memory_seconds,
+            settled_memory_count=self.settled_memory_count,
+            followers=self.followers,
             budgets=BudgetPolicy(wait_seconds=self.budget_wait_seconds, idle_seconds=self.budget_idle_seconds),
         )
 

@@ -2,49 +2,50 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, Field
 
+from shared.contracts.base import Ordinal, PositiveSeconds
 from shared.settings import ClusterSettings
 
 
 class RouterPolicy(BaseModel):
     """What a router may be told."""
 
-    window: PositiveInt = 512
+    window: Ordinal = 512
     """Steps of one partition that are looked at out of order: about what one home may have live, so that turns reach all of it."""
-    window_span: PositiveInt = 1024
+    window_span: Ordinal = 1024
     """How far a step may overtake the first unfinished one of its partition: what is read again after a crash."""
-    buffered_records: PositiveInt = 1024
-    buffered_bytes: PositiveInt = 1_048_576
+    buffered_records: Ordinal = 1024
+    buffered_bytes: Ordinal = 1_048_576
     """Read ahead of the window, per partition."""
-    fetch_max_wait_ms: PositiveInt = 100
+    fetch_max_wait_ms: int = Field(default=100, ge=1, le=60_000)
     """A resumed partition waits at most this long for the fetch in flight."""
-    round_steps: PositiveInt = 512
+    round_steps: Ordinal = 512
     """Steps given to nodes in one round of sends."""
-    commit_seconds: PositiveFloat = 0.25
-    tick_seconds: PositiveFloat = 0.25
+    commit_seconds: PositiveSeconds = 0.25
+    tick_seconds: PositiveSeconds = 0.25
     """How often deadlines, lost nodes and unplaceable steps are looked for. Routing does not wait for it."""
-    presence_seconds: PositiveFloat = 1.0
-    presence_min_seconds: PositiveFloat = 0.05
+    presence_seconds: PositiveSeconds = 1.0
+    presence_min_seconds: PositiveSeconds = 0.05
     """A backlog that doubles is announced earlier, but not more often than this."""
-    node_lost_seconds: PositiveFloat = 5.0
+    node_lost_seconds: PositiveSeconds = 5.0
     """Without credits for so long a node is lost."""
-    node_forgotten_seconds: PositiveFloat = 300.0
+    node_forgotten_seconds: PositiveSeconds = 300.0
     """A node that has not announced itself for so long is forgotten (it announces itself every 60 s)."""
-    unplaced_after_seconds: PositiveFloat = 1.0
+    unplaced_after_seconds: PositiveSeconds = 1.0
     """A step that no live node can run leaves its partition after this."""
-    unplaced_min_delay_seconds: PositiveFloat = 1.0
-    unplaced_max_delay_seconds: PositiveFloat = 10.0
+    unplaced_min_delay_seconds: PositiveSeconds = 1.0
+    unplaced_max_delay_seconds: PositiveSeconds = 10.0
     """It comes back after about as long as it has waited already, within these bounds."""
-    no_node_limit_seconds: PositiveFloat = 600.0
+    no_node_limit_seconds: PositiveSeconds = 600.0
     """Without a node for so long in all a step fails."""
     interactive_share: float = Field(default=0.9, ge=0.5, lt=1.0)
     """Interactive steps go first up to this share of the tokens, while others wait."""
-    quantum_tokens: PositiveInt = 512
+    quantum_tokens: Ordinal = 512
     """Deficit round robin over tenants: tokens a turn."""
-    routed_linger_seconds: PositiveFloat = 0.02
+    routed_linger_seconds: PositiveSeconds = 0.02
     """StepRouted waits this long for others; short beside the claim timeout that it starts."""
-    send_retry_seconds: PositiveFloat = 0.5
+    send_retry_seconds: PositiveSeconds = 0.5
     """Pause after Kafka did not take what was sent."""
 
 

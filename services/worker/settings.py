@@ -7,23 +7,36 @@ import re
 import socket
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StringConstraints
+from pydantic_core import from_json
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from shared.contracts.base import MOST_COST
+from shared.contracts.base import ID, MOST_COST, Capability, Cost, Count, Label, ModelName, Ordinal, PositiveSeconds, Seconds
 
 BackendKind = Literal["ollama", "openai", "embedded", "in_process"]
 OLLAMA_PORT = 11434
 
 
 def _names(value: Any) -> Any:
-    """Accept `research,code` besides a JSON list."""
+    """Accept `research,code` besides a JSON list: the way for a name that has a comma."""
     if not isinstance(value, str):
         return value
-    return tuple(part for part in re.split(r"[\s,\[\]\"']+", value) if part)
+    if value.lstrip().startswith("["):
+        return tuple(from_json(value))
+    return tuple(name for part in value.split(",") if (name := part.strip()))
 
 
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
+def header_value(value: SecretStr) -> SecretStr:
+    """What an HTTP header can carry. Raises ValueError."""
+    if not re.fullmatch(r"[\x21-\x7e]{1,4096}", value.get_secret_value()):
+        raise ValueError("a key is 1 to 4,096 printable ASCII characters without spaces")
+    return value
+
+
+Tags = Annotated[tuple[Capability, ...], Field(max_length=64), NoDecode, BeforeValidator(_names)]
+Models = Annotated[tuple[ModelName, ...], Field(max_length=256), NoDecode, BeforeValidator(_names)]
+Address = Annotated[str, StringConstraints(pattern=r"^(?:https?://[^\s/?#]+(?:/[^\s?#]*)?)?$", max_length=2_048)]
+Secret = Annotated[SecretStr, AfterValidator(header_value)]
 
 
 class LoadProfile(BaseModel):
@@ -31,13 +44,13 @@ class LoadProfile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    num_ctx: PositiveInt | None = None
-    num_batch: PositiveInt | None = None
-    num_gpu: int | None = None
-    main_gpu: int | None = None
+    num_ctx: Ordinal | None = None
+    num_batch: Ordinal | None = None
+    num_gpu: int | None = Field(default=None, ge=-1, le=10_000)
+    main_gpu: int | None = Field(default=None, ge=0, le=10_000)
     use_mmap: bool | None = None
-    num_thread: PositiveInt | None = None
-    draft_num_predict: PositiveInt | None = None
+    num_thread: Ordinal | None = None
+    draft_num_predict: Ordinal | None = None
 
 
 class Price(BaseModel):
@@ -45,8 +58,8 @@ class Price(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    prompt_per_million: NonNegativeFloat = 0.0
-    completion_per_million: NonNegativeFloat = 0.0
+    prompt_per_million: Cost = 0.0
+    completion_per_million: Cost = 0.0
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
         """The price of one call."""
@@ -58,35 +71,35 @@ class WorkerSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TUTTI_WORKER__", env_nested_delimiter="__", extra="ignore", frozen=True)
 
-    node: str = ""
+    node: str = Field(default="", pattern=rf"^(?:{ID})?$", max_length=128)
     """Node id; the host name when empty. Two workers must never share one: the later one wins."""
-    slots: PositiveInt = 1
+    slots: int = Field(default=1, ge=1, le=10_000)
     """Concurrent inferences that the endpoint really runs (OLLAMA_NUM_PARALLEL); more would queue inside it, unseen."""
-    agents: Names = ()
+    agents: Tags = ()
     """Capabilities to serve; all that the models allow when empty."""
-    tags: Names = ()
-    models: Names = ()
+    tags: Tags = ()
+    models: Models = ()
     """Models to offer; all of the endpoint's when empty."""
 
     backend: BackendKind = "ollama"
-    url: str = ""
+    url: Address = ""
     """Base address of the endpoint; OLLAMA_HOST or the local default when empty."""
-    api_key: SecretStr | None = None
-    prices: dict[str, Price] = {}
+    api_key: Secret | None = None
+    prices: dict[ModelName, Price] = Field(default={}, max_length=1_000)
     """Model name, or `*`, to price."""
-    rate_per_second: PositiveFloat | None = None
+    rate_per_second: float | None = Field(default=None, ge=1e-4, le=1e6)
     """Calls a second that the endpoint allows; no limit when absent."""
-    rate_burst: PositiveInt = 1
-    embed_batch_seconds: NonNegativeFloat = 0.003
+    rate_burst: Ordinal = 1
+    embed_batch_seconds: Seconds = 0.003
     """How long an embedding step waits for others that can share its call."""
-    embed_batch_texts: PositiveInt = 256
+    embed_batch_texts: Ordinal = 256
     """Most texts in one shared call."""
-    keep_alive: str = "5m"
-    profiles: dict[str, LoadProfile] = {}
+    keep_alive: Label = "5m"
+    profiles: dict[ModelName, LoadProfile] = Field(default={}, max_length=1_000)
     """Model name, or `*`, to load-time options."""
-    default_temperature: NonNegativeFloat = 0.7
+    default_temperature: float = Field(default=0.7, ge=0, le=5)
     """Sent when a step names none: endpoints disagree about their own default."""
-    default_max_tokens: PositiveInt = 1024
+    default_max_tokens: int = Field(default=1024, ge=1, le=1_000_000)
     """Sent when a step names none, so that no generation is endless."""
     truncate_prompts: bool = False
     """Let the endpoint cut an overlong prompt silently instead of refusing it."""
@@ -97,49 +110,49 @@ class WorkerSettings(BaseSettings):
     """Whether an OpenAI-compatible endpoint goes on with an answer that is begun: as the last message (llama.cpp), or only when told so
     by `continue_final_message` (vLLM). Where it does not, a stream that breaks after its first text ends with an error."""
 
-    connect_timeout_seconds: PositiveFloat = 5.0
-    first_token_timeout_seconds: PositiveFloat = 300.0
+    connect_timeout_seconds: PositiveSeconds = 5.0
+    first_token_timeout_seconds: PositiveSeconds = 300.0
     """From the call to the first token: a model may have to be loaded."""
-    between_tokens_timeout_seconds: PositiveFloat = 60.0
-    total_timeout_seconds: PositiveFloat = 1800.0
-    sweep_seconds: PositiveFloat = 0.25
+    between_tokens_timeout_seconds: PositiveSeconds = 60.0
+    total_timeout_seconds: PositiveSeconds = 1800.0
+    sweep_seconds: PositiveSeconds = 0.25
     """Resolution of the timeouts above."""
 
-    prefetch_limit: int = Field(default=512, ge=0)
+    prefetch_limit: Count = 512
     """Most places beyond the slots."""
-    inbox_limit: PositiveInt = 2048
+    inbox_limit: Ordinal = 2048
     """Most steps taken and not started; beyond it they are released."""
-    credits_seconds: PositiveFloat = 1.0
-    credits_coalesce_seconds: PositiveFloat = 0.005
-    credits_relaxed_seconds: PositiveFloat = 0.05
+    credits_seconds: PositiveSeconds = 1.0
+    credits_coalesce_seconds: PositiveSeconds = 0.005
+    credits_relaxed_seconds: PositiveSeconds = 0.05
     """The same while routers still hold most of the places last offered, and at least `relaxed_places` are free."""
-    relaxed_places: PositiveInt = 8
-    credit_round_trip_seconds: PositiveFloat = 0.05
+    relaxed_places: Ordinal = 8
+    credit_round_trip_seconds: PositiveSeconds = 0.05
     """From announcing places to reading the steps that use them: at least this; measured from there on, up to 0.5 s."""
-    router_gone_seconds: PositiveFloat = 5.0
+    router_gone_seconds: PositiveSeconds = 5.0
 
-    renew_seconds: PositiveFloat = 5.0
-    commit_seconds: PositiveFloat = 0.005
+    renew_seconds: PositiveSeconds = 5.0
+    commit_seconds: PositiveSeconds = 0.005
     """Shortest time between two commits of positions."""
-    kept_outcomes: PositiveInt = 2000
-    kept_outcome_bytes: PositiveInt = 32 * 1024 * 1024
-    remembered_stops: PositiveInt = 10_000
+    kept_outcomes: Ordinal = 2000
+    kept_outcome_bytes: Ordinal = 32 * 1024 * 1024
+    remembered_stops: Ordinal = 10_000
 
-    chunk_min_seconds: PositiveFloat = 0.025
-    chunk_max_seconds: PositiveFloat = 0.1
-    chunk_buffer_bytes: PositiveInt = 8 * 1024 * 1024
+    chunk_min_seconds: PositiveSeconds = 0.025
+    chunk_max_seconds: PositiveSeconds = 0.1
+    chunk_buffer_bytes: Ordinal = 8 * 1024 * 1024
 
-    probe_seconds: PositiveFloat = 10.0
-    probe_unreachable_seconds: PositiveFloat = 1.0
-    register_seconds: PositiveFloat = 60.0
-    node_expiry_seconds: PositiveFloat = 180.0
+    probe_seconds: PositiveSeconds = 10.0
+    probe_unreachable_seconds: PositiveSeconds = 1.0
+    register_seconds: PositiveSeconds = 60.0
+    node_expiry_seconds: PositiveSeconds = 180.0
     """A node not heard of for this long, by this worker's own watch, may lose its mailbox number."""
-    drain_quiet_seconds: PositiveFloat = 0.25
+    drain_quiet_seconds: PositiveSeconds = 0.25
     """How long the mailbox must stay empty after places were withdrawn, before the worker leaves."""
 
     def node_id(self) -> str:
-        """The node id in force."""
-        return self.node or socket.gethostname()
+        """The node id in force. Of a host's name what an id cannot say becomes a hyphen."""
+        return self.node or re.sub(r"[^A-Za-z0-9._:-]", "-", socket.gethostname()).strip("._:-")[:128] or "node"
 
     def base_url(self) -> str:
         """The endpoint's address in force, without a trailing slash."""

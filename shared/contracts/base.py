@@ -150,9 +150,9 @@ Instant = Annotated[float, Field(ge=0, lt=253_402_300_800), BeforeValidator(_ins
 # Free JSON
 
 
-def free_json(value: dict[str, Any]) -> dict[str, Any]:
+def free_json(value: Any) -> Any:
     """What JSON can say and every reader understands: finite numbers, integers of 64 bits, text, at most `JSON_DEPTH` levels."""
-    _walk(value, JSON_DEPTH)
+    _check(value, JSON_DEPTH)
     try:
         size = len(to_json(value))
     except ValueError:
@@ -162,7 +162,7 @@ def free_json(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _walk(value: Any, levels: int) -> None:
+def _check(value: Any, levels: int) -> None:
     kind = type(value)
     if kind is dict or kind is list:
         if not levels:
@@ -171,7 +171,7 @@ def _walk(value: Any, levels: int) -> None:
             raise ValueError("a key is not a text")
         for item in value.values() if kind is dict else value:
             if type(item) is not str:
-                _walk(item, levels - 1)
+                _check(item, levels - 1)
     elif kind is float:
         if not math.isfinite(value):
             raise ValueError("a number is not finite")
@@ -184,6 +184,7 @@ def _walk(value: Any, levels: int) -> None:
 
 JsonObject = Annotated[dict[str, Any], AfterValidator(free_json)]
 """Free JSON: a schema, a tool, a tool call. What is accepted reads back equal."""
+JsonValue = Annotated[Any, AfterValidator(free_json)]
 
 
 class Contract(BaseModel):

@@ -6,20 +6,24 @@ import re
 import socket
 from collections.abc import Iterator, Sequence
 from random import Random
+from typing import Annotated
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings
 
+from shared.contracts.base import Label
 from shared.errors import ConfigurationError
 from shared.settings import PORTS, ClusterSettings
+
+Port = Annotated[int, Field(ge=0, le=65_535)]
 
 
 class ShellSettings(ClusterSettings):
     """Where the HTTP servers listen, besides what every process shares."""
 
-    http_port: int | None = Field(default=None, ge=0, le=65_535)
+    http_port: Port | None = None
     """Port of a process that runs one service; 0 lets the system choose (the log line `listening` tells it)."""
-    http_ports: dict[str, int] = Field(default_factory=dict)
+    http_ports: dict[Label, Port] = Field(default_factory=dict, max_length=100)
     """Port of each service where a process runs several, for example TUTTI_HTTP_PORTS__INGRESS=8081."""
 
 

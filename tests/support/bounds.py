@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from services.worker.settings import header_value
 from shared.contracts.base import free_json
 
 _BOUNDED = frozenset({"bool", "none", "literal", "enum", "model-field", "is-instance", "definition-ref"})
@@ -49,7 +50,7 @@ def _of(schema: Any, path: str) -> Iterator[str]:
             yield from _of(choice[0] if isinstance(choice, tuple) else choice, path)
     elif kind in _LISTS:
         yield from _of_list(schema, path)
-    elif kind.startswith("function-") and schema["function"]["function"] is free_json:
+    elif kind.startswith("function-") and schema["function"]["function"] in (free_json, header_value):
         return
     elif kind == "definitions":
         yield from _of(schema["schema"], path)
