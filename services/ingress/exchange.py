@@ -13,7 +13,7 @@ from services.ingress.register import Guest
 from services.ingress.waiters import Caller
 from shared.clock import Clock
 from shared.contracts import headers as record_headers
-from shared.contracts.base import PriorityClass
+from shared.contracts.base import IN_WORDS, TENANT, PriorityClass
 from shared.errors import InvalidInput
 
 Scope = MutableMapping[str, Any]
@@ -22,9 +22,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 HeaderList = Sequence[tuple[bytes, bytes]]
 
-_TENANT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+_TENANT = re.compile(TENANT)
 _MAX_DEADLINE_SECONDS = 7 * 86_400.0
-_IDEMPOTENCY_KEY = re.compile(r"^[\x21-\x7e]{1,255}$")
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _BEARER = re.compile(r"^bearer +", re.IGNORECASE)
 _OURS = frozenset(
     {
@@ -86,7 +86,7 @@ def call_headers(scope: Scope) -> CallHeaders:
 
 
 def _idempotency_key(value: str | None) -> str | None:
-    if value is not None and not _IDEMPOTENCY_KEY.match(value):
+    if value is not None and not _IDEMPOTENCY_KEY.fullmatch(value):
         raise InvalidHeader("idempotency-key", "1 to 255 printable ASCII characters without spaces")
     return value
 
@@ -109,8 +109,8 @@ def _class(value: str | None) -> PriorityClass | None:
 
 
 def _tenant(value: str | None) -> str | None:
-    if value is not None and not _TENANT.match(value):
-        raise InvalidHeader("x-tutti-tenant", "letters, digits, dot, underscore, hyphen; at most 64")
+    if value is not None and not _TENANT.fullmatch(value):
+        raise InvalidHeader("x-tutti-tenant", IN_WORDS[TENANT])
     return value
 
 

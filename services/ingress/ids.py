@@ -9,7 +9,7 @@ from random import Random
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
 """Two characters at a time: 10 bits."""
-_GENERATED = re.compile(r"^j_[0-7][0-9A-HJKMNP-TV-Z]{25}$")
+_GENERATED = re.compile(r"j_[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
 
 def new_job_id(wall_seconds: float, random: Random, fits: Callable[[str], bool] | None = None) -> str:
@@ -28,4 +28,4 @@ def new_job_id(wall_seconds: float, random: Random, fits: Callable[[str], bool] 
 
 def is_generated(job: str) -> bool:
     """Whether an ingress made this id, so that its home is the crc32 of the id."""
-    return _GENERATED.match(job) is not None
+    return _GENERATED.fullmatch(job) is not None

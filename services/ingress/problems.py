@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from services.ingress.assembly import StreamConflict
+from shared.contracts.bounds import in_words
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.result import Result, Status
 from shared.errors import Conflict, InvalidInput, LogError, NotFound, Overloaded, RecordTooLarge, TooLarge, TuttiError, Unsupported
@@ -167,7 +168,7 @@ def of_validation(error: ValidationError) -> Problem:
         return Problem(400, "invalid_json", "the body is not JSON")
     if first["type"] == "extra_forbidden":
         return Problem(400, "unknown_field", f"unknown field {place!r}", place)
-    message = first["msg"].removeprefix("Value error, ")
+    message = in_words(first["msg"])
     return Problem(400, "invalid_input", f"{place}: {message}" if place else message, place or None)
 
 

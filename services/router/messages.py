@@ -46,7 +46,7 @@ def work(placed: Placed, topics: Topics) -> Message:
     entry, step, chosen = placed.entry, placed.entry.step, placed.chosen
     value = entry.record.value
     if chosen.model != step.model or entry.priority_class is not step.priority_class:
-        value = step.model_copy(update={"model": chosen.model, "priority_class": entry.priority_class}).to_bytes()
+        value = step.changed(model=chosen.model, priority_class=entry.priority_class).to_bytes()
     head = (*_STEP, *_trace(entry), (headers.NODE, chosen.node.encode()))
     return Message(topics.work(step.capability), value, entry.record.key, chosen.account.mailbox, head)
 

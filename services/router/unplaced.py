@@ -29,7 +29,7 @@ def decide(step: Step, missing: tuple[str, ...], waited_seconds: float, wall: fl
     delay = min(policy.unplaced_max_delay_seconds, max(policy.unplaced_min_delay_seconds, total), policy.no_node_limit_seconds - total)
     if step.deadline_at is not None:
         delay = min(delay, max(0.0, step.deadline_at - wall))
-    return Leaves(step.model_copy(update={"unplaced_seconds": total + delay}), wall + delay)
+    return Leaves(step.changed(unplaced_seconds=total + delay), wall + delay)
 
 
 def no_node(missing: tuple[str, ...]) -> Failure:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
@@ -22,6 +21,7 @@ from services.worker.slots import Slots
 from services.worker.speeds import Speeds
 from services.worker.timeouts import expired
 from shared.clock import Clock
+from shared.contracts.bounds import is_json
 from shared.contracts.chat import Answer, FinishReason
 from shared.contracts.failure import Failure
 from shared.contracts.failure import FailureKind as K
@@ -226,7 +226,5 @@ def _check_format(step: Step, answer: Answer) -> None:
     """
     if step.format is None or answer.tool_calls or answer.finish_reason is FinishReason.LENGTH:
         return
-    try:
-        json.loads(answer.text)
-    except ValueError as error:
-        raise ModelCallFailed(K.INVALID_OUTPUT, "the answer is not the JSON that was asked for") from error
+    if not is_json(answer.text):
+        raise ModelCallFailed(K.INVALID_OUTPUT, "the answer is not the JSON that was asked for")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, NewType
+from typing import Annotated, Any, NewType, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter
 from pydantic_core import to_json
@@ -71,7 +71,8 @@ RawBytes = Annotated[bytes, Field(max_length=8 * 1024 * 1024)]
 """A record's key, value or header. In JSON as base64."""
 Headers = Annotated[tuple[tuple[Annotated[str, StringConstraints(max_length=1024 * 1024)], RawBytes], ...], Field(max_length=1024 * 1024)]
 """A record's headers; the bounds are wider than what any record can hold."""
-Correlation = Annotated[bytes, Field(max_length=256)]
+MAX_CORRELATION_BYTES = 256
+Correlation = Annotated[bytes, Field(max_length=MAX_CORRELATION_BYTES)]
 """Opaque: the caller tells by it what a reply belongs to."""
 MANY = 1024 * 1024
 """Items of a list that only the record's size bounds."""
@@ -93,6 +94,18 @@ DIGEST = r"[0-9a-f]{32}"
 _UNSEEN = r"\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
 """Controls, line ends, marks without a width or that turn the direction of writing."""
 _MODEL = rf"[^ \u00a0{_UNSEEN}](?:[^{_UNSEEN}]*[^ \u00a0{_UNSEEN}])?"
+_BASE64 = "(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)"
+_IMAGE = rf"(?:data:image/[A-Za-z0-9.+-]{{1,64}};base64,)?{_BASE64}"
+IN_WORDS = {
+    ID: "1 to 128 letters, digits, dots, colons, hyphens, underscores; the first a letter or digit",
+    TENANT: "1 to 64 letters, digits, dots, hyphens, underscores; the first a letter or digit",
+    SCHEDULE: "1 to 64 small letters, digits, dots, hyphens, underscores; the first a letter or digit",
+    TAG: "1 to 32 small letters, digits, hyphens",
+    TOPIC: "a topic's name: 1 to 249 letters, digits, dots, hyphens, underscores",
+    _MODEL: "a name that can be seen, on one line",
+    _IMAGE: "an image is base64, or a data address of it (data:image/png;base64,...); an address is not fetched",
+}
+"""What each pattern asks for, for people."""
 
 JobId = Annotated[str, StringConstraints(pattern=f"^{ID}$", max_length=128)]
 """`j_` + ULID, or the caller's own."""
@@ -107,13 +120,7 @@ ModelName = Annotated[str, StringConstraints(pattern=f"^{_MODEL}$", max_length=2
 """As its server spells it: `gemma3:270m`, `/models/x.gguf`, `C:\\models\\my model.gguf`; or `auto`. All that can be seen, on one line."""
 Capability = Annotated[str, StringConstraints(pattern=f"^{TAG}$", max_length=32)]
 TopicName = Annotated[str, StringConstraints(pattern=f"^{TOPIC}$", max_length=249)]
-Image = Annotated[
-    str,
-    StringConstraints(
-        pattern=r"^(?:data:image/[A-Za-z0-9.+-]{1,64};base64,)?(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)$",
-        max_length=8 * 1024 * 1024,
-    ),
-]
+Image = Annotated[str, StringConstraints(pattern=f"^{_IMAGE}$", max_length=8 * 1024 * 1024)]
 """Base64, bare or as a data address. Never another address: nothing makes a model server fetch one."""
 
 
@@ -195,6 +202,10 @@ class Contract(BaseModel):
     def to_bytes(self) -> bytes:
         """Compact JSON without absent fields."""
         return self.__pydantic_serializer__.to_json(self, exclude_none=True)
+
+    def changed(self, **fields: Any) -> Self:
+        """A copy with other fields, validated like any message: `model_copy` would take whatever it is given."""
+        return self.model_validate({**self.__dict__, **fields})
 
 
 def adapter(union: Any) -> TypeAdapter[Any]:

@@ -7,8 +7,9 @@ from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
-from shared.contracts.base import INLINE_BYTES, MAX_DEPTH
+from shared.contracts.base import IN_WORDS, INLINE_BYTES, MAX_DEPTH
 from shared.contracts.job import Job
 from shared.errors import InvalidRecord, TooLarge
 
@@ -16,6 +17,7 @@ _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _OPENING = frozenset(b"[{")
 _MAX_BRACKETS = 2 * INLINE_BYTES
 """More than any job that fits a record can have: judging a hostile body costs no more than judging a large one."""
+_WORDS = {f"String should match pattern '^{pattern}$'": words for pattern, words in IN_WORDS.items()}
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
 
@@ -52,6 +54,21 @@ def parse_job(raw: bytes | None) -> Job:
         raise InvalidRecord(explain(error, "job")) from None
 
 
+def is_json(text: str) -> bool:
+    """Whether a model's answer is JSON that every reader takes: Python's own parser also takes NaN, and fails on deep nesting."""
+    try:
+        from_json(text, allow_inf_nan=False)
+    except ValueError:
+        return False
+    return True
+
+
+def in_words(message: str) -> str:
+    """Pydantic's complaint as a sentence for people: what a pattern asks for instead of the pattern."""
+    message = message.removeprefix("Value error, ")
+    return _WORDS.get(message, message)
+
+
 def explain(error: ValidationError, what: str) -> str:
     """The first problem as one sentence; input values are never part of it, since they may be prompts or secrets."""
     problems = error.errors(include_url=False, include_input=False)
@@ -61,7 +78,7 @@ def explain(error: ValidationError, what: str) -> str:
 
 
 def _sentence(problem: Any, what: str) -> str:
-    kind, message = problem["type"], str(problem["msg"]).removeprefix("Value error, ")
+    kind, message = problem["type"], in_words(str(problem["msg"]))
     field = _path(problem["loc"])
     if kind == "json_invalid":
         return f"the {what} is not JSON: {message.removeprefix('Invalid JSON: ')}"

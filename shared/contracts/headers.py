@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from shared.contracts.base import VERSION
+from shared.contracts.base import DIGEST, MAX_CORRELATION_BYTES, TOPIC, VERSION
 from shared.contracts.job import ReplyTo
 from shared.errors import InvalidRecord, NewerVersion
 
@@ -33,10 +33,10 @@ SPRING_CORRELATION_ID = "kafka_correlationId"
 SPRING_REPLY_TOPIC = "kafka_replyTopic"
 SPRING_REPLY_PARTITION = "kafka_replyPartition"
 
-MAX_CORRELATION_BYTES = 256
-_TRACEPARENT = re.compile(r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
-_DIGEST = re.compile(r"^[0-9a-f]{32}$")
-_ORIGIN = re.compile(r"^([A-Za-z0-9._-]{1,249})/(\d{1,9})/(\d{1,18})/(-?\d{1,18})$")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_DIGEST = re.compile(DIGEST)
+_TOPIC = re.compile(TOPIC)
+_ORIGIN = re.compile(rf"({TOPIC})/([0-9]{{1,9}})/([0-9]{{1,18}})/(-?[0-9]{{1,18}})")
 _VERSION = str(VERSION).encode()
 
 
@@ -94,13 +94,13 @@ def traceparent(headers: Headers) -> str | None:
     if value is None:
         return None
     decoded = value.decode("ascii", "replace")
-    return decoded if _TRACEPARENT.match(decoded) else None
+    return decoded if _TRACEPARENT.fullmatch(decoded) else None
 
 
 def request_digest(headers: Headers) -> str | None:
     """What tells a repeated request under one id from another one, when the record's bytes cannot. Raises InvalidRecord."""
     value = text(headers, REQUEST_DIGEST)
-    if value is not None and not _DIGEST.match(value):
+    if value is not None and not _DIGEST.fullmatch(value):
         raise InvalidRecord("header request-digest is not 32 hex digits")
     return value
 
@@ -121,7 +121,7 @@ class Origin(NamedTuple):
 def replay_of(headers: Headers) -> Origin | None:
     """The original of a record that was sent again from the dead letters; None of any other record."""
     value = find(headers, REPLAY_OF)
-    found = None if value is None else _ORIGIN.match(value.decode("utf-8", "replace"))
+    found = None if value is None else _ORIGIN.fullmatch(value.decode("utf-8", "replace"))
     if found is None:
         return None
     return Origin(found[1], int(found[2]), int(found[3]), int(found[4]))
@@ -165,7 +165,7 @@ def reply_address(headers: Headers) -> ReplyTo | None:
 
 
 def _topic(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", name):
+    if not _TOPIC.fullmatch(name):
         raise InvalidRecord("the reply topic is not a topic name")
     return name
 

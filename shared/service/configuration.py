@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings
 
 from shared.contracts.base import Label
+from shared.contracts.bounds import in_words
 from shared.errors import ConfigurationError
 from shared.settings import PORTS, ClusterSettings
 
@@ -60,7 +61,7 @@ def problems(error: ValidationError) -> list[str] | None:
     prefix = next((str(kind.model_config.get("env_prefix", "")) for kind in _settings() if kind.__name__ == error.title), None)
     if prefix is None:
         return None
-    return [f"{prefix}{'__'.join(str(part) for part in item['loc'])}".upper() + f": {item['msg']}" for item in error.errors()]
+    return [f"{prefix}{'__'.join(str(part) for part in item['loc'])}".upper() + f": {in_words(item['msg'])}" for item in error.errors()]
 
 
 def _settings(kind: type[BaseSettings] = BaseSettings) -> Iterator[type[BaseSettings]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pkgutil import walk_packages
@@ -74,9 +75,14 @@ def _of_list(schema: Any, path: str) -> Iterator[str]:
         yield from _of(part, f"{path}[]")
 
 
+def _anchored(pattern: str) -> bool:
+    """pydantic searches; and an alternative would lie outside the anchors."""
+    return pattern.startswith("^") and pattern.endswith("$") and "|" not in re.sub(r"\\.|\[[^]]*\]|\(.*\)", "", pattern)
+
+
 def _has_bound(schema: Any) -> bool:
     if schema["type"] in ("str", "bytes"):
-        return "max_length" in schema
+        return "max_length" in schema and _anchored(schema.get("pattern", "^$"))
     if schema["type"] in ("int", "float"):
         return bool({"ge", "gt"} & schema.keys()) and bool({"le", "lt"} & schema.keys())
     return False

@@ -22,7 +22,7 @@ from services.ingress.routes.jobs import not_found
 from services.ingress.shown import RawEvent, parse
 from services.ingress.status import JobStatus, State
 
-_CURSOR = re.compile(r"^(-?\d{1,18})\.(\d{1,9})$")
+_CURSOR = re.compile(r"(-?[0-9]{1,18})\.([0-9]{1,9})")
 _HEADERS = {name.decode(): value.decode() for name, value in sse.HEADERS}
 
 
@@ -32,7 +32,7 @@ class Cursor:
     __slots__ = ("characters", "offset")
 
     def __init__(self, last_event_id: str | None) -> None:
-        found = _CURSOR.match(last_event_id or "")
+        found = _CURSOR.fullmatch(last_event_id or "")
         self.offset = int(found[1]) if found else -1
         self.characters = int(found[2]) if found else 0
 

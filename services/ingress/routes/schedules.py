@@ -20,7 +20,7 @@ from services.ingress.handlers import Desk
 from services.ingress.limits import check_inline_size
 from services.ingress.outbox import Outbox
 from services.ingress.problems import Problem, Refused
-from shared.contracts.base import PriorityClass
+from shared.contracts.base import IN_WORDS, SCHEDULE, PriorityClass
 from shared.contracts.bounds import check_depth
 from shared.contracts.headers import envelope
 from shared.contracts.job import Job
@@ -31,7 +31,7 @@ from shared.kafka.port import Message
 from shared.kafka.registry import ENTRY_BYTES, registry_key
 from shared.schedules import MOST, Entry, ScheduleTable
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_NAME = re.compile(SCHEDULE)
 _NEXT = 5
 """Runs that are foretold."""
 
@@ -150,7 +150,7 @@ class ScheduleRoutes:
 def _name(request: Request) -> str:
     name = str(request.path_params["schedule"])
     if not _NAME.fullmatch(name):
-        raise Refused(Problem(400, "invalid_input", "a schedule's name has 1 to 64 small letters, digits, dots, dashes, underscores", "id"))
+        raise Refused(Problem(400, "invalid_input", f"a schedule's name has {IN_WORDS[SCHEDULE]}", "id"))
     return name
 
 

@@ -18,13 +18,14 @@ from services.ingress.handlers import Desk
 from services.ingress.outbox import Outbox
 from services.ingress.problems import Problem, Refused
 from services.ingress.tenants import Spending
+from shared.contracts.base import IN_WORDS, TENANT
 from shared.contracts.bounds import check_depth
 from shared.contracts.budget import TenantLimits
 from shared.contracts.headers import envelope
 from shared.kafka.port import Message
 from shared.kafka.registry import registry_key
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_NAME = re.compile(TENANT)
 _BODY_BYTES = 16 * 1024
 _DAY_SECONDS = 86_400
 
@@ -93,7 +94,7 @@ def _only_admin(client: Client) -> None:
 def _name(request: Request) -> str:
     name = str(request.path_params["tenant"])
     if not _NAME.fullmatch(name):
-        raise Refused(Problem(400, "invalid_tenant", "a tenant's name has 1 to 64 letters, digits, dots, dashes or underscores"))
+        raise Refused(Problem(400, "invalid_tenant", f"a tenant's name has {IN_WORDS[TENANT]}"))
     return name
 
 

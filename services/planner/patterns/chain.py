@@ -6,12 +6,12 @@ inside an answer are text. A text that fails its gate is asked for again with th
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 
 from services.planner.patterns.context import Context, StepError, StepRequest
 from services.planner.patterns.port import Pattern
+from shared.contracts.bounds import is_json
 from shared.contracts.chat import Answer, ChatMessage
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import ChainStep, Gate, Job
@@ -67,16 +67,9 @@ def gate_reason(gate: Gate, text: str) -> str | None:
         return f"the answer has more than {gate.max_chars} characters"
     if gate.contains is not None and gate.contains not in text:
         return _LACKS
-    if gate.json_object and not _is_json_object(text):
+    if gate.json_object and not (text.lstrip().startswith("{") and is_json(text)):
         return "the answer is not a JSON object"
     return None
-
-
-def _is_json_object(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        return False
 
 
 def job_input(job: Job) -> str:

@@ -51,6 +51,8 @@ class Loose(Contract):
     real: float = Field(le=1)
     bounded_real: float = Field(gt=0, lt=1)
     raw: bytes
+    found: str = Field(pattern="a+", max_length=9)
+    either_end: str = Field(pattern="^a|b$", max_length=9)
     items: tuple[int, ...] = Field(max_length=3)
     pairs: tuple[tuple[Short, bool], ...]
     mapped: dict[str, Any] = Field(max_length=3)
@@ -64,6 +66,8 @@ def test_the_walk_names_what_lacks_a_bound() -> None:
     assert unbounded(Loose) == [
         "Loose.anything: any",
         "Loose.either.text: str",
+        "Loose.either_end: str",
+        "Loose.found: str",
         "Loose.items[]: int",
         "Loose.mapped[]: any",
         "Loose.mapped[]: str",

@@ -1,0 +1,114 @@
+"""Names, images, patterns: said once, matched whole, told in words."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+import services
+from services.ingress.problems import of_validation
+from shared.contracts import headers
+from shared.contracts.base import Capability, JobId, ModelName, NodeId, ScheduleId, Tenant, TopicName
+from shared.contracts.bounds import parse_job
+from shared.contracts.chat import ChatMessage
+from shared.errors import InvalidRecord
+
+ROOT = Path(services.__file__).parents[1]
+SOURCES = [path for part in ("services", "shared", "infra") for path in sorted((ROOT / part).rglob("*.py"))]
+NAMES = [JobId, NodeId, ScheduleId, Tenant, ModelName, Capability, TopicName]
+
+
+def patterns(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and text of each pattern given to `re`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="re")), args=[ast.Constant(value=str() | bytes() as text), *_]):
+                yield node.lineno, text if isinstance(text, str) else text.decode("latin-1")
+
+
+def test_no_pattern_ends_with_a_dollar() -> None:
+    """In Python's `re` it also matches before a line end: what is to match whole is matched by `fullmatch`."""
+    found = [f"{path.relative_to(ROOT)}:{line}: {text}" for path in SOURCES for line, text in patterns(path) if text.endswith("$")]
+    assert found == []
+
+
+@pytest.mark.parametrize("kind", NAMES, ids=str)
+@pytest.mark.parametrize("text", ["", "a\n", "\na", " a", "a ", "a\u2028", "a\x00", "a" * 300, "\u202ea"])
+def test_a_name_is_matched_whole(kind: Any, text: str) -> None:
+    """A line end, a blank or an invisible mark at either end makes another name: in keys, headers, topics, logs."""
+    TypeAdapter(kind).validate_python("a")
+    with pytest.raises(ValidationError):
+        TypeAdapter(kind).validate_python(text)
+
+
+@pytest.mark.parametrize("value", [b"0" * 32 + b"\n", b"\n" + b"0" * 32])
+def test_a_header_is_matched_whole(value: bytes) -> None:
+    """It would be written into histories and compared with others."""
+    with pytest.raises(InvalidRecord):
+        headers.request_digest([("request-digest", value)])
+    assert headers.traceparent([("traceparent", b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01\n")]) is None
+    assert headers.replay_of([("replay-of", b"t/1/2/3\n")]) is None
+    assert headers.replay_of([("replay-of", "t/1/٢/3".encode())]) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gemma3:270m",
+        "hf.co/bartowski/Llama-3.2-1B-Instruct-GGUF:Q4_K_M",
+        "/models/llama-3-8b-instruct.Q4_K_M.gguf",
+        "../models/7B/ggml-model.gguf",
+        "C:\\models\\x.gguf",
+        "my model",
+        "模型:1b",
+        "x" * 200,
+        "-m",
+        "[x]",
+    ],
+)
+def test_a_model_is_named_as_its_server_spells_it(name: str) -> None:
+    """Paths, blanks, any script: what a server lists a job can ask for."""
+    assert parse_job(b'{"prompt": "x", "model": %b}' % TypeAdapter(str).dump_json(name)).model == name
+
+
+@pytest.mark.parametrize("image", ["aGk=", "aGkh", "aGkhIQ==", "data:image/png;base64,aGk=", "data:image/svg+xml;base64,aGk="])
+def test_an_image_is_base64_or_a_data_address(image: str) -> None:
+    """What a caller's client makes of a file."""
+    assert ChatMessage(role="user", images=(image,)).images == (image,)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "http://169.254.169.254/latest/meta-data/iam",
+        "https://intranet.example/secret.png",
+        "HTTP://intranet/",
+        "file:///etc/passwd",
+        "ftp://a/b",
+        "data:text/html;base64,aGk=",
+        "data:image/png;base64,http://a/b",
+        "data:image/png,aGk=",
+        "data:image/png;base64,",
+        "/etc/passwd",
+        "aGk",
+        "aGk=\n",
+        "aG k=",
+        "aGk=aGk=",
+        "",
+        "@file.png",
+    ],
+)
+def test_nothing_else_is_an_image(image: str) -> None:
+    """A model server would fetch an address from inside the network. The sentence tells what an image is, and not what was sent."""
+    with pytest.raises(ValidationError) as caught:
+        ChatMessage(role="user", images=(image,))
+    assert "base64" in of_validation(caught.value).message
+    body = b'{"messages":[{"role":"user","images":[%b]}]}' % TypeAdapter(str).dump_json(image)
+    with pytest.raises(InvalidRecord, match=r"images.*base64") as refused:
+        parse_job(body)
+    assert "//" not in refused.value.message
