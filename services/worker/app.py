@@ -11,6 +11,7 @@ from services.worker import hardware
 from services.worker.announcer import Announcer
 from services.worker.backends.base import Backend
 from services.worker.backends.batching import BatchingBackend
+from services.worker.backends.foreign import guarded
 from services.worker.backends.in_process import InProcessBackend
 from services.worker.backends.ollama import OllamaBackend
 from services.worker.backends.openai import OpenAIBackend
@@ -113,7 +114,9 @@ class WorkerService:
         self.chunks = _chunk_sender(topics, clock, settings)
         view = NodeView(self.node, self.registration, self.desk.slots)
         open_stream = self.chunks.open
-        batching = BatchingBackend(backend, clock, delay_seconds=settings.embed_batch_seconds, most_texts=settings.embed_batch_texts)
+        batching = BatchingBackend(
+            guarded(backend), clock, delay_seconds=settings.embed_batch_seconds, most_texts=settings.embed_batch_texts
+        )
         self.desk.attach(Runner(node=view, backend=batching, settings=settings, clock=clock, speeds=speeds, open_stream=open_stream))
         self.watch = Watch(
             node=self.node,

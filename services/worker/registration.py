@@ -6,15 +6,19 @@ import math
 from collections.abc import Sequence
 
 from services.worker.backends.base import Backend, ModelCallFailed, Probe
+from services.worker.backends.foreign import guarded
 from services.worker.models import served_capabilities
 from services.worker.settings import WorkerSettings
 from services.worker.speeds import Speeds
 from shared.clock import Clock
+from shared.contracts.base import RECORD_BYTES
 from shared.contracts.node import Hardware, Node, NodeModel
 from shared.telemetry import logs
 
 log = logs.get(__name__)
 
+MODELS_BYTES = RECORD_BYTES * 3 // 4
+"""Of all models in a Node record; the rest is room for what is measured of them."""
 SPEED_STEP = 1.25
 """A speed is news when it changed by about a quarter."""
 
@@ -28,7 +32,7 @@ class Registration:
         self.node, self.boot, self.allowed = node, boot, tuple(allowed)
         self.hardware = Hardware()
         self.reachable = False
-        self._settings, self._backend, self._speeds, self._clock = settings, backend, speeds, clock
+        self._settings, self._backend, self._speeds, self._clock = settings, guarded(backend), speeds, clock
         self._probe = Probe()
         self._models: tuple[NodeModel, ...] = ()
 
@@ -56,7 +60,7 @@ class Registration:
             self._reached(False, error.message)
             return
         wanted = self._settings.models
-        self._models = tuple(model for model in models if not wanted or model.name in wanted)
+        self._models = _fitting([model for model in models if not wanted or model.name in wanted])
         self._reached(True, "")
 
     def lost(self) -> None:
@@ -86,6 +90,19 @@ class Registration:
             reachable=self.reachable,
             at=self._clock.wall(),
         )
+
+
+def _fitting(models: Sequence[NodeModel]) -> tuple[NodeModel, ...]:
+    """One of each name, as many as a Node record holds."""
+    found: dict[str, NodeModel] = {}
+    room = MODELS_BYTES
+    for model in models:
+        room -= len(model.to_bytes())
+        if room < 0:
+            log.warning("models_left_out", count=len(models) - len(found), room=MODELS_BYTES)
+            break
+        found.setdefault(model.name, model)
+    return tuple(found.values())
 
 
 def signature(node: Node) -> Node:

@@ -12,6 +12,8 @@ WEIGHT = 0.2
 FEWEST_TOKENS = 8
 """Shorter measurements say more about overhead than about speed."""
 MOST_MODELS = 256
+FASTEST = 1e9
+"""Of what endpoints report, in tokens a second: what a message can say."""
 
 
 @dataclass(slots=True)
@@ -62,4 +64,5 @@ class Speeds:
 
 
 def _average(before: float | None, now: float) -> float:
+    now = min(now, FASTEST)
     return now if before is None else before + WEIGHT * (now - before)

@@ -47,9 +47,10 @@ Offset = Annotated[int, Field(ge=-1, lt=2**63)]
 Cost = Annotated[float, Field(ge=0, le=MOST_COST)]
 Quantity = Annotated[float, Field(ge=0, le=1e15)]
 """What is measured against a limit, of any unit."""
-Seconds = Annotated[float, Field(ge=0, le=1e9)]
-PositiveSeconds = Annotated[float, Field(gt=0, le=1e9)]
-Milliseconds = Annotated[float, Field(ge=0, le=1e12)]
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
+"""A duration: as long as any two instants lie apart."""
+PositiveSeconds = Annotated[float, Field(gt=0, le=1e12)]
+Milliseconds = Annotated[float, Field(ge=0, le=1e15)]
 PerSecond = Annotated[float, Field(ge=0, le=1e9)]
 """A speed, in tokens a second."""
 
@@ -94,7 +95,7 @@ DIGEST = r"[0-9a-f]{32}"
 _UNSEEN = r"\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
 """Controls, line ends, marks without a width or that turn the direction of writing."""
 _MODEL = rf"[^ \u00a0{_UNSEEN}](?:[^{_UNSEEN}]*[^ \u00a0{_UNSEEN}])?"
-_BASE64 = "(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)"
+_BASE64 = "(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=?|[A-Za-z0-9+/]{2}(?:==)?)"
 _IMAGE = rf"(?:data:image/[A-Za-z0-9.+-]{{1,64}};base64,)?{_BASE64}"
 IN_WORDS = {
     ID: "1 to 128 letters, digits, dots, colons, hyphens, underscores; the first a letter or digit",
@@ -121,7 +122,7 @@ ModelName = Annotated[str, StringConstraints(pattern=f"^{_MODEL}$", max_length=2
 Capability = Annotated[str, StringConstraints(pattern=f"^{TAG}$", max_length=32)]
 TopicName = Annotated[str, StringConstraints(pattern=f"^{TOPIC}$", max_length=249)]
 Image = Annotated[str, StringConstraints(pattern=f"^{_IMAGE}$", max_length=8 * 1024 * 1024)]
-"""Base64, bare or as a data address. Never another address: nothing makes a model server fetch one."""
+"""Base64 (its padding may be left out), bare or as a data address. Never another address: nothing makes a model server fetch one."""
 
 
 class PriorityClass(StrEnum):

@@ -16,6 +16,10 @@ from shared.contracts.failure import FailureKind as K
 KEEPALIVE_SECONDS = 4.0
 """Below the 5 s after which common servers close an idle connection: a call must not meet a dead one."""
 MAX_LINE_BYTES = 8 * 1024 * 1024
+MAX_BODY_BYTES = 8 * 1024 * 1024
+"""Of an answer that is no stream."""
+EMBEDDINGS_BYTES = 64 * 1024 * 1024
+"""The same, of vectors: 1,000 of 4,096 numbers are 40 MB of text."""
 MAX_ERROR_BYTES = 64 * 1024
 PROBE_SECONDS = 5.0
 END_SECONDS = 0.5
@@ -59,7 +63,7 @@ def error_text(value: Any) -> str:
 def decode(line: bytes) -> dict[str, Any]:
     """One JSON object. Raises BROKEN_STREAM when it is none."""
     try:
-        value = pydantic_core.from_json(line)
+        value = pydantic_core.from_json(line, allow_inf_nan=False)
     except ValueError as error:
         raise ModelCallFailed(K.BROKEN_STREAM, "the endpoint sent something that is not JSON") from error
     if not isinstance(value, dict):
@@ -71,7 +75,7 @@ def decode_lines(lines: list[bytes]) -> list[dict[str, Any]]:
     """The JSON objects of several lines, parsed in one go; empty lines are passed over. Raises BROKEN_STREAM."""
     filled = [line for line in lines if line.strip()]
     try:
-        values = pydantic_core.from_json(b"[" + b",".join(filled) + b"]")
+        values = pydantic_core.from_json(b"[" + b",".join(filled) + b"]", allow_inf_nan=False)
     except ValueError as error:
         raise ModelCallFailed(K.BROKEN_STREAM, "the endpoint sent something that is not JSON") from error
     if len(values) != len(filled) or not all(isinstance(value, dict) for value in values):
@@ -95,6 +99,17 @@ async def refuse_error(response: aiohttp.ClientResponse) -> None:
         message = ""
     message = message or f"the endpoint answered with status {response.status}"
     raise ModelCallFailed(failure_kind(response.status, message), message, retry_after_seconds=_retry_after(response))
+
+
+async def whole(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """The body. Raises MODEL_ERROR once it has more than `most` bytes, without reading on."""
+    parts, size = [], 0
+    async for data in response.content.iter_any():
+        parts.append(data)
+        size += len(data)
+        if size > most:
+            raise ModelCallFailed(K.MODEL_ERROR, f"the endpoint's answer has more than {most} bytes")
+    return b"".join(parts)
 
 
 async def batches(response: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
@@ -137,6 +152,7 @@ class HttpEndpoint:
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 headers={**self._headers, "Accept": "*/*", "Accept-Encoding": "identity"},
+                auto_decompress=False,  # nothing packed is asked for; a small answer could unpack to any size
                 cookie_jar=aiohttp.DummyCookieJar(),  # a session of its own for every call: endpoints set no cookies
             )
         return self._session
@@ -172,14 +188,14 @@ class HttpEndpoint:
         with translated():
             async with self._opened().get(self.url + path, timeout=self._probe_timeout) as response:
                 await refuse_error(response)
-                return decode(await response.read()), {name.lower(): value for name, value in response.headers.items()}
+                return decode(await whole(response, MAX_BODY_BYTES)), {name.lower(): value for name, value in response.headers.items()}
 
     async def post_json(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The body of a POST that must be quick."""
         with translated():
             async with self._opened().post(self.url + path, json=body, timeout=self._probe_timeout) as response:
                 await refuse_error(response)
-                return decode(await response.read())
+                return decode(await whole(response, MAX_BODY_BYTES))
 
     async def close(self) -> None:
         """Close the pool. Idempotent."""

@@ -6,17 +6,19 @@ after status 200 is a failure, and so is a stream that ends without `done`. Dura
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from typing import Any
+
+from pydantic_core import from_json, to_json
 
 from services.worker import continuation
 from services.worker.backends import ollama_models
 from services.worker.backends.base import Completion, Delta, ModelCall, ModelCallFailed, Probe
-from services.worker.backends.http import HttpEndpoint, batches, decode, decode_lines, error_text, failure_kind
+from services.worker.backends.foreign import count, nanoseconds, within, words
+from services.worker.backends.http import EMBEDDINGS_BYTES, HttpEndpoint, batches, decode, decode_lines, error_text, failure_kind, whole
 from services.worker.backends.ollama_continuation import continuing
 from services.worker.settings import BackendKind, WorkerSettings
-from shared.contracts.base import sentence
+from shared.contracts.base import free_json
 from shared.contracts.chat import Answer, ChatMessage, FinishReason, Operation
 from shared.contracts.failure import FailureKind as K
 from shared.contracts.node import NodeModel
@@ -61,22 +63,22 @@ class OllamaBackend:
 
     async def _embed(self, call: ModelCall) -> Completion:
         async with self._endpoint.post("/api/embed", request(call, self._settings), call.trace) as response:
-            body = decode(await response.read())
+            body = decode(await whole(response, EMBEDDINGS_BYTES))
         if "error" in body:
             raise ModelCallFailed(K.MODEL_ERROR, error_text(body))
         vectors = tuple(tuple(vector) for vector in body.get("embeddings") or ())
         if len(vectors) != len(call.step.texts):
             raise ModelCallFailed(K.MODEL_ERROR, f"{len(call.step.texts)} texts gave {len(vectors)} embeddings")
-        read = body.get("prompt_eval_count", 0)
+        loading, total = nanoseconds(body.get("load_duration")), nanoseconds(body.get("total_duration"))
         return Completion(
             Answer(embeddings=vectors, model=call.model, node=call.node, simulated=call.simulated),
-            Usage(calls=1, prompt_tokens=read),
-            Timings(load_ms=_ms(body.get("load_duration")), prefill_ms=_ms(body.get("total_duration")) - _ms(body.get("load_duration"))),
+            Usage(calls=1, prompt_tokens=count(body.get("prompt_eval_count"))),
+            Timings(load_ms=loading, prefill_ms=max(0.0, total - loading)),
         )
 
     async def probe(self) -> Probe:
         body, _ = await self._endpoint.get_json("/api/version")
-        version = sentence(str(body.get("version", ""))[:64])
+        version = words(body.get("version"))
         return Probe(version=version, simulated="simulated" in version)
 
     async def models(self) -> tuple[NodeModel, ...]:
@@ -139,7 +141,7 @@ def _wire_tool_call(call: dict[str, Any]) -> dict[str, Any]:
     arguments = function.get("arguments") or {}
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments)
+            arguments = from_json(arguments, allow_inf_nan=False)
         except ValueError as error:
             raise ModelCallFailed(K.BAD_REQUEST, "the arguments of an earlier tool call are not JSON") from error
     return {"function": {"name": function.get("name", ""), "arguments": arguments}}
@@ -153,15 +155,11 @@ def tool_calls(step: Step, calls: list[dict[str, Any]], first: int) -> tuple[dic
             "type": "function",
             "function": {
                 "name": call.get("function", {}).get("name", ""),
-                "arguments": json.dumps(call.get("function", {}).get("arguments") or {}, separators=(",", ":"), ensure_ascii=False),
+                "arguments": to_json(free_json(call.get("function", {}).get("arguments") or {})).decode(),
             },
         }
         for index, call in enumerate(calls)
     )
-
-
-def _ms(nanoseconds: int | None) -> float:
-    return (nanoseconds or 0) / 1e6
 
 
 class _StreamReader:
@@ -174,6 +172,7 @@ class _StreamReader:
         self._thinking: list[str] = []
         self._tools: tuple[dict[str, Any], ...] = ()
         self._pieces = 0
+        self._characters = 0
         self.done: dict[str, Any] | None = None
 
     def read(self, lines: list[bytes]) -> Delta | None:
@@ -183,13 +182,17 @@ class _StreamReader:
             message = line.get("message")
             if message is None or len(message) > 2 or not self._pieces or line.get("done") or "error" in line:
                 self._fold(line)
-            elif message.get("content"):  # role and content alone, by far the most lines
+            elif message.get("content") and "role" in message:  # these two alone, by far the most lines
                 self._text.append(message["content"])
                 self._pieces += 1
+            else:
+                self._fold(line)
         if self._pieces == pieces:
             return None
-        thought = "".join(self._thinking[thinking:]) or None
-        return Delta("".join(self._text[text:]), thought, self._tools[tools:], self._pieces - pieces)
+        said, thought = "".join(self._text[text:]), "".join(self._thinking[thinking:])
+        self._characters += len(said) + len(thought)
+        within(self._characters, len(self._tools))
+        return Delta(said, thought or None, self._tools[tools:], self._pieces - pieces)
 
     def _fold(self, line: dict[str, Any]) -> None:
         if "error" in line:
@@ -215,7 +218,7 @@ class _StreamReader:
         if done is None:
             raise ModelCallFailed(K.BROKEN_STREAM, "the stream ended before the answer did")
         counted = "eval_count" in done or not self._pieces
-        read = done.get("prompt_eval_count", 0)
+        read = count(done.get("prompt_eval_count"))
         return Completion(
             Answer(
                 text="".join(self._text),
@@ -229,16 +232,16 @@ class _StreamReader:
             Usage(
                 calls=1,
                 prompt_tokens=read,
-                completion_tokens=done.get("eval_count", 0) if counted else self._pieces,
+                completion_tokens=count(done.get("eval_count")) if counted else self._pieces,
                 estimated=not counted,
             ),
             Timings(
-                load_ms=_ms(done.get("load_duration")),
-                prefill_ms=_ms(done.get("prompt_eval_duration")),
-                decode_ms=_ms(done.get("eval_duration")),
+                load_ms=nanoseconds(done.get("load_duration")),
+                prefill_ms=nanoseconds(done.get("prompt_eval_duration")),
+                decode_ms=nanoseconds(done.get("eval_duration")),
             ),
             # Older versions hide how much of the prompt was cached; a speed computed from the whole count is then too high.
-            max(0, read - done["prompt_eval_cached_count"]) if "prompt_eval_cached_count" in done else None,
+            max(0, read - count(done["prompt_eval_cached_count"])) if "prompt_eval_cached_count" in done else None,
         )
 
     def _finish_reason(self, reason: str | None) -> FinishReason:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.worker.backends.http import HttpEndpoint, decode
+from services.worker.backends.http import MAX_BODY_BYTES, HttpEndpoint, decode, whole
 from services.worker.continuation import begun_by_caller
 from shared.contracts.step import Step
 
@@ -28,7 +28,7 @@ async def continuing(endpoint: HttpEndpoint, step: Step, chat: dict[str, Any], t
         "_debug_render_only": True,
     }
     async with endpoint.post("/api/chat", asked, trace) as response:
-        rendered = (decode(await response.read()).get("_debug_info") or {}).get("rendered_template")
+        rendered = (decode(await whole(response, MAX_BODY_BYTES)).get("_debug_info") or {}).get("rendered_template")
     if not isinstance(rendered, str) or not rendered:
         return "/api/chat", chat
     return "/api/generate", {name: chat[name] for name in _RAW} | {"raw": True, "prompt": rendered + (step.prefix or "")}

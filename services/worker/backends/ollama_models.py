@@ -1,37 +1,57 @@
-"""The models of an Ollama server: tags (on disk), show (context length, capabilities; once a digest), ps (resident)."""
+"""The models of an Ollama server: tags (on disk), show (context length, capabilities; once a digest), ps (resident, and the window)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from services.worker.backends.base import ModelCallFailed
+from services.worker.backends.foreign import ModelList, count, entries, mapping, words
 from services.worker.backends.http import HttpEndpoint
 from shared.contracts.failure import FailureKind as K
-from shared.contracts.node import NodeModel
+from shared.contracts.node import Ability, NodeModel
 
-MAX_MODELS = 256
+_ABILITIES: tuple[Ability, ...] = ("vision", "tools", "thinking")
+"""In Ollama's words too."""
 
 
 class ShownModels:
-    """Remembers what `show` said of each digest, so that a probe costs two requests."""
+    """Remembers what `show` said of each digest, so that a probe costs two requests; and with what window each was loaded last.
 
-    def __init__(self, endpoint: HttpEndpoint) -> None:
+    `asked(model)`: the window that this worker asks for, None when it leaves that to the server.
+    """
+
+    def __init__(self, endpoint: HttpEndpoint, asked: Callable[[str], int | None] = lambda _: None) -> None:
         self._endpoint = endpoint
+        self._asked = asked
         self._shown: dict[str, dict[str, Any]] = {}
+        self._windows: dict[str, int] = {}
+        self._list = ModelList()
 
     async def list(self, *, allow_cloud: bool) -> tuple[NodeModel, ...]:
-        """Models by name; a model that vanished between two requests is left out."""
+        """Models by name. Left out: a model that vanished between two requests, and an entry that cannot be read."""
         tags, _ = await self._endpoint.get_json("/api/tags")
         resident, _ = await self._endpoint.get_json("/api/ps")
-        names = {entry.get("name") for entry in resident.get("models") or ()}
+        loaded = {entry["name"]: entry.get("context_length") for entry in entries(resident.get("models")) if _is_named(entry)}
         found: list[NodeModel] = []
-        entries = [entry for entry in tags.get("models") or () if allow_cloud or not entry.get("remote_host")][:MAX_MODELS]
-        for entry in entries:
-            shown = await self._show(entry)
-            if shown is not None:
-                found.append(node_model(entry, shown, resident=entry["name"] in names))
-        self._forget({_identity(entry) for entry in entries})
+        present = [entry for entry in entries(tags.get("models")) if allow_cloud or not mapping(entry).get("remote_host")]
+        for entry in present:
+            model = await self._model(entry, loaded)
+            if model is not None:
+                found.append(model)
+        self._forget({_identity(entry) for entry in present if _is_named(entry)})
         return tuple(sorted(found, key=lambda model: model.name))
+
+    async def _model(self, entry: Any, loaded: dict[str, Any]) -> NodeModel | None:
+        shown = await self._show(entry) if _is_named(entry) else {}
+        if shown is None:
+            return None
+
+        def read(entry: dict[str, Any]) -> NodeModel:
+            name = entry["name"]
+            return node_model(entry, shown, resident=name in loaded, window=self._window(entry, loaded.get(name)))
+
+        return self._list.model(entry, read)
 
     async def _show(self, entry: dict[str, Any]) -> dict[str, Any] | None:
         identity = _identity(entry)
@@ -44,23 +64,42 @@ class ShownModels:
                 raise
         return self._shown[identity]
 
+    def _window(self, entry: dict[str, Any], loaded: Any) -> int | None:
+        """As this worker asks (another's choice would be loaded again), else as loaded, else as the server chose the last time."""
+        identity = _identity(entry)
+        if count(loaded):
+            self._windows[identity] = count(loaded)
+        return self._asked(entry["name"]) or self._windows.get(identity)
+
     def _forget(self, present: set[str]) -> None:
         for identity in self._shown.keys() - present:
             del self._shown[identity]
+            self._windows.pop(identity, None)
+
+
+def _is_named(entry: Any) -> bool:
+    return isinstance(mapping(entry).get("name"), str)
 
 
 def _identity(entry: dict[str, Any]) -> str:
     return f"{entry.get('name')}@{entry.get('digest', '')}"
 
 
-def node_model(entry: dict[str, Any], shown: dict[str, Any], *, resident: bool) -> NodeModel:
-    """What one model is to a router. Servers before `capabilities` existed are taken for chat models."""
-    capabilities = shown.get("capabilities") or ["completion"]
+def node_model(entry: dict[str, Any], shown: dict[str, Any], *, resident: bool, window: int | None = None) -> NodeModel:
+    """What one model is to a router. Servers before `capabilities` existed are taken for chat models, of which nothing more is known."""
+    told = [word for word in entries(shown.get("capabilities")) if isinstance(word, str)]
+    capabilities = told or ["completion"]
     operations = (("chat", "generate") if "completion" in capabilities else ()) + (("embed",) if "embedding" in capabilities else ())
+    longest = context_length(mapping(shown.get("model_info")))
+    details = mapping(entry.get("details"))
     return NodeModel(
         name=entry["name"],
         size_bytes=entry.get("size") or 0,
-        context_length=context_length(shown.get("model_info") or {}),
+        digest=words(entry.get("digest")),
+        quantisation=words(details.get("quantization_level")),
+        context_length=longest,
+        window=min(window, longest) if window and longest else window,
+        abilities={ability: ability in told for ability in _ABILITIES} if told else {},
         operations=operations or ("chat", "generate"),
         resident=resident,
     )
@@ -71,4 +110,4 @@ def context_length(info: dict[str, Any]) -> int | None:
     found = info.get(f"{info.get('general.architecture', '')}.context_length")
     if found is None:
         found = next((value for key, value in info.items() if key.endswith(".context_length")), None)
-    return found if isinstance(found, int) and found > 0 else None
+    return count(found) or None

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from services.worker import continuation
 from services.worker.backends.base import Completion, Delta, ModelCall, ModelCallFailed, Probe
-from services.worker.backends.http import HttpEndpoint, batches, decode, error_text
+from services.worker.backends.foreign import ModelList, count, entries, mapping, words
+from services.worker.backends.http import EMBEDDINGS_BYTES, HttpEndpoint, batches, decode, error_text, whole
 from services.worker.backends.openai_stream import StreamReader
 from services.worker.settings import BackendKind, WorkerSettings
 from shared.clock import Clock
-from shared.contracts.base import sentence
 from shared.contracts.chat import Answer, ChatMessage, Operation
 from shared.contracts.failure import FailureKind as K
 from shared.contracts.node import NodeModel
@@ -32,6 +33,7 @@ class OpenAIBackend:
         self._settings = settings
         self._clock = clock
         self._listed: frozenset[str] = frozenset()
+        self._list = ModelList()
         self._endpoint = HttpEndpoint(
             settings.base_url().removesuffix("/v1"),
             connections=settings.slots + 4,
@@ -61,42 +63,61 @@ class OpenAIBackend:
     async def _embed(self, call: ModelCall) -> Completion:
         body = {"model": call.model, "input": list(call.step.texts), "encoding_format": "float"}
         async with self._endpoint.post("/v1/embeddings", body, call.trace) as response:
-            answer = decode(await response.read())
+            answer = decode(await whole(response, EMBEDDINGS_BYTES))
         if answer.get("error"):
             raise ModelCallFailed(K.MODEL_ERROR, error_text(answer))
-        rows = sorted(answer.get("data") or (), key=lambda row: row.get("index", 0))
+        rows = sorted(answer.get("data") or (), key=lambda row: count(row.get("index")))
         if len(rows) != len(call.step.texts):
             raise ModelCallFailed(K.MODEL_ERROR, f"{len(call.step.texts)} texts gave {len(rows)} embeddings")
         return Completion(
             Answer(embeddings=tuple(tuple(row["embedding"]) for row in rows), model=call.model, node=call.node, simulated=call.simulated),
-            Usage(calls=1, prompt_tokens=(answer.get("usage") or {}).get("prompt_tokens", 0)),
+            Usage(calls=1, prompt_tokens=count(mapping(answer.get("usage")).get("prompt_tokens"))),
         )
 
     async def probe(self) -> Probe:
         _, headers = await self._endpoint.get_json("/v1/models")
         embedded = headers.get(NODE_KIND_HEADER) == "embedded"
         version = headers.get("server", "")
-        return Probe(version=sentence(version[:64]), simulated="simulated" in version, kind="embedded" if embedded else None)
+        return Probe(version=words(version), simulated="simulated" in version, kind="embedded" if embedded else None)
 
     async def models(self) -> tuple[NodeModel, ...]:
         body, _ = await self._endpoint.get_json("/v1/models")
-        models = tuple(node_model(entry) for entry in (body.get("data") or ())[:256])
+        listed = entries(body.get("data"))
+        tacit = any(mapping(entry).get("owned_by") == "llamacpp" and "n_ctx" not in mapping(entry.get("meta")) for entry in listed)
+        props = await self._props() if tacit else {}
+        models = tuple(model for entry in listed if (model := self._list.model(entry, lambda entry: node_model(entry, props))) is not None)
         self._listed = frozenset(model.name for model in models)
         return models
+
+    async def _props(self) -> dict[str, Any]:
+        """What llama.cpp tells of itself; nothing where that is switched off."""
+        try:
+            return mapping((await self._endpoint.get_json("/props"))[0])
+        except ModelCallFailed:
+            return {}
 
     async def close(self) -> None:
         await self._endpoint.close()
 
 
-def node_model(entry: dict[str, Any]) -> NodeModel:
-    """A served model. The dialect has no word for operations: a name with `embed` in it is taken for an embedder."""
-    meta = entry.get("meta") or {}
-    length = entry.get("max_model_len") or meta.get("n_ctx") or meta.get("n_ctx_train")
-    name = str(entry["id"])
+def node_model(entry: dict[str, Any], props: Mapping[str, Any] = MappingProxyType({})) -> NodeModel:
+    """A served model. The dialect has no word for operations: a name with `embed` in it is taken for an embedder.
+
+    vLLM and llama.cpp tell the window in the list; llama.cpp's older versions a slot's in `props`, as they do whether the model sees.
+    """
+    meta = {} if entry.get("meta") is None else entry["meta"]
+    slot = mapping(props.get("default_generation_settings"))
+    window = count(entry.get("max_model_len")) or count(meta.get("n_ctx")) or count(slot.get("n_ctx")) or None
+    seen = mapping(entry.get("architecture")).get("input_modalities")
+    sees = "image" in seen if isinstance(seen, list) else mapping(props.get("modalities")).get("vision")
+    name = entry["id"]
     return NodeModel(
         name=name,
         size_bytes=meta.get("size") or 0,
-        context_length=length if isinstance(length, int) and length > 0 else None,
+        quantisation=words(meta.get("ftype")),
+        context_length=count(meta.get("n_ctx_train")) or window,
+        window=window,
+        abilities={"vision": sees} if isinstance(sees, bool) else {},
         operations=("embed",) if "embed" in name.lower() else ("chat", "generate"),
         resident=True,
     )
@@ -151,7 +172,7 @@ def wire_message(message: ChatMessage) -> dict[str, Any]:
 
 
 def _data_address(image: str) -> str:
-    if image.startswith(("data:", "http://", "https://")):
+    if image.startswith("data:"):
         return image
     kind = "jpeg" if image.startswith("/9j/") else "png"  # a JPEG's first bytes in base64
     return f"data:image/{kind};base64,{image}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from services.worker.backends.base import Completion, Delta, ModelCall, ModelCallFailed
+from services.worker.backends.foreign import count, mapping, milliseconds, within
 from services.worker.backends.http import decode, error_text
 from shared.clock import Clock
 from shared.contracts.chat import Answer, FinishReason
@@ -26,8 +27,9 @@ class StreamReader:
         self._thinking: list[str] = []
         self._tools: dict[int, dict[str, Any]] = {}
         self._pieces = 0
+        self._characters = 0
         self._reason: str | None = None
-        self._usage: dict[str, Any] | None = None
+        self._usage: dict[str, Any] = {}
         self._timings: dict[str, Any] = {}
         self.done = False
 
@@ -41,7 +43,10 @@ class StreamReader:
             return None
         if self._first is None:
             self._first = self._clock.monotonic()
-        return Delta("".join(self._text[text:]), "".join(self._thinking[thinking:]) or None, (), self._pieces - pieces)
+        said, thought = "".join(self._text[text:]), "".join(self._thinking[thinking:])
+        self._characters += len(said) + len(thought)
+        within(self._characters, len(self._tools))
+        return Delta(said, thought or None, (), self._pieces - pieces)
 
     def _data(self, data: bytes) -> None:
         if data == b"[DONE]":
@@ -50,8 +55,8 @@ class StreamReader:
         event = decode(data)
         if event.get("error"):
             raise ModelCallFailed(K.MODEL_ERROR, error_text(event))
-        self._usage = event.get("usage") or self._usage
-        self._timings = event.get("timings") or self._timings
+        self._usage = mapping(event.get("usage")) or self._usage
+        self._timings = mapping(event.get("timings")) or self._timings
         for choice in (event.get("choices") or ())[:1]:
             self._choice(choice)
 
@@ -75,7 +80,9 @@ class StreamReader:
         function = piece.get("function") or {}
         call["id"] = piece.get("id") or call["id"]
         call["name"] = function.get("name") or call["name"]
-        call["arguments"] += function.get("arguments") or ""
+        arguments = function.get("arguments") or ""
+        call["arguments"] += arguments
+        self._characters += len(arguments)
 
     def completion(self) -> Completion:
         """The whole answer. Raises BROKEN_STREAM when neither `[DONE]` nor a finish reason came."""
@@ -90,7 +97,9 @@ class StreamReader:
             node=self._call.node,
             simulated=self._call.simulated,
         )
-        return Completion(answer, self._counted(), self._timed(), self._timings.get("prompt_n"))
+        return Completion(
+            answer, self._counted(), self._timed(), count(self._timings.get("prompt_n")) if "prompt_n" in self._timings else None
+        )
 
     def _tool_calls(self) -> tuple[dict[str, Any], ...]:
         step = self._call.step
@@ -104,18 +113,18 @@ class StreamReader:
         )
 
     def _counted(self) -> Usage:
-        if self._usage is None:
+        if not self._usage:
             return Usage(calls=1, completion_tokens=self._pieces, estimated=True)
         return Usage(
             calls=1,
-            prompt_tokens=self._usage.get("prompt_tokens") or 0,
-            completion_tokens=self._usage.get("completion_tokens") or 0,
+            prompt_tokens=count(self._usage.get("prompt_tokens")),
+            completion_tokens=count(self._usage.get("completion_tokens")),
         )
 
     def _timed(self) -> Timings:
         """llama.cpp reports its own timings; elsewhere the first piece divides reading from writing."""
         if "predicted_ms" in self._timings:
-            return Timings(prefill_ms=self._timings.get("prompt_ms") or 0.0, decode_ms=self._timings["predicted_ms"] or 0.0)
+            return Timings(prefill_ms=milliseconds(self._timings.get("prompt_ms")), decode_ms=milliseconds(self._timings["predicted_ms"]))
         now = self._clock.monotonic()
         first = self._first if self._first is not None else now
         return Timings(prefill_ms=(first - self._began) * 1e3, decode_ms=(now - first) * 1e3)

@@ -76,7 +76,7 @@ def test_a_model_is_named_as_its_server_spells_it(name: str) -> None:
     assert parse_job(b'{"prompt": "x", "model": %b}' % TypeAdapter(str).dump_json(name)).model == name
 
 
-@pytest.mark.parametrize("image", ["aGk=", "aGkh", "aGkhIQ==", "data:image/png;base64,aGk=", "data:image/svg+xml;base64,aGk="])
+@pytest.mark.parametrize("image", ["aGk=", "aGk", "aGkh", "aGkhIQ==", "data:image/png;base64,aGk=", "data:image/svg+xml;base64,aGk="])
 def test_an_image_is_base64_or_a_data_address(image: str) -> None:
     """What a caller's client makes of a file."""
     assert ChatMessage(role="user", images=(image,)).images == (image,)
@@ -94,8 +94,8 @@ def test_an_image_is_base64_or_a_data_address(image: str) -> None:
         "data:image/png;base64,http://a/b",
         "data:image/png,aGk=",
         "data:image/png;base64,",
-        "/etc/passwd",
-        "aGk",
+        "a",
+        "aGkhI",
         "aGk=\n",
         "aG k=",
         "aGk=aGk=",

@@ -1,0 +1,148 @@
+"""What a model endpoint says is foreign input: an odd number counts as unknown, an odd entry of a list is left out and said once.
+
+What nobody thought of is caught by one guard around the port: it is the call's or the probe's failure, never the worker's end.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any
+
+from services.worker.backends.base import Backend, Completion, Delta, ModelCall, ModelCallFailed, Probe
+from services.worker.settings import BackendKind
+from shared.contracts.base import MOST, sentence
+from shared.contracts.chat import MOST_CALLS
+from shared.contracts.failure import FailureKind as K
+from shared.contracts.node import NodeModel
+from shared.telemetry import logs
+
+log = logs.get(__name__)
+
+MOST_MODELS = 256
+MOST_CHARACTERS = 8 * 1024 * 1024
+"""Of one answer: what a message can say."""
+_MOST_SAID = 1_000
+_LONGEST_MS = 1e12
+_ODD = (ValueError, TypeError, LookupError, AttributeError)
+"""What reading an entry of another shape raises; pydantic's errors are ValueErrors."""
+
+
+def count(value: Any) -> int:
+    """Tokens or bytes; 0 for what is no count."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MOST:
+        return 0
+    return int(value)
+
+
+def milliseconds(value: Any) -> float:
+    """A duration; 0 for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LONGEST_MS:
+        return 0.0
+    return float(value)
+
+
+def nanoseconds(value: Any) -> float:
+    """A duration in milliseconds, given in nanoseconds; 0 for what is none."""
+    return milliseconds(value / 1e6) if isinstance(value, int | float) and abs(value) <= _LONGEST_MS * 1e6 else 0.0
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """An object; empty for what is none."""
+    return value if isinstance(value, dict) else {}
+
+
+def entries(value: Any) -> list[Any]:
+    """The first entries of a list; none of what is no list."""
+    return value[:MOST_MODELS] if isinstance(value, list) else []
+
+
+def words(value: Any) -> str:
+    """A version, a digest, a quantisation: one short text; empty for what is none."""
+    return sentence(value[:128]) if isinstance(value, str) else ""
+
+
+def within(characters: int, calls: int) -> None:
+    """Raises INVALID_OUTPUT for an answer that no message can say: its characters and its tool calls."""
+    if characters > MOST_CHARACTERS:
+        raise ModelCallFailed(K.INVALID_OUTPUT, f"the answer has more than {MOST_CHARACTERS} characters")
+    if calls > MOST_CALLS:
+        raise ModelCallFailed(K.INVALID_OUTPUT, f"the answer has more than {MOST_CALLS} tool calls")
+
+
+class ModelList:
+    """Reads the entries of a list of models one by one."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def model(self, entry: Any, read: Callable[[dict[str, Any]], NodeModel]) -> NodeModel | None:
+        """The model; None for an entry that cannot be read: of another shape, or with a name that no message can say."""
+        try:
+            return read(entry if isinstance(entry, dict) else {})
+        except _ODD as error:
+            self._left_out(entry, error)
+            return None
+
+    def _left_out(self, entry: Any, error: Exception) -> None:
+        named = mapping(entry)
+        name = sentence(repr(named.get("name") or named.get("id") or entry))[:200]
+        if name not in self._said and len(self._said) < _MOST_SAID:
+            self._said.add(name)
+            log.warning("model_left_out", model=name, error=type(error).__name__)
+
+
+class GuardedBackend:
+    """Another backend, of which nothing but `ModelCallFailed` comes out."""
+
+    def __init__(self, inner: Backend) -> None:
+        self._inner = inner
+        self._said: set[str] = set()
+
+    @property
+    def kind(self) -> BackendKind:
+        return self._inner.kind
+
+    async def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
+        try:
+            async with aclosing(self._inner.call(call)) as pieces:  # type: ignore[type-var]  # every backend's call is an async generator
+                async for piece in pieces:
+                    yield piece
+        except ModelCallFailed:
+            raise
+        except Exception as error:
+            raise self._failed(error) from error
+
+    async def probe(self) -> Probe:
+        try:
+            return await self._inner.probe()
+        except ModelCallFailed:
+            raise
+        except Exception as error:
+            raise self._failed(error) from error
+
+    async def models(self) -> tuple[NodeModel, ...]:
+        try:
+            return await self._inner.models()
+        except ModelCallFailed:
+            raise
+        except Exception as error:
+            raise self._failed(error) from error
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+    def _failed(self, error: Exception) -> ModelCallFailed:
+        """Said once a place. The error's own text stays out of the logs: it may quote a prompt or an answer."""
+        frames = traceback.extract_tb(error.__traceback__)[-3:]
+        place = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
+        if place not in self._said and len(self._said) < _MOST_SAID:
+            self._said.add(place)
+            log.warning("endpoint_not_understood", error=type(error).__name__, at=place)
+        return ModelCallFailed(K.MODEL_ERROR, "the endpoint said something that cannot be read")
+
+
+def guarded(backend: Backend) -> Backend:
+    """The backend behind the guard, once."""
+    return backend if isinstance(backend, GuardedBackend) else GuardedBackend(backend)
