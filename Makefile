@@ -34,7 +34,7 @@ format: venv ## Rewrite the code in the one format.
 
 test: check ## All tests: check, then simulated, integration and chaos on real components (Kafka is started for them).
 	@$(BIN)/python -m infra.native.fetch
-	$(PYTEST) -q -n auto tests/simulated
+	$(PYTEST) -q -n auto tests/model tests/simulated
 	$(PYTEST) -q -n $(BROKERS) --maxschedchunk 1 -m 'not alone' tests/integration
 	$(PYTEST) -q -m alone tests/integration tests/chaos
 

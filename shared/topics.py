@@ -13,6 +13,7 @@ from zlib import crc32
 from pydantic import BaseModel, Field, StringConstraints
 
 from shared.contracts.base import CLASSES, RECORD_BYTES, TOPIC, Capability, PriorityClass
+from shared.murmur import place
 
 Count = Literal["home", "steps", "work", "replies", "one", "other"]
 Cleanup = Literal["delete", "compact", "compact,delete"]
@@ -56,14 +57,14 @@ class Family:
 FAMILIES: tuple[Family, ...] = (
     Family(
         "jobs.{class}",
-        "job id",
+        "public job id",
         "home",
         "delete",
         7 * DAY_MS,
         ("ingress", "any producer", "delay"),
         ("planner",),
         ("Job", "CancelRequested"),
-        "What users ask for. The partition a job arrives on is its home.",
+        "What users ask for. A job is at home where murmur2 of its public id says; a record that lies elsewhere is sent on.",
     ),
     Family(
         "steps.{capability}.{class}",
@@ -135,6 +136,7 @@ FAMILIES: tuple[Family, ...] = (
             "CancelRecorded",
             "JobStopped",
             "ScheduleFired",
+            "IdsRemembered",
             "JobSettled",
             "JobSnapshot",
             "TenantShare",
@@ -364,5 +366,5 @@ def steps_partition(tenant: str, home: int, partitions: int, spread: int | None 
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """Our partitioner for keyed records."""
-    return crc32(key) % partitions
+    """Our partitioner for keyed records: Kafka's own, so that it does not matter who writes a record."""
+    return place(key, partitions)

@@ -14,6 +14,7 @@ from infra.bench.bare import new_consumer, new_producer
 from infra.bench.load import LoadFailed
 from infra.native.cluster import LocalCluster
 from shared.clock import Clock
+from shared.contracts import ids
 from shared.contracts.base import PriorityClass
 from shared.topics import Topics
 
@@ -105,6 +106,7 @@ class Traffic:
     def _take(self, name: str, value: bytes, now: float) -> None:
         if b'"status":"succeeded"' not in value:
             raise LoadFailed(f"a job did not succeed: {json.loads(value).get('failure')}")
+        name = ids.public(name)
         if name not in self._ended:
             self._ended[name] = now
             priority_class, tenant, _ = name.split(":")

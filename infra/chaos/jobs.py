@@ -8,6 +8,7 @@ from random import Random
 
 from pydantic_core import to_json
 
+from shared.contracts import ids
 from shared.contracts.base import CLASSES, PriorityClass
 
 NEVER = float("inf")
@@ -66,6 +67,7 @@ class JobMix:
 
     def number_of(self, job: str) -> int | None:
         """None for a job that is not ours."""
+        job = ids.public(job)
         digits = job.removeprefix(self._prefix)
         return int(digits) if job.startswith(self._prefix) and digits.isdigit() else None
 

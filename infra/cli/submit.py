@@ -18,7 +18,9 @@ from infra.cli.answer import Display, Ended, Update, exit_code
 from infra.cli.cluster import Cluster, Edge, with_cluster
 from infra.cli.exits import Exit, Stop
 from services.ingress.ids import new_job_id
+from services.planner.handlers import ReservedId
 from shared.clock import Clock
+from shared.contracts import ids
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import explain
 from shared.contracts.job import Job
@@ -66,7 +68,7 @@ def submit(context: click.Context, /, prompt: str, **options: Any) -> None:
     """Submit PROMPT as a job and print its answer. PROMPT `-` is read from standard input."""
     edge = context.find_object(Edge) or Edge()
     text = sys.stdin.read() if prompt == "-" else prompt
-    job = build_job(text, options, edge.clock, new_job_id(edge.clock.wall(), edge.random))
+    job = build_job(text, options, edge.clock, "cli-" + new_job_id(edge.clock.wall(), edge.random).removeprefix("j_"))
     priority_class = PriorityClass(options["priority"])
     how = Waiting(options["wait"], options["stream"], options["as_json"], options["timeout_seconds"])
     if options["via"] == "kafka":
@@ -79,6 +81,8 @@ def submit(context: click.Context, /, prompt: str, **options: Any) -> None:
 def build_job(prompt: str, fields: dict[str, Any], clock: Clock, identifier: str) -> Job:
     """The job that the options describe. Raises Stop (usage) when it is not valid."""
     chain = _read_chain(fields["chain_file"])
+    if fields["job_id"] and ids.is_reserved(fields["job_id"]):
+        raise Stop(Exit.USAGE, ReservedId().message)
     body = {
         "id": fields["job_id"] or identifier,
         "prompt": prompt,
@@ -133,7 +137,7 @@ async def _over_kafka(cluster: Cluster, job: Job, priority_class: PriorityClass,
     if not how.wait:
         await send(cluster, job, priority_class)
         return _submitted(job.id, how)
-    async with watch(cluster, job.id, stream=how.stream) as watching:
+    async with watch(cluster, ids.qualified(job.tenant, job.id), stream=how.stream) as watching:
         await send(cluster, job, priority_class, watching.reply)
         return await show(watching.updates(), job.id, how, cluster.clock)
 

@@ -15,7 +15,7 @@ from infra.verify.history import NOWHERE, History, JobState, digest, parsed
 from infra.verify.laws import Kind
 from infra.verify.report import Place, Report
 from services.planner.handlers import JobRecord
-from shared.contracts import headers
+from shared.contracts import headers, ids
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.delayed import Delayed
 from shared.contracts.result import Result
@@ -87,6 +87,10 @@ class Checker:
         self._delayed: dict[str, None] = {}
         self._refused: set[Place] = set()
         self._settled_before: set[str] = set()
+        self._sent_on: dict[Place, str] = {}
+        """Records that lie elsewhere than at their id's home, and were committed past → the id."""
+        self._arrived: set[Place] = set()
+        """Where records lay that were sent on to their home."""
         self._lost: set[str] = set()
         """A job that was sent twice is lost once."""
         self._results_from: dict[int, float] = {}
@@ -148,11 +152,16 @@ class Checker:
         if not self._scope.covers(record.timestamp / 1000):
             return
         counts, place = self.report.counts, Place.of(record)
+        lay = headers.forwarded_from(record.headers)
+        if lay is not None:
+            place = Place(lay.topic, lay.partition, lay.offset)
+            self._arrived.add(place)
         if place not in self._refused and headers.find(record.headers, headers.TYPE) == b"cancel":
             counts.cancels += 1
             return
         counts.job_records += 1
-        job = _given_id(record.value) or self._reader.derived_id(record)
+        given = _given_id(record.value)
+        job = given or self._reader.derived_id(record)
         state = self._history.jobs.get(job)
         if state is not None:
             counts.resubmitted += state.records > 0
@@ -165,9 +174,15 @@ class Checker:
         elif job in self._delayed:
             counts.delayed += 1
             self._must_have_ended(place, job, "it is delayed")
-        elif job not in self._lost:
+        elif given is not None and ids.home_of(given, self._topics.settings.home_partitions) != self._bounds.home:
+            self._sent_on[place] = job
+        else:
+            self._lose(place, job, "committed past, and in no history")
+
+    def _lose(self, place: Place, job: str, detail: str) -> None:
+        if job not in self._lost:
             self._lost.add(job)
-            self.report.add(Kind.LOST, place, job, "committed past, and in no history")
+            self.report.add(Kind.LOST, place, job, detail)
 
     def _must_have_ended(self, place: Place, job: str, detail: str) -> None:
         if self._scope.settled:
@@ -234,7 +249,10 @@ class Checker:
             self.report.counts.unpublished += 1
 
     def finish(self) -> None:
-        """What is left of the results belongs to no job that ended."""
+        """What was sent on has arrived; what is left of the results belongs to no job that ended."""
+        for place, job in self._sent_on.items():
+            if place not in self._arrived:
+                self._lose(place, job, "committed past, and not at the home of its id")
         for job, published in self._published.items():
             if not published.in_scope:
                 continue
@@ -247,13 +265,13 @@ class Checker:
 
 
 def _given_id(value: bytes | None) -> str | None:
-    """The id that a job's body gives, if it is a body at all."""
+    """The id that a job's body gives, under its tenant, if it is a body at all."""
     try:
         body = from_json(value or b"")
     except ValueError:
         return None
-    given = body.get("id") if isinstance(body, dict) else None
-    return given if isinstance(given, str) else None
+    given, tenant = (body.get("id"), body.get("tenant", ids.DEFAULT_TENANT)) if isinstance(body, dict) else (None, None)
+    return ids.qualified(tenant, given) if isinstance(given, str) and isinstance(tenant, str) else None
 
 
 def _text(key: bytes | None) -> str:

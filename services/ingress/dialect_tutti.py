@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 from pydantic_core import to_json
 
 from services.ingress.shown import RawEvent, parse, shown
+from shared.contracts import ids
 from shared.contracts.base import PriorityClass
 from shared.contracts.job import Job
 
@@ -18,6 +19,13 @@ class JobSubmission(Job):
     model_config = ConfigDict(extra="forbid")
 
     priority_class: PriorityClass = Field(default=PriorityClass.STANDARD, alias="class")
+
+    @field_validator("id")
+    @classmethod
+    def _is_the_callers(cls, given: str | None) -> str | None:
+        if given is not None and ids.is_reserved(given):
+            raise ValueError("ids that begin with j_, k_ or s_ are tutti's own; choose another, or leave it out")
+        return given
 
     def named_tenant(self) -> str | None:
         """The tenant that the body names."""

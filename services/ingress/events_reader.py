@@ -124,11 +124,11 @@ class EventsReader:
         kind = _kind_of(record)
         if kind == "planner_started":
             epochs.started(record.offset)
-        elif kind == "schedule_fired":
-            return  # of a schedule: the job that it began has events of its own
+        elif kind in ("schedule_fired", "ids_remembered"):
+            return  # of no job: what a schedule began has events of its own
         elif epochs.admits_value(record.value) and record.key is not None:
             job = record.key.decode("utf-8", "replace")
-            if "/" in job:  # of no job: no job's id holds a slash
+            if kind.startswith("tenant_"):  # of no job
                 self._tenants.on_event(kind, record.value)
                 return
             touched[job] = None

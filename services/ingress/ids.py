@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from random import Random
+
+from shared.murmur import Endings
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
 """Two characters at a time: 10 bits."""
+_ENDINGS = Endings([_PAIRS[7 * number & 1023] + pair for number, pair in enumerate(_PAIRS)])
 _GENERATED = re.compile(r"j_[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
 
-def new_job_id(wall_seconds: float, random: Random, fits: Callable[[str], bool] | None = None) -> str:
-    """Sorts by time, down to the millisecond. `wall_seconds`: since the Unix epoch.
-
-    `fits`: what the id must satisfy (a home, by its hash); its last two characters are varied until it does, 1,024 times at most.
+def new_job_id(wall_seconds: float, random: Random, home: int = 0, homes: int = 1) -> str:
+    """Sorts by time, down to the millisecond. `wall_seconds`: since the Unix epoch. Its last four characters are chosen so that it has
+    this home among so many.
     """
-    number = (int(wall_seconds * 1000) & 0xFFFF_FFFF_FFFF) << 80 | random.getrandbits(80)
-    head = "j_" + "".join([_PAIRS[number >> shift & 1023] for shift in range(120, 9, -10)])
-    for turn in range(1024):
-        job = head + _PAIRS[(number + turn) & 1023]
-        if fits is None or fits(job):
-            break
-    return job
+    number = (int(wall_seconds * 1000) & 0xFFFF_FFFF_FFFF) << 70 | random.getrandbits(70)
+    head = "j_" + "".join([_PAIRS[number >> shift & 1023] for shift in range(110, 9, -10)])
+    return _ENDINGS.complete(head, number & 1023, home, homes)
 
 
 def is_generated(job: str) -> bool:
-    """Whether an ingress made this id, so that its home is the crc32 of the id."""
+    """Whether an ingress made this id, so that its home is the hash of the id."""
     return _GENERATED.fullmatch(job) is not None

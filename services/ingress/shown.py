@@ -48,6 +48,7 @@ NOT_SHOWN: tuple[type[Contract], ...] = (
     events.JobSnapshot,  # the facts in it are shown as if they had been read one by one
     events.WorkWasted,  # the result's usage counts it
     events.ScheduleFired,  # the run that it began has events of its own
+    events.IdsRemembered,
     TenantShare,
     TenantAccount,
     TenantLimitNeared,

@@ -5,19 +5,24 @@ from __future__ import annotations
 from random import Random
 
 from services.ingress.homes import HomeBouts
+from services.ingress.idempotency import may_come_again
 from services.ingress.ids import is_generated, new_job_id
 from services.ingress.limits import check_inline_size
 from services.ingress.outbox import Outbox, Settle
 from shared.clock import Clock
+from shared.contracts import ids
 from shared.contracts.base import PriorityClass
 from shared.contracts.delayed import DelayedJob
-from shared.contracts.headers import CORRELATION_ID, REQUEST_DIGEST, envelope, reply_headers
+from shared.contracts.headers import CORRELATION_ID, MADE_BY, REQUEST_DIGEST, envelope, reply_headers
+from shared.contracts.ids import Maker
 from shared.contracts.job import ReplyTo
 from shared.contracts.outcome import CancelRequested, StreamPosition
 from shared.errors import Overloaded
 from shared.kafka.port import Message
 from shared.telemetry import tracing
-from shared.topics import Topics, partition_of
+from shared.topics import Topics
+
+_MADE_BY_INGRESS, _MADE_BY_KEY = (MADE_BY, Maker.INGRESS.value.encode()), (MADE_BY, Maker.KEY.value.encode())
 
 
 class Submitter:
@@ -37,11 +42,11 @@ class Submitter:
     def new_id(self) -> str:
         """A fresh job id, whose hash is the home of the current bout."""
         home = self._bouts.next(self._clock.monotonic())
-        return new_job_id(self._clock.wall(), self._random, lambda job: self.home_of(job) == home)
+        return new_job_id(self._clock.wall(), self._random, home, self._home_partitions)
 
     def home_of(self, job: str) -> int:
-        """The partition that jobs submitted by an ingress are written to, and stay on."""
-        return partition_of(job.encode(), self._home_partitions)
+        """The partition that the job is written to, and stays on."""
+        return ids.home_of(job, self._home_partitions)
 
     def submit(
         self,
@@ -62,6 +67,9 @@ class Submitter:
         headers = envelope("job", tracing.child(trace, self._random))
         if correlation is not None:
             headers += ((CORRELATION_ID, correlation), *self._reply_headers)
+        if ids.is_reserved(job):
+            # No caller may give such an id, so it was made here; a planner takes it only from who says so.
+            headers += (_MADE_BY_KEY if may_come_again(job) else _MADE_BY_INGRESS,)
         if digest is not None:
             headers += ((REQUEST_DIGEST, digest.encode()),)
         self._outbox.put(Message(self._topic_of[priority_class], body, job.encode(), self.home_of(job), headers), settle)

@@ -3,7 +3,7 @@
 Consumes   jobs.<class>, outcomes (group tutti-planner, one partition *number* of all of them to one planner); job-events for replay;
            registry (schedules, limits of tenants)
 Produces   job-events (one writer a partition, checked by offsets), steps.<capability>.<class>, results, replies (finals), controls, delays,
-           outcomes (shares of tenants' budgets), dead-letters
+           outcomes (shares of tenants' budgets), dead-letters; jobs.<class> (what is at home on another partition)
 Owns       the history of every job (job-events); memory is a cache of it
 On failure another planner takes the number over, replays from the watermark and drives every live job on; nothing is asked again that
            history answers. Kafka away: waits, goes on by itself.

@@ -8,13 +8,14 @@ from pydantic import ValidationError
 
 from services.planner.engine.admission import JobInput
 from services.planner.job.ids import job_id
-from shared.contracts import headers
+from shared.contracts import headers, ids
 from shared.contracts.base import INLINE_BYTES, VERSION, PriorityClass
 from shared.contracts.bounds import parse_job
 from shared.contracts.budget import BudgetRequested
 from shared.contracts.chat import Operation
 from shared.contracts.digest import request_digest
 from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.ids import Maker
 from shared.contracts.job import Job, ReplyTo
 from shared.contracts.outcome import OUTCOME, CancelRequested, Outcome, StepClaimed, StepFailed, StepRouted, StepSucceeded
 from shared.errors import InvalidRecord, NewerVersion, TooLarge
@@ -29,8 +30,11 @@ _MOST_GROWTH = 5
 """No text grows by more than this when it is written out (`1e15` becomes `1000000000000000.0`)."""
 _REASON_CHARACTERS = 500
 
-OWN_PREFIX = "j_"
-"""Ids that tutti made (ingress, planner) begin with this. They are never used twice, so they are not remembered after the end."""
+
+class ReservedId(InvalidRecord):
+    """Ids that begin with j_, k_ or s_ are tutti's own: a job has another one, or none."""
+
+    code = "reserved_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +64,9 @@ class JobRecord:
         self._check_size(job, len(value))
         self._check_capability(job)
         reply = self.reply(record)
-        may_come_again = _may_come_again(job) or headers.replay_of(record.headers) is not None
+        may_come_again = _may_come_again(job, headers.made_by(record.headers)) or headers.replay_of(record.headers) is not None
         return JobInput(
-            id=job.id or self.derived_id(record),
+            id=self.derived_id(record) if job.id is None else ids.qualified(job.tenant, job.id),
             client_id=may_come_again,
             job=job,
             priority_class=priority_class,
@@ -97,8 +101,8 @@ class JobRecord:
 
     def derived_id(self, record: Record) -> str:
         """The id of a job that came without one. Sent again from the dead letters it is the job that it was the first time."""
-        lies = headers.replay_of(record.headers) or record
-        return job_id(self.cluster, lies.topic, lies.partition, lies.offset, lies.timestamp)
+        lies = headers.replay_of(record.headers) or headers.Origin(record.topic, record.partition, record.offset, record.timestamp)
+        return job_id(self.cluster, lies, self.topics.settings.home_partitions)
 
     def outcome(self, record: Record) -> Outcome:
         """The outcome that the record is. Raises InvalidRecord, also for one that would be answered to where nobody is."""
@@ -115,14 +119,24 @@ class JobRecord:
         if not record.key:
             raise InvalidRecord("a cancel needs the job's id as its key")
         try:
-            return CancelRequested(job=record.key.decode())
+            tenant, _, job = CancelRequested(job=record.key.decode()).job.rpartition("/")
         except ValueError as error:
             raise InvalidRecord("the cancel's key is not a job id") from error
+        return CancelRequested(job=ids.qualified(tenant or ids.DEFAULT_TENANT, job))
 
 
-def _may_come_again(job: Job) -> bool:
-    """Whether the id may arrive once more after the job's end: the caller's own may, and so may what went through delay."""
-    return job.id is not None and (not job.id.startswith(OWN_PREFIX) or job.not_before is not None)
+def _may_come_again(job: Job, maker: Maker | None) -> bool:
+    """Whether the id may arrive once more after the job's end: the caller's own may, and so may what went through delay.
+
+    Raises ReservedId where a caller gives an id of tutti's.
+    """
+    if job.id is None:
+        return False
+    if not ids.is_reserved(job.id):
+        return True
+    if maker is None:
+        raise ReservedId
+    return maker is not Maker.INGRESS or job.not_before is not None
 
 
 def read_outcome(record: Record) -> Outcome:

@@ -11,31 +11,34 @@ is outstanding inputs gather, so rounds grow with the load by themselves.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence
 from functools import partial
-from itertools import chain
 
 from services.planner.alarm import Alarm
 from services.planner.commit import Commit
 from services.planner.engine import attempts
 from services.planner.engine.admission import JobInput, accept
 from services.planner.engine.book import Book
+from services.planner.engine.cancels import known
 from services.planner.engine.delayed import must_wait, postpone
 from services.planner.engine.watermark import watermark
+from services.planner.fence import Fence
 from services.planner.history.appender import Appender
 from services.planner.history.gate import IdGate, Waiting
 from services.planner.history.takeover import Superseded, TakeOver
 from services.planner.history.upkeep import upkeep
+from services.planner.intake.canonical import onward
 from services.planner.intake.job_queue import JobQueue
 from services.planner.intake.order import ClassOrder, Queue
 from services.planner.intake.refusals import OutcomesStopped, Refusals
 from services.planner.intake.room import Room
+from services.planner.intake.unmet import UnknownJob, Unmet
 from services.planner.round import Dispatch, Publish, Round, Stop
 from services.planner.schedules.clockwork import Clockwork
 from services.planner.sending.messages import of_effect
 from services.planner.wiring import Wiring
-from shared.contracts.base import CLASSES
+from shared.contracts.base import CLASSES, PriorityClass
+from shared.contracts.outcome import CancelRequested
 from shared.errors import InvalidInput, LogError, NewerVersion, RecordTooLarge, SendFailed
 from shared.kafka.port import Message, Record, TopicPartition
 from shared.processing.tries import GivenUp, Tries, place, read
@@ -61,6 +64,7 @@ class Home:
         self._events = TopicPartition(topics.job_events, number)
         self._outcomes_topic = topics.outcomes
         self._class_of = {topics.jobs(c): c for c in CLASSES}
+        self._homes = topics.settings.home_partitions
         self._book = Book(number, wiring.policy, wiring.random, wiring.tenants)
         self._outcomes = Queue(wiring.options.queue_records)
         self._jobs: dict[str, JobQueue] = {}
@@ -74,9 +78,6 @@ class Home:
         """Next offsets of what is folded, perhaps not yet acknowledged."""
         self._appender = Appender(wiring, self._events, self._book)
         self._must_send: list[Message] = []
-        self._due: list[tuple[int, list[str]]] = []
-        """(end of outcomes when they became due, jobs): fired once that much is folded."""
-        self._fetching_end = False
         self._claims_since: float | None = None
         self._wake = asyncio.Event()
         self._alarm = Alarm(self._wake)
@@ -84,7 +85,7 @@ class Home:
         self._resumed = asyncio.Event()
         self._quiet = asyncio.Event()
         self._quiet.set()
-        self._clockwork = Clockwork(wiring.schedules, number, topics.settings.home_partitions)
+        self._clockwork = Clockwork(wiring.schedules, number, self._homes)
         self._tries = Tries()
         """Of records and jobs on which work failed in an unexpected way: they outlive the fold, which is thrown away then."""
         self._failures = 0
@@ -189,21 +190,22 @@ class Home:
         self._appender = Appender(wiring, self._events, taken.book)
         self._positions = dict(taken.inputs)
         self._folded = dict(taken.inputs)
-        self._due.clear()
         self._must_send.clear()
         self._claims_since = None
-        self._clockwork = Clockwork(wiring.schedules, self.number, wiring.topics.settings.home_partitions)
+        self._clockwork = Clockwork(wiring.schedules, self.number, self._homes)
         self._gate = IdGate(wiring, self._events, taken.book, self.nudge)
         self._reset_queues(taken.inputs)
         wiring.rewind(self.number, taken.inputs)
         await self._write(taken.round)
         self.running = True
-        wiring.spawn(self._gate.run(taken.replayed_from))
+        wiring.spawn(self._gate.run())
         self.nudge()
 
     def _reset_queues(self, inputs: dict[str, int]) -> None:
         bound, most_bytes = self._wiring.options.queue_records, self._wiring.options.queue_bytes
         self._outcomes = Queue(bound, inputs.get(self._outcomes_topic), most_bytes=most_bytes)
+        outcomes = TopicPartition(self._outcomes_topic, self.number)
+        self._fence, self._unmet = Fence(self._wiring, outcomes, self._book, self._tries, self.nudge), Unmet()
         self._jobs = {topic: JobQueue(bound, inputs.get(topic), most_bytes=most_bytes) for topic in self._class_of}
         self._paused.clear()
 
@@ -274,6 +276,12 @@ class Home:
             attempts.give_up(self._book, round_, outcome)
             self._tries.exhaust(job or place(record))  # what else is told of the job would fail alike
             raise
+        if isinstance(outcome, CancelRequested) and outcome.job not in self._book.jobs:
+            # Nowhere else is it known whether the job has ended, or waits elsewhere: here it would get a second end.
+            elsewhere = onward(record, outcome, self.number, self._homes)
+            if elsewhere is not None:
+                self._must_send.append(elsewhere)
+                return
         attempts.on_outcome(self._book, round_, outcome)
 
     def _fold_jobs(self, round_: Round) -> None:
@@ -281,30 +289,52 @@ class Home:
             try:
                 self._begin(round_, one)
             except InvalidInput as error:
-                self._must_send.extend(self._refusals.job(one.record, error, one.given.priority_class, round_.wall))
+                self._must_send.extend(self._refusals.job(one.record, error, one.given.priority_class, round_.wall, one.given.id))
+        self._fold_cancels(round_)
         queues = {c: self._jobs[topic] for topic, c in self._class_of.items()}
-        for priority_class, record in self._order.take(queues, self._budget(), self._room(), round_.now):
-            try:
-                given = read(record, partial(self._wiring.reader.read, priority_class=priority_class))
-                self._tries.begin(place(record))
-                if isinstance(given, JobInput):
-                    if not self._gate.hold(record, given, round_.now):
-                        self._begin(round_, Waiting(record, given))
-                else:
-                    attempts.on_outcome(self._book, round_, given)
-            except InvalidInput as error:
-                self._must_send.extend(self._refusals.job(record, error, priority_class, round_.wall))
+        for priority_class, record in self._order.take(queues, self._wiring.options.round_jobs, self._room(), round_.now):
+            self._read(round_, record, priority_class)
         self._tries.at = None
         for topic, jobs in self._jobs.items():
             self._folded[topic] = max(self._folded.get(topic, 0), jobs.position or 0)
             self._drained(topic)
 
+    def _fold_cancels(self, round_: Round) -> None:
+        """Whatever the room: what they end may be what keeps it."""
+        for topic, jobs in self._jobs.items():
+            for _ in range(self._wiring.options.round_jobs):
+                record = jobs.take_cancel()
+                if record is None:
+                    break
+                self._read(round_, record, self._class_of[topic])
+        for one in self._unmet.over(round_.now, partial(known, self._book)):
+            self._must_send.extend(self._refusals.job(one.record, UnknownJob(), one.priority_class, round_.wall, one.job))
+
+    def _read(self, round_: Round, record: Record, priority_class: PriorityClass) -> None:
+        try:
+            given = read(record, partial(self._wiring.reader.read, priority_class=priority_class))
+            self._tries.begin(place(record))
+            elsewhere = onward(record, given, self.number, self._homes)
+            if elsewhere is not None:
+                self._must_send.append(elsewhere)
+            elif isinstance(given, JobInput):
+                if not self._gate.hold(record, given, round_.now):
+                    self._begin(round_, Waiting(record, given))
+            else:
+                attempts.on_outcome(self._book, round_, given)
+                if not known(self._book, given.job, round_.now):
+                    self._unmet.add(record, priority_class, given.job, round_.now)
+        except InvalidInput as error:
+            self._must_send.extend(self._refusals.job(record, error, priority_class, round_.wall))
+
     def _begin(self, round_: Round, one: Waiting) -> None:
         self._tries.begin(place(one.record), None if one.ended or one.given.id in self._book.jobs else one.given.id)
         if one.ended is None and must_wait(self._book, one.given, one.record, round_.wall):
             self._must_send.append(postpone(self._book, round_, one.given, one.record, self._wiring.topics))
-        else:
-            accept(self._book, round_, one.given, one.ended)
+            return
+        taken = accept(self._book, round_, one.given, one.ended)
+        if taken is not None:
+            self._must_send.append(self._refusals.letter(one.record, taken))
 
     def _fold_claims(self, round_: Round) -> None:
         """Claims ride with other events; alone they wait a little, because most short steps end within that time."""
@@ -317,34 +347,7 @@ class Home:
             self._claims_since = None
 
     def _fire_timers(self, round_: Round) -> None:
-        """A due timer fires once every outcome is folded that was in the log when it became due."""
-        if self._due:
-            position = self._folded.get(self._outcomes_topic, 0)
-            ready = [jobs for end, jobs in self._due if end <= position]
-            self._due = [entry for entry in self._due if entry[0] > position]
-            for job in chain.from_iterable(ready):
-                self._tries.at = job
-                attempts.on_due(self._book, round_, job)
-            self._tries.at = None
-        if not self._fetching_end and self._book.timers.next_due() <= round_.now:
-            self._fetching_end = True
-            self._wiring.spawn(self._fence_timers(self._book))
-
-    async def _fence_timers(self, book: Book) -> None:
-        """Learn where `outcomes` ends, then let what was due before that go."""
-        outcomes = TopicPartition(self._outcomes_topic, self.number)
-        try:
-            due_by = self._wiring.clock.monotonic()
-            end = (await self._wiring.consumer.end_offsets([outcomes]))[outcomes]
-            if book is self._book:
-                self._due.append((end, book.timers.pop_due(due_by)))
-        except LogError as error:
-            log.warning("timers_wait_for_kafka", home=self.number, reason=error.message)
-            await self._wiring.clock.sleep(1.0)
-        finally:
-            # Also after an error: while this ran no alarm was set, and nothing else might ever wake the home.
-            self._fetching_end = False
-            self._wake.set()
+        self._fence.fire(round_, self._folded.get(self._outcomes_topic, 0))
 
     def _drained(self, topic: str) -> None:
         if topic in self._paused and self._queue(topic).ahead.half_empty:
@@ -353,22 +356,19 @@ class Home:
 
     def _more(self) -> bool:
         """Whether another round would find something that it may take."""
-        room, jobs = self._room(), self._jobs if self._budget() > 0 else {}
-        return bool(self._outcomes.records) or any(room.has(c := self._class_of[t]) and q.holds(room.admits(c)) for t, q in jobs.items())
-
-    def _budget(self) -> int:
-        """Most jobs of one round; those that wait for history are bounded as live ones are."""
-        return max(0, min(self._wiring.options.round_jobs, self._wiring.options.live_jobs - len(self._gate)))
+        room, first = self._room(), bool(self._outcomes.records) or any(queue.holds_cancel for queue in self._jobs.values())
+        return first or any(room.has(c := self._class_of[t]) and q.holds(room.admits(c)) for t, q in self._jobs.items())
 
     def _queue(self, topic: str) -> Queue | JobQueue:
         return self._outcomes if topic == self._outcomes_topic else self._jobs[topic]
 
     def _room(self) -> Room:
-        return Room(self._wiring.options.live_jobs, self._book.live_count.of_class, self._book.live_count.of_tenant)
+        live, gate = self._book.live_count, self._gate.of_class
+        return Room(self._wiring.options.live_jobs, {c: live.of_class[c] + gate[c] for c in CLASSES}, live.of_tenant)
 
     def _set_alarm(self) -> None:
         """Wake the task for the next timer or for claims that have waited long enough."""
-        due = math.inf if self._fetching_end else self._book.timers.next_due()
+        due = min(self._fence.next_due, self._unmet.next_due)
         if self._claims_since is not None:
             due = min(due, self._claims_since + self._wiring.options.claim_delay_seconds)
         now = self._wiring.clock.monotonic()
@@ -383,7 +383,7 @@ class Home:
             self._tries.at = dispatch.step.job
             outbox.post(of_effect(dispatch, topics))
         self._tries.at = None
-        folded = None if self._claims_since is not None else self._gate.clamp(self._folded)
+        folded = None if self._claims_since is not None else self._unmet.clamp(self._gate.clamp(self._folded))
         await self._appender.append(round_)
         refused: list[Message] = []
         for effect in round_.after:

@@ -108,8 +108,10 @@ IN_WORDS = {
 }
 """What each pattern asks for, for people."""
 
-JobId = Annotated[str, StringConstraints(pattern=f"^{ID}$", max_length=128)]
-"""`j_` + ULID, or the caller's own."""
+PublicId = Annotated[str, StringConstraints(pattern=f"^{ID}$", max_length=128)]
+"""A job's id as its caller gives it: unique within the tenant."""
+JobId = Annotated[str, StringConstraints(pattern=f"^(?:{TENANT}/)?{ID}$", max_length=64 + 1 + 128)]
+"""A job's id inside the cluster: `contracts/ids.py`."""
 StepId = NewType("StepId", Annotated[str, StringConstraints(max_length=128)])
 """32 hex digits, derived (DESIGN 6)."""
 ClaimId = NewType("ClaimId", Annotated[str, StringConstraints(max_length=256)])

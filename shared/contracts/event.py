@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter
 
 from shared.contracts.base import (
     MANY,
+    RECORD_BYTES,
     ClaimId,
     Contract,
     Count,
@@ -233,6 +234,22 @@ class ScheduleFired(_Fact):
     due_at: EpochSeconds
 
 
+class IdsRemembered(Contract):
+    """Ids of callers whose jobs have ended lately, so that a successor knows them without reading history back: those whose settle events
+    lie in [since, until). The newest of these events in force names all that are still needed.
+    """
+
+    type: Literal["ids_remembered"] = "ids_remembered"
+    epoch: Offset
+    at: EpochSeconds
+    since: Offset
+    until: Offset
+    ids: bytes = Field(max_length=RECORD_BYTES)
+    """Of each id: hash (8 bytes), offset of its settle event after `since` (4), seconds since 1970 of the end (4); little-endian."""
+    earlier: tuple[Offset, ...] = Field(default=(), max_length=1_000)
+    """Where the other events of this type lie that are still needed."""
+
+
 class JobSettled(_Fact):
     """The end. Self-contained: the result and where it goes are derived from this event alone."""
 
@@ -274,6 +291,7 @@ Event = Annotated[
     | CancelRecorded
     | JobStopped
     | ScheduleFired
+    | IdsRemembered
     | JobSettled
     | JobSnapshot
     | TenantShare

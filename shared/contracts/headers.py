@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from shared.contracts.base import DIGEST, MAX_CORRELATION_BYTES, TOPIC, VERSION
+from shared.contracts.ids import Maker
 from shared.contracts.job import ReplyTo
 from shared.errors import InvalidRecord, NewerVersion
 
@@ -29,6 +30,10 @@ WAS_DELAYED = "was-delayed"
 """On what the delay service sent on: its clock has found the record due, and no other clock is asked again."""
 REPLAY_OF = "replay-of"
 """On a record that was sent again from the dead letters: `topic/partition/offset/timestamp` of the original."""
+MADE_BY = "made-by"
+"""On `jobs.*`: who of tutti made the record's id (`ids.Maker`). Who may write to `jobs.*` may forge it: then he has an id like ours."""
+FORWARDED_FROM = "forwarded-from"
+"""On `jobs.*`: where a record lay whose id is at home here, spelled as in `replay-of`."""
 SPRING_CORRELATION_ID = "kafka_correlationId"
 SPRING_REPLY_TOPIC = "kafka_replyTopic"
 SPRING_REPLY_PARTITION = "kafka_replyPartition"
@@ -113,14 +118,34 @@ class Origin(NamedTuple):
     offset: int
     timestamp: int
 
-    def header(self) -> tuple[str, bytes]:
-        """Marks a record as this one, sent again."""
-        return REPLAY_OF, f"{self.topic}/{self.partition}/{self.offset}/{self.timestamp}".encode()
+    def header(self, name: str = REPLAY_OF) -> tuple[str, bytes]:
+        """Marks a record as this one, sent again; or, under `FORWARDED_FROM`, as this one at its home."""
+        return name, f"{self.topic}/{self.partition}/{self.offset}/{self.timestamp}".encode()
 
 
 def replay_of(headers: Headers) -> Origin | None:
     """The original of a record that was sent again from the dead letters; None of any other record."""
-    value = find(headers, REPLAY_OF)
+    return _origin(headers, REPLAY_OF)
+
+
+def forwarded_from(headers: Headers) -> Origin | None:
+    """Where a record lay that was forwarded to the home of its id; None of any other record."""
+    return _origin(headers, FORWARDED_FROM)
+
+
+def made_by(headers: Headers) -> Maker | None:
+    """Who of tutti made the record's id; None: it is the caller's own. Raises InvalidRecord for a maker that is not known."""
+    value = find(headers, MADE_BY)
+    if value is None:
+        return None
+    try:
+        return Maker(value.decode("ascii", "replace"))
+    except ValueError as error:
+        raise InvalidRecord("header made-by names nobody who makes ids") from error
+
+
+def _origin(headers: Headers, name: str) -> Origin | None:
+    value = find(headers, name)
     found = None if value is None else _ORIGIN.fullmatch(value.decode("utf-8", "replace"))
     if found is None:
         return None

@@ -12,13 +12,13 @@ from shared.contracts.base import (
     Correlation,
     Count,
     Instant,
-    JobId,
     JsonObject,
     Label,
     ModelName,
     NodeId,
     Ordinal,
     Partition,
+    PublicId,
     Sentence,
     Tenant,
     Text,
@@ -71,7 +71,7 @@ class Job(Contract):
 
     model_config = ConfigDict(extra="forbid")
 
-    id: JobId | None = None
+    id: PublicId | None = None
     tenant: Tenant = "default"
     prompt: Text | None = Field(default=None, min_length=1)
     system: Text | None = None

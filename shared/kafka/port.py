@@ -59,7 +59,7 @@ class Unreadable:
 
 
 class Message(NamedTuple):
-    """A record to be written. Without `partition` the key chooses (crc32 mod n), without a key they rotate."""
+    """A record to be written. Without `partition` the key chooses (murmur2 mod n), without a key they rotate."""
 
     topic: str
     value: bytes | None

@@ -69,6 +69,8 @@ STATUS_STORE_ERRORS = Counter("tutti_status_store_errors", "Status store calls t
 # Delay
 DELAYED_FORWARDED = Counter("tutti_delayed_forwarded", "Delayed records sent on.", ["tier"])
 DELAY_LATENESS_SECONDS = Histogram("tutti_delay_lateness_seconds", "Forwarded minus due.", buckets=_LATENCY)
+JOBS_FORWARDED = Counter("tutti_jobs_forwarded", "Records on jobs.* that lay elsewhere than at their id's home, and were sent on.")
+SCHEDULE_RUNS_TAKEN = Counter("tutti_schedule_runs_taken", "Runs of schedules not begun: another job has the run's id.")
 CANCELS_FORGOTTEN = Counter("tutti_cancels_forgotten", "Cancels of unknown jobs that newer ones pushed out before their job came.")
 DELAYS_HELD = Gauge("tutti_delays_held", "Records held in memory in their last second.")
 

@@ -126,6 +126,9 @@ async def test_waiting_for_the_end() -> None:
         (b'{"prompt":"x","format":' + b'{"a":' * 40, 413, "too_large"),
         (b'{"prompt":"x","model":"gpt-9"}', 404, "model_not_found"),
         (b'{"prompt":"x","capability":"painting"}', 400, "unknown_capability"),
+        (b'{"prompt":"x","id":"j_1"}', 400, "invalid_input"),
+        (b'{"prompt":"x","id":"k_1"}', 400, "invalid_input"),
+        (b'{"prompt":"x","id":"s_1"}', 400, "invalid_input"),
     ],
 )
 async def test_bad_submissions(content: bytes, status_code: int, code: str) -> None:

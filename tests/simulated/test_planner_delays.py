@@ -248,7 +248,7 @@ async def _one(seed: int) -> None:
             due = delayed(world, number, seconds, home)
             if random.random() < 0.5:
                 await asyncio.sleep(random.uniform(0.0, 3.0))
-                cancel(world, number, due, home)
+                cancel(world, number, due, random.randrange(2))
                 if seconds > 200:
                     sure.add(f"d{number}")
         await storm

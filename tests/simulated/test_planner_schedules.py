@@ -49,7 +49,7 @@ def fired(world: World, name: str) -> list[float]:
     runs: dict[float, str] = {}
     for event in history:
         if isinstance(event, ScheduleFired) and event.schedule == name and event.job in begun:
-            assert event.job == run_id(name, event.due_at)
+            assert event.job == run_id(name, event.due_at, world.topics.settings.home_partitions)
             runs.setdefault(event.due_at, event.job)
     return list(runs)
 

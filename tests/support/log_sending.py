@@ -34,8 +34,8 @@ async def order_in_a_partition_is_the_order_of_sending(bench: Bench) -> None:
 
 
 @case
-async def explicit_partitions_are_honoured_and_keys_choose_by_crc32(bench: Bench) -> None:
-    """`partition` wins; else crc32 of the key mod n; without either, records rotate over all partitions."""
+async def explicit_partitions_are_honoured_and_keys_choose_by_murmur2(bench: Bench) -> None:
+    """`partition` wins; else murmur2 of the key mod n; without either, records rotate over all partitions."""
     topic = await bench.topic(4)
     producer = await bench.log.producer(client_id="p")
     assert (await producer.send(Message(topic, b"v", key=b"k", partition=3))).partition == 3

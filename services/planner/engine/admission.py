@@ -19,6 +19,7 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job, ReplyTo
 from shared.contracts.result import Result, Status
 from shared.delays import too_far
+from shared.errors import InvalidInput
 from shared.telemetry import logs
 from shared.telemetry.tracing import trace_id
 
@@ -40,28 +41,33 @@ class JobInput:
     digest: str
 
 
-def accept(book: Book, round_: Round, given: JobInput, before: JobSettled | None = None) -> None:
-    """Take the job in, and begin it. `before`: how a job with this id ended within the window."""
+class IdTaken(InvalidInput):
+    """This id is already used with another body."""
+
+    code = "conflict"
+
+
+def accept(book: Book, round_: Round, given: JobInput, before: JobSettled | None = None) -> IdTaken | None:
+    """Take the job in, and begin it; or why it is no job. `before`: how a job with this id ended within the window."""
     known = book.jobs.get(given.id)
     if known is not None:
-        _again(book, round_, given, known)
-        return
+        return _again(book, round_, given, known)
     if given.id in book.ended and book.ended[given.id].source == given.source:
-        return
+        return None
     ended = book.cancels.ended(given.id)
     if ended is not None:
         _drop(round_, given, ended)
-        return
+        return None
     if before is not None:
-        _answer_again(round_, given, before)
-        return
+        return _answer_again(round_, given, before)
     job = _admit(book, round_, given)
     refused = _refusal(book, round_, given)
     if refused is not None:
         book.settle(round_, job, refused[0], refused[1], None)
-        return
+        return None
     job.run.start()
     book.drive(round_, job)
+    return None
 
 
 def refused_result(job: str, tenant: str, failure: Failure, priority_class: PriorityClass, wall: float) -> Result:
@@ -123,22 +129,24 @@ def _refusal(book: Book, round_: Round, given: JobInput) -> tuple[Status, Failur
     return None
 
 
-def _again(book: Book, round_: Round, given: JobInput, known: LiveJob) -> None:
+def _again(book: Book, round_: Round, given: JobInput, known: LiveJob) -> IdTaken | None:
     if known.accepted.source == given.source:
-        return
+        return None
     if known.settled is not None:
-        _answer_again(round_, given, known.settled)
-    elif known.accepted.digest != given.digest:
-        _conflict(round_, given)
-    elif given.reply is not None and len(known.followers) < book.policy.followers:
+        return _answer_again(round_, given, known.settled)
+    if known.accepted.digest != given.digest:
+        return _conflict(round_, given)
+    if given.reply is not None and len(known.followers) < book.policy.followers:
         known.followers.append(given.reply)
+    return None
 
 
-def _answer_again(round_: Round, given: JobInput, settled: JobSettled) -> None:
+def _answer_again(round_: Round, given: JobInput, settled: JobSettled) -> IdTaken | None:
     if settled.digest != given.digest:
-        _conflict(round_, given)
-    elif given.reply is not None:
+        return _conflict(round_, given)
+    if given.reply is not None:
         round_.after.append(Answer(given.reply, settled.result, given.trace))
+    return None
 
 
 def _drop(round_: Round, given: JobInput, ended: CancelRecorded) -> None:
@@ -154,8 +162,10 @@ def _drop(round_: Round, given: JobInput, ended: CancelRecorded) -> None:
         round_.after.append(Answer(given.reply, cancelled(given.id, waits, ended), given.trace))
 
 
-def _conflict(round_: Round, given: JobInput) -> None:
+def _conflict(round_: Round, given: JobInput) -> IdTaken:
+    """Another job under an id that is taken: it never runs, and whoever sent it must hear of it."""
     if given.reply is not None:
         failure = Failure(kind=FailureKind.CONFLICT, message="this id is already used with another body")
         result = refused_result(given.id, given.job.tenant, failure, given.priority_class, round_.wall)
         round_.after.append(Answer(given.reply, result, given.trace))
+    return IdTaken()

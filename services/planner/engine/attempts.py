@@ -246,8 +246,7 @@ def _on_cancel(book: Book, round_: Round, outcome: CancelRequested) -> None:
     """A cancel may overtake its job, or be of one that waits elsewhere until it is due. Raises TooManyCancels."""
     job = book.jobs.get(outcome.job)
     if job is None:
-        known = outcome.job in book.cancels or outcome.job in book.ended
-        if not known and book.settled_ids.find(outcome.job, round_.now) is None:
+        if outcome.job not in book.cancels and not cancels.known(book, outcome.job, round_.now):
             cancels.record(book.cancels, round_, book.epoch, outcome)
     elif job.settled is None:
         ending.cancel(book, round_, job, outcome.reason)

@@ -14,6 +14,7 @@ from services.planner import counters
 from services.planner.budgets.prices import Prices
 from services.planner.engine import ending, streams
 from services.planner.engine.cancels import Cancels
+from services.planner.engine.carried_ids import CarriedIds
 from services.planner.engine.funds import Funding, Funds, need_of
 from services.planner.engine.live_count import LiveCount
 from services.planner.engine.policy import Policy
@@ -62,6 +63,7 @@ class Book:
         """From acceptance to the end; in memory only."""
         self.timers = Timers()
         self.settled_ids = SettledIds(policy.settled_memory_count, policy.settled_memory_seconds)
+        self.carried_ids = CarriedIds(self.settled_ids)
         self.cancels = Cancels(policy.cancel_guesses, policy.cancelled_delays)
         self.runs = LastRuns()
         self.claims: dict[ClaimId, tuple[str, StepId]] = {}
@@ -368,6 +370,7 @@ class Book:
             job.settled_offset = offset
         if job is None or job.accepted.client_id:
             self.settled_ids.add(job_id, offset, now)
+            self.carried_ids.ended(offset)
 
     def published(self, settled: JobSettled) -> None:
         """The result is acknowledged: little is kept of the job."""

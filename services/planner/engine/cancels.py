@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import inf
+from typing import TYPE_CHECKING
 
 from services.planner import counters
 from services.planner.engine.carried import Carried
@@ -22,6 +23,9 @@ from shared.contracts.result import Result, Status
 from shared.delays import LONGEST_SECONDS
 from shared.errors import InvalidInput
 from shared.telemetry import logs, metrics
+
+if TYPE_CHECKING:
+    from services.planner.engine.book import Book
 
 log = logs.get(__name__)
 
@@ -126,6 +130,11 @@ def append(round_: Round, event: CancelRecorded) -> None:
     """Its place is learned from the acknowledgement."""
     round_.add(event.job, event)
     round_.firsts[event.job] = len(round_.events[event.job]) - 1
+
+
+def known(book: Book, job: str, now: float) -> bool:
+    """Whether this job is here, or was lately."""
+    return job in book.jobs or job in book.ended or book.settled_ids.find(job, now) is not None
 
 
 def record(cancels: Cancels, round_: Round, epoch: int, outcome: CancelRequested) -> None:

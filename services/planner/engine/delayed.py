@@ -8,10 +8,11 @@ from __future__ import annotations
 from services.planner.engine.admission import JobInput
 from services.planner.engine.book import Book
 from services.planner.round import Round
-from shared.contracts import headers
+from shared.contracts import headers, ids
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.digest import request_digest
 from shared.contracts.event import JobDelayed
+from shared.contracts.ids import Maker
 from shared.delays import build_delayed, too_far
 from shared.kafka.port import Message, Record
 from shared.topics import Topics
@@ -34,7 +35,8 @@ def postpone(book: Book, round_: Round, given: JobInput, record: Record, topics:
     """The job on its way to `delays.*`, with its id and back to this home."""
     due_at = given.job.not_before
     assert due_at is not None, "only a job that must wait is postponed"
-    body = given.job.model_copy(update={"id": given.id}).to_bytes()
+    public = ids.public(given.id)
+    body = given.job.model_copy(update={"id": public}).to_bytes()
     waits = DelayedJob(
         due_at=due_at,
         since=round_.wall,
@@ -45,5 +47,6 @@ def postpone(book: Book, round_: Round, given: JobInput, record: Record, topics:
         digest=headers.request_digest(record.headers) or request_digest(body),
     )
     round_.add(given.id, JobDelayed(epoch=book.epoch, job=given.id, at=round_.wall, waits=waits))
-    again = Message(record.topic, body, given.id.encode(), book.home, tuple(record.headers))
+    made = () if given.job.id is not None else ((headers.MADE_BY, Maker.PLANNER.value.encode()),)
+    again = Message(record.topic, body, public.encode(), book.home, (*record.headers, *made))
     return build_delayed(topics, again, due_at, round_.wall)

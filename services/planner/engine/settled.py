@@ -8,7 +8,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
@@ -32,6 +32,9 @@ class _Block:
     offsets: array[int]
     times: array[float]
     newest: float
+    first: int
+    last: int
+    """The least and the greatest offset."""
 
 
 class SettledIds:
@@ -51,25 +54,50 @@ class SettledIds:
 
     def add(self, job: str, offset: int, now: float) -> None:
         """A job with a client-given id ended; ids that tutti made cannot come again."""
-        self._open[_hash(job)] = Ended(offset, now)
+        self._put(_hash(job), Ended(offset, now), now)
+
+    def merge(self, entries: Iterable[tuple[int, Ended]], now: float) -> None:
+        """What a predecessor remembered, by hash, as far as it is within the bounds. Of an id that is known the newest end counts."""
+        found: dict[int, Ended] = {}
+        for hashed, ended in (*self._entries(-1), *entries):
+            if not self._gone(ended.at, now) and (hashed not in found or found[hashed].offset < ended.offset):
+                found[hashed] = ended
+        self._open, self._sealed = {}, 0
+        self._blocks.clear()
+        for hashed, ended in sorted(found.items(), key=lambda entry: entry[1].offset)[-self.count :]:
+            self._put(hashed, ended, now)
+
+    def between(self, since: int, until: int | None = None) -> list[tuple[int, Ended]]:
+        """(hash, end) of what ended at these offsets."""
+        return [entry for entry in self._entries(since) if until is None or entry[1].offset < until]
+
+    @property
+    def oldest(self) -> int | None:
+        """Offset of the first end that is remembered."""
+        if self._blocks:
+            return self._blocks[0].first
+        return next(iter(self._open.values())).offset if self._open else None
+
+    def _put(self, hashed: int, ended: Ended, now: float) -> None:
+        self._open.pop(hashed, None)
+        self._open[hashed] = ended
         if len(self._open) >= self._block:
             self._append(_sealed(self._open))
             self._open = {}
             while self._blocks and (self._sealed - len(self._blocks[0].hashes) >= self.count or self._gone(self._blocks[0].newest, now)):
                 self._sealed -= len(self._blocks.popleft().hashes)
 
-    def add_older(self, jobs: Iterable[tuple[str, Ended]]) -> None:
-        """What ended before all others here, newest first, as far as there is room."""
-        block: dict[int, Ended] = {}
-        for job, ended in jobs:
-            if len(self) + len(block) >= self.count:
+    def _entries(self, since: int) -> Iterator[tuple[int, Ended]]:
+        """All that ended at `since` or later; of the newest there are few to look at."""
+        for block in self._blocks:
+            if block.last >= since:
+                for hashed, offset, at in zip(block.hashes, block.offsets, block.times, strict=True):
+                    if offset >= since:
+                        yield hashed, Ended(offset, at)
+        for hashed, ended in reversed(self._open.items()):
+            if ended.offset < since:
                 break
-            block.setdefault(_hash(job), ended)
-            if len(block) >= self._block:
-                self._append(_sealed(block), older=True)
-                block = {}
-        if block:
-            self._append(_sealed(block), older=True)
+            yield hashed, ended
 
     def find(self, job: str, now: float) -> int | None:
         """Offset of the settle event of this id, if it ended within the window. In one of 10^15 lookups it is another job's."""
@@ -91,19 +119,16 @@ class SettledIds:
     def _gone(self, at: float, now: float) -> bool:
         return now - at > self._seconds
 
-    def _append(self, block: _Block, *, older: bool = False) -> None:
+    def _append(self, block: _Block) -> None:
         self._sealed += len(block.hashes)
-        if older:
-            self._blocks.appendleft(block)
-        else:
-            self._blocks.append(block)
+        self._blocks.append(block)
 
 
 def _sealed(entries: dict[int, Ended]) -> _Block:
     ordered = sorted(entries)
     ended = [entries[hashed] for hashed in ordered]
-    times = array("d", (one.at for one in ended))
-    return _Block(array("Q", ordered), array("q", (one.offset for one in ended)), times, max(times))
+    offsets, times = array("q", (one.offset for one in ended)), array("d", (one.at for one in ended))
+    return _Block(array("Q", ordered), offsets, times, max(times), min(offsets), max(offsets))
 
 
 def _hash(job: str) -> int:

@@ -40,7 +40,7 @@ def watermark(book: Book, inputs: Mapping[str, int], last_own: int) -> tuple[int
             forgettable.append(job.id)
         elif job.first_offset != UNACKNOWLEDGED:
             offset = min(offset, job.first_offset)
-    for carried in (book.cancels.lowest, book.runs.lowest):
+    for carried in (book.cancels.lowest, book.runs.lowest, book.carried_ids.lowest):
         if carried is not None:
             offset = min(offset, carried)
     return offset, forgettable

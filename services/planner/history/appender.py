@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from services.planner.engine.book import Book
+from services.planner.engine.carried_ids import NAME as IDS
 from services.planner.engine.watermark import UNACKNOWLEDGED
 from services.planner.history.takeover import Superseded, gap_is_stale
 from services.planner.round import Round
@@ -89,6 +90,8 @@ class Appender:
             if job.first_offset != UNACKNOWLEDGED:
                 self._book.jobs.move_to_end(job_id)
             job.first_offset = offset
+        elif job_id == IDS:
+            self._book.carried_ids.begins_at(offset)
         elif job_id.startswith("#"):
             self._book.funds.begins_at(job_id, offset)
         elif job_id in self._book.cancels:

@@ -1,7 +1,8 @@
 """IdGate: jobs with client-given ids wait here until history has told whether their id ended before.
 
-After a take-over all of them wait until recent ids are known; later only those whose id is known, until its settle event is read again.
-The positions of their records are not committed meanwhile.
+After a take-over all of them wait until the groups of remembered ids are read (a few dozen events); later only those whose id is known,
+until its settle event is read again. The positions of their records are not committed meanwhile. What waits counts in its class as live
+jobs do, so that nobody else's intake is used up.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import Any, NamedTuple
 
 from services.planner.engine.admission import JobInput
 from services.planner.engine.book import Book
-from services.planner.history.recent import read_again, read_back
+from services.planner.history.recent import read_again
 from services.planner.wiring import Wiring
-from shared.contracts.event import JobSettled
+from shared.contracts.base import CLASSES
+from shared.contracts.event import IdsRemembered, JobSettled
 from shared.errors import LogError
 from shared.kafka.port import Record, TopicPartition
 from shared.telemetry import logs
@@ -37,9 +39,11 @@ class IdGate:
 
     def __init__(self, wiring: Wiring, events: TopicPartition, book: Book, wake: Callable[[], None]) -> None:
         self._wiring, self._events, self._book, self._wake = wiring, events, book, wake
-        self._known = False
+        self._known = not book.carried_ids.unread
         self._closed = False
         self._held: list[Waiting] = []
+        self.of_class = dict.fromkeys(CLASSES, 0)
+        """How many of each class wait."""
         self._read: dict[int, JobSettled | None] = {}
         """Offset → what was read there for those that wait."""
         self._asked = asyncio.Event()
@@ -52,6 +56,7 @@ class IdGate:
         if self._offset(given, now) is None and (self._known or not given.client_id):
             return False
         self._held.append(Waiting(record, given))
+        self.of_class[given.priority_class] += 1
         self._asked.set()
         return True
 
@@ -65,6 +70,7 @@ class IdGate:
             if offset is not None and offset not in self._read:
                 waiting.append(one)
                 continue
+            self.of_class[one.given.priority_class] -= 1
             ended = None if offset is None else self._read[offset]
             ready.append(one._replace(ended=ended if ended is not None and ended.job == one.given.id else None))
         self._held = waiting
@@ -83,9 +89,9 @@ class IdGate:
         self._closed = True
         self._asked.set()
 
-    async def run(self, replayed_from: int) -> None:
-        """Learn recent ids from before the replay, then read what is asked for, until closed."""
-        await self._until_done(lambda: self._learn(replayed_from))
+    async def run(self) -> None:
+        """Learn what the predecessor remembered, then read what is asked for, until closed."""
+        await self._until_done(self._learn)
         while not self._closed:
             await self._asked.wait()
             self._asked.clear()
@@ -112,15 +118,19 @@ class IdGate:
                 self._wake()
                 return
 
-    async def _learn(self, replayed_from: int) -> None:
-        book, started = self._book, self._wiring.clock.monotonic()
-        await read_back(self._wiring, self._events, replayed_from, book.settled_ids, book.policy.settled_memory_seconds)
+    async def _learn(self) -> None:
+        book, clock = self._book, self._wiring.clock
+        started, offsets = clock.monotonic(), book.carried_ids.unread
+        if offsets:
+            found = await read_again(self._wiring, self._events, offsets, IdsRemembered)
+            groups = [(offset, group) for offset, group in found.items() if group is not None]
+            book.carried_ids.learn(groups, clock.wall(), clock.monotonic())
         self._known = True
-        seconds = self._wiring.clock.monotonic() - started
-        log.info("recent_ids_known", home=self._events.partition, ids=len(book.settled_ids), seconds=round(seconds, 3))
+        seconds = round(clock.monotonic() - started, 3)
+        log.info("recent_ids_known", home=self._events.partition, ids=len(book.settled_ids), groups=len(offsets), seconds=seconds)
 
     async def _answer(self) -> None:
         now = self._wiring.clock.monotonic()
         offsets = {offset for one in self._held if (offset := self._offset(one.given, now)) is not None}
         if offsets:
-            self._read.update(await read_again(self._wiring, self._events, offsets))
+            self._read.update(await read_again(self._wiring, self._events, offsets, JobSettled))

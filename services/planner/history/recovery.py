@@ -20,6 +20,7 @@ from shared.contracts.event import (
     EVENT,
     CancelRecorded,
     Event,
+    IdsRemembered,
     JobAccepted,
     JobDelayed,
     JobSettled,
@@ -71,6 +72,8 @@ class Replay:
             self._book.funds.fold(offset, event, self._round.now)
         elif isinstance(event, ScheduleFired):
             self._book.runs.restore(event, offset)
+        elif isinstance(event, IdsRemembered):
+            self._book.carried_ids.restore(event, offset)
         elif isinstance(event, JobDelayed | TenantLimitNeared):
             return
         elif not isinstance(event, PlannerStarted):
@@ -160,6 +163,7 @@ class Replay:
         for job in book.jobs.values():
             if job.settled is None:
                 self._contain(job, self._reserve)
+        book.carried_ids.resume(round_.wall, round_.now)
         book.funds.look_again()
         round_.after.extend(Publish(settled) for settled in self._orphans)
         for settled in self._orphans:

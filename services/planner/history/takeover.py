@@ -36,8 +36,6 @@ class Taken:
     book: Book
     inputs: dict[str, int]
     round: Round
-    replayed_from: int
-    """Where replay began: what lies before is read only for recent ids."""
 
 
 class TakeOver:
@@ -72,7 +70,7 @@ class TakeOver:
         metrics.REPLAY_SECONDS.observe(round_.now - started)
         metrics.TAKEOVERS.labels("taken").inc()
         log.info("partition_taken", home=self._number, epoch=epoch, watermark=watermark, events=replay.events, live=book.live)
-        return Taken(book, inputs, round_, watermark or 0)
+        return Taken(book, inputs, round_)
 
     async def _committed(self) -> tuple[int | None, dict[str, int]]:
         """(watermark or None, next input offsets). Inputs that were never committed begin at their beginning."""

@@ -13,5 +13,6 @@ def upkeep(book: Book, round_: Round, expected: int, distance: int) -> None:
     snapshots.write_due(book, round_, expected, distance)
     for carried in (book.cancels, book.runs):
         carried.rewrite(round_, book.epoch, expected, distance)
+    book.carried_ids.rewrite(round_, book.epoch, expected)
     book.funds.renew(expected, round_.wall)
     book.funds.flush(book, round_)

@@ -4,7 +4,8 @@ While more waits than a handful, records are taken out of their order: deficit r
 The position that may be committed stays at the first record not taken. A job taken from behind it is safe: the watermark holds its
 history until the position has passed its record (`watermark.passable`), so a successor reads the record again and knows the job.
 
-Records of tenants that hold much already may be passed over (`room`).
+Records of tenants that hold much already may be passed over (`room`). Cancels wait for nobody: they need no room, and what they end may
+be what keeps the room.
 
 What it cannot do: see past its window. Behind more than that many records of one tenant another one waits in Kafka.
 """
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 
 from pydantic_core import from_json
 
+from shared.contracts import headers
 from shared.contracts.base import INLINE_BYTES
 from shared.estimates import ANSWER_TOKENS, likely_tokens
 from shared.kafka.port import Record
@@ -72,7 +74,7 @@ def _any(_tenant: str) -> bool:
 class JobQueue:
     """At most `bound` records and `most_bytes` (soft by one fetch); those within `bound` offsets of the first take part in the turns."""
 
-    __slots__ = ("_bound", "_ring", "_unseen", "_untaken", "ahead", "next_offset")
+    __slots__ = ("_bound", "_cancels", "_ring", "_unseen", "_untaken", "ahead", "next_offset")
 
     def __init__(self, bound: int, next_offset: int | None = None, *, most_bytes: int = QUEUE_BYTES) -> None:
         self._bound = bound
@@ -80,6 +82,7 @@ class JobQueue:
         self._untaken: dict[int, Record] = {}
         """By offset, ascending."""
         self._ring: TenantRing[_Waiting] = TenantRing(QUANTUM_TOKENS)
+        self._cancels: deque[Record] = deque()
         self._unseen: deque[Record] = deque()
         """The last of them: not yet in the ring."""
         self.next_offset = next_offset
@@ -92,10 +95,13 @@ class JobQueue:
         """Records that were seen already are skipped: a rebalance may bring them again."""
         for record in records:
             if self.next_offset is None or record.offset >= self.next_offset:
-                self._untaken[record.offset] = record
-                self.ahead.add(weight(record))
-                self._unseen.append(record)
                 self.next_offset = record.offset + 1
+                self.ahead.add(weight(record))
+                if headers.find(record.headers, headers.TYPE) == b"cancel":
+                    self._cancels.append(record)
+                    continue
+                self._untaken[record.offset] = record
+                self._unseen.append(record)
 
     def take(self, admits: Admits | None = None) -> Record | None:
         """The next record of those whose tenants are admitted (None: all are); None when there is none."""
@@ -109,6 +115,17 @@ class JobQueue:
         del self._untaken[record.offset]
         self.ahead.remove(weight(record))
         return record
+
+    def take_cancel(self) -> Record | None:
+        """The next record that is no job but a cancel; None when there is none."""
+        if not self._cancels:
+            return None
+        self.ahead.remove(weight(self._cancels[0]))
+        return self._cancels.popleft()
+
+    @property
+    def holds_cancel(self) -> bool:
+        return bool(self._cancels)
 
     def holds(self, admits: Admits | None) -> bool:
         """Whether `take` would find one."""
@@ -126,4 +143,5 @@ class JobQueue:
     @property
     def position(self) -> int | None:
         """The first offset that is not taken; None while nothing is known."""
-        return next(iter(self._untaken), self.next_offset)
+        first = next(iter(self._untaken), self.next_offset)
+        return first if first is None or not self._cancels else min(first, self._cancels[0].offset)

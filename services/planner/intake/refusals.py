@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.planner.engine.admission import refused_result
+from services.planner.intake.canonical import original
 from services.planner.round import Answer
 from services.planner.sending.messages import of_effect
 from services.planner.wiring import Wiring
@@ -43,22 +44,24 @@ class Refusals:
         reason = self._cap.died()
         if reason is not None:
             raise OutcomesStopped(reason)
-        return [self._dead_letter(record, error)]
+        return [self.letter(record, error)]
 
-    def job(self, record: Record, error: InvalidInput, priority_class: PriorityClass, wall: float) -> list[Message]:
-        """The dead letter, and a final with the reason where a valid reply address can be read."""
-        messages = [self._dead_letter(record, error)]
+    def job(self, record: Record, error: InvalidInput, priority_class: PriorityClass, wall: float, job: str | None = None) -> list[Message]:
+        """The dead letter, and a final with the reason where a valid reply address can be read. `job`: the id, where it is known."""
+        messages = [self.letter(record, error)]
         try:
             reply = self._wiring.reader.reply(record)
         except InvalidRecord:
             reply = None
         if reply is not None:
             failure = Failure(kind=_kind_of(error), message=error.message)
-            result = refused_result(self._wiring.reader.derived_id(record), "default", failure, priority_class, wall)
+            result = refused_result(job or self._wiring.reader.derived_id(record), "default", failure, priority_class, wall)
             messages.extend(of_effect(Answer(reply, result), self._wiring.topics))
         return messages
 
-    def _dead_letter(self, record: Record, error: InvalidInput) -> Message:
+    def letter(self, record: Record, error: InvalidInput) -> Message:
+        """The dead letter of a record as its sender knows it."""
+        record = original(record)
         log.warning("dead_letter", topic=record.topic, partition=record.partition, offset=record.offset, code=error.code)
         metrics.DEAD_LETTERS.labels("planner", error.code).inc()
         return dead_letter_message(record, "planner", error, self._wiring.clock, self._wiring.topics)

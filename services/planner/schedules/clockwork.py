@@ -6,13 +6,12 @@ last ScheduleFired is carried (see `carried`), so a successor knows what has run
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from math import inf
 
 from services.planner.engine.admission import JobInput, accept
 from services.planner.engine.book import Book
 from services.planner.engine.watermark import SCHEDULED
-from services.planner.job.ids import encoded
+from services.planner.job.ids import derived
 from services.planner.round import Round
 from services.planner.schedules.due import due_runs, next_run
 from shared.contracts.base import ScheduleId
@@ -20,7 +19,7 @@ from shared.contracts.digest import request_digest
 from shared.contracts.event import ScheduleFired
 from shared.contracts.schedule import Schedule
 from shared.schedules import Entry, ScheduleTable
-from shared.telemetry import logs
+from shared.telemetry import logs, metrics
 from shared.topics import partition_of
 
 log = logs.get(__name__)
@@ -31,9 +30,9 @@ LOOK_SECONDS = 30.0
 """Longest wait for a due time: the wall clock may be set meanwhile."""
 
 
-def run_id(schedule: ScheduleId, due_at: float) -> str:
-    """The job of this run."""
-    return "s_" + encoded(blake2b(f"{schedule}\x1f{due_at:.3f}".encode(), digest_size=16).digest())
+def run_id(schedule: ScheduleId, due_at: float, homes: int = 1) -> str:
+    """The job of this run: at home where its schedule is."""
+    return derived("s_", f"{schedule}\x1f{due_at:.3f}", partition_of(schedule.encode(), homes), homes)
 
 
 class Clockwork:
@@ -74,17 +73,23 @@ class Clockwork:
             if began >= room:
                 self._next_at = min(self._next_at, round_.wall + _AGAIN_SECONDS)
                 break
-            begin(book, round_, entry.schedule, due_at)
+            begin(book, round_, entry.schedule, due_at, self._homes)
             began += 1
         self._next_at = min(self._next_at, next_run(entry, book.runs.last(name), round_.wall))
         return began
 
 
-def begin(book: Book, round_: Round, schedule: Schedule, due_at: float) -> None:
+def begin(book: Book, round_: Round, schedule: Schedule, due_at: float, homes: int = 1) -> None:
     """One run: ScheduleFired, then the job as if it had been read."""
-    job_id = run_id(schedule.id, due_at)
+    job_id = run_id(schedule.id, due_at, homes)
     event = ScheduleFired(epoch=book.epoch, job=job_id, at=round_.wall, schedule=schedule.id, due_at=due_at)
-    if job_id in book.jobs or book.settled_ids.find(job_id, round_.now) is not None:
+    source = f"{SCHEDULED}/{schedule.id}@{due_at:.0f}"
+    known = book.jobs.get(job_id)
+    if known is not None or book.settled_ids.find(job_id, round_.now) is not None:
+        # Nobody else is given such an id; who forged one is told of here, and by whoever waits for the run.
+        if known is None or known.accepted.source != source:
+            metrics.SCHEDULE_RUNS_TAKEN.inc()
+            log.error("schedule_run_taken", schedule=schedule.id, job=job_id)
         book.runs.append(round_, event)
         return
     round_.add(job_id, event)
@@ -95,7 +100,7 @@ def begin(book: Book, round_: Round, schedule: Schedule, due_at: float) -> None:
         client_id=True,
         job=job,
         priority_class=schedule.priority_class,
-        source=f"{SCHEDULED}/{schedule.id}@{due_at:.0f}",
+        source=source,
         source_offset=0,
         reply=None,
         trace=None,

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from services.planner.engine.admission import JobInput
 from services.planner.handlers import JobRecord
-from shared.contracts import headers
+from shared.contracts import headers, ids
 from shared.contracts.budget import TenantAccount, TenantShare
 from shared.contracts.control import CONTROL
 from shared.contracts.dead_letter import DeadLetter
@@ -74,6 +74,8 @@ class History:
         """value of the delayed message → its records in delays.*"""
         self.forwarded: dict[bytes, list[Written]] = defaultdict(list)
         """value → records on jobs.* and steps.*"""
+        self.sent_home: set[tuple[TopicPartition, int]] = set()
+        """Records on jobs.* that lay elsewhere than their id's home and have been sent on."""
         self.buried: set[tuple[str, int, int]] = set()
         """(topic, partition, offset) of records that are in dead-letters."""
         self.accepted: dict[str, Written] = {}
@@ -163,6 +165,9 @@ class History:
         cancelled = read.job if isinstance(read, CancelRequested) else None
         self.given[where, record.offset] = Given(where, record.offset, now, job, cancelled is not None, cancelled)
         self.forwarded[record.value or b""].append(Written(where, record.offset, now, job))
+        lay = headers.forwarded_from(record.headers)
+        if lay is not None:
+            self.sent_home.add((TopicPartition(lay.topic, lay.partition), lay.offset))
 
     def _event(self, record: MemoryRecord, now: float) -> None:
         where = TopicPartition(record.topic, record.partition)
@@ -237,7 +242,8 @@ class History:
             step = Step.model_validate_json(delayed.value)
             self.delayed_steps.add((step.id, step.attempt))
         else:
-            self.delayed_jobs.add(Job.model_validate_json(delayed.value).id or "")
+            job = Job.model_validate_json(delayed.value)
+            self.delayed_jobs.add(ids.qualified(job.tenant, job.id or ""))
 
     def _node(self, record: MemoryRecord, now: float) -> None:
         if record.value is None and record.key is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from shared.contracts import ids
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.contracts.job import Job
 from shared.contracts.schedule import Missed, Schedule
@@ -27,6 +28,8 @@ CHAIN = [
     {"name": "third", "template": "{second}"},
 ]
 _AGAIN_SECONDS = 8.0
+_ANYWHERE = 0.3
+"""Of producers: another partitioner than ours, or no key."""
 _CANCELLED_BY_KEY, _CANCELLED_BY_CALLER = 0.25, 0.2
 
 
@@ -60,11 +63,14 @@ class Workload:
     # From Kafka producers
 
     def produce(self, body: dict[str, Any], *, kind: str = "job", priority_class: PriorityClass | None = None) -> PriorityClass:
-        """One record on jobs.<class>. A job with an id goes where its key says, as any Kafka client would send it."""
+        """One record on jobs.<class>. A job with an id goes where its key says, as most clients would send it; or anywhere."""
         chosen = priority_class or self.random.choice(CLASSES)
         topic, homes = self.world.topics.jobs(chosen), self.world.topics.settings.home_partitions
-        key = body["id"].encode() if "id" in body else None
-        partition = partition_of(key, homes) if key is not None else self.random.randrange(homes)
+        key = None
+        if "id" in body:
+            key = (ids.qualified(body.get("tenant", "default"), body["id"]) if kind == "cancel" else body["id"]).encode()
+        anywhere = key is None or self.random.random() < _ANYWHERE
+        partition = self.random.randrange(homes) if key is None or anywhere else partition_of(key, homes)
         value = None if kind == "cancel" else json.dumps(body).encode()
         head = (("type", kind.encode()),) if kind != "job" else ()
         self.world.log.write(TopicPartition(topic, partition), [Message(topic, value, key, partition, head)])

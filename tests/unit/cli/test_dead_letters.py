@@ -12,7 +12,7 @@ from infra.cli.exits import Exit
 from infra.cli.letters import Letter, original
 from infra.cli.main import main
 from shared.contracts.dead_letter import DeadLetter
-from shared.contracts.headers import REPLAY_OF
+from shared.contracts.headers import MADE_BY, REPLAY_OF
 from shared.kafka.port import Message, TopicPartition
 from tests.support import virtual_loop
 from tests.support.cli_stage import NOW, TOPICS, Stage
@@ -168,7 +168,7 @@ async def _replayed_twice() -> None:
     async with World() as world:
         world.start("p1")
         for value in (b'{"prompt": "q"}', b'{"prompt": "q", "id": "mine"}', b'{"prompt": "q", "id": "j_own"}'):
-            message = original(Letter("0:0", letter(7, topic="jobs.standard", partition=0, value=value, headers=())))
+            message = original(Letter("0:0", letter(7, topic="jobs.standard", partition=0, value=value, headers=((MADE_BY, b"ingress"),))))
             for _ in range(3):
                 world.log.write(TopicPartition(message.topic, 0), [message])
                 await world.clock.sleep(5.0)

@@ -9,6 +9,7 @@ from typing import Any
 from services.planner.engine import attempts
 from services.planner.engine.admission import JobInput, accept
 from services.planner.engine.book import Book
+from services.planner.engine.carried_ids import NAME
 from services.planner.engine.policy import Policy
 from services.planner.engine.watermark import UNACKNOWLEDGED
 from services.planner.history import snapshots
@@ -86,7 +87,7 @@ class Desk:
         name = f"0-{len(self.history)}"
         return self.round(lambda round_: snapshots.write(self.book, round_, job, name))
 
-    def round(self, decide: Callable[[Round], None], *, claims: bool = True) -> Round:
+    def round(self, decide: Callable[[Round], object], *, claims: bool = True) -> Round:
         """One round, acknowledged."""
         round_ = Round(self.wall, self.now)
         decide(round_)
@@ -117,7 +118,9 @@ class Desk:
     def _begins_at(self, job_id: str, offset: int) -> None:
         self.book.runs.begins_at(job_id, offset)
         job = self.book.jobs.get(job_id)
-        if job is not None:
+        if job_id == NAME:
+            self.book.carried_ids.begins_at(offset)
+        elif job is not None:
             if job.first_offset != UNACKNOWLEDGED:
                 self.book.jobs.move_to_end(job_id)
             job.first_offset = offset

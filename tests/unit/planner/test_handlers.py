@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.planner.engine.admission import JobInput
-from services.planner.handlers import CANONICAL_BYTES, OUTCOME_BYTES, JobRecord, read_outcome
-from shared.contracts import headers
+from services.planner.handlers import CANONICAL_BYTES, OUTCOME_BYTES, JobRecord, ReservedId, read_outcome
+from shared.contracts import headers, ids
 from shared.contracts.base import INLINE_BYTES, RECORD_BYTES, PriorityClass
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.ids import Maker
 from shared.contracts.job import ReplyTo
 from shared.contracts.outcome import CancelRequested, StepClaimed, StepFailed, StepSucceeded, StreamPosition
 from shared.errors import InvalidInput, InvalidRecord, TooLarge
@@ -32,6 +33,10 @@ def job(**fields: Any) -> JobInput:
     read = READER.read(Written(**fields), PriorityClass.STANDARD)
     assert isinstance(read, JobInput)
     return read
+
+
+def made_by(maker: Maker) -> tuple[tuple[str, bytes], ...]:
+    return ((headers.MADE_BY, maker.value.encode()),)
 
 
 def body(**fields: Any) -> bytes:
@@ -94,8 +99,43 @@ def test_what_the_ingress_added_does_not_make_another_request() -> None:
 def test_whose_id_it_is() -> None:
     """A caller's id may come again and is remembered; tutti's own may not, unless the job went through delay."""
     assert job(value=body(prompt="q", id="mine")).client_id
-    assert not job(value=body(prompt="q", id="j_01ABC")).client_id
-    assert job(value=body(prompt="q", id="j_01ABC", not_before=1_700_000_000)).client_id
+    assert not job(value=body(prompt="q", id="j_01ABC"), headers=made_by(Maker.INGRESS)).client_id
+    assert job(value=body(prompt="q", id="j_01ABC", not_before=1_700_000_000), headers=made_by(Maker.INGRESS)).client_id
+    assert job(value=body(prompt="q", id="k_abc"), headers=made_by(Maker.KEY)).client_id
+    assert job(value=body(prompt="q", id="mine"), headers=made_by(Maker.INGRESS)).client_id, "whoever says so"
+
+
+@pytest.mark.parametrize("id_", ["j_1", "k_abc", "s_abc", "j_01JDAAAAAAAAAAAAAAAAAAAAAA"])
+def test_a_caller_gives_none_of_tuttis_ids(id_: str) -> None:
+    """Whatever follows the prefix; who made an id is said by a header, and by none that nobody knows."""
+    with pytest.raises(ReservedId, match="tutti's own"):
+        job(value=body(prompt="q", id=id_))
+    with pytest.raises(InvalidRecord, match="made-by"):
+        job(value=body(prompt="q", id=id_), headers=((headers.MADE_BY, b"me"),))
+
+
+def test_an_id_lies_under_its_tenant() -> None:
+    """Two tenants with the same id have two jobs; what tutti made is unique by itself."""
+    assert [job(value=body(prompt="q", id="x", tenant=tenant)).id for tenant in ("default", "a", "b")] == ["x", "a/x", "b/x"]
+    assert job(value=body(prompt="q", id="j_1", tenant="a"), headers=made_by(Maker.INGRESS)).id == "j_1"
+
+
+@pytest.mark.parametrize(("key", "job_id"), [(b"x", "x"), (b"default/x", "x"), (b"a/x", "a/x"), (b"j_1", "j_1"), (b"a/j_1", "j_1")])
+def test_a_cancel_names_a_job_under_its_tenant(key: bytes, job_id: str) -> None:
+    """However its tenant is spelled."""
+    assert READER.read(Written(key=key, headers=CANCEL), PriorityClass.STANDARD) == CancelRequested(job=job_id)
+
+
+@pytest.mark.parametrize("key", [b"", b"/", b"a/", b"/x", b"a/b/c", b"a b", b"x" * 200, b"\xff", b"#ids"])
+def test_a_cancel_of_what_is_no_id_is_refused(key: bytes) -> None:
+    with pytest.raises(InvalidRecord):
+        READER.read(Written(key=key, headers=CANCEL), PriorityClass.STANDARD)
+
+
+@given(st.integers(0, 5), st.integers(0, 2**40))
+def test_a_derived_id_is_at_home_where_its_record_lies(partition: int, offset: int) -> None:
+    """So that whoever knows the id can reach the job."""
+    assert ids.home_of(job(partition=partition, offset=offset).id, 6) == partition
 
 
 def test_the_digest_is_of_the_meaning_not_of_the_text() -> None:

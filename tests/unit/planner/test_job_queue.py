@@ -36,6 +36,22 @@ def test_a_handful_is_taken_as_it_came() -> None:
     assert [record.offset for record in taken(queue)] == list(range(HANDFUL))
 
 
+def test_cancels_wait_for_nobody() -> None:
+    """They are taken apart from jobs, whoever is admitted; the position passes none that is not taken."""
+    queue = JobQueue(4)
+    cancel = Written(offset=1, key=b"x", headers=(("type", b"cancel"),))
+    queue.offer([job(0), cancel, job(2)])
+    assert queue.holds_cancel
+    assert not queue.holds(lambda _: False)
+    assert [record.offset for record in taken(queue)] == [0, 2]
+    assert queue.position == 1
+    assert queue.take_cancel() is cancel
+    assert queue.take_cancel() is None
+    assert queue.position == 3
+    queue.offer([Written(offset=3 + n, key=b"x", headers=(("type", b"cancel"),)) for n in range(4)])
+    assert queue.ahead.full, "what waits is bounded"
+
+
 def test_a_small_tenant_is_not_behind_a_large_one() -> None:
     """One job behind 900 of another tenant is among the first taken."""
     queue = JobQueue(1_000)

@@ -1,61 +1,107 @@
-"""What a planner remembers of ended jobs with client-given ids: all within the window and the bound, wherever they came from."""
+"""What a planner remembers of ended jobs with client-given ids: all within the window and the bound, also after take-overs."""
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.planner.engine.carried_ids import DISTANCE, GROUP_IDS, NAME, CarriedIds, packed, unpacked
 from services.planner.engine.settled import Ended, SettledIds
-from services.planner.history.recent import SettleEvents, starts
-from shared.contracts import headers
-from shared.contracts.base import PriorityClass
-from shared.contracts.event import Event, JobSettled, PlannerStarted, StepClaimedBy
-from shared.contracts.result import Result, Status
-from shared.kafka.memory_partition import MemoryRecord
+from services.planner.round import Round
+from shared.contracts.event import EVENT, IdsRemembered
 
-STARTED = PlannerStarted(nonce="n", planner="p")
+COUNT, BLOCK, WALL = 2_000, 100, 1_700_000_000.0
 
 
-def settled(job: str, epoch: int = 5, *, client_id: bool = True) -> JobSettled:
-    result = Result(job=job, status=Status.SUCCEEDED, priority_class=PriorityClass.BATCH, accepted_at=1.0, finished_at=2.0)
-    return JobSettled(epoch=epoch, job=job, at=2.0, result=result, client_id=client_id, digest="d")
+class Owner:
+    """A planner as far as ids go; its log is shared with its successor. A job that ends is a name, whatever else is written is None."""
+
+    def __init__(self, log: list[str | IdsRemembered | None], now: float) -> None:
+        self.log, self.now = log, now
+        self.index = SettledIds(COUNT, 1e9, BLOCK)
+        self.carried = CarriedIds(self.index)
+
+    def ends(self, *jobs: str | None) -> None:
+        """A round: these events, and what they make due."""
+        round_ = Round(WALL + self.now, self.now)
+        self.carried.rewrite(round_, 0, len(self.log))
+        first = len(self.log)
+        self.log.extend(jobs)
+        for _, value in round_.events.get(NAME, ()):
+            self.log.append(IdsRemembered.model_validate_json(value))
+            self.carried.begins_at(len(self.log) - 1)
+        for offset, job in enumerate(jobs, first):
+            if job is not None:
+                self.index.add(job, offset, self.now)
+                self.carried.ended(offset)
+
+    def successor(self, now: float) -> Owner:
+        """What another planner knows that replays from the watermark, and what it had to read besides."""
+        other = Owner(self.log, now)
+        start = len(self.log) if self.carried.lowest is None else self.carried.lowest
+        assert len(self.log) - start <= DISTANCE + 100, "replay grows by little"
+        for offset, event in enumerate(self.log[start:], start):
+            if isinstance(event, IdsRemembered):
+                other.carried.restore(event, offset)
+            elif event is not None:
+                other.index.add(event, offset, now)
+                other.carried.ended(offset)
+        other.carried.resume(WALL + now, now)
+        unread = other.carried.unread
+        assert len(unread) <= 40, "a bounded number"
+        found = [(offset, event) for offset in unread if isinstance(event := self.log[offset], IdsRemembered)]
+        assert len(found) == len(unread)
+        other.carried.learn(found, WALL + now, now)
+        return other
 
 
-def feed(events: SettleEvents, first: int, *fed: Event) -> None:
-    for number, event in enumerate(fed):
-        key = None if isinstance(event, PlannerStarted) else event.job.encode()
-        record = MemoryRecord("e", 0, first + number, 7, key, event.to_bytes(), headers.envelope(event.type), 0.0)
-        events.feed(record)
+@given(st.lists(st.tuples(st.integers(0, 90), st.integers(0, 90), st.booleans()), max_size=60), st.integers(0, 400))
+def test_a_successor_knows_what_its_predecessor_knew(rounds: list[tuple[int, int, bool]], other: int) -> None:
+    """However ids and other events mix, and whenever the partition changes hands; each id at its newest end."""
+    newest: dict[str, int] = {}
+    owner, number = Owner([], 100.0), 0
+    for ids, others, dies in rounds:
+        names = [f"j{(number + n) % 700}" for n in range(ids)]
+        number += ids
+        owner.ends(*names, *[None] * others)
+        owner.now += 1.0
+        newest |= {job: offset for offset, job in enumerate(owner.log) if isinstance(job, str)}
+        if dies:
+            owner = owner.successor(owner.now + other)
+        assert all(owner.index.find(job, owner.now) == offset for job, offset in newest.items())
 
 
-def jobs(events: SettleEvents) -> list[str]:
-    return [job for job, _, _ in events.newest_first()]
+def test_groups_are_joined_and_forgotten() -> None:
+    """What is read after a take-over stays a few dozen events, what is written about 50 bytes an id, whatever the window holds."""
+    owner = Owner([], 0.0)
+    for number in range(400):
+        owner.ends(*[f"j{number}-{n}" for n in range(GROUP_IDS)], *[None] * 200)
+    owner.successor(1.0)
+    written = sum(len(event.to_bytes()) for event in owner.log if isinstance(event, IdsRemembered))
+    assert written / (400 * GROUP_IDS) < 60
+    assert len(owner.index) < COUNT + 2 * BLOCK
 
 
-def test_only_the_newest_are_kept_of_a_long_stretch() -> None:
-    """Memory does not grow with the jobs of the window, also over take-overs; ids that tutti made are not kept."""
-    events = SettleEvents(3)
-    feed(events, 100, *(settled(f"a{n}", epoch=7) for n in range(50)))
-    feed(events, 900, STARTED, settled("b0", 900), settled("no", 900, client_id=False), settled("b1", 900))
-    assert events.newest_first() == [("b1", 903, 7), ("b0", 901, 7), ("a49", 149, 7)]
+def test_a_group_says_what_went_into_it() -> None:
+    """Hash and offset exactly, the time to the second."""
+    ended = [(2**64 - 1, Ended(1_000_005, 70.5)), (0, Ended(1_000_000, 10.0))]
+    event = IdsRemembered(epoch=0, at=WALL, since=1_000_000, until=1_000_006, ids=packed(ended, 1_000_000, WALL))
+    read = EVENT.validate_json(event.to_bytes())
+    assert isinstance(read, IdsRemembered)
+    assert list(unpacked(read, -WALL)) == [(2**64 - 1, Ended(1_000_005, 70.0)), (0, Ended(1_000_000, 10.0))]
 
 
-def test_what_a_fenced_writer_wrote_is_not_remembered() -> None:
-    """Before the first start of a stretch the highest epoch is in force; after one, its offset is."""
-    events = SettleEvents(10)
-    feed(events, 100, settled("zombie", 3), settled("mine", 5), settled("zombie-2", 3))
-    feed(events, 200, STARTED, settled("late", 5), settled("next", 200))
-    assert jobs(events) == ["next", "mine"]
-
-
-def test_any_event_tells_the_epoch_in_force() -> None:
-    """A fenced writer's end does not count where the owner has only begun something."""
-    events = SettleEvents(10)
-    claimed = StepClaimedBy(epoch=5, job="j", at=1.0, step="0" * 32, attempt=1, claim="n-1", node="n", mailbox=0, lease_seconds=1.0)
-    feed(events, 100, settled("zombie", 3), claimed)
-    assert jobs(events) == []
+def test_a_quiet_home_writes_nothing() -> None:
+    """Without callers' ids there is no group; with a few old ones the newest group follows the log's end at a distance."""
+    owner = Owner([], 0.0)
+    for _ in range(50):
+        owner.ends(*[None] * 50)
+    assert not any(isinstance(event, IdsRemembered) for event in owner.log)
+    owner.ends("mine")
+    for _ in range(100):
+        owner.ends(*[None] * 50)
+    assert sum(isinstance(event, IdsRemembered) for event in owner.log) <= 100 * 50 // DISTANCE + 1
+    assert owner.successor(5.0).index.find("mine", 5.0) is not None
 
 
 @given(st.lists(st.integers(0, 40), max_size=60), st.integers(1, 20), st.integers(1, 5))
@@ -75,21 +121,23 @@ def test_the_index_finds_what_a_dictionary_would(ended: list[int], count: int, b
 
 
 def test_ids_leave_with_age_and_older_ones_fill_the_room() -> None:
-    """Age counts from the end of the job, also for what was read back."""
-    remembered = SettledIds(3, 60.0)
+    """Age counts from the end of the job, also for what a predecessor remembered."""
+    remembered, before = SettledIds(3, 60.0), SettledIds(9, 1e9)
     remembered.add("a", 10, 100.0)
-    remembered.add_older([("b", Ended(9, 90.0)), ("c", Ended(8, 80.0)), ("d", Ended(7, 70.0))])
+    for job, offset, at in (("d", 7, 70.0), ("c", 8, 80.0), ("b", 9, 90.0)):
+        before.add(job, offset, at)
+    remembered.merge(before.between(0), 100.0)
     assert [remembered.find(job, 140.0) for job in "abcd"] == [10, 9, 8, None]
     assert [remembered.find(job, 150.1) for job in "abc"] == [10, None, None]
     assert len(remembered) == 3
 
 
-@given(oldest=st.integers(0, 100_000), length=st.integers(0, 100_000), count=st.integers(1, 500))
-def test_reading_goes_further_back_until_all_is_read(oldest: int, length: int, count: int) -> None:
-    """Every start lies further back than the one before, by no more than four times; the last one is the oldest."""
-    until = oldest + length
-    found = list(starts(oldest, until, count))
-    assert (found[-1:] == [oldest]) == (length > 0)
-    reaches = [until - start for start in found]
-    assert all(nearer < further <= 4 * nearer for nearer, further in pairwise(reaches))
-    assert not reaches or reaches[0] <= 8 * count
+@given(st.lists(st.integers(0, 40), max_size=60), st.integers(0, 60), st.integers(0, 60))
+def test_a_stretch_of_ends_is_what_ended_there(ended: list[int], since: int, length: int) -> None:
+    """Whatever is in sealed blocks, and whatever is not."""
+    remembered = SettledIds(1_000, 1e9, 7)
+    for offset, number in enumerate(ended):
+        remembered.add(f"j{number}", offset, 0.0)
+    offsets = {entry.offset for _, entry in remembered.between(since, since + length)}
+    newest = {number: offset for offset, number in enumerate(ended)}
+    assert {offset for offset in newest.values() if since <= offset < since + length} <= offsets <= set(range(since, since + length))

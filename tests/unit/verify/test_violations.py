@@ -17,6 +17,8 @@ from infra.verify.laws import LAWS, Kind
 from infra.verify.reading import verify
 from infra.verify.report import EXAMPLES, Report
 from shared.clock import LoopClock, ManualClock
+from shared.contracts import headers, ids
+from shared.contracts.base import PriorityClass
 from shared.kafka.memory import MemoryLog
 from shared.kafka.port import NewTopic, TopicPartition
 from shared.topics import Topics, TopicSettings
@@ -25,6 +27,7 @@ from tests.support.violations import AT, VIOLATIONS, Story, lost, whole
 TOPICS = Topics(TopicSettings(home_partitions=2, other_partitions=2))
 
 EVENTS = TopicPartition(TOPICS.job_events, 1)
+JOBS_AT_1 = TopicPartition(TOPICS.jobs(PriorityClass.STANDARD), 1)
 
 
 def told(*stories: Callable[[Story], None], home: int = 1) -> tuple[MemoryLog, Story]:
@@ -121,7 +124,28 @@ def test_all_are_counted_and_few_are_shown() -> None:
     log, story = told(many)
     finding = checked(log).findings[Kind.LOST]
     assert (finding.count, len(finding.examples)) == (EXAMPLES + 4, EXAMPLES)
-    assert finding.examples[0].job == story.name("lost-0")
+    assert {example.job for example in finding.examples} <= {story.name(f"lost-{number}") for number in range(EXAMPLES + 3)}
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_what_lies_elsewhere_must_have_come_home(arrives: bool) -> None:
+    """A record whose id is at home on another partition is lost if nothing came there; what came there came of it."""
+    name = next(f"far-{number}" for number in range(99) if ids.home_of(f"far-{number}-1", 2) == 0)
+
+    def sent(story: Story) -> None:
+        story.commit(story.job(name) + 1)
+
+    log, story = told(sent)
+    assert {kind: finding.count for kind, finding in checked(log).findings.items()} == {Kind.LOST: 1}
+    other = Story(TOPICS, 0)
+    other.name = story.name  # type: ignore[method-assign]
+    if arrives:
+        mark = headers.Origin(TOPICS.jobs(PriorityClass.STANDARD), 1, story.committed[JOBS_AT_1] - 1, 0).header(headers.FORWARDED_FROM)
+        other.started()
+        other.life(name)
+        other.messages = [m._replace(headers=(*m.headers, mark)) if m.topic == JOBS_AT_1.topic else m for m in other.messages]
+        asyncio.run(_write(log, other))
+        assert checked(log).findings == {}
 
 
 def _middle() -> tuple[MemoryLog, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from shared.contracts import ids
 from shared.contracts.event import PlannerStarted
 from shared.contracts.outcome import StepClaimed, StepFailed, StepReleased, StepRouted, StepSucceeded
 from shared.kafka.port import TopicPartition
@@ -70,8 +71,12 @@ class Offsets:
 
     def _job_done(self, where: TopicPartition, offset: int) -> bool:
         given = self._history.given[where, offset]
+        if (where, offset) in self._history.sent_home:
+            return True
         if given.job is None:
             return given.cancel
+        if given.job.job.id is not None and ids.home_of(given.job.id, self._topics.settings.home_partitions) != where.partition:
+            return False
         return given.job.id in self._history.accepted or given.job.id in self._history.delayed_jobs
 
     def _step_done(self, where: TopicPartition, offset: int) -> bool:

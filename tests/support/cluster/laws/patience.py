@@ -2,6 +2,9 @@
 
 A lease runs from its claim or its last renewal, a claim timeout from routing, the wait for a node from asking; a take-over gives each a
 full period again. A deadline is absolute.
+
+Of a job whose acceptance was lost, and that its record brought again, only what came after the take-over counts: its outcomes of before
+were read before its record was, so they were of no job. They are waste; the step goes out again under the same id.
 """
 
 from __future__ import annotations
@@ -53,6 +56,8 @@ def _renewals(world: World) -> dict[str, list[float]]:
 def _home(world: World, home: int, renewals: dict[str, list[float]]) -> Iterator[Violation]:
     steps: dict[str, _Step] = {}
     deadlines: dict[str, float] = {}
+    known_since: dict[str, float] = {}
+    """job → when the planner that accepted it took the home"""
     taken_at = 0.0
     valid = {(w.where, w.offset) for w in world.history.valid(home)}
     for written in world.history.events[home]:
@@ -63,12 +68,15 @@ def _home(world: World, home: int, renewals: dict[str, list[float]]) -> Iterator
             continue
         elif isinstance(event, JobAccepted):
             deadlines[event.job] = event.deadline_at - _WALL_ZERO
+            known_since[event.job] = taken_at
         elif isinstance(event, StepAsked | StepRetried):
             steps[event.step] = _Step(written.at)
         elif isinstance(event, StepClaimedBy):
             steps[event.step].claim = event.claim
         elif isinstance(event, AttemptFailed):
-            yield from _failed(world, written, steps[event.step], taken_at, renewals)
+            since = known_since.get(event.job, 0.0)
+            outcomes = [w for w in world.history.outcomes_of.get((event.step, event.attempt), []) if w.at >= since]
+            yield from _failed(written, steps[event.step], taken_at, outcomes, renewals)
         elif isinstance(event, JobSettled) and event.job in deadlines:
             deadline = deadlines[event.job]
             allowed = _DEADLINE_SECONDS + world.mix.skew_seconds + world.missing("planner", deadline, written.at)
@@ -76,9 +84,10 @@ def _home(world: World, home: int, renewals: dict[str, list[float]]) -> Iterator
                 yield Violation(DEADLINE, f"job {event.job} ended {written.at - deadline:.1f} s after its deadline", event.job)
 
 
-def _failed(world: World, written: Written, step: _Step, taken_at: float, renewals: dict[str, list[float]]) -> Iterator[Violation]:
+def _failed(
+    written: Written, step: _Step, taken_at: float, outcomes: list[Written], renewals: dict[str, list[float]]
+) -> Iterator[Violation]:
     event = written.value
-    outcomes = world.history.outcomes_of.get((event.step, event.attempt), [])
     match event.failure.kind:
         case FailureKind.LEASE_EXPIRED if step.claim is not None:
             yield from _lease(written, step.claim, taken_at, outcomes, renewals)

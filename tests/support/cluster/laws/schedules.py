@@ -15,9 +15,13 @@ LAW = "each run of a schedule once"
 POLICY = "missed runs are as the policy says"
 
 
+def _run(world: World, schedule: str, due_at: float) -> str:
+    return run_id(schedule, due_at, world.topics.settings.home_partitions)
+
+
 def runs(world: World) -> dict[str, tuple[Schedule, float]]:
     """Every job that a schedule may begin → its schedule, and when it is due."""
-    return {run_id(declared.id, at): (declared, at) for declared, due in world.schedules for at in due}
+    return {_run(world, declared.id, at): (declared, at) for declared, due in world.schedules for at in due}
 
 
 def awaited(world: World) -> list[str]:
@@ -26,9 +30,9 @@ def awaited(world: World) -> list[str]:
     for declared, due in world.schedules:
         match declared.missed:
             case Missed.ALL:
-                found += [run_id(declared.id, at) for at in due]
+                found += [_run(world, declared.id, at) for at in due]
             case Missed.LAST:
-                found.append(run_id(declared.id, due[-1]))
+                found.append(_run(world, declared.id, due[-1]))
             case Missed.SKIP:
                 pass
     return found

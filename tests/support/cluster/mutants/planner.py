@@ -8,9 +8,9 @@ import pytest
 
 from services.planner.engine import attempts
 from services.planner.engine.book import Book
+from services.planner.engine.carried_ids import CarriedIds
 from services.planner.engine.settled import SettledIds
 from services.planner.handlers import JobRecord
-from services.planner.history import gate
 from services.planner.history.recovery import Replay
 from services.planner.home import Home
 from services.planner.intake.refusals import Refusals
@@ -155,11 +155,9 @@ def _settled_ids_forgotten(patching: Patching) -> None:
     patching.setattr(SettledIds, "find", lambda *_: None)
 
 
-def _recent_ids_not_read_back(patching: Patching) -> None:
-    async def nothing(*_: Any) -> None:
-        return None
-
-    patching.setattr(gate, "read_back", nothing)
+def _recent_ids_not_carried(patching: Patching) -> None:
+    patching.setattr(CarriedIds, "lowest", None)
+    patching.setattr(CarriedIds, "rewrite", lambda *_: None)
 
 
 def _poison_swallowed(patching: Patching) -> None:
@@ -244,8 +242,8 @@ MUTANTS: dict[str, dict[str, Any]] = {
     },
     "attempts do not rise": {"patch": _attempts_do_not_rise, "breaks": "accepted once", "mix": FaultMix(model_error=0.3, **SMALL)},
     "settled ids forgotten": {"patch": _settled_ids_forgotten, "breaks": "accepted once", "mix": CALM, "kinds": {"again": 1.0}},
-    "recent ids not read back at take-over": {
-        "patch": _recent_ids_not_read_back,
+    "recent ids not carried": {
+        "patch": _recent_ids_not_carried,
         "breaks": "accepted once",
         "mix": FaultMix(kill=1.0, down_seconds=(0.0, 0.5), **SMALL),
         "kinds": {"again": 1.0, "single": 1.0},

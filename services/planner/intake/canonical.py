@@ -1,0 +1,69 @@
+"""Canonical: a record on `jobs.*` that names a job belongs to the home of that id. Found elsewhere, it is sent on there.
+
+A producer may use another partitioner than Kafka's own, another key than the id, or none; the same id may come once more by another
+partition, and a cancel by its key. At one home they all meet. What is rightly keyed pays no hop.
+
+The record that is sent on is acknowledged before the position passes the one that was read. *Trace:* forwarded, committed, the planner
+dies, the producer gives the record up: a job that was acknowledged to its caller is nowhere. After a crash it may be sent on twice: that
+is a repeat like any other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.planner.engine.admission import JobInput
+from shared.contracts import headers, ids
+from shared.contracts.base import RECORD_BYTES
+from shared.contracts.outcome import CancelRequested
+from shared.errors import InvalidRecord, TooLarge
+from shared.kafka.port import Headers, Message, Record
+from shared.kafka.sizes import message_bytes
+from shared.telemetry import metrics
+
+
+@dataclass(frozen=True, slots=True)
+class _Original:
+    """A Record as it lay before it was sent on."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+def original(record: Record) -> Record:
+    """The record that a caller sent: what is told of a forwarded one is told of that."""
+    lay = headers.forwarded_from(record.headers)
+    if lay is None:
+        return record
+    kept = tuple(header for header in record.headers if header[0] != headers.FORWARDED_FROM)
+    return _Original(lay.topic, lay.partition, lay.offset, lay.timestamp, record.key, record.value, kept)
+
+
+def onward(record: Record, given: JobInput | CancelRequested, here: int, homes: int) -> Message | None:
+    """The record on its way home; None where it is at home. A job without an id of its own is at home where it lies.
+
+    Raises InvalidRecord for a record that was sent here before: somebody knows another number of homes, and it would go round for ever.
+    Raises TooLarge for one that a mark would make too large.
+    """
+    if isinstance(given, JobInput):
+        if given.job.id is None:
+            return None
+        job = given.id
+    else:
+        job = given.job
+    home = ids.home_of(job, homes)
+    if home == here:
+        return None
+    if headers.find(record.headers, headers.FORWARDED_FROM) is not None:
+        raise InvalidRecord(f"the record was sent on to partition {here}, but its id is at home on {home} of {homes}")
+    mark = headers.Origin(record.topic, record.partition, record.offset, record.timestamp).header(headers.FORWARDED_FROM)
+    message = Message(record.topic, record.value, record.key, home, (*((name, value or b"") for name, value in record.headers), mark))
+    if message_bytes(message) > RECORD_BYTES:
+        raise TooLarge("the record lies on another partition than its id's and is too large to be sent on with a mark")
+    metrics.JOBS_FORWARDED.inc()
+    return message
