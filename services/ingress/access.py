@@ -63,7 +63,7 @@ class Client:
             raise Refused(Problem(403, "class_not_allowed", f"this key may use the classes {allowed}", "class"))
 
     def may_see(self, tenant: str | None) -> bool:
-        """Whether a job of this tenant may be shown; None: the tenant is not known (yet)."""
+        """Whether a job of this tenant may be shown; None: the tenant is not known (yet), and nothing is shown but to administrators."""
         return self.admin or tenant == self.tenant
 
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
+from starlette.requests import Request
+
 from services.ingress.problems import ClientGone, Problem
 from services.ingress.register import Guest
 from services.ingress.waiters import Caller
@@ -49,6 +51,16 @@ class InvalidHeader(InvalidInput):
 
     def __init__(self, param: str, message: str) -> None:
         super().__init__(f"header {param}: {message}")
+        self.param = param
+
+
+class InvalidQuery(InvalidInput):
+    """A query parameter is not valid."""
+
+    code = "invalid_query"
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(f"{param}: {message}")
         self.param = param
 
 
@@ -111,6 +123,14 @@ def _class(value: str | None) -> PriorityClass | None:
 def _tenant(value: str | None) -> str | None:
     if value is not None and not _TENANT.fullmatch(value):
         raise InvalidHeader("x-tutti-tenant", IN_WORDS[TENANT])
+    return value
+
+
+def query_tenant(request: Request) -> str | None:
+    """`?tenant=`: the same as the header, for a URL that is followed as it stands. Raises InvalidQuery."""
+    value = request.query_params.get("tenant")
+    if value is not None and not _TENANT.fullmatch(value):
+        raise InvalidQuery("tenant", IN_WORDS[TENANT])
     return value
 
 

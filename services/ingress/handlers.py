@@ -8,12 +8,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
-from services.ingress.access import Access
+from services.ingress.access import Access, Client
 from services.ingress.backlog import Backlog
 from services.ingress.bodies import Bodies
 from services.ingress.events_reader import EventsReader
 from services.ingress.followers import Followers
-from services.ingress.idempotency import check_same
+from services.ingress.idempotency import is_same
 from services.ingress.journal import Journal
 from services.ingress.meter import Meter
 from services.ingress.problems import InstanceLeaving, Problem, Refused, kafka_away, no_node, unknown_model, unsuitable_model
@@ -163,7 +163,10 @@ class Desk:
     def call(
         self, job: Job, priority_class: PriorityClass, wait_seconds: float, trace: str | None, digest: str | None = None
     ) -> tuple[Caller, bytes]:
-        """Submit for somebody who waits here; returns who waits and the correlation. Raises TooLarge, Overloaded."""
+        """Submit for somebody who waits here; returns who waits and the correlation. Raises TooLarge, Overloaded.
+
+        Of a job whose id was made here: it is the same inside the cluster and for its caller.
+        """
         caller, correlation = self._wait(job, wait_seconds)
         try:
             settle = partial(self._settled, caller)
@@ -217,7 +220,7 @@ class Desk:
     ) -> None:
         """Submit a job that nobody waits for; returns when Kafka has it. Raises TooLarge, Overloaded, LogError.
 
-        `follow` keeps its chunks here for whoever reads its event stream, and the planner's answer.
+        `job` is the id that its caller knows. `follow` keeps its chunks here for whoever reads its event stream, and the planner's answer.
         """
         home = self.submitter.home_of(job)
         correlation = None if follow is None else self.waiters.follow(follow)
@@ -227,11 +230,9 @@ class Desk:
         await written
 
     async def known(self, job: str, digest: str) -> JobStatus | None:
-        """What is known of a job whose id may come again. Raises Conflict when it was another request."""
-        status = await self.status(job)
-        if status is not None:
-            check_same(status, digest)
-        return status
+        """What is known of this request's job; None also where that cannot be told. Raises Conflict when it is another request's."""
+        status = await self._status(job)
+        return status if status is not None and is_same(status, digest) else None
 
     async def claim(self, job: str, digest: str) -> bool:
         """Whether the store vouches that the id is new; false when it is not, or no store can tell. Raises Conflict."""
@@ -253,8 +254,7 @@ class Desk:
                 while follow.result is None:
                     news.clear()
                     status = self.journal.status(follow.job)
-                    if status is not None and status.accepted_at is not None:
-                        check_same(status, digest)
+                    if status is not None and status.accepted_at is not None and is_same(status, digest):
                         return
                     await news.wait()
         if follow.result is not None and _is_conflict(follow.result):
@@ -275,7 +275,12 @@ class Desk:
         else:
             written.set_exception(error)
 
-    async def status(self, job: str) -> JobStatus | None:
+    async def visible(self, client: Client, job: str) -> JobStatus | None:
+        """What the client may see of a job: nothing, as of one that never was, unless it is known to be one that he may act for."""
+        status = await self._status(job)
+        return status if status is not None and client.may_see(status.owner) else None
+
+    async def _status(self, job: str) -> JobStatus | None:
         """The job as known in memory, or in the store; the store's absence costs only what is older than memory."""
         if self.store is None or self.journal.is_whole(job):
             return self.journal.status(job)

@@ -32,7 +32,8 @@ def may_come_again(job: str) -> bool:
     return not job.startswith(_OWN_PREFIX)
 
 
-def check_same(status: JobStatus, digest: str) -> None:
-    """Raises Conflict when the known job was another request."""
+def is_same(status: JobStatus, digest: str) -> bool:
+    """Whether the known job is this request; false where that cannot be told. Raises Conflict when it was another one."""
     if status.digest is not None and status.digest != digest:
         raise Conflict
+    return status.digest is not None

@@ -54,6 +54,11 @@ class Guest(Protocol):
         ...
 
 
+def may_take(held: int, left: int, number: int = 1) -> bool:
+    """Whether a tenant that holds so many places may take more, where so many are left."""
+    return number <= left and held + number <= max(1, TIMES_LEFT * left)
+
+
 class Places:
     """A bounded number of them, shared by tenants. Pure."""
 
@@ -66,8 +71,7 @@ class Places:
 
     def has(self, tenant: str, number: int = 1) -> bool:
         """Whether the tenant may take so many."""
-        left = self._bound - self.taken
-        return number <= left and self._held[tenant] + number <= max(1, TIMES_LEFT * left)
+        return may_take(self._held[tenant], self._bound - self.taken, number)
 
     def take(self, tenant: str, number: int = 1) -> None:
         """They are held from now on."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, get_args
 from pydantic import ValidationError
 
 from shared.contracts import event as events
+from shared.contracts import ids
 from shared.contracts.base import Contract
 from shared.contracts.budget import TenantAccount, TenantLimitNeared, TenantShare
 from shared.telemetry import logs
@@ -92,4 +93,9 @@ def parse(kind: str, value: bytes | str) -> Contract | None:
 def shown(event: Contract) -> dict[str, Any]:
     """What callers see of an event, ready for JSON; empty when they see nothing."""
     fields = FIELDS.get(type(event))
-    return {} if fields is None else event.model_dump(mode="json", exclude_none=True, include=fields)
+    if fields is None:
+        return {}
+    found = event.model_dump(mode="json", exclude_none=True, include=fields)
+    if isinstance(event, events.JobSettled):
+        found["result"]["job"] = ids.public(event.job)
+    return found

@@ -14,6 +14,7 @@ from pydantic_core import from_json
 
 from services.ingress.shown import SHOWN, RawEvent, parse
 from shared.contracts import event as events
+from shared.contracts import ids
 from shared.contracts.base import Contract, PriorityClass
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.failure import Failure
@@ -70,7 +71,7 @@ class NearedLimit(BaseModel):
 
 
 class JobStatus(BaseModel):
-    """The view of one job. Instants are seconds since the Unix epoch."""
+    """The view of one job. Instants are seconds since the Unix epoch. `id` is the one inside the cluster until it is shown."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -115,9 +116,18 @@ class JobStatus(BaseModel):
             digest=self.digest or "",
         )
 
+    @property
+    def owner(self) -> str | None:
+        """Whose it is; None where it is not known."""
+        return ids.owner(self.id) or self.tenant
+
     def public(self) -> bytes:
         """JSON for callers."""
-        return self.__pydantic_serializer__.to_json(self, exclude_none=True, exclude={"offset", "digest", "rebuilt"}, by_alias=True)
+        shown = self
+        if ids.public(self.id) != self.id:
+            result = self.result and self.result.model_copy(update={"job": ids.public(self.result.job)})
+            shown = self.model_copy(update={"id": ids.public(self.id), "result": result})
+        return self.__pydantic_serializer__.to_json(shown, exclude_none=True, exclude={"offset", "digest", "rebuilt"}, by_alias=True)
 
     def stored(self) -> bytes:
         """JSON for the store; `JobStatus.model_validate_json` reads it."""

@@ -23,7 +23,10 @@ class Watchlist:
         return len(self._watchers)
 
     def add(self, job: str, told: Told, digest: str | None = None) -> None:
-        """`told` is called once, with the result, when the settle event is read; who waits for another request gets a conflict."""
+        """`told` is called once, with the result, when the settle event is read.
+
+        Who waits for another request (`digest`) gets a conflict; he is told nothing where the event does not tell which it was.
+        """
         self._watchers.setdefault(job, []).append((told, digest))
         while len(self._watchers) > self._limit:
             self._watchers.popitem(last=False)
@@ -41,8 +44,10 @@ class Watchlist:
         if job in self._watchers:
             settled = JobSettled.model_validate_json(event)
             for told, digest in self._watchers.pop(job):
-                other = bool(digest and settled.digest) and digest != settled.digest
-                told(_conflict(settled.result) if other else settled.result)
+                if digest is None or digest == settled.digest:
+                    told(settled.result)
+                elif settled.digest:
+                    told(_conflict(settled.result))
 
 
 def _conflict(result: Result) -> Result:

@@ -117,7 +117,8 @@ StepId = NewType("StepId", Annotated[str, StringConstraints(max_length=128)])
 ClaimId = NewType("ClaimId", Annotated[str, StringConstraints(max_length=256)])
 """node + boot + counter."""
 NodeId = Annotated[str, StringConstraints(pattern=f"^{ID}$", max_length=128)]
-ScheduleId = Annotated[str, StringConstraints(pattern=f"^{SCHEDULE}$", max_length=64)]
+ScheduleId = Annotated[str, StringConstraints(pattern=f"^(?:{TENANT}/)?{SCHEDULE}$", max_length=64 + 1 + 64)]
+"""A schedule's id inside the cluster: its tenant's name for it, under the tenant (`ids.under`)."""
 Tenant = Annotated[str, StringConstraints(pattern=f"^{TENANT}$", max_length=64)]
 ModelName = Annotated[str, StringConstraints(pattern=f"^{_MODEL}$", max_length=200)]
 """As its server spells it: `gemma3:270m`, `/models/x.gguf`, `C:\\models\\my model.gguf`; or `auto`. All that can be seen, on one line."""

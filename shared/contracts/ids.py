@@ -41,7 +41,18 @@ def is_reserved(job: str) -> bool:
 
 def qualified(tenant: str, job: str) -> str:
     """The id inside the cluster of a job whose public id is `job`."""
-    return job if tenant == DEFAULT_TENANT or is_reserved(job) else f"{tenant}{_SEPARATOR}{job}"
+    return job if is_reserved(job) else under(tenant, job)
+
+
+def under(tenant: str, name: str) -> str:
+    """What a tenant calls so, inside the cluster: its jobs with ids of its own, and its schedules."""
+    return name if tenant == DEFAULT_TENANT else f"{tenant}{_SEPARATOR}{name}"
+
+
+def owner(job: str) -> str | None:
+    """The tenant whose job an id inside the cluster names; None of an id that tutti made, which does not tell."""
+    tenant, separator, _ = job.rpartition(_SEPARATOR)
+    return tenant if separator else None if is_reserved(job) else DEFAULT_TENANT
 
 
 def public(job: str) -> str:

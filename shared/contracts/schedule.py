@@ -1,4 +1,4 @@
-"""Schedule: a recurring job, as it lies in the registry."""
+"""Schedule: a recurring job, as it lies in the registry. Its id lies under the tenant of its jobs: `contracts/ids.py`."""
 
 from __future__ import annotations
 

@@ -34,10 +34,10 @@ def bearer(name: str, **more: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def keyed(path: Path, *keys: dict[str, Any], script: Any = None) -> AsyncIterator[World]:
+async def keyed(path: Path, *keys: dict[str, Any], script: Any = None, **settings: Any) -> AsyncIterator[World]:
     file = path / "keys.json"
     file.write_text(json.dumps({"keys": keys}))
-    async with world(MemoryLog(SystemClock()), script=script, settings={"keys_file": str(file)}) as at:
+    async with world(MemoryLog(SystemClock()), script=script, settings={"keys_file": str(file), **settings}) as at:
         yield at
 
 

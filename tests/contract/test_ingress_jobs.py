@@ -97,7 +97,7 @@ async def test_what_the_body_and_the_headers_say() -> None:
         assert (await at.client.post("/v1/jobs", json=own, headers=headers)).json()["id"] == "mine-1"
         other = (await at.client.post("/v1/jobs", json={"prompt": "y"}, headers=headers)).json()["id"]
         await until(lambda: len(at.planner.jobs) == 2, "both jobs")
-        first, second = at.planner.jobs["mine-1"], at.planner.jobs[other]
+        first, second = at.planner.jobs["own/mine-1"], at.planner.jobs[other]
         assert (first.priority_class, first.job.tenant, first.job.metadata) == (PriorityClass.BATCH, "own", {"k": "v"})
         assert (second.priority_class, second.job.tenant) == (PriorityClass.INTERACTIVE, "from-header")
         assert second.job.deadline_at == pytest.approx(SystemClock().wall() + 60, abs=5)

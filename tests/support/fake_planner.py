@@ -13,6 +13,7 @@ from typing import Any
 
 from shared.clock import Clock
 from shared.contracts import event as events
+from shared.contracts import ids
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
@@ -49,6 +50,8 @@ class Script:
 class Seen:
     """A job as the planner got it."""
 
+    id: str
+    """Inside the cluster."""
     job: Job
     home: int
     priority_class: PriorityClass
@@ -133,11 +136,12 @@ class Planner:
         reply = reply_address(record.headers)
         digest = (find(record.headers, REQUEST_DIGEST) or b"d").decode()
         self.submissions += 1
-        if (before := self.jobs.get(job.id)) is not None:
+        identifier = ids.qualified(job.tenant, job.id)
+        if (before := self.jobs.get(identifier)) is not None:
             return self._again(before, reply, digest)
-        seen = Seen(job, partition.partition, priority_class, dict(record.headers), reply, self.script(job), digest)
-        self.jobs[job.id] = seen
-        return [] if seen.script.silent else [*self._accept(seen, record), *(() if seen.script.hold else self.end(job.id))]
+        seen = Seen(identifier, job, partition.partition, priority_class, dict(record.headers), reply, self.script(job), digest)
+        self.jobs[identifier] = seen
+        return [] if seen.script.silent else [*self._accept(seen, record), *(() if seen.script.hold else self.end(identifier))]
 
     def _again(self, seen: Seen, reply: ReplyTo | None, digest: str) -> list[Message]:
         """The id is known: another body is told, the same one gets the same result."""
@@ -159,8 +163,7 @@ class Planner:
 
     def _accept(self, seen: Seen, record: Any) -> list[Message]:
         job, home, now = seen.job, seen.home, self.clock.wall()
-        assert job.id is not None
-        base = {"epoch": self.epochs[home], "job": job.id, "at": now}
+        base = {"epoch": self.epochs[home], "job": seen.id, "at": now}
         accepted = events.JobAccepted(
             **base,
             request=job,
@@ -176,7 +179,7 @@ class Planner:
         asked = events.StepAsked(**base, step=STEP, path="0", agent="chat", model=job.model)
         claimed = events.StepClaimedBy(**base, step=STEP, attempt=1, claim="c", node="node-1", mailbox=0, lease_seconds=20)
         messages = [self._event(home, event) for event in (accepted, asked, claimed)]
-        return [*messages, *self.chunks(job.id, seen.script.chunks)]
+        return [*messages, *self.chunks(seen.id, seen.script.chunks)]
 
     def chunks(self, identifier: str, texts: tuple[str, ...], *, attempt: int = 1, sequence: int = 0, offset: int = 0) -> list[Message]:
         """Chunk records of a job that asked for a stream."""
@@ -204,9 +207,10 @@ class Planner:
         script, now = seen.script, self.clock.wall()
         answer = script.answer or Answer(text=script.text, model="tiny:1", node="node-1", simulated=script.simulated)
         succeeded = script.status is Status.SUCCEEDED
-        assert seen.job.id is not None
         return Result(
-            job=seen.job.id,
+            job=seen.id,
+            tenant=seen.job.tenant,
+            pattern=seen.job.pattern,
             status=script.status,
             answer=answer if succeeded else None,
             failure=script.failure,

@@ -15,12 +15,13 @@ from starlette.responses import Response, StreamingResponse
 
 from services.ingress import dialect_tutti as dialect
 from services.ingress import sse
-from services.ingress.exchange import Receive, Scope, Send, call_headers, watched
+from services.ingress.exchange import Receive, Scope, Send, watched
 from services.ingress.handlers import Desk
 from services.ingress.register import Kind, Reader
-from services.ingress.routes.jobs import not_found
+from services.ingress.routes.jobs import asked_for, not_found
 from services.ingress.shown import RawEvent, parse
 from services.ingress.status import JobStatus, State
+from shared.contracts import ids
 
 _CURSOR = re.compile(r"(-?[0-9]{1,18})\.([0-9]{1,9})")
 _HEADERS = {name.decode(): value.decode() for name, value in sse.HEADERS}
@@ -63,17 +64,16 @@ class JobEvents:
 
     async def get(self, request: Request) -> Response:
         """404 when nothing is known of the job, else the stream."""
-        job = request.path_params["job"]
-        client = self._desk.access.identify(call_headers(request.scope).api_key)
         desk = self._desk
-        status = await desk.status(job)
-        if status is None or not client.may_see(status.tenant):
+        client, job = asked_for(desk, request)
+        status = await desk.visible(client, job)
+        if status is None:
             raise not_found(job)
         desk.stay()
-        reader = Reader(Kind.EVENTS, status.tenant or "", desk.clock.monotonic() + desk.settings.stream_seconds)
+        reader = Reader(Kind.EVENTS, status.owner or "", desk.clock.monotonic() + desk.settings.stream_seconds)
         desk.register.check(reader.kind, reader.tenant)
         cursor = Cursor(request.headers.get("last-event-id"))
-        return _Stream(desk, reader, self._stream(job, status, cursor, reader), {"x-tutti-job": job})
+        return _Stream(desk, reader, self._stream(job, status, cursor, reader), {"x-tutti-job": ids.public(job)})
 
     async def _stream(self, job: str, status: JobStatus, cursor: Cursor, reader: Reader) -> AsyncIterator[bytes]:
         follow = self._desk.waiters.following(job)
@@ -111,7 +111,7 @@ class JobEvents:
 def _chunk(job: str, text: str, cursor: Cursor) -> bytes:
     start = cursor.characters
     cursor.characters = len(text)
-    return sse.event("chunk", dialect.chunk(job, start, text[start:]), str(cursor))
+    return sse.event("chunk", dialect.chunk(ids.public(job), start, text[start:]), str(cursor))
 
 
 def _render(event: RawEvent, job: str, cursor: Cursor, *, streamed: bool) -> Iterator[bytes]:
@@ -120,7 +120,7 @@ def _render(event: RawEvent, job: str, cursor: Cursor, *, streamed: bool) -> Ite
         if len(text) > cursor.characters:
             yield _chunk(job, text, cursor)
     cursor.offset = event.offset
-    payload = dialect.event(event, job)
+    payload = dialect.event(event, ids.public(job))
     if payload is not None:
         yield sse.event(event.kind, payload, str(cursor))
 

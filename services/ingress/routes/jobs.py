@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,9 +14,9 @@ from starlette.responses import Response
 
 from services.ingress.access import Client
 from services.ingress.dialect_tutti import JobSubmission
-from services.ingress.exchange import CallHeaders, InvalidHeader, call_headers
+from services.ingress.exchange import CallHeaders, InvalidHeader, InvalidQuery, call_headers, query_tenant
 from services.ingress.handlers import Desk
-from services.ingress.idempotency import job_id_of, may_come_again
+from services.ingress.idempotency import is_same, job_id_of, may_come_again
 from services.ingress.ids import is_generated
 from services.ingress.meter import Charge, estimate
 from services.ingress.problems import Problem, Refused
@@ -23,6 +24,8 @@ from services.ingress.register import Kind, Reader
 from services.ingress.registry import AUTO_MODELS
 from services.ingress.status import JobStatus, State
 from services.ingress.waiters import Follow
+from shared.contracts import ids
+from shared.contracts.base import ID
 from shared.contracts.bounds import check_depth
 from shared.contracts.chat import Operation
 from shared.contracts.digest import request_digest
@@ -30,15 +33,9 @@ from shared.delays import too_far
 from shared.errors import InvalidInput, TuttiError
 
 ROUTE = "/v1/jobs"
+_PUBLIC_ID = re.compile(ID)
 REPEATED = "idempotent-replayed"
 """Header of an answer about a job that was known before; Stripe's name for it."""
-
-
-class InvalidQuery(InvalidInput):
-    """A query parameter is not valid."""
-
-    code = "invalid_query"
-    param = "wait"
 
 
 class TooFarAhead(InvalidInput):
@@ -49,13 +46,31 @@ class TooFarAhead(InvalidInput):
 
 
 def not_found(job: str) -> Refused:
-    """404: nothing is known of this id here."""
-    return Refused(Problem(404, "job_not_found", f"no job {job!r} is known", "id"))
+    """404: nothing is known of this id here, or nothing that this caller may see."""
+    return Refused(Problem(404, "job_not_found", f"no job {ids.public(job)!r} is known", "id"))
+
+
+def asked_for(desk: Desk, request: Request) -> tuple[Client, str]:
+    """Who calls, and the id inside the cluster of the job in the path: one of his tenant, or of the one that an administrator names.
+
+    Raises Refused (401, 403, 404), InvalidHeader, InvalidQuery.
+    """
+    call = call_headers(request.scope)
+    client = desk.access.identify(call.api_key)
+    tenant = client.tenant_of(call.tenant or query_tenant(request))
+    job = str(request.path_params["job"])
+    if not _PUBLIC_ID.fullmatch(job):
+        raise Refused(Problem(404, "job_not_found", "no job has such an id", "id"))
+    return client, ids.qualified(tenant, job)
 
 
 class Order(NamedTuple):
-    """A submission: its job's id, whose it is, and, when the id may come again, the digest of what the caller wrote."""
+    """A submission. `public` is the job's id as the caller knows it, `job` the one inside the cluster; when the id may come again, `digest`
+    is that of what the caller wrote.
+    """
 
+    client: Client
+    public: str
     job: str
     tenant: str
     submission: JobSubmission
@@ -81,17 +96,17 @@ class Jobs:
             await desk.open()
         del body
         with desk.waiting(Kind.END, order.tenant, wait) if wait else nullcontext() as reader:
-            return await self._create(order, client, reader)
+            return await self._create(order, reader)
 
-    async def _create(self, order: Order, client: Client, reader: Reader | None) -> Response:
+    async def _create(self, order: Order, reader: Reader | None) -> Response:
         """`reader`: waits for the end."""
-        desk = self._desk
+        desk, client = self._desk, order.client
         known = None if order.digest is None else await desk.known(order.job, order.digest)
         charge = await desk.meter.charge(client, 0 if known else estimate(order.submission, desk.settings.answer_tokens))
         status = known or await self._submit(order, charge)
         if reader is not None and status.state is not State.SETTLED:
-            status = await self._settled(order.job, reader) or status
-        return _accepted(status, charge, repeated=known is not None)
+            status = await self._settled(order, reader) or status
+        return _accepted(status, charge, client, repeated=known is not None)
 
     def _order(self, submission: JobSubmission, call: CallHeaders, client: Client) -> Order:
         """What is wanted, by whom, under which id. Raises Refused (403), InvalidHeader."""
@@ -99,16 +114,16 @@ class Jobs:
         if call.idempotency_key is not None and submission.id is not None:
             raise InvalidHeader("idempotency-key", "the body gives an id already; one of both is enough")
         tenant = client.tenant_of(submission.named_tenant() or call.tenant)
-        job = submission.id or (call.idempotency_key and job_id_of(tenant, call.idempotency_key)) or desk.submitter.new_id()
-        digest = None if is_generated(job) and submission.id is None else request_digest(submission.body(id=job, tenant=tenant))
-        changes: dict[str, Any] = {"id": job, "tenant": tenant}
+        public = submission.id or (call.idempotency_key and job_id_of(tenant, call.idempotency_key)) or desk.submitter.new_id()
+        digest = None if is_generated(public) else request_digest(submission.body(id=public, tenant=tenant))
+        changes: dict[str, Any] = {"id": public, "tenant": tenant}
         if "priority_class" not in submission.model_fields_set and call.priority_class is not None:
             changes["priority_class"] = call.priority_class
         if call.deadline_seconds is not None and submission.deadline_at is None:
             changes["deadline_at"] = desk.clock.wall() + call.deadline_seconds
         submission = submission.model_copy(update=changes)
         client.check_class(submission.priority_class)
-        return Order(job, tenant, submission, digest, call.trace)
+        return Order(client, public, ids.qualified(tenant, public), tenant, submission, digest, call.trace)
 
     async def _submit(self, order: Order, charge: Charge) -> JobStatus:
         """Queue it. Raises Conflict when the id is known with another body; what was charged is given back when it is refused."""
@@ -137,7 +152,7 @@ class Jobs:
         if submission.stream or unsure:
             until = monotonic + max(0.0, seconds) + desk.settings.deadline_grace_seconds
             follow = Follow(job, until, desk.followers.wake, partial(desk.told, order.digest) if unsure and order.digest else None)
-        await desk.enqueue(job, body, priority_class, trace=order.trace, follow=follow, digest=order.digest)
+        await desk.enqueue(order.public, body, priority_class, trace=order.trace, follow=follow, digest=order.digest)
         if follow is not None and unsure and order.digest is not None:
             await desk.first_word(follow, order.digest)
         desk.meter.watch(charge, job)
@@ -152,7 +167,10 @@ class Jobs:
             digest=order.digest,
         )
         desk.events.remember(status)
-        return (unsure and desk.journal.status(job)) or status
+        if not unsure or desk.journal.after(job, -1):
+            return status
+        told = desk.journal.status(job)
+        return told if told is not None and told.digest == order.digest else status
 
     def _model(self, submission: JobSubmission) -> str:
         """Known by its registered spelling, or one of its fallbacks is."""
@@ -173,15 +191,20 @@ class Jobs:
         except ValueError:
             seconds = math.nan
         if not 0 <= seconds <= self._desk.settings.max_wait_seconds:
-            raise InvalidQuery(f"wait: seconds, 0 to {self._desk.settings.max_wait_seconds:g}")
+            raise InvalidQuery("wait", f"seconds, 0 to {self._desk.settings.max_wait_seconds:g}")
         return seconds
 
-    async def _settled(self, job: str, reader: Reader) -> JobStatus | None:
-        """The status once the job has ended, or as it is when the reader must go."""
-        with self._desk.followers.following(job, reader.news):
+    async def _settled(self, order: Order, reader: Reader) -> JobStatus | None:
+        """The status once the job has ended, or as it is when the reader must go; None where nothing can be shown of it.
+
+        Raises Conflict when its id turns out to be another request's.
+        """
+        with self._desk.followers.following(order.job, reader.news):
             while True:
                 reader.news.clear()
-                status = await self._desk.status(job)
+                status = await self._desk.visible(order.client, order.job)
+                if status is not None and order.digest is not None and not is_same(status, order.digest):
+                    status = None
                 if status is not None and status.state is State.SETTLED:
                     return status
                 if reader.over:
@@ -190,38 +213,37 @@ class Jobs:
 
     async def get(self, request: Request) -> Response:
         """The status: state, steps, result."""
-        job = request.path_params["job"]
-        client = self._desk.access.identify(call_headers(request.scope).api_key)
-        status = await self._desk.status(job)
-        if status is None or not client.may_see(status.tenant):
+        client, job = asked_for(self._desk, request)
+        status = await self._desk.visible(client, job)
+        if status is None:
             raise not_found(job)
         return Response(status.public(), media_type="application/json")
 
     async def cancel(self, request: Request) -> Response:
         """202: the cancel is in Kafka; 200 with the status when the job has ended already.
 
-        Of an id that an ingress made the home is known, so a job can be cancelled before anything else is known of it.
+        Who may act for every tenant may cancel a job whose id an ingress made before anything else is known of it: its home is.
         """
-        desk, job = self._desk, request.path_params["job"]
-        client = desk.access.identify(call_headers(request.scope).api_key)
+        desk = self._desk
+        client, job = asked_for(desk, request)
         await desk.open()
-        status = await desk.status(job)
-        if not client.may_see(None if status is None else status.tenant):
-            raise not_found(job)
+        status = await desk.visible(client, job)
         if status is not None and status.state is State.SETTLED:
             return Response(status.public(), media_type="application/json")
-        if status is None and not is_generated(job):
+        if status is None and not (client.admin and is_generated(job)):
             raise not_found(job)
         home = desk.submitter.home_of(job) if status is None else status.home
         waits = None if status is None else status.waits()
         await desk.submitter.cancel_and_wait(job, home, "cancelled by the caller", waits)
         state = "unknown" if status is None else status.state.value
-        return Response(to_json({"id": job, "state": state, "cancel_requested": True}), 202, media_type="application/json")
+        body = {"id": ids.public(job), "state": state, "cancel_requested": True}
+        return Response(to_json(body), 202, media_type="application/json")
 
 
-def _accepted(status: JobStatus, charge: Charge, *, repeated: bool) -> Response:
-    location = f"{ROUTE}/{status.id}"
-    headers = {"location": location, "x-tutti-job": status.id} | {name.decode(): value.decode() for name, value in charge.headers}
+def _accepted(status: JobStatus, charge: Charge, client: Client, *, repeated: bool) -> Response:
+    job, query = ids.public(status.id), _query(status, client)
+    location = f"{ROUTE}/{job}{query}"
+    headers = {"location": location, "x-tutti-job": job} | {name.decode(): value.decode() for name, value in charge.headers}
     if repeated:
         headers[REPEATED] = "true"
     if status.state is State.SETTLED:
@@ -229,10 +251,16 @@ def _accepted(status: JobStatus, charge: Charge, *, repeated: bool) -> Response:
             headers["x-tutti-simulated"] = "true"
         return Response(status.public(), headers=headers, media_type="application/json")
     body = {
-        "id": status.id,
+        "id": job,
         "state": status.state.value,
         "class": status.priority_class,
         "status_url": location,
-        "events_url": f"{location}/events",
+        "events_url": f"{ROUTE}/{job}/events{query}",
     }
     return Response(to_json(body), 202, headers=headers, media_type="application/json")
+
+
+def _query(status: JobStatus, client: Client) -> str:
+    """What makes a URL lead to a job whose id lies under another tenant than the caller's own."""
+    tenant = ids.owner(status.id)
+    return "" if tenant is None or tenant == client.tenant_of(None) else f"?tenant={tenant}"

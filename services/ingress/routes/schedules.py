@@ -1,6 +1,7 @@
 """`GET/PUT/DELETE /v1/schedules/{id}`, `GET /v1/schedules`: recurring jobs, written to the registry.
 
-Whoever may act for the job's tenant may declare, see and remove its schedules. Planners follow the registry within a second.
+A schedule's name is its tenant's own: two tenants may use the same. Whoever may act for the tenant may declare, see and remove it; an
+administrator names the tenant (`x-tutti-tenant`, `?tenant=`, or in the job). Planners follow the registry within a second.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ingress.access import Client
-from services.ingress.exchange import call_headers
+from services.ingress.exchange import call_headers, query_tenant
 from services.ingress.handlers import Desk
 from services.ingress.limits import check_inline_size
 from services.ingress.outbox import Outbox
 from services.ingress.problems import Problem, Refused
+from services.ingress.register import may_take
+from shared.contracts import ids
 from shared.contracts.base import IN_WORDS, SCHEDULE, PriorityClass
 from shared.contracts.bounds import check_depth
 from shared.contracts.headers import envelope
@@ -65,31 +68,31 @@ class ScheduleRoutes:
 
     async def list(self, request: Request) -> Response:
         """The caller's schedules, by name, without their jobs."""
-        client, entries = self._client(request), self._table.entries
+        client, entries = self._desk.access.identify(call_headers(request.scope).api_key), self._table.entries
         shown = [self._view(entries[name]) for name in sorted(entries) if client.may_see(entries[name].schedule.job.tenant)]
         return _json({"schedules": [{key: value for key, value in view.items() if key != "job"} for view in shown]})
 
     async def get(self, request: Request) -> Response:
         """One schedule, its job, and when it runs next."""
-        return _json(self._view(self._known(request, self._client(request))))
+        return _json(self._view(self._known(request)))
 
     async def put(self, request: Request) -> Response:
         """Declare it, or declare it anew. What was due before that is not made up for when the times have changed or it was off."""
-        client, name, call = self._client(request), _name(request), call_headers(request.scope)
+        name, call = _name(request), call_headers(request.scope)
+        client = self._desk.access.identify(call.api_key)
         async with self._desk.bodies.read(request.receive, call, client.named(call.tenant), ENTRY_BYTES) as body:
             check_depth(body)
             given = ScheduleSubmission.model_validate_json(body)
-        entry = self._entry(name, given, client, call.tenant)
+        entry = self._entry(name, given, client, call.tenant or query_tenant(request))
         value = entry.schedule.to_bytes()
         check_inline_size(len(value))
-        await self._write(name, value)
-        self._table.apply(KIND, name, value)
+        await self._write(entry.schedule.id, value)
+        self._table.apply(KIND, entry.schedule.id, value)
         return _json(self._view(entry))
 
     async def delete(self, request: Request) -> Response:
         """No run begins any more; what has begun goes on."""
-        client, name = self._client(request), _name(request)
-        self._known(request, client)
+        name = self._known(request).schedule.id
         await self._write(name, None)
         self._table.apply(KIND, name, None)
         return Response(status_code=204)
@@ -97,11 +100,6 @@ class ScheduleRoutes:
     def _entry(self, name: str, given: ScheduleSubmission, client: Client, tenant: str | None) -> Entry:
         """Raises InvalidCron, InvalidSchedule, Refused."""
         self._must_be_complete()
-        known = self._table.entries.get(name)
-        if known is not None and not client.may_see(known.schedule.job.tenant):
-            raise Refused(Problem(409, "conflict", "another tenant's schedule has this name", "id"))
-        if known is None and len(self._table.entries) >= MOST:
-            raise Refused(Problem(429, "too_many_schedules", f"a cluster has at most {MOST} schedules"))
         cron = Cron(given.cron, given.time_zone)
         job = given.job
         if job.id is not None or job.not_before is not None or job.deadline_at is not None:
@@ -109,9 +107,19 @@ class ScheduleRoutes:
         client.check_class(given.priority_class)
         named = job.tenant if "tenant" in job.model_fields_set else None
         job = job.model_copy(update={"tenant": client.tenant_of(named or tenant)})
+        inside = ids.under(job.tenant, name)
+        known = self._table.entries.get(inside)
+        if known is None:
+            self._check_room(job.tenant)
         fields = {field: getattr(given, field) for field in ScheduleSubmission.model_fields}
-        schedule = Schedule(**{**fields, "id": name, "job": job, "since": self._since(known, given)})
+        schedule = Schedule(**{**fields, "id": inside, "job": job, "since": self._since(known, given)})
         return Entry(schedule, cron)
+
+    def _check_room(self, tenant: str) -> None:
+        """Raises Refused: as of whoever waits here (`register`), no tenant has all of them."""
+        entries = self._table.entries.values()
+        if not may_take(sum(entry.schedule.job.tenant == tenant for entry in entries), MOST - len(entries)):
+            raise Refused(Problem(429, "too_many_schedules", f"a cluster has at most {MOST} schedules, and leaves some to every tenant"))
 
     def _since(self, known: Entry | None, given: ScheduleSubmission) -> float:
         now = self._desk.clock.wall()
@@ -120,9 +128,11 @@ class ScheduleRoutes:
         same = (known.schedule.cron, known.schedule.time_zone) == (given.cron, given.time_zone)
         return known.schedule.since if same else now
 
-    def _known(self, request: Request, client: Client) -> Entry:
+    def _known(self, request: Request) -> Entry:
+        call = call_headers(request.scope)
+        client = self._desk.access.identify(call.api_key)
         self._must_be_complete()
-        entry = self._table.entries.get(_name(request))
+        entry = self._table.entries.get(ids.under(client.tenant_of(call.tenant or query_tenant(request)), _name(request)))
         if entry is None or not client.may_see(entry.schedule.job.tenant):
             raise Refused(Problem(404, "not_found", "there is no such schedule", "id"))
         return entry
@@ -133,15 +143,12 @@ class ScheduleRoutes:
                 Problem(503, "not_ready", "the registry is not read yet", retry_after_seconds=self._desk.settings.retry_after_seconds)
             )
 
-    def _client(self, request: Request) -> Client:
-        return self._desk.access.identify(call_headers(request.scope).api_key)
-
     def _view(self, entry: Entry) -> dict[str, Any]:
         schedule = entry.schedule
         upcoming = islice(entry.cron.runs(max(self._desk.clock.wall(), schedule.since)), _NEXT) if schedule.enabled else ()
         view: dict[str, Any] = schedule.model_dump(mode="json", exclude_none=True)
         view["class"] = view.pop("priority_class")
-        return {**view, "tenant": schedule.job.tenant, "next_at": [*upcoming]}
+        return {**view, "id": ids.public(schedule.id), "tenant": schedule.job.tenant, "next_at": [*upcoming]}
 
     async def _write(self, name: str, value: bytes | None) -> None:
         await self._outbox.send(Message(self._topic, value, registry_key(KIND, name), 0, envelope("schedule")))
