@@ -7,8 +7,6 @@ tenant has all bytes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from services.ingress.encodings import unpack
 from services.ingress.exchange import CallHeaders, Receive
@@ -19,26 +17,6 @@ from shared.errors import Overloaded
 
 BODY_SECONDS = 60.0
 """A body that has not arrived by then is given up."""
-
-
-class _Held:
-    """Bytes that one request holds."""
-
-    __slots__ = ("_all", "_size", "_tenant")
-
-    def __init__(self, places: Places, tenant: str) -> None:
-        self._all, self._tenant, self._size = places, tenant, 0
-
-    def grow(self, size: int) -> None:
-        """It has so many now. Raises Overloaded."""
-        more = size - self._size
-        if more > 0 and not self._all.has(self._tenant, more):
-            raise Overloaded("too many bytes are on their way here", retry_after_seconds=1.0)
-        self._all.take(self._tenant, more)
-        self._size = size
-
-    def free(self) -> None:
-        self._all.give_back(self._tenant, self._size)
 
 
 class Bodies:
@@ -52,38 +30,63 @@ class Bodies:
         """Bytes held now."""
         return self._places.taken
 
-    @asynccontextmanager
-    async def read(self, receive: Receive, call: CallHeaders, tenant: str, limit: int) -> AsyncIterator[bytes]:
-        """The whole body, unpacked; its bytes count until the block ends.
+    def read(self, receive: Receive, call: CallHeaders, tenant: str, limit: int) -> Body:
+        """To be entered: gives the whole body, unpacked; its bytes count until the block ends.
 
         Raises TooLarge beyond `limit` bytes, before reading when the length is announced; Overloaded; ClientGone; Refused: 408 when it does
         not arrive in time, 415 and 400 when it cannot be unpacked.
         """
         check_body_size(call.content_length or 0, limit)
-        held = _Held(self._places, tenant)
+        return Body(self._places, receive, call, tenant, limit)
+
+
+class Body:
+    """One request's."""
+
+    __slots__ = ("_call", "_limit", "_places", "_receive", "_size", "_tenant")
+
+    def __init__(self, places: Places, receive: Receive, call: CallHeaders, tenant: str, limit: int) -> None:
+        self._places, self._receive, self._call, self._tenant, self._limit = places, receive, call, tenant, limit
+        self._size = 0
+
+    async def __aenter__(self) -> bytes:
         try:
-            try:
-                async with asyncio.timeout(BODY_SECONDS):
-                    body = await _read(receive, held, limit)
-            except TimeoutError:
-                raise Refused(Problem(408, "body_too_slow", f"the body did not arrive within {BODY_SECONDS:g} s")) from None
-            if call.content_encoding is not None:
-                body = unpack(body, call.content_encoding, limit)
-                held.grow(len(body))
-            yield body
-        finally:
-            held.free()
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await self._read()
+            if self._call.content_encoding is not None:
+                body = unpack(body, self._call.content_encoding, self._limit)
+                self._grow(len(body))
+        except TimeoutError:
+            self._free()
+            raise Refused(Problem(408, "body_too_slow", f"the body did not arrive within {BODY_SECONDS:g} s")) from None
+        except BaseException:
+            self._free()
+            raise
+        return body
 
+    async def __aexit__(self, *_error: object) -> None:
+        self._free()
 
-async def _read(receive: Receive, held: _Held, limit: int) -> bytes:
-    message = await receive()
-    body = bytearray()
-    while message["type"] != "http.disconnect":
-        piece: bytes = message.get("body", b"")
-        check_body_size(len(body) + len(piece), limit)
-        held.grow(len(body) + len(piece))
-        if not message.get("more_body", False):
-            return bytes(body) + piece if body else piece
-        body += piece
-        message = await receive()
-    raise ClientGone
+    async def _read(self) -> bytes:
+        message = await self._receive()
+        body = bytearray()
+        while message["type"] != "http.disconnect":
+            piece: bytes = message.get("body", b"")
+            size = len(body) + len(piece)
+            check_body_size(size, self._limit)
+            self._grow(size)
+            if not message.get("more_body", False):
+                return bytes(body) + piece if body else piece
+            body += piece
+            message = await self._receive()
+        raise ClientGone
+
+    def _grow(self, size: int) -> None:
+        more = size - self._size
+        if more > 0 and not self._places.has(self._tenant, more):
+            raise Overloaded("too many bytes are on their way here", retry_after_seconds=1.0)
+        self._places.take(self._tenant, more)
+        self._size = size
+
+    def _free(self) -> None:
+        self._places.give_back(self._tenant, self._size)

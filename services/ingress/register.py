@@ -66,24 +66,24 @@ class Places:
 
     def __init__(self, bound: int) -> None:
         self._bound = bound
-        self._held: Counter[str] = Counter()
+        self._held: dict[str, int] = {}
         self.taken = 0
 
     def has(self, tenant: str, number: int = 1) -> bool:
         """Whether the tenant may take so many."""
-        return may_take(self._held[tenant], self._bound - self.taken, number)
+        return may_take(self._held.get(tenant, 0), self._bound - self.taken, number)
 
     def take(self, tenant: str, number: int = 1) -> None:
         """They are held from now on."""
-        self._held[tenant] += number
+        self._held[tenant] = self._held.get(tenant, 0) + number
         self.taken += number
 
     def give_back(self, tenant: str, number: int = 1) -> None:
         """They are free again."""
         self.taken -= number
-        self._held[tenant] -= number
-        if self._held[tenant] <= 0:
-            del self._held[tenant]
+        left = self._held.pop(tenant, 0) - number
+        if left > 0:
+            self._held[tenant] = left
 
 
 class Register:
