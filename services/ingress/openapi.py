@@ -15,6 +15,13 @@ from shared.contracts.budget import TenantLimits
 
 _REF = "#/components/schemas/{model}"
 _ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}, "description": "Job id."}
+_TENANT = {
+    "name": "tenant",
+    "in": "query",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "Whose it is, where that is not the caller's own tenant (administrators); as x-tutti-tenant.",
+}
 
 
 def _header(name: str, about: str, kind: str = "string") -> dict[str, Any]:
@@ -114,7 +121,7 @@ def _paths() -> dict[str, Any]:
 
 
 def _schedule() -> dict[str, Any]:
-    name = [{**_ID, "description": "Schedule."}]
+    name = [{**_ID, "description": "Schedule."}, _TENANT]
     shown = {"200": _json("The schedule, and when it runs next.", {"type": "object"})}
     put = _operation("Declare a recurring job.", shown, parameters=name, body="ScheduleSubmission")
     gone = _operation("Remove a recurring job.", {"204": {"description": "Done."}}, parameters=name)
@@ -135,17 +142,18 @@ def _wait() -> dict[str, Any]:
 
 
 def _job_get() -> dict[str, Any]:
-    return _operation("State, steps and result of a job.", {"200": _json("The status.", _ref("JobStatus"))}, parameters=[_ID])
+    return _operation("State, steps and result of a job.", {"200": _json("The status.", _ref("JobStatus"))}, parameters=[_ID, _TENANT])
 
 
 def _job_delete() -> dict[str, Any]:
     answers = {"200": _json("It has ended already.", _ref("JobStatus")), "202": _json("The cancel is on its way.", {"type": "object"})}
-    return _operation("Cancel a job.", answers, parameters=[_ID])
+    return _operation("Cancel a job.", answers, parameters=[_ID, _TENANT])
 
 
 def _job_events() -> dict[str, Any]:
     stream = {"200": {"description": "Events, ended by job_settled.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}}
-    return _operation("History and streamed text of a job.", stream, parameters=[_ID, _header("Last-Event-ID", "Go on after this event.")])
+    parameters = [_ID, _TENANT, _header("Last-Event-ID", "Go on after this event.")]
+    return _operation("History and streamed text of a job.", stream, parameters=parameters)
 
 
 def _plain(summary: str) -> dict[str, Any]:

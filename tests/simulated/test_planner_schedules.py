@@ -88,6 +88,22 @@ async def test_each_run_begins_when_it_is_due(world: World) -> None:
 
 
 @simulated
+async def test_two_tenants_may_use_one_name(world: World) -> None:
+    """Inside, a schedule's name lies under its tenant: each has its runs, wherever its home is."""
+    world.start("p")
+    await asyncio.sleep(5)
+    since = world.clock.wall()
+    declare(world, "nightly")
+    declare(world, "acme/nightly", job={"prompt": "x", "tenant": "acme"})
+    await asyncio.sleep(33)
+    assert fired(world, "nightly") == fired(world, "acme/nightly") == ticks(since, since + 33)
+    homes = range(world.topics.settings.home_partitions)
+    accepted = Counter(event.request.tenant for home in homes for event in world.history(home) if isinstance(event, JobAccepted))
+    assert set(accepted) == {"default", "acme"}
+    assert accepted["default"] == accepted["acme"]
+
+
+@simulated
 async def test_what_was_missed_while_nobody_was_there(world: World) -> None:
     """Two hours without a planner: nothing, the newest run, or all of them."""
     world.start("p")
