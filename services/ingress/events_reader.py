@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from services.ingress.backlog import Backlog
 from services.ingress.followers import Followers
 from services.ingress.journal import Journal
-from services.ingress.shown import SHOWN, RawEvent
+from services.ingress.shown import LEDGER, SHOWN, RawEvent
 from services.ingress.status import JobStatus
 from services.ingress.store import Position, StatusStore, StoreUnavailable
 from services.ingress.tenants import Tenants
@@ -32,7 +32,7 @@ from shared.telemetry import metrics
 
 _CLASS = re.compile(rb'"priority_class":"(interactive|standard|batch)"')
 _SOURCE = re.compile(rb'"source":"[^"\\]+/(\d{1,9})/(\d{1,18})"')
-_KINDS = {kind.encode(): kind for kind in ("planner_started", *SHOWN)}
+_KINDS = {kind.encode(): kind for kind in ("planner_started", *SHOWN, *LEDGER)}
 _CLASSES = {priority_class.value.encode(): priority_class for priority_class in PriorityClass}
 _STORE_BATCH = 500
 _MAX_DIRTY = 20_000
@@ -124,11 +124,11 @@ class EventsReader:
         kind = _kind_of(record)
         if kind == "planner_started":
             epochs.started(record.offset)
-        elif kind in ("schedule_fired", "ids_remembered"):
-            return  # of no job: what a schedule began has events of its own
+        elif kind not in SHOWN and kind not in LEDGER:
+            return  # nobody is shown anything of it
         elif epochs.admits_value(record.value) and record.key is not None:
             job = record.key.decode("utf-8", "replace")
-            if kind.startswith("tenant_"):  # of no job
+            if kind in LEDGER:  # of no job
                 self._tenants.on_event(kind, record.value)
                 return
             touched[job] = None

@@ -68,6 +68,8 @@ ALL: tuple[type[Contract], ...] = get_args(get_args(events.Event)[0])
 _READ: tuple[type[Contract], ...] = (*FIELDS, events.JobSnapshot)
 SHOWN: dict[str, type[Contract]] = {kind_of(event): event for event in _READ}
 """Type → event, of those that say something to a caller; every other one is skipped."""
+LEDGER = frozenset({kind_of(TenantAccount)})
+"""Types that tell a tenant's spending (`tenants`); they are no job's."""
 
 
 class RawEvent(NamedTuple):
