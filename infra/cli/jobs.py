@@ -14,6 +14,8 @@ from infra.cli.output import emit_json, emit_table, moment
 from infra.cli.rest import api, describe
 from shared.contracts.result import Result
 
+_TENANT = click.option("--tenant", help="Whose job it is, where not the key's own tenant's.")
+
 
 @click.group()
 def jobs() -> None:
@@ -22,11 +24,12 @@ def jobs() -> None:
 
 @jobs.command()
 @click.argument("job_id", metavar="ID")
+@_TENANT
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def get(context: click.Context, job_id: str, as_json: bool) -> None:
+def get(context: click.Context, job_id: str, tenant: str | None, as_json: bool) -> None:
     """Show a job's state, its steps and its result. Exits with 1 when the job ended without success."""
-    status = asyncio.run(_status(job_id))
+    status = asyncio.run(_status(job_id, tenant))
     result = Result.model_validate(status["result"]) if "result" in status else None
     if as_json:
         emit_json(status)
@@ -49,7 +52,7 @@ def _show_status(status: dict[str, Any], result: Result | None) -> None:
         emit_table(
             ("step", "state", "attempt", "nodes", "failures"),
             [
-                (step.get("path") or step["id"], step["state"], step["attempt"], ",".join(step["nodes"]), ",".join(step["failures"]))
+                (step.get("path") or step["id"], _state(step), step["attempt"], ",".join(step["nodes"]), ",".join(step["failures"]))
                 for step in status["steps"]
             ],
         )
@@ -58,36 +61,44 @@ def _show_status(status: dict[str, Any], result: Result | None) -> None:
         show_human(result, "" if result.answer is None else result.answer.text)
 
 
+def _state(step: dict[str, Any]) -> str:
+    """With when it ends, of what waits."""
+    until = step.get("retry_at") if step["state"] == "retrying" else step.get("due_at") if step["state"] == "sleeping" else None
+    return str(step["state"]) if until is None else f"{step['state']} until {moment(until)}"
+
+
 @jobs.command()
 @click.argument("job_id", metavar="ID")
-def cancel(job_id: str) -> None:
+@_TENANT
+def cancel(job_id: str, tenant: str | None) -> None:
     """Ask for a job's end; what it runs is stopped."""
-    found = asyncio.run(_cancel(job_id))
+    found = asyncio.run(_cancel(job_id, tenant))
     click.echo(f"{job_id} has ended already" if found["state"] == "settled" else f"cancel of {job_id} is on its way")
 
 
 @jobs.command()
 @click.argument("job_id", metavar="ID")
+@_TENANT
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @click.pass_context
-def events(context: click.Context, job_id: str, as_json: bool) -> None:
+def events(context: click.Context, job_id: str, tenant: str | None, as_json: bool) -> None:
     """Follow a job's events from its beginning to its end."""
-    context.exit(int(asyncio.run(_events(job_id, as_json=as_json))))
+    context.exit(int(asyncio.run(_events(job_id, tenant, as_json=as_json))))
 
 
-async def _status(job: str) -> dict[str, Any]:
-    async with api() as connection:
+async def _status(job: str, tenant: str | None) -> dict[str, Any]:
+    async with api(tenant=tenant) as connection:
         return await connection.status(job)
 
 
-async def _cancel(job: str) -> dict[str, Any]:
-    async with api() as connection:
+async def _cancel(job: str, tenant: str | None) -> dict[str, Any]:
+    async with api(tenant=tenant) as connection:
         return await connection.cancel(job)
 
 
-async def _events(job: str, *, as_json: bool) -> Exit:
+async def _events(job: str, tenant: str | None, *, as_json: bool) -> Exit:
     code = Exit.OK
-    async with api() as connection:
+    async with api(tenant=tenant) as connection:
         async for event in connection.events(job):
             click.echo(json.dumps(event, ensure_ascii=False) if as_json else _event_line(event))
             if "result" in event:

@@ -43,6 +43,8 @@ class Api:
     async def submit(self, job: Job, priority_class: PriorityClass) -> str:
         """Returns the job's id once Kafka has the job."""
         body = json.loads(job.to_bytes()) | {"class": priority_class.value}
+        if "tenant" not in job.model_fields_set:
+            del body["tenant"]  # the key's
         return str((await self._json("POST", "/v1/jobs", body))["id"])
 
     async def status(self, job: str) -> dict[str, Any]:
@@ -90,11 +92,12 @@ async def _check(response: aiohttp.ClientResponse) -> None:
 
 
 @asynccontextmanager
-async def api(base: str | None = None) -> AsyncGenerator[Api, None]:
-    """A connection to the ingress."""
+async def api(base: str | None = None, tenant: str | None = None) -> AsyncGenerator[Api, None]:
+    """A connection to the ingress. `tenant`: whose jobs and schedules are meant, where not the key's own."""
     base = base or url()
+    named = {} if tenant is None else {"x-tutti-tenant": tenant}
     try:
-        async with aiohttp.ClientSession(timeout=_TIMEOUT, headers=_key()) as session:
+        async with aiohttp.ClientSession(timeout=_TIMEOUT, headers=_key() | named) as session:
             yield Api(session, base)
     except aiohttp.InvalidURL as error:
         raise Stop(Exit.USAGE, f"{base} is not a URL") from error

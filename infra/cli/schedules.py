@@ -13,6 +13,8 @@ from infra.cli.rest import api
 from shared.contracts.base import CLASSES
 from shared.contracts.schedule import LATE_SECONDS, Missed
 
+_TENANT = click.option("--tenant", help="Whose schedule it is, where not the key's own tenant's.")
+
 
 @click.group()
 def schedules() -> None:
@@ -59,32 +61,34 @@ def put(name: str, cron: str, prompt: str | None, **given: Any) -> None:
     job |= {field: given[field] for field in ("tenant", "model") if given[field] is not None}
     body = {"cron": cron, "job": job, "class": given["priority_class"], "enabled": not given["off"]}
     body |= {field: given[field] for field in ("time_zone", "missed", "late_seconds")}
-    found = asyncio.run(_call("PUT", f"/v1/schedules/{name}", body))
+    found = asyncio.run(_call("PUT", f"/v1/schedules/{name}", None, body))
     click.echo(f"{name}: declared, next {_first(found)}")
 
 
 @schedules.command()
 @click.argument("name")
-def delete(name: str) -> None:
+@_TENANT
+def delete(name: str, tenant: str | None) -> None:
     """Remove NAME; runs that have begun go on."""
-    asyncio.run(_call("DELETE", f"/v1/schedules/{name}"))
+    asyncio.run(_call("DELETE", f"/v1/schedules/{name}", tenant))
     click.echo(f"{name}: removed")
 
 
 @schedules.command("next")
 @click.argument("name")
+@_TENANT
 @click.option("--json", "as_json", is_flag=True, help="Print the schedule as JSON.")
-def next_(name: str, *, as_json: bool) -> None:
+def next_(name: str, tenant: str | None, *, as_json: bool) -> None:
     """When NAME runs next."""
-    found = asyncio.run(_call("GET", f"/v1/schedules/{name}"))
+    found = asyncio.run(_call("GET", f"/v1/schedules/{name}", tenant))
     if as_json:
         emit_json(found)
         return
     emit_table(("run",), [(moment(instant),) for instant in found["next_at"]], empty="it is off")
 
 
-async def _call(method: str, path: str, body: Any = None) -> Any:
-    async with api() as connection:
+async def _call(method: str, path: str, tenant: str | None = None, body: Any = None) -> Any:
+    async with api(tenant=tenant) as connection:
         return await connection.call(method, path, body)
 
 

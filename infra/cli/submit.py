@@ -123,7 +123,7 @@ def _moment(when: str | None, clock: Clock) -> float | str | None:
 async def _over_rest(job: Job, priority_class: PriorityClass, how: Waiting, clock: Clock) -> Exit:
     from infra.cli.rest import api, follow
 
-    async with api() as connection:
+    async with api(tenant=job.tenant if "tenant" in job.model_fields_set else None) as connection:
         identifier = await connection.submit(job, priority_class)
         if not how.wait:
             return _submitted(identifier, how)

@@ -26,6 +26,7 @@ class Ingress:
 
     def __init__(self) -> None:
         self.submitted: list[Any] = []
+        self.tenants: list[str | None] = []
         self.stream: list[bytes] = []
         self.answer: tuple[int, Any] = (202, {"id": "j1"})
         self.status: Any = {"id": "j1", "state": "running"}
@@ -36,6 +37,7 @@ class Ingress:
         return web.json_response(body, status=status) if body is not None else web.Response(status=status, text="<html>")
 
     async def on_status(self, request: web.Request) -> web.Response:
+        self.tenants.append(request.headers.get("x-tutti-tenant"))
         return web.json_response(self.status)
 
     async def on_events(self, request: web.Request) -> web.StreamResponse:
@@ -73,6 +75,20 @@ async def test_a_job_is_posted_with_its_class() -> None:
     async with ingress.serving() as base, api(base) as connection:
         assert await connection.submit(Job(id="j1", prompt="a"), PriorityClass.BATCH) == "j1"
     assert ingress.submitted[0] | {"class": "batch", "prompt": "a", "id": "j1"} == ingress.submitted[0]
+
+
+async def test_a_tenant_is_named_where_it_is_not_the_keys() -> None:
+    """In the body only when the user gave one; with every call where one is given: an id is one of that tenant's."""
+    ingress = Ingress()
+    async with ingress.serving() as base:
+        async with api(base) as connection:
+            await connection.submit(Job(id="j1", prompt="a"), PriorityClass.BATCH)
+            await connection.status("j1")
+        async with api(base, "acme") as connection:
+            await connection.submit(Job(id="j1", prompt="a", tenant="acme"), PriorityClass.BATCH)
+            await connection.status("j1")
+    assert [body.get("tenant") for body in ingress.submitted] == [None, "acme"]
+    assert ingress.tenants == [None, "acme"]
 
 
 @pytest.mark.parametrize(
