@@ -12,7 +12,6 @@ from enum import StrEnum
 from typing import Annotated, Any, NewType, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter
-from pydantic_core import to_json
 
 VERSION = 1
 """Version of every message written by this code (header `version`). A reader accepts this and every lower one."""
@@ -27,8 +26,8 @@ MAX_DEPTH = 32
 """Deepest nesting of JSON that is accepted from outside."""
 JSON_DEPTH = MAX_DEPTH - 8
 """Of one free JSON value: what may lie around it (a schedule's job's message's tool call) keeps the whole within `MAX_DEPTH`."""
-JSON_BYTES = 256 * 1024
-"""Largest free JSON value: one schema, one tool, one tool call."""
+JSON_WEIGHT = 256 * 1024
+"""Most values and characters of one free JSON value: one schema, one tool, one tool call."""
 
 # Numbers
 
@@ -163,34 +162,48 @@ Instant = Annotated[float, Field(ge=0, lt=253_402_300_800), BeforeValidator(_ins
 
 def free_json(value: Any) -> Any:
     """What JSON can say and every reader understands: finite numbers, integers of 64 bits, text, at most `JSON_DEPTH` levels."""
-    _check(value, JSON_DEPTH)
-    try:
-        size = len(to_json(value))
-    except ValueError:
-        raise ValueError("a text is not valid Unicode") from None
-    if size > JSON_BYTES:
-        raise ValueError(f"the JSON has {size} bytes; at most {JSON_BYTES} are allowed")
+    _weight([value], JSON_DEPTH + 1)
     return value
 
 
-def _check(value: Any, levels: int) -> None:
-    kind = type(value)
-    if kind is dict or kind is list:
-        if not levels:
-            raise ValueError(f"JSON is nested deeper than {JSON_DEPTH} levels")
-        if kind is dict and not all(type(key) is str for key in value):
-            raise ValueError("a key is not a text")
-        for item in value.values() if kind is dict else value:
-            if type(item) is not str:
-                _check(item, levels - 1)
-    elif kind is float:
-        if not math.isfinite(value):
-            raise ValueError("a number is not finite")
-    elif kind is int:
-        if not -(2**63) <= value < 2**64:
-            raise ValueError("an integer has more than 64 bits")
-    elif value is not None and kind is not bool and kind is not str:
-        raise ValueError("a value is none of JSON's")
+def _weight(container: Any, levels: int) -> int:
+    """Its values and characters, counted only up to the bound."""
+    if not levels:
+        raise ValueError(f"JSON is nested deeper than {JSON_DEPTH} levels")
+    weight = len(container)
+    items = container
+    if type(container) is dict:
+        items = container.values()
+        for key in container:
+            if type(key) is not str:
+                raise ValueError("a key is not a text")
+            weight += len(key) if key.isascii() else _characters(key)
+    for item in items:
+        if weight > JSON_WEIGHT:
+            raise ValueError(f"the JSON has more than {JSON_WEIGHT} values and characters")
+        kind = type(item)
+        if kind is str:
+            weight += len(item) if item.isascii() else _characters(item)
+        elif kind is dict or kind is list:
+            weight += _weight(item, levels - 1)
+        elif kind is float:
+            if not math.isfinite(item):
+                raise ValueError("a number is not finite")
+        elif kind is int:
+            if not -(2**63) <= item < 2**64:
+                raise ValueError("an integer has more than 64 bits")
+        elif item is not None and kind is not bool:
+            raise ValueError("a value is none of JSON's")
+    if weight > JSON_WEIGHT:
+        raise ValueError(f"the JSON has more than {JSON_WEIGHT} values and characters")
+    return weight
+
+
+def _characters(text: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        raise ValueError("a text is not valid Unicode") from None
 
 
 JsonObject = Annotated[dict[str, Any], AfterValidator(free_json)]

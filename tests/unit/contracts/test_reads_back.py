@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from infra.schemas.messages import messages
-from shared.contracts.base import JSON_BYTES, JSON_DEPTH, Contract
+from shared.contracts.base import JSON_DEPTH, JSON_WEIGHT, Contract
 from shared.contracts.bounds import parse_job
 from shared.contracts.chat import Answer, ChatMessage
 from shared.contracts.job import ChainStep, Job
@@ -131,6 +131,6 @@ def test_what_is_no_json_value_is_refused(value: dict[str, Any]) -> None:
 def test_free_json_is_bounded_in_depth_and_size() -> None:
     """Depth counts from the value: what lies around it in a message, a job, a schedule stays within what readers take."""
     assert Job(prompt="x", format=deep(JSON_DEPTH))
-    for value in (deep(JSON_DEPTH + 1), deep(5_000), {"a": "x" * JSON_BYTES}, {"a": ["\u20ac" * 1_000] * 100}):
+    for value in (deep(JSON_DEPTH + 1), deep(5_000), {"a": "x" * JSON_WEIGHT}, {"a": ["\u20ac" * 1_000] * 300}, {"a": [1] * JSON_WEIGHT}):
         with pytest.raises(ValidationError):
             Job(prompt="x", format=value)
