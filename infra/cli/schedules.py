@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 import click
+from pydantic import ValidationError
+from pydantic_core import from_json
 
+from infra.cli.exits import Exit, Stop
 from infra.cli.output import emit_json, emit_table, moment
 from infra.cli.rest import api
 from shared.contracts.base import CLASSES
-from shared.contracts.schedule import LATE_SECONDS, Missed
+from shared.contracts.bounds import explain
+from shared.contracts.schedule import LATE_SECONDS, Missed, Schedule
 
 _TENANT = click.option("--tenant", help="Whose schedule it is, where not the key's own tenant's.")
 
@@ -57,12 +60,26 @@ def put(name: str, cron: str, prompt: str | None, **given: Any) -> None:
     """Declare NAME: at each time of CRON (five fields, or six with seconds first) a job with PROMPT begins."""
     if (prompt is None) == (given["job_file"] is None):
         raise click.UsageError("either PROMPT or --job is needed")
-    job = {"prompt": prompt} if prompt is not None else json.loads(given["job_file"].read())
+    job = {"prompt": prompt} if prompt is not None else _read(given["job_file"].read())
     job |= {field: given[field] for field in ("tenant", "model") if given[field] is not None}
-    body = {"cron": cron, "job": job, "class": given["priority_class"], "enabled": not given["off"]}
+    body = {"cron": cron, "job": job, "enabled": not given["off"]}
     body |= {field: given[field] for field in ("time_zone", "missed", "late_seconds")}
-    found = asyncio.run(_call("PUT", f"/v1/schedules/{name}", None, body))
+    try:
+        Schedule.model_validate({**body, "id": name, "since": 0.0})
+    except ValidationError as error:
+        raise Stop(Exit.USAGE, explain(error, "schedule")) from None
+    found = asyncio.run(_call("PUT", f"/v1/schedules/{name}", None, {**body, "class": given["priority_class"]}))
     click.echo(f"{name}: declared, next {_first(found)}")
+
+
+def _read(text: bytes) -> dict[str, Any]:
+    try:
+        job = from_json(text)
+    except ValueError as error:
+        raise Stop(Exit.USAGE, f"the job is not JSON: {error}") from None
+    if not isinstance(job, dict):
+        raise Stop(Exit.USAGE, "the job must be a JSON object")
+    return job
 
 
 @schedules.command()

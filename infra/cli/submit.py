@@ -107,7 +107,7 @@ def _read_chain(file: Path | None) -> list[Any] | None:
 
     try:
         chain = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise Stop(Exit.USAGE, f"{file} is neither JSON nor YAML") from error
     if not isinstance(chain, list):
         raise Stop(Exit.USAGE, f"{file} must hold a list of steps")
