@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from shared.contracts.credits import Credits
 
 MAX_BYTES = 512
+MOST_ROUTERS = 1_000
+"""Routers that are offered places: as many as a record may name."""
 
 
 @dataclass(slots=True)
@@ -28,6 +30,8 @@ class Routers:
         if leaving:
             return self._known.pop(router, None) is not None
         before = self._known.get(router)
+        if before is None and len(self._known) >= MOST_ROUTERS:
+            return False
         self._known[router] = _Router(backlog, now)
         return before is None or (backlog > 0 and before.backlog == 0)
 

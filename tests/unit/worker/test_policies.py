@@ -12,7 +12,7 @@ from services.worker.attempt import Attempt
 from services.worker.backends.base import Completion
 from services.worker.backends.rate_limit import TokenBucket
 from services.worker.controls import StoppedSteps, concerns
-from services.worker.credits import MAX_BYTES, Routers, fit, share
+from services.worker.credits import MAX_BYTES, MOST_ROUTERS, Routers, fit, share
 from services.worker.hardware import accelerators, total_memory
 from services.worker.inbox import HEAD_START_SECONDS, Inbox
 from services.worker.lease_log import LeaseLog
@@ -324,3 +324,13 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert (read.agents, read.slots) == (("research", "code"), 4)
     assert read.price("any") == Price(prompt_per_million=1, completion_per_million=2)
     assert Price(prompt_per_million=1, completion_per_million=2).cost(500_000, 1_000_000) == 2.5
+
+
+def test_routers_that_anybody_can_announce_are_bounded() -> None:
+    """A record of credits names them: one that cannot be written would end the worker."""
+    routers = Routers(gone_seconds=5.0)
+    for number in range(3_000):
+        routers.on_presence(f"r{number}", 1, now=float(number) / 1_000)
+    offers = share(20_000, routers.backlogs(3.0), turn=0)
+    assert len(offers) == MOST_ROUTERS
+    assert Credits(node="n", boot="b", sequence=1, mailbox=0, offers=offers, read={}).offers == offers
