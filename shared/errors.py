@@ -12,6 +12,7 @@ TuttiError
 ├── NonDeterministicPattern a re-run asked for something else than history says
 ├── LogError                Kafka said no, or nothing
 │   ├── LogUnavailable      nobody answers; wait and try again
+│   ├── TopicMadeAnew       the topic was deleted and created again; what was read of it is void
 │   ├── CommitRefused       the generation is old: the partition has a new owner
 │   ├── SendFailed          a record was not acknowledged; its fate is unknown
 │   └── RecordTooLarge      a record exceeds the bound; it was not sent
@@ -108,6 +109,17 @@ class LogUnavailable(LogError):
     """Kafka does not answer."""
 
     code = "log_unavailable"
+
+
+class TopicMadeAnew(LogError):
+    """A topic was deleted and created again: what was read of it is void, and reading begins anew."""
+
+    code = "topic_made_anew"
+    retryable = True
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(f"{topic} was deleted and created again")
+        self.topic = topic
 
 
 class CommitRefused(LogError):

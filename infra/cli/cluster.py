@@ -65,9 +65,9 @@ class Cluster:
             await admin.close()
 
     @asynccontextmanager
-    async def reader(self, partitions: list[TopicPartition]) -> AsyncGenerator[Consumer, None]:
+    async def reader(self, partitions: list[TopicPartition], *, committed_only: bool = False) -> AsyncGenerator[Consumer, None]:
         """A consumer without a group that stands at the beginning of `partitions`."""
-        consumer = await self.connected(self.log.consumer(client_id="tutti-cli", fetch_max_wait_ms=50))
+        consumer = await self.connected(self.log.consumer(client_id="tutti-cli", fetch_max_wait_ms=50, committed_only=committed_only))
         try:
             consumer.assign(partitions)
             yield consumer

@@ -85,14 +85,14 @@ async def _listed(cluster: Cluster) -> list[dict[str, Any]]:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def lag(context: click.Context, as_json: bool) -> None:
-    """Show how many records each group has not read yet."""
+    """Show how many records each group has not read yet, and how many of them wait behind an open transaction."""
     rows = with_cluster(context, _lags)
     if as_json:
         emit_json(rows)
     else:
         emit_table(
-            ("group", "topic", "unread", "worst partition"),
-            [(row["group"], row["topic"], row["unread"], row["worst"]) for row in rows],
+            ("group", "topic", "unread", "worst partition", "held back"),
+            [(row["group"], row["topic"], row["unread"], row["worst"], row["held_back"]) for row in rows],
             empty="no group has committed an offset yet",
         )
 
@@ -106,7 +106,9 @@ async def _lags(cluster: Cluster) -> list[dict[str, Any]]:
             continue
         async with cluster.reader(sorted(committed)) as consumer:
             ends = await cluster.connected(consumer.end_offsets(list(committed)))
-        rows += [{"group": group, "topic": topic, **counts} for topic, counts in unread(committed, ends).items()]
+        async with cluster.reader(sorted(committed), committed_only=True) as consumer:
+            stable = await cluster.connected(consumer.end_offsets(list(committed)))
+        rows += [{"group": group, "topic": topic, **counts} for topic, counts in unread(committed, ends, stable).items()]
     return rows
 
 
@@ -117,9 +119,16 @@ async def _groups(cluster: Cluster) -> list[str]:
     return [f"{cluster.topics.settings.prefix}tutti-{name}" for name in (*services, *(f"worker-{node}" for node in workers))]
 
 
-def unread(committed: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> dict[str, dict[str, int]]:
-    """Topic → sum over its partitions and the largest of them. The planner's watermark on `job-events` counts what a replay would read."""
+def unread(
+    committed: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int], stable: Mapping[TopicPartition, int]
+) -> dict[str, dict[str, int]]:
+    """Topic → what can be read and is not, summed over its partitions and the largest of them; and what waits behind an open transaction.
+
+    The planner's watermark on `job-events` counts what a replay would read.
+    """
     behind: dict[str, list[int]] = defaultdict(list)
+    held_back: dict[str, int] = defaultdict(int)
     for partition, offset in sorted(committed.items()):
-        behind[partition.topic].append(max(0, ends[partition] - offset))
-    return {topic: {"unread": sum(counts), "worst": max(counts)} for topic, counts in behind.items()}
+        behind[partition.topic].append(max(0, stable[partition] - offset))
+        held_back[partition.topic] += ends[partition] - stable[partition]
+    return {t: {"unread": sum(counts), "worst": max(counts), "held_back": held_back[t]} for t, counts in behind.items()}

@@ -28,7 +28,7 @@ from infra.native.errors import MissingTool, StartFailed
 from infra.native.install import Need
 from infra.native.paths import Home, locked
 from infra.native.processes import Daemon
-from infra.native.waiting import wait_until
+from infra.native.waiting import wait_while_moving
 
 VERSION = "4.3.1"
 JAVA_MINIMUM = 17
@@ -96,8 +96,8 @@ class Kafka:
             ended = self.daemon.pid() is None
             return ended or self.healthy()
 
-        if not wait_until(settled, timeout_seconds, every_seconds=0.2):
-            raise self.daemon.failure(f"does not serve clients after {timeout_seconds:.0f} s")
+        if not wait_while_moving(settled, self.daemon.progress, timeout_seconds):
+            raise self.daemon.failure(f"serves no clients, and nothing has moved for {timeout_seconds:.0f} s")
         if ended:
             raise self.daemon.failure("the broker ended at once")
 

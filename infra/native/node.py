@@ -27,7 +27,7 @@ from infra.native.install import Need
 from infra.native.paths import Home
 from infra.native.processes import Daemon
 from infra.native.settings import NativeSettings
-from infra.native.waiting import wait_until
+from infra.native.waiting import wait_while_moving
 
 Say = Callable[[str], None]
 Kind = Literal["running", "ollama", "embedded", "simulator"]
@@ -209,9 +209,9 @@ def _serve(daemon: Daemon, port: int, probe: str) -> str:
 
 
 def await_answer(daemon: Daemon, url: str, timeout_seconds: float = START_SECONDS) -> None:
-    """Return when `url` gives 200. Raises StartFailed when the process ends, or, stopping it, when time is up."""
-    if not wait_until(lambda: http.answers(url) or daemon.pid() is None, timeout_seconds):
+    """Return when `url` gives 200. Raises StartFailed when the process ends, or, stopping it, when nothing has moved for so long."""
+    if not wait_while_moving(lambda: http.answers(url) or daemon.pid() is None, daemon.progress, timeout_seconds):
         daemon.stop(STOP_SECONDS)
-        raise daemon.failure(f"does not answer after {timeout_seconds:.0f} s")
+        raise daemon.failure(f"does not answer, and nothing has moved for {timeout_seconds:.0f} s")
     if daemon.pid() is None:
         raise daemon.failure("ended at once")

@@ -20,6 +20,8 @@ from infra.native.errors import StartFailed
 from infra.native.waiting import wait_until
 
 SAID_BYTES = 200_000
+BUSY_SECONDS = 5.0
+"""One that only waits uses less in a minute: a service a hundredth of a core, a broker a few hundredths."""
 KILL_SECONDS = 5.0
 """How long a process may take to vanish after SIGKILL."""
 
@@ -42,6 +44,15 @@ def _linux_identity(pid: int) -> str | None:
     state, threads, started = fields[0], int(fields[17]), fields[19]
     ended = state in "ZX" and threads <= 1  # with threads left its ports and files are still open
     return None if ended else f"{boot}/{started}"
+
+
+def _cpu_seconds(pid: int | None) -> float:
+    """Used so far; 0 where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def tail(path: Path, lines: int = 20) -> str:
@@ -75,6 +86,14 @@ class Daemon:
             return self._child.pid if self._child.poll() is None else None  # poll reaps it when it has ended
         noted = self._noted()
         return noted["pid"] if noted is not None and identity(noted["pid"]) == noted["identity"] else None
+
+    def progress(self) -> tuple[int, int]:
+        """What changes while it starts: bytes in its log, CPU time in steps that a process that only waits does not reach in a minute."""
+        try:
+            logged = self.log.stat().st_size
+        except OSError:
+            logged = 0
+        return logged, int(_cpu_seconds(self.pid()) / BUSY_SECONDS)
 
     def _noted(self) -> dict[str, Any] | None:
         """What the pid file says; None when there is none or it is broken."""

@@ -18,7 +18,7 @@ from infra.native import ports
 from infra.native.errors import MissingTool
 from infra.native.paths import Home
 from infra.native.processes import Daemon
-from infra.native.waiting import wait_until
+from infra.native.waiting import wait_while_moving
 
 START_SECONDS = 15.0
 STOP_SECONDS = 10.0
@@ -56,8 +56,8 @@ class RedisServer:
             ports.require_free(self.port, "Redis", "TUTTI_REDIS_PORT")
             self.daemon.command = self._command(program)
             self.daemon.start()
-        if not wait_until(lambda: self.healthy() or self.daemon.pid() is None, START_SECONDS, every_seconds=0.05):
-            raise self.daemon.failure(f"does not answer after {START_SECONDS:.0f} s")
+        if not wait_while_moving(lambda: self.healthy() or self.daemon.pid() is None, self.daemon.progress, START_SECONDS):
+            raise self.daemon.failure(f"does not answer, and nothing has moved for {START_SECONDS:.0f} s")
         if self.daemon.pid() is None:
             raise self.daemon.failure("ended at once")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from infra.native import http, ports
 from infra.native.paths import Home
 from infra.native.processes import Daemon
-from infra.native.waiting import wait_until
+from infra.native.waiting import wait_while_moving
 from shared.settings import PORTS
 
 NAMES = ("planner", "router", "worker", "delay", "ingress")
@@ -64,9 +64,14 @@ class ServiceProcess:
             self.daemon.start()
 
     def await_ready(self, timeout_seconds: float = READY_SECONDS) -> None:
-        """Return when it takes work. Raises StartFailed with the reason it gives, or the end of its log."""
-        if not wait_until(lambda: self.ready() or self.daemon.pid() is None, timeout_seconds):
-            raise self.daemon.failure(f"is not ready after {timeout_seconds:.0f} s ({self.reason() or 'it does not answer'})")
+        """Return when it takes work. Raises StartFailed, with the reason it gives, when nothing has moved for so long."""
+
+        def progress() -> object:
+            return self.daemon.progress(), self.reason()
+
+        if not wait_while_moving(lambda: self.ready() or self.daemon.pid() is None, progress, timeout_seconds):
+            why = self.reason() or "it does not answer"
+            raise self.daemon.failure(f"is not ready, and nothing has moved for {timeout_seconds:.0f} s ({why})")
         if self.daemon.pid() is None:
             raise self.daemon.failure("ended at once")
 

@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import TypeVar
 
 from shared.clock import SystemClock
+from shared.errors import LogError
 from shared.kafka.port import Log
 from shared.settings import ClusterSettings
 from shared.topics import Topics
 
 SECONDS = 30.0
+"""Of one attempt. As long as topics appear another one follows: a busy broker makes dozens of topics slowly."""
 
 T = TypeVar("T")
 
 
 def ensure_topics(servers: str, topics: Topics | None = None) -> list[str]:
-    """Create those that do not exist, with the counts of the TUTTI_TOPICS settings unless given; returns the names created.
+    """Create those that do not exist, with the counts of the TUTTI_TOPICS settings unless given; returns the names created last.
 
     Raises LogError kinds, ConfigurationError or TimeoutError. Blocks.
     """
     from shared.kafka.provision import ensure_topics as ensure
 
     wanted = topics or Topics(ClusterSettings().topics)
-    return _with_log(servers, lambda log: ensure(log, wanted))
+
+    async def until_all_there(log: Log) -> list[str]:
+        known = -1
+        while True:
+            try:
+                async with asyncio.timeout(SECONDS):
+                    return await ensure(log, wanted)
+            except (LogError, TimeoutError):
+                there = await _names(log)
+                if len(there) <= known:
+                    raise
+                known = len(there)
+
+    return _with_log(servers, until_all_there)
 
 
 def delete_topics(servers: str, topics: Topics) -> None:
@@ -32,13 +47,23 @@ def delete_topics(servers: str, topics: Topics) -> None:
     _with_log(servers, lambda log: _delete(log, topics))
 
 
+async def _names(log: Log) -> Collection[str]:
+    async with asyncio.timeout(SECONDS):
+        admin = await log.admin()
+        try:
+            return await admin.list_topics()
+        finally:
+            await admin.close()
+
+
 async def _delete(log: Log, topics: Topics) -> None:
-    admin = await log.admin()
-    try:
-        present = await admin.list_topics()
-        await admin.delete_topics([topic.name for topic in topics.all() if topic.name in present])
-    finally:
-        await admin.close()
+    async with asyncio.timeout(SECONDS):
+        admin = await log.admin()
+        try:
+            present = await admin.list_topics()
+            await admin.delete_topics([topic.name for topic in topics.all() if topic.name in present])
+        finally:
+            await admin.close()
 
 
 def _with_log(servers: str, action: Callable[[Log], Awaitable[T]]) -> T:
@@ -51,6 +76,6 @@ async def _run(servers: str, action: Callable[[Log], Awaitable[T]]) -> T:
 
     log = AioLog(servers=servers, clock=SystemClock())
     try:
-        return await asyncio.wait_for(action(log), SECONDS)
+        return await action(log)
     finally:
         await log.close()

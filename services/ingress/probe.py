@@ -1,4 +1,7 @@
-"""Probe: once a second the ends of `jobs.*` and the planners' committed offsets: the backlog's measure, and a sign of life of Kafka."""
+"""Probe: once a second the ends of `jobs.*` and the planners' committed offsets: the backlog's measure, and a sign of life of Kafka.
+
+An end lies in front of an open transaction: what is not committed waits for nobody here.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,7 @@ class Probe:
             group.create_task(self._watch_planners())
 
     async def _watch_ends(self) -> None:
-        consumer = await self._log.consumer(client_id=self._client_id)
+        consumer = await self._log.consumer(client_id=self._client_id, committed_only=True)
         try:
             while True:
                 try:
@@ -75,9 +78,17 @@ class Probe:
         committed = self._committed
         taken = None if committed is None else {place: committed.get(part, self._begins[part]) for part, place in places.items()}
         self._backlog.observe({places[partition]: end for partition, end in ends.items()}, now, taken)
+        self._show_unread(ends, committed or {})
         for priority_class in CLASSES:
             metrics.BACKLOG_JOBS.labels(priority_class.value).set(self._backlog.waiting(priority_class))
             metrics.BACKLOG_WAIT_SECONDS.labels(priority_class.value).set(self._backlog.wait_seconds(priority_class) or 0.0)
+
+    def _show_unread(self, ends: Mapping[TopicPartition, int], committed: Mapping[TopicPartition, int]) -> None:
+        unread = dict.fromkeys(CLASSES, 0)
+        for partition, (priority_class, _) in self._places.items():
+            unread[priority_class] += max(0, ends[partition] - committed.get(partition, self._begins[partition]))
+        for priority_class, count in unread.items():
+            metrics.JOBS_UNREAD.labels(priority_class.value).set(count)
 
     async def _watch_planners(self) -> None:
         """The next offsets that planners will take; where they never committed, from the beginning."""

@@ -11,6 +11,7 @@ from services.planner.budgets.tenants import Tenants
 from services.planner.commit import Commit
 from services.planner.handlers import JobRecord
 from services.planner.home import Home
+from services.planner.intake.open_transactions import OpenTransactions
 from services.planner.sending.outbox import Outbox
 from services.planner.sending.writer import EventWriter
 from services.planner.settings import PlannerOptions, PlannerSettings
@@ -37,6 +38,8 @@ _POLL_QUEUES = 3
 _QUIET_SECONDS = 5.0
 """Longest wait for an append in flight when partitions are taken away; half the rebalance timeout."""
 _RETRY_SECONDS = 0.5
+_LOOK_SECONDS = 0.5
+"""Between two looks at where reading stands; as often as is committed."""
 _REGISTRY_POLL_SECONDS = 0.02
 _UNPOLLED_SECONDS = 5.0
 """Not ready after so long without a poll that Kafka answered."""
@@ -65,6 +68,8 @@ class Planner:
         self._polled_at: float | None = None
         self._assigned = False
         self._committed: dict[TopicPartition, int] = {}
+        self._transactions = OpenTransactions(self._topics)
+        environment.topics_made_anew.append(self._on_made_anew)
 
     # Service
 
@@ -74,7 +79,7 @@ class Planner:
         assert self._consumer is not None
         topics = [*self._topics.all_jobs(), self._topics.outcomes, self._topics.job_events]
         await self._consumer.subscribe(topics, self)
-        background = [registry, self._spawn(self._poll()), self._spawn(self._commits()), self._spawn(wiring.outbox.run())]
+        background = [registry, *map(self._spawn, (self._poll(), self._commits(), wiring.outbox.run()))]
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait([stopping, *background], return_when=asyncio.FIRST_COMPLETED)
@@ -90,7 +95,9 @@ class Planner:
         """Ready when Kafka answers polls and every assigned partition is replayed."""
         now = self._env.clock.monotonic()
         reasons = []
-        if self._polled_at is None or now - self._polled_at > _UNPOLLED_SECONDS:
+        if self._polled_at is None:
+            reasons.append("no answer from Kafka yet")
+        elif now - self._polled_at > _UNPOLLED_SECONDS:
             reasons.append("Kafka does not answer")
         if not self._assigned:
             reasons.append("no assignment yet")
@@ -99,6 +106,7 @@ class Planner:
         taking = sorted(number for number, owned in self._homes.items() if not owned.home.running and number not in left)
         if taking:
             reasons.append(f"taking over partitions {', '.join(map(str, taking))}")
+        reasons += self._transactions.reasons(now)
         return Readiness(not reasons, tuple(reasons))
 
     def asgi(self) -> None:
@@ -158,6 +166,7 @@ class Planner:
         """
         consumer = self._consumer
         assert consumer is not None
+        look_at = self._env.clock.monotonic()
         while True:
             try:
                 batches = await consumer.poll(timeout_seconds=_POLL_SECONDS, max_records=_POLL_QUEUES * self._options.queue_records)
@@ -172,6 +181,17 @@ class Planner:
                 owned = self._homes.get(partition.partition)
                 if owned is not None and partition.topic != self._topics.job_events and owned.home.offer(partition.topic, records):
                     consumer.pause(partition)
+            if self._polled_at >= look_at:
+                look_at = self._polled_at + _LOOK_SECONDS
+                self._look(consumer)
+
+    def _look(self, consumer: Consumer) -> None:
+        """Where reading stands and what stands in its way. Only between two polls: all that the consumer has passed was offered."""
+        for partition in consumer.assignment():
+            owned, reached = self._homes.get(partition.partition), consumer.reached(partition)
+            if owned is not None and reached is not None and partition.topic != self._topics.job_events:
+                owned.home.reached(partition.topic, reached)
+        self._transactions.look(consumer.held_back(), self._env.clock.monotonic())
 
     async def _commits(self) -> None:
         while True:
@@ -182,13 +202,15 @@ class Planner:
     async def _commit(self) -> None:
         """One OffsetCommit for all homes: every input of a number and its watermark together."""
         consumer = self._consumer
-        commits: list[tuple[Home, Commit]] = []
+        commits: list[Commit] = []
         offsets: dict[TopicPartition, int] = {}
         for owned in self._homes.values():
             commit = owned.home.due_commit()
             if commit is not None:
-                commits.append((owned.home, commit))
+                commits.append(commit)
                 offsets.update(commit.offsets)
+        assigned = frozenset() if consumer is None else consumer.assignment()
+        offsets = {tp: offset for tp, offset in offsets.items() if tp in assigned}  # one of the topics may be gone
         if consumer is None or not offsets or offsets == self._committed:
             return
         try:
@@ -200,8 +222,14 @@ class Planner:
             log.warning("commit_failed", reason=error.message)
             return
         self._committed = offsets
-        for home, commit in commits:
-            home.committed(commit)
+        for commit in commits:
+            commit.succeeded()
+
+    def _on_made_anew(self, topic: str) -> None:
+        """Steps that waited in it are gone: what was asked for and not taken up is sent again, as after a take-over."""
+        if topic in self._topics.all_steps():
+            for owned in self._homes.values():
+                owned.home.take_again(f"{topic} was made anew, and steps that lay in it are sent again")
 
     # Wiring
 
@@ -229,8 +257,9 @@ class Planner:
             client_id=f"{env.instance}-planner",
             group=self._topics.settings.prefix + GROUP,
             reset="earliest",
-            assignor=HomeAssignor(),
+            assignor=HomeAssignor(self._topics.settings.home_partitions),
             max_partition_fetch_bytes=FETCH_BYTES,
+            committed_only=True,
         )
         self._producer = await env.log.producer(client_id=f"{env.instance}-planner")
         self._wiring = Wiring(

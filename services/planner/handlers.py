@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from services.planner.engine.admission import JobInput
+from services.planner.engine.watermark import source_topic
 from services.planner.job.ids import job_id
 from shared.contracts import headers, ids
 from shared.contracts.base import INLINE_BYTES, VERSION, PriorityClass
@@ -44,8 +45,8 @@ class JobRecord:
     cluster: str
     topics: Topics
 
-    def read(self, record: Record, priority_class: PriorityClass) -> JobInput | CancelRequested:
-        """The job, or the cancel, that the record is. Raises InvalidRecord or TooLarge."""
+    def read(self, record: Record, priority_class: PriorityClass, topic_id: str | None = None) -> JobInput | CancelRequested:
+        """The job, or the cancel, that the record is. `topic_id`: of the topic that it lies in. Raises InvalidRecord or TooLarge."""
         kind = headers.text(record.headers, headers.TYPE)
         version = headers.version(record.headers)
         if version > VERSION:
@@ -54,9 +55,9 @@ class JobRecord:
             return self._cancel(record)
         if kind not in (None, "job"):
             raise InvalidRecord("the record's type is neither job nor cancel")
-        return self._job(record, priority_class)
+        return self._job(record, priority_class, topic_id)
 
-    def _job(self, record: Record, priority_class: PriorityClass) -> JobInput:
+    def _job(self, record: Record, priority_class: PriorityClass, topic_id: str | None) -> JobInput:
         value = record.value or b""
         if len(value) > INLINE_BYTES:
             raise TooLarge(f"the job has {len(value)} bytes; at most {INLINE_BYTES} are allowed")
@@ -70,7 +71,7 @@ class JobRecord:
             client_id=may_come_again,
             job=job,
             priority_class=priority_class,
-            source=f"{record.topic}/{record.partition}/{record.offset}",
+            source=f"{source_topic(record.topic, topic_id)}/{record.partition}/{record.offset}",
             source_offset=record.offset,
             reply=reply,
             trace=headers.traceparent(record.headers),

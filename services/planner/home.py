@@ -21,7 +21,6 @@ from services.planner.engine.admission import JobInput, accept
 from services.planner.engine.book import Book
 from services.planner.engine.cancels import known
 from services.planner.engine.delayed import must_wait, postpone
-from services.planner.engine.watermark import watermark
 from services.planner.fence import Fence
 from services.planner.history.appender import Appender
 from services.planner.history.gate import IdGate, Waiting
@@ -32,6 +31,7 @@ from services.planner.intake.job_queue import JobQueue
 from services.planner.intake.order import ClassOrder, Queue
 from services.planner.intake.refusals import OutcomesStopped, Refusals
 from services.planner.intake.room import Room
+from services.planner.intake.topic_ids import TopicIds
 from services.planner.intake.unmet import UnknownJob, Unmet
 from services.planner.round import Dispatch, Publish, Round, Stop
 from services.planner.schedules.clockwork import Clockwork
@@ -59,8 +59,7 @@ class Home:
         self.running = False
         self.left_because: str | None = None
         """Set when the partition must wait for a newer planner, or for a person."""
-        self._wiring = wiring
-        topics = wiring.topics
+        self._wiring, topics = wiring, wiring.topics
         self._events = TopicPartition(topics.job_events, number)
         self._outcomes_topic = topics.outcomes
         self._class_of = {topics.jobs(c): c for c in CLASSES}
@@ -74,6 +73,7 @@ class Home:
         self._paused: set[str] = set()
         self._positions: dict[str, int] = {}
         """Next offsets whose predecessors' events are acknowledged."""
+        self._topic_ids = TopicIds(wiring.consumer, (*self._class_of, topics.outcomes, topics.job_events))
         self._folded: dict[str, int] = {}
         """Next offsets of what is folded, perhaps not yet acknowledged."""
         self._appender = Appender(wiring, self._events, self._book)
@@ -91,8 +91,6 @@ class Home:
         self._failures = 0
         """Take-overs since the last round that went well."""
         self._reset_queues({})
-
-    # Called by the app
 
     def offer(self, topic: str, records: Sequence[Record]) -> bool:
         """Take records in; returns whether the partition must be paused now."""
@@ -120,28 +118,28 @@ class Home:
         """Assigned again: go on if the log's end is one's own."""
         self._paused.clear()
         self._resumed.set()
-        self._wake.set()
+        self.nudge()
+
+    def take_again(self, why: str) -> None:
+        """What is folded may not be the truth any more: begin again from history."""
+        self._topic_ids.again = why
+        self.nudge()
+
+    def reached(self, topic: str, offset: int) -> None:
+        """Everything before `offset` was offered; what the reader passed without offering it is no record (marks of transactions)."""
+        last, passed = self._queue(topic).next_offset, self._queue(topic).passed(offset)
+        if passed and self._positions.get(topic) == self._folded.get(topic) == last:
+            self._positions[topic] = self._folded[topic] = offset
 
     def due_commit(self) -> Commit | None:
-        """What may be committed now, or None."""
-        if not self.running:
+        """What may be committed now, or None. Never positions in topics that were made anew since they were reached."""
+        if not self.running or self._topic_ids.wrong() is not None:
             return None
-        offset, forgettable = watermark(self._book, self._positions, self._appender.expected - 1)
-        offsets = {TopicPartition(topic, self.number): position for topic, position in self._positions.items()}
-        offsets[self._events] = offset
-        return Commit(offsets, forgettable, self._book)
-
-    def committed(self, commit: Commit) -> None:
-        """The commit succeeded."""
-        if commit.book is self._book:
-            for job in commit.forgettable:
-                self._book.ended.pop(job, None)
+        return Commit.of(self._book, self._events, self._positions, self._appender.expected - 1, self._topic_ids.taken)
 
     @property
     def live(self) -> int:
         return self._book.live
-
-    # The task
 
     async def run(self) -> None:
         """Own the partition until cancelled or superseded for good (then returns)."""
@@ -170,13 +168,10 @@ class Home:
             wait = _RETAKE_SECONDS[min(self._failures, len(_RETAKE_SECONDS) - 1)]
             self._failures += 1
             await self._wiring.clock.sleep(wait * (0.5 + self._wiring.random.random()))
-            if not self._suspended and not await self._still_owner():
+            still_owner = self._suspended or await self._wiring.still_owner(self.number)
+            if not still_owner and not self._suspended:  # a rebalance that began while that was asked decides it anew
                 log.warning("partition_dropped", home=self.number)
                 return
-
-    async def _still_owner(self) -> bool:
-        """Whether to go on. A rebalance that began while that was asked decides it anew: it drops this home or resumes it."""
-        return await self._wiring.still_owner(self.number) or self._suspended
 
     async def _take(self) -> None:
         """Become the owner: PlannerStarted, replay, drive on."""
@@ -188,6 +183,7 @@ class Home:
         taken = await TakeOver(wiring, self.number, self._tries).run()
         self._book = taken.book
         self._appender = Appender(wiring, self._events, taken.book)
+        self._topic_ids.taken, self._topic_ids.again = taken.topic_ids, None
         self._positions = dict(taken.inputs)
         self._folded = dict(taken.inputs)
         self._must_send.clear()
@@ -216,6 +212,8 @@ class Home:
             self._wake.clear()
             if self._suspended:
                 await self._wait_for_assignment()
+            if (wrong := self._topic_ids.wrong()) is not None:
+                raise Superseded(wrong)
             await self._wiring.outbox.room()
             await self._wiring.clock.sleep(0)  # a round may await nothing, and others of the process have their turn
             self._quiet.clear()
@@ -296,7 +294,8 @@ class Home:
             self._read(round_, record, priority_class)
         self._tries.at = None
         for topic, jobs in self._jobs.items():
-            self._folded[topic] = max(self._folded.get(topic, 0), jobs.position or 0)
+            if jobs.position is not None:
+                self._folded[topic] = max(self._folded.get(topic, 0), jobs.position)
             self._drained(topic)
 
     def _fold_cancels(self, round_: Round) -> None:
@@ -312,7 +311,8 @@ class Home:
 
     def _read(self, round_: Round, record: Record, priority_class: PriorityClass) -> None:
         try:
-            given = read(record, partial(self._wiring.reader.read, priority_class=priority_class))
+            topic_id = self._topic_ids.taken.get(record.topic)
+            given = read(record, partial(self._wiring.reader.read, priority_class=priority_class, topic_id=topic_id))
             self._tries.begin(place(record))
             elsewhere = onward(record, given, self.number, self._homes)
             if elsewhere is not None:

@@ -23,10 +23,10 @@ from shared.contracts.base import VERSION
 from shared.contracts.control import CONTROL, Drain, StopStep
 from shared.contracts.node import Node
 from shared.contracts.step import Step
-from shared.errors import InvalidInput, InvalidRecord, LogError, LogUnavailable
+from shared.errors import InvalidInput, InvalidRecord, LogError, LogUnavailable, TopicMadeAnew
 from shared.kafka.dead_letter_cap import DeadLetterCap
 from shared.kafka.dead_letters import dead_letter_message
-from shared.kafka.port import Consumer, Log, Message, Producer, Record, TopicPartition
+from shared.kafka.port import Consumer, Log, Message, Missed, Producer, Record, TopicPartition
 from shared.kafka.watched import ConsumerGaveUp
 from shared.processing.tries import GivenUp, read
 from shared.settings import DeadLetterCapSettings
@@ -85,7 +85,7 @@ class MailboxReader:
     async def start(self, log_: Log, producer: Producer, client_id: str) -> None:
         """Connect. Waits for Kafka."""
         self._producer = producer
-        self._connect = partial(log_.consumer, client_id=client_id, group=f"tutti-worker-{self._desk.node}", reset="latest")
+        self._connect = partial(log_.consumer, client_id=client_id, group=f"tutti-worker-{self._desk.node}", reset="earliest")
         self._consumer = await self._connect()
 
     def positions(self) -> dict[str, int]:
@@ -108,6 +108,8 @@ class MailboxReader:
                 self.number, self.waits_for = None, "another node owns the mailbox number"
             except ConsumerGaveUp:
                 raise
+            except TopicMadeAnew as error:
+                log.warning("mailbox_made_anew", topic=error.topic)  # settled in anew, where it begins
             except LogError as error:
                 self.answered = False
                 log.warning("mailbox_waits", code=error.code, message=error.message)
@@ -167,8 +169,12 @@ class MailboxReader:
         ends = await self._consumer.end_offsets(partitions)
         committed = await self._consumer.committed(partitions) if self._kept else {}
         for tp in partitions:
+            # A kept mailbox without a position is a topic that was made anew.
             at = committed.get(tp)
-            self._next[tp] = ends[tp] if at is None else min(max(at, begins[tp]), ends[tp])
+            at = (begins[tp] if self._kept else ends[tp]) if at is None else at
+            self._next[tp] = min(max(at, begins[tp]), ends[tp])
+            if at != self._next[tp]:
+                self._consumer.missed.append(Missed(tp, at, self._next[tp]))
         for tp, offset in self._next.items():
             self._consumer.seek(tp, offset)
         await self._consumer.commit(self._next)

@@ -40,11 +40,16 @@ class Positions:
             await self._clock.sleep(self._shortest)
 
     async def commit(self, consumer: Consumer) -> None:
-        """Commit what waits, as far as it is still assigned. Raises LogError; then it waits on."""
+        """Commit what waits, as far as it is still assigned. Raises LogError; then it waits on.
+
+        What lies beyond where the consumer stands was reached in a topic that was made anew since: dropped.
+        """
         assigned = consumer.assignment()
-        offsets = {tp: offset for tp, offset in self._waiting.items() if tp in assigned}
+        reached = {tp: consumer.reached(tp) for tp in assigned}
+        offsets = {tp: offset for tp, offset in self._waiting.items() if tp in assigned and offset <= (reached[tp] or offset)}
+        dropped = self._waiting.keys() - offsets.keys()
         if offsets:
             await consumer.commit(offsets)
-        self._waiting = {tp: offset for tp, offset in self._waiting.items() if tp in assigned and offset > offsets.get(tp, -1)}
+        self._waiting = {tp: offset for tp, offset in self._waiting.items() if tp not in dropped and offset > offsets.get(tp, -1)}
         if not self._waiting:
             self._some.clear()

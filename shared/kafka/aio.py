@@ -61,6 +61,7 @@ class AioLog:
         assignor: Assignor | None = None,
         fetch_max_wait_ms: int = 500,
         max_partition_fetch_bytes: int = settings.PARTITION_FETCH_BYTES,
+        committed_only: bool = False,
     ) -> AioConsumer:
         adapter = AioAssignor(assignor or BalancedAssignor())
 
@@ -73,6 +74,7 @@ class AioLog:
                 partition_assignment_strategy=(adapter,),
                 fetch_max_wait_ms=fetch_max_wait_ms,
                 max_partition_fetch_bytes=max_partition_fetch_bytes,
+                isolation_level="read_committed" if committed_only else "read_uncommitted",
                 **CONSUMER_OPTIONS,
             )
 

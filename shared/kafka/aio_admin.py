@@ -13,6 +13,7 @@ from aiokafka.structs import TopicPartition as TheirTopicPartition
 
 from shared.errors import ConfigurationError, LogError
 from shared.kafka.aio_errors import in_our_words
+from shared.kafka.aio_topics import topics_there
 from shared.kafka.port import NewTopic, TopicInfo, TopicPartition
 from shared.kafka.settings import CALL_SECONDS, milliseconds
 
@@ -52,8 +53,7 @@ class AioAdmin:
 
     async def list_topics(self) -> dict[str, TopicInfo]:
         with in_our_words():
-            described = await self._client.describe_topics()
-        return {t["topic"]: TopicInfo(t["topic"], len(t["partitions"])) for t in described if not t["is_internal"] and not t["error_code"]}
+            return await topics_there(self._client._client)  # noqa: SLF001
 
     async def topic_configs(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
         if not names:

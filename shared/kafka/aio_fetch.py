@@ -7,6 +7,7 @@ half of a cycle's CPU with 36 partitions. Here one `struct` call packs or unpack
 - `LeanRequest` encodes Fetch v11 itself and names `LeanResponse` as its answer. Older versions are aiokafka's.
 - Partitions without records and without error ("quiet") are settled in bulk and kept from aiokafka's loop.
 - `fetched_records` hands out at most `POLL_BYTES` at once; records are unpacked as they are handed out.
+- Errors are kept (`Oddities`): a topic may have been made anew, records may be gone.
 
 Whatever is unusual (a buffered partition, a paused one, two brokers, no leader, odd or short bytes) goes to aiokafka's own code, which
 also raises its own errors. Another version of aiokafka, or a rack, is left alone with a warning: only speed and the bound of a poll
@@ -51,6 +52,7 @@ INT32 = struct.Struct(">i")
 Partition = tuple[int, int, int, int, int, list[tuple[int, int]] | None, int, bytes]
 """Partition, error, high water, last stable, log start, aborted (producer, first offset), preferred replica, records."""
 ERROR, HIGHWATER, STABLE, RECORDS = 1, 2, 3, 7
+OFFSET_OUT_OF_RANGE = 1
 Topics = list[tuple[str, list[Partition]]]
 
 
@@ -62,13 +64,28 @@ def hasten(consumer: AIOKafkaConsumer) -> bool:
         log.warning("fetch_not_hastened", version=aiokafka.__version__, pinned=PINNED, fetcher=type(fetcher).__name__)
         return False
     fetcher.__class__ = LeanFetcher
+    cast("LeanFetcher", fetcher).oddities = Oddities()
     return True
+
+
+class Oddities:
+    """What answers said that a reader must know and aiokafka keeps to itself."""
+
+    def __init__(self) -> None:
+        self.doubtful: set[str] = set()
+        """Topics of which a fetch failed: they may have been deleted and made anew since."""
+        self.out_of_range: dict[tuple[str, int], int] = {}
+        """(topic, partition) → the offset asked for, which the log does not have. aiokafka goes on elsewhere."""
+
+    def __bool__(self) -> bool:
+        return bool(self.doubtful or self.out_of_range)
 
 
 class LeanFetcher(Fetcher):
     """aiokafka's fetcher. Never constructed: `hasten` makes one of a fetcher that runs. Hence the state on the class."""
 
     _leader_seen: tuple[Any, Any, int | None] = (None, None, None)
+    oddities: Oddities
 
     def _get_actions_per_node(self, assignment: Any) -> tuple[Any, ...]:
         """What to send where: (fetches, resets, seconds until asked again, metadata is stale, futures of paused partitions)."""
@@ -81,8 +98,11 @@ class LeanFetcher(Fetcher):
     async def _proc_fetch_request(self, assignment: Any, node_id: int, request: FetchRequest) -> bool:
         """Send, await, buffer what came. True when a waiting reader has something to read."""
         woken = bool(await super()._proc_fetch_request(assignment, node_id, request))  # type: ignore[no-untyped-call]
-        if isinstance(request, LeanRequest) and request.quiet and assignment.active:
-            settle(assignment, request)
+        if isinstance(request, LeanRequest) and assignment.active:
+            if request.quiet:
+                settle(assignment, request)
+            if request.errors or not request.answered:
+                self._keep_oddities(request)
         return woken
 
     async def fetched_records(
@@ -135,6 +155,14 @@ class LeanFetcher(Fetcher):
         """The partition may be fetched again."""
         del self._records[tp]
         self._notify(self._wait_consume_future)  # type: ignore[no-untyped-call]
+
+    def _keep_oddities(self, request: LeanRequest) -> None:
+        self.oddities.doubtful.update(topic for topic, _ in request.topics if not request.answered)
+        asked = {(topic, partition): offset for topic, partitions in request.topics for partition, offset, _ in partitions}
+        for topic, partition, error in request.errors:
+            self.oddities.doubtful.add(topic)
+            if error == OFFSET_OUT_OF_RANGE:
+                self.oddities.out_of_range.setdefault((topic, partition), asked[topic, partition])
 
     def _one_node(self, assignment: Any) -> list[tuple[int, FetchRequest]] | None:
         """The fetches when nothing is buffered and all partitions have one leader; None where aiokafka has to look closer."""
@@ -201,6 +229,9 @@ class LeanRequest(FetchRequest):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.quiet: Topics = []
+        self.answered = False
+        self.errors: list[tuple[str, int, int]] = []
+        """(topic, partition, error) of those that failed."""
 
     @classmethod
     def like(cls, request: FetchRequest) -> Self:
@@ -242,8 +273,9 @@ class Sorter:
 
     def decode(self, data: BytesIO) -> LeanResponse:
         response = LeanResponse.decode(data)
-        self._request.quiet = []
+        self._request.answered, self._request.quiet = True, []
         for topic, partitions in response.topics or ():
+            self._request.errors += [(topic, partition, error) for partition, error, *_ in partitions if error]
             self._request.quiet.append((topic, [found for found in partitions if not (found[RECORDS] or found[ERROR])]))
             partitions[:] = [found for found in partitions if found[RECORDS] or found[ERROR]]
         return response

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 
 from aiokafka.abc import ConsumerRebalanceListener
 
@@ -16,7 +16,9 @@ class Ownership(ConsumerRebalanceListener):
     aiokafka swallows what a listener raises; here it is kept in `error` for the next poll.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, prepare: Callable[[Collection[TopicPartition]], Awaitable[None]]) -> None:
+        """`prepare` is awaited before the listener hears of an assignment."""
+        self._prepare = prepare
         self.partitions: frozenset[TopicPartition] = frozenset()
         self.listener: RebalanceListener | None = None
         self.settled = asyncio.Event()
@@ -38,8 +40,10 @@ class Ownership(ConsumerRebalanceListener):
             self.partitions = frozenset()
 
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        self.partitions = frozenset(TopicPartition(*tp) for tp in assigned)
+        partitions = frozenset(TopicPartition(*tp) for tp in assigned)
         try:
+            await self._prepare(partitions)
+            self.partitions = partitions
             if self.listener is not None:
                 await self.listener.on_assigned(self.partitions)
         except Exception as error:

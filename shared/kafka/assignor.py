@@ -1,6 +1,7 @@
 """Who reads what in a group: pure, sticky assignors whose instances carry what their own member holds.
 
-`HomeAssignor` gives partition *numbers*: one planner owns the same number of all home topics (jobs.*, outcomes, job-events).
+`HomeAssignor` gives partition *numbers*: one planner owns the same number of all home topics (jobs.*, outcomes, job-events). A topic that
+is missing, or was made anew with another count, takes no number from the others (`topic_news` reports it).
 `BalancedAssignor` gives partitions one by one; for groups whose partitions are independent (router, delay).
 Both move only what balance demands. What a member holds, its weight and its version travel as JSON in the protocol's user data.
 """
@@ -51,8 +52,9 @@ class HomeAssignor:
 
     name = "tutti-home"
 
-    def __init__(self, *, version: int = 1, weight: float = 1.0) -> None:
-        self._version, self._weight = version, weight
+    def __init__(self, homes: int, *, version: int = 1, weight: float = 1.0) -> None:
+        """`homes`: the count that the cluster was made with; numbers beyond it are nobody's."""
+        self._homes, self._version, self._weight = homes, version, weight
         self._held: tuple[int, ...] = ()
 
     def user_data(self) -> bytes:
@@ -62,16 +64,16 @@ class HomeAssignor:
         self._held = tuple(sorted({number for _, number in partitions}))
 
     def assign(self, members: Members, partitions: Mapping[str, int]) -> dict[str, list[TopicPartition]]:
-        """Raises ConfigurationError when the topics' partition counts differ, or no preferred member subscribes to all topics."""
-        count = _equal_count(partitions)
+        """Raises ConfigurationError when no preferred member subscribes to all topics."""
         facts = {member: decode_facts(data) for member, (_, data) in members.items()}
         newest = max((f.version for f in facts.values()), default=0)
         weights = {m: f.weight for m, f in facts.items() if f.version == newest and set(partitions) <= set(members[m][0])}
         if members and partitions and not weights:
             raise ConfigurationError("no planner of the newest version subscribes to all home topics")
         held = {member: [n for n in facts[member].held if isinstance(n, int)] for member in weights}
-        numbers = share_out(range(count), weights, held)
-        return {m: [TopicPartition(topic, n) for n in numbers.get(m, ()) for topic in sorted(partitions)] for m in members}
+        numbers = share_out(range(self._homes), weights, held)
+        there = sorted(partitions.items())
+        return {m: [TopicPartition(topic, n) for n in numbers.get(m, ()) for topic, count in there if n < count] for m in members}
 
 
 class BalancedAssignor:
@@ -140,14 +142,6 @@ def _targets(count: int, weights: Mapping[str, float], held: Mapping[str, int]) 
     for member in order[: count - sum(targets.values())]:
         targets[member] += 1
     return targets
-
-
-def _equal_count(partitions: Mapping[str, int]) -> int:
-    counts = set(partitions.values())
-    if len(counts) > 1:
-        listed = ", ".join(f"{topic}={count}" for topic, count in sorted(partitions.items()))
-        raise ConfigurationError(f"home topics must have equal partition counts: {listed}")
-    return counts.pop() if counts else 0
 
 
 def _by_readers(members: Members, partitions: Mapping[str, int]) -> dict[tuple[str, ...], list[TopicPartition]]:

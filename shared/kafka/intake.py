@@ -61,6 +61,7 @@ class Intake:
         self._complained = False
         self._said: set[str] = set()
         self._committed: dict[TopicPartition, int] = {}
+        self._topic_ids: dict[str, str | None] = {}
         self._commits = asyncio.Lock()
         self.windows: dict[TopicPartition, Window] = {}
         self.suspended = True
@@ -166,7 +167,8 @@ class Intake:
     async def on_assigned(self, partitions: Collection[TopicPartition]) -> None:
         self._rebalances.inc()
         self._committed.clear()
-        for partition in set(self.windows) - set(partitions):
+        anew = self._made_anew(partitions)
+        for partition in [p for p in self.windows if p not in partitions or p.topic in anew]:
             self.windows.pop(partition).lost = True
         for partition in await self._overtaken():
             self.windows.pop(partition).lost = True
@@ -178,6 +180,12 @@ class Intake:
         self.suspended = False
         log.info("assigned", partitions=len(partitions), kept=len(self.windows))
         self._arrived()
+
+    def _made_anew(self, partitions: Collection[TopicPartition]) -> set[str]:
+        """Topics whose windows hold records of another topic of that name: they are read from the beginning."""
+        before = self._topic_ids
+        self._topic_ids = before | {topic: self._consumer.identity(topic) for topic in {p.topic for p in partitions}}
+        return {topic for topic, id_ in self._topic_ids.items() if id_ is not None and before.get(topic, id_) != id_}
 
     async def _overtaken(self) -> Collection[TopicPartition]:
         """Partitions that somebody else has committed further; all of them when that cannot be known."""

@@ -46,6 +46,9 @@ class MemoryLog:
         self.timings = timings or GroupTimings()
         self.availability = Availability()
         self.topics: dict[str, NewTopic] = {}
+        self.topic_ids: dict[str, str] = {}
+        self.topics_version = 0
+        """Rises when a topic is created or deleted."""
         self.id = "memory"
         self.context = Context()
         """In which the cluster's own timers run: they belong to no process."""
@@ -127,13 +130,14 @@ class MemoryLog:
         """Create what is missing; groups that subscribe to it rebalance."""
         created = [topic for topic in topics if topic.name not in self.topics]
         for topic in created:
+            self.topics_version += 1
             self.topics[topic.name] = topic
+            self.topic_ids[topic.name] = f"{topic.name}#{self.topics_version}"
             for number in range(topic.partitions):
                 tp = TopicPartition(topic.name, number)
                 self._partitions[tp] = MemoryPartition(tp)
         names = [topic.name for topic in created]
-        for group in self._groups.values():
-            group.on_topics_changed(names)
+        self._tell(names)
         return names
 
     def add_partitions(self, topic: str, count: int) -> None:
@@ -144,14 +148,27 @@ class MemoryLog:
         for number in range(old.partitions, count):
             tp = TopicPartition(topic, number)
             self._partitions[tp] = MemoryPartition(tp)
-        for group in self._groups.values():
-            group.on_topics_changed([topic])
+        self._tell([topic])
 
     def delete(self, names: Iterable[str]) -> None:
-        for name in names:
-            topic = self.topics.pop(name, None)
-            for number in range(topic.partitions if topic else 0):
-                del self._partitions[TopicPartition(name, number)]
+        """As Kafka does: with what groups have committed of them."""
+        gone = [topic for name in names if (topic := self.topics.pop(name, None))]
+        for topic in gone:
+            self.topics_version += 1
+            del self.topic_ids[topic.name]
+            for number in range(topic.partitions):
+                tp = TopicPartition(topic.name, number)
+                del self._partitions[tp]
+                for group in self._groups.values():
+                    group.offsets.pop(tp, None)
+        self._tell([topic.name for topic in gone])
+
+    def _tell(self, topics: Sequence[str]) -> None:
+        for group in self._groups.values():
+            group.on_topics_changed(topics)
+        for watchers in list(self._watchers.values()):
+            for consumer in watchers:
+                consumer.on_topics_changed()
 
     def write(self, partition: TopicPartition, messages: Sequence[Message]) -> int:
         """Append as a foreign writer would, without delay or fault; returns the first offset."""
@@ -167,6 +184,15 @@ class MemoryLog:
     def spoil(self, partition: TopicPartition, count: int = 1) -> None:
         """Append a batch of `count` records that no reader can unpack."""
         self.existing(partition).spoil(count, asyncio.get_running_loop().time() + self.faults.delivery(partition))
+        for consumer in self._watchers.get(partition, ()):
+            consumer.on_written(partition)
+
+    def begin_transaction(self, partition: TopicPartition) -> None:
+        """What is written from now on belongs to one open transaction."""
+        self.existing(partition).begin_transaction()
+
+    def end_transaction(self, partition: TopicPartition, *, commit: bool) -> None:
+        self.existing(partition).end_transaction(commit=commit)
         for consumer in self._watchers.get(partition, ()):
             consumer.on_written(partition)
 
@@ -211,6 +237,7 @@ class ProcessLog:
             reset=options.get("reset", "earliest"),
             assignor=options.get("assignor") or BalancedAssignor(),
             fetch_bytes=options.get("max_partition_fetch_bytes", PARTITION_FETCH_BYTES),
+            committed_only=options.get("committed_only", False),
         )
 
     async def admin(self) -> MemoryAdmin:

@@ -25,7 +25,7 @@ class MemoryAdmin:
 
     async def list_topics(self) -> dict[str, TopicInfo]:
         await self._call()
-        return {topic.name: TopicInfo(topic.name, topic.partitions) for topic in self._log.topics.values()}
+        return {topic.name: TopicInfo(topic.name, topic.partitions, self._log.topic_ids[topic.name]) for topic in self._log.topics.values()}
 
     async def topic_configs(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
         await self._call()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from shared.errors import CommitRefused, LogError, LogUnavailable
+from shared.errors import CommitRefused, LogError, LogUnavailable, TopicMadeAnew
 from shared.kafka.memory_group import Member, MemoryGroup
 from shared.kafka.memory_partition import MemoryPartition
 from shared.kafka.memory_process import MemoryProcess, State
-from shared.kafka.port import Assignor, RebalanceListener, Record, Reset, TopicPartition
+from shared.kafka.port import MISSED, Assignor, HeldBack, Missed, RebalanceListener, Record, Reset, TopicPartition
 
 if TYPE_CHECKING:
     from shared.kafka.memory import MemoryLog
@@ -33,7 +34,9 @@ class MemoryConsumer:
         reset: Reset,
         assignor: Assignor,
         fetch_bytes: int,
+        committed_only: bool,
     ) -> None:
+        self.missed: deque[Missed] = deque(maxlen=MISSED)
         self._log = log
         self._process = process
         self._client_id = client_id
@@ -41,6 +44,9 @@ class MemoryConsumer:
         self._reset = reset
         self._fetch_bytes = fetch_bytes
         self._assignor = assignor
+        self._committed_only = committed_only
+        self._topic_ids: dict[str, str] = {}
+        self._topics_version = -1
         self._positions: dict[TopicPartition, int | None] = {}
         self._ready: dict[TopicPartition, None] = {}
         self._paused: set[TopicPartition] = set()
@@ -85,6 +91,7 @@ class MemoryConsumer:
                     return self._nothing()
                 self._log.availability.call(self._wake)
             else:
+                self._look_at_topics()
                 found, next_at = self._take(now, max_records, partitions)
                 if found or now >= deadline:
                     return found
@@ -96,13 +103,14 @@ class MemoryConsumer:
         if foreign:
             raise CommitRefused(f"{foreign[0]} is not assigned")
         generation = self._generation
+        topic_ids = dict(self._topic_ids)
         await self._call()
-        self._group.commit(self._member, generation, offsets)
+        self._group.commit(self._member, generation, offsets, topic_ids)
 
     async def committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int | None]:
         assert self._group is not None, "committed offsets need a group"
         await self._call()
-        return {tp: self._group.offsets.get(tp) for tp in partitions}
+        return {tp: self._group.committed(tp) for tp in partitions}
 
     async def position(self, partition: TopicPartition) -> int:
         await self._call()
@@ -124,12 +132,25 @@ class MemoryConsumer:
 
     async def end_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         await self._call()
-        return {tp: self._log.existing(tp).end for tp in partitions}
+        found = {tp: self._log.existing(tp) for tp in partitions}
+        return {tp: partition.stable_end if self._committed_only else partition.end for tp, partition in found.items()}
 
     async def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
         await self._call()
         found = self._log.existing(partition)
         return next((record.offset for record in found.records if record.timestamp >= timestamp_ms), found.end)
+
+    def identity(self, topic: str) -> str | None:
+        return self._topic_ids.get(topic)
+
+    def reached(self, partition: TopicPartition) -> int | None:
+        return self._positions.get(partition)
+
+    def held_back(self) -> dict[TopicPartition, HeldBack]:
+        if not self._committed_only:
+            return {}
+        found = {tp: partition for tp in self._positions if (partition := self._log.partition(tp))}
+        return {tp: HeldBack(p.stable_end, p.end - p.stable_end) for tp, p in found.items() if p.end > p.stable_end}
 
     def pause(self, *partitions: TopicPartition) -> None:
         self._paused.update(tp for tp in partitions if tp in self._positions)
@@ -161,6 +182,10 @@ class MemoryConsumer:
         self._ready[partition] = None
         if self._waiters:
             self._wake()
+
+    def on_topics_changed(self) -> None:
+        """Topics came or went."""
+        self._wake()
 
     def on_killed(self) -> None:
         if self._membership is not None:
@@ -211,21 +236,40 @@ class MemoryConsumer:
     def _read(self, tp: TopicPartition, limit: int, now: float) -> tuple[Sequence[Record], float | None]:
         """Up to `limit` records; and when the next one after them becomes visible (perhaps it is), None when there is none."""
         partition = self._log.partition(tp)
-        if partition is None or tp not in self._positions:
+        if partition is None or tp not in self._positions or self._topic_ids.get(tp.topic) != self._log.topic_ids[tp.topic]:
             return (), None
         records, position = partition.read(self._resolve(tp, partition), limit, self._fetch_bytes, now)
+        if self._committed_only and position > partition.stable_end:
+            records = [record for record in records if record.offset < partition.stable_end]
+            position = partition.stable_end
         self._positions[tp] = position
-        return records, partition.next_visible_at(position)
+        return records, None if self._committed_only and position >= partition.stable_end else partition.next_visible_at(position)
+
+    def _look_at_topics(self) -> None:
+        """What was made anew begins at its beginning. Members of a group learn of it by a rebalance. Raises TopicMadeAnew."""
+        if self._topics_version == self._log.topics_version or self._member is not None:
+            return
+        for topic in sorted({tp.topic for tp in self._positions} & set(self._log.topics)):
+            known, present = self._topic_ids.get(topic), self._log.topic_ids[topic]
+            self._topic_ids[topic] = present
+            if known not in (None, present):
+                for tp in [tp for tp in self._positions if tp.topic == topic]:
+                    self._positions[tp] = self._log.existing(tp).begin
+                    self._ready[tp] = None
+                raise TopicMadeAnew(topic)
+        self._topics_version = self._log.topics_version
 
     def _resolve(self, tp: TopicPartition, partition: MemoryPartition) -> int:
         """The position: committed or by reset policy at first, by reset policy when retention or truncation overtook it."""
         position = self._positions[tp]
         if position is None and self._group is not None:
-            position = self._group.offsets.get(tp)
+            position = self._group.committed(tp)
         if position is None or not partition.begin <= position <= partition.end:
             if self._reset == "none":
                 raise LogError(f"no valid offset for {tp}: {position}")
-            position = partition.begin if self._reset == "earliest" else partition.end
+            wanted, position = position, partition.begin if self._reset == "earliest" else partition.end
+            if wanted is not None:
+                self.missed.append(Missed(tp, wanted, position))
         self._positions[tp] = position
         return position
 
@@ -297,6 +341,8 @@ class MemoryConsumer:
 
     def _take_over(self, partitions: Collection[TopicPartition]) -> None:
         self._release()
+        self._topic_ids = {tp.topic: self._log.topic_ids[tp.topic] for tp in partitions if tp.topic in self._log.topics}
+        self._topics_version = self._log.topics_version
         self._positions = dict.fromkeys(partitions)
         self._ready = dict.fromkeys(partitions)
         self._log.watch(self, partitions)

@@ -57,6 +57,8 @@ class MemoryGroup:
         self.name = name
         self.generation = 0
         self.offsets: dict[TopicPartition, int] = {}
+        self.topic_ids: dict[TopicPartition, str] = {}
+        """Of which topic of that name each offset is."""
         self._log = log
         self._members: dict[str, Member] = {}
         self._rebalancing = False
@@ -121,15 +123,24 @@ class MemoryGroup:
         if any(member.topics.intersection(topics) for member in self._members.values()):
             self._begin_rebalance()
 
-    def commit(self, member: Member | None, generation: int, offsets: Mapping[TopicPartition, int]) -> None:
-        """Keep `offsets`. Raises CommitRefused for an old generation, or without membership while the group has members."""
+    def commit(self, member: Member | None, generation: int, offsets: Mapping[TopicPartition, int], topic_ids: Mapping[str, str]) -> None:
+        """Keep `offsets` of topics that exist. Raises CommitRefused for an old generation, or without membership while the group has
+        members.
+        """
         if member is None:
             if self._members:
                 raise CommitRefused(f"group {self.name} has members")
         elif not self.contains(member) or generation != self.generation or (self._rebalancing and member.joining):
             raise CommitRefused
-        self.offsets.update(offsets)
-        self._log.committed(self.name, offsets)
+        there = {tp: offset for tp, offset in offsets.items() if tp.topic in self._log.topics}
+        self.offsets.update(there)
+        self.topic_ids.update({tp: topic_ids.get(tp.topic, "") for tp in there})
+        self._log.committed(self.name, there)
+
+    def committed(self, partition: TopicPartition) -> int | None:
+        """None also when it was committed of another topic of that name."""
+        known = self.topic_ids.get(partition, "")
+        return self.offsets.get(partition) if not known or known == self._log.topic_ids.get(partition.topic) else None
 
     def _begin_rebalance(self) -> None:
         if self._rebalancing:

@@ -37,7 +37,7 @@ class MemoryUnreadable(Unreadable):
 class MemoryPartition:
     """An append-only list with a begin and an end; offsets never move, even when records go."""
 
-    __slots__ = ("_dense", "begin", "end", "records", "tp", "visible_at")
+    __slots__ = ("_dense", "begin", "end", "open_from", "records", "tp", "visible_at")
 
     def __init__(self, tp: TopicPartition) -> None:
         self.tp = tp
@@ -45,6 +45,8 @@ class MemoryPartition:
         self.end = 0
         self.records: list[MemoryRecord | MemoryUnreadable] = []
         self.visible_at = 0.0
+        self.open_from: int | None = None
+        """First offset of an open transaction; all that follows is taken to be of it."""
         self._dense = True
 
     def append(self, messages: Sequence[Message], timestamp_ms: int, visible_at: float) -> int:
@@ -115,6 +117,24 @@ class MemoryPartition:
             for record in self.records
             if record.key is not None and newest[record.key] == record.offset and not (drop_tombstones and record.value is None)
         ]
+        self._dense = False
+
+    @property
+    def stable_end(self) -> int:
+        """Where those end who read only what was committed."""
+        return self.end if self.open_from is None else self.open_from
+
+    def begin_transaction(self) -> None:
+        assert self.open_from is None, "one at a time"
+        self.open_from = self.end
+
+    def end_transaction(self, *, commit: bool) -> None:
+        """The mark that ends it takes an offset and is no record; what was rolled back goes for all readers."""
+        assert self.open_from is not None, "nothing is open"
+        if not commit:
+            del self.records[self._index(self.open_from) :]
+        self.open_from = None
+        self.end += 1
         self._dense = False
 
     def truncate(self, end: int) -> None:

@@ -7,7 +7,7 @@ Obligations common to all methods: they run on the event loop, never block it, a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, Required, TypedDict, Unpack
 
@@ -145,8 +145,41 @@ class Assignor(Protocol):
         ...
 
 
+MISSED = 100
+"""So many of them are kept until somebody takes them away."""
+
+
+class Missed(NamedTuple):
+    """Records that were gone before this reader came to them: reading went on at `offset` instead of `expected`.
+
+    `offset` below `expected`: the log went back (truncated after an unclean election).
+    """
+
+    partition: TopicPartition
+    expected: int
+    offset: int
+
+
+class HeldBack(NamedTuple):
+    """Of one partition: where the open transaction begins, and how many offsets lie from there to the end."""
+
+    offset: int
+    records: int
+
+
 class Consumer(Protocol):
-    """Reads records. Either `assign` (no group management) or `subscribe` (group), once, before the first poll."""
+    """Reads records. Either `assign` (no group management) or `subscribe` (group), once, before the first poll.
+
+    A position belongs to a topic, not to a name. When a topic was deleted and made anew, no record of the new one is given under the old
+    position: for a group that is a rebalance, after which `identity` tells another id and reading begins at the beginning; whoever assigned
+    by hand gets TopicMadeAnew from `poll`, once, and reads on from the beginning. A commit names the topic's id with each offset, so that
+    `committed` passes over what was committed of another topic of that name, also when such a commit came late.
+    """
+
+    @property
+    def missed(self) -> MutableSequence[Missed]:
+        """What was deleted unread, newest last and bounded. Whoever watches takes it away; readers that position themselves add to it."""
+        ...
 
     def assign(self, partitions: Collection[TopicPartition]) -> None:
         """Read exactly these, from their committed offset if there is a group, else by the reset policy. May be called again."""
@@ -184,6 +217,20 @@ class Consumer(Protocol):
         """Offset of the first record written at or after `timestamp_ms` (epoch milliseconds); the end when there is none."""
         ...
 
+    def identity(self, topic: str) -> str | None:
+        """The id of an assigned topic whose records are given; None while it is not known."""
+        ...
+
+    def reached(self, partition: TopicPartition) -> int | None:
+        """The position as it is known here, without asking: everything before it was given. It passes what is no record (compaction,
+        the marks of transactions). None: not known.
+        """
+        ...
+
+    def held_back(self) -> dict[TopicPartition, HeldBack]:
+        """What waits behind an open transaction on assigned partitions, as the broker last told; only with `committed_only`."""
+        ...
+
     def pause(self, *partitions: TopicPartition) -> None:
         """Give nothing of these until `resume`; what was fetched of them is fetched again. Passes over what is not assigned.
 
@@ -215,6 +262,8 @@ class NewTopic:
 class TopicInfo:
     name: str
     partitions: int
+    id: str
+    """Another one when the topic was deleted and made anew."""
 
 
 class Admin(Protocol):
@@ -253,6 +302,8 @@ class ConsumerOptions(TypedDict, total=False):
     assignor: Assignor | None
     fetch_max_wait_ms: int
     max_partition_fetch_bytes: int
+    committed_only: bool
+    """Of foreign transactions only what was committed, and nothing behind one that is open; `end_offsets` then ends in front of it."""
 
 
 class Log(Protocol):

@@ -24,6 +24,9 @@ POLL_BYTES = 4 * 1024 * 1024
 METADATA_SECONDS = 30.0
 """Added partitions and topics are seen within this time; the default of 5 minutes would leave a new mailbox unread."""
 
+TOPIC_LOOK_SECONDS = 3.0
+"""Topics that were made anew, grown or deleted are noticed within this time, also where nothing is read."""
+
 PACE_SECONDS = 0.002
 """Least time between two polls that brought records. A fetch costs a client about half a millisecond whatever it brings, so under
 load a few of them are worth one; a lone record never waits (decision 0002)."""

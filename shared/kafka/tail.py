@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from shared.clock import Clock
-from shared.errors import LogError, LogUnavailable
-from shared.kafka.port import Consumer, Log, Record, TopicPartition
+from shared.errors import LogError, LogUnavailable, TopicMadeAnew
+from shared.kafka.port import Consumer, Log, Missed, Record, TopicPartition
 from shared.telemetry import logs, metrics
 
 _log = logs.get(__name__)
@@ -67,6 +67,11 @@ class Tail:
             while True:
                 try:
                     batches = await consumer.poll(timeout_seconds=_POLL_SECONDS)
+                except TopicMadeAnew as error:
+                    _log.warning("reader_begins_anew", reader=self._client_id, topic=error.topic)
+                    self.positions.update({tp: 0 for tp in self._partitions if tp.topic == error.topic})
+                    self.ends.update({tp: 0 for tp in self._partitions if tp.topic == error.topic})
+                    continue
                 except LogUnavailable as error:
                     # The reader goes on by itself when Kafka is back.
                     _log.warning("reader_waits", reader=self._client_id, reason=error.message)
@@ -88,6 +93,8 @@ class Tail:
             self.positions = dict(await self._start(consumer))
         beginnings = await consumer.beginning_offsets(self._partitions)
         for partition in self._partitions:
+            if self.positioned.is_set() and self.positions[partition] < beginnings[partition]:
+                consumer.missed.append(Missed(partition, self.positions[partition], beginnings[partition]))
             self.positions[partition] = max(self.positions.get(partition, 0), beginnings[partition])
             consumer.seek(partition, self.positions[partition])
         self.positioned.set()

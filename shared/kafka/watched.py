@@ -9,13 +9,13 @@ all, since positions and pauses are kept. End offsets come from a client of the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableSequence, Sequence
 from random import Random
 from typing import Literal, Unpack
 
 from shared.clock import Clock
-from shared.errors import LogError
-from shared.kafka.port import Admin, Consumer, ConsumerOptions, Log, Producer, RebalanceListener, Record, TopicPartition
+from shared.errors import LogError, TopicMadeAnew
+from shared.kafka.port import Admin, Consumer, ConsumerOptions, HeldBack, Log, Missed, Producer, RebalanceListener, Record, TopicPartition
 from shared.kafka.settings import CALL_SECONDS
 from shared.kafka.watchdog import Limits, Progress, Reason, Vitals, diagnose, may_rebuild, observe, pause_seconds
 from shared.telemetry import logs
@@ -35,7 +35,18 @@ class ConsumerGaveUp(LogError):
 class WatchedLog:
     """Implements `port.Log` on another one."""
 
-    def __init__(self, inner: Log, clock: Clock, random: Random, *, service: str, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        inner: Log,
+        clock: Clock,
+        random: Random,
+        *,
+        service: str,
+        limits: Limits | None = None,
+        missed: Callable[[Sequence[Missed]], None] = lambda _: None,
+    ) -> None:
+        """`missed` is told of records that were deleted before one of the consumers came to them."""
+        self._missed = missed
         self._inner, self._clock, self._random, self._service = inner, clock, random, service
         self._limits = limits or Limits()
 
@@ -50,7 +61,16 @@ class WatchedLog:
             return await self._inner.consumer(client_id=f"{options['client_id']}-watchdog")
 
         first = await open_inner()
-        return WatchedConsumer(first, open_inner, open_probe, self._clock, self._random, service=self._service, limits=self._limits)
+        return WatchedConsumer(
+            first,
+            open_inner,
+            open_probe,
+            self._clock,
+            self._random,
+            service=self._service,
+            limits=self._limits,
+            missed=self._missed,
+        )
 
     async def admin(self) -> Admin:
         return await self._inner.admin()
@@ -63,9 +83,19 @@ class WatchedConsumer:
     """Implements `port.Consumer`. Rebuilds happen inside `poll`, so they never overlap with the caller's own work on the consumer."""
 
     def __init__(
-        self, first: Consumer, open_inner: Open, open_probe: Open, clock: Clock, random: Random, *, service: str, limits: Limits
+        self,
+        first: Consumer,
+        open_inner: Open,
+        open_probe: Open,
+        clock: Clock,
+        random: Random,
+        *,
+        service: str,
+        limits: Limits,
+        missed: Callable[[Sequence[Missed]], None],
     ) -> None:
         self._inner = first
+        self._tell_missed = missed
         self._open_inner, self._open_probe = open_inner, open_probe
         self._clock, self._random, self._service, self._limits = clock, random, service, limits
         self._topics: Collection[str] = ()
@@ -102,11 +132,17 @@ class WatchedConsumer:
         try:
             async with asyncio.timeout(timeout_seconds + self._limits.hung_poll):
                 found = await self._inner.poll(timeout_seconds=timeout_seconds, max_records=max_records, partitions=partitions)
+        except TopicMadeAnew as error:
+            self._next = {tp: offset for tp, offset in self._next.items() if tp.topic != error.topic}
+            raise
         except TimeoutError:
             await self._rebuild(Reason.HUNG_POLL)
             return {}
         for tp, records in found.items():
             self._next[tp] = records[-1].offset + 1
+        if self._inner.missed:
+            self._tell_missed(tuple(self._inner.missed))
+            self._inner.missed.clear()
         return found
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
@@ -130,6 +166,19 @@ class WatchedConsumer:
 
     async def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
         return await self._inner.offset_at(partition, timestamp_ms)
+
+    @property
+    def missed(self) -> MutableSequence[Missed]:
+        return self._inner.missed
+
+    def identity(self, topic: str) -> str | None:
+        return self._inner.identity(topic)
+
+    def reached(self, partition: TopicPartition) -> int | None:
+        return self._inner.reached(partition)
+
+    def held_back(self) -> dict[TopicPartition, HeldBack]:
+        return self._inner.held_back()
 
     def pause(self, *partitions: TopicPartition) -> None:
         self._inner.pause(*partitions)

@@ -32,6 +32,8 @@ class Environment:
     topics: Topics
     instance: str
     """Unique name of this process: host-pid-random."""
+    topics_made_anew: list[Callable[[str], None]] = field(default_factory=list)
+    """Who is to be called with the name of a topic that was deleted and made anew."""
 
 
 @dataclass(frozen=True, slots=True)

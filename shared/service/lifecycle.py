@@ -18,11 +18,21 @@ EXIT_SETTINGS = 78
 """EX_CONFIG of sysexits.h."""
 
 
+Word = Callable[[], tuple[bool, tuple[str, ...]]]
+"""(ready, reasons)"""
+
+
+def _nothing_to_say() -> tuple[bool, tuple[str, ...]]:
+    return True, ()
+
+
 class Life:
     """Runs one service. `on_end` is called once, when its task is over for whatever reason."""
 
-    def __init__(self, service: Service, grace_seconds: float, on_end: Callable[[], None]) -> None:
+    def __init__(self, service: Service, grace_seconds: float, on_end: Callable[[], None], topics: Word = _nothing_to_say) -> None:
+        """`topics`: what else readiness depends on (`TopicNews.readiness`)."""
         self.service = service
+        self._topics = topics
         self.stop = asyncio.Event()
         self.exit_code = EXIT_OK
         self._grace_seconds = grace_seconds
@@ -56,12 +66,14 @@ class Life:
         return self._task is not None and not self._task.done()
 
     def readiness(self) -> Readiness:
-        """The service's own word, unless it is stopping."""
+        """The service's own word and that of its topics, unless it is stopping."""
         if self.stop.is_set():
             return Readiness(ready=False, reasons=("stopping",))
         if not self.alive():
             return Readiness(ready=False, reasons=("not running",))
-        return self.service.readiness()
+        own = self.service.readiness()
+        ready, reasons = self._topics()
+        return Readiness(own.ready and ready, own.reasons + reasons)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()

@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Literal
@@ -22,6 +22,8 @@ from pydantic_settings import SettingsError
 from shared.clock import Clock, SystemClock
 from shared.errors import ConfigurationError
 from shared.kafka.port import Log
+from shared.kafka.topic_news import TopicNews
+from shared.kafka.topic_watch import TopicWatch
 from shared.kafka.watched import WatchedLog
 from shared.service import Build, Environment
 from shared.service.application import Application
@@ -97,6 +99,7 @@ class _Member:
     """One service with its HTTP server."""
 
     life: Life
+    news: TopicNews
     server: _Server
     socket: socket.socket
     own_application: bool
@@ -132,15 +135,19 @@ class _Process:
 
     async def run(self, builds: Sequence[tuple[str, Build]], environment: Environment, ports: dict[str, int]) -> int:
         members = [self._member(name, build, environment, ports[name]) for name, build in builds]
+        watch = TopicWatch(environment.log, environment.topics, environment.clock, [member.news for member in members])
         self._handle_signals()
         _settle_memory()
         servers = [asyncio.create_task(member.server.serve(sockets=[member.socket])) for member in members]
         for member in members:
             host, port, *_ = member.socket.getsockname()
             log.info("listening", service=member.life.service.name, host=host, port=port)
+        watching = asyncio.create_task(watch.run())
         await self._stopping.wait()
         log.info("stopping")
         await asyncio.gather(*(member.wind_down() for member in members))
+        watching.cancel()
+        await asyncio.wait([watching])
         await asyncio.gather(*servers)
         codes = {member.life.exit_code for member in members} - {EXIT_OK}
         log.info("stopped", exit_code=max(codes, default=EXIT_OK))
@@ -148,9 +155,12 @@ class _Process:
 
     def _member(self, name: str, build: Build, environment: Environment, port: int) -> _Member:
         listening = listen(name, self._settings.host, port)
-        watched = WatchedLog(environment.log, environment.clock, environment.random, service=name)
-        life = Life(build(replace(environment, log=watched)), self._settings.grace_seconds, self._stopping.set)
-        own = life.service.asgi()
+        told: list[Callable[[str], None]] = []
+        news = TopicNews(name, environment.clock, told, takes_requests=name == "ingress")
+        watched = WatchedLog(environment.log, environment.clock, environment.random, service=name, missed=news.missed)
+        service = build(replace(environment, log=watched, topics_made_anew=told))
+        life = Life(service, self._settings.grace_seconds, self._stopping.set, news.readiness)
+        own = service.asgi()
         application = Application(alive=life.alive, readiness=life.readiness, own=own, lifespan=life.lifespan)
         config = uvicorn.Config(
             application,
@@ -163,7 +173,7 @@ class _Process:
             server_header=False,
             timeout_graceful_shutdown=math.ceil(self._settings.grace_seconds),
         )
-        return _Member(life, _Server(config), listening, own is not None, environment.clock, self._settings.grace_seconds)
+        return _Member(life, news, _Server(config), listening, own is not None, environment.clock, self._settings.grace_seconds)
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

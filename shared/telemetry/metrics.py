@@ -19,6 +19,13 @@ STOPPED_PARTITIONS = Gauge(
 )
 SEND_FAILURES = Counter("tutti_send_failures", "Records that Kafka did not acknowledge.", ["service"])
 CONSUMER_REBUILDS = Counter("tutti_consumer_rebuilds", "Consumers closed and rebuilt by the watchdog.", ["service", "reason"])
+TOPIC_CHANGES = Counter(
+    "tutti_topic_changes", "Topics deleted, made anew or grown, logs that went back, records deleted unread.", ["service", "change"]
+)
+RECORDS_DELETED_UNREAD = Counter(
+    "tutti_records_deleted_unread", "Offsets that retention had passed before this service came to them.", ["service"]
+)
+TOPICS_DIFFERING = Gauge("tutti_topics_differing", "Topics that are configured otherwise than the registry wants.")
 REBALANCES = Counter("tutti_rebalances", "Assignments received.", ["service"])
 
 # Planner
@@ -36,6 +43,7 @@ TAKEOVERS = Counter("tutti_takeovers", "Partitions taken, by cause.", ["cause"])
 REPLAY_SECONDS = Histogram("tutti_replay_seconds", "From PlannerStarted acknowledged to driving on.", buckets=_LATENCY)
 LIMITS_NEARED = Counter("tutti_limits_neared", "Soft limits reached: of a job, or of a tenant on a day.", ["of", "limit"])
 LOG_TRUNCATIONS = Counter("tutti_log_truncations", "Appends acknowledged at a lower offset than expected: an alarm.")
+JOBS_HELD_BACK = Gauge("tutti_jobs_held_back", "Records of jobs.* that wait behind an open foreign transaction.", ["priority_class"])
 
 # Router
 STEPS_RAISED = Counter("tutti_steps_raised", "Waiting steps that a near deadline moved to this class.", ["priority_class"])
@@ -62,6 +70,7 @@ WAITING_CALLERS = Gauge("tutti_waiting_callers", "Who waits here: for an answer,
 REPLIES_UNKNOWN = Counter("tutti_replies_unknown", "Replies whose correlation nobody waits for.")
 BACKLOG_JOBS = Gauge("tutti_backlog_jobs", "Jobs that have not ended, as the admission estimate counts them.", ["priority_class"])
 BACKLOG_WAIT_SECONDS = Gauge("tutti_backlog_wait_seconds", "Predicted wait of a new job; 0 while unknown.", ["priority_class"])
+JOBS_UNREAD = Gauge("tutti_jobs_unread", "Committed records of jobs.* that planners have not taken; for autoscaling.", ["priority_class"])
 RATE_LIMITED = Counter("tutti_rate_limited", "Requests refused by a key's limit.", ["limit"])
 BUCKET_STORE_ERRORS = Counter("tutti_bucket_store_errors", "Calls of the shared rate buckets that failed; the instance's own count then.")
 STATUS_STORE_ERRORS = Counter("tutti_status_store_errors", "Status store calls that failed; the status is then read from events.")

@@ -9,7 +9,7 @@ import pytest
 
 from shared.clock import LoopClock
 from shared.kafka.memory import MemoryLog
-from shared.kafka.port import Log, Message, TopicPartition
+from shared.kafka.port import Log, Message, Missed, TopicPartition
 from shared.kafka.watched import WatchedLog
 from tests.support import virtual_loop
 from tests.support.log_behaviour import CASES
@@ -32,8 +32,10 @@ async def _run(case: Case, configure: str) -> None:
     async def foreign(partition: TopicPartition, headers: Any) -> None:
         log.write(partition, [Message(partition.topic, b"v", headers=tuple(headers))])
 
-    seen: Log = WatchedLog(log, clock, Random(1), service="test-behaviour") if configure == "watched" else log
-    await case(Bench(seen, clock, "", delete_before, spoil, foreign))
+    missed: list[Missed] = []
+    watched = WatchedLog(log, clock, Random(1), service="test-behaviour", missed=missed.extend)
+    seen: Log = watched if configure == "watched" else log
+    await case(Bench(seen, clock, "", delete_before, spoil, foreign, missed=missed))
 
 
 @pytest.mark.parametrize("configure", ["immediate", "slow", "watched"])

@@ -21,7 +21,7 @@ import pytest
 from infra.native.ports import free_ports
 from infra.native.processes import identity
 
-pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(480)]
 SERVICES = ("PLANNER", "ROUTER", "WORKER", "DELAY", "INGRESS")
 
 
@@ -68,7 +68,7 @@ def test_the_whole_stack_from_up_to_clean(stack: Stack) -> None:
     answer = httpx.post(
         f"{rows['ingress']['address']}/v1/chat/completions",
         json={"model": "auto", "messages": [{"role": "user", "content": "hello"}]},
-        timeout=60,
+        timeout=120,
     )
     assert answer.status_code == 200, answer.text
     assert answer.json()["choices"][0]["message"]["content"]

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from shared.clock import Clock
-from shared.kafka.port import Consumer, Log, NewTopic, Record, TopicPartition
+from shared.errors import SendFailed
+from shared.kafka.port import Consumer, Log, Message, Missed, NewTopic, Record, TopicPartition
 
 PATIENCE_SECONDS = 40.0
 
@@ -29,6 +30,8 @@ class Bench:
     spoil: Spoiler
     foreign: Foreign
     topics: list[str] = field(default_factory=list)
+    missed: list[Missed] = field(default_factory=list)
+    """What the watchdog took away from its consumers, where there is one."""
     _numbers: Iterable[int] = field(default_factory=itertools.count)
 
     async def topic(self, partitions: int = 1) -> str:
@@ -41,6 +44,31 @@ class Bench:
             await self.clock.sleep(0.02)
         await admin.close()
         return name
+
+    async def make_anew(self, name: str, partitions: int = 1) -> None:
+        """Delete a topic and create it again."""
+        admin = await self.log.admin()
+        before = (await admin.list_topics())[name].id
+        await admin.delete_topics([name])
+        while not await admin.create_topics([NewTopic(name, partitions, 1, {})]):
+            await self.clock.sleep(0.02)
+        while (found := (await admin.list_topics()).get(name)) is None or found.id == before:
+            await self.clock.sleep(0.02)
+        await admin.close()
+
+    async def write(self, topic: str, count: int, partition: int = 0) -> None:
+        """`count` records with the values 0, 1, ... in one partition; tried until the topic takes them."""
+        producer = await self.log.producer(client_id="writer")
+        messages = [Message(topic, b"%d" % n) for n in range(count)]
+        give_up_at = self.clock.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                assert await producer.append(TopicPartition(topic, partition), messages) == 0
+                break
+            except SendFailed:
+                assert self.clock.monotonic() < give_up_at, "the topic takes nothing"
+                await self.clock.sleep(0.1)
+        await producer.close()
 
     def group(self) -> str:
         return f"{self.prefix}g{next(iter(self._numbers))}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import chain
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from services.planner.job.ended import EndedJob
@@ -20,23 +21,35 @@ if TYPE_CHECKING:
 UNACKNOWLEDGED = -1
 """First offset of what is folded ahead of its append: it will lie behind every acknowledged event."""
 
+NO_IDS: Mapping[str, str | None] = MappingProxyType({})
+
 SCHEDULED = "schedule"
 """Source of a job that no input record brought: a run of a schedule."""
 
 
-def passable(job: LiveJob | EndedJob, inputs: Mapping[str, int]) -> bool:
-    """Whether recovery needs nothing of this job once `inputs` (topic → next offset) are committed."""
-    read = job.source_topic == SCHEDULED or job.source_offset < inputs.get(job.source_topic, 0)
+def source_topic(topic: str, topic_id: str | None) -> str:
+    """How a source names the topic that a record lay in: with its id, since a topic that was made anew has the same offsets again."""
+    return topic if topic_id is None else f"{topic}@{topic_id}"
+
+
+def passable(job: LiveJob | EndedJob, inputs: Mapping[str, int], topic_ids: Mapping[str, str | None] = NO_IDS) -> bool:
+    """Whether recovery needs nothing of this job once `inputs` (topic → next offset) are committed.
+
+    A record in a topic that was made anew since can never be read again.
+    """
+    topic, _, topic_id = job.source_topic.partition("@")
+    gone = bool(topic_id) and topic_ids.get(topic) not in (None, topic_id)
+    read = topic == SCHEDULED or gone or job.source_offset < inputs.get(topic, 0)
     return read and isinstance(job, EndedJob)
 
 
-def watermark(book: Book, inputs: Mapping[str, int], last_own: int) -> tuple[int, list[str]]:
+def watermark(book: Book, inputs: Mapping[str, int], last_own: int, topic_ids: Mapping[str, str | None] = NO_IDS) -> tuple[int, list[str]]:
     """(offset, jobs that may be forgotten when the commit succeeds). `last_own`: offset of the last acknowledged own event."""
     forgettable: list[str] = []
     offset = book.funds.oldest(last_own)
     held: Iterator[LiveJob | EndedJob] = chain(book.jobs.values(), book.ended.values())
     for job in held:
-        if passable(job, inputs):
+        if passable(job, inputs, topic_ids):
             forgettable.append(job.id)
         elif job.first_offset != UNACKNOWLEDGED:
             offset = min(offset, job.first_offset)

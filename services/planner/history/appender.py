@@ -39,11 +39,14 @@ class Appender:
         self._wiring, self._partition, self._book = wiring, partition, book
         self.expected = book.epoch + 1
         """Offset of the next own event."""
+        self._cut: dict[str, int] = {}
+        """Where the job begins whose events of this round are not all acknowledged."""
 
     async def append(self, round_: Round) -> None:
         """The events in as few batches as fit, cut between jobs; inside a job only where its events alone exceed a batch.
 
-        A crash between two batches leaves a prefix of the round, from which recovery drives on.
+        A crash between two batches leaves a prefix of the round, from which recovery drives on. A snapshot that is cut counts when its last
+        part is acknowledged: until then the job's old events are its history.
         Raises Superseded when somebody else has become the owner, SendFailed when a batch's fate is unknown.
         """
         batch = _Batch()
@@ -53,7 +56,7 @@ class Appender:
                 batch = await self._send(batch)
             for index, (weight, (kind, value)) in enumerate(zip(weights, events, strict=True)):
                 if batch.messages and batch.size + weight > _BATCH_BUDGET:
-                    batch = await self._send(batch)
+                    batch = await self._send(batch, unfinished=job)
                 place = len(batch.messages)
                 if round_.firsts.get(job) == index or job in round_.ledger:
                     batch.begins[job] = place
@@ -65,22 +68,27 @@ class Appender:
         if batch.messages:
             await self._send(batch)
 
-    async def _send(self, batch: _Batch) -> _Batch:
-        """Returns an empty one."""
+    async def _send(self, batch: _Batch, unfinished: str | None = None) -> _Batch:
+        """Returns an empty one. `unfinished`: the job whose events go on in the next, if it was cut."""
         started = self._wiring.clock.monotonic()
         base = await self._wiring.writer.append(self._partition, batch.messages)
         if base != self.expected:
             await self._inspect(base)
         now, count = self._wiring.clock.monotonic(), len(batch.messages)
         self.expected = base + count
-        for job, place in batch.begins.items():
-            self._begins_at(job, base + place)
+        self._cut.update({job: base + place for job, place in batch.begins.items()})
+        for job in [job for job in self._cut if job != unfinished or not self._is_written_again(job)]:
+            self._begins_at(job, self._cut.pop(job))
         for job, place in batch.ends.items():
             self._book.settled_at(job, base + place, now)
         metrics.EVENTS_APPENDED.inc(count)
         metrics.ROUND_EVENTS.observe(count)
         metrics.ROUND_SECONDS.observe(now - started)
         return _Batch()
+
+    def _is_written_again(self, job_id: str) -> bool:
+        job = self._book.jobs.get(job_id)
+        return job is not None and job.first_offset != UNACKNOWLEDGED
 
     def _begins_at(self, job_id: str, offset: int) -> None:
         """The first event of a new job, a snapshot or what is carried is acknowledged at `offset`."""

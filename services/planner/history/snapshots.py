@@ -7,13 +7,10 @@ from services.planner.engine.watermark import UNACKNOWLEDGED
 from services.planner.job.live import LiveJob
 from services.planner.retention import stale
 from services.planner.round import Round
-from shared.contracts.base import BATCH_BYTES
 from shared.contracts.event import JobSnapshot
 
 _PART_BYTES = 240 * 1024
 """Of the facts as they lie in the record, quoted once more; with the envelope below the bound of a record."""
-_SNAPSHOT_BYTES = BATCH_BYTES - 128 * 1024
-"""A job's events of one round travel in one batch: a job whose facts need more is not written again and holds the watermark."""
 
 
 def due(book: Book, expected: int, distance: int, wall: float) -> list[LiveJob]:
@@ -22,7 +19,7 @@ def due(book: Book, expected: int, distance: int, wall: float) -> list[LiveJob]:
     for job in book.jobs.values():
         if job.first_offset == UNACKNOWLEDGED or not stale(job.first_offset, job.written_at, expected, distance, wall):
             break
-        if job.settled is None and _fits(job.facts):
+        if job.settled is None:
             late.append(job)
     return late
 
@@ -35,7 +32,7 @@ def write_due(book: Book, round_: Round, expected: int, distance: int) -> None:
 
 
 def write(book: Book, round_: Round, job: LiveJob, name: str) -> None:
-    """Append the job's facts in parts; `first_offset` moves to the first part once the round is acknowledged."""
+    """Append the job's facts in parts; `first_offset` moves to the first part once all of them are acknowledged."""
     parts = _parts(job.facts)
     round_.firsts[job.id] = len(round_.events.get(job.id, ()))
     job.written_at = round_.wall
@@ -68,9 +65,3 @@ def _parts(facts: list[bytes]) -> list[list[bytes]]:
 def _quoted(fact: bytes) -> int:
     """Bytes of JSON text as a JSON string in a list: quotes and backslashes are escaped, nothing else can need it."""
     return len(fact) + fact.count(b'"') + fact.count(b"\\") + 3
-
-
-def _fits(facts: list[bytes]) -> bool:
-    """Quoting adds between nothing and the same again: most need no counting."""
-    size = sum(map(len, facts))
-    return size < _SNAPSHOT_BYTES // 3 or (size <= _SNAPSHOT_BYTES and sum(map(_quoted, facts)) <= _SNAPSHOT_BYTES)

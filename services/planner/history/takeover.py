@@ -15,8 +15,8 @@ from services.planner.wiring import Wiring
 from shared.contracts import headers
 from shared.contracts.base import VERSION
 from shared.contracts.event import EVENT, PlannerStarted
-from shared.errors import InvalidInput, NewerVersion, TuttiError
-from shared.kafka.port import Message, Record, TopicPartition
+from shared.errors import InvalidInput, LogError, NewerVersion, TuttiError
+from shared.kafka.port import Message, Missed, Record, TopicPartition
 from shared.processing.tries import Tries
 from shared.telemetry import logs, metrics
 
@@ -35,6 +35,8 @@ class Taken:
 
     book: Book
     inputs: dict[str, int]
+    topic_ids: dict[str, str | None]
+    """Of the inputs, and of history: when one of them is another, the book is worthless."""
     round: Round
 
 
@@ -53,7 +55,7 @@ class TakeOver:
 
         NewerVersion: history holds events that only a newer planner can fold.
         """
-        watermark, inputs = await self._committed()
+        watermark, inputs, topic_ids = await self._committed()
         epoch = await self._start()
         started = self._wiring.clock.monotonic()
         book = Book(self._number, self._wiring.policy, self._wiring.random, self._wiring.tenants)
@@ -70,15 +72,27 @@ class TakeOver:
         metrics.REPLAY_SECONDS.observe(round_.now - started)
         metrics.TAKEOVERS.labels("taken").inc()
         log.info("partition_taken", home=self._number, epoch=epoch, watermark=watermark, events=replay.events, live=book.live)
-        return Taken(book, inputs, round_)
+        return Taken(book, inputs, topic_ids, round_)
 
-    async def _committed(self) -> tuple[int | None, dict[str, int]]:
-        """(watermark or None, next input offsets). Inputs that were never committed begin at their beginning."""
-        partitions = [TopicPartition(topic, self._number) for topic in self._inputs]
-        committed = await self._wiring.consumer.committed([self._events, *partitions])
-        beginnings = await self._wiring.consumer.beginning_offsets(partitions)
+    async def _committed(self) -> tuple[int | None, dict[str, int], dict[str, str | None]]:
+        """(watermark or None, next input offsets, ids of these topics). Inputs that were never committed begin at their beginning.
+
+        A topic that does not exist is left out: the others go on. What was deleted before it was read is told.
+        """
+        consumer = self._wiring.consumer
+        assigned = consumer.assignment()
+        if self._events not in assigned:
+            raise LogError("a rebalance is under way")
+        partitions = [p for topic in self._inputs if (p := TopicPartition(topic, self._number)) in assigned]
+        topic_ids = {topic: consumer.identity(topic) for topic in (*(p.topic for p in partitions), self._events.topic)}
+        committed = await consumer.committed([self._events, *partitions])
+        beginnings = await consumer.beginning_offsets([self._events, *partitions])
+        for p, offset in committed.items():
+            # The event that the watermark names may be the last one there was, and then nothing is missing when it goes.
+            if offset is not None and offset + (p == self._events) < beginnings[p]:
+                consumer.missed.append(Missed(p, offset, beginnings[p]))
         inputs = {p.topic: max(committed[p] or 0, beginnings[p]) for p in partitions}
-        return committed[self._events], inputs
+        return committed[self._events], inputs, topic_ids
 
     async def _start(self) -> int:
         wiring = self._wiring

@@ -103,6 +103,13 @@ class JobQueue:
                 self._untaken[record.offset] = record
                 self._unseen.append(record)
 
+    def passed(self, offset: int) -> bool:
+        """The reader stands at `offset` and brought no record on its way there. False when something waits, or that was known."""
+        if self._untaken or self.next_offset is None or offset <= self.next_offset:
+            return False
+        self.next_offset = offset
+        return True
+
     def take(self, admits: Admits | None = None) -> Record | None:
         """The next record of those whose tenants are admitted (None: all are); None when there is none."""
         if admits is None and not self._ring and 0 < len(self._untaken) <= min(HANDFUL, self._bound // 4):

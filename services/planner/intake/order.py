@@ -38,6 +38,13 @@ class Queue:
                 self.ahead.add(weight(record))
                 self.next_offset = record.offset + 1
 
+    def passed(self, offset: int) -> bool:
+        """As `JobQueue.passed`."""
+        if self.records or self.next_offset is None or offset <= self.next_offset:
+            return False
+        self.next_offset = offset
+        return True
+
     def take(self) -> Record:
         """The next. There is one."""
         record = self.records.popleft()

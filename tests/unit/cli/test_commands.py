@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from click.testing import CliRunner
 
 from infra.cli.exits import Exit
 from infra.cli.main import main
 from infra.cli.topics import unread
+from shared.contracts.base import PriorityClass
 from shared.contracts.node import Node, NodeModel
 from shared.kafka.port import Message, TopicPartition
 from tests.support.cli_stage import NOW, TOPICS, Stage
@@ -44,10 +47,29 @@ def test_listing_shows_what_is_missing() -> None:
 
 
 def test_unread_records_are_summed_by_topic() -> None:
-    """And the worst partition is shown: one stuck partition hides in a sum."""
+    """And the worst partition is shown: one stuck partition hides in a sum. What an open transaction holds back cannot be read yet."""
     committed = {TopicPartition("a", 0): 5, TopicPartition("a", 1): 0, TopicPartition("b", 0): 3}
-    ends = {TopicPartition("a", 0): 7, TopicPartition("a", 1): 4, TopicPartition("b", 0): 3}
-    assert unread(committed, ends) == {"a": {"unread": 6, "worst": 4}, "b": {"unread": 0, "worst": 0}}
+    ends = {TopicPartition("a", 0): 9, TopicPartition("a", 1): 4, TopicPartition("b", 0): 3}
+    stable = {**ends, TopicPartition("a", 0): 7}
+    assert unread(committed, ends, stable) == {
+        "a": {"unread": 6, "worst": 4, "held_back": 2},
+        "b": {"unread": 0, "worst": 0, "held_back": 0},
+    }
+
+
+def test_lag_tells_what_is_held_back(stage: Stage) -> None:
+    """Three records, of which two belong to an open transaction, and one is not read."""
+    partition = TopicPartition(TOPICS.jobs(PriorityClass.BATCH), 0)
+
+    async def fill() -> None:
+        stage.log.write(partition, [Message(partition.topic, b"{}")])
+        stage.log.begin_transaction(partition)
+        stage.log.write(partition, [Message(partition.topic, b"{}")] * 2)
+        stage.log.group(TOPICS.settings.prefix + "tutti-planner").offsets[partition] = 0
+
+    asyncio.run(fill())
+    [row] = stage.json("topics", "lag")
+    assert (row["topic"], row["unread"], row["held_back"]) == (partition.topic, 1, 2)
 
 
 def test_nodes_shows_the_newest_record_of_each(stage: Stage) -> None:

@@ -162,7 +162,7 @@ def prepare(state: Any, kind: str, position: int) -> None:
 
 
 def unordered(request: FetchRequest) -> dict[str, Any]:
-    known = {name: value for name, value in vars(request).items() if name not in ("_topics", "quiet")}
+    known = {name: value for name, value in vars(request).items() if name not in ("_topics", "quiet", "answered", "errors")}
     return {**known, "topics": {topic: sorted(partitions) for topic, partitions in request.topics}}
 
 

@@ -41,7 +41,7 @@ def moved(before: Mapping[str, set[int]], after: Mapping[str, set[int]]) -> int:
 @given(names, counts)
 def test_every_number_of_every_topic_has_one_owner_and_all_topics_the_same(members: list[str], count: int) -> None:
     """Complete, exclusive and co-partitioned; nobody holds two more numbers than another."""
-    assigned = assign({name: HomeAssignor() for name in members}, dict.fromkeys(HOME, count))
+    assigned = assign({name: HomeAssignor(count) for name in members}, dict.fromkeys(HOME, count))
     owners = Counter(tp for partitions in assigned.values() for tp in partitions)
     assert owners == Counter(TopicPartition(topic, number) for topic in HOME for number in range(count))
     for partitions in assigned.values():
@@ -55,11 +55,11 @@ def test_every_number_of_every_topic_has_one_owner_and_all_topics_the_same(membe
 def test_joins_and_leaves_move_only_what_balance_demands(members: list[str], count: int, changes: list[tuple[bool, int]]) -> None:
     """A join moves at most its own share, a leave only the leaver's numbers plus at most one a member for balance."""
     topics = dict.fromkeys(HOME, count)
-    group = {name: HomeAssignor() for name in members}
+    group = {name: HomeAssignor(count) for name in members}
     before = numbers_of(assign(group, topics))
     for step, (join, which) in enumerate(changes):
         if join:
-            group[f"new{step}"] = HomeAssignor()
+            group[f"new{step}"] = HomeAssignor(count)
         elif len(group) > 1:
             del group[list(group)[which % len(group)]]
         after = numbers_of(assign(group, topics))
@@ -74,7 +74,7 @@ def test_joins_and_leaves_move_only_what_balance_demands(members: list[str], cou
 @given(names, counts)
 def test_nothing_moves_when_nothing_changes(members: list[str], count: int) -> None:
     """A rebalance without change is a no-op, whatever order the members are met in."""
-    group = {name: HomeAssignor() for name in members}
+    group = {name: HomeAssignor(count) for name in members}
     topics = dict.fromkeys(HOME, count)
     before = numbers_of(assign(group, topics))
     assert numbers_of(assign(dict(reversed(group.items())), topics)) == before
@@ -82,23 +82,29 @@ def test_nothing_moves_when_nothing_changes(members: list[str], count: int) -> N
 
 def test_only_the_newest_version_gets_numbers() -> None:
     """During an upgrade old planners are left without partitions, so that they never read a newer planner's events."""
-    group = {"old": HomeAssignor(version=1), "new": HomeAssignor(version=2), "newer": HomeAssignor(version=2)}
+    group = {"old": HomeAssignor(6, version=1), "new": HomeAssignor(6, version=2), "newer": HomeAssignor(6, version=2)}
     assigned = numbers_of(assign(group, dict.fromkeys(HOME, 6)))
     assert assigned["old"] == set()
     assert {len(assigned["new"]), len(assigned["newer"])} == {3}
 
 
-def test_unequal_partition_counts_are_a_configuration_error() -> None:
-    """It names the topics: co-partitioning would be impossible."""
-    with pytest.raises(ConfigurationError, match=r"job-events=5.*outcomes=6"):
-        assign({"a": HomeAssignor()}, {**dict.fromkeys(HOME, 6), "job-events": 5})
+@pytest.mark.parametrize(
+    ("topic", "count", "given"), [("jobs.batch", 12, 6), ("jobs.batch", 3, 3), ("jobs.batch", None, 0), ("outcomes", 7, 6)]
+)
+def test_a_topic_that_changed_takes_no_number_from_the_others(topic: str, count: int | None, given: int) -> None:
+    """Grown, made anew with fewer partitions, or deleted: the other topics' numbers stay, and nobody owns what is beyond the homes."""
+    there = {name: 6 for name in HOME if name != topic} | ({} if count is None else {topic: count})
+    assigned = assign({"a": HomeAssignor(6), "b": HomeAssignor(6)}, there)
+    owned = [tp for partitions in assigned.values() for tp in partitions]
+    assert sorted(owned) == sorted(TopicPartition(name, n) for name in HOME for n in range(given if name == topic else 6))
+    assert all(set(numbers) == {tp.partition for tp in assigned[m]} for m, numbers in numbers_of(assigned).items())
 
 
 def test_a_group_whose_newest_members_miss_a_topic_is_a_configuration_error() -> None:
     """Nobody could own a number completely."""
-    members = {"a": (HOME[:-1], HomeAssignor(version=2).user_data()), "b": (HOME, HomeAssignor(version=1).user_data())}
+    members = {"a": (HOME[:-1], HomeAssignor(6, version=2).user_data()), "b": (HOME, HomeAssignor(6, version=1).user_data())}
     with pytest.raises(ConfigurationError, match="subscribes to all"):
-        HomeAssignor().assign(members, dict.fromkeys(HOME, 4))
+        HomeAssignor(6).assign(members, dict.fromkeys(HOME, 4))
 
 
 @given(names, st.integers(1, 30), st.integers(1, 30))
@@ -147,7 +153,7 @@ def test_foreign_user_data_counts_as_nothing_held(data: bytes) -> None:
     """A broken member cannot stop the group."""
     facts = decode_facts(data)
     assert facts.weight > 0
-    HomeAssignor().assign({"a": (HOME, data), "b": (HOME, HomeAssignor().user_data())}, dict.fromkeys(HOME, 3))
+    HomeAssignor(6).assign({"a": (HOME, data), "b": (HOME, HomeAssignor(6).user_data())}, dict.fromkeys(HOME, 3))
     BalancedAssignor().assign({"a": (HOME, data)}, dict.fromkeys(HOME, 3))
 
 

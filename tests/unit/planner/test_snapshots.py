@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,10 +11,10 @@ from services.planner.job.live import LiveJob
 from services.planner.retention import OLDEST_SECONDS
 from services.planner.round import Round
 from shared.contracts import headers
-from shared.contracts.base import BATCH_BYTES, RECORD_BYTES
+from shared.contracts.base import RECORD_BYTES
 from shared.contracts.event import EVENT, JobSnapshot
 from shared.kafka.port import Message
-from shared.kafka.sizes import check_batch, check_record
+from shared.kafka.sizes import check_record
 from tests.unit.planner.desk import Desk, claimed, dispatched, kinds, published, succeeded
 
 
@@ -127,25 +124,12 @@ def test_a_settle_event_after_a_snapshot_ends_the_job() -> None:
 
 @settings(max_examples=20)
 @given(st.lists(st.tuples(st.sampled_from(['"', "\\", "\n", "a", "\N{EURO SIGN}"]), st.integers(0, 40_000)), max_size=6))
-def test_every_part_fits_a_record_and_all_of_them_a_batch(answers: list[tuple[str, int]]) -> None:
-    """Facts are quoted once more inside a snapshot, which may double them; facts that need more than a batch are left alone."""
+def test_every_part_fits_a_record(answers: list[tuple[str, int]]) -> None:
+    """Facts are quoted once more inside a snapshot, which may double them."""
     desk = Desk()
     job = chained(desk, [f".{char * count}" for char, count in answers])
-    if job.id not in [late.id for late in snapshots.due(desk.book, len(desk.history), 0, desk.wall)]:
-        assert sum(map(len, job.facts)) * 2 > BATCH_BYTES // 2
-        return
+    assert snapshots.due(desk.book, len(desk.history), 0, desk.wall) == [job]
     round_ = desk.snapshot(job)
     for message in records(round_):
         assert check_record(message) <= RECORD_BYTES
-    assert check_batch(records(round_)) <= BATCH_BYTES
     assert [fact.encode() for part in parts(round_) for fact in part.facts] == job.facts
-
-
-@pytest.mark.parametrize("char", ["a", '"'])
-def test_a_job_too_large_to_be_written_again_is_left_alone(char: str) -> None:
-    """Its batch would never be appended, and its home never come to anything else."""
-    desk = Desk()
-    answers: list[Any] = [char * (118_000 if char == "a" else 59_000)] * 9
-    job = chained(desk, answers)
-    assert job.settled is None
-    assert snapshots.due(desk.book, 10_000, 10, desk.wall) == []

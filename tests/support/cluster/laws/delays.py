@@ -29,7 +29,8 @@ def check(world: World) -> Iterator[Violation]:
         if isinstance(event, CancelRecorded):
             cancelled.add(event.job)
         elif isinstance(event, JobAccepted):
-            if any(offset < event.source_offset for offset in before.get((event.job, event.source.rpartition("/")[0]), ())):
+            place = f"{event.source.rsplit('/', 2)[0].partition('@')[0]}/{event.home}"
+            if any(offset < event.source_offset for offset in before.get((event.job, place), ())):
                 cancelled.add(event.job)
         elif isinstance(event, StepAsked | StepRetried | StepFunded):
             if event.job in cancelled:

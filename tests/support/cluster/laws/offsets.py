@@ -120,7 +120,7 @@ class Offsets:
 
     def _check_passed(self, job: str, home: int, offset: int, offsets: Mapping[TopicPartition, int]) -> None:
         accepted = self._history.accepted[job].value
-        source = TopicPartition(accepted.source.rsplit("/", 2)[0], home)
+        source = TopicPartition(accepted.source.rsplit("/", 2)[0].partition("@")[0], home)
         if job not in self._history.settled:
             self._report(WATERMARK, f"the watermark {offset} of home {home} passes job {job}, which has not ended", job)
         elif job not in self._history.results:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from services.planner import home
 from services.planner.engine import watermark as watermarks
 from services.planner.engine.book import Book
 from services.planner.engine.watermark import UNACKNOWLEDGED
@@ -101,18 +100,18 @@ def offset_minus_one_is_good(patching: Patching) -> None:
     _expected: dict[Any, int] = {}
     original_send = Appender._send
 
-    async def send(self: Appender, batch: Any) -> Any:
+    async def send(self: Appender, batch: Any, unfinished: str | None = None) -> Any:
         _expected[self._partition] = self.expected
-        return await original_send(self, batch)
+        return await original_send(self, batch, unfinished)
 
     patching.setattr(EventWriter, "append", append)
     patching.setattr(Appender, "_send", send)
 
 
 def _watermark_past_an_unpublished_result(patching: Patching) -> None:
-    def passable(job: Any, inputs: Any) -> bool:
+    def passable(job: Any, inputs: Any, _topic_ids: Any) -> bool:
         ended = isinstance(job, EndedJob) or job.settled is not None
-        return ended and job.source_offset < inputs.get(job.source_topic, 0)
+        return ended and job.source_offset < inputs.get(job.source_topic.partition("@")[0], 0)
 
     patching.setattr(watermarks, "passable", passable)
 
@@ -120,15 +119,15 @@ def _watermark_past_an_unpublished_result(patching: Patching) -> None:
 def _watermark_on_the_next_record(patching: Patching) -> None:
     original = watermarks.watermark
 
-    def watermark(book: Book, inputs: Any, last_own: int) -> Any:
-        offset, forgettable = original(book, inputs, last_own)
+    def watermark(book: Book, inputs: Any, last_own: int, topic_ids: Any) -> Any:
+        offset, forgettable = original(book, inputs, last_own, topic_ids)
         return (offset + 1 if offset == last_own else offset), forgettable
 
-    patching.setattr(home, "watermark", watermark)
+    patching.setattr(watermarks, "watermark", watermark)
 
 
 def _watermark_past_a_record_to_be_read_again(patching: Patching) -> None:
-    def passable(job: Any, inputs: Any) -> bool:
+    def passable(job: Any, _inputs: Any, _topic_ids: Any) -> bool:
         return isinstance(job, EndedJob)
 
     async def commit(self: WatchedConsumer, offsets: Any) -> None:

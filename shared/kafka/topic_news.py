@@ -1,0 +1,112 @@
+"""TopicNews: what became of the topics of a service while it ran, for /readyz and metrics.
+
+What lasts (a topic that is missing, a wrong count) is a reason until it is over. What happened (a topic was made anew, records were deleted
+before they were read) is a reason for a while, since whoever looks a minute later should still learn of it; the metric keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from enum import StrEnum
+
+from shared.clock import Clock
+from shared.kafka.port import Missed, TopicInfo
+from shared.telemetry import logs, metrics
+from shared.topics import Topic
+
+log = logs.get(__name__)
+
+KEPT_SECONDS = 120.0
+KEPT = 50
+"""So many of what happened are kept at most; a reader of many partitions may miss records of all of them at once."""
+
+
+class Change(StrEnum):
+    """What may become of a topic; a metric label."""
+
+    MISSING = "missing"
+    MADE_ANEW = "made_anew"
+    GROWN = "grown"
+    DELETED_UNREAD = "deleted_unread"
+    WENT_BACK = "went_back"
+
+
+class TopicNews:
+    """Of one service. Each of `told` is called with the name of each topic that was made anew.
+
+    `takes_requests`: clients are routed by this service's readiness. Then only what it cannot work with makes it not ready; of a service
+    that reads logs nobody is kept away by that, and whoever watches over it sees it.
+    """
+
+    def __init__(self, service: str, clock: Clock, told: Sequence[Callable[[str], None]] = (), *, takes_requests: bool = False) -> None:
+        self._service, self._clock, self._told, self._takes_requests = service, clock, told, takes_requests
+        self._known: dict[str, TopicInfo] = {}
+        self._missing: tuple[str, ...] = ()
+        self._wrong: tuple[str, ...] = ()
+        self._happened: dict[tuple[Change, object], tuple[float, str]] = {}
+
+    def seen(self, topics: Collection[Topic], there: Mapping[str, TopicInfo]) -> None:
+        """The cluster was looked at: `topics` are the registry's, `there` is what exists."""
+        ours = [topic for topic in topics if self._service in (*topic.family.written_by, *topic.family.read_by)]
+        self._missing = tuple(
+            f"the topic {topic.name} does not exist (`tutti topics create` makes it)" for topic in ours if topic.name not in there
+        )
+        self._wrong = tuple(reason for topic in ours if topic.name in there and (reason := wrong_count(topic, there[topic.name])))
+        for topic in ours:
+            self._compare(topic, self._known.get(topic.name), there.get(topic.name))
+        self._known.update({topic.name: there[topic.name] for topic in ours if topic.name in there})
+
+    def _compare(self, topic: Topic, before: TopicInfo | None, now: TopicInfo | None) -> None:
+        if before is None:
+            return
+        if now is None:
+            self._happens(Change.MISSING, topic.name, f"the topic {topic.name} was deleted")
+        elif now.id != before.id:
+            self._happens(Change.MADE_ANEW, topic.name, f"the topic {topic.name} was deleted and made anew; what lay in it unread is lost")
+            for tell in self._told:
+                tell(topic.name)
+        elif now.partitions > before.partitions:
+            use = "" if topic.family.count == "steps" else f", of which {topic.partitions} are used"
+            self._happens(Change.GROWN, topic.name, f"the topic {topic.name} has {now.partitions} partitions now{use}")
+
+    def missed(self, found: Sequence[Missed]) -> None:
+        """Readers came too late."""
+        for partition, expected, offset in found:
+            name = f"{partition.topic}-{partition.partition}"
+            if offset > expected:
+                metrics.RECORDS_DELETED_UNREAD.labels(self._service).inc(offset - expected)
+                text = f"records {expected} to {offset - 1} of {name} were deleted before they were read"
+                self._happens(Change.DELETED_UNREAD, partition, text)
+            else:
+                self._happens(Change.WENT_BACK, partition, f"{name} ends before offset {expected}, which had been read: its log went back")
+
+    def _happens(self, change: Change, what: object, text: str) -> None:
+        if change is Change.MISSING and (change, what) in self._happened:
+            return
+        metrics.TOPIC_CHANGES.labels(self._service, change.value).inc()
+        log.error("topic_changed", change=change.value, reason=text)
+        self._happened.pop((change, what), None)
+        self._happened[change, what] = (self._clock.monotonic(), text)
+        while len(self._happened) > KEPT:
+            del self._happened[next(iter(self._happened))]
+
+    def readiness(self) -> tuple[bool, tuple[str, ...]]:
+        """(ready as far as topics go, reasons): what is no hindrance is told too."""
+        oldest = self._clock.monotonic() - KEPT_SECONDS
+        self._happened = {key: (at, text) for key, (at, text) in self._happened.items() if at >= oldest}
+        happened = tuple(text for (change, _), (_, text) in self._happened.items() if change is not Change.MISSING)
+        hindered = self._wrong if self._takes_requests else (*self._wrong, *self._missing, *happened)
+        return not hindered, (*self._wrong, *self._missing, *happened)
+
+
+def wrong_count(topic: Topic, found: TopicInfo) -> str | None:
+    """Why the cluster cannot work with this count and what to do, or None. A grown topic is wrong only where numbers are homes."""
+    if found.partitions == topic.partitions or (found.partitions > topic.partitions and topic.family.count != "home"):
+        return None
+    said = f"{topic.name} has {found.partitions} partitions, not {topic.partitions}"
+    if found.partitions < topic.partitions:
+        return f"{said}: delete it and let `tutti topics create` make it, or start anew under another TUTTI_TOPICS__PREFIX"
+    return (
+        f"{said}: the number of homes is fixed when a cluster is made, and records in the others are not read; "
+        "move what lies there and make the topic anew, or drain this cluster and begin another under a new TUTTI_TOPICS__PREFIX"
+    )
