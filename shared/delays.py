@@ -12,9 +12,6 @@ from shared.kafka.port import Message
 from shared.topics import DELAY_TIERS, Topics
 
 TIER_SECONDS = dict(DELAY_TIERS)
-LONGEST_SECONDS = 7 * 86_400.0
-"""A job's `not_before` lies at most this far ahead."""
-_SKEW_SECONDS = 60.0
 SMALLEST_TIER = DELAY_TIERS[0][0]
 _LARGEST_FIRST = tuple(reversed(DELAY_TIERS))
 
@@ -26,11 +23,6 @@ def next_hop(due_at: float, now: float) -> str | None:
         if seconds <= remaining:
             return tier
     return None
-
-
-def too_far(due_at: float, now: float) -> bool:
-    """Beyond what is offered. A minute is left for clocks that differ from the sender's."""
-    return due_at > now + LONGEST_SECONDS + _SKEW_SECONDS
 
 
 def build_delayed(topics: Topics, message: Message, due_at: float, now: float) -> Message:

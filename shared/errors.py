@@ -12,9 +12,11 @@ TuttiError
 ├── NonDeterministicPattern a re-run asked for something else than history says
 ├── LogError                Kafka said no, or nothing
 │   ├── LogUnavailable      nobody answers; wait and try again
+│   │   └── NotSent         nobody answered in time, and the record was surely not sent
 │   ├── TopicMadeAnew       the topic was deleted and created again; what was read of it is void
 │   ├── CommitRefused       the generation is old: the partition has a new owner
 │   ├── SendFailed          a record was not acknowledged; its fate is unknown
+│   │   └── NoDestination   its topic has no such partition; it was not sent
 │   └── RecordTooLarge      a record exceeds the bound; it was not sent
 └── ConfigurationError      settings contradict each other or the cluster; the process ends with exit code 78
 
@@ -122,6 +124,10 @@ class TopicMadeAnew(LogError):
         self.topic = topic
 
 
+class NotSent(LogUnavailable):
+    """Kafka does not answer; the record was not sent."""
+
+
 class CommitRefused(LogError):
     """The commit was refused: this member no longer owns the partition."""
 
@@ -133,6 +139,12 @@ class SendFailed(LogError):
     """The record was not acknowledged; whether it is in the log is unknown."""
 
     code = "send_failed"
+
+
+class NoDestination(SendFailed):
+    """The record's topic or partition does not exist; it was not sent."""
+
+    code = "no_destination"
 
 
 class RecordTooLarge(LogError):

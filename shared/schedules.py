@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from shared.contracts.bounds import NotOffered, check_capability
 from shared.contracts.schedule import Schedule
 from shared.cron import Cron, InvalidCron
 
@@ -21,9 +22,10 @@ class Entry:
 
 
 class ScheduleTable:
-    """Fed by a RegistryReader. `changed` is called after each change."""
+    """Fed by a RegistryReader. `offered`: capabilities of the cluster. `changed` is called after each change."""
 
-    def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, offered: Collection[str], changed: Callable[[], None] = lambda: None) -> None:
+        self._offered = offered
         self.entries: dict[str, Entry] = {}
         self.version = 0
         """Grows with each change."""
@@ -45,6 +47,7 @@ class ScheduleTable:
         if schedule.id not in self.entries and len(self.entries) >= MOST:
             raise ValueError(f"more than {MOST} schedules")
         try:
+            check_capability(schedule.job, self._offered)
             self.entries[schedule.id] = Entry(schedule, Cron(schedule.cron, schedule.time_zone))
-        except InvalidCron as error:
+        except (InvalidCron, NotOffered) as error:
             raise ValueError(error.message) from None

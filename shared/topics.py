@@ -223,7 +223,7 @@ FAMILIES: tuple[Family, ...] = (
         DAY_MS,
         ("planner", "CLI"),
         ("worker",),
-        ("StopStep", "Drain"),
+        ("StopStep", "StopClaims", "Drain"),
         "What a node's worker is told.",
     ),
     Family(

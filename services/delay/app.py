@@ -50,10 +50,8 @@ class Delay:
         self._reader = Reader(environment.topics)
         self._held = Held()
         self._wake = asyncio.Event()
-        self._quiet = asyncio.Event()
-        """No send is under way whose records are not yet counted as sent."""
-        self._quiet.set()
         self._intake: Intake | None = None
+        self._forwarder: Forwarder | None = None
 
     def asgi(self) -> Any | None:
         return None
@@ -69,11 +67,11 @@ class Delay:
         async with asyncio.TaskGroup() as group:
             living = group.create_task(self._live())
             await stop.wait()
-            if self._intake is not None:
+            if self._intake is not None and self._forwarder is not None:
                 self._intake.suspended = True
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LAST_SEND_SECONDS):
-                        await self._quiet.wait()
+                        await self._forwarder.outbox.idle()
                 await self._intake.commit()
             living.cancel()
 
@@ -91,11 +89,14 @@ class Delay:
                 max_partition_fetch_bytes=FETCH_BYTES,
             )
             stack.push_async_callback(consumer.close)
-            forwarder = Forwarder(producer, self._env.topics, self._held, policy=self._policy, clock=self._clock)
+            forwarder = self._forwarder = Forwarder(
+                producer, self._env.topics, self._held, policy=self._policy, clock=self._clock, sent=self._wake.set
+            )
             intake = self._intake = self._open(consumer)
             await intake.start(tuple(self._reader.tiers))
             async with asyncio.TaskGroup() as group:
                 group.create_task(intake.run())
+                group.create_task(forwarder.run())
                 group.create_task(self._forward(intake, forwarder))
                 group.create_task(self._commit(intake))
 
@@ -114,12 +115,8 @@ class Delay:
         while True:
             self._wake.clear()
             if not intake.suspended:
-                self._quiet.clear()
                 self._admit(intake, forwarder)
-                complete = await forwarder.forward()
-                self._quiet.set()
-                if not complete:
-                    await self._clock.sleep(self._policy.send_retry_seconds)
+                await forwarder.forward()
                 intake.relieve()
             metrics.DELAYS_HELD.set(len(self._held))
             await self._until_ready(intake)

@@ -16,9 +16,7 @@ class DelayPolicy(BaseModel):
     """Held in memory per partition; above this the partition is paused. Inside a tier the rest of it is due later."""
     commit_seconds: PositiveSeconds = 0.1
     send_records: Ordinal = 512
-    """Sent on together."""
-    send_retry_seconds: PositiveSeconds = 0.5
-    """Pause after Kafka did not take what was sent."""
+    """Sent on in one go, before others have their turn."""
 
 
 class DelaySettings(ClusterSettings):

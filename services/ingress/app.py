@@ -53,7 +53,7 @@ class Ingress:
         self._clock = environment.clock
         topics = environment.topics
         random = environment.random
-        self._outbox = Outbox(self._clock, patience_seconds=settings.accept_seconds, capacity=settings.outbox_records)
+        self._outbox = Outbox(self._clock, topics, patience_seconds=settings.accept_seconds, capacity=settings.outbox_records)
         waiters = Waiters(f"{random.getrandbits(48):012x}", follows=settings.follows)
         partition = reply_partition(environment.instance, topics.settings.replies_partitions)
         submitter = Submitter(self._outbox, topics, self._clock, random, partition)
@@ -65,7 +65,7 @@ class Ingress:
         journal = Journal(jobs=settings.journal_jobs, size=settings.journal_bytes, events_per_job=settings.journal_events_per_job)
         backlog, followers, watchlist = Backlog(), Followers(), Watchlist(settings.watched_jobs)
         access = load_access(settings.keys_file)
-        tenants, schedules = Tenants(), ScheduleTable()
+        tenants, schedules = Tenants(), ScheduleTable(topics.settings.capabilities)
         self._declared = _declared(environment, tenants, schedules)
         schedules.complete = self._declared.caught_up
         self._meter = Meter(self._clock, watchlist, _buckets(settings, topics.settings.prefix), settle_seconds=settings.flush_seconds)
@@ -191,7 +191,7 @@ class Ingress:
             if now - self._refreshed_at >= _REFRESH_SECONDS:
                 desk.registry.refresh(now)
                 self._refreshed_at = now
-            self._outbox.expire(now)
+            self._outbox.expire()
             desk.waiters.sweep(now, self._settings.heartbeat_seconds)
             if desk.leaving:
                 desk.register.dismiss(Kind.END, Kind.EVENTS)

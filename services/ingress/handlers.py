@@ -16,7 +16,7 @@ from services.ingress.followers import Followers
 from services.ingress.idempotency import is_same
 from services.ingress.journal import Journal
 from services.ingress.meter import Meter
-from services.ingress.problems import InstanceLeaving, Problem, Refused, kafka_away, no_node, unknown_model, unsuitable_model
+from services.ingress.problems import InstanceLeaving, Refused, kafka_away, no_node, unknown_model, unsuitable_model
 from services.ingress.register import Kind, Reader, Register
 from services.ingress.registry import Registry
 from services.ingress.settings import IngressSettings
@@ -29,6 +29,7 @@ from services.ingress.waiters import Caller, Follow, Waiters
 from services.ingress.watchlist import Watchlist
 from shared.clock import Clock
 from shared.contracts.base import PriorityClass
+from shared.contracts.bounds import check_job
 from shared.contracts.chat import Operation
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import Job
@@ -111,11 +112,9 @@ class Desk:
             raise Refused(unsuitable_model(model, operation.value))
         return found
 
-    def check_capability(self, capability: str) -> None:
-        """Raises Refused (400): the planner could only put such a job among the dead letters."""
-        if capability not in self.capabilities:
-            offered = ", ".join(sorted(self.capabilities))
-            raise Refused(Problem(400, "unknown_capability", f"this cluster offers the capabilities {offered}", "capability"))
+    def check(self, job: Job) -> None:
+        """Whether this cluster takes such a job, by whatever route it came. Raises NotOffered, TooFarAhead (400)."""
+        check_job(job, self.capabilities, self.clock.wall())
 
     def check_suits(self, job: Job) -> None:
         """Raises Refused (400): no registered node could ever answer this, so that waiting for one is in vain."""
@@ -163,10 +162,11 @@ class Desk:
     def call(
         self, job: Job, priority_class: PriorityClass, wait_seconds: float, trace: str | None, digest: str | None = None
     ) -> tuple[Caller, bytes]:
-        """Submit for somebody who waits here; returns who waits and the correlation. Raises TooLarge, Overloaded.
+        """Submit for somebody who waits here; returns who waits and the correlation. Raises InvalidInput, Overloaded.
 
         Of a job whose id was made here: it is the same inside the cluster and for its caller.
         """
+        self.check(job)
         caller, correlation = self._wait(job, wait_seconds)
         try:
             settle = partial(self._settled, caller)

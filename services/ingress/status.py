@@ -108,7 +108,7 @@ class JobStatus(BaseModel):
         if self.not_before is None or _RANK[self.state] > _RANK[State.DELAYED]:
             return None
         return DelayedJob(
-            due_at=self.not_before,
+            due_at=self.not_before if self.deadline_at is None else min(self.not_before, self.deadline_at),
             since=self.submitted_at or 0.0,
             tenant=self.tenant or "default",
             priority_class=self.priority_class or PriorityClass.STANDARD,

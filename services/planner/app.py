@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from services.planner.budgets.tenants import Tenants
@@ -12,7 +13,6 @@ from services.planner.commit import Commit
 from services.planner.handlers import JobRecord
 from services.planner.home import Home
 from services.planner.intake.open_transactions import OpenTransactions
-from services.planner.sending.outbox import Outbox
 from services.planner.sending.writer import EventWriter
 from services.planner.settings import PlannerOptions, PlannerSettings
 from services.planner.wiring import Wiring
@@ -23,6 +23,7 @@ from shared.kafka.port import Consumer, Producer, TopicPartition
 from shared.kafka.provision import wait_for_topics
 from shared.kafka.registry import RegistryReader
 from shared.kafka.watched import ConsumerGaveUp
+from shared.processing.outbox import Outbox
 from shared.schedules import ScheduleTable
 from shared.service import Environment, Readiness
 from shared.telemetry import logs, metrics
@@ -60,7 +61,7 @@ class Planner:
         self._env, self._options = environment, options
         self._topics = environment.topics
         self._homes: dict[int, _Owned] = {}
-        self._schedules = ScheduleTable(self._schedules_changed)
+        self._schedules = ScheduleTable(self._topics.settings.capabilities, self._nudge)
         self._consumer: Consumer | None = None
         self._producer: Producer | None = None
         self._wiring: Wiring | None = None
@@ -79,7 +80,7 @@ class Planner:
         assert self._consumer is not None
         topics = [*self._topics.all_jobs(), self._topics.outcomes, self._topics.job_events]
         await self._consumer.subscribe(topics, self)
-        background = [registry, *map(self._spawn, (self._poll(), self._commits(), wiring.outbox.run()))]
+        background = [registry, *map(self._spawn, (self._poll(), self._commits(), self._send(wiring.outbox)))]
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait([stopping, *background], return_when=asyncio.FIRST_COMPLETED)
@@ -193,6 +194,10 @@ class Planner:
                 owned.home.reached(partition.topic, reached)
         self._transactions.look(consumer.held_back(), self._env.clock.monotonic())
 
+    async def _send(self, outbox: Outbox) -> None:
+        assert self._producer is not None
+        await outbox.run(self._producer, partial(self._env.log.producer, client_id=f"{self._env.instance}-callers"))
+
     async def _commits(self) -> None:
         while True:
             await self._env.clock.sleep(self._options.commit_interval_seconds)
@@ -268,14 +273,14 @@ class Planner:
             random=env.random,
             topics=self._topics,
             options=self._options,
-            policy=self._options.policy(),
+            policy=replace(self._options.policy(), capabilities=self._topics.settings.capabilities),
             dead_letter_cap=env.settings.dead_letter_cap,
             instance=env.instance,
             reader=JobRecord(cluster, self._topics),
             schedules=self._schedules,
             consumer=self._consumer,
             writer=EventWriter(self._producer, env.clock),
-            outbox=Outbox(env.log, self._producer, env.clock, env.instance, own=[topic.name for topic in self._topics.all()]),
+            outbox=Outbox(env.clock, self.name, self._topics, relieved=self._nudge),
             rewind=self._rewind,
             unpause=self._unpause,
             still_owner=self._still_owner,
@@ -284,7 +289,8 @@ class Planner:
         )
         return self._wiring, registry
 
-    def _schedules_changed(self) -> None:
+    def _nudge(self) -> None:
+        """The schedules have changed, or the outbox has room again."""
         for owned in self._homes.values():
             owned.home.nudge()
 

@@ -11,9 +11,8 @@ from services.planner.engine.watermark import source_topic
 from services.planner.job.ids import job_id
 from shared.contracts import headers, ids
 from shared.contracts.base import INLINE_BYTES, VERSION, PriorityClass
-from shared.contracts.bounds import parse_job
+from shared.contracts.bounds import check_capability, parse_job
 from shared.contracts.budget import BudgetRequested
-from shared.contracts.chat import Operation
 from shared.contracts.digest import request_digest
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.ids import Maker
@@ -59,11 +58,13 @@ class JobRecord:
 
     def _job(self, record: Record, priority_class: PriorityClass, topic_id: str | None) -> JobInput:
         value = record.value or b""
-        if len(value) > INLINE_BYTES:
-            raise TooLarge(f"the job has {len(value)} bytes; at most {INLINE_BYTES} are allowed")
+        # What comes from the delay service is written out already.
+        most = INLINE_BYTES if headers.find(record.headers, headers.WAS_DELAYED) is None else CANONICAL_BYTES
+        if len(value) > most:
+            raise TooLarge(f"the job has {len(value)} bytes; at most {most} are allowed")
         job = parse_job(value)
         self._check_size(job, len(value))
-        self._check_capability(job)
+        check_capability(job, self.topics.settings.capabilities)
         reply = self.reply(record)
         may_come_again = _may_come_again(job, headers.made_by(record.headers)) or headers.replay_of(record.headers) is not None
         return JobInput(
@@ -82,12 +83,6 @@ class JobRecord:
     def _check_size(job: Job, size: int) -> None:
         if size > CANONICAL_BYTES // _MOST_GROWTH and (written := len(job.to_bytes())) > CANONICAL_BYTES:
             raise TooLarge(f"the job, written out, has {written} bytes; at most {CANONICAL_BYTES} are allowed")
-
-    def _check_capability(self, job: Job) -> None:
-        """A step of another capability would have no topic to go to."""
-        known = self.topics.settings.capabilities
-        if (job.capability or ("embed" if job.kind is Operation.EMBED else "chat")) not in known:
-            raise InvalidRecord(f"this cluster does not offer the job's capability; it offers {', '.join(known)}")
 
     def reply(self, record: Record) -> ReplyTo | None:
         """Where the caller waits. Raises InvalidRecord for a malformed address or a topic that replies may not go to."""

@@ -5,7 +5,7 @@
       revoked: suspended ─┘ └─ assigned again and the log's end is one's own last event: go on with the fold
 
 A round folds what has arrived, appends one batch, and only then lets its effects out (dispatches go beside the append). While an append
-is outstanding inputs gather, so rounds grow with the load by themselves.
+is outstanding inputs gather, so rounds grow with the load by themselves. They wait for nothing else (`effects`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from functools import partial
 
 from services.planner.alarm import Alarm
 from services.planner.commit import Commit
+from services.planner.effects import Effects
 from services.planner.engine import attempts
 from services.planner.engine.admission import JobInput, accept
 from services.planner.engine.book import Book
 from services.planner.engine.cancels import known
-from services.planner.engine.delayed import must_wait, postpone
+from services.planner.engine.delayed import must_wait
 from services.planner.fence import Fence
 from services.planner.history.appender import Appender
 from services.planner.history.gate import IdGate, Waiting
@@ -33,14 +34,13 @@ from services.planner.intake.refusals import OutcomesStopped, Refusals
 from services.planner.intake.room import Room
 from services.planner.intake.topic_ids import TopicIds
 from services.planner.intake.unmet import UnknownJob, Unmet
-from services.planner.round import Dispatch, Publish, Round, Stop
+from services.planner.round import Round
 from services.planner.schedules.clockwork import Clockwork
-from services.planner.sending.messages import of_effect
 from services.planner.wiring import Wiring
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.contracts.outcome import CancelRequested
 from shared.errors import InvalidInput, LogError, NewerVersion, RecordTooLarge, SendFailed
-from shared.kafka.port import Message, Record, TopicPartition
+from shared.kafka.port import Record, TopicPartition
 from shared.processing.tries import GivenUp, Tries, place, read
 from shared.telemetry import logs
 
@@ -48,6 +48,8 @@ log = logs.get(__name__)
 
 _UPKEEP_SECONDS = 3_600.0
 """The longest time without a round: what is carried ages in a quiet log, too."""
+_MOST_ENDED = 20_000
+"""Jobs that have ended behind a position that is held back: beyond that no new ones are taken."""
 _RETAKE_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -77,7 +79,6 @@ class Home:
         self._folded: dict[str, int] = {}
         """Next offsets of what is folded, perhaps not yet acknowledged."""
         self._appender = Appender(wiring, self._events, self._book)
-        self._must_send: list[Message] = []
         self._claims_since: float | None = None
         self._wake = asyncio.Event()
         self._alarm = Alarm(self._wake)
@@ -87,6 +88,7 @@ class Home:
         self._quiet.set()
         self._clockwork = Clockwork(wiring.schedules, number, self._homes)
         self._tries = Tries()
+        self._effects = Effects(wiring, self._book, self._refusals, self._tries, wake=self.nudge, still_owner=self._nobody_wrote)
         """Of records and jobs on which work failed in an unexpected way: they outlive the fold, which is thrown away then."""
         self._failures = 0
         """Take-overs since the last round that went well."""
@@ -135,7 +137,8 @@ class Home:
         """What may be committed now, or None. Never positions in topics that were made anew since they were reached."""
         if not self.running or self._topic_ids.wrong() is not None:
             return None
-        return Commit.of(self._book, self._events, self._positions, self._appender.expected - 1, self._topic_ids.taken)
+        positions = self._effects.owed.clamp(self._positions)
+        return Commit.of(self._book, self._events, positions, self._appender.expected - 1, self._topic_ids.taken)
 
     @property
     def live(self) -> int:
@@ -186,7 +189,7 @@ class Home:
         self._topic_ids.taken, self._topic_ids.again = taken.topic_ids, None
         self._positions = dict(taken.inputs)
         self._folded = dict(taken.inputs)
-        self._must_send.clear()
+        self._effects = Effects(wiring, taken.book, self._refusals, self._tries, wake=self.nudge, still_owner=self._nobody_wrote)
         self._claims_since = None
         self._clockwork = Clockwork(wiring.schedules, self.number, self._homes)
         self._gate = IdGate(wiring, self._events, taken.book, self.nudge)
@@ -214,7 +217,6 @@ class Home:
                 await self._wait_for_assignment()
             if (wrong := self._topic_ids.wrong()) is not None:
                 raise Superseded(wrong)
-            await self._wiring.outbox.room()
             await self._wiring.clock.sleep(0)  # a round may await nothing, and others of the process have their turn
             self._quiet.clear()
             try:
@@ -227,16 +229,17 @@ class Home:
         """After a rebalance that gave the partition back: the fold is kept if nobody else has written."""
         await self._resumed.wait()
         self._suspended = False
-        end = (await self._wiring.consumer.end_offsets([self._events]))[self._events]
-        if end != self._appender.expected:
+        if not await self._nobody_wrote():
             raise Superseded("somebody wrote during the rebalance")
 
+    async def _nobody_wrote(self) -> bool:
+        """Whether the last event of the partition is one's own, or an append was acknowledged in its place since this was asked."""
+        appender, expected = self._appender, self._appender.expected
+        end = (await self._wiring.consumer.end_offsets([self._events]))[self._events]
+        return appender is self._appender and (end == appender.expected or appender.expected > expected)
+
     async def _round(self) -> None:
-        round_ = self._fold()
-        if self._must_send:
-            messages, self._must_send = self._must_send, []
-            await self._wiring.outbox.deliver(messages)
-        await self._write(round_)
+        await self._write(self._fold())
         if self._more():
             self._wake.set()
 
@@ -244,6 +247,7 @@ class Home:
 
     def _fold(self) -> Round:
         round_ = Round(self._wiring.clock.wall(), self._wiring.clock.monotonic())
+        self._effects.fold_returned(round_)
         self._fold_outcomes(round_)
         self._fold_jobs(round_)
         self._fire_timers(round_)
@@ -259,7 +263,7 @@ class Home:
             try:
                 self._fold_outcome(round_, record)
             except InvalidInput as error:
-                self._must_send.extend(self._refusals.outcome(record, error))
+                self._effects.owe(record, self._refusals.outcome(record, error))
             self._folded[self._outcomes_topic] = record.offset + 1
         self._tries.at = None
         self._drained(self._outcomes_topic)
@@ -278,19 +282,19 @@ class Home:
             # Nowhere else is it known whether the job has ended, or waits elsewhere: here it would get a second end.
             elsewhere = onward(record, outcome, self.number, self._homes)
             if elsewhere is not None:
-                self._must_send.append(elsewhere)
+                self._effects.owe(record, [elsewhere])
                 return
-        attempts.on_outcome(self._book, round_, outcome)
+        self._effects.on_outcome(round_, record, outcome)
 
     def _fold_jobs(self, round_: Round) -> None:
         for one in self._gate.release(round_.now):
             try:
                 self._begin(round_, one)
             except InvalidInput as error:
-                self._must_send.extend(self._refusals.job(one.record, error, one.given.priority_class, round_.wall, one.given.id))
+                self._effects.owe(one.record, self._refusals.job(one.record, error, one.given.priority_class, round_.wall, one.given.id))
         self._fold_cancels(round_)
         queues = {c: self._jobs[topic] for topic, c in self._class_of.items()}
-        for priority_class, record in self._order.take(queues, self._wiring.options.round_jobs, self._room(), round_.now):
+        for priority_class, record in self._order.take(queues, self._budget(), self._room(), round_.now):
             self._read(round_, record, priority_class)
         self._tries.at = None
         for topic, jobs in self._jobs.items():
@@ -307,7 +311,7 @@ class Home:
                     break
                 self._read(round_, record, self._class_of[topic])
         for one in self._unmet.over(round_.now, partial(known, self._book)):
-            self._must_send.extend(self._refusals.job(one.record, UnknownJob(), one.priority_class, round_.wall, one.job))
+            self._effects.owe(one.record, self._refusals.job(one.record, UnknownJob(), one.priority_class, round_.wall, one.job))
 
     def _read(self, round_: Round, record: Record, priority_class: PriorityClass) -> None:
         try:
@@ -316,7 +320,7 @@ class Home:
             self._tries.begin(place(record))
             elsewhere = onward(record, given, self.number, self._homes)
             if elsewhere is not None:
-                self._must_send.append(elsewhere)
+                self._effects.owe(record, [elsewhere])
             elif isinstance(given, JobInput):
                 if not self._gate.hold(record, given, round_.now):
                     self._begin(round_, Waiting(record, given))
@@ -325,16 +329,16 @@ class Home:
                 if not known(self._book, given.job, round_.now):
                     self._unmet.add(record, priority_class, given.job, round_.now)
         except InvalidInput as error:
-            self._must_send.extend(self._refusals.job(record, error, priority_class, round_.wall))
+            self._effects.owe(record, self._refusals.job(record, error, priority_class, round_.wall))
 
     def _begin(self, round_: Round, one: Waiting) -> None:
         self._tries.begin(place(one.record), None if one.ended or one.given.id in self._book.jobs else one.given.id)
         if one.ended is None and must_wait(self._book, one.given, one.record, round_.wall):
-            self._must_send.append(postpone(self._book, round_, one.given, one.record, self._wiring.topics))
+            self._effects.postpone(round_, one)
             return
         taken = accept(self._book, round_, one.given, one.ended)
         if taken is not None:
-            self._must_send.append(self._refusals.letter(one.record, taken))
+            self._effects.owe(one.record, [self._refusals.dead_letter(one.record, taken)])
 
     def _fold_claims(self, round_: Round) -> None:
         """Claims ride with other events; alone they wait a little, because most short steps end within that time."""
@@ -357,7 +361,14 @@ class Home:
     def _more(self) -> bool:
         """Whether another round would find something that it may take."""
         room, first = self._room(), bool(self._outcomes.records) or any(queue.holds_cancel for queue in self._jobs.values())
-        return first or any(room.has(c := self._class_of[t]) and q.holds(room.admits(c)) for t, q in self._jobs.items())
+        jobs = self._jobs if self._budget() > 0 else {}
+        return first or any(room.has(c := self._class_of[t]) and q.holds(room.admits(c)) for t, q in jobs.items())
+
+    def _budget(self) -> int:
+        """Most jobs of one round; those whose records owe a message are bounded as live ones are."""
+        if self._wiring.outbox.full or len(self._book.ended) >= _MOST_ENDED:
+            return 0
+        return max(0, min(self._wiring.options.round_jobs, self._wiring.options.live_jobs - self._effects.owed.count(self._class_of)))
 
     def _queue(self, topic: str) -> Queue | JobQueue:
         return self._outcomes if topic == self._outcomes_topic else self._jobs[topic]
@@ -378,23 +389,10 @@ class Home:
 
     async def _write(self, round_: Round) -> None:
         """Dispatches beside the append; effects after its acknowledgement; then the inputs count as done."""
-        outbox, topics = self._wiring.outbox, self._wiring.topics
         for dispatch in round_.dispatches:
-            self._tries.at = dispatch.step.job
-            outbox.post(of_effect(dispatch, topics))
-        self._tries.at = None
+            self._effects.dispatch(dispatch)
         folded = None if self._claims_since is not None else self._unmet.clamp(self._gate.clamp(self._folded))
         await self._appender.append(round_)
-        refused: list[Message] = []
-        for effect in round_.after:
-            self._tries.at = effect.step.job if isinstance(effect, Dispatch) else None
-            if isinstance(effect, Stop) and effect.control.claim is not None:
-                refused += of_effect(effect, topics)
-                continue
-            done = partial(self._book.published, effect.settled) if isinstance(effect, Publish) else None
-            outbox.post(of_effect(effect, topics), done)
-        if refused:
-            # Of a claim that does not stand nothing is in history: once its record counts as done, nobody would know whom to stop.
-            await outbox.deliver(refused)
+        self._effects.let_out(round_)
         if folded is not None:
             self._positions = folded

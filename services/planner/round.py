@@ -5,15 +5,17 @@ Order of effects (DESIGN 6): `events` are one append; `dispatches` may go out be
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
-from shared.contracts.control import StopStep
+from shared.contracts.control import StopClaims, StopStep
 from shared.contracts.event import Event, JobSettled
 from shared.contracts.job import ReplyTo
 from shared.contracts.reply import StreamBroken
 from shared.contracts.result import Result
 from shared.contracts.step import Step
+from shared.kafka.port import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +26,25 @@ class Dispatch:
     trace: str | None
 
 
+def _nothing() -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Tell a node to stop."""
+    """Tell a node to stop. `release`: called once it is acknowledged."""
 
     mailbox: int
     control: StopStep
+    release: Callable[[], None] = _nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Disown:
+    """Tell a node that nobody knows these claims of it. Only the partition's owner can know that."""
+
+    mailbox: int
+    control: StopClaims
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +60,14 @@ class Publish:
 
     settled: JobSettled
     followers: tuple[ReplyTo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Bury:
+    """Write a dead letter; `release`: called once it is acknowledged."""
+
+    letter: Message
+    release: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +95,7 @@ class Tell:
     outcome: BudgetRequested | BudgetGranted | BudgetRecalled
 
 
-Effect = Dispatch | Stop | StopAnywhere | Publish | Answer | AskPosition | Tell
+Effect = Dispatch | Stop | Disown | StopAnywhere | Publish | Bury | Answer | AskPosition | Tell
 
 
 @dataclass(slots=True)

@@ -9,12 +9,12 @@ from typing import Any
 
 from services.planner.engine.policy import Policy
 from services.planner.handlers import JobRecord
-from services.planner.sending.outbox import Outbox
 from services.planner.sending.writer import EventWriter
 from services.planner.settings import PlannerOptions
 from shared.clock import Clock
 from shared.contracts.budget import TenantLimits
 from shared.kafka.port import Consumer, Log, TopicPartition
+from shared.processing.outbox import Outbox
 from shared.schedules import ScheduleTable
 from shared.settings import DeadLetterCapSettings
 from shared.topics import Topics

@@ -76,7 +76,6 @@ class Router:
         self._wake = asyncio.Event()
         self._parts: _Parts | None = None
         self._judges_from = 0.0
-        self._held_until = 0.0
 
     def asgi(self) -> Any | None:
         return None
@@ -154,23 +153,22 @@ class Router:
             await self._wake.wait()
             self._wake.clear()
             now = self._clock.monotonic()
-            if intake.suspended or now < self._held_until:
+            self._take_back(dispatcher.take_back())
+            if intake.suspended:
                 continue
             for refused in self._routing.admit(intake.windows.values(), now):
                 dispatcher.refuse(refused)
             placed = self._routing.match(now)
             if placed:
-                self._take_back(await dispatcher.give(placed))
+                await dispatcher.give(placed)
             for closing in self._routing.give_up():
                 dispatcher.close(closing)
             parts.presence.consider(len(self._routing.waiting))
 
     def _take_back(self, refused: list[Placed]) -> None:
-        """Kafka did not take them: they go on in a while, in their old order. The sweep wakes."""
+        """Their mailboxes did not take them: they go to whoever has a place, in their old order."""
         for placed in reversed(refused):
             self._routing.put_back(placed.entry)
-        if refused:
-            self._held_until = self._clock.monotonic() + self._policy.send_retry_seconds
 
     async def _sweep(self, parts: _Parts) -> None:
         """What only time brings: lost nodes, deadlines, steps without a node."""
@@ -181,6 +179,7 @@ class Router:
             if hears and self._ledger.expire(now):
                 self._placement.refresh()
             self._registry.expire(now)
+            parts.dispatcher.expire()
             if not parts.intake.suspended:
                 judge = hears and now >= self._judges_from
                 for closing in self._routing.sweep(now, self._clock.wall(), judge=judge):

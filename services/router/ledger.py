@@ -112,7 +112,8 @@ class Account:
         self._count()
 
     def cancel(self, tokens: int) -> None:
-        """A dispatch was not acknowledged."""
+        """A dispatch was not acknowledged: nothing more goes there before the node offers places anew."""
+        self.offered = 0
         self.in_flight -= 1
         self.own_tokens -= tokens
         self._count()

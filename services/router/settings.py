@@ -45,8 +45,6 @@ class RouterPolicy(BaseModel):
     """Deficit round robin over tenants: tokens a turn."""
     routed_linger_seconds: PositiveSeconds = 0.02
     """StepRouted waits this long for others; short beside the claim timeout that it starts."""
-    send_retry_seconds: PositiveSeconds = 0.5
-    """Pause after Kafka did not take what was sent."""
 
 
 class RouterSettings(ClusterSettings):

@@ -98,7 +98,7 @@ class WorkerService:
         self.registration = Registration(
             node=self.node, boot=self.boot, settings=settings, backend=backend, speeds=speeds, clock=clock, allowed=allowed
         )
-        self.outbox = Outbox(clock, positions.acknowledged)
+        self.outbox = Outbox(clock, topics, positions.acknowledged)
         self.desk = Desk(
             node=self.node,
             boot=self.boot,

@@ -1,7 +1,7 @@
 """Text on its way to callers while it is generated: the first piece at once, the rest coalesced, one record for many jobs of a reader.
 
-Sent by a producer of its own (acks=1): a lost chunk is completed by the final, and no lease ever waits for one. Bounded: beyond
-the limit text is dropped here, not held.
+Sent by a producer of its own (acks=1): a lost chunk is completed by the final, and no lease ever waits for one. Each reader has one send
+under way, so that none waits for another whose topic is not there. Bounded: beyond the limit text is dropped here, not held.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ log = logs.get(__name__)
 
 RECORD_TEXT_BYTES = 48 * 1024
 """Text in one record; a record's other parts come on top, far below the record bound."""
+Reader = tuple[str, int | None]
+"""Topic and partition of a reply address."""
 SECONDS_PER_STREAM = 0.001
 """The more streams, the longer text is gathered: a record for many costs little more than for one."""
 
@@ -34,6 +36,7 @@ class ChunkStream:
 
     def __init__(self, owner: ChunkSender, step: Step, reply: ReplyTo, model: str, simulated: bool) -> None:
         self.reply = reply
+        self.reader = (reply.topic, reply.partition)
         self._owner, self._step, self._model, self._simulated = owner, step, model, simulated
         self._sequence = 0
         self._continues_from = self._offset = len(step.prefix or "")
@@ -95,6 +98,8 @@ class ChunkSender:
         self._shortest, self._longest, self._most_bytes = shortest_seconds, longest_seconds, most_bytes
         self._waiting: dict[ChunkStream, None] = {}
         self._urgent: dict[ChunkStream, None] = {}
+        self._busy: dict[Reader, list[ChunkStream]] = {}
+        """Readers to whom something is on its way, and what is urgent after it."""
         self._bytes = 0
         self._flushed_at = float("-inf")
         self._some = asyncio.Event()
@@ -113,7 +118,7 @@ class ChunkSender:
         if not stream.began:
             self._urge(stream)
         if self._bytes > self._most_bytes:
-            self._drop(stream)
+            self._drop(max(self._waiting, key=lambda waiting: waiting.waiting_bytes))
         self._some.set()
 
     def finished(self, stream: ChunkStream) -> None:
@@ -122,8 +127,11 @@ class ChunkSender:
             self._urge(stream)
 
     def _urge(self, stream: ChunkStream) -> None:
-        self._urgent[stream] = None
-        self._now.set()
+        if stream.reader in self._busy:
+            self._busy[stream.reader].append(stream)
+        else:
+            self._urgent[stream] = None
+            self._now.set()
 
     def _drop(self, stream: ChunkStream) -> None:
         self._bytes -= stream.waiting_bytes
@@ -132,13 +140,14 @@ class ChunkSender:
         self._urgent.pop(stream, None)
 
     async def run(self, producer: Producer) -> None:
-        """Send for ever. One send is outstanding at a time; what arrives meanwhile is gathered."""
-        while True:
-            await self._some.wait()
-            await self._pause()
-            streams = self._due()
-            if streams:
-                await self._send(producer, self._messages(streams))
+        """Send for ever. One send a reader is outstanding at a time; what arrives meanwhile is gathered."""
+        async with asyncio.TaskGroup() as sends:
+            while True:
+                await self._some.wait()
+                await self._pause()
+                for reader, streams in self._due().items():
+                    self._busy[reader] = []
+                    sends.create_task(self._send(producer, reader, self._messages(streams)))
 
     async def _pause(self) -> None:
         """Wait for the end of the interval, or until something urgent comes."""
@@ -152,20 +161,22 @@ class ChunkSender:
         except TimeoutError:
             return
 
-    def _due(self) -> list[ChunkStream]:
-        """The urgent streams alone while the interval lasts, else all."""
+    def _due(self) -> dict[Reader, list[ChunkStream]]:
+        """The urgent streams alone while the interval lasts, else all whose reader is free."""
         now = self._clock.monotonic()
         whole = now - self._flushed_at >= self._shortest
         if whole:
             self._flushed_at = now
-        streams = list(self._waiting if whole else self._urgent)
-        for stream in streams:
-            self._waiting.pop(stream, None)
-            self._urgent.pop(stream, None)
+        due: dict[Reader, list[ChunkStream]] = {}
+        for stream in list(self._waiting if whole else self._urgent):
+            if stream.reader not in self._busy:
+                due.setdefault(stream.reader, []).append(stream)
+                self._waiting.pop(stream, None)
+                self._urgent.pop(stream, None)
         self._now.clear()
-        if not self._waiting:
+        if whole or not self._waiting:
             self._some.clear()
-        return streams
+        return due
 
     def _messages(self, streams: Iterable[ChunkStream]) -> list[Message]:
         """One record for each reader that accepts chunks of several jobs, one a job for the others."""
@@ -184,7 +195,7 @@ class ChunkSender:
             messages.extend(_shared(topic, partition, chunks))
         return messages
 
-    async def _send(self, producer: Producer, messages: list[Message]) -> None:
+    async def _send(self, producer: Producer, reader: Reader, messages: list[Message]) -> None:
         metrics.CHUNK_RECORDS.inc(len(messages))
         try:
             results = await producer.send_many(messages)
@@ -194,6 +205,11 @@ class ChunkSender:
         if lost:
             metrics.SEND_FAILURES.labels("worker").inc(lost)
             log.warning("chunks_lost", records=lost)
+        for stream in self._busy.pop(reader):
+            if stream.waiting_bytes:
+                self._urge(stream)
+        if self._waiting:
+            self._some.set()
 
 
 def _single(reply: ReplyTo, chunk: Chunk) -> Message:

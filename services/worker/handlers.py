@@ -22,7 +22,7 @@ from services.worker.slots import Slots
 from services.worker.timeouts import Timeouts, overdue
 from shared.clock import Clock
 from shared.contracts.base import ClaimId
-from shared.contracts.control import Drain, StopStep
+from shared.contracts.control import Drain, StopClaims, StopStep
 from shared.contracts.failure import Failure
 from shared.contracts.failure import FailureKind as K
 from shared.contracts.outcome import StepClaimed, StepFailed, StepReleased, StepSucceeded
@@ -141,6 +141,14 @@ class Desk:
             if concerns(stop, attempt):
                 self.stop(attempt, Failure(kind=K.CANCELLED, message=stop.reason))
 
+    def on_stop_claims(self, stop: StopClaims) -> None:
+        """End the attempts that these claims are of."""
+        if stop.node != self.node:
+            return
+        for attempt in self.leases:
+            if attempt.claim in stop.claims:
+                self.stop(attempt, Failure(kind=K.CANCELLED, message=stop.reason))
+
     def on_drain(self, drain: Drain) -> None:
         """An administrator's word; undone by the opposite one."""
         if drain.node == self.node:
@@ -223,7 +231,7 @@ class Desk:
 
     def renew(self) -> None:
         """Renew every claim, one record a home."""
-        self._outbox.renew(self._writer.renewals(self.node, self.leases.by_home()))
+        self._outbox.renew(self._writer.renewals(self.node, self.mailbox, self.leases.by_home()))
 
     def _on_done(self, attempt: Attempt, task: asyncio.Task[Ended]) -> None:
         now = self._clock.monotonic()

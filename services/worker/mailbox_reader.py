@@ -20,7 +20,7 @@ from services.worker.watch import Watch
 from shared.clock import Clock
 from shared.contracts import headers
 from shared.contracts.base import VERSION
-from shared.contracts.control import CONTROL, Drain, StopStep
+from shared.contracts.control import CONTROL, Drain, StopClaims, StopStep
 from shared.contracts.node import Node
 from shared.contracts.step import Step
 from shared.errors import InvalidInput, InvalidRecord, LogError, LogUnavailable, TopicMadeAnew
@@ -292,6 +292,8 @@ class MailboxReader:
         match control:
             case StopStep():
                 self._desk.on_stop(control)
+            case StopClaims():
+                self._desk.on_stop_claims(control)
             case Drain():
                 self._desk.on_drain(control)
 

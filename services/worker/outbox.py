@@ -1,7 +1,6 @@
-"""What must reach the log, in order: outcomes are kept and sent again until they are acknowledged; duplicates are harmless.
+"""What must reach the log: outcomes are kept and sent again until they are acknowledged; duplicates are harmless.
 
-One task drains it, so records batch by themselves while a send is outstanding. A mark between records asks for the positions of
-what was read to be committed once everything before it is acknowledged.
+A mark asks for the positions of what was read to be committed once everything put before it is acknowledged, whatever its home.
 
 A claim may wait a little: the outcome of a step that ends meanwhile takes its place, and one record is sent instead of two. The planner
 accepts an outcome whose claim it has not seen.
@@ -9,159 +8,99 @@ accepts an outcome whose claim it has not seen.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from shared.clock import Clock
-from shared.errors import LogError, RecordTooLarge
-from shared.kafka.port import Appended, Message, Producer, TopicPartition
-from shared.telemetry import logs, metrics
+from shared.kafka.port import Message, Producer, TopicPartition
+from shared.processing.lane import Entry, Result
+from shared.processing.outbox import Outbox as Lanes
+from shared.topics import Topics
 
-log = logs.get(__name__)
-
-BATCH = 1_000
-FIRST_BACKOFF_SECONDS = 0.1
-LONGEST_BACKOFF_SECONDS = 2.0
 PATIENCE_SECONDS = 0.01
 """How long a claim waits for its outcome. Short beside the claim timeout (5 s), long beside a step without a model."""
+GATHER_TURNS = 3
+"""What is ready now runs first: a step that ends at once has its claim and its outcome in one batch."""
+MOST_MARKS = 64
+"""While one home takes nothing; beyond that marks are joined, so that they tell later."""
 
 
 @dataclass(slots=True)
-class _Entry:
-    message: Message
+class _Span:
+    """What was put between two marks. `left`: not acknowledged; `positions`: of the mark at its end."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Mark:
-    positions: Mapping[TopicPartition, int]
+    left: int = 0
+    positions: dict[TopicPartition, int] = field(default_factory=dict)
 
 
 class Outbox:
     """Bounded by what feeds it: a worker reads nothing new while Kafka is away, and holds a bounded number of claims."""
 
-    def __init__(self, clock: Clock, acknowledged: Callable[[Mapping[TopicPartition, int]], None]) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock, topics: Topics, acknowledged: Callable[[Mapping[TopicPartition, int]], None]) -> None:
         self._acknowledged = acknowledged
-        self._waiting: deque[_Entry | _Mark] = deque()
-        self._renewals: list[Message] = []
-        self._promised: dict[Hashable, _Entry] = {}
-        self._some = asyncio.Event()
-        self._hurry = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self.healthy = True
+        self._lanes = Lanes(clock, "worker", topics, gather_turns=GATHER_TURNS)
+        self._promised: dict[Hashable, Entry] = {}
+        self._renewals: dict[tuple[int | None, int], Entry] = {}
+        self._span = _Span()
+        self._marked: deque[_Span] = deque()
+
+    @property
+    def healthy(self) -> bool:
         """False from a failed send to the next one that succeeds."""
+        return not self._lanes.failing
 
     def put(self, message: Message, instead_of: Hashable = None) -> None:
         """Send this now; keep it until acknowledged. It takes the place of what was promised under `instead_of` and is not sent yet."""
-        entry = self._promised.pop(instead_of, None)
-        if entry is None:
-            self._waiting.append(_Entry(message))
-        else:
-            entry.message = message
-        self._hurry.set()
-        self._wake()
+        promised = self._promised.pop(instead_of, None)
+        if promised is None or not self._lanes.replace(promised, message):
+            self._span.left += 1
+            self._lanes.put(message, partial(self._on_fate, self._span))
 
     def promise(self, key: Hashable, message: Message) -> None:
         """Send this soon, unless something else is put in its place before."""
-        entry = self._promised[key] = _Entry(message)
-        self._waiting.append(entry)
-        self._wake()
+        self._span.left += 1
+        fate = partial(self._on_promise, key, self._span)
+        self._promised[key] = self._lanes.put(message, fate, linger_seconds=PATIENCE_SECONDS)
 
     def mark(self, positions: Mapping[TopicPartition, int]) -> None:
         """Report `positions` as acknowledged when everything put before is."""
-        self._waiting.append(_Mark(positions))
-        self._wake()
+        self._span.positions.update(positions)
+        self._report()
 
     def renew(self, messages: Sequence[Message]) -> None:
         """Send these once; newer ones replace those not sent yet, so that they never pile up."""
-        self._renewals = list(messages)
-        if self._renewals:
-            self._wake()
+        waiting, self._renewals = self._renewals, {}
+        for number, message in enumerate(messages):
+            where = (message.partition, number)
+            entry = waiting.get(where)
+            if entry is None or not self._lanes.replace(entry, message):
+                entry = self._lanes.put(message, again=False)
+            self._renewals[where] = entry
 
     async def flushed(self) -> None:
         """Return when nothing waits."""
-        await self._idle.wait()
-
-    def _wake(self) -> None:
-        self._some.set()
-        self._idle.clear()
+        await self._lanes.idle()
 
     async def run(self, producer: Producer) -> None:
-        """Send for ever, with backoff while Kafka does not acknowledge."""
-        backoff = FIRST_BACKOFF_SECONDS
+        """Send until cancelled."""
+        await self._lanes.run(producer)
+
+    def _on_promise(self, key: Hashable, span: _Span, result: Result) -> None:
+        self._promised.pop(key, None)
+        self._on_fate(span, result)
+
+    def _on_fate(self, span: _Span, _: Result) -> None:
+        span.left -= 1
+        if not span.left:
+            self._report()
+
+    def _report(self) -> None:
         while True:
-            await self._some.wait()
-            await self._be_patient()
-            await self._gather()
-            await self._send_some(producer)
-            if self.healthy:
-                backoff = FIRST_BACKOFF_SECONDS
-            else:
-                await self._clock.sleep(backoff)
-                backoff = min(LONGEST_BACKOFF_SECONDS, backoff * 2)
-
-    async def _be_patient(self) -> None:
-        """While there are only promises, give their outcomes a chance."""
-        if not self._hurry.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE_SECONDS):
-                    await self._hurry.wait()
-        self._hurry.clear()
-
-    async def _gather(self) -> None:
-        """Let what is ready now run first: a step that ends at once has its claim and its outcome in one batch."""
-        for _ in range(3):
-            await self._clock.sleep(0)
-
-    async def _send_some(self, producer: Producer) -> None:
-        entries = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
-        self._promised.clear()
-        renewals, self._renewals = self._renewals, []
-        messages = [entry.message for entry in entries if isinstance(entry, _Entry)]
-        try:
-            results = await _sent(producer, [*messages, *renewals])
-        except asyncio.CancelledError:
-            self._waiting.extendleft(reversed(entries))
-            raise
-        self._settle(entries, results[: len(messages)])
-        self.healthy = not any(_must_repeat(result) for result in results)
-        if self._waiting:
-            self._hurry.set()
-        elif not self._renewals:
-            self._some.clear()
-            self._idle.set()
-
-    def _settle(self, entries: list[_Entry | _Mark], results: Sequence[Appended | Exception]) -> None:
-        """Put back what failed, in order, and every mark behind a failure; report the other marks."""
-        again: list[_Entry | _Mark] = []
-        outcomes = iter(results)
-        for entry in entries:
-            if isinstance(entry, _Mark):
-                if again:
-                    again.append(entry)
-                else:
-                    self._acknowledged(entry.positions)
-            elif _must_repeat(result := next(outcomes)):
-                again.append(entry)
-            elif isinstance(result, Exception):
-                log.error("record_refused", topic=entry.message.topic, bytes=len(entry.message.value or b""), error=str(result))
-        if again:
-            metrics.SEND_FAILURES.labels("worker").inc(len(again))
-            self._waiting.extendleft(reversed(again))
-
-
-def _must_repeat(result: Appended | Exception) -> bool:
-    return isinstance(result, Exception) and not isinstance(result, RecordTooLarge)
-
-
-async def _sent(producer: Producer, messages: list[Message]) -> Sequence[Appended | Exception]:
-    if not messages:
-        return []
-    try:
-        return await producer.send_many(messages)
-    except LogError as error:
-        return [error] * len(messages)
+            if self._span.positions and len(self._marked) < MOST_MARKS:
+                self._marked.append(self._span)
+                self._span = _Span()
+            if not self._marked or self._marked[0].left:
+                return
+            self._acknowledged(self._marked.popleft().positions)

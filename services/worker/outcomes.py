@@ -33,12 +33,12 @@ class OutcomeWriter:
             value = outcome.to_bytes()
         return Message(self._topic, value, step.job.encode(), step.home, headers.envelope(outcome.type, trace))
 
-    def renewals(self, node: NodeId, claims: Mapping[int, tuple[ClaimId, ...]]) -> list[Message]:
+    def renewals(self, node: NodeId, mailbox: int, claims: Mapping[int, tuple[ClaimId, ...]]) -> list[Message]:
         """One record a home for all its claims (cut only beyond a thousand)."""
         return [
             Message(
                 self._topic,
-                ClaimsRenewed(node=node, claims=of_home[start : start + MOST_CLAIMS_A_RECORD]).to_bytes(),
+                ClaimsRenewed(node=node, mailbox=mailbox, claims=of_home[start : start + MOST_CLAIMS_A_RECORD]).to_bytes(),
                 node.encode(),
                 home,
                 headers.envelope("renewed"),

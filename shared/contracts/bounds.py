@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from difflib import get_close_matches
 from typing import Any
 
@@ -11,13 +12,16 @@ from pydantic_core import from_json
 
 from shared.contracts.base import IN_WORDS, INLINE_BYTES, MAX_DEPTH
 from shared.contracts.job import Job
-from shared.errors import InvalidRecord, TooLarge
+from shared.errors import InvalidInput, InvalidRecord, TooLarge
 
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _OPENING = frozenset(b"[{")
 _MAX_BRACKETS = 2 * INLINE_BYTES
 """More than any job that fits a record can have: judging a hostile body costs no more than judging a large one."""
 _WORDS = {f"String should match pattern '^{pattern}$'": words for pattern, words in IN_WORDS.items()}
+LONGEST_DELAY_SECONDS = 7 * 86_400.0
+"""A job's `not_before` lies at most this far ahead."""
+_SKEW_SECONDS = 60.0
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
 
@@ -67,6 +71,40 @@ def in_words(message: str) -> str:
     """Pydantic's complaint as a sentence for people: what a pattern asks for instead of the pattern."""
     message = message.removeprefix("Value error, ")
     return _WORDS.get(message, message)
+
+
+class NotOffered(InvalidRecord):
+    """This cluster does not offer the job's capability."""
+
+    code = "unknown_capability"
+    param = "capability"
+
+
+class TooFarAhead(InvalidInput):
+    """not_before: at most 7 days ahead."""
+
+    code = "invalid_input"
+    param = "not_before"
+
+
+def check_job(job: Job, offered: Collection[str], now: float) -> None:
+    """What a job may ask of a cluster that offers these capabilities, at `now` (epoch seconds), by whatever way it comes: REST, chat,
+    schedules, records. A step of another capability would have no topic to go to. Raises NotOffered, TooFarAhead.
+    """
+    check_capability(job, offered)
+    if job.not_before is not None and too_far(job.not_before, now):
+        raise TooFarAhead
+
+
+def too_far(due_at: float, now: float) -> bool:
+    """Beyond what is offered. A minute is left for clocks that differ from the sender's."""
+    return due_at > now + LONGEST_DELAY_SECONDS + _SKEW_SECONDS
+
+
+def check_capability(job: Job, offered: Collection[str]) -> None:
+    """Raises NotOffered."""
+    if job.needed_capability not in offered:
+        raise NotOffered(f"this cluster does not offer the job's capability; it offers {', '.join(sorted(offered))}")
 
 
 def explain(error: ValidationError, what: str) -> str:

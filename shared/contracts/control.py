@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from shared.contracts.base import ClaimId, Contract, JobId, NodeId, Ordinal, Sentence, StepId, adapter
+from shared.contracts.base import MANY, ClaimId, Contract, JobId, NodeId, Ordinal, Sentence, StepId, adapter
 
 
 class StopStep(Contract):
@@ -25,6 +25,15 @@ class StopStep(Contract):
     reason: Sentence = "cancelled"
 
 
+class StopClaims(Contract):
+    """Nobody knows these claims, which were renewed: end them like `StopStep` does. The stop that was meant for them was lost."""
+
+    type: Literal["stop_claims"] = "stop_claims"
+    node: NodeId
+    claims: tuple[ClaimId, ...] = Field(max_length=MANY)
+    reason: Sentence = "nobody knows the claim"
+
+
 class Drain(Contract):
     """Stop offering places; finish what runs."""
 
@@ -33,5 +42,5 @@ class Drain(Contract):
     draining: bool = True
 
 
-Control = Annotated[StopStep | Drain, Field(discriminator="type")]
+Control = Annotated[StopStep | StopClaims | Drain, Field(discriminator="type")]
 CONTROL: TypeAdapter[Control] = adapter(Control)

@@ -42,6 +42,11 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _DIGEST = re.compile(DIGEST)
 _TOPIC = re.compile(TOPIC)
 _ORIGIN = re.compile(rf"({TOPIC})/([0-9]{{1,9}})/([0-9]{{1,18}})/(-?[0-9]{{1,18}})")
+_READ = frozenset({
+    TYPE, VERSION_HEADER, TRACEPARENT, CORRELATION_ID, REPLY_TOPIC, REPLY_PARTITION, REPLY_MULTIPLEX, REQUEST_DIGEST, REPLAY_OF,
+    SPRING_CORRELATION_ID, SPRING_REPLY_TOPIC, SPRING_REPLY_PARTITION, MADE_BY, FORWARDED_FROM,
+})  # fmt: skip
+"""What is read of a `jobs.*` record's headers."""
 _VERSION = str(VERSION).encode()
 
 
@@ -63,6 +68,13 @@ def find(headers: Headers, name: str) -> bytes | None:
         if key == name:
             return value
     return None
+
+
+def read_ones(headers: Headers) -> tuple[tuple[str, bytes], ...]:
+    """Those of a `jobs.*` record that tutti reads; a caller's other headers, which may be large, mean nothing here. Kafka allows null
+    values: such a header says nothing.
+    """
+    return tuple((name, value) for name, value in headers if name in _READ and value is not None)
 
 
 def text(headers: Headers, name: str) -> str | None:

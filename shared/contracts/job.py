@@ -113,6 +113,11 @@ class Job(Contract):
         """The operation, derived from the input when not given."""
         return self.operation or (Operation.EMBED if self.texts is not None else Operation.CHAT)
 
+    @property
+    def needed_capability(self) -> str:
+        """What its steps need, derived from the operation when not given."""
+        return self.capability or ("embed" if self.kind is Operation.EMBED else "chat")
+
 
 class ReplyTo(Contract):
     """Where a caller waits. `multiplex`: the reader accepts records that carry chunks of several jobs (tutti's own ingress)."""

@@ -63,6 +63,8 @@ class ClaimsRenewed(Contract):
     type: Literal["renewed"] = "renewed"
     node: NodeId
     claims: tuple[ClaimId, ...] = Field(max_length=MANY)
+    mailbox: Partition | None = None
+    """Where to answer those that nobody knows; absent from workers of before."""
 
 
 class StepSucceeded(_OfAttempt):

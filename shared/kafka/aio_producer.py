@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import ProducerClosed
 
 from shared.clock import Clock
-from shared.errors import LogError, SendFailed
+from shared.errors import LogError, NoDestination, SendFailed
 from shared.kafka.aio_closing import close_client
 from shared.kafka.aio_errors import FOREIGN, send_error
 from shared.kafka.aio_lane import Lane, Parcel
@@ -213,12 +213,14 @@ def _fill(
 
 
 async def _require(session: AIOKafkaProducer, tp: TopicPartition) -> None:
-    """Raises SendFailed, before anything is sent, when the partition does not exist."""
+    """Raises NoDestination, before anything is sent, when the topic has no such partition; SendFailed when the topic is not found at all,
+    after the client's request timeout.
+    """
     try:
         if tp.partition not in await session.partitions_for(tp.topic):
             await session.client.force_metadata_update()
             if tp.partition not in await session.partitions_for(tp.topic):
-                raise SendFailed(f"{tp.topic}-{tp.partition} does not exist")
+                raise NoDestination(f"{tp.topic}-{tp.partition} does not exist")
     except FOREIGN as error:
         raise send_error(error) from error
 

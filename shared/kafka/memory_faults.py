@@ -41,6 +41,8 @@ class Faults:
     """Duration of a commit, an offset query, an administrative call."""
     delivery_of: dict[TopicPartition, Range] = field(default_factory=dict)
     """Replaces `delivery_seconds` for single partitions."""
+    away: dict[str | TopicPartition, float] = field(default_factory=dict)
+    """Topics (missing ones too) and partitions for which nobody answers: nothing is written, the sender hears so after so many seconds."""
     lost: float = 0.0
     unacknowledged: float = 0.0
     offset_unknown: float = 0.0
@@ -59,6 +61,7 @@ class Faults:
         """Nothing goes wrong from now on; what is under way still arrives when it was due."""
         self.send_seconds = self.ack_seconds = self.delivery_seconds = self.call_seconds = NOW
         self.delivery_of.clear()
+        self.away.clear()
         self.lost = self.unacknowledged = self.offset_unknown = self.duplicated = self.posthumous = 0.0
         self._scripted.clear()
 
@@ -68,6 +71,10 @@ class Faults:
 
     def delivery(self, partition: TopicPartition) -> float:
         return self.draw(self.delivery_of.get(partition, self.delivery_seconds))
+
+    def silence(self, partition: TopicPartition) -> float | None:
+        """Seconds until a sender to a partition that is away hears so; None when it is there."""
+        return self.away.get(partition.topic, self.away.get(partition)) if self.away else None
 
     def fate(self, partition: TopicPartition) -> Fate:
         """The next scripted fate, else a drawn one."""

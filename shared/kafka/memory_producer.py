@@ -7,7 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from shared.errors import LogError, SendFailed
+from shared.errors import LogError, NoDestination, SendFailed
 from shared.kafka.memory_faults import Fate
 from shared.kafka.memory_process import MemoryProcess, State
 from shared.kafka.port import Appended, Message, TopicPartition
@@ -60,7 +60,7 @@ class MemoryProducer:
             failure = future.exception()
             base = -1 if failure else future.result()
             for count, index in enumerate(groups[partition]):
-                results[index] = SendFailed(str(failure)) if failure else Appended(*partition, base + count if base >= 0 else -1)
+                results[index] = failure if isinstance(failure, Exception) else Appended(*partition, base + count if base >= 0 else -1)
         return [result for result in results if result is not None]
 
     async def append(self, partition: TopicPartition, messages: Sequence[Message]) -> int:
@@ -110,13 +110,23 @@ class MemoryProducer:
         future: asyncio.Future[int] = loop.create_future()
         if self._closed and self._process.state.value != "killed":
             future.set_exception(SendFailed("the producer is closed"))
+        elif (seconds := self._log.faults.silence(partition)) is not None:
+            self._fail_late(loop, future, seconds)
         elif self._log.partition(partition) is None:
-            future.set_exception(SendFailed(f"{partition} does not exist"))
+            missing = NoDestination if self._log.partition_count(partition.topic) else SendFailed
+            future.set_exception(missing(f"{partition} does not exist"))
         elif self._log.availability.absence == "fails":
             future.set_exception(SendFailed("the cluster is away"))
         else:
             self._depart(loop, partition, (messages, future))
         return future
+
+    def _fail_late(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[int], seconds: float) -> None:
+        """Nobody answers for this topic: the client gives up after a while."""
+        self._outstanding.add(future)
+        future.add_done_callback(self._outstanding.discard)
+        fail = lambda: self._acknowledge(future, Fate.LOST, -1)  # noqa: E731
+        loop.call_later(seconds, self._process.call, fail, context=self._log.context)
 
     def _depart(self, loop: asyncio.AbstractEventLoop, partition: TopicPartition, batch: Batch) -> None:
         delay = self._log.faults.draw(self._log.faults.send_seconds)

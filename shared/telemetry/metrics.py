@@ -18,6 +18,9 @@ STOPPED_PARTITIONS = Gauge(
     "tutti_stopped_partitions", "Partitions that stand still: too many of their records were dead-lettered.", ["service"]
 )
 SEND_FAILURES = Counter("tutti_send_failures", "Records that Kafka did not acknowledge.", ["service"])
+MESSAGES_GIVEN_UP = Counter(
+    "tutti_messages_given_up", "Records that can never be sent: too large, or for a topic or partition that is not there.", ["service"]
+)
 CONSUMER_REBUILDS = Counter("tutti_consumer_rebuilds", "Consumers closed and rebuilt by the watchdog.", ["service", "reason"])
 TOPIC_CHANGES = Counter(
     "tutti_topic_changes", "Topics deleted, made anew or grown, logs that went back, records deleted unread.", ["service", "change"]

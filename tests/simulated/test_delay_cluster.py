@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pytest
+
 from shared.delays import build_delayed
 from shared.kafka.memory_faults import Fate
 from shared.kafka.port import Message, TopicPartition
 from shared.topics import partition_of
-from tests.support.routing_cluster import Cluster, simulated
+from tests.support.routing_cluster import Cluster, cluster, simulated
+from tests.support.virtual_loop import run
 
 TARGET = "jobs.standard"
 
@@ -122,3 +125,31 @@ async def test_a_partition_of_nothing_but_poison_is_stopped_the_others_go_on(it:
     assert len(it.records("dead-letters")) == 200
     assert it.committed("delays.5s", 0, "tutti-delay") == 200
     assert "200 of the last 200 records of delays.5s/0" in service.readiness().reasons[0]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 20.0])
+@pytest.mark.parametrize("away", ["jobs.batch", "steps.chat.standard", "delays.1s", "dead-letters"])
+def test_nothing_waits_for_a_topic_that_takes_nothing(away: str, seconds: float) -> None:
+    """For minutes: what is due elsewhere arrives in time, and the rest when the topic is back."""
+
+    async def main() -> None:
+        async with cluster() as it:
+            it.delay()
+            await it.clock.sleep(5.0)
+            it.log.faults.away[away] = seconds
+            for number in range(60):
+                for topic in ("jobs.batch", "steps.chat.standard"):
+                    name, wall = f"{topic}-{number}", it.clock.wall()
+                    message = build_delayed(it.topics, Message(topic, name.encode(), name.encode(), 2), wall + 7.0, wall)
+                    it.log.write(TopicPartition(message.topic, number % 6), [message])
+                it.log.write(TopicPartition("delays.5s", 0), [Message("delays.5s", b"{")])
+                put(it, f"m{number}", 0.5)
+                await it.clock.sleep(2.0)
+                assert len(arrived(it)) == number + 1
+            others = {"jobs.batch", "steps.chat.standard"} - {away}
+            if away != "delays.1s":
+                assert all(len(it.records(topic)) >= 55 for topic in others)
+            it.log.faults.heal()
+            await it.until(lambda: all(len(it.records(topic)) >= 60 for topic in ("jobs.batch", "steps.chat.standard", "dead-letters")))
+
+    run(main())

@@ -15,7 +15,8 @@ from shared.contracts.step import Step
 from shared.kafka.memory_faults import Fate
 from shared.kafka.port import Message, TopicPartition
 from tests.support.routing import MODEL, step
-from tests.support.routing_cluster import Cluster, simulated
+from tests.support.routing_cluster import Cluster, cluster, simulated
+from tests.support.virtual_loop import run
 
 
 def numbered(count: int, **changes: Any) -> list[Step]:
@@ -313,3 +314,50 @@ async def test_with_slow_messages_a_node_gets_no_more_than_its_places_twice(it: 
     seconds = await it.until(lambda: len(done(*nodes)) == 240)
     assert max(node.most for node in nodes) <= 8
     assert seconds < 3 * 240 * 0.1 / 8
+
+
+@pytest.mark.parametrize("seconds", [0.0, 20.0])
+def test_no_node_waits_for_a_mailbox_that_takes_nothing(seconds: float) -> None:
+    """One partition of `work.*` is away for minutes: its node's steps go to the other node, whose own do not wait, and the first works
+    again when it is back.
+    """
+
+    async def main() -> None:
+        async with cluster() as it:
+            deaf, well = it.node("n1", 3), it.node("n2", 4)
+            it.router()
+            await it.clock.sleep(5.0)
+            it.log.faults.away[TopicPartition("work.chat", 3)] = seconds
+            for number, asked in enumerate(numbered(60)):
+                it.ask(asked, partition=number % 6)
+                await it.clock.sleep(2.0)
+            await it.until(lambda: len(well.done) == 60, seconds=15.0)
+            it.log.faults.heal()
+            await it.clock.sleep(25.0)
+            for number, asked in enumerate(numbered(20)):
+                it.ask(asked.model_copy(update={"job": f"again{number}"}), partition=number % 6)
+            await it.until(lambda: len(set(done(deaf, well))) == 80)
+            assert deaf.done
+
+    run(main())
+
+
+@pytest.mark.parametrize("seconds", [0.0, 20.0])
+def test_no_step_waits_for_a_home_that_takes_nothing(seconds: float) -> None:
+    """What one home is not told holds back the records of its steps; those of other homes are committed past."""
+
+    async def main() -> None:
+        async with cluster() as it:
+            node = it.node("n1", 3, slots=4)
+            it.router()
+            await it.clock.sleep(5.0)
+            it.log.faults.away[TopicPartition("outcomes", 2)] = seconds
+            for number, asked in enumerate(numbered(60)):
+                it.ask(asked.model_copy(update={"home": number % 6}), partition=number % 6)
+                await it.clock.sleep(1.0)
+            assert len(node.done) == 60
+            assert [it.committed("steps.chat.standard", number) for number in range(6)] == [10, 10, 0, 10, 10, 10]
+            it.log.faults.heal()
+            await it.until(lambda: it.committed("steps.chat.standard", 2) == 10)
+
+    run(main())

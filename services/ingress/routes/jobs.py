@@ -29,20 +29,12 @@ from shared.contracts.base import ID
 from shared.contracts.bounds import check_depth
 from shared.contracts.chat import Operation
 from shared.contracts.digest import request_digest
-from shared.delays import too_far
-from shared.errors import InvalidInput, TuttiError
+from shared.errors import TuttiError
 
 ROUTE = "/v1/jobs"
 _PUBLIC_ID = re.compile(ID)
 REPEATED = "idempotent-replayed"
 """Header of an answer about a job that was known before; Stripe's name for it."""
-
-
-class TooFarAhead(InvalidInput):
-    """not_before: at most 7 days ahead."""
-
-    code = "invalid_input"
-    param = "not_before"
 
 
 def not_found(job: str) -> Refused:
@@ -138,12 +130,10 @@ class Jobs:
         now, monotonic = desk.clock.wall(), desk.clock.monotonic()
         priority_class = submission.priority_class
         seconds = desk.settings.deadline_seconds[priority_class] if submission.deadline_at is None else submission.deadline_at - now
-        desk.check_capability(submission.capability or ("embed" if submission.kind is Operation.EMBED else "chat"))
+        desk.check(submission)
         desk.check_suits(submission)
         if submission.not_before is None:
             desk.admit(priority_class, seconds)
-        elif too_far(submission.not_before, now):
-            raise TooFarAhead
         else:
             seconds += max(0.0, submission.not_before - now) if submission.deadline_at is None else 0.0
         body = submission.body(model=self._model(submission))
@@ -163,6 +153,7 @@ class Jobs:
             tenant=order.tenant,
             submitted_at=now,
             not_before=submission.not_before,
+            deadline_at=submission.deadline_at,
             pattern=submission.pattern,
             digest=order.digest,
         )

@@ -13,12 +13,12 @@ from services.planner.job.live import LiveJob
 from services.planner.patterns import CURRENT
 from services.planner.round import Answer, Round
 from shared.contracts.base import PriorityClass
+from shared.contracts.bounds import check_job
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.event import CancelRecorded, JobAccepted, JobSettled
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job, ReplyTo
 from shared.contracts.result import Result, Status
-from shared.delays import too_far
 from shared.errors import InvalidInput
 from shared.telemetry import logs
 from shared.telemetry.tracing import trace_id
@@ -47,8 +47,12 @@ class IdTaken(InvalidInput):
     code = "conflict"
 
 
-def accept(book: Book, round_: Round, given: JobInput, before: JobSettled | None = None) -> IdTaken | None:
-    """Take the job in, and begin it; or why it is no job. `before`: how a job with this id ended within the window."""
+def accept(
+    book: Book, round_: Round, given: JobInput, before: JobSettled | None = None, *, refused: Failure | None = None
+) -> IdTaken | None:
+    """Take the job in, and begin it; or why it is no job. `before`: how a job with this id ended within the window. `refused`: why it ends
+    at once.
+    """
     known = book.jobs.get(given.id)
     if known is not None:
         return _again(book, round_, given, known)
@@ -61,9 +65,9 @@ def accept(book: Book, round_: Round, given: JobInput, before: JobSettled | None
     if before is not None:
         return _answer_again(round_, given, before)
     job = _admit(book, round_, given)
-    refused = _refusal(book, round_, given)
-    if refused is not None:
-        book.settle(round_, job, refused[0], refused[1], None)
+    end = _refusal(book, round_, given) if refused is None else (Status.FAILED, refused)
+    if end is not None:
+        book.settle(round_, job, *end, None)
         return None
     job.run.start()
     book.drive(round_, job)
@@ -122,10 +126,15 @@ def _refusal(book: Book, round_: Round, given: JobInput) -> tuple[Status, Failur
     wrong = pattern.check(given.job)
     if wrong is not None:
         return Status.FAILED, Failure(kind=FailureKind.INVALID_JOB, message=wrong)
-    if given.job.not_before is not None and too_far(given.job.not_before, round_.wall):
-        return Status.FAILED, Failure(kind=FailureKind.INVALID_JOB, message="not_before is more than 7 days ahead")
-    if given.job.deadline_at is not None and given.job.deadline_at <= round_.wall:
+    try:
+        check_job(given.job, book.policy.capabilities, round_.wall)
+    except InvalidInput as error:
+        return Status.FAILED, Failure(kind=FailureKind.INVALID_JOB, message=error.message)
+    deadline_at, not_before = given.job.deadline_at, given.job.not_before
+    if deadline_at is not None and deadline_at <= round_.wall:
         return Status.EXPIRED, Failure(kind=FailureKind.DEADLINE, message="the deadline had passed on arrival")
+    if deadline_at is not None and not_before is not None and deadline_at <= not_before:
+        return Status.EXPIRED, Failure(kind=FailureKind.DEADLINE, message="the deadline passes before the job may begin")
     return None
 
 

@@ -9,10 +9,10 @@ from services.planner.engine import cancels, ending, streams
 from services.planner.engine.book import Book, may_claim
 from services.planner.job.limits import late, retry_refusal
 from services.planner.job.live import LiveJob, OpenStep, Phase
-from services.planner.round import Round, Stop
+from services.planner.round import Disown, Round, Stop
 from shared.contracts.base import ClaimId
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
-from shared.contracts.control import StopStep
+from shared.contracts.control import StopClaims, StopStep
 from shared.contracts.event import StepAnswered, StepClaimedBy, TimerFired
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.outcome import (
@@ -136,15 +136,19 @@ def _stop_claim(outcome: StepClaimed, reason: str) -> Stop:
 
 
 def _on_renewed(book: Book, round_: Round, outcome: ClaimsRenewed) -> None:
+    """A claim that does not stand, although its record was folded before this one: its stop was lost. It is told again."""
+    unknown: list[ClaimId] = []
     for claim in outcome.claims:
         where = book.claims.get(claim)
         found = book.find(*where) if where else None
-        if found is None:
+        if found is None or found[1].claim is None or found[1].claim.id != claim:
+            unknown.append(claim)
             continue
         job, step = found
-        if step.claim is not None and step.claim.id == claim:
-            step.due_at = round_.now + step.claim.lease_seconds
-            book.arm(job)
+        step.due_at = round_.now + found[1].claim.lease_seconds
+        book.arm(job)
+    if unknown and outcome.mailbox is not None:
+        round_.after.append(Disown(outcome.mailbox, StopClaims(node=outcome.node, claims=tuple(unknown))))
 
 
 def _on_succeeded(book: Book, round_: Round, outcome: StepSucceeded) -> None:

@@ -12,7 +12,7 @@ from random import Random
 
 from services.planner import counters
 from services.planner.budgets.prices import Prices
-from services.planner.engine import ending, streams
+from services.planner.engine import ending, owing, streams
 from services.planner.engine.cancels import Cancels
 from services.planner.engine.carried_ids import CarriedIds
 from services.planner.engine.funds import Funding, Funds, need_of
@@ -373,11 +373,11 @@ class Book:
             self.carried_ids.ended(offset)
 
     def published(self, settled: JobSettled) -> None:
-        """The result is acknowledged: little is kept of the job."""
+        """The result is acknowledged."""
         job = self.jobs.get(settled.job)
         if job is not None and job.settled is settled:
-            del self.jobs[job.id]
-            self.ended[job.id] = EndedJob.of(job)
+            job.published = True
+            owing.leave(self, job)
         self.cancels.published(settled.job)
 
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 from services.planner import counters
 from services.planner.engine.carried import Carried
 from services.planner.round import Publish, Round
+from shared.contracts.bounds import LONGEST_DELAY_SECONDS
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.event import CancelRecorded, JobSettled
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.outcome import CancelRequested
 from shared.contracts.result import Result, Status
-from shared.delays import LONGEST_SECONDS
 from shared.errors import InvalidInput
 from shared.telemetry import logs, metrics
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logs.get(__name__)
 
-KEPT_SECONDS = LONGEST_SECONDS
+KEPT_SECONDS = LONGEST_DELAY_SECONDS
 """How long a job may come late, or once more, and still meet its cancel."""
 CLOCK_SKEW_SECONDS = 60.0
 """A job due sooner may be live, or have ended, with a planner whose clock is ahead: it is not settled but waited for."""

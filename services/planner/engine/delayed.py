@@ -9,11 +9,13 @@ from services.planner.engine.admission import JobInput
 from services.planner.engine.book import Book
 from services.planner.round import Round
 from shared.contracts import headers, ids
+from shared.contracts.bounds import too_far
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.digest import request_digest
 from shared.contracts.event import JobDelayed
 from shared.contracts.ids import Maker
-from shared.delays import build_delayed, too_far
+from shared.contracts.job import Job
+from shared.delays import build_delayed
 from shared.kafka.port import Message, Record
 from shared.topics import Topics
 
@@ -23,17 +25,22 @@ def must_wait(book: Book, given: JobInput, record: Record, wall: float) -> bool:
 
     What comes from the delay service is due, whatever the clock here says: two machines' clocks would send it to and fro.
     """
-    due_at = given.job.not_before
+    due_at = _due_at(given.job)
     if headers.find(record.headers, headers.WAS_DELAYED) is not None:
         return False
-    if due_at is None or due_at <= wall or too_far(due_at, wall):
+    if due_at is None or due_at <= wall or given.job.not_before is None or too_far(given.job.not_before, wall):
         return False
     return given.id not in book.cancels and given.id not in book.jobs and given.id not in book.ended
 
 
+def _due_at(job: Job) -> float | None:
+    """When it comes back: a deadline that passes before `not_before` is told when it passes."""
+    return job.not_before if job.not_before is None or job.deadline_at is None else min(job.not_before, job.deadline_at)
+
+
 def postpone(book: Book, round_: Round, given: JobInput, record: Record, topics: Topics) -> Message:
     """The job on its way to `delays.*`, with its id and back to this home."""
-    due_at = given.job.not_before
+    due_at = _due_at(given.job)
     assert due_at is not None, "only a job that must wait is postponed"
     public = ids.public(given.id)
     body = given.job.model_copy(update={"id": public}).to_bytes()
@@ -48,5 +55,5 @@ def postpone(book: Book, round_: Round, given: JobInput, record: Record, topics:
     )
     round_.add(given.id, JobDelayed(epoch=book.epoch, job=given.id, at=round_.wall, waits=waits))
     made = () if given.job.id is not None else ((headers.MADE_BY, Maker.PLANNER.value.encode()),)
-    again = Message(record.topic, body, public.encode(), book.home, (*record.headers, *made))
+    again = Message(record.topic, body, public.encode(), book.home, (*headers.read_ones(record.headers), *made))
     return build_delayed(topics, again, due_at, round_.wall)

@@ -40,6 +40,8 @@ class Policy:
     settled_memory_seconds: float = 3_600.0
     settled_memory_count: int = 10_000
     """Bounds of the window in which a client-given id is recognised."""
+    capabilities: tuple[str, ...] = ("chat", "embed")
+    """What the cluster offers."""
     budgets: BudgetPolicy = field(default_factory=BudgetPolicy)
     followers: int = 16
     """Callers of one live job beyond the first."""

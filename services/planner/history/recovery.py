@@ -18,6 +18,7 @@ from services.planner.round import Publish, Round
 from shared.contracts.budget import TenantAccount, TenantLimitNeared, TenantShare
 from shared.contracts.event import (
     EVENT,
+    AttemptFailed,
     CancelRecorded,
     Event,
     IdsRemembered,
@@ -27,6 +28,7 @@ from shared.contracts.event import (
     JobSnapshot,
     PlannerStarted,
     ScheduleFired,
+    StepAnswered,
 )
 from shared.contracts.failure import Failure, FailureKind
 from shared.epochs import EpochFilter
@@ -129,10 +131,23 @@ class Replay:
     def _apply(self, job: LiveJob, event: Any) -> None:
         if job.broken is not None:
             return
+        self._stop_lost(job, event)
         try:
             job.apply(event)
         except NonDeterministicPattern as error:
             job.broken = Failure(kind=FailureKind.NON_DETERMINISTIC_PATTERN, message=error.message)
+
+    def _stop_lost(self, job: LiveJob, event: Any) -> None:
+        """The stop of a claim that expired, or that another worker's answer overtook, may be lost: it is sent again."""
+        step = job.steps.get(event.step) if isinstance(event, AttemptFailed | StepAnswered) else None
+        if step is None or step.claim is None:
+            return
+        if isinstance(event, AttemptFailed):
+            lost = event.attempt == step.attempt and event.failure.kind is FailureKind.LEASE_EXPIRED
+        else:
+            lost = event.node != step.claim.node
+        if lost:
+            self._book.stop(self._round, job.id, step)
 
     def _stop_all(self, job: LiveJob) -> None:
         """The stops of a job that ended with claims open may be lost with the planner that sent them: they are sent again."""

@@ -62,7 +62,8 @@ def onward(record: Record, given: JobInput | CancelRequested, here: int, homes: 
     if headers.find(record.headers, headers.FORWARDED_FROM) is not None:
         raise InvalidRecord(f"the record was sent on to partition {here}, but its id is at home on {home} of {homes}")
     mark = headers.Origin(record.topic, record.partition, record.offset, record.timestamp).header(headers.FORWARDED_FROM)
-    message = Message(record.topic, record.value, record.key, home, (*((name, value or b"") for name, value in record.headers), mark))
+    said = (header for header in record.headers if header[1] is not None)  # a header without a value says nothing, an empty one might
+    message = Message(record.topic, record.value, record.key, home, (*said, mark))
     if message_bytes(message) > RECORD_BYTES:
         raise TooLarge("the record lies on another partition than its id's and is too large to be sent on with a mark")
     metrics.JOBS_FORWARDED.inc()

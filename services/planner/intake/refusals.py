@@ -44,11 +44,11 @@ class Refusals:
         reason = self._cap.died()
         if reason is not None:
             raise OutcomesStopped(reason)
-        return [self.letter(record, error)]
+        return [self.dead_letter(record, error)]
 
     def job(self, record: Record, error: InvalidInput, priority_class: PriorityClass, wall: float, job: str | None = None) -> list[Message]:
         """The dead letter, and a final with the reason where a valid reply address can be read. `job`: the id, where it is known."""
-        messages = [self.letter(record, error)]
+        messages = [self.dead_letter(record, error)]
         try:
             reply = self._wiring.reader.reply(record)
         except InvalidRecord:
@@ -59,8 +59,8 @@ class Refusals:
             messages.extend(of_effect(Answer(reply, result), self._wiring.topics))
         return messages
 
-    def letter(self, record: Record, error: InvalidInput) -> Message:
-        """The dead letter of a record as its sender knows it."""
+    def dead_letter(self, record: Record, error: InvalidInput) -> Message:
+        """Of the record as its sender knows it. To be written before the record counts as done."""
         record = original(record)
         log.warning("dead_letter", topic=record.topic, partition=record.partition, offset=record.offset, code=error.code)
         metrics.DEAD_LETTERS.labels("planner", error.code).inc()

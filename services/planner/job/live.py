@@ -119,6 +119,10 @@ class LiveJob:
     steps_asked: int = 0
     attempts: int = 0
     settled: JobSettled | None = None
+    published: bool = False
+    """The result is acknowledged (engine)."""
+    stops_owed: int = 0
+    """Stops of attempts that are not acknowledged (engine)."""
     settled_offset: int = -1
     """Of the settle event, once it is acknowledged."""
     written_at: float = 0.0

@@ -11,7 +11,7 @@ from shared.contracts.job import Job
 def request_of(job: Job) -> StepRequest:
     """The job's own input as one step."""
     operation = job.kind
-    capability = job.capability or ("embed" if operation is Operation.EMBED else "chat")
+    capability = job.needed_capability
     messages: tuple[ChatMessage, ...] = ()
     prompt = None
     if operation is Operation.GENERATE:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64encode
 
-from services.planner.round import Answer, AskPosition, Dispatch, Effect, Publish, Stop, StopAnywhere, Tell
+from services.planner.round import Answer, AskPosition, Bury, Disown, Dispatch, Effect, Publish, Stop, StopAnywhere, Tell
 from shared.contracts import headers
 from shared.contracts.control import StopStep
 from shared.contracts.job import ReplyTo
@@ -19,6 +19,8 @@ def of_effect(effect: Effect, topics: Topics) -> list[Message]:
             return [_dispatch(effect, topics)]
         case Stop(mailbox=mailbox, control=control):
             return [_stop(control, mailbox, topics)]
+        case Disown(mailbox=mailbox, control=stopped):
+            return [Message(topics.controls, stopped.to_bytes(), stopped.node.encode(), mailbox, headers.envelope(stopped.type))]
         case StopAnywhere(control=control):
             return [_stop(control, mailbox, topics) for mailbox in range(topics.settings.work_partitions)]
         case Publish(settled=settled, followers=followers):
@@ -26,6 +28,8 @@ def of_effect(effect: Effect, topics: Topics) -> list[Message]:
             waiting = followers if settled.reply is None else (settled.reply, *followers)
             finals = [_final(reply, result.job, body, settled.trace) for reply in waiting]
             return [_result(result.job, body, settled.trace, topics), *finals]
+        case Bury(letter=letter):
+            return [letter]
         case Tell(home=home, outcome=outcome):
             owner = partition_of(outcome.tenant.encode(), topics.settings.home_partitions)
             partition = owner if home is None else home

@@ -21,6 +21,7 @@ from shared.contracts.reply import Chunk, Chunks, Final
 from shared.contracts.result import Result, Status
 from shared.errors import LogUnavailable, Overloaded, RecordTooLarge
 from shared.kafka.port import Appended, Message, TopicPartition
+from shared.topics import Topics
 from tests.support import virtual_loop
 
 
@@ -148,7 +149,7 @@ class Writer:
 
 
 def outbox(capacity: int = 100) -> Outbox:
-    return Outbox(LoopClock(), patience_seconds=5.0, capacity=capacity)
+    return Outbox(LoopClock(), Topics(), patience_seconds=5.0, capacity=capacity)
 
 
 def test_what_accumulates_goes_out_in_one_batch() -> None:
@@ -157,7 +158,7 @@ def test_what_accumulates_goes_out_in_one_batch() -> None:
     async def main() -> None:
         box, writer = outbox(), Writer()
         task = asyncio.create_task(box.drain(writer))
-        await asyncio.gather(*(box.send(Message("t", b"%d" % number)) for number in range(50)))
+        await asyncio.gather(*(box.send(Message("outcomes", b"%d" % number)) for number in range(50)))
         assert [len(batch) for batch in writer.batches] == [50]
         task.cancel()
 
@@ -171,7 +172,7 @@ def test_a_refused_record_fails_its_caller_at_once(error: Exception, maybe_writt
     async def main() -> None:
         box = outbox()
         heard: list[tuple[Exception | None, bool]] = []
-        box.put(Message("t", b"x"), lambda failure, maybe: heard.append((failure, maybe)))
+        box.put(Message("outcomes", b"x"), lambda failure, maybe: heard.append((failure, maybe)))
         task = asyncio.create_task(box.drain(Writer(error)))
         await LoopClock().sleep(0.1)
         assert heard == [(error, maybe_written)]
@@ -188,17 +189,21 @@ def test_silence_of_kafka_ends_at_the_patience() -> None:
         box = outbox()
         heard: list[tuple[str, bool]] = []
         task = asyncio.create_task(box.drain(Writer(hangs=True)))
-        box.put(Message("t", b"in flight"), lambda _error, maybe: heard.append(("in flight", maybe)))
+        box.put(Message("outcomes", b"in flight"), lambda _error, maybe: heard.append(("in flight", maybe)))
         await LoopClock().sleep(1.0)
-        box.put(Message("t", b"waiting"), lambda _error, maybe: heard.append(("waiting", maybe)))
-        box.put(Message("t", b"patient"), lambda _error, maybe: heard.append(("patient", maybe)), patient=True)
-        box.expire(4.9)
+        box.put(Message("outcomes", b"waiting"), lambda _error, maybe: heard.append(("waiting", maybe)))
+        box.put(Message("outcomes", b"patient"), lambda _error, maybe: heard.append(("patient", maybe)), patient=True)
+        await LoopClock().sleep(3.9)
+        box.expire()
         assert heard == []
-        box.expire(5.0)
-        box.expire(6.0)
-        box.expire(1_000.0)
+        await LoopClock().sleep(0.1)
+        box.expire()
+        assert heard == [("in flight", True)]
+        await LoopClock().sleep(1_000.0)
+        box.expire()
+        box.expire()
         assert heard == [("in flight", True), ("waiting", False)]
-        assert len(box) == 2
+        assert len(box) == 1
         task.cancel()
 
     virtual_loop.run(main())
@@ -208,9 +213,9 @@ async def test_the_outbox_is_bounded() -> None:
     """The caller beyond the bound is told to come again."""
     box = outbox(capacity=2)
     for _ in range(2):
-        box.put(Message("t", b"x"))
+        box.put(Message("outcomes", b"x"))
     with pytest.raises(Overloaded):
-        box.put(Message("t", b"x"))
+        box.put(Message("outcomes", b"x"))
 
 
 def test_ids_are_ulids_that_sort_by_time() -> None:

@@ -96,3 +96,26 @@ def test_text_beyond_the_bound_is_dropped_and_leaves_a_gap() -> None:
         task.cancel()
 
     play(scenario)
+
+
+def test_a_reader_whose_topic_is_not_there_delays_and_silences_nobody() -> None:
+    """Its sends take ten seconds to fail, and its text fills the buffer; the others see every piece at once."""
+
+    async def scenario(world: World) -> None:
+        chunks = sender(world, most_bytes=10_000)
+        task = await sending(world, chunks)
+        world.log.faults.away["replies.gone"] = 10.0
+        gone = chunks.open(streaming(1, ReplyTo(topic="replies.gone", partition=0)), "m", False)
+        here = chunks.open(streaming(2, ReplyTo(topic=world.topics.replies, partition=0)), "m", False)
+        assert gone is not None
+        assert here is not None
+        for number in range(300):
+            gone.add(Delta("x" * 100))
+            here.add(Delta("y"))
+            await world.clock.sleep(0.1)
+            assert len(records(world, 0)) == number + 1
+        every = [chunk for record in records(world, 0) for chunk in Chunks.model_validate_json(record.value).chunks]
+        assert [chunk.sequence for chunk in every] == list(range(300))
+        task.cancel()
+
+    play(scenario)

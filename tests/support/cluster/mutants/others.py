@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from services.delay.forwarder import Forwarder
 from services.delay.held import Held
 from services.router.dispatcher import Dispatcher
 from services.router.ledger import Account
 from services.worker.handlers import Desk
 from services.worker.lease_log import LeaseLog
-from services.worker.outbox import Outbox, _Mark
+from services.worker.outbox import Outbox as WorkerOutbox
 from services.worker.slots import Slots
 from shared.delays import next_hop
 from shared.kafka.intake import Intake
 from shared.kafka.port import Appended
+from shared.processing.outbox import Outbox
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.laws import stops
 
@@ -92,21 +92,16 @@ def _delay_commits_before_it_forwards(patching: Patching) -> None:
 
 
 def _forwarded_once(patching: Patching) -> None:
-    original = Forwarder._settle
+    original = Outbox._is_settled
 
-    def settle(self: Forwarder, waiter: Any, result: Any, now: float) -> bool:
-        return original(self, waiter, Appended("", 0, 0), now)
+    def is_settled(self: Outbox, lane: Any, entry: Any, result: Any) -> bool:
+        return original(self, lane, entry, Appended("", 0, 0) if self._service == "delay" else result)
 
-    patching.setattr(Forwarder, "_settle", settle)
+    patching.setattr(Outbox, "_is_settled", is_settled)
 
 
 def _worker_commits_before_it_has_told(patching: Patching) -> None:
-    def mark(self: Outbox, positions: Any) -> None:
-        self._acknowledged(positions)
-        self._waiting.append(_Mark({}))
-        self._wake()
-
-    patching.setattr(Outbox, "mark", mark)
+    patching.setattr(WorkerOutbox, "mark", lambda self, positions: self._acknowledged(positions))
 
 
 def _more_than_its_slots(patching: Patching) -> None:

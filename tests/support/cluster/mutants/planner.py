@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from services.planner.effects import Effects
 from services.planner.engine import attempts
 from services.planner.engine.book import Book
 from services.planner.engine.carried_ids import CarriedIds
@@ -18,8 +19,8 @@ from services.planner.job import ids
 from services.planner.job import run as pattern_run
 from services.planner.job.live import Phase
 from services.planner.round import Round
-from services.planner.sending.outbox import Outbox
 from shared import retry
+from shared.contracts.outcome import ClaimsRenewed
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.laws import stops
 from tests.support.cluster.mutants.mixes import CALM, CRASHES, SMALL
@@ -104,7 +105,18 @@ def _late_outcome_of_a_stream(patching: Patching) -> None:
     patching.setattr(attempts, "acceptable", lambda step, *_: step.request is not None)
 
 
+def _lost_stops_stay_lost(patching: Patching) -> None:
+    """Workers of before: a renewed claim that nobody knows cannot be answered."""
+    original = attempts._ON[ClaimsRenewed]
+
+    def on_renewed(book: Book, round_: Round, outcome: ClaimsRenewed) -> None:
+        original(book, round_, outcome.model_copy(update={"mailbox": None}))
+
+    patching.setitem(attempts._ON, ClaimsRenewed, on_renewed)
+
+
 def _any_claim_stands(patching: Patching) -> None:
+    _lost_stops_stay_lost(patching)
     patching.setattr(attempts, "may_claim", lambda *_: True)
 
 
@@ -113,6 +125,8 @@ def _nothing_is_stopped(patching: Patching) -> None:
 
 
 def _stops_die_with_the_planner(patching: Patching) -> None:
+    _lost_stops_stay_lost(patching)
+    patching.setattr(Replay, "_stop_lost", lambda *_: None)
     original = Replay.finish
 
     def finish(self: Replay) -> None:
@@ -126,10 +140,12 @@ def _stops_die_with_the_planner(patching: Patching) -> None:
 
 
 def _stops_of_refused_claims_not_awaited(patching: Patching) -> None:
-    async def deliver(self: Outbox, messages: Any) -> None:
-        self.post(messages)
+    _lost_stops_stay_lost(patching)
 
-    patching.setattr(Outbox, "deliver", deliver)
+    def on_outcome(self: Effects, round_: Round, record: Any, outcome: Any) -> None:
+        attempts.on_outcome(self._book, round_, outcome)
+
+    patching.setattr(Effects, "on_outcome", on_outcome)
 
 
 def _retried_for_ever(patching: Patching) -> None:
@@ -229,7 +245,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "stops of refused claims not awaited": {
         "patch": _stops_of_refused_claims_not_awaited,
         "breaks": "what nobody wants is stopped",
-        "seed": 4,
+        "seed": 15,
         "mix": CRASHES,
         "kinds": {"cancelled": 1.0},
     },

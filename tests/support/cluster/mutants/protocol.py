@@ -19,13 +19,13 @@ from services.planner.home import Home
 from services.planner.job.ended import EndedJob
 from services.planner.round import Publish, Round
 from services.planner.sending.messages import of_effect
-from services.planner.sending.outbox import Outbox
 from services.planner.sending.writer import EventWriter
 from shared.contracts import headers
 from shared.contracts.event import PlannerStarted
 from shared.errors import LogError, SendFailed
-from shared.kafka.port import Message
+from shared.kafka.port import Appended, Message
 from shared.kafka.watched import WatchedConsumer
+from shared.processing.outbox import Outbox
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.mutants.mixes import CALM, SMALL, UNKNOWN, ZOMBIES
 
@@ -189,7 +189,13 @@ def _published_before_acknowledged(patching: Patching) -> None:
 
 
 def _results_sent_once(patching: Patching) -> None:
-    patching.setattr(Outbox, "_unsent", staticmethod(lambda *_: False))
+    original = Outbox._is_settled
+
+    def is_settled(self: Outbox, lane: Any, entry: Any, result: Any) -> bool:
+        sent = Appended(entry.message.topic, 0, -1) if entry.message.topic.endswith("results") else result
+        return original(self, lane, entry, sent)
+
+    patching.setattr(Outbox, "_is_settled", is_settled)
 
 
 def _snapshot_counts_before_its_acknowledgement(patching: Patching) -> None:

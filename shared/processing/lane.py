@@ -1,0 +1,74 @@
+"""Lane: the records of one destination that wait to be sent, in order. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from shared.kafka.port import Appended, Message
+from shared.kafka.settings import SEND_BATCH_BYTES
+
+BATCH_RECORDS = 1_000
+"""Of one send; in bytes it is one record batch, so that lanes that hang leave room in the producer's window."""
+
+Result = Appended | Exception
+Fate = Callable[[Result], None]
+"""Told once: where it lies, or the error for which it was given up."""
+Destination = tuple[str, int | None]
+"""Topic and partition; None where the key chooses."""
+
+
+class Entry:
+    """A record on its way. `again`: a failure is no reason to give it up. `expires_at`: monotonic seconds."""
+
+    __slots__ = ("again", "expires_at", "fate", "message", "settled", "size", "under_way")
+
+    def __init__(self, message: Message, fate: Fate | None, expires_at: float, *, again: bool) -> None:
+        self.message, self.fate, self.expires_at, self.again = message, fate, expires_at, again
+        self.size = len(message.value or b"")
+        self.under_way = self.settled = False
+
+
+class Lane:
+    """`hurry`: it holds more than what waits for company. `busy`: it has a task. `bytes`: of the values that wait."""
+
+    __slots__ = ("busy", "bytes", "callers", "destination", "hurry", "under_way", "waiting")
+
+    def __init__(self, destination: Destination, *, callers: bool) -> None:
+        self.destination, self.callers = destination, callers
+        self.waiting: deque[Entry] = deque()
+        self.under_way: list[Entry] = []
+        self.bytes = 0
+        self.busy = self.hurry = False
+
+    def add(self, entry: Entry) -> None:
+        self.waiting.append(entry)
+        self.bytes += entry.size
+
+    def take(self) -> list[Entry]:
+        """The next batch."""
+        batch: list[Entry] = []
+        size = 0
+        while self.waiting and len(batch) < BATCH_RECORDS and (not batch or size + self.waiting[0].size <= SEND_BATCH_BYTES):
+            entry = self.waiting.popleft()
+            entry.under_way = True
+            size += entry.size
+            batch.append(entry)
+        self.bytes -= size
+        self.hurry = bool(self.waiting)
+        self.under_way = batch
+        return batch
+
+    def put_back(self, again: Sequence[Entry]) -> None:
+        """What must be sent again goes first."""
+        self.waiting.extendleft(reversed(again))
+        self.bytes += sum(entry.size for entry in again)
+        self.hurry = True
+
+    def remove(self, now: float) -> list[Entry]:
+        """Take out what has waited beyond its patience."""
+        gone = [entry for entry in self.waiting if entry.expires_at <= now]
+        if gone:
+            self.waiting = deque(entry for entry in self.waiting if entry.expires_at > now)
+            self.bytes -= sum(entry.size for entry in gone)
+        return gone

@@ -1,0 +1,370 @@
+"""Outbox: everything that a service sends, a lane per destination (topic and partition), so that nothing waits for one that takes nothing.
+
+    put ──► lane ──► on its way ──► fate: acknowledged, or given up
+              ▲           │
+              └── again ──┘  in order, ever more slowly
+
+A lane has one send under way, as Kafka's client has one batch a partition; what gathers meanwhile is the next. Lanes that are ready
+together travel in one request. What Kafka does not acknowledge is sent again until it does, so repeats must be harmless, unless its
+sender says otherwise (`again`, `patience_seconds`). Given up at once, and loudly, is what can never be sent: a record that is too large, a
+topic that is neither the cluster's own nor a caller's, a partition of an own topic that neither the settings nor Kafka know.
+
+Callers' reply topics may not exist, and nothing depends on them: theirs are lanes of a producer of their own, bounded and patient for a
+while. Who must not lose a record asks for its fate and says in history, or to the caller, what became of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from math import inf
+
+from shared.clock import Clock
+from shared.errors import LogError, LogUnavailable, NoDestination, NotSent, RecordTooLarge
+from shared.kafka.port import Appended, Message, Producer
+from shared.processing.lane import Destination, Entry, Fate, Lane, Result
+from shared.telemetry import logs, metrics
+from shared.topics import Topics
+
+log = logs.get(__name__)
+
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 2.0
+"""Of a lane between two tries: doubling."""
+COMPANY = 256
+"""So many lingering records are worth a send of their own."""
+CALLERS_TOPICS = 32
+CALLERS_RECORDS = 10_000
+CALLERS_BYTES = 8 * 1024 * 1024
+"""Of callers' own topics: so many at once, and what may wait for one of them; the oldest give way."""
+CALLERS_PATIENCE_SECONDS = 120.0
+
+
+class Outbox:
+    """`run` is its task. Bounded by its users, who look at `full` before they take on more."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        service: str,
+        topics: Topics,
+        *,
+        records: int = 20_000,
+        size: int = 64 * 1024 * 1024,
+        gather_turns: int = 0,
+        relieved: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`size`: bytes of values. `gather_turns`: turns of the event loop before a send, for what is about to be ready. `relieved`: called
+        when it is no longer full.
+        """
+        self._clock, self._service, self._topics = clock, service, topics
+        self._own = {topic.name: topic.partitions for topic in topics.all()}
+        self._most_records, self._most_bytes = records, size
+        self._turns, self._relieved = gather_turns, relieved
+        self._lanes: dict[Destination, Lane] = {}
+        self._callers = 0
+        self._lingering = 0
+        self._company: asyncio.TimerHandle | None = None
+        self._records = self._bytes = 0
+        self._producer: Producer | None = None
+        self._open_callers: Callable[[], Awaitable[Producer]] | None = None
+        self._callers_producer: Producer | None = None
+        self._opening = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.failing = False
+        """The last word from Kafka was no, or there was none in time."""
+
+    def __len__(self) -> int:
+        """Records whose fate is not known."""
+        return self._records
+
+    @property
+    def full(self) -> bool:
+        """As much waits as may; what is put nevertheless is sent like all else."""
+        return self._records >= self._most_records or self._bytes >= self._most_bytes
+
+    def owns(self, message: Message) -> bool:
+        """Whether its topic is the cluster's own, not a caller's."""
+        return message.topic in self._own
+
+    # Putting; never blocks
+
+    def put(
+        self,
+        message: Message,
+        fate: Fate | None = None,
+        *,
+        again: bool = True,
+        patience_seconds: float = inf,
+        linger_seconds: float = 0.0,
+    ) -> Entry:
+        """Send this. `again` False: once; a failure is its fate. Beyond the patience it is given up (`expire`). A lingering record waits
+        that long for company: it leaves with the next that does not linger, or when enough have gathered.
+        """
+        callers = message.topic not in self._own
+        if callers:
+            patience_seconds = min(patience_seconds, CALLERS_PATIENCE_SECONDS)
+        expires_at = inf if patience_seconds == inf else self._clock.monotonic() + patience_seconds
+        entry = Entry(message, fate, expires_at, again=again)
+        self._records += 1
+        self._bytes += entry.size
+        self._idle.clear()
+        refusal = self._refusal(message) if callers else None
+        if refusal is not None:
+            self._give_up(entry, refusal)
+            return entry
+        lane = self._lane(message, callers)
+        lane.add(entry)
+        if linger_seconds > 0.0:
+            self._linger(linger_seconds)
+        else:
+            self._leave(lane)
+        return entry
+
+    def post(self, messages: Sequence[Message], done: Callable[[], None] | None = None) -> None:
+        """Send these. `done`: all are acknowledged or given up, but for callers' own topics, for which nobody waits."""
+        if done is None:
+            for message in messages:
+                self.put(message)
+            return
+        owed = _Owed(sum(1 for message in messages if message.topic in self._own), done)
+        for message in messages:
+            self.put(message, owed.on_fate if message.topic in self._own else None)
+        owed.begin()
+
+    def replace(self, entry: Entry, message: Message) -> bool:
+        """Send this instead of what waits, at once; False when that is on its way or gone."""
+        if entry.settled or entry.under_way:
+            return False
+        destination = (message.topic, message.partition)
+        assert destination == (entry.message.topic, entry.message.partition), "a record keeps its destination"
+        lane, more = self._lanes[destination], len(message.value or b"") - entry.size
+        entry.message, entry.size = message, entry.size + more
+        lane.bytes += more
+        self._bytes += more
+        self._leave(lane)
+        return True
+
+    async def idle(self) -> None:
+        """Wait until the fate of everything is known."""
+        await self._idle.wait()
+
+    def expire(self) -> None:
+        """Give up what has waited beyond its patience; what is on its way may be written nevertheless."""
+        now, late = self._clock.monotonic(), False
+        for lane in list(self._lanes.values()):
+            stuck = [entry for entry in lane.under_way if entry.expires_at <= now and not entry.settled]
+            gone = lane.remove(now)
+            for entry in stuck:
+                self._end(entry, LogUnavailable())
+            for entry in gone:
+                self._end(entry, NotSent())
+            late = late or bool(stuck or gone)
+            self._sweep(lane)
+        self.failing = self.failing or late
+
+    # Sending
+
+    async def run(self, producer: Producer, callers: Callable[[], Awaitable[Producer]] | None = None) -> None:
+        """Send until cancelled. `callers`: opens the producer for callers' own topics, when it is needed."""
+        self._producer, self._open_callers = producer, callers
+        self._start_those_in_a_hurry()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._producer = None
+            tasks = list(self._tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if self._callers_producer is not None:
+                await self._callers_producer.close()
+                self._callers_producer = None
+
+    def _lane(self, message: Message, callers: bool) -> Lane:
+        """The lane of a destination; of a caller's topic the lane of all its partitions, so that none has more than others."""
+        destination = (message.topic, None if callers else message.partition)
+        lane = self._lanes.get(destination)
+        if lane is None:
+            lane = self._lanes[destination] = Lane(destination, callers=callers)
+            self._callers += callers
+        elif callers and (len(lane.waiting) >= CALLERS_RECORDS or lane.bytes >= CALLERS_BYTES):
+            oldest = lane.waiting.popleft()
+            lane.bytes -= oldest.size
+            self._give_up(oldest, NotSent("too many records wait for this topic"))
+        return lane
+
+    def _refusal(self, message: Message) -> LogError | None:
+        """Why a record for a topic that is not the cluster's own cannot be sent."""
+        if not self._topics.may_reply_to(message.topic):
+            return NoDestination("this cluster has no such topic")
+        if (message.topic, None) not in self._lanes and self._callers >= CALLERS_TOPICS:
+            return NotSent("too many callers' topics fail at once")
+        return None
+
+    def _linger(self, seconds: float) -> None:
+        self._lingering += 1
+        if self._lingering >= COMPANY:
+            self._flush()
+        elif self._company is None:
+            self._company = asyncio.get_running_loop().call_later(seconds, self._flush)
+
+    def _leave(self, lane: Lane) -> None:
+        """The lane is sent now, and with it all that lingers."""
+        lane.hurry = True
+        if self._company is not None:
+            self._flush()
+        elif not lane.busy:
+            self._start(lane)
+
+    def _flush(self) -> None:
+        self._lingering = 0
+        if self._company is not None:
+            self._company.cancel()
+            self._company = None
+        for lane in self._lanes.values():
+            lane.hurry = lane.hurry or bool(lane.waiting)
+        self._start_those_in_a_hurry()
+
+    def _start_those_in_a_hurry(self) -> None:
+        for lane in self._lanes.values():
+            if lane.hurry and not lane.busy:
+                self._start(lane)
+
+    def _start(self, lane: Lane) -> None:
+        if self._producer is not None:
+            lane.busy = True
+            task = asyncio.get_running_loop().create_task(self._drain(lane))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _drain(self, lane: Lane) -> None:
+        """Send while there is something to hurry for."""
+        pause = 0.0
+        try:
+            while lane.hurry:
+                for _ in range(self._turns):
+                    await self._clock.sleep(0)
+                if await self._send(lane, first=not pause):
+                    pause = 0.0
+                else:
+                    pause = min(LONGEST_PAUSE_SECONDS, 2 * pause or FIRST_PAUSE_SECONDS)
+                    await self._clock.sleep(pause)
+        finally:
+            lane.busy = False
+            self._sweep(lane)
+
+    def _sweep(self, lane: Lane) -> None:
+        """Forget a lane in which nothing is left."""
+        if not lane.waiting:
+            lane.hurry = False
+            if not lane.busy and self._lanes.pop(lane.destination, None) is not None:
+                self._callers -= lane.callers
+
+    async def _send(self, lane: Lane, *, first: bool) -> bool:
+        """One batch; False when something of it must be sent again. `first`: the try before succeeded."""
+        batch = lane.take()
+        if not batch:
+            return True
+        results = await self._results(lane, batch)
+        lane.under_way = []
+        again = [entry for entry, result in zip(batch, results, strict=True) if not self._is_settled(lane, entry, result)]
+        errors = [result for result in results if isinstance(result, Exception)]
+        self.failing = len(errors) == len(batch) and not all(isinstance(error, NoDestination) for error in errors)
+        if errors:
+            metrics.SEND_FAILURES.labels(self._service).inc(len(errors))
+            if first:
+                topic, partition = lane.destination
+                log.warning("send_failed", topic=topic, partition=partition, records=len(errors), reason=str(errors[0]))
+        if again:
+            lane.put_back(again)
+        return not again
+
+    async def _results(self, lane: Lane, batch: Sequence[Entry]) -> Sequence[Result]:
+        """An error that is not Kafka's is one record's: the others of its batch are sent without it."""
+        results: Sequence[Result]
+        try:
+            producer = await self._opened() if lane.callers else self._producer
+            assert producer is not None, "nothing is sent before `run` or after it"
+            results = await producer.send_many([entry.message for entry in batch])
+        except LogError as error:
+            return [error] * len(batch)
+        except Exception as error:
+            results = [error] * len(batch)
+        if len(batch) == 1 or not any(map(_is_odd, results)):
+            return results
+        return [(await self._results(lane, [e]))[0] if _is_odd(r) else r for e, r in zip(batch, results, strict=True)]
+
+    async def _opened(self) -> Producer:
+        """The producer for callers' own topics."""
+        async with self._opening:
+            if self._callers_producer is None:
+                assert self._open_callers is not None, "this service sends to no caller's own topic"
+                self._callers_producer = await self._open_callers()
+            return self._callers_producer
+
+    def _is_settled(self, lane: Lane, entry: Entry, result: Result) -> bool:
+        """Whether the entry's fate is known now."""
+        entry.under_way = False
+        if entry.settled:
+            return True
+        if isinstance(result, Appended):
+            self._end(entry, result)
+        elif isinstance(result, RecordTooLarge) or _is_odd(result) or (isinstance(result, NoDestination) and self._is_nowhere(lane, entry)):
+            self._give_up(entry, result)
+        elif not entry.again or entry.expires_at <= self._clock.monotonic():
+            self._end(entry, result)
+        else:
+            return False
+        return True
+
+    def _is_nowhere(self, lane: Lane, entry: Entry) -> bool:
+        """Whether a destination that does not exist never will. One of our own is being made anew."""
+        return lane.callers or (entry.message.partition or 0) >= self._own[entry.message.topic]
+
+    def _give_up(self, entry: Entry, error: Exception) -> None:
+        topic, partition = entry.message.topic, entry.message.partition
+        metrics.MESSAGES_GIVEN_UP.labels(self._service).inc()
+        tell = log.error if topic in self._own or not self._topics.may_reply_to(topic) else log.warning
+        tell("message_given_up", topic=topic, partition=partition, bytes=entry.size, reason=str(error))
+        self._end(entry, error)
+
+    def _end(self, entry: Entry, result: Result) -> None:
+        entry.settled = True
+        was_full = self.full
+        self._records -= 1
+        self._bytes -= entry.size
+        fate, entry.fate = entry.fate, None
+        if fate is not None:
+            try:
+                fate(result)
+            except Exception as error:  # one record's: the lane goes on
+                log.failure("fate_not_told", error, topic=entry.message.topic)
+        if not self._records:
+            self._idle.set()
+        if was_full and not self.full:
+            self._relieved()
+
+
+def _is_odd(result: Result) -> bool:
+    return isinstance(result, Exception) and not isinstance(result, LogError)
+
+
+class _Owed:
+    """How many records are still to be acknowledged before `done`."""
+
+    __slots__ = ("_done", "_left")
+
+    def __init__(self, records: int, done: Callable[[], None]) -> None:
+        self._left, self._done = records + 1, done
+
+    def on_fate(self, _: Result) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._done()
+
+    def begin(self) -> None:
+        """All are put: from now on the last one's fate is the end."""
+        self.on_fate(NotSent())
