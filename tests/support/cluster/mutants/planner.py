@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from services.planner import home
 from services.planner.effects import Effects
 from services.planner.engine import attempts
 from services.planner.engine.book import Book
@@ -176,6 +177,10 @@ def _recent_ids_not_carried(patching: Patching) -> None:
     patching.setattr(CarriedIds, "rewrite", lambda *_: None)
 
 
+def _at_home_wherever_it_lies(patching: Patching) -> None:
+    patching.setattr(home, "onward", lambda *_: None)
+
+
 def _poison_swallowed(patching: Patching) -> None:
     patching.setattr(Refusals, "job", lambda *_: [])
 
@@ -263,6 +268,12 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "breaks": "accepted once",
         "mix": FaultMix(kill=1.0, down_seconds=(0.0, 0.5), **SMALL),
         "kinds": {"again": 1.0, "single": 1.0},
+    },
+    "an id is at home wherever it lies": {
+        "patch": _at_home_wherever_it_lies,
+        "breaks": "one result",
+        "mix": CALM,
+        "kinds": {"again": 1.0},
     },
     "poison swallowed": {
         "patch": _poison_swallowed,
