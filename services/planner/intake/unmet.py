@@ -40,32 +40,31 @@ class _Waiting(NamedTuple):
 
 
 class Unmet:
-    """In the order of arrival, which is that of their time. Monotonic seconds."""
+    """By topic, in the order of arrival, which is that of offsets and of their time. Monotonic seconds."""
 
     def __init__(self) -> None:
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: dict[str, deque[_Waiting]] = {}
 
     def add(self, record: Record, priority_class: PriorityClass, job: str, now: float) -> None:
         """Its job is not known."""
-        self._waiting.append(_Waiting(record, priority_class, job, now + SECONDS))
+        self._waiting.setdefault(record.topic, deque()).append(_Waiting(record, priority_class, job, now + SECONDS))
 
     def over(self, now: float, known: Callable[[str, float], bool]) -> list[_Waiting]:
         """Those whose time is over and whose job has not come (`known`: whether it is here, or was)."""
         found = []
-        while self._waiting and self._waiting[0].until <= now:
-            one = self._waiting.popleft()
-            if not known(one.job, now):
-                found.append(one)
+        for waiting in self._waiting.values():
+            while waiting and waiting[0].until <= now:
+                one = waiting.popleft()
+                if not known(one.job, now):
+                    found.append(one)
         return found
 
     @property
     def next_due(self) -> float:
         """When to look again."""
-        return self._waiting[0].until if self._waiting else inf
+        return min((waiting[0].until for waiting in self._waiting.values() if waiting), default=inf)
 
     def clamp(self, positions: dict[str, int]) -> dict[str, int]:
         """Positions that do not pass what waits."""
-        clamped = dict(positions)
-        for record, *_ in self._waiting:
-            clamped[record.topic] = min(clamped.get(record.topic, record.offset), record.offset)
-        return clamped
+        first = {topic: waiting[0].record.offset for topic, waiting in self._waiting.items() if waiting}
+        return positions | {topic: min(positions.get(topic, offset), offset) for topic, offset in first.items()}
