@@ -171,10 +171,10 @@ def _drop(round_: Round, given: JobInput, ended: CancelRecorded) -> None:
         round_.after.append(Answer(given.reply, cancelled(given.id, waits, ended), given.trace))
 
 
-def _conflict(round_: Round, given: JobInput) -> IdTaken:
-    """Another job under an id that is taken: it never runs, and whoever sent it must hear of it."""
+def _conflict(round_: Round, given: JobInput) -> IdTaken | None:
+    """Another job under an id that is taken: it never runs, and whoever sent it must hear of it. Where an ingress waits it tells him."""
     if given.reply is not None:
         failure = Failure(kind=FailureKind.CONFLICT, message="this id is already used with another body")
         result = refused_result(given.id, given.job.tenant, failure, given.priority_class, round_.wall)
         round_.after.append(Answer(given.reply, result, given.trace))
-    return IdTaken()
+    return None if given.reply is not None and given.reply.multiplex else IdTaken()

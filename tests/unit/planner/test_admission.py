@@ -62,6 +62,15 @@ def test_the_users_own_deadline_wins() -> None:
     assert desk.job.accepted.deadline_at == desk.wall + 3
 
 
+@pytest.mark.parametrize(("reply", "letter"), [(None, True), (HERE, True), (HERE.model_copy(update={"multiplex": True}), False)])
+def test_another_body_becomes_a_dead_letter_unless_an_ingress_tells_it(reply: ReplyTo | None, letter: bool) -> None:
+    """A caller over REST has its 409; whoever produces to Kafka may not wait for a reply."""
+    desk = Desk()
+    desk.submit(id_="mine")
+    other = job_input({"prompt": "other"}, 9, "mine", reply)
+    assert (admission.accept(desk.book, Round(desk.wall, desk.now), other) is not None) == letter
+
+
 @pytest.mark.parametrize("settled", [False, True])
 def test_the_same_record_again_changes_nothing(settled: bool) -> None:
     """A redelivery while the job is live, or after its end: no event, no dispatch, no answer."""
