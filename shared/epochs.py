@@ -49,13 +49,13 @@ class EpochFilter:
         """A PlannerStarted lies at `offset`."""
         self.epoch = offset
 
-    def admits_value(self, value: bytes) -> bool:
-        """Whether this event is valid here; one comparison for what our planner writes in the epoch in force."""
-        return value.startswith(self._prefix) or self.admits(epoch_of(value))
+    def admits_value(self, value: bytes, offset: int) -> bool:
+        """Whether this event is valid where it lies; one comparison for what our planner writes in the epoch in force."""
+        return value.startswith(self._prefix) or self.admits(epoch_of(value), offset)
 
-    def admits(self, epoch: int | None) -> bool:
-        """Whether a record with this epoch is valid here."""
-        if epoch is None:
+    def admits(self, epoch: int | None, offset: int) -> bool:
+        """Whether a record with this epoch is valid at `offset`. An epoch begins before its events: none from ahead is taken for one."""
+        if epoch is None or epoch >= offset:
             return False
         if self.epoch is None or (epoch > self.epoch and not self._gapless):
             self.epoch = epoch

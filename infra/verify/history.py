@@ -153,7 +153,7 @@ class History:
                 f"epoch {event.epoch}; the last PlannerStarted is at {known}",
             )
             return False
-        return self._epochs.admits(event.epoch)
+        return self._epochs.admits(event.epoch, place.offset)
 
     def _on_stale(self, event: Any) -> None:
         if isinstance(event, JobSettled):

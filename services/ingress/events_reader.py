@@ -126,7 +126,7 @@ class EventsReader:
             epochs.started(record.offset)
         elif kind not in SHOWN and kind not in LEDGER:
             return  # nobody is shown anything of it
-        elif epochs.admits_value(record.value) and record.key is not None:
+        elif epochs.admits_value(record.value, record.offset) and record.key is not None:
             job = record.key.decode("utf-8", "replace")
             if kind in LEDGER:  # of no job
                 self._tenants.on_event(kind, record.value)
@@ -209,7 +209,7 @@ def _leading_epochs(records: Sequence[Record]) -> list[int]:
         if _kind_of(record) == "planner_started":
             break
         epoch = None if record.value is None else epoch_of(record.value)
-        if epoch is not None:
+        if epoch is not None and epoch < record.offset:
             found.append(epoch)
     return found
 

@@ -127,7 +127,10 @@ class LeanFetcher(Fetcher):
             waiter.result()  # the coordinator's errors come this way
 
     def _drain(self, partitions: Collection[Any], most: int) -> dict[Any, list[Any]]:
-        """A kept error is raised by the next call, if there is anything to hand out before it."""
+        """A kept error is raised by the next call, if there is anything to hand out before it.
+
+        What a fetch may bring of a partition, packed, is also what is handed out of it at once, unpacked.
+        """
         drained: dict[Any, list[Any]] = {}
         room = POLL_BYTES
         for tp in list(self._records):
@@ -143,7 +146,7 @@ class LeanFetcher(Fetcher):
                     self._forget(tp)
                     found.check_raise()
                 break
-            records, size = take(found, tp, most, room)
+            records, size = take(found, tp, most, min(room, self._max_partition_fetch_bytes))
             if not found.has_more():
                 self._forget(tp)
             if records:

@@ -93,7 +93,7 @@ class Replay:
         if isinstance(event, PlannerStarted):
             self._epochs.started(offset)
             return False
-        return self._epochs.admits(event.epoch)
+        return self._epochs.admits(event.epoch, offset)
 
     def _lives(self, job_id: str) -> bool:
         job = self._book.jobs.get(job_id)

@@ -140,7 +140,7 @@ def test_only_events_of_the_epoch_in_force_are_admitted(script: list[str], begin
                 reader.started(offset)
                 in_force_seen = in_force_seen or reader is middle
                 continue
-            admitted = reader.admits(epoch)
+            admitted = reader.admits(epoch, offset)
             if kind == "valid":
                 assert admitted
                 in_force_seen = in_force_seen or reader is middle
@@ -152,7 +152,16 @@ def test_the_first_batch_settles_the_epoch_when_begun_in_the_middle() -> None:
     """A stale record before the first valid one is not taken for valid."""
     reader = EpochFilter()
     reader.begin([4, 9, 9])
-    assert [reader.admits(epoch) for epoch in (4, 9, 9)] == [False, True, True]
+    assert [reader.admits(epoch, offset) for offset, epoch in ((10, 4), (11, 9), (12, 9))] == [False, True, True]
+
+
+def test_an_epoch_from_ahead_is_nobodys() -> None:
+    """An epoch is the offset of a record before: one record with a vast epoch must not blind a reader to all that follow."""
+    reader = EpochFilter()
+    reader.started(5)
+    assert not reader.admits_value(b'{"epoch":9007199254740992,"type":"job_settled"}', 6)
+    assert not reader.admits(7, 7)
+    assert reader.admits_value(b'{"epoch":5,"type":"job_settled"}', 8)
 
 
 def journal(**bounds: int) -> Journal:

@@ -1,0 +1,70 @@
+"""What cannot be sent on is a dead letter; what lies around it is sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from services.delay import forwarder, held
+from services.delay.forwarder import Forwarder
+from services.delay.handlers import Reader
+from services.delay.held import Held
+from services.delay.settings import DelayPolicy
+from shared.clock import SystemClock
+from shared.contracts.dead_letter import DeadLetter
+from shared.contracts.delayed import Delayed
+from shared.kafka.port import Appended, Message, TopicPartition
+from shared.kafka.window import Bounds, Window
+from shared.topics import Topics
+from tests.support.routing import FakeRecord
+
+TOPICS = Topics()
+
+
+class Accepting:
+    """A producer that takes everything."""
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+
+    async def send_many(self, messages: Sequence[Message]) -> list[Any]:
+        self.sent += messages
+        return [Appended(message.topic, 0, 0) for message in messages]
+
+
+def test_a_record_that_cannot_be_sent_on_is_a_dead_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its window lets it go; the process lives on."""
+
+    def onward(waiter: Any, *rest: Any) -> Message:
+        if waiter.record.offset == 1:
+            raise OverflowError
+        return held.onward(waiter, *rest)
+
+    monkeypatch.setattr(forwarder, "onward", onward)
+    producer: Any = Accepting()
+    window, waiting = Window(TopicPartition("delays.5s", 0), Bounds(), 0), Held()
+    value = Delayed(topic="jobs.batch", partition=0, due_at=1.0, value=b"v").to_bytes()
+    window.receive([FakeRecord("delays.5s", 0, offset, 0, None, value) for offset in range(3)])
+    while (record := window.take()) is not None:
+        waiting.add(Reader(TOPICS).read(record, window, 1_700_000_000.0))
+    for waiter in waiting.take(float("inf"), 3):
+        waiter.ready_at = 0.0
+        waiting.add(waiter)
+    sending = Forwarder(producer, TOPICS, waiting, policy=DelayPolicy(), clock=SystemClock(), sent=lambda: None)
+
+    async def send() -> None:
+        running = asyncio.create_task(sending.run())
+        await sending.forward()
+        async with asyncio.timeout(10.0):
+            while window.commit_offset < 3:
+                await sending._clock.sleep(0.01)
+        running.cancel()
+
+    asyncio.run(send())
+    assert sorted(message.topic for message in producer.sent) == ["dead-letters", "jobs.batch", "jobs.batch"]
+    [letter] = [DeadLetter.model_validate_json(m.value or b"") for m in producer.sent if m.topic == "dead-letters"]
+    assert (letter.offset, letter.code) == (1, "internal")
+    assert window.commit_offset == 3
