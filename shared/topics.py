@@ -98,6 +98,7 @@ FAMILIES: tuple[Family, ...] = (
         ("planner",),
         (
             "StepRouted",
+            "StepUnplaced",
             "StepClaimed",
             "ClaimsRenewed",
             "StepSucceeded",
@@ -129,6 +130,7 @@ FAMILIES: tuple[Family, ...] = (
             "AttemptFailed",
             "StepRetried",
             "StepFunded",
+            "StepWaits",
             "WorkWasted",
             "TimerSet",
             "TimerFired",

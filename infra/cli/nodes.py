@@ -69,4 +69,6 @@ def state(node: Node, now: float) -> str:
         return "silent"
     if not node.reachable:
         return "unreachable"
+    if node.pause_seconds > now - node.at and not node.draining:
+        return "paused"
     return "draining" if node.draining else "live"

@@ -90,7 +90,7 @@ def build_job(prompt: str, fields: dict[str, Any], clock: Clock, identifier: str
         "chain": chain,
         "pattern": fields["pattern"] or ("chain" if chain else "single"),
         "options": {name: fields[name] for name in ("max_tokens", "temperature", "seed") if fields[name] is not None},
-        "deadline_at": _moment(fields["deadline"], clock),
+        **_deadline(fields["deadline"]),
         "not_before": _moment(fields["not_before"], clock),
         **{name: fields[name] for name in ("model", "system", "tenant") if fields[name] is not None},
     }
@@ -112,6 +112,14 @@ def _read_chain(file: Path | None) -> list[Any] | None:
     if not isinstance(chain, list):
         raise Stop(Exit.USAGE, f"{file} must hold a list of steps")
     return chain
+
+
+def _deadline(when: str | None) -> dict[str, float | str]:
+    """A duration stays one: made an instant here, it would be another one for a cluster whose clocks differ."""
+    match = _DURATION.fullmatch(when) if when else None
+    if match:
+        return {"deadline_seconds": float(match[1]) * _UNITS[match[2]]}
+    return {"deadline_at": when} if when else {}
 
 
 def _moment(when: str | None, clock: Clock) -> float | str | None:

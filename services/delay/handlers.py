@@ -36,6 +36,9 @@ class Reader:
         if delayed.partition is not None and delayed.partition >= partitions:
             raise InvalidRecord("the delayed record's partition does not exist")
         tier = self.tiers[record.topic]
+        if delayed.due_at is None:
+            due_at = now + (delayed.seconds or 0.0)
+            return Waiter(record, tier, due_at, min(due_at, now + TIER_SECONDS[tier]), window, now)
         # By another machine's clock the tier may be over already, in every tier that it hops to: not faster than LEAST_SECONDS.
         tier_over_at = max(record.timestamp / 1000 + TIER_SECONDS[tier], now + LEAST_SECONDS)
         ready_at = min(delayed.due_at, tier_over_at)

@@ -2,6 +2,8 @@
 
 A record leaves its tier when it was delayed for as long as the tier says, or when it is due if that is earlier. Then it hops on, or,
 in its last second, is held until it is due. Its offset stays uncommitted until it has been sent on.
+
+A wait of so many seconds is counted here, from when the record is read; what has been waited travels on with it.
 """
 
 from __future__ import annotations
@@ -19,13 +21,14 @@ from shared.topics import Topics
 
 @dataclass(slots=True)
 class Waiter:
-    """One record. Epoch seconds: `due_at` as it says, `ready_at` when to look at it again."""
+    """One record. Epoch seconds by this machine's clock: `due_at`, `ready_at` when to look at it again, `read_at` if it counts seconds."""
 
     record: Record
     tier: str
     due_at: float
     ready_at: float
     window: Window
+    read_at: float | None = None
 
     def finish(self) -> None:
         """It was sent on: its record may be committed past."""
@@ -73,10 +76,16 @@ class Held:
 
 def onward(waiter: Waiter, topics: Topics, now: float) -> Message:
     """The record that `waiter` becomes: what it carries when that is due, else itself in its next tier."""
-    record = waiter.record
-    if waiter.due_at > now:
-        tier = next_hop(waiter.due_at, now) or SMALLEST_TIER
-        return Message(topics.delay(tier), record.value, record.key, headers=tuple(record.headers))
+    record, later = waiter.record, waiter.due_at > now
+    tier = topics.delay(next_hop(waiter.due_at, now) or SMALLEST_TIER)
+    if later and waiter.read_at is None:
+        return Message(tier, record.value, record.key, headers=tuple(record.headers))
     delayed = Delayed.model_validate_json(record.value or b"")
+    waited = delayed.waited_seconds + (0.0 if waiter.read_at is None else max(0.0, now - waiter.read_at))
+    if later:
+        rest = delayed.model_copy(update={"seconds": waiter.due_at - now, "waited_seconds": waited})
+        return Message(tier, rest.to_bytes(), record.key, headers=tuple(record.headers))
     found = delayed.headers if headers.find(delayed.headers, headers.WAS_DELAYED) else (*delayed.headers, (headers.WAS_DELAYED, b"1"))
+    if waiter.read_at is not None:
+        found = (*(header for header in found if header[0] != headers.WAITED), headers.waiting(waited))
     return Message(delayed.topic, delayed.value, delayed.key, delayed.partition, found)

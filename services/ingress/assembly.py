@@ -1,13 +1,15 @@
 """StreamAssembly: the answer's text out of chunks that may be lost, repeated, reordered or overtaken by a newer attempt. Pure.
 
-What has been taken (sent to the client) is never changed. Only growing attempts are accepted; a chunk's place is its character offset;
-what is missing at the end is completed from the final's full text. When that contradicts what was taken, the stream fails clearly.
+What has been taken (sent to the client) is never changed. Only growing attempts are accepted, and of each the run that was seen first (an
+attempt may be claimed twice); a chunk's place is its character offset; what is missing at the end is completed from the final's full text.
+When that contradicts what was taken, the stream fails clearly.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from shared.contracts.base import ClaimId
 from shared.contracts.chat import Answer
 from shared.contracts.reply import Chunk
 from shared.errors import TuttiError
@@ -27,6 +29,13 @@ class Delta(NamedTuple):
 
     text: str
     thinking: str
+
+
+class Shown(NamedTuple):
+    """Text that the next attempt continues, and its tokens as the nodes counted them, where they did."""
+
+    text: str
+    tokens: int | None = None
 
 
 class _Text:
@@ -56,21 +65,26 @@ class StreamAssembly:
         "_ahead",
         "_attempt",
         "_broken",
+        "_claim",
         "_ready",
         "_step",
         "_taken",
         "_thinking",
         "_thinking_attempt",
         "_thinking_sequence",
+        "_tokens",
     )
 
     def __init__(self) -> None:
         self._step: str | None = None
         self._attempt = 0
+        self._claim: ClaimId | None = None
         self._broken = 0
         self._taken = _Text()
         self._ready = _Text()
-        self._ahead: dict[int, str] = {}
+        self._tokens: int | None = None
+        """Of the contiguous text."""
+        self._ahead: dict[int, tuple[str, int | None]] = {}
         self._thinking = ""
         self._thinking_attempt = 0
         self._thinking_sequence = -1
@@ -86,10 +100,12 @@ class StreamAssembly:
             return False
         if chunk.attempt > self._attempt:
             self._begin(chunk)
+        elif chunk.claim != self._claim:
+            return False
         if chunk.thinking:
             self._think(chunk)
         if chunk.text:
-            self._place(chunk.offset, chunk.text)
+            self._place(chunk.offset, chunk.text, chunk.tokens)
         return bool(self._ready.length or self._thinking)
 
     def take(self) -> Delta:
@@ -111,22 +127,24 @@ class StreamAssembly:
         self._ahead.clear()
         self._attempt = 2**31
 
-    def break_off(self, step: str, attempt: int) -> str:
+    def break_off(self, step: str, attempt: int) -> Shown:
         """The attempt broke: nothing more of it, or of earlier ones, is accepted. Returns the text so far, which the next one continues.
 
         The same again when asked again. Text that lies beyond a gap is given up.
         """
         if self._step is not None and step != self._step:
-            return ""
+            return Shown("")
         self._broken = max(self._broken, attempt)
         if self._attempt <= attempt:
             self._ahead.clear()
-        return self._taken.whole() + self._ready.whole()
+        return Shown(self._taken.whole() + self._ready.whole(), self._tokens)
 
     def _begin(self, chunk: Chunk) -> None:
         """A newer attempt: what was not sent yet gives way to it, except what it says it continues from."""
-        self._step, self._attempt = chunk.step, chunk.attempt
+        self._step, self._attempt, self._claim = chunk.step, chunk.attempt, chunk.claim
+        before = self.characters
         self._ready = _Text(self._ready.whole()[: max(0, chunk.continues_from - self._taken.length)])
+        self._tokens = self._tokens if self.characters == before else None
         self._ahead.clear()
 
     def _think(self, chunk: Chunk) -> None:
@@ -136,19 +154,21 @@ class StreamAssembly:
             self._thinking_sequence = chunk.sequence
             self._thinking += chunk.thinking or ""
 
-    def _place(self, offset: int, text: str) -> None:
+    def _place(self, offset: int, text: str, tokens: int | None) -> None:
         if offset > self.characters:
             if len(self._ahead) < _MAX_AHEAD:
-                self._ahead[offset] = max(text, self._ahead.get(offset, ""), key=len)
+                self._ahead[offset] = max((text, tokens), self._ahead.get(offset, ("", None)), key=lambda piece: len(piece[0]))
             return
-        self._extend(offset, text)
+        self._extend(offset, text, tokens)
         while self._ahead and (nearest := min(self._ahead)) <= self.characters:
-            self._extend(nearest, self._ahead.pop(nearest))
+            self._extend(nearest, *self._ahead.pop(nearest))
 
-    def _extend(self, offset: int, text: str) -> None:
+    def _extend(self, offset: int, text: str, tokens: int | None) -> None:
         overlap = min(self.characters - offset, len(text))
         if overlap and self._slice(offset, offset + overlap) != text[:overlap]:
             raise StreamConflict
+        if len(text) > overlap:
+            self._tokens = tokens
         self._ready.append(text[overlap:])
         if self.characters > _MAX_CHARACTERS:
             raise StreamConflict("the streamed answer exceeds the bound")

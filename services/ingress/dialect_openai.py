@@ -146,7 +146,7 @@ class ChatRequest(_Strict):
     web_search_options: Unread = None
 
 
-def to_job(request: ChatRequest, *, identifier: str, tenant: str | None, model: str, deadline_at: float) -> Job:
+def to_job(request: ChatRequest, *, identifier: str, tenant: str | None, model: str, deadline_seconds: float) -> Job:
     """The job that answers the request. Raises UnsupportedParameter; ValidationError (of Job) on a bad tenant or model name."""
     refuse_unsupported(request)
     return Job(
@@ -158,7 +158,7 @@ def to_job(request: ChatRequest, *, identifier: str, tenant: str | None, model: 
         format=_format(request.response_format),
         tools=() if request.tools is None or request.tool_choice == "none" else _tools(request.tools),
         stream=bool(request.stream),
-        deadline_at=deadline_at,
+        deadline_seconds=deadline_seconds,
         metadata=_metadata(request),
     )
 

@@ -28,12 +28,14 @@ def _all(*names: str) -> dict[str, Any]:
 
 FIELDS: dict[type[Contract], Fields] = {
     events.JobDelayed: _all() | {"waits": dict.fromkeys(("due_at", "since", "tenant", "priority_class", "pattern", "model"), True)},
-    events.JobAccepted: _all("priority_class", "deadline_at", "limits") | {"request": dict.fromkeys(("tenant", "pattern", "model"), True)},
+    events.JobAccepted: _all("priority_class", "deadline_at", "deadline_seconds", "limits")
+    | {"request": dict.fromkeys(("tenant", "pattern", "model"), True)},
     events.StepAsked: _all("step", "path", "agent", "model", "unfunded"),
     events.StepClaimedBy: _all("step", "attempt", "node"),
     events.StepAnswered: _all("step", "attempt", "node", "usage", "timings"),
     events.AttemptFailed: _all("step", "attempt", "failure", "retry_after_seconds", "counted", "usage"),
     events.StepRetried: _all("step", "attempt", "avoid", "unfunded"),
+    events.StepWaits: _all("step", "attempt", "missing"),
     events.StepFunded: _all("step", "attempt"),
     events.TimerSet: _all("step", "path", "due_at"),
     events.TimerFired: _all("step"),

@@ -49,12 +49,15 @@ class StepStatus(BaseModel):
     agent: str | None = None
     model: str | None = None
     state: str = "asked"
-    """asked, unfunded (waits for its tenant's budget), running, answered, retrying, failed; of a pause: sleeping, over"""
+    """asked, unfunded (waits for its tenant's budget), unplaced (waits for a node that can run it), running, answered, retrying, failed;
+    of a pause: sleeping, over"""
     attempt: int = 0
     retry_at: float | None = None
     """While it is retrying: when the next attempt begins. By the planner's clock, as all instants here."""
     due_at: float | None = None
     """Of a pause: its end."""
+    missing: list[str] = Field(default_factory=list)
+    """While it is unplaced: what no live node has."""
     nodes: list[str] = Field(default_factory=list)
     """Nodes that claimed an attempt, in order."""
     failures: list[str] = Field(default_factory=list)
@@ -251,7 +254,13 @@ def _on_timer(status: JobStatus, event: events.TimerSet | events.TimerFired) -> 
 def _on_step(status: JobStatus, event: Contract) -> None:
     assert isinstance(
         event,
-        events.StepAsked | events.StepClaimedBy | events.StepAnswered | events.AttemptFailed | events.StepRetried | events.StepFunded,
+        events.StepAsked
+        | events.StepClaimedBy
+        | events.StepAnswered
+        | events.AttemptFailed
+        | events.StepRetried
+        | events.StepFunded
+        | events.StepWaits,
     ), "every event that is shown is folded"
     _reach(status, State.RUNNING)
     step = _step(status, event.step)
@@ -260,8 +269,10 @@ def _on_step(status: JobStatus, event: Contract) -> None:
     if isinstance(event, events.StepAsked):
         step.path, step.agent, step.model, step.state = event.path, event.agent, event.model, _sent(event.unfunded)
         return
-    step.attempt, step.retry_at = max(step.attempt, event.attempt), None
+    step.attempt, step.retry_at, step.missing = max(step.attempt, event.attempt), None, []
     match event:
+        case events.StepWaits():
+            step.state, step.missing = ("unplaced" if event.missing else "asked"), list(event.missing)
         case events.StepClaimedBy():
             step.state = "running"
             _tell(step.nodes, event.node)

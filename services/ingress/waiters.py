@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from services.ingress.assembly import Delta, StreamAssembly, StreamConflict
+from services.ingress.assembly import Delta, Shown, StreamAssembly, StreamConflict
 from services.ingress.problems import InstanceLeaving, Refused, deadline_passed
 from services.ingress.register import Kind
 from shared.contracts.base import INLINE_BYTES
@@ -24,7 +24,7 @@ class Sink(Protocol):
 
     def on_chunk(self, chunk: Chunk) -> None: ...
     def on_final(self, result: Result) -> None: ...
-    def on_broken(self, broken: StreamBroken) -> str:
+    def on_broken(self, broken: StreamBroken) -> Shown:
         """The text so far; nothing more of this attempt is accepted."""
         ...
 
@@ -106,9 +106,9 @@ class Caller:
         self.result = result
         self.wake()
 
-    def on_broken(self, broken: StreamBroken) -> str:
+    def on_broken(self, broken: StreamBroken) -> Shown:
         """As `Sink`."""
-        return "" if self._stream is None else self._stream.break_off(broken.step, broken.attempt)
+        return Shown("") if self._stream is None else self._stream.break_off(broken.step, broken.attempt)
 
     def cannot_continue(self) -> None:
         """The client has seen what no attempt can go on from."""
@@ -224,9 +224,9 @@ class Follow:
         self._parts.append(text)
         self.size += len(text)
 
-    def on_broken(self, broken: StreamBroken) -> str:
+    def on_broken(self, broken: StreamBroken) -> Shown:
         """As `Sink`."""
-        return "" if self._stream is None else self._stream.break_off(broken.step, broken.attempt)
+        return Shown("") if self._stream is None else self._stream.break_off(broken.step, broken.attempt)
 
     def cannot_continue(self) -> None:
         """Silent from now on, as after a conflict."""
@@ -319,12 +319,12 @@ class Waiters:
         if not self.is_ours(broken.correlation):
             return None
         sink = self._sink(broken.correlation)
-        text = "" if sink is None else sink.on_broken(broken)
-        position = StreamPosition(job=broken.job, step=broken.step, attempt=broken.attempt, text=text)
+        text, tokens = Shown("") if sink is None else sink.on_broken(broken)
+        position = StreamPosition(job=broken.job, step=broken.step, attempt=broken.attempt, text=text, tokens=tokens)
         if sink is None or len(position.to_bytes()) <= INLINE_BYTES:
             return position
         sink.cannot_continue()
-        return position.model_copy(update={"text": ""})
+        return position.model_copy(update={"text": "", "tokens": None})
 
     def _sink(self, correlation: bytes) -> Sink | None:
         sink: Sink | None = self._callers.get(correlation) or self._follows.get(correlation)

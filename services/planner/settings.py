@@ -33,7 +33,8 @@ class PlannerOptions(BaseModel):
     """A live job that holds the watermark further behind than this many records is written again."""
     lease_seconds: PositiveSeconds = 20.0
     claim_timeout_seconds: PositiveSeconds = 5.0
-    no_node_seconds: PositiveSeconds = 600.0
+    resend_seconds: PositiveSeconds = 43_200.0
+    """A step that no router has mentioned for so long is sent again: well below the retention of `steps.*`."""
     deadline_interactive_seconds: PositiveSeconds = 120.0
     deadline_standard_seconds: PositiveSeconds = 3_600.0
     deadline_batch_seconds: PositiveSeconds = 86_400.0
@@ -64,7 +65,7 @@ class PlannerOptions(BaseModel):
         return Policy(
             lease_seconds=self.lease_seconds,
             claim_timeout_seconds=self.claim_timeout_seconds,
-            no_node_seconds=self.no_node_seconds,
+            resend_seconds=self.resend_seconds,
             deadline_seconds={
                 PriorityClass.INTERACTIVE: self.deadline_interactive_seconds,
                 PriorityClass.STANDARD: self.deadline_standard_seconds,

@@ -182,7 +182,7 @@ class Router:
             parts.dispatcher.expire()
             if not parts.intake.suspended:
                 judge = hears and now >= self._judges_from
-                for closing in self._routing.sweep(now, self._clock.wall(), judge=judge):
+                for closing in self._routing.sweep(now, judge=judge):
                     parts.dispatcher.close(closing)
             self._show()
             self._wake.set()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
-from services.router.demand import demand_of
+from services.router.demand import MOST_TOKENS, demand_of
 from services.router.filters import Candidate, NodeView, Unplaceable, candidates
 from services.router.ledger import Account
 from shared.contracts.chat import Operation
@@ -54,7 +54,7 @@ def best(found: Sequence[Candidate], step: Step) -> Chosen | Busy:
     for candidate in found:
         if candidate.account.available > 0:
             seconds = _seconds(candidate, prompt, output)
-            if seconds < least or (chosen is not None and seconds == least and _rank(candidate) < _rank(chosen)):
+            if chosen is None or seconds < least or (seconds == least and _rank(candidate) < _rank(chosen)):
                 chosen, least = candidate, seconds
     if chosen is None:
         return Busy(len(found))
@@ -68,7 +68,7 @@ def _rank(candidate: Candidate) -> tuple[int, str, str]:
 
 def _split(step: Step) -> tuple[int, int]:
     """Estimated (prompt, output) tokens. An embedding has no output to decode."""
-    total = step.estimated_tokens
+    total = min(MOST_TOKENS, step.estimated_tokens)
     if step.operation is Operation.EMBED:
         return total, 0
     output = min(total, step.options.max_tokens or total // 2)
@@ -77,7 +77,7 @@ def _split(step: Step) -> tuple[int, int]:
 
 def _seconds(candidate: Candidate, prompt: int, output: int) -> float:
     account = candidate.account
-    ahead = account.queued_tokens + account.own_tokens
+    ahead = min(MOST_TOKENS, account.queued_tokens + account.own_tokens)
     seconds = ahead / (account.decode_tokens_per_second or candidate.decode * candidate.slots) if ahead else 0.0
     if not candidate.resident:
         seconds += candidate.load_seconds

@@ -1,14 +1,26 @@
-"""Demand: what a step asks of a node, as one hashable value. Steps of equal demand can be given to the same nodes. Pure."""
+"""Demand: what a step asks of a node, as one hashable value. Steps of equal demand can be given to the same nodes. Pure.
+
+Sizes are rounded (the least to an eighth of an octave down, the likely to half an octave up), so that demands stay few.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import ceil, floor, log2
 from typing import NamedTuple
 
+from shared.contracts.chat import Operation
+from shared.contracts.node import Ability
 from shared.contracts.step import Step
+from shared.estimates import fewest_tokens
 
 
 class Demand(NamedTuple):
-    """`model` may be `auto`; the fallbacks are tried in order when no live node has it. Bytes and tokens are 0 when not asked for."""
+    """`model` may be `auto`; the fallbacks are tried in order when no live node has it. Bytes and tokens are 0 when not asked for.
+
+    `fewest_tokens`: what the prompt has by any tokenizer, so that a smaller window cannot hold it. `likely_tokens`: what prompt and answer
+    may well need, so that a larger window is asked. Both 0 for small steps. `beyond_window`: an earlier attempt did not fit this one.
+    """
 
     capability: str
     operation: str
@@ -19,14 +31,21 @@ class Demand(NamedTuple):
     min_context: int = 0
     tags: tuple[str, ...] = ()
     node: str | None = None
+    abilities: tuple[Ability, ...] = ()
+    fewest_tokens: int = 0
+    likely_tokens: int = 0
+    beyond_window: int | None = None
 
 
 AUTO = "auto"
+MOST_TOKENS = 10**9
+"""Of one step, or ahead on one node, as far as choices and shares count them."""
 
 
 def demand_of(step: Step) -> Demand:
     """The demand of `step`."""
     needs = step.needs
+    fewest, likely = _sizes(step)
     return Demand(
         step.capability,
         step.operation.value,
@@ -37,7 +56,52 @@ def demand_of(step: Step) -> Demand:
         needs.min_context or 0,
         needs.tags,
         needs.node,
+        _abilities(step),
+        fewest,
+        likely,
+        step.beyond_window,
     )
+
+
+_SMALL_TOKENS = 1024
+"""Steps that are likely to need less fit everywhere."""
+_BYTES_PER_TOKEN = 3
+"""Cautiously: of English a token has four, of code three, of Chinese one (three bytes)."""
+_MOST_ANSWER_TOKENS = 2048
+"""Who allows a long answer need not get one: it ends with the window."""
+_NO_ABILITIES: tuple[Ability, ...] = ()
+
+
+def _sizes(step: Step) -> tuple[int, int]:
+    """(fewest, likely) tokens, rounded. Each text of an embedding is read for itself: the longest counts."""
+    if step.operation is Operation.EMBED:
+        return _measured((max(step.texts, key=len, default=""),), 0)
+    return _measured(_texts(step), min(step.options.max_tokens or 0, _MOST_ANSWER_TOKENS))
+
+
+def _measured(texts: tuple[str, ...], answer_tokens: int) -> tuple[int, int]:
+    likely = sum(map(_bytes, texts)) // _BYTES_PER_TOKEN + answer_tokens
+    return (0, 0) if likely <= _SMALL_TOKENS else (_rounded(fewest_tokens(texts), 8, floor), _rounded(likely, 2, ceil))
+
+
+def _texts(step: Step) -> tuple[str, ...]:
+    return (step.prompt or "", *(message.content for message in step.messages), step.prefix or "")
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+
+
+def _rounded(tokens: int, parts: int, towards: Callable[[float], int]) -> int:
+    """To `parts` values an octave; 0 stays."""
+    return towards(2 ** (towards(log2(tokens) * parts) / parts)) if tokens > 0 else 0
+
+
+def _abilities(step: Step) -> tuple[Ability, ...]:
+    sees = any(message.images for message in step.messages)
+    if not sees and not step.tools:
+        return _NO_ABILITIES
+    return (*(("vision",) if sees else ()), *(("tools",) if step.tools else ()))
 
 
 def canonical(model: str) -> str:

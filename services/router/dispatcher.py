@@ -75,7 +75,7 @@ class Dispatcher:
     def _write(self, placed: Placed) -> Message | None:
         """None where what the step holds cannot be written: it has failed."""
         try:
-            return messages.work(placed, self._topics)
+            return messages.work(placed, self._topics, self._clock.monotonic())
         except Exception as error:
             log.failure("step_not_written", error, job=placed.entry.step.job)
             self._ledger.failed(placed.dispatch)
@@ -124,7 +124,8 @@ class Dispatcher:
         if isinstance(result, RecordTooLarge) and closing.entry is not None:
             self.close(messages.failed(closing.entry, unplaced.too_large(), self._topics))
             return
-        closing.window.finish(closing.offset)
+        if closing.window is not None:
+            closing.window.finish(closing.offset)
         self._tell()
 
     def _tell(self) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from services.router.demand import Demand, demand_of
+from math import inf
+
+from services.router.demand import MOST_TOKENS, Demand, demand_of
+from shared.contracts import headers
 from shared.contracts.base import PriorityClass
 from shared.contracts.step import Step
 from shared.kafka.port import Record
@@ -13,9 +16,11 @@ MIN_COST_TOKENS = 64
 
 
 class Entry:
-    """Satisfies `fairness.Item`. `arrived_at` is in monotonic seconds."""
+    """Satisfies `fairness.Item`. Instants are in monotonic seconds."""
 
-    __slots__ = ("arrived_at", "cost", "lane", "priority_class", "record", "step", "tenant", "unplaced_at", "window")
+    __slots__ = (
+        "arrived_at", "cost", "expires_at", "lane", "priority_class", "record", "step", "tenant", "unplaced_at", "waited", "window",
+    )  # fmt: skip
 
     def __init__(self, record: Record, step: Step, window: Window, priority_class: PriorityClass, now: float) -> None:
         self.record = record
@@ -24,12 +29,24 @@ class Entry:
         self.priority_class = priority_class
         """That it is served in: its topic's, or a higher one when its deadline is near."""
         self.arrived_at = now
+        self.waited = headers.waited(record.headers)
+        """Seconds in delay, before this router read it."""
+        self.expires_at = now + _seconds_left(step, record.timestamp, self.waited)
         self.tenant = step.tenant
         self.lane: Demand = demand_of(step)
-        self.cost = max(MIN_COST_TOKENS, step.estimated_tokens)
+        self.cost = min(MOST_TOKENS, max(MIN_COST_TOKENS, step.estimated_tokens))
         self.unplaced_at: float | None = None
         """Monotonic seconds since when no live node could run it."""
 
     def finish(self) -> None:
         """Its record needs nothing more and may be committed past."""
         self.window.finish(self.record.offset)
+
+
+def _seconds_left(step: Step, written_ms: int, waited_seconds: float) -> float:
+    """From now to the job's deadline. A user's instant is compared with the record's arrival, by the brokers' clock: the one here may be
+    wrong.
+    """
+    if step.deadline_at is not None:
+        return step.deadline_at - written_ms / 1000
+    return inf if step.seconds_left is None else step.seconds_left - waited_seconds

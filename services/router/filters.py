@@ -1,6 +1,7 @@
-"""Filters: which live nodes can run a step at all, and what is missing when none can. Pure. Being busy is not a filter.
+"""Filters: which live nodes can run a step at all, and what is missing when none can. Pure. Being busy is not a filter, nor is a pause.
 
-Residency is not one either: a model that must be loaded first costs time, it excludes nothing.
+Residency is not one either: a model that must be loaded first costs time, it excludes nothing. What no registered node could do, be it
+away or asleep, is refused at once: no waiting makes a window longer.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from functools import partial
 
 from services.router.demand import AUTO, Demand, canonical
 from services.router.ledger import Account
+from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.node import Node, NodeModel
 
 ASSUMED_DECODE = 20.0
@@ -18,6 +20,7 @@ ASSUMED_PREFILL = 200.0
 """Tokens per second of a model that was never measured: a small machine."""
 LOAD_BYTES_PER_SECOND = 1e9
 LOAD_MINIMUM_SECONDS = 1.0
+_MOST_BYTES = 10**18
 """A guess for loads that were never measured: a model file from a disk."""
 
 
@@ -32,7 +35,7 @@ class NodeView:
 class Candidate:
     """A node and the model of it that would run the step. `load_seconds` counts when the model is not resident."""
 
-    __slots__ = ("account", "avoided", "decode", "load_seconds", "model", "node", "prefill", "registered_resident", "slots")
+    __slots__ = ("account", "avoided", "decode", "load_seconds", "model", "node", "prefill", "registered_resident", "room", "slots")
 
     def __init__(self, view: NodeView, model: NodeModel, *, load_seconds: float, avoided: bool) -> None:
         self.node = view.node.id
@@ -41,6 +44,7 @@ class Candidate:
         self.model = model.name
         self.prefill = model.prefill_tokens_per_second or ASSUMED_PREFILL
         self.decode = model.decode_tokens_per_second or ASSUMED_DECODE
+        self.room = model.room
         self.load_seconds = load_seconds
         self.registered_resident = model.resident
         self.avoided = avoided
@@ -54,22 +58,54 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Unplaceable:
-    """No live node passes the filters. `missing` says, one phrase each, what a node would need."""
+    """No live node passes the filters. `missing` says, one phrase each, what a node would need; `hopeless` why no registered one has it."""
 
     missing: tuple[str, ...]
+    hopeless: Failure | None = None
 
 
-def candidates(demand: Demand, nodes: Sequence[NodeView]) -> tuple[Candidate, ...] | Unplaceable:
-    """Every (node, model) that could run a step of this demand; `nodes` are the live ones.
+def candidates(demand: Demand, nodes: Sequence[NodeView], registered: Iterable[Node] = ()) -> tuple[Candidate, ...] | Unplaceable:
+    """Every (node, model) that could run a step of this demand; `nodes` are the live ones, `registered` all that are known.
 
-    Avoided nodes are left out when another node remains. Fallback models count only when no live node has the model itself.
+    Avoided nodes are left out when another node remains. Fallback models count only when no live node has the model itself. Where the
+    step may not fit every window, those that have the room are asked, else the largest.
     """
     suitable = [view for view in nodes if all(passes(view.node) for _, passes in _node_filters(demand))]
     for model in (demand.model, *demand.fallback_models):
         found = [candidate for view in suitable for candidate in _of_node(view, model, demand)]
+        if demand.beyond_window is not None:
+            found = [c for c in found if not c.avoided]
         if found:
-            return tuple([c for c in found if not c.avoided] or found)
-    return Unplaceable(missing(demand, [view.node for view in nodes]))
+            return tuple(_roomy([c for c in found if not c.avoided] or found, demand.likely_tokens))
+    return Unplaceable(missing(demand, [view.node for view in nodes]), hopeless(demand, registered))
+
+
+def _roomy(found: list[Candidate], likely_tokens: int) -> list[Candidate]:
+    if not likely_tokens:
+        return found
+    largest = max(c.room or 0 for c in found)
+    return [c for c in found if c.room is None or c.room >= likely_tokens] or [c for c in found if c.room == largest]
+
+
+def hopeless(demand: Demand, registered: Iterable[Node]) -> Failure | None:
+    """Why no registered node that has the model, be it away, could ever run the step: its window, or what the model cannot do."""
+    wanted = (demand.model, *demand.fallback_models)
+    known = [
+        (node, model) for node in registered for model in node.models if any(_is(model, name) for name in wanted)
+        if demand.operation in model.operations
+    ]  # fmt: skip
+    if not known:
+        return None
+    able = [(node, model) for node, model in known if _able(model, demand)]
+    if not able:
+        if AUTO in wanted:
+            return None
+        return Failure(kind=FailureKind.UNSUPPORTED, message=f"model {' or '.join(wanted)} cannot do this: {', '.join(demand.abilities)}")
+    if any(_holds(model, demand) and not (demand.beyond_window is not None and node.id in demand.avoid) for node, model in able):
+        return None
+    window = max(model.room or 0 for _, model in able) or None
+    largest = "" if window is None else f"; the largest has {window} tokens"
+    return Failure(kind=FailureKind.CONTEXT_LENGTH, message=f"the prompt exceeds the window of every node{largest}", window=window)
 
 
 def missing(demand: Demand, nodes: Iterable[Node]) -> tuple[str, ...]:
@@ -105,6 +141,10 @@ def _model_filter(demand: Demand) -> Filter:
     phrase += f" for {demand.operation}"
     if demand.min_context:
         phrase += f" with {demand.min_context} tokens of context"
+    if (least := _least_window(demand)) is not None:
+        phrase += f" with a window of more than {least} tokens"
+    if demand.abilities:
+        phrase += f" that can do {', '.join(demand.abilities)}"
     return phrase, lambda node: any(_suits(model, name, demand) for name in wanted for model in node.models)
 
 
@@ -113,7 +153,8 @@ def _has_tag(tag: str, node: Node) -> bool:
 
 
 def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB of VRAM"
+    tenths = min(count, _MOST_BYTES) // 10**8  # whole numbers: a float ends at 1e308
+    return f"{tenths // 10}.{tenths % 10} GB of VRAM"
 
 
 def _of_node(view: NodeView, wanted: str, demand: Demand) -> list[Candidate]:
@@ -126,10 +167,27 @@ def _of_node(view: NodeView, wanted: str, demand: Demand) -> list[Candidate]:
 
 
 def _suits(model: NodeModel, wanted: str, demand: Demand) -> bool:
-    """A context length that the node did not tell is taken to suffice: the model's own error is clearer than ours."""
-    named = wanted in (AUTO, model.name) or canonical(model.name) == canonical(wanted)
-    fits = not demand.min_context or model.context_length is None or model.context_length >= demand.min_context
-    return named and fits and demand.operation in model.operations
+    return _is(model, wanted) and demand.operation in model.operations and _holds(model, demand) and _able(model, demand)
+
+
+def _is(model: NodeModel, wanted: str) -> bool:
+    return wanted in (AUTO, model.name) or canonical(model.name) == canonical(wanted)
+
+
+def _holds(model: NodeModel, demand: Demand) -> bool:
+    """A window that the node did not tell is taken to suffice: its own count decides."""
+    room, least = model.room, _least_window(demand)
+    return room is None or (room >= demand.min_context and (least is None or room > least))
+
+
+def _least_window(demand: Demand) -> int | None:
+    """A window of so many tokens is too small; None: any will do."""
+    return max(demand.fewest_tokens, demand.beyond_window or 0) or None
+
+
+def _able(model: NodeModel, demand: Demand) -> bool:
+    """What the endpoint does not deny, it may be asked for."""
+    return all(model.abilities.get(ability, True) for ability in demand.abilities)
 
 
 def _load_seconds(model: NodeModel) -> float:

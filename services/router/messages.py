@@ -11,8 +11,8 @@ from services.router.unplaced import Leaves
 from shared.contracts import headers
 from shared.contracts.credits import RouterPresence
 from shared.contracts.failure import Failure
-from shared.contracts.outcome import StepFailed, StepRouted
-from shared.delays import build_delayed
+from shared.contracts.outcome import StepFailed, StepRouted, StepUnplaced
+from shared.delays import build_waiting
 from shared.kafka.port import Message
 from shared.kafka.window import Window
 from shared.topics import Topics
@@ -20,6 +20,7 @@ from shared.topics import Topics
 _STEP = headers.envelope("step")
 _ROUTED = headers.envelope("routed")
 _FAILED = headers.envelope("failed")
+_UNPLACED = headers.envelope("unplaced")
 _PRESENCE = headers.envelope("router")
 
 
@@ -32,22 +33,27 @@ class Placed(NamedTuple):
 
 
 class Closing(NamedTuple):
-    """A message after whose acknowledgement the record at `offset` of `window` needs nothing more."""
+    """A message after whose acknowledgement the record at `offset` of `window` needs nothing more; without a window, mere news of it."""
 
     message: Message
-    window: Window
+    window: Window | None
     offset: int
     entry: Entry | None = None
     """Of a step that goes to delay: if the message proves too large, it fails instead."""
 
 
-def work(placed: Placed, topics: Topics) -> Message:
-    """The step for its node's mailbox: the very bytes that came, unless the model was left open or the class was raised."""
+def work(placed: Placed, topics: Topics, now: float) -> Message:
+    """The step for its node's mailbox: the very bytes that came, unless the model was left open or the class was raised.
+
+    How long it has waited travels beside it, where it counts.
+    """
     entry, step, chosen = placed.entry, placed.entry.step, placed.chosen
     value = entry.record.value
     if chosen.model != step.model or entry.priority_class is not step.priority_class:
         value = step.changed(model=chosen.model, priority_class=entry.priority_class).to_bytes()
     head = (*_STEP, *_trace(entry), (headers.NODE, chosen.node.encode()))
+    if step.seconds_left is not None:
+        head = (*head, headers.waiting(entry.waited + now - entry.arrived_at))
     return Message(topics.work(step.capability), value, entry.record.key, chosen.account.mailbox, head)
 
 
@@ -73,11 +79,18 @@ def failed(entry: Entry, failure: Failure, topics: Topics) -> Closing:
     return _to_home(entry, StepFailed(job=step.job, step=step.id, attempt=step.attempt, failure=failure), _FAILED, topics)
 
 
-def delayed(entry: Entry, leaves: Leaves, wall: float, topics: Topics) -> Closing:
+def unplaced(entry: Entry, missing: tuple[str, ...], topics: Topics) -> Closing:
+    """Tells the job's planner what the step waits for. Its record stays open."""
+    step = entry.step
+    told = StepUnplaced(job=step.job, step=step.id, attempt=step.attempt, missing=missing)
+    return _to_home(entry, told, _UNPLACED, topics)._replace(window=None)
+
+
+def delayed(entry: Entry, leaves: Leaves, topics: Topics) -> Closing:
     """Sends the step to where it came from, later."""
     record = entry.record
     back = Message(record.topic, leaves.step.to_bytes(), record.key, record.partition, (*_STEP, *_trace(entry)))
-    return Closing(build_delayed(topics, back, leaves.due_at, wall), entry.window, record.offset, entry)
+    return Closing(build_waiting(topics, back, leaves.seconds), entry.window, record.offset, entry)
 
 
 def presence(router: str, backlog: int, topics: Topics, *, leaving: bool = False) -> Message:
@@ -86,7 +99,7 @@ def presence(router: str, backlog: int, topics: Topics, *, leaving: bool = False
     return Message(topics.credits, value, router.encode(), 0, _PRESENCE)
 
 
-def _to_home(entry: Entry, outcome: StepRouted | StepFailed, head: tuple[tuple[str, bytes], ...], topics: Topics) -> Closing:
+def _to_home(entry: Entry, outcome: StepRouted | StepUnplaced | StepFailed, head: tuple[tuple[str, bytes], ...], topics: Topics) -> Closing:
     message = Message(topics.outcomes, outcome.to_bytes(), outcome.job.encode(), entry.step.home, (*head, *_trace(entry)))
     return Closing(message, entry.window, entry.record.offset)
 

@@ -55,7 +55,7 @@ class Placement:
         if found is None:
             if len(self._found) >= DEMANDS_KEPT:
                 self._found.clear()
-            found = self._found[demand] = candidates(demand, self._nodes)
+            found = self._found[demand] = candidates(demand, self._nodes, self.registry.known())
         return found
 
     def choose(self, entry: Entry) -> Choice:

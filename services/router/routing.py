@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from functools import partial
 from itertools import islice
+from math import inf
 from typing import NamedTuple
 
 from services.router import messages, unplaced
@@ -128,19 +129,20 @@ class Routing:
         """Forget the steps of partitions that have another owner now."""
         self.waiting.remove(lambda entry: entry.window.lost)
 
-    def sweep(self, now: float, wall: float, *, judge: bool) -> list[Closing]:
+    def sweep(self, now: float, *, judge: bool) -> list[Closing]:
         """Steps that end here or leave: past their deadline, or without a node for long enough. `judge`: nodes are known well enough."""
-        expired = self.waiting.remove(lambda entry: entry.step.deadline_at is not None and entry.step.deadline_at <= wall)
-        closings = [messages.failed(entry, unplaced.deadline(), self._topics) for entry in expired]
-        self._raise(now, wall)
+        expired = self.waiting.remove(lambda entry: entry.expires_at <= now)
+        closings = [messages.failed(entry, unplaced.deadline(entry.step, entry.record.timestamp), self._topics) for entry in expired]
+        self._raise(now)
         if judge:
-            self._mark(now)
+            closings += self._mark(now)
             after = self._policy.unplaced_after_seconds
             homeless = self.waiting.remove(lambda entry: entry.unplaced_at is not None and now - entry.unplaced_at >= after)
-            closings += [self._leave(entry, now, wall) for entry in homeless]
+            for entry in homeless:
+                closings += self._leave(entry, now)
         return closings
 
-    def _raise(self, now: float, wall: float) -> None:
+    def _raise(self, now: float) -> None:
         """Serve in a higher class what would else miss its deadline, before its own tenant's others there. Nothing falls back."""
         ages = self.waiting.ages(now)
 
@@ -149,8 +151,9 @@ class Routing:
 
         higher: dict[Entry, PriorityClass] = {}
         for entry in self.waiting:
-            if entry.step.deadline_at is not None:
-                served_as = raised(entry.priority_class, entry.step.deadline_at - wall, expected)
+            left = entry.expires_at - now
+            if left < inf:
+                served_as = raised(entry.priority_class, left, expected)
                 if served_as is not entry.priority_class:
                     higher[entry] = served_as
         if higher:
@@ -159,16 +162,22 @@ class Routing:
                 entry.priority_class = higher[entry]
                 self.waiting.add(entry, front=True)
 
-    def _mark(self, now: float) -> None:
+    def _mark(self, now: float) -> list[Closing]:
+        """Note since when there is no node; returns the news of steps for which there is one again."""
         missing: dict[Demand, bool] = {}
+        news: list[Closing] = []
         for entry in self.waiting:
             unplaceable = missing.get(entry.lane)
             if unplaceable is None:
                 unplaceable = missing[entry.lane] = self._unplaceable(entry.lane)
-            if not unplaceable:
-                entry.unplaced_at = None
-            elif entry.unplaced_at is None:
-                entry.unplaced_at = now
+            if unplaceable:
+                entry.unplaced_at = now if entry.unplaced_at is None else entry.unplaced_at
+                continue
+            entry.unplaced_at = None
+            if entry.step.missing:
+                news.append(messages.unplaced(entry, (), self._topics))
+                entry.step = entry.step.changed(missing=())
+        return news
 
     def _unplaceable(self, lane: Demand) -> bool:
         try:
@@ -177,11 +186,14 @@ class Routing:
             self._fail(lane, error)
             return False
 
-    def _leave(self, entry: Entry, now: float, wall: float) -> Closing:
+    def _leave(self, entry: Entry, now: float) -> list[Closing]:
+        """To delay, and the planner is told what is missing unless it knows; or the end."""
         found = self._placement.candidates(entry.lane)
         assert isinstance(found, Unplaceable)
         assert entry.unplaced_at is not None
-        fate = unplaced.decide(entry.step, found.missing, now - entry.unplaced_at, wall, self._policy)
+        waited = entry.waited + now - entry.unplaced_at
+        fate = found.hopeless or unplaced.decide(entry.step, found.missing, waited, entry.expires_at - now, self._policy)
         if isinstance(fate, Failure):
-            return messages.failed(entry, fate, self._topics)
-        return messages.delayed(entry, fate, wall, self._topics)
+            return [messages.failed(entry, fate, self._topics)]
+        news = [] if found.missing == entry.step.missing else [messages.unplaced(entry, found.missing, self._topics)]
+        return [*news, messages.delayed(entry, fate, self._topics)]

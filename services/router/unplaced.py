@@ -9,27 +9,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.router.settings import RouterPolicy
-from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.failure import Failure, FailureKind, clocks_differ
 from shared.contracts.step import Step
 
 
 @dataclass(frozen=True, slots=True)
 class Leaves:
-    """`step`, older by what has passed when it comes back, is to come back at `due_at` (epoch seconds)."""
+    """`step`, as old as it is now, is to come back after `seconds`; what it really waits, the delay service says (header `waited`)."""
 
     step: Step
-    due_at: float
+    seconds: float
 
 
-def decide(step: Step, missing: tuple[str, ...], waited_seconds: float, wall: float, policy: RouterPolicy) -> Leaves | Failure:
-    """`waited_seconds`: how long this router has held the step without a node; `wall`: epoch seconds now."""
+def decide(step: Step, missing: tuple[str, ...], waited_seconds: float, seconds_left: float, policy: RouterPolicy) -> Leaves | Failure:
+    """`waited_seconds`: how long the step has been without a node since it says so itself, in delay and here; `seconds_left`: until its
+    deadline.
+    """
     total = step.unplaced_seconds + max(0.0, waited_seconds)
     if total >= policy.no_node_limit_seconds:
         return no_node(missing)
     delay = min(policy.unplaced_max_delay_seconds, max(policy.unplaced_min_delay_seconds, total), policy.no_node_limit_seconds - total)
-    if step.deadline_at is not None:
-        delay = min(delay, max(0.0, step.deadline_at - wall))
-    return Leaves(step.changed(unplaced_seconds=total + delay), wall + delay)
+    left = None if step.seconds_left is None else max(0.0, seconds_left)
+    older = step.changed(unplaced_seconds=total, seconds_left=left, missing=missing)
+    return Leaves(older, min(delay, max(0.0, seconds_left)))
 
 
 def no_node(missing: tuple[str, ...]) -> Failure:
@@ -37,9 +39,10 @@ def no_node(missing: tuple[str, ...]) -> Failure:
     return Failure(kind=FailureKind.NO_NODE, message="no node can run this step; missing: " + ", ".join(missing), missing=missing)
 
 
-def deadline() -> Failure:
-    """The job's deadline passed before a node had a place for the step."""
-    return Failure(kind=FailureKind.DEADLINE, message="the deadline passed while the step waited for a node")
+def deadline(step: Step, written_ms: int) -> Failure:
+    """The job's deadline passed before a node had a place for the step. `written_ms`: when its record arrived in the log."""
+    message = "the deadline passed while the step waited for a node" + clocks_differ(step.deadline_at, written_ms)
+    return Failure(kind=FailureKind.DEADLINE, message=message, missing=step.missing)
 
 
 def internal() -> Failure:

@@ -157,7 +157,8 @@ class WorkerService:
         return None
 
     def readiness(self) -> Readiness:
-        """Ready to run steps: Kafka answers, a mailbox is taken, the endpoint answers."""
+        """Ready to run steps: Kafka answers, a mailbox is taken, the endpoint answers, and wants to be asked."""
+        pause = self.desk.pause_seconds()
         reasons = [
             reason
             for reason in (
@@ -165,6 +166,7 @@ class WorkerService:
                 None if self._kafka_answers() else "Kafka does not answer",
                 None if self.registration.reachable else "the model endpoint does not answer",
                 self.desk.closed,
+                f"the endpoint asks not to be called for {pause:.0f} s" if pause > 0 else None,
             )
             if reason
         ]
@@ -258,7 +260,7 @@ class WorkerService:
     # What the parts tell
 
     def _describe(self, number: int) -> Node:
-        return self.registration.record(number, draining=self.desk.closed is not None)
+        return self.registration.record(number, draining=self.desk.closed is not None, pause_seconds=self.desk.pause_seconds())
 
     def _on_unreachable(self) -> None:
         """A call found nobody at the endpoint: offer nothing, give back what waits, look again soon."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from shared.contracts.base import ClaimId, StepId
@@ -21,6 +22,10 @@ class Attempt:
     claim: ClaimId
     trace: str | None
     taken_at: float
+    expires_at: float = inf
+    """The job's deadline."""
+    written_ms: int = 0
+    """When its record arrived in the mailbox, by the brokers' clock."""
     arrival: int = 0
     started_at: float | None = None
     first_token_at: float | None = None

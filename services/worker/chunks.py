@@ -13,6 +13,7 @@ from typing import Any
 from services.worker.backends.base import Delta
 from shared.clock import Clock
 from shared.contracts import headers
+from shared.contracts.base import ClaimId
 from shared.contracts.job import ReplyTo
 from shared.contracts.reply import Chunk, Chunks
 from shared.contracts.step import Step
@@ -34,10 +35,12 @@ SECONDS_PER_STREAM = 0.001
 class ChunkStream:
     """The pieces of one attempt that wait to be sent."""
 
-    def __init__(self, owner: ChunkSender, step: Step, reply: ReplyTo, model: str, simulated: bool) -> None:
+    def __init__(self, owner: ChunkSender, step: Step, claim: ClaimId, *, reply: ReplyTo, model: str, simulated: bool) -> None:
         self.reply = reply
         self.reader = (reply.topic, reply.partition)
-        self._owner, self._step, self._model, self._simulated = owner, step, model, simulated
+        self._owner, self._step, self._claim, self._model, self._simulated = owner, step, claim, model, simulated
+        self._tokens: int | None = step.prefix_tokens if step.prefix else 0
+        """Of the answer's text so far; None where nobody counted its beginning."""
         self._sequence = 0
         self._continues_from = self._offset = len(step.prefix or "")
         self._text: list[str] = []
@@ -54,6 +57,8 @@ class ChunkStream:
         """One more piece; never waits."""
         if delta.text:
             self._text.append(delta.text)
+            if self._tokens is not None:  # of what comes with thoughts only one is sure to be of the text
+                self._tokens += 1 if delta.thinking or delta.tool_calls else delta.tokens
         if delta.thinking:
             self._thinking.append(delta.thinking)
         self._tools.extend(delta.tool_calls)
@@ -74,6 +79,8 @@ class ChunkStream:
             job=self._step.job,
             step=self._step.id,
             attempt=self._step.attempt,
+            claim=self._claim,
+            tokens=self._tokens,
             sequence=self._sequence,
             offset=self._offset,
             text=text,
@@ -105,11 +112,11 @@ class ChunkSender:
         self._some = asyncio.Event()
         self._now = asyncio.Event()
 
-    def open(self, step: Step, model: str, simulated: bool) -> ChunkStream | None:
+    def open(self, step: Step, claim: ClaimId, model: str, simulated: bool) -> ChunkStream | None:
         """A way for the chunks of this attempt; None when nobody waits, or where no reply may go."""
         if step.reply is None or not self._topics.may_reply_to(step.reply.topic):
             return None
-        return ChunkStream(self, step, step.reply, model, simulated)
+        return ChunkStream(self, step, claim, reply=step.reply, model=model, simulated=simulated)
 
     def added(self, stream: ChunkStream, size: int) -> None:
         """A stream has more text."""

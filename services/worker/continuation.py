@@ -11,8 +11,7 @@ from services.worker.backends.base import Completion, ModelCallFailed
 from shared.contracts.chat import ChatMessage, Operation
 from shared.contracts.failure import FailureKind as K
 from shared.contracts.step import Step
-
-_CHARACTERS_PER_TOKEN = 4
+from shared.estimates import fewest_tokens
 
 
 def check(step: Step) -> None:
@@ -40,8 +39,15 @@ def begun_by_caller(step: Step) -> bool:
 
 
 def tokens_left(step: Step, most: int) -> int:
-    """Of `most` tokens for the whole answer, what is left for the rest of it: an estimate, at least one."""
-    return max(1, most - len(step.prefix) // _CHARACTERS_PER_TOKEN) if step.prefix else most
+    """Of `most` tokens for the whole answer, what is left for the rest of it, at least one.
+
+    By the count of the nodes that wrote the beginning; without one, by what the text has at the very least: an answer that is continued
+    is never shorter than the whole for a guess of ours.
+    """
+    if not step.prefix:
+        return most
+    written = fewest_tokens((step.prefix,)) if step.prefix_tokens is None else step.prefix_tokens
+    return max(1, most - written)
 
 
 def whole(step: Step, rest: Completion) -> Completion:

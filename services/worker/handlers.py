@@ -33,6 +33,10 @@ from shared.telemetry import logs, metrics, tracing
 log = logs.get(__name__)
 
 OVERLOAD_PAUSE_SECONDS = 1.0
+"""Where an endpoint that is full does not say for how long."""
+LONGEST_PAUSE_SECONDS = 3_600.0
+"""Then it is asked again, whatever it said: a quota may have been raised."""
+_PAUSED = "the endpoint asks not to be called for a while"
 MOST_RIDERS = 64
 """Embedding steps that share another one's slot and, within a bound of texts, its call."""
 
@@ -79,8 +83,11 @@ class Desk:
 
     # What is read
 
-    def on_step(self, step: Step, trace: str | None, addressee: str | None) -> None:
-        """A record of the mailbox: claimed, or answered from memory, or released; never dropped silently."""
+    def on_step(self, step: Step, trace: str | None, addressee: str | None, waited_seconds: float = 0.0, written_ms: int = 0) -> None:
+        """A record of the mailbox: claimed, or answered from memory, or released; never dropped silently.
+
+        `waited_seconds`: since what the step says of its deadline was written; `written_ms`: when the record arrived.
+        """
         kept = self.leases.finished(step)
         if kept is not None:
             self._outbox.put(kept)
@@ -93,6 +100,11 @@ class Desk:
         attempt = self.leases.claim(step, self._span(trace), self._clock.monotonic())
         if attempt is None:
             return
+        attempt.written_ms = written_ms
+        if step.deadline_at is not None:  # by the brokers' clock: the one here may be wrong
+            attempt.expires_at = attempt.taken_at + step.deadline_at - written_ms / 1000
+        elif step.seconds_left is not None:
+            attempt.expires_at = attempt.taken_at + step.seconds_left - waited_seconds
         if stopped:
             self._end_waiting(attempt, Failure(kind=K.CANCELLED, message=stopped))
             return
@@ -115,6 +127,8 @@ class Desk:
             return "the step is bound to another node"
         if self.closed:
             return self.closed
+        if self.pause_seconds() > 0:
+            return _PAUSED
         return "the inbox is full" if self.inbox.full else None
 
     def _span(self, trace: str | None) -> str | None:
@@ -177,6 +191,10 @@ class Desk:
         self._news()
         self.announce()
 
+    def pause_seconds(self) -> float:
+        """How long the endpoint is left alone from now on, as it asked; 0: it is not."""
+        return max(0.0, self._paused_until - self._clock.monotonic())
+
     def places(self) -> int:
         """Places to offer now."""
         now = self._clock.monotonic()
@@ -218,11 +236,15 @@ class Desk:
                 attempt.task.cancel()
 
     def sweep(self) -> None:
-        """Stop what has taken too long, and what waits beyond its deadline."""
-        now, wall = self._clock.monotonic(), self._clock.wall()
+        """Stop what has taken too long, and what waits beyond its deadline; end a pause."""
+        now = self._clock.monotonic()
+        if 0 < self._paused_until <= now:
+            self._paused_until = 0.0
+            self._news()
+            self.announce()
         for attempt in self.leases:
             try:
-                failure = overdue(attempt, self._timeouts, now, wall)
+                failure = overdue(attempt, self._timeouts, now)
             except Exception as error:
                 log.failure("attempt_not_judged", error, job=attempt.step.job, step=attempt.step.id)
                 failure = _crash()
@@ -248,15 +270,25 @@ class Desk:
         _measure(attempt, outcome, now)
         self._end(attempt, outcome)
         if isinstance(outcome, StepFailed):
-            self._learn(outcome.failure.kind)
+            self._learn(outcome.failure)
         self.start_waiting()
         self.announce()
 
-    def _learn(self, kind: K) -> None:
-        if kind is K.NODE_UNREACHABLE:
+    def _learn(self, failure: Failure) -> None:
+        if failure.kind is K.NODE_UNREACHABLE:
             self._unreachable()
-        elif kind is K.OVERLOADED:
-            self._paused_until = self._clock.monotonic() + OVERLOAD_PAUSE_SECONDS
+        elif failure.retry_after_seconds is not None or failure.kind is K.OVERLOADED:
+            self._pause(failure.retry_after_seconds or OVERLOAD_PAUSE_SECONDS)
+
+    def _pause(self, seconds: float) -> None:
+        """Offer nothing and give back what waits: it would be refused too. What runs goes on."""
+        until = self._clock.monotonic() + min(seconds, LONGEST_PAUSE_SECONDS)
+        if until <= self._paused_until:
+            return
+        self._paused_until = until
+        log.warning("endpoint_paused", node=self.node, seconds=round(min(seconds, LONGEST_PAUSE_SECONDS), 1))
+        self.give_back_waiting(_PAUSED)
+        self._news()
 
     def _end_waiting(self, attempt: Attempt, failure: Failure) -> None:
         assert self._runner is not None

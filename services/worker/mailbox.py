@@ -7,9 +7,12 @@ a fact for all readers by a tombstone, before its number is named by somebody el
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from shared.contracts.base import NodeId
+
+_MOST_REMEMBERED = 4_096
 
 
 @dataclass(slots=True)
@@ -33,6 +36,7 @@ class MailboxRegistry:
     def __init__(self) -> None:
         self._nodes: dict[NodeId, _Seen] = {}
         self._named: dict[int, dict[NodeId, None]] = {}
+        self._last: OrderedDict[int, NodeId] = OrderedDict()
 
     def on_node(self, node: NodeId, boot: str, number: int, now: float) -> None:
         """A Node record was read."""
@@ -41,6 +45,7 @@ class MailboxRegistry:
             self._unname(node, seen.number)
         self._nodes[node] = _Seen(boot, number, now)
         self._named.setdefault(number, {}).setdefault(node)
+        self._note_owner(number)
 
     def on_gone(self, node: NodeId) -> None:
         """A tombstone was read."""
@@ -51,6 +56,10 @@ class MailboxRegistry:
     def owner(self, number: int) -> NodeId | None:
         """The node whose mailbox this is."""
         return next(iter(self._named.get(number, ())), None)
+
+    def last_of(self, number: int) -> NodeId | None:
+        """The node whose mailbox this is, or was last: nobody else's records lie behind its position."""
+        return self._last.get(number)
 
     def number_of(self, node: NodeId) -> int | None:
         """The number that `node` owns; None when it has none, or another node was first."""
@@ -63,13 +72,13 @@ class MailboxRegistry:
         return seen.boot if seen else None
 
     def propose(self, node: NodeId, partitions: int, now: float, expiry_seconds: float) -> Proposal | None:
-        """The number that `node` should name: its own, else the lowest free one, else a silent node's; None: wait."""
+        """The number that `node` should name: its own, the one that it had, the lowest free one, else a silent node's; None: wait."""
         own = self.number_of(node)
         if own is not None and own < partitions:
             return Proposal(own)
-        free = next((number for number in range(partitions) if self.owner(number) is None), None)
-        if free is not None:
-            return Proposal(free)
+        free = [number for number in range(partitions) if self.owner(number) is None]
+        if free:
+            return Proposal(next((number for number in free if self.last_of(number) == node), free[0]))
         silent = self._longest_silent(partitions, now, expiry_seconds)
         return Proposal(self._nodes[silent].number, silent) if silent else None
 
@@ -83,3 +92,12 @@ class MailboxRegistry:
         names.pop(node, None)
         if not names:
             self._named.pop(number, None)
+        self._note_owner(number)
+
+    def _note_owner(self, number: int) -> None:
+        owner = self.owner(number)
+        if owner is not None:
+            self._last[number] = owner
+            self._last.move_to_end(number)
+            if len(self._last) > _MOST_REMEMBERED:
+                self._last.popitem(last=False)

@@ -135,7 +135,8 @@ class MailboxReader:
                 continue
             if proposal.evict is not None:
                 await self._write(Message(self._topics.nodes, None, proposal.evict.encode(), 0))
-            mine = self._watch.registry.number_of(self._desk.node) == proposal.number
+            # A worker that is told to stop gives its number back; started again at once, it goes on behind what it has read.
+            mine = self._watch.registry.last_of(proposal.number) == self._desk.node
             offset = await self._write(self._claiming(proposal.number))
             await self._watch.read_to(offset + 1)
             if self._watch.registry.number_of(self._desk.node) == proposal.number:
@@ -255,9 +256,9 @@ class MailboxReader:
         except InvalidInput as error:
             self._refuse(record, error)
             return False
-        trace = headers.traceparent(record.headers)
+        trace, waited = headers.traceparent(record.headers), headers.waited(record.headers)
         try:
-            self._desk.on_step(step, trace, addressee)
+            self._desk.on_step(step, trace, addressee, waited, record.timestamp)
         except Exception as error:  # half begun, it is not begun again: its job tries elsewhere
             log.failure("step_failed", error, job=step.job, step=step.id)
             self._desk.fail(step, trace)

@@ -72,7 +72,7 @@ class Registration:
             (log.info if reachable else log.warning)("endpoint_reachable" if reachable else "endpoint_unreachable", why=why)
         self.reachable = reachable
 
-    def record(self, mailbox: int, *, draining: bool) -> Node:
+    def record(self, mailbox: int, *, draining: bool, pause_seconds: float = 0.0) -> Node:
         """The Node record of this moment."""
         return Node(
             id=self.node,
@@ -88,6 +88,7 @@ class Registration:
             models=tuple(self._speeds.attach(model) for model in self._models),
             draining=draining,
             reachable=self.reachable,
+            pause_seconds=pause_seconds,
             at=self._clock.wall(),
         )
 
@@ -106,7 +107,7 @@ def _fitting(models: Sequence[NodeModel]) -> tuple[NodeModel, ...]:
 
 
 def signature(node: Node) -> Node:
-    """The record without what is not news: its time, and small changes of speeds."""
+    """The record without what is not news: its time, how long a pause still is, and small changes of speeds."""
     models = tuple(
         model.model_copy(
             update={
@@ -117,7 +118,7 @@ def signature(node: Node) -> Node:
         )
         for model in node.models
     )
-    return node.model_copy(update={"at": 0.0, "models": models})
+    return node.model_copy(update={"at": 0.0, "pause_seconds": float(node.pause_seconds > 0), "models": models})
 
 
 def _coarse(value: float | None) -> float | None:

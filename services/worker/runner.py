@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 from prometheus_client import Counter
 
@@ -21,20 +21,22 @@ from services.worker.slots import Slots
 from services.worker.speeds import Speeds
 from services.worker.timeouts import expired
 from shared.clock import Clock
+from shared.contracts.base import ClaimId
 from shared.contracts.bounds import is_json
-from shared.contracts.chat import Answer, FinishReason
+from shared.contracts.chat import Answer, FinishReason, Operation
 from shared.contracts.failure import Failure
 from shared.contracts.failure import FailureKind as K
 from shared.contracts.node import NodeModel
 from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
 from shared.contracts.step import Step
 from shared.contracts.usage import Timings, Usage
+from shared.estimates import fewest_tokens
 from shared.telemetry import logs, metrics
 
 log = logs.get(__name__)
 
 Ended = StepSucceeded | StepFailed | StepReleased
-_NOTHING_CONSUMED = (K.NODE_UNREACHABLE, K.UNKNOWN_MODEL, K.BAD_REQUEST, K.UNSUPPORTED, K.TOO_LARGE, K.OVERLOADED)
+_NOTHING_CONSUMED = (K.NODE_UNREACHABLE, K.UNKNOWN_MODEL, K.BAD_REQUEST, K.UNSUPPORTED, K.TOO_LARGE, K.CONTEXT_LENGTH, K.OVERLOADED)
 
 
 class Stream(Protocol):
@@ -75,7 +77,7 @@ class Runner:
         settings: WorkerSettings,
         clock: Clock,
         speeds: Speeds,
-        open_stream: Callable[[Step, str, bool], Stream | None],
+        open_stream: Callable[[Step, ClaimId, str, bool], Stream | None],
     ) -> None:
         self._node, self._backend, self._settings, self._clock, self._speeds = node, backend, settings, clock, speeds
         self._open_stream = open_stream
@@ -84,12 +86,17 @@ class Runner:
     async def run(self, attempt: Attempt) -> Ended:
         """The attempt's outcome. When the task is cancelled the connection is closed first; `stopped` then gives the outcome."""
         attempt.started_at = self._clock.monotonic()
-        late = expired(attempt, self._clock.wall())
+        late = expired(attempt, attempt.started_at)
         if late:
             return self._failed(attempt, late)
         try:
             continuation.check(attempt.step)
             completion = await self._ask(attempt)
+            if self._was_cut(attempt, completion.usage):
+                cut = Failure(
+                    kind=K.CONTEXT_LENGTH, message=f"the endpoint read {completion.usage.prompt_tokens} tokens of a longer prompt"
+                )
+                return self._failed(attempt, cut, completion.usage)
             completion = continuation.whole(attempt.step, completion)
             _check_format(attempt.step, completion.answer)
             return self._succeeded(attempt, completion)
@@ -128,7 +135,7 @@ class Runner:
             await self._clock.sleep(self._bucket.take(self._clock.monotonic()))
         step = attempt.step
         simulated = self._node.registered.simulated
-        stream = self._open_stream(step, model, simulated) if step.stream else None
+        stream = self._open_stream(step, attempt.claim, model, simulated) if step.stream else None
         try:
             return await self._consume(attempt, ModelCall(step, model, attempt.trace, self._node.id, simulated), stream)
         finally:
@@ -148,6 +155,17 @@ class Runner:
                     stream.add(piece)
         raise ModelCallFailed(K.BROKEN_STREAM, "the endpoint ended without an answer")
 
+    def _was_cut(self, attempt: Attempt, usage: Usage) -> bool:
+        """Whether the endpoint has cut an overlong prompt in silence: it has counted fewer tokens than there are."""
+        window, texts = self._window(attempt.model), texts_of(attempt.step)
+        told = usage.prompt_tokens and attempt.step.operation is not Operation.EMBED and not self._node.registered.simulated
+        if window is None or not told or sum(map(len, texts)) < window:
+            return False
+        return fewest_tokens(texts) > usage.prompt_tokens
+
+    def _window(self, model: str | None) -> int | None:
+        return next((known.room for known in self._node.registered.models if known.name == model), None)
+
     def _succeeded(self, attempt: Attempt, done: Completion) -> StepSucceeded:
         step, model = attempt.step, attempt.model or ""
         self._speeds.observe(model, done, self._node.slots.busy)
@@ -165,7 +183,7 @@ class Runner:
             timings=self._timed(attempt, done.timings),
         )
 
-    def _failed(self, attempt: Attempt, failure: Failure) -> StepFailed:
+    def _failed(self, attempt: Attempt, failure: Failure, used: Usage | None = None) -> StepFailed:
         step = attempt.step
         return StepFailed(
             job=step.job,
@@ -173,10 +191,14 @@ class Runner:
             attempt=step.attempt,
             claim=attempt.claim,
             node=self._node.id,
-            failure=failure.model_copy(update={"node": self._node.id, "model": attempt.model}),
-            usage=self._priced(attempt.model or "", consumed(attempt, failure.kind)),
+            failure=failure.model_copy(update=self._where(attempt, failure.kind)),
+            usage=self._priced(attempt.model or "", consumed(attempt, failure.kind) if used is None else used),
             timings=self._timed(attempt, Timings()),
         )
+
+    def _where(self, attempt: Attempt, kind: K) -> dict[str, Any]:
+        where: dict[str, Any] = {"node": self._node.id, "model": attempt.model}
+        return where | {"window": self._window(attempt.model)} if kind is K.CONTEXT_LENGTH else where
 
     def _priced(self, model: str, usage: Usage) -> Usage:
         price = self._settings.price(model)
@@ -213,10 +235,13 @@ def consumed(attempt: Attempt, kind: K) -> Usage:
     """What an attempt without an answer has used up, estimated: the endpoint reports counts only at the end."""
     if attempt.model is None or (kind in _NOTHING_CONSUMED and not attempt.tokens):
         return Usage()
-    step = attempt.step
-    characters = len(step.prompt or "") + sum(len(message.content) for message in step.messages) + sum(map(len, step.texts))
-    characters += len(step.prefix or "")
+    characters = sum(map(len, texts_of(attempt.step)))
     return Usage(calls=1, prompt_tokens=characters // 4, completion_tokens=attempt.tokens, estimated=True)
+
+
+def texts_of(step: Step) -> tuple[str, ...]:
+    """All text that the model is to read."""
+    return (step.prompt or "", *(message.content for message in step.messages), *step.texts, step.prefix or "")
 
 
 def _check_format(step: Step, answer: Answer) -> None:

@@ -102,7 +102,7 @@ class WorkerSettings(BaseSettings):
     default_max_tokens: int = Field(default=1024, ge=1, le=1_000_000)
     """Sent when a step names none, so that no generation is endless."""
     truncate_prompts: bool = False
-    """Let the endpoint cut an overlong prompt silently instead of refusing it."""
+    """Let the endpoint cut an overlong prompt silently, or drop its beginning while it writes, instead of refusing it."""
     allow_cloud: bool = False
     """Accept models that the endpoint forwards to another host."""
 

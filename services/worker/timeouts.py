@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from services.worker.attempt import Attempt
 from services.worker.settings import WorkerSettings
-from shared.contracts.failure import Failure
+from shared.contracts.failure import Failure, clocks_differ
 from shared.contracts.failure import FailureKind as K
 
 
@@ -28,15 +28,17 @@ class Timeouts:
         )
 
 
-def expired(attempt: Attempt, wall: float) -> Failure | None:
-    """The failure of an attempt whose deadline (the user's, wall clock) has passed."""
-    deadline = attempt.step.deadline_at
-    return Failure(kind=K.DEADLINE, message="the deadline passed before the answer was there") if deadline and wall >= deadline else None
+def expired(attempt: Attempt, now: float) -> Failure | None:
+    """The failure of an attempt whose deadline has passed, by this worker's own watch."""
+    if now < attempt.expires_at:
+        return None
+    message = "the deadline passed before the answer was there" + clocks_differ(attempt.step.deadline_at, attempt.written_ms)
+    return Failure(kind=K.DEADLINE, message=message)
 
 
-def overdue(attempt: Attempt, timeouts: Timeouts, now: float, wall: float) -> Failure | None:
+def overdue(attempt: Attempt, timeouts: Timeouts, now: float) -> Failure | None:
     """Why this attempt has to be stopped now; None while all is well. `now` is the monotonic clock."""
-    late = expired(attempt, wall)
+    late = expired(attempt, now)
     if late or attempt.started_at is None:
         return late
     if now - attempt.started_at >= timeouts.total:

@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
-from shared.contracts.base import Contract, EpochSeconds, Headers, Label, ModelName, Partition, PriorityClass, RawBytes, Tenant, TopicName
+from typing import Self
+
+from pydantic import model_validator
+
+from shared.contracts.base import (
+    Contract,
+    EpochSeconds,
+    Headers,
+    Label,
+    ModelName,
+    Partition,
+    PriorityClass,
+    RawBytes,
+    Seconds,
+    Tenant,
+    TopicName,
+)
 
 
 class Delayed(Contract):
-    """Forward `value` with `key` and `headers` to `topic` (at `partition`, when given) once `due_at` is reached."""
+    """Forward `value` with `key` and `headers` to `topic` (at `partition`, when given), at an instant or after a time: one of both."""
 
     topic: TopicName
     partition: Partition | None = None
-    due_at: EpochSeconds
+    due_at: EpochSeconds | None = None
+    """An instant that a user gave (`not_before`)."""
+    seconds: Seconds | None = None
+    """What is left of the wait when this is read, by the reader's own watch: no two machines' clocks are compared."""
+    waited_seconds: Seconds = 0.0
+    """How long it has been waited already, in earlier tiers."""
     key: RawBytes | None = None
     value: RawBytes
     headers: Headers = ()
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.due_at is None) == (self.seconds is None):
+            raise ValueError("either due_at or seconds says when")
+        return self
 
 
 class DelayedJob(Contract):

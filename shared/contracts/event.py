@@ -24,6 +24,7 @@ from shared.contracts.base import (
     Offset,
     Ordinal,
     Partition,
+    PositiveSeconds,
     PriorityClass,
     Quantity,
     ScheduleId,
@@ -60,7 +61,7 @@ class _Fact(Contract):
 
 
 class JobAccepted(_Fact):
-    """The job is in. Versions and limits are pinned here; `deadline_at` is absolute."""
+    """The job is in. Versions and limits are pinned here."""
 
     type: Literal["job_accepted"] = "job_accepted"
     request: Job
@@ -74,6 +75,11 @@ class JobAccepted(_Fact):
     pattern_version: Ordinal
     limits: Limits
     deadline_at: EpochSeconds
+    deadline_seconds: PositiveSeconds | None = None
+    """Set where no user gave an instant: so long from acceptance, and `deadline_at` is only its writer's guess, for people.
+
+    A planner that takes over counts on from the arrival times of the records, never from its own wall clock: one that is three minutes
+    ahead would else expire every interactive job."""
     reply: ReplyTo | None = None
     trace: Label | None = None
     """W3C traceparent of the caller."""
@@ -144,9 +150,21 @@ class StepRetried(_Fact):
     avoid: tuple[NodeId, ...] = Field(default=(), max_length=MANY)
     prefix: Text | None = None
     """Of a streaming step: the answer's text that the caller has been shown already. The attempt continues it, and repeats none of it."""
+    prefix_tokens: Count | None = None
+    """Of `prefix`, as counted by the nodes that wrote it."""
     charged_day: Count | None = None
     unfunded: bool | None = None
     """As in StepAsked, of this attempt."""
+
+
+class StepWaits(_Fact):
+    """A router says that no live node can run this attempt, and what is missing. It waits for one; being busy is not that."""
+
+    type: Literal["step_waits"] = "step_waits"
+    step: StepId
+    attempt: Ordinal
+    missing: tuple[Sentence, ...] = Field(max_length=64)
+    """One phrase each; empty: there is such a node again."""
 
 
 class StepFunded(_Fact):
@@ -169,12 +187,14 @@ class WorkWasted(_Fact):
 
 
 class TimerSet(_Fact):
-    """The pattern sleeps until `due_at`."""
+    """The pattern sleeps until `due_at` by its writer's clock."""
 
     type: Literal["timer_set"] = "timer_set"
     step: StepId
     path: Sentence
     due_at: EpochSeconds
+    due_after: Seconds | None = None
+    """The same in seconds from acceptance: what counts for another planner."""
 
 
 class TimerFired(_Fact):
@@ -271,6 +291,8 @@ class JobSnapshot(_Fact):
     snapshot: Label
     part: Count
     parts: Ordinal
+    age_seconds: Seconds | None = None
+    """Of the job, from its acceptance on."""
     facts: tuple[Text, ...] = Field(max_length=MANY)
 
 
@@ -283,6 +305,7 @@ Event = Annotated[
     | StepAnswered
     | AttemptFailed
     | StepRetried
+    | StepWaits
     | StepFunded
     | WorkWasted
     | TimerSet

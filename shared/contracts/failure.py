@@ -38,6 +38,16 @@ class FailureKind(StrEnum):
     INTERNAL = "internal"
 
 
+ODD_SECONDS = 5.0
+"""A deadline that lies further before its record's arrival than any way takes: somebody's clock is wrong, or it was never meant."""
+
+
+def clocks_differ(deadline_at: float | None, written_ms: int) -> str:
+    """What to add to the news that a user's deadline passed; empty when nothing is odd. `written_ms`: when the record arrived."""
+    early = 0.0 if deadline_at is None else written_ms / 1000 - deadline_at
+    return f"; it had passed {early:.0f} s before the record was written: do clocks differ?" if early >= ODD_SECONDS else ""
+
+
 class Failure(Contract):
     """`message` is one sentence for people and holds no prompt text. `missing` says what a node would need."""
 

@@ -28,6 +28,9 @@ REQUEST_DIGEST = "request-digest"
 """On `jobs.*`: digest of what the caller asked for, where an ingress added to it (a deadline, a model's full name)."""
 WAS_DELAYED = "was-delayed"
 """On what the delay service sent on: its clock has found the record due, and no other clock is asked again."""
+WAITED = "waited"
+"""On `steps.*` and `work.*`: seconds that the step has waited (in delay, in a router) since what it says was written. Every reader counts
+by its own watch from there."""
 REPLAY_OF = "replay-of"
 """On a record that was sent again from the dead letters: `topic/partition/offset/timestamp` of the original."""
 MADE_BY = "made-by"
@@ -47,6 +50,8 @@ _READ = frozenset({
     SPRING_CORRELATION_ID, SPRING_REPLY_TOPIC, SPRING_REPLY_PARTITION, MADE_BY, FORWARDED_FROM,
 })  # fmt: skip
 """What is read of a `jobs.*` record's headers."""
+_SECONDS = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,6})?")
+_LONGEST_SECONDS = 999_999_999.0
 _VERSION = str(VERSION).encode()
 
 
@@ -112,6 +117,19 @@ def traceparent(headers: Headers) -> str | None:
         return None
     decoded = value.decode("ascii", "replace")
     return decoded if _TRACEPARENT.fullmatch(decoded) else None
+
+
+def waited(headers: Headers) -> float:
+    """Seconds of the header `waited`; 0 without a sensible one."""
+    value = find(headers, WAITED)
+    if value is None or not _SECONDS.fullmatch(value):
+        return 0.0
+    return float(value)
+
+
+def waiting(seconds: float) -> tuple[str, bytes]:
+    """The header `waited`."""
+    return WAITED, b"%.3f" % max(0.0, min(seconds, _LONGEST_SECONDS))
 
 
 def request_digest(headers: Headers) -> str | None:

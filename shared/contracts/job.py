@@ -18,6 +18,7 @@ from shared.contracts.base import (
     NodeId,
     Ordinal,
     Partition,
+    PositiveSeconds,
     PublicId,
     Sentence,
     Tenant,
@@ -90,6 +91,8 @@ class Job(Contract):
     needs: Needs = Needs()
     limits: Limits = Limits()
     deadline_at: Instant | None = None
+    deadline_seconds: PositiveSeconds | None = None
+    """Instead of an instant: counted from when the job is accepted, by nobody's wall clock."""
     not_before: Instant | None = None
     metadata: dict[Label, Sentence] = Field(default_factory=dict, max_length=32)
 
@@ -104,6 +107,8 @@ class Job(Contract):
             raise ValueError("operation embed needs texts")
         if self.operation is Operation.GENERATE and self.prompt is None:
             raise ValueError("operation generate needs a prompt")
+        if self.deadline_at is not None and self.deadline_seconds is not None:
+            raise ValueError("deadline_at and deadline_seconds exclude each other")
         if (self.pattern == "chain") != bool(self.chain):
             raise ValueError("pattern chain needs `chain`, a list of steps, and only it may have one")
         return self

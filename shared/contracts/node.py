@@ -79,4 +79,6 @@ class Node(Contract):
     draining: bool = False
     reachable: bool = True
     """The model endpoint answered its last probe."""
+    pause_seconds: Seconds = 0.0
+    """How long from this record on the endpoint asks not to be called (`Retry-After`): until then the node offers no places."""
     at: EpochSeconds

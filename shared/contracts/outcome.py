@@ -10,6 +10,7 @@ from shared.contracts.base import (
     MANY,
     ClaimId,
     Contract,
+    Count,
     JobId,
     ModelName,
     NodeId,
@@ -45,6 +46,14 @@ class StepRouted(_OfAttempt):
     model: ModelName | None = None
     why: Sentence = ""
     """The choice in a few words, for people."""
+
+
+class StepUnplaced(_OfAttempt):
+    """No live node that a router knows can run the attempt; told again when what is missing changes. The attempt waits on."""
+
+    type: Literal["unplaced"] = "unplaced"
+    missing: tuple[Sentence, ...] = Field(max_length=64)
+    """What a node would need, one phrase each; empty: there is such a node again."""
 
 
 class StepClaimed(_OfAttempt):
@@ -103,6 +112,8 @@ class StreamPosition(_OfAttempt):
 
     type: Literal["stream_position"] = "stream_position"
     text: Text = ""
+    tokens: Count | None = None
+    """Of the text, as the nodes counted them."""
 
 
 class CancelRequested(Contract):
@@ -117,6 +128,7 @@ class CancelRequested(Contract):
 
 Outcome = Annotated[
     StepRouted
+    | StepUnplaced
     | StepClaimed
     | ClaimsRenewed
     | StepSucceeded

@@ -10,6 +10,7 @@ from pydantic import Field, TypeAdapter
 
 from shared.contracts.base import (
     MANY,
+    ClaimId,
     Contract,
     Correlation,
     Count,
@@ -27,7 +28,7 @@ from shared.contracts.result import Result
 
 
 class Chunk(Contract):
-    """A piece of text of one attempt. `offset` counts characters from the start of the answer.
+    """A piece of text of one run of an attempt. `offset` counts characters from the start of the answer.
 
     `sequence` rises by one; a missing one is completed by the final's full text. Only growing attempts of a stream are accepted.
 
@@ -38,11 +39,15 @@ class Chunk(Contract):
     job: JobId
     step: StepId
     attempt: Ordinal
+    claim: ClaimId | None = None
+    """Whose run of the attempt this is: an attempt may be claimed twice, and two runs must not mix in one answer."""
     sequence: Count
     offset: Count
     text: Text = ""
     thinking: Text | None = None
     tool_calls: tuple[JsonObject, ...] = Field(default=(), max_length=MOST_CALLS)
+    tokens: Count | None = None
+    """Of the answer's text up to the end of this piece, earlier attempts' included, as the nodes counted them."""
     continues_from: Count = 0
     """Characters of the answer that an earlier attempt has already sent."""
     model: ModelName | None = None

@@ -22,6 +22,7 @@ from shared.contracts.base import (
     PositiveSeconds,
     PriorityClass,
     Seconds,
+    Sentence,
     StepId,
     Tenant,
     Text,
@@ -58,8 +59,17 @@ class Step(Contract):
     reply: ReplyTo | None = None
     needs: Needs = Needs()
     avoid: tuple[NodeId, ...] = Field(default=(), max_length=MANY)
+    prefix_tokens: Count | None = None
+    """Tokens of `prefix` as the nodes that wrote it counted them; None: nobody said."""
     deadline_at: EpochSeconds | None = None
+    """Only of a user: an instant that this cluster made of a duration would be another one on each machine."""
+    seconds_left: Seconds | None = None
+    """Until the job's deadline where no user gave an instant; counted from when this is read, less the header `waited`."""
     lease_seconds: PositiveSeconds = 20.0
     estimated_tokens: Count = 0
     unplaced_seconds: Seconds = 0.0
-    """How long this attempt has already waited for a node that could run it (it came back from delay)."""
+    """How long this attempt has already waited for a node that could run it, before its last delay (header `waited`)."""
+    missing: tuple[Sentence, ...] = Field(default=(), max_length=64)
+    """What the job's planner has been told that no node has."""
+    beyond_window: Count | None = None
+    """An earlier attempt did not fit a window of so many tokens (0: of unknown size): only a larger one will do."""

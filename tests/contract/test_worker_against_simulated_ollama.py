@@ -94,6 +94,18 @@ async def test_an_unknown_model_is_404(node: NODE) -> None:
     assert failed.value.kind is FailureKind.UNKNOWN_MODEL
 
 
+async def test_an_overlong_prompt_is_refused_and_an_answer_ends_with_the_window(node: NODE) -> None:
+    """The worker lets no endpoint cut a prompt, nor forget its beginning while it writes."""
+    backend, _ = node
+    with pytest.raises(ModelCallFailed) as failed:
+        await complete(backend, chat(messages=(ChatMessage(role="user", content="word " * 5_000),)))
+    assert failed.value.kind is FailureKind.CONTEXT_LENGTH
+    nearly = chat(messages=(ChatMessage(role="user", content="x" * 4 * 4_090),), options=Options(max_tokens=64))
+    full = await complete(backend, nearly)
+    assert full.answer.finish_reason is FinishReason.LENGTH
+    assert full.usage.prompt_tokens + full.usage.completion_tokens == 4_096
+
+
 async def test_models_are_listed_without_a_load_and_marked_simulated(node: NODE) -> None:
     """Probes never load a model; a loaded one is resident afterwards; the version says that this is no real Ollama."""
     backend, _ = node

@@ -15,7 +15,7 @@ import os
 import pytest
 
 from tests.support.cluster.faults import FaultMix
-from tests.support.cluster.laws import stops
+from tests.support.cluster.laws import stops, told
 from tests.support.cluster.simulation import simulate
 
 FIXED = 20
@@ -52,6 +52,19 @@ def test_one_seed_gives_one_run() -> None:
     """The same seed does the same: what a failure prints can be run again."""
     first, again = simulate(5), simulate(5)
     assert (first.virtual_seconds, first.jobs, first.fingerprint) == (again.virtual_seconds, again.jobs, again.fingerprint)
+
+
+APART_SECONDS = 180.0
+DURATIONS = {"single": 2.0, "chain": 2.0, "nowhere": 1.0, "chat": 2.0, "rest": 1.0, "limited": 0.5}
+"""Jobs of which no user gave an instant."""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_clocks_minutes_apart_give_nobody_a_shorter_time(seed: int) -> None:
+    """Default deadlines of two minutes, waits for a node, leases, budgets: no two machines' clocks are compared, also after take-overs."""
+    mix = FaultMix(skew_seconds=APART_SECONDS, kill=0.2, stop=0.1, jobs=25)
+    report = simulate(seed, mix, DURATIONS, (told.check,))
+    assert not report.violations, report.text(f"seed {seed} of this test")
 
 
 @pytest.mark.parametrize("seed", range(3))

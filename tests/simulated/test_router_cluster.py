@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from shared.contracts.base import PriorityClass
+from shared.contracts.chat import ChatMessage
 from shared.contracts.delayed import Delayed
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import Needs
@@ -129,7 +130,7 @@ async def test_a_busy_model_does_not_hold_the_others(it: Cluster) -> None:
 
 @simulated
 async def test_an_unplaceable_step_leaves_the_partition(it: Cluster) -> None:
-    """After a second it goes to delay, older by what it waits; its offset is released, and nobody waits behind it."""
+    """After a second it goes to delay, and home is told what is missing; its offset is released, and nobody waits behind it."""
     node = it.node("n1", 0)
     it.router()
     it.ask(step(model="none:1b"))
@@ -139,7 +140,11 @@ async def test_an_unplaceable_step_leaves_the_partition(it: Cluster) -> None:
     (record,) = it.records("delays.1s")
     delayed = Delayed.model_validate_json(record.value or b"")
     assert (delayed.topic, delayed.partition) == ("steps.chat.standard", 0)
-    assert 2.0 <= Step.model_validate_json(delayed.value).unplaced_seconds <= 3.0
+    sent = Step.model_validate_json(delayed.value)
+    assert 1.0 <= sent.unplaced_seconds <= 2.0
+    assert delayed.due_at is None
+    assert delayed.seconds == pytest.approx(sent.unplaced_seconds, abs=0.3)
+    assert [told.missing for told in it.unplaced()] == [("model none:1b for chat",)] == [sent.missing]
 
 
 @simulated
@@ -158,7 +163,7 @@ async def test_a_step_without_a_node_fails_at_the_limit_and_says_what_is_missing
 
 @simulated
 async def test_a_node_that_comes_later_gets_the_step(it: Cluster) -> None:
-    """What waits in delay runs when there is a node for it."""
+    """What waits in delay runs when there is a node for it. What is missing is told when it changes, not each time."""
     it.delay()
     it.router()
     it.ask(step())
@@ -166,6 +171,32 @@ async def test_a_node_that_comes_later_gets_the_step(it: Cluster) -> None:
     node = it.node("n1", 0)
     await it.until(lambda: bool(node.done), seconds=12.0)
     assert it.failed() == []
+    assert [told.missing for told in it.unplaced()] == [("a live node",)]
+
+
+@simulated
+async def test_a_step_that_waits_for_a_busy_node_is_told_no_longer_to_miss_one(it: Cluster) -> None:
+    """The node has come, and has no place: that is waiting, and has no limit."""
+    it.delay()
+    it.router(no_node_limit_seconds=20.0)
+    it.ask(step(), step(job="j2", id="1" * 32))
+    await it.clock.sleep(10.0)
+    node = it.node("n1", 0, seconds=200.0)
+    await it.clock.sleep(100.0)
+    assert it.failed() == []
+    assert [told.missing for told in it.unplaced() if told.job == it.unplaced()[-1].job] == [("a live node",), ()]
+    await it.until(lambda: len(node.done) == 2, seconds=400.0)
+
+
+@simulated
+async def test_a_step_that_no_window_holds_ends_at_once(it: Cluster) -> None:
+    """Ten minutes of waiting make no window longer."""
+    it.node("n1", 0, models=(MODEL.model_copy(update={"window": 2048}),))
+    it.router()
+    it.ask(step(messages=(ChatMessage(role="user", content="word " * 4_000),)))
+    await it.until(lambda: bool(it.failed()), seconds=6.0)
+    failure = it.failed()[0].failure
+    assert (failure.kind, failure.window) == (FailureKind.CONTEXT_LENGTH, 2048)
 
 
 @simulated

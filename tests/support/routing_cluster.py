@@ -19,7 +19,7 @@ from shared.contracts import headers
 from shared.contracts.base import PriorityClass
 from shared.contracts.credits import CREDITS, Credits, RouterPresence
 from shared.contracts.node import Node
-from shared.contracts.outcome import OUTCOME, StepFailed, StepRouted
+from shared.contracts.outcome import OUTCOME, StepFailed, StepRouted, StepUnplaced
 from shared.contracts.step import Step
 from shared.errors import LogError
 from shared.kafka.memory import MemoryLog
@@ -83,10 +83,11 @@ class Cluster:
                 task.result()
             await self.kill(name)
 
-    def ask(self, step: Step, partition: int = 0, priority_class: PriorityClass = STANDARD) -> None:
-        """Produce one step."""
-        topic = self.topics.steps(step.capability, priority_class)
-        self.log.write(TopicPartition(topic, partition), [Message(topic, step.to_bytes(), headers=headers.envelope("step"))])
+    def ask(self, *steps: Step, partition: int = 0, priority_class: PriorityClass = STANDARD) -> None:
+        """Produce steps."""
+        for step in steps:
+            topic = self.topics.steps(step.capability, priority_class)
+            self.log.write(TopicPartition(topic, partition), [Message(topic, step.to_bytes(), headers=headers.envelope("step"))])
 
     def records(self, topic: str) -> list[Record]:
         """Everything in a topic, partition by partition."""
@@ -100,6 +101,9 @@ class Cluster:
 
     def routed(self) -> list[StepRouted]:
         return [outcome for outcome in self.outcomes() if isinstance(outcome, StepRouted)]
+
+    def unplaced(self) -> list[StepUnplaced]:
+        return [outcome for outcome in self.outcomes() if isinstance(outcome, StepUnplaced)]
 
     def failed(self) -> list[StepFailed]:
         return [outcome for outcome in self.outcomes() if isinstance(outcome, StepFailed)]

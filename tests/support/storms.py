@@ -14,7 +14,7 @@ def quick_options(unit: float) -> PlannerOptions:
     return PlannerOptions(
         lease_seconds=3,
         claim_timeout_seconds=2,
-        no_node_seconds=5,
+        resend_seconds=5,
         backoff_base_seconds=0.1,
         backoff_cap_seconds=1,
         attempts=20,

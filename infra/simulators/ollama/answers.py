@@ -21,6 +21,7 @@ from random import Random
 from typing import Any
 
 from infra.simulators.ollama import schema
+from infra.simulators.ollama.inference import count_tokens
 from infra.simulators.ollama.parameters import FailureMode, Parameters, Script
 from infra.simulators.ollama.requests import Work
 from infra.simulators.ollama.words import sentences
@@ -117,9 +118,10 @@ def _call(function: Mapping[str, Any], random: Random) -> Mapping[str, Any]:
 
 
 def _limit(work: Work, node: Parameters) -> int:
-    """`num_predict`: positive is a limit, everything else is none."""
+    """`num_predict`: positive is a limit, everything else is none. Without context shift the window is another."""
     asked = work.num_predict or 0
-    return min(asked, node.max_answer_tokens) if asked > 0 else node.max_answer_tokens
+    most = node.max_answer_tokens if work.shift else min(node.max_answer_tokens, max(1, work.context - count_tokens(work.prompt)))
+    return min(asked, most) if asked > 0 else most
 
 
 def _stopped(full: SimulatedAnswer, marks: Sequence[str], reason: str) -> SimulatedAnswer:

@@ -63,6 +63,10 @@ class Work:
     """`prompt` without what is begun: what the answer is derived from."""
     begun: str = ""
     empty: bool = False
+    truncate: bool = True
+    """An overlong prompt is cut in silence instead of being refused."""
+    shift: bool = True
+    """The answer may go on beyond the window (its beginning is forgotten) instead of ending there."""
     stream: bool = True
     format: Literal["json"] | Mapping[str, Any] | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
@@ -101,6 +105,8 @@ def read(endpoint: Endpoint, body: Any, node: Parameters) -> Work:
         context=context,
         keep_alive_seconds=keep_alive(fields.get("keep_alive")),
         empty=not (texts or newest or prompt),
+        truncate=fields.get("truncate") is not False,
+        shift=fields.get("shift") is not False,
         stream=fields.get("stream") is not False,
         format=_format(fields.get("format")),
         tools=tuple(fields.objects("tools")),

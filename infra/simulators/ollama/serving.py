@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from infra.simulators.ollama import embeddings, wire
 from infra.simulators.ollama.answers import SimulatedAnswer, answer
 from infra.simulators.ollama.call import Call
-from infra.simulators.ollama.errors import BUSY, ConnectionDropped, OllamaError
+from infra.simulators.ollama.errors import BUSY, ConnectionDropped, OllamaError, bad_request
 from infra.simulators.ollama.inference import CHARACTERS_PER_TOKEN, Engine, count_tokens
 from infra.simulators.ollama.pacing import Pace
 from infra.simulators.ollama.parameters import FailureMode, Failures, Parameters, Script
@@ -82,7 +82,9 @@ class Serving:
             runner.slots.release(slot)
 
     async def _read_prompt(self, run: Run, runner: Runner, slot: Slot) -> None:
-        """An overlong prompt is cut in silence, at its beginning. The last token is always computed."""
+        """An overlong prompt is refused, or cut in silence, at its beginning. The last token is always computed."""
+        if not run.work.truncate and any(count_tokens(text) > run.work.context for text in run.work.texts or (run.work.prompt,)):
+            raise bad_request("the input length exceeds the context length")
         prompt = run.work.prompt[-run.work.context * CHARACTERS_PER_TOKEN :]
         measured = run.measured
         measured.prompt_tokens = count_tokens(prompt)

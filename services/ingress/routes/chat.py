@@ -123,9 +123,10 @@ class ChatCompletions:
             identifier=desk.submitter.new_id() if key is None else job_id_of(tenant, key),
             tenant=tenant,
             model=self._model(request.model),
-            deadline_at=desk.clock.wall() + seconds,
+            deadline_seconds=seconds,
         )
-        digest = None if key is None else request_digest(job.model_copy(update={"deadline_at": None, "model": request.model}).to_bytes())
+        asked = job.model_copy(update={"deadline_seconds": None, "model": request.model})
+        digest = None if key is None else request_digest(asked.to_bytes())
         return Order(job, priority_class, seconds, call.trace, digest)
 
     async def _begin(self, order: Order, client: Client) -> Call:

@@ -111,8 +111,8 @@ class Jobs:
         changes: dict[str, Any] = {"id": public, "tenant": tenant}
         if "priority_class" not in submission.model_fields_set and call.priority_class is not None:
             changes["priority_class"] = call.priority_class
-        if call.deadline_seconds is not None and submission.deadline_at is None:
-            changes["deadline_at"] = desk.clock.wall() + call.deadline_seconds
+        if call.deadline_seconds is not None and submission.deadline_at is None and submission.deadline_seconds is None:
+            changes["deadline_seconds"] = call.deadline_seconds
         submission = submission.model_copy(update=changes)
         client.check_class(submission.priority_class)
         return Order(client, public, ids.qualified(tenant, public), tenant, submission, digest, call.trace)
@@ -129,7 +129,9 @@ class Jobs:
         desk, job, submission = self._desk, order.job, order.submission
         now, monotonic = desk.clock.wall(), desk.clock.monotonic()
         priority_class = submission.priority_class
-        seconds = desk.settings.deadline_seconds[priority_class] if submission.deadline_at is None else submission.deadline_at - now
+        seconds = submission.deadline_seconds or desk.settings.deadline_seconds[priority_class]
+        if submission.deadline_at is not None:
+            seconds = submission.deadline_at - now
         desk.check(submission)
         desk.check_suits(submission)
         if submission.not_before is None:

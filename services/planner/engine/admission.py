@@ -16,7 +16,7 @@ from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import check_job
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.event import CancelRecorded, JobAccepted, JobSettled
-from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.failure import Failure, FailureKind, clocks_differ
 from shared.contracts.job import Job, ReplyTo
 from shared.contracts.result import Result, Status
 from shared.errors import InvalidInput
@@ -39,6 +39,8 @@ class JobInput:
     reply: ReplyTo | None
     trace: str | None
     digest: str
+    written_ms: int = 0
+    """When the record arrived in the log; 0: it was none."""
 
 
 class IdTaken(InvalidInput):
@@ -89,6 +91,10 @@ def refused_result(job: str, tenant: str, failure: Failure, priority_class: Prio
 
 def _admit(book: Book, round_: Round, given: JobInput) -> LiveJob:
     pattern = CURRENT.get(given.job.pattern)
+    deadline_at, seconds = given.job.deadline_at, None
+    if deadline_at is None:
+        seconds = given.job.deadline_seconds or book.policy.deadline_seconds[given.priority_class]
+        deadline_at = round_.wall + seconds
     own = book.funds.tenants.get(given.job.tenant)
     event = JobAccepted(
         epoch=book.epoch,
@@ -102,7 +108,8 @@ def _admit(book: Book, round_: Round, given: JobInput) -> LiveJob:
         source_offset=given.source_offset,
         pattern_version=pattern.version if pattern else 1,
         limits=capped(filled(given.job.limits, book.policy.limits), own.job) if own else filled(given.job.limits, book.policy.limits),
-        deadline_at=given.job.deadline_at or round_.wall + book.policy.deadline_seconds[given.priority_class],
+        deadline_at=deadline_at,
+        deadline_seconds=seconds,
         reply=given.reply,
         trace=given.trace,
         digest=given.digest,
@@ -132,7 +139,8 @@ def _refusal(book: Book, round_: Round, given: JobInput) -> tuple[Status, Failur
         return Status.FAILED, Failure(kind=FailureKind.INVALID_JOB, message=error.message)
     deadline_at, not_before = given.job.deadline_at, given.job.not_before
     if deadline_at is not None and deadline_at <= round_.wall:
-        return Status.EXPIRED, Failure(kind=FailureKind.DEADLINE, message="the deadline had passed on arrival")
+        message = "the deadline had passed on arrival" + clocks_differ(deadline_at, given.written_ms)
+        return Status.EXPIRED, Failure(kind=FailureKind.DEADLINE, message=message)
     if deadline_at is not None and not_before is not None and deadline_at <= not_before:
         return Status.EXPIRED, Failure(kind=FailureKind.DEADLINE, message="the deadline passes before the job may begin")
     return None

@@ -10,6 +10,7 @@ from services.planner.engine.book import Book, may_claim
 from services.planner.job.limits import late, retry_refusal
 from services.planner.job.live import LiveJob, OpenStep, Phase
 from services.planner.round import Disown, Round, Stop
+from shared.contracts import event as events
 from shared.contracts.base import ClaimId
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
 from shared.contracts.control import StopClaims, StopStep
@@ -24,6 +25,7 @@ from shared.contracts.outcome import (
     StepReleased,
     StepRouted,
     StepSucceeded,
+    StepUnplaced,
     StreamPosition,
 )
 from shared.contracts.usage import Usage
@@ -32,6 +34,10 @@ from shared.telemetry import metrics
 
 _FREE_RELEASES = 2
 """Releases of a step that are sent again at once; more are spaced out, so that a confused node cannot spin."""
+
+_MOST_TOLD = 20
+"""Times that what a step lacks is recorded: nodes may come and go for as long as it waits."""
+_MOST_MISSING = 64
 
 _OF_NO_JOB = (ClaimsRenewed, BudgetRequested, BudgetGranted, BudgetRecalled)
 
@@ -57,7 +63,7 @@ def on_due(book: Book, round_: Round, job_id: str) -> None:
         ending.finish(book, round_, job, job.ending)
         return
     if job.deadline_due <= round_.now:
-        ending.begin(book, round_, job, Failure(kind=FailureKind.DEADLINE, message="the deadline passed"))
+        ending.begin(book, round_, job, _deadline(job))
         return
     if job.wall_due <= round_.now:
         ending.begin(book, round_, job, late())
@@ -73,6 +79,13 @@ def give_up(book: Book, round_: Round, outcome: Outcome) -> None:
     job = None if isinstance(outcome, _OF_NO_JOB) else book.jobs.get(outcome.job)
     if job is not None:
         book.give_up(round_, job)
+
+
+def _deadline(job: LiveJob) -> Failure:
+    """Says what the job waited for, if it was a node that is not there."""
+    missing = tuple(dict.fromkeys(phrase for step in job.steps.values() for phrase in step.missing))
+    waited = f" while it waited for a node; missing: {', '.join(missing)}" if missing else ""
+    return Failure(kind=FailureKind.DEADLINE, message="the deadline passed" + waited, missing=missing[:_MOST_MISSING])
 
 
 def flush_claims(book: Book, round_: Round) -> None:
@@ -99,6 +112,20 @@ def _on_routed(book: Book, round_: Round, outcome: StepRouted) -> None:
         step.routed = (outcome.node, outcome.mailbox)
         step.due_at = round_.now + book.policy.claim_timeout_seconds
         book.arm(job)
+
+
+def _on_unplaced(book: Book, round_: Round, outcome: StepUnplaced) -> None:
+    """A router says what no node has; told as an event, so that everybody can see what the job waits for."""
+    found = book.find(outcome.job, outcome.step)
+    if found is None or found[1].phase is not Phase.ASKED or outcome.attempt != found[1].attempt:
+        return
+    job, step = found
+    if outcome.missing == step.missing or step.told_missing >= _MOST_TOLD:
+        return
+    event = events.StepWaits(
+        epoch=book.epoch, job=job.id, at=round_.wall, step=step.id, attempt=step.attempt, missing=outcome.missing
+    )  # fmt: skip
+    book.emit(round_, job, event)
 
 
 def _on_claimed(book: Book, round_: Round, outcome: StepClaimed) -> None:
@@ -285,7 +312,8 @@ def _step_due(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
     elif step.routed is not None:
         failure = Failure(kind=FailureKind.UNCLAIMED, message="no worker claimed the step in time", node=step.routed[0])
     else:
-        failure = Failure(kind=FailureKind.NO_NODE, message="no node took the step in time")
+        round_.dispatches.append(book.dispatch(round_, job, step))
+        return
     book.stop(round_, job.id, step)
     _fail_or_retry(book, round_, job, step, failure)
 
@@ -299,12 +327,13 @@ def _fail_or_retry(book: Book, round_: Round, job: LiveJob, step: OpenStep, fail
         retry, failure = None, refused
     if retry is not None and retry.elsewhere and failure.node is None and step.claim is not None:
         failure = failure.model_copy(update={"node": step.claim.node})
-    wait = None if retry is None else max(retry.delay_seconds, failure.retry_after_seconds or 0.0)
-    book.fail_attempt(round_, job, step, failure, wait, usage=usage)
+    # How long an endpoint does not want to be asked holds up its node, not the job: another node may be free.
+    book.fail_attempt(round_, job, step, failure, None if retry is None else retry.delay_seconds, usage=usage)
 
 
 _ON: dict[type, Callable[[Book, Round, Any], None]] = {
     StepRouted: _on_routed,
+    StepUnplaced: _on_unplaced,
     StepClaimed: _on_claimed,
     ClaimsRenewed: _on_renewed,
     StepSucceeded: _on_succeeded,

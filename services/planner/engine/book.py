@@ -12,7 +12,7 @@ from random import Random
 
 from services.planner import counters
 from services.planner.budgets.prices import Prices
-from services.planner.engine import ending, owing, streams
+from services.planner.engine import dates, ending, owing, streams
 from services.planner.engine.cancels import Cancels
 from services.planner.engine.carried_ids import CarriedIds
 from services.planner.engine.funds import Funding, Funds, need_of
@@ -23,7 +23,7 @@ from services.planner.engine.settled import SettledIds
 from services.planner.engine.step_of import step_of
 from services.planner.engine.timers import Timers
 from services.planner.job.ended import EndedJob
-from services.planner.job.limits import endless, estimate_tokens, neared, refusal, soft_wall_seconds
+from services.planner.job.limits import endless, estimate_tokens, neared, refusal
 from services.planner.job.live import LiveJob, OpenStep, Phase
 from services.planner.job.run import Run, Wanted
 from services.planner.patterns import BY_VERSION
@@ -78,10 +78,7 @@ class Book:
         run = Run(event.job, pattern, event.request)
         job = self.jobs[event.job] = LiveJob(event.job, event, offset, run, written_at=event.at)
         self.live_count.add(event)
-        job.deadline_due = round_.now + (event.deadline_at - round_.wall)
-        if event.limits.wall_seconds is not None:
-            job.wall_due = round_.now + (event.at + event.limits.wall_seconds - round_.wall)
-            job.soft_wall_due = job.wall_due - event.limits.wall_seconds + (soft_wall_seconds(event.limits) or 0.0)
+        dates.begin(job, round_, 0.0)
         return job
 
     @property
@@ -145,8 +142,11 @@ class Book:
 
     def _ask(self, round_: Round, job: LiveJob, want: Wanted) -> None:
         if want.request is None:
-            due_at = round_.wall + want.seconds
-            self.emit(round_, job, TimerSet(epoch=self.epoch, job=job.id, at=round_.wall, step=want.step, path=want.path, due_at=due_at))
+            due_at, after = round_.wall + want.seconds, max(0.0, round_.now - job.accepted_due) + want.seconds
+            set_ = TimerSet(
+                epoch=self.epoch, job=job.id, at=round_.wall, step=want.step, path=want.path, due_at=due_at, due_after=after
+            )  # fmt: skip
+            self.emit(round_, job, set_)
             job.steps[want.step].due_at = round_.now + want.seconds
             return
         tokens = estimate_tokens(want.request)
@@ -183,12 +183,13 @@ class Book:
         round_.dispatches.append(self.dispatch(round_, job, step))
 
     def dispatch(self, round_: Round, job: LiveJob, step: OpenStep) -> Dispatch:
-        """The attempt as it travels. Its wait for a router is bounded from now."""
+        """The attempt as it travels. How long it may wait for a node, the routers know."""
         assert step.request is not None, "a sleep is not dispatched"
-        step.due_at = round_.now + self.policy.no_node_seconds
-        left = job.accepted.deadline_at - round_.wall
+        step.due_at = round_.now + self.policy.resend_seconds
+        left = max(0.0, job.deadline_due - round_.now)
         served_as = raised(job.accepted.priority_class, left, self.expected.of)
-        return Dispatch(step_of(job, step, self.home, self.policy.lease_seconds, served_as), job.accepted.trace)
+        attempt = step_of(job, step, self.home, self.policy.lease_seconds, served_as=served_as, seconds_left=left)
+        return Dispatch(attempt, job.accepted.trace)
 
     def arm(self, job: LiveJob) -> None:
         """Set the job's timer to its earliest due time."""
@@ -237,7 +238,7 @@ class Book:
 
     def retry(self, round_: Round, job: LiveJob, step: OpenStep) -> None:
         """Begin the next attempt. It goes out only after its event is acknowledged."""
-        prefix = step.prefix if step.shown is None else step.shown
+        prefix, tokens = (step.prefix, step.prefix_tokens) if step.shown is None else (step.shown, step.shown_tokens)
         refused = streams.refusal(step, prefix)
         if refused is not None:
             self.fail_attempt(round_, job, step, refused, None, counted=False)
@@ -252,6 +253,7 @@ class Book:
             attempt=step.attempt + 1,
             avoid=step.avoid,
             prefix=prefix or None,
+            prefix_tokens=tokens if prefix else None,
             charged_day=funding.day,
             unfunded=waits or None,
         )

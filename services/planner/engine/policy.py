@@ -26,8 +26,9 @@ class Policy:
     claim_timeout_seconds: float = 5.0
     stream_position_seconds: float = 2.0
     """Longest wait for what the reader of a broken stream has been shown; beyond it nobody seems to read."""
-    no_node_seconds: float = 600.0
-    """Longest wait for a router; the router has the same bound for steps that it cannot place."""
+    resend_seconds: float = 43_200.0
+    """A step of which no router has said anything for so long is sent again, the same attempt: its record may be gone with its topic, or
+    by age. It never fails for it: only a router knows what a node lacks, and a busy cluster may have a longer backlog than any limit."""
     deadline_seconds: dict[PriorityClass, float] = field(default_factory=_deadlines)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     limits: Limits = field(default_factory=_limits)

@@ -35,7 +35,7 @@ def take_position(step: OpenStep, position: StreamPosition) -> bool:
     """Note the reader's answer; false when it comes too late, or again."""
     if step.phase is not Phase.WAITING or step.attempt != position.attempt or step.shown is not None:
         return False
-    step.shown = position.text
+    step.shown, step.shown_tokens = position.text, position.tokens
     step.due_at = step.backoff_until
     return True
 

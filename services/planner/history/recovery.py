@@ -2,6 +2,9 @@
 
 Which events are valid is the rule of shared/epochs.py; the watermark always names a valid record, so the first one read is in force.
 Everything else in the log is a fenced writer's and is passed over.
+
+How old a job is, the log tells: records bear their arrival time by the brokers' clock, one's own PlannerStarted is the last of them.
+No planner's wall clock is asked, so one that is minutes ahead expires nobody by a default deadline.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from services.planner.engine import ending, streams
+from services.planner.engine import dates, ending, streams
 from services.planner.engine.book import Book, internal
 from services.planner.job.live import LiveJob, OpenStep, Phase
 from services.planner.round import Publish, Round
@@ -47,10 +50,14 @@ class Replay:
         self._parts: dict[str, list[JobSnapshot]] = {}
         self._part_offset: dict[str, int] = {}
         self._orphans: list[JobSettled] = []
+        self._born: dict[str, float] = {}
+        """Job → when it was accepted, seconds of the log's time."""
+        self._newest = 0.0
         self.events = 0
 
-    def fold(self, offset: int, value: bytes | None) -> None:
+    def fold(self, offset: int, value: bytes | None, timestamp_ms: int = 0) -> None:
         """One record, in order. What cannot be read is no event of any planner: reported, passed over."""
+        self._newest = max(self._newest, timestamp_ms / 1000)
         try:
             event: Event = EVENT.validate_json(value or b"")
         except ValidationError as error:
@@ -107,6 +114,7 @@ class Replay:
                 book.jobs.pop(event.job, None)
                 book.cancels.met(event.job)
                 job = book.enter(event, offset, self._round)
+                self._born[job.id] = self._newest
                 job.facts.append(value)
                 job.run.start()
         elif job is None:
@@ -168,6 +176,7 @@ class Replay:
         if job is None:
             for fact in facts:
                 self._fact(first, EVENT.validate_json(fact), fact)
+            self._born[event.job] = self._newest - (event.age_seconds or 0.0)
         elif job.settled is None:
             job.first_offset, job.written_at = first, event.at
             self._book.jobs.move_to_end(job.id)
@@ -204,6 +213,7 @@ class Replay:
         self._book.funds.resume(job)
 
     def _resume(self, job: LiveJob) -> None:
+        dates.begin(job, self._round, max(0.0, self._newest - self._born[job.id]))
         if job.ending is not None:
             ending.wait(self._book, self._round, job)
             return
@@ -212,9 +222,11 @@ class Replay:
         self._book.drive(self._round, job)
 
     def _rearm(self, job: LiveJob, step: OpenStep) -> None:
-        """A full period from now for everything relative; sleeps are absolute."""
+        """A full period from now for everything relative; sleeps go on where they were."""
         now, wall = self._round.now, self._round.wall
-        if step.phase is Phase.SLEEPING:
+        if step.phase is Phase.SLEEPING and step.wakes_after is not None:
+            step.due_at = max(now, job.accepted_due + step.wakes_after)
+        elif step.phase is Phase.SLEEPING:
             step.due_at = now + max(0.0, step.wakes_at - wall)
         elif step.phase is Phase.UNFUNDED:
             self._book.funds.wait(self._round, job, step)

@@ -44,6 +44,7 @@ def write(book: Book, round_: Round, job: LiveJob, name: str) -> None:
             snapshot=name,
             part=number,
             parts=len(parts),
+            age_seconds=max(0.0, round_.now - job.accepted_due),
             facts=tuple(fact.decode() for fact in facts),
         )
         round_.add(job.id, event)

@@ -63,7 +63,7 @@ class TakeOver:
         round_ = Round(self._wiring.clock.wall(), self._wiring.clock.monotonic())
         replay = Replay(book, round_)
         if watermark is None or watermark < epoch:
-            await read_range(self._wiring, self._events, watermark or 0, epoch, partial(_fold, replay))
+            await read_range(self._wiring, self._events, watermark or 0, epoch + 1, partial(_fold, replay))
         round_.wall, round_.now = self._wiring.clock.wall(), self._wiring.clock.monotonic()
         for job in book.jobs.values():
             if self._tries.spent(job.id):
@@ -111,7 +111,7 @@ def _fold(replay: Replay, record: Record) -> None:
     except InvalidInput as error:
         log.warning("unreadable_event", offset=record.offset, reason=error.message)
     else:
-        replay.fold(record.offset, record.value)
+        replay.fold(record.offset, record.value, record.timestamp)
 
 
 async def gap_is_stale(wiring: Wiring, partition: TopicPartition, start: int, end: int) -> bool:

@@ -26,6 +26,7 @@ from shared.contracts.event import (
     StepClaimedBy,
     StepFunded,
     StepRetried,
+    StepWaits,
     TimerFired,
     TimerSet,
     WorkWasted,
@@ -87,12 +88,23 @@ class OpenStep:
     retry_after_seconds: float = 0.0
     prefix: str = ""
     """Text of the answer that the current attempt continues."""
+    prefix_tokens: int | None = None
+    """As the nodes that wrote it counted them."""
     shown: str | None = None
     """What the reader of the broken stream says he has been shown; in history only once the next attempt begins with it."""
+    shown_tokens: int | None = None
+    missing: tuple[str, ...] = ()
+    """What no node has that the current attempt needs, as a router says; empty while nobody says so."""
+    told_missing: int = 0
+    """How often that was recorded of this step."""
+    beyond_window: int | None = None
+    """The largest window that the step did not fit, 0 of unknown size."""
     backoff_until: float = 0.0
     """Monotonic seconds: the next attempt begins no earlier, even when the reader has answered (engine)."""
     wakes_at: float = 0.0
-    """Of a sleep: wall-clock seconds."""
+    """Of a sleep: wall-clock seconds of the planner that set it."""
+    wakes_after: float | None = None
+    """The same in seconds from the job's acceptance."""
     due_at: float = float("inf")
     """Monotonic seconds of this step's next timer; armed by the engine."""
     releases: int = 0
@@ -129,6 +141,8 @@ class LiveJob:
     """Wall-clock seconds: when what lies at `first_offset` was made."""
     facts: list[bytes] = field(default_factory=list)
     """The job's events as JSON, for a snapshot."""
+    accepted_due: float = 0.0
+    """Monotonic; when it was accepted, which may lie before this machine's start."""
     deadline_due: float = float("inf")
     """Monotonic."""
     wall_due: float = float("inf")
@@ -198,6 +212,7 @@ def _funded(job: LiveJob, event: StepFunded) -> None:
 def _timer_set(job: LiveJob, event: TimerSet) -> None:
     job.run.record(event.step)
     job.steps[event.step] = OpenStep(event.step, event.path, None, phase=Phase.SLEEPING, wakes_at=event.due_at)
+    job.steps[event.step].wakes_after = event.due_after
 
 
 def _timer_fired(job: LiveJob, event: TimerFired) -> None:
@@ -210,7 +225,14 @@ def _claimed(job: LiveJob, event: StepClaimedBy) -> None:
     step = job.steps.get(event.step) or job.abandoned.get(event.step)
     if step is not None and step.attempt == event.attempt:
         step.claim = Claim(event.claim, event.node, event.mailbox, event.lease_seconds)
-        step.phase = Phase.CLAIMED
+        step.phase, step.missing = Phase.CLAIMED, ()
+
+
+def _unplaced(job: LiveJob, event: StepWaits) -> None:
+    step = job.steps.get(event.step)
+    if step is not None and step.attempt == event.attempt:
+        step.missing = event.missing
+        step.told_missing += 1
 
 
 def _answered(job: LiveJob, event: StepAnswered) -> None:
@@ -228,6 +250,8 @@ def _attempt_failed(job: LiveJob, event: AttemptFailed) -> None:
     step.failures += event.counted
     step.charged_day = None
     step.claim, step.routed = None, None
+    if event.failure.kind is FailureKind.CONTEXT_LENGTH:
+        step.beyond_window = max(step.beyond_window or 0, event.failure.window or 0)
     node = event.failure.node
     if node is not None and event.failure.kind in _AVOIDED and node not in step.avoid:
         step.avoid = (*step.avoid, node)[-_REMEMBERED_NODES:]
@@ -246,7 +270,7 @@ def _retried(job: LiveJob, event: StepRetried) -> None:
         step.attempt, step.avoid = event.attempt, event.avoid
         _charge(job, step, event)
         step.claim, step.routed = None, None
-        step.prefix, step.shown = event.prefix or "", None
+        step.prefix, step.prefix_tokens, step.shown, step.missing = event.prefix or "", event.prefix_tokens, None, ()
         job.attempts += 1
 
 
@@ -302,6 +326,7 @@ _APPLY: dict[type, Callable[[LiveJob, Any], None]] = {
     StepAnswered: _answered,
     AttemptFailed: _attempt_failed,
     StepRetried: _retried,
+    StepWaits: _unplaced,
     StepFunded: _funded,
     WorkWasted: _wasted,
     CancelRecorded: _cancelled,

@@ -18,7 +18,7 @@ from shared.contracts.failure import FailureKind as K
 from shared.contracts.node import NodeModel
 from shared.contracts.usage import Usage
 
-_OF_THE_TEXTS = frozenset({K.BAD_REQUEST, K.TOO_LARGE, K.MODEL_ERROR, K.INVALID_OUTPUT})
+_OF_THE_TEXTS = frozenset({K.BAD_REQUEST, K.TOO_LARGE, K.CONTEXT_LENGTH, K.MODEL_ERROR, K.INVALID_OUTPUT})
 """Failures that may be one text's fault."""
 
 

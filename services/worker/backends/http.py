@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -41,14 +43,22 @@ _STATUS: dict[int, K] = {
 }
 
 
+_NUMBER = re.compile(r"\d{1,12}(\.\d{1,9})?", re.ASCII)
+_TOO_LONG = ("exceed", "length", "size", "too long", "longer", "maximum")
+
+
 def failure_kind(status: int, message: str) -> K:
-    """What an error status means. Endpoints report an unsupported feature and an overlong prompt as plain 400."""
+    """What an error status means. Endpoints report an overlong prompt as plain 400, and what they do not support as 400 or 500."""
     kind = _STATUS.get(status, K.BAD_REQUEST if 400 <= status < 500 else K.MODEL_ERROR)
     lowered = message.lower()
+    if kind in (K.BAD_REQUEST, K.TOO_LARGE) and "context" in lowered and any(word in lowered for word in _TOO_LONG):
+        return K.CONTEXT_LENGTH
     if kind is K.BAD_REQUEST and "does not support" in lowered:
         return K.UNSUPPORTED
-    if kind is K.BAD_REQUEST and "context" in lowered and any(word in lowered for word in ("exceed", "length", "size", "too long")):
-        return K.TOO_LARGE
+    if (
+        kind in (K.BAD_REQUEST, K.MODEL_ERROR) and "image" in lowered and "not support" in lowered
+    ):  # "is not supported": llama.cpp, with 500
+        return K.UNSUPPORTED
     return kind
 
 
@@ -83,9 +93,18 @@ def decode_lines(lines: list[bytes]) -> list[dict[str, Any]]:
     return values  # type: ignore[no-any-return]
 
 
-def _retry_after(response: aiohttp.ClientResponse) -> float | None:
-    value = response.headers.get("Retry-After", "")
-    return float(value) if value.isdigit() and len(value) < 7 else None
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds in `Retry-After` (a number, or a date beside the answer's own) or `retry-after-ms`; None without a sensible one."""
+    milliseconds, value = headers.get("retry-after-ms", ""), headers.get("Retry-After", "").strip()
+    if _NUMBER.fullmatch(milliseconds):
+        return float(milliseconds) / 1e3
+    if _NUMBER.fullmatch(value):
+        return float(value)
+    try:
+        # By the endpoint's clock both: its distance is a duration, whatever the clock here says.
+        return max(0.0, (parsedate_to_datetime(value) - parsedate_to_datetime(headers.get("Date", ""))).total_seconds())
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
 
 
 async def refuse_error(response: aiohttp.ClientResponse) -> None:
@@ -98,7 +117,7 @@ async def refuse_error(response: aiohttp.ClientResponse) -> None:
     except ValueError:
         message = ""
     message = message or f"the endpoint answered with status {response.status}"
-    raise ModelCallFailed(failure_kind(response.status, message), message, retry_after_seconds=_retry_after(response))
+    raise ModelCallFailed(failure_kind(response.status, message), message, retry_after_seconds=retry_after(response.headers))
 
 
 async def whole(response: aiohttp.ClientResponse, most: int) -> bytes:

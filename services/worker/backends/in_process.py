@@ -16,6 +16,8 @@ from shared.contracts.usage import Usage
 CHAT_MODEL = "in-process"
 EMBED_MODEL = "in-process-embed"
 DIMENSIONS = 8
+WINDOW = 32_768
+"""Tokens."""
 
 
 class InProcessBackend:
@@ -51,7 +53,14 @@ class InProcessBackend:
 
     async def models(self) -> tuple[NodeModel, ...]:
         return tuple(
-            NodeModel(name=name, context_length=32_768, operations=("embed",) if "embed" in name else ("chat", "generate"), resident=True)
+            NodeModel(
+                name=name,
+                context_length=WINDOW,
+                window=WINDOW,
+                abilities={"vision": False, "tools": True, "thinking": False},
+                operations=("embed",) if "embed" in name else ("chat", "generate"),
+                resident=True,
+            )
             for name in self._models
         )
 

@@ -42,7 +42,7 @@ class OllamaBackend:
             connect_seconds=settings.connect_timeout_seconds,
             headers={"Authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else None,
         )
-        self._shown = ollama_models.ShownModels(self._endpoint)
+        self._shown = ollama_models.ShownModels(self._endpoint, lambda model: settings.profile(model).get("num_ctx"))
 
     async def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
         if call.step.operation is Operation.EMBED:
@@ -95,9 +95,11 @@ def request(call: ModelCall, settings: WorkerSettings) -> dict[str, Any]:
         "model": call.model,
         "keep_alive": settings.keep_alive,
         "truncate": settings.truncate_prompts,
+        "shift": settings.truncate_prompts,
         "options": settings.profile(call.model) if step.operation is Operation.EMBED else options(step, settings, call.model),
     }
     if step.operation is Operation.EMBED:
+        del body["shift"]
         return body | {"input": list(step.texts)}
     body["stream"] = True
     if step.format is not None:

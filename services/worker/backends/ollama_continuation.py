@@ -14,7 +14,7 @@ from services.worker.backends.http import MAX_BODY_BYTES, HttpEndpoint, decode, 
 from services.worker.continuation import begun_by_caller
 from shared.contracts.step import Step
 
-_RAW = ("model", "keep_alive", "options", "stream")
+_RAW = ("model", "keep_alive", "truncate", "shift", "options", "stream")
 
 
 async def continuing(endpoint: HttpEndpoint, step: Step, chat: dict[str, Any], trace: str | None) -> tuple[str, dict[str, Any]]:

@@ -172,5 +172,5 @@ def backend_on(node: Node, settings: WorkerSettings) -> tuple[OllamaBackend, End
     """The real backend, with its connections to the simulated node."""
     backend, endpoint = OllamaBackend(settings), Endpoint(node)
     backend._endpoint = endpoint  # type: ignore[assignment]
-    backend._shown = ShownModels(endpoint)  # type: ignore[arg-type]
+    backend._shown = ShownModels(endpoint, lambda _: None)  # type: ignore[arg-type]
     return backend, endpoint

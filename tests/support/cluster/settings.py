@@ -41,7 +41,6 @@ def planner(mix: FaultMix) -> PlannerOptions:
     return PlannerOptions(
         lease_seconds=LEASE_SECONDS,
         claim_timeout_seconds=CLAIM_SECONDS,
-        no_node_seconds=NO_NODE_SECONDS,
         backoff_base_seconds=0.1,
         backoff_cap_seconds=1.0,
         attempts=mix.attempts,
@@ -50,9 +49,6 @@ def planner(mix: FaultMix) -> PlannerOptions:
         live_jobs=5 if mix.tight else 600,
         queue_records=8 if mix.tight else 1_000,
         snapshot_distance=15 if mix.tight else 20_000,
-        deadline_interactive_seconds=100_000,
-        deadline_standard_seconds=100_000,
-        deadline_batch_seconds=100_000,
     )
 
 

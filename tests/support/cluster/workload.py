@@ -163,6 +163,10 @@ class Workload:
         more = self.random.choice(({"pattern": "unheard-of"}, {"model": "nobody-has-this", "deadline_at": self.world.clock.wall() + 10.0}))
         self.produce(self.body(**more))
 
+    def _nowhere(self) -> None:
+        """A model that no node has, and no deadline: the routers' limit ends it."""
+        self.produce(self.body(model="nobody-has-this"))
+
     # From REST callers
 
     def _call(self, request: Request) -> None:
@@ -210,6 +214,7 @@ _KINDS: dict[str, Callable[[Workload], None]] = {
     "limited": Workload._limited,
     "poison": Workload._poison,
     "hopeless": Workload._hopeless,
+    "nowhere": Workload._nowhere,
     "rest": Workload._rest,
     "chat": Workload._chat,
     "story": Workload._story,

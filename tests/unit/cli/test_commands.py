@@ -73,17 +73,25 @@ def test_lag_tells_what_is_held_back(stage: Stage) -> None:
 
 
 def test_nodes_shows_the_newest_record_of_each(stage: Stage) -> None:
-    """Live, silent, draining and simulated are told apart."""
+    """Live, silent, draining, paused and simulated are told apart."""
     model = NodeModel(name="gemma3:270m", resident=True)
     nodes = [
         Node(id="a", boot="1", mailbox=0, backend="ollama", at=NOW - 999, models=(model,)),
         Node(id="b", boot="1", mailbox=1, backend="ollama", at=NOW, simulated=True, models=(model,)),
         Node(id="c", boot="1", mailbox=2, backend="embedded", at=NOW, draining=True),
         Node(id="d", boot="1", mailbox=3, backend="ollama", at=NOW),
+        Node(id="f", boot="1", mailbox=4, backend="openai", at=NOW - 20, pause_seconds=30.0),
+        Node(id="g", boot="1", mailbox=5, backend="openai", at=NOW - 40, pause_seconds=30.0),
     ]
     stage.write(*(Message(TOPICS.nodes, node.to_bytes(), node.id.encode()) for node in nodes))
     stage.write(Message(TOPICS.nodes, None, b"d"), Message(TOPICS.nodes, b"not json", b"e"))
-    assert [(row["id"], row["state"]) for row in stage.json("nodes")] == [("a", "silent"), ("b", "live"), ("c", "draining")]
+    assert [(row["id"], row["state"]) for row in stage.json("nodes")] == [
+        ("a", "silent"),
+        ("b", "live"),
+        ("c", "draining"),
+        ("f", "paused"),
+        ("g", "live"),
+    ]
     table = stage.tutti("nodes").stdout
     assert "ollama (simulated)" in table
     assert "gemma3:270m*" in table

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from services.delay.handlers import Reader
 from services.delay.held import Held, Waiter, onward
+from shared.contracts import headers
 from shared.contracts.delayed import Delayed
 from shared.errors import InvalidRecord
 from shared.kafka.port import TopicPartition
@@ -108,3 +109,49 @@ def test_what_can_never_be_sent_on_is_refused(bad: FakeRecord) -> None:
     """Only jobs and steps come back from delay, to partitions that exist."""
     with pytest.raises(InvalidRecord):
         Reader(TOPICS).read(bad, window(), NOW)
+
+
+def waiting(seconds: float, *, tier: str = "delays.5s", waited: float = 0.0, read_at: float = NOW) -> Waiter:
+    """A record that waits for so many seconds, read at `read_at` by a clock that has nothing to do with who wrote it."""
+    delayed = Delayed(topic="steps.chat.batch", partition=0, seconds=seconds, waited_seconds=waited, value=b"v")
+    return Reader(TOPICS).read(FakeRecord(tier, 0, 0, 17, None, delayed.to_bytes()), window(), read_at)
+
+
+@pytest.mark.parametrize("skew", [-300.0, 0.0, 20.0, 300.0])
+def test_so_many_seconds_are_counted_from_when_the_record_is_read(skew: float) -> None:
+    """Whatever the writer's clock and the record's timestamp say; and what was really waited is what the record says then."""
+    held, now = Held(), NOW + skew
+    held.add(waiting(3.0, read_at=now))
+    assert held.take(now + 2.9, 10) == []
+    (ready,) = held.take(now + 3.2, 10)
+    message = onward(ready, TOPICS, now + 3.2)
+    assert message.topic == "steps.chat.batch"
+    assert headers.waited(message.headers) == pytest.approx(3.2)
+
+
+def test_what_is_longer_than_its_tier_hops_on_with_the_rest() -> None:
+    """No second of it is lost or waited twice, however long a hop takes."""
+    held = Held()
+    held.add(waiting(12.0, waited=1.0))
+    (first,) = held.take(NOW + 5.0, 10)
+    hop = onward(first, TOPICS, NOW + 5.0)
+    rest = Delayed.model_validate_json(hop.value or b"")
+    assert (hop.topic, rest.due_at) == ("delays.5s", None)
+    assert rest.seconds == pytest.approx(7.0)
+    assert rest.waited_seconds == pytest.approx(6.0)
+    again = waiting(rest.seconds or 0.0, waited=rest.waited_seconds, read_at=NOW + 60.0)
+    assert again.due_at == NOW + 67.0
+    assert headers.waited(onward(again, TOPICS, NOW + 67.0).headers) == pytest.approx(13.0)
+
+
+def test_a_record_says_either_when_or_for_how_long() -> None:
+    """Both, or neither, is no delayed record."""
+    for when in ({}, {"due_at": 1.0, "seconds": 1.0}):
+        with pytest.raises(ValueError, match="either due_at or seconds"):
+            Delayed(topic="t", value=b"v", **when)
+
+
+@pytest.mark.parametrize("value", [b"", b"x", b"-1", b"nan", b"1e9", b"1" * 12, b"\xff"])
+def test_a_header_that_says_no_time_says_none(value: bytes) -> None:
+    """A step is not lost for it."""
+    assert headers.waited(((headers.WAITED, value),)) == 0.0

@@ -33,12 +33,12 @@ def test_shown_text_and_continuation_join_whatever_is_lost_or_late(
         assembly.add(piece)
         if data.draw(st.booleans()):
             shown += assembly.take().text
-    prefix = assembly.break_off("s", 1)
+    prefix = assembly.break_off("s", 1).text
     assert prefix.startswith(shown)
     for late in data.draw(st.lists(st.sampled_from(pieces), max_size=8)):
         assembly.add(late)
         shown += assembly.take().text
-    assert assembly.break_off("s", 1) == prefix
+    assert assembly.break_off("s", 1).text == prefix
     for piece in split(rest, cuts, attempt=2):
         again = {"offset": piece.offset + len(prefix), "continues_from": len(prefix)}
         assembly.add(piece.model_copy(update=again))
@@ -96,3 +96,32 @@ async def test_text_too_long_to_be_continued_ends_the_wait_with_a_typed_error() 
     assert position is not None
     assert position.text == ""
     assert isinstance(caller.error, StreamConflict)
+
+
+def test_of_an_attempt_that_is_claimed_twice_the_run_that_was_seen_first_is_shown() -> None:
+    """Two runs of one attempt write different texts: their chunks fit together by offset only by chance. The next attempt is anybody's."""
+    assembly = StreamAssembly()
+    assembly.add(chunk(0, "Once upon ").model_copy(update={"claim": "a"}))
+    for piece in (chunk(0, "Long ago in "), chunk(10, "in a far land")):
+        assert not assembly.add(piece.model_copy(update={"claim": "b"})) or assembly.take().text == "Once upon "
+    assembly.add(chunk(10, "a time").model_copy(update={"claim": "a"}))
+    assert assembly.break_off("s", 1).text == "Once upon a time"
+    again = {"claim": "b", "offset": 16, "continues_from": 16}
+    assembly.add(chunk(16, " there", attempt=2).model_copy(update=again))
+    assert assembly.break_off("s", 2).text == "Once upon a time there"
+
+
+def test_what_is_continued_is_told_with_its_tokens_as_far_as_they_are_counted() -> None:
+    """Of the contiguous text, also of what came early; a piece that nobody counted makes the sum unknown."""
+    assembly = StreamAssembly()
+    for offset, text, tokens in ((0, "one", 1), (7, " three", 3), (3, " two", 2)):
+        assembly.add(chunk(offset, text).model_copy(update={"tokens": tokens}))
+    assert assembly.break_off("s", 1) == ("one two three", 3)
+    waiters = Waiters("e", follows=1)
+    correlation = waiters.follow(Follow("j", 10.0, lambda _job: None))
+    waiters.on_chunks(sent(correlation, "one", tokens=1))
+    position = waiters.on_broken(broken(correlation))
+    assert position is not None
+    assert (position.text, position.tokens) == ("one", 1)
+    assembly.add(chunk(13, " four", attempt=2).model_copy(update={"continues_from": 13}))
+    assert assembly.break_off("s", 2) == ("one two three four", None)

@@ -16,7 +16,7 @@ HELLO = [{"role": "user", "content": "hello"}]
 
 def job_of(**fields: Any) -> Job:
     request = ChatRequest.model_validate({"messages": HELLO, **fields})
-    return to_job(request, identifier="j_1", tenant=None, model="m", deadline_at=10.0)
+    return to_job(request, identifier="j_1", tenant=None, model="m", deadline_seconds=10.0)
 
 
 def test_a_minimal_request() -> None:
@@ -24,7 +24,7 @@ def test_a_minimal_request() -> None:
     job = job_of()
     assert job.messages is not None
     assert [(m.role, m.content) for m in job.messages] == [("user", "hello")]
-    assert (job.id, job.tenant, job.model, job.pattern, job.stream, job.deadline_at) == ("j_1", "default", "m", "single", False, 10.0)
+    assert (job.id, job.tenant, job.model, job.pattern, job.stream, job.deadline_seconds) == ("j_1", "default", "m", "single", False, 10.0)
 
 
 def test_options_are_translated() -> None:

@@ -43,6 +43,9 @@ class Desk:
     def __init__(self, policy: Policy | None = None, seed: int = 0, tenants: dict[str, TenantLimits] | None = None) -> None:
         self.policy, self.seed, self.tenants = policy or Policy(), seed, tenants or {}
         self.now, self.wall = 1_000.0, 1_700_000_000.0
+        self.skew = 0.0
+        """Of the planner's wall clock; the brokers' is right."""
+        self._arrived: list[int] = []
         self.history: list[tuple[int, bytes]] = []
         self.inputs = 0
         self.book = Book(0, self.policy, Random(seed), self.tenants)
@@ -89,7 +92,7 @@ class Desk:
 
     def round(self, decide: Callable[[Round], object], *, claims: bool = True) -> Round:
         """One round, acknowledged."""
-        round_ = Round(self.wall, self.now)
+        round_ = Round(self.wall + self.skew, self.now)
         decide(round_)
         self.book.funds.flush(self.book, round_)
         if claims:
@@ -114,6 +117,7 @@ class Desk:
 
     def _append(self, value: bytes) -> None:
         self.history.append((len(self.history), value))
+        self._arrived.append(int(self.wall * 1000))
 
     def _begins_at(self, job_id: str, offset: int) -> None:
         self.book.runs.begins_at(job_id, offset)
@@ -146,11 +150,12 @@ class Desk:
 
     def replayed(self, history: list[tuple[int, bytes]] | None = None) -> tuple[Replay, Book, Round]:
         """A successor's replay of the history, not yet finished; its book, and the round that it will fill."""
-        successor, round_ = Book(0, self.policy, Random(self.seed), self.tenants), Round(self.wall, self.now)
+        successor, round_ = Book(0, self.policy, Random(self.seed), self.tenants), Round(self.wall + self.skew, self.now)
         successor.epoch = len(self.history)
         replay = Replay(successor, round_)
         for offset, value in self.history if history is None else history:
-            replay.fold(offset, value)
+            replay.fold(offset, value, self._arrived[min(offset, len(self._arrived) - 1)])
+        replay.fold(successor.epoch, PlannerStarted(nonce="m", planner="q").to_bytes(), int(self.wall * 1000))
         return replay, successor, round_
 
     def take_over(self) -> Round:

@@ -18,7 +18,7 @@ from shared.contracts.job import Job
 from shared.retry import RetryPolicy
 from tests.unit.planner.desk import Desk
 
-POLICY = Policy(retry=RetryPolicy(4, 0.5, 5.0), no_node_seconds=60.0)
+POLICY = Policy(retry=RetryPolicy(4, 0.5, 5.0), resend_seconds=60.0)
 
 
 async def mixed(ctx: Context, job: Job) -> Answer:

@@ -128,7 +128,7 @@ def test_an_expired_lease_is_retried_elsewhere_and_stopped() -> None:
 
 def test_waiting_for_a_node_is_not_loss() -> None:
     """Before StepRouted only the long limit for being placed runs; the claim timeout starts with StepRouted."""
-    desk = opened(Policy(claim_timeout_seconds=5.0, no_node_seconds=600.0))
+    desk = opened(Policy(claim_timeout_seconds=5.0, resend_seconds=600.0))
     assert desk.wait(500.0).empty
     desk.say(routed(desk.job, desk.step))
     assert desk.wait(4.9).empty
@@ -138,13 +138,6 @@ def test_waiting_for_a_node_is_not_loss() -> None:
     assert event.failure.kind is FailureKind.UNCLAIMED
     assert stops(round_) == [("n1", 1, None)]
     assert desk.step.avoid == ("n1",)
-
-
-def test_a_step_that_is_never_routed_fails_for_good() -> None:
-    """After the no-node limit, with a typed failure."""
-    desk = opened(Policy(no_node_seconds=600.0))
-    [result] = published(desk.wait(600.1))
-    assert (result.status, result.failure.kind) == (Status.FAILED, FailureKind.NO_NODE)
 
 
 def test_routing_news_of_what_nobody_wants_changes_nothing() -> None:

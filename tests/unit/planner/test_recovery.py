@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from services.planner.engine.book import Book
@@ -91,7 +93,7 @@ def test_asked_but_unclaimed_steps_are_sent_again_with_the_same_attempt() -> Non
     [step] = dispatched(round_)
     assert (step.id, step.attempt) == (desk.step.id, 2)
     [job] = book.jobs.values()
-    assert job.steps[step.id].due_at == desk.now + book.policy.no_node_seconds
+    assert job.steps[step.id].due_at == desk.now + book.policy.resend_seconds
 
 
 def test_claimed_steps_are_not_sent_again() -> None:
@@ -139,6 +141,47 @@ def test_sleeps_and_deadlines_are_absolute() -> None:
     _, book = finished(desk)
     [job] = book.jobs.values()
     assert next(iter(job.steps.values())).due_at == desk.now
+
+
+@pytest.mark.parametrize("skew", [-180.0, 180.0])
+def test_a_planner_whose_clock_is_minutes_off_gives_nobody_a_shorter_or_longer_time(skew: float) -> None:
+    """Default deadlines, given durations, wall time and sleeps are counted on by the log's arrival times; a user's instant is one."""
+    desk = Desk(POLICY)
+    given: tuple[dict[str, Any], ...] = (
+        {},
+        {"deadline_seconds": 120.0},
+        {"limits": {"wall_seconds": 120}},
+        {"deadline_at": desk.wall + 200},
+    )
+    for changes in given:
+        desk.submit(prompt="q", pattern="mixed", **changes)
+    before = [(job.deadline_due, job.wall_due, job.soft_wall_due) for job in desk.book.jobs.values()]
+    for job, step in live_steps(desk):
+        desk.say(succeeded(job, step, claim=None))
+    sleeps = [step.due_at for _, step in live_steps(desk)]
+    desk.wall += 2
+    desk.now += 2
+    desk.snapshot(desk.job)
+    desk.skew = skew
+    desk.take_over()
+    after = [(job.deadline_due, job.wall_due, job.soft_wall_due) for job in desk.book.jobs.values()]
+    assert after[:3] == [pytest.approx(due) for due in before[:3]]
+    assert after[3][0] == pytest.approx(before[3][0] - skew)
+    assert [step.due_at for _, step in live_steps(desk)] == pytest.approx(sleeps)
+
+
+def test_the_age_of_a_job_survives_its_snapshot() -> None:
+    """The snapshot lies much later in the log than the acceptance; it says how old the job was."""
+    desk = Desk()
+    desk.submit(prompt="q", deadline_seconds=100.0)
+    due = desk.job.deadline_due
+    desk.wait(60.0)
+    desk.snapshot(desk.job)
+    desk.wait(10.0)
+    replay, book, _ = desk.replayed(desk.history[desk.job.first_offset :])
+    replay.finish()
+    [job] = book.jobs.values()
+    assert job.deadline_due == pytest.approx(due)
 
 
 def test_a_deadline_long_past_expires_on_a_machine_that_has_just_started() -> None:

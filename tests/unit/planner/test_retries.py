@@ -38,15 +38,6 @@ def test_a_failed_attempt_is_tried_again_elsewhere_after_a_recorded_wait() -> No
     assert (again.attempt, again.avoid, again.id) == (2, ("n1",), desk.step.id)
 
 
-def test_a_nodes_own_wait_is_respected() -> None:
-    """`retry_after_seconds` of the failure is a lower bound."""
-    desk = opened()
-    outcome = failed(desk.job, desk.step, FailureKind.OVERLOADED)
-    later = outcome.model_copy(update={"failure": outcome.failure.model_copy(update={"retry_after_seconds": 77.0})})
-    desk.say(claimed(desk.job, desk.step), later)
-    assert desk.step.retry_after_seconds == 77.0
-
-
 def test_attempts_are_limited() -> None:
     """After the last one the job fails with that failure."""
     desk = opened(Policy(retry=RetryPolicy(3, 0.5, 1.0)))

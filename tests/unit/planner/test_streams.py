@@ -58,6 +58,21 @@ def test_the_next_attempt_continues_what_the_reader_has_seen() -> None:
     assert (result.status, result.answer.text) == (Status.SUCCEEDED, "Once upon a time")
 
 
+def test_what_the_nodes_counted_travels_with_what_they_wrote() -> None:
+    """With the attempt and its event, so that a successor's attempt has it too; of text that is begun anew nothing was counted."""
+    desk = streaming()
+    break_stream(desk)
+    desk.say(seen(desk, "Once up").model_copy(update={"tokens": 3}))
+    [again] = sent_after(desk.wait(0.3))
+    assert (again.prefix, again.prefix_tokens) == ("Once up", 3)
+    [same] = dispatched(desk.take_over())
+    assert (same.attempt, same.prefix, same.prefix_tokens) == (2, "Once up", 3)
+    desk.say(claimed(desk.job, desk.step, "c2"))
+    break_stream(desk, "c2")
+    [third] = sent_after(desk.wait(POLICY.stream_position_seconds + 0.3))
+    assert (third.prefix, third.prefix_tokens) == ("Once up", 3)
+
+
 def test_the_wait_for_the_reader_is_bounded_and_then_the_stream_begins_anew() -> None:
     """A dead ingress holds a job up for two seconds, not for ever; its late answer changes nothing."""
     desk = streaming()

@@ -9,10 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.router.choice import Busy, Chosen, choose
+from services.router.entry import Entry
 from services.router.filters import NodeView, Unplaceable
+from shared.contracts.base import PriorityClass
 from shared.contracts.job import Needs
 from shared.contracts.node import Hardware, NodeModel
-from tests.support.routing import MODEL, credit, node, step, view
+from shared.kafka.port import TopicPartition
+from shared.kafka.window import Bounds, Window
+from tests.support.routing import MODEL, FakeRecord, credit, node, step, view
 
 BIG = NodeModel(name="big:70b", size_bytes=40 * 10**9, context_length=131_072)
 EMBEDDER = NodeModel(name="nomic:latest", operations=("embed",))
@@ -158,3 +162,18 @@ def test_places_spread_over_equal_nodes() -> None:
     """With equal predictions the emptier node is chosen, so bursts spread."""
     nodes: list[NodeView] = [view(node("a"), credit("a", 1)), view(node("b"), credit("b", 2))]
     assert chosen(choose(step(), nodes, 0.0)).node == "b"
+
+
+HUGE = 10**310
+"""Beyond what a float can hold; no contract lets it in any more, and no choice ends a router if one did."""
+
+
+def test_no_number_ends_a_router() -> None:
+    """Neither a size nor a speed of any step or node: it is placed, or what is missing is said."""
+    odd = step(estimated_tokens=1).model_copy(update={"estimated_tokens": HUGE, "needs": Needs()})
+    slow = MODEL.model_copy(update={"decode_tokens_per_second": 5e-324, "prefill_tokens_per_second": 5e-324, "size_bytes": 1})
+    swamped = credit(places=1).model_copy(update={"queued_tokens": HUGE, "decode_tokens_per_second": 5e-324})
+    assert chosen(choose(odd, [view(node(models=(slow,)), swamped)], 0.0)).node == "n1"
+    wide = step().model_copy(update={"needs": Needs().model_copy(update={"min_vram_bytes": HUGE, "min_context": HUGE})})
+    assert any("GB of VRAM" in phrase for phrase in missing(choose(wide, [view(node())], 0.0)))
+    assert Entry(FakeRecord(), odd, Window(TopicPartition("t", 0), Bounds(), 0), PriorityClass.BATCH, 0.0).cost == 10**9

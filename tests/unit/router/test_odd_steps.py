@@ -60,7 +60,7 @@ def failing(real: Any, odd: Any) -> Any:
 
 def test_a_demand_that_cannot_be_judged_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its filters raise; the lane of the others is open."""
-    monkeypatch.setattr(placement, "candidates", failing(filters.candidates, lambda demand, _: demand.model == "small:1b"))
+    monkeypatch.setattr(placement, "candidates", failing(filters.candidates, lambda demand, *_: demand.model == "small:1b"))
     scene = Scene()
     placed, failed = scene.rounds(TRIES)
     assert placed == ["a", "b"]
@@ -83,7 +83,7 @@ def test_a_step_without_a_node_whose_demand_cannot_be_judged_does_not_end_the_sw
     scene = Scene()
     scene.routing.admit([scene.window], 0.0)
     for _ in range(TRIES):
-        assert scene.routing.sweep(0.0, 0.0, judge=True) == []
+        assert scene.routing.sweep(0.0, judge=True) == []
     assert len(scene.routing.give_up()) == 3
 
 

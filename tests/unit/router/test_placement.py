@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +19,6 @@ from shared.contracts.node import Node
 from tests.support.routing import credit, node, step
 
 POLICY = RouterPolicy()
-WALL = 1_700_000_000.0
 
 
 def placement(*nodes: Node) -> Placement:
@@ -89,23 +90,36 @@ def test_a_closed_lane_opens_with_the_next_round() -> None:
 
 @given(st.floats(0, 700), st.floats(0, 10), st.none() | st.floats(-10, 100))
 def test_a_homeless_step_comes_back_or_fails(before: float, waited: float, left: float | None) -> None:
-    """Its age grows by what it waited and will wait; it never comes back after the limit, nor after its deadline."""
-    homeless = step(unplaced_seconds=before, deadline_at=None if left is None else WALL + left)
-    fate = decide(homeless, ("a live node",), waited, WALL, POLICY)
+    """Its age grows by what it waited, never by what it is to wait; it comes back neither after the limit nor after its deadline."""
+    homeless = step(unplaced_seconds=before, seconds_left=None if left is None else max(0.0, left))
+    fate = decide(homeless, ("a live node",), waited, inf if left is None else left, POLICY)
     if isinstance(fate, Failure):
         assert before + waited >= POLICY.no_node_limit_seconds
         assert (fate.kind, fate.missing) == (FailureKind.NO_NODE, ("a live node",))
         return
-    delay = fate.due_at - WALL
-    assert 0 <= delay <= POLICY.unplaced_max_delay_seconds
-    assert fate.step.unplaced_seconds <= POLICY.no_node_limit_seconds + 1e-6
-    assert abs(fate.step.unplaced_seconds - before - waited - delay) < 1e-6
-    assert left is None or delay <= max(0.0, left) + 1e-6
+    assert 0 <= fate.seconds <= POLICY.unplaced_max_delay_seconds
+    assert fate.step.unplaced_seconds + fate.seconds <= POLICY.no_node_limit_seconds + 1e-6
+    assert fate.step.unplaced_seconds == before + waited
+    assert (fate.step.missing, fate.step.seconds_left) == (("a live node",), homeless.seconds_left)
+    assert left is None or fate.seconds <= max(0.0, left)
 
 
 def test_waiting_grows_with_age_so_that_delays_are_few() -> None:
     """Within the ten minutes a step passes through delay at most 70 times."""
-    homeless, hops = step(), 0
-    while isinstance(fate := decide(homeless, ("x",), 1.0, WALL, POLICY), Leaves):
-        homeless, hops = fate.step, hops + 1
+    homeless, hops, waited = step(), 0, 1.0
+    while isinstance(fate := decide(homeless, ("x",), waited, inf, POLICY), Leaves):
+        homeless, hops, waited = fate.step, hops + 1, fate.seconds + 1.0
     assert hops <= 70
+
+
+def test_a_node_that_is_silent_for_long_is_known_until_it_leaves() -> None:
+    """It may be asleep: what only it could hold is not refused as impossible. Its own word ends that, or its return."""
+    registry = Registry(forgotten_seconds=300.0)
+    registry.on_node(node("asleep"), 0.0)
+    registry.on_node(node("gone"), 0.0)
+    registry.expire(301.0)
+    assert len(registry) == 0
+    assert {known.id for known in registry.known()} == {"asleep", "gone"}
+    registry.on_tombstone("gone")
+    registry.on_node(node("asleep"), 400.0)
+    assert [known.id for known in registry.known()] == ["asleep"] == [known.id for known in registry]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from math import inf
+from typing import Any
+
 from services.router import messages
+from services.router.entry import Entry
 from services.router.ledger import Ledger
 from services.router.placement import Placement
 from services.router.registry import Registry
 from services.router.routing import Routing
 from services.router.settings import RouterPolicy
+from shared.contracts import headers
 from shared.contracts.base import PriorityClass
 from shared.contracts.step import Step
 from shared.kafka.port import TopicPartition
@@ -36,7 +41,12 @@ class Scene:
         values = [step(job=job, priority_class=priority_class, deadline_at=deadline_at) for job in jobs]
         window.receive(
             [
-                FakeRecord(topic=window.partition.topic, offset=window.next_offset + n, value=value.to_bytes())
+                FakeRecord(
+                    topic=window.partition.topic,
+                    offset=window.next_offset + n,
+                    timestamp=int((WALL + now) * 1000),
+                    value=value.to_bytes(),
+                )
                 for n, value in enumerate(values)
             ]
         )
@@ -48,7 +58,7 @@ class Scene:
         self.placement.ledger.on_credits(credit(places=places, sequence=self._credits, read={"chat": 0, "embed": 0}), now)
         self.placement.refresh()
         placed = self.routing.match(now)
-        return [Step.model_validate_json(messages.work(one, TOPICS).value or b"") for one in placed]
+        return [Step.model_validate_json(messages.work(one, TOPICS, now).value or b"") for one in placed]
 
 
 def test_a_batch_step_with_a_near_deadline_goes_before_standard() -> None:
@@ -57,7 +67,7 @@ def test_a_batch_step_with_a_near_deadline_goes_before_standard() -> None:
     scene.arrive(BATCH, 0.0, *(f"b{n}" for n in range(20)))
     scene.arrive(BATCH, 60.0, "near", deadline_at=WALL + 90.0)
     scene.arrive(STANDARD, 60.0, *(f"s{n}" for n in range(20)))
-    assert scene.routing.sweep(60.0, WALL + 60.0, judge=False) == []
+    assert scene.routing.sweep(60.0, judge=False) == []
     assert scene.routing.waiting.counts() == {INTERACTIVE: 0, STANDARD: 21, BATCH: 20}
     first, *rest = scene.serve(6, 60.0)
     assert (first.job, first.priority_class) == ("near", STANDARD)
@@ -69,7 +79,7 @@ def test_time_enough_raises_nothing() -> None:
     scene = Scene()
     scene.arrive(BATCH, 0.0, "b", deadline_at=WALL + 86_400)
     scene.arrive(STANDARD, 0.0, "s", deadline_at=WALL + 3_600)
-    scene.routing.sweep(5.0, WALL + 5.0, judge=False)
+    scene.routing.sweep(5.0, judge=False)
     assert scene.routing.waiting.counts() == {INTERACTIVE: 0, STANDARD: 1, BATCH: 1}
 
 
@@ -81,7 +91,35 @@ def test_it_is_computed_anew_while_a_step_waits() -> None:
     scene.arrive(BATCH, 99.0, "one", deadline_at=WALL + 300.0)
     seen = []
     for now in (99.0, 110.0, 295.0):
-        scene.routing.sweep(now, WALL + now, judge=False)
+        scene.routing.sweep(now, judge=False)
         [entry] = [entry for entry in scene.routing.waiting if entry.step.job == "one"]
         seen.append(entry.priority_class)
     assert seen == [BATCH, STANDARD, INTERACTIVE]
+
+
+def test_a_deadline_is_counted_from_the_records_arrival_or_from_its_reading() -> None:
+    """A user's instant beside the brokers' time of arrival; a duration less what the step has waited: no clock of this machine is asked."""
+    window = Window(TopicPartition(TOPICS.steps("chat", STANDARD), 0), Bounds(), 0)
+    record = FakeRecord(timestamp=int(WALL * 1000), headers=(headers.waiting(5.0),))
+
+    def due(**changes: Any) -> float:
+        return Entry(record, step(**changes), window, STANDARD, 1_000.0).expires_at
+
+    assert due(deadline_at=WALL + 90.0) == 1_090.0
+    assert due(seconds_left=90.0) == 1_085.0
+    assert due() == inf
+    [placed] = scene_of_one(seconds_left=90.0)
+    assert headers.waited(messages.work(placed, TOPICS, 7.5).headers) == 7.5
+    [plain] = scene_of_one()
+    assert headers.find(messages.work(plain, TOPICS, 7.5).headers, headers.WAITED) is None
+
+
+def scene_of_one(**changes: Any) -> list[messages.Placed]:
+    """One step that arrived at 0 and is placed."""
+    scene = Scene()
+    window = Window(TopicPartition(TOPICS.steps("chat", STANDARD), 0), Bounds(), 0)
+    window.receive([FakeRecord(topic=window.partition.topic, value=step(**changes).to_bytes())])
+    scene.routing.admit([window], 0.0)
+    scene.placement.ledger.on_credits(credit(places=1), 0.0)
+    scene.placement.refresh()
+    return scene.routing.match(0.0)

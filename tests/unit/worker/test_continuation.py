@@ -50,10 +50,14 @@ def test_without_a_beginning_nothing_changes() -> None:
 
 
 def test_what_was_written_counts_against_the_token_limit() -> None:
-    """Estimated, and never nothing."""
-    assert tokens_left(step(1, prefix="x" * 40), 100) == 90
-    assert tokens_left(step(1, prefix="x" * 4_000), 100) == 1
-    assert request(ModelCall(step(1, prefix="x" * 40, options=Options(max_tokens=50)), "m"), SETTINGS)["options"]["num_predict"] == 40
+    """As the nodes counted it; without a count by what it has at least, so that the whole is never shorter. Never nothing."""
+    begun = {"prefix": "uncommonly long words, notwithstanding"}
+    assert tokens_left(step(1, **begun, prefix_tokens=9), 24) == 15
+    assert tokens_left(step(1, **begun), 24) == 20
+    assert tokens_left(step(1, **begun, prefix_tokens=24), 24) == 1
+    assert tokens_left(step(1), 24) == 24
+    body = request(ModelCall(step(1, **begun, prefix_tokens=9, options=Options(max_tokens=50)), "m"), SETTINGS)
+    assert body["options"]["num_predict"] == 41
 
 
 def test_an_openai_endpoint_is_told_in_its_own_way() -> None:

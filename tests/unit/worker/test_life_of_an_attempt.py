@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from services.worker.backends.base import Completion, Delta, ModelCall
 from services.worker.backends.in_process import InProcessBackend
-from shared.contracts.chat import FinishReason, Operation
+from shared.contracts.chat import Answer, ChatMessage, FinishReason, Operation
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import ReplyTo
+from shared.contracts.node import NodeModel
 from shared.contracts.outcome import ClaimsRenewed, StepClaimed, StepFailed, StepReleased, StepSucceeded
 from shared.contracts.step import Step
+from shared.contracts.usage import Usage
 from shared.kafka.port import TopicPartition
 from tests.unit.worker.scripted_backend import Script, ScriptedBackend
 from tests.unit.worker.world import NODE, World, play, step
@@ -33,6 +37,31 @@ def test_a_step_is_claimed_then_succeeds_at_its_home() -> None:
             assert all(s.answer.text == "hello world" and s.answer.node == NODE and s.usage.completion_tokens == 2 for s in successes)
             home_0 = world.log.existing(TopicPartition(world.topics.outcomes, 0)).records
             assert {record.key for record in home_0} == {b"j2"}
+
+    play(scenario)
+
+
+class Cutter(ScriptedBackend):
+    """Its window is 200 tokens, of which it reads at most 100 of a longer prompt and says nothing."""
+
+    async def models(self) -> tuple[NodeModel, ...]:
+        return (NodeModel(name="small", window=200),)
+
+    async def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
+        read = min(100, sum(len(message.content.split()) for message in call.step.messages))
+        yield Completion(Answer(text="a"), Usage(calls=1, prompt_tokens=read, completion_tokens=1))
+
+
+def test_a_prompt_that_an_endpoint_has_cut_in_silence_is_a_failure() -> None:
+    """Of the kind that names the window; the count of the endpoint itself tells."""
+
+    async def scenario(world: World) -> None:
+        async with world.worker(Cutter()):
+            world.route(*(step(n, messages=(ChatMessage(role="user", content="word " * n),)) for n in (90, 150)))
+            await world.until(lambda: bool(world.outcomes(StepSucceeded) and world.outcomes(StepFailed)))
+            assert [done.job for done in world.outcomes(StepSucceeded)] == ["j90"]
+            (failed,) = world.outcomes(StepFailed)
+            assert (failed.failure.kind, failed.failure.window, failed.usage.calls) == (FailureKind.CONTEXT_LENGTH, 200, 1)
 
     play(scenario)
 

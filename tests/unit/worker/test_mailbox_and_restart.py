@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from shared.contracts.failure import FailureKind
-from shared.contracts.outcome import StepFailed, StepSucceeded
+from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
 from shared.errors import ConfigurationError
 from tests.unit.worker.scripted_backend import Script, ScriptedBackend
 from tests.unit.worker.world import NODE, World, play, step
@@ -44,6 +44,45 @@ def test_a_restart_keeps_the_number_and_runs_nothing_again_that_ended() -> None:
             assert worker.service.reader.number == 0
             assert [call.step.job for call in second.calls] == ["j3"]
             assert len({success.claim for success in world.outcomes(StepSucceeded)}) == 3, "a claim id is never used again"
+
+    play(scenario)
+
+
+def test_a_worker_that_stops_and_starts_at_once_goes_on_where_it_stopped() -> None:
+    """Its tombstone freed the number, its position is still known: what a router sent in between is not left to a claim timeout."""
+
+    async def scenario(world: World) -> None:
+        async with world.worker(ScriptedBackend(), node="other", process="o") as other:
+            assert other.service.reader.number == 0
+            async with world.worker(ScriptedBackend(), process="a") as worker:
+                assert worker.service.reader.number == 1
+                world.route(step(1), mailbox=1)
+                await world.until(lambda: len(world.outcomes(StepSucceeded)) == 1)
+                await worker.end()
+            await other.end()
+        world.route(step(2), mailbox=1)
+        async with world.worker(ScriptedBackend(), process="b") as worker:
+            assert worker.service.reader.number == 1, "number 0 is free too, but this one was its own"
+            await world.until(lambda: len(world.outcomes(StepSucceeded)) == 2, seconds=2.0)
+
+    play(scenario)
+
+
+def test_a_number_that_was_anothers_meanwhile_is_begun_at_its_end() -> None:
+    """The old position says nothing of what the other one has read."""
+
+    async def scenario(world: World) -> None:
+        async with world.worker(ScriptedBackend(), process="a") as worker:
+            await worker.end()
+        async with world.worker(ScriptedBackend(), node="other", process="o") as other:
+            assert other.service.reader.number == 0
+            world.route(step(1), node="other")
+            await world.until(lambda: len(world.outcomes(StepSucceeded)) == 1)
+            await other.end()
+        async with world.worker(ScriptedBackend(), process="b") as worker:
+            await world.clock.sleep(1.0)
+            assert worker.service.reader.number == 0
+            assert not world.outcomes(StepReleased), "the other one's records are none of its business"
 
     play(scenario)
 

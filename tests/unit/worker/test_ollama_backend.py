@@ -67,7 +67,7 @@ async def test_a_call_always_states_temperature_limit_keep_alive_and_profile(fak
     (_, plain, headers), (_, chosen, _) = fake.asked
     assert plain["options"] == {"num_ctx": 4096, "temperature": 0.7, "num_predict": 1024}
     assert chosen["options"] == {"num_ctx": 4096, "temperature": 0.0, "num_predict": 5, "stop": ["x"], "seed": 1}
-    assert (plain["stream"], plain["keep_alive"], plain["truncate"]) == (True, "5m", False)
+    assert (plain["stream"], plain["keep_alive"], plain["truncate"], plain["shift"]) == (True, "5m", False, False)
     assert headers["traceparent"] == TRACE
 
 
@@ -119,7 +119,7 @@ async def test_generate_and_embed(fake: FakeEndpoint, ollama: OllamaBackend) -> 
     [
         (400, "invalid format", "bad_request"),
         (400, "small does not support tools", "unsupported"),
-        (400, "the input length exceeds the context length", "too_large"),
+        (400, "the input length exceeds the context length", "context_length"),
         (404, "model 'small' not found", "unknown_model"),
         (500, "runner process has terminated", "model_error"),
         (501, "this model does not support embeddings", "unsupported"),
@@ -227,6 +227,39 @@ async def test_models_are_found_without_loading_any(fake: FakeEndpoint, ollama: 
     assert [path for path, _, _ in fake.asked].count("/api/show") == 2
     assert {path for path, _, _ in fake.asked} == {"/api/tags", "/api/ps", "/api/show"}
     assert (await ollama.probe()).simulated
+
+
+async def test_what_a_model_can_do_and_how_it_is_loaded_is_told(fake: FakeEndpoint) -> None:
+    """Abilities, digest, quantisation; the window that this worker asks for, else as the server has loaded it, or had."""
+    one = b'"digest":"d1","details":{"quantization_level":"Q4_K_M"}'
+    fake.replies["/api/tags"] = Reply((b'{"models":[{"name":"a",' + one + b'},{"name":"b","digest":"d2"},{"name":"c","digest":"d3"}]}',))
+    fake.replies["/api/show"] = Reply((b'{"capabilities":["completion","tools","vision"],"model_info":{"llama.context_length":8192}}',))
+    loaded = b'{"models":[{"name":"a","context_length":2048},{"name":"b","context_length":4096}]}'
+    fake.replies["/api/ps"] = Reply((loaded,))
+    settings = WorkerSettings(url=fake.url, profiles={"a": LoadProfile(num_ctx=6144), "c": LoadProfile(num_ctx=99_999)})
+    backend = OllamaBackend(settings)
+    try:
+        models = {model.name: model for model in await backend.models()}
+        fake.replies["/api/ps"] = Reply((b'{"models":[]}',))
+        later = {model.name: model.window for model in await backend.models()}
+    finally:
+        await backend.close()
+    assert (models["a"].digest, models["a"].quantisation) == ("d1", "Q4_K_M")
+    assert models["a"].abilities == {"vision": True, "tools": True, "thinking": False}
+    assert {name: model.window for name, model in models.items()} == later == {"a": 6144, "b": 4096, "c": 8192}
+
+
+async def test_a_server_that_names_no_abilities_denies_none(fake: FakeEndpoint) -> None:
+    """What is not said is not known; the same for a window that the server chooses when it loads."""
+    fake.replies["/api/tags"] = Reply((b'{"models":[{"name":"old"}]}',))
+    fake.replies["/api/ps"] = Reply((b'{"models":[]}',))
+    fake.replies["/api/show"] = Reply((b"{}",))
+    backend = OllamaBackend(WorkerSettings(url=fake.url))
+    try:
+        (old,) = await backend.models()
+    finally:
+        await backend.close()
+    assert (old.abilities, old.window, old.operations) == ({}, None, ("chat", "generate"))
 
 
 @pytest.mark.parametrize(

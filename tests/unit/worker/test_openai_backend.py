@@ -119,6 +119,9 @@ async def test_embeddings_come_in_the_order_of_the_texts(fake: FakeEndpoint, ope
         (Reply((b'{"error":{"message":"slow down"}}',), status=429), "overloaded"),
         (Reply((b'{"error":{"message":"wrong key"}}',), status=401), "model_error"),
         (Reply((b'{"error":{"message":"no such model"}}',), status=404), "unknown_model"),
+        (Reply((b'{"error":{"message":"request (12052 tokens) exceeds the available context size"}}',), status=400), "context_length"),
+        (Reply((b'{"error":{"message":"This model\'s maximum context length is 8 tokens."}}',), status=400), "context_length"),
+        (Reply((b'{"error":{"message":"image input is not supported - hint: mmproj"}}',), status=500), "unsupported"),
     ],
 )
 async def test_failures(fake: FakeEndpoint, openai: OpenAIBackend, reply: Reply, kind: str) -> None:
@@ -132,12 +135,25 @@ async def test_models_and_the_embedded_node(fake: FakeEndpoint, openai: OpenAIBa
     body = b'{"data":[{"id":"chatty","meta":{"n_ctx_train":2048,"size":9}},{"id":"nomic-embed","max_model_len":512}]}'
     fake.replies["/v1/models"] = Reply((body,), headers={"X-Tutti-Node": "embedded"})
     models = await openai.models()
-    assert [(m.name, m.context_length, m.operations) for m in models] == [
-        ("chatty", 2048, ("chat", "generate")),
-        ("nomic-embed", 512, ("embed",)),
+    assert [(m.name, m.context_length, m.window, m.operations) for m in models] == [
+        ("chatty", 2048, None, ("chat", "generate")),
+        ("nomic-embed", 512, 512, ("embed",)),
     ]
     probe = await openai.probe()
     assert (probe.kind, probe.simulated) == ("embedded", False)
+
+
+@pytest.mark.parametrize("props", [False, True])
+async def test_llama_cpp_tells_the_window_of_a_slot_and_whether_it_sees(fake: FakeEndpoint, openai: OpenAIBackend, props: bool) -> None:
+    """In its list of models; older versions by `/props`, which nobody else is asked for."""
+    listed = b',"n_ctx":2048},"architecture":{"input_modalities":["text","image"]}' if not props else b"}"
+    entry = b'{"id":"m","owned_by":"llamacpp","meta":{"n_ctx_train":32768,"ftype":"Q4_K - Medium"' + listed + b"}"
+    fake.replies["/v1/models"] = Reply((b'{"data":[' + entry + b"]}",))
+    fake.replies["/props"] = Reply((b'{"default_generation_settings":{"n_ctx":2048},"modalities":{"vision":true}}',))
+    (model,) = await openai.models()
+    assert (model.context_length, model.window, model.quantisation) == (32768, 2048, "Q4_K - Medium")
+    assert model.abilities == {"vision": True}
+    assert [path for path, _, _ in fake.asked].count("/props") == props
 
 
 async def test_a_model_that_is_not_listed_is_not_asked_for(fake: FakeEndpoint, openai: OpenAIBackend) -> None:

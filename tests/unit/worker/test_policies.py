@@ -22,7 +22,7 @@ from services.worker.round_trip import RoundTrip
 from services.worker.settings import Price, WorkerSettings
 from services.worker.slots import CompletionRate, Slots
 from services.worker.speeds import Speeds
-from services.worker.timeouts import Timeouts, overdue
+from services.worker.timeouts import Timeouts, expired, overdue
 from shared.contracts.base import CLASSES, ClaimId, PriorityClass
 from shared.contracts.chat import Answer, Operation
 from shared.contracts.control import StopStep
@@ -294,17 +294,26 @@ def test_speeds_come_from_what_was_really_read() -> None:
 def test_timeouts_tell_which_silence_was_too_long() -> None:
     """First token, between tokens, total, deadline: each has its own limit."""
     timeouts = Timeouts(first_token=10, between_tokens=5, total=100)
-    attempt = Attempt(step(1, deadline_at=1000.0), ClaimId("c"), None, 0.0)
-    assert overdue(attempt, timeouts, 50.0, 0.0) is None
+    attempt = Attempt(step(1), ClaimId("c"), None, 0.0, expires_at=1000.0)
+    assert overdue(attempt, timeouts, 50.0) is None
     attempt.started_at = 0.0
-    assert overdue(attempt, timeouts, 9.0, 0.0) is None
-    assert "no token" in str(overdue(attempt, timeouts, 10.0, 0.0))
+    assert overdue(attempt, timeouts, 9.0) is None
+    assert "no token" in str(overdue(attempt, timeouts, 10.0))
     attempt.progress_at = 9.0
-    assert overdue(attempt, timeouts, 13.0, 0.0) is None
-    assert "stood still" in str(overdue(attempt, timeouts, 14.0, 0.0))
+    assert overdue(attempt, timeouts, 13.0) is None
+    assert "stood still" in str(overdue(attempt, timeouts, 14.0))
     attempt.progress_at = 99.9
-    assert "not complete" in str(overdue(attempt, timeouts, 100.0, 0.0))
-    assert "deadline" in str(overdue(attempt, timeouts, 1.0, 1000.0))
+    assert "not complete" in str(overdue(attempt, timeouts, 100.0))
+    assert "deadline" in str(overdue(attempt, timeouts, 1000.0))
+
+
+def test_a_users_deadline_that_passed_before_it_was_told_is_called_odd() -> None:
+    """Some clock is wrong, or it was never meant: the failure says so, and of no other deadline."""
+    attempt = Attempt(step(1, deadline_at=1000.0), ClaimId("c"), None, 0.0, expires_at=0.0)
+    attempt.written_ms = 1_180_000
+    assert "180 s before" in str(expired(attempt, 0.0))
+    attempt.written_ms = 999_000
+    assert "before the record" not in str(expired(attempt, 0.0))
 
 
 def test_hardware_tables_are_read() -> None:

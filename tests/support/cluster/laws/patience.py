@@ -1,7 +1,7 @@
 """Timers: nothing is given up before its time, whatever happened in between, and nothing that was in the log when it became due is ignored.
 
 A lease runs from its claim or its last renewal, a claim timeout from routing, the wait for a node from asking; a take-over gives each a
-full period again. A deadline is absolute.
+full period again. A user's deadline is absolute; any other runs from acceptance, whatever the clocks of planners, routers and workers say.
 
 Of a job whose acceptance was lost, and that its record brought again, only what came after the take-over counts: its outcomes of before
 were read before its record was, so they were of no job. They are waste; the step goes out again under the same id.
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from shared.contracts.event import AttemptFailed, JobAccepted, JobSettled, PlannerStarted, StepAsked, StepClaimedBy, StepRetried
 from shared.contracts.failure import FailureKind
 from shared.contracts.outcome import ClaimsRenewed, StepClaimed, StepFailed, StepRouted, StepSucceeded
+from shared.contracts.result import Status
 from tests.support.cluster import settings
 from tests.support.cluster.history import Written
 from tests.support.cluster.violation import Violation
@@ -27,6 +28,8 @@ DEADLINE = "deadlines hold"
 _SLACK = 0.05
 _DEADLINE_SECONDS = 9.0
 """Longest time from a deadline to the job's end, besides the time in which planners were away: a take-over, links."""
+_EARLY = 3.0
+"""Between an append and its arrival, and back: a planner counts from the one, the next planner from the other."""
 _WALL_ZERO = 1_700_000_000.0
 
 
@@ -58,6 +61,7 @@ def _home(world: World, home: int, renewals: dict[str, list[float]]) -> Iterator
     deadlines: dict[str, float] = {}
     known_since: dict[str, float] = {}
     """job → when the planner that accepted it took the home"""
+    durations: dict[str, float] = {}
     taken_at = 0.0
     valid = {(w.where, w.offset) for w in world.history.valid(home)}
     for written in world.history.events[home]:
@@ -69,6 +73,8 @@ def _home(world: World, home: int, renewals: dict[str, list[float]]) -> Iterator
         elif isinstance(event, JobAccepted):
             deadlines[event.job] = event.deadline_at - _WALL_ZERO
             known_since[event.job] = taken_at
+            if event.deadline_seconds is not None:
+                deadlines[event.job] = durations[event.job] = written.at + event.deadline_seconds
         elif isinstance(event, StepAsked | StepRetried):
             steps[event.step] = _Step(written.at)
         elif isinstance(event, StepClaimedBy):
@@ -79,6 +85,8 @@ def _home(world: World, home: int, renewals: dict[str, list[float]]) -> Iterator
             yield from _failed(written, steps[event.step], taken_at, outcomes, renewals)
         elif isinstance(event, JobSettled) and event.job in deadlines:
             deadline = deadlines[event.job]
+            if event.result.status is Status.EXPIRED and written.at < durations.get(event.job, 0.0) - _EARLY:
+                yield Violation(LAW, f"job {event.job} expired {deadline - written.at:.1f} s before its time", event.job)
             allowed = _DEADLINE_SECONDS + world.mix.skew_seconds + world.missing("planner", deadline, written.at)
             if written.at - max(deadline, taken_at) > allowed and not world.mix.away:
                 yield Violation(DEADLINE, f"job {event.job} ended {written.at - deadline:.1f} s after its deadline", event.job)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from services.delay.held import Held
+from services.router import routing, unplaced
 from services.router.dispatcher import Dispatcher
 from services.router.ledger import Account
 from services.worker.handlers import Desk
@@ -28,9 +30,9 @@ CALM = FaultMix(**SMALL)
 def _silent_on_a_finished_attempt(patching: Patching) -> None:
     original = Desk.on_step
 
-    def on_step(self: Desk, step: Any, trace: Any, addressee: Any) -> None:
+    def on_step(self: Desk, step: Any, *more: Any) -> None:
         if self.leases.finished(step) is None:
-            original(self, step, trace, addressee)
+            original(self, step, *more)
 
     patching.setattr(Desk, "on_step", on_step)
 
@@ -49,7 +51,8 @@ def _router_commits_before_it_has_told(patching: Patching) -> None:
     original = Dispatcher.close
 
     def close(self: Dispatcher, closing: Any, *, soon: bool = True) -> None:
-        closing.window.finish(closing.offset)
+        if closing.window is not None:
+            closing.window.finish(closing.offset)
         original(self, closing._replace(window=_Finished()), soon=soon)
 
     patching.setattr(Dispatcher, "close", close)
@@ -100,6 +103,17 @@ def _forwarded_once(patching: Patching) -> None:
     patching.setattr(Outbox, "_is_settled", is_settled)
 
 
+def _waits_count_before_they_are_waited(patching: Patching) -> None:
+    def decide(*given: Any) -> Any:
+        fate = unplaced.decide(*given)
+        if isinstance(fate, unplaced.Leaves):
+            counted = fate.step.unplaced_seconds + fate.seconds
+            return unplaced.Leaves(fate.step.model_copy(update={"unplaced_seconds": counted}), fate.seconds)
+        return fate
+
+    patching.setattr(routing, "unplaced", SimpleNamespace(decide=decide, deadline=unplaced.deadline))
+
+
 def _worker_commits_before_it_has_told(patching: Patching) -> None:
     patching.setattr(WorkerOutbox, "mark", lambda self, positions: self._acknowledged(positions))
 
@@ -128,6 +142,12 @@ def _stop_forgotten_for_what_is_not_read_yet(patching: Patching) -> None:
 
 
 MUTANTS: dict[str, dict[str, Any]] = {
+    "a wait counted before it is waited": {
+        "patch": _waits_count_before_they_are_waited,
+        "breaks": "nothing is given up before its time",
+        "mix": FaultMix(jobs=6, seconds=4.0),
+        "kinds": {"nowhere": 1.0},
+    },
     "worker silent on a finished attempt": {
         "patch": _silent_on_a_finished_attempt,
         "breaks": "offsets pass no unfinished work",

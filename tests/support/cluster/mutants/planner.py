@@ -8,7 +8,7 @@ import pytest
 
 from services.planner import home
 from services.planner.effects import Effects
-from services.planner.engine import attempts
+from services.planner.engine import attempts, dates
 from services.planner.engine.book import Book
 from services.planner.engine.carried_ids import CarriedIds
 from services.planner.engine.settled import SettledIds
@@ -80,12 +80,23 @@ def _deadline_armed_anew(patching: Patching) -> None:
     patching.setattr(Replay, "_resume", resume)
 
 
+def _defaults_by_the_clock_at_take_over(patching: Patching) -> None:
+    original = dates.begin
+
+    def begin(job: Any, round_: Round, age_seconds: float) -> None:
+        original(job, round_, age_seconds)
+        job.deadline_due = round_.now + (job.accepted.deadline_at - round_.wall)
+
+    patching.setattr(dates, "begin", begin)
+
+
 def _claim_timeout_from_planning(patching: Patching) -> None:
     original = Book.dispatch
 
     def dispatch(self: Book, round_: Round, job: Any, step: Any) -> Any:
         made = original(self, round_, job, step)
         step.due_at = round_.now + self.policy.claim_timeout_seconds
+        step.routed = ("nobody", 0)  # what is not routed has no timeout: it is only sent again
         return made
 
     patching.setattr(Book, "dispatch", dispatch)
@@ -210,6 +221,13 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "seed": 5,
         "mix": FaultMix(kill=1.5, down_seconds=(15.0, 20.0), only=("router",), rebalance=0.4, jobs=20, seconds=25.0),
         "kinds": {"deadline": 1.0},
+    },
+    "default deadlines by the clock of who takes over": {
+        "patch": _defaults_by_the_clock_at_take_over,
+        "breaks": "nothing is given up before its time",
+        "seed": 1,
+        "mix": FaultMix(skew_seconds=600.0, kill=0.6, only=("planner",), jobs=30, seconds=20.0),
+        "kinds": {"nowhere": 1.0},
     },
     "claim timeout started at planning instead of routing": {
         "patch": _claim_timeout_from_planning,

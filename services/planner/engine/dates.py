@@ -1,0 +1,23 @@
+"""Dates: when a job's limits of time are over, by the watch of the planner that has it. Pure.
+
+Only a user's deadline is an instant, and so compared with a wall clock; all else is counted from acceptance.
+"""
+
+from __future__ import annotations
+
+from services.planner.job.limits import soft_wall_seconds
+from services.planner.job.live import LiveJob
+from services.planner.round import Round
+
+
+def begin(job: LiveJob, round_: Round, age_seconds: float) -> None:
+    """Set them anew, from an acceptance that was so long ago."""
+    accepted = job.accepted
+    job.accepted_due = round_.now - age_seconds
+    if accepted.deadline_seconds is None:
+        job.deadline_due = round_.now + (accepted.deadline_at - round_.wall)
+    else:
+        job.deadline_due = job.accepted_due + accepted.deadline_seconds
+    if accepted.limits.wall_seconds is not None:
+        job.wall_due = job.accepted_due + accepted.limits.wall_seconds
+        job.soft_wall_due = job.accepted_due + (soft_wall_seconds(accepted.limits) or 0.0)
