@@ -67,8 +67,10 @@ class JobRecord:
         check_capability(job, self.topics.settings.capabilities)
         reply = self.reply(record)
         may_come_again = _may_come_again(job, headers.made_by(record.headers)) or headers.replay_of(record.headers) is not None
+        identifier = job.id or self.derived_id(record)
+        body = job.model_copy(update={"id": identifier}).to_bytes() if may_come_again else value
         return JobInput(
-            id=self.derived_id(record) if job.id is None else ids.qualified(job.tenant, job.id),
+            id=identifier if job.id is None else ids.qualified(job.tenant, job.id),
             client_id=may_come_again,
             job=job,
             priority_class=priority_class,
@@ -76,7 +78,8 @@ class JobRecord:
             source_offset=record.offset,
             reply=reply,
             trace=headers.traceparent(record.headers),
-            digest=headers.request_digest(record.headers) or request_digest(job.to_bytes() if may_come_again else value),
+            digest=headers.request_digest(record.headers) or request_digest(body),
+            written_ms=record.timestamp,
         )
 
     @staticmethod
@@ -122,12 +125,13 @@ class JobRecord:
 
 
 def _may_come_again(job: Job, maker: Maker | None) -> bool:
-    """Whether the id may arrive once more after the job's end: the caller's own may, and so may what went through delay.
+    """Whether the id may arrive once more after the job's end: the caller's own may, and so may what went through delay, also where a
+    planner died between the sending and the commit, and its successor found the same record due.
 
     Raises ReservedId where a caller gives an id of tutti's.
     """
     if job.id is None:
-        return False
+        return job.not_before is not None
     if not ids.is_reserved(job.id):
         return True
     if maker is None:

@@ -138,6 +138,14 @@ def test_a_derived_id_is_at_home_where_its_record_lies(partition: int, offset: i
     assert ids.home_of(job(partition=partition, offset=offset).id, 6) == partition
 
 
+def test_a_job_that_went_through_delay_is_the_one_that_was_sent_there() -> None:
+    """Whoever takes over may find its record due, and take it in before the copy comes back: the same id, remembered, the same request."""
+    first = job(value=body(prompt="q", not_before=1_700_000_000))
+    copy = job(value=first.job.model_copy(update={"id": first.id}).to_bytes(), offset=99)
+    assert first.client_id
+    assert (copy.id, copy.digest, copy.client_id) == (first.id, first.digest, True)
+
+
 def test_the_digest_is_of_the_meaning_not_of_the_text() -> None:
     """Of jobs with an id: spaces and order of fields do not make another job; other words do."""
     first = job(value=b'{"id": "mine", "prompt": "q"}')
