@@ -74,8 +74,10 @@ def _deadline_armed_anew(patching: Patching) -> None:
     original = Replay._resume
 
     def resume(self: Replay, job: Any) -> None:
-        job.deadline_due = self._round.now + self._book.policy.deadline_seconds[job.accepted.priority_class]
         original(self, job)
+        job.deadline_due = self._round.now + self._book.policy.deadline_seconds[job.accepted.priority_class]
+        if job.settled is None:
+            self._book.arm(job)
 
     patching.setattr(Replay, "_resume", resume)
 
