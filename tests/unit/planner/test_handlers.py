@@ -141,7 +141,8 @@ def test_a_derived_id_is_at_home_where_its_record_lies(partition: int, offset: i
 def test_a_job_that_went_through_delay_is_the_one_that_was_sent_there() -> None:
     """Whoever takes over may find its record due, and take it in before the copy comes back: the same id, remembered, the same request."""
     first = job(value=body(prompt="q", not_before=1_700_000_000))
-    copy = job(value=first.job.model_copy(update={"id": first.id}).to_bytes(), offset=99)
+    made = ((headers.MADE_BY, Maker.PLANNER.value.encode()),)
+    copy = job(value=first.job.model_copy(update={"id": first.id}).to_bytes(), offset=99, headers=made)
     assert first.client_id
     assert (copy.id, copy.digest, copy.client_id) == (first.id, first.digest, True)
 

@@ -83,8 +83,9 @@ def _reservations_forgotten(patching: Patching) -> None:
 def _job_counted_for_a_step_only(patching: Patching) -> None:
     original = Funds.settle
 
-    def settle(self: Funds, round_: Round, job: Any, step: Any, usage: Any) -> None:
-        original(self, round_, job, step, usage)
+    def settle(self: Funds, *given: Any, **more: Any) -> None:
+        original(self, *given, **more)
+        job = given[1]
         purse = self.shares.get(job.accepted.request.tenant, ALWAYS)
         if purse is not None:
             self.shares.release(purse, ONE_JOB, NOTHING)
