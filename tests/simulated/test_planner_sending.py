@@ -190,6 +190,7 @@ async def forward(world: World) -> None:
     for tier in ("30s", "2m", "1s", "5s"):
         for value in world.values(world.topics.delay(tier)):
             delayed = Delayed.model_validate_json(value)
+            assert delayed.due_at is not None
             assert delayed.due_at <= world.clock.wall() + 60.0
             await asyncio.sleep(max(0.0, delayed.due_at - world.clock.wall()))
             message = Message(delayed.topic, delayed.value, delayed.key, delayed.partition, (*delayed.headers, ("was-delayed", b"1")))
