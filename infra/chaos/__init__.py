@@ -10,6 +10,7 @@ is sent again without harm.
     jobs       what is asked for, from the seed; what was sent and what has ended
     load       sends them at a bounded rate, again when the fate is unknown; sees results
     stage      broker and cluster, and how each fault is done to them
+    odd        records of every odd kind on every topic
     run        the course: load, fault after fault, drain, verify
     crashes    processes that ended by themselves, and what excuses them; pure
     figures    what each fault did to the flow of results; pure

@@ -27,11 +27,13 @@ class FaultKind(StrEnum):
     """SIGKILL of a worker that stays away longer than leases and credits last."""
     NODE_LOSS = "node_loss"
     """SIGKILL of a model node under its running worker; it comes back after a while."""
+    ODD_RECORDS = "odd_records"
+    """Records of every odd kind on every partition of every topic."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault. `targets`: names of processes, of simulated nodes their number; empty for the broker. `seconds`: how long it lasts."""
+    """One fault. `targets`: names of processes, numbers of simulated nodes; empty for broker and topics. `seconds`: how long it lasts."""
 
     kind: FaultKind
     targets: tuple[str, ...] = ()
@@ -67,6 +69,7 @@ def cycle(services: Mapping[str, Sequence[str]], nodes: int, durations: Duration
     `together`: what is done to services strikes one process of each at the same moment, which is shorter and harder.
     """
     faults = [
+        Fault(FaultKind.ODD_RECORDS),
         Fault(FaultKind.BROKER_KILL),
         Fault(FaultKind.BROKER_OUTAGE, (), durations.outage),
         Fault(FaultKind.WORKER_LOSS, (random.choice(services["worker"]),), durations.worker_away),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -110,7 +110,10 @@ class Run:
             await asyncio.gather(producing, watching, supervising, return_exceptions=True)
         drained = self._clock.monotonic()
         self._say("verifying")
-        report = await verify(log, await scope_of(log, self._topics, settled=True), self._clock)
+        told_by_nobody = (self._topics.job_events, self._topics.results)  # of all other topics odd records become dead letters
+        foreign = {place for place in stage.odd if place.topic in told_by_nobody}
+        scope = replace(await scope_of(log, self._topics, settled=True), foreign=foreign)
+        report = await verify(log, scope, self._clock)
         return Outcome(self._ledger, self._struck, report, stage.crashes, stage.absences, load_seconds, started, drained)
 
     async def _faults(self) -> None:

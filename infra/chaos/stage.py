@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import threading
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from infra.bench.local import own_broker
+from infra.chaos import odd
 from infra.chaos.crashes import Absence, Crash
 from infra.chaos.jobs import FAILS_SOMETIMES, NEVER
 from infra.chaos.plan import Fault, FaultKind
@@ -23,6 +25,7 @@ from infra.native.paths import Home
 from infra.native.processes import Daemon, tail
 from infra.native.services import GRACE_SECONDS, ServiceProcess
 from infra.native.waiting import wait_until
+from infra.verify.report import Place
 from shared.clock import Clock, SystemClock
 
 NAMESPACE = "chaos"
@@ -62,6 +65,8 @@ class Stage:
     clock: Clock = field(default_factory=SystemClock)
     crashes: list[Crash] = field(default_factory=list)
     absences: list[Absence] = field(default_factory=list)
+    odd: set[Place] = field(default_factory=set)
+    """Where odd records were written: what cannot be read there is no fault."""
     _struck: set[str] = field(default_factory=set)
     """Processes that a fault has in its hands: not the supervisor's business."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -151,6 +156,10 @@ def _node_loss(stage: Stage, fault: Fault) -> None:
         node.start()
 
 
+def _odd_records(stage: Stage, fault: Fault) -> None:
+    stage.odd |= asyncio.run(odd.write(stage.kafka.servers, stage.cluster.topics, stage.clock))
+
+
 def _nothing(stage: Stage, fault: Fault) -> None:
     """For comparison."""
 
@@ -164,6 +173,7 @@ _DO: dict[FaultKind, Callable[[Stage, Fault], None]] = {
     FaultKind.BROKER_OUTAGE: _broker,
     FaultKind.WORKER_LOSS: _worker_loss,
     FaultKind.NODE_LOSS: _node_loss,
+    FaultKind.ODD_RECORDS: _odd_records,
 }
 
 

@@ -5,7 +5,7 @@ First all results, delayed records and dead letters; then home by home events, o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 from pydantic import TypeAdapter
@@ -39,6 +39,8 @@ class Scope:
     until: float = float("inf")
     settled: bool = False
     window_seconds: float = WINDOW_SECONDS
+    foreign: Container[Place] = ()
+    """As `Report.foreign`."""
 
     def covers(self, instant: float) -> bool:
         return self.since <= instant <= self.until
@@ -79,7 +81,7 @@ class Checker:
     """Feed it in the order that the module's text gives; `report` holds what it found."""
 
     def __init__(self, scope: Scope) -> None:
-        self.report = Report()
+        self.report = Report(foreign=scope.foreign)
         self._scope = scope
         self._topics = scope.topics
         self._reader = JobRecord(scope.cluster, scope.topics)
