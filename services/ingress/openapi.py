@@ -37,7 +37,7 @@ _CALL_HEADERS = [
     _header("Idempotency-Key", "Same key, same body: the same job and result. Another body: 409. 24 h with Redis, else 1 h after the end."),
 ]
 _ERROR_STATUS = {
-    "400": "Malformed body, unknown field, unsupported parameter.",
+    "400": "Malformed body, unknown field, unsupported parameter; `context_length_exceeded`: no window holds the messages.",
     "401": "No API key, or an unknown one.",
     "403": "The key may not act for this tenant, or not in this class.",
     "404": "Unknown model (with the known ones) or job.",
@@ -54,6 +54,10 @@ _ERROR_STATUS = {
 
 _ANSWER_HEADERS = {
     "x-tutti-job": "Job id.",
+    "x-tutti-model": "The model that answered; of a stream in the field `tutti` of its last chunk, as are the next three.",
+    "x-tutti-digest": "Of the model's file, where its node tells it.",
+    "x-tutti-quantisation": "Of the model's file, where its node tells it.",
+    "x-tutti-node": "The node that answered.",
     "idempotent-replayed": "`true`: the job was known before (`/v1/jobs`).",
     "x-ratelimit-limit-requests": "What the key's bucket holds; of tokens: x-ratelimit-limit-tokens.",
     "x-ratelimit-remaining-requests": "What is left; of tokens, estimated before and settled after: x-ratelimit-remaining-tokens.",
