@@ -137,10 +137,15 @@ class Runner:
         simulated = self._node.registered.simulated
         stream = self._open_stream(step, attempt.claim, model, simulated) if step.stream else None
         try:
-            return await self._consume(attempt, ModelCall(step, model, attempt.trace, self._node.id, simulated), stream)
+            return await self._consume(attempt, self._model_call(attempt, model, simulated=simulated), stream)
         finally:
             if stream is not None:
                 stream.finish()
+
+    def _model_call(self, attempt: Attempt, model: str, *, simulated: bool) -> ModelCall:
+        known = _registered(self._node.registered.models, model)
+        thinks = known is not None and known.abilities.get("thinking", False)
+        return ModelCall(attempt.step, model, attempt.trace, self._node.id, simulated, thinks)
 
     async def _consume(self, attempt: Attempt, call: ModelCall, stream: Stream | None) -> Completion:
         async with aclosing(self._backend.call(call)) as pieces:  # type: ignore[type-var]  # every backend's call is an async generator
@@ -178,7 +183,7 @@ class Runner:
             attempt=step.attempt,
             claim=attempt.claim,
             node=self._node.id,
-            answer=done.answer,
+            answer=_signed(done.answer, _registered(self._node.registered.models, model)),
             usage=usage,
             timings=self._timed(attempt, done.timings),
         )
@@ -253,3 +258,15 @@ def _check_format(step: Step, answer: Answer) -> None:
         return
     if not is_json(answer.text):
         raise ModelCallFailed(K.INVALID_OUTPUT, "the answer is not the JSON that was asked for")
+
+
+def _registered(models: Sequence[NodeModel], name: str) -> NodeModel | None:
+    """The model as its node registers it."""
+    return next((model for model in models if model.name == name), None)
+
+
+def _signed(answer: Answer, model: NodeModel | None) -> Answer:
+    """With what is known of the model's file: under one name there may be others, on other nodes and tomorrow."""
+    if model is None or not (model.digest or model.quantisation):
+        return answer
+    return answer.model_copy(update={"digest": model.digest or None, "quantisation": model.quantisation or None})
