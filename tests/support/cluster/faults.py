@@ -67,6 +67,9 @@ class FaultMix:
     jobs: int = 40
     attempts: int = 8
     """Limit of the planner's retry policy."""
+    foreign: float = 0.0
+    """Share of jobs that are as foreign clients send them, see `workload.FOREIGN`: ids keyed by anything on any topic, names of any
+    script, numbers beyond all bounds, needs that no node meets."""
     only: tuple[str, ...] = ()
     """Kills, pauses and stops strike only these services; all when empty."""
     tight: bool = False
@@ -121,6 +124,7 @@ def drawn(random: Random) -> FaultMix:
         call_seconds=some(0.3),
         skew_seconds=some(1.0),
         tight=random.random() < 0.3,
+        foreign=some(0.5),
     )
 
 

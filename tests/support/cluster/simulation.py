@@ -22,6 +22,7 @@ from tests.support.cluster.laws import (
     schedules,
     service_ends,
     stops,
+    told,
 )
 from tests.support.cluster.laws.offsets import Offsets
 from tests.support.cluster.storm import Storm
@@ -37,6 +38,7 @@ AT_THE_END: tuple[Law, ...] = (
     one_result.check,
     accepted_once.check,
     patience.check,
+    told.check,
     limits.check,
     budgets.check,
     schedules.check,

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -17,6 +18,7 @@ from shared.contracts.schedule import Missed, Schedule
 from shared.kafka.port import Message, TopicPartition
 from shared.topics import partition_of
 from tests.support.cluster import settings
+from tests.support.cluster.laws.told import NOBODY_HAS
 from tests.support.cluster.nodes import ENDLESS, LONG
 from tests.support.cluster.rest import Request
 from tests.support.cluster.world import World
@@ -28,6 +30,30 @@ CHAIN = [
     {"name": "third", "template": "{second}"},
 ]
 _AGAIN_SECONDS = 8.0
+_NAMES = ("größe", "東京", "مرحبا", "🙂‍↔️", "e\u0301", "\u2028", "ﬀ")
+_BEYOND: tuple[dict[str, Any], ...] = (
+    {"limits": {"cost": 1e303}},
+    {"limits": {"tokens": 10**310}},
+    {"limits": {"calls": 2**63}},
+    {"needs": {"min_vram_bytes": 2**64}},
+    {"needs": {"min_context": -1}},
+    {"deadline_at": 1e308},
+    {"not_before": float("inf")},
+    {"options": {"seed": 10**400}},
+    {"options": {"temperature": float("nan")}},
+    {"format": {"maximum": float("-inf")}},
+    {"tools": [{"type": "function", "function": {"parameters": {"const": 1e999}}}]},
+    {"metadata": {"a": "\ud800"}},
+    {"id": "größe"},
+    {"id": "j_1"},
+    {"tenant": "東京"},
+)
+_NOBODY: tuple[dict[str, Any], ...] = (
+    {"model": f"größe 3/{NOBODY_HAS}"},
+    {"needs": {"tags": [NOBODY_HAS]}},
+    {"needs": {"tags": [NOBODY_HAS], "min_vram_bytes": 2**53 - 1, "min_context": 2**31}},
+    {"needs": {"node": NOBODY_HAS}, "pattern": "chain", "chain": CHAIN},
+)
 _ANYWHERE = 0.3
 """Of producers: another partitioner than ours, or no key."""
 _CANCELLED_BY_KEY, _CANCELLED_BY_CALLER = 0.25, 0.2
@@ -49,10 +75,11 @@ class Workload:
 
     async def run(self) -> None:
         """Submit everything; what comes later than its submission (cancels, second submissions) goes on beside."""
-        kinds = self.kinds or WEIGHTS
+        kinds, foreign = self.kinds or WEIGHTS, self.world.mix.foreign
         for _ in range(self.jobs):
             await asyncio.sleep(self.random.uniform(0.0, 2.0 * self.seconds / self.jobs))
-            [kind] = self.random.choices(list(kinds), list(kinds.values()))
+            drawn = FOREIGN if foreign and self.random.random() < foreign else kinds
+            [kind] = self.random.choices(list(drawn), list(drawn.values()))
             self._number += 1
             _KINDS[kind](self)
 
@@ -160,12 +187,46 @@ class Workload:
 
     def _hopeless(self) -> None:
         """What cannot succeed ends with a typed failure: an unknown pattern, a model that no node has."""
-        more = self.random.choice(({"pattern": "unheard-of"}, {"model": "nobody-has-this", "deadline_at": self.world.clock.wall() + 10.0}))
+        more = self.random.choice(({"pattern": "unheard-of"}, {"model": NOBODY_HAS, "deadline_at": self.world.clock.wall() + 10.0}))
         self.produce(self.body(**more))
 
     def _nowhere(self) -> None:
         """A model that no node has, and no deadline: the routers' limit ends it."""
-        self.produce(self.body(model="nobody-has-this"))
+        self.produce(self.body(model=NOBODY_HAS))
+
+    # From foreign Kafka producers
+
+    def anywhere(self, value: bytes | None, key: bytes | None, *head: tuple[str, bytes]) -> None:
+        """One record on any partition of any class."""
+        topic, home = self.world.topics.jobs(self.random.choice(CLASSES)), self.random.randrange(self.world.topics.settings.home_partitions)
+        self.world.log.write(TopicPartition(topic, home), [Message(topic, value, key, home, head)])
+
+    def _elsewhere(self) -> None:
+        """Several records of one id, each with any key or none, on any topic and partition: one job. Some are cancelled from anywhere."""
+        id_ = f"any-{self._number}"
+        body = self.body(id=id_)
+        value = json.dumps(body).encode()
+        for _ in range(self.random.randint(2, 4)):
+            key = self.random.choice((None, id_.encode(), b"customer-7", b"\xff\x00"))
+            self.later(self.random.uniform(0.0, _AGAIN_SECONDS), partial(self.anywhere, value, key))
+        if self.random.random() < _CANCELLED_BY_KEY:
+            cancel = partial(self.anywhere, None, ids.qualified(body["tenant"], id_).encode(), ("type", b"cancel"))
+            self.later(self.random.uniform(0.0, _AGAIN_SECONDS), cancel)
+
+    def _scripts(self) -> None:
+        """Names and texts of any script, in all that a job may hold; written as UTF-8 or as escapes."""
+        name, label = self.random.choice(_NAMES), self.random.choice(_NAMES)
+        body = self.body(metadata={label: name}, system=name, options={"stop": [name]}) | {"prompt": f"{name} q{self._number}"}
+        self.anywhere(json.dumps(body, ensure_ascii=self.random.random() < 0.5).encode(), name.encode(), ("traceparent", name.encode()))
+
+    def _beyond(self) -> None:
+        """A number, name or text that no job may have: a dead letter."""
+        more = self.random.choice(_BEYOND)
+        self.anywhere(json.dumps(self.body(**more)).encode(), self.random.choice((None, b"k")))
+
+    def _nobody(self) -> None:
+        """What no node can ever run, without a deadline: it fails in the end, and says what is missing."""
+        self.anywhere(json.dumps(self.body(**self.random.choice(_NOBODY))).encode(), None)
 
     # From REST callers
 
@@ -218,7 +279,13 @@ _KINDS: dict[str, Callable[[Workload], None]] = {
     "rest": Workload._rest,
     "chat": Workload._chat,
     "story": Workload._story,
+    "elsewhere": Workload._elsewhere,
+    "scripts": Workload._scripts,
+    "beyond": Workload._beyond,
+    "nobody": Workload._nobody,
 }
+FOREIGN = {"elsewhere": 3.0, "scripts": 2.0, "beyond": 2.0, "nobody": 1.0}
+"""Of the share of jobs that are as foreign producers send them."""
 WEIGHTS = {
     "single": 2.0,
     "chain": 3.0,
