@@ -9,6 +9,10 @@ from shared.contracts.base import VERSION
 from shared.kafka.memory import MemoryLog
 from shared.kafka.port import Message, TopicPartition
 
+FAMILIES = ("jobs", "outcomes", "steps", "work", "controls", "nodes", "credits", "registry", "delays", "replies", "job-events")
+"""Topics that services read."""
+NEWER = "a newer version"
+"""Not on job-events: history of a newer planner is left to one, see test_planner_upgrades."""
 Write = Callable[[MemoryLog, TopicPartition], None]
 _ABSURD = (
     b'{"type":"%s","id":"x","job":"x","step":"' + b"0" * 32 + b'","node":"n","claim":"c","boot":"b","mailbox":%s,"home":%s,'
@@ -70,7 +74,7 @@ KINDS: dict[str, Write] = {
     "a huge key": _of(b"{}", key=b"k" * 100_000),
     "no value": _of(None),
     "neither": _of(None, key=None),
-    "a newer version": _of(b"{}", ("version", str(VERSION + 1).encode())),
+    NEWER: _of(b"{}", ("version", str(VERSION + 1).encode())),
     "a garbled version": _of(b"{}", ("version", b"\xff9")),
     "huge": _of(b'{"prompt": "%s"}' % (b"x" * 900_000)),
     "deep": _of(b"[" * 100_000),

@@ -31,12 +31,20 @@ class FaultMix:
     """Rate: a member is thrown out of its consumer group."""
     away: float = 0.0
     """Rate: the brokers do not answer for `away_seconds`; calls wait, or fail."""
+    refuse: float = 0.0
+    """Rate: sends to one topic alone fail for `away_seconds`: at once, or each after 20 s."""
+    stall: float = 0.0
+    """Rate: sends to every topic fail for `away_seconds`, each after 20 s: what is under way is held that long."""
+    odd: float = 0.0
+    """Rate: a record of any odd kind (`tests/support/odd_records.py`) lies on any partition of any topic that services read."""
     model_error: float = 0.0
     """Share of model calls that fail before the first token, of any kind."""
     broken_stream: float = 0.0
     """Share of model calls whose stream breaks: an error line, a cut connection, an end without `done`, a dead runner."""
     hang: float = 0.0
     """Share of model calls that say nothing for a minute."""
+    retry_after_seconds: int = 0
+    """Longest Retry-After that comes with a model server's 503; 0: none does."""
     lost: float = 0.0
     """Share of batches that are not written; the sender is told that the fate is unknown."""
     unacknowledged: float = 0.0
@@ -122,9 +130,13 @@ def drawn(random: Random) -> FaultMix:
         ack_seconds=some(0.4),
         delivery_seconds=some(0.6),
         call_seconds=some(0.3),
-        skew_seconds=some(1.0),
+        skew_seconds=some(random.choice((1.0, 120.0))),
         tight=random.random() < 0.3,
         foreign=some(0.5),
+        refuse=some(0.2),
+        stall=some(0.05),
+        odd=some(0.5),
+        retry_after_seconds=int(some(8.0)),
     )
 
 

@@ -23,7 +23,7 @@ from shared.contracts.result import Result
 from shared.contracts.step import Step
 from shared.errors import InvalidInput
 from shared.kafka.memory import MemoryLog
-from shared.kafka.memory_partition import MemoryRecord
+from shared.kafka.memory_partition import MemoryRecord, MemoryUnreadable
 from shared.kafka.port import TopicPartition
 from shared.topics import Topics
 
@@ -76,6 +76,10 @@ class History:
         """value → records on jobs.* and steps.*"""
         self.sent_home: set[tuple[TopicPartition, int]] = set()
         """Records on jobs.* that lay elsewhere than their id's home and have been sent on."""
+        self.odd: set[tuple[str, int, int]] = set()
+        """(topic, partition, offset) of records that cannot be what their topic holds."""
+        self.gaps: set[tuple[str, int, int]] = set()
+        """Offsets of records that nobody can unpack, but for the last of their batch, by which it is told and passed."""
         self.buried: set[tuple[str, int, int]] = set()
         """(topic, partition, offset) of records that are in dead-letters."""
         self.accepted: dict[str, Written] = {}
@@ -137,7 +141,21 @@ class History:
         if reader is not None:
             now = self._log.clock.monotonic()
             for record in records:
-                reader(record, now)
+                try:
+                    reader(record, now)
+                except ValueError:
+                    self.odd.add((record.topic, record.partition, record.offset))
+
+    def look_for_unreadable(self, where: TopicPartition, first: int) -> None:
+        """What was written to a partition from `first` on and nobody can unpack: no listener was told of it."""
+        partition = self._log.existing(where)
+        if not partition.records or not isinstance(partition.records[-1], MemoryUnreadable):
+            return
+        self.odd.add((where.topic, where.partition, partition.end - 1))
+        self.gaps |= {(where.topic, where.partition, offset) for offset in range(first, partition.end - 1)}
+        if where.topic == self._topics.job_events:
+            now = self._log.clock.monotonic()
+            self.events[where.partition] += [Written(where, offset, now, None) for offset in range(first, partition.end)]
 
     def _by_topic(self) -> dict[str, Callable[[MemoryRecord, float], None]]:
         topics = self._topics

@@ -31,6 +31,7 @@ LONG = "at great length"
 LONG_TOKENS = 300
 ENDLESS = "without end"
 """A prompt that holds this is answered with as many words as are allowed: a minute of generation that somebody has to stop."""
+BUSY = 503
 _ENDPOINTS = {"/api/chat": "chat", "/api/generate": "generate", "/api/embed": "embed"}
 _PARAMETERS = Parameters(
     vram_gb=10,
@@ -57,8 +58,11 @@ class Node:
         self.name = name
         self.down = False
         """Nobody answers there."""
+        self.too_soon: list[str] = []
+        """Calls of a worker that had been asked to leave it alone for longer."""
         self._calls: WeakSet[Call] = WeakSet()
         self._runs, self._seed = 0, random.getrandbits(31)
+        self._random, self._retry_after = Random(self._seed), 0
         self._process = Process(f"{name}-ollama")
         long = {"contains": LONG, "answer": " word" * LONG_TOKENS}
         self.ollama = SimulatedOllama(
@@ -73,9 +77,14 @@ class Node:
         self._calls.add(call)
         return call
 
-    def fail(self, failures: Failures) -> None:
-        """What goes wrong with calls from now on."""
+    def fail(self, failures: Failures, retry_after_seconds: int = 0) -> None:
+        """What goes wrong with calls from now on. `retry_after_seconds`: the longest that comes with a 503."""
         self.ollama.change(failures)
+        self._retry_after = retry_after_seconds
+
+    def retry_after(self, status: int) -> int | None:
+        """What an error response of this status carries, in seconds."""
+        return self._random.randint(1, self._retry_after) if status == BUSY and self._retry_after else None
 
     @property
     def running(self) -> int:
@@ -101,6 +110,7 @@ class Endpoint:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._calls: dict[Call, None] = {}
+        self._clock, self._quiet_until = LoopClock(), 0.0
 
     def cut(self) -> None:
         """The worker's process is gone: the node sees its connections close."""
@@ -111,10 +121,13 @@ class Endpoint:
     @asynccontextmanager
     async def post(self, path: str, body: dict[str, Any], trace: str | None) -> AsyncIterator[_Response]:
         self._check()
+        now = self._clock.monotonic()
+        if now < self._quiet_until:
+            self._node.too_soon.append(f"a call {self._quiet_until - now:.2f} s before the end of Retry-After")
         call = self._node.open(_ENDPOINTS[path], body)
         self._calls[call] = None
         try:
-            yield _Response(call, await _first(call))
+            yield _Response(call, await self._first(call))
         finally:
             self._calls.pop(call, None)
             call.leave()
@@ -135,15 +148,17 @@ class Endpoint:
         if self._node.down:
             raise ModelCallFailed(FailureKind.NODE_UNREACHABLE, "the simulated node does not accept connections")
 
-
-async def _first(call: Call) -> list[dict[str, Any]]:
-    """What the status line waits for."""
-    try:
-        return await call.ready()
-    except OllamaError as error:
-        raise ModelCallFailed(failure_kind(error.status, error.message), error.message) from error
-    except ConnectionDropped as error:
-        raise ModelCallFailed(FailureKind.BROKEN_STREAM, "the simulated node closed the connection without an answer") from error
+    async def _first(self, call: Call) -> list[dict[str, Any]]:
+        """What the status line waits for."""
+        try:
+            return await call.ready()
+        except OllamaError as error:
+            wait = self._node.retry_after(error.status)
+            if wait is not None:
+                self._quiet_until = max(self._quiet_until, self._clock.monotonic() + wait)
+            raise ModelCallFailed(failure_kind(error.status, error.message), error.message, retry_after_seconds=wait) from error
+        except ConnectionDropped as error:
+            raise ModelCallFailed(FailureKind.BROKEN_STREAM, "the simulated node closed the connection without an answer") from error
 
 
 class _Response:

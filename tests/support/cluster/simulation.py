@@ -130,7 +130,7 @@ def _fingerprint(world: World) -> str:
     for topic in world.topics.all():
         for number in range(topic.partitions):
             for record in world.log.existing(TopicPartition(topic.name, number)).records:
-                digest.update(repr((topic.name, number, record.visible_at, record.value)).encode())
+                digest.update(repr((topic.name, number, record.visible_at, getattr(record, "value", None))).encode())
     return digest.hexdigest()
 
 

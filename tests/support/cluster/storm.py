@@ -15,11 +15,14 @@ from shared.kafka.port import Message, TopicPartition
 from tests.support.cluster import settings
 from tests.support.cluster.processes import State
 from tests.support.cluster.world import Instance, World
+from tests.support.odd_records import FAMILIES, KINDS, NEWER
 
 GROUPS = ("tutti-planner", "tutti-router", "tutti-delay")
 LINK_SECONDS = 0.001
-_ABSENCES: tuple[Absence, ...] = ("waits", "fails")
 """A batch always takes so long: what goes round in circles takes time."""
+SEND_SECONDS = 20.0
+"""As long as a real producer tries."""
+_ABSENCES: tuple[Absence, ...] = ("waits", "fails")
 _DEEPEST_STEP = 400
 """A kill or pause falls up to so many steps of the process after it was drawn: between any two awaits."""
 _LONGEST_WAIT_FOR_A_STEP = 1.0
@@ -33,6 +36,7 @@ class Storm:
     def __init__(self, world: World, random: Random) -> None:
         self._world, self._random, self._mix = world, random, world.mix
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._errors: list[BaseException] = []
         self._copied: set[tuple[TopicPartition, int]] = set()
         self.log: list[str] = []
         """What was done, for a failure's report."""
@@ -48,7 +52,7 @@ class Storm:
         faults.send_seconds, faults.ack_seconds = (LINK_SECONDS, LINK_SECONDS + mix.send_seconds), (0.0, mix.ack_seconds)
         faults.delivery_seconds, faults.call_seconds = (0.0, mix.delivery_seconds), (0.0, mix.call_seconds)
         for node in self._world.nodes.values():
-            node.fail(mix.failures())
+            node.fail(mix.failures(), mix.retry_after_seconds)
         if mix.doubly_routed:
             self._world.log.written_listeners.append(self._on_written)
         actions: Sequence[tuple[float, Callable[[], Awaitable[None]]]] = (
@@ -59,6 +63,9 @@ class Storm:
             (mix.lose_node, self._lose_node),
             (mix.rebalance, self._rebalance),
             (mix.away, self._away),
+            (mix.refuse, self._refuse),
+            (mix.stall, self._stall),
+            (mix.odd, self._odd),
         )
         for rate, action in actions:
             if rate > 0:
@@ -85,6 +92,8 @@ class Storm:
             if name not in world.instances:
                 world.start(name)
         self._note("healed")
+        for error in self._errors:
+            raise error
 
     def _note(self, what: str) -> None:
         self.log.append(f"{self._world.clock.monotonic():9.3f} {what}")
@@ -92,7 +101,12 @@ class Storm:
     def _later(self, work: Any) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._on_done)
+
+    def _on_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._errors.append(error)
 
     async def _again_and_again(self, rate: float, action: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(_HEAD_START_SECONDS)
@@ -198,6 +212,33 @@ class Storm:
         await asyncio.sleep(self._random.uniform(*self._mix.away_seconds))
         self._world.log.come_back()
         self._note("the brokers are back")
+
+    async def _refuse(self) -> None:
+        topic = self._random.choice(list(self._world.topics.all())).name
+        seconds = self._random.choice((0.0, SEND_SECONDS))
+        self._world.log.faults.away[topic] = seconds
+        self._note(f"sends to {topic} fail after {seconds:g} s")
+        await asyncio.sleep(self._random.uniform(*self._mix.away_seconds))
+        self._world.log.faults.away.pop(topic, None)
+        self._note(f"sends to {topic} succeed again")
+
+    async def _stall(self) -> None:
+        away = self._world.log.faults.away
+        away |= {topic.name: SEND_SECONDS for topic in self._world.topics.all()}
+        self._note(f"all sends fail after {SEND_SECONDS:g} s")
+        await asyncio.sleep(self._random.uniform(*self._mix.away_seconds))
+        away.clear()
+        self._note("sends succeed again")
+
+    async def _odd(self) -> None:
+        world = self._world
+        topic = self._random.choice([t for t in world.topics.all() if t.name.split(".")[0] in FAMILIES])
+        kinds = [kind for kind in KINDS if (topic.name, kind) != (world.topics.job_events, NEWER)]
+        kind, where = self._random.choice(kinds), TopicPartition(topic.name, self._random.randrange(topic.partitions))
+        before = world.log.existing(where).end
+        KINDS[kind](world.log, where)
+        world.history.look_for_unreadable(where, before)
+        self._note(f"odd on {where.topic}/{where.partition}/{before}: {kind}")
 
     def _on_written(self, records: Sequence[MemoryRecord]) -> None:
         """A copy of a step in a mailbox for another node."""

@@ -2,6 +2,8 @@
 
 A planner's offset may go back: inputs and watermark of one commit belong together, so an older pair only means that more is read again.
 A router's and the delay service's may not: what they have finished would be done again.
+
+An odd record is finished once it is a dead letter, on every topic whose readers own its records.
 """
 
 from __future__ import annotations
@@ -50,8 +52,12 @@ class Offsets:
                     self._check_watermark(where.partition, offset, offsets)
 
     def _check(self, group: str, where: TopicPartition, offset: int) -> None:
-        done = True
-        if group == "tutti-planner":
+        done, place = True, (where.topic, where.partition, offset)
+        if place in self._history.gaps:
+            return
+        if place in self._history.odd:
+            done = False
+        elif group == "tutti-planner":
             done = where.topic not in self._topics.all_jobs() or self._job_done(where, offset)
         elif group == "tutti-router":
             done = self._step_done(where, offset)
@@ -59,7 +65,7 @@ class Offsets:
             done = self._delay_done(where, offset)
         elif where.topic == self._topics.work("chat"):
             done = self._work_done(where, offset, group.removeprefix("tutti-worker-"))
-        if not done and (where.topic, where.partition, offset) not in self._history.buried:
+        if not done and place not in self._history.buried:
             self._report(LAW, f"{group} has committed past {where.topic}/{where.partition}/{offset}", self._job_of(where, offset))
 
     def _job_of(self, where: TopicPartition, offset: int) -> str | None:

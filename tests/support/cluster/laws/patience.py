@@ -88,7 +88,7 @@ def _home(world: World, home: int, renewals: dict[str, list[float]]) -> Iterator
             if event.result.status is Status.EXPIRED and written.at < durations.get(event.job, 0.0) - _EARLY:
                 yield Violation(LAW, f"job {event.job} expired {deadline - written.at:.1f} s before its time", event.job)
             allowed = _DEADLINE_SECONDS + world.mix.skew_seconds + world.missing("planner", deadline, written.at)
-            if written.at - max(deadline, taken_at) > allowed and not world.mix.away:
+            if written.at - max(deadline, taken_at) > allowed and not (world.mix.away or world.mix.refuse or world.mix.stall):
                 yield Violation(DEADLINE, f"job {event.job} ended {written.at - deadline:.1f} s after its deadline", event.job)
 
 

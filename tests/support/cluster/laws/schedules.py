@@ -76,6 +76,7 @@ def _late(event: ScheduleFired, schedule: Schedule, at: float, due: tuple[float,
 def _undisturbed(world: World) -> bool:
     """Whether nothing kept planners from beginning runs in time: then none may be left out, whatever the policy."""
     mix = world.mix
-    disturbed = (mix.kill, mix.pause, mix.slow, mix.stop, mix.rebalance, mix.away, mix.lost, mix.unacknowledged, mix.offset_unknown)
+    disturbed = (mix.kill, mix.pause, mix.slow, mix.stop, mix.rebalance, mix.away, mix.refuse, mix.stall)
+    unsent = (mix.lost, mix.unacknowledged, mix.offset_unknown)
     slow = (mix.send_seconds, mix.ack_seconds, mix.delivery_seconds, mix.call_seconds, mix.skew_seconds)
-    return not any(disturbed) and not any(slow) and not mix.tight
+    return not any(disturbed) and not any(unsent) and not any(slow) and not mix.tight

@@ -11,6 +11,7 @@ from tests.support.cluster.violation import Violation
 from tests.support.cluster.world import World
 
 LAW = "what nobody wants is stopped"
+ALONE = "who asks to be left alone is"
 CLAIM_SECONDS = 1.0
 CANCEL_SECONDS = 0.5
 """From the cancel's record to the closed stream, links included; DESIGN 5 wants 0.1 s from the stop's record."""
@@ -22,6 +23,7 @@ def check(world: World) -> Iterator[Violation]:
         for attempt in worker.desk.leases:
             yield Violation(LAW, f"{name} still runs step {attempt.step.id} attempt {attempt.step.attempt}", attempt.step.job)
     for name, node in world.nodes.items():
+        yield from (Violation(ALONE, f"the model server of {name}: {what}") for what in node.too_soon)
         if node.running:
             yield Violation(LAW, f"the model server of {name} still works on {node.running} calls")
 
