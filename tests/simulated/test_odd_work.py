@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from services.planner import home
-from services.planner.engine import attempts, book
+from services.planner import effects, home
+from services.planner.engine import attempts, book, dates
 from services.planner.engine.book import Book
 from services.planner.history import recovery
 from services.planner.job.live import LiveJob
@@ -25,7 +25,7 @@ from shared.contracts.schedule import KIND, Schedule
 from shared.kafka.port import Message, TopicPartition
 from shared.kafka.registry import registry_key
 from shared.processing.tries import TRIES
-from tests.support.planner_traces import settled, simulated
+from tests.support.planner_traces import simulated
 from tests.support.planner_world import World
 
 ODD, GOOD = b'{"prompt": "odd", "id": "odd"}', b'{"prompt": "good"}'
@@ -102,7 +102,6 @@ async def test_a_passing_failure_costs_nobody_anything(world: World) -> None:
         world.start("p")
         world.produce(ODD)
         world.produce(GOOD)
-        await settled(world)
         await world.until(lambda: world.finished() == 2)
         assert len(failures) == TRIES - 1
         assert set(ends(world).values()) == {None}
@@ -153,7 +152,7 @@ async def test_a_job_that_cannot_be_driven_ends_as_internal(world: World) -> Non
 @simulated
 async def test_a_job_whose_timer_fails_ends_as_internal(world: World) -> None:
     """After a few tries; each begins with a take-over."""
-    world.node.silent = 1.0
+    world.node.silent, world.options = 1.0, world.options.model_copy(update={"resend_seconds": 60.0})
     with pytest.MonkeyPatch.context() as patch:
         failures = failing(patch, attempts, "_step_due", is_odd)
         world.start("p")
@@ -170,7 +169,7 @@ async def test_a_job_whose_timer_fails_ends_as_internal(world: World) -> None:
 async def test_a_job_whose_step_cannot_be_written_is_a_dead_letter(world: World) -> None:
     """Nothing of it is in history by then."""
     with pytest.MonkeyPatch.context() as patch:
-        failures = failing(patch, home, "of_effect", lambda effect, _: getattr(getattr(effect, "step", None), "job", "") == "odd")
+        failures = failing(patch, effects, "of_effect", lambda effect, _: getattr(getattr(effect, "step", None), "job", "") == "odd")
         world.start("p")
         world.produce(GOOD)
         world.produce(ODD)
@@ -186,7 +185,7 @@ async def test_a_job_whose_retry_cannot_be_written_ends_as_internal(world: World
     """It is in history: its result tells."""
     world.node.fails = 1.0
     with pytest.MonkeyPatch.context() as patch:
-        failing(patch, home, "of_effect", lambda effect, _: getattr(effect, "step", None) is not None and effect.step.attempt == 2)
+        failing(patch, effects, "of_effect", lambda effect, _: getattr(effect, "step", None) is not None and effect.step.attempt == 2)
         world.start("p")
         world.produce(ODD)
         await world.until(lambda: "odd" in ends(world))
@@ -210,7 +209,7 @@ def test_replay_of_one_bad_job_does_not_stop_the_partition(where: str) -> None:
                 case "fold":
                     failing(patch, LiveJob, "apply", is_odd, times=1)
                 case "enter":
-                    failing(patch, book, "soft_wall_seconds", lambda _: True)
+                    failing(patch, dates, "soft_wall_seconds", lambda _: True)
                 case "resume":
                     failing(patch, recovery.Replay, "_reserve", is_odd)
                 case _:

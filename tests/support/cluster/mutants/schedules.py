@@ -97,6 +97,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "last runs forgotten at take-over": {
         "patch": _last_runs_forgotten,
         "breaks": "each run of a schedule once",
+        "seed": 21,
         "mix": TAKEN_OVER,
         "kinds": SCHEDULED,
     },
