@@ -71,6 +71,8 @@ class Loose(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]]
+    odd: bool
+    """A header's name is not UTF-8: its bytes stand as \\xNN."""
     checksum: None = None
 
 
@@ -87,6 +89,9 @@ class Records(fetcher.PartitionRecords):
             if content is None:
                 headers = [header for header in headers if header[1] is not None]
                 break
+        if type(record) is Loose and record.odd:
+            why = f"offset {record.offset}: a header's name is not UTF-8"
+            return Unreadable(tp.topic, tp.partition, record.offset, why, record.timestamp, key, value, tuple(headers))
         return ConsumerRecord(
             tp.topic,
             tp.partition,
@@ -259,13 +264,16 @@ def _record(head: tuple[int, ...], body: bytearray) -> Loose:
     value, at = _bytes(body, at)
     count, at = decode_varint(body, at)
     headers: list[tuple[str, bytes | None]] = []
+    odd = False
     for _ in range(count):
         name, at = _bytes(body, at)
         content, at = _bytes(body, at)
-        headers.append(((name or b"").decode("utf-8", "backslashreplace"), content))
+        written = (name or b"").decode("utf-8", "backslashreplace")
+        odd = odd or written.encode() != (name or b"")
+        headers.append((written, content))
     if count < 0 or at != len(body) or place < 0:
         raise ValueError
-    return Loose(head[0] + place, timestamp, int(by_broker), key, value, headers)
+    return Loose(head[0] + place, timestamp, int(by_broker), key, value, headers, odd)
 
 
 def _bytes(body: bytearray, at: int) -> tuple[bytes | None, int]:

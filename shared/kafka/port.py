@@ -37,7 +37,7 @@ class Record(Protocol):
     @property
     def value(self) -> bytes | None: ...
     @property
-    def headers(self) -> Headers: ...  # those without a value are left out; odd bytes of a name stand as \\xNN
+    def headers(self) -> Headers: ...  # those without a value are left out
 
 
 @dataclass(slots=True)
@@ -52,6 +52,7 @@ class Unreadable:
     offset: int
     reason: str
     """One sentence. It names the offsets where there are several, and quotes nothing of them."""
+    # What could be read for the dead letter, all the same: odd bytes of a header's name stand as \\xNN.
     timestamp: int = 0
     key: bytes | None = None
     value: bytes | None = None
