@@ -65,6 +65,8 @@ class History:
         self.outcomes_of: dict[tuple[str, int], list[Written]] = defaultdict(list)
         """(step, attempt) → outcomes that name it."""
         self.steps: dict[tuple[TopicPartition, int], Written] = {}
+        self.first_sent: dict[tuple[str, int], float] = {}
+        """(step, attempt) → when it first lay in steps.*"""
         self.work: dict[tuple[TopicPartition, int], tuple[Written, str]] = {}
         """with the node that it is for"""
         self.work_of: dict[tuple[str, int], list[Written]] = defaultdict(list)
@@ -237,6 +239,7 @@ class History:
         step = Step.model_validate_json(record.value or b"")
         written = Written(where, record.offset, now, step)
         self.steps[where, record.offset] = written
+        self.first_sent.setdefault((step.id, step.attempt), now)
         self.forwarded[record.value or b""].append(written)
 
     def _work(self, record: MemoryRecord, now: float) -> None:

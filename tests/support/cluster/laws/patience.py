@@ -1,7 +1,8 @@
 """Timers: nothing is given up before its time, whatever happened in between, and nothing that was in the log when it became due is ignored.
 
-A lease runs from its claim or its last renewal, a claim timeout from routing, the wait for a node from asking; a take-over gives each a
-full period again. A user's deadline is absolute; any other runs from acceptance, whatever the clocks of planners, routers and workers say.
+A lease runs from its claim or its last renewal, a claim timeout from routing, the wait for a node from asking, or from when the same
+attempt was first sent, by an acceptance that was lost: routers count that. A take-over gives each a full period again.
+A user's deadline is absolute; any other runs from acceptance, whatever the clocks of planners, routers and workers say.
 
 Of a job whose acceptance was lost, and that its record brought again, only what came after the take-over counts: its outcomes of before
 were read before its record was, so they were of no job. They are waste; the step goes out again under the same id.
@@ -76,7 +77,8 @@ def _home(world: World, home: int, renewals: dict[str, list[float]]) -> Iterator
             if event.deadline_seconds is not None:
                 deadlines[event.job] = durations[event.job] = written.at + event.deadline_seconds
         elif isinstance(event, StepAsked | StepRetried):
-            steps[event.step] = _Step(written.at)
+            attempt = event.attempt if isinstance(event, StepRetried) else 1
+            steps[event.step] = _Step(min(written.at, world.history.first_sent.get((event.step, attempt), written.at)))
         elif isinstance(event, StepClaimedBy):
             steps[event.step].claim = event.claim
         elif isinstance(event, AttemptFailed):
