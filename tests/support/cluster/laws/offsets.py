@@ -3,7 +3,7 @@
 A planner's offset may go back: inputs and watermark of one commit belong together, so an older pair only means that more is read again.
 A router's and the delay service's may not: what they have finished would be done again.
 
-An odd record is finished once it is a dead letter, on every topic whose readers own its records.
+An odd record is finished once it is a dead letter, on every topic whose readers own its records; in job-events it is nobody's event.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Offsets:
         if place in self._history.gaps:
             return
         if place in self._history.odd:
-            done = False
+            done = where.topic == self._topics.job_events
         elif group == "tutti-planner":
             done = where.topic not in self._topics.all_jobs() or self._job_done(where, offset)
         elif group == "tutti-router":
