@@ -103,7 +103,8 @@ def hopeless(demand: Demand, registered: Iterable[Node]) -> Failure | None:
         return Failure(kind=FailureKind.UNSUPPORTED, message=f"model {' or '.join(wanted)} cannot do this: {', '.join(demand.abilities)}")
     if any(_holds(model, demand) and not (demand.beyond_window is not None and node.id in demand.avoid) for node, model in able):
         return None
-    window = max(model.room or 0 for _, model in able) or None
+    loaded = demand.beyond_window is None or all(model.window for _, model in able)  # a refusal below the maximum: it is loaded with less
+    window = (max(model.room or 0 for _, model in able) or None) if loaded else None
     largest = "" if window is None else f"; the largest has {window} tokens"
     return Failure(kind=FailureKind.CONTEXT_LENGTH, message=f"the prompt exceeds the window of every node{largest}", window=window)
 

@@ -203,7 +203,9 @@ class Runner:
 
     def _where(self, attempt: Attempt, kind: K) -> dict[str, Any]:
         where: dict[str, Any] = {"node": self._node.id, "model": attempt.model}
-        return where | {"window": self._window(attempt.model)} if kind is K.CONTEXT_LENGTH else where
+        known = _registered(self._node.registered.models, attempt.model or "")
+        # The model's own maximum is no window: it may be loaded with less, and another node with more than that.
+        return where | {"window": known.window} if kind is K.CONTEXT_LENGTH and known is not None else where
 
     def _priced(self, model: str, usage: Usage) -> Usage:
         price = self._settings.price(model)

@@ -79,6 +79,15 @@ def test_after_a_node_has_counted_only_a_larger_window_is_tried() -> None:
     assert refused(unknown, UNKNOWN).hopeless is not None
 
 
+def test_a_models_maximum_is_not_told_as_its_window_when_a_node_has_counted_less() -> None:
+    """Beyond the maximum itself it is what there is."""
+    grand = node("grand", models=(NodeModel(name="m", context_length=131_072),))
+    for demand, told in ((saying(10, beyond_window=0, avoid=("grand",)), None), (saying(140_000), 131_072)):
+        found = refused(demand, grand).hopeless
+        assert found is not None
+        assert found.window == told
+
+
 def test_embeddings_are_measured_text_by_text() -> None:
     """Each must fit for itself."""
     vectors = node("v", models=(NodeModel(name="m", window=2_048, operations=("embed",)),))

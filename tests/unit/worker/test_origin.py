@@ -1,4 +1,4 @@
-"""What an outcome says of the model that a node has registered: its file; and what a call is told of it."""
+"""What an outcome says of the model that a node has registered: its file, its window; and what a call is told of it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from shared.contracts.failure import FailureKind
 from shared.contracts.node import NodeModel
-from shared.contracts.outcome import StepSucceeded
-from tests.unit.worker.scripted_backend import ScriptedBackend
+from shared.contracts.outcome import StepFailed, StepSucceeded
+from tests.unit.worker.scripted_backend import Script, ScriptedBackend
 from tests.unit.worker.world import World, play, step
 
 
@@ -54,5 +55,19 @@ def test_a_call_knows_whether_its_model_thinks(abilities: dict[str, bool], think
             world.route(step(1))
             await world.until(lambda: bool(world.outcomes(StepSucceeded)))
             assert [call.thinks for call in backend.calls] == [thinks]
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(("said", "window"), [({"window": 4_096, "context_length": 131_072}, 4_096), ({"context_length": 131_072}, None)])
+def test_a_refused_prompt_tells_the_window_and_never_the_models_maximum(said: dict[str, Any], window: int | None) -> None:
+    """A model may be loaded with less than it could have: nodes with more than that are to be asked next, not nodes with more than all."""
+
+    async def scenario(world: World) -> None:
+        async with world.worker(Registering(Script(failure=FailureKind.CONTEXT_LENGTH), said=said)):
+            world.route(step(1))
+            await world.until(lambda: bool(world.outcomes(StepFailed)))
+            failure = world.outcomes(StepFailed)[0].failure
+            assert (failure.kind, failure.window) == (FailureKind.CONTEXT_LENGTH, window)
 
     play(scenario)
