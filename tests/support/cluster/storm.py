@@ -88,6 +88,8 @@ class Storm:
         for instance in [*world.instances.values()]:
             instance.process.disarm()
             world.wake(instance)
+            if instance.stop.is_set():
+                world.kill(instance.name)  # what was asked to end ends after whoever would have started it anew
         for name in self._all():
             if name not in world.instances:
                 world.start(name)
