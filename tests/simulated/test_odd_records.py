@@ -22,7 +22,7 @@ from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.rest import Request
 from tests.support.cluster.settings import HOMES
 from tests.support.cluster.world import World
-from tests.support.odd_records import FAMILIES, KINDS, NEWER
+from tests.support.odd_records import FAMILIES, KINDS
 
 INSTANCES = ("planner-1", "router-1", "worker-1", "delay-1", "ingress-1")
 OWNED = ("jobs", "outcomes", "steps", "work", "controls", "delays")
@@ -88,8 +88,6 @@ async def odd_records_on(family: str) -> None:
         partitions = [TopicPartition(topic, n) for topic in topics_of(world, family) for n in range(world.log.partition_count(topic))]
         assert partitions
         for kind, write in KINDS.items():
-            if (family, kind) == ("job-events", NEWER):
-                continue
             for tp in partitions:
                 write(world.log, tp)
             await check(world, ends, f"{kind} on {family}")

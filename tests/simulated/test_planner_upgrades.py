@@ -83,3 +83,33 @@ async def test_a_flood_of_unreadable_outcomes_stops_the_partition(world: World) 
     assert len(world.values(world.topics.dead_letters)) < 300
     offsets = world.log.group(world.topics.settings.prefix + "tutti-planner").offsets
     assert offsets.get(TopicPartition(world.topics.outcomes, 0), 0) < 300
+
+
+@simulated
+async def test_a_newer_record_that_no_start_precedes_is_nobodys(world: World) -> None:
+    """Whoever may write to `job-events` would else stop a partition by one record, for those that own it and those that take it over."""
+    planner = world.start("p")
+    world.produce(b'{"prompt": "a"}')
+    await settled(world)
+    for value in (b"{}", b'{"epoch":7777,"type":"something_new"}', b"[" * 1000):
+        write(world, world.topics.job_events, value)
+    world.produce(b'{"prompt": "b"}')
+    await settled(world)
+    world.kill("p")
+    planner = world.start("q")
+    world.produce(b'{"prompt": "c"}')
+    await world.until(lambda: world.finished() == 3)
+    assert planner.readiness().ready
+
+
+@simulated
+async def test_a_newer_event_of_the_epoch_in_force_is_history(world: World) -> None:
+    """It cannot be folded by whoever is older, wherever his reading begins."""
+    world.start("p")
+    world.produce(b'{"prompt": "a"}')
+    await settled(world)
+    [epoch] = [n for n, value in enumerate(world.values(world.topics.job_events)) if b'"planner_started"' in value]
+    world.kill("p")
+    write(world, world.topics.job_events, b'{"epoch":%d,"type":"something_new"}' % epoch)
+    planner = world.start("q")
+    await world.until(lambda: left_alone(planner))

@@ -11,7 +11,6 @@ from shared.kafka.port import Message, TopicPartition
 
 FAMILIES = ("jobs", "outcomes", "steps", "work", "controls", "nodes", "credits", "registry", "delays", "replies", "job-events")
 """Topics that services read."""
-NEWER = "a newer version"
 """Not on job-events: history of a newer planner is left to one, see test_planner_upgrades."""
 Write = Callable[[MemoryLog, TopicPartition], None]
 _ABSURD = (
@@ -74,7 +73,7 @@ KINDS: dict[str, Write] = {
     "a huge key": _of(b"{}", key=b"k" * 100_000),
     "no value": _of(None),
     "neither": _of(None, key=None),
-    NEWER: _of(b"{}", ("version", str(VERSION + 1).encode())),
+    "a newer version": _of(b"{}", ("version", str(VERSION + 1).encode())),
     "a garbled version": _of(b"{}", ("version", b"\xff9")),
     "huge": _of(b'{"prompt": "%s"}' % (b"x" * 900_000)),
     "deep": _of(b"[" * 100_000),

@@ -72,6 +72,10 @@ class Replay:
         except Exception as error:  # of this event: neither its partition nor another job's history suffers
             self._break(offset, event, error)
 
+    def admits_value(self, offset: int, value: bytes) -> bool:
+        """Whether this is history, although it cannot be read."""
+        return self._epochs.admits_value(value, offset)
+
     def _take(self, offset: int, event: Event, value: bytes) -> None:
         if isinstance(event, JobSnapshot):
             self._snapshot(offset, event)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from services.planner.engine.book import Book, internal
 from services.planner.history.reading import read_range
@@ -108,14 +109,30 @@ class TakeOver:
 def _fold(replay: Replay, record: Record) -> None:
     try:
         headers.refuse_newer(record.headers)
+    except NewerVersion as newer:
+        if _is_start(record) or replay.admits_value(record.offset, record.value or b""):
+            raise
+        log.warning("unreadable_event", offset=record.offset, reason=newer.message)
     except InvalidInput as error:
         log.warning("unreadable_event", offset=record.offset, reason=error.message)
     else:
         replay.fold(record.offset, record.value, record.timestamp)
 
 
+def _is_start(record: Record) -> bool:
+    """Whether a record of a newer version says that a newer planner has started. Any other one that no start precedes is nobody's."""
+    try:
+        found = from_json(record.value or b"")
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.get("type") == _START
+
+
+_START: str = PlannerStarted.model_fields["type"].default
+
+
 async def gap_is_stale(wiring: Wiring, partition: TopicPartition, start: int, end: int) -> bool:
-    """Whether [start, end) holds nothing but records of fenced writers: no PlannerStarted, and nothing of a newer planner."""
+    """Whether [start, end) holds nothing but records of fenced writers, and of nobody: no PlannerStarted, of whatever version."""
     found: list[bool] = []
 
     def visit(record: Record) -> None:
@@ -123,7 +140,7 @@ async def gap_is_stale(wiring: Wiring, partition: TopicPartition, start: int, en
             headers.refuse_newer(record.headers)
             found.append(isinstance(EVENT.validate_json(record.value or b""), PlannerStarted))
         except NewerVersion:
-            found.append(True)
+            found.append(_is_start(record))
         except (ValidationError, InvalidInput):
             found.append(False)
 
