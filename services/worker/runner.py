@@ -30,7 +30,7 @@ from shared.contracts.node import NodeModel
 from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
 from shared.contracts.step import Step
 from shared.contracts.usage import Timings, Usage
-from shared.estimates import fewest_tokens
+from shared.estimates import fewest_tokens, likely_tokens
 from shared.telemetry import logs, metrics
 
 log = logs.get(__name__)
@@ -243,7 +243,7 @@ def consumed(attempt: Attempt, kind: K) -> Usage:
     if attempt.model is None or (kind in _NOTHING_CONSUMED and not attempt.tokens):
         return Usage()
     characters = sum(map(len, texts_of(attempt.step)))
-    return Usage(calls=1, prompt_tokens=characters // 4, completion_tokens=attempt.tokens, estimated=True)
+    return Usage(calls=1, prompt_tokens=likely_tokens(characters), completion_tokens=attempt.tokens, estimated=True)
 
 
 def texts_of(step: Step) -> tuple[str, ...]:
