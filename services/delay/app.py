@@ -18,7 +18,7 @@ from shared.kafka.intake import Intake
 from shared.kafka.port import Consumer
 from shared.kafka.window import Bounds
 from shared.processing.tries import read
-from shared.service import Environment, Readiness
+from shared.service import Environment, Readiness, kafka_silence
 from shared.telemetry import metrics
 
 GROUP = "tutti-delay"
@@ -28,7 +28,6 @@ FETCH_BYTES = 256 * 1024
 """Of one partition in one fetch."""
 IDLE_SECONDS = 1.0
 """The wall clock may be set: it is looked at no later than this."""
-UNPOLLED_SECONDS = 5.0
 LAST_SEND_SECONDS = 5.0
 """A service that is told to stop waits so long for what it is sending: committed past, it is not sent again by the next owner."""
 
@@ -57,11 +56,9 @@ class Delay:
         return None
 
     def readiness(self) -> Readiness:
-        if self._intake is None or self._intake.polled_at is None:
-            return Readiness(False, ("no answer from Kafka yet",))
-        if self._clock.monotonic() - self._intake.polled_at > UNPOLLED_SECONDS:
-            return Readiness(False, ("no answer from Kafka lately",))
-        return Readiness(not self._intake.stopped, self._intake.stopped)
+        polled_at, stopped = (self._intake.polled_at, self._intake.stopped) if self._intake is not None else (None, ())
+        reasons = (*kafka_silence(polled_at, self._clock.monotonic()), *stopped)
+        return Readiness(not reasons, reasons)
 
     async def run(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:

@@ -125,8 +125,7 @@ class Ingress:
         reasons = []
         if not self.desk.opened.is_set():
             reasons.append("replies are not read yet")
-        if self._probe.silent:
-            reasons.append("Kafka does not answer")
+        reasons += self._probe.silence
         if self._outbox.failing:
             reasons.append("Kafka does not acknowledge writes")
         return Readiness(not reasons, tuple(reasons))

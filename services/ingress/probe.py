@@ -13,6 +13,7 @@ from shared.clock import Clock
 from shared.contracts.base import CLASSES
 from shared.errors import LogError
 from shared.kafka.port import Admin, Consumer, Log, TopicPartition
+from shared.service import kafka_silence
 from shared.telemetry import logs, metrics
 from shared.topics import Topics
 
@@ -46,9 +47,9 @@ class Probe:
         }
 
     @property
-    def silent(self) -> bool:
-        """Kafka has not answered lately."""
-        return self._answered_at is None or self._clock.monotonic() - self._answered_at > _SILENT_PROBES * self._seconds
+    def silence(self) -> tuple[str, ...]:
+        """For readiness: that Kafka does not answer, yet or lately."""
+        return kafka_silence(self._answered_at, self._clock.monotonic(), _SILENT_PROBES * self._seconds)
 
     async def run(self) -> None:
         """Two questions that do not wait for each other: a cold group coordinator must not look like Kafka's absence."""

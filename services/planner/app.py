@@ -25,7 +25,7 @@ from shared.kafka.registry import RegistryReader
 from shared.kafka.watched import ConsumerGaveUp
 from shared.processing.outbox import Outbox
 from shared.schedules import ScheduleTable
-from shared.service import Environment, Readiness
+from shared.service import Environment, Readiness, kafka_silence
 from shared.telemetry import logs, metrics
 
 log = logs.get(__name__)
@@ -42,8 +42,6 @@ _RETRY_SECONDS = 0.5
 _LOOK_SECONDS = 0.5
 """Between two looks at where reading stands; as often as is committed."""
 _REGISTRY_POLL_SECONDS = 0.02
-_UNPOLLED_SECONDS = 5.0
-"""Not ready after so long without a poll that Kafka answered."""
 
 
 @dataclass(slots=True)
@@ -95,11 +93,7 @@ class Planner:
     def readiness(self) -> Readiness:
         """Ready when Kafka answers polls and every assigned partition is replayed."""
         now = self._env.clock.monotonic()
-        reasons = []
-        if self._polled_at is None:
-            reasons.append("no answer from Kafka yet")
-        elif now - self._polled_at > _UNPOLLED_SECONDS:
-            reasons.append("Kafka does not answer")
+        reasons = [*kafka_silence(self._polled_at, now)]
         if not self._assigned:
             reasons.append("no assignment yet")
         left = {number: owned.home.left_because for number, owned in self._homes.items() if owned.home.left_because is not None}

@@ -27,7 +27,7 @@ from shared.contracts.base import CLASSES
 from shared.kafka.assignor import BalancedAssignor
 from shared.kafka.intake import Intake
 from shared.kafka.window import Bounds
-from shared.service import Environment, Readiness
+from shared.service import Environment, Readiness, kafka_silence
 from shared.telemetry import metrics
 
 GROUP = "tutti-router"
@@ -37,7 +37,6 @@ SETTLE_SECONDS = 2.0
 """What is on its way may take this long before partitions are given up."""
 DEAF_SECONDS = 3.0
 """Own presence not heard for so long: it is not the nodes that are silent, we do not hear."""
-UNPOLLED_SECONDS = 5.0
 ACQUAINTANCE_SECONDS = 2.0
 """After its start a router judges nobody missing for so long: nodes announce their places every second."""
 
@@ -81,13 +80,12 @@ class Router:
         return None
 
     def readiness(self) -> Readiness:
+        now = self._clock.monotonic()
         if self._parts is None:
-            return Readiness(False, ("the registry of nodes is not read to its end",))
-        polled_at = self._parts.intake.polled_at
-        if polled_at is None or self._clock.monotonic() - polled_at > UNPOLLED_SECONDS:
-            return Readiness(False, ("no answer from Kafka lately",))
-        stopped = self._parts.intake.stopped
-        return Readiness(not stopped, stopped)
+            return Readiness(False, (*kafka_silence(None, now), "the registry of nodes is not read to its end"))
+        intake = self._parts.intake
+        reasons = (*kafka_silence(intake.polled_at, now), *intake.stopped)
+        return Readiness(not reasons, reasons)
 
     async def run(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:

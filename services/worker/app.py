@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
+from math import inf
 from typing import Any
 
 from services.worker import hardware
@@ -32,7 +33,7 @@ from shared.contracts.node import Hardware, Node
 from shared.errors import ConfigurationError, LogError
 from shared.kafka.port import Message, Producer
 from shared.kafka.provision import wait_for_topics
-from shared.service import Environment, Readiness
+from shared.service import Environment, Readiness, kafka_silence
 from shared.telemetry import logs
 from shared.topics import Topics
 
@@ -42,8 +43,6 @@ DRAIN_SHARE = 0.7
 """Part of the grace period in which running calls may still end."""
 TELLING_SHARE = 0.9
 """Part of it after which the worker leaves even if the cluster could not be told."""
-SILENT_SECONDS = 5.0
-"""Without an acknowledged record for this long the worker calls Kafka away."""
 LOOK_SECONDS = 0.02
 """How often a drain looks whether it is over."""
 
@@ -163,7 +162,7 @@ class WorkerService:
             reason
             for reason in (
                 self.reader.waits_for,
-                None if self._kafka_answers() else "Kafka does not answer",
+                *self._kafka_silence(),
                 None if self.registration.reachable else "the model endpoint does not answer",
                 self.desk.closed,
                 f"the endpoint asks not to be called for {pause:.0f} s" if pause > 0 else None,
@@ -172,11 +171,10 @@ class WorkerService:
         ]
         return Readiness(ready=not reasons, reasons=tuple(reasons))
 
-    def _kafka_answers(self) -> bool:
-        """Credits go out every second: what is not acknowledged for long tells that nobody is there."""
-        at = self.announcer.acknowledged_at
-        silent = at is None or self._environment.clock.monotonic() - at > SILENT_SECONDS
-        return self.reader.answered and self.outbox.healthy and not silent
+    def _kafka_silence(self) -> tuple[str, ...]:
+        """Credits go out every second: what is not acknowledged for long tells that nobody is there; a refusal tells it at once."""
+        at, healthy = self.announcer.acknowledged_at, self.reader.answered and self.outbox.healthy
+        return kafka_silence(at if healthy or at is None else -inf, self._environment.clock.monotonic())
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop`; raises ConfigurationError when another worker with this node id has started."""

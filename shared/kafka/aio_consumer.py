@@ -25,13 +25,11 @@ from shared.kafka.aio_fetch import Oddities
 from shared.kafka.aio_identity import Identities
 from shared.kafka.aio_rebalance import Ownership
 from shared.kafka.port import MISSED, HeldBack, Missed, RebalanceListener, Record, TopicPartition
-from shared.kafka.settings import CALL_SECONDS, PACE_SECONDS, STOP_SECONDS
+from shared.kafka.settings import CALL_SECONDS, PACE_SECONDS, SILENCE_SECONDS, STOP_SECONDS
 from shared.telemetry import logs
 
 log = logs.get(__name__)
 
-SILENCE_SECONDS = 5.0
-"""An empty poll after so long without any answer is an error: a fetch is answered within `fetch_max_wait`, also when nothing is new."""
 POLL_GRACE_SECONDS = 0.1
 """A poll that a rebalance catches in the middle is cut this long after its timeout."""
 

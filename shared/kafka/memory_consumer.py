@@ -13,6 +13,7 @@ from shared.kafka.memory_group import Member, MemoryGroup
 from shared.kafka.memory_partition import MemoryPartition
 from shared.kafka.memory_process import MemoryProcess, State
 from shared.kafka.port import MISSED, Assignor, HeldBack, Missed, RebalanceListener, Record, Reset, TopicPartition
+from shared.kafka.settings import SILENCE_SECONDS
 
 if TYPE_CHECKING:
     from shared.kafka.memory import MemoryLog
@@ -56,6 +57,7 @@ class MemoryConsumer:
         self._rejoin = asyncio.Event()
         self._listener: RebalanceListener | None = None
         self._generation = -1
+        self._answered_at = log.clock.monotonic()
         self._assigned = True
         self._failure: BaseException | None = None
         self._closed = False
@@ -91,6 +93,7 @@ class MemoryConsumer:
                     return self._nothing()
                 self._log.availability.call(self._wake)
             else:
+                self._answered_at = self._log.clock.monotonic()
                 self._look_at_topics()
                 found, next_at = self._take(now, max_records, partitions)
                 if found or now >= deadline:
@@ -292,8 +295,11 @@ class MemoryConsumer:
                 self._waiters.remove(waiter)
 
     def _nothing(self) -> dict[TopicPartition, Sequence[Record]]:
-        """The answer of a cluster that is away: none, or an error if calls fail."""
-        if self._log.availability.absence == "fails":
+        """The answer of a cluster that is away: none, or an error if calls fail or what is asked for had no answer for long."""
+        now = self._log.clock.monotonic()
+        if not self._positions.keys() - self._paused:
+            self._answered_at = now
+        if self._log.availability.absence == "fails" or now - self._answered_at > SILENCE_SECONDS:
             raise LogUnavailable
         return {}
 

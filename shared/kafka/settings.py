@@ -52,6 +52,8 @@ CHUNK_REQUEST_SECONDS = 10.0
 """The same for producers with acks=1: chunks are worthless later."""
 CALL_SECONDS = 10.0
 """Bound of a commit or an offset query before LogUnavailable; the client would repeat them for ever."""
+SILENCE_SECONDS = 5.0
+"""An empty poll after so long without any answer is an error: a fetch is answered within `fetch_max_wait`, also when nothing is new."""
 STOP_SECONDS = 5.0
 """Bound of closing a client whose broker does not answer."""
 RETRY_SECONDS = 0.1

@@ -44,6 +44,17 @@ class Readiness:
     reasons: tuple[str, ...] = field(default=())
 
 
+SILENT_SECONDS = 5.0
+"""Without an answer for longer, Kafka counts as away."""
+
+
+def kafka_silence(answered_at: float | None, now: float, silent_seconds: float = SILENT_SECONDS) -> tuple[str, ...]:
+    """The reason why a service is not ready as far as Kafka's answers go, or nothing. `answered_at`: monotonic seconds of the last one."""
+    if answered_at is None:
+        return ("no answer from Kafka yet",)
+    return ("no answer from Kafka lately",) if now - answered_at > silent_seconds else ()
+
+
 class Service(Protocol):
     """One service in one process."""
 

@@ -13,6 +13,7 @@ from shared.errors import CommitRefused, LogUnavailable, SendFailed
 from shared.kafka.memory import MemoryLog
 from shared.kafka.memory_faults import Fate
 from shared.kafka.port import Appended, Message, NewTopic, TopicPartition
+from shared.kafka.settings import SILENCE_SECONDS
 from tests.support import virtual_loop
 from tests.support.log_bench import Recorder
 
@@ -117,7 +118,7 @@ def test_a_record_is_not_read_before_it_is_delivered() -> None:
 
 
 def test_a_cluster_that_is_away_makes_calls_wait() -> None:
-    """Sends, commits and queries go on when it is back; polls return empty at their timeout; nothing is lost."""
+    """Sends, commits and queries go on when it is back; polls are empty at their timeout, or an error after long; nothing is lost."""
 
     async def scenario(log: MemoryLog) -> None:
         producer = await log.producer(client_id="p")
@@ -128,7 +129,9 @@ def test_a_cluster_that_is_away_makes_calls_wait() -> None:
             asyncio.ensure_future(call)
             for call in (producer.send(Message("t", b"v")), consumer.commit({TP: 0}), consumer.end_offsets([TP]), log.admin())
         ]
-        assert not await consumer.poll(timeout_seconds=60.0)
+        assert not await consumer.poll(timeout_seconds=SILENCE_SECONDS)
+        with pytest.raises(LogUnavailable):
+            await consumer.poll(timeout_seconds=60.0)
         assert not any(call.done() for call in calls)
         log.come_back()
         await asyncio.wait_for(asyncio.gather(*calls), 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from random import Random
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from shared.clock import LoopClock
+from shared.errors import LogUnavailable
 from shared.kafka.memory import MemoryLog
 from shared.kafka.port import Consumer, Message, NewTopic, Record, TopicPartition
 from shared.kafka.watchdog import Limits, Reason, Standing, Vitals, diagnose, may_rebuild, observe, pause_seconds
@@ -122,8 +124,9 @@ async def poll_for(consumer: WatchedConsumer, log: MemoryLog, seconds: float) ->
     until = log.clock.monotonic() + seconds
     seen: list[int] = []
     while log.clock.monotonic() < until:
-        for records in (await consumer.poll(timeout_seconds=1.0)).values():
-            seen += [record.offset for record in records]
+        with contextlib.suppress(LogUnavailable):
+            for records in (await consumer.poll(timeout_seconds=1.0)).values():
+                seen += [record.offset for record in records]
     return seen
 
 
