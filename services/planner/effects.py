@@ -12,8 +12,8 @@ from functools import partial
 
 from services.planner.engine import attempts, owing
 from services.planner.engine.admission import accept
-from services.planner.engine.book import Book
-from services.planner.engine.delayed import postpone
+from services.planner.engine.book import Book, internal
+from services.planner.engine.delayed import must_wait, postpone
 from services.planner.history.gate import Waiting
 from services.planner.intake.refusals import Refusals
 from services.planner.round import Bury, Disown, Dispatch, Publish, Round, Stop
@@ -21,12 +21,13 @@ from services.planner.sending.messages import of_effect
 from services.planner.sending.owed import Owed
 from services.planner.wiring import Wiring
 from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.job import Job
 from shared.contracts.outcome import Outcome, StepClaimed, StepFailed
 from shared.contracts.step import Step
 from shared.errors import LogError, RecordTooLarge, TooLarge
 from shared.kafka.port import Message, Record
 from shared.processing.lane import Result
-from shared.processing.tries import Tries, place
+from shared.processing.tries import GivenUp, Tries, place
 from shared.telemetry import logs
 
 log = logs.get(__name__)
@@ -60,7 +61,31 @@ class Effects:
         """Send these; the record counts as done once they are acknowledged."""
         self._outbox.post(messages, self.owed.hold(record.topic, record.offset))
 
-    def postpone(self, round_: Round, one: Waiting) -> None:
+    def take_in(self, round_: Round, one: Waiting) -> None:
+        """The job begins, or waits. Raises GivenUp when it can neither, nor be ended."""
+        given, book = one.given, self._book
+        try:
+            self._tries.begin(given.source, None if one.ended or given.id in book.jobs else given.id)
+        except GivenUp as error:
+            self._tries.begin(place(one.record))
+            self._give_up(round_, one, error)
+            return
+        if one.ended is None and must_wait(book, given, one.record, round_.wall):
+            self._postpone(round_, one)
+        elif (taken := accept(book, round_, given, one.ended)) is not None:
+            self.owe(one.record, [self._refusals.dead_letter(one.record, taken)])
+
+    def _give_up(self, round_: Round, one: Waiting, error: GivenUp) -> None:
+        """Taking the job in fails again and again: it ends, and its record is kept.
+
+        Of what it asks nothing is looked at any more, nor written: a successor would fail on it.
+        """
+        asked = one.given.job
+        bare = Job(id=asked.id, tenant=asked.tenant, prompt="kept in the dead letter only")
+        accept(self._book, round_, replace(one.given, job=bare), one.ended, refused=internal())
+        self.owe(one.record, [self._refusals.dead_letter(one.record, error)])
+
+    def _postpone(self, round_: Round, one: Waiting) -> None:
         """Send the job through the delay tiers."""
         message = postpone(self._book, round_, one.given, one.record, self._topics)
         release = self.owed.hold(one.record.topic, one.record.offset)
@@ -78,10 +103,10 @@ class Effects:
         before = len(round_.after)
         attempts.on_outcome(self._book, round_, outcome)
         if isinstance(outcome, StepClaimed):
-            for place in range(before, len(round_.after)):
-                effect = round_.after[place]
+            for i in range(before, len(round_.after)):
+                effect = round_.after[i]
                 if isinstance(effect, Stop) and effect.control.claim is not None:
-                    round_.after[place] = replace(effect, release=self.owed.hold(record.topic, record.offset))
+                    round_.after[i] = replace(effect, release=self.owed.hold(record.topic, record.offset))
 
     def fold_returned(self, round_: Round) -> None:
         """An attempt that cannot be sent has failed; a job that cannot wait ends at once, its caller is told and its record kept."""
@@ -90,7 +115,7 @@ class Effects:
             attempts.on_outcome(self._book, round_, failed)
         undelayable, self._undelayable = self._undelayable, []
         for one, release in undelayable:
-            self._tries.at = place(one.record)
+            self._tries.at = one.given.source
             failure = Failure(kind=FailureKind.TOO_LARGE, message="the job, wrapped for its delay, exceeds the size of a record")
             accept(self._book, round_, one.given, refused=failure)
             round_.after.append(Bury(self._refusals.dead_letter(one.record, TooLarge(failure.message)), release))

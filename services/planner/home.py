@@ -18,10 +18,9 @@ from services.planner.alarm import Alarm
 from services.planner.commit import Commit
 from services.planner.effects import Effects
 from services.planner.engine import attempts
-from services.planner.engine.admission import JobInput, accept
+from services.planner.engine.admission import JobInput
 from services.planner.engine.book import Book
 from services.planner.engine.cancels import known
-from services.planner.engine.delayed import must_wait
 from services.planner.fence import Fence
 from services.planner.history.appender import Appender
 from services.planner.history.gate import IdGate, Waiting
@@ -289,7 +288,7 @@ class Home:
     def _fold_jobs(self, round_: Round) -> None:
         for one in self._gate.release(round_.now):
             try:
-                self._begin(round_, one)
+                self._effects.take_in(round_, one)
             except InvalidInput as error:
                 self._effects.owe(one.record, self._refusals.job(one.record, error, one.given.priority_class, round_.wall, one.given.id))
         self._fold_cancels(round_)
@@ -323,22 +322,13 @@ class Home:
                 self._effects.owe(record, [elsewhere])
             elif isinstance(given, JobInput):
                 if not self._gate.hold(record, given, round_.now):
-                    self._begin(round_, Waiting(record, given))
+                    self._effects.take_in(round_, Waiting(record, given))
             else:
                 attempts.on_outcome(self._book, round_, given)
                 if not known(self._book, given.job, round_.now):
                     self._unmet.add(record, priority_class, given.job, round_.now)
         except InvalidInput as error:
             self._effects.owe(record, self._refusals.job(record, error, priority_class, round_.wall))
-
-    def _begin(self, round_: Round, one: Waiting) -> None:
-        self._tries.begin(place(one.record), None if one.ended or one.given.id in self._book.jobs else one.given.id)
-        if one.ended is None and must_wait(self._book, one.given, one.record, round_.wall):
-            self._effects.postpone(round_, one)
-            return
-        taken = accept(self._book, round_, one.given, one.ended)
-        if taken is not None:
-            self._effects.owe(one.record, [self._refusals.dead_letter(one.record, taken)])
 
     def _fold_claims(self, round_: Round) -> None:
         """Claims ride with other events; alone they wait a little, because most short steps end within that time."""

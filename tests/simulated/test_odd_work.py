@@ -5,16 +5,18 @@ others of its partition go on (simulated, virtual time; the failures are planted
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from services.planner import effects, home
-from services.planner.engine import attempts, book, dates
+from services.planner import effects
+from services.planner.engine import admission, attempts, book, dates, delayed
 from services.planner.engine.book import Book
 from services.planner.history import recovery
 from services.planner.job.live import LiveJob
+from services.planner.round import Round
 from services.planner.schedules import clockwork
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.failure import FailureKind
@@ -55,10 +57,13 @@ def letters(world: World) -> list[DeadLetter]:
     return [DeadLetter.model_validate_json(value) for value in world.values(world.topics.dead_letters)]
 
 
+def results(world: World) -> list[Result]:
+    return [Result.model_validate_json(value) for value in world.values(world.topics.results)]
+
+
 def ends(world: World) -> dict[str, FailureKind | None]:
     """Job → why it failed."""
-    found = [Result.model_validate_json(value) for value in world.values(world.topics.results)]
-    return {result.job: result.failure.kind if result.failure else None for result in found}
+    return {result.job: result.failure.kind if result.failure else None for result in results(world)}
 
 
 @pytest.fixture
@@ -73,24 +78,76 @@ async def others_go_on(world: World, among: int) -> None:
     assert [kind for job, kind in ends(world).items() if job != "odd"].count(None) == among - ("odd" in ends(world))
 
 
+def asks_odd(*args: Any) -> bool:
+    """Whether one of the arguments is what the odd job asks for, or holds it."""
+    asked = [getattr(arg, "request", getattr(arg, "job", arg)) for arg in args]
+    return any(getattr(job, "prompt", None) == "odd" or getattr(job, "calls", None) == 77 for job in asked)
+
+
+TAKING_IN: dict[str, tuple[Any, str, Callable[..., bool]]] = {
+    "pattern": (admission, "check_job", asks_odd),
+    "limits": (admission, "filled", asks_odd),
+    "event": (Round, "add", asks_odd),
+    "fold": (Book, "enter", asks_odd),
+    "acceptance": (effects, "accept", asks_odd),
+    "whether it waits": (effects, "must_wait", asks_odd),
+    "the wait": (delayed, "request_digest", lambda body: b"odd" in body),
+    "the step": (effects, "of_effect", lambda effect, _: getattr(getattr(effect, "step", None), "job", "") == "odd"),
+}
+"""What may fail between reading a job and its first step: where, and for which arguments."""
+
+
+@pytest.mark.parametrize("where", TAKING_IN)
+def test_a_job_whose_taking_in_fails_has_its_one_result(where: str, patch: pytest.MonkeyPatch) -> None:
+    """Across take-overs: the fold is thrown away each time, what failed is remembered. Then the job ends: a letter, a reply, a result; also
+    where the planner dies while the result waits. Sent again it has the same end.
+    """
+
+    async def scenario(world: World) -> None:
+        failures = failing(patch, *TAKING_IN[where])
+        body = {"prompt": "odd", "id": "odd", "limits": {"calls": 77}}
+        odd = json.dumps(body | ({"not_before": world.clock.wall() + 3_600.0} if where == "the wait" else {})).encode()
+        world.log.faults.away[world.topics.results] = 0.0
+        world.start("p")
+        world.produce(GOOD)
+        world.produce(odd, headers_=WAITS)
+        world.produce(GOOD)
+        await world.until(lambda: bool(letters(world)))
+        assert len(failures) == TRIES
+        [letter] = letters(world)
+        assert (letter.offset, letter.code, letter.reason) == (1, "internal", "work on it failed 3 times")
+        world.kill("p")
+        world.log.faults.heal()
+        planner = world.start("q")
+        await others_go_on(world, 3)
+        assert ends(world)["odd"] is FailureKind.INTERNAL
+        world.produce(odd, headers_=WAITS)
+        await world.until(lambda: len(world.values("replies.test")) >= 2)
+        await asyncio.sleep(30.0)
+        told = [Final.model_validate_json(reply).result for reply in world.values("replies.test")]
+        assert all(result in results(world) for result in told)
+        assert planner.readiness().ready
+        world.check_laws(3)
+
+    simulated(scenario)()
+
+
 @simulated
-async def test_a_job_whose_acceptance_fails_is_a_dead_letter_and_its_caller_is_told(world: World) -> None:
-    """Across take-overs: the fold is thrown away each time, what failed is remembered."""
+async def test_a_job_that_cannot_even_be_ended_is_a_dead_letter_and_its_caller_is_told(world: World) -> None:
+    """The last resort: nothing of it is in history."""
     with pytest.MonkeyPatch.context() as patch:
-        failures = failing(patch, home, "accept", is_odd)
+        failing(patch, effects, "accept", is_odd)
         planner = world.start("p")
         world.produce(GOOD)
         world.produce(ODD, headers_=WAITS)
         world.produce(GOOD)
         await others_go_on(world, 2)
         await world.until(lambda: bool(letters(world)))
-        assert len(failures) == TRIES
-        [letter] = letters(world)
-        assert (letter.offset, letter.code, letter.reason) == (1, "internal", "work on it failed 3 times")
+        assert [(letter.offset, letter.code) for letter in letters(world)] == [(1, "internal")]
         [reply] = world.values("replies.test")
-        result = Final.model_validate_json(reply).result
-        assert result.failure is not None
-        assert result.failure.kind is FailureKind.INTERNAL
+        failure = Final.model_validate_json(reply).result.failure
+        assert failure is not None
+        assert failure.kind is FailureKind.INTERNAL
         await world.until(lambda: planner.readiness().ready)
 
 
@@ -98,7 +155,7 @@ async def test_a_job_whose_acceptance_fails_is_a_dead_letter_and_its_caller_is_t
 async def test_a_passing_failure_costs_nobody_anything(world: World) -> None:
     """Twice, and the third try succeeds."""
     with pytest.MonkeyPatch.context() as patch:
-        failures = failing(patch, home, "accept", is_odd, times=TRIES - 1)
+        failures = failing(patch, effects, "accept", is_odd, times=TRIES - 1)
         world.start("p")
         world.produce(ODD)
         world.produce(GOOD)
@@ -162,21 +219,6 @@ async def test_a_job_whose_timer_fails_ends_as_internal(world: World) -> None:
         world.produce(GOOD)
         await others_go_on(world, 2)
         assert ends(world)["odd"] is FailureKind.INTERNAL
-        assert len(failures) == TRIES
-
-
-@simulated
-async def test_a_job_whose_step_cannot_be_written_is_a_dead_letter(world: World) -> None:
-    """Nothing of it is in history by then."""
-    with pytest.MonkeyPatch.context() as patch:
-        failures = failing(patch, effects, "of_effect", lambda effect, _: getattr(getattr(effect, "step", None), "job", "") == "odd")
-        world.start("p")
-        world.produce(GOOD)
-        world.produce(ODD)
-        world.produce(GOOD)
-        await others_go_on(world, 2)
-        await world.until(lambda: bool(letters(world)))
-        assert [(letter.offset, letter.code) for letter in letters(world)] == [(1, "internal")]
         assert len(failures) == TRIES
 
 
