@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 from zlib import crc32
@@ -24,6 +24,9 @@ DAY_MS = 24 * HOUR_MS
 TIMESTAMP_TYPE = "LogAppendTime"
 """Of every topic. Retention goes by the records' times. By its sender's clock a record may be past retention when it arrives, and is
 deleted before anybody has read it (event time, seconds for milliseconds, a clock without battery), or stays for years (a clock ahead)."""
+
+SEEN_SECONDS = 10.0
+"""Within this time every service has looked at the topics (every 3 s, `shared.kafka.topic_watch`)."""
 
 DELAY_TIERS: tuple[tuple[str, float], ...] = (
     ("1s", 1.0),
@@ -272,10 +275,16 @@ class Topic:
 
 
 class Topics:
-    """Names and partition counts of one cluster's topics."""
+    """Names and partition counts of one cluster's topics: as the settings have them, and as somebody has seen them (`seen`)."""
 
     def __init__(self, settings: TopicSettings | None = None) -> None:
         self.settings = settings or TopicSettings()
+        self.missing: frozenset[str] = frozenset()
+        """Topics that did not exist at the last look."""
+        self.mailboxes = self.settings.work_partitions
+        """Partitions that `controls` and every `work.*` have."""
+        self.reply_partitions = self.settings.replies_partitions
+        self._grown_at = 0.0
         prefix = self.settings.prefix
         self._jobs = {c: f"{prefix}jobs.{c}" for c in CLASSES}
         self.outcomes = prefix + "outcomes"
@@ -334,6 +343,23 @@ class Topics:
         for family in FAMILIES:
             for name in self._names(family.pattern):
                 yield Topic(self.settings.prefix + name, self.partitions(family.count), family)
+
+    def seen(self, there: Mapping[str, int], now: float) -> None:
+        """The cluster was looked at: topic → its partitions. `now`: monotonic seconds."""
+        self.missing = frozenset(topic.name for topic in self.all() if topic.name not in there)
+        mailboxes = self._least(there, "work")
+        if mailboxes != self.mailboxes:
+            self.mailboxes, self._grown_at = mailboxes, now
+        self.reply_partitions = self._least(there, "replies")
+
+    def mailboxes_to_take(self, now: float) -> int:
+        """So many may be taken now. Of those that were added not before everybody has seen them: who has not refuses their claims."""
+        return self.mailboxes if now - self._grown_at >= SEEN_SECONDS else min(self.mailboxes, self.settings.work_partitions)
+
+    def _least(self, there: Mapping[str, int], count: Count) -> int:
+        """A topic that is missing will be made anew with what others have, or stays missing."""
+        found = [there[topic.name] for topic in self.all() if topic.family.count == count and topic.name in there]
+        return max(self.partitions(count), min(found, default=0))
 
     def _names(self, pattern: str) -> Iterable[str]:
         capabilities = self.settings.capabilities if "{capability}" in pattern else ("",)

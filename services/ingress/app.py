@@ -32,7 +32,7 @@ from services.ingress.waiters import Waiters
 from services.ingress.watchlist import Watchlist
 from shared.contracts import schedule
 from shared.kafka.port import TopicPartition
-from shared.kafka.provision import wait_for_topics
+from shared.kafka.provision import first_look
 from shared.kafka.registry import RegistryReader
 from shared.schedules import ScheduleTable
 from shared.service import Environment, Readiness
@@ -55,10 +55,8 @@ class Ingress:
         random = environment.random
         self._outbox = Outbox(self._clock, topics, patience_seconds=settings.accept_seconds, capacity=settings.outbox_records)
         waiters = Waiters(f"{random.getrandbits(48):012x}", follows=settings.follows)
-        partition = reply_partition(environment.instance, topics.settings.replies_partitions)
-        submitter = Submitter(self._outbox, topics, self._clock, random, partition)
-        own = TopicPartition(topics.replies, partition)
-        self._replies = Replies(environment.log, self._clock, waiters, own, environment.instance, report=submitter.report)
+        submitter = Submitter(self._outbox, topics, self._clock, random)
+        self._replies = Replies(environment.log, self._clock, waiters, environment.instance, report=submitter.report)
         registry = Registry(settings.node_lost_seconds)
         self._nodes = NodesReader(environment.log, self._clock, topics.nodes, environment.instance, registry)
         self._store = _store(settings, topics.settings.prefix)
@@ -148,8 +146,12 @@ class Ingress:
             await self._close()
 
     async def _prepare(self) -> None:
-        """Topics first: a reader of a topic that is not there would only fail and try again."""
-        await wait_for_topics(self._environment.log, self._environment.topics, self._clock)
+        """A look at the topics first: a reader of one that is not there only fails and tries again."""
+        topics = self._environment.topics
+        await first_look(self._environment.log, topics, self._clock)
+        partition = reply_partition(self._environment.instance, topics.reply_partitions)
+        self.desk.submitter.answer_at(partition)
+        self._replies.listen_at(TopicPartition(topics.replies, partition))
         self._prepared.set()
 
     async def _prepared_then(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -35,12 +35,13 @@ class Probe:
         self._backlog = backlog
         self._seconds = seconds
         self._answered_at: float | None = None
-        self._begins: Mapping[TopicPartition, int] = {}
+        self._begins: dict[TopicPartition, int] = {}
         self._committed: Mapping[TopicPartition, int] | None = None
         self._asked = False
         """The planners' positions have been asked for once: only now is it known what lay there before."""
         self._admin: Admin | None = None
-        self._places: dict[TopicPartition, Place] = {
+        self._topics = topics
+        self._all: dict[TopicPartition, Place] = {
             TopicPartition(topics.jobs(priority_class), number): (priority_class, number)
             for priority_class in CLASSES
             for number in range(topics.settings.home_partitions)
@@ -70,8 +71,10 @@ class Probe:
             await consumer.close()
 
     async def _look(self, consumer: Consumer) -> None:
-        places = self._places
-        self._begins = self._begins or await consumer.beginning_offsets(list(places))
+        missing = self._topics.missing  # what waits in the others is known all the same
+        places = {partition: place for partition, place in self._all.items() if partition.topic not in missing}
+        new = [partition for partition in places if partition not in self._begins]
+        self._begins.update(await consumer.beginning_offsets(new) if new else {})
         ends = await consumer.end_offsets(list(places))
         now = self._answered_at = self._clock.monotonic()
         if not self._asked:
@@ -86,8 +89,8 @@ class Probe:
 
     def _show_unread(self, ends: Mapping[TopicPartition, int], committed: Mapping[TopicPartition, int]) -> None:
         unread = dict.fromkeys(CLASSES, 0)
-        for partition, (priority_class, _) in self._places.items():
-            unread[priority_class] += max(0, ends[partition] - committed.get(partition, self._begins[partition]))
+        for partition, end in ends.items():
+            unread[self._all[partition][0]] += max(0, end - committed.get(partition, self._begins[partition]))
         for priority_class, count in unread.items():
             metrics.JOBS_UNREAD.labels(priority_class.value).set(count)
 

@@ -30,13 +30,12 @@ class Replies:
         log: Log,
         clock: Clock,
         waiters: Waiters,
-        partition: TopicPartition,
         instance: str,
         *,
         report: Callable[[StreamPosition, int], object],
     ) -> None:
         self._waiters, self._report = waiters, report
-        partitions = [partition]
+        self._partitions = partitions = list[TopicPartition]()
         self.tail = Tail(
             log,
             clock,
@@ -46,6 +45,10 @@ class Replies:
             start=lambda consumer: at_end(consumer, partitions),
             handle=self._on_records,
         )
+
+    def listen_at(self, partition: TopicPartition) -> None:
+        """Where to read. Before the tail runs."""
+        self._partitions.append(partition)
 
     def _on_records(self, _partition: TopicPartition, records: Sequence[Record]) -> None:
         before = self._waiters.unknown

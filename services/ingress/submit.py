@@ -18,7 +18,7 @@ from shared.contracts.ids import Maker
 from shared.contracts.job import ReplyTo
 from shared.contracts.outcome import CancelRequested, StreamPosition
 from shared.errors import Overloaded
-from shared.kafka.port import Message
+from shared.kafka.port import Headers, Message
 from shared.telemetry import tracing
 from shared.topics import Topics
 
@@ -26,18 +26,23 @@ _MADE_BY_INGRESS, _MADE_BY_KEY = (MADE_BY, Maker.INGRESS.value.encode()), (MADE_
 
 
 class Submitter:
-    """Writes through the outbox. `reply_partition` is this instance's own partition of `replies`."""
+    """Writes through the outbox."""
 
-    def __init__(self, outbox: Outbox, topics: Topics, clock: Clock, random: Random, reply_partition: int) -> None:
+    def __init__(self, outbox: Outbox, topics: Topics, clock: Clock, random: Random) -> None:
         self._outbox = outbox
         self._clock = clock
         self._random = random
-        address = ReplyTo(topic=topics.replies, partition=reply_partition, multiplex=True)
-        self._reply_headers = tuple(header for header in reply_headers(address) if header[0] != CORRELATION_ID)
+        self._replies = topics.replies
+        self._reply_headers: Headers = ()
         self._outcomes = topics.outcomes
         self._home_partitions = topics.settings.home_partitions
         self._bouts = HomeBouts(self._home_partitions, random)
         self._topic_of = {c: topics.jobs(c) for c in PriorityClass}
+
+    def answer_at(self, partition: int) -> None:
+        """This instance's own partition of `replies`, which must be read before anything is sent."""
+        address = ReplyTo(topic=self._replies, partition=partition, multiplex=True)
+        self._reply_headers = tuple(header for header in reply_headers(address) if header[0] != CORRELATION_ID)
 
     def new_id(self) -> str:
         """A fresh job id, whose hash is the home of the current bout."""

@@ -20,7 +20,7 @@ from shared.contracts import schedule
 from shared.errors import CommitRefused, LogError
 from shared.kafka.assignor import HomeAssignor
 from shared.kafka.port import Consumer, Producer, TopicPartition
-from shared.kafka.provision import wait_for_topics
+from shared.kafka.provision import first_look
 from shared.kafka.registry import RegistryReader
 from shared.kafka.watched import ConsumerGaveUp
 from shared.processing.outbox import Outbox
@@ -233,9 +233,9 @@ class Planner:
     # Wiring
 
     async def _connect(self) -> tuple[Wiring, asyncio.Task[None]]:
-        """With the task that follows the registry; whose limits hold is known before the first job is read."""
+        """With the task that follows the registry; whose limits hold is known before the first job is read, if there are any."""
         env = self._env
-        await wait_for_topics(env.log, self._topics, env.clock)
+        await first_look(env.log, self._topics, env.clock)
         admin = await env.log.admin()
         cluster = await admin.cluster_id()
         await admin.close()
@@ -250,7 +250,7 @@ class Planner:
         )
         self._schedules.complete = reader.caught_up
         registry = self._spawn(reader.run())
-        while not reader.caught_up():
+        while not reader.caught_up() and self._topics.registry not in self._topics.missing:
             await env.clock.sleep(_REGISTRY_POLL_SECONDS)
         self._consumer = await env.log.consumer(
             client_id=f"{env.instance}-planner",

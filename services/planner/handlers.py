@@ -94,7 +94,7 @@ class JobRecord:
             return None
         if not self.topics.may_reply_to(reply.topic):
             raise InvalidRecord("replies may not go to this topic")
-        if reply.topic == self.topics.replies and (reply.partition or 0) >= self.topics.settings.replies_partitions:
+        if reply.topic == self.topics.replies and (reply.partition or 0) >= self.topics.reply_partitions:
             raise InvalidRecord("the reply topic has no such partition")
         return reply
 
@@ -106,10 +106,9 @@ class JobRecord:
     def outcome(self, record: Record) -> Outcome:
         """The outcome that the record is. Raises InvalidRecord, also for one that would be answered to where nobody is."""
         outcome = read_outcome(record)
-        settings = self.topics.settings
-        if isinstance(outcome, StepClaimed | StepRouted) and outcome.mailbox >= settings.work_partitions:
+        if isinstance(outcome, StepClaimed | StepRouted) and outcome.mailbox >= self.topics.mailboxes:
             raise InvalidRecord("the outcome's mailbox is not a partition of this cluster")
-        if isinstance(outcome, BudgetRequested) and outcome.home >= settings.home_partitions:
+        if isinstance(outcome, BudgetRequested) and outcome.home >= self.topics.settings.home_partitions:
             raise InvalidRecord("the outcome's home is not a partition of this cluster")
         return outcome
 

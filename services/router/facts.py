@@ -36,7 +36,7 @@ class Facts:
         self._consumer = consumer
         self._nodes = TopicPartition(topics.nodes, 0)
         self._credits = TopicPartition(topics.credits, 0)
-        self._mailboxes = topics.partitions("work")
+        self._topics = topics
         self._registry = registry
         self._ledger = ledger
         self._clock = clock
@@ -98,7 +98,7 @@ class Facts:
         told: list[str] = []
 
         def fold(record: Record) -> None:
-            message = read_credits(record, self._mailboxes)
+            message = read_credits(record, self._topics.mailboxes)
             if isinstance(message, Credits) and self._ledger.on_credits(message, now):
                 told.append(message.node)
 

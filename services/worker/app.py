@@ -32,7 +32,7 @@ from shared.clock import Clock
 from shared.contracts.node import Hardware, Node
 from shared.errors import ConfigurationError, LogError
 from shared.kafka.port import Message, Producer
-from shared.kafka.provision import wait_for_topics
+from shared.kafka.provision import first_look
 from shared.service import Environment, Readiness, kafka_silence
 from shared.telemetry import logs
 from shared.topics import Topics
@@ -197,7 +197,7 @@ class WorkerService:
 
     async def _connect(self) -> tuple[Producer, Producer]:
         log_, instance = self._environment.log, self._environment.instance
-        await wait_for_topics(log_, self._environment.topics, self._environment.clock)
+        await first_look(log_, self._environment.topics, self._environment.clock)
         producer = await log_.producer(client_id=f"{instance}-outcomes")
         chunk_producer = await log_.producer(client_id=f"{instance}-chunks", acks=1)
         await self.watch.start(log_, f"{instance}-watch")

@@ -7,7 +7,7 @@ released at once, so a position never waits for a generation.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import cast
 
@@ -101,11 +101,13 @@ class MailboxReader:
         while True:
             try:
                 await self._take_number()
-                await self._settle_in()
-                while self._held():
+                without = self._missing()
+                await self._settle_in(without)
+                while self._held() and self._missing() == without:
                     await self._read_patiently()
-                log.warning("mailbox_lost", number=self.number)
-                self.number, self.waits_for = None, "another node owns the mailbox number"
+                if not self._held():
+                    log.warning("mailbox_lost", number=self.number)
+                    self.number, self.waits_for = None, "another node owns the mailbox number"
             except ConsumerGaveUp:
                 raise
             except TopicMadeAnew as error:
@@ -127,7 +129,7 @@ class MailboxReader:
         """Name a number in the log until the log says that it is ours. Returns at once when it still is."""
         while self.number is None or not self._held():
             await self._watch.caught_up()
-            partitions = self._topics.settings.work_partitions
+            partitions = self._topics.mailboxes_to_take(self._clock.monotonic())
             proposal = self._watch.registry.propose(self._desk.node, partitions, self._clock.monotonic(), self._expiry)
             if proposal is None:
                 self.waits_for = f"all {partitions} mailbox numbers are taken; waiting for a node to expire"
@@ -159,9 +161,15 @@ class MailboxReader:
     def _controls(self) -> TopicPartition:
         return TopicPartition(self._topics.controls, self.number or 0)
 
-    async def _settle_in(self) -> None:
+    def _missing(self) -> frozenset[str]:
+        """Topics of the mailbox that do not exist: the others are read meanwhile."""
+        return self._topics.missing.intersection((self._topics.controls, *map(self._topics.work, self._capabilities)))
+
+    async def _settle_in(self, without: Collection[str]) -> None:
         """Go on where this node stopped; begin at the end of a mailbox that was another's, or nobody's, until now."""
-        partitions = [*(self._work(name) for name in self._capabilities), self._controls]
+        partitions = [tp for tp in (*map(self._work, self._capabilities), self._controls) if tp.topic not in without]
+        if not partitions:
+            raise LogUnavailable("none of the mailbox's topics exists")
         await self._assign(partitions)
         assert self._consumer is not None
         self._next = {}

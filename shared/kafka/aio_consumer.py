@@ -53,7 +53,7 @@ class AioConsumer:
         """Topics made anew of which the caller is not told yet."""
         self.missed: deque[Missed] = deque(maxlen=MISSED)
         self._theirs: dict[TopicPartition, Theirs] = {}
-        self._subscribed = False
+        self._subscribed: frozenset[str] = frozenset()
         self._closed = False
 
     def assign(self, partitions: Collection[TopicPartition]) -> None:
@@ -63,7 +63,7 @@ class AioConsumer:
         self._identities.doubted.update(tp.topic for tp in partitions)
 
     async def subscribe(self, topics: Collection[str], listener: RebalanceListener | None = None) -> None:
-        self._subscribed = True
+        self._subscribed = frozenset(topics)
         self._ownership.listener = listener
         with in_our_words():
             self._consumer.subscribe(topics=list(topics), listener=self._ownership)
@@ -106,7 +106,7 @@ class AioConsumer:
     async def _look_at_topics(self) -> None:
         """Raises TopicMadeAnew for each that was, once."""
         topics = {tp.topic for tp in self._ownership.partitions}
-        self._begin_anew(self._identities.look(topics))
+        self._begin_anew(self._identities.look(topics, self._subscribed))
         if self._oddities.out_of_range:
             self._keep_doubts()
             self._begin_anew(await self._identities.settle(topic for topic, _ in self._oddities.out_of_range))

@@ -31,7 +31,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import Fetcher, FetchResult
 from aiokafka.protocol.fetch import FetchRequest, FetchRequest_v11, FetchRequestStruct, FetchResponse_v11
 
-from shared.kafka.settings import POLL_BYTES
+from shared.kafka.settings import POLL_BYTES, RETRY_SECONDS
 from shared.telemetry import logs
 
 log = logs.get(__name__)
@@ -85,6 +85,8 @@ class LeanFetcher(Fetcher):
     """aiokafka's fetcher. Never constructed: `hasten` makes one of a fetcher that runs. Hence the state on the class."""
 
     _leader_seen: tuple[Any, Any, int | None] = (None, None, None)
+    _stale_until: float = 0.0
+    """Until then metadata is not asked for again: as long as a partition has no leader (its topic is gone) aiokafka asks without pause."""
     oddities: Oddities
 
     def _get_actions_per_node(self, assignment: Any) -> tuple[Any, ...]:
@@ -92,8 +94,14 @@ class LeanFetcher(Fetcher):
         plain = None if self._records or self._preferred_read_replica else self._one_node(assignment)
         if plain is not None:
             return plain, {}, self._fetcher_timeout, False, []
-        requests, *others = super()._get_actions_per_node(assignment)  # type: ignore[no-untyped-call]
-        return [(node, LeanRequest.like(request)) for node, request in requests], *others
+        requests, resets, seconds, stale, resumed = super()._get_actions_per_node(assignment)  # type: ignore[no-untyped-call]
+        if stale:
+            early = self._stale_until - (now := asyncio.get_running_loop().time())
+            if early > 0:
+                stale, seconds = False, min(seconds, early)
+            else:
+                self._stale_until = now + RETRY_SECONDS
+        return [(node, LeanRequest.like(request)) for node, request in requests], resets, seconds, stale, resumed
 
     async def _proc_fetch_request(self, assignment: Any, node_id: int, request: FetchRequest) -> bool:
         """Send, await, buffer what came. True when a waiting reader has something to read."""

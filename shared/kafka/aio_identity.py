@@ -54,19 +54,24 @@ class Identities:
         self.doubted.difference_update(found)
         return self._differing(found)
 
-    def look(self, topics: Collection[str]) -> set[str]:
-        """Called at each poll: those of which an earlier look has found that they were made anew. Starts the next look when it is time."""
+    def look(self, topics: Collection[str], wanted: Collection[str] = ()) -> set[str]:
+        """Called at each poll: those of which an earlier look has found that they were made anew. Starts the next look when it is time.
+
+        Of topics that are `wanted` and came into being the client is told at once; by itself it sees them within METADATA_SECONDS.
+        """
         now = self._clock.monotonic()
         if now - self._polled_at > SILENCE_SECONDS:
             self.doubted.update(topics)
         self._polled_at = now
         if self._look is None:
-            if now - self._looked_at >= TOPIC_LOOK_SECONDS and topics:
-                self._look = asyncio.create_task(self._ask_quietly(topics))
+            if now - self._looked_at >= TOPIC_LOOK_SECONDS and (topics or wanted):
+                self._look = asyncio.create_task(self._ask_quietly({*topics, *wanted}))
             return set()
         if not self._look.done():
             return set()
         found, self._look, self._looked_at = self._look.result(), None, now
+        if any(not self._client.cluster.partitions_for_topic(topic) for topic in found):
+            self._client.force_metadata_update()
         return self._differing({topic: id_ for topic, id_ in found.items() if topic in topics})
 
     def polled(self) -> None:

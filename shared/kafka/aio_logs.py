@@ -10,6 +10,7 @@ EVERY_SECONDS = 30.0
 MAX_KINDS = 200
 LOGGERS = (
     "aiokafka",
+    "aiokafka.cluster",
     "aiokafka.conn",
     "aiokafka.consumer.consumer",
     "aiokafka.consumer.fetcher",

@@ -187,7 +187,7 @@ class Consumer(Protocol):
         ...
 
     async def subscribe(self, topics: Collection[str], listener: RebalanceListener | None = None) -> None:
-        """Join the group. Returns at once; the listener hears of the assignment. Topics must exist (provision.wait_for_topics)."""
+        """Join the group. Returns at once; the listener hears of the assignment. One that does not exist is assigned when it does."""
         ...
 
     async def poll(

@@ -14,7 +14,8 @@ log = logs.get(__name__)
 
 LOOK_SECONDS = 0.2
 LOOK_CAP_SECONDS = 2.0
-REPORT_SECONDS = 10.0
+GRACE_SECONDS = 5.0
+"""What is missing may be about to be made, all at once: so long a service waits for it before it begins with what there is."""
 
 
 async def ensure_topics(kafka: Log, topics: Topics) -> list[str]:
@@ -37,36 +38,33 @@ async def ensure_topics(kafka: Log, topics: Topics) -> list[str]:
         await admin.close()
 
 
-async def wait_for_topics(kafka: Log, topics: Topics, clock: Clock) -> None:
-    """Return when every topic of the registry exists, however long that takes, until cancelled; says now and then what is missing.
+async def first_look(kafka: Log, topics: Topics, clock: Clock) -> None:
+    """Learn which topics there are (`topics.seen`). Waits for the cluster however long it is away, until cancelled; for topics that are
+    missing only for a moment: a service begins without them, says so (`topic_news`), and goes on when they are there.
 
     Raises ConfigurationError when the home topics' partition counts differ.
     """
     admin = await kafka.admin()
     try:
-        await _wait(admin, topics, clock)
+        pause, answered_at = LOOK_SECONDS, None
+        while True:
+            try:
+                there = await admin.list_topics()
+            except LogError as error:
+                log.warning("topics_not_seen", reason=error.message)
+            else:
+                now = clock.monotonic()
+                answered_at = now if answered_at is None else answered_at
+                check_counts(topics, there)
+                topics.seen({name: info.partitions for name, info in there.items()}, now)
+                if not topics.missing or now - answered_at >= GRACE_SECONDS:
+                    break
+            await clock.sleep(pause)
+            pause = min(pause * 2, LOOK_CAP_SECONDS)
     finally:
         await admin.close()
-
-
-async def _wait(admin: Admin, topics: Topics, clock: Clock) -> None:
-    pause = LOOK_SECONDS
-    said_at = float("-inf")
-    while True:
-        try:
-            existing = await admin.list_topics()
-        except LogError as error:
-            missing, reason = ["?"], error.message
-        else:
-            check_counts(topics, existing)
-            missing, reason = [topic.name for topic in topics.all() if topic.name not in existing], ""
-        if not missing:
-            return
-        if clock.monotonic() - said_at >= REPORT_SECONDS:
-            log.warning("waiting_for_topics", missing=missing[:5], count=len(missing), reason=reason)
-            said_at = clock.monotonic()
-        await clock.sleep(pause)
-        pause = min(pause * 2, LOOK_CAP_SECONDS)
+    if topics.missing:
+        log.warning("topics_missing", topics=sorted(topics.missing)[:5], count=len(topics.missing))
 
 
 def new_topics(topics: Topics) -> list[NewTopic]:

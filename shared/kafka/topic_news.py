@@ -51,6 +51,7 @@ class TopicNews:
         self._missing = tuple(
             f"the topic {topic.name} does not exist (`tutti topics create` makes it)" for topic in ours if topic.name not in there
         )
+        metrics.TOPICS_MISSING.labels(self._service).set(len(self._missing))
         self._wrong = tuple(reason for topic in ours if topic.name in there and (reason := wrong_count(topic, there[topic.name])))
         for topic in ours:
             self._compare(topic, self._known.get(topic.name), there.get(topic.name))
@@ -66,7 +67,7 @@ class TopicNews:
             for tell in self._told:
                 tell(topic.name)
         elif now.partitions > before.partitions:
-            use = "" if topic.family.count == "steps" else f", of which {topic.partitions} are used"
+            use = "" if topic.family.count in ("steps", "work", "replies") else f", of which {topic.partitions} are used"
             self._happens(Change.GROWN, topic.name, f"the topic {topic.name} has {now.partitions} partitions now{use}")
 
     def missed(self, found: Sequence[Missed]) -> None:

@@ -44,6 +44,7 @@ class TopicWatch:
 
     async def _look(self, admin: Admin) -> None:
         there = await admin.list_topics()
+        self._topics.seen({name: info.partitions for name, info in there.items()}, self._clock.monotonic())
         for news in self._news:
             news.seen(self._all, there)
         if self._looks % CONFIGS_EVERY == 0:

@@ -28,6 +28,7 @@ TOPIC_CHANGES = Counter(
 RECORDS_DELETED_UNREAD = Counter(
     "tutti_records_deleted_unread", "Offsets that retention had passed before this service came to them.", ["service"]
 )
+TOPICS_MISSING = Gauge("tutti_topics_missing", "Topics that this service reads or writes and that do not exist.", ["service"])
 TOPICS_DIFFERING = Gauge("tutti_topics_differing", "Topics that are configured otherwise than the registry wants.")
 REBALANCES = Counter("tutti_rebalances", "Assignments received.", ["service"])
 

@@ -1,7 +1,7 @@
 """The promise: topics that change under a running cluster are told of, nothing is skipped in silence, and no process ends for it.
 
 What: `jobs.batch` is deleted and made anew, with more records than before; records are deleted before a stopped planner reads them; a
-producer opens a transaction and hangs.
+producer opens a transaction and hangs; services start while topics are missing.
 How: real Kafka, real processes. Every job that still lies in Kafka has its result; the planner's /readyz names what happened; what was
 rolled back never runs, and while it is open the other partitions go on.
 """
@@ -21,6 +21,7 @@ from aiokafka import AIOKafkaProducer
 from infra.cli.topics import unread
 from infra.native.cluster import LocalCluster
 from shared.clock import SystemClock
+from shared.contracts.base import PriorityClass
 from shared.kafka.aio import AioLog
 from shared.kafka.port import Admin, Message, NewTopic, TopicPartition
 from tests.support.native import StartCluster
@@ -153,6 +154,24 @@ async def _nothing_seems_to_wait(it: Scene, held: TopicPartition) -> None:
     await reader.close()
 
 
+async def _missing_at_the_start(it: Scene) -> None:
+    """What does not need them is done; what does, when they are there."""
+    topics = it.cluster.topics
+    names = {it.batch.topic, topics.registry, topics.work("embed"), topics.controls}
+    await it.admin.delete_topics(sorted(names))
+    for service in ("planner", "worker-1", "ingress"):
+        await asyncio.to_thread(it.cluster.services[service].stop)
+        it.cluster.services[service].start()
+    await it.done(await it.send("meanwhile", 3, TopicPartition(topics.jobs(PriorityClass.STANDARD), 0)))
+    for name in names - {topics.work("embed")}:
+        await it.said(f"the topic {name} does not exist")
+    made = [NewTopic(topic.name, topic.partitions, 1, topics.config(topic)) for topic in topics.all() if topic.name in names]
+    await it.admin.create_topics(made)
+    await it.done(await it.send("afterwards", 3, it.batch))
+    for service in ("planner", "worker-1", "ingress"):
+        await asyncio.to_thread(it.cluster.services[service].await_ready)
+
+
 async def _scenario(cluster: LocalCluster, servers: str) -> None:
     log = AioLog(servers, CLOCK)
     it = Scene(cluster, log, await log.admin())
@@ -162,9 +181,10 @@ async def _scenario(cluster: LocalCluster, servers: str) -> None:
     await _open_transaction(it, servers)
     assert all(len(results) == 1 for results in (await it.results()).values()), "a job ran twice"
     assert cluster.pids() == before
+    await _missing_at_the_start(it)
     await it.admin.close()
 
 
 def test_topics_that_change_are_told_and_nothing_is_skipped(cluster: StartCluster, kafka: str) -> None:
-    """One cluster lives through all three."""
+    """One cluster lives through all."""
     asyncio.run(_scenario(cluster("changes"), kafka))

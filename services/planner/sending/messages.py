@@ -22,7 +22,7 @@ def of_effect(effect: Effect, topics: Topics) -> list[Message]:
         case Disown(mailbox=mailbox, control=stopped):
             return [Message(topics.controls, stopped.to_bytes(), stopped.node.encode(), mailbox, headers.envelope(stopped.type))]
         case StopAnywhere(control=control):
-            return [_stop(control, mailbox, topics) for mailbox in range(topics.settings.work_partitions)]
+            return [_stop(control, mailbox, topics) for mailbox in range(topics.mailboxes)]
         case Publish(settled=settled, followers=followers):
             result, body = settled.result, settled.result.to_bytes()
             waiting = followers if settled.reply is None else (settled.reply, *followers)

@@ -17,7 +17,9 @@ from aiokafka.protocol.fetch import FetchRequest, FetchResponse_v11
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from shared.clock import LoopClock
 from shared.kafka.aio_fetch import LeanFetcher, LeanRequest, LeanResponse, hasten
+from tests.support import virtual_loop
 
 INT16 = st.integers(-(2**15), 2**15 - 1)
 INT32 = st.integers(-(2**31), 2**31 - 1)
@@ -228,6 +230,23 @@ def test_a_new_leader_is_followed() -> None:
         assert [node for node, _ in made._get_actions_per_node(assignment)[0]] == [2]
 
     asyncio.run(move())
+
+
+def test_a_partition_without_leader_is_asked_for_with_pauses() -> None:
+    """As of a topic that is gone: aiokafka asks for metadata again as soon as it has an answer, a thousand times a second."""
+
+    async def ask() -> None:
+        assignment = Assignment(PARTITIONS)
+        made, asked = fetcher(LeanFetcher, Client(dict.fromkeys(PARTITIONS[1:], 1))), 0
+        clock = LoopClock()
+        until = clock.monotonic() + 0.95
+        while clock.monotonic() < until:
+            _, _, seconds, stale, _ = made._get_actions_per_node(assignment)
+            asked += stale
+            await clock.sleep(0.001 if stale else seconds)
+        assert asked == 10
+
+    virtual_loop.run(ask())
 
 
 def test_another_version_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

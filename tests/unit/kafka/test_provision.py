@@ -11,7 +11,7 @@ from shared.clock import LoopClock
 from shared.errors import ConfigurationError
 from shared.kafka.memory import MemoryLog
 from shared.kafka.port import NewTopic
-from shared.kafka.provision import differing, ensure_topics, new_topics, wait_for_topics
+from shared.kafka.provision import GRACE_SECONDS, differing, ensure_topics, first_look, new_topics
 from shared.topics import Topics, TopicSettings
 from tests.support import virtual_loop
 
@@ -69,20 +69,24 @@ async def test_other_topics_may_have_grown_but_not_shrunk() -> None:
         await ensure_topics(fewer, TOPICS)
 
 
-def test_waiting_ends_when_the_last_topic_is_there() -> None:
-    """A service that starts before the topics exist waits, also while the cluster is away, and goes on by itself."""
+def test_a_service_begins_without_what_is_missing() -> None:
+    """Not while the cluster is away; at once when the last topic is there; and otherwise after a moment, knowing what is not."""
 
     async def scenario() -> None:
-        log = MemoryLog(LoopClock())
-        wanted = new_topics(TOPICS)
+        log, topics = MemoryLog(LoopClock()), Topics(TOPICS.settings)
+        wanted = new_topics(topics)
         log.create(wanted[:-1])
-        waiting = asyncio.ensure_future(wait_for_topics(log, TOPICS, log.clock))
-        await log.clock.sleep(60.0)
         log.go_away("fails")
+        looking = asyncio.ensure_future(first_look(log, topics, log.clock))
         await log.clock.sleep(60.0)
-        assert not waiting.done()
+        assert not looking.done()
         log.come_back()
+        await asyncio.wait_for(looking, 2 * GRACE_SECONDS)
+        assert topics.missing == {wanted[-1].name}
+        looking = asyncio.ensure_future(first_look(log, topics, log.clock))
+        await log.clock.sleep(GRACE_SECONDS / 2)
         log.create(wanted[-1:])
-        await asyncio.wait_for(waiting, 5.0)
+        await asyncio.wait_for(looking, GRACE_SECONDS)
+        assert not topics.missing
 
     virtual_loop.run(scenario())

@@ -121,7 +121,8 @@ def test_a_sleeper_whose_number_was_taken_takes_another() -> None:
             world.log.add_partitions(world.topics.work("chat"), 2)
             world.log.add_partitions(world.topics.work("embed"), 2)
             world.log.add_partitions(world.topics.controls, 2)
-            world.topics.settings.work_partitions = 2
+            there = {topic.name: world.log.partition_count(topic.name) for topic in world.topics.all()}
+            world.topics.seen(there, world.clock.monotonic())
             world.log.thaw("a")
             await world.until(lambda: sleeper.service.reader.number == 1)
             world.route(step(1), mailbox=1)
