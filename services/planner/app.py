@@ -13,7 +13,7 @@ from services.planner.commit import Commit
 from services.planner.handlers import JobRecord
 from services.planner.home import Home
 from services.planner.intake.open_transactions import OpenTransactions
-from services.planner.sending.writer import EventWriter
+from services.planner.sending.writer import TURNS, EventWriter
 from services.planner.settings import PlannerOptions, PlannerSettings
 from services.planner.wiring import Wiring
 from shared.contracts import schedule
@@ -274,7 +274,8 @@ class Planner:
             schedules=self._schedules,
             consumer=self._consumer,
             writer=EventWriter(self._producer, env.clock),
-            outbox=Outbox(env.clock, self.name, self._topics, relieved=self._nudge),
+            # A lane's task begins a turn later: what is dispatched beside an append arrives with it, and leaves in its request.
+            outbox=Outbox(env.clock, self.name, self._topics, gather_turns=TURNS - 1, relieved=self._nudge),
             rewind=self._rewind,
             unpause=self._unpause,
             still_owner=self._still_owner,

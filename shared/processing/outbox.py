@@ -32,7 +32,7 @@ FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
 """Of a lane between two tries: doubling."""
 COMPANY = 256
-"""So many lingering records are worth a send of their own."""
+"""So many lingering records of a topic are worth a send of their own."""
 CALLERS_TOPICS = 32
 CALLERS_RECORDS = 10_000
 CALLERS_BYTES = 8 * 1024 * 1024
@@ -63,8 +63,8 @@ class Outbox:
         self._turns, self._relieved = gather_turns, relieved
         self._lanes: dict[Destination, Lane] = {}
         self._callers = 0
-        self._lingering = 0
-        self._company: asyncio.TimerHandle | None = None
+        self._company: dict[str, _Company] = {}
+        """By topic: those who read it are woken once for all that lingers."""
         self._records = self._bytes = 0
         self._producer: Producer | None = None
         self._open_callers: Callable[[], Awaitable[Producer]] | None = None
@@ -101,7 +101,7 @@ class Outbox:
         linger_seconds: float = 0.0,
     ) -> Entry:
         """Send this. `again` False: once; a failure is its fate. Beyond the patience it is given up (`expire`). A lingering record waits
-        that long for company: it leaves with the next that does not linger, or when enough have gathered.
+        that long for company: it leaves with the next of its topic that does not linger, or when enough have gathered.
         """
         callers = message.topic not in self._own
         if callers:
@@ -118,7 +118,7 @@ class Outbox:
         lane = self._lane(message, callers)
         lane.add(entry)
         if linger_seconds > 0.0:
-            self._linger(linger_seconds)
+            self._linger(message.topic, linger_seconds)
         else:
             self._leave(lane)
         return entry
@@ -204,28 +204,26 @@ class Outbox:
             return NotSent("too many callers' topics fail at once")
         return None
 
-    def _linger(self, seconds: float) -> None:
-        self._lingering += 1
-        if self._lingering >= COMPANY:
-            self._flush()
-        elif self._company is None:
-            self._company = asyncio.get_running_loop().call_later(seconds, self._flush)
+    def _linger(self, topic: str, seconds: float) -> None:
+        company = self._company.get(topic)
+        if company is None:
+            company = self._company[topic] = _Company(asyncio.get_running_loop().call_later(seconds, self._flush, topic))
+        company.records += 1
+        if company.records >= COMPANY:
+            self._flush(topic)
 
     def _leave(self, lane: Lane) -> None:
-        """The lane is sent now, and with it all that lingers."""
+        """The lane is sent now, and with it all of its topic that lingers."""
         lane.hurry = True
-        if self._company is not None:
-            self._flush()
+        if lane.destination[0] in self._company:
+            self._flush(lane.destination[0])
         elif not lane.busy:
             self._start(lane)
 
-    def _flush(self) -> None:
-        self._lingering = 0
-        if self._company is not None:
-            self._company.cancel()
-            self._company = None
+    def _flush(self, topic: str) -> None:
+        self._company.pop(topic).timer.cancel()
         for lane in self._lanes.values():
-            lane.hurry = lane.hurry or bool(lane.waiting)
+            lane.hurry = lane.hurry or (bool(lane.waiting) and lane.destination[0] == topic)
         self._start_those_in_a_hurry()
 
     def _start_those_in_a_hurry(self) -> None:
@@ -350,6 +348,15 @@ class Outbox:
 
 def _is_odd(result: Result) -> bool:
     return isinstance(result, Exception) and not isinstance(result, LogError)
+
+
+class _Company:
+    """What lingers of a topic: how many records, and what sends them at last."""
+
+    __slots__ = ("records", "timer")
+
+    def __init__(self, timer: asyncio.TimerHandle) -> None:
+        self.records, self.timer = 0, timer
 
 
 class _Owed:

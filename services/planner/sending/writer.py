@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from shared.clock import Clock
 from shared.kafka.port import Message, Producer, TopicPartition
 
-_TURNS = 3
+TURNS = 3
 """Turns of the event loop before an append: what is about to be sent (dispatches, other homes' appends) joins its request."""
 
 
@@ -23,6 +23,6 @@ class EventWriter:
 
     async def append(self, partition: TopicPartition, messages: Sequence[Message]) -> int:
         """One record batch; the offset of its first record."""
-        for _ in range(_TURNS):
+        for _ in range(TURNS):
             await self._clock.sleep(0)
         return await self._producer.append(partition, messages)
