@@ -56,12 +56,12 @@ class Tries:
 
     def spent(self, key: Hashable) -> bool:
         """Whether no try is left."""
-        return bool(self._failures) and self._failures.get(key, 0) >= TRIES
+        return self._failures.get(key, 0) >= TRIES
 
     def begin(self, key: Hashable, of: Hashable = None) -> None:
         """Work on this begins, which is a part of `of`. Raises GivenUp when no try is left."""
         self.at = key
-        if self.spent(key) or self.spent(of):
+        if self._failures and (self.spent(key) or self.spent(of)):
             raise GivenUp(f"work on it failed {TRIES} times")
 
 

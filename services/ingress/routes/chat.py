@@ -125,8 +125,9 @@ class ChatCompletions:
             model=self._model(request.model),
             deadline_seconds=seconds,
         )
-        asked = job.model_copy(update={"deadline_seconds": None, "model": request.model})
-        digest = None if key is None else request_digest(asked.to_bytes())
+        digest = None
+        if key is not None:
+            digest = request_digest(job.model_copy(update={"deadline_seconds": None, "model": request.model}).to_bytes())
         return Order(job, priority_class, seconds, call.trace, digest)
 
     async def _begin(self, order: Order, client: Client) -> Call:

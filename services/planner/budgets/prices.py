@@ -18,7 +18,7 @@ MICROS = 1_000_000
 
 def micros(cost: float) -> int:
     """A cost in millionths, rounded up; at most the largest count."""
-    return at_most(ceil(round(cost * MICROS, 3)))
+    return at_most(ceil(round(cost * MICROS, 3))) if cost else 0
 
 
 class Prices:

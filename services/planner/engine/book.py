@@ -151,7 +151,7 @@ class Book:
             return
         tokens = estimate_tokens(want.request)
         cost = self.prices.estimate_micros(want.request.model, tokens)
-        refused = refusal(job, want, cost)
+        refused = refusal(job, want, tokens, cost)
         cost = cost or self.funds.least_micros(job)
         funding = Funding() if refused else self.funds.reserve(round_, job, Amounts(calls=1, tokens=tokens, micros=cost))
         refused = refused or funding.failure

@@ -140,7 +140,9 @@ class Funds:
         """Consumed without a reservation."""
         if claim is not None:
             self._unsaid.pop(claim, None)
-        self._charge(round_, job.accepted.request.tenant, of_usage(usage))
+        tenant = job.accepted.request.tenant
+        if tenant in self.tenants:
+            self._charge(round_, tenant, of_usage(usage))
 
     def _charge(self, round_: Round, tenant: str, used: Amounts) -> None:
         limits = self.tenants.get(tenant)

@@ -46,7 +46,7 @@ def capped(limits: Limits, caps: Limits) -> Limits:
     return limits.model_copy(update={name: min(cap, given.get(name, cap)) for name, cap in most.items()}) if most else limits
 
 
-def refusal(job: LiveJob, want: Wanted, estimated_micros: int = 0) -> Failure | None:
+def refusal(job: LiveJob, want: Wanted, estimated_tokens: int, estimated_micros: int) -> Failure | None:
     """Why this step may not be dispatched, or None. Counts what is settled and what is reserved by open steps."""
     assert want.request is not None, "a sleep costs nothing"
     if want.size > STEP_BYTES:
@@ -59,9 +59,9 @@ def refusal(job: LiveJob, want: Wanted, estimated_micros: int = 0) -> Failure | 
         ("calls", limits.calls, spent.calls + spent.wasted_calls + open_calls + 1),
         ("width", limits.width, open_calls + 1),
         ("depth", limits.depth, depth_of(want.path)),
-        ("tokens", limits.tokens, _tokens(spent) + job.reserved_tokens + estimate_tokens(want.request)),
+        ("tokens", limits.tokens, _tokens(spent) + job.reserved_tokens + estimated_tokens),
     )
-    return _first_exceeded(exceeded) or _cost(limits, micros(spent.cost) + job.reserved_micros + estimated_micros)
+    return _first_exceeded(exceeded) or _cost(job, spent, estimated_micros)
 
 
 def retry_refusal(job: LiveJob, failed: Usage) -> Failure | None:
@@ -72,7 +72,7 @@ def retry_refusal(job: LiveJob, failed: Usage) -> Failure | None:
         ("calls", limits.calls, spent.calls + spent.wasted_calls + _open_calls(job)),
         ("tokens", limits.tokens, _tokens(spent) + job.reserved_tokens),
     )
-    return _first_exceeded(exceeded) or _cost(limits, micros(spent.cost) + job.reserved_micros)
+    return _first_exceeded(exceeded) or _cost(job, spent)
 
 
 def endless(job: LiveJob) -> Failure | None:
@@ -129,10 +129,11 @@ def _first_exceeded(counts: tuple[tuple[str, int | None, int], ...]) -> Failure 
     return None
 
 
-def _cost(limits: Limits, would_be_micros: int) -> Failure | None:
-    if limits.cost is None or would_be_micros <= micros(limits.cost):
+def _cost(job: LiveJob, spent: Usage, more_micros: int = 0) -> Failure | None:
+    limit = job.accepted.limits.cost
+    if limit is None or micros(spent.cost) + job.reserved_micros + more_micros <= micros(limit):
         return None
-    return _reached("cost", f"cost {limits.cost}")
+    return _reached("cost", f"cost {limit}")
 
 
 def _reached(limit: str, amount: str) -> Failure:
