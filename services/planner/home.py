@@ -68,7 +68,7 @@ class Home:
         self._book = Book(number, wiring.policy, wiring.random, wiring.tenants)
         self._outcomes = Queue(wiring.options.queue_records)
         self._jobs: dict[str, JobQueue] = {}
-        self._order = ClassOrder(wiring.options.interactive_share)
+        self._order = ClassOrder(wiring.options.interactive_share, wiring.policy.places)
         self._refusals = Refusals(wiring, number)
         self._gate = IdGate(wiring, self._events, self._book, self.nudge)
         self._paused: set[str] = set()

@@ -17,6 +17,8 @@ class PlannerOptions(BaseModel):
 
     live_jobs: Ordinal = 300
     """Per partition; the rest waits in Kafka. An eighth of them is each class's own."""
+    live_job_bytes: Ordinal = 16 * 1024
+    """A job whose history is larger counts as several: all live jobs together have at most so many bytes each."""
     interactive_share: float = Field(default=0.9, ge=0.5, lt=1.0)
     """Interactive jobs are taken first up to this share, while others wait."""
     queue_records: Ordinal = 1_000
@@ -80,6 +82,7 @@ class PlannerOptions(BaseModel):
             settled_memory_seconds=self.settled_memory_seconds,
             settled_memory_count=self.settled_memory_count,
             followers=self.followers,
+            live_job_bytes=self.live_job_bytes,
             budgets=BudgetPolicy(wait_seconds=self.budget_wait_seconds, idle_seconds=self.budget_idle_seconds),
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from services.planner.app import Planner
 from services.planner.settings import PlannerOptions
 from shared.contracts.base import PriorityClass
 from shared.contracts.event import JobAccepted
@@ -95,3 +96,24 @@ async def test_a_tenant_that_fills_the_home_hides_nobody(world: World) -> None:
     await world.until(lambda: _ended(world, "small") == 1)
     assert world.clock.monotonic() - began < 2.0
     assert _ended(world, "large") == 0
+
+
+@simulated
+async def test_large_jobs_count_as_several(world: World) -> None:
+    """Of the 30 places of a class six go to each job of 21 kB; a successor counts alike, and all are free in the end."""
+    world.options = PlannerOptions(live_jobs=40, live_job_bytes=4_096)
+    world.node.seconds = (60.0, 60.0)
+    for _ in range(SMALL):
+        world.produce(b'{"prompt": "%b"}' % (b"x" * 21_500))
+    assert await _live(world.start("p")) == 5
+    world.kill("p")
+    successor = world.start("q")
+    assert await _live(successor) == 5
+    await world.until(lambda: world.finished() == SMALL)
+    assert set(successor._homes[0].home._book.live_count.of_class.values()) == {0}
+
+
+async def _live(planner: Planner) -> int:
+    """Jobs that home 0 holds, a while after its start."""
+    await asyncio.sleep(15)
+    return planner._homes[0].home.live

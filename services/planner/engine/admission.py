@@ -115,7 +115,7 @@ def _admit(book: Book, round_: Round, given: JobInput) -> LiveJob:
         digest=given.digest,
     )
     job = book.enter(event, UNACKNOWLEDGED, round_)
-    job.facts.append(round_.add(job.id, event))
+    book.live_count.keep(job, round_.add(job.id, event))
     round_.firsts[job.id] = len(round_.events[job.id]) - 1
     log.debug("job_accepted", job=job.id, trace=trace_id(given.trace), source=given.source)
     counters.accepted(given.priority_class, pattern.name if pattern else "unknown").inc()

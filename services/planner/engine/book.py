@@ -58,7 +58,7 @@ class Book:
         """Live, or the result not yet out. By first offset, ascending."""
         self.ended: dict[str, EndedJob] = {}
         """The result is out; kept until the committed position has passed the job's record."""
-        self.live_count = LiveCount()
+        self.live_count = LiveCount(policy)
         self.expected = ExpectedSeconds()
         """From acceptance to the end; in memory only."""
         self.timers = Timers()
@@ -77,14 +77,14 @@ class Book:
         pattern = BY_VERSION.get((event.request.pattern, event.pattern_version)) or _missing(event)
         run = Run(event.job, pattern, event.request)
         job = self.jobs[event.job] = LiveJob(event.job, event, offset, run, written_at=event.at)
-        self.live_count.add(event)
+        self.live_count.add(job)
         dates.begin(job, round_, 0.0)
         return job
 
     @property
     def live(self) -> int:
         """Live jobs of every class."""
-        return self.live_count.total
+        return self.live_count.jobs
 
     def find(self, job_id: str, step_id: StepId) -> tuple[LiveJob, OpenStep] | None:
         """The open step of a live job, or None."""
@@ -94,7 +94,7 @@ class Book:
 
     def emit(self, round_: Round, job: LiveJob, event: Event) -> None:
         """Append and fold."""
-        job.facts.append(round_.add(job.id, event))
+        self.live_count.keep(job, round_.add(job.id, event))
         job.apply(event)
 
     def drive(self, round_: Round, job: LiveJob) -> None:
@@ -311,7 +311,7 @@ class Book:
         job = self.jobs.get(job_id)
         for event in job.claim_news if job is not None else ():
             if job is not None and event.claim == claim:
-                job.facts.append(round_.add(job_id, event))
+                self.live_count.keep(job, round_.add(job_id, event))
                 job.claim_news.remove(event)
                 return
 
@@ -362,7 +362,7 @@ class Book:
     def settled(self, job: LiveJob, event: JobSettled) -> None:
         """Fold a settle event, live or in replay."""
         job.apply(event)
-        self.live_count.remove(job.accepted)
+        self.live_count.remove(job)
         self.timers.clear(job.id)
 
     def settled_at(self, job_id: str, offset: int, now: float) -> None:

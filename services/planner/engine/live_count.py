@@ -1,7 +1,9 @@
-"""LiveCount: how many live jobs a home holds, of each class and of each tenant in it."""
+"""LiveCount: how many places the live jobs of a home take, of each class and of each tenant in it. A large job takes several."""
 
 from __future__ import annotations
 
+from services.planner.engine.policy import Policy
+from services.planner.job.live import LiveJob
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.contracts.event import JobAccepted
 
@@ -9,22 +11,30 @@ from shared.contracts.event import JobAccepted
 class LiveCount:
     """Counted by what `JobAccepted` says. Only tenants with live jobs have an entry."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self.jobs = 0
         self.of_class = dict.fromkeys(CLASSES, 0)
         self.of_tenant: dict[tuple[PriorityClass, str], int] = {}
 
-    @property
-    def total(self) -> int:
-        """Of every class."""
-        return sum(self.of_class.values())
-
-    def add(self, job: JobAccepted) -> None:
+    def add(self, job: LiveJob) -> None:
         """It begins."""
-        self._change(job, 1)
+        self.jobs += 1
+        self._change(job.accepted, self._policy.places(job.size))
 
-    def remove(self, job: JobAccepted) -> None:
+    def keep(self, job: LiveJob, fact: bytes) -> None:
+        """One more event of the job, as it stands in history."""
+        job.facts.append(fact)
+        before = self._policy.places(job.size)
+        job.size += len(fact)
+        more = self._policy.places(job.size) - before
+        if more:
+            self._change(job.accepted, more)
+
+    def remove(self, job: LiveJob) -> None:
         """It has ended."""
-        self._change(job, -1)
+        self.jobs -= 1
+        self._change(job.accepted, -self._policy.places(job.size))
 
     def _change(self, job: JobAccepted, by: int) -> None:
         key = (job.priority_class, job.request.tenant)

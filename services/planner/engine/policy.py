@@ -46,3 +46,9 @@ class Policy:
     budgets: BudgetPolicy = field(default_factory=BudgetPolicy)
     followers: int = 16
     """Callers of one live job beyond the first."""
+    live_job_bytes: int = 16 * 1024
+    """Of history, for which a live job takes one place."""
+
+    def places(self, size: int) -> int:
+        """How many places of its home's live jobs a job with so many bytes takes."""
+        return 1 + size // self.live_job_bytes

@@ -43,7 +43,7 @@ class IdGate:
         self._closed = False
         self._held: list[Waiting] = []
         self.of_class = dict.fromkeys(CLASSES, 0)
-        """How many of each class wait."""
+        """How many places those of each class will take that wait."""
         self._read: dict[int, JobSettled | None] = {}
         """Offset → what was read there for those that wait."""
         self._asked = asyncio.Event()
@@ -56,7 +56,7 @@ class IdGate:
         if self._offset(given, now) is None and (self._known or not given.client_id):
             return False
         self._held.append(Waiting(record, given))
-        self.of_class[given.priority_class] += 1
+        self.of_class[given.priority_class] += self._places(record)
         self._asked.set()
         return True
 
@@ -70,12 +70,15 @@ class IdGate:
             if offset is not None and offset not in self._read:
                 waiting.append(one)
                 continue
-            self.of_class[one.given.priority_class] -= 1
+            self.of_class[one.given.priority_class] -= self._places(one.record)
             ended = None if offset is None else self._read[offset]
             ready.append(one._replace(ended=ended if ended is not None and ended.job == one.given.id else None))
         self._held = waiting
         self._read.clear()
         return ready
+
+    def _places(self, record: Record) -> int:
+        return self._wiring.policy.places(len(record.value or b""))
 
     def clamp(self, positions: dict[str, int]) -> dict[str, int]:
         """Positions that do not pass what is held."""

@@ -119,7 +119,7 @@ class Replay:
                 book.cancels.met(event.job)
                 job = book.enter(event, offset, self._round)
                 self._born[job.id] = self._newest
-                job.facts.append(value)
+                book.live_count.keep(job, value)
                 job.run.start()
         elif job is None:
             # Its start lies before the watermark: it had ended and its result was acknowledged, or a snapshot follows.
@@ -132,7 +132,7 @@ class Replay:
                 book.settled(job, event)
                 self._ended(offset, event)
             else:
-                job.facts.append(value)
+                book.live_count.keep(job, value)
                 self._apply(job, event)
 
     def _ended(self, offset: int, event: JobSettled) -> None:

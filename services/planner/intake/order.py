@@ -8,7 +8,7 @@ has room for, so that none fills the home (`room`).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from services.planner.intake.job_queue import QUEUE_BYTES, JobQueue
 from services.planner.intake.room import Room
@@ -53,10 +53,12 @@ class Queue:
 
 
 class ClassOrder:
-    """Which class's next record is taken, by the shares of all classes (`shared.shares`), each record counting one."""
+    """Which class's next record is taken, by the shares of all classes (`shared.shares`), each record counting one. `places`: how much
+    of the room a record of so many bytes takes.
+    """
 
-    def __init__(self, interactive_share: float) -> None:
-        self._shares = ClassShares(interactive_share, BURST_RECORDS)
+    def __init__(self, interactive_share: float, places: Callable[[int], int] = lambda _: 1) -> None:
+        self._shares, self._places = ClassShares(interactive_share, BURST_RECORDS), places
         self._since: dict[PriorityClass, float] = {}
         """When each class that waits was last served, or began to wait; monotonic seconds."""
 
@@ -72,7 +74,7 @@ class ClassOrder:
                 del ages[chosen]
                 continue
             self._shares.served(chosen, 1.0, ages)
-            room.take(chosen)
+            room.take(chosen, self._places(len(record.value or b"")))
             budget -= 1
             self._since[chosen] = now
             yield chosen, record

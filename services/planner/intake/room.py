@@ -1,4 +1,4 @@
-"""Room: how many live jobs of each class, and of each tenant in it, a home may take. Pure.
+"""Room: how many live jobs of each class, and of each tenant in it, a home may take. Pure. A large job counts as several.
 
 The bound is on all of them together, so batch jobs that wait for a node would fill it and keep an interactive job out until one of
 them ends. Therefore each class keeps an eighth of the bound for itself, and shares the rest.
@@ -45,11 +45,11 @@ class Room:
             return None
         return lambda tenant: self._held.get((priority_class, tenant), 0) < most
 
-    def take(self, priority_class: PriorityClass) -> None:
-        """One was taken."""
-        self._own[priority_class] -= 1
-        if self._own[priority_class] < 0:
-            self._shared -= 1
+    def take(self, priority_class: PriorityClass, places: int = 1) -> None:
+        """One was taken, which counts as so many: the last one may be larger than what is left."""
+        own = self._own[priority_class]
+        self._own[priority_class] = own - places
+        self._shared -= max(0, places - max(0, own))
 
     def _left(self, priority_class: PriorityClass) -> int:
         return max(self._own[priority_class], 0) + max(self._shared, 0)

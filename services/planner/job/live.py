@@ -141,6 +141,8 @@ class LiveJob:
     """Wall-clock seconds: when what lies at `first_offset` was made."""
     facts: list[bytes] = field(default_factory=list)
     """The job's events as JSON, for a snapshot."""
+    size: int = 0
+    """Bytes of the facts, also when they are dropped at the end."""
     accepted_due: float = 0.0
     """Monotonic; when it was accepted, which may lie before this machine's start."""
     deadline_due: float = float("inf")
