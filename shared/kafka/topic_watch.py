@@ -8,14 +8,14 @@ from shared.clock import Clock
 from shared.errors import LogError
 from shared.kafka.port import Admin, Log
 from shared.kafka.provision import differing
-from shared.kafka.settings import TOPIC_LOOK_SECONDS
+from shared.kafka.settings import TOPIC_WATCH_SECONDS
 from shared.kafka.topic_news import TopicNews
 from shared.telemetry import logs, metrics
 from shared.topics import Topics
 
 log = logs.get(__name__)
 
-CONFIGS_EVERY = 200
+CONFIGS_EVERY = 60
 """Configurations are compared at every so-manieth look: ten minutes."""
 
 
@@ -35,12 +35,12 @@ class TopicWatch:
             try:
                 while True:
                     await self._look(admin)
-                    await self._clock.sleep(TOPIC_LOOK_SECONDS)
+                    await self._clock.sleep(TOPIC_WATCH_SECONDS)
             except LogError as error:
                 log.warning("topics_not_seen", reason=error.message)
             finally:
                 await admin.close()
-            await self._clock.sleep(TOPIC_LOOK_SECONDS)
+            await self._clock.sleep(TOPIC_WATCH_SECONDS)
 
     async def _look(self, admin: Admin) -> None:
         there = await admin.list_topics()

@@ -57,15 +57,10 @@ class BoundedProtocol(CorkedProtocol):
         super().on_message_begin()
         self._whole, self._bare, self._head_bytes = False, 0, 0
 
-    def on_url(self, url: bytes) -> None:
-        self._count(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._count(len(name) + len(value))
-        super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
+        self._head_bytes = len(self.url) + sum([len(name) + len(value) for name, value in self.headers])
+        if self._head_bytes > HEAD_BYTES:
+            raise _HeadTooLarge
         self._whole = True
         self._unset_timer()
         super().on_headers_complete()
@@ -80,11 +75,6 @@ class BoundedProtocol(CorkedProtocol):
             self._refuse_head()
         else:
             self._refuse(HTTPStatus.BAD_REQUEST, "invalid_http", msg)
-
-    def _count(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > HEAD_BYTES:
-            raise _HeadTooLarge
 
     def _expect_head(self) -> None:
         if self._timer is None:
