@@ -27,6 +27,7 @@ DISPOSITION: dict[FailureKind, Disposition] = {
     K.BAD_REQUEST: Disposition.NEVER,  # every endpoint would refuse these parameters
     K.UNSUPPORTED: Disposition.NEVER,  # as above
     K.TOO_LARGE: Disposition.NEVER,  # it does not shrink
+    K.BLOB_GONE: Disposition.NEVER,  # nobody has it any longer
     K.CONTEXT_LENGTH: Disposition.ELSEWHERE,  # this node's window is too small: one with a larger window may be there
     K.OVERLOADED: Disposition.ELSEWHERE,  # the node is full at present
     K.MODEL_ERROR: Disposition.ELSEWHERE,  # the endpoint failed: 5xx, an error inside a stream

@@ -28,6 +28,9 @@ deleted before anybody has read it (event time, seconds for milliseconds, a cloc
 SEEN_SECONDS = 10.0
 """Within this time every service has looked at the topics (every 3 s, `shared.kafka.topic_watch`)."""
 
+BLOB_DAYS = 14
+"""How long a blob lies. What is still needed is written again at half of it."""
+
 DELAY_TIERS: tuple[tuple[str, float], ...] = (
     ("1s", 1.0),
     ("5s", 5.0),
@@ -66,7 +69,7 @@ FAMILIES: tuple[Family, ...] = (
         7 * DAY_MS,
         ("ingress", "any producer", "delay"),
         ("planner",),
-        ("Job", "CancelRequested"),
+        ("Job", "HeldJob", "CancelRequested"),
         "What users ask for. A job is at home where murmur2 of its public id says; a record that lies elsewhere is sent on.",
     ),
     Family(
@@ -127,6 +130,7 @@ FAMILIES: tuple[Family, ...] = (
             "PlannerStarted",
             "JobDelayed",
             "JobAccepted",
+            "InputMoved",
             "StepAsked",
             "StepClaimedBy",
             "StepAnswered",
@@ -183,6 +187,18 @@ FAMILIES: tuple[Family, ...] = (
         ("delay",),
         ("Delayed",),
         "Records that are forwarded later; one fixed delay a tier.",
+    ),
+    Family(
+        "blobs",
+        "hash of tenant and digest",
+        "other",
+        "delete",
+        BLOB_DAYS * DAY_MS,
+        ("ingress", "planner", "worker"),
+        ("worker", "ingress", "planner", "CLI"),
+        ("Input",),
+        "Bodies above the inline bound, in chunks of raw bytes; records name them by a BlobRef.",
+        (("segment.ms", str(DAY_MS)),),
     ),
     Family(
         "registry",
@@ -291,6 +307,7 @@ class Topics:
         self.job_events = prefix + "job-events"
         self.results = prefix + "results"
         self.replies = prefix + "replies"
+        self.blobs = prefix + "blobs"
         self.registry = prefix + "registry"
         self.nodes = prefix + "nodes"
         self.credits = prefix + "credits"

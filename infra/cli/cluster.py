@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -17,6 +17,9 @@ from shared.errors import NotFound
 from shared.kafka.port import Admin, Consumer, Log, Record, TopicPartition
 from shared.settings import ClusterSettings
 from shared.topics import Topics
+
+if TYPE_CHECKING:
+    from shared.processing.blobs import Blobs
 
 CONNECT_SECONDS = 5.0
 """A command gives up after this; services wait for ever."""
@@ -55,6 +58,12 @@ class Cluster:
             return await asyncio.wait_for(call, CONNECT_SECONDS)
         except TimeoutError:
             raise Stop(Exit.UNREACHABLE, f"Kafka at {self.settings.kafka_servers} does not answer") from None
+
+    def blobs(self) -> Blobs:
+        """Bodies above the inline bound."""
+        from shared.processing.blobs import Blobs
+
+        return Blobs(self.log, self.clock, self.topics, service="cli", instance="cli")
 
     @asynccontextmanager
     async def admin(self) -> AsyncGenerator[Admin, None]:

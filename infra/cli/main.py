@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "submit": ("infra.cli.submit:submit", "Submit a job and wait for its answer."),
     "jobs": ("infra.cli.jobs:jobs", "Look at a job, cancel it, follow its events."),
     "topics": ("infra.cli.topics:topics", "Create and list topics, show what is unread."),
+    "blobs": ("infra.cli.blobs:blobs", "Fetch a large body that a record names."),
     "nodes": ("infra.cli.nodes:nodes", "List the model nodes."),
     "schedules": ("infra.cli.schedules:schedules", "Recurring jobs: list, declare, remove, when they run next."),
     "tenants": ("infra.cli.tenants:tenants", "Limits of tenants: list, show, declare, remove."),

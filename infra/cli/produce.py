@@ -46,9 +46,10 @@ class Watch:
             for records in (await self._consumer.poll(timeout_seconds=1.0)).values():
                 for record in records:
                     for update in self._read(record):
-                        yield update
                         if isinstance(update, Ended):
+                            yield Ended(await self._cluster.connected(self._cluster.blobs().whole(update.result)))
                             return
+                        yield update
 
     def _read(self, record: Record) -> list[Update]:
         """Replies and results of other callers, and what is no reply at all, are passed over."""

@@ -34,6 +34,7 @@ from shared.contracts import schedule
 from shared.kafka.port import TopicPartition
 from shared.kafka.provision import first_look
 from shared.kafka.registry import RegistryReader
+from shared.processing.blobs import Blobs
 from shared.schedules import ScheduleTable
 from shared.service import Environment, Readiness
 from shared.telemetry import logs, metrics
@@ -83,12 +84,14 @@ class Ingress:
             pause_seconds=settings.events_pause_seconds,
             flush_seconds=settings.flush_seconds,
         )
+        self._blobs = Blobs(environment.log, self._clock, topics, service=self.name, instance=environment.instance)
         self.desk = Desk(
             settings=settings,
             clock=self._clock,
             waiters=waiters,
             register=_register(settings),
             bodies=Bodies(settings.bodies_bytes),
+            blobs=self._blobs,
             submitter=submitter,
             registry=registry,
             backlog=backlog,
@@ -228,6 +231,7 @@ class Ingress:
         if self._store is not None:
             await self._store.close()
         await self._meter.close()
+        await self._blobs.close()
 
 
 def _declared(environment: Environment, tenants: Tenants, schedules: ScheduleTable) -> RegistryReader:

@@ -22,19 +22,22 @@ from services.ingress.registry import Registry
 from services.ingress.settings import IngressSettings
 from services.ingress.status import JobStatus, ended
 from services.ingress.store import StatusStore, StoreUnavailable
-from services.ingress.submit import Submitter
+from services.ingress.submit import JobRecord, Submitter
 from services.ingress.suitability import refusal
 from services.ingress.tenants import Tenants
 from services.ingress.waiters import Caller, Follow, Waiters
 from services.ingress.watchlist import Watchlist
 from shared.clock import Clock
-from shared.contracts.base import PriorityClass
+from shared.contracts.base import INLINE_BYTES, PriorityClass
 from shared.contracts.bounds import check_job
 from shared.contracts.chat import Operation
 from shared.contracts.failure import FailureKind
+from shared.contracts.headers import HELD_JOB
 from shared.contracts.job import Job
 from shared.contracts.result import Result
 from shared.errors import Conflict, Overloaded
+from shared.inputs import held, input_of
+from shared.processing.blobs import BlobGone, Blobs
 from shared.telemetry import metrics
 
 _NODE_POLL_SECONDS = 0.05
@@ -50,6 +53,7 @@ class Desk:
     waiters: Waiters
     register: Register
     bodies: Bodies
+    blobs: Blobs
     submitter: Submitter
     registry: Registry
     backlog: Backlog
@@ -159,20 +163,46 @@ class Desk:
         finally:
             self.register.leave(reader)
 
+    async def record_of(self, job: Job, body: bytes) -> JobRecord:
+        """The job as it goes out, from what is written out of it: above the inline bound its input is kept in a blob first.
+
+        Raises TooLarge, Refused (503).
+        """
+        if len(body) <= INLINE_BYTES:
+            return JobRecord(job, body)
+        given = input_of(job)
+        try:
+            async with asyncio.timeout(self.settings.accept_seconds):
+                blob = await self.blobs.store(job.tenant, given.to_bytes())
+        except TimeoutError:
+            raise Refused(kafka_away(self.settings.retry_after_seconds)) from None
+        by_reference = held(job, given, blob)
+        return JobRecord(by_reference, by_reference.to_bytes(), HELD_JOB)
+
+    async def whole(self, result: Result) -> Result | None:
+        """The result with its answer, where that is by reference; None where that is not to be had now."""
+        with suppress(BlobGone, TimeoutError):
+            async with asyncio.timeout(self.settings.accept_seconds):
+                return await self.blobs.whole(result)
+        return None
+
+    async def public(self, status: JobStatus) -> bytes:
+        """The status as JSON for callers; of an answer that is not to be had now its reference."""
+        found = None if status.result is None else await self.whole(status.result)
+        return (status if found is None else status.model_copy(update={"result": found})).public()
+
     def call(
-        self, job: Job, priority_class: PriorityClass, wait_seconds: float, trace: str | None, digest: str | None = None
+        self, record: JobRecord, priority_class: PriorityClass, wait_seconds: float, trace: str | None, digest: str | None = None
     ) -> tuple[Caller, bytes]:
         """Submit for somebody who waits here; returns who waits and the correlation. Raises InvalidInput, Overloaded.
 
         Of a job whose id was made here: it is the same inside the cluster and for its caller.
         """
-        self.check(job)
-        caller, correlation = self._wait(job, wait_seconds)
+        self.check(record.job)
+        caller, correlation = self._wait(record.job, wait_seconds)
         try:
             settle = partial(self._settled, caller)
-            self.submitter.submit(
-                caller.job, job.to_bytes(), priority_class, correlation=correlation, trace=trace, settle=settle, digest=digest
-            )
+            self.submitter.submit(caller.job, record, priority_class, correlation=correlation, trace=trace, settle=settle, digest=digest)
         except BaseException:
             self.leave(caller, correlation)
             raise
@@ -190,7 +220,7 @@ class Desk:
     def _wait(self, job: Job, seconds: float) -> tuple[Caller, bytes]:
         assert job.id is not None, "the ingress gives every job an id"
         until = self.clock.monotonic() + seconds + self.settings.deadline_grace_seconds
-        caller = Caller(job.id, self.submitter.home_of(job.id), until, stream=job.stream, tenant=job.tenant)
+        caller = Caller(job.id, self.submitter.home_of(job.id), until, self.blobs.whole, stream=job.stream, tenant=job.tenant)
         self.register.enter(caller)
         return caller, self.waiters.add(caller)
 
@@ -211,7 +241,7 @@ class Desk:
     async def enqueue(
         self,
         job: str,
-        body: bytes,
+        record: JobRecord,
         priority_class: PriorityClass,
         *,
         trace: str | None,
@@ -226,7 +256,7 @@ class Desk:
         correlation = None if follow is None else self.waiters.follow(follow)
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         settle = partial(self._written, job, home, written)
-        self.submitter.submit(job, body, priority_class, correlation=correlation, trace=trace, settle=settle, digest=digest)
+        self.submitter.submit(job, record, priority_class, correlation=correlation, trace=trace, settle=settle, digest=digest)
         await written
 
     async def known(self, job: str, digest: str) -> JobStatus | None:

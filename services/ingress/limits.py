@@ -15,4 +15,4 @@ def check_body_size(size: int, limit: int) -> None:
 def check_inline_size(size: int) -> None:
     """Raises TooLarge when a job does not fit inside a record."""
     if size > INLINE_BYTES:
-        raise TooLarge(f"the job has {size} bytes; it travels in a record, which holds at most {INLINE_BYTES} bytes of it")
+        raise TooLarge(f"what a record is to hold of the job has {size} bytes; at most {INLINE_BYTES} fit")

@@ -12,6 +12,7 @@ from shared.contracts.bounds import in_words
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.result import Result, Status
 from shared.errors import Conflict, InvalidInput, LogError, NotFound, Overloaded, RecordTooLarge, TooLarge, TuttiError, Unsupported
+from shared.processing.blobs import BlobGone
 
 K = FailureKind
 
@@ -23,6 +24,7 @@ STATUS_OF_FAILURE: dict[FailureKind, int] = {
     K.BAD_REQUEST: 400,
     K.UNSUPPORTED: 400,
     K.TOO_LARGE: 413,
+    K.BLOB_GONE: 410,
     K.CONTEXT_LENGTH: 400,
     K.OVERLOADED: 503,
     K.MODEL_ERROR: 502,
@@ -150,6 +152,8 @@ def of_error(error: Exception, retry_after_seconds: float = _RETRY_AFTER_SECONDS
             return Problem(503, error.code, error.message, None, retry_after_seconds)
         case StreamConflict():
             return Problem(502, error.code, error.message)
+        case BlobGone():
+            return Problem(410, error.code, error.message)
         case NotFound():
             return Problem(404, error.code, error.message)
         case Conflict():

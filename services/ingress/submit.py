@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import NamedTuple
 
 from services.ingress.homes import HomeBouts
 from services.ingress.idempotency import may_come_again
@@ -15,7 +16,7 @@ from shared.contracts.base import PriorityClass
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.headers import CORRELATION_ID, MADE_BY, REQUEST_DIGEST, envelope, reply_headers
 from shared.contracts.ids import Maker
-from shared.contracts.job import ReplyTo
+from shared.contracts.job import Job, ReplyTo
 from shared.contracts.outcome import CancelRequested, StreamPosition
 from shared.errors import Overloaded
 from shared.kafka.port import Headers, Message
@@ -23,6 +24,14 @@ from shared.telemetry import tracing
 from shared.topics import Topics
 
 _MADE_BY_INGRESS, _MADE_BY_KEY = (MADE_BY, Maker.INGRESS.value.encode()), (MADE_BY, Maker.KEY.value.encode())
+
+
+class JobRecord(NamedTuple):
+    """A job and what is written of it: its record's value and type."""
+
+    job: Job
+    value: bytes
+    type: str = "job"
 
 
 class Submitter:
@@ -56,7 +65,7 @@ class Submitter:
     def submit(
         self,
         job: str,
-        body: bytes,
+        record: JobRecord,
         priority_class: PriorityClass,
         *,
         correlation: bytes | None,
@@ -68,8 +77,8 @@ class Submitter:
 
         `digest`: of the request, for a job whose id may come again.
         """
-        check_inline_size(len(body))
-        headers = envelope("job", tracing.child(trace, self._random))
+        check_inline_size(len(record.value))
+        headers = envelope(record.type, tracing.child(trace, self._random))
         if correlation is not None:
             headers += ((CORRELATION_ID, correlation), *self._reply_headers)
         if ids.is_reserved(job):
@@ -77,7 +86,7 @@ class Submitter:
             headers += (_MADE_BY_KEY if may_come_again(job) else _MADE_BY_INGRESS,)
         if digest is not None:
             headers += ((REQUEST_DIGEST, digest.encode()),)
-        self._outbox.put(Message(self._topic_of[priority_class], body, job.encode(), self.home_of(job), headers), settle)
+        self._outbox.put(Message(self._topic_of[priority_class], record.value, job.encode(), self.home_of(job), headers), settle)
 
     def cancel(self, job: str, home: int, reason: str) -> bool:
         """Queue a cancel without waiting; returns whether there was room for it."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 from services.ingress.assembly import Delta, Shown, StreamAssembly, StreamConflict
@@ -17,6 +17,10 @@ from shared.contracts.base import INLINE_BYTES
 from shared.contracts.outcome import StreamPosition
 from shared.contracts.reply import Chunk, Chunks, Final, StreamBroken
 from shared.contracts.result import Result, Status
+from shared.errors import TuttiError
+
+Whole = Callable[[Result], Awaitable[Result]]
+"""The result with its answer fetched, where that is by reference. Raises BlobGone."""
 
 
 class Sink(Protocol):
@@ -40,6 +44,7 @@ class Caller:
     """
 
     __slots__ = (
+        "_referred",
         "_stream",
         "_task",
         "_wake",
@@ -56,9 +61,13 @@ class Caller:
         "streaming",
         "tenant",
         "until",
+        "whole",
     )
 
-    def __init__(self, job: str, home: int, until: float, *, stream: bool = False, tenant: str = "default") -> None:
+    def __init__(self, job: str, home: int, until: float, whole: Whole, *, stream: bool = False, tenant: str = "default") -> None:
+        self.whole = whole
+        self._referred: Result | None = None
+        """The end, while its answer is still to be fetched."""
         self.kind = Kind.ANSWER
         self.tenant = tenant
         self.blocked_since: float | None = None
@@ -96,6 +105,10 @@ class Caller:
     def on_final(self, result: Result) -> None:
         """The job's end. Repeats change nothing."""
         if self.ended:
+            return
+        if result.answer is not None and result.answer.blob is not None:
+            self._referred = result
+            self.wake()
             return
         if self._stream is not None and result.status is Status.SUCCEEDED and result.answer is not None:
             try:
@@ -155,12 +168,21 @@ class Caller:
             self._wake.set_result(None)
 
     async def changed(self) -> None:
-        """Wait for the next wake. One task at a time, and only right after looking: no wake is lost in between."""
-        self._wake = asyncio.get_running_loop().create_future()
-        try:
-            await self._wake
-        finally:
-            self._wake = None
+        """Wait for the next wake. One task at a time, and only right after looking: no wake is lost in between.
+
+        An answer by reference is fetched here, by who waits for it.
+        """
+        if self._referred is None:
+            self._wake = asyncio.get_running_loop().create_future()
+            try:
+                await self._wake
+            finally:
+                self._wake = None
+        if self._referred is not None and not self.ended:
+            try:
+                self.on_final(await self.whole(self._referred))
+            except TuttiError as error:
+                self.fail(error)
 
     async def answered(self) -> Result:
         """The result. Raises what ended the wait otherwise."""
@@ -211,13 +233,13 @@ class Follow:
         self.result = result
         if self._on_result is not None:
             self._on_result(result)
-        if self._stream is not None and result.answer is not None:
+        if self._stream is not None and result.answer is not None and result.answer.blob is None:
             try:
                 self._stream.finish(result.answer)
                 self._keep(self._stream.take().text)
             except StreamConflict:
                 pass
-            self._stream = None
+        self._stream = None
         self._on_change(self.job)
 
     def _keep(self, text: str) -> None:

@@ -23,6 +23,7 @@ from shared.kafka.port import Consumer, Producer, TopicPartition
 from shared.kafka.provision import first_look
 from shared.kafka.registry import RegistryReader
 from shared.kafka.watched import ConsumerGaveUp
+from shared.processing.blobs import Blobs
 from shared.processing.outbox import Outbox
 from shared.schedules import ScheduleTable
 from shared.service import Environment, Readiness, kafka_silence
@@ -60,6 +61,7 @@ class Planner:
         self._topics = environment.topics
         self._homes: dict[int, _Owned] = {}
         self._schedules = ScheduleTable(self._topics.settings.capabilities, self._nudge)
+        self._blobs = Blobs(environment.log, environment.clock, self._topics, service="planner", instance=environment.instance)
         self._consumer: Consumer | None = None
         self._producer: Producer | None = None
         self._wiring: Wiring | None = None
@@ -280,6 +282,7 @@ class Planner:
             unpause=self._unpause,
             still_owner=self._still_owner,
             tenants=tenants,
+            blobs=self._blobs,
             spawn=self._start,
         )
         return self._wiring, registry
@@ -343,10 +346,9 @@ class Planner:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._producer is not None:
-            await self._producer.close()
-        if self._consumer is not None:
-            await self._consumer.close()
+        for part in (self._blobs, self._producer, self._consumer):
+            if part is not None:
+                await part.close()
 
 
 def build(environment: Environment, settings: PlannerSettings | None = None) -> Planner:

@@ -11,20 +11,24 @@ from dataclasses import replace
 from functools import partial
 
 from services.planner.engine import attempts, owing
-from services.planner.engine.admission import accept
+from services.planner.engine.admission import JobInput, accept
 from services.planner.engine.book import Book, internal
 from services.planner.engine.delayed import must_wait, postpone
 from services.planner.history.gate import Waiting
+from services.planner.inputs import Inputs
+from services.planner.intake.canonical import onward
 from services.planner.intake.refusals import Refusals
 from services.planner.round import Bury, Disown, Dispatch, Publish, Round, Stop
 from services.planner.sending.messages import of_effect
 from services.planner.sending.owed import Owed
 from services.planner.wiring import Wiring
+from shared.contracts.base import PriorityClass
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
-from shared.contracts.outcome import Outcome, StepClaimed, StepFailed
+from shared.contracts.outcome import CancelRequested, Outcome, StepClaimed, StepFailed
 from shared.contracts.step import Step
-from shared.errors import LogError, RecordTooLarge, TooLarge
+from shared.errors import InvalidInput, LogError, RecordTooLarge, TooLarge
+from shared.inputs import input_of
 from shared.kafka.port import Message, Record
 from shared.processing.lane import Result
 from shared.processing.tries import GivenUp, Tries, place
@@ -50,6 +54,8 @@ class Effects:
         self._tries, self._still_owner = tries, still_owner
         self._book, self._refusals, self._wake = book, refusals, wake
         self.owed = Owed(wake)
+        self.inputs = Inputs(wiring, book, self._refuse, wake)
+        self._wall = wiring.clock.wall
         self._unsendable: list[StepFailed] = []
         """Attempts that no router can be told of."""
         self._undelayable: list[tuple[Waiting, Callable[[], None]]] = []
@@ -60,6 +66,22 @@ class Effects:
     def owe(self, record: Record, messages: list[Message]) -> None:
         """Send these; the record counts as done once they are acknowledged."""
         self._outbox.post(messages, self.owed.hold(record.topic, record.offset))
+
+    def send_on(self, record: Record, given: JobInput | CancelRequested, here: int, homes: int) -> bool:
+        """Whether the record goes to another home, or as a reference to its own; then it counts as done once it is there.
+
+        Raises TooLarge where it cannot be sent.
+        """
+        if isinstance(given, JobInput) and given.large:
+            self.inputs.send_on(record, given, input_of(given.job), self.owed.hold(record.topic, record.offset))
+            return True
+        elsewhere = onward(record, given, here, homes)
+        if elsewhere is not None:
+            self.owe(record, [elsewhere])
+        return elsewhere is not None
+
+    def _refuse(self, record: Record, why: InvalidInput, priority_class: PriorityClass, job: str, release: Callable[[], None]) -> None:
+        self._outbox.post(self._refusals.job(record, why, priority_class, self._wall(), job), release)
 
     def take_in(self, round_: Round, one: Waiting) -> None:
         """The job begins, or waits. Raises GivenUp when it can neither, nor be ended."""
@@ -110,6 +132,7 @@ class Effects:
 
     def fold_returned(self, round_: Round) -> None:
         """An attempt that cannot be sent has failed; a job that cannot wait ends at once, its caller is told and its record kept."""
+        self.inputs.fold(round_)
         unsendable, self._unsendable = self._unsendable, []
         for failed in unsendable:
             attempts.on_outcome(self._book, round_, failed)

@@ -16,7 +16,7 @@ from shared.contracts.budget import BudgetRequested
 from shared.contracts.digest import request_digest
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.ids import Maker
-from shared.contracts.job import Job, ReplyTo
+from shared.contracts.job import HeldJob, Job, ReplyTo
 from shared.contracts.outcome import OUTCOME, CancelRequested, Outcome, StepClaimed, StepFailed, StepRouted, StepSucceeded
 from shared.errors import InvalidRecord, NewerVersion, TooLarge
 from shared.kafka.port import Record
@@ -24,6 +24,8 @@ from shared.topics import Topics
 
 OUTCOME_BYTES = 120 * 1024
 """Largest outcome that is folded. Its answer is written again in events, in the result, and quoted in snapshots, which may double it."""
+JOB_BYTES = 1024 * 1024
+"""Largest job of one record, in bytes of its value."""
 CANONICAL_BYTES = INLINE_BYTES + INLINE_BYTES // 2
 """Largest job as it is written out in `JobAccepted`: defaults and numbers may take more room there than in the caller's text."""
 _MOST_GROWTH = 5
@@ -52,18 +54,15 @@ class JobRecord:
             raise InvalidRecord(f"job version {version} is not known here; the newest known is {VERSION}")
         if kind == "cancel":
             return self._cancel(record)
-        if kind not in (None, "job"):
+        if kind not in (None, "job", headers.HELD_JOB):
             raise InvalidRecord("the record's type is neither job nor cancel")
-        return self._job(record, priority_class, topic_id)
+        return self._job(record, priority_class, topic_id, HeldJob if kind == headers.HELD_JOB else Job)
 
-    def _job(self, record: Record, priority_class: PriorityClass, topic_id: str | None) -> JobInput:
+    def _job(self, record: Record, priority_class: PriorityClass, topic_id: str | None, form: type[Job]) -> JobInput:
         value = record.value or b""
-        # What comes from the delay service is written out already.
-        most = INLINE_BYTES if headers.find(record.headers, headers.WAS_DELAYED) is None else CANONICAL_BYTES
-        if len(value) > most:
-            raise TooLarge(f"the job has {len(value)} bytes; at most {most} are allowed")
-        job = parse_job(value)
-        self._check_size(job, len(value))
+        if len(value) > JOB_BYTES:
+            raise TooLarge(f"the job has {len(value)} bytes; a record holds at most {JOB_BYTES}: what is larger comes by REST")
+        job = parse_job(value, form)
         check_capability(job, self.topics.settings.capabilities)
         reply = self.reply(record)
         may_come_again = _may_come_again(job, headers.made_by(record.headers)) or headers.replay_of(record.headers) is not None
@@ -80,12 +79,14 @@ class JobRecord:
             trace=headers.traceparent(record.headers),
             digest=headers.request_digest(record.headers) or request_digest(body),
             written_ms=record.timestamp,
+            large=form is Job and self._is_large(record, job, len(value)),
         )
 
     @staticmethod
-    def _check_size(job: Job, size: int) -> None:
-        if size > CANONICAL_BYTES // _MOST_GROWTH and (written := len(job.to_bytes())) > CANONICAL_BYTES:
-            raise TooLarge(f"the job, written out, has {written} bytes; at most {CANONICAL_BYTES} are allowed")
+    def _is_large(record: Record, job: Job, size: int) -> bool:
+        # What comes from the delay service is written out already.
+        inline = INLINE_BYTES if headers.find(record.headers, headers.WAS_DELAYED) is None else CANONICAL_BYTES
+        return size > inline or (size > CANONICAL_BYTES // _MOST_GROWTH and len(job.to_bytes()) > CANONICAL_BYTES)
 
     def reply(self, record: Record) -> ReplyTo | None:
         """Where the caller waits. Raises InvalidRecord for a malformed address or a topic that replies may not go to."""

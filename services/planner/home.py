@@ -27,7 +27,7 @@ from services.planner.history.gate import IdGate, Waiting
 from services.planner.history.takeover import Superseded, TakeOver
 from services.planner.history.upkeep import upkeep
 from services.planner.intake.canonical import onward
-from services.planner.intake.job_queue import JobQueue
+from services.planner.intake.job_queue import LARGE, JobQueue
 from services.planner.intake.order import ClassOrder, Queue
 from services.planner.intake.refusals import OutcomesStopped, Refusals
 from services.planner.intake.room import Room
@@ -317,10 +317,9 @@ class Home:
             topic_id = self._topic_ids.taken.get(record.topic)
             given = read(record, partial(self._wiring.reader.read, priority_class=priority_class, topic_id=topic_id))
             self._tries.begin(place(record))
-            elsewhere = onward(record, given, self.number, self._homes)
-            if elsewhere is not None:
-                self._effects.owe(record, [elsewhere])
-            elif isinstance(given, JobInput):
+            if self._effects.send_on(record, given, self.number, self._homes):
+                return
+            if isinstance(given, JobInput):
                 if not self._gate.hold(record, given, round_.now):
                     self._effects.take_in(round_, Waiting(record, given))
             else:
@@ -365,7 +364,8 @@ class Home:
 
     def _room(self) -> Room:
         live, gate = self._book.live_count, self._gate.of_class
-        return Room(self._wiring.options.live_jobs, {c: live.of_class[c] + gate[c] for c in CLASSES}, live.of_tenant)
+        closed = LARGE if self._effects.inputs.full else None
+        return Room(self._wiring.options.live_jobs, {c: live.of_class[c] + gate[c] for c in CLASSES}, live.of_tenant, closed=closed)
 
     def _set_alarm(self) -> None:
         """Wake the task for the next timer or for claims that have waited long enough."""

@@ -14,6 +14,7 @@ from services.planner.settings import PlannerOptions
 from shared.clock import Clock
 from shared.contracts.budget import TenantLimits
 from shared.kafka.port import Consumer, Log, TopicPartition
+from shared.processing.blobs import Blobs
 from shared.processing.outbox import Outbox
 from shared.schedules import ScheduleTable
 from shared.settings import DeadLetterCapSettings
@@ -43,6 +44,7 @@ class Wiring:
     unpause: Callable[[TopicPartition], None]
     still_owner: Callable[[int], Awaitable[bool]]
     """Whether a commit with the current generation succeeds for this number."""
+    blobs: Blobs
     spawn: Callable[[Coroutine[Any, Any, None]], None]
     """Run beside, until the planner ends."""
     tenants: Mapping[str, TenantLimits] = field(default_factory=dict)

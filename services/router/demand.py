@@ -74,14 +74,26 @@ _NO_ABILITIES: tuple[Ability, ...] = ()
 
 def _sizes(step: Step) -> tuple[int, int]:
     """(fewest, likely) tokens, rounded. Each text of an embedding is read for itself: the longest counts."""
+    answer_tokens = min(step.options.max_tokens or 0, _MOST_ANSWER_TOKENS)
+    if step.input is not None:
+        more = step.prefix or ""
+        return _rounded_both(step.input.fewest_tokens + fewest_tokens((more,)), step.input.longest + _bytes(more), answer_tokens)
     if step.operation is Operation.EMBED:
         return _measured((max(step.texts, key=len, default=""),), 0)
-    return _measured(_texts(step), min(step.options.max_tokens or 0, _MOST_ANSWER_TOKENS))
+    return _measured(_texts(step), answer_tokens)
 
 
 def _measured(texts: tuple[str, ...], answer_tokens: int) -> tuple[int, int]:
-    likely = sum(map(_bytes, texts)) // _BYTES_PER_TOKEN + answer_tokens
-    return (0, 0) if likely <= _SMALL_TOKENS else (_rounded(fewest_tokens(texts), 8, floor), _rounded(likely, 2, ceil))
+    size = sum(map(_bytes, texts))
+    return (0, 0) if _likely(size, answer_tokens) <= _SMALL_TOKENS else _rounded_both(fewest_tokens(texts), size, answer_tokens)
+
+
+def _rounded_both(fewest: int, size: int, answer_tokens: int) -> tuple[int, int]:
+    return _rounded(fewest, 8, floor), _rounded(_likely(size, answer_tokens), 2, ceil)
+
+
+def _likely(size: int, answer_tokens: int) -> int:
+    return size // _BYTES_PER_TOKEN + answer_tokens
 
 
 def _texts(step: Step) -> tuple[str, ...]:
@@ -98,10 +110,13 @@ def _rounded(tokens: int, parts: int, towards: Callable[[float], int]) -> int:
 
 
 def _abilities(step: Step) -> tuple[Ability, ...]:
-    sees = any(message.images for message in step.messages)
-    if not sees and not step.tools:
+    if step.input is not None:
+        sees, calls = step.input.images, step.input.tools
+    else:
+        sees, calls = any(message.images for message in step.messages), bool(step.tools)
+    if not sees and not calls:
         return _NO_ABILITIES
-    return (*(("vision",) if sees else ()), *(("tools",) if step.tools else ()))
+    return (*(("vision",) if sees else ()), *(("tools",) if calls else ()))
 
 
 def canonical(model: str) -> str:

@@ -33,6 +33,7 @@ from shared.contracts.node import Hardware, Node
 from shared.errors import ConfigurationError, LogError
 from shared.kafka.port import Message, Producer
 from shared.kafka.provision import first_look
+from shared.processing.blobs import Blobs
 from shared.service import Environment, Readiness, kafka_silence
 from shared.telemetry import logs
 from shared.topics import Topics
@@ -111,12 +112,8 @@ class WorkerService:
             unreachable=self._on_unreachable,
         )
         self.chunks = _chunk_sender(topics, clock, settings)
-        view = NodeView(self.node, self.registration, self.desk.slots)
-        open_stream = self.chunks.open
-        batching = BatchingBackend(
-            guarded(backend), clock, delay_seconds=settings.embed_batch_seconds, most_texts=settings.embed_batch_texts
-        )
-        self.desk.attach(Runner(node=view, backend=batching, settings=settings, clock=clock, speeds=speeds, open_stream=open_stream))
+        self._blobs = Blobs(environment.log, clock, topics, service="worker", instance=environment.instance)
+        self.desk.attach(self._runner(speeds))
         self.watch = Watch(
             node=self.node,
             topics=topics,
@@ -149,6 +146,21 @@ class WorkerService:
             places_changed=self._places_changed,
             node_news=self._node_news,
             describe=self._describe,
+        )
+
+    def _runner(self, speeds: Speeds) -> Runner:
+        settings, clock = self._settings, self._environment.clock
+        batching = BatchingBackend(
+            guarded(self._backend), clock, delay_seconds=settings.embed_batch_seconds, most_texts=settings.embed_batch_texts
+        )
+        return Runner(
+            node=NodeView(self.node, self.registration, self.desk.slots),
+            backend=batching,
+            settings=settings,
+            clock=clock,
+            speeds=speeds,
+            bodies=self._blobs,
+            open_stream=self.chunks.open,
         )
 
     def asgi(self) -> Any | None:
@@ -316,7 +328,7 @@ class WorkerService:
             await producer.send(Message(self._environment.topics.nodes, None, self.node.encode(), 0))
 
     async def _close(self, producer: Producer, chunk_producer: Producer) -> None:
-        for part in (self.reader, self.watch, producer, chunk_producer, self._backend):
+        for part in (self.reader, self.watch, self._blobs, producer, chunk_producer, self._backend):
             try:
                 await part.close()
             except LogError as error:

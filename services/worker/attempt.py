@@ -28,6 +28,8 @@ class Attempt:
     """When its record arrived in the mailbox, by the brokers' clock."""
     arrival: int = 0
     started_at: float | None = None
+    called: bool = False
+    """The endpoint has been asked; until then its input is fetched, or its turn awaited."""
     first_token_at: float | None = None
     progress_at: float | None = None
     tokens: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from random import Random
 
@@ -230,7 +230,10 @@ class Desk:
 
     def release_running(self, reason: str) -> None:
         """Give back what still runs: its streams are closed, no attempt is counted."""
-        for attempt in self.leases:
+        self._release(reason, self.leases)
+
+    def _release(self, reason: str, attempts: Iterable[Attempt]) -> None:
+        for attempt in attempts:
             if attempt.task is not None and attempt.stop is None:
                 attempt.released = reason
                 attempt.task.cancel()
@@ -281,13 +284,14 @@ class Desk:
             self._pause(failure.retry_after_seconds or OVERLOAD_PAUSE_SECONDS)
 
     def _pause(self, seconds: float) -> None:
-        """Offer nothing and give back what waits: it would be refused too. What runs goes on."""
+        """Offer nothing and give back what the endpoint has not been asked yet: it would be refused too. What runs goes on."""
         until = self._clock.monotonic() + min(seconds, LONGEST_PAUSE_SECONDS)
         if until <= self._paused_until:
             return
         self._paused_until = until
         log.warning("endpoint_paused", node=self.node, seconds=round(min(seconds, LONGEST_PAUSE_SECONDS), 1))
         self.give_back_waiting(_PAUSED)
+        self._release(_PAUSED, (attempt for attempt in self.leases if not attempt.called))
         self._news()
 
     def _end_waiting(self, attempt: Attempt, failure: Failure) -> None:

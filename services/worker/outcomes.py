@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from shared.contracts import headers
-from shared.contracts.base import RECORD_BYTES, ClaimId, NodeId
-from shared.contracts.failure import Failure
-from shared.contracts.failure import FailureKind as K
+from shared.contracts.base import ClaimId, NodeId
 from shared.contracts.outcome import ClaimsRenewed, StepClaimed, StepFailed, StepReleased, StepSucceeded
 from shared.contracts.step import Step
 from shared.kafka.port import Message
 
-MOST_VALUE_BYTES = RECORD_BYTES - 4 * 1024
-"""Headers and framing take the rest of a record."""
 MOST_CLAIMS_A_RECORD = 1_000
 
 Written = StepClaimed | StepSucceeded | StepFailed | StepReleased
@@ -26,12 +22,8 @@ class OutcomeWriter:
         self._topic = topic
 
     def message(self, outcome: Written, step: Step, trace: str | None) -> Message:
-        """The record. An answer too large for one becomes a typed failure with the same usage."""
-        value = outcome.to_bytes()
-        if len(value) > MOST_VALUE_BYTES and isinstance(outcome, StepSucceeded):
-            outcome = _too_large(outcome, len(value))
-            value = outcome.to_bytes()
-        return Message(self._topic, value, step.job.encode(), step.home, headers.envelope(outcome.type, trace))
+        """The record."""
+        return Message(self._topic, outcome.to_bytes(), step.job.encode(), step.home, headers.envelope(outcome.type, trace))
 
     def renewals(self, node: NodeId, mailbox: int, claims: Mapping[int, tuple[ClaimId, ...]]) -> list[Message]:
         """One record a home for all its claims (cut only beyond a thousand)."""
@@ -46,22 +38,3 @@ class OutcomeWriter:
             for home, of_home in claims.items()
             for start in range(0, len(of_home), MOST_CLAIMS_A_RECORD)
         ]
-
-
-def _too_large(outcome: StepSucceeded, size: int) -> StepFailed:
-    failure = Failure(
-        kind=K.TOO_LARGE,
-        message=f"the answer has {size} bytes, a record holds {MOST_VALUE_BYTES}",
-        node=outcome.node,
-        model=outcome.answer.model,
-    )
-    return StepFailed(
-        job=outcome.job,
-        step=outcome.step,
-        attempt=outcome.attempt,
-        claim=outcome.claim,
-        node=outcome.node,
-        failure=failure,
-        usage=outcome.usage,
-        timings=outcome.timings,
-    )

@@ -21,7 +21,8 @@ from services.worker.slots import Slots
 from services.worker.speeds import Speeds
 from services.worker.timeouts import expired
 from shared.clock import Clock
-from shared.contracts.base import ClaimId
+from shared.contracts.base import INLINE_BYTES, ClaimId
+from shared.contracts.blob import BlobRef
 from shared.contracts.bounds import is_json
 from shared.contracts.chat import Answer, FinishReason, Operation
 from shared.contracts.failure import Failure
@@ -30,13 +31,18 @@ from shared.contracts.node import NodeModel
 from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
 from shared.contracts.step import Step
 from shared.contracts.usage import Timings, Usage
+from shared.errors import InvalidRecord, TooLarge
 from shared.estimates import fewest_tokens, likely_tokens
+from shared.inputs import whole
+from shared.processing.blobs import BlobGone
 from shared.telemetry import logs, metrics
 
 log = logs.get(__name__)
 
 Ended = StepSucceeded | StepFailed | StepReleased
-_NOTHING_CONSUMED = (K.NODE_UNREACHABLE, K.UNKNOWN_MODEL, K.BAD_REQUEST, K.UNSUPPORTED, K.TOO_LARGE, K.CONTEXT_LENGTH, K.OVERLOADED)
+_NOTHING_CONSUMED = (
+    K.NODE_UNREACHABLE, K.UNKNOWN_MODEL, K.BAD_REQUEST, K.UNSUPPORTED, K.TOO_LARGE, K.BLOB_GONE, K.CONTEXT_LENGTH, K.OVERLOADED,
+)  # fmt: skip
 
 
 class Stream(Protocol):
@@ -45,6 +51,18 @@ class Stream(Protocol):
     def add(self, delta: Delta) -> None: ...
 
     def finish(self) -> None: ...
+
+
+class Bodies(Protocol):
+    """Where inputs and answers above the inline bound lie."""
+
+    async def fetch_in_time(self, tenant: str, ref: BlobRef) -> bytes:
+        """Raises BlobGone."""
+        ...
+
+    async def store_in_time(self, tenant: str, body: bytes) -> BlobRef:
+        """Raises TooLarge."""
+        ...
 
 
 class Registered(Protocol):
@@ -77,8 +95,10 @@ class Runner:
         settings: WorkerSettings,
         clock: Clock,
         speeds: Speeds,
+        bodies: Bodies,
         open_stream: Callable[[Step, ClaimId, str, bool], Stream | None],
     ) -> None:
+        self._bodies = bodies
         self._node, self._backend, self._settings, self._clock, self._speeds = node, backend, settings, clock, speeds
         self._open_stream = open_stream
         self._bucket = TokenBucket(settings.rate_per_second, settings.rate_burst) if settings.rate_per_second else None
@@ -90,6 +110,7 @@ class Runner:
         if late:
             return self._failed(attempt, late)
         try:
+            await self._read_input(attempt)
             continuation.check(attempt.step)
             completion = await self._ask(attempt)
             if self._was_cut(attempt, completion.usage):
@@ -99,7 +120,7 @@ class Runner:
                 return self._failed(attempt, cut, completion.usage)
             completion = continuation.whole(attempt.step, completion)
             _check_format(attempt.step, completion.answer)
-            return self._succeeded(attempt, completion)
+            return await self._inline(self._succeeded(attempt, completion), attempt.step.tenant)
         except ModelCallFailed as error:
             failure = Failure(kind=error.kind, message=error.message, retry_after_seconds=error.retry_after_seconds)
         except Exception as error:
@@ -117,6 +138,28 @@ class Runner:
             )
         return self._failed(attempt, attempt.stop or Failure(kind=K.CANCELLED, message="the worker stopped"))
 
+    async def _read_input(self, attempt: Attempt) -> None:
+        """Where the step's input lies in a blob."""
+        step = attempt.step
+        if step.input is None:
+            return
+        try:
+            attempt.step = whole(step, await self._bodies.fetch_in_time(step.tenant, step.input.blob))
+        except (BlobGone, InvalidRecord):
+            raise ModelCallFailed(K.BLOB_GONE, "the job's input is not kept any longer") from None
+
+    async def _inline(self, outcome: StepSucceeded, tenant: str) -> StepSucceeded:
+        """The outcome as it fits a record: a large answer goes into a blob, which is there before the outcome names it."""
+        answer = outcome.answer
+        if not _may_be_large(answer) or len(body := answer.to_bytes()) <= INLINE_BYTES:
+            return outcome
+        try:
+            blob = await self._bodies.store_in_time(tenant, body)
+        except TooLarge as error:
+            raise ModelCallFailed(K.TOO_LARGE, error.message) from None
+        kept = {"text": "", "thinking": None, "tool_calls": (), "embeddings": (), "blob": blob}
+        return outcome.model_copy(update={"answer": answer.model_copy(update=kept)})
+
     async def _ask(self, attempt: Attempt) -> Completion:
         names = candidates(attempt.step, self._node.registered.models)
         missing = ModelCallFailed(K.UNKNOWN_MODEL, f"this node has no model for {attempt.step.operation.value}")
@@ -133,7 +176,7 @@ class Runner:
         attempt.model = model
         if self._bucket is not None:
             await self._clock.sleep(self._bucket.take(self._clock.monotonic()))
-        step = attempt.step
+        step, attempt.called = attempt.step, True
         simulated = self._node.registered.simulated
         stream = self._open_stream(step, attempt.claim, model, simulated) if step.stream else None
         try:
@@ -249,6 +292,12 @@ def consumed(attempt: Attempt, kind: K) -> Usage:
 def texts_of(step: Step) -> tuple[str, ...]:
     """All text that the model is to read."""
     return (step.prompt or "", *(message.content for message in step.messages), *step.texts, step.prefix or "")
+
+
+def _may_be_large(answer: Answer) -> bool:
+    """Looked at before it is written out; a character takes six bytes of JSON at most."""
+    characters = len(answer.text) + len(answer.thinking or "")
+    return characters > INLINE_BYTES // 6 or bool(answer.tool_calls or answer.embeddings)
 
 
 def _check_format(step: Step, answer: Answer) -> None:

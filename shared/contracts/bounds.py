@@ -16,8 +16,8 @@ from shared.errors import InvalidInput, InvalidRecord, TooLarge
 
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _OPENING = frozenset(b"[{")
-_MAX_BRACKETS = 2 * INLINE_BYTES
-"""More than any job that fits a record can have: judging a hostile body costs no more than judging a large one."""
+_MAX_BRACKETS = 8 * INLINE_BYTES
+"""More than a large job of pictures, texts and tools has: judging a hostile body costs no more than judging such a one."""
 _WORDS = {f"String should match pattern '^{pattern}$'": words for pattern, words in IN_WORDS.items()}
 LONGEST_DELAY_SECONDS = 7 * 86_400.0
 """A job's `not_before` lies at most this far ahead."""
@@ -47,13 +47,15 @@ def _outside_strings(raw: bytes) -> bytes:
     return b"".join(raw.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
 
 
-def parse_job(raw: bytes | None) -> Job:
-    """The job in a record's value or a request's body. Raises InvalidRecord or TooLarge, each with one sentence that names the field."""
+def parse_job(raw: bytes | None, form: type[Job] = Job) -> Job:
+    """The job in a record's value: as a caller writes it, or (`form` HeldJob) as tutti does. Raises InvalidRecord or TooLarge, each with
+    one sentence that names the field.
+    """
     if not raw:
         raise InvalidRecord("the job is empty: a JSON object is needed")
     check_depth(raw)
     try:
-        return Job.model_validate_json(raw)
+        return form.model_validate_json(raw)
     except ValidationError as error:
         raise InvalidRecord(explain(error, "job")) from None
 

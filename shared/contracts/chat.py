@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from shared.contracts.base import Contract, Image, JsonObject, Label, ModelName, NodeId, Text
+from shared.contracts.blob import BlobRef
 
 MOST_CALLS = 128
 MOST_TOOLS = 128
@@ -64,7 +65,9 @@ class FinishReason(StrEnum):
 
 
 class Answer(Contract):
-    """What a step or a job yields."""
+    """What a step or a job yields. Of one above the inline bound `text`, `thinking`, `tool_calls` and `embeddings` lie in the blob, as the
+    JSON of an Answer; `tutti blobs get` fetches it, and an ingress does for who waits there.
+    """
 
     text: Text = ""
     thinking: Text | None = None
@@ -77,3 +80,4 @@ class Answer(Contract):
     """Of the model's file, where the node's endpoint tells it; so the quantisation."""
     quantisation: Label | None = None
     simulated: bool = False
+    blob: BlobRef | None = None

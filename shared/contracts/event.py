@@ -38,7 +38,7 @@ from shared.contracts.budget import TenantAccount, TenantLimitNeared, TenantShar
 from shared.contracts.chat import Answer
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.failure import Failure
-from shared.contracts.job import Job, ReplyTo
+from shared.contracts.job import HeldJob, InputRef, Job, ReplyTo
 from shared.contracts.limits import Limits
 from shared.contracts.result import Result
 from shared.contracts.usage import Timings, Usage
@@ -64,7 +64,7 @@ class JobAccepted(_Fact):
     """The job is in. Versions and limits are pinned here."""
 
     type: Literal["job_accepted"] = "job_accepted"
-    request: Job
+    request: Annotated[Job | HeldJob, Field(union_mode="left_to_right")]
     client_id: bool = False
     """The caller gave the id."""
     priority_class: PriorityClass
@@ -85,6 +85,13 @@ class JobAccepted(_Fact):
     """W3C traceparent of the caller."""
     digest: Label
     """Of the request: tells a repeated submission from another body under the same id."""
+
+
+class InputMoved(_Fact):
+    """The job's input was written again, before retention came to it, and lies here from now on."""
+
+    type: Literal["input_moved"] = "input_moved"
+    input: InputRef
 
 
 class StepAsked(_Fact):
@@ -300,6 +307,7 @@ Event = Annotated[
     PlannerStarted
     | JobDelayed
     | JobAccepted
+    | InputMoved
     | StepAsked
     | StepClaimedBy
     | StepAnswered

@@ -19,6 +19,7 @@ class FailureKind(StrEnum):
     BAD_REQUEST = "bad_request"
     UNSUPPORTED = "unsupported"
     TOO_LARGE = "too_large"
+    BLOB_GONE = "blob_gone"
     CONTEXT_LENGTH = "context_length"
     OVERLOADED = "overloaded"
     MODEL_ERROR = "model_error"

@@ -25,6 +25,7 @@ from shared.contracts.base import (
     Text,
     TopicName,
 )
+from shared.contracts.blob import BlobRef
 from shared.contracts.chat import MOST_TOOLS, ChatMessage, Operation, Options
 from shared.contracts.limits import Limits
 
@@ -98,6 +99,14 @@ class Job(Contract):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        self._check_input()
+        if self.deadline_at is not None and self.deadline_seconds is not None:
+            raise ValueError("deadline_at and deadline_seconds exclude each other")
+        if (self.pattern == "chain") != bool(self.chain):
+            raise ValueError("pattern chain needs `chain`, a list of steps, and only it may have one")
+        return self
+
+    def _check_input(self) -> None:
         if (self.prompt is not None) + (self.messages is not None) + (self.texts is not None) != 1:
             given = [name for name in ("prompt", "messages", "texts") if getattr(self, name) is not None]
             raise ValueError(f"exactly one of prompt, messages, texts is needed; given: {', '.join(given) or 'none'}")
@@ -107,11 +116,6 @@ class Job(Contract):
             raise ValueError("operation embed needs texts")
         if self.operation is Operation.GENERATE and self.prompt is None:
             raise ValueError("operation generate needs a prompt")
-        if self.deadline_at is not None and self.deadline_seconds is not None:
-            raise ValueError("deadline_at and deadline_seconds exclude each other")
-        if (self.pattern == "chain") != bool(self.chain):
-            raise ValueError("pattern chain needs `chain`, a list of steps, and only it may have one")
-        return self
 
     @property
     def kind(self) -> Operation:
@@ -122,6 +126,43 @@ class Job(Contract):
     def needed_capability(self) -> str:
         """What its steps need, derived from the operation when not given."""
         return self.capability or ("embed" if self.kind is Operation.EMBED else "chat")
+
+
+class Input(Contract):
+    """What the model of a single step reads. In a blob: the JSON of this."""
+
+    messages: tuple[ChatMessage, ...] = Field(default=(), max_length=1_001)
+    """With the job's `system` as the first."""
+    prompt: Text | None = None
+    texts: tuple[Text, ...] = Field(default=(), max_length=512)
+    format: Literal["json"] | JsonObject | None = None
+    tools: tuple[JsonObject, ...] = Field(default=(), max_length=MOST_TOOLS)
+
+
+class InputRef(Contract):
+    """An Input above the inline bound, and what planner and router must know of it without reading it."""
+
+    blob: BlobRef
+    characters: Count
+    """Of all texts."""
+    longest: Count
+    """Characters that the model reads at once: of an embedding's longest text, else all."""
+    fewest_tokens: Count
+    """That those have by any tokenizer."""
+    images: bool = False
+    tools: bool = False
+
+
+class HeldJob(Job):
+    """A job as it lies in records of tutti's own: its input may be a reference. Then `operation` is said, and there is no other input."""
+
+    input: InputRef | None = None
+
+    def _check_input(self) -> None:
+        if self.input is None:
+            super()._check_input()
+        elif self.operation is None or self.chain or any((self.prompt, self.system, self.messages, self.texts, self.format, self.tools)):
+            raise ValueError("a job by reference says its operation, and holds nothing of its input")
 
 
 class ReplyTo(Contract):

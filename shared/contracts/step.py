@@ -28,7 +28,7 @@ from shared.contracts.base import (
     Text,
 )
 from shared.contracts.chat import MOST_TOOLS, ChatMessage, Operation, Options
-from shared.contracts.job import Needs, ReplyTo
+from shared.contracts.job import InputRef, Needs, ReplyTo
 
 
 class Step(Contract):
@@ -73,3 +73,5 @@ class Step(Contract):
     """What the job's planner has been told that no node has."""
     beyond_window: Count | None = None
     """An earlier attempt did not fit a window of so many tokens (0: of unknown size): only a larger one will do."""
+    input: InputRef | None = None
+    """Messages, prompt, texts, format and tools lie there: the worker fetches them."""

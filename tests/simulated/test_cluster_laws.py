@@ -17,6 +17,7 @@ import pytest
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.laws import stops, told
 from tests.support.cluster.simulation import simulate
+from tests.support.cluster.workload import WEIGHTS
 
 FIXED = 20
 SEEDS = [int(one)] if (one := os.environ.get("TUTTI_SEED")) else list(range(int(os.environ.get("TUTTI_SEEDS", str(FIXED)))))
@@ -57,6 +58,14 @@ def test_one_seed_gives_one_run() -> None:
 APART_SECONDS = 180.0
 DURATIONS = {"single": 2.0, "chain": 2.0, "nowhere": 1.0, "chat": 2.0, "rest": 1.0, "limited": 0.5}
 """Jobs of which no user gave an instant."""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_laws_hold_for_large_jobs(seed: int) -> None:
+    """Among small ones, with all faults: chunks lost, repeated, under way when their writer dies."""
+    report = simulate(seed, kinds=WEIGHTS | {"large": 8.0})
+    if report.violations:
+        pytest.fail(report.text(f"this test, seed {seed}"), pytrace=False)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -15,10 +15,11 @@ from shared.clock import Clock
 from shared.contracts import event as events
 from shared.contracts import ids
 from shared.contracts.base import CLASSES, PriorityClass
+from shared.contracts.bounds import parse_job
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
-from shared.contracts.headers import REQUEST_DIGEST, correlation_headers, envelope, find, reply_address
-from shared.contracts.job import Job, ReplyTo
+from shared.contracts.headers import HELD_JOB, REQUEST_DIGEST, correlation_headers, envelope, find, reply_address
+from shared.contracts.job import HeldJob, Job, ReplyTo
 from shared.contracts.limits import Limits
 from shared.contracts.outcome import CancelRequested
 from shared.contracts.reply import Chunk, Chunks, Final
@@ -128,8 +129,9 @@ class Planner:
             cancel = CancelRequested.model_validate_json(record.value)
             self.cancels[cancel.job] = partition.partition
             return self._cancelled(cancel.job) if cancel.job in self.jobs else []
-        job = Job.model_validate_json(record.value)
-        assert find(record.headers, "type") == b"job"
+        kind = find(record.headers, "type")
+        assert kind in (b"job", HELD_JOB.encode())
+        job = parse_job(record.value, Job if kind == b"job" else HeldJob)
         assert job.id is not None
         assert record.key == job.id.encode()
         priority_class = next(c for c in CLASSES if self.topics.jobs(c) == partition.topic)

@@ -46,9 +46,11 @@ _CAPABILITY = "chat"
 
 
 class Order(NamedTuple):
-    """A job, how urgent, and, when it has an Idempotency-Key, the digest of the request."""
+    """A job, how urgent, and, when it has an Idempotency-Key, the digest of the request. `model`: as the client spells it."""
 
     job: Job
+    model: str
+    include_usage: bool
     priority_class: PriorityClass
     seconds: float
     trace: str | None
@@ -61,7 +63,7 @@ class Order(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A request whose job is on its way."""
+    """A request whose job is on its way. Nothing of a large body is left in it."""
 
     order: Order
     caller: Caller
@@ -96,14 +98,15 @@ class ChatCompletions:
         async with desk.bodies.read(receive, call, client.named(call.tenant), desk.settings.body_bytes) as body:
             check_depth(body)
             request = ChatRequest.model_validate_json(body)
+            del body
             await desk.open()
-        del body
-        self._desk.admit_caller()
-        begun = await self._begin(self._order(request, call, client), client)
+            desk.admit_caller()
+            begun = await self._begin(self._order(request, call, client), client)
+            del request
         send = watched(send, begun.caller, desk.clock)
         watching = watch(receive, begun.caller)
         try:
-            return await (self._stream(begun, request, send) if begun.order.job.stream else self._answer(begun, request, send))
+            return await (self._stream(begun, send) if begun.order.job.stream else self._answer(begun, send))
         finally:
             watching.cancel()
             self._desk.leave(begun.caller, begun.correlation)
@@ -128,7 +131,8 @@ class ChatCompletions:
         digest = None
         if key is not None:
             digest = request_digest(job.model_copy(update={"deadline_seconds": None, "model": request.model}).to_bytes())
-        return Order(job, priority_class, seconds, call.trace, digest)
+        include_usage = request.stream_options is not None and request.stream_options.include_usage
+        return Order(job, request.model, include_usage, priority_class, seconds, call.trace, digest)
 
     async def _begin(self, order: Order, client: Client) -> Call:
         """Submit the job, or join it when it was submitted before under the same key. Raises whatever can be said against it."""
@@ -144,12 +148,13 @@ class ChatCompletions:
             return Call(order, caller, correlation, charge)
         try:
             await self._admit(order)
-            caller, correlation = desk.call(job, order.priority_class, order.seconds, order.trace, order.digest)
+            record = await desk.record_of(job, job.to_bytes())
+            caller, correlation = desk.call(record, order.priority_class, order.seconds, order.trace, order.digest)
         except TuttiError:
             desk.meter.correct(charge, 0)
             raise
         desk.meter.watch(charge, job.id)
-        return Call(order, caller, correlation, charge)
+        return Call(order._replace(job=record.job), caller, correlation, charge)
 
     async def _admit(self, order: Order) -> None:
         """Raises Refused, Overloaded, Conflict: whatever is known here against taking it."""
@@ -176,7 +181,7 @@ class ChatCompletions:
         elif isinstance(caller.error, StreamConflict):
             self._desk.submitter.cancel(caller.job, caller.home, "the stream could not be continued")
 
-    async def _answer(self, call: Call, request: ChatRequest, send: Send) -> int:
+    async def _answer(self, call: Call, send: Send) -> int:
         caller = call.caller
         while not caller.ended:
             await caller.changed()
@@ -184,7 +189,7 @@ class ChatCompletions:
         if answer is None:
             return await refuse(send, _error_of(caller), ROUTE, [(b"x-tutti-job", caller.job.encode())])
         assert caller.result is not None
-        body = answers.completion(caller.job, int(caller.result.accepted_at), request.model, answer, caller.result.usage)
+        body = answers.completion(caller.job, int(caller.result.accepted_at), call.order.model, answer, caller.result.usage)
         await send_json(send, 200, body, [*self._headers(call, answer.simulated), *answers.origin_headers(answer)])
         return 200
 
@@ -194,14 +199,14 @@ class ChatCompletions:
             headers.append((b"x-tutti-simulated", b"true"))
         return headers
 
-    async def _stream(self, call: Call, request: ChatRequest, send: Send) -> int:
+    async def _stream(self, call: Call, send: Send) -> int:
         """The head goes out with the first piece, or after a while without one; from then on errors are events."""
         caller = call.caller
         await self._first_piece(caller)
         if caller.ended and _answer_of(caller) is None:
             return await refuse(send, _error_of(caller), ROUTE, [(b"x-tutti-job", caller.job.encode())])
-        include_usage = request.stream_options is not None and request.stream_options.include_usage
-        writer = ChunkWriter(caller.job, int(self._desk.clock.wall()), request.model, include_usage=include_usage)
+        order = call.order
+        writer = ChunkWriter(caller.job, int(self._desk.clock.wall()), order.model, include_usage=order.include_usage)
         await start_stream(send, [*sse.HEADERS, *self._headers(call, self._simulated(caller))])
         if not (caller.streaming or caller.ended):
             await send_part(send, sse.HEARTBEAT)

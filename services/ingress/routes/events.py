@@ -79,7 +79,7 @@ class JobEvents:
         follow = self._desk.waiters.following(job)
         with self._desk.followers.following(job, reader.news) as news:
             if not self._desk.journal.is_whole(job):
-                yield self._summary(status, cursor)
+                yield await self._summary(status, cursor)
                 if status.state is State.SETTLED:
                     return
             while True:
@@ -87,7 +87,11 @@ class JobEvents:
                 if follow is not None and len(follow.text) > cursor.characters:
                     yield _chunk(job, follow.text, cursor)
                 for event in self._desk.journal.after(job, cursor.offset):
-                    for part in _render(event, job, cursor, streamed=follow is not None):
+                    if event.kind == "job_settled" and (follow is not None or cursor.characters):
+                        text = await self._settled_text(event)
+                        if len(text) > cursor.characters:
+                            yield _chunk(job, text, cursor)
+                    for part in _render(event, job, cursor):
                         yield part
                     if event.kind == "job_settled":
                         return
@@ -102,10 +106,16 @@ class JobEvents:
                     if job not in self._desk.journal:
                         return
 
-    def _summary(self, status: JobStatus, cursor: Cursor) -> bytes:
+    async def _settled_text(self, event: RawEvent) -> str:
+        """The whole answer; nothing where it is not to be had now."""
+        settled = getattr(parse(event.kind, event.value), "result", None)
+        result = None if settled is None else await self._desk.whole(settled)
+        return result.answer.text if result is not None and result.answer is not None else ""
+
+    async def _summary(self, status: JobStatus, cursor: Cursor) -> bytes:
         """Of a job whose events are no longer in memory: the whole status as one event."""
         cursor.offset = max(cursor.offset, status.offset)
-        return sse.event("status", status.public(), str(cursor))
+        return sse.event("status", await self._desk.public(status), str(cursor))
 
 
 def _chunk(job: str, text: str, cursor: Cursor) -> bytes:
@@ -114,18 +124,8 @@ def _chunk(job: str, text: str, cursor: Cursor) -> bytes:
     return sse.event("chunk", dialect.chunk(ids.public(job), start, text[start:]), str(cursor))
 
 
-def _render(event: RawEvent, job: str, cursor: Cursor, *, streamed: bool) -> Iterator[bytes]:
-    if event.kind == "job_settled" and (streamed or cursor.characters):
-        text = _settled_text(event)
-        if len(text) > cursor.characters:
-            yield _chunk(job, text, cursor)
+def _render(event: RawEvent, job: str, cursor: Cursor) -> Iterator[bytes]:
     cursor.offset = event.offset
     payload = dialect.event(event, ids.public(job))
     if payload is not None:
         yield sse.event(event.kind, payload, str(cursor))
-
-
-def _settled_text(event: RawEvent) -> str:
-    fact = parse(event.kind, event.value)
-    result = getattr(fact, "result", None)
-    return result.answer.text if result is not None and result.answer is not None else ""

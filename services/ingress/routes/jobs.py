@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from contextlib import nullcontext
+from contextlib import AsyncExitStack, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -57,15 +57,14 @@ def asked_for(desk: Desk, request: Request) -> tuple[Client, str]:
 
 
 class Order(NamedTuple):
-    """A submission. `public` is the job's id as the caller knows it, `job` the one inside the cluster; when the id may come again, `digest`
-    is that of what the caller wrote.
+    """What a submission is about. `public` is the job's id as the caller knows it, `job` the one inside the cluster; when the id may come
+    again, `digest` is that of what the caller wrote.
     """
 
     client: Client
     public: str
     job: str
     tenant: str
-    submission: JobSubmission
     digest: str | None
     trace: str | None
 
@@ -82,26 +81,26 @@ class Jobs:
         call = call_headers(request.scope)
         client = desk.access.identify(call.api_key)
         wait = self._wait(request)
-        async with desk.bodies.read(request.receive, call, client.named(call.tenant), desk.settings.body_bytes) as body:
+        async with AsyncExitStack() as arriving:
+            body = await arriving.enter_async_context(
+                desk.bodies.read(request.receive, call, client.named(call.tenant), desk.settings.body_bytes)
+            )
             check_depth(body)
-            order = self._order(JobSubmission.model_validate_json(body), call, client)
+            order, submission = self._order(JobSubmission.model_validate_json(body), call, client)
+            del body
             await desk.open()
-        del body
-        with desk.waiting(Kind.END, order.tenant, wait) if wait else nullcontext() as reader:
-            return await self._create(order, reader)
+            with desk.waiting(Kind.END, order.tenant, wait) if wait else nullcontext() as reader:
+                known = None if order.digest is None else await desk.known(order.job, order.digest)
+                charge = await desk.meter.charge(client, 0 if known else estimate(submission, desk.settings.answer_tokens))
+                status = known or await self._submit(order, submission, charge)
+                del submission  # nothing of a large body is left while somebody waits
+                await arriving.aclose()
+                if reader is not None and status.state is not State.SETTLED:
+                    status = await self._settled(order, reader) or status
+        return await self._accepted(status, charge, client, repeated=known is not None)
 
-    async def _create(self, order: Order, reader: Reader | None) -> Response:
-        """`reader`: waits for the end."""
-        desk, client = self._desk, order.client
-        known = None if order.digest is None else await desk.known(order.job, order.digest)
-        charge = await desk.meter.charge(client, 0 if known else estimate(order.submission, desk.settings.answer_tokens))
-        status = known or await self._submit(order, charge)
-        if reader is not None and status.state is not State.SETTLED:
-            status = await self._settled(order, reader) or status
-        return _accepted(status, charge, client, repeated=known is not None)
-
-    def _order(self, submission: JobSubmission, call: CallHeaders, client: Client) -> Order:
-        """What is wanted, by whom, under which id. Raises Refused (403), InvalidHeader."""
+    def _order(self, submission: JobSubmission, call: CallHeaders, client: Client) -> tuple[Order, JobSubmission]:
+        """By whom it is wanted, under which id, and what. Raises Refused (403), InvalidHeader."""
         desk = self._desk
         if call.idempotency_key is not None and submission.id is not None:
             raise InvalidHeader("idempotency-key", "the body gives an id already; one of both is enough")
@@ -115,18 +114,18 @@ class Jobs:
             changes["deadline_seconds"] = call.deadline_seconds
         submission = submission.model_copy(update=changes)
         client.check_class(submission.priority_class)
-        return Order(client, public, ids.qualified(tenant, public), tenant, submission, digest, call.trace)
+        return Order(client, public, ids.qualified(tenant, public), tenant, digest, call.trace), submission
 
-    async def _submit(self, order: Order, charge: Charge) -> JobStatus:
+    async def _submit(self, order: Order, submission: JobSubmission, charge: Charge) -> JobStatus:
         """Queue it. Raises Conflict when the id is known with another body; what was charged is given back when it is refused."""
         try:
-            return await self._queue(order, charge)
+            return await self._queue(order, submission, charge)
         except TuttiError:
             self._desk.meter.correct(charge, 0)
             raise
 
-    async def _queue(self, order: Order, charge: Charge) -> JobStatus:
-        desk, job, submission = self._desk, order.job, order.submission
+    async def _queue(self, order: Order, submission: JobSubmission, charge: Charge) -> JobStatus:
+        desk, job = self._desk, order.job
         now, monotonic = desk.clock.wall(), desk.clock.monotonic()
         priority_class = submission.priority_class
         seconds = submission.deadline_seconds or desk.settings.deadline_seconds[priority_class]
@@ -138,13 +137,14 @@ class Jobs:
             desk.admit(priority_class, seconds)
         else:
             seconds += max(0.0, submission.not_before - now) if submission.deadline_at is None else 0.0
-        body = submission.body(model=self._model(submission))
+        submission = submission.model_copy(update={"model": self._model(submission)})
+        record = await desk.record_of(submission, submission.body())
         unsure = order.digest is not None and may_come_again(job) and not await desk.claim(job, order.digest)
         follow = None
         if submission.stream or unsure:
             until = monotonic + max(0.0, seconds) + desk.settings.deadline_grace_seconds
             follow = Follow(job, until, desk.followers.wake, partial(desk.told, order.digest) if unsure and order.digest else None)
-        await desk.enqueue(order.public, body, priority_class, trace=order.trace, follow=follow, digest=order.digest)
+        await desk.enqueue(order.public, record, priority_class, trace=order.trace, follow=follow, digest=order.digest)
         if follow is not None and unsure and order.digest is not None:
             await desk.first_word(follow, order.digest)
         desk.meter.watch(charge, job)
@@ -210,7 +210,7 @@ class Jobs:
         status = await self._desk.visible(client, job)
         if status is None:
             raise not_found(job)
-        return Response(status.public(), media_type="application/json")
+        return Response(await self._desk.public(status), media_type="application/json")
 
     async def cancel(self, request: Request) -> Response:
         """202: the cancel is in Kafka; 200 with the status when the job has ended already.
@@ -222,7 +222,7 @@ class Jobs:
         await desk.open()
         status = await desk.visible(client, job)
         if status is not None and status.state is State.SETTLED:
-            return Response(status.public(), media_type="application/json")
+            return Response(await desk.public(status), media_type="application/json")
         if status is None and not (client.admin and is_generated(job)):
             raise not_found(job)
         home = desk.submitter.home_of(job) if status is None else status.home
@@ -232,25 +232,24 @@ class Jobs:
         body = {"id": ids.public(job), "state": state, "cancel_requested": True}
         return Response(to_json(body), 202, media_type="application/json")
 
-
-def _accepted(status: JobStatus, charge: Charge, client: Client, *, repeated: bool) -> Response:
-    job, query = ids.public(status.id), _query(status, client)
-    location = f"{ROUTE}/{job}{query}"
-    headers = {"location": location, "x-tutti-job": job} | {name.decode(): value.decode() for name, value in charge.headers}
-    if repeated:
-        headers[REPEATED] = "true"
-    if status.state is State.SETTLED:
-        if status.result is not None and status.result.answer is not None and status.result.answer.simulated:
-            headers["x-tutti-simulated"] = "true"
-        return Response(status.public(), headers=headers, media_type="application/json")
-    body = {
-        "id": job,
-        "state": status.state.value,
-        "class": status.priority_class,
-        "status_url": location,
-        "events_url": f"{ROUTE}/{job}/events{query}",
-    }
-    return Response(to_json(body), 202, headers=headers, media_type="application/json")
+    async def _accepted(self, status: JobStatus, charge: Charge, client: Client, *, repeated: bool) -> Response:
+        job, query = ids.public(status.id), _query(status, client)
+        location = f"{ROUTE}/{job}{query}"
+        headers = {"location": location, "x-tutti-job": job} | {name.decode(): value.decode() for name, value in charge.headers}
+        if repeated:
+            headers[REPEATED] = "true"
+        if status.state is State.SETTLED:
+            if status.result is not None and status.result.answer is not None and status.result.answer.simulated:
+                headers["x-tutti-simulated"] = "true"
+            return Response(await self._desk.public(status), headers=headers, media_type="application/json")
+        body = {
+            "id": job,
+            "state": status.state.value,
+            "class": status.priority_class,
+            "status_url": location,
+            "events_url": f"{ROUTE}/{job}/events{query}",
+        }
+        return Response(to_json(body), 202, headers=headers, media_type="application/json")
 
 
 def _query(status: JobStatus, client: Client) -> str:

@@ -41,6 +41,8 @@ class JobInput:
     digest: str
     written_ms: int = 0
     """When the record arrived in the log; 0: it was none."""
+    large: bool = False
+    """It is above the inline bound: history takes it only by reference."""
 
 
 class IdTaken(InvalidInput):

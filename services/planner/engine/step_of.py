@@ -32,6 +32,7 @@ def step_of(job: LiveJob, step: OpenStep, home: int, lease_seconds: float, *, se
         options=request.options,
         format=request.format,
         tools=request.tools,
+        input=request.input,
         stream=request.stream,
         prefix=step.prefix or None,
         prefix_tokens=step.prefix_tokens,

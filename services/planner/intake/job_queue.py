@@ -28,6 +28,8 @@ from shared.tenants import TenantRing
 HANDFUL = 16
 """So few are taken as they came: nobody waits long behind them, and looking into them costs."""
 QUEUE_BYTES = 2 * 1024 * 1024
+LARGE = "/large"
+"""No tenant's name: in whose turn all those come that are above the inline bound, which are not looked into here."""
 QUANTUM_TOKENS = 512
 _LEAST_TOKENS = 64
 _MOST_TOKENS = 1_000_000
@@ -49,14 +51,14 @@ class _Waiting:
 
 
 def _waiting(record: Record) -> _Waiting:
-    """What the value says of itself. Records that are no jobs are their own tenant: they are read, and refused, in their turn."""
+    """What the value says of itself. Records that are no jobs are a tenant of their own: they are read, and refused, in their turn."""
     value = record.value or b""
     try:
-        body = from_json(value) if len(value) <= INLINE_BYTES else None
+        body = from_json(value) if len(value) <= INLINE_BYTES else LARGE
     except ValueError:
         body = None
     if not isinstance(body, dict):
-        return _Waiting(record, "", _LEAST_TOKENS)
+        return _Waiting(record, body or "", _LEAST_TOKENS)
     tenant, options = body.get("tenant", "default"), body.get("options")
     answer = options.get("max_tokens") if isinstance(options, dict) else None
     tokens = likely_tokens(len(value)) + (answer if type(answer) is int and answer > 0 else ANSWER_TOKENS)

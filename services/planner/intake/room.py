@@ -28,7 +28,11 @@ Held = Mapping[tuple[PriorityClass, str], int]
 class Room:
     """What is left of `bound` beside the `live` jobs of each class. Counts down as jobs are taken; `held` is counted by who enters them."""
 
-    def __init__(self, bound: int, live: Mapping[PriorityClass, int], held: Held = MappingProxyType({})) -> None:
+    def __init__(
+        self, bound: int, live: Mapping[PriorityClass, int], held: Held = MappingProxyType({}), *, closed: str | None = None
+    ) -> None:
+        """`closed`: a tenant, or what counts as one, of which none is taken at present."""
+        self._closed = closed
         self._reserve = bound // RESERVED
         self._own = {c: self._reserve - live[c] for c in CLASSES}
         self._shared = bound - sum(max(live[c], self._reserve) for c in CLASSES)
@@ -41,9 +45,10 @@ class Room:
     def admits(self, priority_class: PriorityClass) -> Callable[[str], bool] | None:
         """Whether one more of a tenant's jobs may be taken now; None when any tenant's may."""
         most = TIMES_LEFT * self._left(priority_class)
+        closed = self._closed
         if self._reserve - self._own[priority_class] < most:
-            return None
-        return lambda tenant: self._held.get((priority_class, tenant), 0) < most
+            return None if closed is None else lambda tenant: tenant != closed
+        return lambda tenant: tenant != closed and self._held.get((priority_class, tenant), 0) < most
 
     def take(self, priority_class: PriorityClass, places: int = 1) -> None:
         """One was taken, which counts as so many: the last one may be larger than what is left."""

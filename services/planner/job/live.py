@@ -6,7 +6,7 @@ Times that are not in events (`due_at`, monotonic seconds) are armed by the engi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any
 
@@ -17,6 +17,7 @@ from shared.contracts.event import (
     AttemptFailed,
     CancelRecorded,
     Event,
+    InputMoved,
     JobAccepted,
     JobSettled,
     JobStopped,
@@ -197,6 +198,13 @@ def _asked(job: LiveJob, event: StepAsked) -> None:
     job.attempts += 1
 
 
+def _moved(job: LiveJob, event: InputMoved) -> None:
+    job.accepted = job.accepted.model_copy(update={"request": job.accepted.request.model_copy(update={"input": event.input})})
+    for step in job.steps.values():
+        if step.request is not None and step.request.input is not None:
+            step.request = replace(step.request, input=event.input)
+
+
 def _charge(job: LiveJob, step: OpenStep, event: StepAsked | StepRetried | StepFunded) -> None:
     """The attempt begins, or waits for the tenant's budget."""
     step.charged_day = event.charged_day
@@ -321,6 +329,7 @@ def _drop_abandoned(job: LiveJob) -> None:
 
 
 _APPLY: dict[type, Callable[[LiveJob, Any], None]] = {
+    InputMoved: _moved,
     StepAsked: _asked,
     TimerSet: _timer_set,
     TimerFired: _timer_fired,

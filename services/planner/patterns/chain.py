@@ -102,6 +102,9 @@ async def _pass(ctx: Context, job: Job, step: ChainStep, prompt: str, *, stream:
     asked = prompt
     for _ in range(step.gate.repairs + 1):
         answer = await ctx.ask(_request(job, step, asked, stream=stream))
+        if answer.blob is not None:
+            message = f"chain step {step.name}: its answer of {answer.blob.size} bytes is too large to go on with"
+            raise StepError(Failure(kind=FailureKind.TOO_LARGE, message=message))
         reason = gate_reason(step.gate, answer.text)
         if reason is None:
             return answer

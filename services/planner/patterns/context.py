@@ -13,7 +13,7 @@ from pydantic_core import to_json
 
 from shared.contracts.chat import Answer, ChatMessage, Operation, Options
 from shared.contracts.failure import Failure
-from shared.contracts.job import Needs
+from shared.contracts.job import InputRef, Needs
 
 _NO_OPTIONS = Options()
 _NO_NEEDS = Needs()
@@ -44,19 +44,24 @@ class StepRequest:
     tools: tuple[dict[str, Any], ...] = ()
     needs: Needs = _NO_NEEDS
     stream: bool = False
+    input: InputRef | None = None
+    """What would be in messages, prompt, texts, format and tools lies there."""
 
     def rendered(self) -> bytes:
-        """Canonical bytes of everything that decides the answer; part of the step id."""
-        return to_json(
+        """Canonical bytes of everything that decides the answer; part of the step id. Of a blob its digest: it may be written again."""
+        shown = to_json(
             (
                 self.agent, self.capability, self.operation, self.model, self.fallback_models, self.messages, self.prompt, self.texts,
                 self.options, self.format, self.tools, self.needs, self.stream,
             ),
             exclude_none=True,
         )  # fmt: skip
+        return shown if self.input is None else shown + self.input.blob.digest.encode()
 
     def characters(self) -> int:
         """Length of the input, for the estimate of tokens."""
+        if self.input is not None:
+            return self.input.characters
         return sum(len(m.content) for m in self.messages) + len(self.prompt or "") + sum(map(len, self.texts))
 
 

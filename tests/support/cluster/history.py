@@ -17,7 +17,7 @@ from shared.contracts.control import CONTROL
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.delayed import Delayed
 from shared.contracts.event import EVENT, JobAccepted, JobSettled, JobSnapshot, PlannerStarted, ScheduleFired
-from shared.contracts.job import Job
+from shared.contracts.job import HeldJob
 from shared.contracts.outcome import OUTCOME, CancelRequested
 from shared.contracts.result import Result
 from shared.contracts.step import Step
@@ -263,7 +263,7 @@ class History:
             step = Step.model_validate_json(delayed.value)
             self.delayed_steps.add((step.id, step.attempt))
         else:
-            job = Job.model_validate_json(delayed.value)
+            job = HeldJob.model_validate_json(delayed.value)
             self.delayed_jobs.add(ids.qualified(job.tenant, job.id or ""))
 
     def _node(self, record: MemoryRecord, now: float) -> None:

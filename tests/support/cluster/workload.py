@@ -228,6 +228,16 @@ class Workload:
         """What no node can ever run, without a deadline: it fails in the end, and says what is missing."""
         self.anywhere(json.dumps(self.body(**self.random.choice(_NOBODY))).encode(), None)
 
+    def _large(self) -> None:
+        """Above the inline bound, of one endless word: by Kafka, some delayed or several times under one id from anywhere, or by REST."""
+        more: dict[str, Any] = self.random.choice(({}, {"id": f"large-{self._number}"}, {"not_before": self.world.clock.wall() + 3.0}))
+        body = self.body(**more) | {"prompt": f"q{self._number} " + "x" * 66_000}
+        if self.random.random() < 0.3:
+            self._call(Request("POST", "/v1/jobs", body))
+            return
+        for _ in range(self.random.randint(1, 3) if "id" in body else 1):
+            self.later(self.random.uniform(0.0, _AGAIN_SECONDS), partial(self.anywhere, json.dumps(body).encode(), None))
+
     # From REST callers
 
     def _call(self, request: Request) -> None:
@@ -283,6 +293,7 @@ _KINDS: dict[str, Callable[[Workload], None]] = {
     "scripts": Workload._scripts,
     "beyond": Workload._beyond,
     "nobody": Workload._nobody,
+    "large": Workload._large,
 }
 FOREIGN = {"elsewhere": 3.0, "scripts": 2.0, "beyond": 2.0, "nobody": 1.0}
 """Of the share of jobs that are as foreign producers send them."""

@@ -10,6 +10,7 @@ from services.ingress.assembly import StreamAssembly, StreamConflict
 from services.ingress.waiters import Caller, Follow, Waiters
 from shared.contracts.chat import Answer
 from shared.contracts.reply import Chunk, Chunks, StreamBroken
+from tests.support.ingress_world import inline
 from tests.unit.ingress.test_assembly import chunk, split
 
 
@@ -59,7 +60,7 @@ def test_an_attempt_that_begins_anew_after_text_was_shown_is_a_conflict() -> Non
 async def test_the_caller_of_this_instance_is_asked_and_nobody_elses() -> None:
     """By correlation. A caller who left has been shown nothing; another instance's stream is not ours to answer for."""
     waiters = Waiters("epoch", follows=10)
-    caller = Caller("j", 1, 100.0, stream=True)
+    caller = Caller("j", 1, 100.0, inline, stream=True)
     correlation = waiters.add(caller)
     waiters.on_chunks(sent(correlation, "Once up"))
     position = waiters.on_broken(broken(correlation))
@@ -89,7 +90,7 @@ def test_a_follow_is_asked_for_all_its_text() -> None:
 async def test_text_too_long_to_be_continued_ends_the_wait_with_a_typed_error() -> None:
     """What does not fit an outcome cannot be asked for again."""
     waiters = Waiters("epoch", follows=10)
-    caller = Caller("j", 1, 100.0, stream=True)
+    caller = Caller("j", 1, 100.0, inline, stream=True)
     correlation = waiters.add(caller)
     waiters.on_chunks(sent(correlation, "x" * 70_000))
     position = waiters.on_broken(broken(correlation))

@@ -12,6 +12,7 @@ from services.ingress.problems import InstanceLeaving, Refused
 from services.ingress.register import TIMES_LEFT, Kind, Places, Reader, Register
 from services.ingress.waiters import Caller
 from shared.errors import Overloaded
+from tests.support.ingress_world import inline
 
 
 def register(**changes: float) -> Register:
@@ -20,7 +21,7 @@ def register(**changes: float) -> Register:
 
 
 def guest(kind: Kind, until: float = 1e9, tenant: str = "t") -> Caller | Reader:
-    return Caller("j", 0, until, tenant=tenant) if kind is Kind.ANSWER else Reader(kind, tenant, until)
+    return Caller("j", 0, until, inline, tenant=tenant) if kind is Kind.ANSWER else Reader(kind, tenant, until)
 
 
 @pytest.mark.parametrize("kind", Kind)
@@ -140,7 +141,7 @@ async def test_each_is_told_that_the_instance_leaves() -> None:
 
 async def test_an_overdue_caller_has_a_deadline_for_an_answer() -> None:
     """504."""
-    caller = Caller("j", 0, 5.0)
+    caller = Caller("j", 0, 5.0, inline)
     caller.expire()
     assert isinstance(caller.error, Refused)
     assert caller.error.problem.status == 504

@@ -23,6 +23,7 @@ from shared.errors import LogUnavailable, Overloaded, RecordTooLarge
 from shared.kafka.port import Appended, Message, TopicPartition
 from shared.topics import Topics
 from tests.support import virtual_loop
+from tests.support.ingress_world import inline
 
 
 def result(text: str = "hi", job: str = "j") -> Result:
@@ -30,7 +31,7 @@ def result(text: str = "hi", job: str = "j") -> Result:
 
 
 def caller(*, stream: bool = False, until: float = 100.0) -> Caller:
-    return Caller("j", 0, until, stream=stream)
+    return Caller("j", 0, until, inline, stream=stream)
 
 
 def chunk(correlation: bytes, text: str, offset: int = 0, job: str = "j") -> Chunks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.planner.engine.admission import JobInput
-from services.planner.handlers import CANONICAL_BYTES, OUTCOME_BYTES, JobRecord, ReservedId, read_outcome
+from services.planner.handlers import CANONICAL_BYTES, JOB_BYTES, OUTCOME_BYTES, JobRecord, ReservedId, read_outcome
 from shared.contracts import headers, ids
 from shared.contracts.base import INLINE_BYTES, RECORD_BYTES, PriorityClass
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.ids import Maker
-from shared.contracts.job import ReplyTo
+from shared.contracts.job import HeldJob, ReplyTo
 from shared.contracts.outcome import CancelRequested, StepClaimed, StepFailed, StepSucceeded, StreamPosition
 from shared.errors import InvalidInput, InvalidRecord, TooLarge
 from shared.topics import Topics, TopicSettings
@@ -25,6 +26,9 @@ from tests.unit.planner.records import Written
 
 READER = JobRecord("cluster", Topics(TopicSettings()))
 CANCEL = ((headers.TYPE, b"cancel"),)
+HELD = ((headers.TYPE, headers.HELD_JOB.encode()),)
+INPUT = json.loads(Path("schemas/examples/v1/HeldJob.minimal.json").read_bytes())["input"]
+"""A reference, as only tutti may write it."""
 TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -168,8 +172,11 @@ def test_the_digest_is_of_the_meaning_not_of_the_text() -> None:
         ({"value": body(prompt="q", id="has space")}, InvalidRecord, "`id`"),
         ({"value": body(prompt="q", pattern="chain")}, InvalidRecord, "pattern chain needs `chain`"),
         ({"value": body(prompt="q", capability="teleport")}, InvalidRecord, "does not offer the job's capability; it offers chat, embed"),
-        ({"value": body(prompt="x" * INLINE_BYTES)}, TooLarge, "at most 65536"),
-        ({"value": body(prompt="q", tools=[{"a": [1e15] * 10_000}]).replace(b"1000000000000000.0", b"1e15")}, TooLarge, "written out"),
+        ({"value": body(prompt="x" * JOB_BYTES)}, TooLarge, "holds at most 1048576: what is larger comes by REST"),
+        ({"value": body(prompt="q", input=INPUT)}, InvalidRecord, "unknown field `input`"),
+        ({"value": body(operation="chat", input=INPUT)}, InvalidRecord, "unknown field `input`"),
+        ({"value": body(prompt="q", input=INPUT), "headers": HELD}, InvalidRecord, "holds nothing of its input"),
+        ({"value": body(input=INPUT), "headers": HELD}, InvalidRecord, "says its operation"),
         ({"value": b'{"prompt":' + b"[" * 40 + b"]" * 40 + b"}"}, TooLarge, "nested deeper"),
         ({"headers": ((headers.TYPE, b"job"), (headers.VERSION_HEADER, b"2"))}, InvalidRecord, "job version 2 is not known"),
         ({"headers": ((headers.VERSION_HEADER, b"new"),)}, InvalidRecord, "version is not a number"),
@@ -192,6 +199,25 @@ def test_what_is_no_job_is_told_in_a_sentence(fields: dict[str, Any], error: typ
         READER.read(Written(**fields), PriorityClass.STANDARD)
     assert words in caught.value.message
     assert "x" * 50 not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        body(prompt="x" * INLINE_BYTES),
+        body(prompt="q", tools=[{"a": [1e15] * 10_000}]).replace(b"1000000000000000.0", b"1e15"),
+        body(texts=["x" * 2_000] * 100),
+    ],
+)
+def test_above_the_inline_bound_a_job_is_large(value: bytes) -> None:
+    """As it came, or as it would be written out. By reference it is not any more."""
+    read = READER.read(Written(value), PriorityClass.STANDARD)
+    assert isinstance(read, JobInput)
+    assert read.large
+    again = READER.read(Written(body(operation="chat", input=INPUT), headers=HELD), PriorityClass.STANDARD)
+    assert isinstance(again, JobInput)
+    assert isinstance(again.job, HeldJob)
+    assert not again.large
 
 
 names = st.sampled_from([headers.TYPE, headers.VERSION_HEADER, headers.REPLY_TOPIC, headers.SPRING_REPLY_TOPIC, "x"])

@@ -131,6 +131,7 @@ def refusals() -> Refusals:
             consumer=missing,
             writer=missing,
             outbox=missing,
+            blobs=missing,
             rewind=missing,
             unpause=missing,
             still_owner=missing,

@@ -26,6 +26,7 @@ from shared.contracts.step import Step
 from shared.kafka.memory import MemoryLog
 from shared.kafka.port import Message, TopicPartition
 from shared.kafka.provision import ensure_topics
+from shared.processing.blobs import Blobs
 from shared.service import Environment
 from shared.settings import ClusterSettings
 from shared.topics import Topics, TopicSettings
@@ -66,6 +67,7 @@ class World:
         self.clock = LoopClock()
         self.log = MemoryLog(self.clock, random=Random(1))
         self.topics = Topics(TopicSettings(home_partitions=2, work_partitions=work_partitions, replies_partitions=2))
+        self.blobs = Blobs(self.log, self.clock, self.topics, service="test", instance="test")
         self.boots = 0
 
     def service(self, backend: Backend, node: str = NODE, process: str = "worker", **settings: Any) -> WorkerService:

@@ -1,0 +1,129 @@
+"""Inputs: bodies above the inline bound that come by Kafka go into blobs before history knows their jobs, and are written again by age.
+
+    record of jobs.* ──► chunks acknowledged ──► the job by reference, at its home ──► the record counts as done
+
+So the fold never waits for a body, nor reads one. After a crash in between the job is sent on twice: that is a repeat like any other.
+
+A live job's blob that is half as old as retention allows is written again, and history says where (InputMoved).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from functools import partial
+from math import inf
+from typing import Any
+
+from services.planner.engine.admission import JobInput
+from services.planner.engine.book import Book
+from services.planner.retention import OLDEST_SECONDS
+from services.planner.round import Round
+from services.planner.wiring import Wiring
+from shared.contracts import headers, ids
+from shared.contracts.base import PriorityClass
+from shared.contracts.event import InputMoved
+from shared.contracts.ids import Maker
+from shared.contracts.job import HeldJob, Input, InputRef
+from shared.errors import InvalidInput
+from shared.inputs import held
+from shared.kafka.port import Message, Record
+from shared.processing.blobs import BlobGone
+from shared.telemetry import logs
+
+log = logs.get(__name__)
+
+STORING = 8
+"""Bodies under way at once; each has at most a record's bytes."""
+_LOOK_SECONDS = 3_600.0
+
+Refuse = Callable[[Record, InvalidInput, PriorityClass, str, Callable[[], None]], None]
+
+
+class NotKept(InvalidInput):
+    """The job's input could not be written to where large ones are kept."""
+
+    code = "internal"
+
+
+class Inputs:
+    """Of one book; thrown away with it. `refuse` is called with the record, why, its class, the job's id and its release."""
+
+    def __init__(self, wiring: Wiring, book: Book, refuse: Refuse, wake: Callable[[], None]) -> None:
+        self._wiring, self._book, self._refuse, self._wake = wiring, book, refuse, wake
+        self._storing = 0
+        self._renewing: set[str] = set()
+        self._moved: list[tuple[str, InputRef]] = []
+        self._looked_at = -inf
+
+    @property
+    def full(self) -> bool:
+        """No further large body is taken at present."""
+        return self._storing >= STORING
+
+    def send_on(self, record: Record, given: JobInput, body: Input, release: Callable[[], None]) -> None:
+        """Keep its input, then send the job to its home by reference."""
+        self._storing += 1
+        self._wiring.spawn(self._guarded(self._send_on(record, given, body, release), partial(self._refused, record, given, release)))
+
+    async def _send_on(self, record: Record, given: JobInput, body: Input, release: Callable[[], None]) -> None:
+        try:
+            blob = await self._wiring.blobs.store_in_time(given.job.tenant, body.to_bytes())
+            homes = self._wiring.topics.settings.home_partitions
+            self._wiring.outbox.post([by_reference(record, given, held(given.job, body, blob), homes)], release)
+        finally:
+            self._storing -= 1
+            self._wake()
+
+    def _refused(self, record: Record, given: JobInput, release: Callable[[], None]) -> None:
+        self._refuse(record, NotKept(), given.priority_class, given.id, release)
+
+    def fold(self, round_: Round) -> None:
+        """Record where inputs lie now; look for those that grow old."""
+        moved, self._moved = self._moved, []
+        for job_id, lies in moved:
+            self._renewing.discard(job_id)
+            job = self._book.jobs.get(job_id)
+            if job is not None and job.settled is None:
+                self._book.emit(round_, job, InputMoved(epoch=self._book.epoch, job=job_id, at=round_.wall, input=lies))
+        if round_.now - self._looked_at >= _LOOK_SECONDS:
+            self._looked_at = round_.now
+            self._look(round_.wall)
+
+    def _look(self, wall: float) -> None:
+        for job in self._book.jobs.values():
+            asked = job.accepted.request
+            lies = asked.input if isinstance(asked, HeldJob) else None
+            if lies is None or job.settled is not None or wall - lies.blob.written_at <= OLDEST_SECONDS or job.id in self._renewing:
+                continue
+            self._renewing.add(job.id)
+            self._wiring.spawn(self._guarded(self._renew(job.id, asked.tenant, lies), partial(self._renewing.discard, job.id)))
+
+    async def _renew(self, job: str, tenant: str, lies: InputRef) -> None:
+        blobs = self._wiring.blobs
+        try:
+            blob = await blobs.store_in_time(tenant, await blobs.fetch_in_time(tenant, lies.blob))
+        except BlobGone:  # the worker that asks for it fails the step
+            log.warning("input_gone", job=job)
+            return
+        self._moved.append((job, lies.model_copy(update={"blob": blob})))
+        self._wake()
+
+    async def _guarded(self, work: Coroutine[Any, Any, None], otherwise: Callable[[], None]) -> None:
+        """What goes wrong with one body is that one's affair."""
+        try:
+            await work
+        except Exception as error:
+            log.failure("input_not_kept", error)
+            otherwise()
+
+
+def by_reference(record: Record, given: JobInput, job: HeldJob, homes: int) -> Message:
+    """The record that says the same by reference, for the home of the job's id."""
+    public = ids.public(given.id)
+    lies = headers.forwarded_from(record.headers) or headers.Origin(record.topic, record.partition, record.offset, record.timestamp)
+    replaced = {headers.TYPE, headers.VERSION_HEADER, headers.REQUEST_DIGEST, headers.FORWARDED_FROM}
+    said = tuple(header for header in headers.read_ones(record.headers) if header[0] not in replaced)
+    made = () if given.job.id is not None else ((headers.MADE_BY, Maker.PLANNER.value.encode()),)
+    ours = (*headers.envelope(headers.HELD_JOB), (headers.REQUEST_DIGEST, given.digest.encode()), lies.header(headers.FORWARDED_FROM))
+    body = job.model_copy(update={"id": public}).to_bytes()
+    return Message(record.topic, body, public.encode(), ids.home_of(given.id, homes), (*ours, *said, *made))

@@ -1,0 +1,64 @@
+"""Inputs above the inline bound: what of a job goes into a blob, what stays in its records, and how a worker puts both together. Pure."""
+
+from __future__ import annotations
+
+from shared.contracts.base import INLINE_BYTES
+from shared.contracts.blob import BlobRef
+from shared.contracts.chat import ChatMessage, Operation
+from shared.contracts.job import HeldJob, Input, InputRef, Job
+from shared.contracts.step import Step
+from shared.errors import InvalidRecord, TooLarge
+from shared.estimates import fewest_tokens
+
+_OF_THE_INPUT = frozenset({"prompt", "system", "messages", "texts", "format", "tools"})
+_REFERENCE_BYTES = 2_048
+"""That an InputRef and what tutti fills in may take."""
+BY_REFERENCE = frozenset({"single"})
+"""Patterns that hand their input on without reading it."""
+
+
+def turns(job: Job) -> tuple[ChatMessage, ...]:
+    """What a model that chats reads, the system's words first."""
+    messages = job.messages or ()
+    if job.prompt is not None and job.kind is Operation.CHAT:
+        messages = (ChatMessage(role="user", content=job.prompt),)
+    if job.system and job.kind is not Operation.EMBED:
+        messages = (ChatMessage(role="system", content=job.system), *messages)
+    return messages
+
+
+def input_of(job: Job) -> Input:
+    """What goes into the blob. Raises TooLarge where a record cannot hold the job without it."""
+    if job.pattern not in BY_REFERENCE:
+        raise TooLarge(f"a job of pattern {job.pattern} travels in a record whole; one holds at most {INLINE_BYTES} bytes of it")
+    rest = len(job.model_copy(update=dict.fromkeys(_OF_THE_INPUT)).to_bytes())
+    if rest > INLINE_BYTES - _REFERENCE_BYTES:
+        raise TooLarge(f"without its input the job has {rest} bytes; a record holds at most {INLINE_BYTES - _REFERENCE_BYTES} of them")
+    prompt = job.prompt if job.kind is Operation.GENERATE else None
+    return Input(messages=turns(job), prompt=prompt, texts=job.texts or (), format=job.format, tools=job.tools)
+
+
+def held(job: Job, given: Input, blob: BlobRef) -> HeldJob:
+    """The job, its input in the blob."""
+    texts = (given.prompt or "", *(message.content for message in given.messages), *given.texts)
+    at_once = (max(given.texts, key=len),) if given.texts else texts
+    reference = InputRef(
+        blob=blob,
+        characters=sum(map(len, texts)),
+        longest=sum(map(len, at_once)),
+        fewest_tokens=fewest_tokens(at_once),
+        images=any(message.images for message in given.messages),
+        tools=bool(given.tools),
+    )
+    kept = {name: getattr(job, name) for name in job.model_fields_set & Job.model_fields.keys() - _OF_THE_INPUT}
+    return HeldJob(**{**kept, "operation": job.kind, "input": reference})
+
+
+def whole(step: Step, body: bytes) -> Step:
+    """The step with what its blob holds. Raises InvalidRecord when that is no Input."""
+    try:
+        given = Input.model_validate_json(body)
+    except ValueError:
+        raise InvalidRecord("the blob is not a step's input") from None
+    fields = {"messages": given.messages, "prompt": given.prompt, "texts": given.texts, "format": given.format, "tools": given.tools}
+    return step.model_copy(update=fields)

@@ -1,0 +1,198 @@
+"""Inputs above the inline bound by Kafka: kept before history knows the job, fetched by who runs it, renewed by age (simulated)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from itertools import product
+from typing import Any
+
+import pytest
+
+from services.planner.settings import PlannerOptions
+from shared.contracts import headers
+from shared.contracts.base import CLASSES, INLINE_BYTES
+from shared.contracts.dead_letter import DeadLetter
+from shared.contracts.event import InputMoved, JobAccepted
+from shared.contracts.failure import FailureKind
+from shared.contracts.job import HeldJob, Input, InputRef
+from shared.contracts.reply import Final
+from shared.kafka.port import TopicPartition
+from shared.processing.blobs import BlobGone, Blobs
+from shared.topics import BLOB_DAYS
+from tests.support.planner_world import World
+from tests.support.virtual_loop import within
+
+HOMES = 3
+DAY = 86_400.0
+WAITS = (("correlation-id", b"c"), ("reply-topic", b"replies.test"), ("reply-partition", b"0"))
+simulated = within(lambda: World(11, homes=HOMES))
+
+
+def body(id_: str | None = "large", size: int = 200_000, **fields: Any) -> bytes:
+    given = {"prompt": "x" * size, "system": "Be brief.", **fields}
+    return json.dumps(given | ({} if id_ is None else {"id": id_})).encode()
+
+
+def accepted(world: World) -> list[JobAccepted]:
+    return [event for number in range(HOMES) for event in world.history(number) if isinstance(event, JobAccepted)]
+
+
+def letters(world: World) -> list[DeadLetter]:
+    return [DeadLetter.model_validate_json(value) for value in world.values(world.topics.dead_letters)]
+
+
+async def read(world: World, lies: InputRef | None, tenant: str = "default") -> Input:
+    assert lies is not None
+    blobs = Blobs(world.log, world.clock, world.topics, service="test", instance="t")
+    return Input.model_validate_json(await blobs.fetch(tenant, lies.blob))
+
+
+@simulated
+async def test_a_large_job_is_one_job_by_reference(world: World) -> None:
+    """Wherever it lies, with an id or without: history, steps and snapshots hold none of it, and what runs it finds all of it."""
+    world.start("p")
+    for priority_class, number in product(CLASSES, range(HOMES)):
+        world.produce(body(), home=number, priority_class=priority_class)
+    world.produce(body(None, tenant="t"), home=1)
+    await world.until(lambda: world.finished() == 2)
+    await asyncio.sleep(20)
+    assert {event.job[:2] for event in accepted(world)} == {"la", "j_"}
+    assert (world.runs, len(accepted(world)), letters(world)) == (2, 2, [])
+    for step in world.steps_seen:
+        assert (step.messages, step.prompt) == ((), None)
+        assert step.estimated_tokens > 50_000
+        given = await read(world, step.input, step.tenant)
+        assert [(turn.role, len(turn.content)) for turn in given.messages] == [("system", 9), ("user", 200_000)]
+    kept = [world.topics.job_events, world.topics.outcomes, world.topics.results, *world.topics.all_steps()]
+    assert max(len(value) for topic in kept for value in world.values(topic)) < INLINE_BYTES
+    world.check_laws(2)
+
+
+@simulated
+async def test_another_large_body_under_one_id_is_a_conflict(world: World) -> None:
+    """As of small ones; the same again is the same job."""
+    world.start("p")
+    world.produce(body(), home=0)
+    world.produce(body(size=200_001), home=1, headers_=WAITS)
+    await asyncio.sleep(30)
+    assert (len(accepted(world)), [letter.code for letter in letters(world)]) == (1, ["conflict"])
+
+
+@simulated
+async def test_killed_at_any_moment_it_is_there_once(world: World) -> None:
+    """While chunks are under way, and while the reference is: nothing is committed past before it is there."""
+    faults = world.log.faults
+    faults.ack_seconds = faults.send_seconds = (0.0, 2.0)
+    for number in range(6):
+        world.produce(body(f"x{number}"), home=number % HOMES)
+        world.produce(body(None), home=number % HOMES)
+    for life in range(6):
+        world.start("p")
+        await asyncio.sleep(0.3 + 1.5 * life)
+        world.kill("p")
+    faults.heal()
+    world.start("p")
+    await world.until(lambda: world.finished() == 12)
+    await asyncio.sleep(20)
+    world.check_laws(12)
+    for event in accepted(world):
+        assert isinstance(event.request, HeldJob)
+        await read(world, event.request.input)
+
+
+@simulated
+async def test_where_nothing_can_be_kept_the_others_go_on(world: World) -> None:
+    """Large jobs wait for their topic, in all classes; small ones pass them, and no position passes what waits."""
+    world.log.faults.away[world.topics.blobs] = 5.0
+    world.start("p")
+    for number in range(40):
+        world.produce(body(f"x{number}"), home=number % HOMES, priority_class=CLASSES[number % 3])
+        world.produce(body(f"s{number}", size=10), home=number % HOMES, priority_class=CLASSES[number % 3])
+    await world.until(lambda: world.finished() == 40, seconds=60)
+    assert all(job.startswith("s") for job in world.results())
+    world.kill("p")
+    world.log.faults.heal()
+    world.start("p")
+    await world.until(lambda: world.finished() == 80)
+    world.check_laws(80)
+
+
+@simulated
+async def test_what_cannot_go_by_reference_is_refused(world: World) -> None:
+    """A chain reads its input itself; what is left without the input is too much. The caller hears it, the record is kept."""
+    world.start("p")
+    world.produce(body(pattern="chain", chain=[{"name": "a", "template": "{input}"}]), headers_=WAITS)
+    metadata = {f"k{number}": "y" * 4_000 for number in range(30)}
+    world.produce(body(metadata=metadata), headers_=WAITS)
+    await asyncio.sleep(20)
+    assert [letter.code for letter in letters(world)] == ["too_large", "too_large"]
+    finals = [Final.model_validate_json(value).result for value in world.values("replies.test")]
+    assert [final.failure.kind for final in finals if final.failure] == [FailureKind.TOO_LARGE] * 2
+    assert accepted(world) == []
+
+
+@simulated
+async def test_a_large_job_may_be_delayed(world: World) -> None:
+    """By reference it fits the delay's record, too."""
+    world.start("p")
+    world.produce(body(not_before=world.clock.wall() + 3_600))
+    await asyncio.sleep(20)
+    delayed = [value for topic in world.topics.all() if topic.name.startswith("delays.") for value in world.values(topic.name)]
+    assert len(delayed) == 1
+    assert len(delayed[0]) < INLINE_BYTES
+
+
+@simulated
+async def test_the_input_of_a_job_that_lives_long_is_written_again(world: World) -> None:
+    """Before retention comes to it, as often as it must be; attempts from then on name the new place, also after a take-over."""
+    world.options = PlannerOptions(resend_seconds=1_000)
+    world.node.silent = 1.0
+    world.start("p")
+    world.produce(body(deadline_seconds=30 * DAY))
+    for week in range(4):
+        await asyncio.sleep(3_700)
+        world.clock.ahead += 7.1 * DAY
+        _expire(world)
+        if week == 2:
+            world.kill("p")
+            world.start("p")
+    await asyncio.sleep(3_700)
+    moved = [event for number in range(HOMES) for event in world.history(number) if isinstance(event, InputMoved)]
+    assert len(moved) >= 3
+    assert world.steps_seen[-1].input == moved[-1].input
+    assert len({step.id for step in world.steps_seen}) == 1
+    await read(world, world.steps_seen[-1].input)
+    world.node.silent = 0.0
+    await world.until(lambda: world.finished() == 1, seconds=2 * DAY)
+    assert b'"succeeded"' in world.results()["large"][0]
+    world.check_laws(1)
+
+
+def _expire(world: World) -> None:
+    """What retention does to `blobs`."""
+    bound = (world.clock.wall() - BLOB_DAYS * DAY) * 1_000
+    for number in range(world.log.partition_count(world.topics.blobs)):
+        partition = world.log.existing(TopicPartition(world.topics.blobs, number))
+        young = [record.offset for record in partition.records if record.timestamp >= bound]
+        partition.delete_before(young[0] if young else partition.end)
+
+
+@simulated
+async def test_who_is_not_tutti_names_no_blob(world: World) -> None:
+    """A reference in a job is an unknown field; who forges tutti's own record names what his tenant has kept, and nobody else's."""
+    world.start("p")
+    world.produce(body("b", tenant="b"), home=0)
+    await world.until(lambda: world.finished() == 1)
+    [event] = accepted(world)
+    assert isinstance(event.request, HeldJob)
+    assert event.request.input is not None
+    stolen = {"operation": "chat", "tenant": "a", "input": json.loads(event.request.input.to_bytes())}
+    world.produce(json.dumps(stolen).encode(), home=0)
+    world.produce(json.dumps(stolen).encode(), home=0, headers_=((headers.TYPE, headers.HELD_JOB.encode()),))
+    await asyncio.sleep(20)
+    assert [letter.code for letter in letters(world)] == ["invalid_record"]
+    forged = world.steps_seen[-1]
+    assert forged.input == event.request.input
+    with pytest.raises(BlobGone):  # what a worker gets of it
+        await read(world, forged.input, forged.tenant)
