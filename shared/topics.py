@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 from zlib import crc32
 
 from pydantic import BaseModel, Field, StringConstraints
 
 from shared.contracts.base import CLASSES, RECORD_BYTES, TOPIC, Capability, PriorityClass
+from shared.contracts.event import Event
+from shared.contracts.outcome import Outcome
 from shared.murmur import place
 
 Count = Literal["home", "steps", "work", "replies", "one", "other"]
@@ -60,6 +62,11 @@ class Family:
     config: tuple[tuple[str, str], ...] = ()
 
 
+def _members(union: Any) -> tuple[str, ...]:
+    """The messages of a topic that carries several."""
+    return tuple(kind.__name__ for kind in get_args(get_args(union)[0]))
+
+
 FAMILIES: tuple[Family, ...] = (
     Family(
         "jobs.{class}",
@@ -102,20 +109,7 @@ FAMILIES: tuple[Family, ...] = (
         7 * DAY_MS,
         ("worker", "router", "ingress", "planner"),
         ("planner",),
-        (
-            "StepRouted",
-            "StepUnplaced",
-            "StepClaimed",
-            "ClaimsRenewed",
-            "StepSucceeded",
-            "StepFailed",
-            "StepReleased",
-            "StreamPosition",
-            "CancelRequested",
-            "BudgetRequested",
-            "BudgetGranted",
-            "BudgetRecalled",
-        ),
+        _members(Outcome),
         "What came of attempts; cancels; shares of tenants' budgets.",
     ),
     Family(
@@ -126,32 +120,7 @@ FAMILIES: tuple[Family, ...] = (
         30 * DAY_MS,
         ("planner",),
         ("planner", "ingress"),
-        (
-            "PlannerStarted",
-            "JobDelayed",
-            "JobAccepted",
-            "InputMoved",
-            "StepAsked",
-            "StepClaimedBy",
-            "StepAnswered",
-            "AttemptFailed",
-            "StepRetried",
-            "StepFunded",
-            "StepWaits",
-            "WorkWasted",
-            "TimerSet",
-            "TimerFired",
-            "LimitNeared",
-            "CancelRecorded",
-            "JobStopped",
-            "ScheduleFired",
-            "IdsRemembered",
-            "JobSettled",
-            "JobSnapshot",
-            "TenantShare",
-            "TenantAccount",
-            "TenantLimitNeared",
-        ),
+        _members(Event),
         "The history of every job: the only truth.",
         (("retention.bytes", "-1"),),
     ),
