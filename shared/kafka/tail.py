@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from shared.clock import Clock
 from shared.errors import LogError, LogUnavailable, TopicMadeAnew
-from shared.kafka.port import Consumer, Log, Missed, Record, TopicPartition
+from shared.kafka.port import Consumer, Log, Missed, Record, TopicPartition, identities
 from shared.telemetry import logs, metrics
 
 _log = logs.get(__name__)
@@ -45,6 +45,8 @@ class Tail:
         self._pause = pause_seconds
         self._fetch_max_wait_ms = fetch_max_wait_ms
         self.positions: dict[TopicPartition, int] = {}
+        self._topic_ids: dict[str, str] = {}
+        """Of the topics that `positions` belong to."""
         self.positioned = asyncio.Event()
         self.ends: dict[TopicPartition, int] = {}
         """End offsets when reading began."""
@@ -62,7 +64,7 @@ class Tail:
     async def _read(self) -> None:
         consumer = await self._log.consumer(client_id=self._client_id, reset="earliest", fetch_max_wait_ms=self._fetch_max_wait_ms)
         try:
-            consumer.assign(self._partitions)
+            consumer.assign(self._partitions, self._topic_ids)
             await self._position(consumer)
             while True:
                 try:
@@ -84,6 +86,7 @@ class Tail:
                 if batches and self._pause:
                     await self._clock.sleep(self._pause)
         finally:
+            self._topic_ids |= identities(consumer)
             await consumer.close()
 
     async def _position(self, consumer: Consumer) -> None:

@@ -15,7 +15,19 @@ from typing import Literal, Unpack
 
 from shared.clock import Clock
 from shared.errors import LogError, TopicMadeAnew
-from shared.kafka.port import Admin, Consumer, ConsumerOptions, HeldBack, Log, Missed, Producer, RebalanceListener, Record, TopicPartition
+from shared.kafka.port import (
+    Admin,
+    Consumer,
+    ConsumerOptions,
+    HeldBack,
+    Log,
+    Missed,
+    Producer,
+    RebalanceListener,
+    Record,
+    TopicPartition,
+    identities,
+)
 from shared.kafka.settings import CALL_SECONDS
 from shared.kafka.watchdog import Limits, Progress, Reason, Vitals, diagnose, may_rebuild, observe, pause_seconds
 from shared.telemetry import logs
@@ -108,10 +120,10 @@ class WatchedConsumer:
         self._rebuilt_at: list[float] = []
         self._watch: asyncio.Task[None] | None = None
 
-    def assign(self, partitions: Collection[TopicPartition]) -> None:
+    def assign(self, partitions: Collection[TopicPartition], topic_ids: Mapping[str, str] | None = None) -> None:
         self._by_hand = True
         self._forget_positions()
-        self._inner.assign(partitions)
+        self._inner.assign(partitions, topic_ids)
         self._start_watch()
 
     async def subscribe(self, topics: Collection[str], listener: RebalanceListener | None = None) -> None:
@@ -246,20 +258,20 @@ class WatchedConsumer:
         if not may_rebuild(self._rebuilt_at, now, self._limits):
             raise ConsumerGaveUp(f"the consumer stopped {self._limits.rebuilds + 1} times: {reason.value}")
         self._rebuilt_at = [*self._rebuilt_at[-self._limits.rebuilds :], now]
-        assigned = self._inner.assignment()
+        assigned, topic_ids = self._inner.assignment(), identities(self._inner)
         await self._tap.lose_all()
         await self._inner.close()
         await self._clock.sleep(pause_seconds(len(self._rebuilt_at), self._random.random(), self._limits))
         self._inner = await self._open_inner()
         self._progress = {}
-        await self._resume_reading(assigned)
+        await self._resume_reading(assigned, topic_ids)
 
-    async def _resume_reading(self, assigned: Collection[TopicPartition]) -> None:
+    async def _resume_reading(self, assigned: Collection[TopicPartition], topic_ids: Mapping[str, str]) -> None:
         if not self._by_hand:
             self._tap.waiting_since = self._clock.monotonic()
             await self._inner.subscribe(self._topics, self._tap)
             return
-        self._inner.assign(assigned)
+        self._inner.assign(assigned, topic_ids)
         for tp in assigned:
             if tp in self._next:
                 self._inner.seek(tp, self._next[tp])

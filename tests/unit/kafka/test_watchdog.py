@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from shared.clock import LoopClock
-from shared.errors import LogUnavailable
+from shared.errors import LogError, LogUnavailable, TopicMadeAnew
 from shared.kafka.memory import MemoryLog
 from shared.kafka.port import Consumer, Message, NewTopic, Record, TopicPartition
+from shared.kafka.tail import Tail
 from shared.kafka.watchdog import Limits, Reason, Standing, Vitals, diagnose, may_rebuild, observe, pause_seconds
 from shared.kafka.watched import ConsumerGaveUp, WatchedConsumer, WatchedLog
 from tests.support import virtual_loop
@@ -74,7 +75,9 @@ def test_rebuilds_are_few_and_spread(rebuilt_at: list[float], now: float, unit: 
 
 
 class Patient:
-    """A consumer that may fall ill: "silent" polls return nothing although records are there, "hung" ones never return."""
+    """A consumer that may fall ill: "silent" polls return nothing although records are there, "hung" ones never
+    return, "broken" ones raise.
+    """
 
     def __init__(self, inner: Consumer, state: Callable[[], str]) -> None:
         self._inner, self._state = inner, state
@@ -88,6 +91,8 @@ class Patient:
         if self._state() == "silent":
             await LoopClock().sleep(timeout_seconds)
             return {}
+        if self._state() == "broken":
+            raise LogError("it is broken")
         if self._state() == "hung":
             await asyncio.get_running_loop().create_future()
         return await self._inner.poll(timeout_seconds=timeout_seconds, max_records=max_records, partitions=partitions)
@@ -149,6 +154,56 @@ def test_a_reader_without_group_goes_on_where_it_was(state: str, reason: Reason)
         assert await poll_for(consumer, ward, 60.0) == [3, 4]
         assert (ward.built, rebuilds(reason) - before) == (2, 1.0)
         await consumer.close()
+
+    play(scenario)
+
+
+def test_a_topic_made_anew_during_a_rebuild_is_told() -> None:
+    """The position would be valid in the new topic, which has more records."""
+
+    async def scenario(ward: Ward, log: WatchedLog) -> None:
+        consumer = await log.consumer(client_id="c")
+        consumer.assign([TP])
+        ward.write(TP, [Message("t", b"v")] * 3)
+        assert await poll_for(consumer, ward, 10.0) == [0, 1, 2]
+        ward.states[1] = "silent"
+        ward.delete(["t"])
+        ward.create([NewTopic("t", 1, 1, {})])
+        ward.write(TP, [Message("t", b"v")] * 5)
+        with pytest.raises(TopicMadeAnew):
+            await poll_for(consumer, ward, 60.0)
+        assert ward.built == 2
+        assert await poll_for(consumer, ward, 10.0) == [0, 1, 2, 3, 4]
+        await consumer.close()
+
+    play(scenario)
+
+
+def test_a_tail_whose_consumer_is_given_up_is_told_of_a_topic_made_anew() -> None:
+    """It goes on with a new consumer where it was, but in another topic at the beginning."""
+
+    async def scenario(ward: Ward, _: WatchedLog) -> None:
+        seen: list[int] = []
+
+        async def start(consumer: Consumer) -> Mapping[TopicPartition, int]:
+            return await consumer.beginning_offsets([TP])
+
+        def handle(_: TopicPartition, records: Sequence[Record]) -> None:
+            seen.extend(record.offset for record in records)
+
+        tail = Tail(ward, ward.clock, [TP], client_id="c", service="test-watchdog", start=start, handle=handle)
+        task = asyncio.create_task(tail.run())
+        ward.write(TP, [Message("t", b"v")] * 3)
+        await ward.clock.sleep(2.0)
+        ward.states[1] = "broken"
+        await ward.clock.sleep(0.6)
+        ward.delete(["t"])
+        ward.create([NewTopic("t", 1, 1, {})])
+        ward.write(TP, [Message("t", b"v")] * 5)
+        await ward.clock.sleep(5.0)
+        assert seen == [0, 1, 2, 0, 1, 2, 3, 4]
+        assert ward.built == 2
+        task.cancel()
 
     play(scenario)
 
