@@ -48,7 +48,7 @@ log = logs.get(__name__)
 _UPKEEP_SECONDS = 3_600.0
 """The longest time without a round: what is carried ages in a quiet log, too."""
 _MOST_ENDED = 20_000
-"""Jobs that have ended behind a position that is held back: beyond that no new ones are taken."""
+"""Jobs that have ended behind a position that is held back: beyond that no new ones are taken of its class."""
 _RETAKE_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -354,18 +354,26 @@ class Home:
         return first or any(room.has(c := self._class_of[t]) and q.holds(room.admits(c)) for t, q in jobs.items())
 
     def _budget(self) -> int:
-        """Most jobs of one round; those whose records owe a message are bounded as live ones are."""
-        if self._wiring.outbox.full or len(self._book.ended) >= _MOST_ENDED:
-            return 0
-        return max(0, min(self._wiring.options.round_jobs, self._wiring.options.live_jobs - self._effects.owed.count(self._class_of)))
+        """Most jobs of one round."""
+        return 0 if self._wiring.outbox.full else self._wiring.options.round_jobs
 
     def _queue(self, topic: str) -> Queue | JobQueue:
         return self._outcomes if topic == self._outcomes_topic else self._jobs[topic]
 
     def _room(self) -> Room:
-        live, gate = self._book.live_count, self._gate.of_class
+        """What waits at the gate, and records that owe a message, count in their class as live jobs do."""
+        live, gate, owed = self._book.live_count, self._gate.of_class, self._effects.owed
+        held = {c: live.of_class[c] + gate[c] + owed.count(topic) for topic, c in self._class_of.items()}
         closed = LARGE if self._effects.inputs.full else None
-        return Room(self._wiring.options.live_jobs, {c: live.of_class[c] + gate[c] for c in CLASSES}, live.of_tenant, closed=closed)
+        return Room(self._wiring.options.live_jobs, held, live.of_tenant, closed=closed, shut=self._shut())
+
+    def _shut(self) -> frozenset[PriorityClass]:
+        """Classes whose position is held back so far that too many of their jobs have ended behind it; all, if it is for another reason."""
+        if len(self._book.ended) < _MOST_ENDED:
+            return frozenset()
+        reached, far = self._effects.owed.clamp(self._positions), _MOST_ENDED // len(CLASSES)
+        taken = {topic: (queue.next_offset or 0) - len(queue) for topic, queue in self._jobs.items()}
+        return frozenset(c for topic, c in self._class_of.items() if taken[topic] - reached.get(topic, 0) >= far) or frozenset(CLASSES)
 
     def _set_alarm(self) -> None:
         """Wake the task for the next timer or for claims that have waited long enough."""

@@ -11,7 +11,9 @@ import json
 
 import pytest
 
+from services.planner import home
 from services.planner.settings import PlannerOptions
+from shared.contracts import ids
 from shared.contracts.base import PriorityClass
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.delayed import Delayed
@@ -69,6 +71,64 @@ def test_a_topic_that_takes_nothing_stops_nothing_else(away: str, seconds: float
             assert len(world.results()) == 180
 
     run(main())
+
+
+OWING: dict[str, str | TopicPartition] = {"forwards": TopicPartition("jobs.batch", 1), "letters": "dead-letters", "delays": "delays.1h"}
+"""What a flood of batch records may owe, and where it is to go."""
+
+
+def owing_record(world: World, owing: str, number: int) -> bytes:
+    match owing:
+        case "forwards":
+            return json.dumps({"prompt": "q", "id": at_home_on(1, number)}).encode()
+        case "letters":
+            return b"no job"
+        case _:
+            return json.dumps({"prompt": "q", "not_before": world.clock.wall() + 5_000.0}).encode()
+
+
+def at_home_on(home: int, number: int) -> str:
+    return next(f"id-{number}-{n}" for n in range(100) if ids.home_of(f"id-{number}-{n}", 2) == home)
+
+
+@pytest.mark.parametrize("owing", OWING)
+def test_records_that_owe_something_fill_their_own_class_alone(owing: str) -> None:
+    """More of them than a home may have live jobs, and nothing of it is acknowledged: the other classes run as always."""
+
+    async def main() -> None:
+        async with World(5) as world:
+            world.start("p")
+            await asyncio.sleep(2.0)
+            world.log.faults.away[OWING[owing]] = 0.0
+            for number in range(2 * world.options.live_jobs):
+                world.produce(owing_record(world, owing, number), priority_class=PriorityClass.BATCH)
+            await asyncio.sleep(5.0)
+            for number in range(20):
+                for others in (PriorityClass.INTERACTIVE, PriorityClass.STANDARD):
+                    world.produce(b'{"prompt": "q%d"}' % number, priority_class=others)
+            await world.until(lambda: world.finished() == 40, 30.0)
+
+    run(main())
+
+
+@simulated
+async def test_ended_jobs_behind_a_position_that_is_held_close_their_own_class_alone(world: World) -> None:
+    """Much is remembered of them until the position passes: the class waits, the others go on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(home, "_MOST_ENDED", 60)
+        world.start("p")
+        world.log.faults.away[world.topics.dead_letters] = 0.0
+        for number in range(100):
+            world.produce(b'{"prompt": "q%d"}' % number if number else b"no job", priority_class=PriorityClass.BATCH)
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(20.0)
+        assert 60 <= world.finished() < 90
+        before = world.finished()
+        for number in range(50):
+            world.produce(b'{"prompt": "q%d"}' % number)
+        await world.until(lambda: world.finished() == before + 50, 30.0)
+        world.log.faults.heal()
+        await settled(world, 149)
 
 
 @simulated

@@ -11,7 +11,7 @@ comes free before those that hold much.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 
 from shared.contracts.base import CLASSES, PriorityClass
@@ -29,10 +29,16 @@ class Room:
     """What is left of `bound` beside the `live` jobs of each class. Counts down as jobs are taken; `held` is counted by who enters them."""
 
     def __init__(
-        self, bound: int, live: Mapping[PriorityClass, int], held: Held = MappingProxyType({}), *, closed: str | None = None
+        self,
+        bound: int,
+        live: Mapping[PriorityClass, int],
+        held: Held = MappingProxyType({}),
+        *,
+        closed: str | None = None,
+        shut: Collection[PriorityClass] = (),
     ) -> None:
-        """`closed`: a tenant, or what counts as one, of which none is taken at present."""
-        self._closed = closed
+        """`closed`: a tenant, or what counts as one, of which none is taken at present. `shut`: classes of which none is."""
+        self._closed, self._shut = closed, shut
         self._reserve = bound // RESERVED
         self._own = {c: self._reserve - live[c] for c in CLASSES}
         self._shared = bound - sum(max(live[c], self._reserve) for c in CLASSES)
@@ -40,7 +46,7 @@ class Room:
 
     def has(self, priority_class: PriorityClass) -> bool:
         """Whether one more job of this class may be taken."""
-        return self._left(priority_class) > 0
+        return priority_class not in self._shut and self._left(priority_class) > 0
 
     def admits(self, priority_class: PriorityClass) -> Callable[[str], bool] | None:
         """Whether one more of a tenant's jobs may be taken now; None when any tenant's may."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 
 
@@ -13,9 +13,9 @@ class Owed:
         self._paid = paid
         self._offsets: dict[str, dict[int, int]] = {}
 
-    def count(self, topics: Iterable[str]) -> int:
-        """How many records of these topics owe something."""
-        return sum(len(self._offsets.get(topic, ())) for topic in topics)
+    def count(self, topic: str) -> int:
+        """How many records of this topic owe something."""
+        return len(self._offsets.get(topic, ()))
 
     def hold(self, topic: str, offset: int) -> Callable[[], None]:
         """The record at `offset` owes one thing more; call what is returned once that is acknowledged."""
