@@ -17,7 +17,7 @@ from shared.kafka.assignor import BalancedAssignor
 from shared.kafka.intake import Intake
 from shared.kafka.port import Consumer
 from shared.kafka.window import Bounds
-from shared.processing.tries import read
+from shared.processing.tries import Tries, read
 from shared.service import Environment, Readiness, kafka_silence
 from shared.telemetry import metrics
 
@@ -49,6 +49,7 @@ class Delay:
         self._reader = Reader(environment.topics)
         self._held = Held()
         self._wake = asyncio.Event()
+        self._tries = Tries()
         self._intake: Intake | None = None
         self._forwarder: Forwarder | None = None
 
@@ -57,7 +58,7 @@ class Delay:
 
     def readiness(self) -> Readiness:
         polled_at, stopped = (self._intake.polled_at, self._intake.stopped) if self._intake is not None else (None, ())
-        reasons = (*kafka_silence(polled_at, self._clock.monotonic()), *stopped)
+        reasons = (*kafka_silence(polled_at, self._clock.monotonic()), *stopped, *self._tries.undone)
         return Readiness(not reasons, reasons)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -111,10 +112,11 @@ class Delay:
     async def _forward(self, intake: Intake, forwarder: Forwarder) -> None:
         while True:
             self._wake.clear()
-            if not intake.suspended:
-                self._admit(intake, forwarder)
-                await forwarder.forward()
-                intake.relieve()
+            with self._tries.chore("forwarding"):
+                if not intake.suspended:
+                    self._admit(intake, forwarder)
+                    await forwarder.forward()
+                    intake.relieve()
             metrics.DELAYS_HELD.set(len(self._held))
             await self._until_ready(intake)
 

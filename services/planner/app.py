@@ -103,6 +103,7 @@ class Planner:
         taking = sorted(number for number, owned in self._homes.items() if not owned.home.running and number not in left)
         if taking:
             reasons.append(f"taking over partitions {', '.join(map(str, taking))}")
+        reasons += [f"partition {number}: {what}" for number, owned in sorted(self._homes.items()) for what in owned.home.tries.undone]
         reasons += self._transactions.reasons(now)
         return Readiness(not reasons, tuple(reasons))
 

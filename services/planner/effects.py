@@ -135,6 +135,7 @@ class Effects:
         self.inputs.fold(round_)
         unsendable, self._unsendable = self._unsendable, []
         for failed in unsendable:
+            self._tries.at = failed.job
             attempts.on_outcome(self._book, round_, failed)
         undelayable, self._undelayable = self._undelayable, []
         for one, release in undelayable:

@@ -86,8 +86,8 @@ class Home:
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._clockwork = Clockwork(wiring.schedules, number, self._homes)
-        self._tries = Tries()
-        self._effects = Effects(wiring, self._book, self._refusals, self._tries, wake=self.nudge, still_owner=self._nobody_wrote)
+        self.tries = Tries()
+        self._effects = Effects(wiring, self._book, self._refusals, self.tries, wake=self.nudge, still_owner=self._nobody_wrote)
         """Of records and jobs on which work failed in an unexpected way: they outlive the fold, which is thrown away then."""
         self._failures = 0
         """Take-overs since the last round that went well."""
@@ -162,7 +162,7 @@ class Home:
                 log.warning("log_error", home=self.number, reason=why.message)
             except Exception as error:
                 # History is intact, so begin again from it, ever more slowly; what it failed on is given up after a few tries.
-                log.failure("home_failed", error, home=self.number, at=self._tries.at, tries_left=self._tries.blame())
+                log.failure("home_failed", error, home=self.number, at=self.tries.at, tries_left=self.tries.blame())
             finally:
                 self.running = False
                 self._gate.close()
@@ -181,14 +181,14 @@ class Home:
             await self._resumed.wait()
             self._suspended = False
         wiring = self._wiring
-        self._tries.at = None
-        taken = await TakeOver(wiring, self.number, self._tries).run()
+        self.tries.at = None
+        taken = await TakeOver(wiring, self.number, self.tries).run()
         self._book = taken.book
         self._appender = Appender(wiring, self._events, taken.book)
         self._topic_ids.taken, self._topic_ids.again = taken.topic_ids, None
         self._positions = dict(taken.inputs)
         self._folded = dict(taken.inputs)
-        self._effects = Effects(wiring, taken.book, self._refusals, self._tries, wake=self.nudge, still_owner=self._nobody_wrote)
+        self._effects = Effects(wiring, taken.book, self._refusals, self.tries, wake=self.nudge, still_owner=self._nobody_wrote)
         self._claims_since = None
         self._clockwork = Clockwork(wiring.schedules, self.number, self._homes)
         self._gate = IdGate(wiring, self._events, taken.book, self.nudge)
@@ -203,7 +203,7 @@ class Home:
         bound, most_bytes = self._wiring.options.queue_records, self._wiring.options.queue_bytes
         self._outcomes = Queue(bound, inputs.get(self._outcomes_topic), most_bytes=most_bytes)
         outcomes = TopicPartition(self._outcomes_topic, self.number)
-        self._fence, self._unmet = Fence(self._wiring, outcomes, self._book, self._tries, self.nudge), Unmet()
+        self._fence, self._unmet = Fence(self._wiring, outcomes, self._book, self.tries, self.nudge), Unmet()
         self._jobs = {topic: JobQueue(bound, inputs.get(topic), most_bytes=most_bytes) for topic in self._class_of}
         self._paused.clear()
 
@@ -264,7 +264,7 @@ class Home:
             except InvalidInput as error:
                 self._effects.owe(record, self._refusals.outcome(record, error))
             self._folded[self._outcomes_topic] = record.offset + 1
-        self._tries.at = None
+        self.tries.at = None
         self._drained(self._outcomes_topic)
 
     def _fold_outcome(self, round_: Round, record: Record) -> None:
@@ -272,10 +272,10 @@ class Home:
         outcome = read(record, self._wiring.reader.outcome)
         job = getattr(outcome, "job", None)
         try:
-            self._tries.begin(place(record), job)
+            self.tries.begin(place(record), job)
         except GivenUp:
             attempts.give_up(self._book, round_, outcome)
-            self._tries.exhaust(job or place(record))  # what else is told of the job would fail alike
+            self.tries.exhaust(job or place(record))  # what else is told of the job would fail alike
             raise
         if isinstance(outcome, CancelRequested) and outcome.job not in self._book.jobs:
             # Nowhere else is it known whether the job has ended, or waits elsewhere: here it would get a second end.
@@ -295,7 +295,7 @@ class Home:
         queues = {c: self._jobs[topic] for topic, c in self._class_of.items()}
         for priority_class, record in self._order.take(queues, self._budget(), self._room(), round_.now):
             self._read(round_, record, priority_class)
-        self._tries.at = None
+        self.tries.at = None
         for topic, jobs in self._jobs.items():
             if jobs.position is not None:
                 self._folded[topic] = max(self._folded.get(topic, 0), jobs.position)
@@ -316,7 +316,7 @@ class Home:
         try:
             topic_id = self._topic_ids.taken.get(record.topic)
             given = read(record, partial(self._wiring.reader.read, priority_class=priority_class, topic_id=topic_id))
-            self._tries.begin(place(record))
+            self.tries.begin(place(record))
             if self._effects.send_on(record, given, self.number, self._homes):
                 return
             if isinstance(given, JobInput):
@@ -337,6 +337,7 @@ class Home:
             self._claims_since = round_.now
         if round_.events or round_.now - self._claims_since >= self._wiring.options.claim_delay_seconds:
             attempts.flush_claims(self._book, round_)
+            self.tries.at = None
             self._claims_since = None
 
     def _fire_timers(self, round_: Round) -> None:

@@ -84,7 +84,7 @@ class Router:
         if self._parts is None:
             return Readiness(False, (*kafka_silence(None, now), "the registry of nodes is not read to its end"))
         intake = self._parts.intake
-        reasons = (*kafka_silence(intake.polled_at, now), *intake.stopped)
+        reasons = (*kafka_silence(intake.polled_at, now), *intake.stopped, *self._routing.tries.undone)
         return Readiness(not reasons, reasons)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -146,22 +146,26 @@ class Router:
 
     async def _route(self, parts: _Parts) -> None:
         """Give away what can be given, whenever a step or a place has arrived."""
-        intake, dispatcher = parts.intake, parts.dispatcher
         while True:
             await self._wake.wait()
             self._wake.clear()
-            now = self._clock.monotonic()
-            self._take_back(dispatcher.take_back())
-            if intake.suspended:
-                continue
-            for refused in self._routing.admit(intake.windows.values(), now):
-                dispatcher.refuse(refused)
-            placed = self._routing.match(now)
-            if placed:
-                await dispatcher.give(placed)
-            for closing in self._routing.give_up():
-                dispatcher.close(closing)
-            parts.presence.consider(len(self._routing.waiting))
+            with self._routing.tries.chore("routing"):
+                await self._round(parts)
+
+    async def _round(self, parts: _Parts) -> None:
+        intake, dispatcher = parts.intake, parts.dispatcher
+        now = self._clock.monotonic()
+        self._take_back(dispatcher.take_back())
+        if intake.suspended:
+            return
+        for refused in self._routing.admit(intake.windows.values(), now):
+            dispatcher.refuse(refused)
+        placed = self._routing.match(now)
+        if placed:
+            await dispatcher.give(placed)
+        for closing in self._routing.give_up():
+            dispatcher.close(closing)
+        parts.presence.consider(len(self._routing.waiting))
 
     def _take_back(self, refused: list[Placed]) -> None:
         """Their mailboxes did not take them: they go to whoever has a place, in their old order."""
@@ -172,18 +176,21 @@ class Router:
         """What only time brings: lost nodes, deadlines, steps without a node."""
         while True:
             await self._clock.sleep(self._policy.tick_seconds)
-            now = self._clock.monotonic()
-            hears = parts.facts.heard_at is not None and now - parts.facts.heard_at < DEAF_SECONDS
-            if hears and self._ledger.expire(now):
-                self._placement.refresh()
-            self._registry.expire(now)
-            parts.dispatcher.expire()
-            if not parts.intake.suspended:
-                judge = hears and now >= self._judges_from
-                for closing in self._routing.sweep(now, judge=judge):
-                    parts.dispatcher.close(closing)
-            self._show()
+            with self._routing.tries.chore("the sweep"):
+                self._sweep_once(parts, self._clock.monotonic())
             self._wake.set()
+
+    def _sweep_once(self, parts: _Parts, now: float) -> None:
+        hears = parts.facts.heard_at is not None and now - parts.facts.heard_at < DEAF_SECONDS
+        if hears and self._ledger.expire(now):
+            self._placement.refresh()
+        self._registry.expire(now)
+        parts.dispatcher.expire()
+        if not parts.intake.suspended:
+            judge = hears and now >= self._judges_from
+            for closing in self._routing.sweep(now, judge=judge):
+                parts.dispatcher.close(closing)
+        self._show()
 
     async def _commit(self, intake: Intake) -> None:
         while True:
@@ -215,7 +222,8 @@ class Router:
 
     def _on_facts(self, afresh: bool) -> None:
         if afresh:
-            self._placement.refresh()
+            with self._routing.tries.chore("looking at nodes"):
+                self._placement.refresh()
         self._wake.set()
 
 

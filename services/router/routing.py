@@ -8,7 +8,7 @@ A step that is admitted leaves by exactly one of these ways.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from itertools import islice
 from math import inf
@@ -54,7 +54,7 @@ class Routing:
         self._topics = topics
         self._classes = {topic: topics.class_of(topic) for topic in topics.all_steps()}
         self._expected = ExpectedSeconds()
-        self._tries = Tries()
+        self.tries = Tries()
         self._hopeless: dict[Hashable, None] = {}
         """Demands that no work can be done on."""
         self.waiting: Waiting[Entry] = Waiting(interactive_share=policy.interactive_share, quantum=policy.quantum_tokens)
@@ -84,12 +84,13 @@ class Routing:
         placement.begin_round()
         placed: list[Placed] = []
         failed: list[Entry] = []
-        for entry in islice(waiting.drain(self._open_lane, now), self._policy.round_steps):
-            try:
-                placed.append(self._place(entry, now))
-            except Exception as error:  # a defect that this step shows: the others go on
-                self._fail(entry.lane, error)
-                failed.append(entry)
+        with self.tries.chore("choosing the next step"):  # what was placed before it fails is sent
+            for entry in islice(waiting.drain(self._open_lane, now), self._policy.round_steps):
+                try:
+                    placed.append(self._place(entry, now))
+                except Exception as error:  # a defect that this step shows: the others go on
+                    self._fail(entry.lane, error)
+                    failed.append(entry)
         for entry in reversed(failed):
             waiting.add(entry, front=True)
         return placed
@@ -109,7 +110,7 @@ class Routing:
 
     def _fail(self, lane: Hashable, error: Exception) -> None:
         """Judging or placing a step of this demand raised what nobody expected."""
-        if self._tries.failed(lane) == 0:
+        if self.tries.failed(lane) == 0:
             log.failure("demand_given_up", error)
             self._hopeless[lane] = None
 
@@ -118,7 +119,14 @@ class Routing:
         if not self._hopeless:
             return []
         hopeless, self._hopeless = self._hopeless, {}
-        return [messages.failed(entry, unplaced.internal(), self._topics) for entry in self.waiting.remove(lambda e: e.lane in hopeless)]
+        ends: list[Closing] = []
+        for entry in self.waiting.remove(lambda e: e.lane in hopeless):
+            try:
+                ends.append(messages.failed(entry, unplaced.internal(), self._topics))
+            except Exception as error:  # its planner sends it again when it hears nothing
+                log.failure("step_not_ended", error, job=entry.step.job)
+                entry.finish()
+        return ends
 
     def put_back(self, entry: Entry) -> None:
         """It could not be sent; it is the next of its lane."""
@@ -131,16 +139,30 @@ class Routing:
 
     def sweep(self, now: float, *, judge: bool) -> list[Closing]:
         """Steps that end here or leave: past their deadline, or without a node for long enough. `judge`: nodes are known well enough."""
-        expired = self.waiting.remove(lambda entry: entry.expires_at <= now)
-        closings = [messages.failed(entry, unplaced.deadline(entry.step, entry.record.timestamp), self._topics) for entry in expired]
-        self._raise(now)
+        closings: list[Closing] = []
+        for entry in self.waiting.remove(lambda entry: entry.expires_at <= now):
+            closings += self._end(entry, self._expire)
+        with self.tries.chore("raising steps whose deadline is near"):
+            self._raise(now)
         if judge:
             closings += self._mark(now)
             after = self._policy.unplaced_after_seconds
             homeless = self.waiting.remove(lambda entry: entry.unplaced_at is not None and now - entry.unplaced_at >= after)
             for entry in homeless:
-                closings += self._leave(entry, now)
+                closings += self._end(entry, partial(self._leave, now=now))
         return closings
+
+    def _end(self, entry: Entry, end: Callable[[Entry], list[Closing]]) -> list[Closing]:
+        """It has left the waiting ones; one on which that fails goes back, until it is given up."""
+        try:
+            return end(entry)
+        except Exception as error:
+            self._fail(entry.lane, error)
+            self.waiting.add(entry, front=True)
+            return []
+
+    def _expire(self, entry: Entry) -> list[Closing]:
+        return [messages.failed(entry, unplaced.deadline(entry.step, entry.record.timestamp), self._topics)]
 
     def _raise(self, now: float) -> None:
         """Serve in a higher class what would else miss its deadline, before its own tenant's others there. Nothing falls back."""
@@ -175,8 +197,16 @@ class Routing:
                 continue
             entry.unplaced_at = None
             if entry.step.missing:
-                news.append(messages.unplaced(entry, (), self._topics))
-                entry.step = entry.step.changed(missing=())
+                news += self._there_again(entry)
+        return news
+
+    def _there_again(self, entry: Entry) -> list[Closing]:
+        try:
+            news = [messages.unplaced(entry, (), self._topics)]
+            entry.step = entry.step.changed(missing=())
+        except Exception as error:
+            self._fail(entry.lane, error)
+            return []
         return news
 
     def _unplaceable(self, lane: Demand) -> bool:

@@ -3,13 +3,16 @@
 What is wrong with a record by the rules of its topic is an `InvalidInput`: it is refused at once. Anything else that is raised is a
 defect, ours or of what the record holds; it may pass (too little memory) or not (a number that overflows). So the work is tried again,
 TRIES times in all, and then given up for this record only: `GivenUp` is an `InvalidInput`, so the record goes where refused ones go.
+
+Work that concerns no record (`Chore`) is given up too, or tried at its every turn: it ends no process, and readiness says what is undone.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from typing import TypeVar
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, TypeVar
 
 from shared.errors import InvalidInput, InvalidRecord, TuttiError
 from shared.kafka.port import Record, Unreadable
@@ -27,6 +30,13 @@ class GivenUp(InvalidInput):
     """Work on the record failed again and again."""
 
     code = "internal"
+
+
+class Chore(NamedTuple):
+    """The key of work that concerns no record, as upkeep; `of`: the part of it that does."""
+
+    name: str
+    of: str = ""
 
 
 class Tries:
@@ -57,6 +67,29 @@ class Tries:
     def spent(self, key: Hashable) -> bool:
         """Whether no try is left."""
         return self._failures.get(key, 0) >= TRIES
+
+    def may(self, chore: Chore) -> bool:
+        """Work on this begins; False: it has failed too often, and is left undone."""
+        self.at = chore
+        return not self._failures or not self.spent(chore)
+
+    @contextmanager
+    def chore(self, name: str) -> Iterator[None]:
+        """Do this at its every turn. What it raises ends nothing: it is logged, the first times in a row."""
+        key = Chore(name)
+        try:
+            yield
+        except Exception as error:
+            if not self.spent(key):
+                log.failure("chore_failed", error, chore=name, tries_left=self.failed(key))
+        else:
+            self._failures.pop(key, None)
+
+    @property
+    def undone(self) -> tuple[str, ...]:
+        """What has failed again and again, for readiness."""
+        keys = [key for key in self._failures if isinstance(key, Chore) and self.spent(key)]
+        return tuple(f"{key.name}{' of ' if key.of else ''}{key.of} fails again and again; the log says why" for key in keys)
 
     def begin(self, key: Hashable, of: Hashable = None) -> None:
         """Work on this begins, which is a part of `of`. Raises GivenUp when no try is left."""

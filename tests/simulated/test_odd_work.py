@@ -12,12 +12,18 @@ from typing import Any
 import pytest
 
 from services.planner import effects
+from services.planner.budgets.shares import Shares
 from services.planner.engine import admission, attempts, book, dates, delayed
 from services.planner.engine.book import Book
-from services.planner.history import recovery
+from services.planner.engine.cancels import Cancels
+from services.planner.engine.carried_ids import CarriedIds
+from services.planner.engine.funds import Funds
+from services.planner.engine.runs import LastRuns
+from services.planner.history import recovery, snapshots
 from services.planner.job.live import LiveJob
 from services.planner.round import Round
 from services.planner.schedules import clockwork
+from shared.contracts.budget import TenantLimits
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.failure import FailureKind
 from shared.contracts.outcome import StepSucceeded
@@ -277,4 +283,58 @@ async def test_a_schedule_that_fails_stops_neither_the_others_nor_jobs(world: Wo
         await asyncio.sleep(130.0)
         world.produce(GOOD)
         await world.until(lambda: world.finished() >= 5)
+        assert planner.readiness().ready
+
+
+UPKEEP: dict[str, tuple[Any, str, Callable[..., bool]]] = {
+    "forgetting cancels": (Cancels, "forget", lambda *_: True),
+    "writing snapshots": (snapshots, "due", lambda *_: True),
+    "the snapshot of odd": (snapshots, "write", is_odd),
+    "writing cancels again": (Cancels, "rewrite", lambda *_: True),
+    "writing runs again": (LastRuns, "rewrite", lambda *_: True),
+    "writing ids again": (CarriedIds, "rewrite", lambda *_: True),
+    "writing budgets again": (Funds, "renew", lambda *_: True),
+    "budgets": (Funds, "flush", lambda *_: True),
+    "the budget of odd": (Shares, "ask", lambda _shares, _round, tenant: tenant == "odd"),
+}
+
+
+@pytest.mark.parametrize("part", UPKEEP)
+def test_upkeep_that_fails_is_left_undone_and_said(part: str, patch: pytest.MonkeyPatch) -> None:
+    """A few take-overs, then the home works on without it; the other tenants and jobs notice nothing."""
+
+    async def scenario(world: World) -> None:
+        world.options = world.options.model_copy(update={"snapshot_distance": 5})
+        for tenant in ("odd", "good"):
+            world.declare(tenant, TenantLimits(calls=1_000))
+        planner = world.start("p")
+        await world.until(lambda: planner.readiness().ready)
+        serve = world._handle
+        patch.setattr(world, "_handle", lambda step: None if step.job == "odd" else serve(step))
+        world.produce(ODD)
+        failures = failing(patch, *UPKEEP[part])
+        for number in range(30):
+            world.produce(b'{"prompt": "%d", "tenant": "good"}' % number)
+            if number % 5 == 0:
+                world.produce(b'{"prompt": "%d", "tenant": "odd"}' % number)
+            await asyncio.sleep(0.5)
+        await world.until(lambda: world.finished() >= (30 if "budget" in part else 36), 60.0)
+        assert 0 < len(failures) <= TRIES + 1
+        assert planner.readiness().reasons == (f"partition 0: {part} fails again and again; the log says why",)
+
+    simulated(scenario)()
+
+
+@simulated
+async def test_a_job_that_cannot_be_funded_ends_as_internal(world: World) -> None:
+    """The others of its tenant are."""
+    world.declare("default", TenantLimits(concurrent_jobs=1))
+    with pytest.MonkeyPatch.context() as patch:
+        failures = failing(patch, Funds, "_begin", is_odd)
+        planner = world.start("p")
+        for name in ("a", "odd", "b"):
+            world.produce(json.dumps({"prompt": name, "id": name}).encode())
+        await others_go_on(world, 3)
+        assert ends(world)["odd"] is FailureKind.INTERNAL
+        assert len(failures) == TRIES
         assert planner.readiness().ready

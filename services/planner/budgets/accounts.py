@@ -5,7 +5,7 @@ Each serial of a home is decided once; the decision is an event before it is an 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 
@@ -91,12 +91,15 @@ class Accounts:
         round_.after.append(Tell(asked.home, answer))
         round_.after.extend(Tell(home, BudgetRecalled(tenant=asked.tenant, day=asked.day)) for home in holders)
 
-    def flush(self, round_: Round, epoch: int) -> dict[str, list[tuple[str, bytes]]]:
-        """The events of what changed in this round; alerts before the account that holds that they were raised."""
+    def flush(self, round_: Round, epoch: int, may: Callable[[str], bool] = lambda _: True) -> dict[str, list[tuple[str, bytes]]]:
+        """The events of what changed in this round; alerts before the account that holds that they were raised.
+
+        `may`: whether a tenant's may be written.
+        """
         found = {}
         for tenant, day in self._changed:
             account = self._accounts.get((tenant, day))
-            if account is None:
+            if account is None or not may(tenant):
                 continue
             events: list[tuple[str, bytes]] = []
             for limit, granted, bound in self._news(tenant, day, account):

@@ -7,7 +7,7 @@ the open attempts and is counted anew after a take-over.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from services.planner.budgets.rules import (
@@ -234,12 +234,12 @@ class Shares:
 
     # History
 
-    def flush(self, round_: Round, epoch: int) -> dict[str, list[tuple[str, bytes]]]:
-        """The events of what changed in this round."""
+    def flush(self, round_: Round, epoch: int, may: Callable[[str], bool] = lambda _: True) -> dict[str, list[tuple[str, bytes]]]:
+        """The events of what changed in this round; `may`: whether a tenant's may be written."""
         found: dict[str, list[tuple[str, bytes]]] = {}
         for tenant, day in self._changed:
             purse = self._purses.get((tenant, day))
-            if purse is not None:
+            if purse is not None and may(tenant):
                 purse.written_at = round_.wall
                 event = TenantShare(
                     epoch=epoch,

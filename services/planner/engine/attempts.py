@@ -94,6 +94,7 @@ def flush_claims(book: Book, round_: Round) -> None:
         job = book.jobs.get(job_id)
         if job is None:
             continue
+        book.tries.at = job_id
         for event in job.claim_news:
             step = job.steps.get(event.step)
             if step is not None and step.claim is not None and step.claim.id == event.claim:

@@ -38,6 +38,7 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
 from shared.contracts.result import Result, Status
 from shared.contracts.usage import Usage
+from shared.processing.tries import Tries
 from shared.telemetry import logs, metrics
 from shared.telemetry.tracing import trace_id
 from shared.urgency import ExpectedSeconds, raised
@@ -52,8 +53,7 @@ class Book:
 
     def __init__(self, home: int, policy: Policy, random: Random, tenants: Mapping[str, TenantLimits] | None = None) -> None:
         """`tenants`: limits that administrators declare, at any time."""
-        self.home, self.policy, self.random = home, policy, random
-        self.epoch = -1
+        self.home, self.policy, self.random, self.epoch = home, policy, random, -1
         self.jobs: OrderedDict[str, LiveJob] = OrderedDict()
         """Live, or the result not yet out. By first offset, ascending."""
         self.ended: dict[str, EndedJob] = {}
@@ -65,10 +65,10 @@ class Book:
         self.settled_ids = SettledIds(policy.settled_memory_count, policy.settled_memory_seconds)
         self.carried_ids = CarriedIds(self.settled_ids)
         self.cancels = Cancels(policy.cancel_guesses, policy.cancelled_delays)
-        self.runs = LastRuns()
+        self.runs, self.prices = LastRuns(), Prices()
         self.claims: dict[ClaimId, tuple[str, StepId]] = {}
-        self.prices = Prices()
         self.funds = Funds(home, policy.budgets, {} if tenants is None else tenants)
+        self.tries = Tries()  # the home's, which outlive the book
         self.claim_news: dict[str, None] = {}
         """Jobs with claims that are folded and that no event holds yet."""
 

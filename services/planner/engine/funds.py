@@ -28,12 +28,14 @@ from shared.contracts.budget import (
 from shared.contracts.event import StepFunded
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.usage import Usage
+from shared.processing.tries import Chore
 
 if TYPE_CHECKING:
     from services.planner.engine.book import Book
 
 _TIMER = "#tenant/"
 """Before a tenant's name: the key of its timer. No job's id begins so."""
+_CHORE = "the budget"
 _PACE_SECONDS = 0.05
 """A tenant's timer fires no sooner than this after a round that looked at it."""
 _LATE_CLAIMS = 10_000
@@ -184,12 +186,14 @@ class Funds:
             tenant = next(iter(self.shares.attention))
             del self.shares.attention[tenant]
             touched[tenant] = None
-            self._serve(book, round_, tenant)
+            if book.tries.may(Chore(_CHORE, tenant)):
+                self._serve(book, round_, tenant)
         for tenant in touched:
-            self.shares.ask(round_, tenant)
-            book.timers.set(_TIMER + tenant, max(self.shares.due_at(tenant), round_.now + _PACE_SECONDS))
-        round_.ledger.update(self.accounts.flush(round_, book.epoch))
-        round_.ledger.update(self.shares.flush(round_, book.epoch))
+            if book.tries.may(Chore(_CHORE, tenant)):
+                self.shares.ask(round_, tenant)
+                book.timers.set(_TIMER + tenant, max(self.shares.due_at(tenant), round_.now + _PACE_SECONDS))
+        for ledger in (self.accounts, self.shares):
+            round_.ledger.update(ledger.flush(round_, book.epoch, lambda tenant: book.tries.may(Chore(_CHORE, tenant))))
 
     def _serve(self, book: Book, round_: Round, tenant: str) -> None:
         """In order of arrival; who needs less may begin before who needs more: each waits at most its time."""
@@ -200,6 +204,7 @@ class Funds:
                 self._waiting[tenant].pop((job_id, step_id), None)
                 continue
             job, step = found
+            book.tries.at = job_id
             funding = self.reserve(round_, job, need_of(step), waits=True)
             if funding.lacks is not None:
                 lacks.append(funding.lacks)
@@ -208,6 +213,7 @@ class Funds:
                 book.drive(round_, job)
             else:
                 self._begin(book, round_, job, step, day_of(round_.wall) if funding.day is None else funding.day)
+        book.tries.at = Chore(_CHORE, tenant)
         if not self._waiting.get(tenant):
             self._waiting.pop(tenant, None)
         self.shares.wanted(tenant, lacks)

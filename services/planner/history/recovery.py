@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from services.planner.engine import dates, ending, streams
 from services.planner.engine.book import Book, internal
+from services.planner.history.upkeep import flush_budgets
 from services.planner.job.live import LiveJob, OpenStep, Phase
 from services.planner.round import Publish, Round
 from shared.contracts.budget import TenantAccount, TenantLimitNeared, TenantShare
@@ -203,7 +204,7 @@ class Replay:
                 book.give_up(round_, job)
             else:
                 self._contain(job, self._resume)
-        book.funds.flush(book, round_)
+        flush_budgets(book, round_)
 
     def _contain(self, job: LiveJob, work: Callable[[LiveJob], None]) -> None:
         """Work that fails ends this job; the replay goes on."""

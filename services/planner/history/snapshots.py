@@ -8,6 +8,7 @@ from services.planner.job.live import LiveJob
 from services.planner.retention import stale
 from services.planner.round import Round
 from shared.contracts.event import JobSnapshot
+from shared.processing.tries import Chore
 
 _PART_BYTES = 240 * 1024
 """Of the facts as they lie in the record, quoted once more; with the envelope below the bound of a record."""
@@ -27,7 +28,7 @@ def due(book: Book, expected: int, distance: int, wall: float) -> list[LiveJob]:
 def write_due(book: Book, round_: Round, expected: int, distance: int) -> None:
     """Write those again that hold the watermark too far behind. `expected` names the round: it grows with each append."""
     for number, job in enumerate(due(book, expected, distance, round_.wall)):
-        if job.id not in round_.events:
+        if job.id not in round_.events and book.tries.may(Chore("the snapshot", job.id)):
             write(book, round_, job, f"{book.epoch}-{expected}-{number}")
 
 

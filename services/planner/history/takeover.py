@@ -60,7 +60,7 @@ class TakeOver:
         epoch = await self._start()
         started = self._wiring.clock.monotonic()
         book = Book(self._number, self._wiring.policy, self._wiring.random, self._wiring.tenants)
-        book.epoch = epoch
+        book.epoch, book.tries = epoch, self._tries
         round_ = Round(self._wiring.clock.wall(), self._wiring.clock.monotonic())
         replay = Replay(book, round_)
         if watermark is None or watermark < epoch:

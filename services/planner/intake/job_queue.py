@@ -52,17 +52,24 @@ class _Waiting:
 
 def _waiting(record: Record) -> _Waiting:
     """What the value says of itself. Records that are no jobs are a tenant of their own: they are read, and refused, in their turn."""
-    value = record.value or b""
     try:
-        body = from_json(value) if len(value) <= INLINE_BYTES else LARGE
-    except ValueError:
-        body = None
+        tenant, tokens = _seen(record.value or b"")
+    except Exception:  # whatever it is: it is told when the record is read
+        tenant, tokens = "", 0
+    return _Waiting(record, tenant, max(_LEAST_TOKENS, min(tokens, _MOST_TOKENS)))
+
+
+def _seen(value: bytes) -> tuple[str, int]:
+    """(tenant, tokens). Raises what reading it raises."""
+    if len(value) > INLINE_BYTES:
+        return LARGE, 0
+    body = from_json(value)
     if not isinstance(body, dict):
-        return _Waiting(record, body or "", _LEAST_TOKENS)
+        return "", 0
     tenant, options = body.get("tenant", "default"), body.get("options")
     answer = options.get("max_tokens") if isinstance(options, dict) else None
     tokens = likely_tokens(len(value)) + (answer if type(answer) is int and answer > 0 else ANSWER_TOKENS)
-    return _Waiting(record, tenant if isinstance(tenant, str) else "", max(_LEAST_TOKENS, min(tokens, _MOST_TOKENS)))
+    return tenant if isinstance(tenant, str) else "", tokens
 
 
 Admits = Callable[[str], bool]

@@ -10,7 +10,7 @@ from shared.errors import InvalidRecord, NewerVersion
 from shared.kafka.memory_partition import MemoryRecord
 from shared.kafka.port import Record, Unreadable
 from shared.processing.folding import fold_each
-from shared.processing.tries import REMEMBERED, TRIES, GivenUp, Tries, place, read
+from shared.processing.tries import REMEMBERED, TRIES, Chore, GivenUp, Tries, place, read
 from shared.telemetry.metrics import RECORDS_PASSED_OVER
 
 
@@ -77,3 +77,26 @@ def test_followers_pass_over_what_cannot_be_folded() -> None:
     assert folded == [0, 3]
     after = {code: RECORDS_PASSED_OVER.labels("test", code)._value.get() for code in before}
     assert {code: after[code] - before[code] for code in before} == {"internal": 1, "invalid_record": 1}
+
+
+def test_a_chore_is_done_at_its_every_turn() -> None:
+    """Whatever it raises: what fails again and again is told, until it succeeds."""
+    tries = Tries()
+    for _ in range(TRIES + 5):
+        with tries.chore("counting"):
+            raise OverflowError
+    assert tries.undone == ("counting fails again and again; the log says why",)
+    with tries.chore("counting"):
+        pass
+    assert not tries.undone
+
+
+def test_a_chore_that_spoils_its_round_is_left_undone() -> None:
+    """Known by its part; whoever is blamed is what was begun last."""
+    tries, chore = Tries(), Chore("counting", "beans")
+    for _ in range(TRIES):
+        assert tries.may(chore)
+        tries.blame()
+    assert not tries.may(chore)
+    assert tries.may(Chore("counting", "peas"))
+    assert tries.undone == ("counting of beans fails again and again; the log says why",)

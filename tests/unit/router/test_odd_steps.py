@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from services.router import choice, filters, handlers, placement, routing
+from services.router import choice, filters, handlers, messages, placement, routing
+from services.router.fairness import Waiting
 from services.router.ledger import Ledger
 from services.router.placement import Placement
 from services.router.registry import Registry
@@ -27,14 +28,17 @@ TOPIC = TOPICS.all_steps()[0]
 class Scene:
     """A router with one node of ten places, and three steps; the one in the middle wants another model."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, places: int = 10, seconds_left: float | None = None) -> None:
         registry = Registry(forgotten_seconds=1e9)
-        registry.on_node(node(), 0.0)
+        if places:
+            registry.on_node(node(), 0.0)
         ledger = Ledger("r1", lost_seconds=1e9, forgotten_seconds=1e9)
-        ledger.on_credits(credit(places=10), 0.0)
+        ledger.on_credits(credit(places=places), 0.0)
         self.routing = Routing(Placement(registry, ledger), RouterPolicy(), TOPICS)
         self.window = Window(TopicPartition(TOPIC, 0), Bounds(), 0)
-        steps = [step(job=job, model=model) for job, model in (("a", "auto"), ("odd", "small:1b"), ("b", "auto"))]
+        steps = [
+            step(job=job, model=model, seconds_left=seconds_left) for job, model in (("a", "auto"), ("odd", "small:1b"), ("b", "auto"))
+        ]
         self.window.receive([FakeRecord(topic=TOPIC, offset=n, value=s.to_bytes()) for n, s in enumerate(steps)])
 
     def rounds(self, count: int) -> tuple[list[str], list[StepFailed]]:
@@ -94,3 +98,37 @@ def test_a_record_on_which_reading_fails_is_refused(monkeypatch: pytest.MonkeyPa
     [refused] = scene.routing.admit([scene.window], 0.0)
     assert (refused.record.offset, refused.error.code) == (1, "internal")
     assert [one.entry.step.job for one in scene.routing.match(0.0)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(("what", "now"), [("failed", 1e9), ("delayed", 1_000.0)])
+def test_a_step_that_cannot_be_sent_away_is_given_up(monkeypatch: pytest.MonkeyPatch, what: str, now: float) -> None:
+    """Past its deadline, or without a node: the steps around it leave; it is tried again, and ends without a word at worst."""
+    monkeypatch.setattr(messages, what, failing(getattr(messages, what), lambda entry, *_: entry.step.job == "odd"))
+    scene = Scene(places=0, seconds_left=1e6)
+    assert scene.routing.admit([scene.window], 0.0) == []
+    gone = []
+    for _ in range(TRIES):
+        scene.routing.sweep(1.0, judge=True)
+        gone += scene.routing.sweep(now, judge=True)
+        gone += scene.routing.give_up()
+    assert len(gone) == (2 if what == "failed" else 3)
+    assert len(scene.routing.waiting) == 0
+
+
+def test_what_was_placed_before_choosing_fails_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work that concerns no step is tried again at the next round, and readiness says that it fails."""
+    scene = Scene()
+    served = Waiting.drain
+
+    def drain(*args: Any) -> Any:
+        yield next(served(*args))
+        raise OverflowError
+
+    monkeypatch.setattr(Waiting, "drain", drain)
+    placed = [scene.rounds(1)[0] for _ in range(TRIES)]
+    assert sorted(placed) == [["a"], ["b"], ["odd"]]
+    assert "choosing the next step fails again and again" in str(scene.routing.tries.undone)
+    monkeypatch.setattr(Waiting, "drain", served)
+    scene.window.receive([FakeRecord(topic=TOPIC, offset=3, value=step(job="c").to_bytes())])
+    assert scene.rounds(1)[0] == ["c"]
+    assert not scene.routing.tries.undone
