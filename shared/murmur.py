@@ -41,9 +41,12 @@ class Endings:
         data, texts = head.encode(), self._texts
         hashed = _words(data, _SEED ^ (len(data) + 4)) * _FACTOR
         chosen = ""
-        for turn in range(len(texts)):
-            chosen, mixed = texts[(start + turn) % len(texts)]
-            if (_finished((hashed ^ mixed) & _MASK) & 0x7FFF_FFFF) % places == wanted:
+        start %= len(texts)
+        for index in range(start - len(texts), start):  # from `start` on: below zero they count from the end
+            chosen, mixed = texts[index]
+            end = (hashed ^ mixed) & _MASK  # `_finished`, without a call for each try
+            end = (end ^ end >> 13) * _FACTOR & _MASK
+            if ((end ^ end >> 15) & 0x7FFF_FFFF) % places == wanted:
                 break
         return head + chosen
 

@@ -67,6 +67,8 @@ _SMALL_TOKENS = 1024
 """Steps that are likely to need less fit everywhere."""
 _BYTES_PER_TOKEN = 3
 """Cautiously: of English a token has four, of code three, of Chinese one (three bytes)."""
+_MOST_BYTES = 4
+"""Of a character."""
 _MOST_ANSWER_TOKENS = 2048
 """Who allows a long answer need not get one: it ends with the window."""
 _NO_ABILITIES: tuple[Ability, ...] = ()
@@ -84,6 +86,8 @@ def _sizes(step: Step) -> tuple[int, int]:
 
 
 def _measured(texts: tuple[str, ...], answer_tokens: int) -> tuple[int, int]:
+    if _likely(_MOST_BYTES * sum(map(len, texts)), answer_tokens) <= _SMALL_TOKENS:
+        return 0, 0
     size = sum(map(_bytes, texts))
     return (0, 0) if _likely(size, answer_tokens) <= _SMALL_TOKENS else _rounded_both(fewest_tokens(texts), size, answer_tokens)
 
@@ -97,7 +101,7 @@ def _likely(size: int, answer_tokens: int) -> int:
 
 
 def _texts(step: Step) -> tuple[str, ...]:
-    return (step.prompt or "", *(message.content for message in step.messages), step.prefix or "")
+    return (step.prompt or "", *[message.content for message in step.messages], step.prefix or "")
 
 
 def _bytes(text: str) -> int:

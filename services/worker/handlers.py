@@ -193,7 +193,7 @@ class Desk:
 
     def pause_seconds(self) -> float:
         """How long the endpoint is left alone from now on, as it asked; 0: it is not."""
-        return max(0.0, self._paused_until - self._clock.monotonic())
+        return max(0.0, self._paused_until - self._clock.monotonic()) if self._paused_until else 0.0
 
     def places(self) -> int:
         """Places to offer now."""

@@ -205,14 +205,12 @@ class Runner:
 
     def _was_cut(self, attempt: Attempt, usage: Usage) -> bool:
         """Whether the endpoint has cut an overlong prompt in silence: it has counted fewer tokens than there are."""
-        window, texts = self._window(attempt.model), texts_of(attempt.step)
+        known = _registered(self._node.registered.models, attempt.model or "")
         told = usage.prompt_tokens and attempt.step.operation is not Operation.EMBED and not self._node.registered.simulated
-        if window is None or not told or sum(map(len, texts)) < window:
+        if not told or known is None or known.room is None:
             return False
-        return fewest_tokens(texts) > usage.prompt_tokens
-
-    def _window(self, model: str | None) -> int | None:
-        return next((known.room for known in self._node.registered.models if known.name == model), None)
+        texts = texts_of(attempt.step)
+        return sum(map(len, texts)) >= known.room and fewest_tokens(texts) > usage.prompt_tokens
 
     def _succeeded(self, attempt: Attempt, done: Completion) -> StepSucceeded:
         step, model = attempt.step, attempt.model or ""
@@ -313,7 +311,10 @@ def _check_format(step: Step, answer: Answer) -> None:
 
 def _registered(models: Sequence[NodeModel], name: str) -> NodeModel | None:
     """The model as its node registers it."""
-    return next((model for model in models if model.name == name), None)
+    for model in models:
+        if model.name == name:
+            return model
+    return None
 
 
 def _signed(answer: Answer, model: NodeModel | None) -> Answer:

@@ -98,9 +98,10 @@ def text(headers: Headers, name: str) -> str | None:
 
 def version(headers: Headers) -> int:
     """The message's version; 1 when there is no header. Raises InvalidRecord when it is not a number."""
-    value = text(headers, VERSION_HEADER)
-    if value is None:
-        return 1
+    found = find(headers, VERSION_HEADER)
+    if found is None or found == _VERSION:
+        return 1 if found is None else VERSION
+    value = text(headers, VERSION_HEADER) or ""
     if not value.isascii() or not value.isdigit() or len(value) > 6:
         raise InvalidRecord("header version is not a number")
     return int(value)

@@ -106,7 +106,8 @@ class AioProducer:
         for index, message in enumerate(messages):
             try:
                 size = check_record(message)
-                tp = await self._place(message)
+                place = message.partition
+                tp = await self._place(message) if place is None else TopicPartition(message.topic, place)
             except LogError as error:
                 results[index] = error
             else:

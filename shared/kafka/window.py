@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from shared.kafka.dead_letter_cap import DeadLetterCap
 from shared.kafka.port import Record, TopicPartition
-from shared.processing.read_ahead import ReadAhead, weight
+from shared.processing.read_ahead import ReadAhead
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Window:
         self._bounds = bounds
         self._cap = cap
         self._buffered: deque[Record] = deque()
-        self._open: dict[int, int] = {}  # offset → weight, in order of offsets
+        self._open: dict[int, int] = {}  # offset → bytes of its value, in order of offsets
         self._ahead = ReadAhead(bounds.records, bounds.bytes)
 
     def __len__(self) -> int:
@@ -74,7 +74,7 @@ class Window:
         assert records[0].offset >= self.next_offset, "a log that went back needs a new window"
         self._buffered.extend(records)
         for record in records:
-            self._ahead.add(weight(record))
+            self._ahead.add(record)
         self.next_offset = records[-1].offset + 1
 
     def take(self) -> Record | None:
@@ -85,7 +85,7 @@ class Window:
         if record.offset - self.commit_offset >= self._bounds.span:
             return None
         self._buffered.popleft()
-        self._open[record.offset] = weight(record)
+        self._open[record.offset] = len(record.value or b"")
         if self._cap is not None:
             self._cap.read()
         return record
@@ -102,6 +102,6 @@ class Window:
 
     def finish(self, offset: int) -> None:
         """The open record at `offset` needs nothing more. Finishing twice is harmless."""
-        weight_bytes = self._open.pop(offset, None)
-        if weight_bytes is not None:
-            self._ahead.remove(weight_bytes)
+        value_bytes = self._open.pop(offset, None)
+        if value_bytes is not None:
+            self._ahead.remove(value_bytes)

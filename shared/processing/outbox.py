@@ -66,6 +66,7 @@ class Outbox:
         self._company: dict[str, _Company] = {}
         """By topic: those who read it are woken once for all that lingers."""
         self._records = self._bytes = 0
+        self._was_full = False
         self._producer: Producer | None = None
         self._open_callers: Callable[[], Awaitable[Producer]] | None = None
         self._callers_producer: Producer | None = None
@@ -110,6 +111,7 @@ class Outbox:
         entry = Entry(message, fate, expires_at, again=again)
         self._records += 1
         self._bytes += entry.size
+        self._was_full = self._was_full or self.full
         self._idle.clear()
         refusal = self._refusal(message) if callers else None
         if refusal is not None:
@@ -128,6 +130,9 @@ class Outbox:
         if done is None:
             for message in messages:
                 self.put(message)
+            return
+        if len(messages) == 1 and messages[0].topic in self._own:
+            self.put(messages[0], lambda _: done())
             return
         owed = _Owed(sum(1 for message in messages if message.topic in self._own), done)
         for message in messages:
@@ -268,8 +273,15 @@ class Outbox:
             return True
         results = await self._results(lane, batch)
         lane.under_way = []
-        again = [entry for entry, result in zip(batch, results, strict=True) if not self._is_settled(lane, entry, result)]
         errors = [result for result in results if isinstance(result, Exception)]
+        if errors:
+            again = [entry for entry, result in zip(batch, results, strict=True) if not self._is_settled(lane, entry, result)]
+        else:
+            again = []
+            for entry, result in zip(batch, results, strict=True):
+                entry.under_way = False
+                if not entry.settled:
+                    self._end(entry, result)
         self.failing = len(errors) == len(batch) and not all(isinstance(error, NoDestination) for error in errors)
         if errors:
             metrics.SEND_FAILURES.labels(self._service).inc(len(errors))
@@ -291,7 +303,7 @@ class Outbox:
             return [error] * len(batch)
         except Exception as error:
             results = [error] * len(batch)
-        if len(batch) == 1 or not any(map(_is_odd, results)):
+        if len(batch) == 1 or set(map(type, results)) == {Appended} or not any(map(_is_odd, results)):
             return results
         return [(await self._results(lane, [e]))[0] if _is_odd(r) else r for e, r in zip(batch, results, strict=True)]
 
@@ -331,7 +343,6 @@ class Outbox:
 
     def _end(self, entry: Entry, result: Result) -> None:
         entry.settled = True
-        was_full = self.full
         self._records -= 1
         self._bytes -= entry.size
         fate, entry.fate = entry.fate, None
@@ -342,7 +353,8 @@ class Outbox:
                 log.failure("fate_not_told", error, topic=entry.message.topic)
         if not self._records:
             self._idle.set()
-        if was_full and not self.full:
+        if self._was_full and not self.full:
+            self._was_full = False
             self._relieved()
 
 

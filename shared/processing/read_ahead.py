@@ -23,13 +23,13 @@ class ReadAhead:
     def __len__(self) -> int:
         return self._records
 
-    def add(self, weight_bytes: int) -> None:
+    def add(self, record: Record) -> None:
         self._records += 1
-        self._bytes += weight_bytes
+        self._bytes += len(record.value or b"") + _RECORD_OVERHEAD_BYTES
 
-    def remove(self, weight_bytes: int) -> None:
+    def remove(self, value_bytes: int) -> None:
         self._records -= 1
-        self._bytes -= weight_bytes
+        self._bytes -= value_bytes + _RECORD_OVERHEAD_BYTES
 
     @property
     def full(self) -> bool:
@@ -38,8 +38,3 @@ class ReadAhead:
     @property
     def half_empty(self) -> bool:
         return 2 * self._records <= self._most_records and 2 * self._bytes <= self._most_bytes
-
-
-def weight(record: Record) -> int:
-    """Bytes that it costs in memory, about."""
-    return len(record.value or b"") + _RECORD_OVERHEAD_BYTES

@@ -25,11 +25,10 @@ class LiveCount:
     def keep(self, job: LiveJob, fact: bytes) -> None:
         """One more event of the job, as it stands in history."""
         job.facts.append(fact)
-        before = self._policy.places(job.size)
+        before = job.size
         job.size += len(fact)
-        more = self._policy.places(job.size) - before
-        if more:
-            self._change(job.accepted, more)
+        if job.size >= self._policy.live_job_bytes:
+            self._change(job.accepted, self._policy.places(job.size) - self._policy.places(before))
 
     def remove(self, job: LiveJob) -> None:
         """It has ended."""

@@ -22,7 +22,7 @@ from shared.contracts import headers
 from shared.contracts.base import INLINE_BYTES
 from shared.estimates import ANSWER_TOKENS, likely_tokens
 from shared.kafka.port import Record
-from shared.processing.read_ahead import ReadAhead, weight
+from shared.processing.read_ahead import ReadAhead
 from shared.tenants import TenantRing
 
 HANDFUL = 16
@@ -105,7 +105,7 @@ class JobQueue:
         for record in records:
             if self.next_offset is None or record.offset >= self.next_offset:
                 self.next_offset = record.offset + 1
-                self.ahead.add(weight(record))
+                self.ahead.add(record)
                 if headers.find(record.headers, headers.TYPE) == b"cancel":
                     self._cancels.append(record)
                     continue
@@ -129,15 +129,16 @@ class JobQueue:
 
     def _taken(self, record: Record) -> Record:
         del self._untaken[record.offset]
-        self.ahead.remove(weight(record))
+        self.ahead.remove(len(record.value or b""))
         return record
 
     def take_cancel(self) -> Record | None:
         """The next record that is no job but a cancel; None when there is none."""
         if not self._cancels:
             return None
-        self.ahead.remove(weight(self._cancels[0]))
-        return self._cancels.popleft()
+        record = self._cancels.popleft()
+        self.ahead.remove(len(record.value or b""))
+        return record
 
     @property
     def holds_cancel(self) -> bool:

@@ -14,7 +14,7 @@ from services.planner.intake.job_queue import QUEUE_BYTES, JobQueue
 from services.planner.intake.room import Room
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.kafka.port import Record
-from shared.processing.read_ahead import ReadAhead, weight
+from shared.processing.read_ahead import ReadAhead
 from shared.shares import ClassShares
 
 BURST_RECORDS = 64.0
@@ -35,7 +35,7 @@ class Queue:
         for record in records:
             if self.next_offset is None or record.offset >= self.next_offset:
                 self.records.append(record)
-                self.ahead.add(weight(record))
+                self.ahead.add(record)
                 self.next_offset = record.offset + 1
 
     def passed(self, offset: int) -> bool:
@@ -48,7 +48,7 @@ class Queue:
     def take(self) -> Record:
         """The next. There is one."""
         record = self.records.popleft()
-        self.ahead.remove(weight(record))
+        self.ahead.remove(len(record.value or b""))
         return record
 
 

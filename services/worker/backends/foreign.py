@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
-from typing import Any
+from typing import Any, Self
 
 from services.worker.backends.base import Backend, Completion, Delta, ModelCall, ModelCallFailed, Probe
 from services.worker.settings import BackendKind
@@ -104,15 +103,8 @@ class GuardedBackend:
     def kind(self) -> BackendKind:
         return self._inner.kind
 
-    async def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
-        try:
-            async with aclosing(self._inner.call(call)) as pieces:  # type: ignore[type-var]  # every backend's call is an async generator
-                async for piece in pieces:
-                    yield piece
-        except ModelCallFailed:
-            raise
-        except Exception as error:
-            raise self._failed(error) from error
+    def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
+        return _Pieces(self._inner.call(call), self._failed)
 
     async def probe(self) -> Probe:
         try:
@@ -141,6 +133,32 @@ class GuardedBackend:
             self._said.add(place)
             log.warning("endpoint_not_understood", error=type(error).__name__, at=place)
         return ModelCallFailed(K.MODEL_ERROR, "the endpoint said something that cannot be read")
+
+
+class _Pieces:
+    """The pieces of a guarded call. No generator of its own: every piece of every stream would pass through one more."""
+
+    def __init__(self, pieces: AsyncIterator[Delta | Completion], failed: Callable[[Exception], ModelCallFailed]) -> None:
+        self._pieces, self._failed = pieces, failed
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Delta | Completion:
+        try:
+            return await anext(self._pieces)
+        except (ModelCallFailed, StopAsyncIteration):
+            raise
+        except Exception as error:
+            raise self._failed(error) from error
+
+    async def aclose(self) -> None:
+        try:
+            await self._pieces.aclose()  # type: ignore[attr-defined]  # every backend's call is an async generator
+        except ModelCallFailed:
+            raise
+        except Exception as error:
+            raise self._failed(error) from error
 
 
 def guarded(backend: Backend) -> Backend:
