@@ -27,8 +27,8 @@ TIMESTAMP_TYPE = "LogAppendTime"
 """Of every topic. Retention goes by the records' times. By its sender's clock a record may be past retention when it arrives, and is
 deleted before anybody has read it (event time, seconds for milliseconds, a clock without battery), or stays for years (a clock ahead)."""
 
-SEEN_SECONDS = 10.0
-"""Within this time every service has looked at the topics (every 3 s, `shared.kafka.topic_watch`)."""
+SEEN_SECONDS = 30.0
+"""Within this time every service has looked at the topics (every 10 s, `shared.kafka.topic_watch`)."""
 
 BLOB_DAYS = 14
 """How long a blob lies. What is still needed is written again at half of it."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from enum import Enum
+from enum import StrEnum
 from typing import Protocol
 
 from shared.errors import Overloaded
@@ -24,7 +24,7 @@ from shared.errors import Overloaded
 TIMES_LEFT = 16
 
 
-class Kind(Enum):
+class Kind(StrEnum):
     """What somebody waits for."""
 
     ANSWER = "answer"
