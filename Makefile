@@ -57,7 +57,7 @@ logs: venv ## Follow the logs of everything that runs.
 demo: venv ## From nothing to a real model's streamed answer, over REST and over Kafka.
 	@$(BIN)/python -m infra.demo
 
-bench: venv ## Measure against the bare pass-through and the budget of DESIGN 16 (all bench targets: REPEATS=n, medians of them).
+bench: venv ## Measure against the bare pass-through and its budgets (all bench targets: REPEATS=n, medians of them).
 	@$(BIN)/python -m infra.bench $(REPEATED) --json .tutti/bench.json
 
 bench-recovery: venv ## Kill a planner with JOBS=10000 live jobs; the next one must have them in 5 s.

@@ -1,6 +1,6 @@
 """The only source of time. Durations come from the monotonic clock, instants that a user sees from the wall clock.
 
-Two machines' clocks are never compared, except for deadlines that a user gave (DESIGN 5, law 7).
+Two machines' clocks are never compared, except for deadlines that a user gave (ARCHITECTURE, law 7).
 Under a virtual event loop `LoopClock` makes every wait virtual, because it reads the loop's own time.
 """
 

@@ -1,5 +1,5 @@
-"""Which records of `job-events` are valid (DESIGN 6, the same rule for every reader): those whose epoch is the offset of the last
-PlannerStarted before them. Pure.
+"""Which records of `job-events` are valid, the same rule for every reader (ARCHITECTURE, planner protocol): those whose epoch is the offset
+of the last PlannerStarted before them. Pure.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ medians are reported. The model is simulated: an in-process backend, or the simu
     cluster      the real services, each a process, on topics with a prefix of their own
     load         closed-loop HTTP callers, a burst of queued jobs, streams
     scenarios    what is measured, one function each
-    budgets      the budget of DESIGN 16
+    budgets      the budgets of ARCHITECTURE.md
     report       tables, JSON, comparison
 
 What `make bench` does not measure has commands of its own: recovery, priority, cancel, delays, backlog. Each repeats (--repeats), prints

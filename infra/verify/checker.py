@@ -23,7 +23,7 @@ from shared.kafka.port import Record
 from shared.topics import Topics, partition_of
 
 WINDOW_SECONDS = 3_600.0
-"""How long a client-given id is recognised (DESIGN 6). So much more is read before `since`."""
+"""How long a client-given id is recognised (ARCHITECTURE, planner protocol). So much more is read before `since`."""
 _RESULT: TypeAdapter[Result] = TypeAdapter(Result)
 _DELAYED: TypeAdapter[Delayed] = TypeAdapter(Delayed)
 _LETTER: TypeAdapter[DeadLetter] = TypeAdapter(DeadLetter)

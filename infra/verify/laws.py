@@ -1,4 +1,4 @@
-"""The kinds of violation that the checker knows: the law of DESIGN 5 that is broken, and what was seen."""
+"""The kinds of violation that the checker knows: the law that is broken, and what was seen."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ LAWS: Mapping[Kind, tuple[int, str]] = {
     Kind.IMPOSSIBLE_EPOCH: (2, "an event whose epoch is no PlannerStarted before it"),
     Kind.UNREADABLE: (1, "a record that cannot be read, so that nothing can be said about its job"),
 }
-"""Kind → (number of the law in DESIGN 5, what it means)."""
+"""Kind → (number of the law, what it means; ARCHITECTURE, laws)."""
 
 LOSSES = (Kind.LOST, Kind.UNFINISHED, Kind.RESULT_MISSING)
 DOUBLES = (Kind.ACCEPTED_TWICE, Kind.SETTLED_TWICE, Kind.RESULTS_DIFFER, Kind.ANSWERED_TWICE)

@@ -19,7 +19,7 @@ from shared.topics import Topics
 
 _log = logs.get(__name__)
 _PLANNER_GROUP = "tutti-planner"
-"""DESIGN 17: groups are named after their service."""
+"""Groups are named after their service."""
 _SILENT_PROBES = 5.0
 """Periods without an answer after which Kafka counts as away."""
 

@@ -1,4 +1,4 @@
-"""Replies: this instance's partition of `replies`, read from the end before anything is sent (notes/kafka.md 10)."""
+"""Replies: this instance's partition of `replies`, read from the end before anything is sent."""
 
 from __future__ import annotations
 

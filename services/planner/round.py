@@ -1,6 +1,6 @@
 """Round: what one pass over a partition's inputs decided. Filled by the engine, written by the home.
 
-Order of effects (DESIGN 6): `events` are one append; `dispatches` may go out beside it; what is in `after` waits for its acknowledgement.
+Order of effects: `events` are one append; `dispatches` may go out beside it; what is in `after` waits for its acknowledgement.
 """
 
 from __future__ import annotations

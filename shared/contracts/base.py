@@ -112,7 +112,7 @@ PublicId = Annotated[str, StringConstraints(pattern=f"^{ID}$", max_length=128)]
 JobId = Annotated[str, StringConstraints(pattern=f"^(?:{TENANT}/)?{ID}$", max_length=64 + 1 + 128)]
 """A job's id inside the cluster: `contracts/ids.py`."""
 StepId = NewType("StepId", Annotated[str, StringConstraints(max_length=128)])
-"""32 hex digits, derived (DESIGN 6)."""
+"""32 hex digits, derived (ARCHITECTURE, planner protocol)."""
 ClaimId = NewType("ClaimId", Annotated[str, StringConstraints(max_length=256)])
 """node + boot + counter."""
 NodeId = Annotated[str, StringConstraints(pattern=f"^{ID}$", max_length=128)]

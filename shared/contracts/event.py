@@ -1,7 +1,7 @@
 """Events: facts in a job's history, append-only on `job-events`. A live job is the fold of its events.
 
 `epoch` is the offset of the writer's PlannerStarted. An event is valid if and only if its epoch equals the offset of the last
-PlannerStarted before it (DESIGN 6).
+PlannerStarted before it (ARCHITECTURE, planner protocol).
 """
 
 from __future__ import annotations

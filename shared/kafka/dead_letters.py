@@ -1,4 +1,4 @@
-"""Records that could not be processed, kept with the reason (DESIGN 5, law 8). Bounded: a large value is cut and says so."""
+"""Records that could not be processed, kept with the reason (ARCHITECTURE, law 8). Bounded: a large value is cut and says so."""
 
 from __future__ import annotations
 

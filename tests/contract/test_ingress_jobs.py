@@ -232,7 +232,7 @@ async def test_chunks_of_a_streamed_job() -> None:
 
 
 async def test_events_of_stale_epochs_are_not_shown() -> None:
-    """A planner that has lost the partition writes into the log: its word does not count (DESIGN 6)."""
+    """A planner that has lost the partition writes into the log: its word does not count (ARCHITECTURE, planner protocol)."""
     async with world(memory(), script=held) as at:
         job = await submit(at)
         await in_state(at.client, job, "running")
@@ -261,7 +261,7 @@ async def test_another_instance_knows_the_job_from_its_events() -> None:
 
 
 async def test_two_instances_that_share_a_partition_get_their_own_replies() -> None:
-    """Correlations tell whose a reply is (notes/kafka.md 12)."""
+    """Correlations tell whose a reply is."""
     log = memory()
     async with world(log, script=lambda job: Script(text=job.messages[0].content if job.messages else "")) as at:
         twin = Ingress(environment(log, at.topics, SystemClock(), "test-1", seed=99), IngressSettings(**QUICK))

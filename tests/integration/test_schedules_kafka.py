@@ -63,7 +63,7 @@ async def _read(log: AioLog, topic: str, partitions: int) -> dict[int, list[tupl
 
 
 def _valid(records: list[tuple[int, bytes]]) -> list[Any]:
-    """DESIGN 6: an event counts if its epoch is the offset of the last PlannerStarted."""
+    """ARCHITECTURE, planner protocol: an event counts if its epoch is the offset of the last PlannerStarted."""
     epoch, valid = -1, []
     for offset, value in records:
         event = EVENT.validate_json(value)

@@ -93,7 +93,7 @@ async def _results(log: AioLog, cluster: LocalCluster) -> dict[str, set[bytes]]:
 
 @dataclass
 class History:
-    """What the valid events say, by the definition of DESIGN 6."""
+    """What the valid events say, by the definition of ARCHITECTURE, planner protocol."""
 
     accepted: set[str] = field(default_factory=set)
     settled: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))

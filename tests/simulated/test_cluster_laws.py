@@ -1,4 +1,4 @@
-"""The laws of DESIGN 5 on a whole simulated cluster: real services, several instances each, on the in-memory log, with seeded faults.
+"""The laws of ARCHITECTURE on a whole simulated cluster: real services, several instances each, on the in-memory log, with seeded faults.
 
 Each seed draws its own mix of faults (`tests/support/cluster/faults.py`). Phase 1: faults while jobs of all kinds arrive; phase 2: faults
 stop and everything must converge. One checker a law (`tests/support/cluster/laws/`). A failure names its seed, its options, and how to

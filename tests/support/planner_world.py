@@ -179,7 +179,7 @@ class World:
         return sum(len({r.key for r in self.log.existing(TopicPartition(self.topics.results, p)).records}) for p in partitions)
 
     def history(self, home: int) -> list[Any]:
-        """The valid events of a home, by the definition of DESIGN 6, written here a second time on purpose."""
+        """The valid events of a home, by the definition of ARCHITECTURE, planner protocol, written here a second time on purpose."""
         epoch: int | None = None
         valid = []
         for record in self.log.existing(TopicPartition(self.topics.job_events, home)).records:

@@ -1,7 +1,7 @@
 """EventWriter: appends to `job-events`, for all homes of the process.
 
 It shares its producer with the outbox: what is ready together travels in one request. A send of unknown fate is never repeated: the caller
-forgets its state and begins anew with a PlannerStarted (DESIGN 6), so it does not matter that the producer opens a new session by itself.
+forgets its state and begins anew with a PlannerStarted, so it does not matter that the producer opens a new session by itself.
 """
 
 from __future__ import annotations

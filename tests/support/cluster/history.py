@@ -113,7 +113,7 @@ class History:
         return found
 
     def valid(self, home: int) -> list[Written]:
-        """The events that count, by the definition of DESIGN 6, written here once more on purpose."""
+        """The events that count, by the definition of ARCHITECTURE, planner protocol, written here once more on purpose."""
         epoch: int | None = None
         found = []
         for written in self.events[home]:

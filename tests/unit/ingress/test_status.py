@@ -121,7 +121,7 @@ def test_epochs_are_read_without_parsing() -> None:
 
 @given(st.lists(st.sampled_from(["start", "valid", "stale"]), max_size=40), st.integers(0, 40))
 def test_only_events_of_the_epoch_in_force_are_admitted(script: list[str], begin: int) -> None:
-    """DESIGN 6: valid if and only if the epoch is the offset of the last PlannerStarted before. From the beginning of the log exactly;
+    """Valid if and only if the epoch is the offset of the last PlannerStarted before. From the beginning of the log exactly;
     begun in the middle, no valid event is ever refused, and nothing stale is admitted after the first valid one.
     """
     log: list[tuple[str, int]] = [("start", 0)]

@@ -14,7 +14,7 @@ LAW = "what nobody wants is stopped"
 ALONE = "who asks to be left alone is"
 CLAIM_SECONDS = 1.0
 CANCEL_SECONDS = 0.5
-"""From the cancel's record to the closed stream, links included; DESIGN 5 wants 0.1 s from the stop's record."""
+"""From the cancel's record to the closed stream, links included; ARCHITECTURE, laws wants 0.1 s from the stop's record."""
 
 
 def check(world: World) -> Iterator[Violation]:
