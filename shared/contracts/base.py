@@ -123,8 +123,19 @@ ModelName = Annotated[str, StringConstraints(pattern=f"^{_MODEL}$", max_length=2
 """As its server spells it: `gemma3:270m`, `/models/x.gguf`, `C:\\models\\my model.gguf`; or `auto`. All that can be seen, on one line."""
 Capability = Annotated[str, StringConstraints(pattern=f"^{TAG}$", max_length=32)]
 TopicName = Annotated[str, StringConstraints(pattern=f"^{TOPIC}$", max_length=249)]
-Image = Annotated[str, StringConstraints(pattern=f"^{_IMAGE}$", max_length=8 * 1024 * 1024)]
-"""Base64 (its padding may be left out), bare or as a data address. Never another address: nothing makes a model server fetch one."""
+IMAGE_CHARACTERS = 8 * 1024 * 1024
+
+
+def _padded(image: str) -> str:
+    """Callers leave the padding out; model servers want it."""
+    padded = image + "=" * (-len(image[image.find(",") + 1 :]) % 4)
+    if len(padded) > IMAGE_CHARACTERS:
+        raise ValueError(f"an image has at most {IMAGE_CHARACTERS} characters")
+    return padded
+
+
+Image = Annotated[str, StringConstraints(pattern=f"^{_IMAGE}$", max_length=IMAGE_CHARACTERS), AfterValidator(_padded)]
+"""Base64, padded here, bare or as a data address. Never another address: nothing makes a model server fetch one."""
 
 
 class PriorityClass(StrEnum):

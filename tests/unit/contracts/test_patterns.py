@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ast
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 import services
+from services.ingress.dialect_openai import ChatRequest, to_job
 from services.ingress.problems import of_validation
 from shared.contracts import headers
-from shared.contracts.base import Capability, JobId, ModelName, NodeId, ScheduleId, Tenant, TopicName
+from shared.contracts.base import IMAGE_CHARACTERS, Capability, JobId, ModelName, NodeId, ScheduleId, Tenant, TopicName
 from shared.contracts.bounds import parse_job
 from shared.contracts.chat import ChatMessage
 from shared.errors import InvalidRecord
@@ -76,10 +80,31 @@ def test_a_model_is_named_as_its_server_spells_it(name: str) -> None:
     assert parse_job(b'{"prompt": "x", "model": %b}' % TypeAdapter(str).dump_json(name)).model == name
 
 
-@pytest.mark.parametrize("image", ["aGk=", "aGk", "aGkh", "aGkhIQ==", "data:image/png;base64,aGk=", "data:image/svg+xml;base64,aGk="])
-def test_an_image_is_base64_or_a_data_address(image: str) -> None:
-    """What a caller's client makes of a file."""
-    assert ChatMessage(role="user", images=(image,)).images == (image,)
+@pytest.mark.parametrize("before", ["", "data:image/png;base64,", "data:image/svg+xml;base64,", "data:image/x-y.z;base64,"])
+@given(content=st.binary(min_size=1, max_size=40), padding=st.integers(0, 2))
+def test_an_image_is_base64_or_a_data_address(before: str, content: bytes, padding: int) -> None:
+    """What a caller's client makes of a file, all padding or none: what is accepted has it, whichever way it came, and reads back equal."""
+    whole = before + b64encode(content).decode()
+    given_ = whole if padding else whole.rstrip("=")
+    body = b'{"messages":[{"role":"user","images":[%b]}]}' % TypeAdapter(str).dump_json(given_)
+    job = parse_job(body)
+    assert job.messages is not None
+    assert job.messages[0].images == ChatMessage(role="user", images=(given_,)).images == (whole,)
+    assert parse_job(job.to_bytes()) == job
+    if before:
+        asked = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": given_}}]}]
+        request = ChatRequest.model_validate({"model": "m", "messages": asked})
+        chat = to_job(request, identifier="x", tenant=None, model="m", deadline_seconds=60.0).messages
+        assert chat is not None
+        assert b64decode(chat[0].images[0], validate=True) == content
+
+
+def test_an_image_that_its_padding_makes_too_large_is_none() -> None:
+    """It would not read back."""
+    before = "data:image/png;base64,"
+    ChatMessage(role="user", images=("A" * (IMAGE_CHARACTERS - 1),))
+    with pytest.raises(ValidationError):
+        ChatMessage(role="user", images=(before + "A" * (IMAGE_CHARACTERS - len(before)),))
 
 
 @pytest.mark.parametrize(
