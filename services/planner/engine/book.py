@@ -366,7 +366,7 @@ class Book:
         self.timers.clear(job.id)
 
     def settled_at(self, job_id: str, offset: int, now: float) -> None:
-        """Its settle event is acknowledged at `offset`, or was found there; it ended at `now`, monotonic."""
+        """Its settle event is acknowledged at `offset`, or was found there; it ended at `now`: monotonic, in replay of the log's time."""
         job = self.jobs.get(job_id)
         if job is not None:
             job.settled_offset = offset

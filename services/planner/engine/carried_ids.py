@@ -56,8 +56,10 @@ class CarriedIds:
         """Ids that ended before this offset are in groups."""
         self._tail: deque[int] = deque()
         """Settle events that are in no group, ascending."""
-        self._newest: IdsRemembered | None = None
-        """Found in replay."""
+        self._newest: tuple[IdsRemembered, float] | None = None
+        """Found in replay, with the time of its record."""
+        self._to_monotonic = 0.0
+        """What makes monotonic seconds of the log's time."""
         self._writing: IdsRemembered | None = None
 
     @property
@@ -105,18 +107,19 @@ class CarriedIds:
 
     # After a take-over
 
-    def restore(self, event: IdsRemembered, offset: int) -> None:
-        """One found in replay, in the log's order: the newest tells what is needed."""
+    def restore(self, event: IdsRemembered, offset: int, written: float) -> None:
+        """One found in replay, in the log's order: the newest tells what is needed. `written`: seconds of the log's time."""
         self._groups = []
         self._add(event, offset)
         self._unread = tuple(other for other in event.earlier if other != offset)
         self._head, self._covered = offset, event.until
-        self._newest = event
+        self._newest = event, written
 
-    def resume(self, wall: float, now: float) -> None:
+    def resume(self, to_monotonic: float, now: float) -> None:
         """Replay is over: learn the newest group, and see what is in none."""
+        self._to_monotonic = to_monotonic
         if self._newest is not None:
-            self._index.merge(unpacked(self._newest, now - wall), now)
+            self._index.merge(unpacked(*self._newest, to_monotonic), now)
             self._newest = None
         self._tail = deque(sorted(ended.offset for _, ended in self._index.between(self._covered)))
 
@@ -125,12 +128,12 @@ class CarriedIds:
         """Offsets of the groups that must be read before all ids are known."""
         return self._unread
 
-    def learn(self, found: Iterable[tuple[int, IdsRemembered]], wall: float, now: float) -> None:
-        """What was read there. A group that is gone was too old to matter."""
+    def learn(self, found: Iterable[tuple[int, IdsRemembered, float]], now: float) -> None:
+        """What was read there, with the times of the records. A group that is gone was too old to matter."""
         entries: list[tuple[int, Ended]] = []
-        for offset, event in found:
+        for offset, event, written in found:
             self._add(event, offset)
-            entries.extend(unpacked(event, now - wall))
+            entries.extend(unpacked(event, written, self._to_monotonic))
         self._index.merge(entries, now)
         self._unread = ()
         self._groups.sort()
@@ -160,8 +163,11 @@ def packed(entries: Iterable[tuple[int, Ended]], since: int, to_wall: float) -> 
     return b"".join(_ENTRY.pack(hashed, ended.offset - since, min(max(0, int(ended.at + to_wall)), _LATEST)) for hashed, ended in entries)
 
 
-def unpacked(event: IdsRemembered, to_monotonic: float) -> Iterator[tuple[int, Ended]]:
-    """(hash, where and when it ended)"""
+def unpacked(event: IdsRemembered, written: float, to_monotonic: float) -> Iterator[tuple[int, Ended]]:
+    """(hash, where and when it ended, monotonic). How long before the event, its writer's clock tells; when that was, the record's time
+    (`written`): no two machines' clocks are compared.
+    """
+    later = written - event.at + to_monotonic
     whole = len(event.ids) // _ENTRY.size * _ENTRY.size
     for hashed, after, at in _ENTRY.iter_unpack(event.ids[:whole]):
-        yield hashed, Ended(event.since + after, at + to_monotonic)
+        yield hashed, Ended(event.since + after, at + later)

@@ -9,7 +9,7 @@ from array import array
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -66,6 +66,13 @@ class SettledIds:
         self._blocks.clear()
         for hashed, ended in sorted(found.items(), key=lambda entry: entry[1].offset)[-self.count :]:
             self._put(hashed, ended, now)
+
+    def shift(self, seconds: float) -> None:
+        """All that is remembered ended so much later: it was told by another clock."""
+        self._open = {hashed: Ended(offset, at + seconds) for hashed, (offset, at) in self._open.items()}
+        self._blocks = deque(
+            replace(block, times=array("d", (at + seconds for at in block.times)), newest=block.newest + seconds) for block in self._blocks
+        )
 
     def between(self, since: int, until: int | None = None) -> list[tuple[int, Ended]]:
         """(hash, end) of what ended at these offsets."""

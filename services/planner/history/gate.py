@@ -126,8 +126,8 @@ class IdGate:
         started, offsets = clock.monotonic(), book.carried_ids.unread
         if offsets:
             found = await read_again(self._wiring, self._events, offsets, IdsRemembered)
-            groups = [(offset, group) for offset, group in found.items() if group is not None]
-            book.carried_ids.learn(groups, clock.wall(), clock.monotonic())
+            groups = [(offset, group, written) for offset, (group, written) in found.items() if group is not None]
+            book.carried_ids.learn(groups, clock.monotonic())
         self._known = True
         seconds = round(clock.monotonic() - started, 3)
         log.info("recent_ids_known", home=self._events.partition, ids=len(book.settled_ids), groups=len(offsets), seconds=seconds)
@@ -136,4 +136,5 @@ class IdGate:
         now = self._wiring.clock.monotonic()
         offsets = {offset for one in self._held if (offset := self._offset(one.given, now)) is not None}
         if offsets:
-            self._read.update(await read_again(self._wiring, self._events, offsets, JobSettled))
+            found = await read_again(self._wiring, self._events, offsets, JobSettled)
+            self._read.update({offset: settled for offset, (settled, _) in found.items()})

@@ -21,9 +21,14 @@ log = logs.get(__name__)
 E = TypeVar("E", IdsRemembered, JobSettled)
 
 
-async def read_again(wiring: Wiring, partition: TopicPartition, offsets: Collection[int], kind: type[E]) -> dict[int, E | None]:
-    """The events of this type at these offsets; None where none is (any more). Raises LogError."""
-    found: dict[int, E | None] = dict.fromkeys(offsets)
+async def read_again(
+    wiring: Wiring, partition: TopicPartition, offsets: Collection[int], kind: type[E]
+) -> dict[int, tuple[E | None, float]]:
+    """The events of this type at these offsets, and when they were written, by the log's time; None where none is (any more).
+
+    Raises LogError.
+    """
+    found: dict[int, tuple[E | None, float]] = dict.fromkeys(offsets, (None, 0.0))
     open_ = set(offsets)
     async with reader(wiring, partition) as consumer:
         beginning = (await consumer.beginning_offsets([partition]))[partition]
@@ -34,7 +39,7 @@ async def read_again(wiring: Wiring, partition: TopicPartition, offsets: Collect
             records = [r for some in (await consumer.poll(timeout_seconds=POLL_SECONDS)).values() for r in some]
             for record in records:
                 if record.offset in open_:
-                    found[record.offset] = _parsed(record, kind)
+                    found[record.offset] = _parsed(record, kind), record.timestamp / 1000
             if records:
                 # An offset that was passed over holds no event: a control record, or one that was compacted away.
                 open_ -= {offset for offset in open_ if offset <= records[-1].offset}

@@ -87,7 +87,7 @@ class Replay:
         elif isinstance(event, ScheduleFired):
             self._book.runs.restore(event, offset)
         elif isinstance(event, IdsRemembered):
-            self._book.carried_ids.restore(event, offset)
+            self._book.carried_ids.restore(event, offset, self._newest)
         elif isinstance(event, JobDelayed | TenantLimitNeared):
             return
         elif not isinstance(event, PlannerStarted):
@@ -138,8 +138,7 @@ class Replay:
 
     def _ended(self, offset: int, event: JobSettled) -> None:
         if event.client_id or event.job in self._book.jobs:
-            ago = max(0.0, self._round.wall - event.at)
-            self._book.settled_at(event.job, offset, self._round.now - ago)
+            self._book.settled_at(event.job, offset, self._newest)
 
     def _apply(self, job: LiveJob, event: Any) -> None:
         if job.broken is not None:
@@ -192,7 +191,9 @@ class Replay:
         for job in book.jobs.values():
             if job.settled is None:
                 self._contain(job, self._reserve)
-        book.carried_ids.resume(round_.wall, round_.now)
+        to_monotonic = round_.now - self._newest
+        book.settled_ids.shift(to_monotonic)
+        book.carried_ids.resume(to_monotonic, round_.now)
         book.funds.look_again()
         round_.after.extend(Publish(settled) for settled in self._orphans)
         for settled in self._orphans:

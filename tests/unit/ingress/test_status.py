@@ -12,6 +12,7 @@ from services.ingress.journal import Journal
 from services.ingress.shown import RawEvent
 from services.ingress.status import JobStatus, State, ended, fold
 from shared.contracts import event as events
+from shared.contracts import ids
 from shared.contracts.base import PriorityClass
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
@@ -200,6 +201,36 @@ def test_the_journal_is_bounded_by_jobs_and_bytes() -> None:
     for number in range(100):
         small.add(f"j{number}", 0, raw(history())[0])
     assert 1 <= len(small) < 12
+
+
+@pytest.mark.parametrize("bounds", [{"jobs": 100, "size": 10**9}, {"jobs": 10**9, "size": 100_000}])
+@pytest.mark.parametrize("flood", ["flood/{}", "j_{}", "{}"])
+def test_a_flood_of_one_tenants_jobs_pushes_out_its_own(bounds: dict[str, int], flood: str) -> None:
+    """Whether its ids tell whose they are, its events do, or nothing does until the end; whatever was touched last."""
+    book = journal(**bounds)
+    tenant = ids.owner(flood.format("x")) or "flood"
+    for number in range(5):
+        for other in ("a", "b", "c"):
+            book.add(f"{other}/{number}", 0, accepted_of(other))
+            book.add(f"j_{other}{number}", 0, accepted_of(other))
+    for number in range(2_000):
+        job = flood.format(f"flood{number}")
+        book.add(job, 0, raw(history())[1])
+        book.add(job, 0, accepted_of(tenant, 100))
+    for number in range(5):
+        for other in ("a", "b", "c"):
+            assert f"{other}/{number}" in book
+            assert f"j_{other}{number}" in book
+    assert flood.format("flood1999") in book
+    assert len(book) <= 100
+
+
+def accepted_of(tenant: str, offset: int = 1) -> RawEvent:
+    """With a text that looks like another tenant's."""
+    [event, *_] = history()
+    assert isinstance(event, events.JobAccepted)
+    request = event.request.model_copy(update={"tenant": tenant, "metadata": {"tenant": "victim"}})
+    return RawEvent(offset, "job_accepted", event.changed(request=request).to_bytes())
 
 
 def test_what_is_told_and_folded_counts_too() -> None:

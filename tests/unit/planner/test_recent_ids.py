@@ -16,58 +16,69 @@ COUNT, BLOCK, WALL = 2_000, 100, 1_700_000_000.0
 class Owner:
     """A planner as far as ids go; its log is shared with its successor. A job that ends is a name, whatever else is written is None."""
 
-    def __init__(self, log: list[str | IdsRemembered | None], now: float) -> None:
-        self.log, self.now = log, now
+    def __init__(self, log: list[str | IdsRemembered | None], now: float, times: dict[int, float] | None = None, skew: float = 0.0) -> None:
+        """`times`: of the records, by the log's clock; `skew`: how far this one's wall clock is ahead of it."""
+        self.log, self.now, self.times, self.skew = log, now, {} if times is None else times, skew
         self.index = SettledIds(COUNT, 1e9, BLOCK)
         self.carried = CarriedIds(self.index)
 
     def ends(self, *jobs: str | None) -> None:
         """A round: these events, and what they make due."""
-        round_ = Round(WALL + self.now, self.now)
+        round_ = Round(WALL + self.now + self.skew, self.now)
         self.carried.rewrite(round_, 0, len(self.log))
         first = len(self.log)
         self.log.extend(jobs)
         for _, value in round_.events.get(NAME, ()):
             self.log.append(IdsRemembered.model_validate_json(value))
             self.carried.begins_at(len(self.log) - 1)
+        self.times.update(dict.fromkeys(range(first, len(self.log)), WALL + self.now))
         for offset, job in enumerate(jobs, first):
             if job is not None:
                 self.index.add(job, offset, self.now)
                 self.carried.ended(offset)
 
-    def successor(self, now: float) -> Owner:
+    def successor(self, now: float, skew: float = 0.0) -> Owner:
         """What another planner knows that replays from the watermark, and what it had to read besides."""
-        other = Owner(self.log, now)
+        other = Owner(self.log, now, self.times, skew)
         start = len(self.log) if self.carried.lowest is None else self.carried.lowest
         assert len(self.log) - start <= DISTANCE + 100, "replay grows by little"
         for offset, event in enumerate(self.log[start:], start):
             if isinstance(event, IdsRemembered):
-                other.carried.restore(event, offset)
+                other.carried.restore(event, offset, self.times[offset])
             elif event is not None:
-                other.index.add(event, offset, now)
+                other.index.add(event, offset, self.times[offset])
                 other.carried.ended(offset)
-        other.carried.resume(WALL + now, now)
+        other.index.shift(-WALL)
+        other.carried.resume(-WALL, now)
         unread = other.carried.unread
         assert len(unread) <= 40, "a bounded number"
-        found = [(offset, event) for offset in unread if isinstance(event := self.log[offset], IdsRemembered)]
+        found = [(offset, event, self.times[offset]) for offset in unread if isinstance(event := self.log[offset], IdsRemembered)]
         assert len(found) == len(unread)
-        other.carried.learn(found, WALL + now, now)
+        other.carried.learn(found, now)
         return other
 
 
-@given(st.lists(st.tuples(st.integers(0, 90), st.integers(0, 90), st.booleans()), max_size=60), st.integers(0, 400))
-def test_a_successor_knows_what_its_predecessor_knew(rounds: list[tuple[int, int, bool]], other: int) -> None:
-    """However ids and other events mix, and whenever the partition changes hands; each id at its newest end."""
+@given(
+    st.lists(st.tuples(st.integers(0, 90), st.integers(0, 90), st.booleans()), max_size=60),
+    st.integers(0, 400),
+    st.lists(st.sampled_from([0.0, 180.0, -180.0, 1e6]), min_size=1),
+)
+def test_a_successor_knows_what_its_predecessor_knew(rounds: list[tuple[int, int, bool]], other: int, skews: list[float]) -> None:
+    """However ids and other events mix, and whenever the partition changes hands; each id at its newest end, and when that was, whatever
+    the owners' wall clocks say.
+    """
     newest: dict[str, int] = {}
-    owner, number = Owner([], 100.0), 0
-    for ids, others, dies in rounds:
+    owner, number = Owner([], 100.0, skew=skews[0]), 0
+    for round_, (ids, others, dies) in enumerate(rounds):
         names = [f"j{(number + n) % 700}" for n in range(ids)]
         number += ids
         owner.ends(*names, *[None] * others)
         owner.now += 1.0
         newest |= {job: offset for offset, job in enumerate(owner.log) if isinstance(job, str)}
         if dies:
-            owner = owner.successor(owner.now + other)
+            owner = owner.successor(owner.now + other, skews[round_ % len(skews)])
+        ends = dict(ended for _, ended in owner.index.between(0))
+        assert all(abs(at - (owner.times[offset] - WALL)) <= 1.0 for offset, at in ends.items())
         assert all(owner.index.find(job, owner.now) == offset for job, offset in newest.items())
 
 
@@ -88,7 +99,7 @@ def test_a_group_says_what_went_into_it() -> None:
     event = IdsRemembered(epoch=0, at=WALL, since=1_000_000, until=1_000_006, ids=packed(ended, 1_000_000, WALL))
     read = EVENT.validate_json(event.to_bytes())
     assert isinstance(read, IdsRemembered)
-    assert list(unpacked(read, -WALL)) == [(2**64 - 1, Ended(1_000_005, 70.0)), (0, Ended(1_000_000, 10.0))]
+    assert list(unpacked(read, 5_000.0, -4_000.0)) == [(2**64 - 1, Ended(1_000_005, 1_070.0)), (0, Ended(1_000_000, 1_010.0))]
 
 
 def test_a_quiet_home_writes_nothing() -> None:

@@ -170,6 +170,22 @@ def test_a_planner_whose_clock_is_minutes_off_gives_nobody_a_shorter_or_longer_t
     assert [step.due_at for _, step in live_steps(desk)] == pytest.approx(sleeps)
 
 
+@pytest.mark.parametrize("skew", [-10_000.0, 10_000.0])
+def test_an_id_is_remembered_for_an_hour_whatever_a_planners_clock_says(skew: float) -> None:
+    """From when its settle event arrived in the log, by the brokers' clock."""
+    desk = Desk()
+    desk.submit(id_="mine", prompt="q")
+    desk.say(succeeded(desk.job, desk.step, claim=None))
+    ended = desk.now
+    desk.wall += 3_000
+    desk.now += 3_000
+    desk.skew = skew
+    desk.take_over()
+    assert [at for _, (_, at) in desk.book.settled_ids.between(0)] == [pytest.approx(ended)]
+    assert desk.book.settled_ids.find("mine", ended + 3_599) is not None
+    assert desk.book.settled_ids.find("mine", ended + 3_601) is None
+
+
 def test_the_age_of_a_job_survives_its_snapshot() -> None:
     """The snapshot lies much later in the log than the acceptance; it says how old the job was."""
     desk = Desk()
