@@ -1,8 +1,8 @@
 """Ending: a job that ends without an answer while attempts of it run. They are stopped at once; the end waits a moment for what they
 have used, so that the result and the tenant's budget tell it: at most until that long after the deadline.
 
-A step that still waits for a router may come to any node: all are told, and the one that gets it does not begin it. Not at a user's
-deadline, which every step carries itself.
+A step that still waits for a router may come to any node: all are told, and the one that gets it does not begin it. Not at a deadline,
+which every step carries itself; of one that lay unread until after it, the claim is answered with a stop like any that nobody knows.
 
 `CancelRecorded`, or `JobStopped`, is the decision: from then on nothing is asked, accepted or retried. A planner that takes over stops
 and waits anew.
@@ -34,7 +34,7 @@ def cancel(book: Book, round_: Round, job: LiveJob, reason: str) -> None:
 
 def begin(book: Book, round_: Round, job: LiveJob, why: Failure) -> None:
     """The live job is to end with this failure: at once when nothing is known to run."""
-    if why.kind is not FailureKind.DEADLINE or job.accepted.deadline_seconds is not None:
+    if why.kind is not FailureKind.DEADLINE:
         _stop_unrouted(round_, job, why.message)
     if not _runs(job):
         finish(book, round_, job, why)

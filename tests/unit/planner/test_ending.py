@@ -194,10 +194,14 @@ def test_nothing_runs_nothing_is_awaited() -> None:
     """A step that waits somewhere is stopped where it may be, and the job ends at once."""
     desk = opened(POLICY)
     assert published(desk.say(CancelRequested(job=desk.job.id)))[0].status is Status.CANCELLED
-    desk.submit(prompt="q", deadline_at=desk.wall + 1.0)
-    round_ = desk.wait(1.01)
-    assert published(round_)[0].status is Status.EXPIRED
-    assert not [effect for effect in round_.after if isinstance(effect, StopAnywhere)], "a step carries its deadline itself"
+    deadlines: tuple[dict[str, Any], ...] = ({"deadline_at": desk.wall + 1.0}, {"deadline_seconds": 1.0})
+    for deadline in deadlines:
+        desk.submit(prompt="q", **deadline)
+        job, step = desk.job, desk.step
+        round_ = desk.wait(1.01)
+        assert published(round_)[0].status is Status.EXPIRED
+        assert not [effect for effect in round_.after if isinstance(effect, StopAnywhere)], "a step carries its deadline itself"
+        assert stops(desk.say(claimed(job, step, "late"))) == [("n1", 1, "late")], "and who begins it late is told"
 
 
 def test_a_step_that_waits_for_a_router_is_stopped_at_every_node() -> None:
