@@ -1,4 +1,6 @@
-"""How many tokens a text has, without its tokenizer: a number that is likely, and one that it cannot be less than. Pure."""
+"""How many tokens a text has, without its tokenizer: a number that is likely, one that is rather too large, and one that it cannot be
+less than. Pure.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,8 @@ ANSWER_TOKENS = 256
 """Of an answer whose length nobody bounds: what reservations, turns and rate limits take it for."""
 _CHARACTERS_PER_TOKEN = 4
 """Of English prose; code and other scripts have fewer."""
+_BYTES_PER_TOKEN = 3
+"""Of English prose four, of code three, of Chinese three: one sign."""
 _LONGEST_TOKEN = 128
 """Characters: of runs of one sign, which the large vocabularies hold as one token. Of words the longest is far below."""
 
@@ -15,6 +19,11 @@ _LONGEST_TOKEN = 128
 def likely_tokens(characters: int) -> int:
     """Of a text of so many characters: for reservations and fairness, not for billing, and not to refuse anything."""
     return characters // _CHARACTERS_PER_TOKEN
+
+
+def cautious_tokens(size: int) -> int:
+    """Of a text of so many bytes in UTF-8, rather too many: to ask for a window that holds it."""
+    return size // _BYTES_PER_TOKEN
 
 
 def fewest_tokens(texts: Iterable[str]) -> int:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from shared.contracts.chat import Operation
 from shared.contracts.node import Ability
 from shared.contracts.step import Step
-from shared.estimates import fewest_tokens
+from shared.estimates import cautious_tokens, fewest_tokens
 
 
 class Demand(NamedTuple):
@@ -65,8 +65,6 @@ def demand_of(step: Step) -> Demand:
 
 _SMALL_TOKENS = 1024
 """Steps that are likely to need less fit everywhere."""
-_BYTES_PER_TOKEN = 3
-"""Cautiously: of English a token has four, of code three, of Chinese one (three bytes)."""
 _MOST_BYTES = 4
 """Of a character."""
 _MOST_ANSWER_TOKENS = 2048
@@ -97,7 +95,7 @@ def _rounded_both(fewest: int, size: int, answer_tokens: int) -> tuple[int, int]
 
 
 def _likely(size: int, answer_tokens: int) -> int:
-    return size // _BYTES_PER_TOKEN + answer_tokens
+    return cautious_tokens(size) + answer_tokens
 
 
 def _texts(step: Step) -> tuple[str, ...]:
