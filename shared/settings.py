@@ -13,9 +13,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from shared.contracts.base import Label, Ordinal, PositiveSeconds, Sentence
 from shared.topics import TopicSettings
 
-PORTS = {"ingress": 8080, "planner": 9101, "router": 9102, "worker": 9103, "delay": 9104}
-"""HTTP port of each service: health and metrics; the ingress also serves its API there."""
-
 
 class DeadLetterCapSettings(BaseModel):
     """A partition of which more than `share` of the last `window` records, and at least `at_least`, were dead-lettered is stopped."""

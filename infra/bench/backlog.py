@@ -31,6 +31,7 @@ from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
 from shared.kafka.aio import AioLog
 from shared.kafka.port import Admin, Consumer, TopicPartition
+from shared.services import group_of
 
 MIB = 1024 * 1024
 GROWTH_MIB = 16.0
@@ -87,7 +88,7 @@ class Queue:
         """Records that the planners' group has not committed past."""
         parts = [TopicPartition(self.topic, number) for number in range(self.cluster.topics.settings.home_partitions)]
         ends = await self.consumer.end_offsets(parts)
-        committed = await self.admin.group_offsets(f"{self.cluster.prefix}tutti-planner")
+        committed = await self.admin.group_offsets(group_of("planner", self.cluster.prefix))
         return sum(end - committed.get(part, 0) for part, end in ends.items())
 
     async def fill(self, jobs: int, size: int) -> None:

@@ -19,8 +19,9 @@ from infra.native.node import REPOSITORY, await_answer, simulator_command
 from infra.native.paths import Home
 from infra.native.ports import free_ports
 from infra.native.processes import Daemon, tail
-from infra.native.services import NAMES, ServiceProcess
+from infra.native.services import ServiceProcess
 from infra.native.topics import delete_topics, ensure_topics
+from shared.services import NAMES
 from shared.topics import Topics, TopicSettings
 
 

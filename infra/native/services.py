@@ -11,9 +11,8 @@ from infra.native import http, ports
 from infra.native.paths import Home
 from infra.native.processes import Daemon
 from infra.native.waiting import wait_while_moving
-from shared.settings import PORTS
+from shared.services import PORTS
 
-NAMES = ("planner", "router", "worker", "delay", "ingress")
 READY_SECONDS = 60.0
 GRACE_SECONDS = 35.0
 """A little more than the services' own grace period (30 s)."""

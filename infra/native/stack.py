@@ -24,11 +24,12 @@ from infra.native.node import ModelNode, Say
 from infra.native.paths import locked, writing
 from infra.native.redis import RedisServer
 from infra.native.report import Row
-from infra.native.services import NAMES, ServiceProcess, service_port
+from infra.native.services import ServiceProcess, service_port
 from infra.native.settings import NativeSettings
 from infra.native.topics import ensure_topics
 from infra.native.waiting import now, seconds_since, wait_until
 from shared.errors import LogError
+from shared.services import NAMES
 
 STILL_WAITING_SECONDS = 10.0
 ENDING_SECONDS = 5.0

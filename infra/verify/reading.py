@@ -16,9 +16,9 @@ from shared.contracts import headers
 from shared.epochs import epoch_of
 from shared.errors import LogUnavailable
 from shared.kafka.port import Admin, Consumer, Log, Record, TopicPartition
+from shared.services import group_of
 from shared.topics import DELAY_TIERS, Count, Topics
 
-PLANNER_GROUP, DELAY_GROUP = "tutti-planner", "tutti-delay"
 """With the cluster's prefix before them."""
 STALL_SECONDS = 30.0
 """Nothing read for so long, and more is there: Kafka is away."""
@@ -66,8 +66,8 @@ class Reader:
         """Note what there is, causes after effects."""
         topics = self._topics
         prefix = topics.settings.prefix
-        self._committed = await self._admin.group_offsets(prefix + PLANNER_GROUP)
-        self._waiting = await self._admin.group_offsets(prefix + DELAY_GROUP)
+        self._committed = await self._admin.group_offsets(group_of("planner", prefix))
+        self._waiting = await self._admin.group_offsets(group_of("delay", prefix))
         since = self._scope.since - self._scope.window_seconds
         await self._note(topics.all_jobs(), "home", since)
         await self._note([topics.delay(tier) for tier, _ in DELAY_TIERS], "other", 0)

@@ -19,9 +19,9 @@ from shared.kafka.port import Consumer
 from shared.kafka.window import Bounds
 from shared.processing.tries import Tries, read
 from shared.service import Environment, Readiness, kafka_silence
+from shared.services import group_of
 from shared.telemetry import metrics
 
-GROUP = "tutti-delay"
 FETCH_MAX_WAIT_MS = 100
 """A resumed partition waits at most this long for the fetch in flight."""
 FETCH_BYTES = 256 * 1024
@@ -80,7 +80,7 @@ class Delay:
             stack.push_async_callback(producer.close)
             consumer = await self._env.log.consumer(
                 client_id=self._env.instance,
-                group=self._env.topics.settings.prefix + GROUP,
+                group=group_of("delay", self._env.topics.settings.prefix),
                 reset="earliest",
                 assignor=BalancedAssignor(),
                 fetch_max_wait_ms=FETCH_MAX_WAIT_MS,

@@ -14,12 +14,11 @@ from shared.contracts.base import CLASSES
 from shared.errors import LogError
 from shared.kafka.port import Admin, Consumer, Log, TopicPartition
 from shared.service import kafka_silence
+from shared.services import group_of
 from shared.telemetry import logs, metrics
 from shared.topics import Topics
 
 _log = logs.get(__name__)
-_PLANNER_GROUP = "tutti-planner"
-"""Groups are named after their service."""
 _SILENT_PROBES = 5.0
 """Periods without an answer after which Kafka counts as away."""
 
@@ -31,7 +30,7 @@ class Probe:
         self._log = log
         self._clock = clock
         self._client_id = f"tutti-ingress-probe-{instance}"
-        self._group = topics.settings.prefix + _PLANNER_GROUP
+        self._group = group_of("planner", topics.settings.prefix)
         self._backlog = backlog
         self._seconds = seconds
         self._answered_at: float | None = None

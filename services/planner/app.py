@@ -27,11 +27,11 @@ from shared.processing.blobs import Blobs
 from shared.processing.outbox import Outbox
 from shared.schedules import ScheduleTable
 from shared.service import Environment, Readiness, kafka_silence
+from shared.services import group_of
 from shared.telemetry import logs, metrics
 
 log = logs.get(__name__)
 
-GROUP = "tutti-planner"
 FETCH_BYTES = 512 * 1024
 """Of one partition in one fetch: a queue overshoots its bound by at most this."""
 _POLL_SECONDS = 1.0
@@ -257,7 +257,7 @@ class Planner:
             await env.clock.sleep(_REGISTRY_POLL_SECONDS)
         self._consumer = await env.log.consumer(
             client_id=f"{env.instance}-planner",
-            group=self._topics.settings.prefix + GROUP,
+            group=group_of("planner", self._topics.settings.prefix),
             reset="earliest",
             assignor=HomeAssignor(self._topics.settings.home_partitions),
             max_partition_fetch_bytes=FETCH_BYTES,

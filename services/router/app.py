@@ -28,9 +28,9 @@ from shared.kafka.assignor import BalancedAssignor
 from shared.kafka.intake import Intake
 from shared.kafka.window import Bounds
 from shared.service import Environment, Readiness, kafka_silence
+from shared.services import group_of
 from shared.telemetry import metrics
 
-GROUP = "tutti-router"
 FETCH_BYTES = 256 * 1024
 """Of one partition in one fetch: a window overshoots its bound by at most this."""
 SETTLE_SECONDS = 2.0
@@ -120,7 +120,7 @@ class Router:
         stack.push_async_callback(producer.close)
         steps_reader = await log_.consumer(
             client_id=name,
-            group=self._topics.settings.prefix + GROUP,
+            group=group_of("router", self._topics.settings.prefix),
             reset="earliest",
             assignor=BalancedAssignor(),
             fetch_max_wait_ms=policy.fetch_max_wait_ms,

@@ -29,6 +29,7 @@ from shared.kafka.dead_letters import dead_letter_message
 from shared.kafka.port import Consumer, Log, Message, Missed, Producer, Record, TopicPartition
 from shared.kafka.watched import ConsumerGaveUp
 from shared.processing.tries import GivenUp, read
+from shared.services import group_of
 from shared.settings import DeadLetterCapSettings
 from shared.telemetry import logs, metrics
 from shared.topics import Topics
@@ -85,7 +86,8 @@ class MailboxReader:
     async def start(self, log_: Log, producer: Producer, client_id: str) -> None:
         """Connect. Waits for Kafka."""
         self._producer = producer
-        self._connect = partial(log_.consumer, client_id=client_id, group=f"tutti-worker-{self._desk.node}", reset="earliest")
+        group = group_of(f"worker-{self._desk.node}", self._topics.settings.prefix)
+        self._connect = partial(log_.consumer, client_id=client_id, group=group, reset="earliest")
         self._consumer = await self._connect()
 
     def positions(self) -> dict[str, int]:

@@ -14,7 +14,8 @@ from pydantic_settings import BaseSettings
 from shared.contracts.base import Label
 from shared.contracts.bounds import in_words
 from shared.errors import ConfigurationError
-from shared.settings import PORTS, ClusterSettings
+from shared.services import PORTS
+from shared.settings import ClusterSettings
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 

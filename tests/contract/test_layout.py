@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 import infra
 import services
 import shared
-from shared.settings import PORTS
+from shared.services import PORTS
 
 ROOT = Path(__file__).parents[2]
 MAX_FILE_LINES = 400
@@ -96,6 +97,13 @@ def test_every_services_card_is_complete(service: str) -> None:
 def test_there_are_no_services_but_the_known_ones() -> None:
     """Every folder under services/ has a port, a row in the README and its files."""
     assert {path.name for path in (ROOT / "services").iterdir() if path.is_dir() and path.name != "__pycache__"} == set(PORTS)
+
+
+def test_import_rules_know_every_service() -> None:
+    """A service that the rules do not name could import another."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    [independent] = [contract for contract in contracts if contract["type"] == "independence"]
+    assert set(independent["modules"]) == {f"services.{name}" for name in PORTS}
 
 
 def test_domain_files_import_neither_kafka_nor_http() -> None:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from infra.schemas.messages import contracts, messages, schema
-from shared.settings import PORTS
+from shared.services import PORTS
 from shared.topics import FAMILIES
 
 OUTSIDE = {"any producer", "anyone", "CLI"}

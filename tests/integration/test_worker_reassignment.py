@@ -18,6 +18,7 @@ from shared.errors import LogUnavailable
 from shared.kafka.aio import AioLog
 from shared.kafka.aio_consumer import AioConsumer
 from shared.kafka.port import TopicPartition
+from shared.services import group_of
 from tests.integration.test_worker_on_kafka import FAST, NODE, Cluster, cluster, step, until
 from tests.support.simulated_node import http_node
 
@@ -47,12 +48,17 @@ async def test_a_mailbox_is_taken_again_at_once(cluster: Cluster, monkeypatch: p
         await cluster.route(worker, *(step(n) for n in range(5)))
         await until(lambda: len(cluster.of(StepSucceeded)) == 5)
         await until(lambda: worker.readiness().ready)
-        assert await _committed(cluster.log, TopicPartition(cluster.topics.work("chat"), worker.reader.number or 0)) == 5
+        assert (
+            await _committed(
+                cluster.log, TopicPartition(cluster.topics.work("chat"), worker.reader.number or 0), cluster.topics.settings.prefix
+            )
+            == 5
+        )
 
 
-async def _committed(log: AioLog, partition: TopicPartition) -> Any:
+async def _committed(log: AioLog, partition: TopicPartition, prefix: str) -> Any:
     """What the worker's group has committed; waits a little for the last commit."""
-    consumer = await log.consumer(client_id="looks", group=f"tutti-worker-{NODE}")
+    consumer = await log.consumer(client_id="looks", group=group_of(f"worker-{NODE}", prefix))
     consumer.assign([partition])
     try:
         for _ in range(200):

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from shared.settings import PORTS, ClusterSettings
+from shared.services import PORTS
+from shared.settings import ClusterSettings
 
 ROOT = Path(__file__).parents[3]
 FILE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

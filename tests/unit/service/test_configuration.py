@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.errors import ConfigurationError
 from shared.service.configuration import ShellSettings, instance_name, listen, ports_of, problems
-from shared.settings import PORTS
+from shared.services import PORTS
 
 
 def test_each_service_has_its_own_port() -> None:

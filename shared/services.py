@@ -1,0 +1,31 @@
+"""The one list of services: the command line, the launcher, the compose file, documents and tests derive from it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Service(NamedTuple):
+    """A service that exists. `port`: of its health, metrics and, where it has one, its API. `grouped`: it reads in a consumer group."""
+
+    name: str
+    port: int
+    grouped: bool = False
+
+
+SERVICES = (
+    Service("planner", 9101, grouped=True),
+    Service("router", 9102, grouped=True),
+    Service("worker", 9103),
+    Service("delay", 9104, grouped=True),
+    Service("ingress", 8080),
+)
+"""In the order in which they start: the ingress last, so that it is ready only when there is somebody to answer."""
+
+NAMES = tuple(service.name for service in SERVICES)
+PORTS = {service.name: service.port for service in SERVICES}
+
+
+def group_of(service: str, prefix: str) -> str:
+    """The consumer group of a service (of a worker: of its node, `worker-<node>`) in the cluster whose topics have this prefix."""
+    return f"{prefix}tutti-{service}"
