@@ -31,6 +31,8 @@ def input_of(job: Job) -> Input:
     """What goes into the blob. Raises TooLarge where a record cannot hold the job without it."""
     if job.pattern not in BY_REFERENCE:
         raise TooLarge(f"a job of pattern {job.pattern} travels in a record whole; one holds at most {INLINE_BYTES} bytes of it")
+    if isinstance(job, HeldJob) and job.input is not None:
+        raise TooLarge(f"a job by reference takes more than the {INLINE_BYTES} bytes that a record holds of it")
     rest = len(job.model_copy(update=dict.fromkeys(_OF_THE_INPUT)).to_bytes())
     if rest > INLINE_BYTES - _REFERENCE_BYTES:
         raise TooLarge(f"without its input the job has {rest} bytes; a record holds at most {INLINE_BYTES - _REFERENCE_BYTES} of them")

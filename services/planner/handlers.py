@@ -79,7 +79,7 @@ class JobRecord:
             trace=headers.traceparent(record.headers),
             digest=headers.request_digest(record.headers) or request_digest(body),
             written_ms=record.timestamp,
-            large=form is Job and self._is_large(record, job, len(value)),
+            large=self._is_large(record, job, len(value)),
         )
 
     @staticmethod

@@ -196,3 +196,26 @@ async def test_who_is_not_tutti_names_no_blob(world: World) -> None:
     assert forged.input == event.request.input
     with pytest.raises(BlobGone):  # what a worker gets of it
         await read(world, forged.input, forged.tenant)
+
+
+FORGED = ((headers.TYPE, headers.HELD_JOB.encode()),)
+
+
+@simulated
+async def test_what_is_said_to_be_by_reference_and_is_not_is_as_any_other_job(world: World) -> None:
+    """Who forges the type of a large job's record gets no more into history by it; good jobs around it end."""
+    world.start("p")
+    metadata = {f"k{number}": "y" * 4_000 for number in range(32)}
+    reference = {"blob": {"digest": "0" * 32, "partition": 0, "first": 0, "last": 0, "chunks": 1, "size": 1, "written_at": 0}}
+    sizes = {"characters": 1, "longest": 1, "fewest_tokens": 1}
+    world.produce(body("before", size=10), home=0)
+    world.produce(body("forged", size=900_000), home=0, headers_=FORGED)
+    held = {"id": "heavy", "operation": "chat", "input": reference | sizes, "metadata": metadata}
+    world.produce(json.dumps(held).encode(), home=0, headers_=FORGED)
+    world.produce(json.dumps(held | {"id": "spaced", "metadata": {}}).encode() + b" " * INLINE_BYTES, home=0, headers_=FORGED)
+    world.produce(body("behind", size=10), home=0)
+    await world.until(lambda: world.finished() >= 3)
+    await asyncio.sleep(20)
+    assert {job: b'"succeeded"' in values[0] for job, values in world.results().items()} == {"before": True, "behind": True, "forged": True}
+    assert [letter.code for letter in letters(world)] == ["too_large"] * 2
+    assert max(len(value) for value in world.values(world.topics.job_events)) < INLINE_BYTES
