@@ -226,6 +226,7 @@ class Desk:
 
     def leave(self, caller: Caller, correlation: bytes) -> None:
         """He waits no longer."""
+        caller.close()
         self.register.leave(caller)
         self.waiters.remove(correlation)
         self.watchlist.remove(caller.job, caller.on_final)

@@ -17,7 +17,6 @@ from shared.contracts.base import INLINE_BYTES
 from shared.contracts.outcome import StreamPosition
 from shared.contracts.reply import Chunk, Chunks, Final, StreamBroken
 from shared.contracts.result import Result, Status
-from shared.errors import TuttiError
 
 Whole = Callable[[Result], Awaitable[Result]]
 """The result with its answer fetched, where that is by reference. Raises BlobGone."""
@@ -44,7 +43,7 @@ class Caller:
     """
 
     __slots__ = (
-        "_referred",
+        "_fetching",
         "_stream",
         "_task",
         "_wake",
@@ -66,8 +65,8 @@ class Caller:
 
     def __init__(self, job: str, home: int, until: float, whole: Whole, *, stream: bool = False, tenant: str = "default") -> None:
         self.whole = whole
-        self._referred: Result | None = None
-        """The end, while its answer is still to be fetched."""
+        self._fetching: asyncio.Task[None] | None = None
+        """Of an answer by reference. Until it is there the wait goes on, and ends as any other may."""
         self.kind = Kind.ANSWER
         self.tenant = tenant
         self.blocked_since: float | None = None
@@ -107,8 +106,7 @@ class Caller:
         if self.ended:
             return
         if result.answer is not None and result.answer.blob is not None:
-            self._referred = result
-            self.wake()
+            self._fetching = self._fetching or asyncio.get_running_loop().create_task(self._fetch(result))
             return
         if self._stream is not None and result.status is Status.SUCCEEDED and result.answer is not None:
             try:
@@ -118,6 +116,12 @@ class Caller:
                 return
         self.result = result
         self.wake()
+
+    async def _fetch(self, result: Result) -> None:
+        try:
+            self.on_final(await self.whole(result))
+        except Exception as error:
+            self.fail(error)
 
     def on_broken(self, broken: StreamBroken) -> Shown:
         """As `Sink`."""
@@ -140,6 +144,11 @@ class Caller:
     def dismiss(self) -> None:
         """The instance is leaving."""
         self.fail(InstanceLeaving())
+
+    def close(self) -> None:
+        """Nobody waits any longer."""
+        if self._fetching is not None:
+            self._fetching.cancel()
 
     def cut_off(self) -> None:
         """End the request itself: its client does not even read."""
@@ -168,21 +177,12 @@ class Caller:
             self._wake.set_result(None)
 
     async def changed(self) -> None:
-        """Wait for the next wake. One task at a time, and only right after looking: no wake is lost in between.
-
-        An answer by reference is fetched here, by who waits for it.
-        """
-        if self._referred is None:
-            self._wake = asyncio.get_running_loop().create_future()
-            try:
-                await self._wake
-            finally:
-                self._wake = None
-        if self._referred is not None and not self.ended:
-            try:
-                self.on_final(await self.whole(self._referred))
-            except TuttiError as error:
-                self.fail(error)
+        """Wait for the next wake. One task at a time, and only right after looking: no wake is lost in between."""
+        self._wake = asyncio.get_running_loop().create_future()
+        try:
+            await self._wake
+        finally:
+            self._wake = None
 
     async def answered(self) -> Result:
         """The result. Raises what ended the wait otherwise."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
 import pytest
@@ -16,6 +16,7 @@ from services.ingress.replies import reply_partition
 from services.ingress.waiters import Caller, Follow, Waiters
 from shared.clock import LoopClock
 from shared.contracts.base import PriorityClass
+from shared.contracts.blob import BlobRef
 from shared.contracts.chat import Answer
 from shared.contracts.reply import Chunk, Chunks, Final
 from shared.contracts.result import Result, Status
@@ -52,6 +53,35 @@ async def test_a_final_reaches_its_caller_and_only_him() -> None:
     waiters.on_final(Final(correlation=one, result=result()))
     waiters.on_final(Final(correlation=b"other-life.1", result=result()))
     assert waiters.unknown == 2
+
+
+@pytest.mark.parametrize("end", [Caller.expire, Caller.dismiss, lambda caller: caller.fail(ClientGone())], ids=["late", "leaving", "gone"])
+async def test_an_answer_that_cannot_be_fetched_keeps_nobody(end: Callable[[Caller], None]) -> None:
+    """Who waits for an answer by reference is told of all that others are told of, and nothing of it goes on without him."""
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def never(_result: Result) -> Result:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        raise AssertionError
+
+    waiting = Caller("j", 0, 100.0, never)
+    answered = asyncio.create_task(waiting.answered())
+    await asyncio.sleep(0)
+    ref = BlobRef(digest="0" * 32, partition=0, first=0, last=0, chunks=1, size=1, written_at=0)
+    waiting.on_final(result().model_copy(update={"answer": Answer(blob=ref)}))
+    await begun.wait()
+    end(waiting)
+    async with asyncio.timeout(1):
+        await asyncio.wait([answered])
+    assert isinstance(answered.exception(), type(waiting.error))
+    waiting.close()
+    await cancelled.wait()
+    waiting.on_final(result("late"))
+    assert waiting.result is None
 
 
 async def test_an_earlier_life_of_the_instance_has_other_correlations() -> None:
