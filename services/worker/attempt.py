@@ -28,8 +28,10 @@ class Attempt:
     """When its record arrived in the mailbox, by the brokers' clock."""
     arrival: int = 0
     started_at: float | None = None
-    called: bool = False
+    asked_at: float | None = None
     """The endpoint has been asked; until then its input is fetched, or its turn awaited."""
+    answered: bool = False
+    """It has answered; what is left is to keep a large answer."""
     first_token_at: float | None = None
     progress_at: float | None = None
     tokens: int = 0

@@ -291,7 +291,7 @@ class Desk:
         self._paused_until = until
         log.warning("endpoint_paused", node=self.node, seconds=round(min(seconds, LONGEST_PAUSE_SECONDS), 1))
         self.give_back_waiting(_PAUSED)
-        self._release(_PAUSED, (attempt for attempt in self.leases if not attempt.called))
+        self._release(_PAUSED, (attempt for attempt in self.leases if attempt.asked_at is None))
         self._news()
 
     def _end_waiting(self, attempt: Attempt, failure: Failure) -> None:

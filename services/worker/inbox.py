@@ -71,11 +71,15 @@ class Inbox:
         return None
 
     def pop_like(self, attempt: Attempt, limit: int) -> list[Attempt]:
-        """Up to `limit` attempts whose step can share the call of this one: embeddings of its model; in order of arrival."""
+        """Up to `limit` attempts whose step can share the call of this one: embeddings of its model; in order of arrival.
+
+        Not those above the inline bound: each of them is a call's worth, and all would be in memory at once.
+        """
         step = attempt.step
         if step.operation is not Operation.EMBED or not self._waiting:
             return []
-        like = [a for a in self._waiting.values() if (a.step.operation, a.step.model) == (step.operation, step.model)][:limit]
+        wanted = (step.operation, step.model, None)
+        like = [a for a in self._waiting.values() if (a.step.operation, a.step.model, a.step.input) == wanted][:limit]
         for found in like:
             del self._waiting[found.arrival]
         return like

@@ -31,7 +31,7 @@ from shared.contracts.node import NodeModel
 from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
 from shared.contracts.step import Step
 from shared.contracts.usage import Timings, Usage
-from shared.errors import InvalidRecord, TooLarge
+from shared.errors import InvalidRecord, LogError, TooLarge
 from shared.estimates import fewest_tokens, likely_tokens
 from shared.inputs import whole
 from shared.processing.blobs import BlobGone
@@ -56,8 +56,8 @@ class Stream(Protocol):
 class Bodies(Protocol):
     """Where inputs and answers above the inline bound lie."""
 
-    async def fetch_in_time(self, tenant: str, ref: BlobRef) -> bytes:
-        """Raises BlobGone."""
+    async def fetch(self, tenant: str, ref: BlobRef) -> bytes:
+        """Raises BlobGone, LogError."""
         ...
 
     async def store_in_time(self, tenant: str, body: bytes) -> BlobRef:
@@ -120,7 +120,10 @@ class Runner:
                 return self._failed(attempt, cut, completion.usage)
             completion = continuation.whole(attempt.step, completion)
             _check_format(attempt.step, completion.answer)
-            return await self._inline(self._succeeded(attempt, completion), attempt.step.tenant)
+            return await self._inline(attempt, self._succeeded(attempt, completion))
+        except LogError as error:  # its slot is for steps whose input can be read
+            attempt.released = f"its input cannot be read now: {error.message}"
+            return self.stopped(attempt)
         except ModelCallFailed as error:
             failure = Failure(kind=error.kind, message=error.message, retry_after_seconds=error.retry_after_seconds)
         except Exception as error:
@@ -139,24 +142,25 @@ class Runner:
         return self._failed(attempt, attempt.stop or Failure(kind=K.CANCELLED, message="the worker stopped"))
 
     async def _read_input(self, attempt: Attempt) -> None:
-        """Where the step's input lies in a blob."""
+        """Where the step's input lies in a blob. Raises LogError, ModelCallFailed."""
         step = attempt.step
         if step.input is None:
             return
         try:
-            attempt.step = whole(step, await self._bodies.fetch_in_time(step.tenant, step.input.blob))
+            attempt.step = whole(step, await self._bodies.fetch(step.tenant, step.input.blob))
         except (BlobGone, InvalidRecord):
             raise ModelCallFailed(K.BLOB_GONE, "the job's input is not kept any longer") from None
 
-    async def _inline(self, outcome: StepSucceeded, tenant: str) -> StepSucceeded:
+    async def _inline(self, attempt: Attempt, outcome: StepSucceeded) -> StepSucceeded | StepFailed:
         """The outcome as it fits a record: a large answer goes into a blob, which is there before the outcome names it."""
         answer = outcome.answer
         if not _may_be_large(answer) or len(body := answer.to_bytes()) <= INLINE_BYTES:
             return outcome
+        attempt.answered = True
         try:
-            blob = await self._bodies.store_in_time(tenant, body)
+            blob = await self._bodies.store_in_time(attempt.step.tenant, body)
         except TooLarge as error:
-            raise ModelCallFailed(K.TOO_LARGE, error.message) from None
+            return self._failed(attempt, Failure(kind=K.TOO_LARGE, message=error.message), outcome.usage)
         kept = {"text": "", "thinking": None, "tool_calls": (), "embeddings": (), "blob": blob}
         return outcome.model_copy(update={"answer": answer.model_copy(update=kept)})
 
@@ -176,7 +180,7 @@ class Runner:
         attempt.model = model
         if self._bucket is not None:
             await self._clock.sleep(self._bucket.take(self._clock.monotonic()))
-        step, attempt.called = attempt.step, True
+        step, attempt.asked_at = attempt.step, self._clock.monotonic()
         simulated = self._node.registered.simulated
         stream = self._open_stream(step, attempt.claim, model, simulated) if step.stream else None
         try:

@@ -39,12 +39,12 @@ def expired(attempt: Attempt, now: float) -> Failure | None:
 def overdue(attempt: Attempt, timeouts: Timeouts, now: float) -> Failure | None:
     """Why this attempt has to be stopped now; None while all is well. `now` is the monotonic clock."""
     late = expired(attempt, now)
-    if late or attempt.started_at is None:
+    if late or attempt.asked_at is None or attempt.answered:
         return late
-    if now - attempt.started_at >= timeouts.total:
+    if now - attempt.asked_at >= timeouts.total:
         return _hung(f"the answer was not complete after {timeouts.total:g} s")
     if attempt.progress_at is None:
-        waited = now - attempt.started_at
+        waited = now - attempt.asked_at
         return _hung(f"no token came in {timeouts.first_token:g} s") if waited >= timeouts.first_token else None
     if now - attempt.progress_at >= timeouts.between_tokens:
         return _hung(f"the stream stood still for {timeouts.between_tokens:g} s")

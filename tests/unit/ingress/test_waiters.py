@@ -70,7 +70,6 @@ async def test_an_answer_that_cannot_be_fetched_keeps_nobody(end: Callable[[Call
 
     waiting = Caller("j", 0, 100.0, never)
     answered = asyncio.create_task(waiting.answered())
-    await asyncio.sleep(0)
     ref = BlobRef(digest="0" * 32, partition=0, first=0, last=0, chunks=1, size=1, written_at=0)
     waiting.on_final(result().model_copy(update={"answer": Answer(blob=ref)}))
     await begun.wait()

@@ -296,7 +296,7 @@ def test_timeouts_tell_which_silence_was_too_long() -> None:
     timeouts = Timeouts(first_token=10, between_tokens=5, total=100)
     attempt = Attempt(step(1), ClaimId("c"), None, 0.0, expires_at=1000.0)
     assert overdue(attempt, timeouts, 50.0) is None
-    attempt.started_at = 0.0
+    attempt.started_at = attempt.asked_at = 0.0
     assert overdue(attempt, timeouts, 9.0) is None
     assert "no token" in str(overdue(attempt, timeouts, 10.0))
     attempt.progress_at = 9.0
@@ -304,6 +304,8 @@ def test_timeouts_tell_which_silence_was_too_long() -> None:
     assert "stood still" in str(overdue(attempt, timeouts, 14.0))
     attempt.progress_at = 99.9
     assert "not complete" in str(overdue(attempt, timeouts, 100.0))
+    attempt.answered = True
+    assert overdue(attempt, timeouts, 100.0) is None
     assert "deadline" in str(overdue(attempt, timeouts, 1000.0))
 
 
