@@ -51,7 +51,7 @@ class Inputs:
     def __init__(self, wiring: Wiring, book: Book, refuse: Refuse, wake: Callable[[], None]) -> None:
         self._wiring, self._book, self._refuse, self._wake = wiring, book, refuse, wake
         self._storing = 0
-        self._renewing: set[str] = set()
+        self._renewing = False
         self._moved: list[tuple[str, InputRef]] = []
         self._looked_at = -inf
 
@@ -81,7 +81,6 @@ class Inputs:
         """Record where inputs lie now; look for those that grow old."""
         moved, self._moved = self._moved, []
         for job_id, lies in moved:
-            self._renewing.discard(job_id)
             job = self._book.jobs.get(job_id)
             if job is not None and job.settled is None:
                 self._book.emit(round_, job, InputMoved(epoch=self._book.epoch, job=job_id, at=round_.wall, input=lies))
@@ -90,23 +89,34 @@ class Inputs:
             self._look(round_.wall)
 
     def _look(self, wall: float) -> None:
-        for job in self._book.jobs.values():
-            asked = job.accepted.request
-            lies = asked.input if isinstance(asked, HeldJob) else None
-            if lies is None or job.settled is not None or wall - lies.blob.written_at <= OLDEST_SECONDS or job.id in self._renewing:
-                continue
-            self._renewing.add(job.id)
-            self._wiring.spawn(self._guarded(self._renew(job.id, asked.tenant, lies), partial(self._renewing.discard, job.id)))
+        if self._renewing:
+            return
+        old = [
+            (job.id, asked.tenant, asked.input)
+            for job in self._book.jobs.values()
+            if job.settled is None and isinstance(asked := job.accepted.request, HeldJob) and asked.input is not None
+            if wall - asked.input.blob.written_at > OLDEST_SECONDS
+        ]
+        if old:
+            self._renewing = True
+            self._wiring.spawn(self._renew(old))
 
-    async def _renew(self, job: str, tenant: str, lies: InputRef) -> None:
-        blobs = self._wiring.blobs
+    async def _renew(self, old: list[tuple[str, str, InputRef]]) -> None:
+        """One after the other. What cannot be written now is looked at again; there are days left."""
         try:
-            blob = await blobs.store_in_time(tenant, await blobs.fetch_in_time(tenant, lies.blob))
+            for job, tenant, lies in old:
+                await self._guarded(self._renew_one(job, tenant, lies), lambda: None)
+        finally:
+            self._renewing = False
+
+    async def _renew_one(self, job: str, tenant: str, lies: InputRef) -> None:
+        try:
+            blob = await self._wiring.blobs.renew(tenant, lies.blob)
         except BlobGone:  # the worker that asks for it fails the step
             log.warning("input_gone", job=job)
-            return
-        self._moved.append((job, lies.model_copy(update={"blob": blob})))
-        self._wake()
+        else:
+            self._moved.append((job, lies.model_copy(update={"blob": blob})))
+            self._wake()
 
     async def _guarded(self, work: Coroutine[Any, Any, None], otherwise: Callable[[], None]) -> None:
         """What goes wrong with one body is that one's affair."""

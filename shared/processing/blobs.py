@@ -67,6 +67,10 @@ class Blobs:
         """Write the body; returns when all of it is acknowledged. Raises TooLarge, LogError (then nobody names what is written)."""
         if len(body) > BLOB_BYTES:
             raise TooLarge(f"the body has {len(body)} bytes as it is written out; at most {BLOB_BYTES} are kept")
+        async with self._turns:
+            return await self._store(tenant, body)
+
+    async def _store(self, tenant: str, body: bytes) -> BlobRef:
         digest = digest_of(body)
         key = key_of(tenant, digest)
         partition = partition_of(key, self._partitions)
@@ -75,8 +79,7 @@ class Blobs:
             Message(self._topic, piece, key, partition, (*envelope("chunk"), (_NUMBER, b"%d" % number)))
             for number, piece in enumerate(pieces)
         ]
-        async with self._turns:
-            lie = await (await self._opened()).send_many(messages)
+        lie = await (await self._opened()).send_many(messages)
         offsets = [_offset(one) for one in lie]
         self._written.inc(len(body))
         return BlobRef(
@@ -100,14 +103,25 @@ class Blobs:
     async def fetch(self, tenant: str, ref: BlobRef) -> bytes:
         """The body. Raises BlobGone, LogError."""
         async with self._turns:
-            consumer = await self._log.consumer(client_id=self._client, reset="earliest")
-            try:
-                async with asyncio.timeout(FETCH_SECONDS):
-                    body = await self._collect(consumer, key_of(tenant, ref.digest), ref)
-            except TimeoutError:
-                raise LogUnavailable from None
-            finally:
-                await consumer.close()
+            return await self._fetch(tenant, ref)
+
+    async def renew(self, tenant: str, ref: BlobRef) -> BlobRef:
+        """Write it again; returns where it lies from now on. In one turn: however many are to be renewed, few are in memory.
+
+        Raises BlobGone, LogError.
+        """
+        async with self._turns:
+            return await self._store(tenant, await self._fetch(tenant, ref))
+
+    async def _fetch(self, tenant: str, ref: BlobRef) -> bytes:
+        consumer = await self._log.consumer(client_id=self._client, reset="earliest")
+        try:
+            async with asyncio.timeout(FETCH_SECONDS):
+                body = await self._collect(consumer, key_of(tenant, ref.digest), ref)
+        except TimeoutError:
+            raise LogUnavailable from None
+        finally:
+            await consumer.close()
         if len(body) != ref.size or digest_of(body) != ref.digest:
             raise BlobGone
         self._read.inc(len(body))

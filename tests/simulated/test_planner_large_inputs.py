@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
@@ -17,8 +18,9 @@ from shared.contracts.event import InputMoved, JobAccepted
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import HeldJob, Input, InputRef
 from shared.contracts.reply import Final
+from shared.kafka.memory_partition import MemoryRecord
 from shared.kafka.port import TopicPartition
-from shared.processing.blobs import BlobGone, Blobs
+from shared.processing.blobs import AT_ONCE, CHUNK_BYTES, BlobGone, Blobs
 from shared.topics import BLOB_DAYS
 from tests.support.planner_world import World
 from tests.support.virtual_loop import within
@@ -167,6 +169,40 @@ async def test_the_input_of_a_job_that_lives_long_is_written_again(world: World)
     await world.until(lambda: world.finished() == 1, seconds=2 * DAY)
     assert b'"succeeded"' in world.results()["large"][0]
     world.check_laws(1)
+
+
+@simulated
+async def test_few_inputs_are_in_memory_however_many_grow_old(world: World) -> None:
+    """All of a home are seen to be old in one look; they are written again a few at a time."""
+    world.options = PlannerOptions(resend_seconds=1_000)
+    world.node.silent = 1.0
+    world.start("p")
+    for number in range(30):
+        world.produce(body(f"x{number}", size=CHUNK_BYTES // 2, deadline_seconds=30 * DAY), home=number % HOMES)
+    await asyncio.sleep(3_700)
+    assert len(accepted(world)) == 30
+    held, most, collect = 0, 0, Blobs._collect
+
+    async def collected(self: Blobs, *asked: Any) -> bytes:
+        nonlocal held, most
+        found = await collect(self, *asked)
+        held += 1
+        most = max(most, held)
+        return found
+
+    def written(records: Sequence[MemoryRecord]) -> None:
+        nonlocal held
+        held -= sum(record.topic == world.topics.blobs for record in records)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Blobs, "_collect", collected)
+        world.log.written_listeners.append(written)
+        world.log.faults.send_seconds = (1.0, 1.0)
+        world.clock.ahead += 7.1 * DAY
+        await asyncio.sleep(7_200)
+    moved = {event.job for number in range(HOMES) for event in world.history(number) if isinstance(event, InputMoved)}
+    assert (len(moved), held) == (30, 0)
+    assert most <= AT_ONCE
 
 
 def _expire(world: World) -> None:
