@@ -12,6 +12,7 @@ _CHARACTERS_PER_TOKEN = 4
 """Of English prose; code and other scripts have fewer."""
 _BYTES_PER_TOKEN = 3
 """Of English prose four, of code three, of Chinese three: one sign."""
+_SLICE = 64 * 1024
 _LONGEST_TOKEN = 128
 """Characters: of runs of one sign, which the large vocabularies hold as one token. Of words the longest is far below."""
 
@@ -32,8 +33,17 @@ def fewest_tokens(texts: Iterable[str]) -> int:
     One a word, since the tokenizers in use (byte-pair and unigram, which both split at white space first) merge nothing across it; and a
     long word is several. Costs about 10 ns a character.
     """
-    return sum(_of(text.split()) for text in texts)
+    return sum(map(_of, texts))
 
 
-def _of(words: list[str]) -> int:
-    return max(len(words), sum(map(len, words)) // _LONGEST_TOKEN)
+def _of(text: str) -> int:
+    """In slices: the words of 8 MiB, taken apart at once, are a quarter of a gigabyte."""
+    words = characters = 0
+    for start in range(0, len(text), _SLICE):
+        piece = text[start : start + _SLICE]
+        found = piece.split()
+        words += len(found)
+        characters += sum(map(len, found))
+        if start and not (text[start - 1].isspace() or piece[0].isspace()):
+            words -= 1  # one word lies in both
+    return max(words, characters // _LONGEST_TOKEN)

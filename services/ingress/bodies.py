@@ -1,7 +1,7 @@
-"""Bodies: what requests send, bounded where it arrives: each one's bytes and time, and the bytes of all together.
+"""Bodies: what requests send, bounded where it arrives: each one's bytes and time, and the bytes of all together; and large answers.
 
-A body counts from its first byte until its job is on its way (or refused), unpacked if it was packed. As of places to wait (`register`), no
-tenant has all bytes.
+A body counts from its first byte until its job is on its way (or refused), unpacked if it was packed; an answer that was fetched, until its
+client has taken it. As of places to wait (`register`), no tenant has all bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from services.ingress.encodings import unpack
 from services.ingress.exchange import CallHeaders, Receive
 from services.ingress.limits import check_body_size
 from services.ingress.problems import ClientGone, Problem, Refused
-from services.ingress.register import Places
+from services.ingress.register import Guest, Places
 from shared.errors import Overloaded
 
 BODY_SECONDS = 60.0
@@ -20,15 +20,33 @@ BODY_SECONDS = 60.0
 
 
 class Bodies:
-    """One per instance; `size` bounds the bytes of all requests."""
+    """One per instance; `size` bounds the bytes of all requests, and those of all large answers."""
 
     def __init__(self, size: int) -> None:
         self._places = Places(size)
+        self._answers = Places(size)
+        self._held: dict[Guest, int] = {}
 
     @property
     def size(self) -> int:
         """Bytes held now."""
         return self._places.taken
+
+    @property
+    def held(self) -> int:
+        """Bytes of answers held now."""
+        return self._answers.taken
+
+    def hold(self, guest: Guest, size: int) -> None:
+        """An answer of so many bytes is fetched for him, and counts until he is let go. Raises Overloaded."""
+        if not self._answers.has(guest.tenant, size):
+            raise Overloaded("too many bytes of large answers are on their way here; ask for the job again", retry_after_seconds=1.0)
+        self._answers.take(guest.tenant, size)
+        self._held[guest] = self._held.get(guest, 0) + size
+
+    def let_go(self, guest: Guest) -> None:
+        """He has it, or is gone."""
+        self._answers.give_back(guest.tenant, self._held.pop(guest, 0))
 
     def read(self, receive: Receive, call: CallHeaders, tenant: str, limit: int) -> Body:
         """To be entered: gives the whole body, unpacked; its bytes count until the block ends.

@@ -17,7 +17,7 @@ from services.ingress.idempotency import is_same
 from services.ingress.journal import Journal
 from services.ingress.meter import Meter
 from services.ingress.problems import InstanceLeaving, Refused, kafka_away, no_node, unknown_model, unsuitable_model
-from services.ingress.register import Kind, Reader, Register
+from services.ingress.register import Guest, Kind, Reader, Register
 from services.ingress.registry import Registry
 from services.ingress.settings import IngressSettings
 from services.ingress.status import JobStatus, ended
@@ -179,16 +179,22 @@ class Desk:
         by_reference = held(job, given, blob)
         return JobRecord(by_reference, by_reference.to_bytes(), HELD_JOB)
 
-    async def whole(self, result: Result) -> Result | None:
-        """The result with its answer, where that is by reference; None where that is not to be had now."""
-        with suppress(BlobGone, TimeoutError):
+    async def whole(self, guest: Guest, result: Result) -> Result:
+        """The result with its answer, where that is by reference: its bytes count until the guest leaves. Raises BlobGone, Overloaded."""
+        if result.answer is not None and result.answer.blob is not None:
+            self.bodies.hold(guest, result.answer.blob.size)
+        return await self.blobs.whole(result)
+
+    async def whole_now(self, guest: Guest, result: Result) -> Result | None:
+        """The same; None where it is not to be had now."""
+        with suppress(BlobGone, Overloaded, TimeoutError):
             async with asyncio.timeout(self.settings.accept_seconds):
-                return await self.blobs.whole(result)
+                return await self.whole(guest, result)
         return None
 
-    async def public(self, status: JobStatus) -> bytes:
+    async def public(self, guest: Guest, status: JobStatus) -> bytes:
         """The status as JSON for callers; of an answer that is not to be had now its reference."""
-        found = None if status.result is None else await self.whole(status.result)
+        found = None if status.result is None else await self.whole_now(guest, status.result)
         return (status if found is None else status.model_copy(update={"result": found})).public()
 
     def call(
@@ -220,13 +226,14 @@ class Desk:
     def _wait(self, job: Job, seconds: float) -> tuple[Caller, bytes]:
         assert job.id is not None, "the ingress gives every job an id"
         until = self.clock.monotonic() + seconds + self.settings.deadline_grace_seconds
-        caller = Caller(job.id, self.submitter.home_of(job.id), until, self.blobs.whole, stream=job.stream, tenant=job.tenant)
+        caller = Caller(job.id, self.submitter.home_of(job.id), until, self.whole, stream=job.stream, tenant=job.tenant)
         self.register.enter(caller)
         return caller, self.waiters.add(caller)
 
     def leave(self, caller: Caller, correlation: bytes) -> None:
         """He waits no longer."""
         caller.close()
+        self.bodies.let_go(caller)
         self.register.leave(caller)
         self.waiters.remove(correlation)
         self.watchlist.remove(caller.job, caller.on_final)

@@ -32,7 +32,7 @@ class IngressSettings(BaseSettings):
     body_bytes: Ordinal = 8 * 1024 * 1024
     """Of one request's body, also after it is unpacked."""
     bodies_bytes: Ordinal = 64 * 1024 * 1024
-    """Of the bodies of all requests that are on their way into a job."""
+    """Of the bodies of all requests that are on their way into a job; and as many of all large answers on their way to clients."""
     head_seconds: Seconds = 5.0
     """A stream's head waits so long for the first piece: what fails before has a status of its own, what fails later is an event."""
     first_word_seconds: PositiveSeconds = 1.0

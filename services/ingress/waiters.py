@@ -12,14 +12,14 @@ from typing import Protocol
 
 from services.ingress.assembly import Delta, Shown, StreamAssembly, StreamConflict
 from services.ingress.problems import InstanceLeaving, Refused, deadline_passed
-from services.ingress.register import Kind
+from services.ingress.register import Guest, Kind
 from shared.contracts.base import INLINE_BYTES
 from shared.contracts.outcome import StreamPosition
 from shared.contracts.reply import Chunk, Chunks, Final, StreamBroken
 from shared.contracts.result import Result, Status
 
-Whole = Callable[[Result], Awaitable[Result]]
-"""The result with its answer fetched, where that is by reference. Raises BlobGone."""
+Whole = Callable[[Guest, Result], Awaitable[Result]]
+"""The result with its answer fetched for the guest, where that is by reference. Raises BlobGone, Overloaded."""
 
 
 class Sink(Protocol):
@@ -119,7 +119,7 @@ class Caller:
 
     async def _fetch(self, result: Result) -> None:
         try:
-            self.on_final(await self.whole(result))
+            self.on_final(await self.whole(self, result))
         except Exception as error:
             self.fail(error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -114,9 +115,9 @@ def by_reference(made: dict[str, Answer]) -> Callable[[Job], Script]:
     return lambda job: Script(answer=made["answer"], chunks=(TEXT[:20],) if job.stream else ())
 
 
-async def answering(at: World, made: dict[str, Answer]) -> None:
+async def answering(at: World, made: dict[str, Answer], text: str = TEXT) -> None:
     """From now on jobs are answered by reference."""
-    whole = Answer(text=TEXT, model="tiny:1", node="node-1")
+    whole = Answer(text=text, model="tiny:1", node="node-1")
     blob = await blobs(at).store("default", whole.to_bytes())
     made["answer"] = whole.model_copy(update={"text": "", "blob": blob})
 
@@ -160,3 +161,63 @@ def test_a_reference_is_no_part_of_what_callers_may_write() -> None:
         return set(model.model_json_schema().get("$defs", {}))
 
     assert not {"BlobRef", "InputRef"} & names(Job)
+
+
+HUGE = TEXT[:20] + "\N{MUSICAL KEYBOARD}" * 500_000
+"""2 MB."""
+
+
+class SlowClient:
+    """Takes what is small, and nothing more until it is told to."""
+
+    def __init__(self, at: World, method: str, path: str, content: bytes = b"", headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        self._requests = [{"type": "http.request", "body": content}]
+        self.takes, self.pieces = asyncio.Event(), list[bytes]()
+        target, _, query = path.partition("?")
+        scope = {"type": "http", "method": method, "path": target, "raw_path": target.encode(), "query_string": query.encode()}
+        self.done = asyncio.create_task(at.ingress.asgi()({**scope, "headers": list(headers)}, self._receive, self._send))
+
+    async def _receive(self) -> dict[str, Any]:
+        if not self._requests:
+            await asyncio.Event().wait()
+        return self._requests.pop()
+
+    async def _send(self, message: Any) -> None:
+        piece = message.get("body", b"")
+        if len(piece) > 4_096:
+            await self.takes.wait()
+        self.pieces.append(piece)
+
+
+@pytest.mark.parametrize("route", ["plain", "stream", "wait", "get", "events"])
+async def test_large_answers_are_bounded_until_they_are_taken(route: str) -> None:
+    """Each counts until its client has it, and goes out in pieces that are small; meanwhile there is room for so many, and no more."""
+    made: dict[str, Answer] = {}
+    async with world(memory(), script=by_reference(made), settings={"bodies_bytes": 3 * 1024 * 1024}) as at:
+        await answering(at, made)
+        job = (await at.client.post("/v1/jobs?wait=5", json={"prompt": "q"})).json()["id"]
+        await answering(at, made, HUGE)
+        second = (await at.client.post("/v1/jobs?wait=5", json={"prompt": "q"})).json()["id"]
+        desk = at.ingress.desk
+        assert (desk.bodies.held, len(desk.register)) == (0, 0)
+        match route:
+            case "plain" | "stream":
+                slow = SlowClient(at, "POST", CHAT, json.dumps(body(stream=route == "stream")).encode())
+            case "wait":
+                slow = SlowClient(at, "POST", "/v1/jobs?wait=5", b'{"prompt":"q"}')
+            case "get":
+                slow = SlowClient(at, "GET", f"/v1/jobs/{second}")
+            case _:
+                slow = SlowClient(at, "GET", f"/v1/jobs/{second}/events", headers=((b"last-event-id", b"-1.1"),))
+        await until(lambda: desk.bodies.held > len(HUGE), "it is fetched")
+        refused = await at.client.post(CHAT, json=body())
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "overloaded")
+        assert "retry-after" in refused.headers
+        shown = (await at.client.get(f"/v1/jobs/{refused.headers['x-tutti-job']}")).json()
+        assert shown["result"]["answer"]["blob"]["size"] > len(HUGE)
+        assert (await at.client.get(f"/v1/jobs/{job}")).json()["result"]["answer"]["text"] == TEXT
+        slow.takes.set()
+        await slow.done
+        assert (desk.bodies.held, len(desk.register)) == (0, 0)
+        assert len(b"".join(slow.pieces)) > len(HUGE)
+        assert max(map(len, slow.pieces)) <= INLINE_BYTES

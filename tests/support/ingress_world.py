@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from services.ingress.app import Ingress
+from services.ingress.register import Guest
 from services.ingress.settings import IngressSettings
 from shared.clock import Clock, SystemClock
 from shared.contracts.headers import envelope
@@ -116,6 +117,6 @@ async def world(
         yield World(log, topics, planner, ingress, client)
 
 
-async def inline(result: Result) -> Result:
+async def inline(_guest: Guest, result: Result) -> Result:
     """What makes an answer whole that came inside its record."""
     return result

@@ -11,14 +11,13 @@ import re
 from collections.abc import AsyncIterator, Iterator
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from services.ingress import dialect_tutti as dialect
 from services.ingress import sse
-from services.ingress.exchange import Receive, Scope, Send, watched
 from services.ingress.handlers import Desk
 from services.ingress.register import Kind, Reader
-from services.ingress.routes.jobs import asked_for, not_found
+from services.ingress.routes.jobs import ReaderStream, asked_for, not_found
 from services.ingress.shown import RawEvent, parse
 from services.ingress.status import JobStatus, State
 from shared.contracts import ids
@@ -41,21 +40,6 @@ class Cursor:
         return f"{self.offset}.{self.characters}"
 
 
-class _Stream(StreamingResponse):
-    """Its reader is registered as long as it runs."""
-
-    def __init__(self, desk: Desk, reader: Reader, content: AsyncIterator[bytes], headers: dict[str, str]) -> None:
-        super().__init__(content, headers=_HEADERS | headers)
-        self._desk, self._reader = desk, reader
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._desk.register.enter(self._reader)
-        try:
-            await super().__call__(scope, receive, watched(send, self._reader, self._desk.clock))
-        finally:
-            self._desk.register.leave(self._reader)
-
-
 class JobEvents:
     """One stream a connection; ends with `job_settled`, or with its cursor alone, when it goes on at another instance."""
 
@@ -73,13 +57,13 @@ class JobEvents:
         reader = Reader(Kind.EVENTS, status.owner or "", desk.clock.monotonic() + desk.settings.stream_seconds)
         desk.register.check(reader.kind, reader.tenant)
         cursor = Cursor(request.headers.get("last-event-id"))
-        return _Stream(desk, reader, self._stream(job, status, cursor, reader), {"x-tutti-job": ids.public(job)})
+        return ReaderStream(desk, reader, self._stream(job, status, cursor, reader), _HEADERS | {"x-tutti-job": ids.public(job)})
 
     async def _stream(self, job: str, status: JobStatus, cursor: Cursor, reader: Reader) -> AsyncIterator[bytes]:
         follow = self._desk.waiters.following(job)
         with self._desk.followers.following(job, reader.news) as news:
             if not self._desk.journal.is_whole(job):
-                yield await self._summary(status, cursor)
+                yield await self._summary(status, cursor, reader)
                 if status.state is State.SETTLED:
                     return
             while True:
@@ -88,7 +72,7 @@ class JobEvents:
                     yield _chunk(job, follow.text, cursor)
                 for event in self._desk.journal.after(job, cursor.offset):
                     if event.kind == "job_settled" and (follow is not None or cursor.characters):
-                        text = await self._settled_text(event)
+                        text = await self._settled_text(event, reader)
                         if len(text) > cursor.characters:
                             yield _chunk(job, text, cursor)
                     for part in _render(event, job, cursor):
@@ -106,16 +90,16 @@ class JobEvents:
                     if job not in self._desk.journal:
                         return
 
-    async def _settled_text(self, event: RawEvent) -> str:
+    async def _settled_text(self, event: RawEvent, reader: Reader) -> str:
         """The whole answer; nothing where it is not to be had now."""
         settled = getattr(parse(event.kind, event.value), "result", None)
-        result = None if settled is None else await self._desk.whole(settled)
+        result = None if settled is None else await self._desk.whole_now(reader, settled)
         return result.answer.text if result is not None and result.answer is not None else ""
 
-    async def _summary(self, status: JobStatus, cursor: Cursor) -> bytes:
+    async def _summary(self, status: JobStatus, cursor: Cursor, reader: Reader) -> bytes:
         """Of a job whose events are no longer in memory: the whole status as one event."""
         cursor.offset = max(cursor.offset, status.offset)
-        return sse.event("status", await self._desk.public(status), str(cursor))
+        return sse.event("status", await self._desk.public(reader, status), str(cursor))
 
 
 def _chunk(job: str, text: str, cursor: Cursor) -> bytes:

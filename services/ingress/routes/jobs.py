@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, nullcontext
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from services.ingress.access import Client
 from services.ingress.dialect_tutti import JobSubmission
-from services.ingress.exchange import CallHeaders, InvalidHeader, InvalidQuery, call_headers, query_tenant
+from services.ingress.exchange import (
+    CallHeaders,
+    InvalidHeader,
+    InvalidQuery,
+    Receive,
+    Scope,
+    Send,
+    call_headers,
+    query_tenant,
+    watched,
+)
 from services.ingress.handlers import Desk
 from services.ingress.idempotency import is_same, job_id_of, may_come_again
 from services.ingress.ids import is_generated
@@ -69,6 +81,22 @@ class Order(NamedTuple):
     trace: str | None
 
 
+class ReaderStream(StreamingResponse):
+    """Its reader is registered as long as it runs."""
+
+    def __init__(self, desk: Desk, reader: Reader, content: AsyncIterator[bytes], headers: Mapping[str, str]) -> None:
+        super().__init__(content, headers=headers)
+        self._desk, self._reader = desk, reader
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._desk.register.enter(self._reader)
+        try:
+            await super().__call__(scope, receive, watched(send, self._reader, self._desk.clock))
+        finally:
+            self._desk.register.leave(self._reader)
+            self._desk.bodies.let_go(self._reader)
+
+
 class Jobs:
     """tutti's own dialect."""
 
@@ -97,7 +125,7 @@ class Jobs:
                 await arriving.aclose()
                 if reader is not None and status.state is not State.SETTLED:
                     status = await self._settled(order, reader) or status
-        return await self._accepted(status, charge, client, repeated=known is not None)
+        return self._accepted(status, charge, client, repeated=known is not None)
 
     def _order(self, submission: JobSubmission, call: CallHeaders, client: Client) -> tuple[Order, JobSubmission]:
         """By whom it is wanted, under which id, and what. Raises Refused (403), InvalidHeader."""
@@ -210,7 +238,19 @@ class Jobs:
         status = await self._desk.visible(client, job)
         if status is None:
             raise not_found(job)
-        return Response(await self._desk.public(status), media_type="application/json")
+        return self._shown(status)
+
+    def _shown(self, status: JobStatus, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
+        """The whole status. Who reads a large answer is registered, and its bytes count, until he has it."""
+        desk, answer = self._desk, None if status.result is None else status.result.answer
+        if answer is None or answer.blob is None:
+            return Response(status.public(), headers=headers, media_type="application/json")
+        reader = Reader(Kind.END, status.owner or "", desk.clock.monotonic() + desk.settings.stream_seconds)
+        desk.register.check(reader.kind, reader.tenant)
+        return ReaderStream(desk, reader, self._fetched(reader, status), {**headers, "content-type": "application/json"})
+
+    async def _fetched(self, reader: Reader, status: JobStatus) -> AsyncIterator[bytes]:
+        yield await self._desk.public(reader, status)
 
     async def cancel(self, request: Request) -> Response:
         """202: the cancel is in Kafka; 200 with the status when the job has ended already.
@@ -222,7 +262,7 @@ class Jobs:
         await desk.open()
         status = await desk.visible(client, job)
         if status is not None and status.state is State.SETTLED:
-            return Response(await desk.public(status), media_type="application/json")
+            return self._shown(status)
         if status is None and not (client.admin and is_generated(job)):
             raise not_found(job)
         home = desk.submitter.home_of(job) if status is None else status.home
@@ -232,7 +272,7 @@ class Jobs:
         body = {"id": ids.public(job), "state": state, "cancel_requested": True}
         return Response(to_json(body), 202, media_type="application/json")
 
-    async def _accepted(self, status: JobStatus, charge: Charge, client: Client, *, repeated: bool) -> Response:
+    def _accepted(self, status: JobStatus, charge: Charge, client: Client, *, repeated: bool) -> Response:
         job, query = ids.public(status.id), _query(status, client)
         location = f"{ROUTE}/{job}{query}"
         headers = {"location": location, "x-tutti-job": job} | {name.decode(): value.decode() for name, value in charge.headers}
@@ -241,7 +281,7 @@ class Jobs:
         if status.state is State.SETTLED:
             if status.result is not None and status.result.answer is not None and status.result.answer.simulated:
                 headers["x-tutti-simulated"] = "true"
-            return Response(await self._desk.public(status), headers=headers, media_type="application/json")
+            return self._shown(status, headers)
         body = {
             "id": job,
             "state": status.state.value,

@@ -12,6 +12,7 @@ from services.ingress.exchange import InvalidHeader, call_headers
 from services.ingress.ids import is_generated, new_job_id
 from services.ingress.outbox import Outbox
 from services.ingress.problems import ClientGone
+from services.ingress.register import Guest
 from services.ingress.replies import reply_partition
 from services.ingress.waiters import Caller, Follow, Waiters
 from shared.clock import LoopClock
@@ -60,7 +61,7 @@ async def test_an_answer_that_cannot_be_fetched_keeps_nobody(end: Callable[[Call
     """Who waits for an answer by reference is told of all that others are told of, and nothing of it goes on without him."""
     begun, cancelled = asyncio.Event(), asyncio.Event()
 
-    async def never(_result: Result) -> Result:
+    async def never(_guest: Guest, _result: Result) -> Result:
         begun.set()
         try:
             await asyncio.Event().wait()
