@@ -1,4 +1,4 @@
-"""Estimates of tokens: a bound from below that no tokenizer goes under."""
+"""Estimates of tokens: one rule for each purpose, all of them in one place."""
 
 from __future__ import annotations
 
