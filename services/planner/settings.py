@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field
 
 from services.planner.budgets.rules import BudgetPolicy
 from services.planner.engine.policy import Policy
+from services.planner.retention import OLDEST_SECONDS
 from shared.contracts.base import Count, Ordinal, PositiveSeconds, PriorityClass
 from shared.contracts.limits import Limits
 from shared.retry import RetryPolicy
@@ -55,7 +56,7 @@ class PlannerOptions(BaseModel):
     """Cancels of jobs that are not known (yet): how many are kept, per partition."""
     cancelled_delays: Count = 5_000
     """Cancelled delayed jobs that are remembered, per partition."""
-    settled_memory_seconds: PositiveSeconds = 3_600.0
+    settled_memory_seconds: float = Field(default=3_600.0, gt=0, le=OLDEST_SECONDS)
     settled_memory_count: Count = 10_000
     """Bounds of the window in which a client-given id is recognised, per partition (decision 0010)."""
     followers: Count = 16

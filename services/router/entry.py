@@ -38,6 +38,16 @@ class Entry:
         self.unplaced_at: float | None = None
         """Monotonic seconds since when no live node could run it."""
 
+    @property
+    def attempt(self) -> tuple[str, str, int]:
+        """What it is a record of; there may be copies."""
+        return self.step.job, self.step.id, self.step.attempt
+
+    def homeless_seconds(self, now: float) -> float:
+        """How long it has been without a node since it says so itself: in delay, and here."""
+        assert self.unplaced_at is not None, "there is a node"
+        return self.waited + now - self.unplaced_at
+
     def finish(self) -> None:
         """Its record needs nothing more and may be committed past."""
         self.window.finish(self.record.offset)

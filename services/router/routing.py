@@ -146,9 +146,7 @@ class Routing:
             self._raise(now)
         if judge:
             closings += self._mark(now)
-            after = self._policy.unplaced_after_seconds
-            homeless = self.waiting.remove(lambda entry: entry.unplaced_at is not None and now - entry.unplaced_at >= after)
-            for entry in homeless:
+            for entry in self._homeless(now):
                 closings += self._end(entry, partial(self._leave, now=now))
         return closings
 
@@ -163,6 +161,23 @@ class Routing:
 
     def _expire(self, entry: Entry) -> list[Closing]:
         return [messages.failed(entry, unplaced.deadline(entry.step, entry.record.timestamp), self._topics)]
+
+    def _homeless(self, now: float) -> list[Entry]:
+        """Take out what leaves: of each attempt the record that has waited longest; its copies need nothing more.
+
+        A step that lies in a node's way for minutes pins the position of its partition, and whatever came back from delay meanwhile is
+        read again by the next owner, each time that it came. Without this every copy would go round by itself, and come back as many.
+        """
+        since = now - self._policy.unplaced_after_seconds
+        leaving = {entry.attempt for entry in self.waiting if entry.unplaced_at is not None and entry.unplaced_at <= since}
+        found = self.waiting.remove(lambda entry: entry.unplaced_at is not None and entry.attempt in leaving) if leaving else []
+        longest = {
+            entry.attempt: entry for entry in sorted(found, key=lambda entry: entry.step.unplaced_seconds + entry.homeless_seconds(now))
+        }
+        for entry in found:
+            if longest[entry.attempt] is not entry:
+                entry.finish()
+        return list(longest.values())
 
     def _raise(self, now: float) -> None:
         """Serve in a higher class what would else miss its deadline, before its own tenant's others there. Nothing falls back."""
@@ -220,9 +235,8 @@ class Routing:
         """To delay, and the planner is told what is missing unless it knows; or the end."""
         found = self._placement.candidates(entry.lane)
         assert isinstance(found, Unplaceable)
-        assert entry.unplaced_at is not None
-        waited = entry.waited + now - entry.unplaced_at
-        fate = found.hopeless or unplaced.decide(entry.step, found.missing, waited, entry.expires_at - now, self._policy)
+        waited, left = entry.homeless_seconds(now), entry.expires_at - now
+        fate = found.hopeless or unplaced.decide(entry.step, found.missing, waited, left, self._policy)
         if isinstance(fate, Failure):
             return [messages.failed(entry, fate, self._topics)]
         news = [] if found.missing == entry.step.missing else [messages.unplaced(entry, found.missing, self._topics)]

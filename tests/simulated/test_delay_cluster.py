@@ -1,4 +1,4 @@
-"""The whole delay service on the in-memory log under virtual time."""
+"""The whole delay service on the in-memory log under virtual time; and what goes round through it and the routers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from shared.delays import build_delayed
 from shared.kafka.memory_faults import Fate
 from shared.kafka.port import Message, TopicPartition
 from shared.topics import partition_of
+from tests.support.routing import step
 from tests.support.routing_cluster import Cluster, cluster, simulated
 from tests.support.virtual_loop import run
 
@@ -153,3 +154,25 @@ def test_nothing_waits_for_a_topic_that_takes_nothing(away: str, seconds: float)
             await it.until(lambda: all(len(it.records(topic)) >= 60 for topic in ("jobs.batch", "steps.chat.standard", "dead-letters")))
 
     run(main())
+
+
+@simulated
+async def test_what_came_back_from_delay_and_is_read_again_goes_there_once(it: Cluster) -> None:
+    """A step that waits for its busy node pins the position: the next owner reads each return of another step again. They are one."""
+    busy = it.node("n1", 0)
+    busy.closed = True
+    it.router("r1")
+    it.delay()
+    it.ask(step(), step(job="j2", id="2" * 32, model="none:1b"))
+    for owner in ("r1", "r2", "r3"):
+        await it.clock.sleep(60.0)
+        assert it.committed("steps.chat.standard") in (None, 0)
+        await it.kill(owner)
+        it.router(f"r{int(owner[1]) + 1}")
+    before = len(it.records("steps.chat.standard"))
+    assert before > 12
+    await it.clock.sleep(60.0)
+    assert len(it.records("steps.chat.standard")) - before <= 60 // 10 + 1
+    busy.closed = False
+    await it.until(lambda: len(busy.done) == 1)
+    await it.until(lambda: (it.committed("steps.chat.standard") or 0) > before)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import pytest
 
 from shared.kafka.memory_process import Absence
-from tests.support.cluster import processes, settings
+from tests.support.cluster import processes
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.world import World
-
-SERVICES = (*settings.PLANNERS, *settings.ROUTERS, *settings.WORKERS, *settings.DELAYS, *settings.INGRESSES)
 
 
 @pytest.mark.parametrize("absence", ["waits", "fails"])
@@ -22,7 +20,9 @@ def test_every_service_tells_whether_kafka_has_ever_answered(absence: Absence) -
             def silent(word: str) -> bool:
                 states = {name: instance.service.readiness() for name, instance in world.instances.items()}
                 said = {name: [reason for reason in state.reasons if "Kafka" in reason] for name, state in states.items()}
-                return said == {name: [f"no answer from Kafka {word}"] for name in SERVICES} and not any(s.ready for s in states.values())
+                return said == {name: [f"no answer from Kafka {word}"] for name in world.names} and not any(
+                    s.ready for s in states.values()
+                )
 
             def ready() -> bool:
                 return all(instance.service.readiness().ready for instance in world.instances.values())

@@ -74,12 +74,11 @@ class CarriedIds:
 
     def rewrite(self, round_: Round, epoch: int, expected: int) -> None:
         """Append a group when enough ids are in none, or when what holds the watermark is far behind. `expected`: the next own offset."""
-        self._drop_forgotten()
-        lowest = self.lowest
-        if len(self._tail) < GROUP_IDS and (lowest is None or expected - lowest <= DISTANCE):
-            return
+        self._drop_forgotten(round_.now)
         if not (self._tail or self._groups or self._unread):
             self._head = None
+        lowest = self.lowest
+        if len(self._tail) < GROUP_IDS and (lowest is None or expected - lowest <= DISTANCE):
             return
         since = self._since()
         kept = [group.offset for group in self._groups if group.since < since]
@@ -152,8 +151,12 @@ class CarriedIds:
             small, since = small + 1, group.since
         return since if small >= SMALL_GROUPS else self._covered
 
-    def _drop_forgotten(self) -> None:
+    def _drop_forgotten(self, now: float) -> None:
+        """What nobody remembers any more holds no watermark: it may be older than the log."""
+        self._index.forget(now)
         oldest = self._index.oldest
+        while self._tail and (oldest is None or self._tail[0] < oldest):
+            self._tail.popleft()
         if self._groups and (oldest is None or self._groups[0].until <= oldest):
             self._groups = [group for group in self._groups if oldest is not None and group.until > oldest]
 

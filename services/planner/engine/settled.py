@@ -54,7 +54,7 @@ class SettledIds:
 
     def add(self, job: str, offset: int, now: float) -> None:
         """A job with a client-given id ended; ids that tutti made cannot come again."""
-        self._put(_hash(job), Ended(offset, now), now)
+        self._put(_hash(job), Ended(offset, now))
 
     def merge(self, entries: Iterable[tuple[int, Ended]], now: float) -> None:
         """What a predecessor remembered, by hash, as far as it is within the bounds. Of an id that is known the newest end counts."""
@@ -65,7 +65,14 @@ class SettledIds:
         self._open, self._sealed = {}, 0
         self._blocks.clear()
         for hashed, ended in sorted(found.items(), key=lambda entry: entry[1].offset)[-self.count :]:
-            self._put(hashed, ended, now)
+            self._put(hashed, ended)
+
+    def forget(self, now: float) -> None:
+        """Drop what has left the window."""
+        while self._blocks and self._gone(self._blocks[0].newest, now):
+            self._sealed -= len(self._blocks.popleft().hashes)
+        while self._open and self._gone(next(iter(self._open.values())).at, now):
+            del self._open[next(iter(self._open))]
 
     def shift(self, seconds: float) -> None:
         """All that is remembered ended so much later: it was told by another clock."""
@@ -85,13 +92,13 @@ class SettledIds:
             return self._blocks[0].first
         return next(iter(self._open.values())).offset if self._open else None
 
-    def _put(self, hashed: int, ended: Ended, now: float) -> None:
+    def _put(self, hashed: int, ended: Ended) -> None:
         self._open.pop(hashed, None)
         self._open[hashed] = ended
         if len(self._open) >= self._block:
             self._append(_sealed(self._open))
             self._open = {}
-            while self._blocks and (self._sealed - len(self._blocks[0].hashes) >= self.count or self._gone(self._blocks[0].newest, now)):
+            while self._blocks and self._sealed - len(self._blocks[0].hashes) >= self.count:
                 self._sealed -= len(self._blocks.popleft().hashes)
 
     def _entries(self, since: int) -> Iterator[tuple[int, Ended]]:

@@ -67,11 +67,18 @@ class FaultMix:
     """Longest duration of a commit or an offset query."""
     skew_seconds: float = 0.0
     """Wall clocks of processes differ by up to this, either way; monotonic clocks begin anywhere."""
+    day_seconds: float = 86_400.0
+    """The brokers delete by age, as their topics say; a day of that passes in so many seconds."""
+    no_node_seconds: float = 60.0
+    """A step that no node can run fails after this."""
     seconds: float = 12.0
     """Duration of phase 1."""
+    arrive_seconds: float | None = None
+    """In which the jobs arrive, if not all the while."""
     down_seconds: Seconds = (0.0, 12.0)
     pause_seconds: Seconds = (0.0, 20.0)
     away_seconds: Seconds = (0.0, 10.0)
+    workers: int = 3
     jobs: int = 40
     attempts: int = 8
     """Limit of the planner's retry policy."""

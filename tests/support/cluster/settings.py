@@ -14,7 +14,6 @@ from tests.support.cluster.faults import FaultMix
 
 LEASE_SECONDS = 4.0
 CLAIM_SECONDS = 2.5
-NO_NODE_SECONDS = 60.0
 SLOTS = 2
 PREFETCH = 2
 GRACE_SECONDS = 6.0
@@ -44,6 +43,8 @@ def planner(mix: FaultMix) -> PlannerOptions:
         backoff_base_seconds=0.1,
         backoff_cap_seconds=1.0,
         attempts=mix.attempts,
+        resend_seconds=max(mix.day_seconds / 2, mix.no_node_seconds + 60.0),
+        settled_memory_seconds=max(30.0, mix.day_seconds / 24),
         budget_wait_seconds=8.0,
         budget_idle_seconds=2.0,
         live_jobs=5 if mix.tight else 600,
@@ -54,7 +55,7 @@ def planner(mix: FaultMix) -> PlannerOptions:
 
 def router(mix: FaultMix) -> RouterPolicy:
     return RouterPolicy(
-        no_node_limit_seconds=NO_NODE_SECONDS,
+        no_node_limit_seconds=mix.no_node_seconds,
         window=8 if mix.tight else 64,
         window_span=16 if mix.tight else 1024,
         buffered_records=8 if mix.tight else 1024,

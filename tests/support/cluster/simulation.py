@@ -19,6 +19,7 @@ from tests.support.cluster.laws import (
     limits,
     one_result,
     patience,
+    retention,
     schedules,
     service_ends,
     stops,
@@ -45,6 +46,7 @@ AT_THE_END: tuple[Law, ...] = (
     delays.check,
     stops.check,
     bounds.check,
+    retention.check,
     service_ends.check,
 )
 _SHOWN = 60
@@ -97,7 +99,7 @@ async def _simulate(seed: int, mix: FaultMix, kinds: dict[str, float] | None, la
         Offsets(world)
         watching = asyncio.create_task(bounds.watch(world))
         storm = Storm(world, Random(seed + 2))
-        load = Workload(world, Random(seed + 3), mix.jobs, mix.seconds, kinds)
+        load = Workload(world, Random(seed + 3), mix.jobs, mix.arrive_seconds or mix.seconds, kinds)
         world.start_all()
         await asyncio.sleep(1.0)
         storm.begin()

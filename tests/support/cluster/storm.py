@@ -12,7 +12,6 @@ from shared.contracts import headers
 from shared.kafka.memory_partition import MemoryRecord
 from shared.kafka.memory_process import Absence
 from shared.kafka.port import Message, TopicPartition
-from tests.support.cluster import settings
 from tests.support.cluster.processes import State
 from tests.support.cluster.world import Instance, World
 from tests.support.odd_records import FAMILIES, KINDS
@@ -90,7 +89,7 @@ class Storm:
             world.wake(instance)
             if instance.stop.is_set():
                 world.kill(instance.name)  # what was asked to end ends after whoever would have started it anew
-        for name in self._all():
+        for name in world.names:
             if name not in world.instances:
                 world.start(name)
         self._note("healed")
@@ -115,10 +114,6 @@ class Storm:
         while True:
             await asyncio.sleep(self._random.expovariate(rate))
             self._later(action())
-
-    @staticmethod
-    def _all() -> tuple[str, ...]:
-        return (*settings.PLANNERS, *settings.ROUTERS, *settings.WORKERS, *settings.DELAYS, *settings.INGRESSES)
 
     def _any(self) -> Instance | None:
         """An instance that runs; planners twice as often as others, because most rules are theirs."""
@@ -196,7 +191,7 @@ class Storm:
             self._world.start(instance.name)
 
     async def _lose_node(self) -> None:
-        node = self._world.nodes[self._random.choice(settings.WORKERS)]
+        node = self._world.nodes[self._random.choice(self._world.workers)]
         self._note(f"lost {node.name}'s model server")
         await node.lose()
         await asyncio.sleep(self._random.uniform(*self._mix.down_seconds))

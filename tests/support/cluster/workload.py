@@ -118,6 +118,11 @@ class Workload:
     def _single(self) -> None:
         self.produce(self.body())
 
+    def _endless(self) -> None:
+        """As long an answer as there may be, of a class that has hours: a queue is made of these."""
+        chosen = self.random.choice((PriorityClass.STANDARD, PriorityClass.BATCH))
+        self.produce(self.body() | {"prompt": f"{ENDLESS} q{self._number}"}, priority_class=chosen)
+
     def _chain(self) -> None:
         self.produce(self.body(pattern="chain", chain=CHAIN[: self.random.randint(2, 3)]))
 
@@ -275,6 +280,7 @@ class Workload:
 
 _KINDS: dict[str, Callable[[Workload], None]] = {
     "single": Workload._single,
+    "endless": Workload._endless,
     "chain": Workload._chain,
     "again": Workload._again,
     "delayed": Workload._delayed,

@@ -8,14 +8,17 @@ model answers here, and time is virtual.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Self
 
+import pytest
+
 from services.delay.app import build as build_delay
 from services.ingress.app import Ingress
+from services.planner import retention
 from services.planner.app import Planner
 from services.router.app import build as build_router
 from services.worker.app import build as build_worker
@@ -25,10 +28,13 @@ from shared.contracts.headers import envelope
 from shared.contracts.node import Hardware
 from shared.contracts.schedule import Schedule
 from shared.kafka.memory import MemoryLog
-from shared.kafka.port import Message, NewTopic, TopicPartition
+from shared.kafka.port import Message, Missed, TopicPartition
+from shared.kafka.provision import new_topics
 from shared.kafka.registry import registry_key
+from shared.kafka.topic_news import TopicNews
+from shared.kafka.topic_watch import TopicWatch
 from shared.kafka.watched import WatchedLog
-from shared.service import Environment, Service
+from shared.service import Environment, Readiness, Service
 from shared.settings import ClusterSettings
 from tests.support.cluster import settings
 from tests.support.cluster.faults import FaultMix
@@ -37,6 +43,10 @@ from tests.support.cluster.nodes import Endpoint, Node, backend_on
 from tests.support.cluster.processes import Process, State
 
 _MONOTONIC_SPREAD_SECONDS = 10_000.0
+DAY_SECONDS = 86_400.0
+SHORTEST_RETENTION_SECONDS = 30.0
+"""However short a day is: far above a node's second between two announcements, as in a real cluster."""
+_RETENTION_LOOK_SECONDS = 5.0
 
 
 class MachineClock(LoopClock):
@@ -59,8 +69,14 @@ class Instance:
     process: Process
     stop: asyncio.Event
     task: asyncio.Task[None]
+    news: TopicNews
     endpoint: Endpoint | None = None
     """A worker's."""
+
+    def readiness(self) -> Readiness:
+        """As /readyz says it."""
+        own, (ready, reasons) = self.service.readiness(), self.news.readiness()
+        return Readiness(own.ready and ready, own.reasons + reasons)
 
 
 class World:
@@ -70,6 +86,8 @@ class World:
         self.seed, self.mix = seed, mix
         self.random = Random(seed)
         self.clock = LoopClock()
+        self.workers = settings.WORKERS[: mix.workers]
+        self.names = (*settings.PLANNERS, *settings.ROUTERS, *self.workers, *settings.DELAYS, *settings.INGRESSES)
         self.topics = settings.topics()
         self.log = MemoryLog(self.clock, random=Random(seed + 1), timings=settings.TIMINGS)
         self.history = History(self.log, self.topics)
@@ -85,22 +103,42 @@ class World:
         self._clocks: dict[str, MachineClock] = {}
         self._lives: Counter[str] = Counter()
         self._dead: list[Instance] = []
+        self.missed: defaultdict[str, list[Missed]] = defaultdict(list)
+        """Service → what its readers have told that retention deleted before they came to it."""
+        self._patching = pytest.MonkeyPatch()
+        self._retention: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self.log.create([NewTopic(t.name, t.partitions, 1, {}) for t in self.topics.all()])
-        for name in settings.WORKERS:
+        self.log.create(new_topics(self.topics))
+        self._patching.setattr(retention, "OLDEST_SECONDS", retention.OLDEST_SECONDS * self.mix.day_seconds / DAY_SECONDS)
+        self._retention = asyncio.create_task(self._delete_old())
+        for name in self.workers:
             self.nodes[name] = Node(name, Random(self.random.random()))
         for tenant, limits in settings.LIMITED.items():
             self._declare("tenant", tenant, limits.to_bytes())
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        assert self._retention is not None
+        self._retention.cancel()
+        self._patching.undo()
         for name in list(self.instances):
             self.kill(name)
         for instance in self._dead:
             await instance.process.bury()
         for node in self.nodes.values():
             await node.close()
+
+    async def _delete_old(self) -> None:
+        """The brokers: what is older than its topic's retention goes, read or not."""
+        while True:
+            await asyncio.sleep(_RETENTION_LOOK_SECONDS)
+            for topic in self.topics.all():
+                if topic.family.retention_ms is None:
+                    continue
+                kept_seconds = max(SHORTEST_RETENTION_SECONDS, topic.family.retention_ms / 1_000 * self.mix.day_seconds / DAY_SECONDS)
+                for number in range(self.log.partition_count(topic.name)):
+                    self.log.existing(TopicPartition(topic.name, number)).expire(int((self.clock.wall() - kept_seconds) * 1_000))
 
     # The registry
 
@@ -120,17 +158,18 @@ class World:
         self._lives[name] += 1
         life = f"{name}-{self._lives[name]}"
         process = Process(life)
-        environment = self._environment(name, life)
+        environment, news = self._environment(name, life)
         service, endpoint = self._build(name, environment)
         stop = process.call(asyncio.Event)
         task = process.spawn(service.run(stop))
-        instance = self.instances[name] = Instance(name, service, process, stop, task, endpoint)
+        process.spawn(TopicWatch(environment.log, self.topics, environment.clock, [news]).run())
+        instance = self.instances[name] = Instance(name, service, process, stop, task, news, endpoint)
         task.add_done_callback(lambda done: self._on_end(instance, done))
         self._back(name)
         return instance
 
     def start_all(self) -> None:
-        for name in (*settings.PLANNERS, *settings.ROUTERS, *settings.WORKERS, *settings.DELAYS, *settings.INGRESSES):
+        for name in self.names:
             self.start(name)
 
     def kill(self, name: str) -> None:
@@ -214,14 +253,21 @@ class World:
         if name not in self.instances:
             self.start(name)
 
-    def _environment(self, name: str, life: str) -> Environment:
+    def _environment(self, name: str, life: str) -> tuple[Environment, TopicNews]:
         if name not in self._clocks:
             skew = self.mix.skew_seconds
             self._clocks[name] = MachineClock(self.random.uniform(-skew, skew), self.random.uniform(0.0, _MONOTONIC_SPREAD_SECONDS))
         clock, random = self._clocks[name], Random(self.random.random())
         cluster = ClusterSettings(topics=self.topics.settings, grace_seconds=settings.GRACE_SECONDS)
-        watched = WatchedLog(self.log.process(life), clock, random, service=name.split("-", maxsplit=1)[0])
-        return Environment(cluster, watched, clock, random, self.topics, life)
+        service, told = name.split("-", maxsplit=1)[0], list[Callable[[str], None]]()
+        news = TopicNews(service, clock, told, takes_requests=service == "ingress")
+
+        def on_missed(found: Sequence[Missed]) -> None:
+            news.missed(found)
+            self.missed[service] += found
+
+        watched = WatchedLog(self.log.process(life), clock, random, service=service, missed=on_missed)
+        return Environment(cluster, watched, clock, random, self.topics, life, told), news
 
     def _build(self, name: str, environment: Environment) -> tuple[Service, Endpoint | None]:
         mix = self.mix

@@ -82,6 +82,21 @@ def test_a_successor_knows_what_its_predecessor_knew(rounds: list[tuple[int, int
         assert all(owner.index.find(job, owner.now) == offset for job, offset in newest.items())
 
 
+def test_what_nobody_remembers_holds_no_watermark() -> None:
+    """However few ends there are: the log may be younger than the last of them."""
+    owner = Owner([], 100.0)
+    owner.index = SettledIds(COUNT, 60.0, BLOCK)
+    owner.carried = CarriedIds(owner.index)
+    lowest: list[int | None] = []
+    for seconds, jobs in ((0.0, ["a"]), (30.0, ["b"]), (31.0, [None]), (1.0, [None] * DISTANCE), (1.0, [None]), (30.0, [None])):
+        owner.now += seconds
+        owner.ends(*jobs)
+        lowest.append(owner.carried.lowest)
+    group = next(offset for offset, event in enumerate(owner.log) if isinstance(event, IdsRemembered))
+    assert lowest == [0, 0, 1, 1, group, None]
+    assert len(owner.index) == 0
+
+
 def test_groups_are_joined_and_forgotten() -> None:
     """What is read after a take-over stays a few dozen events, what is written about 50 bytes an id, whatever the window holds."""
     owner = Owner([], 0.0)

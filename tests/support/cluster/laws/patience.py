@@ -84,7 +84,7 @@ def _home(world: World, home: int, renewals: dict[str, list[float]]) -> Iterator
         elif isinstance(event, AttemptFailed):
             since = known_since.get(event.job, 0.0)
             outcomes = [w for w in world.history.outcomes_of.get((event.step, event.attempt), []) if w.at >= since]
-            yield from _failed(written, steps[event.step], taken_at, outcomes, renewals)
+            yield from _failed(written, steps[event.step], taken_at, outcomes, renewals, no_node_seconds=world.mix.no_node_seconds)
         elif isinstance(event, JobSettled) and event.job in deadlines:
             deadline = deadlines[event.job]
             if event.result.status is Status.EXPIRED and written.at < durations.get(event.job, 0.0) - _EARLY:
@@ -95,7 +95,7 @@ def _home(world: World, home: int, renewals: dict[str, list[float]]) -> Iterator
 
 
 def _failed(
-    written: Written, step: _Step, taken_at: float, outcomes: list[Written], renewals: dict[str, list[float]]
+    written: Written, step: _Step, taken_at: float, outcomes: list[Written], renewals: dict[str, list[float]], *, no_node_seconds: float
 ) -> Iterator[Violation]:
     event = written.value
     match event.failure.kind:
@@ -103,9 +103,9 @@ def _failed(
             yield from _lease(written, step.claim, taken_at, outcomes, renewals)
         case FailureKind.UNCLAIMED if event.failure.message.startswith("no worker"):
             yield from _unclaimed(written, outcomes)
-        case FailureKind.NO_NODE if written.at - step.begun_at < settings.NO_NODE_SECONDS - 1.0:
+        case FailureKind.NO_NODE if written.at - step.begun_at < no_node_seconds - 1.0:
             waited = written.at - step.begun_at
-            yield Violation(LAW, f"step {event.step} waited {waited:.1f} s for a node, not {settings.NO_NODE_SECONDS:g}", event.job)
+            yield Violation(LAW, f"step {event.step} waited {waited:.1f} s for a node, not {no_node_seconds:g}", event.job)
         case _:
             pass
 

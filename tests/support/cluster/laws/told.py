@@ -40,4 +40,8 @@ def _lacks(job: Job) -> bool:
 
 
 def _for_want_of_a_node(event: JobSettled) -> bool:
-    return event.result.failure is not None and event.result.failure.kind is FailureKind.NO_NODE
+    """Or because a class's own deadline was over first; then it says all the same what was missing."""
+    failure = event.result.failure
+    if failure is None or failure.kind is FailureKind.NO_NODE:
+        return failure is not None
+    return failure.kind is FailureKind.DEADLINE and any(NOBODY_HAS in phrase for phrase in failure.missing)

@@ -220,7 +220,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "deadlines re-armed at take-over": {
         "patch": _deadline_armed_anew,
         "breaks": "deadlines hold",
-        "seed": 5,
+        "seed": 6,
         "mix": FaultMix(kill=1.5, down_seconds=(15.0, 20.0), only=("router",), rebalance=0.4, jobs=20, seconds=25.0),
         "kinds": {"deadline": 1.0},
     },
@@ -270,7 +270,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "stops of refused claims not awaited": {
         "patch": _stops_of_refused_claims_not_awaited,
         "breaks": "what nobody wants is stopped",
-        "seed": 15,
+        "seed": 31,
         "mix": CRASHES,
         "kinds": {"cancelled": 1.0},
     },
