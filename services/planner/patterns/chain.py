@@ -2,6 +2,9 @@
 
 A template names its inputs in braces, `{input}` or an earlier step's name; `{{` and `}}` are braces. They are substituted once: braces
 inside an answer are text. A text that fails its gate is asked for again with the reason, `repairs` times, then the job fails.
+
+An answer by reference is not read here: it can be the chain's own, but no later step's input, and no gate can judge more of it than that it
+is not empty.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from shared.contracts.job import ChainStep, Gate, Job
 
 MOST_CHARACTERS = 200_000
 """Of a rendered template; checked before it is rendered, since a few placeholders can name a long answer many times."""
+_OPEN = Gate(not_empty=False, repairs=0)
 _LACKS = "the answer does not contain the required text"
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([a-z][a-z0-9_]*)\}|[{}]")
 
@@ -98,11 +102,21 @@ def _request(job: Job, step: ChainStep, prompt: str, *, stream: bool) -> StepReq
     )
 
 
-async def _pass(ctx: Context, job: Job, step: ChainStep, prompt: str, *, stream: bool) -> Answer:
+def _reads(job: Job, number: int) -> bool:
+    """Whether the text that this step answers is looked at here: by its gate, or for a later step."""
+    step = job.chain[number]
+    judged = step.gate.model_copy(update={"repairs": 0, "not_empty": False}) != _OPEN
+    return judged or any(step.name in names_in(later.template) for later in job.chain[number + 1 :])
+
+
+async def _pass(ctx: Context, job: Job, number: int, prompt: str, *, stream: bool) -> Answer:
+    step = job.chain[number]
     asked = prompt
     for _ in range(step.gate.repairs + 1):
         answer = await ctx.ask(_request(job, step, asked, stream=stream))
         if answer.blob is not None:
+            if not _reads(job, number):
+                return answer
             message = f"chain step {step.name}: its answer of {answer.blob.size} bytes is too large to go on with"
             raise StepError(Failure(kind=FailureKind.TOO_LARGE, message=message))
         reason = gate_reason(step.gate, answer.text)
@@ -119,11 +133,11 @@ async def chain(ctx: Context, job: Job) -> Answer:
     answer = Answer()
     for number, step in enumerate(job.chain):
         # Only a last step without repairs can be streamed: what a gate may refuse must not reach the caller first.
-        stream = job.stream and number == len(job.chain) - 1 and step.gate == Gate(not_empty=False, repairs=0)
+        stream = job.stream and number == len(job.chain) - 1 and step.gate == _OPEN
         if rendered_length(step.template, values) > MOST_CHARACTERS:
             message = f"chain step {step.name}: its prompt would exceed {MOST_CHARACTERS} characters"
             raise StepError(Failure(kind=FailureKind.TOO_LARGE, message=message))
-        answer = await _pass(ctx, job, step, render(step.template, values), stream=stream)
+        answer = await _pass(ctx, job, number, render(step.template, values), stream=stream)
         values[step.name] = answer.text
         ctx.best(answer)
     return answer

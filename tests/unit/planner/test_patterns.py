@@ -14,11 +14,13 @@ from services.planner.patterns import BY_VERSION, CURRENT
 from services.planner.patterns.chain import CHAIN, MOST_CHARACTERS, check, gate_reason, names_in, render, rendered_length
 from services.planner.patterns.context import StepRequest
 from services.planner.patterns.single import SINGLE, request_of
+from shared.contracts.blob import BlobRef
 from shared.contracts.chat import Answer, ChatMessage, Operation
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import Gate, Job
 
-Respond = Callable[[StepRequest], str]
+Respond = Callable[[StepRequest], str | Answer]
+LARGE = Answer(blob=BlobRef(digest="0" * 32, partition=0, first=0, last=0, chunks=1, size=70_000, written_at=0))
 
 
 def played(job: Job, respond: Respond) -> tuple[Run, list[StepRequest]]:
@@ -31,7 +33,8 @@ def played(job: Job, respond: Respond) -> tuple[Run, list[StepRequest]]:
         assert wanted.request is not None
         run.record(wanted.step)
         asked.append(wanted.request)
-        run.resume(wanted.step, Answer(text=respond(wanted.request)))
+        answer = respond(wanted.request)
+        run.resume(wanted.step, Answer(text=answer) if isinstance(answer, str) else answer)
     return run, asked
 
 
@@ -47,6 +50,30 @@ def chain(*steps: dict[str, Any], **job: Any) -> Job:
 
 def step_with_gate(**gate: Any) -> dict[str, Any]:
     return {"template": "{input}", "gate": gate}
+
+
+@pytest.mark.parametrize(
+    ("steps", "read"),
+    [
+        (({},), False),
+        (({}, {"template": "no name"}), False),
+        (({"gate": {"not_empty": False, "repairs": 0}},), False),
+        (({}, {"template": "{s0}"}), True),
+        (({}, {"template": "no name"}, {"template": "{s0}"}), True),
+        (({"gate": {"min_chars": 1}},), True),
+        (({"gate": {"max_chars": 1}},), True),
+        (({"gate": {"contains": "x"}},), True),
+        (({"gate": {"json_object": True}},), True),
+    ],
+)
+def test_an_answer_by_reference_is_good_where_nobody_reads_it(steps: tuple[dict[str, Any], ...], read: bool) -> None:
+    """What it answers is then the chain's answer, or nobody's; else the chain ends, typed."""
+    run, asked = played(chain(*({"template": "{input}", **step} for step in steps)), lambda _: LARGE)
+    if read:
+        assert run.failure is not None
+        assert (run.failure.kind, len(asked)) == (FailureKind.TOO_LARGE, 1)
+    else:
+        assert (run.answer, len(asked)) == (LARGE, len(steps))
 
 
 # Templates
