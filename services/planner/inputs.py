@@ -20,13 +20,14 @@ from services.planner.retention import OLDEST_SECONDS
 from services.planner.round import Round
 from services.planner.wiring import Wiring
 from shared.contracts import headers, ids
-from shared.contracts.base import PriorityClass
+from shared.contracts.base import RECORD_BYTES, PriorityClass
 from shared.contracts.event import InputMoved
 from shared.contracts.ids import Maker
 from shared.contracts.job import HeldJob, Input, InputRef
-from shared.errors import InvalidInput
+from shared.errors import InvalidInput, TooLarge
 from shared.inputs import held
 from shared.kafka.port import Message, Record
+from shared.kafka.sizes import message_bytes
 from shared.processing.blobs import BlobGone
 from shared.telemetry import logs
 
@@ -70,6 +71,8 @@ class Inputs:
             blob = await self._wiring.blobs.store_in_time(given.job.tenant, body.to_bytes())
             homes = self._wiring.topics.settings.home_partitions
             self._wiring.outbox.post([by_reference(record, given, held(given.job, body, blob), homes)], release)
+        except InvalidInput as error:
+            self._refuse(record, error, given.priority_class, given.id, release)
         finally:
             self._storing -= 1
             self._wake()
@@ -128,7 +131,7 @@ class Inputs:
 
 
 def by_reference(record: Record, given: JobInput, job: HeldJob, homes: int) -> Message:
-    """The record that says the same by reference, for the home of the job's id."""
+    """The record that says the same by reference, for the home of the job's id. Raises TooLarge where its headers leave it no room."""
     public = ids.public(given.id)
     lies = headers.forwarded_from(record.headers) or headers.Origin(record.topic, record.partition, record.offset, record.timestamp)
     replaced = {headers.TYPE, headers.VERSION_HEADER, headers.REQUEST_DIGEST, headers.FORWARDED_FROM}
@@ -136,4 +139,7 @@ def by_reference(record: Record, given: JobInput, job: HeldJob, homes: int) -> M
     made = () if given.job.id is not None else ((headers.MADE_BY, Maker.PLANNER.value.encode()),)
     ours = (*headers.envelope(headers.HELD_JOB), (headers.REQUEST_DIGEST, given.digest.encode()), lies.header(headers.FORWARDED_FROM))
     body = job.model_copy(update={"id": public}).to_bytes()
-    return Message(record.topic, body, public.encode(), ids.home_of(given.id, homes), (*ours, *said, *made))
+    message = Message(record.topic, body, public.encode(), ids.home_of(given.id, homes), (*ours, *said, *made))
+    if message_bytes(message) > RECORD_BYTES:
+        raise TooLarge("the job's headers are too large to go with a reference to its input")
+    return message

@@ -12,7 +12,7 @@ import pytest
 
 from services.planner.settings import PlannerOptions
 from shared.contracts import headers
-from shared.contracts.base import CLASSES, INLINE_BYTES
+from shared.contracts.base import CLASSES, INLINE_BYTES, RECORD_BYTES
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.event import InputMoved, JobAccepted
 from shared.contracts.failure import FailureKind
@@ -132,6 +132,19 @@ async def test_what_cannot_go_by_reference_is_refused(world: World) -> None:
     finals = [Final.model_validate_json(value).result for value in world.values("replies.test")]
     assert [final.failure.kind for final in finals if final.failure] == [FailureKind.TOO_LARGE] * 2
     assert accepted(world) == []
+
+
+@simulated
+async def test_headers_that_are_too_large_to_go_on_are_told(world: World) -> None:
+    """Whatever tutti reads of them: each record becomes a job or a dead letter, and none is passed over."""
+    world.start("p")
+    every = [(name, b"9" * RECORD_BYTES) for name in vars(headers).values() if isinstance(name, str)]
+    names = sorted({name for name, _ in headers.read_ones(every)})
+    for number, name in enumerate(names):
+        world.produce(body(f"x{number}"), home=number % HOMES, key=b"x%d" % number, headers_=((name, b"9" * RECORD_BYTES),))
+    await asyncio.sleep(60)
+    told = {letter.key for letter in letters(world)} | {job.encode() for job in world.results()}
+    assert told == {b"x%d" % number for number in range(len(names))}
 
 
 @simulated
