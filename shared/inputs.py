@@ -37,7 +37,8 @@ def input_of(job: Job) -> Input:
     if rest > INLINE_BYTES - _REFERENCE_BYTES:
         raise TooLarge(f"without its input the job has {rest} bytes; a record holds at most {INLINE_BYTES - _REFERENCE_BYTES} of them")
     prompt = job.prompt if job.kind is Operation.GENERATE else None
-    return Input(messages=turns(job), prompt=prompt, texts=job.texts or (), format=job.format, tools=job.tools)
+    # What is in a job was checked when it was read, which of much free JSON costs a second.
+    return Input.model_construct(messages=turns(job), prompt=prompt, texts=job.texts or (), format=job.format, tools=job.tools)
 
 
 def held(job: Job, given: Input, blob: BlobRef) -> HeldJob:

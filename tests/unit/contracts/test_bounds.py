@@ -86,6 +86,37 @@ def test_hostile_bodies_cost_linear_time(body: bytes) -> None:
     assert process_time() - began < 1.0
 
 
+@pytest.mark.parametrize(
+    "tool",
+    [
+        {"a": [1] * 30_000},
+        {"a": ["ab"] * 12_000},
+        {"a": [[]] * 4_000},
+        {f"k{number}": number for number in range(5_000)},
+        {"a": [0.5] * 1_100},
+    ],
+    ids=["numbers", "texts", "lists", "names", "few more than may be"],
+)
+def test_what_is_dear_to_read_is_refused_before_it_is_read(tool: dict[str, Any]) -> None:
+    """Reading costs by values: megabytes of small ones would keep everybody else waiting for seconds."""
+    body = json.dumps({"prompt": "x", "tools": [tool] * 127}).encode()
+    began = process_time()
+    with pytest.raises(TooLarge):
+        check_depth(body)
+    assert process_time() - began < 1.0
+
+
+def test_what_agents_send_is_far_within() -> None:
+    """A thousand turns with calls, and as many tools as there may be; texts full of commas, quotes and brackets."""
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": json.dumps({"rows": [[1, 2], [3, 4]] * 50})}}
+    turn = {"role": "assistant", "content": [{"type": "text", "text": "a, b"}], "tool_calls": [call] * 3}
+    parameter = {"type": "string", "description": "One, two.", "enum": ["a", "b", "c"]}
+    properties = {f"p{number}": parameter for number in range(60)}
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": properties, "required": ["p1"]}}}
+    check_depth(json.dumps({"messages": [turn] * 1_000, "tools": [tool] * 128}).encode())
+    check_depth(json.dumps({"prompt": '{"a": [1, 2]}, ' * 500_000}).encode())
+
+
 SECRET = "my secret words"
 
 
