@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from shared.contracts.base import INLINE_BYTES, Contract
-from shared.contracts.chat import Answer
+from shared.contracts.chat import Answer, ChatMessage
 from shared.contracts.job import HeldJob, Input, Job
 from shared.kafka.memory import MemoryLog
 from shared.kafka.port import TopicPartition
@@ -86,17 +87,24 @@ async def test_a_large_job_is_taken(fields: dict[str, Any]) -> None:
 
 
 async def test_nothing_of_a_large_body_stays_while_somebody_waits() -> None:
-    """Its bytes count until its job is on its way, and are free then."""
+    """Its bytes count until its job is on its way, and are free then; also of one that joins a job that was there before."""
     async with world(memory(), script=held) as at:
+        desk, chat, key = at.ingress.desk, body(messages=[{"role": "user", "content": "x" * 1_000_000}]), {"idempotency-key": "k"}
         asked = [
-            asyncio.create_task(at.client.post(CHAT, json=body(messages=[{"role": "user", "content": "x" * 1_000_000}]))),
+            asyncio.create_task(at.client.post(CHAT, json=chat)),
             asyncio.create_task(at.client.post("/v1/jobs?wait=5", json={"prompt": "x" * 1_000_000})),
+            asyncio.create_task(at.client.post(CHAT, json=chat, headers=key)),
         ]
-        await until(lambda: len(at.planner.jobs) == 2, "both jobs")
-        await until(lambda: at.ingress.desk.bodies.size == 0, "their bytes are free")
+        await until(lambda: len(at.planner.jobs) == 3, "the jobs")
+        await until(lambda: all(desk.journal.status(job) is not None for job in at.planner.jobs), "they are known")
+        asked.append(asyncio.create_task(at.client.post(CHAT, json=chat, headers=key)))
+        await until(lambda: len(desk.register) == 4, "one joins")
+        await until(lambda: desk.bodies.size == 0, "their bytes are free")
+        gc.collect()
+        assert not [one for one in gc.get_objects() if isinstance(one, ChatMessage) and len(one.content) == 1_000_000]
         for job in list(at.planner.jobs):
             await at.planner.release(job)
-        assert [response.status_code for response in await asyncio.gather(*asked)] == [200, 200]
+        assert [response.status_code for response in await asyncio.gather(*asked)] == [200] * 4
 
 
 async def test_where_nothing_can_be_kept_a_large_request_is_503() -> None:
@@ -123,7 +131,7 @@ async def answering(at: World, made: dict[str, Answer], text: str = TEXT) -> Non
 
 
 async def test_a_large_answer_reaches_whoever_asks() -> None:
-    """Plain, streamed, waited for, looked at later, followed by its events."""
+    """Plain, streamed, waited for, looked at later, followed by its events, asked for again."""
     made: dict[str, Answer] = {}
     async with world(memory(), script=by_reference(made)) as at:
         await answering(at, made)
@@ -137,6 +145,14 @@ async def test_a_large_answer_reaches_whoever_asks() -> None:
         assert (await at.client.get(f"/v1/jobs/{job}")).json()["result"]["answer"]["text"] == TEXT
         followed = (await at.client.get(f"/v1/jobs/{job}/events")).text
         assert TEXT[20:] in followed
+        for _ in range(2):
+            keyed = await at.client.post(CHAT, json=body(), headers={"idempotency-key": "k"})
+            assert keyed.json()["choices"][0]["message"]["content"] == TEXT
+            named = await at.client.post("/v1/jobs?wait=5", json={"id": "mine", "prompt": "q"})
+            assert named.json()["result"]["answer"]["text"] == TEXT
+        assert named.headers["idempotent-replayed"] == "true"
+        head = await at.client.head(f"/v1/jobs/{job}")
+        assert (head.status_code, head.content) == (200, b"")
 
 
 async def test_an_answer_that_is_gone_is_told_as_gone() -> None:

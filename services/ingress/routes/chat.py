@@ -46,10 +46,10 @@ _CAPABILITY = "chat"
 
 
 class Order(NamedTuple):
-    """A job, how urgent, and, when it has an Idempotency-Key, the digest of the request. `model`: as the client spells it."""
+    """How a request is to be answered: how urgent, and, when it has an Idempotency-Key, its digest. `model`: as the client spells it."""
 
-    job: Job
     model: str
+    stream: bool
     include_usage: bool
     priority_class: PriorityClass
     seconds: float
@@ -101,20 +101,21 @@ class ChatCompletions:
             del body
             await desk.open()
             desk.admit_caller()
-            begun = await self._begin(self._order(request, call, client), client)
-            del request
+            order, job = self._order(request, call, client)
+            begun = await self._begin(order, job, client)
+            del request, job
         send = watched(send, begun.caller, desk.clock)
         watching = watch(receive, begun.caller)
         try:
-            return await (self._stream(begun, send) if begun.order.job.stream else self._answer(begun, send))
+            return await (self._stream(begun, send) if order.stream else self._answer(begun, send))
         finally:
             watching.cancel()
             self._desk.leave(begun.caller, begun.correlation)
-            if not begun.order.keyed:
+            if not order.keyed:
                 self._abandon(begun.caller, detach=call.detach)
 
-    def _order(self, request: ChatRequest, call: CallHeaders, client: Client) -> Order:
-        """The job that answers the request. Raises Refused (403, 404), UnsupportedParameter."""
+    def _order(self, request: ChatRequest, call: CallHeaders, client: Client) -> tuple[Order, Job]:
+        """What the request is about, and the job that answers it. Raises Refused (403, 404), UnsupportedParameter."""
         desk = self._desk
         priority_class = call.priority_class or PriorityClass.INTERACTIVE
         client.check_class(priority_class)
@@ -132,11 +133,11 @@ class ChatCompletions:
         if key is not None:
             digest = request_digest(job.model_copy(update={"deadline_seconds": None, "model": request.model}).to_bytes())
         include_usage = request.stream_options is not None and request.stream_options.include_usage
-        return Order(job, request.model, include_usage, priority_class, seconds, call.trace, digest)
+        return Order(request.model, job.stream, include_usage, priority_class, seconds, call.trace, digest), job
 
-    async def _begin(self, order: Order, client: Client) -> Call:
+    async def _begin(self, order: Order, job: Job, client: Client) -> Call:
         """Submit the job, or join it when it was submitted before under the same key. Raises whatever can be said against it."""
-        desk, job = self._desk, order.job
+        desk = self._desk
         assert job.id is not None
         known = None if order.digest is None else await desk.known(job.id, order.digest)
         charge = await desk.meter.charge(client, 0 if known or client.tokens is None else estimate(job, desk.settings.answer_tokens))
@@ -147,18 +148,18 @@ class ChatCompletions:
                 caller.on_final(settled.result)
             return Call(order, caller, correlation, charge)
         try:
-            await self._admit(order)
+            await self._admit(order, job)
             record = await desk.record_of(job, job.to_bytes())
             caller, correlation = desk.call(record, order.priority_class, order.seconds, order.trace, order.digest)
         except TuttiError:
             desk.meter.correct(charge, 0)
             raise
         desk.meter.watch(charge, job.id)
-        return Call(order._replace(job=record.job), caller, correlation, charge)
+        return Call(order, caller, correlation, charge)
 
-    async def _admit(self, order: Order) -> None:
+    async def _admit(self, order: Order, job: Job) -> None:
         """Raises Refused, Overloaded, Conflict: whatever is known here against taking it."""
-        desk, job = self._desk, order.job
+        desk = self._desk
         desk.check_suits(job)
         if order.priority_class is PriorityClass.INTERACTIVE:
             await desk.find_node((job.model,), _CAPABILITY)
