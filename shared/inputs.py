@@ -48,7 +48,7 @@ def held(job: Job, given: Input, blob: BlobRef) -> HeldJob:
     reference = InputRef(
         blob=blob,
         characters=sum(map(len, texts)),
-        longest=sum(map(len, at_once)),
+        longest=sum(len(text.encode()) for text in at_once),
         fewest_tokens=fewest_tokens(at_once),
         images=any(message.images for message in given.messages),
         tools=bool(given.tools),

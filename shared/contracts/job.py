@@ -146,7 +146,7 @@ class InputRef(Contract):
     characters: Count
     """Of all texts."""
     longest: Count
-    """Characters that the model reads at once: of an embedding's longest text, else all."""
+    """Bytes in UTF-8 that the model reads at once: of an embedding's longest text, else all."""
     fewest_tokens: Count
     """That those have by any tokenizer."""
     images: bool = False

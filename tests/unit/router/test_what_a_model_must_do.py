@@ -9,10 +9,13 @@ import pytest
 from services.router.choice import Chosen, choose
 from services.router.demand import demand_of
 from services.router.filters import NodeView, Unplaceable, candidates
+from shared.contracts.blob import BlobRef
 from shared.contracts.chat import ChatMessage, Operation, Options
 from shared.contracts.failure import FailureKind
+from shared.contracts.job import Job
 from shared.contracts.node import Node, NodeModel
 from shared.contracts.step import Step
+from shared.inputs import held, input_of
 from tests.support.routing import node, step, view
 
 
@@ -54,6 +57,23 @@ def test_what_may_not_fit_is_asked_of_the_largest_window() -> None:
     assert names(saying(1_500), SMALL, LARGE) == {"large"}
     assert names(saying(1_500), SMALL, with_window("tiny", 1_800)) == {"small"}
     assert names(saying(800, options=Options(max_tokens=2_000)), SMALL, LARGE) == {"large"}
+
+
+@pytest.mark.parametrize("text", ["words of prose, and more. ", "\N{CJK UNIFIED IDEOGRAPH-6570}" * 20, "\N{MUSICAL KEYBOARD} a "])
+@pytest.mark.parametrize("operation", Operation)
+def test_a_prompt_by_reference_asks_for_the_same(text: str, operation: Operation) -> None:
+    """As where it lies in the step itself, whatever its script; also when an answer is to be continued."""
+    long = text * 3_000
+    given = {"texts": (long, text)} if operation is Operation.EMBED else {"prompt": long}
+    asked = Job(operation=operation, system=None if operation is Operation.EMBED else text, **given)
+    blob = BlobRef(digest="0" * 32, partition=0, first=0, last=0, chunks=1, size=1, written_at=0)
+    prefix = None if operation is Operation.EMBED else text * 100
+    inline, reference = input_of(asked), held(asked, input_of(asked), blob).input
+    fields = {"operation": operation, "prefix": prefix, "options": Options(max_tokens=1_000)}
+    there = demand_of(step(messages=inline.messages, prompt=inline.prompt, texts=inline.texts, **fields))
+    by_reference = demand_of(step(input=reference, **fields))
+    assert by_reference.fewest_tokens == there.fewest_tokens
+    assert by_reference.likely_tokens >= there.likely_tokens > 0
 
 
 def test_what_no_registered_node_could_hold_fails_at_once_and_names_the_largest_window() -> None:
