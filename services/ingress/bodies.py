@@ -23,9 +23,11 @@ class Bodies:
     """One per instance; `size` bounds the bytes of all requests, and those of all large answers."""
 
     def __init__(self, size: int) -> None:
+        self._most = size
         self._places = Places(size)
         self._answers = Places(size)
         self._held: dict[Guest, int] = {}
+        self._freed = asyncio.Event()
 
     @property
     def size(self) -> int:
@@ -37,16 +39,22 @@ class Bodies:
         """Bytes of answers held now."""
         return self._answers.taken
 
-    def hold(self, guest: Guest, size: int) -> None:
-        """An answer of so many bytes is fetched for him, and counts until he is let go. Raises Overloaded."""
-        if not self._answers.has(guest.tenant, size):
-            raise Overloaded("too many bytes of large answers are on their way here; ask for the job again", retry_after_seconds=1.0)
+    async def hold(self, guest: Guest, size: int) -> None:
+        """Wait until there is room for an answer of so many bytes, which counts until he is let go.
+
+        He is not refused: most clients would ask for the whole job again.
+        """
+        size = min(size, self._most)
+        while not self._answers.has(guest.tenant, size):
+            self._freed.clear()
+            await self._freed.wait()
         self._answers.take(guest.tenant, size)
         self._held[guest] = self._held.get(guest, 0) + size
 
     def let_go(self, guest: Guest) -> None:
         """He has it, or is gone."""
         self._answers.give_back(guest.tenant, self._held.pop(guest, 0))
+        self._freed.set()
 
     def read(self, receive: Receive, call: CallHeaders, tenant: str, limit: int) -> Body:
         """To be entered: gives the whole body, unpacked; its bytes count until the block ends.

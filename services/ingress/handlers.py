@@ -180,14 +180,14 @@ class Desk:
         return JobRecord(by_reference, by_reference.to_bytes(), HELD_JOB)
 
     async def whole(self, guest: Guest, result: Result) -> Result:
-        """The result with its answer, where that is by reference: its bytes count until the guest leaves. Raises BlobGone, Overloaded."""
+        """The result with its answer, where that is by reference: its bytes count until the guest leaves. Raises BlobGone."""
         if result.answer is not None and result.answer.blob is not None:
-            self.bodies.hold(guest, result.answer.blob.size)
+            await self.bodies.hold(guest, result.answer.blob.size)
         return await self.blobs.whole(result)
 
     async def whole_now(self, guest: Guest, result: Result) -> Result | None:
         """The same; None where it is not to be had now."""
-        with suppress(BlobGone, Overloaded, TimeoutError):
+        with suppress(BlobGone, TimeoutError):
             async with asyncio.timeout(self.settings.accept_seconds):
                 return await self.whole(guest, result)
         return None

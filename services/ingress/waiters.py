@@ -19,7 +19,7 @@ from shared.contracts.reply import Chunk, Chunks, Final, StreamBroken
 from shared.contracts.result import Result, Status
 
 Whole = Callable[[Guest, Result], Awaitable[Result]]
-"""The result with its answer fetched for the guest, where that is by reference. Raises BlobGone, Overloaded."""
+"""The result with its answer fetched for the guest, where that is by reference. Raises BlobGone."""
 
 
 class Sink(Protocol):
