@@ -90,7 +90,7 @@ class Checker:
         self._refused: set[Place] = set()
         self._settled_before: set[str] = set()
         self._sent_on: dict[Place, str] = {}
-        """Records that lie elsewhere than at their id's home, and were committed past → the id."""
+        """Records committed past and in no history: they were sent on to their home, by reference perhaps to where they lay → the id."""
         self._arrived: set[Place] = set()
         """Where records lay that were sent on to their home."""
         self._lost: set[str] = set()
@@ -176,7 +176,7 @@ class Checker:
         elif job in self._delayed:
             counts.delayed += 1
             self._must_have_ended(place, job, "it is delayed")
-        elif given is not None and ids.home_of(given, self._topics.settings.home_partitions) != self._bounds.home:
+        elif lay is None:
             self._sent_on[place] = job
         else:
             self._lose(place, job, "committed past, and in no history")
@@ -254,7 +254,7 @@ class Checker:
         """What was sent on has arrived; what is left of the results belongs to no job that ended."""
         for place, job in self._sent_on.items():
             if place not in self._arrived:
-                self._lose(place, job, "committed past, and not at the home of its id")
+                self._lose(place, job, "committed past, in no history, and not sent on to the home of its id")
         for job, published in self._published.items():
             if not published.in_scope:
                 continue

@@ -148,6 +148,24 @@ def test_what_lies_elsewhere_must_have_come_home(arrives: bool) -> None:
         assert checked(log).findings == {}
 
 
+@pytest.mark.parametrize("taken", [False, True])
+@pytest.mark.parametrize("body", ["large", "without an id"])
+def test_what_is_sent_on_to_its_own_home_may_wait_there(taken: bool, body: str) -> None:
+    """A large record goes by reference behind all that its home has not taken yet; taken, and in no history, it is lost."""
+    name = next(f"near-{number}" for number in range(99) if ids.home_of(f"near-{number}-1", 2) == 1)
+
+    def sent(story: Story) -> None:
+        value = b'{"prompt": "hello"}' if body == "without an id" else json.dumps({"id": story.name(name), "prompt": "x" * 99_000}).encode()
+        first = story.write(JOBS_AT_1.topic, value, "job", story.name(name))
+        mark = headers.Origin(JOBS_AT_1.topic, 1, first, 0).header(headers.FORWARDED_FROM)
+        last = story.job(name)
+        story.messages[-1] = story.messages[-1]._replace(headers=(*story.messages[-1].headers, mark))
+        story.commit(last + taken)
+
+    found = checked(told(sent)[0]).findings
+    assert {kind: finding.count for kind, finding in found.items()} == ({Kind.LOST: 1} if taken else {})
+
+
 def _middle() -> tuple[MemoryLog, int]:
     """A fenced planner's settle event is the first that is read; its offset."""
 
