@@ -13,7 +13,9 @@ import logging
 import os
 
 import pytest
+from prometheus_client import REGISTRY
 
+from services.worker import runner
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.laws import stops, told
 from tests.support.cluster.simulation import simulate
@@ -66,6 +68,23 @@ def test_the_laws_hold_for_large_jobs(seed: int) -> None:
     report = simulate(seed, kinds=WEIGHTS | {"large": 8.0})
     if report.violations:
         pytest.fail(report.text(f"this test, seed {seed}"), pytrace=False)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_laws_hold_for_answers_by_reference(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a bound that nearly every answer is above. Chains, which read their answers, are not among them."""
+    monkeypatch.setattr(runner, "INLINE_BYTES", 150)
+    monkeypatch.setattr(runner, "_may_be_large", lambda _answer: True)
+    before = _kept_by_workers()
+    report = simulate(seed, kinds={kind: weight for kind, weight in WEIGHTS.items() if kind != "chain"} | {"large": 4.0})
+    if report.violations:
+        pytest.fail(report.text(f"this test, seed {seed}"), pytrace=False)
+    assert _kept_by_workers() > before
+
+
+def _kept_by_workers() -> float:
+    """Bytes of answers by reference, so far."""
+    return REGISTRY.get_sample_value("tutti_blob_bytes_total", {"service": "worker", "way": "written"}) or 0.0
 
 
 @pytest.mark.parametrize("seed", range(3))
