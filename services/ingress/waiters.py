@@ -171,6 +171,11 @@ class Caller:
         """Whether there is a result or an error."""
         return self.result is not None or self.error is not None
 
+    @property
+    def told(self) -> bool:
+        """Whether the job has ended; its answer may still be fetched."""
+        return self.result is not None or self._fetching is not None
+
     def wake(self) -> None:
         """Let the request look again."""
         if self._wake is not None and not self._wake.done():

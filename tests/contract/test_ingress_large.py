@@ -17,6 +17,7 @@ from shared.kafka.memory import MemoryLog
 from shared.kafka.port import TopicPartition
 from shared.processing.blobs import Blobs
 from tests.contract.test_ingress_chat import CHAT, body, held, memory, only_job, streamed_text
+from tests.contract.test_ingress_disconnect import Connection, serving
 from tests.support.fake_planner import Script
 from tests.support.ingress_world import World, until, world
 
@@ -153,6 +154,22 @@ async def test_a_large_answer_reaches_whoever_asks() -> None:
         assert named.headers["idempotent-replayed"] == "true"
         head = await at.client.head(f"/v1/jobs/{job}")
         assert (head.status_code, head.content) == (200, b"")
+
+
+async def test_who_leaves_while_his_answer_is_fetched_cancels_nothing() -> None:
+    """The job has ended: a cancel of it would be kept for days, for a job that never comes."""
+    log, made = memory(), dict[str, Answer]()
+    async with world(log, script=by_reference(made)) as at, serving(at) as port:
+        desk, cancelled = at.ingress.desk, list[str]()
+        await answering(at, made)
+        log.delete([at.topics.blobs])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(desk.submitter, "cancel", lambda job, *_: cancelled.append(job))
+            connection = await Connection.post(port, CHAT, model="tiny:1")
+            await until(lambda: desk.bodies.held > 0, "it is being fetched")
+            await connection.drop()
+            await until(lambda: len(desk.register) == 0, "he is gone")
+            assert cancelled == []
 
 
 async def test_an_answer_that_is_gone_is_told_as_gone() -> None:

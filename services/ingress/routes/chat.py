@@ -176,7 +176,7 @@ class ChatCompletions:
 
     def _abandon(self, caller: Caller, *, detach: bool) -> None:
         """Cancel a job for which nobody waits any longer. `detach`: the caller wants it to go on without him."""
-        left = caller.result is None and (caller.error is None or isinstance(caller.error, ClientGone | InstanceLeaving))
+        left = not caller.told and (caller.error is None or isinstance(caller.error, ClientGone | InstanceLeaving))
         if left and not detach:
             self._desk.submitter.cancel(caller.job, caller.home, "nobody waits for the answer any longer")
         elif isinstance(caller.error, StreamConflict):
