@@ -3,6 +3,7 @@
 A planner's offset may go back: inputs and watermark of one commit belong together, so an older pair only means that more is read again.
 A router's and the delay service's may not: what they have finished would be done again.
 
+Of records of one attempt of a step that lie in a router's partitions one is enough: the others are finished as long as it is not passed.
 An odd record is finished once it is a dead letter, on every topic whose readers own its records; in job-events it is nobody's event.
 """
 
@@ -31,6 +32,8 @@ class Offsets:
         self._history: History = world.history
         self._topics = world.topics
         self._seen: dict[tuple[str, TopicPartition], int] = {}
+        self._passing: dict[tuple[str, TopicPartition], int] = {}
+        """Newest commits, the one that is looked at too."""
         self._passed: set[str] = set()
         world.history.commits.append(self.on_commit)
 
@@ -41,6 +44,7 @@ class Offsets:
         for where, offset in offsets.items():
             before = self._seen.get((group, where))
             first = before if before is not None and not anew else (offset if group.startswith("tutti-worker") else 0)
+            self._passing[group, where] = offset
             for passed in range(first, offset):
                 self._check(group, where, passed)
             if before is not None and offset < before and group in _NEVER_BACK:
@@ -80,7 +84,7 @@ class Offsets:
         if (where, offset) in self._history.sent_home:
             return True
         if given.job is None:
-            return given.cancel
+            return given.cancelled is not None and ids.home_of(given.cancelled, self._topics.settings.home_partitions) == where.partition
         if given.job.job.id is not None and ids.home_of(given.job.id, self._topics.settings.home_partitions) != where.partition:
             return False
         return given.job.id in self._history.accepted or given.job.id in self._history.delayed_jobs
@@ -89,7 +93,10 @@ class Offsets:
         step = self._history.steps[where, offset].value
         key = (step.id, step.attempt)
         outcomes = self._history.outcomes_of.get(key, ())
-        return key in self._history.delayed_steps or any(isinstance(w.value, StepRouted | StepFailed) for w in outcomes)
+        if key in self._history.delayed_steps or any(isinstance(w.value, StepRouted | StepFailed) for w in outcomes):
+            return True
+        copies = (place for place, w in self._history.steps.items() if (w.value.id, w.value.attempt) == key)
+        return any(offset >= self._passing.get(("tutti-router", where), 0) for where, offset in copies)
 
     def _delay_done(self, where: TopicPartition, offset: int) -> bool:
         written = self._history.delayed[where, offset]

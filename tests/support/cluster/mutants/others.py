@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from services.delay.held import Held
+from services.planner.history.takeover import Superseded
+from services.planner.intake.refusals import Refusals
 from services.router import routing, unplaced
 from services.router.dispatcher import Dispatcher
 from services.router.ledger import Account
@@ -141,7 +143,25 @@ def _stop_forgotten_for_what_is_not_read_yet(patching: Patching) -> None:
     patching.setattr(LeaseLog, "of_step", lambda self, step: tuple(a for a in original(self, step) if a.task is None))
 
 
+def _a_home_for_each_odd_outcome(patching: Patching) -> None:
+    def outcome(*_: Any) -> Any:
+        raise Superseded("begin anew")
+
+    patching.setattr(Refusals, "outcome", outcome)
+
+
 MUTANTS: dict[str, dict[str, Any]] = {
+    "a pause that was asked for is ignored": {
+        "patch": lambda patching: patching.setattr(Desk, "_pause", lambda *_: None),
+        "breaks": "who asks to be left alone is",
+        "mix": FaultMix(model_error=0.5, retry_after_seconds=8, **SMALL),
+    },
+    "an odd record is tried for ever": {
+        "patch": _a_home_for_each_odd_outcome,
+        "breaks": "converges",
+        "seed": 2,
+        "mix": FaultMix(odd=3.0, **SMALL),
+    },
     "a wait counted before it is waited": {
         "patch": _waits_count_before_they_are_waited,
         "breaks": "nothing is given up before its time",

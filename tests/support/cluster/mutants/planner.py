@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from services.planner import home
+from services.planner.budgets import accounts, shares
 from services.planner.effects import Effects
-from services.planner.engine import attempts, dates
+from services.planner.engine import attempts, carried, carried_ids, dates
+from services.planner.engine.admission import JobInput
 from services.planner.engine.book import Book
 from services.planner.engine.carried_ids import CarriedIds
 from services.planner.engine.settled import SettledIds
 from services.planner.handlers import JobRecord
+from services.planner.history import snapshots
 from services.planner.history.recovery import Replay
 from services.planner.home import Home
 from services.planner.intake.refusals import Refusals
@@ -20,11 +25,12 @@ from services.planner.job import ids
 from services.planner.job import run as pattern_run
 from services.planner.job.live import Phase
 from services.planner.round import Round
+from services.planner.sending.owed import Owed
 from shared import retry
-from shared.contracts.outcome import ClaimsRenewed
+from shared.contracts.outcome import CancelRequested, ClaimsRenewed
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.laws import stops
-from tests.support.cluster.mutants.mixes import CALM, CRASHES, SMALL
+from tests.support.cluster.mutants.mixes import CALM, CRASHES, OUTLIVED, SMALL, UNKNOWN
 
 Patching = pytest.MonkeyPatch
 
@@ -190,8 +196,52 @@ def _recent_ids_not_carried(patching: Patching) -> None:
     patching.setattr(CarriedIds, "rewrite", lambda *_: None)
 
 
+def _carried_ids_forgotten(patching: Patching) -> None:
+    """Groups are small here, so that there are some in a run."""
+    patching.setattr(carried_ids, "GROUP_IDS", 2)
+    patching.setattr(carried_ids, "DISTANCE", 8)
+    patching.setattr(CarriedIds, "restore", lambda *_: None)
+
+
 def _at_home_wherever_it_lies(patching: Patching) -> None:
     patching.setattr(home, "onward", lambda *_: None)
+
+
+def _forwarded_before_it_is_acknowledged(kind: type[Any]) -> Callable[[Patching], None]:
+    def patch(patching: Patching) -> None:
+        original = Effects.send_on
+
+        def send_on(self: Effects, record: Any, given: Any, here: int, homes: int) -> bool:
+            if not isinstance(given, kind):
+                return original(self, record, given, here, homes)
+            with pytest.MonkeyPatch.context() as unheld:
+                unheld.setattr(Owed, "hold", lambda *_: lambda: None)
+                return original(self, record, given, here, homes)
+
+        patching.setattr(Effects, "send_on", send_on)
+
+    return patch
+
+
+def _sent_with_an_instant(patching: Patching) -> None:
+    original = Book.dispatch
+
+    def dispatch(self: Book, round_: Round, job: Any, step: Any) -> Any:
+        made = original(self, round_, job, step)
+        if made.step.seconds_left is None:
+            return made
+        instant = made.step.changed(deadline_at=round_.wall + made.step.seconds_left, seconds_left=None)
+        return replace(made, step=instant)
+
+    patching.setattr(Book, "dispatch", dispatch)
+
+
+def _old_only_by_distance(*modules: Any) -> Callable[[Patching], None]:
+    def patch(patching: Patching) -> None:
+        for module in modules:
+            patching.setattr(module, "stale", lambda offset, _at, expected, distance, _wall: expected - offset > distance)
+
+    return patch
 
 
 def _poison_swallowed(patching: Patching) -> None:
@@ -294,6 +344,43 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "breaks": "one result",
         "mix": CALM,
         "kinds": {"again": 1.0},
+    },
+    "sent home and committed before it is there": {
+        "patch": _forwarded_before_it_is_acknowledged(JobInput),
+        "breaks": "offsets pass no unfinished work",
+        "mix": UNKNOWN,
+        "kinds": {"again": 1.0, "elsewhere": 1.0},
+    },
+    "a cancel sent home and committed before it is there": {
+        "patch": _forwarded_before_it_is_acknowledged(CancelRequested),
+        "breaks": "offsets pass no unfinished work",
+        "seed": 6,
+        "mix": UNKNOWN,
+        "kinds": {"cancelled": 1.0, "elsewhere": 1.0},
+    },
+    "default deadlines sent as instants": {
+        "patch": _sent_with_an_instant,
+        "breaks": "nothing is given up before its time",
+        "mix": FaultMix(skew_seconds=600.0, **SMALL),
+        "kinds": {"nowhere": 1.0},
+    },
+    "jobs outlived by their log": {
+        "patch": _old_only_by_distance(snapshots),
+        "breaks": "the watermark passes nothing that recovery needs",
+        "mix": OUTLIVED,
+        "kinds": {"nowhere": 2.0, "single": 1.0},
+    },
+    "ledgers and last runs outlived by their log": {
+        "patch": _old_only_by_distance(carried, accounts, shares),
+        "breaks": "the watermark passes nothing that recovery needs",
+        "mix": OUTLIVED,
+        "kinds": {"metered": 1.0, "scheduled": 1.0},
+    },
+    "remembered ids forgotten at take-over": {
+        "patch": _carried_ids_forgotten,
+        "breaks": "accepted once",
+        "mix": FaultMix(kill=1.0, down_seconds=(0.0, 0.5), only=("planner",), jobs=60, seconds=16.0),
+        "kinds": {"again": 1.0, "single": 1.0},
     },
     "poison swallowed": {
         "patch": _poison_swallowed,
