@@ -270,7 +270,9 @@ async def test_two_instances_that_share_a_partition_get_their_own_replies() -> N
 
             async def ask(which: httpx.AsyncClient, text: str) -> str:
                 content = {"messages": [{"role": "user", "content": text}]}
-                return str((await which.post("/v1/chat/completions", json=content)).json()["choices"][0]["message"]["content"])
+                response = await which.post("/v1/chat/completions", json=content)
+                assert response.status_code == 200, response.text
+                return str(response.json()["choices"][0]["message"]["content"])
 
             texts = [f"{name} {number}" for name in ("one", "two") for number in range(20)]
             assert await asyncio.gather(*(ask(at.client if text < "two" else client, text) for text in texts)) == texts

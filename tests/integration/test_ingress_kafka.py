@@ -38,7 +38,7 @@ async def real(servers: str, name: str) -> AsyncIterator[World]:
     prefix = f"ingress-{name}-{os.getpid()}-"
     log = AioLog(servers=servers, clock=SystemClock())
     try:
-        async with world(log, script=echo, prefix=prefix, settings={"accept_seconds": 20.0, "backlog_seconds": 1.0}) as at:
+        async with world(log, script=echo, prefix=prefix, settings={"backlog_seconds": 1.0}) as at:
             yield at
     finally:
         admin = await log.admin()

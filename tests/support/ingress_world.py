@@ -32,9 +32,11 @@ QUICK: dict[str, Any] = {
     "flush_seconds": 0.02,
     "events_pause_seconds": 0.0,
     "no_node_wait_seconds": 0.1,
-    "accept_seconds": 2.0,
+    "accept_seconds": 60.0,
 }
-"""Settings that make tests fast."""
+"""Settings that make tests fast. A write waits for as long as a test may take: many requests are read before the first is written, and on a
+busy machine that takes seconds. Tests without Kafka set less.
+"""
 
 
 @dataclass(slots=True)
