@@ -31,7 +31,7 @@ def input_of(job: Job) -> Input:
     """What goes into the blob. Raises TooLarge where a record cannot hold the job without it."""
     if job.pattern not in BY_REFERENCE:
         raise TooLarge(f"a job of pattern {job.pattern} travels in a record whole; one holds at most {INLINE_BYTES} bytes of it")
-    if isinstance(job, HeldJob) and job.input is not None:
+    if isinstance(job, HeldJob) and job.input_ref is not None:
         raise TooLarge(f"a job by reference takes more than the {INLINE_BYTES} bytes that a record holds of it")
     rest = len(job.model_copy(update=dict.fromkeys(_OF_THE_INPUT)).to_bytes())
     if rest > INLINE_BYTES - _REFERENCE_BYTES:
@@ -54,7 +54,7 @@ def held(job: Job, given: Input, blob: BlobRef) -> HeldJob:
         tools=bool(given.tools),
     )
     kept = {name: getattr(job, name) for name in job.model_fields_set & Job.model_fields.keys() - _OF_THE_INPUT}
-    return HeldJob(**{**kept, "operation": job.kind, "input": reference})
+    return HeldJob(**{**kept, "operation": job.kind, "input_ref": reference})
 
 
 def whole(step: Step, body: bytes) -> Step:

@@ -54,5 +54,5 @@ def _within(found: Mapping[str, Any], name: str) -> Any:
     """What stands under this name in a record, or in the part of it that may hold one: its result's answer, its request's input."""
     if name in found:
         return found[name]
-    parts = (found.get(part) for part in ("result", "answer", "request", "input"))
+    parts = (found.get(part) for part in ("result", "answer", "request", "input_ref"))
     return next((inner for part in parts if isinstance(part, Mapping) and (inner := _within(part, name)) is not None), None)

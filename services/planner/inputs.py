@@ -86,7 +86,7 @@ class Inputs:
         for job_id, lies in moved:
             job = self._book.jobs.get(job_id)
             if job is not None and job.settled is None:
-                self._book.emit(round_, job, InputMoved(epoch=self._book.epoch, job=job_id, at=round_.wall, input=lies))
+                self._book.emit(round_, job, InputMoved(epoch=self._book.epoch, job=job_id, at=round_.wall, input_ref=lies))
         if round_.now - self._looked_at >= _LOOK_SECONDS:
             self._looked_at = round_.now
             self._look(round_.wall)
@@ -95,10 +95,10 @@ class Inputs:
         if self._renewing:
             return
         old = [
-            (job.id, asked.tenant, asked.input)
+            (job.id, asked.tenant, asked.input_ref)
             for job in self._book.jobs.values()
-            if job.settled is None and isinstance(asked := job.accepted.request, HeldJob) and asked.input is not None
-            if wall - asked.input.blob.written_at > OLDEST_SECONDS
+            if job.settled is None and isinstance(asked := job.accepted.request, HeldJob) and asked.input_ref is not None
+            if wall - asked.input_ref.blob.written_at > OLDEST_SECONDS
         ]
         if old:
             self._renewing = True

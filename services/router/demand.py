@@ -75,9 +75,9 @@ _NO_ABILITIES: tuple[Ability, ...] = ()
 def _sizes(step: Step) -> tuple[int, int]:
     """(fewest, likely) tokens, rounded. Each text of an embedding is read for itself: the longest counts."""
     answer_tokens = min(step.options.max_tokens or 0, _MOST_ANSWER_TOKENS)
-    if step.input is not None:
+    if step.input_ref is not None:
         more = step.prefix or ""
-        return _rounded_both(step.input.fewest_tokens + fewest_tokens((more,)), step.input.longest + _bytes(more), answer_tokens)
+        return _rounded_both(step.input_ref.fewest_tokens + fewest_tokens((more,)), step.input_ref.longest + _bytes(more), answer_tokens)
     if step.operation is Operation.EMBED:
         return _measured((max(step.texts, key=len, default=""),), 0)
     return _measured(_texts(step), answer_tokens)
@@ -112,8 +112,8 @@ def _rounded(tokens: int, parts: int, towards: Callable[[float], int]) -> int:
 
 
 def _abilities(step: Step) -> tuple[Ability, ...]:
-    if step.input is not None:
-        sees, calls = step.input.images, step.input.tools
+    if step.input_ref is not None:
+        sees, calls = step.input_ref.images, step.input_ref.tools
     else:
         sees, calls = any(message.images for message in step.messages), bool(step.tools)
     if not sees and not calls:

@@ -79,7 +79,7 @@ class Inbox:
         if step.operation is not Operation.EMBED or not self._waiting:
             return []
         wanted = (step.operation, step.model, None)
-        like = [a for a in self._waiting.values() if (a.step.operation, a.step.model, a.step.input) == wanted][:limit]
+        like = [a for a in self._waiting.values() if (a.step.operation, a.step.model, a.step.input_ref) == wanted][:limit]
         for found in like:
             del self._waiting[found.arrival]
         return like

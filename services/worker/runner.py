@@ -144,10 +144,10 @@ class Runner:
     async def _read_input(self, attempt: Attempt) -> None:
         """Where the step's input lies in a blob. Raises LogError, ModelCallFailed."""
         step = attempt.step
-        if step.input is None:
+        if step.input_ref is None:
             return
         try:
-            attempt.step = whole(step, await self._bodies.fetch(step.tenant, step.input.blob))
+            attempt.step = whole(step, await self._bodies.fetch(step.tenant, step.input_ref.blob))
         except (BlobGone, InvalidRecord):
             raise ModelCallFailed(K.BLOB_GONE, "the job's input is not kept any longer") from None
 

@@ -91,7 +91,7 @@ class InputMoved(_Fact):
     """The job's input was written again, before retention came to it, and lies here from now on."""
 
     type: Literal["input_moved"] = "input_moved"
-    input: InputRef
+    input_ref: InputRef
 
 
 class StepAsked(_Fact):

@@ -156,10 +156,10 @@ class InputRef(Contract):
 class HeldJob(Job):
     """A job as it lies in records of tutti's own: its input may be a reference. Then `operation` is said, and there is no other input."""
 
-    input: InputRef | None = None
+    input_ref: InputRef | None = None
 
     def _check_input(self) -> None:
-        if self.input is None:
+        if self.input_ref is None:
             super()._check_input()
         elif self.operation is None or self.chain or any((self.prompt, self.system, self.messages, self.texts, self.format, self.tools)):
             raise ValueError("a job by reference says its operation, and holds nothing of its input")

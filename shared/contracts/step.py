@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from functools import cache
+from operator import attrgetter
+from typing import Any, Literal, Self
 
 from pydantic import Field
+from pydantic_core import to_json
 
 from shared.contracts.base import (
     MANY,
@@ -28,18 +31,12 @@ from shared.contracts.base import (
     Text,
 )
 from shared.contracts.chat import MOST_TOOLS, ChatMessage, Operation, Options
-from shared.contracts.job import InputRef, Needs, ReplyTo
+from shared.contracts.job import InputRef, Job, Needs, ReplyTo
 
 
-class Step(Contract):
-    """One attempt of a step. Everything its router and worker need is inside: neither looks anything up."""
+class StepRequest(Contract):
+    """What a pattern wants done. A field that is added here travels, is part of the step's id, and is taken from a job that has it."""
 
-    job: JobId
-    id: StepId
-    attempt: Ordinal = 1
-    home: Partition
-    tenant: Tenant = "default"
-    priority_class: PriorityClass = PriorityClass.STANDARD
     agent: Label = "chat"
     capability: Capability = "chat"
     operation: Operation = Operation.CHAT
@@ -51,13 +48,62 @@ class Step(Contract):
     options: Options = Options()
     format: Literal["json"] | JsonObject | None = None
     tools: tuple[JsonObject, ...] = Field(default=(), max_length=MOST_TOOLS)
+    needs: Needs = Needs()
     stream: bool = False
+    input_ref: InputRef | None = None
+    """Messages, prompt, texts, format and tools lie there: the worker fetches them."""
+
+    @classmethod
+    def of(cls, job: Job, **own: Any) -> Self:
+        """A request with all that has the same name in the job, but for what is given."""
+        return cls(**{name: getattr(job, name) for name in _shared_with(type(job)) if name not in own}, **own)
+
+    def rendered(self) -> bytes:
+        """Canonical bytes of everything that decides the answer; part of the step id. Of a blob its digest: it may be written again."""
+        shown: bytes = to_json(_IN_ORDER(self), exclude_none=True)
+        if self.input_ref is not None:
+            shown += self.input_ref.blob.digest.encode()
+        more = {name: value for name, default in _RENDERED_IF_SET if (value := getattr(self, name)) != default}
+        return shown + to_json(more, exclude_none=True) if more else shown
+
+    def characters(self) -> int:
+        """Length of the input, for the estimate of tokens."""
+        if self.input_ref is not None:
+            return self.input_ref.characters
+        return sum(len(m.content) for m in self.messages) + len(self.prompt or "") + sum(map(len, self.texts))
+
+
+@cache
+def _shared_with(job: type[Job]) -> tuple[str, ...]:
+    return tuple(name for name in StepRequest.model_fields if name in job.model_fields)
+
+
+_RENDERED_ALWAYS = (
+    "agent", "capability", "operation", "model", "fallback_models", "messages", "prompt", "texts", "options", "format", "tools", "needs",
+    "stream",
+)  # fmt: skip
+"""In this order since the first version: ids of steps in flight depend on it."""
+_IN_ORDER = attrgetter(*_RENDERED_ALWAYS)
+_RENDERED_IF_SET = tuple(
+    (name, field.default) for name, field in StepRequest.model_fields.items() if name not in (*_RENDERED_ALWAYS, "input_ref")
+)
+"""What was added since; a request without it has the id that it always had."""
+
+
+class Step(StepRequest):
+    """One attempt of a step: the request, and what its router and worker need beside. Neither looks anything up."""
+
+    job: JobId
+    id: StepId
+    attempt: Ordinal = 1
+    home: Partition
+    tenant: Tenant = "default"
+    priority_class: PriorityClass = PriorityClass.STANDARD
     prefix: Text | None = None
     """Text of the answer that earlier attempts have produced and the caller has seen: the model goes on from its end.
 
     The outcome's answer is the whole text, prefix included."""
     reply: ReplyTo | None = None
-    needs: Needs = Needs()
     avoid: tuple[NodeId, ...] = Field(default=(), max_length=MANY)
     prefix_tokens: Count | None = None
     """Tokens of `prefix` as the nodes that wrote it counted them; None: nobody said."""
@@ -73,5 +119,3 @@ class Step(Contract):
     """What the job's planner has been told that no node has."""
     beyond_window: Count | None = None
     """An earlier attempt did not fit a window of so many tokens (0: of unknown size): only a larger one will do."""
-    input: InputRef | None = None
-    """Messages, prompt, texts, format and tools lie there: the worker fetches them."""

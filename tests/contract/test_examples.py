@@ -90,7 +90,8 @@ def test_every_field_of_every_contract_stands_in_an_example() -> None:
 
 def collect(value: Any, seen: defaultdict[str, set[str]]) -> None:
     if isinstance(value, BaseModel):
-        seen[type(value).__name__] |= value.model_fields_set
+        for kind in type(value).__mro__:
+            seen[kind.__name__] |= value.model_fields_set
         for field in value.model_fields_set:
             collect(getattr(value, field), seen)
     elif isinstance(value, tuple):

@@ -124,7 +124,7 @@ async def test_waiting_for_the_end() -> None:
         (b'{"prompt":"x","pattern":"chain"}', 400, "invalid_input"),
         (b'{"prompt":"' + b"x" * 9_000_000 + b'"}', 413, "too_large"),
         (b'{"prompt":"' + b"x" * 70_000 + b'","pattern":"chain","chain":[{"name":"a","template":"{input}"}]}', 413, "too_large"),
-        (b'{"operation":"chat","input":{"blob":{"digest":"0"}}}', 400, "unknown_field"),
+        (b'{"operation":"chat","input_ref":{"blob":{"digest":"0"}}}', 400, "unknown_field"),
         (b'{"prompt":"x","format":' + b'{"a":' * 40, 413, "too_large"),
         (b'{"prompt":"x","model":"gpt-9"}', 404, "model_not_found"),
         (b'{"prompt":"x","capability":"painting"}', 400, "unknown_capability"),

@@ -38,8 +38,8 @@ def blobs(at: World) -> Blobs:
 
 async def kept(at: World, job: Job) -> Input:
     assert isinstance(job, HeldJob)
-    assert job.input is not None
-    return Input.model_validate_json(await blobs(at).fetch(job.tenant, job.input.blob))
+    assert job.input_ref is not None
+    return Input.model_validate_json(await blobs(at).fetch(job.tenant, job.input_ref.blob))
 
 
 def records(log: MemoryLog, at: World) -> list[int]:

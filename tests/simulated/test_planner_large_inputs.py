@@ -64,7 +64,7 @@ async def test_a_large_job_is_one_job_by_reference(world: World) -> None:
     for step in world.steps_seen:
         assert (step.messages, step.prompt) == ((), None)
         assert step.estimated_tokens > 50_000
-        given = await read(world, step.input, step.tenant)
+        given = await read(world, step.input_ref, step.tenant)
         assert [(turn.role, len(turn.content)) for turn in given.messages] == [("system", 9), ("user", 200_000)]
     kept = [world.topics.job_events, world.topics.outcomes, world.topics.results, *world.topics.all_steps()]
     assert max(len(value) for topic in kept for value in world.values(topic)) < INLINE_BYTES
@@ -100,7 +100,7 @@ async def test_killed_at_any_moment_it_is_there_once(world: World) -> None:
     world.check_laws(12)
     for event in accepted(world):
         assert isinstance(event.request, HeldJob)
-        await read(world, event.request.input)
+        await read(world, event.request.input_ref)
 
 
 @simulated
@@ -175,9 +175,9 @@ async def test_the_input_of_a_job_that_lives_long_is_written_again(world: World)
     await asyncio.sleep(3_700)
     moved = [event for number in range(HOMES) for event in world.history(number) if isinstance(event, InputMoved)]
     assert len(moved) >= 3
-    assert world.steps_seen[-1].input == moved[-1].input
+    assert world.steps_seen[-1].input_ref == moved[-1].input_ref
     assert len({step.id for step in world.steps_seen}) == 1
-    await read(world, world.steps_seen[-1].input)
+    await read(world, world.steps_seen[-1].input_ref)
     world.node.silent = 0.0
     await world.until(lambda: world.finished() == 1, seconds=2 * DAY)
     assert b'"succeeded"' in world.results()["large"][0]
@@ -235,16 +235,16 @@ async def test_who_is_not_tutti_names_no_blob(world: World) -> None:
     await world.until(lambda: world.finished() == 1)
     [event] = accepted(world)
     assert isinstance(event.request, HeldJob)
-    assert event.request.input is not None
-    stolen = {"operation": "chat", "tenant": "a", "input": json.loads(event.request.input.to_bytes())}
+    assert event.request.input_ref is not None
+    stolen = {"operation": "chat", "tenant": "a", "input_ref": json.loads(event.request.input_ref.to_bytes())}
     world.produce(json.dumps(stolen).encode(), home=0)
     world.produce(json.dumps(stolen).encode(), home=0, headers_=((headers.TYPE, headers.HELD_JOB.encode()),))
     await asyncio.sleep(20)
     assert [letter.code for letter in letters(world)] == ["invalid_record"]
     forged = world.steps_seen[-1]
-    assert forged.input == event.request.input
+    assert forged.input_ref == event.request.input_ref
     with pytest.raises(BlobGone):  # what a worker gets of it
-        await read(world, forged.input, forged.tenant)
+        await read(world, forged.input_ref, forged.tenant)
 
 
 FORGED = ((headers.TYPE, headers.HELD_JOB.encode()),)
@@ -259,7 +259,7 @@ async def test_what_is_said_to_be_by_reference_and_is_not_is_as_any_other_job(wo
     sizes = {"characters": 1, "longest": 1, "fewest_tokens": 1}
     world.produce(body("before", size=10), home=0)
     world.produce(body("forged", size=900_000), home=0, headers_=FORGED)
-    held = {"id": "heavy", "operation": "chat", "input": reference | sizes, "metadata": metadata}
+    held = {"id": "heavy", "operation": "chat", "input_ref": reference | sizes, "metadata": metadata}
     world.produce(json.dumps(held).encode(), home=0, headers_=FORGED)
     world.produce(json.dumps(held | {"id": "spaced", "metadata": {}}).encode() + b" " * INLINE_BYTES, home=0, headers_=FORGED)
     world.produce(body("behind", size=10), home=0)

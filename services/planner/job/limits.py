@@ -7,9 +7,9 @@ from typing import NamedTuple
 from services.planner.budgets.prices import MICROS, micros
 from services.planner.job.live import LiveJob
 from services.planner.job.run import Wanted
-from services.planner.patterns.context import StepRequest
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.limits import Limits
+from shared.contracts.step import StepRequest
 from shared.contracts.usage import Usage
 from shared.estimates import ANSWER_TOKENS, likely_tokens
 

@@ -6,12 +6,11 @@ Times that are not in events (`due_at`, monotonic seconds) are armed by the engi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
 from services.planner.job.run import Run
-from services.planner.patterns.context import StepRequest
 from shared.contracts.base import ClaimId, StepId
 from shared.contracts.event import (
     AttemptFailed,
@@ -34,6 +33,7 @@ from shared.contracts.event import (
 )
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import ReplyTo
+from shared.contracts.step import StepRequest
 from shared.contracts.usage import Usage
 from shared.retry import DISPOSITION, Disposition
 
@@ -199,10 +199,10 @@ def _asked(job: LiveJob, event: StepAsked) -> None:
 
 
 def _moved(job: LiveJob, event: InputMoved) -> None:
-    job.accepted = job.accepted.model_copy(update={"request": job.accepted.request.model_copy(update={"input": event.input})})
+    job.accepted = job.accepted.model_copy(update={"request": job.accepted.request.model_copy(update={"input_ref": event.input_ref})})
     for step in job.steps.values():
-        if step.request is not None and step.request.input is not None:
-            step.request = replace(step.request, input=event.input)
+        if step.request is not None and step.request.input_ref is not None:
+            step.request = step.request.model_copy(update={"input_ref": event.input_ref})
 
 
 def _charge(job: LiveJob, step: OpenStep, event: StepAsked | StepRetried | StepFunded) -> None:

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.planner.job.ids import step_id
-from services.planner.patterns.context import Ask, Branch, Context, Gather, Sleep, StepError, StepRequest
+from services.planner.patterns.context import Ask, Branch, Context, Gather, Sleep, StepError
 from services.planner.patterns.port import Pattern
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
+from shared.contracts.step import StepRequest
 from shared.errors import NonDeterministicPattern
 
 _LONGEST_SLEEP_SECONDS = 1e9

@@ -12,12 +12,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from services.planner.patterns.context import Context, StepError, StepRequest
+from services.planner.patterns.context import Context, StepError
 from services.planner.patterns.port import Pattern
 from shared.contracts.bounds import is_json
-from shared.contracts.chat import Answer, ChatMessage
+from shared.contracts.chat import Answer, ChatMessage, Operation
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import ChainStep, Gate, Job
+from shared.contracts.step import StepRequest
 
 MOST_CHARACTERS = 200_000
 """Of a rendered template; checked before it is rendered, since a few placeholders can name a long answer many times."""
@@ -89,15 +90,18 @@ def _request(job: Job, step: ChainStep, prompt: str, *, stream: bool) -> StepReq
     system = step.system or job.system
     if system:
         messages = (ChatMessage(role="system", content=system), *messages)
-    return StepRequest(
+    return StepRequest.of(
+        job,
         agent=step.name,
         capability=job.capability or "chat",
+        operation=Operation.CHAT,
         model=step.model or job.model,
-        fallback_models=job.fallback_models,
         messages=messages,
+        prompt=None,
+        texts=(),
         options=step.options or job.options,
         format=step.format,
-        needs=job.needs,
+        tools=(),
         stream=stream,
     )
 

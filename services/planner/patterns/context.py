@@ -7,16 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Generator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from pydantic_core import to_json
-
-from shared.contracts.chat import Answer, ChatMessage, Operation, Options
+from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure
-from shared.contracts.job import InputRef, Needs
-
-_NO_OPTIONS = Options()
-_NO_NEEDS = Needs()
+from shared.contracts.step import StepRequest
 
 
 class StepError(Exception):
@@ -25,44 +20,6 @@ class StepError(Exception):
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
         self.failure = failure
-
-
-@dataclass(frozen=True, slots=True)
-class StepRequest:
-    """What a pattern wants done: the parts of a `Step` that a pattern decides."""
-
-    agent: str = "chat"
-    capability: str = "chat"
-    operation: Operation = Operation.CHAT
-    model: str = "auto"
-    fallback_models: tuple[str, ...] = ()
-    messages: tuple[ChatMessage, ...] = ()
-    prompt: str | None = None
-    texts: tuple[str, ...] = ()
-    options: Options = _NO_OPTIONS
-    format: Literal["json"] | dict[str, Any] | None = None
-    tools: tuple[dict[str, Any], ...] = ()
-    needs: Needs = _NO_NEEDS
-    stream: bool = False
-    input: InputRef | None = None
-    """What would be in messages, prompt, texts, format and tools lies there."""
-
-    def rendered(self) -> bytes:
-        """Canonical bytes of everything that decides the answer; part of the step id. Of a blob its digest: it may be written again."""
-        shown = to_json(
-            (
-                self.agent, self.capability, self.operation, self.model, self.fallback_models, self.messages, self.prompt, self.texts,
-                self.options, self.format, self.tools, self.needs, self.stream,
-            ),
-            exclude_none=True,
-        )  # fmt: skip
-        return shown if self.input is None else shown + self.input.blob.digest.encode()
-
-    def characters(self) -> int:
-        """Length of the input, for the estimate of tokens."""
-        if self.input is not None:
-            return self.input.characters
-        return sum(len(m.content) for m in self.messages) + len(self.prompt or "") + sum(map(len, self.texts))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,11 @@ from services.planner.engine.book import Book
 from services.planner.engine.policy import Policy
 from services.planner.job.live import LiveJob, Phase
 from services.planner.patterns import BY_VERSION, CURRENT
-from services.planner.patterns.context import Context, StepError, StepRequest
+from services.planner.patterns.context import Context, StepError
 from services.planner.patterns.port import Pattern
 from shared.contracts.chat import Answer
 from shared.contracts.job import Job
+from shared.contracts.step import StepRequest
 from shared.retry import RetryPolicy
 from tests.unit.planner.desk import Desk
 

@@ -11,7 +11,7 @@ import pytest
 from services.planner.engine.policy import Policy
 from services.planner.job.live import LiveJob, OpenStep
 from services.planner.patterns import BY_VERSION, CURRENT
-from services.planner.patterns.context import Context, StepRequest
+from services.planner.patterns.context import Context
 from services.planner.patterns.port import Pattern
 from services.planner.round import Round, StopAnywhere
 from services.planner.sending.messages import of_effect
@@ -21,6 +21,7 @@ from shared.contracts.failure import FailureKind
 from shared.contracts.job import Job
 from shared.contracts.outcome import CancelRequested
 from shared.contracts.result import Status
+from shared.contracts.step import StepRequest
 from shared.contracts.usage import Usage
 from shared.topics import Topics, TopicSettings
 from tests.unit.planner.desk import (

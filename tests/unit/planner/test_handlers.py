@@ -27,7 +27,7 @@ from tests.unit.planner.records import Written
 READER = JobRecord("cluster", Topics(TopicSettings()))
 CANCEL = ((headers.TYPE, b"cancel"),)
 HELD = ((headers.TYPE, headers.HELD_JOB.encode()),)
-INPUT = json.loads(Path("schemas/examples/v1/HeldJob.minimal.json").read_bytes())["input"]
+INPUT = json.loads(Path("schemas/examples/v1/HeldJob.minimal.json").read_bytes())["input_ref"]
 """A reference, as only tutti may write it."""
 TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -173,10 +173,10 @@ def test_the_digest_is_of_the_meaning_not_of_the_text() -> None:
         ({"value": body(prompt="q", pattern="chain")}, InvalidRecord, "pattern chain needs `chain`"),
         ({"value": body(prompt="q", capability="teleport")}, InvalidRecord, "does not offer the job's capability; it offers chat, embed"),
         ({"value": body(prompt="x" * JOB_BYTES)}, TooLarge, "holds at most 1048576: what is larger comes by REST"),
-        ({"value": body(prompt="q", input=INPUT)}, InvalidRecord, "unknown field `input`"),
-        ({"value": body(operation="chat", input=INPUT)}, InvalidRecord, "unknown field `input`"),
-        ({"value": body(prompt="q", input=INPUT), "headers": HELD}, InvalidRecord, "holds nothing of its input"),
-        ({"value": body(input=INPUT), "headers": HELD}, InvalidRecord, "says its operation"),
+        ({"value": body(prompt="q", input_ref=INPUT)}, InvalidRecord, "unknown field `input_ref`"),
+        ({"value": body(operation="chat", input_ref=INPUT)}, InvalidRecord, "unknown field `input_ref`"),
+        ({"value": body(prompt="q", input_ref=INPUT), "headers": HELD}, InvalidRecord, "holds nothing of its input"),
+        ({"value": body(input_ref=INPUT), "headers": HELD}, InvalidRecord, "says its operation"),
         ({"value": b'{"prompt":' + b"[" * 40 + b"]" * 40 + b"}"}, TooLarge, "nested deeper"),
         ({"headers": ((headers.TYPE, b"job"), (headers.VERSION_HEADER, b"2"))}, InvalidRecord, "job version 2 is not known"),
         ({"headers": ((headers.VERSION_HEADER, b"new"),)}, InvalidRecord, "version is not a number"),
@@ -214,7 +214,7 @@ def test_above_the_inline_bound_a_job_is_large(value: bytes) -> None:
     read = READER.read(Written(value), PriorityClass.STANDARD)
     assert isinstance(read, JobInput)
     assert read.large
-    again = READER.read(Written(body(operation="chat", input=INPUT), headers=HELD), PriorityClass.STANDARD)
+    again = READER.read(Written(body(operation="chat", input_ref=INPUT), headers=HELD), PriorityClass.STANDARD)
     assert isinstance(again, JobInput)
     assert isinstance(again.job, HeldJob)
     assert not again.large

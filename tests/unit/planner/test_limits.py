@@ -10,7 +10,7 @@ import pytest
 from services.planner.engine.policy import Policy
 from services.planner.job.limits import STEP_BYTES, estimate_tokens, filled
 from services.planner.patterns import BY_VERSION, CURRENT
-from services.planner.patterns.context import Context, StepError, StepRequest
+from services.planner.patterns.context import Context, StepError
 from services.planner.patterns.port import Pattern
 from shared.contracts.base import RECORD_BYTES
 from shared.contracts.chat import Answer, FinishReason, Options
@@ -19,6 +19,7 @@ from shared.contracts.failure import FailureKind
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.result import Status
+from shared.contracts.step import StepRequest
 from shared.retry import RetryPolicy
 from tests.unit.planner.desk import Desk, claimed, dispatched, failed, kinds, last, published, succeeded, two_steps
 

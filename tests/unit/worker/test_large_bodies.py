@@ -35,15 +35,15 @@ def test_an_input_by_reference_is_what_the_model_reads() -> None:
     async def scenario(world: World) -> None:
         asked = Job(messages=(ChatMessage(role="user", content="x" * 100_000),), system="Be brief.", tools=({"type": "function"},))
         given = input_of(asked)
-        reference = held(asked, given, await world.blobs.store("default", given.to_bytes())).input
+        reference = held(asked, given, await world.blobs.store("default", given.to_bytes())).input_ref
         backend = ScriptedBackend()
         async with world.worker(backend):
-            world.route(step(1, input=reference))
+            world.route(step(1, input_ref=reference))
             await world.until(lambda: bool(world.outcomes(StepSucceeded)))
             read = backend.calls[0].step
             assert [(m.role, len(m.content)) for m in read.messages] == [("system", 9), ("user", 100_000)]
             assert read.tools == asked.tools
-            world.route(step(2, input=reference, tenant="other"))
+            world.route(step(2, input_ref=reference, tenant="other"))
             await world.until(lambda: bool(world.outcomes(StepFailed)))
             assert world.outcomes(StepFailed)[0].failure.kind is FailureKind.BLOB_GONE
             assert len(backend.calls) == 1
@@ -55,7 +55,7 @@ async def by_reference(world: World, number: int = 1) -> Step:
     """A step of 100 kB."""
     asked = Job(messages=(ChatMessage(role="user", content="x" * 100_000),))
     given = input_of(asked)
-    return step(number, input=held(asked, given, await world.blobs.store("default", given.to_bytes())).input)
+    return step(number, input_ref=held(asked, given, await world.blobs.store("default", given.to_bytes())).input_ref)
 
 
 def test_an_answer_that_is_there_is_kept_however_long_it_takes() -> None:
@@ -110,10 +110,10 @@ def test_inputs_by_reference_come_one_a_slot() -> None:
     async def scenario(world: World) -> None:
         asked = Job(texts=("x" * 100_000,))
         given = input_of(asked)
-        reference = held(asked, given, await world.blobs.store("default", given.to_bytes())).input
+        reference = held(asked, given, await world.blobs.store("default", given.to_bytes())).input_ref
         backend = ScriptedBackend(Script(pause=1.0))
         async with world.worker(backend, slots=1, capabilities=("embed",)):
-            fields = {"operation": Operation.EMBED, "capability": "embed", "messages": (), "input": reference}
+            fields = {"operation": Operation.EMBED, "capability": "embed", "messages": (), "input_ref": reference}
             world.route(*(step(number, **fields) for number in range(1, 9)))
             await world.until(lambda: len(world.outcomes(StepSucceeded)) == 8)
             assert len(backend.calls) == 8

@@ -1,0 +1,59 @@
+"""StepRequest: no field of it can be forgotten: not on the way to the worker, not in the step's id, not on the way from the job."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.planner.patterns.single import request_of
+from shared.contracts.job import HeldJob, Job
+from shared.contracts.step import Step, StepRequest
+
+SAMPLES: dict[str, Any] = json.loads(Path("schemas/examples/v1/Step.full.json").read_bytes()) | {
+    "input_ref": json.loads(Path("schemas/examples/v1/Step.input.json").read_bytes())["input_ref"],
+    "operation": "embed",
+    "agent": "research",
+    "capability": "embed",
+}
+FIELDS = sorted(StepRequest.model_fields)
+OWN = {"agent", "capability", "operation", "messages", "prompt", "texts"}
+"""What `single` makes of the job itself; all else it takes as it is."""
+
+
+def having(name: str) -> StepRequest:
+    return StepRequest.model_validate({name: SAMPLES[name]})
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_field_is_in_the_id(name: str) -> None:
+    """A request with another value is another step."""
+    assert getattr(having(name), name) != StepRequest.model_fields[name].default, "the example says nothing"
+    assert having(name).rendered() != StepRequest().rendered()
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_field_travels(name: str) -> None:
+    """An attempt has what its request has, written and read."""
+    request = having(name)
+    step = Step(**request.__dict__, job="j", id="5" * 32, home=0)
+    assert getattr(Step.model_validate_json(step.to_bytes()), name) == getattr(request, name)
+
+
+@pytest.mark.parametrize("name", sorted((StepRequest.model_fields.keys() & HeldJob.model_fields.keys()) - OWN))
+def test_what_a_job_says_its_step_says(name: str) -> None:
+    """By name: a field that is added to both needs no line in between."""
+    kind = HeldJob if name == "input_ref" else Job
+    job = kind.model_validate({"operation": "chat"} | ({} if name == "input_ref" else {"prompt": "q"}) | {name: SAMPLES[name]})
+    assert getattr(request_of(job), name) == getattr(job, name)
+
+
+def test_a_blob_that_was_written_again_is_the_same_input() -> None:
+    """The id holds its digest, not where it lies."""
+    moved = json.loads(json.dumps(SAMPLES["input_ref"]))
+    moved["blob"] |= {"first": 9_000, "last": 9_012, "partition": 1, "written_at": 1.0}
+    other = {**moved, "blob": {**moved["blob"], "digest": "f" * 32}}
+    rendered = [StepRequest.model_validate({"input_ref": ref}).rendered() for ref in (SAMPLES["input_ref"], moved, other)]
+    assert rendered[0] == rendered[1] != rendered[2]
