@@ -37,11 +37,11 @@ from shared.contracts.job import Job
 from shared.contracts.result import Result
 from shared.errors import Conflict, Overloaded
 from shared.inputs import held, input_of
+from shared.model_names import AUTO
 from shared.processing.blobs import BlobGone, Blobs
 from shared.telemetry import metrics
 
 _NODE_POLL_SECONDS = 0.05
-AUTO = "auto"
 
 
 @dataclass(slots=True)

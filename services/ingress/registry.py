@@ -9,8 +9,9 @@ from typing import TypedDict
 
 from services.ingress.suitability import Offer, offer_of
 from shared.contracts.node import Node
+from shared.model_names import AUTO, spelling
 
-AUTO_MODELS = ("auto", "tutti/auto")
+AUTO_MODELS = (AUTO, "tutti/auto")
 """Names by which a caller leaves the model to the cluster."""
 _MAX_NODES = 4_096
 
@@ -35,12 +36,13 @@ class Catalogue:
 
     def offer(self, models: Iterable[str], operation: str) -> Offer | None:
         """What these models offer, each standing for the others; None when nothing is known of one of them."""
-        found = [self.any_offer.get(operation) if name == "auto" else self._offer(name) for name in models]
+        found = [self.any_offer.get(operation) if name == AUTO else self._offer(name) for name in models]
         known = [offer for offer in found if offer is not None]
         return reduce(Offer.either, known) if known and len(known) == len(found) else None
 
     def _offer(self, name: str) -> Offer | None:
-        return self.offers.get(name) or self.offers.get(f"{name}:latest")
+        found = spelling(name, self.offers)
+        return None if found is None else self.offers[found]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -48,15 +50,12 @@ class Catalogue:
         return (*AUTO_MODELS, *self.models)
 
     def resolve(self, model: str) -> str | None:
-        """The registered spelling of `model` (`name` stands for `name:latest`), or None."""
-        if model in self.models:
-            return model
-        latest = f"{model}:latest"
-        return latest if latest in self.models else None
+        """The registered spelling of `model`, or None."""
+        return spelling(model, self.models)
 
     def knows_any(self, models: Iterable[str]) -> bool:
         """Whether `auto` or a registered model is among `models`; true while no node is registered, since nothing is known then."""
-        return self.nodes == 0 or any(model == "auto" or self.resolve(model) is not None for model in models)
+        return self.nodes == 0 or any(model == AUTO or self.resolve(model) is not None for model in models)
 
     def missing(self, models: Iterable[str], capability: str) -> tuple[str, ...]:
         """What no live node offers of what a job needs; empty when some node could serve it."""
@@ -65,7 +64,7 @@ class Catalogue:
         if capability not in self.live_capabilities:
             return (f"capability {capability}",)
         wanted = tuple(models)
-        if any(model == "auto" or (self.resolve(model) or model) in self.live_models for model in wanted):
+        if any(model == AUTO or (self.resolve(model) or model) in self.live_models for model in wanted):
             return ()
         return tuple(f"a live node with model {model}" for model in wanted)
 

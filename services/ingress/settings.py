@@ -7,6 +7,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.ingress import cors
 from shared.contracts.base import CLASSES, Count, Ordinal, PositiveSeconds, PriorityClass, Seconds, Sentence
+from shared.contracts.limits import DEADLINE_SECONDS
 from shared.estimates import ANSWER_TOKENS
 
 
@@ -45,9 +46,7 @@ class IngressSettings(BaseSettings):
     """Streamed jobs of `POST /v1/jobs` whose chunks are kept for `GET .../events`; and open event streams."""
     outbox_records: Ordinal = 20_000
 
-    deadline_seconds: dict[PriorityClass, PositiveSeconds] = Field(
-        max_length=len(CLASSES), default={PriorityClass.INTERACTIVE: 120.0, PriorityClass.STANDARD: 3_600.0, PriorityClass.BATCH: 86_400.0}
-    )
+    deadline_seconds: dict[PriorityClass, PositiveSeconds] = Field(max_length=len(CLASSES), default=DEADLINE_SECONDS)
     """Deadline of a caller who waits and names none."""
     deadline_grace_seconds: Seconds = 1.0
     """A caller waits this much longer than the deadline for the planner's own word on it."""

@@ -10,6 +10,7 @@ from shared.contracts.chat import Operation
 from shared.contracts.job import Job
 from shared.contracts.node import Ability, NodeModel
 from shared.estimates import fewest_tokens
+from shared.model_names import AUTO
 
 _CHARACTERS_OF_A_WORD = 2
 """At least, with the space or the end behind it: most texts need not be counted word by word."""
@@ -49,7 +50,7 @@ def refusal(job: Job, offer: Offer | None) -> Problem | None:
 
 
 def _unable(model: str, what: str, param: str) -> Problem:
-    message = f"no model here can {what}" if model == "auto" else f"the model {model!r} cannot {what}"
+    message = f"no model here can {what}" if model == AUTO else f"the model {model!r} cannot {what}"
     return Problem(400, "unsupported", message, param)
 
 

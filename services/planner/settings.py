@@ -8,7 +8,7 @@ from services.planner.budgets.rules import BudgetPolicy
 from services.planner.engine.policy import Policy
 from services.planner.retention import OLDEST_SECONDS
 from shared.contracts.base import Count, Ordinal, PositiveSeconds, PriorityClass
-from shared.contracts.limits import Limits
+from shared.contracts.limits import DEADLINE_SECONDS, Limits
 from shared.retry import RetryPolicy
 from shared.settings import ClusterSettings
 
@@ -38,9 +38,9 @@ class PlannerOptions(BaseModel):
     claim_timeout_seconds: PositiveSeconds = 5.0
     resend_seconds: PositiveSeconds = 43_200.0
     """A step that no router has mentioned for so long is sent again: well below the retention of `steps.*`."""
-    deadline_interactive_seconds: PositiveSeconds = 120.0
-    deadline_standard_seconds: PositiveSeconds = 3_600.0
-    deadline_batch_seconds: PositiveSeconds = 86_400.0
+    deadline_interactive_seconds: PositiveSeconds = DEADLINE_SECONDS[PriorityClass.INTERACTIVE]
+    deadline_standard_seconds: PositiveSeconds = DEADLINE_SECONDS[PriorityClass.STANDARD]
+    deadline_batch_seconds: PositiveSeconds = DEADLINE_SECONDS[PriorityClass.BATCH]
     attempts: int = Field(default=3, ge=1, le=20)
     backoff_base_seconds: PositiveSeconds = 0.5
     backoff_cap_seconds: PositiveSeconds = 30.0

@@ -37,7 +37,6 @@ class Demand(NamedTuple):
     beyond_window: int | None = None
 
 
-AUTO = "auto"
 MOST_TOKENS = 10**9
 """Of one step, or ahead on one node, as far as choices and shares count them."""
 
@@ -119,8 +118,3 @@ def _abilities(step: Step) -> tuple[Ability, ...]:
     if not sees and not calls:
         return _NO_ABILITIES
     return (*(("vision",) if sees else ()), *(("tools",) if calls else ()))
-
-
-def canonical(model: str) -> str:
-    """Ollama's full name: without a tag `latest` is meant."""
-    return model if ":" in model else model + ":latest"

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from shared.contracts.node import NodeModel
 from shared.contracts.step import Step
-
-AUTO = "auto"
+from shared.model_names import AUTO, spelling
 
 
 def candidates(step: Step, models: Sequence[NodeModel]) -> list[str]:
@@ -26,10 +25,7 @@ def candidates(step: Step, models: Sequence[NodeModel]) -> list[str]:
 
 def find(wanted: str, models: Sequence[NodeModel]) -> str | None:
     """The node's spelling of a model name; `gemma3` and `gemma3:latest` are one model."""
-    for model in models:
-        if model.name in (wanted, f"{wanted}:latest") or f"{model.name}:latest" == wanted:
-            return model.name
-    return None
+    return spelling(wanted, [model.name for model in models])
 
 
 def _suitable(step: Step, models: Sequence[NodeModel]) -> str | None:

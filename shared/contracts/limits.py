@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pydantic import ConfigDict, Field
 
-from shared.contracts.base import Contract, Cost, Ordinal, PositiveSeconds
+from shared.contracts.base import Contract, Cost, Ordinal, PositiveSeconds, PriorityClass
+
+DEADLINE_SECONDS = {PriorityClass.INTERACTIVE: 120.0, PriorityClass.STANDARD: 3_600.0, PriorityClass.BATCH: 86_400.0}
+"""Of a job, and of a caller, that names none."""
 
 
 class Limits(Contract):

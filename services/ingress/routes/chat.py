@@ -24,7 +24,7 @@ from services.ingress.exchange import (
     watch,
     watched,
 )
-from services.ingress.handlers import AUTO, Desk
+from services.ingress.handlers import Desk
 from services.ingress.idempotency import job_id_of
 from services.ingress.meter import Charge, estimate
 from services.ingress.problems import ClientGone, InstanceLeaving, Refused, of_error, of_result, unknown_model
@@ -38,6 +38,7 @@ from shared.contracts.digest import request_digest
 from shared.contracts.job import Job
 from shared.contracts.result import Status
 from shared.errors import TuttiError
+from shared.model_names import AUTO
 from shared.telemetry import logs, metrics
 
 _log = logs.get(__name__)

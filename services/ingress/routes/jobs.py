@@ -42,6 +42,7 @@ from shared.contracts.bounds import check_depth
 from shared.contracts.chat import Operation
 from shared.contracts.digest import request_digest
 from shared.errors import TuttiError
+from shared.model_names import AUTO
 
 ROUTE = "/v1/jobs"
 _PUBLIC_ID = re.compile(ID)
@@ -199,7 +200,7 @@ class Jobs:
             if step.model is not None and step.model not in AUTO_MODELS:
                 self._desk.resolve(step.model, Operation.CHAT)
         if submission.model in AUTO_MODELS:
-            return "auto"
+            return AUTO
         catalogue = self._desk.registry.catalogue
         if catalogue.resolve(submission.model) is None and catalogue.knows_any(submission.fallback_models):
             return submission.model

@@ -9,10 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ingress.exchange import call_headers
-from services.ingress.handlers import AUTO, Desk
+from services.ingress.handlers import Desk
 from services.ingress.problems import Refused, unknown_model
 from services.ingress.registry import AUTO_MODELS, Catalogue
 from shared.contracts.chat import Operation
+from shared.model_names import AUTO
 
 
 class Models:

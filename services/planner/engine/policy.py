@@ -6,12 +6,8 @@ from dataclasses import dataclass, field
 
 from services.planner.budgets.rules import BudgetPolicy
 from shared.contracts.base import PriorityClass
-from shared.contracts.limits import Limits
+from shared.contracts.limits import DEADLINE_SECONDS, Limits
 from shared.retry import RetryPolicy
-
-
-def _deadlines() -> dict[PriorityClass, float]:
-    return {PriorityClass.INTERACTIVE: 120.0, PriorityClass.STANDARD: 3_600.0, PriorityClass.BATCH: 86_400.0}
 
 
 def _limits() -> Limits:
@@ -29,7 +25,7 @@ class Policy:
     resend_seconds: float = 43_200.0
     """A step of which no router has said anything for so long is sent again, the same attempt: its record may be gone with its topic, or
     by age. It never fails for it: only a router knows what a node lacks, and a busy cluster may have a longer backlog than any limit."""
-    deadline_seconds: dict[PriorityClass, float] = field(default_factory=_deadlines)
+    deadline_seconds: dict[PriorityClass, float] = field(default_factory=DEADLINE_SECONDS.copy)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     limits: Limits = field(default_factory=_limits)
     cancel_seconds: float = 0.5

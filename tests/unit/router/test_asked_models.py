@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.router.choice import Chosen, choose
-from services.router.demand import AUTO, canonical
 from services.worker import models
 from shared.contracts.node import NodeModel
+from shared.model_names import AUTO, canonical
 from tests.support.routing import node, step, view
 
 NAMES = ("a", "a:latest", "a:1b", "b", "b:1b", "c")
