@@ -71,7 +71,7 @@ def test_a_prompt_by_reference_asks_for_the_same(text: str, operation: Operation
     inline, reference = input_of(asked), held(asked, input_of(asked), blob).input_ref
     fields = {"operation": operation, "prefix": prefix, "options": Options(max_tokens=1_000)}
     there = demand_of(step(messages=inline.messages, prompt=inline.prompt, texts=inline.texts, **fields))
-    by_reference = demand_of(step(input=reference, **fields))
+    by_reference = demand_of(step(input_ref=reference, **fields))
     assert by_reference.fewest_tokens == there.fewest_tokens
     assert by_reference.likely_tokens >= there.likely_tokens > 0
 
