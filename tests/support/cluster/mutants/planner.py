@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.planner import home
+from services.planner import effects
 from services.planner.budgets import accounts, shares
 from services.planner.effects import Effects
 from services.planner.engine import attempts, carried, carried_ids, dates
@@ -204,7 +204,7 @@ def _carried_ids_forgotten(patching: Patching) -> None:
 
 
 def _at_home_wherever_it_lies(patching: Patching) -> None:
-    patching.setattr(home, "onward", lambda *_: None)
+    patching.setattr(effects, "onward", lambda *_: None)
 
 
 def _forwarded_before_it_is_acknowledged(kind: type[Any]) -> Callable[[Patching], None]:
@@ -341,7 +341,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
     },
     "an id is at home wherever it lies": {
         "patch": _at_home_wherever_it_lies,
-        "breaks": "one result",
+        "breaks": "offsets pass no unfinished work",
         "mix": CALM,
         "kinds": {"again": 1.0},
     },
