@@ -38,8 +38,8 @@ test: check ## All tests: check, then simulated, integration and chaos on real c
 	$(PYTEST) -q -n $(BROKERS) --maxschedchunk 1 -m 'not alone' tests/integration
 	$(PYTEST) -q -m alone tests/integration tests/chaos
 
-test-chaos: venv ## Properties with many examples, the simulated cluster under many seeds (SEEDS=n), a new search for every planted bug.
-	TUTTI_EXAMPLES=thorough $(PYTEST) -q -n auto --dist worksteal tests/unit
+test-chaos: venv ## Properties with many examples, long searches of the models, the simulated cluster under many seeds (SEEDS=n), a new search for every planted bug.
+	TUTTI_EXAMPLES=thorough $(PYTEST) -q -n auto --dist worksteal tests/unit tests/model
 	TUTTI_SEEDS=$(or $(SEEDS),200) TUTTI_SEARCH=1 $(PYTEST) -q -n auto tests/simulated/test_cluster_laws.py tests/simulated/test_mutations.py
 
 up: venv ## Start Kafka, Redis, a model node and the five services on this machine.

@@ -14,9 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import pytest
+
+from tests.model.search import Explored, Step, explore
 
 MOST_RECORDS = 8
 """A partition that grows beyond this holds a record that goes round."""
@@ -104,37 +107,41 @@ def read(state: State, at: int, rule: Rule) -> State:
     return waiting if rule.awaits else passed(waiting, at)
 
 
-def steps(state: State, rule: Rule) -> Iterator[tuple[bool, State]]:
-    """(whether it is a fault, what follows)."""
+def steps(state: State, rule: Rule) -> Iterator[Step[State]]:
     for at in (0, 1):
         copy = state.under_way[at]
         if copy is None and state.position[at] < len(state.logs[at]):
-            yield False, read(state, at, rule)
+            yield Step(f"planner {at} reads", read(state, at, rule))
         if copy is not None:
             landed = append(state, rule.homes[at], copy)
             arrived = set_under_way(landed, at, None)
-            yield False, passed(arrived, at) if rule.awaits else arrived
+            yield Step(f"copy to {rule.homes[at]} lands", passed(arrived, at) if rule.awaits else arrived)
             if state.lost_acks:
-                yield True, landed._replace(lost_acks=state.lost_acks - 1)
+                yield Step(
+                    f"copy to {rule.homes[at]} lands, its acknowledgement is lost",
+                    landed._replace(lost_acks=state.lost_acks - 1),
+                    fault=True,
+                )
         if state.committed[at] < state.position[at]:
-            yield False, state._replace(committed=put(state.committed, at, state.position[at]))
+            yield Step(f"planner {at} commits", state._replace(committed=put(state.committed, at, state.position[at])))
         if state.crashes and (copy is not None or state.committed[at] < state.position[at]):
             dead = set_under_way(state, at, None)._replace(crashes=state.crashes - 1)
             dead = dead._replace(position=put(state.position, at, state.committed[at]))
-            yield True, dead
+            yield Step(f"planner {at} crashes", dead, fault=True)
             if copy is not None:
-                yield True, dead._replace(adrift=dead.adrift | {(rule.homes[at], copy)})
+                adrift = dead._replace(adrift=dead.adrift | {(rule.homes[at], copy)})
+                yield Step(f"planner {at} crashes, its copy is adrift", adrift, fault=True)
     for to, copy in state.adrift:
-        yield False, append(state._replace(adrift=state.adrift - {(to, copy)}), to, copy)
+        yield Step(f"copy to {to} lands late", append(state._replace(adrift=state.adrift - {(to, copy)}), to, copy))
 
 
-def wrong(state: State, *, over: bool) -> str | None:
+def wrong(state: State) -> str | None:
     if sum(state.accepted) > 1:
         return "accepted twice"
-    if max(map(len, state.logs)) > MOST_RECORDS:
-        return "goes round"
-    if not over:
-        return None
+    return "goes round" if max(map(len, state.logs)) > MOST_RECORDS else None
+
+
+def unfinished(state: State) -> str | None:
     kinds = {record.kind for log in state.logs for record in log}
     if state.refused:
         return None  # told by a dead letter
@@ -143,23 +150,10 @@ def wrong(state: State, *, over: bool) -> str | None:
     return "not cancelled" if "C" in kinds and not state.cancelled else None
 
 
-def explore(lies: tuple[str, str], rule: Rule) -> tuple[int, str | None]:
-    """(states, what is wrong). `lies`: the kinds of the records that producers wrote to each partition."""
+def search(lies: tuple[str, str], rule: Rule) -> Explored:
+    """`lies`: the kinds of the records that producers wrote to each partition."""
     first = State(logs=(tuple(map(Rec, lies[0])), tuple(map(Rec, lies[1]))))
-    seen, layer = {first}, [first]
-    while layer:
-        following = []
-        for state in layer:
-            alive = False
-            for fault, after in steps(state, rule):
-                alive |= not fault
-                if after not in seen:
-                    seen.add(after)
-                    following.append(after)
-            if (why := wrong(state, over=not alive)) is not None:
-                return len(seen), why
-        layer = following
-    return len(seen), None
+    return explore(first, partial(steps, rule=rule), wrong, unfinished)
 
 
 SCENES = [("J", ""), ("", "J"), ("J", "J"), ("", "JJ"), ("J", "C"), ("C", "J"), ("", "CJ"), ("JC", "J"), ("C", "JJ")]
@@ -176,17 +170,18 @@ BUGS = {
 @pytest.mark.parametrize("lies", SCENES, ids="-".join)
 def test_the_rule_holds(lies: tuple[str, str]) -> None:
     """To exhaustion, under two crashes and a lost acknowledgement."""
-    states, why = explore(lies, RULE)
-    assert why is None
-    assert states > 5
+    found = search(lies, RULE)
+    assert found.wrong is None, found
+    assert found.states > 5
 
 
 @pytest.mark.parametrize("name", BUGS)
 def test_a_planted_bug_is_seen(name: str) -> None:
     lies, rule, expected = BUGS[name]
-    assert explore(lies, rule)[1] == expected
+    found = search(lies, rule)
+    assert found.wrong == expected, found
 
 
 def test_planners_that_count_other_homes_send_nothing_round() -> None:
     """Each takes the other's partition for the home: the record is refused, and its sender told."""
-    assert explore(("", "J"), replace(RULE, homes=(1, 0)))[1] is None
+    assert search(("", "J"), replace(RULE, homes=(1, 0))).wrong is None

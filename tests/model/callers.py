@@ -1,0 +1,347 @@
+"""Callers ended by a job's settle event: the model. Not built yet; `test_callers.py` searches it.
+
+One home; two planners (PlannerStarted, late appends of zombies and dead ones, the gap, a fenced commit of position and watermark, results
+after the acknowledgement and again after a replay); two ingresses that read the log from its end, from the committed watermark or, after a
+crash, from a stored position with its epoch; callers that submit a job, repeat the id of one that has ended or lives, or submit one that an
+earlier cancel drops. A final is a record that dies with a planner that has not had its acknowledgement.
+Reductions: an append lands and is acknowledged in one step, a commit lands when sent; an ingress keeps only ends of its own callers.
+Not modelled: streams, steps, blobs, time, the window of remembered ids (every ended id of the log is known), truncation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tests.model.search import Step
+
+DROPPED = "c"
+"""The job that an earlier cancel drops."""
+
+
+class Event(NamedTuple):
+    kind: str
+    """started, accepted, joined, settled"""
+    epoch: int = -1
+    job: str = ""
+    answer: str = ""
+
+
+class Known(NamedTuple):
+    """What a planner knows of a job."""
+
+    job: str
+    first: int
+    """Offset of its first event."""
+    answer: str = ""
+    """Empty: it lives."""
+
+
+class Planner(NamedTuple):
+    doing: str = "idle"
+    """idle, start, taking, ready, appending, dead"""
+    generation: int = 0
+    life: int = 0
+    epoch: int = -1
+    next: int = 0
+    position: int = 0
+    book: tuple[Known, ...] = ()
+    unpublished: frozenset[tuple[str, str]] = frozenset()
+
+
+class Ingress(NamedTuple):
+    up: bool = False
+    position: int = 0
+    epoch: int | None = None
+    """None: not established."""
+    register: frozenset[tuple[str, str]] = frozenset()
+    """(job, answer): each end once."""
+
+
+class Caller(NamedTuple):
+    doing: str = "to come"
+    """to come, open, told, gone"""
+    told: tuple[str, ...] = ()
+    early: bool = False
+    """Registered before its ingress was established."""
+
+
+class Append(NamedTuple):
+    by: int
+    life: int
+    event: Event
+
+
+class Final(NamedTuple):
+    by: int
+    caller: int
+    job: str
+    answer: str
+
+
+class State(NamedTuple):
+    crashes: int
+    rebalances: int
+    ingress_crashes: int
+    jobs: tuple[tuple[str, int], ...]
+    """Records: (job, caller)."""
+    callers: tuple[Caller, ...]
+    events: tuple[Event, ...] = ()
+    position: int = 0
+    watermark: int | None = None
+    """Committed."""
+    results: frozenset[tuple[str, str]] = frozenset()
+    planners: tuple[Planner, Planner] = (Planner("start", 1), Planner())
+    owner: int = 0
+    generation: int = 1
+    appends: frozenset[Append] = frozenset()
+    finals: frozenset[Final] = frozenset()
+    ingresses: tuple[Ingress, Ingress] = (Ingress(), Ingress())
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The rule; set otherwise, a planted bug."""
+
+    callers: tuple[tuple[int | None, str], ...] = ((0, "j"),)
+    """(ingress, or None for a producer that waits for nothing, job)"""
+    crashes: int = 1
+    rebalances: int = 0
+    ingress_crashes: int = 0
+    establishes: bool = True
+    """Bug: the highest epoch seen counts as in force."""
+    repeat_gets_final: bool = True
+    drop_gets_final: bool = True
+    awaits_finals: bool = True
+    """Such a final is acknowledged before the position of its record is committed."""
+    joins: bool = True
+    """A repeat of a live id appends an event, so that a superseded planner cannot commit past it."""
+    register: str = "tells"
+    """A later caller is told the kept end. Bugs: swallows (a later end of a job), none."""
+    results_end: str = "early"
+    """Callers who came before the ingress was established. Bugs: until (only while it is not), never."""
+
+
+def first_state(rule: Rule) -> State:
+    produced = tuple((job, at) for at, (ingress, job) in enumerate(rule.callers) if ingress is None)
+    callers = tuple(Caller("gone" if ingress is None else "to come") for ingress, _ in rule.callers)
+    return State(rule.crashes, rule.rebalances, rule.ingress_crashes, produced, callers)
+
+
+def valid(events: tuple[Event, ...]) -> Iterator[tuple[int, Event]]:
+    current = -1
+    for offset, event in enumerate(events):
+        if event.kind == "started":
+            current = offset
+        elif event.epoch == current:
+            yield offset, event
+
+
+def put(state: State, at: int, planner: Planner) -> State:
+    return state._replace(planners=(planner, state.planners[1]) if at == 0 else (state.planners[0], planner))
+
+
+def put_ingress(state: State, at: int, ingress: Ingress) -> State:
+    return state._replace(ingresses=(ingress, state.ingresses[1]) if at == 0 else (state.ingresses[0], ingress))
+
+
+def put_caller(state: State, at: int, caller: Caller) -> State:
+    return state._replace(callers=(*state.callers[:at], caller, *state.callers[at + 1 :]))
+
+
+def send(state: State, at: int, planner: Planner, event: Event) -> State:
+    return put(state, at, planner)._replace(appends=state.appends | {Append(at, planner.life, event)})
+
+
+def assigned(state: State, at: int) -> State:
+    generation = state.generation + 1
+    return put(state, at, Planner("start", generation, state.planners[at].life))._replace(owner=at, generation=generation)
+
+
+def owns(state: State, at: int) -> bool:
+    return state.owner == at and state.planners[at].generation == state.generation
+
+
+def planner_steps(state: State, at: int, rule: Rule) -> Iterator[Step[State]]:
+    planner = state.planners[at]
+    if planner.doing in ("idle", "dead"):
+        if state.owner == at:
+            yield Step(f"the session of P{at} times out", assigned(state, 1 - at))
+        return
+    if state.crashes:
+        dead = put(state, at, Planner("dead", life=planner.life))._replace(crashes=state.crashes - 1)
+        yield Step(f"P{at} crashes", dead, fault=True)
+        appends = frozenset(append for append in state.appends if append.by != at)
+        finals = frozenset(final for final in state.finals if final.by != at)
+        if (appends, finals) != (state.appends, state.finals):
+            yield Step(f"P{at} crashes, what it has under way is lost", dead._replace(appends=appends, finals=finals), fault=True)
+    if not owns(state, at):
+        yield Step(f"P{at} notices the rebalance", put(state, at, Planner(life=planner.life)))
+    if planner.doing == "start":
+        taking = Planner("taking", planner.generation, planner.life + 1, position=state.position)
+        yield Step(f"P{at} sends PlannerStarted", send(state, at, taking, Event("started", at)))
+    elif planner.doing in ("ready", "appending"):
+        unpublished = planner.unpublished
+        if unpublished - state.results:
+            published = put(state, at, planner._replace(unpublished=frozenset()))
+            yield Step(f"P{at} publishes {set(unpublished)}", published._replace(results=state.results | unpublished))
+        if owns(state, at) and not (rule.awaits_finals and any(final.by == at for final in state.finals)):
+            yield from commits(state, at, planner, rule)
+        if planner.doing == "ready":
+            yield from work(state, at, planner, rule)
+
+
+def commits(state: State, at: int, planner: Planner, rule: Rule) -> Iterator[Step[State]]:
+    held = [known.first for known in planner.book if not known.answer or (known.job, known.answer) not in state.results]
+    before = state.watermark
+    lowest = max(min([planner.next - 1, *held]), before or 0)
+    # The watermark alone is committed only at the end of the input: fewer states, and what it lets pass is asked all the same.
+    if planner.position > state.position or before is None or (lowest > before and planner.position == len(rule.callers)):
+        committed = state._replace(position=planner.position, watermark=lowest)
+        yield Step(f"P{at} commits {planner.position}, watermark {lowest}", committed)
+
+
+def work(state: State, at: int, planner: Planner, rule: Rule) -> Iterator[Step[State]]:
+    answers = {known.job: known.answer for known in planner.book}
+    if planner.position < len(state.jobs):
+        job, caller = state.jobs[planner.position]
+        passed, appending = planner._replace(position=planner.position + 1), planner._replace(doing="appending")
+        if job == DROPPED or answers.get(job):
+            final = {Final(at, caller, job, answers.get(job, "dropped"))}
+            wanted = rule.drop_gets_final if job == DROPPED else rule.repeat_gets_final
+            answered = put(state, at, passed)
+            yield Step(f"P{at} answers caller {caller}", answered._replace(finals=state.finals | final) if wanted else answered)
+        elif job not in answers:
+            yield Step(f"P{at} takes {job}", send(state, at, appending, Event("accepted", planner.epoch, job)))
+        elif rule.joins:
+            yield Step(f"P{at} takes a repeat of live {job}", send(state, at, appending, Event("joined", planner.epoch, job)))
+        else:
+            yield Step(f"P{at} takes a repeat of live {job}, appends nothing", put(state, at, passed))
+    for job, answer in answers.items():
+        if not answer:
+            event = Event("settled", planner.epoch, job, f"answer {at}.{planner.life}")
+            yield Step(f"P{at} settles {job}", send(state, at, planner._replace(doing="appending"), event))
+
+
+def acknowledged(state: State, at: int, offset: int, event: Event) -> Planner:
+    planner = state.planners[at]
+    if event.kind == "started":
+        return taken(planner, state.events[:offset], offset)
+    if any(between.kind == "started" for between in state.events[planner.next : offset]):
+        return Planner("start", planner.generation, planner.life) if owns(state, at) else Planner(life=planner.life)
+    after = planner._replace(doing="ready", next=offset + 1)
+    if event.kind == "settled":
+        book = tuple(known._replace(answer=event.answer) if known.job == event.job else known for known in planner.book)
+        return after._replace(book=book, unpublished=planner.unpublished | {(event.job, event.answer)})
+    if event.kind == "accepted":
+        after = after._replace(book=(*planner.book, Known(event.job, offset)))
+    return after._replace(position=planner.position + 1)
+
+
+def taken(planner: Planner, events: tuple[Event, ...], offset: int) -> Planner:
+    book: dict[str, Known] = {}
+    for at, event in valid(events):
+        if event.kind == "accepted":
+            book[event.job] = Known(event.job, at)
+        elif event.kind == "settled":
+            book[event.job] = book[event.job]._replace(answer=event.answer)
+    ended = frozenset((known.job, known.answer) for known in book.values() if known.answer)
+    return planner._replace(doing="ready", epoch=offset, next=offset + 1, book=tuple(book.values()), unpublished=ended)
+
+
+def kafka_steps(state: State, rule: Rule) -> Iterator[Step[State]]:
+    for append in state.appends:
+        offset, planner = len(state.events), state.planners[append.by]
+        after = state._replace(events=(*state.events, append.event), appends=state.appends - {append})
+        if planner.life == append.life and planner.doing in ("taking", "appending"):
+            after = put(after, append.by, acknowledged(after, append.by, offset, append.event))
+        yield Step(f"P{append.by}'s {append.event} lands at {offset}", after)
+    for final in state.finals:
+        ingress, after = rule.callers[final.caller][0], state._replace(finals=state.finals - {final})
+        told = ingress is not None and state.callers[final.caller].doing != "gone"
+        yield Step(f"{final} arrives", tell(after, ingress, final.job, final.answer, rule) if told and ingress is not None else after)
+    other = 1 - state.owner
+    if state.rebalances and state.planners[other].doing in ("idle", "dead"):
+        yield Step(f"P{other} is assigned", assigned(state, other)._replace(rebalances=state.rebalances - 1), fault=True)
+
+
+def tell(state: State, at: int, job: str, answer: str, rule: Rule) -> State:
+    """An ingress learns an end; it keeps those of its own callers."""
+    ingress = state.ingresses[at]
+    register = dict(ingress.register)
+    own = any(rule.callers[index] == (at, job) and caller.doing == "open" for index, caller in enumerate(state.callers))
+    if (job not in register and not own) or (rule.register == "swallows" and job in register):
+        return state
+    answer = register.get(job, answer) if rule.register == "tells" else answer
+    kept = put_ingress(state, at, ingress._replace(register=frozenset((register | {job: answer}).items())))
+    for index, caller in enumerate(state.callers):
+        again = caller.doing == "told" and rule.register == "none"
+        if rule.callers[index] == (at, job) and (caller.doing == "open" or again):
+            kept = put_caller(kept, index, Caller("told", (*caller.told, answer)))
+    return kept
+
+
+def ingress_steps(state: State, at: int, rule: Rule) -> Iterator[Step[State]]:
+    ingress, own = state.ingresses[at], [index for index, (where, _) in enumerate(rule.callers) if where == at]
+    if not own:
+        return
+    if not ingress.up:
+        yield from begin(state, at, ingress)
+        return
+    if state.ingress_crashes and any(state.callers[index].doing == "open" for index in own):
+        down = put_ingress(state, at, ingress._replace(up=False, register=frozenset()))._replace(ingress_crashes=state.ingress_crashes - 1)
+        for index in own:
+            if state.callers[index].doing in ("open", "told"):
+                down = put_caller(down, index, state.callers[index]._replace(doing="gone"))
+        yield Step(f"ingress {at} crashes", down, fault=True)
+    if ingress.position < len(state.events):
+        yield Step(f"ingress {at} reads {ingress.position}", read(state, at, rule))
+    for index in own:
+        yield from look_or_submit(state, at, index, rule)
+
+
+def begin(state: State, at: int, ingress: Ingress) -> Iterator[Step[State]]:
+    yield Step(f"ingress {at} begins at the end", put_ingress(state, at, Ingress(up=True, position=len(state.events))))
+    lowest = state.watermark
+    if lowest is not None:
+        named = state.events[lowest]
+        epoch = lowest if named.kind == "started" else named.epoch
+        yield Step(f"ingress {at} begins at the watermark {lowest}", put_ingress(state, at, Ingress(up=True, position=lowest, epoch=epoch)))
+    if ingress.position:
+        yield Step(f"ingress {at} begins at its stored {ingress.position}", put_ingress(state, at, ingress._replace(up=True)))
+
+
+def read(state: State, at: int, rule: Rule) -> State:
+    ingress = state.ingresses[at]
+    event, epoch = state.events[ingress.position], ingress.epoch
+    if event.kind == "started":
+        epoch = ingress.position
+    elif not rule.establishes:
+        epoch = max(event.epoch, -1 if epoch is None else epoch)
+    after = put_ingress(state, at, ingress._replace(position=ingress.position + 1, epoch=epoch))
+    return tell(after, at, event.job, event.answer, rule) if event.kind == "settled" and event.epoch == epoch else after
+
+
+def look_or_submit(state: State, at: int, index: int, rule: Rule) -> Iterator[Step[State]]:
+    ingress, caller, job = state.ingresses[at], state.callers[index], rule.callers[index][1]
+    if caller.doing == "open":
+        looks = rule.results_end != "never" and (ingress.epoch is None or (rule.results_end == "early" and caller.early))
+        for ended, answer in state.results:
+            if looks and ended == job:
+                yield Step(f"ingress {at} finds {job} in the results", tell(state, at, job, answer, rule))
+    elif caller.doing == "to come":
+        kept = dict(ingress.register).get(job)
+        if kept is not None and rule.register == "tells":
+            yield Step(f"caller {index} is told the kept end", put_caller(state, index, Caller("told", (kept,))))
+        else:
+            waits = put_caller(state, index, Caller("open", early=ingress.epoch is None))
+            yield Step(f"caller {index} submits {job}", waits._replace(jobs=(*state.jobs, (job, index))))
+
+
+def steps(state: State, rule: Rule) -> Iterator[Step[State]]:
+    for at in (0, 1):
+        yield from planner_steps(state, at, rule)
+    yield from kafka_steps(state, rule)
+    for at in (0, 1):
+        yield from ingress_steps(state, at, rule)

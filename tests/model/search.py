@@ -1,0 +1,73 @@
+"""The search that all models of this folder share: every state that can be reached, nearest first, each once.
+
+A model gives a first state, the steps that can follow a state, what is wrong with a state, and what is wrong where nothing but faults can
+still happen (somebody waits for ever). States are hashable values; a step is a fault when nobody can count on it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Iterable
+from typing import Generic, NamedTuple, TypeVar
+
+import pytest
+
+State = TypeVar("State", bound=Hashable)
+THOROUGH = os.environ.get("TUTTI_EXAMPLES") == "thorough"
+at_length = pytest.mark.skipif(not THOROUGH, reason="takes up to minutes: TUTTI_EXAMPLES=thorough")
+"""Mark of what `make test` leaves to `make test-chaos`."""
+
+
+class Step(NamedTuple, Generic[State]):
+    what: str
+    after: State
+    fault: bool = False
+
+
+class Explored(NamedTuple):
+    states: int
+    wrong: str | None
+    """What the first bad state breaks; None: every reachable state was seen, none is bad."""
+    trace: tuple[str, ...] = ()
+    """The steps to it, as few as can be."""
+
+    def __str__(self) -> str:
+        return f"{self.wrong} after {self.states} states:\n  " + "\n  ".join(self.trace)
+
+
+def nothing(_: object) -> None:
+    """A model without ends: nothing is wrong where only faults could follow."""
+
+
+def explore(
+    first: State,
+    steps: Callable[[State], Iterable[Step[State]]],
+    wrong: Callable[[State], str | None],
+    over: Callable[[State], str | None] = nothing,
+) -> Explored:
+    came: dict[State, tuple[State, str] | None] = {first: None}
+    layer = [first]
+    while layer:
+        following: list[State] = []
+        for state in layer:
+            why, alive = wrong(state), False
+            if why is None:
+                for what, after, fault in steps(state):
+                    alive = alive or not fault
+                    if after not in came:
+                        came[after] = (state, what)
+                        following.append(after)
+                if not alive:
+                    why = over(state)
+            if why is not None:
+                return Explored(len(came), why, _trace(came, state))
+        layer = following
+    return Explored(len(came), None)
+
+
+def _trace(came: dict[State, tuple[State, str] | None], state: State) -> tuple[str, ...]:
+    trace: list[str] = []
+    while (before := came[state]) is not None:
+        state, what = before
+        trace.append(what)
+    return tuple(reversed(trace))

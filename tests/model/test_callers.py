@@ -1,0 +1,97 @@
+"""Callers ended by a job's settle event (`callers.py`): the rule holds, each planted bug breaks it.
+
+Checked: a caller is told only what a valid settle event says, or that its job was dropped, and at most once; where only faults could still
+happen no caller of a living ingress waits. A crash and a rebalance together were never searched to the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from tests.model.callers import DROPPED, Rule, State, first_state, steps, valid
+from tests.model.search import Explored, at_length, explore
+
+
+def wrong(state: State, rule: Rule) -> str | None:
+    history = {DROPPED: "dropped"}
+    for _, event in valid(state.events):
+        if event.kind == "settled":
+            history[event.job] = event.answer
+    for (_, job), caller in zip(rule.callers, state.callers, strict=True):
+        if len(caller.told) > 1:
+            return "told twice"
+        if caller.told and caller.told[0] != history.get(job):
+            return "told what history does not hold"
+    return None
+
+
+def waiting(state: State) -> str | None:
+    return "a caller waits for ever" if any(caller.doing == "open" for caller in state.callers) else None
+
+
+def search(rule: Rule) -> Explored:
+    return explore(first_state(rule), partial(steps, rule=rule), partial(wrong, rule=rule), waiting)
+
+
+ONE = Rule()
+REPEAT = Rule(callers=((None, "j"), (1, "j")))
+"""The caller repeats an id that may be new, live or ended."""
+TWO = Rule(callers=((0, "j"), (0, "j")))
+DROP = Rule(callers=((0, DROPPED),))
+
+
+def rebalanced(rule: Rule) -> Rule:
+    return replace(rule, crashes=0, rebalances=1)
+
+
+HOLDS = {
+    "one caller, a crash": ONE,
+    "two callers of one ingress, its crash": replace(TWO, crashes=0, ingress_crashes=1),
+    "dropped by a cancel, a crash": DROP,
+    "dropped by a cancel, a rebalance": rebalanced(DROP),
+    "a repeated id, a crash": REPEAT,
+}
+LONG = {
+    "one caller, a rebalance": rebalanced(ONE),
+    "two callers of one ingress, a crash": TWO,
+    "a repeated id, a rebalance": rebalanced(REPEAT),
+}
+"""68,000 to 1.3 million states each."""
+BUGS = {
+    "the highest epoch seen": (replace(rebalanced(REPEAT), establishes=False), "told what history does not hold"),
+    "a repeat of an ended id without a final": (replace(REPEAT, repeat_gets_final=False), "a caller waits for ever"),
+    "a drop without a final": (replace(DROP, drop_gets_final=False), "a caller waits for ever"),
+    "no register": (replace(TWO, register="none"), "told twice"),
+    "results never looked at": (replace(rebalanced(REPEAT), results_end="never"), "a caller waits for ever"),
+    "results only until established": (replace(REPEAT, results_end="until"), "a caller waits for ever"),
+    "a final is never waited for, drop": (replace(DROP, awaits_finals=False), "a caller waits for ever"),
+    "a final is never waited for, repeat": (replace(REPEAT, awaits_finals=False), "a caller waits for ever"),
+    "the register swallows a later caller's end": (replace(TWO, register="swallows"), "a caller waits for ever"),
+}
+LONG_BUGS = {"a repeat of a live id appends nothing": (replace(rebalanced(REPEAT), joins=False), "a caller waits for ever")}
+"""233,000 states."""
+
+
+@pytest.mark.parametrize("name", HOLDS)
+def test_the_rule_holds(name: str) -> None:
+    found = search(HOLDS[name])
+    assert found.wrong is None, found
+    assert found.states > 100
+
+
+@at_length
+@pytest.mark.timeout(1_800)
+@pytest.mark.parametrize("name", LONG)
+def test_the_rule_holds_in_longer_cases(name: str) -> None:
+    found = search(LONG[name])
+    assert found.wrong is None, found
+
+
+@pytest.mark.parametrize("name", [*BUGS, *(pytest.param(name, marks=at_length) for name in LONG_BUGS)])
+def test_a_planted_bug_is_seen(name: str) -> None:
+    rule, expected = (BUGS | LONG_BUGS)[name]
+    found = search(rule)
+    assert found.wrong == expected, found
