@@ -58,7 +58,7 @@ def test_one_seed_gives_one_run() -> None:
 
 
 APART_SECONDS = 180.0
-DURATIONS = {"single": 2.0, "chain": 2.0, "nowhere": 1.0, "chat": 2.0, "rest": 1.0, "limited": 0.5}
+DURATIONS = {"single": 2.0, "chain": 2.0, "nowhere": 1.0, "chat": 2.0, "rest": 1.0, "limited": 2.0}
 """Jobs of which no user gave an instant."""
 
 

@@ -135,7 +135,7 @@ class Book:
 
     def _warn(self, round_: Round, job: LiveJob) -> None:
         """Alert of limits that are near, once each."""
-        for near in neared(job, round_.wall):
+        for near in neared(job, round_.now):
             log.info("limit_neared", job=job.id, trace=trace_id(job.accepted.trace), limit=near.limit)
             metrics.LIMITS_NEARED.labels("job", near.limit).inc()
             self.emit(round_, job, LimitNeared(epoch=self.epoch, job=job.id, at=round_.wall, **near._asdict()))

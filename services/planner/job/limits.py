@@ -98,16 +98,18 @@ def soft_wall_seconds(limits: Limits) -> float | None:
     return None if limits.wall_seconds is None else limits.wall_seconds * (limits.soft or SOFT)
 
 
-def neared(job: LiveJob, wall: float) -> list[Neared]:
-    """Limits whose soft bound is reached and of which the history has not warned yet."""
-    limits = job.accepted.limits
+def neared(job: LiveJob, now: float) -> list[Neared]:
+    """Limits whose soft bound is reached and of which the history has not warned yet. `now`: monotonic seconds."""
+    limits, age = job.accepted.limits, now - job.accepted_due
+    if now >= job.soft_wall_due:  # the very condition of the timer: another one, or another clock, would leave it due for ever
+        age = max(age, soft_wall_seconds(limits) or 0.0)
     soft, spent = limits.soft or SOFT, job.usage
     counts = (
         ("calls", limits.calls, spent.calls + spent.wasted_calls + _open_calls(job)),
         ("steps", limits.steps, job.steps_asked),
         ("tokens", limits.tokens, _tokens(spent) + job.reserved_tokens if limits.tokens is not None else 0),
         ("cost", limits.cost or None, spent.cost + job.reserved_micros / MICROS),
-        ("wall_seconds", limits.wall_seconds, wall - job.accepted.at),
+        ("wall_seconds", limits.wall_seconds, age),
     )
     return [
         Neared(name, used, bound) for name, bound, used in counts if bound is not None and used >= soft * bound and name not in job.neared

@@ -73,6 +73,18 @@ def test_wall_time_is_told_when_it_is_near() -> None:
     assert (result.answer.text, result.answer.finish_reason) == ("half", FinishReason.BUDGET)
 
 
+@pytest.mark.parametrize("ahead", [-180.0, 0.0, 180.0])
+def test_wall_time_is_told_by_the_watch_that_wakes_the_planner(ahead: float) -> None:
+    """Also where the wall clock is minutes off: else the timer would stay due, and the planner go round without a pause."""
+    desk = Desk()
+    desk.submit(**two_steps(limits={"wall_seconds": 10}))
+    desk.wall += ahead
+    desk.wait(7.9)
+    assert warnings(desk) == []
+    desk.wait(0.2)
+    assert [w.limit for w in warnings(desk)] == ["wall_seconds"]
+
+
 def costly(desk: Desk, cost: float) -> Any:
     outcome = succeeded(desk.job, desk.step)
     return outcome.model_copy(update={"usage": Usage(calls=1, prompt_tokens=50, completion_tokens=50, cost=cost)})
