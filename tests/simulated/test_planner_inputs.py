@@ -113,7 +113,7 @@ async def test_bad_records_do_not_stop_the_partition(world: World) -> None:
     world.produce(b"not json", headers_=waits)
     world.produce(b'{"promt": "misspelt"}')
     world.produce(b'{"prompt": "x", "metadata": ' + b"[" * 100 + b"]" * 100 + b"}")
-    world.produce(b'{"prompt": "' + b"x" * 70_000 + b'"}')
+    world.produce(b'{"prompt": "' + b"x" * 1_050_000 + b'"}')
     world.produce(b'{"prompt": "x"}', headers_=((headers.VERSION_HEADER, b"99"),))
     world.produce(b'{"prompt": "x"}', headers_=(("kafka_replyTopic", b"replies.test"), ("kafka_replyPartition", b"xx")))
     world.produce(b'{"prompt": "x"}', headers_=(("reply-topic", b"job-events"),))
