@@ -37,10 +37,11 @@ def passable(job: LiveJob | EndedJob, inputs: Mapping[str, int], topic_ids: Mapp
 
     A record in a topic that was made anew since can never be read again.
     """
+    if not isinstance(job, EndedJob):
+        return False
     topic, _, topic_id = job.source_topic.partition("@")
     gone = bool(topic_id) and topic_ids.get(topic) not in (None, topic_id)
-    read = topic == SCHEDULED or gone or job.source_offset < inputs.get(topic, 0)
-    return read and isinstance(job, EndedJob)
+    return topic == SCHEDULED or gone or job.source_offset < inputs.get(topic, 0)
 
 
 def watermark(book: Book, inputs: Mapping[str, int], last_own: int, topic_ids: Mapping[str, str | None] = NO_IDS) -> tuple[int, list[str]]:
