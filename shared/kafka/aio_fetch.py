@@ -207,7 +207,10 @@ class LeanFetcher(Fetcher):
 
 def take(result: Any, tp: Any, most: int, room: int) -> tuple[list[Any], int]:
     """At most `most` records, and no further one once they have `room` bytes; and how many they have."""
+    unread = result._partition_records
     if not result.check_assignment(tp) or not result.has_more():
+        if unread is not None:
+            unread.close()
         return [], 0
     taken: list[Any] = []
     size = 0

@@ -79,6 +79,14 @@ class Loose(NamedTuple):
 class Records(fetcher.PartitionRecords):
     """aiokafka's records of one partition of an answer; faults become `Unreadable`, headers without a value are left out."""
 
+    def close(self) -> None:
+        """Thrown away unread, as a paused partition's are: its iterator and it refer to each other, and hold the bytes of the answer until
+        the collector comes by, which counts objects and not what they weigh.
+        """
+        if self._records_iterator is not None:
+            self._records_iterator.close()
+            self._records_iterator = None
+
     def _consumer_record(self, tp: Any, record: Any) -> Any:
         if type(record) is Fault:
             first = max(record.first, self.next_fetch_offset)

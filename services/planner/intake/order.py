@@ -19,6 +19,8 @@ from shared.shares import ClassShares
 
 BURST_RECORDS = 64.0
 """Interactive jobs that may be taken before their share binds."""
+ROUND_BYTES = 512 * 1024
+"""Of the records of one round, soft by one: what is made of them is a few times as much, in all homes at once."""
 
 
 class Queue:
@@ -63,19 +65,21 @@ class ClassOrder:
         """When each class that waits was last served, or began to wait; monotonic seconds."""
 
     def take(self, queues: Mapping[PriorityClass, JobQueue], budget: int, room: Room, now: float) -> Iterator[tuple[PriorityClass, Record]]:
-        """At most `budget` records, and of each class and tenant at most what there is room for, removed from their queues."""
+        """At most `budget` records and ROUND_BYTES, of each class and tenant at most what there is room for, removed from their queues."""
         waiting = {c for c in CLASSES if queues[c]}
         self._since = {c: self._since.get(c, now) for c in waiting}
         ages = {c: now - self._since[c] for c in CLASSES if c in waiting and room.has(c)}
-        while budget > 0 and ages:
+        left = ROUND_BYTES
+        while budget > 0 and left > 0 and ages:
             chosen = self._shares.order(ages)[0]
             record = queues[chosen].take(room.admits(chosen))
             if record is None:
                 del ages[chosen]
                 continue
             self._shares.served(chosen, 1.0, ages)
-            room.take(chosen, self._places(len(record.value or b"")))
-            budget -= 1
+            size = len(record.value or b"")
+            room.take(chosen, self._places(size))
+            budget, left = budget - 1, left - size
             self._since[chosen] = now
             yield chosen, record
             ages = {c: age for c, age in ages.items() if queues[c] and room.has(c)}

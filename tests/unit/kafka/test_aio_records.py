@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 import struct
+import weakref
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.kafka.aio_fetch import take
 from shared.kafka.aio_records import UNPACKED_BYTES, Batches, Records, install
 from shared.kafka.port import TopicPartition, Unreadable
 from tests.support.raw_batches import NAME, batch, bomb, renamed, sealed, with_codec
@@ -35,6 +39,22 @@ def around(raw: bytes | bytearray) -> list[Any]:
     assert (found[0].offset, found[0].value) == (0, b"first")
     assert (found[-1].offset, found[-1].value, end) == (100, b"good", 101)
     return found[1:-1]
+
+
+def test_what_is_thrown_away_unread_holds_no_bytes() -> None:
+    """The buffer of a partition that is paused while half of it is read: nothing waits for the collector, which counts objects only."""
+    records = Records(TP, Batches(bytes(batch([b"read", b"unread"])) + GOOD), None, 0, None, None, True, 0)
+    paused = SimpleNamespace(active=True, state_value=lambda _: SimpleNamespace(paused=True))
+    found = fetcher.FetchResult(TP, assignment=paused, partition_records=records, backoff=0)
+    assert next(records).value == b"read"
+    alive = weakref.ref(records)
+    gc.disable()
+    try:
+        del records
+        assert take(found, TP, 10, 10) == ([], 0)
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)

@@ -105,6 +105,14 @@ def test_interactive_goes_first_up_to_its_share() -> None:
     assert rest[PriorityClass.BATCH] == pytest.approx(10, abs=2)
 
 
+def test_a_round_is_bounded_in_bytes() -> None:
+    """Soft by one record; what is left comes with the next rounds."""
+    waiting = queues()
+    waiting[PriorityClass.BATCH].offer([Written(offset=number, value=b"x" * 60_000) for number in range(20)])
+    order = ClassOrder(SHARE)
+    assert [len(taken(order, waiting, 100)) for _ in range(4)] == [9, 9, 2, 0]
+
+
 def test_a_class_that_has_waited_long_counts_more() -> None:
     """Batch that was passed over for a minute gets at the next rounds twice what its weight gives it."""
     order, waiting = ClassOrder(SHARE), queues(standard=1_000, batch=1_000)
