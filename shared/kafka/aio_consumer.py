@@ -227,6 +227,7 @@ class AioConsumer:
         assert offset >= 0, "an offset is not negative"
         if partition not in self._ownership.partitions:
             raise LogError(f"{partition.topic}-{partition.partition} is not assigned")
+        self._oddities.out_of_range.pop(partition, None)  # what was missing where nobody reads any longer
         self._consumer.seek(self._their(partition), offset)
 
     async def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:

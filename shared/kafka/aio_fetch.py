@@ -81,6 +81,12 @@ class Oddities:
         return bool(self.doubtful or self.out_of_range)
 
 
+def _stands(assignment: Any, partition: tuple[str, int], offset: int) -> bool:
+    """Whether the reader is still where it asked: it has not been told to read elsewhere since."""
+    state = assignment.state_value(partition)
+    return state is not None and not (state.has_valid_position and state.position != offset)
+
+
 class LeanFetcher(Fetcher):
     """aiokafka's fetcher. Never constructed: `hasten` makes one of a fetcher that runs. Hence the state on the class."""
 
@@ -110,7 +116,7 @@ class LeanFetcher(Fetcher):
             if request.quiet:
                 settle(assignment, request)
             if request.errors or not request.answered:
-                self._keep_oddities(request)
+                self._keep_oddities(assignment, request)
         return woken
 
     async def fetched_records(
@@ -167,12 +173,12 @@ class LeanFetcher(Fetcher):
         del self._records[tp]
         self._notify(self._wait_consume_future)  # type: ignore[no-untyped-call]
 
-    def _keep_oddities(self, request: LeanRequest) -> None:
+    def _keep_oddities(self, assignment: Any, request: LeanRequest) -> None:
         self.oddities.doubtful.update(topic for topic, _ in request.topics if not request.answered)
         asked = {(topic, partition): offset for topic, partitions in request.topics for partition, offset, _ in partitions}
         for topic, partition, error in request.errors:
             self.oddities.doubtful.add(topic)
-            if error == OFFSET_OUT_OF_RANGE:
+            if error == OFFSET_OUT_OF_RANGE and _stands(assignment, (topic, partition), asked[topic, partition]):
                 self.oddities.out_of_range.setdefault((topic, partition), asked[topic, partition])
 
     def _one_node(self, assignment: Any) -> list[tuple[int, FetchRequest]] | None:

@@ -150,5 +150,5 @@ async def records_that_were_deleted_unread_are_told(bench: Bench) -> None:
         assert bench.clock.monotonic() < give_up_at, "nobody heard of it"
         told += bench.missed or away.missed
         await away.poll(timeout_seconds=0.1)
-    assert told == [Missed(partition, 4, 7)]
+    assert told == [Missed(partition, 4, 7)], told
     await away.close()
