@@ -63,5 +63,4 @@ def whole(step: Step, body: bytes) -> Step:
         given = Input.model_validate_json(body)
     except ValueError:
         raise InvalidRecord("the blob is not a step's input") from None
-    fields = {"messages": given.messages, "prompt": given.prompt, "texts": given.texts, "format": given.format, "tools": given.tools}
-    return step.model_copy(update=fields)
+    return step.model_copy(update=given.__dict__)  # by their names: a field of both cannot be forgotten here
