@@ -58,29 +58,29 @@ demo: venv ## From nothing to a real model's streamed answer, over REST and over
 	@$(BIN)/python -m infra.demo
 
 bench: venv ## Measure against the bare pass-through and its budgets (all bench targets: REPEATS=n, medians of them).
-	@$(BIN)/python -m infra.bench $(REPEATED) --json .tutti/bench.json
+	@$(BIN)/python -m infra.lab.bench $(REPEATED) --json .tutti/bench.json
 
 bench-recovery: venv ## Kill a planner with JOBS=10000 live jobs; the next one must have them in 5 s.
-	@$(BIN)/python -m infra.bench.recovery --jobs $(or $(JOBS),10000) $(REPEATED) --json .tutti/recovery.json
+	@$(BIN)/python -m infra.lab.bench.recovery --jobs $(or $(JOBS),10000) $(REPEATED) --json .tutti/recovery.json
 
 bench-priority: venv ## Classes and tenants on a saturated cluster, with JOBS=100000 batch jobs queued.
-	@$(BIN)/python -m infra.bench.priority --jobs $(or $(JOBS),100000) $(REPEATED) --json .tutti/priority.json
+	@$(BIN)/python -m infra.lab.bench.priority --jobs $(or $(JOBS),100000) $(REPEATED) --json .tutti/priority.json
 
 bench-cancel: venv ## Cancel 50 running streams in each of three ways; the node must see it within 100 ms.
-	@$(BIN)/python -m infra.bench.cancel $(REPEATED) --json .tutti/cancel.json
+	@$(BIN)/python -m infra.lab.bench.cancel $(REPEATED) --json .tutti/cancel.json
 
 bench-delays: venv ## JOBS=100000 delayed records; how late they are, and that a kill -9 of the delay service loses none.
-	@$(BIN)/python -m infra.bench.delays --jobs $(or $(JOBS),100000) $(REPEATED) --json .tutti/delays.json
+	@$(BIN)/python -m infra.lab.bench.delays --jobs $(or $(JOBS),100000) $(REPEATED) --json .tutti/delays.json
 
 bench-backlog: venv ## Queue JOBS=1000000 jobs of BYTES=0 more than a few words; every service's memory must stay flat.
-	@$(BIN)/python -m infra.bench.backlog --jobs $(or $(JOBS),1000000) --bytes $(or $(BYTES),0) $(REPEATED) --json .tutti/backlog.json
+	@$(BIN)/python -m infra.lab.bench.backlog --jobs $(or $(JOBS),1000000) --bytes $(or $(BYTES),0) $(REPEATED) --json .tutti/backlog.json
 
 chaos: venv ## Break a real cluster under JOBS=100000 jobs (SEED=n, RATE=n a second), check that nothing is lost.
 	@$(BIN)/python -m infra.native.fetch
-	@$(BIN)/python -m infra.chaos --jobs $(or $(JOBS),100000) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) --json .tutti/chaos.json
+	@$(BIN)/python -m infra.lab.chaos --jobs $(or $(JOBS),100000) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) --json .tutti/chaos.json
 
 ollama: venv ## Install a real Ollama with small models into the cache (needs Go >= 1.26).
-	@$(BIN)/tutti ollama install
+	@$(BIN)/python -m infra.lab.ollama_build
 
 lock: ## Resolve the lock files again (needs uv).
 	@command -v uv >/dev/null || { echo "uv is missing; install it with: pipx install uv" >&2; exit 1; }

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 def _kafka(settings: ClusterSettings, clock: Clock) -> Log:
-    from shared.kafka.aio import AioLog
+    from shared.kafka.client.aio import AioLog
 
     return AioLog(servers=settings.kafka_servers, clock=clock)
 

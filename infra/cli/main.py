@@ -17,7 +17,6 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "down": ("infra.native.cli:down", "Stop what `up` started; data stays."),
     "status": ("infra.native.cli:status", "Show what runs and where."),
     "logs": ("infra.native.cli:logs", "Show the logs of components and services."),
-    "ollama": ("infra.native.cli:ollama", "Install a real Ollama with a small model."),
     "run": ("infra.cli.run:run", "Run services in this process until a signal."),
     "submit": ("infra.cli.submit:submit", "Submit a job and wait for its answer."),
     "jobs": ("infra.cli.jobs:jobs", "Look at a job, cancel it, follow its events."),

@@ -12,7 +12,7 @@ from infra.cli.cluster import Cluster, with_cluster
 from infra.cli.nodes import read_nodes
 from infra.cli.output import emit_json, emit_table
 from shared.kafka.port import TopicPartition
-from shared.kafka.provision import differing, new_topics
+from shared.processing.provision import differing, new_topics
 from shared.services import SERVICES, group_of
 
 

@@ -11,7 +11,7 @@ from infra.native.errors import StartFailed
 from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
 from shared.contracts.result import Result
-from shared.kafka.aio import AioLog
+from shared.kafka.client.aio import AioLog
 from shared.kafka.port import Consumer, Log, Message, TopicPartition
 from shared.settings import ClusterSettings
 from shared.topics import Topics

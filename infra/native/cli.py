@@ -1,4 +1,4 @@
-"""`tutti up`, `down`, `status`, `logs`, `ollama`: the stack on this machine. Errors become lines and exit codes in infra/cli/main.py."""
+"""`tutti up`, `down`, `status`, `logs`: the stack on this machine. Errors become lines and exit codes in infra/cli/main.py."""
 
 from __future__ import annotations
 
@@ -75,18 +75,3 @@ def logs(components: tuple[str, ...], following: bool, lines: int) -> None:
     if following:
         for component, line in follow.follow(chosen):
             click.echo(f"{component:<14} {line}")
-
-
-@click.group()
-def ollama() -> None:
-    """A real Ollama of this project's own, in the cache."""
-
-
-@ollama.command()
-def install() -> None:
-    """Build Ollama from source, fetch llama.cpp's server and small models. Needs Go 1.26 or later; minutes the first time."""
-    from infra.native.ollama import Installer
-
-    settings = NativeSettings()
-    start = now()
-    Installer(settings.cache_directory, lambda text: click.echo(f"[{seconds_since(start):5.1f} s] {text}", err=True)).install()

@@ -16,6 +16,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -178,6 +179,8 @@ def embedded_environment(engine: Path | None) -> dict[str, str]:
 
 
 def _simulator(settings: NativeSettings, say: Say) -> ModelNode:
+    if find_spec("infra.lab") is None:
+        raise MissingTool("the simulator is part of tutti's repository, not of the installed package")
     daemon = daemon_of(settings.stack_home, "simulator", simulator_command(settings.node_port))
     daemon.environment = {"PYTHONPATH": str(REPOSITORY)}
     url = _serve(daemon, settings.node_port, "/api/version")
@@ -186,7 +189,7 @@ def _simulator(settings: NativeSettings, say: Say) -> ModelNode:
 
 def simulator_command(port: int, *arguments: str) -> list[str]:
     """The simulated Ollama as a process."""
-    return [sys.executable, "-m", "infra.simulators.ollama", "--port", str(port), *arguments]
+    return [sys.executable, "-m", "infra.lab.simulators.ollama", "--port", str(port), *arguments]
 
 
 _START: dict[Kind, Callable[[NativeSettings, Say], ModelNode]] = {

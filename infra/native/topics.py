@@ -23,7 +23,7 @@ def ensure_topics(servers: str, topics: Topics | None = None) -> list[str]:
 
     Raises LogError kinds, ConfigurationError or TimeoutError. Blocks.
     """
-    from shared.kafka.provision import ensure_topics as ensure
+    from shared.processing.provision import ensure_topics as ensure
 
     wanted = topics or Topics(ClusterSettings().topics)
 
@@ -72,7 +72,7 @@ def _with_log(servers: str, action: Callable[[Log], Awaitable[T]]) -> T:
 
 
 async def _run(servers: str, action: Callable[[Log], Awaitable[T]]) -> T:
-    from shared.kafka.aio import AioLog
+    from shared.kafka.client.aio import AioLog
 
     log = AioLog(servers=servers, clock=SystemClock())
     try:

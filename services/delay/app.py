@@ -14,10 +14,10 @@ from services.delay.held import Held
 from services.delay.settings import DelayPolicy, DelaySettings
 from shared.errors import InvalidInput
 from shared.kafka.assignor import BalancedAssignor
-from shared.kafka.intake import Intake
 from shared.kafka.port import Consumer
-from shared.kafka.window import Bounds
+from shared.processing.intake import Intake
 from shared.processing.tries import Tries, read
+from shared.processing.window import Bounds
 from shared.service import Environment, Readiness, kafka_silence
 from shared.services import group_of
 from shared.telemetry import metrics

@@ -8,14 +8,14 @@ from functools import partial
 from services.delay.held import Held, Waiter, onward
 from services.delay.settings import DelayPolicy
 from shared.clock import Clock
-from shared.delays import TIER_SECONDS
 from shared.errors import InvalidInput
-from shared.kafka.dead_letters import DeadLetters
 from shared.kafka.port import Producer, Record
-from shared.kafka.window import Window
+from shared.processing.dead_letters import DeadLetters
+from shared.processing.delays import TIER_SECONDS
 from shared.processing.lane import Result
 from shared.processing.outbox import Outbox
 from shared.processing.tries import read
+from shared.processing.window import Window
 from shared.telemetry import metrics
 from shared.topics import Topics
 

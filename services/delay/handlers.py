@@ -9,10 +9,10 @@ from shared.contracts import headers
 from shared.contracts.base import VERSION
 from shared.contracts.bounds import explain
 from shared.contracts.delayed import Delayed
-from shared.delays import TIER_SECONDS
 from shared.errors import InvalidRecord
 from shared.kafka.port import Record
-from shared.kafka.window import Window
+from shared.processing.delays import TIER_SECONDS
+from shared.processing.window import Window
 from shared.topics import Topics
 
 LEAST_SECONDS = 0.5

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from shared.contracts import headers
 from shared.contracts.delayed import Delayed
-from shared.delays import SMALLEST_TIER, next_hop
 from shared.kafka.port import Message, Record
-from shared.kafka.window import Window
+from shared.processing.delays import SMALLEST_TIER, next_hop
+from shared.processing.window import Window
 from shared.topics import Topics
 
 

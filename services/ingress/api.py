@@ -11,13 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from services.ingress import answers_openai as answers
-from services.ingress.cors import Origins
-from services.ingress.exchange import Message, Receive, Scope, Send, problem_headers
+from services.ingress.dialects.openai import responses as answers
 from services.ingress.handlers import Desk
-from services.ingress.openapi import document
+from services.ingress.http.cors import Origins
+from services.ingress.http.exchange import Message, Receive, Scope, Send, problem_headers
+from services.ingress.http.openapi import document
+from services.ingress.http.resource import Resource, counted, send_problem
 from services.ingress.problems import Problem, of_error
-from services.ingress.resource import Resource, counted, send_problem
 from services.ingress.routes import chat
 from services.ingress.routes.chat import ChatCompletions
 from services.ingress.routes.events import JobEvents

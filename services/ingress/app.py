@@ -6,36 +6,36 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from services.ingress.access import load as load_access
+from services.ingress.admission.access import load as load_access
+from services.ingress.admission.backlog import Backlog
+from services.ingress.admission.bucket_store import BucketStore, RedisBuckets
+from services.ingress.admission.meter import Meter
+from services.ingress.admission.probe import Probe
+from services.ingress.admission.tenant_days import Tenants
 from services.ingress.api import IngressApi, build_api
-from services.ingress.backlog import Backlog
-from services.ingress.bodies import Bodies
-from services.ingress.bucket_store import BucketStore, RedisBuckets
-from services.ingress.events_reader import EventsReader
-from services.ingress.followers import Followers
 from services.ingress.handlers import Desk
-from services.ingress.journal import Journal
-from services.ingress.meter import Meter
+from services.ingress.http.bodies import Bodies
 from services.ingress.nodes_reader import NodesReader
 from services.ingress.outbox import Outbox
-from services.ingress.probe import Probe
-from services.ingress.register import Kind, Register
 from services.ingress.registry import Registry
-from services.ingress.replies import Replies, reply_partition
+from services.ingress.replies.register import Kind, Register
+from services.ingress.replies.replies import Replies, reply_partition
+from services.ingress.replies.waiters import Waiters
 from services.ingress.routes.schedules import ScheduleRoutes
 from services.ingress.routes.tenants import TenantRoutes
 from services.ingress.settings import IngressSettings
-from services.ingress.store import RedisStatusStore, StatusStore
+from services.ingress.status.events_reader import EventsReader
+from services.ingress.status.followers import Followers
+from services.ingress.status.journal import Journal
+from services.ingress.status.store import RedisStatusStore, StatusStore
+from services.ingress.status.watchlist import Watchlist
 from services.ingress.submit import Submitter
-from services.ingress.tenants import Tenants
-from services.ingress.waiters import Waiters
-from services.ingress.watchlist import Watchlist
 from shared.contracts import schedule
 from shared.kafka.port import TopicPartition
-from shared.kafka.provision import first_look
-from shared.kafka.registry import RegistryReader
 from shared.processing.blobs import Blobs
-from shared.schedules import ScheduleTable
+from shared.processing.provision import first_look
+from shared.processing.registry import RegistryReader
+from shared.scheduling.schedule_table import ScheduleTable
 from shared.service import Environment, Readiness
 from shared.telemetry import logs, metrics
 

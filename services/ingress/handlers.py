@@ -8,25 +8,25 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
-from services.ingress.access import Access, Client
-from services.ingress.backlog import Backlog
-from services.ingress.bodies import Bodies
-from services.ingress.events_reader import EventsReader
-from services.ingress.followers import Followers
-from services.ingress.idempotency import is_same
-from services.ingress.journal import Journal
-from services.ingress.meter import Meter
+from services.ingress.admission.access import Access, Client
+from services.ingress.admission.backlog import Backlog
+from services.ingress.admission.idempotency import is_same
+from services.ingress.admission.meter import Meter
+from services.ingress.admission.suitability import refusal
+from services.ingress.admission.tenant_days import Tenants
+from services.ingress.http.bodies import Bodies
 from services.ingress.problems import InstanceLeaving, Refused, kafka_away, no_node, unknown_model, unsuitable_model
-from services.ingress.register import Guest, Kind, Reader, Register
 from services.ingress.registry import Registry
+from services.ingress.replies.register import Guest, Kind, Reader, Register
+from services.ingress.replies.waiters import Caller, Follow, Waiters
 from services.ingress.settings import IngressSettings
-from services.ingress.status import JobStatus, ended
-from services.ingress.store import StatusStore, StoreUnavailable
+from services.ingress.status.events_reader import EventsReader
+from services.ingress.status.followers import Followers
+from services.ingress.status.journal import Journal
+from services.ingress.status.status import JobStatus, ended
+from services.ingress.status.store import StatusStore, StoreUnavailable
+from services.ingress.status.watchlist import Watchlist
 from services.ingress.submit import JobRecord, Submitter
-from services.ingress.suitability import refusal
-from services.ingress.tenants import Tenants
-from services.ingress.waiters import Caller, Follow, Waiters
-from services.ingress.watchlist import Watchlist
 from shared.clock import Clock
 from shared.contracts.base import INLINE_BYTES, PriorityClass
 from shared.contracts.bounds import check_job

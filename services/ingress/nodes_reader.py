@@ -9,8 +9,8 @@ from shared.clock import Clock
 from shared.contracts.node import Node
 from shared.errors import InvalidRecord
 from shared.kafka.port import Consumer, Log, Record, TopicPartition
-from shared.kafka.tail import Tail
 from shared.processing.folding import fold_each
+from shared.processing.tail import Tail
 
 
 class NodesReader:

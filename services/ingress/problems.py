@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from services.ingress.assembly import StreamConflict
+from services.ingress.replies.assembly import StreamConflict
 from shared.contracts.bounds import in_words
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.result import Result, Status

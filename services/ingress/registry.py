@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import TypedDict
 
-from services.ingress.suitability import Offer, offer_of
+from services.ingress.admission.suitability import Offer, offer_of
 from shared.contracts.node import Node
 from shared.model_names import AUTO, spelling
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from services.ingress import cors
+from services.ingress.http import cors
 from shared.contracts.base import CLASSES, Count, Ordinal, PositiveSeconds, PriorityClass, Seconds, Sentence
 from shared.contracts.limits import DEADLINE_SECONDS
 from shared.estimates import ANSWER_TOKENS

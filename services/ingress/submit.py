@@ -5,10 +5,10 @@ from __future__ import annotations
 from random import Random
 from typing import NamedTuple
 
+from services.ingress.admission.idempotency import may_come_again
+from services.ingress.admission.limits import check_inline_size
 from services.ingress.homes import HomeBouts
-from services.ingress.idempotency import may_come_again
 from services.ingress.ids import is_generated, new_job_id
-from services.ingress.limits import check_inline_size
 from services.ingress.outbox import Outbox, Settle
 from shared.clock import Clock
 from shared.contracts import ids

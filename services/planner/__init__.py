@@ -10,6 +10,6 @@ On failure another planner takes the number over, replays from the watermark and
 Scales by  adding planners, up to the number of home partitions
 
 `app` is the process, `home` one partition number and its rounds. Below them: `schedules`, `intake`, `history` (what a home does beside
-deciding), `engine` (all decisions on the jobs of a home, without I/O), `job` (one job), `patterns`, `budgets`. `sending` carries decisions
+deciding), `state` (all decisions on the jobs of a home, without I/O), `job` (one job), `patterns`, `budgets`. `sending` carries decisions
 out. Import rules keep this order (pyproject.toml).
 """

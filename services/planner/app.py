@@ -8,24 +8,24 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from services.planner.budgets.tenants import Tenants
-from services.planner.commit import Commit
+from services.planner.budgets.tenant_limits import Tenants
 from services.planner.handlers import JobRecord
-from services.planner.home import Home
 from services.planner.intake.open_transactions import OpenTransactions
 from services.planner.sending.writer import TURNS, EventWriter
 from services.planner.settings import PlannerOptions, PlannerSettings
-from services.planner.wiring import Wiring
+from services.planner.shard.commit import Commit
+from services.planner.shard.home import Home
+from services.planner.shard.wiring import Wiring
 from shared.contracts import schedule
 from shared.errors import CommitRefused, LogError
 from shared.kafka.assignor import HomeAssignor
+from shared.kafka.client.watched import ConsumerGaveUp
 from shared.kafka.port import Consumer, Producer, TopicPartition
-from shared.kafka.provision import first_look
-from shared.kafka.registry import RegistryReader
-from shared.kafka.watched import ConsumerGaveUp
 from shared.processing.blobs import Blobs
 from shared.processing.outbox import Outbox
-from shared.schedules import ScheduleTable
+from shared.processing.provision import first_look
+from shared.processing.registry import RegistryReader
+from shared.scheduling.schedule_table import ScheduleTable
 from shared.service import Environment, Readiness, kafka_silence
 from shared.services import group_of
 from shared.telemetry import logs, metrics

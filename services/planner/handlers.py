@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from services.planner.engine.admission import JobInput
-from services.planner.engine.watermark import source_topic
 from services.planner.job.ids import job_id
+from services.planner.state.admission import JobInput
+from services.planner.state.watermark import source_topic
 from shared.contracts import headers, ids
 from shared.contracts.base import INLINE_BYTES, VERSION, PriorityClass
 from shared.contracts.bounds import check_capability, parse_job

@@ -14,11 +14,11 @@ from functools import partial
 from math import inf
 from typing import Any
 
-from services.planner.engine.admission import JobInput
-from services.planner.engine.book import Book
 from services.planner.retention import OLDEST_SECONDS
 from services.planner.round import Round
-from services.planner.wiring import Wiring
+from services.planner.shard.wiring import Wiring
+from services.planner.state.admission import JobInput
+from services.planner.state.book import Book
 from shared.contracts import headers, ids
 from shared.contracts.base import RECORD_BYTES, PriorityClass
 from shared.contracts.event import InputMoved

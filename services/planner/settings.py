@@ -5,11 +5,11 @@ from __future__ import annotations
 from pydantic import BaseModel, Field
 
 from services.planner.budgets.rules import BudgetPolicy
-from services.planner.engine.policy import Policy
 from services.planner.retention import OLDEST_SECONDS
+from services.planner.state.policy import Policy
 from shared.contracts.base import Count, Ordinal, PositiveSeconds, PriorityClass
 from shared.contracts.limits import DEADLINE_SECONDS, Limits
-from shared.retry import RetryPolicy
+from shared.scheduling.retry import RetryPolicy
 from shared.settings import ClusterSettings
 
 

@@ -25,8 +25,8 @@ from services.router.routing import Routing
 from services.router.settings import RouterPolicy, RouterSettings
 from shared.contracts.base import CLASSES
 from shared.kafka.assignor import BalancedAssignor
-from shared.kafka.intake import Intake
-from shared.kafka.window import Bounds
+from shared.processing.intake import Intake
+from shared.processing.window import Bounds
 from shared.service import Environment, Readiness, kafka_silence
 from shared.services import group_of
 from shared.telemetry import metrics

@@ -17,8 +17,8 @@ from services.router.settings import RouterPolicy
 from shared.clock import Clock
 from shared.contracts.base import CLASSES
 from shared.errors import RecordTooLarge
-from shared.kafka.dead_letters import DeadLetters
 from shared.kafka.port import Appended, Message, Producer
+from shared.processing.dead_letters import DeadLetters
 from shared.processing.lane import Result
 from shared.processing.outbox import Outbox
 from shared.telemetry import logs, metrics

@@ -9,7 +9,7 @@ from shared.contracts import headers
 from shared.contracts.base import PriorityClass
 from shared.contracts.step import Step
 from shared.kafka.port import Record
-from shared.kafka.window import Window
+from shared.processing.window import Window
 
 MIN_COST_TOKENS = 64
 """A step costs at least this in fair shares: every call has a fixed part."""

@@ -11,8 +11,8 @@ from services.router.registry import Registry
 from shared.clock import Clock
 from shared.contracts.credits import Credits
 from shared.errors import LogError
+from shared.kafka.client.watched import ConsumerGaveUp
 from shared.kafka.port import Consumer, Record, TopicPartition
-from shared.kafka.watched import ConsumerGaveUp
 from shared.processing.folding import fold_each
 from shared.telemetry import logs
 from shared.topics import Topics

@@ -1,7 +1,7 @@
 """Fairness: which waiting step is served next. Pure.
 
-Classes: interactive first up to a share of the tokens, the rest by weight and age (`shared.shares`).
-Tenants of a class: deficit round robin on estimated tokens (`shared.tenants`).
+Classes: interactive first up to a share of the tokens, the rest by weight and age (`shared.scheduling.class_shares`).
+Tenants of a class: deficit round robin on estimated tokens (`shared.scheduling.fair_queue`).
 Steps of one tenant: one lane per demand, so that a lane whose nodes are all busy does not hold the others; the oldest head first.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from shared.contracts.base import CLASSES, PriorityClass
-from shared.shares import ClassShares
-from shared.tenants import OpenLane, Piece, TenantRing
+from shared.scheduling.class_shares import ClassShares
+from shared.scheduling.fair_queue import OpenLane, Piece, TenantRing
 
 
 class Item(Piece, Protocol):

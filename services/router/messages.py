@@ -12,9 +12,9 @@ from shared.contracts import headers
 from shared.contracts.credits import RouterPresence
 from shared.contracts.failure import Failure
 from shared.contracts.outcome import StepFailed, StepRouted, StepUnplaced
-from shared.delays import build_waiting
 from shared.kafka.port import Message
-from shared.kafka.window import Window
+from shared.processing.delays import build_waiting
+from shared.processing.window import Window
 from shared.topics import Topics
 
 _STEP = headers.envelope("step")

@@ -28,11 +28,11 @@ from shared.contracts.base import PriorityClass
 from shared.contracts.failure import Failure
 from shared.errors import InvalidInput
 from shared.kafka.port import Record
-from shared.kafka.window import Window
 from shared.processing.tries import Tries, read
+from shared.processing.window import Window
+from shared.scheduling.urgency import ExpectedSeconds, raised
 from shared.telemetry import logs, metrics
 from shared.topics import Topics
-from shared.urgency import ExpectedSeconds, raised
 
 log = logs.get(__name__)
 

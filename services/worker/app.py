@@ -32,8 +32,8 @@ from shared.clock import Clock
 from shared.contracts.node import Hardware, Node
 from shared.errors import ConfigurationError, LogError
 from shared.kafka.port import Message, Producer
-from shared.kafka.provision import first_look
 from shared.processing.blobs import Blobs
+from shared.processing.provision import first_look
 from shared.service import Environment, Readiness, kafka_silence
 from shared.telemetry import logs
 from shared.topics import Topics

@@ -24,10 +24,10 @@ from shared.contracts.control import CONTROL, Drain, StopClaims, StopStep
 from shared.contracts.node import Node
 from shared.contracts.step import Step
 from shared.errors import InvalidInput, InvalidRecord, LogError, LogUnavailable, TopicMadeAnew
-from shared.kafka.dead_letter_cap import DeadLetterCap
-from shared.kafka.dead_letters import dead_letter_message
+from shared.kafka.client.watched import ConsumerGaveUp
 from shared.kafka.port import Consumer, Log, Message, Missed, Producer, Record, TopicPartition
-from shared.kafka.watched import ConsumerGaveUp
+from shared.processing.dead_letter_cap import DeadLetterCap
+from shared.processing.dead_letters import dead_letter_message
 from shared.processing.tries import GivenUp, read
 from shared.services import group_of
 from shared.settings import DeadLetterCapSettings

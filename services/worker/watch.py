@@ -12,8 +12,8 @@ from shared.contracts import headers
 from shared.contracts.credits import RouterPresence
 from shared.contracts.node import Node
 from shared.errors import LogError
+from shared.kafka.client.watched import ConsumerGaveUp
 from shared.kafka.port import Consumer, Log, Record, TopicPartition
-from shared.kafka.watched import ConsumerGaveUp
 from shared.processing.folding import fold_each
 from shared.telemetry import logs
 from shared.topics import Topics

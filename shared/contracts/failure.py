@@ -10,7 +10,7 @@ from shared.contracts.base import Contract, Count, Label, ModelName, NodeId, Sec
 
 
 class FailureKind(StrEnum):
-    """Low-cardinality cause; metrics are labelled with it. `shared.retry` holds what follows from each."""
+    """Low-cardinality cause; metrics are labelled with it. `shared.scheduling.retry` holds what follows from each."""
 
     INVALID_JOB = "invalid_job"
     CONFLICT = "conflict"

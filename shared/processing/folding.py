@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from shared.errors import InvalidRecord
-from shared.kafka.dead_letters import code_of, reason_of
 from shared.kafka.port import Record, Unreadable
+from shared.processing.dead_letters import code_of, reason_of
 from shared.telemetry import logs
 from shared.telemetry.metrics import RECORDS_PASSED_OVER
 

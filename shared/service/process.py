@@ -21,10 +21,10 @@ from pydantic_settings import SettingsError
 
 from shared.clock import Clock, SystemClock
 from shared.errors import ConfigurationError
+from shared.kafka.client.watched import WatchedLog
 from shared.kafka.port import Log
-from shared.kafka.topic_news import TopicNews
-from shared.kafka.topic_watch import TopicWatch
-from shared.kafka.watched import WatchedLog
+from shared.processing.topic_news import TopicNews
+from shared.processing.topic_watch import TopicWatch
 from shared.service import Build, Environment
 from shared.service.application import Application
 from shared.service.bounded import BoundedProtocol
@@ -74,7 +74,7 @@ def _refuse(names: Sequence[str], lines: Sequence[str]) -> int:
 
 
 async def _run(builds: Sequence[tuple[str, Build]], settings: ShellSettings, ports: dict[str, int], instance: str, random: Random) -> int:
-    from shared.kafka.aio import AioLog
+    from shared.kafka.client.aio import AioLog
 
     clock = SystemClock()
     compression: Literal["lz4"] | None = "lz4" if settings.kafka_compression == "lz4" else None

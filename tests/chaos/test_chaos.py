@@ -2,7 +2,7 @@
 
 What: 5,000 jobs and more (singles, chains, failing nodes, `not_before`; over Kafka and REST) on two planners, two routers, two delays, an
 ingress and three workers with simulated nodes; every kind of fault strikes once, those of services one process of each at a time.
-How: infra/chaos, as `make chaos` runs it, only shorter; the history checker judges what lies in Kafka afterwards.
+How: infra/lab/chaos, as `make chaos` runs it, only shorter; the history checker judges what lies in Kafka afterwards.
 TUTTI_CHAOS_SEED chooses another course of faults.
 """
 
@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from infra.bench import machine
-from infra.chaos import report
-from infra.chaos.plan import QUICK, FaultKind
-from infra.chaos.run import Options, Run
-from infra.chaos.stage import QUICK_ENVIRONMENT, QUICK_RATE, running
+from infra.lab.bench import machine
+from infra.lab.chaos import report
+from infra.lab.chaos.plan import QUICK, FaultKind
+from infra.lab.chaos.run import Options, Run
+from infra.lab.chaos.stage import QUICK_ENVIRONMENT, QUICK_RATE, running
 from infra.native.errors import NativeError
 from shared.clock import SystemClock
 from tests.support.native import missing
@@ -34,7 +34,7 @@ SEED = int(os.environ.get("TUTTI_CHAOS_SEED", "20"))
 
 def test_nothing_is_lost_and_nothing_accepted_twice() -> None:
     """Laws 1 to 3 hold; every kind of fault has struck; every job that was acknowledged has its result; no service ended by itself."""
-    again = f"python -m infra.chaos --quick --jobs {JOBS} --rate {QUICK_RATE:g} --seed {SEED}"
+    again = f"python -m infra.lab.chaos --quick --jobs {JOBS} --rate {QUICK_RATE:g} --seed {SEED}"
     directory = Path(tempfile.mkdtemp(prefix="tutti-chaos-"))
     print(f"seed {SEED}; again with: {again}; logs, kept on failure: {directory}")  # noqa: T201
     options = Options(JOBS, SEED, QUICK_RATE, together=True, durations=QUICK)

@@ -16,7 +16,7 @@ from services.ingress.settings import IngressSettings
 from shared.clock import SystemClock
 from shared.contracts.job import Job
 from shared.errors import ConfigurationError
-from shared.kafka.memory import MemoryLog
+from shared.kafka.memory.memory import MemoryLog
 from shared.topics import Topics
 from tests.support.fake_planner import USAGE, Script
 from tests.support.ingress_world import World, environment, until, world

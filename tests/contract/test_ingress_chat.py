@@ -18,7 +18,7 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.node import NodeModel
 from shared.contracts.result import Status
-from shared.kafka.memory import MemoryLog
+from shared.kafka.memory.memory import MemoryLog
 from shared.topics import partition_of
 from tests.support.fake_planner import Script
 from tests.support.ingress_world import QUICK, World, environment, node, register, running, until, world

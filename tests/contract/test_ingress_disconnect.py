@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 
 from shared.clock import SystemClock
-from shared.kafka.memory import MemoryLog
+from shared.kafka.memory.memory import MemoryLog
 from tests.support.fake_planner import Script
 from tests.support.ingress_world import World, until, world
 

@@ -13,12 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
+from services.ingress.admission.idempotency import job_id_of
 from services.ingress.app import Ingress
-from services.ingress.idempotency import job_id_of
 from services.ingress.settings import IngressSettings
 from shared.clock import SystemClock
 from shared.contracts.job import Job
-from shared.kafka.memory import MemoryLog
+from shared.kafka.memory.memory import MemoryLog
 from tests.support.fake_planner import Script
 from tests.support.ingress_world import QUICK, World, environment, running, until, world
 

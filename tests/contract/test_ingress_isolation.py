@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from services.ingress.idempotency import job_id_of
+from services.ingress.admission.idempotency import job_id_of
 from shared.contracts import event as events
 from shared.contracts import ids
 from shared.contracts.job import Job

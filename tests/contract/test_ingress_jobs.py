@@ -20,9 +20,9 @@ from shared.contracts.base import PriorityClass
 from shared.contracts.job import Job
 from shared.contracts.node import NodeModel
 from shared.contracts.result import Result, Status
-from shared.kafka.memory import MemoryLog
+from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, TopicPartition
-from shared.kafka.provision import ensure_topics
+from shared.processing.provision import ensure_topics
 from shared.topics import Topics, partition_of
 from tests.support.fake_planner import Script
 from tests.support.ingress_world import QUICK, World, environment, node, running, until, world

@@ -13,7 +13,7 @@ import pytest
 from shared.contracts.base import INLINE_BYTES, Contract
 from shared.contracts.chat import Answer, ChatMessage
 from shared.contracts.job import HeldJob, Input, Job
-from shared.kafka.memory import MemoryLog
+from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import TopicPartition
 from shared.processing.blobs import Blobs
 from tests.contract.test_ingress_chat import CHAT, body, held, memory, only_job, streamed_text

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shared.clock import SystemClock
-from shared.kafka.memory import MemoryLog
+from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import TopicPartition
 from tests.contract.test_ingress_schedules import ready
 from tests.support.ingress_world import World, world

@@ -15,10 +15,10 @@ import pytest
 from pydantic import ValidationError
 from starlette.routing import Route
 
-from services.ingress import bodies
+from services.ingress.http import bodies
 from services.ingress.settings import IngressSettings
 from shared.clock import SystemClock
-from shared.kafka.memory import MemoryLog
+from shared.kafka.memory.memory import MemoryLog
 from tests.support.ingress_world import World, world
 
 CHAT = "/v1/chat/completions"

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from services.ingress.shown import RawEvent
-from services.ingress.status import JobStatus, State, fold
+from services.ingress.status.shown import RawEvent
+from services.ingress.status.status import JobStatus, State, fold
 from shared.clock import SystemClock
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.event import JobDelayed
 from shared.contracts.outcome import OUTCOME, CancelRequested
 from shared.contracts.schedule import Schedule
-from shared.kafka.memory import MemoryLog
+from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import TopicPartition
 from tests.support.ingress_world import World, world
 

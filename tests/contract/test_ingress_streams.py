@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from services.ingress.answers_openai import ChunkWriter
-from services.ingress.waiters import Caller
+from services.ingress.dialects.openai.responses import ChunkWriter
+from services.ingress.replies.waiters import Caller
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.result import Status

@@ -10,7 +10,7 @@ from shared.clock import SystemClock
 from shared.contracts.budget import Amounts, Share, TenantAccount, TenantLimits
 from shared.contracts.event import PlannerStarted
 from shared.contracts.headers import envelope
-from shared.kafka.memory import MemoryLog
+from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, TopicPartition
 from tests.contract.test_ingress_access import bearer, key, keyed
 from tests.support.ingress_world import World, until, world

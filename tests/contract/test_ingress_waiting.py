@@ -14,7 +14,7 @@ from services.ingress.app import Ingress
 from services.ingress.settings import IngressSettings
 from shared.clock import SystemClock
 from shared.contracts.job import Job
-from shared.kafka.memory import MemoryLog
+from shared.kafka.memory.memory import MemoryLog
 from tests.contract.test_ingress_disconnect import Connection, serving
 from tests.contract.test_ingress_jobs import parsed
 from tests.support.fake_planner import Script

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from shared.clock import LoopClock
-from shared.kafka.memory import MemoryLog
+from shared.kafka.client.watched import WatchedLog
+from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Log, Message, Missed, TopicPartition
-from shared.kafka.watched import WatchedLog
 from tests.support import virtual_loop
 from tests.support.log_behaviour import CASES
 from tests.support.log_bench import Bench, Case

@@ -12,8 +12,8 @@ import ollama
 import pytest
 from jsonschema import Draft202012Validator
 
-from infra.simulators.ollama.core import SimulatedOllama
-from infra.simulators.ollama.parameters import Parameters
+from infra.lab.simulators.ollama.core import SimulatedOllama
+from infra.lab.simulators.ollama.parameters import Parameters
 from tests.support.simulated_node import STEADY, chat, http_node, until
 
 FAST = STEADY.with_(

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from services.planner.engine.book import Book
-from services.planner.engine.policy import Policy
 from services.planner.history.recovery import Replay
 from services.planner.job.live import LiveJob
 from services.planner.round import Publish, Round
+from services.planner.state.book import Book
+from services.planner.state.policy import Policy
 from shared.contracts.chat import FinishReason
 from shared.contracts.event import EVENT, JobSettled, JobSnapshot, PlannerStarted, StepAnswered, StepAsked
 from shared.contracts.failure import FailureKind

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from infra.simulators.ollama.core import SimulatedOllama
-from infra.simulators.ollama.parameters import FailureMode, Failures, Trigger
+from infra.lab.simulators.ollama.core import SimulatedOllama
+from infra.lab.simulators.ollama.parameters import FailureMode, Failures, Trigger
 from services.worker.backends.base import Completion, ModelCall, ModelCallFailed
 from services.worker.backends.ollama import OllamaBackend
 from services.worker.settings import WorkerSettings

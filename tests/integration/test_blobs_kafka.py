@@ -10,10 +10,10 @@ import pytest
 
 from shared.clock import SystemClock
 from shared.contracts.blob import BLOB_BYTES
-from shared.kafka.aio import AioLog
+from shared.kafka.client.aio import AioLog
 from shared.kafka.port import TopicPartition
-from shared.kafka.provision import ensure_topics
 from shared.processing.blobs import BlobGone, Blobs
+from shared.processing.provision import ensure_topics
 from shared.topics import Topics, TopicSettings
 
 pytestmark = pytest.mark.kafka

@@ -19,11 +19,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from infra.bench.cancel import MODEL, WAYS, Stage, measure, watched_node
+from infra.lab.bench.cancel import MODEL, WAYS, Stage, measure, watched_node
 from infra.native import ports
 from infra.native.cluster import LocalCluster
 from shared.clock import SystemClock
-from shared.kafka.aio import AioLog
+from shared.kafka.client.aio import AioLog
 from tests.support.native import StartCluster
 
 pytestmark = [pytest.mark.kafka, pytest.mark.alone, pytest.mark.timeout(150)]

@@ -19,10 +19,10 @@ from services.delay.app import build
 from services.delay.settings import DelayPolicy
 from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
-from shared.delays import build_delayed
-from shared.kafka.aio import AioLog
+from shared.kafka.client.aio import AioLog
 from shared.kafka.port import Message, Producer, TopicPartition
-from shared.kafka.provision import ensure_topics
+from shared.processing.delays import build_delayed
+from shared.processing.provision import ensure_topics
 from shared.service import Environment
 from shared.settings import ClusterSettings
 from shared.topics import Topics, TopicSettings

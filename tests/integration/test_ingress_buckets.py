@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from services.ingress.bucket_store import Ask, RedisBuckets
-from services.ingress.buckets import Rate
-from services.ingress.store import StoreUnavailable
+from services.ingress.admission.bucket_store import Ask, RedisBuckets
+from services.ingress.admission.buckets import Rate
+from services.ingress.status.store import StoreUnavailable
 from shared.clock import SystemClock
 
 pytestmark = pytest.mark.redis

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from services.ingress.admission.idempotency import job_id_of
 from services.ingress.app import Ingress
-from services.ingress.idempotency import job_id_of
 from services.ingress.settings import IngressSettings
-from services.ingress.status import State
+from services.ingress.status.status import State
 from shared.clock import SystemClock
 from shared.contracts.job import Job
-from shared.kafka.memory import MemoryLog
+from shared.kafka.memory.memory import MemoryLog
 from shared.telemetry import metrics
 from tests.support.fake_planner import Script
 from tests.support.ingress_world import QUICK, World, environment, running, world

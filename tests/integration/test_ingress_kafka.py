@@ -19,7 +19,7 @@ import pytest
 
 from shared.clock import SystemClock
 from shared.contracts.job import Job
-from shared.kafka.aio import AioLog
+from shared.kafka.client.aio import AioLog
 from tests.support.fake_planner import Script
 from tests.support.ingress_world import World, until, world
 

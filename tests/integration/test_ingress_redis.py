@@ -15,11 +15,11 @@ from redis.asyncio import Redis
 
 from services.ingress.app import Ingress
 from services.ingress.settings import IngressSettings
-from services.ingress.status import JobStatus, State
-from services.ingress.store import Position, RedisStatusStore, StoreUnavailable
+from services.ingress.status.status import JobStatus, State
+from services.ingress.status.store import Position, RedisStatusStore, StoreUnavailable
 from shared.clock import SystemClock
 from shared.contracts.job import Job
-from shared.kafka.memory import MemoryLog
+from shared.kafka.memory.memory import MemoryLog
 from shared.telemetry import metrics
 from tests.support.fake_planner import Script
 from tests.support.ingress_world import QUICK, World, environment, running, until, world

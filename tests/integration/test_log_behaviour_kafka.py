@@ -11,7 +11,7 @@ from aiokafka import TopicPartition as TheirPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from shared.clock import SystemClock
-from shared.kafka.aio import AioLog
+from shared.kafka.client.aio import AioLog
 from shared.kafka.port import TopicPartition
 from tests.support.log_behaviour import CASES
 from tests.support.log_bench import Bench, Case

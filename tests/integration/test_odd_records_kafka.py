@@ -17,10 +17,10 @@ from services.planner.settings import PlannerOptions
 from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
 from shared.contracts.dead_letter import DeadLetter
-from shared.kafka.aio import AioLog
+from shared.kafka.client.aio import AioLog
+from shared.kafka.client.watched import WatchedLog
 from shared.kafka.port import Message, TopicPartition
-from shared.kafka.provision import ensure_topics
-from shared.kafka.watched import WatchedLog
+from shared.processing.provision import ensure_topics
 from shared.service import Environment
 from shared.settings import ClusterSettings
 from shared.topics import Topics, TopicSettings

@@ -20,7 +20,7 @@ from infra.native.cluster import LocalCluster
 from infra.verify.reading import scope_of, verify
 from infra.verify.report import Report
 from shared.clock import SystemClock
-from shared.kafka.aio import AioLog
+from shared.kafka.client.aio import AioLog
 from shared.kafka.port import Message
 from tests.support.native import StartCluster
 

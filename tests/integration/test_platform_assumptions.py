@@ -22,7 +22,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import IllegalStateError
 
 from shared.errors import CommitRefused
-from shared.kafka import aio
+from shared.kafka.client import aio
 from shared.kafka.port import TopicPartition as OurPartition
 from tests.support.raw_kafka import CLOCK, consumer, drain, producer, pumping, topics, until
 

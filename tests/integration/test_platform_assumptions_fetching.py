@@ -8,7 +8,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from shared.clock import SystemClock
-from shared.kafka.aio import AioLog
+from shared.kafka.client.aio import AioLog
 from shared.kafka.port import Message
 from shared.kafka.port import TopicPartition as OurPartition
 from tests.support.raw_kafka import CLOCK, consumer, drain, producer, topics, until

@@ -14,9 +14,9 @@ import pytest
 
 from infra.native.kafka import Kafka
 from shared.errors import LogError
-from shared.kafka.aio import AioLog
+from shared.kafka.client.aio import AioLog
+from shared.kafka.client.watched import WatchedLog
 from shared.kafka.port import Appended, Consumer, Log, Message, NewTopic, TopicPartition
-from shared.kafka.watched import WatchedLog
 from tests.support.raw_kafka import CLOCK, until
 
 pytestmark = pytest.mark.kafka

@@ -10,7 +10,7 @@ from aiokafka.errors import MessageSizeTooLargeError, OutOfOrderSequenceNumber
 
 from shared.contracts.base import BATCH_BYTES, RECORD_BYTES
 from shared.errors import SendFailed
-from shared.kafka.aio import AioLog
+from shared.kafka.client.aio import AioLog
 from shared.kafka.port import Message
 from shared.kafka.port import TopicPartition as OurPartition
 from shared.kafka.sizes import RECORD_OVERHEAD, message_bytes

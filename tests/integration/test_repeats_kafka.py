@@ -22,7 +22,7 @@ from infra.native.cluster import LocalCluster
 from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
 from shared.contracts.dead_letter import DeadLetter
-from shared.kafka.aio import AioLog
+from shared.kafka.client.aio import AioLog
 from shared.kafka.port import Message, TopicPartition
 from tests.support.native import StartCluster
 

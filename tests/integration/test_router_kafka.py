@@ -23,9 +23,9 @@ from shared.clock import SystemClock
 from shared.contracts import headers
 from shared.contracts.base import PriorityClass
 from shared.contracts.outcome import OUTCOME
-from shared.kafka.aio import AioLog
+from shared.kafka.client.aio import AioLog
 from shared.kafka.port import Message, Producer, TopicPartition
-from shared.kafka.provision import ensure_topics
+from shared.processing.provision import ensure_topics
 from shared.service import Environment
 from shared.settings import ClusterSettings
 from shared.topics import Topics, TopicSettings

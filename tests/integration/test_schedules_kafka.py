@@ -21,7 +21,7 @@ from infra.native.cluster import LocalCluster
 from shared.clock import SystemClock
 from shared.contracts.event import EVENT, JobAccepted, PlannerStarted, ScheduleFired
 from shared.contracts.result import Result
-from shared.kafka.aio import AioLog
+from shared.kafka.client.aio import AioLog
 from shared.kafka.port import TopicPartition
 from tests.support.native import StartCluster
 

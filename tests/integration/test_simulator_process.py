@@ -1,4 +1,4 @@
-"""Promise: `python -m infra.simulators.ollama` is a node like another: it answers over HTTP, ends on SIGTERM, and refuses wrong settings.
+"""Promise: the simulated Ollama is a node like another: it answers over HTTP, ends on SIGTERM, and refuses wrong settings.
 
 How: a real process on a free port of this machine, spoken to by plain HTTP.
 """
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-COMMAND = [sys.executable, "-m", "infra.simulators.ollama"]
+COMMAND = [sys.executable, "-m", "infra.lab.simulators.ollama"]
 
 
 def free_port() -> int:

@@ -22,7 +22,7 @@ from infra.cli.topics import unread
 from infra.native.cluster import LocalCluster
 from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
-from shared.kafka.aio import AioLog
+from shared.kafka.client.aio import AioLog
 from shared.kafka.port import Admin, Message, NewTopic, TopicPartition
 from tests.support.native import StartCluster
 

@@ -19,7 +19,7 @@ import pytest
 
 from infra.native.topics import delete_topics, ensure_topics
 from shared.clock import SystemClock
-from shared.kafka.aio import AioLog
+from shared.kafka.client.aio import AioLog
 from shared.topics import Topics, TopicSettings
 from tests.support.violations import VIOLATIONS, Story, whole
 

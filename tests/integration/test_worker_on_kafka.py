@@ -30,9 +30,9 @@ from shared.contracts.job import ReplyTo
 from shared.contracts.outcome import OUTCOME, Outcome, StepClaimed, StepFailed, StepReleased, StepSucceeded
 from shared.contracts.reply import Chunks
 from shared.contracts.step import Step
-from shared.kafka.aio import AioLog
+from shared.kafka.client.aio import AioLog
 from shared.kafka.port import Consumer, Message, Producer, TopicPartition
-from shared.kafka.provision import ensure_topics
+from shared.processing.provision import ensure_topics
 from shared.service import Environment
 from shared.settings import ClusterSettings
 from shared.topics import Topics, TopicSettings

@@ -15,8 +15,8 @@ from services.worker import mailbox_reader
 from shared.clock import SystemClock
 from shared.contracts.outcome import StepSucceeded
 from shared.errors import LogUnavailable
-from shared.kafka.aio import AioLog
-from shared.kafka.aio_consumer import AioConsumer
+from shared.kafka.client.aio import AioLog
+from shared.kafka.client.aio_consumer import AioConsumer
 from shared.kafka.port import TopicPartition
 from shared.services import group_of
 from tests.integration.test_worker_on_kafka import FAST, NODE, Cluster, cluster, step, until

@@ -1,4 +1,4 @@
-"""Promise: `python -m infra.bench --quick` runs both systems on a real Kafka, loses nothing, and writes a file that a later run reads.
+"""Promise: `python -m infra.lab.bench --quick` runs both systems on a real Kafka, loses nothing, and writes a file that a later run reads.
 
 How: the command itself. Figures are not judged: a machine that runs tests is not one to measure on.
 """
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
 def bench(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "infra.bench", "--quick", *options], capture_output=True, text=True, timeout=280, check=False
+        [sys.executable, "-m", "infra.lab.bench", "--quick", *options], capture_output=True, text=True, timeout=280, check=False
     )
 
 

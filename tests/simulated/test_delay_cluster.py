@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from shared.delays import build_delayed
-from shared.kafka.memory_faults import Fate
+from shared.kafka.memory.memory_faults import Fate
 from shared.kafka.port import Message, TopicPartition
+from shared.processing.delays import build_delayed
 from shared.topics import partition_of
 from tests.support.routing import step
 from tests.support.routing_cluster import Cluster, cluster, simulated

@@ -15,7 +15,7 @@ import pytest
 from shared.contracts.base import PriorityClass
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.result import Result, Status
-from shared.kafka.memory_partition import MemoryRecord
+from shared.kafka.memory.memory_partition import MemoryRecord
 from shared.kafka.port import Message, TopicPartition
 from tests.support.cluster import processes
 from tests.support.cluster.faults import FaultMix

@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from services.planner import effects
 from services.planner.budgets.shares import Shares
-from services.planner.engine import admission, attempts, book, dates, delayed
-from services.planner.engine.book import Book
-from services.planner.engine.cancels import Cancels
-from services.planner.engine.carried_ids import CarriedIds
-from services.planner.engine.funds import Funds
-from services.planner.engine.runs import LastRuns
 from services.planner.history import recovery, snapshots
 from services.planner.job.live import LiveJob
 from services.planner.round import Round
 from services.planner.schedules import clockwork
+from services.planner.shard import effects
+from services.planner.state import admission, attempts, book, dates, delayed
+from services.planner.state.book import Book
+from services.planner.state.cancels import Cancels
+from services.planner.state.carried_ids import CarriedIds
+from services.planner.state.funds import Funds
+from services.planner.state.runs import LastRuns
 from shared.contracts.budget import TenantLimits
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.failure import FailureKind
@@ -31,7 +31,7 @@ from shared.contracts.reply import Final
 from shared.contracts.result import Result
 from shared.contracts.schedule import KIND, Schedule
 from shared.kafka.port import Message, TopicPartition
-from shared.kafka.registry import registry_key
+from shared.processing.registry import registry_key
 from shared.processing.tries import TRIES
 from tests.support.planner_traces import simulated
 from tests.support.planner_world import World

@@ -20,8 +20,8 @@ from shared.contracts.delayed import DelayedJob
 from shared.contracts.event import JobAccepted, JobDelayed, JobSettled
 from shared.contracts.outcome import CancelRequested
 from shared.contracts.result import Result
-from shared.delays import TIER_SECONDS
 from shared.kafka.port import Message, TopicPartition
+from shared.processing.delays import TIER_SECONDS
 from shared.service import Environment
 from shared.settings import ClusterSettings
 from tests.support.planner_traces import settled, simulated, starts

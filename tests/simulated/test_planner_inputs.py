@@ -10,7 +10,7 @@ from services.planner.settings import PlannerOptions
 from shared.contracts import headers, ids
 from shared.contracts.event import StepAsked, WorkWasted
 from shared.contracts.reply import Final
-from shared.kafka.memory_faults import Fate
+from shared.kafka.memory.memory_faults import Fate
 from shared.kafka.port import TopicPartition
 from tests.support.planner_traces import TWO_STEPS, events, settled, simulated, starts
 from tests.support.planner_world import World

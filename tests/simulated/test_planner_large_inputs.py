@@ -18,7 +18,7 @@ from shared.contracts.event import InputMoved, JobAccepted
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import HeldJob, Input, InputRef
 from shared.contracts.reply import Final
-from shared.kafka.memory_partition import MemoryRecord
+from shared.kafka.memory.memory_partition import MemoryRecord
 from shared.kafka.port import TopicPartition
 from shared.processing.blobs import AT_ONCE, CHUNK_BYTES, BlobGone, Blobs
 from shared.topics import BLOB_DAYS

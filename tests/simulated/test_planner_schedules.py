@@ -15,7 +15,7 @@ from services.planner.settings import PlannerOptions
 from shared.contracts.event import JobAccepted, JobSettled, ScheduleFired
 from shared.contracts.headers import envelope
 from shared.kafka.port import Message, TopicPartition
-from shared.kafka.registry import registry_key
+from shared.processing.registry import registry_key
 from shared.topics import partition_of
 from tests.support.planner_traces import events, settled, simulated
 from tests.support.planner_world import World

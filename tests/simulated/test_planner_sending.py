@@ -11,8 +11,8 @@ import json
 
 import pytest
 
-from services.planner import home
 from services.planner.settings import PlannerOptions
+from services.planner.shard import home
 from shared.contracts import ids
 from shared.contracts.base import PriorityClass
 from shared.contracts.dead_letter import DeadLetter
@@ -22,10 +22,11 @@ from shared.contracts.outcome import CancelRequested, ClaimsRenewed, StepClaimed
 from shared.contracts.result import Result, Status
 from shared.contracts.schedule import KIND, Schedule
 from shared.errors import RecordTooLarge
-from shared.kafka import memory_producer, sizes
-from shared.kafka.memory_faults import Fate
+from shared.kafka import sizes
+from shared.kafka.memory import memory_producer
+from shared.kafka.memory.memory_faults import Fate
 from shared.kafka.port import Message, TopicPartition
-from shared.kafka.registry import registry_key
+from shared.processing.registry import registry_key
 from tests.support.planner_traces import settled, simulated
 from tests.support.planner_world import World
 from tests.support.virtual_loop import run

@@ -12,7 +12,7 @@ import pytest
 from services.planner.settings import PlannerOptions
 from shared.contracts.event import PlannerStarted, StepAnswered
 from shared.contracts.outcome import StepSucceeded
-from shared.kafka.memory_faults import Fate
+from shared.kafka.memory.memory_faults import Fate
 from shared.kafka.port import Message, TopicPartition
 from tests.support.planner_traces import TWO_STEPS, events, settled, simulated, starts
 from tests.support.planner_world import World

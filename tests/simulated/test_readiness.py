@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.kafka.memory_process import Absence
+from shared.kafka.memory.memory_process import Absence
 from tests.support.cluster import processes
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.world import World

@@ -13,7 +13,7 @@ from shared.contracts.delayed import Delayed
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import Needs
 from shared.contracts.step import Step
-from shared.kafka.memory_faults import Fate
+from shared.kafka.memory.memory_faults import Fate
 from shared.kafka.port import Message, TopicPartition
 from tests.support.routing import MODEL, step
 from tests.support.routing_cluster import Cluster, cluster, simulated

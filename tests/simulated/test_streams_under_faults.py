@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from infra.simulators.ollama.core import SimulatedOllama
+from infra.lab.simulators.ollama.core import SimulatedOllama
 from shared.clock import LoopClock
 from shared.contracts.event import EVENT, StepRetried
 from shared.contracts.result import Result, Status

@@ -13,10 +13,10 @@ import pytest
 
 from services.planner.app import Planner
 from shared.contracts.base import PriorityClass
-from shared.delays import build_delayed
-from shared.kafka.memory import MemoryLog
+from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, Missed, NewTopic, TopicPartition
-from shared.kafka.topic_news import TopicNews
+from shared.processing.delays import build_delayed
+from shared.processing.topic_news import TopicNews
 from shared.topics import partition_of
 from tests.support.planner_traces import events, settled, simulated
 from tests.support.planner_world import World

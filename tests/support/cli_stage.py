@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from infra.cli.cluster import Edge
 from infra.cli.main import main
 from shared.clock import LoopClock, ManualClock
-from shared.kafka.memory import MemoryLog
+from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, Record, TopicPartition
 from shared.topics import Topics
 

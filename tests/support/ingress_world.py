@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from services.ingress.app import Ingress
-from services.ingress.register import Guest
+from services.ingress.replies.register import Guest
 from services.ingress.settings import IngressSettings
 from shared.clock import Clock, SystemClock
 from shared.contracts.headers import envelope
@@ -20,7 +20,7 @@ from shared.contracts.job import Job
 from shared.contracts.node import Node, NodeModel
 from shared.contracts.result import Result
 from shared.kafka.port import Log, Message
-from shared.kafka.provision import ensure_topics
+from shared.processing.provision import ensure_topics
 from shared.service import Environment
 from shared.settings import ClusterSettings
 from shared.topics import Topics, TopicSettings

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from infra.chaos.odd import KINDS as WRITABLE
-from infra.chaos.odd import Odd
-from shared.kafka.memory import MemoryLog
+from infra.lab.chaos.odd import KINDS as WRITABLE
+from infra.lab.chaos.odd import Odd
+from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, TopicPartition
 
 FAMILIES = ("jobs", "outcomes", "steps", "work", "controls", "nodes", "credits", "registry", "delays", "replies", "job-events")

@@ -29,9 +29,9 @@ from shared.contracts.result import Result
 from shared.contracts.step import Step
 from shared.contracts.usage import Usage
 from shared.errors import LogError
-from shared.kafka.memory import MemoryLog
+from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, NewTopic, TopicPartition
-from shared.kafka.registry import registry_key
+from shared.processing.registry import registry_key
 from shared.service import Environment
 from shared.settings import ClusterSettings
 from shared.topics import Topics, TopicSettings

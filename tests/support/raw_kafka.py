@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 
 from shared.clock import SystemClock
-from shared.kafka.aio import CONSUMER_OPTIONS
+from shared.kafka.client.aio import CONSUMER_OPTIONS
 
 PATIENCE_SECONDS = 40.0
 CLOCK = SystemClock()

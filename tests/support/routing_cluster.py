@@ -22,7 +22,7 @@ from shared.contracts.node import Node
 from shared.contracts.outcome import OUTCOME, StepFailed, StepRouted, StepUnplaced
 from shared.contracts.step import Step
 from shared.errors import LogError
-from shared.kafka.memory import MemoryLog
+from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Consumer, Log, Message, NewTopic, Record, TopicPartition
 from shared.service import Environment, Service
 from shared.settings import ClusterSettings

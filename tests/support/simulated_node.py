@@ -11,9 +11,9 @@ from typing import Any
 
 import uvicorn
 
-from infra.simulators.ollama.core import SimulatedOllama
-from infra.simulators.ollama.parameters import ModelParameters, Parameters
-from infra.simulators.ollama.server import application
+from infra.lab.simulators.ollama.core import SimulatedOllama
+from infra.lab.simulators.ollama.parameters import ModelParameters, Parameters
+from infra.lab.simulators.ollama.server import application
 from shared.clock import LoopClock, SystemClock
 from tests.support import virtual_loop
 

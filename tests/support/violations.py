@@ -21,8 +21,8 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.result import Result, Status
-from shared.delays import build_delayed
 from shared.kafka.port import Message, TopicPartition
+from shared.processing.delays import build_delayed
 from shared.topics import Topics, partition_of
 
 AT = 1_700_000_000.0

@@ -6,13 +6,15 @@ import asyncio
 from contextlib import suppress
 from typing import NamedTuple
 
-from services.ingress import answers_openai as answers
-from services.ingress import sse
-from services.ingress.access import Client
-from services.ingress.answers_openai import ChunkWriter
-from services.ingress.assembly import StreamConflict
-from services.ingress.dialect_openai import PATTERN_PREFIX, ChatRequest, to_job
-from services.ingress.exchange import (
+from services.ingress.admission.access import Client
+from services.ingress.admission.idempotency import job_id_of
+from services.ingress.admission.meter import Charge, estimate
+from services.ingress.dialects.openai import responses as answers
+from services.ingress.dialects.openai.requests import PATTERN_PREFIX, ChatRequest, to_job
+from services.ingress.dialects.openai.responses import ChunkWriter
+from services.ingress.handlers import Desk
+from services.ingress.http import sse
+from services.ingress.http.exchange import (
     CallHeaders,
     Receive,
     Scope,
@@ -24,13 +26,11 @@ from services.ingress.exchange import (
     watch,
     watched,
 )
-from services.ingress.handlers import Desk
-from services.ingress.idempotency import job_id_of
-from services.ingress.meter import Charge, estimate
+from services.ingress.http.resource import CLIENT_GONE, refuse
 from services.ingress.problems import ClientGone, InstanceLeaving, Refused, of_error, of_result, unknown_model
 from services.ingress.registry import AUTO_MODELS
-from services.ingress.resource import CLIENT_GONE, refuse
-from services.ingress.waiters import Caller
+from services.ingress.replies.assembly import StreamConflict
+from services.ingress.replies.waiters import Caller
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import check_depth
 from shared.contracts.chat import Answer, Operation

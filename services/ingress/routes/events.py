@@ -13,13 +13,13 @@ from collections.abc import AsyncIterator, Iterator
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.ingress import dialect_tutti as dialect
-from services.ingress import sse
+from services.ingress.dialects.tutti import requests as dialect
 from services.ingress.handlers import Desk
-from services.ingress.register import Kind, Reader
+from services.ingress.http import sse
+from services.ingress.replies.register import Kind, Reader
 from services.ingress.routes.jobs import ReaderStream, asked_for, not_found
-from services.ingress.shown import RawEvent, parse
-from services.ingress.status import JobStatus, State
+from services.ingress.status.shown import RawEvent, parse
+from services.ingress.status.status import JobStatus, State
 from shared.contracts import ids
 
 _CURSOR = re.compile(r"(-?[0-9]{1,18})\.([0-9]{1,9})")

@@ -14,9 +14,12 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from services.ingress.access import Client
-from services.ingress.dialect_tutti import JobSubmission
-from services.ingress.exchange import (
+from services.ingress.admission.access import Client
+from services.ingress.admission.idempotency import is_same, job_id_of, may_come_again
+from services.ingress.admission.meter import Charge, estimate
+from services.ingress.dialects.tutti.requests import JobSubmission
+from services.ingress.handlers import Desk
+from services.ingress.http.exchange import (
     CallHeaders,
     InvalidHeader,
     InvalidQuery,
@@ -27,15 +30,12 @@ from services.ingress.exchange import (
     query_tenant,
     watched,
 )
-from services.ingress.handlers import Desk
-from services.ingress.idempotency import is_same, job_id_of, may_come_again
 from services.ingress.ids import is_generated
-from services.ingress.meter import Charge, estimate
 from services.ingress.problems import Problem, Refused
-from services.ingress.register import Kind, Reader
 from services.ingress.registry import AUTO_MODELS
-from services.ingress.status import JobStatus, State
-from services.ingress.waiters import Follow
+from services.ingress.replies.register import Kind, Reader
+from services.ingress.replies.waiters import Follow
+from services.ingress.status.status import JobStatus, State
 from shared.contracts import ids
 from shared.contracts.base import ID
 from shared.contracts.bounds import check_depth

@@ -8,8 +8,8 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.ingress.exchange import call_headers
 from services.ingress.handlers import Desk
+from services.ingress.http.exchange import call_headers
 from services.ingress.problems import Refused, unknown_model
 from services.ingress.registry import AUTO_MODELS, Catalogue
 from shared.contracts.chat import Operation

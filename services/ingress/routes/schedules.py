@@ -15,24 +15,24 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.ingress.access import Client
-from services.ingress.exchange import call_headers, query_tenant
+from services.ingress.admission.access import Client
+from services.ingress.admission.limits import check_inline_size
 from services.ingress.handlers import Desk
-from services.ingress.limits import check_inline_size
+from services.ingress.http.exchange import call_headers, query_tenant
 from services.ingress.outbox import Outbox
 from services.ingress.problems import Problem, Refused
-from services.ingress.register import may_take
+from services.ingress.replies.register import may_take
 from shared.contracts import ids
 from shared.contracts.base import IN_WORDS, SCHEDULE, PriorityClass
 from shared.contracts.bounds import check_depth
 from shared.contracts.headers import envelope
 from shared.contracts.job import Job
 from shared.contracts.schedule import KIND, LATE_SECONDS, Missed, Schedule
-from shared.cron import Cron
 from shared.errors import InvalidInput
 from shared.kafka.port import Message
-from shared.kafka.registry import ENTRY_BYTES, registry_key
-from shared.schedules import MOST, Entry, ScheduleTable
+from shared.processing.registry import ENTRY_BYTES, registry_key
+from shared.scheduling.cron import Cron
+from shared.scheduling.schedule_table import MOST, Entry, ScheduleTable
 
 _NAME = re.compile(SCHEDULE)
 _NEXT = 5

@@ -12,18 +12,18 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.ingress.access import Client
-from services.ingress.exchange import call_headers
+from services.ingress.admission.access import Client
+from services.ingress.admission.tenant_days import Spending
 from services.ingress.handlers import Desk
+from services.ingress.http.exchange import call_headers
 from services.ingress.outbox import Outbox
 from services.ingress.problems import Problem, Refused
-from services.ingress.tenants import Spending
 from shared.contracts.base import IN_WORDS, TENANT
 from shared.contracts.bounds import check_depth
 from shared.contracts.budget import TenantLimits
 from shared.contracts.headers import envelope
 from shared.kafka.port import Message
-from shared.kafka.registry import registry_key
+from shared.processing.registry import registry_key
 
 _NAME = re.compile(TENANT)
 _BODY_BYTES = 16 * 1024

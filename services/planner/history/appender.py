@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from services.planner.engine.book import Book
-from services.planner.engine.carried_ids import NAME as IDS
-from services.planner.engine.watermark import UNACKNOWLEDGED
 from services.planner.history.takeover import Superseded, gap_is_stale
 from services.planner.round import Round
-from services.planner.wiring import Wiring
+from services.planner.shard.wiring import Wiring
+from services.planner.state.book import Book
+from services.planner.state.carried_ids import NAME as IDS
+from services.planner.state.watermark import UNACKNOWLEDGED
 from shared.contracts import headers
 from shared.contracts.base import BATCH_BYTES
 from shared.kafka.port import Message, TopicPartition

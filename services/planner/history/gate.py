@@ -11,10 +11,10 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
-from services.planner.engine.admission import JobInput
-from services.planner.engine.book import Book
 from services.planner.history.recent import read_again
-from services.planner.wiring import Wiring
+from services.planner.shard.wiring import Wiring
+from services.planner.state.admission import JobInput
+from services.planner.state.book import Book
 from shared.contracts.base import CLASSES
 from shared.contracts.event import IdsRemembered, JobSettled
 from shared.errors import LogError

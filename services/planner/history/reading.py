@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from services.planner.wiring import Wiring
+from services.planner.shard.wiring import Wiring
 from shared.kafka.port import Consumer, Record, TopicPartition
 
 POLL_SECONDS = 1.0

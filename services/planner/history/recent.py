@@ -11,7 +11,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from services.planner.history.reading import POLL_SECONDS, reader
-from services.planner.wiring import Wiring
+from services.planner.shard.wiring import Wiring
 from shared.contracts.event import IdsRemembered, JobSettled
 from shared.kafka.port import Record, TopicPartition
 from shared.telemetry import logs

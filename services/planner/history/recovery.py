@@ -14,11 +14,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from services.planner.engine import dates, ending, streams
-from services.planner.engine.book import Book, internal
 from services.planner.history.upkeep import flush_budgets
 from services.planner.job.live import LiveJob, OpenStep, Phase
 from services.planner.round import Publish, Round
+from services.planner.state import dates, ending, streams
+from services.planner.state.book import Book, internal
 from shared.contracts.budget import TenantAccount, TenantLimitNeared, TenantShare
 from shared.contracts.event import (
     EVENT,

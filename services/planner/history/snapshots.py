@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from services.planner.engine.book import Book
-from services.planner.engine.watermark import UNACKNOWLEDGED
 from services.planner.job.live import LiveJob
 from services.planner.retention import stale
 from services.planner.round import Round
+from services.planner.state.book import Book
+from services.planner.state.watermark import UNACKNOWLEDGED
 from shared.contracts.event import JobSnapshot
 from shared.processing.tries import Chore
 

@@ -8,11 +8,11 @@ from functools import partial
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from services.planner.engine.book import Book, internal
 from services.planner.history.reading import read_range
 from services.planner.history.recovery import Replay
 from services.planner.round import Round
-from services.planner.wiring import Wiring
+from services.planner.shard.wiring import Wiring
+from services.planner.state.book import Book, internal
 from shared.contracts import headers
 from shared.contracts.base import VERSION
 from shared.contracts.event import EVENT, PlannerStarted

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from services.planner.engine.book import Book
 from services.planner.history import snapshots
 from services.planner.round import Round
+from services.planner.state.book import Book
 from shared.processing.tries import Chore
 
 _BUDGETS = Chore("budgets")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from services.planner.engine.admission import JobInput
+from services.planner.state.admission import JobInput
 from shared.contracts import headers, ids
 from shared.contracts.base import RECORD_BYTES
 from shared.contracts.outcome import CancelRequested

@@ -23,7 +23,7 @@ from shared.contracts.base import INLINE_BYTES
 from shared.estimates import ANSWER_TOKENS, likely_tokens
 from shared.kafka.port import Record
 from shared.processing.read_ahead import ReadAhead
-from shared.tenants import TenantRing
+from shared.scheduling.fair_queue import TenantRing
 
 HANDFUL = 16
 """So few are taken as they came: nobody waits long behind them, and looking into them costs."""

@@ -15,7 +15,7 @@ from services.planner.intake.room import Room
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.kafka.port import Record
 from shared.processing.read_ahead import ReadAhead
-from shared.shares import ClassShares
+from shared.scheduling.class_shares import ClassShares
 
 BURST_RECORDS = 64.0
 """Interactive jobs that may be taken before their share binds."""
@@ -55,7 +55,7 @@ class Queue:
 
 
 class ClassOrder:
-    """Which class's next record is taken, by the shares of all classes (`shared.shares`), each record counting one. `places`: how much
+    """Which class's next record is taken, by the shares of all classes (`class_shares`), each record counting one. `places`: how much
     of the room a record of so many bytes takes.
     """
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from services.planner.engine.admission import refused_result
 from services.planner.intake.canonical import original
 from services.planner.round import Answer
 from services.planner.sending.messages import of_effect
-from services.planner.wiring import Wiring
+from services.planner.shard.wiring import Wiring
+from services.planner.state.admission import refused_result
 from shared.contracts.base import PriorityClass
 from shared.contracts.failure import Failure, FailureKind
 from shared.errors import InvalidInput, InvalidRecord, TooLarge, TuttiError
-from shared.kafka.dead_letter_cap import DeadLetterCap
-from shared.kafka.dead_letters import dead_letter_message
 from shared.kafka.port import Message, Record, TopicPartition
+from shared.processing.dead_letter_cap import DeadLetterCap
+from shared.processing.dead_letters import dead_letter_message
 from shared.processing.tries import GivenUp
 from shared.telemetry import logs, metrics
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from services.planner.engine.watermark import NO_IDS
+from services.planner.state.watermark import NO_IDS
 from shared.kafka.port import Consumer
 
 

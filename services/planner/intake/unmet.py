@@ -1,4 +1,4 @@
-"""Unmet: cancels on `jobs.*` that nobody knows the job of. Each may be ahead of its job, so it is kept as a guess (`engine/cancels`).
+"""Unmet: cancels on `jobs.*` that nobody knows the job of. Each may be ahead of its job, so it is kept as a guess (`state/cancels`).
 
 After a while without the job its sender is told, by a dead letter: a cancel that is lost in silence costs money. The guess stays.
 The position does not pass the cancel's record until then, so a successor tells what this planner could not.

@@ -35,7 +35,7 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import ReplyTo
 from shared.contracts.step import StepRequest
 from shared.contracts.usage import Usage
-from shared.retry import DISPOSITION, Disposition
+from shared.scheduling.retry import DISPOSITION, Disposition
 
 _REMEMBERED_NODES = 8
 _NOTHING_USED = Usage()
@@ -101,7 +101,7 @@ class OpenStep:
     beyond_window: int | None = None
     """The largest window that the step did not fit, 0 of unknown size."""
     backoff_until: float = 0.0
-    """Monotonic seconds: the next attempt begins no earlier, even when the reader has answered (engine)."""
+    """Monotonic seconds: the next attempt begins no earlier, even when the reader has answered (state)."""
     wakes_at: float = 0.0
     """Of a sleep: wall-clock seconds of the planner that set it."""
     wakes_after: float | None = None
@@ -111,7 +111,7 @@ class OpenStep:
     releases: int = 0
     """Times a router's choice was handed back unclaimed; bounds how fast it is sent again."""
     stopped: bool = False
-    """Its node was told to stop, by this planner (engine)."""
+    """Its node was told to stop, by this planner (state)."""
 
     def stands(self, attempt: int, claim: ClaimId | None) -> bool:
         """Whether this claim of this attempt is the one that stands."""
@@ -133,9 +133,9 @@ class LiveJob:
     attempts: int = 0
     settled: JobSettled | None = None
     published: bool = False
-    """The result is acknowledged (engine)."""
+    """The result is acknowledged (state)."""
     stops_owed: int = 0
-    """Stops of attempts that are not acknowledged (engine)."""
+    """Stops of attempts that are not acknowledged (state)."""
     settled_offset: int = -1
     """Of the settle event, once it is acknowledged."""
     written_at: float = 0.0
@@ -153,9 +153,9 @@ class LiveJob:
     soft_wall_due: float = float("inf")
     """Monotonic; when the wall-time limit is near."""
     claim_news: list[StepClaimedBy] = field(default_factory=list)
-    """Claims that are folded in memory and not yet appended (engine)."""
+    """Claims that are folded in memory and not yet appended (state)."""
     abandoned: dict[StepId, OpenStep] = field(default_factory=dict)
-    """Steps that nobody waits for any more: to be stopped, and kept until their claims have said what they used (engine)."""
+    """Steps that nobody waits for any more: to be stopped, and kept until their claims have said what they used (state)."""
     followers: list[ReplyTo] = field(default_factory=list)
     """Callers that submitted the same id again while the job was live; in memory only."""
     funded: bool = False
@@ -165,7 +165,7 @@ class LiveJob:
     ending: Failure | None = None
     """Why the job is to end: nothing is wanted any more, and what its running attempts have used is awaited for a moment."""
     ends_due: float = float("inf")
-    """Monotonic; the end of that moment (engine)."""
+    """Monotonic; the end of that moment (state)."""
     broken: Failure | None = None
     """History and pattern disagree; the job is settled with this."""
 

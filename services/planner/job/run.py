@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.planner.job.ids import step_id
-from services.planner.patterns.context import Ask, Branch, Context, Gather, Sleep, StepError
-from services.planner.patterns.port import Pattern
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.step import StepRequest
 from shared.errors import NonDeterministicPattern
+from shared.patterns.context import Ask, Branch, Context, Gather, Sleep, StepError
+from shared.patterns.port import Pattern
 
 _LONGEST_SLEEP_SECONDS = 1e9
 """About thirty years: what no instant can hold is the pattern's mistake."""

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from math import inf
 
-from services.planner.engine.admission import JobInput, accept
-from services.planner.engine.book import Book
-from services.planner.engine.watermark import SCHEDULED
 from services.planner.job.ids import derived
 from services.planner.round import Round
 from services.planner.schedules.due import due_runs, next_run
+from services.planner.state.admission import JobInput, accept
+from services.planner.state.book import Book
+from services.planner.state.watermark import SCHEDULED
 from shared.contracts.base import ScheduleId
 from shared.contracts.digest import request_digest
 from shared.contracts.event import ScheduleFired
 from shared.contracts.schedule import Schedule
-from shared.schedules import Entry, ScheduleTable
+from shared.scheduling.schedule_table import Entry, ScheduleTable
 from shared.telemetry import logs, metrics
 from shared.topics import partition_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 
 from shared.contracts.schedule import Missed
-from shared.schedules import Entry
+from shared.scheduling.schedule_table import Entry
 
 MOST_RUNS = 100
 """Of one schedule at once; of more missed runs the oldest are dropped."""

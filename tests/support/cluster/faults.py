@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from random import Random
 from typing import Any
 
-from infra.simulators.ollama.parameters import FailureMode, Failures
+from infra.lab.simulators.ollama.parameters import FailureMode, Failures
 
 Seconds = tuple[float, float]
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from services.planner.engine.admission import JobInput
 from services.planner.handlers import JobRecord
+from services.planner.state.admission import JobInput
 from shared.contracts import headers, ids
 from shared.contracts.budget import TenantAccount, TenantShare
 from shared.contracts.control import CONTROL
@@ -22,8 +22,8 @@ from shared.contracts.outcome import OUTCOME, CancelRequested
 from shared.contracts.result import Result
 from shared.contracts.step import Step
 from shared.errors import InvalidInput
-from shared.kafka.memory import MemoryLog
-from shared.kafka.memory_partition import MemoryRecord, MemoryUnreadable
+from shared.kafka.memory.memory import MemoryLog
+from shared.kafka.memory.memory_partition import MemoryRecord, MemoryUnreadable
 from shared.kafka.port import TopicPartition
 from shared.topics import Topics
 

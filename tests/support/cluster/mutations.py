@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from services.planner import home
+from services.planner.shard import home
 from shared.telemetry.logs import Logger
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.simulation import Law, Report, simulate

@@ -12,10 +12,10 @@ from random import Random
 from typing import Any
 from weakref import WeakSet
 
-from infra.simulators.ollama.call import Call
-from infra.simulators.ollama.core import SimulatedOllama
-from infra.simulators.ollama.errors import ConnectionDropped, OllamaError
-from infra.simulators.ollama.parameters import Failures, ModelParameters, Parameters
+from infra.lab.simulators.ollama.call import Call
+from infra.lab.simulators.ollama.core import SimulatedOllama
+from infra.lab.simulators.ollama.errors import ConnectionDropped, OllamaError
+from infra.lab.simulators.ollama.parameters import Failures, ModelParameters, Parameters
 from services.worker.backends.base import ModelCallFailed
 from services.worker.backends.http import failure_kind
 from services.worker.backends.ollama import OllamaBackend

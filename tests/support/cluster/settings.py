@@ -8,7 +8,7 @@ from services.planner.settings import PlannerOptions
 from services.router.settings import RouterPolicy
 from services.worker.settings import WorkerSettings
 from shared.contracts.budget import TenantLimits
-from shared.kafka.memory_group import GroupTimings
+from shared.kafka.memory.memory_group import GroupTimings
 from shared.topics import Topics, TopicSettings
 from tests.support.cluster.faults import FaultMix
 

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Any
 
-from infra.simulators.ollama.parameters import Failures
+from infra.lab.simulators.ollama.parameters import Failures
 from shared.contracts import headers
-from shared.kafka.memory_partition import MemoryRecord
-from shared.kafka.memory_process import Absence
+from shared.kafka.memory.memory_partition import MemoryRecord
+from shared.kafka.memory.memory_process import Absence
 from shared.kafka.port import Message, TopicPartition
 from tests.support.cluster.processes import State
 from tests.support.cluster.world import Instance, World

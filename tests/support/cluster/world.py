@@ -27,13 +27,13 @@ from shared.contracts import schedule
 from shared.contracts.headers import envelope
 from shared.contracts.node import Hardware
 from shared.contracts.schedule import Schedule
-from shared.kafka.memory import MemoryLog
+from shared.kafka.client.watched import WatchedLog
+from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, Missed, TopicPartition
-from shared.kafka.provision import new_topics
-from shared.kafka.registry import registry_key
-from shared.kafka.topic_news import TopicNews
-from shared.kafka.topic_watch import TopicWatch
-from shared.kafka.watched import WatchedLog
+from shared.processing.provision import new_topics
+from shared.processing.registry import registry_key
+from shared.processing.topic_news import TopicNews
+from shared.processing.topic_watch import TopicWatch
 from shared.service import Environment, Readiness, Service
 from shared.settings import ClusterSettings
 from tests.support.cluster import settings

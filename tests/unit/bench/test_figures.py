@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from infra.bench import outcome, report
-from infra.bench.budgets import BUDGETS, at, judge_all
-from infra.bench.figures import Budget, percentile
-from infra.bench.processes import CpuMark, cpu_seconds, resident_bytes
-from infra.bench.scenarios import QUICK, Run, Sizes, plan
-from infra.bench.summary import summarise, value
+from infra.lab.bench import outcome, report
+from infra.lab.bench.budgets import BUDGETS, at, judge_all
+from infra.lab.bench.figures import Budget, percentile
+from infra.lab.bench.processes import CpuMark, cpu_seconds, resident_bytes
+from infra.lab.bench.scenarios import QUICK, Run, Sizes, plan
+from infra.lab.bench.summary import summarise, value
 
 FACTS = {
     "date": "2026-01-31",

@@ -7,10 +7,10 @@ from random import Random
 
 import pytest
 
-from infra.bench.arrivals import Traffic, jain
-from infra.bench.load import LoadFailed
-from infra.bench.priority import jobs, node
-from infra.simulators.ollama.parameters import PROFILES
+from infra.lab.bench.arrivals import Traffic, jain
+from infra.lab.bench.load import LoadFailed
+from infra.lab.bench.priority import jobs, node
+from infra.lab.simulators.ollama.parameters import PROFILES
 from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import parse_job

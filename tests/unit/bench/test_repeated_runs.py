@@ -11,9 +11,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from infra.bench import backlog, cancel, delays, machine, priority, recovery
-from infra.bench.figures import Budget, Spread, Spreads, Verdict, cell, median_of, most_of, spreads
-from infra.bench.outcome import Outcome, bench_options
+from infra.lab.bench import backlog, cancel, delays, machine, priority, recovery
+from infra.lab.bench.figures import Budget, Spread, Spreads, Verdict, cell, median_of, most_of, spreads
+from infra.lab.bench.outcome import Outcome, bench_options
 
 FACTS = machine.facts()
 RUNS = [{"p50_ms": 1.0, "lost": 0.0}, {"p50_ms": 9.0, "lost": 1.0}, {"p50_ms": 2.0, "lost": 0.0}]

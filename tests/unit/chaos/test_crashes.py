@@ -9,12 +9,12 @@ from typing import Any, cast
 
 import pytest
 
-from infra.chaos import stage as stages
-from infra.chaos.crashes import PATIENCE_SECONDS, Absence, Crash, defects
-from infra.chaos.jobs import NEVER, Ledger
-from infra.chaos.plan import Fault, FaultKind
-from infra.chaos.run import Outcome
-from infra.chaos.stage import Stage
+from infra.lab.chaos import stage as stages
+from infra.lab.chaos.crashes import PATIENCE_SECONDS, Absence, Crash, defects
+from infra.lab.chaos.jobs import NEVER, Ledger
+from infra.lab.chaos.plan import Fault, FaultKind
+from infra.lab.chaos.run import Outcome
+from infra.lab.chaos.stage import Stage
 from infra.verify.report import Report
 from shared.clock import ManualClock
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from infra.chaos import odd
+from infra.lab.chaos import odd
 from infra.verify.checker import Scope
 from infra.verify.laws import Kind
 from infra.verify.report import Place, Report

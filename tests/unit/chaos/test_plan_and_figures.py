@@ -7,7 +7,7 @@ from random import Random
 import pytest
 from pydantic_core import from_json
 
-from infra.chaos.figures import (
+from infra.lab.chaos.figures import (
     Struck,
     Times,
     back_after,
@@ -20,9 +20,9 @@ from infra.chaos.figures import (
     results_per_second,
     slowest,
 )
-from infra.chaos.jobs import FAILS_SOMETIMES, JobMix, Ledger
-from infra.chaos.plan import Durations, Fault, FaultKind, cycle
-from services.ingress.dialect_tutti import JobSubmission
+from infra.lab.chaos.jobs import FAILS_SOMETIMES, JobMix, Ledger
+from infra.lab.chaos.plan import Durations, Fault, FaultKind, cycle
+from services.ingress.dialects.tutti.requests import JobSubmission
 from shared.contracts.job import Job
 
 SERVICES = {

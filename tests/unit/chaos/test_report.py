@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from infra.bench import machine
-from infra.bench.outcome import write
-from infra.chaos import report
-from infra.chaos.crashes import Absence, Crash
-from infra.chaos.figures import Struck
-from infra.chaos.jobs import Ledger
-from infra.chaos.plan import Fault, FaultKind
-from infra.chaos.run import Options, Outcome
+from infra.lab.bench import machine
+from infra.lab.bench.outcome import write
+from infra.lab.chaos import report
+from infra.lab.chaos.crashes import Absence, Crash
+from infra.lab.chaos.figures import Struck
+from infra.lab.chaos.jobs import Ledger
+from infra.lab.chaos.plan import Fault, FaultKind
+from infra.lab.chaos.run import Options, Outcome
 from infra.verify.report import Report
 
 RATE = 10.0

@@ -15,9 +15,9 @@ from shared.clock import LoopClock
 from shared.contracts.blob import BlobRef
 from shared.contracts.chat import Answer
 from shared.contracts.result import Result, Status
-from shared.kafka.memory import MemoryLog
-from shared.kafka.provision import ensure_topics
+from shared.kafka.memory.memory import MemoryLog
 from shared.processing.blobs import Blobs
+from shared.processing.provision import ensure_topics
 from shared.topics import Topics
 
 BODY = Answer(text="y" * 100_000).to_bytes()

@@ -27,9 +27,9 @@ from shared.contracts.job import Job
 from shared.contracts.reply import Chunk, Chunks, Final
 from shared.contracts.result import Result as JobResult
 from shared.contracts.result import Status
-from shared.kafka.memory import MemoryLog
+from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, TopicPartition
-from shared.kafka.provision import ensure_topics
+from shared.processing.provision import ensure_topics
 from shared.settings import ClusterSettings
 from shared.topics import Topics
 

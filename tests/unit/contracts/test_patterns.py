@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 import services
-from services.ingress.dialect_openai import ChatRequest, to_job
+from services.ingress.dialects.openai.requests import ChatRequest, to_job
 from services.ingress.problems import of_validation
 from shared.contracts import headers
 from shared.contracts.base import IMAGE_CHARACTERS, Capability, JobId, ModelName, NodeId, ScheduleId, Tenant, TopicName

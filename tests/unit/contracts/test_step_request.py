@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from services.planner.patterns.single import request_of
 from shared.contracts.job import HeldJob, Job
 from shared.contracts.step import Step, StepRequest
+from shared.patterns.single import request_of
 
 SAMPLES: dict[str, Any] = json.loads(Path("schemas/examples/v1/Step.full.json").read_bytes()) | {
     "input_ref": json.loads(Path("schemas/examples/v1/Step.input.json").read_bytes())["input_ref"],

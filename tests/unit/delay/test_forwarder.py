@@ -17,7 +17,7 @@ from shared.clock import SystemClock
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.delayed import Delayed
 from shared.kafka.port import Appended, Message, TopicPartition
-from shared.kafka.window import Bounds, Window
+from shared.processing.window import Bounds, Window
 from shared.topics import Topics
 from tests.support.routing import FakeRecord
 

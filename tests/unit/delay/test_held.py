@@ -14,7 +14,7 @@ from shared.contracts import headers
 from shared.contracts.delayed import Delayed
 from shared.errors import InvalidRecord
 from shared.kafka.port import TopicPartition
-from shared.kafka.window import Bounds, Window
+from shared.processing.window import Bounds, Window
 from shared.topics import Topics
 from tests.support.routing import FakeRecord
 

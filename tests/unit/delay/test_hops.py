@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.contracts.delayed import Delayed
-from shared.delays import SMALLEST_TIER, TIER_SECONDS, build_delayed, next_hop
 from shared.kafka.port import Message
+from shared.processing.delays import SMALLEST_TIER, TIER_SECONDS, build_delayed, next_hop
 from shared.topics import Topics
 
 NOW = 1_700_000_000.0

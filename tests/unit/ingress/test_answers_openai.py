@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from services.ingress import answers_openai as answers
-from services.ingress.answers_openai import ChunkWriter
+from services.ingress.dialects.openai import responses as answers
+from services.ingress.dialects.openai.responses import ChunkWriter
 from services.ingress.problems import STATUS_OF_FAILURE, Problem, of_error, of_result
 from shared.contracts.chat import Answer, FinishReason
 from shared.contracts.failure import Failure, FailureKind

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingress.assembly import StreamAssembly, StreamConflict
+from services.ingress.replies.assembly import StreamAssembly, StreamConflict
 from shared.contracts.chat import Answer
 from shared.contracts.reply import Chunk
 

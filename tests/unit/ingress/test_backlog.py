@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingress.backlog import Backlog
+from services.ingress.admission.backlog import Backlog
 from shared.contracts.base import PriorityClass
 
 INTERACTIVE, STANDARD, BATCH = PriorityClass

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from services.ingress.bodies import BODY_SECONDS, Bodies
-from services.ingress.exchange import CallHeaders, Receive, call_headers
+from services.ingress.http.bodies import BODY_SECONDS, Bodies
+from services.ingress.http.exchange import CallHeaders, Receive, call_headers
 from services.ingress.problems import ClientGone, Refused
 from shared.clock import LoopClock
 from shared.errors import Overloaded, TooLarge

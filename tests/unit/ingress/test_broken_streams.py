@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingress.assembly import StreamAssembly, StreamConflict
-from services.ingress.waiters import Caller, Follow, Waiters
+from services.ingress.replies.assembly import StreamAssembly, StreamConflict
+from services.ingress.replies.waiters import Caller, Follow, Waiters
 from shared.contracts.chat import Answer
 from shared.contracts.reply import Chunk, Chunks, StreamBroken
 from tests.support.ingress_world import inline

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from services.ingress.dialect_openai import ChatRequest, UnsupportedParameter, to_job
+from services.ingress.dialects.openai.requests import ChatRequest, UnsupportedParameter, to_job
 from services.ingress.problems import of_error
 from shared.contracts.job import Job
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from services.ingress.access import Client
-from services.ingress.bucket_store import Ask
-from services.ingress.buckets import Level, Rate
-from services.ingress.meter import Meter, duration, estimate
+from services.ingress.admission.access import Client
+from services.ingress.admission.bucket_store import Ask
+from services.ingress.admission.buckets import Level, Rate
+from services.ingress.admission.meter import Meter, duration, estimate
 from services.ingress.problems import Refused
-from services.ingress.store import StoreUnavailable
-from services.ingress.watchlist import Watchlist
+from services.ingress.status.store import StoreUnavailable
+from services.ingress.status.watchlist import Watchlist
 from shared.clock import ManualClock
 from shared.contracts.event import JobSettled
 from shared.contracts.job import Job

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ingress.problems import InstanceLeaving, Refused
-from services.ingress.register import TIMES_LEFT, Kind, Places, Reader, Register
-from services.ingress.waiters import Caller
+from services.ingress.replies.register import TIMES_LEFT, Kind, Places, Reader, Register
+from services.ingress.replies.waiters import Caller
 from shared.errors import Overloaded
 from tests.support.ingress_world import inline
 

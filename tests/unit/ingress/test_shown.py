@@ -7,9 +7,9 @@ from typing import Any, get_args
 
 import pytest
 
-from services.ingress import dialect_tutti as dialect
-from services.ingress.shown import ALL, FIELDS, NOT_SHOWN, SHOWN, RawEvent, kind_of, shown
-from services.ingress.status import JobStatus, State, fold
+from services.ingress.dialects.tutti import requests as dialect
+from services.ingress.status.shown import ALL, FIELDS, NOT_SHOWN, SHOWN, RawEvent, kind_of, shown
+from services.ingress.status.status import JobStatus, State, fold
 from shared.contracts import event as events
 from shared.contracts.base import Contract, PriorityClass
 from shared.contracts.failure import Failure, FailureKind

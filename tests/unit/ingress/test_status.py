@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingress.journal import Journal
-from services.ingress.shown import RawEvent
-from services.ingress.status import JobStatus, State, ended, fold
+from services.ingress.status.journal import Journal
+from services.ingress.status.shown import RawEvent
+from services.ingress.status.status import JobStatus, State, ended, fold
 from shared.contracts import event as events
 from shared.contracts import ids
 from shared.contracts.base import PriorityClass

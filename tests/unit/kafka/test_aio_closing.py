@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from shared.kafka.aio_closing import close_client, unless_cancelled
+from shared.kafka.client.aio_closing import close_client, unless_cancelled
 
 
 class Client:

@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.clock import LoopClock
-from shared.kafka.aio_fetch import LeanFetcher, LeanRequest, LeanResponse, hasten
+from shared.kafka.client.aio_fetch import LeanFetcher, LeanRequest, LeanResponse, hasten
 from tests.support import virtual_loop
 
 INT16 = st.integers(-(2**15), 2**15 - 1)

@@ -13,8 +13,8 @@ from aiokafka.errors import KafkaConnectionError, OutOfOrderSequenceNumber
 from shared.clock import LoopClock
 from shared.errors import RecordTooLarge, SendFailed
 from shared.kafka import settings
-from shared.kafka.aio_producer import AioProducer
-from shared.kafka.aio_window import Window
+from shared.kafka.client.aio_producer import AioProducer
+from shared.kafka.client.aio_window import Window
 from shared.kafka.port import Appended, Message, TopicPartition
 from tests.support import virtual_loop
 

@@ -17,8 +17,8 @@ from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.kafka.aio_fetch import take
-from shared.kafka.aio_records import UNPACKED_BYTES, Batches, Records, install
+from shared.kafka.client.aio_fetch import take
+from shared.kafka.client.aio_records import UNPACKED_BYTES, Batches, Records, install
 from shared.kafka.port import TopicPartition, Unreadable
 from tests.support.raw_batches import NAME, batch, bomb, renamed, sealed, with_codec
 

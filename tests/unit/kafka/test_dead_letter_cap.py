@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.clock import LoopClock
-from shared.kafka.dead_letter_cap import DeadLetterCap
-from shared.kafka.intake import Intake
-from shared.kafka.memory import MemoryLog
+from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, NewTopic, TopicPartition
-from shared.kafka.window import Bounds, Window
+from shared.processing.dead_letter_cap import DeadLetterCap
+from shared.processing.intake import Intake
+from shared.processing.window import Bounds, Window
 from shared.settings import ClusterSettings, DeadLetterCapSettings
 from tests.support import virtual_loop
 from tests.support.routing import FakeRecord

@@ -11,12 +11,12 @@ from shared.contracts.base import RECORD_BYTES
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.headers import find
 from shared.errors import InvalidRecord, SendFailed
-from shared.kafka.dead_letters import HEADERS_BYTES, VALUE_BYTES, DeadLetters, dead_letter_message
-from shared.kafka.memory import MemoryLog
-from shared.kafka.memory_faults import Fate
-from shared.kafka.memory_partition import MemoryRecord
+from shared.kafka.memory.memory import MemoryLog
+from shared.kafka.memory.memory_faults import Fate
+from shared.kafka.memory.memory_partition import MemoryRecord
 from shared.kafka.port import Message, NewTopic, TopicPartition
 from shared.kafka.sizes import check_record
+from shared.processing.dead_letters import HEADERS_BYTES, VALUE_BYTES, DeadLetters, dead_letter_message
 from shared.topics import Topics
 
 TOPICS = Topics()

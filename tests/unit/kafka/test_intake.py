@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import pytest
 
 from shared.clock import LoopClock
-from shared.kafka.intake import Intake
-from shared.kafka.memory import MemoryLog
+from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, NewTopic, TopicPartition
-from shared.kafka.window import Bounds, Window
+from shared.processing.intake import Intake
+from shared.processing.window import Bounds, Window
 from shared.settings import DeadLetterCapSettings
 from tests.support.virtual_loop import run
 

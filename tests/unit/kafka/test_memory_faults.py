@@ -10,8 +10,8 @@ import pytest
 
 from shared.clock import LoopClock
 from shared.errors import CommitRefused, LogUnavailable, SendFailed
-from shared.kafka.memory import MemoryLog
-from shared.kafka.memory_faults import Fate
+from shared.kafka.memory.memory import MemoryLog
+from shared.kafka.memory.memory_faults import Fate
 from shared.kafka.port import Appended, Message, NewTopic, TopicPartition
 from shared.kafka.settings import SILENCE_SECONDS
 from tests.support import virtual_loop

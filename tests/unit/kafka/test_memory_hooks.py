@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from random import Random
 
 from shared.clock import LoopClock
-from shared.kafka.memory import MemoryLog
+from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, NewTopic, TopicPartition
 from tests.support import virtual_loop
 

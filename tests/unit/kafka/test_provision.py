@@ -9,9 +9,9 @@ import pytest
 
 from shared.clock import LoopClock
 from shared.errors import ConfigurationError
-from shared.kafka.memory import MemoryLog
+from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import NewTopic
-from shared.kafka.provision import GRACE_SECONDS, differing, ensure_topics, first_look, new_topics
+from shared.processing.provision import GRACE_SECONDS, differing, ensure_topics, first_look, new_topics
 from shared.topics import Topics, TopicSettings
 from tests.support import virtual_loop
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from shared.clock import SystemClock
-from shared.kafka.memory import MemoryLog
+from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, NewTopic
-from shared.kafka.registry import ENTRY_BYTES, RegistryReader, registry_key
+from shared.processing.registry import ENTRY_BYTES, RegistryReader, registry_key
 from shared.topics import Topics
 from tests.support.virtual_loop import run
 

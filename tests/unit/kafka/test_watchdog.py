@@ -16,11 +16,11 @@ from prometheus_client import REGISTRY
 
 from shared.clock import LoopClock
 from shared.errors import LogError, LogUnavailable, TopicMadeAnew
-from shared.kafka.memory import MemoryLog
+from shared.kafka.client.watchdog import Limits, Reason, Standing, Vitals, diagnose, may_rebuild, observe, pause_seconds
+from shared.kafka.client.watched import ConsumerGaveUp, WatchedConsumer, WatchedLog
+from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Consumer, Message, NewTopic, Record, TopicPartition
-from shared.kafka.tail import Tail
-from shared.kafka.watchdog import Limits, Reason, Standing, Vitals, diagnose, may_rebuild, observe, pause_seconds
-from shared.kafka.watched import ConsumerGaveUp, WatchedConsumer, WatchedLog
+from shared.processing.tail import Tail
 from tests.support import virtual_loop
 from tests.support.log_bench import Recorder
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from infra.native import tiny_model
+from infra.lab.ollama_build import tiny_model
 
 
 def written(path: Path, seed: int) -> bytes:

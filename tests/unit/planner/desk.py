@@ -6,16 +6,16 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from services.planner.engine import attempts
-from services.planner.engine.admission import JobInput, accept
-from services.planner.engine.book import Book
-from services.planner.engine.carried_ids import NAME
-from services.planner.engine.policy import Policy
-from services.planner.engine.watermark import UNACKNOWLEDGED
 from services.planner.history import snapshots
 from services.planner.history.recovery import Replay
 from services.planner.job.live import LiveJob, OpenStep
 from services.planner.round import Publish, Round, Stop
+from services.planner.state import attempts
+from services.planner.state.admission import JobInput, accept
+from services.planner.state.book import Book
+from services.planner.state.carried_ids import NAME
+from services.planner.state.policy import Policy
+from services.planner.state.watermark import UNACKNOWLEDGED
 from shared.contracts.base import PriorityClass
 from shared.contracts.budget import TenantLimits
 from shared.contracts.chat import Answer

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from services.planner.job.run import Run
-from services.planner.patterns.context import Ask, Context
-from services.planner.patterns.port import Pattern
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.step import StepRequest
+from shared.patterns.context import Ask, Context
+from shared.patterns.port import Pattern
 
 BROKEN = Failure(kind=FailureKind.MODEL_ERROR, message="no")
 Body = Callable[[Context], Coroutine[Any, Any, Any]]

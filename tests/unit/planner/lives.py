@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from services.planner.engine.book import Book
-from services.planner.engine.policy import Policy
 from services.planner.job.live import LiveJob, Phase
-from services.planner.patterns import BY_VERSION, CURRENT
-from services.planner.patterns.context import Context, StepError
-from services.planner.patterns.port import Pattern
+from services.planner.state.book import Book
+from services.planner.state.policy import Policy
 from shared.contracts.chat import Answer
 from shared.contracts.job import Job
 from shared.contracts.step import StepRequest
-from shared.retry import RetryPolicy
+from shared.patterns import BY_VERSION, CURRENT
+from shared.patterns.context import Context, StepError
+from shared.patterns.port import Pattern
+from shared.scheduling.retry import RetryPolicy
 from tests.unit.planner.desk import Desk
 
 POLICY = Policy(retry=RetryPolicy(4, 0.5, 5.0), resend_seconds=60.0)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from services.planner.engine import admission, attempts
-from services.planner.engine.cancels import KEPT_SECONDS
-from services.planner.engine.policy import Policy
 from services.planner.round import Answer, Round
+from services.planner.state import admission, attempts
+from services.planner.state.cancels import KEPT_SECONDS
+from services.planner.state.policy import Policy
 from shared.contracts.base import PriorityClass
 from shared.contracts.event import EVENT, JobAccepted
 from shared.contracts.failure import FailureKind

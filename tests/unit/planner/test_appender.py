@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from services.planner.engine.watermark import watermark
 from services.planner.history import snapshots
 from services.planner.history.appender import Appender
 from services.planner.round import Round
+from services.planner.state.watermark import watermark
 from shared.clock import ManualClock
 from shared.errors import SendFailed
 from shared.kafka.port import Message, TopicPartition

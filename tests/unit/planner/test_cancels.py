@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from services.planner.engine.cancels import CLOCK_SKEW_SECONDS, KEPT_SECONDS, Cancels, TooManyCancels
-from services.planner.engine.carried import Carried
-from services.planner.engine.policy import Policy
-from services.planner.engine.watermark import watermark
 from services.planner.retention import OLDEST_SECONDS
 from services.planner.round import Answer, Round
+from services.planner.state.cancels import CLOCK_SKEW_SECONDS, KEPT_SECONDS, Cancels, TooManyCancels
+from services.planner.state.carried import Carried
+from services.planner.state.policy import Policy
+from services.planner.state.watermark import watermark
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.event import CancelRecorded
 from shared.contracts.job import ReplyTo

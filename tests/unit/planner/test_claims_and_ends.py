@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from services.planner.engine import attempts
-from services.planner.engine.policy import Policy
 from services.planner.job.live import Phase
 from services.planner.round import Round
+from services.planner.state import attempts
+from services.planner.state.policy import Policy
 from shared.contracts.chat import FinishReason
 from shared.contracts.event import AttemptFailed, WorkWasted
 from shared.contracts.failure import Failure, FailureKind

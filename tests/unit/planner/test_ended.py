@@ -6,8 +6,8 @@ import gc
 import tracemalloc
 from typing import Any
 
-from services.planner.engine.delayed import must_wait
-from services.planner.engine.watermark import watermark
+from services.planner.state.delayed import must_wait
+from services.planner.state.watermark import watermark
 from shared.contracts.outcome import CancelRequested
 from tests.unit.planner.desk import TOPIC, Desk, claimed, job_input, succeeded
 from tests.unit.planner.records import Written

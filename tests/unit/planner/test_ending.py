@@ -8,13 +8,10 @@ from typing import Any
 
 import pytest
 
-from services.planner.engine.policy import Policy
 from services.planner.job.live import LiveJob, OpenStep
-from services.planner.patterns import BY_VERSION, CURRENT
-from services.planner.patterns.context import Context
-from services.planner.patterns.port import Pattern
 from services.planner.round import Round, StopAnywhere
 from services.planner.sending.messages import of_effect
+from services.planner.state.policy import Policy
 from shared.contracts.budget import Amounts, BudgetGranted, TenantLimits
 from shared.contracts.chat import Answer, FinishReason
 from shared.contracts.failure import FailureKind
@@ -23,6 +20,9 @@ from shared.contracts.outcome import CancelRequested
 from shared.contracts.result import Status
 from shared.contracts.step import StepRequest
 from shared.contracts.usage import Usage
+from shared.patterns import BY_VERSION, CURRENT
+from shared.patterns.context import Context
+from shared.patterns.port import Pattern
 from shared.topics import Topics, TopicSettings
 from tests.unit.planner.desk import (
     ONE_CALL,

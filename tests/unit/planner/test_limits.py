@@ -7,11 +7,8 @@ from typing import Any
 
 import pytest
 
-from services.planner.engine.policy import Policy
 from services.planner.job.limits import STEP_BYTES, estimate_tokens, filled
-from services.planner.patterns import BY_VERSION, CURRENT
-from services.planner.patterns.context import Context, StepError
-from services.planner.patterns.port import Pattern
+from services.planner.state.policy import Policy
 from shared.contracts.base import RECORD_BYTES
 from shared.contracts.chat import Answer, FinishReason, Options
 from shared.contracts.event import AttemptFailed
@@ -20,7 +17,10 @@ from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.result import Status
 from shared.contracts.step import StepRequest
-from shared.retry import RetryPolicy
+from shared.patterns import BY_VERSION, CURRENT
+from shared.patterns.context import Context, StepError
+from shared.patterns.port import Pattern
+from shared.scheduling.retry import RetryPolicy
 from tests.unit.planner.desk import Desk, claimed, dispatched, failed, kinds, last, published, succeeded, two_steps
 
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.engine.policy import Policy
 from services.planner.handlers import JobRecord
 from services.planner.intake.refusals import OutcomesStopped, Refusals
 from services.planner.round import Answer, Dispatch, Publish, Round, Stop
 from services.planner.sending.messages import of_effect
 from services.planner.settings import PlannerOptions
-from services.planner.wiring import Wiring
+from services.planner.shard.wiring import Wiring
+from services.planner.state.policy import Policy
 from shared.clock import ManualClock
 from shared.contracts import headers
 from shared.contracts.base import PriorityClass

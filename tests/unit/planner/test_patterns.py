@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.planner.job.run import Run
-from services.planner.patterns import BY_VERSION, CURRENT
-from services.planner.patterns.chain import CHAIN, MOST_CHARACTERS, check, gate_reason, names_in, render, rendered_length
-from services.planner.patterns.single import SINGLE, request_of
 from shared.contracts.blob import BlobRef
 from shared.contracts.chat import Answer, ChatMessage, Operation
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import Gate, Job
 from shared.contracts.step import StepRequest
+from shared.patterns import BY_VERSION, CURRENT
+from shared.patterns.chain import CHAIN, MOST_CHARACTERS, check, gate_reason, names_in, render, rendered_length
+from shared.patterns.single import SINGLE, request_of
 
 Respond = Callable[[StepRequest], str | Answer]
 LARGE = Answer(blob=BlobRef(digest="0" * 32, partition=0, first=0, last=0, chunks=1, size=70_000, written_at=0))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.engine.carried_ids import DISTANCE, GROUP_IDS, NAME, CarriedIds, packed, unpacked
-from services.planner.engine.settled import Ended, SettledIds
 from services.planner.round import Round
+from services.planner.state.carried_ids import DISTANCE, GROUP_IDS, NAME, CarriedIds, packed, unpacked
+from services.planner.state.settled import Ended, SettledIds
 from shared.contracts.event import EVENT, IdsRemembered
 
 COUNT, BLOCK, WALL = 2_000, 100, 1_700_000_000.0

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from services.planner.engine.book import Book
-from services.planner.engine.policy import Policy
 from services.planner.job.live import Phase
 from services.planner.round import Publish, Round
+from services.planner.state.book import Book
+from services.planner.state.policy import Policy
 from shared.contracts.budget import Amounts, BudgetGranted, TenantLimits
 from shared.contracts.event import EVENT, JobAccepted, PlannerStarted, StepAsked
 from shared.contracts.failure import FailureKind
 from shared.contracts.outcome import CancelRequested
 from shared.contracts.result import Status
-from shared.retry import RetryPolicy
+from shared.scheduling.retry import RetryPolicy
 from tests.unit.planner.desk import (
     Desk,
     claimed,

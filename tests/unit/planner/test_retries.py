@@ -6,13 +6,13 @@ from random import Random
 
 import pytest
 
-from services.planner.engine.policy import Policy
 from services.planner.job.live import Phase
+from services.planner.state.policy import Policy
 from shared.contracts.event import AttemptFailed
 from shared.contracts.failure import FailureKind
 from shared.contracts.result import Status
 from shared.contracts.usage import Usage
-from shared.retry import RetryPolicy
+from shared.scheduling.retry import RetryPolicy
 from tests.unit.planner.desk import claimed, dispatched, failed, kinds, last, opened, published, released, sent_after, succeeded
 
 # Failures and retries

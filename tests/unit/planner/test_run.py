@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 
 from services.planner.job.run import Run
-from services.planner.patterns.context import Context, StepError
-from services.planner.patterns.port import Pattern
 from shared.clock import LoopClock
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
@@ -16,6 +14,8 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.step import StepRequest
 from shared.errors import NonDeterministicPattern
+from shared.patterns.context import Context, StepError
+from shared.patterns.port import Pattern
 from tests.unit.planner.driven import BROKEN, Body, ask, ids, nothing_is_left, prompts, record_all, started
 
 __all__ = ["nothing_is_left"]

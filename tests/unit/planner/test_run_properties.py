@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.planner.job.run import Run
-from services.planner.patterns.context import Context, StepError
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
+from shared.patterns.context import Context, StepError
 from tests.unit.planner.driven import BROKEN, ask, nothing_is_left, record_all, started
 
 __all__ = ["nothing_is_left"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from services.planner.engine.watermark import watermark
 from services.planner.round import Round
 from services.planner.schedules.clockwork import begin, run_id
+from services.planner.state.watermark import watermark
 from shared.contracts.job import Job
 from shared.contracts.schedule import Schedule
 from tests.unit.planner.desk import Desk, dispatched, kinds

@@ -5,11 +5,11 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.planner.engine.watermark import UNACKNOWLEDGED, watermark
 from services.planner.history import snapshots
 from services.planner.job.live import LiveJob
 from services.planner.retention import OLDEST_SECONDS
 from services.planner.round import Round
+from services.planner.state.watermark import UNACKNOWLEDGED, watermark
 from shared.contracts import headers
 from shared.contracts.base import RECORD_BYTES
 from shared.contracts.event import EVENT, JobSnapshot

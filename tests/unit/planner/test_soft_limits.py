@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 
 from services.planner.budgets.prices import Prices, micros
-from services.planner.engine.policy import Policy
 from services.planner.job.limits import SOFT, capped, depth_of
-from services.planner.patterns import BY_VERSION, CURRENT
-from services.planner.patterns.context import Context
-from services.planner.patterns.port import Pattern
+from services.planner.state.policy import Policy
 from shared.contracts.chat import Answer, FinishReason
 from shared.contracts.event import EVENT, LimitNeared
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.usage import Usage
+from shared.patterns import BY_VERSION, CURRENT
+from shared.patterns.context import Context
+from shared.patterns.port import Pattern
 from tests.unit.planner.desk import Desk, claimed, failed, published, succeeded, two_steps
 from tests.unit.planner.test_limits import asks
 

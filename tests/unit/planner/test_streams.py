@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from services.planner.engine.policy import Policy
 from services.planner.job.live import Phase
 from services.planner.round import AskPosition, Round
+from services.planner.state.policy import Policy
 from shared.contracts.event import AttemptFailed, StepAnswered, StepRetried
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import ReplyTo
 from shared.contracts.outcome import StreamPosition
 from shared.contracts.result import Status
-from shared.retry import RetryPolicy
+from shared.scheduling.retry import RetryPolicy
 from tests.unit.planner.desk import Desk, claimed, dispatched, failed, kinds, last, published, released, sent_after, succeeded
 
 REPLY = ReplyTo(topic="replies", partition=3, correlation=b"e.1", multiplex=True)

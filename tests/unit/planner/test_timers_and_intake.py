@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.engine.timers import Timers
 from services.planner.intake.job_queue import JobQueue
 from services.planner.intake.order import BURST_RECORDS, ClassOrder, Queue
 from services.planner.intake.room import Room
+from services.planner.state.timers import Timers
 from shared.contracts.base import CLASSES, PriorityClass
-from shared.shares import longest_wait
+from shared.scheduling.class_shares import longest_wait
 from tests.unit.planner.desk import Desk, claimed, published, succeeded
 from tests.unit.planner.records import Written
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from services.planner.engine.policy import Policy
 from services.planner.round import Round
+from services.planner.state.policy import Policy
 from shared.contracts.base import PriorityClass
 from shared.contracts.event import EVENT, StepWaits
 from shared.contracts.failure import FailureKind

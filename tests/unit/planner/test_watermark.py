@@ -7,12 +7,12 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.engine import admission, attempts
-from services.planner.engine.book import Book
-from services.planner.engine.policy import Policy
-from services.planner.engine.watermark import UNACKNOWLEDGED, passable, watermark
 from services.planner.job.live import LiveJob
 from services.planner.round import Round
+from services.planner.state import admission, attempts
+from services.planner.state.book import Book
+from services.planner.state.policy import Policy
+from services.planner.state.watermark import UNACKNOWLEDGED, passable, watermark
 from shared.contracts.event import CancelRecorded, JobSettled
 from shared.contracts.outcome import CancelRequested
 from shared.contracts.result import Result, Status

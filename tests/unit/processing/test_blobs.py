@@ -11,8 +11,8 @@ import pytest
 from shared.clock import LoopClock
 from shared.contracts.blob import BLOB_BYTES, BlobRef
 from shared.errors import LogError, TooLarge
-from shared.kafka.memory import MemoryLog
-from shared.kafka.memory_faults import Fate
+from shared.kafka.memory.memory import MemoryLog
+from shared.kafka.memory.memory_faults import Fate
 from shared.kafka.port import NewTopic, TopicPartition
 from shared.processing.blobs import CHUNK_BYTES, BlobGone, Blobs
 from shared.topics import Topics, TopicSettings

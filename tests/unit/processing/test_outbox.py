@@ -15,8 +15,8 @@ from shared.clock import LoopClock
 from shared.contracts import headers
 from shared.contracts.base import RECORD_BYTES
 from shared.errors import LogUnavailable, NoDestination, NotSent, SendFailed
-from shared.kafka.memory import MemoryLog
-from shared.kafka.memory_faults import Fate
+from shared.kafka.memory.memory import MemoryLog
+from shared.kafka.memory.memory_faults import Fate
 from shared.kafka.port import Appended, Message, NewTopic, TopicPartition
 from shared.processing import outbox as outboxes
 from shared.processing.lane import Result

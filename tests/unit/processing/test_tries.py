@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from shared.errors import InvalidRecord, NewerVersion
-from shared.kafka.memory_partition import MemoryRecord
+from shared.kafka.memory.memory_partition import MemoryRecord
 from shared.kafka.port import Record, Unreadable
 from shared.processing.folding import fold_each
 from shared.processing.tries import REMEMBERED, TRIES, Chore, GivenUp, Tries, place, read

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.contracts.failure import FailureKind
-from shared.retry import DISPOSITION, Disposition, Retry, RetryPolicy, decide
+from shared.scheduling.retry import DISPOSITION, Disposition, Retry, RetryPolicy, decide
 
 KINDS = st.sampled_from(FailureKind)
 UNIT = st.floats(0, 1, exclude_max=True)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.contracts.base import CLASSES, PriorityClass
-from shared.shares import AGEING_CAP, AGEING_SECONDS, WEIGHTS, ClassShares, longest_wait
+from shared.scheduling.class_shares import AGEING_CAP, AGEING_SECONDS, WEIGHTS, ClassShares, longest_wait
 
 INTERACTIVE, STANDARD, BATCH = PriorityClass
 BURST, LARGEST = 2_000.0, 400

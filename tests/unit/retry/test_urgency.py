@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.contracts.base import CLASSES, PriorityClass
-from shared.urgency import FACTOR, ExpectedSeconds, raised
+from shared.scheduling.urgency import FACTOR, ExpectedSeconds, raised
 
 INTERACTIVE, STANDARD, BATCH = PriorityClass
 classes = st.sampled_from(CLASSES)

@@ -15,7 +15,7 @@ from shared.contracts.base import PriorityClass
 from shared.contracts.job import Needs
 from shared.contracts.node import Hardware, NodeModel
 from shared.kafka.port import TopicPartition
-from shared.kafka.window import Bounds, Window
+from shared.processing.window import Bounds, Window
 from tests.support.routing import MODEL, FakeRecord, credit, node, step, view
 
 BIG = NodeModel(name="big:70b", size_bytes=40 * 10**9, context_length=131_072)

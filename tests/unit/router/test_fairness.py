@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from services.router.fairness import BURST_TOKENS, Waiting
 from shared.contracts.base import PriorityClass
-from shared.shares import AGEING_CAP, AGEING_SECONDS, WEIGHTS, weight
-from shared.tenants import TenantRing
+from shared.scheduling.class_shares import AGEING_CAP, AGEING_SECONDS, WEIGHTS, weight
+from shared.scheduling.fair_queue import TenantRing
 
 INTERACTIVE, STANDARD, BATCH = PriorityClass
 QUANTUM = 256

@@ -16,8 +16,8 @@ from services.router.settings import RouterPolicy
 from shared.contracts.failure import FailureKind
 from shared.contracts.outcome import StepFailed
 from shared.kafka.port import TopicPartition
-from shared.kafka.window import Bounds, Window
 from shared.processing.tries import TRIES
+from shared.processing.window import Bounds, Window
 from shared.topics import Topics
 from tests.support.routing import FakeRecord, credit, node, step
 

@@ -10,7 +10,7 @@ from services.router.registry import Registry
 from services.router.routing import Routing
 from services.router.settings import RouterPolicy
 from shared.kafka.port import TopicPartition
-from shared.kafka.window import Bounds, Window
+from shared.processing.window import Bounds, Window
 from shared.topics import Topics
 from tests.support.routing import FakeRecord, credit, node, step
 

@@ -16,7 +16,7 @@ from shared.contracts import headers
 from shared.contracts.base import PriorityClass
 from shared.contracts.step import Step
 from shared.kafka.port import TopicPartition
-from shared.kafka.window import Bounds, Window
+from shared.processing.window import Bounds, Window
 from shared.topics import Topics
 from tests.support.routing import FakeRecord, credit, node, step
 

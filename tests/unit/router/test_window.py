@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from shared.kafka.port import TopicPartition
-from shared.kafka.window import Bounds, Window
+from shared.processing.window import Bounds, Window
 from tests.support.routing import FakeRecord
 
 BOUNDS = Bounds(open=4, span=16, records=12, bytes=100_000)

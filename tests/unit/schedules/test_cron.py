@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.cron import Cron, InvalidCron
+from shared.scheduling.cron import Cron, InvalidCron
 
 BERLIN = ZoneInfo("Europe/Berlin")
 EXPRESSIONS = ("* * * * *", "*/7 * * * *", "30 2 * * *", "0,30 2,3 * * *", "0 */3 * * *", "15 1 * * SUN", "0 0 1 * *", "*/20 * * * * *")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from services.planner.schedules.due import MOST_RUNS, due_runs, next_run
 from shared.contracts.job import Job
 from shared.contracts.schedule import Missed, Schedule
-from shared.cron import Cron
-from shared.schedules import Entry
+from shared.scheduling.cron import Cron
+from shared.scheduling.schedule_table import Entry
 
 START = 1_767_225_600.0
 """2026-01-01 00:00 UTC."""

@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from services.delay.settings import DelaySettings
 from services.ingress.settings import IngressSettings
-from services.planner.engine.policy import Policy
 from services.planner.settings import PlannerOptions, PlannerSettings
+from services.planner.state.policy import Policy
 from services.router.settings import RouterSettings
 from services.worker.app import build
 from services.worker.settings import WorkerSettings

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from infra.simulators.ollama.core import SimulatedOllama
-from infra.simulators.ollama.embeddings import embed
-from infra.simulators.ollama.errors import ConnectionDropped, OllamaError
-from infra.simulators.ollama.parameters import FailureMode, Failures, Parameters
+from infra.lab.simulators.ollama.core import SimulatedOllama
+from infra.lab.simulators.ollama.embeddings import embed
+from infra.lab.simulators.ollama.errors import ConnectionDropped, OllamaError
+from infra.lab.simulators.ollama.parameters import FailureMode, Failures, Parameters
 from tests.support.simulated_node import STEADY, chat, collect, pass_time, simulate
 
 WEATHER = {

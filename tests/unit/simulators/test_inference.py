@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from infra.simulators.ollama.core import SimulatedOllama
-from infra.simulators.ollama.parameters import PROFILES
+from infra.lab.simulators.ollama.core import SimulatedOllama
+from infra.lab.simulators.ollama.parameters import PROFILES
 from tests.support.simulated_node import STEADY, chat, collect, pass_time, simulate
 
 SECOND = 1_000_000_000

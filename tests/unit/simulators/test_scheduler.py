@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from infra.simulators.ollama.core import SimulatedOllama
-from infra.simulators.ollama.errors import OllamaError
+from infra.lab.simulators.ollama.core import SimulatedOllama
+from infra.lab.simulators.ollama.errors import OllamaError
 from tests.support.simulated_node import STEADY, chat, collect, pass_time, simulate
 
 

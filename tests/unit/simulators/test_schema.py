@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from infra.simulators.ollama.schema import InvalidSchema, instance
+from infra.lab.simulators.ollama.schema import InvalidSchema, instance
 
 SCHEMAS: dict[str, dict[str, Any]] = {
     "empty": {},

@@ -19,7 +19,7 @@ from infra.verify.report import EXAMPLES, Report
 from shared.clock import LoopClock, ManualClock
 from shared.contracts import headers, ids
 from shared.contracts.base import PriorityClass
-from shared.kafka.memory import MemoryLog
+from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import NewTopic, TopicPartition
 from shared.topics import Topics, TopicSettings
 from tests.support.violations import AT, VIOLATIONS, Story, lost, whole

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from services.worker.outbox import MOST_MARKS, Outbox
 from shared.clock import LoopClock
-from shared.kafka.memory import MemoryLog
+from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, NewTopic, TopicPartition
 from shared.topics import Topics
 from tests.support.virtual_loop import within

@@ -8,7 +8,7 @@ from shared.contracts import headers
 from shared.contracts.control import Drain
 from shared.contracts.failure import FailureKind
 from shared.contracts.outcome import StepClaimed, StepFailed, StepReleased, StepSucceeded
-from shared.kafka.memory_process import Absence
+from shared.kafka.memory.memory_process import Absence
 from shared.kafka.port import TopicPartition
 from tests.unit.worker.scripted_backend import Script, ScriptedBackend
 from tests.unit.worker.world import NODE, World, play, step

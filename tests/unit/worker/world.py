@@ -23,10 +23,10 @@ from shared.contracts.node import Hardware, Node
 from shared.contracts.outcome import OUTCOME, Outcome
 from shared.contracts.reply import Chunk, Chunks
 from shared.contracts.step import Step
-from shared.kafka.memory import MemoryLog
+from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, TopicPartition
-from shared.kafka.provision import ensure_topics
 from shared.processing.blobs import Blobs
+from shared.processing.provision import ensure_topics
 from shared.service import Environment
 from shared.settings import ClusterSettings
 from shared.topics import Topics, TopicSettings

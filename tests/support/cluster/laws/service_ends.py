@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from shared.errors import ConfigurationError
-from shared.kafka.watched import ConsumerGaveUp
+from shared.kafka.client.watched import ConsumerGaveUp
 from tests.support.cluster.violation import Violation
 from tests.support.cluster.world import World
 

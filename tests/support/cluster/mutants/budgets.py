@@ -12,10 +12,10 @@ import pytest
 from services.planner.budgets.accounts import Accounts
 from services.planner.budgets.rules import NOTHING, ONE_JOB, plus
 from services.planner.budgets.shares import Shares
-from services.planner.engine.funds import Funds
-from services.planner.home import Home
 from services.planner.round import Round, Tell
 from services.planner.sending.messages import of_effect
+from services.planner.shard.home import Home
+from services.planner.state.funds import Funds
 from shared.contracts.budget import ALWAYS, BudgetGranted
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.mutants.mixes import CALM, UNKNOWN

@@ -17,9 +17,9 @@ from services.worker.handlers import Desk
 from services.worker.lease_log import LeaseLog
 from services.worker.outbox import Outbox as WorkerOutbox
 from services.worker.slots import Slots
-from shared.delays import next_hop
-from shared.kafka.intake import Intake
 from shared.kafka.port import Appended
+from shared.processing.delays import next_hop
+from shared.processing.intake import Intake
 from shared.processing.outbox import Outbox
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.laws import stops

@@ -8,26 +8,26 @@ from typing import Any
 
 import pytest
 
-from services.planner import effects
 from services.planner.budgets import accounts, shares
-from services.planner.effects import Effects
-from services.planner.engine import attempts, carried, carried_ids, dates
-from services.planner.engine.admission import JobInput
-from services.planner.engine.book import Book
-from services.planner.engine.carried_ids import CarriedIds
-from services.planner.engine.settled import SettledIds
 from services.planner.handlers import JobRecord
 from services.planner.history import snapshots
 from services.planner.history.recovery import Replay
-from services.planner.home import Home
 from services.planner.intake.refusals import Refusals
 from services.planner.job import ids
 from services.planner.job import run as pattern_run
 from services.planner.job.live import Phase
 from services.planner.round import Round
 from services.planner.sending.owed import Owed
-from shared import retry
+from services.planner.shard import effects
+from services.planner.shard.effects import Effects
+from services.planner.shard.home import Home
+from services.planner.state import attempts, carried, carried_ids, dates
+from services.planner.state.admission import JobInput
+from services.planner.state.book import Book
+from services.planner.state.carried_ids import CarriedIds
+from services.planner.state.settled import SettledIds
 from shared.contracts.outcome import CancelRequested, ClaimsRenewed
+from shared.scheduling import retry
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.laws import stops
 from tests.support.cluster.mutants.mixes import CALM, CRASHES, OUTLIVED, SMALL, UNKNOWN

@@ -8,23 +8,23 @@ from typing import Any
 
 import pytest
 
-from services.planner.engine import watermark as watermarks
-from services.planner.engine.book import Book
-from services.planner.engine.watermark import UNACKNOWLEDGED
 from services.planner.history import snapshots
 from services.planner.history.appender import Appender
 from services.planner.history.recovery import Replay
 from services.planner.history.takeover import TakeOver
-from services.planner.home import Home
 from services.planner.job.ended import EndedJob
 from services.planner.round import Publish, Round
 from services.planner.sending.messages import of_effect
 from services.planner.sending.writer import EventWriter
+from services.planner.shard.home import Home
+from services.planner.state import watermark as watermarks
+from services.planner.state.book import Book
+from services.planner.state.watermark import UNACKNOWLEDGED
 from shared.contracts import headers
 from shared.contracts.event import PlannerStarted
 from shared.errors import LogError, SendFailed
+from shared.kafka.client.watched import WatchedConsumer
 from shared.kafka.port import Appended, Message
-from shared.kafka.watched import WatchedConsumer
 from shared.processing.outbox import Outbox
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.mutants.mixes import CALM, SMALL, UNKNOWN, ZOMBIES

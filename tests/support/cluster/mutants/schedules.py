@@ -8,9 +8,9 @@ import pytest
 
 from services.delay import forwarder
 from services.delay.held import Held, onward
-from services.planner.engine.cancels import Cancels
-from services.planner.engine.runs import LastRuns
 from services.planner.schedules import clockwork, due
+from services.planner.state.cancels import Cancels
+from services.planner.state.runs import LastRuns
 from shared.contracts.schedule import Missed
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.mutants.mixes import CALM

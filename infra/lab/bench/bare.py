@@ -1,0 +1,207 @@
+"""The baseline: what five hops through Kafka cost when nothing is decided, kept or promised. Upper bound of what tutti could reach.
+
+    POST / ─► jobs ─► planner ─► steps ─► router ─► work ─► worker ─► outcomes ─► planner ─► replies ─► front ─► caller
+                                                                                       └───► results (queued jobs)
+
+Raw aiokafka with pydantic messages, one process a service (`python -m infra.lab.bench.bare ROLE SERVERS PREFIX [PORT]`), uvloop, records
+read by `getmany`, sends gathered, linger 0, no await per record but the send's own, positions committed each half second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import Any
+
+import uvicorn
+import uvloop
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from pydantic import BaseModel
+
+from shared.clock import SystemClock
+
+TOPICS = {"jobs": 6, "steps": 6, "work": 6, "outcomes": 6, "replies": 1, "results": 6}
+"""Name to partitions; the same counts as tutti's own."""
+ROLES = ("planner", "router", "worker", "front")
+COMMIT_SECONDS = 0.5
+POLL_MS = 200
+
+
+class Job(BaseModel):
+    """`reply` is the caller's number; None for a queued job."""
+
+    id: str
+    prompt: str
+    reply: int | None = None
+
+
+class Step(BaseModel):
+    """Also what the router gives to the worker."""
+
+    job: str
+    home: int
+    step: str
+    attempt: int = 1
+    prompt: str
+    reply: int | None = None
+
+
+class Outcome(BaseModel):
+    job: str
+    home: int
+    step: str
+    attempt: int = 1
+    text: str
+    reply: int | None = None
+
+
+class Result(BaseModel):
+    job: str
+    text: str
+    reply: int | None = None
+
+
+Sent = tuple[str, bytes, int | None]
+"""Topic, value, partition (None: any)."""
+
+
+def plan(record: Any) -> Sent:
+    """A job becomes a step, an outcome the reply or result."""
+    if record.topic.endswith("jobs"):
+        job = Job.model_validate_json(record.value)
+        return "steps", _bytes(Step(job=job.id, home=record.partition, step=f"{job.id}-0", prompt=job.prompt, reply=job.reply)), None
+    outcome = Outcome.model_validate_json(record.value)
+    result = _bytes(Result(job=outcome.job, text=outcome.text, reply=outcome.reply))
+    return ("results", result, None) if outcome.reply is None else ("replies", result, 0)
+
+
+def route(record: Any) -> Sent:
+    """The step goes on as it is."""
+    return "work", _bytes(Step.model_validate_json(record.value)), None
+
+
+def work(record: Any) -> Sent:
+    """An answer without a model."""
+    step = Step.model_validate_json(record.value)
+    text = f"simulated answer to {len(step.prompt)} characters"
+    return "outcomes", _bytes(Outcome(job=step.job, home=step.home, step=step.step, text=text, reply=step.reply)), step.home
+
+
+def _bytes(model: BaseModel) -> bytes:
+    return model.__pydantic_serializer__.to_json(model, exclude_none=True)
+
+
+HANDLERS = {"planner": (("jobs", "outcomes"), plan), "router": (("steps",), route), "worker": (("work",), work)}
+
+
+def partitions(prefix: str, *topics: str) -> list[TopicPartition]:
+    """All partitions of these topics."""
+    return [TopicPartition(prefix + topic, number) for topic in topics for number in range(TOPICS[topic])]
+
+
+def new_consumer(servers: str, group: str | None, reset: str = "earliest") -> AIOKafkaConsumer:
+    """A consumer without automatic commits."""
+    return AIOKafkaConsumer(bootstrap_servers=servers, group_id=group, enable_auto_commit=False, auto_offset_reset=reset)
+
+
+def new_producer(servers: str) -> AIOKafkaProducer:
+    """As tutti's: acknowledged by all, idempotent, batches of 256 kB, no linger."""
+    return AIOKafkaProducer(
+        bootstrap_servers=servers, acks="all", enable_idempotence=True, linger_ms=0, max_batch_size=262_144, compression_type="lz4"
+    )
+
+
+async def serve_hop(role: str, servers: str, prefix: str) -> None:
+    """One service, until it is killed."""
+    topics, handle = HANDLERS[role]
+    consumer = new_consumer(servers, f"{prefix}{role}")
+    producer = new_producer(servers)
+    await consumer.start()
+    await producer.start()
+    consumer.assign(partitions(prefix, *topics))
+    clock = SystemClock()
+    committed_at, positions = clock.monotonic(), dict[TopicPartition, int]()
+    print("ready", flush=True)
+    while True:
+        batches = await consumer.getmany(timeout_ms=POLL_MS)
+        sends = []
+        for partition, records in batches.items():
+            for record in records:
+                topic, value, target = handle(record)
+                sends.append(await producer.send(prefix + topic, value, partition=target))
+            positions[partition] = records[-1].offset + 1
+        if sends:
+            await asyncio.gather(*sends)
+        if positions and clock.monotonic() - committed_at >= COMMIT_SECONDS:
+            await consumer.commit(positions)
+            committed_at, positions = clock.monotonic(), {}
+
+
+class Front:
+    """The REST side: each POST is a job, its reply the answer."""
+
+    def __init__(self, servers: str, prefix: str) -> None:
+        self._prefix = prefix
+        self._consumer = new_consumer(servers, None, "latest")
+        self._producer = new_producer(servers)
+        self._waiting: dict[int, asyncio.Future[Result]] = {}
+        self._number = 0
+
+    async def start(self) -> None:
+        """Know the end of `replies` before anything is sent."""
+        await self._consumer.start()
+        await self._producer.start()
+        self._consumer.assign(partitions(self._prefix, "replies"))
+        await self._consumer.seek_to_end()
+
+    async def read_replies(self) -> None:
+        """Wake the callers."""
+        while True:
+            for records in (await self._consumer.getmany(timeout_ms=POLL_MS)).values():
+                for record in records:
+                    result = Result.model_validate_json(record.value or b"")
+                    future = self._waiting.pop(result.reply or 0, None)
+                    if future is not None and not future.done():
+                        future.set_result(result)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body = b""
+        more = True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        answer = _bytes(await self._answer(Job.model_validate_json(body)))
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(answer)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+    async def _answer(self, job: Job) -> Result:
+        self._number += 1
+        number = self._number
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        await self._producer.send(f"{self._prefix}jobs", _bytes(job.model_copy(update={"reply": number})))
+        return await future
+
+
+async def serve_front(servers: str, prefix: str, port: int) -> None:
+    """HTTP on `port`, until it is killed."""
+    front = Front(servers, prefix)
+    await front.start()
+    reading = asyncio.create_task(front.read_replies())
+    config = uvicorn.Config(front, port=port, loop="none", lifespan="off", ws="none", log_level="critical", access_log=False)
+    await uvicorn.Server(config).serve()
+    reading.cancel()
+
+
+def main(arguments: list[str]) -> None:
+    """ROLE SERVERS PREFIX [PORT]."""
+    role, servers, prefix, *rest = arguments
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    uvloop.run(serve_front(servers, prefix, int(rest[0])) if role == "front" else serve_hop(role, servers, prefix))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,160 @@
+"""`python -m infra.lab.bench.recovery --jobs N`: a planner with N live jobs is killed -9; how soon does the next one have them?
+
+Each job is a chain of two steps. The first is answered (in-process backend, no model: simulated); the second asks for a model that no node
+has, so that every job stays live in the middle of its history. Then SIGKILL, and a new planner at once; again and again on one cluster.
+Measured, medians of repeats:
+
+    take-over   from its first PlannerStarted in the log to "ready" (every partition replayed and driven on)
+    away        from the kill to "ready": Kafka's session timeout is in it (10 s), which a planner cannot shorten
+
+Exit code 1 when a step that history holds was asked for again, when a job was lost, or when the median take-over exceeds the budget.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+import uvloop
+
+from infra.lab.bench import machine
+from infra.lab.bench.bare import new_producer
+from infra.lab.bench.figures import Budget, Figures, Spreads, median_of, most_of
+from infra.lab.bench.local import IN_PROCESS, local_cluster, started_broker
+from infra.lab.bench.outcome import Outcome, bench_options
+from infra.native.cluster import LocalCluster
+from infra.native.errors import NativeError
+from shared.clock import SystemClock
+from shared.contracts.base import PriorityClass
+from shared.contracts.event import EVENT, JobAccepted, JobSettled, PlannerStarted, StepAnswered, StepAsked
+from shared.kafka.client.aio import AioLog
+from shared.kafka.port import Consumer, Record, TopicPartition
+
+BUDGETS: tuple[Budget[Spreads], ...] = (
+    Budget("take-over, median", "s", median_of("takeover_seconds"), at_most=5.0),
+    Budget("steps asked again, in any run", "steps", most_of("asked_again"), at_most=0.0),
+    Budget("jobs lost, in any run", "jobs", most_of("lost"), at_most=0.0),
+)
+FILL_SECONDS = 240.0
+READY_SECONDS = 60.0
+_POLL_SECONDS = 0.5
+_CLOCK = SystemClock()
+_JOB = json.dumps(
+    {
+        "prompt": "recovery",
+        "pattern": "chain",
+        "chain": [
+            {"name": "first", "template": "one {input}", "model": "in-process"},
+            {"name": "second", "template": "two {first}", "model": "nobody-has-it"},
+        ],
+    }
+).encode()
+
+
+@dataclass(slots=True)
+class History:
+    """`job-events` of the cluster under test, folded as far as read."""
+
+    asked: Counter[str] = field(default_factory=Counter)
+    answered: int = 0
+    accepted: int = 0
+    settled: int = 0
+    started_ms: list[int] = field(default_factory=list)
+    """Timestamps of PlannerStarted records."""
+
+    def fold(self, record: Record) -> None:
+        event = EVENT.validate_json(record.value or b"")
+        if isinstance(event, PlannerStarted):
+            self.started_ms.append(record.timestamp)
+        elif isinstance(event, StepAsked):
+            self.asked[event.step] += 1
+        elif isinstance(event, StepAnswered):
+            self.answered += 1
+        elif isinstance(event, JobAccepted):
+            self.accepted += 1
+        elif isinstance(event, JobSettled):
+            self.settled += 1
+
+
+async def _read_on(consumer: Consumer, history: History) -> None:
+    while batches := await consumer.poll(timeout_seconds=_POLL_SECONDS):
+        for records in batches.values():
+            for record in records:
+                history.fold(record)
+
+
+async def _fill(cluster: LocalCluster, jobs: int, consumer: Consumer) -> History:
+    """Queue the jobs; return when all have asked for their second step."""
+    producer = new_producer(cluster.servers)
+    await producer.start()
+    try:
+        for _ in range(jobs):
+            await producer.send(cluster.topics.jobs(PriorityClass.BATCH), _JOB)
+    finally:
+        await producer.stop()
+    history, until = History(), _CLOCK.monotonic() + FILL_SECONDS
+    while len(history.asked) < 2 * jobs:
+        if _CLOCK.monotonic() > until:
+            raise click.ClickException(f"only {history.answered} of {jobs} first steps were answered:\n{cluster.log_ends(5)}")
+        await _read_on(consumer, history)
+    return history
+
+
+async def measure(cluster: LocalCluster, jobs: int, repeats: int) -> list[Figures]:
+    """Kill the planner `repeats` times. The jobs stay live throughout."""
+    log = AioLog(cluster.servers, _CLOCK)
+    consumer = await log.consumer(client_id="recovery-bench", reset="earliest")
+    found: list[Figures] = []
+    try:
+        consumer.assign([TopicPartition(cluster.topics.job_events, n) for n in range(cluster.topics.settings.home_partitions)])
+        history = await _fill(cluster, jobs, consumer)
+        for _ in range(repeats):
+            found.append(await _kill_once(cluster, consumer, history))
+            click.echo("  " + ", ".join(f"{name} {value:.4g}" for name, value in found[-1].items()), err=True)
+    finally:
+        await consumer.close()
+        await log.close()
+    return found
+
+
+async def _kill_once(cluster: LocalCluster, consumer: Consumer, history: History) -> Figures:
+    """The counts are what the new planner wrote in its take-over."""
+    planner = cluster.services["planner"]
+    asked_before = sum(history.asked.values())
+    history.started_ms.clear()
+    planner.daemon.kill()
+    killed = _CLOCK.monotonic()
+    planner.start()
+    planner.await_ready(READY_SECONDS)
+    away, ready_ms = _CLOCK.monotonic() - killed, _CLOCK.wall() * 1000
+    await _read_on(consumer, history)
+    return {
+        "takeover_seconds": (ready_ms - min(history.started_ms)) / 1000,
+        "away_seconds": away,
+        "live_jobs": history.accepted - history.settled,
+        "asked_again": sum(history.asked.values()) - asked_before,
+        "lost": history.settled,
+    }
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--jobs", type=click.IntRange(1), default=10_000, help="Live when the planner is killed.")
+@bench_options("Kills, on one cluster.")
+def main(*, jobs: int, repeats: int, servers: str | None, json_file: Path | None) -> None:
+    """Recovery of a planner with JOBS live jobs."""
+    facts = machine.facts()
+    environment = {"TUTTI_PLANNER__LIVE_JOBS": str(jobs)}
+    try:
+        with started_broker(servers) as kafka, local_cluster("recovery", kafka, nodes=[IN_PROCESS], environment=environment) as cluster:
+            runs = uvloop.run(measure(cluster, jobs, repeats))
+    except NativeError as error:
+        raise click.ClickException(str(error)) from error
+    simulated = "the first step's answers are simulated (in-process backend, no model)"
+    Outcome("recovery", simulated, facts, {"jobs": jobs, "repeats": repeats}, runs, BUDGETS).end(json_file)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Of `python -m infra.lab.bench`: tables for people, JSON for later runs, and the comparison of two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from infra.lab.bench.figures import Verdict, cell
+from infra.lab.bench.outcome import FORMAT, envelope, heading, verdict_lines
+from infra.lab.bench.scenarios import Run
+from infra.lab.bench.summary import Ranges, Summary, ranges
+
+SIMULATED = "every model of this bench is simulated"
+NOTICEABLE = 0.1
+"""Changes below this share are not shown: runs on shared machines differ by as much."""
+_SHOWN = (
+    "per_second",
+    "p50_ms",
+    "p99_ms",
+    "first_token_p50_ms",
+    "cpu_us_per_job",
+    "cpu_us_per_chunk",
+    "per_second_to_bare",
+    "p50_ms_to_bare",
+)
+_HEADINGS = ("per s", "p50 ms", "p99 ms", "first ms", "us/job", "us/chunk", "rate/bare", "p50/bare")
+
+
+def document(
+    facts: Mapping[str, Any], options: Mapping[str, Any], runs: Sequence[Run], summary: Summary, verdicts: Sequence[Verdict]
+) -> dict[str, Any]:
+    """Everything of one bench, ready for JSON."""
+    return {
+        **envelope("bench", SIMULATED, facts, options),
+        "summary": summary,
+        "spread": {
+            scenario: {system: {name: asdict(one) for name, one in values.items()} for system, values in systems.items()}
+            for scenario, systems in ranges(runs).items()
+        },
+        "budgets": [asdict(verdict) for verdict in verdicts],
+        "runs": [asdict(run) for run in runs],
+    }
+
+
+def tables(facts: Mapping[str, Any], runs: Sequence[Run], summary: Summary, verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """Lines for the terminal."""
+    yield from heading(facts)
+    found = ranges(runs)
+    repeats = max((run.repeat + 1 for run in runs), default=0)
+    yield f"medians of {repeats} run(s){', below them the least and the most' if repeats > 1 else ''}; the model is simulated"
+    yield ""
+    yield f"{'scenario':<13}{'system':<18}" + "".join(f"{heading:>12}" for heading in _HEADINGS)
+    for scenario, systems in summary.items():
+        for system, values in systems.items():
+            yield f"{scenario:<13}{system:<18}" + "".join(f"{cell(values.get(name)):>12}" for name in _SHOWN)
+            if repeats > 1:
+                yield f"{'':<31}" + "".join(f"{_range(found, scenario, system, name):>12}" for name in _SHOWN)
+    yield ""
+    yield from _by_service(summary)
+    yield ""
+    yield from verdict_lines(verdicts)
+
+
+def _range(found: Ranges, scenario: str, system: str, name: str) -> str:
+    one = found[scenario][system].get(name)
+    return "" if one is None else f"{cell(one.least)}-{cell(one.most)}"
+
+
+def _by_service(summary: Summary) -> Iterator[str]:
+    """CPU and memory of each service under the two heavy loads."""
+    for scenario in ("rest_64", "queue", "streams"):
+        for system, values in summary.get(scenario, {}).items():
+            shown = {name.partition(".")[2]: figure for name, figure in values.items() if name.startswith("cpu_us_per_")}
+            memory = {name.partition(".")[2]: figure for name, figure in values.items() if name.startswith("resident_mb.")}
+            parts = [
+                f"{name} {figure:.0f} us" + (f" {memory[name]:.0f} MB" if name in memory else "") for name, figure in shown.items() if name
+            ]
+            yield f"{scenario:<10}{system:<18}{', '.join(parts)}"
+
+
+def comparison(old: Mapping[str, Any], summary: Summary) -> Iterator[str]:
+    """What has changed noticeably since an earlier run. Ratios to bare are comparable between machines, the rest is not."""
+    if old.get("format") != FORMAT:
+        yield f"the earlier file has format {old.get('format')}, not {FORMAT}: not compared"
+        return
+    yield f"against {old['machine'].get('commit')} on {old['machine'].get('cpu')}, {old['machine'].get('cores')} cores:"
+    for scenario, systems in summary.items():
+        for system, values in systems.items():
+            before = old["summary"].get(scenario, {}).get(system, {})
+            for name in _SHOWN:
+                if name in values and before.get(name) and abs(change := values[name] / before[name] - 1) >= NOTICEABLE:
+                    yield f"  {scenario} {system} {name}: {before[name]:.4g} -> {values[name]:.4g} ({change:+.0%})"

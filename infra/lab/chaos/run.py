@@ -1,0 +1,179 @@
+"""Run: the course of one chaos run: load, fault after fault, drain, verify."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any
+
+from infra.lab.chaos.crashes import Absence, Crash, defects
+from infra.lab.chaos.figures import Struck
+from infra.lab.chaos.jobs import JobMix, Ledger
+from infra.lab.chaos.load import Load
+from infra.lab.chaos.plan import Durations, Fault, cycle
+from infra.lab.chaos.stage import Stage
+from infra.verify.reading import scope_of, verify
+from infra.verify.report import Report
+from shared.clock import Clock
+from shared.kafka.client.aio import AioLog
+from shared.kafka.client.watchdog import Limits
+from shared.kafka.client.watched import WatchedLog
+
+PATIENCE_SECONDS = 60.0
+"""Longest wait for the jobs that were in flight, before the next fault strikes."""
+STALL_SECONDS = 60.0
+"""The drain ends when no result has come for so long: what is open then is judged as lost or not by the checker."""
+_LOOK_SECONDS = 0.2
+_SUPERVISE_SECONDS = 1.0
+_REBUILDS = 1_000
+"""The watcher of results never gives up."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a run does. `rate`: jobs a second at most."""
+
+    jobs: int
+    seed: int
+    rate: float
+    together: bool = False
+    durations: Durations = field(default_factory=Durations)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run gives. Monotonic seconds."""
+
+    ledger: Ledger
+    struck: list[Struck]
+    report: Report
+    crashes: list[Crash]
+    absences: list[Absence]
+    load_seconds: float
+    started_at: float
+    drained_at: float
+
+    @property
+    def unanswered(self) -> int:
+        """Jobs that were acknowledged and have no result."""
+        return len(self.ledger.open)
+
+    @property
+    def kept(self) -> bool:
+        """The laws held."""
+        return not self.report.violations and not self.unanswered
+
+    @property
+    def defects(self) -> list[Crash]:
+        """Processes that ended by themselves without excuse."""
+        return defects(self.crashes, self.absences)
+
+    @property
+    def wrong(self) -> list[str]:
+        """Why the run failed; empty when it did not."""
+        laws = [] if self.kept else ["a law was broken"]
+        return [*laws, *(f"{crash.process} {crash.what.splitlines()[0]}" for crash in self.defects)]
+
+
+class Run:
+    """One run on a stage."""
+
+    def __init__(self, stage: Stage, options: Options, clock: Clock, say: Say) -> None:
+        self._stage, self._options, self._clock, self._say = stage, options, clock, say
+        self._random = Random(options.seed)
+        self._ledger = Ledger()
+        self._struck: list[Struck] = []
+        self._topics = stage.cluster.topics
+        self._load = Load(JobMix(options.seed, f"c{options.seed}-"), self._ledger, self._topics, clock)
+
+    async def run(self) -> Outcome:
+        stage, options = self._stage, self._options
+        log = AioLog(stage.kafka.servers, self._clock)
+        watched = WatchedLog(log, self._clock, self._random, service="chaos", limits=Limits(rebuilds=_REBUILDS))
+        started = self._clock.monotonic()
+        watching = asyncio.create_task(self._load.watch(watched))
+        supervising = asyncio.create_task(self._supervise())
+        producing = asyncio.create_task(self._load.produce(log, stage.cluster.url, options.jobs, options.rate))
+        try:
+            await _unless_broken(self._faults(), producing, watching, supervising)
+            self._load.enough.set()
+            await producing
+            load_seconds = self._clock.monotonic() - started
+            await _unless_broken(self._drain(), watching, supervising)
+        finally:
+            for task in (producing, watching, supervising):
+                task.cancel()
+            await asyncio.gather(producing, watching, supervising, return_exceptions=True)
+        drained = self._clock.monotonic()
+        self._say("verifying")
+        told_by_nobody = (self._topics.job_events, self._topics.results)  # of all other topics odd records become dead letters
+        foreign = {place for place in stage.odd if place.topic in told_by_nobody}
+        scope = replace(await scope_of(log, self._topics, settled=True), foreign=foreign)
+        report = await verify(log, scope, self._clock)
+        return Outcome(self._ledger, self._struck, report, stage.crashes, stage.absences, load_seconds, started, drained)
+
+    async def _faults(self) -> None:
+        """Whole cycles until all jobs are sent; at least one."""
+        await self._warm_up()
+        while True:
+            for fault in cycle(
+                self._stage.services,
+                len(self._stage.cluster.simulators),
+                self._options.durations,
+                self._random,
+                together=self._options.together,
+            ):
+                await self._strike(fault)
+            if self._ledger.count >= self._options.jobs:
+                return
+
+    async def _warm_up(self) -> None:
+        """Until results come steadily."""
+        await self._clock.sleep(self._options.durations.warm_up)
+        target = min(self._options.jobs // 20, 500)
+        while self._ledger.count - len(self._ledger.open) < target:
+            await self._clock.sleep(_LOOK_SECONDS)
+
+    async def _strike(self, fault: Fault) -> None:
+        at = self._clock.monotonic()
+        in_flight = self._ledger.in_flight(at)
+        await asyncio.to_thread(self._stage.strike, fault)
+        over = self._clock.monotonic()
+        give_up = over + PATIENCE_SECONDS
+        while in_flight & self._ledger.open and self._clock.monotonic() < give_up:
+            await self._clock.sleep(_LOOK_SECONDS)
+        ended = None if in_flight & self._ledger.open else self._clock.monotonic()
+        await self._clock.sleep(over + self._options.durations.watch - self._clock.monotonic())
+        self._struck.append(Struck(fault, at, over, self._clock.monotonic(), ended))
+        state = "not all ended" if ended is None else f"ended after {ended - at:.1f} s"
+        closed = self._ledger.count - len(self._ledger.open)
+        self._say(f"{fault}: {len(in_flight)} in flight, {state}; {closed} of {self._ledger.count} jobs ended")
+
+    async def _supervise(self) -> None:
+        while True:
+            await self._clock.sleep(_SUPERVISE_SECONDS)
+            await asyncio.to_thread(self._stage.supervise)
+
+    async def _drain(self) -> None:
+        left, since = len(self._ledger.open), self._clock.monotonic()
+        while self._ledger.open and self._clock.monotonic() - since < STALL_SECONDS:
+            await self._clock.sleep(_LOOK_SECONDS)
+            if len(self._ledger.open) < left:
+                left, since = len(self._ledger.open), self._clock.monotonic()
+
+
+async def _unless_broken(course: Coroutine[Any, Any, None], *background: asyncio.Task[None]) -> None:
+    """Run `course` to its end; raise what ended a task in the background, since nothing can be shown without it."""
+    running = asyncio.create_task(course)
+    try:
+        await asyncio.wait([running, *background], return_when=asyncio.FIRST_COMPLETED)
+        for task in background:
+            if task.done():
+                task.result()
+        await running
+    finally:
+        running.cancel()

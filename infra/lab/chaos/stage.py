@@ -1,0 +1,209 @@
+"""Stage: the broker and the cluster under test, and how each fault is done to them. Everything here blocks: call it in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from infra.lab.bench.local import own_broker
+from infra.lab.chaos import odd
+from infra.lab.chaos.crashes import Absence, Crash
+from infra.lab.chaos.jobs import FAILS_SOMETIMES, NEVER
+from infra.lab.chaos.plan import Fault, FaultKind
+from infra.native.cluster import LocalCluster
+from infra.native.errors import NativeError
+from infra.native.kafka import Kafka
+from infra.native.paths import Home
+from infra.native.processes import Daemon, tail
+from infra.native.services import GRACE_SECONDS, ServiceProcess
+from infra.native.waiting import wait_until
+from infra.verify.report import Place
+from shared.clock import Clock, SystemClock
+
+NAMESPACE = "chaos"
+COPIES = {"planner": 2, "router": 2, "delay": 2}
+WORKERS = 3
+SLOTS = 32
+_NODE = {
+    "num_parallel": SLOTS,
+    "decode_sharing": 0,
+    "models": [{"name": "small", "bytes_per_context_token": 0, "decode_tokens_per_second": 400.0}],
+    "answer_tokens": [8, 8],
+    "failures": {
+        "triggers": [
+            {"mode": "error_500", "contains": FAILS_SOMETIMES, "every": 5},
+            {"mode": "disconnect", "contains": FAILS_SOMETIMES, "every": 20},
+        ],
+        "fail_after_tokens": 2,
+    },
+}
+"""A simulated node: 2.5 ms a token, so that work is in flight when a fault strikes."""
+_BROKER_SESSION_MS = 6_000
+_BROKER_BACK_SECONDS = 180.0
+"""A killed broker reads its logs again, while everybody tries to reach it."""
+QUICK_ENVIRONMENT = {"TUTTI_PLANNER__LEASE_SECONDS": "8"}
+"""Of the short run: what a lost worker had is begun again sooner."""
+QUICK_RATE = 45.0
+"""Jobs a second of the short run: 5,000 last about as long as its faults."""
+
+
+@dataclass(slots=True)
+class Stage:
+    """What faults are done to. What ended by itself is in `crashes` and is started again; `absences` are the broker's."""
+
+    kafka: Kafka
+    cluster: LocalCluster
+    directory: Path
+    clock: Clock = field(default_factory=SystemClock)
+    crashes: list[Crash] = field(default_factory=list)
+    absences: list[Absence] = field(default_factory=list)
+    odd: set[Place] = field(default_factory=set)
+    """Where odd records were written: what cannot be read there is no fault."""
+    _struck: set[str] = field(default_factory=set)
+    """Processes that a fault has in its hands: not the supervisor's business."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    """A fault must not begin while the supervisor looks: what the fault ends would seem to have ended by itself."""
+
+    @property
+    def services(self) -> Mapping[str, list[str]]:
+        """Service → names of its processes."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for name, service in self.cluster.services.items():
+            found[service.service].append(name)
+        return found
+
+    def strike(self, fault: Fault) -> None:
+        """Do it, and undo it after its time. Returns when what was taken away is started again."""
+        with self._lock:
+            self._struck.update(fault.targets)
+        try:
+            _DO[fault.kind](self, fault)
+        finally:
+            with self._lock:
+                self._struck.difference_update(fault.targets)
+
+    def processes(self, fault: Fault) -> list[ServiceProcess]:
+        return [self.cluster.services[name] for name in fault.targets]
+
+    def supervise(self) -> None:
+        """Start again what has ended by itself."""
+        with self._lock:
+            for name, service in self.cluster.services.items():
+                if name not in self._struck and service.daemon.pid() is None:
+                    self.crashed(name, f"ended by itself: {tail(service.daemon.log, 3)}")
+                    service.start()
+
+    def crashed(self, process: str, what: str) -> None:
+        self.crashes.append(Crash(process, self.clock.monotonic(), what))
+
+
+def _kill(stage: Stage, fault: Fault) -> None:
+    for service in stage.processes(fault):
+        service.daemon.kill()
+        service.start()
+
+
+def _pause(stage: Stage, fault: Fault) -> None:
+    for service in stage.processes(fault):
+        service.daemon.signal(signal.SIGSTOP)
+    time.sleep(fault.seconds)
+    for service in stage.processes(fault):
+        service.daemon.signal(signal.SIGCONT)
+
+
+def _restart(stage: Stage, fault: Fault) -> None:
+    """One SIGTERM each, no more: a second one ends a service at once."""
+    for service in stage.processes(fault):
+        service.daemon.signal(signal.SIGTERM)
+    for service in stage.processes(fault):
+        if not wait_until(lambda service=service: service.daemon.pid() is None, GRACE_SECONDS):  # type: ignore[misc]
+            stage.crashed(service.name, "did not stop within its grace period and was killed")
+            service.daemon.kill()
+        service.start()
+
+
+def _broker(stage: Stage, fault: Fault) -> None:
+    since = stage.clock.monotonic()
+    stage.absences.append(Absence(since, NEVER))
+    stage.kafka.kill()
+    time.sleep(fault.seconds)
+    stage.kafka.start(timeout_seconds=_BROKER_BACK_SECONDS)
+    stage.absences[-1] = Absence(since, stage.clock.monotonic())
+
+
+def _worker_loss(stage: Stage, fault: Fault) -> None:
+    for service in stage.processes(fault):
+        service.daemon.kill()
+    time.sleep(fault.seconds)
+    for service in stage.processes(fault):
+        service.start()
+
+
+def _node_loss(stage: Stage, fault: Fault) -> None:
+    nodes = [stage.cluster.simulators[int(number)] for number in fault.targets]
+    for node in nodes:
+        node.kill()
+    time.sleep(fault.seconds)
+    for node in nodes:
+        node.start()
+
+
+def _odd_records(stage: Stage, fault: Fault) -> None:
+    stage.odd |= asyncio.run(odd.write(stage.kafka.servers, stage.cluster.topics, stage.clock))
+
+
+def _nothing(stage: Stage, fault: Fault) -> None:
+    """For comparison."""
+
+
+_DO: dict[FaultKind, Callable[[Stage, Fault], None]] = {
+    FaultKind.NOTHING: _nothing,
+    FaultKind.KILL: _kill,
+    FaultKind.PAUSE: _pause,
+    FaultKind.RESTART: _restart,
+    FaultKind.BROKER_KILL: _broker,
+    FaultKind.BROKER_OUTAGE: _broker,
+    FaultKind.WORKER_LOSS: _worker_loss,
+    FaultKind.NODE_LOSS: _node_loss,
+    FaultKind.ODD_RECORDS: _odd_records,
+}
+
+
+@contextmanager
+def running(directory: Path, environment: Mapping[str, str]) -> Iterator[Stage]:
+    """A broker and a cluster of their own. Raises NativeError kinds. The directory, with all logs, is left to the caller."""
+    parameters = directory / "node.json"
+    parameters.write_text(json.dumps(_NODE))
+    with own_broker(Home(directory / "kafka"), _BROKER_SESSION_MS) as kafka:
+        cluster = LocalCluster(
+            kafka.servers,
+            NAMESPACE,
+            directory / "cluster",
+            workers=WORKERS,
+            simulator=("--profile", "instant", "--parameters", str(parameters)),
+            environment={"TUTTI_WORKER__SLOTS": str(SLOTS), **environment},
+            copies=COPIES,
+        )
+        try:
+            cluster.start()
+            yield Stage(kafka, cluster, directory)
+        finally:
+            _stop(kafka, cluster)
+
+
+def _stop(kafka: Kafka, cluster: LocalCluster) -> None:
+    """At once: whatever is judged has been judged."""
+    daemons: list[Daemon] = [service.daemon for service in cluster.services.values()]
+    for daemon in (*daemons, *cluster.simulators, kafka.daemon):
+        try:
+            daemon.kill()
+        except NativeError:
+            continue

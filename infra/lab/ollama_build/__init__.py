@@ -1,0 +1,1 @@
+"""Builds a real Ollama with tiny models, to be tested against."""

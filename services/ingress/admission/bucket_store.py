@@ -1,0 +1,129 @@
+"""Where buckets are kept: in Redis, shared by all instances, or in this process. Both do the arithmetic of `buckets.py`.
+
+Redis' own clock is the time of shared buckets, so no two machines' clocks are compared. A key lives until its bucket is full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from redis.exceptions import RedisError
+
+from services.ingress.admission.buckets import Level, Rate, ask, settled
+from services.ingress.redis_client import open_redis
+from services.ingress.status.store import StoreUnavailable
+from shared.clock import Clock
+
+_TAKE = """
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
+local after, answer, given = {}, {}, true
+for i, key in ipairs(KEYS) do
+  local rate, burst, amount = tonumber(ARGV[3 * i - 2]), tonumber(ARGV[3 * i - 1]), tonumber(ARGV[3 * i])
+  local before = math.max(0, tonumber(redis.call('GET', key) or 0) - now)
+  after[i] = before + amount / rate
+  local wait = after[i] - burst / rate
+  if wait > 1e-6 then given = false else wait = 0 end
+  answer[i] = {before, wait}
+end
+local told = {}
+for i, key in ipairs(KEYS) do
+  if given then
+    redis.call('SET', key, string.format('%.6f', now + after[i]), 'PX', math.ceil(after[i] * 1000) + 1)
+    answer[i][1] = after[i]
+  end
+  told[2 * i - 1], told[2 * i] = tostring(answer[i][1]), tostring(answer[i][2])
+end
+return told
+"""
+"""All buckets give, or none does. KEYS: buckets; ARGV: rate, burst, amount of each; returns full_seconds, wait_seconds of each."""
+
+_SETTLE = """
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
+local rate, difference, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local owed = math.max(0, tonumber(redis.call('GET', KEYS[1]) or 0) - now) + difference / rate
+owed = math.min(math.max(0, owed), most)
+if owed <= 0 then redis.call('DEL', KEYS[1]) return end
+redis.call('SET', KEYS[1], string.format('%.6f', now + owed), 'PX', math.ceil(owed * 1000) + 1)
+"""
+
+
+class Ask(NamedTuple):
+    """Take `amount` from the bucket of this name."""
+
+    bucket: str
+    rate: Rate
+    amount: float
+
+
+class BucketStore(Protocol):
+    """Raises StoreUnavailable, within the timeout."""
+
+    async def take(self, asks: Sequence[Ask]) -> list[Level]:
+        """From all, or from none when one does not give."""
+        ...
+
+    async def settle(self, differences: Mapping[str, tuple[Rate, float]]) -> None:
+        """Correct what was taken by what was used: bucket → its rate and the difference."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class MemoryBuckets:
+    """Of this instance alone. As many buckets as there are keys with limits."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._full_at: dict[str, float] = {}
+
+    async def take(self, asks: Sequence[Ask]) -> list[Level]:
+        now = self._clock.monotonic()
+        levels = [ask(each.rate, self._full_at.get(each.bucket, now), each.amount, now) for each in asks]
+        if any(level.wait_seconds for level in levels):
+            return [
+                ask(each.rate, self._full_at.get(each.bucket, now), 0, now)._replace(wait_seconds=level.wait_seconds)
+                for each, level in zip(asks, levels, strict=True)
+            ]
+        self._full_at.update((each.bucket, now + level.full_seconds) for each, level in zip(asks, levels, strict=True))
+        return levels
+
+    async def settle(self, differences: Mapping[str, tuple[Rate, float]]) -> None:
+        now = self._clock.monotonic()
+        for bucket, (rate, difference) in differences.items():
+            self._full_at[bucket] = settled(rate, self._full_at.get(bucket, now), difference, now)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+class RedisBuckets:
+    """Keys: `tutti:<prefix>bucket:{<name>}` → full_at."""
+
+    def __init__(self, url: str, *, prefix: str, connections: int, timeout_seconds: float) -> None:
+        self._redis = open_redis(url, connections=connections, timeout_seconds=timeout_seconds)
+        self._prefix = f"tutti:{prefix}bucket:"
+        self._take = self._redis.register_script(_TAKE)
+        self._settle = self._redis.register_script(_SETTLE)
+
+    async def take(self, asks: Sequence[Ask]) -> list[Level]:
+        arguments = [value for each in asks for value in (repr(each.rate.per_second), repr(each.rate.burst), repr(each.amount))]
+        try:
+            found = await self._take(keys=[self._prefix + each.bucket for each in asks], args=arguments)
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable from error
+        return [Level(float(full), float(wait)) for full, wait in zip(found[::2], found[1::2], strict=True)]
+
+    async def settle(self, differences: Mapping[str, tuple[Rate, float]]) -> None:
+        try:
+            for bucket, (rate, difference) in differences.items():
+                arguments = [repr(rate.per_second), repr(difference), repr(rate.most_owed_seconds)]
+                await self._settle(keys=[self._prefix + bucket], args=arguments)
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable from error
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+        await self._redis.connection_pool.disconnect()

@@ -1,0 +1,1 @@
+"""Dialects: foreign requests become jobs; answers, streams and errors become foreign responses. Pure; no routes."""

@@ -1,0 +1,1 @@
+"""tutti's own jobs."""

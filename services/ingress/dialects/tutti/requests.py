@@ -1,0 +1,49 @@
+"""tutti's own dialect: the body of `POST /v1/jobs`, and events as JSON. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ConfigDict, Field, field_validator
+from pydantic_core import to_json
+
+from services.ingress.status.shown import RawEvent, parse, shown
+from shared.contracts import ids
+from shared.contracts.base import PriorityClass
+from shared.contracts.job import Job
+
+
+class JobSubmission(Job):
+    """The Job contract plus `class`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    priority_class: PriorityClass = Field(default=PriorityClass.STANDARD, alias="class")
+
+    @field_validator("id")
+    @classmethod
+    def _is_the_callers(cls, given: str | None) -> str | None:
+        if given is not None and ids.is_reserved(given):
+            raise ValueError("ids that begin with j_, k_ or s_ are tutti's own; choose another, or leave it out")
+        return given
+
+    def named_tenant(self) -> str | None:
+        """The tenant that the body names."""
+        return self.tenant if "tenant" in self.model_fields_set else None
+
+    def body(self, **changes: Any) -> bytes:
+        """The job's record, with `changes` by the ingress."""
+        job = self.model_copy(update=changes)
+        return job.__pydantic_serializer__.to_json(job, exclude_none=True, exclude={"priority_class"})
+
+
+def event(raw: RawEvent, job: str) -> bytes | None:
+    """The data of one event of `GET /v1/jobs/{id}/events`; None for events that callers do not see."""
+    found = parse(raw.kind, raw.value)
+    fields = {} if found is None else shown(found)
+    return to_json({"type": raw.kind, "job": job, **fields}) if fields else None
+
+
+def chunk(job: str, offset: int, text: str) -> bytes:
+    """The data of a `chunk` event; `offset` counts characters from the start of the answer."""
+    return to_json({"type": "chunk", "job": job, "offset": offset, "text": text})

@@ -1,0 +1,1 @@
+"""HTTP on bare ASGI, whatever the dialect: exchanges, bodies, encodings, CORS, events, the OpenAPI document."""

@@ -1,0 +1,41 @@
+"""Packed request bodies (RFC 9110, 8.4): gzip and deflate, unpacked within a bound. Pure."""
+
+from __future__ import annotations
+
+import zlib
+
+from services.ingress.admission.limits import check_body_size
+from services.ingress.problems import Problem, Refused
+
+_AUTOMATIC, _RAW = zlib.MAX_WBITS | 32, -zlib.MAX_WBITS
+"""zlib's window bits: gzip or zlib by the first bytes; deflate without a head, as some clients send it."""
+_ZLIB_METHOD = 8
+
+
+def unpack(body: bytes, encoding: str, limit: int) -> bytes:
+    """The body as it was before it was packed. Raises Refused (415, 400); TooLarge as soon as more than `limit` bytes have come out."""
+    name = encoding.strip().lower()
+    if name in ("", "identity"):
+        return body
+    if name not in ("gzip", "x-gzip", "deflate"):
+        message = f"content-encoding {name[:32]!r} is not read here: send gzip, deflate, or the body as it is"
+        raise Refused(Problem(415, "unsupported_encoding", message, "content-encoding", headers=((b"accept-encoding", b"gzip, deflate"),)))
+    bits = _RAW if name == "deflate" and (not body or body[0] & 15 != _ZLIB_METHOD) else _AUTOMATIC
+    parts, size = [], 0
+    while body:
+        member = zlib.decompressobj(bits)
+        try:
+            part = member.decompress(body, limit + 1 - size)
+        except zlib.error:
+            raise _broken(name) from None
+        size += len(part)
+        check_body_size(size, limit)
+        if not member.eof:
+            raise _broken(name)
+        parts.append(part)
+        body = member.unused_data
+    return b"".join(parts)
+
+
+def _broken(name: str) -> Refused:
+    return Refused(Problem(400, "invalid_encoding", f"the body is not whole {name}", "content-encoding"))

@@ -1,0 +1,191 @@
+"""The OpenAPI document: paths by hand, schemas from the contracts. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from services.ingress.dialects.openai.requests import ChatRequest
+from services.ingress.dialects.tutti.requests import JobSubmission
+from services.ingress.routes.schedules import ScheduleSubmission
+from services.ingress.routes.tenants import TenantView
+from services.ingress.status.status import JobStatus
+from shared.contracts.budget import TenantLimits
+
+_REF = "#/components/schemas/{model}"
+_ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}, "description": "Job id."}
+_TENANT = {
+    "name": "tenant",
+    "in": "query",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "Whose it is, where that is not the caller's own tenant (administrators); as x-tutti-tenant.",
+}
+
+
+def _header(name: str, about: str, kind: str = "string") -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "schema": {"type": kind}, "description": about}
+
+
+_CALL_HEADERS = [
+    _header("x-tutti-class", "interactive, standard or batch."),
+    _header("x-tutti-tenant", "Tenant; `default` when absent."),
+    _header("x-tutti-deadline-seconds", "Seconds from now after which the answer is worthless.", "number"),
+    _header("x-tutti-detach", "`true`: the job goes on when the client disconnects."),
+    _header("traceparent", "W3C trace context."),
+    _header("Idempotency-Key", "Same key, same body: the same job and result. Another body: 409. 24 h with Redis, else 1 h after the end."),
+]
+_ERROR_STATUS = {
+    "400": "Malformed body, unknown field, unsupported parameter; `context_length_exceeded`: no window holds the messages.",
+    "401": "No API key, or an unknown one.",
+    "403": "The key may not act for this tenant, or not in this class.",
+    "404": "Unknown model (with the known ones) or job.",
+    "405": "Not a method of this path; `Allow` tells which are.",
+    "408": "The body did not arrive in time.",
+    "409": "The Idempotency-Key or id stands for another body.",
+    "413": "Too large, nested too deep, or more tokens than the key's limit ever holds.",
+    "415": "A content-encoding other than gzip and deflate.",
+    "429": "The key's or the tenant's limit is reached, or the backlog does not allow an answer in time; see Retry-After.",
+    "503": "No node for it (with what is missing), or Kafka does not answer; see Retry-After.",
+    "504": "The deadline passed.",
+}
+
+
+_ANSWER_HEADERS = {
+    "x-tutti-job": "Job id.",
+    "x-tutti-model": "The model that answered; of a stream in the field `tutti` of its last chunk, as are the next three.",
+    "x-tutti-digest": "Of the model's file, where its node tells it.",
+    "x-tutti-quantisation": "Of the model's file, where its node tells it.",
+    "x-tutti-node": "The node that answered.",
+    "idempotent-replayed": "`true`: the job was known before (`/v1/jobs`).",
+    "x-ratelimit-limit-requests": "What the key's bucket holds; of tokens: x-ratelimit-limit-tokens.",
+    "x-ratelimit-remaining-requests": "What is left; of tokens, estimated before and settled after: x-ratelimit-remaining-tokens.",
+    "x-ratelimit-reset-requests": "Until it is full again, for example 1m30s; of tokens: x-ratelimit-reset-tokens.",
+}
+_WHEN_HEADERS = {"Retry-After": "Whole seconds, rounded up.", "retry-after-ms": "Of a key's limit: exactly."}
+
+
+def document(title: str, version: str) -> dict[str, Any]:
+    """OpenAPI 3.1."""
+    inputs: list[tuple[type[Any], Any]] = [(ChatRequest, "validation"), (JobSubmission, "validation"), (JobStatus, "serialization")]
+    inputs += [(ScheduleSubmission, "validation"), (TenantLimits, "validation"), (TenantView, "serialization")]
+    _, schemas = models_json_schema(inputs, ref_template=_REF, by_alias=True)
+    components = dict(schemas.get("$defs", {})) | {"Problem": _problem_schema()}
+    bearer = {"type": "http", "scheme": "bearer", "description": "Only where keys are configured (TUTTI_INGRESS__KEYS_FILE)."}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": version, "description": "One LLM cluster from unequal machines."},
+        "paths": _paths(),
+        "components": {"schemas": components, "securitySchemes": {"key": bearer}},
+        "security": [{"key": []}, {}],
+    }
+
+
+def _problem_schema() -> dict[str, Any]:
+    fields = {"code": {"type": ["string", "null"]}, "message": {"type": "string"}, "param": {"type": ["string", "null"]}}
+    more = {"type": {"type": "string"}, "missing": {"type": "array", "items": {"type": "string"}}}
+    more |= {"retry_after_seconds": {"type": "number"}}
+    known = {"known_models": {"type": "array", "items": {"type": "string"}}}
+    error = {"type": "object", "required": ["code", "message", "param", "type"], "properties": fields | more | known}
+    return {"type": "object", "required": ["error"], "properties": {"error": error}}
+
+
+def _paths() -> dict[str, Any]:
+    completion = _operation(
+        "Chat completion, whole or as server-sent events (`stream`).",
+        {"200": _json("A chat.completion, or chat.completion.chunk events ended by [DONE].", {"type": "object"})},
+        parameters=_CALL_HEADERS,
+        body="ChatRequest",
+    )
+    jobs = _operation(
+        "Submit a job. 202 means that it is durable and will end.",
+        {
+            "200": _json("It has ended: within `wait`, or before.", _ref("JobStatus")),
+            "202": _json("Id, state and where to look.", {"type": "object"}),
+        },
+        parameters=[*_CALL_HEADERS[:3], *_CALL_HEADERS[4:], _wait()],
+        body="JobSubmission",
+    )
+    return {
+        "/v1/chat/completions": {"post": completion},
+        "/v1/models": {"get": _operation("Models of the registered nodes.", {"200": _json("A list.", {"type": "object"})})},
+        "/v1/models/{id}": {"get": _operation("One model.", {"200": _json("A model.", {"type": "object"})}, parameters=[_ID])},
+        "/v1/jobs": {"post": jobs},
+        "/v1/jobs/{id}": {"get": _job_get(), "delete": _job_delete()},
+        "/v1/jobs/{id}/events": {"get": _job_events()},
+        "/v1/schedules": {"get": _operation("Recurring jobs.", {"200": _json("A list.", {"type": "object"})})},
+        "/v1/schedules/{id}": _schedule(),
+        "/v1/tenants": {"get": _operation("Tenants with limits (administrators).", {"200": _json("A list.", {"type": "object"})})},
+        "/v1/tenants/{id}": _tenant(),
+        "/healthz": {"get": _plain("The process lives.")},
+        "/readyz": {"get": _plain("The instance takes jobs; 503 with reasons when it does not.")},
+        "/metrics": {"get": _plain("Prometheus metrics.")},
+    }
+
+
+def _schedule() -> dict[str, Any]:
+    name = [{**_ID, "description": "Schedule."}, _TENANT]
+    shown = {"200": _json("The schedule, and when it runs next.", {"type": "object"})}
+    put = _operation("Declare a recurring job.", shown, parameters=name, body="ScheduleSubmission")
+    gone = _operation("Remove a recurring job.", {"204": {"description": "Done."}}, parameters=name)
+    return {"get": _operation("A recurring job.", shown, parameters=name), "put": put, "delete": gone}
+
+
+def _tenant() -> dict[str, Any]:
+    name = [{**_ID, "description": "Tenant."}]
+    declared = {"200": _json("Its limits, and what is granted and used today as far as this instance has seen.", _ref("TenantView"))}
+    put = _operation("Declare a tenant's limits (administrators).", declared, parameters=name, body="TenantLimits")
+    gone = _operation("Take a tenant's limits away (administrators).", {"204": {"description": "Done."}}, parameters=name)
+    return {"get": _operation("A tenant's limits and spending.", declared, parameters=name), "put": put, "delete": gone}
+
+
+def _wait() -> dict[str, Any]:
+    about = "Seconds to wait for the end before answering 202."
+    return {"name": "wait", "in": "query", "required": False, "schema": {"type": "number", "minimum": 0}, "description": about}
+
+
+def _job_get() -> dict[str, Any]:
+    return _operation("State, steps and result of a job.", {"200": _json("The status.", _ref("JobStatus"))}, parameters=[_ID, _TENANT])
+
+
+def _job_delete() -> dict[str, Any]:
+    answers = {"200": _json("It has ended already.", _ref("JobStatus")), "202": _json("The cancel is on its way.", {"type": "object"})}
+    return _operation("Cancel a job.", answers, parameters=[_ID, _TENANT])
+
+
+def _job_events() -> dict[str, Any]:
+    stream = {"200": {"description": "Events, ended by job_settled.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+    parameters = [_ID, _TENANT, _header("Last-Event-ID", "Go on after this event.")]
+    return _operation("History and streamed text of a job.", stream, parameters=parameters)
+
+
+def _plain(summary: str) -> dict[str, Any]:
+    return {"summary": summary, "responses": {"200": {"description": summary}}}
+
+
+def _operation(
+    summary: str, answers: dict[str, Any], *, parameters: list[dict[str, Any]] | None = None, body: str | None = None
+) -> dict[str, Any]:
+    problems = {status: _json(about, _ref("Problem")) for status, about in _ERROR_STATUS.items()}
+    for status in ("429", "503"):
+        problems[status]["headers"] = _headers(_WHEN_HEADERS)
+    operation: dict[str, Any] = {"summary": summary, "parameters": parameters or [], "responses": answers | problems}
+    if body is not None:
+        for answer in answers.values():
+            answer["headers"] = _headers(_ANSWER_HEADERS)
+    if body is not None:
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(body)}}}
+    return operation
+
+
+def _headers(about: dict[str, str]) -> dict[str, Any]:
+    return {name: {"description": text, "schema": {"type": "string"}} for name, text in about.items()}
+
+
+def _json(about: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": about, "content": {"application/json": {"schema": schema}}}
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": _REF.format(model=name)}

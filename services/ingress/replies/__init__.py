@@ -1,0 +1,1 @@
+"""Who waits here for what, and what comes for them on `replies`."""

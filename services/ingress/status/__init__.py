@@ -1,0 +1,1 @@
+"""What callers may learn of a job: its events, folded into a status, and who follows them."""

@@ -1,0 +1,310 @@
+"""JobStatus: what a caller sees of a job, as a fold of its events, which are the contract's own (`shown`).
+
+Folding is idempotent by offset: an event at or below `JobStatus.offset` changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import from_json
+
+from services.ingress.status.shown import SHOWN, RawEvent, parse
+from shared.contracts import event as events
+from shared.contracts import ids
+from shared.contracts.base import Contract, PriorityClass
+from shared.contracts.delayed import DelayedJob
+from shared.contracts.failure import Failure
+from shared.contracts.limits import Limits
+from shared.contracts.result import Result
+from shared.contracts.usage import Usage
+
+_MAX_STEPS = 1_000
+_MAX_TOLD = 100
+"""Nodes and failures that are kept of one step, the newest."""
+
+
+class State(StrEnum):
+    """How far a job is. It only grows."""
+
+    QUEUED = "queued"
+    DELAYED = "delayed"
+    """It waits for its `not_before`."""
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+    SETTLED = "settled"
+
+
+_RANK = {state: rank for rank, state in enumerate(State)}
+
+
+class StepStatus(BaseModel):
+    """One step as a caller sees it."""
+
+    id: str
+    path: str | None = None
+    agent: str | None = None
+    model: str | None = None
+    state: str = "asked"
+    """asked, unfunded (waits for its tenant's budget), unplaced (waits for a node that can run it), running, answered, retrying, failed;
+    of a pause: sleeping, over"""
+    attempt: int = 0
+    retry_at: float | None = None
+    """While it is retrying: when the next attempt begins. By the planner's clock, as all instants here."""
+    due_at: float | None = None
+    """Of a pause: its end."""
+    missing: list[str] = Field(default_factory=list)
+    """While it is unplaced: what no live node has."""
+    nodes: list[str] = Field(default_factory=list)
+    """Nodes that claimed an attempt, in order."""
+    failures: list[str] = Field(default_factory=list)
+    """Kinds, one a failed attempt."""
+    usage: Usage | None = None
+
+
+class NearedLimit(BaseModel):
+    """A limit of the job of which the soft bound is reached, as it was then."""
+
+    limit: str
+    used: float
+    bound: float
+
+
+class JobStatus(BaseModel):
+    """The view of one job. Instants are seconds since the Unix epoch. `id` is the one inside the cluster until it is shown."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    id: str
+    state: State = State.QUEUED
+    priority_class: PriorityClass | None = Field(default=None, alias="class")
+    tenant: str | None = None
+    pattern: str | None = None
+    model: str | None = None
+    home: int
+    submitted_at: float | None = None
+    """While it is queued, at the instance that submitted it; from then on `accepted_at` tells."""
+    not_before: float | None = None
+    accepted_at: float | None = None
+    deadline_at: float | None = None
+    settled_at: float | None = None
+    cancel_requested: bool = False
+    stopping: Failure | None = None
+    """Why it is to end, while attempts of it are stopped."""
+    limits: Limits | None = None
+    """What bounds it: asked for, or filled in when it was accepted."""
+    limits_neared: list[NearedLimit] = Field(default_factory=list)
+    steps: list[StepStatus] = Field(default_factory=list)
+    result: Result | None = None
+    offset: int = -1
+    """Of the last event folded in, on the job's home partition."""
+    digest: str | None = None
+    """Of the request; absent where it is not known. Not shown."""
+    rebuilt: str | None = None
+    """The snapshot that this view is being begun from, of a job whose beginning was not seen. Not shown."""
+
+    def waits(self) -> DelayedJob | None:
+        """What a cancel must tell of a job that waits for its `not_before`; None of any other."""
+        if self.not_before is None or _RANK[self.state] > _RANK[State.DELAYED]:
+            return None
+        return DelayedJob(
+            due_at=self.not_before if self.deadline_at is None else min(self.not_before, self.deadline_at),
+            since=self.submitted_at or 0.0,
+            tenant=self.tenant or "default",
+            priority_class=self.priority_class or PriorityClass.STANDARD,
+            pattern=self.pattern or "single",
+            digest=self.digest or "",
+        )
+
+    @property
+    def owner(self) -> str | None:
+        """Whose it is; None where it is not known."""
+        return ids.owner(self.id) or self.tenant
+
+    def public(self) -> bytes:
+        """JSON for callers."""
+        shown = self
+        if ids.public(self.id) != self.id:
+            result = self.result and self.result.model_copy(update={"job": ids.public(self.result.job)})
+            shown = self.model_copy(update={"id": ids.public(self.id), "result": result})
+        return self.__pydantic_serializer__.to_json(shown, exclude_none=True, exclude={"offset", "digest", "rebuilt"}, by_alias=True)
+
+    def stored(self) -> bytes:
+        """JSON for the store; `JobStatus.model_validate_json` reads it."""
+        return self.__pydantic_serializer__.to_json(self, exclude_none=True, by_alias=True)
+
+
+def ended(result: Result, home: int, digest: str | None) -> JobStatus:
+    """Of a job of which nothing but its result is known."""
+    return JobStatus(
+        id=result.job,
+        state=State.SETTLED,
+        priority_class=result.priority_class,
+        tenant=result.tenant,
+        home=home,
+        accepted_at=result.accepted_at,
+        settled_at=result.finished_at,
+        result=result,
+        digest=digest,
+    )
+
+
+def fold(job: str, home: int, before: JobStatus | None, history: Iterable[RawEvent]) -> JobStatus:
+    """`before` with `history` (in offset order) applied; `before` is not changed. An event that cannot be read changes nothing."""
+    status = JobStatus(id=job, home=home) if before is None else before.model_copy(deep=True)
+    status.home = home
+    for raw in history:
+        if raw.offset > status.offset:
+            _apply_text(status, raw.kind, raw.value)
+            status.offset = raw.offset
+    return status
+
+
+def _apply_text(status: JobStatus, kind: str, value: bytes | str) -> None:
+    event = parse(kind, value)
+    if event is not None:
+        _apply(status, event)
+
+
+def _apply(status: JobStatus, event: Contract) -> None:
+    match event:
+        case events.JobDelayed():
+            _on_delayed(status, event.waits)
+        case events.JobAccepted():
+            _on_accepted(status, event)
+        case events.JobSettled():
+            _on_settled(status, event)
+        case events.CancelRecorded():
+            status.cancel_requested = True
+        case events.JobStopped():
+            status.stopping = event.failure
+        case events.LimitNeared():
+            status.limits_neared.append(NearedLimit(limit=event.limit, used=event.used, bound=event.bound))
+        case events.JobSnapshot():
+            _on_snapshot(status, event)
+        case events.TimerSet() | events.TimerFired():
+            _on_timer(status, event)
+        case _:
+            _on_step(status, event)
+
+
+def _reach(status: JobStatus, state: State) -> None:
+    if _RANK[state] > _RANK[status.state]:
+        status.state = state
+
+
+def _on_accepted(status: JobStatus, event: events.JobAccepted) -> None:
+    _reach(status, State.ACCEPTED)
+    status.submitted_at = None
+    status.accepted_at, status.deadline_at, status.priority_class = event.at, event.deadline_at, event.priority_class
+    status.tenant, status.pattern, status.model = event.request.tenant, event.request.pattern, event.request.model
+    status.limits, status.digest = event.limits, event.digest or None
+
+
+def _on_delayed(status: JobStatus, waits: DelayedJob) -> None:
+    _reach(status, State.DELAYED)
+    status.not_before, status.submitted_at = waits.due_at, status.submitted_at or waits.since
+    status.tenant, status.pattern, status.model = waits.tenant, waits.pattern, waits.model
+    status.priority_class, status.digest = waits.priority_class, waits.digest or None
+
+
+def _on_settled(status: JobStatus, event: events.JobSettled) -> None:
+    """Its end tells whose it was, and which request, also where nothing else of it is known."""
+    result = event.result
+    _reach(status, State.SETTLED)
+    status.result, status.settled_at, status.stopping = result, result.finished_at, None
+    status.digest = status.digest or event.digest or None
+    if status.accepted_at is None:
+        status.tenant, status.pattern, status.priority_class = result.tenant, result.pattern, result.priority_class
+        status.accepted_at, status.submitted_at = result.accepted_at, None
+
+
+def _on_snapshot(status: JobStatus, event: events.JobSnapshot) -> None:
+    """The job from its beginning again. A reader that has seen the beginning knows all of it already; another one starts over."""
+    if event.part == 0 and status.accepted_at is None:
+        status.rebuilt, status.steps, status.limits_neared = event.snapshot, [], []
+    if status.rebuilt == event.snapshot:
+        for text in event.facts:
+            kind = _kind_of(text)
+            if kind in SHOWN and kind != event.type:
+                _apply_text(status, kind, text)
+        if event.part + 1 == event.parts:
+            status.rebuilt = None
+
+
+def _kind_of(text: str) -> str:
+    found: Any = from_json(text)
+    return str(found.get("type", "")) if isinstance(found, dict) else ""
+
+
+def _on_timer(status: JobStatus, event: events.TimerSet | events.TimerFired) -> None:
+    _reach(status, State.RUNNING)
+    step = _step(status, event.step)
+    if step is None:
+        return
+    if isinstance(event, events.TimerSet):
+        step.path, step.state, step.due_at = event.path, "sleeping", event.due_at
+    else:
+        step.state = "over"
+
+
+def _on_step(status: JobStatus, event: Contract) -> None:
+    assert isinstance(
+        event,
+        events.StepAsked
+        | events.StepClaimedBy
+        | events.StepAnswered
+        | events.AttemptFailed
+        | events.StepRetried
+        | events.StepFunded
+        | events.StepWaits,
+    ), "every event that is shown is folded"
+    _reach(status, State.RUNNING)
+    step = _step(status, event.step)
+    if step is None:
+        return
+    if isinstance(event, events.StepAsked):
+        step.path, step.agent, step.model, step.state = event.path, event.agent, event.model, _sent(event.unfunded)
+        return
+    step.attempt, step.retry_at, step.missing = max(step.attempt, event.attempt), None, []
+    match event:
+        case events.StepWaits():
+            step.state, step.missing = ("unplaced" if event.missing else "asked"), list(event.missing)
+        case events.StepClaimedBy():
+            step.state = "running"
+            _tell(step.nodes, event.node)
+        case events.StepAnswered():
+            step.state, step.usage = "answered", event.usage
+            if event.node is not None and event.node not in step.nodes:  # claims of short steps are not always recorded
+                _tell(step.nodes, event.node)
+        case events.AttemptFailed():
+            wait = event.retry_after_seconds
+            step.state, step.retry_at = ("failed", None) if wait is None else ("retrying", event.at + wait)
+            _tell(step.failures, event.failure.kind.value)
+        case events.StepRetried():
+            step.state = _sent(event.unfunded)
+        case events.StepFunded():
+            step.state = _sent(unfunded=None)
+
+
+def _sent(unfunded: bool | None) -> str:
+    return "unfunded" if unfunded else "asked"
+
+
+def _tell(told: list[str], news: str) -> None:
+    told.append(news)
+    del told[:-_MAX_TOLD]
+
+
+def _step(status: JobStatus, identifier: str) -> StepStatus | None:
+    for step in status.steps:
+        if step.id == identifier:
+            return step
+    if len(status.steps) >= _MAX_STEPS:
+        return None
+    step = StepStatus(id=identifier)
+    status.steps.append(step)
+    return step

@@ -1,0 +1,147 @@
+"""StatusStore: job status that outlives this process, 24 h. The Redis adapter; without one, status lives in the journal alone.
+
+`save` writes the statuses of one home partition together with the reader's position in `job-events`, in one script. Several instances
+read the same events: whoever is behind the stored position writes nothing, so nothing is applied twice and no newer view is overwritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from pydantic import ValidationError
+from redis.exceptions import RedisError
+
+from services.ingress.redis_client import open_redis
+from services.ingress.status.status import JobStatus
+from shared.errors import TuttiError
+
+_SAVE = """
+local stored = redis.call('HGET', KEYS[1], ARGV[1])
+if stored and tonumber(string.match(stored, '^%d+')) >= tonumber(ARGV[2]) then return 0 end
+for i = 2, #KEYS do redis.call('SET', KEYS[i], ARGV[i + 3], 'EX', ARGV[4]) end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. ARGV[3])
+return 1
+"""
+"""KEYS: positions, jobs...; ARGV: partition, next offset, epoch, ttl, statuses..."""
+
+
+class StoreUnavailable(TuttiError):
+    """The status store does not answer."""
+
+    code = "store_unavailable"
+    retryable = True
+
+
+class Position(NamedTuple):
+    """Where reading goes on, and the epoch in force there (-1: unknown)."""
+
+    offset: int
+    epoch: int = -1
+
+
+class StatusStore(Protocol):
+    """Bounded in time by itself. Every method raises StoreUnavailable, within the timeout."""
+
+    async def load(self, job: str) -> JobStatus | None:
+        """The stored status, or None."""
+        ...
+
+    async def load_many(self, jobs: Sequence[str]) -> dict[str, JobStatus]:
+        """Those of `jobs` that are stored."""
+        ...
+
+    async def positions(self) -> Mapping[int, Position]:
+        """By partition."""
+        ...
+
+    async def save(self, partition: int, position: Position, statuses: Sequence[JobStatus]) -> bool:
+        """Write all or nothing; false when the store is already at or past `position`."""
+        ...
+
+    async def remember(self, statuses: Sequence[JobStatus]) -> None:
+        """Jobs that were just queued; never overwrites what is there."""
+        ...
+
+    async def claim(self, job: str, digest: str) -> bool | None:
+        """Note that `job` stands for the request with this digest. True: it is new. False: the same was noted before. None: another was."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class RedisStatusStore:
+    """Keys: `tutti:<prefix>job:<id>` → status JSON; `tutti:<prefix>job-events` → hash partition → "offset epoch";
+    `tutti:<prefix>claim:<id>` → digest of the request.
+    """
+
+    def __init__(self, url: str, *, prefix: str, ttl_seconds: int, connections: int, timeout_seconds: float) -> None:
+        self._redis = open_redis(url, connections=connections, timeout_seconds=timeout_seconds)
+        self._ttl = ttl_seconds
+        self._positions_key = f"tutti:{prefix}job-events"
+        self._job_prefix = f"tutti:{prefix}job:"
+        self._claim_prefix = f"tutti:{prefix}claim:"
+        self._script = self._redis.register_script(_SAVE)
+
+    async def load(self, job: str) -> JobStatus | None:
+        return (await self.load_many([job])).get(job)
+
+    async def load_many(self, jobs: Sequence[str]) -> dict[str, JobStatus]:
+        if not jobs:
+            return {}
+        try:
+            values = await self._redis.mget([self._job_prefix + job for job in jobs])
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable from error
+        return {job: status for job, value in zip(jobs, values, strict=True) if (status := _decode(value)) is not None}
+
+    async def positions(self) -> Mapping[int, Position]:
+        try:
+            found = await self._redis.hgetall(self._positions_key)
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable from error
+        return {int(partition): Position(*(int(part) for part in value.split())) for partition, value in found.items()}
+
+    async def save(self, partition: int, position: Position, statuses: Sequence[JobStatus]) -> bool:
+        keys = [self._positions_key, *(self._job_prefix + status.id for status in statuses)]
+        arguments: list[Any] = [partition, position.offset, position.epoch, self._ttl, *(status.stored() for status in statuses)]
+        try:
+            return bool(await self._script(keys=keys, args=arguments))
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable from error
+
+    async def remember(self, statuses: Sequence[JobStatus]) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for status in statuses:
+            pipeline.set(self._job_prefix + status.id, status.stored(), nx=True, ex=self._ttl)
+        try:
+            await pipeline.execute()
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable from error
+
+    async def claim(self, job: str, digest: str) -> bool | None:
+        key = self._claim_prefix + job
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.set(key, digest, nx=True, ex=self._ttl)
+        pipeline.get(key)
+        try:
+            first, noted = await pipeline.execute()
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable from error
+        if first:
+            return True
+        return False if noted is None or noted == digest.encode() else None
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+        await self._redis.connection_pool.disconnect()
+
+
+def _decode(value: bytes | None) -> JobStatus | None:
+    """None for what another version wrote: the events are the truth."""
+    if value is None:
+        return None
+    try:
+        return JobStatus.model_validate_json(value)
+    except ValidationError:
+        return None

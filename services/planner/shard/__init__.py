@@ -1,0 +1,1 @@
+"""One partition number and its owner: rounds, effects, commits, fences."""

@@ -1,0 +1,193 @@
+"""Effects: what a round of one fold lets out, and what of it must be acknowledged before positions and jobs may be let go.
+
+Nothing here waits. A record whose dead letter, delay or refused claim is not acknowledged holds back its position; a job whose result or
+stops are not acknowledged stays in the book, so that a successor sends them again. What can never be sent comes back and is folded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+
+from services.planner.history.gate import Waiting
+from services.planner.inputs import Inputs
+from services.planner.intake.canonical import onward
+from services.planner.intake.refusals import Refusals
+from services.planner.round import Bury, Disown, Dispatch, Publish, Round, Stop
+from services.planner.sending.messages import of_effect
+from services.planner.sending.owed import Owed
+from services.planner.shard.wiring import Wiring
+from services.planner.state import attempts, owing
+from services.planner.state.admission import JobInput, accept
+from services.planner.state.book import Book, internal
+from services.planner.state.delayed import must_wait, postpone
+from shared.contracts.base import PriorityClass
+from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.job import Job
+from shared.contracts.outcome import CancelRequested, Outcome, StepClaimed, StepFailed
+from shared.contracts.step import Step
+from shared.errors import InvalidInput, LogError, RecordTooLarge, TooLarge
+from shared.inputs import input_of
+from shared.kafka.port import Message, Record
+from shared.processing.lane import Result
+from shared.processing.tries import GivenUp, Tries, place
+from shared.telemetry import logs
+
+log = logs.get(__name__)
+
+
+class Effects:
+    """Of one book; thrown away with it. `wake`: something has come back."""
+
+    def __init__(
+        self,
+        wiring: Wiring,
+        book: Book,
+        refusals: Refusals,
+        tries: Tries,
+        *,
+        wake: Callable[[], None],
+        still_owner: Callable[[], Awaitable[bool]],
+    ) -> None:
+        self._outbox, self._topics, self._spawn = wiring.outbox, wiring.topics, wiring.spawn
+        self._tries, self._still_owner = tries, still_owner
+        self._book, self._refusals, self._wake = book, refusals, wake
+        self.owed = Owed(wake)
+        self.inputs = Inputs(wiring, book, self._refuse, wake)
+        self._wall = wiring.clock.wall
+        self._unsendable: list[StepFailed] = []
+        """Attempts that no router can be told of."""
+        self._undelayable: list[tuple[Waiting, Callable[[], None]]] = []
+        """Jobs that cannot wait in `delays.*`, and what lets their records count as done."""
+
+    # While a round is folded
+
+    def owe(self, record: Record, messages: list[Message]) -> None:
+        """Send these; the record counts as done once they are acknowledged."""
+        self._outbox.post(messages, self.owed.hold(record.topic, record.offset))
+
+    def send_on(self, record: Record, given: JobInput | CancelRequested, here: int, homes: int) -> bool:
+        """Whether the record goes to another home, or as a reference to its own; then it counts as done once it is there.
+
+        Raises TooLarge where it cannot be sent.
+        """
+        if isinstance(given, JobInput) and given.large:
+            self.inputs.send_on(record, given, input_of(given.job), self.owed.hold(record.topic, record.offset))
+            return True
+        elsewhere = onward(record, given, here, homes)
+        if elsewhere is not None:
+            self.owe(record, [elsewhere])
+        return elsewhere is not None
+
+    def _refuse(self, record: Record, why: InvalidInput, priority_class: PriorityClass, job: str, release: Callable[[], None]) -> None:
+        self._outbox.post(self._refusals.job(record, why, priority_class, self._wall(), job), release)
+
+    def take_in(self, round_: Round, one: Waiting) -> None:
+        """The job begins, or waits. Raises GivenUp when it can neither, nor be ended."""
+        given, book = one.given, self._book
+        try:
+            self._tries.begin(given.source, None if one.ended or given.id in book.jobs else given.id)
+        except GivenUp as error:
+            self._tries.begin(place(one.record))
+            self._give_up(round_, one, error)
+            return
+        if one.ended is None and must_wait(book, given, one.record, round_.wall):
+            self._postpone(round_, one)
+        elif (taken := accept(book, round_, given, one.ended)) is not None:
+            self.owe(one.record, [self._refusals.dead_letter(one.record, taken)])
+
+    def _give_up(self, round_: Round, one: Waiting, error: GivenUp) -> None:
+        """Taking the job in fails again and again: it ends, and its record is kept.
+
+        Of what it asks nothing is looked at any more, nor written: a successor would fail on it.
+        """
+        asked = one.given.job
+        bare = Job(id=asked.id, tenant=asked.tenant, prompt="kept in the dead letter only")
+        accept(self._book, round_, replace(one.given, job=bare), one.ended, refused=internal())
+        self.owe(one.record, [self._refusals.dead_letter(one.record, error)])
+
+    def _postpone(self, round_: Round, one: Waiting) -> None:
+        """Send the job through the delay tiers."""
+        message = postpone(self._book, round_, one.given, one.record, self._topics)
+        release = self.owed.hold(one.record.topic, one.record.offset)
+        self._outbox.put(message, partial(self._on_postponed, one, release))
+
+    def _on_postponed(self, one: Waiting, release: Callable[[], None], result: Result) -> None:
+        if isinstance(result, Exception):
+            self._undelayable.append((one, release))
+            self._wake()
+        else:
+            release()
+
+    def on_outcome(self, round_: Round, record: Record, outcome: Outcome) -> None:
+        """Fold it. Of a claim that does not stand nothing is in history: its record counts as done once its stop is acknowledged."""
+        before = len(round_.after)
+        attempts.on_outcome(self._book, round_, outcome)
+        if isinstance(outcome, StepClaimed):
+            for i in range(before, len(round_.after)):
+                effect = round_.after[i]
+                if isinstance(effect, Stop) and effect.control.claim is not None:
+                    round_.after[i] = replace(effect, release=self.owed.hold(record.topic, record.offset))
+
+    def fold_returned(self, round_: Round) -> None:
+        """An attempt that cannot be sent has failed; a job that cannot wait ends at once, its caller is told and its record kept."""
+        self.inputs.fold(round_)
+        unsendable, self._unsendable = self._unsendable, []
+        for failed in unsendable:
+            self._tries.at = failed.job
+            attempts.on_outcome(self._book, round_, failed)
+        undelayable, self._undelayable = self._undelayable, []
+        for one, release in undelayable:
+            self._tries.at = one.given.source
+            failure = Failure(kind=FailureKind.TOO_LARGE, message="the job, wrapped for its delay, exceeds the size of a record")
+            accept(self._book, round_, one.given, refused=failure)
+            round_.after.append(Bury(self._refusals.dead_letter(one.record, TooLarge(failure.message)), release))
+
+    # When it is written
+
+    def dispatch(self, dispatch: Dispatch) -> None:
+        """Send an attempt to the routers; the only effect that may go out beside the append."""
+        self._tries.at = dispatch.step.job
+        [message] = of_effect(dispatch, self._topics)
+        self._tries.at = None
+        self._outbox.put(message, partial(self._on_dispatched, dispatch.step))
+
+    def _on_dispatched(self, step: Step, result: Result) -> None:
+        if not isinstance(result, Exception):
+            return
+        kind = FailureKind.TOO_LARGE if isinstance(result, RecordTooLarge) else FailureKind.UNSUPPORTED
+        failure = Failure(kind=kind, message="no router can be told of the step: it is too large, or nobody offers its capability")
+        self._unsendable.append(StepFailed(job=step.job, step=step.id, attempt=step.attempt, failure=failure))
+        self._wake()
+
+    def let_out(self, round_: Round) -> None:
+        """The round's append is acknowledged."""
+        outbox, topics, book = self._outbox, self._topics, self._book
+        owing.owe(book, (effect.control.job for effect in round_.after if isinstance(effect, Stop)))
+        for effect in round_.after:
+            match effect:
+                case Dispatch():
+                    self.dispatch(effect)
+                case Publish(settled=settled):
+                    outbox.post(of_effect(effect, topics), partial(book.published, settled))
+                case Stop(control=control, release=release):
+                    outbox.post(of_effect(effect, topics), partial(owing.stopped, book, control.job, release))
+                case Bury(letter=letter, release=release):
+                    outbox.post([letter], release)
+                case Disown() if not (round_.events or round_.ledger):
+                    self._spawn(self._disown(effect))
+                case _:
+                    outbox.post(of_effect(effect, topics))
+
+    async def _disown(self, effect: Disown) -> None:
+        """Without an append that was acknowledged in its place this may be a planner that does not know of its successor, nor of whose
+        claims these are. Renewed again, they come back.
+        """
+        try:
+            still_owner = await self._still_owner()
+        except LogError as error:
+            log.warning("claims_not_disowned", reason=error.message)
+            return
+        if still_owner:
+            self._outbox.post(of_effect(effect, self._topics))

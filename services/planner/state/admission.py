@@ -1,0 +1,190 @@
+"""Admission: what happens when a job record is read. The same record again changes nothing; the same id with another body is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.planner import counters
+from services.planner.job.limits import capped, filled
+from services.planner.job.live import LiveJob
+from services.planner.round import Answer, Round
+from services.planner.state.book import Book
+from services.planner.state.cancels import cancelled
+from services.planner.state.watermark import UNACKNOWLEDGED
+from shared.contracts.base import PriorityClass
+from shared.contracts.bounds import check_job
+from shared.contracts.delayed import DelayedJob
+from shared.contracts.event import CancelRecorded, JobAccepted, JobSettled
+from shared.contracts.failure import Failure, FailureKind, clocks_differ
+from shared.contracts.job import Job, ReplyTo
+from shared.contracts.result import Result, Status
+from shared.errors import InvalidInput
+from shared.patterns import CURRENT
+from shared.telemetry import logs
+from shared.telemetry.tracing import trace_id
+
+log = logs.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class JobInput:
+    """A record that is a job. `source`: topic/partition/offset; `digest`: of the canonical body; `client_id`: the id may come again."""
+
+    id: str
+    client_id: bool
+    job: Job
+    priority_class: PriorityClass
+    source: str
+    source_offset: int
+    reply: ReplyTo | None
+    trace: str | None
+    digest: str
+    written_ms: int = 0
+    """When the record arrived in the log; 0: it was none."""
+    large: bool = False
+    """It is above the inline bound: history takes it only by reference."""
+
+
+class IdTaken(InvalidInput):
+    """This id is already used with another body."""
+
+    code = "conflict"
+
+
+def accept(
+    book: Book, round_: Round, given: JobInput, before: JobSettled | None = None, *, refused: Failure | None = None
+) -> IdTaken | None:
+    """Take the job in, and begin it; or why it is no job. `before`: how a job with this id ended within the window. `refused`: why it ends
+    at once.
+    """
+    known = book.jobs.get(given.id)
+    if known is not None:
+        return _again(book, round_, given, known)
+    if given.id in book.ended and book.ended[given.id].source == given.source:
+        return None
+    ended = book.cancels.ended(given.id)
+    if ended is not None:
+        _drop(round_, given, ended)
+        return None
+    if before is not None:
+        return _answer_again(round_, given, before)
+    job = _admit(book, round_, given)
+    end = _refusal(book, round_, given) if refused is None else (Status.FAILED, refused)
+    if end is not None:
+        book.settle(round_, job, *end, None)
+        return None
+    job.run.start()
+    book.drive(round_, job)
+    return None
+
+
+def refused_result(job: str, tenant: str, failure: Failure, priority_class: PriorityClass, wall: float) -> Result:
+    """What a caller is told whose submission never became a job."""
+    return Result(
+        job=job,
+        tenant=tenant,
+        status=Status.FAILED,
+        failure=failure,
+        priority_class=priority_class,
+        accepted_at=wall,
+        finished_at=wall,
+    )
+
+
+def _admit(book: Book, round_: Round, given: JobInput) -> LiveJob:
+    pattern = CURRENT.get(given.job.pattern)
+    deadline_at, seconds = given.job.deadline_at, None
+    if deadline_at is None:
+        seconds = given.job.deadline_seconds or book.policy.deadline_seconds[given.priority_class]
+        deadline_at = round_.wall + seconds
+    own = book.funds.tenants.get(given.job.tenant)
+    event = JobAccepted(
+        epoch=book.epoch,
+        job=given.id,
+        at=round_.wall,
+        request=given.job,
+        client_id=given.client_id,
+        priority_class=given.priority_class,
+        home=book.home,
+        source=given.source,
+        source_offset=given.source_offset,
+        pattern_version=pattern.version if pattern else 1,
+        limits=capped(filled(given.job.limits, book.policy.limits), own.job) if own else filled(given.job.limits, book.policy.limits),
+        deadline_at=deadline_at,
+        deadline_seconds=seconds,
+        reply=given.reply,
+        trace=given.trace,
+        digest=given.digest,
+    )
+    job = book.enter(event, UNACKNOWLEDGED, round_)
+    book.live_count.keep(job, round_.add(job.id, event))
+    round_.firsts[job.id] = len(round_.events[job.id]) - 1
+    log.debug("job_accepted", job=job.id, trace=trace_id(given.trace), source=given.source)
+    counters.accepted(given.priority_class, pattern.name if pattern else "unknown").inc()
+    return job
+
+
+def _refusal(book: Book, round_: Round, given: JobInput) -> tuple[Status, Failure] | None:
+    """Why a job that is taken in ends at once."""
+    if book.cancels.met(given.id):
+        return Status.CANCELLED, Failure(kind=FailureKind.CANCELLED, message="cancelled before it was accepted")
+    pattern = CURRENT.get(given.job.pattern)
+    if pattern is None:
+        known = ", ".join(sorted(CURRENT))
+        return Status.FAILED, Failure(kind=FailureKind.UNKNOWN_PATTERN, message=f"there is no such pattern; known: {known}")
+    wrong = pattern.check(given.job)
+    if wrong is not None:
+        return Status.FAILED, Failure(kind=FailureKind.INVALID_JOB, message=wrong)
+    try:
+        check_job(given.job, book.policy.capabilities, round_.wall)
+    except InvalidInput as error:
+        return Status.FAILED, Failure(kind=FailureKind.INVALID_JOB, message=error.message)
+    deadline_at, not_before = given.job.deadline_at, given.job.not_before
+    if deadline_at is not None and deadline_at <= round_.wall:
+        message = "the deadline had passed on arrival" + clocks_differ(deadline_at, given.written_ms)
+        return Status.EXPIRED, Failure(kind=FailureKind.DEADLINE, message=message)
+    if deadline_at is not None and not_before is not None and deadline_at <= not_before:
+        return Status.EXPIRED, Failure(kind=FailureKind.DEADLINE, message="the deadline passes before the job may begin")
+    return None
+
+
+def _again(book: Book, round_: Round, given: JobInput, known: LiveJob) -> IdTaken | None:
+    if known.accepted.source == given.source:
+        return None
+    if known.settled is not None:
+        return _answer_again(round_, given, known.settled)
+    if known.accepted.digest != given.digest:
+        return _conflict(round_, given)
+    if given.reply is not None and len(known.followers) < book.policy.followers:
+        known.followers.append(given.reply)
+    return None
+
+
+def _answer_again(round_: Round, given: JobInput, settled: JobSettled) -> IdTaken | None:
+    if settled.digest != given.digest:
+        return _conflict(round_, given)
+    if given.reply is not None:
+        round_.after.append(Answer(given.reply, settled.result, given.trace))
+    return None
+
+
+def _drop(round_: Round, given: JobInput, ended: CancelRecorded) -> None:
+    """A delayed job comes back that was cancelled meanwhile: it has its result; whoever waits is told."""
+    if given.reply is not None:
+        waits = DelayedJob(
+            due_at=given.job.not_before or 0.0,
+            since=ended.at,
+            tenant=given.job.tenant,
+            priority_class=given.priority_class,
+            pattern=given.job.pattern,
+        )
+        round_.after.append(Answer(given.reply, cancelled(given.id, waits, ended), given.trace))
+
+
+def _conflict(round_: Round, given: JobInput) -> IdTaken | None:
+    """Another job under an id that is taken: it never runs, and whoever sent it must hear of it. Where an ingress waits it tells him."""
+    if given.reply is not None:
+        failure = Failure(kind=FailureKind.CONFLICT, message="this id is already used with another body")
+        result = refused_result(given.id, given.job.tenant, failure, given.priority_class, round_.wall)
+        round_.after.append(Answer(given.reply, result, given.trace))
+    return None if given.reply is not None and given.reply.multiplex else IdTaken()

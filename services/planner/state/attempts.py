@@ -1,0 +1,348 @@
+"""Attempts: what follows from outcomes and timers. One function an outcome; each changes the book only through its moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from services.planner.job.limits import late, retry_refusal
+from services.planner.job.live import LiveJob, OpenStep, Phase
+from services.planner.round import Disown, Round, Stop
+from services.planner.state import cancels, ending, streams
+from services.planner.state.book import Book, may_claim
+from shared.contracts import event as events
+from shared.contracts.base import ClaimId
+from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
+from shared.contracts.control import StopClaims, StopStep
+from shared.contracts.event import StepAnswered, StepClaimedBy, TimerFired
+from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.outcome import (
+    CancelRequested,
+    ClaimsRenewed,
+    Outcome,
+    StepClaimed,
+    StepFailed,
+    StepReleased,
+    StepRouted,
+    StepSucceeded,
+    StepUnplaced,
+    StreamPosition,
+)
+from shared.contracts.usage import Usage
+from shared.scheduling.retry import RetryPolicy, decide
+from shared.telemetry import metrics
+
+_FREE_RELEASES = 2
+"""Releases of a step that are sent again at once; more are spaced out, so that a confused node cannot spin."""
+
+_MOST_TOLD = 20
+"""Times that what a step lacks is recorded: nodes may come and go for as long as it waits."""
+_MOST_MISSING = 64
+
+_OF_NO_JOB = (ClaimsRenewed, BudgetRequested, BudgetGranted, BudgetRecalled)
+
+
+def on_outcome(book: Book, round_: Round, outcome: Outcome) -> None:
+    """An outcome record, in log order."""
+    job = None if isinstance(outcome, _OF_NO_JOB) else book.jobs.get(outcome.job)
+    if job is not None and job.ending is not None and job.settled is None:
+        ending.on_outcome(book, round_, job, outcome)
+    else:
+        _ON[type(outcome)](book, round_, outcome)
+
+
+def on_due(book: Book, round_: Round, job_id: str) -> None:
+    """A timer of this job fired: whatever is due by now happens."""
+    job = book.jobs.get(job_id)
+    if job is None:
+        book.funds.on_due(round_, job_id)
+        return
+    if job.settled is not None:
+        return
+    if job.ending is not None:
+        ending.finish(book, round_, job, job.ending)
+        return
+    if job.deadline_due <= round_.now:
+        ending.begin(book, round_, job, _deadline(job))
+        return
+    if job.wall_due <= round_.now:
+        ending.begin(book, round_, job, late())
+        return
+    for step in [s for s in job.steps.values() if s.due_at <= round_.now]:
+        if step.id in job.steps:
+            _step_due(book, round_, job, step)
+    book.drive(round_, job)
+
+
+def give_up(book: Book, round_: Round, outcome: Outcome) -> None:
+    """Folding this outcome fails again and again: the job that it is about ends."""
+    job = None if isinstance(outcome, _OF_NO_JOB) else book.jobs.get(outcome.job)
+    if job is not None:
+        book.give_up(round_, job)
+
+
+def _deadline(job: LiveJob) -> Failure:
+    """Says what the job waited for, if it was a node that is not there."""
+    missing = tuple(dict.fromkeys(phrase for step in job.steps.values() for phrase in step.missing))
+    waited = f" while it waited for a node; missing: {', '.join(missing)}" if missing else ""
+    return Failure(kind=FailureKind.DEADLINE, message="the deadline passed" + waited, missing=missing[:_MOST_MISSING])
+
+
+def flush_claims(book: Book, round_: Round) -> None:
+    """Append the claims that are folded and not yet in history, except of attempts that have ended meanwhile."""
+    for job_id in book.claim_news:
+        job = book.jobs.get(job_id)
+        if job is None:
+            continue
+        book.tries.at = job_id
+        for event in job.claim_news:
+            step = job.steps.get(event.step)
+            if step is not None and step.claim is not None and step.claim.id == event.claim:
+                book.live_count.keep(job, round_.add(job_id, event))
+        job.claim_news.clear()
+    book.claim_news.clear()
+
+
+def _on_routed(book: Book, round_: Round, outcome: StepRouted) -> None:
+    found = book.find(outcome.job, outcome.step)
+    if found is None:
+        # Answered already (routers tell late), or no longer wanted: then its claim is answered with a stop.
+        return
+    job, step = found
+    if step.phase is Phase.ASKED and outcome.attempt == step.attempt:
+        step.routed = (outcome.node, outcome.mailbox)
+        step.due_at = round_.now + book.policy.claim_timeout_seconds
+        book.arm(job)
+
+
+def _on_unplaced(book: Book, round_: Round, outcome: StepUnplaced) -> None:
+    """A router says what no node has; told as an event, so that everybody can see what the job waits for."""
+    found = book.find(outcome.job, outcome.step)
+    if found is None or found[1].phase is not Phase.ASKED or outcome.attempt != found[1].attempt:
+        return
+    job, step = found
+    if outcome.missing == step.missing or step.told_missing >= _MOST_TOLD:
+        return
+    event = events.StepWaits(
+        epoch=book.epoch, job=job.id, at=round_.wall, step=step.id, attempt=step.attempt, missing=outcome.missing
+    )  # fmt: skip
+    book.emit(round_, job, event)
+
+
+def _on_claimed(book: Book, round_: Round, outcome: StepClaimed) -> None:
+    found = book.find(outcome.job, outcome.step)
+    if found is None or outcome.attempt != found[1].attempt or not may_claim(found[1], outcome.claim):
+        round_.after.append(_stop_claim(outcome, "not wanted" if found is None else "another claim stands"))
+        return
+    job, step = found
+    if step.phase is Phase.CLAIMED:
+        return
+    event = StepClaimedBy(
+        epoch=book.epoch,
+        job=job.id,
+        at=round_.wall,
+        step=step.id,
+        attempt=outcome.attempt,
+        claim=outcome.claim,
+        node=outcome.node,
+        mailbox=outcome.mailbox,
+        lease_seconds=outcome.lease_seconds,
+    )
+    job.apply(event)
+    job.claim_news.append(event)
+    book.claim_news[job.id] = None
+    book.claims[outcome.claim] = (job.id, step.id)
+    step.due_at = round_.now + outcome.lease_seconds
+    book.arm(job)
+
+
+def _stop_claim(outcome: StepClaimed, reason: str) -> Stop:
+    control = StopStep(
+        node=outcome.node, job=outcome.job, step=outcome.step, attempt=outcome.attempt, claim=outcome.claim, reason=reason
+    )  # fmt: skip
+    return Stop(outcome.mailbox, control)
+
+
+def _on_renewed(book: Book, round_: Round, outcome: ClaimsRenewed) -> None:
+    """A claim that does not stand, although its record was folded before this one: its stop was lost. It is told again."""
+    unknown: list[ClaimId] = []
+    for claim in outcome.claims:
+        where = book.claims.get(claim)
+        found = book.find(*where) if where else None
+        if found is None or found[1].claim is None or found[1].claim.id != claim:
+            unknown.append(claim)
+            continue
+        job, step = found
+        step.due_at = round_.now + found[1].claim.lease_seconds
+        book.arm(job)
+    if unknown and outcome.mailbox is not None:
+        round_.after.append(Disown(outcome.mailbox, StopClaims(node=outcome.node, claims=tuple(unknown))))
+
+
+def _on_succeeded(book: Book, round_: Round, outcome: StepSucceeded) -> None:
+    found = book.find(outcome.job, outcome.step)
+    if found is None or not acceptable(found[1], outcome.attempt, outcome.claim):
+        _waste(book, round_, outcome)
+        return
+    job, step = found
+    book.drop_claim(step)
+    if step.claim is not None and step.claim.id != outcome.claim:
+        book.stop(round_, job.id, step)
+    if not outcome.answer.text.startswith(step.prefix):
+        _fail_or_retry(book, round_, job, step, streams.not_continued(outcome), usage=outcome.usage)
+        book.drive(round_, job)
+        return
+    book.funds.settle(round_, job, step, outcome.usage)
+    if step.request is not None and outcome.usage.cost:
+        book.prices.learn(step.request.model, outcome.usage)
+    book.emit(
+        round_,
+        job,
+        StepAnswered(
+            epoch=book.epoch,
+            job=job.id,
+            at=round_.wall,
+            step=step.id,
+            attempt=outcome.attempt,
+            node=outcome.node,
+            answer=outcome.answer,
+            usage=outcome.usage,
+            timings=outcome.timings,
+        ),
+    )
+    book.drive(round_, job)
+
+
+def acceptable(step: OpenStep, attempt: int, claim: ClaimId | None) -> bool:
+    """Whether history asked for this success; of a stream, only what the caller has been shown."""
+    if step.request is None or attempt > step.attempt:
+        return False
+    if not step.request.stream:
+        return True
+    return _current(step, attempt, claim)
+
+
+def _current(step: OpenStep, attempt: int, claim: ClaimId | None) -> bool:
+    """Whether this is of the attempt that stands. What a router or worker says of an unclaimed copy does not touch the claimed one."""
+    if attempt != step.attempt or step.phase not in (Phase.ASKED, Phase.CLAIMED):
+        return False
+    return step.claim is None or step.claim.id == claim
+
+
+def _on_failed(book: Book, round_: Round, outcome: StepFailed) -> None:
+    found = book.find(outcome.job, outcome.step)
+    if found is None or not _current(found[1], outcome.attempt, outcome.claim):
+        _waste(book, round_, outcome)
+        return
+    job, step = found
+    metrics.ATTEMPTS_FAILED.labels(outcome.failure.kind.value).inc()
+    if outcome.failure.kind is FailureKind.CANCELLED:
+        # Nobody here wants it cancelled: an earlier owner's stop, or another claim's.
+        _ask_again(book, round_, job, step, outcome.failure, usage=outcome.usage)
+    else:
+        _fail_or_retry(book, round_, job, step, outcome.failure, usage=outcome.usage)
+    book.drive(round_, job)
+
+
+def _on_released(book: Book, round_: Round, outcome: StepReleased) -> None:
+    found = book.find(outcome.job, outcome.step)
+    if found is None or not _current(found[1], outcome.attempt, outcome.claim):
+        _waste(book, round_, outcome)
+        return
+    job, step = found
+    failure = Failure(kind=FailureKind.UNCLAIMED, message=f"released: {outcome.reason[:100]}")
+    _ask_again(book, round_, job, step, failure, usage=Usage())
+    book.drive(round_, job)
+
+
+def _ask_again(book: Book, round_: Round, job: LiveJob, step: OpenStep, failure: Failure, *, usage: Usage) -> None:
+    """The step was given back: the next attempt begins, uncounted; at once the first times, then spaced out."""
+    step.releases += 1
+    again = step.releases - _FREE_RELEASES
+    wait = 0.0 if again <= 0 else book.policy.retry.delay_seconds(again, book.random.random())
+    book.fail_attempt(round_, job, step, failure, wait, counted=False, usage=usage)
+
+
+def _on_position(book: Book, round_: Round, outcome: StreamPosition) -> None:
+    """The next attempt continues from there, as soon as the backoff is over."""
+    found = book.find(outcome.job, outcome.step)
+    if found is None:
+        return
+    job, step = found
+    if streams.take_position(step, outcome) and step.due_at <= round_.now:
+        book.retry(round_, job, step)
+    book.drive(round_, job)
+
+
+def _on_cancel(book: Book, round_: Round, outcome: CancelRequested) -> None:
+    """A cancel may overtake its job, or be of one that waits elsewhere until it is due. Raises TooManyCancels."""
+    job = book.jobs.get(outcome.job)
+    if job is None:
+        if outcome.job not in book.cancels and not cancels.known(book, outcome.job, round_.now):
+            cancels.record(book.cancels, round_, book.epoch, outcome)
+    elif job.settled is None:
+        ending.cancel(book, round_, job, outcome.reason)
+
+
+def _waste(book: Book, round_: Round, outcome: StepSucceeded | StepFailed | StepReleased) -> None:
+    if not isinstance(outcome, StepReleased):
+        metrics.WASTED_OUTCOMES.inc()
+    job = book.jobs.get(outcome.job)
+    if job is not None and job.settled is None:
+        book.waste(round_, job, outcome)
+    elif not isinstance(outcome, StepReleased):
+        book.funds.late_outcome(round_, outcome.claim, outcome.usage)
+
+
+def _on_budget(book: Book, round_: Round, outcome: BudgetRequested | BudgetGranted | BudgetRecalled) -> None:
+    book.funds.on_outcome(round_, outcome)
+
+
+def _step_due(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
+    if step.phase is Phase.SLEEPING:
+        book.emit(round_, job, TimerFired(epoch=book.epoch, job=job.id, at=round_.wall, step=step.id))
+        return
+    if step.phase is Phase.WAITING:
+        book.retry(round_, job, step)
+        return
+    if step.phase is Phase.UNFUNDED:
+        book.fail_attempt(round_, job, step, book.funds.late(round_, job, step), None)
+        return
+    if step.claim is not None:
+        failure = Failure(kind=FailureKind.LEASE_EXPIRED, message="the claim was not renewed", node=step.claim.node)
+    elif step.routed is not None:
+        failure = Failure(kind=FailureKind.UNCLAIMED, message="no worker claimed the step in time", node=step.routed[0])
+    else:
+        round_.dispatches.append(book.dispatch(round_, job, step))
+        return
+    book.stop(round_, job.id, step)
+    _fail_or_retry(book, round_, job, step, failure)
+
+
+def _fail_or_retry(book: Book, round_: Round, job: LiveJob, step: OpenStep, failure: Failure, *, usage: Usage | None = None) -> None:
+    """Decide by the retry policy and record what follows."""
+    defaults = book.policy.retry
+    policy = RetryPolicy(job.accepted.limits.attempts or defaults.attempts, defaults.base_seconds, defaults.cap_seconds)
+    retry = decide(failure.kind, step.failures + 1, policy, book.random.random())
+    if retry is not None and (refused := retry_refusal(job, usage or Usage())) is not None:
+        retry, failure = None, refused
+    if retry is not None and retry.elsewhere and failure.node is None and step.claim is not None:
+        failure = failure.model_copy(update={"node": step.claim.node})
+    # How long an endpoint does not want to be asked holds up its node, not the job: another node may be free.
+    book.fail_attempt(round_, job, step, failure, None if retry is None else retry.delay_seconds, usage=usage)
+
+
+_ON: dict[type, Callable[[Book, Round, Any], None]] = {
+    StepRouted: _on_routed,
+    StepUnplaced: _on_unplaced,
+    StepClaimed: _on_claimed,
+    ClaimsRenewed: _on_renewed,
+    StepSucceeded: _on_succeeded,
+    StepFailed: _on_failed,
+    StepReleased: _on_released,
+    StreamPosition: _on_position,
+    CancelRequested: _on_cancel,
+    BudgetRequested: _on_budget,
+    BudgetGranted: _on_budget,
+    BudgetRecalled: _on_budget,
+}

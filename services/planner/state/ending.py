@@ -1,0 +1,102 @@
+"""Ending: a job that ends without an answer while attempts of it run. They are stopped at once; the end waits a moment for what they
+have used, so that the result and the tenant's budget tell it: at most until that long after the deadline.
+
+A step that still waits for a router may come to any node: all are told, and the one that gets it does not begin it. Not at a deadline,
+which every step carries itself; of one that lay unread until after it, the claim is answered with a stop like any that nobody knows.
+
+`CancelRecorded`, or `JobStopped`, is the decision: from then on nothing is asked, accepted or retried. A planner that takes over stops
+and waits anew.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from services.planner.job.live import LiveJob, Phase
+from services.planner.round import Round, Stop, StopAnywhere
+from shared.contracts.chat import FinishReason
+from shared.contracts.control import StopStep
+from shared.contracts.event import CancelRecorded, JobStopped
+from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.outcome import Outcome, StepClaimed, StepFailed, StepReleased, StepSucceeded
+from shared.contracts.result import Status
+
+if TYPE_CHECKING:
+    from services.planner.state.book import Book
+
+_REASON_CHARACTERS = 200
+
+
+def cancel(book: Book, round_: Round, job: LiveJob, reason: str) -> None:
+    """Somebody wants this live job to end."""
+    begin(book, round_, job, Failure(kind=FailureKind.CANCELLED, message=reason[:_REASON_CHARACTERS]))
+
+
+def begin(book: Book, round_: Round, job: LiveJob, why: Failure) -> None:
+    """The live job is to end with this failure: at once when nothing is known to run."""
+    if why.kind is not FailureKind.DEADLINE:
+        _stop_unrouted(round_, job, why.message)
+    if not _runs(job):
+        finish(book, round_, job, why)
+        return
+    if why.kind is FailureKind.CANCELLED:
+        book.emit(round_, job, CancelRecorded(epoch=book.epoch, job=job.id, at=round_.wall, reason=why.message))
+    else:
+        book.emit(round_, job, JobStopped(epoch=book.epoch, job=job.id, at=round_.wall, failure=why))
+    wait(book, round_, job)
+
+
+def wait(book: Book, round_: Round, job: LiveJob) -> None:
+    """Stop what may run, and wait for those that are known to; the end comes at once when there is none."""
+    book.stop_abandoned(round_, job)
+    job.ends_due = min(round_.now, job.deadline_due) + book.policy.cancel_seconds
+    book.arm(job)
+    _finish_if_idle(book, round_, job)
+
+
+def on_outcome(book: Book, round_: Round, job: LiveJob, outcome: Outcome) -> None:
+    """An outcome of a job that is to end: counted, never used; the last that is awaited ends the job."""
+    if isinstance(outcome, StepClaimed):
+        step = job.abandoned.get(outcome.step)
+        if step is None or not step.stands(outcome.attempt, outcome.claim):
+            assert job.ending is not None
+            round_.after.append(_stop(outcome, job.ending.message))
+    elif isinstance(outcome, StepSucceeded | StepFailed | StepReleased):
+        book.waste(round_, job, outcome)
+        _finish_if_idle(book, round_, job)
+
+
+def finish(book: Book, round_: Round, job: LiveJob, why: Failure) -> None:
+    """The end. Where a limit is the cause, the best answer so far is the result."""
+    best = job.run.context.best_answer
+    if why.kind is FailureKind.LIMIT and best is not None:
+        book.settle(round_, job, Status.SUCCEEDED, None, best.model_copy(update={"finish_reason": FinishReason.BUDGET}))
+    else:
+        book.settle(round_, job, _STATUS.get(why.kind, Status.FAILED), why, None)
+
+
+_STATUS = {FailureKind.CANCELLED: Status.CANCELLED, FailureKind.DEADLINE: Status.EXPIRED}
+"""A step's deadline is the job's."""
+
+
+def _finish_if_idle(book: Book, round_: Round, job: LiveJob) -> None:
+    if not job.abandoned:
+        assert job.ending is not None
+        finish(book, round_, job, job.ending)
+
+
+def _runs(job: LiveJob) -> bool:
+    return any(step.claim is not None for steps in (job.steps, job.abandoned) for step in steps.values())
+
+
+def _stop_unrouted(round_: Round, job: LiveJob, reason: str) -> None:
+    for step in job.steps.values():
+        if step.phase is Phase.ASKED and step.routed is None:
+            round_.after.append(StopAnywhere(StopStep(job=job.id, step=step.id, attempt=step.attempt, reason=reason)))
+
+
+def _stop(claimed: StepClaimed, reason: str) -> Stop:
+    control = StopStep(
+        node=claimed.node, job=claimed.job, step=claimed.step, attempt=claimed.attempt, claim=claimed.claim, reason=reason
+    )  # fmt: skip
+    return Stop(claimed.mailbox, control)

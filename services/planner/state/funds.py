@@ -1,0 +1,272 @@
+"""Funds: where jobs meet their tenants' budgets: which attempts may begin, which wait, what an ended one has taken. No I/O.
+
+Jobs of tenants without limits pass with one look into a table.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from services.planner.budgets.accounts import Accounts
+from services.planner.budgets.rules import NOTHING, ONE_JOB, BudgetPolicy, day_of, minus, of_usage, plus
+from services.planner.budgets.shares import Shares, Wants
+from services.planner.job.live import LiveJob, OpenStep, Phase
+from services.planner.round import Round
+from shared.contracts.base import ClaimId, StepId
+from shared.contracts.budget import (
+    ALWAYS,
+    Amounts,
+    BudgetGranted,
+    BudgetRecalled,
+    BudgetRequested,
+    TenantAccount,
+    TenantLimits,
+    TenantShare,
+)
+from shared.contracts.event import StepFunded
+from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.usage import Usage
+from shared.processing.tries import Chore
+
+if TYPE_CHECKING:
+    from services.planner.state.book import Book
+
+_TIMER = "#tenant/"
+"""Before a tenant's name: the key of its timer. No job's id begins so."""
+_CHORE = "the budget"
+_PACE_SECONDS = 0.05
+"""A tenant's timer fires no sooner than this after a round that looked at it."""
+_LATE_CLAIMS = 10_000
+_AGAIN_SECONDS = 5.0
+"""When a job is worth submitting again that only waited too long."""
+
+
+class Funding(NamedTuple):
+    """Whether an attempt may begin: charged to `day` (None: the tenant has no limits), or it waits for `lacks`, or never."""
+
+    day: int | None = None
+    lacks: Wants | None = None
+    failure: Failure | None = None
+
+
+class Funds:
+    """Of one home. `tenants` is read when it is needed: administrators change it at any time."""
+
+    def __init__(self, home: int, policy: BudgetPolicy, tenants: Mapping[str, TenantLimits]) -> None:
+        self._policy, self.tenants = policy, tenants
+        self.shares = Shares(home, policy, tenants)
+        self.accounts = Accounts(policy, tenants)
+        self._waiting: dict[str, dict[tuple[str, StepId], None]] = {}
+        self._unsaid: OrderedDict[ClaimId, tuple[str, Amounts]] = OrderedDict()
+        """Claims that ended without an outcome, newest last: the tenant, and what was charged for want of better. In memory only."""
+
+    # Attempts
+
+    def reserve(self, round_: Round, job: LiveJob, need: Amounts, *, waits: bool = False) -> Funding:
+        """Reserve for an attempt that is to begin now, if what this home holds allows. `waits`: it waits already."""
+        tenant = job.accepted.request.tenant
+        limits = self.tenants.get(tenant)
+        if limits is None:
+            return Funding()
+        day = day_of(round_.wall)
+        wants = self._wants(round_, job, limits, day, need)
+        lacking = self.shares.lacking(wants)
+        if not lacking:
+            self.shares.reserve(wants, round_.now)
+            return Funding(day)
+        for purse, amount in lacking:
+            if (refused := self.shares.refused(purse, amount, round_)) is not None:
+                return Funding(failure=refused)
+        if not waits and len(self._waiting.get(tenant, ())) >= self._policy.waiting:
+            return Funding(failure=_limit("tenant.steps", "too many steps of this tenant wait for its budget"))
+        return Funding(lacks=lacking)
+
+    def _wants(self, round_: Round, job: LiveJob, limits: TenantLimits, day: int, need: Amounts) -> Wants:
+        tenant = job.accepted.request.tenant
+        wants: Wants = []
+        if limits.daily:
+            wants.append((self.shares.purse(tenant, day, round_.now), need))
+        if limits.concurrent_jobs is not None and not job.funded:
+            wants.append((self.shares.purse(tenant, ALWAYS, round_.now), ONE_JOB))
+        return wants
+
+    def wait(self, round_: Round, job: LiveJob, step: OpenStep) -> None:
+        """The step waits for the tenant's budget, not for ever."""
+        step.due_at = round_.now + self._policy.wait_seconds
+        tenant = job.accepted.request.tenant
+        self._waiting.setdefault(tenant, {})[job.id, step.id] = None
+        self.shares.attention[tenant] = None
+
+    def late(self, round_: Round, job: LiveJob, step: OpenStep) -> Failure:
+        """Of a step that has waited as long as it may."""
+        limits = self.tenants.get(job.accepted.request.tenant)
+        wants = [] if limits is None else self._wants(round_, job, limits, day_of(round_.wall), need_of(step))
+        spent = (self.shares.exhausted(purse, amount, round_) for purse, amount in self.shares.lacking(wants))
+        unknown = _limit("tenant", "the tenant's budget did not cover the step in time")
+        return next((failure for failure in spent if failure is not None), unknown)
+
+    def settle(self, round_: Round, job: LiveJob, step: OpenStep, usage: Usage | None, *, lost: bool = False) -> None:
+        """The step's attempt is over. Without `usage` its outcome is not known: what may have run counts as estimated, or, where the claim
+        is `lost` and its outcome may still be folded, as nothing.
+        """
+        tenant = job.accepted.request.tenant
+        if step.phase is Phase.UNFUNDED:
+            waiting = self._waiting.get(tenant, {})
+            waiting.pop((job.id, step.id), None)
+        if step.charged_day is None:
+            if usage is not None:
+                self.waste(round_, job, usage)
+            return
+        purse = self.shares.get(tenant, step.charged_day)
+        if purse is not None:
+            charged = of_usage(usage) if usage is not None else need_of(step) if step.phase is Phase.CLAIMED and not lost else NOTHING
+            self.shares.release(purse, need_of(step), charged)
+            if usage is None and step.claim is not None:
+                self._await(step.claim.id, tenant, charged)
+        step.charged_day = None
+
+    def _await(self, claim: ClaimId, tenant: str, charged: Amounts) -> None:
+        """Its outcome may still come, when nobody knows the job any more."""
+        self._unsaid[claim] = (tenant, charged)
+        if len(self._unsaid) > _LATE_CLAIMS:
+            self._unsaid.popitem(last=False)
+
+    def late_outcome(self, round_: Round, claim: ClaimId | None, usage: Usage) -> None:
+        """Of a job that is over: what it used beyond what was charged is its tenant's, once."""
+        if claim is not None and (known := self._unsaid.pop(claim, None)) is not None:
+            self._charge(round_, known[0], minus(of_usage(usage), known[1]))
+
+    def waste(self, round_: Round, job: LiveJob, usage: Usage, claim: ClaimId | None = None) -> None:
+        """Consumed without a reservation."""
+        if claim is not None:
+            self._unsaid.pop(claim, None)
+        tenant = job.accepted.request.tenant
+        if tenant in self.tenants:
+            self._charge(round_, tenant, of_usage(usage))
+
+    def _charge(self, round_: Round, tenant: str, used: Amounts) -> None:
+        limits = self.tenants.get(tenant)
+        if limits is not None and limits.daily and used != NOTHING:
+            self.shares.release(self.shares.purse(tenant, day_of(round_.wall), round_.now), NOTHING, used)
+
+    def ended(self, job: LiveJob) -> None:
+        """The job runs no longer."""
+        purse = self.shares.get(job.accepted.request.tenant, ALWAYS) if job.funded else None
+        if purse is not None:
+            self.shares.release(purse, ONE_JOB, NOTHING)
+
+    def least_micros(self, job: LiveJob) -> int:
+        """What an attempt without a known price reserves of a cost limit: something, so that a home with nothing left begins none."""
+        limits = self.tenants.get(job.accepted.request.tenant)
+        return 0 if limits is None or limits.cost is None else 1
+
+    # Outcomes and time
+
+    def on_outcome(self, round_: Round, outcome: BudgetRequested | BudgetGranted | BudgetRecalled) -> None:
+        """A message about budgets: to the owner of an account, or to a home."""
+        match outcome:
+            case BudgetRequested():
+                self.accounts.on_requested(round_, outcome)
+            case BudgetGranted():
+                self.shares.on_granted(round_.now, outcome)
+            case BudgetRecalled():
+                self.shares.on_recalled(round_, outcome)
+
+    def on_due(self, round_: Round, key: str) -> None:
+        """A tenant's timer fired."""
+        if key.startswith(_TIMER):
+            self.shares.on_due(round_, key.removeprefix(_TIMER))
+
+    def flush(self, book: Book, round_: Round) -> None:
+        """At the end of a round's decisions: let those begin that can, ask for what is lacking, record what changed."""
+        touched: dict[str, None] = {}
+        while self.shares.attention:
+            tenant = next(iter(self.shares.attention))
+            del self.shares.attention[tenant]
+            touched[tenant] = None
+            if book.tries.may(Chore(_CHORE, tenant)):
+                self._serve(book, round_, tenant)
+        for tenant in touched:
+            if book.tries.may(Chore(_CHORE, tenant)):
+                self.shares.ask(round_, tenant)
+                book.timers.set(_TIMER + tenant, max(self.shares.due_at(tenant), round_.now + _PACE_SECONDS))
+        for ledger in (self.accounts, self.shares):
+            round_.ledger.update(ledger.flush(round_, book.epoch, lambda tenant: book.tries.may(Chore(_CHORE, tenant))))
+
+    def _serve(self, book: Book, round_: Round, tenant: str) -> None:
+        """In order of arrival; who needs less may begin before who needs more: each waits at most its time."""
+        lacks: list[Wants] = []
+        for job_id, step_id in list(self._waiting.get(tenant, ())):
+            found = book.find(job_id, step_id)
+            if found is None or found[1].phase is not Phase.UNFUNDED:
+                self._waiting[tenant].pop((job_id, step_id), None)
+                continue
+            job, step = found
+            book.tries.at = job_id
+            funding = self.reserve(round_, job, need_of(step), waits=True)
+            if funding.lacks is not None:
+                lacks.append(funding.lacks)
+            elif funding.failure is not None:
+                book.fail_attempt(round_, job, step, funding.failure, None)
+                book.drive(round_, job)
+            else:
+                self._begin(book, round_, job, step, day_of(round_.wall) if funding.day is None else funding.day)
+        book.tries.at = Chore(_CHORE, tenant)
+        if not self._waiting.get(tenant):
+            self._waiting.pop(tenant, None)
+        self.shares.wanted(tenant, lacks)
+
+    def _begin(self, book: Book, round_: Round, job: LiveJob, step: OpenStep, day: int) -> None:
+        """Out it goes, once that it may is acknowledged: the attempt itself may have begun in this very round."""
+        self._waiting[job.accepted.request.tenant].pop((job.id, step.id), None)
+        event = StepFunded(epoch=book.epoch, job=job.id, at=round_.wall, step=step.id, attempt=step.attempt, charged_day=day)
+        book.emit(round_, job, event)
+        round_.after.append(book.dispatch(round_, job, step))
+        book.arm(job)
+
+    # History
+
+    def fold(self, offset: int, event: TenantShare | TenantAccount, now: float) -> None:
+        """In replay."""
+        if isinstance(event, TenantShare):
+            self.shares.fold(offset, event, now)
+        else:
+            self.accounts.fold(offset, event)
+
+    def resume(self, job: LiveJob) -> None:
+        """After replay: what is reserved follows from the jobs that are open."""
+        tenant = job.accepted.request.tenant
+        if job.funded and (always := self.shares.get(tenant, ALWAYS)) is not None:
+            always.reserved = plus(always.reserved, ONE_JOB)
+        for step in (*job.steps.values(), *job.abandoned.values()):
+            if step.charged_day is not None and (purse := self.shares.get(tenant, step.charged_day)) is not None:
+                purse.reserved = plus(purse.reserved, need_of(step))
+
+    def look_again(self) -> None:
+        """After replay: at every tenant."""
+        self.shares.attention.update(dict.fromkeys(self.shares.tenants()))
+
+    def begins_at(self, name: str, offset: int) -> None:
+        """A ledger event of this name is acknowledged at `offset`."""
+        self.accounts.begins_at(name, offset)
+        self.shares.begins_at(name, offset)
+
+    def renew(self, expected: int, wall: float) -> None:
+        """Drop past days, write again what holds the watermark back."""
+        self.accounts.renew(expected, wall)
+        self.shares.renew(expected, wall)
+
+    def oldest(self, last_own: int) -> int:
+        """Where a successor must begin to read, at the latest at `last_own`."""
+        return min(last_own, self.accounts.oldest(last_own), self.shares.oldest(last_own))
+
+
+def _limit(name: str, message: str) -> Failure:
+    return Failure(kind=FailureKind.LIMIT, message=message, limit=name, retry_after_seconds=_AGAIN_SECONDS)
+
+
+def need_of(step: OpenStep) -> Amounts:
+    """What one attempt of the step reserves."""
+    return Amounts(calls=1, tokens=step.reserved_tokens, micros=step.reserved_micros)

@@ -1,0 +1,50 @@
+"""What the decisions of a home depend on besides history: timeouts, retries, limits. Filled from the settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from services.planner.budgets.rules import BudgetPolicy
+from shared.contracts.base import PriorityClass
+from shared.contracts.limits import DEADLINE_SECONDS, Limits
+from shared.scheduling.retry import RetryPolicy
+
+
+def _limits() -> Limits:
+    return Limits(calls=64, steps=128, depth=4, width=16)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """All durations in seconds."""
+
+    lease_seconds: float = 20.0
+    claim_timeout_seconds: float = 5.0
+    stream_position_seconds: float = 2.0
+    """Longest wait for what the reader of a broken stream has been shown; beyond it nobody seems to read."""
+    resend_seconds: float = 43_200.0
+    """A step of which no router has said anything for so long is sent again, the same attempt: its record may be gone with its topic, or
+    by age. It never fails for it: only a router knows what a node lacks, and a busy cluster may have a longer backlog than any limit."""
+    deadline_seconds: dict[PriorityClass, float] = field(default_factory=DEADLINE_SECONDS.copy)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    limits: Limits = field(default_factory=_limits)
+    cancel_seconds: float = 0.5
+    """How long the end of a job waits for what its stopped attempts have used."""
+    cancel_guesses: int = 2_000
+    """Cancels of jobs that are not known (yet): how many are kept; the oldest leaves first."""
+    cancelled_delays: int = 5_000
+    """Cancelled delayed jobs that are remembered; beyond that no more are taken."""
+    settled_memory_seconds: float = 3_600.0
+    settled_memory_count: int = 10_000
+    """Bounds of the window in which a client-given id is recognised."""
+    capabilities: tuple[str, ...] = ("chat", "embed")
+    """What the cluster offers."""
+    budgets: BudgetPolicy = field(default_factory=BudgetPolicy)
+    followers: int = 16
+    """Callers of one live job beyond the first."""
+    live_job_bytes: int = 16 * 1024
+    """Of history, for which a live job takes one place."""
+
+    def places(self, size: int) -> int:
+        """How many places of its home's live jobs a job with so many bytes takes."""
+        return 1 + size // self.live_job_bytes

@@ -1,0 +1,52 @@
+"""Streams that break: the next attempt continues what the caller has been shown, or begins anew when nobody says what that is. Pure.
+
+When an attempt of a stream fails and another is to follow, the stream's reader is asked for its text (`StreamBroken`) and the next
+attempt waits for the answer (`StreamPosition`), within a bound. The answer becomes history with `StepRetried`; until then a planner
+that takes over asks again, and the reader, who accepts nothing more of the broken attempt, says the same again.
+"""
+
+from __future__ import annotations
+
+from services.planner.job.limits import STEP_BYTES
+from services.planner.job.live import LiveJob, OpenStep, Phase
+from services.planner.round import AskPosition, Round
+from services.planner.state.policy import Policy
+from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.outcome import StepSucceeded, StreamPosition
+from shared.contracts.reply import StreamBroken
+
+
+def ask_position(round_: Round, job: LiveJob, step: OpenStep, home: int, policy: Policy) -> bool:
+    """Ask the reader of this failed attempt's stream, and let the next one wait for him; False when there is nobody to ask.
+
+    `step.due_at` is the end of the backoff before, and the end of the wait after.
+    """
+    reply = job.accepted.reply
+    if step.request is None or not step.request.stream or reply is None or not reply.multiplex:
+        return False
+    broken = StreamBroken(job=job.id, step=step.id, attempt=step.attempt, home=home, correlation=reply.correlation)
+    round_.after.append(AskPosition(reply, broken))
+    step.shown, step.backoff_until = None, step.due_at
+    step.due_at = max(step.due_at, round_.now + policy.stream_position_seconds)
+    return True
+
+
+def take_position(step: OpenStep, position: StreamPosition) -> bool:
+    """Note the reader's answer; false when it comes too late, or again."""
+    if step.phase is not Phase.WAITING or step.attempt != position.attempt or step.shown is not None:
+        return False
+    step.shown, step.shown_tokens = position.text, position.tokens
+    step.due_at = step.backoff_until
+    return True
+
+
+def refusal(step: OpenStep, prefix: str) -> Failure | None:
+    """Why the step cannot go out with this prefix, or None: both travel in one record."""
+    if not prefix or step.request is None or len(step.request.rendered()) + len(prefix.encode()) <= STEP_BYTES:
+        return None
+    return Failure(kind=FailureKind.TOO_LARGE, message=f"with the broken answer so far the step exceeds {STEP_BYTES} bytes")
+
+
+def not_continued(outcome: StepSucceeded) -> Failure:
+    """Of an answer that does not begin with what the caller has been shown."""
+    return Failure(kind=FailureKind.BROKEN_STREAM, message="the node did not continue the broken answer", node=outcome.node)

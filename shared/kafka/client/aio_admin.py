@@ -1,0 +1,91 @@
+"""Administration through aiokafka."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aiokafka import errors as kafka
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.admin import NewTopic as TheirNewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.structs import TopicPartition as TheirTopicPartition
+
+from shared.errors import ConfigurationError, LogError
+from shared.kafka.client.aio_errors import in_our_words
+from shared.kafka.client.aio_topics import topics_there
+from shared.kafka.port import NewTopic, TopicInfo, TopicPartition
+from shared.kafka.settings import CALL_SECONDS, milliseconds
+
+_REFUSED = (
+    kafka.InvalidPartitionsError,
+    kafka.InvalidReplicationFactorError,
+    kafka.InvalidConfigurationError,
+    kafka.InvalidTopicError,
+    kafka.PolicyViolationError,
+)
+
+
+class AioAdmin:
+    """Implements `port.Admin`."""
+
+    def __init__(self, client: AIOKafkaAdminClient) -> None:
+        self._client = client
+        self._closed = False
+
+    async def create_topics(self, topics: Sequence[NewTopic]) -> list[str]:
+        """Raises ConfigurationError when the cluster refuses a topic, for example too few brokers for its replication."""
+        if not topics:
+            return []
+        wanted = [TheirNewTopic(t.name, t.partitions, t.replication, topic_configs=dict(t.config)) for t in topics]
+        with in_our_words():
+            response: Any = await self._client.create_topics(wanted, timeout_ms=milliseconds(CALL_SECONDS))
+        created = []
+        for name, code, *rest in response.topic_errors:
+            error = kafka.for_code(code)
+            if error is kafka.NoError:
+                created.append(name)
+            elif error in _REFUSED:
+                raise ConfigurationError(f"topic {name} was refused: {rest[0] if rest and rest[0] else error.__name__}")
+            elif error is not kafka.TopicAlreadyExistsError:
+                raise LogError(f"topic {name} was not created: {error.__name__}")
+        return created
+
+    async def list_topics(self) -> dict[str, TopicInfo]:
+        with in_our_words():
+            return await topics_there(self._client._client)  # noqa: SLF001
+
+    async def topic_configs(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
+        if not names:
+            return {}
+        with in_our_words():
+            answers: Any = await self._client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in names])
+        found = [resource for answer in answers for resource in answer.resources]
+        # (error, message, kind, name, entries), an entry: (name, value, ...)
+        return {name: {key: value for key, value, *_ in entries} for error, _, _, name, entries in found if not error}
+
+    async def delete_topics(self, names: Sequence[str]) -> None:
+        """Unknown names are passed over."""
+        if names:
+            with in_our_words():
+                await self._client.delete_topics(list(names), timeout_ms=milliseconds(CALL_SECONDS))
+
+    async def delete_records(self, before: Mapping[TopicPartition, int]) -> None:
+        if before:
+            wanted = {TheirTopicPartition(*tp): RecordsToDelete(offset) for tp, offset in before.items()}
+            with in_our_words():
+                await self._client.delete_records(wanted, timeout_ms=milliseconds(CALL_SECONDS))
+
+    async def group_offsets(self, group: str) -> dict[TopicPartition, int]:
+        with in_our_words():
+            found = await self._client.list_consumer_group_offsets(group)
+        return {TopicPartition(*tp): committed.offset for tp, committed in found.items() if committed.offset >= 0}
+
+    async def cluster_id(self) -> str:
+        with in_our_words():
+            return str((await self._client.describe_cluster())["cluster_id"])
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            await self._client.close()
