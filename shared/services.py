@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Service(NamedTuple):
+class ServiceEntry(NamedTuple):
     """A service that exists. `port`: of its health, metrics and, where it has one, its API. `grouped`: it reads in a consumer group."""
 
     name: str
@@ -14,11 +14,11 @@ class Service(NamedTuple):
 
 
 SERVICES = (
-    Service("planner", 9101, grouped=True),
-    Service("router", 9102, grouped=True),
-    Service("worker", 9103),
-    Service("delay", 9104, grouped=True),
-    Service("ingress", 8080),
+    ServiceEntry("planner", 9101, grouped=True),
+    ServiceEntry("router", 9102, grouped=True),
+    ServiceEntry("worker", 9103),
+    ServiceEntry("delay", 9104, grouped=True),
+    ServiceEntry("ingress", 8080),
 )
 """In the order in which they start: the ingress last, so that it is ready only when there is somebody to answer."""
 

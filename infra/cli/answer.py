@@ -18,20 +18,20 @@ class Note(NamedTuple):
     text: str
 
 
-class Text(NamedTuple):
+class AnswerText(NamedTuple):
     """A piece of the answer that begins after `offset` characters of it."""
 
     offset: int
     text: str
 
 
-class Ended(NamedTuple):
+class AnswerEnd(NamedTuple):
     """The job's end."""
 
     result: Result
 
 
-Update = Note | Text | Ended
+Update = Note | AnswerText | AnswerEnd
 
 
 class Display:
@@ -55,9 +55,9 @@ class Display:
         match update:
             case Note(text):
                 self.note = text
-            case Text(offset, text):
+            case AnswerText(offset, text):
                 self._piece(offset, text)
-            case Ended(result):
+            case AnswerEnd(result):
                 self._end(result)
 
     def _piece(self, offset: int, text: str) -> None:

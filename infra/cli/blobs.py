@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from infra.cli.cluster import with_cluster
-from infra.cli.exits import Exit, Stop
+from infra.cli.exits import CommandExit, Exit
 from shared.contracts.base import Tenant
 from shared.contracts.blob import BlobRef
 from shared.contracts.ids import DEFAULT_TENANT
@@ -41,13 +41,13 @@ def _reference(text: str) -> tuple[BlobRef, str]:
     try:
         found = from_json(text)
     except ValueError:
-        raise Stop(Exit.USAGE, "RECORD is not JSON") from None
+        raise CommandExit(Exit.USAGE, "RECORD is not JSON") from None
     if not isinstance(found, Mapping):
-        raise Stop(Exit.USAGE, "RECORD is not a JSON object")
+        raise CommandExit(Exit.USAGE, "RECORD is not a JSON object")
     try:
         return BlobRef.model_validate(_within(found, "blob") or found), str(_within(found, "tenant") or DEFAULT_TENANT)
     except ValidationError:
-        raise Stop(Exit.USAGE, "RECORD names no blob: what it holds it holds itself") from None
+        raise CommandExit(Exit.USAGE, "RECORD names no blob: what it holds it holds itself") from None
 
 
 def _within(found: Mapping[str, Any], name: str) -> Any:

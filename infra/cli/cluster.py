@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from infra.cli.exits import Exit, Stop
+from infra.cli.exits import CommandExit, Exit
 from shared.clock import Clock, SystemClock
 from shared.errors import NotFound
 from shared.kafka.port import Admin, Consumer, Log, Record, TopicPartition
@@ -57,7 +57,7 @@ class Cluster:
         try:
             return await asyncio.wait_for(call, CONNECT_SECONDS)
         except TimeoutError:
-            raise Stop(Exit.UNREACHABLE, f"Kafka at {self.settings.kafka_servers} does not answer") from None
+            raise CommandExit(Exit.UNREACHABLE, f"Kafka at {self.settings.kafka_servers} does not answer") from None
 
     def blobs(self) -> Blobs:
         """Bodies above the inline bound."""

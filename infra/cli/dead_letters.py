@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from infra.cli.cluster import Cluster, Edge, with_cluster
-from infra.cli.exits import Exit, Stop
+from infra.cli.exits import CommandExit, Exit
 from infra.cli.instants import instant
 from infra.cli.letters import Letter, address, filter_of, filtered, find, original, read_letters
 from infra.cli.output import emit_json, emit_table, moment
@@ -81,7 +81,7 @@ def replay(context: click.Context, /, letter_ids: tuple[str, ...], everything: b
     """
     wanted = filter_of(_edge(context).clock, options)
     if bool(letter_ids) + (not wanted.empty) + everything != 1:
-        raise Stop(Exit.USAGE, "say which: IDs, or filters, or --all")
+        raise CommandExit(Exit.USAGE, "say which: IDs, or filters, or --all")
     letters = with_cluster(context, lambda cluster: read_letters(cluster, wanted))
     chosen = [find(letters, letter_id) for letter_id in dict.fromkeys(letter_ids)] if letter_ids else letters
     messages = [original(letter) for letter in chosen]
@@ -118,7 +118,7 @@ async def _replay(cluster: Cluster, *, chosen: Sequence[Letter], messages: Seque
 def purge(context: click.Context, letter_id: str | None, until: str | None, everything: bool, yes: bool) -> None:
     """Delete the oldest dead letters for good. Kafka deletes from the beginning of a partition only, so there are no other filters."""
     if sum((letter_id is not None, until is not None, everything)) != 1:
-        raise Stop(Exit.USAGE, "say which: --before ID, --until WHEN or --all")
+        raise CommandExit(Exit.USAGE, "say which: --before ID, --until WHEN or --all")
     written_before = None if until is None else instant(until, _edge(context).clock.wall())
     offsets, count = with_cluster(context, partial(_doomed, letter_id=letter_id, written_before=written_before))
     if count and not yes:
@@ -137,7 +137,7 @@ async def _doomed(cluster: Cluster, *, letter_id: str | None, written_before: fl
         if letter_id is not None:
             partition, offset = address(letter_id, topic)
             if partition not in ends:
-                raise Stop(Exit.NOT_FOUND, f"there is no dead letter {letter_id}")
+                raise CommandExit(Exit.NOT_FOUND, f"there is no dead letter {letter_id}")
             stays = {partition: min(offset, ends[partition])}
         elif written_before is not None:
             moment_ms = int(written_before * 1000)

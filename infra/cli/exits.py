@@ -31,7 +31,7 @@ HELP = (
 )
 
 
-class Stop(Exception):
+class CommandExit(Exception):
     """Ends the command with one line on standard error and the exit code."""
 
     def __init__(self, code: Exit, message: str) -> None:
@@ -40,9 +40,9 @@ class Stop(Exception):
         self.message = message
 
 
-def stop_for(error: TuttiError) -> Stop:
+def stop_for(error: TuttiError) -> CommandExit:
     """The exit that an error of ours means."""
-    return Stop(_code(error), error.message)
+    return CommandExit(_code(error), error.message)
 
 
 def _code(error: TuttiError) -> Exit:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from infra.cli.cluster import Cluster
-from infra.cli.exits import Exit, Stop
+from infra.cli.exits import CommandExit, Exit
 from infra.cli.instants import instant
 from shared.clock import Clock
 from shared.contracts.dead_letter import DeadLetter
@@ -76,7 +76,7 @@ def filtered(command: Command) -> Command:
 
 
 def filter_of(clock: Clock, options: dict[str, str | None]) -> Filter:
-    """Raises Stop (usage) for an instant that is none."""
+    """Raises CommandExit (usage) for an instant that is none."""
     given = (options.pop(name) for name in ("since", "until"))
     since, until = (None if text is None else instant(text, clock.wall()) for text in given)
     return Filter(since=since, until=until, **options)
@@ -108,11 +108,11 @@ async def read_letters(cluster: Cluster, wanted: Filter | None = None) -> list[L
 
 
 def find(letters: Iterable[Letter], letter_id: str) -> Letter:
-    """The letter at an address. Raises Stop (not found)."""
+    """The letter at an address. Raises CommandExit (not found)."""
     for letter in letters:
         if letter.id == letter_id:
             return letter
-    raise Stop(Exit.NOT_FOUND, f"there is no dead letter {letter_id}; `tutti dead-letters list` shows them")
+    raise CommandExit(Exit.NOT_FOUND, f"there is no dead letter {letter_id}; `tutti dead-letters list` shows them")
 
 
 def original(letter: Letter) -> Message:
@@ -122,15 +122,15 @@ def original(letter: Letter) -> Message:
     """
     content = letter.content
     if content.truncated:
-        raise Stop(Exit.FAILED, f"{letter.id} was kept only in part (it was too large) and cannot be sent again")
+        raise CommandExit(Exit.FAILED, f"{letter.id} was kept only in part (it was too large) and cannot be sent again")
     lay = replay_of(content.headers) or Origin(content.topic, content.partition, content.offset, content.timestamp or 0)
     headers = tuple(header for header in content.headers if header[0] != REPLAY_OF)
     return Message(content.topic, content.value, content.key, content.partition, (*headers, lay.header()))
 
 
 def address(letter_id: str, topic: str) -> tuple[TopicPartition, int]:
-    """Where `partition:offset` lies. Raises Stop (usage)."""
+    """Where `partition:offset` lies. Raises CommandExit (usage)."""
     found = _ADDRESS.fullmatch(letter_id)
     if found is None:
-        raise Stop(Exit.USAGE, f"{letter_id!r} is no dead letter's id: partition:offset")
+        raise CommandExit(Exit.USAGE, f"{letter_id!r} is no dead letter's id: partition:offset")
     return TopicPartition(topic, int(found[1])), int(found[2])

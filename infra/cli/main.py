@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from infra.cli.exits import HELP, Exit, Stop, stop_for
+from infra.cli.exits import HELP, CommandExit, Exit, stop_for
 from shared.errors import TuttiError
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
@@ -54,7 +54,7 @@ class Commands(click.Group):
         """Errors of ours end in one line; anything else is a defect and keeps its traceback."""
         try:
             return super().invoke(ctx)
-        except (TuttiError, Stop, ValueError) as error:
+        except (TuttiError, CommandExit, ValueError) as error:
             stop = _stop_for(error)
             if stop is None:
                 raise
@@ -62,16 +62,16 @@ class Commands(click.Group):
             ctx.exit(stop.code)
 
 
-def _stop_for(error: TuttiError | Stop | ValueError) -> Stop | None:
+def _stop_for(error: TuttiError | CommandExit | ValueError) -> CommandExit | None:
     match error:
-        case Stop():
+        case CommandExit():
             return error
         case TuttiError():
             return stop_for(error)
     return _settings_problem(error)
 
 
-def _settings_problem(error: ValueError) -> Stop | None:
+def _settings_problem(error: ValueError) -> CommandExit | None:
     """Wrong settings come as pydantic's errors, which are ValueErrors."""
     from pydantic import ValidationError
     from pydantic_settings import SettingsError
@@ -79,9 +79,9 @@ def _settings_problem(error: ValueError) -> Stop | None:
     from shared.service.configuration import problems
 
     if isinstance(error, SettingsError):
-        return Stop(Exit.SETTINGS, str(error))
+        return CommandExit(Exit.SETTINGS, str(error))
     lines = problems(error) if isinstance(error, ValidationError) else None
-    return None if lines is None else Stop(Exit.SETTINGS, "wrong settings: " + "; ".join(lines))
+    return None if lines is None else CommandExit(Exit.SETTINGS, "wrong settings: " + "; ".join(lines))
 
 
 @click.group(cls=Commands, epilog=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from pydantic import ValidationError
 
-from infra.cli.answer import Ended, Text, Update
+from infra.cli.answer import AnswerEnd, AnswerText, Update
 from infra.cli.cluster import Cluster
 from shared.contracts.base import PriorityClass
 from shared.contracts.headers import envelope, reply_headers
@@ -46,8 +46,8 @@ class Watch:
             for records in (await self._consumer.poll(timeout_seconds=1.0)).values():
                 for record in records:
                     for update in self._read(record):
-                        if isinstance(update, Ended):
-                            yield Ended(await self._cluster.connected(self._cluster.blobs().whole(update.result)))
+                        if isinstance(update, AnswerEnd):
+                            yield AnswerEnd(await self._cluster.connected(self._cluster.blobs().whole(update.result)))
                             return
                         yield update
 
@@ -56,15 +56,15 @@ class Watch:
         try:
             if record.topic == self._cluster.topics.results:
                 mine = record.key == self._job.encode() and record.value is not None
-                return [Ended(Result.model_validate_json(record.value or b""))] if mine else []
+                return [AnswerEnd(Result.model_validate_json(record.value or b""))] if mine else []
             reply = REPLY.validate_json(record.value or b"")
         except ValidationError:
             return []
         correlation = self._job.encode()
         if isinstance(reply, Final):
-            return [Ended(reply.result)] if reply.correlation == correlation else []
+            return [AnswerEnd(reply.result)] if reply.correlation == correlation else []
         assert isinstance(reply, Chunks)
-        return [Text(chunk.offset, chunk.text) for chunk in reply.chunks if chunk.correlation == correlation]
+        return [AnswerText(chunk.offset, chunk.text) for chunk in reply.chunks if chunk.correlation == correlation]
 
 
 @asynccontextmanager

@@ -10,8 +10,8 @@ from typing import Any
 
 import aiohttp
 
-from infra.cli.answer import Ended, Note, Text, Update
-from infra.cli.exits import Exit, Stop
+from infra.cli.answer import AnswerEnd, AnswerText, Note, Update
+from infra.cli.exits import CommandExit, Exit
 from shared.contracts.base import PriorityClass
 from shared.contracts.job import Job
 from shared.contracts.result import Result
@@ -34,7 +34,7 @@ def url() -> str:
 
 
 class Api:
-    """Calls of one command. Every error is a Stop with the exit code that it means."""
+    """Calls of one command. Every error is a CommandExit with the exit code that it means."""
 
     def __init__(self, session: aiohttp.ClientSession, base: str) -> None:
         self._session = session
@@ -88,7 +88,7 @@ async def _check(response: aiohttp.ClientResponse) -> None:
     except (ValueError, KeyError, TypeError, aiohttp.ContentTypeError):
         message = f"the ingress answered {response.status} {response.reason}"
     fallback = Exit.USAGE if response.status < 500 else Exit.FAILED
-    raise Stop(_CODES.get(response.status, fallback), message)
+    raise CommandExit(_CODES.get(response.status, fallback), message)
 
 
 @asynccontextmanager
@@ -100,9 +100,9 @@ async def api(base: str | None = None, tenant: str | None = None) -> AsyncGenera
         async with aiohttp.ClientSession(timeout=_TIMEOUT, headers=_key() | named) as session:
             yield Api(session, base)
     except aiohttp.InvalidURL as error:
-        raise Stop(Exit.USAGE, f"{base} is not a URL") from error
+        raise CommandExit(Exit.USAGE, f"{base} is not a URL") from error
     except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
-        raise Stop(
+        raise CommandExit(
             Exit.UNREACHABLE, f"the ingress at {base} does not answer; `tutti status` shows what runs, TUTTI_URL names another"
         ) from error
 
@@ -111,15 +111,15 @@ async def follow(connection: Api, job: str) -> AsyncIterator[Update]:
     """A submitted job's course, to its end."""
     async for event in connection.events(job):
         if event["type"] == "chunk":
-            yield Text(event["offset"], event["text"])
+            yield AnswerText(event["offset"], event["text"])
         elif "result" in event:
-            yield Ended(Result.model_validate(event["result"]))
+            yield AnswerEnd(Result.model_validate(event["result"]))
             return
         else:
             yield Note(describe(event))
     status = await connection.status(job)
     if "result" in status:
-        yield Ended(Result.model_validate(status["result"]))
+        yield AnswerEnd(Result.model_validate(status["result"]))
 
 
 def describe(event: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ import click
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from infra.cli.exits import Exit, Stop
+from infra.cli.exits import CommandExit, Exit
 from infra.cli.output import emit_json, emit_table, moment
 from infra.cli.rest import api
 from shared.contracts.base import CLASSES
@@ -67,7 +67,7 @@ def put(name: str, cron: str, prompt: str | None, **given: Any) -> None:
     try:
         Schedule.model_validate({**body, "id": name, "since": 0.0})
     except ValidationError as error:
-        raise Stop(Exit.USAGE, explain(error, "schedule")) from None
+        raise CommandExit(Exit.USAGE, explain(error, "schedule")) from None
     found = asyncio.run(_call("PUT", f"/v1/schedules/{name}", None, {**body, "class": given["priority_class"]}))
     click.echo(f"{name}: declared, next {_first(found)}")
 
@@ -76,9 +76,9 @@ def _read(text: bytes) -> dict[str, Any]:
     try:
         job = from_json(text)
     except ValueError as error:
-        raise Stop(Exit.USAGE, f"the job is not JSON: {error}") from None
+        raise CommandExit(Exit.USAGE, f"the job is not JSON: {error}") from None
     if not isinstance(job, dict):
-        raise Stop(Exit.USAGE, "the job must be a JSON object")
+        raise CommandExit(Exit.USAGE, "the job must be a JSON object")
     return job
 
 

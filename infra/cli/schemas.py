@@ -7,14 +7,14 @@ from pathlib import Path
 import click
 
 import infra
-from infra.cli.exits import Exit, Stop
+from infra.cli.exits import CommandExit, Exit
 from infra.schemas import generate as generator
 
 
 def _root() -> Path:
     root = Path(infra.__file__).parents[1]
     if not (root / "pyproject.toml").exists():
-        raise Stop(Exit.USAGE, "schemas are generated in a checkout of the repository")
+        raise CommandExit(Exit.USAGE, "schemas are generated in a checkout of the repository")
     return root
 
 
@@ -39,5 +39,5 @@ def check() -> None:
     for path in stale:
         click.echo(path)
     if stale:
-        raise Stop(Exit.FAILED, f"{len(stale)} generated files are stale; run `tutti schemas generate`")
+        raise CommandExit(Exit.FAILED, f"{len(stale)} generated files are stale; run `tutti schemas generate`")
     click.echo("all generated files are current")

@@ -14,9 +14,9 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from infra.cli.answer import Display, Ended, Update, exit_code
+from infra.cli.answer import AnswerEnd, Display, Update, exit_code
 from infra.cli.cluster import Cluster, Edge, with_cluster
-from infra.cli.exits import Exit, Stop
+from infra.cli.exits import CommandExit, Exit
 from services.ingress.ids import new_job_id
 from services.planner.handlers import ReservedId
 from shared.clock import Clock
@@ -31,7 +31,7 @@ _TICK_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitOptions:
     """How the command waits and shows."""
 
     wait: bool
@@ -70,7 +70,7 @@ def submit(context: click.Context, /, prompt: str, **options: Any) -> None:
     text = sys.stdin.read() if prompt == "-" else prompt
     job = build_job(text, options, edge.clock, "cli-" + new_job_id(edge.clock.wall(), edge.random).removeprefix("j_"))
     priority_class = PriorityClass(options["priority"])
-    how = Waiting(options["wait"], options["stream"], options["as_json"], options["timeout_seconds"])
+    how = WaitOptions(options["wait"], options["stream"], options["as_json"], options["timeout_seconds"])
     if options["via"] == "kafka":
         code = with_cluster(context, lambda cluster: _over_kafka(cluster, job, priority_class, how))
     else:
@@ -79,10 +79,10 @@ def submit(context: click.Context, /, prompt: str, **options: Any) -> None:
 
 
 def build_job(prompt: str, fields: dict[str, Any], clock: Clock, identifier: str) -> Job:
-    """The job that the options describe. Raises Stop (usage) when it is not valid."""
+    """The job that the options describe. Raises CommandExit (usage) when it is not valid."""
     chain = _read_chain(fields["chain_file"])
     if fields["job_id"] and ids.is_reserved(fields["job_id"]):
-        raise Stop(Exit.USAGE, ReservedId().message)
+        raise CommandExit(Exit.USAGE, ReservedId().message)
     body = {
         "id": fields["job_id"] or identifier,
         "prompt": prompt,
@@ -97,7 +97,7 @@ def build_job(prompt: str, fields: dict[str, Any], clock: Clock, identifier: str
     try:
         return Job.model_validate({name: value for name, value in body.items() if value is not None})
     except ValidationError as error:
-        raise Stop(Exit.USAGE, explain(error, "job")) from None
+        raise CommandExit(Exit.USAGE, explain(error, "job")) from None
 
 
 def _read_chain(file: Path | None) -> list[Any] | None:
@@ -108,9 +108,9 @@ def _read_chain(file: Path | None) -> list[Any] | None:
     try:
         chain = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise Stop(Exit.USAGE, f"{file} is neither JSON nor YAML") from error
+        raise CommandExit(Exit.USAGE, f"{file} is neither JSON nor YAML") from error
     if not isinstance(chain, list):
-        raise Stop(Exit.USAGE, f"{file} must hold a list of steps")
+        raise CommandExit(Exit.USAGE, f"{file} must hold a list of steps")
     return chain
 
 
@@ -128,7 +128,7 @@ def _moment(when: str | None, clock: Clock) -> float | str | None:
     return clock.wall() + float(match[1]) * _UNITS[match[2]] if match else when
 
 
-async def _over_rest(job: Job, priority_class: PriorityClass, how: Waiting, clock: Clock) -> Exit:
+async def _over_rest(job: Job, priority_class: PriorityClass, how: WaitOptions, clock: Clock) -> Exit:
     from infra.cli.rest import api, follow
 
     async with api(tenant=job.tenant if "tenant" in job.model_fields_set else None) as connection:
@@ -138,7 +138,7 @@ async def _over_rest(job: Job, priority_class: PriorityClass, how: Waiting, cloc
         return await show(follow(connection, identifier), identifier, how, clock)
 
 
-async def _over_kafka(cluster: Cluster, job: Job, priority_class: PriorityClass, how: Waiting) -> Exit:
+async def _over_kafka(cluster: Cluster, job: Job, priority_class: PriorityClass, how: WaitOptions) -> Exit:
     from infra.cli.produce import send, watch
 
     assert job.id is not None
@@ -150,12 +150,12 @@ async def _over_kafka(cluster: Cluster, job: Job, priority_class: PriorityClass,
         return await show(watching.updates(), job.id, how, cluster.clock)
 
 
-def _submitted(identifier: str, how: Waiting) -> Exit:
+def _submitted(identifier: str, how: WaitOptions) -> Exit:
     click.echo(json.dumps({"job": identifier}) if how.as_json else identifier)
     return Exit.OK
 
 
-async def show(updates: AsyncIterator[Update], identifier: str, how: Waiting, clock: Clock) -> Exit:
+async def show(updates: AsyncIterator[Update], identifier: str, how: WaitOptions, clock: Clock) -> Exit:
     """Show the job's course until it ends or the time is up."""
     display = Display(identifier, as_json=how.as_json, stream=how.stream)
     began = clock.monotonic()
@@ -169,11 +169,13 @@ async def show(updates: AsyncIterator[Update], identifier: str, how: Waiting, cl
                 continue
             update, pending = pending.result(), None
             display.show(update)
-            if isinstance(update, Ended):
+            if isinstance(update, AnswerEnd):
                 return exit_code(update.result)
     except StopAsyncIteration:
-        raise Stop(Exit.UNREACHABLE, f"the event stream ended before the job did; `tutti jobs get {identifier}` tells its end") from None
+        raise CommandExit(
+            Exit.UNREACHABLE, f"the event stream ended before the job did; `tutti jobs get {identifier}` tells its end"
+        ) from None
     finally:
         if pending is not None:
             pending.cancel()
-    raise Stop(Exit.TIMEOUT, f"no end after {how.timeout_seconds:g} s; the job goes on: `tutti jobs get {identifier}`")
+    raise CommandExit(Exit.TIMEOUT, f"no end after {how.timeout_seconds:g} s; the job goes on: `tutti jobs get {identifier}`")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from infra.cli.exits import Exit, Stop
+from infra.cli.exits import CommandExit, Exit
 from infra.cli.output import emit_json, emit_table
 from infra.cli.rest import api
 from shared.contracts.bounds import explain
@@ -72,7 +72,7 @@ def put(tenant: str, **given: Any) -> None:
     try:
         limits = TenantLimits(**chosen, job=Limits(**caps))
     except ValidationError as error:
-        raise Stop(Exit.USAGE, explain(error, "tenant")) from None
+        raise CommandExit(Exit.USAGE, explain(error, "tenant")) from None
     asyncio.run(_call("PUT", f"/v1/tenants/{tenant}", limits.model_dump(exclude_none=True)))
     click.echo(f"{tenant}: declared")
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from infra.cli.cluster import Cluster, with_cluster
-from infra.cli.exits import Exit, Stop
+from infra.cli.exits import CommandExit, Exit
 from infra.cli.instants import instant
 from infra.cli.output import Progress, emit_json, emit_table
 from infra.verify.laws import LAWS
@@ -45,7 +45,7 @@ def verify(context: click.Context, *, since: str | None, until: str | None, sett
     else:
         show(report)
     if report.violations:
-        raise Stop(Exit.FAILED, f"{report.violations} violations: {report.lost} lost, {report.doubly_accepted} doubly accepted")
+        raise CommandExit(Exit.FAILED, f"{report.violations} violations: {report.lost} lost, {report.doubly_accepted} doubly accepted")
 
 
 def show(report: Report) -> None:

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from infra.native.node import REPOSITORY, await_answer, simulator_command
-from infra.native.paths import Home
+from infra.native.paths import StackHome
 from infra.native.ports import free_ports
 from infra.native.processes import Daemon, tail
 from infra.native.services import ServiceProcess
@@ -74,7 +74,7 @@ class LocalCluster:
         return self
 
     def _simulate(self, number: int) -> dict[str, str]:
-        home, port = Home(self.directory), free_ports(1)[0]
+        home, port = StackHome(self.directory), free_ports(1)[0]
         name = f"simulator-{number}"
         command = simulator_command(port, *self.simulator)
         daemon = Daemon(name, command, home.pid_file(name), home.log(name), {"PYTHONPATH": str(REPOSITORY)}, dies_with_parent=True)
@@ -86,7 +86,7 @@ class LocalCluster:
 
     def _define(self, nodes: Sequence[Mapping[str, str]]) -> None:
         wanted = [(name, number) for name in NAMES if name != "worker" for number in range(1, self.copies.get(name, 1) + 1)]
-        home, ports = Home(self.directory), iter(free_ports(len(wanted) + len(nodes)))
+        home, ports = StackHome(self.directory), iter(free_ports(len(wanted) + len(nodes)))
         shared = {"TUTTI_KAFKA_SERVERS": self.servers, "TUTTI_TOPICS__PREFIX": self.prefix, **self.environment}
         for name, number in wanted:
             service = ServiceProcess(name, home, next(ports), shared, str(number) if number > 1 else "", dies_with_parent=True)

@@ -1,6 +1,6 @@
 """A real Apache Kafka broker in KRaft mode, from Maven artefacts and a Java runtime.
 
-    broker = Kafka(home=Home(Path(".tutti")), cache=Path("~/.cache/tutti").expanduser(), port=19092, controller_port=19093)
+    broker = Kafka(home=StackHome(Path(".tutti")), cache=Path("~/.cache/tutti").expanduser(), port=19092, controller_port=19093)
     broker.start()          # downloads once, formats once, waits until clients are served
     broker.stop()           # data stays; start() brings it back
 
@@ -26,7 +26,7 @@ from infra.native import install, ports
 from infra.native.causes import explain
 from infra.native.errors import MissingTool, StartFailed
 from infra.native.install import Need
-from infra.native.paths import Home, locked
+from infra.native.paths import StackHome, locked
 from infra.native.processes import Daemon
 from infra.native.waiting import wait_while_moving
 
@@ -46,7 +46,7 @@ _MAVEN = Need("mvn", ("maven",), "it fetches Kafka's jars")
 class Kafka:
     """One broker. `tier` 1 starts two seconds faster, 4 gives the better throughput; `heap_mb` bounds the JVM's heap."""
 
-    home: Home
+    home: StackHome
     cache: Path
     port: int = 19092
     controller_port: int = 19093

@@ -25,7 +25,7 @@ from infra.native.embedded import packages
 from infra.native.embedded.template import MODEL
 from infra.native.errors import MissingTool, NativeError, PortTaken
 from infra.native.install import Need
-from infra.native.paths import Home
+from infra.native.paths import StackHome
 from infra.native.processes import Daemon
 from infra.native.settings import NativeSettings
 from infra.native.waiting import wait_while_moving
@@ -103,13 +103,13 @@ def _short(message: str) -> str:
     return f"{first} {rest[-1].strip()}" if rest else first
 
 
-def daemon_of(home: Home, kind: Kind, command: Sequence[str] = ()) -> Daemon:
+def daemon_of(home: StackHome, kind: Kind, command: Sequence[str] = ()) -> Daemon:
     """The background process of a node of this kind, running or not."""
     name = f"node-{kind}"
     return Daemon(name, command, home.pid_file(name), home.log(name))
 
 
-def remember(home: Home, node: ModelNode) -> None:
+def remember(home: StackHome, node: ModelNode) -> None:
     """Note the choice, so that a later command knows what runs."""
     noted = {"kind": node.kind, "url": node.url, "about": node.about, "models": list(node.models)}
     (home.directory("run") / "node.chosen").write_text(json.dumps(noted))

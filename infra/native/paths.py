@@ -15,7 +15,7 @@ _REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, er
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class StackHome:
     """The data directory of one stack, `.tutti` by default. Subdirectories are made when first asked for."""
 
     root: Path

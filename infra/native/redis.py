@@ -16,7 +16,7 @@ import redis
 
 from infra.native import ports
 from infra.native.errors import MissingTool
-from infra.native.paths import Home
+from infra.native.paths import StackHome
 from infra.native.processes import Daemon
 from infra.native.waiting import wait_while_moving
 
@@ -28,7 +28,7 @@ STOP_SECONDS = 10.0
 class RedisServer:
     """A store that keeps its data: append-only file, fsync every second, `noeviction`. A full store refuses writes and says so."""
 
-    home: Home
+    home: StackHome
     port: int = 16379
     memory_mb: int = 256
     dies_with_parent: bool = False

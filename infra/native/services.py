@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from infra.native import http, ports
-from infra.native.paths import Home
+from infra.native.paths import StackHome
 from infra.native.processes import Daemon
 from infra.native.waiting import wait_while_moving
 from shared.services import PORTS
@@ -24,7 +24,7 @@ class ServiceProcess:
     """One service. `instance` tells several of a kind apart; `environment` carries its settings."""
 
     service: str
-    home: Home
+    home: StackHome
     port: int
     environment: Mapping[str, str]
     instance: str = ""

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from infra.native.paths import Home
+from infra.native.paths import StackHome
 
 
 class NativeSettings(BaseSettings):
@@ -37,9 +37,9 @@ class NativeSettings(BaseSettings):
     """Which model node; `auto` takes the first that is there (node.py)."""
 
     @property
-    def stack_home(self) -> Home:
+    def stack_home(self) -> StackHome:
         """The data directory, absolute."""
-        return Home(self.home.expanduser().resolve())
+        return StackHome(self.home.expanduser().resolve())
 
     @property
     def cache_directory(self) -> Path:

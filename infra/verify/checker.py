@@ -12,9 +12,9 @@ from pydantic import TypeAdapter
 from pydantic_core import from_json
 
 from infra.verify.history import NOWHERE, History, JobState, digest, parsed
-from infra.verify.laws import Kind
+from infra.verify.laws import LawKind
 from infra.verify.report import Place, Report
-from services.planner.handlers import JobRecord
+from services.planner.handlers import JobReader
 from shared.contracts import headers, ids
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.delayed import Delayed
@@ -47,7 +47,7 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class CheckBounds:
     """What is known of one home before it is read: how far its planner had committed, and where reading begins."""
 
     home: int
@@ -84,7 +84,7 @@ class Checker:
         self.report = Report(foreign=scope.foreign)
         self._scope = scope
         self._topics = scope.topics
-        self._reader = JobRecord(scope.cluster, scope.topics)
+        self._reader = JobReader(scope.cluster, scope.topics)
         self._published: dict[str, _Published] = {}
         self._delayed: dict[str, None] = {}
         self._refused: set[Place] = set()
@@ -98,7 +98,7 @@ class Checker:
         self._results_from: dict[int, float] = {}
         """Partition of `results` → epoch seconds before which its records may be gone."""
         self._stale_results: dict[str, list[bytes]] = {}
-        self._bounds = Bounds(0)
+        self._bounds = CheckBounds(0)
         self._history = self._new_history()
 
     def _new_history(self) -> History:
@@ -119,7 +119,7 @@ class Checker:
     def on_result(self, record: Record) -> None:
         result = parsed(_RESULT, record)
         if result is None:
-            self.report.add(Kind.UNREADABLE, Place.of(record), _text(record.key), "not a result of a known version")
+            self.report.add(LawKind.UNREADABLE, Place.of(record), _text(record.key), "not a result of a known version")
             return
         published = self._published.get(result.job)
         if published is None:
@@ -139,7 +139,7 @@ class Checker:
 
     # Of one home
 
-    def begin_home(self, bounds: Bounds) -> None:
+    def begin_home(self, bounds: CheckBounds) -> None:
         self._bounds = bounds
         self._history = self._new_history()
 
@@ -184,11 +184,11 @@ class Checker:
     def _lose(self, place: Place, job: str, detail: str) -> None:
         if job not in self._lost:
             self._lost.add(job)
-            self.report.add(Kind.LOST, place, job, detail)
+            self.report.add(LawKind.LOST, place, job, detail)
 
     def _must_have_ended(self, place: Place, job: str, detail: str) -> None:
         if self._scope.settled:
-            self.report.add(Kind.UNFINISHED, place, job, detail)
+            self.report.add(LawKind.UNFINISHED, place, job, detail)
 
     def end_home(self) -> None:
         """Judge the home's jobs and steps, and forget them."""
@@ -201,7 +201,7 @@ class Checker:
         for step in history.steps.values():
             if step.answered and not step.sent:
                 place = self._event_place(step.offset)
-                self.report.add(Kind.ANSWER_FROM_NOBODY, place, step.job, f"no outcome holds the answer of attempt {step.answered}")
+                self.report.add(LawKind.ANSWER_FROM_NOBODY, place, step.job, f"no outcome holds the answer of attempt {step.answered}")
         for job, values in history.stale_results.items():
             if job in self._published:  # not settled here: what is published of it, if anything, is not judged yet
                 self._stale_results.setdefault(job, []).extend(values)
@@ -219,7 +219,7 @@ class Checker:
 
     def _judge_settled(self, job: str, state: JobState) -> None:
         if job in self._settled_before:
-            self.report.add(Kind.SETTLED_TWICE, self._event_place(state.settled), job, "ended on another home as well")
+            self.report.add(LawKind.SETTLED_TWICE, self._event_place(state.settled), job, "ended on another home as well")
             return
         self._settled_before.add(job)
         published = self._published.pop(job, None)
@@ -235,18 +235,18 @@ class Checker:
                 continue
             place = Place(self._topics.results, partition, offset)
             if value in self._history.stale_results.get(job, ()):
-                self.report.add(Kind.FENCED_WRITER, place, job, "the result of a fenced planner's settle event")
+                self.report.add(LawKind.FENCED_WRITER, place, job, "the result of a fenced planner's settle event")
             elif len(published.values) > 1:
-                self.report.add(Kind.RESULTS_DIFFER, place, job, "another result of the job is the settled one")
+                self.report.add(LawKind.RESULTS_DIFFER, place, job, "another result of the job is the settled one")
             else:
-                self.report.add(Kind.RESULT_WITHOUT_ACCEPTANCE, place, job, "it is not what was settled")
+                self.report.add(LawKind.RESULT_WITHOUT_ACCEPTANCE, place, job, "it is not what was settled")
 
     def _judge_unpublished(self, job: str, state: JobState) -> None:
         partition = partition_of(job.encode(), self._topics.settings.other_partitions)
         if state.ended_at < max(self._scope.since, self._results_from.get(partition, 0.0)):
             return
         if self._scope.settled or state.settled < self._bounds.watermark:
-            self.report.add(Kind.RESULT_MISSING, self._event_place(state.settled), job, "ended, and no result")
+            self.report.add(LawKind.RESULT_MISSING, self._event_place(state.settled), job, "ended, and no result")
         else:
             self.report.counts.unpublished += 1
 
@@ -261,9 +261,9 @@ class Checker:
             for value, (partition, offset) in zip(published.values, published.places, strict=True):
                 place = Place(self._topics.results, partition, offset)
                 if value in self._stale_results.get(job, ()):
-                    self.report.add(Kind.FENCED_WRITER, place, job, "the result of a fenced planner's settle event")
+                    self.report.add(LawKind.FENCED_WRITER, place, job, "the result of a fenced planner's settle event")
                 else:
-                    self.report.add(Kind.RESULT_WITHOUT_ACCEPTANCE, place, job, "no valid settle event")
+                    self.report.add(LawKind.RESULT_WITHOUT_ACCEPTANCE, place, job, "no valid settle event")
 
 
 def _given_id(value: bytes | None) -> str | None:

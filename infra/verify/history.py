@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from infra.verify.laws import Kind
+from infra.verify.laws import LawKind
 from infra.verify.report import Place, Report
 from shared.contracts import headers
 from shared.contracts.base import VERSION
@@ -132,7 +132,7 @@ class History:
         """One record of `job-events`, in order."""
         event, place = parsed(EVENT, record), Place.of(record)
         if event is None:
-            self._report.add(Kind.UNREADABLE, place, _key(record), "not an event of a known version")
+            self._report.add(LawKind.UNREADABLE, place, _key(record), "not an event of a known version")
         elif isinstance(event, PlannerStarted):
             self._report.counts.epochs += 1
             self._epochs.started(record.offset)
@@ -147,7 +147,7 @@ class History:
         known = self._epochs.epoch
         if known is not None and event.epoch > known and not self._guessing:
             self._report.add(
-                Kind.IMPOSSIBLE_EPOCH,
+                LawKind.IMPOSSIBLE_EPOCH,
                 place,
                 getattr(event, "job", place.topic),
                 f"epoch {event.epoch}; the last PlannerStarted is at {known}",
@@ -175,10 +175,10 @@ class History:
     def _accepted(self, event: JobAccepted, place: Place) -> None:
         job = self._job(event.job)
         if job.whole and job.settled == NOWHERE:
-            self._report.add(Kind.ACCEPTED_TWICE, place, event.job, f"accepted and not ended since offset {job.offset}")
+            self._report.add(LawKind.ACCEPTED_TWICE, place, event.job, f"accepted and not ended since offset {job.offset}")
         elif job.settled != NOWHERE and (not event.client_id or event.at - job.ended_at < self._window_seconds):
             self._report.add(
-                Kind.ACCEPTED_TWICE, place, event.job, f"ended {event.at - job.ended_at:.1f} s before, at offset {job.settled}"
+                LawKind.ACCEPTED_TWICE, place, event.job, f"ended {event.at - job.ended_at:.1f} s before, at offset {job.settled}"
             )
         if job.settled != NOWHERE:
             job.earlier = (*job.earlier, job.result)
@@ -189,7 +189,7 @@ class History:
     def _settled(self, event: JobSettled, place: Place) -> None:
         job = self._job(event.job)
         if job.settled != NOWHERE:
-            self._report.add(Kind.SETTLED_TWICE, place, event.job, f"ended before at offset {job.settled}")
+            self._report.add(LawKind.SETTLED_TWICE, place, event.job, f"ended before at offset {job.settled}")
             return
         job.settled, job.ended_at = place.offset, event.at
         job.result = digest(event.result.to_bytes())
@@ -213,18 +213,20 @@ class History:
         step = self._step(event)
         self._report.counts.retries += 1
         if step is None:
-            self._report.add(Kind.ATTEMPTS_NOT_INCREASING, place, event.job, "a retry of a step that was not asked for")
+            self._report.add(LawKind.ATTEMPTS_NOT_INCREASING, place, event.job, "a retry of a step that was not asked for")
             return
         known = self.jobs[event.job].whole
         if known and event.attempt != step.attempt + 1:
-            self._report.add(Kind.ATTEMPTS_NOT_INCREASING, place, event.job, f"attempt {event.attempt} after {step.attempt}")
+            self._report.add(LawKind.ATTEMPTS_NOT_INCREASING, place, event.job, f"attempt {event.attempt} after {step.attempt}")
         step.attempt = max(step.attempt, event.attempt)
 
     def _of_attempt(self, event: StepClaimedBy | AttemptFailed, place: Place) -> None:
         step = self._step(event)
         if step is None or event.attempt != step.attempt:
             current = "no attempt" if step is None else f"attempt {step.attempt}"
-            self._report.add(Kind.ATTEMPTS_NOT_INCREASING, place, event.job, f"{event.type} of attempt {event.attempt}; current: {current}")
+            self._report.add(
+                LawKind.ATTEMPTS_NOT_INCREASING, place, event.job, f"{event.type} of attempt {event.attempt}; current: {current}"
+            )
         elif isinstance(event, AttemptFailed) and event.retry_after_seconds is None:
             step.closed = True
 
@@ -232,14 +234,14 @@ class History:
         self._report.counts.answers += 1
         step, job = self._step(event), self.jobs[event.job]
         if step is None:
-            self._report.add(Kind.ANSWER_NOT_ASKED, place, event.job, "the step was not asked for")
+            self._report.add(LawKind.ANSWER_NOT_ASKED, place, event.job, "the step was not asked for")
             return
         if step.answered:
-            self._report.add(Kind.ANSWERED_TWICE, place, event.job, f"answered before at offset {step.offset}")
+            self._report.add(LawKind.ANSWERED_TWICE, place, event.job, f"answered before at offset {step.offset}")
             return
         if job.settled != NOWHERE or step.closed or event.attempt > step.attempt:
             why = "the job had ended" if job.settled != NOWHERE else "the step had failed" if step.closed else "the attempt had not begun"
-            self._report.add(Kind.ANSWER_NOT_ASKED, place, event.job, why)
+            self._report.add(LawKind.ANSWER_NOT_ASKED, place, event.job, why)
         step.answered, step.offset = event.attempt, place.offset
         step.answer = digest(event.answer.to_bytes())
         step.sent = event.at < self._outcomes_from
@@ -266,7 +268,7 @@ class History:
         outcome = parsed(OUTCOME, record)
         if outcome is None:
             if not refused:
-                self._report.add(Kind.UNREADABLE, Place.of(record), _key(record), "neither an outcome nor a dead letter")
+                self._report.add(LawKind.UNREADABLE, Place.of(record), _key(record), "neither an outcome nor a dead letter")
             return
         if not isinstance(outcome, StepClaimed | StepSucceeded | StepFailed):
             return
@@ -290,7 +292,7 @@ class History:
         if job is None or job.settled == NOWHERE or not job.whole:
             return
         fenced = self._stale_attempts.get(outcome.step, 0) >= outcome.attempt
-        kind = Kind.FENCED_WRITER if fenced else Kind.ATTEMPT_NOT_BEGUN
+        kind = LawKind.FENCED_WRITER if fenced else LawKind.ATTEMPT_NOT_BEGUN
         self._report.add(kind, place, outcome.job, f"{outcome.type} of attempt {outcome.attempt}, which no valid event began")
 
 

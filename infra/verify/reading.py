@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from infra.verify.checker import Bounds, Checker, Scope
+from infra.verify.checker import CheckBounds, Checker, Scope
 from infra.verify.report import Report
 from shared.clock import Clock
 from shared.contracts import headers
@@ -41,7 +41,7 @@ class Span:
     """Lowest offset that Kafka still holds."""
 
 
-class Reader:
+class TopicReader:
     """One run over one cluster. Raises LogError kinds when Kafka is away."""
 
     def __init__(self, consumer: Consumer, admin: Admin, scope: Scope, clock: Clock, say: Say) -> None:
@@ -104,7 +104,7 @@ class Reader:
         jobs = [TopicPartition(topic, home) for topic in topics.all_jobs()]
         since = self._scope.since - self._scope.window_seconds
         cut = self._spans[outcomes].beginning > 0
-        bounds = Bounds(
+        bounds = CheckBounds(
             home,
             epoch=await self._epoch_at_start(events),
             committed={p.topic: self._committed.get(p, 0) for p in jobs},
@@ -202,7 +202,7 @@ async def verify(log: Log, scope: Scope, clock: Clock, say: Say = lambda _read, 
     try:
         consumer = await log.consumer(client_id="tutti-verify", reset="earliest", fetch_max_wait_ms=50)
         try:
-            return await Reader(consumer, admin, scope, clock, say).run()
+            return await TopicReader(consumer, admin, scope, clock, say).run()
         finally:
             await consumer.close()
     finally:

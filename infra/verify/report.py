@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-from infra.verify.laws import DOUBLES, LAWS, LOSSES, Kind
+from infra.verify.laws import DOUBLES, LAWS, LOSSES, LawKind
 from shared.kafka.port import Record
 
 EXAMPLES = 5
@@ -94,26 +94,26 @@ class Report:
     """The checker writes into it; whoever asked reads it."""
 
     counts: Counts = field(default_factory=Counts)
-    findings: dict[Kind, Finding] = field(default_factory=dict)
+    findings: dict[LawKind, Finding] = field(default_factory=dict)
     foreign: Container[Place] = ()
     """Where records lie that are known to be nobody's: that they cannot be read is no violation."""
 
-    def add(self, kind: Kind, place: Place, job: str, detail: str = "") -> None:
+    def add(self, kind: LawKind, place: Place, job: str, detail: str = "") -> None:
         """One violation."""
-        if kind is Kind.UNREADABLE and place in self.foreign:
+        if kind is LawKind.UNREADABLE and place in self.foreign:
             return
         finding = self.findings.setdefault(kind, Finding())
         finding.count += 1
         if len(finding.examples) < EXAMPLES:
             finding.examples.append(Example(place, job, detail))
 
-    def count(self, kinds: Iterable[Kind]) -> int:
+    def count(self, kinds: Iterable[LawKind]) -> int:
         """How many violations of these kinds."""
         return sum(self.findings[kind].count for kind in kinds if kind in self.findings)
 
     @property
     def violations(self) -> int:
-        return self.count(Kind)
+        return self.count(LawKind)
 
     @property
     def lost(self) -> int:

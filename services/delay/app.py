@@ -9,15 +9,15 @@ from functools import partial
 from typing import Any
 
 from services.delay.forwarder import Forwarder
-from services.delay.handlers import Reader
-from services.delay.held import Held
+from services.delay.handlers import DelayReader
+from services.delay.held import HeldRecords
 from services.delay.settings import DelayPolicy, DelaySettings
 from shared.errors import InvalidInput
 from shared.kafka.assignor import BalancedAssignor
 from shared.kafka.port import Consumer
 from shared.processing.intake import Intake
 from shared.processing.tries import Tries, read
-from shared.processing.window import Bounds
+from shared.processing.window import WindowBounds
 from shared.service import Environment, Readiness, kafka_silence
 from shared.services import group_of
 from shared.telemetry import metrics
@@ -46,8 +46,8 @@ class Delay:
         self._env = environment
         self._policy = policy
         self._clock = environment.clock
-        self._reader = Reader(environment.topics)
-        self._held = Held()
+        self._reader = DelayReader(environment.topics)
+        self._held = HeldRecords()
         self._wake = asyncio.Event()
         self._tries = Tries()
         self._intake: Intake | None = None
@@ -144,6 +144,6 @@ class Delay:
                 await intake.commit()
 
 
-def _bounds(policy: DelayPolicy) -> Bounds:
+def _bounds(policy: DelayPolicy) -> WindowBounds:
     held = policy.held_records
-    return Bounds(open=held, span=2 * held, records=held, bytes=policy.held_bytes)
+    return WindowBounds(open=held, span=2 * held, records=held, bytes=policy.held_bytes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from services.delay.held import Held, Waiter, onward
+from services.delay.held import HeldRecords, Waiter, onward
 from services.delay.settings import DelayPolicy
 from shared.clock import Clock
 from shared.errors import InvalidInput
@@ -26,7 +26,7 @@ class Forwarder:
     """Takes from what is held; what is on its way is bounded by the windows. `sent`: called when records were finished."""
 
     def __init__(
-        self, producer: Producer, topics: Topics, held: Held, *, policy: DelayPolicy, clock: Clock, sent: Callable[[], None]
+        self, producer: Producer, topics: Topics, held: HeldRecords, *, policy: DelayPolicy, clock: Clock, sent: Callable[[], None]
     ) -> None:
         self._producer = producer
         self._topics = topics

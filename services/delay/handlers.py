@@ -19,7 +19,7 @@ LEAST_SECONDS = 0.5
 """A record that is not due stays at least so long before it hops again."""
 
 
-class Reader:
+class DelayReader:
     """Knows the tiers' topics and where records may go."""
 
     def __init__(self, topics: Topics) -> None:

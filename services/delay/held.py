@@ -1,4 +1,4 @@
-"""Held: records that wait in memory for their moment, earliest first. Pure; time is passed in (epoch seconds).
+"""HeldRecords: records that wait in memory for their moment, earliest first. Pure; time is passed in (epoch seconds).
 
 A record leaves its tier when it was delayed for as long as the tier says, or when it is due if that is earlier. Then it hops on, or,
 in its last second, is held until it is due. Its offset stays uncommitted until it has been sent on.
@@ -35,7 +35,7 @@ class Waiter:
         self.window.finish(self.record.offset)
 
 
-class Held:
+class HeldRecords:
     """A heap by `ready_at`. Bounded by the windows that feed it."""
 
     def __init__(self) -> None:

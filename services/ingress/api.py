@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from services.ingress.dialects.openai import responses as answers
-from services.ingress.handlers import Desk
+from services.ingress.handlers import Door
 from services.ingress.http.cors import Origins
 from services.ingress.http.exchange import Message, Receive, Scope, Send, problem_headers
 from services.ingress.http.openapi import document
@@ -61,7 +61,7 @@ class IngressApi(FastAPI):
         return self.openapi_schema
 
 
-def build_api(desk: Desk, version: str, tenants: TenantRoutes, schedules: ScheduleRoutes) -> IngressApi:
+def build_api(desk: Door, version: str, tenants: TenantRoutes, schedules: ScheduleRoutes) -> IngressApi:
     """The application of one instance."""
     app = IngressApi(title="tutti", version=version, redoc_url=None)
     app.hot, app.origins = ChatCompletions(desk), Origins(desk.settings.origins)

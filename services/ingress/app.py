@@ -10,15 +10,15 @@ from services.ingress.admission.access import load as load_access
 from services.ingress.admission.backlog import Backlog
 from services.ingress.admission.bucket_store import BucketStore, RedisBuckets
 from services.ingress.admission.meter import Meter
-from services.ingress.admission.probe import Probe
-from services.ingress.admission.tenant_days import Tenants
+from services.ingress.admission.probe import BacklogProbe
+from services.ingress.admission.tenant_days import TenantDays
 from services.ingress.api import IngressApi, build_api
-from services.ingress.handlers import Desk
-from services.ingress.http.bodies import Bodies
+from services.ingress.handlers import Door
+from services.ingress.http.bodies import BodyBudget
 from services.ingress.nodes_reader import NodesReader
 from services.ingress.outbox import Outbox
 from services.ingress.registry import Registry
-from services.ingress.replies.register import Kind, Register
+from services.ingress.replies.register import Register, WaitKind
 from services.ingress.replies.replies import Replies, reply_partition
 from services.ingress.replies.waiters import Waiters
 from services.ingress.routes.schedules import ScheduleRoutes
@@ -64,7 +64,7 @@ class Ingress:
         journal = Journal(jobs=settings.journal_jobs, size=settings.journal_bytes, events_per_job=settings.journal_events_per_job)
         backlog, followers, watchlist = Backlog(), Followers(), Watchlist(settings.watched_jobs)
         access = load_access(settings.keys_file)
-        tenants, schedules = Tenants(), ScheduleTable(topics.settings.capabilities)
+        tenants, schedules = TenantDays(), ScheduleTable(topics.settings.capabilities)
         self._declared = _declared(environment, tenants, schedules)
         schedules.complete = self._declared.caught_up
         self._meter = Meter(self._clock, watchlist, _buckets(settings, topics.settings.prefix), settle_seconds=settings.flush_seconds)
@@ -85,12 +85,12 @@ class Ingress:
             flush_seconds=settings.flush_seconds,
         )
         self._blobs = Blobs(environment.log, self._clock, topics, service=self.name, instance=environment.instance)
-        self.desk = Desk(
+        self.desk = Door(
             settings=settings,
             clock=self._clock,
             waiters=waiters,
             register=_register(settings),
-            bodies=Bodies(settings.bodies_bytes),
+            bodies=BodyBudget(settings.bodies_bytes),
             blobs=self._blobs,
             submitter=submitter,
             registry=registry,
@@ -109,7 +109,9 @@ class Ingress:
         where = (self.desk, self._outbox, topics.registry)
         self._api = build_api(self.desk, "0.1.0", TenantRoutes(*where), ScheduleRoutes(*where, schedules))
         self._prepared = asyncio.Event()
-        self._probe = Probe(environment.log, self._clock, topics, environment.instance, backlog=backlog, seconds=settings.backlog_seconds)
+        self._probe = BacklogProbe(
+            environment.log, self._clock, topics, environment.instance, backlog=backlog, seconds=settings.backlog_seconds
+        )
         self._refreshed_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -198,9 +200,9 @@ class Ingress:
             self._outbox.expire()
             desk.waiters.sweep(now, self._settings.heartbeat_seconds)
             if desk.leaving:
-                desk.register.dismiss(Kind.END, Kind.EVENTS)
+                desk.register.dismiss(WaitKind.END, WaitKind.EVENTS)
             desk.register.sweep(now)
-            for kind in Kind:
+            for kind in WaitKind:
                 metrics.WAITING_CALLERS.labels(kind.value).set(desk.register.count(kind))
 
     async def _drain(self) -> None:
@@ -208,7 +210,7 @@ class Ingress:
         desk = self.desk
         desk.leaving = True
         await self._gone(self._environment.settings.grace_seconds - 2 * _DRAIN_SECONDS)
-        desk.register.dismiss(*Kind)
+        desk.register.dismiss(*WaitKind)
         await self._gone(_DRAIN_SECONDS / 2)
         desk.register.cut_off()
         await self._clock.sleep(self._settings.sweep_seconds)
@@ -234,7 +236,7 @@ class Ingress:
         await self._blobs.close()
 
 
-def _declared(environment: Environment, tenants: Tenants, schedules: ScheduleTable) -> RegistryReader:
+def _declared(environment: Environment, tenants: TenantDays, schedules: ScheduleTable) -> RegistryReader:
     """What administrators declared, followed."""
     return RegistryReader(
         environment.log,

@@ -1,4 +1,4 @@
-"""Handlers: what all routes share, in one Desk: admission, submission, cancellation, and the status of a job wherever it is known."""
+"""Handlers: what all routes share, in one Door: admission, submission, cancellation, and the status of a job wherever it is known."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from services.ingress.admission.backlog import Backlog
 from services.ingress.admission.idempotency import is_same
 from services.ingress.admission.meter import Meter
 from services.ingress.admission.suitability import refusal
-from services.ingress.admission.tenant_days import Tenants
-from services.ingress.http.bodies import Bodies
+from services.ingress.admission.tenant_days import TenantDays
+from services.ingress.http.bodies import BodyBudget
 from services.ingress.problems import InstanceLeaving, Refused, kafka_away, no_node, unknown_model, unsuitable_model
 from services.ingress.registry import Registry
-from services.ingress.replies.register import Guest, Kind, Reader, Register
+from services.ingress.replies.register import Following, Guest, Register, WaitKind
 from services.ingress.replies.waiters import Caller, Follow, Waiters
 from services.ingress.settings import IngressSettings
 from services.ingress.status.events_reader import EventsReader
@@ -26,7 +26,7 @@ from services.ingress.status.journal import Journal
 from services.ingress.status.status import JobStatus, ended
 from services.ingress.status.store import StatusStore, StoreUnavailable
 from services.ingress.status.watchlist import Watchlist
-from services.ingress.submit import JobRecord, Submitter
+from services.ingress.submit import NewJob, Submitter
 from shared.clock import Clock
 from shared.contracts.base import INLINE_BYTES, PriorityClass
 from shared.contracts.bounds import check_job
@@ -45,14 +45,14 @@ _NODE_POLL_SECONDS = 0.05
 
 
 @dataclass(slots=True)
-class Desk:
+class Door:
     """One per instance."""
 
     settings: IngressSettings
     clock: Clock
     waiters: Waiters
     register: Register
-    bodies: Bodies
+    bodies: BodyBudget
     blobs: Blobs
     submitter: Submitter
     registry: Registry
@@ -64,7 +64,7 @@ class Desk:
     watchlist: Watchlist
     access: Access
     meter: Meter
-    tenants: Tenants
+    tenants: TenantDays
     capabilities: frozenset[str]
     """What this cluster offers; a step of any other would have no topic to go to."""
     opened: asyncio.Event
@@ -136,7 +136,7 @@ class Desk:
 
     def admit_caller(self) -> None:
         """Raises Overloaded when too many callers wait here."""
-        self.register.check(Kind.ANSWER)
+        self.register.check(WaitKind.ANSWER)
 
     async def find_node(self, models: Iterable[str], capability: str) -> None:
         """Wait a little for a live node that could serve; raises Refused (503) that says what is missing."""
@@ -153,23 +153,23 @@ class Desk:
                 await self.clock.sleep(_NODE_POLL_SECONDS)
 
     @contextmanager
-    def waiting(self, kind: Kind, tenant: str, seconds: float) -> Iterator[Reader]:
+    def waiting(self, kind: WaitKind, tenant: str, seconds: float) -> Iterator[Following]:
         """Somebody waits for news of a job, so long at most. Raises InstanceLeaving, Overloaded."""
         self.stay()
-        reader = Reader(kind, tenant, self.clock.monotonic() + seconds)
+        reader = Following(kind, tenant, self.clock.monotonic() + seconds)
         self.register.enter(reader)
         try:
             yield reader
         finally:
             self.register.leave(reader)
 
-    async def record_of(self, job: Job, body: bytes) -> JobRecord:
+    async def record_of(self, job: Job, body: bytes) -> NewJob:
         """The job as it goes out, from what is written out of it: above the inline bound its input is kept in a blob first.
 
         Raises TooLarge, Refused (503).
         """
         if len(body) <= INLINE_BYTES:
-            return JobRecord(job, body)
+            return NewJob(job, body)
         given = input_of(job)
         try:
             async with asyncio.timeout(self.settings.accept_seconds):
@@ -177,7 +177,7 @@ class Desk:
         except TimeoutError:
             raise Refused(kafka_away(self.settings.retry_after_seconds)) from None
         by_reference = held(job, given, blob)
-        return JobRecord(by_reference, by_reference.to_bytes(), HELD_JOB)
+        return NewJob(by_reference, by_reference.to_bytes(), HELD_JOB)
 
     async def whole(self, guest: Guest, result: Result) -> Result:
         """The result with its answer, where that is by reference: its bytes count until the guest leaves. Raises BlobGone."""
@@ -198,7 +198,7 @@ class Desk:
         return (status if found is None else status.model_copy(update={"result": found})).public()
 
     def call(
-        self, record: JobRecord, priority_class: PriorityClass, wait_seconds: float, trace: str | None, digest: str | None = None
+        self, record: NewJob, priority_class: PriorityClass, wait_seconds: float, trace: str | None, digest: str | None = None
     ) -> tuple[Caller, bytes]:
         """Submit for somebody who waits here; returns who waits and the correlation. Raises InvalidInput, Overloaded.
 
@@ -249,7 +249,7 @@ class Desk:
     async def enqueue(
         self,
         job: str,
-        record: JobRecord,
+        record: NewJob,
         priority_class: PriorityClass,
         *,
         trace: str | None,

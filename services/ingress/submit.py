@@ -26,7 +26,7 @@ from shared.topics import Topics
 _MADE_BY_INGRESS, _MADE_BY_KEY = (MADE_BY, Maker.INGRESS.value.encode()), (MADE_BY, Maker.KEY.value.encode())
 
 
-class JobRecord(NamedTuple):
+class NewJob(NamedTuple):
     """A job and what is written of it: its record's value and type."""
 
     job: Job
@@ -65,7 +65,7 @@ class Submitter:
     def submit(
         self,
         job: str,
-        record: JobRecord,
+        record: NewJob,
         priority_class: PriorityClass,
         *,
         correlation: bytes | None,

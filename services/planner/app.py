@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from services.planner.budgets.tenant_limits import Tenants
-from services.planner.handlers import JobRecord
+from services.planner.budgets.tenant_limits import LimitsByTenant
+from services.planner.handlers import JobReader
 from services.planner.intake.open_transactions import OpenTransactions
 from services.planner.sending.writer import TURNS, EventWriter
 from services.planner.settings import PlannerOptions, PlannerSettings
@@ -242,7 +242,7 @@ class Planner:
         admin = await env.log.admin()
         cluster = await admin.cluster_id()
         await admin.close()
-        tenants = Tenants()
+        tenants = LimitsByTenant()
         reader = RegistryReader(
             env.log,
             env.clock,
@@ -273,7 +273,7 @@ class Planner:
             policy=replace(self._options.policy(), capabilities=self._topics.settings.capabilities),
             dead_letter_cap=env.settings.dead_letter_cap,
             instance=env.instance,
-            reader=JobRecord(cluster, self._topics),
+            reader=JobReader(cluster, self._topics),
             schedules=self._schedules,
             consumer=self._consumer,
             writer=EventWriter(self._producer, env.clock),

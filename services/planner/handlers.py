@@ -40,7 +40,7 @@ class ReservedId(InvalidRecord):
 
 
 @dataclass(frozen=True, slots=True)
-class JobRecord:
+class JobReader:
     """How a jobs.* record is read on one cluster."""
 
     cluster: str

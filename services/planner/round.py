@@ -71,8 +71,8 @@ class Bury:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """Answer one caller without touching `results`: a repeated submission, or one that was refused."""
+class CallerAnswer:
+    """CallerAnswer one caller without touching `results`: a repeated submission, or one that was refused."""
 
     reply: ReplyTo
     result: Result
@@ -95,7 +95,7 @@ class Tell:
     outcome: BudgetRequested | BudgetGranted | BudgetRecalled
 
 
-Effect = Dispatch | Stop | Disown | StopAnywhere | Publish | Bury | Answer | AskPosition | Tell
+Effect = Dispatch | Stop | Disown | StopAnywhere | Publish | Bury | CallerAnswer | AskPosition | Tell
 
 
 @dataclass(slots=True)

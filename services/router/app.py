@@ -16,17 +16,17 @@ from typing import Any
 
 from services.router.dispatcher import Dispatcher
 from services.router.facts import Facts
-from services.router.ledger import Ledger
+from services.router.ledger import CreditLedger
 from services.router.messages import Placed
 from services.router.placement import Placement
 from services.router.presence import Presence
-from services.router.registry import Registry
+from services.router.registry import NodeRegistry
 from services.router.routing import Routing
 from services.router.settings import RouterPolicy, RouterSettings
 from shared.contracts.base import CLASSES
 from shared.kafka.assignor import BalancedAssignor
 from shared.processing.intake import Intake
-from shared.processing.window import Bounds
+from shared.processing.window import WindowBounds
 from shared.service import Environment, Readiness, kafka_silence
 from shared.services import group_of
 from shared.telemetry import metrics
@@ -68,8 +68,10 @@ class Router:
         self._policy = policy
         self._clock = environment.clock
         self._topics = environment.topics
-        self._registry = Registry(forgotten_seconds=policy.node_forgotten_seconds)
-        self._ledger = Ledger(environment.instance, lost_seconds=policy.node_lost_seconds, forgotten_seconds=policy.node_forgotten_seconds)
+        self._registry = NodeRegistry(forgotten_seconds=policy.node_forgotten_seconds)
+        self._ledger = CreditLedger(
+            environment.instance, lost_seconds=policy.node_lost_seconds, forgotten_seconds=policy.node_forgotten_seconds
+        )
         self._placement = Placement(self._registry, self._ledger)
         self._routing = Routing(self._placement, policy, self._topics)
         self._wake = asyncio.Event()
@@ -227,5 +229,5 @@ class Router:
         self._wake.set()
 
 
-def _bounds(policy: RouterPolicy) -> Bounds:
-    return Bounds(open=policy.window, span=policy.window_span, records=policy.buffered_records, bytes=policy.buffered_bytes)
+def _bounds(policy: RouterPolicy) -> WindowBounds:
+    return WindowBounds(open=policy.window, span=policy.window_span, records=policy.buffered_records, bytes=policy.buffered_bytes)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from services.router.demand import MOST_TOKENS, demand_of
 from services.router.filters import Candidate, NodeView, Unplaceable, candidates
-from services.router.ledger import Account
+from services.router.ledger import NodeCredit
 from shared.contracts.chat import Operation
 from shared.contracts.step import Step
 
@@ -27,7 +27,7 @@ class Chosen(NamedTuple):
     why: str
     seconds: float
     """Predicted, from now to the end."""
-    account: Account
+    account: NodeCredit
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from services.router import messages, unplaced
-from services.router.ledger import Ledger
+from services.router.ledger import CreditLedger
 from services.router.messages import Closing, Placed
-from services.router.routing import Refused
+from services.router.routing import RefusedStep
 from services.router.settings import RouterPolicy
 from shared.clock import Clock
 from shared.contracts.base import CLASSES
@@ -46,7 +46,7 @@ class Dispatcher:
     """`closed` is called after records were finished, or steps have come back."""
 
     def __init__(
-        self, producer: Producer, topics: Topics, ledger: Ledger, *, policy: RouterPolicy, clock: Clock, closed: Callable[[], None]
+        self, producer: Producer, topics: Topics, ledger: CreditLedger, *, policy: RouterPolicy, clock: Clock, closed: Callable[[], None]
     ) -> None:
         self._producer = producer
         self._topics = topics
@@ -106,7 +106,7 @@ class Dispatcher:
             self._returned.append(placed)
             self._tell()
 
-    def refuse(self, refused: Refused) -> None:
+    def refuse(self, refused: RefusedStep) -> None:
         """Its record is no step: to the dead letters."""
         message = self._dead_letters.message(refused.record, refused.error)
         self._dead_letters.count(refused.record, refused.error)

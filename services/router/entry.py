@@ -1,4 +1,4 @@
-"""Entry: one step in this router's hands, from the record that brought it to the moment when it needs nothing more."""
+"""PendingStep: one step in this router's hands, from the record that brought it to the moment when it needs nothing more."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MIN_COST_TOKENS = 64
 """A step costs at least this in fair shares: every call has a fixed part."""
 
 
-class Entry:
+class PendingStep:
     """Satisfies `fairness.Item`. Instants are in monotonic seconds."""
 
     __slots__ = (

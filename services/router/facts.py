@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from services.router.handlers import read_credits, read_node
-from services.router.ledger import Ledger
-from services.router.registry import Registry
+from services.router.ledger import CreditLedger
+from services.router.registry import NodeRegistry
 from shared.clock import Clock
 from shared.contracts.credits import Credits
 from shared.errors import LogError
@@ -31,7 +31,14 @@ class Facts:
     """`changed(afresh)` is called after every poll that told something; `afresh`: a node came, went or is another."""
 
     def __init__(
-        self, consumer: Consumer, topics: Topics, *, registry: Registry, ledger: Ledger, clock: Clock, changed: Callable[[bool], None]
+        self,
+        consumer: Consumer,
+        topics: Topics,
+        *,
+        registry: NodeRegistry,
+        ledger: CreditLedger,
+        clock: Clock,
+        changed: Callable[[bool], None],
     ) -> None:
         self._consumer = consumer
         self._nodes = TopicPartition(topics.nodes, 0)

@@ -27,7 +27,7 @@ BURST_TOKENS = 65_536.0
 """What interactive steps may take before their share binds."""
 
 
-class Waiting(Generic[T]):
+class WaitingSteps(Generic[T]):
     """Everything that waits in this router."""
 
     def __init__(self, *, interactive_share: float, quantum: int) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from services.router.demand import Demand
-from services.router.ledger import Account
+from services.router.ledger import NodeCredit
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.node import Node, NodeModel
 from shared.model_names import AUTO, canonical
@@ -30,7 +30,7 @@ class NodeView:
     """A live node: what it registered, and its account, whose numbers move between choices."""
 
     node: Node
-    account: Account
+    account: NodeCredit
 
 
 class Candidate:

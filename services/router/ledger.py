@@ -1,4 +1,4 @@
-"""Ledger of credits: how many steps this router may still give to each node. Pure; time is passed in (monotonic seconds).
+"""CreditLedger of credits: how many steps this router may still give to each node. Pure; time is passed in (monotonic seconds).
 
 A node's credits record offers this router a number of places and says up to where each mailbox has been read. What is left of the
 offer is the offer minus this router's own dispatches that lie at or after that point, and minus those whose offset is not known yet.
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from shared.contracts.credits import Credits
 
 
-class Account:
+class NodeCredit:
     """One node as its credits tell it. `available` is kept up to date; nobody but the ledger writes here."""
 
     __slots__ = (
@@ -138,12 +138,12 @@ class Account:
         self.available = max(0, self.offered - self.in_flight - self.unread) if self.live else 0
 
 
-class Dispatch:
+class OpenDispatch:
     """One step given to one node, until Kafka says where it lies or that it does not."""
 
     __slots__ = ("account", "capability", "generation", "settled", "tokens")
 
-    def __init__(self, account: Account, capability: str, tokens: int) -> None:
+    def __init__(self, account: NodeCredit, capability: str, tokens: int) -> None:
         self.account = account
         self.capability = capability
         self.generation = account.generation
@@ -157,19 +157,19 @@ class Dispatch:
         return self.generation == self.account.generation
 
 
-class Ledger:
+class CreditLedger:
     """The accounts of all nodes, as seen by one router."""
 
     def __init__(self, router: str, *, lost_seconds: float, forgotten_seconds: float) -> None:
         self._router = router
         self._lost_seconds = lost_seconds
         self._forgotten_seconds = forgotten_seconds
-        self._accounts: dict[str, Account] = {}
+        self._accounts: dict[str, NodeCredit] = {}
 
-    def __iter__(self) -> Iterator[Account]:
+    def __iter__(self) -> Iterator[NodeCredit]:
         return iter(self._accounts.values())
 
-    def get(self, node: str) -> Account | None:
+    def get(self, node: str) -> NodeCredit | None:
         return self._accounts.get(node)
 
     @property
@@ -181,7 +181,7 @@ class Ledger:
         """Fold a record; True when the node is new, back, or another boot or mailbox than before. Repeated records are ignored."""
         account = self._accounts.get(record.node)
         if account is None:
-            account = self._accounts[record.node] = Account(record.node)
+            account = self._accounts[record.node] = NodeCredit(record.node)
         elif record.boot == account.boot and record.sequence <= account.sequence:
             return False
         return account.fold(record, self._router, now)
@@ -195,17 +195,17 @@ class Ledger:
             del self._accounts[node]
         return [account.node for account in lost]
 
-    def take(self, account: Account, capability: str, tokens: int) -> Dispatch:
+    def take(self, account: NodeCredit, capability: str, tokens: int) -> OpenDispatch:
         """Use one place, which must be there."""
         account.take(tokens)
-        return Dispatch(account, capability, tokens)
+        return OpenDispatch(account, capability, tokens)
 
-    def acknowledged(self, dispatch: Dispatch, offset: int) -> None:
+    def acknowledged(self, dispatch: OpenDispatch, offset: int) -> None:
         """The dispatch lies at `offset` of its mailbox (-1: the broker does not know)."""
         if dispatch.settle():
             dispatch.account.acknowledge(dispatch.capability, offset, dispatch.tokens)
 
-    def failed(self, dispatch: Dispatch) -> None:
+    def failed(self, dispatch: OpenDispatch) -> None:
         """The dispatch was not acknowledged: it is in nobody's count."""
         if dispatch.settle():
             dispatch.account.cancel(dispatch.tokens)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from services.router.choice import Chosen
-from services.router.entry import Entry
-from services.router.ledger import Dispatch
+from services.router.entry import PendingStep
+from services.router.ledger import OpenDispatch
 from services.router.unplaced import Leaves
 from shared.contracts import headers
 from shared.contracts.credits import RouterPresence
@@ -27,9 +27,9 @@ _PRESENCE = headers.envelope("router")
 class Placed(NamedTuple):
     """A step, the node it is given to, and the place that it uses."""
 
-    entry: Entry
+    entry: PendingStep
     chosen: Chosen
-    dispatch: Dispatch
+    dispatch: OpenDispatch
 
 
 class Closing(NamedTuple):
@@ -38,7 +38,7 @@ class Closing(NamedTuple):
     message: Message
     window: Window | None
     offset: int
-    entry: Entry | None = None
+    entry: PendingStep | None = None
     """Of a step that goes to delay: if the message proves too large, it fails instead."""
 
 
@@ -73,20 +73,20 @@ def routed(placed: Placed, offset: int, mailbox: int, topics: Topics) -> Closing
     return _to_home(entry, outcome, _ROUTED, topics)
 
 
-def failed(entry: Entry, failure: Failure, topics: Topics) -> Closing:
+def failed(entry: PendingStep, failure: Failure, topics: Topics) -> Closing:
     """Tells the job's planner that the attempt ended here."""
     step = entry.step
     return _to_home(entry, StepFailed(job=step.job, step=step.id, attempt=step.attempt, failure=failure), _FAILED, topics)
 
 
-def unplaced(entry: Entry, missing: tuple[str, ...], topics: Topics) -> Closing:
+def unplaced(entry: PendingStep, missing: tuple[str, ...], topics: Topics) -> Closing:
     """Tells the job's planner what the step waits for. Its record stays open."""
     step = entry.step
     told = StepUnplaced(job=step.job, step=step.id, attempt=step.attempt, missing=missing)
     return _to_home(entry, told, _UNPLACED, topics)._replace(window=None)
 
 
-def delayed(entry: Entry, leaves: Leaves, topics: Topics) -> Closing:
+def delayed(entry: PendingStep, leaves: Leaves, topics: Topics) -> Closing:
     """Sends the step to where it came from, later."""
     record = entry.record
     back = Message(record.topic, leaves.step.to_bytes(), record.key, record.partition, (*_STEP, *_trace(entry)))
@@ -99,11 +99,13 @@ def presence(router: str, backlog: int, topics: Topics, *, leaving: bool = False
     return Message(topics.credits, value, router.encode(), 0, _PRESENCE)
 
 
-def _to_home(entry: Entry, outcome: StepRouted | StepUnplaced | StepFailed, head: tuple[tuple[str, bytes], ...], topics: Topics) -> Closing:
+def _to_home(
+    entry: PendingStep, outcome: StepRouted | StepUnplaced | StepFailed, head: tuple[tuple[str, bytes], ...], topics: Topics
+) -> Closing:
     message = Message(topics.outcomes, outcome.to_bytes(), outcome.job.encode(), entry.step.home, (*head, *_trace(entry)))
     return Closing(message, entry.window, entry.record.offset)
 
 
-def _trace(entry: Entry) -> tuple[tuple[str, bytes], ...]:
+def _trace(entry: PendingStep) -> tuple[tuple[str, bytes], ...]:
     found = headers.find(entry.record.headers, headers.TRACEPARENT)
     return ((headers.TRACEPARENT, found),) if found is not None else ()

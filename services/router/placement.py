@@ -9,10 +9,10 @@ from collections.abc import Hashable
 
 from services.router.choice import Choice, best
 from services.router.demand import Demand
-from services.router.entry import Entry
+from services.router.entry import PendingStep
 from services.router.filters import Candidate, NodeView, Unplaceable, candidates
-from services.router.ledger import Ledger
-from services.router.registry import Registry
+from services.router.ledger import CreditLedger
+from services.router.registry import NodeRegistry
 
 DEMANDS_KEPT = 4096
 """Bound of the memory of filters' work."""
@@ -21,7 +21,7 @@ DEMANDS_KEPT = 4096
 class Placement:
     """Registry and ledger as one."""
 
-    def __init__(self, registry: Registry, ledger: Ledger) -> None:
+    def __init__(self, registry: NodeRegistry, ledger: CreditLedger) -> None:
         self.registry = registry
         self.ledger = ledger
         self._nodes: tuple[NodeView, ...] = ()
@@ -58,7 +58,7 @@ class Placement:
             found = self._found[demand] = candidates(demand, self._nodes, self.registry.known())
         return found
 
-    def choose(self, entry: Entry) -> Choice:
+    def choose(self, entry: PendingStep) -> Choice:
         """The node for one step. Uses nothing up."""
         found = self.candidates(entry.lane)
         return found if isinstance(found, Unplaceable) else best(found, entry.step)

@@ -1,4 +1,4 @@
-"""Registry: the nodes that have announced themselves, folded from `nodes`. Pure; time is passed in (monotonic seconds).
+"""NodeRegistry: the nodes that have announced themselves, folded from `nodes`. Pure; time is passed in (monotonic seconds).
 
 Being registered is not being live: that is said by credits. `version` changes when something changes that a choice depends on.
 """
@@ -13,7 +13,7 @@ from shared.contracts.node import Node
 _MOST_AWAY = 1_024
 
 
-class Registry:
+class NodeRegistry:
     """Latest announcement of each node. Bounded by forgetting those that do not repeat theirs; a number of them is known a while longer."""
 
     def __init__(self, *, forgotten_seconds: float) -> None:

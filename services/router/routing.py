@@ -17,8 +17,8 @@ from typing import NamedTuple
 from services.router import messages, unplaced
 from services.router.choice import Chosen
 from services.router.demand import Demand
-from services.router.entry import Entry
-from services.router.fairness import Waiting
+from services.router.entry import PendingStep
+from services.router.fairness import WaitingSteps
 from services.router.filters import Unplaceable
 from services.router.handlers import read_step
 from services.router.messages import Closing, Placed
@@ -37,7 +37,7 @@ from shared.topics import Topics
 log = logs.get(__name__)
 
 
-class Refused(NamedTuple):
+class RefusedStep(NamedTuple):
     """A record for the dead letters."""
 
     record: Record
@@ -57,11 +57,11 @@ class Routing:
         self.tries = Tries()
         self._hopeless: dict[Hashable, None] = {}
         """Demands that no work can be done on."""
-        self.waiting: Waiting[Entry] = Waiting(interactive_share=policy.interactive_share, quantum=policy.quantum_tokens)
+        self.waiting: WaitingSteps[PendingStep] = WaitingSteps(interactive_share=policy.interactive_share, quantum=policy.quantum_tokens)
 
-    def admit(self, windows: Iterable[Window], now: float) -> list[Refused]:
+    def admit(self, windows: Iterable[Window], now: float) -> list[RefusedStep]:
         """Take into the waiting steps what the windows let out; returns the records that are no steps."""
-        refused: list[Refused] = []
+        refused: list[RefusedStep] = []
         for window in windows:
             if window.buffered:
                 while (record := window.take()) is not None:
@@ -69,12 +69,12 @@ class Routing:
                         self.waiting.add(read(record, partial(self._entry, window, now)))
                     except InvalidInput as error:
                         window.died()
-                        refused.append(Refused(record, window, error))
+                        refused.append(RefusedStep(record, window, error))
         return refused
 
-    def _entry(self, window: Window, now: float, record: Record) -> Entry:
+    def _entry(self, window: Window, now: float, record: Record) -> PendingStep:
         step = read_step(record, self._topics.settings)
-        return Entry(record, step, window, self._classes[record.topic], now)
+        return PendingStep(record, step, window, self._classes[record.topic], now)
 
     def match(self, now: float) -> list[Placed]:
         """Give away what can be given now, a round's worth at most; the places are used up."""
@@ -83,7 +83,7 @@ class Routing:
             return []
         placement.begin_round()
         placed: list[Placed] = []
-        failed: list[Entry] = []
+        failed: list[PendingStep] = []
         with self.tries.chore("choosing the next step"):  # what was placed before it fails is sent
             for entry in islice(waiting.drain(self._open_lane, now), self._policy.round_steps):
                 try:
@@ -102,7 +102,7 @@ class Routing:
             self._fail(lane, error)
             return False
 
-    def _place(self, entry: Entry, now: float) -> Placed:
+    def _place(self, entry: PendingStep, now: float) -> Placed:
         chosen = self._placement.choose(entry)
         assert isinstance(chosen, Chosen), "an open lane has a place"
         self._expected.learn(entry.priority_class, now - entry.arrived_at + chosen.seconds)
@@ -128,7 +128,7 @@ class Routing:
                 entry.finish()
         return ends
 
-    def put_back(self, entry: Entry) -> None:
+    def put_back(self, entry: PendingStep) -> None:
         """It could not be sent; it is the next of its lane."""
         if not entry.window.lost:
             self.waiting.add(entry, front=True)
@@ -150,7 +150,7 @@ class Routing:
                 closings += self._end(entry, partial(self._leave, now=now))
         return closings
 
-    def _end(self, entry: Entry, end: Callable[[Entry], list[Closing]]) -> list[Closing]:
+    def _end(self, entry: PendingStep, end: Callable[[PendingStep], list[Closing]]) -> list[Closing]:
         """It has left the waiting ones; one on which that fails goes back, until it is given up."""
         try:
             return end(entry)
@@ -159,10 +159,10 @@ class Routing:
             self.waiting.add(entry, front=True)
             return []
 
-    def _expire(self, entry: Entry) -> list[Closing]:
+    def _expire(self, entry: PendingStep) -> list[Closing]:
         return [messages.failed(entry, unplaced.deadline(entry.step, entry.record.timestamp), self._topics)]
 
-    def _homeless(self, now: float) -> list[Entry]:
+    def _homeless(self, now: float) -> list[PendingStep]:
         """Take out what leaves: of each attempt the record that has waited longest; its copies need nothing more.
 
         A step that lies in a node's way for minutes pins the position of its partition, and whatever came back from delay meanwhile is
@@ -186,7 +186,7 @@ class Routing:
         def expected(priority_class: PriorityClass) -> float:
             return max(self._expected.of(priority_class), ages.get(priority_class, 0.0))
 
-        higher: dict[Entry, PriorityClass] = {}
+        higher: dict[PendingStep, PriorityClass] = {}
         for entry in self.waiting:
             left = entry.expires_at - now
             if left < inf:
@@ -215,7 +215,7 @@ class Routing:
                 news += self._there_again(entry)
         return news
 
-    def _there_again(self, entry: Entry) -> list[Closing]:
+    def _there_again(self, entry: PendingStep) -> list[Closing]:
         try:
             news = [messages.unplaced(entry, (), self._topics)]
             entry.step = entry.step.changed(missing=())
@@ -231,7 +231,7 @@ class Routing:
             self._fail(lane, error)
             return False
 
-    def _leave(self, entry: Entry, now: float) -> list[Closing]:
+    def _leave(self, entry: PendingStep, now: float) -> list[Closing]:
         """To delay, and the planner is told what is missing unless it knows; or the end."""
         found = self._placement.candidates(entry.lane)
         assert isinstance(found, Unplaceable)

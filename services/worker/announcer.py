@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from services.worker.credits import Routers, fit, share
-from services.worker.handlers import Desk
+from services.worker.handlers import AttemptDesk
 from services.worker.mailbox_reader import MailboxReader
 from services.worker.registration import Registration, signature
 from services.worker.settings import WorkerSettings
@@ -39,7 +39,7 @@ class Announcer:
     def __init__(
         self,
         *,
-        desk: Desk,
+        desk: AttemptDesk,
         reader: MailboxReader,
         registration: Registration,
         routers: Routers,

@@ -18,13 +18,13 @@ from services.worker.backends.ollama import OllamaBackend
 from services.worker.backends.openai import OpenAIBackend
 from services.worker.chunks import ChunkSender
 from services.worker.credits import Routers
-from services.worker.handlers import Desk
+from services.worker.handlers import AttemptDesk
 from services.worker.mailbox_reader import MailboxReader
 from services.worker.outbox import Outbox
 from services.worker.outcomes import OutcomeWriter
 from services.worker.positions import Positions
 from services.worker.registration import Registration
-from services.worker.runner import NodeView, Runner
+from services.worker.runner import OwnNode, Runner
 from services.worker.settings import WorkerSettings
 from services.worker.speeds import Speeds
 from services.worker.watch import Watch
@@ -99,7 +99,7 @@ class WorkerService:
             node=self.node, boot=self.boot, settings=settings, backend=backend, speeds=speeds, clock=clock, allowed=allowed
         )
         self.outbox = Outbox(clock, topics, positions.acknowledged)
-        self.desk = Desk(
+        self.desk = AttemptDesk(
             node=self.node,
             boot=self.boot,
             settings=settings,
@@ -154,7 +154,7 @@ class WorkerService:
             guarded(self._backend), clock, delay_seconds=settings.embed_batch_seconds, most_texts=settings.embed_batch_texts
         )
         return Runner(
-            node=NodeView(self.node, self.registration, self.desk.slots),
+            node=OwnNode(self.node, self.registration, self.desk.slots),
             backend=batching,
             settings=settings,
             clock=clock,

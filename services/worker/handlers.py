@@ -41,7 +41,7 @@ MOST_RIDERS = 64
 """Embedding steps that share another one's slot and, within a bound of texts, its call."""
 
 
-class Desk:
+class AttemptDesk:
     """All attempts of this worker. Everything happens on the event loop, in call order."""
 
     def __init__(

@@ -13,7 +13,7 @@ from typing import cast
 
 from pydantic import ValidationError
 
-from services.worker.handlers import Desk
+from services.worker.handlers import AttemptDesk
 from services.worker.outbox import Outbox
 from services.worker.positions import Positions
 from services.worker.watch import Watch
@@ -25,7 +25,7 @@ from shared.contracts.node import Node
 from shared.contracts.step import Step
 from shared.errors import InvalidInput, InvalidRecord, LogError, LogUnavailable, TopicMadeAnew
 from shared.kafka.client.watched import ConsumerGaveUp
-from shared.kafka.port import Consumer, Log, Message, Missed, Producer, Record, TopicPartition
+from shared.kafka.port import Consumer, Log, Message, MissedRecords, Producer, Record, TopicPartition
 from shared.processing.dead_letter_cap import DeadLetterCap
 from shared.processing.dead_letters import dead_letter_message
 from shared.processing.tries import GivenUp, read
@@ -49,7 +49,7 @@ class MailboxReader:
     def __init__(
         self,
         *,
-        desk: Desk,
+        desk: AttemptDesk,
         outbox: Outbox,
         watch: Watch,
         topics: Topics,
@@ -185,7 +185,7 @@ class MailboxReader:
             at = (begins[tp] if self._kept else ends[tp]) if at is None else at
             self._next[tp] = min(max(at, begins[tp]), ends[tp])
             if at != self._next[tp]:
-                self._consumer.missed.append(Missed(tp, at, self._next[tp]))
+                self._consumer.missed.append(MissedRecords(tp, at, self._next[tp]))
         for tp, offset in self._next.items():
             self._consumer.seek(tp, offset)
         await self._consumer.commit(self._next)

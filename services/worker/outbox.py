@@ -15,7 +15,7 @@ from functools import partial
 
 from shared.clock import Clock
 from shared.kafka.port import Message, Producer, TopicPartition
-from shared.processing.lane import Entry, Result
+from shared.processing.lane import OutboxEntry, Result
 from shared.processing.outbox import Outbox as Lanes
 from shared.topics import Topics
 
@@ -41,8 +41,8 @@ class Outbox:
     def __init__(self, clock: Clock, topics: Topics, acknowledged: Callable[[Mapping[TopicPartition, int]], None]) -> None:
         self._acknowledged = acknowledged
         self._lanes = Lanes(clock, "worker", topics, gather_turns=GATHER_TURNS)
-        self._promised: dict[Hashable, Entry] = {}
-        self._renewals: dict[tuple[int | None, int], Entry] = {}
+        self._promised: dict[Hashable, OutboxEntry] = {}
+        self._renewals: dict[tuple[int | None, int], OutboxEntry] = {}
         self._span = _Span()
         self._marked: deque[_Span] = deque()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from services.worker.backends.base import Backend, ModelCallFailed, Probe
+from services.worker.backends.base import Backend, BackendProbe, ModelCallFailed
 from services.worker.backends.foreign import guarded
 from services.worker.models import served_capabilities
 from services.worker.settings import WorkerSettings
@@ -33,7 +33,7 @@ class Registration:
         self.hardware = Hardware()
         self.reachable = False
         self._settings, self._backend, self._speeds, self._clock = settings, guarded(backend), speeds, clock
-        self._probe = Probe()
+        self._probe = BackendProbe()
         self._models: tuple[NodeModel, ...] = ()
 
     @property

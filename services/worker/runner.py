@@ -53,7 +53,7 @@ class Stream(Protocol):
     def finish(self) -> None: ...
 
 
-class Bodies(Protocol):
+class BlobBodies(Protocol):
     """Where inputs and answers above the inline bound lie."""
 
     async def fetch(self, tenant: str, ref: BlobRef) -> bytes:
@@ -76,7 +76,7 @@ class Registered(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class NodeView:
+class OwnNode:
     """What the runner must know of its node."""
 
     id: str
@@ -90,12 +90,12 @@ class Runner:
     def __init__(
         self,
         *,
-        node: NodeView,
+        node: OwnNode,
         backend: Backend,
         settings: WorkerSettings,
         clock: Clock,
         speeds: Speeds,
-        bodies: Bodies,
+        bodies: BlobBodies,
         open_stream: Callable[[Step, ClaimId, str, bool], Stream | None],
     ) -> None:
         self._bodies = bodies

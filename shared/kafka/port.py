@@ -150,7 +150,7 @@ MISSED = 100
 """So many of them are kept until somebody takes them away."""
 
 
-class Missed(NamedTuple):
+class MissedRecords(NamedTuple):
     """Records that were gone before this reader came to them: reading went on at `offset` instead of `expected`.
 
     `offset` below `expected`: the log went back (truncated after an unclean election).
@@ -178,7 +178,7 @@ class Consumer(Protocol):
     """
 
     @property
-    def missed(self) -> MutableSequence[Missed]:
+    def missed(self) -> MutableSequence[MissedRecords]:
         """What was deleted unread, newest last and bounded. Whoever watches takes it away; readers that position themselves add to it."""
         ...
 

@@ -16,7 +16,7 @@ from shared.errors import CommitRefused, LogError
 from shared.kafka.client.watched import ConsumerGaveUp
 from shared.kafka.port import Consumer, Record, TopicPartition
 from shared.processing.dead_letter_cap import DeadLetterCap
-from shared.processing.window import Bounds, Window
+from shared.processing.window import Window, WindowBounds
 from shared.settings import DeadLetterCapSettings
 from shared.telemetry import logs, metrics
 
@@ -38,7 +38,7 @@ class Intake:
         consumer: Consumer,
         *,
         service: str,
-        bounds: Bounds,
+        bounds: WindowBounds,
         cap: DeadLetterCapSettings,
         clock: Clock,
         arrived: Callable[[], None],

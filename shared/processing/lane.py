@@ -18,7 +18,7 @@ Destination = tuple[str, int | None]
 """Topic and partition; None where the key chooses."""
 
 
-class Entry:
+class OutboxEntry:
     """A record on its way. `again`: a failure is no reason to give it up. `expires_at`: monotonic seconds."""
 
     __slots__ = ("again", "expires_at", "fate", "message", "settled", "size", "under_way")
@@ -36,18 +36,18 @@ class Lane:
 
     def __init__(self, destination: Destination, *, callers: bool) -> None:
         self.destination, self.callers = destination, callers
-        self.waiting: deque[Entry] = deque()
-        self.under_way: list[Entry] = []
+        self.waiting: deque[OutboxEntry] = deque()
+        self.under_way: list[OutboxEntry] = []
         self.bytes = 0
         self.busy = self.hurry = False
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: OutboxEntry) -> None:
         self.waiting.append(entry)
         self.bytes += entry.size
 
-    def take(self) -> list[Entry]:
+    def take(self) -> list[OutboxEntry]:
         """The next batch."""
-        batch: list[Entry] = []
+        batch: list[OutboxEntry] = []
         size = 0
         while self.waiting and len(batch) < BATCH_RECORDS and (not batch or size + self.waiting[0].size <= SEND_BATCH_BYTES):
             entry = self.waiting.popleft()
@@ -59,13 +59,13 @@ class Lane:
         self.under_way = batch
         return batch
 
-    def put_back(self, again: Sequence[Entry]) -> None:
+    def put_back(self, again: Sequence[OutboxEntry]) -> None:
         """What must be sent again goes first."""
         self.waiting.extendleft(reversed(again))
         self.bytes += sum(entry.size for entry in again)
         self.hurry = True
 
-    def remove(self, now: float) -> list[Entry]:
+    def remove(self, now: float) -> list[OutboxEntry]:
         """Take out what has waited beyond its patience."""
         gone = [entry for entry in self.waiting if entry.expires_at <= now]
         if gone:

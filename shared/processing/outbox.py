@@ -22,7 +22,7 @@ from math import inf
 from shared.clock import Clock
 from shared.errors import LogError, LogUnavailable, NoDestination, NotSent, RecordTooLarge
 from shared.kafka.port import Appended, Message, Producer
-from shared.processing.lane import Destination, Entry, Fate, Lane, Result
+from shared.processing.lane import Destination, Fate, Lane, OutboxEntry, Result
 from shared.telemetry import logs, metrics
 from shared.topics import Topics
 
@@ -100,7 +100,7 @@ class Outbox:
         again: bool = True,
         patience_seconds: float = inf,
         linger_seconds: float = 0.0,
-    ) -> Entry:
+    ) -> OutboxEntry:
         """Send this. `again` False: once; a failure is its fate. Beyond the patience it is given up (`expire`). A lingering record waits
         that long for company: it leaves with the next of its topic that does not linger, or when enough have gathered.
         """
@@ -108,7 +108,7 @@ class Outbox:
         if callers:
             patience_seconds = min(patience_seconds, CALLERS_PATIENCE_SECONDS)
         expires_at = inf if patience_seconds == inf else self._clock.monotonic() + patience_seconds
-        entry = Entry(message, fate, expires_at, again=again)
+        entry = OutboxEntry(message, fate, expires_at, again=again)
         self._records += 1
         self._bytes += entry.size
         self._was_full = self._was_full or self.full
@@ -139,7 +139,7 @@ class Outbox:
             self.put(message, owed.on_fate if message.topic in self._own else None)
         owed.begin()
 
-    def replace(self, entry: Entry, message: Message) -> bool:
+    def replace(self, entry: OutboxEntry, message: Message) -> bool:
         """Send this instead of what waits, at once; False when that is on its way or gone."""
         if entry.settled or entry.under_way:
             return False
@@ -292,7 +292,7 @@ class Outbox:
             lane.put_back(again)
         return not again
 
-    async def _results(self, lane: Lane, batch: Sequence[Entry]) -> Sequence[Result]:
+    async def _results(self, lane: Lane, batch: Sequence[OutboxEntry]) -> Sequence[Result]:
         """An error that is not Kafka's is one record's: the others of its batch are sent without it."""
         results: Sequence[Result]
         try:
@@ -315,7 +315,7 @@ class Outbox:
                 self._callers_producer = await self._open_callers()
             return self._callers_producer
 
-    def _is_settled(self, lane: Lane, entry: Entry, result: Result) -> bool:
+    def _is_settled(self, lane: Lane, entry: OutboxEntry, result: Result) -> bool:
         """Whether the entry's fate is known now."""
         entry.under_way = False
         if entry.settled:
@@ -330,18 +330,18 @@ class Outbox:
             return False
         return True
 
-    def _is_nowhere(self, lane: Lane, entry: Entry) -> bool:
+    def _is_nowhere(self, lane: Lane, entry: OutboxEntry) -> bool:
         """Whether a destination that does not exist never will. One of our own is being made anew."""
         return lane.callers or (entry.message.partition or 0) >= self._own[entry.message.topic]
 
-    def _give_up(self, entry: Entry, error: Exception) -> None:
+    def _give_up(self, entry: OutboxEntry, error: Exception) -> None:
         topic, partition = entry.message.topic, entry.message.partition
         metrics.MESSAGES_GIVEN_UP.labels(self._service).inc()
         tell = log.error if topic in self._own or not self._topics.may_reply_to(topic) else log.warning
         tell("message_given_up", topic=topic, partition=partition, bytes=entry.size, reason=str(error))
         self._end(entry, error)
 
-    def _end(self, entry: Entry, result: Result) -> None:
+    def _end(self, entry: OutboxEntry, result: Result) -> None:
         entry.settled = True
         self._records -= 1
         self._bytes -= entry.size

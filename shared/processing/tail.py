@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from shared.clock import Clock
 from shared.errors import LogError, LogUnavailable, TopicMadeAnew
-from shared.kafka.port import Consumer, Log, Missed, Record, TopicPartition, identities
+from shared.kafka.port import Consumer, Log, MissedRecords, Record, TopicPartition, identities
 from shared.telemetry import logs, metrics
 
 _log = logs.get(__name__)
@@ -97,7 +97,7 @@ class Tail:
         beginnings = await consumer.beginning_offsets(self._partitions)
         for partition in self._partitions:
             if self.positioned.is_set() and self.positions[partition] < beginnings[partition]:
-                consumer.missed.append(Missed(partition, self.positions[partition], beginnings[partition]))
+                consumer.missed.append(MissedRecords(partition, self.positions[partition], beginnings[partition]))
             self.positions[partition] = max(self.positions.get(partition, 0), beginnings[partition])
             consumer.seek(partition, self.positions[partition])
         self.positioned.set()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import StrEnum
 
 from shared.clock import Clock
-from shared.kafka.port import Missed, TopicInfo
+from shared.kafka.port import MissedRecords, TopicInfo
 from shared.telemetry import logs, metrics
 from shared.topics import Topic
 
@@ -70,7 +70,7 @@ class TopicNews:
             use = "" if topic.family.count in ("steps", "work", "replies") else f", of which {topic.partitions} are used"
             self._happens(Change.GROWN, topic.name, f"the topic {topic.name} has {now.partitions} partitions now{use}")
 
-    def missed(self, found: Sequence[Missed]) -> None:
+    def missed(self, found: Sequence[MissedRecords]) -> None:
         """Readers came too late."""
         for partition, expected, offset in found:
             name = f"{partition.topic}-{partition.partition}"

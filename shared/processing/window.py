@@ -19,7 +19,7 @@ from shared.processing.read_ahead import ReadAhead
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class WindowBounds:
     """Of one partition. `records` and `bytes` bound what is read ahead (`ReadAhead`)."""
 
     open: int = 64
@@ -33,7 +33,7 @@ class Window:
 
     __slots__ = ("_ahead", "_bounds", "_buffered", "_cap", "_open", "lost", "next_offset", "partition", "paused")
 
-    def __init__(self, partition: TopicPartition, bounds: Bounds, next_offset: int, cap: DeadLetterCap | None = None) -> None:
+    def __init__(self, partition: TopicPartition, bounds: WindowBounds, next_offset: int, cap: DeadLetterCap | None = None) -> None:
         self.partition = partition
         self.next_offset = next_offset
         """Offset after the last record received."""

@@ -14,7 +14,7 @@ MOST = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ScheduleEntry:
     """A schedule and its expression, parsed."""
 
     schedule: Schedule
@@ -26,7 +26,7 @@ class ScheduleTable:
 
     def __init__(self, offered: Collection[str], changed: Callable[[], None] = lambda: None) -> None:
         self._offered = offered
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, ScheduleEntry] = {}
         self.version = 0
         """Grows with each change."""
         self.complete: Callable[[], bool] = lambda: False
@@ -48,6 +48,6 @@ class ScheduleTable:
             raise ValueError(f"more than {MOST} schedules")
         try:
             check_capability(schedule.job, self._offered)
-            self.entries[schedule.id] = Entry(schedule, Cron(schedule.cron, schedule.time_zone))
+            self.entries[schedule.id] = ScheduleEntry(schedule, Cron(schedule.cron, schedule.time_zone))
         except (InvalidCron, NotOffered) as error:
             raise ValueError(error.message) from None

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.ingress.status.shown import RawEvent
-from services.ingress.status.status import JobStatus, State, fold
+from services.ingress.status.status import JobState, JobStatus, fold
 from shared.clock import SystemClock
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.event import JobDelayed
@@ -114,5 +114,5 @@ def test_a_delayed_job_is_seen_by_every_instance() -> None:
     waits = DelayedJob(due_at=2_000.0, since=1_000.0, tenant="acme", digest="d")
     event = RawEvent(5, "job_delayed", JobDelayed(epoch=0, job="j", at=1_000.0, waits=waits).to_bytes())
     status: JobStatus = fold("j", 2, None, [event])
-    assert (status.state, status.not_before, status.tenant, status.home) == (State.DELAYED, 2_000.0, "acme", 2)
+    assert (status.state, status.not_before, status.tenant, status.home) == (JobState.DELAYED, 2_000.0, "acme", 2)
     assert status.waits() == waits

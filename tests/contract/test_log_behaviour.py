@@ -10,7 +10,7 @@ import pytest
 from shared.clock import LoopClock
 from shared.kafka.client.watched import WatchedLog
 from shared.kafka.memory.memory import MemoryLog
-from shared.kafka.port import Log, Message, Missed, TopicPartition
+from shared.kafka.port import Log, Message, MissedRecords, TopicPartition
 from tests.support import virtual_loop
 from tests.support.log_behaviour import CASES
 from tests.support.log_bench import Bench, Case
@@ -32,7 +32,7 @@ async def _run(case: Case, configure: str) -> None:
     async def foreign(partition: TopicPartition, headers: Any) -> None:
         log.write(partition, [Message(partition.topic, b"v", headers=tuple(headers))])
 
-    missed: list[Missed] = []
+    missed: list[MissedRecords] = []
     watched = WatchedLog(log, clock, Random(1), service="test-behaviour", missed=missed.extend)
     seen: Log = watched if configure == "watched" else log
     await case(Bench(seen, clock, "", delete_before, spoil, foreign, missed=missed))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from services.ingress.admission.bucket_store import Ask, RedisBuckets
+from services.ingress.admission.bucket_store import Debit, RedisBuckets
 from services.ingress.admission.buckets import Rate
 from services.ingress.status.store import StoreUnavailable
 from shared.clock import SystemClock
@@ -28,7 +28,7 @@ async def test_three_instances_never_give_more_than_one_bucket_holds(empty_redis
     stores = [opened(empty_redis) for _ in range(3)]
     rate, clock = Rate(5, 50), SystemClock()
     began = clock.monotonic()
-    asks = [stores[n % 3].take([Ask("{a}:requests", rate, 1)]) for n in range(300)]
+    asks = [stores[n % 3].take([Debit("{a}:requests", rate, 1)]) for n in range(300)]
     given = sum(levels[0].wait_seconds == 0 for levels in await asyncio.gather(*asks))
     assert 50 <= given <= 50 + 5 * (clock.monotonic() - began) + 1
     for store in stores:
@@ -39,7 +39,7 @@ async def test_all_or_none_and_exactly_when(empty_redis: str) -> None:
     """What one bucket refuses is not taken from the other; who waits as told is served."""
     store = opened(empty_redis)
     many, few = Rate(1, 10), Rate(10, 2)
-    both = [Ask("{a}:requests", many, 1), Ask("{a}:tokens", few, 2)]
+    both = [Debit("{a}:requests", many, 1), Debit("{a}:tokens", few, 2)]
     first = await store.take(both)
     assert [level.wait_seconds for level in first] == [0, 0]
     refused = await store.take(both)
@@ -57,10 +57,10 @@ async def test_settling_gives_back_and_bounds_debt_and_life(empty_redis: str) ->
     """A bucket that is full again leaves Redis; none lives longer than a burst takes to fill, and a day."""
     store, rate = opened(empty_redis), Rate(1, 100)
     client: Any = Redis.from_url(empty_redis)
-    await store.take([Ask("b", rate, 60)])
+    await store.take([Debit("b", rate, 60)])
     assert 59_000 < await client.pttl("tutti:t-bucket:b") <= 60_001
     await store.settle({"b": (rate, -20.0)})
-    [level] = await store.take([Ask("b", rate, 0)])
+    [level] = await store.take([Debit("b", rate, 0)])
     assert level.full_seconds == pytest.approx(40, abs=0.5)
     await store.settle({"b": (rate, 5_000.0)})
     assert 5_039_000 < await client.pttl("tutti:t-bucket:b") <= 5_040_001
@@ -77,7 +77,7 @@ async def test_a_store_that_does_not_answer_says_so(unused_tcp_port: int) -> Non
     store = RedisBuckets(f"redis://127.0.0.1:{unused_tcp_port}/0", prefix="", connections=1, timeout_seconds=0.2)
     async with asyncio.timeout(5):
         with pytest.raises(StoreUnavailable):
-            await store.take([Ask("a", Rate(1, 1), 1)])
+            await store.take([Debit("a", Rate(1, 1), 1)])
         with pytest.raises(StoreUnavailable):
             await store.settle({"a": (Rate(1, 1), 1.0)})
     await store.close()

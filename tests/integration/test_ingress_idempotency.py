@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from services.ingress.admission.idempotency import job_id_of
 from services.ingress.app import Ingress
 from services.ingress.settings import IngressSettings
-from services.ingress.status.status import State
+from services.ingress.status.status import JobState
 from shared.clock import SystemClock
 from shared.contracts.job import Job
 from shared.kafka.memory.memory import MemoryLog
@@ -46,7 +46,7 @@ async def stored(at: World, job: str) -> None:
     assert store is not None
     for _ in range(500):
         found = await store.load(job)
-        if found is not None and found.state is State.SETTLED:
+        if found is not None and found.state is JobState.SETTLED:
             return
         await SystemClock().sleep(0.01)
     raise AssertionError(f"{job} is not stored")

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from services.ingress.app import Ingress
 from services.ingress.settings import IngressSettings
-from services.ingress.status.status import JobStatus, State
+from services.ingress.status.status import JobState, JobStatus
 from services.ingress.status.store import Position, RedisStatusStore, StoreUnavailable
 from shared.clock import SystemClock
 from shared.contracts.job import Job
@@ -31,7 +31,7 @@ def open_store(url: str, **changes: Any) -> RedisStatusStore:
     return RedisStatusStore(url, **{"prefix": "t-", "ttl_seconds": 100, "connections": 4, "timeout_seconds": 2.0, **changes})
 
 
-def view(job: str, offset: int, state: State = State.RUNNING) -> JobStatus:
+def view(job: str, offset: int, state: JobState = JobState.RUNNING) -> JobStatus:
     return JobStatus(id=job, home=2, offset=offset, state=state)
 
 
@@ -51,11 +51,11 @@ async def test_views_and_positions_are_written_together(empty_redis: str) -> Non
 async def test_who_is_behind_writes_nothing(empty_redis: str) -> None:
     """A slower reader of the same events does not take a view back."""
     fast, slow = open_store(empty_redis), open_store(empty_redis)
-    assert await fast.save(2, Position(20, 3), [view("a", 19, State.SETTLED)])
+    assert await fast.save(2, Position(20, 3), [view("a", 19, JobState.SETTLED)])
     assert not await slow.save(2, Position(15, 3), [view("a", 14)])
     assert not await slow.save(2, Position(20, 3), [view("a", 14)])
     assert await slow.save(1, Position(5, 0), [])
-    assert await fast.load("a") == view("a", 19, State.SETTLED)
+    assert await fast.load("a") == view("a", 19, JobState.SETTLED)
     await fast.close()
     await slow.close()
 
@@ -64,9 +64,9 @@ async def test_a_queued_job_is_remembered_but_never_over_its_events(empty_redis:
     """`remember` comes second to every event."""
     store = open_store(empty_redis)
     await store.save(2, Position(10), [view("a", 9)])
-    await store.remember([view("a", -1, State.QUEUED), view("b", -1, State.QUEUED)])
+    await store.remember([view("a", -1, JobState.QUEUED), view("b", -1, JobState.QUEUED)])
     loaded = await store.load_many(["a", "b"])
-    assert {job: found.state for job, found in loaded.items()} == {"a": State.RUNNING, "b": State.QUEUED}
+    assert {job: found.state for job, found in loaded.items()} == {"a": JobState.RUNNING, "b": JobState.QUEUED}
     await store.close()
 
 
@@ -98,7 +98,7 @@ async def settle(at: World, count: int) -> list[str]:
 
     async def stored() -> bool:
         found.update(await store.load_many(jobs))
-        return len(found) == count and all(each.state is State.SETTLED for each in found.values())
+        return len(found) == count and all(each.state is JobState.SETTLED for each in found.values())
 
     for _ in range(500):
         if await stored():
@@ -136,7 +136,7 @@ async def test_a_job_that_spans_a_restart_is_whole(empty_redis: str) -> None:
         assert store is not None
         for _ in range(500):
             found = await store.load(job)
-            if found is not None and found.state is State.RUNNING:
+            if found is not None and found.state is JobState.RUNNING:
                 break
             await SystemClock().sleep(0.01)
         second = Ingress(environment(log, at.topics, SystemClock(), "test-2", seed=8), IngressSettings(**QUICK, **settings))

@@ -16,7 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from infra.native.errors import PortTaken
 from infra.native.kafka import Kafka
-from infra.native.paths import Home
+from infra.native.paths import StackHome
 
 pytestmark = pytest.mark.kafka
 
@@ -71,7 +71,7 @@ def test_starting_a_broker_that_runs_changes_nothing(own_kafka: Kafka) -> None:
 
 def test_a_taken_port_is_said_before_anything_starts(own_kafka: Kafka, tmp_path: Path) -> None:
     """A second broker on the port of the first is refused with the name of the process that has it."""
-    second = Kafka(Home(tmp_path / "second"), own_kafka.cache, port=own_kafka.port, controller_port=own_kafka.controller_port)
+    second = Kafka(StackHome(tmp_path / "second"), own_kafka.cache, port=own_kafka.port, controller_port=own_kafka.controller_port)
     with pytest.raises(PortTaken, match=f"port {own_kafka.port}.*pid {own_kafka.daemon.pid()}.*TUTTI_KAFKA_PORT"):
         second.start()
     assert second.daemon.pid() is None

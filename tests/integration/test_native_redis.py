@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from infra.native.paths import Home
+from infra.native.paths import StackHome
 from infra.native.ports import free_ports
 from infra.native.redis import RedisServer
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.redis
 @pytest.fixture
 def server(tmp_path: Path, redis_url: str) -> Iterator[RedisServer]:
     """One of our own; `redis_url` decides whether a Redis can be had at all."""
-    one = RedisServer(Home(tmp_path), free_ports(1)[0], dies_with_parent=True)
+    one = RedisServer(StackHome(tmp_path), free_ports(1)[0], dies_with_parent=True)
     one.start()
     yield one
     one.stop()

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from services.router.fairness import Waiting
+from services.router.fairness import WaitingSteps
 from shared.contracts.base import CLASSES
 from tests.support.routing import step
 from tests.support.routing_cluster import Cluster, simulated
 
 
-@pytest.mark.parametrize(("owner", "name"), [(Waiting, "drain"), (Waiting, "remove"), (Waiting, "ages")])
+@pytest.mark.parametrize(("owner", "name"), [(WaitingSteps, "drain"), (WaitingSteps, "remove"), (WaitingSteps, "ages")])
 def test_work_that_concerns_no_step_ends_no_router(owner: type, name: str) -> None:
     """It fails for a while: readiness says so, and when it is over all steps are routed."""
 

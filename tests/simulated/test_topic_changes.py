@@ -14,7 +14,7 @@ import pytest
 from services.planner.app import Planner
 from shared.contracts.base import PriorityClass
 from shared.kafka.memory.memory import MemoryLog
-from shared.kafka.port import Message, Missed, NewTopic, TopicPartition
+from shared.kafka.port import Message, MissedRecords, NewTopic, TopicPartition
 from shared.processing.delays import build_delayed
 from shared.processing.topic_news import TopicNews
 from shared.topics import partition_of
@@ -54,7 +54,7 @@ async def done(world: World, jobs: set[str]) -> None:
     await world.until(lambda: jobs <= world.results().keys(), seconds=120.0)
 
 
-def missed(planner: Planner) -> list[Missed]:
+def missed(planner: Planner) -> list[MissedRecords]:
     assert planner._consumer is not None
     return list(planner._consumer.missed)
 
@@ -163,7 +163,7 @@ def test_inputs_deleted_before_a_planner_read_them_are_told(topic: str) -> None:
         world.log.existing(partition).delete_before(end)
         planner = world.start("q")
         await done(world, produce(world, "b", 3))
-        assert Missed(partition, expected, end) in missed(planner)
+        assert MissedRecords(partition, expected, end) in missed(planner)
 
     scenario()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from shared.clock import Clock
 from shared.errors import SendFailed
-from shared.kafka.port import Consumer, Log, Message, Missed, NewTopic, Record, TopicPartition
+from shared.kafka.port import Consumer, Log, Message, MissedRecords, NewTopic, Record, TopicPartition
 
 PATIENCE_SECONDS = 40.0
 
@@ -30,7 +30,7 @@ class Bench:
     spoil: Spoiler
     foreign: Foreign
     topics: list[str] = field(default_factory=list)
-    missed: list[Missed] = field(default_factory=list)
+    missed: list[MissedRecords] = field(default_factory=list)
     """What the watchdog took away from its consumers, where there is one."""
     _numbers: Iterable[int] = field(default_factory=itertools.count)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shared.errors import TopicMadeAnew
-from shared.kafka.port import Consumer, Missed, Record, TopicPartition, identities
+from shared.kafka.port import Consumer, MissedRecords, Record, TopicPartition, identities
 from tests.support.log_bench import PATIENCE_SECONDS, Bench, Case, Recorder
 
 CASES: list[Case] = []
@@ -142,7 +142,7 @@ async def records_that_were_deleted_unread_are_told(bench: Bench) -> None:
     away = await bench.reader([partition])
     await bench.delete_before(partition, 7)
     away.seek(partition, 4)
-    told: list[Missed] = []
+    told: list[MissedRecords] = []
     found = await bench.read(away, 3)
     assert [record.value for record in found] == values(10)[7:]
     give_up_at = bench.clock.monotonic() + PATIENCE_SECONDS
@@ -150,5 +150,5 @@ async def records_that_were_deleted_unread_are_told(bench: Bench) -> None:
         assert bench.clock.monotonic() < give_up_at, "nobody heard of it"
         told += bench.missed or away.missed
         await away.poll(timeout_seconds=0.1)
-    assert told == [Missed(partition, 4, 7)], told
+    assert told == [MissedRecords(partition, 4, 7)], told
     await away.close()

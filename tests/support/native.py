@@ -30,7 +30,7 @@ from infra.native import node, ollama_server, ports
 from infra.native.cluster import LocalCluster
 from infra.native.errors import NativeError
 from infra.native.kafka import Kafka
-from infra.native.paths import Home
+from infra.native.paths import StackHome
 from infra.native.ports import free_ports
 from infra.native.processes import Daemon
 from infra.native.redis import RedisServer
@@ -84,7 +84,7 @@ def new_kafka(directory: Path, kind: type[Kafka] = Kafka, **options: Any) -> Kaf
     port, controller_port = free_ports(2)
     cache = NativeSettings().cache_directory
     chosen = {"tier": 1, **options}
-    return kind(Home(directory), cache, port=port, controller_port=controller_port, dies_with_parent=True, **chosen)
+    return kind(StackHome(directory), cache, port=port, controller_port=controller_port, dies_with_parent=True, **chosen)
 
 
 def started_kafka(directory: Path, **options: Any) -> Kafka:
@@ -130,7 +130,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if running := os.environ.get("TUTTI_TEST_REDIS"):
         yield running
         return
-    server = RedisServer(Home(tmp_path_factory.mktemp("redis")), free_ports(1)[0], dies_with_parent=True)
+    server = RedisServer(StackHome(tmp_path_factory.mktemp("redis")), free_ports(1)[0], dies_with_parent=True)
     try:
         server.start()
     except NativeError as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.router.filters import NodeView
-from services.router.ledger import Account
+from services.router.ledger import NodeCredit
 from shared.contracts.credits import Credits
 from shared.contracts.node import Node, NodeModel
 from shared.contracts.step import Step
@@ -43,6 +43,6 @@ def credit(name: str = "n1", places: int = 1, *, router: str = "r1", **changes: 
 
 def view(registered: Node, record: Credits | None = None) -> NodeView:
     """A live node, with as many places as its record offers to router r1."""
-    account = Account(registered.id)
+    account = NodeCredit(registered.id)
     account.fold(record or credit(registered.id), "r1", 0.0)
     return NodeView(registered, account)

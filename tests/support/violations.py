@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from infra.verify.laws import Kind
+from infra.verify.laws import LawKind
 from shared.contracts import event as events
 from shared.contracts import headers, outcome
 from shared.contracts.base import PriorityClass, StepId
@@ -274,28 +274,28 @@ def unreadable(story: Story) -> None:
     story.write(story.topics.job_events, b'{"type":"job_imagined","epoch":0}', "job_imagined")
 
 
-VIOLATIONS: Mapping[Callable[[Story], None], Kind] = {
-    lost: Kind.LOST,
-    result_missing: Kind.RESULT_MISSING,
-    accepted_while_live: Kind.ACCEPTED_TWICE,
-    accepted_again_within_the_window: Kind.ACCEPTED_TWICE,
-    settled_twice: Kind.SETTLED_TWICE,
-    results_differ: Kind.RESULTS_DIFFER,
-    result_without_acceptance: Kind.RESULT_WITHOUT_ACCEPTANCE,
-    result_is_not_what_was_settled: Kind.RESULT_WITHOUT_ACCEPTANCE,
-    answered_twice: Kind.ANSWERED_TWICE,
-    answer_not_asked: Kind.ANSWER_NOT_ASKED,
-    answer_after_the_end: Kind.ANSWER_NOT_ASKED,
-    answer_of_an_attempt_to_come: Kind.ANSWER_NOT_ASKED,
-    answer_from_nobody: Kind.ANSWER_FROM_NOBODY,
-    attempts_do_not_increase: Kind.ATTEMPTS_NOT_INCREASING,
-    failure_of_an_old_attempt: Kind.ATTEMPTS_NOT_INCREASING,
-    attempt_not_begun: Kind.ATTEMPT_NOT_BEGUN,
-    fenced_result: Kind.FENCED_WRITER,
-    fenced_result_of_a_live_job: Kind.FENCED_WRITER,
-    fenced_retry: Kind.FENCED_WRITER,
-    impossible_epoch: Kind.IMPOSSIBLE_EPOCH,
-    unreadable: Kind.UNREADABLE,
+VIOLATIONS: Mapping[Callable[[Story], None], LawKind] = {
+    lost: LawKind.LOST,
+    result_missing: LawKind.RESULT_MISSING,
+    accepted_while_live: LawKind.ACCEPTED_TWICE,
+    accepted_again_within_the_window: LawKind.ACCEPTED_TWICE,
+    settled_twice: LawKind.SETTLED_TWICE,
+    results_differ: LawKind.RESULTS_DIFFER,
+    result_without_acceptance: LawKind.RESULT_WITHOUT_ACCEPTANCE,
+    result_is_not_what_was_settled: LawKind.RESULT_WITHOUT_ACCEPTANCE,
+    answered_twice: LawKind.ANSWERED_TWICE,
+    answer_not_asked: LawKind.ANSWER_NOT_ASKED,
+    answer_after_the_end: LawKind.ANSWER_NOT_ASKED,
+    answer_of_an_attempt_to_come: LawKind.ANSWER_NOT_ASKED,
+    answer_from_nobody: LawKind.ANSWER_FROM_NOBODY,
+    attempts_do_not_increase: LawKind.ATTEMPTS_NOT_INCREASING,
+    failure_of_an_old_attempt: LawKind.ATTEMPTS_NOT_INCREASING,
+    attempt_not_begun: LawKind.ATTEMPT_NOT_BEGUN,
+    fenced_result: LawKind.FENCED_WRITER,
+    fenced_result_of_a_live_job: LawKind.FENCED_WRITER,
+    fenced_retry: LawKind.FENCED_WRITER,
+    impossible_epoch: LawKind.IMPOSSIBLE_EPOCH,
+    unreadable: LawKind.UNREADABLE,
 }
 """Story → what it violates. Each is told of a home of its own, after PlannerStarted and a whole life of another job."""
 

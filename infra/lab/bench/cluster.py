@@ -18,7 +18,7 @@ from infra.lab.bench import bare
 from infra.lab.bench.load import QueueTarget
 from infra.lab.bench.local import own_broker
 from infra.native import http, ports
-from infra.native.paths import Home
+from infra.native.paths import StackHome
 from infra.native.processes import Daemon, tail
 from infra.native.services import REPOSITORY, ServiceProcess
 from infra.native.waiting import wait_until
@@ -74,7 +74,7 @@ class Bench:
 def running(directory: Path, servers: str | None, *, only_bare: bool) -> Iterator[Bench]:
     """Start everything, and stop and remove it afterwards. Raises DidNotStart, NativeError."""
     prefix = f"bench-{Random().getrandbits(32):08x}-"
-    home = Home(directory)
+    home = StackHome(directory)
     with ExitStack() as stack:
         shared: dict[str, int] = {}
         if servers is None:
@@ -113,7 +113,7 @@ def _topics(servers: str, prefix: str) -> Iterator[None]:
 
 
 @contextmanager
-def _node(home: Home, pids: dict[str, int]) -> Iterator[str]:
+def _node(home: StackHome, pids: dict[str, int]) -> Iterator[str]:
     (port,) = ports.free_ports(1)
     parameters = home.directory("data") / "node.json"
     parameters.write_text(json.dumps({"num_parallel": SLOTS, "decode_sharing": 0, "models": _MODELS, "answer_tokens": [50, 50]}))
@@ -127,7 +127,7 @@ def _node(home: Home, pids: dict[str, int]) -> Iterator[str]:
 
 
 @contextmanager
-def _bare(home: Home, servers: str, prefix: str) -> Iterator[System]:
+def _bare(home: StackHome, servers: str, prefix: str) -> Iterator[System]:
     (port,) = ports.free_ports(1)
     name = f"{prefix}bare-"
     with ExitStack() as stack:
@@ -145,7 +145,7 @@ def _bare(home: Home, servers: str, prefix: str) -> Iterator[System]:
 
 
 @contextmanager
-def _tutti(home: Home, servers: str, prefix: str, node_url: str) -> Iterator[System]:
+def _tutti(home: StackHome, servers: str, prefix: str, node_url: str) -> Iterator[System]:
     shared = {"TUTTI_KAFKA_SERVERS": servers, "TUTTI_TOPICS__PREFIX": prefix, "TUTTI_LOG_LEVEL": "warning"}
     worker = {"TUTTI_WORKER__SLOTS": str(SLOTS)}
     workers = {
@@ -181,7 +181,7 @@ def _succeeded(value: bytes) -> bool:
 
 
 @contextmanager
-def _daemon(home: Home, name: str, arguments: tuple[str, ...]) -> Iterator[Daemon]:
+def _daemon(home: StackHome, name: str, arguments: tuple[str, ...]) -> Iterator[Daemon]:
     environment = {"PYTHONPATH": str(REPOSITORY)}
     daemon = Daemon(name, (sys.executable, *arguments), home.pid_file(name), home.log(name), environment, dies_with_parent=True)
     daemon.start()

@@ -24,7 +24,7 @@ from infra.lab.bench.local import started_broker
 from infra.lab.bench.outcome import Outcome, bench_options
 from infra.native import ports
 from infra.native.errors import NativeError
-from infra.native.paths import Home
+from infra.native.paths import StackHome
 from infra.native.services import ServiceProcess
 from infra.native.topics import delete_topics, ensure_topics
 from shared.clock import SystemClock
@@ -177,7 +177,7 @@ def _run(servers: str, repeat: int, plan: Plan) -> Figures:
     topics = Topics(TopicSettings(prefix=f"bench-delays-{os.getpid()}-{repeat}-"))
     environment = {"TUTTI_KAFKA_SERVERS": servers, "TUTTI_TOPICS__PREFIX": topics.settings.prefix, "TUTTI_LOG_LEVEL": "warning"}
     with tempfile.TemporaryDirectory(prefix="tutti-delays-") as made:
-        home = Home(Path(made))
+        home = StackHome(Path(made))
         services = [
             ServiceProcess("delay", home, port, environment, str(n), dies_with_parent=True) for n, port in enumerate(ports.free_ports(2), 1)
         ]

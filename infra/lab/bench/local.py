@@ -13,7 +13,7 @@ from typing import Any
 from infra.native import ports
 from infra.native.cluster import LocalCluster
 from infra.native.kafka import Kafka
-from infra.native.paths import Home
+from infra.native.paths import StackHome
 from infra.native.settings import NativeSettings
 
 STOP_SECONDS = 5.0
@@ -30,7 +30,7 @@ _numbers = count(1)
 
 
 @contextmanager
-def own_broker(home: Home, session_timeout_ms: int | None = None) -> Iterator[Kafka]:
+def own_broker(home: StackHome, session_timeout_ms: int | None = None) -> Iterator[Kafka]:
     """A started broker on free ports under `home`; it ends with this. Raises NativeError kinds."""
     port, controller = ports.free_ports(2)
     chosen = {} if session_timeout_ms is None else {"session_timeout_ms": session_timeout_ms}
@@ -48,7 +48,7 @@ def started_broker(servers: str | None) -> Iterator[str]:
     if servers is not None:
         yield servers
         return
-    with tempfile.TemporaryDirectory(prefix="tutti-kafka-") as made, own_broker(Home(Path(made))) as broker:
+    with tempfile.TemporaryDirectory(prefix="tutti-kafka-") as made, own_broker(StackHome(Path(made))) as broker:
         yield broker.servers
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from shared.kafka.client.watchdog import Limits
+from shared.kafka.client.watchdog import WatchdogLimits
 
-PATIENCE_SECONDS = Limits().unassigned
+PATIENCE_SECONDS = WatchdogLimits().unassigned
 """So long a service must wait for a broker that is away; after that it may end and be started anew."""
 
 

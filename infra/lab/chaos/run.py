@@ -18,7 +18,7 @@ from infra.verify.reading import scope_of, verify
 from infra.verify.report import Report
 from shared.clock import Clock
 from shared.kafka.client.aio import AioLog
-from shared.kafka.client.watchdog import Limits
+from shared.kafka.client.watchdog import WatchdogLimits
 from shared.kafka.client.watched import WatchedLog
 
 PATIENCE_SECONDS = 60.0
@@ -93,7 +93,7 @@ class Run:
     async def run(self) -> Outcome:
         stage, options = self._stage, self._options
         log = AioLog(stage.kafka.servers, self._clock)
-        watched = WatchedLog(log, self._clock, self._random, service="chaos", limits=Limits(rebuilds=_REBUILDS))
+        watched = WatchedLog(log, self._clock, self._random, service="chaos", limits=WatchdogLimits(rebuilds=_REBUILDS))
         started = self._clock.monotonic()
         watching = asyncio.create_task(self._load.watch(watched))
         supervising = asyncio.create_task(self._supervise())

@@ -21,7 +21,7 @@ from infra.lab.chaos.plan import Fault, FaultKind
 from infra.native.cluster import LocalCluster
 from infra.native.errors import NativeError
 from infra.native.kafka import Kafka
-from infra.native.paths import Home
+from infra.native.paths import StackHome
 from infra.native.processes import Daemon, tail
 from infra.native.services import GRACE_SECONDS, ServiceProcess
 from infra.native.waiting import wait_until
@@ -182,7 +182,7 @@ def running(directory: Path, environment: Mapping[str, str]) -> Iterator[Stage]:
     """A broker and a cluster of their own. Raises NativeError kinds. The directory, with all logs, is left to the caller."""
     parameters = directory / "node.json"
     parameters.write_text(json.dumps(_NODE))
-    with own_broker(Home(directory / "kafka"), _BROKER_SESSION_MS) as kafka:
+    with own_broker(StackHome(directory / "kafka"), _BROKER_SESSION_MS) as kafka:
         cluster = LocalCluster(
             kafka.servers,
             NAMESPACE,

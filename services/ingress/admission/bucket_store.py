@@ -50,7 +50,7 @@ redis.call('SET', KEYS[1], string.format('%.6f', now + owed), 'PX', math.ceil(ow
 """
 
 
-class Ask(NamedTuple):
+class Debit(NamedTuple):
     """Take `amount` from the bucket of this name."""
 
     bucket: str
@@ -61,7 +61,7 @@ class Ask(NamedTuple):
 class BucketStore(Protocol):
     """Raises StoreUnavailable, within the timeout."""
 
-    async def take(self, asks: Sequence[Ask]) -> list[Level]:
+    async def take(self, asks: Sequence[Debit]) -> list[Level]:
         """From all, or from none when one does not give."""
         ...
 
@@ -79,7 +79,7 @@ class MemoryBuckets:
         self._clock = clock
         self._full_at: dict[str, float] = {}
 
-    async def take(self, asks: Sequence[Ask]) -> list[Level]:
+    async def take(self, asks: Sequence[Debit]) -> list[Level]:
         now = self._clock.monotonic()
         levels = [ask(each.rate, self._full_at.get(each.bucket, now), each.amount, now) for each in asks]
         if any(level.wait_seconds for level in levels):
@@ -108,7 +108,7 @@ class RedisBuckets:
         self._take = self._redis.register_script(_TAKE)
         self._settle = self._redis.register_script(_SETTLE)
 
-    async def take(self, asks: Sequence[Ask]) -> list[Level]:
+    async def take(self, asks: Sequence[Debit]) -> list[Level]:
         arguments = [value for each in asks for value in (repr(each.rate.per_second), repr(each.rate.burst), repr(each.amount))]
         try:
             found = await self._take(keys=[self._prefix + each.bucket for each in asks], args=arguments)

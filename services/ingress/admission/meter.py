@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from services.ingress.admission.access import Client
-from services.ingress.admission.bucket_store import Ask, BucketStore, MemoryBuckets
+from services.ingress.admission.bucket_store import BucketStore, Debit, MemoryBuckets
 from services.ingress.admission.buckets import Level, Rate
 from services.ingress.problems import Problem, Refused
 from services.ingress.status.store import StoreUnavailable
@@ -79,7 +79,7 @@ class Meter:
             raise Refused(_limited(asks, levels, wait, headers))
         return Charge(client, tokens, headers)
 
-    async def _take(self, asks: Sequence[Ask]) -> list[Level]:
+    async def _take(self, asks: Sequence[Debit]) -> list[Level]:
         if self._shared is not None:
             try:
                 return await self._shared.take(asks)
@@ -131,12 +131,12 @@ class Meter:
             await self._shared.close()
 
 
-def _asks(client: Client, tokens: int) -> dict[str, Ask]:
+def _asks(client: Client, tokens: int) -> dict[str, Debit]:
     asks = {}
     if client.requests is not None:
-        asks[REQUESTS] = Ask(_bucket(client, REQUESTS), client.requests, 1)
+        asks[REQUESTS] = Debit(_bucket(client, REQUESTS), client.requests, 1)
     if client.tokens is not None:
-        asks[TOKENS] = Ask(_bucket(client, TOKENS), client.tokens, tokens)
+        asks[TOKENS] = Debit(_bucket(client, TOKENS), client.tokens, tokens)
     return asks
 
 
@@ -145,12 +145,12 @@ def _bucket(client: Client, kind: str) -> str:
     return f"{{{client.name}}}:{kind}"
 
 
-def _never(kind: str, each: Ask) -> Problem:
+def _never(kind: str, each: Debit) -> Problem:
     message = f"the request may use {each.amount:.0f} {kind}; this key's limit holds {each.rate.burst:.0f} at most"
     return Problem(413, "larger_than_limit", message, "max_tokens" if kind == TOKENS else None)
 
 
-def _limited(asks: dict[str, Ask], levels: dict[str, Level], wait: float, headers: Headers) -> Problem:
+def _limited(asks: dict[str, Debit], levels: dict[str, Level], wait: float, headers: Headers) -> Problem:
     kind = max(levels, key=lambda name: levels[name].wait_seconds)
     rate, amount = asks[kind].rate, asks[kind].amount
     message = (
@@ -161,7 +161,7 @@ def _limited(asks: dict[str, Ask], levels: dict[str, Level], wait: float, header
     return Problem(429, "rate_limit_exceeded", message, None, wait, headers=tuple(more))
 
 
-def _headers(asks: dict[str, Ask], levels: dict[str, Level]) -> Headers:
+def _headers(asks: dict[str, Debit], levels: dict[str, Level]) -> Headers:
     """As OpenAI's clients know them: what the bucket holds, what is left, until when it is full again."""
     found: Headers = []
     for kind, each in asks.items():

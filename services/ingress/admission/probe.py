@@ -1,4 +1,4 @@
-"""Probe: once a second the ends of `jobs.*` and the planners' committed offsets: the backlog's measure, and a sign of life of Kafka.
+"""BacklogProbe: once a second the ends of `jobs.*` and the planners' committed offsets: the backlog's measure, and a sign of life of Kafka.
 
 An end lies in front of an open transaction: what is not committed waits for nobody here.
 """
@@ -23,7 +23,7 @@ _SILENT_PROBES = 5.0
 """Periods without an answer after which Kafka counts as away."""
 
 
-class Probe:
+class BacklogProbe:
     """Feeds the backlog for ever."""
 
     def __init__(self, log: Log, clock: Clock, topics: Topics, instance: str, *, backlog: Backlog, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Tenants: declared limits from the registry, and what this instance has seen granted of each day, from `job-events`. Bounded."""
+"""TenantDays: declared limits from the registry, and what this instance has seen granted of each day, from `job-events`. Bounded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Spending(BaseModel):
     used: dict[str, float]
 
 
-class Tenants:
+class TenantDays:
     """Newest limits by tenant; newest account by tenant and day."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Bodies: what requests send, bounded where it arrives: each one's bytes and time, and the bytes of all together; and large answers.
+"""BodyBudget: what requests send, bounded where it arrives: each one's bytes and time, and the bytes of all together; and large answers.
 
 A body counts from its first byte until its job is on its way (or refused), unpacked if it was packed; an answer that was fetched, until its
 client has taken it. As of places to wait (`register`), no tenant has all bytes.
@@ -19,7 +19,7 @@ BODY_SECONDS = 60.0
 """A body that has not arrived by then is given up."""
 
 
-class Bodies:
+class BodyBudget:
     """One per instance; `size` bounds the bytes of all requests, and those of all large answers."""
 
     def __init__(self, size: int) -> None:

@@ -24,7 +24,7 @@ class StreamConflict(TuttiError):
     code = "stream_conflict"
 
 
-class Delta(NamedTuple):
+class TextDelta(NamedTuple):
     """New text since the last `take`."""
 
     text: str
@@ -108,9 +108,9 @@ class StreamAssembly:
             self._place(chunk.offset, chunk.text, chunk.tokens)
         return bool(self._ready.length or self._thinking)
 
-    def take(self) -> Delta:
+    def take(self) -> TextDelta:
         """What is new; from now on it counts as sent."""
-        delta = Delta(self._ready.whole(), self._thinking)
+        delta = TextDelta(self._ready.whole(), self._thinking)
         self._taken.append(delta.text)
         self._ready = _Text()
         self._thinking = ""

@@ -24,7 +24,7 @@ from shared.errors import Overloaded
 TIMES_LEFT = 16
 
 
-class Kind(StrEnum):
+class WaitKind(StrEnum):
     """What somebody waits for."""
 
     ANSWER = "answer"
@@ -35,7 +35,7 @@ class Kind(StrEnum):
 class Guest(Protocol):
     """Somebody who waits. `tenant`: on whose account; `until`: monotonic seconds."""
 
-    kind: Kind
+    kind: WaitKind
     tenant: str
     until: float
     blocked_since: float | None
@@ -91,20 +91,20 @@ class Register:
 
     def __init__(self, *, in_flight: int, follows: int, stuck_seconds: float, retry_after_seconds: float) -> None:
         calls = Places(in_flight)
-        self._places = {Kind.ANSWER: calls, Kind.END: calls, Kind.EVENTS: Places(follows)}
+        self._places = {WaitKind.ANSWER: calls, WaitKind.END: calls, WaitKind.EVENTS: Places(follows)}
         self._stuck_seconds = stuck_seconds
         self._retry_after_seconds = retry_after_seconds
         self._guests: dict[Guest, None] = {}
-        self._counts: Counter[Kind] = Counter()
+        self._counts: Counter[WaitKind] = Counter()
 
     def __len__(self) -> int:
         return len(self._guests)
 
-    def count(self, *kinds: Kind) -> int:
+    def count(self, *kinds: WaitKind) -> int:
         """How many wait for this."""
         return sum(self._counts[kind] for kind in kinds)
 
-    def check(self, kind: Kind, tenant: str = "") -> None:
+    def check(self, kind: WaitKind, tenant: str = "") -> None:
         """Raises Overloaded where nobody else (of this tenant) may wait for this now."""
         if not self._places[kind].has(tenant):
             raise Overloaded(f"too many wait here already ({kind.value})", retry_after_seconds=self._retry_after_seconds)
@@ -132,7 +132,7 @@ class Register:
             elif guest.until <= now:
                 guest.expire()
 
-    def dismiss(self, *kinds: Kind) -> None:
+    def dismiss(self, *kinds: WaitKind) -> None:
         """Tell those who wait for this that the instance is leaving."""
         for guest in list(self._guests):
             if guest.kind in kinds:
@@ -144,12 +144,12 @@ class Register:
             guest.cut_off()
 
 
-class Reader:
+class Following:
     """A guest who reads of one job as news of it come. `over`: he must go, his time is up or the instance is leaving."""
 
     __slots__ = ("_task", "blocked_since", "kind", "news", "over", "tenant", "until")
 
-    def __init__(self, kind: Kind, tenant: str, until: float) -> None:
+    def __init__(self, kind: WaitKind, tenant: str, until: float) -> None:
         self.kind, self.tenant, self.until = kind, tenant, until
         self.news = asyncio.Event()
         self.over = False

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 from services.ingress.problems import InstanceLeaving, Refused, deadline_passed
-from services.ingress.replies.assembly import Delta, Shown, StreamAssembly, StreamConflict
-from services.ingress.replies.register import Guest, Kind
+from services.ingress.replies.assembly import Shown, StreamAssembly, StreamConflict, TextDelta
+from services.ingress.replies.register import Guest, WaitKind
 from shared.contracts.base import INLINE_BYTES
 from shared.contracts.outcome import StreamPosition
 from shared.contracts.reply import Chunk, Chunks, Final, StreamBroken
@@ -67,7 +67,7 @@ class Caller:
         self.whole = whole
         self._fetching: asyncio.Task[None] | None = None
         """Of an answer by reference. Until it is there the wait goes on, and ends as any other may."""
-        self.kind = Kind.ANSWER
+        self.kind = WaitKind.ANSWER
         self.tenant = tenant
         self.blocked_since: float | None = None
         self.job = job
@@ -161,7 +161,7 @@ class Caller:
         if self._stream is not None:
             self.wake()
 
-    def take(self) -> Delta:
+    def take(self) -> TextDelta:
         """New text of a streamed answer."""
         assert self._stream is not None, "only streamed callers take"
         return self._stream.take()

@@ -12,7 +12,7 @@ from services.ingress.admission.meter import Charge, estimate
 from services.ingress.dialects.openai import responses as answers
 from services.ingress.dialects.openai.requests import PATTERN_PREFIX, ChatRequest, to_job
 from services.ingress.dialects.openai.responses import ChunkWriter
-from services.ingress.handlers import Desk
+from services.ingress.handlers import Door
 from services.ingress.http import sse
 from services.ingress.http.exchange import (
     CallHeaders,
@@ -75,7 +75,7 @@ class Call(NamedTuple):
 class ChatCompletions:
     """An ASGI application for one path and method."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Door) -> None:
         self._desk = desk
         self._seconds = metrics.HTTP_SECONDS.labels(ROUTE)
         self._ok = metrics.HTTP_REQUESTS.labels(ROUTE, "200")

@@ -14,12 +14,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ingress.dialects.tutti import requests as dialect
-from services.ingress.handlers import Desk
+from services.ingress.handlers import Door
 from services.ingress.http import sse
-from services.ingress.replies.register import Kind, Reader
+from services.ingress.replies.register import Following, WaitKind
 from services.ingress.routes.jobs import ReaderStream, asked_for, not_found
 from services.ingress.status.shown import RawEvent, parse
-from services.ingress.status.status import JobStatus, State
+from services.ingress.status.status import JobState, JobStatus
 from shared.contracts import ids
 
 _CURSOR = re.compile(r"(-?[0-9]{1,18})\.([0-9]{1,9})")
@@ -43,7 +43,7 @@ class Cursor:
 class JobEvents:
     """One stream a connection; ends with `job_settled`, or with its cursor alone, when it goes on at another instance."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Door) -> None:
         self._desk = desk
 
     async def get(self, request: Request) -> Response:
@@ -54,17 +54,17 @@ class JobEvents:
         if status is None:
             raise not_found(job)
         desk.stay()
-        reader = Reader(Kind.EVENTS, status.owner or "", desk.clock.monotonic() + desk.settings.stream_seconds)
+        reader = Following(WaitKind.EVENTS, status.owner or "", desk.clock.monotonic() + desk.settings.stream_seconds)
         desk.register.check(reader.kind, reader.tenant)
         cursor = Cursor(request.headers.get("last-event-id"))
         return ReaderStream(desk, reader, self._stream(job, status, cursor, reader), _HEADERS | {"x-tutti-job": ids.public(job)})
 
-    async def _stream(self, job: str, status: JobStatus, cursor: Cursor, reader: Reader) -> AsyncIterator[bytes]:
+    async def _stream(self, job: str, status: JobStatus, cursor: Cursor, reader: Following) -> AsyncIterator[bytes]:
         follow = self._desk.waiters.following(job)
         with self._desk.followers.following(job, reader.news) as news:
             if not self._desk.journal.is_whole(job):
                 yield await self._summary(status, cursor, reader)
-                if status.state is State.SETTLED:
+                if status.state is JobState.SETTLED:
                     return
             while True:
                 news.clear()
@@ -90,13 +90,13 @@ class JobEvents:
                     if job not in self._desk.journal:
                         return
 
-    async def _settled_text(self, event: RawEvent, reader: Reader) -> str:
+    async def _settled_text(self, event: RawEvent, reader: Following) -> str:
         """The whole answer; nothing where it is not to be had now."""
         settled = getattr(parse(event.kind, event.value), "result", None)
         result = None if settled is None else await self._desk.whole_now(reader, settled)
         return result.answer.text if result is not None and result.answer is not None else ""
 
-    async def _summary(self, status: JobStatus, cursor: Cursor, reader: Reader) -> bytes:
+    async def _summary(self, status: JobStatus, cursor: Cursor, reader: Following) -> bytes:
         """Of a job whose events are no longer in memory: the whole status as one event."""
         cursor.offset = max(cursor.offset, status.offset)
         return sse.event("status", await self._desk.public(reader, status), str(cursor))

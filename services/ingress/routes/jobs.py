@@ -18,7 +18,7 @@ from services.ingress.admission.access import Client
 from services.ingress.admission.idempotency import is_same, job_id_of, may_come_again
 from services.ingress.admission.meter import Charge, estimate
 from services.ingress.dialects.tutti.requests import JobSubmission
-from services.ingress.handlers import Desk
+from services.ingress.handlers import Door
 from services.ingress.http.exchange import (
     CallHeaders,
     InvalidHeader,
@@ -33,9 +33,9 @@ from services.ingress.http.exchange import (
 from services.ingress.ids import is_generated
 from services.ingress.problems import Problem, Refused
 from services.ingress.registry import AUTO_MODELS
-from services.ingress.replies.register import Kind, Reader
+from services.ingress.replies.register import Following, WaitKind
 from services.ingress.replies.waiters import Follow
-from services.ingress.status.status import JobStatus, State
+from services.ingress.status.status import JobState, JobStatus
 from shared.contracts import ids
 from shared.contracts.base import ID
 from shared.contracts.bounds import check_depth
@@ -55,7 +55,7 @@ def not_found(job: str) -> Refused:
     return Refused(Problem(404, "job_not_found", f"no job {ids.public(job)!r} is known", "id"))
 
 
-def asked_for(desk: Desk, request: Request) -> tuple[Client, str]:
+def asked_for(desk: Door, request: Request) -> tuple[Client, str]:
     """Who calls, and the id inside the cluster of the job in the path: one of his tenant, or of the one that an administrator names.
 
     Raises Refused (401, 403, 404), InvalidHeader, InvalidQuery.
@@ -85,7 +85,7 @@ class Order(NamedTuple):
 class ReaderStream(StreamingResponse):
     """Its reader is registered as long as it runs."""
 
-    def __init__(self, desk: Desk, reader: Reader, content: AsyncIterator[bytes], headers: Mapping[str, str]) -> None:
+    def __init__(self, desk: Door, reader: Following, content: AsyncIterator[bytes], headers: Mapping[str, str]) -> None:
         super().__init__(content, headers=headers)
         self._desk, self._reader = desk, reader
 
@@ -101,7 +101,7 @@ class ReaderStream(StreamingResponse):
 class Jobs:
     """tutti's own dialect."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Door) -> None:
         self._desk = desk
 
     async def create(self, request: Request) -> Response:
@@ -118,13 +118,13 @@ class Jobs:
             order, submission = self._order(JobSubmission.model_validate_json(body), call, client)
             del body
             await desk.open()
-            with desk.waiting(Kind.END, order.tenant, wait) if wait else nullcontext() as reader:
+            with desk.waiting(WaitKind.END, order.tenant, wait) if wait else nullcontext() as reader:
                 known = None if order.digest is None else await desk.known(order.job, order.digest)
                 charge = await desk.meter.charge(client, 0 if known else estimate(submission, desk.settings.answer_tokens))
                 status = known or await self._submit(order, submission, charge)
                 del submission  # nothing of a large body is left while somebody waits
                 await arriving.aclose()
-                if reader is not None and status.state is not State.SETTLED:
+                if reader is not None and status.state is not JobState.SETTLED:
                     status = await self._settled(order, reader) or status
         return self._accepted(status, charge, client, repeated=known is not None)
 
@@ -216,7 +216,7 @@ class Jobs:
             raise InvalidQuery("wait", f"seconds, 0 to {self._desk.settings.max_wait_seconds:g}")
         return seconds
 
-    async def _settled(self, order: Order, reader: Reader) -> JobStatus | None:
+    async def _settled(self, order: Order, reader: Following) -> JobStatus | None:
         """The status once the job has ended, or as it is when the reader must go; None where nothing can be shown of it.
 
         Raises Conflict when its id turns out to be another request's.
@@ -227,7 +227,7 @@ class Jobs:
                 status = await self._desk.visible(order.client, order.job)
                 if status is not None and order.digest is not None and not is_same(status, order.digest):
                     status = None
-                if status is not None and status.state is State.SETTLED:
+                if status is not None and status.state is JobState.SETTLED:
                     return status
                 if reader.over:
                     return status
@@ -246,11 +246,11 @@ class Jobs:
         desk, answer = self._desk, None if status.result is None else status.result.answer
         if answer is None or answer.blob is None:
             return Response(status.public(), headers=headers, media_type="application/json")
-        reader = Reader(Kind.END, status.owner or "", desk.clock.monotonic() + desk.settings.stream_seconds)
+        reader = Following(WaitKind.END, status.owner or "", desk.clock.monotonic() + desk.settings.stream_seconds)
         desk.register.check(reader.kind, reader.tenant)
         return ReaderStream(desk, reader, self._fetched(reader, status), {**headers, "content-type": "application/json"})
 
-    async def _fetched(self, reader: Reader, status: JobStatus) -> AsyncIterator[bytes]:
+    async def _fetched(self, reader: Following, status: JobStatus) -> AsyncIterator[bytes]:
         yield await self._desk.public(reader, status)
 
     async def cancel(self, request: Request) -> Response:
@@ -262,7 +262,7 @@ class Jobs:
         client, job = asked_for(desk, request)
         await desk.open()
         status = await desk.visible(client, job)
-        if status is not None and status.state is State.SETTLED:
+        if status is not None and status.state is JobState.SETTLED:
             return self._shown(status)
         if status is None and not (client.admin and is_generated(job)):
             raise not_found(job)
@@ -279,7 +279,7 @@ class Jobs:
         headers = {"location": location, "x-tutti-job": job} | {name.decode(): value.decode() for name, value in charge.headers}
         if repeated:
             headers[REPEATED] = "true"
-        if status.state is State.SETTLED:
+        if status.state is JobState.SETTLED:
             if status.result is not None and status.result.answer is not None and status.result.answer.simulated:
                 headers["x-tutti-simulated"] = "true"
             return self._shown(status, headers)

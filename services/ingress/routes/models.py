@@ -8,7 +8,7 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.ingress.handlers import Desk
+from services.ingress.handlers import Door
 from services.ingress.http.exchange import call_headers
 from services.ingress.problems import Refused, unknown_model
 from services.ingress.registry import AUTO_MODELS, Catalogue
@@ -19,7 +19,7 @@ from shared.model_names import AUTO
 class Models:
     """OpenAI's shapes."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Door) -> None:
         self._desk = desk
 
     async def list(self, request: Request) -> Response:

@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from services.ingress.admission.access import Client
 from services.ingress.admission.limits import check_inline_size
-from services.ingress.handlers import Desk
+from services.ingress.handlers import Door
 from services.ingress.http.exchange import call_headers, query_tenant
 from services.ingress.outbox import Outbox
 from services.ingress.problems import Problem, Refused
@@ -32,7 +32,7 @@ from shared.errors import InvalidInput
 from shared.kafka.port import Message
 from shared.processing.registry import ENTRY_BYTES, registry_key
 from shared.scheduling.cron import Cron
-from shared.scheduling.schedule_table import MOST, Entry, ScheduleTable
+from shared.scheduling.schedule_table import MOST, ScheduleEntry, ScheduleTable
 
 _NAME = re.compile(SCHEDULE)
 _NEXT = 5
@@ -63,7 +63,7 @@ class InvalidSchedule(InvalidInput):
 class ScheduleRoutes:
     """Answers come from what this instance has read of the registry; what it wrote itself it knows at once."""
 
-    def __init__(self, desk: Desk, outbox: Outbox, topic: str, table: ScheduleTable) -> None:
+    def __init__(self, desk: Door, outbox: Outbox, topic: str, table: ScheduleTable) -> None:
         self._desk, self._outbox, self._topic, self._table = desk, outbox, topic, table
 
     async def list(self, request: Request) -> Response:
@@ -97,7 +97,7 @@ class ScheduleRoutes:
         self._table.apply(KIND, name, None)
         return Response(status_code=204)
 
-    def _entry(self, name: str, given: ScheduleSubmission, client: Client, tenant: str | None) -> Entry:
+    def _entry(self, name: str, given: ScheduleSubmission, client: Client, tenant: str | None) -> ScheduleEntry:
         """Raises InvalidCron, InvalidSchedule, Refused."""
         self._must_be_complete()
         cron = Cron(given.cron, given.time_zone)
@@ -114,7 +114,7 @@ class ScheduleRoutes:
             self._check_room(job.tenant)
         fields = {field: getattr(given, field) for field in ScheduleSubmission.model_fields}
         schedule = Schedule(**{**fields, "id": inside, "job": job, "since": self._since(known, given)})
-        return Entry(schedule, cron)
+        return ScheduleEntry(schedule, cron)
 
     def _check_room(self, tenant: str) -> None:
         """Raises Refused: as of whoever waits here (`register`), no tenant has all of them."""
@@ -122,14 +122,14 @@ class ScheduleRoutes:
         if not may_take(sum(entry.schedule.job.tenant == tenant for entry in entries), MOST - len(entries)):
             raise Refused(Problem(429, "too_many_schedules", f"a cluster has at most {MOST} schedules, and leaves some to every tenant"))
 
-    def _since(self, known: Entry | None, given: ScheduleSubmission) -> float:
+    def _since(self, known: ScheduleEntry | None, given: ScheduleSubmission) -> float:
         now = self._desk.clock.wall()
         if known is None or not known.schedule.enabled:
             return now
         same = (known.schedule.cron, known.schedule.time_zone) == (given.cron, given.time_zone)
         return known.schedule.since if same else now
 
-    def _known(self, request: Request) -> Entry:
+    def _known(self, request: Request) -> ScheduleEntry:
         call = call_headers(request.scope)
         client = self._desk.access.identify(call.api_key)
         self._must_be_complete()
@@ -144,7 +144,7 @@ class ScheduleRoutes:
                 Problem(503, "not_ready", "the registry is not read yet", retry_after_seconds=self._desk.settings.retry_after_seconds)
             )
 
-    def _view(self, entry: Entry) -> dict[str, Any]:
+    def _view(self, entry: ScheduleEntry) -> dict[str, Any]:
         schedule = entry.schedule
         upcoming = islice(entry.cron.runs(max(self._desk.clock.wall(), schedule.since)), _NEXT) if schedule.enabled else ()
         view: dict[str, Any] = schedule.model_dump(mode="json", exclude_none=True)

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from services.ingress.admission.access import Client
 from services.ingress.admission.tenant_days import Spending
-from services.ingress.handlers import Desk
+from services.ingress.handlers import Door
 from services.ingress.http.exchange import call_headers
 from services.ingress.outbox import Outbox
 from services.ingress.problems import Problem, Refused
@@ -41,7 +41,7 @@ class TenantView(BaseModel):
 class TenantRoutes:
     """Answers change with the registry: what was just put may take a moment to be read back."""
 
-    def __init__(self, desk: Desk, outbox: Outbox, topic: str) -> None:
+    def __init__(self, desk: Door, outbox: Outbox, topic: str) -> None:
         self._desk, self._outbox, self._topic = desk, outbox, topic
 
     async def list(self, request: Request) -> Response:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from services.ingress.admission.backlog import Backlog
-from services.ingress.admission.tenant_days import Tenants
+from services.ingress.admission.tenant_days import TenantDays
 from services.ingress.status.followers import Followers
 from services.ingress.status.journal import Journal
 from services.ingress.status.shown import LEDGER, SHOWN, RawEvent
@@ -54,7 +54,7 @@ class EventsReader:
         backlog: Backlog,
         followers: Followers,
         watchlist: Watchlist,
-        tenants: Tenants,
+        tenants: TenantDays,
         store: StatusStore | None,
         lookback: int,
         pause_seconds: float,

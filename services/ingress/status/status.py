@@ -27,7 +27,7 @@ _MAX_TOLD = 100
 """Nodes and failures that are kept of one step, the newest."""
 
 
-class State(StrEnum):
+class JobState(StrEnum):
     """How far a job is. It only grows."""
 
     QUEUED = "queued"
@@ -38,7 +38,7 @@ class State(StrEnum):
     SETTLED = "settled"
 
 
-_RANK = {state: rank for rank, state in enumerate(State)}
+_RANK = {state: rank for rank, state in enumerate(JobState)}
 
 
 class StepStatus(BaseModel):
@@ -79,7 +79,7 @@ class JobStatus(BaseModel):
     model_config = ConfigDict(populate_by_name=True)
 
     id: str
-    state: State = State.QUEUED
+    state: JobState = JobState.QUEUED
     priority_class: PriorityClass | None = Field(default=None, alias="class")
     tenant: str | None = None
     pattern: str | None = None
@@ -108,7 +108,7 @@ class JobStatus(BaseModel):
 
     def waits(self) -> DelayedJob | None:
         """What a cancel must tell of a job that waits for its `not_before`; None of any other."""
-        if self.not_before is None or _RANK[self.state] > _RANK[State.DELAYED]:
+        if self.not_before is None or _RANK[self.state] > _RANK[JobState.DELAYED]:
             return None
         return DelayedJob(
             due_at=self.not_before if self.deadline_at is None else min(self.not_before, self.deadline_at),
@@ -141,7 +141,7 @@ def ended(result: Result, home: int, digest: str | None) -> JobStatus:
     """Of a job of which nothing but its result is known."""
     return JobStatus(
         id=result.job,
-        state=State.SETTLED,
+        state=JobState.SETTLED,
         priority_class=result.priority_class,
         tenant=result.tenant,
         home=home,
@@ -191,13 +191,13 @@ def _apply(status: JobStatus, event: Contract) -> None:
             _on_step(status, event)
 
 
-def _reach(status: JobStatus, state: State) -> None:
+def _reach(status: JobStatus, state: JobState) -> None:
     if _RANK[state] > _RANK[status.state]:
         status.state = state
 
 
 def _on_accepted(status: JobStatus, event: events.JobAccepted) -> None:
-    _reach(status, State.ACCEPTED)
+    _reach(status, JobState.ACCEPTED)
     status.submitted_at = None
     status.accepted_at, status.deadline_at, status.priority_class = event.at, event.deadline_at, event.priority_class
     status.tenant, status.pattern, status.model = event.request.tenant, event.request.pattern, event.request.model
@@ -205,7 +205,7 @@ def _on_accepted(status: JobStatus, event: events.JobAccepted) -> None:
 
 
 def _on_delayed(status: JobStatus, waits: DelayedJob) -> None:
-    _reach(status, State.DELAYED)
+    _reach(status, JobState.DELAYED)
     status.not_before, status.submitted_at = waits.due_at, status.submitted_at or waits.since
     status.tenant, status.pattern, status.model = waits.tenant, waits.pattern, waits.model
     status.priority_class, status.digest = waits.priority_class, waits.digest or None
@@ -214,7 +214,7 @@ def _on_delayed(status: JobStatus, waits: DelayedJob) -> None:
 def _on_settled(status: JobStatus, event: events.JobSettled) -> None:
     """Its end tells whose it was, and which request, also where nothing else of it is known."""
     result = event.result
-    _reach(status, State.SETTLED)
+    _reach(status, JobState.SETTLED)
     status.result, status.settled_at, status.stopping = result, result.finished_at, None
     status.digest = status.digest or event.digest or None
     if status.accepted_at is None:
@@ -241,7 +241,7 @@ def _kind_of(text: str) -> str:
 
 
 def _on_timer(status: JobStatus, event: events.TimerSet | events.TimerFired) -> None:
-    _reach(status, State.RUNNING)
+    _reach(status, JobState.RUNNING)
     step = _step(status, event.step)
     if step is None:
         return
@@ -262,7 +262,7 @@ def _on_step(status: JobStatus, event: Contract) -> None:
         | events.StepFunded
         | events.StepWaits,
     ), "every event that is shown is folded"
-    _reach(status, State.RUNNING)
+    _reach(status, JobState.RUNNING)
     step = _step(status, event.step)
     if step is None:
         return

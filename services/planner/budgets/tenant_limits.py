@@ -1,4 +1,4 @@
-"""Tenants: the limits that administrators have declared, as the registry tells them. Bounded."""
+"""LimitsByTenant: the limits that administrators have declared, as the registry tells them. Bounded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ log = logs.get(__name__)
 _MOST = 10_000
 
 
-class Tenants(dict[str, TenantLimits]):
+class LimitsByTenant(dict[str, TenantLimits]):
     """Tenant → limits. Who is not in it has none."""
 
     def on_entry(self, _kind: str, name: str, value: bytes | None) -> None:

@@ -26,7 +26,7 @@ log = logs.get(__name__)
 _AGAIN_SECONDS = 1.0
 
 
-class Waiting(NamedTuple):
+class GatedJob(NamedTuple):
     """`ended`: the settle event of an earlier job with this id, within the window."""
 
     record: Record
@@ -41,7 +41,7 @@ class IdGate:
         self._wiring, self._events, self._book, self._wake = wiring, events, book, wake
         self._known = not book.carried_ids.unread
         self._closed = False
-        self._held: list[Waiting] = []
+        self._held: list[GatedJob] = []
         self.of_class = dict.fromkeys(CLASSES, 0)
         """How many places those of each class will take that wait."""
         self._read: dict[int, JobSettled | None] = {}
@@ -55,12 +55,12 @@ class IdGate:
         """Keep this job if it must wait; returns whether."""
         if self._offset(given, now) is None and (self._known or not given.client_id):
             return False
-        self._held.append(Waiting(record, given))
+        self._held.append(GatedJob(record, given))
         self.of_class[given.priority_class] += self._places(record)
         self._asked.set()
         return True
 
-    def release(self, now: float) -> list[Waiting]:
+    def release(self, now: float) -> list[GatedJob]:
         """Those of whom all is known."""
         if not self._known or not self._held:
             return []

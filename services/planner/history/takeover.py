@@ -17,7 +17,7 @@ from shared.contracts import headers
 from shared.contracts.base import VERSION
 from shared.contracts.event import EVENT, PlannerStarted
 from shared.errors import InvalidInput, LogError, NewerVersion, TuttiError
-from shared.kafka.port import Message, Missed, Record, TopicPartition
+from shared.kafka.port import Message, MissedRecords, Record, TopicPartition
 from shared.processing.tries import Tries
 from shared.telemetry import logs, metrics
 
@@ -91,7 +91,7 @@ class TakeOver:
         for p, offset in committed.items():
             # The event that the watermark names may be the last one there was, and then nothing is missing when it goes.
             if offset is not None and offset + (p == self._events) < beginnings[p]:
-                consumer.missed.append(Missed(p, offset, beginnings[p]))
+                consumer.missed.append(MissedRecords(p, offset, beginnings[p]))
         inputs = {p.topic: max(committed[p] or 0, beginnings[p]) for p in partitions}
         return committed[self._events], inputs, topic_ids
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.planner.intake.canonical import original
-from services.planner.round import Answer
+from services.planner.round import CallerAnswer
 from services.planner.sending.messages import of_effect
 from services.planner.shard.wiring import Wiring
 from services.planner.state.admission import refused_result
@@ -56,7 +56,7 @@ class Refusals:
         if reply is not None:
             failure = Failure(kind=_kind_of(error), message=error.message)
             result = refused_result(job or self._wiring.reader.derived_id(record), "default", failure, priority_class, wall)
-            messages.extend(of_effect(Answer(reply, result), self._wiring.topics))
+            messages.extend(of_effect(CallerAnswer(reply, result), self._wiring.topics))
         return messages
 
     def dead_letter(self, record: Record, error: InvalidInput) -> Message:

@@ -18,7 +18,7 @@ from shared.contracts.base import ScheduleId
 from shared.contracts.digest import request_digest
 from shared.contracts.event import ScheduleFired
 from shared.contracts.schedule import Schedule
-from shared.scheduling.schedule_table import Entry, ScheduleTable
+from shared.scheduling.schedule_table import ScheduleEntry, ScheduleTable
 from shared.telemetry import logs, metrics
 from shared.topics import partition_of
 
@@ -66,7 +66,7 @@ class Clockwork:
                 self._next_at = min(self._next_at, round_.wall + LOOK_SECONDS)
         book.runs.forget_others(self._table.entries)
 
-    def _fire_one(self, book: Book, round_: Round, entry: Entry, room: int) -> int:
+    def _fire_one(self, book: Book, round_: Round, entry: ScheduleEntry, room: int) -> int:
         """Returns how many jobs it began."""
         name, began = entry.schedule.id, 0
         for due_at in due_runs(entry, book.runs.last(name), round_.wall):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from math import inf
 
 from shared.contracts.schedule import Missed
-from shared.scheduling.schedule_table import Entry
+from shared.scheduling.schedule_table import ScheduleEntry
 
 MOST_RUNS = 100
 """Of one schedule at once; of more missed runs the oldest are dropped."""
 
 
-def due_runs(entry: Entry, last: float, now: float) -> list[float]:
+def due_runs(entry: ScheduleEntry, last: float, now: float) -> list[float]:
     """Instants in (last run, now] whose runs begin, in order. `last`: the instant of the last run, -inf when there was none.
 
     Never one at or before the last run, so a clock that goes back repeats nothing.
@@ -28,7 +28,7 @@ def due_runs(entry: Entry, last: float, now: float) -> list[float]:
     return in_time
 
 
-def next_run(entry: Entry, last: float, now: float) -> float:
+def next_run(entry: ScheduleEntry, last: float, now: float) -> float:
     """When to look again; inf for a schedule that is off."""
     if not entry.schedule.enabled:
         return inf

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64encode
 
-from services.planner.round import Answer, AskPosition, Bury, Disown, Dispatch, Effect, Publish, Stop, StopAnywhere, Tell
+from services.planner.round import AskPosition, Bury, CallerAnswer, Disown, Dispatch, Effect, Publish, Stop, StopAnywhere, Tell
 from shared.contracts import headers
 from shared.contracts.control import StopStep
 from shared.contracts.job import ReplyTo
@@ -34,7 +34,7 @@ def of_effect(effect: Effect, topics: Topics) -> list[Message]:
             owner = partition_of(outcome.tenant.encode(), topics.settings.home_partitions)
             partition = owner if home is None else home
             return [Message(topics.outcomes, outcome.to_bytes(), outcome.tenant.encode(), partition, headers.envelope(outcome.type))]
-        case Answer(reply=reply, result=result, trace=trace):
+        case CallerAnswer(reply=reply, result=result, trace=trace):
             return [_final(reply, result.job, result.to_bytes(), trace)]
         case AskPosition(reply=reply, broken=broken):
             asking = (*headers.envelope(broken.type), *headers.correlation_headers(reply))

@@ -1,4 +1,4 @@
-"""Owed: what must be acknowledged before a position may be committed holds back that position, and nothing else."""
+"""OwedPositions: what must be acknowledged before a position may be committed holds back that position, and nothing else."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 
-class Owed:
+class OwedPositions:
     """Of one fold of a home: topic → offsets of records that are folded and still owe something. `paid`: called when one owes less."""
 
     def __init__(self, paid: Callable[[], None]) -> None:

@@ -10,13 +10,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 
-from services.planner.history.gate import Waiting
+from services.planner.history.gate import GatedJob
 from services.planner.inputs import Inputs
 from services.planner.intake.canonical import onward
 from services.planner.intake.refusals import Refusals
 from services.planner.round import Bury, Disown, Dispatch, Publish, Round, Stop
 from services.planner.sending.messages import of_effect
-from services.planner.sending.owed import Owed
+from services.planner.sending.owed import OwedPositions
 from services.planner.shard.wiring import Wiring
 from services.planner.state import attempts, owing
 from services.planner.state.admission import JobInput, accept
@@ -53,12 +53,12 @@ class Effects:
         self._outbox, self._topics, self._spawn = wiring.outbox, wiring.topics, wiring.spawn
         self._tries, self._still_owner = tries, still_owner
         self._book, self._refusals, self._wake = book, refusals, wake
-        self.owed = Owed(wake)
+        self.owed = OwedPositions(wake)
         self.inputs = Inputs(wiring, book, self._refuse, wake)
         self._wall = wiring.clock.wall
         self._unsendable: list[StepFailed] = []
         """Attempts that no router can be told of."""
-        self._undelayable: list[tuple[Waiting, Callable[[], None]]] = []
+        self._undelayable: list[tuple[GatedJob, Callable[[], None]]] = []
         """Jobs that cannot wait in `delays.*`, and what lets their records count as done."""
 
     # While a round is folded
@@ -83,7 +83,7 @@ class Effects:
     def _refuse(self, record: Record, why: InvalidInput, priority_class: PriorityClass, job: str, release: Callable[[], None]) -> None:
         self._outbox.post(self._refusals.job(record, why, priority_class, self._wall(), job), release)
 
-    def take_in(self, round_: Round, one: Waiting) -> None:
+    def take_in(self, round_: Round, one: GatedJob) -> None:
         """The job begins, or waits. Raises GivenUp when it can neither, nor be ended."""
         given, book = one.given, self._book
         try:
@@ -97,7 +97,7 @@ class Effects:
         elif (taken := accept(book, round_, given, one.ended)) is not None:
             self.owe(one.record, [self._refusals.dead_letter(one.record, taken)])
 
-    def _give_up(self, round_: Round, one: Waiting, error: GivenUp) -> None:
+    def _give_up(self, round_: Round, one: GatedJob, error: GivenUp) -> None:
         """Taking the job in fails again and again: it ends, and its record is kept.
 
         Of what it asks nothing is looked at any more, nor written: a successor would fail on it.
@@ -107,13 +107,13 @@ class Effects:
         accept(self._book, round_, replace(one.given, job=bare), one.ended, refused=internal())
         self.owe(one.record, [self._refusals.dead_letter(one.record, error)])
 
-    def _postpone(self, round_: Round, one: Waiting) -> None:
+    def _postpone(self, round_: Round, one: GatedJob) -> None:
         """Send the job through the delay tiers."""
         message = postpone(self._book, round_, one.given, one.record, self._topics)
         release = self.owed.hold(one.record.topic, one.record.offset)
         self._outbox.put(message, partial(self._on_postponed, one, release))
 
-    def _on_postponed(self, one: Waiting, release: Callable[[], None], result: Result) -> None:
+    def _on_postponed(self, one: GatedJob, release: Callable[[], None], result: Result) -> None:
         if isinstance(result, Exception):
             self._undelayable.append((one, release))
             self._wake()

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from services.planner.history.appender import Appender
-from services.planner.history.gate import IdGate, Waiting
+from services.planner.history.gate import GatedJob, IdGate
 from services.planner.history.takeover import Superseded, TakeOver
 from services.planner.history.upkeep import upkeep
 from services.planner.intake.canonical import onward
@@ -321,7 +321,7 @@ class Home:
                 return
             if isinstance(given, JobInput):
                 if not self._gate.hold(record, given, round_.now):
-                    self._effects.take_in(round_, Waiting(record, given))
+                    self._effects.take_in(round_, GatedJob(record, given))
             else:
                 attempts.on_outcome(self._book, round_, given)
                 if not known(self._book, given.job, round_.now):

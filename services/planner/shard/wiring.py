@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from services.planner.handlers import JobRecord
+from services.planner.handlers import JobReader
 from services.planner.sending.writer import EventWriter
 from services.planner.settings import PlannerOptions
 from services.planner.state.policy import Policy
@@ -33,7 +33,7 @@ class Wiring:
     policy: Policy
     dead_letter_cap: DeadLetterCapSettings
     instance: str
-    reader: JobRecord
+    reader: JobReader
     schedules: ScheduleTable
     consumer: Consumer
     """The group's consumer: for committed and end offsets only; the app polls it."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from services.planner import counters
 from services.planner.job.limits import capped, filled
 from services.planner.job.live import LiveJob
-from services.planner.round import Answer, Round
+from services.planner.round import CallerAnswer, Round
 from services.planner.state.book import Book
 from services.planner.state.cancels import cancelled
 from services.planner.state.watermark import UNACKNOWLEDGED
@@ -164,7 +164,7 @@ def _answer_again(round_: Round, given: JobInput, settled: JobSettled) -> IdTake
     if settled.digest != given.digest:
         return _conflict(round_, given)
     if given.reply is not None:
-        round_.after.append(Answer(given.reply, settled.result, given.trace))
+        round_.after.append(CallerAnswer(given.reply, settled.result, given.trace))
     return None
 
 
@@ -178,7 +178,7 @@ def _drop(round_: Round, given: JobInput, ended: CancelRecorded) -> None:
             priority_class=given.priority_class,
             pattern=given.job.pattern,
         )
-        round_.after.append(Answer(given.reply, cancelled(given.id, waits, ended), given.trace))
+        round_.after.append(CallerAnswer(given.reply, cancelled(given.id, waits, ended), given.trace))
 
 
 def _conflict(round_: Round, given: JobInput) -> IdTaken | None:
@@ -186,5 +186,5 @@ def _conflict(round_: Round, given: JobInput) -> IdTaken | None:
     if given.reply is not None:
         failure = Failure(kind=FailureKind.CONFLICT, message="this id is already used with another body")
         result = refused_result(given.id, given.job.tenant, failure, given.priority_class, round_.wall)
-        round_.after.append(Answer(given.reply, result, given.trace))
+        round_.after.append(CallerAnswer(given.reply, result, given.trace))
     return None if given.reply is not None and given.reply.multiplex else IdTaken()

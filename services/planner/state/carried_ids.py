@@ -16,7 +16,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from services.planner.round import Round
-from services.planner.state.settled import Ended, SettledIds
+from services.planner.state.settled import EndedAt, SettledIds
 from shared.contracts.event import IdsRemembered
 
 NAME = "#ids"
@@ -129,7 +129,7 @@ class CarriedIds:
 
     def learn(self, found: Iterable[tuple[int, IdsRemembered, float]], now: float) -> None:
         """What was read there, with the times of the records. A group that is gone was too old to matter."""
-        entries: list[tuple[int, Ended]] = []
+        entries: list[tuple[int, EndedAt]] = []
         for offset, event, written in found:
             self._add(event, offset)
             entries.extend(unpacked(event, written, self._to_monotonic))
@@ -161,16 +161,16 @@ class CarriedIds:
             self._groups = [group for group in self._groups if oldest is not None and group.until > oldest]
 
 
-def packed(entries: Iterable[tuple[int, Ended]], since: int, to_wall: float) -> bytes:
+def packed(entries: Iterable[tuple[int, EndedAt]], since: int, to_wall: float) -> bytes:
     """`to_wall`: what makes epoch seconds of monotonic ones."""
     return b"".join(_ENTRY.pack(hashed, ended.offset - since, min(max(0, int(ended.at + to_wall)), _LATEST)) for hashed, ended in entries)
 
 
-def unpacked(event: IdsRemembered, written: float, to_monotonic: float) -> Iterator[tuple[int, Ended]]:
+def unpacked(event: IdsRemembered, written: float, to_monotonic: float) -> Iterator[tuple[int, EndedAt]]:
     """(hash, where and when it ended, monotonic). How long before the event, its writer's clock tells; when that was, the record's time
     (`written`): no two machines' clocks are compared.
     """
     later = written - event.at + to_monotonic
     whole = len(event.ids) // _ENTRY.size * _ENTRY.size
     for hashed, after, at in _ENTRY.iter_unpack(event.ids[:whole]):
-        yield hashed, Ended(event.since + after, at + later)
+        yield hashed, EndedAt(event.since + after, at + later)

@@ -17,7 +17,7 @@ BLOCK = 2_000
 """A look goes through all blocks."""
 
 
-class Ended(NamedTuple):
+class EndedAt(NamedTuple):
     """`offset`: of the settle event. `at`: monotonic seconds."""
 
     offset: int
@@ -44,7 +44,7 @@ class SettledIds:
         self.count = count
         self._block = block
         self._seconds = seconds
-        self._open: dict[int, Ended] = {}
+        self._open: dict[int, EndedAt] = {}
         self._blocks: deque[_Block] = deque()
         """Oldest first."""
         self._sealed = 0
@@ -54,11 +54,11 @@ class SettledIds:
 
     def add(self, job: str, offset: int, now: float) -> None:
         """A job with a client-given id ended; ids that tutti made cannot come again."""
-        self._put(_hash(job), Ended(offset, now))
+        self._put(_hash(job), EndedAt(offset, now))
 
-    def merge(self, entries: Iterable[tuple[int, Ended]], now: float) -> None:
+    def merge(self, entries: Iterable[tuple[int, EndedAt]], now: float) -> None:
         """What a predecessor remembered, by hash, as far as it is within the bounds. Of an id that is known the newest end counts."""
-        found: dict[int, Ended] = {}
+        found: dict[int, EndedAt] = {}
         for hashed, ended in (*self._entries(-1), *entries):
             if not self._gone(ended.at, now) and (hashed not in found or found[hashed].offset < ended.offset):
                 found[hashed] = ended
@@ -76,12 +76,12 @@ class SettledIds:
 
     def shift(self, seconds: float) -> None:
         """All that is remembered ended so much later: it was told by another clock."""
-        self._open = {hashed: Ended(offset, at + seconds) for hashed, (offset, at) in self._open.items()}
+        self._open = {hashed: EndedAt(offset, at + seconds) for hashed, (offset, at) in self._open.items()}
         self._blocks = deque(
             replace(block, times=array("d", (at + seconds for at in block.times)), newest=block.newest + seconds) for block in self._blocks
         )
 
-    def between(self, since: int, until: int | None = None) -> list[tuple[int, Ended]]:
+    def between(self, since: int, until: int | None = None) -> list[tuple[int, EndedAt]]:
         """(hash, end) of what ended at these offsets."""
         return [entry for entry in self._entries(since) if until is None or entry[1].offset < until]
 
@@ -92,7 +92,7 @@ class SettledIds:
             return self._blocks[0].first
         return next(iter(self._open.values())).offset if self._open else None
 
-    def _put(self, hashed: int, ended: Ended) -> None:
+    def _put(self, hashed: int, ended: EndedAt) -> None:
         self._open.pop(hashed, None)
         self._open[hashed] = ended
         if len(self._open) >= self._block:
@@ -101,13 +101,13 @@ class SettledIds:
             while self._blocks and self._sealed - len(self._blocks[0].hashes) >= self.count:
                 self._sealed -= len(self._blocks.popleft().hashes)
 
-    def _entries(self, since: int) -> Iterator[tuple[int, Ended]]:
+    def _entries(self, since: int) -> Iterator[tuple[int, EndedAt]]:
         """All that ended at `since` or later; of the newest there are few to look at."""
         for block in self._blocks:
             if block.last >= since:
                 for hashed, offset, at in zip(block.hashes, block.offsets, block.times, strict=True):
                     if offset >= since:
-                        yield hashed, Ended(offset, at)
+                        yield hashed, EndedAt(offset, at)
         for hashed, ended in reversed(self._open.items()):
             if ended.offset < since:
                 break
@@ -121,13 +121,13 @@ class SettledIds:
             ended = self._find_sealed(hashed)
         return None if ended is None or self._gone(ended.at, now) else ended.offset
 
-    def _find_sealed(self, hashed: int) -> Ended | None:
+    def _find_sealed(self, hashed: int) -> EndedAt | None:
         """Asked for every job with a client-given id: 5 us."""
         for block in reversed(self._blocks):
             hashes = block.hashes
             index = bisect_left(hashes, hashed)
             if index < len(hashes) and hashes[index] == hashed:
-                return Ended(block.offsets[index], block.times[index])
+                return EndedAt(block.offsets[index], block.times[index])
         return None
 
     def _gone(self, at: float, now: float) -> bool:
@@ -138,7 +138,7 @@ class SettledIds:
         self._blocks.append(block)
 
 
-def _sealed(entries: dict[int, Ended]) -> _Block:
+def _sealed(entries: dict[int, EndedAt]) -> _Block:
     ordered = sorted(entries)
     ended = [entries[hashed] for hashed in ordered]
     offsets, times = array("q", (one.offset for one in ended)), array("d", (one.at for one in ended))

@@ -66,7 +66,7 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class BackendProbe:
     """What a probe found. It neither loads nor runs a model."""
 
     version: str = ""
@@ -85,7 +85,7 @@ class Backend(Protocol):
         """Deltas, then exactly one Completion. Cancelling the consumer closes the connection before it unwinds."""
         ...
 
-    async def probe(self) -> Probe:
+    async def probe(self) -> BackendProbe:
         """Ask for the version. Raises NODE_UNREACHABLE when nobody answers in a few seconds."""
         ...
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from services.worker.backends.base import Backend, Completion, Delta, ModelCall, ModelCallFailed, Probe
+from services.worker.backends.base import Backend, BackendProbe, Completion, Delta, ModelCall, ModelCallFailed
 from services.worker.settings import BackendKind
 from shared.clock import Clock
 from shared.contracts.chat import Operation, Options
@@ -47,7 +47,7 @@ class BatchingBackend:
         """As `Backend`. What is no embedding goes straight through."""
         return self._embed(call) if call.step.operation is Operation.EMBED else self._inner.call(call)
 
-    async def probe(self) -> Probe:
+    async def probe(self) -> BackendProbe:
         return await self._inner.probe()
 
     async def models(self) -> tuple[NodeModel, ...]:

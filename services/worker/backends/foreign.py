@@ -9,7 +9,7 @@ import traceback
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Self
 
-from services.worker.backends.base import Backend, Completion, Delta, ModelCall, ModelCallFailed, Probe
+from services.worker.backends.base import Backend, BackendProbe, Completion, Delta, ModelCall, ModelCallFailed
 from services.worker.settings import BackendKind
 from shared.contracts.base import MOST, sentence
 from shared.contracts.chat import MOST_CALLS
@@ -106,7 +106,7 @@ class GuardedBackend:
     def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
         return _Pieces(self._inner.call(call), self._failed)
 
-    async def probe(self) -> Probe:
+    async def probe(self) -> BackendProbe:
         try:
             return await self._inner.probe()
         except ModelCallFailed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from hashlib import blake2b
 
-from services.worker.backends.base import Completion, Delta, ModelCall, ModelCallFailed, Probe
+from services.worker.backends.base import BackendProbe, Completion, Delta, ModelCall, ModelCallFailed
 from services.worker.settings import BackendKind
 from shared.contracts.chat import Answer, Operation
 from shared.contracts.failure import FailureKind as K
@@ -48,8 +48,8 @@ class InProcessBackend:
             Answer(text=text, model=call.model, node=call.node, simulated=True), Usage(calls=1, prompt_tokens=8, completion_tokens=3)
         )
 
-    async def probe(self) -> Probe:
-        return Probe(version="in-process", simulated=True)
+    async def probe(self) -> BackendProbe:
+        return BackendProbe(version="in-process", simulated=True)
 
     async def models(self) -> tuple[NodeModel, ...]:
         return tuple(

@@ -13,7 +13,7 @@ from pydantic_core import from_json, to_json
 
 from services.worker import continuation
 from services.worker.backends import ollama_models
-from services.worker.backends.base import Completion, Delta, ModelCall, ModelCallFailed, Probe
+from services.worker.backends.base import BackendProbe, Completion, Delta, ModelCall, ModelCallFailed
 from services.worker.backends.foreign import count, nanoseconds, within, words
 from services.worker.backends.http import EMBEDDINGS_BYTES, HttpEndpoint, batches, decode, decode_lines, error_text, failure_kind, whole
 from services.worker.backends.ollama_continuation import continuing
@@ -76,10 +76,10 @@ class OllamaBackend:
             Timings(load_ms=loading, prefill_ms=max(0.0, total - loading)),
         )
 
-    async def probe(self) -> Probe:
+    async def probe(self) -> BackendProbe:
         body, _ = await self._endpoint.get_json("/api/version")
         version = words(body.get("version"))
-        return Probe(version=version, simulated="simulated" in version)
+        return BackendProbe(version=version, simulated="simulated" in version)
 
     async def models(self) -> tuple[NodeModel, ...]:
         return await self._shown.list(allow_cloud=self._settings.allow_cloud)

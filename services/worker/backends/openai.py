@@ -7,10 +7,10 @@ from types import MappingProxyType
 from typing import Any
 
 from services.worker import continuation
-from services.worker.backends.base import Completion, Delta, ModelCall, ModelCallFailed, Probe
+from services.worker.backends.base import BackendProbe, Completion, Delta, ModelCall, ModelCallFailed
 from services.worker.backends.foreign import ModelList, count, entries, mapping, words
 from services.worker.backends.http import EMBEDDINGS_BYTES, HttpEndpoint, batches, decode, error_text, whole
-from services.worker.backends.openai_stream import StreamReader
+from services.worker.backends.openai_stream import OpenAIStream
 from services.worker.settings import BackendKind, WorkerSettings
 from shared.clock import Clock
 from shared.contracts.chat import Answer, ChatMessage, Operation
@@ -50,7 +50,7 @@ class OpenAIBackend:
         if call.step.prefix and call.step.operation is Operation.CHAT and self._settings.continues == "never":
             # Another node may be able to: the kind of failure that is tried elsewhere.
             raise ModelCallFailed(K.BROKEN_STREAM, "this endpoint does not continue a broken answer")
-        reader = StreamReader(call, self._clock)
+        reader = OpenAIStream(call, self._clock)
         async with self._endpoint.post(_PATHS[call.step.operation], request(call, self._settings), call.trace) as response:
             async for lines in batches(response):
                 delta = reader.read(lines)
@@ -74,11 +74,11 @@ class OpenAIBackend:
             Usage(calls=1, prompt_tokens=count(mapping(answer.get("usage")).get("prompt_tokens"))),
         )
 
-    async def probe(self) -> Probe:
+    async def probe(self) -> BackendProbe:
         _, headers = await self._endpoint.get_json("/v1/models")
         embedded = headers.get(NODE_KIND_HEADER) == "embedded"
         version = headers.get("server", "")
-        return Probe(version=words(version), simulated="simulated" in version, kind="embedded" if embedded else None)
+        return BackendProbe(version=words(version), simulated="simulated" in version, kind="embedded" if embedded else None)
 
     async def models(self) -> tuple[NodeModel, ...]:
         body, _ = await self._endpoint.get_json("/v1/models")

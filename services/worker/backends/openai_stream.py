@@ -15,7 +15,7 @@ from shared.contracts.usage import Timings, Usage
 _REASONS = {"length": FinishReason.LENGTH, "tool_calls": FinishReason.TOOL_CALLS, "function_call": FinishReason.TOOL_CALLS}
 
 
-class StreamReader:
+class OpenAIStream:
     """A fold of `data:` lines. `done`: `[DONE]` was read."""
 
     def __init__(self, call: ModelCall, clock: Clock) -> None:

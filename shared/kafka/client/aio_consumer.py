@@ -24,7 +24,7 @@ from shared.kafka.client.aio_errors import FOREIGN, commit_error, in_our_words, 
 from shared.kafka.client.aio_fetch import Oddities
 from shared.kafka.client.aio_identity import Identities
 from shared.kafka.client.aio_rebalance import Ownership
-from shared.kafka.port import MISSED, HeldBack, Missed, RebalanceListener, Record, TopicPartition
+from shared.kafka.port import MISSED, HeldBack, MissedRecords, RebalanceListener, Record, TopicPartition
 from shared.kafka.settings import CALL_SECONDS, PACE_SECONDS, SILENCE_SECONDS, STOP_SECONDS
 from shared.telemetry import logs
 
@@ -51,7 +51,7 @@ class AioConsumer:
         self._identities = Identities(consumer._client, clock)  # noqa: SLF001
         self._anew: list[str] = []
         """Topics made anew of which the caller is not told yet."""
-        self.missed: deque[Missed] = deque(maxlen=MISSED)
+        self.missed: deque[MissedRecords] = deque(maxlen=MISSED)
         self._theirs: dict[TopicPartition, Theirs] = {}
         self._subscribed: frozenset[str] = frozenset()
         self._closed = False
@@ -159,7 +159,7 @@ class AioConsumer:
             if reached is not None:
                 del self._oddities.out_of_range[tp]
                 if partition in self._ownership.partitions:
-                    self.missed.append(Missed(partition, expected, reached))
+                    self.missed.append(MissedRecords(partition, expected, reached))
 
     @property
     def _oddities(self) -> Oddities:

@@ -45,7 +45,7 @@ Transmit = Callable[[TopicPartition, Sequence[Message]], Awaitable[int]]
 """Sends one batch; returns its base offset or raises."""
 
 
-class Lane:
+class PartitionLane:
     """The queue of one partition. `pump` runs as a task while there is something to send."""
 
     __slots__ = ("_linger", "_transmit", "busy", "partition", "queue")

@@ -18,8 +18,8 @@ from shared.clock import Clock
 from shared.errors import LogError, NoDestination, SendFailed
 from shared.kafka.client.aio_closing import close_client
 from shared.kafka.client.aio_errors import FOREIGN, send_error
-from shared.kafka.client.aio_lane import Lane, Parcel
-from shared.kafka.client.aio_window import Window
+from shared.kafka.client.aio_lane import Parcel, PartitionLane
+from shared.kafka.client.aio_window import InFlight
 from shared.kafka.port import Appended, Message, TopicPartition
 from shared.kafka.settings import REQUEST_SECONDS, STOP_SECONDS, WINDOW_BYTES, WINDOW_RECORDS
 from shared.kafka.sizes import check_batch, check_record
@@ -40,10 +40,10 @@ class AioProducer:
         self._opening = asyncio.Lock()
         self._idempotent = idempotent
         self._linger = partial(clock.sleep, linger_ms / 1000) if linger_ms else None
-        self._lanes: dict[TopicPartition, Lane] = {}
+        self._lanes: dict[TopicPartition, PartitionLane] = {}
         self._counts: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._window = Window(WINDOW_BYTES, WINDOW_RECORDS)
+        self._window = InFlight(WINDOW_BYTES, WINDOW_RECORDS)
         self._appending: set[TopicPartition] = set()
         self._rotation = 0
         self._closed = False
@@ -144,7 +144,7 @@ class AioProducer:
         done.add_done_callback(partial(self._leave, sum(sizes), len(messages)))
         lane = self._lanes.get(tp)
         if lane is None:
-            lane = self._lanes[tp] = Lane(tp, self._transmit, self._linger)
+            lane = self._lanes[tp] = PartitionLane(tp, self._transmit, self._linger)
         lane.queue.append(Parcel(messages, sizes, alone, done))
         if not lane.busy:
             lane.busy = True

@@ -54,7 +54,7 @@ def install() -> None:
     inside.PartitionRecords = Records
 
 
-class Fault(NamedTuple):
+class RecordFault(NamedTuple):
     """In the place of a record: nothing of [first, offset] can be read."""
 
     first: int
@@ -88,7 +88,7 @@ class Records(fetcher.PartitionRecords):
             self._records_iterator = None
 
     def _consumer_record(self, tp: Any, record: Any) -> Any:
-        if type(record) is Fault:
+        if type(record) is RecordFault:
             first = max(record.first, self.next_fetch_offset)
             where = f"offset {record.offset}" if first >= record.offset else f"offsets {first} to {record.offset}"
             return Unreadable(tp.topic, tp.partition, record.offset, f"{where}: {record.why}")
@@ -128,12 +128,12 @@ class Batches:
     def has_next(self) -> bool:
         return self._end() is not None
 
-    def next_batch(self) -> Batch | None:
+    def next_batch(self) -> RecordBatch | None:
         end = self._end()
         if end is None:
             return None
         begin, self._at = self._at, end
-        return Batch(self._data[begin:end])
+        return RecordBatch(self._data[begin:end])
 
     def _end(self) -> int | None:
         body = self._at + _FRAME.size
@@ -143,7 +143,7 @@ class Batches:
         return body + length if 0 <= length <= len(self._data) - body else None
 
 
-class Batch:
+class RecordBatch:
     """What aiokafka's loop asks of a batch. Iterating never raises."""
 
     __slots__ = ("_batch", "_raw", "_why", "base_offset", "is_control_batch", "is_transactional", "next_offset", "producer_id")
@@ -202,8 +202,8 @@ class Batch:
         except Exception:  # whatever the client makes of foreign bytes; what is wrong is found out below
             yield from self._loosely(raw, wanted)
 
-    def _fault(self, first: int, why: str) -> Fault:
-        return Fault(first, self.next_offset - 1, why)
+    def _fault(self, first: int, why: str) -> RecordFault:
+        return RecordFault(first, self.next_offset - 1, why)
 
     def _unpacked(self, codec: int) -> memoryview:
         """The batch without compression. Raises CorruptRecordException."""
@@ -236,7 +236,7 @@ class Batch:
         struct.pack_into(">h", room, _ATTRIBUTES_AT, attributes & ~_CODEC)
         return memoryview(room)[: _HEAD.size + length]
 
-    def _loosely(self, raw: memoryview, wanted: int) -> Iterator[Loose | Fault]:
+    def _loosely(self, raw: memoryview, wanted: int) -> Iterator[Loose | RecordFault]:
         """The records from offset `wanted` on, one by one. A record that cannot be read is a fault; one without a length ends the batch."""
         head, body = _HEAD.unpack_from(raw), bytearray(raw[_HEAD.size :])
         at = 0
@@ -253,7 +253,7 @@ class Batch:
             try:
                 record = _record(head, body[begin:at])
             except (IndexError, ValueError):
-                yield Fault(wanted, wanted, "the record's structure is wrong")
+                yield RecordFault(wanted, wanted, "the record's structure is wrong")
                 wanted += 1
                 continue
             if record.offset >= wanted:

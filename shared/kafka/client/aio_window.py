@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 
 
-class Window:
+class InFlight:
     """Counts bytes and records. A request larger than the whole window passes alone, when nothing else is in flight."""
 
     __slots__ = ("_bytes", "_max_bytes", "_max_records", "_records", "_waiting")

@@ -23,7 +23,7 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class WatchdogLimits:
     """Seconds. `rebuilds` within `rebuild_window` are tried; the next one gives up."""
 
     look: float = 5.0
@@ -72,7 +72,7 @@ def observe(before: Progress, sample: Mapping[TopicPartition, tuple[int | None, 
     return after
 
 
-def diagnose(vitals: Vitals, limits: Limits) -> Reason | None:
+def diagnose(vitals: Vitals, limits: WatchdogLimits) -> Reason | None:
     """Why the consumer is to be rebuilt, or None."""
     if vitals.unassigned_since is not None:
         return Reason.NO_ASSIGNMENT if vitals.now - vitals.unassigned_since >= limits.unassigned else None
@@ -81,11 +81,11 @@ def diagnose(vitals: Vitals, limits: Limits) -> Reason | None:
     return None
 
 
-def may_rebuild(rebuilt_at: Sequence[float], now: float, limits: Limits) -> bool:
+def may_rebuild(rebuilt_at: Sequence[float], now: float, limits: WatchdogLimits) -> bool:
     """Whether another rebuild is worth trying: rebuilding again and again cures nothing, and the process ends instead."""
     return sum(now - at < limits.rebuild_window for at in rebuilt_at) < limits.rebuilds
 
 
-def pause_seconds(rebuilds: int, random_unit: float, limits: Limits) -> float:
+def pause_seconds(rebuilds: int, random_unit: float, limits: WatchdogLimits) -> float:
     """Full jitter, so that consumers of many processes do not come back at once after a broker restart."""
     return float(random_unit * min(limits.pause_cap, 2.0**rebuilds))

@@ -15,14 +15,14 @@ from typing import Literal, Unpack
 
 from shared.clock import Clock
 from shared.errors import LogError, TopicMadeAnew
-from shared.kafka.client.watchdog import Limits, Progress, Reason, Vitals, diagnose, may_rebuild, observe, pause_seconds
+from shared.kafka.client.watchdog import Progress, Reason, Vitals, WatchdogLimits, diagnose, may_rebuild, observe, pause_seconds
 from shared.kafka.port import (
     Admin,
     Consumer,
     ConsumerOptions,
     HeldBack,
     Log,
-    Missed,
+    MissedRecords,
     Producer,
     RebalanceListener,
     Record,
@@ -54,13 +54,13 @@ class WatchedLog:
         random: Random,
         *,
         service: str,
-        limits: Limits | None = None,
-        missed: Callable[[Sequence[Missed]], None] = lambda _: None,
+        limits: WatchdogLimits | None = None,
+        missed: Callable[[Sequence[MissedRecords]], None] = lambda _: None,
     ) -> None:
         """`missed` is told of records that were deleted before one of the consumers came to them."""
         self._missed = missed
         self._inner, self._clock, self._random, self._service = inner, clock, random, service
-        self._limits = limits or Limits()
+        self._limits = limits or WatchdogLimits()
 
     async def producer(self, *, client_id: str, acks: Literal["all", 1] = "all", linger_ms: int = 0) -> Producer:
         return await self._inner.producer(client_id=client_id, acks=acks, linger_ms=linger_ms)
@@ -103,8 +103,8 @@ class WatchedConsumer:
         random: Random,
         *,
         service: str,
-        limits: Limits,
-        missed: Callable[[Sequence[Missed]], None],
+        limits: WatchdogLimits,
+        missed: Callable[[Sequence[MissedRecords]], None],
     ) -> None:
         self._inner = first
         self._tell_missed = missed
@@ -180,7 +180,7 @@ class WatchedConsumer:
         return await self._inner.offset_at(partition, timestamp_ms)
 
     @property
-    def missed(self) -> MutableSequence[Missed]:
+    def missed(self) -> MutableSequence[MissedRecords]:
         return self._inner.missed
 
     def identity(self, topic: str) -> str | None:

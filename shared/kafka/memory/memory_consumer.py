@@ -9,10 +9,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from shared.errors import CommitRefused, LogError, LogUnavailable, TopicMadeAnew
-from shared.kafka.memory.memory_group import Member, MemoryGroup
+from shared.kafka.memory.memory_group import GroupMember, MemoryGroup
 from shared.kafka.memory.memory_partition import MemoryPartition
-from shared.kafka.memory.memory_process import MemoryProcess, State
-from shared.kafka.port import MISSED, Assignor, HeldBack, Missed, RebalanceListener, Record, Reset, TopicPartition
+from shared.kafka.memory.memory_process import MemoryProcess, ProcessState
+from shared.kafka.port import MISSED, Assignor, HeldBack, MissedRecords, RebalanceListener, Record, Reset, TopicPartition
 from shared.kafka.settings import SILENCE_SECONDS
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class MemoryConsumer:
         fetch_bytes: int,
         committed_only: bool,
     ) -> None:
-        self.missed: deque[Missed] = deque(maxlen=MISSED)
+        self.missed: deque[MissedRecords] = deque(maxlen=MISSED)
         self._log = log
         self._process = process
         self._client_id = client_id
@@ -52,7 +52,7 @@ class MemoryConsumer:
         self._ready: dict[TopicPartition, None] = {}
         self._paused: set[TopicPartition] = set()
         self._waiters: list[asyncio.Future[None]] = []
-        self._member: Member | None = None
+        self._member: GroupMember | None = None
         self._membership: asyncio.Task[None] | None = None
         self._rejoin = asyncio.Event()
         self._listener: RebalanceListener | None = None
@@ -75,7 +75,7 @@ class MemoryConsumer:
         assert self._member is None, "subscribe is called once"
         self._listener = listener
         self._assigned = False
-        self._member = Member(self._client_id, frozenset(topics), self._assignor, self._rejoin.set)
+        self._member = GroupMember(self._client_id, frozenset(topics), self._assignor, self._rejoin.set)
         self._rejoin.set()
         self._membership = asyncio.get_running_loop().create_task(self._keep_membership(self._group, self._member))
         self._membership.add_done_callback(self._on_membership_ended)
@@ -175,7 +175,7 @@ class MemoryConsumer:
             return
         self._closed = True
         await self._end_membership()
-        if self._group is not None and self._member is not None and self._process.state is State.RUNNING:
+        if self._group is not None and self._member is not None and self._process.state is ProcessState.RUNNING:
             self._group.leave(self._member)
         self._release()
         self._process.disown(self)
@@ -275,7 +275,7 @@ class MemoryConsumer:
                 raise LogError(f"no valid offset for {tp}: {position}")
             wanted, position = position, partition.begin if self._reset == "earliest" else partition.end
             if wanted is not None:
-                self.missed.append(Missed(tp, wanted, position))
+                self.missed.append(MissedRecords(tp, wanted, position))
         self._positions[tp] = position
         return position
 
@@ -319,7 +319,7 @@ class MemoryConsumer:
 
     # Membership
 
-    async def _keep_membership(self, group: MemoryGroup, member: Member) -> None:
+    async def _keep_membership(self, group: MemoryGroup, member: GroupMember) -> None:
         while True:
             await self._rejoin.wait()
             await self._process.gate_patiently()

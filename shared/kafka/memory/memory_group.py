@@ -38,7 +38,7 @@ class Joined:
 
 
 @dataclass(eq=False, slots=True)
-class Member:
+class GroupMember:
     """One consumer in a group. `rejoin` is called when it is to give up its partitions and join again."""
 
     client_id: str
@@ -60,21 +60,21 @@ class MemoryGroup:
         self.topic_ids: dict[TopicPartition, str] = {}
         """Of which topic of that name each offset is."""
         self._log = log
-        self._members: dict[str, Member] = {}
+        self._members: dict[str, GroupMember] = {}
         self._rebalancing = False
         self._deadline: asyncio.TimerHandle | None = None
 
-    def contains(self, member: Member) -> bool:
+    def contains(self, member: GroupMember) -> bool:
         return self._members.get(member.id) is member
 
     def member_count(self) -> int:
         return len(self._members)
 
-    def wants(self, member: Member) -> bool:
+    def wants(self, member: GroupMember) -> bool:
         """Whether the member is to join: it is not in the group, or the group rebalances and waits for it."""
         return not self.contains(member) or (self._rebalancing and member.joining is None)
 
-    async def join(self, member: Member) -> Joined | None:
+    async def join(self, member: GroupMember) -> Joined | None:
         """Wait for the end of the rebalance that this causes or takes part in. None: thrown out meanwhile, join again."""
         if not self.contains(member):
             member.id = f"{member.client_id}-{self._log.next_number()}"
@@ -85,7 +85,7 @@ class MemoryGroup:
         self._complete_when_all_joined()
         return await joining
 
-    def leave(self, member: Member) -> None:
+    def leave(self, member: GroupMember) -> None:
         """A clean leave, or the end of a session: the others rebalance."""
         if not self.contains(member):
             return
@@ -96,18 +96,18 @@ class MemoryGroup:
             self._begin_rebalance()
             self._complete_when_all_joined()
 
-    def stop_heartbeats(self, member: Member) -> None:
+    def stop_heartbeats(self, member: GroupMember) -> None:
         """The member's process hangs or is dead: its session expires."""
         self._cancel_expiry(member)
         member.expiry = self._later(self._log.timings.session, self.leave, member)
 
-    def resume_heartbeats(self, member: Member) -> None:
+    def resume_heartbeats(self, member: GroupMember) -> None:
         """The process goes on; when its session has expired meanwhile, the next heartbeat tells it so."""
         self._cancel_expiry(member)
         if not self.contains(member):
             self._notify(member)
 
-    def evict(self, member: Member) -> None:
+    def evict(self, member: GroupMember) -> None:
         """As if the session had expired just now; the member learns it from its next heartbeat."""
         self.leave(member)
         self._notify(member)
@@ -123,7 +123,9 @@ class MemoryGroup:
         if any(member.topics.intersection(topics) for member in self._members.values()):
             self._begin_rebalance()
 
-    def commit(self, member: Member | None, generation: int, offsets: Mapping[TopicPartition, int], topic_ids: Mapping[str, str]) -> None:
+    def commit(
+        self, member: GroupMember | None, generation: int, offsets: Mapping[TopicPartition, int], topic_ids: Mapping[str, str]
+    ) -> None:
         """Keep `offsets` of topics that exist. Raises CommitRefused for an old generation, or without membership while the group has
         members.
         """
@@ -151,7 +153,7 @@ class MemoryGroup:
             if member.joining is None:
                 self._notify(member)
 
-    def _notify(self, member: Member) -> None:
+    def _notify(self, member: GroupMember) -> None:
         """The member learns it from its next heartbeat."""
         delay = self._log.faults.draw((0.0, self._log.timings.heartbeat))
         self._later(delay, member.rejoin)
@@ -190,13 +192,13 @@ class MemoryGroup:
         return leader.assignor.assign(members, counts)
 
     @staticmethod
-    def _cancel_expiry(member: Member) -> None:
+    def _cancel_expiry(member: GroupMember) -> None:
         if member.expiry is not None:
             member.expiry.cancel()
             member.expiry = None
 
 
-def _finish(member: Member, joined: Joined | None) -> None:
+def _finish(member: GroupMember, joined: Joined | None) -> None:
     future, member.joining = member.joining, None
     if future is not None and not future.done():
         future.set_result(joined)

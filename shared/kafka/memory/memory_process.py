@@ -10,13 +10,13 @@ from typing import Literal, Protocol
 from shared.errors import LogUnavailable
 
 
-class State(Enum):
+class ProcessState(Enum):
     RUNNING = "running"
     FROZEN = "frozen"
     KILLED = "killed"
 
 
-class Client(Protocol):
+class ProcessClient(Protocol):
     """Whatever a process holds open."""
 
     def on_killed(self) -> None: ...
@@ -60,40 +60,40 @@ class MemoryProcess:
 
     def __init__(self, name: str, availability: Availability) -> None:
         self.name = name
-        self.state = State.RUNNING
+        self.state = ProcessState.RUNNING
         self._availability = availability
-        self._clients: dict[Client, None] = {}
+        self._clients: dict[ProcessClient, None] = {}
         self._waiting: list[Callable[[], None]] = []
 
     @property
     def blocked(self) -> bool:
         """Whether a call cannot go on right now."""
-        return self.state is not State.RUNNING or self._availability.absence is not None
+        return self.state is not ProcessState.RUNNING or self._availability.absence is not None
 
-    def own(self, client: Client) -> None:
+    def own(self, client: ProcessClient) -> None:
         self._clients[client] = None
 
-    def disown(self, client: Client) -> None:
+    def disown(self, client: ProcessClient) -> None:
         self._clients.pop(client, None)
 
     def kill(self) -> None:
         """SIGKILL: nothing that is under way returns; sessions expire later."""
-        self.state = State.KILLED
+        self.state = ProcessState.KILLED
         self._waiting.clear()
         for client in list(self._clients):
             client.on_killed()
 
     def freeze(self) -> None:
         """SIGSTOP: calls under way return after the thaw; heartbeats stop, so sessions expire later."""
-        assert self.state is State.RUNNING
-        self.state = State.FROZEN
+        assert self.state is ProcessState.RUNNING
+        self.state = ProcessState.FROZEN
         for client in list(self._clients):
             client.on_frozen()
 
     def thaw(self) -> None:
         """SIGCONT."""
-        assert self.state is State.FROZEN
-        self.state = State.RUNNING
+        assert self.state is ProcessState.FROZEN
+        self.state = ProcessState.RUNNING
         for client in list(self._clients):
             client.on_thawed()
         waiting, self._waiting = self._waiting, []
@@ -102,15 +102,15 @@ class MemoryProcess:
 
     def call(self, callback: Callable[[], None]) -> None:
         """Call now, or when the process runs again; never when it is dead."""
-        if self.state is State.RUNNING:
+        if self.state is ProcessState.RUNNING:
             callback()
-        elif self.state is State.FROZEN:
+        elif self.state is ProcessState.FROZEN:
             self._waiting.append(callback)
 
     async def gate(self) -> None:
         """Pass when the process runs and the cluster answers. Raises LogUnavailable when the cluster is away and calls fail."""
         while self.blocked:
-            if self._availability.absence == "fails" and self.state is State.RUNNING:
+            if self._availability.absence == "fails" and self.state is ProcessState.RUNNING:
                 raise LogUnavailable
             await self._unblocked()
 
@@ -121,7 +121,7 @@ class MemoryProcess:
 
     async def gate_until_running(self) -> None:
         """Pass when the process runs, whether or not the cluster answers."""
-        while self.state is not State.RUNNING:
+        while self.state is not ProcessState.RUNNING:
             await self._unblocked()
 
     async def _unblocked(self) -> None:
@@ -131,7 +131,7 @@ class MemoryProcess:
             if not passed.done():
                 passed.set_result(None)
 
-        if self.state is State.RUNNING:
+        if self.state is ProcessState.RUNNING:
             self._availability.call(open_gate)
         else:
             self.call(open_gate)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from shared.errors import LogError, NoDestination, SendFailed
 from shared.kafka.memory.memory_faults import Fate
-from shared.kafka.memory.memory_process import MemoryProcess, State
+from shared.kafka.memory.memory_process import MemoryProcess, ProcessState
 from shared.kafka.port import Appended, Message, TopicPartition
 from shared.kafka.settings import CALL_SECONDS
 from shared.kafka.sizes import check_batch, check_record
@@ -161,7 +161,7 @@ class MemoryProducer:
         if base >= 0 and faults.duplicates(partition):
             self._log.write(partition, messages)
         delay = faults.draw(faults.ack_seconds)
-        if self._process.state is State.KILLED:
+        if self._process.state is ProcessState.KILLED:
             return
         if delay == 0.0:
             self._acknowledge(future, fate, base)

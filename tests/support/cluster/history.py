@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from services.planner.handlers import JobRecord
+from services.planner.handlers import JobReader
 from services.planner.state.admission import JobInput
 from shared.contracts import headers, ids
 from shared.contracts.budget import TenantAccount, TenantShare
@@ -55,7 +55,7 @@ class History:
 
     def __init__(self, log: MemoryLog, topics: Topics) -> None:
         self._log, self._topics = log, topics
-        self._reader = JobRecord(log.id, topics)
+        self._reader = JobReader(log.id, topics)
         self.given: dict[tuple[TopicPartition, int], Given] = {}
         self.events: dict[int, list[Written]] = defaultdict(list)
         self.results: dict[str, list[Written]] = defaultdict(list)

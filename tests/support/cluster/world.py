@@ -29,7 +29,7 @@ from shared.contracts.node import Hardware
 from shared.contracts.schedule import Schedule
 from shared.kafka.client.watched import WatchedLog
 from shared.kafka.memory.memory import MemoryLog
-from shared.kafka.port import Message, Missed, TopicPartition
+from shared.kafka.port import Message, MissedRecords, TopicPartition
 from shared.processing.provision import new_topics
 from shared.processing.registry import registry_key
 from shared.processing.topic_news import TopicNews
@@ -103,7 +103,7 @@ class World:
         self._clocks: dict[str, MachineClock] = {}
         self._lives: Counter[str] = Counter()
         self._dead: list[Instance] = []
-        self.missed: defaultdict[str, list[Missed]] = defaultdict(list)
+        self.missed: defaultdict[str, list[MissedRecords]] = defaultdict(list)
         """Service → what its readers have told that retention deleted before they came to it."""
         self._patching = pytest.MonkeyPatch()
         self._retention: asyncio.Task[None] | None = None
@@ -262,7 +262,7 @@ class World:
         service, told = name.split("-", maxsplit=1)[0], list[Callable[[str], None]]()
         news = TopicNews(service, clock, told, takes_requests=service == "ingress")
 
-        def on_missed(found: Sequence[Missed]) -> None:
+        def on_missed(found: Sequence[MissedRecords]) -> None:
             news.missed(found)
             self.missed[service] += found
 

@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from infra.cli.answer import Ended, Note, Text
-from infra.cli.exits import Exit, Stop
+from infra.cli.answer import AnswerEnd, AnswerText, Note
+from infra.cli.exits import CommandExit, Exit
 from infra.cli.rest import api, follow
 from shared.contracts.base import PriorityClass
 from shared.contracts.job import Job
@@ -108,7 +108,7 @@ async def test_an_error_is_its_message_and_a_code(status: int, code: Exit) -> No
     """The ingress's own sentence is shown."""
     ingress = Ingress()
     ingress.answer = (status, {"error": {"code": "x", "message": "because"}})
-    with pytest.raises(Stop) as caught:
+    with pytest.raises(CommandExit) as caught:
         async with ingress.serving() as base, api(base) as connection:
             await connection.submit(Job(prompt="a"), PriorityClass.BATCH)
     assert (caught.value.code, caught.value.message) == (code, "because")
@@ -118,7 +118,7 @@ async def test_an_error_of_something_else_is_told() -> None:
     """A proxy's page is no JSON."""
     ingress = Ingress()
     ingress.answer = (502, None)
-    with pytest.raises(Stop) as caught:
+    with pytest.raises(CommandExit) as caught:
         async with ingress.serving() as base, api(base) as connection:
             await connection.submit(Job(prompt="a"), PriorityClass.BATCH)
     assert caught.value.message == "the ingress answered 502 Bad Gateway"
@@ -126,7 +126,7 @@ async def test_an_error_of_something_else_is_told() -> None:
 
 async def test_nobody_there_is_unreachable() -> None:
     """Exit code 3, with what to do."""
-    with pytest.raises(Stop) as caught:
+    with pytest.raises(CommandExit) as caught:
         async with api("http://127.0.0.1:9") as connection:
             await connection.status("j1")
     assert caught.value.code is Exit.UNREACHABLE
@@ -147,7 +147,7 @@ async def test_events_become_notes_text_and_the_end() -> None:
     ]
     async with ingress.serving() as base, api(base) as connection:
         updates = [update async for update in follow(connection, "j1")]
-    assert updates == [Note("accepted"), Note("running on n1"), Text(0, "Mars."), Ended(Result.model_validate(RESULT))]
+    assert updates == [Note("accepted"), Note("running on n1"), AnswerText(0, "Mars."), AnswerEnd(Result.model_validate(RESULT))]
 
 
 async def test_an_old_jobs_status_is_its_end() -> None:
@@ -155,7 +155,7 @@ async def test_an_old_jobs_status_is_its_end() -> None:
     ingress = Ingress()
     ingress.stream = [event("status", id="j1", state="settled", result=RESULT)]
     async with ingress.serving() as base, api(base) as connection:
-        assert [update async for update in follow(connection, "j1")] == [Ended(Result.model_validate(RESULT))]
+        assert [update async for update in follow(connection, "j1")] == [AnswerEnd(Result.model_validate(RESULT))]
 
 
 async def test_a_stream_that_ends_early_is_asked_about() -> None:
@@ -163,4 +163,4 @@ async def test_a_stream_that_ends_early_is_asked_about() -> None:
     ingress = Ingress()
     ingress.status = {"id": "j1", "state": "settled", "result": RESULT}
     async with ingress.serving() as base, api(base) as connection:
-        assert [update async for update in follow(connection, "j1")] == [Ended(Result.model_validate(RESULT))]
+        assert [update async for update in follow(connection, "j1")] == [AnswerEnd(Result.model_validate(RESULT))]

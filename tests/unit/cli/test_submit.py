@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from infra.cli.answer import Display, Ended, Note, Text, Update
+from infra.cli.answer import AnswerEnd, AnswerText, Display, Note, Update
 from infra.cli.cluster import Cluster, Edge
-from infra.cli.exits import Exit, Stop
+from infra.cli.exits import CommandExit, Exit
 from infra.cli.main import main
 from infra.cli.produce import send, watch
-from infra.cli.submit import Waiting, show
+from infra.cli.submit import WaitOptions, show
 from shared.clock import LoopClock, ManualClock
 from shared.contracts.base import PriorityClass
 from shared.contracts.chat import Answer
@@ -35,7 +35,7 @@ from shared.topics import Topics
 
 TOPICS = Topics()
 NOW = 1_700_000_000.0
-HOW = Waiting(wait=True, stream=False, as_json=False, timeout_seconds=5.0)
+HOW = WaitOptions(wait=True, stream=False, as_json=False, timeout_seconds=5.0)
 
 
 def result(text: str = "Mars.", status: Status = Status.SUCCEEDED, **fields: Any) -> JobResult:
@@ -134,26 +134,26 @@ async def course(*updates: Update) -> AsyncIterator[Update]:
 
 async def test_an_answer_is_printed_and_0_returned(capsys: pytest.CaptureFixture[str]) -> None:
     """Only the answer is on standard output."""
-    assert await show(course(Note("accepted"), Ended(result())), "j1", HOW, LoopClock()) is Exit.OK
+    assert await show(course(Note("accepted"), AnswerEnd(result())), "j1", HOW, LoopClock()) is Exit.OK
     assert capsys.readouterr() == ("Mars.\n", "")
 
 
 async def test_a_failure_is_told_on_standard_error_and_1_returned(capsys: pytest.CaptureFixture[str]) -> None:
     """With its kind, its reason, and what is missing."""
     failure = Failure(kind=FailureKind.NO_NODE, message="no node can run it", missing=("model m",))
-    assert await show(course(Ended(result(status=Status.FAILED, failure=failure))), "j1", HOW, LoopClock()) is Exit.FAILED
+    assert await show(course(AnswerEnd(result(status=Status.FAILED, failure=failure))), "j1", HOW, LoopClock()) is Exit.FAILED
     assert capsys.readouterr() == ("", "tutti: job j1 failed: no_node: no node can run it (missing: model m)\n")
 
 
 async def test_a_simulated_answer_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
     """Nobody may take it for a model's."""
-    await show(course(Ended(result(simulated=True))), "j1", HOW, LoopClock())
+    await show(course(AnswerEnd(result(simulated=True))), "j1", HOW, LoopClock())
     assert capsys.readouterr().out == "Mars.\n[simulated: no model was asked]\n"
 
 
 async def test_a_course_that_breaks_off_is_told() -> None:
     """Exit code 3 with the command that tells the end."""
-    with pytest.raises(Stop) as caught:
+    with pytest.raises(CommandExit) as caught:
         await show(course(Note("accepted")), "j1", HOW, LoopClock())
     assert caught.value.code is Exit.UNREACHABLE
     assert "tutti jobs get j1" in caught.value.message
@@ -168,7 +168,7 @@ def test_the_time_limit_is_kept() -> None:
         yield Note("never")
 
     async def scenario() -> float:
-        with pytest.raises(Stop) as caught:
+        with pytest.raises(CommandExit) as caught:
             await show(silence(), "j1", HOW, LoopClock())
         assert caught.value.code is Exit.TIMEOUT
         return LoopClock().monotonic()
@@ -190,16 +190,16 @@ def test_a_stream_prints_every_character_once(pieces: list[tuple[int, str]], pri
     """Repeated, lost and overtaken pieces do not show; another attempt's text does."""
     display = Display("j1", as_json=False, stream=True)
     for offset, text in pieces:
-        display.show(Text(offset, text))
-    display.show(Ended(result()))
+        display.show(AnswerText(offset, text))
+    display.show(AnswerEnd(result()))
     assert capsys.readouterr().out == printed
 
 
 def test_a_stream_for_machines_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     """Chunks, and the result last."""
     display = Display("j1", as_json=True, stream=True)
-    display.show(Text(0, "Ma"))
-    display.show(Ended(result()))
+    display.show(AnswerText(0, "Ma"))
+    display.show(AnswerEnd(result()))
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["type"] for line in lines] == ["chunk", "result"]
     assert lines[1]["result"]["answer"]["text"] == "Mars."
@@ -221,8 +221,8 @@ async def test_over_kafka_the_watch_hears_of_its_own_job_only(stream: bool) -> N
         else:
             await producer.send(Message(TOPICS.results, result().to_bytes(), b"j1"))
         updates = [update async for update in watching.updates()]
-    assert "".join(update.text for update in updates if isinstance(update, Text)) == ("Mars" if stream else "")
-    assert isinstance(updates[-1], Ended)
+    assert "".join(update.text for update in updates if isinstance(update, AnswerText)) == ("Mars" if stream else "")
+    assert isinstance(updates[-1], AnswerEnd)
     assert updates[-1].result == result()
 
 

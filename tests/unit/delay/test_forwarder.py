@@ -10,14 +10,14 @@ import pytest
 
 from services.delay import forwarder, held
 from services.delay.forwarder import Forwarder
-from services.delay.handlers import Reader
-from services.delay.held import Held
+from services.delay.handlers import DelayReader
+from services.delay.held import HeldRecords
 from services.delay.settings import DelayPolicy
 from shared.clock import SystemClock
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.delayed import Delayed
 from shared.kafka.port import Appended, Message, TopicPartition
-from shared.processing.window import Bounds, Window
+from shared.processing.window import Window, WindowBounds
 from shared.topics import Topics
 from tests.support.routing import FakeRecord
 
@@ -45,11 +45,11 @@ def test_a_record_that_cannot_be_sent_on_is_a_dead_letter(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(forwarder, "onward", onward)
     producer: Any = Accepting()
-    window, waiting = Window(TopicPartition("delays.5s", 0), Bounds(), 0), Held()
+    window, waiting = Window(TopicPartition("delays.5s", 0), WindowBounds(), 0), HeldRecords()
     value = Delayed(topic="jobs.batch", partition=0, due_at=1.0, value=b"v").to_bytes()
     window.receive([FakeRecord("delays.5s", 0, offset, 0, None, value) for offset in range(3)])
     while (record := window.take()) is not None:
-        waiting.add(Reader(TOPICS).read(record, window, 1_700_000_000.0))
+        waiting.add(DelayReader(TOPICS).read(record, window, 1_700_000_000.0))
     for waiter in waiting.take(float("inf"), 3):
         waiter.ready_at = 0.0
         waiting.add(waiter)

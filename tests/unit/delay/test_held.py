@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.delay.handlers import Reader
-from services.delay.held import Held, Waiter, onward
+from services.delay.handlers import DelayReader
+from services.delay.held import HeldRecords, Waiter, onward
 from shared.contracts import headers
 from shared.contracts.delayed import Delayed
 from shared.errors import InvalidRecord
 from shared.kafka.port import TopicPartition
-from shared.processing.window import Bounds, Window
+from shared.processing.window import Window, WindowBounds
 from shared.topics import Topics
 from tests.support.routing import FakeRecord
 
@@ -23,7 +23,7 @@ TOPICS = Topics()
 
 
 def window() -> Window:
-    return Window(TopicPartition("delays.5s", 0), Bounds(), 0)
+    return Window(TopicPartition("delays.5s", 0), WindowBounds(), 0)
 
 
 def record(
@@ -34,7 +34,7 @@ def record(
 
 
 def waiter(due_at: float, **changes: Any) -> Waiter:
-    return Reader(TOPICS).read(record(due_at, **changes), window(), NOW)
+    return DelayReader(TOPICS).read(record(due_at, **changes), window(), NOW)
 
 
 def test_it_leaves_its_tier_after_the_tiers_time_or_when_due() -> None:
@@ -45,7 +45,7 @@ def test_it_leaves_its_tier_after_the_tiers_time_or_when_due() -> None:
 
 def test_in_its_last_second_it_is_held() -> None:
     """Neither hopped nor forwarded before it is due."""
-    held = Held()
+    held = HeldRecords()
     held.add(waiter(NOW + 5.5))
     assert held.take(NOW + 5.0, 10) == []
     assert held.next_at == NOW + 5.5
@@ -55,7 +55,7 @@ def test_in_its_last_second_it_is_held() -> None:
 
 def test_it_hops_on_unchanged() -> None:
     """The next tier gets the very bytes."""
-    held = Held()
+    held = HeldRecords()
     first = waiter(NOW + 60)
     held.add(first)
     (ready,) = held.take(NOW + 5.0, 10)
@@ -66,7 +66,7 @@ def test_it_hops_on_unchanged() -> None:
 @given(st.lists(st.floats(0, 100), max_size=30), st.lists(st.floats(0, 30), max_size=10))
 def test_nothing_leaves_early_and_nothing_is_kept_late(dues: list[float], steps: list[float]) -> None:
     """At every moment exactly the ready ones are taken, earliest first, and each once."""
-    held, now, taken = Held(), NOW, 0
+    held, now, taken = HeldRecords(), NOW, 0
     for due in dues:
         held.add(waiter(NOW + due))
     for step in [*steps, 1000.0]:
@@ -81,7 +81,7 @@ def test_nothing_leaves_early_and_nothing_is_kept_late(dues: list[float], steps:
 
 def test_what_is_lost_is_dropped() -> None:
     """Records of a partition that has another owner are his."""
-    held = Held()
+    held = HeldRecords()
     mine, lost = waiter(NOW + 1), waiter(NOW + 1)
     lost.window.lost = True
     held.add(mine)
@@ -108,19 +108,19 @@ def test_what_is_lost_is_dropped() -> None:
 def test_what_can_never_be_sent_on_is_refused(bad: FakeRecord) -> None:
     """Only jobs and steps come back from delay, to partitions that exist."""
     with pytest.raises(InvalidRecord):
-        Reader(TOPICS).read(bad, window(), NOW)
+        DelayReader(TOPICS).read(bad, window(), NOW)
 
 
 def waiting(seconds: float, *, tier: str = "delays.5s", waited: float = 0.0, read_at: float = NOW) -> Waiter:
     """A record that waits for so many seconds, read at `read_at` by a clock that has nothing to do with who wrote it."""
     delayed = Delayed(topic="steps.chat.batch", partition=0, seconds=seconds, waited_seconds=waited, value=b"v")
-    return Reader(TOPICS).read(FakeRecord(tier, 0, 0, 17, None, delayed.to_bytes()), window(), read_at)
+    return DelayReader(TOPICS).read(FakeRecord(tier, 0, 0, 17, None, delayed.to_bytes()), window(), read_at)
 
 
 @pytest.mark.parametrize("skew", [-300.0, 0.0, 20.0, 300.0])
 def test_so_many_seconds_are_counted_from_when_the_record_is_read(skew: float) -> None:
     """Whatever the writer's clock and the record's timestamp say; and what was really waited is what the record says then."""
-    held, now = Held(), NOW + skew
+    held, now = HeldRecords(), NOW + skew
     held.add(waiting(3.0, read_at=now))
     assert held.take(now + 2.9, 10) == []
     (ready,) = held.take(now + 3.2, 10)
@@ -131,7 +131,7 @@ def test_so_many_seconds_are_counted_from_when_the_record_is_read(skew: float) -
 
 def test_what_is_longer_than_its_tier_hops_on_with_the_rest() -> None:
     """No second of it is lost or waited twice, however long a hop takes."""
-    held = Held()
+    held = HeldRecords()
     held.add(waiting(12.0, waited=1.0))
     (first,) = held.take(NOW + 5.0, 10)
     hop = onward(first, TOPICS, NOW + 5.0)

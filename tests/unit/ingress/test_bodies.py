@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from services.ingress.http.bodies import BODY_SECONDS, Bodies
+from services.ingress.http.bodies import BODY_SECONDS, BodyBudget
 from services.ingress.http.exchange import CallHeaders, Receive, call_headers
 from services.ingress.problems import ClientGone, Refused
 from shared.clock import LoopClock
@@ -40,7 +40,7 @@ def pieces(*parts: bytes, every: float = 0.0, ends: bool = True) -> Receive:
     return receive
 
 
-async def read(bodies: Bodies, receive: Receive, call: CallHeaders | None = None, tenant: str = "t") -> bytes:
+async def read(bodies: BodyBudget, receive: Receive, call: CallHeaders | None = None, tenant: str = "t") -> bytes:
     async with bodies.read(receive, call or calling(), tenant, LIMIT) as body:
         assert bodies.size == len(body)
     assert bodies.size == 0
@@ -50,7 +50,7 @@ async def read(bodies: Bodies, receive: Receive, call: CallHeaders | None = None
 @pytest.mark.parametrize("parts", [[b"whole"], [b"in", b" ", b"pieces"], [b""], [b"", b"", b"late"], [b"x"] * LIMIT])
 async def test_a_body_is_read_whole(parts: list[bytes]) -> None:
     """However it is cut; it counts while it is used."""
-    assert await read(Bodies(10_000), pieces(*parts)) == b"".join(parts)
+    assert await read(BodyBudget(10_000), pieces(*parts)) == b"".join(parts)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ async def test_a_body_is_read_whole(parts: list[bytes]) -> None:
 )
 async def test_what_is_refused_counts_no_longer(receive: Receive, headers: dict[str, str], error: type[Exception]) -> None:
     """Too large, by what is announced, comes, or is unpacked; broken off."""
-    bodies = Bodies(10_000)
+    bodies = BodyBudget(10_000)
     with pytest.raises(error):
         await read(bodies, receive, calling(**headers))
     assert bodies.size == 0
@@ -77,7 +77,7 @@ def test_a_body_that_comes_slowly_is_given_up() -> None:
     """408, however steadily its bytes drip."""
 
     async def main() -> None:
-        bodies = Bodies(10_000)
+        bodies = BodyBudget(10_000)
         with pytest.raises(Refused) as refused:
             await read(bodies, pieces(*[b"x"] * 500, every=1.0))
         assert refused.value.problem.status == 408
@@ -90,12 +90,12 @@ def test_a_body_that_comes_slowly_is_given_up() -> None:
 async def test_what_is_unpacked_counts_as_it_is() -> None:
     """A packed body is as large as what comes out of it."""
     packed = gzip.compress(b"x" * 900)
-    assert len(await read(Bodies(10_000), pieces(packed), calling(content_encoding="gzip"))) == 900
+    assert len(await read(BodyBudget(10_000), pieces(packed), calling(content_encoding="gzip"))) == 900
 
 
 async def test_all_bodies_together_are_bounded_and_leave_some_to_others() -> None:
     """429 for whom there are no bytes left; another tenant still has some; what is free again is used again."""
-    bodies = Bodies(1_700)
+    bodies = BodyBudget(1_700)
     async with bodies.read(pieces(b"x" * 800), calling(), "greedy", LIMIT):
         async with bodies.read(pieces(b"x" * 800), calling(), "greedy", LIMIT):
             with pytest.raises(Overloaded):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingress.admission.bucket_store import Ask, MemoryBuckets
+from services.ingress.admission.bucket_store import Debit, MemoryBuckets
 from services.ingress.admission.buckets import DEBT_SECONDS, Rate, ask, settled
 from shared.clock import ManualClock
 
@@ -70,12 +70,12 @@ def test_all_buckets_give_or_none() -> None:
         buckets = MemoryBuckets(clock)
         many, few = Rate(1, 10), Rate(1, 2)
         for _ in range(2):
-            assert [level.wait_seconds for level in await buckets.take([Ask("a", many, 1), Ask("b", few, 1)])] == [0, 0]
-        first, second = await buckets.take([Ask("a", many, 1), Ask("b", few, 1)])
+            assert [level.wait_seconds for level in await buckets.take([Debit("a", many, 1), Debit("b", few, 1)])] == [0, 0]
+        first, second = await buckets.take([Debit("a", many, 1), Debit("b", few, 1)])
         assert (first.wait_seconds, second.wait_seconds) == (0, pytest.approx(1))  # type: ignore[comparison-overlap]
         assert (first.remaining(many), second.remaining(few)) == (8, 0)
         clock.advance(1.0)
-        first, second = await buckets.take([Ask("a", many, 1), Ask("b", few, 1)])
+        first, second = await buckets.take([Debit("a", many, 1), Debit("b", few, 1)])
         assert (first.remaining(many), second.remaining(few)) == (8, 0)
 
     asyncio.run(steps())

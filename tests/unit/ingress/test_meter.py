@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from services.ingress.admission.access import Client
-from services.ingress.admission.bucket_store import Ask
+from services.ingress.admission.bucket_store import Debit
 from services.ingress.admission.buckets import Level, Rate
 from services.ingress.admission.meter import Meter, duration, estimate
 from services.ingress.problems import Refused
@@ -109,7 +109,7 @@ async def test_a_job_that_used_far_more_is_paid_for_in_full() -> None:
 class Away:
     """Shared buckets that do not answer."""
 
-    async def take(self, asks: Sequence[Ask]) -> list[Level]:
+    async def take(self, asks: Sequence[Debit]) -> list[Level]:
         raise StoreUnavailable
 
     async def settle(self, differences: Mapping[str, tuple[Rate, float]]) -> None:

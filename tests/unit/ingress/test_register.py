@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ingress.problems import InstanceLeaving, Refused
-from services.ingress.replies.register import TIMES_LEFT, Kind, Places, Reader, Register
+from services.ingress.replies.register import TIMES_LEFT, Following, Places, Register, WaitKind
 from services.ingress.replies.waiters import Caller
 from shared.errors import Overloaded
 from tests.support.ingress_world import inline
@@ -20,12 +20,12 @@ def register(**changes: float) -> Register:
     return Register(**given_)  # type: ignore[arg-type]
 
 
-def guest(kind: Kind, until: float = 1e9, tenant: str = "t") -> Caller | Reader:
-    return Caller("j", 0, until, inline, tenant=tenant) if kind is Kind.ANSWER else Reader(kind, tenant, until)
+def guest(kind: WaitKind, until: float = 1e9, tenant: str = "t") -> Caller | Following:
+    return Caller("j", 0, until, inline, tenant=tenant) if kind is WaitKind.ANSWER else Following(kind, tenant, until)
 
 
-@pytest.mark.parametrize("kind", Kind)
-async def test_each_kind_is_bounded(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", WaitKind)
+async def test_each_kind_is_bounded(kind: WaitKind) -> None:
     """429 with when to come again; who leaves makes room; leaving twice makes room once."""
     book = register(in_flight=2, follows=2)
     first, second, third = (guest(kind) for _ in range(3))
@@ -45,14 +45,14 @@ async def test_each_kind_is_bounded(kind: Kind) -> None:
 async def test_callers_and_those_who_wait_for_an_end_share_places() -> None:
     """Event streams have their own."""
     book = register(in_flight=1, follows=1)
-    book.enter(guest(Kind.END))
+    book.enter(guest(WaitKind.END))
     with pytest.raises(Overloaded):
-        book.enter(guest(Kind.ANSWER))
-    book.enter(guest(Kind.EVENTS))
+        book.enter(guest(WaitKind.ANSWER))
+    book.enter(guest(WaitKind.EVENTS))
 
 
-@pytest.mark.parametrize("kind", Kind)
-async def test_one_tenant_leaves_places_to_others(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", WaitKind)
+async def test_one_tenant_leaves_places_to_others(kind: WaitKind) -> None:
     """However many it asks for: the next tenant still finds some."""
     book = register(in_flight=170, follows=170)
     for _ in range(160):
@@ -80,8 +80,8 @@ def test_places_are_never_more_than_there_are(steps: list[tuple[str, int, bool]]
         assert places.taken == sum(held.values()) <= 100
 
 
-@pytest.mark.parametrize("kind", Kind)
-async def test_whose_time_is_up_is_told_and_then_cut_off(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", WaitKind)
+async def test_whose_time_is_up_is_told_and_then_cut_off(kind: WaitKind) -> None:
     """Told at its deadline; cut off when it is still here, since its client reads nothing."""
     book = register()
 
@@ -91,7 +91,7 @@ async def test_whose_time_is_up_is_told_and_then_cut_off(kind: Kind) -> None:
         entered.set_result(found)
         await asyncio.Event().wait()
 
-    entered: asyncio.Future[Caller | Reader] = asyncio.get_running_loop().create_future()
+    entered: asyncio.Future[Caller | Following] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(wait())
     found = await entered
     book.sweep(4.9)
@@ -107,10 +107,10 @@ async def test_whose_time_is_up_is_told_and_then_cut_off(kind: Kind) -> None:
 async def test_a_client_that_takes_nothing_is_cut_off_before_its_deadline() -> None:
     """What was sent has not been taken for as long as is allowed."""
     book = register(stuck_seconds=30.0)
-    blocked: asyncio.Future[Reader] = asyncio.get_running_loop().create_future()
+    blocked: asyncio.Future[Following] = asyncio.get_running_loop().create_future()
 
     async def wait() -> None:
-        reader = Reader(Kind.EVENTS, "t", 1e9)
+        reader = Following(WaitKind.EVENTS, "t", 1e9)
         reader.blocked_since = 100.0
         book.enter(reader)
         blocked.set_result(reader)
@@ -128,13 +128,13 @@ async def test_a_client_that_takes_nothing_is_cut_off_before_its_deadline() -> N
 async def test_each_is_told_that_the_instance_leaves() -> None:
     """Of the kinds that are named."""
     book = register()
-    guests = {kind: guest(kind) for kind in Kind}
+    guests = {kind: guest(kind) for kind in WaitKind}
     for found in guests.values():
         book.enter(found)
-    book.dismiss(Kind.END, Kind.EVENTS)
+    book.dismiss(WaitKind.END, WaitKind.EVENTS)
     assert [told(found) for found in guests.values()] == [False, True, True]
-    book.dismiss(*Kind)
-    caller = guests[Kind.ANSWER]
+    book.dismiss(*WaitKind)
+    caller = guests[WaitKind.ANSWER]
     assert isinstance(caller, Caller)
     assert isinstance(caller.error, InstanceLeaving)
 
@@ -147,5 +147,5 @@ async def test_an_overdue_caller_has_a_deadline_for_an_answer() -> None:
     assert caller.error.problem.status == 504
 
 
-def told(found: Caller | Reader) -> bool:
+def told(found: Caller | Following) -> bool:
     return found.ended if isinstance(found, Caller) else found.over and found.news.is_set()

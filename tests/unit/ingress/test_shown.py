@@ -9,7 +9,7 @@ import pytest
 
 from services.ingress.dialects.tutti import requests as dialect
 from services.ingress.status.shown import ALL, FIELDS, NOT_SHOWN, SHOWN, RawEvent, kind_of, shown
-from services.ingress.status.status import JobStatus, State, fold
+from services.ingress.status.status import JobState, JobStatus, fold
 from shared.contracts import event as events
 from shared.contracts.base import Contract, PriorityClass
 from shared.contracts.failure import Failure, FailureKind
@@ -116,7 +116,7 @@ def test_a_job_that_is_being_stopped_says_why() -> None:
     assert status.stopping.kind is FailureKind.DEADLINE
     result = Result(job="j", tenant="t", status=Status.EXPIRED, accepted_at=100.0, finished_at=101.0)
     ended = status_of(accepted(), stopped, events.JobSettled(**OF, result=result, digest="d"))
-    assert (ended.state, ended.stopping) == (State.SETTLED, None)
+    assert (ended.state, ended.stopping) == (JobState.SETTLED, None)
 
 
 def test_an_end_tells_whose_it_was() -> None:
@@ -144,7 +144,7 @@ def test_an_event_that_cannot_be_read_hides_nothing_else(kind: str, value: bytes
     """It is stepped over, in the status and in the event stream."""
     odd = RawEvent(1, kind, value)
     status = fold("j", 0, None, [*log(accepted()), odd, RawEvent(2, ASKED.type, ASKED.to_bytes())])
-    assert (status.state, status.tenant, [step.id for step in status.steps]) == (State.RUNNING, "t", ["s"])
+    assert (status.state, status.tenant, [step.id for step in status.steps]) == (JobState.RUNNING, "t", ["s"])
     assert dialect.event(odd, "j") is None
 
 

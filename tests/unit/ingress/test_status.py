@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from services.ingress.status.journal import Journal
 from services.ingress.status.shown import RawEvent
-from services.ingress.status.status import JobStatus, State, ended, fold
+from services.ingress.status.status import JobState, JobStatus, ended, fold
 from shared.contracts import event as events
 from shared.contracts import ids
 from shared.contracts.base import PriorityClass
@@ -60,7 +60,7 @@ def test_a_whole_history() -> None:
     """State, steps with attempts and nodes, result."""
     status = fold("j", 2, None, raw(history()))
     assert (status.state, status.priority_class, status.tenant, status.model, status.home) == (
-        State.SETTLED,
+        JobState.SETTLED,
         PriorityClass.BATCH,
         "t",
         "m",
@@ -74,9 +74,9 @@ def test_a_whole_history() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "state"), [(0, State.QUEUED), (1, State.ACCEPTED), (2, State.RUNNING), (7, State.RUNNING), (8, State.SETTLED)]
+    ("count", "state"), [(0, JobState.QUEUED), (1, JobState.ACCEPTED), (2, JobState.RUNNING), (7, JobState.RUNNING), (8, JobState.SETTLED)]
 )
-def test_states_on_the_way(count: int, state: State) -> None:
+def test_states_on_the_way(count: int, state: JobState) -> None:
     """Queued, accepted, running, settled."""
     assert fold("j", 2, None, raw(history())[:count]).state is state
 
@@ -262,9 +262,9 @@ def test_a_submitted_job_is_queued_until_its_events_come() -> None:
     assert book.is_whole("j")
     status = book.status("j")
     assert status is not None
-    assert status.state is State.QUEUED
+    assert status.state is JobState.QUEUED
     book.add("j", 2, raw(history())[0])
     book.submitted(JobStatus(id="j", home=2))
     status = book.status("j")
     assert status is not None
-    assert status.state is State.ACCEPTED
+    assert status.state is JobState.ACCEPTED

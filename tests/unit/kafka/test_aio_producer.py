@@ -14,7 +14,7 @@ from shared.clock import LoopClock
 from shared.errors import RecordTooLarge, SendFailed
 from shared.kafka import settings
 from shared.kafka.client.aio_producer import AioProducer
-from shared.kafka.client.aio_window import Window
+from shared.kafka.client.aio_window import InFlight
 from shared.kafka.port import Appended, Message, TopicPartition
 from tests.support import virtual_loop
 
@@ -247,7 +247,7 @@ def test_a_window_serves_in_order_and_survives_cancelled_waiters() -> None:
     """First come first served; a request larger than the window passes alone; a cancelled waiter frees its place."""
 
     async def scenario() -> None:
-        window = Window(100, 10)
+        window = InFlight(100, 10)
         entered: list[str] = []
 
         async def enter(name: str, size: int) -> None:

@@ -13,7 +13,7 @@ from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, NewTopic, TopicPartition
 from shared.processing.dead_letter_cap import DeadLetterCap
 from shared.processing.intake import Intake
-from shared.processing.window import Bounds, Window
+from shared.processing.window import Window, WindowBounds
 from shared.settings import ClusterSettings, DeadLetterCapSettings
 from tests.support import virtual_loop
 from tests.support.routing import FakeRecord
@@ -74,7 +74,7 @@ def test_the_default_is_generous() -> None:
 
 def test_a_stopped_window_gives_nothing_more_and_keeps_what_it_has() -> None:
     """Nothing is committed past what was not taken."""
-    window = Window(TP, Bounds(), 0, DeadLetterCap(TP, LIMIT))
+    window = Window(TP, WindowBounds(), 0, DeadLetterCap(TP, LIMIT))
     window.receive([FakeRecord(offset=n, value=b"x") for n in range(20)])
     taken = 0
     while (record := window.take()) is not None:
@@ -89,7 +89,7 @@ async def _intake() -> None:
     log = MemoryLog(LoopClock())
     log.create([NewTopic("t", 2, 1, {})])
     consumer = await log.consumer(client_id="c", group="g")
-    bounds = Bounds(records=50)
+    bounds = WindowBounds(records=50)
     intake = Intake(consumer, service="test", bounds=bounds, cap=LIMIT, clock=log.clock, arrived=lambda: None, dropped=lambda: None)
     await intake.start(["t"])
     running = asyncio.create_task(intake.run())

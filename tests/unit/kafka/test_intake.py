@@ -11,7 +11,7 @@ from shared.clock import LoopClock
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, NewTopic, TopicPartition
 from shared.processing.intake import Intake
-from shared.processing.window import Bounds, Window
+from shared.processing.window import Window, WindowBounds
 from shared.settings import DeadLetterCapSettings
 from tests.support.virtual_loop import run
 
@@ -29,7 +29,7 @@ class Reader:
         self.intake = Intake(
             self.consumer,
             service="test",
-            bounds=Bounds(),
+            bounds=WindowBounds(),
             cap=DeadLetterCapSettings(),
             clock=self._log.clock,
             arrived=lambda: None,

@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY
 
 from shared.clock import LoopClock
 from shared.errors import LogError, LogUnavailable, TopicMadeAnew
-from shared.kafka.client.watchdog import Limits, Reason, Standing, Vitals, diagnose, may_rebuild, observe, pause_seconds
+from shared.kafka.client.watchdog import Reason, Standing, Vitals, WatchdogLimits, diagnose, may_rebuild, observe, pause_seconds
 from shared.kafka.client.watched import ConsumerGaveUp, WatchedConsumer, WatchedLog
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Consumer, Message, NewTopic, Record, TopicPartition
@@ -25,7 +25,7 @@ from tests.support import virtual_loop
 from tests.support.log_bench import Recorder
 
 TP = TopicPartition("t", 0)
-LIMITS = Limits()
+LIMITS = WatchdogLimits()
 
 
 def vitals(now: float, *, unassigned_since: float | None = None, progress: dict[TopicPartition, Standing] | None = None) -> Vitals:

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from infra.cli.main import main
 from infra.native import install
-from infra.native.paths import Home, locked
+from infra.native.paths import StackHome, locked
 from infra.native.ports import free_ports
 
 
@@ -36,7 +36,7 @@ def test_status_of_nothing_is_stopped_and_exit_code_3(home: Path) -> None:
 def test_down_of_nothing_is_fine_and_clean_removes_only_what_the_launcher_made(home: Path) -> None:
     """A person's own file in the directory stays."""
     (home / "mine.txt").write_text("kept")
-    Home(home).data("kafka").mkdir(parents=True)
+    StackHome(home).data("kafka").mkdir(parents=True)
     done = CliRunner().invoke(main, ["down", "--clean"])
     assert done.exit_code == 0
     assert not (home / "data").exists()
@@ -53,7 +53,7 @@ def test_a_second_command_is_refused_while_the_first_works(home: Path) -> None:
 
 def test_logs_of_an_unknown_component_name_the_known_ones(home: Path) -> None:
     """A misspelt name is wrong usage, exit code 2."""
-    Home(home).log("planner").write_text("first\nsecond\n")
+    StackHome(home).log("planner").write_text("first\nsecond\n")
     shown = CliRunner().invoke(main, ["logs", "--lines", "1"])
     assert shown.stdout.split() == ["planner", "second"]
     refused = CliRunner().invoke(main, ["logs", "planer"])

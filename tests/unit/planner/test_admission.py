@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.planner.round import Answer, Round
+from services.planner.round import CallerAnswer, Round
 from services.planner.state import admission, attempts
 from services.planner.state.cancels import KEPT_SECONDS
 from services.planner.state.policy import Policy
@@ -24,7 +24,7 @@ HERE, THERE = ReplyTo(topic="replies", partition=1, correlation=b"1"), ReplyTo(t
 
 def answers(round_: Round) -> list[tuple[ReplyTo, Result]]:
     """Callers that are told something without a new result."""
-    return [(effect.reply, effect.result) for effect in round_.after if isinstance(effect, Answer)]
+    return [(effect.reply, effect.result) for effect in round_.after if isinstance(effect, CallerAnswer)]
 
 
 def finish(desk: Desk) -> Round:

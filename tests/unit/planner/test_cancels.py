@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.planner.retention import OLDEST_SECONDS
-from services.planner.round import Answer, Round
+from services.planner.round import CallerAnswer, Round
 from services.planner.state.cancels import CLOCK_SKEW_SECONDS, KEPT_SECONDS, Cancels, TooManyCancels
 from services.planner.state.carried import Carried
 from services.planner.state.policy import Policy
@@ -55,7 +55,7 @@ def test_when_it_comes_back_it_is_dropped() -> None:
         round_ = desk.submit(id_="mine", reply=REPLY)
         assert kinds(round_) == []
         [answer] = round_.after
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, CallerAnswer)
         assert answer.result.status is Status.CANCELLED
     assert desk.book.live == 0
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.handlers import CANONICAL_BYTES, JOB_BYTES, OUTCOME_BYTES, JobRecord, ReservedId, read_outcome
+from services.planner.handlers import CANONICAL_BYTES, JOB_BYTES, OUTCOME_BYTES, JobReader, ReservedId, read_outcome
 from services.planner.state.admission import JobInput
 from shared.contracts import headers, ids
 from shared.contracts.base import INLINE_BYTES, RECORD_BYTES, PriorityClass
@@ -24,7 +24,7 @@ from shared.topics import Topics, TopicSettings
 from tests.unit.planner.desk import Desk, kinds
 from tests.unit.planner.records import Written
 
-READER = JobRecord("cluster", Topics(TopicSettings()))
+READER = JobReader("cluster", Topics(TopicSettings()))
 CANCEL = ((headers.TYPE, b"cancel"),)
 HELD = ((headers.TYPE, headers.HELD_JOB.encode()),)
 INPUT = json.loads(Path("schemas/examples/v1/HeldJob.minimal.json").read_bytes())["input_ref"]
@@ -65,7 +65,7 @@ def test_a_derived_id_is_the_records_own() -> None:
     ids = [job(**place).id for place in places]
     assert len(set(ids)) == len(places)
     assert job().id == ids[0]
-    other = JobRecord("another cluster", READER.topics).read(Written(), PriorityClass.STANDARD)
+    other = JobReader("another cluster", READER.topics).read(Written(), PriorityClass.STANDARD)
     assert isinstance(other, JobInput)
     assert other.id != ids[0]
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.handlers import JobRecord
+from services.planner.handlers import JobReader
 from services.planner.intake.refusals import OutcomesStopped, Refusals
-from services.planner.round import Answer, Dispatch, Publish, Round, Stop
+from services.planner.round import CallerAnswer, Dispatch, Publish, Round, Stop
 from services.planner.sending.messages import of_effect
 from services.planner.settings import PlannerOptions
 from services.planner.shard.wiring import Wiring
@@ -105,7 +105,7 @@ def test_a_result_is_a_pure_function_of_its_settle_event(text: str, correlation:
 def test_an_answer_to_one_caller_touches_no_result() -> None:
     """A repeated submission, or a refused one."""
     result = Result(job="mine", status=Status.SUCCEEDED, answer=Text(text="a"), accepted_at=1.0, finished_at=2.0)
-    [message] = of_effect(Answer(HERE, result, TRACE), TOPICS)
+    [message] = of_effect(CallerAnswer(HERE, result, TRACE), TOPICS)
     assert (message.topic, message.partition, message.key) == ("t-replies", 4, b"mine")
 
 
@@ -115,7 +115,7 @@ def test_an_answer_to_one_caller_touches_no_result() -> None:
 @pytest.fixture
 def refusals() -> Refusals:
     missing: Any = None
-    reader = JobRecord("cluster", TOPICS)
+    reader = JobReader("cluster", TOPICS)
     return Refusals(
         Wiring(
             log=missing,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from services.planner.round import Round
 from services.planner.state.carried_ids import DISTANCE, GROUP_IDS, NAME, CarriedIds, packed, unpacked
-from services.planner.state.settled import Ended, SettledIds
+from services.planner.state.settled import EndedAt, SettledIds
 from shared.contracts.event import EVENT, IdsRemembered
 
 COUNT, BLOCK, WALL = 2_000, 100, 1_700_000_000.0
@@ -110,11 +110,11 @@ def test_groups_are_joined_and_forgotten() -> None:
 
 def test_a_group_says_what_went_into_it() -> None:
     """Hash and offset exactly, the time to the second."""
-    ended = [(2**64 - 1, Ended(1_000_005, 70.5)), (0, Ended(1_000_000, 10.0))]
+    ended = [(2**64 - 1, EndedAt(1_000_005, 70.5)), (0, EndedAt(1_000_000, 10.0))]
     event = IdsRemembered(epoch=0, at=WALL, since=1_000_000, until=1_000_006, ids=packed(ended, 1_000_000, WALL))
     read = EVENT.validate_json(event.to_bytes())
     assert isinstance(read, IdsRemembered)
-    assert list(unpacked(read, 5_000.0, -4_000.0)) == [(2**64 - 1, Ended(1_000_005, 1_070.0)), (0, Ended(1_000_000, 1_010.0))]
+    assert list(unpacked(read, 5_000.0, -4_000.0)) == [(2**64 - 1, EndedAt(1_000_005, 1_070.0)), (0, EndedAt(1_000_000, 1_010.0))]
 
 
 def test_a_quiet_home_writes_nothing() -> None:

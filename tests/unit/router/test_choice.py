@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.router.choice import Busy, Chosen, choose
-from services.router.entry import Entry
+from services.router.entry import PendingStep
 from services.router.filters import NodeView, Unplaceable
 from shared.contracts.base import PriorityClass
 from shared.contracts.job import Needs
 from shared.contracts.node import Hardware, NodeModel
 from shared.kafka.port import TopicPartition
-from shared.processing.window import Bounds, Window
+from shared.processing.window import Window, WindowBounds
 from tests.support.routing import MODEL, FakeRecord, credit, node, step, view
 
 BIG = NodeModel(name="big:70b", size_bytes=40 * 10**9, context_length=131_072)
@@ -176,4 +176,4 @@ def test_no_number_ends_a_router() -> None:
     assert chosen(choose(odd, [view(node(models=(slow,)), swamped)], 0.0)).node == "n1"
     wide = step().model_copy(update={"needs": Needs().model_copy(update={"min_vram_bytes": HUGE, "min_context": HUGE})})
     assert any("GB of VRAM" in phrase for phrase in missing(choose(wide, [view(node())], 0.0)))
-    assert Entry(FakeRecord(), odd, Window(TopicPartition("t", 0), Bounds(), 0), PriorityClass.BATCH, 0.0).cost == 10**9
+    assert PendingStep(FakeRecord(), odd, Window(TopicPartition("t", 0), WindowBounds(), 0), PriorityClass.BATCH, 0.0).cost == 10**9

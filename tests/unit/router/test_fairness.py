@@ -10,7 +10,7 @@ from itertools import islice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.fairness import BURST_TOKENS, Waiting
+from services.router.fairness import BURST_TOKENS, WaitingSteps
 from shared.contracts.base import PriorityClass
 from shared.scheduling.class_shares import AGEING_CAP, AGEING_SECONDS, WEIGHTS, weight
 from shared.scheduling.fair_queue import TenantRing
@@ -39,8 +39,8 @@ def ring(items: Iterable[Item]) -> TenantRing[Item]:
     return made
 
 
-def waiting(items: Iterable[Item], share: float = 0.9) -> Waiting[Item]:
-    made: Waiting[Item] = Waiting(interactive_share=share, quantum=QUANTUM)
+def waiting(items: Iterable[Item], share: float = 0.9) -> WaitingSteps[Item]:
+    made: WaitingSteps[Item] = WaitingSteps(interactive_share=share, quantum=QUANTUM)
     for item in items:
         made.add(item)
     return made

@@ -9,12 +9,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from services.router.ledger import Dispatch, Ledger
+from services.router.ledger import CreditLedger, OpenDispatch
 from tests.support.routing import credit
 
 
-def ledger() -> Ledger:
-    return Ledger("r1", lost_seconds=5.0, forgotten_seconds=300.0)
+def ledger() -> CreditLedger:
+    return CreditLedger("r1", lost_seconds=5.0, forgotten_seconds=300.0)
 
 
 def test_an_offer_to_another_router_is_no_place_here() -> None:
@@ -126,7 +126,7 @@ def test_taking_a_place_that_is_not_there_is_a_mistake() -> None:
 
 @dataclass
 class Sent:
-    dispatch: Dispatch
+    dispatch: OpenDispatch
     capability: str
     tokens: int
     offset: int | None = None

@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 
 from services.router import choice, filters, handlers, messages, placement, routing
-from services.router.fairness import Waiting
-from services.router.ledger import Ledger
+from services.router.fairness import WaitingSteps
+from services.router.ledger import CreditLedger
 from services.router.placement import Placement
-from services.router.registry import Registry
+from services.router.registry import NodeRegistry
 from services.router.routing import Routing
 from services.router.settings import RouterPolicy
 from shared.contracts.failure import FailureKind
 from shared.contracts.outcome import StepFailed
 from shared.kafka.port import TopicPartition
 from shared.processing.tries import TRIES
-from shared.processing.window import Bounds, Window
+from shared.processing.window import Window, WindowBounds
 from shared.topics import Topics
 from tests.support.routing import FakeRecord, credit, node, step
 
@@ -29,13 +29,13 @@ class Scene:
     """A router with one node of ten places, and three steps; the one in the middle wants another model."""
 
     def __init__(self, *, places: int = 10, seconds_left: float | None = None) -> None:
-        registry = Registry(forgotten_seconds=1e9)
+        registry = NodeRegistry(forgotten_seconds=1e9)
         if places:
             registry.on_node(node(), 0.0)
-        ledger = Ledger("r1", lost_seconds=1e9, forgotten_seconds=1e9)
+        ledger = CreditLedger("r1", lost_seconds=1e9, forgotten_seconds=1e9)
         ledger.on_credits(credit(places=places), 0.0)
         self.routing = Routing(Placement(registry, ledger), RouterPolicy(), TOPICS)
-        self.window = Window(TopicPartition(TOPIC, 0), Bounds(), 0)
+        self.window = Window(TopicPartition(TOPIC, 0), WindowBounds(), 0)
         steps = [
             step(job=job, model=model, seconds_left=seconds_left) for job, model in (("a", "auto"), ("odd", "small:1b"), ("b", "auto"))
         ]
@@ -118,17 +118,17 @@ def test_a_step_that_cannot_be_sent_away_is_given_up(monkeypatch: pytest.MonkeyP
 def test_what_was_placed_before_choosing_fails_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Work that concerns no step is tried again at the next round, and readiness says that it fails."""
     scene = Scene()
-    served = Waiting.drain
+    served = WaitingSteps.drain
 
     def drain(*args: Any) -> Any:
         yield next(served(*args))
         raise OverflowError
 
-    monkeypatch.setattr(Waiting, "drain", drain)
+    monkeypatch.setattr(WaitingSteps, "drain", drain)
     placed = [scene.rounds(1)[0] for _ in range(TRIES)]
     assert sorted(placed) == [["a"], ["b"], ["odd"]]
     assert "choosing the next step fails again and again" in str(scene.routing.tries.undone)
-    monkeypatch.setattr(Waiting, "drain", served)
+    monkeypatch.setattr(WaitingSteps, "drain", served)
     scene.window.receive([FakeRecord(topic=TOPIC, offset=3, value=step(job="c").to_bytes())])
     assert scene.rounds(1)[0] == ["c"]
     assert not scene.routing.tries.undone

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from services.router.demand import demand_of
 from services.router.filters import Unplaceable
-from services.router.ledger import Ledger
+from services.router.ledger import CreditLedger
 from services.router.placement import Placement
-from services.router.registry import Registry
+from services.router.registry import NodeRegistry
 from services.router.settings import RouterPolicy
 from services.router.unplaced import Leaves, decide
 from shared.contracts.failure import Failure, FailureKind
@@ -22,10 +22,10 @@ POLICY = RouterPolicy()
 
 
 def placement(*nodes: Node) -> Placement:
-    registry = Registry(forgotten_seconds=300.0)
+    registry = NodeRegistry(forgotten_seconds=300.0)
     for registered in nodes:
         registry.on_node(registered, 0.0)
-    return Placement(registry, Ledger("r1", lost_seconds=5.0, forgotten_seconds=300.0))
+    return Placement(registry, CreditLedger("r1", lost_seconds=5.0, forgotten_seconds=300.0))
 
 
 def placeable(known: Placement) -> bool:
@@ -63,7 +63,7 @@ def test_a_change_of_the_registry_is_seen_at_the_next_choice() -> None:
 
 def test_repeating_an_announcement_changes_nothing() -> None:
     """Every minute each node says the same with another time: no reason to begin anew."""
-    registry = Registry(forgotten_seconds=300.0)
+    registry = NodeRegistry(forgotten_seconds=300.0)
     registry.on_node(node(at=1.0), 0.0)
     before = registry.version
     registry.on_node(node(at=2.0), 60.0)
@@ -114,7 +114,7 @@ def test_waiting_grows_with_age_so_that_delays_are_few() -> None:
 
 def test_a_node_that_is_silent_for_long_is_known_until_it_leaves() -> None:
     """It may be asleep: what only it could hold is not refused as impossible. Its own word ends that, or its return."""
-    registry = Registry(forgotten_seconds=300.0)
+    registry = NodeRegistry(forgotten_seconds=300.0)
     registry.on_node(node("asleep"), 0.0)
     registry.on_node(node("gone"), 0.0)
     registry.expire(301.0)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
-from services.router.ledger import Ledger
+from services.router.ledger import CreditLedger
 from services.router.placement import Placement
-from services.router.registry import Registry
+from services.router.registry import NodeRegistry
 from services.router.routing import Routing
 from services.router.settings import RouterPolicy
 from shared.kafka.port import TopicPartition
-from shared.processing.window import Bounds, Window
+from shared.processing.window import Window, WindowBounds
 from shared.topics import Topics
 from tests.support.routing import FakeRecord, credit, node, step
 
@@ -22,12 +22,12 @@ class Scene:
     """A router with one node and four partitions of one class."""
 
     def __init__(self) -> None:
-        registry = Registry(forgotten_seconds=1e9)
+        registry = NodeRegistry(forgotten_seconds=1e9)
         registry.on_node(node(), 0.0)
-        self._placement = Placement(registry, Ledger("r1", lost_seconds=1e9, forgotten_seconds=1e9))
+        self._placement = Placement(registry, CreditLedger("r1", lost_seconds=1e9, forgotten_seconds=1e9))
         policy = RouterPolicy()
         self._routing = Routing(self._placement, policy, TOPICS)
-        bounds = Bounds(open=policy.window, span=policy.window_span, records=policy.buffered_records, bytes=policy.buffered_bytes)
+        bounds = WindowBounds(open=policy.window, span=policy.window_span, records=policy.buffered_records, bytes=policy.buffered_bytes)
         self._windows = [Window(TopicPartition(TOPIC, number), bounds, 0) for number in range(4)]
         self._credits = 0
 

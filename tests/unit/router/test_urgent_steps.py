@@ -6,17 +6,17 @@ from math import inf
 from typing import Any
 
 from services.router import messages
-from services.router.entry import Entry
-from services.router.ledger import Ledger
+from services.router.entry import PendingStep
+from services.router.ledger import CreditLedger
 from services.router.placement import Placement
-from services.router.registry import Registry
+from services.router.registry import NodeRegistry
 from services.router.routing import Routing
 from services.router.settings import RouterPolicy
 from shared.contracts import headers
 from shared.contracts.base import PriorityClass
 from shared.contracts.step import Step
 from shared.kafka.port import TopicPartition
-from shared.processing.window import Bounds, Window
+from shared.processing.window import Window, WindowBounds
 from shared.topics import Topics
 from tests.support.routing import FakeRecord, credit, node, step
 
@@ -29,11 +29,11 @@ class Scene:
     """A router with one node; steps arrive by class, places when told."""
 
     def __init__(self) -> None:
-        registry = Registry(forgotten_seconds=1e9)
+        registry = NodeRegistry(forgotten_seconds=1e9)
         registry.on_node(node(), 0.0)
-        self.placement = Placement(registry, Ledger("r1", lost_seconds=1e9, forgotten_seconds=1e9))
+        self.placement = Placement(registry, CreditLedger("r1", lost_seconds=1e9, forgotten_seconds=1e9))
         self.routing = Routing(self.placement, RouterPolicy(), TOPICS)
-        self._windows = {c: Window(TopicPartition(TOPICS.steps("chat", c), 0), Bounds(), 0) for c in PriorityClass}
+        self._windows = {c: Window(TopicPartition(TOPICS.steps("chat", c), 0), WindowBounds(), 0) for c in PriorityClass}
         self._credits = 0
 
     def arrive(self, priority_class: PriorityClass, now: float, *jobs: str, deadline_at: float = WALL + 86_400) -> None:
@@ -99,11 +99,11 @@ def test_it_is_computed_anew_while_a_step_waits() -> None:
 
 def test_a_deadline_is_counted_from_the_records_arrival_or_from_its_reading() -> None:
     """A user's instant beside the brokers' time of arrival; a duration less what the step has waited: no clock of this machine is asked."""
-    window = Window(TopicPartition(TOPICS.steps("chat", STANDARD), 0), Bounds(), 0)
+    window = Window(TopicPartition(TOPICS.steps("chat", STANDARD), 0), WindowBounds(), 0)
     record = FakeRecord(timestamp=int(WALL * 1000), headers=(headers.waiting(5.0),))
 
     def due(**changes: Any) -> float:
-        return Entry(record, step(**changes), window, STANDARD, 1_000.0).expires_at
+        return PendingStep(record, step(**changes), window, STANDARD, 1_000.0).expires_at
 
     assert due(deadline_at=WALL + 90.0) == 1_090.0
     assert due(seconds_left=90.0) == 1_085.0
@@ -117,7 +117,7 @@ def test_a_deadline_is_counted_from_the_records_arrival_or_from_its_reading() ->
 def scene_of_one(**changes: Any) -> list[messages.Placed]:
     """One step that arrived at 0 and is placed."""
     scene = Scene()
-    window = Window(TopicPartition(TOPICS.steps("chat", STANDARD), 0), Bounds(), 0)
+    window = Window(TopicPartition(TOPICS.steps("chat", STANDARD), 0), WindowBounds(), 0)
     window.receive([FakeRecord(topic=window.partition.topic, value=step(**changes).to_bytes())])
     scene.routing.admit([window], 0.0)
     scene.placement.ledger.on_credits(credit(places=1), 0.0)

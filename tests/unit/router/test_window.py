@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from shared.kafka.port import TopicPartition
-from shared.processing.window import Bounds, Window
+from shared.processing.window import Window, WindowBounds
 from tests.support.routing import FakeRecord
 
-BOUNDS = Bounds(open=4, span=16, records=12, bytes=100_000)
+BOUNDS = WindowBounds(open=4, span=16, records=12, bytes=100_000)
 
 
 def records(*offsets: int, size: int = 10) -> list[FakeRecord]:
@@ -19,7 +19,7 @@ def records(*offsets: int, size: int = 10) -> list[FakeRecord]:
 
 def test_a_stuck_record_does_not_hold_the_others() -> None:
     """With the first record waiting, the others are taken and finished up to the span; nothing is committed past it."""
-    window = Window(TopicPartition("t", 0), Bounds(open=4, span=16, records=100), 0)
+    window = Window(TopicPartition("t", 0), WindowBounds(open=4, span=16, records=100), 0)
     window.receive(records(*range(40)))
     assert window.take() is not None
     finished = 0
@@ -48,7 +48,7 @@ def test_large_records_fill_a_window_by_bytes() -> None:
 @given(st.lists(st.integers(1, 3), max_size=20), st.data())
 def test_holes_in_the_log_are_no_work(gaps: list[int], data: st.DataObject) -> None:
     """Offsets that are not there (control records, compaction) neither block nor are waited for."""
-    window = Window(TopicPartition("t", 0), Bounds(open=100, span=1000), 0)
+    window = Window(TopicPartition("t", 0), WindowBounds(open=100, span=1000), 0)
     offsets = [sum(gaps[: index + 1]) for index in range(len(gaps))]
     if offsets:
         window.receive(records(*offsets))

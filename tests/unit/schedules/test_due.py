@@ -13,18 +13,18 @@ from services.planner.schedules.due import MOST_RUNS, due_runs, next_run
 from shared.contracts.job import Job
 from shared.contracts.schedule import Missed, Schedule
 from shared.scheduling.cron import Cron
-from shared.scheduling.schedule_table import Entry
+from shared.scheduling.schedule_table import ScheduleEntry
 
 START = 1_767_225_600.0
 """2026-01-01 00:00 UTC."""
 
 
-def entry(cron: str = "*/10 * * * *", zone: str = "UTC", **changes: Any) -> Entry:
+def entry(cron: str = "*/10 * * * *", zone: str = "UTC", **changes: Any) -> ScheduleEntry:
     schedule = Schedule(id="s", cron=cron, time_zone=zone, job=Job(prompt="q"), **{"since": START, **changes})
-    return Entry(schedule, Cron(cron, zone))
+    return ScheduleEntry(schedule, Cron(cron, zone))
 
 
-def walk(it: Entry, moments: list[float]) -> list[float]:
+def walk(it: ScheduleEntry, moments: list[float]) -> list[float]:
     """What begins when the planner looks at these moments."""
     last, begun = -inf, []
     for now in moments:

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from infra.cli.cluster import Edge
 from infra.cli.main import main
 from infra.verify.checker import Scope
-from infra.verify.laws import LAWS, Kind
+from infra.verify.laws import LAWS, LawKind
 from infra.verify.reading import verify
 from infra.verify.report import EXAMPLES, Report
 from shared.clock import LoopClock, ManualClock
@@ -53,7 +53,7 @@ def checked(log: MemoryLog, **scope: float | bool) -> Report:
 
 
 @pytest.mark.parametrize(("tell", "kind"), VIOLATIONS.items(), ids=[tell.__name__ for tell in VIOLATIONS])
-def test_each_violation_is_found_and_nothing_else(tell: Callable[[Story], None], kind: Kind) -> None:
+def test_each_violation_is_found_and_nothing_else(tell: Callable[[Story], None], kind: LawKind) -> None:
     report = checked(told(tell)[0])
     assert {found: finding.count for found, finding in report.findings.items()} == {kind: 1}
     (example,) = report.findings[kind].examples
@@ -62,8 +62,8 @@ def test_each_violation_is_found_and_nothing_else(tell: Callable[[Story], None],
 
 
 def test_every_kind_has_a_meaning_and_a_story() -> None:
-    assert set(LAWS) == set(Kind)
-    assert set(Kind) - set(VIOLATIONS.values()) == {Kind.UNFINISHED}
+    assert set(LAWS) == set(LawKind)
+    assert set(LawKind) - set(VIOLATIONS.values()) == {LawKind.UNFINISHED}
 
 
 def test_what_looks_strange_and_is_right_passes() -> None:
@@ -80,7 +80,7 @@ def test_what_looks_strange_and_is_right_passes() -> None:
 def test_settled_means_that_nothing_may_be_open() -> None:
     """Live, delayed and waiting: each is a job that has not ended."""
     report = checked(told(whole)[0], settled=True)
-    assert {kind: finding.count for kind, finding in report.findings.items()} == {Kind.UNFINISHED: 3}
+    assert {kind: finding.count for kind, finding in report.findings.items()} == {LawKind.UNFINISHED: 3}
     assert report.lost == 3
 
 
@@ -105,7 +105,7 @@ def test_the_same_id_on_two_homes_is_two_ends() -> None:
     other.started()
     other.life("before")
     asyncio.run(_write(log, other))
-    assert set(checked(log).findings) == {Kind.SETTLED_TWICE}
+    assert set(checked(log).findings) == {LawKind.SETTLED_TWICE}
 
 
 async def _write(log: MemoryLog, story: Story) -> None:
@@ -122,7 +122,7 @@ def test_all_are_counted_and_few_are_shown() -> None:
         story.commit(story.job("last") + 1)
 
     log, story = told(many)
-    finding = checked(log).findings[Kind.LOST]
+    finding = checked(log).findings[LawKind.LOST]
     assert (finding.count, len(finding.examples)) == (EXAMPLES + 4, EXAMPLES)
     assert {example.job for example in finding.examples} <= {story.name(f"lost-{number}") for number in range(EXAMPLES + 3)}
 
@@ -136,7 +136,7 @@ def test_what_lies_elsewhere_must_have_come_home(arrives: bool) -> None:
         story.commit(story.job(name) + 1)
 
     log, story = told(sent)
-    assert {kind: finding.count for kind, finding in checked(log).findings.items()} == {Kind.LOST: 1}
+    assert {kind: finding.count for kind, finding in checked(log).findings.items()} == {LawKind.LOST: 1}
     other = Story(TOPICS, 0)
     other.name = story.name  # type: ignore[method-assign]
     if arrives:
@@ -163,7 +163,7 @@ def test_what_is_sent_on_to_its_own_home_may_wait_there(taken: bool, body: str) 
         story.commit(last + taken)
 
     found = checked(told(sent)[0]).findings
-    assert {kind: finding.count for kind, finding in found.items()} == ({Kind.LOST: 1} if taken else {})
+    assert {kind: finding.count for kind, finding in found.items()} == ({LawKind.LOST: 1} if taken else {})
 
 
 def _middle() -> tuple[MemoryLog, int]:
@@ -199,7 +199,7 @@ def test_reading_where_the_beginning_is_gone_guesses_no_epoch_too_low() -> None:
     log.existing(EVENTS).delete_before(cut)
     report = checked(log, since=AT - 1e6)
     assert report.counts.stale_events == 1
-    assert Kind.SETTLED_TWICE not in report.findings
+    assert LawKind.SETTLED_TWICE not in report.findings
 
 
 class TestCommand:

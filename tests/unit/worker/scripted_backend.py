@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from services.worker.backends.base import Completion, Delta, ModelCall, ModelCallFailed, Probe
+from services.worker.backends.base import BackendProbe, Completion, Delta, ModelCall, ModelCallFailed
 from services.worker.settings import BackendKind
 from shared.clock import LoopClock
 from shared.contracts.chat import Answer, FinishReason
@@ -72,10 +72,10 @@ class ScriptedBackend:
         answer = Answer(text="".join(script.pieces), finish_reason=script.finish_reason, model=call.model, node=call.node)
         yield Completion(answer, Usage(calls=1, prompt_tokens=5, completion_tokens=tokens))
 
-    async def probe(self) -> Probe:
+    async def probe(self) -> BackendProbe:
         if not self.reachable:
             raise ModelCallFailed(FailureKind.NODE_UNREACHABLE, "nobody there")
-        return Probe(version="0.34.0")
+        return BackendProbe(version="0.34.0")
 
     async def models(self) -> tuple[NodeModel, ...]:
         return tuple(NodeModel(name=name, operations=("embed",) if "embed" in name else ("chat", "generate")) for name in self.known)

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from services.delay.held import Held
+from services.delay.held import HeldRecords
 from services.planner.history.takeover import Superseded
 from services.planner.intake.refusals import Refusals
 from services.router import routing, unplaced
 from services.router.dispatcher import Dispatcher
-from services.router.ledger import Account
-from services.worker.handlers import Desk
+from services.router.ledger import NodeCredit
+from services.worker.handlers import AttemptDesk
 from services.worker.lease_log import LeaseLog
 from services.worker.outbox import Outbox as WorkerOutbox
 from services.worker.slots import Slots
@@ -30,23 +30,23 @@ CALM = FaultMix(**SMALL)
 
 
 def _silent_on_a_finished_attempt(patching: Patching) -> None:
-    original = Desk.on_step
+    original = AttemptDesk.on_step
 
-    def on_step(self: Desk, step: Any, *more: Any) -> None:
+    def on_step(self: AttemptDesk, step: Any, *more: Any) -> None:
         if self.leases.finished(step) is None:
             original(self, step, *more)
 
-    patching.setattr(Desk, "on_step", on_step)
+    patching.setattr(AttemptDesk, "on_step", on_step)
 
 
 def _credit_used_twice(patching: Patching) -> None:
-    original = Account.take
+    original = NodeCredit.take
 
-    def take(self: Account, tokens: int) -> None:
+    def take(self: NodeCredit, tokens: int) -> None:
         original(self, tokens)
         self.available += 1
 
-    patching.setattr(Account, "take", take)
+    patching.setattr(NodeCredit, "take", take)
 
 
 def _router_commits_before_it_has_told(patching: Patching) -> None:
@@ -77,23 +77,23 @@ class _Finished:
 
 
 def _dropped_at_a_tier_boundary(patching: Patching) -> None:
-    original = Held.take
+    original = HeldRecords.take
 
-    def take(self: Held, now: float, limit: int) -> Any:
+    def take(self: HeldRecords, now: float, limit: int) -> Any:
         return [w for w in original(self, now, limit) if w.due_at <= now or next_hop(w.due_at, now) != "1s"]
 
-    patching.setattr(Held, "take", take)
+    patching.setattr(HeldRecords, "take", take)
 
 
 def _delay_commits_before_it_forwards(patching: Patching) -> None:
-    original = Held.add
+    original = HeldRecords.add
 
-    def add(self: Held, waiter: Any) -> None:
+    def add(self: HeldRecords, waiter: Any) -> None:
         waiter.finish()
         waiter.window = _Finished()
         original(self, waiter)
 
-    patching.setattr(Held, "add", add)
+    patching.setattr(HeldRecords, "add", add)
 
 
 def _forwarded_once(patching: Patching) -> None:
@@ -129,13 +129,13 @@ def _more_than_its_slots(patching: Patching) -> None:
 
 
 def _deaf_to_losing_claims(patching: Patching) -> None:
-    original = Desk.on_stop
+    original = AttemptDesk.on_stop
 
-    def on_stop(self: Desk, stop: Any) -> None:
+    def on_stop(self: AttemptDesk, stop: Any) -> None:
         if stop.claim is None:
             original(self, stop)
 
-    patching.setattr(Desk, "on_stop", on_stop)
+    patching.setattr(AttemptDesk, "on_stop", on_stop)
 
 
 def _stop_forgotten_for_what_is_not_read_yet(patching: Patching) -> None:
@@ -152,7 +152,7 @@ def _a_home_for_each_odd_outcome(patching: Patching) -> None:
 
 MUTANTS: dict[str, dict[str, Any]] = {
     "a pause that was asked for is ignored": {
-        "patch": lambda patching: patching.setattr(Desk, "_pause", lambda *_: None),
+        "patch": lambda patching: patching.setattr(AttemptDesk, "_pause", lambda *_: None),
         "breaks": "who asks to be left alone is",
         "mix": FaultMix(model_error=0.5, retry_after_seconds=8, **SMALL),
     },

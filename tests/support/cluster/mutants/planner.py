@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from services.planner.budgets import accounts, shares
-from services.planner.handlers import JobRecord
+from services.planner.handlers import JobReader
 from services.planner.history import snapshots
 from services.planner.history.recovery import Replay
 from services.planner.intake.refusals import Refusals
@@ -17,7 +17,7 @@ from services.planner.job import ids
 from services.planner.job import run as pattern_run
 from services.planner.job.live import Phase
 from services.planner.round import Round
-from services.planner.sending.owed import Owed
+from services.planner.sending.owed import OwedPositions
 from services.planner.shard import effects
 from services.planner.shard.effects import Effects
 from services.planner.shard.home import Home
@@ -215,7 +215,7 @@ def _forwarded_before_it_is_acknowledged(kind: type[Any]) -> Callable[[Patching]
             if not isinstance(given, kind):
                 return original(self, record, given, here, homes)
             with pytest.MonkeyPatch.context() as unheld:
-                unheld.setattr(Owed, "hold", lambda *_: lambda: None)
+                unheld.setattr(OwedPositions, "hold", lambda *_: lambda: None)
                 return original(self, record, given, here, homes)
 
         patching.setattr(Effects, "send_on", send_on)
@@ -250,7 +250,7 @@ def _poison_swallowed(patching: Patching) -> None:
 
 def _job_ids_by_chance(patching: Patching) -> None:
     numbers = iter(range(10**9))
-    patching.setattr(JobRecord, "derived_id", lambda *_: f"j_chance{next(numbers)}")
+    patching.setattr(JobReader, "derived_id", lambda *_: f"j_chance{next(numbers)}")
 
 
 MUTANTS: dict[str, dict[str, Any]] = {

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.delay import forwarder
-from services.delay.held import Held, onward
+from services.delay.held import HeldRecords, onward
 from services.planner.schedules import clockwork, due
 from services.planner.state.cancels import Cancels
 from services.planner.state.runs import LastRuns
@@ -68,8 +68,8 @@ def _run_ids_by_chance(patching: Patching) -> None:
 
 
 def _sent_on_early(patching: Patching) -> None:
-    original = Held.take
-    patching.setattr(Held, "take", lambda self, now, limit: original(self, now + 2.0, limit))
+    original = HeldRecords.take
+    patching.setattr(HeldRecords, "take", lambda self, now, limit: original(self, now + 2.0, limit))
     patching.setattr(forwarder, "onward", lambda waiter, topics, now: onward(waiter, topics, now + 2.0))
 
 
