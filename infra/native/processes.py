@@ -103,6 +103,21 @@ class Daemon:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
+    def exit_code(self) -> int | None:
+        """Of one that was started here and has ended; negative for a signal."""
+        return None if self._child is None else self._child.returncode
+
+    def remark(self, text: str) -> None:
+        """Note beside the pid, for people who ask after it."""
+        noted = self._noted()
+        if noted is not None:
+            self._write_note({**noted, "remark": text})
+
+    def remarked(self) -> str | None:
+        """The last remark on this process, or on the one before it that has ended."""
+        noted = self._noted()
+        return None if noted is None else noted.get("remark")
+
     def start(self) -> int:
         """Start it in a session of its own and return the pid; the running one's when there is one.
 
@@ -140,8 +155,10 @@ class Daemon:
 
     def _note(self, pid: int) -> None:
         self.pid_file.parent.mkdir(parents=True, exist_ok=True)
+        self._write_note({"name": self.name, "pid": pid, "identity": identity(pid), "port": self.port, "command": list(self.command)})
+
+    def _write_note(self, noted: Mapping[str, Any]) -> None:
         draft = self.pid_file.with_suffix(".new")
-        noted = {"name": self.name, "pid": pid, "identity": identity(pid), "port": self.port, "command": list(self.command)}
         draft.write_text(json.dumps(noted))
         draft.replace(self.pid_file)
 

@@ -159,7 +159,8 @@ class Stack:
             "ingress": {"TUTTI_INGRESS__REDIS_URL": self.redis.url} if self.redis.daemon.pid() else {},
         }
         return [
-            ServiceProcess(name, self.home, service_port(name, self.settings.http_ports), {**shared, **own.get(name, {})}) for name in NAMES
+            ServiceProcess(name, self.home, service_port(name, self.settings.http_ports), {**shared, **own.get(name, {})}, kept=True)
+            for name in NAMES
         ]
 
     def down(self, *, clean: bool = False) -> None:
@@ -177,11 +178,12 @@ class Stack:
                 self._remove()
 
     def _stop(self, services: Sequence[ServiceProcess]) -> None:
-        running = [service for service in services if service.daemon.pid() is not None]
+        running = [service for service in services if service.running()]
         with ThreadPoolExecutor(max_workers=len(services)) as pool:
-            in_order = list(pool.map(ServiceProcess.stop, running))
-        for service, orderly in zip(running, in_order, strict=True):
-            self._say(f"{service.name} {'stopped' if orderly else 'did not stop within its grace period and was killed'}")
+            in_order = list(pool.map(ServiceProcess.stop, services))
+        for service, orderly in zip(services, in_order, strict=True):
+            if service in running:
+                self._say(f"{service.name} {'stopped' if orderly else 'did not stop within its grace period and was killed'}")
 
     def _remove(self) -> None:
         """Only what this launcher makes: the directory may hold a person's files too."""
@@ -224,9 +226,10 @@ class Stack:
 
 
 def _service_row(service: ServiceProcess) -> Row:
-    pid = service.daemon.pid()
+    pid, remark = service.daemon.pid(), service.daemon.remarked()
+    about = f"tutti service; {remark}" if remark else "tutti service"
     if pid is None:
-        return Row(service.name, "stopped", "tutti service")
+        return Row(service.name, "stopped", about)
     if service.ready():
-        return Row(service.name, "ready", "tutti service", service.url, pid)
+        return Row(service.name, "ready", about, service.url, pid)
     return Row(service.name, "not ready", service.reason() or "it does not answer", service.url, pid)

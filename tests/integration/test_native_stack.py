@@ -2,6 +2,7 @@
 
 What: up starts all eight components and says that a simulator is one; a second up changes nothing; an answer comes over REST and says
 that it is simulated; down ends every process and keeps the data; `down --clean` removes it.
+A service that is killed is started again, and the status tells.
 How: the commands as a user types them, on free ports, in a directory of our own.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ import pytest
 
 from infra.native.ports import free_ports
 from infra.native.processes import identity
+from infra.native.waiting import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(480)]
 SERVICES = ("PLANNER", "ROUTER", "WORKER", "DELAY", "INGRESS")
@@ -72,6 +75,12 @@ def test_the_whole_stack_from_up_to_clean(stack: Stack) -> None:
     )
     assert answer.status_code == 200, answer.text
     assert answer.json()["choices"][0]["message"]["content"]
+
+    os.kill(pids["planner"], signal.SIGKILL)
+    assert wait_until(lambda: stack.run("status").returncode == 0 and (stack.rows("status")["planner"]["pid"] != pids["planner"]), 60)
+    planner = stack.rows("status")["planner"]
+    assert "restarts: 1, the last because it was killed by SIGKILL" in planner["about"]
+    pids["planner"] = planner["pid"]
 
     assert stack.run("down").returncode == 0
     assert [name for name, pid in pids.items() if identity(pid) is not None] == []
