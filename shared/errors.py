@@ -10,6 +10,7 @@ TuttiError
 ├── Overloaded              a bound was reached; try again after `retry_after_seconds`
 ├── NewerVersion            a record of a newer tutti, which is not ours to judge: a newer process must take it
 ├── NonDeterministicPattern a re-run asked for something else than history says
+├── ConsumerGaveUp          a consumer has silently stopped; the process ends with exit code 75, and a new one does better
 ├── LogError                Kafka said no, or nothing
 │   ├── LogUnavailable      nobody answers; wait and try again
 │   │   └── NotSent         nobody answered in time, and the record was surely not sent
@@ -126,6 +127,12 @@ class TopicMadeAnew(LogError):
 
 class NotSent(LogUnavailable):
     """Kafka does not answer; the record was not sent."""
+
+
+class ConsumerGaveUp(TuttiError):
+    """A consumer has silently stopped; a new process does better. No LogError: whoever waits for Kafka lets it pass."""
+
+    code = "consumer_gave_up"
 
 
 class CommitRefused(LogError):

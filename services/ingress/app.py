@@ -139,7 +139,7 @@ class Ingress:
         if self.desk.access.open:
             _log.warning("ingress_open", hint="no API keys are configured (TUTTI_INGRESS__KEYS_FILE): everybody may act for every tenant")
         self._spawn(self._prepare())
-        for work in (self._write, self._replies.tail.run, self._events.tail.run, self._nodes.tail.run, self._declared.run, self._probe.run):
+        for work in (self._write, self._replies.tail.run, self._events.run, self._nodes.tail.run, self._declared.run, self._probe.run):
             self._spawn(self._prepared_then(work))
         for loop in (self._open(), self._sweep(), self._events.flush_forever(), self._meter.settle_forever()):
             self._spawn(loop)

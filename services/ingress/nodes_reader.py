@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from services.ingress.registry import Registry
 from shared.clock import Clock
 from shared.contracts.node import Node
 from shared.errors import InvalidRecord
-from shared.kafka.port import Consumer, Log, Record, TopicPartition
+from shared.kafka.port import Log, Record, TopicPartition
 from shared.processing.folding import fold_each
 from shared.processing.tail import Tail
 
@@ -19,19 +19,13 @@ class NodesReader:
     def __init__(self, log: Log, clock: Clock, topic: str, instance: str, registry: Registry) -> None:
         self._clock = clock
         self._registry = registry
-        self._partition = TopicPartition(topic, 0)
         self.tail = Tail(
             log,
             clock,
-            [self._partition],
+            [TopicPartition(topic, 0)],
             client_id=f"tutti-ingress-nodes-{instance}",
-            service="ingress",
-            start=self._from_beginning,
             handle=self._on_records,
         )
-
-    async def _from_beginning(self, _consumer: Consumer) -> Mapping[TopicPartition, int]:
-        return {self._partition: 0}
 
     def _on_records(self, _partition: TopicPartition, records: Sequence[Record]) -> None:
         now = self._clock.monotonic()

@@ -19,7 +19,6 @@ from services.planner.shard.wiring import Wiring
 from shared.contracts import schedule
 from shared.errors import CommitRefused, LogError
 from shared.kafka.assignor import HomeAssignor
-from shared.kafka.client.watched import ConsumerGaveUp
 from shared.kafka.port import Consumer, Producer, TopicPartition
 from shared.processing.blobs import Blobs
 from shared.processing.outbox import Outbox
@@ -168,8 +167,6 @@ class Planner:
         while True:
             try:
                 batches = await consumer.poll(timeout_seconds=_POLL_SECONDS, max_records=_POLL_QUEUES * self._options.queue_records)
-            except ConsumerGaveUp:
-                raise
             except LogError as error:
                 log.warning("poll_failed", reason=error.message)
                 await self._env.clock.sleep(_RETRY_SECONDS)

@@ -11,7 +11,6 @@ from services.router.registry import NodeRegistry
 from shared.clock import Clock
 from shared.contracts.credits import Credits
 from shared.errors import LogError
-from shared.kafka.client.watched import ConsumerGaveUp
 from shared.kafka.port import Consumer, Record, TopicPartition
 from shared.processing.folding import fold_each
 from shared.telemetry import logs
@@ -77,8 +76,6 @@ class Facts:
         while True:
             try:
                 return await call()
-            except ConsumerGaveUp:
-                raise
             except LogError as error:
                 log.warning("facts_not_read", code=error.code, message=error.message)
                 await self._clock.sleep(RETRY_SECONDS)

@@ -23,8 +23,7 @@ from shared.contracts.base import VERSION
 from shared.contracts.control import CONTROL, Drain, StopClaims, StopStep
 from shared.contracts.node import Node
 from shared.contracts.step import Step
-from shared.errors import InvalidInput, InvalidRecord, LogError, LogUnavailable, TopicMadeAnew
-from shared.kafka.client.watched import ConsumerGaveUp
+from shared.errors import ConsumerGaveUp, InvalidInput, InvalidRecord, LogError, LogUnavailable, TopicMadeAnew
 from shared.kafka.port import Consumer, Log, Message, MissedRecords, Producer, Record, TopicPartition
 from shared.processing.dead_letter_cap import DeadLetterCap
 from shared.processing.dead_letters import dead_letter_message
@@ -110,8 +109,6 @@ class MailboxReader:
                 if not self._held():
                     log.warning("mailbox_lost", number=self.number)
                     self.number, self.waits_for = None, "another node owns the mailbox number"
-            except ConsumerGaveUp:
-                raise
             except TopicMadeAnew as error:
                 log.warning("mailbox_made_anew", topic=error.topic)  # settled in anew, where it begins
             except LogError as error:

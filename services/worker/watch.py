@@ -12,7 +12,6 @@ from shared.contracts import headers
 from shared.contracts.credits import RouterPresence
 from shared.contracts.node import Node
 from shared.errors import LogError
-from shared.kafka.client.watched import ConsumerGaveUp
 from shared.kafka.port import Consumer, Log, Record, TopicPartition
 from shared.processing.folding import fold_each
 from shared.telemetry import logs
@@ -79,8 +78,6 @@ class Watch:
                 await self._on_node_records(found.get(self._nodes, ()))
                 if found:
                     await self._clock.sleep(PAUSE_SECONDS)
-            except ConsumerGaveUp:
-                raise
             except LogError as error:
                 log.warning("watch_failed", code=error.code)
                 await self._clock.sleep(RETRY_SECONDS)

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Collection
 
 from shared.clock import Clock
 from shared.errors import CommitRefused, LogError
-from shared.kafka.client.watched import ConsumerGaveUp
 from shared.kafka.port import Consumer, Record, TopicPartition
 from shared.processing.dead_letter_cap import DeadLetterCap
 from shared.processing.window import Window, WindowBounds
@@ -73,12 +72,10 @@ class Intake:
         await self._consumer.subscribe(topics, self)
 
     async def run(self) -> None:
-        """Poll until cancelled. Kafka's absence is waited out; raises ConsumerGaveUp when the watchdog could not help."""
+        """Poll until cancelled. Kafka's absence is waited out; raises ConsumerGaveUp when the consumer has stopped."""
         while True:
             try:
                 batches = await self._consumer.poll(timeout_seconds=POLL_SECONDS)
-            except ConsumerGaveUp:
-                raise
             except LogError as error:
                 self._complain("poll_failed", error)
                 await self._clock.sleep(RETRY_SECONDS)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from shared.clock import Clock
 from shared.errors import TooLarge
-from shared.kafka.port import Consumer, Log, Record, TopicPartition
+from shared.kafka.port import Log, Record, TopicPartition
 from shared.processing.folding import fold_each
 from shared.processing.tail import Tail
 from shared.topics import Topics
@@ -36,8 +36,6 @@ class RegistryReader:
             clock,
             [TopicPartition(topics.registry, 0)],
             client_id=client_id,
-            service=service,
-            start=_beginning,
             handle=self._on_records,
         )
 
@@ -60,7 +58,3 @@ class RegistryReader:
         if record.value is not None and len(record.value) > ENTRY_BYTES:
             raise TooLarge(f"the entry has {len(record.value)} bytes; at most {ENTRY_BYTES} are allowed")
         on_entry(kind, name, record.value)
-
-
-async def _beginning(consumer: Consumer) -> Mapping[TopicPartition, int]:
-    return await consumer.beginning_offsets(list(consumer.assignment()))

@@ -1,4 +1,6 @@
-"""Tail: reads given partitions for ever, without a group. On a log error it goes on with a new consumer where it was."""
+"""Tail: follows given partitions for ever, without a group. Kafka's absence is waited out; a topic that is made anew is read from its
+beginning.
+"""
 
 from __future__ import annotations
 
@@ -6,107 +8,118 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from shared.clock import Clock
-from shared.errors import LogError, LogUnavailable, TopicMadeAnew
-from shared.kafka.port import Consumer, Log, MissedRecords, Record, TopicPartition, identities
-from shared.telemetry import logs, metrics
+from shared.errors import LogError, TopicMadeAnew
+from shared.kafka.port import Consumer, Log, Record, TopicPartition
+from shared.telemetry import logs
 
-_log = logs.get(__name__)
+log = logs.get(__name__)
 _POLL_SECONDS = 0.5
-_BACKOFF_SECONDS = 1.0
+_AGAIN_SECONDS = 0.5
 
-Start = Callable[[Consumer], Awaitable[Mapping[TopicPartition, int]]]
-"""Chooses where reading begins; called until it succeeds once."""
+Begin = Callable[[TopicPartition, int, int], int]
+"""(partition, first offset that the log has, its end): where reading begins."""
 Handle = Callable[[TopicPartition, Sequence[Record]], None]
 
 
+def at_beginning(_: TopicPartition, first: int, end: int) -> int:
+    """Read everything there is."""
+    return first
+
+
+def at_end(_: TopicPartition, first: int, end: int) -> int:
+    """Start behind everything that exists."""
+    return end
+
+
 class Tail:
-    """`positioned` is set once reading has begun at known offsets; `positions` is the next offset of each partition."""
+    """`positions` is the next offset of each partition, `positioned` is set once they are known."""
 
     def __init__(
         self,
-        log: Log,
+        log_: Log,
         clock: Clock,
         partitions: Sequence[TopicPartition],
         *,
         client_id: str,
-        service: str,
-        start: Start,
         handle: Handle,
+        begin: Begin = at_beginning,
+        handled: Callable[[], None] = lambda: None,
         pause_seconds: float = 0.0,
-        fetch_max_wait_ms: int = 500,
     ) -> None:
-        self._log = log
-        self._clock = clock
-        self._partitions = partitions
-        self._client_id = client_id
-        self._service = service
-        self._start = start
-        self._handle = handle
-        self._pause = pause_seconds
-        self._fetch_max_wait_ms = fetch_max_wait_ms
+        """`handled` is called after every poll that brought records. `pause_seconds`: after such a poll, where more may well wait."""
+        self._log, self._clock, self._partitions = log_, clock, partitions
+        self._client_id, self._begin, self._pause = client_id, begin, pause_seconds
+        self._handle, self._handled = handle, handled
+        self._consumer: Consumer | None = None
+        self._moved = asyncio.Event()
         self.positions: dict[TopicPartition, int] = {}
-        self._topic_ids: dict[str, str] = {}
-        """Of the topics that `positions` belong to."""
         self.positioned = asyncio.Event()
         self.ends: dict[TopicPartition, int] = {}
         """End offsets when reading began."""
 
     async def run(self) -> None:
         """Read until cancelled."""
-        while True:
-            try:
-                await self._read()
-            except LogError as error:
-                metrics.CONSUMER_REBUILDS.labels(self._service, error.code).inc()
-                _log.warning("reader_rebuilt", reader=self._client_id, reason=error.message)
-                await self._clock.sleep(_BACKOFF_SECONDS)
-
-    async def _read(self) -> None:
-        consumer = await self._log.consumer(client_id=self._client_id, reset="earliest", fetch_max_wait_ms=self._fetch_max_wait_ms)
+        self._consumer = await self._log.consumer(client_id=self._client_id, reset="earliest")
         try:
-            consumer.assign(self._partitions, self._topic_ids)
-            await self._position(consumer)
+            self._consumer.assign(self._partitions)
+            while not self.positioned.is_set():
+                await self._patiently(self._position(self._consumer))
             while True:
-                try:
-                    batches = await consumer.poll(timeout_seconds=_POLL_SECONDS)
-                except TopicMadeAnew as error:
-                    _log.warning("reader_begins_anew", reader=self._client_id, topic=error.topic)
-                    self.positions.update({tp: 0 for tp in self._partitions if tp.topic == error.topic})
-                    self.ends.update({tp: 0 for tp in self._partitions if tp.topic == error.topic})
-                    continue
-                except LogUnavailable as error:
-                    # The reader goes on by itself when Kafka is back.
-                    _log.warning("reader_waits", reader=self._client_id, reason=error.message)
-                    await self._clock.sleep(_BACKOFF_SECONDS)
-                    continue
-                for partition, records in batches.items():
-                    if records:
-                        self._handle(partition, records)
-                        self.positions[partition] = records[-1].offset + 1
-                if batches and self._pause:
-                    await self._clock.sleep(self._pause)
+                await self._patiently(self._read(self._consumer))
         finally:
-            self._topic_ids |= identities(consumer)
-            await consumer.close()
+            await self._consumer.close()
+
+    async def _patiently(self, call: Awaitable[None]) -> None:
+        try:
+            await call
+        except TopicMadeAnew as error:
+            log.warning("reader_begins_anew", reader=self._client_id, topic=error.topic)
+            anew = {tp: 0 for tp in self._partitions if tp.topic == error.topic}
+            self.positions.update(anew)
+            self.ends.update(anew)
+        except LogError as error:
+            log.warning("reader_waits", reader=self._client_id, reason=error.message)
+            await self._clock.sleep(_AGAIN_SECONDS)
 
     async def _position(self, consumer: Consumer) -> None:
-        """Where it was; at first where `start` says; never before what the log still has."""
-        if not self.positions:
-            self.ends = await consumer.end_offsets(self._partitions)
-            self.positions = dict(await self._start(consumer))
-        beginnings = await consumer.beginning_offsets(self._partitions)
-        for partition in self._partitions:
-            if self.positioned.is_set() and self.positions[partition] < beginnings[partition]:
-                consumer.missed.append(MissedRecords(partition, self.positions[partition], beginnings[partition]))
-            self.positions[partition] = max(self.positions.get(partition, 0), beginnings[partition])
-            consumer.seek(partition, self.positions[partition])
+        firsts, self.ends = await consumer.beginning_offsets(self._partitions), await consumer.end_offsets(self._partitions)
+        for tp in self._partitions:
+            self.positions[tp] = max(firsts[tp], self._begin(tp, firsts[tp], self.ends[tp]))
+            consumer.seek(tp, self.positions[tp])
         self.positioned.set()
+
+    async def _read(self, consumer: Consumer) -> None:
+        batches = await consumer.poll(timeout_seconds=_POLL_SECONDS)
+        for tp, records in batches.items():
+            self._handle(tp, records)
+            self.positions[tp] = records[-1].offset + 1
+        for tp in self._partitions:
+            # Compaction leaves holes and may take the last record away: only the consumer knows how far was read.
+            reached = consumer.reached(tp)
+            if reached is not None:
+                self.positions[tp] = reached
+        self._moved.set()
+        self._moved.clear()
+        if batches:
+            self._handled()
+            if self._pause:
+                await self._clock.sleep(self._pause)
 
     def caught_up(self) -> bool:
         """Whether everything that was there at the beginning has been read."""
-        return self.positioned.is_set() and all(self.positions[partition] >= end for partition, end in self.ends.items())
+        return self.positioned.is_set() and self._passed(self.ends)
 
+    async def read_to(self, ends: Mapping[TopicPartition, int] | None = None) -> None:
+        """Return when everything before these offsets is handled: those that were the ends when reading began, if none are given."""
+        await self.positioned.wait()
+        while not self._passed(self.ends if ends is None else ends):
+            await self._moved.wait()
 
-async def at_end(consumer: Consumer, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-    """Start behind everything that exists."""
-    return await consumer.end_offsets(partitions)
+    async def read_to_end(self, *partitions: TopicPartition) -> None:
+        """Return when everything that lies in these now is handled. Raises LogError."""
+        await self.positioned.wait()
+        assert self._consumer is not None
+        await self.read_to(await self._consumer.end_offsets(partitions))
+
+    def _passed(self, ends: Mapping[TopicPartition, int]) -> bool:
+        return all(self.positions[tp] >= end for tp, end in ends.items())

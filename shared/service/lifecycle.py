@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
-from shared.errors import ConfigurationError
+from shared.errors import ConfigurationError, ConsumerGaveUp
 from shared.service import Readiness, Service
 from shared.telemetry import logs
 
@@ -16,6 +16,8 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_SETTINGS = 78
 """EX_CONFIG of sysexits.h."""
+EXIT_ANEW = 75
+"""EX_TEMPFAIL: nothing is wrong but this process; started anew it does better."""
 
 
 Word = Callable[[], tuple[bool, tuple[str, ...]]]
@@ -77,9 +79,14 @@ class Life:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
+        while isinstance(error, BaseExceptionGroup):  # a task group ended by one of its tasks
+            error = error.exceptions[0]
         if isinstance(error, ConfigurationError):
             log.error("wrong_settings", service=self.service.name, reason=error.message)
             self.exit_code = EXIT_SETTINGS
+        elif isinstance(error, ConsumerGaveUp):
+            log.error("consumer_gave_up", service=self.service.name, reason=error.message)
+            self.exit_code = EXIT_ANEW
         elif error is not None:
             log.failure("service_failed", error, service=self.service.name)
             self.exit_code = EXIT_FAILED

@@ -157,7 +157,7 @@ class _Process:
         listening = listen(name, self._settings.host, port)
         told: list[Callable[[str], None]] = []
         news = TopicNews(name, environment.clock, told, takes_requests=name == "ingress")
-        watched = WatchedLog(environment.log, environment.clock, environment.random, service=name, missed=news.missed)
+        watched = WatchedLog(environment.log, environment.clock, missed=news.missed)
         service = build(replace(environment, log=watched, topics_made_anew=told))
         life = Life(service, self._settings.grace_seconds, self._stopping.set, news.readiness)
         own = service.asgi()

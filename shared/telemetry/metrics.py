@@ -21,7 +21,6 @@ SEND_FAILURES = Counter("tutti_send_failures", "Records that Kafka did not ackno
 MESSAGES_GIVEN_UP = Counter(
     "tutti_messages_given_up", "Records that can never be sent: too large, or for a topic or partition that is not there.", ["service"]
 )
-CONSUMER_REBUILDS = Counter("tutti_consumer_rebuilds", "Consumers closed and rebuilt by the watchdog.", ["service", "reason"])
 TOPIC_CHANGES = Counter(
     "tutti_topic_changes", "Topics deleted, made anew or grown, logs that went back, records deleted unread.", ["service", "change"]
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from random import Random
 from typing import Any
 
 import pytest
@@ -33,7 +32,7 @@ async def _run(case: Case, configure: str) -> None:
         log.write(partition, [Message(partition.topic, b"v", headers=tuple(headers))])
 
     missed: list[MissedRecords] = []
-    watched = WatchedLog(log, clock, Random(1), service="test-behaviour", missed=missed.extend)
+    watched = WatchedLog(log, clock, missed=missed.extend)
     seen: Log = watched if configure == "watched" else log
     await case(Bench(seen, clock, "", delete_before, spoil, foreign, missed=missed))
 

@@ -50,7 +50,7 @@ async def _scenario(servers: str) -> None:
     clock, topics = SystemClock(), Topics(TopicSettings(prefix=f"odd-{secrets.token_hex(3)}.", home_partitions=2, other_partitions=1))
     log = AioLog(servers, clock)
     await ensure_topics(log, topics)
-    watched = WatchedLog(log, clock, Random(1), service="planner")
+    watched = WatchedLog(log, clock)
     planner = Planner(Environment(ClusterSettings(topics=topics.settings), watched, clock, Random(2), topics, "odd"), PlannerOptions())
     stop = asyncio.Event()
     running = asyncio.create_task(planner.run(stop))

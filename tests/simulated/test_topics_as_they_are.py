@@ -17,6 +17,7 @@ from shared.processing.topic_news import TopicNews
 from shared.processing.topic_watch import TopicWatch
 from shared.topics import SEEN_SECONDS, Topics, TopicSettings
 from tests.support.cluster import settings
+from tests.support.cluster import world as worlds
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.processes import run
 from tests.support.cluster.world import World
@@ -95,6 +96,7 @@ def test_mailboxes_that_were_added_are_taken(monkeypatch: pytest.MonkeyPatch) ->
     """A third worker finds no number until `controls` and every `work.*` have one more. Then it works: routers and planners know it."""
     few = TOPICS.settings.model_copy(update={"work_partitions": 2})
     monkeypatch.setattr(settings, "topics", lambda: Topics(few))
+    monkeypatch.setattr(worlds, "_MONOTONIC_SPREAD_SECONDS", 0.0)  # who looks at the topics and who takes a number share a process's clock
 
     async def main() -> None:
         async with World(3, FaultMix()) as world:

@@ -27,5 +27,5 @@ Three times are told of every kind of fault:
 All hold the length of the fault itself: while a broker is away for 20 s nothing comes. The row `nothing` is the same at a moment without
 a fault. At the default rate two cores are not saturated; where they are, the report says so, since it then measures its own backlog.
 
-A service that ends by itself fails the run, unless the broker had been away beyond the patience of its watchdog: then it is listed.
+A service that ends by itself fails the run, unless the broker had been away for a minute or more: then it is listed.
 """

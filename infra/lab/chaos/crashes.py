@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from shared.kafka.client.watchdog import WatchdogLimits
-
-PATIENCE_SECONDS = WatchdogLimits().unassigned
+PATIENCE_SECONDS = 60.0
 """So long a service must wait for a broker that is away; after that it may end and be started anew."""
 
 

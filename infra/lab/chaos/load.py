@@ -6,6 +6,7 @@ A job whose fate is unknown is sent again under its own id: history knows it. No
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -14,8 +15,9 @@ import aiohttp
 from infra.lab.chaos.jobs import Asked, JobMix, Ledger
 from shared.clock import Clock
 from shared.contracts import headers
-from shared.errors import LogError
-from shared.kafka.port import Consumer, Log, Message, Producer, TopicPartition
+from shared.errors import ConsumerGaveUp, LogError
+from shared.kafka.port import Log, Message, Producer, Record, TopicPartition
+from shared.processing.tail import Tail
 from shared.topics import Topics
 
 TICK_SECONDS = 0.05
@@ -149,25 +151,22 @@ class Load:
             self._failed = error
 
     async def watch(self, log: Log) -> None:
-        """Read `results` from the beginning until cancelled. `log` must rebuild consumers that fall silent."""
+        """Read `results` from the beginning until cancelled; with a new consumer where one is given up."""
         partitions = [TopicPartition(self._topics.results, n) for n in range(self._topics.partitions("other"))]
-        consumer = await log.consumer(client_id="chaos-results", reset="earliest")
-        try:
-            consumer.assign(partitions)
-            while True:
-                await self._poll(consumer)
-        finally:
-            await consumer.close()
+        read: dict[TopicPartition, int] = {}
 
-    async def _poll(self, consumer: Consumer) -> None:
-        try:
-            batches = await consumer.poll(timeout_seconds=0.5)
-        except LogError:
-            await self._clock.sleep(AGAIN_SECONDS)
-            return
+        def begin(partition: TopicPartition, first: int, _: int) -> int:
+            return read.get(partition, first)
+
+        while True:
+            tail = Tail(log, self._clock, partitions, client_id="chaos-results", begin=begin, handle=self._on_results)
+            with contextlib.suppress(ConsumerGaveUp):
+                await tail.run()
+            read = tail.positions
+
+    def _on_results(self, _: TopicPartition, records: Sequence[Record]) -> None:
         now = self._clock.monotonic()
-        for records in batches.values():
-            for record in records:
-                number = self._mix.number_of((record.key or b"").decode("utf-8", "replace"))
-                if number is not None and number < self.ledger.count:
-                    self.ledger.on_result(number, now)
+        for record in records:
+            number = self._mix.number_of((record.key or b"").decode("utf-8", "replace"))
+            if number is not None and number < self.ledger.count:
+                self.ledger.on_result(number, now)

@@ -18,7 +18,6 @@ from infra.verify.reading import scope_of, verify
 from infra.verify.report import Report
 from shared.clock import Clock
 from shared.kafka.client.aio import AioLog
-from shared.kafka.client.watchdog import WatchdogLimits
 from shared.kafka.client.watched import WatchedLog
 
 PATIENCE_SECONDS = 60.0
@@ -27,8 +26,6 @@ STALL_SECONDS = 60.0
 """The drain ends when no result has come for so long: what is open then is judged as lost or not by the checker."""
 _LOOK_SECONDS = 0.2
 _SUPERVISE_SECONDS = 1.0
-_REBUILDS = 1_000
-"""The watcher of results never gives up."""
 
 Say = Callable[[str], None]
 
@@ -93,7 +90,7 @@ class Run:
     async def run(self) -> Outcome:
         stage, options = self._stage, self._options
         log = AioLog(stage.kafka.servers, self._clock)
-        watched = WatchedLog(log, self._clock, self._random, service="chaos", limits=WatchdogLimits(rebuilds=_REBUILDS))
+        watched = WatchedLog(log, self._clock)
         started = self._clock.monotonic()
         watching = asyncio.create_task(self._load.watch(watched))
         supervising = asyncio.create_task(self._supervise())

@@ -35,14 +35,13 @@ class Replies:
         report: Callable[[StreamPosition, int], object],
     ) -> None:
         self._waiters, self._report = waiters, report
-        self._partitions = partitions = list[TopicPartition]()
+        self._partitions = list[TopicPartition]()
         self.tail = Tail(
             log,
             clock,
-            partitions,
+            self._partitions,
             client_id=f"tutti-ingress-replies-{instance}",
-            service="ingress",
-            start=lambda consumer: at_end(consumer, partitions),
+            begin=at_end,
             handle=self._on_records,
         )
 

@@ -25,7 +25,7 @@ from shared.clock import Clock
 from shared.contracts import headers
 from shared.contracts.base import PriorityClass
 from shared.epochs import EpochFilter, epoch_of
-from shared.kafka.port import Consumer, Log, Record, TopicPartition
+from shared.kafka.port import Log, Record, TopicPartition
 from shared.processing.folding import fold_each
 from shared.processing.tail import Tail
 from shared.telemetry import metrics
@@ -73,40 +73,34 @@ class EventsReader:
         self._epochs = {partition: EpochFilter() for partition in self._partitions}
         self._dirty: dict[int, dict[str, None]] = {number: {} for number in range(partitions)}
         self._saved: dict[int, int] = {}
+        self._remembered: Mapping[int, Position] = {}
         self._queued: deque[JobStatus] = deque(maxlen=_MAX_DIRTY)
         self.tail = Tail(
             log,
             clock,
             self._partitions,
             client_id=f"tutti-ingress-events-{instance}",
-            service="ingress",
-            start=self._start,
+            begin=self._begin,
             handle=self._on_records,
             pause_seconds=pause_seconds,
         )
 
-    async def _start(self, consumer: Consumer) -> Mapping[TopicPartition, int]:
-        """Where the store says, else a bounded look back from the end."""
-        remembered = await self._remembered()
-        ends = await consumer.end_offsets(self._partitions)
-        positions = {}
-        for partition in self._partitions:
-            position = remembered.get(partition.partition)
-            if position is not None and position.offset <= ends[partition]:
-                self._epochs[partition].epoch = position.epoch if position.epoch >= 0 else None
-                positions[partition] = position.offset
-            else:
-                positions[partition] = max(0, ends[partition] - self._lookback)
-        return positions
+    async def run(self) -> None:
+        """Follow the events until cancelled."""
+        if self._store is not None:
+            try:
+                self._remembered = await self._store.positions()
+            except StoreUnavailable:
+                metrics.STATUS_STORE_ERRORS.inc()
+        await self.tail.run()
 
-    async def _remembered(self) -> Mapping[int, Position]:
-        if self._store is None:
-            return {}
-        try:
-            return await self._store.positions()
-        except StoreUnavailable:
-            metrics.STATUS_STORE_ERRORS.inc()
-            return {}
+    def _begin(self, partition: TopicPartition, _first: int, end: int) -> int:
+        """Where the store says, else a bounded look back from the end."""
+        position = self._remembered.get(partition.partition)
+        if position is None or position.offset > end:
+            return end - self._lookback
+        self._epochs[partition].epoch = position.epoch if position.epoch >= 0 else None
+        return position.offset
 
     def _on_records(self, partition: TopicPartition, records: Sequence[Record]) -> None:
         epochs = self._epochs[partition]

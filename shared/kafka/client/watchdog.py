@@ -1,91 +1,72 @@
-"""When a consumer has silently stopped: a pure policy over what was observed (notes: aiokafka issues #1154, #703).
+"""When a consumer has silently stopped: a pure policy over looks at it (aiokafka issues #1154, #703).
 
-A partition is stuck when it has unread records, is asked for, is not paused, and its position has not moved for a while. A partition
-that nobody asks for (no credits, paused, another class first) is no stall, and a cluster that does not answer is none either: a new
-consumer would wait for it just the same.
+A partition is stuck when it has unread records, is asked for, is not paused, and its position does not move. A partition that nobody asks
+for (no credits, paused, another class first) is no stall. Looks are counted, not seconds: while the cluster does not answer, or the process
+is stopped, there are none, and nobody is to blame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from shared.kafka.port import TopicPartition
 
 
 class Reason(StrEnum):
-    """Why a consumer is rebuilt; a metric label."""
+    """Why a consumer is given up."""
 
-    STUCK_PARTITION = "stuck_partition"
-    NO_ASSIGNMENT = "no_assignment"
-    HUNG_POLL = "hung_poll"
+    STUCK_PARTITION = "a partition has unread records and does not move"
+    NO_ASSIGNMENT = "the group assigns nothing"
+    HUNG_POLL = "a poll does not return"
 
 
 @dataclass(frozen=True, slots=True)
 class WatchdogLimits:
-    """Seconds. `rebuilds` within `rebuild_window` are tried; the next one gives up."""
+    """`look`: seconds between two looks at a consumer; the others are how many looks in a row find it so."""
 
     look: float = 5.0
-    """Between two looks at end offsets and positions."""
-    stuck: float = 30.0
-    unassigned: float = 60.0
+    stuck: int = 6
+    unassigned: int = 12
     """A rebalance takes at most the rebalance timeout plus a session; far above both."""
-    hung_poll: float = 30.0
-    """How far a poll may run over its own timeout before it is broken off."""
-    rebuilds: int = 3
-    rebuild_window: float = 600.0
-    pause_cap: float = 5.0
+    hung_poll: int = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """Where a partition's position stood, and since when. A position of None was not known (the client does not tell)."""
+class Sight:
+    """What one look sees."""
 
-    position: int | None
-    since: float
-    behind: bool
-
-
-Progress = Mapping[TopicPartition, Standing]
-
-
-@dataclass(frozen=True, slots=True)
-class Vitals:
-    """What is known about a consumer at one instant (monotonic seconds)."""
-
-    now: float
-    unassigned_since: float | None
-    """Since when a group consumer waits for an assignment (an empty one counts as one); None when it does not wait."""
-    progress: Progress
+    partitions: Mapping[TopicPartition, tuple[int | None, int]] = field(default_factory=dict)
+    """(position, end offset) of what is asked for; a position of None is not known, the client does not tell."""
+    unassigned: bool = False
+    """A member of a group that waits for its assignment (an empty one is one)."""
+    poll: int | None = None
+    """The number of the poll that is under way."""
 
 
-def observe(before: Progress, sample: Mapping[TopicPartition, tuple[int | None, int]], now: float) -> dict[TopicPartition, Standing]:
-    """The standings after a look. `sample`: (position, end offset) of every partition that is asked for; all others are forgotten."""
-    after = {}
-    for tp, (position, end) in sample.items():
-        known = before.get(tp)
-        behind = position is None or position < end
-        if known is None or known.position != position or not behind or not known.behind:
-            known = Standing(position, now, behind)
-        after[tp] = known
-    return after
+class Watchdog:
+    """The looks at one consumer."""
 
+    def __init__(self, limits: WatchdogLimits) -> None:
+        self._limits = limits
+        self._behind: dict[TopicPartition, tuple[int | None, int]] = {}
+        """Where it stands, and in how many looks since the first that found it there."""
+        self._unassigned = 0
+        self._poll: tuple[int | None, int] = (None, 0)
 
-def diagnose(vitals: Vitals, limits: WatchdogLimits) -> Reason | None:
-    """Why the consumer is to be rebuilt, or None."""
-    if vitals.unassigned_since is not None:
-        return Reason.NO_ASSIGNMENT if vitals.now - vitals.unassigned_since >= limits.unassigned else None
-    if any(standing.behind and vitals.now - standing.since >= limits.stuck for standing in vitals.progress.values()):
-        return Reason.STUCK_PARTITION
-    return None
-
-
-def may_rebuild(rebuilt_at: Sequence[float], now: float, limits: WatchdogLimits) -> bool:
-    """Whether another rebuild is worth trying: rebuilding again and again cures nothing, and the process ends instead."""
-    return sum(now - at < limits.rebuild_window for at in rebuilt_at) < limits.rebuilds
-
-
-def pause_seconds(rebuilds: int, random_unit: float, limits: WatchdogLimits) -> float:
-    """Full jitter, so that consumers of many processes do not come back at once after a broker restart."""
-    return float(random_unit * min(limits.pause_cap, 2.0**rebuilds))
+    def look(self, sight: Sight) -> Reason | None:
+        """Why the consumer is to be given up, or None."""
+        number, looks = self._poll
+        self._poll = (sight.poll, looks + 1 if sight.poll is not None and sight.poll == number else 0)
+        self._unassigned = self._unassigned + 1 if sight.unassigned else 0
+        before, self._behind = self._behind, {}
+        for tp, (position, end) in sight.partitions.items():
+            if position is None or position < end:
+                stood, looks = before.get(tp, (position, -1))
+                self._behind[tp] = (position, looks + 1 if stood == position else 0)
+        if self._poll[1] >= self._limits.hung_poll:
+            return Reason.HUNG_POLL
+        if self._unassigned > self._limits.unassigned:
+            return Reason.NO_ASSIGNMENT
+        return Reason.STUCK_PARTITION if any(looks >= self._limits.stuck for _, looks in self._behind.values()) else None

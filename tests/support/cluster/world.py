@@ -266,7 +266,7 @@ class World:
             news.missed(found)
             self.missed[service] += found
 
-        watched = WatchedLog(self.log.process(life), clock, random, service=service, missed=on_missed)
+        watched = WatchedLog(self.log.process(life), clock, missed=on_missed)
         return Environment(cluster, watched, clock, random, self.topics, life, told), news
 
     def _build(self, name: str, environment: Environment) -> tuple[Service, Endpoint | None]:

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from shared.clock import LoopClock
-from shared.errors import ConfigurationError
+from shared.errors import ConfigurationError, ConsumerGaveUp
 from shared.service import Readiness
-from shared.service.lifecycle import EXIT_FAILED, EXIT_OK, EXIT_SETTINGS, Life
+from shared.service.lifecycle import EXIT_ANEW, EXIT_FAILED, EXIT_OK, EXIT_SETTINGS, Life
 from tests.support.virtual_loop import run
 
 Course = Callable[[asyncio.Event], Awaitable[object]]
@@ -55,6 +55,15 @@ async def is_misconfigured(stop: asyncio.Event) -> None:
     raise ConfigurationError("partition counts differ")
 
 
+async def has_a_stuck_consumer(stop: asyncio.Event) -> None:
+    async def polls() -> None:
+        raise ConsumerGaveUp
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(polls())
+        await stop.wait()
+
+
 async def leaves(stop: asyncio.Event) -> None:
     return
 
@@ -84,6 +93,7 @@ async def _live(course: Course) -> tuple[int, float, bool]:
         (crashes, EXIT_FAILED, True),
         (leaves, EXIT_FAILED, True),
         (is_misconfigured, EXIT_SETTINGS, True),
+        (has_a_stuck_consumer, EXIT_ANEW, True),
     ],
 )
 def test_the_exit_code_tells_how_it_ended(course: Course, code: int, by_itself: bool) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from shared.errors import ConfigurationError
-from shared.kafka.client.watched import ConsumerGaveUp
+from shared.errors import ConfigurationError, ConsumerGaveUp
 from tests.support.cluster.violation import Violation
 from tests.support.cluster.world import World
 

@@ -23,7 +23,7 @@ from services.planner.state.watermark import UNACKNOWLEDGED
 from shared.contracts import headers
 from shared.contracts.event import PlannerStarted
 from shared.errors import LogError, SendFailed
-from shared.kafka.client.watched import WatchedConsumer
+from shared.kafka.memory.memory_consumer import MemoryConsumer
 from shared.kafka.port import Appended, Message
 from shared.processing.outbox import Outbox
 from tests.support.cluster.faults import FaultMix
@@ -130,13 +130,15 @@ def _watermark_past_a_record_to_be_read_again(patching: Patching) -> None:
     def passable(job: Any, _inputs: Any, _topic_ids: Any) -> bool:
         return isinstance(job, EndedJob)
 
-    async def commit(self: WatchedConsumer, offsets: Any) -> None:
-        await self._inner.commit({tp: o for tp, o in offsets.items() if "job-events" in tp.topic} or offsets)
+    together = MemoryConsumer.commit
+
+    async def commit(self: MemoryConsumer, offsets: Any) -> None:
+        await together(self, {tp: o for tp, o in offsets.items() if "job-events" in tp.topic} or offsets)
         await asyncio.sleep(0.2)
-        await self._inner.commit(offsets)
+        await together(self, offsets)
 
     patching.setattr(watermarks, "passable", passable)
-    patching.setattr(WatchedConsumer, "commit", commit)
+    patching.setattr(MemoryConsumer, "commit", commit)
 
 
 def _commit_before_append(patching: Patching) -> None:
