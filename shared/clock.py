@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 
@@ -76,3 +77,23 @@ class ManualClock:
         """Move forward by `seconds` (not negative)."""
         assert seconds >= 0, "time never goes back"
         self._now += seconds
+
+
+async def within(seconds: float, waiting: Awaitable[object]) -> bool:
+    """Whether it came to its end in this time; else it is cancelled."""
+    try:
+        async with asyncio.timeout(seconds):
+            await waiting
+    except TimeoutError:
+        return False
+    return True
+
+
+async def until(clock: Clock, condition: Callable[[], bool], seconds: float, look_seconds: float = 0.02) -> bool:
+    """Look again and again whether the condition holds, but not for ever; whether it does."""
+    last = clock.monotonic() + seconds
+    while not condition():
+        if clock.monotonic() >= last:
+            return False
+        await clock.sleep(look_seconds)
+    return True

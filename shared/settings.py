@@ -41,3 +41,8 @@ class ClusterSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     grace_seconds: PositiveSeconds = 30.0
     """Between SIGTERM and giving up on work in progress."""
+
+
+def of_service(name: str) -> SettingsConfigDict:
+    """How a service's own settings are read: `TUTTI_<NAME>__<SETTING>`."""
+    return SettingsConfigDict(env_prefix=f"TUTTI_{name.upper()}__", env_nested_delimiter="__", extra="ignore", frozen=True)

@@ -1,60 +1,78 @@
-"""Forwarder: sends on what is ready, and lets a record be committed past only when Kafka has what became of it."""
+"""Forwarder: holds what is read and sends on what is ready. A record is committed past only when Kafka has what became of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
 from functools import partial
 
+from services.delay.handlers import DelayReader
 from services.delay.held import HeldRecords, Waiter, onward
-from services.delay.settings import DelayPolicy
-from shared.clock import Clock
+from services.delay.settings import DelaySettings
+from shared.clock import Clock, within
 from shared.errors import InvalidInput
-from shared.kafka.port import Producer, Record
-from shared.processing.dead_letters import DeadLetters
 from shared.processing.delays import TIER_SECONDS
-from shared.processing.lane import Result
+from shared.processing.intake import Intake
+from shared.processing.lane import Sent
 from shared.processing.outbox import Outbox
-from shared.processing.tries import read
-from shared.processing.window import Window
+from shared.processing.tries import Tries, read
 from shared.telemetry import metrics
 from shared.topics import Topics
 
+IDLE_SECONDS = 1.0
+"""The wall clock may be set: it is looked at no later than this."""
 _FORWARDED = {tier: metrics.DELAYED_FORWARDED.labels(tier) for tier in TIER_SECONDS}
 
 
 class Forwarder:
-    """Takes from what is held; what is on its way is bounded by the windows. `sent`: called when records were finished."""
+    """What is on its way is bounded by the windows of the intake. `wake`: set when records have come or were finished."""
 
     def __init__(
-        self, producer: Producer, topics: Topics, held: HeldRecords, *, policy: DelayPolicy, clock: Clock, sent: Callable[[], None]
+        self,
+        intake: Intake,
+        outbox: Outbox,
+        held: HeldRecords,
+        *,
+        topics: Topics,
+        settings: DelaySettings,
+        clock: Clock,
+        wake: asyncio.Event,
     ) -> None:
-        self._producer = producer
-        self._topics = topics
-        self._held = held
-        self._policy = policy
-        self._clock = clock
-        self._sent = sent
-        self._dead_letters = DeadLetters(producer, "delay", clock, topics)
-        self.outbox = Outbox(clock, "delay", topics)
+        self._intake, self._outbox, self._held, self._topics, self._clock, self._wake = intake, outbox, held, topics, clock, wake
+        self._most = settings.send_records
+        self.reader, self.tries = DelayReader(topics), Tries()
 
     async def run(self) -> None:
-        """Send until cancelled."""
-        await self.outbox.run(self._producer)
+        """Hold and forward until cancelled."""
+        while True:
+            self._wake.clear()
+            with self.tries.chore("forwarding"):
+                if not self._intake.suspended:
+                    self._admit()
+                    await self.forward()
+                    self._intake.relieve()
+            metrics.DELAYS_HELD.set(len(self._held))
+            await within(self._seconds_left(), self._wake.wait())
 
-    def refuse(self, record: Record, window: Window, error: Exception) -> None:
-        """It can never be sent on: to the dead letters."""
-        window.died()
-        self._dead_letters.count(record, error)
-        self.outbox.put(self._dead_letters.message(record, error), partial(self._on_buried, window, record.offset))
+    def _admit(self) -> None:
+        """Take into memory all that the windows hold."""
+        for window in self._intake.windows.values():
+            while (record := window.take()) is not None:
+                try:
+                    self._held.add(read(record, partial(self.reader.read, window=window, now=self._clock.wall())))
+                except InvalidInput as error:
+                    self._intake.refuse(record, window, error)
 
-    def _on_buried(self, window: Window, offset: int, _: Result) -> None:
-        window.finish(offset)
-        self._sent()
+    def _seconds_left(self) -> float:
+        """Until the next moment that something is ready."""
+        next_at = self._held.next_at
+        if next_at is None or self._intake.suspended:
+            return IDLE_SECONDS
+        return max(0.0, min(IDLE_SECONDS, next_at - self._clock.wall()))
 
     async def forward(self) -> None:
         """Send on everything that is ready."""
         now = self._clock.wall()
-        while ready := self._held.take(now, self._policy.send_records):
+        while ready := self._held.take(now, self._most):
             for waiter in ready:
                 self._send(waiter, now)
             await self._clock.sleep(0)
@@ -64,17 +82,17 @@ class Forwarder:
         try:
             message = read(waiter.record, lambda _: onward(waiter, self._topics, now))
         except InvalidInput as error:
-            self.refuse(waiter.record, waiter.window, error)
+            self._intake.refuse(waiter.record, waiter.window, error)
             return
-        self.outbox.put(message, partial(self._on_sent, waiter))
+        self._outbox.put(message, partial(self._on_sent, waiter))
 
-    def _on_sent(self, waiter: Waiter, result: Result) -> None:
+    def _on_sent(self, waiter: Waiter, result: Sent) -> None:
         if isinstance(result, Exception):
-            self.refuse(waiter.record, waiter.window, result)
+            self._intake.refuse(waiter.record, waiter.window, result)
             return
         now = self._clock.wall()
         waiter.finish()
         _FORWARDED[waiter.tier].inc()
         if waiter.due_at <= now:
             metrics.DELAY_LATENESS_SECONDS.observe(now - waiter.due_at)
-        self._sent()
+        self._wake.set()

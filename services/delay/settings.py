@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from pydantic_settings import BaseSettings
 
 from shared.contracts.base import Ordinal, PositiveSeconds
-from shared.settings import ClusterSettings
+from shared.settings import of_service
 
 
-class DelayPolicy(BaseModel):
+class DelaySettings(BaseSettings):
     """What a delay service may be told."""
+
+    model_config = of_service("delay")
 
     held_records: Ordinal = 2048
     held_bytes: Ordinal = 524_288
@@ -17,9 +19,3 @@ class DelayPolicy(BaseModel):
     commit_seconds: PositiveSeconds = 0.1
     send_records: Ordinal = 512
     """Sent on in one go, before others have their turn."""
-
-
-class DelaySettings(ClusterSettings):
-    """Settings of a delay service's process."""
-
-    delay: DelayPolicy = DelayPolicy()

@@ -27,7 +27,7 @@ from services.ingress.status.status import JobStatus, ended
 from services.ingress.status.store import StatusStore, StoreUnavailable
 from services.ingress.status.watchlist import Watchlist
 from services.ingress.submit import NewJob, Submitter
-from shared.clock import Clock
+from shared.clock import Clock, until
 from shared.contracts.base import INLINE_BYTES, PriorityClass
 from shared.contracts.bounds import check_job
 from shared.contracts.chat import Operation
@@ -37,11 +37,15 @@ from shared.contracts.job import Job
 from shared.contracts.result import Result
 from shared.errors import Conflict, Overloaded
 from shared.inputs import held, input_of
+from shared.kafka.port import Appended
 from shared.model_names import AUTO
 from shared.processing.blobs import BlobGone, Blobs
+from shared.processing.lane import Sent, may_be_written
 from shared.telemetry import metrics
 
 _NODE_POLL_SECONDS = 0.05
+_DISMISSED_SECONDS = 0.5
+"""Who is told to go has so long to do so."""
 
 
 @dataclass(slots=True)
@@ -72,6 +76,26 @@ class Door:
     leaving: bool = False
     seeking: int = 0
     """Requests that wait a moment for Kafka or for a node, before they have a job."""
+
+    def sweep(self) -> None:
+        """Deadlines, heartbeats, clients that read nothing: everything that time brings about."""
+        now, register = self.clock.monotonic(), self.register
+        self.waiters.sweep(now, self.settings.heartbeat_seconds)
+        if self.leaving:
+            register.dismiss(WaitKind.END, WaitKind.EVENTS)
+        register.sweep(now)
+        for kind in WaitKind:
+            metrics.WAITING_CALLERS.labels(kind.value).set(register.count(kind))
+
+    async def drain(self, seconds: float) -> None:
+        """Whoever can go on elsewhere goes at once (the sweep tells them); who waits for an answer has it, if it comes in time."""
+        self.leaving = True
+        register, look_seconds = self.register, self.settings.sweep_seconds
+        await until(self.clock, lambda: not len(register), seconds, look_seconds)
+        register.dismiss(*WaitKind)
+        await until(self.clock, lambda: not len(register), _DISMISSED_SECONDS, look_seconds)
+        register.cut_off()
+        await self.clock.sleep(look_seconds)
 
     async def open(self) -> None:
         """Wait, within bounds, until jobs can be taken. Raises Refused, InstanceLeaving (both 503)."""
@@ -207,8 +231,8 @@ class Door:
         self.check(record.job)
         caller, correlation = self._wait(record.job, wait_seconds)
         try:
-            settle = partial(self._settled, caller)
-            self.submitter.submit(caller.job, record, priority_class, correlation=correlation, trace=trace, settle=settle, digest=digest)
+            fate = partial(self._on_fate, caller)
+            self.submitter.submit(caller.job, record, priority_class, correlation=correlation, trace=trace, fate=fate, digest=digest)
         except BaseException:
             self.leave(caller, correlation)
             raise
@@ -238,12 +262,12 @@ class Door:
         self.waiters.remove(correlation)
         self.watchlist.remove(caller.job, caller.on_final)
 
-    def _settled(self, caller: Caller, error: Exception | None, maybe_written: bool) -> None:
-        if error is None:
+    def _on_fate(self, caller: Caller, sent: Sent) -> None:
+        if isinstance(sent, Appended):
             caller.on_acknowledged()
             return
-        caller.fail(error)
-        if maybe_written:
+        caller.fail(sent)
+        if may_be_written(sent):
             self.submitter.withdraw(caller.job, caller.home)
 
     async def enqueue(
@@ -263,8 +287,8 @@ class Door:
         home = self.submitter.home_of(job)
         correlation = None if follow is None else self.waiters.follow(follow)
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        settle = partial(self._written, job, home, written)
-        self.submitter.submit(job, record, priority_class, correlation=correlation, trace=trace, settle=settle, digest=digest)
+        fate = partial(self._written, job, home, written)
+        self.submitter.submit(job, record, priority_class, correlation=correlation, trace=trace, fate=fate, digest=digest)
         await written
 
     async def known(self, job: str, digest: str) -> JobStatus | None:
@@ -303,15 +327,15 @@ class Door:
         if not _is_conflict(result):
             self.journal.told(ended(result, self.submitter.home_of(result.job), digest))
 
-    def _written(self, job: str, home: int, written: asyncio.Future[None], error: Exception | None, maybe_written: bool) -> None:
-        if error is not None and maybe_written:
+    def _written(self, job: str, home: int, written: asyncio.Future[None], sent: Sent) -> None:
+        if not isinstance(sent, Appended) and may_be_written(sent):
             self.submitter.withdraw(job, home)
         if written.done():
             return
-        if error is None:
+        if isinstance(sent, Appended):
             written.set_result(None)
         else:
-            written.set_exception(error)
+            written.set_exception(sent)
 
     async def visible(self, client: Client, job: str) -> JobStatus | None:
         """What the client may see of a job: nothing, as of one that never was, unless it is known to be one that he may act for."""

@@ -9,7 +9,6 @@ from services.ingress.admission.idempotency import may_come_again
 from services.ingress.admission.limits import check_inline_size
 from services.ingress.homes import HomeBouts
 from services.ingress.ids import is_generated, new_job_id
-from services.ingress.outbox import Outbox, Settle
 from shared.clock import Clock
 from shared.contracts import ids
 from shared.contracts.base import PriorityClass
@@ -20,6 +19,8 @@ from shared.contracts.job import Job, ReplyTo
 from shared.contracts.outcome import CancelRequested, StreamPosition
 from shared.errors import Overloaded
 from shared.kafka.port import Headers, Message
+from shared.processing.lane import Fate
+from shared.processing.outbox import Outbox
 from shared.telemetry import tracing
 from shared.topics import Topics
 
@@ -35,7 +36,7 @@ class NewJob(NamedTuple):
 
 
 class Submitter:
-    """Writes through the outbox."""
+    """Writes through the outbox. A job is written once, since a second record might be a second job; only a cancel is sent again."""
 
     def __init__(self, outbox: Outbox, topics: Topics, clock: Clock, random: Random) -> None:
         self._outbox = outbox
@@ -70,7 +71,7 @@ class Submitter:
         *,
         correlation: bytes | None,
         trace: str | None,
-        settle: Settle,
+        fate: Fate,
         digest: str | None = None,
     ) -> None:
         """Queue the job; with `correlation` its chunks and final come to this instance. Raises TooLarge, Overloaded.
@@ -86,12 +87,12 @@ class Submitter:
             headers += (_MADE_BY_KEY if may_come_again(job) else _MADE_BY_INGRESS,)
         if digest is not None:
             headers += ((REQUEST_DIGEST, digest.encode()),)
-        self._outbox.put(Message(self._topic_of[priority_class], record.value, job.encode(), self.home_of(job), headers), settle)
+        self._outbox.offer(Message(self._topic_of[priority_class], record.value, job.encode(), self.home_of(job), headers), fate)
 
     def cancel(self, job: str, home: int, reason: str) -> bool:
         """Queue a cancel without waiting; returns whether there was room for it."""
         try:
-            self._outbox.put(self._cancel(job, home, reason), patient=True)
+            self._outbox.offer(self._cancel(job, home, reason), again=True)
         except Overloaded:
             return False
         return True
@@ -100,7 +101,7 @@ class Submitter:
         """Queue what the caller of a broken stream has seen; returns whether there was room for it."""
         message = Message(self._outcomes, position.to_bytes(), position.job.encode(), home, envelope(position.type))
         try:
-            self._outbox.put(message)
+            self._outbox.offer(message)
         except Overloaded:
             return False
         return True

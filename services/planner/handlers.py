@@ -13,7 +13,7 @@ from shared.contracts import headers, ids
 from shared.contracts.base import INLINE_BYTES, VERSION, PriorityClass
 from shared.contracts.bounds import check_capability, parse_job
 from shared.contracts.budget import BudgetRequested
-from shared.contracts.digest import request_digest
+from shared.contracts.digest import digest_of
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.ids import Maker
 from shared.contracts.job import HeldJob, Job, ReplyTo
@@ -77,7 +77,7 @@ class JobReader:
             source_offset=record.offset,
             reply=reply,
             trace=headers.traceparent(record.headers),
-            digest=headers.request_digest(record.headers) or request_digest(body),
+            digest=headers.request_digest(record.headers) or digest_of(body),
             written_ms=record.timestamp,
             large=self._is_large(record, job, len(value)),
         )

@@ -1,8 +1,9 @@
-"""Settings of the planner: `TUTTI_PLANNER__...` beside what every service has."""
+"""Settings of the planner: `TUTTI_PLANNER__<NAME>`."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+from pydantic_settings import BaseSettings
 
 from services.planner.budgets.rules import BudgetPolicy
 from services.planner.retention import OLDEST_SECONDS
@@ -10,11 +11,13 @@ from services.planner.state.policy import Policy
 from shared.contracts.base import Count, Ordinal, PositiveSeconds, PriorityClass
 from shared.contracts.limits import DEADLINE_SECONDS, Limits
 from shared.scheduling.retry import RetryPolicy
-from shared.settings import ClusterSettings
+from shared.settings import of_service
 
 
-class PlannerOptions(BaseModel):
+class PlannerSettings(BaseSettings):
     """Durations in seconds."""
+
+    model_config = of_service("planner")
 
     live_jobs: Ordinal = 300
     """Per partition; the rest waits in Kafka. An eighth of them is each class's own."""
@@ -86,9 +89,3 @@ class PlannerOptions(BaseModel):
             live_job_bytes=self.live_job_bytes,
             budgets=BudgetPolicy(wait_seconds=self.budget_wait_seconds, idle_seconds=self.budget_idle_seconds),
         )
-
-
-class PlannerSettings(ClusterSettings):
-    """Everything the planner reads from the environment."""
-
-    planner: PlannerOptions = PlannerOptions()

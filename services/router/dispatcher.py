@@ -5,21 +5,18 @@ closes a step; only what closed a step lets its record be committed past. Nothin
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from services.router import messages, unplaced
 from services.router.ledger import CreditLedger
 from services.router.messages import Closing, Placed
-from services.router.routing import RefusedStep
-from services.router.settings import RouterPolicy
-from shared.clock import Clock
+from services.router.settings import RouterSettings
+from shared.clock import Clock, within
 from shared.contracts.base import CLASSES
 from shared.errors import RecordTooLarge
-from shared.kafka.port import Appended, Message, Producer
-from shared.processing.dead_letters import DeadLetters
-from shared.processing.lane import Result
+from shared.kafka.port import Appended, Message
+from shared.processing.lane import Sent
 from shared.processing.outbox import Outbox
 from shared.telemetry import logs, metrics
 from shared.topics import Topics
@@ -46,18 +43,17 @@ class Dispatcher:
     """`closed` is called after records were finished, or steps have come back."""
 
     def __init__(
-        self, producer: Producer, topics: Topics, ledger: CreditLedger, *, policy: RouterPolicy, clock: Clock, closed: Callable[[], None]
+        self, outbox: Outbox, topics: Topics, ledger: CreditLedger, *, settings: RouterSettings, clock: Clock, closed: Callable[[], None]
     ) -> None:
-        self._producer = producer
+        self._outbox = outbox
         self._topics = topics
         self._ledger = ledger
-        self._policy = policy
+        self._settings = settings
         self._clock = clock
         self._closed = closed
-        self._dead_letters = DeadLetters(producer, "router", clock, topics)
-        self._outbox = Outbox(clock, "router", topics)
         self._returned: list[Placed] = []
-        self._telling = False
+        self.expire = outbox.expire
+        """Take back what waits too long for its mailbox; to be called now and then."""
 
     async def give(self, round_: Sequence[Placed]) -> None:
         """Send the steps to their nodes' mailboxes. Those that Kafka does not take come back: `take_back`."""
@@ -68,9 +64,7 @@ class Dispatcher:
                 sending.left += 1
                 self._outbox.put(work, partial(self._on_given, placed, sending), again=False, patience_seconds=PATIENCE_SECONDS)
         if sending.left:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(ROUND_SECONDS):
-                    await sending.over.wait()
+            await within(ROUND_SECONDS, sending.over.wait())
 
     def _write(self, placed: Placed) -> Message | None:
         """None where what the step holds cannot be written: it has failed."""
@@ -89,7 +83,7 @@ class Dispatcher:
             log.warning("steps_not_sent", count=len(returned))
         return returned
 
-    def _on_given(self, placed: Placed, sending: _Round, result: Result) -> None:
+    def _on_given(self, placed: Placed, sending: _Round, result: Sent) -> None:
         sending.left -= 1
         if not sending.left:
             sending.over.set()
@@ -104,52 +98,20 @@ class Dispatcher:
             self.close(messages.failed(placed.entry, unplaced.too_large(), self._topics))
         else:
             self._returned.append(placed)
-            self._tell()
-
-    def refuse(self, refused: RefusedStep) -> None:
-        """Its record is no step: to the dead letters."""
-        message = self._dead_letters.message(refused.record, refused.error)
-        self._dead_letters.count(refused.record, refused.error)
-        self.close(Closing(message, refused.window, refused.record.offset))
+            self._closed()
 
     def close(self, closing: Closing, *, soon: bool = True) -> None:
         """Send this, with `soon` at once; until Kafka has it, its record stays uncommitted.
 
         StepRouted only starts a claim timeout of seconds: it waits a little for company, which saves the planner most of its wake-ups.
         """
-        linger = 0.0 if soon else self._policy.routed_linger_seconds
+        linger = 0.0 if soon else self._settings.routed_linger_seconds
         self._outbox.put(closing.message, partial(self._on_closed, closing), linger_seconds=linger)
 
-    def _on_closed(self, closing: Closing, result: Result) -> None:
+    def _on_closed(self, closing: Closing, result: Sent) -> None:
         if isinstance(result, RecordTooLarge) and closing.entry is not None:
             self.close(messages.failed(closing.entry, unplaced.too_large(), self._topics))
             return
         if closing.window is not None:
             closing.window.finish(closing.offset)
-        self._tell()
-
-    def _tell(self) -> None:
-        """Once for all fates of one batch."""
-        if not self._telling:
-            self._telling = True
-            asyncio.get_running_loop().call_soon(self._tell_now)
-
-    def _tell_now(self) -> None:
-        self._telling = False
         self._closed()
-
-    async def run(self) -> None:
-        """Send until cancelled."""
-        await self._outbox.run(self._producer)
-
-    def expire(self) -> None:
-        """Take back what waits too long for its mailbox; to be called now and then."""
-        self._outbox.expire()
-
-    async def settle(self, timeout_seconds: float) -> None:
-        """Wait until nothing is on its way, but not for ever."""
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                await self._outbox.idle()
-        except TimeoutError:
-            log.warning("not_settled", records=len(self._outbox))

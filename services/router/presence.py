@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 
 from services.router import messages
-from services.router.settings import RouterPolicy
-from shared.clock import Clock
+from services.router.settings import RouterSettings
+from shared.clock import Clock, within
 from shared.errors import LogError
 from shared.kafka.port import Producer
 from shared.telemetry import logs
@@ -21,12 +20,12 @@ class Presence:
     """Every second; at once when a backlog has grown to twice what was announced and waits for places."""
 
     def __init__(
-        self, producer: Producer, topics: Topics, router: str, *, policy: RouterPolicy, clock: Clock, backlog: Callable[[], int]
+        self, producer: Producer, topics: Topics, router: str, *, settings: RouterSettings, clock: Clock, backlog: Callable[[], int]
     ) -> None:
         self._producer = producer
         self._topics = topics
         self._router = router
-        self._policy = policy
+        self._settings = settings
         self._clock = clock
         self._backlog = backlog
         self._announced = 0
@@ -51,9 +50,7 @@ class Presence:
     async def run(self) -> None:
         """Announce until cancelled."""
         while True:
-            await self._clock.sleep(self._policy.presence_min_seconds)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._policy.presence_seconds - self._policy.presence_min_seconds):
-                    await self._hurry.wait()
+            await self._clock.sleep(self._settings.presence_min_seconds)
+            await within(self._settings.presence_seconds - self._settings.presence_min_seconds, self._hurry.wait())
             self._hurry.clear()
             await self.announce()

@@ -23,7 +23,7 @@ from services.router.filters import Unplaceable
 from services.router.handlers import read_step
 from services.router.messages import Closing, Placed
 from services.router.placement import Placement
-from services.router.settings import RouterPolicy
+from services.router.settings import RouterSettings
 from shared.contracts.base import PriorityClass
 from shared.contracts.failure import Failure
 from shared.errors import InvalidInput
@@ -48,7 +48,7 @@ class RefusedStep(NamedTuple):
 class Routing:
     """The steps in this router's hands."""
 
-    def __init__(self, placement: Placement, policy: RouterPolicy, topics: Topics) -> None:
+    def __init__(self, placement: Placement, policy: RouterSettings, topics: Topics) -> None:
         self._placement = placement
         self._policy = policy
         self._topics = topics

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+from pydantic_settings import BaseSettings
 
 from shared.contracts.base import Ordinal, PositiveSeconds
-from shared.settings import ClusterSettings
+from shared.settings import of_service
 
 
-class RouterPolicy(BaseModel):
+class RouterSettings(BaseSettings):
     """What a router may be told."""
+
+    model_config = of_service("router")
 
     window: Ordinal = 512
     """Steps of one partition that are looked at out of order: about what one home may have live, so that turns reach all of it."""
@@ -45,9 +48,3 @@ class RouterPolicy(BaseModel):
     """Deficit round robin over tenants: tokens a turn."""
     routed_linger_seconds: PositiveSeconds = 0.02
     """StepRouted waits this long for others; short beside the claim timeout that it starts."""
-
-
-class RouterSettings(ClusterSettings):
-    """Settings of a router's process."""
-
-    router: RouterPolicy = RouterPolicy()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from services.router.settings import RouterPolicy
+from services.router.settings import RouterSettings
 from shared.contracts.failure import Failure, FailureKind, clocks_differ
 from shared.contracts.step import Step
 
@@ -21,7 +21,7 @@ class Leaves:
     seconds: float
 
 
-def decide(step: Step, missing: tuple[str, ...], waited_seconds: float, seconds_left: float, policy: RouterPolicy) -> Leaves | Failure:
+def decide(step: Step, missing: tuple[str, ...], waited_seconds: float, seconds_left: float, policy: RouterSettings) -> Leaves | Failure:
     """`waited_seconds`: how long the step has been without a node since it says so itself, in delay and here; `seconds_left`: until its
     deadline.
     """

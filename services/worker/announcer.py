@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
+from services.worker.context import WorkerContext
 from services.worker.credits import Routers, fit, share
 from services.worker.handlers import AttemptDesk
 from services.worker.mailbox_reader import MailboxReader
 from services.worker.registration import Registration, signature
-from services.worker.settings import WorkerSettings
-from services.worker.speeds import Speeds
-from shared.clock import Clock
+from shared.clock import within
 from shared.contracts import headers
 from shared.contracts.base import at_most
 from shared.contracts.credits import Credits
 from shared.contracts.node import Node
-from shared.errors import LogError
+from shared.errors import ConfigurationError, LogError
 from shared.kafka.port import Message, Producer
 from shared.telemetry import logs, metrics
-from shared.topics import Topics
 
 log = logs.get(__name__)
 
@@ -31,45 +28,38 @@ _CREDITS = headers.envelope("credits")
 
 
 class Announcer:
-    """Writes `credits` and `nodes` for this node.
-
-    `places_changed` is set by whoever changes places, position or running count, `node_news` by what changes the Node record.
-    """
+    """Writes `credits` and `nodes` for this node. `leave`: another worker has started under this node's id."""
 
     def __init__(
         self,
-        *,
+        here: WorkerContext,
         desk: AttemptDesk,
         reader: MailboxReader,
         registration: Registration,
+        *,
         routers: Routers,
-        speeds: Speeds,
-        settings: WorkerSettings,
-        topics: Topics,
-        clock: Clock,
-        places_changed: asyncio.Event,
-        node_news: asyncio.Event,
         describe: Callable[[int], Node],
+        leave: Callable[[Exception], None],
     ) -> None:
         self.quiet_since: float | None = None
         """When a record that offers nothing was acknowledged, and none that offers places since; monotonic seconds."""
-        self._desk, self._reader, self._registration, self._routers = desk, reader, registration, routers
-        self._speeds, self._settings, self._topics, self._clock = speeds, settings, topics, clock
-        self._describe = describe
+        self._desk, self._reader, self._registration, self._routers, self._describe = desk, reader, registration, routers, describe
+        self._settings, self._topics, self._clock, self._leave = here.settings, here.topics, here.clock, leave
+        self._known_boots = {here.boot}
         self.acknowledged_at: float | None = None
         """When Kafka last acknowledged a record of credits: the worker's sign that it is there."""
         self._last: Credits | None = None
         self._sequence = 0
         self._told: Node | None = None
         self._told_until = 0.0
-        self._places_changed, self._node_news = places_changed, node_news
+        self._places_changed, self._node_news = here.places_changed, here.node_news
 
     # Credits
 
     async def run_credits(self, producer: Producer) -> None:
         """Announce for ever. A record that is lost is replaced by the next one."""
         while True:
-            if await _set_within(self._places_changed, self._longest_wait()):
+            if await within(self._longest_wait(), self._places_changed.wait()):
                 await self._clock.sleep(self._pause())
             self._places_changed.clear()
             if self._reader.number is not None:
@@ -118,7 +108,7 @@ class Announcer:
                 running=desk.slots.busy,
                 queued_tokens=at_most(desk.leases.estimated_tokens),
                 resident=self._registration.resident,
-                decode_tokens_per_second=self._speeds.node_decode,
+                decode_tokens_per_second=self._registration.speeds.node_decode,
             )
         )
 
@@ -141,7 +131,7 @@ class Announcer:
     async def run_node(self, producer: Producer) -> None:
         """Register for ever: what changed at once, everything every minute."""
         while True:
-            await _set_within(self._node_news, self._told_until - self._clock.monotonic())
+            await within(max(0.0, self._told_until - self._clock.monotonic()), self._node_news.wait())
             self._node_news.clear()
             if self._reader.number is not None:
                 await self._register_news(producer, self._describe(self._reader.number))
@@ -154,10 +144,24 @@ class Announcer:
         if await self._register(producer, record):
             self._told, self._told_until = record, now + self._settings.register_seconds
 
-    def forgotten(self) -> None:
-        """The registry lost this node (a tombstone by somebody else): tell it again."""
-        self._told = None
-        self._node_news.set()
+    def on_own_record(self, node: Node | None) -> None:
+        """A later boot of this node id ends this worker; an earlier one that is not quite dead is talked over, and so is a tombstone."""
+        if node is not None and (node.boot == self._registration.boot or self._reader.number is None):
+            self._known_boots.add(node.boot)
+        elif node is None or node.boot in self._known_boots:
+            self._told = None
+            self._node_news.set()
+        elif not node.draining:
+            log.error("node_id_taken_over", node=node.id, boot=node.boot)
+            self._leave(ConfigurationError(f"another worker with the node id {node.id!r} has started"))
+
+    @property
+    def is_quiet(self) -> bool:
+        """Routers have had time to hear that no place is left, and nothing came since."""
+        if self._reader.number is None:
+            return True
+        quiet, seconds = self.quiet_since, self._settings.drain_quiet_seconds
+        return quiet is not None and self._clock.monotonic() - max(quiet, self._reader.read_at) >= seconds
 
     async def _register(self, producer: Producer, record: Node) -> bool:
         try:
@@ -166,15 +170,3 @@ class Announcer:
             log.warning("node_not_registered", code=error.code)
             return False
         return True
-
-
-async def _set_within(event: asyncio.Event, seconds: float) -> bool:
-    """Wait for the event, at most `seconds`; whether it was set."""
-    if event.is_set() or seconds <= 0:
-        return event.is_set()
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True

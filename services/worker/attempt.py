@@ -10,6 +10,7 @@ from typing import Any
 from shared.contracts.base import ClaimId, StepId
 from shared.contracts.failure import Failure
 from shared.contracts.step import Step
+from shared.processing.lane import OutboxEntry
 
 AttemptKey = tuple[StepId, int]
 
@@ -44,6 +45,8 @@ class Attempt:
     released: str | None = None
     """Why the attempt is given back; no outcome is counted then."""
     stopped_at: float | None = None
+    told: OutboxEntry | None = None
+    """Its claim, for which its outcome may be sent instead."""
     task: asyncio.Task[Any] | None = field(default=None, repr=False)
 
     @property

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from services.worker.backends.base import Delta
-from shared.clock import Clock
+from services.worker.settings import WorkerSettings
+from shared.clock import Clock, within
 from shared.contracts import headers
 from shared.contracts.base import ClaimId
 from shared.contracts.job import ReplyTo
@@ -100,9 +101,9 @@ class ChunkStream:
 class ChunkSender:
     """All streams of this worker and the one task (`run`) that sends for them."""
 
-    def __init__(self, topics: Topics, clock: Clock, *, shortest_seconds: float, longest_seconds: float, most_bytes: int) -> None:
-        self._topics, self._clock = topics, clock
-        self._shortest, self._longest, self._most_bytes = shortest_seconds, longest_seconds, most_bytes
+    def __init__(self, topics: Topics, clock: Clock, settings: WorkerSettings) -> None:
+        self._topics, self._clock, self._most_bytes = topics, clock, settings.chunk_buffer_bytes
+        self._shortest, self._longest = settings.chunk_min_seconds, settings.chunk_max_seconds
         self._waiting: dict[ChunkStream, None] = {}
         self._urgent: dict[ChunkStream, None] = {}
         self._busy: dict[Reader, list[ChunkStream]] = {}
@@ -162,11 +163,7 @@ class ChunkSender:
         left = self._flushed_at + interval - self._clock.monotonic()
         if left <= 0 or self._urgent:
             return
-        try:
-            async with asyncio.timeout(left):
-                await self._now.wait()
-        except TimeoutError:
-            return
+        await within(left, self._now.wait())
 
     def _due(self) -> dict[Reader, list[ChunkStream]]:
         """The urgent streams alone while the interval lasts, else all whose reader is free."""

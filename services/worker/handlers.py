@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from random import Random
 
 from prometheus_client import Histogram
 
 from services.worker.attempt import Attempt
+from services.worker.context import WorkerContext
 from services.worker.controls import StoppedSteps, concerns
 from services.worker.inbox import Inbox
 from services.worker.lease_log import LeaseLog
-from services.worker.outbox import Outbox
 from services.worker.outcomes import OutcomeWriter
 from services.worker.round_trip import RoundTrip
 from services.worker.runner import Ended, Runner
-from services.worker.settings import WorkerSettings
 from services.worker.slots import Slots
 from services.worker.timeouts import Timeouts, overdue
-from shared.clock import Clock
 from shared.contracts.base import ClaimId
 from shared.contracts.control import Drain, StopClaims, StopStep
 from shared.contracts.failure import Failure
@@ -28,6 +25,8 @@ from shared.contracts.failure import FailureKind as K
 from shared.contracts.outcome import StepClaimed, StepFailed, StepReleased, StepSucceeded
 from shared.contracts.step import Step
 from shared.kafka.port import Message
+from shared.processing.lane import Fate, OutboxEntry
+from shared.processing.outbox import Outbox
 from shared.telemetry import logs, metrics, tracing
 
 log = logs.get(__name__)
@@ -37,45 +36,49 @@ OVERLOAD_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 3_600.0
 """Then it is asked again, whatever it said: a quota may have been raised."""
 _PAUSED = "the endpoint asks not to be called for a while"
+CLAIM_LINGERS_SECONDS = 0.01
+"""How long a claim waits for its outcome. Short beside the claim timeout (5 s), long beside a step without a model."""
 MOST_RIDERS = 64
 """Embedding steps that share another one's slot and, within a bound of texts, its call."""
 
 
-class AttemptDesk:
-    """All attempts of this worker. Everything happens on the event loop, in call order."""
+Owe = Callable[[], Fate | None]
+"""A record's position waits for one thing more."""
 
-    def __init__(
-        self,
-        *,
-        node: str,
-        boot: str,
-        settings: WorkerSettings,
-        clock: Clock,
-        random: Random,
-        writer: OutcomeWriter,
-        outbox: Outbox,
-        announce: Callable[[], None],
-        news: Callable[[], None],
-        unreachable: Callable[[], None],
-    ) -> None:
-        self.node = node
+
+def owes_nothing() -> None:
+    """Of what is put without a record that is read."""
+
+
+class AttemptDesk:
+    """All attempts of this worker. Everything happens on the event loop, in call order.
+
+    What it tells is sent until it is acknowledged; duplicates are harmless. Bounded by what feeds it: a worker reads nothing new while
+    Kafka is away, and holds a bounded number of claims.
+    """
+
+    def __init__(self, here: WorkerContext, outbox: Outbox, unreachable: Callable[[], None]) -> None:
+        """`unreachable`: a call found nobody at the endpoint."""
+        settings, self.node = here.settings, here.node
         round_trip = RoundTrip(settings.credit_round_trip_seconds)
         self.slots = Slots(settings.slots, prefetch_limit=settings.prefetch_limit, round_trip=round_trip)
         self.inbox = Inbox(settings.inbox_limit)
-        self.leases: LeaseLog[Message] = LeaseLog(node, boot, kept_outcomes=settings.kept_outcomes, kept_bytes=settings.kept_outcome_bytes)
+        kept = {"kept_outcomes": settings.kept_outcomes, "kept_bytes": settings.kept_outcome_bytes}
+        self.leases: LeaseLog[Message] = LeaseLog(here.node, here.boot, **kept)
         self.mailbox = 0
         self.closed: str | None = None
         """Why no step is taken at present; None when open."""
-        self._clock, self._random, self._writer, self._outbox = clock, random, writer, outbox
+        self._clock, self._random, self._writer, self._outbox = here.clock, here.random, OutcomeWriter(here.topics.outcomes), outbox
         self._timeouts = Timeouts.of(settings)
         self._stops = StoppedSteps(settings.remembered_stops)
-        self.announce = announce
+        self.announce = here.places_changed.set
         """Places, position or running count changed: tell the routers soon."""
-        self._news, self._unreachable = news, unreachable
+        self._news, self._unreachable = here.node_news.set, unreachable
         self._runner: Runner | None = None
         self._paused_until = 0.0
         self._model: str | None = None
         """Of the step that began last."""
+        self._renewals: dict[tuple[int | None, int], OutboxEntry] = {}
 
     def attach(self, runner: Runner) -> None:
         """The runner that attempts are given to."""
@@ -83,18 +86,27 @@ class AttemptDesk:
 
     # What is read
 
-    def on_step(self, step: Step, trace: str | None, addressee: str | None, waited_seconds: float = 0.0, written_ms: int = 0) -> None:
+    def on_step(
+        self,
+        step: Step,
+        trace: str | None,
+        addressee: str | None,
+        *,
+        waited_seconds: float = 0.0,
+        written_ms: int = 0,
+        owe: Owe = owes_nothing,
+    ) -> None:
         """A record of the mailbox: claimed, or answered from memory, or released; never dropped silently.
 
         `waited_seconds`: since what the step says of its deadline was written; `written_ms`: when the record arrived.
         """
         kept = self.leases.finished(step)
         if kept is not None:
-            self._outbox.put(kept)
+            self._outbox.put(kept, owe())
             return
         refusal = self._refusal(step, addressee)
         if refusal:
-            self._put(StepReleased(job=step.job, step=step.id, attempt=step.attempt, node=self.node, reason=refusal), step, trace)
+            self._put(StepReleased(job=step.job, step=step.id, attempt=step.attempt, node=self.node, reason=refusal), step, trace, owe)
             return
         stopped = self._stops.reason(step)
         attempt = self.leases.claim(step, self._span(trace), self._clock.monotonic())
@@ -106,19 +118,19 @@ class AttemptDesk:
         elif step.seconds_left is not None:
             attempt.expires_at = attempt.taken_at + step.seconds_left - waited_seconds
         if stopped:
-            self._end_waiting(attempt, Failure(kind=K.CANCELLED, message=stopped))
+            self._end_waiting(attempt, Failure(kind=K.CANCELLED, message=stopped), owe)
             return
-        self._put_claim(attempt)
+        self._put_claim(attempt, owe)
         self.inbox.push(attempt)
 
-    def fail(self, step: Step, trace: str | None) -> None:
+    def fail(self, step: Step, trace: str | None, owe: Owe = owes_nothing) -> None:
         """Taking it raised what nobody expected: whatever was begun of it ends, and its job is told."""
         attempt = next((a for a in self.leases.of_step(step.id) if a.step.attempt == step.attempt), None)
         if attempt is None:
-            self._put(_crashed(step, None, self.node), step, trace)
+            self._put(_crashed(step, None, self.node), step, trace, owe)
         elif attempt.task is None:
             self.inbox.remove(attempt)
-            self._end(attempt, _crashed(step, attempt.claim, self.node))
+            self._end(attempt, _crashed(step, attempt.claim, self.node), owe)
 
     def _refusal(self, step: Step, addressee: str | None) -> str | None:
         if addressee is not None and addressee != self.node:
@@ -195,6 +207,13 @@ class AttemptDesk:
         """How long the endpoint is left alone from now on, as it asked; 0: it is not."""
         return max(0.0, self._paused_until - self._clock.monotonic()) if self._paused_until else 0.0
 
+    def reasons(self) -> Iterator[str]:
+        """Why no step is taken at present."""
+        if self.closed:
+            yield self.closed
+        if pause := self.pause_seconds():
+            yield f"the endpoint asks not to be called for {pause:.0f} s"
+
     def places(self) -> int:
         """Places to offer now."""
         now = self._clock.monotonic()
@@ -255,8 +274,11 @@ class AttemptDesk:
                 self.stop(attempt, failure)
 
     def renew(self) -> None:
-        """Renew every claim, one record a home."""
-        self._outbox.renew(self._writer.renewals(self.node, self.mailbox, self.leases.by_home()))
+        """Renew every claim, one record a home, sent once; newer ones replace those not sent yet, so that they never pile up."""
+        waiting, self._renewals = self._renewals, {}
+        for number, message in enumerate(self._writer.renewals(self.node, self.mailbox, self.leases.by_home())):
+            where = (message.partition, number)
+            self._renewals[where] = self._outbox.put(message, again=False, instead_of=waiting.get(where))
 
     def _on_done(self, attempt: Attempt, task: asyncio.Task[Ended]) -> None:
         now = self._clock.monotonic()
@@ -279,6 +301,7 @@ class AttemptDesk:
 
     def _learn(self, failure: Failure) -> None:
         if failure.kind is K.NODE_UNREACHABLE:
+            self.give_back_waiting("the model endpoint does not answer")
             self._unreachable()
         elif failure.retry_after_seconds is not None or failure.kind is K.OVERLOADED:
             self._pause(failure.retry_after_seconds or OVERLOAD_PAUSE_SECONDS)
@@ -294,10 +317,10 @@ class AttemptDesk:
         self._release(_PAUSED, (attempt for attempt in self.leases if attempt.asked_at is None))
         self._news()
 
-    def _end_waiting(self, attempt: Attempt, failure: Failure) -> None:
+    def _end_waiting(self, attempt: Attempt, failure: Failure, owe: Owe = owes_nothing) -> None:
         assert self._runner is not None
         attempt.stop = failure
-        self._end(attempt, self._runner.stopped(attempt))
+        self._end(attempt, self._runner.stopped(attempt), owe)
         self.announce()
 
     def _give_back(self, attempt: Attempt, reason: str) -> None:
@@ -305,7 +328,8 @@ class AttemptDesk:
         attempt.released = reason
         self._end(attempt, self._runner.stopped(attempt))
 
-    def _end(self, attempt: Attempt, outcome: Ended) -> None:
+    def _end(self, attempt: Attempt, outcome: Ended, owe: Owe = owes_nothing) -> None:
+        """An outcome takes the place of its claim where that is not sent yet: the planner accepts one whose claim it has not seen."""
         try:
             message = self._writer.message(outcome, attempt.step, attempt.trace)
         except Exception as error:  # an answer that cannot be written is none
@@ -314,18 +338,18 @@ class AttemptDesk:
             message = self._writer.message(outcome, attempt.step, attempt.trace)
         kept = None if isinstance(outcome, StepReleased) else message
         self.leases.end(attempt, kept, len(message.value or b""))
-        self._outbox.put(message, instead_of=attempt.key)
+        self._outbox.put(message, None if attempt.told else owe(), instead_of=attempt.told)
 
-    def _put_claim(self, attempt: Attempt) -> None:
+    def _put_claim(self, attempt: Attempt, owe: Owe) -> None:
         """At once for a stream, whose pieces the caller sees; else it may give way to the outcome of a step that ends at once."""
         message = self._writer.message(self._claimed(attempt), attempt.step, attempt.trace)
         if attempt.step.stream:
-            self._outbox.put(message)
+            self._outbox.put(message, owe())
         else:
-            self._outbox.promise(attempt.key, message)
+            attempt.told = self._outbox.put(message, owe(), linger_seconds=CLAIM_LINGERS_SECONDS)
 
-    def _put(self, outcome: StepReleased | StepFailed, step: Step, trace: str | None) -> None:
-        self._outbox.put(self._writer.message(outcome, step, trace))
+    def _put(self, outcome: StepReleased | StepFailed, step: Step, trace: str | None, owe: Owe) -> None:
+        self._outbox.put(self._writer.message(outcome, step, trace), owe())
 
 
 def _crash() -> Failure:

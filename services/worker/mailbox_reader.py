@@ -6,18 +6,16 @@ released at once, so a position never waits for a generation.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
-from typing import cast
 
 from pydantic import ValidationError
 
+from services.worker.context import WorkerContext
 from services.worker.handlers import AttemptDesk
-from services.worker.outbox import Outbox
-from services.worker.positions import Positions
 from services.worker.watch import Watch
-from shared.clock import Clock
 from shared.contracts import headers
 from shared.contracts.base import VERSION
 from shared.contracts.control import CONTROL, Drain, StopClaims, StopStep
@@ -26,12 +24,13 @@ from shared.contracts.step import Step
 from shared.errors import ConsumerGaveUp, InvalidInput, InvalidRecord, LogError, LogUnavailable, TopicMadeAnew
 from shared.kafka.port import Consumer, Log, Message, MissedRecords, Producer, Record, TopicPartition
 from shared.processing.dead_letter_cap import DeadLetterCap
-from shared.processing.dead_letters import dead_letter_message
+from shared.processing.lane import Sent
+from shared.processing.outbox import Outbox
+from shared.processing.owed import OwedPositions
 from shared.processing.tries import GivenUp, read
 from shared.services import group_of
 from shared.settings import DeadLetterCapSettings
 from shared.telemetry import logs, metrics
-from shared.topics import Topics
 
 log = logs.get(__name__)
 
@@ -47,16 +46,12 @@ class MailboxReader:
 
     def __init__(
         self,
-        *,
+        here: WorkerContext,
         desk: AttemptDesk,
         outbox: Outbox,
         watch: Watch,
-        topics: Topics,
-        clock: Clock,
-        capabilities: Sequence[str],
+        *,
         describe: Callable[[int], Node],
-        positions: Positions,
-        expiry_seconds: float,
         cap: DeadLetterCapSettings,
     ) -> None:
         self.number: int | None = None
@@ -66,15 +61,16 @@ class MailboxReader:
         self._failures = 0
         self.answered = False
         """The last poll was answered."""
-        self.read_at = clock.monotonic()
+        self.read_at = here.clock.monotonic()
         """When the last step was read, monotonic seconds."""
-        self._desk, self._outbox, self._watch, self._topics, self._clock = desk, outbox, watch, topics, clock
-        self._capabilities = tuple(capabilities)
-        self._describe = describe
-        self._expiry, self._commits = expiry_seconds, positions
-        self._cap = cap
+        self._here, self._desk, self._outbox, self._watch, self._topics, self._clock = here, desk, outbox, watch, here.topics, here.clock
+        self._capabilities, self._describe, self._cap = tuple(here.allowed), describe, cap
         self._caps: dict[TopicPartition, DeadLetterCap] = {}
         self._next: dict[TopicPartition, int] = {}
+        self._moved = asyncio.Event()
+        """A position may have: something was read, or owes less."""
+        self._owed = OwedPositions(self._moved.set)
+        self._committed: dict[TopicPartition, int] = {}
         self._kept = False
         self._fresh = True
         """Nothing has been assigned to the consumer yet."""
@@ -94,8 +90,34 @@ class MailboxReader:
         return {name: self._next[tp] for name in self._capabilities if (tp := self._work(name)) in self._next}
 
     async def run_commits(self) -> None:
-        """Commit for ever what `positions` is told."""
-        await self._commits.run(lambda: cast("Consumer", self._consumer))
+        """Commit for ever. What fails is repeated together with what came since."""
+        while True:
+            await self._moved.wait()
+            self._moved.clear()
+            try:
+                await self._commit()
+            except LogError as error:
+                log.warning("commit_failed", code=error.code)
+                self._moved.set()
+                await self._clock.sleep(RETRY_SECONDS)
+            await self._clock.sleep(self._here.settings.commit_seconds)
+
+    async def _commit(self) -> None:
+        """Commit what is claimed or released in the log, as far as it is still assigned.
+
+        What lies beyond where the consumer stands was reached in a topic that was made anew since: dropped.
+        """
+        consumer = self._consumer
+        assert consumer is not None
+        next_, positions = dict(self._next), self._owed.clamp({tp.topic: offset for tp, offset in self._next.items()})
+        assigned = consumer.assignment()
+        reached = {tp: consumer.reached(tp) for tp in assigned}
+        offsets = {
+            tp: positions[tp.topic] for tp in next_ if tp in assigned and positions[tp.topic] <= (reached[tp] or positions[tp.topic])
+        }
+        if any(self._committed.get(tp) != offset for tp, offset in offsets.items()):
+            await consumer.commit(offsets)
+            self._committed = offsets
 
     async def run(self) -> None:
         """Take a number, read until it is lost, take another one. For ever; Kafka's absence is waited out."""
@@ -129,7 +151,9 @@ class MailboxReader:
         while self.number is None or not self._held():
             await self._watch.caught_up()
             partitions = self._topics.mailboxes_to_take(self._clock.monotonic())
-            proposal = self._watch.registry.propose(self._desk.node, partitions, self._clock.monotonic(), self._expiry)
+            proposal = self._watch.registry.propose(
+                self._desk.node, partitions, self._clock.monotonic(), self._here.settings.node_expiry_seconds
+            )
             if proposal is None:
                 self.waits_for = f"all {partitions} mailbox numbers are taken; waiting for a node to expire"
                 await self._clock.sleep(1.0)
@@ -186,6 +210,7 @@ class MailboxReader:
         for tp, offset in self._next.items():
             self._consumer.seek(tp, offset)
         await self._consumer.commit(self._next)
+        self._owed, self._committed = OwedPositions(self._moved.set), dict(self._next)
         self._kept = True
         self.waits_for, self.answered = None, True
         log.info("mailbox_taken", number=self.number, capabilities=list(self._capabilities))
@@ -231,7 +256,7 @@ class MailboxReader:
             elif records:
                 self._next[tp] = records[-1].offset + 1
         self._desk.slots.round_trip.arrived(sum(self.positions().values()), self._clock.monotonic())
-        self._outbox.mark({tp: self._next[tp] for tp in batches})
+        self._moved.set()
         self._desk.start_waiting()
         self._desk.announce()
 
@@ -264,11 +289,12 @@ class MailboxReader:
             self._refuse(record, error)
             return False
         trace, waited = headers.traceparent(record.headers), headers.waited(record.headers)
+        owe = partial(self._owe, record)
         try:
-            self._desk.on_step(step, trace, addressee, waited, record.timestamp)
+            self._desk.on_step(step, trace, addressee, waited_seconds=waited, written_ms=record.timestamp, owe=owe)
         except Exception as error:  # half begun, it is not begun again: its job tries elsewhere
             log.failure("step_failed", error, job=step.job, step=step.id)
-            self._desk.fail(step, trace)
+            self._desk.fail(step, trace, owe)
             self._refuse(record, GivenUp(f"taking the step failed: {type(error).__name__}"))
             return False
         return True
@@ -305,17 +331,27 @@ class MailboxReader:
             case Drain():
                 self._desk.on_drain(control)
 
+    def _owe(self, record: Record) -> Callable[[Sent], None]:
+        """The record's position waits for one thing more."""
+        paid = self._owed.hold(record.topic, record.offset)
+        return lambda _: paid()
+
     def _refuse(self, record: Record, error: InvalidInput) -> None:
-        self._outbox.put(dead_letter_message(record, "worker", error, self._clock, self._topics))
-        metrics.DEAD_LETTERS.labels("worker", error.code).inc()
-        log.warning("dead_letter", topic=record.topic, partition=record.partition, offset=record.offset, code=error.code)
+        self._outbox.bury(record, error, self._owed.hold(record.topic, record.offset))
+
+    async def give_back(self) -> None:
+        """A tombstone frees the mailbox number; a worker that was replaced under its own id must not write one."""
+        node = self._here.node
+        if self.number is not None and self._watch.registry.boot_of(node) == self._here.boot:
+            with contextlib.suppress(LogError):
+                await self._write(Message(self._topics.nodes, None, node.encode(), 0))
 
     async def close(self) -> None:
         """Commit what is acknowledged, then leave."""
         if self._consumer is None:
             return
         with contextlib.suppress(LogError):
-            await self._commits.commit(self._consumer)
+            await self._commit()
         await self._consumer.close()
 
 

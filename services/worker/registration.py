@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 
+from services.worker import hardware
 from services.worker.backends.base import Backend, BackendProbe, ModelCallFailed
 from services.worker.backends.foreign import guarded
+from services.worker.context import WorkerContext
 from services.worker.models import served_capabilities
-from services.worker.settings import WorkerSettings
 from services.worker.speeds import Speeds
-from shared.clock import Clock
+from shared.clock import within
 from shared.contracts.base import RECORD_BYTES
 from shared.contracts.node import Hardware, Node, NodeModel
 from shared.telemetry import logs
@@ -24,15 +26,14 @@ SPEED_STEP = 1.25
 
 
 class Registration:
-    """Facts about the endpoint. `allowed`: the capabilities that this worker may serve."""
+    """Facts about the endpoint. `found`: the hardware, unless it is to be looked for."""
 
-    def __init__(
-        self, *, node: str, boot: str, settings: WorkerSettings, backend: Backend, speeds: Speeds, clock: Clock, allowed: Sequence[str]
-    ) -> None:
-        self.node, self.boot, self.allowed = node, boot, tuple(allowed)
-        self.hardware = Hardware()
+    def __init__(self, here: WorkerContext, backend: Backend, speeds: Speeds, found: Hardware | None = None) -> None:
+        self.node, self.boot, self.allowed = here.node, here.boot, tuple(here.allowed)
         self.reachable = False
-        self._settings, self._backend, self._speeds, self._clock = settings, guarded(backend), speeds, clock
+        self.speeds = speeds
+        self._here, self._settings, self._clock, self._backend = here, here.settings, here.clock, guarded(backend)
+        self._hardware, self._probe_now = found, asyncio.Event()
         self._probe = BackendProbe()
         self._models: tuple[NodeModel, ...] = ()
 
@@ -51,6 +52,26 @@ class Registration:
         """Names of the models in memory."""
         return tuple(model.name for model in self._models if model.resident)
 
+    async def start(self) -> None:
+        """Look at the machine, and at the endpoint for the first time."""
+        accelerators = self._settings.backend != "in_process"
+        self._hardware = self._hardware or await asyncio.to_thread(hardware.found, accelerators=accelerators)
+        await self.refresh()
+
+    async def run(self) -> None:
+        """Probe for ever; more often while nobody answers, and soon after a call found nobody."""
+        settings, here = self._settings, self._here
+        while True:
+            seconds = settings.probe_seconds if self.reachable else settings.probe_unreachable_seconds
+            if await within(seconds, self._probe_now.wait()):
+                self._probe_now.clear()
+                await self._clock.sleep(settings.probe_unreachable_seconds)
+            before = self.reachable
+            await self.refresh()
+            here.node_news.set()
+            if before != self.reachable:
+                here.places_changed.set()
+
     async def refresh(self) -> None:
         """Probe the endpoint. An unreachable one keeps its models: it will be back with them."""
         try:
@@ -64,8 +85,11 @@ class Registration:
         self._reached(True, "")
 
     def lost(self) -> None:
-        """A call found nobody at the endpoint."""
+        """A call found nobody at the endpoint: offer nothing, and look again soon."""
         self._reached(False, "a call found nobody there")
+        self._here.node_news.set()
+        self._here.places_changed.set()
+        self._probe_now.set()
 
     def _reached(self, reachable: bool, why: str) -> None:
         if reachable != self.reachable:
@@ -84,8 +108,8 @@ class Registration:
             slots=self._settings.slots,
             capabilities=served_capabilities(self._models, self.allowed),
             tags=self._settings.tags,
-            hardware=self.hardware,
-            models=tuple(self._speeds.attach(model) for model in self._models),
+            hardware=self._hardware or Hardware(),
+            models=tuple(self.speeds.attach(model) for model in self._models),
             draining=draining,
             reachable=self.reachable,
             pause_seconds=pause_seconds,

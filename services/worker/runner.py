@@ -15,12 +15,11 @@ from services.worker import continuation
 from services.worker.attempt import Attempt
 from services.worker.backends.base import Backend, Completion, Delta, ModelCall, ModelCallFailed
 from services.worker.backends.rate_limit import TokenBucket
+from services.worker.context import WorkerContext
 from services.worker.models import candidates
-from services.worker.settings import WorkerSettings
 from services.worker.slots import Slots
 from services.worker.speeds import Speeds
 from services.worker.timeouts import expired
-from shared.clock import Clock
 from shared.contracts.base import INLINE_BYTES, ClaimId
 from shared.contracts.blob import BlobRef
 from shared.contracts.bounds import is_json
@@ -89,17 +88,16 @@ class Runner:
 
     def __init__(
         self,
-        *,
+        here: WorkerContext,
         node: OwnNode,
         backend: Backend,
-        settings: WorkerSettings,
-        clock: Clock,
+        *,
         speeds: Speeds,
         bodies: BlobBodies,
         open_stream: Callable[[Step, ClaimId, str, bool], Stream | None],
     ) -> None:
-        self._bodies = bodies
-        self._node, self._backend, self._settings, self._clock, self._speeds = node, backend, settings, clock, speeds
+        settings, self._bodies = here.settings, bodies
+        self._node, self._backend, self._settings, self._clock, self._speeds = node, backend, settings, here.clock, speeds
         self._open_stream = open_stream
         self._bucket = TokenBucket(settings.rate_per_second, settings.rate_burst) if settings.rate_per_second else None
 

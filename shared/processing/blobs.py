@@ -10,11 +10,14 @@ What is gone (retention, a topic made anew) is gone for good: BlobGone, never re
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from hashlib import blake2b
+from typing import TypeVar
 
 from shared.clock import Clock
 from shared.contracts.blob import BLOB_BYTES, BlobRef
 from shared.contracts.chat import Answer
+from shared.contracts.digest import digest_of
 from shared.contracts.headers import envelope, find
 from shared.contracts.result import Result
 from shared.errors import LogError, LogUnavailable, NotFound, SendFailed, TooLarge
@@ -23,6 +26,8 @@ from shared.telemetry import logs, metrics
 from shared.topics import Topics, partition_of
 
 log = logs.get(__name__)
+
+T = TypeVar("T")
 
 CHUNK_BYTES = 192 * 1024
 """With key and headers within a record's bound."""
@@ -38,11 +43,6 @@ class BlobGone(NotFound):
     """The blob is gone, or was never there."""
 
     code = "blob_gone"
-
-
-def digest_of(body: bytes) -> str:
-    """What a reference is checked by."""
-    return blake2b(body, digest_size=16).hexdigest()
 
 
 def key_of(tenant: str, digest: str) -> bytes:
@@ -94,11 +94,7 @@ class Blobs:
 
     async def store_in_time(self, tenant: str, body: bytes) -> BlobRef:
         """The same for who has time: while Kafka does not take it, it is written again. Raises TooLarge."""
-        while True:
-            try:
-                return await self.store(tenant, body)
-            except LogError as error:
-                await self._pause("blob_not_written", error)
+        return await self._in_time("blob_not_written", lambda: self.store(tenant, body))
 
     async def fetch(self, tenant: str, ref: BlobRef) -> bytes:
         """The body. Raises BlobGone, LogError."""
@@ -129,11 +125,7 @@ class Blobs:
 
     async def fetch_in_time(self, tenant: str, ref: BlobRef) -> bytes:
         """The same for who has time: while Kafka does not answer, it is asked again. Raises BlobGone."""
-        while True:
-            try:
-                return await self.fetch(tenant, ref)
-            except LogError as error:
-                await self._pause("blob_not_read", error)
+        return await self._in_time("blob_not_read", lambda: self.fetch(tenant, ref))
 
     async def whole(self, result: Result) -> Result:
         """The result with its answer, where that is by reference. Waits for Kafka as long as it takes. Raises BlobGone."""
@@ -172,9 +164,13 @@ class Blobs:
                 self._producer = await self._log.producer(client_id=self._client)
             return self._producer
 
-    async def _pause(self, what: str, error: LogError) -> None:
-        log.warning(what, reason=error.message)
-        await self._clock.sleep(_PAUSE_SECONDS)
+    async def _in_time(self, failed: str, call: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            try:
+                return await call()
+            except LogError as error:
+                log.warning(failed, reason=error.message)
+                await self._clock.sleep(_PAUSE_SECONDS)
 
 
 def _offset(lies: Appended | Exception) -> int:

@@ -9,7 +9,7 @@ from shared.contracts.base import INLINE_BYTES
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.headers import TRACEPARENT, envelope, find
 from shared.errors import TuttiError
-from shared.kafka.port import Headers, Message, Producer, Record
+from shared.kafka.port import Headers, Message, Record
 from shared.telemetry import logs
 from shared.telemetry.metrics import DEAD_LETTERS
 from shared.topics import Topics
@@ -23,8 +23,13 @@ HEADERS_BYTES = 16 * 1024
 REASON_CHARACTERS = 1_000
 
 
-def dead_letter_message(record: Record, service: str, error: Exception, clock: Clock, topics: Topics) -> Message:
-    """The record to be written to `dead-letters`, under the original key. The reason is the error's own sentence, never the payload."""
+def dead_letter(record: Record, service: str, error: Exception, clock: Clock, topics: Topics) -> Message:
+    """The record to be written to `dead-letters`, under the original key; counted and logged. The reason is the error's own sentence, never
+    the payload.
+    """
+    code = code_of(error)
+    DEAD_LETTERS.labels(service, code).inc()
+    log.warning("dead_letter", topic=record.topic, partition=record.partition, offset=record.offset, code=code)
     headers, headers_cut = _bounded_headers(record.headers)
     letter = DeadLetter(
         topic=record.topic,
@@ -33,7 +38,7 @@ def dead_letter_message(record: Record, service: str, error: Exception, clock: C
         timestamp=record.timestamp,
         service=service,
         reason=reason_of(error),
-        code=code_of(error),
+        code=code,
         key=record.key[:KEY_BYTES] if record.key is not None else None,
         value=record.value[:VALUE_BYTES] if record.value is not None else None,
         headers=headers,
@@ -43,31 +48,6 @@ def dead_letter_message(record: Record, service: str, error: Exception, clock: C
     trace = find(record.headers, TRACEPARENT)
     trace_text = trace.decode("ascii", "replace") if trace is not None and len(trace) == 55 else None
     return Message(topics.dead_letters, letter.to_bytes(), key=letter.key, headers=envelope("DeadLetter", trace_text))
-
-
-class DeadLetters:
-    """Writes the dead letters of one service."""
-
-    def __init__(self, producer: Producer, service: str, clock: Clock, topics: Topics) -> None:
-        self._producer, self._service, self._clock, self._topics = producer, service, clock, topics
-
-    async def send(self, record: Record, error: Exception) -> None:
-        """Write one, wait for it, log and count. The record's offset may be committed afterwards.
-
-        Raises SendFailed when it was not acknowledged: then the record is not done with.
-        """
-        await self._producer.send(self.message(record, error))
-        self.count(record, error)
-
-    def message(self, record: Record, error: Exception) -> Message:
-        """For callers that send in batches of their own; they call `count` once it is acknowledged."""
-        return dead_letter_message(record, self._service, error, self._clock, self._topics)
-
-    def count(self, record: Record, error: Exception) -> None:
-        """Log and count one that is written."""
-        code = code_of(error)
-        DEAD_LETTERS.labels(self._service, code).inc()
-        log.warning("dead_letter", topic=record.topic, partition=record.partition, offset=record.offset, code=code)
 
 
 def code_of(error: Exception) -> str:

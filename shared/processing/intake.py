@@ -9,12 +9,16 @@ another owner meanwhile, as that of a process that was paused for long, does not
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Self
 
 from shared.clock import Clock
 from shared.errors import CommitRefused, LogError
-from shared.kafka.port import Consumer, Record, TopicPartition
+from shared.kafka.assignor import BalancedAssignor
+from shared.kafka.port import Log, Record, TopicPartition
 from shared.processing.dead_letter_cap import DeadLetterCap
+from shared.processing.outbox import Outbox
 from shared.processing.window import Window, WindowBounds
 from shared.settings import DeadLetterCapSettings
 from shared.telemetry import logs, metrics
@@ -23,10 +27,12 @@ log = logs.get(__name__)
 
 POLL_SECONDS = 1.0
 RETRY_SECONDS = 0.5
-
-
-async def _nothing() -> None:
-    return None
+SETTLE_SECONDS = 2.0
+"""What is on its way may take this long before partitions are given up."""
+FETCH_MAX_WAIT_MS = 100
+"""A resumed partition waits at most this long for the fetch in flight."""
+FETCH_BYTES = 256 * 1024
+"""Of one partition in one fetch: a window overshoots its bound by at most this."""
 
 
 class Intake:
@@ -34,27 +40,22 @@ class Intake:
 
     def __init__(
         self,
-        consumer: Consumer,
+        outbox: Outbox,
         *,
         service: str,
         bounds: WindowBounds,
         cap: DeadLetterCapSettings,
         clock: Clock,
         arrived: Callable[[], None],
-        dropped: Callable[[], None],
-        settle: Callable[[], Awaitable[None]] = _nothing,
+        dropped: Callable[[], None] = lambda: None,
     ) -> None:
-        """`dropped` is called when windows were lost: what was taken from them must be forgotten.
-
-        `settle` is awaited before partitions are given up: a bounded wait for what is on its way.
-        """
-        self._consumer = consumer
+        """`dropped` is called when windows were lost: what was taken from them must be forgotten."""
+        self._outbox = outbox
         self._bounds = bounds
         self._cap = cap
         self._clock = clock
         self._arrived = arrived
         self._dropped = dropped
-        self._settle = settle
         self._stopped = metrics.STOPPED_PARTITIONS.labels(service)
         self._rebalances = metrics.REBALANCES.labels(service)
         self._complained = False
@@ -68,8 +69,38 @@ class Intake:
         self.polled_at: float | None = None
         """Monotonic seconds of the last poll that Kafka answered."""
 
-    async def start(self, topics: Collection[str]) -> None:
+    async def join(
+        self, log_: Log, group: str, client_id: str, topics: Collection[str], fetch_max_wait_ms: int = FETCH_MAX_WAIT_MS
+    ) -> Self:
+        """Become a member of the group."""
+        self._consumer = await log_.consumer(
+            client_id=client_id,
+            group=group,
+            reset="earliest",
+            assignor=BalancedAssignor(),
+            fetch_max_wait_ms=fetch_max_wait_ms,
+            max_partition_fetch_bytes=FETCH_BYTES,
+        )
         await self._consumer.subscribe(topics, self)
+        return self
+
+    async def close(self) -> None:
+        """Leave the group."""
+        await self._consumer.close()
+
+    async def drain(self) -> None:
+        """The service is told to stop."""
+        await self.on_revoked(())
+
+    def refuse(self, record: Record, window: Window, error: Exception) -> None:
+        """It can never be worked on: to the dead letters."""
+        window.died()
+        self._outbox.bury(record, error, partial(self.finish, window, record.offset))
+
+    def finish(self, window: Window, offset: int) -> None:
+        """What was taken from the window needs nothing more: it may be committed past."""
+        window.finish(offset)
+        self._arrived()
 
     async def run(self) -> None:
         """Poll until cancelled. Kafka's absence is waited out; raises ConsumerGaveUp when the consumer has stopped."""
@@ -136,6 +167,13 @@ class Intake:
                 window.paused = False
                 self._consumer.resume(partition)
 
+    async def run_commits(self, seconds: float) -> None:
+        """Commit so often, until cancelled."""
+        while True:
+            await self._clock.sleep(seconds)
+            if not self.suspended:
+                await self.commit()
+
     async def commit(self) -> bool:
         """Commit what has become final since the last commit; False when Kafka did not take it (it is tried again next time)."""
         async with self._commits:  # one after the other: an older one that arrives later would take the newer one back
@@ -157,8 +195,9 @@ class Intake:
         return True
 
     async def on_revoked(self, partitions: Collection[TopicPartition]) -> None:
+        """Begin nothing more; what is on its way may arrive, and is committed past."""
         self.suspended = True
-        await self._settle()
+        await self._outbox.idle(SETTLE_SECONDS)
         await self.commit()
 
     async def on_assigned(self, partitions: Collection[TopicPartition]) -> None:

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from shared.errors import NoDestination, NotSent, RecordTooLarge
 from shared.kafka.port import Appended, Message
 from shared.kafka.settings import SEND_BATCH_BYTES
 
 BATCH_RECORDS = 1_000
 """Of one send; in bytes it is one record batch, so that lanes that hang leave room in the producer's window."""
 
-Result = Appended | Exception
-Fate = Callable[[Result], None]
+Sent = Appended | Exception
+Fate = Callable[[Sent], None]
 """Told once: where it lies, or the error for which it was given up."""
 Destination = tuple[str, int | None]
 """Topic and partition; None where the key chooses."""
+
+
+def may_be_written(result: Sent) -> bool:
+    """Whether the record lies in the log, or may do so for all that is known."""
+    return not isinstance(result, NotSent | NoDestination | RecordTooLarge)
 
 
 class OutboxEntry:

@@ -19,10 +19,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 
-from shared.clock import Clock
-from shared.errors import LogError, LogUnavailable, NoDestination, NotSent, RecordTooLarge
-from shared.kafka.port import Appended, Message, Producer
-from shared.processing.lane import Destination, Fate, Lane, OutboxEntry, Result
+from shared.clock import Clock, within
+from shared.errors import LogError, LogUnavailable, NoDestination, NotSent, Overloaded, RecordTooLarge
+from shared.kafka.port import Appended, Message, Producer, Record
+from shared.processing.dead_letters import dead_letter
+from shared.processing.lane import Destination, Fate, Lane, OutboxEntry, Sent
 from shared.telemetry import logs, metrics
 from shared.topics import Topics
 
@@ -51,16 +52,17 @@ class Outbox:
         *,
         records: int = 20_000,
         size: int = 64 * 1024 * 1024,
+        patience_seconds: float = inf,
         gather_turns: int = 0,
         relieved: Callable[[], None] = lambda: None,
     ) -> None:
-        """`size`: bytes of values. `gather_turns`: turns of the event loop before a send, for what is about to be ready. `relieved`: called
-        when it is no longer full.
+        """`size`: bytes of values. `patience_seconds`: of what is offered. `gather_turns`: turns of the event loop before a send, for what
+        is about to be ready. `relieved`: called when it is no longer full.
         """
         self._clock, self._service, self._topics = clock, service, topics
         self._own = {topic.name: topic.partitions for topic in topics.all()}
         self._most_records, self._most_bytes = records, size
-        self._turns, self._relieved = gather_turns, relieved
+        self._patience, self._turns, self._relieved = patience_seconds, gather_turns, relieved
         self._lanes: dict[Destination, Lane] = {}
         self._callers = 0
         self._company: dict[str, _Company] = {}
@@ -86,10 +88,6 @@ class Outbox:
         """As much waits as may; what is put nevertheless is sent like all else."""
         return self._records >= self._most_records or self._bytes >= self._most_bytes
 
-    def owns(self, message: Message) -> bool:
-        """Whether its topic is the cluster's own, not a caller's."""
-        return message.topic in self._own
-
     # Putting; never blocks
 
     def put(
@@ -100,10 +98,14 @@ class Outbox:
         again: bool = True,
         patience_seconds: float = inf,
         linger_seconds: float = 0.0,
+        instead_of: OutboxEntry | None = None,
     ) -> OutboxEntry:
         """Send this. `again` False: once; a failure is its fate. Beyond the patience it is given up (`expire`). A lingering record waits
-        that long for company: it leaves with the next of its topic that does not linger, or when enough have gathered.
+        that long for company: it leaves with the next of its topic that does not linger, or when enough have gathered. `instead_of`: its
+        place is taken, if it is neither on its way nor gone; then whoever waits for its fate learns that of this, and nobody else does.
         """
+        if instead_of is not None and not (instead_of.settled or instead_of.under_way):
+            return self._replace(instead_of, message)
         callers = message.topic not in self._own
         if callers:
             patience_seconds = min(patience_seconds, CALLERS_PATIENCE_SECONDS)
@@ -134,15 +136,37 @@ class Outbox:
         if len(messages) == 1 and messages[0].topic in self._own:
             self.put(messages[0], lambda _: done())
             return
-        owed = _Owed(sum(1 for message in messages if message.topic in self._own), done)
-        for message in messages:
-            self.put(message, owed.on_fate if message.topic in self._own else None)
-        owed.begin()
+        left = 1 + sum(1 for message in messages if message.topic in self._own)
 
-    def replace(self, entry: OutboxEntry, message: Message) -> bool:
-        """Send this instead of what waits, at once; False when that is on its way or gone."""
-        if entry.settled or entry.under_way:
-            return False
+        def on_fate(_: object) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                done()
+
+        for message in messages:
+            self.put(message, on_fate if message.topic in self._own else None)
+        on_fate(None)  # all are put: from now on the last one's fate is the end
+
+    def offer(self, message: Message, fate: Fate | None = None, *, again: bool = False) -> None:
+        """Send this for who can be told no: once, within the outbox's patience, or `again` for as long as it takes. Raises Overloaded."""
+        if self.full:
+            raise Overloaded("too many records wait for Kafka", retry_after_seconds=self._patience)
+        self.put(message, fate, again=again, patience_seconds=inf if again else self._patience)
+
+    async def send(self, message: Message) -> None:
+        """Offer this and wait for its acknowledgement. Raises LogError, Overloaded."""
+        fate: asyncio.Future[Sent] = asyncio.get_running_loop().create_future()
+        self.offer(message, lambda result: None if fate.done() else fate.set_result(result))
+        result = await fate
+        if isinstance(result, Exception):
+            raise result
+
+    def bury(self, record: Record, error: Exception, done: Callable[[], None] = lambda: None) -> None:
+        """Send the record to the dead letters."""
+        self.put(dead_letter(record, self._service, error, self._clock, self._topics), lambda _: done())
+
+    def _replace(self, entry: OutboxEntry, message: Message) -> OutboxEntry:
         destination = (message.topic, message.partition)
         assert destination == (entry.message.topic, entry.message.partition), "a record keeps its destination"
         lane, more = self._lanes[destination], len(message.value or b"") - entry.size
@@ -150,11 +174,14 @@ class Outbox:
         lane.bytes += more
         self._bytes += more
         self._leave(lane)
-        return True
+        return entry
 
-    async def idle(self) -> None:
-        """Wait until the fate of everything is known."""
-        await self._idle.wait()
+    async def idle(self, seconds: float) -> bool:
+        """Wait until the fate of everything is known, but not for ever; whether it is."""
+        if await within(seconds, self._idle.wait()):
+            return True
+        log.warning("not_sent_in_time", service=self._service, records=self._records)
+        return False
 
     def expire(self) -> None:
         """Give up what has waited beyond its patience; what is on its way may be written nevertheless."""
@@ -292,9 +319,9 @@ class Outbox:
             lane.put_back(again)
         return not again
 
-    async def _results(self, lane: Lane, batch: Sequence[OutboxEntry]) -> Sequence[Result]:
+    async def _results(self, lane: Lane, batch: Sequence[OutboxEntry]) -> Sequence[Sent]:
         """An error that is not Kafka's is one record's: the others of its batch are sent without it."""
-        results: Sequence[Result]
+        results: Sequence[Sent]
         try:
             producer = await self._opened() if lane.callers else self._producer
             assert producer is not None, "nothing is sent before `run` or after it"
@@ -315,7 +342,7 @@ class Outbox:
                 self._callers_producer = await self._open_callers()
             return self._callers_producer
 
-    def _is_settled(self, lane: Lane, entry: OutboxEntry, result: Result) -> bool:
+    def _is_settled(self, lane: Lane, entry: OutboxEntry, result: Sent) -> bool:
         """Whether the entry's fate is known now."""
         entry.under_way = False
         if entry.settled:
@@ -341,7 +368,7 @@ class Outbox:
         tell("message_given_up", topic=topic, partition=partition, bytes=entry.size, reason=str(error))
         self._end(entry, error)
 
-    def _end(self, entry: OutboxEntry, result: Result) -> None:
+    def _end(self, entry: OutboxEntry, result: Sent) -> None:
         entry.settled = True
         self._records -= 1
         self._bytes -= entry.size
@@ -358,7 +385,7 @@ class Outbox:
             self._relieved()
 
 
-def _is_odd(result: Result) -> bool:
+def _is_odd(result: Sent) -> bool:
     return isinstance(result, Exception) and not isinstance(result, LogError)
 
 
@@ -369,21 +396,3 @@ class _Company:
 
     def __init__(self, timer: asyncio.TimerHandle) -> None:
         self.records, self.timer = 0, timer
-
-
-class _Owed:
-    """How many records are still to be acknowledged before `done`."""
-
-    __slots__ = ("_done", "_left")
-
-    def __init__(self, records: int, done: Callable[[], None]) -> None:
-        self._left, self._done = records + 1, done
-
-    def on_fate(self, _: Result) -> None:
-        self._left -= 1
-        if self._left == 0:
-            self._done()
-
-    def begin(self) -> None:
-        """All are put: from now on the last one's fate is the end."""
-        self.on_fate(NotSent())

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from shared.clock import Clock
 from shared.kafka.port import Log
@@ -56,7 +56,7 @@ def kafka_silence(answered_at: float | None, now: float, silent_seconds: float =
 
 
 class Service(Protocol):
-    """One service in one process."""
+    """One service in one process. `run` and `readiness` are its `processor.Processor`'s."""
 
     @property
     def name(self) -> str: ...
@@ -64,8 +64,7 @@ class Service(Protocol):
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then drain within the grace period and return. Waits for Kafka by itself, however long it is away.
 
-        Returning before `stop` is set, or raising, ends the process with exit code 1 (78 for ConfigurationError). A service with an
-        `asgi` application drains its requests in flight here too: from `stop` on the shell takes no new connections for it.
+        Returning before `stop` is set, or raising, ends the process with exit code 1 (78 for ConfigurationError).
         """
         ...
 
@@ -73,8 +72,13 @@ class Service(Protocol):
         """Called by /readyz; must not block."""
         ...
 
-    def asgi(self) -> Any | None:
-        """The service's own ASGI application, served for every path the shell does not own; None for most."""
+
+@runtime_checkable
+class Answering(Protocol):
+    """A service with an application of its own. It drains its requests in flight: once told to stop it gets no new connections."""
+
+    def asgi(self) -> Any:
+        """Served for every path the shell does not own."""
         ...
 
 

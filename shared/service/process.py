@@ -25,7 +25,7 @@ from shared.kafka.client.watched import WatchedLog
 from shared.kafka.port import Log
 from shared.processing.topic_news import TopicNews
 from shared.processing.topic_watch import TopicWatch
-from shared.service import Build, Environment
+from shared.service import Answering, Build, Environment
 from shared.service.application import Application
 from shared.service.bounded import BoundedProtocol
 from shared.service.configuration import ShellSettings, instance_name, listen, ports_of, problems
@@ -160,7 +160,7 @@ class _Process:
         watched = WatchedLog(environment.log, environment.clock, missed=news.missed)
         service = build(replace(environment, log=watched, topics_made_anew=told))
         life = Life(service, self._settings.grace_seconds, self._stopping.set, news.readiness)
-        own = service.asgi()
+        own = service.asgi() if isinstance(service, Answering) else None
         application = Application(alive=life.alive, readiness=life.readiness, own=own, lifespan=life.lifespan)
         config = uvicorn.Config(
             application,

@@ -16,7 +16,7 @@ from random import Random
 import pytest
 
 from services.delay.app import build
-from services.delay.settings import DelayPolicy
+from services.delay.settings import DelaySettings
 from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
 from shared.kafka.client.aio import AioLog
@@ -45,7 +45,7 @@ class Stage:
 
     def delay(self, stop: asyncio.Event) -> asyncio.Task[None]:
         environment = Environment(ClusterSettings(), self.log, CLOCK, Random(1), self.topics, f"d-{secrets.token_hex(3)}")
-        return asyncio.ensure_future(build(environment, DelayPolicy()).run(stop))
+        return asyncio.ensure_future(build(environment, DelaySettings()).run(stop))
 
     async def put(self, due: dict[bytes, float], now: float) -> None:
         sent = await self.producer.send_many(

@@ -13,7 +13,7 @@ from random import Random
 import pytest
 
 from services.planner.app import Planner
-from services.planner.settings import PlannerOptions
+from services.planner.settings import PlannerSettings
 from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
 from shared.contracts.dead_letter import DeadLetter
@@ -51,7 +51,7 @@ async def _scenario(servers: str) -> None:
     log = AioLog(servers, clock)
     await ensure_topics(log, topics)
     watched = WatchedLog(log, clock)
-    planner = Planner(Environment(ClusterSettings(topics=topics.settings), watched, clock, Random(2), topics, "odd"), PlannerOptions())
+    planner = Planner(Environment(ClusterSettings(topics=topics.settings), watched, clock, Random(2), topics, "odd"), PlannerSettings())
     stop = asyncio.Event()
     running = asyncio.create_task(planner.run(stop))
     producer = await log.producer(client_id="good")
@@ -60,7 +60,7 @@ async def _scenario(servers: str) -> None:
     async def taken(count: int) -> bool:
         if running.done():
             running.result()
-        return planner.readiness().ready and sum(owned.home.live for owned in planner._homes.values()) == count
+        return planner.readiness().ready and sum(owned.home.live for owned in planner.homes.owned.values()) == count
 
     await until(lambda: taken(0))
     good = 0

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from services.router.app import build
-from services.router.settings import RouterPolicy
+from services.router.settings import RouterSettings
 from shared.clock import SystemClock
 from shared.contracts import headers
 from shared.contracts.base import PriorityClass
@@ -51,7 +51,7 @@ class Stage:
 
     def router(self, name: str) -> tuple[asyncio.Event, asyncio.Task[None]]:
         environment = Environment(ClusterSettings(), self.log, CLOCK, Random(1), self.topics, name)
-        return self._start(build(environment, RouterPolicy()).run)
+        return self._start(build(environment, RouterSettings()).run)
 
     def _start(self, run: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> tuple[asyncio.Event, asyncio.Task[None]]:
         stop = asyncio.Event()

@@ -82,7 +82,7 @@ async def test_memory_is_bounded_and_what_waits_in_kafka_still_arrives(it: Clust
     most = 0
     while sum(arrived(it).values()) < 2000:
         await it.clock.sleep(0.05)
-        most = max(most, len(service._held))
+        most = max(most, len(service.held))
         assert it.clock.monotonic() < 60.0
     assert 50 <= most <= 6 * 50
 

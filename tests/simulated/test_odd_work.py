@@ -97,7 +97,7 @@ TAKING_IN: dict[str, tuple[Any, str, Callable[..., bool]]] = {
     "fold": (Book, "enter", asks_odd),
     "acceptance": (effects, "accept", asks_odd),
     "whether it waits": (effects, "must_wait", asks_odd),
-    "the wait": (delayed, "request_digest", lambda body: b"odd" in body),
+    "the wait": (delayed, "digest_of", lambda body: b"odd" in body),
     "the step": (effects, "of_effect", lambda effect, _: getattr(getattr(effect, "step", None), "job", "") == "odd"),
 }
 """What may fail between reading a job and its first step: where, and for which arguments."""

@@ -7,7 +7,7 @@ import json
 from itertools import product
 from typing import Any
 
-from services.planner.settings import PlannerOptions
+from services.planner.settings import PlannerSettings
 from shared.contracts import headers, ids
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.contracts.dead_letter import DeadLetter
@@ -113,7 +113,7 @@ async def _another_body(world: World) -> None:
 async def test_a_cancel_finds_its_job_from_anywhere(world: World) -> None:
     """By the id as `results` shows it, on every topic and partition; of a tenant's job too, and of one whose id was derived."""
     world.node.seconds = (1_000.0, 1_000.0)
-    world.options = PlannerOptions(claim_timeout_seconds=5_000, lease_seconds=5_000)
+    world.options = PlannerSettings(claim_timeout_seconds=5_000, lease_seconds=5_000)
     world.start("p")
     names = [f"x{number}" for number in range(9)]
     for number, name in enumerate(names):
@@ -132,7 +132,7 @@ async def test_a_cancel_finds_its_job_from_anywhere(world: World) -> None:
 async def test_a_cancel_that_reaches_nobody_is_told_why(world: World) -> None:
     """By a key that is not the id, for a job without id or with another; a successor tells what its predecessor could not."""
     world.node.seconds = (60.0, 60.0)
-    world.options = PlannerOptions(claim_timeout_seconds=5_000, lease_seconds=5_000)
+    world.options = PlannerSettings(claim_timeout_seconds=5_000, lease_seconds=5_000)
     world.start("p")
     world.produce(body("order-1"), home=0, key=b"customer-1")
     world.produce(body(None), home=0, key=b"customer-2")
@@ -222,7 +222,7 @@ async def test_forging_a_maker_makes_no_second_job(world: World) -> None:
 @simulated
 async def test_cancels_need_no_room(world: World) -> None:
     """While a class is full, and while its queue is long: what they end is what keeps the room."""
-    world.options = PlannerOptions(live_jobs=16, claim_timeout_seconds=5_000, lease_seconds=5_000)
+    world.options = PlannerSettings(live_jobs=16, claim_timeout_seconds=5_000, lease_seconds=5_000)
     world.node.seconds = (1_000.0, 1_000.0)
     world.start("p")
     for number in range(300):

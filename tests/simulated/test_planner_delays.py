@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from services.delay.app import build
-from services.delay.settings import DelayPolicy
-from services.planner.settings import PlannerOptions
+from services.delay.settings import DelaySettings
+from services.planner.settings import PlannerSettings
 from shared.clock import Clock
 from shared.contracts import headers
 from shared.contracts.base import PriorityClass
@@ -47,7 +47,7 @@ class DelayProcess:
         environment = Environment(
             ClusterSettings(), process, clock or world.clock, Random(self._lives), world.topics, f"delay-{self._lives}"
         )
-        self._task = asyncio.create_task(build(environment, DelayPolicy()).run(asyncio.Event()))
+        self._task = asyncio.create_task(build(environment, DelaySettings()).run(asyncio.Event()))
 
     def kill(self) -> None:
         self._world.log.kill("delay")
@@ -94,7 +94,7 @@ async def test_a_job_is_delayed_in_sight_of_everybody_and_then_runs(world: World
     await pass_days(world, 2)
     [event] = of(world, JobDelayed)
     assert (event.job, event.waits.due_at) == ("d1", due)
-    assert sum(owned.home.live for owned in planner._homes.values()) == 0
+    assert sum(owned.home.live for owned in planner.homes.owned.values()) == 0
     assert world.results() == {}
     await pass_days(world, 1)
     await world.until(lambda: world.finished() == 1)
@@ -121,7 +121,7 @@ async def test_clocks_that_differ_do_not_send_a_job_to_and_fro(world: World) -> 
 @simulated
 async def test_a_delayed_job_that_is_cancelled_ends_at_once_and_never_runs(world: World) -> None:
     """Also when the planner changes in between and the log has grown by much since."""
-    world.options = PlannerOptions(snapshot_distance=20)
+    world.options = PlannerSettings(snapshot_distance=20)
     delay = DelayProcess(world)
     delay.start()
     world.start("p")
@@ -191,7 +191,7 @@ async def test_more_than_seven_days_are_refused(world: World) -> None:
 @simulated
 async def test_a_backoff_survives_its_planner(world: World) -> None:
     """The wait is in the event: the successor waits its full length again, then begins attempt 2, once."""
-    world.options = PlannerOptions(backoff_base_seconds=20, backoff_cap_seconds=40)
+    world.options = PlannerSettings(backoff_base_seconds=20, backoff_cap_seconds=40)
     world.node.fails = 1.0
     world.start("p")
     world.produce(b'{"prompt": "a"}')
@@ -230,7 +230,7 @@ async def _one(seed: int) -> None:
     count = 30
     async with World(seed) as world:
         random = world.random
-        world.options = PlannerOptions(snapshot_distance=random.choice((10, 20_000)), lease_seconds=5, deadline_standard_seconds=1e5)
+        world.options = PlannerSettings(snapshot_distance=random.choice((10, 20_000)), lease_seconds=5, deadline_standard_seconds=1e5)
         faults = world.log.faults
         faults.send_seconds = faults.ack_seconds = (0.0, random.choice((0.0, 0.3)))
         faults.delivery_seconds = (0.0, random.choice((0.0, 1.0)))

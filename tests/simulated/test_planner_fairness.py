@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from services.planner.app import Planner
-from services.planner.settings import PlannerOptions
+from services.planner.settings import PlannerSettings
 from shared.contracts.base import PriorityClass
 from shared.contracts.event import JobAccepted
 from shared.contracts.result import Result
@@ -29,7 +29,7 @@ def _ended(world: World, tenant: str) -> int:
 @simulated
 async def test_a_small_tenant_does_not_wait_for_a_large_one(world: World) -> None:
     """Ten jobs behind 300 of another tenant end while most of those wait."""
-    world.options = PlannerOptions(live_jobs=16)
+    world.options = PlannerSettings(live_jobs=16)
     world.node.seconds = (1.0, 1.0)
     _queue(world)
     world.start("p")
@@ -42,7 +42,7 @@ async def test_a_small_tenant_does_not_wait_for_a_large_one(world: World) -> Non
 @simulated
 async def test_a_crash_after_jobs_were_taken_out_of_order(world: World) -> None:
     """The committed position stays before what was not taken; what was taken behind it is known to the successor, and not run again."""
-    world.options = PlannerOptions(live_jobs=16)
+    world.options = PlannerSettings(live_jobs=16)
     world.node.seconds = (1.0, 1.0)
     _queue(world)
     world.start("p")
@@ -64,7 +64,7 @@ async def test_a_crash_after_jobs_were_taken_out_of_order(world: World) -> None:
 @simulated
 async def test_an_interactive_job_is_taken_while_batch_fills_the_home(world: World) -> None:
     """Batch jobs hold all live jobs that they may, for an hour: an interactive one is asked at once."""
-    world.options = PlannerOptions(live_jobs=16, deadline_batch_seconds=1e6)
+    world.options = PlannerSettings(live_jobs=16, deadline_batch_seconds=1e6)
     world.node.seconds = (0.5, 0.5)
     world.node.silent = 1.0
     for number in range(100):
@@ -82,7 +82,7 @@ async def test_an_interactive_job_is_taken_while_batch_fills_the_home(world: Wor
 @simulated
 async def test_a_tenant_that_fills_the_home_hides_nobody(world: World) -> None:
     """Its jobs hold what it may have, for an hour: another tenant's job is asked at once, and answered."""
-    world.options = PlannerOptions(live_jobs=40)
+    world.options = PlannerSettings(live_jobs=40)
     world.node.seconds = (0.5, 0.5)
     world.node.silent = 1.0
     for number in range(LARGE):
@@ -101,7 +101,7 @@ async def test_a_tenant_that_fills_the_home_hides_nobody(world: World) -> None:
 @simulated
 async def test_large_jobs_count_as_several(world: World) -> None:
     """Of the 30 places of a class six go to each job of 21 kB; a successor counts alike, and all are free in the end."""
-    world.options = PlannerOptions(live_jobs=40, live_job_bytes=4_096)
+    world.options = PlannerSettings(live_jobs=40, live_job_bytes=4_096)
     world.node.seconds = (60.0, 60.0)
     for _ in range(SMALL):
         world.produce(b'{"prompt": "%b"}' % (b"x" * 21_500))
@@ -110,10 +110,10 @@ async def test_large_jobs_count_as_several(world: World) -> None:
     successor = world.start("q")
     assert await _live(successor) == 5
     await world.until(lambda: world.finished() == SMALL)
-    assert set(successor._homes[0].home._book.live_count.of_class.values()) == {0}
+    assert set(successor.homes.owned[0].home._book.live_count.of_class.values()) == {0}
 
 
 async def _live(planner: Planner) -> int:
     """Jobs that home 0 holds, a while after its start."""
     await asyncio.sleep(15)
-    return planner._homes[0].home.live
+    return planner.homes.owned[0].home.live

@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import Any
 
-from services.planner.settings import PlannerOptions
+from services.planner.settings import PlannerSettings
 from shared.contracts import headers, ids
 from shared.contracts.event import StepAsked, WorkWasted
 from shared.contracts.reply import Final
@@ -65,7 +65,7 @@ async def test_the_same_client_id_with_another_body_is_refused(world: World) -> 
 @simulated
 async def test_a_due_timer_waits_for_outcomes_already_in_the_log(world: World) -> None:
     """The lease expires while the success lies unread in `outcomes`: the success is folded first, nothing is tried again."""
-    world.options = PlannerOptions(lease_seconds=3)
+    world.options = PlannerSettings(lease_seconds=3)
     world.node.seconds = (4.0, 4.0)
     world.log.faults.delivery_of[TopicPartition(world.topics.outcomes, 0)] = (3.0, 3.0)
     world.start("p")
@@ -182,7 +182,7 @@ async def test_a_client_id_is_recognised_when_the_job_is_forgotten(world: World)
 @simulated
 async def test_an_id_of_a_job_taken_out_of_its_turn_is_recognised(world: World) -> None:
     """Its record lies behind the committed position, so the job is still known; what it answered is read again, also for ids like ours."""
-    world.options = PlannerOptions(live_jobs=16)
+    world.options = PlannerSettings(live_jobs=16)
     world.node.seconds = (1.0, 1.0)
     for number in range(200):
         world.produce(b'{"prompt": "%d", "tenant": "large"}' % number)
@@ -193,7 +193,7 @@ async def test_an_id_of_a_job_taken_out_of_its_turn_is_recognised(world: World) 
     planner = world.start("p")
     await world.until(lambda: set(names) <= set(world.results()))
     await asyncio.sleep(1)
-    [book] = [owned.home._book for owned in planner._homes.values()]
+    [book] = [owned.home._book for owned in planner.homes.owned.values()]
     assert set(names) <= set(book.ended)
     for body in bodies:
         world.produce(body, headers_=(*ours, *WAITS))
@@ -247,7 +247,7 @@ async def test_outcomes_that_are_read_before_their_job_are_waste_and_cost_it_not
 @simulated
 async def test_timers_survive_an_outage_at_the_moment_they_are_due(world: World) -> None:
     """Where `outcomes` ends cannot be asked while Kafka is away; the timer fires after it is back, though nothing else happens."""
-    world.options = PlannerOptions(deadline_standard_seconds=10)
+    world.options = PlannerSettings(deadline_standard_seconds=10)
     world.node.silent = 1.0
     world.start("p")
     world.produce(b'{"prompt": "a"}')
@@ -263,7 +263,7 @@ async def test_timers_survive_an_outage_at_the_moment_they_are_due(world: World)
 @simulated
 async def test_a_backlog_of_client_given_ids_waits_for_recent_ids_without_spinning(world: World) -> None:
     """More of them than a home may hold while it learns recent ids: intake stops, everything else goes on, and then all of them run."""
-    world.options = PlannerOptions(live_jobs=8, queue_records=16)
+    world.options = PlannerSettings(live_jobs=8, queue_records=16)
     for number in range(60):
         world.produce(json.dumps({"prompt": f"q{number}", "id": f"mine-{number}"}).encode())
     world.start("p")

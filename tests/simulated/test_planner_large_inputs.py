@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from services.planner.settings import PlannerOptions
+from services.planner.settings import PlannerSettings
 from shared.contracts import headers
 from shared.contracts.base import CLASSES, INLINE_BYTES, RECORD_BYTES
 from shared.contracts.dead_letter import DeadLetter
@@ -161,7 +161,7 @@ async def test_a_large_job_may_be_delayed(world: World) -> None:
 @simulated
 async def test_the_input_of_a_job_that_lives_long_is_written_again(world: World) -> None:
     """Before retention comes to it, as often as it must be; attempts from then on name the new place, also after a take-over."""
-    world.options = PlannerOptions(resend_seconds=1_000)
+    world.options = PlannerSettings(resend_seconds=1_000)
     world.node.silent = 1.0
     world.start("p")
     world.produce(body(deadline_seconds=30 * DAY))
@@ -187,7 +187,7 @@ async def test_the_input_of_a_job_that_lives_long_is_written_again(world: World)
 @simulated
 async def test_few_inputs_are_in_memory_however_many_grow_old(world: World) -> None:
     """All of a home are seen to be old in one look; they are written again a few at a time."""
-    world.options = PlannerOptions(resend_seconds=1_000)
+    world.options = PlannerSettings(resend_seconds=1_000)
     world.node.silent = 1.0
     world.start("p")
     for number in range(30):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from services.planner.schedules.clockwork import run_id
-from services.planner.settings import PlannerOptions
+from services.planner.settings import PlannerSettings
 from shared.contracts.event import JobAccepted, JobSettled, ScheduleFired
 from shared.contracts.headers import envelope
 from shared.kafka.port import Message, TopicPartition
@@ -125,7 +125,7 @@ async def test_what_was_missed_while_nobody_was_there(world: World) -> None:
 @simulated
 async def test_a_successor_knows_the_last_run_however_long_ago_it_was(world: World) -> None:
     """The watermark passes it only when it has been written again; a clock that went back repeats nothing."""
-    world.options = PlannerOptions(snapshot_distance=20)
+    world.options = PlannerSettings(snapshot_distance=20)
     world.start("p")
     await asyncio.sleep(5)
     declare(world, "s", "0 * * * *", missed="all")
@@ -150,14 +150,14 @@ async def test_a_successor_knows_the_last_run_however_long_ago_it_was(world: Wor
 @simulated
 async def test_a_full_home_begins_runs_when_it_has_room(world: World) -> None:
     """Runs count as live jobs like all others."""
-    world.options = PlannerOptions(live_jobs=3)
+    world.options = PlannerSettings(live_jobs=3)
     world.node.seconds = (5.0, 5.0)
     planner = world.start("p")
     await asyncio.sleep(5)
     declare(world, "s", "* * * * *", missed="all", since=world.clock.wall() - 1_200)
     most = 0
     while world.finished() < 20:
-        most = max(most, *(owned.home.live for owned in planner._homes.values()))
+        most = max(most, *(owned.home.live for owned in planner.homes.owned.values()))
         await asyncio.sleep(0.2)
     assert most == 3
     accepted_once(world)
@@ -189,7 +189,7 @@ async def _storm(world: World) -> None:
 async def _one(seed: int) -> None:
     async with World(seed) as world:
         random, faults = world.random, world.log.faults
-        world.options = PlannerOptions(snapshot_distance=random.choice((10, 20_000)), lease_seconds=5, deadline_standard_seconds=1e5)
+        world.options = PlannerSettings(snapshot_distance=random.choice((10, 20_000)), lease_seconds=5, deadline_standard_seconds=1e5)
         world.start("p")
         world.start("q")
         await asyncio.sleep(5)

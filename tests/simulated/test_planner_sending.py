@@ -11,7 +11,7 @@ import json
 
 import pytest
 
-from services.planner.settings import PlannerOptions
+from services.planner.settings import PlannerSettings
 from services.planner.shard import home
 from shared.contracts import ids
 from shared.contracts.base import PriorityClass
@@ -157,7 +157,7 @@ async def test_what_is_owed_is_read_again_by_a_successor(world: World) -> None:
 @simulated
 async def test_a_job_is_out_when_its_stop_is(world: World) -> None:
     """The stop of a cancelled job's step is not acknowledged when its result is: a successor sends it."""
-    world.options = PlannerOptions(lease_seconds=5_000)
+    world.options = PlannerSettings(lease_seconds=5_000)
     world.node.seconds = (8.0, 8.0)
     world.start("p")
     world.produce(b'{"prompt": "a", "id": "mine"}')
@@ -179,7 +179,7 @@ def test_the_stop_of_a_lost_claim_survives_its_planner(end: str) -> None:
 
     async def main() -> None:
         async with World(7, homes=1) as world:
-            world.options = PlannerOptions(lease_seconds=3.0, attempts=2)
+            world.options = PlannerSettings(lease_seconds=3.0, attempts=2)
             world.node.seconds = (10.0, 10.0)
             world.start("p")
             world.produce(b'{"prompt": "a", "id": "mine"}')
@@ -329,8 +329,7 @@ async def test_a_schedule_of_a_capability_that_is_not_offered_is_refused(world: 
     planner = world.start("p")
     await asyncio.sleep(630.0)
     assert world.finished() == 10
-    assert planner._wiring is not None
-    assert len(planner._wiring.outbox) == 0
+    assert len(planner.outbox) == 0
 
 
 @pytest.mark.parametrize("fate", [Fate.LOST, Fate.UNACKNOWLEDGED])

@@ -9,7 +9,7 @@ import asyncio
 
 import pytest
 
-from services.planner.settings import PlannerOptions
+from services.planner.settings import PlannerSettings
 from shared.contracts.event import PlannerStarted, StepAnswered
 from shared.contracts.outcome import StepSucceeded
 from shared.kafka.memory.memory_faults import Fate
@@ -205,7 +205,7 @@ def test_the_watermark_waits_for_the_snapshot(parts: int) -> None:
     """Variant `watermark before the snapshot's acknowledgement`: killed at any time around it, the long job is not forgotten."""
 
     async def body() -> None:
-        async with World(11, homes=1, options=PlannerOptions(snapshot_distance=20, lease_seconds=500)) as world:
+        async with World(11, homes=1, options=PlannerSettings(snapshot_distance=20, lease_seconds=500)) as world:
             world.node.seconds = (0.0, 0.0)
             long = b'{"prompt": "%s", "not_before": null}' % (b"long " * (8_000 if parts > 1 else 10))
             world.node.silent = 1.0

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.planner.settings import PlannerOptions
+from services.planner.settings import PlannerSettings
 from shared.contracts.event import JobAccepted, JobSettled, StepAsked, StepClaimedBy
 from shared.kafka.port import TopicPartition
 from tests.support.cluster.faults import FaultMix
@@ -77,7 +77,7 @@ def waits_ten_minutes(world: World) -> Iterator[Violation]:
 @pytest.mark.parametrize("seed", [0])
 def test_ten_minutes_in_a_queue_cost_nobody_anything(seed: int) -> None:
     """Whatever dies meanwhile: only the deadline of its own class ends a job that waits, and only the routers' limit a hopeless one."""
-    assert PlannerOptions().deadline_standard_seconds > WAITED_SECONDS
+    assert PlannerSettings().deadline_standard_seconds > WAITED_SECONDS
     mix = FaultMix(
         jobs=38,
         workers=1,

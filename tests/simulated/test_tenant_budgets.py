@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from services.planner.settings import PlannerOptions
+from services.planner.settings import PlannerSettings
 from shared.contracts.budget import TenantAccount, TenantLimitNeared, TenantLimits, TenantShare
 from shared.contracts.event import JobAccepted, JobSettled, StepAnswered
 from shared.contracts.failure import FailureKind
@@ -208,7 +208,7 @@ def test_a_step_does_not_wait_for_ever_for_an_owner_that_is_away() -> None:
     """Requests that nobody answers end the job with a typed failure within the bound."""
 
     async def scenario() -> None:
-        async with World(6, options=PlannerOptions(budget_wait_seconds=10)) as world:
+        async with World(6, options=PlannerSettings(budget_wait_seconds=10)) as world:
             world.declare("t", TenantLimits(calls=5))
             world.start("a")
             await asyncio.sleep(5)

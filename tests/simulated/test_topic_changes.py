@@ -55,8 +55,7 @@ async def done(world: World, jobs: set[str]) -> None:
 
 
 def missed(planner: Planner) -> list[MissedRecords]:
-    assert planner._consumer is not None
-    return list(planner._consumer.missed)
+    return list(planner.homes.consumer.missed)
 
 
 @simulated

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from services.planner.settings import PlannerOptions
+from services.planner.settings import PlannerSettings
 from shared.contracts.base import PriorityClass
 from shared.contracts.chat import Answer
 from shared.contracts.event import CancelRecorded
@@ -205,7 +205,7 @@ def recorded(life: Callable[[Script], Awaitable[None]]) -> list[bytes]:
     """The events of one life, in the order of the log."""
 
     async def body() -> list[bytes]:
-        options = PlannerOptions(snapshot_distance=12, lease_seconds=6, limits=Limits(calls=64, steps=128, depth=4, width=16))
+        options = PlannerSettings(snapshot_distance=12, lease_seconds=6, limits=Limits(calls=64, steps=128, depth=4, width=16))
         async with World(4, homes=1, options=options) as world:
             world.node.silent = 1.0
             world.start("planner")

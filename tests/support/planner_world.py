@@ -16,7 +16,7 @@ from random import Random
 from typing import Any, Self
 
 from services.planner.app import Planner
-from services.planner.settings import PlannerOptions
+from services.planner.settings import PlannerSettings
 from shared.clock import LoopClock
 from shared.contracts import headers
 from shared.contracts.base import PriorityClass
@@ -71,12 +71,12 @@ def digest_of(step: Step) -> str:
 class World:
     """Everything that one simulated run needs; use under tests.support.virtual_loop.run."""
 
-    def __init__(self, seed: int = 0, *, homes: int = 2, options: PlannerOptions | None = None) -> None:
+    def __init__(self, seed: int = 0, *, homes: int = 2, options: PlannerSettings | None = None) -> None:
         self.random = Random(seed)
         self.clock = JumpingClock()
         self.log = MemoryLog(self.clock, random=Random(seed + 1))
         self.topics = Topics(TopicSettings(home_partitions=homes, steps_partitions=2, work_partitions=2, other_partitions=2))
-        self.options = options or PlannerOptions()
+        self.options = options or PlannerSettings()
         self.node = NodeBehaviour()
         self.answer: Callable[[Step, int], str] = lambda step, number: f"{number} from {digest_of(step)}"
         self.usage: Callable[[Step], Usage] = lambda _: Usage(calls=1, prompt_tokens=1, completion_tokens=1)

@@ -10,9 +10,9 @@ from random import Random
 from typing import Any
 
 from services.delay.app import build as build_delay
-from services.delay.settings import DelayPolicy
+from services.delay.settings import DelaySettings
 from services.router.app import build as build_router
-from services.router.settings import RouterPolicy
+from services.router.settings import RouterSettings
 from services.worker.credits import Routers, share
 from shared.clock import Clock, LoopClock
 from shared.contracts import headers
@@ -45,10 +45,10 @@ class Cluster:
         self._running: dict[str, tuple[asyncio.Event, asyncio.Task[None]]] = {}
 
     def router(self, name: str = "r1", **policy: Any) -> Service:
-        return self.start(name, build_router(self._environment(name), RouterPolicy(**policy)))
+        return self.start(name, build_router(self._environment(name), RouterSettings(**policy)))
 
     def delay(self, name: str = "d1", **policy: Any) -> Service:
-        return self.start(name, build_delay(self._environment(name), DelayPolicy(**policy)))
+        return self.start(name, build_delay(self._environment(name), DelaySettings(**policy)))
 
     def node(self, name: str, mailbox: int, **behaviour: Any) -> FakeNode:
         made = FakeNode(self.log.process(name), self.topics, self.clock, name, mailbox, **behaviour)

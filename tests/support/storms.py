@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from services.planner.settings import PlannerOptions
+from services.planner.settings import PlannerSettings
 from tests.support.planner_world import World
 
 
-def quick_options(unit: float) -> PlannerOptions:
+def quick_options(unit: float) -> PlannerSettings:
     """Short timeouts, so that they fire within a run; sometimes tiny bounds. `unit`: a random number from 0 to 1."""
-    return PlannerOptions(
+    return PlannerSettings(
         lease_seconds=3,
         claim_timeout_seconds=2,
         resend_seconds=5,

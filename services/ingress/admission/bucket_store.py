@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from services.ingress.admission.buckets import Level, Rate, ask, settled
 from services.ingress.redis_client import open_redis
+from services.ingress.settings import IngressSettings
 from services.ingress.status.store import StoreUnavailable
 from shared.clock import Clock
 
@@ -127,3 +128,12 @@ class RedisBuckets:
     async def close(self) -> None:
         await self._redis.aclose()
         await self._redis.connection_pool.disconnect()
+
+
+def bucket_store(settings: IngressSettings, prefix: str) -> BucketStore | None:
+    """The buckets that all instances share; None: each has its own."""
+    if not (settings.redis_url and settings.keys_file):
+        return None
+    return RedisBuckets(
+        settings.redis_url, prefix=prefix, connections=settings.redis_connections, timeout_seconds=settings.redis_timeout_seconds
+    )

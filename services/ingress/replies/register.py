@@ -19,6 +19,7 @@ from collections import Counter
 from enum import StrEnum
 from typing import Protocol
 
+from services.ingress.settings import IngressSettings
 from shared.errors import Overloaded
 
 TIMES_LEFT = 16
@@ -87,13 +88,12 @@ class Places:
 
 
 class Register:
-    """One per instance. `stuck_seconds`: how long a client may take nothing before it is cut off."""
+    """One per instance."""
 
-    def __init__(self, *, in_flight: int, follows: int, stuck_seconds: float, retry_after_seconds: float) -> None:
-        calls = Places(in_flight)
-        self._places = {WaitKind.ANSWER: calls, WaitKind.END: calls, WaitKind.EVENTS: Places(follows)}
-        self._stuck_seconds = stuck_seconds
-        self._retry_after_seconds = retry_after_seconds
+    def __init__(self, settings: IngressSettings) -> None:
+        calls = Places(settings.in_flight)
+        self._places = {WaitKind.ANSWER: calls, WaitKind.END: calls, WaitKind.EVENTS: Places(settings.follows)}
+        self._stuck_seconds, self._retry_after_seconds = settings.stuck_seconds, settings.retry_after_seconds
         self._guests: dict[Guest, None] = {}
         self._counts: Counter[WaitKind] = Counter()
 

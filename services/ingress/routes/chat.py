@@ -34,7 +34,7 @@ from services.ingress.replies.waiters import Caller
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import check_depth
 from shared.contracts.chat import Answer, Operation
-from shared.contracts.digest import request_digest
+from shared.contracts.digest import digest_of
 from shared.contracts.job import Job
 from shared.contracts.result import Status
 from shared.errors import TuttiError
@@ -132,7 +132,7 @@ class ChatCompletions:
         )
         digest = None
         if key is not None:
-            digest = request_digest(job.model_copy(update={"deadline_seconds": None, "model": request.model}).to_bytes())
+            digest = digest_of(job.model_copy(update={"deadline_seconds": None, "model": request.model}).to_bytes())
         include_usage = request.stream_options is not None and request.stream_options.include_usage
         return Order(request.model, job.stream, include_usage, priority_class, seconds, call.trace, digest), job
 

@@ -40,7 +40,7 @@ from shared.contracts import ids
 from shared.contracts.base import ID
 from shared.contracts.bounds import check_depth
 from shared.contracts.chat import Operation
-from shared.contracts.digest import request_digest
+from shared.contracts.digest import digest_of
 from shared.errors import TuttiError
 from shared.model_names import AUTO
 
@@ -135,7 +135,7 @@ class Jobs:
             raise InvalidHeader("idempotency-key", "the body gives an id already; one of both is enough")
         tenant = client.tenant_of(submission.named_tenant() or call.tenant)
         public = submission.id or (call.idempotency_key and job_id_of(tenant, call.idempotency_key)) or desk.submitter.new_id()
-        digest = None if is_generated(public) else request_digest(submission.body(id=public, tenant=tenant))
+        digest = None if is_generated(public) else digest_of(submission.body(id=public, tenant=tenant))
         changes: dict[str, Any] = {"id": public, "tenant": tenant}
         if "priority_class" not in submission.model_fields_set and call.priority_class is not None:
             changes["priority_class"] = call.priority_class

@@ -19,7 +19,6 @@ from services.ingress.admission.access import Client
 from services.ingress.admission.limits import check_inline_size
 from services.ingress.handlers import Door
 from services.ingress.http.exchange import call_headers, query_tenant
-from services.ingress.outbox import Outbox
 from services.ingress.problems import Problem, Refused
 from services.ingress.replies.register import may_take
 from shared.contracts import ids
@@ -30,6 +29,7 @@ from shared.contracts.job import Job
 from shared.contracts.schedule import KIND, LATE_SECONDS, Missed, Schedule
 from shared.errors import InvalidInput
 from shared.kafka.port import Message
+from shared.processing.outbox import Outbox
 from shared.processing.registry import ENTRY_BYTES, registry_key
 from shared.scheduling.cron import Cron
 from shared.scheduling.schedule_table import MOST, ScheduleEntry, ScheduleTable

@@ -16,13 +16,13 @@ from services.ingress.admission.access import Client
 from services.ingress.admission.tenant_days import Spending
 from services.ingress.handlers import Door
 from services.ingress.http.exchange import call_headers
-from services.ingress.outbox import Outbox
 from services.ingress.problems import Problem, Refused
 from shared.contracts.base import IN_WORDS, TENANT
 from shared.contracts.bounds import check_depth
 from shared.contracts.budget import TenantLimits
 from shared.contracts.headers import envelope
 from shared.kafka.port import Message
+from shared.processing.outbox import Outbox
 from shared.processing.registry import registry_key
 
 _NAME = re.compile(TENANT)

@@ -15,19 +15,20 @@ from pydantic_core import from_json
 
 from services.ingress.admission.backlog import Backlog
 from services.ingress.admission.tenant_days import TenantDays
+from services.ingress.settings import IngressSettings
 from services.ingress.status.followers import Followers
 from services.ingress.status.journal import Journal
 from services.ingress.status.shown import LEDGER, SHOWN, RawEvent
 from services.ingress.status.status import JobStatus
 from services.ingress.status.store import Position, StatusStore, StoreUnavailable
 from services.ingress.status.watchlist import Watchlist
-from shared.clock import Clock
 from shared.contracts import headers
 from shared.contracts.base import PriorityClass
 from shared.epochs import EpochFilter, epoch_of
-from shared.kafka.port import Log, Record, TopicPartition
+from shared.kafka.port import Record, TopicPartition
 from shared.processing.folding import fold_each
 from shared.processing.tail import Tail
+from shared.service import Environment
 from shared.telemetry import metrics
 
 _CLASS = re.compile(rb'"priority_class":"(interactive|standard|batch)"')
@@ -44,11 +45,8 @@ class EventsReader:
 
     def __init__(
         self,
-        log: Log,
-        clock: Clock,
-        topic: str,
-        partitions: int,
-        instance: str,
+        environment: Environment,
+        settings: IngressSettings,
         *,
         journal: Journal,
         backlog: Backlog,
@@ -56,33 +54,30 @@ class EventsReader:
         watchlist: Watchlist,
         tenants: TenantDays,
         store: StatusStore | None,
-        lookback: int,
-        pause_seconds: float,
-        flush_seconds: float,
     ) -> None:
-        self._clock = clock
+        self._clock = environment.clock
         self._journal = journal
         self._backlog = backlog
         self._followers = followers
         self._watchlist = watchlist
         self._tenants = tenants
         self._store = store
-        self._lookback = lookback
-        self._flush_seconds = flush_seconds
-        self._partitions = [TopicPartition(topic, number) for number in range(partitions)]
+        self._lookback, self._flush_seconds = settings.events_lookback, settings.flush_seconds
+        topics, partitions = environment.topics, environment.topics.settings.home_partitions
+        self._partitions = [TopicPartition(topics.job_events, number) for number in range(partitions)]
         self._epochs = {partition: EpochFilter() for partition in self._partitions}
         self._dirty: dict[int, dict[str, None]] = {number: {} for number in range(partitions)}
         self._saved: dict[int, int] = {}
         self._remembered: Mapping[int, Position] = {}
         self._queued: deque[JobStatus] = deque(maxlen=_MAX_DIRTY)
         self.tail = Tail(
-            log,
-            clock,
+            environment.log,
+            environment.clock,
             self._partitions,
-            client_id=f"tutti-ingress-events-{instance}",
+            client_id=f"tutti-ingress-events-{environment.instance}",
             begin=self._begin,
             handle=self._on_records,
-            pause_seconds=pause_seconds,
+            pause_seconds=settings.events_pause_seconds,
         )
 
     async def run(self) -> None:

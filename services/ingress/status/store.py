@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from services.ingress.redis_client import open_redis
+from services.ingress.settings import IngressSettings
 from services.ingress.status.status import JobStatus
 from shared.errors import TuttiError
 
@@ -145,3 +146,16 @@ def _decode(value: bytes | None) -> JobStatus | None:
         return JobStatus.model_validate_json(value)
     except ValidationError:
         return None
+
+
+def status_store(settings: IngressSettings, prefix: str) -> StatusStore | None:
+    """The store that the settings name; None: status is kept in memory only."""
+    if not settings.redis_url:
+        return None
+    return RedisStatusStore(
+        settings.redis_url,
+        prefix=prefix,
+        ttl_seconds=settings.status_ttl_seconds,
+        connections=settings.redis_connections,
+        timeout_seconds=settings.redis_timeout_seconds,
+    )

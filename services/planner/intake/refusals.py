@@ -12,11 +12,8 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.errors import InvalidInput, InvalidRecord, TooLarge, TuttiError
 from shared.kafka.port import Message, Record, TopicPartition
 from shared.processing.dead_letter_cap import DeadLetterCap
-from shared.processing.dead_letters import dead_letter_message
+from shared.processing.dead_letters import dead_letter
 from shared.processing.tries import GivenUp
-from shared.telemetry import logs, metrics
-
-log = logs.get(__name__)
 
 
 class OutcomesStopped(TuttiError):
@@ -61,10 +58,7 @@ class Refusals:
 
     def dead_letter(self, record: Record, error: InvalidInput) -> Message:
         """Of the record as its sender knows it. To be written before the record counts as done."""
-        record = original(record)
-        log.warning("dead_letter", topic=record.topic, partition=record.partition, offset=record.offset, code=error.code)
-        metrics.DEAD_LETTERS.labels("planner", error.code).inc()
-        return dead_letter_message(record, "planner", error, self._wiring.clock, self._wiring.topics)
+        return dead_letter(original(record), "planner", error, self._wiring.clock, self._wiring.topics)
 
 
 def _kind_of(error: InvalidInput) -> FailureKind:

@@ -15,7 +15,7 @@ from services.planner.state.admission import JobInput, accept
 from services.planner.state.book import Book
 from services.planner.state.watermark import SCHEDULED
 from shared.contracts.base import ScheduleId
-from shared.contracts.digest import request_digest
+from shared.contracts.digest import digest_of
 from shared.contracts.event import ScheduleFired
 from shared.contracts.schedule import Schedule
 from shared.scheduling.schedule_table import ScheduleEntry, ScheduleTable
@@ -104,7 +104,7 @@ def begin(book: Book, round_: Round, schedule: Schedule, due_at: float, homes: i
         source_offset=0,
         reply=None,
         trace=None,
-        digest=request_digest(job.to_bytes()),
+        digest=digest_of(job.to_bytes()),
     )
     accept(book, round_, given)
     # The run's event comes first: both begin there.

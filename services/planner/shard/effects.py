@@ -16,7 +16,6 @@ from services.planner.intake.canonical import onward
 from services.planner.intake.refusals import Refusals
 from services.planner.round import Bury, Disown, Dispatch, Publish, Round, Stop
 from services.planner.sending.messages import of_effect
-from services.planner.sending.owed import OwedPositions
 from services.planner.shard.wiring import Wiring
 from services.planner.state import attempts, owing
 from services.planner.state.admission import JobInput, accept
@@ -30,7 +29,8 @@ from shared.contracts.step import Step
 from shared.errors import InvalidInput, LogError, RecordTooLarge, TooLarge
 from shared.inputs import input_of
 from shared.kafka.port import Message, Record
-from shared.processing.lane import Result
+from shared.processing.lane import Sent
+from shared.processing.owed import OwedPositions
 from shared.processing.tries import GivenUp, Tries, place
 from shared.telemetry import logs
 
@@ -113,7 +113,7 @@ class Effects:
         release = self.owed.hold(one.record.topic, one.record.offset)
         self._outbox.put(message, partial(self._on_postponed, one, release))
 
-    def _on_postponed(self, one: GatedJob, release: Callable[[], None], result: Result) -> None:
+    def _on_postponed(self, one: GatedJob, release: Callable[[], None], result: Sent) -> None:
         if isinstance(result, Exception):
             self._undelayable.append((one, release))
             self._wake()
@@ -153,7 +153,7 @@ class Effects:
         self._tries.at = None
         self._outbox.put(message, partial(self._on_dispatched, dispatch.step))
 
-    def _on_dispatched(self, step: Step, result: Result) -> None:
+    def _on_dispatched(self, step: Step, result: Sent) -> None:
         if not isinstance(result, Exception):
             return
         kind = FailureKind.TOO_LARGE if isinstance(result, RecordTooLarge) else FailureKind.UNSUPPORTED

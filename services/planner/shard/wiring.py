@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from random import Random
@@ -9,7 +10,7 @@ from typing import Any
 
 from services.planner.handlers import JobReader
 from services.planner.sending.writer import EventWriter
-from services.planner.settings import PlannerOptions
+from services.planner.settings import PlannerSettings
 from services.planner.state.policy import Policy
 from shared.clock import Clock
 from shared.contracts.budget import TenantLimits
@@ -29,14 +30,14 @@ class Wiring:
     clock: Clock
     random: Random
     topics: Topics
-    options: PlannerOptions
+    options: PlannerSettings
     policy: Policy
     dead_letter_cap: DeadLetterCapSettings
     instance: str
     reader: JobReader
     schedules: ScheduleTable
     consumer: Consumer
-    """The group's consumer: for committed and end offsets only; the app polls it."""
+    """The group's consumer: for committed and end offsets only; `homes` polls it."""
     writer: EventWriter
     outbox: Outbox
     rewind: Callable[[int, dict[str, int]], None]
@@ -45,7 +46,7 @@ class Wiring:
     still_owner: Callable[[int], Awaitable[bool]]
     """Whether a commit with the current generation succeeds for this number."""
     blobs: Blobs
-    spawn: Callable[[Coroutine[Any, Any, None]], None]
+    spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
     """Run beside, until the planner ends."""
     tenants: Mapping[str, TenantLimits] = field(default_factory=dict)
     """Limits that administrators declare; they change at any time."""

@@ -11,7 +11,7 @@ from services.planner.state.book import Book
 from shared.contracts import headers, ids
 from shared.contracts.bounds import too_far
 from shared.contracts.delayed import DelayedJob
-from shared.contracts.digest import request_digest
+from shared.contracts.digest import digest_of
 from shared.contracts.event import JobDelayed
 from shared.contracts.ids import Maker
 from shared.contracts.job import Job
@@ -51,7 +51,7 @@ def postpone(book: Book, round_: Round, given: JobInput, record: Record, topics:
         priority_class=given.priority_class,
         pattern=given.job.pattern,
         model=given.job.model,
-        digest=headers.request_digest(record.headers) or request_digest(body),
+        digest=headers.request_digest(record.headers) or digest_of(body),
     )
     round_.add(given.id, JobDelayed(epoch=book.epoch, job=given.id, at=round_.wall, waits=waits))
     made = () if given.job.id is not None else ((headers.MADE_BY, Maker.PLANNER.value.encode()),)

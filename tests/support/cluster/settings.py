@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from services.delay.settings import DelayPolicy
+from services.delay.settings import DelaySettings
 from services.ingress.settings import IngressSettings
-from services.planner.settings import PlannerOptions
-from services.router.settings import RouterPolicy
+from services.planner.settings import PlannerSettings
+from services.router.settings import RouterSettings
 from services.worker.settings import WorkerSettings
 from shared.contracts.budget import TenantLimits
 from shared.kafka.memory.memory_group import GroupTimings
@@ -36,8 +36,8 @@ def topics() -> Topics:
     )
 
 
-def planner(mix: FaultMix) -> PlannerOptions:
-    return PlannerOptions(
+def planner(mix: FaultMix) -> PlannerSettings:
+    return PlannerSettings(
         lease_seconds=LEASE_SECONDS,
         claim_timeout_seconds=CLAIM_SECONDS,
         backoff_base_seconds=0.1,
@@ -53,8 +53,8 @@ def planner(mix: FaultMix) -> PlannerOptions:
     )
 
 
-def router(mix: FaultMix) -> RouterPolicy:
-    return RouterPolicy(
+def router(mix: FaultMix) -> RouterSettings:
+    return RouterSettings(
         no_node_limit_seconds=mix.no_node_seconds,
         window=8 if mix.tight else 64,
         window_span=16 if mix.tight else 1024,
@@ -76,8 +76,8 @@ def worker(name: str, mix: FaultMix) -> WorkerSettings:
     )
 
 
-def delay(mix: FaultMix) -> DelayPolicy:
-    return DelayPolicy(held_records=4 if mix.tight else 2048)
+def delay(mix: FaultMix) -> DelaySettings:
+    return DelaySettings(held_records=4 if mix.tight else 2048)
 
 
 def ingress() -> IngressSettings:

@@ -36,6 +36,7 @@ from shared.processing.topic_news import TopicNews
 from shared.processing.topic_watch import TopicWatch
 from shared.service import Environment, Readiness, Service
 from shared.settings import ClusterSettings
+from shared.topics import Topics
 from tests.support.cluster import settings
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.history import History
@@ -162,7 +163,7 @@ class World:
         service, endpoint = self._build(name, environment)
         stop = process.call(asyncio.Event)
         task = process.spawn(service.run(stop))
-        process.spawn(TopicWatch(environment.log, self.topics, environment.clock, [news]).run())
+        process.spawn(TopicWatch(environment.log, environment.topics, environment.clock, [news]).run())
         instance = self.instances[name] = Instance(name, service, process, stop, task, news, endpoint)
         task.add_done_callback(lambda done: self._on_end(instance, done))
         self._back(name)
@@ -267,7 +268,7 @@ class World:
             self.missed[service] += found
 
         watched = WatchedLog(self.log.process(life), clock, missed=on_missed)
-        return Environment(cluster, watched, clock, random, self.topics, life, told), news
+        return Environment(cluster, watched, clock, random, Topics(self.topics.settings), life, told), news
 
     def _build(self, name: str, environment: Environment) -> tuple[Service, Endpoint | None]:
         mix = self.mix

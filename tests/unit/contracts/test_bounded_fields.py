@@ -22,7 +22,7 @@ def test_the_walk_sees_every_message_and_every_setting() -> None:
     """What it does not look at cannot be judged: all messages of the topic registry, requests, and the settings of each service."""
     names = {model.__name__ for model in MODELS}
     assert messages().keys() <= names
-    assert {"ChatRequest", "JobSubmission", "ScheduleSubmission", "PlannerOptions", "RouterPolicy", "DelayPolicy"} <= names
+    assert {"ChatRequest", "JobSubmission", "ScheduleSubmission", "PlannerSettings", "RouterSettings", "DelaySettings"} <= names
     assert {"ShellSettings", "IngressSettings", "WorkerSettings", "TopicSettings"} <= names
 
 

@@ -12,12 +12,15 @@ from services.delay import forwarder, held
 from services.delay.forwarder import Forwarder
 from services.delay.handlers import DelayReader
 from services.delay.held import HeldRecords
-from services.delay.settings import DelayPolicy
+from services.delay.settings import DelaySettings
 from shared.clock import SystemClock
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.delayed import Delayed
 from shared.kafka.port import Appended, Message, TopicPartition
+from shared.processing.intake import Intake
+from shared.processing.outbox import Outbox
 from shared.processing.window import Window, WindowBounds
+from shared.settings import DeadLetterCapSettings
 from shared.topics import Topics
 from tests.support.routing import FakeRecord
 
@@ -53,14 +56,17 @@ def test_a_record_that_cannot_be_sent_on_is_a_dead_letter(monkeypatch: pytest.Mo
     for waiter in waiting.take(float("inf"), 3):
         waiter.ready_at = 0.0
         waiting.add(waiter)
-    sending = Forwarder(producer, TOPICS, waiting, policy=DelayPolicy(), clock=SystemClock(), sent=lambda: None)
+    clock = SystemClock()
+    outbox = Outbox(clock, "delay", TOPICS)
+    intake = Intake(outbox, service="delay", bounds=WindowBounds(), cap=DeadLetterCapSettings(), clock=clock, arrived=lambda: None)
 
     async def send() -> None:
-        running = asyncio.create_task(sending.run())
+        running = asyncio.create_task(outbox.run(producer))
+        sending = Forwarder(intake, outbox, waiting, topics=TOPICS, settings=DelaySettings(), clock=clock, wake=asyncio.Event())
         await sending.forward()
         async with asyncio.timeout(10.0):
             while window.commit_offset < 3:
-                await sending._clock.sleep(0.01)
+                await clock.sleep(0.01)
         running.cancel()
 
     asyncio.run(send())

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from services.ingress.problems import InstanceLeaving, Refused
 from services.ingress.replies.register import TIMES_LEFT, Following, Places, Register, WaitKind
 from services.ingress.replies.waiters import Caller
+from services.ingress.settings import IngressSettings
 from shared.errors import Overloaded
 from tests.support.ingress_world import inline
 
 
 def register(**changes: float) -> Register:
     given_: dict[str, float] = {"in_flight": 100, "follows": 100, "stuck_seconds": 30.0, "retry_after_seconds": 2.0, **changes}
-    return Register(**given_)  # type: ignore[arg-type]
+    return Register(IngressSettings(**given_))  # type: ignore[arg-type]
 
 
 def guest(kind: WaitKind, until: float = 1e9, tenant: str = "t") -> Caller | Following:

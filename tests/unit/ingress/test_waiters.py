@@ -10,7 +10,6 @@ import pytest
 
 from services.ingress.http.exchange import InvalidHeader, call_headers
 from services.ingress.ids import is_generated, new_job_id
-from services.ingress.outbox import Outbox
 from services.ingress.problems import ClientGone
 from services.ingress.replies.register import Guest
 from services.ingress.replies.replies import reply_partition
@@ -23,6 +22,8 @@ from shared.contracts.reply import Chunk, Chunks, Final
 from shared.contracts.result import Result, Status
 from shared.errors import LogUnavailable, Overloaded, RecordTooLarge
 from shared.kafka.port import Appended, Message, TopicPartition
+from shared.processing.lane import Sent, may_be_written
+from shared.processing.outbox import Outbox
 from shared.topics import Topics
 from tests.support import virtual_loop
 from tests.support.ingress_world import inline
@@ -180,7 +181,7 @@ class Writer:
 
 
 def outbox(capacity: int = 100) -> Outbox:
-    return Outbox(LoopClock(), Topics(), patience_seconds=5.0, capacity=capacity)
+    return Outbox(LoopClock(), "ingress", Topics(), patience_seconds=5.0, records=capacity)
 
 
 def test_what_accumulates_goes_out_in_one_batch() -> None:
@@ -188,7 +189,7 @@ def test_what_accumulates_goes_out_in_one_batch() -> None:
 
     async def main() -> None:
         box, writer = outbox(), Writer()
-        task = asyncio.create_task(box.drain(writer))
+        task = asyncio.create_task(box.run(writer))
         await asyncio.gather(*(box.send(Message("outcomes", b"%d" % number)) for number in range(50)))
         assert [len(batch) for batch in writer.batches] == [50]
         task.cancel()
@@ -202,9 +203,9 @@ def test_a_refused_record_fails_its_caller_at_once(error: Exception, maybe_writt
 
     async def main() -> None:
         box = outbox()
-        heard: list[tuple[Exception | None, bool]] = []
-        box.put(Message("outcomes", b"x"), lambda failure, maybe: heard.append((failure, maybe)))
-        task = asyncio.create_task(box.drain(Writer(error)))
+        heard: list[tuple[Sent, bool]] = []
+        box.offer(Message("outcomes", b"x"), lambda result: heard.append((result, may_be_written(result))))
+        task = asyncio.create_task(box.run(Writer(error)))
         await LoopClock().sleep(0.1)
         assert heard == [(error, maybe_written)]
         assert box.failing
@@ -219,11 +220,11 @@ def test_silence_of_kafka_ends_at_the_patience() -> None:
     async def main() -> None:
         box = outbox()
         heard: list[tuple[str, bool]] = []
-        task = asyncio.create_task(box.drain(Writer(hangs=True)))
-        box.put(Message("outcomes", b"in flight"), lambda _error, maybe: heard.append(("in flight", maybe)))
+        task = asyncio.create_task(box.run(Writer(hangs=True)))
+        box.offer(Message("outcomes", b"in flight"), lambda result: heard.append(("in flight", may_be_written(result))))
         await LoopClock().sleep(1.0)
-        box.put(Message("outcomes", b"waiting"), lambda _error, maybe: heard.append(("waiting", maybe)))
-        box.put(Message("outcomes", b"patient"), lambda _error, maybe: heard.append(("patient", maybe)), patient=True)
+        box.offer(Message("outcomes", b"waiting"), lambda result: heard.append(("waiting", may_be_written(result))))
+        box.offer(Message("outcomes", b"patient"), lambda result: heard.append(("patient", may_be_written(result))), again=True)
         await LoopClock().sleep(3.9)
         box.expire()
         assert heard == []
@@ -244,9 +245,9 @@ async def test_the_outbox_is_bounded() -> None:
     """The caller beyond the bound is told to come again."""
     box = outbox(capacity=2)
     for _ in range(2):
-        box.put(Message("outcomes", b"x"))
+        box.offer(Message("outcomes", b"x"))
     with pytest.raises(Overloaded):
-        box.put(Message("outcomes", b"x"))
+        box.offer(Message("outcomes", b"x"))
 
 
 def test_ids_are_ulids_that_sort_by_time() -> None:

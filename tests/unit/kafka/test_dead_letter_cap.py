@@ -13,8 +13,10 @@ from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, NewTopic, TopicPartition
 from shared.processing.dead_letter_cap import DeadLetterCap
 from shared.processing.intake import Intake
+from shared.processing.outbox import Outbox
 from shared.processing.window import Window, WindowBounds
 from shared.settings import ClusterSettings, DeadLetterCapSettings
+from shared.topics import Topics
 from tests.support import virtual_loop
 from tests.support.routing import FakeRecord
 
@@ -88,10 +90,9 @@ def test_a_stopped_window_gives_nothing_more_and_keeps_what_it_has() -> None:
 async def _intake() -> None:
     log = MemoryLog(LoopClock())
     log.create([NewTopic("t", 2, 1, {})])
-    consumer = await log.consumer(client_id="c", group="g")
-    bounds = WindowBounds(records=50)
-    intake = Intake(consumer, service="test", bounds=bounds, cap=LIMIT, clock=log.clock, arrived=lambda: None, dropped=lambda: None)
-    await intake.start(["t"])
+    outbox, bounds = Outbox(log.clock, "test", Topics()), WindowBounds(records=50)
+    intake = Intake(outbox, service="test", bounds=bounds, cap=LIMIT, clock=log.clock, arrived=lambda: None)
+    await intake.join(log, "g", "c", ["t"])
     running = asyncio.create_task(intake.run())
     bad, good = TopicPartition("t", 0), TopicPartition("t", 1)
     log.write(bad, [Message("t", b"bad")] * 200)
@@ -107,7 +108,7 @@ async def _intake() -> None:
     await intake.commit()
     assert len(intake.stopped) == 1
     assert len(intake.windows[bad]) < 200
-    assert await consumer.committed([bad, good]) == {bad: 4, good: 200}
+    assert log.group("g").offsets == {bad: 4, good: 200}
     running.cancel()
 
 

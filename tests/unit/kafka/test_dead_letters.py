@@ -10,13 +10,11 @@ from shared.clock import ManualClock
 from shared.contracts.base import RECORD_BYTES
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.headers import find
-from shared.errors import InvalidRecord, SendFailed
-from shared.kafka.memory.memory import MemoryLog
-from shared.kafka.memory.memory_faults import Fate
+from shared.errors import InvalidRecord
 from shared.kafka.memory.memory_partition import MemoryRecord
-from shared.kafka.port import Message, NewTopic, TopicPartition
+from shared.kafka.port import Message
 from shared.kafka.sizes import check_record
-from shared.processing.dead_letters import HEADERS_BYTES, VALUE_BYTES, DeadLetters, dead_letter_message
+from shared.processing.dead_letters import HEADERS_BYTES, VALUE_BYTES, dead_letter
 from shared.topics import Topics
 
 TOPICS = Topics()
@@ -36,7 +34,7 @@ def written(message: Message) -> DeadLetter:
 def test_a_dead_letter_tells_where_why_and_what() -> None:
     """Topic, partition, offset, service, reason, code, the original bytes; same key, same trace."""
     refused = record(b"\xff\x00{", headers=(("type", b"Job"), ("traceparent", TRACE)))
-    message = dead_letter_message(refused, "planner", InvalidRecord("not JSON"), CLOCK, TOPICS)
+    message = dead_letter(refused, "planner", InvalidRecord("not JSON"), CLOCK, TOPICS)
     letter = written(message)
     assert (letter.topic, letter.partition, letter.offset, letter.service) == ("jobs.batch", 3, 42, "planner")
     assert (letter.reason, letter.code, letter.at) == ("not JSON", "invalid_record", 1_700_000_000.0)
@@ -56,7 +54,7 @@ def test_a_dead_letter_tells_where_why_and_what() -> None:
 )
 def test_whatever_was_refused_its_dead_letter_fits_a_record(refused: MemoryRecord) -> None:
     """Large values, keys and headers are cut, and the letter says so."""
-    message = dead_letter_message(refused, "planner", InvalidRecord(), CLOCK, TOPICS)
+    message = dead_letter(refused, "planner", InvalidRecord(), CLOCK, TOPICS)
     check_record(message)
     letter = written(message)
     assert letter.truncated
@@ -66,7 +64,7 @@ def test_whatever_was_refused_its_dead_letter_fits_a_record(refused: MemoryRecor
 
 def test_absent_key_and_value_stay_absent() -> None:
     """A tombstone without key is a dead letter like any other."""
-    letter = written(dead_letter_message(record(None, key=None), "planner", InvalidRecord(), CLOCK, TOPICS))
+    letter = written(dead_letter(record(None, key=None), "planner", InvalidRecord(), CLOCK, TOPICS))
     assert (letter.key, letter.value, letter.truncated) == (None, None, False)
 
 
@@ -78,22 +76,15 @@ def test_reasons_never_quote_the_payload() -> None:
 
     with pytest.raises(ValidationError) as caught:
         Model.model_validate({"count": "my secret prompt"})
-    letter = written(dead_letter_message(record(b"v"), "planner", caught.value, CLOCK, TOPICS))
+    letter = written(dead_letter(record(b"v"), "planner", caught.value, CLOCK, TOPICS))
     assert (letter.reason, letter.code) == ("count: int_parsing", "invalid_record")
-    letter = written(dead_letter_message(record(b"v"), "planner", ValueError("my secret prompt"), CLOCK, TOPICS))
+    letter = written(dead_letter(record(b"v"), "planner", ValueError("my secret prompt"), CLOCK, TOPICS))
     assert (letter.reason, letter.code) == ("ValueError", "internal")
 
 
-async def test_a_dead_letter_is_counted_when_it_is_acknowledged_not_before() -> None:
-    """SendFailed reaches the caller, who then does not commit the record's offset."""
-    log = MemoryLog()
-    log.create([NewTopic(TOPICS.dead_letters, 1, 1, {})])
-    letters = DeadLetters(await log.producer(client_id="p"), "test-letters", CLOCK, TOPICS)
+def test_a_dead_letter_is_counted() -> None:
+    """By service and code."""
     labels = {"service": "test-letters", "code": "invalid_record"}
-    log.faults.script(TopicPartition(TOPICS.dead_letters, 0), Fate.LOST)
-    with pytest.raises(SendFailed):
-        await letters.send(record(b"v"), InvalidRecord())
     assert REGISTRY.get_sample_value("tutti_dead_letters_total", labels) is None
-    await letters.send(record(b"v"), InvalidRecord())
+    dead_letter(record(b"v"), "test-letters", InvalidRecord(), CLOCK, TOPICS)
     assert REGISTRY.get_sample_value("tutti_dead_letters_total", labels) == 1.0
-    assert log.existing(TopicPartition(TOPICS.dead_letters, 0)).end == 1

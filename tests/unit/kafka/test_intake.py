@@ -11,8 +11,10 @@ from shared.clock import LoopClock
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, NewTopic, TopicPartition
 from shared.processing.intake import Intake
+from shared.processing.outbox import Outbox
 from shared.processing.window import Window, WindowBounds
 from shared.settings import DeadLetterCapSettings
+from shared.topics import Topics
 from tests.support.virtual_loop import run
 
 PARTITION = TopicPartition("t", 0)
@@ -25,9 +27,8 @@ class Reader:
         self._log, self.name, self.drops = log, name, 0
 
     async def start(self) -> Reader:
-        self.consumer = await self._log.process(self.name).consumer(client_id=self.name, group="g")
         self.intake = Intake(
-            self.consumer,
+            Outbox(self._log.clock, "test", Topics()),
             service="test",
             bounds=WindowBounds(),
             cap=DeadLetterCapSettings(),
@@ -35,7 +36,7 @@ class Reader:
             arrived=lambda: None,
             dropped=self._dropped,
         )
-        await self.intake.start(["t"])
+        await self.intake.join(self._log.process(self.name), "g", self.name, ["t"])
         self._task = asyncio.create_task(self.intake.run())
         return self
 
@@ -62,7 +63,7 @@ class Reader:
     async def end(self) -> None:
         self._task.cancel()
         await asyncio.wait([self._task])
-        await self.consumer.close()
+        await self.intake.close()
 
 
 def written(log: MemoryLog) -> list[int]:
@@ -126,7 +127,7 @@ def test_a_window_that_nobody_else_has_read_stays(finished: int) -> None:
         reader.finish(2)
         await reader.intake.commit()
         window = reader.window
-        reader.consumer.evict()
+        reader.intake._consumer.evict()  # type: ignore[attr-defined]
         reader.finish(finished)
         await log.clock.sleep(30)
         assert not window.lost

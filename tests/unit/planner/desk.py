@@ -19,7 +19,7 @@ from services.planner.state.watermark import UNACKNOWLEDGED
 from shared.contracts.base import PriorityClass
 from shared.contracts.budget import TenantLimits
 from shared.contracts.chat import Answer
-from shared.contracts.digest import request_digest
+from shared.contracts.digest import digest_of
 from shared.contracts.event import EVENT, JobSettled, PlannerStarted
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job, ReplyTo
@@ -179,7 +179,7 @@ def job_input(job: dict[str, Any], offset: int = 0, id_: str | None = None, repl
         source_offset=offset,
         reply=reply,
         trace=None,
-        digest=request_digest(parsed.to_bytes()),
+        digest=digest_of(parsed.to_bytes()),
     )
 
 

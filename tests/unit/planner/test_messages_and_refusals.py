@@ -13,7 +13,7 @@ from services.planner.handlers import JobReader
 from services.planner.intake.refusals import OutcomesStopped, Refusals
 from services.planner.round import CallerAnswer, Dispatch, Publish, Round, Stop
 from services.planner.sending.messages import of_effect
-from services.planner.settings import PlannerOptions
+from services.planner.settings import PlannerSettings
 from services.planner.shard.wiring import Wiring
 from services.planner.state.policy import Policy
 from shared.clock import ManualClock
@@ -122,7 +122,7 @@ def refusals() -> Refusals:
             clock=ManualClock(1_700_000_000.0),
             random=Random(0),
             topics=TOPICS,
-            options=PlannerOptions(),
+            options=PlannerSettings(),
             policy=Policy(),
             dead_letter_cap=DeadLetterCapSettings(at_least=3, window=10),
             instance="p",

@@ -19,7 +19,7 @@ from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.memory.memory_faults import Fate
 from shared.kafka.port import Appended, Message, NewTopic, TopicPartition
 from shared.processing import outbox as outboxes
-from shared.processing.lane import Result
+from shared.processing.lane import Sent
 from shared.processing.outbox import Outbox
 from shared.topics import Topics, TopicSettings
 from tests.support.virtual_loop import run, within
@@ -61,7 +61,7 @@ class Desk:
     async def idle(self, seconds: float = 1_000.0) -> float:
         """Wait until everything is out; the virtual seconds it took."""
         started = self.clock.monotonic()
-        await asyncio.wait_for(self.outbox.idle(), seconds)
+        assert await self.outbox.idle(seconds)
         return self.clock.monotonic() - started
 
 
@@ -182,7 +182,7 @@ async def test_a_reply_address_that_does_not_exist_delays_nobody(here: Desk) -> 
 @simulated
 async def test_a_topic_that_is_nobodys_is_given_up_at_once(here: Desk) -> None:
     """Neither of the cluster's own nor where replies may go: its fate is told, and it counts as acknowledged for those that go with it."""
-    fates: list[Result] = []
+    fates: list[Sent] = []
     done: list[str] = []
     here.outbox.put(message("lost", topic="steps.nosuch.standard", kind="step"), fates.append)
     here.outbox.post([message("kept"), message("lost", topic="steps.nosuch.standard")], lambda: done.append("done"))
@@ -206,7 +206,7 @@ async def test_a_partition_that_a_callers_topic_lacks_delays_no_other(here: Desk
 @simulated
 async def test_a_stop_to_a_mailbox_that_is_gone_delays_no_other(here: Desk) -> None:
     """A stop to a living node arrives within 100 ms (law 9); the other is given up, and says so."""
-    fates: list[Result] = []
+    fates: list[Sent] = []
     here.outbox.put(message("gone", "controls", 99, "stop"), fates.append)
     here.outbox.post([message("urgent", "controls", 0, "stop")])
     await here.clock.sleep(0.1)
@@ -221,7 +221,7 @@ async def test_a_partition_of_our_own_that_is_missing_is_waited_for(here: Desk) 
     settings = TopicSettings(other_partitions=4)
     outbox = Outbox(here.clock, "planner", Topics(settings))
     task = asyncio.create_task(outbox.run(await here.log.producer(client_id="other")))
-    fates: list[Result] = []
+    fates: list[Sent] = []
     outbox.put(message("later", partition=3), fates.append)
     await here.clock.sleep(60.0)
     assert not fates
@@ -254,7 +254,7 @@ def test_nothing_waits_for_a_topic_that_takes_nothing(away: str, seconds: float)
 @simulated
 async def test_a_record_that_no_client_can_send_takes_no_other_along(here: Desk) -> None:
     """An error that is not Kafka's is that record's own: it is given up, and its batch goes out without it."""
-    fates: list[Result] = []
+    fates: list[Sent] = []
     odd = Message("results", b"odd", b"key", 0, (("type", 7),))  # type: ignore[arg-type]
     here.outbox.post([message("a")])
     here.outbox.put(odd, fates.append)
@@ -268,7 +268,7 @@ async def test_a_record_that_no_client_can_send_takes_no_other_along(here: Desk)
 async def test_a_fate_that_fails_to_be_told_takes_no_other_along(here: Desk) -> None:
     """What its user raises is his."""
 
-    def fails(_: Result) -> None:
+    def fails(_: Sent) -> None:
         raise ZeroDivisionError
 
     here.outbox.put(message("a"), fails)
@@ -284,7 +284,7 @@ async def test_a_fate_that_fails_to_be_told_takes_no_other_along(here: Desk) -> 
 async def test_what_is_sent_once_is_not_sent_again(here: Desk) -> None:
     """Its fate is the failure: whoever put it decides what follows."""
     here.log.faults.script(RESULTS, Fate.LOST)
-    fates: list[Result] = []
+    fates: list[Sent] = []
     here.outbox.put(message("a"), fates.append, again=False)
     await here.idle()
     assert [type(fate) for fate in fates] == [SendFailed]
@@ -295,7 +295,7 @@ async def test_what_is_sent_once_is_not_sent_again(here: Desk) -> None:
 async def test_patience_ends(here: Desk) -> None:
     """What was not handed over is surely not written; of what was nobody knows. Each is told once."""
     here.log.faults.away["results"] = 20.0
-    fates: dict[str, Result] = {}
+    fates: dict[str, Sent] = {}
     for name, patience in (("under way", 5.0), ("waits", 5.0), ("patient", inf)):
         here.outbox.put(message(name), partial(fates.__setitem__, name), patience_seconds=patience)
         await here.clock.sleep(0.1)
@@ -338,10 +338,12 @@ async def test_enough_that_linger_are_company(here: Desk) -> None:
 async def test_a_waiting_record_is_replaced(here: Desk) -> None:
     """At once in its place; what is on its way or out is not touched."""
     promised = here.outbox.put(message("claim"), linger_seconds=1.0)
-    assert here.outbox.replace(promised, message("outcome"))
+    assert here.outbox.put(message("outcome"), instead_of=promised) is promised
     await here.clock.sleep(0.1)
     assert here.written() == ["outcome"]
-    assert not here.outbox.replace(promised, message("late"))
+    here.outbox.put(message("late"), instead_of=promised)
+    await here.idle()
+    assert here.written() == ["outcome", "late"]
 
 
 @simulated

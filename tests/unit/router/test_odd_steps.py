@@ -12,7 +12,7 @@ from services.router.ledger import CreditLedger
 from services.router.placement import Placement
 from services.router.registry import NodeRegistry
 from services.router.routing import Routing
-from services.router.settings import RouterPolicy
+from services.router.settings import RouterSettings
 from shared.contracts.failure import FailureKind
 from shared.contracts.outcome import StepFailed
 from shared.kafka.port import TopicPartition
@@ -34,7 +34,7 @@ class Scene:
             registry.on_node(node(), 0.0)
         ledger = CreditLedger("r1", lost_seconds=1e9, forgotten_seconds=1e9)
         ledger.on_credits(credit(places=places), 0.0)
-        self.routing = Routing(Placement(registry, ledger), RouterPolicy(), TOPICS)
+        self.routing = Routing(Placement(registry, ledger), RouterSettings(), TOPICS)
         self.window = Window(TopicPartition(TOPIC, 0), WindowBounds(), 0)
         steps = [
             step(job=job, model=model, seconds_left=seconds_left) for job, model in (("a", "auto"), ("odd", "small:1b"), ("b", "auto"))

@@ -12,13 +12,13 @@ from services.router.filters import Unplaceable
 from services.router.ledger import CreditLedger
 from services.router.placement import Placement
 from services.router.registry import NodeRegistry
-from services.router.settings import RouterPolicy
+from services.router.settings import RouterSettings
 from services.router.unplaced import Leaves, decide
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.node import Node
 from tests.support.routing import credit, node, step
 
-POLICY = RouterPolicy()
+POLICY = RouterSettings()
 
 
 def placement(*nodes: Node) -> Placement:

@@ -8,7 +8,7 @@ from services.router.ledger import CreditLedger
 from services.router.placement import Placement
 from services.router.registry import NodeRegistry
 from services.router.routing import Routing
-from services.router.settings import RouterPolicy
+from services.router.settings import RouterSettings
 from shared.kafka.port import TopicPartition
 from shared.processing.window import Window, WindowBounds
 from shared.topics import Topics
@@ -25,7 +25,7 @@ class Scene:
         registry = NodeRegistry(forgotten_seconds=1e9)
         registry.on_node(node(), 0.0)
         self._placement = Placement(registry, CreditLedger("r1", lost_seconds=1e9, forgotten_seconds=1e9))
-        policy = RouterPolicy()
+        policy = RouterSettings()
         self._routing = Routing(self._placement, policy, TOPICS)
         bounds = WindowBounds(open=policy.window, span=policy.window_span, records=policy.buffered_records, bytes=policy.buffered_bytes)
         self._windows = [Window(TopicPartition(TOPIC, number), bounds, 0) for number in range(4)]

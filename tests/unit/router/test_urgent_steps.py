@@ -11,7 +11,7 @@ from services.router.ledger import CreditLedger
 from services.router.placement import Placement
 from services.router.registry import NodeRegistry
 from services.router.routing import Routing
-from services.router.settings import RouterPolicy
+from services.router.settings import RouterSettings
 from shared.contracts import headers
 from shared.contracts.base import PriorityClass
 from shared.contracts.step import Step
@@ -32,7 +32,7 @@ class Scene:
         registry = NodeRegistry(forgotten_seconds=1e9)
         registry.on_node(node(), 0.0)
         self.placement = Placement(registry, CreditLedger("r1", lost_seconds=1e9, forgotten_seconds=1e9))
-        self.routing = Routing(self.placement, RouterPolicy(), TOPICS)
+        self.routing = Routing(self.placement, RouterSettings(), TOPICS)
         self._windows = {c: Window(TopicPartition(TOPICS.steps("chat", c), 0), WindowBounds(), 0) for c in PriorityClass}
         self._credits = 0
 

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from services.delay.settings import DelaySettings
 from services.ingress.settings import IngressSettings
-from services.planner.settings import PlannerOptions, PlannerSettings
+from services.planner.settings import PlannerSettings
 from services.planner.state.policy import Policy
 from services.router.settings import RouterSettings
 from services.worker.app import build
@@ -15,6 +15,7 @@ from services.worker.settings import WorkerSettings
 from shared.service import main
 from shared.service.configuration import problems
 from shared.service.lifecycle import EXIT_SETTINGS
+from shared.settings import ClusterSettings
 
 KINDS = {
     "TUTTI_WORKER__": WorkerSettings,
@@ -22,7 +23,7 @@ KINDS = {
     "TUTTI_PLANNER__": PlannerSettings,
     "TUTTI_ROUTER__": RouterSettings,
     "TUTTI_DELAY__": DelaySettings,
-    "TUTTI_": DelaySettings,
+    "TUTTI_": ClusterSettings,
 }
 
 
@@ -96,10 +97,10 @@ def test_a_hosts_name_becomes_a_node_id(host: str, monkeypatch: pytest.MonkeyPat
 
 def test_every_field_of_the_policy_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """What decisions and docstrings name as a number to change is a setting; the defaults agree."""
-    assert PlannerOptions().policy() == Policy()
+    assert PlannerSettings().policy() == Policy()
     names = {"settled_memory_count": 7, "settled_memory_seconds": 8.0, "cancel_guesses": 9, "cancel_seconds": 10.0}
     names |= {"cancelled_delays": 11, "followers": 12, "stream_position_seconds": 13.0}
     for name, value in names.items():
         monkeypatch.setenv(f"TUTTI_PLANNER__{name.upper()}", str(value))
-    policy = PlannerSettings().planner.policy()
+    policy = PlannerSettings().policy()
     assert {name: getattr(policy, name) for name in names} == names

@@ -7,6 +7,7 @@ from typing import Any
 
 from services.worker.backends.base import Delta
 from services.worker.chunks import ChunkSender
+from services.worker.settings import WorkerSettings
 from shared.contracts.base import ClaimId
 from shared.contracts.job import ReplyTo
 from shared.contracts.reply import Chunks
@@ -17,7 +18,8 @@ CLAIM = ClaimId("c1")
 
 
 def sender(world: World, most_bytes: int = 1_000_000) -> ChunkSender:
-    return ChunkSender(world.topics, world.clock, shortest_seconds=0.025, longest_seconds=0.1, most_bytes=most_bytes)
+    settings = WorkerSettings(chunk_min_seconds=0.025, chunk_max_seconds=0.1, chunk_buffer_bytes=most_bytes)
+    return ChunkSender(world.topics, world.clock, settings)
 
 
 async def sending(world: World, chunks: ChunkSender) -> asyncio.Task[None]:

@@ -145,7 +145,7 @@ def test_of_two_workers_with_one_node_id_the_older_ends() -> None:
             world.route(step(1))
             await world.until(lambda: bool(world.outcomes(StepSucceeded)))
             assert not newer.task.done()
-            assert world.nodes()[-1].boot == newer.service.boot
+            assert world.nodes()[-1].boot == newer.service.registration.boot
 
     play(scenario)
 
@@ -164,7 +164,7 @@ def test_an_earlier_boot_that_is_not_quite_dead_does_not_end_the_later_one() -> 
                 assert older.task.done()
                 await world.clock.sleep(5)
                 assert not newer.task.done()
-                assert world.nodes()[-1].boot == newer.service.boot
+                assert world.nodes()[-1].boot == newer.service.registration.boot
 
     play(scenario)
 

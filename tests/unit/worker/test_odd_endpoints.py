@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from random import Random
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from services.worker.backends.foreign import MOST_CHARACTERS, guarded
 from services.worker.backends.ollama import OllamaBackend
 from services.worker.backends.ollama_models import ShownModels
 from services.worker.backends.openai import OpenAIBackend
+from services.worker.context import WorkerContext
 from services.worker.registration import MODELS_BYTES, Registration
 from services.worker.settings import WorkerSettings
 from services.worker.speeds import FASTEST, Speeds
@@ -29,6 +31,7 @@ from shared.contracts.failure import FailureKind as K
 from shared.contracts.node import Node, NodeModel
 from shared.contracts.outcome import StepSucceeded
 from shared.contracts.step import Step
+from shared.topics import Topics
 from tests.support.odd_values import JSON
 from tests.unit.worker.fake_endpoint import Reply, fake_endpoint
 
@@ -111,9 +114,8 @@ def openai(answers: dict[str, Any], body: bytes = b"") -> Backend:
 
 
 def registration(backend: Backend) -> Registration:
-    return Registration(
-        node="n", boot="b", settings=WorkerSettings(), backend=backend, speeds=Speeds(), clock=ManualClock(), allowed=["chat"]
-    )
+    here = WorkerContext(WorkerSettings(), Topics(), ManualClock(), Random(0), "n", "b", ["chat"])
+    return Registration(here, backend, Speeds())
 
 
 def registers(backend: Backend) -> Registration:

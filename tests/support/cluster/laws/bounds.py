@@ -32,7 +32,7 @@ def look(world: World) -> Iterator[Violation]:
     """One look at every living instance."""
     options, policy = settings.planner(world.mix), settings.router(world.mix)
     for name, planner in world.services(Planner).items():
-        for number, owned in planner._homes.items():
+        for number, owned in planner.homes.owned.items():
             if owned.home.live > options.live_jobs + options.round_jobs:
                 yield Violation(LAW, f"{name} has {owned.home.live} live jobs in home {number}; {options.live_jobs} are allowed")
     for name, worker in world.services(WorkerService).items():
@@ -41,16 +41,16 @@ def look(world: World) -> Iterator[Violation]:
         if len(worker.desk.inbox) > INBOX:
             yield Violation(LAW, f"{len(worker.desk.inbox)} steps wait in {name}; it has {settings.SLOTS + settings.PREFETCH} places")
     for name, router in world.services(Router).items():
-        windows = router._parts.intake.windows if router._parts is not None else {}
+        windows = router.intake.windows
         for where, window in windows.items():
             if window.buffered > policy.buffered_records + _FETCH:
                 yield Violation(LAW, f"{name} has read {window.buffered} records ahead of {where.topic}/{where.partition}")
-        if len(router._routing.waiting) > policy.window * max(1, len(windows)):
-            yield Violation(LAW, f"{len(router._routing.waiting)} steps wait in {name}")
+        if len(router.routing.waiting) > policy.window * max(1, len(windows)):
+            yield Violation(LAW, f"{len(router.routing.waiting)} steps wait in {name}")
     for name, delay in world.services(Delay).items():
-        most = settings.delay(world.mix).held_records * max(1, len(delay._intake.windows if delay._intake else ()))
-        if len(delay._held) > most:
-            yield Violation(LAW, f"{name} holds {len(delay._held)} records; {most} are allowed")
+        most = settings.delay(world.mix).held_records * max(1, len(delay.intake.windows))
+        if len(delay.held) > most:
+            yield Violation(LAW, f"{name} holds {len(delay.held)} records; {most} are allowed")
 
 
 _FETCH = 1_000

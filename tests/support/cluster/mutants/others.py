@@ -15,7 +15,7 @@ from services.router.dispatcher import Dispatcher
 from services.router.ledger import NodeCredit
 from services.worker.handlers import AttemptDesk
 from services.worker.lease_log import LeaseLog
-from services.worker.outbox import Outbox as WorkerOutbox
+from services.worker.mailbox_reader import MailboxReader
 from services.worker.slots import Slots
 from shared.kafka.port import Appended
 from shared.processing.delays import next_hop
@@ -117,7 +117,7 @@ def _waits_count_before_they_are_waited(patching: Patching) -> None:
 
 
 def _worker_commits_before_it_has_told(patching: Patching) -> None:
-    patching.setattr(WorkerOutbox, "mark", lambda self, positions: self._acknowledged(positions))
+    patching.setattr(MailboxReader, "_owe", lambda *_: lambda _: None)
 
 
 def _more_than_its_slots(patching: Patching) -> None:

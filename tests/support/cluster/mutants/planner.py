@@ -17,7 +17,6 @@ from services.planner.job import ids
 from services.planner.job import run as pattern_run
 from services.planner.job.live import Phase
 from services.planner.round import Round
-from services.planner.sending.owed import OwedPositions
 from services.planner.shard import effects
 from services.planner.shard.effects import Effects
 from services.planner.shard.home import Home
@@ -27,6 +26,7 @@ from services.planner.state.book import Book
 from services.planner.state.carried_ids import CarriedIds
 from services.planner.state.settled import SettledIds
 from shared.contracts.outcome import CancelRequested, ClaimsRenewed
+from shared.processing.owed import OwedPositions
 from shared.scheduling import retry
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.laws import stops

@@ -7,7 +7,7 @@ from functools import partial
 
 
 class OwedPositions:
-    """Of one fold of a home: topic → offsets of records that are folded and still owe something. `paid`: called when one owes less."""
+    """Of one reader of a partition number: topic → offsets of records that are read and still owe something. `paid`: one owes less."""
 
     def __init__(self, paid: Callable[[], None]) -> None:
         self._paid = paid

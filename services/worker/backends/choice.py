@@ -1,0 +1,27 @@
+"""Which backend a worker has."""
+
+from __future__ import annotations
+
+from services.worker.backends.base import Backend
+from services.worker.backends.batching import BatchingBackend
+from services.worker.backends.foreign import guarded
+from services.worker.backends.in_process import InProcessBackend
+from services.worker.backends.ollama import OllamaBackend
+from services.worker.backends.openai import OpenAIBackend
+from services.worker.settings import WorkerSettings
+from shared.clock import Clock
+
+
+def backend_of(settings: WorkerSettings, clock: Clock) -> Backend:
+    """The backend that the settings name."""
+    if settings.backend == "ollama":
+        return OllamaBackend(settings)
+    if settings.backend == "in_process":
+        return InProcessBackend(settings.models)
+    return OpenAIBackend(settings, clock)
+
+
+def sharing_calls(backend: Backend, settings: WorkerSettings, clock: Clock) -> Backend:
+    """Embedding steps that come together share a call."""
+    waits, texts = settings.embed_batch_seconds, settings.embed_batch_texts
+    return BatchingBackend(guarded(backend), clock, delay_seconds=waits, most_texts=texts)

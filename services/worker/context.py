@@ -1,0 +1,39 @@
+"""WorkerContext: what all parts of one worker share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from services.worker.settings import WorkerSettings
+from shared.clock import Clock
+from shared.errors import ConfigurationError
+from shared.topics import Topics
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerContext:
+    """`boot`: this life of the node. `allowed`: the capabilities that it may serve."""
+
+    settings: WorkerSettings
+    topics: Topics
+    clock: Clock
+    random: Random
+    node: str
+    boot: str
+    allowed: Sequence[str]
+    places_changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by whoever changes places, position or the running count."""
+    node_news: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by whoever changes what the Node record says."""
+
+    @classmethod
+    def of(cls, settings: WorkerSettings, topics: Topics, clock: Clock, random: Random) -> WorkerContext:
+        """Raises ConfigurationError where there is nothing to serve."""
+        boot = f"{random.getrandbits(48):012x}"
+        allowed = [name for name in topics.settings.capabilities if not settings.agents or name in settings.agents]
+        if not allowed:
+            raise ConfigurationError(f"none of the agents {', '.join(settings.agents)} is a capability of this cluster")
+        return cls(settings, topics, clock, random, settings.node_id(), boot, allowed)
