@@ -1,7 +1,7 @@
 """What must hold in the model of the planner's protocol, in every state and once faults stop; walks at random where a search is too long.
 
-In every state: a job has at most one valid settle event; a result is the one of it, and there is one; an accepted answer was made from
-what history holds; replay from the committed watermark gives every live job as the whole log gives it.
+In every state: a job has at most one valid settle event; a result is the one of it, and there is one; a step is asked for once; an accepted
+answer was made from what history holds; replay from the committed watermark gives every live job as the whole log gives it.
 Once faults stop (from any state: the planner that has the home goes on, a dead one is replaced, claims time out): everything comes to
 rest, every job has its result, and the above still holds.
 """
@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 from itertools import chain
 from random import Random
 
-from tests.model.protocol import Case, Event, Faults, State, asked, first_state, replay, valid
+from tests.model.protocol import Case, Event, Faults, Reader, State, first_state, replay, valid, wanted
 from tests.model.protocol_steps import NOTICES, broker_steps, group_steps, parts, planner_steps, steps, worker_steps
 from tests.model.search import Explored, Step, explore
 
@@ -28,21 +28,27 @@ def broken(state: State, case: Case) -> str | None:
 def unlike_history(events: tuple[Event, ...], results: frozenset[tuple[int, int]], watermark: int, epochs: str) -> str | None:
     settled: dict[int, int] = {}
     answers: dict[int, tuple[int, ...]] = {}
+    asked: set[tuple[int, int]] = set()
     for _, event in valid(events, 0, epochs):
+        if event.kind in ("accepted", "asked") and event.step:
+            if (event.job, event.step) in asked:
+                return f"job {event.job}: step {event.step} is asked for twice"
+            asked.add((event.job, event.step))
         if event.kind == "settled":
             if event.job in settled:
                 return f"job {event.job} is settled twice"
             settled[event.job] = event.answers[-1]
-        elif event.kind == "answered" and event.step == len(before := answers.get(event.job, ())) + 1:
+        if event.kind in ("answered", "settled") and event.step == len(before := answers.get(event.job, ())) + 1:
             if before and event.made_from != before[-1]:
                 return f"job {event.job}: step {event.step} was made from what history does not hold"
             answers[event.job] = before + event.answers
     for job, answer in results:
         if settled.get(job) != answer:
             return f"job {job}: a result that history does not hold"
-    whole, known = replay(events, 0, epochs), {entry.job: entry.answers for entry in replay(events, min(watermark, len(events)), epochs)}
+    whole = replay(events, 0, Reader(epochs))
+    known = {entry.job: entry[3:5] for entry in replay(events, min(watermark, len(events)), Reader(epochs))}
     for entry in whole:
-        if not entry.settled and known.get(entry.job) != entry.answers:
+        if not entry.settled and known.get(entry.job) != (entry.answers, entry.asked):
             return f"job {entry.job} is live, its events lie before the watermark"
     return None
 
@@ -79,7 +85,7 @@ def calm_step(state: State, case: Case) -> Step[State] | None:
     if (step := next(by_themselves, None)) is not None:
         return step
     owner = state.planners[state.owner]
-    waiting = tuple(asked(entry) for entry in owner.book if not entry.settled and len(entry.answers) < case.steps)
+    waiting = tuple(wanted(entry) for entry in owner.book if not entry.settled and len(entry.answers) < entry.asked)
     return None if owner.doing == "stopped" or not waiting else Step("claims time out", state._replace(commands=waiting))
 
 

@@ -17,8 +17,8 @@ from tests.model.protocol import (
     Event,
     Outcome,
     Planner,
+    Reader,
     State,
-    asked,
     assigned,
     commands_for,
     fold,
@@ -28,6 +28,7 @@ from tests.model.protocol import (
     send,
     spend,
     valid,
+    wanted,
     with_commands,
 )
 from tests.model.search import Step
@@ -54,7 +55,7 @@ def parts(state: State, case: Case) -> Iterator[tuple[str, Steps]]:
 def planner_steps(state: State, at: int, case: Case) -> Steps:
     """All but its commits."""
     planner = state.planners[at]
-    if planner.doing in ("dead", "idle"):
+    if planner.doing in ("dead", "idle", "left"):
         return
     if not owns(state, at):
         yield Step(f"P{at} {NOTICES}", made_anew(state, at, IDLE))
@@ -95,8 +96,11 @@ def start(state: State, at: int, planner: Planner, case: Case) -> Steps:
 def take(state: State, at: int, planner: Planner, case: Case) -> State:
     (offset,) = planner.acknowledged
     before = state.events[:offset]
-    book = replay(before, min(planner.next, offset), case.rule.epoch)
-    results = tuple((entry.job, entry.answers[-1]) for entry in book if entry.settled)
+    begin = min(planner.next, offset)
+    if at in case.older and case.rule.leaves_newer and any(event.newer for _, event in valid(before, begin, case.rule.epoch)):
+        return put(state, at, planner._replace(doing="left", acknowledged=()))
+    book = replay(before, begin, reader(at, case))
+    results = tuple((entry.job, entry.answers[-1] if entry.answers else NOBODY) for entry in book if entry.settled)
     known: frozenset[int] = frozenset()
     if case.rule.remembers and len(set(case.jobs)) < len(case.jobs):
         known = frozenset(event.job for _, event in valid(before, 0, case.rule.epoch) if event.kind == "settled")
@@ -110,6 +114,10 @@ def take(state: State, at: int, planner: Planner, case: Case) -> State:
         results=results,
     )
     return put(state, at, ready)
+
+
+def reader(at: int, case: Case) -> Reader:
+    return Reader(case.rule.epoch, case.rule.ends_whole, ignorant=at in case.older)
 
 
 def read_acknowledgement(state: State, at: int, planner: Planner, case: Case) -> Step[State]:
@@ -132,7 +140,7 @@ def accepted(state: State, at: int, planner: Planner, case: Case) -> State:
     book = {entry.job: entry for entry in planner.book}
     events = tuple(state.events[offset] for offset in planner.acknowledged)
     for offset, event in zip(planner.acknowledged, events, strict=True):
-        book = fold(book, offset, event)
+        book = fold(book, offset, event, reader(at, case))
     results = planner.results + tuple((event.job, event.answers[-1]) for event in events if event.kind == "settled")
     after = planner._replace(
         doing="publishing" if results else "ready",
@@ -141,7 +149,7 @@ def accepted(state: State, at: int, planner: Planner, case: Case) -> State:
         acknowledged=(),
         results=results,
     )
-    return with_commands(put(state, at, after), [] if case.rule.dispatches_beside else commands_for(events, case))
+    return with_commands(put(state, at, after), [] if case.rule.dispatches_beside else commands_for(events))
 
 
 def producer_fails(state: State, at: int, planner: Planner, case: Case) -> Steps:
@@ -158,23 +166,30 @@ def take_input(state: State, at: int, planner: Planner, case: Case) -> Steps:
     if planner.jobs_at < len(case.jobs):
         job, passed = case.jobs[planner.jobs_at], planner._replace(jobs_at=planner.jobs_at + 1)
         fresh = job not in book and job not in planner.known
-        yield from take_round(
-            state, at, passed, case, f"job {job}", *([Event("accepted", planner.epoch, job, source=planner.jobs_at)] if fresh else [])
-        )
+        yield from take_round(state, at, passed, case, f"job {job}", *(accept(planner, job, apart=at in case.older) if fresh else ()))
     if planner.outcomes_at < len(state.outcomes):
         outcome, passed = state.outcomes[planner.outcomes_at], planner._replace(outcomes_at=planner.outcomes_at + 1)
-        yield from take_round(state, at, passed, case, str(outcome), *answered(planner, book.get(outcome.job), outcome, case))
+        events = answered(planner, book.get(outcome.job), outcome, case, apart=at in case.older)
+        yield from take_round(state, at, passed, case, str(outcome), *events)
 
 
-def answered(planner: Planner, entry: Entry | None, outcome: Outcome, case: Case) -> list[Event]:
-    if entry is None or entry.settled or asked(entry)[:2] != outcome[:2]:
+def accept(planner: Planner, job: int, *, apart: bool) -> list[Event]:
+    """`apart`: each fact as an event."""
+    event = Event("accepted", planner.epoch, job, source=planner.jobs_at)
+    return [event, Event("asked", planner.epoch, job, step=1)] if apart else [event._replace(step=1, joined=True)]
+
+
+def answered(planner: Planner, entry: Entry | None, outcome: Outcome, case: Case, *, apart: bool) -> list[Event]:
+    if entry is None or entry.settled or wanted(entry)[:2] != outcome[:2] or entry.asked < outcome.step:
         return []
-    if case.rule.step_holds_input and asked(entry).made_from != outcome.made_from:
+    if case.rule.step_holds_input and wanted(entry).made_from != outcome.made_from:
         return []
-    events = [Event("answered", planner.epoch, outcome.job, (outcome.answer,), outcome.step, outcome.made_from)]
-    if outcome.step == case.steps:
-        events.append(Event("settled", planner.epoch, outcome.job, (outcome.answer,)))
-    return events
+    event = Event("answered", planner.epoch, outcome.job, (outcome.answer,), outcome.step, outcome.made_from)
+    if outcome.step < case.steps:
+        return [event, Event("asked", planner.epoch, outcome.job, step=outcome.step + 1, made_from=outcome.answer)]
+    if apart:
+        return [event, Event("settled", planner.epoch, outcome.job, event.answers)]
+    return [event._replace(kind="settled", joined=True)]
 
 
 def take_round(state: State, at: int, passed: Planner, case: Case, what: str, *events: Event) -> Steps:
@@ -184,7 +199,7 @@ def take_round(state: State, at: int, passed: Planner, case: Case, what: str, *e
     after = send(state, at, passed._replace(doing="appending"), *events)
     if not case.rule.settles_first:
         after = after._replace(results=after.results | {(event.job, event.answers[-1]) for event in events if event.kind == "settled"})
-    commands = commands_for(events, case) if case.rule.dispatches_beside else []
+    commands = commands_for(events) if case.rule.dispatches_beside else []
     yield Step(f"P{at} takes {what}, sends {[event.kind for event in events]} and {commands}", with_commands(after, commands))
     if commands and state.faults.dispatch_lost:
         yield Step(f"P{at} takes {what}, loses {commands}", spend(after, "dispatch_lost"), fault=True)
@@ -195,19 +210,30 @@ def tend_jobs(state: State, at: int, planner: Planner, case: Case) -> Steps:
     for entry in planner.book:
         if entry.settled:
             continue
-        if len(entry.answers) == case.steps:
-            if case.rule.drives_on:
-                settled = Event("settled", planner.epoch, entry.job, entry.answers[-1:])
-                yield Step(f"P{at} drives job {entry.job} on", send(state, at, planner._replace(doing="appending"), settled))
+        if (lacking := lacks(planner, entry, case)) is not None:
+            yield from take_round(state, at, planner, case, f"job {entry.job} up again", lacking)
             continue
-        if state.faults.claim_timeout and asked(entry) not in state.commands:
-            again = with_commands(spend(state, "claim_timeout"), [asked(entry)])
-            yield Step(f"P{at} sends {asked(entry)} again", again, fault=True)
+        if len(entry.answers) == case.steps:
+            continue
+        if state.faults.claim_timeout and wanted(entry) not in state.commands:
+            again = with_commands(spend(state, "claim_timeout"), [wanted(entry)])
+            yield Step(f"P{at} sends {wanted(entry)} again", again, fault=True)
         if state.faults.snapshot and entry.first < planner.next - 1:
-            event = Event("snapshot", planner.epoch, entry.job, entry.answers, source=entry.source)
+            event = Event(
+                "snapshot", planner.epoch, entry.job, entry.answers, entry.asked, source=entry.source, joined=at not in case.older
+            )
             yield Step(
                 f"P{at} writes a snapshot of {entry.job}", send(spend(state, "snapshot"), at, planner._replace(doing="appending"), event)
             )
+
+
+def lacks(planner: Planner, entry: Entry, case: Case) -> Event | None:
+    """What its pattern wants and history does not hold, cut off or never written."""
+    if len(entry.answers) == case.steps:
+        return Event("settled", planner.epoch, entry.job, entry.answers[-1:]) if case.rule.drives_on else None
+    if entry.asked > len(entry.answers) or not (case.rule.drives_asks and case.rule.drives_on):
+        return None
+    return Event("asked", planner.epoch, *wanted(entry)[:1], step=wanted(entry).step, made_from=wanted(entry).made_from)
 
 
 def watermark(planner: Planner, case: Case) -> int:
@@ -287,13 +313,17 @@ def worker_steps(state: State, case: Case) -> Steps:
 
 
 def group_steps(state: State, case: Case) -> Steps:
-    """Who has the home: a dead planner's session times out, a living one may lose it."""
-    dead = state.planners[state.owner].doing == "dead"
+    """Who has the home: a dead planner's session times out, a living one may lose it. None older while a newer one lives."""
+    owner = state.planners[state.owner]
     for at, planner in enumerate(state.planners):
         if at == state.owner or planner.doing not in ("dead", "idle"):
             continue
-        if dead:
+        if at in case.older and any(other.doing != "dead" and newer not in case.older for newer, other in enumerate(state.planners)):
+            continue
+        if owner.doing == "dead":
             yield Step(f"the session of P{state.owner} times out, P{at} is assigned", assigned(state, at, case))
+        elif owner.doing == "left" and at not in case.older:
+            yield Step(f"P{at}, a newer one, is assigned", assigned(state, at, case))
         elif state.faults.rebalance:
             yield Step(f"P{at} is assigned", spend(assigned(state, at, case), "rebalance"), fault=True)
     if state.faults.group_forgotten and state.committed != Committed():

@@ -30,6 +30,10 @@ HOLDS = {
     "a crash, two steps": Case(CRASH, steps=2),
     "a crash, an id that comes again": Case(CRASH, jobs=(0, 0)),
     "two crashes": Case(Faults(crash=2)),
+    "a crash, then an older planner": Case(CRASH, older=frozenset({1})),
+    "a crash of an older planner": Case(CRASH, older=frozenset({0})),
+    "an older planner's round cut in two": Case(Faults(crash=1, cut=1), older=frozenset({0})),
+    "a crash, a snapshot, then an older planner": Case(Faults(crash=1, snapshot=1), older=frozenset({1})),
     "a producer fails, two steps": Case(FAILS, steps=2),
 }
 LONG = {
@@ -44,24 +48,31 @@ LONG = {
 }
 """37,000 to 2.1 million states each; the last takes three minutes and 2 GB."""
 BUGS = {
-    "epoch by generation instead of offset": (Case(REBALANCE, Rule(epoch="generation")), "settled twice"),
-    "epoch counted from what is seen": (Case(REBALANCE, Rule(epoch="counted")), "settled twice"),
+    "epoch by generation instead of offset": (Case(REBALANCE, Rule(epoch="generation")), "twice"),
+    "epoch counted from what is seen": (Case(REBALANCE, Rule(epoch="counted")), "twice"),
     "a gap always means stop": (Case(REBALANCE, Rule(inspects_gaps=False)), "no planner"),
     "watermark past an unpublished result": (Case(Faults(crash=2), Rule(holds_for_results=False)), "never gets a result"),
     "watermark before the snapshot's ack": (Case(Faults(crash=1, snapshot=1), Rule(awaits_snapshots=False)), "before the watermark"),
-    "inputs and watermark committed apart": (Case(CRASH, Rule(one_commit=False), jobs=(0, 1)), "settled twice"),
+    "inputs and watermark committed apart": (Case(CRASH, Rule(one_commit=False), jobs=(0, 1)), "twice"),
     "watermark on a record whose epoch a reader cannot know": (Case(Faults(crash=2), Rule(names_valid=False)), "settled twice"),
     "step id without its input": (Case(REBALANCE, Rule(step_holds_input=False), steps=2), "made from"),
-    "re-sent append after a new producer": (Case(FAILS, Rule(starts_anew=False)), "settled twice"),
-    "a round cut in two, nothing driven on": (Case(Faults(crash=1, cut=1), Rule(drives_on=False)), "never gets a result"),
+    "re-sent append after a new producer": (Case(FAILS, Rule(starts_anew=False)), "twice"),
+    "a round cut in two, nothing driven on": (
+        Case(Faults(crash=1, cut=1), Rule(drives_on=False), older=frozenset({0})),
+        "never gets a result",
+    ),
+    "an older planner passes over what it does not know": (Case(CRASH, Rule(leaves_newer=False), older=frozenset({1})), "asked for twice"),
+    "an end's last answer looked for before it": (Case(CRASH, Rule(ends_whole=False)), "history does not hold"),
+    "an acceptance taken for whole": (Case(Faults(crash=1, cut=1), Rule(drives_asks=False), older=frozenset({0})), "never gets a result"),
     "a result before its event": (Case(CRASH, Rule(settles_first=False)), "history does not hold"),
-    "ended ids forgotten": (Case(Faults(crash=2), Rule(remembers=False), jobs=(0, 0)), "settled twice"),
+    "ended ids forgotten": (Case(Faults(crash=2), Rule(remembers=False), jobs=(0, 0)), "twice"),
     "worker silent on a finished attempt": (Case(CRASH, Rule(repeats_outcomes=False)), "come to rest"),
 }
 ALL_FAULTS = Faults(3, 2, 2, 1, 1, 1, 1, 2, 1)
 WALKED = {
     "two jobs of two steps": Case(ALL_FAULTS, jobs=(0, 1), steps=2, planners=3),
     "an id that comes again": Case(ALL_FAULTS, jobs=(0, 1, 0), planners=3),
+    "an older planner among three": Case(ALL_FAULTS, jobs=(0, 1), steps=2, planners=3, older=frozenset({1})),
 }
 
 
