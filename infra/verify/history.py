@@ -17,6 +17,7 @@ from shared.contracts import headers
 from shared.contracts.base import VERSION
 from shared.contracts.event import (
     EVENT,
+    NEWEST,
     AttemptFailed,
     JobAccepted,
     JobSettled,
@@ -27,6 +28,7 @@ from shared.contracts.event import (
     StepClaimedBy,
     StepRetried,
     WorkWasted,
+    facts_of,
 )
 from shared.contracts.outcome import OUTCOME, StepClaimed, StepFailed, StepSucceeded
 from shared.epochs import EpochFilter
@@ -41,10 +43,10 @@ def digest(value: bytes) -> bytes:
     return blake2b(value, digest_size=16).digest()
 
 
-def parsed(adapter: TypeAdapter[Any], record: Record) -> Any:
+def parsed(adapter: TypeAdapter[Any], record: Record, newest: int = VERSION) -> Any:
     """The message, or None when it is none, or of a version that is not known here."""
     try:
-        if headers.version(record.headers) > VERSION:
+        if headers.version(record.headers) > newest:
             return None
         return adapter.validate_json(record.value or b"")
     except (ValidationError, InvalidRecord):
@@ -130,7 +132,7 @@ class History:
 
     def on_event(self, record: Record) -> None:
         """One record of `job-events`, in order."""
-        event, place = parsed(EVENT, record), Place.of(record)
+        event, place = parsed(EVENT, record, NEWEST), Place.of(record)
         if event is None:
             self._report.add(LawKind.UNREADABLE, place, _key(record), "not an event of a known version")
         elif isinstance(event, PlannerStarted):
@@ -162,9 +164,10 @@ class History:
             self._stale_attempts[event.step] = max(event.attempt, self._stale_attempts.get(event.step, 0))
 
     def _fold(self, event: Any, place: Place) -> None:
-        on = self._on.get(type(event))
-        if on is not None:
-            on(event, place)
+        for fact in facts_of(event):
+            on = self._on.get(type(fact))
+            if on is not None:
+                on(fact, place)
 
     def _job(self, job: str) -> JobState:
         state = self.jobs.get(job)

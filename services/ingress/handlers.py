@@ -187,11 +187,12 @@ class Door:
         finally:
             self.register.leave(reader)
 
-    async def record_of(self, job: Job, body: bytes) -> NewJob:
-        """The job as it goes out, from what is written out of it: above the inline bound its input is kept in a blob first.
+    async def record_of(self, job: Job) -> NewJob:
+        """The job as it goes out: above the inline bound its input is kept in a blob first.
 
         Raises TooLarge, Refused (503).
         """
+        body = job.record()
         if len(body) <= INLINE_BYTES:
             return NewJob(job, body)
         given = input_of(job)
@@ -201,7 +202,7 @@ class Door:
         except TimeoutError:
             raise Refused(kafka_away(self.settings.retry_after_seconds)) from None
         by_reference = held(job, given, blob)
-        return NewJob(by_reference, by_reference.to_bytes(), HELD_JOB)
+        return NewJob(by_reference, by_reference.record(), HELD_JOB)
 
     async def whole(self, guest: Guest, result: Result) -> Result:
         """The result with its answer, where that is by reference: its bytes count until the guest leaves. Raises BlobGone."""

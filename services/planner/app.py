@@ -12,6 +12,7 @@ from services.planner.settings import PlannerSettings
 from services.planner.shard.homes import QUIET_SECONDS, Homes
 from services.planner.shard.wiring import Wiring
 from shared.contracts import schedule
+from shared.contracts.event import NEWEST
 from shared.kafka.assignor import HomeAssignor
 from shared.processing.blobs import Blobs
 from shared.processing.outbox import Outbox
@@ -74,7 +75,7 @@ class Planner:
                 client_id=f"{env.instance}-planner",
                 group=group_of(self.name, topics.settings.prefix),
                 reset="earliest",
-                assignor=HomeAssignor(topics.settings.home_partitions),
+                assignor=HomeAssignor(topics.settings.home_partitions, version=NEWEST),
                 max_partition_fetch_bytes=FETCH_BYTES,
                 committed_only=True,
             )

@@ -80,6 +80,7 @@ class JobReader:
             digest=headers.request_digest(record.headers) or digest_of(body),
             written_ms=record.timestamp,
             large=self._is_large(record, job, len(value)),
+            written=value if value.startswith(b'{"tenant":"%b"' % job.tenant.encode()) else None,
         )
 
     @staticmethod

@@ -138,7 +138,7 @@ def by_reference(record: Record, given: JobInput, job: HeldJob, homes: int) -> M
     said = tuple(header for header in headers.read_ones(record.headers) if header[0] not in replaced)
     made = () if given.job.id is not None else ((headers.MADE_BY, Maker.PLANNER.value.encode()),)
     ours = (*headers.envelope(headers.HELD_JOB), (headers.REQUEST_DIGEST, given.digest.encode()), lies.header(headers.FORWARDED_FROM))
-    body = job.model_copy(update={"id": public}).to_bytes()
+    body = job.model_copy(update={"id": public}).record()
     message = Message(record.topic, body, public.encode(), ids.home_of(given.id, homes), (*ours, *said, *made))
     if message_bytes(message) > RECORD_BYTES:
         raise TooLarge("the job's headers are too large to go with a reference to its input")

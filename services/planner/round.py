@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
 from shared.contracts.control import StopClaims, StopStep
-from shared.contracts.event import Event, JobSettled
+from shared.contracts.event import Event, JobAccepted, JobSettled, StepAnswered, joined
 from shared.contracts.job import ReplyTo
 from shared.contracts.reply import StreamBroken
 from shared.contracts.result import Result
@@ -60,6 +61,8 @@ class Publish:
 
     settled: JobSettled
     followers: tuple[ReplyTo, ...] = ()
+    body: bytes | None = None
+    """The result's JSON, where it is there already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +119,41 @@ class Round:
     """job id → index in its event list of its settle event, if its id is a client's"""
     dispatches: list[Dispatch] = field(default_factory=list)
     after: list[Effect] = field(default_factory=list)
+    _open: dict[str, tuple[JobAccepted | StepAnswered, bytes | None]] = field(default_factory=dict)
+    """job id → its last event, while the next one may be joined to it, and its part"""
 
-    def add(self, job: str, event: Event) -> bytes:
-        """Append an event; returns its JSON."""
-        value = event.to_bytes()
+    def add(self, job: str, event: Event, part: bytes | None = None) -> list[bytes]:
+        """Append an event, joined to the job's last one where both are written as one; returns the JSON of what nothing joins any more.
+
+        `part`: of the event, as JSON that is there already.
+        """
+        before, its_part = self._open.get(job, (None, None))
+        both = joined(before, event)
+        if both is not None:
+            del self._open[job]
+            event, part = both, part or its_part
+        values = self.close(job)
+        if isinstance(event, JobAccepted | StepAnswered):
+            self._open[job] = event, part
+        else:
+            values.append(self._write(job, event, part))
+        return values
+
+    def close(self, job: str) -> list[bytes]:
+        """Nothing joins the job's last event any more; returns its JSON, if something might have."""
+        return [self._write(job, *self._open.pop(job))] if job in self._open else []
+
+    def _write(self, job: str, event: Any, part: bytes | None) -> bytes:
+        value: bytes = event.to_bytes() if part is None else event.to_bytes(part)
         self.events.setdefault(job, []).append((event.type, value))
         return value
 
-    def settle(self, event: JobSettled) -> None:
-        """Append a settle event, and note where it stands."""
-        self.add(event.job, event)
+    def settle(self, event: JobSettled, followers: tuple[ReplyTo, ...] = ()) -> None:
+        """Append a settle event, note where it stands, and publish what it says."""
+        body = event.result.to_bytes()
+        self.add(event.job, event, body)
         self.ends[event.job] = len(self.events[event.job]) - 1
+        self.after.append(Publish(event, followers, body))
 
     @property
     def empty(self) -> bool:

@@ -6,7 +6,7 @@ PlannerStarted before it (ARCHITECTURE, planner protocol).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, TypeAdapter
 
@@ -43,6 +43,14 @@ from shared.contracts.limits import Limits
 from shared.contracts.result import Result
 from shared.contracts.usage import Timings, Usage
 
+VERSIONS = {"job_accepted": 2, "job_snapshot": 2}
+"""Type → version in which an event is written, the lowest whose readers do not misread it; 1 where it is not named. Since 2 a JobAccepted
+may hold asks, and a snapshot such a JobAccepted. A planner that meets a newer one leaves the home alone."""
+NEWEST = max(VERSIONS.values())
+"""That this code reads."""
+MOST_ASKS = 16
+"""First asks that ride in JobAccepted, each of at most 5 kB beside an input of 96 kB; what more there are stand by themselves."""
+
 
 class PlannerStarted(Contract):
     """A planner took the partition. Its offset is the epoch of what follows."""
@@ -54,14 +62,49 @@ class PlannerStarted(Contract):
 
 
 class _Fact(Contract):
+    _part: ClassVar[str | None] = None
+    """The field that is written by itself, before all others: what a caller wrote is not mistaken for what the planner says behind it."""
+
     epoch: Offset
     job: JobId
     at: EpochSeconds
     """The writer's wall clock, for people; nothing is decided by it."""
 
+    def to_bytes(self, part: bytes | None = None) -> bytes:
+        """Compact JSON that begins with epoch and type; what is as it is by default is left out. `part`: that field's JSON, if it is there
+        already.
+        """
+        name = self._part
+        head = b'{"epoch":%d,"type":"%b",' % (self.epoch, type(self).model_fields["type"].default.encode())
+        left_out = {"epoch", "type"} if name is None else {"epoch", "type", name}
+        rest = self.__pydantic_serializer__.to_json(self, exclude_none=True, exclude_defaults=True, exclude=left_out)
+        if name is not None:
+            value = getattr(self, name)
+            written = part or (value.record() if isinstance(value, Job) else value.to_bytes())
+            head += b'"%b":%b,' % (name.encode(), written)
+        return head + rest[1:]
+
+
+class FirstAsk(Contract):
+    """A step that the pattern wants. Its body is not stored: the pattern, run again, renders the same."""
+
+    step: StepId
+    path: Sentence
+    agent: Label
+    model: ModelName
+    reserved_tokens: Count = 0
+    reserved_micros: Count | None = None
+    """Estimated cost, in millionths of the cluster's currency; absent where no price is known."""
+    charged_day: Count | None = None
+    """The day that the tenant's budget is charged for the first attempt; absent where the tenant has none."""
+    unfunded: bool | None = None
+    """The first attempt waits for the tenant's budget (StepFunded)."""
+
 
 class JobAccepted(_Fact):
     """The job is in. Versions and limits are pinned here."""
+
+    _part: ClassVar = "request"
 
     type: Literal["job_accepted"] = "job_accepted"
     request: Annotated[Job | HeldJob, Field(union_mode="left_to_right")]
@@ -85,6 +128,8 @@ class JobAccepted(_Fact):
     """W3C traceparent of the caller."""
     digest: Label
     """Of the request: tells a repeated submission from another body under the same id."""
+    asks: tuple[FirstAsk, ...] = Field(default=(), max_length=MOST_ASKS)
+    """The steps that it asks for at once: as many StepAsked behind it (`facts_of`)."""
 
 
 class InputMoved(_Fact):
@@ -94,21 +139,10 @@ class InputMoved(_Fact):
     input_ref: InputRef
 
 
-class StepAsked(_Fact):
-    """The pattern wants this step. The step's body is not stored: the pattern, run again, renders the same."""
+class StepAsked(FirstAsk, _Fact):
+    """The pattern wants this step."""
 
     type: Literal["step_asked"] = "step_asked"
-    step: StepId
-    path: Sentence
-    agent: Label
-    model: ModelName
-    reserved_tokens: Count = 0
-    reserved_micros: Count | None = None
-    """Estimated cost, in millionths of the cluster's currency; absent where no price is known."""
-    charged_day: Count | None = None
-    """The day that the tenant's budget is charged for the first attempt; absent where the tenant has none."""
-    unfunded: bool | None = None
-    """The first attempt waits for the tenant's budget (StepFunded)."""
 
 
 class StepClaimedBy(_Fact):
@@ -123,16 +157,21 @@ class StepClaimedBy(_Fact):
     lease_seconds: Seconds
 
 
-class StepAnswered(_Fact):
-    """The accepted outcome of the step. The pattern goes on from here."""
+class LastAnswer(Contract):
+    """The accepted outcome of a step, but for its answer."""
 
-    type: Literal["step_answered"] = "step_answered"
     step: StepId
     attempt: Ordinal
     node: NodeId | None = None
-    answer: Answer
     usage: Usage = Usage()
     timings: Timings = Timings()
+
+
+class StepAnswered(LastAnswer, _Fact):
+    """The accepted outcome of the step. The pattern goes on from here."""
+
+    type: Literal["step_answered"] = "step_answered"
+    answer: Answer
 
 
 class AttemptFailed(_Fact):
@@ -224,6 +263,8 @@ class LimitNeared(_Fact):
 class JobDelayed(_Fact):
     """Intake has read the job and sent it to `delays.*` until it is due. It is not live: it is accepted when it comes back."""
 
+    _part: ClassVar = "waits"
+
     type: Literal["job_delayed"] = "job_delayed"
     waits: DelayedJob
 
@@ -280,12 +321,16 @@ class IdsRemembered(Contract):
 class JobSettled(_Fact):
     """The end. Self-contained: the result and where it goes are derived from this event alone."""
 
+    _part: ClassVar = "result"
+
     type: Literal["job_settled"] = "job_settled"
     result: Result
     reply: ReplyTo | None = None
     trace: Label | None = None
     client_id: bool = False
     digest: Label = ""
+    answered: LastAnswer | None = None
+    """The step whose answer is the result's: a StepAnswered before it (`facts_of`)."""
 
 
 class JobSnapshot(_Fact):
@@ -331,3 +376,23 @@ Event = Annotated[
     Field(discriminator="type"),
 ]
 EVENT: TypeAdapter[Event] = adapter(Event)
+
+
+def joined(before: Event | None, event: Event) -> Event | None:
+    """Both as one event, `event` next behind `before` in one round of one job; None where each stands by itself. `facts_of` parts them."""
+    if isinstance(before, JobAccepted) and isinstance(event, StepAsked) and len(before.asks) < MOST_ASKS:
+        return before.model_copy(update={"asks": (*before.asks, event)})
+    if isinstance(before, StepAnswered) and isinstance(event, JobSettled) and before.answer == event.result.answer:
+        return event.model_copy(update={"answered": before})
+    return None
+
+
+def facts_of(event: Any) -> tuple[Any, ...]:
+    """The facts that an event holds, in their order, each as it stands when it is alone. Every reader of history folds these."""
+    if isinstance(event, JobAccepted) and event.asks:
+        asked = (StepAsked(epoch=event.epoch, job=event.job, at=event.at, **ask.__dict__) for ask in event.asks)
+        return event.model_copy(update={"asks": ()}), *asked
+    if isinstance(event, JobSettled) and event.answered is not None and event.result.answer is not None:
+        answered = StepAnswered(epoch=event.epoch, job=event.job, at=event.at, answer=event.result.answer, **event.answered.__dict__)
+        return answered, event.model_copy(update={"answered": None})
+    return (event,)

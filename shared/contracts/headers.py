@@ -58,16 +58,16 @@ _LONGEST_SECONDS = 999_999_999.0
 _VERSION = str(VERSION).encode()
 
 
-def envelope(kind: str, trace: str | None = None) -> tuple[tuple[str, bytes], ...]:
+def envelope(kind: str, trace: str | None = None, *, version: int = VERSION) -> tuple[tuple[str, bytes], ...]:
     """The headers every record of ours carries."""
-    base = _envelope(kind)
+    base = _envelope(kind, version)
     return (*base, (TRACEPARENT, trace.encode())) if trace else base
 
 
 @lru_cache(maxsize=64)
-def _envelope(kind: str) -> tuple[tuple[str, bytes], ...]:
+def _envelope(kind: str, version: int) -> tuple[tuple[str, bytes], ...]:
     """Kinds are few; every record carries one."""
-    return ((TYPE, kind.encode()), (VERSION_HEADER, _VERSION))
+    return ((TYPE, kind.encode()), (VERSION_HEADER, b"%d" % version))
 
 
 def find(headers: Headers, name: str) -> bytes | None:
@@ -107,11 +107,11 @@ def version(headers: Headers) -> int:
     return int(value)
 
 
-def refuse_newer(headers: Headers) -> None:
+def refuse_newer(headers: Headers, newest: int = VERSION) -> None:
     """Raises NewerVersion for a record of a version that this code does not know, InvalidRecord for one without a sensible version."""
     found = version(headers)
-    if found > VERSION:
-        raise NewerVersion(f"a record is of version {found}; the newest known here is {VERSION}")
+    if found > newest:
+        raise NewerVersion(f"a record is of version {found}; the newest known here is {newest}")
 
 
 def traceparent(headers: Headers) -> str | None:

@@ -183,8 +183,8 @@ async def test_the_event_stream() -> None:
         found = parsed((await at.client.get(f"/v1/jobs/{job}/events")).text)
         assert [event.name for event in found] == ["job_accepted", "step_asked", "step_claimed", "step_answered", "job_settled"]
         assert found[-1].data["result"]["answer"]["text"] == "hello back"
-        offsets = [int(event.id.split(".")[0]) for event in found]
-        assert offsets == sorted(set(offsets))
+        identifiers = [tuple(int(part) for part in event.id.split(".")) for event in found]
+        assert identifiers == sorted(set(identifiers))
 
 
 async def test_the_event_stream_follows_a_running_job() -> None:

@@ -144,7 +144,7 @@ async def test_steps_whose_dispatch_died_with_the_planner_are_sent_again(world: 
         for partition in range(2):
             world.log.faults.script(TopicPartition(topic, partition), *[Fate.LOST] * 100)
     world.produce(b'{"prompt": "a"}')
-    await world.until(lambda: any(b'"step_asked"' in v for v in world.values(world.topics.job_events)))
+    await world.until(lambda: any(b'"job_accepted"' in v for v in world.values(world.topics.job_events)))
     world.kill("p")
     world.log.faults.heal()
     world.start("q")

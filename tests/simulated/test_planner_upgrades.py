@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from services.planner.app import Planner
+from services.planner.history import takeover
 from shared.contracts.base import VERSION
-from shared.contracts.event import PlannerStarted
+from shared.contracts.event import NEWEST, PlannerStarted, StepAnswered, StepAsked
 from shared.kafka.port import Message, TopicPartition
 from tests.support.planner_traces import events, settled, simulated
 from tests.support.planner_world import World
 
-NEWER = (("type", b"something_new"), ("version", str(VERSION + 1).encode()))
+
+def newer(than: int) -> tuple[tuple[str, bytes], ...]:
+    return ("type", b"something_new"), ("version", b"%d" % (than + 1))
 
 
 def left_alone(planner: Planner) -> bool:
@@ -19,7 +24,8 @@ def left_alone(planner: Planner) -> bool:
 
 
 def write(world: World, topic: str, value: bytes) -> None:
-    world.log.write(TopicPartition(topic, 0), [Message(topic, value, b"j", 0, NEWER)])
+    head = newer(NEWEST if topic == world.topics.job_events else VERSION)
+    world.log.write(TopicPartition(topic, 0), [Message(topic, value, b"j", 0, head)])
 
 
 @simulated
@@ -28,7 +34,7 @@ async def test_newer_history_is_left_alone(world: World) -> None:
     planner = world.start("p")
     world.produce(b'{"prompt": "a"}')
     await settled(world)
-    started = PlannerStarted(nonce="n", planner="newer", version=VERSION + 1).to_bytes()
+    started = PlannerStarted(nonce="n", planner="newer", version=NEWEST + 1).to_bytes()
     write(world, world.topics.job_events, started)
     write(world, world.topics.job_events, b'{"type":"something_new"}')
     end = len(world.values(world.topics.job_events))
@@ -45,6 +51,27 @@ async def test_newer_history_is_left_alone(world: World) -> None:
     offsets = world.log.group(world.topics.settings.prefix + "tutti-planner").offsets
     assert offsets.get(events(world), 0) <= end
     assert offsets.get(jobs, 0) <= 1
+
+
+@simulated
+async def test_an_acceptance_with_its_asks_is_left_alone_by_who_would_not_see_them(world: World) -> None:
+    """The older planner would ask again, from the first attempt; it writes nothing, and the next newer one goes on."""
+    world.node.silent = 1.0
+    world.start("new")
+    world.produce(b'{"prompt": "a"}')
+    await world.until(lambda: len(world.steps_seen) == 1)
+    world.kill("new")
+    with pytest.MonkeyPatch.context() as patching:
+        patching.setattr(takeover, "NEWEST", 1)
+        older = world.start("older")
+        await world.until(lambda: left_alone(older))
+        await asyncio.sleep(30)
+    world.kill("older")
+    world.node.silent = 0.0
+    world.start("new")
+    await settled(world)
+    facts = world.history(0)
+    assert [type(fact) for fact in facts if isinstance(fact, StepAsked | StepAnswered)] == [StepAsked, StepAnswered]
 
 
 @simulated

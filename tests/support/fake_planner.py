@@ -180,7 +180,7 @@ class Planner:
         )
         asked = events.StepAsked(**base, step=STEP, path="0", agent="chat", model=job.model)
         claimed = events.StepClaimedBy(**base, step=STEP, attempt=1, claim="c", node="node-1", mailbox=0, lease_seconds=20)
-        messages = [self._event(home, event) for event in (accepted, asked, claimed)]
+        messages = [self._event(home, event) for event in (events.joined(accepted, asked), claimed)]
         return [*messages, *self.chunks(seen.id, seen.script.chunks)]
 
     def chunks(self, identifier: str, texts: tuple[str, ...], *, attempt: int = 1, sequence: int = 0, offset: int = 0) -> list[Message]:
@@ -229,11 +229,11 @@ class Planner:
         seen = self.jobs[identifier]
         base = {"epoch": self.epochs[seen.home], "job": identifier, "at": self.clock.wall()}
         result = seen.ended = self.result(seen)
-        messages = []
+        settled: Any = events.JobSettled(**base, result=result, digest=seen.digest)
         if result.answer is not None:
             answered = events.StepAnswered(**base, step=STEP, attempt=1, node="node-1", answer=result.answer, usage=USAGE)
-            messages.append(self._event(seen.home, answered))
-        messages.append(self._event(seen.home, events.JobSettled(**base, result=result, digest=seen.digest)))
+            settled = events.joined(answered, settled)
+        messages = [self._event(seen.home, settled)]
         return messages + [self._final(reply, result) for reply in (seen.reply, *seen.followers) if reply is not None]
 
     def _cancelled(self, identifier: str) -> list[Message]:

@@ -16,7 +16,7 @@ from typing import Any
 from services.planner.settings import PlannerSettings
 from shared.contracts.base import PriorityClass
 from shared.contracts.chat import Answer
-from shared.contracts.event import CancelRecorded
+from shared.contracts.event import NEWEST, CancelRecorded
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.limits import Limits
 from shared.contracts.outcome import CancelRequested, ClaimsRenewed, StepClaimed, StepFailed, StepReleased, StepRouted, StepSucceeded
@@ -220,7 +220,7 @@ def main() -> None:
     """Record what is not recorded yet."""
     FOLDER.mkdir(exist_ok=True)
     for life in LIVES:
-        path = FOLDER / f"{life.__name__}.v1.jsonl"
+        path = FOLDER / f"{life.__name__}.v{NEWEST}.jsonl"
         if not path.exists():
             path.write_bytes(b"".join(event + b"\n" for event in recorded(life)))
             print(f"recorded {path.name}")  # noqa: T201

@@ -22,7 +22,7 @@ from shared.contracts import headers
 from shared.contracts.base import PriorityClass
 from shared.contracts.budget import TenantLimits
 from shared.contracts.chat import Answer
-from shared.contracts.event import EVENT, JobSettled, PlannerStarted, StepAnswered, StepAsked
+from shared.contracts.event import EVENT, JobSettled, PlannerStarted, StepAnswered, StepAsked, facts_of
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.outcome import StepClaimed, StepFailed, StepRouted, StepSucceeded
 from shared.contracts.result import Result
@@ -179,15 +179,15 @@ class World:
         return sum(len({r.key for r in self.log.existing(TopicPartition(self.topics.results, p)).records}) for p in partitions)
 
     def history(self, home: int) -> list[Any]:
-        """The valid events of a home, by the definition of ARCHITECTURE, planner protocol, written here a second time on purpose."""
+        """The facts of a home's valid events, by the definition of ARCHITECTURE, planner protocol, written a second time on purpose."""
         epoch: int | None = None
-        valid = []
+        valid: list[Any] = []
         for record in self.log.existing(TopicPartition(self.topics.job_events, home)).records:
             event = EVENT.validate_json(record.value or b"")
             if isinstance(event, PlannerStarted):
                 epoch = record.offset
             elif event.epoch == epoch:
-                valid.append(event)
+                valid += facts_of(event)
         return valid
 
     async def until(self, condition: Callable[[], bool], seconds: float = 600.0) -> None:

@@ -29,7 +29,7 @@ from infra.native.cluster import LocalCluster
 from infra.native.errors import NativeError
 from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
-from shared.contracts.event import EVENT, JobAccepted, JobSettled, PlannerStarted, StepAnswered, StepAsked
+from shared.contracts.event import EVENT, JobAccepted, JobSettled, PlannerStarted, StepAnswered, StepAsked, facts_of
 from shared.kafka.client.aio import AioLog
 from shared.kafka.port import Consumer, Record, TopicPartition
 
@@ -66,17 +66,17 @@ class History:
     """Timestamps of PlannerStarted records."""
 
     def fold(self, record: Record) -> None:
-        event = EVENT.validate_json(record.value or b"")
-        if isinstance(event, PlannerStarted):
-            self.started_ms.append(record.timestamp)
-        elif isinstance(event, StepAsked):
-            self.asked[event.step] += 1
-        elif isinstance(event, StepAnswered):
-            self.answered += 1
-        elif isinstance(event, JobAccepted):
-            self.accepted += 1
-        elif isinstance(event, JobSettled):
-            self.settled += 1
+        for fact in facts_of(EVENT.validate_json(record.value or b"")):
+            if isinstance(fact, PlannerStarted):
+                self.started_ms.append(record.timestamp)
+            elif isinstance(fact, StepAsked):
+                self.asked[fact.step] += 1
+            elif isinstance(fact, StepAnswered):
+                self.answered += 1
+            elif isinstance(fact, JobAccepted):
+                self.accepted += 1
+            elif isinstance(fact, JobSettled):
+                self.settled += 1
 
 
 async def _read_on(consumer: Consumer, history: History) -> None:

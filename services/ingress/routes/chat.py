@@ -150,7 +150,7 @@ class ChatCompletions:
             return Call(order, caller, correlation, charge)
         try:
             await self._admit(order, job)
-            record = await desk.record_of(job, job.to_bytes())
+            record = await desk.record_of(job)
             caller, correlation = desk.call(record, order.priority_class, order.seconds, order.trace, order.digest)
         except TuttiError:
             desk.meter.correct(charge, 0)

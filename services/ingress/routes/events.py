@@ -1,6 +1,7 @@
 """`GET /v1/jobs/{id}/events`: a job's history as server-sent events, and its text while it streams.
 
-An event's id is `<offset>.<characters>`: the last event and how much text the client has. A client that reconnects with it as
+An event's id is `<offset>.<characters>`: the last event and how much text the client has; with `.<facts>`, how much of the next event: one
+may hold several facts, each told by itself. A client that reconnects with it as
 Last-Event-ID, here or at another instance, goes on from there; what it missed of the text is completed at the end.
 """
 
@@ -22,22 +23,23 @@ from services.ingress.status.shown import RawEvent, parse
 from services.ingress.status.status import JobState, JobStatus
 from shared.contracts import ids
 
-_CURSOR = re.compile(r"(-?[0-9]{1,18})\.([0-9]{1,9})")
+_CURSOR = re.compile(r"(-?[0-9]{1,18})\.([0-9]{1,9})(?:\.([0-9]{1,9}))?")
 _HEADERS = {name.decode(): value.decode() for name, value in sse.HEADERS}
 
 
 class Cursor:
     """What this client has received."""
 
-    __slots__ = ("characters", "offset")
+    __slots__ = ("characters", "facts", "offset")
 
     def __init__(self, last_event_id: str | None) -> None:
         found = _CURSOR.fullmatch(last_event_id or "")
         self.offset = int(found[1]) if found else -1
         self.characters = int(found[2]) if found else 0
+        self.facts = int(found[3] or 0) if found else 0
 
     def __str__(self) -> str:
-        return f"{self.offset}.{self.characters}"
+        return f"{self.offset}.{self.characters}" + (f".{self.facts}" if self.facts else "")
 
 
 class JobEvents:
@@ -98,7 +100,7 @@ class JobEvents:
 
     async def _summary(self, status: JobStatus, cursor: Cursor, reader: Following) -> bytes:
         """Of a job whose events are no longer in memory: the whole status as one event."""
-        cursor.offset = max(cursor.offset, status.offset)
+        cursor.offset, cursor.facts = max(cursor.offset, status.offset), 0
         return sse.event("status", await self._desk.public(reader, status), str(cursor))
 
 
@@ -109,7 +111,10 @@ def _chunk(job: str, text: str, cursor: Cursor) -> bytes:
 
 
 def _render(event: RawEvent, job: str, cursor: Cursor) -> Iterator[bytes]:
-    cursor.offset = event.offset
-    payload = dialect.event(event, ids.public(job))
-    if payload is not None:
-        yield sse.event(event.kind, payload, str(cursor))
+    facts = dialect.events(event, ids.public(job))
+    for kind, payload in facts[cursor.facts :]:
+        cursor.facts += 1
+        if cursor.facts == len(facts):
+            cursor.offset, cursor.facts = event.offset, 0
+        yield sse.event(kind, payload, str(cursor))
+    cursor.offset, cursor.facts = event.offset, 0

@@ -135,7 +135,7 @@ class Jobs:
             raise InvalidHeader("idempotency-key", "the body gives an id already; one of both is enough")
         tenant = client.tenant_of(submission.named_tenant() or call.tenant)
         public = submission.id or (call.idempotency_key and job_id_of(tenant, call.idempotency_key)) or desk.submitter.new_id()
-        digest = None if is_generated(public) else digest_of(submission.body(id=public, tenant=tenant))
+        digest = None if is_generated(public) else digest_of(submission.model_copy(update={"id": public, "tenant": tenant}).to_bytes())
         changes: dict[str, Any] = {"id": public, "tenant": tenant}
         if "priority_class" not in submission.model_fields_set and call.priority_class is not None:
             changes["priority_class"] = call.priority_class
@@ -167,7 +167,7 @@ class Jobs:
         else:
             seconds += max(0.0, submission.not_before - now) if submission.deadline_at is None else 0.0
         submission = submission.model_copy(update={"model": self._model(submission)})
-        record = await desk.record_of(submission, submission.body())
+        record = await desk.record_of(submission)
         unsure = order.digest is not None and may_come_again(job) and not await desk.claim(job, order.digest)
         follow = None
         if submission.stream or unsure:

@@ -165,8 +165,8 @@ def fold(job: str, home: int, before: JobStatus | None, history: Iterable[RawEve
 
 def _apply_text(status: JobStatus, kind: str, value: bytes | str) -> None:
     event = parse(kind, value)
-    if event is not None:
-        _apply(status, event)
+    for fact in () if event is None else events.facts_of(event):
+        _apply(status, fact)
 
 
 def _apply(status: JobStatus, event: Contract) -> None:

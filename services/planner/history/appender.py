@@ -12,6 +12,7 @@ from services.planner.state.carried_ids import NAME as IDS
 from services.planner.state.watermark import UNACKNOWLEDGED
 from shared.contracts import headers
 from shared.contracts.base import BATCH_BYTES
+from shared.contracts.event import VERSIONS
 from shared.kafka.port import Message, TopicPartition
 from shared.telemetry import logs, metrics
 
@@ -62,7 +63,13 @@ class Appender:
                     batch.begins[job] = place
                 if round_.ends.get(job) == index:
                     batch.ends[job] = place
-                message = Message(self._partition.topic, value, job.encode(), self._partition.partition, headers.envelope(kind))
+                message = Message(
+                    self._partition.topic,
+                    value,
+                    job.encode(),
+                    self._partition.partition,
+                    headers.envelope(kind, version=VERSIONS.get(kind, 1)),
+                )
                 batch.messages.append(message)
                 batch.size += weight
         if batch.messages:

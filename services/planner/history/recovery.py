@@ -33,6 +33,7 @@ from shared.contracts.event import (
     PlannerStarted,
     ScheduleFired,
     StepAnswered,
+    facts_of,
 )
 from shared.contracts.failure import Failure, FailureKind
 from shared.epochs import EpochFilter
@@ -91,7 +92,7 @@ class Replay:
         elif isinstance(event, JobDelayed | TenantLimitNeared):
             return
         elif not isinstance(event, PlannerStarted):
-            self._fact(offset, event, value)
+            self._job_event(offset, event, value)
 
     def _break(self, offset: int, event: Any, error: Exception) -> None:
         """A job of which an event cannot be folded is nobody's to go on with."""
@@ -111,7 +112,13 @@ class Replay:
         job = self._book.jobs.get(job_id)
         return job is not None and job.settled is None
 
-    def _fact(self, offset: int, event: Any, value: bytes) -> None:
+    def _job_event(self, offset: int, event: Any, value: bytes) -> None:
+        if not (isinstance(event, JobAccepted) and self._lives(event.job)):
+            for number, fact in enumerate(facts_of(event)):
+                self._fact(offset, fact, (value,) if number == 0 else ())
+
+    def _fact(self, offset: int, event: Any, values: tuple[bytes, ...]) -> None:
+        """`values`: the whole event, with the first of its facts."""
         book, job = self._book, self._book.jobs.get(event.job)
         if isinstance(event, JobAccepted):
             # A settled job is accepted anew when its id had left the window: its first end was published long ago.
@@ -120,7 +127,7 @@ class Replay:
                 book.cancels.met(event.job)
                 job = book.enter(event, offset, self._round)
                 self._born[job.id] = self._newest
-                book.live_count.keep(job, value)
+                book.live_count.keep(job, *values)
                 job.run.start()
         elif job is None:
             # Its start lies before the watermark: it had ended and its result was acknowledged, or a snapshot follows.
@@ -133,7 +140,7 @@ class Replay:
                 book.settled(job, event)
                 self._ended(offset, event)
             else:
-                book.live_count.keep(job, value)
+                book.live_count.keep(job, *values)
                 self._apply(job, event)
 
     def _ended(self, offset: int, event: JobSettled) -> None:
@@ -179,7 +186,7 @@ class Replay:
         job = self._book.jobs.get(event.job)
         if job is None:
             for fact in facts:
-                self._fact(first, EVENT.validate_json(fact), fact)
+                self._job_event(first, EVENT.validate_json(fact), fact)
             self._born[event.job] = self._newest - (event.age_seconds or 0.0)
         elif job.settled is None:
             job.first_offset, job.written_at = first, event.at

@@ -14,8 +14,7 @@ from services.planner.round import Round
 from services.planner.shard.wiring import Wiring
 from services.planner.state.book import Book, internal
 from shared.contracts import headers
-from shared.contracts.base import VERSION
-from shared.contracts.event import EVENT, PlannerStarted
+from shared.contracts.event import EVENT, NEWEST, PlannerStarted
 from shared.errors import InvalidInput, LogError, NewerVersion, TuttiError
 from shared.kafka.port import Message, MissedRecords, Record, TopicPartition
 from shared.processing.tries import Tries
@@ -98,7 +97,7 @@ class TakeOver:
     async def _start(self) -> int:
         wiring = self._wiring
         nonce = f"{wiring.random.getrandbits(64):016x}"
-        event = PlannerStarted(nonce=nonce, planner=wiring.instance, version=VERSION)
+        event = PlannerStarted(nonce=nonce, planner=wiring.instance, version=NEWEST)
         message = Message(self._events.topic, event.to_bytes(), None, self._number, headers.envelope(event.type))
         epoch = await wiring.writer.append(self._events, [message])
         if epoch < 0:
@@ -108,7 +107,7 @@ class TakeOver:
 
 def _fold(replay: Replay, record: Record) -> None:
     try:
-        headers.refuse_newer(record.headers)
+        headers.refuse_newer(record.headers, NEWEST)
     except NewerVersion as newer:
         if _is_start(record) or replay.admits_value(record.offset, record.value or b""):
             raise
@@ -137,7 +136,7 @@ async def gap_is_stale(wiring: Wiring, partition: TopicPartition, start: int, en
 
     def visit(record: Record) -> None:
         try:
-            headers.refuse_newer(record.headers)
+            headers.refuse_newer(record.headers, NEWEST)
             found.append(isinstance(EVENT.validate_json(record.value or b""), PlannerStarted))
         except NewerVersion:
             found.append(_is_start(record))

@@ -23,8 +23,8 @@ def of_effect(effect: Effect, topics: Topics) -> list[Message]:
             return [Message(topics.controls, stopped.to_bytes(), stopped.node.encode(), mailbox, headers.envelope(stopped.type))]
         case StopAnywhere(control=control):
             return [_stop(control, mailbox, topics) for mailbox in range(topics.mailboxes)]
-        case Publish(settled=settled, followers=followers):
-            result, body = settled.result, settled.result.to_bytes()
+        case Publish(settled=settled, followers=followers, body=body):
+            result, body = settled.result, body or settled.result.to_bytes()
             waiting = followers if settled.reply is None else (settled.reply, *followers)
             finals = [_final(reply, result.job, body, settled.trace) for reply in waiting]
             return [_result(result.job, body, settled.trace, topics), *finals]

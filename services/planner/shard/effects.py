@@ -104,7 +104,7 @@ class Effects:
         """
         asked = one.given.job
         bare = Job(id=asked.id, tenant=asked.tenant, prompt="kept in the dead letter only")
-        accept(self._book, round_, replace(one.given, job=bare), one.ended, refused=internal())
+        accept(self._book, round_, replace(one.given, job=bare, written=None), one.ended, refused=internal())
         self.owe(one.record, [self._refusals.dead_letter(one.record, error)])
 
     def _postpone(self, round_: Round, one: GatedJob) -> None:

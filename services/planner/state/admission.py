@@ -43,6 +43,8 @@ class JobInput:
     """When the record arrived in the log; 0: it was none."""
     large: bool = False
     """It is above the inline bound: history takes it only by reference."""
+    written: bytes | None = None
+    """The job as JSON, if it came as tutti writes it."""
 
 
 class IdTaken(InvalidInput):
@@ -117,8 +119,8 @@ def _admit(book: Book, round_: Round, given: JobInput) -> LiveJob:
         digest=given.digest,
     )
     job = book.enter(event, UNACKNOWLEDGED, round_)
-    book.live_count.keep(job, round_.add(job.id, event))
-    round_.firsts[job.id] = len(round_.events[job.id]) - 1
+    round_.firsts[job.id] = len(round_.events.get(job.id, ()))
+    book.write(round_, job, event, given.written)
     log.debug("job_accepted", job=job.id, trace=trace_id(given.trace), source=given.source)
     counters.accepted(given.priority_class, pattern.name if pattern else "unknown").inc()
     return job

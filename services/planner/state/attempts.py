@@ -98,7 +98,7 @@ def flush_claims(book: Book, round_: Round) -> None:
         for event in job.claim_news:
             step = job.steps.get(event.step)
             if step is not None and step.claim is not None and step.claim.id == event.claim:
-                book.live_count.keep(job, round_.add(job_id, event))
+                book.write(round_, job, event)
         job.claim_news.clear()
     book.claim_news.clear()
 

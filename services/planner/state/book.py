@@ -16,7 +16,7 @@ from services.planner.job.ended import EndedJob
 from services.planner.job.limits import endless, estimate_tokens, neared, refusal
 from services.planner.job.live import LiveJob, OpenStep, Phase
 from services.planner.job.run import Run, Wanted
-from services.planner.round import Dispatch, Publish, Round, Stop
+from services.planner.round import Dispatch, Round, Stop
 from services.planner.state import dates, ending, owing, streams
 from services.planner.state.cancels import Cancels
 from services.planner.state.carried_ids import CarriedIds
@@ -92,15 +92,20 @@ class Book:
         step = job.steps.get(step_id) if job is not None else None
         return None if job is None or step is None else (job, step)
 
+    def write(self, round_: Round, job: LiveJob, event: Event, part: bytes | None = None) -> None:
+        """Append."""
+        self.live_count.keep(job, *round_.add(job.id, event, part))
+
     def emit(self, round_: Round, job: LiveJob, event: Event) -> None:
         """Append and fold."""
-        self.live_count.keep(job, round_.add(job.id, event))
+        self.write(round_, job, event)
         job.apply(event)
 
     def drive(self, round_: Round, job: LiveJob) -> None:
         """Append what the pattern wants and history lacks; settle when the pattern has ended, or work on the job fails."""
         try:
             self._drive(round_, job)
+            self.live_count.keep(job, *round_.close(job.id))
         except Exception as error:  # of this job, whoever's fault it is: the others of the home go on
             log.failure("job_failed", error, job=job.id)
             self.give_up(round_, job)
@@ -155,23 +160,20 @@ class Book:
         cost = cost or self.funds.least_micros(job)
         funding = Funding() if refused else self.funds.reserve(round_, job, Amounts(calls=1, tokens=tokens, micros=cost))
         refused = refused or funding.failure
-        self.emit(
-            round_,
-            job,
-            StepAsked(
-                epoch=self.epoch,
-                job=job.id,
-                at=round_.wall,
-                step=want.step,
-                path=want.path,
-                agent=want.request.agent,
-                model=want.request.model,
-                reserved_tokens=0 if refused else tokens,
-                reserved_micros=None if refused else cost or None,
-                charged_day=funding.day,
-                unfunded=funding.lacks is not None or None,
-            ),
+        event = StepAsked(
+            epoch=self.epoch,
+            job=job.id,
+            at=round_.wall,
+            step=want.step,
+            path=want.path,
+            agent=want.request.agent,
+            model=want.request.model,
+            reserved_tokens=0 if refused else tokens,
+            reserved_micros=None if refused else cost or None,
+            charged_day=funding.day,
+            unfunded=funding.lacks is not None or None,
         )
+        self.emit(round_, job, event)
         step = job.steps[want.step]
         if refused is not None:
             self.fail_attempt(round_, job, step, refused, None)
@@ -215,21 +217,18 @@ class Book:
         self.drop_claim(step)
         self.funds.settle(round_, job, step, usage, lost=True)
         log.info("attempt_failed", job=job.id, trace=trace_id(job.accepted.trace), step=step.id, kind=failure.kind.value, retry_in=wait)
-        self.emit(
-            round_,
-            job,
-            AttemptFailed(
-                epoch=self.epoch,
-                job=job.id,
-                at=round_.wall,
-                step=step.id,
-                attempt=step.attempt,
-                failure=failure,
-                retry_after_seconds=wait,
-                counted=counted,
-                usage=usage or Usage(),
-            ),
+        event = AttemptFailed(
+            epoch=self.epoch,
+            job=job.id,
+            at=round_.wall,
+            step=step.id,
+            attempt=step.attempt,
+            failure=failure,
+            retry_after_seconds=wait,
+            counted=counted,
+            usage=usage or Usage(),
         )
+        self.emit(round_, job, event)
         if wait is None:
             return
         step.due_at = round_.now + wait
@@ -311,7 +310,7 @@ class Book:
         job = self.jobs.get(job_id)
         for event in job.claim_news if job is not None else ():
             if job is not None and event.claim == claim:
-                self.live_count.keep(job, round_.add(job_id, event))
+                self.write(round_, job, event)
                 job.claim_news.remove(event)
                 return
 
@@ -348,9 +347,8 @@ class Book:
             client_id=accepted.client_id,
             digest=accepted.digest,
         )
-        round_.settle(event)
+        round_.settle(event, tuple(job.followers))
         self.settled(job, event)
-        round_.after.append(Publish(event, tuple(job.followers)))
         level = log.debug if failure is None else log.info
         level("job_settled", job=job.id, trace=trace_id(accepted.trace), status=status, kind=failure and failure.kind)
         seconds = max(0.0, round_.wall - accepted.at)

@@ -13,7 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from services.planner import counters
-from services.planner.round import Publish, Round
+from services.planner.round import Round
 from services.planner.state.carried import Carried
 from shared.contracts.bounds import LONGEST_DELAY_SECONDS
 from shared.contracts.delayed import DelayedJob
@@ -165,7 +165,6 @@ def _end(cancels: Cancels, round_: Round, epoch: int, outcome: CancelRequested, 
     result = cancelled(outcome.job, waits, event)
     settled = JobSettled(epoch=epoch, job=outcome.job, at=round_.wall, result=result, client_id=True, digest=waits.digest)
     round_.settle(settled)
-    round_.after.append(Publish(settled))
     log.info("delayed_job_cancelled", job=outcome.job)
     counters.settled(result.status, waits.priority_class).inc()
 

@@ -43,7 +43,7 @@ def postpone(book: Book, round_: Round, given: JobInput, record: Record, topics:
     due_at = _due_at(given.job)
     assert due_at is not None, "only a job that must wait is postponed"
     public = ids.public(given.id)
-    body = given.job.model_copy(update={"id": public}).to_bytes()
+    job = given.job.model_copy(update={"id": public})
     waits = DelayedJob(
         due_at=due_at,
         since=round_.wall,
@@ -51,9 +51,9 @@ def postpone(book: Book, round_: Round, given: JobInput, record: Record, topics:
         priority_class=given.priority_class,
         pattern=given.job.pattern,
         model=given.job.model,
-        digest=headers.request_digest(record.headers) or digest_of(body),
+        digest=headers.request_digest(record.headers) or digest_of(job.to_bytes()),
     )
     round_.add(given.id, JobDelayed(epoch=book.epoch, job=given.id, at=round_.wall, waits=waits))
     made = () if given.job.id is not None else ((headers.MADE_BY, Maker.PLANNER.value.encode()),)
-    again = Message(record.topic, body, public.encode(), book.home, (*headers.read_ones(record.headers), *made))
+    again = Message(record.topic, job.record(), public.encode(), book.home, (*headers.read_ones(record.headers), *made))
     return build_delayed(topics, again, due_at, round_.wall)

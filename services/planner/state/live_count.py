@@ -22,11 +22,11 @@ class LiveCount:
         self.jobs += 1
         self._change(job.accepted, self._policy.places(job.size))
 
-    def keep(self, job: LiveJob, fact: bytes) -> None:
-        """One more event of the job, as it stands in history."""
-        job.facts.append(fact)
+    def keep(self, job: LiveJob, *events: bytes) -> None:
+        """More events of the job, as they stand in history."""
+        job.facts += events
         before = job.size
-        job.size += len(fact)
+        job.size += sum(map(len, events))
         if job.size >= self._policy.live_job_bytes:
             self._change(job.accepted, self._policy.places(job.size) - self._policy.places(before))
 

@@ -16,7 +16,7 @@ from shared.contracts.budget import TenantAccount, TenantShare
 from shared.contracts.control import CONTROL
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.delayed import Delayed
-from shared.contracts.event import EVENT, JobAccepted, JobSettled, JobSnapshot, PlannerStarted, ScheduleFired
+from shared.contracts.event import EVENT, JobAccepted, JobSettled, JobSnapshot, PlannerStarted, ScheduleFired, facts_of
 from shared.contracts.job import HeldJob
 from shared.contracts.outcome import OUTCOME, CancelRequested
 from shared.contracts.result import Result
@@ -113,14 +113,14 @@ class History:
         return found
 
     def valid(self, home: int) -> list[Written]:
-        """The events that count, by the definition of ARCHITECTURE, planner protocol, written here once more on purpose."""
+        """The facts that count, by the definition of ARCHITECTURE, planner protocol, written here once more on purpose."""
         epoch: int | None = None
         found = []
         for written in self.events[home]:
             if isinstance(written.value, PlannerStarted):
                 epoch = written.offset
             elif written.value is not None and written.value.epoch == epoch:
-                found.append(written)
+                found += [written._replace(value=fact) for fact in facts_of(written.value)]
         return found
 
     def all_valid(self) -> list[Written]:

@@ -10,14 +10,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from shared.contracts.base import MOST, MOST_COST
+from shared.contracts.base import MOST, MOST_COST, PriorityClass
 from shared.contracts.chat import Answer, ChatMessage, Options
 from shared.contracts.control import CONTROL, Drain, StopStep
 from shared.contracts.credits import CREDITS, Credits, RouterPresence
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.delayed import Delayed
-from shared.contracts.event import EVENT, JobSettled, PlannerStarted
+from shared.contracts.event import (
+    EVENT,
+    MOST_ASKS,
+    Event,
+    JobAccepted,
+    JobSettled,
+    PlannerStarted,
+    StepAnswered,
+    StepAsked,
+    facts_of,
+    joined,
+)
 from shared.contracts.job import Job
+from shared.contracts.limits import Limits
 from shared.contracts.outcome import OUTCOME, ClaimsRenewed, StepSucceeded
 from shared.contracts.reply import REPLY, Chunk, Chunks, Final
 from shared.contracts.result import Result, Status
@@ -64,6 +76,53 @@ def test_a_result_is_byte_identical_when_written_again(result: Result) -> None:
     settled = JobSettled(epoch=0, job=result.job, at=1.0, result=result)
     replayed = EVENT.validate_json(settled.to_bytes())
     assert replayed.result.to_bytes() == result.to_bytes()
+
+
+ASKED = StepAsked(epoch=7, job="j", at=1.5, step="s", path="0.0", agent="chat", model="m", reserved_tokens=9, charged_day=3)
+ACCEPTED = JobAccepted(
+    epoch=7,
+    job="j",
+    at=1.5,
+    request=Job(prompt="q"),
+    priority_class=PriorityClass.BATCH,
+    home=0,
+    source="jobs.batch/0/0",
+    source_offset=0,
+    pattern_version=1,
+    limits=Limits(),
+    deadline_at=9.0,
+    digest="d",
+)
+ANSWERED = StepAnswered(epoch=7, job="j", at=1.5, step="s", attempt=2, node="n", answer=Answer(text="a"), usage=Usage(calls=1))
+SETTLED = JobSettled(
+    epoch=7, job="j", at=1.5, result=Result(job="j", status=Status.SUCCEEDED, answer=Answer(text="a"), accepted_at=1, finished_at=2)
+)
+
+
+@pytest.mark.parametrize("pair", [(ACCEPTED, ASKED), (ANSWERED, SETTLED)], ids=["asks", "answer"])
+def test_joined_facts_come_apart_as_they_were(pair: tuple[Event, Event]) -> None:
+    """In one record, and smaller than apart."""
+    both = joined(*pair)
+    assert both is not None
+    value = both.to_bytes()
+    assert facts_of(EVENT.validate_json(value)) == pair
+    assert len(value) < sum(len(fact.to_bytes()) for fact in pair)
+
+
+@pytest.mark.parametrize(
+    ("before", "event"),
+    [
+        (None, ASKED),
+        (ASKED, ASKED),
+        (ACCEPTED, SETTLED),
+        (ANSWERED, ASKED),
+        (ANSWERED.model_copy(update={"answer": Answer(text="another")}), SETTLED),
+        (ACCEPTED.model_copy(update={"asks": (ASKED,) * MOST_ASKS}), ASKED),
+    ],
+)
+def test_other_facts_stand_by_themselves(before: Event | None, event: Event) -> None:
+    """An answer that is not the result's would be lost; asks beyond the bound would outgrow a record."""
+    assert joined(before, event) is None
 
 
 @settings(max_examples=25)

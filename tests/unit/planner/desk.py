@@ -20,7 +20,7 @@ from shared.contracts.base import PriorityClass
 from shared.contracts.budget import TenantLimits
 from shared.contracts.chat import Answer
 from shared.contracts.digest import digest_of
-from shared.contracts.event import EVENT, JobSettled, PlannerStarted
+from shared.contracts.event import EVENT, JobSettled, PlannerStarted, facts_of
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job, ReplyTo
 from shared.contracts.outcome import ClaimsRenewed, StepClaimed, StepFailed, StepReleased, StepRouted, StepSucceeded
@@ -145,8 +145,8 @@ class Desk:
         return step
 
     def types(self, skip: int = 0) -> list[str]:
-        """The history's event types."""
-        return [EVENT.validate_json(value).type for _, value in self.history[skip:]]
+        """The types of the history's facts."""
+        return [fact.type for _, value in self.history[skip:] for fact in facts_of(EVENT.validate_json(value))]
 
     def replayed(self, history: list[tuple[int, bytes]] | None = None) -> tuple[Replay, Book, Round]:
         """A successor's replay of the history, not yet finished; its book, and the round that it will fill."""
@@ -192,7 +192,8 @@ def opened(policy: Policy | None = None, *, stream: bool = False, **job: Any) ->
 
 def last(desk: Desk, kind: type) -> object:
     """The newest event of a kind."""
-    return next(e for e in (EVENT.validate_json(value) for _, value in reversed(desk.history)) if isinstance(e, kind))
+    events = (EVENT.validate_json(value) for _, value in reversed(desk.history))
+    return next(fact for event in events for fact in reversed(facts_of(event)) if isinstance(fact, kind))
 
 
 # Outcomes, by what they are about
@@ -262,5 +263,5 @@ def published(round_: Round) -> list[Any]:
 
 
 def kinds(round_: Round) -> list[str]:
-    """The types of the events, over all jobs, in order."""
-    return [kind for events in round_.events.values() for kind, _ in events]
+    """The types of the facts, over all jobs, in order."""
+    return [fact.type for events in round_.events.values() for _, value in events for fact in facts_of(EVENT.validate_json(value))]

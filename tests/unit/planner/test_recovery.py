@@ -11,7 +11,7 @@ from services.planner.round import Publish, Round
 from services.planner.state.book import Book
 from services.planner.state.policy import Policy
 from shared.contracts.budget import Amounts, BudgetGranted, TenantLimits
-from shared.contracts.event import EVENT, JobAccepted, PlannerStarted, StepAsked
+from shared.contracts.event import EVENT, JobAccepted, PlannerStarted, facts_of
 from shared.contracts.failure import FailureKind
 from shared.contracts.outcome import CancelRequested
 from shared.contracts.result import Status
@@ -46,7 +46,7 @@ def test_an_event_counts_only_under_the_planner_that_is_in_force() -> None:
     late = desk.history[1][1]
     takes_over = PlannerStarted(nonce="m", planner="q").to_bytes()
     ghost = EVENT.validate_json(late).model_copy(update={"job": "ghost"}).to_bytes()
-    new = EVENT.validate_json(late).model_copy(update={"job": "new", "epoch": 3}).to_bytes()
+    new = EVENT.validate_json(late).model_copy(update={"job": "new", "epoch": 2, "asks": ()}).to_bytes()
     values = [*(value for _, value in desk.history), takes_over, ghost, new]
     _, book, _ = desk.replayed(list(enumerate(values)))
     assert list(book.jobs) == [desk.job.id, "new"]
@@ -300,7 +300,8 @@ def test_a_missing_end_is_appended() -> None:
     desk = Desk()
     desk.submit()
     desk.say(claimed(desk.job, desk.step), succeeded(desk.job, desk.step))
-    desk.history.pop()
+    answered, _ = facts_of(EVENT.validate_json(desk.history.pop()[1]))
+    desk.history.append((len(desk.history), answered.to_bytes()))
     round_, book = finished(desk)
     assert kinds(round_) == ["job_settled"]
     assert book.live == 0
@@ -341,9 +342,10 @@ def test_a_history_that_the_pattern_does_not_repeat_fails_its_job_alone() -> Non
     desk.submit()
     desk.submit()
     values = [value for _, value in desk.history]
-    asked = EVENT.validate_json(values[2])
-    assert isinstance(asked, StepAsked)
-    values[2] = asked.model_copy(update={"step": "f" * 32}).to_bytes()
+    accepted = EVENT.validate_json(values[1])
+    assert isinstance(accepted, JobAccepted)
+    [ask] = accepted.asks
+    values[1] = accepted.model_copy(update={"asks": (ask.model_copy(update={"step": "f" * 32}),)}).to_bytes()
     round_, book = finished(desk, list(enumerate(values)))
     broken, whole = book.jobs.values()
     assert broken.settled is not None

@@ -19,6 +19,7 @@ from infra.verify.report import EXAMPLES, Report
 from shared.clock import LoopClock, ManualClock
 from shared.contracts import headers, ids
 from shared.contracts.base import PriorityClass
+from shared.contracts.event import FirstAsk, LastAnswer
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import NewTopic, TopicPartition
 from shared.topics import Topics, TopicSettings
@@ -82,6 +83,23 @@ def test_settled_means_that_nothing_may_be_open() -> None:
     report = checked(told(whole)[0], settled=True)
     assert {kind: finding.count for kind, finding in report.findings.items()} == {LawKind.UNFINISHED: 3}
     assert report.lost == 3
+
+
+@pytest.mark.parametrize("sent", ["hi", "other"])
+def test_asks_and_answers_that_ride_in_other_events_are_judged(sent: str) -> None:
+    """The answer of the end must have been sent, as one of its own must."""
+
+    def tell(story: Story) -> None:
+        step = story.step("a", "s")
+        story.job("a")
+        story.accept("a", asks=(FirstAsk(step=step, path="0.0", agent="chat", model="auto"),))
+        story.success("a", text=sent)
+        story.settle("a", answered=LastAnswer(step=step, attempt=1))
+        story.publish("a")
+
+    report = checked(told(tell)[0])
+    assert (report.counts.steps, report.counts.answers) == (2, 2), "with those of the job before"
+    assert set(report.findings) == (set() if sent == "hi" else {LawKind.ANSWER_FROM_NOBODY})
 
 
 def test_an_id_used_again_after_its_window_is_another_run() -> None:

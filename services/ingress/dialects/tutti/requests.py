@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import ClassVar
 
 from pydantic import ConfigDict, Field, field_validator
 from pydantic_core import to_json
@@ -10,6 +10,7 @@ from pydantic_core import to_json
 from services.ingress.status.shown import RawEvent, parse, shown
 from shared.contracts import ids
 from shared.contracts.base import PriorityClass
+from shared.contracts.event import facts_of
 from shared.contracts.job import Job
 
 
@@ -17,6 +18,7 @@ class JobSubmission(Job):
     """The Job contract plus `class`."""
 
     model_config = ConfigDict(extra="forbid")
+    _beside: ClassVar = {"tenant", "priority_class"}
 
     priority_class: PriorityClass = Field(default=PriorityClass.STANDARD, alias="class")
 
@@ -31,17 +33,16 @@ class JobSubmission(Job):
         """The tenant that the body names."""
         return self.tenant if "tenant" in self.model_fields_set else None
 
-    def body(self, **changes: Any) -> bytes:
-        """The job's record, with `changes` by the ingress."""
-        job = self.model_copy(update=changes)
-        return job.__pydantic_serializer__.to_json(job, exclude_none=True, exclude={"priority_class"})
+    def to_bytes(self) -> bytes:
+        """Of the Job."""
+        return self.__pydantic_serializer__.to_json(self, exclude_none=True, exclude={"priority_class"})
 
 
-def event(raw: RawEvent, job: str) -> bytes | None:
-    """The data of one event of `GET /v1/jobs/{id}/events`; None for events that callers do not see."""
+def events(raw: RawEvent, job: str) -> list[tuple[str, bytes]]:
+    """Names and data of the events of `GET /v1/jobs/{id}/events` that this record is: each fact in it that callers see."""
     found = parse(raw.kind, raw.value)
-    fields = {} if found is None else shown(found)
-    return to_json({"type": raw.kind, "job": job, **fields}) if fields else None
+    seen = [(fact.type, shown(fact)) for fact in (() if found is None else facts_of(found))]
+    return [(kind, to_json({"type": kind, "job": job, **fields})) for kind, fields in seen if fields]
 
 
 def chunk(job: str, offset: int, text: str) -> bytes:

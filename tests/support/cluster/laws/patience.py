@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from shared.contracts.event import AttemptFailed, JobAccepted, JobSettled, PlannerStarted, StepAsked, StepClaimedBy, StepRetried
+from shared.contracts.event import AttemptFailed, JobAccepted, JobSettled, PlannerStarted, StepAsked, StepClaimedBy, StepRetried, facts_of
 from shared.contracts.failure import FailureKind
 from shared.contracts.outcome import ClaimsRenewed, StepClaimed, StepFailed, StepRouted, StepSucceeded
 from shared.contracts.result import Status
@@ -65,7 +65,7 @@ def _home(world: World, home: int, renewals: dict[str, list[float]]) -> Iterator
     durations: dict[str, float] = {}
     taken_at = 0.0
     valid = {(w.where, w.offset) for w in world.history.valid(home)}
-    for written in world.history.events[home]:
+    for written in (event._replace(value=fact) for event in world.history.events[home] for fact in facts_of(event.value)):
         event = written.value
         if isinstance(event, PlannerStarted):
             taken_at = written.at

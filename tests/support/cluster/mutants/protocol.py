@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.planner.history import snapshots
+from services.planner.history import recovery, snapshots
 from services.planner.history.appender import Appender
 from services.planner.history.recovery import Replay
 from services.planner.history.takeover import TakeOver
@@ -21,13 +21,13 @@ from services.planner.state import watermark as watermarks
 from services.planner.state.book import Book
 from services.planner.state.watermark import UNACKNOWLEDGED
 from shared.contracts import headers
-from shared.contracts.event import PlannerStarted
+from shared.contracts.event import JobAccepted, PlannerStarted, facts_of
 from shared.errors import LogError, SendFailed
 from shared.kafka.memory.memory_consumer import MemoryConsumer
 from shared.kafka.port import Appended, Message
 from shared.processing.outbox import Outbox
 from tests.support.cluster.faults import FaultMix
-from tests.support.cluster.mutants.mixes import CALM, SMALL, UNKNOWN, ZOMBIES
+from tests.support.cluster.mutants.mixes import CALM, CRASHES, SMALL, UNKNOWN, ZOMBIES
 
 Patching = pytest.MonkeyPatch
 
@@ -210,6 +210,11 @@ def _snapshot_counts_before_its_acknowledgement(patching: Patching) -> None:
     patching.setattr(snapshots, "write", write)
 
 
+def _asks_not_seen(patching: Patching) -> None:
+    """As an older planner would read them, were it not for the version."""
+    patching.setattr(recovery, "facts_of", lambda event: facts_of(event)[: 1 if isinstance(event, JobAccepted) else None])
+
+
 MUTANTS: dict[str, dict[str, Any]] = {
     "epoch by generation instead of offset": {
         "patch": _epoch_by_generation,
@@ -247,6 +252,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "mix": FaultMix(ack_seconds=0.4, send_seconds=0.4, **SMALL),
     },
     "re-sent append after a new producer": {"patch": append_sent_again, "breaks": "accepted once", "mix": UNKNOWN},
+    "asks in an acceptance passed over": {"patch": _asks_not_seen, "breaks": "accepted once", "mix": CRASHES},
     "a round cut in two": {"patch": _round_cut_in_two, "breaks": "one result", "mix": ZOMBIES},
     "publish before the settle event is acknowledged": {"patch": _published_before_acknowledged, "breaks": "one result", "mix": UNKNOWN},
     "results sent once": {"patch": _results_sent_once, "breaks": "one result", "seed": 7, "mix": UNKNOWN},
