@@ -2,28 +2,59 @@
 
 from __future__ import annotations
 
+import os
+import re
 from typing import NamedTuple
 
+from shared.errors import ConfigurationError
 
-class ServiceEntry(NamedTuple):
+_ENTRY = re.compile(r"([a-z_]\w*(?:\.[a-z_]\w*)+):(\d{1,5})", re.ASCII)
+
+
+class ListedService(NamedTuple):
     """A service that exists. `port`: of its health, metrics and, where it has one, its API. `grouped`: it reads in a consumer group."""
 
     name: str
     port: int
     grouped: bool = False
+    package: str = ""
+    """Where it lies, of one from outside."""
+
+    @property
+    def module(self) -> str:
+        """`<module>.app` has `build`; `python -m <module>` runs it."""
+        return self.package or f"services.{self.name}"
 
 
 SERVICES = (
-    ServiceEntry("planner", 9101, grouped=True),
-    ServiceEntry("router", 9102, grouped=True),
-    ServiceEntry("worker", 9103),
-    ServiceEntry("delay", 9104, grouped=True),
-    ServiceEntry("ingress", 8080),
+    ListedService("planner", 9101, grouped=True),
+    ListedService("router", 9102, grouped=True),
+    ListedService("worker", 9103),
+    ListedService("delay", 9104, grouped=True),
+    ListedService("ingress", 8080),
 )
 """In the order in which they start: the ingress last, so that it is ready only when there is somebody to answer."""
 
 NAMES = tuple(service.name for service in SERVICES)
 PORTS = {service.name: service.port for service in SERVICES}
+
+
+def listed() -> tuple[ListedService, ...]:
+    """All services of this machine: those above, and what TUTTI_SERVICES adds, `shop.counter:9110` for the package `shop.counter` and its
+    port; several are separated by commas. Raises ConfigurationError.
+    """
+    found = {service.name: service for service in SERVICES}
+    for text in filter(None, map(str.strip, os.environ.get("TUTTI_SERVICES", "").split(","))):
+        entry = _ENTRY.fullmatch(text)
+        if entry is None:
+            raise ConfigurationError(f"TUTTI_SERVICES: {text!r} is no package with a port, as shop.counter:9110")
+        name, port = entry[1].rpartition(".")[2], int(entry[2])
+        if port > 65_535 or name in found or port in {service.port for service in found.values()}:
+            raise ConfigurationError(
+                f"TUTTI_SERVICES: {text!r} has a name or a port that another service has, or a port that does not exist"
+            )
+        found[name] = ListedService(name, port, grouped=True, package=entry[1])
+    return tuple(found.values())
 
 
 def group_of(service: str, prefix: str) -> str:

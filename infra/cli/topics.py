@@ -13,7 +13,7 @@ from infra.cli.nodes import read_nodes
 from infra.cli.output import emit_json, emit_table
 from shared.kafka.port import TopicPartition
 from shared.processing.provision import differing, new_topics
-from shared.services import SERVICES, group_of
+from shared.services import group_of, listed
 
 
 @click.group()
@@ -115,7 +115,7 @@ async def _lags(cluster: Cluster) -> list[dict[str, Any]]:
 
 async def _groups(cluster: Cluster) -> list[str]:
     """The services' groups, and one for each registered node's worker."""
-    services = (service.name for service in SERVICES if service.grouped)
+    services = (service.name for service in listed() if service.grouped)
     workers = [node.id for node, _ in await read_nodes(cluster)]
     return [group_of(name, cluster.topics.settings.prefix) for name in (*services, *(f"worker-{node}" for node in workers))]
 

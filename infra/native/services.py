@@ -12,7 +12,7 @@ from infra.native.errors import StartFailed
 from infra.native.paths import StackHome
 from infra.native.processes import Daemon
 from infra.native.waiting import wait_until, wait_while_moving
-from shared.services import PORTS
+from shared.services import ListedService
 
 READY_SECONDS = 60.0
 GRACE_SECONDS = 35.0
@@ -33,13 +33,15 @@ class ServiceProcess:
     instance: str = ""
     dies_with_parent: bool = False
     kept: bool = False
+    module: str = ""
+    """Of a service that is not one of tutti's own."""
     daemon: Daemon = field(init=False)
     keeper: Daemon | None = field(init=False, default=None)
     """Which starts the daemon, and starts it again (`keeper`)."""
 
     def __post_init__(self) -> None:
         log, environment = self.home.log(self.name), {**self.environment, "TUTTI_HTTP_PORT": str(self.port), "PYTHONPATH": str(REPOSITORY)}
-        command, beside = (sys.executable, "-m", f"services.{self.service}"), self.dies_with_parent
+        command, beside = (sys.executable, "-m", self.module or f"services.{self.service}"), self.dies_with_parent
         self.daemon = Daemon(self.name, command, self.home.pid_file(self.name), log, environment, dies_with_parent=beside, port=self.port)
         if self.kept:
             pid_file = self.home.pid_file(f"{self.name}.keeper")
@@ -108,6 +110,6 @@ class ServiceProcess:
         return self.daemon.stop(grace_seconds)
 
 
-def service_port(service: str, chosen: Mapping[str, int]) -> int:
+def service_port(service: ListedService, chosen: Mapping[str, int]) -> int:
     """TUTTI_HTTP_PORTS__<SERVICE>, else the registry's."""
-    return chosen.get(service, PORTS[service])
+    return chosen.get(service.name, service.port)

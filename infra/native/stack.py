@@ -29,7 +29,7 @@ from infra.native.settings import NativeSettings
 from infra.native.topics import ensure_topics
 from infra.native.waiting import now, seconds_since, wait_until
 from shared.errors import LogError
-from shared.services import NAMES
+from shared.services import listed
 
 STILL_WAITING_SECONDS = 10.0
 ENDING_SECONDS = 5.0
@@ -159,8 +159,15 @@ class Stack:
             "ingress": {"TUTTI_INGRESS__REDIS_URL": self.redis.url} if self.redis.daemon.pid() else {},
         }
         return [
-            ServiceProcess(name, self.home, service_port(name, self.settings.http_ports), {**shared, **own.get(name, {})}, kept=True)
-            for name in NAMES
+            ServiceProcess(
+                service.name,
+                self.home,
+                service_port(service, self.settings.http_ports),
+                {**shared, **own.get(service.name, {})},
+                kept=True,
+                module=service.module,
+            )
+            for service in listed()
         ]
 
     def down(self, *, clean: bool = False) -> None:

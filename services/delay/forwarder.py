@@ -10,11 +10,13 @@ from services.delay.held import HeldRecords, Waiter, onward
 from services.delay.settings import DelaySettings
 from shared.clock import Clock, within
 from shared.errors import InvalidInput
+from shared.kafka.port import Record
 from shared.processing.delays import TIER_SECONDS
 from shared.processing.intake import Intake
 from shared.processing.lane import Sent
 from shared.processing.outbox import Outbox
 from shared.processing.tries import Tries, read
+from shared.processing.window import Window
 from shared.telemetry import metrics
 from shared.topics import Topics
 
@@ -47,20 +49,15 @@ class Forwarder:
             self._wake.clear()
             with self.tries.chore("forwarding"):
                 if not self._intake.suspended:
-                    self._admit()
+                    for waiter in self._intake.take(self._read):  # all that the windows hold
+                        self._held.add(waiter)
                     await self.forward()
                     self._intake.relieve()
             metrics.DELAYS_HELD.set(len(self._held))
             await within(self._seconds_left(), self._wake.wait())
 
-    def _admit(self) -> None:
-        """Take into memory all that the windows hold."""
-        for window in self._intake.windows.values():
-            while (record := window.take()) is not None:
-                try:
-                    self._held.add(read(record, partial(self.reader.read, window=window, now=self._clock.wall())))
-                except InvalidInput as error:
-                    self._intake.refuse(record, window, error)
+    def _read(self, window: Window, record: Record) -> Waiter:
+        return self.reader.read(record, window, self._clock.wall())
 
     def _seconds_left(self) -> float:
         """Until the next moment that something is ready."""

@@ -25,6 +25,8 @@ from services.ingress.routes.jobs import Jobs
 from services.ingress.routes.models import Models
 from services.ingress.routes.schedules import ScheduleRoutes
 from services.ingress.routes.tenants import TenantRoutes
+from shared.processing.outbox import Outbox
+from shared.scheduling.schedule_table import ScheduleTable
 from shared.telemetry import logs
 
 _log = logs.get(__name__)
@@ -61,11 +63,12 @@ class IngressApi(FastAPI):
         return self.openapi_schema
 
 
-def build_api(desk: Door, version: str, tenants: TenantRoutes, schedules: ScheduleRoutes) -> IngressApi:
-    """The application of one instance."""
+def build_api(desk: Door, version: str, outbox: Outbox, registry: str, table: ScheduleTable) -> IngressApi:
+    """The application of one instance. `registry`: the topic of what administrators declare."""
     app = IngressApi(title="tutti", version=version, redoc_url=None)
     app.hot, app.origins = ChatCompletions(desk), Origins(desk.settings.origins)
     jobs, events, models = Jobs(desk), JobEvents(desk), Models(desk)
+    tenants, schedules = TenantRoutes(desk, outbox, registry), ScheduleRoutes(desk, outbox, registry, table)
     methods: dict[str, dict[str, Any]] = {
         "/v1/models": {"GET": models.list},
         "/v1/models/{model:path}": {"GET": models.get},

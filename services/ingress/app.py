@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 
-from services.ingress.admission.access import load as load_access
-from services.ingress.admission.backlog import Backlog
 from services.ingress.admission.bucket_store import bucket_store
 from services.ingress.admission.meter import Meter
 from services.ingress.admission.probe import BacklogProbe
-from services.ingress.admission.tenant_days import TenantDays
 from services.ingress.api import IngressApi, build_api
 from services.ingress.handlers import Door
-from services.ingress.http.bodies import BodyBudget
 from services.ingress.nodes_reader import NodesReader
 from services.ingress.registry import Registry
-from services.ingress.replies.register import Register
 from services.ingress.replies.replies import Replies, reply_partition
 from services.ingress.replies.waiters import Waiters
-from services.ingress.routes.schedules import ScheduleRoutes
-from services.ingress.routes.tenants import TenantRoutes
 from services.ingress.settings import IngressSettings
 from services.ingress.status.events_reader import EventsReader
-from services.ingress.status.followers import Followers
-from services.ingress.status.journal import Journal
 from services.ingress.status.store import status_store
-from services.ingress.status.watchlist import Watchlist
 from services.ingress.submit import Submitter
 from shared.contracts import schedule
 from shared.kafka.port import TopicPartition
@@ -64,47 +53,24 @@ class Ingress:
         self._replies = Replies(log, clock, waiters, name, report=submitter.report)
         registry, prefix = Registry(settings.node_lost_seconds), topics.settings.prefix
         self._nodes = NodesReader(log, clock, topics.nodes, name, registry)
-        self._store = store = status_store(settings, prefix)
-        journal = Journal(jobs=settings.journal_jobs, size=settings.journal_bytes, events_per_job=settings.journal_events_per_job)
-        backlog, followers, watchlist = Backlog(), Followers(), Watchlist(settings.watched_jobs)
-        tenants, schedules = TenantDays(), ScheduleTable(topics.settings.capabilities)
-        kinds = {"tenant": tenants.on_entry, schedule.KIND: schedules.apply}
+        self._events = events = EventsReader(environment, settings, status_store(settings, prefix))
+        schedules = ScheduleTable(topics.settings.capabilities)
+        kinds = {"tenant": events.tenants.on_entry, schedule.KIND: schedules.apply}
         self._declared = RegistryReader(log, clock, topics, client_id=f"tutti-ingress-registry-{name}", service=self.name, kinds=kinds)
         schedules.complete = self._declared.caught_up
-        self._events = EventsReader(
-            environment,
-            settings,
-            journal=journal,
-            backlog=backlog,
-            followers=followers,
-            watchlist=watchlist,
-            tenants=tenants,
-            store=store,
-        )
         self.desk = Door(
             settings=settings,
             clock=clock,
             waiters=waiters,
-            register=Register(settings),
-            bodies=BodyBudget(settings.bodies_bytes),
             blobs=Blobs(log, clock, topics, service=self.name, instance=name),
             submitter=submitter,
             registry=registry,
-            events=self._events,
-            access=load_access(settings.keys_file),
-            meter=Meter(clock, watchlist, bucket_store(settings, prefix), settle_seconds=settings.flush_seconds),
+            events=events,
+            meter=Meter(clock, events.watchlist, bucket_store(settings, prefix), settle_seconds=settings.flush_seconds),
             capabilities=frozenset(topics.settings.capabilities),
-            opened=asyncio.Event(),
-            journal=journal,
-            backlog=backlog,
-            followers=followers,
-            watchlist=watchlist,
-            tenants=tenants,
-            store=store,
         )
-        where = (self.desk, self._outbox, topics.registry)
-        self._api = build_api(self.desk, "0.1.0", TenantRoutes(*where), ScheduleRoutes(*where, schedules))
-        self._probe = BacklogProbe(log, clock, topics, name, backlog=backlog, seconds=settings.backlog_seconds)
+        self._api = build_api(self.desk, "0.1.0", self._outbox, topics.registry, schedules)
+        self._probe = BacklogProbe(log, clock, topics, name, backlog=events.backlog, seconds=settings.backlog_seconds)
         self._processor = Processor(self._serve, reasons=self._reasons, drain=self._drain)
         self.run, self.readiness = self._processor.run, self._processor.readiness
 
@@ -123,29 +89,19 @@ class Ingress:
     async def _serve(self) -> None:
         """Whoever comes before Kafka answers is told, or waits a little."""
         settings, clock, door, processor = self._settings, self._env.clock, self.desk, self._processor
-        if door.access.open:
-            _log.warning("ingress_open", hint="no API keys are configured (TUTTI_INGRESS__KEYS_FILE): everybody may act for every tenant")
-        processor.closes(door.blobs, door.meter, *([self._store] if self._store is not None else []))
-        processor.spawn(
-            self._open(),
-            every(clock, settings.sweep_seconds, self._sweep),
-            every(clock, _REFRESH_SECONDS, lambda: door.registry.refresh(clock.monotonic())),
-            self._events.flush_forever(),
-            door.meter.settle_forever(),
-        )
+        processor.closes(door.blobs, door.meter, *([door.store] if door.store is not None else []))
+        processor.spawn(self._open(), self._events.flush_forever(), door.meter.settle_forever())
+        processor.spawn(every(clock, settings.sweep_seconds, self._sweep))
+        processor.spawn(every(clock, _REFRESH_SECONDS, lambda: door.registry.refresh(clock.monotonic())))
 
     async def _open(self) -> None:
-        """A look at the topics first: a reader of one that is not there only fails and tries again.
-
-        Nothing is sent before replies are read.
-        """
+        """Nothing is read before the topics were looked at: readers of missing ones only fail. Nothing is sent before replies are read."""
         env, topics, processor = self._env, self._env.topics, self._processor
         await first_look(env.log, topics, env.clock)
         partition = reply_partition(env.instance, topics.reply_partitions)
         self.desk.submitter.answer_at(partition)
         self._replies.listen_at(TopicPartition(topics.replies, partition))
-        readers = (self._replies.tail, self._events, self._nodes.tail, self._declared, self._probe)
-        processor.spawn(*(reader.run() for reader in readers))
+        processor.spawn(self._replies.tail.run(), self._events.run(), self._nodes.tail.run(), self._declared.run(), self._probe.run())
         producer = await processor.open(env.log.producer(client_id=f"tutti-ingress-{env.instance}"))
         processor.spawn(self._outbox.run(producer))
         await self._replies.tail.positioned.wait()

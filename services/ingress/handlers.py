@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
-from services.ingress.admission.access import Access, Client
+from services.ingress.admission.access import Access, Client, load
 from services.ingress.admission.backlog import Backlog
 from services.ingress.admission.idempotency import is_same
 from services.ingress.admission.meter import Meter
@@ -55,27 +55,33 @@ class Door:
     settings: IngressSettings
     clock: Clock
     waiters: Waiters
-    register: Register
-    bodies: BodyBudget
     blobs: Blobs
     submitter: Submitter
     registry: Registry
-    backlog: Backlog
-    journal: Journal
-    followers: Followers
     events: EventsReader
-    store: StatusStore | None
-    watchlist: Watchlist
-    access: Access
     meter: Meter
-    tenants: TenantDays
     capabilities: frozenset[str]
     """What this cluster offers; a step of any other would have no topic to go to."""
-    opened: asyncio.Event
+    access: Access = field(init=False)
+    register: Register = field(init=False)
+    bodies: BodyBudget = field(init=False)
+    backlog: Backlog = field(init=False)
+    journal: Journal = field(init=False)
+    followers: Followers = field(init=False)
+    store: StatusStore | None = field(init=False)
+    watchlist: Watchlist = field(init=False)
+    tenants: TenantDays = field(init=False)
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once replies are read and jobs can be written; cleared when the instance is leaving."""
     leaving: bool = False
     seeking: int = 0
     """Requests that wait a moment for Kafka or for a node, before they have a job."""
+
+    def __post_init__(self) -> None:
+        settings, events = self.settings, self.events
+        self.access, self.register, self.bodies = load(settings.keys_file), Register(settings), BodyBudget(settings.bodies_bytes)
+        self.backlog, self.journal, self.followers = events.backlog, events.journal, events.followers
+        self.store, self.watchlist, self.tenants = events.store, events.watchlist, events.tenants
 
     def sweep(self) -> None:
         """Deadlines, heartbeats, clients that read nothing: everything that time brings about."""

@@ -38,12 +38,11 @@ class Announcer:
         registration: Registration,
         *,
         routers: Routers,
-        describe: Callable[[int], Node],
         leave: Callable[[Exception], None],
     ) -> None:
         self.quiet_since: float | None = None
         """When a record that offers nothing was acknowledged, and none that offers places since; monotonic seconds."""
-        self._desk, self._reader, self._registration, self._routers, self._describe = desk, reader, registration, routers, describe
+        self._desk, self._reader, self._registration, self._routers = desk, reader, registration, routers
         self._settings, self._topics, self._clock, self._leave = here.settings, here.topics, here.clock, leave
         self._known_boots = {here.boot}
         self.acknowledged_at: float | None = None
@@ -134,7 +133,7 @@ class Announcer:
             await within(max(0.0, self._told_until - self._clock.monotonic()), self._node_news.wait())
             self._node_news.clear()
             if self._reader.number is not None:
-                await self._register_news(producer, self._describe(self._reader.number))
+                await self._register_news(producer, self._reader.describe(self._reader.number))
             await self._clock.sleep(SHORTEST_NODE_SECONDS)
 
     async def _register_news(self, producer: Producer, record: Node) -> None:

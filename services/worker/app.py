@@ -62,19 +62,10 @@ class WorkerService:
         self.desk = AttemptDesk(here, self._outbox, self.registration.lost)
         view, calls = OwnNode(here.node, self.registration, self.desk.slots), sharing_calls(backend, settings, clock)
         self.desk.attach(Runner(here, view, calls, speeds=speeds, bodies=self._blobs, open_stream=self._chunks.open))
-        self._watch = Watch(
-            node=here.node,
-            topics=topics,
-            clock=clock,
-            routers=routers,
-            on_router=here.places_changed.set,
-            on_node=self._on_own_record,
-        )
-        cap = environment.settings.dead_letter_cap
+        self._watch, cap = Watch(here, routers), environment.settings.dead_letter_cap
         self.reader = MailboxReader(here, self.desk, self._outbox, self._watch, describe=self._describe, cap=cap)
-        self.announcer = Announcer(
-            here, self.desk, self.reader, self.registration, routers=routers, describe=self._describe, leave=self._processor.leave
-        )
+        self.announcer = Announcer(here, self.desk, self.reader, self.registration, routers=routers, leave=self._processor.leave)
+        self._watch.on_node = self.announcer.on_own_record
 
     async def _connect(self) -> None:
         env, settings, processor = self._environment, self._settings, self._processor
@@ -112,9 +103,6 @@ class WorkerService:
 
     def _describe(self, number: int) -> Node:
         return self.registration.record(number, draining=self.desk.closed is not None, pause_seconds=self.desk.pause_seconds())
-
-    def _on_own_record(self, node: Node | None) -> None:
-        self.announcer.on_own_record(node)
 
     async def _drain(self) -> None:
         """Offer nothing, let running calls end or give them back, leave the mailbox empty, and the registry clean."""

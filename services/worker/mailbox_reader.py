@@ -64,7 +64,7 @@ class MailboxReader:
         self.read_at = here.clock.monotonic()
         """When the last step was read, monotonic seconds."""
         self._here, self._desk, self._outbox, self._watch, self._topics, self._clock = here, desk, outbox, watch, here.topics, here.clock
-        self._capabilities, self._describe, self._cap = tuple(here.allowed), describe, cap
+        self._capabilities, self.describe, self._cap = tuple(here.allowed), describe, cap
         self._caps: dict[TopicPartition, DeadLetterCap] = {}
         self._next: dict[TopicPartition, int] = {}
         self._moved = asyncio.Event()
@@ -168,7 +168,7 @@ class MailboxReader:
                 self.number, self._desk.mailbox, self._kept = proposal.number, proposal.number, mine
 
     def _claiming(self, number: int) -> Message:
-        value = self._describe(number).to_bytes()
+        value = self.describe(number).to_bytes()
         return Message(self._topics.nodes, value, self._desk.node.encode(), 0, headers.envelope("node"))
 
     async def _write(self, message: Message) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from services.worker.context import WorkerContext
 from services.worker.credits import Routers
 from services.worker.mailbox import MailboxRegistry
-from shared.clock import Clock
 from shared.contracts import headers
 from shared.contracts.credits import RouterPresence
 from shared.contracts.node import Node
@@ -15,7 +15,6 @@ from shared.errors import LogError
 from shared.kafka.port import Consumer, Log, Record, TopicPartition
 from shared.processing.folding import fold_each
 from shared.telemetry import logs
-from shared.topics import Topics
 
 log = logs.get(__name__)
 
@@ -27,22 +26,13 @@ _PRESENCE = b"router"
 
 
 class Watch:
-    """A fold that never ends. `on_router`: places should be offered anew; `on_node`: a record about this very node was read."""
+    """A fold that never ends. `on_node`: a record about this very node was read."""
 
-    def __init__(
-        self,
-        *,
-        node: str,
-        topics: Topics,
-        clock: Clock,
-        routers: Routers,
-        on_router: Callable[[], None],
-        on_node: Callable[[Node | None], None],
-    ) -> None:
+    def __init__(self, here: WorkerContext, routers: Routers) -> None:
         self.registry = MailboxRegistry()
-        self._node, self._clock, self._routers = node, clock, routers
-        self._nodes, self._credits = TopicPartition(topics.nodes, 0), TopicPartition(topics.credits, 0)
-        self._on_router, self._on_node = on_router, on_node
+        self._node, self._clock, self._routers, self._on_router = here.node, here.clock, routers, here.places_changed.set
+        self.on_node: Callable[[Node | None], None] = lambda _: None
+        self._nodes, self._credits = TopicPartition(here.topics.nodes, 0), TopicPartition(here.topics.credits, 0)
         self._next = 0
         self._waiters = 0
         self._moved = asyncio.Event()
@@ -120,12 +110,12 @@ class Watch:
         if record.value is None:
             self.registry.on_gone(name)
             if name == self._node:
-                self._on_node(None)
+                self.on_node(None)
             return
         node = Node.model_validate_json(record.value)
         self.registry.on_node(node.id, node.boot, node.mailbox, self._clock.monotonic())
         if node.id == self._node:
-            self._on_node(node)
+            self.on_node(node)
 
     async def close(self) -> None:
         if self._consumer is not None:

@@ -9,21 +9,24 @@ another owner meanwhile, as that of a process that was paused for long, does not
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
-from typing import Self
+from typing import Self, TypeVar
 
 from shared.clock import Clock
-from shared.errors import CommitRefused, LogError
+from shared.errors import CommitRefused, InvalidInput, LogError
 from shared.kafka.assignor import BalancedAssignor
 from shared.kafka.port import Log, Record, TopicPartition
 from shared.processing.dead_letter_cap import DeadLetterCap
 from shared.processing.outbox import Outbox
+from shared.processing.tries import read
 from shared.processing.window import Window, WindowBounds
 from shared.settings import DeadLetterCapSettings
 from shared.telemetry import logs, metrics
 
 log = logs.get(__name__)
+
+T = TypeVar("T")
 
 POLL_SECONDS = 1.0
 RETRY_SECONDS = 0.5
@@ -91,6 +94,17 @@ class Intake:
     async def drain(self) -> None:
         """The service is told to stop."""
         await self.on_revoked(())
+
+    def take(self, reader: Callable[[Window, Record], T]) -> Iterator[T]:
+        """All that the windows let out now, as `reader` makes it; what it cannot read is refused. Nothing while suspended."""
+        for window in () if self.suspended else self.windows.values():
+            while (record := window.take()) is not None:
+                try:
+                    made = read(record, partial(reader, window))
+                except InvalidInput as error:
+                    self.refuse(record, window, error)
+                else:
+                    yield made
 
     def refuse(self, record: Record, window: Window, error: Exception) -> None:
         """It can never be worked on: to the dead letters."""

@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings
 from shared.contracts.base import Label
 from shared.contracts.bounds import in_words
 from shared.errors import ConfigurationError
-from shared.services import PORTS
+from shared.services import listed
 from shared.settings import ClusterSettings
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
@@ -35,7 +35,8 @@ def ports_of(settings: ShellSettings, names: Sequence[str]) -> dict[str, int]:
         if len(names) > 1:
             raise ConfigurationError("TUTTI_HTTP_PORT is for one service in a process; use TUTTI_HTTP_PORTS__<SERVICE> for several")
         return {names[0]: settings.http_port}
-    return {name: settings.http_ports.get(name, PORTS.get(name, 0)) for name in names}
+    ports = {service.name: service.port for service in listed()}
+    return {name: settings.http_ports.get(name, ports.get(name, 0)) for name in names}
 
 
 def listen(service: str, host: str, port: int) -> socket.socket:

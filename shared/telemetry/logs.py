@@ -14,6 +14,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from shared.services import listed
+
 _FIELDS = "tutti_fields"
 
 
@@ -89,5 +91,5 @@ def configure(service: str, instance: str, level: str = "info", stream: TextIO |
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    for name in ("services", "shared", "infra"):
+    for name in ("services", "shared", "infra", *(service.package for service in listed() if service.package)):
         logging.getLogger(name).setLevel(level.upper())

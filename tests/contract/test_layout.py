@@ -87,6 +87,12 @@ def test_every_service_has_the_same_files(service: str) -> None:
 
 
 @pytest.mark.parametrize("service", PORTS)
+def test_an_app_is_wiring(service: str) -> None:
+    """What reads what, and nothing else: the life cycle is the kit's, and what a service does is in its other files."""
+    assert len((ROOT / "services" / service / "app.py").read_text().splitlines()) <= 120
+
+
+@pytest.mark.parametrize("service", PORTS)
 def test_every_services_card_is_complete(service: str) -> None:
     """Purpose first, then what it consumes, produces and owns, what happens when it fails, how it scales."""
     card = ast.get_docstring(ast.parse((ROOT / "services" / service / "__init__.py").read_text())) or ""

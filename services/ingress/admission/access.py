@@ -30,6 +30,9 @@ from services.ingress.admission.buckets import Rate
 from services.ingress.problems import Problem, Refused
 from shared.contracts.base import CLASSES, TENANT, PriorityClass, Tenant
 from shared.errors import ConfigurationError
+from shared.telemetry import logs
+
+log = logs.get(__name__)
 
 _MAX_KEYS = 10_000
 _PREFIX_BYTES = 4
@@ -145,6 +148,7 @@ class Access:
 def load(file_name: str) -> Access:
     """Read the keys file; without a name: open. Raises ConfigurationError, which quotes nothing of the file."""
     if not file_name:
+        log.warning("ingress_open", hint="no API keys are configured (TUTTI_INGRESS__KEYS_FILE): everybody may act for every tenant")
         return Access()
     path = Path(file_name)
     try:

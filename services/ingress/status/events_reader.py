@@ -41,27 +41,12 @@ _MAX_DIRTY = 20_000
 
 
 class EventsReader:
-    """One tail over all home partitions; `flush` is called by its own loop."""
+    """One tail over all home partitions, and all that is known from it; `flush` is called by its own loop."""
 
-    def __init__(
-        self,
-        environment: Environment,
-        settings: IngressSettings,
-        *,
-        journal: Journal,
-        backlog: Backlog,
-        followers: Followers,
-        watchlist: Watchlist,
-        tenants: TenantDays,
-        store: StatusStore | None,
-    ) -> None:
-        self._clock = environment.clock
-        self._journal = journal
-        self._backlog = backlog
-        self._followers = followers
-        self._watchlist = watchlist
-        self._tenants = tenants
-        self._store = store
+    def __init__(self, environment: Environment, settings: IngressSettings, store: StatusStore | None) -> None:
+        self._clock, self.store = environment.clock, store
+        self.journal = Journal(jobs=settings.journal_jobs, size=settings.journal_bytes, events_per_job=settings.journal_events_per_job)
+        self.backlog, self.followers, self.watchlist, self.tenants = Backlog(), Followers(), Watchlist(settings.watched_jobs), TenantDays()
         self._lookback, self._flush_seconds = settings.events_lookback, settings.flush_seconds
         topics, partitions = environment.topics, environment.topics.settings.home_partitions
         self._partitions = [TopicPartition(topics.job_events, number) for number in range(partitions)]
@@ -82,9 +67,9 @@ class EventsReader:
 
     async def run(self) -> None:
         """Follow the events until cancelled."""
-        if self._store is not None:
+        if self.store is not None:
             try:
-                self._remembered = await self._store.positions()
+                self._remembered = await self.store.positions()
             except StoreUnavailable:
                 metrics.STATUS_STORE_ERRORS.inc()
         await self.tail.run()
@@ -103,8 +88,8 @@ class EventsReader:
             epochs.begin(_leading_epochs(records))
         touched: dict[str, None] = {}
         fold_each("ingress", records, lambda record: self._on_record(record, epochs, touched))
-        self._followers.wake_all(touched)
-        if self._store is not None:
+        self.followers.wake_all(touched)
+        if self.store is not None:
             self._mark(partition.partition, touched)
 
     def _on_record(self, record: Record, epochs: EpochFilter, touched: dict[str, None]) -> None:
@@ -118,20 +103,20 @@ class EventsReader:
         elif epochs.admits_value(record.value, record.offset) and record.key is not None:
             job = record.key.decode("utf-8", "replace")
             if kind in LEDGER:  # of no job
-                self._tenants.on_event(kind, record.value)
+                self.tenants.on_event(kind, record.value)
                 return
             touched[job] = None
             self._on_event(job, record.partition, RawEvent(record.offset, kind, record.value))
 
     def _on_event(self, job: str, home: int, event: RawEvent) -> None:
-        self._journal.add(job, home, event)
+        self.journal.add(job, home, event)
         if event.kind == "job_accepted":
             source = _last(_SOURCE, event.value, b'"source":')
             place = (int(source[1]), int(source[2])) if source else (None, None)
-            self._backlog.on_accepted(_class_of(event.value), *place)
+            self.backlog.on_accepted(_class_of(event.value), *place)
         elif event.kind == "job_settled":
-            self._backlog.on_settled(_class_of(event.value))
-            self._watchlist.on_settled(job, event.value)
+            self.backlog.on_settled(_class_of(event.value))
+            self.watchlist.on_settled(job, event.value)
 
     def _mark(self, partition: int, jobs: Mapping[str, None]) -> None:
         dirty = self._dirty[partition]
@@ -141,18 +126,18 @@ class EventsReader:
 
     def remember(self, status: JobStatus) -> None:
         """A job was queued from here: other instances shall know of it before its first event."""
-        self._journal.submitted(status)
-        if self._store is not None:
+        self.journal.submitted(status)
+        if self.store is not None:
             self._queued.append(status)
 
     async def flush_forever(self) -> None:
         """Write changed views to the store, at most once per period; the store's absence costs status there, nothing else."""
         while True:
             await self._clock.sleep(self._flush_seconds)
-            if self._store is None:
+            if self.store is None:
                 continue
             try:
-                await self._flush(self._store)
+                await self._flush(self.store)
             except StoreUnavailable:
                 metrics.STATUS_STORE_ERRORS.inc()
                 await self._clock.sleep(1.0)
@@ -177,12 +162,12 @@ class EventsReader:
 
     async def _views(self, store: StatusStore, jobs: Sequence[str]) -> list[JobStatus]:
         """The current view of each job, on top of the stored one when the journal has not seen the job's beginning."""
-        partial = [job for job in jobs if not self._journal.is_whole(job)]
+        partial = [job for job in jobs if not self.journal.is_whole(job)]
         stored = await store.load_many(partial)
         views = []
         for number, job in enumerate(jobs):
             try:
-                view = self._journal.status(job, stored.get(job))
+                view = self.journal.status(job, stored.get(job))
             except ValidationError:
                 continue
             if view is not None:
