@@ -14,7 +14,7 @@ from functools import partial
 from math import inf
 from typing import Any
 
-from services.planner.retention import OLDEST_SECONDS
+from services.planner.kept import OLDEST_SECONDS
 from services.planner.round import Round
 from services.planner.shard.wiring import Wiring
 from services.planner.state.admission import JobInput

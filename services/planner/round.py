@@ -113,46 +113,46 @@ class Round:
     """job id → (type, JSON) in order"""
     ledger: dict[str, list[tuple[str, bytes]]] = field(default_factory=dict)
     """The same of what is no job's, under names that no job can have. Appended before `events`: cut off behind them, use counts twice."""
-    firsts: dict[str, int] = field(default_factory=dict)
-    """job id → index in its event list of the event that becomes its first offset"""
-    ends: dict[str, int] = field(default_factory=dict)
-    """job id → index in its event list of its settle event, if its id is a client's"""
+    lies: dict[tuple[str, int], tuple[Callable[[int], None], ...]] = field(default_factory=dict)
+    """(name in `events` or `ledger`, index there) → who is told the event's offset once it is acknowledged"""
     dispatches: list[Dispatch] = field(default_factory=list)
     after: list[Effect] = field(default_factory=list)
-    _open: dict[str, tuple[JobAccepted | StepAnswered, bytes | None]] = field(default_factory=dict)
-    """job id → its last event, while the next one may be joined to it, and its part"""
+    _open: dict[str, tuple[JobAccepted | StepAnswered, bytes | None, tuple[Callable[[int], None], ...]]] = field(default_factory=dict)
+    """job id → its last event, while the next one may be joined to it, its part, and who is told where it lies"""
 
-    def add(self, job: str, event: Event, part: bytes | None = None) -> list[bytes]:
+    def add(self, group: str, event: Event, *lies: Callable[[int], None], part: bytes | None = None, ledger: bool = False) -> list[bytes]:
         """Append an event, joined to the job's last one where both are written as one; returns the JSON of what nothing joins any more.
 
-        `part`: of the event, as JSON that is there already.
+        `lies`: told its offset once it is acknowledged. `part`: of the event, as JSON that is there already.
         """
-        before, its_part = self._open.get(job, (None, None))
+        before, its_part, its_lies = self._open.get(group, (None, None, ()))
         both = joined(before, event)
         if both is not None:
-            del self._open[job]
-            event, part = both, part or its_part
-        values = self.close(job)
+            del self._open[group]
+            event, part, lies = both, part or its_part, (*its_lies, *lies)
+        values = self.close(group)
         if isinstance(event, JobAccepted | StepAnswered):
-            self._open[job] = event, part
+            self._open[group] = event, part, lies
         else:
-            values.append(self._write(job, event, part))
+            values.append(self._write(group, event, part, lies, ledger=ledger))
         return values
 
     def close(self, job: str) -> list[bytes]:
         """Nothing joins the job's last event any more; returns its JSON, if something might have."""
         return [self._write(job, *self._open.pop(job))] if job in self._open else []
 
-    def _write(self, job: str, event: Any, part: bytes | None) -> bytes:
+    def _write(self, group: str, event: Any, part: bytes | None, lies: tuple[Callable[[int], None], ...], *, ledger: bool = False) -> bytes:
         value: bytes = event.to_bytes() if part is None else event.to_bytes(part)
-        self.events.setdefault(job, []).append((event.type, value))
+        events = (self.ledger if ledger else self.events).setdefault(group, [])
+        if lies:
+            self.lies[group, len(events)] = lies
+        events.append((event.type, value))
         return value
 
-    def settle(self, event: JobSettled, followers: tuple[ReplyTo, ...] = ()) -> None:
-        """Append a settle event, note where it stands, and publish what it says."""
+    def settle(self, event: JobSettled, lies: Callable[[int], None], followers: tuple[ReplyTo, ...] = ()) -> None:
+        """Append a settle event, and publish what it says."""
         body = event.result.to_bytes()
-        self.add(event.job, event, body)
-        self.ends[event.job] = len(self.events[event.job]) - 1
+        self.add(event.job, event, lies, part=body)
         self.after.append(Publish(event, followers, body))
 
     @property

@@ -6,7 +6,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings
 
 from services.planner.budgets.rules import BudgetPolicy
-from services.planner.retention import OLDEST_SECONDS
+from services.planner.kept import OLDEST_SECONDS
 from services.planner.state.policy import Policy
 from shared.contracts.base import Count, Ordinal, PositiveSeconds, PriorityClass
 from shared.contracts.limits import DEADLINE_SECONDS, Limits

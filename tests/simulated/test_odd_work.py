@@ -7,22 +7,21 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from services.planner.budgets.shares import Shares
-from services.planner.history import recovery, snapshots
+from services.planner.history import recovery
 from services.planner.job.live import LiveJob
+from services.planner.kept import Kind
 from services.planner.round import Round
 from services.planner.schedules import clockwork
 from services.planner.shard import effects
-from services.planner.state import admission, attempts, book, dates, delayed
+from services.planner.state import admission, attempts, book, dates, delayed, snapshots
 from services.planner.state.book import Book
-from services.planner.state.cancels import Cancels
-from services.planner.state.carried_ids import CarriedIds
 from services.planner.state.funds import Funds
-from services.planner.state.runs import LastRuns
 from shared.contracts.budget import TenantLimits
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.failure import FailureKind
@@ -286,14 +285,16 @@ async def test_a_schedule_that_fails_stops_neither_the_others_nor_jobs(world: Wo
         assert planner.readiness().ready
 
 
+def _is_of(what: str, kind: Kind[Any, Any], *_: Any) -> bool:
+    return kind.chore.name == f"writing {what} again"
+
+
 UPKEEP: dict[str, tuple[Any, str, Callable[..., bool]]] = {
-    "forgetting cancels": (Cancels, "forget", lambda *_: True),
-    "writing snapshots": (snapshots, "due", lambda *_: True),
+    **{
+        f"writing {what} again": (Kind, "renew", partial(_is_of, what))
+        for what in ("jobs", "guesses", "cancels", "runs", "ids", "accounts", "shares")
+    },
     "the snapshot of odd": (snapshots, "write", is_odd),
-    "writing cancels again": (Cancels, "rewrite", lambda *_: True),
-    "writing runs again": (LastRuns, "rewrite", lambda *_: True),
-    "writing ids again": (CarriedIds, "rewrite", lambda *_: True),
-    "writing budgets again": (Funds, "renew", lambda *_: True),
     "budgets": (Funds, "flush", lambda *_: True),
     "the budget of odd": (Shares, "ask", lambda _shares, _round, tenant: tenant == "odd"),
 }

@@ -43,7 +43,7 @@ def home_of(world: World, name: str) -> int:
 
 
 def fired(world: World, name: str) -> list[float]:
-    """The valid runs of a schedule, in order; a run that is only carried along is not counted again."""
+    """The valid runs of a schedule, in order; a run that is only told again is not counted again."""
     history = world.history(home_of(world, name))
     begun = {event.job for event in history if isinstance(event, JobAccepted)}
     runs: dict[float, str] = {}

@@ -52,7 +52,7 @@ OUTLIVED = FaultMix(
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_what_is_carried_outlives_the_log(seed: int) -> None:
+def test_what_is_kept_outlives_the_log(seed: int) -> None:
     """Jobs that nobody can run, last runs, shares, ids, over take-overs: each is written again before it is deleted."""
     report = simulate(seed, OUTLIVED, CARRIED, (told.check, lives_longer_than_the_log), 480.0)
     assert not report.violations, report.text(f"seed {seed} of this test")

@@ -310,7 +310,7 @@ async def _after_five_weeks(world: World, partition: int, days: float) -> Result
 @pytest.mark.parametrize("partition", [0, 1])
 @pytest.mark.parametrize("days", [30.0, 0.0])
 def test_a_ledger_outlives_a_quiet_log_and_heals_when_one_side_is_lost(partition: int, days: float) -> None:
-    """Concurrent jobs are counted for ever: what is carried is written again by age (30 days: all that matters is younger), and two sides
+    """Concurrent jobs are counted for ever: what is kept is written again by age (30 days: all that matters is younger), and two sides
     of which one is lost altogether come to agree again.
     """
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 
 from services.planner.budgets.rules import NOTHING, BudgetPolicy, Dimension, bounds, day_of, decide, neared, plus, recent
-from services.planner.retention import stale
+from services.planner.kept import Kind
 from services.planner.round import Round, Tell
 from shared.contracts.budget import (
     ALWAYS,
@@ -36,10 +36,6 @@ class Account:
 
     shares: dict[int, Share] = field(default_factory=dict)
     alerted: tuple[str, ...] = ()
-    offset: int | None = None
-    """Of its newest acknowledged event."""
-    written_at: float = 0.0
-    """Wall-clock seconds: when its newest event was made."""
 
     def granted(self) -> Amounts:
         return reduce(plus, (share.total for share in self.shares.values()), NOTHING)
@@ -49,8 +45,11 @@ class Accounts:
     """Those of one partition, by (tenant, day); those of past days are dropped."""
 
     def __init__(self, policy: BudgetPolicy, tenants: Mapping[str, TenantLimits]) -> None:
-        self._policy, self._tenants = policy, tenants
-        self._accounts: dict[Key, Account] = {}
+        self._tenants = tenants
+        self.kept = Kind[Key, Account](
+            "accounts", self._again, tidy=self._tidy, distance=policy.distance, events={TenantAccount: self.restore}
+        )
+        self._accounts = self.kept.things
         self._changed: dict[Key, None] = {}
 
     def __len__(self) -> int:
@@ -91,31 +90,26 @@ class Accounts:
         round_.after.append(Tell(asked.home, answer))
         round_.after.extend(Tell(home, BudgetRecalled(tenant=asked.tenant, day=asked.day)) for home in holders)
 
-    def flush(self, round_: Round, epoch: int, may: Callable[[str], bool] = lambda _: True) -> dict[str, list[tuple[str, bytes]]]:
+    def flush(self, round_: Round, epoch: int, may: Callable[[str], bool] = lambda _: True) -> None:
         """The events of what changed in this round; alerts before the account that holds that they were raised.
 
         `may`: whether a tenant's may be written.
         """
-        found = {}
         for tenant, day in self._changed:
             account = self._accounts.get((tenant, day))
             if account is None or not may(tenant):
                 continue
-            events: list[tuple[str, bytes]] = []
+            group = f"#account/{tenant}/{day}"
             for limit, granted, bound in self._news(tenant, day, account):
                 log.warning("tenant_limit_neared", tenant=tenant, limit=limit)
                 metrics.LIMITS_NEARED.labels("tenant", limit).inc()
                 account.alerted = (*account.alerted, limit)
                 near = TenantLimitNeared(epoch=epoch, tenant=tenant, day=day, at=round_.wall, limit=limit, granted=granted, bound=bound)
-                events.append((near.type, near.to_bytes()))
-            state = TenantAccount(
-                epoch=epoch, tenant=tenant, day=day, at=round_.wall, shares=tuple(account.shares.values()), alerted=account.alerted
-            )  # fmt: skip
-            account.written_at = round_.wall
-            events.append((state.type, state.to_bytes()))
-            found[_name(tenant, day)] = events
+                round_.add(group, near, ledger=True)
+            shares = tuple(account.shares.values())
+            state = TenantAccount(epoch=epoch, tenant=tenant, day=day, at=round_.wall, shares=shares, alerted=account.alerted)
+            self.kept.tell(round_, group, state, (tenant, day), ledger=True)
         self._changed.clear()
-        return found
 
     def _news(self, tenant: str, day: int, account: Account) -> Iterator[tuple[str, float, float]]:
         limits = self._tenants.get(tenant)
@@ -127,43 +121,20 @@ class Accounts:
 
     # History
 
-    def fold(self, offset: int, event: TenantAccount) -> None:
+    def restore(self, event: TenantAccount, offset: int, _: float) -> None:
         """In replay: the newest is the whole account."""
-        self._accounts[event.tenant, event.day] = Account({share.home: share for share in event.shares}, event.alerted, offset, event.at)
+        key = event.tenant, event.day
+        self._accounts[key] = Account({share.home: share for share in event.shares}, event.alerted)
+        self.kept.lies(key, event.at, offset)
 
-    def begins_at(self, name: str, offset: int) -> None:
-        """The account's newest event is acknowledged."""
-        key = _key(name)
-        if key is not None and (account := self._accounts.get(key)) is not None:
-            account.offset = offset
+    def _again(self, _round: Round, _epoch: int, key: Key) -> bool:
+        self._changed[key] = None
+        return True
 
-    def oldest(self, last_own: int) -> int:
-        """Offset that a successor must read from."""
-        return min((a.offset for a in self._accounts.values() if a.offset is not None), default=last_own)
-
-    def renew(self, expected: int, wall: float) -> None:
-        """Drop past days; write again what holds the watermark far behind the end, or is so old that retention will delete it."""
-        today = day_of(wall)
-        for key, account in list(self._accounts.items()):
-            if not recent(key[1], today):
-                del self._accounts[key]
-            elif account.offset is not None and stale(account.offset, account.written_at, expected, self._policy.distance, wall):
-                self._changed[key] = None
-
-
-_PREFIX = "#account/"
-
-
-def _name(tenant: str, day: int) -> str:
-    """Key of the event; no job's id begins so."""
-    return f"{_PREFIX}{tenant}/{day}"
-
-
-def _key(name: str) -> Key | None:
-    if not name.startswith(_PREFIX):
-        return None
-    tenant, _, day = name.removeprefix(_PREFIX).rpartition("/")
-    return tenant, int(day)
+    def _tidy(self, round_: Round, _: int) -> None:
+        """Drop past days."""
+        for key in [key for key in self._accounts if not recent(key[1], day_of(round_.wall))]:
+            self.kept.drop(key)
 
 
 def _holders(others: list[Share], short: tuple[Dimension, ...], day: int) -> list[int]:

@@ -25,7 +25,7 @@ from services.planner.budgets.rules import (
     reached,
     recent,
 )
-from services.planner.retention import stale
+from services.planner.kept import Kind
 from services.planner.round import Round, Tell
 from shared.contracts.budget import ALWAYS, Amounts, BudgetGranted, BudgetRecalled, BudgetRequested, TenantLimits, TenantShare
 from shared.contracts.failure import Failure
@@ -64,10 +64,6 @@ class Purse:
     quiet_until: float = -math.inf
     """Monotonic; until then a short answer is believed, and nothing is asked for."""
     touched_at: float = 0.0
-    offset: int | None = None
-    """Of the newest acknowledged event."""
-    written_at: float = 0.0
-    """Wall-clock seconds: when its newest event was made."""
 
     @property
     def spent(self) -> Amounts:
@@ -83,7 +79,8 @@ class Shares:
 
     def __init__(self, home: int, policy: BudgetPolicy, tenants: Mapping[str, TenantLimits]) -> None:
         self._home, self._policy, self._tenants = home, policy, tenants
-        self._purses: dict[Key, Purse] = {}
+        self.kept = Kind[Key, Purse]("shares", self._again, tidy=self._tidy, distance=policy.distance, events={TenantShare: self.restore})
+        self._purses = self.kept.things
         self._changed: dict[Key, None] = {}
         self.attention: dict[str, None] = {}
         """Tenants of which something changed in this round."""
@@ -234,13 +231,11 @@ class Shares:
 
     # History
 
-    def flush(self, round_: Round, epoch: int, may: Callable[[str], bool] = lambda _: True) -> dict[str, list[tuple[str, bytes]]]:
+    def flush(self, round_: Round, epoch: int, may: Callable[[str], bool] = lambda _: True) -> None:
         """The events of what changed in this round; `may`: whether a tenant's may be written."""
-        found: dict[str, list[tuple[str, bytes]]] = {}
         for tenant, day in self._changed:
             purse = self._purses.get((tenant, day))
             if purse is not None and may(tenant):
-                purse.written_at = round_.wall
                 event = TenantShare(
                     epoch=epoch,
                     tenant=tenant,
@@ -251,48 +246,29 @@ class Shares:
                     used=purse.used,
                     gives_back=purse.gives_back,
                 )
-                found[f"{_PREFIX}{tenant}/{day}"] = [(event.type, event.to_bytes())]
+                self.kept.tell(round_, f"#share/{tenant}/{day}", event, (tenant, day), ledger=True)
         self._changed.clear()
-        return found
 
-    def fold(self, offset: int, event: TenantShare, now: float) -> None:
+    def restore(self, event: TenantShare, offset: int, _: float) -> None:
         """In replay: the newest is the whole purse."""
-        self._purses[event.tenant, event.day] = Purse(
-            event.tenant,
-            event.day,
-            serial=event.serial,
-            total=event.total,
-            used=event.used,
-            gives_back=event.gives_back,
-            touched_at=now,
-            offset=offset,
-            written_at=event.at,
-        )
+        key = event.tenant, event.day
+        self._purses[key] = Purse(*key, serial=event.serial, total=event.total, used=event.used, gives_back=event.gives_back)
+        self.kept.lies(key, event.at, offset)
 
-    def begins_at(self, name: str, offset: int) -> None:
-        """The purse's newest event is acknowledged."""
-        if name.startswith(_PREFIX):
-            tenant, _, day = name.removeprefix(_PREFIX).rpartition("/")
-            purse = self._purses.get((tenant, int(day)))
-            if purse is not None:
-                purse.offset = offset
+    def _again(self, _round: Round, _epoch: int, key: Key) -> bool:
+        self._changed[key] = None
+        return True
 
-    def oldest(self, last_own: int) -> int:
-        """Offset that a successor must read from."""
-        return min((p.offset for p in self._purses.values() if p.offset is not None), default=last_own)
+    def _tidy(self, round_: Round, _: int) -> None:
+        """Drop past days."""
+        for key in [key for key in self._purses if not recent(key[1], day_of(round_.wall))]:
+            self.kept.drop(key)
 
-    def renew(self, expected: int, wall: float) -> None:
-        """Drop past days; write again what holds the watermark far behind the end, or is so old that retention will delete it."""
-        today = day_of(wall)
-        for key, purse in list(self._purses.items()):
-            if not recent(key[1], today):
-                del self._purses[key]
-            elif purse.offset is not None and stale(purse.offset, purse.written_at, expected, self._policy.distance, wall):
-                self._changed[key] = None
-
-    def tenants(self) -> list[str]:
-        """Whoever has a purse here."""
-        return [tenant for tenant, _ in self._purses]
+    def look_again(self, now: float) -> None:
+        """After replay: at every tenant. Nothing has lain idle yet."""
+        for purse in self._purses.values():
+            purse.touched_at = now
+            self.attention[purse.tenant] = None
 
     def wanted(self, tenant: str, wants: Iterable[Wants]) -> None:
         """Note what the waiting steps need, all together."""
@@ -301,6 +277,3 @@ class Shares:
         for each in wants:
             for purse, need in each:
                 purse.needs = plus(purse.needs, need)
-
-
-_PREFIX = "#share/"

@@ -39,7 +39,7 @@ class IdGate:
 
     def __init__(self, wiring: Wiring, events: TopicPartition, book: Book, wake: Callable[[], None]) -> None:
         self._wiring, self._events, self._book, self._wake = wiring, events, book, wake
-        self._known = not book.carried_ids.unread
+        self._known = not book.kept_ids.unread
         self._closed = False
         self._held: list[GatedJob] = []
         self.of_class = dict.fromkeys(CLASSES, 0)
@@ -123,11 +123,11 @@ class IdGate:
 
     async def _learn(self) -> None:
         book, clock = self._book, self._wiring.clock
-        started, offsets = clock.monotonic(), book.carried_ids.unread
+        started, offsets = clock.monotonic(), book.kept_ids.unread
         if offsets:
             found = await read_again(self._wiring, self._events, offsets, IdsRemembered)
             groups = [(offset, group, written) for offset, (group, written) in found.items() if group is not None]
-            book.carried_ids.learn(groups, clock.monotonic())
+            book.kept_ids.learn(groups, clock.monotonic())
         self._known = True
         seconds = round(clock.monotonic() - started, 3)
         log.info("recent_ids_known", home=self._events.partition, ids=len(book.settled_ids), groups=len(offsets), seconds=seconds)

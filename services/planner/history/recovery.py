@@ -19,19 +19,17 @@ from services.planner.job.live import LiveJob, OpenStep, Phase
 from services.planner.round import Publish, Round
 from services.planner.state import dates, ending, streams
 from services.planner.state.book import Book, internal
-from shared.contracts.budget import TenantAccount, TenantLimitNeared, TenantShare
+from shared.contracts.budget import TenantLimitNeared
 from shared.contracts.event import (
     EVENT,
     AttemptFailed,
     CancelRecorded,
     Event,
-    IdsRemembered,
     JobAccepted,
     JobDelayed,
     JobSettled,
     JobSnapshot,
     PlannerStarted,
-    ScheduleFired,
     StepAnswered,
     facts_of,
 )
@@ -81,17 +79,9 @@ class Replay:
     def _take(self, offset: int, event: Event, value: bytes) -> None:
         if isinstance(event, JobSnapshot):
             self._snapshot(offset, event)
-        elif isinstance(event, CancelRecorded) and not self._lives(event.job):
-            self._book.cancels.restore(event, offset)
-        elif isinstance(event, TenantShare | TenantAccount):
-            self._book.funds.fold(offset, event, self._round.now)
-        elif isinstance(event, ScheduleFired):
-            self._book.runs.restore(event, offset)
-        elif isinstance(event, IdsRemembered):
-            self._book.carried_ids.restore(event, offset, self._newest)
         elif isinstance(event, JobDelayed | TenantLimitNeared):
             return
-        elif not isinstance(event, PlannerStarted):
+        elif (isinstance(event, CancelRecorded) and self._lives(event.job)) or not self._book.kept.restore(event, offset, self._newest):
             self._job_event(offset, event, value)
 
     def _break(self, offset: int, event: Any, error: Exception) -> None:
@@ -123,9 +113,9 @@ class Replay:
         if isinstance(event, JobAccepted):
             # A settled job is accepted anew when its id had left the window: its first end was published long ago.
             if job is None or job.settled is not None:
-                book.jobs.pop(event.job, None)
-                book.cancels.met(event.job)
-                job = book.enter(event, offset, self._round)
+                book.kept_jobs.drop(event.job)
+                job = book.enter(event, self._round)
+                book.begins_at(job.id, event.at, offset)
                 self._born[job.id] = self._newest
                 book.live_count.keep(job, *values)
                 job.run.start()
@@ -145,7 +135,7 @@ class Replay:
 
     def _ended(self, offset: int, event: JobSettled) -> None:
         if event.client_id or event.job in self._book.jobs:
-            self._book.settled_at(event.job, offset, self._newest)
+            self._book.settled_at(event.job, self._newest, offset)
 
     def _apply(self, job: LiveJob, event: Any) -> None:
         if job.broken is not None:
@@ -166,12 +156,12 @@ class Replay:
         else:
             lost = event.node != step.claim.node
         if lost:
-            self._book.stop(self._round, job.id, step)
+            self._book.stop(self._round, job, step)
 
     def _stop_all(self, job: LiveJob) -> None:
         """The stops of a job that ended with claims open may be lost with the planner that sent them: they are sent again."""
         for step in (*job.steps.values(), *job.abandoned.values()):
-            self._book.stop(self._round, job.id, step)
+            self._book.stop(self._round, job, step)
 
     def _snapshot(self, offset: int, event: JobSnapshot) -> None:
         parts = self._parts.setdefault(event.snapshot, [])
@@ -188,9 +178,8 @@ class Replay:
             for fact in facts:
                 self._job_event(first, EVENT.validate_json(fact), fact)
             self._born[event.job] = self._newest - (event.age_seconds or 0.0)
-        elif job.settled is None:
-            job.first_offset, job.written_at = first, event.at
-            self._book.jobs.move_to_end(job.id)
+        if job is None or job.settled is None:
+            self._book.kept_jobs.lies(event.job, event.at, first)
 
     def finish(self) -> None:
         """Drive on: append what history lacks, send asked-but-unclaimed steps again, publish what is settled, arm every timer anew."""
@@ -200,8 +189,8 @@ class Replay:
                 self._contain(job, self._reserve)
         to_monotonic = round_.now - self._newest
         book.settled_ids.shift(to_monotonic)
-        book.carried_ids.resume(to_monotonic, round_.now)
-        book.funds.look_again()
+        book.kept_ids.resume(to_monotonic, round_.now)
+        book.funds.shares.look_again(round_.now)
         round_.after.extend(Publish(settled) for settled in self._orphans)
         for settled in self._orphans:
             book.cancels.unpublished(settled.job)

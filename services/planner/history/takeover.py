@@ -58,8 +58,8 @@ class TakeOver:
         watermark, inputs, topic_ids = await self._committed()
         epoch = await self._start()
         started = self._wiring.clock.monotonic()
-        book = Book(self._number, self._wiring.policy, self._wiring.random, self._wiring.tenants)
-        book.epoch, book.tries = epoch, self._tries
+        book = Book(self._number, self._wiring.policy, self._wiring.random, self._wiring.tenants, self._tries)
+        book.epoch = epoch
         round_ = Round(self._wiring.clock.wall(), self._wiring.clock.monotonic())
         replay = Replay(book, round_)
         if watermark is None or watermark < epoch:

@@ -22,8 +22,8 @@ class EndedJob:
     settled_offset: int
 
     @classmethod
-    def of(cls, job: LiveJob) -> EndedJob:
-        return cls(job.id, job.accepted.source, job.source_offset, job.first_offset, job.settled_offset)
+    def of(cls, job: LiveJob, first_offset: int) -> EndedJob:
+        return cls(job.id, job.accepted.source, job.source_offset, first_offset, job.settled_offset)
 
     @property
     def source_topic(self) -> str:

@@ -124,8 +124,6 @@ class LiveJob:
 
     id: str
     accepted: JobAccepted
-    first_offset: int
-    """Offset of JobAccepted, or of the newest complete snapshot: recovery needs nothing before it."""
     run: Run
     steps: dict[StepId, OpenStep] = field(default_factory=dict)
     usage: Usage = _NOTHING_USED
@@ -138,8 +136,6 @@ class LiveJob:
     """Stops of attempts that are not acknowledged (state)."""
     settled_offset: int = -1
     """Of the settle event, once it is acknowledged."""
-    written_at: float = 0.0
-    """Wall-clock seconds: when what lies at `first_offset` was made."""
     facts: list[bytes] = field(default_factory=list)
     """The job's events as JSON, for a snapshot."""
     size: int = 0

@@ -1,7 +1,7 @@
 """Schedules: recurring jobs. The planner that owns partition hash(schedule id) begins each run once.
 
 A run is begun by an event, ScheduleFired, in the same batch as its job's JobAccepted: both are history, or neither is. Of each schedule the
-last ScheduleFired is carried (see `carried`), so a successor knows what has run, however long ago. No record goes through `jobs.*`.
+last ScheduleFired is kept (see `kept`), so a successor knows what has run, however long ago. No record goes through `jobs.*`.
 """
 
 from __future__ import annotations
@@ -90,10 +90,9 @@ def begin(book: Book, round_: Round, schedule: Schedule, due_at: float, homes: i
         if known is None or known.accepted.source != source:
             metrics.SCHEDULE_RUNS_TAKEN.inc()
             log.error("schedule_run_taken", schedule=schedule.id, job=job_id)
-        book.runs.append(round_, event)
+        book.runs.add(round_, event)
         return
-    round_.add(job_id, event)
-    book.runs.add(job_id, event)
+    book.runs.add(round_, event, job_id)
     job = schedule.job.model_copy(update={"id": job_id})
     given = JobInput(
         id=job_id,
@@ -107,6 +106,4 @@ def begin(book: Book, round_: Round, schedule: Schedule, due_at: float, homes: i
         digest=digest_of(job.to_bytes()),
     )
     accept(book, round_, given)
-    # The run's event comes first: both begin there.
-    round_.firsts[job_id] = 0
     log.info("schedule_fired", schedule=schedule.id, job=job_id, late=max(0.0, round_.wall - due_at))

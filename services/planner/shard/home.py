@@ -35,7 +35,6 @@ from services.planner.shard.wiring import Wiring
 from services.planner.state import attempts
 from services.planner.state.admission import JobInput
 from services.planner.state.book import Book
-from services.planner.state.cancels import known
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.contracts.outcome import CancelRequested
 from shared.errors import InvalidInput, LogError, NewerVersion, RecordTooLarge, SendFailed
@@ -46,7 +45,7 @@ from shared.telemetry import logs
 log = logs.get(__name__)
 
 _UPKEEP_SECONDS = 3_600.0
-"""The longest time without a round: what is carried ages in a quiet log, too."""
+"""The longest time without a round: what is kept ages in a quiet log, too."""
 _MOST_ENDED = 20_000
 """Jobs that have ended behind a position that is held back: beyond that no new ones are taken of its class."""
 _RETAKE_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -251,7 +250,8 @@ class Home:
         self._fold_jobs(round_)
         self._fire_timers(round_)
         self._clockwork.fire(self._book, round_, self._wiring.options.live_jobs - self._book.live)
-        upkeep(self._book, round_, self._appender.expected, self._wiring.options.snapshot_distance)
+        if upkeep(self._book, round_, self._appender.expected, self._wiring.options.snapshot_distance):
+            self.nudge()
         self._fold_claims(round_)
         return round_
 
@@ -309,7 +309,7 @@ class Home:
                 if record is None:
                     break
                 self._read(round_, record, self._class_of[topic])
-        for one in self._unmet.over(round_.now, partial(known, self._book)):
+        for one in self._unmet.over(round_.now, self._book.knows):
             self._effects.owe(one.record, self._refusals.job(one.record, UnknownJob(), one.priority_class, round_.wall, one.job))
 
     def _read(self, round_: Round, record: Record, priority_class: PriorityClass) -> None:
@@ -324,7 +324,7 @@ class Home:
                     self._effects.take_in(round_, GatedJob(record, given))
             else:
                 attempts.on_outcome(self._book, round_, given)
-                if not known(self._book, given.job, round_.now):
+                if not self._book.knows(given.job, round_.now):
                     self._unmet.add(record, priority_class, given.job, round_.now)
         except InvalidInput as error:
             self._effects.owe(record, self._refusals.job(record, error, priority_class, round_.wall))

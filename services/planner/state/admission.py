@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from services.planner import counters
 from services.planner.job.limits import capped, filled
@@ -10,7 +11,6 @@ from services.planner.job.live import LiveJob
 from services.planner.round import CallerAnswer, Round
 from services.planner.state.book import Book
 from services.planner.state.cancels import cancelled
-from services.planner.state.watermark import UNACKNOWLEDGED
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import check_job
 from shared.contracts.delayed import DelayedJob
@@ -118,9 +118,8 @@ def _admit(book: Book, round_: Round, given: JobInput) -> LiveJob:
         trace=given.trace,
         digest=given.digest,
     )
-    job = book.enter(event, UNACKNOWLEDGED, round_)
-    round_.firsts[job.id] = len(round_.events.get(job.id, ()))
-    book.write(round_, job, event, given.written)
+    job = book.enter(event, round_)
+    book.write(round_, job, event, partial(book.begins_at, job.id, event.at), part=given.written)
     log.debug("job_accepted", job=job.id, trace=trace_id(given.trace), source=given.source)
     counters.accepted(given.priority_class, pattern.name if pattern else "unknown").inc()
     return job
@@ -128,7 +127,7 @@ def _admit(book: Book, round_: Round, given: JobInput) -> LiveJob:
 
 def _refusal(book: Book, round_: Round, given: JobInput) -> tuple[Status, Failure] | None:
     """Why a job that is taken in ends at once."""
-    if book.cancels.met(given.id):
+    if book.cancels.guessed(given.id):
         return Status.CANCELLED, Failure(kind=FailureKind.CANCELLED, message="cancelled before it was accepted")
     pattern = CURRENT.get(given.job.pattern)
     if pattern is None:

@@ -8,8 +8,8 @@ from typing import Any
 from services.planner.job.limits import late, retry_refusal
 from services.planner.job.live import LiveJob, OpenStep, Phase
 from services.planner.round import Disown, Round, Stop
-from services.planner.state import cancels, ending, streams
-from services.planner.state.book import Book, may_claim
+from services.planner.state import ending, streams
+from services.planner.state.book import Book
 from shared.contracts import event as events
 from shared.contracts.base import ClaimId
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
@@ -187,7 +187,7 @@ def _on_succeeded(book: Book, round_: Round, outcome: StepSucceeded) -> None:
     job, step = found
     book.drop_claim(step)
     if step.claim is not None and step.claim.id != outcome.claim:
-        book.stop(round_, job.id, step)
+        book.stop(round_, job, step)
     if not outcome.answer.text.startswith(step.prefix):
         _fail_or_retry(book, round_, job, step, streams.not_continued(outcome), usage=outcome.usage)
         book.drive(round_, job)
@@ -278,8 +278,8 @@ def _on_cancel(book: Book, round_: Round, outcome: CancelRequested) -> None:
     """A cancel may overtake its job, or be of one that waits elsewhere until it is due. Raises TooManyCancels."""
     job = book.jobs.get(outcome.job)
     if job is None:
-        if outcome.job not in book.cancels and not cancels.known(book, outcome.job, round_.now):
-            cancels.record(book.cancels, round_, book.epoch, outcome)
+        if outcome.job not in book.cancels and not book.knows(outcome.job, round_.now):
+            book.cancels.record(round_, book.epoch, outcome)
     elif job.settled is None:
         ending.cancel(book, round_, job, outcome.reason)
 
@@ -315,7 +315,7 @@ def _step_due(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
     else:
         round_.dispatches.append(book.dispatch(round_, job, step))
         return
-    book.stop(round_, job.id, step)
+    book.stop(round_, job, step)
     _fail_or_retry(book, round_, job, step, failure)
 
 
@@ -330,6 +330,11 @@ def _fail_or_retry(book: Book, round_: Round, job: LiveJob, step: OpenStep, fail
         failure = failure.model_copy(update={"node": step.claim.node})
     # How long an endpoint does not want to be asked holds up its node, not the job: another node may be free.
     book.fail_attempt(round_, job, step, failure, None if retry is None else retry.delay_seconds, usage=usage)
+
+
+def may_claim(step: OpenStep, claim: ClaimId) -> bool:
+    """The first claim in the log stands."""
+    return step.phase is Phase.ASKED or (step.claim is not None and step.claim.id == claim)
 
 
 _ON: dict[type, Callable[[Book, Round, Any], None]] = {

@@ -6,25 +6,27 @@ next in the log, the whole book is thrown away and rebuilt from history, so fold
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from random import Random
 
 from services.planner import counters
 from services.planner.budgets.prices import Prices
 from services.planner.job.ended import EndedJob
 from services.planner.job.limits import endless, estimate_tokens, neared, refusal
-from services.planner.job.live import LiveJob, OpenStep, Phase
+from services.planner.job.live import LiveJob, OpenStep
 from services.planner.job.run import Run, Wanted
+from services.planner.kept import Kept
 from services.planner.round import Dispatch, Round, Stop
 from services.planner.state import dates, ending, owing, streams
 from services.planner.state.cancels import Cancels
-from services.planner.state.carried_ids import CarriedIds
 from services.planner.state.funds import Funding, Funds, need_of
+from services.planner.state.kept_ids import KeptIds
 from services.planner.state.live_count import LiveCount
 from services.planner.state.policy import Policy
 from services.planner.state.runs import LastRuns
 from services.planner.state.settled import SettledIds
+from services.planner.state.snapshots import kept_jobs
 from services.planner.state.step_of import step_of
 from services.planner.state.timers import Timers
 from shared.contracts.base import ClaimId, StepId
@@ -45,17 +47,18 @@ from shared.telemetry.tracing import trace_id
 
 log = logs.get(__name__)
 
-_NOTHING_USED = Usage()
-
 
 class Book:
     """State of one home. `admission`, `attempts` and `recovery` decide; this class keeps the state consistent."""
 
-    def __init__(self, home: int, policy: Policy, random: Random, tenants: Mapping[str, TenantLimits] | None = None) -> None:
-        """`tenants`: limits that administrators declare, at any time."""
+    def __init__(
+        self, home: int, policy: Policy, random: Random, tenants: Mapping[str, TenantLimits] | None = None, tries: Tries | None = None
+    ) -> None:
+        """`tenants`: limits that administrators declare, at any time. `tries`: the home's, which outlive the book."""
+        self.tries = tries or Tries()
         self.home, self.policy, self.random, self.epoch = home, policy, random, -1
-        self.jobs: OrderedDict[str, LiveJob] = OrderedDict()
-        """Live, or the result not yet out. By first offset, ascending."""
+        self.kept_jobs = kept_jobs(self.tries.may)
+        self.jobs = self.kept_jobs.things
         self.ended: dict[str, EndedJob] = {}
         """The result is out; kept until the committed position has passed the job's record."""
         self.live_count = LiveCount(policy)
@@ -63,23 +66,32 @@ class Book:
         """From acceptance to the end; in memory only."""
         self.timers = Timers()
         self.settled_ids = SettledIds(policy.settled_memory_count, policy.settled_memory_seconds)
-        self.carried_ids = CarriedIds(self.settled_ids)
-        self.cancels = Cancels(policy.cancel_guesses, policy.cancelled_delays)
+        self.kept_ids = KeptIds(self.settled_ids)
+        self.cancels = Cancels(policy.cancel_guesses, policy.cancelled_delays, self.settled_at)
         self.runs, self.prices = LastRuns(), Prices()
         self.claims: dict[ClaimId, tuple[str, StepId]] = {}
         self.funds = Funds(home, policy.budgets, {} if tenants is None else tenants)
-        self.tries = Tries()  # the home's, which outlive the book
+        self.kept = Kept(self.kept_jobs, *self.cancels.kept, self.runs.kept, self.kept_ids.kept, *self.funds.kept)
         self.claim_news: dict[str, None] = {}
         """Jobs with claims that are folded and that no event holds yet."""
 
-    def enter(self, event: JobAccepted, offset: int, round_: Round) -> LiveJob:
+    def enter(self, event: JobAccepted, round_: Round) -> LiveJob:
         """Put an accepted job into memory; its pattern is not yet started."""
         pattern = BY_VERSION.get((event.request.pattern, event.pattern_version)) or _missing(event)
         run = Run(event.job, pattern, event.request)
-        job = self.jobs[event.job] = LiveJob(event.job, event, offset, run, written_at=event.at)
+        job = self.jobs[event.job] = LiveJob(event.job, event, run)
         self.live_count.add(job)
         dates.begin(job, round_, 0.0)
         return job
+
+    def begins_at(self, job_id: str, at: float, offset: int) -> None:
+        """Its JobAccepted, made at this wall-clock time, is acknowledged, or was found there."""
+        self.kept_jobs.lies(job_id, at, offset)
+        self.cancels.met(job_id)
+
+    def knows(self, job_id: str, now: float) -> bool:
+        """Whether this job is here, or was lately."""
+        return job_id in self.jobs or job_id in self.ended or self.settled_ids.find(job_id, now) is not None
 
     @property
     def live(self) -> int:
@@ -92,9 +104,9 @@ class Book:
         step = job.steps.get(step_id) if job is not None else None
         return None if job is None or step is None else (job, step)
 
-    def write(self, round_: Round, job: LiveJob, event: Event, part: bytes | None = None) -> None:
+    def write(self, round_: Round, job: LiveJob, event: Event, *lies: Callable[[int], None], part: bytes | None = None) -> None:
         """Append."""
-        self.live_count.keep(job, *round_.add(job.id, event, part))
+        self.live_count.keep(job, *round_.add(job.id, event, *lies, part=part))
 
     def emit(self, round_: Round, job: LiveJob, event: Event) -> None:
         """Append and fold."""
@@ -269,23 +281,23 @@ class Book:
         if step.claim is not None:
             self.claims.pop(step.claim.id, None)
 
-    def stop(self, round_: Round, job_id: str, step: OpenStep) -> None:
+    def stop(self, round_: Round, job: LiveJob, step: OpenStep) -> None:
         """Tell the node that has the current attempt, if one is known, to stop.
 
         A claim that is not yet in history goes there first: a stop may die with this planner, and its successor must know where to send it.
         """
         where = (step.claim.node, step.claim.mailbox) if step.claim else step.routed
         if step.claim is not None:
-            self._record_claim(round_, job_id, step.claim.id)
+            self._record_claim(round_, job, step.claim.id)
         if where is not None:
-            round_.after.append(Stop(where[1], StopStep(node=where[0], job=job_id, step=step.id, attempt=step.attempt)))
+            round_.after.append(Stop(where[1], StopStep(node=where[0], job=job.id, step=step.id, attempt=step.attempt)))
 
     def stop_abandoned(self, round_: Round, job: LiveJob) -> None:
         """Stop what nobody waits for any more; of what is not known to run nothing will be told."""
         for step in list(job.abandoned.values()):
             self.drop_claim(step)
             if not step.stopped:
-                self.stop(round_, job.id, step)
+                self.stop(round_, job, step)
                 step.stopped = True
             if step.claim is None:
                 self.funds.settle(round_, job, step, None)
@@ -293,7 +305,7 @@ class Book:
 
     def waste(self, round_: Round, job: LiveJob, outcome: StepSucceeded | StepFailed | StepReleased) -> None:
         """Count what an attempt has used whose answer is not wanted; with an abandoned one its reservation ends."""
-        usage = _NOTHING_USED if isinstance(outcome, StepReleased) else outcome.usage
+        usage = Usage() if isinstance(outcome, StepReleased) else outcome.usage
         step = job.abandoned.get(outcome.step)
         if step is not None and step.stands(outcome.attempt, outcome.claim):
             self.funds.settle(round_, job, step, usage)
@@ -306,10 +318,9 @@ class Book:
         )  # fmt: skip
         self.emit(round_, job, wasted)
 
-    def _record_claim(self, round_: Round, job_id: str, claim: ClaimId) -> None:
-        job = self.jobs.get(job_id)
-        for event in job.claim_news if job is not None else ():
-            if job is not None and event.claim == claim:
+    def _record_claim(self, round_: Round, job: LiveJob, claim: ClaimId) -> None:
+        for event in job.claim_news:
+            if event.claim == claim:
                 self.write(round_, job, event)
                 job.claim_news.remove(event)
                 return
@@ -321,7 +332,7 @@ class Book:
             self.drop_claim(step)
             self.funds.settle(round_, job, step, None)
             if not step.stopped:
-                self.stop(round_, job.id, step)
+                self.stop(round_, job, step)
         self.funds.ended(job)
         result = Result(
             job=job.id,
@@ -347,7 +358,7 @@ class Book:
             client_id=accepted.client_id,
             digest=accepted.digest,
         )
-        round_.settle(event, tuple(job.followers))
+        round_.settle(event, partial(self.settled_at, job.id, round_.now), tuple(job.followers))
         self.settled(job, event)
         level = log.debug if failure is None else log.info
         level("job_settled", job=job.id, trace=trace_id(accepted.trace), status=status, kind=failure and failure.kind)
@@ -363,14 +374,14 @@ class Book:
         self.live_count.remove(job)
         self.timers.clear(job.id)
 
-    def settled_at(self, job_id: str, offset: int, now: float) -> None:
+    def settled_at(self, job_id: str, now: float, offset: int) -> None:
         """Its settle event is acknowledged at `offset`, or was found there; it ended at `now`: monotonic, in replay of the log's time."""
         job = self.jobs.get(job_id)
         if job is not None:
             job.settled_offset = offset
         if job is None or job.accepted.client_id:
             self.settled_ids.add(job_id, offset, now)
-            self.carried_ids.ended(offset)
+            self.kept_ids.ended(offset)
 
     def published(self, settled: JobSettled) -> None:
         """The result is acknowledged."""
@@ -391,8 +402,3 @@ def _missing(event: JobAccepted) -> Pattern:
         raise LookupError(event.request.pattern)
 
     return Pattern(event.request.pattern, event.pattern_version, unavailable)
-
-
-def may_claim(step: OpenStep, claim: ClaimId) -> bool:
-    """The first claim in the log stands."""
-    return step.phase is Phase.ASKED or (step.claim is not None and step.claim.id == claim)

@@ -21,9 +21,7 @@ from shared.contracts.budget import (
     BudgetGranted,
     BudgetRecalled,
     BudgetRequested,
-    TenantAccount,
     TenantLimits,
-    TenantShare,
 )
 from shared.contracts.event import StepFunded
 from shared.contracts.failure import Failure, FailureKind
@@ -58,6 +56,7 @@ class Funds:
         self._policy, self.tenants = policy, tenants
         self.shares = Shares(home, policy, tenants)
         self.accounts = Accounts(policy, tenants)
+        self.kept = (self.accounts.kept, self.shares.kept)
         self._waiting: dict[str, dict[tuple[str, StepId], None]] = {}
         self._unsaid: OrderedDict[ClaimId, tuple[str, Amounts]] = OrderedDict()
         """Claims that ended without an outcome, newest last: the tenant, and what was charged for want of better. In memory only."""
@@ -193,7 +192,7 @@ class Funds:
                 self.shares.ask(round_, tenant)
                 book.timers.set(_TIMER + tenant, max(self.shares.due_at(tenant), round_.now + _PACE_SECONDS))
         for ledger in (self.accounts, self.shares):
-            round_.ledger.update(ledger.flush(round_, book.epoch, lambda tenant: book.tries.may(Chore(_CHORE, tenant))))
+            ledger.flush(round_, book.epoch, lambda tenant: book.tries.may(Chore(_CHORE, tenant)))
 
     def _serve(self, book: Book, round_: Round, tenant: str) -> None:
         """In order of arrival; who needs less may begin before who needs more: each waits at most its time."""
@@ -228,13 +227,6 @@ class Funds:
 
     # History
 
-    def fold(self, offset: int, event: TenantShare | TenantAccount, now: float) -> None:
-        """In replay."""
-        if isinstance(event, TenantShare):
-            self.shares.fold(offset, event, now)
-        else:
-            self.accounts.fold(offset, event)
-
     def resume(self, job: LiveJob) -> None:
         """After replay: what is reserved follows from the jobs that are open."""
         tenant = job.accepted.request.tenant
@@ -243,24 +235,6 @@ class Funds:
         for step in (*job.steps.values(), *job.abandoned.values()):
             if step.charged_day is not None and (purse := self.shares.get(tenant, step.charged_day)) is not None:
                 purse.reserved = plus(purse.reserved, need_of(step))
-
-    def look_again(self) -> None:
-        """After replay: at every tenant."""
-        self.shares.attention.update(dict.fromkeys(self.shares.tenants()))
-
-    def begins_at(self, name: str, offset: int) -> None:
-        """A ledger event of this name is acknowledged at `offset`."""
-        self.accounts.begins_at(name, offset)
-        self.shares.begins_at(name, offset)
-
-    def renew(self, expected: int, wall: float) -> None:
-        """Drop past days, write again what holds the watermark back."""
-        self.accounts.renew(expected, wall)
-        self.shares.renew(expected, wall)
-
-    def oldest(self, last_own: int) -> int:
-        """Where a successor must begin to read, at the latest at `last_own`."""
-        return min(last_own, self.accounts.oldest(last_own), self.shares.oldest(last_own))
 
 
 def _limit(name: str, message: str) -> Failure:

@@ -35,5 +35,7 @@ def stopped(book: Book, job_id: str, release: Callable[[], None]) -> None:
 def leave(book: Book, job: LiveJob) -> None:
     """Little is kept of a job that is out."""
     if job.published and not job.stops_owed:
-        del book.jobs[job.id]
-        book.ended[job.id] = EndedJob.of(job)
+        offset = book.kept_jobs.offset(job.id)
+        assert offset is not None, "it is published after its events are acknowledged"
+        book.kept_jobs.drop(job.id)
+        book.ended[job.id] = EndedJob.of(job, offset)

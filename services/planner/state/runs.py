@@ -1,12 +1,12 @@
-"""LastRuns: the last run of each schedule of a home, as an event that is carried. Pure."""
+"""LastRuns: the last run of each schedule of a home, as an event that is kept. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Container
 from math import inf
 
+from services.planner.kept import Kind
 from services.planner.round import Round
-from services.planner.state.carried import Carried
 from shared.contracts.event import ScheduleFired
 
 
@@ -14,54 +14,29 @@ class LastRuns:
     """Schedule → its last ScheduleFired. Bounded by the number of schedules."""
 
     def __init__(self) -> None:
-        self._fired = Carried[ScheduleFired]()
-        self._schedule_of: dict[str, str] = {}
-        """Group of events in a round whose append is not acknowledged → schedule."""
+        self.kept = Kind[str, ScheduleFired]("runs", self._again, events={ScheduleFired: self.restore})
 
     def last(self, schedule: str) -> float:
         """When the last run was due; -inf when there was none."""
-        event = self._fired.get(schedule)
+        event = self.kept.things.get(schedule)
         return -inf if event is None else event.due_at
 
-    def add(self, group: str, event: ScheduleFired) -> None:
-        """A new run, whose event is the first of this group."""
-        self._fired.put(event.schedule, event)
-        self._schedule_of[group] = event.schedule
+    def add(self, round_: Round, event: ScheduleFired, group: str | None = None) -> None:
+        """A new run. `group`: its job, whose events follow."""
+        self.kept.things[event.schedule] = event
+        self.kept.tell(round_, group or f"#schedule/{event.schedule}", event, event.schedule)
 
-    def append(self, round_: Round, event: ScheduleFired) -> None:
-        """The event alone, without a job."""
-        self.add(_append(round_, event), event)
-
-    def restore(self, event: ScheduleFired, offset: int) -> None:
+    def restore(self, event: ScheduleFired, offset: int, _: float) -> None:
         """One found in replay."""
         if event.due_at >= self.last(event.schedule):
-            self._fired.put(event.schedule, event, offset)
-
-    def begins_at(self, group: str, offset: int) -> None:
-        """The group's first event is acknowledged at `offset`; a newer run of the schedule may wait for its own."""
-        schedule = self._schedule_of.pop(group, None)
-        if schedule is not None and schedule not in self._schedule_of.values() and schedule in self._fired:
-            self._fired.begins_at(schedule, offset)
+            self.kept.things[event.schedule] = event
+            self.kept.lies(event.schedule, event.at, offset)
 
     def forget_others(self, schedules: Container[str]) -> None:
         """Those that are no longer declared. Declared again, they begin anew: `since` is later."""
-        self._fired.drop_if(lambda name, _: name not in schedules)
+        for name in [name for name in self.kept.things if name not in schedules]:
+            self.kept.drop(name)
 
-    @property
-    def lowest(self) -> int | None:
-        """Offset that the watermark may not pass."""
-        return self._fired.lowest
-
-    def rewrite(self, round_: Round, epoch: int, expected: int, distance: int) -> None:
-        """Append those again that hold the watermark too far behind."""
-        unacknowledged = set(self._schedule_of.values())
-        for schedule, event in self._fired.stale(expected, distance, round_.wall):
-            if schedule not in unacknowledged:
-                self.append(round_, event.model_copy(update={"epoch": epoch, "at": round_.wall}))
-
-
-def _append(round_: Round, event: ScheduleFired) -> str:
-    group = f"#schedule/{event.schedule}"
-    round_.add(group, event)
-    round_.firsts[group] = len(round_.events[group]) - 1
-    return group
+    def _again(self, round_: Round, epoch: int, schedule: str) -> bool:
+        self.add(round_, self.kept.things[schedule].model_copy(update={"epoch": epoch, "at": round_.wall}))
+        return True

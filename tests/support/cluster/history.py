@@ -16,7 +16,7 @@ from shared.contracts.budget import TenantAccount, TenantShare
 from shared.contracts.control import CONTROL
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.delayed import Delayed
-from shared.contracts.event import EVENT, JobAccepted, JobSettled, JobSnapshot, PlannerStarted, ScheduleFired, facts_of
+from shared.contracts.event import EVENT, CancelRecorded, JobAccepted, JobSettled, JobSnapshot, PlannerStarted, ScheduleFired, facts_of
 from shared.contracts.job import HeldJob
 from shared.contracts.outcome import OUTCOME, CancelRequested
 from shared.contracts.result import Result
@@ -88,8 +88,8 @@ class History:
         self.settled: dict[str, Written] = {}
         self.snapshots: dict[str, int] = {}
         """job → where its newest complete snapshot begins. These three: of valid events, as they are written."""
-        self.carried: dict[tuple[int, str], Written] = {}
-        """(home, what) → the newest event that a successor must find: shares and accounts of tenants, last runs of schedules."""
+        self.kept: dict[tuple[int, str], Written] = {}
+        """(home, what) → the newest event that a successor must find: shares and accounts of tenants, runs, cancels."""
         self.epochs: dict[int, Written] = {}
         """home → its last PlannerStarted"""
         self.delayed_jobs: set[str] = set()
@@ -206,6 +206,7 @@ class History:
         event = written.value
         if isinstance(event, JobAccepted):
             self.accepted[event.job] = written
+            self.kept.pop((written.where.partition, f"cancel of {event.job}"), None)
         elif isinstance(event, JobSettled):
             self.settled[event.job] = written
         elif isinstance(event, JobSnapshot):
@@ -214,11 +215,13 @@ class History:
             if event.part == event.parts - 1 and event.snapshot in self._parts:
                 self.snapshots[event.job] = self._parts[event.snapshot]
         elif isinstance(event, TenantShare | TenantAccount):
-            self.carried[written.where.partition, f"{event.type} {event.tenant}/{event.day}"] = written
+            self.kept[written.where.partition, f"{event.type} {event.tenant}/{event.day}"] = written
+        elif isinstance(event, CancelRecorded) and event.until is not None:
+            self.kept[written.where.partition, f"cancel of {event.job}"] = written
         elif isinstance(event, ScheduleFired):
             name = (written.where.partition, f"run of {event.schedule}")
-            if name not in self.carried or self.carried[name].value.due_at <= event.due_at:
-                self.carried[name] = written
+            if name not in self.kept or self.kept[name].value.due_at <= event.due_at:
+                self.kept[name] = written
 
     def _result(self, record: MemoryRecord, now: float) -> None:
         result = Result.model_validate_json(record.value or b"")

@@ -18,7 +18,7 @@ import pytest
 
 from services.delay.app import build as build_delay
 from services.ingress.app import Ingress
-from services.planner import retention
+from services.planner import kept
 from services.planner.app import Planner
 from services.router.app import build as build_router
 from services.worker.app import build as build_worker
@@ -111,7 +111,7 @@ class World:
 
     async def __aenter__(self) -> Self:
         self.log.create(new_topics(self.topics))
-        self._patching.setattr(retention, "OLDEST_SECONDS", retention.OLDEST_SECONDS * self.mix.day_seconds / DAY_SECONDS)
+        self._patching.setattr(kept, "OLDEST_SECONDS", kept.OLDEST_SECONDS * self.mix.day_seconds / DAY_SECONDS)
         self._retention = asyncio.create_task(self._delete_old())
         for name in self.workers:
             self.nodes[name] = Node(name, Random(self.random.random()))

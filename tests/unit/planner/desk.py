@@ -6,16 +6,13 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from services.planner.history import snapshots
 from services.planner.history.recovery import Replay
 from services.planner.job.live import LiveJob, OpenStep
 from services.planner.round import Publish, Round, Stop
-from services.planner.state import attempts
+from services.planner.state import attempts, snapshots
 from services.planner.state.admission import JobInput, accept
 from services.planner.state.book import Book
-from services.planner.state.carried_ids import NAME
 from services.planner.state.policy import Policy
-from services.planner.state.watermark import UNACKNOWLEDGED
 from shared.contracts.base import PriorityClass
 from shared.contracts.budget import TenantLimits
 from shared.contracts.chat import Answer
@@ -88,7 +85,19 @@ class Desk:
 
     def snapshot(self, job: LiveJob) -> Round:
         name = f"0-{len(self.history)}"
-        return self.round(lambda round_: snapshots.write(self.book, round_, job, name))
+        return self.round(lambda round_: snapshots.write(self.book.kept_jobs, round_, job, self.book.epoch, name))
+
+    def renew(self, distance: int = 10, later: float = 0.0) -> Round:
+        """What is kept is told again where it lies too far back, or has grown old."""
+        self.wall += later
+        return self.round(
+            lambda round_: [kind.renew(round_, self.book.epoch, len(self.history), distance) for kind in self.book.kept.kinds]
+        )
+
+    def forget_jobs(self) -> None:
+        """They are out, and nobody's any more."""
+        for job in list(self.book.jobs):
+            self.book.kept_jobs.drop(job)
 
     def round(self, decide: Callable[[Round], object], *, claims: bool = True) -> Round:
         """One round, acknowledged."""
@@ -102,34 +111,21 @@ class Desk:
 
     def acknowledge(self, round_: Round) -> None:
         """What a home does once its append lies where it was expected."""
-        for name, events in round_.ledger.items():
-            for _, value in events:
+        for group, events in (*round_.ledger.items(), *round_.events.items()):
+            for index, (_, value) in enumerate(events):
                 self._append(value)
-            self.book.funds.begins_at(name, len(self.history) - 1)
-        for job, events in round_.events.items():
-            base = len(self.history)
-            for _, value in events:
-                self._append(value)
-            if job in round_.firsts:
-                self._begins_at(job, base + round_.firsts[job])
-            if job in round_.ends:
-                self.book.settled_at(job, base + round_.ends[job], self.now)
+                for lies in round_.lies.get((group, index), ()):
+                    lies(len(self.history) - 1)
 
     def _append(self, value: bytes) -> None:
         self.history.append((len(self.history), value))
         self._arrived.append(int(self.wall * 1000))
 
-    def _begins_at(self, job_id: str, offset: int) -> None:
-        self.book.runs.begins_at(job_id, offset)
-        job = self.book.jobs.get(job_id)
-        if job_id == NAME:
-            self.book.carried_ids.begins_at(offset)
-        elif job is not None:
-            if job.first_offset != UNACKNOWLEDGED:
-                self.book.jobs.move_to_end(job_id)
-            job.first_offset = offset
-        elif job_id in self.book.cancels:
-            self.book.cancels.begins_at(job_id, offset)
+    def begins(self, job: str | None = None) -> int:
+        """Where this job, or the newest, begins for a successor."""
+        offset = self.book.kept_jobs.offset(job or self.job.id)
+        assert offset is not None, "its events are not acknowledged"
+        return offset
 
     # What is seen
 

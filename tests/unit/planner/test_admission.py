@@ -40,7 +40,7 @@ def test_accepting_appends_and_dispatches() -> None:
     [step] = dispatched(round_)
     assert (step.job, step.id, step.attempt, step.home) == (desk.job.id, desk.step.id, 1, 0)
     assert round_.after == []
-    assert desk.job.first_offset == 1
+    assert desk.begins() == 1
     assert desk.book.live == 1
 
 
@@ -164,7 +164,7 @@ def test_a_cancel_before_its_job_is_kept_until_the_job_comes() -> None:
     """They lie in different topics, so a cancel may be read first."""
     desk = Desk()
     assert kinds(desk.say(CancelRequested(job="mine", reason="changed my mind"))) == ["cancel_recorded"]
-    assert (list(desk.book.cancels), desk.book.cancels.lowest) == (["mine"], 1)
+    assert (list(desk.book.cancels), desk.book.kept.lowest) == (["mine"], 1)
     assert desk.say(CancelRequested(job="mine")).empty
     round_ = desk.submit(id_="mine")
     assert kinds(round_) == ["job_accepted", "job_settled"]
@@ -181,7 +181,7 @@ def test_a_cancel_and_its_job_in_one_round() -> None:
         admission.accept(desk.book, round_, job_input({"prompt": "q"}, 0, "mine"))
 
     assert kinds(desk.round(both)) == ["cancel_recorded", "job_accepted", "job_settled"]
-    assert desk.job.first_offset == 2
+    assert desk.begins() == 2
 
 
 def test_cancels_of_unknown_jobs_are_bounded() -> None:
@@ -190,10 +190,10 @@ def test_cancels_of_unknown_jobs_are_bounded() -> None:
     for number in range(5):
         desk.say(CancelRequested(job=f"x{number}"))
     assert list(desk.book.cancels) == ["x2", "x3", "x4"]
-    desk.book.cancels.forget(desk.wall + KEPT_SECONDS - 1)
-    assert len(desk.book.cancels) == 3
-    desk.book.cancels.forget(desk.wall + KEPT_SECONDS + 60)
-    assert len(desk.book.cancels) == 0
+    desk.renew(99, later=KEPT_SECONDS - 1)
+    assert len(list(desk.book.cancels)) == 3
+    desk.renew(99, later=61)
+    assert list(desk.book.cancels) == []
 
 
 def test_a_cancel_of_a_remembered_job_is_no_news() -> None:

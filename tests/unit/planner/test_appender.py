@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from services.planner.history import snapshots
 from services.planner.history.appender import Appender
 from services.planner.round import Round
+from services.planner.state import snapshots
 from services.planner.state.watermark import watermark
 from shared.clock import ManualClock
 from shared.errors import SendFailed
@@ -58,15 +58,15 @@ async def test_facts_of_more_than_a_batch_are_written_again_and_pin_nothing(char
     """Of more than a megabyte: in several batches. Until the last is acknowledged a successor needs the old events, and they are kept."""
     desk = Desk()
     job = chained(desk, [char * count] * 11)
-    old = job.first_offset
+    old = desk.begins()
     round_ = Round(0.0, 0.0)
-    snapshots.write(desk.book, round_, job, "s")
+    snapshots.write(desk.book.kept_jobs, round_, job, 0, "s")
     appender, writer = appending(desk)
     await appender.append(round_)
     assert writer.batches >= 2
     assert writer.passed == [old] * (writer.batches - 1)
-    assert job.first_offset == len(desk.history)
-    _, book, _ = desk.replayed(with_these(desk, records(round_))[job.first_offset :])
+    assert desk.begins() == len(desk.history)
+    _, book, _ = desk.replayed(with_these(desk, records(round_))[desk.begins() :])
     assert book.jobs[job.id].facts == job.facts
 
 
@@ -74,12 +74,12 @@ async def test_a_snapshot_that_was_cut_off_counts_for_nothing() -> None:
     """The second batch is lost: the job is what its old events say, and they hold the watermark."""
     desk = Desk()
     job = chained(desk, ["a" * 100_000] * 11)
-    old = job.first_offset
+    old = desk.begins()
     round_ = Round(0.0, 0.0)
-    snapshots.write(desk.book, round_, job, "s")
+    snapshots.write(desk.book.kept_jobs, round_, job, 0, "s")
     appender, writer = appending(desk, most=1)
     with pytest.raises(SendFailed):
         await appender.append(round_)
-    assert job.first_offset == old
+    assert desk.begins() == old
     _, book, _ = desk.replayed(with_these(desk, writer.messages)[old:])
     assert book.jobs[job.id].facts == job.facts

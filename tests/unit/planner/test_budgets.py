@@ -145,15 +145,17 @@ def test_a_successor_answers_as_its_predecessor_did() -> None:
     tenants = {"t": TenantLimits(calls=10)}
     accounts, successor = Accounts(BudgetPolicy(), tenants), Accounts(BudgetPolicy(), tenants)
     [before] = told(accounts, ask(1, 9))
-    [events] = accounts.flush(Round(WALL, 0.0), 7).values()
+    accounts.flush(round_ := Round(WALL, 0.0), 7)
+    [events] = round_.ledger.values()
     assert [kind for kind, _ in events] == ["tenant_limit_neared", "tenant_account"]
     event = EVENT.validate_json(events[-1][1])
     assert isinstance(event, TenantAccount)
-    successor.fold(3, event)
+    successor.restore(event, 3, 0.0)
     [after] = told(successor, ask(1, 9))
     assert after.outcome == before.outcome
     told(successor, ask(2, 10))
-    [events] = successor.flush(Round(WALL, 0.0), 9).values()
+    successor.flush(round_ := Round(WALL, 0.0), 9)
+    [events] = round_.ledger.values()
     assert [kind for kind, _ in events] == ["tenant_account"]
 
 
@@ -172,7 +174,7 @@ def test_days_far_away_have_no_account() -> None:
     accounts = Accounts(BudgetPolicy(), {"t": TenantLimits(calls=4)})
     assert told(accounts, ask(1, 1, day=TODAY + 2), ask(1, 1, day=TODAY - 2)) == []
     told(accounts, ask(1, 1, day=TODAY - 1), ask(1, 1))
-    accounts.renew(0, WALL + 86_400)
+    accounts.kept.renew(Round(WALL + 86_400, 0.0), 0, 0, 99)
     assert (accounts.get("t", TODAY - 1), len(accounts)) == (None, 1)
 
 

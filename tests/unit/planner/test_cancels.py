@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from services.planner.retention import OLDEST_SECONDS
+from services.planner.kept import PORTION
 from services.planner.round import CallerAnswer, Round
-from services.planner.state.cancels import CLOCK_SKEW_SECONDS, KEPT_SECONDS, Cancels, TooManyCancels
-from services.planner.state.carried import Carried
+from services.planner.state.admission import accept
+from services.planner.state.cancels import CLOCK_SKEW_SECONDS, KEPT_SECONDS, TooManyCancels
 from services.planner.state.policy import Policy
 from services.planner.state.watermark import watermark
 from shared.contracts.delayed import DelayedJob
-from shared.contracts.event import CancelRecorded
 from shared.contracts.job import ReplyTo
 from shared.contracts.outcome import CancelRequested
 from shared.contracts.result import Status
-from tests.unit.planner.desk import Desk, kinds, published
+from tests.unit.planner.desk import Desk, job_input, kinds, published
 
 DAYS = 3 * 86_400.0
 REPLY = ReplyTo(topic="replies.test", correlation=b"c")
@@ -101,14 +98,10 @@ def test_it_is_kept_longer_than_its_job_can_come_late() -> None:
     desk = Desk()
     desk.say(cancel(desk))
     publish(desk)
-    desk.book.cancels.forget(desk.wall + DAYS + KEPT_SECONDS - 1)
+    desk.renew(99, later=DAYS + KEPT_SECONDS - 1)
     assert "mine" in desk.book.cancels
-    desk.book.cancels.forget(desk.wall + DAYS + KEPT_SECONDS + 60)
+    desk.renew(99, later=61)
     assert "mine" not in desk.book.cancels
-
-
-def rewrite(desk: Desk, distance: int = 10) -> Round:
-    return desk.round(lambda round_: desk.book.cancels.rewrite(round_, 0, len(desk.history), distance))
 
 
 def fill(desk: Desk, count: int) -> None:
@@ -121,16 +114,16 @@ def test_it_is_written_again_before_it_lies_too_far_back() -> None:
     desk = Desk()
     desk.say(cancel(desk), CancelRequested(job="guess"))
     publish(desk)
-    assert rewrite(desk).empty
+    assert desk.renew().empty
     assert watermark(desk.book, {}, 99)[0] == 1
     fill(desk, 10)
     start = len(desk.history)
-    assert kinds(rewrite(desk)) == ["cancel_recorded", "cancel_recorded"]
-    assert desk.book.cancels.lowest == start
+    assert kinds(desk.renew()) == ["cancel_recorded", "cancel_recorded"]
+    assert [kept.lowest for kept in desk.book.cancels.kept] == [start, start + 1]
     _, successor, _ = desk.replayed(desk.history[start:])
     assert set(successor.cancels) == {"mine", "guess"}
     assert successor.cancels.ended("mine") is not None
-    assert rewrite(desk).empty
+    assert desk.renew().empty
 
 
 def test_it_stays_where_it_is_until_its_result_is_out() -> None:
@@ -138,24 +131,31 @@ def test_it_stays_where_it_is_until_its_result_is_out() -> None:
     desk = Desk()
     desk.say(cancel(desk))
     fill(desk, 20)
-    assert rewrite(desk).empty
+    assert desk.renew().empty
     publish(desk)
-    assert kinds(rewrite(desk)) == ["cancel_recorded"]
+    assert kinds(desk.renew()) == ["cancel_recorded"]
 
 
-def test_what_is_old_is_written_again_on_a_quiet_log() -> None:
-    """Retention deletes by age."""
-    carried = Carried[CancelRecorded]()
-    carried.put("a", CancelRecorded(epoch=0, job="a", at=100.0, reason="r"), 5)
-    assert carried.stale(6, 10, 100.0 + OLDEST_SECONDS) == []
-    assert [name for name, _ in carried.stale(6, 10, 101.0 + OLDEST_SECONDS)] == ["a"]
+def test_a_guess_is_not_written_again_behind_its_job() -> None:
+    """In the round in which the job comes: whoever read on from there would end the next job with this id."""
+    desk = Desk()
+    desk.say(CancelRequested(job="mine"))
+    fill(desk, 20)
+
+    def both(round_: Round) -> None:
+        accept(desk.book, round_, job_input({"prompt": "q"}, 0, "mine"))
+        for kept in desk.book.cancels.kept:
+            kept.renew(round_, 0, len(desk.history), 10)
+
+    assert kinds(desk.round(both)) == ["job_accepted", "job_settled"]
+    assert list(desk.book.cancels) == []
 
 
-def test_what_is_not_acknowledged_holds_nothing_and_is_not_written_again() -> None:
-    """It will lie behind every acknowledged event."""
-    cancels = Cancels(10, 10)
-    cancels.keep(CancelRecorded(epoch=0, job="a", at=0.0, reason="r"))
-    assert cancels.lowest is None
-    cancels.begins_at("a", 7)
-    known: Any = cancels
-    assert known.lowest == 7
+def test_no_more_are_written_again_at_once_than_a_portion() -> None:
+    """The rest follows in the next rounds, the oldest first."""
+    desk = Desk()
+    for number in range(PORTION + 20):
+        desk.say(CancelRequested(job=f"x{number}"))
+    fill(desk, 200)
+    first, second = list(desk.renew(PORTION + 60).events), list(desk.renew(PORTION + 60).events)
+    assert (first, second) == ([f"x{n}" for n in range(PORTION)], [f"x{n}" for n in range(PORTION, PORTION + 20)])

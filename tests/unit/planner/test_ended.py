@@ -61,7 +61,7 @@ def test_its_record_read_again_is_nothing_new() -> None:
     end(desk, 7)
     assert desk.submit(source=7, prompt="7 ").empty
     assert desk.say(CancelRequested(job="j_7")).empty
-    assert len(desk.book.cancels) == 0
+    assert list(desk.book.cancels) == []
     given = job_input({"prompt": "7 ", "not_before": desk.wall + 60.0}, 7)
     assert not must_wait(desk.book, given, Written(offset=7), desk.wall)
 

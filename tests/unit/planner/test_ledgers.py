@@ -7,7 +7,7 @@ import pytest
 from services.planner.budgets.accounts import Accounts
 from services.planner.budgets.rules import BudgetPolicy
 from services.planner.budgets.shares import Shares
-from services.planner.retention import OLDEST_SECONDS
+from services.planner.kept import OLDEST_SECONDS
 from services.planner.round import Round
 from shared.contracts.budget import ALWAYS, Amounts, BudgetGranted, TenantLimits
 from shared.contracts.failure import FailureKind
@@ -63,14 +63,15 @@ def test_both_ledgers_are_written_again_by_age() -> None:
     purse = shares.purse("t", ALWAYS, 0.0)
     shares.release(purse, Amounts(), Amounts(jobs=1))
     for ledger in (accounts, shares):
-        [name] = ledger.flush(Round(WALL, 0.0), 1)
-        ledger.begins_at(name, 5)
-        ledger.renew(6, WALL + OLDEST_SECONDS - 1)
-        assert ledger.flush(Round(WALL, 0.0), 1) == {}
-        ledger.renew(6, WALL + OLDEST_SECONDS + 1)
-        assert list(ledger.flush(Round(WALL + OLDEST_SECONDS + 1, 0.0), 1)) == [name]
-        ledger.renew(6, WALL + OLDEST_SECONDS + 2)
-        assert ledger.flush(Round(WALL, 0.0), 1) == {}
+        written = []
+        for later in (0, OLDEST_SECONDS, OLDEST_SECONDS + 1, OLDEST_SECONDS + 2):
+            round_ = Round(WALL + later, 0.0)
+            ledger.kept.renew(round_, 1, 6, 99)
+            ledger.flush(round_, 1)
+            for [lies] in round_.lies.values():
+                lies(5)
+            written.append(len(round_.ledger))
+        assert written == [1, 0, 1, 0]
 
 
 @pytest.mark.parametrize("way", ["cancel", "lease"])

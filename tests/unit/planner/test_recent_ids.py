@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.planner.round import Round
-from services.planner.state.carried_ids import DISTANCE, GROUP_IDS, NAME, CarriedIds, packed, unpacked
+from services.planner.state.kept_ids import DISTANCE, GROUP_IDS, NAME, KeptIds, packed, unpacked
 from services.planner.state.settled import EndedAt, SettledIds
 from shared.contracts.event import EVENT, IdsRemembered
 
@@ -20,41 +20,42 @@ class Owner:
         """`times`: of the records, by the log's clock; `skew`: how far this one's wall clock is ahead of it."""
         self.log, self.now, self.times, self.skew = log, now, {} if times is None else times, skew
         self.index = SettledIds(COUNT, 1e9, BLOCK)
-        self.carried = CarriedIds(self.index)
+        self.ids = KeptIds(self.index)
 
     def ends(self, *jobs: str | None) -> None:
         """A round: these events, and what they make due."""
         round_ = Round(WALL + self.now + self.skew, self.now)
-        self.carried.rewrite(round_, 0, len(self.log))
+        self.ids.kept.renew(round_, 0, len(self.log), 20_000)
         first = len(self.log)
         self.log.extend(jobs)
-        for _, value in round_.events.get(NAME, ()):
+        for index, (_, value) in enumerate(round_.events.get(NAME, ())):
             self.log.append(IdsRemembered.model_validate_json(value))
-            self.carried.begins_at(len(self.log) - 1)
+            for lies in round_.lies[NAME, index]:
+                lies(len(self.log) - 1)
         self.times.update(dict.fromkeys(range(first, len(self.log)), WALL + self.now))
         for offset, job in enumerate(jobs, first):
             if job is not None:
                 self.index.add(job, offset, self.now)
-                self.carried.ended(offset)
+                self.ids.ended(offset)
 
     def successor(self, now: float, skew: float = 0.0) -> Owner:
         """What another planner knows that replays from the watermark, and what it had to read besides."""
         other = Owner(self.log, now, self.times, skew)
-        start = len(self.log) if self.carried.lowest is None else self.carried.lowest
+        start = len(self.log) if self.ids.kept.lowest is None else self.ids.kept.lowest
         assert len(self.log) - start <= DISTANCE + 100, "replay grows by little"
         for offset, event in enumerate(self.log[start:], start):
             if isinstance(event, IdsRemembered):
-                other.carried.restore(event, offset, self.times[offset])
+                other.ids.restore(event, offset, self.times[offset])
             elif event is not None:
                 other.index.add(event, offset, self.times[offset])
-                other.carried.ended(offset)
+                other.ids.ended(offset)
         other.index.shift(-WALL)
-        other.carried.resume(-WALL, now)
-        unread = other.carried.unread
+        other.ids.resume(-WALL, now)
+        unread = other.ids.unread
         assert len(unread) <= 40, "a bounded number"
         found = [(offset, event, self.times[offset]) for offset in unread if isinstance(event := self.log[offset], IdsRemembered)]
         assert len(found) == len(unread)
-        other.carried.learn(found, now)
+        other.ids.learn(found, now)
         return other
 
 
@@ -86,12 +87,12 @@ def test_what_nobody_remembers_holds_no_watermark() -> None:
     """However few ends there are: the log may be younger than the last of them."""
     owner = Owner([], 100.0)
     owner.index = SettledIds(COUNT, 60.0, BLOCK)
-    owner.carried = CarriedIds(owner.index)
+    owner.ids = KeptIds(owner.index)
     lowest: list[int | None] = []
     for seconds, jobs in ((0.0, ["a"]), (30.0, ["b"]), (31.0, [None]), (1.0, [None] * DISTANCE), (1.0, [None]), (30.0, [None])):
         owner.now += seconds
         owner.ends(*jobs)
-        lowest.append(owner.carried.lowest)
+        lowest.append(owner.ids.kept.lowest)
     group = next(offset for offset, event in enumerate(owner.log) if isinstance(event, IdsRemembered))
     assert lowest == [0, 0, 1, 1, group, None]
     assert len(owner.index) == 0

@@ -56,7 +56,7 @@ def test_the_first_record_read_names_the_epoch_in_force() -> None:
     """The watermark always names a valid record; reading begins there, behind the PlannerStarted."""
     desk = Desk()
     desk.submit()
-    first = desk.job.first_offset
+    first = desk.begins()
     _, book, _ = desk.replayed(desk.history[first:])
     assert state(book) == state(desk.book)
 
@@ -194,7 +194,7 @@ def test_the_age_of_a_job_survives_its_snapshot() -> None:
     desk.wait(60.0)
     desk.snapshot(desk.job)
     desk.wait(10.0)
-    replay, book, _ = desk.replayed(desk.history[desk.job.first_offset :])
+    replay, book, _ = desk.replayed(desk.history[desk.begins() :])
     replay.finish()
     [job] = book.jobs.values()
     assert job.deadline_due == pytest.approx(due)
@@ -312,7 +312,7 @@ def test_remembered_cancels_survive() -> None:
     desk = Desk()
     desk.say(CancelRequested(job="later"))
     desk.take_over()
-    assert (list(desk.book.cancels), desk.book.cancels.lowest) == (["later"], 1)
+    assert (list(desk.book.cancels), desk.book.kept.lowest) == (["later"], 1)
     desk.submit(id_="later")
     assert desk.types()[-1] == "job_settled"
     desk.take_over()

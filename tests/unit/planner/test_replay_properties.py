@@ -92,7 +92,8 @@ def test_a_replay_is_the_state_that_was_recorded(actions: list[str], seed: int) 
     desk = lived(actions, seed)
     replay, book, round_ = desk.replayed()
     assert state(book) == state(desk.book)
-    assert [job.first_offset for job in book.jobs.values()] == [job.first_offset for job in desk.book.jobs.values()]
+    assert book.kept.lowest == desk.book.kept.lowest
+    assert [book.kept_jobs.offset(job) for job in book.jobs] == [desk.book.kept_jobs.offset(job) for job in desk.book.jobs]
     assert (book.live, set(book.cancels)) == (desk.book.live, set(desk.book.cancels))
     replay.finish()
     assert round_.events == {}

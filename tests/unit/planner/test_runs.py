@@ -1,4 +1,4 @@
-"""The last run of a schedule is carried: a successor finds it at any moment, wherever a crash falls."""
+"""The last run of a schedule is kept: a successor finds it at any moment, wherever a crash falls."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def fire(desk: Desk, due_at: float = DUE) -> Round:
 
 
 def test_a_run_and_its_job_are_one_batch() -> None:
-    """The run's event first: both begin there."""
+    """The run's event first."""
     desk = Desk()
     round_ = fire(desk)
     assert kinds(round_) == ["schedule_fired", "job_accepted", "step_asked"]
     assert list(round_.events) == [run_id("nightly", DUE)]
-    assert (desk.job.id, desk.job.first_offset) == (run_id("nightly", DUE), 1)
+    assert (desk.job.id, desk.begins()) == (run_id("nightly", DUE), 2)
     assert len(dispatched(round_)) == 1
     assert desk.book.runs.last("nightly") == DUE
 
@@ -32,7 +32,7 @@ def test_until_a_run_is_acknowledged_the_one_before_holds_the_watermark() -> Non
     """If the append is lost, a successor must find the run before it."""
     desk = Desk()
     fire(desk)
-    desk.book.jobs.clear()
+    desk.forget_jobs()
     begin(desk.book, Round(desk.wall, desk.now), NIGHTLY, DUE + 60)
     assert watermark(desk.book, {}, 99)[0] == 1
 
@@ -41,9 +41,9 @@ def test_it_is_written_again_alone() -> None:
     """The copy begins nothing; the watermark follows it; a successor that sees only the copy knows the run."""
     desk = Desk()
     fire(desk)
-    desk.book.jobs.clear()
+    desk.forget_jobs()
     start = len(desk.history)
-    round_ = desk.round(lambda round_: desk.book.runs.rewrite(round_, 0, len(desk.history) + 50, 10))
+    round_ = desk.renew(1)
     assert kinds(round_) == ["schedule_fired"]
     assert watermark(desk.book, {}, 99)[0] == start
     _, successor, _ = desk.replayed(desk.history[start:])
@@ -61,7 +61,7 @@ def test_two_runs_in_one_round() -> None:
 
     desk.round(both)
     assert desk.book.runs.last("nightly") == DUE + 60
-    assert desk.book.runs.lowest == desk.job.first_offset
+    assert desk.book.runs.kept.lowest == desk.begins() - 1
     _, successor, _ = desk.replayed()
     assert successor.runs.last("nightly") == DUE + 60
 
@@ -71,4 +71,4 @@ def test_what_is_no_longer_declared_is_forgotten() -> None:
     desk = Desk()
     fire(desk)
     desk.book.runs.forget_others({})
-    assert desk.book.runs.lowest is None
+    assert desk.book.runs.kept.lowest is None

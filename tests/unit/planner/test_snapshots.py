@@ -5,17 +5,17 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.planner.history import snapshots
 from services.planner.job.live import LiveJob
-from services.planner.retention import OLDEST_SECONDS
+from services.planner.kept import OLDEST_SECONDS
 from services.planner.round import Round
-from services.planner.state.watermark import UNACKNOWLEDGED, watermark
+from services.planner.state import admission
+from services.planner.state.watermark import watermark
 from shared.contracts import headers
 from shared.contracts.base import RECORD_BYTES
 from shared.contracts.event import EVENT, JobSnapshot
 from shared.kafka.port import Message
 from shared.kafka.sizes import check_record
-from tests.unit.planner.desk import Desk, claimed, dispatched, kinds, published, succeeded
+from tests.unit.planner.desk import Desk, claimed, dispatched, job_input, kinds, published, succeeded
 
 
 def chained(desk: Desk, answers: list[str], steps: int = 12) -> LiveJob:
@@ -42,23 +42,19 @@ def parts(round_: Round) -> list[JobSnapshot]:
     return [event for event in found if isinstance(event, JobSnapshot)]
 
 
-def test_a_job_that_holds_the_watermark_is_due() -> None:
-    """Only live ones, oldest first; not one whose acceptance is not even acknowledged."""
+def test_a_job_that_holds_the_watermark_is_written_again() -> None:
+    """Only live ones; not one whose acceptance is not even acknowledged."""
     desk = Desk()
     first, second = chained(desk, ["a"]), chained(desk, ["a"])
     ended = chained(desk, ["a"], steps=1)
     assert ended.settled is not None
-    end = len(desk.history)
-    assert snapshots.due(desk.book, end, end, desk.wall) == []
-    assert snapshots.due(desk.book, end, end - second.first_offset, desk.wall) == [first]
-    assert snapshots.due(desk.book, end, 0, desk.wall) == [first, second]
-    assert snapshots.due(desk.book, end, end, desk.wall + OLDEST_SECONDS + 1) == [first, second], "retention deletes by age"
-    desk.snapshot(first)
-    desk.book.jobs.move_to_end(first.id)
-    assert first.written_at == desk.wall
-    desk.book.jobs.move_to_end(first.id, last=False)
-    desk.book.jobs[first.id].first_offset = UNACKNOWLEDGED
-    assert snapshots.due(desk.book, end, 0, desk.wall) == []
+    admission.accept(desk.book, Round(desk.wall, desk.now), job_input({"prompt": "q"}, 99))
+    behind = len(desk.history) - desk.begins(second.id)
+    assert desk.renew(len(desk.history)).empty
+    assert list(desk.renew(behind).events) == [first.id]
+    assert list(desk.renew(1).events) == [second.id]
+    assert list(desk.renew(99, later=OLDEST_SECONDS + 1).events) == [first.id, second.id], "retention deletes by age"
+    assert desk.renew(99).empty
 
 
 def test_a_snapshot_moves_the_watermark_and_nothing_else() -> None:
@@ -69,12 +65,12 @@ def test_a_snapshot_moves_the_watermark_and_nothing_else() -> None:
     before = (job.usage, list(job.steps), job.steps_asked, list(job.facts))
     round_ = desk.snapshot(job)
     assert kinds(round_) == ["job_snapshot"]
-    assert job.first_offset == len(desk.history) - 1
-    assert watermark(desk.book, {}, len(desk.history) - 1)[0] == job.first_offset
-    replay, book, _ = desk.replayed(desk.history[job.first_offset :])
+    assert desk.begins() == len(desk.history) - 1
+    assert watermark(desk.book, {}, len(desk.history) - 1)[0] == desk.begins(job.id)
+    replay, book, _ = desk.replayed(desk.history[desk.begins(job.id) :])
     [same] = book.jobs.values()
     assert (same.usage, list(same.steps), same.steps_asked, same.facts) == before
-    assert same.first_offset == job.first_offset
+    assert book.kept_jobs.offset(same.id) == desk.begins()
     replay.finish()
     assert book.claims == {"c1": (job.id, desk.step.id)}
 
@@ -84,10 +80,10 @@ def test_events_after_a_snapshot_are_part_of_the_next() -> None:
     desk = Desk()
     job = chained(desk, ["one"])
     desk.snapshot(job)
-    start = job.first_offset
+    start = desk.begins(job.id)
     [second] = dispatched(desk.say(succeeded(job, desk.step, "two", claim=None)))
     desk.snapshot(job)
-    for begin in (start, job.first_offset):
+    for begin in (start, desk.begins(job.id)):
         _, book, _ = desk.replayed(desk.history[begin:])
         [same] = book.jobs.values()
         assert list(same.steps) == [second.id]
@@ -103,10 +99,10 @@ def test_parts_are_valid_only_together() -> None:
     for missing in range(1, count + 1):
         cut = desk.history[: len(desk.history) - missing]
         _, book, _ = desk.replayed(cut)
-        assert book.jobs[job.id].first_offset == 1
+        assert book.kept_jobs.offset(job.id) == 1
         _, book, _ = desk.replayed(cut[len(desk.history) - count :])
         assert book.jobs == {}
-    _, book, _ = desk.replayed(desk.history[job.first_offset + 1 :])
+    _, book, _ = desk.replayed(desk.history[desk.begins(job.id) + 1 :])
     assert book.jobs == {}
 
 
@@ -116,7 +112,7 @@ def test_a_settle_event_after_a_snapshot_ends_the_job() -> None:
     job = chained(desk, ["one"], steps=2)
     desk.snapshot(job)
     [result] = published(desk.say(succeeded(job, desk.step, "end", claim=None)))
-    replay, book, round_ = desk.replayed(desk.history[job.first_offset :])
+    replay, book, round_ = desk.replayed(desk.history[desk.begins(job.id) :])
     replay.finish()
     assert published(round_) == [result]
     assert book.live == 0
@@ -128,8 +124,7 @@ def test_every_part_fits_a_record(answers: list[tuple[str, int]]) -> None:
     """Facts are quoted once more inside a snapshot, which may double them."""
     desk = Desk()
     job = chained(desk, [f".{char * count}" for char, count in answers])
-    assert snapshots.due(desk.book, len(desk.history), 0, desk.wall) == [job]
-    round_ = desk.snapshot(job)
+    round_ = desk.renew(0)
     for message in records(round_):
         assert check_record(message) <= RECORD_BYTES
     assert [fact.encode() for part in parts(round_) for fact in part.facts] == job.facts

@@ -12,7 +12,7 @@ from services.planner.round import Round
 from services.planner.state import admission, attempts
 from services.planner.state.book import Book
 from services.planner.state.policy import Policy
-from services.planner.state.watermark import UNACKNOWLEDGED, passable, watermark
+from services.planner.state.watermark import passable, watermark
 from shared.contracts.event import CancelRecorded, JobSettled
 from shared.contracts.outcome import CancelRequested
 from shared.contracts.result import Result, Status
@@ -46,23 +46,24 @@ def test_it_stays_before_a_live_job() -> None:
     desk.submit()
     live = desk.job
     ended = [done(desk).id for _ in range(3)]
-    assert watermark(desk.book, PAST, len(desk.history) - 1) == (live.first_offset, ended)
+    assert watermark(desk.book, PAST, len(desk.history) - 1) == (desk.begins(live.id), ended)
 
 
 def test_it_stays_before_a_result_that_is_not_acknowledged() -> None:
     """A successor publishes it again."""
     desk = Desk()
     job = done(desk, published=False)
-    assert watermark(desk.book, PAST, 9) == (job.first_offset, [])
+    first = desk.begins(job.id)
+    assert watermark(desk.book, PAST, 9) == (first, [])
 
 
 def test_it_stays_before_a_job_whose_record_is_not_committed() -> None:
     """Its record will be read again, and must then be known."""
     desk = Desk()
     job = done(desk)
-    source = job.accepted.source_offset
-    assert watermark(desk.book, {TOPIC: source}, 9) == (job.first_offset, [])
-    assert watermark(desk.book, {"jobs.batch": 1_000}, 9) == (job.first_offset, [])
+    source, first = job.accepted.source_offset, desk.book.ended[job.id].first_offset
+    assert watermark(desk.book, {TOPIC: source}, 9) == (first, [])
+    assert watermark(desk.book, {"jobs.batch": 1_000}, 9) == (first, [])
     assert watermark(desk.book, {TOPIC: source + 1}, 9) == (9, [job.id])
 
 
@@ -73,7 +74,18 @@ def test_what_is_not_acknowledged_does_not_hold_it() -> None:
     admission.accept(desk.book, round_, job_input({"prompt": "q"}))
     attempts.on_outcome(desk.book, round_, CancelRequested(job="other"))
     assert watermark(desk.book, {}, 7) == (7, [])
-    assert desk.job.first_offset == UNACKNOWLEDGED
+    assert desk.book.kept_jobs.offset(desk.job.id) is None
+
+
+def test_a_cancel_holds_it_until_its_job_is_in_history() -> None:
+    """If the append is lost, the job's record is read again, and must meet its cancel."""
+    desk = Desk()
+    desk.say(CancelRequested(job="mine"))
+    round_ = Round(desk.wall, desk.now)
+    admission.accept(desk.book, round_, job_input({"prompt": "q"}, 0, "mine"))
+    assert watermark(desk.book, {}, 9) == (1, [])
+    desk.acknowledge(round_)
+    assert watermark(desk.book, {}, 9) == (desk.begins("mine"), [])
 
 
 def test_it_stays_before_a_remembered_cancel() -> None:
@@ -82,7 +94,7 @@ def test_it_stays_before_a_remembered_cancel() -> None:
     desk.say(CancelRequested(job="other"))
     done(desk)
     assert watermark(desk.book, PAST, 9)[0] == 1
-    desk.book.cancels.forget(desk.wall + 1e6)
+    desk.renew(99, later=1e6)
     assert watermark(desk.book, PAST, 9)[0] == 9
 
 
@@ -97,14 +109,14 @@ def test_a_cancel_that_came_first_does_not_hide_its_job() -> None:
 
     desk.round(fold)
     live, hidden = desk.book.jobs["A"], desk.book.jobs["X"]
-    assert hidden.first_offset < live.first_offset
-    assert watermark(desk.book, PAST, 9)[0] == hidden.first_offset
+    assert desk.begins(hidden.id) < desk.begins(live.id)
+    assert watermark(desk.book, PAST, 9)[0] == desk.begins(hidden.id)
 
 
-jobs = st.lists(st.tuples(st.integers(-1, 50), st.booleans(), st.booleans(), st.integers(0, 10)), max_size=12)
+jobs = st.lists(st.tuples(st.integers(0, 50), st.booleans(), st.booleans(), st.integers(0, 10)), max_size=12)
 
 
-@given(jobs, st.lists(st.integers(-1, 50), max_size=3), st.integers(0, 10), st.integers(51, 60))
+@given(jobs, st.lists(st.integers(0, 50), max_size=3), st.integers(0, 10), st.integers(51, 60))
 def test_it_never_passes_what_recovery_needs(
     drawn: list[tuple[int, bool, bool, int]], cancels: list[int], committed: int, last_own: int
 ) -> None:
@@ -116,7 +128,7 @@ def test_it_never_passes_what_recovery_needs(
         round_ = Round(1_700_000_000.0, 0.0)
         admission.accept(book, round_, job_input({"prompt": "q"}, source, f"x{number}"))
         job = book.jobs[f"x{number}"]
-        job.first_offset = first
+        book.begins_at(job.id, 0.0, first)
         if settled:
             result = Result(job=job.id, status=Status.SUCCEEDED, accepted_at=0.0, finished_at=0.0)
             event = JobSettled(epoch=0, job=job.id, at=0.0, result=result)
@@ -126,11 +138,10 @@ def test_it_never_passes_what_recovery_needs(
         if settled and published and source < committed:
             needless.append(job)
         else:
-            needed.append(job)
-    for number, offset in enumerate(sorted(cancels, key=lambda offset: (offset < 0, offset))):
-        book.cancels.restore(CancelRecorded(epoch=0, job=f"c{number}", at=0.0, reason="test"), offset)
+            needed.append(first)
+    for number, offset in enumerate(cancels):
+        book.cancels.restore(CancelRecorded(epoch=0, job=f"c{number}", at=0.0, reason="test"), offset, 0.0)
     offset, forgettable = watermark(book, {TOPIC: committed}, last_own)
-    held = [job.first_offset for job in needed if job.first_offset >= 0] + [cancel for cancel in cancels if cancel >= 0]
-    assert offset == min([last_own, *held])
+    assert offset == min([last_own, *needed, *cancels])
     assert forgettable == [job.id for job in needless]
     assert all(passable(book.ended[job.id], {TOPIC: committed}) for job in needless)

@@ -121,8 +121,8 @@ class Offsets:
         epoch = next((w.offset for w in reversed(events[: offset + 1]) if isinstance(w.value, PlannerStarted)), None)
         if named is None or (not isinstance(named, PlannerStarted) and named.epoch != epoch):
             self._report(WATERMARK, f"the watermark {offset} of home {home} names a record that does not count")
-        for (number, what), carried in self._history.carried.items():
-            if number == home and carried.offset < offset:
+        for (number, what), kept in self._history.kept.items():
+            if number == home and kept.offset < offset:
                 self._report(WATERMARK, f"the watermark {offset} of home {home} passes the last {what}")
         for job, accepted in self._history.accepted.items():
             if accepted.where.partition != home or accepted.offset >= offset or job in self._passed:

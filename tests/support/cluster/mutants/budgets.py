@@ -18,6 +18,7 @@ from services.planner.shard.home import Home
 from services.planner.state.funds import Funds
 from shared.contracts.budget import ALWAYS, BudgetGranted
 from tests.support.cluster.faults import FaultMix
+from tests.support.cluster.mutants.kept import holding_nothing
 from tests.support.cluster.mutants.mixes import CALM, UNKNOWN
 
 Patching = pytest.MonkeyPatch
@@ -27,7 +28,7 @@ TAKEN_OVER = FaultMix(stop=0.6, only=("planner",), jobs=40, seconds=12.0)
 
 
 def _grants_forgotten(patching: Patching) -> None:
-    patching.setattr(Accounts, "fold", lambda *_: None)
+    patching.setattr(Accounts, "restore", lambda *_: None)
 
 
 def _grant_counted_twice(patching: Patching) -> None:
@@ -77,7 +78,7 @@ def _reservation_freed_twice(patching: Patching) -> None:
 
 
 def _reservations_forgotten(patching: Patching) -> None:
-    patching.setattr(Funds, "resume", lambda self, _: self.shares.attention.update(dict.fromkeys(self.shares.tenants())))
+    patching.setattr(Funds, "resume", lambda *_: None)
 
 
 def _job_counted_for_a_step_only(patching: Patching) -> None:
@@ -94,7 +95,7 @@ def _job_counted_for_a_step_only(patching: Patching) -> None:
 
 
 def _watermark_past_a_share(patching: Patching) -> None:
-    patching.setattr(Shares, "oldest", lambda _, last_own: last_own)
+    holding_nothing(patching, "shares")
 
 
 MUTANTS: dict[str, dict[str, Any]] = {

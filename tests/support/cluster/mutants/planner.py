@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import pytest
 
-from services.planner.budgets import accounts, shares
+from services.planner import kept
 from services.planner.handlers import JobReader
-from services.planner.history import snapshots
 from services.planner.history.recovery import Replay
 from services.planner.intake.refusals import Refusals
 from services.planner.job import ids
@@ -20,16 +20,17 @@ from services.planner.round import Round
 from services.planner.shard import effects
 from services.planner.shard.effects import Effects
 from services.planner.shard.home import Home
-from services.planner.state import attempts, carried, carried_ids, dates
+from services.planner.state import attempts, dates, kept_ids
 from services.planner.state.admission import JobInput
 from services.planner.state.book import Book
-from services.planner.state.carried_ids import CarriedIds
+from services.planner.state.kept_ids import KeptIds
 from services.planner.state.settled import SettledIds
 from shared.contracts.outcome import CancelRequested, ClaimsRenewed
 from shared.processing.owed import OwedPositions
 from shared.scheduling import retry
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.laws import stops
+from tests.support.cluster.mutants.kept import holding_nothing
 from tests.support.cluster.mutants.mixes import CALM, CRASHES, OUTLIVED, SMALL, UNKNOWN
 
 Patching = pytest.MonkeyPatch
@@ -55,8 +56,8 @@ def _timers_without_fence(patching: Patching) -> None:
             Home._fire_timers = original_fire  # type: ignore[method-assign]
         for job, events in rest.events.items():
             round_.events.setdefault(job, []).extend(events)
-            if job in rest.firsts:
-                round_.firsts[job] = rest.firsts[job] + len(round_.events[job]) - len(events)
+            before = len(round_.events[job]) - len(events)
+            round_.lies |= {(job, index + before): lies for (group, index), lies in rest.lies.items() if group == job}
         round_.dispatches += rest.dispatches
         round_.after += rest.after
         return round_
@@ -191,16 +192,17 @@ def _settled_ids_forgotten(patching: Patching) -> None:
     patching.setattr(SettledIds, "find", lambda *_: None)
 
 
-def _recent_ids_not_carried(patching: Patching) -> None:
-    patching.setattr(CarriedIds, "lowest", None)
-    patching.setattr(CarriedIds, "rewrite", lambda *_: None)
+def _recent_ids_not_kept(patching: Patching) -> None:
+    holding_nothing(patching, "ids")
+    patching.setattr(KeptIds, "_tidy", lambda *_: None)
+    patching.setattr(KeptIds, "_again", lambda *_: False)
 
 
-def _carried_ids_forgotten(patching: Patching) -> None:
+def _kept_ids_forgotten(patching: Patching) -> None:
     """Groups are small here, so that there are some in a run."""
-    patching.setattr(carried_ids, "GROUP_IDS", 2)
-    patching.setattr(carried_ids, "DISTANCE", 8)
-    patching.setattr(CarriedIds, "restore", lambda *_: None)
+    patching.setattr(kept_ids, "GROUP_IDS", 2)
+    patching.setattr(kept_ids, "DISTANCE", 8)
+    patching.setattr(KeptIds, "restore", lambda *_: None)
 
 
 def _at_home_wherever_it_lies(patching: Patching) -> None:
@@ -236,12 +238,8 @@ def _sent_with_an_instant(patching: Patching) -> None:
     patching.setattr(Book, "dispatch", dispatch)
 
 
-def _old_only_by_distance(*modules: Any) -> Callable[[Patching], None]:
-    def patch(patching: Patching) -> None:
-        for module in modules:
-            patching.setattr(module, "stale", lambda offset, _at, expected, distance, _wall: expected - offset > distance)
-
-    return patch
+def _old_only_by_distance(patching: Patching) -> None:
+    patching.setattr(kept, "OLDEST_SECONDS", inf)
 
 
 def _poison_swallowed(patching: Patching) -> None:
@@ -333,8 +331,8 @@ MUTANTS: dict[str, dict[str, Any]] = {
     },
     "attempts do not rise": {"patch": _attempts_do_not_rise, "breaks": "accepted once", "mix": FaultMix(model_error=0.3, **SMALL)},
     "settled ids forgotten": {"patch": _settled_ids_forgotten, "breaks": "accepted once", "mix": CALM, "kinds": {"again": 1.0}},
-    "recent ids not carried": {
-        "patch": _recent_ids_not_carried,
+    "recent ids not kept": {
+        "patch": _recent_ids_not_kept,
         "breaks": "accepted once",
         "mix": FaultMix(kill=1.0, down_seconds=(0.0, 0.5), **SMALL),
         "kinds": {"again": 1.0, "single": 1.0},
@@ -365,19 +363,19 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "kinds": {"nowhere": 1.0},
     },
     "jobs outlived by their log": {
-        "patch": _old_only_by_distance(snapshots),
+        "patch": _old_only_by_distance,
         "breaks": "the watermark passes nothing that recovery needs",
         "mix": OUTLIVED,
         "kinds": {"nowhere": 2.0, "single": 1.0},
     },
     "ledgers and last runs outlived by their log": {
-        "patch": _old_only_by_distance(carried, accounts, shares),
+        "patch": _old_only_by_distance,
         "breaks": "the watermark passes nothing that recovery needs",
         "mix": OUTLIVED,
         "kinds": {"metered": 1.0, "scheduled": 1.0},
     },
     "remembered ids forgotten at take-over": {
-        "patch": _carried_ids_forgotten,
+        "patch": _kept_ids_forgotten,
         "breaks": "accepted once",
         "mix": FaultMix(kill=1.0, down_seconds=(0.0, 0.5), only=("planner",), jobs=60, seconds=16.0),
         "kinds": {"again": 1.0, "single": 1.0},

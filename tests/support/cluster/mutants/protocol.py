@@ -8,18 +8,16 @@ from typing import Any
 
 import pytest
 
-from services.planner.history import recovery, snapshots
+from services.planner.history import recovery
 from services.planner.history.appender import Appender
 from services.planner.history.recovery import Replay
 from services.planner.history.takeover import TakeOver
-from services.planner.job.ended import EndedJob
 from services.planner.round import Publish, Round
 from services.planner.sending.messages import of_effect
 from services.planner.sending.writer import EventWriter
 from services.planner.shard.home import Home
 from services.planner.state import watermark as watermarks
 from services.planner.state.book import Book
-from services.planner.state.watermark import UNACKNOWLEDGED
 from shared.contracts import headers
 from shared.contracts.event import JobAccepted, PlannerStarted, facts_of
 from shared.errors import LogError, SendFailed
@@ -100,20 +98,22 @@ def offset_minus_one_is_good(patching: Patching) -> None:
     _expected: dict[Any, int] = {}
     original_send = Appender._send
 
-    async def send(self: Appender, batch: Any, unfinished: str | None = None) -> Any:
+    async def send(self: Appender, batch: Any) -> Any:
         _expected[self._partition] = self.expected
-        return await original_send(self, batch, unfinished)
+        return await original_send(self, batch)
 
     patching.setattr(EventWriter, "append", append)
     patching.setattr(Appender, "_send", send)
 
 
 def _watermark_past_an_unpublished_result(patching: Patching) -> None:
-    def passable(job: Any, inputs: Any, _topic_ids: Any) -> bool:
-        ended = isinstance(job, EndedJob) or job.settled is not None
-        return ended and job.source_offset < inputs.get(job.source_topic.partition("@")[0], 0)
+    original = Book.settled_at
 
-    patching.setattr(watermarks, "passable", passable)
+    def settled_at(self: Book, job_id: str, now: float, offset: int) -> None:
+        original(self, job_id, now, offset)
+        self.kept_jobs._places.pop(job_id, None)
+
+    patching.setattr(Book, "settled_at", settled_at)
 
 
 def _watermark_on_the_next_record(patching: Patching) -> None:
@@ -127,9 +127,6 @@ def _watermark_on_the_next_record(patching: Patching) -> None:
 
 
 def _watermark_past_a_record_to_be_read_again(patching: Patching) -> None:
-    def passable(job: Any, _inputs: Any, _topic_ids: Any) -> bool:
-        return isinstance(job, EndedJob)
-
     together = MemoryConsumer.commit
 
     async def commit(self: MemoryConsumer, offsets: Any) -> None:
@@ -137,7 +134,7 @@ def _watermark_past_a_record_to_be_read_again(patching: Patching) -> None:
         await asyncio.sleep(0.2)
         await together(self, offsets)
 
-    patching.setattr(watermarks, "passable", passable)
+    patching.setattr(watermarks, "passable", lambda *_: True)
     patching.setattr(MemoryConsumer, "commit", commit)
 
 
@@ -200,16 +197,6 @@ def _results_sent_once(patching: Patching) -> None:
     patching.setattr(Outbox, "_is_settled", is_settled)
 
 
-def _snapshot_counts_before_its_acknowledgement(patching: Patching) -> None:
-    original = snapshots.write
-
-    def write(book: Book, round_: Round, job: Any, name: str) -> None:
-        original(book, round_, job, name)
-        job.first_offset = UNACKNOWLEDGED
-
-    patching.setattr(snapshots, "write", write)
-
-
 def _asks_not_seen(patching: Patching) -> None:
     """As an older planner would read them, were it not for the version."""
     patching.setattr(recovery, "facts_of", lambda event: facts_of(event)[: 1 if isinstance(event, JobAccepted) else None])
@@ -256,11 +243,4 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "a round cut in two": {"patch": _round_cut_in_two, "breaks": "one result", "mix": ZOMBIES},
     "publish before the settle event is acknowledged": {"patch": _published_before_acknowledged, "breaks": "one result", "mix": UNKNOWN},
     "results sent once": {"patch": _results_sent_once, "breaks": "one result", "seed": 7, "mix": UNKNOWN},
-    "watermark before the snapshot's ack": {
-        "patch": _snapshot_counts_before_its_acknowledgement,
-        "breaks": "the watermark passes nothing that recovery needs",
-        "seed": 2,
-        "mix": FaultMix(ack_seconds=0.4, send_seconds=0.4, tight=True, **SMALL),
-        "kinds": {"cancelled": 1.0, "single": 2.0},
-    },
 }

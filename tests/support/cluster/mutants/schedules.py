@@ -13,6 +13,7 @@ from services.planner.state.cancels import Cancels
 from services.planner.state.runs import LastRuns
 from shared.contracts.schedule import Missed
 from tests.support.cluster.faults import FaultMix
+from tests.support.cluster.mutants.kept import holding_nothing
 from tests.support.cluster.mutants.mixes import CALM
 
 Patching = pytest.MonkeyPatch
@@ -23,8 +24,8 @@ ABSENT = FaultMix(kill=0.8, down_seconds=(3.0, 6.0), only=("planner",), jobs=20,
 TAKEN_OVER = FaultMix(stop=0.6, only=("planner",), jobs=30, seconds=12.0)
 
 
-def _last_run_not_carried(patching: Patching) -> None:
-    patching.setattr(LastRuns, "lowest", property(lambda _: None))
+def _last_run_not_kept(patching: Patching) -> None:
+    holding_nothing(patching, "runs")
 
 
 def _last_runs_forgotten(patching: Patching) -> None:
@@ -74,13 +75,7 @@ def _sent_on_early(patching: Patching) -> None:
 
 
 def _cancel_before_the_job_ignored(patching: Patching) -> None:
-    original = Cancels.met
-
-    def met(self: Cancels, job: str) -> bool:
-        original(self, job)
-        return False
-
-    patching.setattr(Cancels, "met", met)
+    patching.setattr(Cancels, "guessed", lambda *_: False)
 
 
 def _cancels_forgotten(patching: Patching) -> None:
@@ -88,8 +83,8 @@ def _cancels_forgotten(patching: Patching) -> None:
 
 
 MUTANTS: dict[str, dict[str, Any]] = {
-    "last run of a schedule not carried": {
-        "patch": _last_run_not_carried,
+    "last run of a schedule not kept": {
+        "patch": _last_run_not_kept,
         "breaks": "the watermark passes nothing that recovery needs",
         "mix": CALM,
         "kinds": SCHEDULED,

@@ -1,4 +1,4 @@
-"""CarriedIds: remembered ids, written to history in groups, so that a successor knows them (decision 0018).
+"""KeptIds: remembered ids, written to history in groups, so that a successor knows them (decision 0018).
 
 A group is an event that holds the ids whose settle events lie in a stretch of the log. The newest names all others that are still
 needed, by offset; it holds the watermark, and so does the first settle event behind it. Both are written anew long before they are far
@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from functools import partial
+from math import inf
 from struct import Struct
 from typing import NamedTuple
 
+from services.planner.kept import Kind
 from services.planner.round import Round
 from services.planner.state.settled import EndedAt, SettledIds
 from shared.contracts.event import IdsRemembered
@@ -29,6 +31,7 @@ SMALL_GROUPS = 16
 _SMALL_IDS = 8 * GROUP_IDS
 _ENTRY = Struct("<QII")
 _LATEST = 2**32 - 1
+_HEAD, _TAIL = "head", "tail"
 
 
 class _Group(NamedTuple):
@@ -41,7 +44,7 @@ class _Group(NamedTuple):
     """How many ids it holds."""
 
 
-class CarriedIds:
+class KeptIds:
     """Of one book. Offsets are those of `job-events`."""
 
     def __init__(self, index: SettledIds) -> None:
@@ -50,8 +53,8 @@ class CarriedIds:
         """In order of `since`; what was read of them, or written here."""
         self._unread: tuple[int, ...] = ()
         """Groups of predecessors that are still to be read."""
-        self._head: int | None = None
-        """The newest group's event."""
+        self.kept = Kind[str, None]("ids", self._again, tidy=self._tidy, distance=DISTANCE, events={IdsRemembered: self.restore})
+        """The newest group, and the first settle event behind it."""
         self._covered = 0
         """Ids that ended before this offset are in groups."""
         self._tail: deque[int] = deque()
@@ -60,49 +63,58 @@ class CarriedIds:
         """Found in replay, with the time of its record."""
         self._to_monotonic = 0.0
         """What makes monotonic seconds of the log's time."""
-        self._writing: IdsRemembered | None = None
-
-    @property
-    def lowest(self) -> int | None:
-        """Offset that the watermark may not pass."""
-        return min((offset for offset in (self._head, *islice(self._tail, 1)) if offset is not None), default=None)
+        self._writing = False
 
     def ended(self, offset: int) -> None:
         """A settle event of an id that is remembered is acknowledged."""
         if offset >= self._covered:
             self._tail.append(offset)
+            self._hold(_TAIL, self._tail[0])
 
-    def rewrite(self, round_: Round, epoch: int, expected: int) -> None:
-        """Append a group when enough ids are in none, or when what holds the watermark is far behind. `expected`: the next own offset."""
+    def _hold(self, name: str, offset: int | None) -> None:
+        """The watermark stays there. It is never old: what nobody remembers any more is let go of."""
+        if offset is None:
+            self.kept.drop(name)
+        elif offset != self.kept.offset(name):
+            self.kept.things[name] = None
+            self.kept.lies(name, inf, offset)
+
+    def _tidy(self, round_: Round, epoch: int) -> None:
+        """Forget, and append a group when enough ids are in none."""
         self._drop_forgotten(round_.now)
         if not (self._tail or self._groups or self._unread):
-            self._head = None
-        lowest = self.lowest
-        if len(self._tail) < GROUP_IDS and (lowest is None or expected - lowest <= DISTANCE):
-            return
-        since = self._since()
+            self._hold(_HEAD, None)
+        if len(self._tail) >= GROUP_IDS:
+            self._again(round_, epoch)
+
+    def _again(self, round_: Round, epoch: int, _: str = "") -> bool:
+        """A new group stands for both that hold the watermark."""
+        if self._writing:
+            return False
+        self._writing = True
+        since, until = self._since(), self._tail[-1] + 1 if self._tail else self._covered
         kept = [group.offset for group in self._groups if group.since < since]
-        self._writing = IdsRemembered(
+        group = IdsRemembered(
             epoch=epoch,
             at=round_.wall,
             since=since,
-            until=expected,
-            ids=packed(self._index.between(since, expected), since, round_.wall - round_.now),
+            until=until,
+            ids=packed(self._index.between(since, until), since, round_.wall - round_.now),
             earlier=(*self._unread, *kept),
         )
-        round_.add(NAME, self._writing)
-        round_.firsts[NAME] = len(round_.events[NAME]) - 1
+        round_.add(NAME, group, partial(self._written, group))
+        return True
 
-    def begins_at(self, offset: int) -> None:
-        """The event is acknowledged."""
-        written = self._writing
-        assert written is not None, "an event that was not written"
-        self._writing = None
-        self._groups = [group for group in self._groups if group.since < written.since]
-        self._add(written, offset)
-        self._head, self._covered = offset, written.until
-        while self._tail and self._tail[0] < written.until:
+    def _written(self, group: IdsRemembered, offset: int) -> None:
+        """It is acknowledged."""
+        self._writing = False
+        self._groups = [known for known in self._groups if known.since < group.since]
+        self._add(group, offset)
+        self._covered = group.until
+        while self._tail and self._tail[0] < group.until:
             self._tail.popleft()
+        self._hold(_HEAD, offset)
+        self._hold(_TAIL, next(iter(self._tail), None))
 
     # After a take-over
 
@@ -111,8 +123,8 @@ class CarriedIds:
         self._groups = []
         self._add(event, offset)
         self._unread = tuple(other for other in event.earlier if other != offset)
-        self._head, self._covered = offset, event.until
-        self._newest = event, written
+        self._hold(_HEAD, offset)
+        self._covered, self._newest = event.until, (event, written)
 
     def resume(self, to_monotonic: float, now: float) -> None:
         """Replay is over: learn the newest group, and see what is in none."""
@@ -121,6 +133,7 @@ class CarriedIds:
             self._index.merge(unpacked(*self._newest, to_monotonic), now)
             self._newest = None
         self._tail = deque(sorted(ended.offset for _, ended in self._index.between(self._covered)))
+        self._hold(_TAIL, next(iter(self._tail), None))
 
     @property
     def unread(self) -> tuple[int, ...]:
@@ -159,6 +172,7 @@ class CarriedIds:
             self._tail.popleft()
         if self._groups and (oldest is None or self._groups[0].until <= oldest):
             self._groups = [group for group in self._groups if oldest is not None and group.until > oldest]
+        self._hold(_TAIL, next(iter(self._tail), None))
 
 
 def packed(entries: Iterable[tuple[int, EndedAt]], since: int, to_wall: float) -> bytes:

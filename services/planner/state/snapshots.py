@@ -1,0 +1,67 @@
+"""Snapshots: the events of a long-lived job written again, so that the watermark may pass the old ones. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+
+from services.planner.job.live import LiveJob
+from services.planner.kept import Kind
+from services.planner.round import Round
+from shared.contracts.event import JobSnapshot
+from shared.processing.tries import Chore
+
+_PART_BYTES = 240 * 1024
+"""Of the facts as they lie in the record, quoted once more; with the envelope below the bound of a record."""
+
+
+def kept_jobs(may: Callable[[Chore], bool]) -> Kind[str, LiveJob]:
+    """Live, or the result not yet out: those are told again in full, these stay where they are."""
+    numbers = count()
+
+    def again(round_: Round, epoch: int, job_id: str) -> bool:
+        job = kept.things[job_id]
+        if job.settled is not None or job_id in round_.events or not may(Chore("the snapshot", job_id)):
+            return False
+        write(kept, round_, job, epoch, f"{epoch}-{next(numbers)}")
+        return True
+
+    kept = Kind[str, LiveJob]("jobs", again)
+    return kept
+
+
+def write(kept: Kind[str, LiveJob], round_: Round, job: LiveJob, epoch: int, name: str) -> None:
+    """Append the job's facts in parts; its place moves to the first part once the last is acknowledged."""
+    parts = _parts(job.facts)
+    begins: list[int] = []
+    for number, facts in enumerate(parts):
+        event = JobSnapshot(
+            epoch=epoch,
+            job=job.id,
+            at=round_.wall,
+            snapshot=name,
+            part=number,
+            parts=len(parts),
+            age_seconds=max(0.0, round_.now - job.accepted_due),
+            facts=tuple(fact.decode() for fact in facts),
+        )
+        last = number == len(parts) - 1
+        round_.add(job.id, event, begins.append, *([lambda _: kept.lies(job.id, round_.wall, begins[0])] if last else ()))
+
+
+def _parts(facts: list[bytes]) -> list[list[bytes]]:
+    parts: list[list[bytes]] = [[]]
+    size = 0
+    for fact in facts:
+        quoted = _quoted(fact)
+        if parts[-1] and size + quoted > _PART_BYTES:
+            parts.append([])
+            size = 0
+        parts[-1].append(fact)
+        size += quoted
+    return parts
+
+
+def _quoted(fact: bytes) -> int:
+    """Bytes of JSON text as a JSON string in a list: quotes and backslashes are escaped, nothing else can need it."""
+    return len(fact) + fact.count(b'"') + fact.count(b"\\") + 3
