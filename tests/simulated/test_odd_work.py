@@ -19,7 +19,7 @@ from services.planner.kept import Kind
 from services.planner.round import Round
 from services.planner.schedules import clockwork
 from services.planner.shard import effects
-from services.planner.state import admission, attempts, book, dates, delayed, snapshots
+from services.planner.state import admission, attempts, book, dates, delayed, funding, snapshots
 from services.planner.state.book import Book
 from services.planner.state.funds import Funds
 from shared.contracts.budget import TenantLimits
@@ -295,7 +295,7 @@ UPKEEP: dict[str, tuple[Any, str, Callable[..., bool]]] = {
         for what in ("jobs", "guesses", "cancels", "runs", "ids", "accounts", "shares")
     },
     "the snapshot of odd": (snapshots, "write", is_odd),
-    "budgets": (Funds, "flush", lambda *_: True),
+    "budgets": (funding, "fund", lambda *_: True),
     "the budget of odd": (Shares, "ask", lambda _shares, _round, tenant: tenant == "odd"),
 }
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from services.planner.history.upkeep import flush_budgets
 from services.planner.job.live import LiveJob, OpenStep, Phase
 from services.planner.round import Publish, Round
-from services.planner.state import dates, ending, streams
+from services.planner.state import dates, driving, ending, streams
 from services.planner.state.book import Book, internal
 from shared.contracts.budget import TenantLimitNeared
 from shared.contracts.event import (
@@ -198,7 +198,7 @@ class Replay:
             if job.settled is not None:
                 round_.after.append(Publish(job.settled))
             elif job.broken is not None:
-                book.give_up(round_, job)
+                driving.give_up(book, round_, job)
             else:
                 self._contain(job, self._resume)
         flush_budgets(book, round_)
@@ -209,7 +209,7 @@ class Replay:
             work(job)
         except Exception as error:
             log.failure("job_not_resumed", error, job=job.id)
-            self._book.give_up(self._round, job)
+            driving.give_up(self._book, self._round, job)
 
     def _reserve(self, job: LiveJob) -> None:
         self._book.funds.resume(job)
@@ -221,7 +221,7 @@ class Replay:
             return
         for step in list(job.steps.values()):
             self._rearm(job, step)
-        self._book.drive(self._round, job)
+        driving.drive(self._book, self._round, job)
 
     def _rearm(self, job: LiveJob, step: OpenStep) -> None:
         """A full period from now for everything relative; sleeps go on where they were."""
@@ -239,4 +239,4 @@ class Replay:
             step.due_at = now + step.claim.lease_seconds
             self._book.claims[step.claim.id] = (job.id, step.id)
         else:
-            self._round.dispatches.append(self._book.dispatch(self._round, job, step))
+            self._round.dispatches.append(driving.dispatch(self._book, self._round, job, step))

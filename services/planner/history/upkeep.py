@@ -6,6 +6,7 @@ Each kind by itself: one that fails again and again is left undone. Then the wat
 from __future__ import annotations
 
 from services.planner.round import Round
+from services.planner.state import funding
 from services.planner.state.book import Book
 from shared.processing.tries import Chore
 
@@ -29,4 +30,4 @@ def upkeep(book: Book, round_: Round, expected: int, distance: int) -> bool:
 def flush_budgets(book: Book, round_: Round) -> None:
     """That part alone, at the end of a replay."""
     if book.tries.may(_BUDGETS):
-        book.funds.flush(book, round_)
+        funding.fund(book, round_)

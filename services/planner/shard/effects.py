@@ -17,7 +17,7 @@ from services.planner.intake.refusals import Refusals
 from services.planner.round import Bury, Disown, Dispatch, Publish, Round, Stop
 from services.planner.sending.messages import of_effect
 from services.planner.shard.wiring import Wiring
-from services.planner.state import attempts, owing
+from services.planner.state import attempts
 from services.planner.state.admission import JobInput, accept
 from services.planner.state.book import Book, internal
 from services.planner.state.delayed import must_wait, postpone
@@ -164,7 +164,7 @@ class Effects:
     def let_out(self, round_: Round) -> None:
         """The round's append is acknowledged."""
         outbox, topics, book = self._outbox, self._topics, self._book
-        owing.owe(book, (effect.control.job for effect in round_.after if isinstance(effect, Stop)))
+        book.owe_stops(effect.control.job for effect in round_.after if isinstance(effect, Stop))
         for effect in round_.after:
             match effect:
                 case Dispatch():
@@ -172,7 +172,7 @@ class Effects:
                 case Publish(settled=settled):
                     outbox.post(of_effect(effect, topics), partial(book.published, settled))
                 case Stop(control=control, release=release):
-                    outbox.post(of_effect(effect, topics), partial(owing.stopped, book, control.job, release))
+                    outbox.post(of_effect(effect, topics), partial(book.stopped, control.job, release))
                 case Bury(letter=letter, release=release):
                     outbox.post([letter], release)
                 case Disown() if not (round_.events or round_.ledger):

@@ -9,6 +9,7 @@ from services.planner import counters
 from services.planner.job.limits import capped, filled
 from services.planner.job.live import LiveJob
 from services.planner.round import CallerAnswer, Round
+from services.planner.state import driving
 from services.planner.state.book import Book
 from services.planner.state.cancels import cancelled
 from shared.contracts.base import PriorityClass
@@ -76,7 +77,7 @@ def accept(
         book.settle(round_, job, *end, None)
         return None
     job.run.start()
-    book.drive(round_, job)
+    driving.drive(book, round_, job)
     return None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from services.planner.job.limits import late, retry_refusal
 from services.planner.job.live import LiveJob, OpenStep, Phase
 from services.planner.round import Disown, Round, Stop
-from services.planner.state import ending, streams
+from services.planner.state import driving, ending, streams
 from services.planner.state.book import Book
 from shared.contracts import event as events
 from shared.contracts.base import ClaimId
@@ -71,14 +71,14 @@ def on_due(book: Book, round_: Round, job_id: str) -> None:
     for step in [s for s in job.steps.values() if s.due_at <= round_.now]:
         if step.id in job.steps:
             _step_due(book, round_, job, step)
-    book.drive(round_, job)
+    driving.drive(book, round_, job)
 
 
 def give_up(book: Book, round_: Round, outcome: Outcome) -> None:
     """Folding this outcome fails again and again: the job that it is about ends."""
     job = None if isinstance(outcome, _OF_NO_JOB) else book.jobs.get(outcome.job)
     if job is not None:
-        book.give_up(round_, job)
+        driving.give_up(book, round_, job)
 
 
 def _deadline(job: LiveJob) -> Failure:
@@ -190,7 +190,7 @@ def _on_succeeded(book: Book, round_: Round, outcome: StepSucceeded) -> None:
         book.stop(round_, job, step)
     if not outcome.answer.text.startswith(step.prefix):
         _fail_or_retry(book, round_, job, step, streams.not_continued(outcome), usage=outcome.usage)
-        book.drive(round_, job)
+        driving.drive(book, round_, job)
         return
     book.funds.settle(round_, job, step, outcome.usage)
     if step.request is not None and outcome.usage.cost:
@@ -210,7 +210,7 @@ def _on_succeeded(book: Book, round_: Round, outcome: StepSucceeded) -> None:
             timings=outcome.timings,
         ),
     )
-    book.drive(round_, job)
+    driving.drive(book, round_, job)
 
 
 def acceptable(step: OpenStep, attempt: int, claim: ClaimId | None) -> bool:
@@ -241,7 +241,7 @@ def _on_failed(book: Book, round_: Round, outcome: StepFailed) -> None:
         _ask_again(book, round_, job, step, outcome.failure, usage=outcome.usage)
     else:
         _fail_or_retry(book, round_, job, step, outcome.failure, usage=outcome.usage)
-    book.drive(round_, job)
+    driving.drive(book, round_, job)
 
 
 def _on_released(book: Book, round_: Round, outcome: StepReleased) -> None:
@@ -252,7 +252,7 @@ def _on_released(book: Book, round_: Round, outcome: StepReleased) -> None:
     job, step = found
     failure = Failure(kind=FailureKind.UNCLAIMED, message=f"released: {outcome.reason[:100]}")
     _ask_again(book, round_, job, step, failure, usage=Usage())
-    book.drive(round_, job)
+    driving.drive(book, round_, job)
 
 
 def _ask_again(book: Book, round_: Round, job: LiveJob, step: OpenStep, failure: Failure, *, usage: Usage) -> None:
@@ -260,7 +260,7 @@ def _ask_again(book: Book, round_: Round, job: LiveJob, step: OpenStep, failure:
     step.releases += 1
     again = step.releases - _FREE_RELEASES
     wait = 0.0 if again <= 0 else book.policy.retry.delay_seconds(again, book.random.random())
-    book.fail_attempt(round_, job, step, failure, wait, counted=False, usage=usage)
+    driving.fail_attempt(book, round_, job, step, failure, wait=wait, counted=False, usage=usage)
 
 
 def _on_position(book: Book, round_: Round, outcome: StreamPosition) -> None:
@@ -270,8 +270,8 @@ def _on_position(book: Book, round_: Round, outcome: StreamPosition) -> None:
         return
     job, step = found
     if streams.take_position(step, outcome) and step.due_at <= round_.now:
-        book.retry(round_, job, step)
-    book.drive(round_, job)
+        driving.retry(book, round_, job, step)
+    driving.drive(book, round_, job)
 
 
 def _on_cancel(book: Book, round_: Round, outcome: CancelRequested) -> None:
@@ -303,17 +303,17 @@ def _step_due(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
         book.emit(round_, job, TimerFired(epoch=book.epoch, job=job.id, at=round_.wall, step=step.id))
         return
     if step.phase is Phase.WAITING:
-        book.retry(round_, job, step)
+        driving.retry(book, round_, job, step)
         return
     if step.phase is Phase.UNFUNDED:
-        book.fail_attempt(round_, job, step, book.funds.late(round_, job, step), None)
+        driving.fail_attempt(book, round_, job, step, book.funds.late(round_, job, step), wait=None)
         return
     if step.claim is not None:
         failure = Failure(kind=FailureKind.LEASE_EXPIRED, message="the claim was not renewed", node=step.claim.node)
     elif step.routed is not None:
         failure = Failure(kind=FailureKind.UNCLAIMED, message="no worker claimed the step in time", node=step.routed[0])
     else:
-        round_.dispatches.append(book.dispatch(round_, job, step))
+        round_.dispatches.append(driving.dispatch(book, round_, job, step))
         return
     book.stop(round_, job, step)
     _fail_or_retry(book, round_, job, step, failure)
@@ -329,7 +329,7 @@ def _fail_or_retry(book: Book, round_: Round, job: LiveJob, step: OpenStep, fail
     if retry is not None and retry.elsewhere and failure.node is None and step.claim is not None:
         failure = failure.model_copy(update={"node": step.claim.node})
     # How long an endpoint does not want to be asked holds up its node, not the job: another node may be free.
-    book.fail_attempt(round_, job, step, failure, None if retry is None else retry.delay_seconds, usage=usage)
+    driving.fail_attempt(book, round_, job, step, failure, wait=None if retry is None else retry.delay_seconds, usage=usage)
 
 
 def may_claim(step: OpenStep, claim: ClaimId) -> bool:

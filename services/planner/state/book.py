@@ -6,34 +6,32 @@ next in the log, the whole book is thrown away and rebuilt from history, so fold
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from random import Random
 
 from services.planner import counters
 from services.planner.budgets.prices import Prices
 from services.planner.job.ended import EndedJob
-from services.planner.job.limits import endless, estimate_tokens, neared, refusal
 from services.planner.job.live import LiveJob, OpenStep
-from services.planner.job.run import Run, Wanted
+from services.planner.job.run import Run
 from services.planner.kept import Kept
-from services.planner.round import Dispatch, Round, Stop
-from services.planner.state import dates, ending, owing, streams
+from services.planner.round import Round, Stop
+from services.planner.state import dates
 from services.planner.state.cancels import Cancels
-from services.planner.state.funds import Funding, Funds, need_of
+from services.planner.state.funds import Funds
 from services.planner.state.kept_ids import KeptIds
 from services.planner.state.live_count import LiveCount
 from services.planner.state.policy import Policy
 from services.planner.state.runs import LastRuns
 from services.planner.state.settled import SettledIds
 from services.planner.state.snapshots import kept_jobs
-from services.planner.state.step_of import step_of
 from services.planner.state.timers import Timers
 from shared.contracts.base import ClaimId, StepId
-from shared.contracts.budget import Amounts, TenantLimits
+from shared.contracts.budget import TenantLimits
 from shared.contracts.chat import Answer
 from shared.contracts.control import StopStep
-from shared.contracts.event import AttemptFailed, Event, JobAccepted, JobSettled, LimitNeared, StepAsked, StepRetried, TimerSet, WorkWasted
+from shared.contracts.event import Event, JobAccepted, JobSettled, WorkWasted
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
 from shared.contracts.result import Result, Status
@@ -41,8 +39,8 @@ from shared.contracts.usage import Usage
 from shared.patterns import BY_VERSION
 from shared.patterns.port import Pattern
 from shared.processing.tries import Tries
-from shared.scheduling.urgency import ExpectedSeconds, raised
-from shared.telemetry import logs, metrics
+from shared.scheduling.urgency import ExpectedSeconds
+from shared.telemetry import logs
 from shared.telemetry.tracing import trace_id
 
 log = logs.get(__name__)
@@ -113,98 +111,6 @@ class Book:
         self.write(round_, job, event)
         job.apply(event)
 
-    def drive(self, round_: Round, job: LiveJob) -> None:
-        """Append what the pattern wants and history lacks; settle when the pattern has ended, or work on the job fails."""
-        try:
-            self._drive(round_, job)
-            self.live_count.keep(job, *round_.close(job.id))
-        except Exception as error:  # of this job, whoever's fault it is: the others of the home go on
-            log.failure("job_failed", error, job=job.id)
-            self.give_up(round_, job)
-
-    def give_up(self, round_: Round, job: LiveJob) -> None:
-        """End a job on which work fails. One that cannot even be ended stays as it is, and the log says so."""
-        if job.settled is not None:
-            return
-        try:
-            self.settle(round_, job, Status.FAILED, job.broken or internal(), None)
-        except Exception as error:
-            log.failure("job_cannot_be_ended", error, job=job.id)
-
-    def _drive(self, round_: Round, job: LiveJob) -> None:
-        while job.settled is None and (wanted := job.run.wanted()):
-            if (failure := endless(job)) is not None:
-                ending.begin(self, round_, job, failure)
-                return
-            for want in wanted:
-                if job.run.still_wants(want.step):
-                    self._ask(round_, job, want)
-        self.stop_abandoned(round_, job)
-        if job.settled is not None:
-            return
-        if job.run.failure is not None:
-            ending.begin(self, round_, job, job.run.failure)
-        elif job.run.finished:
-            self.settle(round_, job, Status.SUCCEEDED, None, job.run.answer)
-        else:
-            self._warn(round_, job)
-            self.arm(job)
-
-    def _warn(self, round_: Round, job: LiveJob) -> None:
-        """Alert of limits that are near, once each."""
-        for near in neared(job, round_.now):
-            log.info("limit_neared", job=job.id, trace=trace_id(job.accepted.trace), limit=near.limit)
-            metrics.LIMITS_NEARED.labels("job", near.limit).inc()
-            self.emit(round_, job, LimitNeared(epoch=self.epoch, job=job.id, at=round_.wall, **near._asdict()))
-
-    def _ask(self, round_: Round, job: LiveJob, want: Wanted) -> None:
-        if want.request is None:
-            due_at, after = round_.wall + want.seconds, max(0.0, round_.now - job.accepted_due) + want.seconds
-            set_ = TimerSet(
-                epoch=self.epoch, job=job.id, at=round_.wall, step=want.step, path=want.path, due_at=due_at, due_after=after
-            )  # fmt: skip
-            self.emit(round_, job, set_)
-            job.steps[want.step].due_at = round_.now + want.seconds
-            return
-        tokens = estimate_tokens(want.request)
-        cost = self.prices.estimate_micros(want.request.model, tokens)
-        refused = refusal(job, want, tokens, cost)
-        cost = cost or self.funds.least_micros(job)
-        funding = Funding() if refused else self.funds.reserve(round_, job, Amounts(calls=1, tokens=tokens, micros=cost))
-        refused = refused or funding.failure
-        event = StepAsked(
-            epoch=self.epoch,
-            job=job.id,
-            at=round_.wall,
-            step=want.step,
-            path=want.path,
-            agent=want.request.agent,
-            model=want.request.model,
-            reserved_tokens=0 if refused else tokens,
-            reserved_micros=None if refused else cost or None,
-            charged_day=funding.day,
-            unfunded=funding.lacks is not None or None,
-        )
-        self.emit(round_, job, event)
-        step = job.steps[want.step]
-        if refused is not None:
-            self.fail_attempt(round_, job, step, refused, None)
-            return
-        counters.asked(want.request.capability).inc()
-        if funding.lacks is not None:
-            self.funds.wait(round_, job, step)
-            return
-        round_.dispatches.append(self.dispatch(round_, job, step))
-
-    def dispatch(self, round_: Round, job: LiveJob, step: OpenStep) -> Dispatch:
-        """The attempt as it travels. How long it may wait for a node, the routers know."""
-        assert step.request is not None, "a sleep is not dispatched"
-        step.due_at = round_.now + self.policy.resend_seconds
-        left = max(0.0, job.deadline_due - round_.now)
-        served_as = raised(job.accepted.priority_class, left, self.expected.of)
-        attempt = step_of(job, step, self.home, self.policy.lease_seconds, served_as=served_as, seconds_left=left)
-        return Dispatch(attempt, job.accepted.trace)
-
     def arm(self, job: LiveJob) -> None:
         """Set the job's timer to its earliest due time."""
         due = min(job.deadline_due, job.wall_due)
@@ -213,68 +119,6 @@ class Book:
         for step in job.steps.values():
             due = min(due, step.due_at)
         self.timers.set(job.id, due if job.ending is None else job.ends_due)
-
-    def fail_attempt(
-        self,
-        round_: Round,
-        job: LiveJob,
-        step: OpenStep,
-        failure: Failure,
-        wait: float | None,
-        *,
-        counted: bool = True,
-        usage: Usage | None = None,
-    ) -> None:
-        """Record that the current attempt ended; the next one begins after `wait` seconds, never when None."""
-        self.drop_claim(step)
-        self.funds.settle(round_, job, step, usage, lost=True)
-        log.info("attempt_failed", job=job.id, trace=trace_id(job.accepted.trace), step=step.id, kind=failure.kind.value, retry_in=wait)
-        event = AttemptFailed(
-            epoch=self.epoch,
-            job=job.id,
-            at=round_.wall,
-            step=step.id,
-            attempt=step.attempt,
-            failure=failure,
-            retry_after_seconds=wait,
-            counted=counted,
-            usage=usage or Usage(),
-        )
-        self.emit(round_, job, event)
-        if wait is None:
-            return
-        step.due_at = round_.now + wait
-        if not streams.ask_position(round_, job, step, self.home, self.policy) and wait <= 0:
-            self.retry(round_, job, step)
-
-    def retry(self, round_: Round, job: LiveJob, step: OpenStep) -> None:
-        """Begin the next attempt. It goes out only after its event is acknowledged."""
-        prefix, tokens = (step.prefix, step.prefix_tokens) if step.shown is None else (step.shown, step.shown_tokens)
-        refused = streams.refusal(step, prefix)
-        if refused is not None:
-            self.fail_attempt(round_, job, step, refused, None, counted=False)
-            return
-        funding = self.funds.reserve(round_, job, need_of(step))
-        waits = funding.lacks is not None
-        event = StepRetried(
-            epoch=self.epoch,
-            job=job.id,
-            at=round_.wall,
-            step=step.id,
-            attempt=step.attempt + 1,
-            avoid=step.avoid,
-            prefix=prefix or None,
-            prefix_tokens=tokens if prefix else None,
-            charged_day=funding.day,
-            unfunded=waits or None,
-        )
-        self.emit(round_, job, event)
-        if funding.failure is not None:
-            self.fail_attempt(round_, job, step, funding.failure, None)
-        elif waits:
-            self.funds.wait(round_, job, step)
-        else:
-            round_.after.append(self.dispatch(round_, job, step))
 
     def drop_claim(self, step: OpenStep) -> None:
         """The claim of this step stands no longer."""
@@ -388,8 +232,30 @@ class Book:
         job = self.jobs.get(settled.job)
         if job is not None and job.settled is settled:
             job.published = True
-            owing.leave(self, job)
+            self._leave(job)
         self.cancels.published(settled.job)
+
+    def owe_stops(self, jobs: Iterable[str]) -> None:
+        """Each time that a job is named here a stop of one of its attempts is on its way."""
+        for job in map(self.jobs.get, jobs):
+            if job is not None:
+                job.stops_owed += 1
+
+    def stopped(self, job_id: str, release: Callable[[], None]) -> None:
+        """One of them is acknowledged."""
+        job = self.jobs.get(job_id)
+        if job is not None:
+            job.stops_owed -= 1
+            self._leave(job)
+        release()
+
+    def _leave(self, job: LiveJob) -> None:
+        """Little is kept of a job that is out: its result and its stops are acknowledged."""
+        if job.published and not job.stops_owed:
+            offset = self.kept_jobs.offset(job.id)
+            assert offset is not None, "it is published after its events are acknowledged"
+            self.kept_jobs.drop(job.id)
+            self.ended[job.id] = EndedJob.of(job, offset)
 
 
 def internal() -> Failure:

@@ -10,19 +10,15 @@ and waits anew.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from services.planner.job.live import LiveJob, Phase
 from services.planner.round import Round, Stop, StopAnywhere
+from services.planner.state.book import Book
 from shared.contracts.chat import FinishReason
 from shared.contracts.control import StopStep
 from shared.contracts.event import CancelRecorded, JobStopped
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.outcome import Outcome, StepClaimed, StepFailed, StepReleased, StepSucceeded
 from shared.contracts.result import Status
-
-if TYPE_CHECKING:
-    from services.planner.state.book import Book
 
 _REASON_CHARACTERS = 200
 

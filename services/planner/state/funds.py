@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from services.planner.budgets.accounts import Accounts
 from services.planner.budgets.rules import NOTHING, ONE_JOB, BudgetPolicy, day_of, minus, of_usage, plus
@@ -23,19 +23,11 @@ from shared.contracts.budget import (
     BudgetRequested,
     TenantLimits,
 )
-from shared.contracts.event import StepFunded
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.usage import Usage
-from shared.processing.tries import Chore
 
-if TYPE_CHECKING:
-    from services.planner.state.book import Book
-
-_TIMER = "#tenant/"
+TIMER = "#tenant/"
 """Before a tenant's name: the key of its timer. No job's id begins so."""
-_CHORE = "the budget"
-_PACE_SECONDS = 0.05
-"""A tenant's timer fires no sooner than this after a round that looked at it."""
 _LATE_CLAIMS = 10_000
 _AGAIN_SECONDS = 5.0
 """When a job is worth submitting again that only waited too long."""
@@ -57,7 +49,7 @@ class Funds:
         self.shares = Shares(home, policy, tenants)
         self.accounts = Accounts(policy, tenants)
         self.kept = (self.accounts.kept, self.shares.kept)
-        self._waiting: dict[str, dict[tuple[str, StepId], None]] = {}
+        self.waiting: dict[str, dict[tuple[str, StepId], None]] = {}
         self._unsaid: OrderedDict[ClaimId, tuple[str, Amounts]] = OrderedDict()
         """Claims that ended without an outcome, newest last: the tenant, and what was charged for want of better. In memory only."""
 
@@ -78,7 +70,7 @@ class Funds:
         for purse, amount in lacking:
             if (refused := self.shares.refused(purse, amount, round_)) is not None:
                 return Funding(failure=refused)
-        if not waits and len(self._waiting.get(tenant, ())) >= self._policy.waiting:
+        if not waits and len(self.waiting.get(tenant, ())) >= self._policy.waiting:
             return Funding(failure=_limit("tenant.steps", "too many steps of this tenant wait for its budget"))
         return Funding(lacks=lacking)
 
@@ -95,7 +87,7 @@ class Funds:
         """The step waits for the tenant's budget, not for ever."""
         step.due_at = round_.now + self._policy.wait_seconds
         tenant = job.accepted.request.tenant
-        self._waiting.setdefault(tenant, {})[job.id, step.id] = None
+        self.waiting.setdefault(tenant, {})[job.id, step.id] = None
         self.shares.attention[tenant] = None
 
     def late(self, round_: Round, job: LiveJob, step: OpenStep) -> Failure:
@@ -112,7 +104,7 @@ class Funds:
         """
         tenant = job.accepted.request.tenant
         if step.phase is Phase.UNFUNDED:
-            waiting = self._waiting.get(tenant, {})
+            waiting = self.waiting.get(tenant, {})
             waiting.pop((job.id, step.id), None)
         if step.charged_day is None:
             if usage is not None:
@@ -175,55 +167,8 @@ class Funds:
 
     def on_due(self, round_: Round, key: str) -> None:
         """A tenant's timer fired."""
-        if key.startswith(_TIMER):
-            self.shares.on_due(round_, key.removeprefix(_TIMER))
-
-    def flush(self, book: Book, round_: Round) -> None:
-        """At the end of a round's decisions: let those begin that can, ask for what is lacking, record what changed."""
-        touched: dict[str, None] = {}
-        while self.shares.attention:
-            tenant = next(iter(self.shares.attention))
-            del self.shares.attention[tenant]
-            touched[tenant] = None
-            if book.tries.may(Chore(_CHORE, tenant)):
-                self._serve(book, round_, tenant)
-        for tenant in touched:
-            if book.tries.may(Chore(_CHORE, tenant)):
-                self.shares.ask(round_, tenant)
-                book.timers.set(_TIMER + tenant, max(self.shares.due_at(tenant), round_.now + _PACE_SECONDS))
-        for ledger in (self.accounts, self.shares):
-            ledger.flush(round_, book.epoch, lambda tenant: book.tries.may(Chore(_CHORE, tenant)))
-
-    def _serve(self, book: Book, round_: Round, tenant: str) -> None:
-        """In order of arrival; who needs less may begin before who needs more: each waits at most its time."""
-        lacks: list[Wants] = []
-        for job_id, step_id in list(self._waiting.get(tenant, ())):
-            found = book.find(job_id, step_id)
-            if found is None or found[1].phase is not Phase.UNFUNDED:
-                self._waiting[tenant].pop((job_id, step_id), None)
-                continue
-            job, step = found
-            book.tries.at = job_id
-            funding = self.reserve(round_, job, need_of(step), waits=True)
-            if funding.lacks is not None:
-                lacks.append(funding.lacks)
-            elif funding.failure is not None:
-                book.fail_attempt(round_, job, step, funding.failure, None)
-                book.drive(round_, job)
-            else:
-                self._begin(book, round_, job, step, day_of(round_.wall) if funding.day is None else funding.day)
-        book.tries.at = Chore(_CHORE, tenant)
-        if not self._waiting.get(tenant):
-            self._waiting.pop(tenant, None)
-        self.shares.wanted(tenant, lacks)
-
-    def _begin(self, book: Book, round_: Round, job: LiveJob, step: OpenStep, day: int) -> None:
-        """Out it goes, once that it may is acknowledged: the attempt itself may have begun in this very round."""
-        self._waiting[job.accepted.request.tenant].pop((job.id, step.id), None)
-        event = StepFunded(epoch=book.epoch, job=job.id, at=round_.wall, step=step.id, attempt=step.attempt, charged_day=day)
-        book.emit(round_, job, event)
-        round_.after.append(book.dispatch(round_, job, step))
-        book.arm(job)
+        if key.startswith(TIMER):
+            self.shares.on_due(round_, key.removeprefix(TIMER))
 
     # History
 

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from services.planner.job.ended import EndedJob
-
-if TYPE_CHECKING:
-    from services.planner.state.book import Book
+from services.planner.state.book import Book
 
 NO_IDS: Mapping[str, str | None] = MappingProxyType({})
 

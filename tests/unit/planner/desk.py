@@ -9,7 +9,7 @@ from typing import Any
 from services.planner.history.recovery import Replay
 from services.planner.job.live import LiveJob, OpenStep
 from services.planner.round import Publish, Round, Stop
-from services.planner.state import attempts, snapshots
+from services.planner.state import attempts, funding, snapshots
 from services.planner.state.admission import JobInput, accept
 from services.planner.state.book import Book
 from services.planner.state.policy import Policy
@@ -103,7 +103,7 @@ class Desk:
         """One round, acknowledged."""
         round_ = Round(self.wall + self.skew, self.now)
         decide(round_)
-        self.book.funds.flush(self.book, round_)
+        funding.fund(self.book, round_)
         if claims:
             attempts.flush_claims(self.book, round_)
         self.acknowledge(round_)

@@ -20,7 +20,7 @@ from services.planner.round import Round
 from services.planner.shard import effects
 from services.planner.shard.effects import Effects
 from services.planner.shard.home import Home
-from services.planner.state import attempts, dates, kept_ids
+from services.planner.state import attempts, dates, driving, kept_ids
 from services.planner.state.admission import JobInput
 from services.planner.state.book import Book
 from services.planner.state.kept_ids import KeptIds
@@ -100,7 +100,7 @@ def _defaults_by_the_clock_at_take_over(patching: Patching) -> None:
 
 
 def _claim_timeout_from_planning(patching: Patching) -> None:
-    original = Book.dispatch
+    original = driving.dispatch
 
     def dispatch(self: Book, round_: Round, job: Any, step: Any) -> Any:
         made = original(self, round_, job, step)
@@ -108,7 +108,7 @@ def _claim_timeout_from_planning(patching: Patching) -> None:
         step.routed = ("nobody", 0)  # what is not routed has no timeout: it is only sent again
         return made
 
-    patching.setattr(Book, "dispatch", dispatch)
+    patching.setattr(driving, "dispatch", dispatch)
 
 
 def commands_lost(patching: Patching) -> None:
@@ -179,13 +179,13 @@ def _retried_beyond_the_limit_of_calls(patching: Patching) -> None:
 
 
 def _attempts_do_not_rise(patching: Patching) -> None:
-    original = Book.retry
+    original = driving.retry
 
     def retry(self: Book, round_: Round, job: Any, step: Any) -> None:
         step.attempt -= 1
         original(self, round_, job, step)
 
-    patching.setattr(Book, "retry", retry)
+    patching.setattr(driving, "retry", retry)
 
 
 def _settled_ids_forgotten(patching: Patching) -> None:
@@ -226,7 +226,7 @@ def _forwarded_before_it_is_acknowledged(kind: type[Any]) -> Callable[[Patching]
 
 
 def _sent_with_an_instant(patching: Patching) -> None:
-    original = Book.dispatch
+    original = driving.dispatch
 
     def dispatch(self: Book, round_: Round, job: Any, step: Any) -> Any:
         made = original(self, round_, job, step)
@@ -235,7 +235,7 @@ def _sent_with_an_instant(patching: Patching) -> None:
         instant = made.step.changed(deadline_at=round_.wall + made.step.seconds_left, seconds_left=None)
         return replace(made, step=instant)
 
-    patching.setattr(Book, "dispatch", dispatch)
+    patching.setattr(driving, "dispatch", dispatch)
 
 
 def _old_only_by_distance(patching: Patching) -> None:

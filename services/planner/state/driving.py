@@ -1,0 +1,185 @@
+"""Driving: a job goes on as far as history allows: what its pattern wants is asked, what failed is tried again, its end begins. Pure."""
+
+from __future__ import annotations
+
+from services.planner import counters
+from services.planner.job.limits import endless, estimate_tokens, neared, refusal
+from services.planner.job.live import LiveJob, OpenStep
+from services.planner.job.run import Wanted
+from services.planner.round import Dispatch, Round
+from services.planner.state import ending, streams
+from services.planner.state.book import Book, internal
+from services.planner.state.funds import Funding, need_of
+from services.planner.state.step_of import step_of
+from shared.contracts.budget import Amounts
+from shared.contracts.event import AttemptFailed, LimitNeared, StepAsked, StepRetried, TimerSet
+from shared.contracts.failure import Failure
+from shared.contracts.result import Status
+from shared.contracts.usage import Usage
+from shared.scheduling.urgency import raised
+from shared.telemetry import logs, metrics
+from shared.telemetry.tracing import trace_id
+
+log = logs.get(__name__)
+
+
+def drive(book: Book, round_: Round, job: LiveJob) -> None:
+    """Append what the pattern wants and history lacks; settle when the pattern has ended, or work on the job fails."""
+    try:
+        _drive(book, round_, job)
+        book.live_count.keep(job, *round_.close(job.id))
+    except Exception as error:  # of this job, whoever's fault it is: the others of the home go on
+        log.failure("job_failed", error, job=job.id)
+        give_up(book, round_, job)
+
+
+def give_up(book: Book, round_: Round, job: LiveJob) -> None:
+    """End a job on which work fails. One that cannot even be ended stays as it is, and the log says so."""
+    if job.settled is not None:
+        return
+    try:
+        book.settle(round_, job, Status.FAILED, job.broken or internal(), None)
+    except Exception as error:
+        log.failure("job_cannot_be_ended", error, job=job.id)
+
+
+def _drive(book: Book, round_: Round, job: LiveJob) -> None:
+    while job.settled is None and (wanted := job.run.wanted()):
+        if (failure := endless(job)) is not None:
+            ending.begin(book, round_, job, failure)
+            return
+        for want in wanted:
+            if job.run.still_wants(want.step):
+                _ask(book, round_, job, want)
+    book.stop_abandoned(round_, job)
+    if job.settled is not None:
+        return
+    if job.run.failure is not None:
+        ending.begin(book, round_, job, job.run.failure)
+    elif job.run.finished:
+        book.settle(round_, job, Status.SUCCEEDED, None, job.run.answer)
+    else:
+        _warn(book, round_, job)
+        book.arm(job)
+
+
+def _warn(book: Book, round_: Round, job: LiveJob) -> None:
+    """Alert of limits that are near, once each."""
+    for near in neared(job, round_.now):
+        log.info("limit_neared", job=job.id, trace=trace_id(job.accepted.trace), limit=near.limit)
+        metrics.LIMITS_NEARED.labels("job", near.limit).inc()
+        book.emit(round_, job, LimitNeared(epoch=book.epoch, job=job.id, at=round_.wall, **near._asdict()))
+
+
+def _ask(book: Book, round_: Round, job: LiveJob, want: Wanted) -> None:
+    if want.request is None:
+        due_at, after = round_.wall + want.seconds, max(0.0, round_.now - job.accepted_due) + want.seconds
+        set_ = TimerSet(
+            epoch=book.epoch, job=job.id, at=round_.wall, step=want.step, path=want.path, due_at=due_at, due_after=after
+        )  # fmt: skip
+        book.emit(round_, job, set_)
+        job.steps[want.step].due_at = round_.now + want.seconds
+        return
+    tokens = estimate_tokens(want.request)
+    cost = book.prices.estimate_micros(want.request.model, tokens)
+    refused = refusal(job, want, tokens, cost)
+    cost = cost or book.funds.least_micros(job)
+    funding = Funding() if refused else book.funds.reserve(round_, job, Amounts(calls=1, tokens=tokens, micros=cost))
+    refused = refused or funding.failure
+    event = StepAsked(
+        epoch=book.epoch,
+        job=job.id,
+        at=round_.wall,
+        step=want.step,
+        path=want.path,
+        agent=want.request.agent,
+        model=want.request.model,
+        reserved_tokens=0 if refused else tokens,
+        reserved_micros=None if refused else cost or None,
+        charged_day=funding.day,
+        unfunded=funding.lacks is not None or None,
+    )
+    book.emit(round_, job, event)
+    step = job.steps[want.step]
+    if refused is not None:
+        fail_attempt(book, round_, job, step, refused, wait=None)
+        return
+    counters.asked(want.request.capability).inc()
+    if funding.lacks is not None:
+        book.funds.wait(round_, job, step)
+        return
+    round_.dispatches.append(dispatch(book, round_, job, step))
+
+
+def dispatch(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> Dispatch:
+    """The attempt as it travels. How long it may wait for a node, the routers know."""
+    assert step.request is not None, "a sleep is not dispatched"
+    step.due_at = round_.now + book.policy.resend_seconds
+    left = max(0.0, job.deadline_due - round_.now)
+    served_as = raised(job.accepted.priority_class, left, book.expected.of)
+    attempt = step_of(job, step, book.home, book.policy.lease_seconds, served_as=served_as, seconds_left=left)
+    return Dispatch(attempt, job.accepted.trace)
+
+
+def fail_attempt(
+    book: Book,
+    round_: Round,
+    job: LiveJob,
+    step: OpenStep,
+    failure: Failure,
+    *,
+    wait: float | None,
+    counted: bool = True,
+    usage: Usage | None = None,
+) -> None:
+    """Record that the current attempt ended; the next one begins after `wait` seconds, never when None."""
+    book.drop_claim(step)
+    book.funds.settle(round_, job, step, usage, lost=True)
+    log.info("attempt_failed", job=job.id, trace=trace_id(job.accepted.trace), step=step.id, kind=failure.kind.value, retry_in=wait)
+    event = AttemptFailed(
+        epoch=book.epoch,
+        job=job.id,
+        at=round_.wall,
+        step=step.id,
+        attempt=step.attempt,
+        failure=failure,
+        retry_after_seconds=wait,
+        counted=counted,
+        usage=usage or Usage(),
+    )
+    book.emit(round_, job, event)
+    if wait is None:
+        return
+    step.due_at = round_.now + wait
+    if not streams.ask_position(round_, job, step, book.home, book.policy) and wait <= 0:
+        retry(book, round_, job, step)
+
+
+def retry(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
+    """Begin the next attempt. It goes out only after its event is acknowledged."""
+    prefix, tokens = (step.prefix, step.prefix_tokens) if step.shown is None else (step.shown, step.shown_tokens)
+    refused = streams.refusal(step, prefix)
+    if refused is not None:
+        fail_attempt(book, round_, job, step, refused, wait=None, counted=False)
+        return
+    funding = book.funds.reserve(round_, job, need_of(step))
+    waits = funding.lacks is not None
+    event = StepRetried(
+        epoch=book.epoch,
+        job=job.id,
+        at=round_.wall,
+        step=step.id,
+        attempt=step.attempt + 1,
+        avoid=step.avoid,
+        prefix=prefix or None,
+        prefix_tokens=tokens if prefix else None,
+        charged_day=funding.day,
+        unfunded=waits or None,
+    )
+    book.emit(round_, job, event)
+    if funding.failure is not None:
+        fail_attempt(book, round_, job, step, funding.failure, wait=None)
+    elif waits:
+        book.funds.wait(round_, job, step)
+    else:
+        round_.after.append(dispatch(book, round_, job, step))
