@@ -15,6 +15,7 @@ from infra.cli.exits import CommandExit, Exit
 from shared.clock import Clock, SystemClock
 from shared.errors import NotFound
 from shared.kafka.port import Admin, Consumer, Log, Record, TopicPartition
+from shared.processing.tail import stretches
 from shared.settings import ClusterSettings
 from shared.topics import Topics
 
@@ -96,14 +97,9 @@ class Cluster:
         partitions = await self.partitions(topic)
         async with self.reader(partitions) as consumer:
             ends = await self.connected(consumer.end_offsets(partitions))
-            behind = {p for p in partitions if await consumer.position(p) < ends[p]}
-            while behind:
-                batches = await consumer.poll(timeout_seconds=0.5, partitions=behind)
-                for partition, records in batches.items():
-                    for record in records:
-                        if record.offset < ends[partition]:
-                            yield record
-                behind = {p for p in behind if await consumer.position(p) < ends[p]}
+            async for records in stretches(consumer, {partition: (0, ends[partition]) for partition in partitions}):
+                for record in records:
+                    yield record
 
 
 def with_cluster(context: click.Context, command: Callable[[Cluster], Coroutine[Any, Any, T]]) -> T:

@@ -16,13 +16,13 @@ from shared.contracts import headers
 from shared.epochs import epoch_of
 from shared.errors import LogUnavailable
 from shared.kafka.port import Admin, Consumer, Log, Record, TopicPartition
+from shared.processing.tail import stretches
 from shared.services import group_of
 from shared.topics import DELAY_TIERS, Count, Topics
 
 """With the cluster's prefix before them."""
 STALL_SECONDS = 30.0
 """Nothing read for so long, and more is there: Kafka is away."""
-_POLL_SECONDS = 0.5
 _LOOK_AHEAD = 5_000
 """Records that are looked at to learn the epoch in force where the beginning of the log is gone."""
 
@@ -171,21 +171,14 @@ class TopicReader:
             await self._range(partition, span.start, span.end, visit)
 
     async def _range(self, partition: TopicPartition, start: int, end: int, visit: Visit) -> None:
-        """Visit the records of [start, end). Stops on position, since records may be gone. At least one where only one is asked for."""
-        if start >= end:
-            return
-        self._consumer.assign([partition])
-        self._consumer.seek(partition, start)
+        """Visit the records of [start, end). At least one where only one is asked for."""
         total = sum(max(0, span.end - span.start) for span in self._spans.values())
         heard = self._clock.monotonic()
-        while await self._consumer.position(partition) < end:
-            batches = await self._consumer.poll(timeout_seconds=_POLL_SECONDS)
-            for records in batches.values():
-                for record in records:
-                    if record.offset < end:
-                        visit(record)
-                        self._read += 1
-            if batches:
+        async for records in stretches(self._consumer, {partition: (start, end)}):
+            for record in records:
+                visit(record)
+            self._read += len(records)
+            if records:
                 heard = self._clock.monotonic()
                 self._say(min(self._read, total), total)
             elif self._clock.monotonic() - heard > STALL_SECONDS:

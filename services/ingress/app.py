@@ -9,7 +9,6 @@ from services.ingress.admission.meter import Meter
 from services.ingress.admission.probe import BacklogProbe
 from services.ingress.api import IngressApi, build_api
 from services.ingress.handlers import Door
-from services.ingress.nodes_reader import NodesReader
 from services.ingress.registry import Registry
 from services.ingress.replies.replies import Replies, reply_partition
 from services.ingress.replies.waiters import Waiters
@@ -52,7 +51,7 @@ class Ingress:
         submitter = Submitter(self._outbox, topics, clock, random)
         self._replies = Replies(log, clock, waiters, name, report=submitter.report)
         registry, prefix = Registry(settings.node_lost_seconds), topics.settings.prefix
-        self._nodes = NodesReader(log, clock, topics.nodes, name, registry)
+        self._nodes = registry.follow(log, clock, topics.nodes, name)
         self._events = events = EventsReader(environment, settings, status_store(settings, prefix))
         schedules = ScheduleTable(topics.settings.capabilities)
         kinds = {"tenant": events.tenants.on_entry, schedule.KIND: schedules.apply}
@@ -101,7 +100,7 @@ class Ingress:
         partition = reply_partition(env.instance, topics.reply_partitions)
         self.desk.submitter.answer_at(partition)
         self._replies.listen_at(TopicPartition(topics.replies, partition))
-        processor.spawn(self._replies.tail.run(), self._events.run(), self._nodes.tail.run(), self._declared.run(), self._probe.run())
+        processor.spawn(self._replies.tail.run(), self._events.run(), self._nodes.run(), self._declared.run(), self._probe.run())
         producer = await processor.open(env.log.producer(client_id=f"tutti-ingress-{env.instance}"))
         processor.spawn(self._outbox.run(producer))
         await self._replies.tail.positioned.wait()
@@ -109,7 +108,7 @@ class Ingress:
         _log.info("opened", instance=env.instance)
 
     def _sweep(self) -> None:
-        self.desk.registry.complete = self.desk.registry.complete or self._nodes.tail.caught_up()
+        self.desk.registry.complete = self.desk.registry.complete or self._nodes.caught_up()
         self._outbox.expire()
         self.desk.sweep()
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import TypedDict
 
 from services.ingress.admission.suitability import Offer, offer_of
+from shared.clock import Clock
 from shared.contracts.node import Node
+from shared.kafka.port import Log, Record, TopicPartition
 from shared.model_names import AUTO, spelling
+from shared.processing.folding import fold_each
+from shared.processing.node_table import NodeTable
+from shared.processing.tail import Tail
 
 AUTO_MODELS = (AUTO, "tutti/auto")
 """Names by which a caller leaves the model to the cluster."""
-_MAX_NODES = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,32 +74,28 @@ class Catalogue:
 
 
 class Registry:
-    """The newest registration of each node."""
+    """The table of nodes as a catalogue. Lost ones may come back, with the window that a job waits for."""
 
     def __init__(self, lost_seconds: float) -> None:
-        self._lost_seconds = lost_seconds
-        self._nodes: dict[str, tuple[Node, float]] = {}
-        self._away: dict[str, Node] = {}
-        """Lost ones: they may come back, with the window that a job waits for."""
+        self.table = NodeTable(lost_seconds)
         self.complete = False
         """Everything that was in the topic at start has been read: from then on `catalogue` is a fact."""
         self.catalogue = Catalogue()
 
-    def apply(self, key: str, node: Node | None, now: float) -> None:
-        """A registration read at `now` (monotonic seconds); None is a tombstone."""
-        self._away.pop(key, None)
-        if node is None:
-            self._nodes.pop(key, None)
-        elif key in self._nodes or len(self._nodes) < _MAX_NODES:
-            self._nodes[key] = (node, now)
+    def follow(self, log: Log, clock: Clock, topic: str, instance: str) -> Tail:
+        """What feeds it. An unreadable registration is passed over: the worker will register again."""
+
+        def on_records(_: TopicPartition, records: Sequence[Record]) -> None:
+            now = clock.monotonic()
+            fold_each("ingress", records, lambda record: self.table.on_record(record, now))
+            self.refresh(now)
+
+        return Tail(log, clock, [TopicPartition(topic, 0)], client_id=f"tutti-ingress-nodes-{instance}", handle=on_records)
 
     def refresh(self, now: float) -> None:
         """Put lost nodes aside and compute the catalogue again."""
-        for key in [key for key, (_, seen) in self._nodes.items() if now - seen > self._lost_seconds]:
-            self._away[key] = self._nodes.pop(key)[0]
-        while len(self._away) > _MAX_NODES:
-            del self._away[next(iter(self._away))]
-        nodes = [node for node, _ in self._nodes.values()]
+        self.table.expire(now)
+        nodes = list(self.table)
         live = [node for node in nodes if node.reachable and not node.draining]
         self.catalogue = Catalogue(
             models=tuple(sorted({model.name for node in nodes for model in node.models})),
@@ -105,12 +105,8 @@ class Registry:
             nodes=len(nodes),
             live_nodes=len(live),
             simulated=bool(live) and all(node.simulated for node in live),
-            **_offers([*nodes, *self._away.values()]),
+            **_offers(self.table.known()),
         )
-
-    def nodes(self) -> list[Node]:
-        """Every registered node, by id."""
-        return [self._nodes[key][0] for key in sorted(self._nodes)]
 
 
 class _Offers(TypedDict):

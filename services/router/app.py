@@ -10,11 +10,11 @@ from services.router.facts import Facts
 from services.router.ledger import CreditLedger
 from services.router.placement import Placement
 from services.router.presence import Presence
-from services.router.registry import NodeRegistry
 from services.router.rounds import Rounds
 from services.router.routing import Routing
 from services.router.settings import RouterSettings
 from shared.processing.intake import Intake
+from shared.processing.node_table import NodeTable
 from shared.processing.outbox import Outbox
 from shared.processing.window import WindowBounds
 from shared.service import Environment, kafka_silence
@@ -35,11 +35,11 @@ class Router:
     def __init__(self, environment: Environment, settings: RouterSettings) -> None:
         self._env, self._settings = environment, settings
         clock, topics, wake = environment.clock, environment.topics, asyncio.Event()
-        self._registry = NodeRegistry(forgotten_seconds=settings.node_forgotten_seconds)
+        self._nodes = NodeTable(settings.node_forgotten_seconds)
         self._ledger = CreditLedger(
             environment.instance, lost_seconds=settings.node_lost_seconds, forgotten_seconds=settings.node_forgotten_seconds
         )
-        placement = Placement(self._registry, self._ledger)
+        placement = Placement(self._nodes, self._ledger)
         self.routing = Routing(placement, settings, topics)
         self._outbox = Outbox(clock, self.name, topics)
         self.intake = Intake(
@@ -60,12 +60,13 @@ class Router:
         """Learn who is there, say that one is here, then read."""
         env, settings, processor, rounds = self._env, self._settings, self._processor, self._rounds
         log, topics, clock, name = env.log, env.topics, env.clock, env.instance
-        consumer = await processor.open(log.consumer(client_id=f"{name}-facts", reset="earliest"))
         producer = await processor.open(log.producer(client_id=name))
-        facts = Facts(consumer, topics, registry=self._registry, ledger=self._ledger, clock=clock, changed=rounds.on_facts)
+        changed = rounds.on_facts
+        facts = Facts(log, topics, client_id=f"{name}-facts", table=self._nodes, ledger=self._ledger, clock=clock, changed=changed)
         self._presence = Presence(producer, topics, name, settings=settings, clock=clock, backlog=rounds.backlog)
         processor.waits_for = "the registry of nodes is not read to its end"
-        await facts.catch_up()
+        processor.spawn(facts.tail.run())
+        await facts.tail.read_to()
         rounds.begin()
         await self._presence.announce()
         group = group_of(self.name, topics.settings.prefix)
@@ -73,7 +74,6 @@ class Router:
         processor.spawn(
             intake.run(),
             intake.run_commits(settings.commit_seconds),
-            facts.run(),
             self._presence.run(),
             self._outbox.run(producer),
             rounds.run(self._presence),

@@ -1,4 +1,4 @@
-"""Records of `steps.*`, `nodes` and `credits` as messages. A record that is none is an InvalidRecord, for the dead letters."""
+"""Records of `steps.*` and `credits` as messages. A record that is none is an InvalidRecord, for the dead letters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from shared.contracts import headers
 from shared.contracts.base import VERSION
 from shared.contracts.bounds import explain
 from shared.contracts.credits import CREDITS, Credits, RouterPresence
-from shared.contracts.node import Node
 from shared.contracts.step import Step
 from shared.errors import InvalidRecord
 from shared.kafka.port import Record
@@ -45,11 +44,3 @@ def read_credits(record: Record, mailboxes: int) -> Credits | RouterPresence:
     if isinstance(message, Credits) and message.mailbox >= mailboxes:
         raise InvalidRecord("the credits' mailbox is not a partition of this cluster")
     return message
-
-
-def read_node(record: Record) -> Node:
-    """Raises InvalidRecord."""
-    try:
-        return Node.model_validate_json(record.value or b"")
-    except ValidationError as error:
-        raise InvalidRecord(explain(error, "node")) from None

@@ -12,34 +12,34 @@ from services.router.demand import Demand
 from services.router.entry import PendingStep
 from services.router.filters import Candidate, NodeView, Unplaceable, candidates
 from services.router.ledger import CreditLedger
-from services.router.registry import NodeRegistry
+from shared.processing.node_table import NodeTable
 
 DEMANDS_KEPT = 4096
 """Bound of the memory of filters' work."""
 
 
 class Placement:
-    """Registry and ledger as one."""
+    """Node table and ledger as one."""
 
-    def __init__(self, registry: NodeRegistry, ledger: CreditLedger) -> None:
-        self.registry = registry
+    def __init__(self, table: NodeTable, ledger: CreditLedger) -> None:
+        self.table = table
         self.ledger = ledger
         self._nodes: tuple[NodeView, ...] = ()
-        self._registry_version = -1
+        self._table_version = -1
         self._found: dict[Hashable, tuple[Candidate, ...] | Unplaceable] = {}
         self._closed: set[Hashable] = set()
 
     def nodes(self) -> tuple[NodeView, ...]:
         """The live nodes: registered, and heard of with the same boot."""
-        if self._registry_version != self.registry.version:
+        if self._table_version != self.table.version:
             self.refresh()
         return self._nodes
 
     def refresh(self) -> None:
         """A node has become live, lost or another: begin anew."""
-        self._registry_version = self.registry.version
+        self._table_version = self.table.version
         views = []
-        for node in self.registry:
+        for node in self.table:
             account = self.ledger.get(node.id)
             if account is not None and account.live and account.boot == node.boot:
                 views.append(NodeView(node, account))
@@ -49,13 +49,13 @@ class Placement:
 
     def candidates(self, demand: Demand) -> tuple[Candidate, ...] | Unplaceable:
         """Who could run a step of this demand, busy or not."""
-        if self._registry_version != self.registry.version:
+        if self._table_version != self.table.version:
             self.refresh()
         found = self._found.get(demand)
         if found is None:
             if len(self._found) >= DEMANDS_KEPT:
                 self._found.clear()
-            found = self._found[demand] = candidates(demand, self._nodes, self.registry.known())
+            found = self._found[demand] = candidates(demand, self._nodes, self.table.known())
         return found
 
     def choose(self, entry: PendingStep) -> Choice:

@@ -90,7 +90,7 @@ class Rounds:
         hears = facts.heard_at is not None and now - facts.heard_at < DEAF_SECONDS
         if hears and placement.ledger.expire(now):
             placement.refresh()
-        placement.registry.expire(now)
+        placement.table.expire(now)
         self._dispatcher.expire()
         if not self._intake.suspended:
             for closing in routing.sweep(now, judge=hears and now >= self._judges_from):

@@ -62,7 +62,8 @@ class WorkerService:
         self.desk = AttemptDesk(here, self._outbox, self.registration.lost)
         view, calls = OwnNode(here.node, self.registration, self.desk.slots), sharing_calls(backend, settings, clock)
         self.desk.attach(Runner(here, view, calls, speeds=speeds, bodies=self._blobs, open_stream=self._chunks.open))
-        self._watch, cap = Watch(here, routers), environment.settings.dead_letter_cap
+        self._watch = Watch(here, routers, environment.log, f"{environment.instance}-watch")
+        cap = environment.settings.dead_letter_cap
         self.reader = MailboxReader(here, self.desk, self._outbox, self._watch, describe=self._describe, cap=cap)
         self.announcer = Announcer(here, self.desk, self.reader, self.registration, routers=routers, leave=self._processor.leave)
         self._watch.on_node = self.announcer.on_own_record
@@ -74,8 +75,7 @@ class WorkerService:
         await first_look(log_, env.topics, clock)
         producer = await processor.open(log_.producer(client_id=f"{instance}-outcomes"))
         chunk_producer = await processor.open(log_.producer(client_id=f"{instance}-chunks", acks=1))
-        processor.closes(self._watch, self.reader)
-        await self._watch.start(log_, f"{instance}-watch")
+        processor.closes(self.reader)
         await self.reader.start(log_, producer, f"{instance}-mailbox")
         await self.registration.start()
         processor.spawn(

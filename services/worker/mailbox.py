@@ -1,25 +1,20 @@
 """Which node owns which mailbox number: a pure fold of the compacted `nodes` topic.
 
-The first node in the log that names a number owns it until it names another one, or a tombstone takes it away. Whether a silent
-node is gone is decided by how long the reader itself has heard nothing, never by comparing two machines' clocks; it is then made
-a fact for all readers by a tombstone, before its number is named by somebody else.
+The first node in the log that names a number owns it until it names another one, or a tombstone takes it away. That a silent node is
+gone is made a fact for all readers by a tombstone, before its number is named by somebody else.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from math import inf
 
 from shared.contracts.base import NodeId
+from shared.contracts.node import Node
+from shared.processing.node_table import NodeTable
 
 _MOST_REMEMBERED = 4_096
-
-
-@dataclass(slots=True)
-class _Seen:
-    boot: str
-    number: int
-    heard_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,24 +29,25 @@ class MailboxRegistry:
     """The fold. `now` is the reader's monotonic clock, seconds."""
 
     def __init__(self) -> None:
-        self._nodes: dict[NodeId, _Seen] = {}
+        self._nodes = NodeTable(most=inf)  # every reader must come to the same owners
         self._named: dict[int, dict[NodeId, None]] = {}
         self._last: OrderedDict[int, NodeId] = OrderedDict()
 
-    def on_node(self, node: NodeId, boot: str, number: int, now: float) -> None:
+    def on_node(self, node: Node, now: float) -> None:
         """A Node record was read."""
-        seen = self._nodes.get(node)
-        if seen is not None and seen.number != number:
-            self._unname(node, seen.number)
-        self._nodes[node] = _Seen(boot, number, now)
-        self._named.setdefault(number, {}).setdefault(node)
-        self._note_owner(number)
+        seen = self._nodes.get(node.id)
+        if seen is not None and seen.mailbox != node.mailbox:
+            self._unname(node.id, seen.mailbox)
+        self._nodes.on_node(node, now)
+        self._named.setdefault(node.mailbox, {}).setdefault(node.id)
+        self._note_owner(node.mailbox)
 
     def on_gone(self, node: NodeId) -> None:
         """A tombstone was read."""
-        seen = self._nodes.pop(node, None)
+        seen = self._nodes.get(node)
         if seen is not None:
-            self._unname(node, seen.number)
+            self._nodes.on_gone(node)
+            self._unname(node, seen.mailbox)
 
     def owner(self, number: int) -> NodeId | None:
         """The node whose mailbox this is."""
@@ -64,7 +60,7 @@ class MailboxRegistry:
     def number_of(self, node: NodeId) -> int | None:
         """The number that `node` owns; None when it has none, or another node was first."""
         seen = self._nodes.get(node)
-        return seen.number if seen is not None and self.owner(seen.number) == node else None
+        return seen.mailbox if seen is not None and self.owner(seen.mailbox) == node else None
 
     def boot_of(self, node: NodeId) -> str | None:
         """The boot in the node's newest record."""
@@ -79,13 +75,9 @@ class MailboxRegistry:
         free = [number for number in range(partitions) if self.owner(number) is None]
         if free:
             return Proposal(next((number for number in free if self.last_of(number) == node), free[0]))
-        silent = self._longest_silent(partitions, now, expiry_seconds)
-        return Proposal(self._nodes[silent].number, silent) if silent else None
-
-    def _longest_silent(self, partitions: int, now: float, expiry_seconds: float) -> NodeId | None:
-        owners = [(self._nodes[owner].heard_at, owner) for number in range(partitions) if (owner := self.owner(number))]
-        heard_at, owner = min(owners, default=(now, None))
-        return owner if now - heard_at >= expiry_seconds else None
+        owners = [(self._nodes.heard_at(owner), owner, number) for number in range(partitions) if (owner := self.owner(number))]
+        heard_at, silent, number = min(owners, default=(now, "", 0))
+        return Proposal(number, silent) if now - heard_at >= expiry_seconds else None
 
     def _unname(self, node: NodeId, number: int) -> None:
         names = self._named.get(number, {})

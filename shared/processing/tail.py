@@ -1,11 +1,12 @@
-"""Tail: follows given partitions for ever, without a group. Kafka's absence is waited out; a topic that is made anew is read from its
-beginning.
+"""Reading without a group: `Tail` follows partitions for ever, `stretches` reads up to given ends.
+
+A Tail waits out Kafka's absence, and reads a topic that is made anew from its beginning.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 from shared.clock import Clock
 from shared.errors import LogError, TopicMadeAnew
@@ -13,7 +14,7 @@ from shared.kafka.port import Consumer, Log, Record, TopicPartition
 from shared.telemetry import logs
 
 log = logs.get(__name__)
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 1.0
 _AGAIN_SECONDS = 0.5
 
 Begin = Callable[[TopicPartition, int, int], int]
@@ -123,3 +124,22 @@ class Tail:
 
     def _passed(self, ends: Mapping[TopicPartition, int]) -> bool:
         return all(self.positions[tp] >= end for tp, end in ends.items())
+
+
+async def stretches(consumer: Consumer, spans: Mapping[TopicPartition, tuple[int, int]]) -> AsyncIterator[Sequence[Record]]:
+    """What each poll brings of [start, end) of the partitions, until all is read: also nothing. Raises LogError."""
+    consumer.assign(spans.keys())
+    firsts = await consumer.beginning_offsets(spans.keys())
+    behind = {tp for tp, (start, end) in spans.items() if max(start, firsts[tp]) < end}
+    for tp in behind:
+        consumer.seek(tp, max(spans[tp][0], firsts[tp]))
+    while behind:
+        batches = await consumer.poll(timeout_seconds=_POLL_SECONDS, partitions=behind)
+        yield [
+            record
+            for records in batches.values()
+            for record in records
+            if record.offset < spans[TopicPartition(record.topic, record.partition)][1]
+        ]
+        # By position, since records may be gone.
+        behind = {tp for tp in behind if await consumer.position(tp) < spans[tp][1]}

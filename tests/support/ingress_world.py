@@ -113,9 +113,7 @@ async def world(
     ingress = Ingress(environment(log, topics, clock, grace_seconds=3.0), IngressSettings(**{**QUICK, **(settings or {})}))
     async with planning(log, topics, clock, script) as planner, running(ingress) as client:
         expected = {found.id for found in registered}
-        await until(
-            lambda: {found.id for found in ingress.desk.registry.nodes()} == expected and ingress.desk.registry.complete, "nodes", 20
-        )
+        await until(lambda: {found.id for found in ingress.desk.registry.table} == expected and ingress.desk.registry.complete, "nodes", 20)
         yield World(log, topics, planner, ingress, client)
 
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from services.planner.shard.wiring import Wiring
 from shared.kafka.port import Consumer, Record, TopicPartition
+from shared.processing.tail import stretches
 
 POLL_SECONDS = 1.0
 
@@ -25,12 +26,8 @@ async def reader(wiring: Wiring, partition: TopicPartition) -> AsyncIterator[Con
 
 
 async def read_range(wiring: Wiring, partition: TopicPartition, start: int, end: int, visit: Visit) -> None:
-    """Visit every record of [start, end) in order. Stops on position, since records may be gone. Raises LogError."""
+    """Visit every record of [start, end) in order. Raises LogError."""
     async with reader(wiring, partition) as consumer:
-        beginning = (await consumer.beginning_offsets([partition]))[partition]
-        consumer.seek(partition, max(start, beginning))
-        while await consumer.position(partition) < end:
-            for records in (await consumer.poll(timeout_seconds=POLL_SECONDS)).values():
-                for record in records:
-                    if record.offset < end:
-                        visit(record)
+        async for records in stretches(consumer, {partition: (start, end)}):
+            for record in records:
+                visit(record)

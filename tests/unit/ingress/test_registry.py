@@ -10,7 +10,7 @@ from tests.support.ingress_world import node
 def registry(*nodes: Node, now: float = 0.0) -> Registry:
     found = Registry(lost_seconds=150.0)
     for each in nodes:
-        found.apply(each.id, each, now)
+        found.table.on_node(each, now)
     found.refresh(now)
     return found
 
@@ -43,10 +43,10 @@ def test_what_is_missing_is_said() -> None:
 def test_silent_nodes_and_tombstones_are_forgotten() -> None:
     """A node counts for as long as it registers."""
     found = registry(node("a"), node("b"))
-    found.apply("a", node("a"), 100.0)
+    found.table.on_node(node("a"), 100.0)
     found.refresh(200.0)
-    assert [each.id for each in found.nodes()] == ["a"]
-    found.apply("a", None, 201.0)
+    assert [each.id for each in found.table] == ["a"]
+    found.table.on_gone("a")
     found.refresh(201.0)
     assert found.catalogue.nodes == 0
 

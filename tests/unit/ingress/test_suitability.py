@@ -30,7 +30,7 @@ def having(name: str, *models: NodeModel, **fields: Any) -> Node:
 def registry(*nodes: Node, now: float = 0.0) -> Registry:
     found = Registry(LOST_SECONDS)
     for each in nodes:
-        found.apply(each.id, each, now)
+        found.table.on_node(each, now)
     found.refresh(now)
     return found
 
@@ -67,11 +67,11 @@ def test_nodes_that_are_away_count(state: dict[str, Any]) -> None:
     """Draining, not reachable, or not heard of for long: it may come back. Only a withdrawn one is forgotten."""
     found = registry(having("large", model(window=8_192), **state), having("small", model(window=2_048)))
     for now in (0.0, LOST_SECONDS + 1):
-        found.apply("small", having("small", model(window=2_048)), now)
+        found.table.on_node(having("small", model(window=2_048)), now)
         found.refresh(now)
         assert refusal(LONG, found.catalogue.offer(("m",), "chat")) is None
-    assert [each.id for each in found.nodes()] == ["small"]
-    found.apply("large", None, LOST_SECONDS + 2)
+    assert [each.id for each in found.table] == ["small"]
+    found.table.on_gone("large")
     found.refresh(LOST_SECONDS + 2)
     assert refusal(LONG, found.catalogue.offer(("m",), "chat")) is not None
 

@@ -10,12 +10,12 @@ from services.router import choice, filters, handlers, messages, placement, rout
 from services.router.fairness import WaitingSteps
 from services.router.ledger import CreditLedger
 from services.router.placement import Placement
-from services.router.registry import NodeRegistry
 from services.router.routing import Routing
 from services.router.settings import RouterSettings
 from shared.contracts.failure import FailureKind
 from shared.contracts.outcome import StepFailed
 from shared.kafka.port import TopicPartition
+from shared.processing.node_table import NodeTable
 from shared.processing.tries import TRIES
 from shared.processing.window import Window, WindowBounds
 from shared.topics import Topics
@@ -29,7 +29,7 @@ class Scene:
     """A router with one node of ten places, and three steps; the one in the middle wants another model."""
 
     def __init__(self, *, places: int = 10, seconds_left: float | None = None) -> None:
-        registry = NodeRegistry(forgotten_seconds=1e9)
+        registry = NodeTable(silent_seconds=1e9)
         if places:
             registry.on_node(node(), 0.0)
         ledger = CreditLedger("r1", lost_seconds=1e9, forgotten_seconds=1e9)

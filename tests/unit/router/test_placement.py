@@ -11,18 +11,18 @@ from services.router.demand import demand_of
 from services.router.filters import Unplaceable
 from services.router.ledger import CreditLedger
 from services.router.placement import Placement
-from services.router.registry import NodeRegistry
 from services.router.settings import RouterSettings
 from services.router.unplaced import Leaves, decide
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.node import Node
+from shared.processing.node_table import NodeTable
 from tests.support.routing import credit, node, step
 
 POLICY = RouterSettings()
 
 
 def placement(*nodes: Node) -> Placement:
-    registry = NodeRegistry(forgotten_seconds=300.0)
+    registry = NodeTable(silent_seconds=300.0)
     for registered in nodes:
         registry.on_node(registered, 0.0)
     return Placement(registry, CreditLedger("r1", lost_seconds=5.0, forgotten_seconds=300.0))
@@ -53,17 +53,17 @@ def test_a_change_of_the_registry_is_seen_at_the_next_choice() -> None:
     known.ledger.on_credits(credit(), 0.0)
     known.refresh()
     assert placeable(known)
-    known.registry.on_node(node(draining=True), 1.0)
+    known.table.on_node(node(draining=True), 1.0)
     assert not placeable(known)
-    known.registry.on_node(node(), 2.0)
+    known.table.on_node(node(), 2.0)
     assert placeable(known)
-    known.registry.on_tombstone("n1")
+    known.table.on_gone("n1")
     assert not placeable(known)
 
 
 def test_repeating_an_announcement_changes_nothing() -> None:
     """Every minute each node says the same with another time: no reason to begin anew."""
-    registry = NodeRegistry(forgotten_seconds=300.0)
+    registry = NodeTable(silent_seconds=300.0)
     registry.on_node(node(at=1.0), 0.0)
     before = registry.version
     registry.on_node(node(at=2.0), 60.0)
@@ -114,12 +114,12 @@ def test_waiting_grows_with_age_so_that_delays_are_few() -> None:
 
 def test_a_node_that_is_silent_for_long_is_known_until_it_leaves() -> None:
     """It may be asleep: what only it could hold is not refused as impossible. Its own word ends that, or its return."""
-    registry = NodeRegistry(forgotten_seconds=300.0)
+    registry = NodeTable(silent_seconds=300.0)
     registry.on_node(node("asleep"), 0.0)
     registry.on_node(node("gone"), 0.0)
     registry.expire(301.0)
     assert len(registry) == 0
     assert {known.id for known in registry.known()} == {"asleep", "gone"}
-    registry.on_tombstone("gone")
+    registry.on_gone("gone")
     registry.on_node(node("asleep"), 400.0)
     assert [known.id for known in registry.known()] == ["asleep"] == [known.id for known in registry]

@@ -6,10 +6,10 @@ from collections import Counter
 
 from services.router.ledger import CreditLedger
 from services.router.placement import Placement
-from services.router.registry import NodeRegistry
 from services.router.routing import Routing
 from services.router.settings import RouterSettings
 from shared.kafka.port import TopicPartition
+from shared.processing.node_table import NodeTable
 from shared.processing.window import Window, WindowBounds
 from shared.topics import Topics
 from tests.support.routing import FakeRecord, credit, node, step
@@ -22,7 +22,7 @@ class Scene:
     """A router with one node and four partitions of one class."""
 
     def __init__(self) -> None:
-        registry = NodeRegistry(forgotten_seconds=1e9)
+        registry = NodeTable(silent_seconds=1e9)
         registry.on_node(node(), 0.0)
         self._placement = Placement(registry, CreditLedger("r1", lost_seconds=1e9, forgotten_seconds=1e9))
         policy = RouterSettings()

@@ -9,13 +9,13 @@ from services.router import messages
 from services.router.entry import PendingStep
 from services.router.ledger import CreditLedger
 from services.router.placement import Placement
-from services.router.registry import NodeRegistry
 from services.router.routing import Routing
 from services.router.settings import RouterSettings
 from shared.contracts import headers
 from shared.contracts.base import PriorityClass
 from shared.contracts.step import Step
 from shared.kafka.port import TopicPartition
+from shared.processing.node_table import NodeTable
 from shared.processing.window import Window, WindowBounds
 from shared.topics import Topics
 from tests.support.routing import FakeRecord, credit, node, step
@@ -29,7 +29,7 @@ class Scene:
     """A router with one node; steps arrive by class, places when told."""
 
     def __init__(self) -> None:
-        registry = NodeRegistry(forgotten_seconds=1e9)
+        registry = NodeTable(silent_seconds=1e9)
         registry.on_node(node(), 0.0)
         self.placement = Placement(registry, CreditLedger("r1", lost_seconds=1e9, forgotten_seconds=1e9))
         self.routing = Routing(self.placement, RouterSettings(), TOPICS)

@@ -27,12 +27,16 @@ from shared.contracts.base import CLASSES, ClaimId, PriorityClass
 from shared.contracts.chat import Answer, Operation
 from shared.contracts.control import StopStep
 from shared.contracts.credits import Credits
-from shared.contracts.node import NodeModel
+from shared.contracts.node import Node, NodeModel
 from shared.contracts.usage import Timings, Usage
 from tests.unit.worker.world import step
 
 names = st.sampled_from([f"node-{n}" for n in range(5)])
 entries = st.lists(st.tuples(names, st.one_of(st.none(), st.integers(0, 4))), max_size=40)
+
+
+def named(node: str, number: int) -> Node:
+    return Node(id=node, boot="boot", mailbox=number, backend="ollama", at=0.0)
 
 
 def fold(log: list[tuple[str, int | None]]) -> MailboxRegistry:
@@ -41,7 +45,7 @@ def fold(log: list[tuple[str, int | None]]) -> MailboxRegistry:
         if number is None:
             registry.on_gone(node)
         else:
-            registry.on_node(node, "boot", number, 0.0)
+            registry.on_node(named(node, number), 0.0)
     return registry
 
 
@@ -60,7 +64,7 @@ def test_repeating_ones_record_never_costs_the_number(log: list[tuple[str, int |
     registry = fold(log)
     number = registry.number_of(node)
     if number is not None:
-        registry.on_node(node, "boot", number, 1.0)
+        registry.on_node(named(node, number), 1.0)
         assert registry.number_of(node) == number
 
 
@@ -72,15 +76,15 @@ def test_a_proposed_number_is_ones_own_after_it_was_named(log: list[tuple[str, i
     assert proposal is not None
     if proposal.evict:
         registry.on_gone(proposal.evict)
-    registry.on_node(node, "boot", proposal.number, 1000.0)
+    registry.on_node(named(node, proposal.number), 1000.0)
     assert registry.number_of(node) == proposal.number
 
 
 def test_a_silent_node_loses_its_number_only_when_none_is_free() -> None:
     """Never-used numbers first; then the longest silent node's; a node heard lately keeps its own."""
     registry = MailboxRegistry()
-    registry.on_node("a", "1", 0, 0.0)
-    registry.on_node("b", "1", 1, 50.0)
+    registry.on_node(named("a", 0), 0.0)
+    registry.on_node(named("b", 1), 50.0)
     assert registry.propose("c", 3, 200.0, 100.0) == Proposal(2)
     assert registry.propose("c", 2, 200.0, 100.0) == Proposal(0, "a")
     assert registry.propose("c", 2, 60.0, 100.0) is None
