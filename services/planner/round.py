@@ -15,7 +15,7 @@ from shared.contracts.event import Event, JobAccepted, JobSettled, StepAnswered,
 from shared.contracts.job import ReplyTo
 from shared.contracts.reply import StreamBroken
 from shared.contracts.result import Result
-from shared.contracts.step import Step
+from shared.contracts.step import Content, Step
 from shared.kafka.port import Message
 
 
@@ -25,6 +25,8 @@ class Dispatch:
 
     step: Step
     trace: str | None
+    content: Content | None = None
+    """The step's, as JSON that is there already."""
 
 
 def _nothing() -> None:

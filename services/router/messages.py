@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
+
+from pydantic_core import to_json
 
 from services.router.choice import Chosen
 from services.router.entry import PendingStep
@@ -12,11 +15,14 @@ from shared.contracts import headers
 from shared.contracts.credits import RouterPresence
 from shared.contracts.failure import Failure
 from shared.contracts.outcome import StepFailed, StepRouted, StepUnplaced
+from shared.contracts.step import Step
 from shared.kafka.port import Message
 from shared.processing.delays import build_waiting
 from shared.processing.window import Window
 from shared.topics import Topics
 
+_MODEL = re.compile(rb'\{"agent":"(?:[^"\\]|\\.)*","capability":"[a-z0-9-]*","operation":"[a-z]*","model":(?=")')
+"""How every step begins, up to its model."""
 _STEP = headers.envelope("step")
 _ROUTED = headers.envelope("routed")
 _FAILED = headers.envelope("failed")
@@ -48,13 +54,23 @@ def work(placed: Placed, topics: Topics, now: float) -> Message:
     How long it has waited travels beside it, where it counts.
     """
     entry, step, chosen = placed.entry, placed.entry.step, placed.chosen
-    value = entry.record.value
-    if chosen.model != step.model or entry.priority_class is not step.priority_class:
+    value = entry.record.value or b""
+    if entry.priority_class is not step.priority_class:
         value = step.changed(model=chosen.model, priority_class=entry.priority_class).to_bytes()
+    elif chosen.model != step.model:
+        value = with_model(value, step, chosen.model)
     head = (*_STEP, *_trace(entry), (headers.NODE, chosen.node.encode()))
     if step.seconds_left is not None:
         head = (*head, headers.waiting(entry.waited + now - entry.arrived_at))
     return Message(topics.work(step.capability), value, entry.record.key, chosen.account.mailbox, head)
+
+
+def with_model(value: bytes, step: Step, model: str) -> bytes:
+    """The step for this model: in the bytes as they came, if planners wrote them; else written anew."""
+    found, before = _MODEL.match(value), to_json(step.model)
+    if found is None or not value.startswith(before, found.end()):
+        return step.changed(model=model).to_bytes()
+    return b"%b%b%b" % (value[: found.end()], to_json(model), value[found.end() + len(before) :])
 
 
 def routed(placed: Placed, offset: int, mailbox: int, topics: Topics) -> Closing:

@@ -229,7 +229,11 @@ class Contract(BaseModel):
 
     def to_bytes(self) -> bytes:
         """Compact JSON without absent fields."""
-        return self.__pydantic_serializer__.to_json(self, exclude_none=True)
+        return self.encoded()
+
+    def encoded(self, **options: Any) -> bytes:
+        """All JSON of contracts is made here. `options`: of pydantic."""
+        return self.__pydantic_serializer__.to_json(self, exclude_none=True, **options)
 
     def changed(self, **fields: Any) -> Self:
         """A copy with other fields, validated like any message: `model_copy` would take whatever it is given."""

@@ -77,7 +77,7 @@ class _Fact(Contract):
         name = self._part
         head = b'{"epoch":%d,"type":"%b",' % (self.epoch, type(self).model_fields["type"].default.encode())
         left_out = {"epoch", "type"} if name is None else {"epoch", "type", name}
-        rest = self.__pydantic_serializer__.to_json(self, exclude_none=True, exclude_defaults=True, exclude=left_out)
+        rest = self.encoded(exclude_defaults=True, exclude=left_out)
         if name is not None:
             value = getattr(self, name)
             written = part or (value.record() if isinstance(value, Job) else value.to_bytes())

@@ -100,7 +100,7 @@ class Job(Contract):
 
     def record(self) -> bytes:
         """As tutti writes it in records: without what is as it is by default, but for whose it is, which stands before all that is his."""
-        rest = self.__pydantic_serializer__.to_json(self, exclude_none=True, exclude_defaults=True, exclude=self._beside)
+        rest = self.encoded(exclude_defaults=True, exclude=self._beside)
         return b'{"tenant":"%b"' % self.tenant.encode() + (b"}" if rest == b"{}" else b"," + rest[1:])
 
     @model_validator(mode="after")

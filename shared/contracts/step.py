@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from operator import attrgetter
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field
 from pydantic_core import to_json
@@ -34,6 +34,14 @@ from shared.contracts.chat import MOST_TOOLS, ChatMessage, Operation, Options
 from shared.contracts.job import InputRef, Job, Needs, ReplyTo
 
 
+class Content(NamedTuple):
+    """Fields of a request, each as JSON."""
+
+    messages: bytes
+    prompt: bytes
+    texts: bytes
+
+
 class StepRequest(Contract):
     """What a pattern wants done. A field that is added here travels, is part of the step's id, and is taken from a job that has it."""
 
@@ -58,9 +66,17 @@ class StepRequest(Contract):
         """A request with all that has the same name in the job, but for what is given."""
         return cls(**{name: getattr(job, name) for name in _shared_with(type(job)) if name not in own}, **own)
 
-    def rendered(self) -> bytes:
-        """Canonical bytes of everything that decides the answer; part of the step id. Of a blob its digest: it may be written again."""
-        shown: bytes = to_json(_IN_ORDER(self), exclude_none=True)
+    def content(self) -> Content:
+        """What may be large in it, as JSON: written once for the step's id and for its record."""
+        return Content(*(to_json(value, exclude_none=True) for value in _CONTENT_OF(self)))
+
+    def rendered(self, content: Content | None = None) -> bytes:
+        """Canonical bytes of everything that decides the answer; part of the step id. Of a blob its digest: it may be written again.
+
+        `content`: of this request, if it is there already.
+        """
+        before, behind = (to_json(of(self), exclude_none=True)[1:-1] for of in (_BEFORE, _BEHIND))
+        shown: bytes = b"[%b]" % b",".join((before, *(content or self.content()), behind))
         if self.input_ref is not None:
             shown += self.input_ref.blob.digest.encode()
         more = {name: value for name, default in _RENDERED_IF_SET if (value := getattr(self, name)) != default}
@@ -83,7 +99,7 @@ _RENDERED_ALWAYS = (
     "stream",
 )  # fmt: skip
 """In this order since the first version: ids of steps in flight depend on it."""
-_IN_ORDER = attrgetter(*_RENDERED_ALWAYS)
+_BEFORE, _CONTENT_OF, _BEHIND = (attrgetter(*names) for names in (_RENDERED_ALWAYS[:5], Content._fields, _RENDERED_ALWAYS[8:]))
 _RENDERED_IF_SET = tuple(
     (name, field.default) for name, field in StepRequest.model_fields.items() if name not in (*_RENDERED_ALWAYS, "input_ref")
 )
@@ -119,3 +135,14 @@ class Step(StepRequest):
     """What the job's planner has been told that no node has."""
     beyond_window: Count | None = None
     """An earlier attempt did not fit a window of so many tokens (0: of unknown size): only a larger one will do."""
+
+    def to_bytes(self, content: Content | None = None) -> bytes:
+        """Compact JSON without absent fields. `content`: that of its request, if it is there already."""
+        if content is None:
+            return super().to_bytes()
+        rest = self.encoded(exclude=_CONTENT)
+        given = [b'"%b":%b' % (name.encode(), value) for name, value in content._asdict().items() if value != b"null"]
+        return b"%b,%b}" % (rest[:-1], b",".join(given))
+
+
+_CONTENT = set(Content._fields)

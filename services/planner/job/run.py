@@ -16,7 +16,7 @@ from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
-from shared.contracts.step import StepRequest
+from shared.contracts.step import Content, StepRequest
 from shared.errors import NonDeterministicPattern
 from shared.patterns.context import Ask, Branch, Context, Gather, Sleep, StepError
 from shared.patterns.port import Pattern
@@ -68,6 +68,8 @@ class Wanted:
     seconds: float = 0.0
     size: int = 0
     """Bytes of the rendered request."""
+    content: Content | None = None
+    """The request's, as it was rendered."""
 
 
 @dataclass(slots=True)
@@ -166,8 +168,9 @@ class Run:
         path = f"{fiber.path}.{fiber.calls}"
         fiber.calls += 1
         if isinstance(command, Ask):
-            rendered = command.request.rendered()
-            wanted = Wanted(self._step_id(path, rendered), path, command.request, size=len(rendered))
+            content = command.request.content()
+            rendered = command.request.rendered(content)
+            wanted = Wanted(self._step_id(path, rendered), path, command.request, size=len(rendered), content=content)
         elif isinstance(command, Sleep):
             if not 0.0 <= command.seconds <= _LONGEST_SLEEP_SECONDS:
                 raise ValueError("a sleep is between 0 and 1e9 seconds")

@@ -49,7 +49,7 @@ def _dispatch(dispatch: Dispatch, topics: Topics) -> Message:
     step = dispatch.step
     partition = steps_partition(step.tenant, step.home, topics.settings.steps_partitions)
     topic = topics.steps(step.capability, step.priority_class)
-    return Message(topic, step.to_bytes(), step.id.encode(), partition, headers.envelope("step", dispatch.trace))
+    return Message(topic, step.to_bytes(dispatch.content), step.id.encode(), partition, headers.envelope("step", dispatch.trace))
 
 
 def _result(job: str, body: bytes, trace: str | None, topics: Topics) -> Message:

@@ -15,6 +15,7 @@ from shared.contracts.budget import Amounts
 from shared.contracts.event import AttemptFailed, LimitNeared, StepAsked, StepRetried, TimerSet
 from shared.contracts.failure import Failure
 from shared.contracts.result import Status
+from shared.contracts.step import Content
 from shared.contracts.usage import Usage
 from shared.scheduling.urgency import raised
 from shared.telemetry import logs, metrics
@@ -108,17 +109,17 @@ def _ask(book: Book, round_: Round, job: LiveJob, want: Wanted) -> None:
     if funding.lacks is not None:
         book.funds.wait(round_, job, step)
         return
-    round_.dispatches.append(dispatch(book, round_, job, step))
+    round_.dispatches.append(dispatch(book, round_, job, step, want.content))
 
 
-def dispatch(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> Dispatch:
+def dispatch(book: Book, round_: Round, job: LiveJob, step: OpenStep, content: Content | None = None) -> Dispatch:
     """The attempt as it travels. How long it may wait for a node, the routers know."""
     assert step.request is not None, "a sleep is not dispatched"
     step.due_at = round_.now + book.policy.resend_seconds
     left = max(0.0, job.deadline_due - round_.now)
     served_as = raised(job.accepted.priority_class, left, book.expected.of)
     attempt = step_of(job, step, book.home, book.policy.lease_seconds, served_as=served_as, seconds_left=left)
-    return Dispatch(attempt, job.accepted.trace)
+    return Dispatch(attempt, job.accepted.trace, content)
 
 
 def fail_attempt(

@@ -40,6 +40,7 @@ def test_every_field_travels(name: str) -> None:
     request = having(name)
     step = Step(**request.__dict__, job="j", id="5" * 32, home=0)
     assert getattr(Step.model_validate_json(step.to_bytes()), name) == getattr(request, name)
+    assert Step.model_validate_json(step.to_bytes(request.content())) == step
 
 
 @pytest.mark.parametrize("name", sorted((StepRequest.model_fields.keys() & HeldJob.model_fields.keys()) - OWN))

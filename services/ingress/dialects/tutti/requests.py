@@ -35,7 +35,7 @@ class JobSubmission(Job):
 
     def to_bytes(self) -> bytes:
         """Of the Job."""
-        return self.__pydantic_serializer__.to_json(self, exclude_none=True, exclude={"priority_class"})
+        return self.encoded(exclude={"priority_class"})
 
 
 def events(raw: RawEvent, job: str) -> list[tuple[str, bytes]]:
