@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import ValidationError
-
 from services.delay.held import Waiter
-from shared.contracts import headers
-from shared.contracts.base import VERSION
-from shared.contracts.bounds import explain
 from shared.contracts.delayed import Delayed
 from shared.errors import InvalidRecord
 from shared.kafka.port import Record
 from shared.processing.delays import TIER_SECONDS
+from shared.processing.tries import message
 from shared.processing.window import Window
 from shared.topics import Topics
 
@@ -28,8 +24,8 @@ class DelayReader:
         self._targets = dict.fromkeys(topics.all_jobs(), home) | dict.fromkeys(topics.all_steps(), steps)
 
     def read(self, record: Record, window: Window, now: float) -> Waiter:
-        """Raises InvalidRecord; the reason quotes no values. `now`: epoch seconds."""
-        delayed = _parse(record)
+        """Raises InvalidRecord. `now`: epoch seconds."""
+        delayed = message(record, Delayed.model_validate_json, "delayed record")
         partitions = self._targets.get(delayed.topic)
         if partitions is None:
             raise InvalidRecord("the delayed record's topic is not one that takes delayed records")
@@ -43,14 +39,3 @@ class DelayReader:
         tier_over_at = max(record.timestamp / 1000 + TIER_SECONDS[tier], now + LEAST_SECONDS)
         ready_at = min(delayed.due_at, tier_over_at)
         return Waiter(record, tier, delayed.due_at, ready_at, window)
-
-
-def _parse(record: Record) -> Delayed:
-    if record.value is None:
-        raise InvalidRecord("the record has no value")
-    if headers.version(record.headers) > VERSION:
-        raise InvalidRecord("the message's version is newer than this service")
-    try:
-        return Delayed.model_validate_json(record.value)
-    except ValidationError as error:
-        raise InvalidRecord(explain(error, "delayed record")) from None

@@ -21,7 +21,7 @@ from shared.kafka.port import TopicPartition
 from shared.processing.blobs import Blobs
 from shared.processing.outbox import Outbox
 from shared.processing.provision import first_look
-from shared.processing.registry import RegistryReader
+from shared.processing.registry import follow_registry
 from shared.scheduling.schedule_table import ScheduleTable
 from shared.service import Environment
 from shared.service.processor import Processor, every
@@ -54,8 +54,8 @@ class Ingress:
         self._nodes = registry.follow(log, clock, topics.nodes, name)
         self._events = events = EventsReader(environment, settings, status_store(settings, prefix))
         schedules = ScheduleTable(topics.settings.capabilities)
-        kinds = {"tenant": events.tenants.on_entry, schedule.KIND: schedules.apply}
-        self._declared = RegistryReader(log, clock, topics, client_id=f"tutti-ingress-registry-{name}", service=self.name, kinds=kinds)
+        kinds = {"tenant": events.tenants.limits.on_entry, schedule.KIND: schedules.apply}
+        self._declared = follow_registry(log, clock, topics, client_id=f"tutti-ingress-registry-{name}", service=self.name, kinds=kinds)
         schedules.complete = self._declared.caught_up
         self.desk = Door(
             settings=settings,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from services.planner.budgets.tenant_limits import LimitsByTenant
 from services.planner.handlers import JobReader
 from services.planner.sending.writer import TURNS, EventWriter
 from services.planner.settings import PlannerSettings
@@ -17,7 +16,7 @@ from shared.kafka.assignor import HomeAssignor
 from shared.processing.blobs import Blobs
 from shared.processing.outbox import Outbox
 from shared.processing.provision import first_look
-from shared.processing.registry import RegistryReader
+from shared.processing.registry import LimitsByTenant, follow_registry
 from shared.scheduling.schedule_table import ScheduleTable
 from shared.service import Environment
 from shared.service.processor import Processor, every
@@ -46,7 +45,7 @@ class Planner:
         self.outbox = Outbox(clock, self.name, topics, gather_turns=TURNS - 1, relieved=self.homes.nudge)
         self._blobs = Blobs(environment.log, clock, topics, service=self.name, instance=environment.instance)
         self._limits, self._schedules = LimitsByTenant(), ScheduleTable(topics.settings.capabilities, self.homes.nudge)
-        self._declared = RegistryReader(
+        self._declared = follow_registry(
             environment.log,
             clock,
             topics,

@@ -11,14 +11,11 @@ import contextlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 
-from pydantic import ValidationError
-
 from services.worker.context import WorkerContext
 from services.worker.handlers import AttemptDesk
 from services.worker.watch import Watch
 from shared.contracts import headers
-from shared.contracts.base import VERSION
-from shared.contracts.control import CONTROL, Drain, StopClaims, StopStep
+from shared.contracts.control import CONTROL, Control, Drain, StopClaims, StopStep
 from shared.contracts.node import Node
 from shared.contracts.step import Step
 from shared.errors import ConsumerGaveUp, InvalidInput, InvalidRecord, LogError, LogUnavailable, TopicMadeAnew
@@ -27,7 +24,7 @@ from shared.processing.dead_letter_cap import DeadLetterCap
 from shared.processing.lane import Sent
 from shared.processing.outbox import Outbox
 from shared.processing.owed import OwedPositions
-from shared.processing.tries import GivenUp, read
+from shared.processing.tries import GivenUp, message, read
 from shared.services import group_of
 from shared.settings import DeadLetterCapSettings
 from shared.telemetry import logs, metrics
@@ -301,11 +298,7 @@ class MailboxReader:
 
     def _step(self, record: Record) -> tuple[Step, str | None]:
         """The step, and the node that it was given to. Raises InvalidRecord."""
-        _check_version(record)
-        try:
-            step = Step.model_validate_json(record.value or b"")
-        except ValidationError as error:
-            raise _not_a("step", error) from None
+        step = message(record, Step.model_validate_json, "step")
         if step.home >= self._topics.settings.home_partitions:
             raise InvalidRecord("the step's home is not a partition of this cluster")
         return step, headers.text(record.headers, headers.NODE)
@@ -318,11 +311,7 @@ class MailboxReader:
             self._refuse(record, error)
 
     def _obey(self, record: Record) -> None:
-        _check_version(record)
-        try:
-            control = CONTROL.validate_json(record.value or b"")
-        except ValidationError as error:
-            raise _not_a("control", error) from None
+        control: Control = message(record, CONTROL.validate_json, "control")
         match control:
             case StopStep():
                 self._desk.on_stop(control)
@@ -353,14 +342,3 @@ class MailboxReader:
         with contextlib.suppress(LogError):
             await self._commit()
         await self._consumer.close()
-
-
-def _check_version(record: Record) -> None:
-    if headers.version(record.headers) > VERSION:
-        raise InvalidRecord("the message's version is newer than this worker")
-
-
-def _not_a(kind: str, error: ValidationError) -> InvalidRecord:
-    """What is wrong, without the values."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    return InvalidRecord(f"not a {kind}: {'.'.join(map(str, first['loc'])) or 'record'}: {first['msg']}")

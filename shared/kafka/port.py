@@ -182,11 +182,8 @@ class Consumer(Protocol):
         """What was deleted unread, newest last and bounded. Whoever watches takes it away; readers that position themselves add to it."""
         ...
 
-    def assign(self, partitions: Collection[TopicPartition], topic_ids: Mapping[str, str] | None = None) -> None:
-        """Read exactly these, from their committed offset if there is a group, else by the reset policy. May be called again.
-
-        `topic_ids`: what `identity` told another consumer from whose positions is read on. Another topic of that name was made anew.
-        """
+    def assign(self, partitions: Collection[TopicPartition]) -> None:
+        """Read exactly these, from their committed offset if there is a group, else by the reset policy. May be called again."""
         ...
 
     async def subscribe(self, topics: Collection[str], listener: RebalanceListener | None = None) -> None:
@@ -250,11 +247,6 @@ class Consumer(Protocol):
     async def close(self) -> None:
         """Leave the group and free everything. Commits nothing. Idempotent."""
         ...
-
-
-def identities(consumer: Consumer) -> dict[str, str]:
-    """Topic → id of the assigned topics, as far as they are known."""
-    return {topic: id_ for topic in {tp.topic for tp in consumer.assignment()} if (id_ := consumer.identity(topic)) is not None}
 
 
 @dataclass(frozen=True, slots=True)

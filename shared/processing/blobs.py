@@ -22,6 +22,7 @@ from shared.contracts.headers import envelope, find
 from shared.contracts.result import Result
 from shared.errors import LogError, LogUnavailable, NotFound, SendFailed, TooLarge
 from shared.kafka.port import Appended, Consumer, Log, Message, Producer, TopicPartition
+from shared.processing.tail import stretches
 from shared.telemetry import logs, metrics
 from shared.topics import Topics, partition_of
 
@@ -34,7 +35,6 @@ CHUNK_BYTES = 192 * 1024
 AT_ONCE = 4
 """Blobs that one process writes or reads at a time: each is in memory whole."""
 FETCH_SECONDS = 60.0
-_POLL_SECONDS = 1.0
 _PAUSE_SECONDS = 1.0
 _NUMBER = "chunk"
 
@@ -142,18 +142,15 @@ class Blobs:
 
     async def _collect(self, consumer: Consumer, key: bytes, ref: BlobRef) -> bytes:
         place = TopicPartition(self._topic, ref.partition)
-        consumer.assign([place])
         begin, end = (await consumer.beginning_offsets([place]))[place], (await consumer.end_offsets([place]))[place]
         if begin > ref.first or end <= ref.last:
             raise BlobGone
-        consumer.seek(place, ref.first)
         pieces: dict[bytes, bytes] = {}
-        while len(pieces) < ref.chunks and await consumer.position(place) <= ref.last:
-            for records in (await consumer.poll(timeout_seconds=_POLL_SECONDS)).values():
-                for record in records:
-                    number = find(record.headers, _NUMBER)
-                    if record.key == key and record.offset <= ref.last and number is not None:
-                        pieces.setdefault(number, record.value or b"")
+        async for records in stretches(consumer, {place: (ref.first, ref.last + 1)}):
+            for record in records:
+                number = find(record.headers, _NUMBER)
+                if record.key == key and number is not None:
+                    pieces.setdefault(number, record.value or b"")
         if len(pieces) < ref.chunks:
             raise BlobGone
         return b"".join(pieces.get(b"%d" % number, b"") for number in range(ref.chunks))

@@ -14,6 +14,11 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
+from pydantic import ValidationError
+
+from shared.contracts import headers
+from shared.contracts.base import VERSION
+from shared.contracts.bounds import explain
 from shared.errors import InvalidInput, InvalidRecord, TuttiError
 from shared.kafka.port import Record, Unreadable
 from shared.telemetry import logs
@@ -96,6 +101,18 @@ class Tries:
         self.at = key
         if self._failures and (self.spent(key) or self.spent(of)):
             raise GivenUp(f"work on it failed {TRIES} times")
+
+
+def message(record: Record, validate: Callable[[bytes], T], what: str) -> T:
+    """The message that the record is. Raises InvalidRecord; the reason quotes no values, because they hold prompts."""
+    if record.value is None:
+        raise InvalidRecord("the record has no value")
+    if record.headers and headers.version(record.headers) > VERSION:
+        raise InvalidRecord(f"the {what}'s version is newer than this service")
+    try:
+        return validate(record.value)
+    except ValidationError as error:
+        raise InvalidRecord(explain(error, what)) from None
 
 
 def place(record: Record) -> tuple[str, int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shared.errors import TopicMadeAnew
-from shared.kafka.port import Consumer, MissedRecords, Record, TopicPartition, identities
+from shared.kafka.port import Consumer, MissedRecords, TopicPartition
 from tests.support.log_bench import PATIENCE_SECONDS, Bench, Case, Recorder
 
 CASES: list[Case] = []
@@ -47,44 +47,6 @@ async def a_reader_by_hand_is_told_once_of_a_topic_made_anew_and_begins_at_its_b
     await bench.write(other, 2)
     assert [record.topic for record in await bench.read(consumer, 2)] == [other] * 2
     await consumer.close()
-
-
-@case
-async def a_reader_that_goes_on_for_another_is_told_of_a_topic_made_anew_in_between(bench: Bench) -> None:
-    """Its position would be valid in the new topic; what it was told of the old one's id says that it is another."""
-    topic, other = await bench.topic(), await bench.topic()
-    partitions = [TopicPartition(topic, 0), TopicPartition(other, 0)]
-    await bench.write(topic, 3)
-    first = await bench.reader(partitions)
-    await bench.read(first, 3)
-    known = identities(first)
-    assert topic in known
-    await first.close()
-    await bench.make_anew(topic)
-    await bench.write(topic, 8)
-    await bench.write(other, 2)
-    second = await bench.log.consumer(client_id="second")
-    second.assign(partitions, known)
-    second.seek(partitions[0], 3)
-    second.seek(partitions[1], 1)
-    found = await _read_both(bench, second, topic)
-    assert [(record.topic, record.value) for record in found] == [(topic, value) for value in values(8)] + [(other, b"1")]
-    await second.close()
-
-
-async def _read_both(bench: Bench, consumer: Consumer, topic: str) -> list[Record]:
-    """All nine records, `topic` first; it is told once that this was made anew, before anything of it is given."""
-    give_up_at, told, found = bench.clock.monotonic() + PATIENCE_SECONDS, list[str](), list[Record]()
-    while len(found) < 9:
-        assert bench.clock.monotonic() < give_up_at, found
-        try:
-            for records in (await consumer.poll(timeout_seconds=0.5)).values():
-                found += records
-        except TopicMadeAnew as error:
-            told.append(error.topic)
-            found = [record for record in found if record.topic != topic]
-    assert told == [topic]
-    return sorted(found, key=lambda record: (record.topic != topic, record.offset))
 
 
 @case

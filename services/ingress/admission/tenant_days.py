@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel
 
-from shared.contracts.budget import ALWAYS, Amounts, TenantAccount, TenantLimits
+from shared.contracts.budget import ALWAYS, Amounts, TenantAccount
+from shared.processing.registry import LimitsByTenant
 
-_MOST = 10_000
 _ACCOUNTS = 20_000
 _MICROS = 1_000_000
 
@@ -27,15 +27,8 @@ class TenantDays:
     """Newest limits by tenant; newest account by tenant and day."""
 
     def __init__(self) -> None:
-        self.limits: dict[str, TenantLimits] = {}
+        self.limits = LimitsByTenant()
         self._accounts: OrderedDict[tuple[str, int], TenantAccount] = OrderedDict()
-
-    def on_entry(self, _kind: str, name: str, value: bytes | None) -> None:
-        """An entry of the registry. Raises ValueError when it is not valid."""
-        if value is None:
-            self.limits.pop(name, None)
-        elif name in self.limits or len(self.limits) < _MOST:
-            self.limits[name] = TenantLimits.model_validate_json(value)
 
     def on_event(self, kind: str, value: bytes) -> None:
         """An event that is no job's. Raises ValueError when it is not valid."""

@@ -56,11 +56,10 @@ class AioConsumer:
         self._subscribed: frozenset[str] = frozenset()
         self._closed = False
 
-    def assign(self, partitions: Collection[TopicPartition], topic_ids: Mapping[str, str] | None = None) -> None:
+    def assign(self, partitions: Collection[TopicPartition]) -> None:
         with in_our_words():
             self._consumer.assign([self._their(tp) for tp in partitions])
         self._ownership.assigned_by_hand(partitions)
-        self._identities.ids.update(topic_ids or {})
         self._identities.doubted.update(tp.topic for tp in partitions)
 
     async def subscribe(self, topics: Collection[str], listener: RebalanceListener | None = None) -> None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from math import inf
-from typing import Literal, Unpack
+from typing import Unpack
 
 from shared.clock import Clock
 from shared.errors import ConsumerGaveUp, LogError
 from shared.kafka.client.watchdog import Sight, Watchdog, WatchdogLimits
-from shared.kafka.port import Admin, Consumer, ConsumerOptions, Log, MissedRecords, Producer, RebalanceListener, Record, TopicPartition
+from shared.kafka.port import Consumer, ConsumerOptions, Log, MissedRecords, RebalanceListener, Record, TopicPartition
 from shared.kafka.settings import CALL_SECONDS
 
 Open = Callable[[], Awaitable[Consumer]]
@@ -34,21 +34,13 @@ class WatchedLog:
     ) -> None:
         """`missed` is told of records that were deleted before one of the consumers came to them."""
         self._inner, self._clock, self._limits, self._missed = inner, clock, limits or WatchdogLimits(), missed
-
-    async def producer(self, *, client_id: str, acks: Literal["all", 1] = "all", linger_ms: int = 0) -> Producer:
-        return await self._inner.producer(client_id=client_id, acks=acks, linger_ms=linger_ms)
+        self.producer, self.admin, self.close = inner.producer, inner.admin, inner.close
 
     async def consumer(self, **options: Unpack[ConsumerOptions]) -> WatchedConsumer:
         async def open_probe() -> Consumer:
             return await self._inner.consumer(client_id=f"{options['client_id']}-watchdog")
 
         return WatchedConsumer(await self._inner.consumer(**options), open_probe, self._clock, self._limits, self._missed)
-
-    async def admin(self) -> Admin:
-        return await self._inner.admin()
-
-    async def close(self) -> None:
-        await self._inner.close()
 
 
 class WatchedConsumer:
@@ -74,9 +66,9 @@ class WatchedConsumer:
         self.beginning_offsets, self.end_offsets, self.offset_at = inner.beginning_offsets, inner.end_offsets, inner.offset_at
         self.identity, self.assignment, self.missed = inner.identity, inner.assignment, inner.missed
 
-    def assign(self, partitions: Collection[TopicPartition], topic_ids: Mapping[str, str] | None = None) -> None:
+    def assign(self, partitions: Collection[TopicPartition]) -> None:
         self._paused_nothing()
-        self._inner.assign(partitions, topic_ids)
+        self._inner.assign(partitions)
         self._start_watch()
 
     async def subscribe(self, topics: Collection[str], listener: RebalanceListener | None = None) -> None:

@@ -63,12 +63,9 @@ class MemoryConsumer:
         self._closed = False
         process.own(self)
 
-    def assign(self, partitions: Collection[TopicPartition], topic_ids: Mapping[str, str] | None = None) -> None:
+    def assign(self, partitions: Collection[TopicPartition]) -> None:
         assert self._member is None, "assign and subscribe exclude each other"
         self._take_over(partitions)
-        if topic_ids:
-            self._topic_ids.update(topic_ids)
-            self._topics_version = -1
 
     async def subscribe(self, topics: Collection[str], listener: RebalanceListener | None = None) -> None:
         assert self._group is not None, "subscribe needs a group"

@@ -7,7 +7,7 @@ import asyncio
 from shared.clock import SystemClock
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, NewTopic
-from shared.processing.registry import ENTRY_BYTES, RegistryReader, registry_key
+from shared.processing.registry import ENTRY_BYTES, follow_registry, registry_key
 from shared.topics import Topics
 from tests.support.virtual_loop import run
 
@@ -38,7 +38,7 @@ def test_entries_are_followed_from_the_beginning() -> None:
         await declare(registry_key("tenant", "b"), b"wrong")
         await declare(registry_key("tenant", "b"), b"y" * (ENTRY_BYTES + 1))
         await declare(b"no-kind", b"1")
-        reader = RegistryReader(log, clock, TOPICS, client_id="r", service="planner", kinds={"tenant": on_tenant})
+        reader = follow_registry(log, clock, TOPICS, client_id="r", service="planner", kinds={"tenant": on_tenant})
         task = asyncio.create_task(reader.run())
         while not reader.caught_up():
             await clock.sleep(0.01)
