@@ -4,41 +4,30 @@ from __future__ import annotations
 
 from shared.contracts.base import INLINE_BYTES
 from shared.contracts.blob import BlobRef
-from shared.contracts.chat import ChatMessage, Operation
-from shared.contracts.job import HeldJob, Input, InputRef, Job
+from shared.contracts.chat import Operation
+from shared.contracts.job import OF_THE_INPUT, HeldJob, Input, InputRef, Job
 from shared.contracts.step import Step
 from shared.errors import InvalidRecord, TooLarge
 from shared.estimates import fewest_tokens
+from shared.patterns import Patterns
 
-_OF_THE_INPUT = frozenset({"prompt", "system", "messages", "texts", "format", "tools"})
 _REFERENCE_BYTES = 2_048
 """That an InputRef and what tutti fills in may take."""
-BY_REFERENCE = frozenset({"single"})
-"""Patterns that hand their input on without reading it."""
 
 
-def turns(job: Job) -> tuple[ChatMessage, ...]:
-    """What a model that chats reads, the system's words first."""
-    messages = job.messages or ()
-    if job.prompt is not None and job.kind is Operation.CHAT:
-        messages = (ChatMessage(role="user", content=job.prompt),)
-    if job.system and job.kind is not Operation.EMBED:
-        messages = (ChatMessage(role="system", content=job.system), *messages)
-    return messages
-
-
-def input_of(job: Job) -> Input:
+def input_of(job: Job, patterns: Patterns) -> Input:
     """What goes into the blob. Raises TooLarge where a record cannot hold the job without it."""
-    if job.pattern not in BY_REFERENCE:
+    pattern = patterns.current.get(job.pattern)
+    if pattern is None or not pattern.hands_on:
         raise TooLarge(f"a job of pattern {job.pattern} travels in a record whole; one holds at most {INLINE_BYTES} bytes of it")
     if isinstance(job, HeldJob) and job.input_ref is not None:
         raise TooLarge(f"a job by reference takes more than the {INLINE_BYTES} bytes that a record holds of it")
-    rest = len(job.model_copy(update=dict.fromkeys(_OF_THE_INPUT)).to_bytes())
+    rest = len(job.model_copy(update=dict.fromkeys(OF_THE_INPUT)).to_bytes())
     if rest > INLINE_BYTES - _REFERENCE_BYTES:
         raise TooLarge(f"without its input the job has {rest} bytes; a record holds at most {INLINE_BYTES - _REFERENCE_BYTES} of them")
     prompt = job.prompt if job.kind is Operation.GENERATE else None
     # What is in a job was checked when it was read, which of much free JSON costs a second.
-    return Input.model_construct(messages=turns(job), prompt=prompt, texts=job.texts or (), format=job.format, tools=job.tools)
+    return Input.model_construct(messages=job.turns, prompt=prompt, texts=job.texts or (), format=job.format, tools=job.tools)
 
 
 def held(job: Job, given: Input, blob: BlobRef) -> HeldJob:
@@ -53,7 +42,7 @@ def held(job: Job, given: Input, blob: BlobRef) -> HeldJob:
         images=any(message.images for message in given.messages),
         tools=bool(given.tools),
     )
-    kept = {name: getattr(job, name) for name in job.model_fields_set & Job.model_fields.keys() - _OF_THE_INPUT}
+    kept = {name: getattr(job, name) for name in job.model_fields_set & Job.model_fields.keys() - OF_THE_INPUT}
     return HeldJob(**{**kept, "operation": job.kind, "input_ref": reference})
 
 

@@ -34,6 +34,8 @@ class ClusterSettings(BaseSettings):
     """Of what is produced. Small batches gain little and pay with CPU and latency; lz4 is for thin networks (decision 0002)."""
     topics: TopicSettings = TopicSettings()
     dead_letter_cap: DeadLetterCapSettings = DeadLetterCapSettings()
+    patterns: Sentence = ""
+    """Folder of an operator's own patterns, for planner and ingress: each file is run as code, every Pattern in it is offered."""
     instance: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$", max_length=100)
     """Name of this process in logs and groups; host and a random part when empty."""
     host: Label = "127.0.0.1"

@@ -24,6 +24,8 @@ from shared.contracts import ids
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import explain
 from shared.contracts.job import Job
+from shared.errors import InvalidInput
+from shared.patterns import BUILT_IN
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)?")
 _UNITS = {None: 1.0, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
@@ -46,7 +48,7 @@ class WaitOptions:
 @click.option("--system", help="System message.")
 @click.option("--pattern", help="The procedure: single, chain, ...")
 @click.option(
-    "--chain", "chain_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="JSON or YAML list of chain steps."
+    "--input", "input_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="What the pattern takes: JSON or YAML."
 )
 @click.option("--class", "priority", type=click.Choice([c.value for c in PriorityClass]), default="interactive", show_default=True)
 @click.option("--tenant", help="Who asks.")
@@ -80,38 +82,42 @@ def submit(context: click.Context, /, prompt: str, **options: Any) -> None:
 
 def build_job(prompt: str, fields: dict[str, Any], clock: Clock, identifier: str) -> Job:
     """The job that the options describe. Raises CommandExit (usage) when it is not valid."""
-    chain = _read_chain(fields["chain_file"])
     if fields["job_id"] and ids.is_reserved(fields["job_id"]):
         raise CommandExit(Exit.USAGE, ReservedId().message)
     body = {
         "id": fields["job_id"] or identifier,
         "prompt": prompt,
         "stream": fields["stream"],
-        "chain": chain,
-        "pattern": fields["pattern"] or ("chain" if chain else "single"),
+        "pattern": fields["pattern"],
+        "input": _read_input(fields["input_file"]),
         "options": {name: fields[name] for name in ("max_tokens", "temperature", "seed") if fields[name] is not None},
         **_deadline(fields["deadline"]),
         "not_before": _moment(fields["not_before"], clock),
         **{name: fields[name] for name in ("model", "system", "tenant") if fields[name] is not None},
     }
     try:
-        return Job.model_validate({name: value for name, value in body.items() if value is not None})
+        job = Job.model_validate({name: value for name, value in body.items() if value is not None})
+        if job.pattern in BUILT_IN.current:  # an operator's own is checked where it is known
+            BUILT_IN.read(job)
     except ValidationError as error:
         raise CommandExit(Exit.USAGE, explain(error, "job")) from None
+    except InvalidInput as error:
+        raise CommandExit(Exit.USAGE, error.message) from None
+    return job
 
 
-def _read_chain(file: Path | None) -> list[Any] | None:
+def _read_input(file: Path | None) -> dict[str, Any] | None:
     if file is None:
         return None
     import yaml
 
     try:
-        chain = yaml.safe_load(file.read_text(encoding="utf-8"))
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise CommandExit(Exit.USAGE, f"{file} is neither JSON nor YAML") from error
-    if not isinstance(chain, list):
-        raise CommandExit(Exit.USAGE, f"{file} must hold a list of steps")
-    return chain
+    if not isinstance(found, dict):
+        raise CommandExit(Exit.USAGE, f"{file} must hold an object, as the pattern's input is one")
+    return found
 
 
 def _deadline(when: str | None) -> dict[str, float | str]:

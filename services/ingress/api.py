@@ -11,15 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from services.ingress.dialects.openai import responses as answers
+from services.ingress.dialects import served
 from services.ingress.handlers import Door
 from services.ingress.http.cors import Origins
 from services.ingress.http.exchange import Message, Receive, Scope, Send, problem_headers
 from services.ingress.http.openapi import document
 from services.ingress.http.resource import Resource, counted, send_problem
-from services.ingress.problems import Problem, of_error
-from services.ingress.routes import chat
-from services.ingress.routes.chat import ChatCompletions
+from services.ingress.problems import Problem, of_error, rendered
+from services.ingress.routes.calls import Calls
 from services.ingress.routes.events import JobEvents
 from services.ingress.routes.jobs import Jobs
 from services.ingress.routes.models import Models
@@ -37,7 +36,8 @@ _PARAMETER = re.compile(r"{[a-z:]+}")
 class IngressApi(FastAPI):
     """Hands the hot path to its endpoint before any middleware; every answer says which pages may read it."""
 
-    hot: ChatCompletions
+    calls: dict[str, Calls]
+    """By path: what is asked and waited for, in each dialect."""
     origins: Origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,27 +51,26 @@ class IngressApi(FastAPI):
                 message["headers"] = [*message["headers"], *more]
             await send(message)
 
-        if scope["path"] == chat.ROUTE and scope["method"] == "POST":
-            await self.hot(scope, receive, answer)
+        hot = self.calls.get(scope["path"]) if scope["method"] == "POST" else None
+        if hot is not None:
+            await hot(scope, receive, answer)
         else:
             await super().__call__(scope, receive, answer)
 
     def openapi(self) -> dict[str, Any]:
         """Written by hand from the contracts: the routes are plain ones."""
         if self.openapi_schema is None:
-            self.openapi_schema = document(self.title, self.version)
+            self.openapi_schema = document(self.title, self.version, served())
         return self.openapi_schema
 
 
 def build_api(desk: Door, version: str, outbox: Outbox, registry: str, table: ScheduleTable) -> IngressApi:
     """The application of one instance. `registry`: the topic of what administrators declare."""
     app = IngressApi(title="tutti", version=version, redoc_url=None)
-    app.hot, app.origins = ChatCompletions(desk), Origins(desk.settings.origins)
-    jobs, events, models = Jobs(desk), JobEvents(desk), Models(desk)
+    app.calls, app.origins = {dialect.path: Calls(desk, dialect) for dialect in served()}, Origins(desk.settings.origins)
+    jobs, events = Jobs(desk), JobEvents(desk)
     tenants, schedules = TenantRoutes(desk, outbox, registry), ScheduleRoutes(desk, outbox, registry, table)
     methods: dict[str, dict[str, Any]] = {
-        "/v1/models": {"GET": models.list},
-        "/v1/models/{model:path}": {"GET": models.get},
         "/v1/jobs": {"POST": jobs.create},
         "/v1/jobs/{job}": {"GET": jobs.get, "DELETE": jobs.cancel},
         "/v1/jobs/{job}/events": {"GET": events.get},
@@ -80,7 +79,13 @@ def build_api(desk: Door, version: str, outbox: Outbox, registry: str, table: Sc
         "/v1/tenants": {"GET": tenants.list},
         "/v1/tenants/{tenant}": {"GET": tenants.get, "PUT": tenants.put, "DELETE": tenants.delete},
     }
-    app.router.routes.append(Route(chat.ROUTE, Resource(app.origins, POST=app.hot)))
+    for form in (dialect.models for dialect in served() if dialect.models is not None):
+        models = Models(desk, form)
+        methods[form.path] = {"GET": models.list}
+        if form.one_path is not None:
+            methods[form.one_path] = {"GET": models.get}
+    for path, call in app.calls.items():
+        app.router.routes.append(Route(path, Resource(app.origins, POST=call)))
     for path, endpoints in methods.items():
         label = _PARAMETER.sub("{id}", path)
         asgi = {method: counted(label, endpoint) for method, endpoint in endpoints.items()}
@@ -106,4 +111,4 @@ async def _on_error(request: Request, error: Exception) -> Response:
         problem = of_error(error)
         _log.failure("request_failed", error, route=request.url.path[:_PATH_SHOWN])
     shown = {name.decode(): value.decode() for name, value in problem_headers(problem)}
-    return Response(answers.problem(problem), problem.status, shown, media_type="application/json")
+    return Response(rendered(problem), problem.status, shown, media_type="application/json")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from services.ingress.admission.bucket_store import bucket_store
 from services.ingress.admission.meter import Meter
+from services.ingress.admission.offered import Offered
 from services.ingress.admission.probe import BacklogProbe
 from services.ingress.api import IngressApi, build_api
 from services.ingress.handlers import Door
@@ -18,6 +19,7 @@ from services.ingress.status.store import status_store
 from services.ingress.submit import Submitter
 from shared.contracts import schedule
 from shared.kafka.port import TopicPartition
+from shared.patterns import load
 from shared.processing.blobs import Blobs
 from shared.processing.outbox import Outbox
 from shared.processing.provision import first_look
@@ -66,7 +68,7 @@ class Ingress:
             registry=registry,
             events=events,
             meter=Meter(clock, events.watchlist, bucket_store(settings, prefix), settle_seconds=settings.flush_seconds),
-            capabilities=frozenset(topics.settings.capabilities),
+            offered=Offered(frozenset(topics.settings.capabilities), load(environment.settings.patterns), registry, clock),
         )
         self._api = build_api(self.desk, "0.1.0", self._outbox, topics.registry, schedules)
         self._probe = BacklogProbe(log, clock, topics, name, backlog=events.backlog, seconds=settings.backlog_seconds)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
 from services.ingress.admission.access import Access, Client, load
 from services.ingress.admission.backlog import Backlog
 from services.ingress.admission.idempotency import is_same
-from services.ingress.admission.meter import Meter
-from services.ingress.admission.suitability import refusal
+from services.ingress.admission.meter import Charge, Meter, estimate
+from services.ingress.admission.offered import Offered
 from services.ingress.admission.tenant_days import TenantDays
 from services.ingress.http.bodies import BodyBudget
-from services.ingress.problems import InstanceLeaving, Refused, kafka_away, no_node, unknown_model, unsuitable_model
+from services.ingress.problems import InstanceLeaving, Refused, kafka_away, no_node
 from services.ingress.registry import Registry
 from services.ingress.replies.register import Following, Guest, Register, WaitKind
 from services.ingress.replies.waiters import Caller, Follow, Waiters
@@ -29,16 +29,13 @@ from services.ingress.status.watchlist import Watchlist
 from services.ingress.submit import NewJob, Submitter
 from shared.clock import Clock, until
 from shared.contracts.base import INLINE_BYTES, PriorityClass
-from shared.contracts.bounds import check_job
-from shared.contracts.chat import Operation
 from shared.contracts.failure import FailureKind
 from shared.contracts.headers import HELD_JOB
 from shared.contracts.job import Job
 from shared.contracts.result import Result
-from shared.errors import Conflict, Overloaded
+from shared.errors import Conflict, Overloaded, TuttiError
 from shared.inputs import held, input_of
 from shared.kafka.port import Appended
-from shared.model_names import AUTO
 from shared.processing.blobs import BlobGone, Blobs
 from shared.processing.lane import Sent, may_be_written
 from shared.telemetry import metrics
@@ -60,8 +57,7 @@ class Door:
     registry: Registry
     events: EventsReader
     meter: Meter
-    capabilities: frozenset[str]
-    """What this cluster offers; a step of any other would have no topic to go to."""
+    offered: Offered
     access: Access = field(init=False)
     register: Register = field(init=False)
     bodies: BodyBudget = field(init=False)
@@ -131,31 +127,30 @@ class Door:
         finally:
             self.seeking -= 1
 
-    def resolve(self, model: str, operation: Operation) -> str:
-        """The registered spelling of a plain model name.
+    @asynccontextmanager
+    async def charged(self, client: Client, job: Job, identifier: str, *, known: bool) -> AsyncIterator[Charge]:
+        """Take of the caller's key what the job may use; given back where it is refused, settled at its end. One known costs a request."""
+        tokens = 0 if known or client.tokens is None else estimate(job, self.offered.patterns, self.settings.answer_tokens)
+        charge = await self.meter.charge(client, tokens)
+        try:
+            yield charge
+        except TuttiError:
+            self.meter.correct(charge, 0)
+            raise
+        if not known:
+            self.meter.watch(charge, identifier)
 
-        Raises Refused when nodes are registered and none has it (404), or none of those that have it can do this with it (400).
+    async def judge(self, job: Job, priority_class: PriorityClass, seconds: float, *, at_once: bool) -> None:
+        """All that is known here against taking the job, before anything is written. `seconds`: until its deadline.
+
+        Raises Refused, Overloaded, and as `Offered.check`.
         """
-        catalogue = self.registry.catalogue
-        if model == AUTO or not self.registry.complete or catalogue.nodes == 0:
-            return model
-        found = catalogue.resolve(model)
-        if found is None:
-            raise Refused(unknown_model(model, catalogue.names))
-        if (found, operation.value) not in catalogue.operations:
-            raise Refused(unsuitable_model(model, operation.value))
-        return found
-
-    def check(self, job: Job) -> None:
-        """Whether this cluster takes such a job, by whatever route it came. Raises NotOffered, TooFarAhead (400)."""
-        check_job(job, self.capabilities, self.clock.wall())
-
-    def check_suits(self, job: Job) -> None:
-        """Raises Refused (400): no registered node could ever answer this, so that waiting for one is in vain."""
-        if self.registry.complete:
-            problem = refusal(job, self.registry.catalogue.offer((job.model, *job.fallback_models), job.kind.value))
-            if problem is not None:
-                raise Refused(problem)
+        self.offered.check(job)
+        self.offered.check_suits(job)
+        if at_once and priority_class is PriorityClass.INTERACTIVE:
+            await self.find_node((job.model,), job.needed_capability)
+        if job.not_before is None:
+            self.admit(priority_class, seconds)
 
     def admit(self, priority_class: PriorityClass, deadline_seconds: float) -> None:
         """Raises Overloaded when the class backlog says that the deadline, or the configured bound, cannot be met."""
@@ -201,7 +196,7 @@ class Door:
         body = job.record()
         if len(body) <= INLINE_BYTES:
             return NewJob(job, body)
-        given = input_of(job)
+        given = input_of(job, self.offered.patterns)
         try:
             async with asyncio.timeout(self.settings.accept_seconds):
                 blob = await self.blobs.store(job.tenant, given.to_bytes())
@@ -231,11 +226,10 @@ class Door:
     def call(
         self, record: NewJob, priority_class: PriorityClass, wait_seconds: float, trace: str | None, digest: str | None = None
     ) -> tuple[Caller, bytes]:
-        """Submit for somebody who waits here; returns who waits and the correlation. Raises InvalidInput, Overloaded.
+        """Submit for somebody who waits here; returns who waits and the correlation. Raises Overloaded.
 
         Of a job whose id was made here: it is the same inside the cluster and for its caller.
         """
-        self.check(record.job)
         caller, correlation = self._wait(record.job, wait_seconds)
         try:
             fate = partial(self._on_fate, caller)

@@ -18,6 +18,8 @@ from shared.processing.tail import Tail
 
 AUTO_MODELS = (AUTO, "tutti/auto")
 """Names by which a caller leaves the model to the cluster."""
+PATTERN_PREFIX = "tutti/"
+"""Before a pattern's name, where a model's is asked for."""
 
 
 @dataclass(frozen=True, slots=True)

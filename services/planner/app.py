@@ -13,6 +13,7 @@ from services.planner.shard.wiring import Wiring
 from shared.contracts import schedule
 from shared.contracts.event import NEWEST
 from shared.kafka.assignor import HomeAssignor
+from shared.patterns import load
 from shared.processing.blobs import Blobs
 from shared.processing.outbox import Outbox
 from shared.processing.provision import first_look
@@ -39,6 +40,7 @@ class Planner:
 
     def __init__(self, environment: Environment, settings: PlannerSettings) -> None:
         self._env, self._settings = environment, settings
+        self._patterns = load(environment.settings.patterns)
         clock, topics = environment.clock, environment.topics
         self.homes = Homes(topics, clock)
         # A lane's task begins a turn later: what is dispatched beside an append arrives with it, and leaves in its request.
@@ -88,7 +90,7 @@ class Planner:
                 random=env.random,
                 topics=topics,
                 options=settings,
-                policy=replace(settings.policy(), capabilities=topics.settings.capabilities),
+                policy=replace(settings.policy(), capabilities=topics.settings.capabilities, patterns=self._patterns),
                 dead_letter_cap=env.settings.dead_letter_cap,
                 instance=env.instance,
                 reader=JobReader(cluster, topics),

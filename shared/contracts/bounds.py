@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from typing import Any
 
@@ -116,21 +116,24 @@ def check_capability(job: Job, offered: Collection[str]) -> None:
         raise NotOffered(f"this cluster does not offer the job's capability; it offers {', '.join(sorted(offered))}")
 
 
-def explain(error: ValidationError, what: str) -> str:
-    """The first problem as one sentence; input values are never part of it, since they may be prompts or secrets."""
+def explain(error: ValidationError, what: str, known: Iterable[str] = Job.model_fields) -> str:
+    """The first problem as one sentence; an unknown field with the one of `known` that may be meant.
+
+    Input values are never part of it, since they may be prompts or secrets.
+    """
     problems = error.errors(include_url=False, include_input=False)
     more = len({problem["loc"][:1] for problem in problems}) - 1
-    sentence = _sentence(problems[0], what)
+    sentence = _sentence(problems[0], what, known)
     return f"{sentence} (and {more} more)" if more > 0 else sentence
 
 
-def _sentence(problem: Any, what: str) -> str:
+def _sentence(problem: Any, what: str, known: Iterable[str]) -> str:
     kind, message = problem["type"], in_words(str(problem["msg"]))
     field = _path(problem["loc"])
     if kind == "json_invalid":
         return f"the {what} is not JSON: {message.removeprefix('Invalid JSON: ')}"
     if kind == "extra_forbidden":
-        return f"the {what} has an unknown field `{field}`{_hint(field)}"
+        return f"the {what} has an unknown field `{field}`{_hint(field, known)}"
     if kind == "missing":
         return f"the {what} lacks `{field}`"
     if not field:
@@ -155,6 +158,6 @@ def _path(location: tuple[int | str, ...]) -> str:
     return path
 
 
-def _hint(field: str) -> str:
-    close = get_close_matches(field, Job.model_fields, 1)
+def _hint(field: str, known: Iterable[str]) -> str:
+    close = get_close_matches(field, list(known), 1)
     return f"; did you mean `{close[0]}`?" if close else ""

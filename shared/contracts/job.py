@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -16,7 +16,6 @@ from shared.contracts.base import (
     Label,
     ModelName,
     NodeId,
-    Ordinal,
     Partition,
     PositiveSeconds,
     PublicId,
@@ -41,33 +40,6 @@ class Needs(Contract):
     node: NodeId | None = None
 
 
-class Gate(Contract):
-    """A pure check on a chain step's text. A text that fails is asked for again `repairs` times, then the job fails."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    not_empty: bool = True
-    min_chars: Count | None = None
-    max_chars: Ordinal | None = None
-    contains: str | None = Field(default=None, max_length=1_000)
-    json_object: bool = False
-    repairs: int = Field(default=1, ge=0, le=5)
-
-
-class ChainStep(Contract):
-    """One step of a chain. `template` names its inputs in braces: `{input}` (the job's), or an earlier step's name."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$", max_length=32)
-    template: str = Field(min_length=1, max_length=32_000)
-    system: str | None = Field(default=None, max_length=32_000)
-    model: ModelName | None = None
-    options: Options | None = None
-    format: Literal["json"] | JsonObject | None = None
-    gate: Gate = Gate()
-
-
 class Job(Contract):
     """Exactly one of `prompt`, `messages`, `texts` is the input. Unknown fields are refused: a misspelt one must not be lost silently."""
 
@@ -82,7 +54,10 @@ class Job(Contract):
     texts: tuple[Text, ...] | None = Field(default=None, min_length=1, max_length=512)
     operation: Operation | None = None
     pattern: str = Field(default="single", pattern=r"^[a-z][a-z0-9_-]{0,31}$", max_length=32)
-    chain: tuple[ChainStep, ...] = Field(default=(), max_length=12)
+    input: JsonObject = Field(default_factory=dict)
+    """What the pattern needs besides: its own model checks it (`shared/patterns`)."""
+    chain: tuple[JsonObject, ...] = Field(default=(), max_length=12)
+    """The older spelling of the chain's input `{"steps": [...]}`."""
     model: ModelName = "auto"
     fallback_models: tuple[ModelName, ...] = Field(default=(), max_length=8)
     capability: Capability | None = None
@@ -108,8 +83,8 @@ class Job(Contract):
         self._check_input()
         if self.deadline_at is not None and self.deadline_seconds is not None:
             raise ValueError("deadline_at and deadline_seconds exclude each other")
-        if (self.pattern == "chain") != bool(self.chain):
-            raise ValueError("pattern chain needs `chain`, a list of steps, and only it may have one")
+        if self.chain and (self.input or self.pattern != "chain"):
+            raise ValueError('`chain` is the older spelling of pattern chain\'s `input`, {"steps": [...]}: only one of both may be given')
         return self
 
     def _check_input(self) -> None:
@@ -132,6 +107,21 @@ class Job(Contract):
     def needed_capability(self) -> str:
         """What its steps need, derived from the operation when not given."""
         return self.capability or ("embed" if self.kind is Operation.EMBED else "chat")
+
+    @property
+    def turns(self) -> tuple[ChatMessage, ...]:
+        """What a model that chats reads, the system's words first."""
+        messages = self.messages or ()
+        if self.prompt is not None and self.kind is Operation.CHAT:
+            messages = (ChatMessage(role="user", content=self.prompt),)
+        if self.system and self.kind is not Operation.EMBED:
+            messages = (ChatMessage(role="system", content=self.system), *messages)
+        return messages
+
+    @property
+    def pattern_input(self) -> dict[str, Any]:
+        """`input`, however it is spelled."""
+        return {"steps": self.chain} if self.chain else self.input
 
 
 class Input(Contract):
@@ -159,6 +149,10 @@ class InputRef(Contract):
     tools: bool = False
 
 
+OF_THE_INPUT = frozenset({"prompt", "system", "messages", "texts", "format", "tools"})
+"""What of a job goes into the blob."""
+
+
 class HeldJob(Job):
     """A job as it lies in records of tutti's own: its input may be a reference. Then `operation` is said, and there is no other input."""
 
@@ -167,7 +161,7 @@ class HeldJob(Job):
     def _check_input(self) -> None:
         if self.input_ref is None:
             super()._check_input()
-        elif self.operation is None or self.chain or any((self.prompt, self.system, self.messages, self.texts, self.format, self.tools)):
+        elif self.operation is None or self.pattern_input or any(getattr(self, name) for name in OF_THE_INPUT):
             raise ValueError("a job by reference says its operation, and holds nothing of its input")
 
 

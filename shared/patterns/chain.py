@@ -10,21 +10,68 @@ is not empty.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Literal, Self
 
+from pydantic import Field, model_validator
+
+from shared.contracts.base import Count, JsonObject, ModelName, Ordinal
 from shared.contracts.bounds import is_json
-from shared.contracts.chat import Answer, ChatMessage, Operation
+from shared.contracts.chat import Answer, ChatMessage, Options
 from shared.contracts.failure import Failure, FailureKind
-from shared.contracts.job import ChainStep, Gate, Job
+from shared.contracts.job import Job
 from shared.contracts.step import StepRequest
-from shared.patterns.context import Context, StepError
-from shared.patterns.port import Pattern
+from shared.patterns.context import Context, StepError, chat
+from shared.patterns.port import Pattern, PatternInput
 
 MOST_CHARACTERS = 200_000
 """Of a rendered template; checked before it is rendered, since a few placeholders can name a long answer many times."""
-_OPEN = Gate(not_empty=False, repairs=0)
 _LACKS = "the answer does not contain the required text"
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([a-z][a-z0-9_]*)\}|[{}]")
+
+
+class Gate(PatternInput):
+    """A pure check on a chain step's text. A text that fails is asked for again `repairs` times, then the job fails."""
+
+    not_empty: bool = True
+    min_chars: Count | None = None
+    max_chars: Ordinal | None = None
+    contains: str | None = Field(default=None, max_length=1_000)
+    json_object: bool = False
+    repairs: int = Field(default=1, ge=0, le=5)
+
+
+class ChainStep(PatternInput):
+    """One step of a chain. `template` names its inputs in braces: `{input}` (the job's), or an earlier step's name."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$", max_length=32)
+    template: str = Field(min_length=1, max_length=32_000)
+    system: str | None = Field(default=None, max_length=32_000)
+    model: ModelName | None = None
+    options: Options | None = None
+    format: Literal["json"] | JsonObject | None = None
+    gate: Gate = Gate()
+
+
+class ChainInput(PatternInput):
+    """Names are unique, and every template names only what is there before it."""
+
+    steps: tuple[ChainStep, ...] = Field(min_length=1, max_length=12)
+
+    @model_validator(mode="after")
+    def _follows(self) -> Self:
+        known = {"input"}
+        for step in self.steps:
+            if step.name in known:
+                raise ValueError(f"the step name {step.name} is used twice")
+            unknown = sorted(names_in(step.template) - known)
+            if unknown:
+                raise ValueError(f"step {step.name} names {unknown[0]}, which no earlier step makes")
+            known.add(step.name)
+        return self
+
+
+_OPEN = Gate(not_empty=False, repairs=0)
 
 
 def names_in(template: str) -> set[str]:
@@ -47,19 +94,6 @@ def render(template: str, values: Mapping[str, str]) -> str:
 def rendered_length(template: str, values: Mapping[str, str]) -> int:
     """Characters of the rendered template, at most."""
     return len(template) + sum(len(values[m.group(1)]) for m in _PLACEHOLDER.finditer(template) if m.group(1))
-
-
-def check(job: Job) -> str | None:
-    """Names are unique and every template names only what is there before it."""
-    known = {"input"}
-    for step in job.chain:
-        if step.name in known:
-            return f"chain step name {step.name} is used twice"
-        unknown = sorted(names_in(step.template) - known)
-        if unknown:
-            return f"chain step {step.name} names {unknown[0]}, which no earlier step makes"
-        known.add(step.name)
-    return None
 
 
 def gate_reason(gate: Gate, text: str) -> str | None:
@@ -90,36 +124,31 @@ def _request(job: Job, step: ChainStep, prompt: str, *, stream: bool) -> StepReq
     system = step.system or job.system
     if system:
         messages = (ChatMessage(role="system", content=system), *messages)
-    return StepRequest.of(
+    return chat(
         job,
+        messages,
         agent=step.name,
-        capability=job.capability or "chat",
-        operation=Operation.CHAT,
         model=step.model or job.model,
-        messages=messages,
-        prompt=None,
-        texts=(),
         options=step.options or job.options,
         format=step.format,
-        tools=(),
         stream=stream,
     )
 
 
-def _reads(job: Job, number: int) -> bool:
+def _reads(steps: tuple[ChainStep, ...], number: int) -> bool:
     """Whether the text that this step answers is looked at here: by its gate, or for a later step."""
-    step = job.chain[number]
+    step = steps[number]
     judged = step.gate.model_copy(update={"repairs": 0, "not_empty": False}) != _OPEN
-    return judged or any(step.name in names_in(later.template) for later in job.chain[number + 1 :])
+    return judged or any(step.name in names_in(later.template) for later in steps[number + 1 :])
 
 
-async def _pass(ctx: Context, job: Job, number: int, prompt: str, *, stream: bool) -> Answer:
-    step = job.chain[number]
+async def _pass(ctx: Context, job: Job, steps: tuple[ChainStep, ...], number: int, prompt: str, *, stream: bool) -> Answer:
+    step = steps[number]
     asked = prompt
     for _ in range(step.gate.repairs + 1):
         answer = await ctx.ask(_request(job, step, asked, stream=stream))
         if answer.blob is not None:
-            if not _reads(job, number):
+            if not _reads(steps, number):
                 return answer
             message = f"chain step {step.name}: its answer of {answer.blob.size} bytes is too large to go on with"
             raise StepError(Failure(kind=FailureKind.TOO_LARGE, message=message))
@@ -131,20 +160,25 @@ async def _pass(ctx: Context, job: Job, number: int, prompt: str, *, stream: boo
     raise StepError(Failure(kind=FailureKind.GATE_FAILED, message=f"chain step {step.name}: {reason}"))
 
 
-async def chain(ctx: Context, job: Job) -> Answer:
+async def chain(ctx: Context, job: Job, ask: ChainInput) -> Answer:
     """The last step's answer."""
     values = {"input": job_input(job)}
     answer = Answer()
-    for number, step in enumerate(job.chain):
+    for number, step in enumerate(ask.steps):
         # Only a last step without repairs can be streamed: what a gate may refuse must not reach the caller first.
-        stream = job.stream and number == len(job.chain) - 1 and step.gate == _OPEN
+        stream = job.stream and number == len(ask.steps) - 1 and step.gate == _OPEN
         if rendered_length(step.template, values) > MOST_CHARACTERS:
             message = f"chain step {step.name}: its prompt would exceed {MOST_CHARACTERS} characters"
             raise StepError(Failure(kind=FailureKind.TOO_LARGE, message=message))
-        answer = await _pass(ctx, job, number, render(step.template, values), stream=stream)
+        answer = await _pass(ctx, job, ask.steps, number, render(step.template, values), stream=stream)
         values[step.name] = answer.text
         ctx.best(answer)
     return answer
 
 
-CHAIN = Pattern("chain", 1, chain, check)
+def likely_calls(job: Job, ask: ChainInput) -> Sequence[int]:
+    """A call a step, each with its template."""
+    return [len(step.template) for step in ask.steps]
+
+
+CHAIN = Pattern("chain", 1, chain, ChainInput, likely_calls=likely_calls)

@@ -9,8 +9,9 @@ from collections.abc import Coroutine, Generator
 from dataclasses import dataclass
 from typing import Any
 
-from shared.contracts.chat import Answer
+from shared.contracts.chat import Answer, ChatMessage, Operation
 from shared.contracts.failure import Failure
+from shared.contracts.job import Job
 from shared.contracts.step import StepRequest
 
 
@@ -54,6 +55,12 @@ class Gather:
 
 
 Branch = Ask | Sleep | Gather | Coroutine[Any, Any, Any]
+
+
+def chat(job: Job, messages: tuple[ChatMessage, ...], **own: Any) -> StepRequest:
+    """A chat on the job's behalf: its model, options and needs, but these messages instead of its own input, tools and format."""
+    given = {"capability": job.capability or "chat", "operation": Operation.CHAT, "prompt": None, "texts": (), "tools": (), "format": None}
+    return StepRequest.of(job, **{**given, "messages": messages, "stream": False, **own})
 
 
 class Context:

@@ -1,28 +1,86 @@
-"""What a pattern is: a name, a version, a check before the first call, and a coroutine over the context."""
+"""What a pattern is: a name, a version, a model of its input, and a coroutine over the context."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shared.contracts.chat import Answer
+from pydantic import ConfigDict, ValidationError
+
+from shared.contracts.base import Contract
+from shared.contracts.bounds import explain
+from shared.contracts.chat import Answer, Operation
 from shared.contracts.job import Job
+from shared.errors import InvalidInput
 from shared.patterns.context import Context
 
 
-def _accepts_everything(job: Job) -> str | None:
-    return None
+class UnknownPattern(InvalidInput):
+    """There is no such pattern."""
+
+    code = "unknown_pattern"
+    param = "pattern"
+
+
+class InvalidPatternInput(InvalidInput):
+    """The input is not what the pattern takes."""
+
+    param = "input"
+
+
+class PatternInput(Contract):
+    """Base of each pattern's input: what it needs besides the job's prompt or messages. This one takes nothing."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Unread(PatternInput):
+    """Takes anything: of a pattern that a process does not know."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+def _one_call(job: Job, ask: PatternInput) -> Sequence[int]:
+    return (0,)
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
     """`version` is pinned when a job is accepted; a change of what the coroutine asks for is a new version beside the old one.
 
-    `check(job)` says in one sentence why the job cannot be run, or None. Pure.
+    `run(ctx, job, ask)`: `ask` is the job's `input` as an instance of this pattern's `input`.
+    `hands_on`: the job's own input goes into one step unread, so that it may be of any operation, and lie in a blob.
+    `likely_calls(job, ask)`: of each call that a job without accident makes, how many characters its prompt has besides the job's input.
     """
 
     name: str
     version: int
-    run: Callable[[Context, Job], Coroutine[Any, Any, Answer]]
-    check: Callable[[Job], str | None] = _accepts_everything
+    run: Callable[[Context, Job, Any], Coroutine[Any, Any, Answer]]
+    input: type[PatternInput] = PatternInput
+    hands_on: bool = False
+    likely_calls: Callable[[Job, Any], Sequence[int]] = _one_call
+
+    def read(self, job: Job) -> PatternInput:
+        """The job's input. Raises InvalidPatternInput, with nothing of the input in its words."""
+        if job.kind is Operation.EMBED and not self.hands_on:
+            raise InvalidPatternInput(f"pattern {self.name} takes a prompt or messages, no texts to embed")
+        try:
+            return self.input.model_validate(job.pattern_input)
+        except ValidationError as error:
+            raise InvalidPatternInput(explain(error, f"{self.name} input", self.input.model_fields)) from None
+
+    @property
+    def takes_bare_prompt(self) -> bool:
+        """Whether a job without `input` is a valid one."""
+        return not any(field.is_required() for field in self.input.model_fields.values())
+
+
+def models_named(ask: Contract) -> Iterator[str]:
+    """Every model that the input names: the fields `model` of it and of what it holds."""
+    for name, value in ask:
+        if name == "model" and isinstance(value, str):
+            yield value
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, Contract):
+                yield from models_named(part)

@@ -20,6 +20,7 @@ from shared.clock import Clock
 from shared.contracts.job import Job
 from shared.contracts.result import Result
 from shared.estimates import likely_tokens
+from shared.patterns import Patterns
 from shared.telemetry import logs, metrics
 
 _log = logs.get(__name__)
@@ -36,15 +37,15 @@ class Charge(NamedTuple):
     headers: Sequence[tuple[bytes, bytes]] = ()
 
 
-def estimate(job: Job, answer_tokens: int) -> int:
-    """Tokens that a job may use: its texts' and its longest answer's, for each step of a chain."""
+def estimate(job: Job, patterns: Patterns, answer_tokens: int) -> int:
+    """Tokens that a job may use: its texts' and its longest answer's, for each call that is likely. Raises as `Patterns.read`."""
+    pattern, ask = patterns.read(job)
     texts = [job.prompt or "", job.system or "", *(message.content for message in job.messages or ()), *(job.texts or ())]
     prompt = likely_tokens(sum(map(len, texts))) + 1
     if job.texts is not None:
         return prompt
     answer = job.options.max_tokens or answer_tokens
-    steps = sum(likely_tokens(len(step.template)) + answer for step in job.chain)
-    return prompt + (steps or answer)
+    return prompt + sum(likely_tokens(more) + answer for more in pattern.likely_calls(job, ask))
 
 
 def used(result: Result) -> int:

@@ -55,9 +55,7 @@ def _unable(model: str, what: str, param: str) -> Problem:
 
 
 def _more_than(job: Job, window: int) -> int | None:
-    """How many tokens the prompt has at least, where that is more than the window. A job of several steps is left to its steps."""
-    if job.chain:
-        return None
+    """How many tokens the prompt has at least, where that is more than the window."""
     if job.kind is Operation.EMBED:  # a call each
         return max((found for text in job.texts or () if (found := _beyond((text,), window))), default=None)
     texts = [job.prompt or "", job.system or ""]

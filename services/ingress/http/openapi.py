@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from services.ingress.dialects.openai.requests import ChatRequest
+from services.ingress.dialects.port import Dialect
 from services.ingress.dialects.tutti.requests import JobSubmission
 from services.ingress.routes.schedules import ScheduleSubmission
 from services.ingress.routes.tenants import TenantView
@@ -66,9 +67,10 @@ _ANSWER_HEADERS = {
 _WHEN_HEADERS = {"Retry-After": "Whole seconds, rounded up.", "retry-after-ms": "Of a key's limit: exactly."}
 
 
-def document(title: str, version: str) -> dict[str, Any]:
+def document(title: str, version: str, dialects: Sequence[Dialect]) -> dict[str, Any]:
     """OpenAPI 3.1."""
-    inputs: list[tuple[type[Any], Any]] = [(ChatRequest, "validation"), (JobSubmission, "validation"), (JobStatus, "serialization")]
+    inputs: list[tuple[type[Any], Any]] = [(dialect.request, "validation") for dialect in dialects]
+    inputs += [(JobSubmission, "validation"), (JobStatus, "serialization")]
     inputs += [(ScheduleSubmission, "validation"), (TenantLimits, "validation"), (TenantView, "serialization")]
     _, schemas = models_json_schema(inputs, ref_template=_REF, by_alias=True)
     components = dict(schemas.get("$defs", {})) | {"Problem": _problem_schema()}
@@ -76,7 +78,7 @@ def document(title: str, version: str) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version, "description": "One LLM cluster from unequal machines."},
-        "paths": _paths(),
+        "paths": {dialect.path: {"post": _call(dialect)} for dialect in dialects} | _paths(),
         "components": {"schemas": components, "securitySchemes": {"key": bearer}},
         "security": [{"key": []}, {}],
     }
@@ -92,12 +94,6 @@ def _problem_schema() -> dict[str, Any]:
 
 
 def _paths() -> dict[str, Any]:
-    completion = _operation(
-        "Chat completion, whole or as server-sent events (`stream`).",
-        {"200": _json("A chat.completion, or chat.completion.chunk events ended by [DONE].", {"type": "object"})},
-        parameters=_CALL_HEADERS,
-        body="ChatRequest",
-    )
     jobs = _operation(
         "Submit a job. 202 means that it is durable and will end.",
         {
@@ -108,7 +104,6 @@ def _paths() -> dict[str, Any]:
         body="JobSubmission",
     )
     return {
-        "/v1/chat/completions": {"post": completion},
         "/v1/models": {"get": _operation("Models of the registered nodes.", {"200": _json("A list.", {"type": "object"})})},
         "/v1/models/{id}": {"get": _operation("One model.", {"200": _json("A model.", {"type": "object"})}, parameters=[_ID])},
         "/v1/jobs": {"post": jobs},
@@ -122,6 +117,11 @@ def _paths() -> dict[str, Any]:
         "/readyz": {"get": _plain("The instance takes jobs; 503 with reasons when it does not.")},
         "/metrics": {"get": _plain("Prometheus metrics.")},
     }
+
+
+def _call(dialect: Dialect) -> dict[str, Any]:
+    answers = {"200": _json("The answer.", {"type": "object"})}
+    return _operation(dialect.summary, answers, parameters=_CALL_HEADERS, body=dialect.request.__name__)
 
 
 def _schedule() -> dict[str, Any]:

@@ -7,14 +7,14 @@ from collections.abc import Awaitable, Callable
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.ingress.dialects.openai import responses as answers
 from services.ingress.http.cors import Origins
 from services.ingress.http.exchange import HeaderList, Receive, Scope, Send, problem_headers, send_json
-from services.ingress.problems import ClientGone, Problem, of_error
+from services.ingress.problems import ClientGone, Problem, of_error, rendered
 from shared.telemetry import logs, metrics
 
 _log = logs.get(__name__)
 Endpoint = Callable[[Request], Awaitable[Response]]
+Render = Callable[[Problem], bytes]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CLIENT_GONE = 499
@@ -63,17 +63,17 @@ def counted(route: str, endpoint: Endpoint) -> Asgi:
     return serve
 
 
-async def refuse(send: Send, error: Exception, route: str, headers: HeaderList = ()) -> int:
+async def refuse(send: Send, error: Exception, route: str, headers: HeaderList = (), render: Render = rendered) -> int:
     """Answer with what was raised; returns the status. `headers` come besides."""
     if isinstance(error, ClientGone):
         return CLIENT_GONE
     problem = of_error(error)
     if problem.status == 500:
         _log.failure("request_failed", error, route=route)
-    await send_problem(send, problem, headers)
+    await send_problem(send, problem, headers, render)
     return problem.status
 
 
-async def send_problem(send: Send, problem: Problem, headers: HeaderList = ()) -> None:
+async def send_problem(send: Send, problem: Problem, headers: HeaderList = (), render: Render = rendered) -> None:
     """The problem as an answer."""
-    await send_json(send, problem.status, answers.problem(problem), [*problem_headers(problem), *headers])
+    await send_json(send, problem.status, render(problem), [*problem_headers(problem), *headers])

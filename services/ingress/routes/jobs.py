@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 
 from services.ingress.admission.access import Client
 from services.ingress.admission.idempotency import is_same, job_id_of, may_come_again
-from services.ingress.admission.meter import Charge, estimate
+from services.ingress.admission.meter import Charge
 from services.ingress.dialects.tutti.requests import JobSubmission
 from services.ingress.handlers import Door
 from services.ingress.http.exchange import (
@@ -39,10 +39,7 @@ from services.ingress.status.status import JobState, JobStatus
 from shared.contracts import ids
 from shared.contracts.base import ID
 from shared.contracts.bounds import check_depth
-from shared.contracts.chat import Operation
 from shared.contracts.digest import digest_of
-from shared.errors import TuttiError
-from shared.model_names import AUTO
 
 ROUTE = "/v1/jobs"
 _PUBLIC_ID = re.compile(ID)
@@ -120,8 +117,8 @@ class Jobs:
             await desk.open()
             with desk.waiting(WaitKind.END, order.tenant, wait) if wait else nullcontext() as reader:
                 known = None if order.digest is None else await desk.known(order.job, order.digest)
-                charge = await desk.meter.charge(client, 0 if known else estimate(submission, desk.settings.answer_tokens))
-                status = known or await self._submit(order, submission, charge)
+                async with desk.charged(client, submission, order.job, known=known is not None) as charge:
+                    status = known or await self._queue(order, submission)
                 del submission  # nothing of a large body is left while somebody waits
                 await arriving.aclose()
                 if reader is not None and status.state is not JobState.SETTLED:
@@ -135,7 +132,7 @@ class Jobs:
             raise InvalidHeader("idempotency-key", "the body gives an id already; one of both is enough")
         tenant = client.tenant_of(submission.named_tenant() or call.tenant)
         public = submission.id or (call.idempotency_key and job_id_of(tenant, call.idempotency_key)) or desk.submitter.new_id()
-        digest = None if is_generated(public) else digest_of(submission.model_copy(update={"id": public, "tenant": tenant}).to_bytes())
+        digest = None if is_generated(public) else digest_of(submission.model_copy(update={"id": public, "tenant": tenant}).record())
         changes: dict[str, Any] = {"id": public, "tenant": tenant}
         if "priority_class" not in submission.model_fields_set and call.priority_class is not None:
             changes["priority_class"] = call.priority_class
@@ -145,27 +142,17 @@ class Jobs:
         client.check_class(submission.priority_class)
         return Order(client, public, ids.qualified(tenant, public), tenant, digest, call.trace), submission
 
-    async def _submit(self, order: Order, submission: JobSubmission, charge: Charge) -> JobStatus:
-        """Queue it. Raises Conflict when the id is known with another body; what was charged is given back when it is refused."""
-        try:
-            return await self._queue(order, submission, charge)
-        except TuttiError:
-            self._desk.meter.correct(charge, 0)
-            raise
-
-    async def _queue(self, order: Order, submission: JobSubmission, charge: Charge) -> JobStatus:
+    async def _queue(self, order: Order, submission: JobSubmission) -> JobStatus:
+        """Raises Conflict when the id is known with another body, and whatever else is against it."""
         desk, job = self._desk, order.job
         now, monotonic = desk.clock.wall(), desk.clock.monotonic()
         priority_class = submission.priority_class
         seconds = submission.deadline_seconds or desk.settings.deadline_seconds[priority_class]
         if submission.deadline_at is not None:
             seconds = submission.deadline_at - now
-        desk.check(submission)
-        desk.check_suits(submission)
-        if submission.not_before is None:
-            desk.admit(priority_class, seconds)
-        else:
-            seconds += max(0.0, submission.not_before - now) if submission.deadline_at is None else 0.0
+        if submission.not_before is not None and submission.deadline_at is None:
+            seconds += max(0.0, submission.not_before - now)
+        await desk.judge(submission, priority_class, seconds, at_once=False)
         submission = submission.model_copy(update={"model": self._model(submission)})
         record = await desk.record_of(submission)
         unsure = order.digest is not None and may_come_again(job) and not await desk.claim(job, order.digest)
@@ -176,7 +163,6 @@ class Jobs:
         await desk.enqueue(order.public, record, priority_class, trace=order.trace, follow=follow, digest=order.digest)
         if follow is not None and unsure and order.digest is not None:
             await desk.first_word(follow, order.digest)
-        desk.meter.watch(charge, job)
         status = JobStatus(
             id=job,
             home=desk.submitter.home_of(job),
@@ -196,15 +182,10 @@ class Jobs:
 
     def _model(self, submission: JobSubmission) -> str:
         """Known by its registered spelling, or one of its fallbacks is."""
-        for step in submission.chain:
-            if step.model is not None and step.model not in AUTO_MODELS:
-                self._desk.resolve(step.model, Operation.CHAT)
-        if submission.model in AUTO_MODELS:
-            return AUTO
-        catalogue = self._desk.registry.catalogue
-        if catalogue.resolve(submission.model) is None and catalogue.knows_any(submission.fallback_models):
-            return submission.model
-        return self._desk.resolve(submission.model, submission.kind)
+        model, catalogue = submission.model, self._desk.registry.catalogue
+        if model not in AUTO_MODELS and catalogue.resolve(model) is None and catalogue.knows_any(submission.fallback_models):
+            return model
+        return self._desk.offered.resolve(model, submission.kind)
 
     def _wait(self, request: Request) -> float:
         text = request.query_params.get("wait", "0")

@@ -1,52 +1,50 @@
-"""`GET /v1/models`, `GET /v1/models/{id}`: what the registered nodes offer, and the names that leave the choice to the cluster."""
+"""Lists of models, in each dialect's form: what the registered nodes offer, and the names that leave the choice to the cluster."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
+from services.ingress.dialects.port import ModelList, ModelShown
 from services.ingress.handlers import Door
 from services.ingress.http.exchange import call_headers
 from services.ingress.problems import Refused, unknown_model
-from services.ingress.registry import AUTO_MODELS, Catalogue
+from services.ingress.registry import AUTO_MODELS
 from shared.contracts.chat import Operation
 from shared.model_names import AUTO
 
 
 class Models:
-    """OpenAI's shapes."""
+    """One dialect's."""
 
-    def __init__(self, desk: Door) -> None:
-        self._desk = desk
+    def __init__(self, desk: Door, form: ModelList) -> None:
+        self._desk, self._form = desk, form
 
     async def list(self, request: Request) -> Response:
         """All models."""
         self._desk.access.identify(call_headers(request.scope).api_key)
-        catalogue = self._desk.registry.catalogue
-        return _json({"object": "list", "data": [_model(name, catalogue) for name in catalogue.names]})
+        return _json(self._form.all([self._shown(name) for name in self._desk.offered.models]))
 
     async def get(self, request: Request) -> Response:
         """One model."""
         self._desk.access.identify(call_headers(request.scope).api_key)
-        name, catalogue = request.path_params["model"], self._desk.registry.catalogue
-        found = name if name in AUTO_MODELS else catalogue.resolve(name)
+        name = request.path_params["model"]
+        found = name if self._stands_for_more(name) else self._desk.registry.catalogue.resolve(name)
         if found is None:
-            raise Refused(unknown_model(name, catalogue.names))
-        return _json(_model(found, catalogue))
+            raise Refused(unknown_model(name, self._desk.offered.models))
+        return _json(self._form.one(self._shown(found)))
+
+    def _stands_for_more(self, name: str) -> bool:
+        """The name leaves the model to the cluster, or to a pattern."""
+        return name in AUTO_MODELS or self._desk.offered.pattern_of(name) is not None
+
+    def _shown(self, name: str) -> ModelShown:
+        catalogue = self._desk.registry.catalogue
+        free = self._stands_for_more(name)
+        available = catalogue.live_nodes > 0 if free else name in catalogue.live_models
+        offer = catalogue.offer((AUTO if free else name,), Operation.CHAT)
+        return ModelShown(name, available, None if offer is None else offer.window, catalogue.simulated)
 
 
-def _model(name: str, catalogue: Catalogue) -> dict[str, Any]:
-    """`available`: a live node has it; `context_length`: the largest window, tokens; `simulated`: nothing but simulators answers here."""
-    available = catalogue.live_nodes > 0 if name in AUTO_MODELS else name in catalogue.live_models
-    shown: dict[str, Any] = {"id": name, "object": "model", "created": 0, "owned_by": "tutti", "available": available}
-    offer = catalogue.offer((AUTO if name in AUTO_MODELS else name,), Operation.CHAT)
-    if offer is not None and offer.window is not None:
-        shown["context_length"] = offer.window
-    return shown | ({"simulated": True} if catalogue.simulated else {})
-
-
-def _json(body: Any) -> Response:
-    return Response(to_json(body), media_type="application/json")
+def _json(body: bytes) -> Response:
+    return Response(body, media_type="application/json")

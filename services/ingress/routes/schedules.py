@@ -105,7 +105,7 @@ class ScheduleRoutes:
         if job.id is not None or job.not_before is not None or job.deadline_at is not None:
             raise InvalidSchedule
         client.check_class(given.priority_class)
-        self._desk.check(job)
+        self._desk.offered.check(job)
         named = job.tenant if "tenant" in job.model_fields_set else None
         job = job.model_copy(update={"tenant": client.tenant_of(named or tenant)})
         inside = ids.under(job.tenant, name)

@@ -17,7 +17,7 @@ from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.step import Content, StepRequest
-from shared.errors import NonDeterministicPattern
+from shared.errors import InvalidInput, NonDeterministicPattern
 from shared.patterns.context import Ask, Branch, Context, Gather, Sleep, StepError
 from shared.patterns.port import Pattern
 
@@ -101,7 +101,12 @@ class Run:
 
     def start(self) -> None:
         """Run to the first await. Call once."""
-        self._root = _Fiber(self.pattern.run(self.context, self.job), "0")
+        try:
+            ask = self.pattern.read(self.job)
+        except InvalidInput as error:  # history holds what an older version of the model took
+            self._finish(None, error)
+            return
+        self._root = _Fiber(self.pattern.run(self.context, self.job, ask), "0")
         self._advance(_Resumption(self._root))
 
     def wanted(self) -> list[Wanted]:

@@ -20,7 +20,7 @@ from shared.contracts.failure import Failure, FailureKind, clocks_differ
 from shared.contracts.job import Job, ReplyTo
 from shared.contracts.result import Result, Status
 from shared.errors import InvalidInput
-from shared.patterns import CURRENT
+from shared.patterns.port import UnknownPattern
 from shared.telemetry import logs
 from shared.telemetry.tracing import trace_id
 
@@ -95,7 +95,7 @@ def refused_result(job: str, tenant: str, failure: Failure, priority_class: Prio
 
 
 def _admit(book: Book, round_: Round, given: JobInput) -> LiveJob:
-    pattern = CURRENT.get(given.job.pattern)
+    pattern = book.policy.patterns.current.get(given.job.pattern)
     deadline_at, seconds = given.job.deadline_at, None
     if deadline_at is None:
         seconds = given.job.deadline_seconds or book.policy.deadline_seconds[given.priority_class]
@@ -130,17 +130,12 @@ def _refusal(book: Book, round_: Round, given: JobInput) -> tuple[Status, Failur
     """Why a job that is taken in ends at once."""
     if book.cancels.guessed(given.id):
         return Status.CANCELLED, Failure(kind=FailureKind.CANCELLED, message="cancelled before it was accepted")
-    pattern = CURRENT.get(given.job.pattern)
-    if pattern is None:
-        known = ", ".join(sorted(CURRENT))
-        return Status.FAILED, Failure(kind=FailureKind.UNKNOWN_PATTERN, message=f"there is no such pattern; known: {known}")
-    wrong = pattern.check(given.job)
-    if wrong is not None:
-        return Status.FAILED, Failure(kind=FailureKind.INVALID_JOB, message=wrong)
     try:
+        book.policy.patterns.read(given.job)
         check_job(given.job, book.policy.capabilities, round_.wall)
     except InvalidInput as error:
-        return Status.FAILED, Failure(kind=FailureKind.INVALID_JOB, message=error.message)
+        kind = FailureKind.UNKNOWN_PATTERN if isinstance(error, UnknownPattern) else FailureKind.INVALID_JOB
+        return Status.FAILED, Failure(kind=kind, message=error.message)
     deadline_at, not_before = given.job.deadline_at, given.job.not_before
     if deadline_at is not None and deadline_at <= round_.wall:
         message = "the deadline had passed on arrival" + clocks_differ(deadline_at, given.written_ms)

@@ -36,8 +36,7 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
 from shared.contracts.result import Result, Status
 from shared.contracts.usage import Usage
-from shared.patterns import BY_VERSION
-from shared.patterns.port import Pattern
+from shared.patterns.port import Pattern, Unread
 from shared.processing.tries import Tries
 from shared.scheduling.urgency import ExpectedSeconds
 from shared.telemetry import logs
@@ -75,7 +74,7 @@ class Book:
 
     def enter(self, event: JobAccepted, round_: Round) -> LiveJob:
         """Put an accepted job into memory; its pattern is not yet started."""
-        pattern = BY_VERSION.get((event.request.pattern, event.pattern_version)) or _missing(event)
+        pattern = self.policy.patterns.of(event.request.pattern, event.pattern_version) or _missing(event)
         run = Run(event.job, pattern, event.request)
         job = self.jobs[event.job] = LiveJob(event.job, event, run)
         self.live_count.add(job)
@@ -264,7 +263,7 @@ def internal() -> Failure:
 
 
 def _missing(event: JobAccepted) -> Pattern:
-    async def unavailable(ctx: object, job: object) -> Answer:
+    async def unavailable(ctx: object, job: object, ask: object) -> Answer:
         raise LookupError(event.request.pattern)
 
-    return Pattern(event.request.pattern, event.pattern_version, unavailable)
+    return Pattern(event.request.pattern, event.pattern_version, unavailable, Unread, hands_on=True)

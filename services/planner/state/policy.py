@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from services.planner.budgets.rules import BudgetPolicy
 from shared.contracts.base import PriorityClass
 from shared.contracts.limits import DEADLINE_SECONDS, Limits
+from shared.patterns import BUILT_IN, Patterns
 from shared.scheduling.retry import RetryPolicy
 
 
@@ -39,6 +40,7 @@ class Policy:
     """Bounds of the window in which a client-given id is recognised."""
     capabilities: tuple[str, ...] = ("chat", "embed")
     """What the cluster offers."""
+    patterns: Patterns = BUILT_IN
     budgets: BudgetPolicy = field(default_factory=BudgetPolicy)
     followers: int = 16
     """Callers of one live job beyond the first."""

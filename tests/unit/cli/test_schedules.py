@@ -66,11 +66,11 @@ def test_what_no_message_can_say_is_told_here(arguments: tuple[str, ...], job: b
 
 
 @pytest.mark.parametrize(
-    "text", ["- {name: a, template: x, format: {a: .nan}}", "- {name: a, template: x, format: {a: 2020-01-01}}", "[" * 5_000]
+    "text", ["steps: [{name: a, template: x, format: {a: .nan}}]", "steps: [{name: a, template: x, format: {a: 2020-01-01}}]", "[" * 5_000]
 )
-def test_a_chain_is_read_by_the_same_rules(text: str, tmp_path: Path) -> None:
+def test_an_input_is_read_by_the_same_rules(text: str, tmp_path: Path) -> None:
     """YAML says more than JSON."""
     file = tmp_path / "chain.yaml"
     file.write_text(text)
-    result = CliRunner().invoke(main, ["submit", "hello", "--chain", str(file), "--no-wait"], catch_exceptions=False)
+    result = CliRunner().invoke(main, ["submit", "hello", "--pattern", "chain", "--input", str(file), "--no-wait"], catch_exceptions=False)
     assert result.exit_code == Exit.USAGE

@@ -73,15 +73,15 @@ def log() -> MemoryLog:
 def test_options_become_a_job_on_the_topic_of_its_class(log: MemoryLog, tmp_path: Path) -> None:
     """Each option stands in its field; what was not given stays absent."""
     chain = tmp_path / "steps.yaml"
-    chain.write_text("- {name: draft, template: 'Write about {input}'}\n- {name: final, template: 'Shorten {draft}'}\n")
+    chain.write_text("steps:\n- {name: draft, template: 'Write about {input}'}\n- {name: final, template: 'Shorten {draft}'}\n")
     done = submit(
-        log, "a topic", "--class", "batch", "--model", "m:1", "--system", "Be brief.", "--tenant", "acme", "--chain", str(chain),
-        "--deadline", "5m", "--temperature", "0.5", "--max-tokens", "9", "--seed", "3", "--id", "mine",
+        log, "a topic", "--class", "batch", "--model", "m:1", "--system", "Be brief.", "--tenant", "acme", "--pattern", "chain",
+        "--input", str(chain), "--deadline", "5m", "--temperature", "0.5", "--max-tokens", "9", "--seed", "3", "--id", "mine",
     )  # fmt: skip
     assert (done.exit_code, done.stdout) == (0, "mine\n")
     (job,) = sent(log, TOPICS.jobs(PriorityClass.BATCH))
     assert (job.id, job.prompt, job.pattern, job.model, job.system, job.tenant) == ("mine", "a topic", "chain", "m:1", "Be brief.", "acme")
-    assert [step.name for step in job.chain] == ["draft", "final"]
+    assert [step["name"] for step in job.input["steps"]] == ["draft", "final"]
     assert (job.deadline_at, job.deadline_seconds) == (None, 300.0)
     assert job.options.model_dump(exclude_defaults=True) == {"temperature": 0.5, "max_tokens": 9, "seed": 3}
 
@@ -104,7 +104,7 @@ def test_the_prompt_may_come_from_standard_input(log: MemoryLog) -> None:
         (["a", "--temperature", "9"], "`options.temperature`"),
         (["a", "--deadline", "soon"], "`deadline_at`"),
         (["a", "--not-before", "2026-01-31T12:00:00"], "needs an offset"),
-        (["a", "--pattern", "chain"], "pattern chain needs `chain`"),
+        (["a", "--pattern", "chain"], "the chain input lacks `steps`"),
         (["a", "--id", "has space"], "`id`"),
         ([""], "`prompt`"),
     ],
@@ -117,12 +117,12 @@ def test_an_invalid_job_is_a_usage_error_and_is_not_sent(log: MemoryLog, argumen
     assert sent(log, TOPICS.jobs(PriorityClass.INTERACTIVE)) == []
 
 
-@pytest.mark.parametrize("content", ["{", "name: not a list", "\x00"])
-def test_a_chain_file_that_is_no_list_is_a_usage_error(log: MemoryLog, tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize("content", ["{", "- not an object", "\x00"])
+def test_an_input_file_that_is_no_object_is_a_usage_error(log: MemoryLog, tmp_path: Path, content: str) -> None:
     """Exit code 2 with the file's name."""
     chain = tmp_path / "steps.yaml"
     chain.write_text(content)
-    done = submit(log, "a", "--chain", str(chain))
+    done = submit(log, "a", "--pattern", "chain", "--input", str(chain))
     assert done.exit_code == Exit.USAGE
     assert "steps.yaml" in done.stderr
 

@@ -129,7 +129,7 @@ SECRET = "my secret words"
         (b'"text"', "the job must be a JSON object"),
         (b"\xff\xfe", "the job is not JSON: expected value at line 1 column 1"),
         (b'{"promt": "a"}', "the job has an unknown field `promt`; did you mean `prompt`?"),
-        (b'{"prompt": "a", "chain": [{"name": "a"}]}', "the job lacks `chain[0].template`"),
+        (b'{"messages": [{"content": "a"}]}', "the job lacks `messages[0].role`"),
         (
             b'{"prompt": "a", "options": {"temperature": 9}}',
             "the job's `options.temperature` is not valid: input should be less than or equal to 5",

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 import services
 from services.ingress.dialects.openai.requests import ChatRequest, to_job
+from services.ingress.dialects.port import Terms
 from services.ingress.problems import of_validation
 from shared.contracts import headers
 from shared.contracts.base import IMAGE_CHARACTERS, Capability, JobId, ModelName, NodeId, ScheduleId, Tenant, TopicName
@@ -94,7 +95,7 @@ def test_an_image_is_base64_or_a_data_address(before: str, content: bytes, paddi
     if before:
         asked = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": given_}}]}]
         request = ChatRequest.model_validate({"model": "m", "messages": asked})
-        chat = to_job(request, identifier="x", tenant=None, model="m", deadline_seconds=60.0).messages
+        chat = to_job(request, Terms("x", None, "m", None, 60.0)).messages
         assert chat is not None
         assert b64decode(chat[0].images[0], validate=True) == content
 

@@ -14,9 +14,10 @@ from infra.schemas.messages import messages
 from shared.contracts.base import JSON_DEPTH, JSON_WEIGHT, Contract
 from shared.contracts.bounds import parse_job
 from shared.contracts.chat import Answer, ChatMessage
-from shared.contracts.job import ChainStep, Job
+from shared.contracts.job import Job
 from shared.contracts.step import Step
 from shared.errors import InvalidInput
+from shared.patterns.chain import ChainStep
 from tests.support.odd_values import deep, values
 
 MESSAGES = [kind for _, kind in sorted(messages().items())]

@@ -9,7 +9,8 @@ import pytest
 
 from services.ingress.dialects.openai import responses as answers
 from services.ingress.dialects.openai.responses import ChunkWriter
-from services.ingress.problems import STATUS_OF_FAILURE, Problem, of_error, of_result
+from services.ingress.dialects.port import Told, origin_headers
+from services.ingress.problems import STATUS_OF_FAILURE, Problem, of_error, of_result, rendered
 from shared.contracts.chat import Answer, FinishReason
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.result import Result, Status
@@ -31,7 +32,7 @@ def parsed(stream: bytes) -> list[Any]:
 
 def test_a_completion() -> None:
     """Text, usage and identity; what retries wasted is not billed to the caller."""
-    body = json.loads(answers.completion("j_1", 12, "asked", Answer(text="hi \u2028", model="used"), USAGE))
+    body = json.loads(answers.completion(Told("j_1", 12, "asked", False), Answer(text="hi \u2028", model="used"), USAGE))
     assert body["id"] == "chatcmpl-j_1"
     assert (body["object"], body["created"], body["model"], body["system_fingerprint"]) == ("chat.completion", 12, "used", None)
     assert body["choices"][0]["message"]["content"] == "hi \u2028"
@@ -45,22 +46,25 @@ ORIGIN = {"model": "m:1", "digest": "sha256:ab", "quantisation": "Q4_K_M", "node
 
 def test_an_answer_says_what_has_answered() -> None:
     """Model, file and node: plain and at the end of a stream, and as headers that no name can break."""
-    assert json.loads(answers.completion("j_1", 12, "asked", SIGNED, USAGE))["tutti"] == ORIGIN
-    writer = ChunkWriter("j_1", 12, "asked", include_usage=True)
+    assert json.loads(answers.completion(Told("j_1", 12, "asked", False), SIGNED, USAGE))["tutti"] == ORIGIN
+    writer = ChunkWriter(Told("j_1", 12, "asked", True))
     chunks = parsed(writer.begin("m:1", simulated=False) + writer.text("hi") + writer.last(SIGNED, USAGE))
     assert [chunk["tutti"] for chunk in chunks if "tutti" in chunk] == [ORIGIN]
-    assert dict(answers.origin_headers(SIGNED)) == {f"x-tutti-{name}".encode(): value.encode() for name, value in ORIGIN.items()}
-    assert answers.origin_headers(Answer(model="модель/é:1b")) == [(b"x-tutti-model", b"??????/?:1b")]
+    assert dict(origin_headers(SIGNED)) == {f"x-tutti-{name}".encode(): value.encode() for name, value in ORIGIN.items()}
+    assert origin_headers(Answer(model="модель/é:1b")) == [(b"x-tutti-model", b"??????/?:1b")]
 
 
 def test_a_simulated_answer_says_so() -> None:
     """Wherever an answer is shown, a simulation is named."""
-    assert json.loads(answers.completion("j", 0, "m", Answer(text="x", simulated=True), USAGE))["system_fingerprint"] == "simulated"
+    assert (
+        json.loads(answers.completion(Told("j", 0, "m", False), Answer(text="x", simulated=True), USAGE))["system_fingerprint"]
+        == "simulated"
+    )
 
 
 def test_tool_calls_are_in_openai_form() -> None:
     """An id is made up, arguments become JSON text, content is null when there is no text."""
-    choice = json.loads(answers.completion("j_1", 0, "m", Answer(tool_calls=(CALL,)), USAGE))["choices"][0]
+    choice = json.loads(answers.completion(Told("j_1", 0, "m", False), Answer(tool_calls=(CALL,)), USAGE))["choices"][0]
     assert choice["finish_reason"] == "tool_calls"
     assert choice["message"]["content"] is None
     call = choice["message"]["tool_calls"][0]
@@ -78,7 +82,7 @@ def test_finish_reasons(reason: FinishReason, word: str) -> None:
 
 def test_a_stream() -> None:
     """Role first, then text, then the finish reason, then the usage, then the end mark; one id throughout."""
-    writer = ChunkWriter("j_1", 12, "asked", include_usage=True)
+    writer = ChunkWriter(Told("j_1", 12, "asked", True))
     stream = parsed(
         writer.begin("used", simulated=True)
         + writer.text('a "quoted"\nline')
@@ -100,14 +104,14 @@ def test_a_stream() -> None:
 
 def test_without_include_usage_there_is_none() -> None:
     """Clients that did not ask get no usage field."""
-    writer = ChunkWriter("j_1", 12, "m", include_usage=False)
+    writer = ChunkWriter(Told("j_1", 12, "m", False))
     chunks = parsed(writer.begin("m", simulated=False) + writer.last(Answer(text="x"), USAGE))[:-1]
     assert all("usage" not in chunk for chunk in chunks)
 
 
 def test_streamed_tool_calls_have_an_index() -> None:
     """As OpenAI's clients need it to put the pieces together."""
-    writer = ChunkWriter("j_1", 12, "m", include_usage=False)
+    writer = ChunkWriter(Told("j_1", 12, "m", False))
     chunks = parsed(writer.last(Answer(tool_calls=(CALL, CALL)), USAGE))
     assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
     assert [call["index"] for call in chunks[1]["choices"][0]["delta"]["tool_calls"]] == [0, 1]
@@ -116,7 +120,7 @@ def test_streamed_tool_calls_have_an_index() -> None:
 @pytest.mark.parametrize(("status", "kind"), [(400, "invalid_request_error"), (429, "rate_limit_error"), (503, "server_error")])
 def test_errors_have_openais_shape(status: int, kind: str) -> None:
     """message, type, param, code; typed details beside them."""
-    error = json.loads(answers.problem(Problem(status, "some_code", "why", "model", details={"missing": ["gpu"]})))["error"]
+    error = json.loads(rendered(Problem(status, "some_code", "why", "model", details={"missing": ["gpu"]})))["error"]
     assert error == {"message": "why", "type": kind, "param": "model", "code": "some_code", "missing": ["gpu"]}
 
 

@@ -18,6 +18,7 @@ from shared.contracts.event import JobSettled
 from shared.contracts.job import Job
 from shared.contracts.result import Result, Status
 from shared.contracts.usage import Usage
+from shared.patterns import BUILT_IN
 
 CLIENT = Client("a", "team", admin=False, requests=Rate(1, 10), tokens=Rate(10, 100))
 
@@ -146,8 +147,8 @@ def test_durations_are_spelt_as_openai_does(seconds: float, text: str) -> None:
 
 def test_estimates() -> None:
     """Four characters a token; the longest answer for each step; embeddings have none."""
-    assert estimate(Job(prompt="x" * 400), 512) == 101 + 512
-    assert estimate(Job.model_validate({"prompt": "x" * 400, "options": {"max_tokens": 5}}), 512) == 101 + 5
-    assert estimate(Job(texts=("x" * 40, "x" * 40)), 512) == 21
+    assert estimate(Job(prompt="x" * 400), BUILT_IN, 512) == 101 + 512
+    assert estimate(Job.model_validate({"prompt": "x" * 400, "options": {"max_tokens": 5}}), BUILT_IN, 512) == 101 + 5
+    assert estimate(Job(texts=("x" * 40, "x" * 40)), BUILT_IN, 512) == 21
     steps = [{"name": "a", "template": "x" * 40}, {"name": "b", "template": "x" * 80}]
-    assert estimate(Job.model_validate({"prompt": "x" * 4, "pattern": "chain", "chain": steps}), 100) == 2 + 110 + 120
+    assert estimate(Job.model_validate({"prompt": "x" * 4, "pattern": "chain", "chain": steps}), BUILT_IN, 100) == 2 + 110 + 120

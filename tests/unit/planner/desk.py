@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -23,6 +24,8 @@ from shared.contracts.job import Job, ReplyTo
 from shared.contracts.outcome import ClaimsRenewed, StepClaimed, StepFailed, StepReleased, StepRouted, StepSucceeded
 from shared.contracts.step import Step
 from shared.contracts.usage import Usage
+from shared.patterns import BUILT_IN, Patterns
+from shared.patterns.port import Pattern
 
 TOPIC = "jobs.standard"
 ONE_CALL = Usage(calls=1, prompt_tokens=10, completion_tokens=5)
@@ -34,11 +37,16 @@ def two_steps(**changes: Any) -> dict[str, Any]:
     return {"prompt": "q", "pattern": "chain", "chain": steps, **changes}
 
 
+EXTRA: tuple[Pattern, ...] = ()
+"""Patterns that every desk knows besides; tests set it."""
+
+
 class Desk:
     """One home's book, its history, and time that moves when told."""
 
     def __init__(self, policy: Policy | None = None, seed: int = 0, tenants: dict[str, TenantLimits] | None = None) -> None:
-        self.policy, self.seed, self.tenants = policy or Policy(), seed, tenants or {}
+        self.policy = replace(policy or Policy(), patterns=Patterns([*BUILT_IN.current.values(), *EXTRA]))
+        self.seed, self.tenants = seed, tenants or {}
         self.now, self.wall = 1_000.0, 1_700_000_000.0
         self.skew = 0.0
         """Of the planner's wall clock; the brokers' is right."""

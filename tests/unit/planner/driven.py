@@ -24,7 +24,7 @@ Body = Callable[[Context], Coroutine[Any, Any, Any]]
 def started(body: Body) -> Run:
     """A run of a pattern made of `body`."""
 
-    async def pattern(ctx: Context, job: Job) -> Answer:
+    async def pattern(ctx: Context, job: Job, ask: object) -> Answer:
         result: Answer = await body(ctx)
         return result
 

@@ -13,16 +13,15 @@ from services.planner.state.policy import Policy
 from shared.contracts.chat import Answer
 from shared.contracts.job import Job
 from shared.contracts.step import StepRequest
-from shared.patterns import BY_VERSION, CURRENT
+from shared.patterns import BUILT_IN, Patterns
 from shared.patterns.context import Context, StepError
-from shared.patterns.port import Pattern
+from shared.patterns.port import Pattern, PatternInput
 from shared.scheduling.retry import RetryPolicy
+from tests.unit.planner import desk
 from tests.unit.planner.desk import Desk
 
-POLICY = Policy(retry=RetryPolicy(4, 0.5, 5.0), resend_seconds=60.0)
 
-
-async def mixed(ctx: Context, job: Job) -> Answer:
+async def mixed(ctx: Context, job: Job, ask: PatternInput) -> Answer:
     """Everything a pattern may do: side by side, nested, a quorum, a sleep, a failure that is caught."""
 
     async def pair(name: str) -> str:
@@ -38,13 +37,15 @@ async def mixed(ctx: Context, job: Job) -> Answer:
     return await ctx.ask(StepRequest(prompt=str(found)))
 
 
+MIXED = Pattern("mixed", 1, mixed)
+POLICY = Policy(retry=RetryPolicy(4, 0.5, 5.0), resend_seconds=60.0, patterns=Patterns([*BUILT_IN.current.values(), MIXED]))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def mixed_pattern() -> Iterator[None]:
     """`mixed` is a pattern while these tests run."""
     with pytest.MonkeyPatch.context() as patch:
-        pattern = Pattern("mixed", 1, mixed)
-        patch.setitem(CURRENT, "mixed", pattern)
-        patch.setitem(BY_VERSION, ("mixed", 1), pattern)
+        patch.setattr(desk, "EXTRA", (MIXED,))
         yield
 
 

@@ -20,7 +20,6 @@ from shared.contracts.outcome import CancelRequested
 from shared.contracts.result import Status
 from shared.contracts.step import StepRequest
 from shared.contracts.usage import Usage
-from shared.patterns import BY_VERSION, CURRENT
 from shared.patterns.context import Context
 from shared.patterns.port import Pattern
 from shared.topics import Topics, TopicSettings
@@ -222,7 +221,7 @@ def test_a_step_that_waits_for_a_router_is_stopped_at_every_node() -> None:
 # Branches
 
 
-async def _pair(ctx: Context, job: Job) -> Answer:
+async def _pair(ctx: Context, job: Job, ask: object) -> Answer:
     """Two at once; a third after the first, which a limit of two calls refuses."""
     ctx.best(Answer(text="so far"))
 
@@ -238,8 +237,7 @@ async def _pair(ctx: Context, job: Job) -> Answer:
 def pair_pattern() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         pattern = Pattern("pair", 1, _pair)
-        patch.setitem(CURRENT, "pair", pattern)
-        patch.setitem(BY_VERSION, ("pair", 1), pattern)
+        patch.setattr("tests.unit.planner.desk.EXTRA", (pattern,))
         yield
 
 

@@ -17,7 +17,6 @@ from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.result import Status
 from shared.contracts.step import StepRequest
-from shared.patterns import BY_VERSION, CURRENT
 from shared.patterns.context import Context, StepError
 from shared.patterns.port import Pattern
 from shared.scheduling.retry import RetryPolicy
@@ -29,13 +28,12 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Context], Awaita
     """Make a body the pattern `test`."""
 
     def patch(body: Callable[[Context], Awaitable[Any]]) -> None:
-        async def run(ctx: Context, job: Job) -> Answer:
+        async def run(ctx: Context, job: Job, ask: object) -> Answer:
             answer: Answer = await body(ctx)
             return answer
 
         pattern = Pattern("test", 1, run)
-        monkeypatch.setitem(CURRENT, "test", pattern)
-        monkeypatch.setitem(BY_VERSION, ("test", 1), pattern)
+        monkeypatch.setattr("tests.unit.planner.desk.EXTRA", (pattern,))
 
     return patch
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -13,10 +14,11 @@ from services.planner.job.run import Run
 from shared.contracts.blob import BlobRef
 from shared.contracts.chat import Answer, ChatMessage, Operation
 from shared.contracts.failure import FailureKind
-from shared.contracts.job import Gate, Job
+from shared.contracts.job import Job
 from shared.contracts.step import StepRequest
-from shared.patterns import BY_VERSION, CURRENT
-from shared.patterns.chain import CHAIN, MOST_CHARACTERS, check, gate_reason, names_in, render, rendered_length
+from shared.patterns import BUILT_IN
+from shared.patterns.chain import CHAIN, MOST_CHARACTERS, Gate, gate_reason, names_in, render, rendered_length
+from shared.patterns.port import InvalidPatternInput
 from shared.patterns.single import SINGLE, request_of
 
 Respond = Callable[[StepRequest], str | Answer]
@@ -122,16 +124,21 @@ def test_names() -> None:
     ("steps", "problem"),
     [
         ([{"template": "{input}"}, {"template": "{s0} {input}"}], None),
-        ([{"template": "{s1}"}, {"template": "x"}], "chain step s0 names s1, which no earlier step makes"),
-        ([{"template": "{s0}"}], "chain step s0 names s0, which no earlier step makes"),
-        ([{"template": "{outer}"}], "chain step s0 names outer, which no earlier step makes"),
-        ([{"template": "x"}, {"name": "s0", "template": "y"}], "chain step name s0 is used twice"),
-        ([{"name": "input", "template": "x"}], "chain step name input is used twice"),
+        ([{"template": "{s1}"}, {"template": "x"}], "step s0 names s1, which no earlier step makes"),
+        ([{"template": "{s0}"}], "step s0 names s0, which no earlier step makes"),
+        ([{"template": "{outer}"}], "step s0 names outer, which no earlier step makes"),
+        ([{"template": "x"}, {"name": "s0", "template": "y"}], "the step name s0 is used twice"),
+        ([{"name": "input", "template": "x"}], "the step name input is used twice"),
+        ([], "`steps`"),
+        ([{}], r"lacks `steps\[0\].template`"),
+        ([{"template": "b", "gate": {"regex": "x"}}], r"unknown field `steps\[0\].gate.regex`"),
     ],
 )
 def test_check(steps: list[dict[str, Any]], problem: str | None) -> None:
-    """Unknown names and doubled ones are refused before any call is made."""
-    assert check(chain(*steps)) == problem
+    """Unknown names and doubled ones are refused before any call is made, however the steps are given."""
+    for job in (chain(*steps), Job.model_validate({"prompt": "in", "pattern": "chain", "input": {"steps": list(chain(*steps).chain)}})):
+        with nullcontext() if problem is None else pytest.raises(InvalidPatternInput, match=problem):
+            BUILT_IN.read(job)
 
 
 # Composition
@@ -289,5 +296,5 @@ def test_single_passes_everything_on_that_decides_the_answer() -> None:
 
 def test_every_pattern_can_be_found() -> None:
     """By name for new jobs, by version for jobs in flight."""
-    assert CURRENT == {"single": SINGLE, "chain": CHAIN}
-    assert BY_VERSION == {("single", 1): SINGLE, ("chain", 1): CHAIN}
+    assert BUILT_IN.current == {"single": SINGLE, "chain": CHAIN}
+    assert (BUILT_IN.of("single", 1), BUILT_IN.of("chain", 1), BUILT_IN.of("chain", 2)) == (SINGLE, CHAIN, None)

@@ -24,7 +24,7 @@ __all__ = ["nothing_is_left"]
 def test_ids_depend_on_job_pattern_version_path_and_input() -> None:
     """Any difference is another id; that is why nothing made from another history can be accepted."""
 
-    async def body(ctx: Context, job: Job) -> Answer:
+    async def body(ctx: Context, job: Job, ask: object) -> Answer:
         return await ctx.ask(StepRequest(prompt=job.prompt))
 
     def first(job_id: str = "j_1", name: str = "a", version: int = 1, prompt: str = "q") -> str:

@@ -15,7 +15,6 @@ from shared.contracts.failure import FailureKind
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.usage import Usage
-from shared.patterns import BY_VERSION, CURRENT
 from shared.patterns.context import Context
 from shared.patterns.port import Pattern
 from tests.unit.planner.desk import Desk, claimed, failed, published, succeeded, two_steps
@@ -107,7 +106,7 @@ def test_cost_is_estimated_once_a_price_is_known() -> None:
 def test_depth_bounds_gathers_in_gathers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step inside more gathers than the limit is refused."""
 
-    async def deep(ctx: Context, job: Job) -> Answer:
+    async def deep(ctx: Context, job: Job, ask: object) -> Answer:
         branch: Any = asks(ctx, 1)[0]
         for _ in range(3):
             branch = ctx.gather(branch)
@@ -115,8 +114,7 @@ def test_depth_bounds_gathers_in_gathers(monkeypatch: pytest.MonkeyPatch) -> Non
         return Answer(text="deep")
 
     pattern = Pattern("test", 1, deep)
-    monkeypatch.setitem(CURRENT, "test", pattern)
-    monkeypatch.setitem(BY_VERSION, ("test", 1), pattern)
+    monkeypatch.setattr("tests.unit.planner.desk.EXTRA", (pattern,))
     desk = Desk(Policy(limits=Limits(depth=2)))
     [result] = published(desk.submit(prompt="q", pattern="test"))
     assert (result.failure.kind, result.failure.message) == (FailureKind.LIMIT, "the job's limit of 2 depth is reached")

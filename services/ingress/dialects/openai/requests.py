@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from services.ingress.dialects.port import Asked, Terms
 from shared.contracts.base import MOST, Image, JsonObject, JsonValue, Label, ModelName, Sentence, Text
 from shared.contracts.chat import MOST_CALLS, MOST_TOOLS, ChatMessage, Options
 from shared.contracts.job import Job
 from shared.errors import Unsupported
 
-PATTERN_PREFIX = "tutti/"
 _MAX_METADATA = 16
 
 
@@ -101,8 +101,10 @@ class ResponseFormat(_Strict):
     json_schema: JsonSchema | None = None
 
 
-class ChatRequest(_Strict):
+class ChatRequest(Asked):
     """The body of `POST /v1/chat/completions`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: ModelName = "auto"
     messages: tuple[Message, ...] = Field(min_length=1, max_length=1_000)
@@ -140,25 +142,36 @@ class ChatRequest(_Strict):
     verbosity: Label | None = None
     functions: tuple[JsonObject, ...] | None = Field(default=None, max_length=128)
     function_call: JsonValue = None
+    # tutti's own.
+    input: JsonObject | None = None
+    """What the pattern takes that a model `tutti/<pattern>` names."""
     # Known, not supported.
     audio: Unread = None
     moderation: Unread = None
     web_search_options: Unread = None
 
+    def wishes(self) -> bool:
+        """Whether a stream ends with its usage."""
+        return self.stream_options is not None and self.stream_options.include_usage
 
-def to_job(request: ChatRequest, *, identifier: str, tenant: str | None, model: str, deadline_seconds: float) -> Job:
+
+def to_job(request: ChatRequest, terms: Terms) -> Job:
     """The job that answers the request. Raises UnsupportedParameter; ValidationError (of Job) on a bad tenant or model name."""
     refuse_unsupported(request)
+    if terms.pattern is None and request.input:
+        raise UnsupportedParameter("input", "input is for models tutti/<pattern>")
     return Job(
-        id=identifier,
-        tenant=tenant or "default",
+        id=terms.identifier,
+        tenant=terms.tenant or "default",
         messages=tuple(_messages(request.messages)),
-        model=model,
+        model=terms.model,
+        pattern=terms.pattern or "single",
+        input=request.input or {},
         options=_options(request),
         format=_format(request.response_format),
         tools=() if request.tools is None or request.tool_choice == "none" else _tools(request.tools),
         stream=bool(request.stream),
-        deadline_seconds=deadline_seconds,
+        deadline_seconds=terms.deadline_seconds,
         metadata=_metadata(request),
     )
 

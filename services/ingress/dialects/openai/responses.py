@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic_core import to_json
 
+from services.ingress.dialects.port import ModelShown, Told, origin
 from services.ingress.http import sse
-from services.ingress.problems import INSUFFICIENT_QUOTA, Problem
+from services.ingress.problems import Problem, rendered
 from shared.contracts.chat import Answer, FinishReason
 from shared.contracts.usage import Usage
 
@@ -22,19 +23,6 @@ _FINISH = {
 }
 """The dialect has no word for a budget; to a client it is a length limit."""
 
-_NOT_PRINTABLE = re.compile(r"[^\x20-\x7e]")
-_ERROR_TYPES = {429: "rate_limit_error", 401: "authentication_error", 403: "permission_error"}
-
-
-def problem(found: Problem) -> bytes:
-    """{"error": {message, type, param, code}}, on every path; besides when to come again, and the problem's typed details."""
-    default = "server_error" if found.status >= 500 else "invalid_request_error"
-    kind = INSUFFICIENT_QUOTA if found.code == INSUFFICIENT_QUOTA else _ERROR_TYPES.get(found.status, default)
-    error: dict[str, Any] = {"message": found.message, "type": kind, "param": found.param, "code": found.code}
-    if found.retry_after_seconds is not None:
-        error["retry_after_seconds"] = found.retry_after_seconds
-    return to_json({"error": error | found.details})
-
 
 def usage(found: Usage) -> dict[str, int]:
     """Token counts; what was wasted by retries is not the caller's."""
@@ -45,35 +33,24 @@ def usage(found: Usage) -> dict[str, int]:
     }
 
 
-def origin(answer: Answer) -> dict[str, str]:
-    """What has answered, as far as its node tells: model, digest and quantisation of its file, node."""
-    told = {"model": answer.model, "digest": answer.digest, "quantisation": answer.quantisation, "node": answer.node}
-    return {name: value for name, value in told.items() if value}
-
-
-def origin_headers(answer: Answer) -> list[tuple[bytes, bytes]]:
-    """The same as `x-tutti-model`, `x-tutti-digest`, `x-tutti-quantisation`, `x-tutti-node`."""
-    return [(b"x-tutti-" + name.encode(), _NOT_PRINTABLE.sub("?", value).encode()) for name, value in origin(answer).items()]
-
-
 def completion_id(job: str) -> str:
     """Of the completion; the job's id is in it."""
     return f"chatcmpl-{job}"
 
 
-def completion(job: str, created: int, model: str, answer: Answer, consumed: Usage) -> bytes:
-    """A whole `chat.completion`. `created`: seconds since the Unix epoch."""
-    calls = tool_calls(job, answer)
+def completion(told: Told, answer: Answer, consumed: Usage) -> bytes:
+    """A whole `chat.completion`."""
+    calls = tool_calls(told.job, answer)
     message: dict[str, Any] = {"role": "assistant", "content": None if calls and not answer.text else answer.text, "refusal": None}
     if calls:
         message["tool_calls"] = calls
     if answer.thinking:
         message["reasoning_content"] = answer.thinking
     body = {
-        "id": completion_id(job),
+        "id": completion_id(told.job),
         "object": "chat.completion",
-        "created": created,
-        "model": answer.model or model,
+        "created": told.created,
+        "model": answer.model or told.model,
         "system_fingerprint": SIMULATED if answer.simulated else None,
         "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason(answer)}],
         "usage": usage(consumed),
@@ -107,16 +84,14 @@ def _tool_call(job: str, number: int, call: dict[str, Any]) -> dict[str, Any]:
 class ChunkWriter:
     """The chunks of one stream. What does not change is rendered once: a chunk costs one JSON string.
 
-    `asked`: the model's name where nobody says which one answers. A stream has one name, the first that is told.
+    Where nobody says which model answers its name is as the client spelled it. A stream has one name, the first that is told.
     """
 
-    __slots__ = ("_after", "_asked", "_before", "_created", "_head", "_include_usage", "_job")
+    __slots__ = ("_after", "_before", "_head", "_include_usage", "_told")
 
-    def __init__(self, job: str, created: int, asked: str, *, include_usage: bool) -> None:
-        self._job = job
-        self._created = created
-        self._asked = asked
-        self._include_usage = include_usage
+    def __init__(self, told: Told) -> None:
+        self._told = told
+        self._include_usage: bool = told.wishes
         self._head: dict[str, Any] = {}
         self._before = self._after = b""
 
@@ -128,10 +103,10 @@ class ChunkWriter:
     def begin(self, model: str | None, simulated: bool) -> bytes:
         """The first chunk: the role, and from now on in every chunk the model that answers."""
         self._head = {
-            "id": completion_id(self._job),
+            "id": completion_id(self._told.job),
             "object": "chat.completion.chunk",
-            "created": self._created,
-            "model": model or self._asked,
+            "created": self._told.created,
+            "model": model or self._told.model,
             "system_fingerprint": SIMULATED if simulated else None,
         }
         self._before = b"data: " + to_json(self._head)[:-1] + b',"choices":[{"index":0,"delta":'
@@ -150,7 +125,7 @@ class ChunkWriter:
     def last(self, answer: Answer, consumed: Usage) -> bytes:
         """Tool calls if any, the finish reason, the usage if asked for, the end mark. The first chunk too where nothing came before."""
         parts = [] if self.begun else [self.begin(answer.model, answer.simulated)]
-        calls = tool_calls(self._job, answer)
+        calls = tool_calls(self._told.job, answer)
         if calls:
             delta = {"tool_calls": [{"index": number, **call} for number, call in enumerate(calls)]}
             parts.append(self._before + to_json(delta) + self._after)
@@ -163,4 +138,21 @@ class ChunkWriter:
 
     def failed(self, found: Problem) -> bytes:
         """An error after the stream began: an event with the error object, then the end mark."""
-        return sse.data(problem(found)) + sse.DONE
+        return sse.data(rendered(found)) + sse.DONE
+
+
+def models(found: Sequence[ModelShown]) -> bytes:
+    """The list."""
+    return to_json({"object": "list", "data": [_model(one) for one in found]})
+
+
+def model(found: ModelShown) -> bytes:
+    """One of it."""
+    return to_json(_model(found))
+
+
+def _model(found: ModelShown) -> dict[str, Any]:
+    shown: dict[str, Any] = {"id": found.name, "object": "model", "created": 0, "owned_by": "tutti", "available": found.available}
+    if found.window is not None:
+        shown["context_length"] = found.window
+    return shown | ({"simulated": True} if found.simulated else {})

@@ -1,21 +1,21 @@
-"""`POST /v1/chat/completions`: the hot path, on bare ASGI. One validation in, one JSON out; the job's write is not awaited."""
+"""Calls: somebody asks and waits, in whatever dialect. The hot path, on bare ASGI: one validation in, one JSON out; the job's write
+is not awaited.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from services.ingress.admission.access import Client
 from services.ingress.admission.idempotency import job_id_of
-from services.ingress.admission.meter import Charge, estimate
-from services.ingress.dialects.openai import responses as answers
-from services.ingress.dialects.openai.requests import PATTERN_PREFIX, ChatRequest, to_job
-from services.ingress.dialects.openai.responses import ChunkWriter
+from services.ingress.admission.meter import Charge
+from services.ingress.dialects.port import Asked, Dialect, StreamWriter, Terms, Told, origin_headers
 from services.ingress.handlers import Door
-from services.ingress.http import sse
 from services.ingress.http.exchange import (
     CallHeaders,
+    HeaderList,
     Receive,
     Scope,
     Send,
@@ -27,23 +27,19 @@ from services.ingress.http.exchange import (
     watched,
 )
 from services.ingress.http.resource import CLIENT_GONE, refuse
-from services.ingress.problems import ClientGone, InstanceLeaving, Refused, of_error, of_result, unknown_model
-from services.ingress.registry import AUTO_MODELS
+from services.ingress.problems import ClientGone, InstanceLeaving, Refused, of_error, of_result
 from services.ingress.replies.assembly import StreamConflict
 from services.ingress.replies.waiters import Caller
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import check_depth
-from shared.contracts.chat import Answer, Operation
+from shared.contracts.chat import Answer
 from shared.contracts.digest import digest_of
 from shared.contracts.job import Job
 from shared.contracts.result import Status
-from shared.errors import TuttiError
 from shared.model_names import AUTO
 from shared.telemetry import logs, metrics
 
 _log = logs.get(__name__)
-ROUTE = "/v1/chat/completions"
-_CAPABILITY = "chat"
 
 
 class Order(NamedTuple):
@@ -51,7 +47,7 @@ class Order(NamedTuple):
 
     model: str
     stream: bool
-    include_usage: bool
+    wishes: Any
     priority_class: PriorityClass
     seconds: float
     trace: str | None
@@ -72,24 +68,24 @@ class Call(NamedTuple):
     charge: Charge
 
 
-class ChatCompletions:
-    """An ASGI application for one path and method."""
+class Calls:
+    """An ASGI application for one dialect's path."""
 
-    def __init__(self, desk: Door) -> None:
-        self._desk = desk
-        self._seconds = metrics.HTTP_SECONDS.labels(ROUTE)
-        self._ok = metrics.HTTP_REQUESTS.labels(ROUTE, "200")
+    def __init__(self, desk: Door, dialect: Dialect) -> None:
+        self._desk, self._dialect = desk, dialect
+        self._seconds = metrics.HTTP_SECONDS.labels(dialect.path)
+        self._ok = metrics.HTTP_REQUESTS.labels(dialect.path, "200")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = self._desk.clock.monotonic()
         try:
             status = await self._serve(scope, receive, send)
         except Exception as error:
-            status = await refuse(send, error, ROUTE)
+            status = await self._refuse(send, error)
         if status == 200:
             self._ok.inc()
         else:
-            metrics.HTTP_REQUESTS.labels(ROUTE, str(status)).inc()
+            metrics.HTTP_REQUESTS.labels(self._dialect.path, str(status)).inc()
         self._seconds.observe(self._desk.clock.monotonic() - began)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> int:
@@ -98,7 +94,7 @@ class ChatCompletions:
         desk = self._desk
         async with desk.bodies.read(receive, call, client.named(call.tenant), desk.settings.body_bytes) as body:
             check_depth(body)
-            request = ChatRequest.model_validate_json(body)
+            request = self._dialect.request.model_validate_json(body)
             del body
             await desk.open()
             desk.admit_caller()
@@ -115,65 +111,45 @@ class ChatCompletions:
             if not order.keyed:
                 self._abandon(begun.caller, detach=call.detach)
 
-    def _order(self, request: ChatRequest, call: CallHeaders, client: Client) -> tuple[Order, Job]:
+    def _order(self, request: Asked, call: CallHeaders, client: Client) -> tuple[Order, Job]:
         """What the request is about, and the job that answers it. Raises Refused (403, 404), UnsupportedParameter."""
         desk = self._desk
         priority_class = call.priority_class or PriorityClass.INTERACTIVE
         client.check_class(priority_class)
         seconds = call.deadline_seconds or desk.settings.deadline_seconds[priority_class]
         tenant = client.tenant_of(call.tenant)
-        key = call.idempotency_key
-        job = to_job(
-            request,
+        key, pattern = call.idempotency_key, desk.offered.pattern_of(request.model)
+        terms = Terms(
             identifier=desk.submitter.new_id() if key is None else job_id_of(tenant, key),
             tenant=tenant,
-            model=self._model(request.model),
+            model=AUTO if pattern else desk.offered.resolve(request.model, self._dialect.operation),
+            pattern=pattern,
             deadline_seconds=seconds,
         )
+        job = self._dialect.to_job(request, terms)
         digest = None
         if key is not None:
-            digest = digest_of(job.model_copy(update={"deadline_seconds": None, "model": request.model}).to_bytes())
-        include_usage = request.stream_options is not None and request.stream_options.include_usage
-        return Order(request.model, job.stream, include_usage, priority_class, seconds, call.trace, digest), job
+            digest = digest_of(job.model_copy(update={"deadline_seconds": None, "model": request.model}).record())
+        return Order(request.model, job.stream, request.wishes(), priority_class, seconds, call.trace, digest), job
 
     async def _begin(self, order: Order, job: Job, client: Client) -> Call:
         """Submit the job, or join it when it was submitted before under the same key. Raises whatever can be said against it."""
         desk = self._desk
         assert job.id is not None
         known = None if order.digest is None else await desk.known(job.id, order.digest)
-        charge = await desk.meter.charge(client, 0 if known or client.tokens is None else estimate(job, desk.settings.answer_tokens))
-        if known is not None:
-            caller, correlation = desk.join(job, order.seconds)
-            settled = desk.journal.status(job.id, known)
-            if settled is not None and settled.result is not None:
-                caller.on_final(settled.result)
-            return Call(order, caller, correlation, charge)
-        try:
-            await self._admit(order, job)
-            record = await desk.record_of(job)
-            caller, correlation = desk.call(record, order.priority_class, order.seconds, order.trace, order.digest)
-        except TuttiError:
-            desk.meter.correct(charge, 0)
-            raise
-        desk.meter.watch(charge, job.id)
+        async with desk.charged(client, job, job.id, known=known is not None) as charge:
+            if known is not None:
+                caller, correlation = desk.join(job, order.seconds)
+                settled = desk.journal.status(job.id, known)
+                if settled is not None and settled.result is not None:
+                    caller.on_final(settled.result)
+            else:
+                await desk.judge(job, order.priority_class, order.seconds, at_once=True)
+                if order.digest is not None:
+                    await desk.claim(job.id, order.digest)
+                record = await desk.record_of(job)
+                caller, correlation = desk.call(record, order.priority_class, order.seconds, order.trace, order.digest)
         return Call(order, caller, correlation, charge)
-
-    async def _admit(self, order: Order, job: Job) -> None:
-        """Raises Refused, Overloaded, Conflict: whatever is known here against taking it."""
-        desk = self._desk
-        desk.check_suits(job)
-        if order.priority_class is PriorityClass.INTERACTIVE:
-            await desk.find_node((job.model,), _CAPABILITY)
-        desk.admit(order.priority_class, order.seconds)
-        if order.digest is not None:
-            await desk.claim(job.id or "", order.digest)
-
-    def _model(self, name: str) -> str:
-        if name in AUTO_MODELS:
-            return AUTO
-        if name.startswith(PATTERN_PREFIX):
-            raise Refused(unknown_model(name, self._desk.registry.catalogue.names))
-        return self._desk.resolve(name, Operation.CHAT)
 
     def _abandon(self, caller: Caller, *, detach: bool) -> None:
         """Cancel a job for which nobody waits any longer. `detach`: the caller wants it to go on without him."""
@@ -189,11 +165,15 @@ class ChatCompletions:
             await caller.changed()
         answer = _answer_of(caller)
         if answer is None:
-            return await refuse(send, _error_of(caller), ROUTE, [(b"x-tutti-job", caller.job.encode())])
+            return await self._refuse(send, _error_of(caller), [(b"x-tutti-job", caller.job.encode())])
         assert caller.result is not None
-        body = answers.completion(caller.job, int(caller.result.accepted_at), call.order.model, answer, caller.result.usage)
-        await send_json(send, 200, body, [*self._headers(call, answer.simulated), *answers.origin_headers(answer)])
+        told = Told(caller.job, int(caller.result.accepted_at), call.order.model, call.order.wishes)
+        body = self._dialect.answer(told, answer, caller.result.usage)
+        await send_json(send, 200, body, [*self._headers(call, answer.simulated), *origin_headers(answer)])
         return 200
+
+    async def _refuse(self, send: Send, error: Exception, headers: HeaderList = ()) -> int:
+        return await refuse(send, error, self._dialect.path, headers, self._dialect.problem)
 
     def _headers(self, call: Call, simulated: bool) -> list[tuple[bytes, bytes]]:
         headers = [(b"x-tutti-job", call.caller.job.encode()), *call.charge.headers]
@@ -206,12 +186,12 @@ class ChatCompletions:
         caller = call.caller
         await self._first_piece(caller)
         if caller.ended and _answer_of(caller) is None:
-            return await refuse(send, _error_of(caller), ROUTE, [(b"x-tutti-job", caller.job.encode())])
+            return await self._refuse(send, _error_of(caller), [(b"x-tutti-job", caller.job.encode())])
         order = call.order
-        writer = ChunkWriter(caller.job, int(self._desk.clock.wall()), order.model, include_usage=order.include_usage)
-        await start_stream(send, [*sse.HEADERS, *self._headers(call, self._simulated(caller))])
+        writer = self._dialect.stream(Told(caller.job, int(self._desk.clock.wall()), order.model, order.wishes))
+        await start_stream(send, [*self._dialect.stream_headers, *self._headers(call, self._simulated(caller))])
         if not (caller.streaming or caller.ended):
-            await send_part(send, sse.HEARTBEAT)
+            await send_part(send, self._dialect.heartbeat)
         try:
             await self._pump(caller, writer, send)
         except Exception as error:
@@ -235,7 +215,7 @@ class ChatCompletions:
         while not (caller.acknowledged or caller.ended):
             await caller.changed()
 
-    async def _pump(self, caller: Caller, writer: ChunkWriter, send: Send) -> None:
+    async def _pump(self, caller: Caller, writer: StreamWriter, send: Send) -> None:
         clock, heartbeat = self._desk.clock, self._desk.settings.heartbeat_seconds
         caller.quiet_since = clock.monotonic()
         while True:
@@ -244,7 +224,7 @@ class ChatCompletions:
                 await send_part(send, part + _end(caller, writer), more=False)
                 return
             if not part and clock.monotonic() - caller.quiet_since >= heartbeat:
-                part = sse.HEARTBEAT
+                part = self._dialect.heartbeat
             if part:
                 caller.quiet_since = clock.monotonic()
                 await send_part(send, part)
@@ -266,7 +246,7 @@ def _error_of(caller: Caller) -> Exception:
     return Refused(of_result(caller.result))
 
 
-def _new_text(caller: Caller, writer: ChunkWriter) -> bytes:
+def _new_text(caller: Caller, writer: StreamWriter) -> bytes:
     """What has come since the last look, rendered."""
     delta = caller.take()
     if not delta.text and not delta.thinking:
@@ -276,7 +256,7 @@ def _new_text(caller: Caller, writer: ChunkWriter) -> bytes:
     return part + writer.text(delta.text) if delta.text else part
 
 
-def _begin(caller: Caller, writer: ChunkWriter) -> bytes:
+def _begin(caller: Caller, writer: StreamWriter) -> bytes:
     """The first chunk, by the piece that came first; by the answer where no piece came before its end."""
     answer = _answer_of(caller)
     if answer is None or caller.model is not None:
@@ -284,7 +264,7 @@ def _begin(caller: Caller, writer: ChunkWriter) -> bytes:
     return writer.begin(answer.model, answer.simulated)
 
 
-def _end(caller: Caller, writer: ChunkWriter) -> bytes:
+def _end(caller: Caller, writer: StreamWriter) -> bytes:
     """The last events of a stream, good or bad."""
     answer = _answer_of(caller)
     if answer is None:
