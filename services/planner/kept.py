@@ -5,7 +5,8 @@
 
 So a cancel that must be known for days, a long-lived job or the last run of a schedule costs replay a bounded way back, and retention,
 which deletes by age, never reaches it. A kind of kept things is one `Kind`: its things by name, which events tell of them, how one is told
-again. Whatever ends by an event is dropped when that event is acknowledged: until then a successor may find it alive.
+again; what is no more than its newest event is a line of `KeptEvents`. Whatever ends by an event is dropped when that event is
+acknowledged: until then a successor may find it alive.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from services.planner.round import Round
-from shared.contracts.event import Event
+from shared.contracts.event import CancelRecorded, Event, ScheduleFired
 from shared.processing.tries import Chore
 
 N = TypeVar("N", bound=Hashable)
 T = TypeVar("T")
+E = TypeVar("E", CancelRecorded, ScheduleFired)
 
 OLDEST_SECONDS = 7 * 86_400.0
 """However quiet a log is: what is older is written again."""
@@ -102,6 +104,45 @@ class Kind(Generic[N, T]):
                 if told == PORTION:
                     return True
         return False
+
+
+class KeptEvents(Kind[str, E]):
+    """Things that are no more than their newest event, which is told again as it is.
+
+    `named`: its field with the name. `key`: of the record, made from that. `stays`: which must stay where it is.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        event: type[E],
+        named: str,
+        *,
+        key: str = "{}",
+        stays: Callable[[Round, str], bool] = lambda *_: False,
+        tidy: Callable[[Round, int], None] | None = None,
+        fold: Fold | None = None,
+    ) -> None:
+        super().__init__(what, self._once_more, tidy=tidy, events={event: fold or self.restore})
+        self._named, self._key, self._stays = named, key, stays
+
+    def add(self, round_: Round, event: E, group: str | None = None) -> None:
+        """A new one. `group`: that it is written with."""
+        name = getattr(event, self._named)
+        self.things[name] = event
+        self.tell(round_, group or self._key.format(name), event, name)
+
+    def restore(self, event: E, offset: int, _: float) -> None:
+        """One found in replay: the newest counts."""
+        name = getattr(event, self._named)
+        self.things[name] = event
+        self.lies(name, event.at, offset)
+
+    def _once_more(self, round_: Round, epoch: int, name: str) -> bool:
+        if self._stays(round_, name):
+            return False
+        self.add(round_, self.things[name].model_copy(update={"epoch": epoch, "at": round_.wall}))
+        return True
 
 
 class Kept:

@@ -68,7 +68,7 @@ class Book:
         self.runs, self.prices = LastRuns(), Prices()
         self.claims: dict[ClaimId, tuple[str, StepId]] = {}
         self.funds = Funds(home, policy.budgets, {} if tenants is None else tenants)
-        self.kept = Kept(self.kept_jobs, *self.cancels.kept, self.runs.kept, self.kept_ids.kept, *self.funds.kept)
+        self.kept = Kept(self.kept_jobs, *self.cancels.kept, self.runs, self.kept_ids.kept, *self.funds.kept)
         self.claim_news: dict[str, None] = {}
         """Jobs with claims that are folded and that no event holds yet."""
 

@@ -13,7 +13,7 @@ from functools import partial
 from math import inf
 
 from services.planner import counters
-from services.planner.kept import Kind
+from services.planner.kept import KeptEvents
 from services.planner.round import Round
 from shared.contracts.bounds import LONGEST_DELAY_SECONDS
 from shared.contracts.delayed import DelayedJob
@@ -45,8 +45,8 @@ class Cancels:
 
     def __init__(self, guesses: int, certain: int, settled_at: Callable[[str, float, int], None]) -> None:
         self._most_guesses, self._most_certain, self._settled_at = guesses, certain, settled_at
-        self._guesses = Kind[str, CancelRecorded]("guesses", self._again, tidy=self._tidy, events={CancelRecorded: self.restore})
-        self._certain = Kind[str, CancelRecorded]("cancels", self._again)
+        self._guesses = KeptEvents("guesses", CancelRecorded, "job", stays=self._stays, tidy=self._tidy, fold=self.restore)
+        self._certain = KeptEvents("cancels", CancelRecorded, "job", stays=self._stays, fold=self.restore)
         self.kept = (self._guesses, self._certain)
         self._unpublished: set[str] = set()
         """Ended here, the result not acknowledged: the event stays where it is, so that a successor finds the settle event."""
@@ -76,7 +76,7 @@ class Cancels:
         until = max(round_.wall, waits.due_at if waits else 0.0) + KEPT_SECONDS
         reason = outcome.reason[:_REASON_CHARACTERS]
         event = CancelRecorded(epoch=epoch, job=outcome.job, at=round_.wall, reason=reason, until=until, ended=ends)
-        self._tell(round_, event)
+        self._of(event).add(round_, event)
         if waits is not None and ends:
             self._end(round_, epoch, event, waits)
         elif len(self._guesses.things) > self._most_guesses:
@@ -104,27 +104,16 @@ class Cancels:
         """The job has come, and history says so: its guess is forgotten."""
         self._guesses.drop(job)
 
-    def restore(self, event: CancelRecorded, offset: int, _: float) -> None:
+    def restore(self, event: CancelRecorded, offset: int, written: float) -> None:
         """One found in replay."""
-        kept = self._of(event)
-        kept.things[event.job] = event
-        kept.lies(event.job, event.at, offset)
+        self._of(event).restore(event, offset, written)
 
-    def _of(self, event: CancelRecorded) -> Kind[str, CancelRecorded]:
+    def _of(self, event: CancelRecorded) -> KeptEvents[CancelRecorded]:
         return self._certain if event.ended else self._guesses
 
-    def _tell(self, round_: Round, event: CancelRecorded) -> None:
-        kept = self._of(event)
-        kept.things[event.job] = event
-        kept.tell(round_, event.job, event, event.job)
-
-    def _again(self, round_: Round, epoch: int, job: str) -> bool:
-        """Not behind its job, which it would end, nor away from its settle event."""
-        if job in round_.events or job in self._unpublished:
-            return False
-        event = self._certain.things.get(job) or self._guesses.things[job]
-        self._tell(round_, event.model_copy(update={"epoch": epoch, "at": round_.wall}))
-        return True
+    def _stays(self, round_: Round, job: str) -> bool:
+        """It does not get behind its job, which it would end, nor away from its settle event."""
+        return job in round_.events or job in self._unpublished
 
     def _tidy(self, round_: Round, _: int) -> None:
         """Drop those whose time is over; looks once a minute."""

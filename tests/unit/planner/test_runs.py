@@ -61,7 +61,7 @@ def test_two_runs_in_one_round() -> None:
 
     desk.round(both)
     assert desk.book.runs.last("nightly") == DUE + 60
-    assert desk.book.runs.kept.lowest == desk.begins() - 1
+    assert desk.book.runs.lowest == desk.begins() - 1
     _, successor, _ = desk.replayed()
     assert successor.runs.last("nightly") == DUE + 60
 
@@ -71,4 +71,4 @@ def test_what_is_no_longer_declared_is_forgotten() -> None:
     desk = Desk()
     fire(desk)
     desk.book.runs.forget_others({})
-    assert desk.book.runs.kept.lowest is None
+    assert desk.book.runs.lowest is None
