@@ -194,7 +194,7 @@ async def test_an_id_of_a_job_taken_out_of_its_turn_is_recognised(world: World) 
     await world.until(lambda: set(names) <= set(world.results()))
     await asyncio.sleep(1)
     [book] = [owned.home._book for owned in planner.homes.owned.values()]
-    assert set(names) <= set(book.ended)
+    assert set(names) <= set(book.out)
     for body in bodies:
         world.produce(body, headers_=(*ours, *WAITS))
         world.produce(body.replace(b'"a"', b'"b"'), headers_=(*ours, *WAITS))

@@ -105,10 +105,10 @@ class IdGate:
         book = self._book
         if given.id in book.jobs or book.cancels.ended(given.id) is not None:
             return None
-        ended = book.ended.get(given.id)
+        ended = book.out.get(given.id)
         if ended is not None:
             return None if ended.source == given.source else ended.settled_offset
-        return book.settled_ids.find(given.id, now) if given.client_id else None
+        return book.recent_ids.find(given.id, now) if given.client_id else None
 
     async def _until_done(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while not self._closed:
@@ -130,7 +130,7 @@ class IdGate:
             book.kept_ids.learn(groups, clock.monotonic())
         self._known = True
         seconds = round(clock.monotonic() - started, 3)
-        log.info("recent_ids_known", home=self._events.partition, ids=len(book.settled_ids), groups=len(offsets), seconds=seconds)
+        log.info("recent_ids_known", home=self._events.partition, ids=len(book.recent_ids), groups=len(offsets), seconds=seconds)
 
     async def _answer(self) -> None:
         now = self._wiring.clock.monotonic()

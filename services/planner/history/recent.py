@@ -1,4 +1,4 @@
-"""RecentIds: events that are read again by their offsets: groups of remembered ids after a take-over, and settle events.
+"""Recent: events that are read again by their offsets: groups of remembered ids after a take-over, and settle events.
 
 A client may send its id again within the window (an hour) and must get the same result, not a second run.
 """

@@ -127,7 +127,7 @@ class Replay:
         elif job.settled is None:
             if isinstance(event, JobSettled):
                 self._stop_all(job)
-                book.settled(job, event)
+                book.end(job, event)
                 self._ended(offset, event)
             else:
                 book.live_count.keep(job, *values)
@@ -135,7 +135,7 @@ class Replay:
 
     def _ended(self, offset: int, event: JobSettled) -> None:
         if event.client_id or event.job in self._book.jobs:
-            self._book.settled_at(event.job, self._newest, offset)
+            self._book.ends_at(event.job, self._newest, offset)
 
     def _apply(self, job: LiveJob, event: Any) -> None:
         if job.broken is not None:
@@ -188,7 +188,7 @@ class Replay:
             if job.settled is None:
                 self._contain(job, self._reserve)
         to_monotonic = round_.now - self._newest
-        book.settled_ids.shift(to_monotonic)
+        book.recent_ids.shift(to_monotonic)
         book.kept_ids.resume(to_monotonic, round_.now)
         book.funds.shares.look_again(round_.now)
         round_.after.extend(Publish(settled) for settled in self._orphans)

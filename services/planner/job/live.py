@@ -120,7 +120,7 @@ class OpenStep:
 
 @dataclass(slots=True)
 class LiveJob:
-    """A job in memory: live, or settled and its result not yet out (then `ended.EndedJob`)."""
+    """A job in memory: live, or settled and its result not yet out (then `out.OutJob`)."""
 
     id: str
     accepted: JobAccepted

@@ -85,7 +85,7 @@ def begin(book: Book, round_: Round, schedule: Schedule, due_at: float, homes: i
     event = ScheduleFired(epoch=book.epoch, job=job_id, at=round_.wall, schedule=schedule.id, due_at=due_at)
     source = f"{SCHEDULED}/{schedule.id}@{due_at:.0f}"
     known = book.jobs.get(job_id)
-    if known is not None or book.settled_ids.find(job_id, round_.now) is not None:
+    if known is not None or book.recent_ids.find(job_id, round_.now) is not None:
         # Nobody else is given such an id; who forged one is told of here, and by whoever waits for the run.
         if known is None or known.accepted.source != source:
             metrics.SCHEDULE_RUNS_TAKEN.inc()

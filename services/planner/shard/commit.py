@@ -29,4 +29,4 @@ class Commit:
     def succeeded(self) -> None:
         """What it was kept for is committed. A book that was given up meanwhile does not mind."""
         for job in self.forgettable:
-            self.book.ended.pop(job, None)
+            self.book.out.pop(job, None)

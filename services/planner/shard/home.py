@@ -370,7 +370,7 @@ class Home:
 
     def _shut(self) -> frozenset[PriorityClass]:
         """Classes whose position is held back so far that too many of their jobs have ended behind it; all, if it is for another reason."""
-        if len(self._book.ended) < _MOST_ENDED:
+        if len(self._book.out) < _MOST_ENDED:
             return frozenset()
         reached, far = self._effects.owed.clamp(self._positions), _MOST_ENDED // len(CLASSES)
         taken = {topic: (queue.next_offset or 0) - len(queue) for topic, queue in self._jobs.items()}

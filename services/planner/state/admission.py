@@ -63,7 +63,7 @@ def accept(
     known = book.jobs.get(given.id)
     if known is not None:
         return _again(book, round_, given, known)
-    if given.id in book.ended and book.ended[given.id].source == given.source:
+    if given.id in book.out and book.out[given.id].source == given.source:
         return None
     ended = book.cancels.ended(given.id)
     if ended is not None:

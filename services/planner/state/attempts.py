@@ -192,7 +192,7 @@ def _on_succeeded(book: Book, round_: Round, outcome: StepSucceeded) -> None:
         _fail_or_retry(book, round_, job, step, streams.not_continued(outcome), usage=outcome.usage)
         driving.drive(book, round_, job)
         return
-    book.funds.settle(round_, job, step, outcome.usage)
+    book.funds.close(round_, job, step, outcome.usage)
     if step.request is not None and outcome.usage.cost:
         book.prices.learn(step.request.model, outcome.usage)
     book.emit(

@@ -12,8 +12,8 @@ from random import Random
 
 from services.planner import counters
 from services.planner.budgets.prices import Prices
-from services.planner.job.ended import EndedJob
 from services.planner.job.live import LiveJob, OpenStep
+from services.planner.job.out import OutJob
 from services.planner.job.run import Run
 from services.planner.kept import Kept
 from services.planner.round import Round, Stop
@@ -23,8 +23,8 @@ from services.planner.state.funds import Funds
 from services.planner.state.kept_ids import KeptIds
 from services.planner.state.live_count import LiveCount
 from services.planner.state.policy import Policy
+from services.planner.state.recent_ids import RecentIds
 from services.planner.state.runs import LastRuns
-from services.planner.state.settled import SettledIds
 from services.planner.state.snapshots import kept_jobs
 from services.planner.state.timers import Timers
 from shared.contracts.base import ClaimId, StepId
@@ -56,15 +56,15 @@ class Book:
         self.home, self.policy, self.random, self.epoch = home, policy, random, -1
         self.kept_jobs = kept_jobs(self.tries.may)
         self.jobs = self.kept_jobs.things
-        self.ended: dict[str, EndedJob] = {}
+        self.out: dict[str, OutJob] = {}
         """The result is out; kept until the committed position has passed the job's record."""
         self.live_count = LiveCount(policy)
         self.expected = ExpectedSeconds()
         """From acceptance to the end; in memory only."""
         self.timers = Timers()
-        self.settled_ids = SettledIds(policy.settled_memory_count, policy.settled_memory_seconds)
-        self.kept_ids = KeptIds(self.settled_ids)
-        self.cancels = Cancels(policy.cancel_guesses, policy.cancelled_delays, self.settled_at)
+        self.recent_ids = RecentIds(policy.settled_memory_count, policy.settled_memory_seconds)
+        self.kept_ids = KeptIds(self.recent_ids)
+        self.cancels = Cancels(policy.cancel_guesses, policy.cancelled_delays, self.ends_at)
         self.runs, self.prices = LastRuns(), Prices()
         self.claims: dict[ClaimId, tuple[str, StepId]] = {}
         self.funds = Funds(home, policy.budgets, {} if tenants is None else tenants)
@@ -88,7 +88,7 @@ class Book:
 
     def knows(self, job_id: str, now: float) -> bool:
         """Whether this job is here, or was lately."""
-        return job_id in self.jobs or job_id in self.ended or self.settled_ids.find(job_id, now) is not None
+        return job_id in self.jobs or job_id in self.out or self.recent_ids.find(job_id, now) is not None
 
     @property
     def live(self) -> int:
@@ -143,7 +143,7 @@ class Book:
                 self.stop(round_, job, step)
                 step.stopped = True
             if step.claim is None:
-                self.funds.settle(round_, job, step, None)
+                self.funds.close(round_, job, step, None)
                 del job.abandoned[step.id]
 
     def waste(self, round_: Round, job: LiveJob, outcome: StepSucceeded | StepFailed | StepReleased) -> None:
@@ -151,7 +151,7 @@ class Book:
         usage = Usage() if isinstance(outcome, StepReleased) else outcome.usage
         step = job.abandoned.get(outcome.step)
         if step is not None and step.stands(outcome.attempt, outcome.claim):
-            self.funds.settle(round_, job, step, usage)
+            self.funds.close(round_, job, step, usage)
         elif usage.calls:
             self.funds.waste(round_, job, usage, outcome.claim)
         else:
@@ -173,7 +173,7 @@ class Book:
         accepted = job.accepted
         for step in (*job.steps.values(), *job.abandoned.values()):
             self.drop_claim(step)
-            self.funds.settle(round_, job, step, None)
+            self.funds.close(round_, job, step, None)
             if not step.stopped:
                 self.stop(round_, job, step)
         self.funds.ended(job)
@@ -201,8 +201,8 @@ class Book:
             client_id=accepted.client_id,
             digest=accepted.digest,
         )
-        round_.settle(event, partial(self.settled_at, job.id, round_.now), tuple(job.followers))
-        self.settled(job, event)
+        round_.settle(event, partial(self.ends_at, job.id, round_.now), tuple(job.followers))
+        self.end(job, event)
         level = log.debug if failure is None else log.info
         level("job_settled", job=job.id, trace=trace_id(accepted.trace), status=status, kind=failure and failure.kind)
         seconds = max(0.0, round_.wall - accepted.at)
@@ -211,19 +211,19 @@ class Book:
         if status in (Status.SUCCEEDED, Status.EXPIRED):
             self.expected.learn(accepted.priority_class, seconds)
 
-    def settled(self, job: LiveJob, event: JobSettled) -> None:
+    def end(self, job: LiveJob, event: JobSettled) -> None:
         """Fold a settle event, live or in replay."""
         job.apply(event)
         self.live_count.remove(job)
         self.timers.clear(job.id)
 
-    def settled_at(self, job_id: str, now: float, offset: int) -> None:
+    def ends_at(self, job_id: str, now: float, offset: int) -> None:
         """Its settle event is acknowledged at `offset`, or was found there; it ended at `now`: monotonic, in replay of the log's time."""
         job = self.jobs.get(job_id)
         if job is not None:
             job.settled_offset = offset
         if job is None or job.accepted.client_id:
-            self.settled_ids.add(job_id, offset, now)
+            self.recent_ids.add(job_id, offset, now)
             self.kept_ids.ended(offset)
 
     def published(self, settled: JobSettled) -> None:
@@ -254,7 +254,7 @@ class Book:
             offset = self.kept_jobs.offset(job.id)
             assert offset is not None, "it is published after its events are acknowledged"
             self.kept_jobs.drop(job.id)
-            self.ended[job.id] = EndedJob.of(job, offset)
+            self.out[job.id] = OutJob.of(job, offset)
 
 
 def internal() -> Failure:

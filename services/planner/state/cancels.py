@@ -41,10 +41,10 @@ class TooManyCancels(InvalidInput):
 
 
 class Cancels:
-    """What is remembered of them. `guesses`, `certain`: how many of each. `settled_at`: (job, when, offset), of those that end here."""
+    """What is remembered of them. `guesses`, `certain`: how many of each. `ends_at`: (job, when, offset), of those that end here."""
 
-    def __init__(self, guesses: int, certain: int, settled_at: Callable[[str, float, int], None]) -> None:
-        self._most_guesses, self._most_certain, self._settled_at = guesses, certain, settled_at
+    def __init__(self, guesses: int, certain: int, ends_at: Callable[[str, float, int], None]) -> None:
+        self._most_guesses, self._most_certain, self._ends_at = guesses, certain, ends_at
         self._guesses = KeptEvents("guesses", CancelRecorded, "job", stays=self._stays, tidy=self._tidy, fold=self.restore)
         self._certain = KeptEvents("cancels", CancelRecorded, "job", stays=self._stays, fold=self.restore)
         self.kept = (self._guesses, self._certain)
@@ -87,7 +87,7 @@ class Cancels:
         self._unpublished.add(event.job)
         result = cancelled(event.job, waits, event)
         settled = JobSettled(epoch=epoch, job=event.job, at=round_.wall, result=result, client_id=True, digest=waits.digest)
-        round_.settle(settled, partial(self._settled_at, event.job, round_.now))
+        round_.settle(settled, partial(self._ends_at, event.job, round_.now))
         log.info("delayed_job_cancelled", job=event.job)
         counters.settled(result.status, waits.priority_class).inc()
 

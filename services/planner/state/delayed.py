@@ -30,7 +30,7 @@ def must_wait(book: Book, given: JobInput, record: Record, wall: float) -> bool:
         return False
     if due_at is None or due_at <= wall or given.job.not_before is None or too_far(given.job.not_before, wall):
         return False
-    return given.id not in book.cancels and given.id not in book.jobs and given.id not in book.ended
+    return given.id not in book.cancels and given.id not in book.jobs and given.id not in book.out
 
 
 def _due_at(job: Job) -> float | None:

@@ -135,7 +135,7 @@ def fail_attempt(
 ) -> None:
     """Record that the current attempt ended; the next one begins after `wait` seconds, never when None."""
     book.drop_claim(step)
-    book.funds.settle(round_, job, step, usage, lost=True)
+    book.funds.close(round_, job, step, usage, lost=True)
     log.info("attempt_failed", job=job.id, trace=trace_id(job.accepted.trace), step=step.id, kind=failure.kind.value, retry_in=wait)
     event = AttemptFailed(
         epoch=book.epoch,

@@ -98,7 +98,7 @@ class Funds:
         unknown = _limit("tenant", "the tenant's budget did not cover the step in time")
         return next((failure for failure in spent if failure is not None), unknown)
 
-    def settle(self, round_: Round, job: LiveJob, step: OpenStep, usage: Usage | None, *, lost: bool = False) -> None:
+    def close(self, round_: Round, job: LiveJob, step: OpenStep, usage: Usage | None, *, lost: bool = False) -> None:
         """The step's attempt is over. Without `usage` its outcome is not known: what may have run counts as estimated, or, where the claim
         is `lost` and its outcome may still be folded, as nothing.
         """

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from services.planner.kept import Kind
 from services.planner.round import Round
-from services.planner.state.settled import EndedAt, SettledIds
+from services.planner.state.recent_ids import EndedAt, RecentIds
 from shared.contracts.event import IdsRemembered
 
 NAME = "#ids"
@@ -47,7 +47,7 @@ class _Group(NamedTuple):
 class KeptIds:
     """Of one book. Offsets are those of `job-events`."""
 
-    def __init__(self, index: SettledIds) -> None:
+    def __init__(self, index: RecentIds) -> None:
         self._index = index
         self._groups: list[_Group] = []
         """In order of `since`; what was read of them, or written here."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from services.planner.job.ended import EndedJob
+from services.planner.job.out import OutJob
 from services.planner.state.book import Book
 
 NO_IDS: Mapping[str, str | None] = MappingProxyType({})
@@ -23,7 +23,7 @@ def source_topic(topic: str, topic_id: str | None) -> str:
     return topic if topic_id is None else f"{topic}@{topic_id}"
 
 
-def passable(job: EndedJob, inputs: Mapping[str, int], topic_ids: Mapping[str, str | None] = NO_IDS) -> bool:
+def passable(job: OutJob, inputs: Mapping[str, int], topic_ids: Mapping[str, str | None] = NO_IDS) -> bool:
     """Whether recovery needs nothing of this job once `inputs` (topic → next offset) are committed.
 
     A record in a topic that was made anew since can never be read again.
@@ -38,7 +38,7 @@ def watermark(book: Book, inputs: Mapping[str, int], last_own: int, topic_ids: M
     forgettable: list[str] = []
     lowest = book.kept.lowest
     offset = last_own if lowest is None else min(lowest, last_own)
-    for job in book.ended.values():
+    for job in book.out.values():
         if passable(job, inputs, topic_ids):
             forgettable.append(job.id)
         else:

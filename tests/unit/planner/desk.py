@@ -68,7 +68,7 @@ class Desk:
 
     def ended(self, job: str) -> JobSettled | None:
         """How a job with this id ended within the window, read again from history as the home's gate does it."""
-        offset = self.book.settled_ids.find(job, self.now)
+        offset = self.book.recent_ids.find(job, self.now)
         return None if offset is None else JobSettled.model_validate_json(self.history[offset][1])
 
     def say(self, *outcomes: Any) -> Round:

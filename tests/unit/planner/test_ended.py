@@ -42,7 +42,7 @@ def test_an_ended_job_costs_the_same_whatever_was_said() -> None:
         grown = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert len(desk.book.ended) == JOBS + 1
+    assert len(desk.book.out) == JOBS + 1
     assert grown / JOBS < BYTES_A_JOB
 
 
@@ -50,7 +50,7 @@ def test_it_holds_the_watermark_until_its_record_is_passed() -> None:
     """A successor reads the record again, and finds the job in history."""
     desk = Desk()
     end(desk, 7)
-    first = desk.book.ended["j_7"].first_offset
+    first = desk.book.out["j_7"].first_offset
     assert watermark(desk.book, {TOPIC: 7}, 90) == (first, [])
     assert watermark(desk.book, {TOPIC: 8}, 90) == (90, ["j_7"])
 
@@ -70,9 +70,9 @@ def test_it_knows_where_its_end_lies() -> None:
     """Also after a take-over: who sends its id again is told the result that is read there."""
     desk = Desk()
     end(desk, 7)
-    at = desk.book.ended["j_7"].settled_offset
+    at = desk.book.out["j_7"].settled_offset
     assert b'"job_settled"' in desk.history[at][1]
     desk.take_over()
     assert desk.book.jobs["j_7"].settled is not None
     desk.book.published(desk.book.jobs["j_7"].settled)
-    assert desk.book.ended["j_7"].settled_offset == at
+    assert desk.book.out["j_7"].settled_offset == at

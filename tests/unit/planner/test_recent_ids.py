@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from services.planner.round import Round
 from services.planner.state.kept_ids import DISTANCE, GROUP_IDS, NAME, KeptIds, packed, unpacked
-from services.planner.state.settled import EndedAt, SettledIds
+from services.planner.state.recent_ids import EndedAt, RecentIds
 from shared.contracts.event import EVENT, IdsRemembered
 
 COUNT, BLOCK, WALL = 2_000, 100, 1_700_000_000.0
@@ -19,7 +19,7 @@ class Owner:
     def __init__(self, log: list[str | IdsRemembered | None], now: float, times: dict[int, float] | None = None, skew: float = 0.0) -> None:
         """`times`: of the records, by the log's clock; `skew`: how far this one's wall clock is ahead of it."""
         self.log, self.now, self.times, self.skew = log, now, {} if times is None else times, skew
-        self.index = SettledIds(COUNT, 1e9, BLOCK)
+        self.index = RecentIds(COUNT, 1e9, BLOCK)
         self.ids = KeptIds(self.index)
 
     def ends(self, *jobs: str | None) -> None:
@@ -86,7 +86,7 @@ def test_a_successor_knows_what_its_predecessor_knew(rounds: list[tuple[int, int
 def test_what_nobody_remembers_holds_no_watermark() -> None:
     """However few ends there are: the log may be younger than the last of them."""
     owner = Owner([], 100.0)
-    owner.index = SettledIds(COUNT, 60.0, BLOCK)
+    owner.index = RecentIds(COUNT, 60.0, BLOCK)
     owner.ids = KeptIds(owner.index)
     lowest: list[int | None] = []
     for seconds, jobs in ((0.0, ["a"]), (30.0, ["b"]), (31.0, [None]), (1.0, [None] * DISTANCE), (1.0, [None]), (30.0, [None])):
@@ -134,7 +134,7 @@ def test_a_quiet_home_writes_nothing() -> None:
 @given(st.lists(st.integers(0, 40), max_size=60), st.integers(1, 20), st.integers(1, 5))
 def test_the_index_finds_what_a_dictionary_would(ended: list[int], count: int, block: int) -> None:
     """The newest end of each id; the bound is passed by less than two blocks; the oldest leave first."""
-    remembered = SettledIds(count, 1e9, block)
+    remembered = RecentIds(count, 1e9, block)
     order: dict[str, int] = {}
     for offset, number in enumerate(ended):
         remembered.add(f"j{number}", offset, float(offset))
@@ -149,7 +149,7 @@ def test_the_index_finds_what_a_dictionary_would(ended: list[int], count: int, b
 
 def test_ids_leave_with_age_and_older_ones_fill_the_room() -> None:
     """Age counts from the end of the job, also for what a predecessor remembered."""
-    remembered, before = SettledIds(3, 60.0), SettledIds(9, 1e9)
+    remembered, before = RecentIds(3, 60.0), RecentIds(9, 1e9)
     remembered.add("a", 10, 100.0)
     for job, offset, at in (("d", 7, 70.0), ("c", 8, 80.0), ("b", 9, 90.0)):
         before.add(job, offset, at)
@@ -162,7 +162,7 @@ def test_ids_leave_with_age_and_older_ones_fill_the_room() -> None:
 @given(st.lists(st.integers(0, 40), max_size=60), st.integers(0, 60), st.integers(0, 60))
 def test_a_stretch_of_ends_is_what_ended_there(ended: list[int], since: int, length: int) -> None:
     """Whatever is in sealed blocks, and whatever is not."""
-    remembered = SettledIds(1_000, 1e9, 7)
+    remembered = RecentIds(1_000, 1e9, 7)
     for offset, number in enumerate(ended):
         remembered.add(f"j{number}", offset, 0.0)
     offsets = {entry.offset for _, entry in remembered.between(since, since + length)}

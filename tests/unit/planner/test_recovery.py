@@ -181,9 +181,9 @@ def test_an_id_is_remembered_for_an_hour_whatever_a_planners_clock_says(skew: fl
     desk.now += 3_000
     desk.skew = skew
     desk.take_over()
-    assert [at for _, (_, at) in desk.book.settled_ids.between(0)] == [pytest.approx(ended)]
-    assert desk.book.settled_ids.find("mine", ended + 3_599) is not None
-    assert desk.book.settled_ids.find("mine", ended + 3_601) is None
+    assert [at for _, (_, at) in desk.book.recent_ids.between(0)] == [pytest.approx(ended)]
+    assert desk.book.recent_ids.find("mine", ended + 3_599) is not None
+    assert desk.book.recent_ids.find("mine", ended + 3_601) is None
 
 
 def test_the_age_of_a_job_survives_its_snapshot() -> None:
@@ -228,7 +228,7 @@ def test_a_settle_event_whose_job_lies_before_the_watermark_is_published_too() -
     round_, book = finished(desk, desk.history[-1:])
     assert [result.job for result in published(round_)] == ["mine"]
     assert book.jobs == {}
-    assert book.settled_ids.find("mine", desk.now) is not None
+    assert book.recent_ids.find("mine", desk.now) is not None
 
 
 def test_stops_that_may_be_lost_are_sent_again() -> None:

@@ -99,7 +99,7 @@ def test_a_replay_is_the_state_that_was_recorded(actions: list[str], seed: int) 
     assert round_.events == {}
     assert book.claims == desk.book.claims
     for name in ("own0", "own1", "own2", "own3"):
-        assert book.settled_ids.find(name, desk.now) == desk.book.settled_ids.find(name, desk.now)
+        assert book.recent_ids.find(name, desk.now) == desk.book.recent_ids.find(name, desk.now)
 
 
 @given(lives, st.integers(0, 10_000))

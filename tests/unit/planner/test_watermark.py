@@ -61,7 +61,7 @@ def test_it_stays_before_a_job_whose_record_is_not_committed() -> None:
     """Its record will be read again, and must then be known."""
     desk = Desk()
     job = done(desk)
-    source, first = job.accepted.source_offset, desk.book.ended[job.id].first_offset
+    source, first = job.accepted.source_offset, desk.book.out[job.id].first_offset
     assert watermark(desk.book, {TOPIC: source}, 9) == (first, [])
     assert watermark(desk.book, {"jobs.batch": 1_000}, 9) == (first, [])
     assert watermark(desk.book, {TOPIC: source + 1}, 9) == (9, [job.id])
@@ -132,7 +132,7 @@ def test_it_never_passes_what_recovery_needs(
         if settled:
             result = Result(job=job.id, status=Status.SUCCEEDED, accepted_at=0.0, finished_at=0.0)
             event = JobSettled(epoch=0, job=job.id, at=0.0, result=result)
-            book.settled(job, event)
+            book.end(job, event)
             if published:
                 book.published(event)
         if settled and published and source < committed:
@@ -144,4 +144,4 @@ def test_it_never_passes_what_recovery_needs(
     offset, forgettable = watermark(book, {TOPIC: committed}, last_own)
     assert offset == min([last_own, *needed, *cancels])
     assert forgettable == [job.id for job in needless]
-    assert all(passable(book.ended[job.id], {TOPIC: committed}) for job in needless)
+    assert all(passable(book.out[job.id], {TOPIC: committed}) for job in needless)

@@ -82,16 +82,16 @@ def _reservations_forgotten(patching: Patching) -> None:
 
 
 def _job_counted_for_a_step_only(patching: Patching) -> None:
-    original = Funds.settle
+    original = Funds.close
 
-    def settle(self: Funds, *given: Any, **more: Any) -> None:
+    def close(self: Funds, *given: Any, **more: Any) -> None:
         original(self, *given, **more)
         job = given[1]
         purse = self.shares.get(job.accepted.request.tenant, ALWAYS)
         if purse is not None:
             self.shares.release(purse, ONE_JOB, NOTHING)
 
-    patching.setattr(Funds, "settle", settle)
+    patching.setattr(Funds, "close", close)
 
 
 def _watermark_past_a_share(patching: Patching) -> None:

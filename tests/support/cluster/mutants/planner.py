@@ -24,7 +24,7 @@ from services.planner.state import attempts, dates, driving, kept_ids
 from services.planner.state.admission import JobInput
 from services.planner.state.book import Book
 from services.planner.state.kept_ids import KeptIds
-from services.planner.state.settled import SettledIds
+from services.planner.state.recent_ids import RecentIds
 from shared.contracts.outcome import CancelRequested, ClaimsRenewed
 from shared.processing.owed import OwedPositions
 from shared.scheduling import retry
@@ -189,7 +189,7 @@ def _attempts_do_not_rise(patching: Patching) -> None:
 
 
 def _settled_ids_forgotten(patching: Patching) -> None:
-    patching.setattr(SettledIds, "find", lambda *_: None)
+    patching.setattr(RecentIds, "find", lambda *_: None)
 
 
 def _recent_ids_not_kept(patching: Patching) -> None:

@@ -107,13 +107,13 @@ def offset_minus_one_is_good(patching: Patching) -> None:
 
 
 def _watermark_past_an_unpublished_result(patching: Patching) -> None:
-    original = Book.settled_at
+    original = Book.ends_at
 
-    def settled_at(self: Book, job_id: str, now: float, offset: int) -> None:
+    def ends_at(self: Book, job_id: str, now: float, offset: int) -> None:
         original(self, job_id, now, offset)
         self.kept_jobs._places.pop(job_id, None)
 
-    patching.setattr(Book, "settled_at", settled_at)
+    patching.setattr(Book, "ends_at", ends_at)
 
 
 def _watermark_on_the_next_record(patching: Patching) -> None:

@@ -1,4 +1,4 @@
-"""EndedJob: what is kept of a job that has ended and whose result is out, until the position that is committed has passed its record.
+"""OutJob: what is kept of a job that has ended and whose result is out, until the position that is committed has passed its record.
 
 Records are taken out of their order where tenants take turns, so that may take a while; a successor reads such a record again, and must
 find the job in history. Its result is read again from history where somebody asks for it.
@@ -12,7 +12,7 @@ from services.planner.job.live import LiveJob
 
 
 @dataclass(frozen=True, slots=True)
-class EndedJob:
+class OutJob:
     """About 400 bytes, whatever the job was. `source`: topic/partition/offset of its record; offsets of `job-events`."""
 
     id: str
@@ -22,7 +22,7 @@ class EndedJob:
     settled_offset: int
 
     @classmethod
-    def of(cls, job: LiveJob, first_offset: int) -> EndedJob:
+    def of(cls, job: LiveJob, first_offset: int) -> OutJob:
         return cls(job.id, job.accepted.source, job.source_offset, first_offset, job.settled_offset)
 
     @property

@@ -1,4 +1,4 @@
-"""SettledIds: where history tells the end of jobs with client-given ids that ended lately: a repeat gets the same result, no second run.
+"""RecentIds: where history tells the end of jobs with client-given ids that ended lately: a repeat gets the same result, no second run.
 
 An id takes 24 bytes: what a repeat needs is read again from `job-events` at the offset found here, which hardly ever happens.
 """
@@ -37,7 +37,7 @@ class _Block:
     """The least and the greatest offset."""
 
 
-class SettledIds:
+class RecentIds:
     """Bounded by count, rounded up to a whole block, and by age in seconds; the oldest leave first."""
 
     def __init__(self, count: int, seconds: float, block: int = BLOCK) -> None:
