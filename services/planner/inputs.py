@@ -14,20 +14,20 @@ from functools import partial
 from math import inf
 from typing import Any
 
+from services.planner.intake.canonical import sent_on
 from services.planner.kept import OLDEST_SECONDS
 from services.planner.round import Round
 from services.planner.shard.wiring import Wiring
 from services.planner.state.admission import JobInput
 from services.planner.state.book import Book
 from shared.contracts import headers, ids
-from shared.contracts.base import RECORD_BYTES, PriorityClass
+from shared.contracts.base import PriorityClass
 from shared.contracts.event import InputMoved
 from shared.contracts.ids import Maker
 from shared.contracts.job import HeldJob, Input, InputRef
-from shared.errors import InvalidInput, TooLarge
+from shared.errors import InvalidInput
 from shared.inputs import held
 from shared.kafka.port import Message, Record
-from shared.kafka.sizes import message_bytes
 from shared.processing.blobs import BlobGone
 from shared.telemetry import logs
 
@@ -133,13 +133,9 @@ class Inputs:
 def by_reference(record: Record, given: JobInput, job: HeldJob, homes: int) -> Message:
     """The record that says the same by reference, for the home of the job's id. Raises TooLarge where its headers leave it no room."""
     public = ids.public(given.id)
-    lies = headers.forwarded_from(record.headers) or headers.Origin(record.topic, record.partition, record.offset, record.timestamp)
     replaced = {headers.TYPE, headers.VERSION_HEADER, headers.REQUEST_DIGEST, headers.FORWARDED_FROM}
     said = tuple(header for header in headers.read_ones(record.headers) if header[0] not in replaced)
     made = () if given.job.id is not None else ((headers.MADE_BY, Maker.PLANNER.value.encode()),)
-    ours = (*headers.envelope(headers.HELD_JOB), (headers.REQUEST_DIGEST, given.digest.encode()), lies.header(headers.FORWARDED_FROM))
+    ours = (*headers.envelope(headers.HELD_JOB), (headers.REQUEST_DIGEST, given.digest.encode()))
     body = job.model_copy(update={"id": public}).record()
-    message = Message(record.topic, body, public.encode(), ids.home_of(given.id, homes), (*ours, *said, *made))
-    if message_bytes(message) > RECORD_BYTES:
-        raise TooLarge("the job's headers are too large to go with a reference to its input")
-    return message
+    return sent_on(record, ids.home_of(given.id, homes), public.encode(), body, (*ours, *said, *made))

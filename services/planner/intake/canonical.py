@@ -61,10 +61,16 @@ def onward(record: Record, given: JobInput | CancelRequested, here: int, homes: 
         return None
     if headers.find(record.headers, headers.FORWARDED_FROM) is not None:
         raise InvalidRecord(f"the record was sent on to partition {here}, but its id is at home on {home} of {homes}")
-    mark = headers.Origin(record.topic, record.partition, record.offset, record.timestamp).header(headers.FORWARDED_FROM)
-    said = (header for header in record.headers if header[1] is not None)  # a header without a value says nothing, an empty one might
-    message = Message(record.topic, record.value, record.key, home, (*said, mark))
-    if message_bytes(message) > RECORD_BYTES:
-        raise TooLarge("the record lies on another partition than its id's and is too large to be sent on with a mark")
+    message = sent_on(record, home, record.key, record.value, record.headers)
     metrics.JOBS_FORWARDED.inc()
+    return message
+
+
+def sent_on(record: Record, home: int, key: bytes | None, value: bytes | None, said: Headers) -> Message:
+    """The record for another partition, with a mark of where its caller put it. Raises TooLarge where there is no room for that."""
+    lay = headers.forwarded_from(record.headers) or headers.Origin(record.topic, record.partition, record.offset, record.timestamp)
+    kept = tuple(header for header in said if header[1] is not None)  # a header without a value says nothing, an empty one might
+    message = Message(record.topic, value, key, home, (*kept, lay.header(headers.FORWARDED_FROM)))
+    if message_bytes(message) > RECORD_BYTES:
+        raise TooLarge("the record, sent on to its id's home with a mark of where it lay, is too large")
     return message
