@@ -19,9 +19,8 @@ from services.planner.kept import Kind
 from services.planner.round import Round
 from services.planner.schedules import clockwork
 from services.planner.shard import effects
-from services.planner.state import admission, attempts, book, dates, delayed, funding, snapshots
+from services.planner.state import admission, attempts, dates, delayed, driving, funding, snapshots
 from services.planner.state.book import Book
-from services.planner.state.funds import Funds
 from shared.contracts.budget import TenantLimits
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.failure import FailureKind
@@ -199,7 +198,7 @@ def _failing_outcome(real: Any) -> Any:
 async def test_a_job_that_cannot_be_driven_ends_as_internal(world: World) -> None:
     """At once: driving depends on nothing but the job."""
     with pytest.MonkeyPatch.context() as patch:
-        failing(patch, book, "refusal", is_odd)
+        failing(patch, driving, "refusal", is_odd)
         planner = world.start("p")
         world.produce(GOOD)
         world.produce(ODD)
@@ -331,7 +330,7 @@ async def test_a_job_that_cannot_be_funded_ends_as_internal(world: World) -> Non
     """The others of its tenant are."""
     world.declare("default", TenantLimits(concurrent_jobs=1))
     with pytest.MonkeyPatch.context() as patch:
-        failures = failing(patch, Funds, "_begin", is_odd)
+        failures = failing(patch, funding, "_begin", is_odd)
         planner = world.start("p")
         for name in ("a", "odd", "b"):
             world.produce(json.dumps({"prompt": name, "id": name}).encode())
