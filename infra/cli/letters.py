@@ -16,7 +16,7 @@ from infra.cli.exits import CommandExit, Exit
 from infra.cli.instants import instant
 from shared.clock import Clock
 from shared.contracts.dead_letter import DeadLetter
-from shared.contracts.headers import REPLAY_OF, Origin, replay_of
+from shared.contracts.headers import REPLAY_OF, Envelope, Origin
 from shared.kafka.port import Message, TopicPartition
 
 _ADDRESS = re.compile(r"(\d{1,9}):(\d{1,18})")
@@ -123,7 +123,7 @@ def original(letter: Letter) -> Message:
     content = letter.content
     if content.truncated:
         raise CommandExit(Exit.FAILED, f"{letter.id} was kept only in part (it was too large) and cannot be sent again")
-    lay = replay_of(content.headers) or Origin(content.topic, content.partition, content.offset, content.timestamp or 0)
+    lay = Envelope(content.headers).replay_of() or Origin(content.topic, content.partition, content.offset, content.timestamp or 0)
     headers = tuple(header for header in content.headers if header[0] != REPLAY_OF)
     return Message(content.topic, content.value, content.key, content.partition, (*headers, lay.header()))
 

@@ -154,16 +154,17 @@ class Checker:
         if not self._scope.covers(record.timestamp / 1000):
             return
         counts, place = self.report.counts, Place.of(record)
-        lay = headers.forwarded_from(record.headers)
+        says = headers.Envelope(record.headers)
+        lay = says.forwarded_from()
         if lay is not None:
             place = Place(lay.topic, lay.partition, lay.offset)
             self._arrived.add(place)
-        if place not in self._refused and headers.find(record.headers, headers.TYPE) == b"cancel":
+        if place not in self._refused and says.get(headers.TYPE) == b"cancel":
             counts.cancels += 1
             return
         counts.job_records += 1
         given = _given_id(record.value)
-        job = given or self._reader.derived_id(record)
+        job = given or self._reader.derived_id(record, says)
         state = self._history.jobs.get(job)
         if state is not None:
             counts.resubmitted += state.records > 0

@@ -46,7 +46,7 @@ def digest(value: bytes) -> bytes:
 def parsed(adapter: TypeAdapter[Any], record: Record, newest: int = VERSION) -> Any:
     """The message, or None when it is none, or of a version that is not known here."""
     try:
-        if headers.version(record.headers) > newest:
+        if headers.Envelope(record.headers).version() > newest:
             return None
         return adapter.validate_json(record.value or b"")
     except (ValidationError, InvalidRecord):

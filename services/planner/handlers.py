@@ -15,6 +15,7 @@ from shared.contracts.bounds import check_capability, parse_job
 from shared.contracts.budget import BudgetRequested
 from shared.contracts.digest import digest_of
 from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.headers import Envelope
 from shared.contracts.ids import Maker
 from shared.contracts.job import HeldJob, Job, ReplyTo
 from shared.contracts.outcome import OUTCOME, CancelRequested, Outcome, StepClaimed, StepFailed, StepRouted, StepSucceeded
@@ -48,25 +49,25 @@ class JobReader:
 
     def read(self, record: Record, priority_class: PriorityClass, topic_id: str | None = None) -> JobInput | CancelRequested:
         """The job, or the cancel, that the record is. `topic_id`: of the topic that it lies in. Raises InvalidRecord or TooLarge."""
-        kind = headers.text(record.headers, headers.TYPE)
-        version = headers.version(record.headers)
+        says = Envelope(record.headers)
+        kind, version = says.text(headers.TYPE), says.version()
         if version > VERSION:
             raise InvalidRecord(f"job version {version} is not known here; the newest known is {VERSION}")
         if kind == "cancel":
             return self._cancel(record)
         if kind not in (None, "job", headers.HELD_JOB):
             raise InvalidRecord("the record's type is neither job nor cancel")
-        return self._job(record, priority_class, topic_id, HeldJob if kind == headers.HELD_JOB else Job)
+        return self._job(record, says, priority_class, topic_id, HeldJob if kind == headers.HELD_JOB else Job)
 
-    def _job(self, record: Record, priority_class: PriorityClass, topic_id: str | None, form: type[Job]) -> JobInput:
+    def _job(self, record: Record, says: Envelope, priority_class: PriorityClass, topic_id: str | None, form: type[Job]) -> JobInput:
         value = record.value or b""
         if len(value) > JOB_BYTES:
             raise TooLarge(f"the job has {len(value)} bytes; a record holds at most {JOB_BYTES}: what is larger comes by REST")
         job = parse_job(value, form)
         check_capability(job, self.topics.settings.capabilities)
-        reply = self.reply(record)
-        may_come_again = _may_come_again(job, headers.made_by(record.headers)) or headers.replay_of(record.headers) is not None
-        identifier = job.id or self.derived_id(record)
+        reply = self.reply(says)
+        may_come_again = _may_come_again(job, says.made_by()) or says.replay_of() is not None
+        identifier = job.id or self.derived_id(record, says)
         body = job.model_copy(update={"id": identifier}).to_bytes() if may_come_again else value
         return JobInput(
             id=identifier if job.id is None else ids.qualified(job.tenant, job.id),
@@ -76,22 +77,22 @@ class JobReader:
             source=f"{source_topic(record.topic, topic_id)}/{record.partition}/{record.offset}",
             source_offset=record.offset,
             reply=reply,
-            trace=headers.traceparent(record.headers),
-            digest=headers.request_digest(record.headers) or digest_of(body),
+            trace=says.traceparent(),
+            digest=says.request_digest() or digest_of(body),
             written_ms=record.timestamp,
-            large=self._is_large(record, job, len(value)),
+            large=self._is_large(says, job, len(value)),
             written=value if value.startswith(b'{"tenant":"%b"' % job.tenant.encode()) else None,
         )
 
     @staticmethod
-    def _is_large(record: Record, job: Job, size: int) -> bool:
+    def _is_large(says: Envelope, job: Job, size: int) -> bool:
         # What comes from the delay service is written out already.
-        inline = INLINE_BYTES if headers.find(record.headers, headers.WAS_DELAYED) is None else CANONICAL_BYTES
+        inline = INLINE_BYTES if says.get(headers.WAS_DELAYED) is None else CANONICAL_BYTES
         return size > inline or (size > CANONICAL_BYTES // _MOST_GROWTH and len(job.to_bytes()) > CANONICAL_BYTES)
 
-    def reply(self, record: Record) -> ReplyTo | None:
+    def reply(self, says: Envelope) -> ReplyTo | None:
         """Where the caller waits. Raises InvalidRecord for a malformed address or a topic that replies may not go to."""
-        reply = headers.reply_address(record.headers)
+        reply = says.reply_address()
         if reply is None:
             return None
         if not self.topics.may_reply_to(reply.topic):
@@ -100,9 +101,9 @@ class JobReader:
             raise InvalidRecord("the reply topic has no such partition")
         return reply
 
-    def derived_id(self, record: Record) -> str:
+    def derived_id(self, record: Record, says: Envelope) -> str:
         """The id of a job that came without one. Sent again from the dead letters it is the job that it was the first time."""
-        lies = headers.replay_of(record.headers) or headers.Origin(record.topic, record.partition, record.offset, record.timestamp)
+        lies = says.replay_of() or headers.Origin(record.topic, record.partition, record.offset, record.timestamp)
         return job_id(self.cluster, lies, self.topics.settings.home_partitions)
 
     def outcome(self, record: Record) -> Outcome:
@@ -147,7 +148,7 @@ def read_outcome(record: Record) -> Outcome:
     upgraded before planners, the cap on dead letters stops it.
     """
     try:
-        headers.refuse_newer(record.headers)
+        Envelope(record.headers).refuse_newer()
     except NewerVersion as error:
         raise InvalidRecord(error.message) from None
     value = record.value or b""

@@ -19,7 +19,8 @@ class PendingStep:
     """Satisfies `fairness.Item`. Instants are in monotonic seconds."""
 
     __slots__ = (
-        "arrived_at", "cost", "expires_at", "lane", "priority_class", "record", "step", "tenant", "unplaced_at", "waited", "window",
+        "arrived_at", "cost", "expires_at", "lane", "priority_class", "record", "step", "tenant", "trace", "unplaced_at", "waited",
+        "window",
     )  # fmt: skip
 
     def __init__(self, record: Record, step: Step, window: Window, priority_class: PriorityClass, now: float) -> None:
@@ -29,7 +30,8 @@ class PendingStep:
         self.priority_class = priority_class
         """That it is served in: its topic's, or a higher one when its deadline is near."""
         self.arrived_at = now
-        self.waited = headers.waited(record.headers)
+        says = headers.Envelope(record.headers)
+        self.trace, self.waited = says.get(headers.TRACEPARENT), says.waited()
         """Seconds in delay, before this router read it."""
         self.expires_at = now + _seconds_left(step, record.timestamp, self.waited)
         self.tenant = step.tenant

@@ -123,5 +123,4 @@ def _to_home(
 
 
 def _trace(entry: PendingStep) -> tuple[tuple[str, bytes], ...]:
-    found = headers.find(entry.record.headers, headers.TRACEPARENT)
-    return ((headers.TRACEPARENT, found),) if found is not None else ()
+    return ((headers.TRACEPARENT, entry.trace),) if entry.trace is not None else ()

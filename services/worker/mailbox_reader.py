@@ -281,11 +281,11 @@ class MailboxReader:
     def _on_work(self, record: Record) -> bool:
         """False when it is none, and went to the dead letters."""
         try:
-            step, addressee = read(record, self._step)
+            step, addressee, says = read(record, self._step)
         except InvalidInput as error:
             self._refuse(record, error)
             return False
-        trace, waited = headers.traceparent(record.headers), headers.waited(record.headers)
+        trace, waited = says.traceparent(), says.waited()
         owe = partial(self._owe, record)
         try:
             self._desk.on_step(step, trace, addressee, waited_seconds=waited, written_ms=record.timestamp, owe=owe)
@@ -296,12 +296,12 @@ class MailboxReader:
             return False
         return True
 
-    def _step(self, record: Record) -> tuple[Step, str | None]:
-        """The step, and the node that it was given to. Raises InvalidRecord."""
-        step = message(record, Step.model_validate_json, "step")
+    def _step(self, record: Record) -> tuple[Step, str | None, headers.Envelope]:
+        """The step, the node that it was given to, and what else its headers say. Raises InvalidRecord."""
+        step, says = message(record, Step.model_validate_json, "step"), headers.Envelope(record.headers)
         if step.home >= self._topics.settings.home_partitions:
             raise InvalidRecord("the step's home is not a partition of this cluster")
-        return step, headers.text(record.headers, headers.NODE)
+        return step, says.text(headers.NODE), says
 
     def _on_control(self, record: Record) -> None:
         """What it does may be done again."""

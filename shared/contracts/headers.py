@@ -85,63 +85,9 @@ def read_ones(headers: Headers) -> tuple[tuple[str, bytes], ...]:
     return tuple((name, value) for name, value in headers if name in _READ and value is not None)
 
 
-def text(headers: Headers, name: str) -> str | None:
-    """The first value under `name` as UTF-8 text. Raises InvalidRecord when it is not text."""
-    value = find(headers, name)
-    if value is None:
-        return None
-    try:
-        return value.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidRecord(f"header {name} is not UTF-8 text") from error
-
-
-def version(headers: Headers) -> int:
-    """The message's version; 1 when there is no header. Raises InvalidRecord when it is not a number."""
-    found = find(headers, VERSION_HEADER)
-    if found is None or found == _VERSION:
-        return 1 if found is None else VERSION
-    value = text(headers, VERSION_HEADER) or ""
-    if not value.isascii() or not value.isdigit() or len(value) > 6:
-        raise InvalidRecord("header version is not a number")
-    return int(value)
-
-
-def refuse_newer(headers: Headers, newest: int = VERSION) -> None:
-    """Raises NewerVersion for a record of a version that this code does not know, InvalidRecord for one without a sensible version."""
-    found = version(headers)
-    if found > newest:
-        raise NewerVersion(f"a record is of version {found}; the newest known here is {newest}")
-
-
-def traceparent(headers: Headers) -> str | None:
-    """A well-formed W3C traceparent, or None. A malformed one is ignored, as the specification demands."""
-    value = find(headers, TRACEPARENT)
-    if value is None:
-        return None
-    decoded = value.decode("ascii", "replace")
-    return decoded if _TRACEPARENT.fullmatch(decoded) else None
-
-
-def waited(headers: Headers) -> float:
-    """Seconds of the header `waited`; 0 without a sensible one."""
-    value = find(headers, WAITED)
-    if value is None or not _SECONDS.fullmatch(value):
-        return 0.0
-    return float(value)
-
-
 def waiting(seconds: float) -> tuple[str, bytes]:
     """The header `waited`."""
     return WAITED, b"%.3f" % max(0.0, min(seconds, _LONGEST_SECONDS))
-
-
-def request_digest(headers: Headers) -> str | None:
-    """What tells a repeated request under one id from another one, when the record's bytes cannot. Raises InvalidRecord."""
-    value = text(headers, REQUEST_DIGEST)
-    if value is not None and not _DIGEST.fullmatch(value):
-        raise InvalidRecord("header request-digest is not 32 hex digits")
-    return value
 
 
 class Origin(NamedTuple):
@@ -157,33 +103,110 @@ class Origin(NamedTuple):
         return name, f"{self.topic}/{self.partition}/{self.offset}/{self.timestamp}".encode()
 
 
-def replay_of(headers: Headers) -> Origin | None:
-    """The original of a record that was sent again from the dead letters; None of any other record."""
-    return _origin(headers, REPLAY_OF)
+class Envelope:
+    """What a record's headers say, read once. Of several under one name the first counts."""
 
+    __slots__ = ("_first",)
 
-def forwarded_from(headers: Headers) -> Origin | None:
-    """Where a record lay that was forwarded to the home of its id; None of any other record."""
-    return _origin(headers, FORWARDED_FROM)
+    def __init__(self, headers: Headers) -> None:
+        self._first = dict(reversed(headers))
 
+    def get(self, name: str) -> bytes | None:
+        """The value under `name`, or None."""
+        return self._first.get(name)
 
-def made_by(headers: Headers) -> Maker | None:
-    """Who of tutti made the record's id; None: it is the caller's own. Raises InvalidRecord for a maker that is not known."""
-    value = find(headers, MADE_BY)
-    if value is None:
-        return None
-    try:
-        return Maker(value.decode("ascii", "replace"))
-    except ValueError as error:
-        raise InvalidRecord("header made-by names nobody who makes ids") from error
+    def text(self, name: str) -> str | None:
+        """The first value under `name` as UTF-8 text. Raises InvalidRecord when it is not text."""
+        value = self.get(name)
+        if value is None:
+            return None
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidRecord(f"header {name} is not UTF-8 text") from error
 
+    def version(self) -> int:
+        """The message's version; 1 when there is no header. Raises InvalidRecord when it is not a number."""
+        found = self.get(VERSION_HEADER)
+        if found is None or found == _VERSION:
+            return 1 if found is None else VERSION
+        value = self.text(VERSION_HEADER) or ""
+        if not value.isascii() or not value.isdigit() or len(value) > 6:
+            raise InvalidRecord("header version is not a number")
+        return int(value)
 
-def _origin(headers: Headers, name: str) -> Origin | None:
-    value = find(headers, name)
-    found = None if value is None else _ORIGIN.fullmatch(value.decode("utf-8", "replace"))
-    if found is None:
-        return None
-    return Origin(found[1], int(found[2]), int(found[3]), int(found[4]))
+    def refuse_newer(self, newest: int = VERSION) -> None:
+        """Raises NewerVersion for a record of a version that this code does not know, InvalidRecord for one without a sensible version."""
+        found = self.version()
+        if found > newest:
+            raise NewerVersion(f"a record is of version {found}; the newest known here is {newest}")
+
+    def traceparent(self) -> str | None:
+        """A well-formed W3C traceparent, or None. A malformed one is ignored, as the specification demands."""
+        value = self.get(TRACEPARENT)
+        if value is None:
+            return None
+        decoded = value.decode("ascii", "replace")
+        return decoded if _TRACEPARENT.fullmatch(decoded) else None
+
+    def waited(self) -> float:
+        """Seconds of the header `waited`; 0 without a sensible one."""
+        value = self.get(WAITED)
+        if value is None or not _SECONDS.fullmatch(value):
+            return 0.0
+        return float(value)
+
+    def request_digest(self) -> str | None:
+        """What tells a repeated request under one id from another one, when the record's bytes cannot. Raises InvalidRecord."""
+        value = self.text(REQUEST_DIGEST)
+        if value is not None and not _DIGEST.fullmatch(value):
+            raise InvalidRecord("header request-digest is not 32 hex digits")
+        return value
+
+    def replay_of(self) -> Origin | None:
+        """The original of a record that was sent again from the dead letters; None of any other record."""
+        return self._origin(REPLAY_OF)
+
+    def forwarded_from(self) -> Origin | None:
+        """Where a record lay that was forwarded to the home of its id; None of any other record."""
+        return self._origin(FORWARDED_FROM)
+
+    def made_by(self) -> Maker | None:
+        """Who of tutti made the record's id; None: it is the caller's own. Raises InvalidRecord for a maker that is not known."""
+        value = self.get(MADE_BY)
+        if value is None:
+            return None
+        try:
+            return Maker(value.decode("ascii", "replace"))
+        except ValueError as error:
+            raise InvalidRecord("header made-by names nobody who makes ids") from error
+
+    def _origin(self, name: str) -> Origin | None:
+        value = self.get(name)
+        found = None if value is None else _ORIGIN.fullmatch(value.decode("utf-8", "replace"))
+        if found is None:
+            return None
+        return Origin(found[1], int(found[2]), int(found[3]), int(found[4]))
+
+    def reply_address(self) -> ReplyTo | None:
+        """Where the caller waits; ours win over Spring's. None when no reply is asked for. Raises InvalidRecord on a malformed header."""
+        topic = self.text(REPLY_TOPIC)
+        if topic is not None:
+            return ReplyTo(
+                topic=_topic(topic),
+                partition=_decimal(self.text(REPLY_PARTITION)),
+                correlation=_correlation(self.get(CORRELATION_ID)),
+                multiplex=self.get(REPLY_MULTIPLEX) == b"1",
+            )
+        topic = self.text(SPRING_REPLY_TOPIC)
+        if topic is None:
+            return None
+        return ReplyTo(
+            topic=_topic(topic),
+            partition=_big_endian(self.get(SPRING_REPLY_PARTITION)),
+            correlation=_correlation(self.get(SPRING_CORRELATION_ID)),
+            dialect="spring",
+        )
 
 
 def reply_headers(reply: ReplyTo) -> tuple[tuple[str, bytes], ...]:
@@ -200,27 +223,6 @@ def correlation_headers(reply: ReplyTo) -> tuple[tuple[str, bytes], ...]:
     """The correlation as the caller's dialect expects it on the reply, bytes unchanged."""
     name = SPRING_CORRELATION_ID if reply.dialect == "spring" else CORRELATION_ID
     return ((name, reply.correlation),)
-
-
-def reply_address(headers: Headers) -> ReplyTo | None:
-    """Where the caller waits; ours win over Spring's. None when no reply is asked for. Raises InvalidRecord on a malformed header."""
-    topic = text(headers, REPLY_TOPIC)
-    if topic is not None:
-        return ReplyTo(
-            topic=_topic(topic),
-            partition=_decimal(text(headers, REPLY_PARTITION)),
-            correlation=_correlation(find(headers, CORRELATION_ID)),
-            multiplex=find(headers, REPLY_MULTIPLEX) == b"1",
-        )
-    topic = text(headers, SPRING_REPLY_TOPIC)
-    if topic is None:
-        return None
-    return ReplyTo(
-        topic=_topic(topic),
-        partition=_big_endian(find(headers, SPRING_REPLY_PARTITION)),
-        correlation=_correlation(find(headers, SPRING_CORRELATION_ID)),
-        dialect="spring",
-    )
 
 
 def _topic(name: str) -> str:

@@ -52,5 +52,5 @@ def _wrapped(topics: Topics, message: Message, tier: str | None, *, due_at: floa
         value=message.value or b"",
         headers=message.headers,
     )
-    trace = headers.traceparent(message.headers)
+    trace = headers.Envelope(message.headers).traceparent()
     return Message(topics.delay(tier or SMALLEST_TIER), delayed.to_bytes(), delayed.key, headers=headers.envelope("delayed", trace))

@@ -107,7 +107,7 @@ def message(record: Record, validate: Callable[[bytes], T], what: str) -> T:
     """The message that the record is. Raises InvalidRecord; the reason quotes no values, because they hold prompts."""
     if record.value is None:
         raise InvalidRecord("the record has no value")
-    if record.headers and headers.version(record.headers) > VERSION:
+    if record.headers and headers.Envelope(record.headers).version() > VERSION:
         raise InvalidRecord(f"the {what}'s version is newer than this service")
     try:
         return validate(record.value)

@@ -18,7 +18,7 @@ from shared.contracts.base import CLASSES, PriorityClass
 from shared.contracts.bounds import parse_job
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
-from shared.contracts.headers import HELD_JOB, REQUEST_DIGEST, correlation_headers, envelope, find, reply_address
+from shared.contracts.headers import HELD_JOB, REQUEST_DIGEST, Envelope, correlation_headers, envelope, find
 from shared.contracts.job import HeldJob, Job, ReplyTo
 from shared.contracts.limits import Limits
 from shared.contracts.outcome import CancelRequested
@@ -135,7 +135,7 @@ class Planner:
         assert job.id is not None
         assert record.key == job.id.encode()
         priority_class = next(c for c in CLASSES if self.topics.jobs(c) == partition.topic)
-        reply = reply_address(record.headers)
+        reply = Envelope(record.headers).reply_address()
         digest = (find(record.headers, REQUEST_DIGEST) or b"d").decode()
         self.submissions += 1
         identifier = ids.qualified(job.tenant, job.id)

@@ -90,7 +90,7 @@ def call_headers(scope: Scope) -> CallHeaders:
         _tenant(found.get(b"x-tutti-tenant")),
         _deadline(found.get(b"x-tutti-deadline-seconds")),
         found.get(b"x-tutti-detach", "").lower() == "true",
-        None if trace is None else record_headers.traceparent(((record_headers.TRACEPARENT, trace.encode("latin-1")),)),
+        None if trace is None else record_headers.Envelope(((record_headers.TRACEPARENT, trace.encode("latin-1")),)).traceparent(),
         int(length) if length.isascii() and length.isdigit() and len(length) < 16 else None,
         found.get(b"content-encoding"),
         _idempotency_key(found.get(b"idempotency-key")),

@@ -58,11 +58,12 @@ class Replies:
     def _on_record(self, record: Record) -> None:
         if record.value is None:
             return
-        kind = headers.find(record.headers, headers.TYPE)
+        says = headers.Envelope(record.headers)
+        kind = says.get(headers.TYPE)
         if kind == b"chunks":
             self._waiters.on_chunks(Chunks.model_validate_json(record.value))
         elif kind == b"final":
-            correlation = headers.find(record.headers, headers.CORRELATION_ID)
+            correlation = says.get(headers.CORRELATION_ID)
             if correlation is not None and not self._waiters.is_ours(correlation):
                 self._waiters.unknown += 1
                 return

@@ -107,7 +107,7 @@ class TakeOver:
 
 def _fold(replay: Replay, record: Record) -> None:
     try:
-        headers.refuse_newer(record.headers, NEWEST)
+        headers.Envelope(record.headers).refuse_newer(NEWEST)
     except NewerVersion as newer:
         if _is_start(record) or replay.admits_value(record.offset, record.value or b""):
             raise
@@ -136,7 +136,7 @@ async def gap_is_stale(wiring: Wiring, partition: TopicPartition, start: int, en
 
     def visit(record: Record) -> None:
         try:
-            headers.refuse_newer(record.headers, NEWEST)
+            headers.Envelope(record.headers).refuse_newer(NEWEST)
             found.append(isinstance(EVENT.validate_json(record.value or b""), PlannerStarted))
         except NewerVersion:
             found.append(_is_start(record))

@@ -37,7 +37,7 @@ class _Original:
 
 def original(record: Record) -> Record:
     """The record that a caller sent: what is told of a forwarded one is told of that."""
-    lay = headers.forwarded_from(record.headers)
+    lay = headers.Envelope(record.headers).forwarded_from()
     if lay is None:
         return record
     kept = tuple(header for header in record.headers if header[0] != headers.FORWARDED_FROM)
@@ -68,7 +68,9 @@ def onward(record: Record, given: JobInput | CancelRequested, here: int, homes: 
 
 def sent_on(record: Record, home: int, key: bytes | None, value: bytes | None, said: Headers) -> Message:
     """The record for another partition, with a mark of where its caller put it. Raises TooLarge where there is no room for that."""
-    lay = headers.forwarded_from(record.headers) or headers.Origin(record.topic, record.partition, record.offset, record.timestamp)
+    lay = headers.Envelope(record.headers).forwarded_from() or headers.Origin(
+        record.topic, record.partition, record.offset, record.timestamp
+    )
     kept = tuple(header for header in said if header[1] is not None)  # a header without a value says nothing, an empty one might
     message = Message(record.topic, value, key, home, (*kept, lay.header(headers.FORWARDED_FROM)))
     if message_bytes(message) > RECORD_BYTES:

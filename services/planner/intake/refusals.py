@@ -9,6 +9,7 @@ from services.planner.shard.wiring import Wiring
 from services.planner.state.admission import refused_result
 from shared.contracts.base import PriorityClass
 from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.headers import Envelope
 from shared.errors import InvalidInput, InvalidRecord, TooLarge, TuttiError
 from shared.kafka.port import Message, Record, TopicPartition
 from shared.processing.dead_letter_cap import DeadLetterCap
@@ -45,14 +46,14 @@ class Refusals:
 
     def job(self, record: Record, error: InvalidInput, priority_class: PriorityClass, wall: float, job: str | None = None) -> list[Message]:
         """The dead letter, and a final with the reason where a valid reply address can be read. `job`: the id, where it is known."""
-        messages = [self.dead_letter(record, error)]
+        messages, says = [self.dead_letter(record, error)], Envelope(record.headers)
         try:
-            reply = self._wiring.reader.reply(record)
+            reply = self._wiring.reader.reply(says)
         except InvalidRecord:
             reply = None
         if reply is not None:
             failure = Failure(kind=_kind_of(error), message=error.message)
-            result = refused_result(job or self._wiring.reader.derived_id(record), "default", failure, priority_class, wall)
+            result = refused_result(job or self._wiring.reader.derived_id(record, says), "default", failure, priority_class, wall)
             messages.extend(of_effect(CallerAnswer(reply, result), self._wiring.topics))
         return messages
 

@@ -51,7 +51,7 @@ def postpone(book: Book, round_: Round, given: JobInput, record: Record, topics:
         priority_class=given.priority_class,
         pattern=given.job.pattern,
         model=given.job.model,
-        digest=headers.request_digest(record.headers) or digest_of(job.to_bytes()),
+        digest=headers.Envelope(record.headers).request_digest() or digest_of(job.to_bytes()),
     )
     round_.add(given.id, JobDelayed(epoch=book.epoch, job=given.id, at=round_.wall, waits=waits))
     made = () if given.job.id is not None else ((headers.MADE_BY, Maker.PLANNER.value.encode()),)

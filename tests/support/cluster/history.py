@@ -185,7 +185,7 @@ class History:
         cancelled = read.job if isinstance(read, CancelRequested) else None
         self.given[where, record.offset] = Given(where, record.offset, now, job, cancelled is not None, cancelled)
         self.forwarded[record.value or b""].append(Written(where, record.offset, now, job))
-        lay = headers.forwarded_from(record.headers)
+        lay = headers.Envelope(record.headers).forwarded_from()
         if lay is not None:
             self.sent_home.add((TopicPartition(lay.topic, lay.partition), lay.offset))
 
@@ -249,7 +249,7 @@ class History:
         where = TopicPartition(record.topic, record.partition)
         step = Step.model_validate_json(record.value or b"")
         written = Written(where, record.offset, now, step)
-        self.work[where, record.offset] = (written, headers.text(record.headers, headers.NODE) or "")
+        self.work[where, record.offset] = (written, headers.Envelope(record.headers).text(headers.NODE) or "")
         self.work_of[step.id, step.attempt].append(written)
 
     def _control(self, record: MemoryRecord, now: float) -> None:

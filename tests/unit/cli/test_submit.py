@@ -22,7 +22,7 @@ from shared.clock import LoopClock, ManualClock
 from shared.contracts.base import PriorityClass
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
-from shared.contracts.headers import reply_address
+from shared.contracts.headers import Envelope
 from shared.contracts.job import Job
 from shared.contracts.reply import Chunk, Chunks, Final
 from shared.contracts.result import Result as JobResult
@@ -247,4 +247,4 @@ async def test_a_streamed_job_names_its_reply_address() -> None:
     consumer = await log.consumer(client_id="test")
     consumer.assign([TopicPartition(TOPICS.jobs(PriorityClass.STANDARD), n) for n in range(6)])
     ((record,),) = (await consumer.poll(timeout_seconds=1)).values()
-    assert reply_address(record.headers) == watching.reply
+    assert Envelope(record.headers).reply_address() == watching.reply

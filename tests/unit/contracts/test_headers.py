@@ -18,16 +18,16 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 def test_an_envelope_carries_type_version_and_trace() -> None:
     """What every record of ours carries can be read back."""
     envelope = headers.envelope("job", TRACE)
-    assert headers.text(envelope, headers.TYPE) == "job"
-    assert headers.version(envelope) == 1
-    assert headers.traceparent(envelope) == TRACE
+    assert headers.Envelope(envelope).text(headers.TYPE) == "job"
+    assert headers.Envelope(envelope).version() == 1
+    assert headers.Envelope(envelope).traceparent() == TRACE
 
 
 def test_a_record_without_headers_is_version_1_and_wants_no_reply() -> None:
     """kcat and curl send none."""
-    assert headers.version(()) == 1
-    assert headers.traceparent(()) is None
-    assert headers.reply_address(()) is None
+    assert headers.Envelope(()).version() == 1
+    assert headers.Envelope(()).traceparent() is None
+    assert headers.Envelope(()).reply_address() is None
 
 
 @given(
@@ -41,7 +41,7 @@ def test_a_record_without_headers_is_version_1_and_wants_no_reply() -> None:
 )
 def test_our_reply_headers_are_read_back(reply: ReplyTo) -> None:
     """What `reply_headers` writes, `reply_address` reads, bytes unchanged."""
-    assert headers.reply_address(headers.reply_headers(reply)) == reply
+    assert headers.Envelope(headers.reply_headers(reply)).reply_address() == reply
 
 
 def test_springs_spellings_are_understood() -> None:
@@ -52,14 +52,14 @@ def test_springs_spellings_are_understood() -> None:
         ("kafka_replyTopic", b"replies.billing"),
         ("kafka_replyPartition", (258).to_bytes(4, "big")),
     ]
-    reply = headers.reply_address(record)
+    reply = headers.Envelope(record).reply_address()
     assert reply == ReplyTo(topic="replies.billing", partition=258, correlation=correlation, dialect="spring")
     assert headers.correlation_headers(reply) == (("kafka_correlationId", correlation),)
 
 
 def test_ours_win_over_springs() -> None:
     """A record with both spellings is answered in ours."""
-    reply = headers.reply_address([("kafka_replyTopic", b"replies.spring"), ("reply-topic", b"replies.ours")])
+    reply = headers.Envelope([("kafka_replyTopic", b"replies.spring"), ("reply-topic", b"replies.ours")]).reply_address()
     assert reply is not None
     assert (reply.topic, reply.dialect) == ("replies.ours", "tutti")
 
@@ -83,20 +83,20 @@ def test_ours_win_over_springs() -> None:
 def test_a_malformed_reply_address_is_refused(record: list[tuple[str, bytes]]) -> None:
     """The record goes to the dead letters; the reader does not crash."""
     with pytest.raises(InvalidRecord):
-        headers.reply_address(record)
+        headers.Envelope(record).reply_address()
 
 
 @pytest.mark.parametrize("value", [b"one", b"", b"-1", b"1.0", b"1234567", b"\xff", "³".encode()])
 def test_a_malformed_version_is_refused(value: bytes) -> None:
     """A version is a short decimal number."""
     with pytest.raises(InvalidRecord):
-        headers.version([("version", value)])
+        headers.Envelope([("version", value)]).version()
 
 
 @pytest.mark.parametrize("value", [b"", b"nonsense", b"\xff\xff", TRACE.upper().encode(), TRACE[:-1].encode(), TRACE.encode() + b"-x"])
 def test_a_malformed_trace_is_ignored(value: bytes) -> None:
     """W3C trace context: a receiver that cannot parse it starts anew."""
-    assert headers.traceparent([("traceparent", value)]) is None
+    assert headers.Envelope([("traceparent", value)]).traceparent() is None
 
 
 @given(
@@ -107,7 +107,7 @@ def test_a_malformed_trace_is_ignored(value: bytes) -> None:
 def test_any_headers_give_an_address_none_or_invalid_record(record: list[tuple[str, bytes]]) -> None:
     """No other exception comes out, whatever a producer sends."""
     with contextlib.suppress(InvalidRecord):
-        headers.version(record)
+        headers.Envelope(record).version()
     with contextlib.suppress(InvalidRecord):
-        headers.reply_address(record)
-    headers.traceparent(record)
+        headers.Envelope(record).reply_address()
+    headers.Envelope(record).traceparent()

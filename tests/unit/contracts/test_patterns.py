@@ -55,10 +55,10 @@ def test_a_name_is_matched_whole(kind: Any, text: str) -> None:
 def test_a_header_is_matched_whole(value: bytes) -> None:
     """It would be written into histories and compared with others."""
     with pytest.raises(InvalidRecord):
-        headers.request_digest([("request-digest", value)])
-    assert headers.traceparent([("traceparent", b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01\n")]) is None
-    assert headers.replay_of([("replay-of", b"t/1/2/3\n")]) is None
-    assert headers.replay_of([("replay-of", "t/1/٢/3".encode())]) is None
+        headers.Envelope([("request-digest", value)]).request_digest()
+    assert headers.Envelope([("traceparent", b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01\n")]).traceparent() is None
+    assert headers.Envelope([("replay-of", b"t/1/2/3\n")]).replay_of() is None
+    assert headers.Envelope([("replay-of", "t/1/٢/3".encode())]).replay_of() is None
 
 
 @pytest.mark.parametrize(

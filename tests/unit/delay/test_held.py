@@ -126,7 +126,7 @@ def test_so_many_seconds_are_counted_from_when_the_record_is_read(skew: float) -
     (ready,) = held.take(now + 3.2, 10)
     message = onward(ready, TOPICS, now + 3.2)
     assert message.topic == "steps.chat.batch"
-    assert headers.waited(message.headers) == pytest.approx(3.2)
+    assert headers.Envelope(message.headers).waited() == pytest.approx(3.2)
 
 
 def test_what_is_longer_than_its_tier_hops_on_with_the_rest() -> None:
@@ -141,7 +141,7 @@ def test_what_is_longer_than_its_tier_hops_on_with_the_rest() -> None:
     assert rest.waited_seconds == pytest.approx(6.0)
     again = waiting(rest.seconds or 0.0, waited=rest.waited_seconds, read_at=NOW + 60.0)
     assert again.due_at == NOW + 67.0
-    assert headers.waited(onward(again, TOPICS, NOW + 67.0).headers) == pytest.approx(13.0)
+    assert headers.Envelope(onward(again, TOPICS, NOW + 67.0).headers).waited() == pytest.approx(13.0)
 
 
 def test_a_record_says_either_when_or_for_how_long() -> None:
@@ -154,4 +154,4 @@ def test_a_record_says_either_when_or_for_how_long() -> None:
 @pytest.mark.parametrize("value", [b"", b"x", b"-1", b"nan", b"1e9", b"1" * 12, b"\xff"])
 def test_a_header_that_says_no_time_says_none(value: bytes) -> None:
     """A step is not lost for it."""
-    assert headers.waited(((headers.WAITED, value),)) == 0.0
+    assert headers.Envelope(((headers.WAITED, value),)).waited() == 0.0

@@ -158,7 +158,7 @@ def test_a_refused_job_is_a_dead_letter_and_an_answer(refusals: Refusals) -> Non
     assert (final.topic, final.partition) == ("t-replies", 4)
     assert told.result.failure.kind is FailureKind.INVALID_JOB
     assert told.result.failure.message == "the job is not JSON"
-    assert told.result.job == refusals._wiring.reader.derived_id(record)
+    assert told.result.job == refusals._wiring.reader.derived_id(record, headers.Envelope(record.headers))
 
 
 def test_too_large_is_told_as_such(refusals: Refusals) -> None:

@@ -109,7 +109,7 @@ def test_a_deadline_is_counted_from_the_records_arrival_or_from_its_reading() ->
     assert due(seconds_left=90.0) == 1_085.0
     assert due() == inf
     [placed] = scene_of_one(seconds_left=90.0)
-    assert headers.waited(messages.work(placed, TOPICS, 7.5).headers) == 7.5
+    assert headers.Envelope(messages.work(placed, TOPICS, 7.5).headers).waited() == 7.5
     [plain] = scene_of_one()
     assert headers.find(messages.work(plain, TOPICS, 7.5).headers, headers.WAITED) is None
 
