@@ -14,6 +14,7 @@ from typing import Any
 import pydantic_core
 import pytest
 
+from services.ingress import dialects
 from shared.contracts.base import Contract
 from tests.support.cluster import processes
 from tests.support.cluster.faults import FaultMix
@@ -55,6 +56,7 @@ def _writer() -> str | None:
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> Written:
+    dialects.served()  # they are imported when an ingress looks for them
     found = Written()
     encoded, to_json = Contract.encoded, pydantic_core.to_json
     monkeypatch.setattr(Contract, "encoded", lambda *args, **options: found.look(encoded(*args, **options)))
