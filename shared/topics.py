@@ -28,7 +28,7 @@ TIMESTAMP_TYPE = "LogAppendTime"
 deleted before anybody has read it (event time, seconds for milliseconds, a clock without battery), or stays for years (a clock ahead)."""
 
 SEEN_SECONDS = 30.0
-"""Within this time every service has looked at the topics (every 10 s, `shared.processing.topic_watch`)."""
+"""Within this time every service has looked at the topics (every 10 s, `shared.processing.topic_news`)."""
 
 BLOB_DAYS = 14
 """How long a blob lies. What is still needed is written again at half of it."""

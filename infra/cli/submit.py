@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from infra.cli.answer import AnswerEnd, Display, Update, exit_code
 from infra.cli.cluster import Cluster, Edge, with_cluster
 from infra.cli.exits import CommandExit, Exit
-from services.ingress.ids import new_job_id
+from services.ingress.submit import new_job_id
 from services.planner.handlers import ReservedId
 from shared.clock import Clock
 from shared.contracts import ids

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from services.ingress.admission.backlog import BacklogProbe
 from services.ingress.admission.bucket_store import bucket_store
 from services.ingress.admission.meter import Meter
 from services.ingress.admission.offered import Offered
-from services.ingress.admission.probe import BacklogProbe
 from services.ingress.api import IngressApi, build_api
 from services.ingress.handlers import Door
 from services.ingress.registry import Registry

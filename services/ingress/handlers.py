@@ -21,11 +21,10 @@ from services.ingress.replies.register import Following, Guest, Register, WaitKi
 from services.ingress.replies.waiters import Caller, Follow, Waiters
 from services.ingress.settings import IngressSettings
 from services.ingress.status.events_reader import EventsReader
-from services.ingress.status.followers import Followers
 from services.ingress.status.journal import Journal
 from services.ingress.status.status import JobStatus, ended
 from services.ingress.status.store import StatusStore, StoreUnavailable
-from services.ingress.status.watchlist import Watchlist
+from services.ingress.status.watchlist import Followers, Watchlist
 from services.ingress.submit import NewJob, Submitter
 from shared.clock import Clock, until
 from shared.contracts.base import INLINE_BYTES, PriorityClass

@@ -1,14 +1,21 @@
-"""Submit: a job goes to `jobs.<class>`, a cancel to `outcomes`, each at the job's home partition."""
+"""Submit: a job goes to `jobs.<class>`, a cancel to `outcomes`, each at the job's home partition.
+
+Job ids: `j_` + ULID (github.com/ulid/spec): 48 bits of milliseconds, 80 bits of randomness, Crockford's base 32.
+
+HomeBouts: which home a new job gets. A bout of jobs goes to one home, then the next bout to another.
+
+Jobs that arrive together then travel together: one partition's batch instead of a few records on each, at every hop (the idea of Kafka's
+sticky partitioner, KIP-480). Homes are used evenly over any longer while, because a bout is short in time and in jobs.
+"""
 
 from __future__ import annotations
 
+import re
 from random import Random
 from typing import NamedTuple
 
 from services.ingress.admission.idempotency import may_come_again
-from services.ingress.admission.limits import check_inline_size
-from services.ingress.homes import HomeBouts
-from services.ingress.ids import is_generated, new_job_id
+from services.ingress.http.encodings import check_inline_size
 from shared.clock import Clock
 from shared.contracts import ids
 from shared.contracts.base import PriorityClass
@@ -19,10 +26,58 @@ from shared.contracts.job import Job, ReplyTo
 from shared.contracts.outcome import CancelRequested, StreamPosition
 from shared.errors import Overloaded
 from shared.kafka.port import Headers, Message
+from shared.murmur import Endings
 from shared.processing.lane import Fate
 from shared.processing.outbox import Outbox
 from shared.telemetry import tracing
 from shared.topics import Topics
+
+BOUT_SECONDS = 0.05
+"""About two rounds of a busy planner."""
+BOUT_JOBS = 64
+
+
+class HomeBouts:
+    """`next` gives the home of the next new job. Pure but for the injected order of homes."""
+
+    def __init__(self, homes: int, random: Random) -> None:
+        self._homes, self._random = homes, random
+        self._order: list[int] = []
+        self._home = 0
+        self._left = 0
+        self._until = 0.0
+
+    def next(self, now: float) -> int:
+        """The home of a job that arrives at `now` (monotonic seconds)."""
+        if self._left == 0 or now >= self._until:
+            if not self._order:
+                # A new order each time round: several ingresses do not walk in step.
+                self._order = self._random.sample(range(self._homes), self._homes)
+            self._home, self._left, self._until = self._order.pop(), BOUT_JOBS, now + BOUT_SECONDS
+        self._left -= 1
+        return self._home
+
+
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
+"""Two characters at a time: 10 bits."""
+_ENDINGS = Endings([_PAIRS[7 * number & 1023] + pair for number, pair in enumerate(_PAIRS)])
+_GENERATED = re.compile(r"j_[0-7][0-9A-HJKMNP-TV-Z]{25}")
+
+
+def new_job_id(wall_seconds: float, random: Random, home: int = 0, homes: int = 1) -> str:
+    """Sorts by time, down to the millisecond. `wall_seconds`: since the Unix epoch. Its last four characters are chosen so that it has
+    this home among so many.
+    """
+    number = (int(wall_seconds * 1000) & 0xFFFF_FFFF_FFFF) << 70 | random.getrandbits(70)
+    head = "j_" + "".join([_PAIRS[number >> shift & 1023] for shift in range(110, 9, -10)])
+    return _ENDINGS.complete(head, number & 1023, home, homes)
+
+
+def is_generated(job: str) -> bool:
+    """Whether an ingress made this id, so that its home is the hash of the id."""
+    return _GENERATED.fullmatch(job) is not None
+
 
 _MADE_BY_INGRESS, _MADE_BY_KEY = (MADE_BY, Maker.INGRESS.value.encode()), (MADE_BY, Maker.KEY.value.encode())
 

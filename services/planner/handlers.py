@@ -6,17 +6,16 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from services.planner.job.ids import job_id
+from services.planner.job.run import job_id
 from services.planner.state.admission import JobInput
 from services.planner.state.watermark import source_topic
 from shared.contracts import headers, ids
 from shared.contracts.base import INLINE_BYTES, VERSION, PriorityClass
 from shared.contracts.bounds import check_capability, parse_job
 from shared.contracts.budget import BudgetRequested
-from shared.contracts.digest import digest_of
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.headers import Envelope
-from shared.contracts.ids import Maker
+from shared.contracts.ids import Maker, digest_of
 from shared.contracts.job import HeldJob, Job, ReplyTo
 from shared.contracts.outcome import OUTCOME, CancelRequested, Outcome, StepClaimed, StepFailed, StepRouted, StepSucceeded
 from shared.errors import InvalidRecord, NewerVersion, TooLarge

@@ -1,16 +1,77 @@
-"""Records of `steps.*` and `credits` as messages. A record that is none is an InvalidRecord, for the dead letters."""
+"""Records of `steps.*` and `credits` as messages. A record that is none is an InvalidRecord, for the dead letters.
+
+PendingStep: one step in this router's hands, from the record that brought it to the moment when it needs nothing more.
+"""
 
 from __future__ import annotations
 
+from math import inf
+
 from pydantic import ValidationError
 
+from services.router.demand import MOST_TOKENS, Demand, demand_of
+from shared.contracts import headers
+from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import explain
 from shared.contracts.credits import CREDITS, Credits, RouterPresence
 from shared.contracts.step import Step
 from shared.errors import InvalidRecord
 from shared.kafka.port import Record
 from shared.processing.tries import message
+from shared.processing.window import Window
 from shared.topics import TopicSettings
+
+MIN_COST_TOKENS = 64
+"""A step costs at least this in fair shares: every call has a fixed part."""
+
+
+class PendingStep:
+    """Satisfies `fairness.Item`. Instants are in monotonic seconds."""
+
+    __slots__ = (
+        "arrived_at", "cost", "expires_at", "lane", "priority_class", "record", "step", "tenant", "trace", "unplaced_at", "waited",
+        "window",
+    )  # fmt: skip
+
+    def __init__(self, record: Record, step: Step, window: Window, priority_class: PriorityClass, now: float) -> None:
+        self.record = record
+        self.step = step
+        self.window = window
+        self.priority_class = priority_class
+        """That it is served in: its topic's, or a higher one when its deadline is near."""
+        self.arrived_at = now
+        says = headers.Envelope(record.headers)
+        self.trace, self.waited = says.get(headers.TRACEPARENT), says.waited()
+        """Seconds in delay, before this router read it."""
+        self.expires_at = now + _seconds_left(step, record.timestamp, self.waited)
+        self.tenant = step.tenant
+        self.lane: Demand = demand_of(step)
+        self.cost = min(MOST_TOKENS, max(MIN_COST_TOKENS, step.estimated_tokens))
+        self.unplaced_at: float | None = None
+        """Monotonic seconds since when no live node could run it."""
+
+    @property
+    def attempt(self) -> tuple[str, str, int]:
+        """What it is a record of; there may be copies."""
+        return self.step.job, self.step.id, self.step.attempt
+
+    def homeless_seconds(self, now: float) -> float:
+        """How long it has been without a node since it says so itself: in delay, and here."""
+        assert self.unplaced_at is not None, "there is a node"
+        return self.waited + now - self.unplaced_at
+
+    def finish(self) -> None:
+        """Its record needs nothing more and may be committed past."""
+        self.window.finish(self.record.offset)
+
+
+def _seconds_left(step: Step, written_ms: int, waited_seconds: float) -> float:
+    """From now to the job's deadline. A user's instant is compared with the record's arrival, by the brokers' clock: the one here may be
+    wrong.
+    """
+    if step.deadline_at is not None:
+        return step.deadline_at - written_ms / 1000
+    return inf if step.seconds_left is None else step.seconds_left - waited_seconds
 
 
 def read_step(record: Record, settings: TopicSettings) -> Step:

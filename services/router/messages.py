@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from pydantic_core import to_json
 
-from services.router.choice import Chosen
-from services.router.entry import PendingStep
+from services.router.handlers import PendingStep
 from services.router.ledger import OpenDispatch
+from services.router.placement import Chosen
 from services.router.unplaced import Leaves
 from shared.contracts import headers
 from shared.contracts.credits import RouterPresence

@@ -15,14 +15,12 @@ from math import inf
 from typing import NamedTuple
 
 from services.router import messages, unplaced
-from services.router.choice import Chosen
 from services.router.demand import Demand
-from services.router.entry import PendingStep
 from services.router.fairness import WaitingSteps
 from services.router.filters import Unplaceable
-from services.router.handlers import read_step
+from services.router.handlers import PendingStep, read_step
 from services.router.messages import Closing, Placed
-from services.router.placement import Placement
+from services.router.placement import Chosen, Placement
 from services.router.settings import RouterSettings
 from shared.contracts.base import PriorityClass
 from shared.contracts.failure import Failure

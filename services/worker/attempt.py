@@ -1,16 +1,53 @@
-"""One attempt that this worker has claimed: what is known of it from taking to outcome. Mutable, and owned by this process alone."""
+"""One attempt that this worker has claimed: what is known of it from taking to outcome. Mutable, and owned by this process alone.
+
+Outcomes as records: each goes to the job's home partition, keyed by its job, with the trace it came with.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
-from shared.contracts.base import ClaimId, StepId
+from shared.contracts import headers
+from shared.contracts.base import ClaimId, NodeId, StepId
 from shared.contracts.failure import Failure
+from shared.contracts.outcome import ClaimsRenewed, StepClaimed, StepFailed, StepReleased, StepSucceeded
 from shared.contracts.step import Step
+from shared.kafka.port import Message
 from shared.processing.lane import OutboxEntry
+
+MOST_CLAIMS_A_RECORD = 1_000
+
+Written = StepClaimed | StepSucceeded | StepFailed | StepReleased
+
+
+class OutcomeWriter:
+    """Makes records for one `outcomes` topic."""
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+
+    def message(self, outcome: Written, step: Step, trace: str | None) -> Message:
+        """The record."""
+        return Message(self._topic, outcome.to_bytes(), step.job.encode(), step.home, headers.envelope(outcome.type, trace))
+
+    def renewals(self, node: NodeId, mailbox: int, claims: Mapping[int, tuple[ClaimId, ...]]) -> list[Message]:
+        """One record a home for all its claims (cut only beyond a thousand)."""
+        return [
+            Message(
+                self._topic,
+                ClaimsRenewed(node=node, mailbox=mailbox, claims=of_home[start : start + MOST_CLAIMS_A_RECORD]).to_bytes(),
+                node.encode(),
+                home,
+                headers.envelope("renewed"),
+            )
+            for home, of_home in claims.items()
+            for start in range(0, len(of_home), MOST_CLAIMS_A_RECORD)
+        ]
+
 
 AttemptKey = tuple[StepId, int]
 

@@ -8,16 +8,14 @@ from functools import lru_cache
 
 from prometheus_client import Histogram
 
-from services.worker.attempt import Attempt
+from services.worker.attempt import Attempt, OutcomeWriter
 from services.worker.context import WorkerContext
-from services.worker.controls import StoppedSteps, concerns
-from services.worker.inbox import Inbox
+from services.worker.inbox import Inbox, StoppedSteps, concerns
 from services.worker.lease_log import LeaseLog
-from services.worker.outcomes import OutcomeWriter
 from services.worker.round_trip import RoundTrip
 from services.worker.runner import Ended, Runner
 from services.worker.slots import Slots
-from services.worker.timeouts import Timeouts, overdue
+from services.worker.speeds import Timeouts, overdue
 from shared.contracts.base import ClaimId
 from shared.contracts.control import Drain, StopClaims, StopStep
 from shared.contracts.failure import Failure

@@ -20,7 +20,7 @@ from shared.contracts.node import Node
 from shared.contracts.step import Step
 from shared.errors import ConsumerGaveUp, InvalidInput, InvalidRecord, LogError, LogUnavailable, TopicMadeAnew
 from shared.kafka.port import Consumer, Log, Message, MissedRecords, Producer, Record, TopicPartition
-from shared.processing.dead_letter_cap import DeadLetterCap
+from shared.processing.dead_letters import DeadLetterCap
 from shared.processing.lane import Sent
 from shared.processing.outbox import Outbox
 from shared.processing.owed import OwedPositions

@@ -14,12 +14,11 @@ from prometheus_client import Counter
 from services.worker import continuation
 from services.worker.attempt import Attempt
 from services.worker.backends.base import Backend, Completion, Delta, ModelCall, ModelCallFailed
-from services.worker.backends.rate_limit import TokenBucket
+from services.worker.backends.http import TokenBucket
 from services.worker.context import WorkerContext
-from services.worker.models import candidates
+from services.worker.registration import candidates
 from services.worker.slots import Slots
-from services.worker.speeds import Speeds
-from services.worker.timeouts import expired
+from services.worker.speeds import Speeds, expired
 from shared.contracts.base import INLINE_BYTES, ClaimId
 from shared.contracts.blob import BlobRef
 from shared.contracts.bounds import is_json

@@ -10,13 +10,22 @@
 
 No caller may give an id of tutti's forms, and no public id holds a slash: nobody enters another's name space. People are shown the
 public id. On `jobs.*` a record's id and key are the public one, its tenant is in its body.
+
+Digests: tell a repeated submission from another body under the same id, and one blob from another. All services must agree on them.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
+from hashlib import blake2b
 
 from shared.murmur import place
+
+
+def digest_of(body: bytes) -> str:
+    """Of a job the canonical body (`Job.to_bytes`): what a caller left to the defaults is written out, so spelling does not matter."""
+    return blake2b(body, digest_size=16).hexdigest()
+
 
 DEFAULT_TENANT = "default"
 _RESERVED = ("j_", "k_", "s_")

@@ -17,8 +17,8 @@ from typing import TypeVar
 from shared.clock import Clock
 from shared.contracts.blob import BLOB_BYTES, BlobRef
 from shared.contracts.chat import Answer
-from shared.contracts.digest import digest_of
 from shared.contracts.headers import envelope, find
+from shared.contracts.ids import digest_of
 from shared.contracts.result import Result
 from shared.errors import LogError, LogUnavailable, NotFound, SendFailed, TooLarge
 from shared.kafka.port import Appended, Consumer, Log, Message, Producer, TopicPartition

@@ -17,7 +17,7 @@ from shared.clock import Clock
 from shared.errors import CommitRefused, InvalidInput, LogError
 from shared.kafka.assignor import BalancedAssignor
 from shared.kafka.port import Log, Record, TopicPartition
-from shared.processing.dead_letter_cap import DeadLetterCap
+from shared.processing.dead_letters import DeadLetterCap
 from shared.processing.outbox import Outbox
 from shared.processing.tries import read
 from shared.processing.window import Window, WindowBounds

@@ -23,8 +23,7 @@ from shared.clock import Clock, SystemClock
 from shared.errors import ConfigurationError
 from shared.kafka.client.watched import WatchedLog
 from shared.kafka.port import Log
-from shared.processing.topic_news import TopicNews
-from shared.processing.topic_watch import TopicWatch
+from shared.processing.topic_news import TopicNews, TopicWatch
 from shared.service import Answering, Build, Environment
 from shared.service.application import Application
 from shared.service.bounded import BoundedProtocol

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from services.ingress.app import Ingress
-from services.ingress.ids import is_generated
 from services.ingress.settings import IngressSettings
+from services.ingress.submit import is_generated
 from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
 from shared.contracts.chat import Answer

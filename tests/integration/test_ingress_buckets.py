@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from services.ingress.admission.bucket_store import Debit, RedisBuckets
-from services.ingress.admission.buckets import Rate
+from services.ingress.admission.bucket_store import Debit, Rate, RedisBuckets
 from services.ingress.status.store import StoreUnavailable
 from shared.clock import SystemClock
 

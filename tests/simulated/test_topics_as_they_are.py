@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from shared.kafka.port import Message, NewTopic, TopicPartition
-from shared.processing.topic_news import TopicNews
-from shared.processing.topic_watch import TopicWatch
+from shared.processing.topic_news import TopicNews, TopicWatch
 from shared.topics import SEEN_SECONDS, Topics, TopicSettings
 from tests.support.cluster import settings
 from tests.support.cluster import world as worlds

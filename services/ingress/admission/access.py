@@ -26,7 +26,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from services.ingress.admission.buckets import Rate
+from services.ingress.admission.bucket_store import Rate
 from services.ingress.problems import Problem, Refused
 from shared.contracts.base import CLASSES, TENANT, PriorityClass, Tenant
 from shared.errors import ConfigurationError

@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from services.ingress.admission.access import Client
-from services.ingress.admission.bucket_store import BucketStore, Debit, MemoryBuckets
-from services.ingress.admission.buckets import Level, Rate
+from services.ingress.admission.bucket_store import BucketStore, Debit, Level, MemoryBuckets, Rate
 from services.ingress.problems import Problem, Refused
 from services.ingress.status.store import StoreUnavailable
 from services.ingress.status.watchlist import Watchlist

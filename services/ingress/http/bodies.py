@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from services.ingress.admission.limits import check_body_size
-from services.ingress.http.encodings import unpack
+from services.ingress.http.encodings import check_body_size, unpack
 from services.ingress.http.exchange import CallHeaders, Receive
 from services.ingress.problems import ClientGone, Problem, Refused
 from services.ingress.replies.register import Guest, Places

@@ -1,11 +1,28 @@
-"""Packed request bodies (RFC 9110, 8.4): gzip and deflate, unpacked within a bound. Pure."""
+"""Packed request bodies (RFC 9110, 8.4): gzip and deflate, unpacked within a bound. Pure.
+
+Bounds on what a caller may send, checked before anything is parsed.
+"""
 
 from __future__ import annotations
 
 import zlib
 
-from services.ingress.admission.limits import check_body_size
 from services.ingress.problems import Problem, Refused
+from shared.contracts.base import INLINE_BYTES
+from shared.errors import TooLarge
+
+
+def check_body_size(size: int, limit: int) -> None:
+    """Raises TooLarge when a body has more than `limit` bytes."""
+    if size > limit:
+        raise TooLarge(f"the body has more than {limit} bytes, the most that is read here")
+
+
+def check_inline_size(size: int) -> None:
+    """Raises TooLarge when a job does not fit inside a record."""
+    if size > INLINE_BYTES:
+        raise TooLarge(f"what a record is to hold of the job has {size} bytes; at most {INLINE_BYTES} fit")
+
 
 _AUTOMATIC, _RAW = zlib.MAX_WBITS | 32, -zlib.MAX_WBITS
 """zlib's window bits: gzip or zlib by the first bytes; deflate without a head, as some clients send it."""

@@ -33,7 +33,7 @@ from services.ingress.replies.waiters import Caller
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import check_depth
 from shared.contracts.chat import Answer
-from shared.contracts.digest import digest_of
+from shared.contracts.ids import digest_of
 from shared.contracts.job import Job
 from shared.contracts.result import Status
 from shared.model_names import AUTO

@@ -30,16 +30,16 @@ from services.ingress.http.exchange import (
     query_tenant,
     watched,
 )
-from services.ingress.ids import is_generated
 from services.ingress.problems import Problem, Refused
 from services.ingress.registry import AUTO_MODELS
 from services.ingress.replies.register import Following, WaitKind
 from services.ingress.replies.waiters import Follow
 from services.ingress.status.status import JobState, JobStatus
+from services.ingress.submit import is_generated
 from shared.contracts import ids
 from shared.contracts.base import ID
 from shared.contracts.bounds import check_depth
-from shared.contracts.digest import digest_of
+from shared.contracts.ids import digest_of
 
 ROUTE = "/v1/jobs"
 _PUBLIC_ID = re.compile(ID)

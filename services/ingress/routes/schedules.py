@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ingress.admission.access import Client
-from services.ingress.admission.limits import check_inline_size
 from services.ingress.handlers import Door
+from services.ingress.http.encodings import check_inline_size
 from services.ingress.http.exchange import call_headers, query_tenant
 from services.ingress.problems import Problem, Refused
 from services.ingress.replies.register import may_take

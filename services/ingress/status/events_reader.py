@@ -16,12 +16,11 @@ from pydantic_core import from_json
 from services.ingress.admission.backlog import Backlog
 from services.ingress.admission.tenant_days import TenantDays
 from services.ingress.settings import IngressSettings
-from services.ingress.status.followers import Followers
 from services.ingress.status.journal import Journal
 from services.ingress.status.shown import LEDGER, SHOWN, RawEvent
 from services.ingress.status.status import JobStatus
 from services.ingress.status.store import Position, StatusStore, StoreUnavailable
-from services.ingress.status.watchlist import Watchlist
+from services.ingress.status.watchlist import Followers, Watchlist
 from shared.contracts import headers
 from shared.contracts.base import PriorityClass
 from shared.epochs import EpochFilter, epoch_of

@@ -22,7 +22,7 @@ from shared.contracts import headers
 from shared.contracts.base import INLINE_BYTES
 from shared.estimates import ANSWER_TOKENS, likely_tokens
 from shared.kafka.port import Record
-from shared.processing.read_ahead import ReadAhead
+from shared.processing.window import ReadAhead
 from shared.scheduling.fair_queue import TenantRing
 
 HANDFUL = 16

@@ -12,8 +12,7 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.headers import Envelope
 from shared.errors import InvalidInput, InvalidRecord, TooLarge, TuttiError
 from shared.kafka.port import Message, Record, TopicPartition
-from shared.processing.dead_letter_cap import DeadLetterCap
-from shared.processing.dead_letters import dead_letter
+from shared.processing.dead_letters import DeadLetterCap, dead_letter
 from shared.processing.tries import GivenUp
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from services.planner.budgets.prices import MICROS, micros
+from services.planner.budgets.rules import MICROS, micros
 from services.planner.job.live import LiveJob
 from services.planner.job.run import Wanted
 from shared.contracts.failure import Failure, FailureKind

@@ -18,19 +18,16 @@ from services.planner.history.appender import Appender
 from services.planner.history.gate import GatedJob, IdGate
 from services.planner.history.takeover import Superseded, TakeOver
 from services.planner.history.upkeep import upkeep
-from services.planner.intake.canonical import onward
+from services.planner.intake.canonical import UnknownJob, Unmet, onward
 from services.planner.intake.job_queue import LARGE, JobQueue
-from services.planner.intake.order import ClassOrder, Queue
+from services.planner.intake.open_transactions import TopicIds
+from services.planner.intake.order import ClassOrder, Queue, Room
 from services.planner.intake.refusals import OutcomesStopped, Refusals
-from services.planner.intake.room import Room
-from services.planner.intake.topic_ids import TopicIds
-from services.planner.intake.unmet import UnknownJob, Unmet
 from services.planner.round import Round
 from services.planner.schedules.clockwork import Clockwork
-from services.planner.shard.alarm import Alarm
 from services.planner.shard.commit import Commit
 from services.planner.shard.effects import Effects
-from services.planner.shard.fence import Fence
+from services.planner.shard.fence import Alarm, Fence
 from services.planner.shard.wiring import Wiring
 from services.planner.state import attempts
 from services.planner.state.admission import JobInput

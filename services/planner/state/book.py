@@ -11,7 +11,7 @@ from functools import partial
 from random import Random
 
 from services.planner import counters
-from services.planner.budgets.prices import Prices
+from services.planner.budgets.rules import Prices
 from services.planner.job.live import LiveJob, OpenStep
 from services.planner.job.out import OutJob
 from services.planner.job.run import Run

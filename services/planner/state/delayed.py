@@ -11,9 +11,8 @@ from services.planner.state.book import Book
 from shared.contracts import headers, ids
 from shared.contracts.bounds import too_far
 from shared.contracts.delayed import DelayedJob
-from shared.contracts.digest import digest_of
 from shared.contracts.event import JobDelayed
-from shared.contracts.ids import Maker
+from shared.contracts.ids import Maker, digest_of
 from shared.contracts.job import Job
 from shared.kafka.port import Message, Record
 from shared.processing.delays import build_delayed

@@ -10,7 +10,7 @@ from services.planner.round import Dispatch, Round
 from services.planner.state import ending, streams
 from services.planner.state.book import Book, internal
 from services.planner.state.funds import Funding, need_of
-from services.planner.state.step_of import step_of
+from services.planner.state.streams import step_of
 from shared.contracts.budget import Amounts
 from shared.contracts.event import AttemptFailed, LimitNeared, StepAsked, StepRetried, TimerSet
 from shared.contracts.failure import Failure

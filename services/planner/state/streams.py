@@ -3,6 +3,8 @@
 When an attempt of a stream fails and another is to follow, the stream's reader is asked for its text (`StreamBroken`) and the next
 attempt waits for the answer (`StreamPosition`), within a bound. The answer becomes history with `StepRetried`; until then a planner
 that takes over asks again, and the reader, who accepts nothing more of the broken attempt, says the same again.
+
+The attempt of a step as it travels. Pure.
 """
 
 from __future__ import annotations
@@ -11,9 +13,39 @@ from services.planner.job.limits import STEP_BYTES
 from services.planner.job.live import LiveJob, OpenStep, Phase
 from services.planner.round import AskPosition, Round
 from services.planner.state.policy import Policy
+from shared.contracts.base import PriorityClass
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.outcome import StepSucceeded, StreamPosition
 from shared.contracts.reply import StreamBroken
+from shared.contracts.step import Step
+
+
+def step_of(job: LiveJob, step: OpenStep, home: int, lease_seconds: float, *, served_as: PriorityClass, seconds_left: float) -> Step:
+    """Everything that a worker must know. `served_as`: the class of the topic, which may be more urgent than the job's; `seconds_left`
+    until the job's deadline, which travels as an instant only where a user gave one.
+    """
+    request = step.request
+    assert request is not None
+    accepted = job.accepted
+    return Step(
+        **request.__dict__,
+        job=job.id,
+        id=step.id,
+        attempt=step.attempt,
+        home=home,
+        tenant=accepted.request.tenant,
+        priority_class=served_as,
+        prefix=step.prefix or None,
+        prefix_tokens=step.prefix_tokens,
+        reply=accepted.reply if request.stream else None,
+        avoid=step.avoid,
+        deadline_at=accepted.deadline_at if accepted.deadline_seconds is None else None,
+        seconds_left=None if accepted.deadline_seconds is None else seconds_left,
+        lease_seconds=lease_seconds,
+        estimated_tokens=step.reserved_tokens,
+        missing=step.missing,
+        beyond_window=step.beyond_window,
+    )
 
 
 def ask_position(round_: Round, job: LiveJob, step: OpenStep, home: int, policy: Policy) -> bool:

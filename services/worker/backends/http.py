@@ -1,4 +1,7 @@
-"""What both HTTP backends share: a bounded pool, lines out of a stream, and failures out of statuses and connection errors."""
+"""What both HTTP backends share: a bounded pool, lines out of a stream, and failures out of statuses and connection errors.
+
+A token bucket: how long a call has to wait so that an endpoint's rate limit is kept. Pure.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,23 @@ import pydantic_core
 
 from services.worker.backends.base import ModelCallFailed
 from shared.contracts.failure import FailureKind as K
+
+
+class TokenBucket:
+    """`per_second` calls on average, at most `burst` at once. Each `take` books a call and returns its wait, in order."""
+
+    def __init__(self, per_second: float, burst: int) -> None:
+        self._rate = per_second
+        self._burst = burst
+        self._free_at: float | None = None
+
+    def take(self, now: float) -> float:
+        """Seconds to wait from `now` (monotonic) before making this call; 0 while the burst lasts."""
+        earliest = now - self._burst / self._rate
+        booked = max(self._free_at if self._free_at is not None else earliest, earliest) + 1.0 / self._rate
+        self._free_at = booked
+        return max(0.0, booked - now)
+
 
 KEEPALIVE_SECONDS = 4.0
 """Below the 5 s after which common servers close an idle connection: a call must not meet a dead one."""

@@ -12,12 +12,12 @@ from shared.clock import Clock
 from shared.kafka import settings
 from shared.kafka.assignor import BalancedAssignor
 from shared.kafka.client.aio_admin import AioAdmin
-from shared.kafka.client.aio_assignor import AioAssignor
+from shared.kafka.client.aio_closing import thin_out
 from shared.kafka.client.aio_consumer import AioConsumer
 from shared.kafka.client.aio_errors import FOREIGN
 from shared.kafka.client.aio_fetch import hasten
-from shared.kafka.client.aio_logs import thin_out
 from shared.kafka.client.aio_producer import AioProducer
+from shared.kafka.client.aio_rebalance import AioAssignor
 from shared.kafka.client.aio_records import install
 from shared.kafka.port import Assignor, Reset
 from shared.kafka.settings import milliseconds

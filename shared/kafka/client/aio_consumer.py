@@ -18,12 +18,11 @@ from aiokafka import TopicPartition as Theirs
 
 from shared.clock import Clock
 from shared.errors import CommitRefused, LogError, LogUnavailable, TopicMadeAnew
-from shared.kafka.client.aio_assignor import AioAssignor
 from shared.kafka.client.aio_closing import close_client, unless_cancelled
 from shared.kafka.client.aio_errors import FOREIGN, commit_error, in_our_words, log_error
 from shared.kafka.client.aio_fetch import Oddities
 from shared.kafka.client.aio_identity import Identities
-from shared.kafka.client.aio_rebalance import Ownership
+from shared.kafka.client.aio_rebalance import AioAssignor, Ownership
 from shared.kafka.port import MISSED, HeldBack, MissedRecords, RebalanceListener, Record, TopicPartition
 from shared.kafka.settings import CALL_SECONDS, PACE_SECONDS, SILENCE_SECONDS, STOP_SECONDS
 from shared.telemetry import logs

@@ -18,8 +18,7 @@ from shared.clock import Clock
 from shared.errors import LogError, NoDestination, SendFailed
 from shared.kafka.client.aio_closing import close_client
 from shared.kafka.client.aio_errors import FOREIGN, send_error
-from shared.kafka.client.aio_lane import Parcel, PartitionLane
-from shared.kafka.client.aio_window import InFlight
+from shared.kafka.client.aio_lane import InFlight, Parcel, PartitionLane
 from shared.kafka.port import Appended, Message, TopicPartition
 from shared.kafka.settings import REQUEST_SECONDS, STOP_SECONDS, WINDOW_BYTES, WINDOW_RECORDS
 from shared.kafka.sizes import check_batch, check_record

@@ -32,8 +32,7 @@ from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, MissedRecords, TopicPartition
 from shared.processing.provision import new_topics
 from shared.processing.registry import registry_key
-from shared.processing.topic_news import TopicNews
-from shared.processing.topic_watch import TopicWatch
+from shared.processing.topic_news import TopicNews, TopicWatch
 from shared.service import Environment, Readiness, Service
 from shared.settings import ClusterSettings
 from shared.topics import Topics

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from services.ingress.admission.access import OPEN, load
-from services.ingress.admission.buckets import Rate
+from services.ingress.admission.bucket_store import Rate
 from services.ingress.problems import Refused
 from shared.contracts.base import PriorityClass
 from shared.errors import ConfigurationError

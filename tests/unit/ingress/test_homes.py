@@ -9,8 +9,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingress.homes import BOUT_JOBS, BOUT_SECONDS, HomeBouts
-from services.ingress.ids import is_generated, new_job_id
+from services.ingress.submit import BOUT_JOBS, BOUT_SECONDS, HomeBouts, is_generated, new_job_id
 from shared.topics import partition_of
 
 

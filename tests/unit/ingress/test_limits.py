@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.ingress.admission.limits import check_body_size, check_inline_size
+from services.ingress.http.encodings import check_body_size, check_inline_size
 from shared.errors import TooLarge
 
 

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from services.ingress.admission.access import Client
-from services.ingress.admission.bucket_store import Debit
-from services.ingress.admission.buckets import Level, Rate
+from services.ingress.admission.bucket_store import Debit, Level, Rate
 from services.ingress.admission.meter import Meter, duration, estimate
 from services.ingress.problems import Refused
 from services.ingress.status.store import StoreUnavailable

@@ -6,7 +6,7 @@ import importlib
 import logging
 
 from shared.clock import ManualClock
-from shared.kafka.client.aio_logs import EVERY_SECONDS, LOGGERS, Thin, thin_out
+from shared.kafka.client.aio_closing import EVERY_SECONDS, LOGGERS, Thin, thin_out
 
 
 def line(message: str) -> logging.LogRecord:

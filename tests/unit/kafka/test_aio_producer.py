@@ -13,8 +13,8 @@ from aiokafka.errors import KafkaConnectionError, OutOfOrderSequenceNumber
 from shared.clock import LoopClock
 from shared.errors import RecordTooLarge, SendFailed
 from shared.kafka import settings
+from shared.kafka.client.aio_lane import InFlight
 from shared.kafka.client.aio_producer import AioProducer
-from shared.kafka.client.aio_window import InFlight
 from shared.kafka.port import Appended, Message, TopicPartition
 from tests.support import virtual_loop
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from shared.clock import LoopClock
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, NewTopic, TopicPartition
-from shared.processing.dead_letter_cap import DeadLetterCap
+from shared.processing.dead_letters import DeadLetterCap
 from shared.processing.intake import Intake
 from shared.processing.outbox import Outbox
 from shared.processing.window import Window, WindowBounds

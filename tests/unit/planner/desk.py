@@ -17,9 +17,9 @@ from services.planner.state.policy import Policy
 from shared.contracts.base import PriorityClass
 from shared.contracts.budget import TenantLimits
 from shared.contracts.chat import Answer
-from shared.contracts.digest import digest_of
 from shared.contracts.event import EVENT, JobSettled, PlannerStarted, facts_of
 from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.ids import digest_of
 from shared.contracts.job import Job, ReplyTo
 from shared.contracts.outcome import ClaimsRenewed, StepClaimed, StepFailed, StepReleased, StepRouted, StepSucceeded
 from shared.contracts.step import Step

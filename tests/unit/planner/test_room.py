@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.planner.intake.job_queue import JobQueue
-from services.planner.intake.order import ClassOrder
-from services.planner.intake.room import TIMES_LEFT, Room
+from services.planner.intake.order import TIMES_LEFT, ClassOrder, Room
 from shared.contracts.base import CLASSES, PriorityClass
 from tests.unit.planner.records import Written
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.planner.budgets.prices import Prices, micros
+from services.planner.budgets.rules import Prices, micros
 from services.planner.job.limits import SOFT, capped, depth_of
 from services.planner.state.policy import Policy
 from shared.contracts.chat import Answer, FinishReason

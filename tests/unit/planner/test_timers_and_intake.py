@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.planner.intake.job_queue import JobQueue
-from services.planner.intake.order import BURST_RECORDS, ClassOrder, Queue
-from services.planner.intake.room import Room
+from services.planner.intake.order import BURST_RECORDS, ClassOrder, Queue, Room
 from services.planner.state.timers import Timers
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.scheduling.class_shares import longest_wait

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
-from services.planner.intake.unmet import SECONDS, Unmet
+from services.planner.intake.canonical import SECONDS, Unmet
 from shared.contracts.base import PriorityClass
 from tests.unit.planner.records import Written
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.choice import Chosen, choose
-from services.worker import models
+from services.router.placement import Chosen, choose
+from services.worker import registration
 from shared.contracts.node import NodeModel
 from shared.model_names import AUTO, canonical
 from tests.support.routing import node, step, view
@@ -25,5 +25,5 @@ def test_what_is_chosen_was_asked_for(asked: str, fallbacks: list[str], nodes: l
     if isinstance(choice, Chosen) and asked != AUTO:
         assert canonical(choice.model) in allowed
     for found in nodes:
-        tried = models.candidates(wanted, found)
+        tried = registration.candidates(wanted, found)
         assert asked == AUTO or {canonical(name) for name in tried} <= allowed

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.choice import Busy, Chosen, choose
-from services.router.entry import PendingStep
 from services.router.filters import NodeView, Unplaceable
+from services.router.handlers import PendingStep
+from services.router.placement import Busy, Chosen, choose
 from shared.contracts.base import PriorityClass
 from shared.contracts.job import Needs
 from shared.contracts.node import Hardware, NodeModel

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.router import choice, filters, handlers, messages, placement, routing
+from services.router import filters, handlers, messages, placement, routing
 from services.router.fairness import WaitingSteps
 from services.router.ledger import CreditLedger
 from services.router.placement import Placement
@@ -74,7 +74,7 @@ def test_a_demand_that_cannot_be_judged_is_given_up(monkeypatch: pytest.MonkeyPa
 
 def test_a_step_that_cannot_be_placed_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The choice among its nodes raises; it is tried again at once, and keeps no place."""
-    monkeypatch.setattr(placement, "best", failing(choice.best, lambda _, wanted: wanted.job == "odd"))
+    monkeypatch.setattr(placement, "best", failing(placement.best, lambda _, wanted: wanted.job == "odd"))
     scene = Scene()
     placed, failed = scene.rounds(TRIES)
     assert placed == ["a", "b"]

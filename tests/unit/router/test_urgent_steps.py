@@ -6,7 +6,7 @@ from math import inf
 from typing import Any
 
 from services.router import messages
-from services.router.entry import PendingStep
+from services.router.handlers import PendingStep
 from services.router.ledger import CreditLedger
 from services.router.placement import Placement
 from services.router.routing import Routing

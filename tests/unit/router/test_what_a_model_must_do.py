@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from services.router.choice import Chosen, choose
 from services.router.demand import demand_of
 from services.router.filters import NodeView, Unplaceable, candidates
+from services.router.placement import Chosen, choose
 from shared.contracts.blob import BlobRef
 from shared.contracts.chat import ChatMessage, Operation, Options
 from shared.contracts.failure import FailureKind

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.planner.schedules.due import MOST_RUNS, due_runs, next_run
+from services.planner.schedules.clockwork import MOST_RUNS, due_runs, next_run
 from shared.contracts.job import Job
 from shared.contracts.schedule import Missed, Schedule
 from shared.scheduling.cron import Cron

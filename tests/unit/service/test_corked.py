@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from shared.service.corked import CorkedTransport
+from shared.service.bounded import CorkedTransport
 
 
 class Recording:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from services.worker import handlers
+from services.worker.attempt import OutcomeWriter
 from services.worker.inbox import Inbox
 from services.worker.lease_log import LeaseLog
-from services.worker.outcomes import OutcomeWriter
 from services.worker.runner import Runner
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.failure import FailureKind

@@ -10,19 +10,17 @@ from hypothesis import strategies as st
 
 from services.worker.attempt import Attempt
 from services.worker.backends.base import Completion
-from services.worker.backends.rate_limit import TokenBucket
-from services.worker.controls import StoppedSteps, concerns
+from services.worker.backends.http import TokenBucket
 from services.worker.credits import MAX_BYTES, MOST_ROUTERS, Routers, fit, share
 from services.worker.hardware import accelerators, total_memory
-from services.worker.inbox import HEAD_START_SECONDS, Inbox
+from services.worker.inbox import HEAD_START_SECONDS, Inbox, StoppedSteps, concerns
 from services.worker.lease_log import LeaseLog
 from services.worker.mailbox import MailboxRegistry, Proposal
-from services.worker.models import candidates, served_capabilities
+from services.worker.registration import candidates, served_capabilities
 from services.worker.round_trip import RoundTrip
 from services.worker.settings import Price, WorkerSettings
 from services.worker.slots import CompletionRate, Slots
-from services.worker.speeds import Speeds
-from services.worker.timeouts import Timeouts, expired, overdue
+from services.worker.speeds import Speeds, Timeouts, expired, overdue
 from shared.contracts.base import CLASSES, ClaimId, PriorityClass
 from shared.contracts.chat import Answer, Operation
 from shared.contracts.control import StopStep

@@ -13,7 +13,6 @@ from services.planner import kept
 from services.planner.handlers import JobReader
 from services.planner.history.recovery import Replay
 from services.planner.intake.refusals import Refusals
-from services.planner.job import ids
 from services.planner.job import run as pattern_run
 from services.planner.job.live import Phase
 from services.planner.round import Round
@@ -37,7 +36,7 @@ Patching = pytest.MonkeyPatch
 
 
 def step_id_without_input(patching: Patching) -> None:
-    original = ids.step_id
+    original = pattern_run.step_id
     patching.setattr(pattern_run, "step_id", lambda *given: original(*given[:-1], b""))  # type: ignore[call-arg]
 
 

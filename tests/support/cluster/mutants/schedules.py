@@ -8,7 +8,7 @@ import pytest
 
 from services.delay import forwarder
 from services.delay.held import HeldRecords, onward
-from services.planner.schedules import clockwork, due
+from services.planner.schedules import clockwork
 from services.planner.state.cancels import Cancels
 from services.planner.state.runs import LastRuns
 from shared.contracts.schedule import Missed
@@ -46,7 +46,7 @@ def _run_begun_by_every_home(patching: Patching) -> None:
 
 
 def _as_if(missed: Missed) -> Any:
-    original = due.due_runs
+    original = clockwork.due_runs
 
     def due_runs(entry: Any, last: float, now: float) -> list[float]:
         schedule = entry.schedule.model_copy(update={"missed": missed})
