@@ -9,8 +9,8 @@ from services.ingress.admission.bucket_store import bucket_store
 from services.ingress.admission.meter import Meter
 from services.ingress.admission.offered import Offered
 from services.ingress.api import IngressApi, build_api
+from services.ingress.catalogue import Registry
 from services.ingress.handlers import Door
-from services.ingress.registry import Registry
 from services.ingress.replies.replies import Replies, reply_partition
 from services.ingress.replies.waiters import Waiters
 from services.ingress.settings import IngressSettings

@@ -14,9 +14,9 @@ from services.ingress.admission.idempotency import is_same
 from services.ingress.admission.meter import Charge, Meter, estimate
 from services.ingress.admission.offered import Offered
 from services.ingress.admission.tenant_days import TenantDays
+from services.ingress.catalogue import Registry
 from services.ingress.http.bodies import BodyBudget
 from services.ingress.problems import InstanceLeaving, Refused, kafka_away, no_node
-from services.ingress.registry import Registry
 from services.ingress.replies.register import Following, Guest, Register, WaitKind
 from services.ingress.replies.waiters import Caller, Follow, Waiters
 from services.ingress.settings import IngressSettings

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from services.worker.context import WorkerContext
 from services.worker.credits import Routers, fit, share
 from services.worker.handlers import AttemptDesk
 from services.worker.mailbox_reader import MailboxReader
 from services.worker.registration import Registration, signature
+from services.worker.wiring import WorkerContext
 from shared.clock import within
 from shared.contracts import headers
 from shared.contracts.base import at_most

@@ -9,7 +9,6 @@ from services.worker.announcer import Announcer
 from services.worker.backends.base import Backend
 from services.worker.backends.choice import backend_of, sharing_calls
 from services.worker.chunks import ChunkSender
-from services.worker.context import WorkerContext
 from services.worker.credits import Routers
 from services.worker.handlers import AttemptDesk
 from services.worker.mailbox_reader import MailboxReader
@@ -18,6 +17,7 @@ from services.worker.runner import OwnNode, Runner
 from services.worker.settings import WorkerSettings
 from services.worker.speeds import Speeds
 from services.worker.watch import Watch
+from services.worker.wiring import WorkerContext
 from shared.clock import until, within
 from shared.contracts.node import Hardware, Node
 from shared.processing.blobs import Blobs

@@ -9,13 +9,13 @@ from functools import lru_cache
 from prometheus_client import Histogram
 
 from services.worker.attempt import Attempt, OutcomeWriter
-from services.worker.context import WorkerContext
 from services.worker.inbox import Inbox, StoppedSteps, concerns
 from services.worker.lease_log import LeaseLog
 from services.worker.round_trip import RoundTrip
 from services.worker.runner import Ended, Runner
 from services.worker.slots import Slots
 from services.worker.speeds import Timeouts, overdue
+from services.worker.wiring import WorkerContext
 from shared.contracts.base import ClaimId
 from shared.contracts.control import Drain, StopClaims, StopStep
 from shared.contracts.failure import Failure

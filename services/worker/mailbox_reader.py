@@ -11,9 +11,9 @@ import contextlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 
-from services.worker.context import WorkerContext
 from services.worker.handlers import AttemptDesk
 from services.worker.watch import Watch
+from services.worker.wiring import WorkerContext
 from shared.contracts import headers
 from shared.contracts.control import CONTROL, Control, Drain, StopClaims, StopStep
 from shared.contracts.node import Node

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from services.worker import hardware
 from services.worker.backends.base import Backend, BackendProbe, ModelCallFailed
 from services.worker.backends.foreign import guarded
-from services.worker.context import WorkerContext
 from services.worker.speeds import Speeds
+from services.worker.wiring import WorkerContext
 from shared.clock import within
 from shared.contracts.base import RECORD_BYTES
 from shared.contracts.node import Hardware, Node, NodeModel

@@ -15,10 +15,10 @@ from services.worker import continuation
 from services.worker.attempt import Attempt
 from services.worker.backends.base import Backend, Completion, Delta, ModelCall, ModelCallFailed
 from services.worker.backends.http import TokenBucket
-from services.worker.context import WorkerContext
 from services.worker.registration import candidates
 from services.worker.slots import Slots
 from services.worker.speeds import Speeds, expired
+from services.worker.wiring import WorkerContext
 from shared.contracts.base import INLINE_BYTES, ClaimId
 from shared.contracts.blob import BlobRef
 from shared.contracts.bounds import is_json

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from services.worker.context import WorkerContext
 from services.worker.credits import Routers
 from services.worker.mailbox import MailboxRegistry
+from services.worker.wiring import WorkerContext
 from shared.contracts import headers
 from shared.contracts.credits import RouterPresence
 from shared.contracts.node import Node

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import tomllib
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,22 @@ def test_what_the_architecture_names_is_there() -> None:
         for found in re.findall(r"ARCHITECTURE, ([a-z]+(?: [0-9]+| protocol)?)", (ROOT / name).read_text())
     }
     assert {name for name in referred if name[1] not in headings} == set()
+
+
+_ANATOMY = frozenset({"__init__", "__main__", "app", "settings", "handlers", "messages", "port", "wiring"})
+"""Names of files that mean the same in every part."""
+_NAMED_FOR_A_THING = ("shared/contracts/", "/routes/", "/dialects/")
+"""Files here are named for the message, resource or form that they speak of, which others may speak of too."""
+
+
+def test_one_name_has_one_meaning() -> None:
+    """No public class, and no module beside the anatomy, of one part is named like another's."""
+    classes, modules = defaultdict(set), defaultdict(set)
+    for path in sources("services", "shared"):
+        name = path.relative_to(ROOT).as_posix()
+        if path.stem not in _ANATOMY and not any(place in name for place in _NAMED_FOR_A_THING):
+            modules[path.stem].add(name)
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                classes[node.name].add(name)
+    assert {name: places for found in (classes, modules) for name, places in found.items() if len(places) > 1} == {}

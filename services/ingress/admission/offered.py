@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.ingress.admission.suitability import refusal
+from services.ingress.catalogue import AUTO_MODELS, PATTERN_PREFIX, Registry
 from services.ingress.problems import Refused, unknown_model, unsuitable_model
-from services.ingress.registry import AUTO_MODELS, PATTERN_PREFIX, Registry
 from shared.clock import Clock
 from shared.contracts.bounds import check_job
 from shared.contracts.chat import Operation

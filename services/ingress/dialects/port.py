@@ -83,7 +83,7 @@ class ModelShown(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class ModelList:
+class ListForm:
     """Where the models are listed, and one of them (None: nowhere); how both are rendered."""
 
     path: str
@@ -106,7 +106,7 @@ class Dialect:
     problem: Callable[[Problem], bytes] = rendered
     stream_headers: Sequence[tuple[bytes, bytes]] = tuple(sse.HEADERS)
     heartbeat: bytes = sse.HEARTBEAT
-    models: ModelList | None = None
+    models: ListForm | None = None
 
 
 def origin(answer: Answer) -> dict[str, str]:

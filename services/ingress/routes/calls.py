@@ -42,7 +42,7 @@ from shared.telemetry import logs, metrics
 _log = logs.get(__name__)
 
 
-class Order(NamedTuple):
+class CallOrder(NamedTuple):
     """How a request is to be answered: how urgent, and, when it has an Idempotency-Key, its digest. `model`: as the client spells it."""
 
     model: str
@@ -62,7 +62,7 @@ class Order(NamedTuple):
 class Call(NamedTuple):
     """A request whose job is on its way. Nothing of a large body is left in it."""
 
-    order: Order
+    order: CallOrder
     caller: Caller
     correlation: bytes
     charge: Charge
@@ -111,7 +111,7 @@ class Calls:
             if not order.keyed:
                 self._abandon(begun.caller, detach=call.detach)
 
-    def _order(self, request: Asked, call: CallHeaders, client: Client) -> tuple[Order, Job]:
+    def _order(self, request: Asked, call: CallHeaders, client: Client) -> tuple[CallOrder, Job]:
         """What the request is about, and the job that answers it. Raises Refused (403, 404), UnsupportedParameter."""
         desk = self._desk
         priority_class = call.priority_class or PriorityClass.INTERACTIVE
@@ -130,9 +130,9 @@ class Calls:
         digest = None
         if key is not None:
             digest = digest_of(job.model_copy(update={"deadline_seconds": None, "model": request.model}).record())
-        return Order(request.model, job.stream, request.wishes(), priority_class, seconds, call.trace, digest), job
+        return CallOrder(request.model, job.stream, request.wishes(), priority_class, seconds, call.trace, digest), job
 
-    async def _begin(self, order: Order, job: Job, client: Client) -> Call:
+    async def _begin(self, order: CallOrder, job: Job, client: Client) -> Call:
         """Submit the job, or join it when it was submitted before under the same key. Raises whatever can be said against it."""
         desk = self._desk
         assert job.id is not None

@@ -17,6 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from services.ingress.admission.access import Client
 from services.ingress.admission.idempotency import is_same, job_id_of, may_come_again
 from services.ingress.admission.meter import Charge
+from services.ingress.catalogue import AUTO_MODELS
 from services.ingress.dialects.tutti.requests import JobSubmission
 from services.ingress.handlers import Door
 from services.ingress.http.exchange import (
@@ -31,7 +32,6 @@ from services.ingress.http.exchange import (
     watched,
 )
 from services.ingress.problems import Problem, Refused
-from services.ingress.registry import AUTO_MODELS
 from services.ingress.replies.register import Following, WaitKind
 from services.ingress.replies.waiters import Follow
 from services.ingress.status.status import JobState, JobStatus
@@ -66,7 +66,7 @@ def asked_for(desk: Door, request: Request) -> tuple[Client, str]:
     return client, ids.qualified(tenant, job)
 
 
-class Order(NamedTuple):
+class JobOrder(NamedTuple):
     """What a submission is about. `public` is the job's id as the caller knows it, `job` the one inside the cluster; when the id may come
     again, `digest` is that of what the caller wrote.
     """
@@ -125,7 +125,7 @@ class Jobs:
                     status = await self._settled(order, reader) or status
         return self._accepted(status, charge, client, repeated=known is not None)
 
-    def _order(self, submission: JobSubmission, call: CallHeaders, client: Client) -> tuple[Order, JobSubmission]:
+    def _order(self, submission: JobSubmission, call: CallHeaders, client: Client) -> tuple[JobOrder, JobSubmission]:
         """By whom it is wanted, under which id, and what. Raises Refused (403), InvalidHeader."""
         desk = self._desk
         if call.idempotency_key is not None and submission.id is not None:
@@ -140,9 +140,9 @@ class Jobs:
             changes["deadline_seconds"] = call.deadline_seconds
         submission = submission.model_copy(update=changes)
         client.check_class(submission.priority_class)
-        return Order(client, public, ids.qualified(tenant, public), tenant, digest, call.trace), submission
+        return JobOrder(client, public, ids.qualified(tenant, public), tenant, digest, call.trace), submission
 
-    async def _queue(self, order: Order, submission: JobSubmission) -> JobStatus:
+    async def _queue(self, order: JobOrder, submission: JobSubmission) -> JobStatus:
         """Raises Conflict when the id is known with another body, and whatever else is against it."""
         desk, job = self._desk, order.job
         now, monotonic = desk.clock.wall(), desk.clock.monotonic()
@@ -197,7 +197,7 @@ class Jobs:
             raise InvalidQuery("wait", f"seconds, 0 to {self._desk.settings.max_wait_seconds:g}")
         return seconds
 
-    async def _settled(self, order: Order, reader: Following) -> JobStatus | None:
+    async def _settled(self, order: JobOrder, reader: Following) -> JobStatus | None:
         """The status once the job has ended, or as it is when the reader must go; None where nothing can be shown of it.
 
         Raises Conflict when its id turns out to be another request's.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.ingress.dialects.port import ModelList, ModelShown
+from services.ingress.catalogue import AUTO_MODELS
+from services.ingress.dialects.port import ListForm, ModelShown
 from services.ingress.handlers import Door
 from services.ingress.http.exchange import call_headers
 from services.ingress.problems import Refused, unknown_model
-from services.ingress.registry import AUTO_MODELS
 from shared.contracts.chat import Operation
 from shared.model_names import AUTO
 
@@ -17,7 +17,7 @@ from shared.model_names import AUTO
 class Models:
     """One dialect's."""
 
-    def __init__(self, desk: Door, form: ModelList) -> None:
+    def __init__(self, desk: Door, form: ListForm) -> None:
         self._desk, self._form = desk, form
 
     async def list(self, request: Request) -> Response:

@@ -11,8 +11,8 @@ from dataclasses import replace
 from functools import partial
 
 from services.planner.history.gate import GatedJob
-from services.planner.inputs import Inputs
 from services.planner.intake.canonical import onward
+from services.planner.intake.large_inputs import Inputs
 from services.planner.intake.refusals import Refusals
 from services.planner.round import Bury, Disown, Dispatch, Publish, Round, Stop
 from services.planner.sending.messages import of_effect

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.ingress.registry import Registry
+from services.ingress.catalogue import Registry
 from shared.contracts.node import Node
 from tests.support.ingress_world import node
 

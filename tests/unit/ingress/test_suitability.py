@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ingress.admission.suitability import Offer, refusal
+from services.ingress.catalogue import Registry
 from services.ingress.problems import Problem
-from services.ingress.registry import Registry
 from shared.contracts.chat import ChatMessage
 from shared.contracts.job import Job
 from shared.contracts.node import Ability, Node, NodeModel

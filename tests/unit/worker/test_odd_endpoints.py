@@ -20,10 +20,10 @@ from services.worker.backends.foreign import MOST_CHARACTERS, guarded
 from services.worker.backends.ollama import OllamaBackend
 from services.worker.backends.ollama_models import ShownModels
 from services.worker.backends.openai import OpenAIBackend
-from services.worker.context import WorkerContext
 from services.worker.registration import MODELS_BYTES, Registration
 from services.worker.settings import WorkerSettings
 from services.worker.speeds import FASTEST, Speeds
+from services.worker.wiring import WorkerContext
 from shared.clock import LoopClock, ManualClock
 from shared.contracts.base import RECORD_BYTES, StepId
 from shared.contracts.chat import ChatMessage, Operation

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.ingress.dialects.openai import requests, responses
-from services.ingress.dialects.port import Dialect, ModelList
+from services.ingress.dialects.port import Dialect, ListForm
 
 CHAT = Dialect(
     path="/v1/chat/completions",
@@ -12,5 +12,5 @@ CHAT = Dialect(
     to_job=requests.to_job,
     answer=responses.completion,
     stream=responses.ChunkWriter,
-    models=ModelList("/v1/models", "/v1/models/{model:path}", responses.models, responses.model),
+    models=ListForm("/v1/models", "/v1/models/{model:path}", responses.models, responses.model),
 )

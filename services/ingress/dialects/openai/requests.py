@@ -62,7 +62,7 @@ class ContentPart(_Strict):
     cache_control: Unread = None
 
 
-class Message(_Strict):
+class AskedMessage(_Strict):
     """One turn of the conversation. What a model thought in an earlier turn is not given to it again."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -107,7 +107,7 @@ class ChatRequest(Asked):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: ModelName = "auto"
-    messages: tuple[Message, ...] = Field(min_length=1, max_length=1_000)
+    messages: tuple[AskedMessage, ...] = Field(min_length=1, max_length=1_000)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
@@ -269,7 +269,7 @@ def _metadata(request: ChatRequest) -> dict[str, str]:
     return found
 
 
-def _messages(messages: tuple[Message, ...]) -> list[ChatMessage]:
+def _messages(messages: tuple[AskedMessage, ...]) -> list[ChatMessage]:
     """In order; a tool's answer gets the name of the call that it answers."""
     names: dict[str, str] = {}
     found = []
@@ -285,7 +285,7 @@ def _function_name(call: dict[str, Any]) -> str:
     return str(function.get("name", "")) if isinstance(function, dict) else ""
 
 
-def _message(message: Message, number: int, names: dict[str, str]) -> ChatMessage:
+def _message(message: AskedMessage, number: int, names: dict[str, str]) -> ChatMessage:
     if message.role == "function" or message.function_call is not None:
         raise UnsupportedParameter(f"messages.{number}", "functions are not supported; use tools")
     if message.audio is not None:
