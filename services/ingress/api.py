@@ -64,12 +64,12 @@ class IngressApi(FastAPI):
         return self.openapi_schema
 
 
-def build_api(desk: Door, version: str, outbox: Outbox, registry: str, table: ScheduleTable) -> IngressApi:
+def build_api(door: Door, version: str, outbox: Outbox, registry: str, table: ScheduleTable) -> IngressApi:
     """The application of one instance. `registry`: the topic of what administrators declare."""
     app = IngressApi(title="tutti", version=version, redoc_url=None)
-    app.calls, app.origins = {dialect.path: Calls(desk, dialect) for dialect in served()}, Origins(desk.settings.origins)
-    jobs, events = Jobs(desk), JobEvents(desk)
-    tenants, schedules = TenantRoutes(desk, outbox, registry), ScheduleRoutes(desk, outbox, registry, table)
+    app.calls, app.origins = {dialect.path: Calls(door, dialect) for dialect in served()}, Origins(door.settings.origins)
+    jobs, events = Jobs(door), JobEvents(door)
+    tenants, schedules = TenantRoutes(door, outbox, registry), ScheduleRoutes(door, outbox, registry, table)
     methods: dict[str, dict[str, Any]] = {
         "/v1/jobs": {"POST": jobs.create},
         "/v1/jobs/{job}": {"GET": jobs.get, "DELETE": jobs.cancel},
@@ -80,7 +80,7 @@ def build_api(desk: Door, version: str, outbox: Outbox, registry: str, table: Sc
         "/v1/tenants/{tenant}": {"GET": tenants.get, "PUT": tenants.put, "DELETE": tenants.delete},
     }
     for form in (dialect.models for dialect in served() if dialect.models is not None):
-        models = Models(desk, form)
+        models = Models(door, form)
         methods[form.path] = {"GET": models.list}
         if form.one_path is not None:
             methods[form.one_path] = {"GET": models.get}

@@ -59,7 +59,7 @@ class Ingress:
         kinds = {"tenant": events.tenants.limits.on_entry, schedule.KIND: schedules.apply}
         self._declared = follow_registry(log, clock, topics, client_id=f"tutti-ingress-registry-{name}", service=self.name, kinds=kinds)
         schedules.complete = self._declared.caught_up
-        self.desk = Door(
+        self.door = Door(
             settings=settings,
             clock=clock,
             waiters=waiters,
@@ -70,7 +70,7 @@ class Ingress:
             meter=Meter(clock, events.watchlist, bucket_store(settings, prefix), settle_seconds=settings.flush_seconds),
             offered=Offered(frozenset(topics.settings.capabilities), load(environment.settings.patterns), registry, clock),
         )
-        self._api = build_api(self.desk, "0.1.0", self._outbox, topics.registry, schedules)
+        self._api = build_api(self.door, "0.1.0", self._outbox, topics.registry, schedules)
         self._probe = BacklogProbe(log, clock, topics, name, backlog=events.backlog, seconds=settings.backlog_seconds)
         self._processor = Processor(self._serve, reasons=self._reasons, drain=self._drain)
         self.run, self.readiness = self._processor.run, self._processor.readiness
@@ -81,7 +81,7 @@ class Ingress:
 
     def _reasons(self) -> Iterator[str]:
         """Ready when replies are read, Kafka answers, and writes go through."""
-        if not self.desk.opened.is_set():
+        if not self.door.opened.is_set():
             yield "replies are not read yet"
         yield from self._probe.silence
         if self._outbox.failing:
@@ -89,7 +89,7 @@ class Ingress:
 
     async def _serve(self) -> None:
         """Whoever comes before Kafka answers is told, or waits a little."""
-        settings, clock, door, processor = self._settings, self._env.clock, self.desk, self._processor
+        settings, clock, door, processor = self._settings, self._env.clock, self.door, self._processor
         processor.closes(door.blobs, door.meter, *([door.store] if door.store is not None else []))
         processor.spawn(self._open(), self._events.flush_forever(), door.meter.settle_forever())
         processor.spawn(every(clock, settings.sweep_seconds, self._sweep))
@@ -100,21 +100,21 @@ class Ingress:
         env, topics, processor = self._env, self._env.topics, self._processor
         await first_look(env.log, topics, env.clock)
         partition = reply_partition(env.instance, topics.reply_partitions)
-        self.desk.submitter.answer_at(partition)
+        self.door.submitter.answer_at(partition)
         self._replies.listen_at(TopicPartition(topics.replies, partition))
         processor.spawn(self._replies.tail.run(), self._events.run(), self._nodes.run(), self._declared.run(), self._probe.run())
         producer = await processor.open(env.log.producer(client_id=f"tutti-ingress-{env.instance}"))
         processor.spawn(self._outbox.run(producer))
         await self._replies.tail.positioned.wait()
-        self.desk.opened.set()
+        self.door.opened.set()
         _log.info("opened", instance=env.instance)
 
     def _sweep(self) -> None:
-        self.desk.registry.complete = self.desk.registry.complete or self._nodes.caught_up()
+        self.door.registry.complete = self.door.registry.complete or self._nodes.caught_up()
         self._outbox.expire()
-        self.desk.sweep()
+        self.door.sweep()
 
     async def _drain(self) -> None:
         """Let callers who wait have their answers, and what the last of them leave behind be written."""
-        await self.desk.drain(self._env.settings.grace_seconds - 2 * _DRAIN_SECONDS)
+        await self.door.drain(self._env.settings.grace_seconds - 2 * _DRAIN_SECONDS)
         await self._outbox.idle(_DRAIN_SECONDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from services.worker.credits import Routers, fit, share
-from services.worker.handlers import AttemptDesk
+from services.worker.handlers import AttemptManager
 from services.worker.mailbox_reader import MailboxReader
 from services.worker.registration import Registration, signature
 from services.worker.wiring import WorkerContext
@@ -33,7 +33,7 @@ class Announcer:
     def __init__(
         self,
         here: WorkerContext,
-        desk: AttemptDesk,
+        attempts: AttemptManager,
         reader: MailboxReader,
         registration: Registration,
         *,
@@ -42,7 +42,7 @@ class Announcer:
     ) -> None:
         self.quiet_since: float | None = None
         """When a record that offers nothing was acknowledged, and none that offers places since; monotonic seconds."""
-        self._desk, self._reader, self._registration, self._routers = desk, reader, registration, routers
+        self._attempts, self._reader, self._registration, self._routers = attempts, reader, registration, routers
         self._settings, self._topics, self._clock, self._leave = here.settings, here.topics, here.clock, leave
         self._known_boots = {here.boot}
         self.acknowledged_at: float | None = None
@@ -83,29 +83,29 @@ class Announcer:
         return min(TURN_SECONDS, self._settings.credits_seconds) if contested else self._settings.credits_seconds
 
     def _places(self) -> int:
-        return self._desk.places() if self._registration.reachable else 0
+        return self._attempts.places() if self._registration.reachable else 0
 
     def record(self) -> Credits:
         """The credits of this moment."""
         now = self._clock.monotonic()
         self._sequence += 1
-        desk = self._desk
+        attempts = self._attempts
         backlogs, read = self._routers.backlogs(now), self._reader.positions()
         offers = share(self._places(), backlogs, int(now / TURN_SECONDS))
-        desk.slots.round_trip.offered(sum(read.values()), sum(offers.values()), now, waiting=sum(backlogs.values()))
-        metrics.SLOTS.set(desk.slots.total)
-        metrics.SLOTS_BUSY.set(desk.slots.busy)
-        metrics.MAILBOX_WAITING.set(len(desk.inbox))
+        attempts.slots.round_trip.offered(sum(read.values()), sum(offers.values()), now, waiting=sum(backlogs.values()))
+        metrics.SLOTS.set(attempts.slots.total)
+        metrics.SLOTS_BUSY.set(attempts.slots.busy)
+        metrics.MAILBOX_WAITING.set(len(attempts.inbox))
         return fit(
             Credits(
-                node=desk.node,
+                node=attempts.node,
                 boot=self._registration.boot,
                 sequence=self._sequence,
                 mailbox=self._reader.number or 0,
                 offers=offers,
                 read=read,
-                running=desk.slots.busy,
-                queued_tokens=at_most(desk.leases.estimated_tokens),
+                running=attempts.slots.busy,
+                queued_tokens=at_most(attempts.leases.estimated_tokens),
                 resident=self._registration.resident,
                 decode_tokens_per_second=self._registration.speeds.node_decode,
             )

@@ -10,7 +10,7 @@ from services.worker.backends.base import Backend
 from services.worker.backends.choice import backend_of, sharing_calls
 from services.worker.chunks import ChunkSender
 from services.worker.credits import Routers
-from services.worker.handlers import AttemptDesk
+from services.worker.handlers import AttemptManager
 from services.worker.mailbox_reader import MailboxReader
 from services.worker.registration import Registration
 from services.worker.runner import OwnNode, Runner
@@ -59,13 +59,13 @@ class WorkerService:
         self._blobs = Blobs(environment.log, clock, topics, service=self.name, instance=environment.instance)
         self._chunks = ChunkSender(topics, clock, settings)
         self.registration = Registration(here, backend, speeds, found)
-        self.desk = AttemptDesk(here, self._outbox, self.registration.lost)
-        view, calls = OwnNode(here.node, self.registration, self.desk.slots), sharing_calls(backend, settings, clock)
-        self.desk.attach(Runner(here, view, calls, speeds=speeds, bodies=self._blobs, open_stream=self._chunks.open))
+        self.attempts = AttemptManager(here, self._outbox, self.registration.lost)
+        view, calls = OwnNode(here.node, self.registration, self.attempts.slots), sharing_calls(backend, settings, clock)
+        self.attempts.attach(Runner(here, view, calls, speeds=speeds, bodies=self._blobs, open_stream=self._chunks.open))
         self._watch = Watch(here, routers, environment.log, f"{environment.instance}-watch")
         cap = environment.settings.dead_letter_cap
-        self.reader = MailboxReader(here, self.desk, self._outbox, self._watch, describe=self._describe, cap=cap)
-        self.announcer = Announcer(here, self.desk, self.reader, self.registration, routers=routers, leave=self._processor.leave)
+        self.reader = MailboxReader(here, self.attempts, self._outbox, self._watch, describe=self._describe, cap=cap)
+        self.announcer = Announcer(here, self.attempts, self.reader, self.registration, routers=routers, leave=self._processor.leave)
         self._watch.on_node = self.announcer.on_own_record
 
     async def _connect(self) -> None:
@@ -87,8 +87,8 @@ class WorkerService:
             self.announcer.run_credits(producer),
             self.announcer.run_node(producer),
             self.registration.run(),
-            every(clock, settings.renew_seconds, self.desk.renew),
-            every(clock, settings.sweep_seconds, self.desk.sweep),
+            every(clock, settings.renew_seconds, self.attempts.renew),
+            every(clock, settings.sweep_seconds, self.attempts.sweep),
         )
 
     def _reasons(self) -> Iterator[str]:
@@ -99,22 +99,22 @@ class WorkerService:
         yield from kafka_silence(at if healthy or at is None else -inf, self._environment.clock.monotonic())
         if not self.registration.reachable:
             yield "the model endpoint does not answer"
-        yield from self.desk.reasons()
+        yield from self.attempts.reasons()
 
     def _describe(self, number: int) -> Node:
-        return self.registration.record(number, draining=self.desk.closed is not None, pause_seconds=self.desk.pause_seconds())
+        return self.registration.record(number, draining=self.attempts.closed is not None, pause_seconds=self.attempts.pause_seconds())
 
     async def _drain(self) -> None:
         """Offer nothing, let running calls end or give them back, leave the mailbox empty, and the registry clean."""
         self.announcer.quiet_since = None
-        self.desk.close(STOPPING)
+        self.attempts.close(STOPPING)
         if not await within(self._environment.settings.grace_seconds * TELLING_SHARE, self._leave()):
-            log.warning("drain_incomplete", attempts=len(self.desk.leases))
+            log.warning("drain_incomplete", attempts=len(self.attempts.leases))
 
     async def _leave(self) -> None:
-        clock, desk, grace = self._environment.clock, self.desk, self._environment.settings.grace_seconds
-        await until(clock, lambda: not len(desk.leases), grace * DRAIN_SHARE)
-        desk.release_running(STOPPING)
-        await until(clock, lambda: not len(desk.leases) and self.announcer.is_quiet, grace)
+        clock, attempts, grace = self._environment.clock, self.attempts, self._environment.settings.grace_seconds
+        await until(clock, lambda: not len(attempts.leases), grace * DRAIN_SHARE)
+        attempts.release_running(STOPPING)
+        await until(clock, lambda: not len(attempts.leases) and self.announcer.is_quiet, grace)
         await self._outbox.idle(grace)
         await self.reader.give_back()

@@ -48,7 +48,7 @@ def owes_nothing() -> None:
     """Of what is put without a record that is read."""
 
 
-class AttemptDesk:
+class AttemptManager:
     """All attempts of this worker. Everything happens on the event loop, in call order.
 
     What it tells is sent until it is acknowledged; duplicates are harmless. Bounded by what feeds it: a worker reads nothing new while

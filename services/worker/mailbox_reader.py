@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 
-from services.worker.handlers import AttemptDesk
+from services.worker.handlers import AttemptManager
 from services.worker.watch import Watch
 from services.worker.wiring import WorkerContext
 from shared.contracts import headers
@@ -44,7 +44,7 @@ class MailboxReader:
     def __init__(
         self,
         here: WorkerContext,
-        desk: AttemptDesk,
+        attempts: AttemptManager,
         outbox: Outbox,
         watch: Watch,
         *,
@@ -60,7 +60,14 @@ class MailboxReader:
         """The last poll was answered."""
         self.read_at = here.clock.monotonic()
         """When the last step was read, monotonic seconds."""
-        self._here, self._desk, self._outbox, self._watch, self._topics, self._clock = here, desk, outbox, watch, here.topics, here.clock
+        self._here, self._attempts, self._outbox, self._watch, self._topics, self._clock = (
+            here,
+            attempts,
+            outbox,
+            watch,
+            here.topics,
+            here.clock,
+        )
         self._capabilities, self.describe, self._cap = tuple(here.allowed), describe, cap
         self._caps: dict[TopicPartition, DeadLetterCap] = {}
         self._next: dict[TopicPartition, int] = {}
@@ -78,7 +85,7 @@ class MailboxReader:
     async def start(self, log_: Log, producer: Producer, client_id: str) -> None:
         """Connect. Waits for Kafka."""
         self._producer = producer
-        group = group_of(f"worker-{self._desk.node}", self._topics.settings.prefix)
+        group = group_of(f"worker-{self._attempts.node}", self._topics.settings.prefix)
         self._connect = partial(log_.consumer, client_id=client_id, group=group, reset="earliest")
         self._consumer = await self._connect()
 
@@ -139,7 +146,7 @@ class MailboxReader:
                 await self._clock.sleep(RETRY_SECONDS)
 
     def _held(self) -> bool:
-        return self._watch.registry.number_of(self._desk.node) == self.number
+        return self._watch.registry.number_of(self._attempts.node) == self.number
 
     # Taking a number
 
@@ -149,7 +156,7 @@ class MailboxReader:
             await self._watch.caught_up()
             partitions = self._topics.mailboxes_to_take(self._clock.monotonic())
             proposal = self._watch.registry.propose(
-                self._desk.node, partitions, self._clock.monotonic(), self._here.settings.node_expiry_seconds
+                self._attempts.node, partitions, self._clock.monotonic(), self._here.settings.node_expiry_seconds
             )
             if proposal is None:
                 self.waits_for = f"all {partitions} mailbox numbers are taken; waiting for a node to expire"
@@ -158,15 +165,15 @@ class MailboxReader:
             if proposal.evict is not None:
                 await self._write(Message(self._topics.nodes, None, proposal.evict.encode(), 0))
             # A worker that is told to stop gives its number back; started again at once, it goes on behind what it has read.
-            mine = self._watch.registry.last_of(proposal.number) == self._desk.node
+            mine = self._watch.registry.last_of(proposal.number) == self._attempts.node
             offset = await self._write(self._claiming(proposal.number))
             await self._watch.read_to(offset + 1)
-            if self._watch.registry.number_of(self._desk.node) == proposal.number:
-                self.number, self._desk.mailbox, self._kept = proposal.number, proposal.number, mine
+            if self._watch.registry.number_of(self._attempts.node) == proposal.number:
+                self.number, self._attempts.mailbox, self._kept = proposal.number, proposal.number, mine
 
     def _claiming(self, number: int) -> Message:
         value = self.describe(number).to_bytes()
-        return Message(self._topics.nodes, value, self._desk.node.encode(), 0, headers.envelope("node"))
+        return Message(self._topics.nodes, value, self._attempts.node.encode(), 0, headers.envelope("node"))
 
     async def _write(self, message: Message) -> int:
         assert self._producer is not None
@@ -211,7 +218,7 @@ class MailboxReader:
         self._kept = True
         self.waits_for, self.answered = None, True
         log.info("mailbox_taken", number=self.number, capabilities=list(self._capabilities))
-        self._desk.announce()
+        self._attempts.announce()
 
     async def _assign(self, partitions: Sequence[TopicPartition]) -> None:
         """A consumer of its own for each assignment.
@@ -252,10 +259,10 @@ class MailboxReader:
                 self._on_mailbox(tp, records)
             elif records:
                 self._next[tp] = records[-1].offset + 1
-        self._desk.slots.round_trip.arrived(sum(self.positions().values()), self._clock.monotonic())
+        self._attempts.slots.round_trip.arrived(sum(self.positions().values()), self._clock.monotonic())
         self._moved.set()
-        self._desk.start_waiting()
-        self._desk.announce()
+        self._attempts.start_waiting()
+        self._attempts.announce()
 
     def _on_mailbox(self, tp: TopicPartition, records: Sequence[Record]) -> None:
         """Take or refuse each; a mailbox that is mostly refused is left where it is. Controls are never stopped: they cancel."""
@@ -276,7 +283,7 @@ class MailboxReader:
         log.error("dead_letter_cap", reason=reason)
         metrics.STOPPED_PARTITIONS.labels("worker").inc()
         self._consumer.pause(tp)
-        self._desk.close(reason)
+        self._attempts.close(reason)
 
     def _on_work(self, record: Record) -> bool:
         """False when it is none, and went to the dead letters."""
@@ -288,10 +295,10 @@ class MailboxReader:
         trace, waited = says.traceparent(), says.waited()
         owe = partial(self._owe, record)
         try:
-            self._desk.on_step(step, trace, addressee, waited_seconds=waited, written_ms=record.timestamp, owe=owe)
+            self._attempts.on_step(step, trace, addressee, waited_seconds=waited, written_ms=record.timestamp, owe=owe)
         except Exception as error:  # half begun, it is not begun again: its job tries elsewhere
             log.failure("step_failed", error, job=step.job, step=step.id)
-            self._desk.fail(step, trace, owe)
+            self._attempts.fail(step, trace, owe)
             self._refuse(record, GivenUp(f"taking the step failed: {type(error).__name__}"))
             return False
         return True
@@ -314,11 +321,11 @@ class MailboxReader:
         control: Control = message(record, CONTROL.validate_json, "control")
         match control:
             case StopStep():
-                self._desk.on_stop(control)
+                self._attempts.on_stop(control)
             case StopClaims():
-                self._desk.on_stop_claims(control)
+                self._attempts.on_stop_claims(control)
             case Drain():
-                self._desk.on_drain(control)
+                self._attempts.on_drain(control)
 
     def _owe(self, record: Record) -> Callable[[Sent], None]:
         """The record's position waits for one thing more."""

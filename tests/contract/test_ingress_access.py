@@ -140,7 +140,7 @@ async def test_what_is_refused_later_costs_no_tokens(tmp_path: Path) -> None:
         body = {"prompt": "x", "model": "gpt-9", "options": {"max_tokens": 90}}
         for _ in range(3):
             assert (await at.client.post(JOBS, json=body, headers=bearer("a"))).status_code == 404
-            await until(lambda: not at.ingress.desk.meter._differences, "written")
+            await until(lambda: not at.ingress.door.meter._differences, "written")
 
 
 async def test_a_wrong_keys_file_stops_the_process_before_it_serves() -> None:

@@ -90,7 +90,7 @@ async def test_many_callers_each_get_their_own_answer() -> None:
             assert response.json()["choices"][0]["message"]["content"] == f"echo {number}"
 
         await asyncio.gather(*(ask(number) for number in range(200)))
-        assert len(at.ingress.desk.waiters) == 0
+        assert len(at.ingress.door.waiters) == 0
         assert not at.planner.cancels
 
 
@@ -139,7 +139,7 @@ async def test_a_stream_that_contradicts_itself_fails_clearly() -> None:
     async with world(memory(), script=held) as at:
         asking = asyncio.create_task(at.client.post(CHAT, json=body(stream=True)))
         job = await only_job(at)
-        caller = next(iter(at.ingress.desk.waiters.callers()))
+        caller = next(iter(at.ingress.door.waiters.callers()))
         await at.planner.send(at.planner.chunks(job, ("hello",)))
         await until(lambda: caller._stream is not None and caller._stream._taken.length == 5, "the text is sent")
         await at.planner.send(at.planner.chunks(job, ("other",), attempt=2))
@@ -223,7 +223,7 @@ async def test_bad_bodies_are_refused_before_anything_is_queued(content: bytes, 
         response = await at.client.post(CHAT, content=content)
         assert (response.status_code, response.json()["error"]["code"]) == (status, code)
         assert response.json()["error"]["type"] == "invalid_request_error"
-        assert len(at.ingress.desk.waiters) == 0
+        assert len(at.ingress.door.waiters) == 0
         assert not at.planner.jobs
 
 
@@ -299,7 +299,7 @@ async def test_too_many_waiting_callers_are_429() -> None:
 async def test_a_backlog_that_cannot_be_met_is_429() -> None:
     """By measured capacity: 30 settled in the last second, 3,000 before us, 10 s to go."""
     async with world(memory(), settings={"backlog_seconds": 1_000.0}) as at:
-        backlog = at.ingress.desk.backlog
+        backlog = at.ingress.door.backlog
         for _ in range(3_030):
             backlog.on_accepted(PriorityClass.INTERACTIVE, None, None)
         now = SystemClock().monotonic()
@@ -323,7 +323,7 @@ async def test_kafka_away_is_503_and_work_goes_on_when_it_is_back(absence: Any) 
         assert (response.status_code, response.json()["error"]["code"]) == (503, "log_unavailable")
         assert "retry-after" in response.headers
         assert not at.ingress.readiness().ready
-        assert len(at.ingress.desk.waiters) == 0
+        assert len(at.ingress.door.waiters) == 0
         log.come_back()
 
         async def works() -> bool:
@@ -341,7 +341,7 @@ async def test_stopping_lets_callers_finish() -> None:
     async with world(memory(), script=held) as at:
         asking = asyncio.create_task(at.client.post(CHAT, json=body()))
         job = await only_job(at)
-        at.ingress.desk.leaving = True
+        at.ingress.door.leaving = True
         refused = await at.client.post(CHAT, json=body())
         assert refused.status_code == 503
         await at.planner.release(job)
@@ -354,7 +354,7 @@ async def test_stopping_in_the_end_refuses_who_still_waits_and_cancels() -> None
     async with world(log, script=held) as at:
         second = Ingress(environment(log, at.topics, SystemClock(), "test-2", seed=8, grace_seconds=2.1), IngressSettings(**QUICK))
         async with running(second) as client:
-            await until(lambda: bool(second.desk.registry.catalogue.models), "nodes")
+            await until(lambda: bool(second.door.registry.catalogue.models), "nodes")
             asking = asyncio.create_task(client.post(CHAT, json=body()))
             detached = asyncio.create_task(client.post(CHAT, json=body(), headers={"x-tutti-detach": "true"}))
             await until(lambda: len(at.planner.jobs) == 2, "both jobs")

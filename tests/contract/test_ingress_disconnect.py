@@ -82,7 +82,7 @@ async def test_leaving_cancels_the_job(stream: bool, hard: bool) -> None:
         await until(lambda: job in at.planner.cancels, "the cancel")
         assert clock.monotonic() - left_at < 1.0
         assert at.planner.cancels[job] == at.planner.jobs[job].home
-        await until(lambda: len(at.ingress.desk.waiters) == 0, "nobody waits")
+        await until(lambda: len(at.ingress.door.waiters) == 0, "nobody waits")
 
 
 async def test_leaving_in_mid_stream_cancels_the_job() -> None:
@@ -102,7 +102,7 @@ async def test_a_detached_job_goes_on(stream: bool) -> None:
         connection = await Connection.post(port, "/v1/chat/completions", {"x-tutti-detach": "true"}, stream=stream)
         job = await only_job(at)
         await connection.drop()
-        await until(lambda: len(at.ingress.desk.waiters) == 0, "nobody waits")
+        await until(lambda: len(at.ingress.door.waiters) == 0, "nobody waits")
         await at.planner.release(job)
         status: dict[str, Any] = {}
 
@@ -156,5 +156,5 @@ async def test_a_client_that_never_reads_is_cut_off() -> None:
     async with world(MemoryLog(SystemClock()), script=lambda _job: script, settings=settings) as at, serving(at) as port:
         connection = await Connection.post(port, "/v1/chat/completions", {"x-tutti-deadline-seconds": "1"}, stream=True)
         await only_job(at)
-        await until(lambda: len(at.ingress.desk.waiters) == 0, "the place is free again", 20)
+        await until(lambda: len(at.ingress.door.waiters) == 0, "the place is free again", 20)
         await connection.drop(hard=True)

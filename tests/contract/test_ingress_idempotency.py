@@ -47,7 +47,7 @@ async def another(at: World, **settings: Any) -> AsyncIterator[httpx.AsyncClient
     """One more instance. `events_lookback=0`: it knows nothing of what was before."""
     ingress = Ingress(environment(at.log, at.topics, SystemClock(), "test-2", seed=8), IngressSettings(**{**QUICK, **settings}))
     async with running(ingress) as client:
-        await until(lambda: bool(ingress.desk.registry.catalogue.models), "nodes")
+        await until(lambda: bool(ingress.door.registry.catalogue.models), "nodes")
         yield client
 
 
@@ -113,7 +113,7 @@ async def test_concurrent_posts_of_one_key_have_one_answer() -> None:
         ]
         await until(lambda: at.planner.submissions >= 1, "submitted")
         job = job_id_of("default", "once")
-        await until(lambda: len(at.ingress.desk.waiters) == 2, "both wait")
+        await until(lambda: len(at.ingress.door.waiters) == 2, "both wait")
         await at.planner.release(job)
         answers = [(await call).json() for call in calls]
         assert all(answer == answers[0] for answer in answers)
@@ -178,11 +178,11 @@ async def test_a_running_job_is_joined_not_submitted_again() -> None:
     """`?wait=` and chat wait for its end; without waiting its state is told."""
     async with world(memory(), script=held) as at:
         job = (await at.client.post(JOBS, json={"prompt": "a"}, headers=KEY)).json()["id"]
-        await until(lambda: (found := at.ingress.desk.journal.status(job)) is not None and found.state == "running", "running")
+        await until(lambda: (found := at.ingress.door.journal.status(job)) is not None and found.state == "running", "running")
         again = await at.client.post(JOBS, json={"prompt": "a"}, headers=KEY)
         assert (again.status_code, again.json()["state"]) == (202, "running")
         waiting = asyncio.create_task(at.client.post(f"{JOBS}?wait=5", json={"prompt": "a"}, headers=KEY))
-        await until(lambda: len(at.ingress.desk.followers) == 1, "waiting")
+        await until(lambda: len(at.ingress.door.followers) == 1, "waiting")
         await at.planner.release(job)
         assert (await waiting).json()["result"]["answer"]["text"] == "hello back"
         assert at.planner.submissions == 1
@@ -207,13 +207,13 @@ async def test_a_keyed_call_is_not_cancelled_when_its_client_goes() -> None:
         await until(lambda: job in at.planner.jobs, "the job")
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
-        await until(lambda: len(at.ingress.desk.waiters) == 0, "gone")
+        await until(lambda: len(at.ingress.door.waiters) == 0, "gone")
         again = asyncio.create_task(at.client.post(CHAT, json=chat(), headers=KEY))
-        await until(lambda: len(at.ingress.desk.waiters) == 1, "back")
+        await until(lambda: len(at.ingress.door.waiters) == 1, "back")
         await at.planner.release(job)
         assert (await again).status_code == 200
         assert not at.planner.cancels
-        assert len(at.ingress.desk.watchlist) == 0
+        assert len(at.ingress.door.watchlist) == 0
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "two words", "käse"])

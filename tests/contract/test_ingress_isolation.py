@@ -55,14 +55,14 @@ async def as_job(at: World, kind: str, state: str) -> str:
     if state == "settled out of sight":
         await _end_out_of_sight(at, inside)
     else:
-        journal = at.ingress.desk.journal
+        journal = at.ingress.door.journal
         await until(lambda: (found := journal.status(inside)) is not None and found.state == state, state)
     return job
 
 
 async def _end_out_of_sight(at: World, job: str) -> None:
     """Others push the job's beginning out of memory; then it ends."""
-    journal = at.ingress.desk.journal
+    journal = at.ingress.door.journal
     for number in range(6):
         await at.client.post(JOBS, json={"prompt": f"other {number}"}, headers=A)
     await until(lambda: job not in journal, "evicted")
@@ -228,7 +228,7 @@ async def test_anothers_limits_are_none(tmp_path: Path) -> None:
     """Whether they are declared or not."""
     async with apart(tmp_path) as at:
         await at.client.put("/v1/tenants/a", json={"calls": 5}, headers=ROOT)
-        await until(lambda: "a" in at.ingress.desk.tenants.limits, "declared")
+        await until(lambda: "a" in at.ingress.door.tenants.limits, "declared")
         for method, content in (("GET", None), ("PUT", {"calls": 1}), ("DELETE", None)):
             answers = [await at.client.request(method, f"/v1/tenants/{name}", json=content, headers=B) for name in ("a", "nobody")]
             assert {answer.status_code for answer in answers} == {403}

@@ -192,10 +192,10 @@ async def test_the_event_stream_follows_a_running_job() -> None:
     async with world(memory(), script=held) as at:
         job = await submit(at)
         following = asyncio.create_task(at.client.get(f"/v1/jobs/{job}/events"))
-        await until(lambda: len(at.ingress.desk.followers) == 1, "somebody follows")
+        await until(lambda: len(at.ingress.door.followers) == 1, "somebody follows")
         await at.planner.release(job)
         assert parsed((await following).text)[-1].name == "job_settled"
-        await until(lambda: len(at.ingress.desk.followers) == 0, "nobody follows any longer")
+        await until(lambda: len(at.ingress.door.followers) == 0, "nobody follows any longer")
 
 
 async def test_a_broken_event_stream_is_resumed() -> None:
@@ -221,10 +221,10 @@ async def test_chunks_of_a_streamed_job() -> None:
         following = asyncio.create_task(at.client.get(f"/v1/jobs/{job}/events"))
         await until(lambda: job in at.planner.jobs, "the job")
         await at.planner.send(at.planner.chunks(job, ("hel",)))
-        follow = at.ingress.desk.waiters.following(job)
+        follow = at.ingress.door.waiters.following(job)
         assert follow is not None
         await until(lambda: follow.text == "hel", "the first chunk")
-        await until(lambda: len(at.ingress.desk.followers) == 1, "somebody follows")
+        await until(lambda: len(at.ingress.door.followers) == 1, "somebody follows")
         await at.planner.release(job)
         chunks = [event.data for event in parsed((await following).text) if event.name == "chunk"]
         assert "".join(chunk["text"] for chunk in chunks) == "hello back"
@@ -266,7 +266,7 @@ async def test_two_instances_that_share_a_partition_get_their_own_replies() -> N
     async with world(log, script=lambda job: Script(text=job.messages[0].content if job.messages else "")) as at:
         twin = Ingress(environment(log, at.topics, SystemClock(), "test-1", seed=99), IngressSettings(**QUICK))
         async with running(twin) as client:
-            await until(lambda: bool(twin.desk.registry.catalogue.models), "nodes")
+            await until(lambda: bool(twin.door.registry.catalogue.models), "nodes")
 
             async def ask(which: httpx.AsyncClient, text: str) -> str:
                 content = {"messages": [{"role": "user", "content": text}]}
@@ -350,10 +350,10 @@ async def test_an_instance_that_starts_beside_a_backlog_sees_it() -> None:
     await planners.commit({parts[0]: 40, parts[1]: 100})
     ingress = Ingress(environment(log, topics, SystemClock()), IngressSettings(**QUICK, backlog_jobs=459))
     async with running(ingress) as client:
-        await until(lambda: ingress.desk.backlog.waiting(PriorityClass.BATCH) == 460, "counted")
+        await until(lambda: ingress.door.backlog.waiting(PriorityClass.BATCH) == 460, "counted")
         refused = await client.post("/v1/jobs", json={"prompt": "x", "class": "batch"})
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "60")
         assert (await client.post("/v1/jobs", json={"prompt": "x"})).status_code == 202
         await planners.commit({parts[2]: 2})
-        await until(lambda: ingress.desk.backlog.waiting(PriorityClass.BATCH) == 458, "counted again")
+        await until(lambda: ingress.door.backlog.waiting(PriorityClass.BATCH) == 458, "counted again")
         assert (await client.post("/v1/jobs", json={"prompt": "x", "class": "batch"})).status_code == 202

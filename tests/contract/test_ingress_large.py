@@ -90,17 +90,17 @@ async def test_a_large_job_is_taken(fields: dict[str, Any]) -> None:
 async def test_nothing_of_a_large_body_stays_while_somebody_waits() -> None:
     """Its bytes count until its job is on its way, and are free then; also of one that joins a job that was there before."""
     async with world(memory(), script=held) as at:
-        desk, chat, key = at.ingress.desk, body(messages=[{"role": "user", "content": "x" * 1_000_000}]), {"idempotency-key": "k"}
+        door, chat, key = at.ingress.door, body(messages=[{"role": "user", "content": "x" * 1_000_000}]), {"idempotency-key": "k"}
         asked = [
             asyncio.create_task(at.client.post(CHAT, json=chat)),
             asyncio.create_task(at.client.post("/v1/jobs?wait=5", json={"prompt": "x" * 1_000_000})),
             asyncio.create_task(at.client.post(CHAT, json=chat, headers=key)),
         ]
         await until(lambda: len(at.planner.jobs) == 3, "the jobs")
-        await until(lambda: all(desk.journal.status(job) is not None for job in at.planner.jobs), "they are known")
+        await until(lambda: all(door.journal.status(job) is not None for job in at.planner.jobs), "they are known")
         asked.append(asyncio.create_task(at.client.post(CHAT, json=chat, headers=key)))
-        await until(lambda: len(desk.register) == 4, "one joins")
-        await until(lambda: desk.bodies.size == 0, "their bytes are free")
+        await until(lambda: len(door.register) == 4, "one joins")
+        await until(lambda: door.bodies.size == 0, "their bytes are free")
         gc.collect()
         assert not [one for one in gc.get_objects() if isinstance(one, ChatMessage) and len(one.content) == 1_000_000]
         for job in list(at.planner.jobs):
@@ -160,15 +160,15 @@ async def test_who_leaves_while_his_answer_is_fetched_cancels_nothing() -> None:
     """The job has ended: a cancel of it would be kept for days, for a job that never comes."""
     log, made = memory(), dict[str, Answer]()
     async with world(log, script=by_reference(made)) as at, serving(at) as port:
-        desk, cancelled = at.ingress.desk, list[str]()
+        door, cancelled = at.ingress.door, list[str]()
         await answering(at, made)
         log.delete([at.topics.blobs])
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(desk.submitter, "cancel", lambda job, *_: cancelled.append(job))
+            patch.setattr(door.submitter, "cancel", lambda job, *_: cancelled.append(job))
             connection = await Connection.post(port, CHAT, model="tiny:1")
-            await until(lambda: desk.bodies.held > 0, "it is being fetched")
+            await until(lambda: door.bodies.held > 0, "it is being fetched")
             await connection.drop()
-            await until(lambda: len(desk.register) == 0, "he is gone")
+            await until(lambda: len(door.register) == 0, "he is gone")
             assert cancelled == []
 
 
@@ -231,8 +231,8 @@ async def test_large_answers_are_bounded_until_they_are_taken(route: str) -> Non
         job = (await at.client.post("/v1/jobs?wait=5", json={"prompt": "q"})).json()["id"]
         await answering(at, made, HUGE)
         second = (await at.client.post("/v1/jobs?wait=5", json={"prompt": "q"})).json()["id"]
-        desk = at.ingress.desk
-        assert (desk.bodies.held, len(desk.register)) == (0, 0)
+        door = at.ingress.door
+        assert (door.bodies.held, len(door.register)) == (0, 0)
         match route:
             case "plain" | "stream":
                 slow = SlowClient(at, "POST", CHAT, json.dumps(body(stream=route == "stream")).encode())
@@ -242,7 +242,7 @@ async def test_large_answers_are_bounded_until_they_are_taken(route: str) -> Non
                 slow = SlowClient(at, "GET", f"/v1/jobs/{second}")
             case _:
                 slow = SlowClient(at, "GET", f"/v1/jobs/{second}/events", headers=((b"last-event-id", b"-1.1"),))
-        await until(lambda: desk.bodies.held > len(HUGE), "it is fetched")
+        await until(lambda: door.bodies.held > len(HUGE), "it is fetched")
         other = asyncio.create_task(at.client.post(CHAT, json=body()))
         shown = (await at.client.get(f"/v1/jobs/{second}")).json()
         assert shown["result"]["answer"]["blob"]["size"] > len(HUGE)
@@ -251,6 +251,6 @@ async def test_large_answers_are_bounded_until_they_are_taken(route: str) -> Non
         slow.takes.set()
         await slow.done
         assert (await other).json()["choices"][0]["message"]["content"] == HUGE
-        assert (desk.bodies.held, len(desk.register)) == (0, 0)
+        assert (door.bodies.held, len(door.register)) == (0, 0)
         assert len(b"".join(slow.pieces)) > len(HUGE)
         assert max(map(len, slow.pieces)) <= INLINE_BYTES

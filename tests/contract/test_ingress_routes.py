@@ -208,7 +208,7 @@ async def test_a_crash_is_a_typed_500_without_its_text(method: str, path: str, m
         def crash(*_: object) -> None:
             raise RuntimeError("SECRET")
 
-        monkeypatch.setattr(type(at.ingress.desk.access), "identify", crash)
+        monkeypatch.setattr(type(at.ingress.door.access), "identify", crash)
         response = await at.client.request(method, path, json=HELLO if method in ("POST", "PUT") else None)
         check_error(response, 500, "internal")
         assert "SECRET" not in response.text

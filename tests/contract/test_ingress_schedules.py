@@ -96,7 +96,7 @@ async def test_a_cancel_tells_that_its_job_is_delayed() -> None:
     """The planner holds nothing of a delayed job: what it must know travels with the cancel."""
     async with world(MemoryLog(SystemClock())) as at:
         waits = DelayedJob(due_at=SystemClock().wall() + 86_400, since=1.0, tenant="acme")
-        await at.ingress.desk.submitter.cancel_and_wait("mine", 0, "changed my mind", waits)
+        await at.ingress.door.submitter.cancel_and_wait("mine", 0, "changed my mind", waits)
         assert isinstance(at.log, MemoryLog)
         [record] = at.log.existing(TopicPartition(at.topics.outcomes, 0)).records
         assert OUTCOME.validate_json(record.value or b"") == CancelRequested(job="mine", reason="changed my mind", waits=waits)

@@ -21,7 +21,7 @@ BROKE = Failure(kind=FailureKind.MODEL_ERROR, message="the model broke")
 
 
 def only_caller(at: World) -> Caller:
-    return next(iter(at.ingress.desk.waiters.callers()))
+    return next(iter(at.ingress.door.waiters.callers()))
 
 
 async def fail(at: World, job: str, failure: Failure = BROKE) -> None:

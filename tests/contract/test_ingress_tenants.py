@@ -20,7 +20,7 @@ ACME = "/v1/tenants/acme"
 
 async def shown(at: World, present: bool = True) -> None:
     """What was written is read back."""
-    await until(lambda: ("acme" in at.ingress.desk.tenants.limits) is present, "the registry is read back")
+    await until(lambda: ("acme" in at.ingress.door.tenants.limits) is present, "the registry is read back")
 
 
 async def test_limits_are_declared_shown_and_removed() -> None:
@@ -46,7 +46,7 @@ async def test_what_is_not_valid_is_refused() -> None:
         for body in wrong:
             assert (await at.client.put(ACME, json=body)).status_code == 400
         assert (await at.client.put("/v1/tenants/a%20b", json={})).status_code == 400
-        assert at.ingress.desk.tenants.limits == {}
+        assert at.ingress.door.tenants.limits == {}
 
 
 async def test_only_administrators_declare(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ async def test_todays_spending_is_shown() -> None:
     async with world(MemoryLog(SystemClock())) as at:
         await at.client.put(ACME, json={"calls": 100})
         await shown(at)
-        today = int(at.ingress.desk.clock.wall() // 86_400)
+        today = int(at.ingress.door.clock.wall() // 86_400)
         producer = await at.log.producer(client_id="owner")
         start = PlannerStarted(nonce="n", planner="p")
         epoch = (await producer.send(Message(at.topics.job_events, start.to_bytes(), None, 1, envelope(start.type)))).offset
@@ -75,12 +75,12 @@ async def test_todays_spending_is_shown() -> None:
         account = TenantAccount(epoch=epoch, tenant="acme", day=today, at=0.0, shares=(share,))
         name = f"#account/acme/{today}".encode()
         await producer.send(Message(at.topics.job_events, account.to_bytes(), name, 1, envelope(account.type)))
-        tenants = at.ingress.desk.tenants
+        tenants = at.ingress.door.tenants
         await until(lambda: tenants.spending("acme", today).granted["calls"] == 12, "the account is read")
         assert (await at.client.get(ACME)).json()["today"] == {
             "day": today,
             "granted": {"calls": 12.0, "tokens": 0.0, "cost": 0.5},
             "used": {"calls": 7.0, "tokens": 0.0, "cost": 0.0},
         }
-        assert name.decode() not in at.ingress.desk.journal
+        assert name.decode() not in at.ingress.door.journal
         await asyncio.gather(producer.close())

@@ -38,13 +38,13 @@ async def holding(**settings: Any) -> AsyncIterator[World]:
 async def another(at: World) -> AsyncIterator[httpx.AsyncClient]:
     second = Ingress(environment(at.log, at.topics, SystemClock(), "test-2", seed=8), IngressSettings(**QUICK))
     async with running(second) as client:
-        await until(lambda: bool(second.desk.registry.catalogue.models), "nodes")
+        await until(lambda: bool(second.door.registry.catalogue.models), "nodes")
         yield client
 
 
 async def submitted(at: World, **body: Any) -> str:
     job = str((await at.client.post("/v1/jobs", json={"prompt": "x", **body})).json()["id"])
-    await until(lambda: (found := at.ingress.desk.journal.status(job)) is not None and found.state == "running", "running")
+    await until(lambda: (found := at.ingress.door.journal.status(job)) is not None and found.state == "running", "running")
     return job
 
 
@@ -63,7 +63,7 @@ async def test_those_who_wait_are_bounded_on_every_route(route: str) -> None:
                 case _:
                     return await at.client.get(f"/v1/jobs/{job}/events")
 
-        register = at.ingress.desk.register
+        register = at.ingress.door.register
         calls = [asyncio.create_task(call(number)) for number in range(6)]
         await until(lambda: sum(task.done() for task in calls) == 4, "four are refused")
         refused = [task.result() for task in calls if task.done()]
@@ -81,7 +81,7 @@ async def test_who_waits_for_an_end_is_answered_in_time() -> None:
     async with holding() as at:
         answer = await asyncio.wait_for(at.client.post("/v1/jobs?wait=0.1", json={"prompt": "x"}), 2.0)
         assert (answer.status_code, answer.json()["state"]) == (202, "running")
-        assert len(at.ingress.desk.register) == 0
+        assert len(at.ingress.door.register) == 0
 
 
 async def test_a_leaving_instance_tells_everybody_who_can_go_on_elsewhere() -> None:
@@ -90,10 +90,10 @@ async def test_a_leaving_instance_tells_everybody_who_can_go_on_elsewhere() -> N
         job = await submitted(at, stream=True)
         waiting = asyncio.create_task(at.client.post("/v1/jobs?wait=60", json={"prompt": "y"}))
         streaming = asyncio.create_task(at.client.get(f"/v1/jobs/{job}/events"))
-        follow = at.ingress.desk.waiters.following(job)
+        follow = at.ingress.door.waiters.following(job)
         await until(lambda: follow is not None and follow.text == "hello ", "its text")
-        await until(lambda: len(at.ingress.desk.register) == 2, "both wait")
-        at.ingress.desk.leaving = True
+        await until(lambda: len(at.ingress.door.register) == 2, "both wait")
+        at.ingress.door.leaving = True
         first = await asyncio.wait_for(streaming, 2.0)
         assert (await asyncio.wait_for(waiting, 2.0)).status_code == 202
         for path in ("/v1/jobs?wait=1", "/v1/jobs"):
@@ -130,6 +130,6 @@ async def test_a_reader_that_takes_nothing_is_cut_off(route: str) -> None:
         else:
             job = await submitted(at, stream=True)
             connection = await Connection.open(port, "GET", f"/v1/jobs/{job}/events")
-        await until(lambda: len(at.ingress.desk.register) == 1, "it reads")
-        await until(lambda: len(at.ingress.desk.register) == 0, "its place is free again", 20)
+        await until(lambda: len(at.ingress.door.register) == 1, "it reads")
+        await until(lambda: len(at.ingress.door.register) == 0, "its place is free again", 20)
         await connection.drop(hard=True)

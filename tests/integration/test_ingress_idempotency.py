@@ -42,7 +42,7 @@ def another(at: World, **settings: Any) -> Ingress:
 
 
 async def stored(at: World, job: str) -> None:
-    store = at.ingress.desk.store
+    store = at.ingress.door.store
     assert store is not None
     for _ in range(500):
         found = await store.load(job)

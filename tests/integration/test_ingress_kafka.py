@@ -72,7 +72,7 @@ async def test_callers_are_answered(kafka: str) -> None:
             assert response.status_code == 200
 
         await asyncio.gather(*(ask(number) for number in range(200)))
-        assert len(at.ingress.desk.waiters) == 0
+        assert len(at.ingress.door.waiters) == 0
         assert at.ingress.readiness().ready
 
 

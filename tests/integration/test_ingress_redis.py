@@ -92,7 +92,7 @@ async def test_an_absent_redis_is_a_typed_error_within_its_time(unused_tcp_port:
 
 async def settle(at: World, count: int) -> list[str]:
     jobs = [(await at.client.post("/v1/jobs?wait=5", json={"prompt": str(number)})).json()["id"] for number in range(count)]
-    store = at.ingress.desk.store
+    store = at.ingress.door.store
     assert store is not None
     found: dict[str, JobStatus] = {}
 
@@ -113,7 +113,7 @@ async def test_status_outlives_the_process_and_the_memory(empty_redis: str) -> N
     settings: dict[str, Any] = {"redis_url": empty_redis, "events_lookback": 0}
     async with world(log, settings=settings) as at:
         jobs = await settle(at, 5)
-        positions = await at.ingress.desk.store.positions()
+        positions = await at.ingress.door.store.positions()
         second = Ingress(environment(log, at.topics, SystemClock(), "test-2", seed=8), IngressSettings(**QUICK, **settings))
         async with running(second) as client:
             for job in jobs:
@@ -121,9 +121,9 @@ async def test_status_outlives_the_process_and_the_memory(empty_redis: str) -> N
                 assert (status["state"], status["result"]["answer"]["text"]) == ("settled", "hello back")
                 events = (await client.get(f"/v1/jobs/{job}/events")).text
                 assert "event: status" in events
-            tail = second.desk.events.tail
+            tail = second.door.events.tail
             assert {p.partition: offset for p, offset in tail.positions.items()} == {n: found.offset for n, found in positions.items()}
-            assert len(second.desk.journal) == 0
+            assert len(second.door.journal) == 0
 
 
 async def test_a_job_that_spans_a_restart_is_whole(empty_redis: str) -> None:
@@ -132,7 +132,7 @@ async def test_a_job_that_spans_a_restart_is_whole(empty_redis: str) -> None:
     settings: dict[str, Any] = {"redis_url": empty_redis, "events_lookback": 0}
     async with world(log, script=lambda _job: Script(hold=True), settings=settings) as at:
         job = (await at.client.post("/v1/jobs", json={"prompt": "x", "class": "batch"})).json()["id"]
-        store = at.ingress.desk.store
+        store = at.ingress.door.store
         assert store is not None
         for _ in range(500):
             found = await store.load(job)
@@ -180,12 +180,12 @@ async def test_two_instances_write_one_truth(empty_redis: str) -> None:
         second = Ingress(environment(log, at.topics, SystemClock(), "test-2", seed=8), IngressSettings(**QUICK, redis_url=empty_redis))
         async with running(second):
             jobs = await settle(at, 30)
-            store = at.ingress.desk.store
+            store = at.ingress.door.store
             assert store is not None
             for number, job in enumerate(jobs):
                 found = await store.load(job)
                 assert found is not None
-                assert found == at.ingress.desk.journal.status(job)
+                assert found == at.ingress.door.journal.status(job)
                 assert found.result is not None
                 assert found.result.answer is not None
                 assert found.result.answer.text == str(number)

@@ -43,7 +43,7 @@ class Streams:
     async def begin(self, **more: Any) -> None:
         self.world.start_all()
         ingress = self.world.instances["ingress-1"].service
-        assert await self.world.until(lambda: ingress.readiness().ready and len(ingress.desk.registry.catalogue.models) > 0, 60.0)
+        assert await self.world.until(lambda: ingress.readiness().ready and len(ingress.door.registry.catalogue.models) > 0, 60.0)
         for number in range(CALLERS):
             body = {"model": "small", "stream": True, "messages": [{"role": "user", "content": f"tell {number}"}], **more}
             request = Request("POST", "/v1/chat/completions", body)

@@ -83,8 +83,8 @@ async def running(ingress: Ingress) -> AsyncIterator[httpx.AsyncClient]:
     stop = asyncio.Event()
     task = asyncio.create_task(ingress.run(stop))
     try:
-        positioned = ingress.desk.events.tail.positioned
-        await until(lambda: (ingress.desk.opened.is_set() and positioned.is_set()) or task.done(), "opened", 20)
+        positioned = ingress.door.events.tail.positioned
+        await until(lambda: (ingress.door.opened.is_set() and positioned.is_set()) or task.done(), "opened", 20)
         if task.done():
             task.result()
         transport = httpx.ASGITransport(app=ingress.asgi())
@@ -113,7 +113,7 @@ async def world(
     ingress = Ingress(environment(log, topics, clock, grace_seconds=3.0), IngressSettings(**{**QUICK, **(settings or {})}))
     async with planning(log, topics, clock, script) as planner, running(ingress) as client:
         expected = {found.id for found in registered}
-        await until(lambda: {found.id for found in ingress.desk.registry.table} == expected and ingress.desk.registry.complete, "nodes", 20)
+        await until(lambda: {found.id for found in ingress.door.registry.table} == expected and ingress.door.registry.complete, "nodes", 20)
         yield World(log, topics, planner, ingress, client)
 
 

@@ -71,13 +71,13 @@ class Call(NamedTuple):
 class Calls:
     """An ASGI application for one dialect's path."""
 
-    def __init__(self, desk: Door, dialect: Dialect) -> None:
-        self._desk, self._dialect = desk, dialect
+    def __init__(self, door: Door, dialect: Dialect) -> None:
+        self._door, self._dialect = door, dialect
         self._seconds = metrics.HTTP_SECONDS.labels(dialect.path)
         self._ok = metrics.HTTP_REQUESTS.labels(dialect.path, "200")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began = self._desk.clock.monotonic()
+        began = self._door.clock.monotonic()
         try:
             status = await self._serve(scope, receive, send)
         except Exception as error:
@@ -86,43 +86,43 @@ class Calls:
             self._ok.inc()
         else:
             metrics.HTTP_REQUESTS.labels(self._dialect.path, str(status)).inc()
-        self._seconds.observe(self._desk.clock.monotonic() - began)
+        self._seconds.observe(self._door.clock.monotonic() - began)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> int:
         call = call_headers(scope)
-        client = self._desk.access.identify(call.api_key)
-        desk = self._desk
-        async with desk.bodies.read(receive, call, client.named(call.tenant), desk.settings.body_bytes) as body:
+        client = self._door.access.identify(call.api_key)
+        door = self._door
+        async with door.bodies.read(receive, call, client.named(call.tenant), door.settings.body_bytes) as body:
             check_depth(body)
             request = self._dialect.request.model_validate_json(body)
             del body
-            await desk.open()
-            desk.admit_caller()
+            await door.open()
+            door.admit_caller()
             order, job = self._order(request, call, client)
             begun = await self._begin(order, job, client)
             del request, job
-        send = watched(send, begun.caller, desk.clock)
+        send = watched(send, begun.caller, door.clock)
         watching = watch(receive, begun.caller)
         try:
             return await (self._stream(begun, send) if order.stream else self._answer(begun, send))
         finally:
             watching.cancel()
-            self._desk.leave(begun.caller, begun.correlation)
+            self._door.leave(begun.caller, begun.correlation)
             if not order.keyed:
                 self._abandon(begun.caller, detach=call.detach)
 
     def _order(self, request: Asked, call: CallHeaders, client: Client) -> tuple[CallOrder, Job]:
         """What the request is about, and the job that answers it. Raises Refused (403, 404), UnsupportedParameter."""
-        desk = self._desk
+        door = self._door
         priority_class = call.priority_class or PriorityClass.INTERACTIVE
         client.check_class(priority_class)
-        seconds = call.deadline_seconds or desk.settings.deadline_seconds[priority_class]
+        seconds = call.deadline_seconds or door.settings.deadline_seconds[priority_class]
         tenant = client.tenant_of(call.tenant)
-        key, pattern = call.idempotency_key, desk.offered.pattern_of(request.model)
+        key, pattern = call.idempotency_key, door.offered.pattern_of(request.model)
         terms = Terms(
-            identifier=desk.submitter.new_id() if key is None else job_id_of(tenant, key),
+            identifier=door.submitter.new_id() if key is None else job_id_of(tenant, key),
             tenant=tenant,
-            model=AUTO if pattern else desk.offered.resolve(request.model, self._dialect.operation),
+            model=AUTO if pattern else door.offered.resolve(request.model, self._dialect.operation),
             pattern=pattern,
             deadline_seconds=seconds,
         )
@@ -134,30 +134,30 @@ class Calls:
 
     async def _begin(self, order: CallOrder, job: Job, client: Client) -> Call:
         """Submit the job, or join it when it was submitted before under the same key. Raises whatever can be said against it."""
-        desk = self._desk
+        door = self._door
         assert job.id is not None
-        known = None if order.digest is None else await desk.known(job.id, order.digest)
-        async with desk.charged(client, job, job.id, known=known is not None) as charge:
+        known = None if order.digest is None else await door.known(job.id, order.digest)
+        async with door.charged(client, job, job.id, known=known is not None) as charge:
             if known is not None:
-                caller, correlation = desk.join(job, order.seconds)
-                settled = desk.journal.status(job.id, known)
+                caller, correlation = door.join(job, order.seconds)
+                settled = door.journal.status(job.id, known)
                 if settled is not None and settled.result is not None:
                     caller.on_final(settled.result)
             else:
-                await desk.judge(job, order.priority_class, order.seconds, at_once=True)
+                await door.judge(job, order.priority_class, order.seconds, at_once=True)
                 if order.digest is not None:
-                    await desk.claim(job.id, order.digest)
-                record = await desk.record_of(job)
-                caller, correlation = desk.call(record, order.priority_class, order.seconds, order.trace, order.digest)
+                    await door.claim(job.id, order.digest)
+                record = await door.record_of(job)
+                caller, correlation = door.call(record, order.priority_class, order.seconds, order.trace, order.digest)
         return Call(order, caller, correlation, charge)
 
     def _abandon(self, caller: Caller, *, detach: bool) -> None:
         """Cancel a job for which nobody waits any longer. `detach`: the caller wants it to go on without him."""
         left = not caller.told and (caller.error is None or isinstance(caller.error, ClientGone | InstanceLeaving))
         if left and not detach:
-            self._desk.submitter.cancel(caller.job, caller.home, "nobody waits for the answer any longer")
+            self._door.submitter.cancel(caller.job, caller.home, "nobody waits for the answer any longer")
         elif isinstance(caller.error, StreamConflict):
-            self._desk.submitter.cancel(caller.job, caller.home, "the stream could not be continued")
+            self._door.submitter.cancel(caller.job, caller.home, "the stream could not be continued")
 
     async def _answer(self, call: Call, send: Send) -> int:
         caller = call.caller
@@ -188,7 +188,7 @@ class Calls:
         if caller.ended and _answer_of(caller) is None:
             return await self._refuse(send, _error_of(caller), [(b"x-tutti-job", caller.job.encode())])
         order = call.order
-        writer = self._dialect.stream(Told(caller.job, int(self._desk.clock.wall()), order.model, order.wishes))
+        writer = self._dialect.stream(Told(caller.job, int(self._door.clock.wall()), order.model, order.wishes))
         await start_stream(send, [*self._dialect.stream_headers, *self._headers(call, self._simulated(caller))])
         if not (caller.streaming or caller.ended):
             await send_part(send, self._dialect.heartbeat)
@@ -204,19 +204,19 @@ class Calls:
         answer = _answer_of(caller)
         if answer is not None:
             return answer.simulated
-        return caller.simulated if caller.streaming else self._desk.registry.catalogue.simulated
+        return caller.simulated if caller.streaming else self._door.registry.catalogue.simulated
 
     async def _first_piece(self, caller: Caller) -> None:
         """What fails before it is answered as the plain request would be: a status tells clients more than an event after a 200."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._desk.settings.head_seconds):
+            async with asyncio.timeout(self._door.settings.head_seconds):
                 while not (caller.streaming or caller.ended):
                     await caller.changed()
         while not (caller.acknowledged or caller.ended):
             await caller.changed()
 
     async def _pump(self, caller: Caller, writer: StreamWriter, send: Send) -> None:
-        clock, heartbeat = self._desk.clock, self._desk.settings.heartbeat_seconds
+        clock, heartbeat = self._door.clock, self._door.settings.heartbeat_seconds
         caller.quiet_since = clock.monotonic()
         while True:
             part = _new_text(caller, writer)

@@ -45,26 +45,26 @@ class Cursor:
 class JobEvents:
     """One stream a connection; ends with `job_settled`, or with its cursor alone, when it goes on at another instance."""
 
-    def __init__(self, desk: Door) -> None:
-        self._desk = desk
+    def __init__(self, door: Door) -> None:
+        self._door = door
 
     async def get(self, request: Request) -> Response:
         """404 when nothing is known of the job, else the stream."""
-        desk = self._desk
-        client, job = asked_for(desk, request)
-        status = await desk.visible(client, job)
+        door = self._door
+        client, job = asked_for(door, request)
+        status = await door.visible(client, job)
         if status is None:
             raise not_found(job)
-        desk.stay()
-        reader = Following(WaitKind.EVENTS, status.owner or "", desk.clock.monotonic() + desk.settings.stream_seconds)
-        desk.register.check(reader.kind, reader.tenant)
+        door.stay()
+        reader = Following(WaitKind.EVENTS, status.owner or "", door.clock.monotonic() + door.settings.stream_seconds)
+        door.register.check(reader.kind, reader.tenant)
         cursor = Cursor(request.headers.get("last-event-id"))
-        return ReaderStream(desk, reader, self._stream(job, status, cursor, reader), _HEADERS | {"x-tutti-job": ids.public(job)})
+        return ReaderStream(door, reader, self._stream(job, status, cursor, reader), _HEADERS | {"x-tutti-job": ids.public(job)})
 
     async def _stream(self, job: str, status: JobStatus, cursor: Cursor, reader: Following) -> AsyncIterator[bytes]:
-        follow = self._desk.waiters.following(job)
-        with self._desk.followers.following(job, reader.news) as news:
-            if not self._desk.journal.is_whole(job):
+        follow = self._door.waiters.following(job)
+        with self._door.followers.following(job, reader.news) as news:
+            if not self._door.journal.is_whole(job):
                 yield await self._summary(status, cursor, reader)
                 if status.state is JobState.SETTLED:
                     return
@@ -72,7 +72,7 @@ class JobEvents:
                 news.clear()
                 if follow is not None and len(follow.text) > cursor.characters:
                     yield _chunk(job, follow.text, cursor)
-                for event in self._desk.journal.after(job, cursor.offset):
+                for event in self._door.journal.after(job, cursor.offset):
                     if event.kind == "job_settled" and (follow is not None or cursor.characters):
                         text = await self._settled_text(event, reader)
                         if len(text) > cursor.characters:
@@ -85,23 +85,23 @@ class JobEvents:
                     yield sse.cursor(str(cursor))
                     return
                 try:
-                    async with asyncio.timeout(self._desk.settings.heartbeat_seconds):
+                    async with asyncio.timeout(self._door.settings.heartbeat_seconds):
                         await news.wait()
                 except TimeoutError:
                     yield sse.HEARTBEAT
-                    if job not in self._desk.journal:
+                    if job not in self._door.journal:
                         return
 
     async def _settled_text(self, event: RawEvent, reader: Following) -> str:
         """The whole answer; nothing where it is not to be had now."""
         settled = getattr(parse(event.kind, event.value), "result", None)
-        result = None if settled is None else await self._desk.whole_now(reader, settled)
+        result = None if settled is None else await self._door.whole_now(reader, settled)
         return result.answer.text if result is not None and result.answer is not None else ""
 
     async def _summary(self, status: JobStatus, cursor: Cursor, reader: Following) -> bytes:
         """Of a job whose events are no longer in memory: the whole status as one event."""
         cursor.offset, cursor.facts = max(cursor.offset, status.offset), 0
-        return sse.event("status", await self._desk.public(reader, status), str(cursor))
+        return sse.event("status", await self._door.public(reader, status), str(cursor))
 
 
 def _chunk(job: str, text: str, cursor: Cursor) -> bytes:

@@ -52,13 +52,13 @@ def not_found(job: str) -> Refused:
     return Refused(Problem(404, "job_not_found", f"no job {ids.public(job)!r} is known", "id"))
 
 
-def asked_for(desk: Door, request: Request) -> tuple[Client, str]:
+def asked_for(door: Door, request: Request) -> tuple[Client, str]:
     """Who calls, and the id inside the cluster of the job in the path: one of his tenant, or of the one that an administrator names.
 
     Raises Refused (401, 403, 404), InvalidHeader, InvalidQuery.
     """
     call = call_headers(request.scope)
-    client = desk.access.identify(call.api_key)
+    client = door.access.identify(call.api_key)
     tenant = client.tenant_of(call.tenant or query_tenant(request))
     job = str(request.path_params["job"])
     if not _PUBLIC_ID.fullmatch(job):
@@ -82,42 +82,42 @@ class JobOrder(NamedTuple):
 class ReaderStream(StreamingResponse):
     """Its reader is registered as long as it runs."""
 
-    def __init__(self, desk: Door, reader: Following, content: AsyncIterator[bytes], headers: Mapping[str, str]) -> None:
+    def __init__(self, door: Door, reader: Following, content: AsyncIterator[bytes], headers: Mapping[str, str]) -> None:
         super().__init__(content, headers=headers)
-        self._desk, self._reader = desk, reader
+        self._door, self._reader = door, reader
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._desk.register.enter(self._reader)
+        self._door.register.enter(self._reader)
         try:
-            await super().__call__(scope, receive, watched(send, self._reader, self._desk.clock))
+            await super().__call__(scope, receive, watched(send, self._reader, self._door.clock))
         finally:
-            self._desk.register.leave(self._reader)
-            self._desk.bodies.let_go(self._reader)
+            self._door.register.leave(self._reader)
+            self._door.bodies.let_go(self._reader)
 
 
 class Jobs:
     """tutti's own dialect."""
 
-    def __init__(self, desk: Door) -> None:
-        self._desk = desk
+    def __init__(self, door: Door) -> None:
+        self._door = door
 
     async def create(self, request: Request) -> Response:
         """202 with id and Location once Kafka has the job; 200 with the status when it has ended: before, or within `?wait=` seconds."""
-        desk = self._desk
+        door = self._door
         call = call_headers(request.scope)
-        client = desk.access.identify(call.api_key)
+        client = door.access.identify(call.api_key)
         wait = self._wait(request)
         async with AsyncExitStack() as arriving:
             body = await arriving.enter_async_context(
-                desk.bodies.read(request.receive, call, client.named(call.tenant), desk.settings.body_bytes)
+                door.bodies.read(request.receive, call, client.named(call.tenant), door.settings.body_bytes)
             )
             check_depth(body)
             order, submission = self._order(JobSubmission.model_validate_json(body), call, client)
             del body
-            await desk.open()
-            with desk.waiting(WaitKind.END, order.tenant, wait) if wait else nullcontext() as reader:
-                known = None if order.digest is None else await desk.known(order.job, order.digest)
-                async with desk.charged(client, submission, order.job, known=known is not None) as charge:
+            await door.open()
+            with door.waiting(WaitKind.END, order.tenant, wait) if wait else nullcontext() as reader:
+                known = None if order.digest is None else await door.known(order.job, order.digest)
+                async with door.charged(client, submission, order.job, known=known is not None) as charge:
                     status = known or await self._queue(order, submission)
                 del submission  # nothing of a large body is left while somebody waits
                 await arriving.aclose()
@@ -127,11 +127,11 @@ class Jobs:
 
     def _order(self, submission: JobSubmission, call: CallHeaders, client: Client) -> tuple[JobOrder, JobSubmission]:
         """By whom it is wanted, under which id, and what. Raises Refused (403), InvalidHeader."""
-        desk = self._desk
+        door = self._door
         if call.idempotency_key is not None and submission.id is not None:
             raise InvalidHeader("idempotency-key", "the body gives an id already; one of both is enough")
         tenant = client.tenant_of(submission.named_tenant() or call.tenant)
-        public = submission.id or (call.idempotency_key and job_id_of(tenant, call.idempotency_key)) or desk.submitter.new_id()
+        public = submission.id or (call.idempotency_key and job_id_of(tenant, call.idempotency_key)) or door.submitter.new_id()
         digest = None if is_generated(public) else digest_of(submission.model_copy(update={"id": public, "tenant": tenant}).record())
         changes: dict[str, Any] = {"id": public, "tenant": tenant}
         if "priority_class" not in submission.model_fields_set and call.priority_class is not None:
@@ -144,28 +144,28 @@ class Jobs:
 
     async def _queue(self, order: JobOrder, submission: JobSubmission) -> JobStatus:
         """Raises Conflict when the id is known with another body, and whatever else is against it."""
-        desk, job = self._desk, order.job
-        now, monotonic = desk.clock.wall(), desk.clock.monotonic()
+        door, job = self._door, order.job
+        now, monotonic = door.clock.wall(), door.clock.monotonic()
         priority_class = submission.priority_class
-        seconds = submission.deadline_seconds or desk.settings.deadline_seconds[priority_class]
+        seconds = submission.deadline_seconds or door.settings.deadline_seconds[priority_class]
         if submission.deadline_at is not None:
             seconds = submission.deadline_at - now
         if submission.not_before is not None and submission.deadline_at is None:
             seconds += max(0.0, submission.not_before - now)
-        await desk.judge(submission, priority_class, seconds, at_once=False)
+        await door.judge(submission, priority_class, seconds, at_once=False)
         submission = submission.model_copy(update={"model": self._model(submission)})
-        record = await desk.record_of(submission)
-        unsure = order.digest is not None and may_come_again(job) and not await desk.claim(job, order.digest)
+        record = await door.record_of(submission)
+        unsure = order.digest is not None and may_come_again(job) and not await door.claim(job, order.digest)
         follow = None
         if submission.stream or unsure:
-            until = monotonic + max(0.0, seconds) + desk.settings.deadline_grace_seconds
-            follow = Follow(job, until, desk.followers.wake, partial(desk.told, order.digest) if unsure and order.digest else None)
-        await desk.enqueue(order.public, record, priority_class, trace=order.trace, follow=follow, digest=order.digest)
+            until = monotonic + max(0.0, seconds) + door.settings.deadline_grace_seconds
+            follow = Follow(job, until, door.followers.wake, partial(door.told, order.digest) if unsure and order.digest else None)
+        await door.enqueue(order.public, record, priority_class, trace=order.trace, follow=follow, digest=order.digest)
         if follow is not None and unsure and order.digest is not None:
-            await desk.first_word(follow, order.digest)
+            await door.first_word(follow, order.digest)
         status = JobStatus(
             id=job,
-            home=desk.submitter.home_of(job),
+            home=door.submitter.home_of(job),
             priority_class=priority_class,
             tenant=order.tenant,
             submitted_at=now,
@@ -174,18 +174,18 @@ class Jobs:
             pattern=submission.pattern,
             digest=order.digest,
         )
-        desk.events.remember(status)
-        if not unsure or desk.journal.after(job, -1):
+        door.events.remember(status)
+        if not unsure or door.journal.after(job, -1):
             return status
-        told = desk.journal.status(job)
+        told = door.journal.status(job)
         return told if told is not None and told.digest == order.digest else status
 
     def _model(self, submission: JobSubmission) -> str:
         """Known by its registered spelling, or one of its fallbacks is."""
-        model, catalogue = submission.model, self._desk.registry.catalogue
+        model, catalogue = submission.model, self._door.registry.catalogue
         if model not in AUTO_MODELS and catalogue.resolve(model) is None and catalogue.knows_any(submission.fallback_models):
             return model
-        return self._desk.offered.resolve(model, submission.kind)
+        return self._door.offered.resolve(model, submission.kind)
 
     def _wait(self, request: Request) -> float:
         text = request.query_params.get("wait", "0")
@@ -193,8 +193,8 @@ class Jobs:
             seconds = float(text)
         except ValueError:
             seconds = math.nan
-        if not 0 <= seconds <= self._desk.settings.max_wait_seconds:
-            raise InvalidQuery("wait", f"seconds, 0 to {self._desk.settings.max_wait_seconds:g}")
+        if not 0 <= seconds <= self._door.settings.max_wait_seconds:
+            raise InvalidQuery("wait", f"seconds, 0 to {self._door.settings.max_wait_seconds:g}")
         return seconds
 
     async def _settled(self, order: JobOrder, reader: Following) -> JobStatus | None:
@@ -202,10 +202,10 @@ class Jobs:
 
         Raises Conflict when its id turns out to be another request's.
         """
-        with self._desk.followers.following(order.job, reader.news):
+        with self._door.followers.following(order.job, reader.news):
             while True:
                 reader.news.clear()
-                status = await self._desk.visible(order.client, order.job)
+                status = await self._door.visible(order.client, order.job)
                 if status is not None and order.digest is not None and not is_same(status, order.digest):
                     status = None
                 if status is not None and status.state is JobState.SETTLED:
@@ -216,40 +216,40 @@ class Jobs:
 
     async def get(self, request: Request) -> Response:
         """The status: state, steps, result."""
-        client, job = asked_for(self._desk, request)
-        status = await self._desk.visible(client, job)
+        client, job = asked_for(self._door, request)
+        status = await self._door.visible(client, job)
         if status is None:
             raise not_found(job)
         return self._shown(status)
 
     def _shown(self, status: JobStatus, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
         """The whole status. Who reads a large answer is registered, and its bytes count, until he has it."""
-        desk, answer = self._desk, None if status.result is None else status.result.answer
+        door, answer = self._door, None if status.result is None else status.result.answer
         if answer is None or answer.blob is None:
             return Response(status.public(), headers=headers, media_type="application/json")
-        reader = Following(WaitKind.END, status.owner or "", desk.clock.monotonic() + desk.settings.stream_seconds)
-        desk.register.check(reader.kind, reader.tenant)
-        return ReaderStream(desk, reader, self._fetched(reader, status), {**headers, "content-type": "application/json"})
+        reader = Following(WaitKind.END, status.owner or "", door.clock.monotonic() + door.settings.stream_seconds)
+        door.register.check(reader.kind, reader.tenant)
+        return ReaderStream(door, reader, self._fetched(reader, status), {**headers, "content-type": "application/json"})
 
     async def _fetched(self, reader: Following, status: JobStatus) -> AsyncIterator[bytes]:
-        yield await self._desk.public(reader, status)
+        yield await self._door.public(reader, status)
 
     async def cancel(self, request: Request) -> Response:
         """202: the cancel is in Kafka; 200 with the status when the job has ended already.
 
         Who may act for every tenant may cancel a job whose id an ingress made before anything else is known of it: its home is.
         """
-        desk = self._desk
-        client, job = asked_for(desk, request)
-        await desk.open()
-        status = await desk.visible(client, job)
+        door = self._door
+        client, job = asked_for(door, request)
+        await door.open()
+        status = await door.visible(client, job)
         if status is not None and status.state is JobState.SETTLED:
             return self._shown(status)
         if status is None and not (client.admin and is_generated(job)):
             raise not_found(job)
-        home = desk.submitter.home_of(job) if status is None else status.home
+        home = door.submitter.home_of(job) if status is None else status.home
         waits = None if status is None else status.waits()
-        await desk.submitter.cancel_and_wait(job, home, "cancelled by the caller", waits)
+        await door.submitter.cancel_and_wait(job, home, "cancelled by the caller", waits)
         state = "unknown" if status is None else status.state.value
         body = {"id": ids.public(job), "state": state, "cancel_requested": True}
         return Response(to_json(body), 202, media_type="application/json")

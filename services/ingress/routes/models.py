@@ -17,29 +17,29 @@ from shared.model_names import AUTO
 class Models:
     """One dialect's."""
 
-    def __init__(self, desk: Door, form: ListForm) -> None:
-        self._desk, self._form = desk, form
+    def __init__(self, door: Door, form: ListForm) -> None:
+        self._door, self._form = door, form
 
     async def list(self, request: Request) -> Response:
         """All models."""
-        self._desk.access.identify(call_headers(request.scope).api_key)
-        return _json(self._form.all([self._shown(name) for name in self._desk.offered.models]))
+        self._door.access.identify(call_headers(request.scope).api_key)
+        return _json(self._form.all([self._shown(name) for name in self._door.offered.models]))
 
     async def get(self, request: Request) -> Response:
         """One model."""
-        self._desk.access.identify(call_headers(request.scope).api_key)
+        self._door.access.identify(call_headers(request.scope).api_key)
         name = request.path_params["model"]
-        found = name if self._stands_for_more(name) else self._desk.registry.catalogue.resolve(name)
+        found = name if self._stands_for_more(name) else self._door.registry.catalogue.resolve(name)
         if found is None:
-            raise Refused(unknown_model(name, self._desk.offered.models))
+            raise Refused(unknown_model(name, self._door.offered.models))
         return _json(self._form.one(self._shown(found)))
 
     def _stands_for_more(self, name: str) -> bool:
         """The name leaves the model to the cluster, or to a pattern."""
-        return name in AUTO_MODELS or self._desk.offered.pattern_of(name) is not None
+        return name in AUTO_MODELS or self._door.offered.pattern_of(name) is not None
 
     def _shown(self, name: str) -> ModelShown:
-        catalogue = self._desk.registry.catalogue
+        catalogue = self._door.registry.catalogue
         free = self._stands_for_more(name)
         available = catalogue.live_nodes > 0 if free else name in catalogue.live_models
         offer = catalogue.offer((AUTO if free else name,), Operation.CHAT)

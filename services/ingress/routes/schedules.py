@@ -63,12 +63,12 @@ class InvalidSchedule(InvalidInput):
 class ScheduleRoutes:
     """Answers come from what this instance has read of the registry; what it wrote itself it knows at once."""
 
-    def __init__(self, desk: Door, outbox: Outbox, topic: str, table: ScheduleTable) -> None:
-        self._desk, self._outbox, self._topic, self._table = desk, outbox, topic, table
+    def __init__(self, door: Door, outbox: Outbox, topic: str, table: ScheduleTable) -> None:
+        self._door, self._outbox, self._topic, self._table = door, outbox, topic, table
 
     async def list(self, request: Request) -> Response:
         """The caller's schedules, by name, without their jobs."""
-        client, entries = self._desk.access.identify(call_headers(request.scope).api_key), self._table.entries
+        client, entries = self._door.access.identify(call_headers(request.scope).api_key), self._table.entries
         shown = [self._view(entries[name]) for name in sorted(entries) if client.may_see(entries[name].schedule.job.tenant)]
         return _json({"schedules": [{key: value for key, value in view.items() if key != "job"} for view in shown]})
 
@@ -79,8 +79,8 @@ class ScheduleRoutes:
     async def put(self, request: Request) -> Response:
         """Declare it, or declare it anew. What was due before that is not made up for when the times have changed or it was off."""
         name, call = _name(request), call_headers(request.scope)
-        client = self._desk.access.identify(call.api_key)
-        async with self._desk.bodies.read(request.receive, call, client.named(call.tenant), ENTRY_BYTES) as body:
+        client = self._door.access.identify(call.api_key)
+        async with self._door.bodies.read(request.receive, call, client.named(call.tenant), ENTRY_BYTES) as body:
             check_depth(body)
             given = ScheduleSubmission.model_validate_json(body)
         entry = self._entry(name, given, client, call.tenant or query_tenant(request))
@@ -105,7 +105,7 @@ class ScheduleRoutes:
         if job.id is not None or job.not_before is not None or job.deadline_at is not None:
             raise InvalidSchedule
         client.check_class(given.priority_class)
-        self._desk.offered.check(job)
+        self._door.offered.check(job)
         named = job.tenant if "tenant" in job.model_fields_set else None
         job = job.model_copy(update={"tenant": client.tenant_of(named or tenant)})
         inside = ids.under(job.tenant, name)
@@ -123,7 +123,7 @@ class ScheduleRoutes:
             raise Refused(Problem(429, "too_many_schedules", f"a cluster has at most {MOST} schedules, and leaves some to every tenant"))
 
     def _since(self, known: ScheduleEntry | None, given: ScheduleSubmission) -> float:
-        now = self._desk.clock.wall()
+        now = self._door.clock.wall()
         if known is None or not known.schedule.enabled:
             return now
         same = (known.schedule.cron, known.schedule.time_zone) == (given.cron, given.time_zone)
@@ -131,7 +131,7 @@ class ScheduleRoutes:
 
     def _known(self, request: Request) -> ScheduleEntry:
         call = call_headers(request.scope)
-        client = self._desk.access.identify(call.api_key)
+        client = self._door.access.identify(call.api_key)
         self._must_be_complete()
         entry = self._table.entries.get(ids.under(client.tenant_of(call.tenant or query_tenant(request)), _name(request)))
         if entry is None or not client.may_see(entry.schedule.job.tenant):
@@ -141,12 +141,12 @@ class ScheduleRoutes:
     def _must_be_complete(self) -> None:
         if not self._table.complete():
             raise Refused(
-                Problem(503, "not_ready", "the registry is not read yet", retry_after_seconds=self._desk.settings.retry_after_seconds)
+                Problem(503, "not_ready", "the registry is not read yet", retry_after_seconds=self._door.settings.retry_after_seconds)
             )
 
     def _view(self, entry: ScheduleEntry) -> dict[str, Any]:
         schedule = entry.schedule
-        upcoming = islice(entry.cron.runs(max(self._desk.clock.wall(), schedule.since)), _NEXT) if schedule.enabled else ()
+        upcoming = islice(entry.cron.runs(max(self._door.clock.wall(), schedule.since)), _NEXT) if schedule.enabled else ()
         view: dict[str, Any] = schedule.model_dump(mode="json", exclude_none=True)
         view["class"] = view.pop("priority_class")
         return {**view, "id": ids.public(schedule.id), "tenant": schedule.job.tenant, "next_at": [*upcoming]}

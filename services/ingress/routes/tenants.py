@@ -41,20 +41,20 @@ class TenantView(BaseModel):
 class TenantRoutes:
     """Answers change with the registry: what was just put may take a moment to be read back."""
 
-    def __init__(self, desk: Door, outbox: Outbox, topic: str) -> None:
-        self._desk, self._outbox, self._topic = desk, outbox, topic
+    def __init__(self, door: Door, outbox: Outbox, topic: str) -> None:
+        self._door, self._outbox, self._topic = door, outbox, topic
 
     async def list(self, request: Request) -> Response:
         """All tenants that have limits, by name."""
         _only_admin(self._client(request))
-        return _json({"tenants": [self._view(name) for name in sorted(self._desk.tenants.limits)]})
+        return _json({"tenants": [self._view(name) for name in sorted(self._door.tenants.limits)]})
 
     async def get(self, request: Request) -> Response:
         """One tenant's limits and spending; 404 when nothing is declared."""
         name = _name(request)
         if not self._client(request).may_see(name):
             raise Refused(Problem(403, "tenant_not_allowed", "this key may not look at another tenant"))
-        if name not in self._desk.tenants.limits:
+        if name not in self._door.tenants.limits:
             raise Refused(Problem(404, "not_found", "no limits are declared for this tenant"))
         return _json(self._view(name))
 
@@ -62,7 +62,7 @@ class TenantRoutes:
         """Declare; what is left out is unlimited. Answered once Kafka has it."""
         _only_admin(self._client(request))
         name, call = _name(request), call_headers(request.scope)
-        async with self._desk.bodies.read(request.receive, call, name, _BODY_BYTES) as body:
+        async with self._door.bodies.read(request.receive, call, name, _BODY_BYTES) as body:
             check_depth(body)
             limits = TenantLimits.model_validate_json(body)
         await self._write(name, limits.to_bytes())
@@ -75,11 +75,11 @@ class TenantRoutes:
         return Response(status_code=204)
 
     def _client(self, request: Request) -> Client:
-        return self._desk.access.identify(call_headers(request.scope).api_key)
+        return self._door.access.identify(call_headers(request.scope).api_key)
 
     def _view(self, name: str) -> TenantView:
-        tenants = self._desk.tenants
-        today = int(self._desk.clock.wall() // _DAY_SECONDS)
+        tenants = self._door.tenants
+        today = int(self._door.clock.wall() // _DAY_SECONDS)
         return TenantView(id=name, limits=tenants.limits[name], today=tenants.spending(name, today))
 
     async def _write(self, name: str, value: bytes | None) -> None:

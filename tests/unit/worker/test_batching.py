@@ -117,7 +117,7 @@ def test_what_waits_for_the_one_slot_rides_along() -> None:
         async with world.worker(inner, slots=1) as running:
             world.route(*(embed(n, f"text {n}") for n in range(20)), embed(20, "bad"))
             await world.until(lambda: len(world.outcomes(StepSucceeded)) == 20 and len(world.outcomes(StepFailed)) == 1)
-            assert running.service.desk.slots.busy == 0
+            assert running.service.attempts.slots.busy == 0
             assert max(inner.sizes) > 10
 
     play(scenario)

@@ -198,9 +198,9 @@ def test_fast_steps_get_places_beyond_the_slots_and_slow_ones_do_not() -> None:
             for wave in range(40):
                 world.route(*(step(wave * 8 + n) for n in range(1, 9)))
                 await world.clock.sleep(0.01)
-            assert worker.service.desk.places() > 10
+            assert worker.service.attempts.places() > 10
             await world.clock.sleep(20)
-            assert worker.service.desk.places() == 2
+            assert worker.service.attempts.places() == 2
 
     play(scenario)
 

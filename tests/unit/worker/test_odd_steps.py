@@ -68,7 +68,7 @@ def test_a_step_that_fails_in_the_worker_is_told(monkeypatch: pytest.MonkeyPatch
             [failed] = world.outcomes(StepFailed)
             assert (failed.job, failed.failure.kind) == (ODD, FailureKind.INTERNAL)
             assert [letter.code for letter in letters(world)] == (["internal"] if refused else [])
-            desk = running.service.desk
+            desk = running.service.attempts
             assert (len(desk.leases), len(desk.inbox), desk.slots.free) == (0, 0, 3)
             assert not running.task.done()
             assert desk.closed is None

@@ -36,10 +36,10 @@ def look(world: World) -> Iterator[Violation]:
             if owned.home.live > options.live_jobs + options.round_jobs:
                 yield Violation(LAW, f"{name} has {owned.home.live} live jobs in home {number}; {options.live_jobs} are allowed")
     for name, worker in world.services(WorkerService).items():
-        if worker.desk.slots.busy > settings.SLOTS:
-            yield Violation(LAW, f"{name} runs {worker.desk.slots.busy} steps in {settings.SLOTS} slots")
-        if len(worker.desk.inbox) > INBOX:
-            yield Violation(LAW, f"{len(worker.desk.inbox)} steps wait in {name}; it has {settings.SLOTS + settings.PREFETCH} places")
+        if worker.attempts.slots.busy > settings.SLOTS:
+            yield Violation(LAW, f"{name} runs {worker.attempts.slots.busy} steps in {settings.SLOTS} slots")
+        if len(worker.attempts.inbox) > INBOX:
+            yield Violation(LAW, f"{len(worker.attempts.inbox)} steps wait in {name}; it has {settings.SLOTS + settings.PREFETCH} places")
     for name, router in world.services(Router).items():
         windows = router.intake.windows
         for where, window in windows.items():

@@ -20,7 +20,7 @@ CANCEL_SECONDS = 0.5
 def check(world: World) -> Iterator[Violation]:
     """After every job has ended."""
     for name, worker in world.services(WorkerService).items():
-        for attempt in worker.desk.leases:
+        for attempt in worker.attempts.leases:
             yield Violation(LAW, f"{name} still runs step {attempt.step.id} attempt {attempt.step.attempt}", attempt.step.job)
     for name, node in world.nodes.items():
         yield from (Violation(ALONE, f"the model server of {name}: {what}") for what in node.too_soon)

@@ -13,7 +13,7 @@ from services.planner.intake.refusals import Refusals
 from services.router import routing, unplaced
 from services.router.dispatcher import Dispatcher
 from services.router.ledger import NodeCredit
-from services.worker.handlers import AttemptDesk
+from services.worker.handlers import AttemptManager
 from services.worker.lease_log import LeaseLog
 from services.worker.mailbox_reader import MailboxReader
 from services.worker.slots import Slots
@@ -30,13 +30,13 @@ CALM = FaultMix(**SMALL)
 
 
 def _silent_on_a_finished_attempt(patching: Patching) -> None:
-    original = AttemptDesk.on_step
+    original = AttemptManager.on_step
 
-    def on_step(self: AttemptDesk, step: Any, *more: Any, **said: Any) -> None:
+    def on_step(self: AttemptManager, step: Any, *more: Any, **said: Any) -> None:
         if self.leases.finished(step) is None:
             original(self, step, *more, **said)
 
-    patching.setattr(AttemptDesk, "on_step", on_step)
+    patching.setattr(AttemptManager, "on_step", on_step)
 
 
 def _credit_used_twice(patching: Patching) -> None:
@@ -129,13 +129,13 @@ def _more_than_its_slots(patching: Patching) -> None:
 
 
 def _deaf_to_losing_claims(patching: Patching) -> None:
-    original = AttemptDesk.on_stop
+    original = AttemptManager.on_stop
 
-    def on_stop(self: AttemptDesk, stop: Any) -> None:
+    def on_stop(self: AttemptManager, stop: Any) -> None:
         if stop.claim is None:
             original(self, stop)
 
-    patching.setattr(AttemptDesk, "on_stop", on_stop)
+    patching.setattr(AttemptManager, "on_stop", on_stop)
 
 
 def _stop_forgotten_for_what_is_not_read_yet(patching: Patching) -> None:
@@ -152,7 +152,7 @@ def _a_home_for_each_odd_outcome(patching: Patching) -> None:
 
 MUTANTS: dict[str, dict[str, Any]] = {
     "a pause that was asked for is ignored": {
-        "patch": lambda patching: patching.setattr(AttemptDesk, "_pause", lambda *_: None),
+        "patch": lambda patching: patching.setattr(AttemptManager, "_pause", lambda *_: None),
         "breaks": "who asks to be left alone is",
         "mix": FaultMix(model_error=0.5, retry_after_seconds=8, **SMALL),
     },
