@@ -13,7 +13,6 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.contracts.base import ID, MOST_COST, Capability, Cost, Count, Label, ModelName, Ordinal, PositiveSeconds, Seconds
 
-BackendKind = Literal["ollama", "openai", "embedded", "in_process"]
 OLLAMA_PORT = 11434
 
 
@@ -81,7 +80,7 @@ class WorkerSettings(BaseSettings):
     models: Models = ()
     """Models to offer; all of the endpoint's when empty."""
 
-    backend: BackendKind = "ollama"
+    backend: Label = "ollama"
     url: Address = ""
     """Base address of the endpoint; OLLAMA_HOST or the local default when empty."""
     api_key: Secret | None = None

@@ -68,7 +68,7 @@ class Node(Contract):
     id: NodeId
     boot: Label
     mailbox: Partition
-    backend: Literal["ollama", "openai", "embedded", "in_process"]
+    backend: Label
     version: Label = ""
     simulated: bool = False
     slots: Ordinal = 1

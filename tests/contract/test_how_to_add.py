@@ -63,6 +63,7 @@ LINE = Dialect(
     stream=responses.ChunkWriter,
 )
 '''
+_BACKENDS = "BACKENDS: dict[str, Callable[[WorkerSettings, Clock], Backend]] = {\n"
 _FAMILIES = "FAMILIES: tuple[Family, ...] = (\n"
 _MODEL, _STREAM = '    model: ModelName = "auto"\n', '    body["stream"] = True\n'
 _FUTURE = "from __future__ import annotations\n"
@@ -76,6 +77,26 @@ from shared.contracts.job import Job
 from shared.patterns import BUILT_IN
 assert [type(ask).__name__ for _, ask in [BUILT_IN.read(Job(prompt="x", pattern="twice"))]] == ["TwiceInput"]
 assert write(pathlib.Path(".")) == ["schemas/patterns/twice.json"]
+""",
+    ),
+    "a backend": (
+        2,
+        {
+            "services/worker/backends/spare.py": "from services.worker.backends.in_process import InProcessBackend\n\n\n"
+            'class Spare(InProcessBackend):\n    kind = "spare"\n',
+            "services/worker/backends/choice.py": (
+                _BACKENDS,
+                "from services.worker.backends.spare import Spare\n\n"
+                + _BACKENDS
+                + '    "spare": lambda settings, _: Spare(settings.models),\n',
+            ),
+        },
+        """
+from services.worker.backends import choice
+from services.worker.settings import WorkerSettings
+from shared.clock import LoopClock
+backend = choice.backend_of(WorkerSettings(backend="spare"), LoopClock())
+assert backend.kind == "spare"
 """,
     ),
     "a dialect": (

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from services.worker.settings import BackendKind
 from shared.contracts.chat import Answer
 from shared.contracts.failure import FailureKind
 from shared.contracts.node import NodeModel
@@ -71,7 +70,7 @@ class BackendProbe:
 
     version: str = ""
     simulated: bool = False
-    kind: BackendKind | None = None
+    kind: str | None = None
     """Set where the endpoint says that it is of another kind than configured (the embedded node)."""
 
 
@@ -79,7 +78,7 @@ class Backend(Protocol):
     """A model endpoint. Every method raises only `ModelCallFailed`."""
 
     @property
-    def kind(self) -> BackendKind: ...
+    def kind(self) -> str: ...
 
     def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
         """Deltas, then exactly one Completion. Cancelling the consumer closes the connection before it unwinds."""

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from services.worker.backends.base import Backend, BackendProbe, Completion, Delta, ModelCall, ModelCallFailed
-from services.worker.settings import BackendKind
 from shared.clock import Clock
 from shared.contracts.chat import Operation, Options
 from shared.contracts.failure import FailureKind as K
@@ -40,7 +39,7 @@ class BatchingBackend:
         self._open: dict[tuple[str, Options], _Batch] = {}
 
     @property
-    def kind(self) -> BackendKind:
+    def kind(self) -> str:
         return self._inner.kind
 
     def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from services.worker.backends.base import Backend
 from services.worker.backends.batching import BatchingBackend
 from services.worker.backends.foreign import guarded
@@ -10,15 +12,22 @@ from services.worker.backends.ollama import OllamaBackend
 from services.worker.backends.openai import OpenAIBackend
 from services.worker.settings import WorkerSettings
 from shared.clock import Clock
+from shared.errors import ConfigurationError
+
+BACKENDS: dict[str, Callable[[WorkerSettings, Clock], Backend]] = {
+    "ollama": lambda settings, _: OllamaBackend(settings),
+    "openai": OpenAIBackend,
+    "embedded": OpenAIBackend,
+    "in_process": lambda settings, _: InProcessBackend(settings.models),
+}
 
 
 def backend_of(settings: WorkerSettings, clock: Clock) -> Backend:
-    """The backend that the settings name."""
-    if settings.backend == "ollama":
-        return OllamaBackend(settings)
-    if settings.backend == "in_process":
-        return InProcessBackend(settings.models)
-    return OpenAIBackend(settings, clock)
+    """The backend that the settings name. Raises ConfigurationError."""
+    build = BACKENDS.get(settings.backend)
+    if build is None:
+        raise ConfigurationError(f"TUTTI_WORKER__BACKEND: there is no such backend; known: {', '.join(BACKENDS)}")
+    return build(settings, clock)
 
 
 def sharing_calls(backend: Backend, settings: WorkerSettings, clock: Clock) -> Backend:

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Self
 
 from services.worker.backends.base import Backend, BackendProbe, Completion, Delta, ModelCall, ModelCallFailed
-from services.worker.settings import BackendKind
 from shared.contracts.base import MOST, sentence
 from shared.contracts.chat import MOST_CALLS
 from shared.contracts.failure import FailureKind as K
@@ -100,7 +99,7 @@ class GuardedBackend:
         self._said: set[str] = set()
 
     @property
-    def kind(self) -> BackendKind:
+    def kind(self) -> str:
         return self._inner.kind
 
     def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from hashlib import blake2b
 
 from services.worker.backends.base import BackendProbe, Completion, Delta, ModelCall, ModelCallFailed
-from services.worker.settings import BackendKind
 from shared.contracts.chat import Answer, Operation
 from shared.contracts.failure import FailureKind as K
 from shared.contracts.node import NodeModel
@@ -23,7 +22,7 @@ WINDOW = 32_768
 class InProcessBackend:
     """Answers at once. The same input gives the same answer, on every node."""
 
-    kind: BackendKind = "in_process"
+    kind: str = "in_process"
 
     def __init__(self, models: tuple[str, ...] = ()) -> None:
         self._models = models or (CHAT_MODEL, EMBED_MODEL)

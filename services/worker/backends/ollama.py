@@ -17,7 +17,7 @@ from services.worker.backends.base import BackendProbe, Completion, Delta, Model
 from services.worker.backends.foreign import count, nanoseconds, within, words
 from services.worker.backends.http import EMBEDDINGS_BYTES, HttpEndpoint, batches, decode, decode_lines, error_text, failure_kind, whole
 from services.worker.backends.ollama_continuation import continuing
-from services.worker.settings import BackendKind, WorkerSettings
+from services.worker.settings import WorkerSettings
 from shared.contracts.base import free_json
 from shared.contracts.chat import Answer, ChatMessage, FinishReason, Operation
 from shared.contracts.failure import FailureKind as K
@@ -32,7 +32,7 @@ _OPTION_NAMES = {"max_tokens": "num_predict"}
 class OllamaBackend:
     """One Ollama server."""
 
-    kind: BackendKind = "ollama"
+    kind: str = "ollama"
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings

@@ -11,7 +11,7 @@ from services.worker.backends.base import BackendProbe, Completion, Delta, Model
 from services.worker.backends.foreign import ModelList, count, entries, mapping, words
 from services.worker.backends.http import EMBEDDINGS_BYTES, HttpEndpoint, batches, decode, error_text, whole
 from services.worker.backends.openai_stream import OpenAIStream
-from services.worker.settings import BackendKind, WorkerSettings
+from services.worker.settings import WorkerSettings
 from shared.clock import Clock
 from shared.contracts.chat import Answer, ChatMessage, Operation
 from shared.contracts.failure import FailureKind as K
@@ -29,7 +29,7 @@ class OpenAIBackend:
     """One server and, where it needs one, an API key."""
 
     def __init__(self, settings: WorkerSettings, clock: Clock) -> None:
-        self.kind: BackendKind = "embedded" if settings.backend == "embedded" else "openai"
+        self.kind: str = "embedded" if settings.backend == "embedded" else "openai"
         self._settings = settings
         self._clock = clock
         self._listed: frozenset[str] = frozenset()

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from services.worker.backends.base import BackendProbe, Completion, Delta, ModelCall, ModelCallFailed
-from services.worker.settings import BackendKind
 from shared.clock import LoopClock
 from shared.contracts.chat import Answer, FinishReason
 from shared.contracts.failure import FailureKind
@@ -34,7 +33,7 @@ class ScriptedBackend:
     by_job: dict[str, Script] = field(default_factory=dict)
     known: tuple[str, ...] = ("small", "other")
     reachable: bool = True
-    kind: BackendKind = "ollama"
+    kind: str = "ollama"
     calls: list[ModelCall] = field(default_factory=list)
     running: int = 0
     most_running: int = 0

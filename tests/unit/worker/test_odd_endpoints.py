@@ -346,7 +346,7 @@ class Broken:
 
 async def test_the_guard_lets_nothing_else_out(caplog: pytest.LogCaptureFixture) -> None:
     """One guard for all backends: a defect is a failed call, said once a place, without the error's own text."""
-    backend = guarded(Broken())  # type: ignore[arg-type]
+    backend = guarded(Broken())
     assert guarded(backend) is backend
     for _ in range(3):
         assert await asked(backend, Operation.CHAT) is K.MODEL_ERROR
