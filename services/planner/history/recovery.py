@@ -141,10 +141,17 @@ class Replay:
         if job.broken is not None:
             return
         self._stop_lost(job, event)
+        self._learn(job, event)
         try:
             job.apply(event)
         except NonDeterministicPattern as error:
             job.broken = Failure(kind=FailureKind.NON_DETERMINISTIC_PATTERN, message=error.message)
+
+    def _learn(self, job: LiveJob, event: Any) -> None:
+        """What a call costs: a successor that does not know reserves nothing of a cost limit until the next outcome."""
+        step = job.steps.get(event.step) if isinstance(event, StepAnswered) else None
+        if step is not None and step.request is not None:
+            self._book.prices.learn(step.request.model, event.usage)
 
     def _stop_lost(self, job: LiveJob, event: Any) -> None:
         """The stop of a claim that expired, or that another worker's answer overtook, may be lost: it is sent again."""
