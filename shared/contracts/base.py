@@ -227,6 +227,12 @@ class Contract(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, ser_json_bytes="base64", val_json_bytes="base64")
 
+    def __eq__(self, other: object) -> bool:
+        """As pydantic's, which does not look first whether both are one: most defaults are, and are compared when they are left out."""
+        return self is other or super().__eq__(other)
+
+    __hash__ = BaseModel.__hash__  # what stands beside an `__eq__` is taken for its own; pydantic makes one for frozen models
+
     def to_bytes(self) -> bytes:
         """Compact JSON without absent fields."""
         return self.encoded()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pydantic import ConfigDict, ValidationError
@@ -45,6 +46,12 @@ def _one_call(job: Job, ask: PatternInput) -> Sequence[int]:
     return (0,)
 
 
+@cache
+def _bare(kind: type[PatternInput]) -> PatternInput | None:
+    """The input of a job that gives none; None where something is required."""
+    return None if any(field.is_required() for field in kind.model_fields.values()) else kind()
+
+
 @dataclass(frozen=True, slots=True)
 class Pattern:
     """`version` is pinned when a job is accepted; a change of what the coroutine asks for is a new version beside the old one.
@@ -63,17 +70,20 @@ class Pattern:
 
     def read(self, job: Job) -> PatternInput:
         """The job's input. Raises InvalidPatternInput, with nothing of the input in its words."""
-        if job.kind is Operation.EMBED and not self.hands_on:
+        given, bare = job.pattern_input, _bare(self.input)
+        if not self.hands_on and job.kind is Operation.EMBED:
             raise InvalidPatternInput(f"pattern {self.name} takes a prompt or messages, no texts to embed")
+        if not given and bare is not None:  # nearly every job: nothing is read anew
+            return bare
         try:
-            return self.input.model_validate(job.pattern_input)
+            return self.input.model_validate(given)
         except ValidationError as error:
             raise InvalidPatternInput(explain(error, f"{self.name} input", self.input.model_fields)) from None
 
     @property
     def takes_bare_prompt(self) -> bool:
         """Whether a job without `input` is a valid one."""
-        return not any(field.is_required() for field in self.input.model_fields.values())
+        return _bare(self.input) is not None
 
 
 def models_named(ask: Contract) -> Iterator[str]:
