@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Awaitable, Callable
 from importlib import import_module
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from services.worker.settings import WorkerSettings
 from shared.clock import LoopClock
 from shared.kafka.memory.memory import MemoryLog
 from shared.processing.provision import ensure_topics
@@ -33,10 +33,6 @@ _QUIET_SECONDS = 6.0
 """Longer than any period of what services do by themselves."""
 _SETTLE_SECONDS = 1.0
 """After the answer: commits, status."""
-_SETTINGS = {
-    "TUTTI_WORKER__BACKEND": "in_process",
-    "TUTTI_WORKER__NODE": "walked",
-}
 
 
 class Step(NamedTuple):
@@ -105,7 +101,6 @@ async def ask(application: Any) -> int:
 
 async def walk() -> Walk:
     """Of the last of a few jobs: nothing is done for the first time any more."""
-    os.environ.update(_SETTINGS)
     clock, settings = LoopClock(), ClusterSettings(topics=TopicSettings(home_partitions=1))
     log, topics = MemoryLog(clock), Topics(settings.topics)
     await ensure_topics(log, topics)
@@ -113,7 +108,8 @@ async def walk() -> Walk:
     stop = asyncio.Event()
     for number, name in enumerate(NAMES):
         environment = Environment(settings, log.process(name), clock, Random(number), topics, f"{name}-walk", [])
-        services[name] = import_module(f"services.{name}.app").build(environment)
+        settings_of = WorkerSettings(backend="in_process", node="walked") if name == "worker" else None
+        services[name] = import_module(f"services.{name}.app").build(environment, settings_of)
     running = [asyncio.create_task(service.run(stop)) for service in services.values()]
     ingress: Any = services["ingress"]
     application = ingress.asgi()

@@ -77,7 +77,7 @@ class Bury:
 
 @dataclass(frozen=True, slots=True)
 class CallerAnswer:
-    """CallerAnswer one caller without touching `results`: a repeated submission, or one that was refused."""
+    """Answer one caller without touching `results`: a repeated submission, or one that was refused."""
 
     reply: ReplyTo
     result: Result

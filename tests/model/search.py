@@ -7,8 +7,8 @@ still happen (somebody waits for ever). States are hashable values; a step is a 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterable
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import pytest
 
@@ -33,6 +33,29 @@ class Explored(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.wrong} after {self.states} states:\n  " + "\n  ".join(self.trace)
+
+
+class OfAnEpoch(Protocol):
+    """An event of a home's history; a `started` begins the epoch that is its offset."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def epoch(self) -> int: ...
+
+
+Event = TypeVar("Event", bound=OfAnEpoch)
+
+
+def valid(events: tuple[Event, ...], start: int) -> Iterator[tuple[int, Event]]:
+    """With their offsets: those from `start` on whose epoch is the last one begun before them."""
+    current = -1 if start >= len(events) else start if events[start].kind == "started" else events[start].epoch
+    for offset in range(start, len(events)):
+        if events[offset].kind == "started":
+            current = offset
+        elif events[offset].epoch == current:
+            yield offset, events[offset]
 
 
 def nothing(_: object) -> None:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.model.search import Explored, Step, at_length, explore
+from tests.model.search import Explored, Step, at_length, explore, valid
 
 DISTANCE = 4
 PORTION = 1
@@ -109,15 +109,6 @@ class Rule:
     by_distance: bool = True
     at_once: bool = True
     """While more is due another round follows, not on the next day."""
-
-
-def valid(events: tuple[Event, ...], start: int) -> Iterator[tuple[int, Event]]:
-    current = -1 if start >= len(events) else start if events[start].kind == "started" else events[start].epoch
-    for offset in range(start, len(events)):
-        if events[offset].kind == "started":
-            current = offset
-        elif events[offset].epoch == current:
-            yield offset, events[offset]
 
 
 def replayed(events: tuple[Event, ...], start: int) -> frozenset[Thing]:

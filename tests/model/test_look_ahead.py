@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.model.search import Explored, Step, at_length, explore
+from tests.model.search import Explored, Step, at_length, explore, valid
 
 
 class Event(NamedTuple):
@@ -122,15 +122,6 @@ class Rule:
     """Ended jobs at or behind the position hold the watermark, unless the bitmap has them."""
     starts_anew: bool = True
     """A running planner that meets a new topic takes the home again."""
-
-
-def valid(events: tuple[Event, ...], start: int) -> Iterator[tuple[int, Event]]:
-    current = -1 if start >= len(events) else start if events[start].kind == "started" else events[start].epoch
-    for offset in range(start, len(events)):
-        if events[offset].kind == "started":
-            current = offset
-        elif events[offset].epoch == current:
-            yield offset, events[offset]
 
 
 def replayed(planner: Planner, events: tuple[Event, ...], rule: Rule) -> Planner:
