@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Iterator
 
 from services.router.dispatcher import Dispatcher
-from services.router.facts import Facts
-from services.router.ledger import CreditLedger
-from services.router.placement import Placement
 from services.router.presence import Presence
 from services.router.rounds import Rounds
 from services.router.routing import Routing
 from services.router.settings import RouterSettings
+from shared.placement.choosing import Placement
+from shared.placement.facts import Facts
+from shared.placement.ledger import CreditLedger
 from shared.processing.intake import Intake
 from shared.processing.node_table import NodeTable
 from shared.processing.outbox import Outbox
@@ -35,11 +35,10 @@ class Router:
     def __init__(self, environment: Environment, settings: RouterSettings) -> None:
         self._env, self._settings = environment, settings
         clock, topics, wake = environment.clock, environment.topics, asyncio.Event()
-        self._nodes = NodeTable(settings.node_forgotten_seconds)
-        self._ledger = CreditLedger(
+        ledger = CreditLedger(
             environment.instance, lost_seconds=settings.node_lost_seconds, forgotten_seconds=settings.node_forgotten_seconds
         )
-        placement = Placement(self._nodes, self._ledger)
+        placement = self._placement = Placement(NodeTable(settings.node_forgotten_seconds), ledger)
         self.routing = Routing(placement, settings, topics)
         self._outbox = Outbox(clock, self.name, topics)
         self.intake = Intake(
@@ -51,7 +50,7 @@ class Router:
             arrived=wake.set,
             dropped=self.routing.drop_lost,
         )
-        dispatcher = Dispatcher(self._outbox, topics, self._ledger, settings=settings, clock=clock, closed=wake.set)
+        dispatcher = Dispatcher(self._outbox, topics, ledger, settings=settings, clock=clock, closed=wake.set)
         self._rounds = Rounds(self.intake, self.routing, placement, dispatcher, clock=clock, wake=wake)
         self._processor = Processor(self._connect, reasons=self._reasons, drain=self._drain)
         self.run, self.readiness = self._processor.run, self._processor.readiness
@@ -62,7 +61,7 @@ class Router:
         log, topics, clock, name = env.log, env.topics, env.clock, env.instance
         producer = await processor.open(log.producer(client_id=name))
         changed = rounds.on_facts
-        facts = Facts(log, topics, client_id=f"{name}-facts", table=self._nodes, ledger=self._ledger, clock=clock, changed=changed)
+        facts = Facts(log, topics, self._placement, service=self.name, client_id=f"{name}-facts", clock=clock, changed=changed)
         self._presence = Presence(producer, topics, name, settings=settings, clock=clock, backlog=rounds.backlog)
         processor.waits_for = "the registry of nodes is not read to its end"
         processor.spawn(facts.tail.run())

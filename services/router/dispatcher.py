@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from services.router import messages, unplaced
-from services.router.ledger import CreditLedger
 from services.router.messages import Closing, Placed
 from services.router.settings import RouterSettings
 from shared.clock import Clock, within
 from shared.contracts.base import CLASSES
 from shared.errors import RecordTooLarge
 from shared.kafka.port import Appended, Message
+from shared.placement.ledger import CreditLedger
 from shared.processing.lane import Sent
 from shared.processing.outbox import Outbox
 from shared.telemetry import logs, metrics

@@ -1,4 +1,4 @@
-"""Records of `steps.*` and `credits` as messages. A record that is none is an InvalidRecord, for the dead letters.
+"""Records of `steps.*` as messages. A record that is none is an InvalidRecord, for the dead letters.
 
 PendingStep: one step in this router's hands, from the record that brought it to the moment when it needs nothing more.
 """
@@ -7,22 +7,15 @@ from __future__ import annotations
 
 from math import inf
 
-from pydantic import ValidationError
-
-from services.router.demand import MOST_TOKENS, Demand, demand_of
 from shared.contracts import headers
 from shared.contracts.base import PriorityClass
-from shared.contracts.bounds import explain
-from shared.contracts.credits import CREDITS, Credits, RouterPresence
 from shared.contracts.step import Step
 from shared.errors import InvalidRecord
 from shared.kafka.port import Record
+from shared.placement.demand import Demand, cost_of, demand_of
 from shared.processing.tries import message
 from shared.processing.window import Window
 from shared.topics import TopicSettings
-
-MIN_COST_TOKENS = 64
-"""A step costs at least this in fair shares: every call has a fixed part."""
 
 
 class PendingStep:
@@ -46,7 +39,7 @@ class PendingStep:
         self.expires_at = now + _seconds_left(step, record.timestamp, self.waited)
         self.tenant = step.tenant
         self.lane: Demand = demand_of(step)
-        self.cost = min(MOST_TOKENS, max(MIN_COST_TOKENS, step.estimated_tokens))
+        self.cost = cost_of(step)
         self.unplaced_at: float | None = None
         """Monotonic seconds since when no live node could run it."""
 
@@ -82,14 +75,3 @@ def read_step(record: Record, settings: TopicSettings) -> Step:
     if step.home >= settings.home_partitions:
         raise InvalidRecord("the step's home is not a partition of this cluster")
     return step
-
-
-def read_credits(record: Record, mailboxes: int) -> Credits | RouterPresence:
-    """Raises InvalidRecord, also for places in a mailbox that does not exist: no step could be sent there."""
-    try:
-        found: Credits | RouterPresence = CREDITS.validate_json(record.value or b"")
-    except ValidationError as error:
-        raise InvalidRecord(explain(error, "credits record")) from None
-    if isinstance(found, Credits) and found.mailbox >= mailboxes:
-        raise InvalidRecord("the credits' mailbox is not a partition of this cluster")
-    return found

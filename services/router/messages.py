@@ -8,8 +8,6 @@ from typing import NamedTuple
 from pydantic_core import to_json
 
 from services.router.handlers import PendingStep
-from services.router.ledger import OpenDispatch
-from services.router.placement import Chosen
 from services.router.unplaced import Leaves
 from shared.contracts import headers
 from shared.contracts.credits import RouterPresence
@@ -17,6 +15,8 @@ from shared.contracts.failure import Failure
 from shared.contracts.outcome import StepFailed, StepRouted, StepUnplaced
 from shared.contracts.step import Step
 from shared.kafka.port import Message
+from shared.placement.choosing import Chosen
+from shared.placement.ledger import OpenDispatch
 from shared.processing.delays import build_waiting
 from shared.processing.window import Window
 from shared.topics import Topics

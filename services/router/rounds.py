@@ -12,12 +12,12 @@ from __future__ import annotations
 import asyncio
 
 from services.router.dispatcher import Dispatcher
-from services.router.facts import Facts
-from services.router.placement import Placement
 from services.router.presence import Presence
 from services.router.routing import Routing
 from shared.clock import Clock
 from shared.contracts.base import CLASSES
+from shared.placement.choosing import Placement
+from shared.placement.facts import Facts
 from shared.processing.intake import Intake
 from shared.telemetry import metrics
 

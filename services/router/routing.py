@@ -15,17 +15,17 @@ from math import inf
 from typing import NamedTuple
 
 from services.router import messages, unplaced
-from services.router.demand import Demand
 from services.router.fairness import WaitingSteps
-from services.router.filters import Unplaceable
 from services.router.handlers import PendingStep, read_step
 from services.router.messages import Closing, Placed
-from services.router.placement import Chosen, Placement
 from services.router.settings import RouterSettings
 from shared.contracts.base import PriorityClass
 from shared.contracts.failure import Failure
 from shared.errors import InvalidInput
 from shared.kafka.port import Record
+from shared.placement.choosing import Chosen, Placement
+from shared.placement.demand import Demand
+from shared.placement.filters import Unplaceable
 from shared.processing.tries import Tries, read
 from shared.processing.window import Window
 from shared.scheduling.urgency import ExpectedSeconds, raised
@@ -101,7 +101,7 @@ class Routing:
             return False
 
     def _place(self, entry: PendingStep, now: float) -> Placed:
-        chosen = self._placement.choose(entry)
+        chosen = self._placement.choose(entry.step, entry.lane)
         assert isinstance(chosen, Chosen), "an open lane has a place"
         self._expected.learn(entry.priority_class, now - entry.arrived_at + chosen.seconds)
         return Placed(entry, chosen, self._placement.ledger.take(chosen.account, entry.step.capability, entry.cost))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.router.filters import NodeView
-from services.router.ledger import NodeCredit
 from shared.contracts.credits import Credits
 from shared.contracts.node import Node, NodeModel
 from shared.contracts.step import Step
 from shared.kafka.port import Headers
+from shared.placement.filters import NodeView
+from shared.placement.ledger import NodeCredit
 
 MODEL = NodeModel(name="small:1b", size_bytes=10**9, context_length=8192, operations=("chat", "generate"))
 

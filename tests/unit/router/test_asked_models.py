@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.placement import Chosen, choose
 from services.worker import registration
 from shared.contracts.node import NodeModel
 from shared.model_names import AUTO, canonical
+from shared.placement.choosing import Chosen, choose
 from tests.support.routing import node, step, view
 
 NAMES = ("a", "a:latest", "a:1b", "b", "b:1b", "c")

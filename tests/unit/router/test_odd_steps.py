@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 
-from services.router import filters, handlers, messages, placement, routing
+from services.router import handlers, messages, routing
 from services.router.fairness import WaitingSteps
-from services.router.ledger import CreditLedger
-from services.router.placement import Placement
 from services.router.routing import Routing
 from services.router.settings import RouterSettings
 from shared.contracts.failure import FailureKind
 from shared.contracts.outcome import StepFailed
 from shared.kafka.port import TopicPartition
+from shared.placement import choosing, filters
+from shared.placement.choosing import Placement
+from shared.placement.ledger import CreditLedger
 from shared.processing.node_table import NodeTable
 from shared.processing.tries import TRIES
 from shared.processing.window import Window, WindowBounds
@@ -64,7 +65,7 @@ def failing(real: Any, odd: Any) -> Any:
 
 def test_a_demand_that_cannot_be_judged_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its filters raise; the lane of the others is open."""
-    monkeypatch.setattr(placement, "candidates", failing(filters.candidates, lambda demand, *_: demand.model == "small:1b"))
+    monkeypatch.setattr(choosing, "candidates", failing(filters.candidates, lambda demand, *_: demand.model == "small:1b"))
     scene = Scene()
     placed, failed = scene.rounds(TRIES)
     assert placed == ["a", "b"]
@@ -74,7 +75,7 @@ def test_a_demand_that_cannot_be_judged_is_given_up(monkeypatch: pytest.MonkeyPa
 
 def test_a_step_that_cannot_be_placed_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The choice among its nodes raises; it is tried again at once, and keeps no place."""
-    monkeypatch.setattr(placement, "best", failing(placement.best, lambda _, wanted: wanted.job == "odd"))
+    monkeypatch.setattr(choosing, "best", failing(choosing.best, lambda _, wanted: wanted.job == "odd"))
     scene = Scene()
     placed, failed = scene.rounds(TRIES)
     assert placed == ["a", "b"]
@@ -83,7 +84,7 @@ def test_a_step_that_cannot_be_placed_is_given_up(monkeypatch: pytest.MonkeyPatc
 
 def test_a_step_without_a_node_whose_demand_cannot_be_judged_does_not_end_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     """`sweep` looks at every waiting demand."""
-    monkeypatch.setattr(placement, "candidates", failing(filters.candidates, lambda *_: True))
+    monkeypatch.setattr(choosing, "candidates", failing(filters.candidates, lambda *_: True))
     scene = Scene()
     scene.routing.admit([scene.window], 0.0)
     for _ in range(TRIES):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-from services.router.ledger import CreditLedger
-from services.router.placement import Placement
 from services.router.routing import Routing
 from services.router.settings import RouterSettings
 from shared.kafka.port import TopicPartition
+from shared.placement.choosing import Placement
+from shared.placement.ledger import CreditLedger
 from shared.processing.node_table import NodeTable
 from shared.processing.window import Window, WindowBounds
 from shared.topics import Topics

@@ -7,14 +7,14 @@ from typing import Any
 
 from services.router import messages
 from services.router.handlers import PendingStep
-from services.router.ledger import CreditLedger
-from services.router.placement import Placement
 from services.router.routing import Routing
 from services.router.settings import RouterSettings
 from shared.contracts import headers
 from shared.contracts.base import PriorityClass
 from shared.contracts.step import Step
 from shared.kafka.port import TopicPartition
+from shared.placement.choosing import Placement
+from shared.placement.ledger import CreditLedger
 from shared.processing.node_table import NodeTable
 from shared.processing.window import Window, WindowBounds
 from shared.topics import Topics

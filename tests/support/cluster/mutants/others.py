@@ -12,12 +12,12 @@ from services.planner.history.takeover import Superseded
 from services.planner.intake.refusals import Refusals
 from services.router import routing, unplaced
 from services.router.dispatcher import Dispatcher
-from services.router.ledger import NodeCredit
 from services.worker.handlers import AttemptManager
 from services.worker.lease_log import LeaseLog
 from services.worker.mailbox_reader import MailboxReader
 from services.worker.slots import Slots
 from shared.kafka.port import Appended
+from shared.placement.ledger import NodeCredit
 from shared.processing.delays import next_hop
 from shared.processing.intake import Intake
 from shared.processing.outbox import Outbox

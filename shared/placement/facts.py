@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from services.router.handlers import read_credits
-from services.router.ledger import CreditLedger
+from pydantic import ValidationError
+
 from shared.clock import Clock
-from shared.contracts.credits import Credits
+from shared.contracts.bounds import explain
+from shared.contracts.credits import CREDITS, Credits, RouterPresence
+from shared.errors import InvalidRecord
 from shared.kafka.port import Log, Record, TopicPartition
+from shared.placement.choosing import Placement
 from shared.processing.folding import fold_each
-from shared.processing.node_table import NodeTable
 from shared.processing.tail import Tail
 from shared.topics import Topics
 
@@ -25,18 +27,18 @@ class Facts:
         self,
         log: Log,
         topics: Topics,
+        placement: Placement,
         *,
+        service: str,
         client_id: str,
-        table: NodeTable,
-        ledger: CreditLedger,
         clock: Clock,
         changed: Callable[[bool], None],
     ) -> None:
         self._nodes, self._credits = TopicPartition(topics.nodes, 0), TopicPartition(topics.credits, 0)
-        self._topics, self._table, self._ledger, self._clock, self._changed = topics, table, ledger, clock, changed
-        self._afresh = False
+        self._topics, self._table, self._ledger, self._clock, self._changed = topics, placement.table, placement.ledger, clock, changed
+        self._service, self._afresh = service, False
         self.heard_at: float | None = None
-        """Monotonic seconds of the last record on `credits`: this router's own presence is among them."""
+        """Monotonic seconds of the last record on `credits`: one's own presence is among them."""
         self.tail = Tail(
             log,
             clock,
@@ -51,12 +53,12 @@ class Facts:
         now = self._clock.monotonic()
         if partition == self._nodes:
             before = self._table.version
-            fold_each("router", records, lambda record: self._table.on_record(record, now))
+            fold_each(self._service, records, lambda record: self._table.on_record(record, now))
             self._afresh |= self._table.version != before
             return
         self.heard_at = now
         # Of each writer only the newest record counts: the others are void.
-        fold_each("router", {record.key: record for record in records}.values(), lambda record: self._on_credits(record, now))
+        fold_each(self._service, {record.key: record for record in records}.values(), lambda record: self._on_credits(record, now))
 
     def _on_credits(self, record: Record, now: float) -> None:
         message = read_credits(record, self._topics.mailboxes)
@@ -65,3 +67,14 @@ class Facts:
     def _on_handled(self) -> None:
         afresh, self._afresh = self._afresh, False
         self._changed(afresh)
+
+
+def read_credits(record: Record, mailboxes: int) -> Credits | RouterPresence:
+    """Raises InvalidRecord, also for places in a mailbox that does not exist: no step could be sent there."""
+    try:
+        found: Credits | RouterPresence = CREDITS.validate_json(record.value or b"")
+    except ValidationError as error:
+        raise InvalidRecord(explain(error, "credits record")) from None
+    if isinstance(found, Credits) and found.mailbox >= mailboxes:
+        raise InvalidRecord("the credits' mailbox is not a partition of this cluster")
+    return found

@@ -39,6 +39,8 @@ class Demand(NamedTuple):
 
 MOST_TOKENS = 10**9
 """Of one step, or ahead on one node, as far as choices and shares count them."""
+MIN_COST_TOKENS = 64
+"""A step costs at least this in fair shares: every call has a fixed part."""
 
 
 def demand_of(step: Step) -> Demand:
@@ -60,6 +62,11 @@ def demand_of(step: Step) -> Demand:
         likely,
         step.beyond_window,
     )
+
+
+def cost_of(step: Step) -> int:
+    """What `step` weighs in shares and on its node, in tokens."""
+    return min(MOST_TOKENS, max(MIN_COST_TOKENS, step.estimated_tokens))
 
 
 _SMALL_TOKENS = 1024

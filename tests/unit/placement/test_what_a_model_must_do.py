@@ -6,9 +6,6 @@ from typing import Any
 
 import pytest
 
-from services.router.demand import demand_of
-from services.router.filters import NodeView, Unplaceable, candidates
-from services.router.placement import Chosen, choose
 from shared.contracts.blob import BlobRef
 from shared.contracts.chat import ChatMessage, Operation, Options
 from shared.contracts.failure import FailureKind
@@ -17,6 +14,9 @@ from shared.contracts.node import Node, NodeModel
 from shared.contracts.step import Step
 from shared.inputs import held, input_of
 from shared.patterns import BUILT_IN
+from shared.placement.choosing import Chosen, choose
+from shared.placement.demand import demand_of
+from shared.placement.filters import NodeView, Unplaceable, candidates
 from tests.support.routing import node, step, view
 
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from services.router.demand import Demand
-from services.router.ledger import NodeCredit
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.node import Node, NodeModel
 from shared.model_names import AUTO, canonical
+from shared.placement.demand import Demand
+from shared.placement.ledger import NodeCredit
 
 ASSUMED_DECODE = 20.0
 ASSUMED_PREFILL = 200.0

@@ -1,4 +1,4 @@
-"""Placement: what this router knows of the nodes, and the choice it makes of it. Pure; time is passed in (monotonic seconds).
+"""Placement: what one who places steps knows of the nodes, and the choice it makes of it. Pure; time is passed in (monotonic seconds).
 
 The filters' work is kept per demand until a node appears, changes or is lost, so that a choice costs what its scoring costs.
 
@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
-from services.router.demand import MOST_TOKENS, Demand, demand_of
-from services.router.filters import Candidate, NodeView, Unplaceable, candidates
-from services.router.handlers import PendingStep
-from services.router.ledger import CreditLedger, NodeCredit
 from shared.contracts.chat import Operation
 from shared.contracts.step import Step
+from shared.placement.demand import MOST_TOKENS, Demand, demand_of
+from shared.placement.filters import Candidate, NodeView, Unplaceable, candidates
+from shared.placement.ledger import CreditLedger, NodeCredit
 from shared.processing.node_table import NodeTable
 
 
@@ -38,7 +37,7 @@ class Chosen(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """`candidates` (node, model) pairs could run it, none has a place for this router."""
+    """`candidates` (node, model) pairs could run it, none has a place for this party."""
 
     candidates: int
 
@@ -140,10 +139,10 @@ class Placement:
             found = self._found[demand] = candidates(demand, self._nodes, self.table.known())
         return found
 
-    def choose(self, entry: PendingStep) -> Choice:
-        """The node for one step. Uses nothing up."""
-        found = self.candidates(entry.lane)
-        return found if isinstance(found, Unplaceable) else best(found, entry.step)
+    def choose(self, step: Step, demand: Demand) -> Choice:
+        """The node for one step of this demand. Uses nothing up."""
+        found = self.candidates(demand)
+        return found if isinstance(found, Unplaceable) else best(found, step)
 
     def begin_round(self) -> None:
         """Places may have come free since the last round."""

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from services.router.ledger import CreditLedger, OpenDispatch
+from shared.placement.ledger import CreditLedger, OpenDispatch
 from tests.support.routing import credit
 
 

@@ -7,14 +7,14 @@ from math import inf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.demand import demand_of
-from services.router.filters import Unplaceable
-from services.router.ledger import CreditLedger
-from services.router.placement import Placement
 from services.router.settings import RouterSettings
 from services.router.unplaced import Leaves, decide
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.node import Node
+from shared.placement.choosing import Placement
+from shared.placement.demand import demand_of
+from shared.placement.filters import Unplaceable
+from shared.placement.ledger import CreditLedger
 from shared.processing.node_table import NodeTable
 from tests.support.routing import credit, node, step
 

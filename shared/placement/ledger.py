@@ -1,7 +1,7 @@
-"""CreditLedger of credits: how many steps this router may still give to each node. Pure; time is passed in (monotonic seconds).
+"""CreditLedger of credits: how many steps one party, a router, may still give to each node. Pure; time is passed in (monotonic seconds).
 
-A node's credits record offers this router a number of places and says up to where each mailbox has been read. What is left of the
-offer is the offer minus this router's own dispatches that lie at or after that point, and minus those whose offset is not known yet.
+A node's credits record offers this party a number of places and says up to where each mailbox has been read. What is left of the
+offer is the offer minus this party's own dispatches that lie at or after that point, and minus those whose offset is not known yet.
 So a dispatch is counted until the node's own record counts it; one that failed or was lost is in nobody's count (nothing leaks).
 """
 
@@ -47,12 +47,12 @@ class NodeCredit:
         self.offered = 0
         self.read: dict[str, int] = {}
         self.in_flight = 0
-        """Dispatches of this router that are not acknowledged yet."""
+        """Dispatches of this party that are not acknowledged yet."""
         self.available = 0
         self.running = 0
         self.queued_tokens = 0
         self.own_tokens = 0
-        """Estimated tokens of this router's dispatches that the node's record does not count yet."""
+        """Estimated tokens of this party's dispatches that the node's record does not count yet."""
         self.resident: frozenset[str] = frozenset()
         self.decode_tokens_per_second = 0.0
         self._acknowledged: dict[str, list[tuple[int, int]]] = {}  # capability → (offset, tokens) not read yet
@@ -67,7 +67,7 @@ class NodeCredit:
         """Acknowledged dispatches that the node had not read when it wrote its record."""
         return sum(map(len, self._acknowledged.values()))
 
-    def fold(self, record: Credits, router: str, now: float) -> bool:
+    def fold(self, record: Credits, party: str, now: float) -> bool:
         """Take over a record; True when the node is new, back, or another boot or mailbox than before."""
         changed = not self.live or record.boot != self.boot or record.mailbox != self.mailbox
         if record.mailbox != self.mailbox:
@@ -82,7 +82,7 @@ class NodeCredit:
         self.decode_tokens_per_second = record.decode_tokens_per_second
         if len(self.resident) != len(record.resident) or not self.resident.issuperset(record.resident):
             self.resident = frozenset(record.resident)
-        self.offered = max(0, record.offers.get(router, 0))
+        self.offered = max(0, record.offers.get(party, 0))
         self._forget_read()
         self._count()
         return changed
@@ -158,10 +158,10 @@ class OpenDispatch:
 
 
 class CreditLedger:
-    """The accounts of all nodes, as seen by one router."""
+    """The accounts of all nodes, as seen by one party."""
 
-    def __init__(self, router: str, *, lost_seconds: float, forgotten_seconds: float) -> None:
-        self._router = router
+    def __init__(self, party: str, *, lost_seconds: float, forgotten_seconds: float) -> None:
+        self._party = party
         self._lost_seconds = lost_seconds
         self._forgotten_seconds = forgotten_seconds
         self._accounts: dict[str, NodeCredit] = {}
@@ -184,7 +184,7 @@ class CreditLedger:
             account = self._accounts[record.node] = NodeCredit(record.node)
         elif record.boot == account.boot and record.sequence <= account.sequence:
             return False
-        return account.fold(record, self._router, now)
+        return account.fold(record, self._party, now)
 
     def expire(self, now: float) -> list[str]:
         """Nodes that have become lost; long lost ones are forgotten."""

@@ -8,15 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.filters import NodeView, Unplaceable
-from services.router.handlers import PendingStep
-from services.router.placement import Busy, Chosen, choose
-from shared.contracts.base import PriorityClass
 from shared.contracts.job import Needs
 from shared.contracts.node import Hardware, NodeModel
-from shared.kafka.port import TopicPartition
-from shared.processing.window import Window, WindowBounds
-from tests.support.routing import MODEL, FakeRecord, credit, node, step, view
+from shared.placement.choosing import Busy, Chosen, choose
+from shared.placement.demand import cost_of
+from shared.placement.filters import NodeView, Unplaceable
+from tests.support.routing import MODEL, credit, node, step, view
 
 BIG = NodeModel(name="big:70b", size_bytes=40 * 10**9, context_length=131_072)
 EMBEDDER = NodeModel(name="nomic:latest", operations=("embed",))
@@ -176,4 +173,4 @@ def test_no_number_ends_a_router() -> None:
     assert chosen(choose(odd, [view(node(models=(slow,)), swamped)], 0.0)).node == "n1"
     wide = step().model_copy(update={"needs": Needs().model_copy(update={"min_vram_bytes": HUGE, "min_context": HUGE})})
     assert any("GB of VRAM" in phrase for phrase in missing(choose(wide, [view(node())], 0.0)))
-    assert PendingStep(FakeRecord(), odd, Window(TopicPartition("t", 0), WindowBounds(), 0), PriorityClass.BATCH, 0.0).cost == 10**9
+    assert cost_of(odd) == 10**9
