@@ -48,6 +48,22 @@ async def test_a_planner_started_in_the_gap_means_take_again(world: World) -> No
 
 
 @simulated
+async def test_a_gap_that_retention_has_reached_into_means_take_again(world: World) -> None:
+    """The PlannerStarted of another owner is deleted before our append comes to lie behind it: what is gone proves nothing."""
+    world.start("p")
+    world.produce(b'{"prompt": "a"}')
+    await settled(world)
+    foreign = PlannerStarted(nonce="x", planner="other").to_bytes()
+    stale = b'{"type":"cancel_recorded","epoch":999,"job":"ghost","at":1.0,"reason":"a zombie wrote this"}'
+    world.log.write(events(world), [Message(world.topics.job_events, value, None, 0) for value in (foreign, stale)])
+    partition = world.log.existing(events(world))
+    partition.delete_before(partition.end - 1)
+    world.produce(b'{"prompt": "b"}')
+    await settled(world, 2)
+    assert starts(world) == 1, "the first start and the foreign one are deleted: it has started anew"
+
+
+@simulated
 async def test_an_append_of_unknown_fate_is_never_sent_again(world: World) -> None:
     """Variant `new producer re-sends`: the round lies in the log, its sender does not know; a new PlannerStarted finds it there."""
     world.start("p")

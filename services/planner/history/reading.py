@@ -25,9 +25,10 @@ async def reader(wiring: Wiring, partition: TopicPartition) -> AsyncIterator[Con
         await consumer.close()
 
 
-async def read_range(wiring: Wiring, partition: TopicPartition, start: int, end: int, visit: Visit) -> None:
-    """Visit every record of [start, end) in order. Raises LogError."""
+async def read_range(wiring: Wiring, partition: TopicPartition, start: int, end: int, visit: Visit) -> int:
+    """Visit every record of [start, end) in order; what lies before the offset that it returns was deleted by then. Raises LogError."""
     async with reader(wiring, partition) as consumer:
         async for records in stretches(consumer, {partition: (start, end)}):
             for record in records:
                 visit(record)
+        return (await consumer.beginning_offsets([partition]))[partition]

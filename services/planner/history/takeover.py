@@ -131,7 +131,10 @@ _START: str = PlannerStarted.model_fields["type"].default
 
 
 async def gap_is_stale(wiring: Wiring, partition: TopicPartition, start: int, end: int) -> bool:
-    """Whether [start, end) holds nothing but records of fenced writers, and of nobody: no PlannerStarted, of whatever version."""
+    """Whether [start, end) holds nothing but records of fenced writers, and of nobody: no PlannerStarted, of whatever version.
+
+    Where retention has reached into it nobody can tell.
+    """
     found: list[bool] = []
 
     def visit(record: Record) -> None:
@@ -143,5 +146,5 @@ async def gap_is_stale(wiring: Wiring, partition: TopicPartition, start: int, en
         except (ValidationError, InvalidInput):
             found.append(False)
 
-    await read_range(wiring, partition, start, end, visit)
-    return not any(found)
+    first = await read_range(wiring, partition, start, end, visit)
+    return first <= start and not any(found)
