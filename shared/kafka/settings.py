@@ -5,10 +5,13 @@ from __future__ import annotations
 from shared.contracts.base import BATCH_BYTES, RECORD_BYTES
 
 # Groups
-SESSION_SECONDS = 10.0
-"""Take-over after SIGKILL waits this long; shorter would evict members during a pause of the machine."""
+SESSION_SECONDS = 5.0
+"""Take-over after SIGKILL waits this long, or as long as the broker's `group.min.session.timeout.ms` is. Shorter would evict members
+during a pause of the machine (decision 0033)."""
+UNTOLD_SESSION_SECONDS = 6.0
+"""Where a broker does not tell its minimum: Kafka's default of it."""
 HEARTBEAT_SECONDS = 1.0
-"""A rebalance is noticed within this time; ten beats fit a session."""
+"""A rebalance is noticed within this time; five beats fit a session."""
 REBALANCE_SECONDS = 10.0
 """Budget of `on_revoked`. No handler runs longer: work that goes on is covered by leases, not by owning a partition."""
 POLL_LIMIT_SECONDS = 300.0

@@ -1,11 +1,11 @@
 """The promise: a planner that was paused for 60 s and wakes up as a zombie accepts nothing.
 
-What: two planners work off slow jobs; one is stopped (SIGSTOP) in the middle, for six times the session timeout. The other takes its
+What: two planners work off slow jobs; one is stopped (SIGSTOP) in the middle, for twelve times the session timeout. The other takes its
 partitions over and ends every job. Then the first one wakes with live jobs, leases and timers that are all overdue.
 How: real Kafka, real processes; the history checker judges the log: the zombie's appends are stale, nothing came of them.
 
     planner ──SIGSTOP──────────────── 60 s ───────────────SIGCONT── appends, fenced ── learns that it is no owner
-    planner-2 ──────── takes over after 10 s, ends all jobs ───────────────────────────────────────────────────►
+    planner-2 ──────── takes over after 5 s, ends all jobs ───────────────────────────────────────────────────►
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ has, so that every job stays live in the middle of its history. Then SIGKILL, an
 Measured, medians of repeats:
 
     take-over   from its first PlannerStarted in the log to "ready" (every partition replayed and driven on)
-    away        from the kill to "ready": Kafka's session timeout is in it (10 s), which a planner cannot shorten
+    away        from the kill to "ready": Kafka's session timeout is in it (5 s), which a planner cannot shorten
 
 Exit code 1 when a step that history holds was asked for again, when a job was lost, or when the median take-over exceeds the budget.
 """

@@ -42,6 +42,8 @@ class AioLog:
         self._servers = [server.strip() for server in servers.split(",")]
         self._clock = clock
         self._compression = compression
+        self._session_seconds: float | None = None
+        """Of members of groups, once the brokers have said what they allow."""
         thin_out(clock)
         install()
 
@@ -64,6 +66,7 @@ class AioLog:
         committed_only: bool = False,
     ) -> AioConsumer:
         adapter = AioAssignor(assignor or BalancedAssignor())
+        session = CONSUMER_OPTIONS["session_timeout_ms"] if group is None else milliseconds(await self._session())
 
         def create() -> AIOKafkaConsumer:
             return AIOKafkaConsumer(
@@ -75,7 +78,7 @@ class AioLog:
                 fetch_max_wait_ms=fetch_max_wait_ms,
                 max_partition_fetch_bytes=max_partition_fetch_bytes,
                 isolation_level="read_committed" if committed_only else "read_uncommitted",
-                **CONSUMER_OPTIONS,
+                **{**CONSUMER_OPTIONS, "session_timeout_ms": session},
             )
 
         client = await self._connect(create, lambda client: client.stop())
@@ -89,6 +92,17 @@ class AioLog:
             )
 
         return AioAdmin(await self._connect(create, lambda client: client.close()))
+
+    async def _session(self) -> float:
+        """Ours, or the shortest that every broker allows. Asked once a process."""
+        if self._session_seconds is None:
+            admin = await self.admin()
+            try:
+                self._session_seconds = max(settings.SESSION_SECONDS, await admin.shortest_session_seconds())
+            finally:
+                await admin.close()
+            log.info("session_timeout", seconds=self._session_seconds)
+        return self._session_seconds
 
     async def close(self) -> None:
         """Clients are closed by whoever opened them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,10 +13,10 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.structs import TopicPartition as TheirTopicPartition
 
 from shared.errors import ConfigurationError, LogError
-from shared.kafka.client.aio_errors import in_our_words
+from shared.kafka.client.aio_errors import FOREIGN, in_our_words
 from shared.kafka.client.aio_topics import topics_there
 from shared.kafka.port import NewTopic, TopicInfo, TopicPartition
-from shared.kafka.settings import CALL_SECONDS, milliseconds
+from shared.kafka.settings import CALL_SECONDS, UNTOLD_SESSION_SECONDS, milliseconds
 
 _REFUSED = (
     kafka.InvalidPartitionsError,
@@ -24,6 +25,7 @@ _REFUSED = (
     kafka.InvalidTopicError,
     kafka.PolicyViolationError,
 )
+_SHORTEST_SESSION = "group.min.session.timeout.ms"
 
 
 class AioAdmin:
@@ -63,6 +65,18 @@ class AioAdmin:
         found = [resource for answer in answers for resource in answer.resources]
         # (error, message, kind, name, entries), an entry: (name, value, ...)
         return {name: {key: value for key, value, *_ in entries} for error, _, _, name, entries in found if not error}
+
+    async def shortest_session_seconds(self) -> float:
+        """The shortest session timeout that every broker allows to members of groups; Kafka's default where one of them does not say."""
+        brokers = [broker.nodeId for broker in self._client._client.cluster.brokers()]  # noqa: SLF001
+        wanted = [ConfigResource(ConfigResourceType.BROKER, str(broker), {_SHORTEST_SESSION: ""}) for broker in brokers]
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                answers: Any = await self._client.describe_configs(wanted)
+        except (*FOREIGN, TimeoutError):
+            return UNTOLD_SESSION_SECONDS
+        told = [int(value) for answer in answers for _, _, _, _, entries in answer.resources for _, value, *_ in entries if value]
+        return max(told) / 1000 if len(told) == len(brokers) else UNTOLD_SESSION_SECONDS
 
     async def delete_topics(self, names: Sequence[str]) -> None:
         """Unknown names are passed over."""
