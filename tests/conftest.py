@@ -15,9 +15,13 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+from shared.contracts.base import Contract
+
 pytest_plugins = ["tests.support.native"]
 
 for _name, _examples in (("check", 40), ("ci", 100), ("thorough", 1_000)):
     # No deadline and no complaint of slow drawing: on a busy machine both would only measure the machine.
     settings.register_profile(_name, max_examples=_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile(os.environ.get("TUTTI_EXAMPLES") or ("ci" if os.environ.get("CI") else "check"))
+
+Contract.checks_valid = True

@@ -127,13 +127,16 @@ class Round:
 
         `lies`: told its offset once it is acknowledged. `part`: of the event, as JSON that is there already.
         """
-        before, its_part, its_lies = self._open.get(group, (None, None, ()))
-        both = joined(before, event)
-        if both is not None:
-            del self._open[group]
-            event, part, lies = both, part or its_part, (*its_lies, *lies)
-        values = self.close(group)
-        if isinstance(event, JobAccepted | StepAnswered):
+        values: list[bytes] = []
+        waiting = self._open.pop(group, None)
+        if waiting is not None:
+            before, its_part, its_lies = waiting
+            both = joined(before, event)
+            if both is None:
+                values.append(self._write(group, before, its_part, its_lies))
+            else:
+                event, part, lies = both, part or its_part, its_lies + lies
+        if type(event) is JobAccepted or type(event) is StepAnswered:
             self._open[group] = event, part, lies
         else:
             values.append(self._write(group, event, part, lies, ledger=ledger))
@@ -141,7 +144,8 @@ class Round:
 
     def close(self, job: str) -> list[bytes]:
         """Nothing joins the job's last event any more; returns its JSON, if something might have."""
-        return [self._write(job, *self._open.pop(job))] if job in self._open else []
+        waiting = self._open.pop(job, None)
+        return [] if waiting is None else [self._write(job, *waiting)]
 
     def _write(self, group: str, event: Any, part: bytes | None, lies: tuple[Callable[[int], None], ...], *, ledger: bool = False) -> bytes:
         value: bytes = event.to_bytes() if part is None else event.to_bytes(part)

@@ -6,6 +6,7 @@ PlannerStarted before it (ARCHITECTURE, planner protocol).
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, TypeAdapter
@@ -71,18 +72,21 @@ class _Fact(Contract):
     """The writer's wall clock, for people; nothing is decided by it."""
 
     def to_bytes(self, part: bytes | None = None) -> bytes:
-        """Compact JSON that begins with epoch and type; what is as it is by default is left out. `part`: that field's JSON, if it is there
-        already.
-        """
-        name = self._part
-        head = b'{"epoch":%d,"type":"%b",' % (self.epoch, type(self).model_fields["type"].default.encode())
-        left_out = {"epoch", "type"} if name is None else {"epoch", "type", name}
-        rest = self.encoded(exclude_defaults=True, exclude=left_out)
-        if name is not None:
-            value = getattr(self, name)
+        """Compact JSON, epoch and type first, without what is as it is by default. `part`: that field's JSON, if it is there already."""
+        head, in_front = _form(type(self), self._part)
+        head %= self.epoch
+        if self._part is not None:
+            value = getattr(self, self._part)
             written = part or (value.record() if isinstance(value, Job) else value.to_bytes())
-            head += b'"%b":%b,' % (name.encode(), written)
-        return head + rest[1:]
+            head += b'"%b":%b,' % (self._part.encode(), written)
+        return head + self.encoded(exclude_defaults=True, exclude=in_front)[1:]
+
+
+@cache
+def _form(event: type[_Fact], part: str | None) -> tuple[bytes, set[str]]:
+    """How an event of this type begins, and what is written before the rest."""
+    kind: str = event.model_fields["type"].default
+    return b'{"epoch":%%d,"type":"%b",' % kind.encode(), {"epoch", "type"} | ({part} if part else set())
 
 
 class FirstAsk(Contract):
@@ -283,9 +287,7 @@ class CancelRecorded(_Fact):
 
 
 class JobStopped(_Fact):
-    """The job is to end with this failure while attempts of it run: they are stopped, and awaited for a moment. Of cancels CancelRecorded
-    says it.
-    """
+    """The job is to end with this failure: attempts that run are stopped, and awaited for a moment. Of cancels CancelRecorded says it."""
 
     type: Literal["job_stopped"] = "job_stopped"
     failure: Failure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple, Self
 
@@ -68,15 +68,18 @@ class StepRequest(Contract):
 
     def content(self) -> Content:
         """What may be large in it, as JSON: written once for the step's id and for its record."""
-        return Content(*(to_json(value, exclude_none=True) for value in _CONTENT_OF(self)))
+        prompt, texts = self.prompt, self.texts
+        return Content(
+            to_json(self.messages, exclude_none=True), b"null" if prompt is None else to_json(prompt), to_json(texts) if texts else b"[]"
+        )
 
     def rendered(self, content: Content | None = None) -> bytes:
         """Canonical bytes of everything that decides the answer; part of the step id. Of a blob its digest: it may be written again.
 
         `content`: of this request, if it is there already.
         """
-        before, behind = (to_json(of(self), exclude_none=True)[1:-1] for of in (_BEFORE, _BEHIND))
-        shown: bytes = b"[%b]" % b",".join((before, *(content or self.content()), behind))
+        behind = to_json(_BEHIND(self), exclude_none=True)[1:]
+        shown: bytes = b",".join((_named(_BEFORE(self)), *(content or self.content()), behind))
         if self.input_ref is not None:
             shown += self.input_ref.blob.digest.encode()
         more = {name: value for name, default in _RENDERED_IF_SET if (value := getattr(self, name)) != default}
@@ -89,6 +92,12 @@ class StepRequest(Contract):
         return sum(len(m.content) for m in self.messages) + len(self.prompt or "") + sum(map(len, self.texts))
 
 
+@lru_cache(256)
+def _named(names: tuple[Any, ...]) -> bytes:
+    """Of what comes before the content, the same for most jobs: its JSON, without the list's end."""
+    return to_json(names)[:-1]
+
+
 @cache
 def _shared_with(job: type[Job]) -> tuple[str, ...]:
     return tuple(name for name in StepRequest.model_fields if name in job.model_fields)
@@ -99,7 +108,7 @@ _RENDERED_ALWAYS = (
     "stream",
 )  # fmt: skip
 """In this order since the first version: ids of steps in flight depend on it."""
-_BEFORE, _CONTENT_OF, _BEHIND = (attrgetter(*names) for names in (_RENDERED_ALWAYS[:5], Content._fields, _RENDERED_ALWAYS[8:]))
+_BEFORE, _BEHIND = attrgetter(*_RENDERED_ALWAYS[:5]), attrgetter(*_RENDERED_ALWAYS[8:])
 _RENDERED_IF_SET = tuple(
     (name, field.default) for name, field in StepRequest.model_fields.items() if name not in (*_RENDERED_ALWAYS, "input_ref")
 )

@@ -101,7 +101,7 @@ def _admit(book: Book, round_: Round, given: JobInput) -> LiveJob:
         seconds = given.job.deadline_seconds or book.policy.deadline_seconds[given.priority_class]
         deadline_at = round_.wall + seconds
     own = book.funds.tenants.get(given.job.tenant)
-    event = JobAccepted(
+    event = JobAccepted.of_valid(
         epoch=book.epoch,
         job=given.id,
         at=round_.wall,

@@ -137,7 +137,7 @@ def _on_claimed(book: Book, round_: Round, outcome: StepClaimed) -> None:
     job, step = found
     if step.phase is Phase.CLAIMED:
         return
-    event = StepClaimedBy(
+    event = StepClaimedBy.of_valid(
         epoch=book.epoch,
         job=job.id,
         at=round_.wall,
@@ -198,7 +198,7 @@ def _on_succeeded(book: Book, round_: Round, outcome: StepSucceeded) -> None:
     book.emit(
         round_,
         job,
-        StepAnswered(
+        StepAnswered.of_valid(
             epoch=book.epoch,
             job=job.id,
             at=round_.wall,

@@ -103,7 +103,8 @@ class Book:
 
     def write(self, round_: Round, job: LiveJob, event: Event, *lies: Callable[[int], None], part: bytes | None = None) -> None:
         """Append."""
-        self.live_count.keep(job, *round_.add(job.id, event, *lies, part=part))
+        if values := round_.add(job.id, event, *lies, part=part):
+            self.live_count.keep(job, *values)
 
     def emit(self, round_: Round, job: LiveJob, event: Event) -> None:
         """Append and fold."""
@@ -177,7 +178,7 @@ class Book:
             if not step.stopped:
                 self.stop(round_, job, step)
         self.funds.ended(job)
-        result = Result(
+        result = Result.of_valid(
             job=job.id,
             tenant=accepted.request.tenant,
             status=status,
@@ -191,7 +192,7 @@ class Book:
             accepted_at=accepted.at,
             finished_at=round_.wall,
         )
-        event = JobSettled(
+        event = JobSettled.of_valid(
             epoch=self.epoch,
             job=job.id,
             at=round_.wall,

@@ -87,7 +87,7 @@ def _ask(book: Book, round_: Round, job: LiveJob, want: Wanted) -> None:
     cost = cost or book.funds.least_micros(job)
     funding = Funding() if refused else book.funds.reserve(round_, job, Amounts(calls=1, tokens=tokens, micros=cost))
     refused = refused or funding.failure
-    event = StepAsked(
+    event = StepAsked.of_valid(
         epoch=book.epoch,
         job=job.id,
         at=round_.wall,

@@ -27,7 +27,7 @@ def step_of(job: LiveJob, step: OpenStep, home: int, lease_seconds: float, *, se
     request = step.request
     assert request is not None
     accepted = job.accepted
-    return Step(
+    return Step.of_valid(
         **request.__dict__,
         job=job.id,
         id=step.id,
