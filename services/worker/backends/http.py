@@ -1,4 +1,4 @@
-"""What both HTTP backends share: a bounded pool, lines out of a stream, and failures out of statuses and connection errors.
+"""What both HTTP backends share: lines out of a stream, and failures out of statuses and connection errors.
 
 A token bucket: how long a call has to wait so that an endpoint's rate limit is kept. Pure.
 """
@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager, suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import aiohttp
 import pydantic_core
 
 from services.worker.backends.base import ModelCallFailed
+from services.worker.backends.http_client import BrokenAnswer, CannotConnect, Connections, HttpAnswer, NoAnswer
 from shared.contracts.failure import FailureKind as K
 
 
@@ -115,23 +115,27 @@ def decode_lines(lines: list[bytes]) -> list[dict[str, Any]]:
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds in `Retry-After` (a number, or a date beside the answer's own) or `retry-after-ms`; None without a sensible one."""
-    milliseconds, value = headers.get("retry-after-ms", ""), headers.get("Retry-After", "").strip()
+    milliseconds, value = headers.get("retry-after-ms", ""), headers.get("retry-after", "").strip()
     if _NUMBER.fullmatch(milliseconds):
         return float(milliseconds) / 1e3
     if _NUMBER.fullmatch(value):
         return float(value)
     try:
         # By the endpoint's clock both: its distance is a duration, whatever the clock here says.
-        return max(0.0, (parsedate_to_datetime(value) - parsedate_to_datetime(headers.get("Date", ""))).total_seconds())
+        return max(0.0, (parsedate_to_datetime(value) - parsedate_to_datetime(headers.get("date", ""))).total_seconds())
     except (TypeError, ValueError, IndexError, OverflowError):
         return None
 
 
-async def refuse_error(response: aiohttp.ClientResponse) -> None:
+async def refuse_error(response: HttpAnswer) -> None:
     """Raise the failure that the status stands for; return when it is a success."""
-    if response.status < 400:
+    if response.status < 300:
         return
-    body = await response.content.read(MAX_ERROR_BYTES)
+    if response.status < 400:
+        raise ModelCallFailed(K.MODEL_ERROR, f"the endpoint answered with status {response.status}: it lives at another address")
+    body = b""
+    while len(body) < MAX_ERROR_BYTES and (data := await response.read()):
+        body += data
     try:
         message = error_text(pydantic_core.from_json(body))
     except ValueError:
@@ -140,10 +144,10 @@ async def refuse_error(response: aiohttp.ClientResponse) -> None:
     raise ModelCallFailed(failure_kind(response.status, message), message, retry_after_seconds=retry_after(response.headers))
 
 
-async def whole(response: aiohttp.ClientResponse, most: int) -> bytes:
+async def whole(response: HttpAnswer, most: int) -> bytes:
     """The body. Raises MODEL_ERROR once it has more than `most` bytes, without reading on."""
     parts, size = [], 0
-    async for data in response.content.iter_any():
+    while data := await response.read():
         parts.append(data)
         size += len(data)
         if size > most:
@@ -151,10 +155,10 @@ async def whole(response: aiohttp.ClientResponse, most: int) -> bytes:
     return b"".join(parts)
 
 
-async def batches(response: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
+async def batches(response: HttpAnswer) -> AsyncIterator[list[bytes]]:
     """Complete lines as they arrive, all of one network read together; a last line without newline comes at the end."""
     rest = b""
-    async for data in response.content.iter_any():
+    while data := await response.read():
         *lines, rest = (rest + data).split(b"\n")
         if len(rest) > MAX_LINE_BYTES:
             raise ModelCallFailed(K.BROKEN_STREAM, "the endpoint sent an endless line")
@@ -164,97 +168,72 @@ async def batches(response: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]
         yield [rest]
 
 
-async def _read_end(response: aiohttp.ClientResponse) -> None:
+async def _read_end(response: HttpAnswer) -> None:
     """Wait shortly for the end of a body whose content is complete, so that its connection can be used again."""
-    if response.content.at_eof():
-        return
+    size = 0
     with suppress(TimeoutError):
         async with asyncio.timeout(END_SECONDS):
-            await response.content.read(MAX_ERROR_BYTES)
+            while not response.at_end and size < MAX_ERROR_BYTES:
+                size += len(await response.read())
 
 
 class HttpEndpoint:
     """One base address with a pool of `connections`. Timeouts beyond connecting are the runner's: it sees every token."""
 
     def __init__(self, url: str, *, connections: int, connect_seconds: float, headers: dict[str, str] | None = None) -> None:
-        self.url = url
-        self._connections = connections
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds)
-        self._probe_timeout = aiohttp.ClientTimeout(total=PROBE_SECONDS)
-        self._headers = headers or {}
-        self._session: aiohttp.ClientSession | None = None
-
-    def _opened(self) -> aiohttp.ClientSession:
-        """The session, made on first use: it belongs to the running loop."""
-        if self._session is None:
-            connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=KEEPALIVE_SECONDS)
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                headers={**self._headers, "Accept": "*/*", "Accept-Encoding": "identity"},
-                auto_decompress=False,  # nothing packed is asked for; a small answer could unpack to any size
-                cookie_jar=aiohttp.DummyCookieJar(),  # a session of its own for every call: endpoints set no cookies
-            )
-        return self._session
+        """Raises ValueError for a header that cannot be written."""
+        self._connections = Connections(
+            url, most=connections, connect_seconds=connect_seconds, keep_seconds=KEEPALIVE_SECONDS, headers=headers or {}
+        )
 
     @asynccontextmanager
-    async def post(self, path: str, body: dict[str, Any], trace: str | None) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def post(self, path: str, body: dict[str, Any], trace: str | None) -> AsyncIterator[HttpAnswer]:
         """A successful response whose body is still to be read. Leaving early, by cancellation too, closes the connection at once."""
-        headers = {"Content-Type": "application/json"}
-        if trace:
-            headers["traceparent"] = trace
+        headers = {"traceparent": trace} if trace and trace.isprintable() else {}
         with translated():
-            response = await self._begin(path, pydantic_core.to_json(body), headers)
+            response = await self._connections.begin("POST", path, pydantic_core.to_json(body), headers)
             try:
                 await refuse_error(response)
                 yield response
                 await _read_end(response)
             finally:
-                if not response.content.at_eof():
-                    response.close()
-                response.release()
-
-    async def _begin(self, path: str, data: bytes, headers: dict[str, str]) -> aiohttp.ClientResponse:
-        """The head of the response. A pooled connection may have been closed by the server a moment ago: then once more, on a new one."""
-        try:
-            return await self._opened().post(self.url + path, data=data, headers=headers, timeout=self._timeout)
-        except aiohttp.ClientConnectorError:
-            raise
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-            return await self._opened().post(self.url + path, data=data, headers={**headers, "Connection": "close"}, timeout=self._timeout)
+                self._connections.finish(response)
 
     async def get_json(self, path: str) -> tuple[dict[str, Any], dict[str, str]]:
         """(body, headers by lower-case name) of a GET that must be quick."""
-        with translated():
-            async with self._opened().get(self.url + path, timeout=self._probe_timeout) as response:
-                await refuse_error(response)
-                return decode(await whole(response, MAX_BODY_BYTES)), {name.lower(): value for name, value in response.headers.items()}
+        return await self._quick("GET", path)
 
     async def post_json(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The body of a POST that must be quick."""
+        return (await self._quick("POST", path, pydantic_core.to_json(body)))[0]
+
+    async def _quick(self, method: str, path: str, body: bytes | None = None) -> tuple[dict[str, Any], dict[str, str]]:
         with translated():
-            async with self._opened().post(self.url + path, json=body, timeout=self._probe_timeout) as response:
-                await refuse_error(response)
-                return decode(await whole(response, MAX_BODY_BYTES))
+            async with asyncio.timeout(PROBE_SECONDS):
+                response = await self._connections.begin(method, path, body)
+                try:
+                    await refuse_error(response)
+                    return decode(await whole(response, MAX_BODY_BYTES)), response.headers
+                finally:
+                    self._connections.finish(response)
 
     async def close(self) -> None:
         """Close the pool. Idempotent."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        self._connections.close()
 
 
 class translated:  # noqa: N801  (reads as a statement: `with translated():`)
-    """Turns aiohttp's errors into `ModelCallFailed`."""
+    """Turns what a connection does into `ModelCallFailed`."""
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
+        if isinstance(error, CannotConnect):
             raise ModelCallFailed(K.NODE_UNREACHABLE, "the endpoint does not accept connections") from error
-        if isinstance(error, aiohttp.ServerDisconnectedError):
+        if isinstance(error, NoAnswer):
             raise ModelCallFailed(K.BROKEN_STREAM, "the endpoint closed the connection without an answer") from error
         if isinstance(error, TimeoutError):
             raise ModelCallFailed(K.NODE_UNREACHABLE, "the endpoint did not answer in time") from error
-        if isinstance(error, aiohttp.ClientError | OSError):
+        if isinstance(error, BrokenAnswer | OSError):
             raise ModelCallFailed(K.BROKEN_STREAM, f"the connection to the endpoint broke: {type(error).__name__}") from error

@@ -162,25 +162,19 @@ class Endpoint:
 
 
 class _Response:
-    """As much of aiohttp's response as the backend reads."""
+    """As much of an answer as the backend reads."""
 
     def __init__(self, call: Call, first: list[dict[str, Any]]) -> None:
-        self._call, self._first = call, first
-        self.content = self
-
-    async def iter_any(self) -> AsyncIterator[bytes]:
-        chunks = self._first
-        try:
-            while chunks:
-                yield b"".join(json.dumps(chunk).encode() + b"\n" for chunk in chunks)
-                chunks = await self._call.ready()
-        except OllamaError as error:
-            yield json.dumps({"error": error.message}).encode() + b"\n"
-        except ConnectionDropped as error:
-            raise ModelCallFailed(FailureKind.BROKEN_STREAM, "the simulated node cut the connection") from error
+        self._call, self._first = call, [first]
 
     async def read(self) -> bytes:
-        return json.dumps(self._first[0]).encode()
+        try:
+            chunks = self._first.pop() if self._first else await self._call.ready()
+        except OllamaError as error:
+            return json.dumps({"error": error.message}).encode() + b"\n"
+        except ConnectionDropped as error:
+            raise ModelCallFailed(FailureKind.BROKEN_STREAM, "the simulated node cut the connection") from error
+        return b"".join(json.dumps(chunk).encode() + b"\n" for chunk in chunks)
 
 
 def backend_on(node: Node, settings: WorkerSettings) -> tuple[OllamaBackend, Endpoint]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from services.worker.backends.ollama import OllamaBackend, request
 from services.worker.settings import LoadProfile, WorkerSettings, ollama_url
 from shared.contracts.chat import ChatMessage, FinishReason, Operation, Options
 from tests.unit.worker.calling import TRACE, ask, failure_of
-from tests.unit.worker.fake_endpoint import FakeEndpoint, Reply, fake_endpoint
+from tests.unit.worker.fake_endpoint import FakeEndpoint, Reply, fake_endpoint, serving
 from tests.unit.worker.world import step
 
 DONE = b'{"done":true,"done_reason":"stop","prompt_eval_count":7,"prompt_eval_cached_count":2,"eval_count":2,"eval_duration":2000000}'
@@ -180,22 +179,19 @@ async def test_a_connection_that_the_server_closed_meanwhile_is_replaced() -> No
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal requests
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            while await reader.readuntil(b"}]}"):
-                requests += 1
-                if requests == 2:
-                    break
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(DONE), DONE))
-                await writer.drain()
-        writer.close()
+        while await reader.readuntil(b"}]}"):
+            requests += 1
+            if requests == 2:
+                break
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(DONE), DONE))
+            await writer.drain()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    backend = OllamaBackend(WorkerSettings(url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
-    await ask(backend)
-    await ask(backend)
-    assert requests == 3
-    await backend.close()
-    server.close()
+    async with serving(serve) as url:
+        backend = OllamaBackend(WorkerSettings(url=url))
+        await ask(backend)
+        await ask(backend)
+        assert requests == 3
+        await backend.close()
 
 
 async def test_lines_cut_anywhere_are_read_whole(fake: FakeEndpoint, ollama: OllamaBackend) -> None:
