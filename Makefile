@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # a process whose modules need compiling takes two to three times as long to start
-.PHONY: help venv check format test test-chaos up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-priority ollama lock wheel clean
+.PHONY: help venv check format test test-chaos up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-priority ollama lock wheel clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -12,6 +12,8 @@ PYTEST := $(BIN)/python -m pytest
 BROKERS ?= 3
 REPEATED = $(if $(REPEATS),--repeats $(REPEATS))
 TESTS ?=
+# RECORD=1: a bench's runs become the record that later runs are compared with.
+runs = $(if $(RECORD),infra/lab/records,.tutti)/$(1).json
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,27 +59,30 @@ logs: venv ## Follow the logs of everything that runs.
 demo: venv ## From nothing to a real model's streamed answer, over REST and over Kafka.
 	@$(BIN)/python -m infra.demo
 
-bench: venv ## Measure against the bare pass-through and its budgets (all bench targets: REPEATS=n, medians of them).
-	@$(BIN)/python -m infra.lab.bench $(REPEATED) --json .tutti/bench.json
+bench: venv ## Measure against the bare pass-through and its budgets (all bench targets: REPEATS=n, medians of them; RECORD=1 keeps them for comparison).
+	@$(BIN)/python -m infra.lab.bench $(REPEATED) --json $(call runs,bench)
 
 bench-recovery: venv ## Kill a planner with JOBS=10000 live jobs; the next one must have them in 5 s.
-	@$(BIN)/python -m infra.lab.bench.recovery --jobs $(or $(JOBS),10000) $(REPEATED) --json .tutti/recovery.json
+	@$(BIN)/python -m infra.lab.bench.recovery --jobs $(or $(JOBS),10000) $(REPEATED) --json $(call runs,recovery)
 
-bench-priority: venv ## Classes and tenants on a saturated cluster, with JOBS=100000 batch jobs queued.
-	@$(BIN)/python -m infra.lab.bench.priority --jobs $(or $(JOBS),100000) $(REPEATED) --json .tutti/priority.json
+bench-takeover: venv ## 20 jobs of 2 s, 5 at once, and a kill -9 after 5 s: when the last one ends.
+	@$(BIN)/python -m infra.lab.bench.takeover $(REPEATED) --json $(call runs,takeover)
+
+bench-priority: venv ## Classes and tenants on a saturated cluster, with JOBS=100000 jobs queued (SCENARIO=hidden: only that one; BYTES=n of each there).
+	@$(BIN)/python -m infra.lab.bench.priority --jobs $(or $(JOBS),100000) --bytes $(or $(BYTES),0) $(if $(SCENARIO),--scenario $(SCENARIO)) $(REPEATED) --json $(call runs,priority)
 
 bench-cancel: venv ## Cancel 50 running streams in each of three ways; the node must see it within 100 ms.
-	@$(BIN)/python -m infra.lab.bench.cancel $(REPEATED) --json .tutti/cancel.json
+	@$(BIN)/python -m infra.lab.bench.cancel $(REPEATED) --json $(call runs,cancel)
 
 bench-delays: venv ## JOBS=100000 delayed records; how late they are, and that a kill -9 of the delay service loses none.
-	@$(BIN)/python -m infra.lab.bench.delays --jobs $(or $(JOBS),100000) $(REPEATED) --json .tutti/delays.json
+	@$(BIN)/python -m infra.lab.bench.delays --jobs $(or $(JOBS),100000) $(REPEATED) --json $(call runs,delays)
 
 bench-backlog: venv ## Queue JOBS=1000000 jobs of BYTES=0 more than a few words; every service's memory must stay flat.
-	@$(BIN)/python -m infra.lab.bench.backlog --jobs $(or $(JOBS),1000000) --bytes $(or $(BYTES),0) $(REPEATED) --json .tutti/backlog.json
+	@$(BIN)/python -m infra.lab.bench.backlog --jobs $(or $(JOBS),1000000) --bytes $(or $(BYTES),0) $(REPEATED) --json $(call runs,backlog)
 
 chaos: venv ## Break a real cluster under JOBS=100000 jobs (SEED=n, RATE=n a second), check that nothing is lost.
 	@$(BIN)/python -m infra.native.fetch
-	@$(BIN)/python -m infra.lab.chaos --jobs $(or $(JOBS),100000) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) --json .tutti/chaos.json
+	@$(BIN)/python -m infra.lab.chaos --jobs $(or $(JOBS),100000) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) --json $(call runs,chaos)
 
 ollama: venv ## Install a real Ollama with small models into the cache (needs Go >= 1.26).
 	@$(BIN)/python -m infra.lab.ollama_build

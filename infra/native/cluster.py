@@ -24,10 +24,12 @@ from infra.native.topics import delete_topics, ensure_topics
 from shared.services import NAMES
 from shared.topics import Topics, TopicSettings
 
+_BACKEND = "TUTTI_WORKER__BACKEND"
+
 
 @dataclass(slots=True)
 class LocalCluster:
-    """Five services, `workers` of them workers, each with a simulated node of its own unless `nodes` names model nodes.
+    """Five services, `workers` of them workers, each with a simulated node of its own unless `nodes` names its backend.
 
     `copies` says how many of another service there are, for example {"planner": 2}: the second is called planner-2.
 
@@ -39,7 +41,7 @@ class LocalCluster:
     directory: Path
     workers: int = 1
     nodes: Sequence[Mapping[str, str]] = ()
-    """Worker settings of each model node (TUTTI_WORKER__...), one worker each; simulators when empty."""
+    """Worker settings of each node (TUTTI_WORKER__...), one worker each; simulated where they name no backend."""
     simulator: Sequence[str] = ("--profile", "instant")
     copies: Mapping[str, int] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -65,8 +67,8 @@ class LocalCluster:
         """Bring everything up; returns when every service is ready. Raises NativeError kinds; what was started is stopped then."""
         try:
             ensure_topics(self.servers, self.topics)
-            nodes = self.nodes or [self._simulate(number) for number in range(1, self.workers + 1)]
-            self._define(nodes)
+            nodes: Sequence[Mapping[str, str]] = self.nodes or [{}] * self.workers
+            self._define([own if _BACKEND in own else {**self._simulate(number), **own} for number, own in enumerate(nodes, 1)])
             self._start_services()
         except BaseException:
             self.stop()
@@ -82,7 +84,7 @@ class LocalCluster:
         self.simulators.append(daemon)
         url = f"http://127.0.0.1:{port}"
         await_answer(daemon, f"{url}/api/version")
-        return {"TUTTI_WORKER__BACKEND": "ollama", "TUTTI_WORKER__URL": url}
+        return {_BACKEND: "ollama", "TUTTI_WORKER__URL": url}
 
     def _define(self, nodes: Sequence[Mapping[str, str]]) -> None:
         wanted = [(name, number) for name in NAMES if name != "worker" for number in range(1, self.copies.get(name, 1) + 1)]

@@ -13,16 +13,13 @@ from pathlib import Path
 import click
 import uvloop
 
-from infra.lab.bench import budgets, machine, outcome, report
+from infra.lab.bench import budgets, machine, outcome, records, report
 from infra.lab.bench.cluster import Bench, DidNotStart, running
 from infra.lab.bench.load import LoadFailed
 from infra.lab.bench.scenarios import FULL, QUICK, Run, Sizes, perform, plan, warm_up
 from infra.lab.bench.summary import summarise
 from infra.native.errors import NativeError
 from shared.clock import Clock, SystemClock
-
-PAUSE_SECONDS = 0.5
-"""Between runs: commits, credits and the broker's own work of the last one end."""
 
 
 @click.command(context_settings={"show_default": True})
@@ -32,7 +29,7 @@ PAUSE_SECONDS = 0.5
 @click.option("--only-bare", is_flag=True, help="The baseline alone.")
 @click.option("--servers", help="Use this Kafka instead of starting one.", metavar="HOST:PORT")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write everything here.")
-@click.option("--compare", type=click.Path(exists=True, path_type=Path), help="An earlier --json file.")
+@click.option("--compare", type=click.Path(exists=True, path_type=Path), help="An earlier --json file, besides the record.")
 @click.option("--strict", is_flag=True, help="A missed budget is a failure.")
 def main(
     *,
@@ -59,11 +56,11 @@ def main(
     summary = summarise(runs)
     verdicts = budgets.judge_all(summary)
     click.echo("\n".join(report.tables(facts, runs, summary, verdicts)))
+    options = {"quick": quick, "own_broker": servers is None, "only_bare": only_bare, "scenarios": list(chosen), **asdict(sizes)}
+    document = json.loads(json.dumps(report.document(facts, options, runs, summary, verdicts)))  # as a reader of the file has it
     if compare is not None:
-        click.echo("\n".join(["", *report.comparison(json.loads(compare.read_text()), summary)]))
-    if json_file is not None:
-        options = {"quick": quick, "own_broker": servers is None, "only_bare": only_bare, "scenarios": list(chosen), **asdict(sizes)}
-        outcome.write(json_file, report.document(facts, options, runs, summary, verdicts))
+        click.echo("\n".join(["", *records.comparison(json.loads(compare.read_text()), document)]))
+    outcome.keep(document, json_file)
     outcome.refuse_missed(verdicts, strict=strict)
 
 
@@ -81,7 +78,6 @@ async def _measure(bench: Bench, sizes: Sizes, chosen: tuple[str, ...], clock: C
         run = await perform(task, bench, sizes, clock)
         click.echo(f"  {run.scenario} {run.system} #{run.repeat + 1}: {run.values['per_second']:.0f}/s", err=True)
         runs.append(run)
-        await clock.sleep(PAUSE_SECONDS)
     return runs
 
 

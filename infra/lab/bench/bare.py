@@ -1,15 +1,18 @@
 """The baseline: what five hops through Kafka cost when nothing is decided, kept or promised. Upper bound of what tutti could reach.
 
     POST / ─► jobs ─► planner ─► steps ─► router ─► work ─► worker ─► outcomes ─► planner ─► replies ─► front ─► caller
-                                                                                       └───► results (queued jobs)
+                                                              │ └─ node (jobs that name a model)  └───► results (queued jobs)
 
-Raw aiokafka with pydantic messages, one process a service (`python -m infra.lab.bench.bare ROLE SERVERS PREFIX [PORT]`), uvloop, records
-read by `getmany`, sends gathered, linger 0, no await per record but the send's own, positions committed each half second.
+Raw aiokafka with pydantic messages, one process a service (`python -m infra.lab.bench.bare ROLE SERVERS PREFIX [PORT | NODE]`), uvloop,
+records read by `getmany`, sends gathered, linger 0, no await per record but the send's own, positions committed each half second.
+A job that names a model is answered by the node, asked as tutti's worker asks it, over connections that are kept: the floor of what goes
+over a node.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from typing import Any
@@ -19,6 +22,7 @@ import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from pydantic import BaseModel
 
+from infra.lab.bench.http_client import Caller
 from shared.clock import SystemClock
 
 TOPICS = {"jobs": 6, "steps": 6, "work": 6, "outcomes": 6, "replies": 1, "results": 6}
@@ -26,13 +30,16 @@ TOPICS = {"jobs": 6, "steps": 6, "work": 6, "outcomes": 6, "replies": 1, "result
 ROLES = ("planner", "router", "worker", "front")
 COMMIT_SECONDS = 0.5
 POLL_MS = 200
+NODE_TOKENS = 8
+"""Words of an answer that a node gives: enough to be one, little for the simulated node to make."""
 
 
 class Job(BaseModel):
-    """`reply` is the caller's number; None for a queued job."""
+    """`reply` is the caller's number; None for a queued job. `model`: of the node; None: answered without one."""
 
     id: str
     prompt: str
+    model: str | None = None
     reply: int | None = None
 
 
@@ -44,6 +51,7 @@ class Step(BaseModel):
     step: str
     attempt: int = 1
     prompt: str
+    model: str | None = None
     reply: int | None = None
 
 
@@ -70,7 +78,8 @@ def plan(record: Any) -> Sent:
     """A job becomes a step, an outcome the reply or result."""
     if record.topic.endswith("jobs"):
         job = Job.model_validate_json(record.value)
-        return "steps", _bytes(Step(job=job.id, home=record.partition, step=f"{job.id}-0", prompt=job.prompt, reply=job.reply)), None
+        step = Step(job=job.id, home=record.partition, step=f"{job.id}-0", prompt=job.prompt, model=job.model, reply=job.reply)
+        return "steps", _bytes(step), None
     outcome = Outcome.model_validate_json(record.value)
     result = _bytes(Result(job=outcome.job, text=outcome.text, reply=outcome.reply))
     return ("results", result, None) if outcome.reply is None else ("replies", result, 0)
@@ -81,10 +90,14 @@ def route(record: Any) -> Sent:
     return "work", _bytes(Step.model_validate_json(record.value)), None
 
 
-def work(record: Any) -> Sent:
-    """An answer without a model."""
+def work(record: Any) -> Sent | Step:
+    """An answer without a model; a step that names one, which the node has to answer."""
     step = Step.model_validate_json(record.value)
-    text = f"simulated answer to {len(step.prompt)} characters"
+    return answered(step, f"simulated answer to {len(step.prompt)} characters") if step.model is None else step
+
+
+def answered(step: Step, text: str) -> Sent:
+    """The outcome of a step."""
     return "outcomes", _bytes(Outcome(job=step.job, home=step.home, step=step.step, text=text, reply=step.reply)), step.home
 
 
@@ -112,9 +125,36 @@ def new_producer(servers: str) -> AIOKafkaProducer:
     )
 
 
-async def serve_hop(role: str, servers: str, prefix: str) -> None:
-    """One service, until it is killed."""
+class Node:
+    """A model's endpoint (Ollama's API), asked over connections that are kept, one call at a time on each."""
+
+    def __init__(self, url: str) -> None:
+        self._url = f"{url}/api/chat"
+        self._free: list[Caller] = []
+
+    async def answer(self, model: str, prompt: str) -> str:
+        """The whole text of a streamed answer. Raises ConnectionLost, OSError."""
+        caller = self._free.pop() if self._free else Caller(self._url, SystemClock())
+        response = await caller.call(node_body(model, prompt))
+        self._free.append(caller)
+        return "".join(json.loads(line)["message"]["content"] for line in response.body.splitlines() if line.startswith(b"{"))
+
+
+def node_body(model: str, prompt: str, tokens: int = NODE_TOKENS) -> bytes:
+    """A call of /api/chat, streamed, as every call of tutti's worker."""
+    message = {"role": "user", "content": prompt}
+    return json.dumps({"model": model, "messages": [message], "stream": True, "options": {"num_predict": tokens}}).encode()
+
+
+async def _by_node(step: Step, node: Node, producer: AIOKafkaProducer, prefix: str) -> None:
+    topic, value, target = answered(step, await node.answer(step.model or "", step.prompt))
+    await producer.send(prefix + topic, value, partition=target)
+
+
+async def serve_hop(role: str, servers: str, prefix: str, node: Node | None = None) -> None:
+    """One service, until it is killed. Only the worker has a node."""
     topics, handle = HANDLERS[role]
+    calls = set[asyncio.Task[None]]()
     consumer = new_consumer(servers, f"{prefix}{role}")
     producer = new_producer(servers)
     await consumer.start()
@@ -128,7 +168,13 @@ async def serve_hop(role: str, servers: str, prefix: str) -> None:
         sends = []
         for partition, records in batches.items():
             for record in records:
-                topic, value, target = handle(record)
+                found = handle(record)
+                if isinstance(found, Step):
+                    assert node is not None
+                    calls.add(call := asyncio.create_task(_by_node(found, node, producer, prefix)))
+                    call.add_done_callback(calls.discard)
+                    continue
+                topic, value, target = found
                 sends.append(await producer.send(prefix + topic, value, partition=target))
             positions[partition] = records[-1].offset + 1
         if sends:
@@ -197,10 +243,13 @@ async def serve_front(servers: str, prefix: str, port: int) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """ROLE SERVERS PREFIX [PORT]."""
+    """ROLE SERVERS PREFIX, then the port of the front, the node's address for the worker."""
     role, servers, prefix, *rest = arguments
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
-    uvloop.run(serve_front(servers, prefix, int(rest[0])) if role == "front" else serve_hop(role, servers, prefix))
+    if role == "front":
+        uvloop.run(serve_front(servers, prefix, int(rest[0])))
+    else:
+        uvloop.run(serve_hop(role, servers, prefix, Node(rest[0]) if rest else None))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from random import Random
 from infra.lab.bench import bare
 from infra.lab.bench.load import QueueTarget
 from infra.lab.bench.local import own_broker
+from infra.lab.bench.processes import continue_processes, stop_processes
 from infra.native import http, ports
 from infra.native.paths import StackHome
 from infra.native.processes import Daemon, tail
@@ -34,6 +35,8 @@ STOP_SECONDS = 5.0
 BROKER_SESSION_MS = 30_000
 """Load must not make the broker's own controller take it for dead."""
 SERVICES = ("planner", "router", "worker", "ingress")
+SAID_LINES = 1_000
+"""Of a service's log: what a client complains of before its topics have leaders comes after what it said."""
 SLOTS = 320
 INSTANT, PACED, IN_PROCESS = "instant", "paced", "in-process"
 """Models: the simulated node at zero latency, the same with a steady rhythm, and the worker's own backend without a network."""
@@ -56,6 +59,21 @@ class System:
     url: str
     queue: QueueTarget
     pids: Mapping[str, int]
+    ready: Callable[[], bool] = lambda: True
+    paused: bool = False
+
+    def pause(self) -> None:
+        """Stop its processes (SIGSTOP): what only waits costs the other one time too."""
+        stop_processes(self.pids.values())
+        self.paused = True
+
+    def resume(self) -> None:
+        """Let them go on; returns when they take work. Nothing when they run. Raises DidNotStart."""
+        if self.paused:
+            continue_processes(self.pids.values())
+            self.paused = False
+            if not wait_until(self.ready, START_SECONDS):
+                raise DidNotStart(f"{self.name} is not ready {START_SECONDS:.0f} s after a pause")
 
 
 @dataclass(slots=True)
@@ -68,6 +86,20 @@ class Bench:
     node_url: str
     pids: dict[str, int] = field(default_factory=dict)
     """Of what both share: broker (when it is ours) and simulated node."""
+
+    @property
+    def systems(self) -> list[System]:
+        return [self.bare] if self.tutti is None else [self.bare, self.tutti]
+
+    def only(self, wanted: System | None) -> bool:
+        """Pause every other system. Returns whether the wanted one had been paused. Raises DidNotStart."""
+        for system in self.systems:
+            if system is not wanted and not system.paused:
+                system.pause()
+        woken = wanted is not None and wanted.paused
+        if wanted is not None:
+            wanted.resume()
+        return woken
 
 
 @contextmanager
@@ -82,9 +114,14 @@ def running(directory: Path, servers: str | None, *, only_bare: bool) -> Iterato
             servers, shared["kafka"] = broker.servers, broker.daemon.pid() or 0
         stack.enter_context(_topics(servers, prefix))
         node_url = stack.enter_context(_node(home, shared))
-        baseline = stack.enter_context(_bare(home, servers, prefix))
+        baseline = stack.enter_context(_bare(home, servers, prefix, node_url))
         system = None if only_bare else stack.enter_context(_tutti(home, servers, prefix, node_url))
-        yield Bench(servers, baseline, system, node_url, shared)
+        bench = Bench(servers, baseline, system, node_url, shared)
+        try:
+            yield bench
+        finally:
+            for one in bench.systems:
+                continue_processes(one.pids.values())
 
 
 @contextmanager
@@ -127,17 +164,18 @@ def _node(home: StackHome, pids: dict[str, int]) -> Iterator[str]:
 
 
 @contextmanager
-def _bare(home: StackHome, servers: str, prefix: str) -> Iterator[System]:
+def _bare(home: StackHome, servers: str, prefix: str, node_url: str) -> Iterator[System]:
     (port,) = ports.free_ports(1)
     name = f"{prefix}bare-"
     with ExitStack() as stack:
         pids: dict[str, int] = {}
         for role in bare.ROLES:
-            arguments = ("-m", "infra.lab.bench.bare", role, servers, name, str(port))
+            own = {"front": (str(port),), "worker": (node_url,)}.get(role, ())
+            arguments = ("-m", "infra.lab.bench.bare", role, servers, name, *own)
             daemon = stack.enter_context(_daemon(home, f"bare-{role}", arguments))
             pids[role] = daemon.pid() or 0
         logs = [home.log(f"bare-{role}") for role in bare.ROLES if role != "front"]
-        ready = wait_until(lambda: all("ready" in tail(log) for log in logs) and not ports.is_free(port), START_SECONDS)
+        ready = wait_until(lambda: all("ready" in tail(log, SAID_LINES) for log in logs) and not ports.is_free(port), START_SECONDS)
         if not ready:
             raise DidNotStart("bare services:\n" + "\n".join(tail(log) for log in logs))
         queue = QueueTarget(f"{name}jobs", f"{name}results", bare.TOPICS["results"], bool)
@@ -165,7 +203,7 @@ def _tutti(home: StackHome, servers: str, prefix: str, node_url: str) -> Iterato
         pids = {service.name: service.daemon.pid() or 0 for service in services}
         topics = _topics_of(prefix)
         queue = QueueTarget(f"{prefix}jobs.standard", topics.results, topics.partitions("other"), _succeeded)
-        yield System("tutti", f"{ingress.url}/v1/chat/completions", queue, pids)
+        yield System("tutti", f"{ingress.url}/v1/chat/completions", queue, pids, lambda: all(service.ready() for service in services))
     finally:
         for service in reversed(services):
             service.stop(STOP_SECONDS)

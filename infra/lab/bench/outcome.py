@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import click
 
 from infra.lab.bench.figures import Budget, Figures, Spreads, Verdict, spreads
+from infra.lab.bench.records import FORMAT, comparison, recorded
 
-FORMAT = 1
 BUSY = 0.25
 """Runnable processes a core before the start, above which absolute figures are not worth keeping."""
 
@@ -76,8 +76,7 @@ class Outcome:
     def end(self, json_file: Path | None, *, strict: bool = True) -> None:
         """Say it, write it. Raises click.ClickException when a budget is missed, unless `strict` is off."""
         click.echo("\n".join(self.lines()))
-        if json_file is not None:
-            write(json_file, self.document())
+        keep(self.document(), json_file)
         refuse_missed(self.verdicts, strict=strict)
 
 
@@ -101,6 +100,15 @@ def verdict_lines(verdicts: Sequence[Verdict]) -> Iterator[str]:
 def envelope(bench: str, simulated: str, facts: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """How every bench's JSON begins."""
     return {"format": FORMAT, "bench": bench, "simulated": simulated, "machine": dict(facts), "options": dict(options)}
+
+
+def keep(document: Mapping[str, Any], json_file: Path | None) -> None:
+    """Say how it differs from the record of its bench, and write it."""
+    old = recorded(document["bench"])
+    if old is not None:
+        click.echo("\n".join(["", *comparison(old, document)]))
+    if json_file is not None:
+        write(json_file, document)
 
 
 def refuse_missed(verdicts: Sequence[Verdict], *, strict: bool = True) -> None:

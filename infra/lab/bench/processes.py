@@ -1,9 +1,11 @@
-"""What a process has used, from /proc: CPU seconds and resident memory. Linux only; elsewhere nothing is reported."""
+"""What a process has used, from /proc: CPU seconds and resident memory (Linux only; elsewhere nothing is reported); and pauses."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +31,22 @@ def resident_bytes(pid: int) -> int:
         return 0
     line = next((line for line in status.splitlines() if line.startswith("VmRSS:")), None)
     return int(line.split()[1]) * 1024 if line else 0
+
+
+def stop_processes(pids: Iterable[int]) -> None:
+    """SIGSTOP; one that has ended is left out."""
+    _signal(pids, signal.SIGSTOP)
+
+
+def continue_processes(pids: Iterable[int]) -> None:
+    """SIGCONT; one that runs goes on."""
+    _signal(pids, signal.SIGCONT)
+
+
+def _signal(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Of `python -m infra.lab.bench`: tables for people, JSON for later runs, and the comparison of two."""
+"""Of `python -m infra.lab.bench`: tables for people, JSON for later runs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 from infra.lab.bench.figures import Verdict, cell
-from infra.lab.bench.outcome import FORMAT, envelope, heading, verdict_lines
+from infra.lab.bench.outcome import envelope, heading, verdict_lines
 from infra.lab.bench.scenarios import Run
 from infra.lab.bench.summary import Ranges, Summary, ranges
 
 SIMULATED = "every model of this bench is simulated"
-NOTICEABLE = 0.1
-"""Changes below this share are not shown: runs on shared machines differ by as much."""
 _SHOWN = (
     "per_second",
     "p50_ms",
@@ -23,8 +21,10 @@ _SHOWN = (
     "cpu_us_per_chunk",
     "per_second_to_bare",
     "p50_ms_to_bare",
+    "per_second_to_bare_node",
+    "p50_ms_to_bare_node",
 )
-_HEADINGS = ("per s", "p50 ms", "p99 ms", "first ms", "us/job", "us/chunk", "rate/bare", "p50/bare")
+_HEADINGS = ("per s", "p50 ms", "p99 ms", "first ms", "us/job", "us/chunk", "rate/bare", "p50/bare", "rate/node", "p50/node")
 
 
 def document(
@@ -49,6 +49,7 @@ def tables(facts: Mapping[str, Any], runs: Sequence[Run], summary: Summary, verd
     found = ranges(runs)
     repeats = max((run.repeat + 1 for run in runs), default=0)
     yield f"medians of {repeats} run(s){', below them the least and the most' if repeats > 1 else ''}; the model is simulated"
+    yield "each system while the others are stopped; /bare: to the bare pass-through, /node: to the one that asks the node for each answer"
     yield ""
     yield f"{'scenario':<13}{'system':<18}" + "".join(f"{heading:>12}" for heading in _HEADINGS)
     for scenario, systems in summary.items():
@@ -68,26 +69,12 @@ def _range(found: Ranges, scenario: str, system: str, name: str) -> str:
 
 
 def _by_service(summary: Summary) -> Iterator[str]:
-    """CPU and memory of each service under the two heavy loads."""
-    for scenario in ("rest_64", "queue", "streams"):
-        for system, values in summary.get(scenario, {}).items():
+    """CPU a job (or a chunk) and memory of each process."""
+    for scenario, systems in summary.items():
+        for system, values in systems.items():
             shown = {name.partition(".")[2]: figure for name, figure in values.items() if name.startswith("cpu_us_per_")}
             memory = {name.partition(".")[2]: figure for name, figure in values.items() if name.startswith("resident_mb.")}
             parts = [
                 f"{name} {figure:.0f} us" + (f" {memory[name]:.0f} MB" if name in memory else "") for name, figure in shown.items() if name
             ]
-            yield f"{scenario:<10}{system:<18}{', '.join(parts)}"
-
-
-def comparison(old: Mapping[str, Any], summary: Summary) -> Iterator[str]:
-    """What has changed noticeably since an earlier run. Ratios to bare are comparable between machines, the rest is not."""
-    if old.get("format") != FORMAT:
-        yield f"the earlier file has format {old.get('format')}, not {FORMAT}: not compared"
-        return
-    yield f"against {old['machine'].get('commit')} on {old['machine'].get('cpu')}, {old['machine'].get('cores')} cores:"
-    for scenario, systems in summary.items():
-        for system, values in systems.items():
-            before = old["summary"].get(scenario, {}).get(system, {})
-            for name in _SHOWN:
-                if name in values and before.get(name) and abs(change := values[name] / before[name] - 1) >= NOTICEABLE:
-                    yield f"  {scenario} {system} {name}: {before[name]:.4g} -> {values[name]:.4g} ({change:+.0%})"
+            yield f"{scenario:<13}{system:<18}{', '.join(parts)}"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 
+from infra.lab.bench.bare import NODE_TOKENS, node_body
 from infra.lab.bench.cluster import IN_PROCESS, INSTANT, PACED, Bench, System
 from infra.lab.bench.figures import percentile
 from infra.lab.bench.load import Burst, call_in_loop, queue_burst
@@ -14,9 +15,11 @@ from infra.lab.bench.processes import CpuMark, resident_bytes
 from shared.clock import Clock
 
 CHUNKS = 50
-REST_IN_FLIGHT = (1, 10, 64)
-REST_TOKENS = 8
-"""Words of an answer in REST runs: enough to be one, little for the simulated node to make."""
+PAUSE_SECONDS = 0.5
+"""Between runs: commits, credits and the broker's own work of the last one end."""
+REST_IN_FLIGHT = (1, 10, 64, 256)
+BARE, BARE_NODE, DIRECT, TUTTI, TUTTI_IN_PROCESS = "bare", "bare_node", "direct", "tutti", "tutti_in_process"
+"""Systems: bare and tutti each over the node and without one, and the node alone."""
 _MS = 1_000.0
 _MB = 2**20
 
@@ -33,8 +36,10 @@ class Sizes:
     streams_in_flight: int
 
 
-FULL = Sizes(repeats=5, rest={1: 200, 10: 1_000, 64: 3_000}, queued=10_000, first_tokens=100, streams=900, streams_in_flight=300)
-QUICK = Sizes(repeats=1, rest={1: 20, 10: 100, 64: 320}, queued=1_000, first_tokens=10, streams=60, streams_in_flight=30)
+FULL = Sizes(
+    repeats=5, rest={1: 200, 10: 1_000, 64: 3_000, 256: 4_000}, queued=10_000, first_tokens=100, streams=900, streams_in_flight=300
+)
+QUICK = Sizes(repeats=1, rest={1: 20, 10: 100, 64: 320, 256: 512}, queued=1_000, first_tokens=10, streams=60, streams_in_flight=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,32 +67,41 @@ def plan(sizes: Sizes, *, only_bare: bool) -> Iterator[Task]:
     """All runs, interleaved: within a repeat the systems follow one another scenario by scenario, and who is first alternates."""
     for repeat in range(sizes.repeats):
         for scenario, kind, size, systems in _scenarios(sizes):
-            wanted = [name for name in systems if not only_bare or name in ("bare", "direct")]
+            wanted = [name for name in systems if not only_bare or name in (BARE, BARE_NODE, DIRECT)]
             for system in wanted if repeat % 2 == 0 else reversed(wanted):
                 yield Task(scenario, system, repeat, kind, size)
 
 
 def _scenarios(sizes: Sizes) -> Iterator[tuple[str, str, int, tuple[str, ...]]]:
     for in_flight in REST_IN_FLIGHT:
-        yield f"rest_{in_flight}", "rest", in_flight, ("bare", "tutti", "tutti_in_process")
-    yield "queue", "queue", sizes.queued, ("bare", "tutti_in_process")
-    yield "first_token", "first_token", sizes.first_tokens, ("direct", "tutti")
-    yield "streams", "streams", sizes.streams, ("direct", "tutti")
+        yield f"rest_{in_flight}", "rest", in_flight, (BARE, BARE_NODE, TUTTI, TUTTI_IN_PROCESS)
+    yield "queue", "queue", sizes.queued, (BARE, TUTTI_IN_PROCESS)
+    yield "first_token", "first_token", sizes.first_tokens, (DIRECT, TUTTI)
+    yield "streams", "streams", sizes.streams, (DIRECT, TUTTI)
 
 
 async def warm_up(bench: Bench, clock: Clock) -> None:
     """Connections, caches, loaded models: not part of any figure."""
-    await call_in_loop(bench.bare.url, [_bare_body(number) for number in range(50)], 5, clock)
-    await call_in_loop(f"{bench.node_url}/api/chat", [_node_body(model) for model in (INSTANT, PACED)], 1, clock)
-    if bench.tutti is not None:
-        for model in (INSTANT, PACED, IN_PROCESS):
-            await call_in_loop(bench.tutti.url, [_chat_body(model, number) for number in range(20)], 5, clock)
+    await call_in_loop(f"{bench.node_url}/api/chat", [node_body(model, "question") for model in (INSTANT, PACED)], 1, clock)
+    for system in bench.systems:
+        await _warm(system, bench, clock)
+
+
+async def _warm(system: System, bench: Bench, clock: Clock) -> None:
+    if system is bench.bare:
+        bodies = [_bare_body(number, model) for model in (None, INSTANT) for number in range(20)]
+    else:
+        bodies = [_chat_body(number, model) for model in (INSTANT, PACED, IN_PROCESS) for number in range(20)]
+    await call_in_loop(system.url, bodies, 5, clock)
 
 
 async def perform(task: Task, bench: Bench, sizes: Sizes, clock: Clock) -> Run:
-    """Run one task. Raises LoadFailed."""
-    system = bench.bare if task.system == "bare" else bench.tutti
-    pids = {**bench.pids, **(system.pids if system is not None and task.system != "direct" else {})}
+    """Run one task while the other systems are stopped. Raises LoadFailed, DidNotStart."""
+    system = {BARE: bench.bare, BARE_NODE: bench.bare, DIRECT: None}.get(task.system, bench.tutti)
+    if bench.only(system) and system is not None:
+        await _warm(system, bench, clock)  # it was away: credits, connections, perhaps a rebalance
+    await clock.sleep(PAUSE_SECONDS)
+    pids = {**bench.pids, **(system.pids if system is not None else {})}
     before = CpuMark.now(pids)
     if task.kind == "rest":
         assert system is not None
@@ -103,24 +117,30 @@ async def perform(task: Task, bench: Bench, sizes: Sizes, clock: Clock) -> Run:
 
 async def _rest(task: Task, system: System, sizes: Sizes, clock: Clock) -> Burst:
     count = sizes.rest[task.size]
-    model = IN_PROCESS if task.system == "tutti_in_process" else INSTANT
-    bodies = [_bare_body(n) if task.system == "bare" else _chat_body(model, n) for n in range(count)]
+    make, model = {
+        BARE: (_bare_body, None),
+        BARE_NODE: (_bare_body, INSTANT),
+        TUTTI: (_chat_body, INSTANT),
+        TUTTI_IN_PROCESS: (_chat_body, IN_PROCESS),
+    }[task.system]
+    bodies = [make(number, model) for number in range(count)]
     return await call_in_loop(system.url, bodies, task.size, clock)
 
 
 async def _queue(task: Task, bench: Bench, system: System, clock: Clock) -> Burst:
-    values = [_bare_body(n) if task.system == "bare" else _job_body(n) for n in range(task.size)]
+    values = [_bare_body(n, None) if task.system == BARE else _job_body(n) for n in range(task.size)]
     return await queue_burst(bench.servers, system.queue, values, clock)
 
 
 async def _streams(task: Task, bench: Bench, sizes: Sizes, clock: Clock) -> Burst:
     """`first_token`: one at a time, at zero latency. `streams`: many at once, of CHUNKS words at a steady rhythm."""
     many = task.kind == "streams"
-    model, tokens, in_flight = (PACED, CHUNKS, sizes.streams_in_flight) if many else (INSTANT, REST_TOKENS, 1)
-    if task.system == "direct":
-        return await call_in_loop(f"{bench.node_url}/api/chat", [_node_body(model, tokens)] * task.size, in_flight, clock)
+    model, tokens, in_flight = (PACED, CHUNKS, sizes.streams_in_flight) if many else (INSTANT, NODE_TOKENS, 1)
+    if task.system == DIRECT:
+        body = node_body(model, "question", tokens)
+        return await call_in_loop(f"{bench.node_url}/api/chat", [body] * task.size, in_flight, clock)
     assert bench.tutti is not None
-    bodies = [_chat_body(model, number, tokens, stream=True) for number in range(task.size)]
+    bodies = [_chat_body(number, model, tokens, stream=True) for number in range(task.size)]
     return await call_in_loop(bench.tutti.url, bodies, in_flight, clock)
 
 
@@ -146,19 +166,15 @@ def _usage(task: Task, burst: Burst, cpu: Mapping[str, float], pids: Mapping[str
     return values | {f"resident_mb.{name}": resident_bytes(pid) / _MB for name, pid in pids.items() if name not in shared}
 
 
-def _bare_body(number: int) -> bytes:
-    return json.dumps({"id": f"j-{number}-{Random(number).getrandbits(64):x}", "prompt": f"question {number}"}).encode()
+def _bare_body(number: int, model: str | None) -> bytes:
+    named = {} if model is None else {"model": model}
+    return json.dumps({"id": f"j-{number}-{Random(number).getrandbits(64):x}", "prompt": f"question {number}", **named}).encode()
 
 
 def _job_body(number: int) -> bytes:
     return json.dumps({"prompt": f"question {number}", "model": IN_PROCESS}).encode()
 
 
-def _chat_body(model: str, number: int, tokens: int = REST_TOKENS, *, stream: bool = False) -> bytes:
+def _chat_body(number: int, model: str | None, tokens: int = NODE_TOKENS, *, stream: bool = False) -> bytes:
     body = {"model": model, "messages": [{"role": "user", "content": f"question {number}"}], "max_tokens": tokens, "stream": stream}
     return json.dumps(body).encode()
-
-
-def _node_body(model: str, tokens: int = REST_TOKENS) -> bytes:
-    message = {"role": "user", "content": "question"}
-    return json.dumps({"model": model, "messages": [message], "options": {"num_predict": tokens}}).encode()

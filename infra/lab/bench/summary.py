@@ -1,4 +1,4 @@
-"""From runs to figures: medians over repeats and their spread, ratios to bare. Pure."""
+"""From runs to figures: medians over repeats and their spread, ratios to both floors. Pure."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from infra.lab.bench.figures import Spreads, spreads
-from infra.lab.bench.scenarios import Run
+from infra.lab.bench.scenarios import BARE, BARE_NODE, Run
 
 Summary = dict[str, dict[str, dict[str, float]]]
 """scenario → system → value's name → median."""
 Ranges = dict[str, dict[str, Spreads]]
 """scenario → system → value's name → median, least and most."""
 
-BARE = "bare"
+FLOORS = (BARE, BARE_NODE)
+"""Of what is answered without a model, and of what goes over a node."""
 _RATIOS = ("per_second", "p50_ms", "p99_ms", "cpu_us_per_job")
 
 
@@ -26,7 +27,7 @@ def ranges(runs: Sequence[Run]) -> Ranges:
 
 
 def summarise(runs: Sequence[Run]) -> Summary:
-    """Medians, and `<value>_to_bare` where the bare system ran the same scenario."""
+    """Medians, and `<value>_to_<floor>` where that floor ran the same scenario."""
     summary: Summary = {
         scenario: {system: {name: one.median for name, one in values.items()} for system, values in systems.items()}
         for scenario, systems in ranges(runs).items()
@@ -37,10 +38,11 @@ def summarise(runs: Sequence[Run]) -> Summary:
 
 
 def _add_ratios(systems: dict[str, dict[str, float]]) -> None:
-    base = systems.get(BARE, {})
-    for system, found in systems.items():
-        if system != BARE:
-            found |= {f"{name}_to_bare": found[name] / base[name] for name in _RATIOS if name in found and base.get(name)}
+    for floor in FLOORS:
+        base = systems.get(floor, {})
+        for system, found in systems.items():
+            if system not in FLOORS:
+                found |= {f"{name}_to_{floor}": found[name] / base[name] for name in _RATIOS if name in found and base.get(name)}
 
 
 def value(summary: Mapping[str, Mapping[str, Mapping[str, float]]], path: str) -> float | None:

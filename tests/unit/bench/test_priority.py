@@ -33,7 +33,7 @@ def test_jobs_are_jobs() -> None:
 
 def test_the_node_takes_a_slot_for_a_call() -> None:
     """The simulated node accepts its options: four sequences at once, five tokens in the time of a slot."""
-    values = dict(option.split("=", 1) for option in node(0.1) if "=" in option)
+    values = dict(option.split("=", 1) for option in node(0.1, 4) if "=" in option)
     parameters = PROFILES["instant"].with_(**{name: json.loads(value) for name, value in values.items()})
     [model] = parameters.models
     assert parameters.num_parallel == 4

@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from infra.lab.bench import backlog, cancel, delays, machine, priority, recovery
+from infra.lab.bench import backlog, cancel, delays, machine, priority, recovery, takeover
 from infra.lab.bench.figures import Budget, Spread, Spreads, Verdict, cell, median_of, most_of, spreads
 from infra.lab.bench.outcome import Outcome, bench_options
 
@@ -62,7 +62,7 @@ def test_a_missed_budget_is_forgiven_when_asked(tmp_path: Path) -> None:
     outcome(WHOLE).end(tmp_path / "some.json", strict=False)
 
 
-@pytest.mark.parametrize("command", [recovery.main, priority.main, cancel.main, delays.main, backlog.main])
+@pytest.mark.parametrize("command", [recovery.main, takeover.main, priority.main, cancel.main, delays.main, backlog.main])
 def test_every_bench_repeats_and_writes_json(command: click.Command) -> None:
     """By the same options, three times unless told otherwise."""
     options = {option.name: option.default for option in command.params}
