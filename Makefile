@@ -62,7 +62,7 @@ demo: venv ## From nothing to a real model's streamed answer, over REST and over
 bench: venv ## Measure against the bare pass-through and its budgets (all bench targets: REPEATS=n, medians of them; RECORD=1 keeps them for comparison).
 	@$(BIN)/python -m infra.lab.bench $(REPEATED) --json $(call runs,bench)
 
-bench-recovery: venv ## Kill a planner with JOBS=10000 live jobs; the next one must have them in 5 s.
+bench-recovery: venv ## Kill a planner with JOBS=10000 live jobs; the next one must have them in 3 s.
 	@$(BIN)/python -m infra.lab.bench.recovery --jobs $(or $(JOBS),10000) $(REPEATED) --json $(call runs,recovery)
 
 bench-takeover: venv ## 20 jobs of 2 s, 5 at once, and a kill -9 after 5 s: when the last one ends.

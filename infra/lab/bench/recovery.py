@@ -34,7 +34,7 @@ from shared.kafka.client.aio import AioLog
 from shared.kafka.port import Consumer, Record, TopicPartition
 
 BUDGETS: tuple[Budget[Spreads], ...] = (
-    Budget("take-over, median", "s", median_of("takeover_seconds"), at_most=5.0),
+    Budget("take-over, median", "s", median_of("takeover_seconds"), at_most=3.0),
     Budget("steps asked again, in any run", "steps", most_of("asked_again"), at_most=0.0),
     Budget("jobs lost, in any run", "jobs", most_of("lost"), at_most=0.0),
 )

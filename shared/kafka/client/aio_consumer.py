@@ -24,7 +24,7 @@ from shared.kafka.client.aio_fetch import Oddities
 from shared.kafka.client.aio_identity import Identities
 from shared.kafka.client.aio_rebalance import AioAssignor, Ownership
 from shared.kafka.port import MISSED, HeldBack, MissedRecords, RebalanceListener, Record, TopicPartition
-from shared.kafka.settings import CALL_SECONDS, PACE_SECONDS, SILENCE_SECONDS, STOP_SECONDS
+from shared.kafka.settings import CALL_SECONDS, PACE_RECORDS, PACE_SECONDS, SILENCE_SECONDS, STOP_SECONDS
 from shared.telemetry import logs
 
 log = logs.get(__name__)
@@ -93,7 +93,8 @@ class AioConsumer:
             raise log_error(error) from error
         self._identities.polled()
         if found:
-            self._brought_at = self._clock.monotonic()
+            if sum(map(len, found.values())) >= PACE_RECORDS:
+                self._brought_at = self._clock.monotonic()
             if self._identities.doubted or self._oddities:
                 await self._withhold(found)
         elif self._silent_seconds() > SILENCE_SECONDS:

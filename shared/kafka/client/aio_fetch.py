@@ -9,8 +9,8 @@ half of a cycle's CPU with 36 partitions. Here one `struct` call packs or unpack
 - `fetched_records` hands out at most `POLL_BYTES` at once; records are unpacked as they are handed out.
 - Errors are kept (`Oddities`): a topic may have been made anew, records may be gone.
 
-Whatever is unusual (a buffered partition, a paused one, two brokers, no leader, odd or short bytes) goes to aiokafka's own code, which
-also raises its own errors. Another version of aiokafka, or a rack, is left alone with a warning: only speed and the bound of a poll
+Whatever is unusual (a buffered partition, two brokers, no leader, odd or short bytes) goes to aiokafka's own code, which also raises its
+own errors. Another version of aiokafka, or a rack, is left alone with a warning: only speed and the bound of a poll
 depend on this file.
 """
 # ruff: noqa: SLF001  (the whole file is about the inside of one pinned version)
@@ -99,7 +99,8 @@ class LeanFetcher(Fetcher):
         """What to send where: (fetches, resets, seconds until asked again, metadata is stale, futures of paused partitions)."""
         plain = None if self._records or self._preferred_read_replica else self._one_node(assignment)
         if plain is not None:
-            return plain, {}, self._fetcher_timeout, False, []
+            fetches, paused = plain
+            return fetches, {}, self._fetcher_timeout, False, paused
         requests, resets, seconds, stale, resumed = super()._get_actions_per_node(assignment)  # type: ignore[no-untyped-call]
         if stale:
             early = self._stale_until - (now := asyncio.get_running_loop().time())
@@ -181,24 +182,31 @@ class LeanFetcher(Fetcher):
             if error == OFFSET_OUT_OF_RANGE and _stands(assignment, (topic, partition), asked[topic, partition]):
                 self.oddities.out_of_range.setdefault((topic, partition), asked[topic, partition])
 
-    def _one_node(self, assignment: Any) -> list[tuple[int, FetchRequest]] | None:
-        """The fetches when nothing is buffered and all partitions have one leader; None where aiokafka has to look closer."""
+    def _one_node(self, assignment: Any) -> tuple[list[tuple[int, FetchRequest]], list[Any]] | None:
+        """(fetches, futures of paused partitions) when nothing is buffered and all partitions have one leader; None where aiokafka has to
+        look closer.
+        """
         leader = self._one_leader(assignment)
         if leader is None:
             return None
         if leader in self._in_flight:
-            return []
-        wanted = []
+            return [], []
+        wanted, paused = [], []
         for tp, state in assignment._tp_state.items():
-            if state._position is None or state._paused:
+            if state._position is None:
                 return None
-            wanted.append((tp, state._position))
+            if state._paused:
+                paused.append(state._resume_fut)
+            else:
+                wanted.append((tp, state._position))
+        if not wanted:
+            return [], paused
         random.shuffle(wanted)  # the broker fills an answer in this order up to its bound
         topics: dict[str, list[tuple[int, int, int]]] = {}
         for (topic, partition), position in wanted:
             topics.setdefault(topic, []).append((partition, position, self._max_partition_fetch_bytes))
         bounds = (self._fetch_max_wait_ms, self._fetch_min_bytes, self._fetch_max_bytes, self._isolation_level)
-        return [(leader, LeanRequest(*bounds, list(topics.items())))]
+        return [(leader, LeanRequest(*bounds, list(topics.items())))], paused
 
     def _one_leader(self, assignment: Any) -> int | None:
         """The node that leads all assigned partitions, if any. A metadata update makes a new table, a rebalance a new assignment."""
