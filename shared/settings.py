@@ -38,6 +38,10 @@ class ClusterSettings(BaseSettings):
     """Folder of an operator's own patterns, for planner and ingress: each file is run as code, every Pattern in it is offered."""
     instance: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$", max_length=100)
     """Name of this process in logs and groups; host and a random part when empty."""
+    boot: Label = ""
+    """Name of this life of the process, given by whoever starts it."""
+    dead_boot: Label = ""
+    """Name of the life before, whose process whoever starts this one saw end."""
     host: Label = "127.0.0.1"
     """Address that the health, metrics and API server listens on."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

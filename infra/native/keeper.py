@@ -21,7 +21,7 @@ from pathlib import Path
 from infra.native.processes import Daemon
 from infra.native.waiting import now, seconds_since, wait_until
 
-FIRST_SECONDS = 1.0
+FIRST_SECONDS = 0.25
 LONGEST_SECONDS = 30.0
 GOOD_SECONDS = 60.0
 """One that has lived so long had no trouble in starting: its next pause is the shortest again."""
@@ -69,7 +69,7 @@ class Keeper:
                 self._say(f"{why}: it refuses its settings and is not started again; mend them, then `tutti up`")
                 return code
             ends = 1 if seconds_since(begun) >= GOOD_SECONDS else ends + 1
-            self._say(f"{why}; it is started again in {pause_seconds(ends):.0f} s")
+            self._say(f"{why}; it is started again in {pause_seconds(ends):g} s")
             self._wait(lambda: False, pause_seconds(ends))
         return 0
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -46,6 +47,11 @@ def _linux_identity(pid: int) -> str | None:
     return None if ended else f"{boot}/{started}"
 
 
+def _machine(of_process: str | None) -> str:
+    """Which start of which machine an identity is of; nothing where it does not tell."""
+    return (of_process or "").rpartition("/")[0]
+
+
 def _cpu_seconds(pid: int | None) -> float:
     """Used so far; 0 where the system does not tell."""
     try:
@@ -77,6 +83,7 @@ class Daemon:
     port: int | None = None
     """Where it listens; noted, so that a later command with another port in its settings is told."""
     _child: subprocess.Popen[bytes] | None = None
+    _boot: str = ""
     _log_start: int = 0
     """Bytes in the log before this start: what earlier runs said explains nothing."""
 
@@ -126,6 +133,8 @@ class Daemon:
         if self.running():
             return self.pid() or 0
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        dead, self._boot = self._dead_boot(), secrets.token_hex(6)
+        lives = {"TUTTI_BOOT": self._boot, "TUTTI_DEAD_BOOT": dead}
         with self.log.open("ab") as output:
             self._log_start = output.tell()
             self._child = subprocess.Popen(
@@ -135,10 +144,15 @@ class Daemon:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 cwd=self.directory,
-                env={**os.environ, **self.environment},
+                env={**os.environ, **self.environment, **lives},
             )
         self._note(self._child.pid)
         return self._child.pid
+
+    def _dead_boot(self) -> str:
+        """Of the process that is noted and runs no longer; empty where another machine may have noted it, or this one before it started."""
+        noted = self._noted()
+        return str(noted.get("boot", "")) if noted is not None and _machine(noted["identity"]) == _machine(identity(os.getpid())) else ""
 
     def running(self) -> bool:
         """Whether it runs. Raises StartFailed when it runs on another port than this one's."""
@@ -155,7 +169,8 @@ class Daemon:
 
     def _note(self, pid: int) -> None:
         self.pid_file.parent.mkdir(parents=True, exist_ok=True)
-        self._write_note({"name": self.name, "pid": pid, "identity": identity(pid), "port": self.port, "command": list(self.command)})
+        noted = {"name": self.name, "pid": pid, "identity": identity(pid), "boot": self._boot, "port": self.port}
+        self._write_note({**noted, "command": list(self.command)})
 
     def _write_note(self, noted: Mapping[str, Any]) -> None:
         draft = self.pid_file.with_suffix(".new")

@@ -1,7 +1,7 @@
 """planner: the durable engine that turns jobs into steps and outcomes into results.
 
 Consumes   jobs.<class>, outcomes (group tutti-planner, one partition *number* of all of them to one planner); job-events for replay;
-           registry (schedules, limits of tenants)
+           registry (schedules, limits of tenants), credits (which nodes are heard)
 Produces   job-events (one writer a partition, checked by offsets), steps.<capability>.<class>, results, replies (finals), controls, delays,
            outcomes (shares of tenants' budgets), dead-letters; jobs.<class> (what is at home on another partition)
 Owns       the history of every job (job-events); memory is a cache of it

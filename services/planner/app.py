@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from services.planner.handlers import JobReader
+from services.planner.intake.nodes_heard import NodesHeard
 from services.planner.sending.writer import TURNS, EventWriter
 from services.planner.settings import PlannerSettings
 from services.planner.shard.homes import QUIET_SECONDS, Homes
@@ -48,13 +49,10 @@ class Planner:
         self._blobs = Blobs(environment.log, clock, topics, service=self.name, instance=environment.instance)
         self._limits, self._schedules = LimitsByTenant(), ScheduleTable(topics.settings.capabilities, self.homes.nudge)
         self._declared = follow_registry(
-            environment.log,
-            clock,
-            topics,
-            client_id=f"{environment.instance}-registry",
-            service=self.name,
+            environment.log, clock, topics, client_id=f"{environment.instance}-registry", service=self.name,
             kinds={"tenant": self._limits.on_entry, schedule.KIND: self._schedules.apply},
-        )
+        )  # fmt: skip
+        self._heard = NodesHeard(environment.log, clock, topics, f"{environment.instance}-heard")
         self._schedules.complete = self._declared.caught_up
         self._processor = Processor(self._connect, reasons=self.homes.reasons, drain=self._drain)
         self.run, self.readiness = self._processor.run, self._processor.readiness
@@ -63,6 +61,7 @@ class Planner:
     async def _connect(self) -> None:
         """Whose limits hold is known before the first job is read, if there are any."""
         env, topics, settings, processor, homes = self._env, self._env.topics, self._settings, self._processor, self.homes
+        offered = topics.settings.capabilities
         await first_look(env.log, topics, env.clock)
         admin = await env.log.admin()
         cluster = await admin.cluster_id()
@@ -90,7 +89,7 @@ class Planner:
                 random=env.random,
                 topics=topics,
                 options=settings,
-                policy=replace(settings.policy(), capabilities=topics.settings.capabilities, patterns=self._patterns),
+                policy=replace(settings.policy(), capabilities=offered, patterns=self._patterns, silent_seconds=self._heard.silent_seconds),
                 dead_letter_cap=env.settings.dead_letter_cap,
                 instance=env.instance,
                 reader=JobReader(cluster, topics),
@@ -108,6 +107,7 @@ class Planner:
         )
         processor.spawn(
             homes.run(),
+            self._heard.run(),
             every(env.clock, settings.commit_interval_seconds, homes.commit),
             self.outbox.run(producer, partial(env.log.producer, client_id=f"{env.instance}-callers")),
         )

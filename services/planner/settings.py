@@ -38,6 +38,8 @@ class PlannerSettings(BaseSettings):
     snapshot_distance: Ordinal = 20_000
     """A live job that holds the watermark further behind than this many records is written again."""
     lease_seconds: PositiveSeconds = 20.0
+    node_lost_seconds: PositiveSeconds = 10.0
+    """Two periods of renewal of the workers (5 s). Beyond the lease: only that counts."""
     claim_timeout_seconds: PositiveSeconds = 5.0
     resend_seconds: PositiveSeconds = 43_200.0
     """A step that no router has mentioned for so long is sent again: well below the retention of `steps.*`."""
@@ -70,6 +72,7 @@ class PlannerSettings(BaseSettings):
         """What the decisions depend on."""
         return Policy(
             lease_seconds=self.lease_seconds,
+            node_lost_seconds=self.node_lost_seconds,
             claim_timeout_seconds=self.claim_timeout_seconds,
             resend_seconds=self.resend_seconds,
             deadline_seconds={

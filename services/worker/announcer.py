@@ -83,7 +83,7 @@ class Announcer:
         return min(TURN_SECONDS, self._settings.credits_seconds) if contested else self._settings.credits_seconds
 
     def _places(self) -> int:
-        return self._attempts.places() if self._registration.reachable else 0
+        return self._attempts.places() if self._registration.reachable and self._reader.waits_for is None else 0
 
     def record(self) -> Credits:
         """The credits of this moment."""
@@ -100,6 +100,7 @@ class Announcer:
             Credits(
                 node=attempts.node,
                 boot=self._registration.boot,
+                incarnation=self._reader.incarnation,
                 sequence=self._sequence,
                 mailbox=self._reader.number or 0,
                 offers=offers,
@@ -138,6 +139,8 @@ class Announcer:
 
     async def _register_news(self, producer: Producer, record: Node) -> None:
         now = self._clock.monotonic()
+        if self._reader.superseded:
+            return
         if now < self._told_until and self._told is not None and signature(record) == signature(self._told):
             return
         if await self._register(producer, record):
@@ -148,10 +151,14 @@ class Announcer:
         if node is not None and (node.boot == self._registration.boot or self._reader.number is None):
             self._known_boots.add(node.boot)
         elif node is None or node.boot in self._known_boots:
+            if node is None:
+                self._reader.boots.left()
             self._told = None
             self._node_news.set()
         elif not node.draining:
             log.error("node_id_taken_over", node=node.id, boot=node.boot)
+            self._reader.supersede()
+            self._attempts.renew()  # of what a home has voided it is told at once
             self._leave(ConfigurationError(f"another worker with the node id {node.id!r} has started"))
 
     @property

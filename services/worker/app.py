@@ -54,7 +54,7 @@ class WorkerService:
         self._processor = Processor(self._connect, reasons=self._reasons, drain=self._drain)
         self.run, self.readiness = self._processor.run, self._processor.readiness
         clock, topics, speeds, routers = environment.clock, environment.topics, Speeds(), Routers(settings.router_gone_seconds)
-        here = WorkerContext.of(settings, topics, clock, environment.random)
+        here = WorkerContext.of(settings, topics, clock, environment.random, environment.settings)
         self._outbox = Outbox(clock, self.name, topics, gather_turns=GATHER_TURNS)
         self._blobs = Blobs(environment.log, clock, topics, service=self.name, instance=environment.instance)
         self._chunks = ChunkSender(topics, clock, settings)

@@ -14,7 +14,7 @@ from typing import Any
 from shared.contracts import headers
 from shared.contracts.base import ClaimId, NodeId, StepId
 from shared.contracts.failure import Failure
-from shared.contracts.outcome import ClaimsRenewed, StepClaimed, StepFailed, StepReleased, StepSucceeded
+from shared.contracts.outcome import ClaimsRenewed, StepClaimed, StepFailed, StepReleased, StepSucceeded, WorkerStarted
 from shared.contracts.step import Step
 from shared.kafka.port import Message
 from shared.processing.lane import OutboxEntry
@@ -33,6 +33,11 @@ class OutcomeWriter:
     def message(self, outcome: Written, step: Step, trace: str | None) -> Message:
         """The record."""
         return Message(self._topic, outcome.to_bytes(), step.job.encode(), step.home, headers.envelope(outcome.type, trace))
+
+    def started(self, node: NodeId, incarnation: int, homes: int) -> list[Message]:
+        """To every home: this boot goes on."""
+        value = WorkerStarted(node=node, incarnation=incarnation).to_bytes()
+        return [Message(self._topic, value, node.encode(), home, headers.envelope("started")) for home in range(homes)]
 
     def renewals(self, node: NodeId, mailbox: int, claims: Mapping[int, tuple[ClaimId, ...]]) -> list[Message]:
         """One record a home for all its claims (cut only beyond a thousand)."""

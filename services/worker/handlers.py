@@ -62,7 +62,7 @@ class AttemptManager:
         self.slots = Slots(settings.slots, prefetch_limit=settings.prefetch_limit, round_trip=round_trip)
         self.inbox = Inbox(settings.inbox_limit)
         kept = {"kept_outcomes": settings.kept_outcomes, "kept_bytes": settings.kept_outcome_bytes}
-        self.leases: LeaseLog[Message] = LeaseLog(here.node, here.boot, **kept)
+        self.leases: LeaseLog[Message] = LeaseLog(here.node, **kept)
         self.mailbox = 0
         self.closed: str | None = None
         """Why no step is taken at present; None when open."""
@@ -81,6 +81,12 @@ class AttemptManager:
     def attach(self, runner: Runner) -> None:
         """The runner that attempts are given to."""
         self._runner = runner
+
+    def begin(self, incarnation: int, homes: int) -> None:
+        """No earlier boot runs: what those have claimed is void, and from now on steps are claimed in this one's name."""
+        self.leases.incarnation = incarnation
+        for message in self._writer.started(self.node, incarnation, homes):
+            self._outbox.put(message)
 
     # What is read
 

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from services.worker.attempt import Attempt, AttemptKey
 from shared.contracts.base import ClaimId, NodeId, StepId
+from shared.contracts.outcome import claim_id
 from shared.contracts.step import Step
 
 Kept = TypeVar("Kept")
@@ -19,8 +20,10 @@ Kept = TypeVar("Kept")
 class LeaseLog(Generic[Kept]):
     """Claims by attempt. `Kept` is whatever has to be sent again for a finished attempt."""
 
-    def __init__(self, node: NodeId, boot: str, *, kept_outcomes: int, kept_bytes: int) -> None:
-        self._prefix = f"{node}.{boot}."
+    def __init__(self, node: NodeId, *, kept_outcomes: int, kept_bytes: int) -> None:
+        self.incarnation = 0
+        """Of this boot; known before anything is read."""
+        self._node = node
         self._counter = 0
         self._live: dict[AttemptKey, Attempt] = {}
         self._steps: dict[StepId, list[Attempt]] = {}
@@ -42,7 +45,7 @@ class LeaseLog(Generic[Kept]):
         if key in self._live:
             return None
         self._counter += 1
-        attempt = Attempt(step, ClaimId(f"{self._prefix}{self._counter}"), trace, now)
+        attempt = Attempt(step, claim_id(self._node, self.incarnation, self._counter), trace, now)
         self._live[key] = attempt
         self._steps.setdefault(step.id, []).append(attempt)
         self.estimated_tokens += step.estimated_tokens

@@ -62,10 +62,9 @@ class MailboxRegistry:
         seen = self._nodes.get(node)
         return seen.mailbox if seen is not None and self.owner(seen.mailbox) == node else None
 
-    def boot_of(self, node: NodeId) -> str | None:
-        """The boot in the node's newest record."""
-        seen = self._nodes.get(node)
-        return seen.boot if seen else None
+    def newest(self, node: NodeId) -> Node | None:
+        """The node's newest record."""
+        return self._nodes.get(node)
 
     def propose(self, node: NodeId, partitions: int, now: float, expiry_seconds: float) -> Proposal | None:
         """The number that `node` should name: its own, the one that it had, the lowest free one, else a silent node's; None: wait."""

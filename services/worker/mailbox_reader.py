@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 
+from services.worker.boots import EarlierBoots
 from services.worker.handlers import AttemptManager
 from services.worker.watch import Watch
 from services.worker.wiring import WorkerContext
@@ -39,7 +40,7 @@ RETRY_SECONDS = 0.5
 
 
 class MailboxReader:
-    """Reads one mailbox number in every capability's topic. `describe(number)` gives the Node record that claims it."""
+    """Reads one mailbox number in every capability's topic. `describe(number)` gives a Node record that claims it."""
 
     def __init__(
         self,
@@ -55,7 +56,9 @@ class MailboxReader:
         """The mailbox number; None until it is taken."""
         self.waits_for: str | None = "the registry of nodes has not been read yet"
         """Why there is no mailbox yet, for people."""
-        self._failures = 0
+        self.superseded = False
+        """A later boot of this node has started."""
+        self._failures, self._begun = 0, False
         self.answered = False
         """The last poll was answered."""
         self.read_at = here.clock.monotonic()
@@ -68,7 +71,9 @@ class MailboxReader:
             here.topics,
             here.clock,
         )
-        self._capabilities, self.describe, self._cap = tuple(here.allowed), describe, cap
+        self.boots = EarlierBoots(here)
+        watch.on_credits = self.boots.on_credits
+        self._capabilities, self._describe, self._cap = tuple(here.allowed), describe, cap
         self._caps: dict[TopicPartition, DeadLetterCap] = {}
         self._next: dict[TopicPartition, int] = {}
         self._moved = asyncio.Event()
@@ -81,13 +86,18 @@ class MailboxReader:
         self._consumer: Consumer | None = None
         self._connect: Callable[[], Awaitable[Consumer]] | None = None
         self._producer: Producer | None = None
+        self._listen: Callable[[], Awaitable[None]] | None = None
 
     async def start(self, log_: Log, producer: Producer, client_id: str) -> None:
         """Connect. Waits for Kafka."""
-        self._producer = producer
+        self._producer, self._listen = producer, partial(self.boots.gone, log_, f"{client_id}-boots")
         group = group_of(f"worker-{self._attempts.node}", self._topics.settings.prefix)
         self._connect = partial(log_.consumer, client_id=client_id, group=group, reset="earliest")
         self._consumer = await self._connect()
+
+    def describe(self, number: int) -> Node:
+        """The Node record of this moment."""
+        return self._describe(number).model_copy(update={"waits": bool(self.boots.waits)})
 
     def positions(self) -> dict[str, int]:
         """Capability to the next offset of the mailbox that will be read."""
@@ -113,6 +123,8 @@ class MailboxReader:
         """
         consumer = self._consumer
         assert consumer is not None
+        if self.superseded:
+            return  # positions of who assigned by hand are not fenced
         next_, positions = dict(self._next), self._owed.clamp({tp.topic: offset for tp, offset in self._next.items()})
         assigned = consumer.assignment()
         reached = {tp: consumer.reached(tp) for tp in assigned}
@@ -128,6 +140,7 @@ class MailboxReader:
         while True:
             try:
                 await self._take_number()
+                await self._begin()
                 without = self._missing()
                 await self._settle_in(without)
                 while self._held() and self._missing() == without:
@@ -148,12 +161,37 @@ class MailboxReader:
     def _held(self) -> bool:
         return self._watch.registry.number_of(self._attempts.node) == self.number
 
+    @property
+    def incarnation(self) -> int | None:
+        """Of this boot; None until its first record in `nodes` is read."""
+        return self._watch.incarnation
+
+    async def _begin(self) -> None:
+        """Once, when no earlier boot of this node runs any longer: only then the mailbox, and how far it was read, are this one's."""
+        if self._begun:
+            return
+        if self.boots.waits:
+            self.waits_for, self.answered = "an earlier boot of this node may still run", True
+        assert self._listen is not None
+        await self._listen()
+        while (incarnation := self.incarnation) is None:
+            await self._watch.caught_up()
+        self._attempts.begin(incarnation, self._topics.settings.home_partitions)
+        self._begun = True
+
+    def supersede(self) -> None:
+        """A later boot begins where this one has committed, when this one is gone: no more is read or committed. Stops are still read."""
+        self.superseded = True
+        if self._consumer is not None:
+            self._consumer.pause(*(tp for tp in self._consumer.assignment() if tp.topic != self._topics.controls))
+
     # Taking a number
 
     async def _take_number(self) -> None:
         """Name a number in the log until the log says that it is ours. Returns at once when it still is."""
         while self.number is None or not self._held():
             await self._watch.caught_up()
+            self.boots.look(self._watch.registry.newest(self._attempts.node))
             partitions = self._topics.mailboxes_to_take(self._clock.monotonic())
             proposal = self._watch.registry.propose(
                 self._attempts.node, partitions, self._clock.monotonic(), self._here.settings.node_expiry_seconds
@@ -267,7 +305,7 @@ class MailboxReader:
     def _on_mailbox(self, tp: TopicPartition, records: Sequence[Record]) -> None:
         """Take or refuse each; a mailbox that is mostly refused is left where it is. Controls are never stopped: they cancel."""
         cap = self._caps[tp]
-        if cap.reason is not None:
+        if cap.reason is not None or self.superseded:
             return
         for record in records:
             cap.read()
@@ -336,10 +374,14 @@ class MailboxReader:
         self._outbox.bury(record, error, self._owed.hold(record.topic, record.offset))
 
     async def give_back(self) -> None:
-        """A tombstone frees the mailbox number; a worker that was replaced under its own id must not write one."""
+        """A tombstone frees the mailbox number, and lets a later boot go on at once: none of one that was replaced under its own id, nor of
+        one that has waited for the end of an earlier boot until now.
+        """
         node = self._here.node
-        if self.number is not None and self._watch.registry.boot_of(node) == self._here.boot:
+        newest = self._watch.registry.newest(node)
+        if self._begun and self.number is not None and newest is not None and newest.boot == self._here.boot:
             with contextlib.suppress(LogError):
+                await self._commit()
                 await self._write(Message(self._topics.nodes, None, node.encode(), 0))
 
     async def close(self) -> None:

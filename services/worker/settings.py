@@ -131,6 +131,8 @@ class WorkerSettings(BaseSettings):
     router_gone_seconds: PositiveSeconds = 5.0
 
     renew_seconds: PositiveSeconds = 5.0
+    earlier_silent_seconds: PositiveSeconds = 10.0
+    """An earlier boot of this node that has neither told its places nor renewed a claim for so long is gone: two renew periods."""
     commit_seconds: PositiveSeconds = 0.005
     """Shortest time between two commits of positions."""
     kept_outcomes: Ordinal = 2000

@@ -25,8 +25,13 @@ class Watch:
 
     def __init__(self, here: WorkerContext, routers: Routers, log: Log, client_id: str) -> None:
         self.registry = MailboxRegistry()
-        self._node, self._clock, self._routers, self._on_router = here.node, here.clock, routers, here.places_changed.set
+        self.incarnation: int | None = None
+        """The offset of this boot's first record in `nodes`, once it is read."""
+        self._node, self._boot, self._clock = here.node, here.boot, here.clock
+        self._routers, self._on_router = routers, here.places_changed.set
         self.on_node: Callable[[Node | None], None] = lambda _: None
+        self.on_credits: Callable[[Record], None] = lambda _: None
+        """A record of some node's credits."""
         self._nodes = TopicPartition(here.topics.nodes, 0)
         self._tail = Tail(
             log,
@@ -56,6 +61,7 @@ class Watch:
     def _on_credits_record(self, record: Record) -> None:
         """Only presence is decoded: other nodes' credits are most of this topic."""
         if record.value is None or headers.find(record.headers, headers.TYPE) != _PRESENCE:
+            self.on_credits(record)
             return
         presence = RouterPresence.model_validate_json(record.value)
         if self._routers.on_presence(presence.router, presence.backlog, self._clock.monotonic(), leaving=presence.leaving):
@@ -68,4 +74,6 @@ class Watch:
         else:
             self.registry.on_node(node, self._clock.monotonic())
         if name == self._node:
+            if node is not None and node.boot == self._boot and self.incarnation is None:
+                self.incarnation = record.offset
             self.on_node(node)

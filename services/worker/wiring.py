@@ -10,6 +10,7 @@ from random import Random
 from services.worker.settings import WorkerSettings
 from shared.clock import Clock
 from shared.errors import ConfigurationError
+from shared.settings import ClusterSettings
 from shared.topics import Topics
 
 
@@ -24,16 +25,18 @@ class WorkerContext:
     node: str
     boot: str
     allowed: Sequence[str]
+    dead_boot: str = ""
+    """The boot before this one, if whoever started this one saw its process end."""
     places_changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by whoever changes places, position or the running count."""
     node_news: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by whoever changes what the Node record says."""
 
     @classmethod
-    def of(cls, settings: WorkerSettings, topics: Topics, clock: Clock, random: Random) -> WorkerContext:
-        """Raises ConfigurationError where there is nothing to serve."""
-        boot = f"{random.getrandbits(48):012x}"
+    def of(cls, settings: WorkerSettings, topics: Topics, clock: Clock, random: Random, process: ClusterSettings) -> WorkerContext:
+        """A boot without a name draws one. Raises ConfigurationError where there is nothing to serve."""
+        boot = process.boot or f"{random.getrandbits(48):012x}"
         allowed = [name for name in topics.settings.capabilities if not settings.agents or name in settings.agents]
         if not allowed:
             raise ConfigurationError(f"none of the agents {', '.join(settings.agents)} is a capability of this cluster")
-        return cls(settings, topics, clock, random, settings.node_id(), boot, allowed)
+        return cls(settings, topics, clock, random, settings.node_id(), boot, allowed, process.dead_boot)

@@ -18,6 +18,8 @@ class Credits(Contract):
     type: Literal["credits"] = "credits"
     node: NodeId
     boot: Label
+    incarnation: Offset | None = None
+    """The offset of the boot's first Node record: of two boots of a node the higher one counts. Absent from workers of before."""
     sequence: Count
     mailbox: Partition
     offers: dict[Label, Count] = Field(max_length=1_000)

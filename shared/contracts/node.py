@@ -77,6 +77,8 @@ class Node(Contract):
     hardware: Hardware = Hardware()
     models: tuple[NodeModel, ...] = Field(default=(), max_length=256)
     draining: bool = False
+    waits: bool = False
+    """An earlier boot of the node may still run: until that is known to be over this one offers nothing."""
     reachable: bool = True
     """The model endpoint answered its last probe."""
     pause_seconds: Seconds = 0.0

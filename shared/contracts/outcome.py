@@ -76,6 +76,15 @@ class ClaimsRenewed(Contract):
     """Where to answer those that nobody knows; absent from workers of before."""
 
 
+class WorkerStarted(Contract):
+    """This boot of the node reads its mailbox from here on, and no earlier one runs: what those have claimed is voided."""
+
+    type: Literal["started"] = "started"
+    node: NodeId
+    incarnation: Offset
+    """The offset of the boot's first Node record in `nodes`."""
+
+
 class StepSucceeded(_OfAttempt):
     """The attempt's answer."""
 
@@ -131,6 +140,7 @@ Outcome = Annotated[
     | StepUnplaced
     | StepClaimed
     | ClaimsRenewed
+    | WorkerStarted
     | StepSucceeded
     | StepFailed
     | StepReleased
@@ -142,3 +152,15 @@ Outcome = Annotated[
     Field(discriminator="type"),
 ]
 OUTCOME: TypeAdapter[Outcome] = adapter(Outcome)
+
+
+def claim_id(node: NodeId, incarnation: int, number: int) -> ClaimId:
+    """Of the boot's claim with this number."""
+    return ClaimId(f"{node}.i{incarnation}.{number}")
+
+
+def incarnation_of(claim: ClaimId) -> int:
+    """Whose claim it is; -1, lower than any, of workers of before, whose claims do not say so."""
+    _, _, boot = claim.rpartition(".")[0].rpartition(".")
+    number = boot.removeprefix("i")
+    return int(number) if number != boot and number.isdecimal() else -1

@@ -23,6 +23,7 @@ class NodeCredit:
         "generation",
         "heard_at",
         "in_flight",
+        "incarnation",
         "live",
         "mailbox",
         "node",
@@ -38,6 +39,8 @@ class NodeCredit:
     def __init__(self, node: str) -> None:
         self.node = node
         self.boot = ""
+        self.incarnation = -1
+        """Of the boot; of workers of before not known."""
         self.sequence = -1
         self.mailbox = -1
         self.generation = 0
@@ -74,7 +77,7 @@ class NodeCredit:
             self._move(record.mailbox)
         self.live = True
         self.heard_at = now
-        self.boot = record.boot
+        self.boot, self.incarnation = record.boot, _incarnation(record)
         self.sequence = record.sequence
         self.read = record.read
         self.running = record.running
@@ -184,6 +187,8 @@ class CreditLedger:
             account = self._accounts[record.node] = NodeCredit(record.node)
         elif record.boot == account.boot and record.sequence <= account.sequence:
             return False
+        elif account.live and _incarnation(record) < account.incarnation:
+            return False  # of an earlier boot, while a later one lives
         return account.fold(record, self._party, now)
 
     def expire(self, now: float) -> list[str]:
@@ -209,3 +214,7 @@ class CreditLedger:
         """The dispatch was not acknowledged: it is in nobody's count."""
         if dispatch.settle():
             dispatch.account.cancel(dispatch.tokens)
+
+
+def _incarnation(record: Credits) -> int:
+    return -1 if record.incarnation is None else record.incarnation

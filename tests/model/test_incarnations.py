@@ -1,4 +1,4 @@
-"""A worker's new boot voids what the old one held, and only when the old one is gone. Not built yet; every interleaving of the rule.
+"""A worker's new boot voids what the old one held, and only when the old one is gone: every interleaving of the rule.
 
 A node with two boots (incarnations 1 and 2) and one mailbox with an unfenced position; two homes with a streaming step each and a queue of
 what the boots tell them (claim, ok, release, started). A home voids, refuses and stops claims, its leases and claim timeouts run out (one

@@ -15,6 +15,7 @@ import os
 import pytest
 from prometheus_client import REGISTRY
 
+from services.planner.state.incarnations import Incarnations
 from services.worker import runner
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.laws import stops, told
@@ -55,6 +56,13 @@ def test_one_seed_gives_one_run() -> None:
     """The same seed does the same: what a failure prints can be run again."""
     first, again = simulate(5), simulate(5)
     assert (first.virtual_seconds, first.jobs, first.fingerprint) == (again.virtual_seconds, again.jobs, again.fingerprint)
+
+
+def test_homes_that_forget_which_boot_is_the_newest_lose_time_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As each does at a take-over: the lease ends what a boot claims that wakes too late."""
+    monkeypatch.setattr(Incarnations, "superseded", lambda *_: False)
+    report = simulate(3, FaultMix(succeed=0.8, pause_seconds=(3.0, 9.0), delivery_seconds=0.6, jobs=30, seconds=12.0))
+    assert not report.violations, report.text("")
 
 
 APART_SECONDS = 180.0

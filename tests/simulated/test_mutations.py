@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.simulated import test_planner_traces as traces
-from tests.support.cluster.mutants import planner, protocol
+from tests.support.cluster.mutants import boots, planner, protocol
 from tests.support.cluster.mutations import FEW_SEEDS, MOST_SEEDS, Mutation, find, mutations
 
 TEST = "tests/simulated/test_mutations.py::test_a_planted_bug_is_seen"
@@ -24,6 +24,7 @@ TRACED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Callable[[], None]
     "offset -1 taken as good": (protocol.offset_minus_one_is_good, traces.test_offset_minus_one_is_not_taken_as_good),
     "re-sent append after a new producer": (protocol.append_sent_again, traces.test_an_append_of_unknown_fate_is_never_sent_again),
     "commands lost at a crash": (planner.commands_lost, traces.test_steps_whose_dispatch_died_with_the_planner_are_sent_again),
+    "a refused claim disarms the claim timeout": (boots.refusal_disarms, traces.test_a_claim_of_a_boot_that_woke_too_late_holds_up_nothing),
 }
 """Two histories of one job, or a state that lasts a moment: rare by chance, so each has its trace."""
 NAMED_BY_THE_ISSUE = {

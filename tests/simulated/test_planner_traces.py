@@ -11,7 +11,7 @@ import pytest
 
 from services.planner.settings import PlannerSettings
 from shared.contracts.event import PlannerStarted, StepAnswered
-from shared.contracts.outcome import StepSucceeded
+from shared.contracts.outcome import StepClaimed, StepSucceeded, WorkerStarted, claim_id
 from shared.kafka.memory.memory_faults import Fate
 from shared.kafka.port import Message, TopicPartition
 from tests.support.planner_traces import TWO_STEPS, events, settled, simulated, starts
@@ -185,6 +185,25 @@ async def test_an_answer_made_from_another_history_is_waste(world: World) -> Non
     assert b"other" not in result
     assert not [e for e in world.history(0) if isinstance(e, StepAnswered) and e.answer.text == "other"]
     assert len([e for e in world.history(0) if isinstance(e, StepAnswered)]) == 2
+
+
+@simulated
+async def test_a_claim_of_a_boot_that_woke_too_late_holds_up_nothing(world: World) -> None:
+    """A paused boot wakes after its successor told of itself, claims, and commits past the record: nobody else will ever read it."""
+    world.node.silent = 1.0
+    world.start("p")
+    world.produce(b'{"prompt": "a", "stream": true}')
+    await world.until(lambda: len(world.steps_seen) == 1)
+    [step] = world.steps_seen
+    world.outcome(WorkerStarted(node="n1", incarnation=9))
+    late = {"job": step.job, "step": step.id, "attempt": 1, "node": "n1", "claim": claim_id("n1", 4, 1)}
+    world.outcome(StepClaimed.model_validate({**late, "mailbox": 0, "lease_seconds": 20.0}))
+    world.outcome(StepSucceeded.model_validate({**late, "answer": {"text": "of another boot"}}))
+    world.node.silent = 0.0
+    await world.until(lambda: world.finished() == 1, seconds=30.0)
+    assert [s.attempt for s in world.steps_seen] == [1, 2]
+    assert not [e for e in world.history(0) if isinstance(e, StepAnswered) and e.answer.text == "of another boot"]
+    world.check_laws(1)
 
 
 def test_the_id_of_a_step_holds_its_input() -> None:

@@ -40,6 +40,9 @@ from shared.telemetry import logs
 
 log = logs.get(__name__)
 
+_STOPPED = (FailureKind.LEASE_EXPIRED, FailureKind.NODE_LOST)
+"""With these an attempt's worker is told to stop, if there is one."""
+
 
 class Replay:
     """Builds a book from history."""
@@ -159,7 +162,7 @@ class Replay:
         if step is None or step.claim is None:
             return
         if isinstance(event, AttemptFailed):
-            lost = event.attempt == step.attempt and event.failure.kind is FailureKind.LEASE_EXPIRED
+            lost = event.attempt == step.attempt and event.failure.kind in _STOPPED
         else:
             lost = event.node != step.claim.node
         if lost:
@@ -243,7 +246,7 @@ class Replay:
             step.due_at = now + step.retry_after_seconds
             streams.ask_position(self._round, job, step, self._book.home, self._book.policy)
         elif step.claim is not None:
-            step.due_at = now + step.claim.lease_seconds
+            self._book.lease(step, now, step.claim.lease_seconds)
             self._book.claims[step.claim.id] = (job.id, step.id)
         else:
             self._round.dispatches.append(driving.dispatch(self._book, self._round, job, step))

@@ -108,6 +108,8 @@ class OpenStep:
     """The same in seconds from the job's acceptance."""
     due_at: float = float("inf")
     """Monotonic seconds of this step's next timer; armed by the engine."""
+    leased_until: float = float("inf")
+    """Of the claim that stands (state)."""
     releases: int = 0
     """Times a router's choice was handed back unclaimed; bounds how fast it is sent again."""
     stopped: bool = False

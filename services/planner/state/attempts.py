@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from services.planner.job.limits import late, retry_refusal
-from services.planner.job.live import LiveJob, OpenStep, Phase
+from services.planner.job.live import Claim, LiveJob, OpenStep, Phase
 from services.planner.round import Disown, Round, Stop
 from services.planner.state import driving, ending, streams
 from services.planner.state.book import Book
@@ -27,6 +27,8 @@ from shared.contracts.outcome import (
     StepSucceeded,
     StepUnplaced,
     StreamPosition,
+    WorkerStarted,
+    incarnation_of,
 )
 from shared.contracts.usage import Usage
 from shared.scheduling.retry import RetryPolicy, decide
@@ -38,8 +40,10 @@ _FREE_RELEASES = 2
 _MOST_TOLD = 20
 """Times that what a step lacks is recorded: nodes may come and go for as long as it waits."""
 _MOST_MISSING = 64
+_LOOK_SECONDS = 0.5
+"""Between two looks at a node that seems to be silent."""
 
-_OF_NO_JOB = (ClaimsRenewed, BudgetRequested, BudgetGranted, BudgetRecalled)
+_OF_NO_JOB = (ClaimsRenewed, WorkerStarted, BudgetRequested, BudgetGranted, BudgetRecalled)
 
 
 def on_outcome(book: Book, round_: Round, outcome: Outcome) -> None:
@@ -110,9 +114,14 @@ def _on_routed(book: Book, round_: Round, outcome: StepRouted) -> None:
         return
     job, step = found
     if step.phase is Phase.ASKED and outcome.attempt == step.attempt:
-        step.routed = (outcome.node, outcome.mailbox)
-        step.due_at = round_.now + book.policy.claim_timeout_seconds
-        book.arm(job)
+        _await_claim(book, round_, job, step, (outcome.node, outcome.mailbox))
+
+
+def _await_claim(book: Book, round_: Round, job: LiveJob, step: OpenStep, routed: tuple[str, int]) -> None:
+    """The attempt lies in this node's mailbox: from now on it must be claimed in time."""
+    step.routed = routed
+    step.due_at = round_.now + book.policy.claim_timeout_seconds
+    book.arm(job)
 
 
 def _on_unplaced(book: Book, round_: Round, outcome: StepUnplaced) -> None:
@@ -137,22 +146,20 @@ def _on_claimed(book: Book, round_: Round, outcome: StepClaimed) -> None:
     job, step = found
     if step.phase is Phase.CLAIMED:
         return
+    if book.incarnations.superseded(outcome.node, outcome.claim, round_.now):
+        round_.after.append(_stop_claim(outcome, "the node's worker has started again"))
+        if step.routed is None:  # else it is being awaited; the mailbox's position may lie behind the record
+            _await_claim(book, round_, job, step, (outcome.node, outcome.mailbox))
+        return
     event = StepClaimedBy.of_valid(
-        epoch=book.epoch,
-        job=job.id,
-        at=round_.wall,
-        step=step.id,
-        attempt=outcome.attempt,
-        claim=outcome.claim,
-        node=outcome.node,
-        mailbox=outcome.mailbox,
-        lease_seconds=outcome.lease_seconds,
-    )
+        epoch=book.epoch, job=job.id, at=round_.wall, step=step.id, attempt=outcome.attempt, claim=outcome.claim, node=outcome.node,
+        mailbox=outcome.mailbox, lease_seconds=outcome.lease_seconds,
+    )  # fmt: skip
     job.apply(event)
     job.claim_news.append(event)
     book.claim_news[job.id] = None
     book.claims[outcome.claim] = (job.id, step.id)
-    step.due_at = round_.now + outcome.lease_seconds
+    book.lease(step, round_.now, outcome.lease_seconds)
     book.arm(job)
 
 
@@ -173,10 +180,32 @@ def _on_renewed(book: Book, round_: Round, outcome: ClaimsRenewed) -> None:
             unknown.append(claim)
             continue
         job, step = found
-        step.due_at = round_.now + found[1].claim.lease_seconds
+        book.lease(step, round_.now, found[1].claim.lease_seconds)
         book.arm(job)
     if unknown and outcome.mailbox is not None:
         round_.after.append(Disown(outcome.mailbox, StopClaims(node=outcome.node, claims=tuple(unknown))))
+
+
+def _on_started(book: Book, round_: Round, outcome: WorkerStarted) -> None:
+    """Claims of earlier boots of the node are void: nobody runs them any more."""
+    if not book.incarnations.started(outcome.node, outcome.incarnation, round_.now):
+        return
+    for claim, where in list(book.claims.items()):
+        found = book.find(*where)
+        if found is None or found[1].claim is None or found[1].claim.id != claim or found[1].claim.node != outcome.node:
+            continue
+        if incarnation_of(claim) < outcome.incarnation:
+            _void(book, round_, *found)
+
+
+def _void(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
+    """It is not the job's fault that a worker starts again. A step that meets it again and again may well be: then it counts."""
+    failure = Failure(kind=FailureKind.NODE_LOST, message="the node's worker has started again")
+    if step.releases < _FREE_RELEASES:
+        _ask_again(book, round_, job, step, failure, usage=Usage())
+    else:
+        _fail_or_retry(book, round_, job, step, failure)
+    driving.drive(book, round_, job)
 
 
 def _on_succeeded(book: Book, round_: Round, outcome: StepSucceeded) -> None:
@@ -214,12 +243,10 @@ def _on_succeeded(book: Book, round_: Round, outcome: StepSucceeded) -> None:
 
 
 def acceptable(step: OpenStep, attempt: int, claim: ClaimId | None) -> bool:
-    """Whether history asked for this success; of a stream, only what the caller has been shown."""
+    """Whether history asked for this success; of a stream, only of the claim that stands, whose text the caller has been shown."""
     if step.request is None or attempt > step.attempt:
         return False
-    if not step.request.stream:
-        return True
-    return _current(step, attempt, claim)
+    return not step.request.stream or step.stands(attempt, claim)
 
 
 def _current(step: OpenStep, attempt: int, claim: ClaimId | None) -> bool:
@@ -309,7 +336,10 @@ def _step_due(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
         driving.fail_attempt(book, round_, job, step, book.funds.late(round_, job, step), wait=None)
         return
     if step.claim is not None:
-        failure = Failure(kind=FailureKind.LEASE_EXPIRED, message="the claim was not renewed", node=step.claim.node)
+        lost = _lost(book, round_, step, step.claim)
+        if lost is None:
+            return
+        failure = lost
     elif step.routed is not None:
         failure = Failure(kind=FailureKind.UNCLAIMED, message="no worker claimed the step in time", node=step.routed[0])
     else:
@@ -317,6 +347,17 @@ def _step_due(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
         return
     book.stop(round_, job, step)
     _fail_or_retry(book, round_, job, step, failure)
+
+
+def _lost(book: Book, round_: Round, step: OpenStep, claim: Claim) -> Failure | None:
+    """Why the claim that was not renewed is lost; None, and a later look, while its node is heard otherwise: it may only be slow."""
+    if step.leased_until <= round_.now:
+        return Failure(kind=FailureKind.LEASE_EXPIRED, message="the claim was not renewed", node=claim.node)
+    left = book.policy.node_lost_seconds - book.policy.silent_seconds(claim.node, round_.now)
+    if left <= 0:
+        return Failure(kind=FailureKind.NODE_LOST, message="nothing was heard of the node's worker for too long", node=claim.node)
+    step.due_at = min(step.leased_until, round_.now + max(left, _LOOK_SECONDS))
+    return None
 
 
 def _fail_or_retry(book: Book, round_: Round, job: LiveJob, step: OpenStep, failure: Failure, *, usage: Usage | None = None) -> None:
@@ -342,6 +383,7 @@ _ON: dict[type, Callable[[Book, Round, Any], None]] = {
     StepUnplaced: _on_unplaced,
     StepClaimed: _on_claimed,
     ClaimsRenewed: _on_renewed,
+    WorkerStarted: _on_started,
     StepSucceeded: _on_succeeded,
     StepFailed: _on_failed,
     StepReleased: _on_released,

@@ -20,6 +20,7 @@ from services.planner.round import Round, Stop
 from services.planner.state import dates
 from services.planner.state.cancels import Cancels
 from services.planner.state.funds import Funds
+from services.planner.state.incarnations import Incarnations
 from services.planner.state.kept_ids import KeptIds
 from services.planner.state.live_count import LiveCount
 from services.planner.state.policy import Policy
@@ -67,6 +68,7 @@ class Book:
         self.cancels = Cancels(policy.cancel_guesses, policy.cancelled_delays, self.ends_at)
         self.runs, self.prices = LastRuns(), Prices()
         self.claims: dict[ClaimId, tuple[str, StepId]] = {}
+        self.incarnations = Incarnations()
         self.funds = Funds(home, policy.budgets, {} if tenants is None else tenants)
         self.kept = Kept(self.kept_jobs, *self.cancels.kept, self.runs, self.kept_ids.kept, *self.funds.kept)
         self.claim_news: dict[str, None] = {}
@@ -119,6 +121,11 @@ class Book:
         for step in job.steps.values():
             due = min(due, step.due_at)
         self.timers.set(job.id, due if job.ending is None else job.ends_due)
+
+    def lease(self, step: OpenStep, now: float, seconds: float) -> None:
+        """The claim of this step stands for so long, and is looked at when its node may have been silent for too long."""
+        step.leased_until = now + seconds
+        step.due_at = now + min(seconds, self.policy.node_lost_seconds)
 
     def drop_claim(self, step: OpenStep) -> None:
         """The claim of this step stands no longer."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from services.planner.budgets.rules import BudgetPolicy
-from shared.contracts.base import PriorityClass
+from shared.contracts.base import NodeId, PriorityClass
 from shared.contracts.limits import DEADLINE_SECONDS, Limits
 from shared.patterns import BUILT_IN, Patterns
 from shared.scheduling.retry import RetryPolicy
@@ -15,11 +16,20 @@ def _limits() -> Limits:
     return Limits(calls=64, steps=128, depth=4, width=16)
 
 
+def never_silent(_: NodeId, now: float) -> float:
+    """Nobody listens."""
+    return 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """All durations in seconds."""
 
     lease_seconds: float = 20.0
+    node_lost_seconds: float = 10.0
+    """A node of which neither credits nor a claim's renewals were heard for so long has lost the claim, whatever its lease."""
+    silent_seconds: Callable[[NodeId, float], float] = never_silent
+    """For how long a node has not been heard on `credits`, at this monotonic second; 0 where nobody can tell."""
     claim_timeout_seconds: float = 5.0
     stream_position_seconds: float = 2.0
     """Longest wait for what the reader of a broken stream has been shown; beyond it nobody seems to read."""

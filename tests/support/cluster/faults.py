@@ -25,6 +25,8 @@ class FaultMix:
     """Rate: a process gets hardly any time for three seconds: a slow consumer."""
     stop: float = 0.0
     """Rate: a process is asked to end (SIGTERM), and started again."""
+    succeed: float = 0.0
+    """Rate: another boot of a worker's node is started while the one before still runs: told to end, or paused for `pause_seconds`."""
     lose_node: float = 0.0
     """Rate: a model server drops everything and is away for `down_seconds`."""
     rebalance: float = 0.0
@@ -69,6 +71,8 @@ class FaultMix:
     """Wall clocks of processes differ by up to this, either way; monotonic clocks begin anywhere."""
     day_seconds: float = 86_400.0
     """The brokers delete by age, as their topics say; a day of that passes in so many seconds."""
+    node_lost_seconds: float = 60.0
+    """A claim is lost when neither its node's credits nor its renewals were heard for so long; beyond the lease: only that counts."""
     no_node_seconds: float = 60.0
     """A step that no node can run fails after this."""
     seconds: float = 12.0
@@ -144,6 +148,8 @@ def drawn(random: Random) -> FaultMix:
         stall=some(0.05),
         odd=some(0.5),
         retry_after_seconds=int(some(8.0)),
+        succeed=some(0.2),
+        node_lost_seconds=random.choice((3.0, 60.0)),
     )
 
 

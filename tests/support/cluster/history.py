@@ -14,6 +14,7 @@ from services.planner.state.admission import JobInput
 from shared.contracts import headers, ids
 from shared.contracts.budget import TenantAccount, TenantShare
 from shared.contracts.control import CONTROL
+from shared.contracts.credits import CREDITS, Credits
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.delayed import Delayed
 from shared.contracts.event import EVENT, CancelRecorded, JobAccepted, JobSettled, JobSnapshot, PlannerStarted, ScheduleFired, facts_of
@@ -95,6 +96,8 @@ class History:
         self.delayed_jobs: set[str] = set()
         self.delayed_steps: set[tuple[str, int]] = set()
         """that lie, or lay, in delays.*"""
+        self.credits: dict[str, list[float]] = defaultdict(list)
+        """node → when records of its credits were written"""
         self.left: set[str] = set()
         """Nodes whose registration was taken away since the last look: they begin at the end of the mailbox that they take next."""
         self._parts: dict[str, int] = {}
@@ -168,6 +171,7 @@ class History:
             topics.controls: self._control,
             topics.dead_letters: self._dead_letter,
             topics.nodes: self._node,
+            topics.credits: self._credits,
         }
         readers |= dict.fromkeys(topics.all_jobs(), self._job)
         readers |= dict.fromkeys(topics.all_steps(), self._step)
@@ -272,6 +276,11 @@ class History:
     def _node(self, record: MemoryRecord, now: float) -> None:
         if record.value is None and record.key is not None:
             self.left.add(record.key.decode())
+
+    def _credits(self, record: MemoryRecord, now: float) -> None:
+        told = CREDITS.validate_json(record.value or b"")
+        if isinstance(told, Credits):
+            self.credits[told.node].append(now)
 
     def _dead_letter(self, record: MemoryRecord, now: float) -> None:
         letter = DeadLetter.model_validate_json(record.value or b"")

@@ -14,6 +14,7 @@ from tests.support.cluster.faults import FaultMix
 
 LEASE_SECONDS = 4.0
 CLAIM_SECONDS = 2.5
+SILENT_SECONDS = 4.0
 SLOTS = 2
 PREFETCH = 2
 GRACE_SECONDS = 6.0
@@ -39,6 +40,7 @@ def topics() -> Topics:
 def planner(mix: FaultMix) -> PlannerSettings:
     return PlannerSettings(
         lease_seconds=LEASE_SECONDS,
+        node_lost_seconds=mix.node_lost_seconds,
         claim_timeout_seconds=CLAIM_SECONDS,
         backoff_base_seconds=0.1,
         backoff_cap_seconds=1.0,
@@ -68,6 +70,7 @@ def worker(name: str, mix: FaultMix) -> WorkerSettings:
         slots=SLOTS,
         prefetch_limit=PREFETCH,
         renew_seconds=1.0,
+        earlier_silent_seconds=SILENT_SECONDS,
         register_seconds=10.0,
         probe_seconds=2.0,
         first_token_timeout_seconds=20.0,

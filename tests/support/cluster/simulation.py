@@ -13,6 +13,7 @@ from tests.support.cluster import processes
 from tests.support.cluster.faults import FaultMix, as_text, drawn
 from tests.support.cluster.laws import (
     accepted_once,
+    boots,
     bounds,
     budgets,
     delays,
@@ -38,6 +39,7 @@ Law = Callable[[World], Iterator[Violation]]
 AT_THE_END: tuple[Law, ...] = (
     one_result.check,
     accepted_once.check,
+    boots.check,
     patience.check,
     told.check,
     limits.check,

@@ -59,6 +59,7 @@ class Storm:
             (mix.pause, self._pause),
             (mix.slow, self._slow),
             (mix.stop, self._stop),
+            (mix.succeed, self._succeed),
             (mix.lose_node, self._lose_node),
             (mix.rebalance, self._rebalance),
             (mix.away, self._away),
@@ -89,6 +90,9 @@ class Storm:
             world.wake(instance)
             if instance.stop.is_set():
                 world.kill(instance.name)  # what was asked to end ends after whoever would have started it anew
+        for instance in world.earlier:
+            instance.process.disarm()
+            world.wake(instance)
         for name in world.names:
             if name not in world.instances:
                 world.start(name)
@@ -189,6 +193,24 @@ class Storm:
         await self._world.stop(instance.name)
         if instance.name not in self._world.instances:
             self._world.start(instance.name)
+
+    async def _succeed(self) -> None:
+        """A rolling update, a twin, or a machine that slept and wakes beside its successor."""
+        running = [i for i in self._world.instances.values() if i.name in self._world.workers and i.process.state is State.RUNNING]
+        if not running:
+            return
+        earlier = self._random.choice(running)
+        how = self._random.choice(("told to end", "left running", "paused"))
+        if how == "told to end":
+            earlier.stop.set()
+        elif how == "paused":
+            self._world.pause(earlier.name)
+        self._world.succeed(earlier.name)
+        self._note(f"succeeded {earlier.process.name}, which was {how}")
+        if how == "paused":
+            await asyncio.sleep(self._random.uniform(*self._mix.pause_seconds))
+            self._world.wake(earlier)
+            self._note(f"woke {earlier.process.name}")
 
     async def _lose_node(self) -> None:
         node = self._world.nodes[self._random.choice(self._world.workers)]

@@ -11,6 +11,7 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any, Self
 
@@ -47,6 +48,10 @@ DAY_SECONDS = 86_400.0
 SHORTEST_RETENTION_SECONDS = 30.0
 """However short a day is: far above a node's second between two announcements, as in a real cluster."""
 _RETENTION_LOOK_SECONDS = 5.0
+_TOLD = 0.5
+"""How often whoever starts an instance again says that the process before has ended."""
+_AWAKE_SECONDS = 3.0
+"""One that woke a moment ago had no time to be heard, or to hear."""
 
 
 class MachineClock(LoopClock):
@@ -72,6 +77,8 @@ class Instance:
     news: TopicNews
     endpoint: Endpoint | None = None
     """A worker's."""
+    awake_since: float = 0.0
+    """Monotonic, of the world."""
 
     def readiness(self) -> Readiness:
         """As /readyz says it."""
@@ -92,7 +99,14 @@ class World:
         self.log = MemoryLog(self.clock, random=Random(seed + 1), timings=settings.TIMINGS)
         self.history = History(self.log, self.topics)
         self.instances: dict[str, Instance] = {}
+        self.earlier: list[Instance] = []
+        """Boots of workers that another one has succeeded while they ran."""
+        self.voided_early: list[str] = []
+        """Claims that a later boot gave up while the earlier one ran them."""
         self.nodes: dict[str, Node] = {}
+        self._told = Random(seed + 4)
+        self._dead_boots: dict[str, str] = {}
+        """Instance → its last life, whose process whoever starts it saw end."""
         self._gone_at: dict[str, float] = {}
         self.outages: list[tuple[str, float, float]] = []
         """(instance, from, to): paused, or dead until its next life."""
@@ -124,6 +138,8 @@ class World:
         self._patching.undo()
         for name in list(self.instances):
             self.kill(name)
+        for instance in list(self.earlier):
+            self.end(instance)
         for instance in self._dead:
             await instance.process.bury()
         for node in self.nodes.values():
@@ -163,7 +179,7 @@ class World:
         stop = process.call(asyncio.Event)
         task = process.spawn(service.run(stop))
         process.spawn(TopicWatch(environment.log, environment.topics, environment.clock, [news]).run())
-        instance = self.instances[name] = Instance(name, service, process, stop, task, news, endpoint)
+        instance = self.instances[name] = Instance(name, service, process, stop, task, news, endpoint, self.clock.monotonic())
         task.add_done_callback(lambda done: self._on_end(instance, done))
         self._back(name)
         return instance
@@ -178,6 +194,20 @@ class World:
         if instance is None:
             return
         self._gone_at.setdefault(name, self.clock.monotonic())
+        self._dead_boots[name] = instance.process.name
+        self.end(instance)
+
+    def succeed(self, name: str) -> Instance:
+        """Start another boot of a node while this one's process is there; returns the earlier one."""
+        instance = self.instances.pop(name)
+        self.earlier.append(instance)
+        self.start(name)
+        return instance
+
+    def end(self, instance: Instance) -> None:
+        """Its process is gone."""
+        if instance in self.earlier:
+            self.earlier.remove(instance)
         instance.process.kill()
         self.log.kill(instance.process.name)
         if instance.endpoint is not None:
@@ -197,6 +227,7 @@ class World:
         if instance.process.state is State.PAUSED:
             instance.process.wake()
             self.log.thaw(instance.process.name)
+            instance.awake_since = self.clock.monotonic()
             self._back(instance.name)
 
     async def stop(self, name: str) -> None:
@@ -244,7 +275,9 @@ class World:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self.ended.append(f"{instance.process.name}: {error!r}")
-        if self.instances.get(instance.name) is instance:
+        if instance in self.earlier:
+            self.end(instance)
+        elif self.instances.get(instance.name) is instance:
             self.kill(instance.name)
             if error is not None:
                 asyncio.get_running_loop().call_later(1.0, self._restart, instance.name)
@@ -258,7 +291,8 @@ class World:
             skew = self.mix.skew_seconds
             self._clocks[name] = MachineClock(self.random.uniform(-skew, skew), self.random.uniform(0.0, _MONOTONIC_SPREAD_SECONDS))
         clock, random = self._clocks[name], Random(self.random.random())
-        cluster = ClusterSettings(topics=self.topics.settings, grace_seconds=settings.GRACE_SECONDS)
+        dead = self._dead_boots.pop(name, "") if self._told.random() < _TOLD else ""
+        cluster = ClusterSettings(topics=self.topics.settings, grace_seconds=settings.GRACE_SECONDS, boot=life, dead_boot=dead)
         service, told = name.split("-", maxsplit=1)[0], list[Callable[[str], None]]()
         news = TopicNews(service, clock, told, takes_requests=service == "ingress")
 
@@ -283,4 +317,14 @@ class World:
             case _:
                 chosen = settings.worker(name, mix)
                 backend, endpoint = backend_on(self.nodes[name], chosen)
-                return build_worker(environment, chosen, backend, Hardware(cpu_count=2)), endpoint
+                service = build_worker(environment, chosen, backend, Hardware(cpu_count=2))
+                service.attempts.begin = partial(self._on_begin, name, service.attempts.begin)  # type: ignore[method-assign]
+                return service, endpoint
+
+    def _on_begin(self, name: str, begin: Callable[..., None], *given: Any) -> None:
+        """A boot of this node goes on: what earlier ones hold is void from now on."""
+        for earlier in self.earlier:
+            awake = earlier.process.state is State.RUNNING and self.clock.monotonic() - earlier.awake_since > _AWAKE_SECONDS
+            if earlier.name == name and awake:
+                self.voided_early += [a.claim for a in earlier.service.attempts.leases if a.task is not None]
+        begin(*given)

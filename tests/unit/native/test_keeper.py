@@ -71,7 +71,7 @@ def test_the_keeper_that_ends_leaves_its_service_alone_and_the_next_takes_it_ove
 
 def test_pauses_grow_and_have_an_end() -> None:
     """One, two, four seconds, and half a minute at most."""
-    assert [pause_seconds(ends) for ends in (1, 2, 3)] == [1.0, 2.0, 4.0]
+    assert [pause_seconds(ends) for ends in (1, 2, 3)] == [0.25, 0.5, 1.0]
     assert pause_seconds(1_000) == keeper.LONGEST_SECONDS
 
 

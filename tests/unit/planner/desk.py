@@ -225,6 +225,12 @@ def succeeded(
     return StepSucceeded(**_of(step, job, attempt, node), claim=claim, answer=Answer(text=text), usage=ONE_CALL)
 
 
+def answered(job: LiveJob, step: OpenStep) -> tuple[StepClaimed, StepSucceeded]:
+    """Taken and done: of a stream only a claim that stands can say so."""
+    claim = f"c-{step.id}"
+    return claimed(job, step, claim), succeeded(job, step, claim=claim)
+
+
 def failed(
     job: LiveJob,
     step: OpenStep,

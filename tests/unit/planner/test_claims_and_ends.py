@@ -41,7 +41,7 @@ def test_a_claim_is_recorded_and_leased() -> None:
     desk = opened()
     assert kinds(desk.say(claimed(desk.job, desk.step))) == ["step_claimed"]
     assert desk.step.phase is Phase.CLAIMED
-    assert desk.step.due_at == desk.now + 20.0
+    assert desk.step.leased_until == desk.now + 20.0
     assert desk.book.claims == {"c1": (desk.job.id, desk.step.id)}
 
 
@@ -103,7 +103,7 @@ def test_a_lease_that_is_renewed_lives_on() -> None:
     desk.say(claimed(desk.job, desk.step))
     desk.wait(15.0)
     desk.say(renewed("other", "c1"))
-    assert desk.step.due_at == desk.now + 20.0
+    assert desk.step.leased_until == desk.now + 20.0
     desk.wait(15.0)
     desk.say(renewed("other"))
     assert kinds(desk.wait(4.9)) == []
@@ -159,7 +159,7 @@ def test_routing_news_does_not_shorten_a_running_lease() -> None:
     desk = opened()
     desk.say(claimed(desk.job, desk.step))
     desk.say(routed(desk.job, desk.step, node="n2"))
-    assert desk.step.due_at == desk.now + 20.0
+    assert desk.step.leased_until == desk.now + 20.0
 
 
 # Success

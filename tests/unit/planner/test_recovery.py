@@ -18,6 +18,7 @@ from shared.contracts.result import Status
 from shared.scheduling.retry import RetryPolicy
 from tests.unit.planner.desk import (
     Desk,
+    answered,
     claimed,
     dispatched,
     failed,
@@ -106,7 +107,7 @@ def test_claimed_steps_are_not_sent_again() -> None:
     assert round_.empty
     [job] = book.jobs.values()
     [step] = job.steps.values()
-    assert step.due_at == desk.now + 20.0
+    assert step.leased_until == desk.now + 20.0
     assert book.claims == {"c1": (job.id, step.id)}
 
 
@@ -129,7 +130,7 @@ def test_sleeps_and_deadlines_are_absolute() -> None:
     desk = Desk(POLICY)
     desk.submit(prompt="q", pattern="mixed", deadline_at=desk.wall + 100)
     for job, step in live_steps(desk):
-        desk.say(succeeded(job, step, claim=None))
+        desk.say(*answered(job, step))
     assert desk.step.phase is Phase.SLEEPING
     desk.wall += 2
     _, book = finished(desk)
@@ -157,7 +158,7 @@ def test_a_planner_whose_clock_is_minutes_off_gives_nobody_a_shorter_or_longer_t
         desk.submit(prompt="q", pattern="mixed", **changes)
     before = [(job.deadline_due, job.wall_due, job.soft_wall_due) for job in desk.book.jobs.values()]
     for job, step in live_steps(desk):
-        desk.say(succeeded(job, step, claim=None))
+        desk.say(*answered(job, step))
     sleeps = [step.due_at for _, step in live_steps(desk)]
     desk.wall += 2
     desk.now += 2
@@ -242,7 +243,7 @@ def test_stops_that_may_be_lost_are_sent_again() -> None:
     (job, a1), (_, a2), (_, b1), (_, _), (_, c) = live_steps(desk)
     desk.say(claimed(job, b1, "branch", node="n2"))
     for step in (a1, a2, c):
-        desk.say(succeeded(job, step, claim=None))
+        desk.say(*answered(job, step))
     round_, _ = finished(desk)
     assert stops(round_) == [("n1", 1, None), ("n2", 1, None)]
 
@@ -252,12 +253,12 @@ def test_the_claim_of_a_branch_that_a_quorum_abandons_in_the_same_round_is_known
     desk = Desk(POLICY)
     desk.submit(prompt="q", pattern="mixed")
     (job, a1), (_, a2), (_, b1), (_, _), (_, c) = live_steps(desk)
-    desk.say(*(succeeded(job, step, claim=None) for step in (a1, a2)))
+    desk.say(*answered(job, a1), *answered(job, a2))
     round_ = desk.say(claimed(job, b1, "branch", node="n2"), succeeded(job, c, claim=None))
     assert stops(round_) == [("n2", 1, None)]
     assert stops(finished(desk)[0]) == [("n2", 1, None)]
     for step in live_steps(desk):
-        desk.say(succeeded(*step, claim=None))
+        desk.say(*answered(*step))
     desk.wait(3.0)
     desk.say(succeeded(desk.job, desk.step, claim=None))
     assert desk.job.settled is not None

@@ -36,7 +36,7 @@ def test_a_step_is_claimed_then_succeeds_at_its_home() -> None:
             assert len({c.claim for c in claims}) == 3
             assert all(s.answer.text == "hello world" and s.answer.node == NODE and s.usage.completion_tokens == 2 for s in successes)
             home_0 = world.log.existing(TopicPartition(world.topics.outcomes, 0)).records
-            assert {record.key for record in home_0} == {b"j2"}
+            assert {record.key for record in home_0} == {b"j2", NODE.encode()}
 
     play(scenario)
 

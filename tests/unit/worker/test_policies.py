@@ -140,7 +140,7 @@ def test_the_inbox_forgets_what_is_removed() -> None:
 
 def test_the_lease_log_is_bounded_and_forgets_released_attempts() -> None:
     """Kept outcomes stay within count and bytes, the newest longest; a released attempt may be claimed anew."""
-    leases: LeaseLog[str] = LeaseLog("n", "b", kept_outcomes=3, kept_bytes=100)
+    leases: LeaseLog[str] = LeaseLog("n", kept_outcomes=3, kept_bytes=100)
     for number in range(5):
         attempt = leases.claim(step(number), None, 0.0)
         assert attempt is not None

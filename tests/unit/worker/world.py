@@ -20,7 +20,7 @@ from shared.contracts.control import StopStep
 from shared.contracts.credits import CREDITS, Credits, RouterPresence
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.node import Hardware, Node
-from shared.contracts.outcome import OUTCOME, Outcome
+from shared.contracts.outcome import OUTCOME, Outcome, WorkerStarted
 from shared.contracts.reply import Chunk, Chunks
 from shared.contracts.step import Step
 from shared.kafka.memory.memory import MemoryLog
@@ -73,7 +73,7 @@ class World:
     def service(self, backend: Backend, node: str = NODE, process: str = "worker", **settings: Any) -> WorkerService:
         self.boots += 1
         environment = Environment(
-            settings=ClusterSettings(grace_seconds=settings.pop("grace_seconds", 10.0)),
+            settings=ClusterSettings(grace_seconds=settings.pop("grace_seconds", 10.0), dead_boot=settings.pop("dead_boot", "")),
             log=self.log.process(process),
             clock=self.clock,
             random=Random(self.boots),
@@ -127,8 +127,10 @@ class World:
         return [record.value for records in found for record in records if record.value is not None]
 
     def outcomes(self, kind: type[Found] | None = None, job: str | None = None) -> list[Any]:
+        """Of this kind, or of any attempt."""
         every: list[Outcome] = [_outcome(value) for value in self.values(self.topics.outcomes, 2)]
-        return [o for o in every if (kind is None or isinstance(o, kind)) and (job is None or getattr(o, "job", None) == job)]
+        every = [o for o in every if (isinstance(o, kind) if kind else not isinstance(o, WorkerStarted))]
+        return [o for o in every if job is None or getattr(o, "job", None) == job]
 
     def chunks(self) -> list[Chunk]:
         return [chunk for value in self.values(self.topics.replies, 2) for chunk in Chunks.model_validate_json(value).chunks]

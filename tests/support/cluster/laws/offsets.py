@@ -87,7 +87,8 @@ class Offsets:
             return given.cancelled is not None and ids.home_of(given.cancelled, self._topics.settings.home_partitions) == where.partition
         if given.job.job.id is not None and ids.home_of(given.job.id, self._topics.settings.home_partitions) != where.partition:
             return False
-        return given.job.id in self._history.accepted or given.job.id in self._history.delayed_jobs
+        # A cancel that knew that the job waits until it is due may have ended it before its record was read.
+        return any(given.job.id in known for known in (self._history.accepted, self._history.delayed_jobs, self._history.settled))
 
     def _step_done(self, where: TopicPartition, offset: int) -> bool:
         step = self._history.steps[where, offset].value

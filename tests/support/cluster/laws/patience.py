@@ -29,6 +29,8 @@ DEADLINE = "deadlines hold"
 _SLACK = 0.05
 _DEADLINE_SECONDS = 9.0
 """Longest time from a deadline to the job's end, besides the time in which planners were away: a take-over, links."""
+_HEARD_SECONDS = 1.0
+"""From a record of credits to its being heard, which nobody hurries; and from a decision to its event."""
 _EARLY = 3.0
 """Between an append and its arrival, and back: a planner counts from the one, the next planner from the other."""
 _WALL_ZERO = 1_700_000_000.0
@@ -85,6 +87,7 @@ def _home(world: World, home: int, renewals: dict[str, list[float]]) -> Iterator
             since = known_since.get(event.job, 0.0)
             outcomes = [w for w in world.history.outcomes_of.get((event.step, event.attempt), []) if w.at >= since]
             yield from _failed(written, steps[event.step], taken_at, outcomes, renewals, no_node_seconds=world.mix.no_node_seconds)
+            yield from _lost(world, written, steps[event.step], renewals)
         elif isinstance(event, JobSettled) and event.job in deadlines:
             deadline = deadlines[event.job]
             if event.result.status is Status.EXPIRED and written.at < durations.get(event.job, 0.0) - _EARLY:
@@ -108,6 +111,17 @@ def _failed(
             yield Violation(LAW, f"step {event.step} waited {waited:.1f} s for a node, not {no_node_seconds:g}", event.job)
         case _:
             pass
+
+
+def _lost(world: World, written: Written, step: _Step, renewals: dict[str, list[float]]) -> Iterator[Violation]:
+    """A node that was heard, by credits or by renewals, is not lost; between what is written and what is heard there are links."""
+    event = written.value
+    if event.failure.kind is not FailureKind.NODE_LOST or event.failure.node is None or "again" in event.failure.message:
+        return
+    told = [at for at in (*renewals.get(step.claim or "", ()), *world.history.credits[event.failure.node]) if at <= written.at]
+    silent = written.at - max(told, default=0.0)
+    if silent < world.mix.node_lost_seconds - _HEARD_SECONDS - world.mix.delivery_seconds:
+        yield Violation(LAW, f"{event.failure.node} was lost after {silent:.1f} s of silence", event.job)
 
 
 def _lease(written: Written, claim: str, taken_at: float, outcomes: list[Written], renewals: dict[str, list[float]]) -> Iterator[Violation]:

@@ -72,6 +72,7 @@ def _timers_from_old_times(patching: Patching) -> None:
         original(self, job, step)
         if step.claim is not None:
             step.due_at = self._round.now + max(0.0, job.accepted.at + step.claim.lease_seconds - self._round.wall)
+            step.leased_until = step.due_at
 
     patching.setattr(Replay, "_rearm", rearm)
 
