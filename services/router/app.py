@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 
 from services.router.dispatcher import Dispatcher
 from services.router.presence import Presence
@@ -41,6 +42,15 @@ class Router:
         placement = self._placement = Placement(NodeTable(settings.node_forgotten_seconds), ledger)
         self.routing = Routing(placement, settings, topics)
         self._outbox = Outbox(clock, self.name, topics)
+        dispatcher = Dispatcher(
+            self._outbox,
+            topics,
+            ledger,
+            settings=settings,
+            clock=clock,
+            closed=wake.set,
+            leaving=lambda: self.intake.suspended,
+        )
         self.intake = Intake(
             self._outbox,
             service=self.name,
@@ -48,9 +58,9 @@ class Router:
             cap=environment.settings.dead_letter_cap,
             clock=clock,
             arrived=wake.set,
+            leaving=partial(dispatcher.tell, all_=True),
             dropped=self.routing.drop_lost,
         )
-        dispatcher = Dispatcher(self._outbox, topics, ledger, settings=settings, clock=clock, closed=wake.set)
         self._rounds = Rounds(self.intake, self.routing, placement, dispatcher, clock=clock, wake=wake)
         self._processor = Processor(self._connect, reasons=self._reasons, drain=self._drain)
         self.run, self.readiness = self._processor.run, self._processor.readiness

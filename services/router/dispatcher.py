@@ -1,12 +1,16 @@
-"""Dispatcher: sends what was decided. First the work records of a round, then, beside the next round, StepRouted and all else that
-closes a step; only what closed a step lets its record be committed past. Nothing is dropped, and no mailbox waits for another's.
+"""Dispatcher: sends what was decided. First the work records of a round, then, beside the next round, all else that closes a step; only
+what closed a step lets its record be committed past. Nothing is dropped, and no mailbox waits for another's.
+
+A step that was given is closed when its node says that it has told the step's home, else by StepRouted, which starts the claim timeout.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from services.router import messages, unplaced
 from services.router.messages import Closing, Placed
@@ -15,7 +19,7 @@ from shared.clock import Clock, within
 from shared.contracts.base import CLASSES
 from shared.errors import RecordTooLarge
 from shared.kafka.port import Appended, Message
-from shared.placement.ledger import CreditLedger
+from shared.placement.ledger import CreditLedger, NodeCredit
 from shared.processing.lane import Sent
 from shared.processing.outbox import Outbox
 from shared.telemetry import logs, metrics
@@ -39,11 +43,28 @@ class _Round:
         self.over = asyncio.Event()
 
 
+class _Given(NamedTuple):
+    """A step that lies in a mailbox. `tell_at`: monotonic seconds."""
+
+    placed: Placed
+    mailbox: int
+    offset: int
+    tell_at: float
+
+
 class Dispatcher:
-    """`closed` is called after records were finished, or steps have come back."""
+    """`closed` is called after records were finished, or steps have come back. `leaving`: whether partitions are about to be given up."""
 
     def __init__(
-        self, outbox: Outbox, topics: Topics, ledger: CreditLedger, *, settings: RouterSettings, clock: Clock, closed: Callable[[], None]
+        self,
+        outbox: Outbox,
+        topics: Topics,
+        ledger: CreditLedger,
+        *,
+        settings: RouterSettings,
+        clock: Clock,
+        closed: Callable[[], None],
+        leaving: Callable[[], bool],
     ) -> None:
         self._outbox = outbox
         self._topics = topics
@@ -51,7 +72,10 @@ class Dispatcher:
         self._settings = settings
         self._clock = clock
         self._closed = closed
+        self._leaving = leaving
         self._returned: list[Placed] = []
+        self._given: dict[tuple[NodeCredit, str], deque[_Given]] = {}
+        """By node and capability, in the order in which Kafka has acknowledged them: not told of yet."""
         self.expire = outbox.expire
         """Take back what waits too long for its mailbox; to be called now and then."""
 
@@ -91,7 +115,11 @@ class Dispatcher:
         if isinstance(result, Appended):
             _ROUTED[placed.entry.priority_class].inc()
             self._ledger.acknowledged(placed.dispatch, result.offset)
-            self.close(messages.routed(placed, result.offset, result.partition, self._topics), soon=False)
+            given = _Given(placed, result.partition, result.offset, self._clock.monotonic() + self._settings.routed_after_seconds)
+            if self._leaving():
+                self._tell(given)
+            else:
+                self._given.setdefault((placed.dispatch.account, placed.dispatch.capability), deque()).append(given)
             return
         self._ledger.failed(placed.dispatch)
         if isinstance(result, RecordTooLarge):
@@ -100,13 +128,25 @@ class Dispatcher:
             self._returned.append(placed)
             self._closed()
 
-    def close(self, closing: Closing, *, soon: bool = True) -> None:
-        """Send this, with `soon` at once; until Kafka has it, its record stays uncommitted.
+    def tell(self, *, all_: bool = False) -> None:
+        """Close what its node has told of; say StepRouted of what was not taken up in time, or of `all_` that is left."""
+        now = self._clock.monotonic()
+        for where, line in list(self._given.items()):
+            while line and (line[0].placed.dispatch.taken_up or all_ or line[0].tell_at <= now):
+                given = line.popleft()
+                if given.placed.dispatch.taken_up:
+                    given.placed.entry.finish()
+                else:
+                    self._tell(given)
+            if not line:
+                del self._given[where]
 
-        StepRouted only starts a claim timeout of seconds: it waits a little for company, which saves the planner most of its wake-ups.
-        """
-        linger = 0.0 if soon else self._settings.routed_linger_seconds
-        self._outbox.put(closing.message, partial(self._on_closed, closing), linger_seconds=linger)
+    def _tell(self, given: _Given) -> None:
+        self.close(messages.routed(given.placed, given.offset, given.mailbox, self._topics))
+
+    def close(self, closing: Closing) -> None:
+        """Send this; until Kafka has it, its record stays uncommitted."""
+        self._outbox.put(closing.message, partial(self._on_closed, closing))
 
     def _on_closed(self, closing: Closing, result: Sent) -> None:
         if isinstance(result, RecordTooLarge) and closing.entry is not None:

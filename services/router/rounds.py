@@ -59,6 +59,8 @@ class Rounds:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            with self._routing.tries.chore("telling homes"):
+                self._dispatcher.tell()
             self._intake.relieve()
             with self._routing.tries.chore("routing"):
                 await self._round(presence)

@@ -46,5 +46,5 @@ class RouterSettings(BaseSettings):
     """Interactive steps go first up to this share of the tokens, while others wait."""
     quantum_tokens: Ordinal = 512
     """Deficit round robin over tenants: tokens a turn."""
-    routed_linger_seconds: PositiveSeconds = 0.02
-    """StepRouted waits this long for others; short beside the claim timeout that it starts."""
+    routed_after_seconds: PositiveSeconds = 0.5
+    """A step that its node has not told its home of by then is told of by StepRouted (and a tick): the claim timeout begins that late."""

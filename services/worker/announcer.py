@@ -8,7 +8,7 @@ from services.worker.credits import Routers, fit, share
 from services.worker.handlers import AttemptManager
 from services.worker.mailbox_reader import MailboxReader
 from services.worker.registration import Registration, signature
-from services.worker.wiring import WorkerContext
+from services.worker.wiring import WorkerContext, always
 from shared.clock import within
 from shared.contracts import headers
 from shared.contracts.base import at_most
@@ -48,6 +48,8 @@ class Announcer:
         self.acknowledged_at: float | None = None
         """When Kafka last acknowledged a record of credits: the worker's sign that it is there."""
         self._last: Credits | None = None
+        self._heeded: set[str] = set()
+        """Routers that lived when it was made."""
         self._sequence = 0
         self._told: Node | None = None
         self._told_until = 0.0
@@ -59,22 +61,38 @@ class Announcer:
         """Announce for ever. A record that is lost is replaced by the next one."""
         while True:
             if await within(self._longest_wait(), self._places_changed.wait()):
-                await self._clock.sleep(self._pause())
+                await self._gather()
             self._places_changed.clear()
             if self._reader.number is not None:
                 await self._send_credits(producer)
 
-    def _pause(self) -> float:
-        """Between a change and the record that tells it: short when routers could run out of places, else longer, to save records."""
-        last = self._last
-        if last is None or self._places() < self._settings.relaxed_places or last.offers.keys() != self._living_routers():
-            return self._settings.credits_coalesce_seconds
-        read = sum(self._reader.positions().values()) - sum(last.read.values())
-        plenty = read * 2 < sum(last.offers.values())
-        return self._settings.credits_relaxed_seconds if plenty else self._settings.credits_coalesce_seconds
+    async def _gather(self) -> None:
+        """Between a change and the record that tells it: short, or as long as routers can do without, to save records."""
+        settings, changed = self._settings, self._places_changed
+        await self._clock.sleep(settings.credits_coalesce_seconds)
+        if self._can_wait():
+            changed.clear()
+            changed.matters = lambda: not self._can_wait()
+            try:
+                await within(self._patience(), changed.wait())
+            finally:
+                changed.matters = always
 
-    def _living_routers(self) -> set[str]:
-        return set(self._routers.backlogs(self._clock.monotonic()))
+    def _patience(self) -> float:
+        waiting = any(self._routers.backlogs(self._clock.monotonic()).values())
+        return self._settings.credits_waited_for_seconds if waiting else self._settings.credits_relaxed_seconds
+
+    def _can_wait(self) -> bool:
+        """Whether routers go on well by the last record: they know the places that there are, or have plenty of them."""
+        last, backlogs, places = self._last, self._routers.backlogs(self._clock.monotonic()), self._places()
+        if last is None or backlogs.keys() != self._heeded:
+            return False
+        read, offered = sum(self._reader.positions().values()) - sum(last.read.values()), sum(last.offers.values())
+        if places < offered - read:
+            return False  # they would give more than can start
+        if places == offered - read and not (places and any(backlogs.values())):
+            return True
+        return places >= self._settings.relaxed_places and read * 2 < offered
 
     def _longest_wait(self) -> float:
         """A single place that several routers want must visit them all, even while nothing else happens."""
@@ -91,6 +109,7 @@ class Announcer:
         self._sequence += 1
         attempts = self._attempts
         backlogs, read = self._routers.backlogs(now), self._reader.positions()
+        self._heeded = set(backlogs)
         offers = share(self._places(), backlogs, int(now / TURN_SECONDS))
         attempts.slots.round_trip.offered(sum(read.values()), sum(offers.values()), now, waiting=sum(backlogs.values()))
         metrics.SLOTS.set(attempts.slots.total)
@@ -105,6 +124,7 @@ class Announcer:
                 mailbox=self._reader.number or 0,
                 offers=offers,
                 read=read,
+                told=self._reader.told(),
                 running=attempts.slots.busy,
                 queued_tokens=at_most(attempts.leases.estimated_tokens),
                 resident=self._registration.resident,
@@ -133,7 +153,7 @@ class Announcer:
         while True:
             await within(max(0.0, self._told_until - self._clock.monotonic()), self._node_news.wait())
             self._node_news.clear()
-            if self._reader.number is not None:
+            if self._reader.number is not None and not self._reader.given_back:
                 await self._register_news(producer, self._reader.describe(self._reader.number))
             await self._clock.sleep(SHORTEST_NODE_SECONDS)
 

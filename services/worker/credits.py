@@ -76,10 +76,12 @@ def _proportional(places: int, weights: Mapping[str, int]) -> dict[str, int]:
 
 
 def fit(credits_: Credits) -> Credits:
-    """The same record in at most 512 bytes: resident models go first, then the smallest offers."""
-    while len(credits_.to_bytes()) > MAX_BYTES and (credits_.resident or len(credits_.offers) > 1):
+    """The same record in at most 512 bytes: resident models go first, then what is told of, then the smallest offers."""
+    while len(credits_.to_bytes()) > MAX_BYTES and (credits_.resident or credits_.told or len(credits_.offers) > 1):
         if credits_.resident:
             credits_ = credits_.model_copy(update={"resident": credits_.resident[:-1]})
+        elif credits_.told:
+            credits_ = credits_.model_copy(update={"told": {}})
         else:
             credits_ = credits_.model_copy(update={"offers": _without_smallest(credits_.offers)})
     return credits_

@@ -6,13 +6,14 @@ released at once, so a position never waits for a generation.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
+from typing import TypeVar
 
 from services.worker.boots import EarlierBoots
 from services.worker.handlers import AttemptManager
+from services.worker.positions import MailboxPositions
 from services.worker.watch import Watch
 from services.worker.wiring import WorkerContext
 from shared.contracts import headers
@@ -24,13 +25,14 @@ from shared.kafka.port import Consumer, Log, Message, MissedRecords, Producer, R
 from shared.processing.dead_letters import DeadLetterCap
 from shared.processing.lane import Sent
 from shared.processing.outbox import Outbox
-from shared.processing.owed import OwedPositions
 from shared.processing.tries import GivenUp, message, read
 from shared.services import group_of
 from shared.settings import DeadLetterCapSettings
 from shared.telemetry import logs, metrics
 
 log = logs.get(__name__)
+
+T = TypeVar("T")
 
 POLL_SECONDS = 1.0
 POLL_RECORDS = 1_000
@@ -56,30 +58,20 @@ class MailboxReader:
         """The mailbox number; None until it is taken."""
         self.waits_for: str | None = "the registry of nodes has not been read yet"
         """Why there is no mailbox yet, for people."""
-        self.superseded = False
-        """A later boot of this node has started."""
+        self.superseded = self.given_back = False
+        """A later boot of this node has started. The last word of this node is that it has left: nothing is said after it."""
         self._failures, self._begun = 0, False
         self.answered = False
         """The last poll was answered."""
         self.read_at = here.clock.monotonic()
         """When the last step was read, monotonic seconds."""
-        self._here, self._attempts, self._outbox, self._watch, self._topics, self._clock = (
-            here,
-            attempts,
-            outbox,
-            watch,
-            here.topics,
-            here.clock,
-        )
+        self._here, self._attempts, self._outbox, self._watch = here, attempts, outbox, watch
+        self._topics, self._clock = here.topics, here.clock
         self.boots = EarlierBoots(here)
         watch.on_credits = self.boots.on_credits
         self._capabilities, self._describe, self._cap = tuple(here.allowed), describe, cap
         self._caps: dict[TopicPartition, DeadLetterCap] = {}
-        self._next: dict[TopicPartition, int] = {}
-        self._moved = asyncio.Event()
-        """A position may have: something was read, or owes less."""
-        self._owed = OwedPositions(self._moved.set)
-        self._committed: dict[TopicPartition, int] = {}
+        self._positions = MailboxPositions(attempts.announce)
         self._kept = False
         self._fresh = True
         """Nothing has been assigned to the consumer yet."""
@@ -101,20 +93,34 @@ class MailboxReader:
 
     def positions(self) -> dict[str, int]:
         """Capability to the next offset of the mailbox that will be read."""
-        return {name: self._next[tp] for name in self._capabilities if (tp := self._work(name)) in self._next}
+        return self._by_capability(self._positions.read)
+
+    def told(self) -> dict[str, tuple[int, int]]:
+        """Capability to the offsets of the mailbox from and up to which the home of every record was told what became of it."""
+        return self._by_capability(self._positions.told())
+
+    def _by_capability(self, found: Mapping[TopicPartition, T]) -> dict[str, T]:
+        return {name: found[tp] for name in self._capabilities if (tp := self._work(name)) in found}
 
     async def run_commits(self) -> None:
-        """Commit for ever. What fails is repeated together with what came since."""
+        """Commit for ever. What fails is repeated together with what came since. An idle worker has nothing left to commit."""
         while True:
-            await self._moved.wait()
-            self._moved.clear()
+            await self._positions.moved.wait()
+            await self._gather()
+            self._positions.moved.clear()
             try:
                 await self._commit()
             except LogError as error:
                 log.warning("commit_failed", code=error.code)
-                self._moved.set()
+                self._positions.moved.set()
                 await self._clock.sleep(RETRY_SECONDS)
-            await self._clock.sleep(self._here.settings.commit_seconds)
+
+    async def _gather(self) -> None:
+        """More moves soon, unless the worker is idle."""
+        settings, clock = self._here.settings, self._clock
+        due = clock.monotonic() + settings.commit_seconds
+        while (now := clock.monotonic()) < due and (len(self._attempts.leases) or now < self.read_at + settings.commit_idle_seconds):
+            await clock.sleep(min(settings.commit_idle_seconds, due - now))
 
     async def _commit(self) -> None:
         """Commit what is claimed or released in the log, as far as it is still assigned.
@@ -125,15 +131,12 @@ class MailboxReader:
         assert consumer is not None
         if self.superseded:
             return  # positions of who assigned by hand are not fenced
-        next_, positions = dict(self._next), self._owed.clamp({tp.topic: offset for tp, offset in self._next.items()})
         assigned = consumer.assignment()
         reached = {tp: consumer.reached(tp) for tp in assigned}
-        offsets = {
-            tp: positions[tp.topic] for tp in next_ if tp in assigned and positions[tp.topic] <= (reached[tp] or positions[tp.topic])
-        }
-        if any(self._committed.get(tp) != offset for tp, offset in offsets.items()):
+        offsets = {tp: at for tp, at in self._positions.passable().items() if tp in assigned and at <= (reached[tp] or at)}
+        if self._positions.is_news(offsets):
             await consumer.commit(offsets)
-            self._committed = offsets
+            self._positions.committed(offsets)
 
     async def run(self) -> None:
         """Take a number, read until it is lost, take another one. For ever; Kafka's absence is waited out."""
@@ -237,22 +240,23 @@ class MailboxReader:
             raise LogUnavailable("none of the mailbox's topics exists")
         await self._assign(partitions)
         assert self._consumer is not None
-        self._next = {}
+        self._positions.begin({})
         self._caps = {self._work(name): DeadLetterCap(self._work(name), self._cap) for name in self._capabilities}
         begins = await self._consumer.beginning_offsets(partitions)
         ends = await self._consumer.end_offsets(partitions)
         committed = await self._consumer.committed(partitions) if self._kept else {}
+        next_: dict[TopicPartition, int] = {}
         for tp in partitions:
             # A kept mailbox without a position is a topic that was made anew.
             at = committed.get(tp)
             at = (begins[tp] if self._kept else ends[tp]) if at is None else at
-            self._next[tp] = min(max(at, begins[tp]), ends[tp])
-            if at != self._next[tp]:
-                self._consumer.missed.append(MissedRecords(tp, at, self._next[tp]))
-        for tp, offset in self._next.items():
+            next_[tp] = min(max(at, begins[tp]), ends[tp])
+            if at != next_[tp]:
+                self._consumer.missed.append(MissedRecords(tp, at, next_[tp]))
+        for tp, offset in next_.items():
             self._consumer.seek(tp, offset)
-        await self._consumer.commit(self._next)
-        self._owed, self._committed = OwedPositions(self._moved.set), dict(self._next)
+        await self._consumer.commit(next_)
+        self._positions.begin(next_)
         self._kept = True
         self.waits_for, self.answered = None, True
         log.info("mailbox_taken", number=self.number, capabilities=list(self._capabilities))
@@ -296,9 +300,9 @@ class MailboxReader:
                 self.read_at = self._clock.monotonic()
                 self._on_mailbox(tp, records)
             elif records:
-                self._next[tp] = records[-1].offset + 1
+                self._positions.read[tp] = records[-1].offset + 1
         self._attempts.slots.round_trip.arrived(sum(self.positions().values()), self._clock.monotonic())
-        self._moved.set()
+        self._positions.moved.set()
         self._attempts.start_waiting()
         self._attempts.announce()
 
@@ -310,7 +314,7 @@ class MailboxReader:
         for record in records:
             cap.read()
             reason = None if self._on_work(record) else cap.died()
-            self._next[tp] = record.offset + 1
+            self._positions.read[tp] = record.offset + 1
             if reason is not None:
                 self._stop(tp, reason)
                 return
@@ -367,17 +371,19 @@ class MailboxReader:
 
     def _owe(self, record: Record) -> Callable[[Sent], None]:
         """The record's position waits for one thing more."""
-        paid = self._owed.hold(record.topic, record.offset)
+        paid = self._positions.hold(record)
         return lambda _: paid()
 
     def _refuse(self, record: Record, error: InvalidInput) -> None:
-        self._outbox.bury(record, error, self._owed.hold(record.topic, record.offset))
+        self._positions.untold(record)
+        self._outbox.bury(record, error, self._positions.hold(record))
 
     async def give_back(self) -> None:
         """A tombstone frees the mailbox number, and lets a later boot go on at once: none of one that was replaced under its own id, nor of
         one that has waited for the end of an earlier boot until now.
         """
         node = self._here.node
+        self.given_back = True
         newest = self._watch.registry.newest(node)
         if self._begun and self.number is not None and newest is not None and newest.boot == self._here.boot:
             with contextlib.suppress(LogError):

@@ -123,8 +123,10 @@ class WorkerSettings(BaseSettings):
     """Most steps taken and not started; beyond it they are released."""
     credits_seconds: PositiveSeconds = 1.0
     credits_coalesce_seconds: PositiveSeconds = 0.005
-    credits_relaxed_seconds: PositiveSeconds = 0.05
-    """The same while routers still hold most of the places last offered, and at least `relaxed_places` are free."""
+    credits_relaxed_seconds: PositiveSeconds = 0.25
+    """The same while routers know all places that there are, or still hold most of those last offered and `relaxed_places` are free."""
+    credits_waited_for_seconds: PositiveSeconds = 0.05
+    """The same while routers say that steps wait."""
     relaxed_places: Ordinal = 8
     credit_round_trip_seconds: PositiveSeconds = 0.05
     """From announcing places to reading the steps that use them: at least this; measured from there on, up to 0.5 s."""
@@ -133,8 +135,10 @@ class WorkerSettings(BaseSettings):
     renew_seconds: PositiveSeconds = 5.0
     earlier_silent_seconds: PositiveSeconds = 10.0
     """An earlier boot of this node that has neither told its places nor renewed a claim for so long is gone: two renew periods."""
-    commit_seconds: PositiveSeconds = 0.005
-    """Shortest time between two commits of positions."""
+    commit_seconds: PositiveSeconds = 0.25
+    """Between two commits of positions while steps run: what ended in it is run again after a SIGKILL."""
+    commit_idle_seconds: PositiveSeconds = 0.025
+    """Without a step for so long the worker is idle, and commits at once."""
     kept_outcomes: Ordinal = 2000
     kept_outcome_bytes: Ordinal = 32 * 1024 * 1024
     remembered_stops: Ordinal = 10_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -12,6 +12,21 @@ from shared.clock import Clock
 from shared.errors import ConfigurationError
 from shared.settings import ClusterSettings
 from shared.topics import Topics
+
+
+def always() -> bool:
+    """Every change matters."""
+    return True
+
+
+class PlacesChanged(asyncio.Event):
+    """An event that whoever waits may let pass: nobody is woken by what does not matter."""
+
+    matters: Callable[[], bool] = staticmethod(always)
+
+    def set(self) -> None:
+        if self.matters():
+            super().set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +42,7 @@ class WorkerContext:
     allowed: Sequence[str]
     dead_boot: str = ""
     """The boot before this one, if whoever started this one saw its process end."""
-    places_changed: asyncio.Event = field(default_factory=asyncio.Event)
+    places_changed: PlacesChanged = field(default_factory=PlacesChanged)
     """Set by whoever changes places, position or the running count."""
     node_news: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by whoever changes what the Node record says."""

@@ -26,6 +26,10 @@ class Credits(Contract):
     """router id → places"""
     read: dict[Capability, Offset] = Field(max_length=1_000)
     """capability → next offset of the mailbox that the worker will read"""
+    told: dict[Capability, tuple[Offset, Offset]] = Field(default={}, max_length=1_000)
+    """capability → (from, up to) offsets of the mailbox: of each record from the one to before the other a claim, release or outcome is
+    acknowledged, so that its claim timeout needs not be started. Absent: of none.
+    """
     running: Count = 0
     queued_tokens: Count = 0
     """Estimated tokens of everything taken and not finished."""

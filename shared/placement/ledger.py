@@ -3,6 +3,8 @@
 A node's credits record offers this party a number of places and says up to where each mailbox has been read. What is left of the
 offer is the offer minus this party's own dispatches that lie at or after that point, and minus those whose offset is not known yet.
 So a dispatch is counted until the node's own record counts it; one that failed or was lost is in nobody's count (nothing leaks).
+
+The record also says of which records the node has told their homes: of such a dispatch nobody else needs to tell.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ class NodeCredit:
         "resident",
         "running",
         "sequence",
+        "told",
     )
 
     def __init__(self, node: str) -> None:
@@ -49,6 +52,7 @@ class NodeCredit:
         self.heard_at = 0.0
         self.offered = 0
         self.read: dict[str, int] = {}
+        self.told: dict[str, tuple[int, int]] = {}
         self.in_flight = 0
         """Dispatches of this party that are not acknowledged yet."""
         self.available = 0
@@ -80,6 +84,7 @@ class NodeCredit:
         self.boot, self.incarnation = record.boot, _incarnation(record)
         self.sequence = record.sequence
         self.read = record.read
+        self.told = record.told
         self.running = record.running
         self.queued_tokens = record.queued_tokens
         self.decode_tokens_per_second = record.decode_tokens_per_second
@@ -89,6 +94,10 @@ class NodeCredit:
         self._forget_read()
         self._count()
         return changed
+
+    def told_of(self, capability: str) -> tuple[int, int]:
+        """From and up to: of the records of its mailbox in between this node has told their homes."""
+        return self.told.get(capability, (0, 0))
 
     def lose(self) -> None:
         """Nothing was heard for too long."""
@@ -144,7 +153,7 @@ class NodeCredit:
 class OpenDispatch:
     """One step given to one node, until Kafka says where it lies or that it does not."""
 
-    __slots__ = ("account", "capability", "generation", "settled", "tokens")
+    __slots__ = ("account", "capability", "generation", "offset", "settled", "tokens")
 
     def __init__(self, account: NodeCredit, capability: str, tokens: int) -> None:
         self.account = account
@@ -152,6 +161,19 @@ class OpenDispatch:
         self.generation = account.generation
         self.tokens = tokens
         self.settled = False
+        self.offset = -1
+        """Where it lies, as far as what its node tells of can be trusted to mean it."""
+
+    def lies_at(self, offset: int) -> None:
+        """Kafka has acknowledged it. Below what was told of before that there is nothing new: the topic is another one of that name."""
+        if offset >= self.account.told_of(self.capability)[1]:
+            self.offset = offset
+
+    @property
+    def taken_up(self) -> bool:
+        """Its node has told its home of it: claimed, released or ended."""
+        since, upto = self.account.told_of(self.capability)
+        return 0 <= since <= self.offset < upto and self.generation == self.account.generation
 
     def settle(self) -> bool:
         """Ends the dispatch, once; False when the node's mailbox has changed since, so that its account does not know it."""
@@ -207,6 +229,7 @@ class CreditLedger:
 
     def acknowledged(self, dispatch: OpenDispatch, offset: int) -> None:
         """The dispatch lies at `offset` of its mailbox (-1: the broker does not know)."""
+        dispatch.lies_at(offset)
         if dispatch.settle():
             dispatch.account.acknowledge(dispatch.capability, offset, dispatch.tokens)
 

@@ -50,14 +50,18 @@ class Intake:
         cap: DeadLetterCapSettings,
         clock: Clock,
         arrived: Callable[[], None],
+        leaving: Callable[[], None] = lambda: None,
         dropped: Callable[[], None] = lambda: None,
     ) -> None:
-        """`dropped` is called when windows were lost: what was taken from them must be forgotten."""
+        """`leaving` is called before partitions are given up: what waits for company is to be sent. `dropped` is called when windows were
+        lost: what was taken from them must be forgotten.
+        """
         self._outbox = outbox
         self._bounds = bounds
         self._cap = cap
         self._clock = clock
         self._arrived = arrived
+        self._leaving = leaving
         self._dropped = dropped
         self._stopped = metrics.STOPPED_PARTITIONS.labels(service)
         self._rebalances = metrics.REBALANCES.labels(service)
@@ -211,6 +215,7 @@ class Intake:
     async def on_revoked(self, partitions: Collection[TopicPartition]) -> None:
         """Begin nothing more; what is on its way may arrive, and is committed past."""
         self.suspended = True
+        self._leaving()
         await self._outbox.idle(SETTLE_SECONDS)
         await self.commit()
 

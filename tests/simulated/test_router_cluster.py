@@ -100,19 +100,6 @@ def test_a_dispatch_with_a_bad_fate_leaks_nothing(fate: Fate) -> None:
 
 
 @simulated
-async def test_routed_is_sent_again_until_home_has_it(it: Cluster) -> None:
-    """A lost StepRouted is repeated, and the step is not committed past before."""
-    it.node("n1", 0)
-    it.router()
-    it.log.faults.script(TopicPartition("outcomes", 0), *[Fate.LOST] * 5)
-    it.ask(step())
-    await it.clock.sleep(2.0)
-    assert it.committed("steps.chat.standard") in (None, 0)
-    await it.until(lambda: it.committed("steps.chat.standard") == 1)
-    assert len(it.routed()) == 1
-
-
-@simulated
 async def test_a_busy_model_does_not_hold_the_others(it: Cluster) -> None:
     """50 steps for a node without places lie before ten for another one in the same partition: the ten run at once."""
     busy = it.node("n1", 0, models=(MODEL.model_copy(update={"name": "busy:1b"}),))

@@ -163,6 +163,8 @@ class FakeNode:
         """Most steps taken and not finished at any time: slots, if nobody over-commits."""
         self.closed = False
         """No places are offered."""
+        self.tells = False
+        """It says of all that it has read that it is claimed. It writes no claims."""
         self._routers = Routers(5.0)
         self._position = 0
         self._running = 0
@@ -250,5 +252,6 @@ class FakeNode:
             mailbox=self.mailbox,
             offers=share(free, self._routers.backlogs(self._clock.monotonic()), self._sequence),
             read={"chat": self._position, "embed": 0},
+            told={"chat": (0, self._position)} if self.tells else {},
             running=self._running,
         )

@@ -54,6 +54,32 @@ def test_a_lost_dispatch_leaks_nothing() -> None:
     assert (books.available, account.tokens_ahead) == (1, 0)
 
 
+def test_a_dispatch_is_taken_up_when_its_node_tells_of_it() -> None:
+    """Not by being read; not where it lies before what the node tells of; not in another mailbox of the node."""
+    books = ledger()
+    books.on_credits(credit(places=5), 0.0)
+    account = next(iter(books))
+    early, late, moved, unknown = (books.take(account, "chat", 1) for _ in range(4))
+    for dispatch, offset in ((early, 3), (late, 7), (moved, 9), (unknown, -1)):
+        books.acknowledged(dispatch, offset)
+    books.on_credits(credit(sequence=1, read={"chat": 10}), 0.1)
+    assert not any(dispatch.taken_up for dispatch in (early, late, moved, unknown))
+    books.on_credits(credit(sequence=2, read={"chat": 10}, told={"chat": (5, 8)}), 0.2)
+    assert [dispatch.taken_up for dispatch in (early, late, moved, unknown)] == [False, True, False, False]
+    books.on_credits(credit(sequence=3, mailbox=1, told={"chat": (0, 99)}), 0.3)
+    assert not moved.taken_up
+
+
+def test_a_dispatch_below_what_was_told_of_lies_in_another_topic() -> None:
+    """The topic was made anew: what the node told of the old one says nothing."""
+    books = ledger()
+    books.on_credits(credit(places=5, told={"chat": (0, 50)}), 0.0)
+    dispatch = books.take(next(iter(books)), "chat", 1)
+    books.acknowledged(dispatch, 0)
+    books.on_credits(credit(sequence=1, told={"chat": (0, 51)}), 0.1)
+    assert not dispatch.taken_up
+
+
 def test_an_unknown_offset_counts_until_it_must_have_been_read() -> None:
     """A broker that does not say where a record lies must not make its place vanish."""
     books = ledger()

@@ -46,6 +46,7 @@ def test_killed_and_started_by_nobody_who_knows_it_waits_for_silence() -> None:
             world.presence("r1")
             world.route(step(1))
             await world.until(lambda: bool(world.outcomes(StepClaimed)))
+            await world.clock.sleep(0.3)  # committed past
             world.log.kill("a")
         killed_at, told = world.clock.monotonic(), len(world.outcomes(WorkerStarted))
         world.route(step(2))
@@ -89,6 +90,7 @@ def test_an_earlier_boot_that_drains_is_left_its_calls() -> None:
         async with world.worker(backend, process="a", grace_seconds=30.0) as older:
             world.route(step(1))
             await world.until(lambda: bool(world.outcomes(StepClaimed)))
+            await world.clock.sleep(0.3)  # committed past
             async with world.worker(ScriptedBackend(), process="b"):
                 await world.until(lambda: older.service.reader.superseded)
                 committed = dict(world.log.group(f"tutti-worker-{NODE}").offsets)

@@ -106,15 +106,51 @@ def test_the_most_urgent_class_goes_first() -> None:
     play(scenario)
 
 
-def test_positions_are_committed_at_once_not_after_the_generation() -> None:
-    """A long generation blocks no partition: its position is committed while it runs."""
+def test_positions_are_committed_soon_not_after_the_generation() -> None:
+    """A long generation blocks no partition: its position is committed while it runs, within the interval."""
 
     async def scenario(world: World) -> None:
         async with world.worker(ScriptedBackend(Script(hangs=True))):
             world.route(step(1))
             await world.until(lambda: len(world.outcomes(StepClaimed)) == 1)
             mailbox = TopicPartition(world.topics.work("chat"), 0)
-            await world.until(lambda: world.log.group(f"tutti-worker-{NODE}").offsets.get(mailbox) == 1, seconds=0.1)
+            await world.until(lambda: world.log.group(f"tutti-worker-{NODE}").offsets.get(mailbox) == 1, seconds=0.3)
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.1])
+def test_an_idle_worker_commits_at_once(seconds: float) -> None:
+    """What has ended is not run again after a SIGKILL, once nothing was read for a moment."""
+
+    async def scenario(world: World) -> None:
+        async with world.worker(ScriptedBackend(Script(pause=seconds)), process="a"):
+            await world.clock.sleep(1.0)
+            world.route(step(1))
+            await world.until(lambda: len(world.outcomes(StepSucceeded)) == 1)
+            await world.clock.sleep(0.06)
+            world.log.kill("a")
+        async with world.worker(ScriptedBackend(), process="b"):
+            await world.clock.sleep(5.0)
+            assert len(world.outcomes(StepSucceeded)) == 1
+
+    play(scenario)
+
+
+def test_steps_in_a_row_share_a_commit() -> None:
+    """One after the other, each alone for a moment: four commits a second, not one a step."""
+
+    async def scenario(world: World) -> None:
+        async with world.worker(ScriptedBackend()):
+            await world.clock.sleep(1.0)
+            group, mailbox, seen = world.log.group(f"tutti-worker-{NODE}"), TopicPartition(world.topics.work("chat"), 0), set[int | None]()
+            for number in range(1, 101):
+                world.route(step(number))
+                await world.clock.sleep(0.01)
+                seen.add(group.offsets.get(mailbox))
+            assert len(seen) <= 6
+            await world.clock.sleep(0.06)
+            assert group.offsets.get(mailbox) == 100
 
     play(scenario)
 

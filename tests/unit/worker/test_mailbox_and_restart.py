@@ -6,9 +6,11 @@ import asyncio
 
 import pytest
 
+from shared.contracts import headers
 from shared.contracts.failure import FailureKind
-from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
+from shared.contracts.outcome import StepClaimed, StepFailed, StepReleased, StepSucceeded
 from shared.errors import ConfigurationError
+from shared.kafka.port import TopicPartition
 from tests.unit.worker.scripted_backend import Script, ScriptedBackend
 from tests.unit.worker.world import NODE, World, play, step
 
@@ -186,6 +188,30 @@ def test_credits_offer_the_free_places_to_a_router_that_comes() -> None:
             await world.clock.sleep(10.2)
             assert 10 <= len(world.credits()) - before <= 12
             assert world.credits()[-1].offers == {}, "a router that is silent for five seconds is gone"
+
+    play(scenario)
+
+
+def test_credits_tell_of_what_is_claimed_and_of_nothing_else() -> None:
+    """Soon after the acknowledgement, also of long steps; not while it is away, not what could not be read, not what was read before."""
+
+    async def scenario(world: World) -> None:
+        world.route(step(1))
+        async with world.worker(ScriptedBackend(Script(hangs=True)), slots=3):
+            world.presence("router-1")
+            await world.clock.sleep(0.5)
+            assert world.credits()[-1].told == {}, "read by nobody: the mailbox was begun at its end"
+            outcomes = TopicPartition(world.topics.outcomes, step(2).home)
+            world.log.faults.away[outcomes] = 0.6
+            world.route(step(2))
+            await world.clock.sleep(0.3)
+            assert (world.credits()[-1].read["chat"], world.credits()[-1].told) == (2, {})
+            world.log.faults.heal()
+            await world.until(lambda: world.credits()[-1].told == {"chat": (1, 2)}, seconds=2.5)
+            world.write(world.topics.work("chat"), 0, b"{", headers.envelope("step"))
+            world.route(step(4))
+            await world.until(lambda: len(world.outcomes(StepClaimed)) == 2)
+            await world.until(lambda: world.credits()[-1].told == {"chat": (3, 4)}, seconds=0.3)
 
     play(scenario)
 

@@ -3,6 +3,8 @@
 A planner's offset may go back: inputs and watermark of one commit belong together, so an older pair only means that more is read again.
 A router's and the delay service's may not: what they have finished would be done again.
 
+A step that was given to a node is finished once its home was told, by whomever: then a claim timeout or a lease runs.
+
 Of records of one attempt of a step that lie in a router's partitions one is enough: the others are finished as long as it is not passed.
 An odd record is finished once it is a dead letter, on every topic whose readers own its records; in job-events it is nobody's event.
 """
@@ -94,7 +96,8 @@ class Offsets:
         step = self._history.steps[where, offset].value
         key = (step.id, step.attempt)
         outcomes = self._history.outcomes_of.get(key, ())
-        if key in self._history.delayed_steps or any(isinstance(w.value, StepRouted | StepFailed) for w in outcomes):
+        kinds = StepRouted | StepClaimed | StepReleased | StepSucceeded | StepFailed
+        if key in self._history.delayed_steps or any(isinstance(w.value, kinds) for w in outcomes):
             return True
         copies = (place for place, w in self._history.steps.items() if (w.value.id, w.value.attempt) == key)
         return any(offset >= self._passing.get(("tutti-router", where), 0) for where, offset in copies)

@@ -52,12 +52,32 @@ def _credit_used_twice(patching: Patching) -> None:
 def _router_commits_before_it_has_told(patching: Patching) -> None:
     original = Dispatcher.close
 
-    def close(self: Dispatcher, closing: Any, *, soon: bool = True) -> None:
+    def close(self: Dispatcher, closing: Any) -> None:
         if closing.window is not None:
             closing.window.finish(closing.offset)
-        original(self, closing._replace(window=_Finished()), soon=soon)
+        original(self, closing._replace(window=_Finished()))
 
     patching.setattr(Dispatcher, "close", close)
+
+
+def _router_commits_before_it_knows(patching: Patching) -> None:
+    """What is given is finished, whatever becomes of it."""
+    original = Dispatcher._on_given
+
+    def on_given(self: Dispatcher, placed: Any, sending: Any, result: Any) -> None:
+        if isinstance(result, Appended):
+            placed.entry.finish()
+        original(self, placed, sending, result)
+
+    patching.setattr(Dispatcher, "_on_given", on_given)
+
+
+def _routed_dropped_by_what_is_read(patching: Patching) -> None:
+    patching.setattr(NodeCredit, "told_of", lambda self, capability: (0, self.read.get(capability, 0)))
+
+
+def _told_before_it_is_acknowledged(patching: Patching) -> None:
+    patching.setattr(MailboxReader, "told", lambda self: {name: (0, at) for name, at in self.positions().items()})
 
 
 def _windows_kept_from_another_owner(patching: Patching) -> None:
@@ -182,6 +202,21 @@ MUTANTS: dict[str, dict[str, Any]] = {
     },
     "router commits before it has told": {
         "patch": _router_commits_before_it_has_told,
+        "breaks": "offsets pass no unfinished work",
+        "mix": FaultMix(send_seconds=0.4, lost=0.1, **SMALL),
+    },
+    "router commits before it knows": {
+        "patch": _router_commits_before_it_knows,
+        "breaks": "offsets pass no unfinished work",
+        "mix": FaultMix(send_seconds=0.4, lost=0.1, **SMALL),
+    },
+    "routed dropped by what is read": {
+        "patch": _routed_dropped_by_what_is_read,
+        "breaks": "offsets pass no unfinished work",
+        "mix": FaultMix(send_seconds=0.4, lost=0.1, **SMALL),
+    },
+    "worker tells of what is not acknowledged": {
+        "patch": _told_before_it_is_acknowledged,
         "breaks": "offsets pass no unfinished work",
         "mix": FaultMix(send_seconds=0.4, lost=0.1, **SMALL),
     },
