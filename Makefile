@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # a process whose modules need compiling takes two to three times as long to start
-.PHONY: help venv check format test test-chaos up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-priority ollama lock wheel clean
+.PHONY: help venv check format test test-chaos up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-versus bench-priority ollama lock wheel clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -70,6 +70,9 @@ bench-takeover: venv ## 20 jobs of 2 s, 5 at once, and a kill -9 after 5 s: when
 
 bench-priority: venv ## Classes and tenants on a saturated cluster, with JOBS=100000 jobs queued (SCENARIO=hidden: only that one; BYTES=n of each there).
 	@$(BIN)/python -m infra.lab.bench.priority --jobs $(or $(JOBS),100000) --bytes $(or $(BYTES),0) $(if $(SCENARIO),--scenario $(SCENARIO)) $(REPEATED) --json $(call runs,priority)
+
+bench-versus: venv ## Beside durable alternatives on this machine: a workflow library on Postgres, a task queue on Redis (each if it is there).
+	@$(BIN)/python -m infra.lab.versus $(REPEATED) --json $(call runs,versus)
 
 bench-cancel: venv ## Cancel 50 running streams in each of three ways; the node must see it within 100 ms.
 	@$(BIN)/python -m infra.lab.bench.cancel $(REPEATED) --json $(call runs,cancel)

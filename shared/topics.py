@@ -239,7 +239,8 @@ class TopicSettings(BaseModel):
 
     prefix: str = Field(default="", pattern=r"^[A-Za-z0-9_-]{0,40}\.?$", max_length=41)
     home_partitions: Partitions = 6
-    steps_partitions: Partitions = 6
+    steps_partitions: Partitions = 2
+    """Upper bound of routers that share a capability and class. Every fetch of a router pays for each (decision 0034); may grow."""
     work_partitions: Partitions = 16
     replies_partitions: Partitions = 16
     other_partitions: Partitions = 6

@@ -14,9 +14,11 @@ class RouterSettings(BaseSettings):
 
     model_config = of_service("router")
 
-    window: Ordinal = 512
-    """Steps of one partition that are looked at out of order: about what one home may have live, so that turns reach all of it."""
-    window_span: Ordinal = 1024
+    window: Ordinal = 1536
+    """Steps of one partition that are looked at out of order: about what three homes may have live (6 homes over 2 partitions), so that
+    turns reach all of it.
+    """
+    window_span: Ordinal = 3072
     """How far a step may overtake the first unfinished one of its partition: what is read again after a crash."""
     buffered_records: Ordinal = 1024
     buffered_bytes: Ordinal = 1_048_576

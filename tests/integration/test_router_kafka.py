@@ -59,9 +59,11 @@ class Stage:
         return self.running[-1]
 
     async def ask(self, producer: Producer, first: int, count: int) -> None:
-        topic = self.topics.steps("chat", PriorityClass.STANDARD)
+        topic, partitions = self.topics.steps("chat", PriorityClass.STANDARD), self.topics.settings.steps_partitions
         asked = [step(job=f"j{number}", id=f"{number:032x}", home=number % 6) for number in range(first, first + count)]
-        await producer.send_many([Message(topic, s.to_bytes(), None, i % 6, headers.envelope("step")) for i, s in enumerate(asked)])
+        await producer.send_many(
+            [Message(topic, s.to_bytes(), None, i % partitions, headers.envelope("step")) for i, s in enumerate(asked)]
+        )
 
     async def outcomes(self) -> list[object]:
         reader = await self.log.consumer(client_id="outcomes")

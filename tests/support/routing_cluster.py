@@ -26,7 +26,7 @@ from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Consumer, Log, Message, NewTopic, Record, TopicPartition
 from shared.service import Environment, Service
 from shared.settings import ClusterSettings
-from shared.topics import Topics
+from shared.topics import Topics, TopicSettings
 from tests.support.routing import node as make_node
 from tests.support.virtual_loop import within
 
@@ -40,7 +40,7 @@ class Cluster:
         self.clock = LoopClock()
         self.random = Random(seed)
         self.log = MemoryLog(self.clock, random=self.random)
-        self.topics = Topics()
+        self.topics = Topics(TopicSettings(steps_partitions=6))
         self.log.create([NewTopic(t.name, t.partitions, 1, {}) for t in self.topics.all()])
         self._running: dict[str, tuple[asyncio.Event, asyncio.Task[None]]] = {}
 

@@ -20,6 +20,7 @@ from infra.lab.bench.scenarios import FULL, QUICK, Run, Sizes, perform, plan, wa
 from infra.lab.bench.summary import summarise
 from infra.native.errors import NativeError
 from shared.clock import Clock, SystemClock
+from shared.settings import ClusterSettings
 
 
 @click.command(context_settings={"show_default": True})
@@ -57,6 +58,7 @@ def main(
     verdicts = budgets.judge_all(summary)
     click.echo("\n".join(report.tables(facts, runs, summary, verdicts)))
     options = {"quick": quick, "own_broker": servers is None, "only_bare": only_bare, "scenarios": list(chosen), **asdict(sizes)}
+    options["partitions"] = {name: count for name, count in ClusterSettings().topics if name.endswith("_partitions")}
     document = json.loads(json.dumps(report.document(facts, options, runs, summary, verdicts)))  # as a reader of the file has it
     if compare is not None:
         click.echo("\n".join(["", *records.comparison(json.loads(compare.read_text()), document)]))

@@ -89,9 +89,9 @@ async def warm_up(bench: Bench, clock: Clock) -> None:
 
 async def _warm(system: System, bench: Bench, clock: Clock) -> None:
     if system is bench.bare:
-        bodies = [_bare_body(number, model) for model in (None, INSTANT) for number in range(20)]
+        bodies = [bare_body(number, model) for model in (None, INSTANT) for number in range(20)]
     else:
-        bodies = [_chat_body(number, model) for model in (INSTANT, PACED, IN_PROCESS) for number in range(20)]
+        bodies = [chat_body(number, model) for model in (INSTANT, PACED, IN_PROCESS) for number in range(20)]
     await call_in_loop(system.url, bodies, 5, clock)
 
 
@@ -118,17 +118,17 @@ async def perform(task: Task, bench: Bench, sizes: Sizes, clock: Clock) -> Run:
 async def _rest(task: Task, system: System, sizes: Sizes, clock: Clock) -> Burst:
     count = sizes.rest[task.size]
     make, model = {
-        BARE: (_bare_body, None),
-        BARE_NODE: (_bare_body, INSTANT),
-        TUTTI: (_chat_body, INSTANT),
-        TUTTI_IN_PROCESS: (_chat_body, IN_PROCESS),
+        BARE: (bare_body, None),
+        BARE_NODE: (bare_body, INSTANT),
+        TUTTI: (chat_body, INSTANT),
+        TUTTI_IN_PROCESS: (chat_body, IN_PROCESS),
     }[task.system]
     bodies = [make(number, model) for number in range(count)]
     return await call_in_loop(system.url, bodies, task.size, clock)
 
 
 async def _queue(task: Task, bench: Bench, system: System, clock: Clock) -> Burst:
-    values = [_bare_body(n, None) if task.system == BARE else _job_body(n) for n in range(task.size)]
+    values = [bare_body(n, None) if task.system == BARE else _job_body(n) for n in range(task.size)]
     return await queue_burst(bench.servers, system.queue, values, clock)
 
 
@@ -140,7 +140,7 @@ async def _streams(task: Task, bench: Bench, sizes: Sizes, clock: Clock) -> Burs
         body = node_body(model, "question", tokens)
         return await call_in_loop(f"{bench.node_url}/api/chat", [body] * task.size, in_flight, clock)
     assert bench.tutti is not None
-    bodies = [_chat_body(number, model, tokens, stream=True) for number in range(task.size)]
+    bodies = [chat_body(number, model, tokens, stream=True) for number in range(task.size)]
     return await call_in_loop(bench.tutti.url, bodies, in_flight, clock)
 
 
@@ -166,7 +166,7 @@ def _usage(task: Task, burst: Burst, cpu: Mapping[str, float], pids: Mapping[str
     return values | {f"resident_mb.{name}": resident_bytes(pid) / _MB for name, pid in pids.items() if name not in shared}
 
 
-def _bare_body(number: int, model: str | None) -> bytes:
+def bare_body(number: int, model: str | None) -> bytes:
     named = {} if model is None else {"model": model}
     return json.dumps({"id": f"j-{number}-{Random(number).getrandbits(64):x}", "prompt": f"question {number}", **named}).encode()
 
@@ -175,6 +175,6 @@ def _job_body(number: int) -> bytes:
     return json.dumps({"prompt": f"question {number}", "model": IN_PROCESS}).encode()
 
 
-def _chat_body(number: int, model: str | None, tokens: int = NODE_TOKENS, *, stream: bool = False) -> bytes:
+def chat_body(number: int, model: str | None, tokens: int = NODE_TOKENS, *, stream: bool = False) -> bytes:
     body = {"model": model, "messages": [{"role": "user", "content": f"question {number}"}], "max_tokens": tokens, "stream": stream}
     return json.dumps(body).encode()
