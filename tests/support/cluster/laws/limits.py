@@ -30,6 +30,8 @@ def check(world: World) -> Iterator[Violation]:
         if isinstance(event, JobAccepted):
             limits[event.job] = event
             open_steps[event.job] = set()
+        elif getattr(event, "job", None) not in limits:
+            continue  # which nobody accepted: another law's
         elif isinstance(event, StepAsked) and event.step not in refused:
             asked[event.job] += 1
             open_steps[event.job].add(event.step)

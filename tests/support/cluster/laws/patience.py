@@ -81,6 +81,8 @@ def _home(world: World, home: int, renewals: dict[str, list[float]]) -> Iterator
         elif isinstance(event, StepAsked | StepRetried):
             attempt = event.attempt if isinstance(event, StepRetried) else 1
             steps[event.step] = _Step(min(written.at, world.history.first_sent.get((event.step, attempt), written.at)))
+        elif isinstance(event, StepClaimedBy | AttemptFailed) and event.step not in steps:
+            continue  # which nobody asked for: another law's
         elif isinstance(event, StepClaimedBy):
             steps[event.step].claim = event.claim
         elif isinstance(event, AttemptFailed):
