@@ -21,7 +21,8 @@ class EpochFilter:
 
     A stale record's epoch is always lower than the one in force, so when begun in the middle the highest epoch seen is the best
     guess, and exact from the first valid record on. `gapless`: every record from a valid one on is read (the watermark names one), so
-    that the first names the epoch in force and nothing but a PlannerStarted changes it.
+    that the first names the epoch in force and nothing but a PlannerStarted changes it. Then it is `established`; a guess is good enough
+    to show a status, not to end a caller.
     """
 
     __slots__ = ("_epoch", "_gapless", "_prefix")
@@ -40,6 +41,19 @@ class EpochFilter:
         self._epoch = epoch
         self._prefix = b'{"epoch":%d,' % (-1 if epoch is None else epoch)
 
+    @property
+    def established(self) -> bool:
+        """Whether that is no guess."""
+        return self._gapless and self._epoch is not None
+
+    def establish(self, epoch: int) -> None:
+        """It is in force where reading has come to: a record there is known to be valid."""
+        self.epoch, self._gapless = epoch, True
+
+    def missed(self) -> None:
+        """Records were not read, perhaps a PlannerStarted: the epoch is a guess from now on."""
+        self._gapless = False
+
     def begin(self, epochs: list[int]) -> None:
         """The epochs of the first batch before any PlannerStarted in it."""
         if self.epoch is None and epochs:
@@ -47,7 +61,7 @@ class EpochFilter:
 
     def started(self, offset: int) -> None:
         """A PlannerStarted lies at `offset`."""
-        self.epoch = offset
+        self.epoch, self._gapless = offset, True
 
     def admits_value(self, value: bytes, offset: int) -> bool:
         """Whether this event is valid where it lies; one comparison for what our planner writes in the epoch in force."""

@@ -49,12 +49,12 @@ class Ingress:
         self._env, self._settings = environment, settings
         log, clock, topics, random, name = environment.log, environment.clock, environment.topics, environment.random, environment.instance
         self._outbox = Outbox(clock, self.name, topics, records=settings.outbox_records, patience_seconds=settings.accept_seconds)
-        waiters = Waiters(f"{random.getrandbits(48):012x}", follows=settings.follows)
-        submitter = Submitter(self._outbox, topics, clock, random)
+        waiters, prefix = Waiters(f"{random.getrandbits(48):012x}", follows=settings.follows), topics.settings.prefix
+        self._events = events = EventsReader(environment, settings, status_store(settings, prefix), waiters.ends)
+        submitter = Submitter(self._outbox, topics, clock, random, established=events.established)
         self._replies = Replies(log, clock, waiters, name, report=submitter.report)
-        registry, prefix = Registry(settings.node_lost_seconds), topics.settings.prefix
+        registry = Registry(settings.node_lost_seconds)
         self._nodes = registry.follow(log, clock, topics.nodes, name)
-        self._events = events = EventsReader(environment, settings, status_store(settings, prefix))
         schedules = ScheduleTable(topics.settings.capabilities)
         kinds = {"tenant": events.tenants.limits.on_entry, schedule.KIND: schedules.apply}
         self._declared = follow_registry(log, clock, topics, client_id=f"tutti-ingress-registry-{name}", service=self.name, kinds=kinds)
@@ -67,7 +67,7 @@ class Ingress:
             submitter=submitter,
             registry=registry,
             events=events,
-            meter=Meter(clock, events.watchlist, bucket_store(settings, prefix), settle_seconds=settings.flush_seconds),
+            meter=Meter(clock, events.charges, bucket_store(settings, prefix), settle_seconds=settings.flush_seconds),
             offered=Offered(frozenset(topics.settings.capabilities), load(environment.settings.patterns), registry, clock),
         )
         self._api = build_api(self.door, "0.1.0", self._outbox, topics.registry, schedules)

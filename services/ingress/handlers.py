@@ -21,10 +21,10 @@ from services.ingress.replies.register import Following, Guest, Register, WaitKi
 from services.ingress.replies.waiters import Caller, Follow, Waiters
 from services.ingress.settings import IngressSettings
 from services.ingress.status.events_reader import EventsReader
+from services.ingress.status.followers import Followers
 from services.ingress.status.journal import Journal
 from services.ingress.status.status import JobStatus, ended
 from services.ingress.status.store import StatusStore, StoreUnavailable
-from services.ingress.status.watchlist import Followers, Watchlist
 from services.ingress.submit import NewJob, Submitter
 from shared.clock import Clock, until
 from shared.contracts.base import INLINE_BYTES, PriorityClass
@@ -64,7 +64,6 @@ class Door:
     journal: Journal = field(init=False)
     followers: Followers = field(init=False)
     store: StatusStore | None = field(init=False)
-    watchlist: Watchlist = field(init=False)
     tenants: TenantDays = field(init=False)
     opened: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once replies are read and jobs can be written; cleared when the instance is leaving."""
@@ -74,9 +73,10 @@ class Door:
 
     def __post_init__(self) -> None:
         settings, events = self.settings, self.events
-        self.access, self.register, self.bodies = load(settings.keys_file), Register(settings), BodyBudget(settings.bodies_bytes)
+        self.access, self.bodies = load(settings.keys_file), BodyBudget(settings.bodies_bytes)
+        self.register = Register(settings, events.hurry)
         self.backlog, self.journal, self.followers = events.backlog, events.journal, events.followers
-        self.store, self.watchlist, self.tenants = events.store, events.watchlist, events.tenants
+        self.store, self.tenants = events.store, events.tenants
 
     def sweep(self) -> None:
         """Deadlines, heartbeats, clients that read nothing: everything that time brings about."""
@@ -229,30 +229,31 @@ class Door:
 
         Of a job whose id was made here: it is the same inside the cluster and for its caller.
         """
-        caller, correlation = self._wait(record.job, wait_seconds)
+        caller, correlation = self._wait(record.job, wait_seconds, digest)
         try:
             fate = partial(self._on_fate, caller)
             self.submitter.submit(caller.job, record, priority_class, correlation=correlation, trace=trace, fate=fate, digest=digest)
         except BaseException:
             self.leave(caller, correlation)
             raise
-        if digest is not None:
-            self.watchlist.add(caller.job, caller.on_final, digest)
         return caller, correlation
+
+    def may_join(self, status: JobStatus) -> bool:
+        """Whether the end of this job will be seen here, or was, so that it need not be asked for again."""
+        return status.result is not None or self.events.established(status.home)
 
     def join(self, job: Job, wait_seconds: float) -> tuple[Caller, bytes]:
         """Wait for the end of a job that was submitted before. It may have ended already."""
         caller, correlation = self._wait(job, wait_seconds)
         caller.acknowledged = True
-        self.watchlist.add(caller.job, caller.on_final)
         return caller, correlation
 
-    def _wait(self, job: Job, seconds: float) -> tuple[Caller, bytes]:
+    def _wait(self, job: Job, seconds: float, digest: str | None = None) -> tuple[Caller, bytes]:
         assert job.id is not None, "the ingress gives every job an id"
         until = self.clock.monotonic() + seconds + self.settings.deadline_grace_seconds
         caller = Caller(job.id, self.submitter.home_of(job.id), until, self.whole, stream=job.stream, tenant=job.tenant)
         self.register.enter(caller)
-        return caller, self.waiters.add(caller)
+        return caller, self.waiters.add(caller, digest)
 
     def leave(self, caller: Caller, correlation: bytes) -> None:
         """He waits no longer."""
@@ -260,7 +261,6 @@ class Door:
         self.bodies.let_go(caller)
         self.register.leave(caller)
         self.waiters.remove(correlation)
-        self.watchlist.remove(caller.job, caller.on_final)
 
     def _on_fate(self, caller: Caller, sent: Sent) -> None:
         if isinstance(sent, Appended):
@@ -285,7 +285,7 @@ class Door:
         `job` is the id that its caller knows. `follow` keeps its chunks here for whoever reads its event stream, and the planner's answer.
         """
         home = self.submitter.home_of(job)
-        correlation = None if follow is None else self.waiters.follow(follow)
+        correlation = None if follow is None else self.waiters.follow(follow, digest)
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         fate = partial(self._written, job, home, written)
         self.submitter.submit(job, record, priority_class, correlation=correlation, trace=trace, fate=fate, digest=digest)

@@ -39,7 +39,7 @@ class IngressSettings(BaseSettings):
     first_word_seconds: PositiveSeconds = 1.0
     """A repeated id that no store vouches for: so long the planner is waited for, who may know another request under it."""
     watched_jobs: Ordinal = 100_000
-    """Jobs whose end is waited for by repeated requests or by a token account."""
+    """Jobs whose end a token account waits for."""
     in_flight: Ordinal = 4_096
     """Callers that may wait at once in this instance, for an answer or with `?wait=` for an end."""
     follows: Ordinal = 1_000
@@ -74,7 +74,7 @@ class IngressSettings(BaseSettings):
     events_lookback: Count = 2_000
     """Events per partition that are read again at start when no store remembers a position."""
     events_pause_seconds: Seconds = 0.05
-    """Pause between two polls of `job-events`: larger batches, less work per event."""
+    """Pause between two polls of `job-events` while nobody waits here: larger batches, less work per event."""
     flush_seconds: PositiveSeconds = 0.25
     """Status is written to the store at most this often."""
 

@@ -11,6 +11,7 @@ sticky partitioner, KIP-480). Homes are used evenly over any longer while, becau
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from random import Random
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from shared.clock import Clock
 from shared.contracts import ids
 from shared.contracts.base import PriorityClass
 from shared.contracts.delayed import DelayedJob
-from shared.contracts.headers import CORRELATION_ID, MADE_BY, REQUEST_DIGEST, envelope, reply_headers
+from shared.contracts.headers import CORRELATION_ID, MADE_BY, REPLY_READS_EVENTS, REQUEST_DIGEST, envelope, reply_headers
 from shared.contracts.ids import Maker
 from shared.contracts.job import Job, ReplyTo
 from shared.contracts.outcome import CancelRequested, StreamPosition
@@ -79,6 +80,7 @@ def is_generated(job: str) -> bool:
     return _GENERATED.fullmatch(job) is not None
 
 
+_READS_EVENTS = ((REPLY_READS_EVENTS, b"1"),)
 _MADE_BY_INGRESS, _MADE_BY_KEY = (MADE_BY, Maker.INGRESS.value.encode()), (MADE_BY, Maker.KEY.value.encode())
 
 
@@ -93,7 +95,9 @@ class NewJob(NamedTuple):
 class Submitter:
     """Writes through the outbox. A job is written once, since a second record might be a second job; only a cancel is sent again."""
 
-    def __init__(self, outbox: Outbox, topics: Topics, clock: Clock, random: Random) -> None:
+    def __init__(self, outbox: Outbox, topics: Topics, clock: Clock, random: Random, *, established: Callable[[int], bool]) -> None:
+        """`established`: whether ends are told from the events of this home; of others a final is asked for."""
+        self._established = established
         self._outbox = outbox
         self._clock = clock
         self._random = random
@@ -129,7 +133,7 @@ class Submitter:
         fate: Fate,
         digest: str | None = None,
     ) -> None:
-        """Queue the job; with `correlation` its chunks and final come to this instance. Raises TooLarge, Overloaded.
+        """Queue the job; with `correlation` its chunks and its end come to this instance. Raises TooLarge, Overloaded.
 
         `digest`: of the request, for a job whose id may come again.
         """
@@ -137,6 +141,7 @@ class Submitter:
         headers = envelope(record.type, tracing.child(trace, self._random))
         if correlation is not None:
             headers += ((CORRELATION_ID, correlation), *self._reply_headers)
+            headers += _READS_EVENTS if self._established(self.home_of(job)) else ()
         if ids.is_reserved(job):
             # No caller may give such an id, so it was made here; a planner takes it only from who says so.
             headers += (_MADE_BY_KEY if may_come_again(job) else _MADE_BY_INGRESS,)

@@ -59,7 +59,7 @@ class StopAnywhere:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Publish the result of a settled job, and the finals to whoever waits."""
+    """Publish the result of a settled job, and finals to who is owed one: not to who learns the end from the settle event."""
 
     settled: JobSettled
     followers: tuple[ReplyTo, ...] = ()
@@ -77,11 +77,12 @@ class Bury:
 
 @dataclass(frozen=True, slots=True)
 class CallerAnswer:
-    """Answer one caller without touching `results`: a repeated submission, or one that was refused."""
+    """Answer one caller of whom no event tells: a repeated submission, or a refused one. `release`: called once it is acknowledged."""
 
     reply: ReplyTo
     result: Result
     trace: str | None = None
+    release: Callable[[], None] = _nothing
 
 
 @dataclass(frozen=True, slots=True)

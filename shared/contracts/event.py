@@ -136,6 +136,17 @@ class JobAccepted(_Fact):
     """The steps that it asks for at once: as many StepAsked behind it (`facts_of`)."""
 
 
+class CallerJoined(_Fact):
+    """Another record asked for this live job again. `reply`: where a final is owed to its caller; absent: nobody is owed one.
+
+    Nothing of the job changes. But who has been superseded without knowing finds that out, and does not pass a record that its successor
+    must answer.
+    """
+
+    type: Literal["caller_joined"] = "caller_joined"
+    reply: ReplyTo | None = None
+
+
 class InputMoved(_Fact):
     """The job's input was written again, before retention came to it, and lies here from now on."""
 
@@ -351,32 +362,11 @@ class JobSnapshot(_Fact):
 
 
 Event = Annotated[
-    PlannerStarted
-    | JobDelayed
-    | JobAccepted
-    | InputMoved
-    | StepAsked
-    | StepClaimedBy
-    | StepAnswered
-    | AttemptFailed
-    | StepRetried
-    | StepWaits
-    | StepFunded
-    | WorkWasted
-    | TimerSet
-    | TimerFired
-    | LimitNeared
-    | CancelRecorded
-    | JobStopped
-    | ScheduleFired
-    | IdsRemembered
-    | JobSettled
-    | JobSnapshot
-    | TenantShare
-    | TenantAccount
-    | TenantLimitNeared,
+    PlannerStarted | JobDelayed | JobAccepted | CallerJoined | InputMoved | StepAsked | StepClaimedBy | StepAnswered | AttemptFailed
+    | StepRetried | StepWaits | StepFunded | WorkWasted | TimerSet | TimerFired | LimitNeared | CancelRecorded | JobStopped | ScheduleFired
+    | IdsRemembered | JobSettled | JobSnapshot | TenantShare | TenantAccount | TenantLimitNeared,
     Field(discriminator="type"),
-]
+]  # fmt: skip
 EVENT: TypeAdapter[Event] = adapter(Event)
 
 

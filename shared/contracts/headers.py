@@ -21,6 +21,8 @@ CORRELATION_ID = "correlation-id"
 REPLY_TOPIC = "reply-topic"
 REPLY_PARTITION = "reply-partition"
 REPLY_MULTIPLEX = "reply-multiplex"
+REPLY_READS_EVENTS = "reply-reads-events"
+"""`1`: who waits there learns the end from the job's settle event, and needs a final only where none is appended."""
 CAUSE = "cause"
 NODE = "node"
 """On `work.*`: the node that the step was given to; whoever else reads the mailbox releases it."""
@@ -49,8 +51,8 @@ _DIGEST = re.compile(DIGEST)
 _TOPIC = re.compile(TOPIC)
 _ORIGIN = re.compile(rf"({TOPIC})/([0-9]{{1,9}})/([0-9]{{1,18}})/(-?[0-9]{{1,18}})")
 _READ = frozenset({
-    TYPE, VERSION_HEADER, TRACEPARENT, CORRELATION_ID, REPLY_TOPIC, REPLY_PARTITION, REPLY_MULTIPLEX, REQUEST_DIGEST, REPLAY_OF,
-    SPRING_CORRELATION_ID, SPRING_REPLY_TOPIC, SPRING_REPLY_PARTITION, MADE_BY, FORWARDED_FROM,
+    TYPE, VERSION_HEADER, TRACEPARENT, CORRELATION_ID, REPLY_TOPIC, REPLY_PARTITION, REPLY_MULTIPLEX, REPLY_READS_EVENTS, REQUEST_DIGEST,
+    REPLAY_OF, SPRING_CORRELATION_ID, SPRING_REPLY_TOPIC, SPRING_REPLY_PARTITION, MADE_BY, FORWARDED_FROM,
 })  # fmt: skip
 """What is read of a `jobs.*` record's headers."""
 _SECONDS = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,6})?")
@@ -197,6 +199,7 @@ class Envelope:
                 partition=_decimal(self.text(REPLY_PARTITION)),
                 correlation=_correlation(self.get(CORRELATION_ID)),
                 multiplex=self.get(REPLY_MULTIPLEX) == b"1",
+                reads_events=self.get(REPLY_READS_EVENTS) == b"1",
             )
         topic = self.text(SPRING_REPLY_TOPIC)
         if topic is None:
@@ -216,6 +219,8 @@ def reply_headers(reply: ReplyTo) -> tuple[tuple[str, bytes], ...]:
         headers.append((REPLY_PARTITION, str(reply.partition).encode()))
     if reply.multiplex:
         headers.append((REPLY_MULTIPLEX, b"1"))
+    if reply.reads_events:
+        headers.append((REPLY_READS_EVENTS, b"1"))
     return tuple(headers)
 
 

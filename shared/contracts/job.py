@@ -166,10 +166,14 @@ class HeldJob(Job):
 
 
 class ReplyTo(Contract):
-    """Where a caller waits. `multiplex`: the reader accepts records that carry chunks of several jobs (tutti's own ingress)."""
+    """Where a caller waits. `multiplex`: the reader accepts records that carry chunks of several jobs (tutti's own ingress).
+
+    `reads_events`: it learns the end from the job's settle event, and needs a final only where none is appended.
+    """
 
     topic: TopicName
     partition: Partition | None = None
     correlation: Correlation = b""
     dialect: Literal["tutti", "spring"] = "tutti"
     multiplex: bool = False
+    reads_events: bool = False

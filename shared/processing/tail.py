@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
-from shared.clock import Clock
+from shared.clock import Clock, within
 from shared.errors import LogError, TopicMadeAnew
 from shared.kafka.port import Consumer, Log, Record, TopicPartition
 from shared.telemetry import logs
@@ -46,10 +46,13 @@ class Tail:
         begin: Begin = at_beginning,
         handled: Callable[[], None] = lambda: None,
         pause_seconds: float = 0.0,
+        hurry: asyncio.Event | None = None,
     ) -> None:
-        """`handled` is called after every poll that brought records. `pause_seconds`: after such a poll, where more may well wait."""
+        """`handled` is called after every poll that brought records. `pause_seconds`: after such a poll, where more may well wait; not
+        while `hurry` is set.
+        """
         self._log, self._clock, self._partitions = log_, clock, partitions
-        self._client_id, self._begin, self._pause = client_id, begin, pause_seconds
+        self._client_id, self._begin, self._pause, self._hurry = client_id, begin, pause_seconds, hurry
         self._handle, self._handled = handle, handled
         self._consumer: Consumer | None = None
         self._moved = asyncio.Event()
@@ -103,8 +106,10 @@ class Tail:
         self._moved.clear()
         if batches:
             self._handled()
-            if self._pause:
+            if self._pause and self._hurry is None:
                 await self._clock.sleep(self._pause)
+            elif self._pause and self._hurry is not None and not self._hurry.is_set():
+                await within(self._pause, self._hurry.wait())
 
     def caught_up(self) -> bool:
         """Whether everything that was there at the beginning has been read."""

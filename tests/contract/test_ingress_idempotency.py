@@ -213,7 +213,7 @@ async def test_a_keyed_call_is_not_cancelled_when_its_client_goes() -> None:
         await at.planner.release(job)
         assert (await again).status_code == 200
         assert not at.planner.cancels
-        assert len(at.ingress.door.watchlist) == 0
+        assert len(at.ingress.door.waiters.ends) == 0
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "two words", "käse"])

@@ -1,11 +1,13 @@
-"""Callers ended by a job's settle event: the model. Not built yet; `test_callers.py` searches it.
+"""Callers ended by a job's settle event: the model; `test_callers.py` searches it.
 
-One home; two planners (PlannerStarted, late appends of zombies and dead ones, the gap, a fenced commit of position and watermark, results
+One home; two planners (PlannerStarted, late appends of zombies and dead ones, the gap, a fenced commit of position and watermark, finals
 after the acknowledgement and again after a replay); two ingresses that read the log from its end, from the committed watermark or, after a
 crash, from a stored position with its epoch; callers that submit a job, repeat the id of one that has ended or lives, or submit one that an
-earlier cancel drops. A final is a record that dies with a planner that has not had its acknowledgement.
+earlier cancel drops. A caller whose ingress is not established when he submits asks for a final, in his record. A final is a record that
+dies with a planner that has not had its acknowledgement.
 Reductions: an append lands and is acknowledged in one step, a commit lands when sent; an ingress keeps only ends of its own callers.
-Not modelled: streams, steps, blobs, time, the window of remembered ids (every ended id of the log is known), truncation.
+Not modelled: streams, steps, blobs, time, the window of remembered ids (every ended id of the log is known), truncation, what is published
+besides finals.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ class Event(NamedTuple):
     epoch: int = -1
     job: str = ""
     answer: str = ""
+    asks: int = -1
+    """Of accepted and joined: the caller who is to have a final."""
 
 
 class Known(NamedTuple):
@@ -36,6 +40,8 @@ class Known(NamedTuple):
     """Offset of its first event."""
     answer: str = ""
     """Empty: it lives."""
+    asking: frozenset[int] = frozenset()
+    """Callers who are to have a final."""
 
 
 class Planner(NamedTuple):
@@ -47,7 +53,8 @@ class Planner(NamedTuple):
     next: int = 0
     position: int = 0
     book: tuple[Known, ...] = ()
-    unpublished: frozenset[tuple[str, str]] = frozenset()
+    unpublished: frozenset[str] = frozenset()
+    """Ended jobs whose finals are still to be sent."""
 
 
 class Ingress(NamedTuple):
@@ -63,8 +70,6 @@ class Caller(NamedTuple):
     doing: str = "to come"
     """to come, open, told, gone"""
     told: tuple[str, ...] = ()
-    early: bool = False
-    """Registered before its ingress was established."""
 
 
 class Append(NamedTuple):
@@ -84,14 +89,13 @@ class State(NamedTuple):
     crashes: int
     rebalances: int
     ingress_crashes: int
-    jobs: tuple[tuple[str, int], ...]
-    """Records: (job, caller)."""
+    jobs: tuple[tuple[str, int, bool], ...]
+    """Records: (job, caller, he is to have a final)."""
     callers: tuple[Caller, ...]
     events: tuple[Event, ...] = ()
     position: int = 0
     watermark: int | None = None
     """Committed."""
-    results: frozenset[tuple[str, str]] = frozenset()
     planners: tuple[Planner, Planner] = (Planner("start", 1), Planner())
     owner: int = 0
     generation: int = 1
@@ -119,12 +123,14 @@ class Rule:
     """A repeat of a live id appends an event, so that a superseded planner cannot commit past it."""
     register: str = "tells"
     """A later caller is told the kept end. Bugs: swallows (a later end of a job), none."""
-    results_end: str = "early"
-    """Callers who came before the ingress was established. Bugs: until (only while it is not), never."""
+    asks: str = "early"
+    """Who asks for a final: a caller who comes before his ingress is established. Bug: never."""
+    joined_asks: bool = True
+    """A repeat of a live id keeps in history that its caller asks for a final. Bug: in memory only."""
 
 
 def first_state(rule: Rule) -> State:
-    produced = tuple((job, at) for at, (ingress, job) in enumerate(rule.callers) if ingress is None)
+    produced = tuple((job, at, False) for at, (ingress, job) in enumerate(rule.callers) if ingress is None)
     callers = tuple(Caller("gone" if ingress is None else "to come") for ingress, _ in rule.callers)
     return State(rule.crashes, rule.rebalances, rule.ingress_crashes, produced, callers)
 
@@ -182,10 +188,11 @@ def planner_steps(state: State, at: int, rule: Rule) -> Iterator[Step[State]]:
         taking = Planner("taking", planner.generation, planner.life + 1, position=state.position)
         yield Step(f"P{at} sends PlannerStarted", send(state, at, taking, Event("started", at)))
     elif planner.doing in ("ready", "appending"):
-        unpublished = planner.unpublished
-        if unpublished - state.results:
+        if planner.unpublished:
+            ended = [known for known in planner.book if known.job in planner.unpublished]
+            finals = frozenset(Final(at, caller, known.job, known.answer) for known in ended for caller in known.asking)
             published = put(state, at, planner._replace(unpublished=frozenset()))
-            yield Step(f"P{at} publishes {set(unpublished)}", published._replace(results=state.results | unpublished))
+            yield Step(f"P{at} sends {set(finals)}", published._replace(finals=state.finals | finals))
         if owns(state, at) and not (rule.awaits_finals and any(final.by == at for final in state.finals)):
             yield from commits(state, at, planner, rule)
         if planner.doing == "ready":
@@ -193,7 +200,8 @@ def planner_steps(state: State, at: int, rule: Rule) -> Iterator[Step[State]]:
 
 
 def commits(state: State, at: int, planner: Planner, rule: Rule) -> Iterator[Step[State]]:
-    held = [known.first for known in planner.book if not known.answer or (known.job, known.answer) not in state.results]
+    owing = planner.unpublished | {final.job for final in state.finals if final.by == at}
+    held = [known.first for known in planner.book if not known.answer or known.job in owing]
     before = state.watermark
     lowest = max(min([planner.next - 1, *held]), before or 0)
     # The watermark alone is committed only at the end of the input: fewer states, and what it lets pass is asked all the same.
@@ -205,7 +213,8 @@ def commits(state: State, at: int, planner: Planner, rule: Rule) -> Iterator[Ste
 def work(state: State, at: int, planner: Planner, rule: Rule) -> Iterator[Step[State]]:
     answers = {known.job: known.answer for known in planner.book}
     if planner.position < len(state.jobs):
-        job, caller = state.jobs[planner.position]
+        job, caller, asks = state.jobs[planner.position]
+        asking = caller if asks else -1
         passed, appending = planner._replace(position=planner.position + 1), planner._replace(doing="appending")
         if job == DROPPED or answers.get(job):
             final = {Final(at, caller, job, answers.get(job, "dropped"))}
@@ -213,9 +222,11 @@ def work(state: State, at: int, planner: Planner, rule: Rule) -> Iterator[Step[S
             answered = put(state, at, passed)
             yield Step(f"P{at} answers caller {caller}", answered._replace(finals=state.finals | final) if wanted else answered)
         elif job not in answers:
-            yield Step(f"P{at} takes {job}", send(state, at, appending, Event("accepted", planner.epoch, job)))
+            yield Step(f"P{at} takes {job}", send(state, at, appending, Event("accepted", planner.epoch, job, asks=asking)))
         elif rule.joins:
-            yield Step(f"P{at} takes a repeat of live {job}", send(state, at, appending, Event("joined", planner.epoch, job)))
+            joined = appending if rule.joined_asks else appending._replace(book=asked(planner.book, job, asking))
+            event = Event("joined", planner.epoch, job, asks=asking if rule.joined_asks else -1)
+            yield Step(f"P{at} takes a repeat of live {job}", send(state, at, joined, event))
         else:
             yield Step(f"P{at} takes a repeat of live {job}, appends nothing", put(state, at, passed))
     for job, answer in answers.items():
@@ -227,26 +238,31 @@ def work(state: State, at: int, planner: Planner, rule: Rule) -> Iterator[Step[S
 def acknowledged(state: State, at: int, offset: int, event: Event) -> Planner:
     planner = state.planners[at]
     if event.kind == "started":
-        return taken(planner, state.events[:offset], offset)
+        return taken(planner, state.events[:offset], offset, state.watermark or 0)
     if any(between.kind == "started" for between in state.events[planner.next : offset]):
         return Planner("start", planner.generation, planner.life) if owns(state, at) else Planner(life=planner.life)
     after = planner._replace(doing="ready", next=offset + 1)
     if event.kind == "settled":
         book = tuple(known._replace(answer=event.answer) if known.job == event.job else known for known in planner.book)
-        return after._replace(book=book, unpublished=planner.unpublished | {(event.job, event.answer)})
-    if event.kind == "accepted":
-        after = after._replace(book=(*planner.book, Known(event.job, offset)))
-    return after._replace(position=planner.position + 1)
+        return after._replace(book=book, unpublished=planner.unpublished | {event.job})
+    book = (*planner.book, Known(event.job, offset)) if event.kind == "accepted" else planner.book
+    return after._replace(book=asked(book, event.job, event.asks), position=planner.position + 1)
 
 
-def taken(planner: Planner, events: tuple[Event, ...], offset: int) -> Planner:
+def asked(book: tuple[Known, ...], job: str, caller: int) -> tuple[Known, ...]:
+    """This caller is to have a final of the job; -1: nobody."""
+    if caller < 0:
+        return book
+    return tuple(known._replace(asking=known.asking | {caller}) if known.job == job else known for known in book)
+
+
+def taken(planner: Planner, events: tuple[Event, ...], offset: int, watermark: int) -> Planner:
+    """Of a job that began before the watermark all is acknowledged: only its end is remembered."""
     book: dict[str, Known] = {}
     for at, event in valid(events):
-        if event.kind == "accepted":
-            book[event.job] = Known(event.job, at)
-        elif event.kind == "settled":
-            book[event.job] = book[event.job]._replace(answer=event.answer)
-    ended = frozenset((known.job, known.answer) for known in book.values() if known.answer)
+        known = Known(event.job, at) if event.kind == "accepted" else book[event.job]
+        [book[event.job]] = asked((known._replace(answer=event.answer or known.answer),), event.job, event.asks)
+    ended = frozenset(known.job for known in book.values() if known.answer and known.first >= watermark)
     return planner._replace(doing="ready", epoch=offset, next=offset + 1, book=tuple(book.values()), unpublished=ended)
 
 
@@ -298,7 +314,8 @@ def ingress_steps(state: State, at: int, rule: Rule) -> Iterator[Step[State]]:
     if ingress.position < len(state.events):
         yield Step(f"ingress {at} reads {ingress.position}", read(state, at, rule))
     for index in own:
-        yield from look_or_submit(state, at, index, rule)
+        if state.callers[index].doing == "to come":
+            yield from submit(state, at, index, rule)
 
 
 def begin(state: State, at: int, ingress: Ingress) -> Iterator[Step[State]]:
@@ -323,20 +340,15 @@ def read(state: State, at: int, rule: Rule) -> State:
     return tell(after, at, event.job, event.answer, rule) if event.kind == "settled" and event.epoch == epoch else after
 
 
-def look_or_submit(state: State, at: int, index: int, rule: Rule) -> Iterator[Step[State]]:
-    ingress, caller, job = state.ingresses[at], state.callers[index], rule.callers[index][1]
-    if caller.doing == "open":
-        looks = rule.results_end != "never" and (ingress.epoch is None or (rule.results_end == "early" and caller.early))
-        for ended, answer in state.results:
-            if looks and ended == job:
-                yield Step(f"ingress {at} finds {job} in the results", tell(state, at, job, answer, rule))
-    elif caller.doing == "to come":
-        kept = dict(ingress.register).get(job)
-        if kept is not None and rule.register == "tells":
-            yield Step(f"caller {index} is told the kept end", put_caller(state, index, Caller("told", (kept,))))
-        else:
-            waits = put_caller(state, index, Caller("open", early=ingress.epoch is None))
-            yield Step(f"caller {index} submits {job}", waits._replace(jobs=(*state.jobs, (job, index))))
+def submit(state: State, at: int, index: int, rule: Rule) -> Iterator[Step[State]]:
+    ingress, job = state.ingresses[at], rule.callers[index][1]
+    kept = dict(ingress.register).get(job)
+    if kept is not None and rule.register == "tells":
+        yield Step(f"caller {index} is told the kept end", put_caller(state, index, Caller("told", (kept,))))
+    else:
+        asks = rule.asks == "early" and ingress.epoch is None
+        waits = put_caller(state, index, Caller("open"))
+        yield Step(f"caller {index} submits {job}", waits._replace(jobs=(*state.jobs, (job, index, asks))))
 
 
 def steps(state: State, rule: Rule) -> Iterator[Step[State]]:

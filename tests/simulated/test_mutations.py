@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.simulated import test_callers, test_planner_callers
 from tests.simulated import test_planner_traces as traces
-from tests.support.cluster.mutants import boots, planner, protocol
+from tests.support.cluster.mutants import boots, callers, planner, protocol
 from tests.support.cluster.mutations import FEW_SEEDS, MOST_SEEDS, Mutation, find, mutations
 
 TEST = "tests/simulated/test_mutations.py::test_a_planted_bug_is_seen"
@@ -23,6 +24,18 @@ TRACED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Callable[[], None]
     "step id without its input": (planner.step_id_without_input, traces.test_the_id_of_a_step_holds_its_input),
     "offset -1 taken as good": (protocol.offset_minus_one_is_good, traces.test_offset_minus_one_is_not_taken_as_good),
     "re-sent append after a new producer": (protocol.append_sent_again, traces.test_an_append_of_unknown_fate_is_never_sent_again),
+    "a final is not waited for": (
+        callers.finals_are_not_waited_for,
+        test_planner_callers.test_the_answer_to_a_repeat_is_acknowledged_before_its_record_is_passed,
+    ),
+    "who joins appends nothing": (
+        callers.joins_append_nothing,
+        test_planner_callers.test_who_is_superseded_without_knowing_does_not_pass_a_repeat,
+    ),
+    "a guessed epoch ends callers": (
+        callers.a_guess_is_good_enough,
+        test_callers.test_nobody_is_told_before_it_is_known_which_epoch_is_in_force,
+    ),
     "commands lost at a crash": (planner.commands_lost, traces.test_steps_whose_dispatch_died_with_the_planner_are_sent_again),
     "a refused claim disarms the claim timeout": (boots.refusal_disarms, traces.test_a_claim_of_a_boot_that_woke_too_late_holds_up_nothing),
 }

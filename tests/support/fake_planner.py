@@ -146,7 +146,7 @@ class Planner:
         return [] if seen.script.silent else [*self._accept(seen, record), *(() if seen.script.hold else self.end(identifier))]
 
     def _again(self, seen: Seen, reply: ReplyTo | None, digest: str) -> list[Message]:
-        """The id is known: another body is told, the same one gets the same result."""
+        """The id is known: another body is told, the same one gets the same result, or joins."""
         if reply is None:
             return []
         if digest != seen.digest:
@@ -154,8 +154,9 @@ class Planner:
             refused = {"status": Status.FAILED, "failure": failure, "answer": None}
             return [self._final(reply, self.result(seen).model_copy(update=refused))]
         if seen.ended is None:
-            seen.followers.append(reply)
-            return []
+            if not reply.reads_events:
+                seen.followers.append(reply)
+            return [self._event(seen.home, events.CallerJoined(epoch=self.epochs[seen.home], job=seen.id, at=self.clock.wall()))]
         return [self._final(reply, seen.ended)]
 
     @staticmethod
@@ -225,7 +226,7 @@ class Planner:
         )
 
     def end(self, identifier: str) -> list[Message]:
-        """The step's answer, the settle event and the final."""
+        """The step's answer, the settle event and the finals that are owed."""
         seen = self.jobs[identifier]
         base = {"epoch": self.epochs[seen.home], "job": identifier, "at": self.clock.wall()}
         result = seen.ended = self.result(seen)
@@ -234,7 +235,8 @@ class Planner:
             answered = events.StepAnswered(**base, step=STEP, attempt=1, node="node-1", answer=result.answer, usage=USAGE)
             settled = events.joined(answered, settled)
         messages = [self._event(seen.home, settled)]
-        return messages + [self._final(reply, result) for reply in (seen.reply, *seen.followers) if reply is not None]
+        owed = [reply for reply in (seen.reply, *seen.followers) if reply is not None and not reply.reads_events]
+        return messages + [self._final(reply, result) for reply in owed]
 
     def _cancelled(self, identifier: str) -> list[Message]:
         seen = self.jobs[identifier]

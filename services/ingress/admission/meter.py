@@ -13,8 +13,8 @@ from typing import NamedTuple
 from services.ingress.admission.access import Client
 from services.ingress.admission.bucket_store import BucketStore, Debit, Level, MemoryBuckets, Rate
 from services.ingress.problems import Problem, Refused
+from services.ingress.replies.ends import Ends
 from services.ingress.status.store import StoreUnavailable
-from services.ingress.status.watchlist import Watchlist
 from shared.clock import Clock
 from shared.contracts.job import Job
 from shared.contracts.result import Result
@@ -55,9 +55,9 @@ def used(result: Result) -> int:
 class Meter:
     """One per instance. `shared` None: this instance's own buckets."""
 
-    def __init__(self, clock: Clock, watchlist: Watchlist, shared: BucketStore | None, *, settle_seconds: float) -> None:
+    def __init__(self, clock: Clock, ends: Ends, shared: BucketStore | None, *, settle_seconds: float) -> None:
         self._clock = clock
-        self._watchlist = watchlist
+        self._ends = ends
         self._own = MemoryBuckets(clock)
         self._shared = shared
         self._settle_seconds = settle_seconds
@@ -90,7 +90,7 @@ class Meter:
     def watch(self, charge: Charge, job: str) -> None:
         """Settle the charge when the job's end is read."""
         if charge.client.tokens is not None:
-            self._watchlist.add(job, self._on_end(charge))
+            self._ends.add(job, self._on_end(charge))
 
     def _on_end(self, charge: Charge) -> Callable[[Result], None]:
         def settle(result: Result) -> None:

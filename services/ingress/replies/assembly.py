@@ -72,6 +72,7 @@ class StreamAssembly:
         "_thinking",
         "_thinking_attempt",
         "_thinking_sequence",
+        "_thought",
         "_tokens",
     )
 
@@ -86,6 +87,8 @@ class StreamAssembly:
         """Of the contiguous text."""
         self._ahead: dict[int, tuple[str, int | None]] = {}
         self._thinking = ""
+        self._thought = _Text()
+        """All that was accepted of it."""
         self._thinking_attempt = 0
         self._thinking_sequence = -1
 
@@ -121,8 +124,9 @@ class StreamAssembly:
         sent = self._taken.length
         if sent and answer.text[:sent] != self._taken.whole():
             raise StreamConflict
-        if answer.thinking and not self._thinking_attempt:
-            self._thinking = answer.thinking
+        thought = self._thought.whole()
+        if answer.thinking and answer.thinking.startswith(thought):
+            self._thinking += answer.thinking[len(thought) :]
         self._ready = _Text(answer.text[sent:])
         self._ahead.clear()
         self._attempt = 2**31
@@ -153,6 +157,9 @@ class StreamAssembly:
         if chunk.attempt == self._thinking_attempt and chunk.sequence > self._thinking_sequence:
             self._thinking_sequence = chunk.sequence
             self._thinking += chunk.thinking or ""
+            self._thought.append(chunk.thinking or "")
+            if self._thought.length > _MAX_CHARACTERS:
+                raise StreamConflict("the streamed thoughts exceed the bound")
 
     def _place(self, offset: int, text: str, tokens: int | None) -> None:
         if offset > self.characters:

@@ -90,11 +90,13 @@ class Places:
 class Register:
     """One per instance."""
 
-    def __init__(self, settings: IngressSettings) -> None:
+    def __init__(self, settings: IngressSettings, somebody: asyncio.Event | None = None) -> None:
+        """`somebody`: set while anybody waits here."""
         calls = Places(settings.in_flight)
         self._places = {WaitKind.ANSWER: calls, WaitKind.END: calls, WaitKind.EVENTS: Places(settings.follows)}
         self._stuck_seconds, self._retry_after_seconds = settings.stuck_seconds, settings.retry_after_seconds
         self._guests: dict[Guest, None] = {}
+        self._somebody = somebody or asyncio.Event()
         self._counts: Counter[WaitKind] = Counter()
 
     def __len__(self) -> int:
@@ -114,6 +116,7 @@ class Register:
         self.check(guest.kind, guest.tenant)
         self._places[guest.kind].take(guest.tenant)
         self._guests[guest] = None
+        self._somebody.set()
         self._counts[guest.kind] += 1
 
     def leave(self, guest: Guest) -> None:
@@ -122,6 +125,8 @@ class Register:
             del self._guests[guest]
             self._counts[guest.kind] -= 1
             self._places[guest.kind].give_back(guest.tenant)
+            if not self._guests:
+                self._somebody.clear()
 
     def sweep(self, now: float) -> None:
         """Tell those whose time is up; cut off those who do not go, and those whose clients read nothing."""

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from services.ingress.problems import InstanceLeaving, Refused, deadline_passed
 from services.ingress.replies.assembly import Shown, StreamAssembly, StreamConflict, TextDelta
+from services.ingress.replies.ends import Ends
 from services.ingress.replies.register import Guest, WaitKind
 from shared.contracts.base import INLINE_BYTES
 from shared.contracts.outcome import StreamPosition
@@ -202,7 +203,7 @@ class Caller:
 class Follow:
     """The text of a streamed job so far, for any number of readers, each with a cursor of its own, and the planner's word on its end."""
 
-    __slots__ = ("_on_change", "_on_result", "_parts", "_stream", "job", "result", "size", "until")
+    __slots__ = ("_on_change", "_on_result", "_parts", "_stream", "grew", "job", "result", "size", "until")
 
     def __init__(self, job: str, until: float, on_change: Waking, on_result: Callable[[Result], None] | None = None) -> None:
         self.job = job
@@ -214,6 +215,8 @@ class Follow:
         self.result: Result | None = None
         self.size = 0
         """Characters kept."""
+        self.grew: Callable[[int], None] = lambda _: None
+        """Told by how much."""
 
     @property
     def text(self) -> str:
@@ -250,6 +253,7 @@ class Follow:
     def _keep(self, text: str) -> None:
         self._parts.append(text)
         self.size += len(text)
+        self.grew(len(text))
 
     def on_broken(self, broken: StreamBroken) -> Shown:
         """As `Sink`."""
@@ -267,9 +271,13 @@ class Waking(Protocol):
 
 
 class Waiters:
-    """All sinks of this instance. `epoch` is part of every correlation, so a reply to an earlier life of this instance finds nobody."""
+    """All sinks of this instance: by correlation for what comes on `replies`, by job for its end in history (`ends`).
+
+    `epoch` is part of every correlation, so a reply to an earlier life of this instance finds nobody.
+    """
 
     def __init__(self, epoch: str, *, follows: int, followed_characters: int = 32 * 1024 * 1024) -> None:
+        self.ends = Ends()
         self._prefix = epoch.encode() + b"."
         self._counter = 0
         self._callers: dict[bytes, Caller] = {}
@@ -287,20 +295,25 @@ class Waiters:
         self._counter += 1
         return self._prefix + b"%x" % self._counter
 
-    def add(self, caller: Caller) -> bytes:
-        """Register a caller; returns the correlation."""
+    def add(self, caller: Caller, digest: str | None = None) -> bytes:
+        """Register a caller; returns the correlation. `digest`: of his request, where its id may be another one's."""
         correlation = self._next()
         self._callers[correlation] = caller
+        self.ends.add(caller.job, caller.on_final, digest)
         return correlation
 
     def remove(self, correlation: bytes) -> None:
         """The caller waits no longer."""
-        self._callers.pop(correlation, None)
+        caller = self._callers.pop(correlation, None)
+        if caller is not None:
+            self.ends.remove(caller.job, caller.on_final)
 
-    def follow(self, follow: Follow) -> bytes:
-        """Register a follow, the oldest one giving way when there are too many; returns the correlation."""
+    def follow(self, follow: Follow, digest: str | None = None) -> bytes:
+        """Register a follow, the oldest one giving way when there are too many; returns the correlation. `digest`: as of a caller."""
         correlation = self._next()
         self._follows[correlation] = follow
+        follow.grew = self._grew
+        self.ends.add(follow.job, follow.on_final, digest)
         self._trim()
         return correlation
 
@@ -309,7 +322,10 @@ class Waiters:
             self._forget(next(iter(self._follows)))
 
     def _forget(self, correlation: bytes) -> None:
-        self._characters -= self._follows.pop(correlation).size
+        follow = self._follows.pop(correlation)
+        follow.grew = lambda _: None
+        self._characters -= follow.size
+        self.ends.remove(follow.job, follow.on_final)
 
     def following(self, job: str) -> Follow | None:
         """The follow of a job accepted here."""
@@ -323,23 +339,18 @@ class Waiters:
         """Hand a final to who waits for it."""
         sink = self._sink(final.correlation)
         if sink is not None:
-            before = _kept(sink)
             sink.on_final(final.result)
-            self._grew(_kept(sink) - before)
 
     def on_chunks(self, chunks: Chunks) -> None:
         """Hand each chunk to who waits for it."""
         for chunk in chunks.chunks:
             sink = self._sink(chunk.correlation)
             if sink is not None:
-                before = _kept(sink)
                 sink.on_chunk(chunk)
-                self._grew(_kept(sink) - before)
 
     def _grew(self, characters: int) -> None:
-        if characters:
-            self._characters += characters
-            self._trim()
+        self._characters += characters
+        self._trim()
 
     def on_broken(self, broken: StreamBroken) -> StreamPosition | None:
         """What the next attempt has to go on from; None when the stream was another instance's. Nobody who waits has seen nothing."""
@@ -370,7 +381,3 @@ class Waiters:
     def callers(self) -> Iterable[Caller]:
         """Everyone who waits."""
         return list(self._callers.values())
-
-
-def _kept(sink: Sink) -> int:
-    return sink.size if isinstance(sink, Follow) else 0

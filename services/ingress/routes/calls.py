@@ -138,7 +138,7 @@ class Calls:
         assert job.id is not None
         known = None if order.digest is None else await door.known(job.id, order.digest)
         async with door.charged(client, job, job.id, known=known is not None) as charge:
-            if known is not None:
+            if known is not None and door.may_join(known):
                 caller, correlation = door.join(job, order.seconds)
                 settled = door.journal.status(job.id, known)
                 if settled is not None and settled.result is not None:

@@ -1,4 +1,4 @@
-"""EventsReader: all partitions of `job-events` into the journal, the backlog's counts and, throttled, the status store.
+"""EventsReader: all partitions of `job-events` into the journal, the backlog's counts and, throttled, the status store; and to who waits.
 
 The hot path parses nothing: the type comes from a header, the job from the key, the epoch from the first bytes; bodies wait in the
 journal until somebody asks or the store is written.
@@ -6,6 +6,7 @@ journal until somebody asks or the store is written.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -15,41 +16,59 @@ from pydantic_core import from_json
 
 from services.ingress.admission.backlog import Backlog
 from services.ingress.admission.tenant_days import TenantDays
+from services.ingress.replies.ends import Ends
 from services.ingress.settings import IngressSettings
+from services.ingress.status.followers import Followers
 from services.ingress.status.journal import Journal
 from services.ingress.status.shown import LEDGER, SHOWN, RawEvent
 from services.ingress.status.status import JobStatus
 from services.ingress.status.store import Position, StatusStore, StoreUnavailable
-from services.ingress.status.watchlist import Followers, Watchlist
 from shared.contracts import headers
 from shared.contracts.base import PriorityClass
+from shared.contracts.event import PlannerStarted
 from shared.epochs import EpochFilter, epoch_of
+from shared.errors import LogError
 from shared.kafka.port import Record, TopicPartition
 from shared.processing.folding import fold_each
 from shared.processing.tail import Tail
 from shared.service import Environment
-from shared.telemetry import metrics
+from shared.services import group_of
+from shared.telemetry import logs, metrics
 
+_log = logs.get(__name__)
 _CLASS = re.compile(rb'"priority_class":"(interactive|standard|batch)"')
 _SOURCE = re.compile(rb'"source":"[^"\\]+/(\d{1,9})/(\d{1,18})"')
 _KINDS = {kind.encode(): kind for kind in ("planner_started", *SHOWN, *LEDGER)}
 _CLASSES = {priority_class.value.encode(): priority_class for priority_class in PriorityClass}
 _STORE_BATCH = 500
+_TRIES, _AGAIN_SECONDS = 10, 0.5
+"""A cold coordinator of the planners' group does not answer at once."""
 _MAX_DIRTY = 20_000
 """Changed jobs a partition that wait for the store; beyond that the oldest are not written (their status is in the journal for a while)."""
 
 
 class EventsReader:
-    """One tail over all home partitions, and all that is known from it; `flush` is called by its own loop."""
+    """One tail over all home partitions, and all that is known from it; `flush` is called by its own loop.
 
-    def __init__(self, environment: Environment, settings: IngressSettings, store: StatusStore | None) -> None:
+    `callers`: told of ends where the epoch is established (`shared/epochs.py`).
+    """
+
+    def __init__(self, environment: Environment, settings: IngressSettings, store: StatusStore | None, callers: Ends) -> None:
+        self._log, self._callers = environment.log, callers
+        self.charges = Ends(settings.watched_jobs)
+        """Accounts, told by the best guess, too."""
+        self.hurry = asyncio.Event()
+        """Set while somebody waits: nothing is gathered then."""
         self._clock, self.store = environment.clock, store
         self.journal = Journal(jobs=settings.journal_jobs, size=settings.journal_bytes, events_per_job=settings.journal_events_per_job)
-        self.backlog, self.followers, self.watchlist, self.tenants = Backlog(), Followers(), Watchlist(settings.watched_jobs), TenantDays()
+        self.backlog, self.followers, self.tenants = Backlog(), Followers(), TenantDays()
         self._lookback, self._flush_seconds = settings.events_lookback, settings.flush_seconds
         topics, partitions = environment.topics, environment.topics.settings.home_partitions
         self._partitions = [TopicPartition(topics.job_events, number) for number in range(partitions)]
         self._epochs = {partition: EpochFilter() for partition in self._partitions}
+        self._watermarks: dict[TopicPartition, int | None] = {}
+        """Of the planners, each the place of a valid record; until it is read."""
+        self._planners = group_of("planner", topics.settings.prefix)
         self._dirty: dict[int, dict[str, None]] = {number: {} for number in range(partitions)}
         self._saved: dict[int, int] = {}
         self._remembered: Mapping[int, Position] = {}
@@ -62,10 +81,12 @@ class EventsReader:
             begin=self._begin,
             handle=self._on_records,
             pause_seconds=settings.events_pause_seconds,
+            hurry=self.hurry,
         )
 
     async def run(self) -> None:
         """Follow the events until cancelled."""
+        self._watermarks = await self._committed()
         if self.store is not None:
             try:
                 self._remembered = await self.store.positions()
@@ -73,16 +94,41 @@ class EventsReader:
                 metrics.STATUS_STORE_ERRORS.inc()
         await self.tail.run()
 
-    def _begin(self, partition: TopicPartition, _first: int, end: int) -> int:
-        """Where the store says, else a bounded look back from the end."""
-        position = self._remembered.get(partition.partition)
-        if position is None or position.offset > end:
-            return end - self._lookback
-        self._epochs[partition].epoch = position.epoch if position.epoch >= 0 else None
-        return position.offset
+    async def _committed(self) -> dict[TopicPartition, int | None]:
+        """The planners' watermarks; none of them where Kafka does not tell them: then nothing is established until a planner starts."""
+        for _ in range(_TRIES):
+            try:
+                consumer = await self._log.consumer(client_id="tutti-ingress-watermarks", group=self._planners)
+                try:
+                    return await consumer.committed(self._partitions)
+                finally:
+                    await consumer.close()
+            except LogError as error:
+                _log.warning("watermarks_unknown", reason=error.message)
+                await self._clock.sleep(_AGAIN_SECONDS)
+        return {}
+
+    def established(self, home: int) -> bool:
+        """Whether callers of this home are told by its events; of others a final must be asked for."""
+        return self._epochs[self._partitions[home]].established
+
+    def _begin(self, partition: TopicPartition, first: int, end: int) -> int:
+        """Where the store says, else a bounded look back from the end; no later than the watermark, from which on the epoch is known."""
+        position, watermark = self._remembered.get(partition.partition), self._watermarks.get(partition)
+        begin = end - self._lookback
+        if position is not None and position.offset <= end:
+            self._epochs[partition].epoch = position.epoch if position.epoch >= 0 else None
+            begin = position.offset
+        if watermark is None or not first <= watermark < end:
+            self._watermarks[partition] = None
+            return begin
+        return min(begin, watermark)
 
     def _on_records(self, partition: TopicPartition, records: Sequence[Record]) -> None:
         epochs = self._epochs[partition]
+        if records[0].offset != self.tail.positions[partition]:
+            _log.warning("events_missed", home=partition.partition, expected=self.tail.positions[partition], got=records[0].offset)
+            epochs.missed()
         if epochs.epoch is None:
             epochs.begin(_leading_epochs(records))
         touched: dict[str, None] = {}
@@ -95,7 +141,12 @@ class EventsReader:
         if record.value is None:
             return
         kind = _kind_of(record)
+        if self._watermarks.get(partition := self._partitions[record.partition]) == record.offset:
+            self._watermarks[partition] = None
+            if (epoch := epoch_of(record.value)) is not None:
+                epochs.establish(epoch)
         if kind == "planner_started":
+            PlannerStarted.model_validate_json(record.value)  # an odd record says so, too
             epochs.started(record.offset)
         elif kind not in SHOWN and kind not in LEDGER:
             return  # nobody is shown anything of it
@@ -105,9 +156,9 @@ class EventsReader:
                 self.tenants.on_event(kind, record.value)
                 return
             touched[job] = None
-            self._on_event(job, record.partition, RawEvent(record.offset, kind, record.value))
+            self._on_event(job, record.partition, RawEvent(record.offset, kind, record.value), established=epochs.established)
 
-    def _on_event(self, job: str, home: int, event: RawEvent) -> None:
+    def _on_event(self, job: str, home: int, event: RawEvent, *, established: bool) -> None:
         self.journal.add(job, home, event)
         if event.kind == "job_accepted":
             source = _last(_SOURCE, event.value, b'"source":')
@@ -115,7 +166,9 @@ class EventsReader:
             self.backlog.on_accepted(_class_of(event.value), *place)
         elif event.kind == "job_settled":
             self.backlog.on_settled(_class_of(event.value))
-            self.watchlist.on_settled(job, event.value)
+            self.charges.on_settled(job, event.value)
+            if established:
+                self._callers.on_settled(job, event.value)
 
     def _mark(self, partition: int, jobs: Mapping[str, None]) -> None:
         dirty = self._dirty[partition]

@@ -52,6 +52,7 @@ NOT_SHOWN: tuple[type[Contract], ...] = (
     events.WorkWasted,  # the result's usage counts it
     events.ScheduleFired,  # the run that it began has events of its own
     events.IdsRemembered,
+    events.CallerJoined,
     events.InputMoved,
     TenantShare,
     TenantAccount,

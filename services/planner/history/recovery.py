@@ -23,6 +23,7 @@ from shared.contracts.budget import TenantLimitNeared
 from shared.contracts.event import (
     EVENT,
     AttemptFailed,
+    CallerJoined,
     CancelRecorded,
     Event,
     JobAccepted,
@@ -82,7 +83,7 @@ class Replay:
     def _take(self, offset: int, event: Event, value: bytes) -> None:
         if isinstance(event, JobSnapshot):
             self._snapshot(offset, event)
-        elif isinstance(event, JobDelayed | TenantLimitNeared):
+        elif isinstance(event, JobDelayed | TenantLimitNeared) or (isinstance(event, CallerJoined) and event.reply is None):
             return
         elif (isinstance(event, CancelRecorded) and self._lives(event.job)) or not self._book.kept.restore(event, offset, self._newest):
             self._job_event(offset, event, value)
@@ -206,7 +207,7 @@ class Replay:
             book.cancels.unpublished(settled.job)
         for job in list(book.jobs.values()):
             if job.settled is not None:
-                round_.after.append(Publish(job.settled))
+                round_.after.append(Publish(job.settled, tuple(job.followers)))
             elif job.broken is not None:
                 driving.give_up(book, round_, job)
             else:

@@ -14,6 +14,7 @@ from services.planner.job.run import Run
 from shared.contracts.base import ClaimId, StepId
 from shared.contracts.event import (
     AttemptFailed,
+    CallerJoined,
     CancelRecorded,
     Event,
     InputMoved,
@@ -155,7 +156,7 @@ class LiveJob:
     abandoned: dict[StepId, OpenStep] = field(default_factory=dict)
     """Steps that nobody waits for any more: to be stopped, and kept until their claims have said what they used (state)."""
     followers: list[ReplyTo] = field(default_factory=list)
-    """Callers that submitted the same id again while the job was live; in memory only."""
+    """Callers that submitted the same id again while the job was live, and are owed a final."""
     funded: bool = False
     """A step of it was charged to the tenant: it counts as a running job."""
     neared: set[str] = field(default_factory=set)
@@ -186,6 +187,11 @@ class LiveJob:
     def apply(self, event: Event) -> None:
         """Fold one of this job's own events, in order of history. Raises NonDeterministicPattern (StepAsked, TimerSet)."""
         _APPLY[type(event)](self, event)
+
+
+def _joined(job: LiveJob, event: CallerJoined) -> None:
+    if event.reply is not None:
+        job.followers.append(event.reply)
 
 
 def _asked(job: LiveJob, event: StepAsked) -> None:
@@ -327,6 +333,7 @@ def _drop_abandoned(job: LiveJob) -> None:
 
 
 _APPLY: dict[type, Callable[[LiveJob, Any], None]] = {
+    CallerJoined: _joined,
     InputMoved: _moved,
     StepAsked: _asked,
     TimerSet: _timer_set,

@@ -25,8 +25,8 @@ def of_effect(effect: Effect, topics: Topics) -> list[Message]:
             return [_stop(control, mailbox, topics) for mailbox in range(topics.mailboxes)]
         case Publish(settled=settled, followers=followers, body=body):
             result, body = settled.result, body or settled.result.to_bytes()
-            waiting = followers if settled.reply is None else (settled.reply, *followers)
-            finals = [_final(reply, result.job, body, settled.trace) for reply in waiting]
+            owed = [reply for reply in (settled.reply, *followers) if reply is not None and not reply.reads_events]
+            finals = [_final(reply, result.job, body, settled.trace) for reply in owed]
             return [_result(result.job, body, settled.trace, topics), *finals]
         case Bury(letter=letter):
             return [letter]

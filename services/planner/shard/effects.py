@@ -14,11 +14,11 @@ from services.planner.history.gate import GatedJob
 from services.planner.intake.canonical import onward
 from services.planner.intake.large_inputs import Inputs
 from services.planner.intake.refusals import Refusals
-from services.planner.round import Bury, Disown, Dispatch, Publish, Round, Stop
+from services.planner.round import Bury, CallerAnswer, Disown, Dispatch, Publish, Round, Stop
 from services.planner.sending.messages import of_effect
 from services.planner.shard.wiring import Wiring
 from services.planner.state import attempts
-from services.planner.state.admission import JobInput, accept
+from services.planner.state.admission import IdTaken, JobInput, accept
 from services.planner.state.book import Book, internal
 from services.planner.state.delayed import must_wait, postpone
 from shared.contracts.base import PriorityClass
@@ -35,6 +35,8 @@ from shared.processing.tries import GivenUp, Tries, place
 from shared.telemetry import logs
 
 log = logs.get(__name__)
+
+RESULTS_GATHER_SECONDS = 0.1
 
 
 class Effects:
@@ -94,8 +96,18 @@ class Effects:
             return
         if one.ended is None and must_wait(book, given, one.record, round_.wall):
             self._postpone(round_, one)
-        elif (taken := accept(book, round_, given, one.ended)) is not None:
+        elif (taken := self._accept(round_, one)) is not None:
             self.owe(one.record, [self._refusals.dead_letter(one.record, taken)])
+
+    def _accept(self, round_: Round, one: GatedJob, given: JobInput | None = None, refused: Failure | None = None) -> IdTaken | None:
+        """A caller of whom no event will tell has his final before the record counts as done: a successor would not know of him."""
+        before = len(round_.after)
+        taken = accept(self._book, round_, given or one.given, one.ended, refused=refused)
+        for i in range(before, len(round_.after)):
+            effect = round_.after[i]
+            if isinstance(effect, CallerAnswer):
+                round_.after[i] = replace(effect, release=self.owed.hold(one.record.topic, one.record.offset))
+        return taken
 
     def _give_up(self, round_: Round, one: GatedJob, error: GivenUp) -> None:
         """Taking the job in fails again and again: it ends, and its record is kept.
@@ -104,7 +116,7 @@ class Effects:
         """
         asked = one.given.job
         bare = Job(id=asked.id, tenant=asked.tenant, prompt="kept in the dead letter only")
-        accept(self._book, round_, replace(one.given, job=bare, written=None), one.ended, refused=internal())
+        self._accept(round_, one, replace(one.given, job=bare, written=None), internal())
         self.owe(one.record, [self._refusals.dead_letter(one.record, error)])
 
     def _postpone(self, round_: Round, one: GatedJob) -> None:
@@ -141,7 +153,7 @@ class Effects:
         for one, release in undelayable:
             self._tries.at = one.given.source
             failure = Failure(kind=FailureKind.TOO_LARGE, message="the job, wrapped for its delay, exceeds the size of a record")
-            accept(self._book, round_, one.given, refused=failure)
+            self._accept(round_, one._replace(ended=None), refused=failure)
             round_.after.append(Bury(self._refusals.dead_letter(one.record, TooLarge(failure.message)), release))
 
     # When it is written
@@ -170,7 +182,9 @@ class Effects:
                 case Dispatch():
                     self.dispatch(effect)
                 case Publish(settled=settled):
-                    outbox.post(of_effect(effect, topics), partial(book.published, settled))
+                    self._publish(effect, partial(book.published, settled))
+                case CallerAnswer(release=release):
+                    outbox.post(of_effect(effect, topics), release)
                 case Stop(control=control, release=release):
                     outbox.post(of_effect(effect, topics), partial(book.stopped, control.job, release))
                 case Bury(letter=letter, release=release):
@@ -179,6 +193,14 @@ class Effects:
                     self._spawn(self._disown(effect))
                 case _:
                     outbox.post(of_effect(effect, topics))
+
+    def _publish(self, publish: Publish, done: Callable[[], None]) -> None:
+        """Where whoever waits learns the end from its event, nobody is in a hurry for the result."""
+        reply, messages = publish.settled.reply, of_effect(publish, self._topics)
+        if reply is not None and reply.reads_events and len(messages) == 1:
+            self._outbox.put(messages[0], lambda _: done(), linger_seconds=RESULTS_GATHER_SECONDS)
+        else:
+            self._outbox.post(messages, done)
 
     async def _disown(self, effect: Disown) -> None:
         """Without an append that was acknowledged in its place this may be a planner that does not know of its successor, nor of whose

@@ -152,8 +152,7 @@ def _again(book: Book, round_: Round, given: JobInput, known: LiveJob) -> IdTake
         return _answer_again(round_, given, known.settled)
     if known.accepted.digest != given.digest:
         return _conflict(round_, given)
-    if given.reply is not None and len(known.followers) < book.policy.followers:
-        known.followers.append(given.reply)
+    book.join(round_, known, given.reply)
     return None
 
 

@@ -32,8 +32,9 @@ from shared.contracts.base import ClaimId, StepId
 from shared.contracts.budget import TenantLimits
 from shared.contracts.chat import Answer
 from shared.contracts.control import StopStep
-from shared.contracts.event import Event, JobAccepted, JobSettled, WorkWasted
+from shared.contracts.event import CallerJoined, Event, JobAccepted, JobSettled, WorkWasted
 from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.job import ReplyTo
 from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
 from shared.contracts.result import Result, Status
 from shared.contracts.usage import Usage
@@ -112,6 +113,15 @@ class Book:
         """Append and fold."""
         self.write(round_, job, event)
         job.apply(event)
+
+    def join(self, round_: Round, job: LiveJob, reply: ReplyTo | None) -> None:
+        """Another record asked for this live job. Only who is owed a final is a fact of the job: all others cost no memory."""
+        owed = reply is not None and not reply.reads_events and reply not in job.followers and len(job.followers) < self.policy.followers
+        joined = CallerJoined(epoch=self.epoch, job=job.id, at=round_.wall, reply=reply if owed else None)
+        if owed:
+            self.emit(round_, job, joined)
+        else:
+            self.live_count.keep(job, *round_.add(job.id, joined)[:-1])
 
     def arm(self, job: LiveJob) -> None:
         """Set the job's timer to its earliest due time."""

@@ -96,9 +96,10 @@ def find(mutation: Mutation, first: int, most: int) -> tuple[int, Report] | None
 
 def mutations() -> list[Mutation]:
     """All of them."""
-    from tests.support.cluster.mutants import boots, budgets, kept, others, planner, protocol, schedules
+    from tests.support.cluster.mutants import boots, budgets, callers, kept, others, planner, protocol, schedules
 
-    groups = (protocol.MUTANTS, kept.MUTANTS, planner.MUTANTS, others.MUTANTS, budgets.MUTANTS, schedules.MUTANTS, boots.MUTANTS)
+    everywhere = (protocol.MUTANTS, kept.MUTANTS, planner.MUTANTS, others.MUTANTS, budgets.MUTANTS, schedules.MUTANTS)
+    groups = (*everywhere, boots.MUTANTS, callers.MUTANTS)
     return [mutation for group in groups for mutation in _made(group)]
 
 

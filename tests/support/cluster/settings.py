@@ -89,5 +89,6 @@ def ingress() -> IngressSettings:
         accept_seconds=2.0,
         no_node_wait_seconds=1.0,
         events_pause_seconds=0.2,
+        events_lookback=20,
         sweep_seconds=0.25,
     )

@@ -16,6 +16,7 @@ from tests.support.cluster.laws import (
     boots,
     bounds,
     budgets,
+    callers,
     delays,
     limits,
     one_result,
@@ -50,6 +51,7 @@ AT_THE_END: tuple[Law, ...] = (
     bounds.check,
     retention.check,
     service_ends.check,
+    callers.check,
 )
 _SHOWN = 60
 

@@ -68,7 +68,6 @@ class Workload:
     jobs: int
     seconds: float
     kinds: dict[str, float] | None = None
-    requests: list[Request] = field(default_factory=list)
     poison: int = 0
     _number: int = 0
     _background: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -252,7 +251,7 @@ class Workload:
         name = self.random.choice(living)
         task = self.world.call(name, request.run(self.world.instances[name].service.asgi()))
         if task is not None:
-            self.requests.append(request)
+            self.world.requests.append(request)
 
     def _rest(self) -> None:
         body = self.body(stream=self.random.random() < 0.3) | {"class": self.random.choice(CLASSES).value}
@@ -269,6 +268,14 @@ class Workload:
         """A long stream whose caller stays."""
         body = {"model": "tutti/auto", "messages": [{"role": "user", "content": f"{LONG} q{self._number}"}], "stream": True}
         self._call(Request("POST", "/v1/chat/completions", body))
+
+    def _keyed(self) -> None:
+        """The same request under one key once or twice more, perhaps elsewhere, while its job runs or when it has ended."""
+        text = f"{LONG} q{self._number}" if self.random.random() < 0.2 else f"q{self._number}"
+        body = {"model": "tutti/auto", "messages": [{"role": "user", "content": text}], "stream": self.random.random() < 0.3}
+        head = ((b"idempotency-key", b"key-%d" % self._number),)
+        for _ in range(self.random.randint(2, 3)):
+            self.later(self.random.uniform(0.0, _AGAIN_SECONDS), lambda: self._call(Request("POST", "/v1/chat/completions", body, head)))
 
     def _chat(self) -> None:
         text = f"{LONG} q{self._number}" if self.random.random() < 0.2 else f"q{self._number}"
@@ -294,6 +301,7 @@ _KINDS: dict[str, Callable[[Workload], None]] = {
     "nowhere": Workload._nowhere,
     "rest": Workload._rest,
     "chat": Workload._chat,
+    "keyed": Workload._keyed,
     "story": Workload._story,
     "elsewhere": Workload._elsewhere,
     "scripts": Workload._scripts,

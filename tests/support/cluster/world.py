@@ -19,6 +19,7 @@ import pytest
 
 from services.delay.app import build as build_delay
 from services.ingress.app import Ingress
+from services.ingress.replies.waiters import Caller
 from services.planner import kept
 from services.planner.app import Planner
 from services.router.app import build as build_router
@@ -27,6 +28,7 @@ from shared.clock import LoopClock
 from shared.contracts import schedule
 from shared.contracts.headers import envelope
 from shared.contracts.node import Hardware
+from shared.contracts.result import Result
 from shared.contracts.schedule import Schedule
 from shared.kafka.client.watched import WatchedLog
 from shared.kafka.memory.memory import MemoryLog
@@ -42,6 +44,7 @@ from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.history import History
 from tests.support.cluster.nodes import Endpoint, Node, backend_on
 from tests.support.cluster.processes import Process, State
+from tests.support.cluster.rest import Request
 
 _MONOTONIC_SPREAD_SECONDS = 10_000.0
 DAY_SECONDS = 86_400.0
@@ -119,12 +122,17 @@ class World:
         self._dead: list[Instance] = []
         self.missed: defaultdict[str, list[MissedRecords]] = defaultdict(list)
         """Service → what its readers have told that retention deleted before they came to it."""
+        self.requests: list[Request] = []
+        """Of REST callers."""
+        self.told: list[tuple[Caller, Result]] = []
+        """Callers who have learned the end of their job, in order."""
         self._patching = pytest.MonkeyPatch()
         self._retention: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         self.log.create(new_topics(self.topics))
         self._patching.setattr(kept, "OLDEST_SECONDS", kept.OLDEST_SECONDS * self.mix.day_seconds / DAY_SECONDS)
+        self._patching.setattr(Caller, "on_final", self._telling(Caller.on_final))
         self._retention = asyncio.create_task(self._delete_old())
         for name in self.workers:
             self.nodes[name] = Node(name, Random(self.random.random()))
@@ -144,6 +152,15 @@ class World:
             await instance.process.bury()
         for node in self.nodes.values():
             await node.close()
+
+    def _telling(self, on_final: Callable[[Caller, Result], None]) -> Callable[[Caller, Result], None]:
+        def tell(caller: Caller, result: Result) -> None:
+            before = caller.result
+            on_final(caller, result)
+            if caller.result is not before and caller.result is not None:
+                self.told.append((caller, caller.result))
+
+        return tell
 
     async def _delete_old(self) -> None:
         """The brokers: what is older than its topic's retention goes, read or not."""

@@ -29,14 +29,18 @@ def drain(assembly: StreamAssembly) -> str:
 
 
 def test_thoughts_of_which_no_chunk_came_come_with_the_answer() -> None:
-    """Before its text; where some came, they are not said again."""
+    """Before its text; where some came, the rest of them: the end may overtake the last chunks."""
     lost, seen = StreamAssembly(), StreamAssembly()
     lost.finish(Answer(text="yes", thinking="hm"))
     assert lost.take() == ("yes", "hm")
     seen.add(chunk(0, "", thinking="h"))
     assert seen.take() == ("", "h")
     seen.finish(Answer(text="yes", thinking="hm"))
-    assert seen.take() == ("yes", "")
+    assert seen.take() == ("yes", "m")
+    other = StreamAssembly()
+    other.add(chunk(0, "", thinking="another"))
+    other.finish(Answer(text="yes", thinking="hm"))
+    assert other.take() == ("yes", "another")
 
 
 texts = st.text(min_size=1, max_size=60)

@@ -10,8 +10,8 @@ from services.ingress.admission.access import Client
 from services.ingress.admission.bucket_store import Debit, Level, Rate
 from services.ingress.admission.meter import Meter, duration, estimate
 from services.ingress.problems import Refused
+from services.ingress.replies.ends import Ends
 from services.ingress.status.store import StoreUnavailable
-from services.ingress.status.watchlist import Watchlist
 from shared.clock import ManualClock
 from shared.contracts.event import JobSettled
 from shared.contracts.job import Job
@@ -28,9 +28,9 @@ def settle_event(job: str, tokens: int) -> bytes:
     return JobSettled(epoch=0, job=job, at=2.0, result=result).to_bytes()
 
 
-def world() -> tuple[ManualClock, Watchlist, Meter]:
-    clock, watchlist = ManualClock(0.0), Watchlist(10)
-    return clock, watchlist, Meter(clock, watchlist, None, settle_seconds=1.0)
+def world() -> tuple[ManualClock, Ends, Meter]:
+    clock, ends = ManualClock(0.0), Ends(10)
+    return clock, ends, Meter(clock, ends, None, settle_seconds=1.0)
 
 
 def told(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -76,10 +76,10 @@ async def test_what_no_waiting_would_help_is_refused_for_good() -> None:
 
 async def test_tokens_are_settled_by_what_was_used() -> None:
     """Less than estimated comes back, more is owed; a job that never was is given back whole."""
-    clock, watchlist, meter = world()
+    clock, ends, meter = world()
     charge = await meter.charge(CLIENT, 60)
     meter.watch(charge, "j1")
-    watchlist.on_settled("j1", settle_event("j1", 10))
+    ends.on_settled("j1", settle_event("j1", 10))
     given_back = await meter.charge(CLIENT, 30)
     meter.correct(given_back, 0)
     differences = dict(meter._differences)
@@ -88,15 +88,15 @@ async def test_tokens_are_settled_by_what_was_used() -> None:
     left = told((await meter.charge(CLIENT, 0)).headers)["x-ratelimit-remaining-tokens"]
     assert left == "90"
     assert clock.monotonic() == 0
-    assert len(watchlist) == 0
+    assert len(ends) == 0
 
 
 async def test_a_job_that_used_far_more_is_paid_for_in_full() -> None:
     """A hundred times what was estimated: the key waits for as long as its limit takes to give that much."""
-    clock, watchlist, meter = world()
+    clock, ends, meter = world()
     charge = await meter.charge(CLIENT, 50)
     meter.watch(charge, "j1")
-    watchlist.on_settled("j1", settle_event("j1", 5_000))
+    ends.on_settled("j1", settle_event("j1", 5_000))
     await meter._settle(dict(meter._differences))
     assert CLIENT.tokens is not None
     clock.advance((5_000 - CLIENT.tokens.burst) / CLIENT.tokens.per_second)
@@ -120,7 +120,7 @@ class Away:
 
 async def test_without_the_shared_buckets_the_instance_counts_itself() -> None:
     """Limited still; only not together with the others."""
-    meter = Meter(ManualClock(0.0), Watchlist(1), Away(), settle_seconds=1.0)
+    meter = Meter(ManualClock(0.0), Ends(1), Away(), settle_seconds=1.0)
     for _ in range(10):
         await meter.charge(CLIENT, 0)
     with pytest.raises(Refused):
@@ -129,11 +129,11 @@ async def test_without_the_shared_buckets_the_instance_counts_itself() -> None:
 
 async def test_a_key_without_limits_pays_nothing() -> None:
     """No headers either."""
-    _, watchlist, meter = world()
+    _, ends, meter = world()
     charge = await meter.charge(Client("free"), 10**9)
     meter.watch(charge, "j")
     assert charge.headers == ()
-    assert len(watchlist) == 0
+    assert len(ends) == 0
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from services.planner.round import CallerAnswer, Round
+from services.planner.sending.messages import of_effect
 from services.planner.state import admission, attempts
 from services.planner.state.cancels import KEPT_SECONDS
 from services.planner.state.policy import Policy
@@ -17,6 +18,7 @@ from shared.contracts.job import ReplyTo
 from shared.contracts.limits import Limits
 from shared.contracts.outcome import CancelRequested
 from shared.contracts.result import Result, Status
+from shared.topics import Topics
 from tests.unit.planner.desk import Desk, claimed, dispatched, job_input, kinds, published, succeeded, two_steps
 
 HERE, THERE = ReplyTo(topic="replies", partition=1, correlation=b"1"), ReplyTo(topic="replies", partition=2, correlation=b"2")
@@ -86,7 +88,7 @@ def test_the_same_id_again_while_live_waits_for_the_same_result() -> None:
     """Two callers, one run, one result, two finals."""
     desk = Desk()
     desk.submit(id_="mine", reply=HERE)
-    assert desk.submit(id_="mine", reply=THERE).empty
+    desk.submit(id_="mine", reply=THERE)
     [publish] = finish(desk).after
     assert publish.settled.reply == HERE
     assert publish.followers == (THERE,)
@@ -96,9 +98,23 @@ def test_the_same_id_again_while_live_waits_for_the_same_result() -> None:
 def test_callers_of_one_job_are_bounded() -> None:
     """Each costs a final; the rest finds the result on `results`."""
     desk = Desk(Policy(followers=3))
-    for _ in range(10):
-        desk.submit(id_="mine", reply=THERE)
-    assert len(desk.job.followers) == 3
+    desk.submit(id_="mine")
+    for reply in (HERE, THERE, THERE, *(ReplyTo(topic="replies", partition=number) for number in range(5, 12))):
+        desk.submit(id_="mine", reply=reply)
+    assert desk.job.followers == [HERE, THERE, ReplyTo(topic="replies", partition=5)]
+    assert desk.types().count("caller_joined") == 10
+
+
+def test_who_reads_the_events_is_owed_no_final() -> None:
+    """His repeat is an event all the same, which costs the job nothing: who is superseded without knowing learns it by that."""
+    desk = Desk()
+    desk.submit(id_="mine", reply=HERE.model_copy(update={"reads_events": True}))
+    facts = len(desk.job.facts)
+    desk.submit(id_="mine", reply=THERE.model_copy(update={"reads_events": True}))
+    assert desk.types()[-1] == "caller_joined"
+    assert (len(desk.job.facts), desk.job.followers) == (facts, [])
+    [publish] = finish(desk).after
+    assert [message.topic for message in of_effect(publish, Topics())] == ["results"]
 
 
 def test_the_same_id_again_after_the_end_gets_the_same_result() -> None:
