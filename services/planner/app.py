@@ -107,6 +107,7 @@ class Planner:
         )
         processor.spawn(
             homes.run(),
+            homes.second_reader.run(),
             self._heard.run(),
             every(env.clock, settings.commit_interval_seconds, homes.commit),
             self.outbox.run(producer, partial(env.log.producer, client_id=f"{env.instance}-callers")),

@@ -18,11 +18,12 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from services.planner.round import Round
 from shared.contracts.event import CancelRecorded, Event, ScheduleFired
+from shared.contracts.taken import TakenAhead
 from shared.processing.tries import Chore
 
 N = TypeVar("N", bound=Hashable)
 T = TypeVar("T")
-E = TypeVar("E", CancelRecorded, ScheduleFired)
+E = TypeVar("E", CancelRecorded, ScheduleFired, TakenAhead)
 
 OLDEST_SECONDS = 7 * 86_400.0
 """However quiet a log is: what is older is written again."""

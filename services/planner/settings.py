@@ -10,6 +10,7 @@ from services.planner.kept import OLDEST_SECONDS
 from services.planner.state.policy import Policy
 from shared.contracts.base import Count, Ordinal, PositiveSeconds, PriorityClass
 from shared.contracts.limits import DEADLINE_SECONDS, Limits
+from shared.contracts.taken import MOST_TAKEN
 from shared.scheduling.retry import RetryPolicy
 from shared.settings import of_service
 
@@ -29,6 +30,10 @@ class PlannerSettings(BaseSettings):
     """Per input partition, read ahead of the fold."""
     queue_bytes: Ordinal = 2 * 1024 * 1024
     """The same in bytes; whichever is reached first. Both are soft by one fetch."""
+    look_ahead_records: Ordinal = MOST_TAKEN
+    """Behind a longer backlog than fits, so many offsets from the first job not taken are looked through for other tenants' jobs."""
+    look_ahead_bytes: Ordinal = 16 * 1024 * 1024
+    """Most bytes a second of that, all partitions together. It is read at no other time."""
     round_outcomes: Ordinal = 500
     round_jobs: Ordinal = 200
     """Most inputs of one round; a round is one append."""

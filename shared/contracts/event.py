@@ -42,11 +42,13 @@ from shared.contracts.failure import Failure
 from shared.contracts.job import HeldJob, InputRef, Job, ReplyTo
 from shared.contracts.limits import Limits
 from shared.contracts.result import Result
+from shared.contracts.taken import TakenAhead
 from shared.contracts.usage import Timings, Usage
 
-VERSIONS = {"job_accepted": 2, "job_snapshot": 2}
+VERSIONS = {"job_accepted": 2, "job_snapshot": 2, "taken_ahead": 3}
 """Type → version in which an event is written, the lowest whose readers do not misread it; 1 where it is not named. Since 2 a JobAccepted
-may hold asks, and a snapshot such a JobAccepted. A planner that meets a newer one leaves the home alone."""
+may hold asks, and a snapshot such a JobAccepted; since 3 a TakenAhead may be all that a successor finds of a job. A planner that meets a
+newer one leaves the home alone."""
 NEWEST = max(VERSIONS.values())
 """That this code reads."""
 MOST_ASKS = 16
@@ -364,7 +366,7 @@ class JobSnapshot(_Fact):
 Event = Annotated[
     PlannerStarted | JobDelayed | JobAccepted | CallerJoined | InputMoved | StepAsked | StepClaimedBy | StepAnswered | AttemptFailed
     | StepRetried | StepWaits | StepFunded | WorkWasted | TimerSet | TimerFired | LimitNeared | CancelRecorded | JobStopped | ScheduleFired
-    | IdsRemembered | JobSettled | JobSnapshot | TenantShare | TenantAccount | TenantLimitNeared,
+    | IdsRemembered | TakenAhead | JobSettled | JobSnapshot | TenantShare | TenantAccount | TenantLimitNeared,
     Field(discriminator="type"),
 ]  # fmt: skip
 EVENT: TypeAdapter[Event] = adapter(Event)

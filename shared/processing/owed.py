@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 
@@ -16,6 +16,10 @@ class OwedPositions:
     def count(self, topic: str) -> int:
         """How many records of this topic owe something."""
         return len(self._offsets.get(topic, ()))
+
+    def offsets(self, topic: str) -> Collection[int]:
+        """Of these records."""
+        return self._offsets.get(topic, {}).keys()
 
     def hold(self, topic: str, offset: int) -> Callable[[], None]:
         """The record at `offset` owes one thing more; call what is returned once that is acknowledged."""

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from services.planner.app import Planner
 from services.planner.settings import PlannerSettings
+from services.planner.state.taken import unpacked
 from shared.contracts.base import PriorityClass
 from shared.contracts.event import JobAccepted
-from shared.contracts.result import Result
-from tests.support.planner_traces import simulated
+from shared.contracts.result import Result, Status
+from shared.contracts.taken import TakenAhead
+from shared.kafka.port import NewTopic, TopicPartition
+from tests.support.planner_traces import events, simulated
 from tests.support.planner_world import World
+from tests.support.virtual_loop import run, within
 
 LARGE, SMALL = 300, 10
 
@@ -111,6 +117,132 @@ async def test_large_jobs_count_as_several(world: World) -> None:
     assert await _live(successor) == 5
     await world.until(lambda: world.finished() == SMALL)
     assert set(successor.homes.owned[0].home._book.live_count.of_class.values()) == {0}
+
+
+@pytest.mark.parametrize("backlog", [400, 4_000])
+def test_another_tenants_first_job_is_taken_behind_any_backlog(backlog: int) -> None:
+    """Law 5: within a bound, whatever lies before it, also when it comes after all that; and no other tenant is overtaken by it."""
+
+    async def body() -> None:
+        async with World(7, homes=1, options=PlannerSettings(live_jobs=16, queue_records=50)) as world:
+            world.node.seconds = (1.0, 1.0)
+            for number in range(backlog):
+                world.produce(b'{"prompt": "q%d", "tenant": "large"}' % number)
+            world.produce(b'{"prompt": "q", "tenant": "small"}')
+            world.start("p")
+            await world.until(lambda: _ended(world, "small") == 1, 12.0)
+            world.produce(b'{"prompt": "q", "tenant": "late"}')
+            await world.until(lambda: _ended(world, "late") == 1, 6.0)
+            assert 0 < _ended(world, "large") < 60
+
+    run(body())
+
+
+def test_over_a_backlog_longer_than_the_window_tenants_get_the_same() -> None:
+    """Ten tenants with 1:2:...:10 jobs, well mixed, of which the window sees a few: Jain's index until the smallest has a fifth left."""
+
+    async def body() -> None:
+        async with World(7, homes=1, options=PlannerSettings(live_jobs=64, queue_records=200)) as world:
+            world.node.seconds = (1.0, 1.0)
+            queue = [tenant for tenant in range(1, 11) for _ in range(tenant * 50)]
+            world.random.shuffle(queue)
+            for number, tenant in enumerate(queue):
+                world.produce(b'{"tenant":"t%d","prompt":"q%d"}' % (tenant, number))
+            world.start("p")
+            await world.until(lambda: _ended(world, "t1") >= 40)
+            got = [_ended(world, f"t{tenant}") for tenant in range(1, 11)]
+            assert sum(got) ** 2 / (10 * sum(one * one for one in got)) > 0.95, got
+            await world.until(lambda: world.finished() == len(queue))
+            world.check_laws(len(queue))
+
+    run(body())
+
+
+AHEAD = PlannerSettings(live_jobs=16, queue_records=50, snapshot_distance=40)
+"""History is kept short: a bitmap is written as soon as ten events lie behind what ended."""
+
+
+async def _small_ones_end_early(world: World, large: int, small: int) -> None:
+    """Behind many jobs of a large tenant those of a small one end, and the watermark has passed them."""
+    world.node.seconds = (1.0, 1.0)
+    for number in range(large):
+        world.produce(b'{"prompt": "q%d", "tenant": "large"}' % number)
+    for number in range(small):
+        world.produce(b'{"prompt": "q%d", "tenant": "small"}' % number)
+    world.start("p")
+    await world.until(lambda: _ended(world, "small") == small)
+    await asyncio.sleep(8)
+    kept = next(event for event in reversed(world.history(0)) if isinstance(event, TakenAhead))
+    jobs = TopicPartition(world.topics.jobs(PriorityClass.STANDARD), 0)
+    assert kept.base < large
+    assert unpacked(kept.bits).bit_length() + kept.base == large + small
+    accepted = [event for event in world.history(0) if isinstance(event, JobAccepted) and event.request.tenant == "small"]
+    assert world.log.group("tutti-planner").offsets[jobs] < large
+    watermark = world.log.group("tutti-planner").offsets[events(world)]
+    values = world.values(world.topics.job_events, 0)
+    assert any(event.job.encode() in value for event in accepted for value in values[:watermark])
+
+
+@within(lambda: World(7, homes=1, options=AHEAD))
+async def test_a_successor_knows_what_was_taken_ahead_by_the_bitmap(world: World) -> None:
+    """Though the jobs are in nothing that it replays, and again after its own end: no record is accepted twice, none is lost."""
+    await _small_ones_end_early(world, 500, 20)
+    for name in ("p", "q", "r"):
+        world.kill(name)
+        world.start(chr(ord(name) + 1))
+        await asyncio.sleep(20)
+    await world.until(lambda: world.finished() == 520)
+    await asyncio.sleep(5)
+    world.check_laws(520)
+    sources = [event.source for event in world.history(0) if isinstance(event, JobAccepted)]
+    assert len(sources) == len(set(sources)) == 520
+
+
+@within(lambda: World(7, homes=1, options=AHEAD))
+async def test_a_bitmap_of_a_topic_that_was_made_anew_says_nothing(world: World) -> None:
+    """While nobody reads: the new topic has records at the same offsets, and each of them is a job."""
+    await _small_ones_end_early(world, 300, 20)
+    world.kill("p")
+    name = world.topics.jobs(PriorityClass.STANDARD)
+    was = world.log.topics[name]
+    world.log.delete([name])
+    world.log.create([NewTopic(name, was.partitions, 1, was.config)])
+    for number in range(320):
+        world.produce(b'{"prompt": "n%d", "tenant": "new"}' % number)
+    world.node.seconds = (0.0, 0.1)
+    before = world.finished()
+    world.start("q")
+    await world.until(lambda: world.finished() - before >= 320)
+    await world.until(lambda: _ended(world, "new") == 320, 10.0)
+
+
+@within(lambda: World(7, homes=1, options=AHEAD.model_copy(update={"live_jobs": 40})))
+async def test_a_cancel_behind_a_backlog_stops_a_job_that_was_taken_ahead(world: World) -> None:
+    """And its job that nobody has read yet never runs; of one that never comes its sender is told, after all before it is taken."""
+    world.node.seconds = (1.0, 1.0)
+    for number in range(300):
+        world.produce(b'{"prompt": "q%d", "tenant": "large"}' % number)
+    for job in ("runs", "waits"):
+        world.produce(b'{"prompt": "q", "id": "%b", "tenant": "%b"}' % (job.encode(), b"small" if job == "runs" else b"large"))
+    world.node.silent = 1.0
+    world.start("p")
+    await world.until(lambda: any(step.job == "small/runs" for step in world.steps_seen), 10.0)
+    for key in (b"small/runs", b"large/waits", b"large/never"):
+        world.produce(b"", key=key, headers_=[("type", b"cancel")])
+    await world.until(lambda: "small/runs" in world.results(), 10.0)
+    assert not world.values(world.topics.dead_letters)
+    world.node.silent, world.node.seconds = 0.0, (0.0, 0.1)
+    world.kill("p")
+    world.start("q")
+    await world.until(lambda: world.finished() == 302)
+    await asyncio.sleep(10)
+    assert {job: Result.model_validate_json(world.results()[job][0]).status for job in ("small/runs", "large/waits")} == {
+        "small/runs": Status.CANCELLED,
+        "large/waits": Status.CANCELLED,
+    }
+    assert not any(step.job == "large/waits" for step in world.steps_seen)
+    [letter] = world.values(world.topics.dead_letters)
+    assert b"unknown_job" in letter
 
 
 async def _live(planner: Planner) -> int:

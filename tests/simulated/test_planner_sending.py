@@ -12,7 +12,7 @@ import json
 import pytest
 
 from services.planner.settings import PlannerSettings
-from services.planner.shard import home
+from services.planner.shard import ahead
 from shared.contracts import ids
 from shared.contracts.base import PriorityClass
 from shared.contracts.dead_letter import DeadLetter
@@ -116,7 +116,7 @@ def test_records_that_owe_something_fill_their_own_class_alone(owing: str) -> No
 async def test_ended_jobs_behind_a_position_that_is_held_close_their_own_class_alone(world: World) -> None:
     """Much is remembered of them until the position passes: the class waits, the others go on."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(home, "_MOST_ENDED", 60)
+        patch.setattr(ahead, "MOST_ENDED", 60)
         world.start("p")
         world.log.faults.away[world.topics.dead_letters] = 0.0
         for number in range(100):

@@ -14,6 +14,7 @@ from shared.contracts import event as events
 from shared.contracts import ids
 from shared.contracts.base import Contract
 from shared.contracts.budget import TenantAccount, TenantLimitNeared, TenantShare
+from shared.contracts.taken import TakenAhead
 from shared.telemetry import logs
 
 _log = logs.get(__name__)
@@ -52,6 +53,7 @@ NOT_SHOWN: tuple[type[Contract], ...] = (
     events.WorkWasted,  # the result's usage counts it
     events.ScheduleFired,  # the run that it began has events of its own
     events.IdsRemembered,
+    TakenAhead,
     events.CallerJoined,
     events.InputMoved,
     TenantShare,

@@ -8,7 +8,7 @@ jobs do, so that nobody else's intake is used up.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, NamedTuple
 
 from services.planner.history.recent import read_again
@@ -59,6 +59,10 @@ class IdGate:
         self.of_class[given.priority_class] += self._places(record)
         self._asked.set()
         return True
+
+    def held(self) -> Iterator[Record]:
+        """Those whose jobs wait here."""
+        return (one.record for one in self._held)
 
     def release(self, now: float) -> list[GatedJob]:
         """Those of whom all is known."""

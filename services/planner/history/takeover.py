@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,6 +14,7 @@ from services.planner.history.recovery import Replay
 from services.planner.round import Round
 from services.planner.shard.wiring import Wiring
 from services.planner.state.book import Book, internal
+from services.planner.state.taken import NOTHING, Offsets
 from shared.contracts import headers
 from shared.contracts.event import EVENT, NEWEST, PlannerStarted
 from shared.errors import InvalidInput, LogError, NewerVersion, TuttiError
@@ -37,6 +39,8 @@ class Taken:
     inputs: dict[str, int]
     topic_ids: dict[str, str | None]
     """Of the inputs, and of history: when one of them is another, the book is worthless."""
+    done: dict[str, Offsets]
+    """By input: with which records all is done, though they lie behind where it begins."""
     round: Round
 
 
@@ -64,6 +68,7 @@ class TakeOver:
         replay = Replay(book, round_)
         if watermark is None or watermark < epoch:
             await read_range(self._wiring, self._events, watermark or 0, epoch + 1, partial(_fold, replay))
+        done = await self._done(book, inputs, topic_ids)
         round_.wall, round_.now = self._wiring.clock.wall(), self._wiring.clock.monotonic()
         for job in book.jobs.values():
             if self._tries.spent(job.id):
@@ -72,7 +77,40 @@ class TakeOver:
         metrics.REPLAY_SECONDS.observe(round_.now - started)
         metrics.TAKEOVERS.labels("taken").inc()
         log.info("partition_taken", home=self._number, epoch=epoch, watermark=watermark, events=replay.events, live=book.live)
-        return Taken(book, inputs, topic_ids, round_)
+        return Taken(book, inputs, topic_ids, done, round_)
+
+    async def _done(self, book: Book, inputs: dict[str, int], topic_ids: Mapping[str, str | None]) -> dict[str, Offsets]:
+        """What the replayed history knows of the inputs ahead of their positions: bitmaps, which also move these on, and jobs.
+
+        Raises Superseded where a topic was made anew after its id was learnt, perhaps before one's own PlannerStarted. *Trace:* a zombie
+        knows the old id, its successor accepts and ends a job of the new topic, the zombie starts again: for it that job is of no topic,
+        its watermark passes it, and then it meets the new topic and accepts the record a second time.
+        """
+        named = {source: source.partition("@") for source in {*book.taken.things, *(job.source_topic for job in book.jobs.values())}}
+        strange = {topic for topic, _, id_ in named.values() if id_ and topic_ids.get(topic) not in (None, id_)}
+        if strange:
+            admin = await self._wiring.log.admin()
+            present = await admin.list_topics()
+            await admin.close()
+            if anew := sorted(topic for topic in strange if topic in present and present[topic].id != topic_ids[topic]):
+                raise Superseded(f"{', '.join(anew)} made anew: not yet seen here")
+        done: dict[str, Offsets] = {}
+        ends = await self._wiring.consumer.end_offsets([TopicPartition(topic, self._number) for topic in inputs]) if named else {}
+        for source, (topic, _, id_) in named.items():
+            if not id_ or topic_ids.get(topic) != id_:
+                continue
+            found = book.taken.known(source) or NOTHING
+            if found.base > ends[TopicPartition(topic, self._number)]:
+                log.error("taken_records_gone", home=self._number, topic=topic, base=found.base)
+                book.taken.drop(source)
+                found = NOTHING
+            inputs[topic] = max(inputs[topic], found.base)
+            sources = (job.source_offset for job in book.jobs.values() if job.source_topic == source)
+            done[topic] = found.joined(inputs[topic], sources)
+        for source in [source for source in book.taken.things if topic_ids.get(named[source][0]) not in (None, named[source][2])]:
+            log.warning("taken_records_of_another_topic", home=self._number, topic=source)
+            book.taken.drop(source)
+        return done
 
     async def _committed(self) -> tuple[int | None, dict[str, int], dict[str, str | None]]:
         """(watermark or None, next input offsets, ids of these topics). Inputs that were never committed begin at their beginning.

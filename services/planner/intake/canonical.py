@@ -16,7 +16,7 @@ The position does not pass the cancel's record until then, so a successor tells 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
@@ -55,24 +55,36 @@ class _Waiting(NamedTuple):
 
 
 class Unmet:
-    """By topic, in the order of arrival, which is that of offsets and of their time. Monotonic seconds."""
+    """By topic, in the order of arrival, which is that of offsets and of their time; apart those from ahead of an unread backlog.
+
+    Monotonic seconds.
+    """
 
     def __init__(self) -> None:
-        self._waiting: dict[str, deque[_Waiting]] = {}
+        self._waiting: dict[tuple[str, bool], deque[_Waiting]] = {}
 
-    def add(self, record: Record, priority_class: PriorityClass, job: str, now: float) -> None:
-        """Its job is not known."""
-        self._waiting.setdefault(record.topic, deque()).append(_Waiting(record, priority_class, job, now + SECONDS))
+    def add(self, record: Record, priority_class: PriorityClass, job: str, now: float, *, ahead: bool = False) -> None:
+        """Its job is not known. `ahead`: it may lie in what is not read: there is time until all before the cancel is taken."""
+        until = inf if ahead else now + SECONDS
+        self._waiting.setdefault((record.topic, ahead), deque()).append(_Waiting(record, priority_class, job, until))
 
-    def over(self, now: float, known: Callable[[str, float], bool]) -> list[_Waiting]:
-        """Those whose time is over and whose job has not come (`known`: whether it is here, or was)."""
+    def over(self, now: float, known: Callable[[str, float], bool], position: Callable[[str], int]) -> list[_Waiting]:
+        """Those whose time is over and whose job has not come (`known`: whether it is here, or was). `position`: all before it is taken."""
         found = []
-        for waiting in self._waiting.values():
-            while waiting and waiting[0].until <= now:
+        for (topic, ahead), waiting in self._waiting.items():
+            while waiting and (waiting[0].record.offset < position(topic) if ahead else waiting[0].until <= now):
                 one = waiting.popleft()
                 if not known(one.job, now):
                     found.append(one)
         return found
+
+    def ahead(self, topic: str) -> int:
+        """How many of those there are."""
+        return len(self._waiting.get((topic, True), ()))
+
+    def held(self) -> Iterator[Record]:
+        """The records of all that wait."""
+        return (one.record for waiting in self._waiting.values() for one in waiting)
 
     @property
     def next_due(self) -> float:
@@ -81,8 +93,12 @@ class Unmet:
 
     def clamp(self, positions: dict[str, int]) -> dict[str, int]:
         """Positions that do not pass what waits."""
-        first = {topic: waiting[0].record.offset for topic, waiting in self._waiting.items() if waiting}
-        return positions | {topic: min(positions.get(topic, offset), offset) for topic, offset in first.items()}
+        clamped = dict(positions)
+        for (topic, ahead), waiting in self._waiting.items():
+            if waiting:
+                first = min(one.record.offset for one in waiting) if ahead else waiting[0].record.offset
+                clamped[topic] = min(clamped.get(topic, first), first)
+        return clamped
 
 
 @dataclass(frozen=True, slots=True)

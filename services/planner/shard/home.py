@@ -11,20 +11,21 @@ is outstanding inputs gather, so rounds grow with the load by themselves. They w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from services.planner.history.appender import Appender
 from services.planner.history.gate import GatedJob, IdGate
 from services.planner.history.takeover import Superseded, TakeOver
 from services.planner.history.upkeep import upkeep
-from services.planner.intake.canonical import UnknownJob, Unmet, onward
+from services.planner.intake.canonical import UnknownJob, onward
 from services.planner.intake.job_queue import LARGE, JobQueue
 from services.planner.intake.open_transactions import TopicIds
 from services.planner.intake.order import ClassOrder, Queue, Room
 from services.planner.intake.refusals import OutcomesStopped, Refusals
 from services.planner.round import Round
 from services.planner.schedules.clockwork import Clockwork
+from services.planner.shard.ahead import Ahead, job_queues
 from services.planner.shard.commit import Commit
 from services.planner.shard.effects import Effects
 from services.planner.shard.fence import Alarm, Fence
@@ -32,6 +33,7 @@ from services.planner.shard.wiring import Wiring
 from services.planner.state import attempts
 from services.planner.state.admission import JobInput
 from services.planner.state.book import Book
+from services.planner.state.taken import Offsets
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.contracts.outcome import CancelRequested
 from shared.errors import InvalidInput, LogError, NewerVersion, RecordTooLarge, SendFailed
@@ -43,8 +45,6 @@ log = logs.get(__name__)
 
 _UPKEEP_SECONDS = 3_600.0
 """The longest time without a round: what is kept ages in a quiet log, too."""
-_MOST_ENDED = 20_000
-"""Jobs that have ended behind a position that is held back: beyond that no new ones are taken of its class."""
 _RETAKE_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -87,7 +87,7 @@ class Home:
         """Of records and jobs on which work failed in an unexpected way: they outlive the fold, which is thrown away then."""
         self._failures = 0
         """Take-overs since the last round that went well."""
-        self._reset_queues({})
+        self._reset_queues({}, {})
 
     def offer(self, topic: str, records: Sequence[Record]) -> bool:
         """Take records in; returns whether the partition must be paused now."""
@@ -132,8 +132,10 @@ class Home:
         """What may be committed now, or None. Never positions in topics that were made anew since they were reached."""
         if not self.running or self._topic_ids.wrong() is not None:
             return None
-        positions = self._effects.owed.clamp(self._positions)
-        return Commit.of(self._book, self._events, positions, self._appender.expected - 1, self._topic_ids.taken)
+        return Commit.of(self._book, self._events, self._reached(), self._appender.expected - 1, self._topic_ids.taken)
+
+    def _reached(self) -> dict[str, int]:
+        return self._effects.owed.clamp(self._positions)
 
     @property
     def live(self) -> int:
@@ -188,19 +190,21 @@ class Home:
         self._claims_since = None
         self._clockwork = Clockwork(wiring.schedules, self.number, self._homes)
         self._gate = IdGate(wiring, self._events, taken.book, self.nudge)
-        self._reset_queues(taken.inputs)
+        self._reset_queues(taken.inputs, taken.done)
         wiring.rewind(self.number, taken.inputs)
         await self._write(taken.round)
         self.running = True
         wiring.spawn(self._gate.run())
         self.nudge()
 
-    def _reset_queues(self, inputs: dict[str, int]) -> None:
-        bound, most_bytes = self._wiring.options.queue_records, self._wiring.options.queue_bytes
-        self._outcomes = Queue(bound, inputs.get(self._outcomes_topic), most_bytes=most_bytes)
+    def _reset_queues(self, inputs: dict[str, int], done: Mapping[str, Offsets]) -> None:
+        options = self._wiring.options
+        self._outcomes = Queue(options.queue_records, inputs.get(self._outcomes_topic), most_bytes=options.queue_bytes)
         outcomes = TopicPartition(self._outcomes_topic, self.number)
-        self._fence, self._unmet = Fence(self._wiring, outcomes, self._book, self.tries, self.nudge), Unmet()
-        self._jobs = {topic: JobQueue(bound, inputs.get(topic), most_bytes=most_bytes) for topic in self._class_of}
+        self._fence = Fence(self._wiring, outcomes, self._book, self.tries, self.nudge)
+        self._jobs = job_queues(options, self._class_of, inputs, done)
+        self.ahead = Ahead(self._jobs, self._topic_ids, self._reached, self._effects.owed, self._gate)
+        self._book.taken.standing = self.ahead.standing
         self._paused.clear()
 
     async def _rounds(self) -> None:
@@ -242,6 +246,7 @@ class Home:
 
     def _fold(self) -> Round:
         round_ = Round(self._wiring.clock.wall(), self._wiring.clock.monotonic())
+        self.ahead.under_way.clear()
         self._effects.fold_returned(round_)
         self._fold_outcomes(round_)
         self._fold_jobs(round_)
@@ -284,6 +289,7 @@ class Home:
 
     def _fold_jobs(self, round_: Round) -> None:
         for one in self._gate.release(round_.now):
+            self.ahead.under_way.append(one.record)
             try:
                 self._effects.take_in(round_, one)
             except InvalidInput as error:
@@ -306,10 +312,11 @@ class Home:
                 if record is None:
                     break
                 self._read(round_, record, self._class_of[topic])
-        for one in self._unmet.over(round_.now, self._book.knows):
+        for one in self.ahead.unmet.over(round_.now, self._book.knows, self.ahead.position):
             self._effects.owe(one.record, self._refusals.job(one.record, UnknownJob(), one.priority_class, round_.wall, one.job))
 
     def _read(self, round_: Round, record: Record, priority_class: PriorityClass) -> None:
+        self.ahead.under_way.append(record)
         try:
             topic_id = self._topic_ids.taken.get(record.topic)
             given = read(record, partial(self._wiring.reader.read, priority_class=priority_class, topic_id=topic_id))
@@ -322,7 +329,7 @@ class Home:
             else:
                 attempts.on_outcome(self._book, round_, given)
                 if not self._book.knows(given.job, round_.now):
-                    self._unmet.add(record, priority_class, given.job, round_.now)
+                    self.ahead.unmet.add(record, priority_class, given.job, round_.now, ahead=self.ahead.is_ahead(record))
         except InvalidInput as error:
             self._effects.owe(record, self._refusals.job(record, error, priority_class, round_.wall))
 
@@ -362,20 +369,12 @@ class Home:
         """What waits at the gate, and records that owe a message, count in their class as live jobs do."""
         live, gate, owed = self._book.live_count, self._gate.of_class, self._effects.owed
         held = {c: live.of_class[c] + gate[c] + owed.count(topic) for topic, c in self._class_of.items()}
-        closed = LARGE if self._effects.inputs.full else None
-        return Room(self._wiring.options.live_jobs, held, live.of_tenant, closed=closed, shut=self._shut())
-
-    def _shut(self) -> frozenset[PriorityClass]:
-        """Classes whose position is held back so far that too many of their jobs have ended behind it; all, if it is for another reason."""
-        if len(self._book.out) < _MOST_ENDED:
-            return frozenset()
-        reached, far = self._effects.owed.clamp(self._positions), _MOST_ENDED // len(CLASSES)
-        taken = {topic: (queue.next_offset or 0) - len(queue) for topic, queue in self._jobs.items()}
-        return frozenset(c for topic, c in self._class_of.items() if taken[topic] - reached.get(topic, 0) >= far) or frozenset(CLASSES)
+        closed, shut = LARGE if self._effects.inputs.full else None, self.ahead.shut(self._class_of, len(self._book.out))
+        return Room(self._wiring.options.live_jobs, held, live.of_tenant, closed=closed, shut=shut)
 
     def _set_alarm(self) -> None:
         """Wake the task for the next timer or for claims that have waited long enough."""
-        due = min(self._fence.next_due, self._unmet.next_due)
+        due = min(self._fence.next_due, self.ahead.unmet.next_due)
         if self._claims_since is not None:
             due = min(due, self._claims_since + self._wiring.options.claim_delay_seconds)
         now = self._wiring.clock.monotonic()
@@ -387,7 +386,7 @@ class Home:
         """Dispatches beside the append; effects after its acknowledgement; then the inputs count as done."""
         for dispatch in round_.dispatches:
             self._effects.dispatch(dispatch)
-        folded = None if self._claims_since is not None else self._unmet.clamp(self._gate.clamp(self._folded))
+        folded = None if self._claims_since is not None else self.ahead.unmet.clamp(self._gate.clamp(self._folded))
         await self._appender.append(round_)
         self._effects.let_out(round_)
         if folded is not None:

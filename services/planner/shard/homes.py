@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from services.planner.intake.look_ahead import LookAhead
 from services.planner.intake.open_transactions import OpenTransactions
 from services.planner.shard.commit import Commit
 from services.planner.shard.home import Home
 from services.planner.shard.wiring import Wiring
 from shared.clock import Clock
 from shared.errors import CommitRefused, LogError
-from shared.kafka.port import TopicPartition
+from shared.kafka.port import Record, TopicPartition
 from shared.service import kafka_silence
 from shared.telemetry import logs, metrics
 from shared.topics import Topics
@@ -51,6 +52,7 @@ class Homes:
     async def begin(self, wiring: Wiring) -> None:
         """Join the group."""
         self._wiring, self.consumer = wiring, wiring.consumer
+        self.second_reader = LookAhead(wiring, self)
         await self.consumer.subscribe([*self._topics.all_jobs(), self._topics.outcomes, self._topics.job_events], self)
 
     def reasons(self) -> Iterator[str]:
@@ -127,6 +129,7 @@ class Homes:
                 owned = self._reading(partition)
                 if owned is not None and owned.home.offer(partition.topic, records):
                     self.consumer.pause(partition)
+                    self.second_reader.wake()
             if self._polled_at >= look_at:
                 look_at = self._polled_at + _LOOK_SECONDS
                 self._look()
@@ -141,6 +144,20 @@ class Homes:
             if owned is not None and reached is not None:
                 owned.home.reached(partition.topic, reached)
         self._transactions.look(self.consumer.held_back(), self._clock.monotonic())
+
+    # For the second reader: `look_ahead.Backlogs`
+
+    def backlog(self) -> bool:
+        return any(owned.home.ahead.backlog for owned in self.owned.values())
+
+    def looks_from(self) -> dict[TopicPartition, int]:
+        starts = ((number, owned.home.ahead.looks_from()) for number, owned in self.owned.items() if owned.home.running)
+        return {TopicPartition(topic, number): start for number, found in starts for topic, start in found}
+
+    def look_ahead(self, partition: TopicPartition, topic_id: str, start: int, records: Sequence[Record], reached: int) -> None:
+        owned = self.owned.get(partition.partition)
+        if owned is not None and owned.home.running and owned.home.ahead.look(partition.topic, topic_id, start, records, reached):
+            owned.home.nudge()
 
     async def commit(self) -> None:
         """One OffsetCommit for all homes: every input of a number and its watermark together."""

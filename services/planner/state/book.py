@@ -27,6 +27,7 @@ from services.planner.state.policy import Policy
 from services.planner.state.recent_ids import RecentIds
 from services.planner.state.runs import LastRuns
 from services.planner.state.snapshots import kept_jobs
+from services.planner.state.taken import TakenRecords
 from services.planner.state.timers import Timers
 from shared.contracts.base import ClaimId, StepId
 from shared.contracts.budget import TenantLimits
@@ -59,7 +60,8 @@ class Book:
         self.kept_jobs = kept_jobs(self.tries.may)
         self.jobs = self.kept_jobs.things
         self.out: dict[str, OutJob] = {}
-        """The result is out; kept until the committed position has passed the job's record."""
+        """The result is out; kept until the committed position has passed the job's record, or a bitmap of taken records has it."""
+        self.taken = TakenRecords(self.out)
         self.live_count = LiveCount(policy)
         self.expected = ExpectedSeconds()
         """From acceptance to the end; in memory only."""
@@ -71,7 +73,7 @@ class Book:
         self.claims: dict[ClaimId, tuple[str, StepId]] = {}
         self.incarnations = Incarnations()
         self.funds = Funds(home, policy.budgets, {} if tenants is None else tenants)
-        self.kept = Kept(self.kept_jobs, *self.cancels.kept, self.runs, self.kept_ids.kept, *self.funds.kept)
+        self.kept = Kept(self.kept_jobs, *self.cancels.kept, self.runs, self.kept_ids.kept, self.taken, *self.funds.kept)
         self.claim_news: dict[str, None] = {}
         """Jobs with claims that are folded and that no event holds yet."""
 

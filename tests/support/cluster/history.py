@@ -17,11 +17,21 @@ from shared.contracts.control import CONTROL
 from shared.contracts.credits import CREDITS, Credits
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.delayed import Delayed
-from shared.contracts.event import EVENT, CancelRecorded, JobAccepted, JobSettled, JobSnapshot, PlannerStarted, ScheduleFired, facts_of
+from shared.contracts.event import (
+    EVENT,
+    CancelRecorded,
+    JobAccepted,
+    JobSettled,
+    JobSnapshot,
+    PlannerStarted,
+    ScheduleFired,
+    facts_of,
+)
 from shared.contracts.job import HeldJob
 from shared.contracts.outcome import OUTCOME, CancelRequested
 from shared.contracts.result import Result
 from shared.contracts.step import Step
+from shared.contracts.taken import TakenAhead
 from shared.errors import InvalidInput
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.memory.memory_partition import MemoryRecord, MemoryUnreadable
@@ -91,6 +101,8 @@ class History:
         """job → where its newest complete snapshot begins. These three: of valid events, as they are written."""
         self.kept: dict[tuple[int, str], Written] = {}
         """(home, what) → the newest event that a successor must find: shares and accounts of tenants, runs, cancels."""
+        self.taken: dict[tuple[int, str], Written] = {}
+        """(home, topic as sources name it) → the newest bitmap of its taken records"""
         self.epochs: dict[int, Written] = {}
         """home → its last PlannerStarted"""
         self.delayed_jobs: set[str] = set()
@@ -222,6 +234,8 @@ class History:
             self.kept[written.where.partition, f"{event.type} {event.tenant}/{event.day}"] = written
         elif isinstance(event, CancelRecorded) and event.until is not None:
             self.kept[written.where.partition, f"cancel of {event.job}"] = written
+        elif isinstance(event, TakenAhead):
+            self.taken[written.where.partition, event.topic] = written
         elif isinstance(event, ScheduleFired):
             name = (written.where.partition, f"run of {event.schedule}")
             if name not in self.kept or self.kept[name].value.due_at <= event.due_at:

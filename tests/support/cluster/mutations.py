@@ -96,9 +96,9 @@ def find(mutation: Mutation, first: int, most: int) -> tuple[int, Report] | None
 
 def mutations() -> list[Mutation]:
     """All of them."""
-    from tests.support.cluster.mutants import boots, budgets, callers, kept, others, planner, protocol, schedules
+    from tests.support.cluster.mutants import ahead, boots, budgets, callers, kept, others, planner, protocol, schedules
 
-    everywhere = (protocol.MUTANTS, kept.MUTANTS, planner.MUTANTS, others.MUTANTS, budgets.MUTANTS, schedules.MUTANTS)
+    everywhere = (protocol.MUTANTS, kept.MUTANTS, ahead.MUTANTS, planner.MUTANTS, others.MUTANTS, budgets.MUTANTS, schedules.MUTANTS)
     groups = (*everywhere, boots.MUTANTS, callers.MUTANTS)
     return [mutation for group in groups for mutation in _made(group)]
 

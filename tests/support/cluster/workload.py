@@ -30,6 +30,7 @@ CHAIN = [
     {"name": "third", "template": "{second}"},
 ]
 _AGAIN_SECONDS = 8.0
+CROWD = 40
 _NAMES = ("größe", "東京", "مرحبا", "🙂‍↔️", "e\u0301", "\u2028", "ﬀ")
 _BEYOND: tuple[dict[str, Any], ...] = (
     {"limits": {"cost": 1e303}},
@@ -116,6 +117,14 @@ class Workload:
 
     def _single(self) -> None:
         self.produce(self.body())
+
+    def _crowd(self) -> None:
+        """Many of one tenant at one home, and behind them one of another."""
+        home, topic = self.random.randrange(self.world.topics.settings.home_partitions), self.world.topics.jobs(PriorityClass.BATCH)
+        first, other = self.random.sample(TENANTS, 2)
+        for number in range(CROWD):
+            body = {"prompt": f"q{self._number} {number}", "tenant": other if number == CROWD - 1 else first}
+            self.world.log.write(TopicPartition(topic, home), [Message(topic, json.dumps(body).encode(), None, home)])
 
     def _endless(self) -> None:
         """As long an answer as there may be, of a class that has hours: a queue is made of these."""
@@ -287,6 +296,7 @@ class Workload:
 
 _KINDS: dict[str, Callable[[Workload], None]] = {
     "single": Workload._single,
+    "crowd": Workload._crowd,
     "endless": Workload._endless,
     "chain": Workload._chain,
     "again": Workload._again,

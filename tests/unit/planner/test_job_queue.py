@@ -79,9 +79,9 @@ def test_turns_are_of_tokens() -> None:
     assert 7 <= got["short"] / got["long"] <= 13
 
 
-def test_the_window_bounds_how_far_ahead_is_taken() -> None:
-    """However the tenants mix, a record is taken at most `bound` offsets ahead of the first one that is not."""
-    queue = JobQueue(50)
+def test_its_reach_bounds_how_far_ahead_is_taken() -> None:
+    """However the tenants mix, a record is taken at most `reach` offsets ahead of the first one that is not."""
+    queue = JobQueue(50, reach=60)
     offset = 0
     for _ in range(400):
         while not queue.ahead.full:
@@ -89,7 +89,7 @@ def test_the_window_bounds_how_far_ahead_is_taken() -> None:
             offset += 1
         position = queue.position
         assert position is not None
-        assert queue.take().offset < position + 50
+        assert queue.take().offset < position + 60
 
 
 records = st.one_of(

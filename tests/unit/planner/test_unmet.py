@@ -19,7 +19,7 @@ def test_only_those_whose_job_has_not_come_are_told() -> None:
         unmet.add(Written(offset=5 + offset), STANDARD, job, 100.0 + offset)
     assert unmet.clamp({"jobs.standard": 9, "outcomes": 4}) == {"jobs.standard": 5, "outcomes": 4}
     assert unmet.next_due == 100.0 + SECONDS
-    told = unmet.over(101.5 + SECONDS, lambda job, _: job == "met")
+    told = unmet.over(101.5 + SECONDS, lambda job, _: job == "met", lambda _: 0)
     assert [(one.job, one.record.offset) for one in told] == [("unknown", 6)]
     assert unmet.clamp({"jobs.standard": 9}) == {"jobs.standard": 7}
     assert unmet.clamp({}) == {"jobs.standard": 7}

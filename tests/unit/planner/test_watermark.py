@@ -144,4 +144,4 @@ def test_it_never_passes_what_recovery_needs(
     offset, forgettable = watermark(book, {TOPIC: committed}, last_own)
     assert offset == min([last_own, *needed, *cancels])
     assert forgettable == [job.id for job in needless]
-    assert all(passable(book.out[job.id], {TOPIC: committed}) for job in needless)
+    assert all(passable(book.out[job.id], book, {TOPIC: committed}) for job in needless)

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from services.planner.state.taken import unpacked
 from shared.contracts import ids
 from shared.contracts.event import PlannerStarted
 from shared.contracts.outcome import StepClaimed, StepFailed, StepReleased, StepRouted, StepSucceeded
+from shared.contracts.taken import TakenAhead
 from shared.kafka.port import TopicPartition
 from tests.support.cluster.history import History
 from tests.support.cluster.violation import Violation
@@ -25,6 +27,12 @@ LAW = "offsets pass no unfinished work"
 BACK = "offsets never go back"
 WATERMARK = "the watermark passes nothing that recovery needs"
 _NEVER_BACK = ("tutti-router", "tutti-delay")
+
+
+def _covers(taken: TakenAhead, offset: int, position: int) -> bool:
+    """Whether a successor that begins at `position` knows by this bitmap that the record there is done with."""
+    bits = unpacked(taken.bits)
+    return taken.base <= position and (offset < taken.base or bool(bits >> offset - taken.base & 1))
 
 
 class Offsets:
@@ -128,6 +136,10 @@ class Offsets:
         for (number, what), kept in self._history.kept.items():
             if number == home and kept.offset < offset:
                 self._report(WATERMARK, f"the watermark {offset} of home {home} passes the last {what}")
+        for (number, source), taken in self._history.taken.items():
+            reached = offsets.get(TopicPartition(source.partition("@")[0], home), 0)
+            if number == home and taken.offset < offset and taken.value.base + unpacked(taken.value.bits).bit_length() > reached:
+                self._report(WATERMARK, f"the watermark {offset} of home {home} passes the bitmap of {source} at {taken.offset}")
         for job, accepted in self._history.accepted.items():
             if accepted.where.partition != home or accepted.offset >= offset or job in self._passed:
                 continue
@@ -137,11 +149,14 @@ class Offsets:
 
     def _check_passed(self, job: str, home: int, offset: int, offsets: Mapping[TopicPartition, int]) -> None:
         accepted = self._history.accepted[job].value
-        source = TopicPartition(accepted.source.rsplit("/", 2)[0].partition("@")[0], home)
+        named = accepted.source.rsplit("/", 2)[0]
+        source, taken = TopicPartition(named.partition("@")[0], home), self._history.taken.get((home, named))
         if job not in self._history.settled:
             self._report(WATERMARK, f"the watermark {offset} of home {home} passes job {job}, which has not ended", job)
         elif job not in self._history.results:
             self._report(WATERMARK, f"the watermark {offset} of home {home} passes job {job}, whose result is not published", job)
+        elif taken is not None and taken.offset >= offset and _covers(taken.value, accepted.source_offset, offsets.get(source, 0)):
+            pass
         elif source.topic in self._topics.all_jobs() and offsets.get(source, 0) <= accepted.source_offset:
             self._report(WATERMARK, f"the watermark {offset} of home {home} passes job {job}, whose record would be read again", job)
         self._passed.add(job)

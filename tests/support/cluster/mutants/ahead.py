@@ -1,0 +1,62 @@
+"""Bugs planted in what is taken ahead of the position: the bitmap and the watermark (the rules of tests/model/test_look_ahead.py)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+
+from services.planner.history.takeover import TakeOver
+from services.planner.round import Round
+from services.planner.state.taken import Offsets, TakenRecords, unpacked
+from shared.contracts.taken import TakenAhead
+from tests.support.cluster.faults import FaultMix
+from tests.support.cluster.mutants.kept import LAW, SLOW, holding_nothing
+
+Patching = pytest.MonkeyPatch
+
+
+def _bitmap_counts_before_its_acknowledgement(patching: Patching) -> None:
+    original = TakenRecords.add
+
+    def add(self: TakenRecords, round_: Round, event: TakenAhead, group: str | None = None) -> None:
+        original(self, round_, event, group)
+        self._covered[event.topic] = Offsets(event.base, unpacked(event.bits))
+
+    patching.setattr(TakenRecords, "add", add)
+
+
+def _below_the_base_is_not_taken(patching: Patching) -> None:
+    original = TakeOver._done
+
+    async def done(self: TakeOver, book: Any, inputs: dict[str, int], topic_ids: Any) -> dict[str, Offsets]:
+        committed = dict(inputs)
+        found = await original(self, book, inputs, topic_ids)
+        inputs.update(committed)
+        return {topic: Offsets(0, offsets.bits << offsets.base) for topic, offsets in found.items()}
+
+    patching.setattr(TakeOver, "_done", done)
+
+
+BACKLOG = {"crowd": 1.0}
+MUTANTS: dict[str, dict[str, Any]] = {
+    "watermark before the bitmap's acknowledgement": {
+        "patch": _bitmap_counts_before_its_acknowledgement,
+        "breaks": LAW,
+        "mix": FaultMix(tight=True, jobs=6, seconds=6.0, **SLOW),
+        "kinds": BACKLOG,
+    },
+    "bitmap not kept by the watermark": {
+        "patch": partial(holding_nothing, what="taken offsets"),
+        "breaks": LAW,
+        "mix": FaultMix(tight=True, jobs=6, seconds=6.0, **SLOW),
+        "kinds": BACKLOG,
+    },
+    "what lies below a bitmap's base is not taken": {
+        "patch": _below_the_base_is_not_taken,
+        "breaks": "accepted once",
+        "mix": FaultMix(tight=True, kill=0.3, down_seconds=(0.0, 1.0), only=("planner",), jobs=6, seconds=24.0, **SLOW),
+        "kinds": BACKLOG,
+    },
+}
