@@ -22,7 +22,7 @@ import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from pydantic import BaseModel
 
-from infra.lab.bench.http_client import Caller
+from infra.lab.bench.http_client import Caller, ConnectionLost
 from shared.clock import SystemClock
 
 TOPICS = {"jobs": 6, "steps": 6, "work": 6, "outcomes": 6, "replies": 1, "results": 6}
@@ -133,9 +133,18 @@ class Node:
         self._free: list[Caller] = []
 
     async def answer(self, model: str, prompt: str) -> str:
-        """The whole text of a streamed answer. Raises ConnectionLost, OSError."""
-        caller = self._free.pop() if self._free else Caller(self._url, SystemClock())
-        response = await caller.call(node_body(model, prompt))
+        """The whole text of a streamed answer. A connection that was kept may have been closed meanwhile, while this process was stopped
+        too: another one is taken then. Raises ConnectionLost of a new one, OSError.
+        """
+        while True:
+            kept = bool(self._free)
+            caller = self._free.pop() if kept else Caller(self._url, SystemClock())
+            try:
+                response = await caller.call(node_body(model, prompt))
+                break
+            except ConnectionLost:
+                if not kept:
+                    raise
         self._free.append(caller)
         return "".join(json.loads(line)["message"]["content"] for line in response.body.splitlines() if line.startswith(b"{"))
 

@@ -45,10 +45,16 @@ def comparison(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     options = {name: (value, new["options"].get(name)) for name, value in old["options"].items() if value != new["options"].get(name)}
     if options:
         yield "  with other options: " + ", ".join(f"{name} {was} -> {now}" for name, (was, now) in options.items())
-    before = medians(old["summary"])
-    for name, value in medians(new["summary"]).items():
+    before = _figures(old)
+    for name, value in _figures(new).items():
         if before.get(name) and not _incidental(name) and abs(change := value / before[name] - 1) >= NOTICEABLE:
             yield f"  {name}: {before[name]:.4g} -> {value:.4g} ({change:+.0%})"
+
+
+def _figures(document: Mapping[str, Any]) -> dict[str, float]:
+    """Of a document without a summary (chaos: one run) its own numbers."""
+    numbers = {name: value for name, value in document.items() if isinstance(value, int | float)}
+    return medians(document.get("summary", numbers))
 
 
 def _incidental(name: str) -> bool:

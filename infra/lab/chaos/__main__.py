@@ -13,7 +13,7 @@ import click
 import uvloop
 
 from infra.lab.bench import machine
-from infra.lab.bench.outcome import write
+from infra.lab.bench.outcome import keep
 from infra.lab.chaos import report
 from infra.lab.chaos.plan import QUICK, Durations
 from infra.lab.chaos.run import Options, Run
@@ -49,8 +49,7 @@ def main(*, jobs: int, seed: int | None, rate: float, quick: bool, json_file: Pa
         raise click.ClickException(f"{error}\nlogs: {directory}") from error
     found = report.document(facts, options, outcome)
     click.echo("\n".join(report.lines(found)))
-    if json_file is not None:
-        write(json_file, found)
+    keep(found, json_file)
     if wrong := outcome.wrong:
         raise click.ClickException(f"{'; '.join(wrong)}; logs and the broker's data: {directory}; again with: {again}")
     if logs is None:

@@ -110,6 +110,8 @@ def test_the_json_can_be_compared_with_by_a_later_run(tmp_path: Path) -> None:
     ]
     assert list(records.comparison(old, document(RUNS, quick=True)))[1] == "  with other options: quick False -> True"
     assert "not compared" in next(records.comparison({**old, "format": 99}, old))
+    single = {name: value for name, value in old.items() if name != "summary"} | {"lost": 0, "longest_silence_seconds": 4.0}
+    assert list(records.comparison(single, single | {"longest_silence_seconds": 6.0}))[1:] == ["  longest_silence_seconds: 4 -> 6 (+50%)"]
 
 
 def document(runs: list[Run], *, quick: bool = False) -> dict[str, Any]:
