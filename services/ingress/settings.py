@@ -73,8 +73,8 @@ class IngressSettings(BaseSettings):
     journal_events_per_job: Ordinal = 256
     events_lookback: Count = 2_000
     """Events per partition that are read again at start when no store remembers a position."""
-    events_pause_seconds: Seconds = 0.05
-    """Pause between two polls of `job-events` while nobody waits here: larger batches, less work per event."""
+    events_pause_seconds: Seconds = 0.25
+    """Pause between two polls of `job-events` while nobody waits here: larger batches, less work per event. A status is that much older."""
     flush_seconds: PositiveSeconds = 0.25
     """Status is written to the store at most this often."""
 

@@ -79,7 +79,7 @@ class Router:
         rounds.begin()
         await self._presence.announce()
         group = group_of(self.name, topics.settings.prefix)
-        intake = await processor.open(self.intake.join(log, group, name, topics.all_steps(), settings.fetch_max_wait_ms))
+        intake = await processor.open(self.intake.join(log, group, name, topics.all_steps()))
         processor.spawn(
             intake.run(),
             intake.run_commits(settings.commit_seconds),

@@ -23,8 +23,6 @@ class RouterSettings(BaseSettings):
     buffered_records: Ordinal = 1024
     buffered_bytes: Ordinal = 1_048_576
     """Read ahead of the window, per partition."""
-    fetch_max_wait_ms: int = Field(default=100, ge=1, le=60_000)
-    """A resumed partition waits at most this long for the fetch in flight."""
     round_steps: Ordinal = 512
     """Steps given to nodes in one round of sends."""
     commit_seconds: PositiveSeconds = 0.25

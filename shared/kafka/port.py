@@ -302,6 +302,9 @@ class ConsumerOptions(TypedDict, total=False):
     """Where to begin without a committed offset: earliest unless said."""
     assignor: Assignor | None
     fetch_max_wait_ms: int
+    """So long a fetch waits for records."""
+    paused_max_wait_ms: int | None
+    """The same while a partition is paused: resumed, it waits for the fetch in flight. None: the same."""
     max_partition_fetch_bytes: int
     committed_only: bool
     """Of foreign transactions only what was committed, and nothing behind one that is open; `end_offsets` then ends in front of it."""

@@ -32,8 +32,8 @@ POLL_SECONDS = 1.0
 RETRY_SECONDS = 0.5
 SETTLE_SECONDS = 2.0
 """What is on its way may take this long before partitions are given up."""
-FETCH_MAX_WAIT_MS = 100
-"""A resumed partition waits at most this long for the fetch in flight."""
+RESUMED_WAIT_MS = 100
+"""A resumed partition waits at most this long for the fetch in flight. While nothing is paused nobody waits for its end."""
 FETCH_BYTES = 256 * 1024
 """Of one partition in one fetch: a window overshoots its bound by at most this."""
 
@@ -76,16 +76,14 @@ class Intake:
         self.polled_at: float | None = None
         """Monotonic seconds of the last poll that Kafka answered."""
 
-    async def join(
-        self, log_: Log, group: str, client_id: str, topics: Collection[str], fetch_max_wait_ms: int = FETCH_MAX_WAIT_MS
-    ) -> Self:
+    async def join(self, log_: Log, group: str, client_id: str, topics: Collection[str]) -> Self:
         """Become a member of the group."""
         self._consumer = await log_.consumer(
             client_id=client_id,
             group=group,
             reset="earliest",
             assignor=BalancedAssignor(),
-            fetch_max_wait_ms=fetch_max_wait_ms,
+            paused_max_wait_ms=RESUMED_WAIT_MS,
             max_partition_fetch_bytes=FETCH_BYTES,
         )
         await self._consumer.subscribe(topics, self)

@@ -62,6 +62,7 @@ class AioLog:
         reset: Reset = "earliest",
         assignor: Assignor | None = None,
         fetch_max_wait_ms: int = 500,
+        paused_max_wait_ms: int | None = None,
         max_partition_fetch_bytes: int = settings.PARTITION_FETCH_BYTES,
         committed_only: bool = False,
     ) -> AioConsumer:
@@ -83,7 +84,7 @@ class AioLog:
 
         client = await self._connect(create, lambda client: client.stop())
         hasten(client)
-        return AioConsumer(client, adapter, self._clock)
+        return AioConsumer(client, adapter, self._clock, waits_ms=(fetch_max_wait_ms, paused_max_wait_ms or fetch_max_wait_ms))
 
     async def admin(self) -> AioAdmin:
         def create() -> AIOKafkaAdminClient:

@@ -39,8 +39,10 @@ _NOTHING_ODD = Oddities()
 class AioConsumer:
     """Implements `port.Consumer`."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, assignor: AioAssignor, clock: Clock) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, assignor: AioAssignor, clock: Clock, *, waits_ms: tuple[int, int] = (500, 500)) -> None:
+        """`waits_ms`: of a fetch, while nothing is paused and while something is."""
         self._consumer = consumer
+        self._waits_ms = waits_ms
         self._clock = clock
         self._brought_at = 0.0
         self._asked_since = clock.monotonic()
@@ -166,7 +168,7 @@ class AioConsumer:
 
     async def _prepare(self, partitions: Collection[TopicPartition]) -> None:
         """A group's new assignment: learn which topics these are; what was committed of others of these names is passed over."""
-        self._asked_since = self._clock.monotonic()
+        self._asks_otherwise()
         try:
             await self._identities.learn({tp.topic for tp in partitions})
             stale = [tp for tp, (_, ours) in (await self._fetch_committed(partitions)).items() if not ours]
@@ -270,11 +272,18 @@ class AioConsumer:
     def pause(self, *partitions: TopicPartition) -> None:
         """Partitions that are no longer assigned are passed over: a rebalance may overtake the caller."""
         self._consumer.pause(*self._owned(partitions))
-        self._asked_since = self._clock.monotonic()
+        self._asks_otherwise()
 
     def resume(self, *partitions: TopicPartition) -> None:
         self._consumer.resume(*self._owned(partitions))
+        self._asks_otherwise()
+
+    def _asks_otherwise(self) -> None:
+        """Other partitions are asked for, and the next fetches wait as long as they may."""
         self._asked_since = self._clock.monotonic()
+        fetcher = self._consumer._fetcher  # noqa: SLF001
+        assert fetcher is not None, "the consumer was started"
+        fetcher._fetch_max_wait_ms = self._waits_ms[bool(self._consumer.paused())]  # noqa: SLF001
 
     def assignment(self) -> frozenset[TopicPartition]:
         return self._ownership.partitions

@@ -183,7 +183,8 @@ class MemoryLog:
 
     def spoil(self, partition: TopicPartition, count: int = 1) -> None:
         """Append a batch of `count` records that no reader can unpack."""
-        self.existing(partition).spoil(count, asyncio.get_running_loop().time() + self.faults.delivery(partition))
+        visible_at = asyncio.get_running_loop().time() + self.faults.delivery(partition)
+        self.existing(partition).spoil(count, int(self.clock.wall() * 1000), visible_at)
         for consumer in self._watchers.get(partition, ()):
             consumer.on_written(partition)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from operator import attrgetter
 
 from shared.contracts.base import RECORD_BYTES
@@ -61,13 +62,13 @@ class MemoryPartition:
         self.end = base + len(messages)
         return base
 
-    def spoil(self, count: int, visible_at: float) -> None:
-        """A batch of `count` records that nobody can unpack."""
+    def spoil(self, count: int, timestamp_ms: int, visible_at: float) -> None:
+        """A batch of `count` records that nobody can unpack. Its own head can be read: retention goes by its time."""
         topic, partition = self.tp
         self.visible_at = visible = max(self.visible_at, visible_at)
         first, self.end = self.end, self.end + count
         self.records.append(
-            MemoryUnreadable(topic, partition, self.end - 1, f"offsets {first} to {self.end - 1}: spoilt", visible_at=visible)
+            MemoryUnreadable(topic, partition, self.end - 1, f"offsets {first} to {self.end - 1}: spoilt", timestamp_ms, visible_at=visible)
         )
         self._dense = self._dense and count == 1
 
@@ -106,8 +107,9 @@ class MemoryPartition:
 
     def expire(self, before_ms: int) -> None:
         """Retention by time: everything in front of the first record with a timestamp of at least `before_ms` goes."""
-        kept = next((record.offset for record in self.records if record.timestamp >= before_ms), self.end)
-        self.delete_before(kept)
+        old = list(takewhile(lambda record: record.timestamp < before_ms, self.records))
+        if old:  # what follows may be one record for a whole batch, at its last offset
+            self.delete_before(old[-1].offset + 1)
 
     def compact(self, *, drop_tombstones: bool) -> None:
         """Only the newest record of each key stays, where it is; records without key go. Tombstones stay unless dropped."""

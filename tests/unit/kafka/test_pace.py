@@ -34,6 +34,28 @@ def test_the_next_poll_waits_only_behind_many_records(brought: int, pause: float
     assert virtual_loop.run(measure()) == pytest.approx(pause)
 
 
+def test_a_fetch_may_wait_long_only_while_nothing_is_paused() -> None:
+    """A partition that is resumed waits for the fetch in flight; else nobody does."""
+    paused: set[TopicPartition] = set()
+    fetcher = SimpleNamespace(_fetch_max_wait_ms=500, oddities=None)
+    theirs = SimpleNamespace(
+        _client=None, _fetcher=fetcher, assign=lambda _: None, assignment=lambda: set(PARTITIONS), paused=lambda: paused,
+        pause=lambda *tps: paused.update(tps), resume=lambda *tps: paused.difference_update(tps),
+    )  # fmt: skip
+
+    async def waits() -> list[int]:
+        consumer = AioConsumer(theirs, SimpleNamespace(error=None), LoopClock(), waits_ms=(500, 100))  # type: ignore[arg-type]
+        consumer.assign(PARTITIONS)
+        found = []
+        for change in (consumer.pause, consumer.resume):
+            for partition in PARTITIONS:
+                change(partition)
+                found.append(fetcher._fetch_max_wait_ms)
+        return found
+
+    assert virtual_loop.run(waits()) == [100, 100, 100, 500]
+
+
 def consumer_of(polls: list[Any], clock: LoopClock) -> AioConsumer:
     """A consumer whose client brings this."""
 
