@@ -202,7 +202,19 @@ FAMILIES: tuple[Family, ...] = (
         ("worker", "router"),
         ("router", "worker", "planner"),
         ("Credits", "RouterPresence"),
-        "Free places of nodes, each offered to one router; presence of routers.",
+        "Free places of nodes, each offered to one router; presence of routers, by which a reader knows that it hears.",
+        (("segment.ms", "300000"),),
+    ),
+    Family(
+        "presence",
+        "router",
+        "one",
+        "delete",
+        10 * 60_000,
+        ("router",),
+        ("worker",),
+        ("RouterPresence",),
+        "The same presence for workers, whom other nodes' credits would wake.",
         (("segment.ms", "300000"),),
     ),
     Family(
@@ -281,6 +293,7 @@ class Topics:
         self.registry = prefix + "registry"
         self.nodes = prefix + "nodes"
         self.credits = prefix + "credits"
+        self.presence = prefix + "presence"
         self.controls = prefix + "controls"
         self.dead_letters = prefix + "dead-letters"
 

@@ -109,10 +109,11 @@ def delayed(entry: PendingStep, leaves: Leaves, topics: Topics) -> Closing:
     return Closing(build_waiting(topics, back, leaves.seconds), entry.window, record.offset, entry)
 
 
-def presence(router: str, backlog: int, topics: Topics, *, leaving: bool = False) -> Message:
-    """Tells the workers that this router lives and how much waits here."""
+def presence(router: str, backlog: int, topics: Topics, *, leaving: bool = False) -> list[Message]:
+    """Tells the workers that this router lives and how much waits here; and whoever reads credits that he hears."""
     value = RouterPresence(router=router, backlog=backlog, leaving=leaving).to_bytes()
-    return Message(topics.credits, value, router.encode(), 0, _PRESENCE)
+    there = [topic for topic in (topics.presence, topics.credits) if topic not in topics.missing]
+    return [Message(topic, value, router.encode(), 0, _PRESENCE) for topic in there]
 
 
 def _to_home(

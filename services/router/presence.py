@@ -1,4 +1,4 @@
-"""Presence: announces on `credits` that this router lives and how much waits here, so that nodes offer it places."""
+"""Presence: announces on `presence` and `credits` that this router lives and how much waits here, so that nodes offer it places."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class Presence:
         self._hurry = asyncio.Event()
 
     async def announce(self, *, leaving: bool = False) -> bool:
-        """Write one record; False when Kafka did not take it."""
+        """Write it where workers and where readers of credits look; False when Kafka did not take it."""
         backlog = 0 if leaving else self._backlog()
-        try:
-            await self._producer.send(messages.presence(self._router, backlog, self._topics, leaving=leaving))
-        except LogError as error:
-            log.warning("presence_not_sent", code=error.code, message=error.message)
-            return False
+        results = await self._producer.send_many(messages.presence(self._router, backlog, self._topics, leaving=leaving))
+        for error in results:
+            if isinstance(error, LogError):
+                log.warning("presence_not_sent", code=error.code, message=error.message)
+                return False
         self._announced = backlog
         return True
 

@@ -79,7 +79,7 @@ class WorkerService:
         await self.reader.start(log_, producer, f"{instance}-mailbox")
         await self.registration.start()
         processor.spawn(
-            self._watch.run(),
+            *self._watch.parts(),
             self.reader.run(),
             self.reader.run_commits(),
             self._outbox.run(producer),

@@ -1,10 +1,13 @@
-"""Reads `nodes` whole and `credits` from now on: who owns which mailbox, which routers live."""
+"""Reads `nodes` whole and `presence` from now on: who owns which mailbox, which routers live. `credits` only now and then: most of it is
+other nodes' business.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
-from services.worker.credits import Routers
+from services.worker.credits import MOST_ROUTERS, Routers
 from services.worker.mailbox import MailboxRegistry
 from services.worker.wiring import WorkerContext
 from shared.contracts import headers
@@ -13,10 +16,10 @@ from shared.contracts.node import Node
 from shared.kafka.port import Log, Record, TopicPartition
 from shared.processing.folding import fold_each
 from shared.processing.node_table import read_node
-from shared.processing.tail import Tail
+from shared.processing.tail import Tail, at_end
 
-PAUSE_SECONDS = 0.05
-"""After records: most of `credits` is other nodes' business, and a router's presence may be heard this much later."""
+PAUSE_SECONDS = 1.0
+"""Between two looks at `credits`: below the time after which a router is gone, and an earlier boot silent (`boots.DEAF_SECONDS`)."""
 _PRESENCE = b"router"
 
 
@@ -27,25 +30,38 @@ class Watch:
         self.registry = MailboxRegistry()
         self.incarnation: int | None = None
         """The offset of this boot's first record in `nodes`, once it is read."""
-        self._node, self._boot, self._clock = here.node, here.boot, here.clock
+        self._node, self._boot, self._clock, self._topics = here.node, here.boot, here.clock, here.topics
         self._routers, self._on_router = routers, here.places_changed.set
+        self._known_apart: set[str] = set()
+        """Routers that write to `presence`."""
         self.on_node: Callable[[Node | None], None] = lambda _: None
         self.on_credits: Callable[[Record], None] = lambda _: None
         """A record of some node's credits."""
-        self._nodes = TopicPartition(here.topics.nodes, 0)
+        self._nodes, self._presence = TopicPartition(here.topics.nodes, 0), TopicPartition(here.topics.presence, 0)
+        self._partitions = [self._nodes]
         self._tail = Tail(
             log,
             here.clock,
-            [self._nodes, TopicPartition(here.topics.credits, 0)],
+            self._partitions,
             client_id=client_id,
             begin=lambda partition, first, end: first if partition == self._nodes else end,
             handle=self._on_records,
+        )
+        self._slow = Tail(
+            log,
+            here.clock,
+            [TopicPartition(here.topics.credits, 0)],
+            client_id=f"{client_id}-credits",
+            begin=at_end,
+            handle=self._on_credits,
             pause_seconds=PAUSE_SECONDS,
         )
 
-    async def run(self) -> None:
-        """Fold for ever; Kafka's absence is waited out."""
-        await self._tail.run()
+    def parts(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        """What folds for ever; Kafka's absence is waited out. A cluster of before has no `presence`."""
+        if self._presence.topic not in self._topics.missing:
+            self._partitions.append(self._presence)
+        return self._tail.run(), self._slow.run()
 
     async def read_to(self, offset: int) -> None:
         """Return when everything before `offset` of `nodes` is folded."""
@@ -56,14 +72,27 @@ class Watch:
         await self._tail.read_to_end(self._nodes)
 
     def _on_records(self, partition: TopicPartition, records: Sequence[Record]) -> None:
-        fold_each("worker", records, self._on_node_record if partition == self._nodes else self._on_credits_record)
+        fold_each("worker", records, self._on_node_record if partition == self._nodes else self._on_presence)
+
+    def _on_presence(self, record: Record) -> None:
+        presence = RouterPresence.model_validate_json(record.value or b"")
+        if len(self._known_apart) < MOST_ROUTERS:
+            self._known_apart.add(presence.router)
+        self._on_router_record(presence)
+
+    def _on_credits(self, _: TopicPartition, records: Sequence[Record]) -> None:
+        """Only presence is decoded: credits are most of this topic."""
+        fold_each("worker", records, self._on_credits_record)
 
     def _on_credits_record(self, record: Record) -> None:
-        """Only presence is decoded: other nodes' credits are most of this topic."""
         if record.value is None or headers.find(record.headers, headers.TYPE) != _PRESENCE:
             self.on_credits(record)
             return
         presence = RouterPresence.model_validate_json(record.value)
+        if presence.router not in self._known_apart:  # else this is older than what is known
+            self._on_router_record(presence)
+
+    def _on_router_record(self, presence: RouterPresence) -> None:
         if self._routers.on_presence(presence.router, presence.backlog, self._clock.monotonic(), leaving=presence.leaving):
             self._on_router()
 

@@ -19,7 +19,7 @@ def test_default_names() -> None:
     """The names that the documents use."""
     names = {topic.name for topic in Topics().all()}
     assert {"jobs.standard", "steps.chat.interactive", "work.embed", "outcomes", "job-events", "delays.1d", "dead-letters"} <= names
-    assert len(names) == 3 + 2 * 3 + 2 + 8 + 10
+    assert len(names) == 3 + 2 * 3 + 2 + 8 + 11
 
 
 def test_a_prefix_keeps_clusters_apart() -> None:

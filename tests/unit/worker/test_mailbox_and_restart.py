@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from shared.contracts import headers
+from shared.contracts.credits import RouterPresence
 from shared.contracts.failure import FailureKind
 from shared.contracts.outcome import StepClaimed, StepFailed, StepReleased, StepSucceeded
 from shared.errors import ConfigurationError
@@ -188,6 +189,25 @@ def test_credits_offer_the_free_places_to_a_router_that_comes() -> None:
             await world.clock.sleep(10.2)
             assert 10 <= len(world.credits()) - before <= 12
             assert world.credits()[-1].offers == {}, "a router that is silent for five seconds is gone"
+
+    play(scenario)
+
+
+def test_a_router_of_before_that_writes_to_credits_only_is_heard() -> None:
+    """A second later; one that writes to both topics is heard by the one that is read at once."""
+
+    async def scenario(world: World) -> None:
+        async with world.worker(ScriptedBackend(Script(hangs=True)), slots=3):
+            old = RouterPresence(router="router-0", backlog=1).to_bytes()
+            world.write(world.topics.credits, 0, old, headers.envelope("router"), b"router-0")
+            await world.until(lambda: world.credits()[-1].offers == {"router-0": 3}, seconds=1.5)
+            left = RouterPresence(router="router-1", backlog=1)
+            world.presence("router-1", 1)
+            await world.until(lambda: set(world.credits()[-1].offers) == {"router-0", "router-1"}, seconds=0.1)
+            world.write(world.topics.presence, 0, left.changed(leaving=True).to_bytes(), headers.envelope("router"), b"router-1")
+            world.write(world.topics.credits, 0, left.to_bytes(), headers.envelope("router"), b"router-1")
+            await world.clock.sleep(3.0)
+            assert set(world.credits()[-1].offers) == {"router-0"}, "what lies in credits is older"
 
     play(scenario)
 

@@ -115,7 +115,7 @@ class World:
 
     def presence(self, router: str, backlog: int = 0) -> None:
         value = RouterPresence(router=router, backlog=backlog).to_bytes()
-        self.write(self.topics.credits, 0, value, headers.envelope("router"))
+        self.write(self.topics.presence, 0, value, headers.envelope("router"), router.encode())
 
     def write(self, topic: str, partition: int, value: bytes | None, head: Any = (), key: bytes | None = None) -> None:
         self.log.write(TopicPartition(topic, partition), [Message(topic, value, key, partition, tuple(head))])
