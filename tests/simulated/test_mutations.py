@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.simulated import test_callers, test_planner_callers
+from tests.simulated import test_callers, test_planner_callers, test_planner_fairness
 from tests.simulated import test_planner_traces as traces
-from tests.support.cluster.mutants import boots, callers, planner, protocol
+from tests.support.cluster.mutants import ahead, boots, callers, planner, protocol
 from tests.support.cluster.mutations import FEW_SEEDS, MOST_SEEDS, Mutation, find, mutations
 
 TEST = "tests/simulated/test_mutations.py::test_a_planted_bug_is_seen"
@@ -24,6 +24,14 @@ TRACED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Callable[[], None]
     "step id without its input": (planner.step_id_without_input, traces.test_the_id_of_a_step_holds_its_input),
     "offset -1 taken as good": (protocol.offset_minus_one_is_good, traces.test_offset_minus_one_is_not_taken_as_good),
     "re-sent append after a new producer": (protocol.append_sent_again, traces.test_an_append_of_unknown_fate_is_never_sent_again),
+    "what lies below a bitmap's base is not taken": (
+        ahead.below_the_base_is_not_taken,
+        test_planner_fairness.test_what_lies_below_the_newest_bitmaps_base_counts_as_taken,
+    ),
+    "a bitmap without the topic's id": (
+        ahead.bitmap_without_its_id,
+        test_planner_fairness.test_a_bitmap_of_a_topic_that_was_made_anew_says_nothing,
+    ),
     "a final is not waited for": (
         callers.finals_are_not_waited_for,
         test_planner_callers.test_the_answer_to_a_repeat_is_acknowledged_before_its_record_is_passed,

@@ -13,6 +13,7 @@ from shared.contracts.base import PriorityClass
 from shared.contracts.event import JobAccepted
 from shared.contracts.result import Result, Status
 from shared.contracts.taken import TakenAhead
+from shared.errors import LogUnavailable
 from shared.kafka.port import NewTopic, TopicPartition
 from tests.support.planner_traces import events, simulated
 from tests.support.planner_world import World
@@ -196,6 +197,30 @@ async def test_a_successor_knows_what_was_taken_ahead_by_the_bitmap(world: World
     world.check_laws(520)
     sources = [event.source for event in world.history(0) if isinstance(event, JobAccepted)]
     assert len(sources) == len(set(sources)) == 520
+
+
+@within(lambda: World(7, homes=1, options=AHEAD))
+async def test_what_lies_below_the_newest_bitmaps_base_counts_as_taken(world: World) -> None:
+    """The watermark has passed jobs by one bitmap; the next one, written before its base is committed, need not name them any more."""
+    world.node.seconds = (1.0, 1.0)
+    for number, tenant in enumerate((["large"] * 200 + ["small"] * 20) * 2):
+        world.produce(b'{"prompt": "q%d", "tenant": "%b"}' % (number, tenant.encode()))
+    planner = world.start("p")
+    await world.until(lambda: _ended(world, "small") == 40)
+    await asyncio.sleep(5)
+
+    async def fails(_: object) -> None:
+        raise LogUnavailable
+
+    planner.homes.consumer.commit = fails  # type: ignore[method-assign]
+    world.node.seconds = (0.0, 0.1)
+    await world.until(lambda: any(isinstance(event, TakenAhead) and event.base > 230 for event in world.history(0)))
+    world.kill("p")
+    world.start("q")
+    await world.until(lambda: world.finished() == 440)
+    await asyncio.sleep(5)
+    sources = [event.source for event in world.history(0) if isinstance(event, JobAccepted)]
+    assert len(sources) == len(set(sources)) == 440
 
 
 @within(lambda: World(7, homes=1, options=AHEAD))

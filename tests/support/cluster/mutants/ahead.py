@@ -27,7 +27,7 @@ def _bitmap_counts_before_its_acknowledgement(patching: Patching) -> None:
     patching.setattr(TakenRecords, "add", add)
 
 
-def _below_the_base_is_not_taken(patching: Patching) -> None:
+def below_the_base_is_not_taken(patching: Patching) -> None:
     original = TakeOver._done
 
     async def done(self: TakeOver, book: Any, inputs: dict[str, int], topic_ids: Any) -> dict[str, Offsets]:
@@ -35,6 +35,18 @@ def _below_the_base_is_not_taken(patching: Patching) -> None:
         found = await original(self, book, inputs, topic_ids)
         inputs.update(committed)
         return {topic: Offsets(0, offsets.bits << offsets.base) for topic, offsets in found.items()}
+
+    patching.setattr(TakeOver, "_done", done)
+
+
+def bitmap_without_its_id(patching: Patching) -> None:
+    """It counts in whatever topic has this name."""
+    original = TakeOver._done
+
+    async def done(self: TakeOver, book: Any, inputs: Any, topic_ids: Any) -> dict[str, Offsets]:
+        known = {topic.partition("@")[0]: book.taken.known(topic) for topic in book.taken.things}
+        found = await original(self, book, inputs, topic_ids)
+        return found | {topic: offsets for topic, offsets in known.items() if offsets is not None}
 
     patching.setattr(TakeOver, "_done", done)
 
@@ -51,12 +63,6 @@ MUTANTS: dict[str, dict[str, Any]] = {
         "patch": partial(holding_nothing, what="taken offsets"),
         "breaks": LAW,
         "mix": FaultMix(tight=True, jobs=6, seconds=6.0, **SLOW),
-        "kinds": BACKLOG,
-    },
-    "what lies below a bitmap's base is not taken": {
-        "patch": _below_the_base_is_not_taken,
-        "breaks": "accepted once",
-        "mix": FaultMix(tight=True, kill=0.3, down_seconds=(0.0, 1.0), only=("planner",), jobs=6, seconds=24.0, **SLOW),
         "kinds": BACKLOG,
     },
 }
