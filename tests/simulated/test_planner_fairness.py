@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -212,7 +213,8 @@ async def test_what_lies_below_the_newest_bitmaps_base_counts_as_taken(world: Wo
     async def fails(_: object) -> None:
         raise LogUnavailable
 
-    planner.homes.consumer.commit = fails  # type: ignore[method-assign]
+    consumer: Any = planner.homes.consumer
+    consumer.commit = fails
     world.node.seconds = (0.0, 0.1)
     await world.until(lambda: any(isinstance(event, TakenAhead) and event.base > 230 for event in world.history(0)))
     world.kill("p")

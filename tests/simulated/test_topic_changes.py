@@ -13,7 +13,9 @@ import pytest
 
 from services.planner.app import Planner
 from shared.contracts.base import PriorityClass
+from shared.errors import LogUnavailable
 from shared.kafka.memory.memory import MemoryLog
+from shared.kafka.memory.memory_consumer import MemoryConsumer
 from shared.kafka.port import Message, MissedRecords, NewTopic, TopicPartition
 from shared.processing.delays import build_delayed
 from shared.processing.topic_news import TopicNews
@@ -95,6 +97,43 @@ async def test_a_topic_made_anew_while_nobody_reads_is_read_from_its_beginning(w
     world.start("q")
     await done(world, new)
     world.check_laws(26)
+
+
+@simulated
+async def test_who_has_not_seen_that_a_topic_was_made_anew_does_not_pass_its_jobs(world: World) -> None:
+    """A planner whose consumer still knows the old id finds ended jobs of the new topic in history: it begins again until it knows better.
+
+    Their records lie at offsets that the position, of the old topic, says nothing of.
+    """
+    first = world.start("p")
+    produce_without_ids(world, 5)
+    await world.until(lambda: world.finished() == 5)
+    await asyncio.sleep(2.0)
+
+    async def fails(_: object) -> None:
+        raise LogUnavailable
+
+    consumer: Any = first.homes.consumer
+    consumer.commit = fails
+    old = world.log.topic_ids[world.topics.jobs(BATCH)]
+    make_anew(world.log, world.topics.jobs(BATCH))
+    produce_without_ids(world, 20)
+    await world.until(lambda: world.finished() == 25)
+    world.kill("p")
+    identity, stale = MemoryConsumer.identity, True
+    with pytest.MonkeyPatch.context() as patching:
+        name = world.topics.jobs(BATCH)
+        patching.setattr(MemoryConsumer, "identity", lambda self, topic: old if topic == name and stale else identity(self, topic))
+        late = world.start("q")
+        await asyncio.sleep(20.0)
+        assert not late.readiness().ready
+        stale = False
+        await world.until(lambda: late.readiness().ready)
+        produce_without_ids(world, 5)
+        await world.until(lambda: world.finished() == 30)
+        await asyncio.sleep(5.0)
+        assert world.runs == 30
+        world.check_laws(30)
 
 
 @simulated
