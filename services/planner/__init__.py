@@ -1,9 +1,10 @@
 """planner: the durable engine that turns jobs into steps and outcomes into results.
 
 Consumes   jobs.<class>, outcomes (group tutti-planner, one partition *number* of all of them to one planner); job-events for replay;
-           registry (schedules, limits of tenants), credits (which nodes are heard)
-Produces   job-events (one writer a partition, checked by offsets), steps.<capability>.<class>, results, replies (finals), controls, delays,
-           outcomes (shares of tenants' budgets), dead-letters; jobs.<class> (what is at home on another partition)
+           registry (schedules, limits of tenants); nodes and credits
+Produces   job-events (one writer a partition, checked by offsets), steps.<capability>.<class>, work.<capability> (eager steps), results,
+           replies (finals), controls, delays, presence and credits (that it is there), outcomes (shares of tenants' budgets),
+           dead-letters; jobs.<class> (what is at home on another partition)
 Owns       the history of every job (job-events); memory is a cache of it
 On failure another planner takes the number over, replays from the watermark and drives every live job on; nothing is asked again that
            history answers. Kafka away: waits, goes on by itself.

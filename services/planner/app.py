@@ -7,6 +7,7 @@ from functools import partial
 
 from services.planner.handlers import JobReader
 from services.planner.intake.nodes_heard import NodesHeard
+from services.planner.sending.eager import Eager
 from services.planner.sending.writer import TURNS, EventWriter
 from services.planner.settings import PlannerSettings
 from services.planner.shard.homes import QUIET_SECONDS, Homes
@@ -48,12 +49,11 @@ class Planner:
         self.outbox = Outbox(clock, self.name, topics, gather_turns=TURNS - 1, relieved=self.homes.nudge)
         self._blobs = Blobs(environment.log, clock, topics, service=self.name, instance=environment.instance)
         self._limits, self._schedules = LimitsByTenant(), ScheduleTable(topics.settings.capabilities, self.homes.nudge)
-        self._declared = follow_registry(
-            environment.log, clock, topics, client_id=f"{environment.instance}-registry", service=self.name,
-            kinds={"tenant": self._limits.on_entry, schedule.KIND: self._schedules.apply},
-        )  # fmt: skip
-        self._heard = NodesHeard(environment.log, clock, topics, f"{environment.instance}-heard")
+        kinds, name = {"tenant": self._limits.on_entry, schedule.KIND: self._schedules.apply}, environment.instance
+        self._declared = follow_registry(environment.log, clock, topics, client_id=f"{name}-registry", service=self.name, kinds=kinds)
+        self._heard = NodesHeard(environment.log, clock, topics, f"{name}-heard")
         self._schedules.complete = self._declared.caught_up
+        self._eager = Eager(environment.log, topics, clock, name, self._heard.on_records)
         self._processor = Processor(self._connect, reasons=self.homes.reasons, drain=self._drain)
         self.run, self.readiness = self._processor.run, self._processor.readiness
         environment.topics_made_anew.append(self.homes.on_made_anew)
@@ -70,16 +70,15 @@ class Planner:
         processor.waits_for = "what administrators declared is not read to its end"
         while not self._declared.caught_up() and topics.registry not in topics.missing:
             await env.clock.sleep(_REGISTRY_LOOK_SECONDS)
-        consumer = await processor.open(
-            env.log.consumer(
-                client_id=f"{env.instance}-planner",
-                group=group_of(self.name, topics.settings.prefix),
-                reset="earliest",
-                assignor=HomeAssignor(topics.settings.home_partitions, version=NEWEST),
-                max_partition_fetch_bytes=FETCH_BYTES,
-                committed_only=True,
-            )
+        joining = env.log.consumer(
+            client_id=f"{env.instance}-planner",
+            group=group_of(self.name, topics.settings.prefix),
+            reset="earliest",
+            assignor=HomeAssignor(topics.settings.home_partitions, version=NEWEST),
+            max_partition_fetch_bytes=FETCH_BYTES,
+            committed_only=True,
         )
+        consumer = await processor.open(joining)
         producer = await processor.open(env.log.producer(client_id=f"{env.instance}-planner"))
         processor.closes(self._blobs)
         await homes.begin(
@@ -100,21 +99,22 @@ class Planner:
                 rewind=homes.rewind,
                 unpause=homes.unpause,
                 still_owner=homes.still_owner,
+                eager=self._eager,
                 tenants=self._limits,
                 blobs=self._blobs,
                 spawn=processor.begin,
             )
         )
         processor.spawn(
-            homes.run(),
-            homes.second_reader.run(),
-            self._heard.run(),
+            *homes.parts(),
             every(env.clock, settings.commit_interval_seconds, homes.commit),
             self.outbox.run(producer, partial(env.log.producer, client_id=f"{env.instance}-callers")),
+            *(self._eager.parts(producer, self.outbox) if settings.eager else (self._heard.run(),)),
         )
 
     async def _drain(self) -> None:
         """Finish the rounds in flight, commit and leave the group."""
+        await self._eager.announce(leaving=True)
         await self.homes.suspend()
         await self.outbox.idle(QUIET_SECONDS)
         await self.homes.commit()

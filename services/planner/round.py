@@ -17,16 +17,31 @@ from shared.contracts.reply import StreamBroken
 from shared.contracts.result import Result
 from shared.contracts.step import Content, Step
 from shared.kafka.port import Message
+from shared.placement.ledger import OpenDispatch
+
+
+@dataclass(slots=True, eq=False)
+class Given:
+    """A node's place that this planner uses itself. `why` is for people."""
+
+    node: str
+    mailbox: int
+    model: str
+    why: str
+    use: OpenDispatch
+    failed: bool = False
+    """Kafka has not taken the step: it goes to the routers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """Send this attempt to its `steps` topic."""
+    """Send this attempt to its `steps` topic, or into the mailbox of the node that it is given to."""
 
     step: Step
     trace: str | None
     content: Content | None = None
     """The step's, as JSON that is there already."""
+    given: Given | None = None
 
 
 def _nothing() -> None:

@@ -51,6 +51,8 @@ class PlannerSettings(BaseSettings):
     deadline_interactive_seconds: PositiveSeconds = DEADLINE_SECONDS[PriorityClass.INTERACTIVE]
     deadline_standard_seconds: PositiveSeconds = DEADLINE_SECONDS[PriorityClass.STANDARD]
     deadline_batch_seconds: PositiveSeconds = DEADLINE_SECONDS[PriorityClass.BATCH]
+    eager: bool = True
+    """Write a step into the mailbox of a node that has offered this planner a place, while no router has a backlog (decision 0029)."""
     attempts: int = Field(default=3, ge=1, le=20)
     backoff_base_seconds: PositiveSeconds = 0.5
     backoff_cap_seconds: PositiveSeconds = 30.0

@@ -10,7 +10,6 @@ from pydantic_core import to_json
 from services.router.handlers import PendingStep
 from services.router.unplaced import Leaves
 from shared.contracts import headers
-from shared.contracts.credits import RouterPresence
 from shared.contracts.failure import Failure
 from shared.contracts.outcome import StepFailed, StepRouted, StepUnplaced
 from shared.contracts.step import Step
@@ -27,7 +26,6 @@ _STEP = headers.envelope("step")
 _ROUTED = headers.envelope("routed")
 _FAILED = headers.envelope("failed")
 _UNPLACED = headers.envelope("unplaced")
-_PRESENCE = headers.envelope("router")
 
 
 class Placed(NamedTuple):
@@ -107,13 +105,6 @@ def delayed(entry: PendingStep, leaves: Leaves, topics: Topics) -> Closing:
     record = entry.record
     back = Message(record.topic, leaves.step.to_bytes(), record.key, record.partition, (*_STEP, *_trace(entry)))
     return Closing(build_waiting(topics, back, leaves.seconds), entry.window, record.offset, entry)
-
-
-def presence(router: str, backlog: int, topics: Topics, *, leaving: bool = False) -> list[Message]:
-    """Tells the workers that this router lives and how much waits here; and whoever reads credits that he hears."""
-    value = RouterPresence(router=router, backlog=backlog, leaving=leaving).to_bytes()
-    there = [topic for topic in (topics.presence, topics.credits) if topic not in topics.missing]
-    return [Message(topic, value, router.encode(), 0, _PRESENCE) for topic in there]
 
 
 def _to_home(

@@ -44,8 +44,9 @@ class Rounds:
         self._judges_from = self._clock.monotonic() + ACQUAINTANCE_SECONDS
 
     def backlog(self) -> int:
-        """Steps that are here."""
-        return len(self._routing.waiting) + sum(window.buffered for window in self._intake.windows.values())
+        """Steps that wait for places, and those behind them; what has come this moment may find one."""
+        waiting = len(self._routing.waiting)
+        return waiting + sum(window.buffered for window in self._intake.windows.values()) if waiting else 0
 
     def on_facts(self, afresh: bool) -> None:
         """Something was told of the nodes; `afresh`: one came, went or is another."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from services.worker.credits import Routers, fit, share
+from services.worker.credits import fit, share
 from services.worker.handlers import AttemptManager
 from services.worker.mailbox_reader import MailboxReader
 from services.worker.registration import Registration, signature
@@ -16,6 +16,7 @@ from shared.contracts.credits import Credits
 from shared.contracts.node import Node
 from shared.errors import ConfigurationError, LogError
 from shared.kafka.port import Message, Producer
+from shared.placement.parties import Parties
 from shared.telemetry import logs, metrics
 
 log = logs.get(__name__)
@@ -37,20 +38,20 @@ class Announcer:
         reader: MailboxReader,
         registration: Registration,
         *,
-        routers: Routers,
+        parties: Parties,
         leave: Callable[[Exception], None],
     ) -> None:
         self.quiet_since: float | None = None
         """When a record that offers nothing was acknowledged, and none that offers places since; monotonic seconds."""
-        self._attempts, self._reader, self._registration, self._routers = attempts, reader, registration, routers
+        self._attempts, self._reader, self._registration, self._parties = attempts, reader, registration, parties
         self._settings, self._topics, self._clock, self._leave = here.settings, here.topics, here.clock, leave
         self._known_boots = {here.boot}
         self.acknowledged_at: float | None = None
         """When Kafka last acknowledged a record of credits: the worker's sign that it is there."""
         self._last: Credits | None = None
         self._heeded: set[str] = set()
-        """Routers that lived when it was made."""
-        self._sequence = 0
+        """Who was to have a place when it was made, if there are enough."""
+        self._gate = attempts.gate
         self._told: Node | None = None
         self._told_until = 0.0
         self._places_changed, self._node_news = here.places_changed, here.node_news
@@ -79,13 +80,13 @@ class Announcer:
                 changed.matters = always
 
     def _patience(self) -> float:
-        waiting = any(self._routers.backlogs(self._clock.monotonic()).values())
+        waiting = any(self._parties.backlogs(self._clock.monotonic()).values())
         return self._settings.credits_waited_for_seconds if waiting else self._settings.credits_relaxed_seconds
 
     def _can_wait(self) -> bool:
         """Whether routers go on well by the last record: they know the places that there are, or have plenty of them."""
-        last, backlogs, places = self._last, self._routers.backlogs(self._clock.monotonic()), self._places()
-        if last is None or backlogs.keys() != self._heeded:
+        last, backlogs, places = self._last, self._parties.backlogs(self._clock.monotonic()), self._places()
+        if last is None or self._wanting() != self._heeded or self._gate.opens_at > last.sequence:
             return False
         read, offered = sum(self._reader.positions().values()) - sum(last.read.values()), sum(last.offers.values())
         if places < offered - read:
@@ -94,9 +95,14 @@ class Announcer:
             return True
         return places >= self._settings.relaxed_places and read * 2 < offered
 
+    def _wanting(self) -> set[str]:
+        """Who is to have a place."""
+        now = self._clock.monotonic()
+        return {*self._parties.backlogs(now), *(() if self._parties.others_wait(now) else self._parties.planners(now))}
+
     def _longest_wait(self) -> float:
         """A single place that several routers want must visit them all, even while nothing else happens."""
-        wanting = sum(backlog > 0 for backlog in self._routers.backlogs(self._clock.monotonic()).values())
+        wanting = sum(backlog > 0 for backlog in self._parties.backlogs(self._clock.monotonic()).values())
         contested = 0 < self._places() < wanting
         return min(TURN_SECONDS, self._settings.credits_seconds) if contested else self._settings.credits_seconds
 
@@ -106,11 +112,11 @@ class Announcer:
     def record(self) -> Credits:
         """The credits of this moment."""
         now = self._clock.monotonic()
-        self._sequence += 1
+        self._gate.sequence += 1
         attempts = self._attempts
-        backlogs, read = self._routers.backlogs(now), self._reader.positions()
-        self._heeded = set(backlogs)
-        offers = share(self._places(), backlogs, int(now / TURN_SECONDS))
+        backlogs, read = self._parties.backlogs(now), self._reader.positions()
+        self._heeded = self._wanting()
+        offers = share(self._places(), backlogs, int(now / TURN_SECONDS), self._parties.planners(now))
         attempts.slots.round_trip.offered(sum(read.values()), sum(offers.values()), now, waiting=sum(backlogs.values()))
         metrics.SLOTS.set(attempts.slots.total)
         metrics.SLOTS_BUSY.set(attempts.slots.busy)
@@ -120,7 +126,7 @@ class Announcer:
                 node=attempts.node,
                 boot=self._registration.boot,
                 incarnation=self._reader.incarnation,
-                sequence=self._sequence,
+                sequence=self._gate.sequence,
                 mailbox=self._reader.number or 0,
                 offers=offers,
                 read=read,
@@ -129,6 +135,7 @@ class Announcer:
                 queued_tokens=at_most(attempts.leases.estimated_tokens),
                 resident=self._registration.resident,
                 decode_tokens_per_second=self._registration.speeds.node_decode,
+                eager_from=self._gate.opens_at,
             )
         )
 

@@ -9,7 +9,6 @@ from services.worker.announcer import Announcer
 from services.worker.backends.base import Backend
 from services.worker.backends.choice import backend_of, sharing_calls
 from services.worker.chunks import ChunkSender
-from services.worker.credits import Routers
 from services.worker.handlers import AttemptManager
 from services.worker.mailbox_reader import MailboxReader
 from services.worker.registration import Registration
@@ -20,6 +19,7 @@ from services.worker.watch import Watch
 from services.worker.wiring import WorkerContext
 from shared.clock import until, within
 from shared.contracts.node import Hardware, Node
+from shared.placement.parties import Parties
 from shared.processing.blobs import Blobs
 from shared.processing.outbox import Outbox
 from shared.processing.provision import first_look
@@ -53,19 +53,19 @@ class WorkerService:
         self._environment, self._settings, self._backend = environment, settings, backend
         self._processor = Processor(self._connect, reasons=self._reasons, drain=self._drain)
         self.run, self.readiness = self._processor.run, self._processor.readiness
-        clock, topics, speeds, routers = environment.clock, environment.topics, Speeds(), Routers(settings.router_gone_seconds)
+        clock, topics, speeds, parties = environment.clock, environment.topics, Speeds(), Parties(settings.router_gone_seconds)
         here = WorkerContext.of(settings, topics, clock, environment.random, environment.settings)
         self._outbox = Outbox(clock, self.name, topics, gather_turns=GATHER_TURNS)
         self._blobs = Blobs(environment.log, clock, topics, service=self.name, instance=environment.instance)
         self._chunks = ChunkSender(topics, clock, settings)
         self.registration = Registration(here, backend, speeds, found)
-        self.attempts = AttemptManager(here, self._outbox, self.registration.lost)
+        self.attempts = AttemptManager(here, self._outbox, self.registration.lost, parties)
         view, calls = OwnNode(here.node, self.registration, self.attempts.slots), sharing_calls(backend, settings, clock)
         self.attempts.attach(Runner(here, view, calls, speeds=speeds, bodies=self._blobs, open_stream=self._chunks.open))
-        self._watch = Watch(here, routers, environment.log, f"{environment.instance}-watch")
+        self._watch = Watch(here, parties, environment.log, f"{environment.instance}-watch")
         cap = environment.settings.dead_letter_cap
         self.reader = MailboxReader(here, self.attempts, self._outbox, self._watch, describe=self._describe, cap=cap)
-        self.announcer = Announcer(here, self.attempts, self.reader, self.registration, routers=routers, leave=self._processor.leave)
+        self.announcer = Announcer(here, self.attempts, self.reader, self.registration, parties=parties, leave=self._processor.leave)
         self._watch.on_node = self.announcer.on_own_record
 
     async def _connect(self) -> None:

@@ -1,53 +1,49 @@
-"""How free places are shared among routers: by announced backlog, rotating. Pure."""
+"""How free places are shared among routers and planners: by announced backlog, rotating; and what planners may use of them. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 
 from shared.contracts.credits import Credits
 
 MAX_BYTES = 512
-MOST_ROUTERS = 1_000
-"""Routers that are offered places: as many as a record may name."""
+OTHERS_WAIT = "others wait"
 
 
-@dataclass(slots=True)
-class _Router:
-    backlog: int
-    heard_at: float
+class EagerGate:
+    """Which steps that planners have written here themselves are taken. What uses a record of credits from before one was given back is
+    given back, too, whatever has changed since: its planner would else pass its own older step.
+    """
+
+    def __init__(self, boot: str, others_wait: Callable[[], bool]) -> None:
+        """`others_wait`: whether a router is known to have a backlog."""
+        self._boot, self._others_wait = boot.encode(), others_wait
+        self.sequence = 0
+        """Of the newest record of credits."""
+        self.opens_at = 0
+        """Sequence from which on records of credits may have been used."""
+
+    def refusal(self, used: bytes) -> str | None:
+        """Why this step is not taken, if it is not. `used`: header `credits`."""
+        boot, _, sequence = used.rpartition(b"/")
+        over = boot != self._boot or not sequence.isdigit() or int(sequence) < self.opens_at
+        return OTHERS_WAIT if (over and self.opens_at) or self._others_wait() else None
+
+    def gave_back(self) -> None:
+        """One was not taken, for whatever reason."""
+        self.opens_at = self.sequence + 1
 
 
-class Routers:
-    """The routers that live, by their own announcements. Times are monotonic seconds."""
-
-    def __init__(self, gone_seconds: float) -> None:
-        self._gone = gone_seconds
-        self._known: dict[str, _Router] = {}
-
-    def on_presence(self, router: str, backlog: int, now: float, *, leaving: bool = False) -> bool:
-        """Returns whether places should be offered anew at once: a router came, or has work where it had none."""
-        if leaving:
-            return self._known.pop(router, None) is not None
-        before = self._known.get(router)
-        if before is None and len(self._known) >= MOST_ROUTERS:
-            return False
-        self._known[router] = _Router(backlog, now)
-        return before is None or (backlog > 0 and before.backlog == 0)
-
-    def backlogs(self, now: float) -> dict[str, int]:
-        """Router to announced backlog, those that live, by name."""
-        for name in [name for name, router in self._known.items() if now - router.heard_at > self._gone]:
-            del self._known[name]
-        return {name: self._known[name].backlog for name in sorted(self._known)}
-
-
-def share(places: int, backlogs: Mapping[str, int], turn: int) -> dict[str, int]:
+def share(places: int, backlogs: Mapping[str, int], turn: int, planners: Sequence[str] = ()) -> dict[str, int]:
     """Offer all `places`: one each first, so that no router is shut out while places last, the rest by backlog.
 
     Routers with work come before idle ones; who is first rotates with `turn`, so a single place visits every router.
-    Largest remainder decides what proportional shares leave over. The sum is `places`, or 0 without routers.
+    Planners come after them: while no router has work, what is left when each router has one place is theirs.
+    Largest remainder decides what proportional shares leave over. The sum is `places`, or 0 without routers and planners.
     """
+    if planners and not any(backlogs.values()):
+        kept = min(places, len(backlogs))
+        return {**share(kept, backlogs, turn), **share(places - kept, dict.fromkeys(planners, 0), turn)}
     order = _rotated(sorted(backlogs, key=lambda name: (backlogs[name] == 0, name)), backlogs, turn)
     if not order or places <= 0:
         return {}

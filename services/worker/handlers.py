@@ -9,6 +9,7 @@ from functools import lru_cache
 from prometheus_client import Histogram
 
 from services.worker.attempt import Attempt, OutcomeWriter
+from services.worker.credits import EagerGate
 from services.worker.inbox import Inbox, StoppedSteps, concerns
 from services.worker.lease_log import LeaseLog
 from services.worker.round_trip import RoundTrip
@@ -23,6 +24,7 @@ from shared.contracts.failure import FailureKind as K
 from shared.contracts.outcome import StepClaimed, StepFailed, StepReleased, StepSucceeded
 from shared.contracts.step import Step
 from shared.kafka.port import Message
+from shared.placement.parties import Parties
 from shared.processing.lane import Fate, OutboxEntry
 from shared.processing.outbox import Outbox
 from shared.telemetry import logs, metrics, tracing
@@ -55,7 +57,7 @@ class AttemptManager:
     Kafka is away, and holds a bounded number of claims.
     """
 
-    def __init__(self, here: WorkerContext, outbox: Outbox, unreachable: Callable[[], None]) -> None:
+    def __init__(self, here: WorkerContext, outbox: Outbox, unreachable: Callable[[], None], parties: Parties) -> None:
         """`unreachable`: a call found nobody at the endpoint."""
         settings, self.node = here.settings, here.node
         round_trip = RoundTrip(settings.credit_round_trip_seconds)
@@ -67,6 +69,7 @@ class AttemptManager:
         self.closed: str | None = None
         """Why no step is taken at present; None when open."""
         self._clock, self._random, self._writer, self._outbox = here.clock, here.random, OutcomeWriter(here.topics.outcomes), outbox
+        self.gate = EagerGate(here.boot, lambda: parties.others_wait(here.clock.monotonic()))
         self._timeouts = Timeouts.of(settings)
         self._stops = StoppedSteps(settings.remembered_stops)
         self.announce = here.places_changed.set
@@ -96,20 +99,25 @@ class AttemptManager:
         trace: str | None,
         addressee: str | None,
         *,
+        used: bytes | None = None,
         waited_seconds: float = 0.0,
         written_ms: int = 0,
         owe: Owe = owes_nothing,
     ) -> None:
         """A record of the mailbox: claimed, or answered from memory, or released; never dropped silently.
 
+        `used`: the record of credits on which a planner has written it itself; None: a router has.
         `waited_seconds`: since what the step says of its deadline was written; `written_ms`: when the record arrived.
         """
         kept = self.leases.finished(step)
         if kept is not None:
             self._outbox.put(kept, owe())
             return
-        refusal = self._refusal(step, addressee)
+        refusal = self._refusal(step, addressee) or (used and self.gate.refusal(used))
         if refusal:
+            if used:
+                self.gate.gave_back()
+                self.announce()
             self._put(StepReleased(job=step.job, step=step.id, attempt=step.attempt, node=self.node, reason=refusal), step, trace, owe)
             return
         stopped = self._stops.reason(step)

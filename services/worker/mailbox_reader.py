@@ -334,10 +334,10 @@ class MailboxReader:
         except InvalidInput as error:
             self._refuse(record, error)
             return False
-        trace, waited = says.traceparent(), says.waited()
+        trace, waited, used = says.traceparent(), says.waited(), says.get(headers.CREDITS)
         owe = partial(self._owe, record)
         try:
-            self._attempts.on_step(step, trace, addressee, waited_seconds=waited, written_ms=record.timestamp, owe=owe)
+            self._attempts.on_step(step, trace, addressee, used=used, waited_seconds=waited, written_ms=record.timestamp, owe=owe)
         except Exception as error:  # half begun, it is not begun again: its job tries elsewhere
             log.failure("step_failed", error, job=step.job, step=step.id)
             self._attempts.fail(step, trace, owe)

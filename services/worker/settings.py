@@ -131,6 +131,7 @@ class WorkerSettings(BaseSettings):
     credit_round_trip_seconds: PositiveSeconds = 0.05
     """From announcing places to reading the steps that use them: at least this; measured from there on, up to 0.5 s."""
     router_gone_seconds: PositiveSeconds = 5.0
+    """A router, or a planner, that has not announced itself for so long."""
 
     renew_seconds: PositiveSeconds = 5.0
     earlier_silent_seconds: PositiveSeconds = 10.0

@@ -1,5 +1,5 @@
-"""Reads `nodes` whole and `presence` from now on: who owns which mailbox, which routers live. `credits` only now and then: most of it is
-other nodes' business.
+"""Reads `nodes` whole and `presence` from now on: who owns which mailbox, which routers and planners live. `credits` only now and then:
+most of it is other nodes' business.
 """
 
 from __future__ import annotations
@@ -7,33 +7,33 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from services.worker.credits import MOST_ROUTERS, Routers
 from services.worker.mailbox import MailboxRegistry
 from services.worker.wiring import WorkerContext
 from shared.contracts import headers
-from shared.contracts.credits import RouterPresence
+from shared.contracts.credits import PlannerPresence, RouterPresence
 from shared.contracts.node import Node
 from shared.kafka.port import Log, Record, TopicPartition
+from shared.placement.parties import MOST_PARTIES, Parties, name_of
 from shared.processing.folding import fold_each
 from shared.processing.node_table import read_node
 from shared.processing.tail import Tail, at_end
 
 PAUSE_SECONDS = 1.0
 """Between two looks at `credits`: below the time after which a router is gone, and an earlier boot silent (`boots.DEAF_SECONDS`)."""
-_PRESENCE = b"router"
+_PRESENCE: dict[bytes | None, type[RouterPresence | PlannerPresence]] = {b"router": RouterPresence, b"planner": PlannerPresence}
 
 
 class Watch:
     """A fold that never ends. `on_node`: a record about this very node was read."""
 
-    def __init__(self, here: WorkerContext, routers: Routers, log: Log, client_id: str) -> None:
+    def __init__(self, here: WorkerContext, parties: Parties, log: Log, client_id: str) -> None:
         self.registry = MailboxRegistry()
         self.incarnation: int | None = None
         """The offset of this boot's first record in `nodes`, once it is read."""
         self._node, self._boot, self._clock, self._topics = here.node, here.boot, here.clock, here.topics
-        self._routers, self._on_router = routers, here.places_changed.set
+        self._parties, self._on_party = parties, here.places_changed.set
         self._known_apart: set[str] = set()
-        """Routers that write to `presence`."""
+        """Those that write to `presence`."""
         self.on_node: Callable[[Node | None], None] = lambda _: None
         self.on_credits: Callable[[Record], None] = lambda _: None
         """A record of some node's credits."""
@@ -75,26 +75,26 @@ class Watch:
         fold_each("worker", records, self._on_node_record if partition == self._nodes else self._on_presence)
 
     def _on_presence(self, record: Record) -> None:
-        presence = RouterPresence.model_validate_json(record.value or b"")
-        if len(self._known_apart) < MOST_ROUTERS:
-            self._known_apart.add(presence.router)
-        self._on_router_record(presence)
+        said = _presence(record)
+        if said is not None:
+            if len(self._known_apart) < MOST_PARTIES:
+                self._known_apart.add(name_of(said))
+            self._on_said(said)
 
     def _on_credits(self, _: TopicPartition, records: Sequence[Record]) -> None:
         """Only presence is decoded: credits are most of this topic."""
         fold_each("worker", records, self._on_credits_record)
 
     def _on_credits_record(self, record: Record) -> None:
-        if record.value is None or headers.find(record.headers, headers.TYPE) != _PRESENCE:
+        said = _presence(record)
+        if said is None:
             self.on_credits(record)
-            return
-        presence = RouterPresence.model_validate_json(record.value)
-        if presence.router not in self._known_apart:  # else this is older than what is known
-            self._on_router_record(presence)
+        elif name_of(said) not in self._known_apart:  # else this is older than what is known
+            self._on_said(said)
 
-    def _on_router_record(self, presence: RouterPresence) -> None:
-        if self._routers.on_presence(presence.router, presence.backlog, self._clock.monotonic(), leaving=presence.leaving):
-            self._on_router()
+    def _on_said(self, said: RouterPresence | PlannerPresence) -> None:
+        if self._parties.on_presence(said, self._clock.monotonic()):
+            self._on_party()
 
     def _on_node_record(self, record: Record) -> None:
         name, node = read_node(record)
@@ -106,3 +106,9 @@ class Watch:
             if node is not None and node.boot == self._boot and self.incarnation is None:
                 self.incarnation = record.offset
             self.on_node(node)
+
+
+def _presence(record: Record) -> RouterPresence | PlannerPresence | None:
+    """None: it is a node's."""
+    kind = _PRESENCE.get(headers.find(record.headers, headers.TYPE))
+    return None if kind is None or record.value is None else kind.model_validate_json(record.value)

@@ -1,4 +1,4 @@
-"""Credits and router presence: the facts by which routers give steps only to nodes that can start them (topic `credits`)."""
+"""Credits and presence: the facts by which steps are given only to nodes that can start them (topic `credits`)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from shared.contracts.base import Capability, Contract, Count, Label, ModelName,
 
 
 class Credits(Contract):
-    """Places of one node, each offered to one named router; void at the next record. At most 512 bytes.
+    """Places of one node, each offered to one named party: a router or a planner; void at the next record. At most 512 bytes.
 
-    A router may use `offers[router]` minus its own dispatches to this mailbox that lie at or after `read[topic]`.
+    A party may use `offers[party]` minus its own dispatches to this mailbox that lie at or after `read[topic]`.
     """
 
     type: Literal["credits"] = "credits"
@@ -23,7 +23,7 @@ class Credits(Contract):
     sequence: Count
     mailbox: Partition
     offers: dict[Label, Count] = Field(max_length=1_000)
-    """router id → places"""
+    """router or planner → places"""
     read: dict[Capability, Offset] = Field(max_length=1_000)
     """capability → next offset of the mailbox that the worker will read"""
     told: dict[Capability, tuple[Offset, Offset]] = Field(default={}, max_length=1_000)
@@ -36,6 +36,8 @@ class Credits(Contract):
     resident: tuple[ModelName, ...] = Field(default=(), max_length=256)
     decode_tokens_per_second: PerSecond = 0.0
     """Measured lately over all slots; 0 when unknown."""
+    eager_from: Count = 0
+    """Steps that a planner has written itself, on the places of an earlier record of this boot, are given back if they are not claimed."""
 
 
 class RouterPresence(Contract):
@@ -47,5 +49,13 @@ class RouterPresence(Contract):
     leaving: bool = False
 
 
-CreditsRecord = Annotated[Credits | RouterPresence, Field(discriminator="type")]
+class PlannerPresence(Contract):
+    """A planner lives that writes steps into mailboxes itself, where places are offered to it and no router has a backlog."""
+
+    type: Literal["planner"] = "planner"
+    planner: Label
+    leaving: bool = False
+
+
+CreditsRecord = Annotated[Credits | RouterPresence | PlannerPresence, Field(discriminator="type")]
 CREDITS: TypeAdapter[CreditsRecord] = adapter(CreditsRecord)

@@ -105,6 +105,9 @@ class FirstAsk(Contract):
     """The day that the tenant's budget is charged for the first attempt; absent where the tenant has none."""
     unfunded: bool | None = None
     """The first attempt waits for the tenant's budget (StepFunded)."""
+    node: NodeId | None = None
+    """Whose mailbox the planner wrote the first attempt into, beside this event, and why, for people; absent where a router chooses."""
+    why: Sentence = ""
 
 
 class JobAccepted(_Fact):
@@ -126,7 +129,6 @@ class JobAccepted(_Fact):
     deadline_at: EpochSeconds
     deadline_seconds: PositiveSeconds | None = None
     """Set where no user gave an instant: so long from acceptance, and `deadline_at` is only its writer's guess, for people.
-
     A planner that takes over counts on from the arrival times of the records, never from its own wall clock: one that is three minutes
     ahead would else expire every interactive job."""
     reply: ReplyTo | None = None
@@ -287,9 +289,7 @@ class JobDelayed(_Fact):
 
 
 class CancelRecorded(_Fact):
-    """A cancel of a job that the planner does not hold, kept until intake passes the job, or until a time; or of one whose attempts run,
-    which are stopped and awaited for a moment.
-    """
+    """A cancel of a job that the planner does not hold, kept until intake passes it, or a time; or of one whose attempts are stopped."""
 
     type: Literal["cancel_recorded"] = "cancel_recorded"
     reason: Sentence

@@ -33,6 +33,8 @@ class Chosen(NamedTuple):
     seconds: float
     """Predicted, from now to the end."""
     account: NodeCredit
+    resident: bool
+    """The node has the model loaded, as its newest credits say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def best(found: Sequence[Candidate], step: Step) -> Chosen | Busy:
                 chosen, least = candidate, seconds
     if chosen is None:
         return Busy(len(found))
-    return Chosen(chosen.node, chosen.model, _why(chosen, least, len(found)), least, chosen.account)
+    return Chosen(chosen.node, chosen.model, _why(chosen, least, len(found)), least, chosen.account, chosen.resident)
 
 
 def _rank(candidate: Candidate) -> tuple[int, str, str]:

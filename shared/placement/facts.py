@@ -8,12 +8,13 @@ from pydantic import ValidationError
 
 from shared.clock import Clock
 from shared.contracts.bounds import explain
-from shared.contracts.credits import CREDITS, Credits, RouterPresence
+from shared.contracts.credits import CREDITS, Credits, PlannerPresence, RouterPresence
 from shared.errors import InvalidRecord
 from shared.kafka.port import Log, Record, TopicPartition
 from shared.placement.choosing import Placement
+from shared.placement.parties import Parties
 from shared.processing.folding import fold_each
-from shared.processing.tail import Tail
+from shared.processing.tail import Handle, Tail
 from shared.topics import Topics
 
 CREDITS_BACK = 256
@@ -33,7 +34,12 @@ class Facts:
         client_id: str,
         clock: Clock,
         changed: Callable[[bool], None],
+        parties: Parties | None = None,
+        also: Handle = lambda *_: None,
     ) -> None:
+        """`parties`: are told who announces himself. `also`: is given the records of `credits` as they come."""
+        self._also = also
+        self._parties = parties
         self._nodes, self._credits = TopicPartition(topics.nodes, 0), TopicPartition(topics.credits, 0)
         self._topics, self._table, self._ledger, self._clock, self._changed = topics, placement.table, placement.ledger, clock, changed
         self._service, self._afresh = service, False
@@ -57,22 +63,26 @@ class Facts:
             self._afresh |= self._table.version != before
             return
         self.heard_at = now
+        self._also(partition, records)
         # Of each writer only the newest record counts: the others are void.
         fold_each(self._service, {record.key: record for record in records}.values(), lambda record: self._on_credits(record, now))
 
     def _on_credits(self, record: Record, now: float) -> None:
         message = read_credits(record, self._topics.mailboxes)
-        self._afresh |= isinstance(message, Credits) and self._ledger.on_credits(message, now)
+        if isinstance(message, Credits):
+            self._afresh |= self._ledger.on_credits(message, now)
+        elif self._parties is not None:
+            self._parties.on_presence(message, now)
 
     def _on_handled(self) -> None:
         afresh, self._afresh = self._afresh, False
         self._changed(afresh)
 
 
-def read_credits(record: Record, mailboxes: int) -> Credits | RouterPresence:
+def read_credits(record: Record, mailboxes: int) -> Credits | RouterPresence | PlannerPresence:
     """Raises InvalidRecord, also for places in a mailbox that does not exist: no step could be sent there."""
     try:
-        found: Credits | RouterPresence = CREDITS.validate_json(record.value or b"")
+        found: Credits | RouterPresence | PlannerPresence = CREDITS.validate_json(record.value or b"")
     except ValidationError as error:
         raise InvalidRecord(explain(error, "credits record")) from None
     if isinstance(found, Credits) and found.mailbox >= mailboxes:

@@ -22,6 +22,7 @@ class NodeCredit:
         "available",
         "boot",
         "decode_tokens_per_second",
+        "eager_from",
         "generation",
         "heard_at",
         "in_flight",
@@ -62,6 +63,7 @@ class NodeCredit:
         """Estimated tokens of this party's dispatches that the node's record does not count yet."""
         self.resident: frozenset[str] = frozenset()
         self.decode_tokens_per_second = 0.0
+        self.eager_from = 0
         self._acknowledged: dict[str, list[tuple[int, int]]] = {}  # capability → (offset, tokens) not read yet
 
     @property
@@ -88,6 +90,7 @@ class NodeCredit:
         self.running = record.running
         self.queued_tokens = record.queued_tokens
         self.decode_tokens_per_second = record.decode_tokens_per_second
+        self.eager_from = record.eager_from
         if len(self.resident) != len(record.resident) or not self.resident.issuperset(record.resident):
             self.resident = frozenset(record.resident)
         self.offered = max(0, record.offers.get(party, 0))
@@ -153,10 +156,12 @@ class NodeCredit:
 class OpenDispatch:
     """One step given to one node, until Kafka says where it lies or that it does not."""
 
-    __slots__ = ("account", "capability", "generation", "offset", "settled", "tokens")
+    __slots__ = ("account", "boot", "capability", "generation", "offset", "sequence", "settled", "tokens")
 
     def __init__(self, account: NodeCredit, capability: str, tokens: int) -> None:
         self.account = account
+        self.boot, self.sequence = account.boot, account.sequence
+        """Of the record whose place is used."""
         self.capability = capability
         self.generation = account.generation
         self.tokens = tokens
@@ -175,6 +180,12 @@ class OpenDispatch:
         since, upto = self.account.told_of(self.capability)
         return 0 <= since <= self.offset < upto and self.generation == self.account.generation
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether the node may have given back what is not known to be claimed, as far as its records tell."""
+        node = self.account
+        return not node.live or (node.boot, node.generation) != (self.boot, self.generation) or self.sequence < node.eager_from
+
     def settle(self) -> bool:
         """Ends the dispatch, once; False when the node's mailbox has changed since, so that its account does not know it."""
         assert not self.settled, "a dispatch ends once"
@@ -190,6 +201,8 @@ class CreditLedger:
         self._lost_seconds = lost_seconds
         self._forgotten_seconds = forgotten_seconds
         self._accounts: dict[str, NodeCredit] = {}
+        self.version = 0
+        """Changes when a dispatch may have become doubtful."""
 
     def __iter__(self) -> Iterator[NodeCredit]:
         return iter(self._accounts.values())
@@ -211,13 +224,17 @@ class CreditLedger:
             return False
         elif account.live and _incarnation(record) < account.incarnation:
             return False  # of an earlier boot, while a later one lives
-        return account.fold(record, self._party, now)
+        before = account.eager_from
+        changed = account.fold(record, self._party, now)
+        self.version += changed or account.eager_from != before
+        return changed
 
     def expire(self, now: float) -> list[str]:
         """Nodes that have become lost; long lost ones are forgotten."""
         lost = [a for a in self._accounts.values() if a.live and now - a.heard_at > self._lost_seconds]
         for account in lost:
             account.lose()
+            self.version += 1
         for node in [n for n, a in self._accounts.items() if now - a.heard_at > self._forgotten_seconds]:
             del self._accounts[node]
         return [account.node for account in lost]

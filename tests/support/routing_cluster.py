@@ -13,7 +13,7 @@ from services.delay.app import build as build_delay
 from services.delay.settings import DelaySettings
 from services.router.app import build as build_router
 from services.router.settings import RouterSettings
-from services.worker.credits import Routers, share
+from services.worker.credits import share
 from shared.clock import Clock, LoopClock
 from shared.contracts import headers
 from shared.contracts.base import PriorityClass
@@ -24,6 +24,7 @@ from shared.contracts.step import Step
 from shared.errors import LogError
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Consumer, Log, Message, NewTopic, Record, TopicPartition
+from shared.placement.parties import Parties
 from shared.service import Environment, Service
 from shared.settings import ClusterSettings
 from shared.topics import Topics, TopicSettings
@@ -165,7 +166,7 @@ class FakeNode:
         """No places are offered."""
         self.tells = False
         """It says of all that it has read that it is claimed. It writes no claims."""
-        self._routers = Routers(5.0)
+        self._parties = Parties(5.0)
         self._position = 0
         self._running = 0
         self._waiting: deque[Step] = deque()
@@ -219,9 +220,7 @@ class FakeNode:
     async def _read_routers(self, consumer: Consumer) -> None:
         while True:
             for message in [CREDITS.validate_json(record.value or b"") for record in await self._poll(consumer)]:
-                if isinstance(message, RouterPresence) and self._routers.on_presence(
-                    message.router, message.backlog, self._clock.monotonic(), leaving=message.leaving
-                ):
+                if isinstance(message, RouterPresence) and self._parties.on_presence(message, self._clock.monotonic()):
                     self._announce.set()
 
     async def _poll(self, consumer: Consumer) -> list[Record]:
@@ -250,7 +249,7 @@ class FakeNode:
             boot=self.registration.boot,
             sequence=self._sequence,
             mailbox=self.mailbox,
-            offers=share(free, self._routers.backlogs(self._clock.monotonic()), self._sequence),
+            offers=share(free, self._parties.backlogs(self._clock.monotonic()), self._sequence),
             read={"chat": self._position, "embed": 0},
             told={"chat": (0, self._position)} if self.tells else {},
             running=self._running,

@@ -25,7 +25,7 @@ class NodesHeard:
         self._clock, self._heard_at = clock, dict[bytes, float]()
         self._since, self._last_at = 0.0, -inf
         partitions = [TopicPartition(topics.credits, 0)]
-        self._tail = Tail(log, clock, partitions, client_id=client_id, begin=at_end, handle=self._on_records, pause_seconds=_PAUSE_SECONDS)
+        self._tail = Tail(log, clock, partitions, client_id=client_id, begin=at_end, handle=self.on_records, pause_seconds=_PAUSE_SECONDS)
 
     async def run(self) -> None:
         """Listen for ever; Kafka's absence is waited out."""
@@ -37,7 +37,8 @@ class NodesHeard:
             return 0.0
         return now - self._heard_at.get(node.encode(), self._since)
 
-    def _on_records(self, _: TopicPartition, records: Sequence[Record]) -> None:
+    def on_records(self, _: TopicPartition, records: Sequence[Record]) -> None:
+        """Of `credits`; for who reads them anyway."""
         now = self._clock.monotonic()
         if now - self._last_at > DEAF_SECONDS or len(self._heard_at) > MOST_NODES:
             self._since = now

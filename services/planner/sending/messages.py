@@ -46,7 +46,12 @@ def _stop(control: StopStep, mailbox: int, topics: Topics) -> Message:
 
 
 def _dispatch(dispatch: Dispatch, topics: Topics) -> Message:
-    step = dispatch.step
+    step, given = dispatch.step, dispatch.given
+    if given is not None and not given.failed:
+        used = f"{given.use.boot}/{given.use.sequence}".encode()
+        head = (*headers.envelope("step", dispatch.trace), (headers.NODE, given.node.encode()), (headers.CREDITS, used))
+        value = step.changed(model=given.model).to_bytes(dispatch.content)
+        return Message(topics.work(step.capability), value, step.id.encode(), given.mailbox, head)
     partition = steps_partition(step.tenant, step.home, topics.settings.steps_partitions)
     topic = topics.steps(step.capability, step.priority_class)
     return Message(topic, step.to_bytes(dispatch.content), step.id.encode(), partition, headers.envelope("step", dispatch.trace))

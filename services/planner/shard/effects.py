@@ -14,10 +14,11 @@ from services.planner.history.gate import GatedJob
 from services.planner.intake.canonical import onward
 from services.planner.intake.large_inputs import Inputs
 from services.planner.intake.refusals import Refusals
-from services.planner.round import Bury, CallerAnswer, Disown, Dispatch, Publish, Round, Stop
+from services.planner.round import Bury, CallerAnswer, Disown, Dispatch, Given, Publish, Round, Stop
+from services.planner.sending.eager import PATIENCE_SECONDS
 from services.planner.sending.messages import of_effect
 from services.planner.shard.wiring import Wiring
-from services.planner.state import attempts
+from services.planner.state import attempts, driving
 from services.planner.state.admission import IdTaken, JobInput, accept
 from services.planner.state.book import Book, internal
 from services.planner.state.delayed import must_wait, postpone
@@ -57,7 +58,7 @@ class Effects:
         self._book, self._refusals, self._wake = book, refusals, wake
         self.owed = OwedPositions(wake)
         self.inputs = Inputs(wiring, book, self._refuse, wake)
-        self._wall = wiring.clock.wall
+        self._wall, self._now, self._eager = wiring.clock.wall, wiring.clock.monotonic, wiring.eager
         self._unsendable: list[StepFailed] = []
         """Attempts that no router can be told of."""
         self._undelayable: list[tuple[GatedJob, Callable[[], None]]] = []
@@ -159,11 +160,24 @@ class Effects:
     # When it is written
 
     def dispatch(self, dispatch: Dispatch) -> None:
-        """Send an attempt to the routers; the only effect that may go out beside the append."""
+        """Send an attempt to the routers, or to the node that it is given to; the only effect that may go out beside the append."""
         self._tries.at = dispatch.step.job
         [message] = of_effect(dispatch, self._topics)
         self._tries.at = None
-        self._outbox.put(message, partial(self._on_dispatched, dispatch.step))
+        if dispatch.given is None or dispatch.given.failed:
+            self._outbox.put(message, partial(self._on_dispatched, dispatch.step))
+            return
+        self._eager.sending(dispatch.step.home, dispatch.given)
+        fate = partial(self._on_given, dispatch, dispatch.given)
+        self._outbox.put(message, fate, again=False, patience_seconds=PATIENCE_SECONDS)
+
+    def _on_given(self, dispatch: Dispatch, given: Given, result: Sent) -> None:
+        """The mailbox has it; or the routers get the same attempt, at once. One that was written nevertheless may be run twice."""
+        if not self._eager.ended(given, dispatch.step, result):
+            given.failed = True
+            driving.not_given(self._book, self._now(), dispatch.step)
+            self.dispatch(dispatch)
+            self._wake()
 
     def _on_dispatched(self, step: Step, result: Sent) -> None:
         if not isinstance(result, Exception):
@@ -176,6 +190,9 @@ class Effects:
     def let_out(self, round_: Round) -> None:
         """The round's append is acknowledged."""
         outbox, topics, book = self._outbox, self._topics, self._book
+        for dispatch in round_.dispatches:
+            if dispatch.given is not None and not dispatch.given.failed:
+                driving.given(book, self._now(), dispatch.step, (dispatch.given.node, dispatch.given.mailbox))
         book.owe_stops(effect.control.job for effect in round_.after if isinstance(effect, Stop))
         for effect in round_.after:
             match effect:

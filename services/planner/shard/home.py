@@ -164,6 +164,7 @@ class Home:
             finally:
                 self.running = False
                 self._gate.close()
+                self._wiring.eager.leave(self.number)
                 self._quiet.set()
             wait = _RETAKE_SECONDS[min(self._failures, len(_RETAKE_SECONDS) - 1)]
             self._failures += 1
@@ -192,8 +193,9 @@ class Home:
         self._gate = IdGate(wiring, self._events, taken.book, self.nudge)
         self._reset_queues(taken.inputs, taken.done)
         wiring.rewind(self.number, taken.inputs)
+        wiring.eager.enter(self.number, taken.book.unclaimed)
         await self._write(taken.round)
-        self.running = True
+        self.running, taken.book.mailboxes = True, wiring.eager
         wiring.spawn(self._gate.run())
         self.nudge()
 
@@ -386,6 +388,7 @@ class Home:
         """Dispatches beside the append; effects after its acknowledgement; then the inputs count as done."""
         for dispatch in round_.dispatches:
             self._effects.dispatch(dispatch)
+        self._wiring.eager.take_back(self.number)
         folded = None if self._claims_since is not None else self.ahead.unmet.clamp(self._gate.clamp(self._folded))
         await self._appender.append(round_)
         self._effects.let_out(round_)

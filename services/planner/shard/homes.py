@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from services.planner.intake.look_ahead import LookAhead
 from services.planner.intake.open_transactions import OpenTransactions
@@ -110,6 +111,10 @@ class Homes:
                 task.cancel()
 
     # Reading
+
+    def parts(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        """What reads for ever."""
+        return self.run(), self.second_reader.run()
 
     async def run(self) -> None:
         """Drain the consumer into the homes; a partition whose queue is full is paused.

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 from services.planner.handlers import JobReader
+from services.planner.sending.eager import Eager
 from services.planner.sending.writer import EventWriter
 from services.planner.settings import PlannerSettings
 from services.planner.state.policy import Policy
@@ -40,6 +41,7 @@ class Wiring:
     """The group's consumer: for committed and end offsets only; `homes` polls it."""
     writer: EventWriter
     outbox: Outbox
+    eager: Eager
     rewind: Callable[[int, dict[str, int]], None]
     """Read the inputs of a number again from these offsets."""
     unpause: Callable[[TopicPartition], None]

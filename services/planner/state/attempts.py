@@ -136,6 +136,8 @@ def _on_unplaced(book: Book, round_: Round, outcome: StepUnplaced) -> None:
         epoch=book.epoch, job=job.id, at=round_.wall, step=step.id, attempt=step.attempt, missing=outcome.missing
     )  # fmt: skip
     book.emit(round_, job, event)
+    if not outcome.missing:
+        book.unclaimed.sent(job.id, step, None)
 
 
 def _on_claimed(book: Book, round_: Round, outcome: StepClaimed) -> None:

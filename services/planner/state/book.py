@@ -29,6 +29,7 @@ from services.planner.state.runs import LastRuns
 from services.planner.state.snapshots import kept_jobs
 from services.planner.state.taken import TakenRecords
 from services.planner.state.timers import Timers
+from services.planner.state.unclaimed import Mailboxes, Unclaimed
 from shared.contracts.base import ClaimId, StepId
 from shared.contracts.budget import TenantLimits
 from shared.contracts.chat import Answer
@@ -74,6 +75,9 @@ class Book:
         self.incarnations = Incarnations()
         self.funds = Funds(home, policy.budgets, {} if tenants is None else tenants)
         self.kept = Kept(self.kept_jobs, *self.cancels.kept, self.runs, self.kept_ids.kept, self.taken, *self.funds.kept)
+        self.unclaimed = Unclaimed(self.find)
+        self.mailboxes: Mailboxes | None = None
+        """Where steps may be written without a router; not while the book is rebuilt."""
         self.claim_news: dict[str, None] = {}
         """Jobs with claims that are folded and that no event holds yet."""
 

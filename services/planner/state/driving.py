@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.planner import counters
 from services.planner.job.limits import endless, estimate_tokens, neared, refusal
-from services.planner.job.live import LiveJob, OpenStep
+from services.planner.job.live import LiveJob, OpenStep, Phase
 from services.planner.job.run import Wanted
 from services.planner.round import Dispatch, Round
 from services.planner.state import ending, streams
@@ -15,7 +15,7 @@ from shared.contracts.budget import Amounts
 from shared.contracts.event import AttemptFailed, LimitNeared, StepAsked, StepRetried, TimerSet
 from shared.contracts.failure import Failure
 from shared.contracts.result import Status
-from shared.contracts.step import Content
+from shared.contracts.step import Step
 from shared.contracts.usage import Usage
 from shared.scheduling.urgency import raised
 from shared.telemetry import logs, metrics
@@ -87,6 +87,12 @@ def _ask(book: Book, round_: Round, job: LiveJob, want: Wanted) -> None:
     cost = cost or book.funds.least_micros(job)
     funding = Funding() if refused else book.funds.reserve(round_, job, Amounts(calls=1, tokens=tokens, micros=cost))
     refused = refused or funding.failure
+    attempt = given = None
+    if refused is None and funding.lacks is None:
+        attempt = _attempt(book, round_, job, OpenStep(want.step, want.path, want.request, tokens))
+        # A raised step goes before others of a higher class: the routers see to that.
+        if book.mailboxes is not None and attempt.priority_class is job.accepted.priority_class:
+            given = book.mailboxes.give(attempt)
     event = StepAsked.of_valid(
         epoch=book.epoch,
         job=job.id,
@@ -99,6 +105,8 @@ def _ask(book: Book, round_: Round, job: LiveJob, want: Wanted) -> None:
         reserved_micros=None if refused else cost or None,
         charged_day=funding.day,
         unfunded=funding.lacks is not None or None,
+        node=given.node if given else None,
+        why=given.why if given else "",
     )
     book.emit(round_, job, event)
     step = job.steps[want.step]
@@ -109,17 +117,50 @@ def _ask(book: Book, round_: Round, job: LiveJob, want: Wanted) -> None:
     if funding.lacks is not None:
         book.funds.wait(round_, job, step)
         return
-    round_.dispatches.append(dispatch(book, round_, job, step, want.content))
+    assert attempt is not None, "it is funded"
+    round_.dispatches.append(_sent(book, round_, job, step, Dispatch(attempt, job.accepted.trace, want.content, given)))
 
 
-def dispatch(book: Book, round_: Round, job: LiveJob, step: OpenStep, content: Content | None = None) -> Dispatch:
-    """The attempt as it travels. How long it may wait for a node, the routers know."""
-    assert step.request is not None, "a sleep is not dispatched"
+def dispatch(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> Dispatch:
+    """The attempt as it goes to the routers. How long it may wait for a node, they know."""
+    return _sent(book, round_, job, step, Dispatch(_attempt(book, round_, job, step), job.accepted.trace))
+
+
+def _sent(book: Book, round_: Round, job: LiveJob, step: OpenStep, sent: Dispatch) -> Dispatch:
     step.due_at = round_.now + book.policy.resend_seconds
+    book.unclaimed.sent(job.id, step, sent.given)
+    return sent
+
+
+def given(book: Book, now: float, sent: Step, routed: tuple[str, int]) -> None:
+    """This planner has put the attempt into a node's mailbox, and history knows of it: the claim timeout begins."""
+    found = _waiting(book, sent)
+    if found is not None:
+        found[1].routed, found[1].due_at = routed, now + book.policy.claim_timeout_seconds
+        book.arm(found[0])
+
+
+def not_given(book: Book, now: float, sent: Step) -> None:
+    """It does not lie there, as far as is known: it goes to the routers, and waits for them."""
+    found = _waiting(book, sent)
+    if found is not None:
+        found[1].routed, found[1].due_at = None, now + book.policy.resend_seconds
+        book.unclaimed.sent(found[0].id, found[1], None)
+        book.arm(found[0])
+
+
+def _waiting(book: Book, sent: Step) -> tuple[LiveJob, OpenStep] | None:
+    """Unless it is claimed or over."""
+    found = book.find(sent.job, sent.id)
+    return found if found is not None and found[1].attempt == sent.attempt and found[1].phase is Phase.ASKED else None
+
+
+def _attempt(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> Step:
+    """The attempt as it travels."""
+    assert step.request is not None, "a sleep is not sent"
     left = max(0.0, job.deadline_due - round_.now)
     served_as = raised(job.accepted.priority_class, left, book.expected.of)
-    attempt = step_of(job, step, book.home, book.policy.lease_seconds, served_as=served_as, seconds_left=left)
-    return Dispatch(attempt, job.accepted.trace, content)
+    return step_of(job, step, book.home, book.policy.lease_seconds, served_as=served_as, seconds_left=left)
 
 
 def fail_attempt(

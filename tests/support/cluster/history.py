@@ -14,7 +14,7 @@ from services.planner.state.admission import JobInput
 from shared.contracts import headers, ids
 from shared.contracts.budget import TenantAccount, TenantShare
 from shared.contracts.control import CONTROL
-from shared.contracts.credits import CREDITS, Credits
+from shared.contracts.credits import CREDITS, Credits, RouterPresence
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.delayed import Delayed
 from shared.contracts.event import (
@@ -46,6 +46,14 @@ class Written(NamedTuple):
     offset: int
     at: float
     value: Any
+
+
+class EagerStep(NamedTuple):
+    """A step that a planner wrote into a node's mailbox itself. `credits`: node/boot/sequence of the record whose place it uses."""
+
+    written: Written
+    node: str
+    credits: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,11 @@ class History:
         self.work: dict[tuple[TopicPartition, int], tuple[Written, str]] = {}
         """with the node that it is for"""
         self.work_of: dict[tuple[str, int], list[Written]] = defaultdict(list)
+        self.eager: dict[tuple[TopicPartition, int], EagerStep] = {}
+        self.offers: dict[str, Written] = {}
+        """node/boot/sequence → the record of credits"""
+        self.presence: dict[str, list[tuple[float, int]]] = defaultdict(list)
+        """router → when it announced which backlog"""
         self.controls: list[Written] = []
         self.delayed: dict[tuple[TopicPartition, int], Written] = {}
         self.delays_by_value: dict[bytes, list[Written]] = defaultdict(list)
@@ -141,6 +154,10 @@ class History:
     def all_valid(self) -> list[Written]:
         """Of every home."""
         return [written for home in sorted(self.events) for written in self.valid(home)]
+
+    def eager_of(self, step: str) -> EagerStep | None:
+        """The record that its planner wrote into a mailbox itself, not a copy of it."""
+        return next((eager for eager in self.eager.values() if eager.written.value.id == step and eager.credits in self.offers), None)
 
     def of_job(self, job: str) -> list[Written]:
         """Everything that names this job, in order of time."""
@@ -267,8 +284,21 @@ class History:
         where = TopicPartition(record.topic, record.partition)
         step = Step.model_validate_json(record.value or b"")
         written = Written(where, record.offset, now, step)
-        self.work[where, record.offset] = (written, headers.Envelope(record.headers).text(headers.NODE) or "")
+        says = headers.Envelope(record.headers)
+        node, used = says.text(headers.NODE) or "", says.text(headers.CREDITS)
+        self.work[where, record.offset] = (written, node)
+        if used is not None:
+            self.eager[where, record.offset] = EagerStep(written, node, f"{node}/{used}")
         self.work_of[step.id, step.attempt].append(written)
+
+    def _credits(self, record: MemoryRecord, now: float) -> None:
+        said = CREDITS.validate_json(record.value or b"")
+        if isinstance(said, Credits):
+            where = TopicPartition(record.topic, record.partition)
+            self.offers[f"{said.node}/{said.boot}/{said.sequence}"] = Written(where, record.offset, now, said)
+            self.credits[said.node].append(now)
+        elif isinstance(said, RouterPresence):
+            self.presence[said.router].append((now, said.backlog))
 
     def _control(self, record: MemoryRecord, now: float) -> None:
         where = TopicPartition(record.topic, record.partition)
@@ -290,11 +320,6 @@ class History:
     def _node(self, record: MemoryRecord, now: float) -> None:
         if record.value is None and record.key is not None:
             self.left.add(record.key.decode())
-
-    def _credits(self, record: MemoryRecord, now: float) -> None:
-        told = CREDITS.validate_json(record.value or b"")
-        if isinstance(told, Credits):
-            self.credits[told.node].append(now)
 
     def _dead_letter(self, record: MemoryRecord, now: float) -> None:
         letter = DeadLetter.model_validate_json(record.value or b"")

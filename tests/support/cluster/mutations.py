@@ -96,10 +96,10 @@ def find(mutation: Mutation, first: int, most: int) -> tuple[int, Report] | None
 
 def mutations() -> list[Mutation]:
     """All of them."""
-    from tests.support.cluster.mutants import ahead, boots, budgets, callers, kept, others, planner, protocol, schedules
+    from tests.support.cluster.mutants import ahead, boots, budgets, callers, eager, kept, others, planner, protocol, schedules
 
     everywhere = (protocol.MUTANTS, kept.MUTANTS, ahead.MUTANTS, planner.MUTANTS, others.MUTANTS, budgets.MUTANTS, schedules.MUTANTS)
-    groups = (*everywhere, boots.MUTANTS, callers.MUTANTS)
+    groups = (*everywhere, boots.MUTANTS, callers.MUTANTS, eager.MUTANTS)
     return [mutation for group in groups for mutation in _made(group)]
 
 

@@ -15,7 +15,8 @@ from tests.support.cluster.faults import FaultMix
 LEASE_SECONDS = 4.0
 CLAIM_SECONDS = 2.5
 SILENT_SECONDS = 4.0
-SLOTS = 2
+SLOTS = {"worker-1": 2, "worker-2": 2, "worker-3": 16}
+"""One node has places for all routers and planners, the others have not."""
 PREFETCH = 2
 GRACE_SECONDS = 6.0
 TIMINGS = GroupTimings(session=6.0, heartbeat=1.0, rebalance=10.0)
@@ -67,7 +68,7 @@ def router(mix: FaultMix) -> RouterSettings:
 def worker(name: str, mix: FaultMix) -> WorkerSettings:
     return WorkerSettings(
         node=name,
-        slots=SLOTS,
+        slots=SLOTS[name],
         prefetch_limit=PREFETCH,
         renew_seconds=1.0,
         earlier_silent_seconds=SILENT_SECONDS,

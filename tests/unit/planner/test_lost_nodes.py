@@ -107,7 +107,7 @@ def test_silence_is_counted_only_while_anything_is_heard() -> None:
     heard, where = NodesHeard(MemoryLog(clock), clock, topics, "p"), TopicPartition(topics.credits, 0)
 
     def tell(*keys: bytes | None) -> None:
-        heard._on_records(where, [_Credits(key) for key in keys])  # type: ignore[misc]
+        heard.on_records(where, [_Credits(key) for key in keys])  # type: ignore[misc]
 
     def silent(node: str) -> float:
         return heard.silent_seconds(node, clock.monotonic())

@@ -128,6 +128,7 @@ def refusals() -> Refusals:
             instance="p",
             reader=reader,
             schedules=missing,
+            eager=missing,
             consumer=missing,
             writer=missing,
             outbox=missing,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from services.worker.attempt import Attempt
 from services.worker.backends.base import Completion
 from services.worker.backends.http import TokenBucket
-from services.worker.credits import MAX_BYTES, MOST_ROUTERS, Routers, fit, share
+from services.worker.credits import MAX_BYTES, OTHERS_WAIT, EagerGate, fit, share
 from services.worker.hardware import accelerators, total_memory
 from services.worker.inbox import HEAD_START_SECONDS, Inbox, StoppedSteps, concerns
 from services.worker.lease_log import LeaseLog
@@ -24,9 +24,10 @@ from services.worker.speeds import Speeds, Timeouts, expired, overdue
 from shared.contracts.base import CLASSES, ClaimId, PriorityClass
 from shared.contracts.chat import Answer, Operation
 from shared.contracts.control import StopStep
-from shared.contracts.credits import Credits
+from shared.contracts.credits import Credits, PlannerPresence, RouterPresence
 from shared.contracts.node import Node, NodeModel
 from shared.contracts.usage import Timings, Usage
+from shared.placement.parties import MOST_PARTIES, Parties
 from tests.unit.worker.world import step
 
 names = st.sampled_from([f"node-{n}" for n in range(5)])
@@ -208,18 +209,62 @@ def test_a_credits_record_fits(routers: int, resident: int) -> None:
     assert fitted.read == record.read
 
 
-def test_routers_come_and_go() -> None:
-    """News is a router that comes, or that has work where it had none; silence or a farewell ends it."""
-    routers = Routers(5.0)
-    assert routers.on_presence("r", 0, 0.0)
-    assert not routers.on_presence("r", 0, 1.0)
-    assert routers.on_presence("r", 3, 2.0)
-    assert not routers.on_presence("r", 4, 3.0)
-    assert routers.backlogs(4.0) == {"r": 4}
-    assert routers.backlogs(9.0) == {}
-    routers.on_presence("r", 1, 10.0)
-    assert routers.on_presence("r", 0, 11.0, leaving=True)
-    assert routers.backlogs(11.0) == {}
+def said(backlog: int = 0, *, name: str = "r", leaving: bool = False) -> RouterPresence:
+    return RouterPresence(router=name, backlog=backlog, leaving=leaving)
+
+
+def test_parties_come_and_go() -> None:
+    """News is one that comes or leaves, and a router that has work where it had none; silence or a farewell ends it."""
+    parties = Parties(5.0)
+    assert parties.on_presence(said(), 0.0)
+    assert not parties.on_presence(said(), 1.0)
+    assert parties.on_presence(said(3), 2.0)
+    assert not parties.on_presence(said(4), 3.0)
+    assert parties.backlogs(4.0) == {"r": 4}
+    assert parties.others_wait(4.0)
+    assert not parties.others_wait(9.0)
+    assert parties.backlogs(9.0) == {}
+    parties.on_presence(said(1), 10.0)
+    assert parties.on_presence(said(leaving=True), 11.0)
+    assert parties.backlogs(11.0) == {}
+    assert parties.on_presence(PlannerPresence(planner="p"), 11.0)
+    assert not parties.on_presence(PlannerPresence(planner="p"), 12.0)
+    assert parties.planners(13.0) == ["p"]
+    assert parties.planners(18.0) == []
+
+
+@given(st.integers(0, 40), st.integers(0, 4), st.integers(0, 4), st.integers(0, 7))
+def test_routers_come_before_planners(places: int, routers: int, planners: int, turn: int) -> None:
+    """One place for each router, then one for each planner, the rest to planners; with a backlog anywhere all places are routers'."""
+    idle, names = {f"r{n}": 0 for n in range(routers)}, [f"p{n}" for n in range(planners)]
+    offers = share(places, idle, turn, names)
+    assert sum(offers.values()) == (places if routers or planners else 0)
+    assert sum(offers.get(name, 0) for name in idle) >= min(places, routers)
+    if planners:
+        assert all(offers.get(name, 0) == 1 for name in idle) or places < routers
+        mine = [offers.get(name, 0) for name in names]
+        assert max(mine) - min(mine) <= 1
+    if routers:
+        busy = idle | {"r0": 3}
+        assert share(places, busy, turn, names) == share(places, busy, turn)
+
+
+def test_what_is_given_back_is_not_passed() -> None:
+    """Once a step that a planner wrote itself is given back, so is all that used the same or earlier records of credits, backlog or not."""
+    waiting: list[str] = []
+    gate = EagerGate("b1", lambda: bool(waiting))
+    gate.sequence = 7
+    assert gate.refusal(b"b1/7") is None
+    assert gate.refusal(b"b0/900") is None
+    waiting.append("a step")
+    assert gate.refusal(b"b1/7") == OTHERS_WAIT
+    gate.gave_back()
+    waiting.clear()
+    assert gate.refusal(b"b1/7") == OTHERS_WAIT
+    assert gate.refusal(b"b0/900") == OTHERS_WAIT
+    assert gate.refusal(b"odd") == OTHERS_WAIT
+    gate.sequence = 8
+    assert gate.refusal(b"b1/8") is None
 
 
 def test_places_follow_littles_law() -> None:
@@ -341,9 +386,9 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_routers_that_anybody_can_announce_are_bounded() -> None:
     """A record of credits names them: one that cannot be written would end the worker."""
-    routers = Routers(gone_seconds=5.0)
+    parties = Parties(gone_seconds=5.0)
     for number in range(3_000):
-        routers.on_presence(f"r{number}", 1, now=float(number) / 1_000)
-    offers = share(20_000, routers.backlogs(3.0), turn=0)
-    assert len(offers) == MOST_ROUTERS
+        parties.on_presence(said(1, name=f"r{number}"), now=float(number) / 1_000)
+    offers = share(20_000, parties.backlogs(3.0), turn=0)
+    assert len(offers) == MOST_PARTIES
     assert Credits(node="n", boot="b", sequence=1, mailbox=0, offers=offers, read={}).offers == offers

@@ -17,8 +17,8 @@ LAW = "everything is bounded"
 LOOK_SECONDS = 0.25
 HOPS = 40
 """Most records in delays.* for one job or attempt: hops through the tiers, and what faults add."""
-INBOX = 4 * (settings.SLOTS + settings.PREFETCH)
-"""Steps that wait in a worker: what it offered, and what faults brought besides. Far below a burst of all jobs."""
+INBOX = 4
+"""Times a worker's places that steps may wait in it: what it offered, and what faults brought besides. Far below a burst of all jobs."""
 
 
 async def watch(world: World) -> None:
@@ -36,10 +36,11 @@ def look(world: World) -> Iterator[Violation]:
             if owned.home.live > options.live_jobs + options.round_jobs:
                 yield Violation(LAW, f"{name} has {owned.home.live} live jobs in home {number}; {options.live_jobs} are allowed")
     for name, worker in world.services(WorkerService).items():
-        if worker.attempts.slots.busy > settings.SLOTS:
-            yield Violation(LAW, f"{name} runs {worker.attempts.slots.busy} steps in {settings.SLOTS} slots")
-        if len(worker.attempts.inbox) > INBOX:
-            yield Violation(LAW, f"{len(worker.attempts.inbox)} steps wait in {name}; it has {settings.SLOTS + settings.PREFETCH} places")
+        slots, places = settings.SLOTS[name], settings.SLOTS[name] + settings.PREFETCH
+        if worker.attempts.slots.busy > slots:
+            yield Violation(LAW, f"{name} runs {worker.attempts.slots.busy} steps in {slots} slots")
+        if len(worker.attempts.inbox) > INBOX * places:
+            yield Violation(LAW, f"{len(worker.attempts.inbox)} steps wait in {name}; it has {places} places")
     for name, router in world.services(Router).items():
         windows = router.intake.windows
         for where, window in windows.items():

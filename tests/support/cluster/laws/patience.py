@@ -1,7 +1,8 @@
 """Timers: nothing is given up before its time, whatever happened in between, and nothing that was in the log when it became due is ignored.
 
-A lease runs from its claim or its last renewal, a claim timeout from routing, the wait for a node from asking, or from when the same
-attempt was first sent, by an acceptance that was lost: routers count that. A take-over gives each a full period again.
+A lease runs from its claim or its last renewal, a claim timeout from routing, or from asking where the planner gave the step to a node
+itself, the wait for a node from asking, or from when the same attempt was first sent, by an acceptance that was lost: routers count that. A
+take-over gives each a full period again.
 A user's deadline is absolute; any other runs from acceptance, whatever the clocks of planners, routers and workers say.
 
 Of a job whose acceptance was lost, and that its record brought again, only what came after the take-over counts: its outcomes of before
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from shared.contracts.event import AttemptFailed, JobAccepted, JobSettled, PlannerStarted, StepAsked, StepClaimedBy, StepRetried, facts_of
 from shared.contracts.failure import FailureKind
@@ -40,7 +41,8 @@ _WALL_ZERO = 1_700_000_000.0
 class _Step:
     begun_at: float
     claim: str | None = None
-    started_at: dict[int, float] = field(default_factory=dict)
+    given_at: float | None = None
+    """When this attempt was asked for, if its planner wrote it into a mailbox itself."""
 
 
 def check(world: World) -> Iterator[Violation]:
@@ -80,7 +82,9 @@ def _home(world: World, home: int, renewals: dict[str, list[float]]) -> Iterator
                 deadlines[event.job] = durations[event.job] = written.at + event.deadline_seconds
         elif isinstance(event, StepAsked | StepRetried):
             attempt = event.attempt if isinstance(event, StepRetried) else 1
-            steps[event.step] = _Step(min(written.at, world.history.first_sent.get((event.step, attempt), written.at)))
+            given_at = written.at if isinstance(event, StepAsked) and event.node is not None else None
+            begun_at = min(written.at, world.history.first_sent.get((event.step, attempt), written.at))
+            steps[event.step] = _Step(begun_at, given_at=given_at)
         elif isinstance(event, StepClaimedBy | AttemptFailed) and event.step not in steps:
             continue  # which nobody asked for: another law's
         elif isinstance(event, StepClaimedBy):
@@ -107,7 +111,7 @@ def _failed(
         case FailureKind.LEASE_EXPIRED if step.claim is not None:
             yield from _lease(written, step.claim, taken_at, outcomes, renewals)
         case FailureKind.UNCLAIMED if event.failure.message.startswith("no worker"):
-            yield from _unclaimed(written, outcomes)
+            yield from _unclaimed(written, step, outcomes)
         case FailureKind.NO_NODE if written.at - step.begun_at < no_node_seconds - 1.0:
             waited = written.at - step.begun_at
             yield Violation(LAW, f"step {event.step} waited {waited:.1f} s for a node, not {no_node_seconds:g}", event.job)
@@ -145,10 +149,12 @@ def _lease(written: Written, claim: str, taken_at: float, outcomes: list[Written
         yield Violation(FENCE, f"{name} ended although its outcome lay at {there[0].where.topic}/{there[0].offset}", event.job)
 
 
-def _unclaimed(written: Written, outcomes: list[Written]) -> Iterator[Violation]:
+def _unclaimed(written: Written, step: _Step, outcomes: list[Written]) -> Iterator[Violation]:
     event = written.value
     name = f"step {event.step} attempt {event.attempt}"
     routed = [w.at for w in outcomes if isinstance(w.value, StepRouted) and w.at <= written.at]
+    if step.given_at is not None:
+        routed.insert(0, step.given_at)
     if not routed:
         yield Violation(LAW, f"{name} counts as unclaimed, but was never routed", event.job)
     elif written.at < routed[0] + settings.CLAIM_SECONDS - _SLACK:

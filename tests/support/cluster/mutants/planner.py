@@ -100,15 +100,15 @@ def _defaults_by_the_clock_at_take_over(patching: Patching) -> None:
 
 
 def _claim_timeout_from_planning(patching: Patching) -> None:
-    original = driving.dispatch
+    original = driving._sent
 
-    def dispatch(self: Book, round_: Round, job: Any, step: Any, *more: Any) -> Any:
-        made = original(self, round_, job, step, *more)
+    def sent(self: Book, round_: Round, job: Any, step: Any, dispatch: Any) -> Any:
+        made = original(self, round_, job, step, dispatch)
         step.due_at = round_.now + self.policy.claim_timeout_seconds
         step.routed = ("nobody", 0)  # what is not routed has no timeout: it is only sent again
         return made
 
-    patching.setattr(driving, "dispatch", dispatch)
+    patching.setattr(driving, "_sent", sent)
 
 
 def commands_lost(patching: Patching) -> None:
@@ -226,16 +226,16 @@ def _forwarded_before_it_is_acknowledged(kind: type[Any]) -> Callable[[Patching]
 
 
 def _sent_with_an_instant(patching: Patching) -> None:
-    original = driving.dispatch
+    original = driving._sent
 
-    def dispatch(self: Book, round_: Round, job: Any, step: Any, *more: Any) -> Any:
-        made = original(self, round_, job, step, *more)
+    def sent(self: Book, round_: Round, job: Any, step: Any, dispatch: Any) -> Any:
+        made = original(self, round_, job, step, dispatch)
         if made.step.seconds_left is None:
             return made
         instant = made.step.model_copy(update={"deadline_at": round_.wall + made.step.seconds_left, "seconds_left": None})
         return replace(made, step=instant)
 
-    patching.setattr(driving, "dispatch", dispatch)
+    patching.setattr(driving, "_sent", sent)
 
 
 def _old_only_by_distance(patching: Patching) -> None:
@@ -269,7 +269,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "deadlines re-armed at take-over": {
         "patch": _deadline_armed_anew,
         "breaks": "deadlines hold",
-        "seed": 6,
+        "seed": 7,
         "mix": FaultMix(kill=1.5, down_seconds=(15.0, 20.0), only=("router",), rebalance=0.4, jobs=20, seconds=25.0),
         "kinds": {"deadline": 1.0},
     },
@@ -283,7 +283,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "claim timeout started at planning instead of routing": {
         "patch": _claim_timeout_from_planning,
         "breaks": "nothing is given up before its time",
-        "seed": 2,
+        "seed": 0,
         "mix": FaultMix(jobs=40, seconds=3.0),
     },
     "commands lost at a crash": {"patch": commands_lost, "breaks": "one result", "seed": 1, "mix": CRASHES},
@@ -319,7 +319,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "stops of refused claims not awaited": {
         "patch": _stops_of_refused_claims_not_awaited,
         "breaks": "what nobody wants is stopped",
-        "seed": 31,
+        "seed": 2,
         "mix": CRASHES,
         "kinds": {"cancelled": 1.0},
     },
@@ -353,7 +353,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "a cancel sent home and committed before it is there": {
         "patch": _forwarded_before_it_is_acknowledged(CancelRequested),
         "breaks": "offsets pass no unfinished work",
-        "seed": 20,
+        "seed": 7,
         "mix": UNKNOWN,
         "kinds": {"cancelled": 1.0, "elsewhere": 1.0},
     },
