@@ -38,6 +38,11 @@ def begun_by_caller(step: Step) -> bool:
     return step.operation is Operation.CHAT and bool(step.messages) and step.messages[-1].role == "assistant"
 
 
+def is_complete(step: Step, most: int) -> bool:
+    """Whether the beginning has all tokens that the answer may have: whoever wrote the last one died before it said so."""
+    return bool(step.prefix) and step.prefix_tokens is not None and step.prefix_tokens >= most
+
+
 def tokens_left(step: Step, most: int) -> int:
     """Of `most` tokens for the whole answer, what is left for the rest of it, at least one.
 

@@ -179,6 +179,8 @@ class Runner:
             await self._clock.sleep(self._bucket.take(self._clock.monotonic()))
         step, attempt.asked_at = attempt.step, self._clock.monotonic()
         simulated = self._node.registered.simulated
+        if continuation.is_complete(step, step.options.max_tokens or self._settings.default_max_tokens):
+            return Completion(Answer(model=model, node=self._node.id, finish_reason=FinishReason.LENGTH, simulated=simulated))
         stream = self._open_stream(step, attempt.claim, model, simulated) if step.stream else None
         try:
             return await self._consume(attempt, self._model_call(attempt, model, simulated=simulated), stream)

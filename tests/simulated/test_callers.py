@@ -53,6 +53,10 @@ class Reading:
         result = Result(job="j", status=status, accepted_at=1.0, finished_at=2.0)
         self.write(JobSettled(epoch=epoch, job="j", at=2.0, result=result))
 
+    def result(self, status: Status) -> None:
+        result, where = Result(job="j", status=status, accepted_at=1.0, finished_at=2.0), TopicPartition(self.topics.results, 0)
+        self.log.write(where, [Message(where.topic, result.to_bytes(), b"j", 0)])
+
     async def begin(self, *, committed: int | None = None) -> asyncio.Task[None]:
         """Read from the end, or from where the planners have committed."""
         if committed is not None:
@@ -125,7 +129,9 @@ def test_the_planners_watermark_says_which_epoch_is_in_force(named: str) -> None
 
 @trace
 async def test_what_was_missed_may_have_been_a_start(at: Reading) -> None:
-    """Retention has reached what an ingress that slept had not read: finals are asked for again, until a planner starts."""
+    """Retention has reached what an ingress that slept had not read: finals are asked for again, until a planner starts. Who waited then is
+    told by his job's result, which is made of a valid event.
+    """
     epoch = at.start()
     task = await at.begin(committed=epoch)
     assert at.reader.established(0)
@@ -137,6 +143,12 @@ async def test_what_was_missed_may_have_been_a_start(at: Reading) -> None:
     at.log.thaw("i")
     await asyncio.sleep(2.0)
     assert not at.reader.established(0)
+    at.settle(epoch, Status.CANCELLED)  # valid perhaps
+    await asyncio.sleep(2.0)
+    assert at.told == []
+    at.result(Status.SUCCEEDED)
+    await asyncio.sleep(2.0)
+    assert [result.status for result in at.told] == [Status.SUCCEEDED]
     at.start()
     await asyncio.sleep(1.0)
     assert at.reader.established(0)

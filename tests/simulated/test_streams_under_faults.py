@@ -70,6 +70,11 @@ class Streams:
             elif found.process.state is State.PAUSED:
                 self.world.wake(found)
         assert await self.world.until(lambda: all(request.answer.complete for request in self.requests), SECONDS)
+        # Whoever waits is told by the settle event; results gather for a moment.
+        assert await self.world.until(lambda: len({r.job for r in self.results()}) == CALLERS, SECONDS)
+
+    def results(self) -> list[Result]:
+        return [Result.model_validate_json(value) for value in values(self.world, self.world.topics.results)]
 
     def continued(self) -> int:
         """Attempts that went on where another one had stopped."""
@@ -78,8 +83,7 @@ class Streams:
 
     def check(self) -> None:
         """What each client was shown is the answer that was recorded, to the letter."""
-        results = [Result.model_validate_json(value) for value in values(self.world, self.world.topics.results)]
-        text_of = {r.job: r.answer.text for r in results if r.status is Status.SUCCEEDED and r.answer is not None}
+        text_of = {r.job: r.answer.text for r in self.results() if r.status is Status.SUCCEEDED and r.answer is not None}
         for request in self.requests:
             assert b'"error"' not in request.answer.body, request.answer.body[-300:]
             assert request.answer.body.endswith(b"data: [DONE]\n\n")

@@ -26,6 +26,10 @@ class Ends:
     def __len__(self) -> int:
         return len(self._open)
 
+    def jobs(self) -> frozenset[str]:
+        """Of which somebody waits for the end."""
+        return frozenset(self._open)
+
     def add(self, job: str, told: Told, digest: str | None = None) -> None:
         """`told` is called once, with the result, when the settle event is read.
 
@@ -52,6 +56,18 @@ class Ends:
                     told(settled.result)
                 elif settled.digest:
                     told(_conflict(settled.result))
+
+    def on_result(self, job: str, value: bytes) -> None:
+        """Its result was read, which is made of a valid JobSettled. Whose request it was, it does not tell. Raises ValidationError."""
+        waiting = self._open.get(job, ())
+        if any(digest is None for _, digest in waiting):
+            result = Result.model_validate_json(value)
+            self._open[job] = [one for one in waiting if one[1] is not None]
+            if not self._open[job]:
+                del self._open[job]
+            for told, digest in waiting:
+                if digest is None:
+                    told(result)
 
 
 def _conflict(result: Result) -> Result:

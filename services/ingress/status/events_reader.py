@@ -41,6 +41,9 @@ _SOURCE = re.compile(rb'"source":"[^"\\]+/(\d{1,9})/(\d{1,18})"')
 _KINDS = {kind.encode(): kind for kind in ("planner_started", *SHOWN, *LEDGER)}
 _CLASSES = {priority_class.value.encode(): priority_class for priority_class in PriorityClass}
 _STORE_BATCH = 500
+_RESULTS_LOOKBACK = 1_000
+"""A result follows its settle event by a fraction of a second."""
+_LOOK_SECONDS = 0.5
 _TRIES, _AGAIN_SECONDS = 10, 0.5
 """A cold coordinator of the planners' group does not answer at once."""
 _MAX_DIRTY = 20_000
@@ -54,7 +57,7 @@ class EventsReader:
     """
 
     def __init__(self, environment: Environment, settings: IngressSettings, store: StatusStore | None, callers: Ends) -> None:
-        self._log, self._callers = environment.log, callers
+        self._log, self._callers, self._instance = environment.log, callers, environment.instance
         self.charges = Ends(settings.watched_jobs)
         """Accounts, told by the best guess, too."""
         self.hurry = asyncio.Event()
@@ -65,6 +68,8 @@ class EventsReader:
         self._lookback, self._flush_seconds = settings.events_lookback, settings.flush_seconds
         topics, partitions = environment.topics, environment.topics.settings.home_partitions
         self._partitions = [TopicPartition(topics.job_events, number) for number in range(partitions)]
+        self._results = [TopicPartition(topics.results, number) for number in range(topics.partitions("other"))]
+        self._missed = asyncio.Event()
         self._epochs = {partition: EpochFilter() for partition in self._partitions}
         self._watermarks: dict[TopicPartition, int | None] = {}
         """Of the planners, each the place of a valid record; until it is read."""
@@ -92,7 +97,32 @@ class EventsReader:
                 self._remembered = await self.store.positions()
             except StoreUnavailable:
                 metrics.STATUS_STORE_ERRORS.inc()
-        await self.tail.run()
+        await asyncio.gather(self.tail.run(), self._tell_by_results())
+
+    async def _tell_by_results(self) -> None:
+        """Who waited while events were missed may have been told by one of them, or by one that is not known to be valid: his job's result
+        is as good, and is read until nobody is left who waited then.
+        """
+        while True:
+            await self._missed.wait()
+            self._missed.clear()
+            client = f"tutti-ingress-results-{self._instance}"
+            tail = Tail(self._log, self._clock, self._results, client_id=client, begin=_lately, handle=self._on_results)
+            reading = asyncio.create_task(tail.run())
+            try:
+                waited = self._callers.jobs()
+                while waited & self._callers.jobs() and not self._missed.is_set():
+                    await self._clock.sleep(_LOOK_SECONDS)
+            finally:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+
+    def _on_results(self, _: TopicPartition, records: Sequence[Record]) -> None:
+        fold_each("ingress", records, self._on_result)
+
+    def _on_result(self, record: Record) -> None:
+        if record.key is not None and record.value is not None:
+            self._callers.on_result(record.key.decode("utf-8", "replace"), record.value)
 
     async def _committed(self) -> dict[TopicPartition, int | None]:
         """The planners' watermarks; none of them where Kafka does not tell them: then nothing is established until a planner starts."""
@@ -129,6 +159,7 @@ class EventsReader:
         if records[0].offset != self.tail.positions[partition]:
             _log.warning("events_missed", home=partition.partition, expected=self.tail.positions[partition], got=records[0].offset)
             epochs.missed()
+            self._missed.set()
         if epochs.epoch is None:
             epochs.begin(_leading_epochs(records))
         touched: dict[str, None] = {}
@@ -227,6 +258,10 @@ class EventsReader:
             if number % _STORE_BATCH == _STORE_BATCH - 1:
                 await self._clock.sleep(0)
         return views
+
+
+def _lately(_: TopicPartition, first: int, end: int) -> int:
+    return max(first, end - _RESULTS_LOOKBACK)
 
 
 def _leading_epochs(records: Sequence[Record]) -> list[int]:

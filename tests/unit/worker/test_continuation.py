@@ -14,7 +14,7 @@ from services.worker.backends.openai import request as openai_request
 from services.worker.continuation import messages_of, tokens_left
 from services.worker.settings import WorkerSettings
 from shared.clock import LoopClock
-from shared.contracts.chat import ChatMessage, Operation, Options
+from shared.contracts.chat import ChatMessage, FinishReason, Operation, Options
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import ReplyTo
 from shared.contracts.outcome import StepFailed, StepSucceeded
@@ -103,6 +103,21 @@ def test_chunks_go_on_at_the_offset_and_the_outcome_is_the_whole_text() -> None:
             assert "".join(chunk.text for chunk in world.chunks()) == "on a time"
             assert world.chunks()[0].offset == 7
             assert {chunk.continues_from for chunk in world.chunks()} == {7}
+
+    play(scenario)
+
+
+def test_an_answer_that_has_all_its_tokens_is_complete() -> None:
+    """The worker that wrote the last one died before it said so: nothing is asked of the model, which would write one more."""
+
+    async def scenario(world: World) -> None:
+        backend = ScriptedBackend()
+        async with world.worker(backend):
+            world.route(streaming(world, 1, prefix="Once up", prefix_tokens=2, options=Options(max_tokens=2)))
+            await world.until(lambda: bool(world.outcomes(StepSucceeded)))
+            [done] = world.outcomes(StepSucceeded)
+            assert (done.answer.text, done.answer.finish_reason, done.usage.calls) == ("Once up", FinishReason.LENGTH, 0)
+            assert backend.calls == []
 
     play(scenario)
 

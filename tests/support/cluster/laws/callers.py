@@ -9,9 +9,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from services.ingress.app import Ingress
+from shared.contracts.chat import Answer
 from shared.contracts.event import JobSettled
 from shared.contracts.failure import FailureKind
 from shared.contracts.result import Result, Status
+from shared.kafka.port import TopicPartition
+from shared.processing.blobs import key_of
 from tests.support.cluster.rest import Request
 from tests.support.cluster.violation import Violation
 from tests.support.cluster.world import World
@@ -40,7 +43,7 @@ def check(world: World) -> Iterator[Violation]:
                 yield Violation(LAW, f"a caller of {caller.job} still waits at {name}", caller.job)
     for request in world.requests:
         job = request.answer.headers.get("x-tutti-job", "")
-        texts = [end.answer.text for end in ends[job] if end.status is Status.SUCCEEDED and end.answer is not None]
+        texts = [_text_of(world, end) for end in ends[job] if end.status is Status.SUCCEEDED]
         shown = _shown(request)
         if shown is not None and shown not in texts:
             yield Violation(LAW, f"the stream of {job} ended with {len(shown)} characters; the answer has {[*map(len, texts)]}", job)
@@ -52,6 +55,17 @@ def _same(told: Result, end: Result) -> bool:
         return True
     by_reference = end.answer is not None and end.answer.blob is not None
     return told.model_copy(update={"answer": end.answer}) == end and (by_reference or told.answer == end.answer)
+
+
+def _text_of(world: World, end: Result) -> str:
+    """Of an answer by reference what the reference names."""
+    assert end.answer is not None, "it has succeeded"
+    if (ref := end.answer.blob) is None:
+        return end.answer.text
+    records = world.log.existing(TopicPartition(world.topics.blobs, ref.partition)).records
+    key = key_of(end.tenant, ref.digest)
+    body = b"".join(record.value or b"" for record in records if ref.first <= record.offset <= ref.last and record.key == key)
+    return Answer.model_validate_json(body).text
 
 
 def _shown(request: Request) -> str | None:
