@@ -73,7 +73,7 @@ async def test_callers_are_answered(kafka: str) -> None:
 
         await asyncio.gather(*(ask(number) for number in range(200)))
         assert len(at.ingress.door.waiters) == 0
-        assert at.ingress.readiness().ready
+        await until(lambda: at.ingress.readiness().ready, "it is ready", 20)
 
 
 async def test_jobs_are_durable_visible_and_cancellable(kafka: str) -> None:
