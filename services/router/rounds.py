@@ -21,8 +21,6 @@ from shared.placement.facts import Facts
 from shared.processing.intake import Intake
 from shared.telemetry import metrics
 
-DEAF_SECONDS = 3.0
-"""Own presence not heard for so long: it is not the nodes that are silent, we do not hear."""
 ACQUAINTANCE_SECONDS = 2.0
 """After its start a router judges nobody missing for so long: nodes announce their places every second."""
 
@@ -90,7 +88,7 @@ class Rounds:
 
     def _sweep(self, facts: Facts, now: float) -> None:
         placement, routing = self._placement, self._routing
-        hears = facts.heard_at is not None and now - facts.heard_at < DEAF_SECONDS
+        hears = facts.hears(now)
         if hears and placement.ledger.expire(now):
             placement.refresh()
         placement.table.expire(now)

@@ -16,14 +16,13 @@ from shared.contracts import headers
 from shared.contracts.credits import Credits
 from shared.contracts.node import Node
 from shared.kafka.port import Log, Record, TopicPartition
+from shared.placement.facts import DEAF_SECONDS
 from shared.processing.folding import fold_each
 from shared.processing.tail import Tail, at_end
 from shared.telemetry import logs
 
 log = logs.get(__name__)
 
-DEAF_SECONDS = 3.0
-"""Own credits not heard for so long: it is not the other boot that is silent, we do not hear."""
 _LOOK_SECONDS = 0.25
 _RENEWED = b"renewed"
 

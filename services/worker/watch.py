@@ -19,7 +19,7 @@ from shared.processing.node_table import read_node
 from shared.processing.tail import Tail, at_end
 
 PAUSE_SECONDS = 1.0
-"""Between two looks at `credits`: below the time after which a router is gone, and an earlier boot silent (`boots.DEAF_SECONDS`)."""
+"""Between two looks at `credits`: below the time after which a router is gone, and an earlier boot silent (`DEAF_SECONDS`)."""
 _PRESENCE: dict[bytes | None, type[RouterPresence | PlannerPresence]] = {b"router": RouterPresence, b"planner": PlannerPresence}
 
 

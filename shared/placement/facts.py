@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import inf
 
 from pydantic import ValidationError
 
@@ -17,6 +18,8 @@ from shared.processing.folding import fold_each
 from shared.processing.tail import Handle, Tail
 from shared.topics import Topics
 
+DEAF_SECONDS = 3.0
+"""Nothing heard on `credits` for so long, where whoever reads it writes each second: nobody else is silent, we do not hear."""
 CREDITS_BACK = 256
 """Records of `credits` that are read again at start: who is alive is known a second earlier."""
 
@@ -43,8 +46,8 @@ class Facts:
         self._nodes, self._credits = TopicPartition(topics.nodes, 0), TopicPartition(topics.credits, 0)
         self._topics, self._table, self._ledger, self._clock, self._changed = topics, placement.table, placement.ledger, clock, changed
         self._service, self._afresh = service, False
-        self.heard_at: float | None = None
-        """Monotonic seconds of the last record on `credits`: one's own presence is among them."""
+        self._heard_at = -inf
+        """Of the last record on `credits`: one's own presence is among them."""
         self.tail = Tail(
             log,
             clock,
@@ -55,6 +58,10 @@ class Facts:
             handled=self._on_handled,
         )
 
+    def hears(self, now: float) -> bool:
+        """Whether silence tells something at this monotonic second."""
+        return now - self._heard_at < DEAF_SECONDS
+
     def _on_records(self, partition: TopicPartition, records: Sequence[Record]) -> None:
         now = self._clock.monotonic()
         if partition == self._nodes:
@@ -62,7 +69,7 @@ class Facts:
             fold_each(self._service, records, lambda record: self._table.on_record(record, now))
             self._afresh |= self._table.version != before
             return
-        self.heard_at = now
+        self._heard_at = now
         self._also(partition, records)
         # Of each writer only the newest record counts: the others are void.
         fold_each(self._service, {record.key: record for record in records}.values(), lambda record: self._on_credits(record, now))

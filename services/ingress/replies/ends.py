@@ -59,15 +59,11 @@ class Ends:
 
     def on_result(self, job: str, value: bytes) -> None:
         """Its result was read, which is made of a valid JobSettled. Whose request it was, it does not tell. Raises ValidationError."""
-        waiting = self._open.get(job, ())
-        if any(digest is None for _, digest in waiting):
+        if waiting := [told for told, digest in self._open.get(job, ()) if digest is None]:
             result = Result.model_validate_json(value)
-            self._open[job] = [one for one in waiting if one[1] is not None]
-            if not self._open[job]:
-                del self._open[job]
-            for told, digest in waiting:
-                if digest is None:
-                    told(result)
+            for told in waiting:
+                self.remove(job, told)
+                told(result)
 
 
 def _conflict(result: Result) -> Result:

@@ -8,12 +8,11 @@ from math import inf
 from shared.clock import Clock
 from shared.contracts.base import NodeId
 from shared.kafka.port import Log, Record, TopicPartition
+from shared.placement.facts import DEAF_SECONDS
 from shared.processing.node_table import MOST_NODES
 from shared.processing.tail import Tail, at_end
 from shared.topics import Topics
 
-DEAF_SECONDS = 3.0
-"""Nothing at all heard for so long, where every node and every router tells of itself each second: it is we who do not hear."""
 _PAUSE_SECONDS = 0.5
 """Nobody waits for it: the records of half a second cost one fetch."""
 

@@ -42,8 +42,6 @@ SWEEP_SECONDS = 0.25
 LOST_SECONDS = 5.0
 """Without credits for so long a node, without presence a router is lost."""
 FORGOTTEN_SECONDS = 300.0
-DEAF_SECONDS = 3.0
-"""Own presence not heard for so long: what routers announce is not heard either."""
 PATIENCE_SECONDS = 5.0
 """A mailbox that takes nothing for so long loses its steps to the routers. One that was written nevertheless may be run twice."""
 
@@ -89,8 +87,7 @@ class Eager:
 
     def give(self, step: Step) -> Given | None:
         now, placement = self._clock.monotonic(), self._placement
-        heard_at = self.facts.heard_at
-        if heard_at is None or now - heard_at > DEAF_SECONDS or self._parties.others_wait(now) or self._passes(step):
+        if not self.facts.hears(now) or self._parties.others_wait(now) or self._passes(step):
             return None
         chosen = placement.choose(step, demand_of(step))
         if not isinstance(chosen, Chosen) or not chosen.resident:
@@ -134,8 +131,8 @@ class Eager:
 
     def _sweep(self) -> None:
         """What only time brings: nodes that are lost."""
-        now, heard_at = self._clock.monotonic(), self.facts.heard_at
-        if heard_at is not None and now - heard_at < DEAF_SECONDS and self._placement.ledger.expire(now):
+        now = self._clock.monotonic()
+        if self.facts.hears(now) and self._placement.ledger.expire(now):
             self._placement.refresh()
         self._placement.table.expire(now)
 

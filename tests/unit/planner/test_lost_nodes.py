@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.planner.intake.nodes_heard import DEAF_SECONDS, NodesHeard
+from services.planner.intake.nodes_heard import NodesHeard
 from services.planner.job.live import Phase
 from services.planner.state.policy import Policy
 from shared.clock import ManualClock
@@ -13,6 +13,7 @@ from shared.contracts.event import AttemptFailed
 from shared.contracts.failure import FailureKind
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import TopicPartition
+from shared.placement.facts import DEAF_SECONDS
 from shared.topics import Topics
 from tests.unit.planner.desk import Desk, claimed, last, renewed
 
