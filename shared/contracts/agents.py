@@ -1,0 +1,138 @@
+"""Prompts, agents and profiles: what administrators declare for patterns, and what of them is pinned in a job.
+
+A version never changes: it is named by its content's digest. An alias names a version and may be moved; `latest` follows each new one. A
+reference is `name` (its `latest`), `name@alias` or `name@version`.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, StringConstraints
+
+from shared.contracts.base import Capability, Contract, EpochSeconds, JsonObject, Label, ModelName, Sentence
+from shared.contracts.chat import Options
+from shared.contracts.job import Needs
+
+MOST_MEMBERS = 24
+"""Agents and prompts, each, that one job may use."""
+LATEST = "latest"
+NAME = r"[a-z][a-z0-9_-]{0,31}"
+ALIAS = r"[a-z0-9][a-z0-9_.-]{0,31}"
+DeclaredName = Annotated[str, StringConstraints(pattern=f"^{NAME}$", max_length=32)]
+Alias = Annotated[str, StringConstraints(pattern=f"^{ALIAS}$", max_length=32)]
+"""Of a version, too: 12 hex digits."""
+Reference = Annotated[str, StringConstraints(pattern=f"^{NAME}(?:@{ALIAS})?$", max_length=65)]
+Template = Annotated[str, StringConstraints(min_length=1, max_length=32_000)]
+Variable = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$", max_length=32)]
+
+
+class Declared(Contract):
+    """Base of what the registry holds in versions. Unknown fields are refused: a misspelt one must not be lost silently."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    about: Sentence = ""
+    """What it is for; of an agent, what a coordinator chooses it by."""
+
+    @property
+    def version(self) -> str:
+        """12 hex digits of the content's digest."""
+        return blake2b(self.encoded(exclude_defaults=True), digest_size=6).hexdigest()
+
+
+class Profile(Declared):
+    """How a model is asked: sampling, and what its node must have."""
+
+    options: Options = Options()
+    model: ModelName | None = None
+    fallback_models: tuple[ModelName, ...] = Field(default=(), max_length=8)
+    needs: Needs = Needs()
+
+
+class Prompt(Declared):
+    """A Jinja2 template, rendered in a sandbox, with the variables that it names and no others."""
+
+    template: Template
+    variables: tuple[Variable, ...] = Field(default=(), max_length=32)
+
+
+class Agent(Declared):
+    """A role that steps are given to. Exactly one of `system` and `prompt` may say what it is told first."""
+
+    system: Template | None = None
+    prompt: Reference | None = None
+    """A declared prompt without variables of its own but `agent` and `about`."""
+    profile: Reference | None = None
+    capability: Capability = "chat"
+    """Where its steps lie: `steps.<capability>.<class>`; `chat` where the cluster does not offer this one."""
+    model: ModelName | None = None
+    tools: tuple[Label, ...] = Field(default=(), max_length=32)
+    """Server-side tools that it may use."""
+    output: JsonObject | None = None
+    """JSON schema of its answers."""
+
+
+class Moved(Contract):
+    """An alias as it lies in the registry: where it points, since when, and where it pointed before, newest first."""
+
+    version: Alias
+    at: EpochSeconds
+    by: Label = ""
+    earlier: tuple[Alias, ...] = Field(default=(), max_length=50)
+
+
+class Member(Contract):
+    """An agent as one job uses it, with its prompt and profile put in: what a successor must find, whatever the registry says by then."""
+
+    reference: Reference
+    """As the job's input names it."""
+    version: Alias
+    about: Sentence = ""
+    system: Template | None = None
+    capability: Capability = "chat"
+    model: ModelName | None = None
+    fallback_models: tuple[ModelName, ...] = Field(default=(), max_length=8)
+    options: Options = Options()
+    needs: Needs = Needs()
+    tools: tuple[Label, ...] = Field(default=(), max_length=32)
+    output: JsonObject | None = None
+    prompt: Label | None = None
+    """`name@version` of the prompt and the profile that are in it."""
+    profile: Label | None = None
+
+    @property
+    def name(self) -> str:
+        """Without alias or version."""
+        return self.reference.partition("@")[0]
+
+
+class PinnedPrompt(Contract):
+    """A prompt as one job uses it, under the reference that the job's input names it by."""
+
+    reference: Reference
+    version: Alias
+    template: Template
+    variables: tuple[Variable, ...] = Field(default=(), max_length=32)
+
+
+class Team(Contract):
+    """All that a job's pattern may use of the registry."""
+
+    members: tuple[Member, ...] = Field(default=(), max_length=MOST_MEMBERS)
+    prompts: tuple[PinnedPrompt, ...] = Field(default=(), max_length=MOST_MEMBERS)
+
+    def member(self, reference: str) -> Member:
+        """Raises KeyError."""
+        for member in self.members:
+            if member.reference == reference:
+                return member
+        raise KeyError(reference)
+
+    def prompt(self, reference: str) -> PinnedPrompt:
+        """Raises KeyError."""
+        for prompt in self.prompts:
+            if prompt.reference == reference:
+                return prompt
+        raise KeyError(reference)
