@@ -1,17 +1,23 @@
 """What a pattern sees: plain coroutines over a context. Nothing here knows Kafka, time or chance.
 
-A pattern awaits commands (`ask`, `gather`, `sleep`); the run (`run.py`) drives it and resumes it with recorded outcomes in recorded order.
+A pattern awaits commands (`ask`, `gather`, `sleep`, a pool's `next`); the run (`run.py`) drives it and resumes it with recorded outcomes in
+recorded order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Coroutine, Generator, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from random import Random
 from typing import Any
 
-from shared.contracts.chat import Answer, ChatMessage, Operation
+from shared.contracts.agents import Team
+from shared.contracts.chat import Answer, ChatMessage, Operation, Options
 from shared.contracts.failure import Failure
-from shared.contracts.job import Job
+from shared.contracts.job import Job, Needs
+from shared.contracts.limits import Limits
 from shared.contracts.step import StepRequest
 
 
@@ -57,23 +63,120 @@ class Gather:
 Branch = Ask | Sleep | Gather | Coroutine[Any, Any, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A member of a pool has ended, with a value or with the failure of its step."""
+
+    key: Any
+    value: Any = None
+    failure: Failure | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Pool:
+    """Branches that run side by side, at most `width` at once (sleeps beside them), and end one by one.
+
+    More may be added at any time; they begin, in the order of adding, while the pool is awaited. What still runs when the coroutine that
+    awaits the pool ends is abandoned.
+    """
+
+    width: int
+    waiting: deque[tuple[Any, Branch]] = field(default_factory=deque)
+    """Not begun; the run takes from it."""
+
+    def add(self, key: Any, branch: Branch) -> None:
+        """`key` tells it apart when it ends."""
+        self.waiting.append((key, branch))
+
+    def next(self) -> Next:
+        """Awaiting it gives the next `Ended` in the order of history; None when there is nothing left. An error of a branch that is not a
+        step's is raised.
+        """
+        return Next(self)
+
+    def close(self) -> Close:
+        """Awaiting it abandons what still runs or waits. The pool is empty then, and may be used again."""
+        return Close(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """Command: the next end in this pool."""
+
+    pool: Pool
+
+    def __await__(self) -> Generator[Next, Ended | None, Ended | None]:
+        return (yield self)
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Command: abandon what is in this pool."""
+
+    pool: Pool
+
+    def __await__(self) -> Generator[Close, None, None]:
+        yield self
+
+
 def chat(job: Job, messages: tuple[ChatMessage, ...], **own: Any) -> StepRequest:
     """A chat on the job's behalf: its model, options and needs, but these messages instead of its own input, tools and format."""
     given = {"capability": job.capability or "chat", "operation": Operation.CHAT, "prompt": None, "texts": (), "tools": (), "format": None}
     return StepRequest.of(job, **{**given, "messages": messages, "stream": False, **own})
 
 
+_NO_TEAM, _NO_LIMITS = Team(), Limits()
+
+
 class Context:
-    """The commands a pattern may await, and what it may note."""
+    """The commands a pattern may await, what it may note, and what it may know: all of it stands in the job's first event.
 
-    __slots__ = ("best_answer",)
+    `team`: the agents and prompts that are pinned; `limits`: the job's; `seconds`: from acceptance to its deadline.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("best_answer", "job", "limits", "pools", "seconds", "team")
+
+    def __init__(self, job: str = "", team: Team | None = None, limits: Limits | None = None, seconds: float = 3_600.0) -> None:
         self.best_answer: Answer | None = None
+        self.pools: list[Pool] = []
+        self.job = job
+        self.team = team or _NO_TEAM
+        self.limits = limits or _NO_LIMITS
+        self.seconds = seconds
+
+    def seed(self, *labels: str | int) -> int:
+        """A number below 2**31 that is this job's own, another one for other labels: seeds of samples, of shuffles."""
+        text = "\x1f".join(map(str, (self.job, *labels)))
+        return int.from_bytes(blake2b(text.encode(), digest_size=4).digest()) >> 1
+
+    def shuffled(self, items: Sequence[Any], *labels: str | int) -> list[Any]:
+        """A new order, the same at each run of this job."""
+        return Random(self.seed("shuffle", *labels)).sample(items, len(items))
+
+    def request(self, job: Job, agent: str, *messages: ChatMessage, **own: Any) -> StepRequest:
+        """A chat of this agent of the team: its words first, then the job's `system`; its profile, where the job says nothing else."""
+        member = self.team.member(agent)
+        system = "\n\n".join(words for words in (member.system, job.system) if words)
+        head = (ChatMessage(role="system", content=system),) if system else ()
+        options: Options | None = own.pop("options", None)
+        given = {**_said(member.options), **_said(job.options), **(_said(options) if options else {})}
+        fields: dict[str, Any] = {"agent": member.name, "capability": member.capability, "options": Options(**given)}
+        if member.model is not None:
+            fields |= {"model": member.model, "fallback_models": member.fallback_models}
+        if member.needs.model_fields_set:
+            fields["needs"] = job.needs.model_copy(update=_said(member.needs))
+        if member.output is not None:
+            fields["format"] = member.output
+        return chat(job, (*head, *messages), **{**fields, **own})
 
     def ask(self, request: StepRequest) -> Ask:
         """One step. The answer of its accepted attempt; StepError when it has failed for good."""
         return Ask(request)
+
+    def pool(self, width: int) -> Pool:
+        """For branches of which not all are known, or all wanted, at once."""
+        self.pools.append(Pool(width))
+        return self.pools[-1]
 
     def gather(self, *branches: Branch, quorum: int | None = None) -> Gather:
         """Awaiting it gives the results of the branches, in the order given.
@@ -91,3 +194,8 @@ class Context:
     def best(self, answer: Answer) -> None:
         """Note the best answer so far: it is the result, with finish reason `budget`, if a limit ends the job."""
         self.best_answer = answer
+
+
+def _said(part: Options | Needs) -> dict[str, Any]:
+    """The fields that are given."""
+    return {name: value for name, value in part if name in part.model_fields_set and value is not None}

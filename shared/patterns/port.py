@@ -13,6 +13,7 @@ from shared.contracts.base import Contract
 from shared.contracts.bounds import explain
 from shared.contracts.chat import Answer, Operation
 from shared.contracts.job import Job
+from shared.contracts.limits import Limits
 from shared.errors import InvalidInput
 from shared.patterns.context import Context
 
@@ -52,6 +53,9 @@ def _bare(kind: type[PatternInput]) -> PatternInput | None:
     return None if any(field.is_required() for field in kind.model_fields.values()) else kind()
 
 
+_NO_LIMITS = Limits()
+
+
 @dataclass(frozen=True, slots=True)
 class Pattern:
     """`version` is pinned when a job is accepted; a change of what the coroutine asks for is a new version beside the old one.
@@ -59,6 +63,7 @@ class Pattern:
     `run(ctx, job, ask)`: `ask` is the job's `input` as an instance of this pattern's `input`.
     `hands_on`: the job's own input goes into one step unread, so that it may be of any operation, and lie in a blob.
     `likely_calls(job, ask)`: of each call that a job without accident makes, how many characters its prompt has besides the job's input.
+    `limits`: of a job that names none itself, before the cluster's own; what is not said here is the cluster's.
     """
 
     name: str
@@ -67,6 +72,7 @@ class Pattern:
     input: type[PatternInput] = PatternInput
     hands_on: bool = False
     likely_calls: Callable[[Job, Any], Sequence[int]] = _one_call
+    limits: Limits = _NO_LIMITS
 
     def read(self, job: Job) -> PatternInput:
         """The job's input. Raises InvalidPatternInput, with nothing of the input in its words."""

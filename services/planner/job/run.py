@@ -2,57 +2,25 @@
 
 First run and re-run are the same by construction: `resume` is called for each accepted outcome in the order of history, and what the
 pattern asks for next depends on nothing else. Step ids are derived from the path of calls, so a re-run asks for the same ids.
-
-Derived identifiers: the same input always gives the same id, so that redelivery and re-runs cannot double anything.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Any
 
+from services.planner.job.derived import step_id
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
-from shared.contracts.headers import Origin
 from shared.contracts.job import Job
 from shared.contracts.step import Content, StepRequest
 from shared.errors import InvalidInput, NonDeterministicPattern
-from shared.murmur import Endings
-from shared.patterns.context import Ask, Branch, Context, Gather, Sleep, StepError
+from shared.patterns.context import Ask, Branch, Close, Context, Ended, Gather, Next, Pool, Sleep, StepError
 from shared.patterns.port import Pattern
-
-_SEPARATOR = b"\x1f"
-_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
-_PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
-"""RFC 4648 base 32, two characters at a time: `base64.b32encode` takes ten times as long."""
-_ENDINGS = Endings([_PAIRS[7 * number & 1023] + pair for number, pair in enumerate(_PAIRS)])
-
-
-def job_id(cluster: str, lies: Origin, homes: int) -> str:
-    """Id of a job that came without one: from where its record lies, so a redelivered record is the same job; it is at home there.
-
-    The cluster id and the timestamp keep a re-created topic from repeating ids.
-    """
-    text = f"{cluster}\x1f{lies.topic}\x1f{lies.partition}\x1f{lies.offset}\x1f{lies.timestamp}"
-    return derived("j_", text, lies.partition % homes, homes)
-
-
-def derived(prefix: str, text: str, home: int, homes: int) -> str:
-    """An id of 26 characters after the prefix (of two): 110 bits of the text's hash, and an ending by which this is its home."""
-    number = int.from_bytes(blake2b(text.encode(), digest_size=15).digest())
-    head = prefix + "".join([_PAIRS[number >> shift & 1023] for shift in range(110, 9, -10)])
-    return _ENDINGS.complete(head, number & 1023, home, homes)
-
-
-def step_id(job: str, pattern: str, version: int, path: str, rendered: bytes) -> StepId:
-    """128 bits, hex, from the job, the pattern and its version, the path of calls (which counts iterations) and the rendered input."""
-    head = _SEPARATOR.join((job.encode(), pattern.encode(), b"%d" % version, path.encode(), b""))
-    return StepId(blake2b(head + rendered, digest_size=16).hexdigest())
-
 
 _LONGEST_SLEEP_SECONDS = 1e9
 """About thirty years: what no instant can hold is the pattern's mistake."""
@@ -66,15 +34,17 @@ class _Fiber:
 
     coroutine: Coroutine[Any, Any, Any]
     path: str
-    join: _Join | None = None
-    """The gather that it is a branch of."""
+    join: _Join | _Crew | None = None
+    """The gather or the pool that it is a branch of."""
     slot: int = 0
     source: Branch | None = None
     calls: int = 0
     closed: bool = False
     step: StepId | None = None
-    """What it waits for, or `below`, or neither when it is running."""
+    """What it waits for, or `below`, or a crew, or none of them when it is running."""
     below: _Join | None = None
+    crews: dict[Pool, _Crew] = field(default_factory=dict)
+    """Of the pools that it has awaited."""
 
 
 @dataclass(slots=True)
@@ -89,6 +59,21 @@ class _Join:
     failed: int = 0
     first_error: BaseException | None = None
     done: bool = False
+
+
+@dataclass(slots=True)
+class _Crew:
+    """What runs of a pool, by slot, and what has ended and was not taken yet."""
+
+    fiber: _Fiber
+    pool: Pool
+    base: str
+    keys: list[Any] = field(default_factory=list)
+    """By slot, of all that has begun."""
+    running: dict[int, _Fiber] = field(default_factory=dict)
+    ended: deque[Ended | Exception] = field(default_factory=deque)
+    waits: bool = False
+    """Its fiber waits for the next end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +158,7 @@ class Run:
         """Free the coroutines. The run is over."""
         if self._root is not None:
             self._abandon(self._root)
+            self._forget_pools()
         self._abandoned.clear()
         self.finished = True
 
@@ -197,6 +183,11 @@ class Run:
         try:
             if isinstance(command, Gather):
                 self._spread(fiber, command, todo)
+            elif isinstance(command, Next):
+                self._next(fiber, command.pool, todo)
+            elif isinstance(command, Close):
+                self._dismiss(fiber.crews.get(command.pool), command.pool)
+                todo.append(_Resumption(fiber))
             else:
                 self._want(fiber, command)
         except Exception as error:
@@ -232,15 +223,73 @@ class Run:
         base = f"{fiber.path}.{fiber.calls}"
         fiber.calls += 1
         fiber.below = join = _Join(fiber, [], [None] * len(gather.branches), gather.quorum)
-        for slot, branch in enumerate(gather.branches):
-            coroutine = _await(branch) if isinstance(branch, Ask | Gather | Sleep) else branch
-            join.branches.append(_Fiber(coroutine, f"{base}/{slot}", join, slot, branch))
+        join.branches.extend(_branch(branch, base, join, slot) for slot, branch in enumerate(gather.branches))
         todo.extend(_Resumption(branch) for branch in reversed(join.branches))
+
+    def _next(self, fiber: _Fiber, pool: Pool, todo: list[_Resumption]) -> None:
+        crew = fiber.crews.get(pool)
+        if crew is None:
+            crew = fiber.crews[pool] = _Crew(fiber, pool, f"{fiber.path}.{fiber.calls}")
+            fiber.calls += 1
+        begun = self._fill(crew)
+        crew.waits = True
+        self._tell(crew, todo)
+        todo.extend(_Resumption(fiber) for fiber in reversed(begun))
+
+    def _tell(self, crew: _Crew, todo: list[_Resumption]) -> None:
+        """The next end goes to who waits for it; nothing, where nothing is left."""
+        if crew.waits and (crew.ended or not crew.running):
+            crew.waits = False
+            ended = crew.ended.popleft() if crew.ended else None
+            error = ended if isinstance(ended, Exception) else None
+            todo.append(_Resumption(crew.fiber, None if error else ended, error))
+
+    def _fill(self, crew: _Crew) -> list[_Fiber]:
+        begun: list[_Fiber] = []
+        pool, kept = crew.pool, deque[tuple[Any, Branch]]()
+        places = pool.width - sum(not isinstance(fiber.source, Sleep) for fiber in crew.running.values())
+        while pool.waiting:
+            key, branch = pool.waiting.popleft()
+            if not isinstance(branch, Sleep):
+                if places <= 0:
+                    kept.append((key, branch))
+                    continue
+                places -= 1
+            begun.append(_branch(branch, crew.base, crew, len(crew.keys)))
+            crew.running[len(crew.keys)] = begun[-1]
+            crew.keys.append(key)
+        pool.waiting.extend(kept)
+        return begun
+
+    def _left(self, crew: _Crew, slot: int, value: Any, error: Exception | None, todo: list[_Resumption]) -> None:
+        if crew.running.pop(slot, None) is None:
+            return
+        failure = error.failure if isinstance(error, StepError) else None
+        crew.ended.append(error if error is not None and failure is None else Ended(crew.keys[slot], value, failure))
+        self._tell(crew, todo)
+
+    def _forget_pools(self) -> None:
+        """Those that nobody awaited, too."""
+        for pool in self.context.pools:
+            self._dismiss(None, pool)
+
+    def _dismiss(self, crew: _Crew | None, pool: Pool) -> None:
+        while pool.waiting:
+            _discard(pool.waiting.popleft()[1])
+        if crew is not None:
+            crew.ended.clear()
+            running, crew.running = crew.running, {}
+            for fiber in running.values():
+                self._abandon(fiber)
 
     def _ended(self, fiber: _Fiber, value: Any, error: Exception | None, todo: list[_Resumption]) -> None:
         fiber.closed = True
+        for pool, crew in fiber.crews.items():
+            self._dismiss(crew, pool)
         if fiber.join is None:
             self._finish(value, error)
+        elif isinstance(fiber.join, _Crew):
+            self._left(fiber.join, fiber.slot, value, error, todo)
         else:
             self._joined(fiber.join, fiber.slot, value, error, todo)
 
@@ -274,6 +323,8 @@ class Run:
         if fiber.below is not None:
             for branch in fiber.below.branches:
                 self._abandon(branch)
+        for pool, crew in fiber.crews.items():
+            self._dismiss(crew, pool)
         if fiber.step is not None:
             del self._waiting[fiber.step]
             self._wanted.pop(fiber.step, None)
@@ -284,6 +335,7 @@ class Run:
 
     def _finish(self, value: Any, error: Exception | None) -> None:
         self.finished = True
+        self._forget_pools()
         if error is None:
             if isinstance(value, Answer):
                 self.answer = value
@@ -293,6 +345,11 @@ class Run:
             self.failure = error.failure
         else:
             self.failure = Failure(kind=FailureKind.INTERNAL, message=f"the pattern raised {type(error).__name__}")
+
+
+def _branch(branch: Branch, base: str, join: _Join | _Crew, slot: int) -> _Fiber:
+    coroutine = _await(branch) if isinstance(branch, Ask | Gather | Sleep) else branch
+    return _Fiber(coroutine, f"{base}/{slot}", join, slot, branch)
 
 
 def _close(coroutine: Coroutine[Any, Any, Any]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from math import inf
 
-from services.planner.job.run import derived
+from services.planner.job.derived import derived
 from services.planner.round import Round
 from services.planner.state.admission import JobInput, accept
 from services.planner.state.book import Book

@@ -101,6 +101,7 @@ def _admit(book: Book, round_: Round, given: JobInput) -> LiveJob:
         seconds = given.job.deadline_seconds or book.policy.deadline_seconds[given.priority_class]
         deadline_at = round_.wall + seconds
     own = book.funds.tenants.get(given.job.tenant)
+    limits = filled(filled(given.job.limits, pattern.limits), book.policy.limits) if pattern else book.policy.limits
     event = JobAccepted.of_valid(
         epoch=book.epoch,
         job=given.id,
@@ -112,7 +113,7 @@ def _admit(book: Book, round_: Round, given: JobInput) -> LiveJob:
         source=given.source,
         source_offset=given.source_offset,
         pattern_version=pattern.version if pattern else 1,
-        limits=capped(filled(given.job.limits, book.policy.limits), own.job) if own else filled(given.job.limits, book.policy.limits),
+        limits=capped(limits, own.job) if own else limits,
         deadline_at=deadline_at,
         deadline_seconds=seconds,
         reply=given.reply,

@@ -40,6 +40,7 @@ from shared.contracts.job import ReplyTo
 from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
 from shared.contracts.result import Result, Status
 from shared.contracts.usage import Usage
+from shared.patterns.context import Context
 from shared.patterns.port import Pattern, Unread
 from shared.processing.tries import Tries
 from shared.scheduling.urgency import ExpectedSeconds
@@ -84,7 +85,8 @@ class Book:
     def enter(self, event: JobAccepted, round_: Round) -> LiveJob:
         """Put an accepted job into memory; its pattern is not yet started."""
         pattern = self.policy.patterns.of(event.request.pattern, event.pattern_version) or _missing(event)
-        run = Run(event.job, pattern, event.request)
+        seconds = event.deadline_seconds or max(0.0, event.deadline_at - event.at)
+        run = Run(event.job, pattern, event.request, Context(event.job, None, event.limits, seconds))
         job = self.jobs[event.job] = LiveJob(event.job, event, run)
         self.live_count.add(job)
         dates.begin(job, round_, 0.0)

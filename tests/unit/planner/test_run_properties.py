@@ -31,6 +31,7 @@ plans: st.SearchStrategy[Plan] = st.recursive(
     lambda inner: st.one_of(
         st.tuples(st.just("then"), st.lists(inner, min_size=1, max_size=3)),
         st.tuples(st.just("gather"), st.tuples(st.lists(inner, max_size=4), st.one_of(st.none(), st.integers(1, 4)), st.booleans())),
+        st.tuples(st.just("pool"), st.tuples(st.lists(inner, max_size=4), st.integers(1, 3), st.integers(0, 4))),
     ),
     max_leaves=12,
 )
@@ -50,6 +51,8 @@ async def follow(ctx: Context, plan: Plan) -> str:
         raise StepError(BROKEN)
     if kind == "then":
         return "(" + " ".join([await follow(ctx, inner) for inner in of]) + ")"
+    if kind == "pool":
+        return await follow_pool(ctx, *of)
     branches, quorum, tolerant = of
     try:
         found = await ctx.gather(*(follow(ctx, inner) for inner in branches), quorum=quorum and max(1, min(quorum, len(branches))))
@@ -58,6 +61,21 @@ async def follow(ctx: Context, plan: Plan) -> str:
             raise
         return "none"
     return "[" + " ".join(map(str, found)) + "]"
+
+
+async def follow_pool(ctx: Context, branches: list[Plan], width: int, enough: int) -> str:
+    """Take `enough` ends, add one more branch after the first, then either close and go on, or leave the rest to be abandoned."""
+    pool, told = ctx.pool(width), list[str]()
+    for number, inner in enumerate(branches):
+        pool.add(number, follow(ctx, inner))
+    while len(told) < enough and (ended := await pool.next()) is not None:
+        if not told:
+            pool.add("more", ask(ctx, "more"))
+        told.append(f"{ended.key}:{ended.value if ended.failure is None else 'none'}")
+    if enough % 2:
+        await pool.close()
+        told.append((await ask(ctx, "after")).text)
+    return "{" + " ".join(told) + "}"
 
 
 async def answer_of(ctx: Context, plan: Plan) -> Answer:

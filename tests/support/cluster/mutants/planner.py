@@ -13,6 +13,7 @@ from services.planner import kept
 from services.planner.handlers import JobReader
 from services.planner.history.recovery import Replay
 from services.planner.intake.refusals import Refusals
+from services.planner.job import derived
 from services.planner.job import run as pattern_run
 from services.planner.job.live import Phase
 from services.planner.round import Round
@@ -36,7 +37,7 @@ Patching = pytest.MonkeyPatch
 
 
 def step_id_without_input(patching: Patching) -> None:
-    original = pattern_run.step_id
+    original = derived.step_id
     patching.setattr(pattern_run, "step_id", lambda *given: original(*given[:-1], b""))  # type: ignore[call-arg]
 
 
