@@ -10,6 +10,7 @@ import pytest
 from services.planner.app import Planner
 from services.planner.settings import PlannerSettings
 from services.planner.state.taken import unpacked
+from shared.contracts import ids
 from shared.contracts.base import PriorityClass
 from shared.contracts.event import JobAccepted
 from shared.contracts.result import Result, Status
@@ -21,6 +22,7 @@ from tests.support.planner_world import World
 from tests.support.virtual_loop import run, within
 
 LARGE, SMALL = 300, 10
+HOMES = 6
 
 
 def _queue(world: World) -> None:
@@ -156,6 +158,30 @@ def test_over_a_backlog_longer_than_the_window_tenants_get_the_same() -> None:
             assert sum(got) ** 2 / (10 * sum(one * one for one in got)) > 0.95, got
             await world.until(lambda: world.finished() == len(queue))
             world.check_laws(len(queue))
+
+    run(body())
+
+
+def test_a_tenant_whose_records_lie_anywhere_gets_as_much_as_one_whose_ids_are_keys() -> None:
+    """Six homes. All but one in six of its records are only sent on: that is no turn. Of three tenants alike two have keys or no ids."""
+
+    async def body() -> None:
+        async with World(7, homes=HOMES, options=PlannerSettings(live_jobs=24, queue_records=200)) as world:
+            world.node.seconds = (0.1, 0.1)
+            for number in range(600):
+                lies = world.random.randrange(HOMES)
+                for tenant in ("keyed", "anywhere"):
+                    job = f"{tenant}-{number}"
+                    home = ids.home_of(job, HOMES) if tenant == "keyed" else lies
+                    world.produce(b'{"id":"%b","tenant":"%b","prompt":"q"}' % (job.encode(), tenant.encode()), home=home)
+                world.produce(b'{"tenant":"without","prompt":"q"}', home=lies)
+            world.start("p")
+            await world.until(lambda: world.finished() >= 900)
+            got = {tenant: _ended(world, tenant) for tenant in ("keyed", "anywhere", "without")}
+            assert min(got.values()) > 0.75 * max(got.values()), got
+            assert len(world.values(world.topics.jobs(PriorityClass.STANDARD))) > 2_000, "many were sent on"
+            await world.until(lambda: world.finished() == 1_800)
+            world.check_laws(1_800)
 
     run(body())
 

@@ -29,6 +29,11 @@ def jain(values: Sequence[float]) -> float:
     return sum(values) ** 2 / (len(values) * squares) if squares else 1.0
 
 
+def _is_of(name: str, prefix: str) -> bool:
+    """Whole names of classes and tenants: `tenant-1` is not the beginning of `tenant-10`."""
+    return name.startswith(prefix.rstrip(":") + ":")
+
+
 class Traffic:
     """Sends jobs and watches `results`. One task; times are this process's monotonic seconds."""
 
@@ -89,12 +94,12 @@ class Traffic:
         return self._counts[prefix.rstrip(":")]
 
     def latencies(self, prefix: str) -> list[float]:
-        """From sending to the result, seconds, in the order of sending."""
-        return [self._ended[name] - at for name, at in self._sent.items() if name.startswith(prefix) and name in self._ended]
+        """From sending to the result, seconds, in the order of sending. `prefix` as in `ended`."""
+        return [self._ended[name] - at for name, at in self._sent.items() if name in self._ended and _is_of(name, prefix)]
 
     def end_times(self, prefix: str) -> list[float]:
-        """When their results appeared, ascending."""
-        return sorted(at for name, at in self._ended.items() if name.startswith(prefix))
+        """When their results appeared, ascending. `prefix` as in `ended`."""
+        return sorted(at for name, at in self._ended.items() if _is_of(name, prefix))
 
     async def _poll(self, seconds: float) -> None:
         batches = await self._consumer.getmany(timeout_ms=max(1, int(seconds * 1_000)))

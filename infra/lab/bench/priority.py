@@ -5,7 +5,9 @@ Services as processes on a real Kafka; one simulated node (no model: said in eve
 
     wait        N batch jobs are queued; interactive jobs arrive at a tenth of the capacity. Their wait beyond the time of one slot, and
                 what batch loses meanwhile.
-    tenants     ten tenants queue 1:2:...:10 times as many jobs. Jain's index of what each gets while all of them wait (1: equal).
+    tenants     ten tenants queue 1:2:...:10 times as many jobs, in a random order. Jain's index of what each gets (1: equal) from the first
+                that is sent until the smallest has a fifth of its jobs left: so long all of them wait. No keys: five of six records are
+                sent on by the planner that reads them.
     backlog     the same with 20,000 jobs and 64 slots: more than a planner reads ahead, so that turns must reach the whole backlog.
     hidden      one tenant has N jobs of `--bytes` more than a few words queued, then another queues a few: how long these take, and their
                 tenant's part of the capacity.
@@ -150,7 +152,7 @@ async def _turns(stage: Stage, unit: int) -> Figures:
     stage.random.shuffle(queue)
     names = [f"standard:tenant-{number}" for number in range(1, TENANTS + 1)]
     await traffic.send(queue)
-    # Until the smallest tenant has a fifth of its jobs left, so that all of them wait all the time.
+    # All of them wait all the time: with equal shares the next has more than half left then. Whoever ran out would make it unequal.
     await stage.until(names[0], unit * 4 // 5)
     got = [float(traffic.ended(name)) for name in names]
     return {

@@ -1,6 +1,7 @@
 """JobQueue: the job records of one class and partition that are read and not taken; tenants take turns, as far as the window reaches.
 
-While more waits than a handful, records are taken out of their order: deficit round robin over tenants, on a rough estimate of tokens.
+While more waits than a handful, records are taken out of their order: deficit round robin over tenants, on a rough estimate of tokens;
+one that is only sent on to its home costs next to nothing.
 The position that may be committed stays at the first record not taken. A job taken from behind it is safe: the watermark holds its
 history until the position has passed its record (`watermark.passable`), so a successor reads the record again and knows the job.
 
@@ -37,6 +38,10 @@ LARGE = "/large"
 QUANTUM_TOKENS = 512
 _LEAST_TOKENS = 64
 _MOST_TOKENS = 1_000_000
+_ONWARD_TOKENS = 1
+"""Of a job that is only sent on to its home. As dear as one that is run here, a tenant whose records lie anywhere would get one turn in so
+many as there are homes, and a small one, once its jobs are all at home, as many times what others get.
+"""
 _TENANT = re.compile(rb'\{"tenant":"([^"\\]*)"[,}]')
 """How a job begins that tutti has written. A hint: what is kept for its sake is looked into."""
 
@@ -61,26 +66,33 @@ class _Waiting:
         return self.tenant
 
 
-def _waiting(record: Record) -> _Waiting:
+AtHome = Callable[[str], bool]
+"""Whether a job with this public id is run here (`canonical`)."""
+
+
+def _waiting(record: Record, at_home: AtHome) -> _Waiting:
     """What the value says of itself. Records that are no jobs are a tenant of their own: they are read, and refused, in their turn."""
     try:
-        tenant, tokens = _seen(record.value or b"")
+        return _Waiting(record, *_seen(record.value or b"", at_home))
     except Exception:  # whatever it is: it is told when the record is read
-        tenant, tokens = "", 0
-    return _Waiting(record, tenant, max(_LEAST_TOKENS, min(tokens, _MOST_TOKENS)))
+        return _Waiting(record, "", _LEAST_TOKENS)
 
 
-def _seen(value: bytes) -> tuple[str, int]:
+def _seen(value: bytes, at_home: AtHome) -> tuple[str, int]:
     """(tenant, tokens). Raises what reading it raises."""
     if len(value) > INLINE_BYTES:
-        return LARGE, 0
+        return LARGE, _LEAST_TOKENS
     body = from_json(value)
     if not isinstance(body, dict):
-        return "", 0
-    tenant, options = body.get("tenant", "default"), body.get("options")
+        return "", _LEAST_TOKENS
+    tenant, job, options = body.get("tenant", "default"), body.get("id"), body.get("options")
+    if not isinstance(tenant, str):
+        return "", _LEAST_TOKENS
+    if isinstance(job, str) and not at_home(job):
+        return tenant, _ONWARD_TOKENS
     answer = options.get("max_tokens") if isinstance(options, dict) else None
     tokens = likely_tokens(len(value)) + (answer if type(answer) is int and answer > 0 else ANSWER_TOKENS)
-    return tenant if isinstance(tenant, str) else "", tokens
+    return tenant, max(_LEAST_TOKENS, min(tokens, _MOST_TOKENS))
 
 
 def _hint(value: bytes) -> str | None:
@@ -99,7 +111,7 @@ Admits = Callable[[str], bool]
 """Whether a job of this tenant may be taken now."""
 
 
-def _any(_tenant: str) -> bool:
+def _any(_: str) -> bool:
     return True
 
 
@@ -109,7 +121,9 @@ class JobQueue:
     `reach`: so many offsets from the first that is not taken another one may be taken. `done`: with which records all is done already.
     """
 
-    __slots__ = ("_bound", "_cancels", "_early", "_early_cancels", "_ring", "_unseen", "_untaken", "ahead", "backlog", "next_offset")
+    __slots__ = (
+        "_at_home", "_bound", "_cancels", "_early", "_early_cancels", "_ring", "_unseen", "_untaken", "ahead", "backlog", "next_offset",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -119,8 +133,9 @@ class JobQueue:
         most_bytes: int = QUEUE_BYTES,
         reach: int = MOST_TAKEN,
         done: Offsets = NOTHING,
+        at_home: AtHome = _any,
     ) -> None:
-        self._bound = bound
+        self._bound, self._at_home = bound, at_home
         self.ahead = ReadAhead(bound, most_bytes)
         self._untaken: dict[int, Record] = {}
         """By offset, ascending."""
@@ -219,7 +234,7 @@ class JobQueue:
         """Put what lies within reach into the ring."""
         reach = next(iter(self._untaken), 0) + self._early.reach
         while self._unseen and self._unseen[0].offset < reach:
-            self._enter(_waiting(self._unseen.popleft()))
+            self._enter(_waiting(self._unseen.popleft(), self._at_home))
 
     def _enter(self, waiting: _Waiting) -> None:
         self._ring.add(waiting)
@@ -278,7 +293,7 @@ class JobQueue:
         tenant = _hint(record.value or b"")
         if tenant is not None and self._early.passes(tenant, record.offset):
             return
-        waiting = _waiting(record)
+        waiting = _waiting(record, self._at_home)
         if waiting.tenant == tenant or not self._early.passes(waiting.tenant, record.offset):
             self._early.add(record)
             self._enter(waiting)

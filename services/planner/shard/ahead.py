@@ -7,7 +7,7 @@ from itertools import chain
 
 from services.planner.history.gate import IdGate
 from services.planner.intake.canonical import Unmet
-from services.planner.intake.job_queue import JobQueue
+from services.planner.intake.job_queue import AtHome, JobQueue
 from services.planner.intake.open_transactions import TopicIds
 from services.planner.settings import PlannerSettings
 from services.planner.state.taken import NOTHING, Offsets
@@ -22,12 +22,13 @@ MOST_ENDED = 20_000
 
 
 def job_queues(
-    options: PlannerSettings, topics: Iterable[str], inputs: Mapping[str, int], done: Mapping[str, Offsets]
+    options: PlannerSettings, topics: Iterable[str], inputs: Mapping[str, int], done: Mapping[str, Offsets], at_home: AtHome
 ) -> dict[str, JobQueue]:
     """One a topic. `inputs`: where each begins; `done`: with which records behind that all is done."""
     bound, most_bytes, reach = options.queue_records, options.queue_bytes, options.look_ahead_records
     return {
-        topic: JobQueue(bound, inputs.get(topic), most_bytes=most_bytes, reach=reach, done=done.get(topic, NOTHING)) for topic in topics
+        topic: JobQueue(bound, inputs.get(topic), most_bytes=most_bytes, reach=reach, done=done.get(topic, NOTHING), at_home=at_home)
+        for topic in topics
     }
 
 

@@ -34,6 +34,7 @@ from services.planner.state import attempts
 from services.planner.state.admission import JobInput
 from services.planner.state.book import Book
 from services.planner.state.taken import Offsets
+from shared.contracts import ids
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.contracts.outcome import CancelRequested
 from shared.errors import InvalidInput, LogError, NewerVersion, RecordTooLarge, SendFailed
@@ -204,7 +205,7 @@ class Home:
         self._outcomes = Queue(options.queue_records, inputs.get(self._outcomes_topic), most_bytes=options.queue_bytes)
         outcomes = TopicPartition(self._outcomes_topic, self.number)
         self._fence = Fence(self._wiring, outcomes, self._book, self.tries, self.nudge)
-        self._jobs = job_queues(options, self._class_of, inputs, done)
+        self._jobs = job_queues(options, self._class_of, inputs, done, lambda job: ids.home_of(job, self._homes) == self.number)
         self.ahead = Ahead(self._jobs, self._topic_ids, self._reached, self._effects.owed, self._gate)
         self._book.taken.standing = self.ahead.standing
         self._paused.clear()

@@ -46,5 +46,7 @@ def test_results_are_counted_once_by_class_and_tenant() -> None:
     for name in ("batch:a:1", "batch:a:1", "batch:b:1"):
         traffic._take(name, b'{"status":"succeeded"}', Random(1).random())
     assert (traffic.ended("batch"), traffic.ended("batch:a"), traffic.ended("batch:b")) == (2, 1, 1)
+    traffic._take("batch:ab:1", b'{"status":"succeeded"}', 7.0)
+    assert (len(traffic.end_times("batch")), len(traffic.end_times("batch:a")), traffic.end_times("batch:ab:")) == (3, 1, [7.0])
     with pytest.raises(LoadFailed):
         traffic._take("batch:a:2", b'{"status":"failed"}', 0.0)

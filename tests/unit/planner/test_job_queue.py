@@ -71,6 +71,23 @@ def test_tenants_of_very_different_appetite_get_the_same() -> None:
     assert max(got.values()) - min(got.values()) <= 8
 
 
+def test_what_is_only_sent_on_costs_no_turn() -> None:
+    """One tenant's jobs are at home here, of another's one in six: both get the same number run, and none is left out."""
+    queue = JobQueue(1_000, at_home=lambda name: name.startswith("here"))
+    bodies = [
+        json.dumps({"prompt": "q", "tenant": tenant, "id": f"{'there' if tenant == 'b' and n % 6 else 'here'}-{n}"})
+        for n in range(400)
+        for tenant in "ab"
+    ]
+    queue.offer([Written(offset=n, value=body.encode()) for n, body in enumerate(bodies)])
+    got = Counter[str]()
+    for record in islice(iter(queue.take, None), 350):
+        assert record.value
+        got[tenant_of(record)] += b'"here' in record.value
+    assert 0.75 <= got["b"] / got["a"] <= 1.25
+    assert len(taken(queue)) == 450
+
+
 def test_turns_are_of_tokens() -> None:
     """A tenant whose jobs are ten times as long gets a tenth as many."""
     queue = JobQueue(1_000)
