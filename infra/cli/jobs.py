@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from typing import Any
 
 import click
@@ -12,7 +13,8 @@ from infra.cli.answer import exit_code, show_human
 from infra.cli.exits import Exit
 from infra.cli.output import emit_json, emit_table, moment
 from infra.cli.rest import api, describe
-from shared.contracts.result import Result
+from infra.cli.tree import draw
+from shared.contracts.result import Result, Status
 
 _TENANT = click.option("--tenant", help="Whose job it is, where not the key's own tenant's.")
 
@@ -26,9 +28,13 @@ def jobs() -> None:
 @click.argument("job_id", metavar="ID")
 @_TENANT
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--tree", "form", flag_value="tree", help="Draw its steps as a tree.")
+@click.option("--mermaid", "form", flag_value="mermaid", help="Print the tree as a Mermaid chart.")
 @click.pass_context
-def get(context: click.Context, job_id: str, tenant: str | None, as_json: bool) -> None:
+def get(context: click.Context, job_id: str, tenant: str | None, as_json: bool, form: str | None) -> None:
     """Show a job's state, its steps and its result. Exits with 1 when the job ended without success."""
+    if form is not None:
+        context.exit(int(asyncio.run(_tree(job_id, tenant, as_chart=form == "mermaid", as_json=as_json))))
     status = asyncio.run(_status(job_id, tenant))
     result = Result.model_validate(status["result"]) if "result" in status else None
     if as_json:
@@ -89,6 +95,19 @@ def events(context: click.Context, job_id: str, tenant: str | None, as_json: boo
 async def _status(job: str, tenant: str | None) -> dict[str, Any]:
     async with api(tenant=tenant) as connection:
         return await connection.status(job)
+
+
+async def _tree(job: str, tenant: str | None, *, as_chart: bool, as_json: bool) -> Exit:
+    async with api(tenant=tenant) as connection:
+        if as_chart:
+            click.echo(await connection.chart(job), nl=False)
+            return Exit.OK
+        tree = await connection.tree(job)
+    if as_json:
+        emit_json(tree.model_dump(mode="json", exclude_none=True))
+    else:
+        click.echo("\n".join(draw(tree, colour=sys.stdout.isatty())))
+    return Exit.OK if tree.status in (None, Status.SUCCEEDED) else Exit.FAILED
 
 
 async def _cancel(job: str, tenant: str | None) -> dict[str, Any]:

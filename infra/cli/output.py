@@ -24,7 +24,7 @@ def emit_table(titles: Sequence[str], rows: Sequence[Sequence[Any]], empty: str 
     if not rows:
         click.echo(empty)
         return
-    cells = [[_cell(value) for value in row] for row in rows]
+    cells = [[cell(value) for value in row] for row in rows]
     widths = [max(len(line[column]) for line in [list(titles), *cells]) for column in range(len(titles))]
     numeric = [all(isinstance(row[column], int | float) for row in rows) for column in range(len(titles))]
     for line in [list(titles), *cells]:
@@ -47,8 +47,8 @@ def size(count: int) -> str:
     return f"{amount:.1f} TiB"
 
 
-def _cell(value: Any) -> str:
-    """Foreign text cannot move a terminal's cursor or colour it."""
+def cell(value: Any) -> str:
+    """For a terminal: foreign text cannot move its cursor or colour it."""
     if value is None:
         return "-"
     text = f"{value:.1f}" if isinstance(value, float) else str(value)

@@ -15,6 +15,7 @@ from infra.cli.exits import CommandExit, Exit
 from shared.contracts.base import PriorityClass
 from shared.contracts.job import Job
 from shared.contracts.result import Result
+from shared.tree import Tree
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 _CODES = {404: Exit.NOT_FOUND, 429: Exit.REFUSED, 503: Exit.REFUSED, 504: Exit.TIMEOUT}
@@ -50,6 +51,16 @@ class Api:
     async def status(self, job: str) -> dict[str, Any]:
         """What the ingress knows of the job."""
         return await self._json("GET", f"/v1/jobs/{job}")
+
+    async def tree(self, job: str) -> Tree:
+        """Its steps, and what became of each."""
+        return Tree.model_validate(await self._json("GET", f"/v1/jobs/{job}/tree"))
+
+    async def chart(self, job: str) -> str:
+        """The same as a Mermaid chart."""
+        async with self._session.get(f"{self._base}/v1/jobs/{job}/tree?format=mermaid") as response:
+            await _check(response)
+            return await response.text()
 
     async def cancel(self, job: str) -> dict[str, Any]:
         """Ask for the job's end."""

@@ -74,6 +74,7 @@ def build_api(door: Door, version: str, outbox: Outbox, registry: str, table: Sc
         "/v1/jobs": {"POST": jobs.create},
         "/v1/jobs/{job}": {"GET": jobs.get, "DELETE": jobs.cancel},
         "/v1/jobs/{job}/events": {"GET": events.get},
+        "/v1/jobs/{job}/tree": {"GET": jobs.tree},
         "/v1/schedules": {"GET": schedules.list},
         "/v1/schedules/{schedule}": {"GET": schedules.get, "PUT": schedules.put, "DELETE": schedules.delete},
         "/v1/tenants": {"GET": tenants.list},

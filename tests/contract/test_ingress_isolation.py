@@ -109,6 +109,9 @@ LOOKS: dict[str, Ask] = {
     "status as a": lambda client, job: client.get(f"{JOBS}/{job}?tenant=a", headers=B),
     "cancel as a": lambda client, job: client.delete(f"{JOBS}/{job}", headers=B | {"x-tutti-tenant": "a"}),
     "events as a": lambda client, job: client.get(f"{JOBS}/{job}/events?tenant=a", headers=B),
+    "tree": lambda client, job: client.get(f"{JOBS}/{job}/tree", headers=B),
+    "tree as a chart": lambda client, job: client.get(f"{JOBS}/{job}/tree?format=mermaid", headers=B),
+    "tree as a": lambda client, job: client.get(f"{JOBS}/{job}/tree?tenant=a", headers=B),
     "inside name": lambda client, job: client.get(f"{JOBS}/a%2F{job}", headers=B),
 }
 NEVER = {"own": "order-2", "key": job_id_of("a", "invoice-8"), "made": "j_01JDAAAAAAAAAAAAAAAAAAAAAA"}

@@ -357,3 +357,22 @@ async def test_an_instance_that_starts_beside_a_backlog_sees_it() -> None:
         await planners.commit({parts[2]: 2})
         await until(lambda: ingress.door.backlog.waiting(PriorityClass.BATCH) == 458, "counted again")
         assert (await client.post("/v1/jobs", json={"prompt": "x", "class": "batch"})).status_code == 202
+
+
+async def test_a_tree_is_json_or_a_chart_without_text() -> None:
+    """The form by query or by Accept; what became of the job's one step, not what was asked or answered."""
+    async with world(memory()) as at:
+        job = await submit(at, prompt="the question")
+        await until(lambda: (found := at.ingress.door.journal.status(job)) is not None and found.state == "settled", "its end")
+        path = f"/v1/jobs/{job}/tree"
+        plain, chart = await at.client.get(path), await at.client.get(path, headers={"accept": "text/vnd.mermaid"})
+        tree = plain.json()
+        [node] = tree["nodes"]
+        assert (tree["id"], tree["status"], tree["whole"], tree["steps"]) == (job, "succeeded", True, 1)
+        assert (node["step"]["state"], node["step"]["nodes"], node["step"]["answer_bytes"]) == ("answered", ["node-1"], len("hello back"))
+        assert "epoch" not in node["step"]
+        assert chart.headers["content-type"].startswith("text/vnd.mermaid")
+        assert chart.text.startswith("flowchart TD\n")
+        assert (await at.client.get(f"{path}?format=mermaid")).text == chart.text
+        assert (await at.client.get(f"{path}?format=svg")).json()["error"]["param"] == "format"
+        assert not [found for found in (plain, chart) if "the question" in found.text or "hello back" in found.text]

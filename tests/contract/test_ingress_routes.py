@@ -29,6 +29,7 @@ ROUTES = {
     "/v1/jobs": {"POST"},
     "/v1/jobs/{job}": {"GET", "DELETE"},
     "/v1/jobs/{job}/events": {"GET"},
+    "/v1/jobs/{job}/tree": {"GET"},
     "/v1/schedules": {"GET"},
     "/v1/schedules/{schedule}": {"GET", "PUT", "DELETE"},
     "/v1/tenants": {"GET"},

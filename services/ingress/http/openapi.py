@@ -11,8 +11,10 @@ from services.ingress.dialects.port import Dialect
 from services.ingress.dialects.tutti.requests import JobSubmission
 from services.ingress.routes.schedules import ScheduleSubmission
 from services.ingress.routes.tenants import TenantView
+from services.ingress.status.mermaid import MEDIA_TYPE
 from services.ingress.status.status import JobStatus
 from shared.contracts.budget import TenantLimits
+from shared.tree import Tree
 
 _REF = "#/components/schemas/{model}"
 _ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}, "description": "Job id."}
@@ -70,7 +72,7 @@ _WHEN_HEADERS = {"Retry-After": "Whole seconds, rounded up.", "retry-after-ms": 
 def document(title: str, version: str, dialects: Sequence[Dialect]) -> dict[str, Any]:
     """OpenAPI 3.1."""
     inputs: list[tuple[type[Any], Any]] = [(dialect.request, "validation") for dialect in dialects]
-    inputs += [(JobSubmission, "validation"), (JobStatus, "serialization")]
+    inputs += [(JobSubmission, "validation"), (JobStatus, "serialization"), (Tree, "serialization")]
     inputs += [(ScheduleSubmission, "validation"), (TenantLimits, "validation"), (TenantView, "serialization")]
     _, schemas = models_json_schema(inputs, ref_template=_REF, by_alias=True)
     components = dict(schemas.get("$defs", {})) | {"Problem": _problem_schema()}
@@ -109,6 +111,7 @@ def _paths() -> dict[str, Any]:
         "/v1/jobs": {"post": jobs},
         "/v1/jobs/{id}": {"get": _job_get(), "delete": _job_delete()},
         "/v1/jobs/{id}/events": {"get": _job_events()},
+        "/v1/jobs/{id}/tree": {"get": _job_tree()},
         "/v1/schedules": {"get": _operation("Recurring jobs.", {"200": _json("A list.", {"type": "object"})})},
         "/v1/schedules/{id}": _schedule(),
         "/v1/tenants": {"get": _operation("Tenants with limits (administrators).", {"200": _json("A list.", {"type": "object"})})},
@@ -158,6 +161,13 @@ def _job_events() -> dict[str, Any]:
     stream = {"200": {"description": "Events, ended by job_settled.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}}
     parameters = [_ID, _TENANT, _header("Last-Event-ID", "Go on after this event.")]
     return _operation("History and streamed text of a job.", stream, parameters=parameters)
+
+
+def _job_tree() -> dict[str, Any]:
+    form = {"name": "format", "in": "query", "required": False, "schema": {"enum": ["json", "mermaid"]}, "description": "Or by Accept."}
+    shown = _json("The tree.", _ref("Tree"))
+    shown["content"][MEDIA_TYPE] = {"schema": {"type": "string"}}
+    return _operation("Steps of a job as a tree, with what became of each.", {"200": shown}, parameters=[_ID, _TENANT, form])
 
 
 def _plain(summary: str) -> dict[str, Any]:

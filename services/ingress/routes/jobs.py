@@ -34,6 +34,7 @@ from services.ingress.http.exchange import (
 from services.ingress.problems import Problem, Refused
 from services.ingress.replies.register import Following, WaitKind
 from services.ingress.replies.waiters import Follow
+from services.ingress.status.mermaid import MEDIA_TYPE, mermaid
 from services.ingress.status.status import JobState, JobStatus
 from services.ingress.submit import is_generated
 from shared.contracts import ids
@@ -221,6 +222,20 @@ class Jobs:
         if status is None:
             raise not_found(job)
         return self._shown(status)
+
+    async def tree(self, request: Request) -> Response:
+        """The steps as a tree: JSON, or a Mermaid chart. It holds no text of prompts or answers."""
+        client, job = asked_for(self._door, request)
+        form = request.query_params.get("format") or ("mermaid" if MEDIA_TYPE in request.headers.get("accept", "") else "json")
+        if form not in ("json", "mermaid"):
+            raise InvalidQuery("format", "json or mermaid")
+        status = await self._door.visible(client, job)
+        if status is None:
+            raise not_found(job)
+        tree = status.tree()
+        if form == "mermaid":
+            return Response(mermaid(tree), media_type=MEDIA_TYPE)
+        return Response(tree.model_dump_json(exclude_none=True), media_type="application/json")
 
     def _shown(self, status: JobStatus, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
         """The whole status. Who reads a large answer is registered, and its bytes count, until he has it."""

@@ -20,11 +20,9 @@ from shared.contracts.delayed import DelayedJob
 from shared.contracts.failure import Failure
 from shared.contracts.limits import Limits
 from shared.contracts.result import Result
-from shared.contracts.usage import Usage
+from shared.tree import StepStatus, Tree, fold_step, tree_of
 
-_MAX_STEPS = 1_000
-_MAX_TOLD = 100
-"""Nodes and failures that are kept of one step, the newest."""
+_INTERNAL: dict[str, Any] = {"offset": True, "digest": True, "rebuilt": True, "steps": {"__all__": {"epoch"}}}
 
 
 class JobState(StrEnum):
@@ -39,30 +37,6 @@ class JobState(StrEnum):
 
 
 _RANK = {state: rank for rank, state in enumerate(JobState)}
-
-
-class StepStatus(BaseModel):
-    """One step as a caller sees it."""
-
-    id: str
-    path: str | None = None
-    agent: str | None = None
-    model: str | None = None
-    state: str = "asked"
-    """asked, unfunded (waits for its tenant's budget), unplaced (waits for a node that can run it), running, answered, retrying, failed;
-    of a pause: sleeping, over"""
-    attempt: int = 0
-    retry_at: float | None = None
-    """While it is retrying: when the next attempt begins. By the planner's clock, as all instants here."""
-    due_at: float | None = None
-    """Of a pause: its end."""
-    missing: list[str] = Field(default_factory=list)
-    """While it is unplaced: what no live node has."""
-    nodes: list[str] = Field(default_factory=list)
-    """Nodes that claimed an attempt, in order."""
-    failures: list[str] = Field(default_factory=list)
-    """Kinds, one a failed attempt."""
-    usage: Usage | None = None
 
 
 class NearedLimit(BaseModel):
@@ -124,13 +98,19 @@ class JobStatus(BaseModel):
         """Whose it is; None where it is not known."""
         return ids.owner(self.id) or self.tenant
 
+    def tree(self) -> Tree:
+        """How its steps hang together."""
+        whole = self.accepted_at is not None or _RANK[self.state] <= _RANK[JobState.DELAYED]
+        job = ids.public(self.id)
+        return tree_of(job, self.state.value, self.steps, pattern=self.pattern, whole=whole, result=self.result)
+
     def public(self) -> bytes:
         """JSON for callers."""
         shown = self
         if ids.public(self.id) != self.id:
             result = self.result and self.result.model_copy(update={"job": ids.public(self.result.job)})
             shown = self.model_copy(update={"id": ids.public(self.id), "result": result})
-        return self.__pydantic_serializer__.to_json(shown, exclude_none=True, exclude={"offset", "digest", "rebuilt"}, by_alias=True)
+        return self.__pydantic_serializer__.to_json(shown, exclude_none=True, exclude=_INTERNAL, by_alias=True)
 
     def stored(self) -> bytes:
         """JSON for the store; `JobStatus.model_validate_json` reads it."""
@@ -185,10 +165,9 @@ def _apply(status: JobStatus, event: Contract) -> None:
             status.limits_neared.append(NearedLimit(limit=event.limit, used=event.used, bound=event.bound))
         case events.JobSnapshot():
             _on_snapshot(status, event)
-        case events.TimerSet() | events.TimerFired():
-            _on_timer(status, event)
         case _:
-            _on_step(status, event)
+            _reach(status, JobState.RUNNING)
+            fold_step(status.steps, event)
 
 
 def _reach(status: JobStatus, state: JobState) -> None:
@@ -238,73 +217,3 @@ def _on_snapshot(status: JobStatus, event: events.JobSnapshot) -> None:
 def _kind_of(text: str) -> str:
     found: Any = from_json(text)
     return str(found.get("type", "")) if isinstance(found, dict) else ""
-
-
-def _on_timer(status: JobStatus, event: events.TimerSet | events.TimerFired) -> None:
-    _reach(status, JobState.RUNNING)
-    step = _step(status, event.step)
-    if step is None:
-        return
-    if isinstance(event, events.TimerSet):
-        step.path, step.state, step.due_at = event.path, "sleeping", event.due_at
-    else:
-        step.state = "over"
-
-
-def _on_step(status: JobStatus, event: Contract) -> None:
-    assert isinstance(
-        event,
-        events.StepAsked
-        | events.StepClaimedBy
-        | events.StepAnswered
-        | events.AttemptFailed
-        | events.StepRetried
-        | events.StepFunded
-        | events.StepWaits,
-    ), "every event that is shown is folded"
-    _reach(status, JobState.RUNNING)
-    step = _step(status, event.step)
-    if step is None:
-        return
-    if isinstance(event, events.StepAsked):
-        step.path, step.agent, step.model, step.state = event.path, event.agent, event.model, _sent(event.unfunded)
-        return
-    step.attempt, step.retry_at, step.missing = max(step.attempt, event.attempt), None, []
-    match event:
-        case events.StepWaits():
-            step.state, step.missing = ("unplaced" if event.missing else "asked"), list(event.missing)
-        case events.StepClaimedBy():
-            step.state = "running"
-            _tell(step.nodes, event.node)
-        case events.StepAnswered():
-            step.state, step.usage = "answered", event.usage
-            if event.node is not None and event.node not in step.nodes:  # claims of short steps are not always recorded
-                _tell(step.nodes, event.node)
-        case events.AttemptFailed():
-            wait = event.retry_after_seconds
-            step.state, step.retry_at = ("failed", None) if wait is None else ("retrying", event.at + wait)
-            _tell(step.failures, event.failure.kind.value)
-        case events.StepRetried():
-            step.state = _sent(event.unfunded)
-        case events.StepFunded():
-            step.state = _sent(unfunded=None)
-
-
-def _sent(unfunded: bool | None) -> str:
-    return "unfunded" if unfunded else "asked"
-
-
-def _tell(told: list[str], news: str) -> None:
-    told.append(news)
-    del told[:-_MAX_TOLD]
-
-
-def _step(status: JobStatus, identifier: str) -> StepStatus | None:
-    for step in status.steps:
-        if step.id == identifier:
-            return step
-    if len(status.steps) >= _MAX_STEPS:
-        return None
-    step = StepStatus(id=identifier)
-    status.steps.append(step)
-    return step
