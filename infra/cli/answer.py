@@ -102,6 +102,8 @@ def show_human(result: Result, text: str) -> None:
             emit_json(answer.model_dump(mode="json", include={"tool_calls", "embeddings"}, exclude_defaults=True))
         if answer.simulated:
             click.echo(SIMULATED)
+        if answer.explanation is not None:
+            click.echo(f"how: {_line(answer.explanation)}", err=True)
     if result.failure is not None or result.status is not Status.SUCCEEDED:
         click.echo(f"tutti: job {result.job} {result.status.value}{reason(result)}", err=True)
     elif sys.stderr.isatty():

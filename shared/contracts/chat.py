@@ -81,3 +81,5 @@ class Answer(Contract):
     quantisation: Label | None = None
     simulated: bool = False
     blob: BlobRef | None = None
+    explanation: JsonObject | None = None
+    """How the pattern came to a job's answer, for people: votes, scores, what was kept. Never of a model's call, never in the blob."""

@@ -13,6 +13,8 @@ from hashlib import blake2b
 from random import Random
 from typing import Any
 
+from pydantic_core import to_json
+
 from shared.contracts.agents import Team
 from shared.contracts.chat import Answer, ChatMessage, Operation, Options
 from shared.contracts.failure import Failure
@@ -123,6 +125,35 @@ def chat(job: Job, messages: tuple[ChatMessage, ...], **own: Any) -> StepRequest
     """A chat on the job's behalf: its model, options and needs, but these messages instead of its own input, tools and format."""
     given = {"capability": job.capability or "chat", "operation": Operation.CHAT, "prompt": None, "texts": (), "tools": (), "format": None}
     return StepRequest.of(job, **{**given, "messages": messages, "stream": False, **own})
+
+
+EXPLANATION_BYTES = 32 * 1024
+"""Of an answer's explanation, as JSON: it travels inside the settle event, beside an answer of `INLINE_BYTES`."""
+_LONGEST, _SHORTEST = 2_000, 50
+"""Characters of one text in it."""
+_ITEMS = 200
+"""Of one list in it."""
+
+
+def explained(answer: Answer, **facts: Any) -> Answer:
+    """The answer with its explanation: what the pattern counted, kept, rejected, as JSON. Long texts and lists in it are cut until it
+    fits; one that cannot fit says only that. ValueError for what is not JSON.
+    """
+    longest = _LONGEST
+    while longest >= _SHORTEST:
+        shown = {name: _cut(fact, longest) for name, fact in facts.items()}
+        if len(to_json(shown)) <= EXPLANATION_BYTES:
+            return answer.changed(explanation=shown)
+        longest //= 2
+    return answer.changed(explanation={"left_out": f"more than {EXPLANATION_BYTES} bytes"})
+
+
+def _cut(fact: Any, longest: int) -> Any:
+    if isinstance(fact, str):
+        return fact if len(fact) <= longest else fact[: longest - 1] + "…"
+    if isinstance(fact, dict):
+        return {name: _cut(inner, longest) for name, inner in fact.items()}
+    return [_cut(inner, longest) for inner in fact[:_ITEMS]] if isinstance(fact, list | tuple) else fact
 
 
 _NO_TEAM, _NO_LIMITS = Team(), Limits()

@@ -133,7 +133,8 @@ class Blobs:
         if answer is None or answer.blob is None:
             return result
         body = await self.fetch_in_time(result.tenant, answer.blob)
-        return result.model_copy(update={"answer": Answer.model_validate_json(body)})
+        beside = {"finish_reason": answer.finish_reason, "explanation": answer.explanation}  # a job's own: the blob may be a step's answer
+        return result.model_copy(update={"answer": Answer.model_validate_json(body).model_copy(update=beside)})
 
     async def close(self) -> None:
         """Free the producer."""
