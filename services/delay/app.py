@@ -10,6 +10,7 @@ from services.delay.held import HeldRecords
 from services.delay.settings import DelaySettings
 from shared.processing.intake import Intake
 from shared.processing.outbox import Outbox
+from shared.processing.tail import IDLE_WAIT_MS
 from shared.processing.window import WindowBounds
 from shared.service import Environment, kafka_silence
 from shared.service.processor import Processor
@@ -47,7 +48,8 @@ class Delay:
         env, processor = self._env, self._processor
         producer = await processor.open(env.log.producer(client_id=env.instance))
         group = group_of(self.name, env.topics.settings.prefix)
-        intake = await processor.open(self.intake.join(env.log, group, env.instance, tuple(self.forwarder.reader.tiers)))
+        tiers = tuple(self.forwarder.reader.tiers)
+        intake = await processor.open(self.intake.join(env.log, group, env.instance, tiers, fetch_max_wait_ms=IDLE_WAIT_MS))
         processor.spawn(self._outbox.run(producer), intake.run(), intake.run_commits(self._settings.commit_seconds), self.forwarder.run())
 
     def _reasons(self) -> Iterator[str]:

@@ -18,7 +18,7 @@ from shared.contracts.node import Node
 from shared.kafka.port import Log, Record, TopicPartition
 from shared.placement.facts import DEAF_SECONDS
 from shared.processing.folding import fold_each
-from shared.processing.tail import Tail, at_end
+from shared.processing.tail import ASKED_WAIT_MS, Tail, at_end
 from shared.telemetry import logs
 
 log = logs.get(__name__)
@@ -72,7 +72,8 @@ class EarlierBoots:
         if not self.waits:
             return
         log.info("earlier_boot_may_run", node=self._here.node, silent_seconds=self._here.settings.earlier_silent_seconds)
-        tail = Tail(log_, self._here.clock, self._outcomes, client_id=client_id, begin=at_end, handle=self._on_outcomes)
+        clock, told = self._here.clock, self._on_outcomes
+        tail = Tail(log_, clock, self._outcomes, client_id=client_id, begin=at_end, handle=told, fetch_max_wait_ms=ASKED_WAIT_MS)
         reading = asyncio.create_task(tail.run())
         try:
             await tail.positioned.wait()

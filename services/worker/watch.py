@@ -16,10 +16,12 @@ from shared.kafka.port import Log, Record, TopicPartition
 from shared.placement.parties import MOST_PARTIES, Parties, name_of
 from shared.processing.folding import fold_each
 from shared.processing.node_table import read_node
-from shared.processing.tail import Tail, at_end
+from shared.processing.tail import ASKED_WAIT_MS, Tail, at_end
 
-PAUSE_SECONDS = 1.0
-"""Between two looks at `credits`: below the time after which a router is gone, and an earlier boot silent (`DEAF_SECONDS`)."""
+PAUSE_SECONDS = 0.9
+"""Between two looks at `credits`: below the time after which a router is gone, and an earlier boot silent (`DEAF_SECONDS`); and below a
+second without a poll, after which a reader asks anew which topic it reads.
+"""
 _PRESENCE: dict[bytes | None, type[RouterPresence | PlannerPresence]] = {b"router": RouterPresence, b"planner": PlannerPresence}
 
 
@@ -46,6 +48,7 @@ class Watch:
             client_id=client_id,
             begin=lambda partition, first, end: first if partition == self._nodes else end,
             handle=self._on_records,
+            fetch_max_wait_ms=ASKED_WAIT_MS,
         )
         self._slow = Tail(
             log,

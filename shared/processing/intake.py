@@ -76,13 +76,14 @@ class Intake:
         self.polled_at: float | None = None
         """Monotonic seconds of the last poll that Kafka answered."""
 
-    async def join(self, log_: Log, group: str, client_id: str, topics: Collection[str]) -> Self:
-        """Become a member of the group."""
+    async def join(self, log_: Log, group: str, client_id: str, topics: Collection[str], *, fetch_max_wait_ms: int = 500) -> Self:
+        """Become a member of the group. `fetch_max_wait_ms`: of a fetch while nothing is paused; what is assigned anew may wait for it."""
         self._consumer = await log_.consumer(
             client_id=client_id,
             group=group,
             reset="earliest",
             assignor=BalancedAssignor(),
+            fetch_max_wait_ms=fetch_max_wait_ms,
             paused_max_wait_ms=RESUMED_WAIT_MS,
             max_partition_fetch_bytes=FETCH_BYTES,
         )

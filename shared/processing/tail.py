@@ -16,6 +16,10 @@ from shared.telemetry import logs
 log = logs.get(__name__)
 _POLL_SECONDS = 1.0
 _AGAIN_SECONDS = 0.5
+IDLE_WAIT_MS = 2_000
+"""Of a fetch that brings nothing; records end it at once."""
+ASKED_WAIT_MS = 500
+"""Of a reader that is asked to `read_to_end`: the question waits behind the fetch in flight, on its connection."""
 
 Begin = Callable[[TopicPartition, int, int], int]
 """(partition, first offset that the log has, its end): where reading begins."""
@@ -47,10 +51,12 @@ class Tail:
         handled: Callable[[], None] = lambda: None,
         pause_seconds: float = 0.0,
         hurry: asyncio.Event | None = None,
+        fetch_max_wait_ms: int = IDLE_WAIT_MS,
     ) -> None:
         """`handled` is called after every poll that brought records. `pause_seconds`: after such a poll, where more may well wait; not
         while `hurry` is set.
         """
+        self._wait_ms = fetch_max_wait_ms
         self._log, self._clock, self._partitions = log_, clock, partitions
         self._client_id, self._begin, self._pause, self._hurry = client_id, begin, pause_seconds, hurry
         self._handle, self._handled = handle, handled
@@ -63,9 +69,8 @@ class Tail:
 
     async def run(self) -> None:
         """Read until cancelled."""
-        self._consumer = await self._log.consumer(client_id=self._client_id, reset="earliest")
+        self._consumer = await self._log.consumer(client_id=self._client_id, reset="earliest", fetch_max_wait_ms=self._wait_ms)
         try:
-            self._consumer.assign(self._partitions)
             while not self.positioned.is_set():
                 await self._patiently(self._position(self._consumer))
             while True:
@@ -87,6 +92,7 @@ class Tail:
 
     async def _position(self, consumer: Consumer) -> None:
         firsts, self.ends = await consumer.beginning_offsets(self._partitions), await consumer.end_offsets(self._partitions)
+        consumer.assign(self._partitions)  # not before: the answers would come behind the first fetch
         for tp in self._partitions:
             self.positions[tp] = max(firsts[tp], self._begin(tp, firsts[tp], self.ends[tp]))
             consumer.seek(tp, self.positions[tp])

@@ -34,6 +34,8 @@ class AioAdmin:
     def __init__(self, client: AIOKafkaAdminClient) -> None:
         self._client = client
         self._closed = False
+        self._coordinators: dict[str, int] = {}
+        """Of groups, until one of them refuses."""
 
     async def create_topics(self, topics: Sequence[NewTopic]) -> list[str]:
         """Raises ConfigurationError when the cluster refuses a topic, for example too few brokers for its replication."""
@@ -92,7 +94,10 @@ class AioAdmin:
 
     async def group_offsets(self, group: str) -> dict[TopicPartition, int]:
         with in_our_words():
-            found = await self._client.list_consumer_group_offsets(group)
+            known = self._coordinators.pop(group, None)
+            coordinator = await self._client.find_coordinator(group) if known is None else known
+            found = await self._client.list_consumer_group_offsets(group, coordinator)
+            self._coordinators[group] = coordinator
         return {TopicPartition(*tp): committed.offset for tp, committed in found.items() if committed.offset >= 0}
 
     async def cluster_id(self) -> str:
