@@ -17,13 +17,14 @@ from pydantic import BaseModel, Field
 from shared.contracts import event as events
 from shared.contracts.chat import Answer
 from shared.contracts.result import Result
+from shared.contracts.review import ReviewDecided, ReviewEscalated, ReviewOpened, ReviewWithdrawn
 from shared.contracts.usage import Usage
 
 _MAX_STEPS = 1_000
 _MAX_TOLD = 100
 """Nodes and failures that are kept of one step, the newest."""
 _PATH = re.compile(r"0\.\d{1,9}(?:/\d{1,9}\.\d{1,9}){0,200}")
-_ENDED = ("answered", "failed", "over")
+_ENDED = ("answered", "failed", "over", "decided", "withdrawn")
 _UNUSED = Usage()
 
 
@@ -36,13 +37,13 @@ class StepStatus(BaseModel):
     model: str | None = None
     state: str = "asked"
     """asked, unfunded (waits for its tenant's budget), unplaced (waits for a node that can run it), running, answered, retrying, failed;
-    of a pause: sleeping, over; in a tree also abandoned (nobody waits for it any longer). What is told of a step by an event that this
+    of a pause: sleeping, over; of a review: reviewed, decided, withdrawn; in a tree also abandoned (nobody waits for it any longer). What is told of a step by an event that this
     version does not know is its state by the event's name."""
     attempt: int = 0
     retry_at: float | None = None
     """While it is retrying: when the next attempt begins. By the planner's clock, as all instants here."""
     due_at: float | None = None
-    """Of a pause: its end."""
+    """Of a pause: its end; of a review: when its default holds."""
     missing: list[str] = Field(default_factory=list)
     """While it is unplaced: what no live node has."""
     nodes: list[str] = Field(default_factory=list)
@@ -65,7 +66,7 @@ class StepStatus(BaseModel):
 
 
 class TreeNode(BaseModel):
-    """A step or a pause, with its `step`; or a gather, or a branch of one, which hold others (`parent`)."""
+    """A step or a pause (a sleep, a review), with its `step`; or a gather, or a branch of one, which hold others (`parent`)."""
 
     path: str
     parent: str | None = None
@@ -108,8 +109,14 @@ def fold_step(steps: list[StepStatus], fact: Any) -> None:
             step.path, step.state, step.due_at, step.asked_at, step.epoch = fact.path, "sleeping", fact.due_at, fact.at, fact.epoch
         case events.TimerFired():
             step.state, step.seconds = "over", _since(step, fact)
-        case events.WorkWasted():
-            pass  # the result's usage counts it
+        case ReviewOpened():
+            step.path, step.state, step.due_at, step.asked_at, step.epoch = fact.path, "reviewed", fact.due_at, fact.at, fact.epoch
+        case ReviewDecided(over=True):
+            step.state, step.seconds = "decided", _since(step, fact)
+        case ReviewWithdrawn():
+            step.state = "withdrawn"
+        case events.WorkWasted() | ReviewDecided() | ReviewEscalated():
+            pass  # of waste the result's usage tells, of reviews the last decision
         case _:
             _fold_attempt(step, fact)
 

@@ -24,6 +24,8 @@ class PlannerSettings(BaseSettings):
     """Per partition; the rest waits in Kafka. An eighth of them is each class's own."""
     live_job_bytes: Ordinal = 16 * 1024
     """A job whose history is larger counts as several: all live jobs together have at most so many bytes each."""
+    waiting_jobs: Count = 2_000
+    """Per partition, beside the live ones: jobs that only wait for people or for their own timers. Beyond it they keep their places."""
     interactive_share: float = Field(default=0.9, ge=0.5, lt=1.0)
     """Interactive jobs are taken first up to this share, while others wait."""
     queue_records: Ordinal = 1_000
@@ -97,5 +99,6 @@ class PlannerSettings(BaseSettings):
             settled_memory_count=self.settled_memory_count,
             followers=self.followers,
             live_job_bytes=self.live_job_bytes,
+            waiting_places=self.waiting_jobs,
             budgets=BudgetPolicy(wait_seconds=self.budget_wait_seconds, idle_seconds=self.budget_idle_seconds),
         )

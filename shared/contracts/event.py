@@ -6,7 +6,6 @@ PlannerStarted before it (ARCHITECTURE, planner protocol).
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, TypeAdapter
@@ -18,7 +17,6 @@ from shared.contracts.base import (
     Contract,
     Count,
     EpochSeconds,
-    JobId,
     Label,
     ModelName,
     NodeId,
@@ -38,19 +36,24 @@ from shared.contracts.base import (
 from shared.contracts.budget import TenantAccount, TenantLimitNeared, TenantShare
 from shared.contracts.chat import Answer
 from shared.contracts.delayed import DelayedJob
+from shared.contracts.fact import Fact
 from shared.contracts.failure import Failure
 from shared.contracts.job import HeldJob, InputRef, Job, ReplyTo
 from shared.contracts.limits import Limits
 from shared.contracts.result import Result
+from shared.contracts.review import ReviewDecided, ReviewEscalated, ReviewOpened, ReviewWithdrawn
 from shared.contracts.taken import TakenAhead
 from shared.contracts.usage import Timings, Usage
 
-VERSIONS = {"job_accepted": 2, "job_snapshot": 2, "taken_ahead": 3}
+REVIEWS = dict.fromkeys(("review_opened", "review_decided", "review_escalated", "review_withdrawn"), 4)
+VERSIONS = {"job_accepted": 2, "job_snapshot": 2, "taken_ahead": 3, **REVIEWS}
 """Type → version in which an event is written, the lowest whose readers do not misread it; 1 where it is not named. Since 2 a JobAccepted
-may hold asks, and a snapshot such a JobAccepted; since 3 a TakenAhead may be all that a successor finds of a job. A planner that meets a
-newer one leaves the home alone."""
+may hold asks, and a snapshot such a JobAccepted; since 3 a TakenAhead may be all that a successor finds of a job; since 4 there are
+reviews. A planner that meets a newer one leaves the home alone."""
 NEWEST = max(VERSIONS.values())
 """That this code reads."""
+_QUOTED_REVIEW = rb"\"type\":\"review_opened\""
+"""As it stands in a snapshot; in a text of a caller's there are more backslashes."""
 MOST_ASKS = 16
 """First asks that ride in JobAccepted, each of at most 5 kB beside an input of 96 kB; what more there are stand by themselves."""
 
@@ -62,33 +65,6 @@ class PlannerStarted(Contract):
     nonce: Label
     planner: Label
     version: Ordinal = 1
-
-
-class _Fact(Contract):
-    _part: ClassVar[str | None] = None
-    """The field that is written by itself, before all others: what a caller wrote is not mistaken for what the planner says behind it."""
-
-    epoch: Offset
-    job: JobId
-    at: EpochSeconds
-    """The writer's wall clock, for people; nothing is decided by it."""
-
-    def to_bytes(self, part: bytes | None = None) -> bytes:
-        """Compact JSON, epoch and type first, without what is as it is by default. `part`: that field's JSON, if it is there already."""
-        head, in_front = _form(type(self), self._part)
-        head %= self.epoch
-        if self._part is not None:
-            value = getattr(self, self._part)
-            written = part or (value.record() if isinstance(value, Job) else value.to_bytes())
-            head += b'"%b":%b,' % (self._part.encode(), written)
-        return head + self.encoded(exclude_defaults=True, exclude=in_front)[1:]
-
-
-@cache
-def _form(event: type[_Fact], part: str | None) -> tuple[bytes, set[str]]:
-    """How an event of this type begins, and what is written before the rest."""
-    kind: str = event.model_fields["type"].default
-    return b'{"epoch":%%d,"type":"%b",' % kind.encode(), {"epoch", "type"} | ({part} if part else set())
 
 
 class FirstAsk(Contract):
@@ -110,7 +86,7 @@ class FirstAsk(Contract):
     why: Sentence = ""
 
 
-class JobAccepted(_Fact):
+class JobAccepted(Fact):
     """The job is in. Versions and limits are pinned here."""
 
     _part: ClassVar = "request"
@@ -140,7 +116,7 @@ class JobAccepted(_Fact):
     """The steps that it asks for at once: as many StepAsked behind it (`facts_of`)."""
 
 
-class CallerJoined(_Fact):
+class CallerJoined(Fact):
     """Another record asked for this live job again. `reply`: where a final is owed to its caller; absent: nobody is owed one.
 
     Nothing of the job changes. But who has been superseded without knowing finds that out, and does not pass a record that its successor
@@ -151,20 +127,20 @@ class CallerJoined(_Fact):
     reply: ReplyTo | None = None
 
 
-class InputMoved(_Fact):
+class InputMoved(Fact):
     """The job's input was written again, before retention came to it, and lies here from now on."""
 
     type: Literal["input_moved"] = "input_moved"
     input_ref: InputRef
 
 
-class StepAsked(FirstAsk, _Fact):
+class StepAsked(FirstAsk, Fact):
     """The pattern wants this step."""
 
     type: Literal["step_asked"] = "step_asked"
 
 
-class StepClaimedBy(_Fact):
+class StepClaimedBy(Fact):
     """The claim that stands for this attempt."""
 
     type: Literal["step_claimed"] = "step_claimed"
@@ -186,14 +162,14 @@ class LastAnswer(Contract):
     timings: Timings = Timings()
 
 
-class StepAnswered(LastAnswer, _Fact):
+class StepAnswered(LastAnswer, Fact):
     """The accepted outcome of the step. The pattern goes on from here."""
 
     type: Literal["step_answered"] = "step_answered"
     answer: Answer
 
 
-class AttemptFailed(_Fact):
+class AttemptFailed(Fact):
     """An attempt ended without an answer. `retry_after_seconds`: the wait before the next one; absent: the step has failed for good."""
 
     type: Literal["attempt_failed"] = "attempt_failed"
@@ -206,7 +182,7 @@ class AttemptFailed(_Fact):
     usage: Usage = Usage()
 
 
-class StepRetried(_Fact):
+class StepRetried(Fact):
     """The next attempt has begun; of a streaming step every earlier one is waste from here on."""
 
     type: Literal["step_retried"] = "step_retried"
@@ -222,7 +198,7 @@ class StepRetried(_Fact):
     """As in StepAsked, of this attempt."""
 
 
-class StepWaits(_Fact):
+class StepWaits(Fact):
     """A router says that no live node can run this attempt, and what is missing. It waits for one; being busy is not that."""
 
     type: Literal["step_waits"] = "step_waits"
@@ -232,7 +208,7 @@ class StepWaits(_Fact):
     """One phrase each; empty: there is such a node again."""
 
 
-class StepFunded(_Fact):
+class StepFunded(Fact):
     """The tenant's budget covers the attempt that waited for it: it goes out."""
 
     type: Literal["step_funded"] = "step_funded"
@@ -241,7 +217,7 @@ class StepFunded(_Fact):
     charged_day: Count
 
 
-class WorkWasted(_Fact):
+class WorkWasted(Fact):
     """An outcome that history had not asked for, or asked for no longer: counted, never used."""
 
     type: Literal["work_wasted"] = "work_wasted"
@@ -251,7 +227,7 @@ class WorkWasted(_Fact):
     usage: Usage
 
 
-class TimerSet(_Fact):
+class TimerSet(Fact):
     """The pattern sleeps until `due_at` by its writer's clock."""
 
     type: Literal["timer_set"] = "timer_set"
@@ -262,14 +238,16 @@ class TimerSet(_Fact):
     """The same in seconds from acceptance: what counts for another planner."""
 
 
-class TimerFired(_Fact):
+class TimerFired(Fact):
     """The sleep is over."""
 
     type: Literal["timer_fired"] = "timer_fired"
     step: StepId
+    idle_seconds: Seconds = 0.0
+    """As in ReviewDecided. A reader that ignores it counts sleeps against default deadlines."""
 
 
-class LimitNeared(_Fact):
+class LimitNeared(Fact):
     """An alert: `used` has reached the soft fraction of this limit of the job. Once a limit."""
 
     type: Literal["limit_neared"] = "limit_neared"
@@ -279,7 +257,7 @@ class LimitNeared(_Fact):
     bound: Quantity
 
 
-class JobDelayed(_Fact):
+class JobDelayed(Fact):
     """Intake has read the job and sent it to `delays.*` until it is due. It is not live: it is accepted when it comes back."""
 
     _part: ClassVar = "waits"
@@ -288,7 +266,7 @@ class JobDelayed(_Fact):
     waits: DelayedJob
 
 
-class CancelRecorded(_Fact):
+class CancelRecorded(Fact):
     """A cancel of a job that the planner does not hold, kept until intake passes it, or a time; or of one whose attempts are stopped."""
 
     type: Literal["cancel_recorded"] = "cancel_recorded"
@@ -299,14 +277,14 @@ class CancelRecorded(_Fact):
     """The job, delayed, was settled by this cancel: when it comes back it is dropped."""
 
 
-class JobStopped(_Fact):
+class JobStopped(Fact):
     """The job is to end with this failure: attempts that run are stopped, and awaited for a moment. Of cancels CancelRecorded says it."""
 
     type: Literal["job_stopped"] = "job_stopped"
     failure: Failure
 
 
-class ScheduleFired(_Fact):
+class ScheduleFired(Fact):
     """The run of a schedule that was due at `due_at` began as `job`, whose JobAccepted follows in the same batch.
 
     Of each schedule the last one is written again now and then, so that the watermark may pass it; then nothing follows.
@@ -333,7 +311,7 @@ class IdsRemembered(Contract):
     """Where the other events of this type lie that are still needed."""
 
 
-class JobSettled(_Fact):
+class JobSettled(Fact):
     """The end. Self-contained: the result and where it goes are derived from this event alone."""
 
     _part: ClassVar = "result"
@@ -348,7 +326,7 @@ class JobSettled(_Fact):
     """The step whose answer is the result's: a StepAnswered before it (`facts_of`)."""
 
 
-class JobSnapshot(_Fact):
+class JobSnapshot(Fact):
     """The events of a long-lived job, written again so that the watermark may pass the old ones. Valid only with all its parts.
 
     `facts` are the job's own facts as JSON texts, each with its original content; the parts concatenated give them in order.
@@ -360,16 +338,25 @@ class JobSnapshot(_Fact):
     parts: Ordinal
     age_seconds: Seconds | None = None
     """Of the job, from its acceptance on."""
+    idle_seconds: Seconds | None = None
+    """Of it: as in ReviewDecided."""
     facts: tuple[Text, ...] = Field(max_length=MANY)
 
 
 Event = Annotated[
     PlannerStarted | JobDelayed | JobAccepted | CallerJoined | InputMoved | StepAsked | StepClaimedBy | StepAnswered | AttemptFailed
     | StepRetried | StepWaits | StepFunded | WorkWasted | TimerSet | TimerFired | LimitNeared | CancelRecorded | JobStopped | ScheduleFired
-    | IdsRemembered | TakenAhead | JobSettled | JobSnapshot | TenantShare | TenantAccount | TenantLimitNeared,
+    | IdsRemembered | TakenAhead | JobSettled | JobSnapshot | TenantShare | TenantAccount | TenantLimitNeared
+    | ReviewOpened | ReviewDecided | ReviewEscalated | ReviewWithdrawn,
     Field(discriminator="type"),
 ]  # fmt: skip
 EVENT: TypeAdapter[Event] = adapter(Event)
+
+
+def version_of(kind: str, value: bytes) -> int:
+    """In which version this event is written: a snapshot in that of the newest fact in it."""
+    version = VERSIONS.get(kind, 1)
+    return max(version, REVIEWS["review_opened"]) if kind == "job_snapshot" and _QUOTED_REVIEW in value else version
 
 
 def joined(before: Event | None, event: Event) -> Event | None:

@@ -27,6 +27,7 @@ from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequest
 from shared.contracts.chat import Answer
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.failure import Failure
+from shared.contracts.review import ReviewGiven
 from shared.contracts.usage import Timings, Usage
 
 
@@ -146,6 +147,7 @@ Outcome = Annotated[
     | StepReleased
     | StreamPosition
     | CancelRequested
+    | ReviewGiven
     | BudgetRequested
     | BudgetGranted
     | BudgetRecalled,

@@ -1,6 +1,6 @@
 """What a pattern sees: plain coroutines over a context. Nothing here knows Kafka, time or chance.
 
-A pattern awaits commands (`ask`, `gather`, `sleep`, a pool's `next`); the run (`run.py`) drives it and resumes it with recorded outcomes in
+A pattern awaits commands (`ask`, `gather`, `sleep`, `review`, a pool's `next`); the run drives it and resumes it with recorded outcomes in
 recorded order.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 from pydantic_core import to_json
 
@@ -20,6 +20,7 @@ from shared.contracts.chat import Answer, ChatMessage, Operation, Options
 from shared.contracts.failure import Failure
 from shared.contracts.job import Job, Needs
 from shared.contracts.limits import Limits
+from shared.contracts.review import DAY_SECONDS, Decision, ReviewTerms
 from shared.contracts.step import StepRequest
 
 
@@ -52,6 +53,16 @@ class Sleep:
 
 
 @dataclass(frozen=True, slots=True)
+class Review:
+    """Command: people decide. Durable: nothing is held meanwhile."""
+
+    terms: ReviewTerms
+
+    def __await__(self) -> Generator[Review, Decision, Decision]:
+        return (yield self)
+
+
+@dataclass(frozen=True, slots=True)
 class Gather:
     """Command: run the branches side by side."""
 
@@ -62,7 +73,7 @@ class Gather:
         return (yield self)
 
 
-Branch = Ask | Sleep | Gather | Coroutine[Any, Any, Any]
+Branch = Ask | Sleep | Review | Gather | Coroutine[Any, Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +87,7 @@ class Ended:
 
 @dataclass(slots=True, eq=False)
 class Pool:
-    """Branches that run side by side, at most `width` at once (sleeps beside them), and end one by one.
+    """Branches that run side by side, at most `width` at once (sleeps and reviews beside them), and end one by one.
 
     More may be added at any time; they begin, in the order of adding, while the pool is awaited. What still runs when the coroutine that
     awaits the pool ends is abandoned.
@@ -221,6 +232,36 @@ class Context:
     def sleep(self, seconds: float) -> Sleep:
         """Wait durably."""
         return Sleep(seconds)
+
+    def review(
+        self,
+        artefact: str,
+        *,
+        question: str,
+        assignees: tuple[str, ...] = (),
+        deadline_seconds: float = DAY_SECONDS,
+        default: Literal["approve", "reject"] = "reject",
+        quorum: int = 1,
+        escalate_to: tuple[str, ...] = (),
+        escalate_after_seconds: float | None = None,
+    ) -> Review:
+        """People decide on the text `artefact`, at most 64 kB; awaiting it gives their Decision. StepError where it is too large.
+
+        `assignees`: names of API keys; without any, every key of the tenant may decide. So many as `quorum` must say the same, but one
+        `reject` is enough. When nothing is decided after `deadline_seconds`, `default` holds. ValueError for what nobody can meet.
+        """
+        return Review(
+            ReviewTerms(
+                artefact=artefact,
+                question=question,
+                assignees=assignees,
+                deadline_seconds=deadline_seconds,
+                default=default,
+                quorum=quorum,
+                escalate_to=escalate_to,
+                escalate_after_seconds=escalate_after_seconds,
+            )
+        )
 
     def best(self, answer: Answer) -> None:
         """Note the best answer so far: it is the result, with finish reason `budget`, if a limit ends the job."""

@@ -14,6 +14,7 @@ from shared.contracts import event as events
 from shared.contracts import ids
 from shared.contracts.base import Contract
 from shared.contracts.budget import TenantAccount, TenantLimitNeared, TenantShare
+from shared.contracts.review import ReviewDecided, ReviewEscalated, ReviewOpened, ReviewWithdrawn
 from shared.contracts.taken import TakenAhead
 from shared.telemetry import logs
 
@@ -40,6 +41,10 @@ FIELDS: dict[type[Contract], Fields] = {
     events.StepFunded: _all("step", "attempt"),
     events.TimerSet: _all("step", "path", "due_at"),
     events.TimerFired: _all("step"),
+    ReviewOpened: _all("step", "path", "question", "assignees", "quorum", "default", "due_at", "digest"),
+    ReviewDecided: _all("step", "verdict", "text", "by", "over"),
+    ReviewEscalated: _all("step"),
+    ReviewWithdrawn: _all("step"),
     events.LimitNeared: _all("limit", "used", "bound"),
     events.CancelRecorded: _all("reason"),
     events.JobStopped: _all("failure"),

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from services.planner.history.upkeep import flush_budgets
 from services.planner.job.live import LiveJob, OpenStep, Phase
 from services.planner.round import Publish, Round
-from services.planner.state import dates, driving, ending, streams
+from services.planner.state import dates, driving, ending, streams, waits
 from services.planner.state.book import Book, internal
 from shared.contracts.budget import TenantLimitNeared
 from shared.contracts.event import (
@@ -32,9 +32,11 @@ from shared.contracts.event import (
     JobSnapshot,
     PlannerStarted,
     StepAnswered,
+    TimerFired,
     facts_of,
 )
 from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.review import ReviewDecided
 from shared.epochs import EpochFilter
 from shared.errors import NonDeterministicPattern
 from shared.telemetry import logs
@@ -150,6 +152,14 @@ class Replay:
             job.apply(event)
         except NonDeterministicPattern as error:
             job.broken = Failure(kind=FailureKind.NON_DETERMINISTIC_PATTERN, message=error.message)
+        self._rest(job, anew=isinstance(event, TimerFired | ReviewDecided))
+
+    def _rest(self, job: LiveJob, *, anew: bool) -> None:
+        """Since when it only waits, in seconds of the log's time: `idle_seconds` of an event holds what was before it."""
+        if not job.only_waits:
+            job.idle_since = None
+        elif anew or job.idle_since is None:
+            job.idle_since = self._newest
 
     def _learn(self, job: LiveJob, event: Any) -> None:
         """What a call costs: a successor that does not know reserves nothing of a cost limit until the next outcome."""
@@ -189,6 +199,10 @@ class Replay:
             for fact in facts:
                 self._job_event(first, EVENT.validate_json(fact), fact)
             self._born[event.job] = self._newest - (event.age_seconds or 0.0)
+            job = self._book.jobs.get(event.job)
+            if job is not None:
+                job.idle_seconds = event.idle_seconds or 0.0
+                self._rest(job, anew=True)
         if job is None or job.settled is None:
             self._book.kept_jobs.lies(event.job, event.at, first)
 
@@ -226,6 +240,8 @@ class Replay:
         self._book.funds.resume(job)
 
     def _resume(self, job: LiveJob) -> None:
+        if job.idle_since is not None:
+            job.idle_since += self._round.now - self._newest
         dates.begin(job, self._round, max(0.0, self._newest - self._born[job.id]))
         if job.ending is not None:
             ending.wait(self._book, self._round, job)
@@ -236,11 +252,9 @@ class Replay:
 
     def _rearm(self, job: LiveJob, step: OpenStep) -> None:
         """A full period from now for everything relative; sleeps go on where they were."""
-        now, wall = self._round.now, self._round.wall
-        if step.phase is Phase.SLEEPING and step.wakes_after is not None:
-            step.due_at = max(now, job.accepted_due + step.wakes_after)
-        elif step.phase is Phase.SLEEPING:
-            step.due_at = now + max(0.0, step.wakes_at - wall)
+        now = self._round.now
+        if step.request is None:
+            waits.rearm(self._round, job, step)
         elif step.phase is Phase.UNFUNDED:
             self._book.funds.wait(self._round, job, step)
         elif step.phase is Phase.WAITING:

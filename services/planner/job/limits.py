@@ -100,7 +100,7 @@ def soft_wall_seconds(limits: Limits) -> float | None:
 
 def neared(job: LiveJob, now: float) -> list[Neared]:
     """Limits whose soft bound is reached and of which the history has not warned yet. `now`: monotonic seconds."""
-    limits, age = job.accepted.limits, now - job.accepted_due
+    limits, age = job.accepted.limits, now - job.accepted_due - job.idle(now)
     if now >= job.soft_wall_due:  # the very condition of the timer: another one, or another clock, would leave it due for ever
         age = max(age, soft_wall_seconds(limits) or 0.0)
     soft, spent = limits.soft or SOFT, job.usage

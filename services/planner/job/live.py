@@ -34,6 +34,7 @@ from shared.contracts.event import (
 )
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import ReplyTo
+from shared.contracts.review import Deliberation, ReviewDecided, ReviewEscalated, ReviewOpened, ReviewWithdrawn
 from shared.contracts.step import StepRequest
 from shared.contracts.usage import Usage
 from shared.scheduling.retry import DISPOSITION, Disposition
@@ -55,6 +56,8 @@ class Phase(Enum):
     WAITING = auto()
     """An attempt failed; the next begins after the backoff."""
     SLEEPING = auto()
+    REVIEWED = auto()
+    """People decide on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ class OpenStep:
     id: StepId
     path: str
     request: StepRequest | None
-    """None for a sleep."""
+    """None for a sleep and a review."""
     reserved_tokens: int = 0
     reserved_micros: int = 0
     charged_day: int | None = None
@@ -107,6 +110,7 @@ class OpenStep:
     """Of a sleep: wall-clock seconds of the planner that set it."""
     wakes_after: float | None = None
     """The same in seconds from the job's acceptance."""
+    review: Deliberation | None = None
     due_at: float = float("inf")
     """Monotonic seconds of this step's next timer; armed by the engine."""
     leased_until: float = float("inf")
@@ -165,6 +169,12 @@ class LiveJob:
     """Why the job is to end: nothing is wanted any more, and what its running attempts have used is awaited for a moment."""
     ends_due: float = float("inf")
     """Monotonic; the end of that moment (state)."""
+    idle_seconds: float = 0.0
+    """So long it has only waited for people and for its own timers, up to the last event that says so."""
+    idle_since: float | None = None
+    """Monotonic; set while it only waits (state)."""
+    placed: bool = True
+    """It takes a place of its home's live jobs (state)."""
     broken: Failure | None = None
     """History and pattern disagree; the job is settled with this."""
 
@@ -184,8 +194,19 @@ class LiveJob:
     def reserved_micros(self) -> int:
         return sum(s.reserved_micros for s in self.steps.values())
 
+    @property
+    def only_waits(self) -> bool:
+        """Whether nothing goes on with it until people decide, or a timer of its own is due."""
+        if self.settled is not None or self.ending is not None or self.run.wants or not self.steps:
+            return False
+        return all(step.request is None for step in self.steps.values())
+
+    def idle(self, now: float) -> float:
+        """For how many seconds it has only waited until now; monotonic."""
+        return self.idle_seconds + (0.0 if self.idle_since is None else max(0.0, now - self.idle_since))
+
     def apply(self, event: Event) -> None:
-        """Fold one of this job's own events, in order of history. Raises NonDeterministicPattern (StepAsked, TimerSet)."""
+        """Fold one of this job's own events, in order of history. Raises NonDeterministicPattern (StepAsked, TimerSet, ReviewOpened)."""
         _APPLY[type(event)](self, event)
 
 
@@ -230,9 +251,29 @@ def _timer_set(job: LiveJob, event: TimerSet) -> None:
 
 
 def _timer_fired(job: LiveJob, event: TimerFired) -> None:
+    job.idle_seconds = event.idle_seconds
     if job.steps.pop(event.step, None) is not None:
         job.run.resume(event.step)
         _drop_abandoned(job)
+
+
+def _review_opened(job: LiveJob, event: ReviewOpened) -> None:
+    job.run.record(event.step)
+    job.steps[event.step] = OpenStep(event.step, event.path, None, phase=Phase.REVIEWED, review=Deliberation.of(event))
+
+
+def _review_changed(job: LiveJob, event: ReviewDecided | ReviewEscalated | ReviewWithdrawn) -> None:
+    step = job.steps.get(event.step) or job.abandoned.get(event.step)
+    if isinstance(event, ReviewDecided):
+        job.idle_seconds = event.idle_seconds
+    if step is None or step.review is None:
+        return
+    step.review.fold(event)
+    if step.review.over:
+        job.abandoned.pop(event.step, None)
+        if job.steps.pop(event.step, None) is not None:
+            job.run.resume(event.step, step.review.decision)
+            _drop_abandoned(job)
 
 
 def _claimed(job: LiveJob, event: StepClaimedBy) -> None:
@@ -338,6 +379,10 @@ _APPLY: dict[type, Callable[[LiveJob, Any], None]] = {
     StepAsked: _asked,
     TimerSet: _timer_set,
     TimerFired: _timer_fired,
+    ReviewOpened: _review_opened,
+    ReviewDecided: _review_changed,
+    ReviewEscalated: _review_changed,
+    ReviewWithdrawn: _review_changed,
     StepClaimedBy: _claimed,
     StepAnswered: _answered,
     AttemptFailed: _attempt_failed,

@@ -17,9 +17,10 @@ from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
+from shared.contracts.review import REVIEW_BYTES, Decision, ReviewTerms
 from shared.contracts.step import Content, StepRequest
 from shared.errors import InvalidInput, NonDeterministicPattern
-from shared.patterns.context import Ask, Branch, Close, Context, Ended, Gather, Next, Pool, Sleep, StepError
+from shared.patterns.context import Ask, Branch, Close, Context, Ended, Gather, Next, Pool, Review, Sleep, StepError
 from shared.patterns.port import Pattern
 
 _LONGEST_SLEEP_SECONDS = 1e9
@@ -78,7 +79,7 @@ class _Crew:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the pattern yielded: a step to ask for, or a sleep when `request` is None."""
+    """What the pattern yielded: a step to ask for, a review, or, with neither `request` nor `review`, a sleep."""
 
     step: StepId
     path: str
@@ -88,6 +89,7 @@ class Wanted:
     """Bytes of the rendered request."""
     content: Content | None = None
     """The request's, as it was rendered."""
+    review: ReviewTerms | None = None
 
 
 @dataclass(slots=True)
@@ -97,7 +99,7 @@ class _Resumption:
     error: BaseException | None = None
 
 
-async def _await(command: Ask | Gather | Sleep) -> Any:
+async def _await(command: Ask | Gather | Sleep | Review) -> Any:
     return await command
 
 
@@ -131,6 +133,11 @@ class Run:
         """What the pattern has yielded and history does not hold yet, in order."""
         return list(self._wanted.values())
 
+    @property
+    def wants(self) -> bool:
+        """Whether `wanted` has any."""
+        return bool(self._wanted)
+
     def record(self, step: StepId) -> Wanted:
         """History holds this ask. Raises NonDeterministicPattern when the pattern did not ask for it."""
         wanted = self._wanted.pop(step, None)
@@ -147,7 +154,7 @@ class Run:
         """Whether the pattern wants this step and history does not hold it yet."""
         return step in self._wanted
 
-    def resume(self, step: StepId, answer: Answer | None = None, failure: Failure | None = None) -> None:
+    def resume(self, step: StepId, answer: Answer | Decision | None = None, failure: Failure | None = None) -> None:
         """Go on from this step with its answer, or its failure. A step nobody waits for changes nothing."""
         fiber = self._waiting.pop(step, None)
         if fiber is not None:
@@ -204,6 +211,11 @@ class Run:
             if not 0.0 <= command.seconds <= _LONGEST_SLEEP_SECONDS:
                 raise ValueError("a sleep is between 0 and 1e9 seconds")
             wanted = Wanted(self._step_id(path, b"sleep"), path, None, command.seconds)
+        elif isinstance(command, Review):
+            rendered = command.terms.to_bytes()
+            if len(rendered) > REVIEW_BYTES:
+                raise StepError(Failure(kind=FailureKind.TOO_LARGE, message=f"a review has at most {REVIEW_BYTES} bytes"))
+            wanted = Wanted(self._step_id(path, b"review" + rendered), path, None, review=command.terms)
         else:
             raise TypeError(f"a pattern may await only its context, not {type(command).__name__}")
         fiber.step = wanted.step
@@ -247,10 +259,10 @@ class Run:
     def _fill(self, crew: _Crew) -> list[_Fiber]:
         begun: list[_Fiber] = []
         pool, kept = crew.pool, deque[tuple[Any, Branch]]()
-        places = pool.width - sum(not isinstance(fiber.source, Sleep) for fiber in crew.running.values())
+        places = pool.width - sum(not isinstance(fiber.source, Sleep | Review) for fiber in crew.running.values())
         while pool.waiting:
             key, branch = pool.waiting.popleft()
-            if not isinstance(branch, Sleep):
+            if not isinstance(branch, Sleep | Review):
                 if places <= 0:
                     kept.append((key, branch))
                     continue
@@ -348,7 +360,7 @@ class Run:
 
 
 def _branch(branch: Branch, base: str, join: _Join | _Crew, slot: int) -> _Fiber:
-    coroutine = _await(branch) if isinstance(branch, Ask | Gather | Sleep) else branch
+    coroutine = _await(branch) if isinstance(branch, Ask | Gather | Sleep | Review) else branch
     return _Fiber(coroutine, f"{base}/{slot}", join, slot, branch)
 
 
@@ -365,5 +377,5 @@ def _discard(branch: Branch) -> None:
     if isinstance(branch, Gather):
         for inner in branch.branches:
             _discard(inner)
-    elif not isinstance(branch, Ask | Sleep):
+    elif not isinstance(branch, Ask | Sleep | Review):
         _close(branch)

@@ -8,13 +8,13 @@ from typing import Any
 from services.planner.job.limits import late, retry_refusal
 from services.planner.job.live import Claim, LiveJob, OpenStep, Phase
 from services.planner.round import Disown, Round, Stop
-from services.planner.state import driving, ending, streams
+from services.planner.state import driving, ending, streams, waits
 from services.planner.state.book import Book
 from shared.contracts import event as events
 from shared.contracts.base import ClaimId
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
 from shared.contracts.control import StopClaims, StopStep
-from shared.contracts.event import StepAnswered, StepClaimedBy, TimerFired
+from shared.contracts.event import StepAnswered, StepClaimedBy
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.outcome import (
     CancelRequested,
@@ -30,6 +30,7 @@ from shared.contracts.outcome import (
     WorkerStarted,
     incarnation_of,
 )
+from shared.contracts.review import ReviewGiven
 from shared.contracts.usage import Usage
 from shared.scheduling.retry import RetryPolicy, decide
 from shared.telemetry import metrics
@@ -328,8 +329,8 @@ def _on_budget(book: Book, round_: Round, outcome: BudgetRequested | BudgetGrant
 
 
 def _step_due(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
-    if step.phase is Phase.SLEEPING:
-        book.emit(round_, job, TimerFired(epoch=book.epoch, job=job.id, at=round_.wall, step=step.id))
+    if step.request is None:
+        waits.on_due(book, round_, job, step)
         return
     if step.phase is Phase.WAITING:
         driving.retry(book, round_, job, step)
@@ -391,6 +392,7 @@ _ON: dict[type, Callable[[Book, Round, Any], None]] = {
     StepReleased: _on_released,
     StreamPosition: _on_position,
     CancelRequested: _on_cancel,
+    ReviewGiven: driving.on_review,
     BudgetRequested: _on_budget,
     BudgetGranted: _on_budget,
     BudgetRecalled: _on_budget,

@@ -39,6 +39,7 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import ReplyTo
 from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
 from shared.contracts.result import Result, Status
+from shared.contracts.review import ReviewWithdrawn
 from shared.contracts.usage import Usage
 from shared.patterns.context import Context
 from shared.patterns.port import Pattern, Unread
@@ -164,6 +165,9 @@ class Book:
     def stop_abandoned(self, round_: Round, job: LiveJob) -> None:
         """Stop what nobody waits for any more; of what is not known to run nothing will be told."""
         for step in list(job.abandoned.values()):
+            if step.review is not None:
+                self.emit(round_, job, ReviewWithdrawn(epoch=self.epoch, job=job.id, at=round_.wall, step=step.id))
+                continue
             self.drop_claim(step)
             if not step.stopped:
                 self.stop(round_, job, step)
@@ -235,7 +239,7 @@ class Book:
         counters.settled(status, accepted.priority_class).inc()
         counters.seconds(accepted.priority_class).observe(seconds)
         if status in (Status.SUCCEEDED, Status.EXPIRED):
-            self.expected.learn(accepted.priority_class, seconds)
+            self.expected.learn(accepted.priority_class, max(0.0, seconds - job.idle_seconds))
 
     def end(self, job: LiveJob, event: JobSettled) -> None:
         """Fold a settle event, live or in replay."""

@@ -7,14 +7,15 @@ from services.planner.job.limits import endless, estimate_tokens, neared, refusa
 from services.planner.job.live import LiveJob, OpenStep, Phase
 from services.planner.job.run import Wanted
 from services.planner.round import Dispatch, Round
-from services.planner.state import ending, streams
+from services.planner.state import ending, streams, waits
 from services.planner.state.book import Book, internal
 from services.planner.state.funds import Funding, need_of
 from services.planner.state.streams import step_of
 from shared.contracts.budget import Amounts
-from shared.contracts.event import AttemptFailed, LimitNeared, StepAsked, StepRetried, TimerSet
+from shared.contracts.event import AttemptFailed, LimitNeared, StepAsked, StepRetried
 from shared.contracts.failure import Failure
 from shared.contracts.result import Status
+from shared.contracts.review import ReviewGiven
 from shared.contracts.step import Step
 from shared.contracts.usage import Usage
 from shared.scheduling.urgency import raised
@@ -27,8 +28,12 @@ log = logs.get(__name__)
 def drive(book: Book, round_: Round, job: LiveJob) -> None:
     """Append what the pattern wants and history lacks; settle when the pattern has ended, or work on the job fails."""
     try:
+        waits.rest(book, round_, job)  # what is asked now must know how much time is left
         _drive(book, round_, job)
         book.live_count.keep(job, *round_.close(job.id))
+        waits.rest(book, round_, job)
+        if job.settled is None and job.ending is None:
+            book.arm(job)
     except Exception as error:  # of this job, whoever's fault it is: the others of the home go on
         log.failure("job_failed", error, job=job.id)
         give_up(book, round_, job)
@@ -61,7 +66,13 @@ def _drive(book: Book, round_: Round, job: LiveJob) -> None:
         book.settle(round_, job, Status.SUCCEEDED, None, job.run.answer)
     else:
         _warn(book, round_, job)
-        book.arm(job)
+
+
+def on_review(book: Book, round_: Round, given: ReviewGiven) -> None:
+    """Somebody decides."""
+    job = waits.on_given(book, round_, given)
+    if job is not None:
+        drive(book, round_, job)
 
 
 def _warn(book: Book, round_: Round, job: LiveJob) -> None:
@@ -74,12 +85,7 @@ def _warn(book: Book, round_: Round, job: LiveJob) -> None:
 
 def _ask(book: Book, round_: Round, job: LiveJob, want: Wanted) -> None:
     if want.request is None:
-        due_at, after = round_.wall + want.seconds, max(0.0, round_.now - job.accepted_due) + want.seconds
-        set_ = TimerSet(
-            epoch=book.epoch, job=job.id, at=round_.wall, step=want.step, path=want.path, due_at=due_at, due_after=after
-        )  # fmt: skip
-        book.emit(round_, job, set_)
-        job.steps[want.step].due_at = round_.now + want.seconds
+        waits.begin(book, round_, job, want)
         return
     tokens = estimate_tokens(want.request)
     cost = book.prices.estimate_micros(want.request.model, tokens)

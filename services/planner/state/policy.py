@@ -56,6 +56,8 @@ class Policy:
     """Callers of one live job beyond the first."""
     live_job_bytes: int = 16 * 1024
     """Of history, for which a live job takes one place."""
+    waiting_places: int = 2_000
+    """So many more there are of a home for jobs that only wait for people and for their own timers."""
 
     def places(self, size: int) -> int:
         """How many places of its home's live jobs a job with so many bytes takes."""

@@ -43,6 +43,7 @@ def write(kept: Kind[str, LiveJob], round_: Round, job: LiveJob, epoch: int, nam
             part=number,
             parts=len(parts),
             age_seconds=max(0.0, round_.now - job.accepted_due),
+            idle_seconds=job.idle(round_.now) or None,
             facts=tuple(fact.decode() for fact in facts),
         )
         last = number == len(parts) - 1
