@@ -37,8 +37,8 @@ class StepStatus(BaseModel):
     model: str | None = None
     state: str = "asked"
     """asked, unfunded (waits for its tenant's budget), unplaced (waits for a node that can run it), running, answered, retrying, failed;
-    of a pause: sleeping, over; of a review: reviewed, decided, withdrawn; in a tree also abandoned (nobody waits for it any longer). What is told of a step by an event that this
-    version does not know is its state by the event's name."""
+    of a pause: sleeping, over; of a review: reviewed, decided, withdrawn; in a tree also abandoned (nobody waits for it any longer).
+    What is told of a step by an event that this version does not know is its state by the event's name."""
     attempt: int = 0
     retry_at: float | None = None
     """While it is retrying: when the next attempt begins. By the planner's clock, as all instants here."""

@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "topics": ("infra.cli.topics:topics", "Create and list topics, show what is unread."),
     "blobs": ("infra.cli.blobs:blobs", "Fetch a large body that a record names."),
     "nodes": ("infra.cli.nodes:nodes", "List the model nodes."),
+    "reviews": ("infra.cli.reviews:reviews", "Texts that wait for people: list, show, approve, edit, reject, answer."),
     "schedules": ("infra.cli.schedules:schedules", "Recurring jobs: list, declare, remove, when they run next."),
     "tenants": ("infra.cli.tenants:tenants", "Limits of tenants: list, show, declare, remove."),
     "dead-letters": ("infra.cli.dead_letters:dead_letters", "Look at records that could not be processed, send them again."),

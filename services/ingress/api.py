@@ -22,6 +22,7 @@ from services.ingress.routes.calls import Calls
 from services.ingress.routes.events import JobEvents
 from services.ingress.routes.jobs import Jobs
 from services.ingress.routes.models import Models
+from services.ingress.routes.reviews import ReviewRoutes
 from services.ingress.routes.schedules import ScheduleRoutes
 from services.ingress.routes.tenants import TenantRoutes
 from shared.processing.outbox import Outbox
@@ -68,13 +69,15 @@ def build_api(door: Door, version: str, outbox: Outbox, registry: str, table: Sc
     """The application of one instance. `registry`: the topic of what administrators declare."""
     app = IngressApi(title="tutti", version=version, redoc_url=None)
     app.calls, app.origins = {dialect.path: Calls(door, dialect) for dialect in served()}, Origins(door.settings.origins)
-    jobs, events = Jobs(door), JobEvents(door)
+    jobs, events, reviews = Jobs(door), JobEvents(door), ReviewRoutes(door)
     tenants, schedules = TenantRoutes(door, outbox, registry), ScheduleRoutes(door, outbox, registry, table)
     methods: dict[str, dict[str, Any]] = {
         "/v1/jobs": {"POST": jobs.create},
         "/v1/jobs/{job}": {"GET": jobs.get, "DELETE": jobs.cancel},
         "/v1/jobs/{job}/events": {"GET": events.get},
         "/v1/jobs/{job}/tree": {"GET": jobs.tree},
+        "/v1/reviews": {"GET": reviews.list},
+        "/v1/reviews/{review}": {"GET": reviews.get, "POST": reviews.decide},
         "/v1/schedules": {"GET": schedules.list},
         "/v1/schedules/{schedule}": {"GET": schedules.get, "PUT": schedules.put, "DELETE": schedules.delete},
         "/v1/tenants": {"GET": tenants.list},

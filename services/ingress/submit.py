@@ -1,4 +1,4 @@
-"""Submit: a job goes to `jobs.<class>`, a cancel to `outcomes`, each at the job's home partition.
+"""Submit: a job goes to `jobs.<class>`, a cancel and a decision on a review to `outcomes`, each at the job's home partition.
 
 Job ids: `j_` + ULID (github.com/ulid/spec): 48 bits of milliseconds, 80 bits of randomness, Crockford's base 32.
 
@@ -25,6 +25,7 @@ from shared.contracts.headers import CORRELATION_ID, MADE_BY, REPLY_READS_EVENTS
 from shared.contracts.ids import Maker
 from shared.contracts.job import Job, ReplyTo
 from shared.contracts.outcome import CancelRequested, StreamPosition
+from shared.contracts.review import ReviewGiven
 from shared.errors import Overloaded
 from shared.kafka.port import Headers, Message
 from shared.murmur import Endings
@@ -176,6 +177,10 @@ class Submitter:
     async def cancel_and_wait(self, job: str, home: int, reason: str, waits: DelayedJob | None = None) -> None:
         """Write a cancel; returns when it is acknowledged. `waits`: of a delayed job. Raises LogError, Overloaded."""
         await self._outbox.send(self._cancel(job, home, reason, waits))
+
+    async def decide(self, given: ReviewGiven, home: int) -> None:
+        """Write what somebody says of a review; returns when it is acknowledged. Raises LogError, Overloaded."""
+        await self._outbox.send(Message(self._outcomes, given.to_bytes(), given.job.encode(), home, envelope(given.type)))
 
     def _cancel(self, job: str, home: int, reason: str, waits: DelayedJob | None = None) -> Message:
         cancel = CancelRequested(job=job, reason=reason, waits=waits)

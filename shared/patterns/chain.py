@@ -1,7 +1,8 @@
 """chain: ordered steps, each a template over the job's input and earlier answers, each with a gate.
 
 A template names its inputs in braces, `{input}` or an earlier step's name; `{{` and `}}` are braces. They are substituted once: braces
-inside an answer are text. A text that fails its gate is asked for again with the reason, `repairs` times, then the job fails.
+inside an answer are text. A text that fails its gate is asked for again with the reason, `repairs` times, then the job fails. Where a step
+has a `review`, people decide on the text that has passed: approved it goes on, else theirs does, and rejected the job fails.
 
 An answer by reference is not read here: it can be the chain's own, but no later step's input, and no gate can judge more of it than that it
 is not empty.
@@ -20,6 +21,7 @@ from shared.contracts.bounds import is_json
 from shared.contracts.chat import Answer, ChatMessage, Options
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
+from shared.contracts.review import ReviewRules
 from shared.contracts.step import StepRequest
 from shared.patterns.context import Context, StepError, chat
 from shared.patterns.port import Pattern, PatternInput
@@ -41,6 +43,12 @@ class Gate(PatternInput):
     repairs: int = Field(default=1, ge=0, le=5)
 
 
+class StepReview(ReviewRules, PatternInput):
+    """People decide on a step's text before the chain goes on."""
+
+    question: str = Field(default="May this go on?", min_length=1, max_length=2_000)
+
+
 class ChainStep(PatternInput):
     """One step of a chain. `template` names its inputs in braces: `{input}` (the job's), or an earlier step's name."""
 
@@ -51,6 +59,7 @@ class ChainStep(PatternInput):
     options: Options | None = None
     format: Literal["json"] | JsonObject | None = None
     gate: Gate = Gate()
+    review: StepReview | None = None
 
 
 class ChainInput(PatternInput):
@@ -138,7 +147,7 @@ def _request(job: Job, step: ChainStep, prompt: str, *, stream: bool) -> StepReq
 def _reads(steps: tuple[ChainStep, ...], number: int) -> bool:
     """Whether the text that this step answers is looked at here: by its gate, or for a later step."""
     step = steps[number]
-    judged = step.gate.model_copy(update={"repairs": 0, "not_empty": False}) != _OPEN
+    judged = step.review is not None or step.gate.model_copy(update={"repairs": 0, "not_empty": False}) != _OPEN
     return judged or any(step.name in names_in(later.template) for later in steps[number + 1 :])
 
 
@@ -160,17 +169,27 @@ async def _pass(ctx: Context, job: Job, steps: tuple[ChainStep, ...], number: in
     raise StepError(Failure(kind=FailureKind.GATE_FAILED, message=f"chain step {step.name}: {reason}"))
 
 
+async def _reviewed(ctx: Context, step: ChainStep, review: StepReview, answer: Answer) -> Answer:
+    said = await ctx.review(answer.text, **dict(review))
+    if said.verdict == "reject":
+        why = "nobody has decided in time" if said.by_default else "people have rejected it"
+        raise StepError(Failure(kind=FailureKind.GATE_FAILED, message=f"chain step {step.name}: {why}"))
+    return answer if said.verdict == "approve" else answer.model_copy(update={"text": said.text})
+
+
 async def chain(ctx: Context, job: Job, ask: ChainInput) -> Answer:
     """The last step's answer."""
     values = {"input": job_input(job)}
     answer = Answer()
     for number, step in enumerate(ask.steps):
-        # Only a last step without repairs can be streamed: what a gate may refuse must not reach the caller first.
-        stream = job.stream and number == len(ask.steps) - 1 and step.gate == _OPEN
+        # Only a last step without repairs can be streamed: what a gate or people may refuse must not reach the caller first.
+        stream = job.stream and number == len(ask.steps) - 1 and step.gate == _OPEN and step.review is None
         if rendered_length(step.template, values) > MOST_CHARACTERS:
             message = f"chain step {step.name}: its prompt would exceed {MOST_CHARACTERS} characters"
             raise StepError(Failure(kind=FailureKind.TOO_LARGE, message=message))
         answer = await _pass(ctx, job, ask.steps, number, render(step.template, values), stream=stream)
+        if step.review is not None:
+            answer = await _reviewed(ctx, step, step.review, answer)
         values[step.name] = answer.text
         ctx.best(answer)
     return answer

@@ -30,13 +30,15 @@ ROUTES = {
     "/v1/jobs/{job}": {"GET", "DELETE"},
     "/v1/jobs/{job}/events": {"GET"},
     "/v1/jobs/{job}/tree": {"GET"},
+    "/v1/reviews": {"GET"},
+    "/v1/reviews/{review}": {"GET", "POST"},
     "/v1/schedules": {"GET"},
     "/v1/schedules/{schedule}": {"GET", "PUT", "DELETE"},
     "/v1/tenants": {"GET"},
     "/v1/tenants/{tenant}": {"GET", "PUT", "DELETE"},
 }
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE")
-READS_A_BODY = [("POST", CHAT), ("POST", "/v1/jobs"), ("PUT", "/v1/schedules/x"), ("PUT", "/v1/tenants/x")]
+READS_A_BODY = [("POST", CHAT), ("POST", "/v1/jobs"), ("PUT", "/v1/schedules/x"), ("PUT", "/v1/tenants/x"), ("POST", "/v1/reviews/x")]
 HELLO = {"messages": [{"role": "user", "content": "hi"}]}
 PAGE = "http://localhost:5173"
 WANTED = "authorization, content-type, x-stainless-os, x-stainless-retry-count"
@@ -103,7 +105,15 @@ async def test_a_head_is_a_get_without_a_body() -> None:
     """Also of an event stream, which would never end."""
     async with world(memory()) as at:
         job = (await at.client.post("/v1/jobs", json={"prompt": "x"})).json()["id"]
-        for path in ("/v1/models", "/v1/models/tiny:1", f"/v1/jobs/{job}", f"/v1/jobs/{job}/events", "/v1/schedules", "/v1/tenants"):
+        for path in (
+            "/v1/models",
+            "/v1/models/tiny:1",
+            f"/v1/jobs/{job}",
+            f"/v1/jobs/{job}/events",
+            "/v1/schedules",
+            "/v1/tenants",
+            "/v1/reviews",
+        ):
             response = await asyncio.wait_for(at.client.head(path), 5)
             assert (response.status_code, response.content) == (200, b"")
         assert (await at.client.head("/v1/models/none")).status_code == 404

@@ -24,8 +24,10 @@ from shared.contracts.limits import Limits
 from shared.contracts.outcome import CancelRequested
 from shared.contracts.reply import Chunk, Chunks, Final
 from shared.contracts.result import Result, Status
+from shared.contracts.review import Deliberation, ReviewDecided, ReviewGiven, ReviewOpened
 from shared.contracts.usage import Usage
 from shared.kafka.port import Log, Message, Producer, TopicPartition
+from shared.services import group_of
 from shared.topics import Topics
 
 USAGE = Usage(calls=1, prompt_tokens=3, completion_tokens=5)
@@ -79,6 +81,10 @@ class Planner:
     """Job records read, repeated ones too."""
     epochs: dict[int, int] = field(default_factory=dict)
     producer: Producer | None = None
+    reviews: dict[tuple[str, str], Deliberation] = field(default_factory=dict)
+    given: list[ReviewGiven] = field(default_factory=list)
+    deaf: bool = False
+    """Nothing that people say becomes a fact."""
     busy: asyncio.Event | None = None
     """Nothing is read until it is set."""
 
@@ -114,11 +120,23 @@ class Planner:
         partition = TopicPartition(self.topics.job_events, number)
         self.epochs[number] = await self.producer.append(partition, [self._event(number, started)])
 
-    async def send(self, messages: list[Message]) -> None:
+    async def send(self, messages: list[Message]) -> int:
+        """Returns where the last of them lies."""
         assert self.producer is not None
+        offset = -1
         for result in await self.producer.send_many(messages):
             if isinstance(result, Exception):
                 raise result
+            offset = result.offset
+        return offset
+
+    async def commit(self, home: int, watermark: int) -> None:
+        """As planners do it."""
+        consumer = await self.log.consumer(client_id="fake-planner-commits", group=group_of("planner", self.topics.settings.prefix))
+        partition = TopicPartition(self.topics.job_events, home)
+        consumer.assign([partition])
+        await consumer.commit({partition: watermark})
+        await consumer.close()
 
     def _event(self, home: int, event: Any) -> Message:
         key = event.job.encode() if hasattr(event, "job") else None
@@ -126,6 +144,8 @@ class Planner:
 
     def _on_record(self, partition: TopicPartition, record: Any) -> list[Message]:
         if partition.topic == self.topics.outcomes:
+            if find(record.headers, "type") == b"review_given":
+                return self._decided(ReviewGiven.model_validate_json(record.value))
             cancel = CancelRequested.model_validate_json(record.value)
             self.cancels[cancel.job] = partition.partition
             return self._cancelled(cancel.job) if cancel.job in self.jobs else []
@@ -237,6 +257,36 @@ class Planner:
         messages = [self._event(seen.home, settled)]
         owed = [reply for reply in (seen.reply, *seen.followers) if reply is not None and not reply.reads_events]
         return messages + [self._final(reply, result) for reply in owed]
+
+    async def ask(self, identifier: str, artefact: str, step: str = STEP, **terms: Any) -> ReviewOpened:
+        """Open a review of a job that is held."""
+        seen, now = self.jobs[identifier], self.clock.wall()
+        opened = ReviewOpened(
+            epoch=self.epochs[seen.home],
+            job=identifier,
+            at=now,
+            step=step,
+            path="0.0",
+            artefact=artefact,
+            question="good?",
+            tenant=seen.job.tenant,
+            digest=ids.digest_of(artefact.encode()),
+            due_at=now + 60,
+            **terms,
+        )
+        self.reviews[identifier, step] = Deliberation.of(opened)
+        await self.send([self._event(seen.home, opened)])
+        return opened
+
+    def _decided(self, given: ReviewGiven) -> list[Message]:
+        self.given.append(given)
+        review = self.reviews[given.job, given.step]
+        if review.refusal(given) is not None or self.deaf:
+            return []
+        base = {"epoch": self.epochs[self.jobs[given.job].home], "job": given.job, "at": self.clock.wall(), "step": given.step}
+        event = ReviewDecided(**base, verdict=given.verdict, text=given.text, by=given.by, over=review.decides(given))
+        review.fold(event)
+        return [self._event(self.jobs[given.job].home, event)]
 
     def _cancelled(self, identifier: str) -> list[Message]:
         seen = self.jobs[identifier]

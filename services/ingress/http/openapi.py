@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 from services.ingress.dialects.port import Dialect
 from services.ingress.dialects.tutti.requests import JobSubmission
+from services.ingress.routes.reviews import ReviewSubmission
 from services.ingress.routes.schedules import ScheduleSubmission
 from services.ingress.routes.tenants import TenantView
 from services.ingress.status.mermaid import MEDIA_TYPE
@@ -46,7 +47,7 @@ _ERROR_STATUS = {
     "404": "Unknown model (with the known ones) or job.",
     "405": "Not a method of this path; `Allow` tells which are.",
     "408": "The body did not arrive in time.",
-    "409": "The Idempotency-Key or id stands for another body.",
+    "409": "The Idempotency-Key or id stands for another body; what was said of a review does not count.",
     "413": "Too large, nested too deep, or more tokens than the key's limit ever holds.",
     "415": "A content-encoding other than gzip and deflate.",
     "429": "The key's or the tenant's limit is reached, or the backlog does not allow an answer in time; see Retry-After.",
@@ -73,7 +74,7 @@ def document(title: str, version: str, dialects: Sequence[Dialect]) -> dict[str,
     """OpenAPI 3.1."""
     inputs: list[tuple[type[Any], Any]] = [(dialect.request, "validation") for dialect in dialects]
     inputs += [(JobSubmission, "validation"), (JobStatus, "serialization"), (Tree, "serialization")]
-    inputs += [(ScheduleSubmission, "validation"), (TenantLimits, "validation"), (TenantView, "serialization")]
+    inputs += [(kind, "validation") for kind in (ScheduleSubmission, ReviewSubmission, TenantLimits)] + [(TenantView, "serialization")]
     _, schemas = models_json_schema(inputs, ref_template=_REF, by_alias=True)
     components = dict(schemas.get("$defs", {})) | {"Problem": _problem_schema()}
     bearer = {"type": "http", "scheme": "bearer", "description": "Only where keys are configured (TUTTI_INGRESS__KEYS_FILE)."}
@@ -112,6 +113,8 @@ def _paths() -> dict[str, Any]:
         "/v1/jobs/{id}": {"get": _job_get(), "delete": _job_delete()},
         "/v1/jobs/{id}/events": {"get": _job_events()},
         "/v1/jobs/{id}/tree": {"get": _job_tree()},
+        "/v1/reviews": {"get": _operation("Texts that wait for people.", {"200": _json("A list.", {"type": "object"})})},
+        "/v1/reviews/{id}": _review(),
         "/v1/schedules": {"get": _operation("Recurring jobs.", {"200": _json("A list.", {"type": "object"})})},
         "/v1/schedules/{id}": _schedule(),
         "/v1/tenants": {"get": _operation("Tenants with limits (administrators).", {"200": _json("A list.", {"type": "object"})})},
@@ -133,6 +136,14 @@ def _schedule() -> dict[str, Any]:
     put = _operation("Declare a recurring job.", shown, parameters=name, body="ScheduleSubmission")
     gone = _operation("Remove a recurring job.", {"204": {"description": "Done."}}, parameters=name)
     return {"get": _operation("A recurring job.", shown, parameters=name), "put": put, "delete": gone}
+
+
+def _review() -> dict[str, Any]:
+    name = [{**_ID, "description": "Review: the job's id, a dot, the step's."}, _TENANT]
+    shown = {"200": _json("The review and its text.", {"type": "object"})}
+    told = {"200": _json("It counts.", {"type": "object"}), "202": _json("Not known yet: ask again.", {"type": "object"})}
+    post = _operation("Decide on a review. Said again it changes nothing.", told, parameters=name, body="ReviewSubmission")
+    return {"get": _operation("A text that waits for people.", shown, parameters=name), "post": post}
 
 
 def _tenant() -> dict[str, Any]:

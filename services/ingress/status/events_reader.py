@@ -20,6 +20,7 @@ from services.ingress.replies.ends import Ends
 from services.ingress.settings import IngressSettings
 from services.ingress.status.followers import Followers
 from services.ingress.status.journal import Journal
+from services.ingress.status.reviews import Reviews
 from services.ingress.status.shown import LEDGER, SHOWN, RawEvent
 from services.ingress.status.status import JobStatus
 from services.ingress.status.store import Position, StatusStore, StoreUnavailable
@@ -67,6 +68,7 @@ class EventsReader:
         self.backlog, self.followers, self.tenants = Backlog(), Followers(), TenantDays()
         self._lookback, self._flush_seconds = settings.events_lookback, settings.flush_seconds
         topics, partitions = environment.topics, environment.topics.settings.home_partitions
+        self.reviews = Reviews(environment.log, topics.job_events, environment.instance)
         self._partitions = [TopicPartition(topics.job_events, number) for number in range(partitions)]
         self._results = [TopicPartition(topics.results, number) for number in range(topics.partitions("other"))]
         self._missed = asyncio.Event()
@@ -191,6 +193,7 @@ class EventsReader:
 
     def _on_event(self, job: str, home: int, event: RawEvent, *, established: bool) -> None:
         self.journal.add(job, home, event)
+        self.reviews.on_event(job, home, event)
         if event.kind == "job_accepted":
             source = _last(_SOURCE, event.value, b'"source":')
             place = (int(source[1]), int(source[2])) if source else (None, None)

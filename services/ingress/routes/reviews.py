@@ -1,0 +1,132 @@
+"""`GET /v1/reviews`, `GET/POST /v1/reviews/{id}`: what people are asked, and what they say. An id is the job's and the step's: `job.step`.
+
+What somebody says goes to the job's home; its planner alone says by events whether it counts, and the answer waits for that. Said again it
+changes nothing, and the answer is the same.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.ingress.admission.access import Client
+from services.ingress.handlers import Door
+from services.ingress.http.exchange import CallHeaders, call_headers, query_tenant
+from services.ingress.problems import Problem, Refused
+from services.ingress.replies.register import WaitKind
+from services.ingress.status.reviews import KnownReview
+from shared.contracts import ids
+from shared.contracts.bounds import check_depth
+from shared.contracts.review import REVIEW_BYTES, Deliberation, ReviewGiven, Said, Unheard
+
+WAIT_SECONDS = 5.0
+"""So long an answer waits for the planner's word."""
+_MOST_SHOWN = 1_000
+_WORDS = {
+    Unheard.OVER: (409, "the review is over: others have decided, its time has passed, or its job has ended"),
+    Unheard.CHANGED: (409, "the review is of another text than the digest says: look at it again"),
+    Unheard.SAID_OTHERWISE: (409, "you have decided otherwise on this review; that stands"),
+    Unheard.NOT_ASSIGNED: (403, "others are asked to decide on this review"),
+}
+
+
+class ReviewSubmission(Said):
+    """The body of a POST. `digest`: as the review showed it, of the text that was looked at."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{32}$", max_length=32)]
+
+
+class ReviewRoutes:
+    """Answers come from what this instance has read of `job-events`."""
+
+    def __init__(self, door: Door) -> None:
+        self._door, self._reviews = door, door.events.reviews
+
+    async def list(self, request: Request) -> Response:
+        """The open reviews that the caller may see, those first whose time is over first, without their texts; `?mine=true`: that he may
+        decide.
+        """
+        client = self._door.access.identify(call_headers(request.scope).api_key)
+        mine = request.query_params.get("mine") == "true"
+        seen = (known for known in self._reviews if client.may_see(known.deliberation.opened.tenant))
+        shown = sorted(
+            (known for known in seen if not mine or known.deliberation.may_decide(client.name)),
+            key=lambda known: known.deliberation.opened.due_at,
+        )
+        return _json({"reviews": [_view(known.deliberation) for known in islice(shown, _MOST_SHOWN)]})
+
+    async def get(self, request: Request) -> Response:
+        """One review with its text; also one that is over, for a while."""
+        call = call_headers(request.scope)
+        client = self._door.access.identify(call.api_key)
+        known = self._known(request, client, call)
+        opened = known.deliberation.opened
+        text = await self._reviews.text_of(known, self._door.journal.after(opened.job, known.offset - 1))
+        return _json({**_view(known.deliberation), "artefact": text})
+
+    async def decide(self, request: Request) -> Response:
+        """200: it counts; 202: in Kafka, and not known yet what becomes of it, so ask again; 403, 409: it does not count, and why."""
+        door, call = self._door, call_headers(request.scope)
+        client = door.access.identify(call.api_key)
+        async with door.bodies.read(request.receive, call, client.named(call.tenant), REVIEW_BYTES) as body:
+            check_depth(body)
+            said = ReviewSubmission.model_validate_json(body)
+        known = self._known(request, client, call)
+        review, opened = known.deliberation, known.deliberation.opened
+        given = ReviewGiven(job=opened.job, step=opened.step, by=client.name, **dict(said))
+        with door.waiting(WaitKind.END, opened.tenant, WAIT_SECONDS) as reader, door.followers.following(opened.job, reader.news) as news:
+            if self._fate(known, given) is None:
+                await door.open()
+                await door.submitter.decide(given, known.home)
+            while (fate := self._fate(known, given)) is None and not reader.over:
+                news.clear()
+                if self._fate(known, given) is None:
+                    await news.wait()
+        if isinstance(fate, Unheard):
+            status, message = _WORDS[fate]
+            raise Refused(Problem(status, fate.value, message))
+        return _json({**_view(review), "heard": fate}, 202 if fate is None else 200)
+
+    def _fate(self, known: KnownReview, given: ReviewGiven) -> Unheard | bool | None:
+        """What history says of it: heard, or why not; None: nothing yet, or nothing that is known to be history."""
+        if not self._door.events.established(known.home):
+            return None
+        return True if known.deliberation.heard(given) else known.deliberation.refusal(given)
+
+    def _known(self, request: Request, client: Client, call: CallHeaders) -> KnownReview:
+        """Raises Refused (403, 404): unknown and not his look alike."""
+        job, _, step = str(request.path_params["review"]).rpartition(".")
+        tenant = client.tenant_of(call.tenant or query_tenant(request))
+        known = self._reviews.get(ids.qualified(tenant, job), step)
+        if known is None or not client.may_see(known.deliberation.opened.tenant):
+            raise Refused(Problem(404, "not_found", "there is no such review", "id"))
+        return known
+
+
+def _view(review: Deliberation) -> dict[str, Any]:
+    opened, decision = review.opened, review.decision
+    shown = opened.model_dump(
+        mode="json",
+        exclude_none=True,
+        exclude={"type", "epoch", "job", "at", "step", "artefact", "opened_after", "deadline_seconds", "path"},
+    )
+    state = "open" if not review.over else "withdrawn" if decision is None else "decided"
+    view = {"id": f"{ids.public(opened.job)}.{opened.step}", "job": ids.public(opened.job), "opened_at": opened.at, **shown, "state": state}
+    view |= {
+        "escalated": review.escalated,
+        "said": [{"by": one.by, "verdict": one.verdict, "text": one.text} for one in review.said.values()],
+    }
+    if decision is not None:
+        view["decision"] = {"verdict": decision.verdict, "text": decision.text, "by": list(decision.by), "at": decision.at}
+    return view
+
+
+def _json(body: object, status: int = 200) -> Response:
+    return Response(to_json(body), status, media_type="application/json")
