@@ -1,5 +1,14 @@
 """chain: ordered steps, each a template over the job's input and earlier answers, each with a gate.
 
+When: the way to the answer is known beforehand: extract, then translate, then check.
+Not when: the way depends on what is found (maestro, decompose), or the steps do not need each other (map).
+Options: `steps`, each with `name`, `template`, and as it needs `system`, `model`, `options`, `format`, `gate`.
+Cost: one call a step, and one a repair that its gate asks for; depth as many.
+
+    prompt ─► step 1 ─► gate ─► step 2 ─► gate ─► answer
+                ▲         │
+                └─ repair ┘
+
 A template names its inputs in braces, `{input}` or an earlier step's name; `{{` and `}}` are braces. They are substituted once: braces
 inside an answer are text. A text that fails its gate is asked for again with the reason, `repairs` times, then the job fails.
 
