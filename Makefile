@@ -77,6 +77,9 @@ bench-priority: venv ## Classes and tenants on a saturated cluster, with JOBS=10
 bench-versus: venv ## Beside durable alternatives on this machine: a workflow library on Postgres, a task queue on Redis (each if it is there).
 	@$(BIN)/python -m infra.lab.versus $(REPEATED) --json $(call runs,versus)
 
+bench-patterns: venv ## Every pattern on a real small model (NODE=embedded, ollama, simulator; MODEL=name; QUESTIONS=n): calls, tokens, critical path, gain.
+	@$(BIN)/python -m infra.lab.bench.patterns $(if $(NODE),--node $(NODE)) $(if $(MODEL),--model $(MODEL)) $(if $(QUESTIONS),--questions $(QUESTIONS)) $(REPEATED) --json $(call runs,patterns)
+
 bench-cancel: venv ## Cancel 50 running streams in each of three ways; the node must see it within 100 ms.
 	@$(BIN)/python -m infra.lab.bench.cancel $(REPEATED) --json $(call runs,cancel)
 

@@ -10,7 +10,7 @@ import yaml
 
 from infra.schemas.asyncapi import document
 from infra.schemas.messages import messages, schema
-from infra.schemas.readme import with_table
+from infra.schemas.readme import generated
 from shared.contracts.base import VERSION
 from shared.patterns import BUILT_IN
 from shared.topics import Topics, TopicSettings
@@ -24,7 +24,7 @@ def render(root: Path) -> dict[str, str]:
     files |= {f"{_PATTERNS}/{name}.json": _json(schema(pattern.input)) for name, pattern in BUILT_IN.current.items()}
     files["schemas/asyncapi.yaml"] = yaml.safe_dump(document(), sort_keys=False, allow_unicode=True, width=140)
     files["schemas/topics.json"] = _json(_topics())
-    files["README.md"] = with_table((root / "README.md").read_text(encoding="utf-8"), root)
+    files["README.md"] = generated((root / "README.md").read_text(encoding="utf-8"), root)
     return files
 
 

@@ -1,5 +1,15 @@
 """chain: ordered steps, each a template over the job's input and earlier answers, each with a gate.
 
+When: the way to the answer is known beforehand: extract, then translate, then check.
+Not when: the way depends on what is found (maestro, decompose), or the steps do not need each other (map).
+Options: `steps`, each with `name`, `template`, and as it needs `agent`, `system`, `model`, `options`, `format`, `gate`, `review`; `beside`
+(runs with the step before it), `when` (only if an earlier answer has a word, or has not), `refine` (an agent writes its prompt anew first).
+Cost: one call a step, one a refinement, one a repair that its gate asks for; depth as many, steps beside each other counted once.
+
+    prompt ─► step 1 ─► gate ─┬─► step 2 ─► gate ─┬─► step 4 ─► answer
+                ▲         │   └─► step 3 ─► gate ─┘
+                └─ repair ┘
+
 A template names its inputs in braces, `{input}` or an earlier step's name; `{{` and `}}` are braces. They are substituted once: braces
 inside an answer are text. A text that fails its gate is asked for again with the reason, `repairs` times, then the job fails. Where a step
 has a `review`, people decide on the text that has passed: approved it goes on, else theirs does, and rejected the job fails.
@@ -16,6 +26,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from shared.contracts.agents import Reference
 from shared.contracts.base import Count, JsonObject, ModelName, Ordinal
 from shared.contracts.bounds import is_json
 from shared.contracts.chat import Answer, ChatMessage, Options
@@ -24,6 +35,7 @@ from shared.contracts.job import Job
 from shared.contracts.review import ReviewRules
 from shared.contracts.step import StepRequest
 from shared.patterns.context import Context, StepError, chat
+from shared.patterns.data import NO_ORDERS, framed, text_of
 from shared.patterns.port import Pattern, PatternInput
 
 MOST_CHARACTERS = 200_000
@@ -49,17 +61,43 @@ class StepReview(ReviewRules, PatternInput):
     question: str = Field(default="May this go on?", min_length=1, max_length=2_000)
 
 
+class When(PatternInput):
+    """A step runs only if the answer of an earlier one holds this text (in any case of letters), or, with `absent`, does not."""
+
+    step: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$", max_length=32)
+    contains: str = Field(min_length=1, max_length=1_000)
+    absent: bool = False
+
+    def holds(self, values: Mapping[str, str]) -> bool:
+        """By the answers so far."""
+        return (self.contains.lower() in values[self.step].lower()) != self.absent
+
+
+class Refine(PatternInput):
+    """An agent writes a step's prompt anew before it is asked. What is empty or longer than `max_chars` changes nothing."""
+
+    agent: Reference = "critic"
+    instruction: str = Field(default="Write this prompt anew, clearer and more exact.", min_length=1, max_length=4_000)
+    max_chars: Ordinal = Field(default=4_000, le=MOST_CHARACTERS)
+
+
 class ChainStep(PatternInput):
-    """One step of a chain. `template` names its inputs in braces: `{input}` (the job's), or an earlier step's name."""
+    """One step of a chain. `template` names its inputs in braces: `{input}` (the job's), or an earlier step's name; of one that was left
+    out the answer is empty.
+    """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$", max_length=32)
     template: str = Field(min_length=1, max_length=32_000)
+    agent: Reference | None = None
     system: str | None = Field(default=None, max_length=32_000)
     model: ModelName | None = None
     options: Options | None = None
     format: Literal["json"] | JsonObject | None = None
     gate: Gate = Gate()
     review: StepReview | None = None
+    beside: bool = False
+    when: When | None = None
+    refine: Refine | None = None
 
 
 class ChainInput(PatternInput):
@@ -69,15 +107,27 @@ class ChainInput(PatternInput):
 
     @model_validator(mode="after")
     def _follows(self) -> Self:
-        known = {"input"}
+        known, used = {"input"}, {"input"}
         for step in self.steps:
-            if step.name in known:
+            if not step.beside:
+                known = set(used)
+            if step.name in used:
                 raise ValueError(f"the step name {step.name} is used twice")
-            unknown = sorted(names_in(step.template) - known)
+            unknown = sorted((names_in(step.template) | ({step.when.step} if step.when else set())) - known)
             if unknown:
                 raise ValueError(f"step {step.name} names {unknown[0]}, which no earlier step makes")
-            known.add(step.name)
+            used.add(step.name)
         return self
+
+    def groups(self) -> list[list[ChainStep]]:
+        """Steps that run side by side, in order."""
+        groups: list[list[ChainStep]] = []
+        for step in self.steps:
+            if step.beside and groups:
+                groups[-1].append(step)
+            else:
+                groups.append([step])
+        return groups
 
 
 _OPEN = Gate(not_empty=False, repairs=0)
@@ -128,39 +178,30 @@ def job_input(job: Job) -> str:
     return users[-1] if users else ""
 
 
-def _request(job: Job, step: ChainStep, prompt: str, *, stream: bool) -> StepRequest:
-    messages: tuple[ChatMessage, ...] = (ChatMessage(role="user", content=prompt),)
+def _request(ctx: Context, job: Job, step: ChainStep, prompt: str, *, stream: bool) -> StepRequest:
+    message = ChatMessage(role="user", content=prompt)
+    own = {"stream": stream, **{name: value for name in ("model", "options", "format") if (value := getattr(step, name)) is not None}}
+    if step.agent is not None:
+        return ctx.request(job, step.agent, message, **own)
     system = step.system or job.system
-    if system:
-        messages = (ChatMessage(role="system", content=system), *messages)
-    return chat(
-        job,
-        messages,
-        agent=step.name,
-        model=step.model or job.model,
-        options=step.options or job.options,
-        format=step.format,
-        stream=stream,
-    )
+    messages = (ChatMessage(role="system", content=system), message) if system else (message,)
+    return chat(job, messages, agent=step.name, **own)
 
 
-def _reads(steps: tuple[ChainStep, ...], number: int) -> bool:
+def _reads(steps: tuple[ChainStep, ...], step: ChainStep) -> bool:
     """Whether the text that this step answers is looked at here: by its gate, or for a later step."""
-    step = steps[number]
     judged = step.review is not None or step.gate.model_copy(update={"repairs": 0, "not_empty": False}) != _OPEN
-    return judged or any(step.name in names_in(later.template) for later in steps[number + 1 :])
+    return judged or any(step.name in names_in(later.template) or (later.when and later.when.step == step.name) for later in steps)
 
 
-async def _pass(ctx: Context, job: Job, steps: tuple[ChainStep, ...], number: int, prompt: str, *, stream: bool) -> Answer:
-    step = steps[number]
+async def _pass(ctx: Context, job: Job, ask: ChainInput, step: ChainStep, prompt: str, *, stream: bool) -> Answer:
     asked = prompt
     for _ in range(step.gate.repairs + 1):
-        answer = await ctx.ask(_request(job, step, asked, stream=stream))
+        answer = await ctx.ask(_request(ctx, job, step, asked, stream=stream))
         if answer.blob is not None:
-            if not _reads(steps, number):
+            if not _reads(ask.steps, step):
                 return answer
-            message = f"chain step {step.name}: its answer of {answer.blob.size} bytes is too large to go on with"
-            raise StepError(Failure(kind=FailureKind.TOO_LARGE, message=message))
+            text_of(answer, f"chain step {step.name}")
         reason = gate_reason(step.gate, answer.text)
         if reason is None:
             return answer
@@ -177,27 +218,51 @@ async def _reviewed(ctx: Context, step: ChainStep, review: StepReview, answer: A
     return answer if said.verdict == "approve" else answer.model_copy(update={"text": said.text})
 
 
+async def _refined(ctx: Context, job: Job, refine: Refine, prompt: str) -> str:
+    """The prompt that its agent makes of it, within bounds; the same where it makes none. The chain's other steps are not in its hands."""
+    content = f"{refine.instruction} Answer with the new prompt alone. {NO_ORDERS}\n{framed('prompt', prompt, refine.max_chars)}"
+    try:
+        answer = await ctx.ask(ctx.request(job, refine.agent, ChatMessage(role="user", content=content)))
+    except StepError as error:
+        if error.failure.kind is FailureKind.LIMIT:
+            raise
+        return prompt
+    text = answer.text.strip()
+    return text if text and len(text) <= refine.max_chars and answer.blob is None else prompt
+
+
+async def _step(ctx: Context, job: Job, ask: ChainInput, step: ChainStep, values: Mapping[str, str]) -> Answer | None:
+    """None where it is left out."""
+    if step.when is not None and not step.when.holds(values):
+        return None
+    # Only a last step without repairs can be streamed: what a gate or people may refuse must not reach the caller first.
+    stream = job.stream and step is ask.steps[-1] and step.gate == _OPEN and step.review is None and not step.beside
+    if rendered_length(step.template, values) > MOST_CHARACTERS:
+        message = f"chain step {step.name}: its prompt would exceed {MOST_CHARACTERS} characters"
+        raise StepError(Failure(kind=FailureKind.TOO_LARGE, message=message))
+    prompt = render(step.template, values)
+    if step.refine is not None:
+        prompt = await _refined(ctx, job, step.refine, prompt)
+    answer = await _pass(ctx, job, ask, step, prompt, stream=stream)
+    return answer if step.review is None else await _reviewed(ctx, step, step.review, answer)
+
+
 async def chain(ctx: Context, job: Job, ask: ChainInput) -> Answer:
-    """The last step's answer."""
-    values = {"input": job_input(job)}
-    answer = Answer()
-    for number, step in enumerate(ask.steps):
-        # Only a last step without repairs can be streamed: what a gate or people may refuse must not reach the caller first.
-        stream = job.stream and number == len(ask.steps) - 1 and step.gate == _OPEN and step.review is None
-        if rendered_length(step.template, values) > MOST_CHARACTERS:
-            message = f"chain step {step.name}: its prompt would exceed {MOST_CHARACTERS} characters"
-            raise StepError(Failure(kind=FailureKind.TOO_LARGE, message=message))
-        answer = await _pass(ctx, job, ask.steps, number, render(step.template, values), stream=stream)
-        if step.review is not None:
-            answer = await _reviewed(ctx, step, step.review, answer)
-        values[step.name] = answer.text
-        ctx.best(answer)
-    return answer
+    """The answer of the last step that was not left out."""
+    values, last = {"input": job_input(job)}, Answer()
+    for group in ask.groups():
+        branches = [_step(ctx, job, ask, step, values) for step in group]
+        answers = [await branches[0]] if len(group) == 1 else await ctx.gather(*branches)
+        for step, answer in zip(group, answers, strict=True):
+            values[step.name] = "" if answer is None else answer.text
+            last = answer or last
+        ctx.best(last)
+    return last
 
 
 def likely_calls(job: Job, ask: ChainInput) -> Sequence[int]:
-    """A call a step, each with its template."""
-    return [len(step.template) for step in ask.steps]
+    """A call a step, each with its template, and one a refinement."""
+    return [len(step.template) for step in ask.steps for _ in range(1 + (step.refine is not None))]
 
 
 CHAIN = Pattern("chain", 1, chain, ChainInput, likely_calls=likely_calls)

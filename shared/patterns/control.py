@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin
 
-from pydantic import ConfigDict, ValidationError, create_model
+from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from shared.contracts.base import Contract
 from shared.contracts.bounds import explain
@@ -90,15 +90,21 @@ def first_object(text: str) -> dict[str, Any] | None:
     return None
 
 
-def narrowed(kind: type[Decided], field: str, choices: Sequence[str]) -> type[Decided]:
-    """The same decision, of which this field (a str, or a tuple of them) can only be one of the choices: an enum from live state."""
-    return cast("type[Decided]", _narrowed(kind, field, tuple(choices)))
+def narrowed(kind: type[Decided], field: str, choices: Sequence[str], most: int | None = None) -> type[Decided]:
+    """The same decision, of which this field (a str, or a tuple of them; `subtasks.agent`: of each subtask) can only be one of the choices:
+    an enum from live state. `most`: bound of the list that it is, or lies in.
+    """
+    return cast("type[Decided]", _narrowed(kind, field, tuple(choices), most))
 
 
 @lru_cache(256)
-def _narrowed(kind: type[Control], field: str, choices: tuple[str, ...]) -> type[Control]:
-    was, one = kind.model_fields[field], cast("Any", Literal)[choices]
-    fields: dict[str, Any] = {field: (one if was.annotation is str else cast("Any", tuple)[one, ...], was)}
+def _narrowed(kind: type[Control], field: str, choices: tuple[str, ...], most: int | None) -> type[Control]:
+    head, _, rest = field.partition(".")
+    was = kind.model_fields[head]
+    several = get_origin(was.annotation) is tuple
+    one = _narrowed(get_args(was.annotation)[0], rest, choices, None) if rest else cast("Any", Literal)[choices]
+    bound = Field(min_length=1, max_length=most) if most is not None else was if several else ...
+    fields: dict[str, Any] = {head: (cast("Any", tuple)[one, ...] if several else one, bound)}
     return create_model(kind.__name__, __base__=kind, **fields)
 
 

@@ -1,4 +1,12 @@
-"""single: one call of one model."""
+"""single: one call of one model.
+
+When: one good call does it. Measure it before anything else: most jobs need no more.
+Not when: its answers are wrong too often, or the job has parts that different agents do better.
+Options: none besides the job's own.
+Cost: 1 call, depth 1.
+
+    prompt ─► step ─► answer
+"""
 
 from __future__ import annotations
 

@@ -70,6 +70,14 @@ DURATIONS = {"single": 2.0, "chain": 2.0, "nowhere": 1.0, "chat": 2.0, "rest": 1
 """Jobs of which no user gave an instant."""
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_the_laws_hold_for_patterns(seed: int) -> None:
+    """Every pattern that takes a bare prompt, among other jobs: wide, deep, at its limits, cancelled in the middle."""
+    report = simulate(seed, kinds=WEIGHTS | {"pattern": 12.0})
+    if report.violations:
+        pytest.fail(report.text(f"this test, seed {seed}"), pytrace=False)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_the_laws_hold_for_large_jobs(seed: int) -> None:
     """Among small ones, with all faults: chunks lost, repeated, under way when their writer dies."""

@@ -70,6 +70,18 @@ def test_a_field_of_several_is_narrowed_in_each() -> None:
     assert schema == {"type": "array", "items": {"enum": ["a", "b"], "type": "string"}, "maxItems": 3}
 
 
+def test_a_field_of_what_a_list_holds_is_narrowed_and_the_list_bounded() -> None:
+    class Node(Control):
+        agent: str = Field(max_length=5)
+
+    class Plan(Control):
+        nodes: tuple[Node, ...] = Field(max_length=9)
+
+    schema = schema_of(narrowed(Plan, "nodes.agent", ("a", "b"), 2))["properties"]["nodes"]
+    assert (schema["minItems"], schema["maxItems"]) == (1, 2)
+    assert schema["items"]["properties"]["agent"] == {"enum": ["a", "b"], "type": "string"}
+
+
 @pytest.mark.parametrize(
     "text",
     [

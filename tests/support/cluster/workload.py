@@ -16,6 +16,7 @@ from shared.contracts.base import CLASSES, PriorityClass
 from shared.contracts.job import Job
 from shared.contracts.schedule import Missed, Schedule
 from shared.kafka.port import Message, TopicPartition
+from shared.patterns import BUILT_IN
 from shared.topics import partition_of
 from tests.support.cluster import settings
 from tests.support.cluster.laws.told import NOBODY_HAS
@@ -55,6 +56,7 @@ _NOBODY: tuple[dict[str, Any], ...] = (
     {"needs": {"tags": [NOBODY_HAS], "min_vram_bytes": 2**53 - 1, "min_context": 2**31}},
     {"needs": {"node": NOBODY_HAS}, "pattern": "chain", "chain": CHAIN},
 )
+_PATTERNS = [name for name, pattern in BUILT_IN.current.items() if pattern.takes_bare_prompt and name != "single"]
 _ANYWHERE = 0.3
 """Of producers: another partitioner than ours, or no key."""
 _CANCELLED_BY_KEY, _CANCELLED_BY_CALLER = 0.25, 0.2
@@ -133,6 +135,15 @@ class Workload:
 
     def _chain(self) -> None:
         self.produce(self.body(pattern="chain", chain=CHAIN[: self.random.randint(2, 3)]))
+
+    def _pattern(self) -> None:
+        """Any that takes a bare prompt; a few run into a limit, or are cancelled in the middle."""
+        limits = self.random.choice(({}, {}, {"calls": self.random.randint(1, 6)}))
+        body = self.body(pattern=self.random.choice(_PATTERNS), limits=limits, id=f"pattern-{self._number}")
+        body["prompt"] = f"q{self._number} first\nsecond\nthird"
+        chosen = self.produce(body)
+        if self.random.random() < _CANCELLED_BY_CALLER:
+            self.later(self.random.uniform(0.0, 6.0), lambda: self.produce(body, kind="cancel", priority_class=chosen))
 
     def _again(self) -> None:
         """The same id once or twice more, while it runs or after its end."""
@@ -299,6 +310,7 @@ _KINDS: dict[str, Callable[[Workload], None]] = {
     "crowd": Workload._crowd,
     "endless": Workload._endless,
     "chain": Workload._chain,
+    "pattern": Workload._pattern,
     "again": Workload._again,
     "delayed": Workload._delayed,
     "metered": Workload._metered,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from services.planner.job.live import LiveJob, OpenStep
 from services.planner.round import Round, StopAnywhere
 from services.planner.sending.messages import of_effect
+from services.planner.state.book import ANSWER_BYTES
 from services.planner.state.policy import Policy
 from shared.contracts.budget import Amounts, BudgetGranted, TenantLimits
 from shared.contracts.chat import Answer, FinishReason
@@ -284,3 +286,18 @@ def test_what_was_told_before_a_take_over_is_not_awaited_again() -> None:
     assert stops(round_) == [("n1", 1, None)]
     [result] = published(desk.say(failed(job, a, FailureKind.CANCELLED, claim="ca")))
     assert result.usage.wasted_calls == 2
+
+
+@pytest.mark.parametrize("characters", ["x", "\x01", "é"])
+def test_an_answer_that_no_record_holds_is_a_failure_of_its_job_alone(characters: str) -> None:
+    """A pattern may join what each fitted by itself; the home must go on."""
+
+    async def joined(ctx: Context, job: Job, ask: object) -> Answer:
+        written = json.dumps(characters, ensure_ascii=False)[1:-1].encode()
+        return Answer(text=characters * (ANSWER_BYTES // len(written) + 1))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.unit.planner.desk.EXTRA", (Pattern("joined", 1, joined),))
+        desk = Desk(POLICY)
+    [result] = published(desk.submit(pattern="joined", prompt="q"))
+    assert (result.status, result.failure.kind, result.answer) == (Status.FAILED, FailureKind.TOO_LARGE, None)

@@ -1,0 +1,98 @@
+"""chain: steps beside each other, steps that are left out, and prompts that are written anew within bounds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.job import Job
+from shared.contracts.step import StepRequest
+from shared.patterns.chain import CHAIN
+from shared.patterns.port import InvalidPatternInput
+from tests.support.scripted import DOWN, Played, Reply, Script, by_agent, crashes_alike, play, team
+
+TEAM = team("critic", "research")
+
+
+def chained(*steps: dict[str, Any], script: Script, stream: bool = False) -> tuple[Job, Played]:
+    named = [{"name": f"s{number}", "template": "{input}", **step} for number, step in enumerate(steps)]
+    job = Job(prompt="in", pattern="chain", input={"steps": named}, stream=stream)
+    return job, play(CHAIN, job, script, team=TEAM)
+
+
+def echo(request: StepRequest) -> Reply:
+    return Reply(f"<{request.messages[-1].content}>", 2.0)
+
+
+def test_steps_beside_each_other_take_the_time_of_one_and_are_read_by_the_next() -> None:
+    job, played = chained({}, {"template": "b {s0}"}, {"template": "c {s0}", "beside": True}, {"template": "{s1} {s2}"}, script=echo)
+    assert played.text == "<<b <in>> <c <in>>>"
+    assert (played.seconds, played.widest) == (6.0, 2)
+    crashes_alike(CHAIN, job, played, team=TEAM)
+
+
+@pytest.mark.parametrize(
+    ("when", "runs"),
+    [
+        ({"contains": "IN"}, True),
+        ({"contains": "other"}, False),
+        ({"contains": "in", "absent": True}, False),
+        ({"contains": "other", "absent": True}, True),
+    ],
+)
+def test_a_step_runs_only_when_an_earlier_answer_says_so(when: dict[str, Any], runs: bool) -> None:
+    job, played = chained({}, {"template": "extra", "when": {"step": "s0", **when}}, {"template": "end {s1}"}, script=echo)
+    assert played.text == ("<end <extra>>" if runs else "<end >")
+    assert len(played.asked) == 2 + runs
+    crashes_alike(CHAIN, job, played, team=TEAM)
+
+
+def test_the_answer_is_that_of_the_last_step_that_was_not_left_out() -> None:
+    _, played = chained({}, {"when": {"step": "s0", "contains": "never"}}, script=echo)
+    assert played.text == "<in>"
+
+
+@pytest.mark.parametrize(
+    ("steps", "wrong"),
+    [
+        ([{}, {"beside": True, "template": "{s0}"}], "step s1 names s0"),
+        ([{"when": {"step": "s1", "contains": "x"}}, {}], "step s0 names s1"),
+        ([{}, {"beside": True, "when": {"step": "s0", "contains": "x"}}], "step s1 names s0"),
+    ],
+)
+def test_what_runs_beside_a_step_cannot_read_it(steps: list[dict[str, Any]], wrong: str) -> None:
+    named = [{"name": f"s{number}", "template": "x", **step} for number, step in enumerate(steps)]
+    with pytest.raises(InvalidPatternInput, match=wrong):
+        CHAIN.read(Job(prompt="in", pattern="chain", input={"steps": named}))
+
+
+@pytest.mark.parametrize(
+    ("rewritten", "asked"),
+    [("better", "better"), ("", "in"), ("   ", "in"), ("x" * 51, "in"), ("{input} {s9}", "{input} {s9}"), (DOWN, "in")],
+)
+def test_a_prompt_is_written_anew_within_bounds_or_stays(rewritten: str | Failure, asked: str) -> None:
+    """Braces in it are text; it reaches no other step."""
+    script = by_agent({"critic": lambda _: Reply(rewritten)}, echo)
+    job, played = chained({"refine": {"max_chars": 50}}, {"template": "end {s0} {input}"}, script=script)
+    assert played.text == f"<end <{asked}> in>"
+    crashes_alike(CHAIN, job, played, team=TEAM)
+
+
+def test_a_limit_at_the_refinement_ends_the_chain() -> None:
+    limit = Failure(kind=FailureKind.LIMIT, message="no", limit="calls")
+    _, played = chained({"refine": {}}, script=by_agent({"critic": lambda _: Reply(limit)}, echo))
+    assert played.failure == limit
+
+
+def test_each_step_may_have_its_own_agent_and_model() -> None:
+    _, played = chained({"agent": "research", "model": "big"}, {"template": "{s0}"}, script=echo)
+    assert [(request.agent, request.model) for request in played.asked] == [("research", "big"), ("s1", "auto")]
+    assert played.asked[0].messages[0].content == "You are research."
+
+
+def test_only_a_last_step_alone_streams() -> None:
+    last: dict[str, Any] = {"gate": {"not_empty": False, "repairs": 0}}
+    assert [request.stream for request in chained({}, last, script=echo, stream=True)[1].asked] == [False, True]
+    assert [request.stream for request in chained({}, last | {"beside": True}, script=echo, stream=True)[1].asked] == [False, False]
