@@ -11,7 +11,7 @@ from typing import Any
 
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
 from shared.contracts.control import StopClaims, StopStep
-from shared.contracts.event import Event, JobAccepted, JobSettled, StepAnswered, joined
+from shared.contracts.event import VERSIONS, Event, JobAccepted, JobSettled, StepAnswered, joined, version_of
 from shared.contracts.job import ReplyTo
 from shared.contracts.reply import StreamBroken
 from shared.contracts.result import Result
@@ -133,6 +133,8 @@ class Round:
     """The same of what is no job's, under names that no job can have. Appended before `events`: cut off behind them, use counts twice."""
     lies: dict[tuple[str, int], tuple[Callable[[int], None], ...]] = field(default_factory=dict)
     """(name in `events` or `ledger`, index there) → who is told the event's offset once it is acknowledged"""
+    newer: dict[tuple[str, int], int] = field(default_factory=dict)
+    """The same → its version, where that is not its type's."""
     dispatches: list[Dispatch] = field(default_factory=list)
     after: list[Effect] = field(default_factory=list)
     _open: dict[str, tuple[JobAccepted | StepAnswered, bytes | None, tuple[Callable[[int], None], ...]]] = field(default_factory=dict)
@@ -168,6 +170,8 @@ class Round:
         events = (self.ledger if ledger else self.events).setdefault(group, [])
         if lies:
             self.lies[group, len(events)] = lies
+        if (version := version_of(event)) != VERSIONS.get(event.type, 1):
+            self.newer[group, len(events)] = version
         events.append((event.type, value))
         return value
 

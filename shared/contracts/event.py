@@ -10,7 +10,9 @@ from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, TypeAdapter
+from pydantic_core import from_json
 
+from shared.contracts.agents import Team
 from shared.contracts.base import (
     MANY,
     RECORD_BYTES,
@@ -47,10 +49,11 @@ from shared.contracts.usage import Timings, Usage
 
 VERSIONS = {"job_accepted": 2, "job_snapshot": 2, "taken_ahead": 3}
 """Type → version in which an event is written, the lowest whose readers do not misread it; 1 where it is not named. Since 2 a JobAccepted
-may hold asks, and a snapshot such a JobAccepted; since 3 a TakenAhead may be all that a successor finds of a job. A planner that meets a
-newer one leaves the home alone."""
-NEWEST = max(VERSIONS.values())
-"""That this code reads."""
+may hold asks, and a snapshot such a JobAccepted; since 3 a TakenAhead may be all that a successor finds of a job; since 4 a JobAccepted may
+hold a team (`version_of`). A planner that meets a newer one leaves the home alone."""
+NEWEST = 4
+"""That this code reads, and writes of what holds a team: who ignored it would run the job's pattern without its agents."""
+NOBODY = Team()
 MOST_ASKS = 16
 """First asks that ride in JobAccepted, each of at most 5 kB beside an input of 96 kB; what more there are stand by themselves."""
 
@@ -138,6 +141,8 @@ class JobAccepted(_Fact):
     """Of the request: tells a repeated submission from another body under the same id."""
     asks: tuple[FirstAsk, ...] = Field(default=(), max_length=MOST_ASKS)
     """The steps that it asks for at once: as many StepAsked behind it (`facts_of`)."""
+    team: Team = NOBODY
+    """What its pattern uses of the registry, as it was when the job was accepted."""
 
 
 class CallerJoined(_Fact):
@@ -370,6 +375,22 @@ Event = Annotated[
     Field(discriminator="type"),
 ]  # fmt: skip
 EVENT: TypeAdapter[Event] = adapter(Event)
+
+
+def version_of(event: Event) -> int:
+    """In which this one is written."""
+    if type(event) is JobAccepted and event.team != NOBODY:
+        return NEWEST
+    if type(event) is JobSnapshot and any(_holds_a_team(fact) for fact in event.facts):
+        return NEWEST
+    return VERSIONS.get(event.type, 1)
+
+
+def _holds_a_team(fact: str) -> bool:
+    if '"team":' not in fact:
+        return False
+    found = from_json(fact)
+    return found["type"] == "job_accepted" and "team" in found
 
 
 def joined(before: Event | None, event: Event) -> Event | None:

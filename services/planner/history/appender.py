@@ -54,7 +54,7 @@ class Appender:
                 if batch.messages and batch.size + weight > _BATCH_BUDGET:
                     batch = await self._send(batch)
                 batch.lies.extend((len(batch.messages), lies) for lies in round_.lies.get((group, index), ()))
-                named = headers.envelope(kind, version=VERSIONS.get(kind, 1))
+                named = headers.envelope(kind, version=round_.newer.get((group, index), VERSIONS.get(kind, 1)))
                 message = Message(self._partition.topic, value, group.encode(), self._partition.partition, named)
                 batch.messages.append(message)
                 batch.size += weight
