@@ -178,8 +178,8 @@ FAMILIES: tuple[Family, ...] = (
         ("ingress", "CLI"),
         ("planner", "ingress"),
         ("Schedule", "TenantLimits", "Prompt", "Agent", "Profile", "Moved"),
-        "What administrators declare, newest entry by key; a record without value removes it. Read whole, without a group. Prompts, agents and "
-        "profiles have a key a version (`agent/critic@<version>`) and one an alias (`agent/critic:latest`).",
+        "What administrators declare, newest entry by key; a record without value removes it. Read whole, without a group. "
+        "Prompts, agents, profiles have a key a version (`agent/critic@<version>`) and one an alias (`agent/critic:latest`).",
         (("segment.ms", "600000"), ("delete.retention.ms", str(DAY_MS))),
     ),
     Family(

@@ -42,9 +42,8 @@ class Planner:
     name = "planner"
 
     def __init__(self, environment: Environment, settings: PlannerSettings) -> None:
-        self._env, self._settings = environment, settings
+        self._env, self._settings, clock, topics = environment, settings, environment.clock, environment.topics
         self._patterns, self._agents = load(environment.settings.patterns), Declarations()
-        clock, topics = environment.clock, environment.topics
         self.homes = Homes(topics, clock)
         # A lane's task begins a turn later: what is dispatched beside an append arrives with it, and leaves in its request.
         self.outbox = Outbox(clock, self.name, topics, gather_turns=TURNS - 1, relieved=self.homes.nudge)
@@ -62,7 +61,7 @@ class Planner:
     async def _connect(self) -> None:
         """Whose limits hold is known before the first job is read, if there are any."""
         env, topics, settings, processor, homes = self._env, self._env.topics, self._settings, self._processor, self.homes
-        known = {"capabilities": topics.settings.capabilities, "patterns": self._patterns, "declared": self._agents}
+        policy = replace(settings.policy(), capabilities=topics.settings.capabilities, patterns=self._patterns, declared=self._agents)
         await first_look(env.log, topics, env.clock)
         admin = await env.log.admin()
         cluster = await admin.cluster_id()
@@ -89,7 +88,7 @@ class Planner:
                 random=env.random,
                 topics=topics,
                 options=settings,
-                policy=replace(settings.policy(), **known, silent_seconds=self._heard.silent_seconds),
+                policy=replace(policy, silent_seconds=self._heard.silent_seconds),
                 dead_letter_cap=env.settings.dead_letter_cap,
                 instance=env.instance,
                 reader=JobReader(cluster, topics),

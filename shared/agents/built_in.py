@@ -1,4 +1,4 @@
-"""Agents and profiles that every cluster has. A declaration of the same name replaces one. Jobs pin what they use, so that a release may change
+"""Agents and profiles that every cluster has. A declaration of the same name replaces one. Jobs pin what they use, so a release may change
 them. The prompts are short: small models follow three plain sentences better than a page.
 """
 
@@ -65,8 +65,8 @@ AGENTS: Mapping[str, Agent] = {
     ),
     "summarise": _agent(
         "Shortens a text to what matters.",
-        "You summarise texts. Keep facts, names, numbers and conclusions; leave out repetition and examples. Add nothing that the text does "
-        "not say. Answer with the summary alone.",
+        "You summarise texts. Keep facts, names, numbers and conclusions; leave out repetition and examples. Add nothing that is not in "
+        "the text. Answer with the summary alone.",
         "factual",
     ),
     "extract": _agent(
@@ -77,7 +77,7 @@ AGENTS: Mapping[str, Agent] = {
     ),
     "classify": _agent(
         "Puts a text into one of the given classes.",
-        "You classify texts. Choose exactly one of the given classes, the one that fits best. Answer with its name alone, spelled as given.",
+        "You classify texts. Choose the one of the given classes that fits best. Answer with its name alone, spelled as given.",
         "deterministic",
     ),
     "judge": _agent(

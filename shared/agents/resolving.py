@@ -25,9 +25,12 @@ def resolve(table: Declarations, agents: Iterable[str], prompts: Iterable[str], 
     if max(len(named), len(asked)) > MOST_MEMBERS:
         raise InvalidInput(f"a job uses at most {MOST_MEMBERS} agents, and as many prompts")
     team = Team(members=tuple(member(table, each, offered) for each in named), prompts=tuple(_pinned(table, each) for each in asked))
-    if (named or asked) and len(team.to_bytes()) > TEAM_BYTES:
+    if not (named or asked):
+        return team
+    written = team.encoded(exclude_defaults=True)
+    if len(written) > TEAM_BYTES:
         raise TooLarge(f"the agents and prompts of one job have at most {TEAM_BYTES} bytes together")
-    return team
+    return Team.model_validate_json(written)  # as a successor reads it: which fields are set counts, too
 
 
 def member(table: Declarations, reference: str, offered: Collection[str]) -> Member:

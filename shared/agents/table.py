@@ -170,7 +170,7 @@ class Declarations:
         """What the registry has of this name."""
         return self._names[kind].get(name) or Versions({}, {})
 
-    def to_declare(self, kind: str, name: str, body: Declared, at: float, by: str) -> Entries:
+    def to_declare(self, kind: str, name: str, body: Declared, *, at: float, by: str) -> Entries:
         """What is to be written so that `latest` is this content; nothing where it is. Of a name with too many versions those go that no
         alias names, now or in its history. Raises DeclarationsFull.
         """
@@ -185,13 +185,13 @@ class Declarations:
             entries |= {f"{name}@{each}": None for each in of_name.bodies if each not in named}
         return entries
 
-    def to_move(self, kind: str, name: str, alias: str, to: str, at: float, by: str) -> Entries:
+    def to_move(self, kind: str, name: str, alias: str, to: str, *, at: float, by: str) -> Entries:
         """What is to be written so that this alias points where `name@to` does. Raises InvalidAlias, DeclarationsFull, and as `find`."""
         if _VERSION.fullmatch(alias) or re.fullmatch(ALIAS, alias) is None:
             raise InvalidAlias("an alias is 1 to 32 small letters, digits, dots, hyphens, underscores, and no version's name")
         found, of_name, entries = self.find(kind, f"{name}@{to}"), self.declared(kind, name), Entries()
         if found.version not in of_name.bodies:  # it is built in, and may be another one in the next release
-            entries |= self.to_declare(kind, name, found.body, at, by)
+            entries |= self.to_declare(kind, name, found.body, at=at, by=by)
         if alias not in of_name.aliases or of_name.aliases[alias].version != found.version:
             entries[f"{name}:{alias}"] = _moved(of_name, alias, found.version, at, by)
         self.check_room({(kind, key): len(value or b"") for key, value in entries.items()})

@@ -1,8 +1,8 @@
 """Templates of prompts: a small part of Jinja2, checked when a prompt is declared and again when it is rendered.
 
-A template has text, `{{ name }}`, `{% if name %}` (also `== "x"`, `and`, `or`, `not`), `{% for item in names %}` (with `loop.index`, `first`,
-`last`), and the filters `join`, `length`. Values are texts and lists of texts; they are put in once and never read as templates. What is not
-listed here is refused, so that neither time nor size can exceed what the bounds below give: no calls, no attributes, no arithmetic.
+A template has text, `{{ name }}`, `{% if name %}` (also `name == "x"`, `and`, `or`, `not`), `{% for item in names %}` (with `loop.index`,
+`loop.first`, `loop.last`), and the filters `join` and `length`. Values are texts and lists of texts; they are put in once and never read as
+templates. All else is refused, so that neither time nor size can exceed what the bounds below give: no calls, no attributes, no arithmetic.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, nodes
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, nodes
 from jinja2 import Template as Compiled
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -122,7 +122,7 @@ def _compiled(template: str) -> tuple[Compiled, tuple[str, ...], frozenset[str]]
             raise InvalidTemplate("loop is there inside a loop only")
         return _ENVIRONMENT.from_string(template), tuple(sorted(names)), frozenset(looped & names)
     except (TemplateError, SyntaxError, ValueError, RecursionError) as error:
-        line = f"line {error.lineno}: " if getattr(error, "lineno", None) else ""
+        line = f"line {error.lineno}: " if isinstance(error, TemplateSyntaxError) else ""
         raise InvalidTemplate(f"the template cannot be read: {line}{str(error)[:200]}") from None
 
 

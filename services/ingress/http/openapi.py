@@ -158,7 +158,9 @@ def _declared(kind: str) -> dict[str, Any]:
     shown, many = {"200": _json("The version, its aliases and its content.", free)}, {"200": _json("A list.", free)}
     one = {
         "get": _operation(f"A {kind}.", shown, parameters=name),
-        "put": _operation(f"Declare a {kind}; its version becomes latest (administrators).", shown, parameters=name, body=kind.capitalize()),
+        "put": _operation(
+            f"Declare a {kind}; its version becomes latest (administrators).", shown, parameters=name, body=kind.capitalize()
+        ),
         "delete": _operation(f"Remove a declared {kind} (administrators).", {"204": {"description": "Done."}}, parameters=name),
     }
     move = _operation("Point an alias to a version (administrators).", shown, parameters=[*name, *alias], body="AliasMove")
@@ -170,7 +172,9 @@ def _declared(kind: str) -> dict[str, Any]:
     }
     if kind != "profile":
         text = {"200": _json("The text, its estimated tokens; of an agent also what a job would pin of it.", free)}
-        paths[f"/v1/{kind}s/{{id}}/render"] = {"post": _operation("The text that a model is given.", text, parameters=name, body="Rendering")}
+        paths[f"/v1/{kind}s/{{id}}/render"] = {
+            "post": _operation("The text that a model is given.", text, parameters=name, body="Rendering")
+        }
     return paths
 
 

@@ -1,6 +1,6 @@
 """`/v1/prompts`, `/v1/agents`, `/v1/profiles`: what patterns use by name, in versions with aliases, written to the registry.
 
-Every key may read and render; only an administrator's declares. A version is never changed; what is declared anew becomes `latest`. Planners
+Every key may read and render; only an administrator's declares. A version never changes; what is declared anew becomes `latest`. Planners
 follow the registry within a second, and a job keeps what it was accepted with.
 """
 
@@ -87,7 +87,7 @@ class DeclarationRoutes:
             check_depth(body)
             given = KINDS[self._kind].model_validate_json(body)
         check_declared(self._table, name, given, self._door.offered.capabilities)
-        await self._write(lambda: self._table.to_declare(self._kind, name, given, self._door.clock.wall(), client.name))
+        await self._write(lambda: self._table.to_declare(self._kind, name, given, at=self._door.clock.wall(), by=client.name))
         return _json(self._view(self._table.find(self._kind, name)))
 
     async def delete(self, request: Request) -> Response:
@@ -113,7 +113,8 @@ class DeclarationRoutes:
         async with self._door.bodies.read(request.receive, call, client.named(call.tenant), ENTRY_BYTES) as body:
             given = AliasMove.model_validate_json(body)
         name, alias = self._found(request).name, str(request.path_params["alias"])
-        await self._write(lambda: self._table.to_move(self._kind, name, alias, given.version, self._door.clock.wall(), client.name))
+        now = self._door.clock.wall()
+        await self._write(lambda: self._table.to_move(self._kind, name, alias, given.version, at=now, by=client.name))
         return _json(self._view(self._table.find(self._kind, f"{name}@{alias}")))
 
     async def render(self, request: Request) -> Response:
