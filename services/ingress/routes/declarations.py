@@ -111,6 +111,7 @@ class DeclarationRoutes:
         client, call = self._client(request), call_headers(request.scope)
         only_admin(client)
         async with self._door.bodies.read(request.receive, call, client.named(call.tenant), ENTRY_BYTES) as body:
+            check_depth(body)
             given = AliasMove.model_validate_json(body)
         name, alias = self._found(request).name, str(request.path_params["alias"])
         now = self._door.clock.wall()
