@@ -92,8 +92,8 @@ class Ingress:
         """Whoever comes before Kafka answers is told, or waits a little."""
         settings, clock, door, processor = self._settings, self._env.clock, self.door, self._processor
         processor.closes(door.blobs, door.meter, *([door.store] if door.store is not None else []))
-        processor.spawn(self._open(), self._events.flush_forever(), door.meter.settle_forever(), every(clock, settings.sweep_seconds, self._sweep))
-        processor.spawn(every(clock, _REFRESH_SECONDS, lambda: door.registry.refresh(clock.monotonic())))
+        processor.spawn(self._open(), self._events.flush_forever(), every(clock, settings.sweep_seconds, self._sweep))
+        processor.spawn(door.meter.settle_forever(), every(clock, _REFRESH_SECONDS, lambda: door.registry.refresh(clock.monotonic())))
 
     async def _open(self) -> None:
         """Nothing is read before the topics were looked at: readers of missing ones only fail. Nothing is sent before replies are read."""

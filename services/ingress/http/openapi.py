@@ -74,12 +74,8 @@ _WHEN_HEADERS = {"Retry-After": "Whole seconds, rounded up.", "retry-after-ms": 
 def document(title: str, version: str, dialects: Sequence[Dialect]) -> dict[str, Any]:
     """OpenAPI 3.1."""
     inputs: list[tuple[type[Any], Any]] = [(dialect.request, "validation") for dialect in dialects]
-<<<<<<< HEAD
     inputs += [(JobSubmission, "validation"), (JobStatus, "serialization"), (Tree, "serialization")]
-=======
-    inputs += [(JobSubmission, "validation"), (JobStatus, "serialization")]
     inputs += [*((kind, "validation") for kind in KINDS.values()), (AliasMove, "validation"), (Rendering, "validation")]
->>>>>>> 774fde9 (WIP registries)
     inputs += [(ScheduleSubmission, "validation"), (TenantLimits, "validation"), (TenantView, "serialization")]
     _, schemas = models_json_schema(inputs, ref_template=_REF, by_alias=True)
     components = dict(schemas.get("$defs", {})) | {"Problem": _problem_schema()}
