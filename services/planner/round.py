@@ -9,9 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic_core import from_json
+
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
 from shared.contracts.control import StopClaims, StopStep
-from shared.contracts.event import VERSIONS, Event, JobAccepted, JobSettled, StepAnswered, joined, version_of
+from shared.contracts.event import NEWEST, NOBODY, VERSIONS, Event, JobAccepted, JobSettled, JobSnapshot, StepAnswered, joined
 from shared.contracts.job import ReplyTo
 from shared.contracts.reply import StreamBroken
 from shared.contracts.result import Result
@@ -117,6 +119,22 @@ class Tell:
 
 
 Effect = Dispatch | Stop | Disown | StopAnywhere | Publish | Bury | CallerAnswer | AskPosition | Tell
+
+
+def version_of(event: Event) -> int:
+    """In which this event is written: the lowest whose readers do not misread it."""
+    if type(event) is JobAccepted and event.team != NOBODY:
+        return NEWEST
+    if type(event) is JobSnapshot and any(_holds_a_team(fact) for fact in event.facts):
+        return NEWEST
+    return VERSIONS.get(event.type, 1)
+
+
+def _holds_a_team(fact: str) -> bool:
+    if '"team":' not in fact:
+        return False
+    found = from_json(fact)
+    return found["type"] == "job_accepted" and "team" in found
 
 
 @dataclass(slots=True)

@@ -10,7 +10,6 @@ from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, TypeAdapter
-from pydantic_core import from_json
 
 from shared.contracts.agents import Team
 from shared.contracts.base import (
@@ -50,7 +49,7 @@ from shared.contracts.usage import Timings, Usage
 VERSIONS = {"job_accepted": 2, "job_snapshot": 2, "taken_ahead": 3}
 """Type → version in which an event is written, the lowest whose readers do not misread it; 1 where it is not named. Since 2 a JobAccepted
 may hold asks, and a snapshot such a JobAccepted; since 3 a TakenAhead may be all that a successor finds of a job; since 4 a JobAccepted may
-hold a team (`version_of`). A planner that meets a newer one leaves the home alone."""
+hold a team: then alone it is written so. A planner that meets a newer one leaves the home alone."""
 NEWEST = 4
 """That this code reads, and writes of what holds a team: who ignored it would run the job's pattern without its agents."""
 NOBODY = Team()
@@ -375,22 +374,6 @@ Event = Annotated[
     Field(discriminator="type"),
 ]  # fmt: skip
 EVENT: TypeAdapter[Event] = adapter(Event)
-
-
-def version_of(event: Event) -> int:
-    """In which this one is written."""
-    if type(event) is JobAccepted and event.team != NOBODY:
-        return NEWEST
-    if type(event) is JobSnapshot and any(_holds_a_team(fact) for fact in event.facts):
-        return NEWEST
-    return VERSIONS.get(event.type, 1)
-
-
-def _holds_a_team(fact: str) -> bool:
-    if '"team":' not in fact:
-        return False
-    found = from_json(fact)
-    return found["type"] == "job_accepted" and "team" in found
 
 
 def joined(before: Event | None, event: Event) -> Event | None:

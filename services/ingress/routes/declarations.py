@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
@@ -22,8 +22,8 @@ from services.ingress.problems import Problem, Refused, registry_unread
 from services.ingress.routes.tenants import only_admin
 from shared.agents.resolving import check_declared, member
 from shared.agents.table import KINDS, Declarations, DeclarationsFull, Entries, Found, Versions
-from shared.agents.templates import InvalidVariables, render
-from shared.contracts.agents import DeclaredName, Prompt
+from shared.agents.templates import MOST_ITEMS, InvalidVariables, render
+from shared.contracts.agents import DeclaredName, Prompt, Variable
 from shared.contracts.base import Text
 from shared.contracts.bounds import check_depth
 from shared.contracts.headers import envelope
@@ -56,8 +56,7 @@ class Rendering(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    variables: dict[str, Text | list[Text]] = Field(default={}, max_length=32)
-    """A list has at most 256 items."""
+    variables: dict[Variable, Text | Annotated[list[Text], Field(max_length=MOST_ITEMS)]] = Field(default={}, max_length=32)
 
 
 class DeclarationRoutes:

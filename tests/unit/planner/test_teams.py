@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from services.planner.round import Round
+from services.planner.round import Round, version_of
 from shared.agents.built_in import AGENTS
 from shared.contracts.agents import Agent, Team
 from shared.contracts.chat import Answer, ChatMessage
-from shared.contracts.event import EVENT, NEWEST, VERSIONS, JobAccepted, version_of
+from shared.contracts.event import EVENT, NEWEST, VERSIONS, JobAccepted
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import Job
 from shared.patterns.context import Context
