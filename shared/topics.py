@@ -177,8 +177,9 @@ FAMILIES: tuple[Family, ...] = (
         None,
         ("ingress", "CLI"),
         ("planner", "ingress"),
-        ("Schedule", "TenantLimits"),
-        "What administrators declare, newest entry by key; a record without value removes it. Read whole, without a group.",
+        ("Schedule", "TenantLimits", "Prompt", "Agent", "Profile", "Moved"),
+        "What administrators declare, newest entry by key; a record without value removes it. Read whole, without a group. "
+        "Prompts, agents, profiles have a key a version (`agent/critic@<version>`) and one an alias (`agent/critic:latest`).",
         (("segment.ms", "600000"), ("delete.retention.ms", str(DAY_MS))),
     ),
     Family(

@@ -52,6 +52,11 @@ def _show_status(status: dict[str, Any], result: Result | None) -> None:
         for name in ("submitted_at", "not_before", "accepted_at", "deadline_at", "settled_at")
         if name in status
     ]
+    rows += [
+        (kind.removesuffix("s"), f"{reference} (version {version})")
+        for kind in ("agents", "prompts")
+        for reference, version in status.get(kind, {}).items()
+    ]
     emit_table(("field", "value"), rows)
     if status.get("steps"):
         click.echo()

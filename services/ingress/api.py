@@ -19,12 +19,14 @@ from services.ingress.http.openapi import document
 from services.ingress.http.resource import Resource, counted, send_problem
 from services.ingress.problems import Problem, of_error, rendered
 from services.ingress.routes.calls import Calls
+from services.ingress.routes.declarations import DeclarationRoutes
 from services.ingress.routes.events import JobEvents
 from services.ingress.routes.jobs import Jobs
 from services.ingress.routes.models import Models
 from services.ingress.routes.reviews import ReviewRoutes
 from services.ingress.routes.schedules import ScheduleRoutes
 from services.ingress.routes.tenants import TenantRoutes
+from shared.agents.table import KINDS
 from shared.processing.outbox import Outbox
 from shared.scheduling.schedule_table import ScheduleTable
 from shared.telemetry import logs
@@ -72,6 +74,7 @@ def build_api(door: Door, version: str, outbox: Outbox, registry: str, table: Sc
     jobs, events, reviews = Jobs(door), JobEvents(door), ReviewRoutes(door)
     tenants, schedules = TenantRoutes(door, outbox, registry), ScheduleRoutes(door, outbox, registry, table)
     methods: dict[str, dict[str, Any]] = {
+        **{path: ends for kind in KINDS for path, ends in _declared(DeclarationRoutes(door, outbox, registry, kind), kind).items()},
         "/v1/jobs": {"POST": jobs.create},
         "/v1/jobs/{job}": {"GET": jobs.get, "DELETE": jobs.cancel},
         "/v1/jobs/{job}/events": {"GET": events.get},
@@ -98,6 +101,17 @@ def build_api(door: Door, version: str, outbox: Outbox, registry: str, table: Sc
     for kind in (HTTPException, Exception):
         app.add_exception_handler(kind, _on_error)
     return app
+
+
+def _declared(routes: DeclarationRoutes, kind: str) -> dict[str, dict[str, Any]]:
+    one = f"/v1/{kind}s/{{name}}"
+    rendered_too = {} if kind == "profile" else {f"{one}/render": {"POST": routes.render}}
+    return {
+        f"/v1/{kind}s": {"GET": routes.list},
+        one: {"GET": routes.get, "PUT": routes.put, "DELETE": routes.delete},
+        f"{one}/versions": {"GET": routes.versions},
+        f"{one}/aliases/{{alias}}": {"PUT": routes.move},
+    } | rendered_too
 
 
 async def _unknown(scope: Scope, _receive: Receive, send: Send) -> None:

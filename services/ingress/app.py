@@ -17,6 +17,7 @@ from services.ingress.settings import IngressSettings
 from services.ingress.status.events_reader import EventsReader
 from services.ingress.status.store import status_store
 from services.ingress.submit import Submitter
+from shared.agents.table import Declarations
 from shared.contracts import schedule
 from shared.kafka.port import TopicPartition
 from shared.patterns import load
@@ -55,10 +56,10 @@ class Ingress:
         self._replies = Replies(log, clock, waiters, name, report=submitter.report)
         registry = Registry(settings.node_lost_seconds)
         self._nodes = registry.follow(log, clock, topics.nodes, name)
-        schedules = ScheduleTable(topics.settings.capabilities)
-        kinds = {"tenant": events.tenants.limits.on_entry, schedule.KIND: schedules.apply}
+        schedules, declared = ScheduleTable(topics.settings.capabilities), Declarations()
+        kinds = {"tenant": events.tenants.limits.on_entry, schedule.KIND: schedules.apply, **declared.kinds}
         self._declared = follow_registry(log, clock, topics, client_id=f"tutti-ingress-registry-{name}", service=self.name, kinds=kinds)
-        schedules.complete = self._declared.caught_up
+        schedules.complete = declared.complete = self._declared.caught_up
         self.door = Door(
             settings=settings,
             clock=clock,
@@ -68,7 +69,7 @@ class Ingress:
             registry=registry,
             events=events,
             meter=Meter(clock, events.charges, bucket_store(settings, prefix), settle_seconds=settings.flush_seconds),
-            offered=Offered(frozenset(topics.settings.capabilities), load(environment.settings.patterns), registry, clock),
+            offered=Offered(frozenset(topics.settings.capabilities), load(environment.settings.patterns), registry, clock, declared),
         )
         self._api = build_api(self.door, "0.1.0", self._outbox, topics.registry, schedules)
         self._probe = BacklogProbe(log, clock, topics, name, backlog=events.backlog, seconds=settings.backlog_seconds)
@@ -91,9 +92,8 @@ class Ingress:
         """Whoever comes before Kafka answers is told, or waits a little."""
         settings, clock, door, processor = self._settings, self._env.clock, self.door, self._processor
         processor.closes(door.blobs, door.meter, *([door.store] if door.store is not None else []))
-        processor.spawn(self._open(), self._events.flush_forever(), door.meter.settle_forever())
-        processor.spawn(every(clock, settings.sweep_seconds, self._sweep))
-        processor.spawn(every(clock, _REFRESH_SECONDS, lambda: door.registry.refresh(clock.monotonic())))
+        processor.spawn(self._open(), self._events.flush_forever(), every(clock, settings.sweep_seconds, self._sweep))
+        processor.spawn(door.meter.settle_forever(), every(clock, _REFRESH_SECONDS, lambda: door.registry.refresh(clock.monotonic())))
 
     async def _open(self) -> None:
         """Nothing is read before the topics were looked at: readers of missing ones only fail. Nothing is sent before replies are read."""

@@ -130,6 +130,11 @@ def kafka_away(retry_after_seconds: float) -> Problem:
     return Problem(503, "log_unavailable", "the job could not be queued: Kafka does not answer", None, retry_after_seconds)
 
 
+def registry_unread(retry_after_seconds: float) -> Problem:
+    """What administrators declared is not known here yet."""
+    return Problem(503, "not_ready", "the registry is not read yet", retry_after_seconds=retry_after_seconds)
+
+
 def deadline_passed() -> Problem:
     """Nobody answered by the deadline."""
     return Problem(504, "deadline", "the deadline passed before there was an answer")

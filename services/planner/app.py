@@ -12,6 +12,7 @@ from services.planner.sending.writer import TURNS, EventWriter
 from services.planner.settings import PlannerSettings
 from services.planner.shard.homes import QUIET_SECONDS, Homes
 from services.planner.shard.wiring import Wiring
+from shared.agents.table import Declarations
 from shared.contracts import schedule
 from shared.contracts.event import NEWEST
 from shared.kafka.assignor import HomeAssignor
@@ -41,15 +42,14 @@ class Planner:
     name = "planner"
 
     def __init__(self, environment: Environment, settings: PlannerSettings) -> None:
-        self._env, self._settings = environment, settings
-        self._patterns = load(environment.settings.patterns)
-        clock, topics = environment.clock, environment.topics
+        self._env, self._settings, clock, topics = environment, settings, environment.clock, environment.topics
+        self._patterns, self._agents = load(environment.settings.patterns), Declarations()
         self.homes = Homes(topics, clock)
         # A lane's task begins a turn later: what is dispatched beside an append arrives with it, and leaves in its request.
         self.outbox = Outbox(clock, self.name, topics, gather_turns=TURNS - 1, relieved=self.homes.nudge)
         self._blobs = Blobs(environment.log, clock, topics, service=self.name, instance=environment.instance)
         self._limits, self._schedules = LimitsByTenant(), ScheduleTable(topics.settings.capabilities, self.homes.nudge)
-        kinds, name = {"tenant": self._limits.on_entry, schedule.KIND: self._schedules.apply}, environment.instance
+        kinds, name = {"tenant": self._limits.on_entry, schedule.KIND: self._schedules.apply, **self._agents.kinds}, environment.instance
         self._declared = follow_registry(environment.log, clock, topics, client_id=f"{name}-registry", service=self.name, kinds=kinds)
         self._heard = NodesHeard(environment.log, clock, topics, f"{name}-heard")
         self._schedules.complete = self._declared.caught_up
@@ -61,7 +61,7 @@ class Planner:
     async def _connect(self) -> None:
         """Whose limits hold is known before the first job is read, if there are any."""
         env, topics, settings, processor, homes = self._env, self._env.topics, self._settings, self._processor, self.homes
-        offered = topics.settings.capabilities
+        policy = replace(settings.policy(), capabilities=topics.settings.capabilities, patterns=self._patterns, declared=self._agents)
         await first_look(env.log, topics, env.clock)
         admin = await env.log.admin()
         cluster = await admin.cluster_id()
@@ -88,7 +88,7 @@ class Planner:
                 random=env.random,
                 topics=topics,
                 options=settings,
-                policy=replace(settings.policy(), capabilities=offered, patterns=self._patterns, silent_seconds=self._heard.silent_seconds),
+                policy=replace(policy, silent_seconds=self._heard.silent_seconds),
                 dead_letter_cap=env.settings.dead_letter_cap,
                 instance=env.instance,
                 reader=JobReader(cluster, topics),

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic_core import from_json
+
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
 from shared.contracts.control import StopClaims, StopStep
-from shared.contracts.event import Event, JobAccepted, JobSettled, StepAnswered, joined
+from shared.contracts.event import NEWEST, NOBODY, REVIEWS, VERSIONS, Event, JobAccepted, JobSettled, JobSnapshot, StepAnswered, joined
 from shared.contracts.job import ReplyTo
 from shared.contracts.reply import StreamBroken
 from shared.contracts.result import Result
@@ -119,6 +121,23 @@ class Tell:
 Effect = Dispatch | Stop | Disown | StopAnywhere | Publish | Bury | CallerAnswer | AskPosition | Tell
 
 
+def version_of(event: Event) -> int:
+    """In which this event is written: the lowest whose readers do not misread it."""
+    if type(event) is JobAccepted and event.team != NOBODY:
+        return NEWEST
+    if type(event) is JobSnapshot and any(_is_newest(fact) for fact in event.facts):
+        return NEWEST
+    return VERSIONS.get(event.type, 1)
+
+
+def _is_newest(fact: str) -> bool:
+    """A fact of a snapshot that is in this version alone."""
+    if '"team":' not in fact and '"review_' not in fact:
+        return False
+    found = from_json(fact)
+    return found["type"] in REVIEWS or (found["type"] == "job_accepted" and "team" in found)
+
+
 @dataclass(slots=True)
 class Round:
     """Grouped by job: a job's events of one round are never cut apart."""
@@ -133,6 +152,8 @@ class Round:
     """The same of what is no job's, under names that no job can have. Appended before `events`: cut off behind them, use counts twice."""
     lies: dict[tuple[str, int], tuple[Callable[[int], None], ...]] = field(default_factory=dict)
     """(name in `events` or `ledger`, index there) → who is told the event's offset once it is acknowledged"""
+    newer: dict[tuple[str, int], int] = field(default_factory=dict)
+    """The same → its version, where that is not its type's."""
     dispatches: list[Dispatch] = field(default_factory=list)
     after: list[Effect] = field(default_factory=list)
     _open: dict[str, tuple[JobAccepted | StepAnswered, bytes | None, tuple[Callable[[int], None], ...]]] = field(default_factory=dict)
@@ -168,6 +189,8 @@ class Round:
         events = (self.ledger if ledger else self.events).setdefault(group, [])
         if lies:
             self.lies[group, len(events)] = lies
+        if (version := version_of(event)) != VERSIONS.get(event.type, 1):
+            self.newer[group, len(events)] = version
         events.append((event.type, value))
         return value
 

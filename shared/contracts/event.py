@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, TypeAdapter
 
+from shared.contracts.agents import Team
 from shared.contracts.base import (
     MANY,
     RECORD_BYTES,
@@ -49,11 +50,10 @@ REVIEWS = dict.fromkeys(("review_opened", "review_decided", "review_escalated", 
 VERSIONS = {"job_accepted": 2, "job_snapshot": 2, "taken_ahead": 3, **REVIEWS}
 """Type → version in which an event is written, the lowest whose readers do not misread it; 1 where it is not named. Since 2 a JobAccepted
 may hold asks, and a snapshot such a JobAccepted; since 3 a TakenAhead may be all that a successor finds of a job; since 4 there are
-reviews. A planner that meets a newer one leaves the home alone."""
-NEWEST = max(VERSIONS.values())
-"""That this code reads."""
-_QUOTED_REVIEW = rb"\"type\":\"review_opened\""
-"""As it stands in a snapshot; in a text of a caller's there are more backslashes."""
+reviews, and a JobAccepted may hold a team: what has neither is written as before. A planner that meets a newer one leaves the home alone."""
+NEWEST = 4
+"""That this code reads, and writes of what holds a team or reviews."""
+NOBODY = Team()
 MOST_ASKS = 16
 """First asks that ride in JobAccepted, each of at most 5 kB beside an input of 96 kB; what more there are stand by themselves."""
 
@@ -114,6 +114,8 @@ class JobAccepted(Fact):
     """Of the request: tells a repeated submission from another body under the same id."""
     asks: tuple[FirstAsk, ...] = Field(default=(), max_length=MOST_ASKS)
     """The steps that it asks for at once: as many StepAsked behind it (`facts_of`)."""
+    team: Team = NOBODY
+    """What its pattern uses of the registry, as it was when the job was accepted."""
 
 
 class CallerJoined(Fact):
@@ -351,12 +353,6 @@ Event = Annotated[
     Field(discriminator="type"),
 ]  # fmt: skip
 EVENT: TypeAdapter[Event] = adapter(Event)
-
-
-def version_of(kind: str, value: bytes) -> int:
-    """In which version this event is written: a snapshot in that of the newest fact in it."""
-    version = VERSIONS.get(kind, 1)
-    return max(version, REVIEWS["review_opened"]) if kind == "job_snapshot" and _QUOTED_REVIEW in value else version
 
 
 def joined(before: Event | None, event: Event) -> Event | None:

@@ -94,9 +94,24 @@ class Pattern:
 
 def models_named(ask: Contract) -> Iterator[str]:
     """Every model that the input names: the fields `model` of it and of what it holds."""
+    return _named(ask, lambda field: field == "model")
+
+
+def agents_named(ask: Contract) -> Iterator[str]:
+    """Every agent that the input refers to: the fields `agent`, `agents`, and those that end in `_agent` or `_agents`."""
+    return _named(ask, lambda field: f"_{field}".endswith(("_agent", "_agents")))
+
+
+def prompts_named(ask: Contract) -> Iterator[str]:
+    """Every prompt that the input refers to: the fields `prompt_ref`, and those that end in `_prompt_ref`."""
+    return _named(ask, lambda field: f"_{field}".endswith("_prompt_ref"))
+
+
+def _named(ask: Contract, wanted: Callable[[str], bool]) -> Iterator[str]:
+    """The texts of these fields, of the input and of what it holds."""
     for name, value in ask:
-        if name == "model" and isinstance(value, str):
-            yield value
         for part in value if isinstance(value, tuple) else (value,):
             if isinstance(part, Contract):
-                yield from models_named(part)
+                yield from _named(part, wanted)
+            elif isinstance(part, str) and wanted(name):
+                yield part

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from services.ingress.admission.suitability import refusal
 from services.ingress.catalogue import AUTO_MODELS, PATTERN_PREFIX, Registry
 from services.ingress.problems import Refused, unknown_model, unsuitable_model
+from shared.agents.resolving import resolve
+from shared.agents.table import Declarations
 from shared.clock import Clock
 from shared.contracts.bounds import check_job
 from shared.contracts.chat import Operation
 from shared.contracts.job import Job
 from shared.model_names import AUTO
 from shared.patterns import Patterns
-from shared.patterns.port import models_named
+from shared.patterns.port import agents_named, models_named, prompts_named
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,7 @@ class Offered:
     patterns: Patterns
     registry: Registry
     clock: Clock
+    declared: Declarations
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -60,10 +63,12 @@ class Offered:
     def check(self, job: Job) -> None:
         """Whether this cluster takes such a job, by whatever route it came.
 
-        Raises NotOffered, TooFarAhead, UnknownPattern, InvalidPatternInput (400).
+        Raises NotOffered, TooFarAhead, UnknownPattern, InvalidPatternInput (400), and as `resolve`.
         """
-        self.patterns.read(job)
+        _, ask = self.patterns.read(job)
         check_job(job, self.capabilities, self.clock.wall())
+        if self.declared.complete():
+            resolve(self.declared, agents_named(ask), prompts_named(ask), self.capabilities)
 
     def check_suits(self, job: Job) -> None:
         """Raises Refused (400, 404): no registered node could ever answer this, so that waiting for one is in vain. As `Patterns.read`."""

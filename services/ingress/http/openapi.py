@@ -9,11 +9,13 @@ from pydantic.json_schema import models_json_schema
 
 from services.ingress.dialects.port import Dialect
 from services.ingress.dialects.tutti.requests import JobSubmission
+from services.ingress.routes.declarations import AliasMove, Rendering
 from services.ingress.routes.reviews import ReviewSubmission
 from services.ingress.routes.schedules import ScheduleSubmission
 from services.ingress.routes.tenants import TenantView
 from services.ingress.status.mermaid import MEDIA_TYPE
 from services.ingress.status.status import JobStatus
+from shared.agents.table import KINDS
 from shared.contracts.budget import TenantLimits
 from shared.tree import Tree
 
@@ -74,7 +76,13 @@ def document(title: str, version: str, dialects: Sequence[Dialect]) -> dict[str,
     """OpenAPI 3.1."""
     inputs: list[tuple[type[Any], Any]] = [(dialect.request, "validation") for dialect in dialects]
     inputs += [(JobSubmission, "validation"), (JobStatus, "serialization"), (Tree, "serialization")]
-    inputs += [(kind, "validation") for kind in (ScheduleSubmission, ReviewSubmission, TenantLimits)] + [(TenantView, "serialization")]
+    inputs += [*((kind, "validation") for kind in KINDS.values()), (AliasMove, "validation"), (Rendering, "validation")]
+    inputs += [
+        (ScheduleSubmission, "validation"),
+        (ReviewSubmission, "validation"),
+        (TenantLimits, "validation"),
+        (TenantView, "serialization"),
+    ]
     _, schemas = models_json_schema(inputs, ref_template=_REF, by_alias=True)
     components = dict(schemas.get("$defs", {})) | {"Problem": _problem_schema()}
     bearer = {"type": "http", "scheme": "bearer", "description": "Only where keys are configured (TUTTI_INGRESS__KEYS_FILE)."}
@@ -119,6 +127,7 @@ def _paths() -> dict[str, Any]:
         "/v1/schedules/{id}": _schedule(),
         "/v1/tenants": {"get": _operation("Tenants with limits (administrators).", {"200": _json("A list.", {"type": "object"})})},
         "/v1/tenants/{id}": _tenant(),
+        **{path: ends for kind in KINDS for path, ends in _declared(kind).items()},
         "/healthz": {"get": _plain("The process lives.")},
         "/readyz": {"get": _plain("The instance takes jobs; 503 with reasons when it does not.")},
         "/metrics": {"get": _plain("Prometheus metrics.")},
@@ -152,6 +161,33 @@ def _tenant() -> dict[str, Any]:
     put = _operation("Declare a tenant's limits (administrators).", declared, parameters=name, body="TenantLimits")
     gone = _operation("Take a tenant's limits away (administrators).", {"204": {"description": "Done."}}, parameters=name)
     return {"get": _operation("A tenant's limits and spending.", declared, parameters=name), "put": put, "delete": gone}
+
+
+def _declared(kind: str) -> dict[str, Any]:
+    name = [{**_ID, "description": f"Name of the {kind}: also name@alias and name@version where it is read."}]
+    alias = [{**_ID, "name": "alias", "description": "Alias."}]
+    free: dict[str, Any] = {"type": "object"}
+    shown, many = {"200": _json("The version, its aliases and its content.", free)}, {"200": _json("A list.", free)}
+    one = {
+        "get": _operation(f"A {kind}.", shown, parameters=name),
+        "put": _operation(
+            f"Declare a {kind}; its version becomes latest (administrators).", shown, parameters=name, body=kind.capitalize()
+        ),
+        "delete": _operation(f"Remove a declared {kind} (administrators).", {"204": {"description": "Done."}}, parameters=name),
+    }
+    move = _operation("Point an alias to a version (administrators).", shown, parameters=[*name, *alias], body="AliasMove")
+    paths = {
+        f"/v1/{kind}s": {"get": _operation(f"Every {kind}, declared and built in.", many)},
+        f"/v1/{kind}s/{{id}}": one,
+        f"/v1/{kind}s/{{id}}/versions": {"get": _operation("Versions and aliases.", many, parameters=name)},
+        f"/v1/{kind}s/{{id}}/aliases/{{alias}}": {"put": move},
+    }
+    if kind != "profile":
+        text = {"200": _json("The text, its estimated tokens; of an agent also what a job would pin of it.", free)}
+        paths[f"/v1/{kind}s/{{id}}/render"] = {
+            "post": _operation("The text that a model is given.", text, parameters=name, body="Rendering")
+        }
+    return paths
 
 
 def _wait() -> dict[str, Any]:

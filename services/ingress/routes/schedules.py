@@ -19,7 +19,7 @@ from services.ingress.admission.access import Client
 from services.ingress.handlers import Door
 from services.ingress.http.encodings import check_inline_size
 from services.ingress.http.exchange import call_headers, query_tenant
-from services.ingress.problems import Problem, Refused
+from services.ingress.problems import Problem, Refused, registry_unread
 from services.ingress.replies.register import may_take
 from shared.contracts import ids
 from shared.contracts.base import IN_WORDS, SCHEDULE, PriorityClass
@@ -140,9 +140,7 @@ class ScheduleRoutes:
 
     def _must_be_complete(self) -> None:
         if not self._table.complete():
-            raise Refused(
-                Problem(503, "not_ready", "the registry is not read yet", retry_after_seconds=self._door.settings.retry_after_seconds)
-            )
+            raise Refused(registry_unread(self._door.settings.retry_after_seconds))
 
     def _view(self, entry: ScheduleEntry) -> dict[str, Any]:
         schedule = entry.schedule

@@ -46,7 +46,7 @@ class TenantRoutes:
 
     async def list(self, request: Request) -> Response:
         """All tenants that have limits, by name."""
-        _only_admin(self._client(request))
+        only_admin(self._client(request))
         return _json({"tenants": [self._view(name) for name in sorted(self._door.tenants.limits)]})
 
     async def get(self, request: Request) -> Response:
@@ -60,7 +60,7 @@ class TenantRoutes:
 
     async def put(self, request: Request) -> Response:
         """Declare; what is left out is unlimited. Answered once Kafka has it."""
-        _only_admin(self._client(request))
+        only_admin(self._client(request))
         name, call = _name(request), call_headers(request.scope)
         async with self._door.bodies.read(request.receive, call, name, _BODY_BYTES) as body:
             check_depth(body)
@@ -70,7 +70,7 @@ class TenantRoutes:
 
     async def delete(self, request: Request) -> Response:
         """The tenant has no limits any more."""
-        _only_admin(self._client(request))
+        only_admin(self._client(request))
         await self._write(_name(request), None)
         return Response(status_code=204)
 
@@ -86,7 +86,8 @@ class TenantRoutes:
         await self._outbox.send(Message(self._topic, value, registry_key("tenant", name), 0, envelope("tenant_limits")))
 
 
-def _only_admin(client: Client) -> None:
+def only_admin(client: Client) -> None:
+    """Raises Refused (403)."""
     if not client.admin:
         raise Refused(Problem(403, "admin_only", "this needs an administrator's key"))
 

@@ -70,6 +70,9 @@ class JobStatus(BaseModel):
     """Why it is to end, while attempts of it are stopped."""
     limits: Limits | None = None
     """What bounds it: asked for, or filled in when it was accepted."""
+    agents: dict[str, str] | None = None
+    prompts: dict[str, str] | None = None
+    """Reference → version, as pinned when it was accepted; absent where it uses none."""
     limits_neared: list[NearedLimit] = Field(default_factory=list)
     steps: list[StepStatus] = Field(default_factory=list)
     result: Result | None = None
@@ -181,6 +184,8 @@ def _on_accepted(status: JobStatus, event: events.JobAccepted) -> None:
     status.accepted_at, status.deadline_at, status.priority_class = event.at, event.deadline_at, event.priority_class
     status.tenant, status.pattern, status.model = event.request.tenant, event.request.pattern, event.request.model
     status.limits, status.digest = event.limits, event.digest or None
+    status.agents = {each.reference: each.version for each in event.team.members} or None
+    status.prompts = {each.reference: each.version for each in event.team.prompts} or None
 
 
 def _on_delayed(status: JobStatus, waits: DelayedJob) -> None:

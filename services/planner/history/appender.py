@@ -11,7 +11,7 @@ from services.planner.shard.wiring import Wiring
 from services.planner.state.book import Book
 from shared.contracts import headers
 from shared.contracts.base import BATCH_BYTES
-from shared.contracts.event import version_of
+from shared.contracts.event import VERSIONS
 from shared.kafka.port import Message, TopicPartition
 from shared.telemetry import logs, metrics
 
@@ -54,7 +54,7 @@ class Appender:
                 if batch.messages and batch.size + weight > _BATCH_BUDGET:
                     batch = await self._send(batch)
                 batch.lies.extend((len(batch.messages), lies) for lies in round_.lies.get((group, index), ()))
-                named = headers.envelope(kind, version=version_of(kind, value))
+                named = headers.envelope(kind, version=round_.newer.get((group, index), VERSIONS.get(kind, 1)))
                 message = Message(self._partition.topic, value, group.encode(), self._partition.partition, named)
                 batch.messages.append(message)
                 batch.size += weight

@@ -12,15 +12,17 @@ from services.planner.round import CallerAnswer, Round
 from services.planner.state import driving
 from services.planner.state.book import Book
 from services.planner.state.cancels import cancelled
+from shared.agents.resolving import resolve
+from shared.contracts.agents import Team
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import check_job
 from shared.contracts.delayed import DelayedJob
-from shared.contracts.event import CancelRecorded, JobAccepted, JobSettled
+from shared.contracts.event import NOBODY, CancelRecorded, JobAccepted, JobSettled
 from shared.contracts.failure import Failure, FailureKind, clocks_differ
 from shared.contracts.job import Job, ReplyTo
 from shared.contracts.result import Result, Status
 from shared.errors import InvalidInput
-from shared.patterns.port import UnknownPattern
+from shared.patterns.port import UnknownPattern, agents_named, prompts_named
 from shared.telemetry import logs
 from shared.telemetry.tracing import trace_id
 
@@ -71,8 +73,8 @@ def accept(
         return None
     if before is not None:
         return _answer_again(round_, given, before)
-    job = _admit(book, round_, given)
-    end = _refusal(book, round_, given) if refused is None else (Status.FAILED, refused)
+    team, end = _judged(book, round_, given) if refused is None else (NOBODY, (Status.FAILED, refused))
+    job = _admit(book, round_, given, team)
     if end is not None:
         book.settle(round_, job, *end, None)
         return None
@@ -94,7 +96,7 @@ def refused_result(job: str, tenant: str, failure: Failure, priority_class: Prio
     )
 
 
-def _admit(book: Book, round_: Round, given: JobInput) -> LiveJob:
+def _admit(book: Book, round_: Round, given: JobInput, team: Team) -> LiveJob:
     pattern = book.policy.patterns.current.get(given.job.pattern)
     deadline_at, seconds = given.job.deadline_at, None
     if deadline_at is None:
@@ -119,6 +121,7 @@ def _admit(book: Book, round_: Round, given: JobInput) -> LiveJob:
         reply=given.reply,
         trace=given.trace,
         digest=given.digest,
+        team=team,
     )
     job = book.enter(event, round_)
     book.write(round_, job, event, partial(book.begins_at, job.id, event.at), part=given.written)
@@ -127,16 +130,24 @@ def _admit(book: Book, round_: Round, given: JobInput) -> LiveJob:
     return job
 
 
-def _refusal(book: Book, round_: Round, given: JobInput) -> tuple[Status, Failure] | None:
-    """Why a job that is taken in ends at once."""
+def _judged(book: Book, round_: Round, given: JobInput) -> tuple[Team, tuple[Status, Failure] | None]:
+    """What the job uses of the registry as of now; or why, taken in, it ends at once."""
     if book.cancels.guessed(given.id):
-        return Status.CANCELLED, Failure(kind=FailureKind.CANCELLED, message="cancelled before it was accepted")
+        return NOBODY, (Status.CANCELLED, Failure(kind=FailureKind.CANCELLED, message="cancelled before it was accepted"))
+    policy = book.policy
     try:
-        book.policy.patterns.read(given.job)
-        check_job(given.job, book.policy.capabilities, round_.wall)
+        _, ask = policy.patterns.read(given.job)
+        check_job(given.job, policy.capabilities, round_.wall)
+        team = resolve(policy.declared, agents_named(ask), prompts_named(ask), policy.capabilities)
     except InvalidInput as error:
         kind = FailureKind.UNKNOWN_PATTERN if isinstance(error, UnknownPattern) else FailureKind.INVALID_JOB
-        return Status.FAILED, Failure(kind=kind, message=error.message)
+        return NOBODY, (Status.FAILED, Failure(kind=kind, message=error.message))
+    late = _late(round_, given)
+    return (team, None) if late is None else (NOBODY, late)
+
+
+def _late(round_: Round, given: JobInput) -> tuple[Status, Failure] | None:
+    """Its deadline leaves it no time."""
     deadline_at, not_before = given.job.deadline_at, given.job.not_before
     if deadline_at is not None and deadline_at <= round_.wall:
         message = "the deadline had passed on arrival" + clocks_differ(deadline_at, given.written_ms)

@@ -92,7 +92,7 @@ class Book:
         """Put an accepted job into memory; its pattern is not yet started."""
         pattern = self.policy.patterns.of(event.request.pattern, event.pattern_version) or _missing(event)
         seconds = event.deadline_seconds or max(0.0, event.deadline_at - event.at)
-        run = Run(event.job, pattern, event.request, Context(event.job, None, event.limits, seconds))
+        run = Run(event.job, pattern, event.request, Context(event.job, event.team, event.limits, seconds))
         job = self.jobs[event.job] = LiveJob(event.job, event, run)
         self.live_count.add(job)
         dates.begin(job, round_, 0.0)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from services.planner.budgets.rules import BudgetPolicy
+from shared.agents.table import Declarations
 from shared.contracts.base import NodeId, PriorityClass
 from shared.contracts.limits import DEADLINE_SECONDS, Limits
 from shared.patterns import BUILT_IN, Patterns
@@ -51,6 +52,8 @@ class Policy:
     capabilities: tuple[str, ...] = ("chat", "embed")
     """What the cluster offers."""
     patterns: Patterns = BUILT_IN
+    declared: Declarations = field(default_factory=Declarations)
+    """Prompts, agents and profiles as they are now; a job pins what it uses of them."""
     budgets: BudgetPolicy = field(default_factory=BudgetPolicy)
     followers: int = 16
     """Callers of one live job beyond the first."""

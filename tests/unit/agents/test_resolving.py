@@ -1,0 +1,119 @@
+"""Resolving: what a job names becomes what it pins, whole, or one typed error."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.agents.resolving import TEAM_BYTES, member, resolve
+from shared.agents.table import Declarations, UnknownAgent, UnknownProfile, UnknownPrompt
+from shared.agents.templates import InvalidVariables
+from shared.contracts.agents import Agent, Declared, Profile, Prompt, Team
+from shared.contracts.base import ModelName
+from shared.contracts.chat import Options
+from shared.contracts.job import Needs
+from shared.errors import InvalidInput, TooLarge
+from shared.patterns.port import PatternInput, agents_named, models_named, prompts_named
+
+OFFERED = ("chat", "critic")
+
+
+def declared(**kinds: dict[str, Declared]) -> Declarations:
+    table = Declarations()
+    for kind, bodies in kinds.items():
+        for name, body in bodies.items():
+            for key, value in table.to_declare(kind, name, body, at=0.0, by="").items():
+                table.on_entry(kind, key, value)
+    return table
+
+
+def test_a_member_holds_its_prompt_and_profile() -> None:
+    prompt = Prompt(template="You are {{ agent }}: {{ about }}", variables=("agent", "about"))
+    profile = Profile(options=Options(temperature=0.5), model="m:1", fallback_models=("m:2",), needs=Needs(min_context=4_096))
+    agent = Agent(about="reads.", prompt="role", profile="calm", tools=("search",), output={"type": "object"})
+    table = declared(prompt={"role": prompt}, profile={"calm": profile}, agent={"reader": agent})
+    [found] = resolve(table, ["reader"], [], OFFERED).members
+    assert (found.system, found.version, found.name) == ("You are reader: reads.", agent.version, "reader")
+    assert (found.model, found.fallback_models, found.options, found.needs) == ("m:1", ("m:2",), profile.options, profile.needs)
+    assert (found.prompt, found.profile) == (f"role@{prompt.version}", f"calm@{profile.version}")
+    assert (found.tools, found.output, found.about) == (("search",), {"type": "object"}, "reads.")
+
+
+def test_a_text_in_about_is_not_read_as_a_template() -> None:
+    table = declared(
+        prompt={"role": Prompt(template="{{ about }}", variables=("about",))}, agent={"x": Agent(about="{{ agent }}", prompt="role")}
+    )
+    assert member(table, "x", OFFERED).system == "{{ agent }}"
+
+
+def test_a_capability_that_is_not_offered_becomes_chat() -> None:
+    team = resolve(Declarations(), ["critic", "research"], [], OFFERED)
+    assert [each.capability for each in team.members] == ["critic", "chat"]
+
+
+def test_each_reference_once_and_under_its_own_words() -> None:
+    table = declared(prompt={"p": Prompt(template="x")})
+    version = table.find("agent", "critic").version
+    team = resolve(table, ["critic", f"critic@{version}", "critic"], ["p", "p@latest", "p"], OFFERED)
+    assert [each.reference for each in team.members] == ["critic", f"critic@{version}"]
+    assert [each.reference for each in team.prompts] == ["p", "p@latest"]
+    assert resolve(table, [], [], OFFERED) == Team()
+
+
+def test_what_is_pinned_is_as_a_successor_reads_it() -> None:
+    """Which fields are set, too: a pattern may ask for that."""
+    table = declared(profile={"bare": Profile(options=Options(temperature=None, seed=3))}, agent={"x": Agent(profile="bare")})
+    team = resolve(table, ["x"], [], OFFERED)
+    again = Team.model_validate_json(team.encoded(exclude_defaults=True))
+    assert team.members[0].options.model_fields_set == again.members[0].options.model_fields_set == {"seed"}
+
+
+@pytest.mark.parametrize(
+    ("agents", "prompts", "error"),
+    [(["nobody"], [], UnknownAgent), (["critic@old"], [], UnknownAgent), ([], ["none"], UnknownPrompt), (["a"], [], UnknownProfile)],
+)
+def test_who_is_unknown_is_a_typed_error(agents: list[str], prompts: list[str], error: type[InvalidInput]) -> None:
+    table = declared(profile={"gone": Profile()}, agent={"a": Agent(profile="gone")})
+    for key, value in table.to_remove("profile", "gone").items():
+        table.on_entry("profile", key, value)
+    with pytest.raises(error, match=r"known: |aliases: "):
+        resolve(table, agents, prompts, OFFERED)
+
+
+def test_a_prompt_that_needs_more_than_an_agent_has_is_refused() -> None:
+    table = declared(prompt={"p": Prompt(template="{{ tone }}", variables=("tone",))}, agent={"a": Agent(prompt="p")})
+    with pytest.raises(InvalidVariables):
+        resolve(table, ["a"], [], OFFERED)
+
+
+def test_a_job_pins_a_bounded_team() -> None:
+    table = declared(agent={f"a{number}": Agent(system="x" * (TEAM_BYTES // 20)) for number in range(25)})
+    assert len(resolve(table, [f"a{number}" for number in range(18)], [], OFFERED).members) == 18
+    with pytest.raises(TooLarge):
+        resolve(table, [f"a{number}" for number in range(24)], [], OFFERED)
+    with pytest.raises(InvalidInput, match="at most 24"):
+        resolve(table, [f"a{number}" for number in range(25)], [], OFFERED)
+
+
+class Part(PatternInput):
+    agent: str | None = None
+    model: ModelName = "m"
+
+
+class Named(PatternInput):
+    agents: tuple[str, ...] = ()
+    judge_agent: str = "judge"
+    final_agents: tuple[str, ...] = ()
+    prompt_ref: str | None = None
+    vote_prompt_ref: str | None = None
+    reagent: str = "no"
+    prompt: str = "no"
+    parts: tuple[Part, ...] = ()
+    inner: Part = Part()
+
+
+def test_an_input_is_searched_for_what_it_names() -> None:
+    """By the ends of its fields' names, and in what it holds."""
+    ask = Named(agents=("a", "b"), final_agents=("c",), prompt_ref="p", vote_prompt_ref="q", parts=(Part(agent="d"), Part(model="n")))
+    assert list(agents_named(ask)) == ["a", "b", "judge", "c", "d"]
+    assert list(prompts_named(ask)) == ["p", "q"]
+    assert list(models_named(ask)) == ["m", "n", "m"]
