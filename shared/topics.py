@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Annotated, Any, Literal, get_args
 from zlib import crc32
 
@@ -48,7 +49,7 @@ DELAY_TIERS: tuple[tuple[str, float], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Topics of one kind. `{}` in a pattern is filled by class, capability or tier."""
+    """Topics of one kind. `{}` in a pattern is filled by class, capability, model or tier."""
 
     pattern: str
     key: str
@@ -91,7 +92,7 @@ FAMILIES: tuple[Family, ...] = (
         "Attempts that wait for a node.",
     ),
     Family(
-        "work.{capability}",
+        "work.{model}",
         "explicit: the node's mailbox",
         "work",
         "delete",
@@ -243,6 +244,8 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 
+AGENTS = ("research", "reasoning", "creative", "code", "critic")
+"""What an agent may be; any chat model can be asked to."""
 Partitions = Annotated[int, Field(ge=1, le=10_000)]
 ReplyTopics = Annotated[str, StringConstraints(pattern=rf"^{TOPIC}\*?$", max_length=250)]
 
@@ -253,13 +256,15 @@ class TopicSettings(BaseModel):
     prefix: str = Field(default="", pattern=r"^[A-Za-z0-9_-]{0,40}\.?$", max_length=41)
     home_partitions: Partitions = 6
     steps_partitions: Partitions = 2
-    """Upper bound of routers that share a capability and class. Every fetch of a router pays for each (decision 0034); may grow."""
+    """Of `chat` and `embed`: upper bound of routers that share one and a class. Every fetch of a router pays for each (decision 0034)."""
+    agent_steps_partitions: Partitions = 1
+    """Of every other capability (decision 0037). Both may grow."""
     work_partitions: Partitions = 16
     replies_partitions: Partitions = 16
     other_partitions: Partitions = 6
     replication: int = Field(default=1, ge=1, le=100)
     min_insync_replicas: int = Field(default=1, ge=1, le=100)
-    capabilities: tuple[Capability, ...] = Field(default=("chat", "embed"), min_length=1, max_length=100)
+    capabilities: tuple[Capability, ...] = Field(default=("chat", "embed", *AGENTS), min_length=1, max_length=100)
     reply_topics: tuple[ReplyTopics, ...] = Field(default=("replies", "replies.*"), max_length=100)
     """Topics that a reply may go to; a trailing `*` matches any ending."""
 
@@ -286,17 +291,10 @@ class Topics:
         self._grown_at = 0.0
         prefix = self.settings.prefix
         self._jobs = {c: f"{prefix}jobs.{c}" for c in CLASSES}
-        self.outcomes = prefix + "outcomes"
-        self.job_events = prefix + "job-events"
-        self.results = prefix + "results"
-        self.replies = prefix + "replies"
-        self.blobs = prefix + "blobs"
-        self.registry = prefix + "registry"
-        self.nodes = prefix + "nodes"
-        self.credits = prefix + "credits"
-        self.presence = prefix + "presence"
-        self.controls = prefix + "controls"
-        self.dead_letters = prefix + "dead-letters"
+        self.outcomes, self.job_events, self.results = prefix + "outcomes", prefix + "job-events", prefix + "results"
+        self.replies, self.blobs, self.registry = prefix + "replies", prefix + "blobs", prefix + "registry"
+        self.nodes, self.credits, self.presence = prefix + "nodes", prefix + "credits", prefix + "presence"
+        self.controls, self.dead_letters = prefix + "controls", prefix + "dead-letters"
 
     def jobs(self, priority_class: PriorityClass) -> str:
         return self._jobs[priority_class]
@@ -305,7 +303,8 @@ class Topics:
         return f"{self.settings.prefix}steps.{capability}.{priority_class}"
 
     def work(self, capability: str) -> str:
-        return f"{self.settings.prefix}work.{capability}"
+        """The mailboxes' topic: that of the model which serves the capability."""
+        return f"{self.settings.prefix}work.{model_for(capability)}"
 
     def delay(self, tier: str) -> str:
         return f"{self.settings.prefix}delays.{tier}"
@@ -322,28 +321,25 @@ class Topics:
 
     def may_reply_to(self, topic: str) -> bool:
         """Whether a caller may name `topic` as its reply topic: never an internal one."""
-        for allowed in self.settings.reply_topics:
-            name = self.settings.prefix + allowed
-            if (name.endswith("*") and topic.startswith(name[:-1])) or topic == name:
-                return True
-        return False
+        names = (self.settings.prefix + allowed for allowed in self.settings.reply_topics)
+        return any(topic == name or (name.endswith("*") and topic.startswith(name[:-1])) for name in names)
 
-    def partitions(self, count: Count) -> int:
+    def steps_partitions(self, capability: str) -> int:
+        """Of each of its topics."""
         s = self.settings
-        return {
-            "home": s.home_partitions,
-            "steps": s.steps_partitions,
-            "work": s.work_partitions,
-            "replies": s.replies_partitions,
-            "one": 1,
-            "other": s.other_partitions,
-        }[count]
+        return s.steps_partitions if capability in ("chat", "embed") else s.agent_steps_partitions
+
+    def partitions(self, count: Literal["home", "work", "replies", "one", "other"]) -> int:
+        s = self.settings
+        same = {"home": s.home_partitions, "work": s.work_partitions, "replies": s.replies_partitions, "other": s.other_partitions}
+        return 1 if count == "one" else same[count]
 
     def all(self) -> Iterator[Topic]:
         """Every topic of the cluster, in the registry's order."""
         for family in FAMILIES:
-            for name in self._names(family.pattern):
-                yield Topic(self.settings.prefix + name, self.partitions(family.count), family)
+            for name, capability in self._names(family.pattern):
+                count = self.steps_partitions(capability) if family.count == "steps" else self.partitions(family.count)
+                yield Topic(self.settings.prefix + name, count, family)
 
     def seen(self, there: Mapping[str, int], now: float) -> None:
         """The cluster was looked at: topic → its partitions. `now`: monotonic seconds."""
@@ -357,19 +353,20 @@ class Topics:
         """So many may be taken now. Of those that were added not before everybody has seen them: who has not refuses their claims."""
         return self.mailboxes if now - self._grown_at >= SEEN_SECONDS else min(self.mailboxes, self.settings.work_partitions)
 
-    def _least(self, there: Mapping[str, int], count: Count) -> int:
+    def _least(self, there: Mapping[str, int], count: Literal["work", "replies"]) -> int:
         """A topic that is missing will be made anew with what others have, or stays missing."""
         found = [there[topic.name] for topic in self.all() if topic.family.count == count and topic.name in there]
         return max(self.partitions(count), min(found, default=0))
 
-    def _names(self, pattern: str) -> Iterable[str]:
-        capabilities = self.settings.capabilities if "{capability}" in pattern else ("",)
-        classes = [c.value for c in CLASSES] if "{class}" in pattern else [""]
-        tiers = [name for name, _ in DELAY_TIERS] if "{tier}" in pattern else [""]
-        for capability in capabilities:
-            for priority_class in classes:
-                for tier in tiers:
-                    yield pattern.replace("{capability}", capability).replace("{class}", priority_class).replace("{tier}", tier)
+    def _names(self, pattern: str) -> Iterator[tuple[str, str]]:
+        """Each with the capability in it, if there is one."""
+        capabilities = self.settings.capabilities
+        known: dict[str, Iterable[str]] = {"capability": capabilities, "model": dict.fromkeys(map(model_for, capabilities))}
+        known |= {"class": [c.value for c in CLASSES], "tier": [name for name, _ in DELAY_TIERS]}
+        fields = [field for field in known if f"{{{field}}}" in pattern]
+        for chosen in product(*(known[field] for field in fields)):
+            filled = dict(zip(fields, chosen, strict=True))
+            yield pattern.format(**filled), filled.get("capability", "")
 
     def config(self, topic: Topic) -> dict[str, str]:
         """Kafka's configuration of a topic."""
@@ -384,6 +381,11 @@ class Topics:
             config["retention.ms"] = str(family.retention_ms)
         config.update(family.config)
         return config
+
+
+def model_for(capability: str) -> str:
+    """The kind of model that serves it: an embedder or one that chats. Mailboxes are a node's own, so agents have none (decision 0037)."""
+    return "embed" if capability == "embed" else "chat"
 
 
 def steps_partition(tenant: str, home: int, partitions: int, spread: int | None = None) -> int:

@@ -22,7 +22,7 @@ from services.planner.handlers import ReservedId
 from shared.clock import Clock
 from shared.contracts import ids
 from shared.contracts.base import PriorityClass
-from shared.contracts.bounds import explain
+from shared.contracts.bounds import check_capability, explain
 from shared.contracts.job import Job
 from shared.errors import InvalidInput
 from shared.patterns import BUILT_IN
@@ -46,6 +46,7 @@ class WaitOptions:
 @click.argument("prompt")
 @click.option("--model", help="A model's name, or auto.")
 @click.option("--system", help="System message.")
+@click.option("--capability", help="Which agents' workers may take it: chat, research, ...")
 @click.option("--pattern", help="The procedure: single, chain, ...")
 @click.option(
     "--input", "input_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="What the pattern takes: JSON or YAML."
@@ -89,6 +90,7 @@ def build_job(prompt: str, fields: dict[str, Any], clock: Clock, identifier: str
         "prompt": prompt,
         "stream": fields["stream"],
         "pattern": fields["pattern"],
+        "capability": fields["capability"],
         "input": _read_input(fields["input_file"]),
         "options": {name: fields[name] for name in ("max_tokens", "temperature", "seed") if fields[name] is not None},
         **_deadline(fields["deadline"]),
@@ -148,6 +150,10 @@ async def _over_kafka(cluster: Cluster, job: Job, priority_class: PriorityClass,
     from infra.cli.produce import send, watch
 
     assert job.id is not None
+    try:
+        check_capability(job, cluster.topics.settings.capabilities)  # its planner would bury it, and only a stream would hear of that
+    except InvalidInput as error:
+        raise CommandExit(Exit.USAGE, error.message) from None
     if not how.wait:
         await send(cluster, job, priority_class)
         return _submitted(job.id, how)

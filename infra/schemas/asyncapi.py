@@ -49,7 +49,7 @@ def _channel(family: Family) -> dict[str, Any]:
         "address": family.pattern,
         "description": family.about,
         "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in family.messages},
-        "parameters": {name: _parameter(name) for name in ("capability", "class", "tier") if f"{{{name}}}" in family.pattern},
+        "parameters": {name: _parameter(name) for name in ("capability", "class", "model", "tier") if f"{{{name}}}" in family.pattern},
         "bindings": {"kafka": _topic_binding(topic, topics)},
         "x-key": family.key,
     }
@@ -61,6 +61,8 @@ def _parameter(name: str) -> dict[str, Any]:
         return {"description": "Priority class.", "enum": [c.value for c in CLASSES]}
     if name == "tier":
         return {"description": "How long a record stays.", "enum": [tier for tier, _ in DELAY_TIERS]}
+    if name == "model":
+        return {"description": "The kind of model that runs the step.", "enum": ["chat", "embed"]}
     return {"description": "A capability that the cluster is set up for.", "examples": list(TopicSettings().capabilities)}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from infra.verify.checker import CheckBounds, Checker, Scope
 from infra.verify.report import Report
@@ -18,7 +19,7 @@ from shared.errors import LogUnavailable
 from shared.kafka.port import Admin, Consumer, Log, Record, TopicPartition
 from shared.processing.tail import stretches
 from shared.services import group_of
-from shared.topics import DELAY_TIERS, Count, Topics
+from shared.topics import DELAY_TIERS, Topics
 
 """With the cluster's prefix before them."""
 STALL_SECONDS = 30.0
@@ -76,7 +77,7 @@ class TopicReader:
         await self._note([topics.outcomes], "home", since)
         await self._note([topics.dead_letters], "other", 0)
 
-    async def _note(self, names: Iterable[str], count: Count, since: float) -> None:
+    async def _note(self, names: Iterable[str], count: Literal["home", "other"], since: float) -> None:
         partitions = [TopicPartition(name, n) for name in names for n in range(self._topics.partitions(count))]
         beginnings = await self._consumer.beginning_offsets(partitions)
         starts = dict(beginnings)

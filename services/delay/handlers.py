@@ -20,8 +20,7 @@ class DelayReader:
 
     def __init__(self, topics: Topics) -> None:
         self.tiers = {topics.delay(tier): tier for tier in TIER_SECONDS}
-        home, steps = topics.partitions("home"), topics.partitions("steps")
-        self._targets = dict.fromkeys(topics.all_jobs(), home) | dict.fromkeys(topics.all_steps(), steps)
+        self._targets = {topic.name: topic.partitions for topic in topics.all() if "{class}" in topic.family.pattern}
 
     def read(self, record: Record, window: Window, now: float) -> Waiter:
         """Raises InvalidRecord. `now`: epoch seconds."""

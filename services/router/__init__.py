@@ -1,7 +1,7 @@
 """Router: gives each waiting step to a node at the moment when that node can start it.
 
 Consumes  `steps.<capability>.<class>` (group `tutti-router`); `nodes` and `credits` whole, without a group.
-Produces  `work.<capability>` at the node's mailbox, then `StepRouted` to the job's home on `outcomes`; `RouterPresence` on
+Produces  `work.<model>` at the node's mailbox, then `StepRouted` to the job's home on `outcomes`; `RouterPresence` on
           `presence` and `credits`;
           steps that no live node can run to `delays.<tier>`, and what they lack (`StepUnplaced`) to `outcomes`; `StepFailed` (no node,
           deadline, no window that holds it) to `outcomes`; `dead-letters`.

@@ -75,7 +75,7 @@ class Dispatcher:
         self._leaving = leaving
         self._returned: list[Placed] = []
         self._given: dict[tuple[NodeCredit, str], deque[_Given]] = {}
-        """By node and capability, in the order in which Kafka has acknowledged them: not told of yet."""
+        """By node and kind of model, in the order in which Kafka has acknowledged them: not told of yet."""
         self.expire = outbox.expire
         """Take back what waits too long for its mailbox; to be called now and then."""
 
@@ -119,7 +119,7 @@ class Dispatcher:
             if self._leaving():
                 self._tell(given)
             else:
-                self._given.setdefault((placed.dispatch.account, placed.dispatch.capability), deque()).append(given)
+                self._given.setdefault((placed.dispatch.account, placed.dispatch.model), deque()).append(given)
             return
         self._ledger.failed(placed.dispatch)
         if isinstance(result, RecordTooLarge):

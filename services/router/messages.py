@@ -101,9 +101,9 @@ def unplaced(entry: PendingStep, missing: tuple[str, ...], topics: Topics) -> Cl
 
 
 def delayed(entry: PendingStep, leaves: Leaves, topics: Topics) -> Closing:
-    """Sends the step to where it came from, later."""
-    record = entry.record
-    back = Message(record.topic, leaves.step.to_bytes(), record.key, record.partition, (*_STEP, *_trace(entry)))
+    """Sends the step to where it came from, later; in a topic of more partitions than settings say, to one that all know."""
+    record, known = entry.record, topics.steps_partitions(entry.step.capability)
+    back = Message(record.topic, leaves.step.to_bytes(), record.key, record.partition % known, (*_STEP, *_trace(entry)))
     return Closing(build_waiting(topics, back, leaves.seconds), entry.window, record.offset, entry)
 
 

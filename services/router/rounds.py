@@ -1,6 +1,6 @@
 """Rounds: steps are given to nodes whenever a step or a place has arrived; what only time brings is looked for beside that.
 
-intake (steps) ──┐                         ┌─► work.<capability>
+intake (steps) ──┐                         ┌─► work.<model>
                  ├─► wake ─► admit, match ─┤
 facts (credits) ─┘                         └─► closings: StepRouted, failures, delays ─► committed
 

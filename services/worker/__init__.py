@@ -1,6 +1,6 @@
 """Worker: one per node; runs the steps that routers put into its mailbox on the node's model endpoint.
 
-consumes  work.<capability> and controls at its mailbox number (assign, group tutti-worker-<node> for positions only), nodes,
+consumes  work.<model> and controls at its mailbox number (assign, group tutti-worker-<node> for positions only), nodes,
           presence, credits,
           outcomes (while an earlier boot of its node may run: its renewals)
 produces  outcomes (started, claimed, renewed, succeeded, failed, released), replies (chunks), nodes, credits, dead-letters

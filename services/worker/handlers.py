@@ -59,7 +59,7 @@ class AttemptManager:
 
     def __init__(self, here: WorkerContext, outbox: Outbox, unreachable: Callable[[], None], parties: Parties) -> None:
         """`unreachable`: a call found nobody at the endpoint."""
-        settings, self.node = here.settings, here.node
+        settings, self.node, self._allowed = here.settings, here.node, here.allowed
         round_trip = RoundTrip(settings.credit_round_trip_seconds)
         self.slots = Slots(settings.slots, prefetch_limit=settings.prefetch_limit, round_trip=round_trip)
         self.inbox = Inbox(settings.inbox_limit)
@@ -147,6 +147,8 @@ class AttemptManager:
     def _refusal(self, step: Step, addressee: str | None) -> str | None:
         if addressee is not None and addressee != self.node:
             return "this mailbox belongs to another node now"
+        if step.capability not in self._allowed:
+            return "this node does not serve the step's agent"
         if step.needs.node is not None and step.needs.node != self.node:
             return "the step is bound to another node"
         if self.closed:

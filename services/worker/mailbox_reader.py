@@ -29,6 +29,7 @@ from shared.processing.tries import GivenUp, message, read
 from shared.services import group_of
 from shared.settings import DeadLetterCapSettings
 from shared.telemetry import logs, metrics
+from shared.topics import model_for
 
 log = logs.get(__name__)
 
@@ -42,7 +43,7 @@ RETRY_SECONDS = 0.5
 
 
 class MailboxReader:
-    """Reads one mailbox number in every capability's topic. `describe(number)` gives a Node record that claims it."""
+    """Reads one mailbox number in the topic of every kind of model. `describe(number)` gives a Node record that claims it."""
 
     def __init__(
         self,
@@ -69,7 +70,7 @@ class MailboxReader:
         self._topics, self._clock = here.topics, here.clock
         self.boots = EarlierBoots(here)
         watch.on_credits = self.boots.on_credits
-        self._capabilities, self._describe, self._cap = tuple(here.allowed), describe, cap
+        self._models, self._describe, self._cap = tuple(dict.fromkeys(map(model_for, here.allowed))), describe, cap
         self._caps: dict[TopicPartition, DeadLetterCap] = {}
         self._positions = MailboxPositions(attempts.announce)
         self._kept = False
@@ -92,15 +93,15 @@ class MailboxReader:
         return self._describe(number).model_copy(update={"waits": bool(self.boots.waits)})
 
     def positions(self) -> dict[str, int]:
-        """Capability to the next offset of the mailbox that will be read."""
-        return self._by_capability(self._positions.read)
+        """Kind of model to the next offset of the mailbox that will be read."""
+        return self._by_model(self._positions.read)
 
     def told(self) -> dict[str, tuple[int, int]]:
-        """Capability to the offsets of the mailbox from and up to which the home of every record was told what became of it."""
-        return self._by_capability(self._positions.told())
+        """Kind of model to the offsets of the mailbox from and up to which the home of every record was told what became of it."""
+        return self._by_model(self._positions.told())
 
-    def _by_capability(self, found: Mapping[TopicPartition, T]) -> dict[str, T]:
-        return {name: found[tp] for name in self._capabilities if (tp := self._work(name)) in found}
+    def _by_model(self, found: Mapping[TopicPartition, T]) -> dict[str, T]:
+        return {name: found[tp] for name in self._models if (tp := self._work(name)) in found}
 
     async def run_commits(self) -> None:
         """Commit for ever. What fails is repeated together with what came since. An idle worker has nothing left to commit."""
@@ -222,8 +223,8 @@ class MailboxReader:
 
     # Reading
 
-    def _work(self, capability: str) -> TopicPartition:
-        return TopicPartition(self._topics.work(capability), self.number or 0)
+    def _work(self, model: str) -> TopicPartition:
+        return TopicPartition(self._topics.work(model), self.number or 0)
 
     @property
     def _controls(self) -> TopicPartition:
@@ -231,17 +232,17 @@ class MailboxReader:
 
     def _missing(self) -> frozenset[str]:
         """Topics of the mailbox that do not exist: the others are read meanwhile."""
-        return self._topics.missing.intersection((self._topics.controls, *map(self._topics.work, self._capabilities)))
+        return self._topics.missing.intersection((self._topics.controls, *map(self._topics.work, self._models)))
 
     async def _settle_in(self, without: Collection[str]) -> None:
         """Go on where this node stopped; begin at the end of a mailbox that was another's, or nobody's, until now."""
-        partitions = [tp for tp in (*map(self._work, self._capabilities), self._controls) if tp.topic not in without]
+        partitions = [tp for tp in (*map(self._work, self._models), self._controls) if tp.topic not in without]
         if not partitions:
             raise LogUnavailable("none of the mailbox's topics exists")
         await self._assign(partitions)
         assert self._consumer is not None
         self._positions.begin({})
-        self._caps = {self._work(name): DeadLetterCap(self._work(name), self._cap) for name in self._capabilities}
+        self._caps = {self._work(name): DeadLetterCap(self._work(name), self._cap) for name in self._models}
         begins = await self._consumer.beginning_offsets(partitions)
         ends = await self._consumer.end_offsets(partitions)
         committed = await self._consumer.committed(partitions) if self._kept else {}
@@ -259,7 +260,7 @@ class MailboxReader:
         self._positions.begin(next_)
         self._kept = True
         self.waits_for, self.answered = None, True
-        log.info("mailbox_taken", number=self.number, capabilities=list(self._capabilities))
+        log.info("mailbox_taken", number=self.number, models=list(self._models))
         self._attempts.announce()
 
     async def _assign(self, partitions: Sequence[TopicPartition]) -> None:

@@ -20,6 +20,7 @@ from shared.contracts.node import Hardware, Node, NodeModel
 from shared.contracts.step import Step
 from shared.model_names import AUTO, spelling
 from shared.telemetry import logs
+from shared.topics import model_for
 
 
 def candidates(step: Step, models: Sequence[NodeModel]) -> list[str]:
@@ -49,7 +50,7 @@ def _suitable(step: Step, models: Sequence[NodeModel]) -> str | None:
 def served_capabilities(models: Sequence[NodeModel], allowed: Sequence[str]) -> tuple[str, ...]:
     """Of the allowed capabilities those that the models can do: `embed` needs an embedder, every other one a chat model."""
     operations = {operation for model in models for operation in model.operations}
-    return tuple(name for name in allowed if ("embed" if name == "embed" else "chat") in operations)
+    return tuple(name for name in allowed if model_for(name) in operations)
 
 
 log = logs.get(__name__)

@@ -75,7 +75,7 @@ class WorkerSettings(BaseSettings):
     slots: int = Field(default=1, ge=1, le=10_000)
     """Concurrent inferences that the endpoint really runs (OLLAMA_NUM_PARALLEL); more would queue inside it, unseen."""
     agents: Tags = ()
-    """Capabilities to serve; all that the models allow when empty."""
+    """Capabilities to serve, and no others; all that the models allow when empty (every agent, with any chat model)."""
     tags: Tags = ()
     models: Models = ()
     """Models to offer; all of the endpoint's when empty."""

@@ -49,9 +49,10 @@ class WorkerContext:
 
     @classmethod
     def of(cls, settings: WorkerSettings, topics: Topics, clock: Clock, random: Random, process: ClusterSettings) -> WorkerContext:
-        """A boot without a name draws one. Raises ConfigurationError where there is nothing to serve."""
+        """A boot without a name draws one. Raises ConfigurationError for agents that the cluster does not have."""
         boot = process.boot or f"{random.getrandbits(48):012x}"
-        allowed = [name for name in topics.settings.capabilities if not settings.agents or name in settings.agents]
-        if not allowed:
-            raise ConfigurationError(f"none of the agents {', '.join(settings.agents)} is a capability of this cluster")
+        known = topics.settings.capabilities
+        if unknown := [name for name in settings.agents if name not in known]:
+            raise ConfigurationError(f"TUTTI_WORKER__AGENTS: {', '.join(unknown)}: this cluster has {', '.join(known)}")
+        allowed = [name for name in known if not settings.agents or name in settings.agents]
         return cls(settings, topics, clock, random, settings.node_id(), boot, allowed, process.dead_boot)

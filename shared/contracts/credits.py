@@ -25,9 +25,9 @@ class Credits(Contract):
     offers: dict[Label, Count] = Field(max_length=1_000)
     """router or planner → places"""
     read: dict[Capability, Offset] = Field(max_length=1_000)
-    """capability → next offset of the mailbox that the worker will read"""
+    """kind of model → next offset of the mailbox that the worker will read"""
     told: dict[Capability, tuple[Offset, Offset]] = Field(default={}, max_length=1_000)
-    """capability → (from, up to) offsets of the mailbox: of each record from the one to before the other a claim, release or outcome is
+    """kind of model → (from, up to) offsets of the mailbox: of each record from the one to before the other a claim, release or outcome is
     acknowledged, so that its claim timeout needs not be started. Absent: of none.
     """
     running: Count = 0

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from shared.contracts.credits import Credits
+from shared.topics import model_for
 
 
 class NodeCredit:
@@ -64,7 +65,7 @@ class NodeCredit:
         self.resident: frozenset[str] = frozenset()
         self.decode_tokens_per_second = 0.0
         self.eager_from = 0
-        self._acknowledged: dict[str, list[tuple[int, int]]] = {}  # capability → (offset, tokens) not read yet
+        self._acknowledged: dict[str, list[tuple[int, int]]] = {}  # kind of model → (offset, tokens) not read yet
 
     @property
     def tokens_ahead(self) -> int:
@@ -98,9 +99,9 @@ class NodeCredit:
         self._count()
         return changed
 
-    def told_of(self, capability: str) -> tuple[int, int]:
+    def told_of(self, model: str) -> tuple[int, int]:
         """From and up to: of the records of its mailbox in between this node has told their homes."""
-        return self.told.get(capability, (0, 0))
+        return self.told.get(model, (0, 0))
 
     def lose(self) -> None:
         """Nothing was heard for too long."""
@@ -113,11 +114,11 @@ class NodeCredit:
         self.own_tokens += tokens
         self.available -= 1
 
-    def acknowledge(self, capability: str, offset: int, tokens: int) -> None:
+    def acknowledge(self, model: str, offset: int, tokens: int) -> None:
         """A dispatch lies at `offset` of the mailbox; -1 (the broker does not know) counts as the next one."""
         self.in_flight -= 1
-        read = self.read.get(capability)
-        unread = self._acknowledged.setdefault(capability, [])
+        read = self.read.get(model)
+        unread = self._acknowledged.setdefault(model, [])
         if offset < 0:
             offset = unread[-1][0] + 1 if unread else (read or 0)
         if read is not None and offset >= read:
@@ -142,9 +143,9 @@ class NodeCredit:
 
     def _forget_read(self) -> None:
         """Dispatches that the node has read are in its own numbers now. A mailbox that it does not name is not read by it."""
-        for capability, unread in self._acknowledged.items():
+        for model, unread in self._acknowledged.items():
             if unread:
-                read = self.read.get(capability)
+                read = self.read.get(model)
                 kept = [entry for entry in unread if read is not None and entry[0] >= read]
                 self.own_tokens -= sum(tokens for _, tokens in unread) - sum(tokens for _, tokens in kept)
                 unread[:] = kept
@@ -156,13 +157,13 @@ class NodeCredit:
 class OpenDispatch:
     """One step given to one node, until Kafka says where it lies or that it does not."""
 
-    __slots__ = ("account", "boot", "capability", "generation", "offset", "sequence", "settled", "tokens")
+    __slots__ = ("account", "boot", "generation", "model", "offset", "sequence", "settled", "tokens")
 
-    def __init__(self, account: NodeCredit, capability: str, tokens: int) -> None:
+    def __init__(self, account: NodeCredit, model: str, tokens: int) -> None:
         self.account = account
         self.boot, self.sequence = account.boot, account.sequence
         """Of the record whose place is used."""
-        self.capability = capability
+        self.model = model
         self.generation = account.generation
         self.tokens = tokens
         self.settled = False
@@ -171,13 +172,13 @@ class OpenDispatch:
 
     def lies_at(self, offset: int) -> None:
         """Kafka has acknowledged it. Below what was told of before that there is nothing new: the topic is another one of that name."""
-        if offset >= self.account.told_of(self.capability)[1]:
+        if offset >= self.account.told_of(self.model)[1]:
             self.offset = offset
 
     @property
     def taken_up(self) -> bool:
         """Its node has told its home of it: claimed, released or ended."""
-        since, upto = self.account.told_of(self.capability)
+        since, upto = self.account.told_of(self.model)
         return 0 <= since <= self.offset < upto and self.generation == self.account.generation
 
     @property
@@ -242,13 +243,13 @@ class CreditLedger:
     def take(self, account: NodeCredit, capability: str, tokens: int) -> OpenDispatch:
         """Use one place, which must be there."""
         account.take(tokens)
-        return OpenDispatch(account, capability, tokens)
+        return OpenDispatch(account, model_for(capability), tokens)
 
     def acknowledged(self, dispatch: OpenDispatch, offset: int) -> None:
         """The dispatch lies at `offset` of its mailbox (-1: the broker does not know)."""
         dispatch.lies_at(offset)
         if dispatch.settle():
-            dispatch.account.acknowledge(dispatch.capability, offset, dispatch.tokens)
+            dispatch.account.acknowledge(dispatch.model, offset, dispatch.tokens)
 
     def failed(self, dispatch: OpenDispatch) -> None:
         """The dispatch was not acknowledged: it is in nobody's count."""

@@ -23,7 +23,14 @@ from tests.support.cluster.world import World
 
 SERVICES = ("planner", "router", "worker", "delay", "ingress")
 TOPICS = Topics(
-    TopicSettings(home_partitions=settings.HOMES, steps_partitions=2, work_partitions=4, replies_partitions=2, other_partitions=2)
+    TopicSettings(
+        home_partitions=settings.HOMES,
+        steps_partitions=2,
+        work_partitions=4,
+        replies_partitions=2,
+        other_partitions=2,
+        capabilities=("chat", "embed"),
+    )
 )
 NEEDED = {"jobs.standard", "steps.chat.standard", "work.chat", "outcomes", "job-events", "results", "nodes", "credits"}
 """Without these no standard chat job has a result."""

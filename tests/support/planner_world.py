@@ -75,7 +75,9 @@ class World:
         self.random = Random(seed)
         self.clock = JumpingClock()
         self.log = MemoryLog(self.clock, random=Random(seed + 1))
-        self.topics = Topics(TopicSettings(home_partitions=homes, steps_partitions=2, work_partitions=2, other_partitions=2))
+        self.topics = Topics(
+            TopicSettings(home_partitions=homes, steps_partitions=2, work_partitions=2, other_partitions=2, capabilities=("chat", "embed"))
+        )
         self.options = options or PlannerSettings()
         self.node = NodeBehaviour()
         self.answer: Callable[[Step, int], str] = lambda step, number: f"{number} from {digest_of(step)}"
@@ -232,7 +234,7 @@ class World:
 
     async def _pretend_node(self) -> None:
         consumer = await self.log.process("node").consumer(client_id="node", reset="earliest")
-        steps = [TopicPartition(t, p) for t in self.topics.all_steps() for p in range(self.topics.settings.steps_partitions)]
+        steps = [TopicPartition(t.name, p) for t in self.topics.all() if t.family.count == "steps" for p in range(t.partitions)]
         consumer.assign(steps)
         with contextlib.suppress(asyncio.CancelledError):
             while True:

@@ -41,7 +41,7 @@ class Cluster:
         self.clock = LoopClock()
         self.random = Random(seed)
         self.log = MemoryLog(self.clock, random=self.random)
-        self.topics = Topics(TopicSettings(steps_partitions=6))
+        self.topics = Topics(TopicSettings(steps_partitions=6, capabilities=("chat", "embed")))
         self.log.create([NewTopic(t.name, t.partitions, 1, {}) for t in self.topics.all()])
         self._running: dict[str, tuple[asyncio.Event, asyncio.Task[None]]] = {}
 

@@ -52,7 +52,7 @@ def _dispatch(dispatch: Dispatch, topics: Topics) -> Message:
         head = (*headers.envelope("step", dispatch.trace), (headers.NODE, given.node.encode()), (headers.CREDITS, used))
         value = step.changed(model=given.model).to_bytes(dispatch.content)
         return Message(topics.work(step.capability), value, step.id.encode(), given.mailbox, head)
-    partition = steps_partition(step.tenant, step.home, topics.settings.steps_partitions)
+    partition = steps_partition(step.tenant, step.home, topics.steps_partitions(step.capability))
     topic = topics.steps(step.capability, step.priority_class)
     return Message(topic, step.to_bytes(dispatch.content), step.id.encode(), partition, headers.envelope("step", dispatch.trace))
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
+from infra.cli import run
 from infra.cli.exits import HELP, Exit
 from infra.cli.main import COMMANDS, Commands, main
+from services.worker.settings import WorkerSettings
 from shared.errors import (
     ConfigurationError,
     Conflict,
@@ -93,3 +96,19 @@ def test_a_wrong_setting_is_a_line_and_a_code() -> None:
     result = CliRunner().invoke(main, ["topics", "list"], env={"TUTTI_TOPICS__HOME_PARTITIONS": "0"})
     assert result.exit_code == Exit.SETTINGS
     assert result.output.startswith("tutti: wrong settings: TUTTI_TOPICS__HOME_PARTITIONS: ")
+
+
+def test_run_says_what_its_worker_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--agents` is the worker's setting; without a worker it is a wrong use."""
+    monkeypatch.setenv("TUTTI_WORKER__AGENTS", "chat")
+    ran: list[tuple[str, tuple[str, ...]]] = []
+
+    def begin(builds: Any) -> int:
+        ran.append((builds[0][0], WorkerSettings().agents))
+        return 0
+
+    monkeypatch.setattr(run, "main", begin)
+    assert CliRunner().invoke(main, ["run", "worker", "--agents", "research,code"]).exit_code == Exit.OK
+    assert ran == [("worker", ("research", "code"))]
+    refused = CliRunner().invoke(main, ["run", "planner", "--agents", "research"])
+    assert (refused.exit_code, len(ran)) == (Exit.USAGE, 1)

@@ -77,10 +77,12 @@ def test_options_become_a_job_on_the_topic_of_its_class(log: MemoryLog, tmp_path
     done = submit(
         log, "a topic", "--class", "batch", "--model", "m:1", "--system", "Be brief.", "--tenant", "acme", "--pattern", "chain",
         "--input", str(chain), "--deadline", "5m", "--temperature", "0.5", "--max-tokens", "9", "--seed", "3", "--id", "mine",
+        "--capability", "research",
     )  # fmt: skip
     assert (done.exit_code, done.stdout) == (0, "mine\n")
     (job,) = sent(log, TOPICS.jobs(PriorityClass.BATCH))
     assert (job.id, job.prompt, job.pattern, job.model, job.system, job.tenant) == ("mine", "a topic", "chain", "m:1", "Be brief.", "acme")
+    assert job.capability == "research"
     assert [step["name"] for step in job.input["steps"]] == ["draft", "final"]
     assert (job.deadline_at, job.deadline_seconds) == (None, 300.0)
     assert job.options.model_dump(exclude_defaults=True) == {"temperature": 0.5, "max_tokens": 9, "seed": 3}
@@ -106,6 +108,7 @@ def test_the_prompt_may_come_from_standard_input(log: MemoryLog) -> None:
         (["a", "--not-before", "2026-01-31T12:00:00"], "needs an offset"),
         (["a", "--pattern", "chain"], "the chain input lacks `steps`"),
         (["a", "--id", "has space"], "`id`"),
+        (["a", "--capability", "cooking"], "it offers chat, code, creative, critic, embed, reasoning, research"),
         ([""], "`prompt`"),
     ],
 )

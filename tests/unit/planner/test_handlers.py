@@ -170,7 +170,7 @@ def test_the_digest_is_of_the_meaning_not_of_the_text() -> None:
         ({"value": b"{}"}, InvalidRecord, "exactly one of prompt, messages, texts"),
         ({"value": body(prompt="q", promt="x")}, InvalidRecord, "unknown field `promt`; did you mean `prompt`?"),
         ({"value": body(prompt="q", id="has space")}, InvalidRecord, "`id`"),
-        ({"value": body(prompt="q", capability="teleport")}, InvalidRecord, "does not offer the job's capability; it offers chat, embed"),
+        ({"value": body(prompt="q", capability="teleport")}, InvalidRecord, "does not offer the job's capability; it offers chat, code"),
         ({"value": body(prompt="x" * JOB_BYTES)}, TooLarge, "holds at most 1048576: what is larger comes by REST"),
         ({"value": body(prompt="q", input_ref=INPUT)}, InvalidRecord, "unknown field `input_ref`"),
         ({"value": body(operation="chat", input_ref=INPUT)}, InvalidRecord, "unknown field `input_ref`"),

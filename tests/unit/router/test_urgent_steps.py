@@ -5,19 +5,22 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
+from services.delay.handlers import DelayReader
 from services.router import messages
 from services.router.handlers import PendingStep
 from services.router.routing import Routing
 from services.router.settings import RouterSettings
+from services.router.unplaced import Leaves
 from shared.contracts import headers
 from shared.contracts.base import PriorityClass
+from shared.contracts.delayed import Delayed
 from shared.contracts.step import Step
 from shared.kafka.port import TopicPartition
 from shared.placement.choosing import Placement
 from shared.placement.ledger import CreditLedger
 from shared.processing.node_table import NodeTable
 from shared.processing.window import Window, WindowBounds
-from shared.topics import Topics
+from shared.topics import Topics, TopicSettings
 from tests.support.routing import FakeRecord, credit, node, step
 
 INTERACTIVE, STANDARD, BATCH = PriorityClass
@@ -112,6 +115,20 @@ def test_a_deadline_is_counted_from_the_records_arrival_or_from_its_reading() ->
     assert headers.Envelope(messages.work(placed, TOPICS, 7.5).headers).waited() == 7.5
     [plain] = scene_of_one()
     assert headers.find(messages.work(plain, TOPICS, 7.5).headers, headers.WAITED) is None
+
+
+def test_a_step_comes_back_to_a_partition_that_settings_know() -> None:
+    """Of a topic that has more of them, as one of before may: delay refuses what it does not know, and the step would be lost there."""
+    topics = Topics(TopicSettings(steps_partitions=2, agent_steps_partitions=1))
+    reader, sent = DelayReader(topics), set()
+    for capability, number in (("chat", 5), ("chat", 0), ("research", 1)):
+        one = step(capability=capability, priority_class=BATCH)
+        record = FakeRecord(topics.steps(capability, BATCH), number, value=one.to_bytes())
+        window = Window(TopicPartition(record.topic, number), WindowBounds(), 0)
+        closing = messages.delayed(PendingStep(record, one, window, BATCH, 0.0), Leaves(one, 1.0), topics)
+        waiter = reader.read(FakeRecord(closing.message.topic, value=closing.message.value), window, WALL)
+        sent.add((waiter.record.topic, Delayed.model_validate_json(closing.message.value or b"").partition))
+    assert sent == {("delays.1s", 0), ("delays.1s", 1)}
 
 
 def scene_of_one(**changes: Any) -> list[messages.Placed]:

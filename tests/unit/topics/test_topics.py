@@ -19,7 +19,21 @@ def test_default_names() -> None:
     """The names that the documents use."""
     names = {topic.name for topic in Topics().all()}
     assert {"jobs.standard", "steps.chat.interactive", "work.embed", "outcomes", "job-events", "delays.1d", "dead-letters"} <= names
-    assert len(names) == 3 + 2 * 3 + 2 + 8 + 11
+    assert {"steps.research.batch", "steps.critic.interactive"} <= names
+    assert len(names) == 3 + 7 * 3 + 2 + 8 + 11
+
+
+def test_agents_have_steps_and_no_mailboxes() -> None:
+    """Their steps' topics have a count of their own; their steps lie in the mailbox of the model that runs them, whatever else is there."""
+    topics = Topics(TopicSettings(capabilities=("embed", "research"), steps_partitions=3, agent_steps_partitions=2))
+    counts = {topic.name: topic.partitions for topic in topics.all()}
+    assert (counts["steps.embed.batch"], counts["steps.research.batch"]) == (3, 2)
+    assert {name for name in counts if name.startswith("work.")} == {"work.embed", "work.chat"}
+    assert topics.work("research") == "work.chat"
+    for capability in topics.settings.capabilities:
+        for priority_class in CLASSES:
+            assert counts[topics.steps(capability, priority_class)] == topics.steps_partitions(capability)
+        assert topics.work(capability) in counts
 
 
 def test_a_prefix_keeps_clusters_apart() -> None:
@@ -48,7 +62,7 @@ def test_the_class_is_in_the_name() -> None:
     """A job's class is its topic; a step's too."""
     topics = Topics(TopicSettings(prefix="p."))
     assert [topics.class_of(name) for name in topics.all_jobs()] == list(CLASSES)
-    assert [topics.class_of(name) for name in topics.all_steps()] == [*CLASSES, *CLASSES]
+    assert [topics.class_of(name) for name in topics.all_steps()] == [*CLASSES] * 7
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from shared.contracts.failure import FailureKind
 from shared.contracts.outcome import StepClaimed, StepFailed, StepReleased, StepSucceeded
 from shared.errors import ConfigurationError
 from shared.kafka.port import TopicPartition
+from shared.topics import AGENTS
 from tests.unit.worker.scripted_backend import Script, ScriptedBackend
 from tests.unit.worker.world import NODE, World, play, step
 
@@ -259,7 +260,7 @@ def test_the_node_record_tells_models_and_comes_every_minute() -> None:
             await world.until(lambda: bool(world.nodes()[-1].models))
             node = world.nodes()[-1]
             assert (node.id, node.mailbox, node.slots, node.reachable, node.draining) == (NODE, 0, 2, True, False)
-            assert node.capabilities == ("chat", "embed")
+            assert node.capabilities == ("chat", "embed", *AGENTS), "any chat model serves any agent"
             assert [model.name for model in node.models] == ["small", "tiny-embed"]
             before = len(world.nodes())
             await world.clock.sleep(190)
@@ -302,3 +303,29 @@ def test_a_stop_for_every_node_keeps_a_step_from_beginning() -> None:
             assert [failed.failure.kind for failed in world.outcomes(StepFailed)] == [FailureKind.CANCELLED]
 
     play(scenario)
+
+
+def test_a_worker_of_some_agents_serves_nothing_else() -> None:
+    """It says so in `nodes`, reads their steps in the mailbox that its chat model has, and gives back at once what is none of theirs."""
+
+    async def scenario(world: World) -> None:
+        backend = ScriptedBackend()
+        async with world.worker(backend, agents=("code", "research")) as worker:
+            await world.until(lambda: bool(world.nodes()[-1].models))
+            assert world.nodes()[-1].capabilities == ("research", "code")
+            assert worker.service.reader.positions() == {"chat": 0}
+            world.route(step(1, capability="research"), step(2), step(3, capability="critic"), step(4, capability="code"))
+            await world.until(lambda: len(world.outcomes(StepSucceeded)) == 2)
+            assert {call.step.job for call in backend.calls} == {"j1", "j4"}
+            assert {(gone.job, gone.reason) for gone in world.outcomes(StepReleased)} == {
+                (job, "this node does not serve the step's agent") for job in ("j2", "j3")
+            }
+            await world.until(lambda: worker.service.reader.told() == {"chat": (0, 4)})
+
+    play(scenario)
+
+
+def test_an_agent_that_the_cluster_lacks_is_a_wrong_setting() -> None:
+    """A misspelt one would serve nothing, silently: it and what there is are named."""
+    with pytest.raises(ConfigurationError, match=r"TUTTI_WORKER__AGENTS: resaerch: this cluster has chat, embed, research, "):
+        World().service(ScriptedBackend(), agents=("code", "resaerch"))
