@@ -9,7 +9,9 @@ import click
 
 from infra.cli.exits import Exit
 from infra.cli.output import SIMULATED, Progress, emit_json
+from infra.cli.tree import Canvas
 from shared.contracts.result import Result, Status
+from shared.tree import Tree
 
 
 class Note(NamedTuple):
@@ -43,12 +45,20 @@ class Display:
         self._as_json = as_json
         self._stream = stream
         self._progress = Progress()
+        self._canvas = Canvas()
         self._shown = ""
 
     def waited(self, seconds: float) -> None:
         """Tell that nothing has come for a moment."""
         if not self._shown:
             self._progress.show(f"{self.job}: {self.note}, {seconds:.0f} s")
+
+    def grown(self, tree: Tree) -> None:
+        """The job's tree as it is now."""
+        if self._as_json:
+            click.echo(_line({"type": "tree", "tree": tree.model_dump(mode="json", exclude_none=True)}))
+        else:
+            self._canvas.show(tree)
 
     def show(self, update: Update) -> None:
         """Show what is new."""

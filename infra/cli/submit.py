@@ -6,8 +6,9 @@ import asyncio
 import json
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from shared.contracts.bounds import check_capability, explain
 from shared.contracts.job import Job
 from shared.errors import InvalidInput
 from shared.patterns import BUILT_IN
+from shared.tree import Tree
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)?")
 _UNITS = {None: 1.0, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
@@ -40,6 +42,7 @@ class WaitOptions:
     stream: bool
     as_json: bool
     timeout_seconds: float
+    watch: bool = False
 
 
 @click.command()
@@ -60,6 +63,7 @@ class WaitOptions:
 @click.option("--temperature", type=float, help="Sampling temperature.")
 @click.option("--seed", type=int, help="Sampling seed.")
 @click.option("--stream", is_flag=True, help="Print the answer as it comes.")
+@click.option("--watch", is_flag=True, help="Draw the job's steps as a tree that grows, then print the answer.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the end, or print the job id only.")
 @click.option("--timeout", "timeout_seconds", type=click.FloatRange(min=0.1), default=600.0, show_default=True, help="Seconds to wait.")
 @click.option(
@@ -69,11 +73,13 @@ class WaitOptions:
 @click.pass_context
 def submit(context: click.Context, /, prompt: str, **options: Any) -> None:
     """Submit PROMPT as a job and print its answer. PROMPT `-` is read from standard input."""
+    if options["watch"] and (options["stream"] or not options["wait"] or options["via"] == "kafka"):
+        raise CommandExit(Exit.USAGE, "--watch asks the ingress until the job ends: not with --stream, --no-wait or --via kafka")
     edge = context.find_object(Edge) or Edge()
     text = sys.stdin.read() if prompt == "-" else prompt
     job = build_job(text, options, edge.clock, "cli-" + new_job_id(edge.clock.wall(), edge.random).removeprefix("j_"))
     priority_class = PriorityClass(options["priority"])
-    how = WaitOptions(options["wait"], options["stream"], options["as_json"], options["timeout_seconds"])
+    how = WaitOptions(options["wait"], options["stream"], options["as_json"], options["timeout_seconds"], options["watch"])
     if options["via"] == "kafka":
         code = with_cluster(context, lambda cluster: _over_kafka(cluster, job, priority_class, how))
     else:
@@ -143,7 +149,7 @@ async def _over_rest(job: Job, priority_class: PriorityClass, how: WaitOptions, 
         identifier = await connection.submit(job, priority_class)
         if not how.wait:
             return _submitted(identifier, how)
-        return await show(follow(connection, identifier), identifier, how, clock)
+        return await show(follow(connection, identifier), identifier, how, clock, partial(connection.tree, identifier))
 
 
 async def _over_kafka(cluster: Cluster, job: Job, priority_class: PriorityClass, how: WaitOptions) -> Exit:
@@ -167,19 +173,30 @@ def _submitted(identifier: str, how: WaitOptions) -> Exit:
     return Exit.OK
 
 
-async def show(updates: AsyncIterator[Update], identifier: str, how: WaitOptions, clock: Clock) -> Exit:
-    """Show the job's course until it ends or the time is up."""
-    display = Display(identifier, as_json=how.as_json, stream=how.stream)
-    began = clock.monotonic()
+async def show(
+    updates: AsyncIterator[Update], identifier: str, how: WaitOptions, clock: Clock, look: Callable[[], Awaitable[Tree]] | None = None
+) -> Exit:
+    """Show the job's course until it ends or the time is up. `look` gives the tree, which is drawn once a tick at most."""
+    display = Display(identifier, as_json=how.as_json, stream=how.stream or how.watch)
+    look = look if how.watch else None
+    began = drawn = clock.monotonic()
+    news = False
     pending: asyncio.Future[Update] | None = None
     try:
         while clock.monotonic() - began < how.timeout_seconds:
             pending = pending or asyncio.ensure_future(anext(updates))
             done, _ = await asyncio.wait({pending}, timeout=_TICK_SECONDS)
-            display.waited(clock.monotonic() - began)
+            now = clock.monotonic()
+            if look is None:
+                display.waited(now - began)
+            elif news and (not done or now - drawn >= _TICK_SECONDS):
+                display.grown(await look())
+                news, drawn = False, now
             if not done:
                 continue
-            update, pending = pending.result(), None
+            update, pending, news = pending.result(), None, True
+            if look is not None and isinstance(update, AnswerEnd):
+                display.grown(await look())
             display.show(update)
             if isinstance(update, AnswerEnd):
                 return exit_code(update.result)

@@ -9,6 +9,8 @@ import pytest
 
 from services.ingress.dialects.openai.responses import ChunkWriter
 from services.ingress.replies.waiters import Caller
+from services.ingress.status.notes import StepNotes
+from shared.contracts import event as events_of
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.result import Status
@@ -143,3 +145,78 @@ async def test_a_crash_after_the_head_ends_the_stream_in_its_dialect(monkeypatch
         assert events(response.text)[-2]["error"]["code"] == "internal"
         assert events(response.text)[-1] == "[DONE]"
         assert "SECRET" not in response.text
+
+
+CHAIN = {"model": "tutti/chain", "input": {"steps": [{"name": "draft", "template": "{input}"}, {"name": "last", "template": "{draft}"}]}}
+SECRET = "nobody may read this"
+
+
+async def answered(at: World, job: str, agent: str) -> None:
+    """A step of the job is asked for, fails once, and is answered."""
+    seen, step = at.planner.jobs[job], agent[0] * 32
+    base: dict[str, Any] = {"epoch": at.planner.epochs[seen.home], "job": job, "step": step}
+    failure = Failure(kind=FailureKind.NODE_LOST, message=SECRET)
+    facts = [
+        events_of.StepAsked(**base, at=10.0, path="0.1", agent=agent, model="tiny:1"),
+        events_of.AttemptFailed(**base, at=10.5, attempt=1, failure=failure, retry_after_seconds=0.1),
+        events_of.StepAnswered(**base, at=11.25, attempt=2, node="node-2", answer=Answer(text=SECRET)),
+    ]
+    await at.planner.send([at.planner._event(seen.home, fact) for fact in facts])
+
+
+def comments(text: str) -> list[str]:
+    return [block[2:] for block in text.split("\n\n") if block.startswith(": ") and block != ": keep-alive"]
+
+
+@pytest.mark.parametrize("settings", [AT_ONCE, {}])
+async def test_what_becomes_of_a_patterns_steps_is_told_in_comments(settings: dict[str, Any]) -> None:
+    """To its own caller only, before the text; clients see the events that they would see without them."""
+    async with world(memory(), script=held, settings=settings) as at:
+        asking = asyncio.create_task(at.client.post(CHAT, json=body(stream=True, **CHAIN)))
+        job = await only_job(at)
+        other = asyncio.create_task(at.client.post(CHAT, json=body(stream=True, **CHAIN)))
+        await until(lambda: len(at.planner.jobs) == 2, "another's job")
+        await answered(at, job, "draft\n\ndata: {}")
+        await until(lambda: len(at.ingress.door.journal.after(job, -1)) >= 5, "its events")
+        for each in at.planner.jobs:
+            await at.planner.release(each)
+        text, others = (await asking).text, (await other).text
+        assert comments(text) == [
+            "step draft data: {} failed (node_lost), is tried again",
+            "step draft data: {} answered by node-2 in 1.2 s",
+        ]
+        assert comments(others) == []
+        assert SECRET not in text
+        assert streamed_text(text) == streamed_text(others) == "hello back"
+        assert len(at.ingress.door.followers) == 0
+
+
+async def test_a_single_step_is_told_nothing_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its text is its progress: nobody follows the job, nothing is read twice."""
+
+    def crash(*_: object) -> None:
+        raise AssertionError("nobody looks")
+
+    monkeypatch.setattr(StepNotes, "news", crash)
+    async with world(memory(), script=held, settings=AT_ONCE) as at:
+        asking = asyncio.create_task(at.client.post(CHAT, json=body(stream=True)))
+        job = await only_job(at)
+        await answered(at, job, "draft")
+        await until(lambda: len(at.ingress.door.journal.after(job, -1)) >= 5, "its events")
+        assert len(at.ingress.door.followers) == 0
+        await at.planner.release(job)
+        assert comments((await asking).text) == []
+
+
+async def test_a_comment_goes_out_while_the_pattern_works() -> None:
+    """Not with the end: the caller is woken by the step's answer."""
+    async with world(memory(), script=held, settings=AT_ONCE) as at:
+        asking = asyncio.create_task(at.client.post(CHAT, json=body(stream=True, **CHAIN)))
+        job = await only_job(at)
+        caller = only_caller(at)
+        await until(lambda: caller.quiet_since is not None, "the head is sent")
+        before = caller.quiet_since
+        await answered(at, job, "draft")
+        await until(lambda: caller.quiet_since != before, "something was sent")
+        await at.planner.release(job)
+        assert len(comments((await asking).text)) == 2

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 HEARTBEAT = b": keep-alive\n\n"
 """A comment: ignored by every client, keeps proxies from closing a silent stream."""
+_ENDS_LINE = re.compile(r"[\r\n]+")
 DONE = b"data: [DONE]\n\n"
 """OpenAI's end of stream."""
 HEADERS: list[tuple[bytes, bytes]] = [
@@ -11,6 +14,11 @@ HEADERS: list[tuple[bytes, bytes]] = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+
+
+def comment(text: str) -> bytes:
+    """For people who look at the stream. Whatever is in it stays one line: a client takes none of it for an event."""
+    return b": " + _ENDS_LINE.sub(" ", text).encode() + b"\n\n"
 
 
 def cursor(identifier: str) -> bytes:

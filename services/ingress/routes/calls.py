@@ -5,7 +5,7 @@ is not awaited.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple
 
 from services.ingress.admission.access import Client
@@ -13,6 +13,7 @@ from services.ingress.admission.idempotency import job_id_of
 from services.ingress.admission.meter import Charge
 from services.ingress.dialects.port import Asked, Dialect, StreamWriter, Terms, Told, origin_headers
 from services.ingress.handlers import Door
+from services.ingress.http import sse
 from services.ingress.http.exchange import (
     CallHeaders,
     HeaderList,
@@ -30,6 +31,7 @@ from services.ingress.http.resource import CLIENT_GONE, refuse
 from services.ingress.problems import ClientGone, InstanceLeaving, Refused, of_error, of_result
 from services.ingress.replies.assembly import StreamConflict
 from services.ingress.replies.waiters import Caller
+from services.ingress.status.notes import StepNotes
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import check_depth
 from shared.contracts.chat import Answer
@@ -37,6 +39,7 @@ from shared.contracts.ids import digest_of
 from shared.contracts.job import Job
 from shared.contracts.result import Status
 from shared.model_names import AUTO
+from shared.patterns.single import SINGLE
 from shared.telemetry import logs, metrics
 
 _log = logs.get(__name__)
@@ -52,6 +55,8 @@ class CallOrder(NamedTuple):
     seconds: float
     trace: str | None
     digest: str | None
+    noted: bool
+    """What becomes of its steps is told beside the stream: its pattern is none of a single step, and the dialect has comments."""
 
     @property
     def keyed(self) -> bool:
@@ -130,7 +135,8 @@ class Calls:
         digest = None
         if key is not None:
             digest = digest_of(job.model_copy(update={"deadline_seconds": None, "model": request.model}).record())
-        return CallOrder(request.model, job.stream, request.wishes(), priority_class, seconds, call.trace, digest), job
+        noted = job.stream and job.pattern != SINGLE.name and bool(self._dialect.heartbeat)
+        return CallOrder(request.model, job.stream, request.wishes(), priority_class, seconds, call.trace, digest, noted), job
 
     async def _begin(self, order: CallOrder, job: Job, client: Client) -> Call:
         """Submit the job, or join it when it was submitted before under the same key. Raises whatever can be said against it."""
@@ -192,8 +198,10 @@ class Calls:
         await start_stream(send, [*self._dialect.stream_headers, *self._headers(call, self._simulated(caller))])
         if not (caller.streaming or caller.ended):
             await send_part(send, self._dialect.heartbeat)
+        notes = StepNotes(caller.job, self._door.journal) if order.noted else None
         try:
-            await self._pump(caller, writer, send)
+            with nullcontext() if notes is None else self._door.followers.waking(caller.job, caller.wake):
+                await self._pump(caller, writer, send, notes)
         except Exception as error:
             _log.failure("stream_failed", error, job=caller.job)
             await send_part(send, writer.failed(of_error(error)), more=False)
@@ -215,11 +223,13 @@ class Calls:
         while not (caller.acknowledged or caller.ended):
             await caller.changed()
 
-    async def _pump(self, caller: Caller, writer: StreamWriter, send: Send) -> None:
+    async def _pump(self, caller: Caller, writer: StreamWriter, send: Send, notes: StepNotes | None) -> None:
         clock, heartbeat = self._door.clock, self._door.settings.heartbeat_seconds
         caller.quiet_since = clock.monotonic()
         while True:
             part = _new_text(caller, writer)
+            if notes is not None:
+                part = b"".join(map(sse.comment, notes.news())) + part
             if caller.ended:
                 await send_part(send, part + _end(caller, writer), more=False)
                 return

@@ -32,6 +32,7 @@ from shared.kafka.port import Message, TopicPartition
 from shared.processing.provision import ensure_topics
 from shared.settings import ClusterSettings
 from shared.topics import Topics
+from shared.tree import StepStatus, Tree, tree_of
 
 TOPICS = Topics()
 NOW = 1_700_000_000.0
@@ -251,3 +252,31 @@ async def test_a_streamed_job_names_its_reply_address() -> None:
     consumer.assign([TopicPartition(TOPICS.jobs(PriorityClass.STANDARD), n) for n in range(6)])
     ((record,),) = (await consumer.poll(timeout_seconds=1)).values()
     assert Envelope(record.headers).reply_address() == watching.reply
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+async def test_a_tree_is_drawn_as_it_grows(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """After news, once a tick at most, and once more at the end; the answer comes last."""
+    looks = 0
+
+    async def look() -> Tree:
+        nonlocal looks
+        looks += 1
+        return tree_of("j1", "running", [StepStatus(id="s", path="0.0", attempt=looks)], pattern="p", whole=True, result=None)
+
+    how = WaitOptions(wait=True, stream=False, as_json=as_json, timeout_seconds=5.0, watch=True)
+    assert await show(course(Note("accepted"), Note("asked"), AnswerEnd(result())), "j1", how, LoopClock(), look) is Exit.OK
+    shown = capsys.readouterr()
+    assert looks == 1
+    if as_json:
+        assert [json.loads(line)["type"] for line in shown.out.splitlines()] == ["tree", "result"]
+    else:
+        assert (shown.err, shown.out) == ("0.0 step: waits for a node\n", "Mars.\n")
+
+
+@pytest.mark.parametrize("other", ["--stream", "--no-wait", "--via=kafka"])
+def test_a_watch_goes_with_no_other_way_of_waiting(other: str) -> None:
+    """Exit code 2 before anything is sent."""
+    done = CliRunner().invoke(main, ["submit", "a", "--watch", other])
+    assert done.exit_code == Exit.USAGE
+    assert "--watch" in done.stderr
