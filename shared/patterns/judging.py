@@ -83,7 +83,7 @@ async def preferred(ctx: Context, job: Job, judge: Judge, task: str, texts: tupl
 
 async def _compared(ctx: Context, job: Job, judge: Judge, task: str, texts: tuple[str, str]) -> str:
     words = _COMPARE.format(data=_DATA, rubric=judge.rubric)
-    shown = [block(name, text[: MOST_CHARACTERS // 2]) for name, text in zip(("first", "second"), texts, strict=True)]
+    shown = [block("text", text[: MOST_CHARACTERS // 2], number) for number, text in enumerate(texts, 1)]
     content = "\n".join((block("task", task[:TASK_CHARACTERS]), *shown, "", words))
     try:
         return (await decide(ctx, _request(ctx, job, judge, content), Preference)).better
@@ -98,9 +98,10 @@ def _request(ctx: Context, job: Job, judge: Judge, content: str) -> StepRequest:
     return ctx.request(job, judge.agent, message, options=Options(temperature=0.0, max_tokens=_ROOM), **named)
 
 
-def block(name: str, text: str) -> str:
-    """A text as data between two marks, of which it cannot write the second."""
-    return f"<{name}>\n{re.sub(f'</(?={name})', '< /', text, flags=re.IGNORECASE)}\n</{name}>"
+def block(name: str, text: str, number: int | None = None) -> str:
+    """A text as data between two marks, neither of which it can write itself."""
+    marked = name if number is None else f'{name} number="{number}"'
+    return f"<{marked}>\n{re.sub(f'<(?=/?{name})', '< ', text, flags=re.IGNORECASE)}\n</{name}>"
 
 
 async def in_time(ctx: Context, seconds: float, *branches: Branch) -> list[Any]:

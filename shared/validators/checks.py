@@ -134,8 +134,8 @@ def is_looping(text: str) -> bool:
     return len(text) >= _LOOP_CHARACTERS and len(zlib.compress(end, 6)) < _LOOP_SHARE * len(end)
 
 
-_ALIKE = {0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"', 0x201E: '"', 0x2013: "-", 0x2014: "-", 0xAD: None}
-"""Quotation marks, dashes; the soft hyphen."""
+_ALIKE = {0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"', 0x201E: '"', 0x2013: "-", 0x2014: "-", 0x2212: "-", 0xAD: None}
+"""Quotation marks, dashes, minus; the soft hyphen."""
 
 
 def plain(text: str) -> str:

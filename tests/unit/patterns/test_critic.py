@@ -280,10 +280,10 @@ def test_a_revision_must_also_be_preferred_where_that_is_asked_for() -> None:
     for better, kept in (("second", "draft 0"), ("by text", "draft 2")):
 
         def judge(request: StepRequest, better: str = better) -> Reply:
-            if "<first>" not in said(request):
+            if "<text number" not in said(request):
                 return score(request)
-            first, _, second = said(request).partition("</first>")
-            newer = "first" if first[-2] > second.partition("</second>")[0][-2] else "second"
+            first, _, second = said(request).partition("</text>")
+            newer = "first" if first[-2] > second.partition("</text>")[0][-2] else "second"
             return Reply(json.dumps({"better": newer if better == "by text" else better}))
 
         played = run(numbered, judge, job(given={"compare": True}))
