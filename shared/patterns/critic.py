@@ -27,7 +27,7 @@ from shared.contracts.limits import Limits
 from shared.contracts.step import StepRequest
 from shared.patterns.chain import job_input
 from shared.patterns.context import Context, StepError, chat, explained
-from shared.patterns.judging import MOST_CHARACTERS, Judge, Verdict, block, in_time, judged, preferred, stop_at_limit
+from shared.patterns.judging import Judge, Verdict, block, in_time, judged, preferred, readable, stop_at_limit
 from shared.patterns.port import Pattern, PatternInput
 from shared.patterns.single import request_of
 from shared.validators.checks import Checks, faults, json_faults, plain
@@ -143,11 +143,6 @@ class _Work:
             ChatMessage(role="user", content=_REVISE.format(faults=said)),
         )
         return _written(self._ctx, self._job, self._ask, turns)
-
-
-def readable(answer: Answer) -> bool:
-    """Whether an answer can be judged and revised: its whole text is here, and it is one."""
-    return answer.blob is None and not answer.tool_calls and len(answer.text) <= MOST_CHARACTERS
 
 
 def _written(ctx: Context, job: Job, ask: CriticInput, more: tuple[ChatMessage, ...] = ()) -> StepRequest:

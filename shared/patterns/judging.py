@@ -14,7 +14,7 @@ from pydantic import Field
 
 from shared.contracts.agents import Reference
 from shared.contracts.base import ModelName
-from shared.contracts.chat import ChatMessage, Options
+from shared.contracts.chat import Answer, ChatMessage, Options
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.step import StepRequest
@@ -102,6 +102,11 @@ def block(name: str, text: str, number: int | None = None) -> str:
     """A text as data between two marks, neither of which it can write itself."""
     marked = name if number is None else f'{name} number="{number}"'
     return f"<{marked}>\n{re.sub(f'<(?=/?{name})', '< ', text, flags=re.IGNORECASE)}\n</{name}>"
+
+
+def readable(answer: Answer) -> bool:
+    """Whether an answer can be judged and revised: its whole text is here, and it is one."""
+    return answer.blob is None and not answer.tool_calls and len(answer.text) <= MOST_CHARACTERS
 
 
 async def in_time(ctx: Context, seconds: float, *branches: Branch) -> list[Any]:
