@@ -69,9 +69,11 @@ def team(*agents: str) -> Team:
     return Team(members=tuple(Member(reference=name, version="0" * 12, system=f"You are {name}.") for name in agents))
 
 
-def run_of(pattern: Pattern, job: Job, team: Team | None = None, limits: Limits | None = None, seconds: float = 3_600.0) -> Run:
-    """A run that has begun, as admission makes it."""
-    run = Run("t/j_1", pattern, job, Context("t/j_1", team, limits, seconds))
+def run_of(
+    pattern: Pattern, job: Job, team: Team | None = None, limits: Limits | None = None, *, seconds: float = 3_600.0, name: str = "t/j_1"
+) -> Run:
+    """A run that has begun, as admission makes it. `name`: the job's id, from which its seeds come."""
+    run = Run(name, pattern, job, Context(name, team, limits, seconds))
     run.start()
     return run
 
