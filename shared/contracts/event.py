@@ -50,7 +50,8 @@ REVIEWS = dict.fromkeys(("review_opened", "review_decided", "review_escalated", 
 VERSIONS = {"job_accepted": 2, "job_snapshot": 2, "taken_ahead": 3, **REVIEWS}
 """Type → version in which an event is written, the lowest whose readers do not misread it; 1 where it is not named. Since 2 a JobAccepted
 may hold asks, and a snapshot such a JobAccepted; since 3 a TakenAhead may be all that a successor finds of a job; since 4 there are
-reviews, and a JobAccepted may hold a team: what has neither is written as before. A planner that meets a newer one leaves the home alone."""
+reviews, and a JobAccepted may hold a team: what has neither is written as before. A planner that meets a newer one leaves the home
+alone."""
 NEWEST = 4
 """That this code reads, and writes of what holds a team or reviews."""
 NOBODY = Team()
