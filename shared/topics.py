@@ -35,15 +35,8 @@ BLOB_DAYS = 14
 """How long a blob lies. What is still needed is written again at half of it."""
 
 DELAY_TIERS: tuple[tuple[str, float], ...] = (
-    ("1s", 1.0),
-    ("5s", 5.0),
-    ("30s", 30.0),
-    ("2m", 120.0),
-    ("10m", 600.0),
-    ("1h", 3_600.0),
-    ("6h", 21_600.0),
-    ("1d", 86_400.0),
-)
+    ("1s", 1.0), ("5s", 5.0), ("30s", 30.0), ("2m", 120.0), ("10m", 600.0), ("1h", 3_600.0), ("6h", 21_600.0), ("1d", 86_400.0),
+)  # fmt: skip
 """(name, seconds), shortest first."""
 
 

@@ -16,8 +16,6 @@ from shared.processing.folding import fold_each
 from shared.processing.node_table import NodeTable
 from shared.processing.tail import Tail
 
-AUTO_MODELS = (AUTO, "tutti/auto")
-"""Names by which a caller leaves the model to the cluster."""
 PATTERN_PREFIX = "tutti/"
 """Before a pattern's name, where a model's is asked for."""
 
@@ -53,7 +51,7 @@ class Catalogue:
     @property
     def names(self) -> tuple[str, ...]:
         """Everything that a caller may ask for."""
-        return (*AUTO_MODELS, *self.models)
+        return (AUTO, *self.models)
 
     def resolve(self, model: str) -> str | None:
         """The registered spelling of `model`, or None."""

@@ -58,14 +58,14 @@ class DebateInput(PatternInput):
     closing_agent: Reference | None = None
 
 
-class Position(Control):
+class Opinion(Control):
     """What a debater decides."""
 
     reasoning: str = Field(default="", max_length=400)
     answer: str = Field(min_length=1, max_length=200)
 
 
-Positions = list[Position | None]
+Opinions = list[Opinion | None]
 """By seat; None where no answer could be read: it is no vote, and nobody is shown it."""
 
 
@@ -76,7 +76,7 @@ def peers_of(seat: int, ask: DebateInput) -> list[int]:
     return [other for other in range(ask.size) if other != seat]
 
 
-def verdict(rounds: Sequence[Positions]) -> tuple[str, Position, dict[str, list[int]]]:
+def verdict(rounds: Sequence[Opinions]) -> tuple[str, Opinion, dict[str, list[int]]]:
     """The answer of the last round that more than half can be read of, else of the one that most can: normalised, as the first who gave
     it words it, and all votes. The first round breaks ties. ValueError where nobody ever answered.
     """
@@ -90,22 +90,22 @@ def verdict(rounds: Sequence[Positions]) -> tuple[str, Position, dict[str, list[
     raise ValueError("nobody answered")
 
 
-def _texts(positions: Positions) -> list[str | None]:
-    return [None if position is None else position.answer for position in positions]
+def _texts(opinions: Opinions) -> list[str | None]:
+    return [None if opinion is None else opinion.answer for opinion in opinions]
 
 
-def _keys(positions: Positions) -> list[str | None]:
-    return [None if position is None else normalised(position.answer) for position in positions]
+def _keys(opinions: Opinions) -> list[str | None]:
+    return [None if opinion is None else normalised(opinion.answer) for opinion in opinions]
 
 
 async def debate(ctx: Context, job: Job, ask: DebateInput) -> Answer:
     """The majority's answer; of the single call where nobody gives one that can be read."""
-    rounds: list[Positions] = []
+    rounds: list[Opinions] = []
     for number in range(ask.rounds):
-        last: Positions = rounds[-1] if rounds else [None] * ask.size
+        last: Opinions = rounds[-1] if rounds else [None] * ask.size
         seats = (_said(ctx, job, ask, (number, seat), last) for seat in range(ask.size))
         ends = await in_time(ctx, _TIME * ctx.seconds / ask.rounds, *seats)
-        rounds.append([end if isinstance(end, Position) else None for end in ends])
+        rounds.append([end if isinstance(end, Opinion) else None for end in ends])
         if any(map(any, rounds)):
             ctx.best(_explained(rounds, Answer(text=verdict(rounds)[1].answer)))
         stop_at_limit(ends)
@@ -117,7 +117,7 @@ async def debate(ctx: Context, job: Job, ask: DebateInput) -> Answer:
     return await _closed(ctx, job, ask, rounds)
 
 
-async def _said(ctx: Context, job: Job, ask: DebateInput, at: tuple[int, int], last: Positions) -> Position:
+async def _said(ctx: Context, job: Job, ask: DebateInput, at: tuple[int, int], last: Opinions) -> Opinion:
     """What this seat answers in this round. Raises StepError where it can't be read."""
     number, seat = at
     own, words = last[seat], _FIRST
@@ -133,7 +133,7 @@ async def _said(ctx: Context, job: Job, ask: DebateInput, at: tuple[int, int], l
     agent = ask.agents[seat % len(ask.agents)] if ask.agents else None
     warm = {"temperature": _WARM} if agent is None and job.options.temperature is None else {}
     request = _request(ctx, job, agent, words, options | warm)
-    return await decide(ctx, request, Position, lambda position: None if normalised(position.answer) else "`answer` says nothing")
+    return await decide(ctx, request, Opinion, lambda opinion: None if normalised(opinion.answer) else "`answer` says nothing")
 
 
 def _request(ctx: Context, job: Job, agent: str | None, words: str, options: dict[str, Any]) -> StepRequest:
@@ -144,7 +144,7 @@ def _request(ctx: Context, job: Job, agent: str | None, words: str, options: dic
     return ctx.request(job, agent, *turns, options=Options(**options))
 
 
-async def _closed(ctx: Context, job: Job, ask: DebateInput, rounds: Sequence[Positions]) -> Answer:
+async def _closed(ctx: Context, job: Job, ask: DebateInput, rounds: Sequence[Opinions]) -> Answer:
     """The majority's answer, or what is written from it; that is also asked for where the job wants a form that a short answer lacks."""
     _, said, _ = verdict(rounds)
     if ask.closing_agent is None and job.format is None:
@@ -161,7 +161,7 @@ async def _closed(ctx: Context, job: Job, ask: DebateInput, rounds: Sequence[Pos
         return _explained(rounds, Answer(text=said.answer))
 
 
-def _explained(rounds: Sequence[Positions], answer: Answer) -> Answer:
+def _explained(rounds: Sequence[Opinions], answer: Answer) -> Answer:
     """Beside the answer: every round's votes, what the first round alone would have answered, and who is of another opinion."""
     key, _, votes = verdict(rounds)
     spoken = [positions for positions in rounds if any(positions)]

@@ -69,7 +69,7 @@ class Plan(Control):
     subtasks: tuple[Subtask, ...] = Field(min_length=1, max_length=24)
 
 
-class Verdict(Control):
+class Enough(Control):
     """Whether the results are enough."""
 
     enough: bool
@@ -161,7 +161,7 @@ async def decompose(ctx: Context, job: Job, ask: DecomposeInput) -> Answer:
     try:
         await work.run(await _plan(ctx, job, ask, task, {}))
         for _ in range(ask.replans):
-            verdict = await decide(ctx, _request(ctx, job, ask.agent, f"{task}\n\n{_MORE}", work.told()), Verdict)
+            verdict = await decide(ctx, _request(ctx, job, ask.agent, f"{task}\n\n{_MORE}", work.told()), Enough)
             if verdict.enough:
                 break
             await work.run(await _plan(ctx, job, ask, f"{task}\n\nStill missing: {verdict.missing}", work.told()))

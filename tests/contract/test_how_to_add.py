@@ -19,7 +19,15 @@ Edit = tuple[str, str] | str
 """(text that is there, text in its place), or a new file's text."""
 
 PATTERN = '''
-"""twice: asks twice."""
+"""twice: asks twice.
+
+When: once is not enough.
+Not when: it is.
+Options: none.
+Cost: 2 calls, depth 2.
+
+    prompt -> step -> step -> answer
+"""
 
 from shared.contracts.chat import Answer
 from shared.contracts.job import Job
@@ -76,7 +84,7 @@ from infra.schemas.generate import write
 from shared.contracts.job import Job
 from shared.patterns import BUILT_IN
 assert [type(ask).__name__ for _, ask in [BUILT_IN.read(Job(prompt="x", pattern="twice"))]] == ["TwiceInput"]
-assert write(pathlib.Path(".")) == ["schemas/patterns/twice.json"]
+assert write(pathlib.Path(".")) == ["README.md", "schemas/patterns/twice.json"]
 """,
     ),
     "a backend": (

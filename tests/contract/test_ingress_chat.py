@@ -21,7 +21,7 @@ from shared.contracts.result import Status
 from shared.kafka.memory.memory import MemoryLog
 from shared.topics import partition_of
 from tests.support.fake_planner import Script
-from tests.support.ingress_world import QUICK, World, environment, node, register, running, until, world
+from tests.support.ingress_world import BARE, QUICK, World, environment, node, register, running, until, world
 
 CHAT = "/v1/chat/completions"
 TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
@@ -233,7 +233,7 @@ async def test_an_unknown_model_is_404_with_the_known_ones() -> None:
         for name in ("gpt-9", "tutti/nonsense"):
             response = await at.client.post(CHAT, json=body(model=name))
             assert (response.status_code, response.json()["error"]["code"]) == (404, "model_not_found")
-            assert response.json()["error"]["known_models"] == ["auto", "tutti/auto", "llama3:latest", "tiny:1"]
+            assert response.json()["error"]["known_models"] == ["auto", "llama3:latest", "tiny:1", *(f"tutti/{name}" for name in BARE)]
         assert (await at.client.post(CHAT, json=body(model="llama3"))).status_code == 200
         assert [seen.job.model for seen in at.planner.jobs.values()] == ["llama3:latest"]
 

@@ -20,12 +20,15 @@ from shared.contracts.job import Job
 from shared.contracts.node import Node, NodeModel
 from shared.contracts.result import Result
 from shared.kafka.port import Log, Message
+from shared.patterns import BUILT_IN
 from shared.processing.provision import ensure_topics
 from shared.service import Environment
 from shared.settings import ClusterSettings
 from shared.topics import Topics, TopicSettings
 from tests.support.fake_planner import Planner, Script, planning
 
+BARE = [name for name, pattern in BUILT_IN.current.items() if pattern.takes_bare_prompt and name != "single"]
+"""Patterns that a model `tutti/<name>` stands for."""
 QUICK: dict[str, Any] = {
     "sweep_seconds": 0.02,
     "backlog_seconds": 0.05,

@@ -49,7 +49,7 @@ QUESTIONS: Mapping[str, str] = {
     "Which animal says meow?": "cat",
 }
 _CLOCK = SystemClock()
-_EVENTS = re.compile(r"^tutti_events_appended_total(?:\{[^}]*\})? ([0-9.e+]+)$", re.MULTILINE)
+_EVENTS = re.compile(r"^tutti_events_appended_total(?:\{[^}]*\})? ([0-9.e+]+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.ingress.admission.suitability import refusal
-from services.ingress.catalogue import AUTO_MODELS, PATTERN_PREFIX, Registry
+from services.ingress.catalogue import PATTERN_PREFIX, Registry
 from services.ingress.problems import Refused, unknown_model, unsuitable_model
 from shared.agents.resolving import resolve
 from shared.agents.table import Declarations
@@ -16,6 +16,7 @@ from shared.contracts.job import Job
 from shared.model_names import AUTO
 from shared.patterns import Patterns
 from shared.patterns.port import agents_named, models_named, prompts_named
+from shared.patterns.single import SINGLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +32,12 @@ class Offered:
     @property
     def models(self) -> tuple[str, ...]:
         """Every name that may stand for a model: of the nodes' models, and of patterns that a prompt is enough for."""
-        found = (name for name, pattern in self.patterns.current.items() if pattern.takes_bare_prompt and not pattern.hands_on)
+        found = (name for name, pattern in self.patterns.current.items() if pattern.takes_bare_prompt and name != SINGLE.name)
         return (*self.registry.catalogue.names, *(f"{PATTERN_PREFIX}{name}" for name in found))
 
     def pattern_of(self, model: str) -> str | None:
         """The pattern that `tutti/<pattern>` names. Raises Refused (404)."""
-        if model in AUTO_MODELS or not model.startswith(PATTERN_PREFIX):
+        if not model.startswith(PATTERN_PREFIX):
             return None
         name = model.removeprefix(PATTERN_PREFIX)
         if name not in self.patterns.current:
@@ -48,7 +49,7 @@ class Offered:
 
         Raises Refused when nodes are registered and none has it (404), or none of those that have it can do this with it (400).
         """
-        if model in AUTO_MODELS:
+        if model.removeprefix(PATTERN_PREFIX) == AUTO:
             return AUTO
         catalogue = self.registry.catalogue
         if not self.registry.complete or catalogue.nodes == 0:

@@ -17,7 +17,6 @@ from starlette.responses import Response, StreamingResponse
 from services.ingress.admission.access import Client
 from services.ingress.admission.idempotency import is_same, job_id_of, may_come_again
 from services.ingress.admission.meter import Charge
-from services.ingress.catalogue import AUTO_MODELS
 from services.ingress.dialects.tutti.requests import JobSubmission
 from services.ingress.handlers import Door
 from services.ingress.http.exchange import (
@@ -41,6 +40,7 @@ from shared.contracts import ids
 from shared.contracts.base import ID
 from shared.contracts.bounds import check_depth
 from shared.contracts.ids import digest_of
+from shared.model_names import AUTO
 
 ROUTE = "/v1/jobs"
 _PUBLIC_ID = re.compile(ID)
@@ -184,7 +184,7 @@ class Jobs:
     def _model(self, submission: JobSubmission) -> str:
         """Known by its registered spelling, or one of its fallbacks is."""
         model, catalogue = submission.model, self._door.registry.catalogue
-        if model not in AUTO_MODELS and catalogue.resolve(model) is None and catalogue.knows_any(submission.fallback_models):
+        if model != AUTO and catalogue.resolve(model) is None and catalogue.knows_any(submission.fallback_models):
             return model
         return self._door.offered.resolve(model, submission.kind)
 

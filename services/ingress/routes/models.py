@@ -5,7 +5,6 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.ingress.catalogue import AUTO_MODELS
 from services.ingress.dialects.port import ListForm, ModelShown
 from services.ingress.handlers import Door
 from services.ingress.http.exchange import call_headers
@@ -36,7 +35,7 @@ class Models:
 
     def _stands_for_more(self, name: str) -> bool:
         """The name leaves the model to the cluster, or to a pattern."""
-        return name in AUTO_MODELS or self._door.offered.pattern_of(name) is not None
+        return name == AUTO or self._door.offered.pattern_of(name) is not None
 
     def _shown(self, name: str) -> ModelShown:
         catalogue = self._door.registry.catalogue

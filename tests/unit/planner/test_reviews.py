@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from services.planner.job.live import Phase
+from services.planner.round import version_of
 from services.planner.state import ending
 from services.planner.state.policy import Policy
 from shared.contracts.chat import Answer
-from shared.contracts.event import EVENT, NEWEST, version_of
+from shared.contracts.event import EVENT, NEWEST
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import Job
 from shared.contracts.result import Status
@@ -272,11 +273,16 @@ def test_an_older_planner_leaves_reviews_alone() -> None:
     """Their events, and a snapshot that holds one, are of a version that it does not know; any other snapshot is not."""
     desk = waiting()
     desk.snapshot(desk.job)
-    assert version_of("job_snapshot", desk.history[-1][1]) == version_of("review_opened", b"") == NEWEST
+    assert version_of(last(desk)) == version_of(opened(desk)) == NEWEST
     bare = Desk()
     bare.submit(prompt='"type":"review_opened"', pattern="reviewed")
     bare.snapshot(bare.job)
-    assert version_of("job_snapshot", bare.history[-1][1]) < NEWEST
+    assert version_of(last(bare)) < NEWEST
+
+
+def last(desk: Desk) -> Any:
+    """The newest event of its history."""
+    return EVENT.validate_json(desk.history[-1][1])
 
 
 def test_the_fold_keeps_no_text() -> None:
