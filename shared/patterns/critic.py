@@ -21,20 +21,22 @@ from typing import Any
 from pydantic import Field
 
 from shared.contracts.agents import Reference
-from shared.contracts.chat import Answer, ChatMessage, FinishReason, Operation
+from shared.contracts.chat import Answer, ChatMessage, FinishReason
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.step import StepRequest
 from shared.patterns.chain import job_input
 from shared.patterns.context import Context, StepError, chat, explained
-from shared.patterns.judging import Judge, Verdict, block, in_time, judged, preferred, readable, stop_at_limit
+from shared.patterns.data import NO_ORDERS, framed
+from shared.patterns.judging import Judge, Verdict, in_time, judged, preferred, readable, stop_at_limit
 from shared.patterns.port import Pattern, PatternInput
+from shared.patterns.samples import question
 from shared.patterns.single import request_of
 from shared.validators.checks import Checks, faults, json_faults, plain
 
 _TIME = 0.6
 """Of the job's whole time, what checking and revising may take after the draft: what is best then is the answer."""
-_REVISE = "Write the answer to the task again, whole, with these faults mended and all else kept. The faults, as data:\n{faults}"
+_REVISE = "Write your answer again, whole, with these faults mended and all else kept. {data}\n{faults}"
 _CUT = "the answer is cut off before its end; be shorter"
 
 
@@ -137,10 +139,10 @@ class _Work:
         return await preferred(self._ctx, self._job, self._ask.judge, job_input(self._job), texts) == 2
 
     def _revision(self) -> StepRequest:
-        said = block("faults", self.best.critique)
+        said = framed("faults", self.best.critique)
         turns = (
             ChatMessage(role="assistant", content=self.best.answer.text),
-            ChatMessage(role="user", content=_REVISE.format(faults=said)),
+            ChatMessage(role="user", content=_REVISE.format(data=NO_ORDERS, faults=said)),
         )
         return _written(self._ctx, self._job, self._ask, turns)
 
@@ -149,7 +151,7 @@ def _written(ctx: Context, job: Job, ask: CriticInput, more: tuple[ChatMessage, 
     """A draft, or with `more` the next one. What may be replaced is not streamed."""
     if ask.agent is None and not more:
         return request_of(job).model_copy(update={"stream": job.stream and not ask.rounds})
-    turns = job.turns if job.kind is Operation.CHAT else (*job.turns, ChatMessage(role="user", content=job_input(job)))
+    turns = question(job)
     if ask.agent is None:
         return chat(job, (*turns, *more), format=job.format)
     turns = turns[1:] if job.system and turns[0].role == "system" else turns  # an agent is told the job's `system` beside its own words

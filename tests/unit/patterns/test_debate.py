@@ -42,11 +42,11 @@ def said(request: StepRequest) -> str:
 
 def shown(request: StepRequest) -> list[str]:
     """The others' answers, in the order in which a debater reads them; empty in the first round."""
-    return re.findall(r"\nAnswer: (.*)\n</other>", said(request))
+    return re.findall(r"\nAnswer: (.*)\n</data>", said(request))
 
 
 def own(request: StepRequest) -> str:
-    return said(request).partition("<yours>\n")[2].partition("\n</yours>")[0]
+    return said(request).partition('<data id="yours">\n')[2].partition("\n</data>")[0]
 
 
 def position(answer: str, reasoning: str = "since") -> str:
@@ -136,7 +136,7 @@ def test_fixing_and_breaking_move_the_share_as_the_closed_form_says() -> None:
 
 @pytest.mark.parametrize("size", [2, 3, 5, 8])
 def test_who_agrees_at_once_costs_one_call_each(size: int) -> None:
-    played = run(seated(*["1,000", "1000.0"] * 4), job(given={"size": size, "rounds": 5}))
+    played = run(seated(*["1,000", "1000.0"] * 4), job(given={"answer": "number", "size": size, "rounds": 5}))
     assert (len(played.asked), played.widest, played.text) == (size, size, "1,000")
     assert explanation(played)["rounds"] == 1
 
@@ -173,8 +173,8 @@ def test_what_a_debater_reads_is_bounded_numbered_and_without_names() -> None:
     played = run(script, job(given={"size": 8, "topology": "full", "agents": ["research", "reasoning"], "rounds": 2}))
     for request in played.asked[8:]:
         assert len(said(request)) < 8 * 700
-        assert re.findall(r"<other number=\"(\d)\">", said(request)) == list("1234567")
-        assert said(request).count("</other>") == 7
+        assert re.findall(r"<data id=\"(\d)\">", said(request)) == list("1234567")
+        assert said(request).count("</data>") == 8 + 1  # all seven, its own, and where it is told what they are
         assert not re.search("research|reasoning,|coordinator|seat", said(request))
         assert own(request) not in shown(request)
         assert own(request)
@@ -194,20 +194,20 @@ def test_seeds_differ_by_seat_and_round_and_are_the_same_at_each_run() -> None:
 @pytest.mark.parametrize("bad", ["", "no json", '{"answer": ""}', '{"answer": "..."}', '{"reasoning": "x"}', "x" * 70_000, DOWN])
 def test_what_cannot_be_read_is_no_vote_and_shown_to_nobody(bad: Any) -> None:
     """Two of three cannot be read: the third's answer is the answer, not theirs."""
-    played = run(seated("!", "!", "42") if bad == "!" else _two_of_three(bad))
+    played = run(_two_of_three(bad))
     assert (played.text, explanation(played)["votes"][0]) == ("42", {"42": 1})
     assert explanation(played)["unread"][0] == 2
 
 
-def _two_of_three(bad: Any) -> Script:
+def _two_of_three(bad: Any, good: str = "42") -> Script:
     seats: dict[Any, int] = {}
 
     def script(request: StepRequest) -> Reply:
         if shown(request) or "You answered" in said(request):
-            assert all(answer == "42" for answer in shown(request))
-            return Reply(position("42"))
+            assert all(answer == good for answer in shown(request))
+            return Reply(position(good))
         seat = seats.setdefault(request.options.seed, len(seats))
-        return Reply(position("42") if seat == 2 else bad)
+        return Reply(position(good) if seat == 2 else bad)
 
     return script
 
@@ -284,6 +284,19 @@ def test_at_a_limit_the_votes_so_far_are_noted(calls: int, best: str | None) -> 
 
     played = run(limited)
     assert (played.failure, played.best.text if played.best else None) == (LIMIT, best)
+
+
+@pytest.mark.parametrize(("given", "good", "bad"), [({"answer": "number"}, "It is 42.", "many"), ({"answer": "json"}, '{"a": 1}', "a")])
+def test_an_answer_of_another_kind_is_none(given: dict[str, Any], good: str, bad: str) -> None:
+    played = run(_two_of_three(position(bad), good), job(given=given))
+    assert (played.text, explanation(played)["unread"][0]) == (good, 2)
+
+
+def test_of_a_choice_only_the_choices_can_be_written() -> None:
+    choices = ["yes", "no"]
+    played = run(lambda _: Reply(position("no")), job(given={"answer": "choice", "choices": choices}))
+    assert played.text == "no"
+    assert [request.format["properties"]["answer"]["enum"] for request in played.asked if isinstance(request.format, dict)] == [choices] * 3
 
 
 # Closing
