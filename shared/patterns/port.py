@@ -93,8 +93,8 @@ class Pattern:
 
 
 def models_named(ask: Contract) -> Iterator[str]:
-    """Every model that the input names: the fields `model` of it and of what it holds."""
-    return _named(ask, lambda field: field == "model")
+    """Every model that the input names: the fields `model` and `models` of it and of what it holds."""
+    return _named(ask, lambda field: field in {"model", "models"})
 
 
 def agents_named(ask: Contract) -> Iterator[str]:
