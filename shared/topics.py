@@ -104,7 +104,7 @@ FAMILIES: tuple[Family, ...] = (
         ("worker", "router", "ingress", "planner"),
         ("planner", "worker"),
         _members(Outcome),
-        "What came of attempts; cancels; shares of tenants' budgets.",
+        "What came of attempts; cancels; what people decide; shares of tenants' budgets.",
     ),
     Family(
         "job-events",

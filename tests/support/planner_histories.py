@@ -20,6 +20,7 @@ from shared.contracts.event import NEWEST, CancelRecorded
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.limits import Limits
 from shared.contracts.outcome import CancelRequested, ClaimsRenewed, StepClaimed, StepFailed, StepReleased, StepRouted, StepSucceeded
+from shared.contracts.review import ReviewGiven, ReviewOpened, Verdict
 from shared.contracts.step import Step
 from shared.contracts.usage import Timings, Usage
 from shared.kafka.port import Message, TopicPartition
@@ -198,7 +199,41 @@ async def budget(script: Script) -> None:
     await script.finished(3)
 
 
-LIVES: tuple[Callable[[Script], Awaitable[None]], ...] = (single, chain_with_repair, retries, cancels, snapshot, take_over, budget)
+async def reviews(script: Script) -> None:
+    """Two of three people agree after others were asked; a text is edited; nobody says anything; a job is cancelled in its review."""
+    rules = b'"assignees": ["ann", "bob"], "quorum": 2, "escalate_to": ["cem"], "escalate_after_seconds": 3, "deadline_seconds": 20'
+    for number, review in enumerate((rules, b"", b'"deadline_seconds": 30, "default": "approve"', b'"deadline_seconds": 40')):
+        steps = b'{"name": "draft", "template": "{input}", "review": {%b}}, {"name": "final", "template": "Send {draft}"}' % review
+        script.world.produce(b'{"id": "r-%d", "prompt": "a stone", "pattern": "chain", "chain": [%b]}' % (number, steps))
+        await script.answer(f"draft {number}")
+    found: dict[str, ReviewOpened] = {}
+
+    def opened() -> bool:
+        found.update({event.job: event for event in script.world.history(0) if isinstance(event, ReviewOpened)})
+        return len(found) == 4
+
+    await script.world.until(opened)
+
+    def decide(job: str, by: str, verdict: Verdict, text: str = "") -> None:
+        review = found[job]
+        script.world.outcome(ReviewGiven(job=job, step=review.step, digest=review.digest, by=by, verdict=verdict, text=text))
+
+    decide("r-0", "ann", "approve")
+    decide("r-0", "ann", "approve")
+    decide("r-0", "cem", "approve")
+    await asyncio.sleep(4)
+    decide("r-0", "bob", "edit", "another draft")
+    decide("r-0", "cem", "approve", "as ann says")
+    await script.answer("sent 0")
+    decide("r-1", "ann", "edit", "a better draft")
+    await script.answer("sent 1")
+    script.world.outcome(CancelRequested(job="r-3", reason="not needed any more"))
+    decide("r-3", "ann", "approve")
+    await script.answer("sent 2")
+    await script.finished(4)
+
+
+LIVES: tuple[Callable[[Script], Awaitable[None]], ...] = (single, chain_with_repair, retries, cancels, snapshot, take_over, budget, reviews)
 
 
 def recorded(life: Callable[[Script], Awaitable[None]]) -> list[bytes]:

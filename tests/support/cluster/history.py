@@ -269,7 +269,7 @@ class History:
         outcome = OUTCOME.validate_json(record.value or b"")
         written = Written(TopicPartition(record.topic, record.partition), record.offset, now, outcome)
         self.outcomes.append(written)
-        if hasattr(outcome, "step"):
+        if hasattr(outcome, "attempt"):
             self.outcomes_of[outcome.step, outcome.attempt].append(written)
 
     def _step(self, record: MemoryRecord, now: float) -> None:

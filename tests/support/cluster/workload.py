@@ -14,6 +14,7 @@ from typing import Any
 from shared.contracts import ids
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.contracts.job import Job
+from shared.contracts.review import ReviewGiven, ReviewOpened
 from shared.contracts.schedule import Missed, Schedule
 from shared.kafka.port import Message, TopicPartition
 from shared.patterns import BUILT_IN
@@ -198,6 +199,28 @@ class Workload:
         body = self.body(deadline_at=self.world.clock.wall() + self.random.uniform(0.5, 8.0)) | {"prompt": text}
         self.produce(body)
 
+    def _reviewed(self) -> None:
+        """People decide, by REST or as an ingress writes it, until after the end of the time; some twice, some otherwise."""
+        rules = {"quorum": self.random.choice((1, 1, 2)), "default": self.random.choice(("approve", "reject"))}
+        review = {"deadline_seconds": self.random.uniform(1.0, 8.0), **rules}
+        body = self.body(id=f"review-{self._number}", pattern="chain", chain=[{**CHAIN[0], "review": review}, CHAIN[1]])
+        self.produce(body)
+        for _ in range(self.random.randint(0, 5)):
+            self.later(self.random.uniform(0.5, 12.0), partial(self._decide, ids.qualified(body["tenant"], body["id"]), body["tenant"]))
+
+    def _decide(self, job: str, tenant: str) -> None:
+        opened = [written.value for written in self.world.history.of_job(job) if isinstance(written.value, ReviewOpened)]
+        if not opened:
+            return
+        said = {"verdict": self.random.choice(("approve", "approve", "reject")), "digest": opened[-1].digest}
+        if self.random.random() < 0.5:
+            self._call(Request("POST", f"/v1/reviews/{ids.public(job)}.{opened[-1].step}?tenant={tenant}", said))
+            return
+        given = ReviewGiven.model_validate({**said, "job": job, "step": opened[-1].step, "by": self.random.choice(("ann", "bob"))})
+        topic, home = self.world.topics.outcomes, ids.home_of(job, self.world.topics.settings.home_partitions)
+        message = Message(topic, given.to_bytes(), job.encode(), home, (("type", given.type.encode()),))
+        self.world.log.write(TopicPartition(topic, home), [message])
+
     def _limited(self) -> None:
         limits = self.random.choice(({"calls": 2}, {"steps": 2}, {"attempts": 1}, {"attempts": 2}, {"tokens": 600}, {"wall_seconds": 3.0}))
         self.produce(self.body(pattern="chain", chain=CHAIN, limits=limits))
@@ -318,6 +341,7 @@ _KINDS: dict[str, Callable[[Workload], None]] = {
     "cancelled": Workload._cancelled,
     "deadline": Workload._deadline,
     "limited": Workload._limited,
+    "reviewed": Workload._reviewed,
     "poison": Workload._poison,
     "hopeless": Workload._hopeless,
     "nowhere": Workload._nowhere,

@@ -292,3 +292,22 @@ def test_the_fold_keeps_no_text() -> None:
     assert desk.step.review is not None
     assert desk.step.review.opened.artefact == ""
     assert Deliberation.of(opened(desk)) == desk.step.review
+
+
+@pytest.mark.parametrize("verdict", ["approve", "edit", "answer", "reject", None])
+def test_a_step_of_a_chain_may_ask_people(verdict: Verdict | None) -> None:
+    """What they let through goes on, and is what the chain answers; a rejection, and silence, end it typed. Nothing of it was streamed."""
+    desk = Desk()
+    step = {"name": "a", "template": "{input}", "gate": {"not_empty": False, "repairs": 0}, "review": {"assignees": ["ann"]}}
+    desk.submit(prompt="q", pattern="chain", chain=[step], stream=True)
+    assert desk.step.request is not None
+    assert not desk.step.request.stream
+    desk.say(succeeded(desk.job, desk.step, claim=None))
+    draft = opened(desk).artefact
+    round_ = desk.wait(DAY + 1) if verdict is None else desk.say(says(desk, "ann", verdict, "theirs"))
+    [result] = published(round_)
+    if verdict in (None, "reject"):
+        assert result.failure is not None
+        assert result.failure.kind is FailureKind.GATE_FAILED
+    else:
+        assert result.answer.text == (draft if verdict == "approve" else "theirs")
