@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from click.testing import CliRunner
 
 from infra.cli.answer import AnswerEnd, AnswerText, Note
 from infra.cli.exits import CommandExit, Exit
+from infra.cli.main import main
 from infra.cli.rest import api, follow
 from shared.contracts.base import PriorityClass
 from shared.contracts.job import Job
@@ -40,6 +43,11 @@ class Ingress:
         self.tenants.append(request.headers.get("x-tutti-tenant"))
         return web.json_response(self.status)
 
+    async def on_tree(self, request: web.Request) -> web.Response:
+        if request.query.get("format") == "mermaid":
+            return web.Response(text="flowchart TD\n", content_type="text/vnd.mermaid")
+        return web.json_response({"id": "j1", "state": "settled", "status": "failed", "later_field": 1})
+
     async def on_events(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
@@ -55,6 +63,7 @@ class Ingress:
                 web.post("/v1/jobs", self.on_submit),
                 web.get("/v1/jobs/{job}", self.on_status),
                 web.get("/v1/jobs/{job}/events", self.on_events),
+                web.get("/v1/jobs/{job}/tree", self.on_tree),
             ]
         )
         server = TestServer(application)
@@ -148,6 +157,16 @@ async def test_events_become_notes_text_and_the_end() -> None:
     async with ingress.serving() as base, api(base) as connection:
         updates = [update async for update in follow(connection, "j1")]
     assert updates == [Note("accepted"), Note("running on n1"), AnswerText(0, "Mars."), AnswerEnd(Result.model_validate(RESULT))]
+
+
+@pytest.mark.parametrize(("form", "begins", "code"), [("--tree", "j1 job: failed", Exit.FAILED), ("--mermaid", "flowchart TD\n", Exit.OK)])
+async def test_a_tree_is_drawn_or_a_chart(form: str, begins: str, code: Exit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exit code is the job's; a field of a newer ingress hides nothing."""
+    async with Ingress().serving() as base:
+        monkeypatch.setenv("TUTTI_URL", base)
+        done = await asyncio.to_thread(CliRunner().invoke, main, ["jobs", "get", "j1", form])
+    assert done.stdout.startswith(begins)
+    assert done.exit_code == code
 
 
 async def test_an_old_jobs_status_is_its_end() -> None:
