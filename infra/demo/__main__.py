@@ -1,14 +1,17 @@
-"""`python -m infra.demo`. Exit code 0 when both answers came, 1 otherwise."""
+"""`python -m infra.demo`. Exit code 0 when all answers came, 1 otherwise."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from random import Random
 
 import click
 
+from infra.cli.exits import CommandExit
 from infra.cli.output import SIMULATED, emit_table
+from infra.cli.submit import submit
 from infra.demo import over_kafka, rest
 from infra.native import report
 from infra.native.errors import StartFailed
@@ -20,6 +23,8 @@ from shared.contracts.result import Result, Status
 from shared.errors import TuttiError
 
 QUESTION = "What is the capital of France?"
+PATTERN, SUM = "vote", "A box holds 6 eggs. How many eggs do 7 boxes hold?"
+PATTERN_SECONDS = 180.0
 
 
 def main() -> int:
@@ -28,7 +33,7 @@ def main() -> int:
     stack = Stack(NativeSettings(), lambda text: click.echo(f"  [{seconds_since(start):5.1f} s] {text}"))
     try:
         _run(stack)
-    except TuttiError as error:
+    except (TuttiError, CommandExit) as error:
         click.echo(f"\nthe demo failed: {error.message}", err=True)
         return 1
     click.echo(f"\nDone in {seconds_since(start):.0f} s.")
@@ -47,6 +52,8 @@ def _run(stack: Stack) -> None:
     _over_rest(url, mark)
     _title(f"3. The same job straight onto Kafka ({stack.kafka_servers}, topic jobs.interactive)")
     _over_kafka(stack.kafka_servers, mark)
+    _title(f"4. A pattern, watched as it goes on: tutti submit --watch --pattern {PATTERN} {SUM!r}")
+    _watched(url, mark)
     _title("What is running")
     _closing(rows, url, stack.kafka_servers)
 
@@ -65,6 +72,15 @@ def _over_kafka(servers: str, mark: str) -> None:
         raise StartFailed(f"job {job_id} ended as {result.status}: {_reason(result)}")
     click.echo(f"  {mark}{result.answer.text.strip()}")
     click.echo(f"  job {job_id}, model {result.answer.model} on node {result.answer.node}: {seconds_since(start) * 1000:.0f} ms")
+
+
+def _watched(url: str, mark: str) -> None:
+    """Several samples of one question and the answer that most of them give, by the command that a user would type."""
+    click.echo(mark, nl=False)
+    os.environ["TUTTI_URL"] = url
+    code = submit.main(["--watch", "--pattern", PATTERN, "--timeout", str(PATTERN_SECONDS), SUM], standalone_mode=False)
+    if code:
+        raise StartFailed(f"the pattern {PATTERN} ended with exit code {code}; see `tutti logs`")
 
 
 def _reason(result: Result) -> str:

@@ -10,6 +10,7 @@ from pydantic_core import to_json
 
 from shared.contracts import ids
 from shared.contracts.base import CLASSES, PriorityClass
+from shared.patterns import BUILT_IN
 
 NEVER = float("inf")
 FAILS_SOMETIMES = "[fails sometimes]"
@@ -17,7 +18,9 @@ FAILS_SOMETIMES = "[fails sometimes]"
 _ATTEMPTS = 12
 """So many that faults and failing nodes together do not use them up: an ended job that failed would hide what happened to it."""
 _TOKENS = 8
-_MIX = (("single", 50), ("chain", 15), ("retries", 15), ("delayed", 20))
+_MIX = (("single", 50), ("chain", 13), ("retries", 15), ("delayed", 20), ("pattern", 2))
+_PATTERNS = sorted(name for name, pattern in BUILT_IN.current.items() if pattern.takes_bare_prompt and name != "single")
+"""Each makes several calls, some decided by a schema that the simulated nodes obey."""
 _REST_SHARE = 0.03
 _LONGEST_DELAY_SECONDS = 20.0
 
@@ -58,6 +61,9 @@ class JobMix:
             body["not_before"] = not_before
         if kind == "chain":
             body |= {"pattern": "chain", "chain": [{"name": "draft", "template": "{input}"}, {"name": "final", "template": "{draft}"}]}
+        if kind == "pattern":
+            body |= {"pattern": _PATTERNS[number % len(_PATTERNS)], "prompt": f"question {number}\nand more"}
+            body["options"] = {"max_tokens": 256}
         if over_rest:
             body["class"] = priority_class.value
         return Asked(number, self.id_of(number), kind, priority_class, to_json(body), not_before, over_rest)
