@@ -3,7 +3,7 @@
 When: callers do not know the patterns, and a wrong guess costs no more than some calls.
 Not when: you know which pattern the job needs, or it has `tools`, `format`, images, or texts to embed (then it is always single).
 Options: `among` (patterns that may be picked), `seconds` (with less time than this to its deadline it is single, 60).
-Cost: that of the pattern it picks; the result's explanation says which, and why.
+Cost: that of the pattern it picks; the result's explanation says which, and why. A single call has none.
 
     prompt ─► features ─┬─► single
                         ├─► map, vote, decompose, ...
@@ -110,7 +110,9 @@ async def auto(ctx: Context, job: Job, ask: AutoInput) -> Answer:
     """The picked pattern's answer, by its defaults."""
     name, why = pick(job, ask, ctx.limits, ctx.seconds)
     picked = PATTERNS.get(name)
-    answer = await ctx.ask(request_of(job)) if picked is None else await picked.run(ctx, job, picked.input())
+    if picked is None:  # as it came: its settle event then holds it in one with the step's answer, and no explanation means single
+        return await ctx.ask(request_of(job))
+    answer = await picked.run(ctx, job, picked.input())
     return answer.model_copy(update={"explanation": {"pattern": name, "why": why, **(answer.explanation or {})}})
 
 
