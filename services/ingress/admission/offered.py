@@ -68,7 +68,7 @@ class Offered:
         """
         _, ask = self.patterns.read(job)
         check_job(job, self.capabilities, self.clock.wall())
-        if self.declared.complete():
+        if type(ask).model_fields and self.declared.complete():
             resolve(self.declared, agents_named(ask), prompts_named(ask), self.capabilities)
 
     def check_suits(self, job: Job) -> None:

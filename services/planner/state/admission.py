@@ -138,7 +138,9 @@ def _judged(book: Book, round_: Round, given: JobInput) -> tuple[Team, tuple[Sta
     try:
         _, ask = policy.patterns.read(given.job)
         check_job(given.job, policy.capabilities, round_.wall)
-        team = resolve(policy.declared, agents_named(ask), prompts_named(ask), policy.capabilities)
+        team = NOBODY
+        if type(ask).model_fields:  # nearly no job: pattern single's input has none
+            team = resolve(policy.declared, agents_named(ask), prompts_named(ask), policy.capabilities)
     except InvalidInput as error:
         kind = FailureKind.UNKNOWN_PATTERN if isinstance(error, UnknownPattern) else FailureKind.INVALID_JOB
         return NOBODY, (Status.FAILED, Failure(kind=kind, message=error.message))

@@ -270,7 +270,7 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "deadlines re-armed at take-over": {
         "patch": _deadline_armed_anew,
         "breaks": "deadlines hold",
-        "seed": 7,
+        "seed": 5,
         "mix": FaultMix(kill=1.5, down_seconds=(15.0, 20.0), only=("router",), rebalance=0.4, jobs=20, seconds=25.0),
         "kinds": {"deadline": 1.0},
     },
