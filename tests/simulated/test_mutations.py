@@ -1,6 +1,6 @@
 """Mutation check: every planted bug of `tests/support/cluster/mutations.py` is seen by the simulation within 200 seeds.
 
-`make test` runs the seed that is recorded beside each bug, and few others when a change of the services has moved it; then it fails.
+`make test` runs the seed that is recorded beside each bug, and some others when a change of the services has moved it.
 `TUTTI_SEARCH=1` (`make test-chaos`) searches all anew and prints what it finds, ready to be recorded.
 A bug that needs a particular history is planted under the trace test that holds this history.
 """
