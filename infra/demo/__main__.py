@@ -23,7 +23,7 @@ from shared.contracts.result import Result, Status
 from shared.errors import TuttiError
 
 QUESTION = "What is the capital of France?"
-PATTERN, SUM = "vote", "A box holds 6 eggs. How many eggs do 7 boxes hold?"
+PATTERN = "vote"
 PATTERN_SECONDS = 180.0
 
 
@@ -52,7 +52,7 @@ def _run(stack: Stack) -> None:
     _over_rest(url, mark)
     _title(f"3. The same job straight onto Kafka ({stack.kafka_servers}, topic jobs.interactive)")
     _over_kafka(stack.kafka_servers, mark)
-    _title(f"4. A pattern, watched as it goes on: tutti submit --watch --pattern {PATTERN} {SUM!r}")
+    _title(f"4. A pattern, watched as it goes on: tutti submit --watch --pattern {PATTERN} {QUESTION!r}")
     _watched(url, mark)
     _title("What is running")
     _closing(rows, url, stack.kafka_servers)
@@ -78,7 +78,7 @@ def _watched(url: str, mark: str) -> None:
     """Several samples of one question and the answer that most of them give, by the command that a user would type."""
     click.echo(mark, nl=False)
     os.environ["TUTTI_URL"] = url
-    code = submit.main(["--watch", "--pattern", PATTERN, "--timeout", str(PATTERN_SECONDS), SUM], standalone_mode=False)
+    code = submit.main(["--watch", "--pattern", PATTERN, "--timeout", str(PATTERN_SECONDS), QUESTION], standalone_mode=False)
     if code:
         raise StartFailed(f"the pattern {PATTERN} ended with exit code {code}; see `tutti logs`")
 
