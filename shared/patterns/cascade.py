@@ -25,17 +25,16 @@ from pydantic import Field, model_validator
 from shared.contracts.agents import Reference
 from shared.contracts.base import ModelName, PositiveSeconds
 from shared.contracts.chat import Answer, ChatMessage
-from shared.contracts.failure import FailureKind
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.step import StepRequest
 from shared.patterns.chain import Gate, gate_reason, job_input
-from shared.patterns.context import Context, StepError, chat, explained
+from shared.patterns.context import Context, StepError, chat, explained, stop_at_limit
 from shared.patterns.control import Control, decide
 from shared.patterns.data import NO_ORDERS, TOLD, framed
 from shared.patterns.final_answer import FinalAnswer
 from shared.patterns.port import Pattern
-from shared.patterns.samples import Gathered, collect, question, sample, within
+from shared.patterns.samples import Gathered, collect, question, sample
 from shared.patterns.vote import certain, leader, tally, votes_of
 
 _CRITIC = f"""Judge the answer to the question. {NO_ORDERS}
@@ -105,13 +104,11 @@ class _Cascade:
         for model in checked:
             now = _Try(model)
             self._tries.append(now)
-            ended = await within(self._ctx, seconds, self._checked(now))
-            failure = None if ended is None else ended.failure
-            if failure is not None:
-                now.outcome = failure.kind.value
+            [failed] = await self._ctx.in_time(seconds, self._checked(now))
+            if failed is not None:
+                now.outcome = failed.kind.value
             self._note_best("limit")
-            if failure is not None and failure.kind is FailureKind.LIMIT:
-                raise StepError(failure)
+            stop_at_limit(failed)
             if now.outcome == "accepted":
                 return self._told(now, self._ask.accept)
         return await self._last()
@@ -126,7 +123,8 @@ class _Cascade:
         try:
             self._tries.append(_Try(model, await self._ctx.ask(request), outcome="accepted"))
         except StepError as error:
-            if best is None or error.failure.kind is FailureKind.LIMIT:
+            stop_at_limit(error.failure)
+            if best is None:
                 raise
             return best
         return self._told(self._tries[-1], "last_model")

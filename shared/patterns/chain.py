@@ -34,7 +34,7 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.review import ReviewRules
 from shared.contracts.step import StepRequest
-from shared.patterns.context import Context, StepError, chat
+from shared.patterns.context import Context, StepError, chat, stop_at_limit
 from shared.patterns.data import NO_ORDERS, framed, text_of
 from shared.patterns.port import Pattern, PatternInput
 
@@ -224,8 +224,7 @@ async def _refined(ctx: Context, job: Job, refine: Refine, prompt: str) -> str:
     try:
         answer = await ctx.ask(ctx.request(job, refine.agent, ChatMessage(role="user", content=content)))
     except StepError as error:
-        if error.failure.kind is FailureKind.LIMIT:
-            raise
+        stop_at_limit(error.failure)
         return prompt
     text = answer.text.strip()
     return text if text and len(text) <= refine.max_chars and answer.blob is None else prompt

@@ -17,7 +17,7 @@ from pydantic_core import to_json
 
 from shared.contracts.agents import Team
 from shared.contracts.chat import Answer, ChatMessage, Operation, Options
-from shared.contracts.failure import Failure
+from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job, Needs
 from shared.contracts.limits import Limits
 from shared.contracts.review import DAY_SECONDS, Decision, ReviewTerms
@@ -30,6 +30,13 @@ class StepError(Exception):
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
         self.failure = failure
+
+
+def stop_at_limit(*ends: Any) -> None:
+    """At a limit nothing more may be asked, and the best answer so far is the result: the failure is raised on."""
+    for end in ends:
+        if isinstance(end, Failure) and end.kind is FailureKind.LIMIT:
+            raise StepError(end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +239,22 @@ class Context:
     def sleep(self, seconds: float) -> Sleep:
         """Wait durably."""
         return Sleep(seconds)
+
+    async def in_time(self, seconds: float | None, *branches: Branch, width: int = 1_000) -> list[Any]:
+        """The branches side by side, at most `width` at once: of each its value, its failure (a `Failure`), or None where it has not ended
+        after so many seconds. What still runs then is abandoned.
+        """
+        pool, left = self.pool(width), len(branches)
+        ends: list[Any] = [None] * left
+        for index, branch in enumerate(branches):
+            pool.add(index, branch)
+        if seconds is not None:
+            pool.add(None, self.sleep(seconds))
+        while left and (ended := await pool.next()) is not None and ended.key is not None:
+            ends[ended.key] = ended.failure or ended.value
+            left -= 1
+        await pool.close()
+        return ends
 
     def review(
         self,

@@ -26,9 +26,9 @@ from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.step import StepRequest
 from shared.patterns.chain import job_input
-from shared.patterns.context import Context, StepError, chat, explained
+from shared.patterns.context import Context, StepError, chat, explained, stop_at_limit
 from shared.patterns.data import NO_ORDERS, framed
-from shared.patterns.judging import Judge, Verdict, in_time, judged, preferred, readable, stop_at_limit
+from shared.patterns.judging import Judge, Verdict, judged, preferred, readable
 from shared.patterns.port import Pattern, PatternInput
 from shared.patterns.samples import question
 from shared.patterns.single import request_of
@@ -85,7 +85,7 @@ class _Work:
             try:
                 answer = await self._ctx.ask(self._revision())
             except StepError as error:
-                stop_at_limit([error.failure])
+                stop_at_limit(error.failure)
                 self.stopped = "failed"
                 return
             draft = await self._checked(answer) if readable(answer) else None
@@ -166,7 +166,7 @@ async def critic(ctx: Context, job: Job, ask: CriticInput) -> Answer:
     if not readable(draft):
         return explained(draft, passed=False, stopped="unreadable", drafts=[])
     work = _Work(ctx, job, ask, draft)
-    stop_at_limit(await in_time(ctx, _TIME * ctx.seconds, work.run()))
+    stop_at_limit(*await ctx.in_time(_TIME * ctx.seconds, work.run()))
     return work.answer()
 
 

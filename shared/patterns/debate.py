@@ -25,11 +25,10 @@ from shared.contracts.chat import Answer, Options
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.step import StepRequest
-from shared.patterns.context import Context, StepError, chat, explained
+from shared.patterns.context import Context, StepError, chat, explained, stop_at_limit
 from shared.patterns.control import Control, decide, narrowed
 from shared.patterns.data import NO_ORDERS, framed
 from shared.patterns.final_answer import FinalAnswer
-from shared.patterns.judging import in_time, stop_at_limit
 from shared.patterns.port import Pattern
 from shared.patterns.samples import TEMPERATURE, question
 from shared.patterns.single import request_of
@@ -126,11 +125,11 @@ async def debate(ctx: Context, job: Job, ask: DebateInput) -> Answer:
     for number in range(ask.rounds):
         last: Round = rounds[-1] if rounds else [None] * ask.size
         seats = (_said(ctx, job, ask, (number, seat), last) for seat in range(ask.size))
-        ends = await in_time(ctx, _TIME * ctx.seconds / ask.rounds, *seats)
+        ends = await ctx.in_time(_TIME * ctx.seconds / ask.rounds, *seats)
         rounds.append([end if isinstance(end, Stance) else None for end in ends])
         if any(map(any, rounds)):
             ctx.best(_explained(rounds, Answer(text=verdict(rounds)[0].answer)))
-        stop_at_limit(ends)
+        stop_at_limit(*ends)
         keys = _keys(rounds[-1])
         if len({*keys}) == 1 or (number and keys == _keys(last)):  # all agree (or all are silent); or nobody has changed anything
             break
@@ -180,7 +179,7 @@ async def _closed(ctx: Context, job: Job, ask: DebateInput, rounds: Sequence[Rou
         try:
             return _explained(rounds, await ctx.ask(request.model_copy(update={"stream": job.stream, **form})))
         except StepError as error:
-            stop_at_limit([error.failure])
+            stop_at_limit(error.failure)
     return _explained(rounds, Answer(text=said.answer))
 
 

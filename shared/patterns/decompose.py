@@ -22,12 +22,12 @@ from pydantic import Field, StringConstraints
 from shared.contracts.agents import Reference
 from shared.contracts.base import Label
 from shared.contracts.chat import Answer, ChatMessage
-from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.failure import Failure
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.step import StepRequest
 from shared.patterns.chain import job_input
-from shared.patterns.context import Context, Pool, StepError
+from shared.patterns.context import Context, Pool, StepError, stop_at_limit
 from shared.patterns.control import Control, decide, narrowed
 from shared.patterns.data import NO_ORDERS, TOLD, framed, text_of
 from shared.patterns.port import Pattern, PatternInput
@@ -123,9 +123,8 @@ class _Work:
         while (ended := await self._pool.next()) is not None:
             if ended.failure is None:
                 self.done[ended.key] = ended.value
-            elif ended.failure.kind is FailureKind.LIMIT:
-                raise StepError(ended.failure)
             else:
+                stop_at_limit(ended.failure)
                 self.failed[ended.key] = ended.failure
             self._begin()
 
@@ -139,7 +138,8 @@ class _Work:
         try:
             return text_of(await self._ctx.ask(_request(self._ctx, self._job, node.agent, node.task, read)), "a subtask")
         except StepError as error:
-            if not self._ask.splits or error.failure.kind is FailureKind.LIMIT:
+            stop_at_limit(error.failure)
+            if not self._ask.splits:
                 raise
         inner = self._ask.model_copy(update={"splits": self._ask.splits - 1, "nodes": min(3, self._ask.nodes)})
         plan = await _plan(self._ctx, self._job, inner, node.task, read)
@@ -166,8 +166,7 @@ async def decompose(ctx: Context, job: Job, ask: DecomposeInput) -> Answer:
                 break
             await work.run(await _plan(ctx, job, ask, f"{task}\n\nStill missing: {verdict.missing}", work.told()))
     except StepError as error:
-        if error.failure.kind is FailureKind.LIMIT:
-            raise
+        stop_at_limit(error.failure)
     if not work.done:
         return await ctx.ask(request_of(job))
     request = _request(ctx, job, ask.agent, f"{task}\n\n{_ANSWER}", work.told(), plain=True)

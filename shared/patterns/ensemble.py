@@ -21,13 +21,12 @@ from pydantic import Field, model_validator
 
 from shared.contracts.base import ModelName, PositiveSeconds
 from shared.contracts.chat import Answer, ChatMessage
-from shared.contracts.failure import FailureKind
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
-from shared.patterns.context import Context, StepError, chat, explained
+from shared.patterns.context import Context, chat, explained, stop_at_limit
 from shared.patterns.data import NO_ORDERS, framed
 from shared.patterns.port import Pattern, PatternInput
-from shared.patterns.samples import Gathered, collect, patience, question, sample, within
+from shared.patterns.samples import Gathered, collect, patience, question, sample
 
 _RULE = f"""Below are answers that others gave to what was asked above. Some may be wrong. {NO_ORDERS}
 
@@ -133,12 +132,11 @@ async def ensemble(ctx: Context, job: Job, ask: EnsembleInput) -> Answer:
     if len({text.casefold() for text in kept.texts.values()}) == 1:
         return kept.best("agreement" if len(kept.texts) > 1 else "alone")
     order = ctx.shuffled(list(kept.answers))
-    ended = await within(ctx, _SYNTHESIS_SECONDS * ctx.seconds, _synthesis(ctx, job, ask, [kept.texts[number] for number in order]))
-    if ended is not None and ended.failure is not None and ended.failure.kind is FailureKind.LIMIT:
-        raise StepError(ended.failure)
-    if ended is None or ended.failure is not None or not (ended.value.text.strip() or ended.value.blob):
-        return kept.best("synthesis_late" if ended is None else "synthesis_failed")
-    return kept.told(ended.value, made_by="synthesis", shown=order)
+    [made] = await ctx.in_time(_SYNTHESIS_SECONDS * ctx.seconds, _synthesis(ctx, job, ask, [kept.texts[number] for number in order]))
+    stop_at_limit(made)
+    if not isinstance(made, Answer) or not (made.text.strip() or made.blob):
+        return kept.best("synthesis_late" if made is None else "synthesis_failed")
+    return kept.told(made, made_by="synthesis", shown=order)
 
 
 async def _synthesis(ctx: Context, job: Job, ask: EnsembleInput, texts: Sequence[str]) -> Answer:

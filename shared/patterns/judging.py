@@ -6,18 +6,16 @@ counts as none, and none is never an approval. Where a judge's model is named, o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from shared.contracts.agents import Reference
 from shared.contracts.base import ModelName
 from shared.contracts.chat import Answer, ChatMessage, Options
-from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.step import StepRequest
-from shared.patterns.context import Branch, Context, StepError
+from shared.patterns.context import Context, StepError, stop_at_limit
 from shared.patterns.control import Control, decide
 from shared.patterns.data import NO_ORDERS, framed
 from shared.patterns.port import PatternInput
@@ -67,7 +65,7 @@ async def judged(ctx: Context, job: Job, judge: Judge, task: str, text: str) -> 
     try:
         verdict = await decide(ctx, _request(ctx, job, judge, content), Verdict)
     except StepError as error:
-        stop_at_limit([error.failure])
+        stop_at_limit(error.failure)
         return None
     return verdict if occurs(verdict.quote, text[:MOST_CHARACTERS]) else None
 
@@ -85,7 +83,7 @@ async def _compared(ctx: Context, job: Job, judge: Judge, task: str, texts: tupl
     try:
         return (await decide(ctx, _request(ctx, job, judge, content), Preference)).better
     except StepError as error:
-        stop_at_limit([error.failure])
+        stop_at_limit(error.failure)
         return "equal"
 
 
@@ -98,24 +96,3 @@ def _request(ctx: Context, job: Job, judge: Judge, content: str) -> StepRequest:
 def readable(answer: Answer) -> bool:
     """Whether an answer can be judged and revised: its whole text is here, and it is one."""
     return answer.blob is None and not answer.tool_calls and len(answer.text) <= MOST_CHARACTERS
-
-
-async def in_time(ctx: Context, seconds: float, *branches: Branch) -> list[Any]:
-    """Side by side: of each its value, its failure (a `Failure`), or None where it has not ended after so many seconds."""
-    pool, left = ctx.pool(max(1, len(branches))), len(branches)
-    ends: list[Any] = [None] * left
-    for index, branch in enumerate(branches):
-        pool.add(index, branch)
-    pool.add(None, ctx.sleep(seconds))
-    while left and (ended := await pool.next()) is not None and ended.key is not None:
-        ends[ended.key] = ended.value if ended.failure is None else ended.failure
-        left -= 1
-    await pool.close()
-    return ends
-
-
-def stop_at_limit(ends: Sequence[Any]) -> None:
-    """At a limit nothing more may be asked, and the best answer so far is the result: the failure is raised on."""
-    for end in ends:
-        if isinstance(end, Failure) and end.kind is FailureKind.LIMIT:
-            raise StepError(end)

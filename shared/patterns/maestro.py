@@ -26,10 +26,10 @@ from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.step import StepRequest
 from shared.patterns.chain import job_input
-from shared.patterns.context import Context, StepError, explained
+from shared.patterns.context import Context, StepError, explained, stop_at_limit
 from shared.patterns.control import Control, Decided, decide, narrowed
 from shared.patterns.data import NO_ORDERS, framed
-from shared.patterns.judging import Judge, Verdict, in_time, judged, readable, stop_at_limit
+from shared.patterns.judging import Judge, Verdict, judged, readable
 from shared.patterns.port import Pattern, PatternInput
 from shared.patterns.samples import question
 from shared.patterns.single import request_of
@@ -182,7 +182,7 @@ class _Team:
 
     async def _work(self, orders: Sequence[Assignment]) -> None:
         self._last = {order.agent for order in orders}
-        ends = await in_time(self._ctx, _ROUND * self._ctx.seconds, *(self._ctx.ask(self._request(order)) for order in orders))
+        ends = await self._ctx.in_time(_ROUND * self._ctx.seconds, *(self._ctx.ask(self._request(order)) for order in orders))
         for order, end in zip(orders, ends, strict=True):
             text = end.text.strip() if isinstance(end, Answer) and end.blob is None else ""
             if text and not self._noted:
@@ -191,7 +191,7 @@ class _Team:
                 self.results.append((f"{order.agent}, asked: {order.instruction}", text))
             outcome = "answered" if text else "late" if end is None else "nothing"
             self.orders.append({"round": self.rounds, "agent": order.agent, "instruction": order.instruction, "outcome": outcome})
-        stop_at_limit(ends)
+        stop_at_limit(*ends)
 
     def _request(self, order: Assignment) -> StepRequest:
         words = _WORK.format(data=self._told(), instruction=order.instruction)
@@ -232,8 +232,8 @@ async def maestro(ctx: Context, job: Job, ask: MaestroInput) -> Answer:
     if single is not None and passed:
         return explained(single, stopped="single", passed=verdict is not None, single_score=verdict and verdict.score)
     team = _Team(ctx, job, ask)
-    [end] = await in_time(ctx, _TEAM * ctx.seconds, team.run())
-    stop_at_limit([end])
+    [end] = await ctx.in_time(_TEAM * ctx.seconds, team.run())
+    stop_at_limit(end)
     if end is not None:
         team.stopped = "undecided"
     beside = {"single": single and single.text, "single_score": verdict and verdict.score, **team.explanation()}
@@ -242,14 +242,14 @@ async def maestro(ctx: Context, job: Job, ask: MaestroInput) -> Answer:
     try:
         return explained(await ctx.ask(team.closing()), **beside)
     except StepError as error:
-        stop_at_limit([error.failure])
+        stop_at_limit(error.failure)
         return explained(single or Answer(text=team.results[-1][1]), **beside)
 
 
 async def _single(ctx: Context, job: Job, ask: MaestroInput) -> tuple[Answer | None, Verdict | None, bool]:
     """What one call answers, what the critic says of it, and whether it is the answer: it passes, or is none that can be judged."""
-    [answer] = await in_time(ctx, _SINGLE * ctx.seconds, ctx.ask(request_of(job).model_copy(update={"stream": False})))
-    stop_at_limit([answer])
+    [answer] = await ctx.in_time(_SINGLE * ctx.seconds, ctx.ask(request_of(job).model_copy(update={"stream": False})))
+    stop_at_limit(answer)
     if not isinstance(answer, Answer):
         return None, None, False
     ctx.best(answer)
@@ -257,8 +257,8 @@ async def _single(ctx: Context, job: Job, ask: MaestroInput) -> tuple[Answer | N
         return answer, None, True
     if faults(answer.text, Checks()):
         return answer, None, False
-    [verdict] = await in_time(ctx, _CRITIC * ctx.seconds, judged(ctx, job, ask.judge, job_input(job), answer.text))
-    stop_at_limit([verdict])
+    [verdict] = await ctx.in_time(_CRITIC * ctx.seconds, judged(ctx, job, ask.judge, job_input(job), answer.text))
+    stop_at_limit(verdict)
     return answer, verdict, verdict is not None and verdict.score >= ask.judge.accept
 
 

@@ -28,7 +28,7 @@ from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.step import StepRequest
 from shared.patterns.chain import job_input, names_in, render
-from shared.patterns.context import Context, Pool, StepError, chat
+from shared.patterns.context import Context, StepError, chat, stop_at_limit
 from shared.patterns.data import NO_ORDERS, TOLD, framed
 from shared.patterns.port import Pattern, PatternInput
 
@@ -67,11 +67,9 @@ def items_of(job: Job, ask: MapInput) -> tuple[str, ...]:
 
 async def map_(ctx: Context, job: Job, ask: MapInput) -> Answer:
     """One outcome an item, in the items' order, whatever the order of arrival: the text, or why there is none."""
-    items, pool = items_of(job, ask), ctx.pool(ask.width)
-    outcomes: list[Answer | Failure | None] = [None] * len(items)
-    for index, item in enumerate(items):
-        pool.add(index, ctx.ask(_request(ctx, job, ask, render(ask.template, {"item": item, "input": job_input(job)}))))
-    await _fill(ctx, pool, ask, outcomes)
+    items = items_of(job, ask)
+    asks = (ctx.ask(_request(ctx, job, ask, render(ask.template, {"item": item, "input": job_input(job)}))) for item in items)
+    outcomes: list[Answer | Failure | None] = await ctx.in_time(ask.within_seconds, *asks, width=ask.width)
     texts = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
     if len(texts) < min(ask.least, len(items)):
         first = next((outcome for outcome in outcomes if isinstance(outcome, Failure)), None)
@@ -81,22 +79,10 @@ async def map_(ctx: Context, job: Job, ask: MapInput) -> Answer:
     listed = Answer(text=to_json([_listed(index, outcome) for index, outcome in enumerate(outcomes)]).decode())
     joined = Answer(text="\n\n".join(f"[{index}] {text}" for index, text in enumerate(told, 1)))
     ctx.best(listed if ask.reduce == "list" else joined)
-    for outcome in outcomes:
-        if isinstance(outcome, Failure) and outcome.kind is FailureKind.LIMIT:
-            raise StepError(outcome)
+    stop_at_limit(*outcomes)
     if ask.reduce == "ask" and len(items) > 1:
         return await _reduced(ctx, job, ask, [framed(index, text) for index, text in enumerate(told, 1)])
     return texts[0] if len(items) == 1 and ask.reduce != "list" else ctx.best_answer or joined
-
-
-async def _fill(ctx: Context, pool: Pool, ask: MapInput, outcomes: list[Answer | Failure | None]) -> None:
-    left = len(outcomes)
-    if ask.within_seconds is not None:
-        pool.add(None, ctx.sleep(ask.within_seconds))
-    while left and (ended := await pool.next()) is not None and ended.key is not None:
-        outcomes[ended.key] = ended.failure or ended.value
-        left -= 1
-    await pool.close()
 
 
 async def _reduced(ctx: Context, job: Job, ask: MapInput, told: list[str]) -> Answer:

@@ -13,7 +13,7 @@ from shared.contracts.chat import Answer, ChatMessage, Operation
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.step import StepRequest
-from shared.patterns.context import Branch, Context, Ended, StepError, chat
+from shared.patterns.context import Branch, Context, StepError, chat
 
 TEMPERATURE = 0.7
 """Of samples, where the job says nothing else: at 0 all would be one."""
@@ -90,16 +90,6 @@ async def collect(
             gathered.answers[ended.key] = ended.value
     await pool.close()
     return gathered
-
-
-async def within(ctx: Context, seconds: float, branch: Branch) -> Ended | None:
-    """How the branch ended; None when it did not in time."""
-    pool = ctx.pool(1)
-    pool.add("branch", branch)
-    pool.add(_LATE, ctx.sleep(seconds))
-    ended = await pool.next()
-    await pool.close()
-    return ended if ended is not None and ended.key != _LATE else None
 
 
 def patience(ctx: Context, given: float | None) -> float:

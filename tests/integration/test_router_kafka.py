@@ -110,8 +110,8 @@ def done(*nodes: FakeNode) -> Counter[str]:
 
 
 async def test_steps_reach_nodes_and_homes_learn_it(stage: Stage) -> None:
-    """Two routers, two nodes, 300 steps: each runs once, no node is given more than its places, and routers tell homes of all steps of a node
-    that tells them of none. (That they are silent about others' is a matter of a second, so of virtual time: `test_router_telling.py`.)
+    """Two routers, two nodes, 300 steps: each runs once, no node is given more than its places. Of a node that tells its homes of none
+    routers tell. (That they are silent about others' is asked under virtual time: `test_router_telling.py`.)
     """
     nodes = [stage.node("n1", 0, slots=8), silent := stage.node("n2", 1, slots=8, tells=False)]
     stage.router("r1")

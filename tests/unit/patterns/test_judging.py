@@ -12,7 +12,7 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.step import StepRequest
 from shared.patterns.context import Context
-from shared.patterns.judging import Judge, in_time, judged, preferred
+from shared.patterns.judging import Judge, judged, preferred
 from shared.patterns.port import Pattern, PatternInput
 from tests.support.scripted import DOWN, NEVER, Reply, Script, crashes_alike, play, team
 
@@ -130,7 +130,7 @@ def test_in_time_gives_values_failures_and_none_in_the_order_given() -> None:
     seconds = {"a": 3.0, "b": NEVER, "c": 1.0, "d": 2.0}
 
     async def body(ctx: Context, job: Job, ask: PatternInput) -> Answer:
-        ends = await in_time(ctx, 5.0, *(ctx.ask(StepRequest(messages=(ChatMessage(role="user", content=name),))) for name in seconds))
+        ends = await ctx.in_time(5.0, *(ctx.ask(StepRequest(messages=(ChatMessage(role="user", content=name),))) for name in seconds))
         return Answer(text=" ".join(end.text if isinstance(end, Answer) else str(getattr(end, "kind", None)) for end in ends))
 
     pattern = Pattern("in-time", 1, body)
