@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from services.planner.job.derived import job_id
 from services.planner.state.admission import JobInput
+from services.planner.state.book import OUTCOME_BYTES
 from services.planner.state.watermark import source_topic
 from shared.contracts import headers, ids
 from shared.contracts.base import INLINE_BYTES, VERSION, PriorityClass
@@ -22,8 +23,6 @@ from shared.errors import InvalidRecord, NewerVersion, TooLarge
 from shared.kafka.port import Record
 from shared.topics import Topics
 
-OUTCOME_BYTES = 120 * 1024
-"""Largest outcome that is folded. Its answer is written again in events, in the result, and quoted in snapshots, which may double it."""
 JOB_BYTES = 1024 * 1024
 """Largest job of one record, in bytes of its value."""
 CANONICAL_BYTES = INLINE_BYTES + INLINE_BYTES // 2

@@ -1,9 +1,10 @@
-"""chain: ordered steps, each a template over the job's input and earlier answers, each with a gate.
+"""chain: ordered steps, each a template or a declared prompt over the job's input and earlier answers, each with a gate.
 
 When: the way to the answer is known beforehand: extract, then translate, then check.
 Not when: the way depends on what is found (maestro, decompose), or the steps do not need each other (map).
-Options: `steps`, each with `name`, `template`, and as it needs `agent`, `system`, `model`, `options`, `format`, `gate`, `review`; `beside`
-(runs with the step before it), `when` (only if an earlier answer has a word, or has not), `refine` (an agent writes its prompt anew first).
+Options: `steps`, each with `name`, `template` (or `prompt_ref`, a declared prompt, with `values` of its own), and as it needs `agent`,
+`system`, `model`, `options`, `format`, `gate`, `review`; `beside` (runs with the step before it), `when` (only if an earlier answer has a
+word, or has not), `refine` (an agent writes its prompt anew first).
 Cost: one call a step, one a refinement, one a repair that its gate asks for; depth as many, steps beside each other counted once.
 
     prompt ─► step 1 ─► gate ─┬─► step 2 ─► gate ─┬─► step 4 ─► answer
@@ -21,12 +22,13 @@ is not empty.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Literal, Self
+from collections.abc import Collection, Mapping, Sequence
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from shared.contracts.agents import Reference
+from shared.agents.templates import render as render_prompt
+from shared.contracts.agents import Reference, Variable
 from shared.contracts.base import Count, JsonObject, ModelName, Ordinal
 from shared.contracts.bounds import is_json
 from shared.contracts.chat import Answer, ChatMessage, Options
@@ -34,6 +36,7 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.review import ReviewRules
 from shared.contracts.step import StepRequest
+from shared.errors import InvalidInput, TooLarge
 from shared.patterns.context import Context, StepError, chat, stop_at_limit
 from shared.patterns.data import NO_ORDERS, framed, text_of
 from shared.patterns.port import Pattern, PatternInput
@@ -41,6 +44,7 @@ from shared.patterns.port import Pattern, PatternInput
 MOST_CHARACTERS = 200_000
 """Of a rendered template; checked before it is rendered, since a few placeholders can name a long answer many times."""
 _LACKS = "the answer does not contain the required text"
+ValueText = Annotated[str, StringConstraints(max_length=8_000)]
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([a-z][a-z0-9_]*)\}|[{}]")
 
 
@@ -83,11 +87,13 @@ class Refine(PatternInput):
 
 class ChainStep(PatternInput):
     """One step of a chain. `template` names its inputs in braces: `{input}` (the job's), or an earlier step's name; of one that was left
-    out the answer is empty.
+    out the answer is empty. Instead of it `prompt_ref` names a declared prompt: its variables are the same, and those in `values`.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$", max_length=32)
-    template: str = Field(min_length=1, max_length=32_000)
+    template: str | None = Field(default=None, min_length=1, max_length=32_000)
+    prompt_ref: Reference | None = None
+    values: dict[Variable, ValueText] = Field(default_factory=dict, max_length=32)
     agent: Reference | None = None
     system: str | None = Field(default=None, max_length=32_000)
     model: ModelName | None = None
@@ -98,6 +104,14 @@ class ChainStep(PatternInput):
     beside: bool = False
     when: When | None = None
     refine: Refine | None = None
+
+    @model_validator(mode="after")
+    def _asks(self) -> Self:
+        if (self.template is None) == (self.prompt_ref is None):
+            raise ValueError(f"step {self.name} needs a template or a prompt_ref, and not both")
+        if self.values and self.prompt_ref is None:
+            raise ValueError(f"step {self.name} has values, which only a prompt_ref takes")
+        return self
 
 
 class ChainInput(PatternInput):
@@ -113,7 +127,7 @@ class ChainInput(PatternInput):
                 known = set(used)
             if step.name in used:
                 raise ValueError(f"the step name {step.name} is used twice")
-            unknown = sorted((names_in(step.template) | ({step.when.step} if step.when else set())) - known)
+            unknown = sorted((names_in(step.template or "") | ({step.when.step} if step.when else set())) - known)
             if unknown:
                 raise ValueError(f"step {step.name} names {unknown[0]}, which no earlier step makes")
             used.add(step.name)
@@ -188,10 +202,36 @@ def _request(ctx: Context, job: Job, step: ChainStep, prompt: str, *, stream: bo
     return chat(job, messages, agent=step.name, **own)
 
 
-def _reads(steps: tuple[ChainStep, ...], step: ChainStep) -> bool:
+def _reads(ctx: Context, steps: tuple[ChainStep, ...], step: ChainStep) -> bool:
     """Whether the text that this step answers is looked at here: by its gate, or for a later step."""
     judged = step.review is not None or step.gate.model_copy(update={"repairs": 0, "not_empty": False}) != _OPEN
-    return judged or any(step.name in names_in(later.template) or (later.when and later.when.step == step.name) for later in steps)
+    return judged or any(step.name in _inputs(ctx, later) or (later.when and later.when.step == step.name) for later in steps)
+
+
+def _inputs(ctx: Context, step: ChainStep) -> Collection[str]:
+    """What its prompt is made of."""
+    return names_in(step.template or "") if step.prompt_ref is None else ctx.team.prompt(step.prompt_ref).variables
+
+
+def _prompt(ctx: Context, step: ChainStep, values: Mapping[str, str]) -> str:
+    """Raises StepError: it would be too long, or what its declared prompt needs is not there."""
+    kind, told = FailureKind.TOO_LARGE, f"its prompt would exceed {MOST_CHARACTERS} characters"
+    if step.prompt_ref is None:
+        template = step.template or ""
+        if rendered_length(template, values) <= MOST_CHARACTERS:
+            return render(template, values)
+    else:
+        prompt, known = ctx.team.prompt(step.prompt_ref), {**values, **step.values}
+        missing = [name for name in prompt.variables if name not in known]
+        try:
+            if not missing:
+                return render_prompt(prompt, {name: known[name] for name in prompt.variables})
+            kind, told = FailureKind.INVALID_JOB, f"its prompt needs {missing[0]}, which neither `values` nor an earlier step has"
+        except TooLarge:
+            pass
+        except InvalidInput as error:
+            kind, told = FailureKind.INVALID_JOB, error.message
+    raise StepError(Failure(kind=kind, message=f"chain step {step.name}: {told}"))
 
 
 async def _pass(ctx: Context, job: Job, ask: ChainInput, step: ChainStep, prompt: str, *, stream: bool) -> Answer:
@@ -199,7 +239,7 @@ async def _pass(ctx: Context, job: Job, ask: ChainInput, step: ChainStep, prompt
     for _ in range(step.gate.repairs + 1):
         answer = await ctx.ask(_request(ctx, job, step, asked, stream=stream))
         if answer.blob is not None:
-            if not _reads(ask.steps, step):
+            if not _reads(ctx, ask.steps, step):
                 return answer
             text_of(answer, f"chain step {step.name}")
         reason = gate_reason(step.gate, answer.text)
@@ -236,10 +276,7 @@ async def _step(ctx: Context, job: Job, ask: ChainInput, step: ChainStep, values
         return None
     # Only a last step without repairs can be streamed: what a gate or people may refuse must not reach the caller first.
     stream = job.stream and step is ask.steps[-1] and step.gate == _OPEN and step.review is None and not step.beside
-    if rendered_length(step.template, values) > MOST_CHARACTERS:
-        message = f"chain step {step.name}: its prompt would exceed {MOST_CHARACTERS} characters"
-        raise StepError(Failure(kind=FailureKind.TOO_LARGE, message=message))
-    prompt = render(step.template, values)
+    prompt = _prompt(ctx, step, values)
     if step.refine is not None:
         prompt = await _refined(ctx, job, step.refine, prompt)
     answer = await _pass(ctx, job, ask, step, prompt, stream=stream)
@@ -261,7 +298,7 @@ async def chain(ctx: Context, job: Job, ask: ChainInput) -> Answer:
 
 def likely_calls(job: Job, ask: ChainInput) -> Sequence[int]:
     """A call a step, each with its template, and one a refinement."""
-    return [len(step.template) for step in ask.steps for _ in range(1 + (step.refine is not None))]
+    return [len(step.template or "") for step in ask.steps for _ in range(1 + (step.refine is not None))]
 
 
 CHAIN = Pattern("chain", 1, chain, ChainInput, likely_calls=likely_calls)

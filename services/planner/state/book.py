@@ -50,8 +50,9 @@ from shared.telemetry.tracing import trace_id
 
 log = logs.get(__name__)
 
-ANSWER_BYTES = 120 * 1024
-"""Largest answer of a job, as JSON: its settle event, and that event in a snapshot, must fit a record."""
+OUTCOME_BYTES = 120 * 1024
+"""Largest outcome that is folded, and largest answer of a job, as JSON: it is written again in events, in the result, and quoted in
+snapshots, which may double it; all of them must fit a record."""
 _MOST_GROWTH = 6
 """Bytes of JSON that a character may become."""
 
@@ -206,8 +207,8 @@ class Book:
     def settle(self, round_: Round, job: LiveJob, status: Status, failure: Failure | None, answer: Answer | None) -> None:
         """The job's one end. An answer that no record holds (only a pattern can make one: a step's is bounded before) is a failure."""
         accepted = job.accepted
-        if answer is not None and len(answer.text) > ANSWER_BYTES // _MOST_GROWTH and len(answer.to_bytes()) > ANSWER_BYTES:
-            message = f"the answer that the pattern made exceeds {ANSWER_BYTES} bytes"
+        if answer is not None and len(answer.text) > OUTCOME_BYTES // _MOST_GROWTH and len(answer.to_bytes()) > OUTCOME_BYTES:
+            message = f"the answer that the pattern made exceeds {OUTCOME_BYTES} bytes"
             status, failure, answer = Status.FAILED, Failure(kind=FailureKind.TOO_LARGE, message=message), None
         for step in (*job.steps.values(), *job.abandoned.values()):
             self.drop_claim(step)

@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from shared.contracts.agents import PinnedPrompt
+from shared.contracts.blob import BlobRef
+from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.step import StepRequest
@@ -13,11 +16,14 @@ from shared.patterns.chain import CHAIN
 from shared.patterns.port import InvalidPatternInput
 from tests.support.scripted import DOWN, Played, Reply, Script, by_agent, crashes_alike, play, team
 
-TEAM = team("critic", "research")
+TOLD = PinnedPrompt(reference="told@live", version="0" * 12, template="{{ tone }}: {{ s0 }}", variables=("s0", "tone"))
+TEAM = team("critic", "research").model_copy(update={"prompts": (TOLD,)})
 
 
 def chained(*steps: dict[str, Any], script: Script, stream: bool = False) -> tuple[Job, Played]:
-    named = [{"name": f"s{number}", "template": "{input}", **step} for number, step in enumerate(steps)]
+    named = [
+        {"name": f"s{number}", **({} if "prompt_ref" in step else {"template": "{input}"}), **step} for number, step in enumerate(steps)
+    ]
     job = Job(prompt="in", pattern="chain", input={"steps": named}, stream=stream)
     return job, play(CHAIN, job, script, team=TEAM)
 
@@ -96,3 +102,45 @@ def test_only_a_last_step_alone_streams() -> None:
     last: dict[str, Any] = {"gate": {"not_empty": False, "repairs": 0}}
     assert [request.stream for request in chained({}, last, script=echo, stream=True)[1].asked] == [False, True]
     assert [request.stream for request in chained({}, last | {"beside": True}, script=echo, stream=True)[1].asked] == [False, False]
+
+
+def test_a_step_may_name_a_declared_prompt_whose_variables_are_earlier_answers_and_own_values() -> None:
+    """What is put in is text: neither braces nor a template in it are read again."""
+    script = by_agent({"s0": lambda _: Reply("{{ tone }} {input}")}, echo)
+    job, played = chained({}, {"prompt_ref": "told@live", "values": {"tone": "calm"}}, script=script)
+    assert played.text == "<calm: {{ tone }} {input}>"
+    crashes_alike(CHAIN, job, played, team=TEAM)
+
+
+@pytest.mark.parametrize(
+    ("steps", "kind", "message"),
+    [
+        ([{}, {"prompt_ref": "told@live"}], FailureKind.INVALID_JOB, "step s1: its prompt needs tone, which"),
+        ([{"prompt_ref": "told@live", "values": {"tone": "x"}}], FailureKind.INVALID_JOB, "step s0: its prompt needs s0, which"),
+        ([{}, {"prompt_ref": "told@live", "values": {"tone": "x"}}], FailureKind.TOO_LARGE, "step s1: its prompt would exceed"),
+    ],
+)
+def test_a_declared_prompt_that_lacks_something_fails_its_job(steps: list[dict[str, Any]], kind: FailureKind, message: str) -> None:
+    _, played = chained(*steps, script=lambda _: Reply("x" * 200_000))
+    assert played.failure is not None
+    assert (played.failure.kind, message in played.failure.message) == (kind, True)
+
+
+@pytest.mark.parametrize(
+    ("step", "wrong"),
+    [
+        ({"prompt_ref": "told", "template": "{input}"}, "a template or a prompt_ref"),
+        ({}, "a template or a prompt_ref"),
+        ({"template": "{input}", "values": {"tone": "x"}}, "which only a prompt_ref takes"),
+    ],
+)
+def test_a_step_has_a_template_or_a_declared_prompt(step: dict[str, Any], wrong: str) -> None:
+    with pytest.raises(InvalidPatternInput, match=wrong):
+        CHAIN.read(Job(prompt="in", pattern="chain", input={"steps": [{"name": "s0", **step}]}))
+
+
+def test_an_answer_by_reference_that_a_declared_prompt_reads_fails_its_job() -> None:
+    large = Answer(blob=BlobRef(digest="0" * 32, partition=0, first=0, last=0, chunks=1, size=70_000, written_at=0))
+    _, played = chained({}, {"prompt_ref": "told@live", "values": {"tone": "x"}}, script=lambda _: Reply(large))
+    assert played.failure is not None
+    assert played.failure.kind is FailureKind.TOO_LARGE

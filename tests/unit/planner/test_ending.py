@@ -12,7 +12,7 @@ import pytest
 from services.planner.job.live import LiveJob, OpenStep
 from services.planner.round import Round, StopAnywhere
 from services.planner.sending.messages import of_effect
-from services.planner.state.book import ANSWER_BYTES
+from services.planner.state.book import OUTCOME_BYTES
 from services.planner.state.policy import Policy
 from shared.contracts.budget import Amounts, BudgetGranted, TenantLimits
 from shared.contracts.chat import Answer, FinishReason
@@ -294,7 +294,7 @@ def test_an_answer_that_no_record_holds_is_a_failure_of_its_job_alone(characters
 
     async def joined(ctx: Context, job: Job, ask: object) -> Answer:
         written = json.dumps(characters, ensure_ascii=False)[1:-1].encode()
-        return Answer(text=characters * (ANSWER_BYTES // len(written) + 1))
+        return Answer(text=characters * (OUTCOME_BYTES // len(written) + 1))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tests.unit.planner.desk.EXTRA", (Pattern("joined", 1, joined),))

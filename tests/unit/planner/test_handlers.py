@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.handlers import CANONICAL_BYTES, JOB_BYTES, OUTCOME_BYTES, JobReader, ReservedId, read_outcome
+from services.planner.handlers import CANONICAL_BYTES, JOB_BYTES, JobReader, ReservedId, read_outcome
 from services.planner.state.admission import JobInput
+from services.planner.state.book import OUTCOME_BYTES
 from shared.contracts import headers, ids
 from shared.contracts.base import INLINE_BYTES, RECORD_BYTES, PriorityClass
 from shared.contracts.chat import Answer
