@@ -2,7 +2,7 @@
 
     calls, tokens, seconds, critical path   medians over the prompts, of each job's tree
     right                                   share of prompts whose known answer the result names; beside `single`: the gain
-    planner                                 CPU of the planner's process an event, over all of it
+    planner                                 CPU of the planner's process an event, over all of it, less what it uses while nothing is asked
 
 A node of the given kind is started (`embedded`: a real, very small model; `ollama`: what `make ollama` built; `simulator`: no model), and
 five services as processes on a real Kafka. A model with random weights is right by chance only: then only that all jobs end is told.
@@ -36,6 +36,7 @@ from shared.clock import SystemClock
 from shared.patterns import BUILT_IN
 
 LONGEST_SECONDS = 120.0
+_IDLE_SECONDS = 5.0
 QUESTIONS: Mapping[str, str] = {
     "What is 17 plus 25?": "42",
     "A box holds 6 eggs. How many eggs do 7 boxes hold?": "42",
@@ -104,7 +105,8 @@ async def measure(cluster: LocalCluster, model: str, questions: Sequence[str]) -
     planner = cluster.pids()["planner"]
     assert planner is not None, "it runs"
     figures: dict[str, float] = {"failed": 0.0, "longest": 0.0}
-    used, events = cpu_seconds(planner), await _events(cluster)
+    idle = await _idle(planner)
+    began, used, events = _CLOCK.monotonic(), cpu_seconds(planner), await _events(cluster)
     timeout = aiohttp.ClientTimeout(total=LONGEST_SECONDS + 10.0)
     async with aiohttp.ClientSession(cluster.url, timeout=timeout) as session:
         for pattern in names():
@@ -115,8 +117,16 @@ async def measure(cluster: LocalCluster, model: str, questions: Sequence[str]) -
             click.echo(f"  {pattern:<10} " + ", ".join(f"{name} {value:.3g}" for name, value in _summary(done).items()), err=True)
     for pattern in names()[1:]:
         figures[f"{pattern}.gain"] = figures[f"{pattern}.right"] - figures["single.right"]
-    figures["planner.us_an_event"] = 1e6 * (cpu_seconds(planner) - used) / max(1.0, await _events(cluster) - events)
+    used = cpu_seconds(planner) - used - idle * (_CLOCK.monotonic() - began)
+    figures["planner.us_an_event"] = 1e6 * max(0.0, used) / max(1.0, await _events(cluster) - events)
     return figures
+
+
+async def _idle(process: int) -> float:
+    """CPU seconds a second of a process that is asked for nothing."""
+    began, used = _CLOCK.monotonic(), cpu_seconds(process)
+    await _CLOCK.sleep(_IDLE_SECONDS)
+    return (cpu_seconds(process) - used) / (_CLOCK.monotonic() - began)
 
 
 def _summary(done: Sequence[Done]) -> dict[str, float]:
