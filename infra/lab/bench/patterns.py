@@ -94,6 +94,13 @@ async def ask(session: aiohttp.ClientSession, pattern: str, question: str, model
     )
 
 
+async def _offered(session: aiohttp.ClientSession, model: str) -> None:
+    """Until the node has told of its model. Raises TimeoutError."""
+    async with asyncio.timeout(node.START_SECONDS):
+        while "error" in await _get(session, f"/v1/models/{model}"):
+            await _CLOCK.sleep(0.1)
+
+
 async def _get(session: aiohttp.ClientSession, path: str) -> dict[str, Any]:
     async with session.get(path) as response:
         found: dict[str, Any] = await response.json()
@@ -109,6 +116,7 @@ async def measure(cluster: LocalCluster, model: str, questions: Sequence[str]) -
     began, used, events = _CLOCK.monotonic(), cpu_seconds(planner), await _events(cluster)
     timeout = aiohttp.ClientTimeout(total=LONGEST_SECONDS + 10.0)
     async with aiohttp.ClientSession(cluster.url, timeout=timeout) as session:
+        await _offered(session, model)
         for pattern in names():
             done = [await ask(session, pattern, question, model) for question in questions]
             figures |= {f"{pattern}.{name}": value for name, value in _summary(done).items()}
