@@ -57,6 +57,7 @@ log = logs.get(__name__)
 
 MODELS_BYTES = RECORD_BYTES * 3 // 4
 """Of all models in a Node record; the rest is room for what is measured of them."""
+_MOST_SHOWN = 20
 SPEED_STEP = 1.25
 """A speed is news when it changed by about a quarter."""
 
@@ -72,6 +73,7 @@ class Registration:
         self._hardware, self._probe_now = found, asyncio.Event()
         self._probe = BackendProbe()
         self._models: tuple[NodeModel, ...] = ()
+        self._missing: tuple[str, ...] = ()
 
     @property
     def models(self) -> tuple[NodeModel, ...]:
@@ -116,9 +118,17 @@ class Registration:
         except ModelCallFailed as error:
             self._reached(False, error.message)
             return
-        wanted = self._settings.models
-        self._models = _fitting([model for model in models if not wanted or model.name in wanted])
+        self._models = _fitting(self._chosen(models))
         self._reached(True, "")
+
+    def _chosen(self, models: Sequence[NodeModel]) -> list[NodeModel]:
+        """Those that the settings name, however they spell them; all where they name none."""
+        found = {name: find(name, models) for name in self._settings.models}
+        missing = tuple(name for name, there in found.items() if there is None)
+        if missing and missing != self._missing:
+            log.warning("models_not_there", missing=missing, there=[model.name for model in models][:_MOST_SHOWN])
+        self._missing = missing
+        return [model for model in models if not found or model.name in found.values()]
 
     def lost(self) -> None:
         """A call found nobody at the endpoint: offer nothing, and look again soon."""

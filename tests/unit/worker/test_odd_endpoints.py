@@ -108,8 +108,8 @@ def openai(answers: dict[str, Any], body: bytes = b"") -> Backend:
     return made
 
 
-def registration(backend: Backend) -> Registration:
-    here = WorkerContext(WorkerSettings(), Topics(), ManualClock(), Random(0), "n", "b", ["chat"])
+def registration(backend: Backend, *models: str) -> Registration:
+    here = WorkerContext(WorkerSettings(models=models), Topics(), ManualClock(), Random(0), "n", "b", ["chat"])
     return Registration(here, backend, Speeds())
 
 
@@ -120,6 +120,19 @@ def registers(backend: Backend) -> Registration:
     node = found.record(0, draining=False)
     assert Node.model_validate_json(node.to_bytes()) == node
     return found
+
+
+@pytest.mark.parametrize(
+    ("named", "offered"),
+    [((), ["small:latest", "big:7b"]), (("small",), ["small:latest"]), (("big:7b", "none"), ["big:7b"]), (("big",), []), (("none",), [])],
+)
+def test_a_worker_offers_what_its_settings_name_however_they_spell_it(named: tuple[str, ...], offered: list[str]) -> None:
+    tags = {"models": [{**TAG, "name": "small:latest"}, {**TAG, "name": "big:7b"}]}
+    found = registration(
+        ollama({"/api/version": {"version": "1"}, "/api/tags": tags, "/api/ps": {"models": []}, "/api/show": SHOWN}), *named
+    )
+    asyncio.run(found.refresh())
+    assert sorted(model.name for model in found.models) == sorted(offered)
 
 
 THOROUGH = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
