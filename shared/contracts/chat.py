@@ -25,6 +25,10 @@ class Operation(StrEnum):
     EMBED = "embed"
 
 
+ToolChoice = Literal["auto", "required"]
+"""Whether the model may, or must, call one of the tools that it is given. A caller who wants one tool gives that one."""
+
+
 class ChatMessage(Contract):
     """One turn. `tool_calls` are OpenAI-shaped objects: id, function.name, function.arguments (object or JSON text)."""
 

@@ -30,7 +30,7 @@ from shared.contracts.base import (
     Tenant,
     Text,
 )
-from shared.contracts.chat import MOST_TOOLS, ChatMessage, Operation, Options
+from shared.contracts.chat import MOST_TOOLS, ChatMessage, Operation, Options, ToolChoice
 from shared.contracts.job import InputRef, Job, Needs, ReplyTo
 
 
@@ -58,6 +58,8 @@ class StepRequest(Contract):
     tools: tuple[JsonObject, ...] = Field(default=(), max_length=MOST_TOOLS)
     needs: Needs = Needs()
     stream: bool = False
+    tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool = True
     input_ref: InputRef | None = None
     """Messages, prompt, texts, format and tools lie there: the worker fetches them."""
 

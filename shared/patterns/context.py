@@ -139,9 +139,12 @@ class Close:
         yield self
 
 
+_NO_TOOLS: dict[str, Any] = {"tools": (), "tool_choice": "auto", "parallel_tool_calls": True}
+
+
 def chat(job: Job, messages: tuple[ChatMessage, ...], **own: Any) -> StepRequest:
     """A chat on the job's behalf: its model, options and needs, but these messages instead of its own input, tools and format."""
-    given = {"capability": job.capability or "chat", "operation": Operation.CHAT, "prompt": None, "texts": (), "tools": (), "format": None}
+    given = {"capability": job.capability or "chat", "operation": Operation.CHAT, "prompt": None, "texts": (), "format": None, **_NO_TOOLS}
     return StepRequest.of(job, **{**given, "messages": messages, "stream": False, **own})
 
 

@@ -135,6 +135,8 @@ def request(call: ModelCall, settings: WorkerSettings) -> dict[str, Any]:
         return body | {"prompt": (step.prompt or "") + (step.prefix or "")}
     if step.tools:
         body["tools"] = list(step.tools)
+        body |= {"tool_choice": "required"} if step.tool_choice == "required" else {}
+        body |= {} if step.parallel_tool_calls else {"parallel_tool_calls": False}
     if step.prefix and settings.continues == "flag":
         body |= {"continue_final_message": True, "add_generation_prompt": False}
     return body | {"messages": [wire_message(message) for message in continuation.messages_of(step)]}

@@ -163,3 +163,12 @@ async def test_a_model_that_is_not_listed_is_not_asked_for(fake: FakeEndpoint, o
     await openai.models()
     assert (await failure_of(openai, model="absent")).kind == "unknown_model"
     assert (await ask(openai, model="chatty"))[1].answer.text == "x"
+
+
+@pytest.mark.parametrize(("choice", "parallel"), [("auto", True), ("required", True), ("auto", False)])
+def test_wishes_about_calls_are_passed_on(choice: Any, parallel: bool) -> None:
+    """Only where there are any: a server that knows neither word is not asked for the default."""
+    asked = step(1, tools=({"type": "function", "function": {"name": "f"}},), tool_choice=choice, parallel_tool_calls=parallel)
+    body = request(ModelCall(asked, "small"), WorkerSettings())
+    assert body.get("tool_choice") == (None if choice == "auto" else "required")
+    assert body.get("parallel_tool_calls") == (None if parallel else False)
