@@ -114,7 +114,8 @@ async def test_streamed_calls_are_put_together_by_the_client() -> None:
                     call["arguments"] += (piece.function.arguments if piece.function else None) or ""
         assert reason == "tool_calls"
         assert calls == {
-            index: {"id": f"call_{place}", "name": "weather", "arguments": json.dumps({"place": place})} for index, place in enumerate(PLACES)
+            index: {"id": f"call_{place}", "name": "weather", "arguments": json.dumps({"place": place})}
+            for index, place in enumerate(PLACES)
         }
         async with client(at).chat.completions.stream(**ASKED, tools=[WEATHER]) as stream:
             final = await stream.get_final_completion()
