@@ -18,6 +18,7 @@ from services.worker.slots import Slots
 from services.worker.speeds import Timeouts, overdue
 from services.worker.wiring import WorkerContext
 from shared.contracts.base import ClaimId
+from shared.contracts.chat import Operation
 from shared.contracts.control import Drain, StopClaims, StopStep
 from shared.contracts.failure import Failure
 from shared.contracts.failure import FailureKind as K
@@ -309,12 +310,13 @@ class AttemptManager:
         _measure(attempt, outcome, now)
         self._end(attempt, outcome)
         if isinstance(outcome, StepFailed):
-            self._learn(outcome.failure)
+            self._learn(outcome.failure, of_tool=attempt.step.operation is Operation.TOOL)
         self.start_waiting()
         self.announce()
 
-    def _learn(self, failure: Failure) -> None:
-        if failure.kind is K.NODE_UNREACHABLE:
+    def _learn(self, failure: Failure, *, of_tool: bool) -> None:
+        """`of_tool`: what is behind one tool is not there; the others of this node may well be."""
+        if failure.kind is K.NODE_UNREACHABLE and not of_tool:
             self.give_back_waiting("the model endpoint does not answer")
             self._unreachable()
         elif failure.retry_after_seconds is not None or failure.kind is K.OVERLOADED:

@@ -132,12 +132,13 @@ class Runner:
 
     def stopped(self, attempt: Attempt) -> Ended:
         """The outcome of an attempt that was stopped or given back, before or while it ran."""
-        if attempt.released is not None:
-            step = attempt.step
+        step = attempt.step
+        if attempt.released is not None and (step.idempotent or attempt.asked_at is None):
             return StepReleased(
                 job=step.job, step=step.id, attempt=step.attempt, claim=attempt.claim, node=self._node.id, reason=attempt.released
             )
-        return self._failed(attempt, attempt.stop or Failure(kind=K.CANCELLED, message="the worker stopped"))
+        stop = attempt.stop or Failure(kind=K.CANCELLED, message="the worker stopped")
+        return self._failed(attempt, stop)
 
     async def _read_input(self, attempt: Attempt) -> None:
         """Where the step's input lies in a blob. Raises LogError, ModelCallFailed."""

@@ -25,7 +25,7 @@ from shared.contracts.base import (
     TopicName,
 )
 from shared.contracts.blob import BlobRef
-from shared.contracts.chat import MOST_TOOLS, ChatMessage, Operation, Options, ToolChoice
+from shared.contracts.chat import MOST_TOOLS, TOOLS, ChatMessage, Operation, Options, ToolChoice
 from shared.contracts.limits import Limits
 
 
@@ -101,6 +101,8 @@ class Job(Contract):
             raise ValueError("operation embed needs texts")
         if self.operation is Operation.GENERATE and self.prompt is None:
             raise ValueError("operation generate needs a prompt")
+        if self.operation is Operation.TOOL or self.capability == TOOLS:
+            raise ValueError("steps of tools are the engine's own: pattern tools has a model use them, or calls one")
         if self.tool_choice != "auto" and not self.tools:
             raise ValueError("tool_choice required needs tools")
 

@@ -60,6 +60,8 @@ class StepRequest(Contract):
     stream: bool = False
     tool_choice: ToolChoice = "auto"
     parallel_tool_calls: bool = True
+    idempotent: bool = True
+    """It may be done twice. A step of a tool that may not is not tried again once it may have begun."""
     input_ref: InputRef | None = None
     """Messages, prompt, texts, format and tools lie there: the worker fetches them."""
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic_core import to_json
 
-from shared.contracts.agents import Team
+from shared.contracts.agents import PinnedTool, Team
 from shared.contracts.chat import Answer, ChatMessage, Operation, Options
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job, Needs
@@ -220,6 +220,10 @@ class Context:
         if member.output is not None:
             fields["format"] = member.output
         return chat(job, (*head, *messages), **{**fields, **own})
+
+    def tools(self, names: Sequence[str]) -> list[PinnedTool]:
+        """Those of these references that the job has pinned: all, but of jobs that were accepted before there were tools."""
+        return [tool for tool in self.team.tools if tool.reference in names]
 
     def ask(self, request: StepRequest) -> Ask:
         """One step. The answer of its accepted attempt; StepError when it has failed for good."""

@@ -116,6 +116,11 @@ def prompts_named(ask: Contract) -> Iterator[str]:
     return _named(ask, lambda field: f"_{field}".endswith("_prompt_ref"))
 
 
+def tools_named(ask: Contract) -> Iterator[str]:
+    """Every server-side tool that the input refers to: the fields `tool`, `tools`, and those that end in `_tool` or `_tools`."""
+    return _named(ask, lambda field: f"_{field}".endswith(("_tool", "_tools")))
+
+
 def _named(ask: Contract, wanted: Callable[[str], bool]) -> Iterator[str]:
     """The texts of these fields, of the input and of what it holds."""
     for name, value in ask:
