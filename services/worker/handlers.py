@@ -309,14 +309,13 @@ class AttemptManager:
             self.slots.give_back(now, succeeded=isinstance(outcome, StepSucceeded))
         _measure(attempt, outcome, now)
         self._end(attempt, outcome)
-        if isinstance(outcome, StepFailed):
-            self._learn(outcome.failure, of_tool=attempt.step.operation is Operation.TOOL)
+        if isinstance(outcome, StepFailed) and attempt.step.operation is not Operation.TOOL:  # behind each tool there is something else
+            self._learn(outcome.failure)
         self.start_waiting()
         self.announce()
 
-    def _learn(self, failure: Failure, *, of_tool: bool) -> None:
-        """`of_tool`: what is behind one tool is not there; the others of this node may well be."""
-        if failure.kind is K.NODE_UNREACHABLE and not of_tool:
+    def _learn(self, failure: Failure) -> None:
+        if failure.kind is K.NODE_UNREACHABLE:
             self.give_back_waiting("the model endpoint does not answer")
             self._unreachable()
         elif failure.retry_after_seconds is not None or failure.kind is K.OVERLOADED:
