@@ -51,6 +51,7 @@ DISPOSITION: dict[FailureKind, Disposition] = {
 
 NOT_BEGUN = frozenset({K.UNKNOWN_MODEL, K.CONTEXT_LENGTH, K.OVERLOADED, K.NODE_UNREACHABLE})
 """Of those that are tried again: nobody has begun. After any other a step that may not be done twice may have been done."""
+MAY_HAVE_BEGUN = "it may have begun, and must not be done twice"
 
 
 @dataclass(frozen=True, slots=True)

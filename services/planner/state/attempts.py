@@ -32,7 +32,7 @@ from shared.contracts.outcome import (
 )
 from shared.contracts.review import ReviewGiven
 from shared.contracts.usage import Usage
-from shared.scheduling.retry import NOT_BEGUN, RetryPolicy, decide
+from shared.scheduling.retry import MAY_HAVE_BEGUN, NOT_BEGUN, RetryPolicy, decide
 from shared.telemetry import metrics
 
 _FREE_RELEASES = 2
@@ -44,7 +44,6 @@ _MOST_MISSING = 64
 _LOOK_SECONDS = 0.5
 """Between two looks at a node that seems to be silent."""
 
-_MAY_HAVE_BEGUN = "it may have begun, and must not be done twice"
 _OF_NO_JOB = (ClaimsRenewed, WorkerStarted, BudgetRequested, BudgetGranted, BudgetRecalled)
 
 
@@ -205,7 +204,7 @@ def _on_started(book: Book, round_: Round, outcome: WorkerStarted) -> None:
 def _void(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
     """It is not the job's fault that a worker starts again. A step that meets it again and again may well be: then it counts."""
     failure = Failure(kind=FailureKind.NODE_LOST, message="the node's worker has started again")
-    if step.releases < _FREE_RELEASES and _may_be_repeated(step):
+    if step.releases < _FREE_RELEASES and driving.repeatable(step):
         _ask_again(book, round_, job, step, failure, usage=Usage())
     else:
         _fail_or_retry(book, round_, job, step, failure)
@@ -267,7 +266,7 @@ def _on_failed(book: Book, round_: Round, outcome: StepFailed) -> None:
         return
     job, step = found
     metrics.ATTEMPTS_FAILED.labels(outcome.failure.kind.value).inc()
-    if outcome.failure.kind is FailureKind.CANCELLED and _may_be_repeated(step):
+    if outcome.failure.kind is FailureKind.CANCELLED and driving.repeatable(step):
         # Nobody here wants it cancelled: an earlier owner's stop, or another claim's.
         _ask_again(book, round_, job, step, outcome.failure, usage=outcome.usage)
     else:
@@ -369,18 +368,14 @@ def _fail_or_retry(book: Book, round_: Round, job: LiveJob, step: OpenStep, fail
     defaults = book.policy.retry
     policy = RetryPolicy(job.accepted.limits.attempts or defaults.attempts, defaults.base_seconds, defaults.cap_seconds)
     retry = decide(failure.kind, step.failures + 1, policy, book.random.random())
-    if retry is not None and failure.kind not in NOT_BEGUN and not _may_be_repeated(step):
-        retry, failure = None, failure.model_copy(update={"message": f"{failure.message}; {_MAY_HAVE_BEGUN}"})
+    if retry is not None and failure.kind not in NOT_BEGUN and not driving.repeatable(step):
+        retry, failure = None, failure.model_copy(update={"message": f"{failure.message}; {MAY_HAVE_BEGUN}"})
     if retry is not None and (refused := retry_refusal(job, usage or Usage())) is not None:
         retry, failure = None, refused
     if retry is not None and retry.elsewhere and failure.node is None and step.claim is not None:
         failure = failure.model_copy(update={"node": step.claim.node})
     # How long an endpoint does not want to be asked holds up its node, not the job: another node may be free.
     driving.fail_attempt(book, round_, job, step, failure, wait=None if retry is None else retry.delay_seconds, usage=usage)
-
-
-def _may_be_repeated(step: OpenStep) -> bool:
-    return step.request is None or step.request.idempotent
 
 
 def may_claim(step: OpenStep, claim: ClaimId) -> bool:

@@ -203,6 +203,11 @@ def fail_attempt(
         retry(book, round_, job, step)
 
 
+def repeatable(step: OpenStep) -> bool:
+    """Whether it may be begun again where it may have begun."""
+    return step.request is None or step.request.idempotent
+
+
 def retry(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
     """Begin the next attempt. It goes out only after its event is acknowledged."""
     prefix, tokens = (step.prefix, step.prefix_tokens) if step.shown is None else (step.shown, step.shown_tokens)

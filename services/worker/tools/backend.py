@@ -11,8 +11,8 @@ from pydantic_core import from_json
 
 from services.worker.backends.base import BackendProbe, Completion, Delta, ModelCall, ModelCallFailed
 from services.worker.settings import WorkerSettings
-from services.worker.tools.base import ServedKind, ToolCall, refused
 from services.worker.tools.calculator import LONGEST, CannotCalculate, calculate
+from services.worker.tools.calling import ServedKind, ToolCall, refused
 from services.worker.tools.declared import CalculatorTool, HttpTool, RetrievalTool, ServedTool, ToolsFile, read_tools
 from services.worker.tools.fetch import HttpFetch
 from services.worker.tools.mcp_servers import McpCall, McpSession

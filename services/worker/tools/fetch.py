@@ -19,7 +19,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
 from services.worker.backends.base import ModelCallFailed
-from services.worker.tools.base import ToolCall, refused, text_argument
+from services.worker.tools.calling import ToolCall, refused, text_argument
 from services.worker.tools.declared import HttpTool
 from shared.contracts.failure import FailureKind as K
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import to_json
 
 from services.worker.backends.base import ModelCallFailed
-from services.worker.tools.base import ToolCall
+from services.worker.tools.calling import ToolCall
 from services.worker.tools.declared import McpServer, McpTool, token
 from shared.contracts.agents import Tool
 from shared.contracts.base import sentence

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from services.worker.backends.base import ModelCallFailed
 from services.worker.backends.foreign import entries, mapping, words
 from services.worker.backends.http import HttpEndpoint, decode, whole
-from services.worker.tools.base import ToolCall, text_argument
+from services.worker.tools.calling import ToolCall, text_argument
 from services.worker.tools.declared import RetrievalTool, token
 from shared.contracts.failure import FailureKind as K
 

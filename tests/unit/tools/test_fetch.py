@@ -13,7 +13,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from services.worker.backends.base import ModelCallFailed
 from services.worker.tools import fetch
-from services.worker.tools.base import ToolCall
+from services.worker.tools.calling import ToolCall
 from services.worker.tools.declared import HttpTool
 from services.worker.tools.fetch import HttpFetch, NotAllowed, check_address, is_public, readable_text
 from shared.contracts.failure import FailureKind as K

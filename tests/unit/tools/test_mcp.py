@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 
 from services.worker.backends.base import ModelCallFailed
-from services.worker.tools.base import ToolCall
+from services.worker.tools.calling import ToolCall
 from services.worker.tools.declared import McpServer, McpTool
 from services.worker.tools.mcp_servers import McpCall, McpSession, content_text, listed
 from shared.contracts.failure import FailureKind as K

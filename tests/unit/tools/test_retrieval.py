@@ -9,7 +9,7 @@ import pytest
 from pydantic_core import to_json
 
 from services.worker.backends.base import ModelCallFailed
-from services.worker.tools.base import ToolCall
+from services.worker.tools.calling import ToolCall
 from services.worker.tools.declared import RetrievalTool
 from services.worker.tools.retrieval import Retrieval
 from shared.contracts.failure import FailureKind as K

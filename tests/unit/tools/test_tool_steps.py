@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 
 from services.worker.settings import WorkerSettings
 from services.worker.tools.backend import CUT, ToolsBackend
-from services.worker.tools.base import ToolCall
+from services.worker.tools.calling import ToolCall
 from services.worker.tools.declared import ToolsFile
 from shared.clock import LoopClock
 from shared.contracts.chat import Operation
