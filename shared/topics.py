@@ -221,7 +221,7 @@ FAMILIES: tuple[Family, ...] = (
         DAY_MS,
         ("planner", "CLI"),
         ("worker",),
-        ("StopStep", "StopClaims", "Drain"),
+        ("StopStep", "BeginStep", "StopClaims", "Drain"),
         "What a node's worker is told.",
     ),
     Family(

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
-from shared.contracts.control import StopClaims, StopStep
+from shared.contracts.control import BeginStep, StopClaims, StopStep
 from shared.contracts.event import (
     NOBODY,
     REVIEWS,
@@ -69,6 +69,14 @@ class Stop:
     mailbox: int
     control: StopStep
     release: Callable[[], None] = _nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Tell a node that its claim stands in history: what must not be done twice is begun only then."""
+
+    mailbox: int
+    control: BeginStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +138,7 @@ class Tell:
     outcome: BudgetRequested | BudgetGranted | BudgetRecalled
 
 
-Effect = Dispatch | Stop | Disown | StopAnywhere | Publish | Bury | CallerAnswer | AskPosition | Tell
+Effect = Dispatch | Stop | Begin | Disown | StopAnywhere | Publish | Bury | CallerAnswer | AskPosition | Tell
 
 
 def version_of(event: Event) -> int:

@@ -37,7 +37,6 @@ from shared.telemetry import metrics
 
 _FREE_RELEASES = 2
 """Releases of a step that are sent again at once; more are spaced out, so that a confused node cannot spin."""
-
 _MOST_TOLD = 20
 """Times that what a step lacks is recorded: nodes may come and go for as long as it waits."""
 _MOST_MISSING = 64
@@ -103,7 +102,7 @@ def flush_claims(book: Book, round_: Round) -> None:
         for event in job.claim_news:
             step = job.steps.get(event.step)
             if step is not None and step.claim is not None and step.claim.id == event.claim:
-                book.write(round_, job, event)
+                driving.record_claim(book, round_, job, step, event)
         job.claim_news.clear()
     book.claim_news.clear()
 

@@ -1,8 +1,9 @@
 """The workers that serve one file of tools: one node for each tool that has permits, one for all others.
 
 A permit of a tool is a slot of its node, which is named after the tool in the whole cluster: of two processes that serve it, the later one
-waits until the earlier is gone (`boots`), so there are never more permits than are declared. What waits for one waits with the routers,
-where tenants take turns; the node offers no place beyond its permits.
+takes it over, and begins only when the earlier is gone (`boots`), so there are never more permits than are declared. Two that are started
+again and again take it from one another: run one. What waits for a permit waits with the routers, where tenants take turns; the node
+offers no place beyond its permits.
 """
 
 from __future__ import annotations

@@ -12,12 +12,14 @@ from services.worker.tools.backend import CUT, ToolsBackend
 from services.worker.tools.calling import ToolCall
 from services.worker.tools.declared import ToolsFile
 from shared.clock import LoopClock
+from shared.contracts import headers
 from shared.contracts.chat import Operation
+from shared.contracts.control import BeginStep
 from shared.contracts.failure import FailureKind as K
-from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
+from shared.contracts.outcome import StepClaimed, StepFailed, StepReleased, StepSucceeded
 from shared.contracts.step import Step
 from tests.unit.worker.scripted_backend import ScriptedBackend
-from tests.unit.worker.world import World, play, step
+from tests.unit.worker.world import NODE, World, play, step
 
 FILE = ToolsFile.model_validate(
     {"tools": {"calculator": {"kind": "calculator", "characters": 100}, "slow": {"kind": "calculator", "seconds": 5, "at_once": 2}}}
@@ -129,13 +131,47 @@ def test_a_tool_that_is_not_served_here_has_not_begun() -> None:
     play(scenario)
 
 
+def begin(world: World, given: Step, *, node: str = NODE) -> None:
+    """The planner's word that the step's claim stands in history."""
+    [claim] = [told.claim for told in world.outcomes(StepClaimed) if told.job == given.job]
+    said = BeginStep(node=node, job=given.job, step=given.id, attempt=given.attempt, claim=claim)
+    world.write(world.topics.controls, 0, said.to_bytes(), headers.envelope(said.type))
+
+
+def test_what_must_not_be_done_twice_waits_for_its_planner() -> None:
+    """It is claimed at once, and begins when its claim stands; told again, or to another node, nothing begins."""
+    slow = Slow()
+
+    async def scenario(world: World) -> None:
+        async with world.worker(backend(slow), agents=("tools",)):
+            given = calling(1, "slow", "{}", idempotent=False)
+            world.route(given, calling(2, "slow", "{}", idempotent=False))
+            await world.until(lambda: len(world.outcomes(StepClaimed)) == 2)
+            await world.clock.sleep(20.0)
+            assert slow.calls == []
+            begin(world, given, node="another")
+            begin(world, given)
+            begin(world, given)
+            await world.until(lambda: bool(world.outcomes(StepSucceeded)))
+            begin(world, given)
+            world.stop_step(calling(2, "slow", "{}"))
+            await world.until(lambda: bool(world.outcomes(StepFailed)))
+            await world.clock.sleep(5.0)
+            assert [call.step for call in slow.calls] == [given.id]
+
+    play(scenario)
+
+
 @pytest.mark.parametrize("idempotent", [True, False])
 def test_a_worker_that_leaves_gives_back_what_may_be_done_twice(idempotent: bool) -> None:
     """A call that runs and must not be done again is a failure: nobody may think that it has not begun."""
 
     async def scenario(world: World) -> None:
         async with world.worker(backend(), agents=("tools",), slots=1, grace_seconds=1.0) as running:
-            world.route(calling(1, "slow", '{"seconds": 4}', idempotent=idempotent), calling(2, "slow", "{}", idempotent=False))
+            given = calling(1, "slow", '{"seconds": 4}', idempotent=idempotent)
+            world.route(given, calling(2, "slow", "{}", idempotent=False))
+            await world.until(lambda: len(world.outcomes(StepClaimed)) == 2)
+            begin(world, given)
             await world.until(lambda: running.service.attempts.slots.busy == 1)
             await running.end()
             released = {outcome.job for outcome in world.outcomes(StepReleased)}
