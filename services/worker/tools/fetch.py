@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
+from yarl import URL
 
 from services.worker.backends.base import ModelCallFailed
 from services.worker.tools.calling import ToolCall, refused, text_argument
@@ -121,7 +122,7 @@ class HttpFetch:
         except NotAllowed:
             raise refused(f"this address is not allowed; allowed: {', '.join(self._terms.allow)}") from None
         try:
-            async with session.get(aiohttp.client.URL(asked.geturl(), encoded=True), allow_redirects=False) as response:
+            async with session.get(URL(asked.geturl(), encoded=True), allow_redirects=False) as response:
                 if response.status in (301, 302, 303, 307, 308) and "location" in response.headers:
                     return _Redirect(response.headers["location"])
                 return await _read(response)

@@ -91,7 +91,12 @@ def test_a_worker_is_told_its_tools(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.delenv("TUTTI_WORKER__TOOLS", raising=False)
     monkeypatch.setenv("TUTTI_WORKER__TOOLS", "")
     started: list[str] = []
-    monkeypatch.setattr(run, "main", lambda builds: started.extend(name for name, _ in builds) or 0)
+
+    def note(builds: list[tuple[str, Any]]) -> int:
+        started.extend(name for name, _ in builds)
+        return 0
+
+    monkeypatch.setattr(run, "main", note)
     path = file(tmp_path, {"calculator": {"kind": "calculator"}, "one": {"kind": "calculator", "at_once": 1}})
     assert tutti("run", "worker", "--tools", path).exit_code == 0
     assert started == ["worker", "worker-one"]

@@ -57,6 +57,10 @@ def world(*turns: Reply, tool: Script | None = None) -> Script:
     return reply
 
 
+def always(end: Answer | Failure) -> Script:
+    return lambda _: Reply(end)
+
+
 def run(script: Script, made: Job | None = None, **given: Any) -> Played:
     return play(TOOLS, made or job(), script, team=TEAM, **given)
 
@@ -127,7 +131,7 @@ def test_a_tool_that_fails_is_told_as_data() -> None:
     """The job goes on; so it does where the result is too large to read."""
     large = Answer(blob=BlobRef(digest="0" * 32, partition=0, first=0, last=0, chunks=1, size=70_000, written_at=0))
     for end in (DOWN, large):
-        played = run(world(calling(call("send", {})), Reply("sorry"), tool=lambda _, end=end: Reply(end)))
+        played = run(world(calling(call("send", {})), Reply("sorry"), tool=always(end)))
         assert played.text == "sorry"
         assert "error: " in results(asked(played)[-1])[0]
         assert [c["outcome"] for c in calls(played)] == ["failed"]
