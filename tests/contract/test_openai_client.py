@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 
@@ -15,17 +16,13 @@ from shared.kafka.memory.memory import MemoryLog
 from tests.support.fake_planner import Script
 from tests.support.ingress_world import World, world
 
-WEATHER, TIME = (
-    {
-        "type": "function",
-        "function": {
-            "name": name,
-            "description": f"The {name} of a place.",
-            "parameters": {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]},
-        },
-    }
-    for name in ("weather", "time")
-)
+
+def function(name: str) -> Any:
+    parameters = {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}
+    return {"type": "function", "function": {"name": name, "description": f"The {name} of a place.", "parameters": parameters}}
+
+
+WEATHER, TIME = function("weather"), function("time")
 PLACES = ("Oslo", "Rome")
 ASKED: dict[str, Any] = {"model": "tiny:1", "messages": [{"role": "user", "content": "How is it in Oslo and in Rome?"}]}
 
@@ -47,7 +44,8 @@ def model(job: Job) -> Script:
 
 
 def client(at: World) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(api_key="none", base_url="http://test/v1", http_client=at.client, max_retries=0)
+    http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=at.ingress.asgi()))
+    return openai.AsyncOpenAI(api_key="none", base_url="http://test/v1", http_client=http, max_retries=0)
 
 
 def job_of(at: World) -> Job:

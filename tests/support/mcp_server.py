@@ -51,7 +51,7 @@ def made(journal: str = "") -> MCPServer:
         os._exit(1)
 
     @server.tool()
-    def step(context: Context) -> str:  # type: ignore[type-arg]
+    def step(context: Context) -> str:
         """Whose call it is."""
         meta = context.request_context.meta
         return str((meta or {}).get("tutti/step"))
