@@ -57,7 +57,7 @@ class Used:
 def call_of(tool: PinnedTool, arguments: Mapping[str, Any]) -> StepRequest:
     """One call as a step. It goes to the workers that serve a tool of this name."""
     return StepRequest(
-        agent="tool",
+        agent=f"tool:{tool.name}",
         capability=TOOLS,
         operation=Operation.TOOL,
         model=tool.name,

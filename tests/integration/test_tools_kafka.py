@@ -83,7 +83,7 @@ def test_a_model_uses_tools_and_people_call_them(at: LocalCluster, journal: Path
     assert str(int(a) + int(b)) in answer["text"]
     assert [(one["tool"], one["outcome"]) for one in answer["explanation"]["calls"]] == [("add", "answered")]
     tree = tutti(at, "jobs", "get", job["id"], "--tree").output
-    assert "tool" in tree.split()
+    assert "tool:add" in tree.split()
     served = {node["id"]: (node["capabilities"], node["slots"]) for node in json.loads(tutti(at, "nodes", "--json").output)}
     assert served["tools-node-2.tools"] == (["tools"], 16)
     assert served["tool.wait"] == (["tools"], 2)
