@@ -14,10 +14,10 @@ from pydantic_core import from_json, to_json
 from services.worker import continuation
 from services.worker.backends import ollama_models
 from services.worker.backends.base import BackendProbe, Completion, Delta, ModelCall, ModelCallFailed
+from services.worker.backends.forced_calls import forced, forced_calls, is_forced
 from services.worker.backends.foreign import count, nanoseconds, within, words
 from services.worker.backends.http import EMBEDDINGS_BYTES, HttpEndpoint, batches, decode, decode_lines, error_text, failure_kind, whole
 from services.worker.backends.ollama_continuation import continuing
-from services.worker.backends.ollama_forced import forced, forced_call, is_forced
 from services.worker.settings import WorkerSettings
 from shared.contracts.base import free_json
 from shared.contracts.chat import Answer, ChatMessage, FinishReason, Operation
@@ -111,7 +111,8 @@ def request(call: ModelCall, settings: WorkerSettings) -> dict[str, Any]:
         system = "\n\n".join(message.content for message in step.messages if message.role == "system")
         return body | {"prompt": step.prompt or ""} | ({"system": system} if system else {})
     if is_forced(step):
-        return body | forced(step, [wire_message(message) for message in continuation.messages_of(step)])
+        messages, schema = forced(step, [wire_message(message) for message in continuation.messages_of(step)])
+        return body | {"messages": messages, "format": schema}
     if step.tools:
         body["tools"] = list(step.tools)
     return body | {"messages": [wire_message(message) for message in continuation.messages_of(step)]}
@@ -228,7 +229,7 @@ class _StreamReader:
         counted = "eval_count" in done or not self._pieces
         text = "".join(self._text)
         if self._forced:
-            self._tools, text = tool_calls(self._call.step, forced_call(self._call.step, text), 0), ""
+            self._tools, text = forced_calls(self._call.step, text), ""
         read = count(done.get("prompt_eval_count"))
         return Completion(
             Answer(
