@@ -3,6 +3,7 @@
 When: the answer needs something that no model has in its head: a calculation, today's figures, a document, a system of yours.
 Not when: the tools are the caller's own (`tools` of a chat request, pattern single), or the answer is in the prompt already.
 Options: `tools` (names of declared tools), `rounds` (in which they may be called), `agent` (who answers; its own tools are there, too);
+`by` (`schema`: calls are constrained choices, for models that know none; so they are anyway where no model that may answer knows any);
 `tool` (call this one alone: the prompt is its arguments as JSON, its result the answer).
 Cost: at most rounds + 1 calls of the model, and what it calls, at most eight side by side in a round; depth 2 a round.
 
@@ -15,7 +16,7 @@ Results are data: nothing in them adds a tool, a role or a round. Calls that his
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import from_json
@@ -39,6 +40,8 @@ class ToolsInput(PatternInput):
     rounds: int = Field(default=ROUNDS, ge=1, le=12)
     agent: Reference | None = None
     tool: Reference | None = None
+    by: Literal["calls", "schema"] = "calls"
+    """How the model says what it calls: in its own spelling, or as a constrained choice, which every model can make."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -57,7 +60,7 @@ async def tools(ctx: Context, job: Job, ask: ToolsInput) -> Answer:
     else:
         turns = given[1:] if job.system and given[0].role == "system" else given  # the agent is told it beside its own words
         request = ctx.request(job, ask.agent, *turns, stream=job.stream, **({"format": job.format} if job.format else {}))
-    used = await use_tools(ctx, request, ctx.tools((*ask.tools, *own)), ask.rounds)
+    used = await use_tools(ctx, request, ctx.tools((*ask.tools, *own)), ask.rounds, ask.by)
     return explained(used.answer, calls=used.calls) if used.calls else used.answer
 
 

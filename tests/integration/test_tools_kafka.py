@@ -87,6 +87,8 @@ def test_a_model_uses_tools_and_people_call_them(at: LocalCluster, journal: Path
     served = {node["id"]: (node["capabilities"], node["slots"]) for node in json.loads(tutti(at, "nodes", "--json").output)}
     assert served["tools-node-2.tools"] == (["tools"], 16)
     assert served["tool.wait"] == (["tools"], 2)
+    chosen = submit(at, prompt="hello", pattern="tools", input={"tools": ["add", "calculator"], "by": "schema"})
+    assert chosen["result"]["status"] == "succeeded", chosen
     assert tutti(at, "tools", "call", "calculator", '{"expression": "6 * 7"}').output == "42\n"
     wrong = tutti(at, "tools", "call", "calculator", '{"expression": "1 / 0"}')
     assert (wrong.exit_code, "a division by zero" in wrong.output) == (Exit.FAILED, True)

@@ -306,3 +306,55 @@ def test_inputs_exclude_each_other() -> None:
 def test_a_bare_prompt_is_one_call() -> None:
     played = play(TOOLS, Job(prompt="q", pattern="tools"), lambda _: Reply("a"))
     assert (played.text, len(played.asked), played.answer and played.answer.explanation) == ("a", 1, None)
+
+
+def chooser(*choices: str, natively: Reply | None = None) -> Script:
+    """A model that writes these where it has to choose, the last for ever."""
+    said = iter(choices[:-1])
+
+    def reply(request: StepRequest) -> Reply:
+        if request.operation is Operation.TOOL:
+            return Reply("5")
+        if request.tools:
+            return natively or Reply(Failure(kind=FailureKind.UNSUPPORTED, message="it cannot call tools"))
+        return Reply(next(said, choices[-1])) if isinstance(request.format, dict) and "anyOf" in request.format else Reply("It is 5.")
+
+    return reply
+
+
+CHOICE = '{"tool": "add", "arguments": {"a": 2, "b": 3}}'
+
+
+@pytest.mark.parametrize("by", ["calls", "schema"])
+def test_a_model_that_knows_no_calls_chooses_them(by: str) -> None:
+    """By wish, or where none that may answer can call: one of the tools or none, with arguments in its schema; the answer streams."""
+    made = job(tools=["add", "send@live"], by=by, job={"stream": True})
+    played = run(chooser(CHOICE, '{"tool": "none"}'), made)
+    assert (played.text, [request.model for request in asked(played, Operation.TOOL)]) == ("It is 5.", ["add"])
+    first, second, last = [request for request in asked(played) if not request.tools]
+    assert isinstance(first.format, dict)
+    assert [form["properties"]["tool"]["enum"] for form in first.format["anyOf"]] == [["none"], ["add"], ["send"]]
+    assert first.format["anyOf"][1]["properties"]["arguments"] == NUMBERS
+    assert '<data id="call_0_0">\n5\n</data>' in second.messages[-1].content
+    assert (last.stream, last.format, first.stream) == (True, None, False)
+    assert '<data id="call_0_0">\n5\n</data>' in last.messages[-1].content
+    assert {message.role for request in (first, second, last) for message in request.messages} == {"user"}
+    crashes_alike(TOOLS, made, played, team=TEAM)
+
+
+@pytest.mark.parametrize("written", ["", "no", "[]", '{"tool": 3}', '{"tool": "cook"}', '{"tool": "add"}', '{"arguments": {}}'])
+def test_a_choice_that_is_none_calls_nothing(written: str) -> None:
+    """In as many rounds as there are; then it answers all the same."""
+    played = run(chooser(written), job(tools=["add"], by="schema", rounds=3))
+    assert (played.text, asked(played, Operation.TOOL)) == ("It is 5.", [])
+    assert len(asked(played)) <= 4
+
+
+def test_a_repeated_choice_ends_the_rounds() -> None:
+    played = run(chooser(CHOICE), job(tools=["add"], by="schema", rounds=12))
+    assert (len(asked(played, Operation.TOOL)), len(asked(played))) == (1, 3)
+
+
+def test_any_other_failure_of_the_model_is_its_own() -> None:
+    played = run(chooser(CHOICE, natively=Reply(DOWN)), job(tools=["add"]))
+    assert played.failure == DOWN
