@@ -105,7 +105,7 @@ def test_a_model_uses_tools_and_people_call_them(at: LocalCluster, journal: Path
 
 def test_a_call_is_not_made_twice_whoever_dies(at: LocalCluster, journal: Path) -> None:
     """The planner is killed amid a call: it is waited for. The worker is: the job ends, and says that the call may have been made."""
-    call = {"prompt": '{"seconds": 4}', "pattern": "tools", "input": {"tool": "wait"}}
+    call: dict[str, Any] = {"prompt": '{"seconds": 4}', "pattern": "tools", "input": {"tool": "wait"}}
     assert submit(at, wait=0, id="first", **call)["state"] != "settled"
     until(lambda: lines(journal) == ["wait begins"], "the call begins")
     at.services["planner"].daemon.kill()
@@ -131,7 +131,8 @@ def test_a_callers_own_tools(at: LocalCluster) -> None:
     parameters = {"type": "object", "properties": {"place": {"type": "string", "enum": ["Oslo", "Rome"]}}, "required": ["place"]}
     tools: Any = [{"type": "function", "function": {"name": name, "parameters": parameters}} for name in ("weather", "time")]
     asked: Any = {"model": "auto", "messages": [{"role": "user", "content": "hello"}], "tools": tools}
-    for choice, names in (("required", {"weather", "time"}), ({"type": "function", "function": {"name": "time"}}, {"time"})):
+    choices: list[Any] = [("required", {"weather", "time"}), ({"type": "function", "function": {"name": "time"}}, {"time"})]
+    for choice, names in choices:
         answer = client.chat.completions.create(**asked, tool_choice=choice).choices[0]
         assert answer.finish_reason == "tool_calls"
         [call] = answer.message.tool_calls
@@ -139,7 +140,7 @@ def test_a_callers_own_tools(at: LocalCluster) -> None:
         assert json.loads(call.function.arguments)["place"] in ("Oslo", "Rome")
         with client.chat.completions.stream(**asked, tool_choice=choice) as stream:
             final = stream.get_final_completion().choices[0]
-        [streamed] = final.message.tool_calls
+        [streamed] = final.message.tool_calls or []
         assert (streamed.function.name in names, bool(final.message.content)) == (True, False)
     plain = client.chat.completions.create(**asked, tool_choice="none").choices[0]
     assert (plain.finish_reason, plain.message.tool_calls) == ("stop", None)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -82,7 +82,7 @@ class Rule:
     """What is given back is not begun, whatever is said later."""
 
 
-def with_node(state: State, number: int, **changes: object) -> State:
+def with_node(state: State, number: int, **changes: Any) -> State:
     nodes = list(state.nodes)
     nodes[number] = nodes[number]._replace(**changes)
     return state._replace(nodes=(nodes[0], nodes[1]))
