@@ -192,3 +192,29 @@ def test_a_status_shows_the_versions_that_are_used(job_accepted: JobAccepted) ->
 def job_accepted() -> JobAccepted:
     folder = Path(__file__).parents[2] / "schemas" / "examples"
     return JobAccepted.model_validate_json((folder / "v1" / "JobAccepted.minimal.json").read_bytes())
+
+
+async def test_tools_are_declared_and_named() -> None:
+    """By administrators, as all is; who names one that is not there, in a job, a chat or an agent, is told which are."""
+    add = {"about": "Adds.", "parameters": {"type": "object", "properties": {"a": {"type": "number"}}}, "idempotent": True}
+    async with ready() as at:
+        assert "known: none" in refused(await at.client.put("/v1/agents/clerk", json={"tools": ["add"]}), 400, "unknown_tool")
+        assert (await at.client.put("/v1/tools/add", json=add)).json()["tool"] == add
+        assert "object" in refused(await at.client.put("/v1/tools/bad", json={"parameters": {"type": "array"}}), 400, "invalid_input")
+        assert (await at.client.put("/v1/agents/clerk", json={"tools": ["add"]})).status_code == 200
+        assert [tool["name"] for tool in (await at.client.get("/v1/tools")).json()["tools"]] == ["add"]
+        for path, body in (
+            ("/v1/jobs", {"prompt": "q", "pattern": "tools", "input": {"tools": ["add", "cook"]}}),
+            ("/v1/jobs", {"prompt": "q", "pattern": "tools", "input": {"tool": "cook"}}),
+            (
+                "/v1/chat/completions",
+                {"model": "tutti/tools", "messages": [{"role": "user", "content": "q"}], "input": {"tools": ["cook"]}},
+            ),
+        ):
+            assert "there is no tool cook; known: add" in refused(await at.client.post(path, json=body), 400, "unknown_tool")
+        asked = {"model": "tutti/tools", "messages": [{"role": "user", "content": "q"}], "input": {"tools": ["add"]}}
+        assert (await at.client.post("/v1/chat/completions", json=asked)).status_code == 200
+        [seen] = at.planner.jobs.values()
+        assert (seen.job.pattern, seen.job.input) == ("tools", {"tools": ["add"]})
+        own = {"prompt": "q", "operation": "tool", "model": "add"}
+        assert "the engine's own" in refused(await at.client.post("/v1/jobs", json=own), 400, "invalid_input")
