@@ -17,6 +17,7 @@ from shared.agents.built_in import AGENTS, PROFILES
 from shared.agents.resolving import resolve
 from shared.agents.table import Declarations
 from shared.clock import SystemClock
+from shared.contracts.agents import Tool
 from shared.contracts.chat import Answer
 from shared.contracts.event import JobAccepted
 from shared.contracts.job import Job
@@ -180,10 +181,14 @@ async def test_a_job_with_an_unknown_agent_is_refused_at_the_door() -> None:
 
 
 def test_a_status_shows_the_versions_that_are_used(job_accepted: JobAccepted) -> None:
-    team = resolve(Declarations(), ["critic", "code@latest"], [], ("chat",))
+    table, clock = Declarations(), Tool(about="The time.")
+    for key, value in table.to_declare("tool", "clock", clock, at=0.0, by="").items():
+        table.on_entry("tool", key, value)
+    team = resolve(table, ["critic", "code@latest"], [], ("chat", "tools"), ["clock"])
     event = job_accepted.changed(team=team)
     status = fold(event.job, 0, None, [RawEvent(0, event.type, event.to_bytes())])
     assert status.agents == {"critic": AGENTS["critic"].version, "code@latest": AGENTS["code"].version}
+    assert status.tools == {"clock": clock.version}
     assert b'"prompts"' not in status.public()
     assert JobStatus.model_validate_json(status.stored()) == status
 
