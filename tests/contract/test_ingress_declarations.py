@@ -182,8 +182,8 @@ async def test_a_job_with_an_unknown_agent_is_refused_at_the_door() -> None:
 
 def test_a_status_shows_the_versions_that_are_used(job_accepted: JobAccepted) -> None:
     table, clock = Declarations(), Tool(about="The time.")
-    for key, value in table.to_declare("tool", "clock", clock, at=0.0, by="").items():
-        table.on_entry("tool", key, value)
+    for name, value in table.to_declare("tool", "clock", clock, at=0.0, by="").items():
+        table.on_entry("tool", name, value)
     team = resolve(table, ["critic", "code@latest"], [], ("chat", "tools"), ["clock"])
     event = job_accepted.changed(team=team)
     status = fold(event.job, 0, None, [RawEvent(0, event.type, event.to_bytes())])
