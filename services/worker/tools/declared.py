@@ -170,7 +170,7 @@ def declaration(tool: ServedTool, listed: Tool | None = None) -> Tool:
         about, name, meaning, most = _TOLD[tool.kind]
         if isinstance(tool, HttpTool):
             about = about.format(allow=", ".join(tool.allow))
-        fields = {name: {"type": "string", "description": meaning, "maxLength": most}}
+        fields = {name: {"type": "string", "description": meaning, "minLength": 1, "maxLength": most}}
         parameters = {"type": "object", "properties": fields, "required": [name], "additionalProperties": False}
         listed = Tool(about=about[:4_096], parameters=parameters, idempotent=True)
     own = {"about": tool.about, "parameters": tool.parameters, "idempotent": tool.idempotent}
