@@ -58,6 +58,8 @@ class StepRequest(Contract):
     tools: tuple[JsonObject, ...] = Field(default=(), max_length=MOST_TOOLS)
     needs: Needs = Needs()
     stream: bool = False
+    logprobs: bool = False
+    """The answer is to say its `mean_logprob`. No option of a job: a worker that does not know the word answers without it."""
     input_ref: InputRef | None = None
     """Messages, prompt, texts, format and tools lie there: the worker fetches them."""
 

@@ -101,7 +101,7 @@ class Shares:
             found = self._purses[tenant, day] = Purse(tenant, day, touched_at=now)
         return found
 
-    # Spent
+    # Spending
 
     def lacking(self, wants: Wants) -> Wants:
         """Those that do not fit into what is held."""

@@ -133,6 +133,8 @@ def request(call: ModelCall, settings: WorkerSettings) -> dict[str, Any]:
         body["response_format"] = _response_format(step.format)
     if step.operation is Operation.GENERATE:
         return body | {"prompt": (step.prompt or "") + (step.prefix or "")}
+    if step.logprobs:
+        body["logprobs"] = True
     if step.tools:
         body["tools"] = list(step.tools)
     if step.prefix and settings.continues == "flag":
