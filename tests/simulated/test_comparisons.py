@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from services.planner.job.derived import comparison_id
 from services.planner.settings import PlannerSettings
@@ -17,7 +18,7 @@ from shared.patterns.comparison import Comparison
 from tests.support.planner_world import World
 from tests.support.virtual_loop import run
 
-JOBS = {
+JOBS: dict[str, dict[str, Any]] = {
     "acme/voted": {"pattern": "vote", "input": {"answer": "number", "samples": 3, "at_once": 1}, "options": {"seed": 100}},
     "acme/chained": {"pattern": "chain", "chain": [{"name": "a", "template": "{input}"}]},
     "acme/single": {},

@@ -30,13 +30,13 @@ from shared.topics import Topics
 
 log = logs.get(__name__)
 
-_HANDED_ON = ("model", "fallback_models", "capability", "needs")
-_ASKED_AGAIN = ("prompt", "system", "messages", "operation", "format", "options")
+_HANDED_ON = ("system", "model", "fallback_models", "capability", "needs")
+_ASKED_AGAIN = ("prompt", "messages", "operation", "format", "options")
 
 
 def comparison_of(job: LiveJob, share: float, topics: Topics) -> Message | None:
     """What this settled job owes; None where it is not in the share, or there is nothing to compare."""
-    if not share or not _drawn(job, share) or not _has_baseline(job):
+    if not _drawn(job, share) or not _has_baseline(job):
         return None
     homes = topics.settings.home_partitions
     name = comparison_id(job.id, job.accepted.at, homes)

@@ -216,7 +216,7 @@ class Effects:
     def _publish(self, publish: Publish, done: Callable[[], None]) -> None:
         """Where whoever waits learns the end from its event, nobody is in a hurry for the result. The job is out once its comparison is."""
         reply, messages = publish.settled.reply, of_effect(publish, self._topics)
-        job = self._book.jobs.get(publish.settled.job)
+        job = self._book.jobs.get(publish.settled.job) if self._share else None
         if job is not None and job.settled is publish.settled and (owed := comparison_of(job, self._share, self._topics)) is not None:
             messages.append(owed)
         if reply is not None and reply.reads_events and len(messages) == 1:

@@ -140,10 +140,15 @@ def kept(played: Played) -> Baseline:
     return played.baseline
 
 
+def sampled(*replies: Reply) -> Script:
+    """Sample n, known by its seed, gives the n-th reply."""
+    return lambda request: replies[(request.options.seed or 0) - 100]
+
+
 def test_vote_keeps_its_first_sample_with_a_samples_mean_cost_and_its_own_time() -> None:
     asked = Job.model_validate({"prompt": "q", "pattern": "vote", "input": {"answer": "number", "samples": 3}, "options": {"seed": 100}})
     for texts, same in ((("1", "2", "2"), False), (("2", "1", "2"), True), (("none", "2", "2"), False)):
-        played = play(VOTE, asked, lambda request, texts=texts: Reply(texts[request.options.seed - 100], 5.0 + request.options.seed - 100))
+        played = play(VOTE, asked, sampled(*(Reply(text, 5.0 + number) for number, text in enumerate(texts))))
         crashes_alike(VOTE, asked, played)
         assert kept(played) == Baseline(what="first sample", text=texts[0], took=Spent(calls=1, tokens=15, seconds=5.0), same=same)
 
