@@ -50,7 +50,7 @@ class Baseline(Contract):
     """
 
     what: Label
-    """first sample, round-0 vote, best proposer, last model, single answer."""
+    """first sample, round-0 vote, best proposer, first draft, last model, single answer."""
     text: str | None = Field(default=None, max_length=COMPARED_CHARACTERS)
     took: Spent = Spent()
     same: bool = False

@@ -312,6 +312,11 @@ class Context:
         fits = len(text) <= COMPARED_CHARACTERS
         self.baseline = Baseline(what=what, text=text if fits else "", took=took, same=same) if fits or same else SINGLE_ANSWER
 
+    def apart(self) -> None:
+        """The answer is another than the baseline, which was the best so far."""
+        if self.baseline.same:
+            self.baseline = self.baseline.changed(same=False) if self.baseline.text else SINGLE_ANSWER
+
 
 def _said(part: Options | Needs) -> dict[str, Any]:
     """The fields that are given."""

@@ -23,7 +23,6 @@ from shared.contracts.base import ModelName, PositiveSeconds
 from shared.contracts.chat import Answer, ChatMessage
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
-from shared.contracts.usage import Usage
 from shared.patterns.comparison import Spent
 from shared.patterns.context import Context, chat, explained, stop_at_limit
 from shared.patterns.data import NO_ORDERS, framed
@@ -112,11 +111,11 @@ class _Kept:
         """The first of the ranking, as it is."""
         return self.told(self.answers[self.ranking[0]], made_by=why, proposer=self.ranking[0])
 
-    def note_baseline(self, ctx: Context, took: Usage, *, same: bool) -> None:
-        """The best proposer. `took`: by all proposers; `same`: it is the answer."""
+    def note_baseline(self, ctx: Context) -> None:
+        """The best proposer, which is the answer where no other is made of all."""
         best = self.ranking[0]
-        spent = Spent.of(took, self._gathered.seconds[best], shares=len(self._gathered.answers))
-        ctx.beside("best proposer", self.texts[best], spent, same=same)
+        took = Spent.of(ctx.so_far.usage, self._gathered.seconds[best], shares=len(self._gathered.answers))
+        ctx.beside("best proposer", self.texts[best], took, same=True)
 
 
 def _quorum(ask: EnsembleInput) -> int:
@@ -136,8 +135,8 @@ async def ensemble(ctx: Context, job: Job, ask: EnsembleInput) -> Answer:
     if gathered.answers:
         ctx.best(_Kept(ask, gathered).best("limit"))
     gathered.check()
-    kept, took = _Kept(ask, gathered), ctx.so_far.usage
-    kept.note_baseline(ctx, took, same=True)
+    kept = _Kept(ask, gathered)
+    kept.note_baseline(ctx)
     if len({text.casefold() for text in kept.texts.values()}) == 1:
         return kept.best("agreement" if len(kept.texts) > 1 else "alone")
     order = ctx.shuffled(list(kept.answers))
@@ -145,7 +144,7 @@ async def ensemble(ctx: Context, job: Job, ask: EnsembleInput) -> Answer:
     stop_at_limit(made)
     if not isinstance(made, Answer) or not (made.text.strip() or made.blob):
         return kept.best("synthesis_late" if made is None else "synthesis_failed")
-    kept.note_baseline(ctx, took, same=False)
+    ctx.apart()
     return kept.told(made, made_by="synthesis", shown=order)
 
 

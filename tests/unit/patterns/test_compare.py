@@ -14,8 +14,11 @@ from shared.contracts.step import StepRequest
 from shared.contracts.usage import Usage
 from shared.patterns.compare import COMPARE
 from shared.patterns.comparison import COMPARED_CHARACTERS, SINGLE_ANSWER, Baseline, Comparison, Spent
+from shared.patterns.context import Context
+from shared.patterns.critic import CRITIC
 from shared.patterns.debate import DEBATE
 from shared.patterns.ensemble import ENSEMBLE
+from shared.patterns.maestro import MAESTRO
 from shared.patterns.single import SINGLE
 from shared.patterns.vote import VOTE
 from tests.support.scripted import DOWN, Played, Reply, Script, crashes_alike, play, team
@@ -188,3 +191,55 @@ def test_debate_keeps_the_vote_of_its_first_round() -> None:
     assert kept(played) == Baseline(what="round-0 vote", text="1", took=Spent(calls=3, tokens=45, seconds=4.0))
     agreed = play(DEBATE, asked, lambda _: Reply(json.dumps({"reasoning": "r", "answer": "7"})), team=TEAM)
     assert kept(agreed).same
+
+
+def test_critic_keeps_its_first_draft() -> None:
+    """A revision that is kept is another text; one that is not leaves the draft as the answer."""
+    for better in (True, False):
+
+        def how(request: StepRequest, better: bool = better) -> Reply:
+            if request.agent == "critic":
+                text = request.messages[-1].content.partition('<data id="text">\n')[2].partition("\n</data>")[0]
+                return Reply(json.dumps({"quote": text, "critique": f"of {text}", "score": 2 + ("second" in text) * (1 if better else -1)}))
+            again = any(message.role == "assistant" for message in request.messages)
+            return Reply("second draft" if again else "first draft", 2.0)
+
+        played = play(CRITIC, Job(prompt="q", pattern="critic", input={"rounds": 1}), how, team=team("critic"))
+        assert played.text == ("second draft" if better else "first draft")
+        took = Spent(calls=1, tokens=15, seconds=2.0)
+        assert kept(played) == Baseline(what="first draft", text="first draft", took=took, same=not better)
+
+
+def test_maestro_keeps_its_single_answer() -> None:
+    members = team("research", "reasoning", "creative", "code", "coordinator", "critic")
+
+    def how(request: StepRequest, score: int = 1) -> Reply:
+        fields = request.format.get("properties", {}) if isinstance(request.format, dict) else {}
+        if "score" in fields:
+            return Reply(json.dumps({"quote": "alone", "score": score}))
+        if "plan" in fields:
+            return Reply(json.dumps({"plan": "p", "team": ["research"]}))
+        if "orders" in fields:
+            order = {"agent": "research", "instruction": "look"}
+            return Reply(json.dumps({"done": False, "looping": False, "progress": True, "orders": [order]}))
+        return Reply({"chat": "alone", "coordinator": "together"}.get(request.agent, "found"), 2.0)
+
+    asked = Job(prompt="q", pattern="maestro", input={"rounds": 1})
+    played = play(MAESTRO, asked, how, team=members)
+    crashes_alike(MAESTRO, asked, played, team=members)
+    took = Spent(calls=1, tokens=15, seconds=2.0)
+    assert (played.text, kept(played)) == ("together", Baseline(what="single answer", text="alone", took=took))
+    passed = play(MAESTRO, asked, lambda request: how(request, 5), team=members)
+    assert (passed.text, kept(passed).same) == ("alone", True)
+    without = play(MAESTRO, asked.changed(input={"rounds": 1, "skip_team": False}), how, team=members)
+    assert kept(without) == SINGLE_ANSWER
+
+
+def test_a_baseline_that_is_too_long_is_asked_for_unless_it_is_the_answer() -> None:
+    ctx, long = Context(), "x" * (COMPARED_CHARACTERS + 1)
+    ctx.beside("first draft", long, Spent(), same=True)
+    assert (ctx.baseline.same, ctx.baseline.text) == (True, "")
+    ctx.apart()
+    assert ctx.baseline == SINGLE_ANSWER
+    ctx.beside("first draft", long, Spent(), same=False)
+    assert ctx.baseline == SINGLE_ANSWER
