@@ -200,7 +200,7 @@ class Context:
 
     def __init__(self, job: str = "", team: Team | None = None, limits: Limits | None = None, seconds: float = 3_600.0) -> None:
         self.best_answer: Answer | None = None
-        self.baseline = SINGLE_ANSWER
+        self.baseline: Baseline | None = SINGLE_ANSWER
         self.so_far = _NOTHING
         self.pools: list[Pool] = []
         self.job = job
@@ -314,7 +314,7 @@ class Context:
 
     def apart(self) -> None:
         """The answer is another than the baseline, which was the best so far."""
-        if self.baseline.same:
+        if self.baseline is not None and self.baseline.same:
             self.baseline = self.baseline.changed(same=False) if self.baseline.text else SINGLE_ANSWER
 
 

@@ -68,6 +68,8 @@ def items_of(job: Job, ask: MapInput) -> tuple[str, ...]:
 async def map_(ctx: Context, job: Job, ask: MapInput) -> Answer:
     """One outcome an item, in the items' order, whatever the order of arrival: the text, or why there is none."""
     items = items_of(job, ask)
+    if ask.items or ask.reduce != "ask" or (ask.template, ask.instruction) != ("{item}", _INSTRUCTION):
+        ctx.baseline = None  # the prompt alone is another task
     asks = (ctx.ask(_request(ctx, job, ask, render(ask.template, {"item": item, "input": job_input(job)}))) for item in items)
     outcomes: list[Answer | Failure | None] = await ctx.in_time(ask.within_seconds, *asks, width=ask.width)
     texts = [outcome for outcome in outcomes if isinstance(outcome, Answer)]

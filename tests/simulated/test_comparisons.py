@@ -20,7 +20,7 @@ from tests.support.virtual_loop import run
 
 JOBS: dict[str, dict[str, Any]] = {
     "acme/voted": {"pattern": "vote", "input": {"answer": "number", "samples": 3, "at_once": 1}, "options": {"seed": 100}},
-    "acme/chained": {"pattern": "chain", "chain": [{"name": "a", "template": "{input}"}]},
+    "acme/mapped": {"pattern": "map", "prompt": "one?\ntwo?"},
     "acme/single": {},
 }
 ENDS = 5
@@ -114,7 +114,7 @@ async def killed(at: int) -> None:
         found = comparisons(world)
         assert {job: (made.baseline, made.verdict) for job, made in found.items()} == {
             "acme/voted": ("first sample", "better"),
-            "acme/chained": ("single answer", "better"),
+            "acme/mapped": ("single answer", "better"),
         }
         assert found["acme/voted"].cost_ratio == 3.0
         assert not world.values(world.topics.dead_letters), "what is sent again is the same job"

@@ -55,7 +55,7 @@ class Played:
     answer: Answer | None = None
     failure: Failure | None = None
     best: Answer | None = None
-    baseline: Baseline = SINGLE_ANSWER
+    baseline: Baseline | None = SINGLE_ANSWER
     seconds: float = 0.0
     asked: list[StepRequest] = field(default_factory=list)
     history: list[tuple[Any, ...]] = field(default_factory=list)

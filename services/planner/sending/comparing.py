@@ -63,11 +63,15 @@ def _drawn(job: LiveJob, share: float) -> bool:
 
 
 def _has_baseline(job: LiveJob) -> bool:
-    """It has ended well, and by a pattern; `auto` without an explanation has picked the single call."""
-    settled, name = job.settled, job.accepted.request.pattern
+    """It has ended well, and by a pattern whose prompt alone says the task: else a single call would be asked for something else. `auto`
+    without an explanation has picked the single call.
+    """
+    settled, pattern, baseline = job.settled, job.run.pattern, job.run.context.baseline
     if settled is None or settled.result.status is not Status.SUCCEEDED or settled.result.answer is None:
         return False
-    return name not in (SINGLE.name, COMPARE.name) and not (name == AUTO.name and settled.result.answer.explanation is None)
+    if pattern.name in (SINGLE.name, COMPARE.name) or (pattern.name == AUTO.name and settled.result.answer.explanation is None):
+        return False
+    return baseline is not None and (baseline.text is not None or pattern.takes_bare_prompt)
 
 
 def _body(job: LiveJob, name: str) -> bytes | None:
@@ -77,6 +81,7 @@ def _body(job: LiveJob, name: str) -> bytes | None:
     assert job.settled is not None, "it has ended"
     request, result, baseline = job.accepted.request, job.settled.result, job.run.context.baseline
     assert result.answer is not None, "it has ended well"
+    assert baseline is not None, "it has one"
     if not readable(result.answer) or len(result.answer.text) > COMPARED_CHARACTERS:
         return None
     own: dict[str, Any] = {field: getattr(request, field) for field in _HANDED_ON}

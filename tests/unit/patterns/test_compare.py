@@ -140,6 +140,7 @@ def test_costs_are_compared_in_the_same_unit() -> None:
 def kept(played: Played) -> Baseline:
     assert played.answer is not None
     assert "baseline" not in (played.answer.explanation or {})
+    assert played.baseline is not None
     return played.baseline
 
 
@@ -238,7 +239,7 @@ def test_maestro_keeps_its_single_answer() -> None:
 def test_a_baseline_that_is_too_long_is_asked_for_unless_it_is_the_answer() -> None:
     ctx, long = Context(), "x" * (COMPARED_CHARACTERS + 1)
     ctx.beside("first draft", long, Spent(), same=True)
-    assert (ctx.baseline.same, ctx.baseline.text) == (True, "")
+    assert ctx.baseline == Baseline(what="first draft", text="", same=True)
     ctx.apart()
     assert ctx.baseline == SINGLE_ANSWER
     ctx.beside("first draft", long, Spent(), same=False)

@@ -28,6 +28,11 @@ HOMES = TOPICS.settings.home_partitions
 VOTE: dict[str, Any] = {"prompt": "Q?", "pattern": "vote", "input": {"answer": "number", "samples": 1}, "tenant": "acme"}
 
 
+def mapped(**changes: Any) -> dict[str, Any]:
+    """A job whose pattern keeps no baseline: two calls side by side, and one over them."""
+    return {"prompt": "one\ntwo", "pattern": "map", **changes}
+
+
 def answer(desk: Desk, text: str = "Answer: 1") -> None:
     for step in list(desk.job.steps.values()):
         if step.request is not None:
@@ -82,13 +87,13 @@ def test_what_its_pattern_kept_is_not_asked_again() -> None:
 
 
 def test_where_its_pattern_kept_none_the_whole_input_goes_with_it() -> None:
-    desk = ended("a", **two_steps(system="Be brief.", model="m", options={"temperature": 0.5}, limits={"calls": 2}, deadline_seconds=9.0))
+    desk = ended("a", **mapped(system="Be brief.", model="m", options={"temperature": 0.5}, limits={"calls": 9}, deadline_seconds=9.0))
     message = owed(desk.job)
     assert message is not None
     job = read(message).job
-    assert (job.prompt, job.system, job.model, job.options.temperature) == ("q", "Be brief.", "m", 0.5)
+    assert (job.prompt, job.system, job.model, job.options.temperature) == ("one\ntwo", "Be brief.", "m", 0.5)
     assert (job.limits.calls, job.deadline_seconds) == (None, None), "what the caller set was for his own job"
-    assert asked(desk.job).took == Spent(calls=2, tokens=30, seconds=4.0)
+    assert asked(desk.job).took == Spent(calls=3, tokens=45, seconds=4.0)
 
 
 @pytest.mark.parametrize(
@@ -96,23 +101,29 @@ def test_where_its_pattern_kept_none_the_whole_input_goes_with_it() -> None:
     [
         {"prompt": "q"},
         {"prompt": "q", "pattern": "auto"},
-        two_steps(tools=[{"type": "function", "function": {"name": "f"}}]),
-        two_steps(prompt="q" * 60_000),
+        mapped(tools=[{"type": "function", "function": {"name": "f"}}]),
+        mapped(prompt="q" * 60_000),
+        two_steps(),
+        mapped(input={"items": ["one", "two"]}),
+        mapped(input={"template": "Say {item}."}),
+        mapped(input={"reduce": "list"}),
     ],
 )
 def test_what_has_no_baseline_owes_none(job: dict[str, Any]) -> None:
-    """A single call, one that `auto` has picked; tools that a second call might use otherwise; an input that is too long."""
+    """A single call, one that `auto` has picked; tools that a second call might use otherwise; an input that is too long; a task that its
+    prompt alone does not say.
+    """
     assert owed(ended("a" * 6_000, **job).job) is None
 
 
 def test_an_answer_that_no_judge_reads_whole_owes_none() -> None:
-    assert owed(ended("x" * COMPARED_CHARACTERS, **two_steps()).job) is not None
-    assert owed(ended("x" * (COMPARED_CHARACTERS + 1), **two_steps()).job) is None
+    assert owed(ended("x" * COMPARED_CHARACTERS, **mapped()).job) is not None
+    assert owed(ended("x" * (COMPARED_CHARACTERS + 1), **mapped()).job) is None
 
 
 def test_a_job_that_failed_owes_none() -> None:
     desk = Desk(Policy(retry=RetryPolicy(attempts=1)))
-    desk.submit(**two_steps())
+    desk.submit(**mapped(prompt="one"))
     desk.say(claimed(desk.job, desk.step), failed(desk.job, desk.step, FailureKind.BAD_REQUEST))
     assert desk.job.settled is not None
     assert owed(desk.job) is None
@@ -128,7 +139,7 @@ def test_a_comparison_is_never_compared() -> None:
     assert owed(desk.job) is None
 
 
-@pytest.mark.parametrize("job", [two_steps(), {**VOTE, "input": {"answer": "number", "samples": 3}}])
+@pytest.mark.parametrize("job", [mapped(), {**VOTE, "input": {"answer": "number", "samples": 3}}])
 @pytest.mark.parametrize("died", range(4))
 def test_a_successor_sends_the_same_record(job: dict[str, Any], died: int) -> None:
     """After a take-over behind so many answers, and one more behind the end: what is kept, and what it cost, is history's."""
