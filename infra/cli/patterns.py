@@ -18,6 +18,7 @@ import click
 from pydantic import ValidationError
 
 from infra.cli.cluster import Cluster, with_cluster
+from infra.cli.instants import instant
 from infra.cli.output import emit_json, emit_table
 from services.planner.job.derived import comparison_id
 from shared.contracts.result import Result, Status
@@ -114,14 +115,15 @@ def patterns() -> None:
 
 @patterns.command()
 @click.option("--tenant", help="Only of this one.")
+@click.option("--since", metavar="WHEN", help="Only comparisons that ended since: 30m, 2h, 7d ago, or ISO 8601 with an offset.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def report(context: click.Context, *, tenant: str | None, as_json: bool) -> None:
+def report(context: click.Context, *, tenant: str | None, since: str | None, as_json: bool) -> None:
     """Gain of each pattern over its baseline, with 95 % interval, and what it costs: medians of the ratios to the baseline.
 
     Out of what `results` holds, so of the last 7 days. Planners make comparisons where TUTTI_PLANNER__COMPARED_SHARE is above 0.
     """
-    found, failed = with_cluster(context, lambda cluster: _read(cluster, tenant))
+    found, failed = with_cluster(context, lambda cluster: _read(cluster, tenant, since))
     if as_json:
         emit_json({"fewest": FEWEST, "gains": [gain.as_json() for gain in found], "without_verdict": failed})
         return
@@ -140,12 +142,13 @@ def _row(gain: Gain) -> tuple[Any, ...]:
     return gain.tenant, gain.pattern, ", ".join(told["baselines"]), *counts, *shown, *ratios, told["evidence"]
 
 
-async def _read(cluster: Cluster, tenant: str | None) -> tuple[list[Gain], dict[str, int]]:
+async def _read(cluster: Cluster, tenant: str | None, since: str | None) -> tuple[list[Gain], dict[str, int]]:
     results: list[Result] = []
+    begin = 0.0 if since is None else instant(since, cluster.clock.wall())
     async for record in cluster.read_all(cluster.topics.results):
         if _MARK in (value := record.value or b""):
             try:
                 results.append(Result.model_validate_json(value))
             except ValidationError:
                 continue
-    return gains(results, cluster.topics.settings.home_partitions, tenant)
+    return gains((result for result in results if result.finished_at >= begin), cluster.topics.settings.home_partitions, tenant)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from infra.cli.exits import Exit
 from infra.cli.patterns import FEWEST, Gain, gains, interval
 from services.planner.job.derived import comparison_id
 from shared.contracts.chat import Answer
@@ -15,7 +16,7 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.result import Result, Status
 from shared.kafka.port import Message
 from shared.patterns.comparison import Comparison
-from tests.support.cli_stage import TOPICS, Stage
+from tests.support.cli_stage import NOW, TOPICS, Stage
 
 HOMES = TOPICS.settings.home_partitions
 
@@ -128,6 +129,9 @@ def test_the_command_reads_what_the_cluster_holds() -> None:
     [gain] = told["gains"]
     assert (gain["comparisons"], gain["gain"], gain["evidence"], gain["baselines"]) == (30, 1.0, "better", ["first sample"])
     assert told["without_verdict"] == {"acme": 1}
+    stage.write(Message(TOPICS.results, result(70, "worse", "debate", finished_at=NOW - 60).to_bytes(), b"new"))
+    assert [gain["pattern"] for gain in stage.json("patterns", "report", "--since", "5m")["gains"]] == ["debate"]
+    assert stage.tutti("patterns", "report", "--since", "soon").exit_code == Exit.USAGE
     shown = stage.tutti("patterns", "report").output
     assert "tenant acme: 1 comparisons without a verdict, not counted" in shown
     assert "no evidence: 1 of 20 comparisons" in shown
