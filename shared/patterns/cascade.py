@@ -248,7 +248,7 @@ async def cascade(ctx: Context, job: Job, ask: CascadeInput) -> Answer:
 
 def likely_calls(job: Job, ask: CascadeInput) -> Sequence[int]:
     """Half of what is tried is accepted: the first model with its check."""
-    if ask.accept == "agreement":  # of logprob, too, where there are none
+    if ask.accept == "agreement":
         return [len(ask.rule(job))] * ask.samples
     return [0, len(_CRITIC) + 1_500] if ask.accept == "critic" else [0]
 
