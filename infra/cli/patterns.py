@@ -3,7 +3,7 @@
 Gain is (better - worse) / all, ties included. Its 95 % interval is that of a difference of paired shares by Agresti and Min (Statistics in
 Medicine 24, 2005): half a pair is added to each of the four cells, then the normal approximation. From 20 on it covers at least 92 %, in
 the mean 95 %; a gain that is none is taken for one in at most 6.5 % of reports, half of these each way (a test counts it out). Below
-`FEWEST`, or with nothing on either side of 0, there is no evidence.
+`FEWEST`, or where the interval holds 0, there is no evidence.
 """
 
 from __future__ import annotations
