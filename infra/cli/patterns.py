@@ -40,12 +40,15 @@ class Gain:
     better: int = 0
     equal: int = 0
     worse: int = 0
+    place: int = 0
+    """Of the equal ones: the judge preferred a place."""
     baselines: set[str] = field(default_factory=set)
     cost_ratios: list[float] = field(default_factory=list)
     seconds_ratios: list[float] = field(default_factory=list)
 
     def add(self, one: Comparison) -> None:
         setattr(self, one.verdict, getattr(self, one.verdict) + 1)
+        self.place += one.place
         self.baselines.add(one.baseline)
         self.cost_ratios += [one.cost_ratio] if one.cost_ratio is not None else []
         self.seconds_ratios += [one.seconds_ratio] if one.seconds_ratio is not None else []
@@ -60,7 +63,10 @@ class Gain:
         low, high = interval(self.better, self.worse, self.count)
         if self.count < FEWEST:
             return f"no evidence: {self.count} of {FEWEST} comparisons"
-        return "better" if low > 0 else "worse" if high < 0 else "no evidence: the interval holds 0"
+        if low > 0 or high < 0:
+            return "better" if low > 0 else "worse"
+        blind = 2 * self.place > self.count
+        return f"no evidence: the judge prefers a place in {self.place}" if blind else "no evidence: the interval holds 0"
 
     def as_json(self) -> dict[str, Any]:
         low, high = interval(self.better, self.worse, self.count)
@@ -72,6 +78,7 @@ class Gain:
             "better": self.better,
             "equal": self.equal,
             "worse": self.worse,
+            "judge_prefers_a_place": self.place,
             "gain": (self.better - self.worse) / self.count,
             "interval": [low, high],
             "cost_ratio": median(self.cost_ratios) if self.cost_ratios else None,

@@ -27,7 +27,7 @@ from shared.contracts.limits import Limits
 from shared.patterns.chain import job_input
 from shared.patterns.comparison import COMPARED_CHARACTERS, SINGLE_ANSWER, Baseline, Comparison, Spent
 from shared.patterns.context import Context, StepError
-from shared.patterns.judging import Judge, preferred, readable
+from shared.patterns.judging import Judge, opinions, preference, readable
 from shared.patterns.port import Pattern, PatternInput
 from shared.patterns.single import request_of
 from shared.validators.checks import plain
@@ -50,12 +50,14 @@ class CompareInput(PatternInput):
 async def compare(ctx: Context, job: Job, ask: CompareInput) -> Answer:
     """A Comparison, as JSON."""
     baseline = ask.baseline if ask.baseline.text is not None else await _single(ctx, job, ask.baseline)
+    verdict, place = await _verdict(ctx, job, ask, baseline)
     made = Comparison(
         job=ask.job,
         accepted_at=ask.accepted_at,
         pattern=ask.pattern,
         baseline=baseline.what,
-        verdict=await _verdict(ctx, job, ask, baseline),
+        verdict=verdict,
+        place=place,
         cost_ratio=ask.took.times(baseline.took),
         seconds_ratio=min(ask.took.seconds / baseline.took.seconds, 1e15) if ask.took.seconds and baseline.took.seconds else None,
     )
@@ -71,18 +73,20 @@ async def _single(ctx: Context, job: Job, wanted: Baseline) -> Baseline:
     return wanted.changed(text=answer.text, took=Spent.of(ctx.so_far.usage, ctx.so_far.ran_seconds))
 
 
-async def _verdict(ctx: Context, job: Job, ask: CompareInput, baseline: Baseline) -> Literal["equal", "better", "worse"]:
+async def _verdict(ctx: Context, job: Job, ask: CompareInput, baseline: Baseline) -> tuple[Literal["equal", "better", "worse"], bool]:
+    """The verdict, and whether the judge preferred a place."""
     text = baseline.text or ""
     answer, other = plain(ask.answer), plain(text)
     if baseline.same or answer == other:
-        return "equal"
+        return "equal", False
     if not answer or not other:
-        return "better" if answer else "worse"
+        return "better" if answer else "worse", False
     bare = job.model_copy(update={"options": Options()})  # a job's stop words and sampling are for its answer
-    better = await preferred(ctx, bare, ask.judge, job_input(job), (ask.answer, text))
+    said = await opinions(ctx, bare, ask.judge, job_input(job), (ask.answer, text))
+    better = preference(said)
     if better is None:
         raise StepError(Failure(kind=FailureKind.INVALID_OUTPUT, message="the judge gave no verdict"))
-    return _VERDICTS[better]
+    return _VERDICTS[better], said[0] == said[1] != "equal"
 
 
 def likely_calls(job: Job, ask: CompareInput) -> Sequence[int]:

@@ -71,12 +71,24 @@ async def judged(ctx: Context, job: Job, judge: Judge, task: str, text: str) -> 
     return verdict if occurs(verdict.quote, text[:MOST_CHARACTERS]) else None
 
 
+Opinions = tuple[str | None, str | None]
+"""Which place is better, of the texts as they are given and the other way round; None where there is no verdict."""
+
+
+async def opinions(ctx: Context, job: Job, judge: Judge, task: str, texts: tuple[str, str]) -> Opinions:
+    """Asked in both orders, side by side."""
+    one, other = await ctx.gather(_compared(ctx, job, judge, task, texts), _compared(ctx, job, judge, task, texts[::-1]))
+    return one, other
+
+
+def preference(said: Opinions) -> int | None:
+    """1: the first is better, 2: the second, 0: neither, None: an order has no verdict. Who prefers a place prefers no text."""
+    return None if None in said else {("first", "second"): 1, ("second", "first"): 2}.get((said[0] or "", said[1] or ""), 0)
+
+
 async def preferred(ctx: Context, job: Job, judge: Judge, task: str, texts: tuple[str, str]) -> int | None:
-    """1: the first is better, 2: the second, 0: neither, None: an order has no verdict. Asked in both orders, side by side: who prefers a
-    place prefers no text.
-    """
-    ways = await ctx.gather(_compared(ctx, job, judge, task, texts), _compared(ctx, job, judge, task, texts[::-1]))
-    return None if None in ways else {("first", "second"): 1, ("second", "first"): 2}.get(tuple(ways), 0)
+    """The preference of this judge."""
+    return preference(await opinions(ctx, job, judge, task, texts))
 
 
 async def _compared(ctx: Context, job: Job, judge: Judge, task: str, texts: tuple[str, str]) -> str | None:

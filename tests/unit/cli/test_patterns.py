@@ -68,6 +68,13 @@ def test_what_is_no_evidence_is_called_none(better: int, equal: int, worse: int,
     assert Gain("vote", "t", better, equal, worse).evidence == evidence
 
 
+def test_a_judge_that_prefers_a_place_is_told_and_hides_no_gain() -> None:
+    assert Gain("vote", "t", 1, 29, 0, 16).evidence == "no evidence: the judge prefers a place in 16"
+    assert Gain("vote", "t", 1, 29, 0, 15).evidence == "no evidence: the interval holds 0"
+    assert Gain("vote", "t", 14, 16, 0, 16).evidence == "better"
+    assert Gain("vote", "t", 1, 9, 0, 9).evidence == "no evidence: 10 of 20 comparisons"
+
+
 def result(number: int, verdict: Any = "better", pattern: str = "vote", tenant: str = "acme", **own: Any) -> Result:
     made = Comparison(
         job=f"acme/x{number}",

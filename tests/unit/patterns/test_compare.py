@@ -79,8 +79,9 @@ def test_what_its_pattern_knows_to_be_the_same_is_equal_without_a_judge() -> Non
 @pytest.mark.parametrize(
     "how", [lambda _: Reply('{"better": "first"}'), lambda _: Reply('{"better": "second"}'), lambda _: Reply('{"better": "equal"}')]
 )
-def test_a_judge_that_prefers_a_place_makes_a_tie(how: Script) -> None:
-    assert compared(job(), how).verdict == "equal"
+def test_a_judge_that_prefers_a_place_makes_a_tie_and_is_told(how: Script) -> None:
+    found = compared(job(), how)
+    assert (found.verdict, found.place) == ("equal", "equal" not in how(StepRequest()).answer)
 
 
 @pytest.mark.parametrize("reply", [DOWN, "the first one"])
