@@ -69,10 +69,11 @@ FAMILIES: tuple[Family, ...] = (
         "home",
         "delete",
         7 * DAY_MS,
-        ("ingress", "any producer", "delay"),
+        ("ingress", "any producer", "delay", "planner"),
         ("planner",),
         ("Job", "HeldJob", "CancelRequested"),
-        "What users ask for. A job is at home where murmur2 of its public id says; a record that lies elsewhere is sent on.",
+        "What users ask for. A job is at home where murmur2 of its public id says; a record that lies elsewhere is sent on. "
+        "On `jobs.batch` also comparisons of answers with their baselines.",
     ),
     Family(
         "steps.{capability}.{class}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import click
 from pydantic import ValidationError
@@ -30,6 +31,7 @@ from infra.cli.output import emit_json, emit_table
 from shared.contracts.bounds import explain
 
 MOST_LINES = 1_000_000
+_DRAWN = (".png", ".svg")
 _FEWEST = 20
 _STEPS = 10
 """Lines of the table between nothing and all passed on."""
@@ -47,49 +49,75 @@ def calibrate() -> None:
     "--split", type=click.FloatRange(0.1, 0.9), default=0.5, show_default=True, help="Share of lines that the threshold is chosen on."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the split.")
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the curve into this file (.svg).")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the curve into this file (.png, .svg).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def cascade(file: Path, *, accuracy: float | None, split: float, seed: int, plot: Path | None, as_json: bool) -> None:
     """The threshold of a cascade, from FILE: JSON lines {"score", "weak_right", "strong_right", "weak_cost", "strong_cost"}.
 
     The threshold is chosen on one part of the lines; all figures are of the other part, which the choice has not seen.
     """
-    if plot is not None and plot.suffix != ".svg":
-        raise CommandExit(Exit.USAGE, "--plot names a file that ends in .svg")
-    items = read(file)
+    told(measured(read(file), accuracy=accuracy, split=split, seed=seed), plot=plot, as_json=as_json)
+
+
+class Measured(NamedTuple):
+    """`found`: on the `tuned` lines, where it was chosen; `best`: the same threshold on the `unseen` ones."""
+
+    tuned: Sequence[LabelledAnswer]
+    unseen: Sequence[LabelledAnswer]
+    wanted: float
+    found: Point
+    best: Point
+
+
+def measured(items: Sequence[LabelledAnswer], *, accuracy: float | None, split: float, seed: int) -> Measured:
+    """Choose on one part, measure on the other."""
     tuned, unseen = parted(items, split, seed)
     wanted = always_strong(tuned).right if accuracy is None else accuracy
     found = chosen(curve(tuned), wanted)
-    best = at(unseen, found.threshold)
+    return Measured(tuned, unseen, wanted, found, at(unseen, found.threshold))
+
+
+def told(it: Measured, *, plot: Path | None, as_json: bool) -> None:
+    """As tables or JSON, and drawn."""
     if plot is not None:
-        plot.write_text(drawn(unseen, best), encoding="utf-8")
-    rows = named_points(unseen, best)
+        draw(plot, it.unseen, it.best)
+    rows = named_points(it.unseen, it.best)
+    reached = it.found.right >= it.wanted - 1e-12
     if as_json:
         emit_json(
             {
-                "threshold": None if best.threshold == NEVER else best.threshold,
-                "lines": {"chosen_on": len(tuned), "measured_on": len(unseen)},
-                "wanted": wanted,
-                "reached_where_chosen": found.right >= wanted - 1e-12,
-                "auroc": auroc(unseen),
-                "area_over_chance": area_over_chance(unseen),
+                "threshold": None if it.best.threshold == NEVER else it.best.threshold,
+                "lines": {"chosen_on": len(it.tuned), "measured_on": len(it.unseen)},
+                "wanted": it.wanted,
+                "reached_where_chosen": reached,
+                "auroc": auroc(it.unseen),
+                "area_over_chance": area_over_chance(it.unseen),
                 "points": {name: {"escalated": p.escalated, "right": p.right, "cost": p.cost} for name, p in rows},
-                "curve": [point._asdict() for point in curve(unseen)],
+                "curve": [point._asdict() for point in curve(it.unseen)],
             }
         )
         return
-    emit_table(("", "threshold", "passed on", "right", "+-", "cost"), [_row(name, point, len(unseen)) for name, point in rows])
+    emit_table(("", "threshold", "passed on", "right", "+-", "cost"), [_row(name, point, len(it.unseen)) for name, point in rows])
     click.echo()
-    steps = [("", point) for point in thinned(curve(unseen))]
-    emit_table(("curve", "threshold", "passed on", "right", "+-", "cost"), [_row(name, point, len(unseen)) for name, point in steps])
+    steps = [("", point) for point in thinned(curve(it.unseen))]
+    emit_table(("curve", "threshold", "passed on", "right", "+-", "cost"), [_row(name, point, len(it.unseen)) for name, point in steps])
     click.echo()
-    told = auroc(unseen)
-    click.echo(
-        f"chosen on {len(tuned)} lines, measured on {len(unseen)} others; AUROC of the check {'-' if told is None else f'{told:.3f}'}"
-    )
-    click.echo(f"area over passing on by chance {area_over_chance(unseen):+.4f}")
-    if found.right < wanted - 1e-12:
-        click.echo(f"no threshold reached {100 * wanted:.1f} % on the lines that it was chosen on; the most accurate one is shown")
+    check = auroc(it.unseen)
+    shown = "-" if check is None else f"{check:.3f}"
+    click.echo(f"chosen on {len(it.tuned)} lines, measured on {len(it.unseen)} others; AUROC of the check {shown}")
+    click.echo(f"area over passing on by chance {area_over_chance(it.unseen):+.4f}")
+    if not reached:
+        click.echo(f"no threshold reached {100 * it.wanted:.1f} % on the lines that it was chosen on; the most accurate one is shown")
+
+
+def draw(file: Path, items: Sequence[LabelledAnswer], best: Point) -> None:
+    """Raises CommandExit where that cannot be."""
+    if file.suffix not in _DRAWN:
+        raise CommandExit(Exit.USAGE, f"--plot names a file that ends in {' or '.join(_DRAWN)}")
+    try:
+        drawn(file, items, best)
+    except ModuleNotFoundError:
+        raise CommandExit(Exit.USAGE, "--plot needs matplotlib: pip install 'tutti-cluster[plot]'") from None
 
 
 def read(file: Path) -> list[LabelledAnswer]:

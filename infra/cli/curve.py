@@ -1,13 +1,14 @@
-"""A cascade's accuracy and cost over its threshold, out of labelled answers, and the drawing of it. Pure.
+"""A cascade's accuracy and cost over its threshold, out of labelled answers, and the drawing of it. Pure but for that.
 
 An item is passed on to the strong model where its score is below the threshold; then it costs both. Accuracy and cost are means an item.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby, pairwise
 from math import sqrt
+from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import ConfigDict, Field
@@ -113,40 +114,19 @@ def margin(share: float, count: int) -> float:
     return 1.96 * sqrt(share * (1 - share) / count)
 
 
-_WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BOTTOM = 720, 440, 70, 20, 20, 50
+def drawn(file: Path, items: Sequence[LabelledAnswer], best: Point) -> None:
+    """The accuracy-cost curve beside chance, always weak, always strong, the check that is never wrong, and the chosen point."""
+    from matplotlib.figure import Figure
 
-
-def drawn(items: Sequence[LabelledAnswer], best: Point) -> str:
-    """The accuracy-cost curve as SVG, beside chance, always weak, always strong, the check that is never wrong, and the chosen point."""
-    points, chance = curve(items), [by_chance(items, 0.0), by_chance(items, 1.0)]
+    figure = Figure(figsize=(7.2, 4.4), dpi=90, layout="constrained")
+    axes = figure.subplots()
+    lines = {"passed on by chance": [by_chance(items, share) for share in (0.0, 1.0)], "cascade over its threshold": curve(items)}
+    for (name, points), look in zip(lines.items(), ("--", "-"), strict=True):
+        axes.plot([point.cost for point in points], [100 * point.right for point in points], look, label=name)
     marks = {"always weak": always_weak(items), "always strong": always_strong(items), "perfect check": oracle(items), "chosen": best}
-    shown = [*points, *chance, *marks.values()]
-    most = max(point.cost for point in shown) * 1.05 or 1.0
-    low = max(0.0, min(point.right for point in shown) - 0.05)
-    high = min(1.0, max(point.right for point in shown) + 0.05)
-
-    def x(cost: float) -> float:
-        return round(_LEFT + cost / most * (_WIDTH - _LEFT - _RIGHT), 1)
-
-    def y(right: float) -> float:
-        return round(_HEIGHT - _BOTTOM - (right - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM), 1)
-
-    def parts() -> Iterator[str]:
-        yield f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" font-family="sans-serif" font-size="12">'
-        yield f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>'
-        for part in range(6):
-            cost, right = most * part / 5, low + (high - low) * part / 5
-            yield f'<path d="M{x(0)},{y(right)}H{x(most)}M{x(cost)},{y(low)}V{y(high)}" stroke="#ddd"/>'
-            yield f'<text x="{x(0) - 8}" y="{y(right) + 4}" text-anchor="end">{100 * right:.1f} %</text>'
-            yield f'<text x="{x(cost)}" y="{y(low) + 18}" text-anchor="middle">{cost:.3g}</text>'
-        yield f'<text x="{x(most / 2)}" y="{_HEIGHT - 10}" text-anchor="middle">mean cost of a question</text>'
-        for line, look in ((chance, 'stroke="#888" stroke-dasharray="5 4"'), (points, 'stroke="#06c" stroke-width="2"')):
-            yield f'<polyline fill="none" {look} points="{" ".join(f"{x(p.cost)},{y(p.right)}" for p in line)}"/>'
-        for name, point in marks.items():
-            yield f'<circle cx="{x(point.cost)}" cy="{y(point.right)}" r="4" fill="{"#c00" if name == "chosen" else "#333"}"/>'
-            anchor, off = ("end", -8) if point.cost > most / 2 else ("start", 8)
-            yield f'<text x="{x(point.cost) + off}" y="{y(point.right) - 6}" text-anchor="{anchor}">{name}</text>'
-        yield f'<text x="{_LEFT + 10}" y="{_TOP + 14}">line: cascade over its threshold; dashes: passed on by chance</text>'
-        yield "</svg>"
-
-    return "\n".join(parts()) + "\n"
+    for name, point in marks.items():
+        axes.plot(point.cost, 100 * point.right, "o", label=name)
+    axes.set(xlabel="mean cost of a question", ylabel="answered right, %")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(file)

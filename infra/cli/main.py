@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "tools": ("infra.cli.tools:tools", "Tools of the cluster: the same, declare those of a file, call one."),
     "tenants": ("infra.cli.tenants:tenants", "Limits of tenants: list, show, declare, remove."),
     "dead-letters": ("infra.cli.dead_letters:dead_letters", "Look at records that could not be processed, send them again."),
+    "patterns": ("infra.cli.patterns:patterns", "What patterns gain over their baselines: report."),
     "calibrate": ("infra.cli.calibrate:calibrate", "Find the threshold of a cascade from labelled answers."),
     "verify": ("infra.cli.verify:verify", "Check that nothing was lost or accepted twice."),
     "schemas": ("infra.cli.schemas:schemas", "Generate or check the documents under schemas/."),

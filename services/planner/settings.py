@@ -75,6 +75,9 @@ class PlannerSettings(BaseSettings):
     """Bounds of the window in which a client-given id is recognised, per partition (decision 0010)."""
     followers: Count = 16
     """Callers of one live job beyond the first."""
+    compared_share: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Of jobs of patterns that end well, this share is compared with its baseline (`tutti patterns report`), at its tenant's cost and
+    among its concurrent jobs."""
     limits: Limits = Limits(calls=64, steps=128, depth=4, width=16)
 
     def policy(self) -> Policy:

@@ -13,6 +13,8 @@ from shared.contracts.blob import BlobRef
 MOST_CALLS = 128
 MOST_TOOLS = 128
 """Tool calls of one answer or message."""
+LEAST_LOGPROB = -1_000.0
+"""Of one token: what is less likely counts as this."""
 Vector = Annotated[tuple[Annotated[float, Field(ge=-1e38, le=1e38)], ...], Field(max_length=65_536)]
 """An embedding, of 32-bit floats."""
 
@@ -89,6 +91,8 @@ class Answer(Contract):
     """Of the model's file, where the node's endpoint tells it; so the quantisation."""
     quantisation: Label | None = None
     simulated: bool = False
+    mean_logprob: float | None = Field(default=None, ge=LEAST_LOGPROB, le=0.0)
+    """Of its tokens as the model wrote them, natural logarithm; only where the step asks for it and the endpoint tells it."""
     blob: BlobRef | None = None
     explanation: JsonObject | None = None
     """How the pattern came to a job's answer, for people: votes, scores, what was kept. Never of a model's call, never in the blob."""

@@ -40,7 +40,7 @@ class Maker(StrEnum):
     KEY = "idempotency-key"
     """Comes again whenever the caller uses its key again."""
     PLANNER = "planner"
-    """Of a record that came without one, when it comes back from `delays.*`."""
+    """Of a record that came without one, when it comes back from `delays.*`; of a comparison, which may be sent more than once."""
 
 
 def is_reserved(job: str) -> bool:

@@ -58,6 +58,8 @@ class StepRequest(Contract):
     tools: tuple[JsonObject, ...] = Field(default=(), max_length=MOST_TOOLS)
     needs: Needs = Needs()
     stream: bool = False
+    logprobs: bool = False
+    """The answer is to say its `mean_logprob`. No option of a job: a worker that does not know the word answers without it."""
     tool_choice: ToolChoice = "auto"
     parallel_tool_calls: bool = True
     idempotent: bool = True

@@ -34,7 +34,7 @@ from shared.contracts.bounds import is_json
 from shared.contracts.chat import Answer, ChatMessage, Options
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
-from shared.contracts.review import ReviewRules
+from shared.contracts.review import Decision, ReviewRules
 from shared.contracts.step import StepRequest
 from shared.errors import InvalidInput, TooLarge
 from shared.patterns.context import Context, StepError, chat, stop_at_limit
@@ -251,11 +251,16 @@ async def _pass(ctx: Context, job: Job, ask: ChainInput, step: ChainStep, prompt
     raise StepError(Failure(kind=FailureKind.GATE_FAILED, message=f"chain step {step.name}: {reason}"))
 
 
+def rejected(what: str, said: Decision) -> Failure:
+    """Why nothing goes on."""
+    why = "nobody has decided in time" if said.by_default else "people have rejected it"
+    return Failure(kind=FailureKind.GATE_FAILED, message=f"{what}: {why}")
+
+
 async def _reviewed(ctx: Context, step: ChainStep, review: StepReview, answer: Answer) -> Answer:
     said = await ctx.review(answer.text, **dict(review))
     if said.verdict == "reject":
-        why = "nobody has decided in time" if said.by_default else "people have rejected it"
-        raise StepError(Failure(kind=FailureKind.GATE_FAILED, message=f"chain step {step.name}: {why}"))
+        raise StepError(rejected(f"chain step {step.name}", said))
     return answer if said.verdict == "approve" else answer.model_copy(update={"text": said.text})
 
 

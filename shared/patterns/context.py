@@ -11,7 +11,7 @@ from collections.abc import Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic_core import to_json
 
@@ -22,6 +22,8 @@ from shared.contracts.job import Job, Needs
 from shared.contracts.limits import Limits
 from shared.contracts.review import DAY_SECONDS, Decision, ReviewTerms
 from shared.contracts.step import StepRequest
+from shared.contracts.usage import Usage
+from shared.patterns.comparison import COMPARED_CHARACTERS, SINGLE_ANSWER, Baseline, Spent
 
 
 class StepError(Exception):
@@ -177,19 +179,32 @@ def _cut(fact: Any, longest: int) -> Any:
     return [_cut(inner, longest) for inner in fact[:_ITEMS]] if isinstance(fact, list | tuple) else fact
 
 
-_NO_TEAM, _NO_LIMITS = Team(), Limits()
+class SoFar(NamedTuple):
+    """What history tells of the job up to the end that the pattern goes on from: what was used, seconds since its acceptance, and for how
+    long the model of the last answer ran. For what is told about an answer; none of it may decide what is asked.
+    """
+
+    usage: Usage = Usage()
+    seconds: float = 0.0
+    ran_seconds: float = 0.0
+
+
+_NO_TEAM, _NO_LIMITS, _NOTHING = Team(), Limits(), SoFar()
 
 
 class Context:
     """The commands a pattern may await, what it may note, and what it may know: all of it stands in the job's first event.
 
-    `team`: the agents and prompts that are pinned; `limits`: the job's; `seconds`: from acceptance to its deadline.
+    `team`: the agents and prompts that are pinned; `limits`: the job's; `seconds`: from acceptance to its deadline. Only `so_far` is of
+    later events.
     """
 
-    __slots__ = ("best_answer", "job", "limits", "pools", "seconds", "team")
+    __slots__ = ("baseline", "best_answer", "job", "limits", "pools", "seconds", "so_far", "team")
 
     def __init__(self, job: str = "", team: Team | None = None, limits: Limits | None = None, seconds: float = 3_600.0) -> None:
         self.best_answer: Answer | None = None
+        self.baseline: Baseline | None = SINGLE_ANSWER
+        self.so_far = _NOTHING
         self.pools: list[Pool] = []
         self.job = job
         self.team = team or _NO_TEAM
@@ -296,6 +311,18 @@ class Context:
     def best(self, answer: Answer) -> None:
         """Note the best answer so far: it is the result, with finish reason `budget`, if a limit ends the job."""
         self.best_answer = answer
+
+    def beside(self, what: str, text: str, took: Spent, *, same: bool) -> None:
+        """Note what a simpler way would have answered (`Baseline`). On a share of jobs it is judged beside the answer, of which it is no
+        part. One that is too long is not kept.
+        """
+        fits = len(text) <= COMPARED_CHARACTERS
+        self.baseline = Baseline(what=what, text=text if fits else "", took=took, same=same) if fits or same else SINGLE_ANSWER
+
+    def apart(self) -> None:
+        """The answer is another than the baseline, which was the best so far."""
+        if self.baseline is not None and self.baseline.same:
+            self.baseline = self.baseline.changed(same=False) if self.baseline.text else SINGLE_ANSWER
 
 
 def _said(part: Options | Needs) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.step import StepRequest
 from shared.patterns.chain import job_input
+from shared.patterns.comparison import Spent
 from shared.patterns.context import Context, StepError, chat, explained, stop_at_limit
 from shared.patterns.data import NO_ORDERS, framed
 from shared.patterns.judging import Judge, Verdict, judged, preferred, readable
@@ -97,6 +98,7 @@ class _Work:
             self.best = draft
             self.drafts.append(draft.told(kept=True))
             self._ctx.best(self.answer())
+            self._ctx.apart()
         if not self._stops():
             self.stopped = "rounds"
 
@@ -164,6 +166,7 @@ async def critic(ctx: Context, job: Job, ask: CriticInput) -> Answer:
     """The best draft, not the last one."""
     draft = await ask_with_tools(ctx, ask.agent, _written(ctx, job, ask))
     ctx.best(draft)
+    ctx.beside("first draft", draft.text, Spent.of(ctx.so_far.usage, ctx.so_far.seconds), same=True)
     if not readable(draft):
         return explained(draft, passed=False, stopped="unreadable", drafts=[])
     work = _Work(ctx, job, ask, draft)

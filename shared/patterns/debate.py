@@ -25,6 +25,7 @@ from shared.contracts.chat import Answer, Options
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.step import StepRequest
+from shared.patterns.comparison import Spent
 from shared.patterns.context import Context, StepError, chat, explained, stop_at_limit
 from shared.patterns.control import Control, decide, narrowed
 from shared.patterns.data import NO_ORDERS, framed
@@ -122,11 +123,16 @@ def _keys(said: Round) -> list[str | None]:
 async def debate(ctx: Context, job: Job, ask: DebateInput) -> Answer:
     """The majority's answer; of the single call where nobody gives one that can be read."""
     rounds: list[Round] = []
+    took = Spent()
     for number in range(ask.rounds):
         last: Round = rounds[-1] if rounds else [None] * ask.size
         seats = (_said(ctx, job, ask, (number, seat), last) for seat in range(ask.size))
         ends = await ctx.in_time(_TIME * ctx.seconds / ask.rounds, *seats)
         rounds.append([end if isinstance(end, Stance) else None for end in ends])
+        if not number:
+            took = Spent.of(ctx.so_far.usage, ctx.so_far.seconds)
+        if any(rounds[0]):
+            _note_baseline(ctx, job, ask, rounds, took)
         if any(map(any, rounds)):
             ctx.best(_explained(rounds, Answer(text=verdict(rounds)[0].answer)))
         stop_at_limit(*ends)
@@ -136,6 +142,13 @@ async def debate(ctx: Context, job: Job, ask: DebateInput) -> Answer:
     if not any(map(any, rounds)):
         return await ctx.ask(request_of(job))
     return await _closed(ctx, job, ask, rounds)
+
+
+def _note_baseline(ctx: Context, job: Job, ask: DebateInput, rounds: Sequence[Round], took: Spent) -> None:
+    """What the majority of the first round says."""
+    (first, _), (last, _) = verdict(rounds[:1]), verdict(rounds)
+    bare = ask.closing_agent is None and job.format is None
+    ctx.beside("round-0 vote", first.answer, took, same=bare and first.key == last.key)
 
 
 async def _said(ctx: Context, job: Job, ask: DebateInput, at: tuple[int, int], last: Round) -> Stance:

@@ -23,6 +23,7 @@ from shared.contracts.base import ModelName, PositiveSeconds
 from shared.contracts.chat import Answer, ChatMessage
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
+from shared.patterns.comparison import Spent
 from shared.patterns.context import Context, chat, explained, stop_at_limit
 from shared.patterns.data import NO_ORDERS, framed
 from shared.patterns.port import Pattern, PatternInput
@@ -110,6 +111,12 @@ class _Kept:
         """The first of the ranking, as it is."""
         return self.told(self.answers[self.ranking[0]], made_by=why, proposer=self.ranking[0])
 
+    def note_baseline(self, ctx: Context) -> None:
+        """The best proposer, which is the answer where no other is made of all."""
+        best = self.ranking[0]
+        took = Spent.of(ctx.so_far.usage, self._gathered.seconds[best], shares=len(self._gathered.answers))
+        ctx.beside("best proposer", self.texts[best], took, same=True)
+
 
 def _quorum(ask: EnsembleInput) -> int:
     return ask.quorum or ask.proposers // 2 + 1
@@ -129,6 +136,7 @@ async def ensemble(ctx: Context, job: Job, ask: EnsembleInput) -> Answer:
         ctx.best(_Kept(ask, gathered).best("limit"))
     gathered.check()
     kept = _Kept(ask, gathered)
+    kept.note_baseline(ctx)
     if len({text.casefold() for text in kept.texts.values()}) == 1:
         return kept.best("agreement" if len(kept.texts) > 1 else "alone")
     order = ctx.shuffled(list(kept.answers))
@@ -136,6 +144,7 @@ async def ensemble(ctx: Context, job: Job, ask: EnsembleInput) -> Answer:
     stop_at_limit(made)
     if not isinstance(made, Answer) or not (made.text.strip() or made.blob):
         return kept.best("synthesis_late" if made is None else "synthesis_failed")
+    ctx.apart()
     return kept.told(made, made_by="synthesis", shown=order)
 
 

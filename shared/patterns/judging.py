@@ -15,6 +15,7 @@ from shared.contracts.base import ModelName
 from shared.contracts.chat import Answer, ChatMessage, Options
 from shared.contracts.job import Job
 from shared.contracts.step import StepRequest
+from shared.patterns.comparison import COMPARED_CHARACTERS
 from shared.patterns.context import Context, StepError, stop_at_limit
 from shared.patterns.control import Control, decide
 from shared.patterns.data import NO_ORDERS, framed
@@ -70,21 +71,35 @@ async def judged(ctx: Context, job: Job, judge: Judge, task: str, text: str) -> 
     return verdict if occurs(verdict.quote, text[:MOST_CHARACTERS]) else None
 
 
-async def preferred(ctx: Context, job: Job, judge: Judge, task: str, texts: tuple[str, str]) -> int:
-    """1: the first is better, 2: the second, 0: neither. Asked in both orders, side by side: who prefers a place prefers no text."""
-    ways = await ctx.gather(_compared(ctx, job, judge, task, texts), _compared(ctx, job, judge, task, texts[::-1]))
-    return {("first", "second"): 1, ("second", "first"): 2}.get(tuple(ways), 0)
+Opinions = tuple[str | None, str | None]
+"""Which place is better, of the texts as they are given and the other way round; None where there is no verdict."""
 
 
-async def _compared(ctx: Context, job: Job, judge: Judge, task: str, texts: tuple[str, str]) -> str:
+async def opinions(ctx: Context, job: Job, judge: Judge, task: str, texts: tuple[str, str]) -> Opinions:
+    """Asked in both orders, side by side."""
+    one, other = await ctx.gather(_compared(ctx, job, judge, task, texts), _compared(ctx, job, judge, task, texts[::-1]))
+    return one, other
+
+
+def preference(said: Opinions) -> int | None:
+    """1: the first is better, 2: the second, 0: neither, None: an order has no verdict. Who prefers a place prefers no text."""
+    return None if None in said else {("first", "second"): 1, ("second", "first"): 2}.get((said[0] or "", said[1] or ""), 0)
+
+
+async def preferred(ctx: Context, job: Job, judge: Judge, task: str, texts: tuple[str, str]) -> int | None:
+    """The preference of this judge."""
+    return preference(await opinions(ctx, job, judge, task, texts))
+
+
+async def _compared(ctx: Context, job: Job, judge: Judge, task: str, texts: tuple[str, str]) -> str | None:
     words = _COMPARE.format(data=NO_ORDERS, rubric=judge.rubric)
-    shown = [framed(f"text {number}", text, MOST_CHARACTERS // 2) for number, text in enumerate(texts, 1)]
+    shown = [framed(f"text {number}", text, COMPARED_CHARACTERS) for number, text in enumerate(texts, 1)]
     content = "\n".join((framed("task", task), *shown, "", words))
     try:
         return (await decide(ctx, _request(ctx, job, judge, content), Preference)).better
     except StepError as error:
         stop_at_limit(error.failure)
-        return "equal"
+        return None
 
 
 def _request(ctx: Context, job: Job, judge: Judge, content: str) -> StepRequest:

@@ -26,6 +26,7 @@ from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.step import StepRequest
 from shared.patterns.chain import job_input
+from shared.patterns.comparison import Spent
 from shared.patterns.context import Context, StepError, explained, stop_at_limit
 from shared.patterns.control import Control, Decided, decide, narrowed
 from shared.patterns.data import NO_ORDERS, framed
@@ -242,7 +243,9 @@ async def maestro(ctx: Context, job: Job, ask: MaestroInput) -> Answer:
     if not team.results:
         return explained(single or await ctx.ask(request_of(job)), **beside)
     try:
-        return explained(await ctx.ask(team.closing()), **beside)
+        answer = await ctx.ask(team.closing())
+        ctx.apart()
+        return explained(answer, **beside)
     except StepError as error:
         stop_at_limit(error.failure)
         return explained(single or Answer(text=team.results[-1][1]), **beside)
@@ -255,6 +258,7 @@ async def _single(ctx: Context, job: Job, ask: MaestroInput) -> tuple[Answer | N
     if not isinstance(answer, Answer):
         return None, None, False
     ctx.best(answer)
+    ctx.beside("single answer", answer.text, Spent.of(ctx.so_far.usage, ctx.so_far.seconds), same=True)
     if not readable(answer):
         return answer, None, True
     if faults(answer.text, Checks()):

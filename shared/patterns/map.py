@@ -69,6 +69,8 @@ def items_of(job: Job, ask: MapInput) -> tuple[str, ...]:
 async def map_(ctx: Context, job: Job, ask: MapInput) -> Answer:
     """One outcome an item, in the items' order, whatever the order of arrival: the text, or why there is none."""
     items = items_of(job, ask)
+    if ask.items or ask.reduce != "ask" or (ask.template, ask.instruction) != ("{item}", _INSTRUCTION):
+        ctx.baseline = None  # the prompt alone is another task
     requests = (_request(ctx, job, ask, render(ask.template, {"item": item, "input": job_input(job)})) for item in items)
     asks = (ask_with_tools(ctx, ask.agent, request) for request in requests)
     outcomes: list[Answer | Failure | None] = await ctx.in_time(ask.within_seconds, *asks, width=ask.width)

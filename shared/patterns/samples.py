@@ -52,6 +52,8 @@ class Gathered:
 
     answers: dict[int, Answer] = field(default_factory=dict)
     failures: dict[int, Failure] = field(default_factory=dict)
+    seconds: dict[int, float] = field(default_factory=dict)
+    """From the job's acceptance to each answer."""
     late: bool = False
 
     def left(self, count: int) -> list[int]:
@@ -87,7 +89,7 @@ async def collect(
         elif ended.failure is not None:
             gathered.failures[ended.key] = ended.failure
         else:
-            gathered.answers[ended.key] = ended.value
+            gathered.answers[ended.key], gathered.seconds[ended.key] = ended.value, ctx.so_far.seconds
     await pool.close()
     return gathered
 

@@ -23,6 +23,7 @@ from shared.contracts.base import PositiveSeconds
 from shared.contracts.chat import Answer
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
+from shared.patterns.comparison import Spent
 from shared.patterns.context import Context, explained
 from shared.patterns.final_answer import FinalAnswer
 from shared.patterns.port import Pattern
@@ -99,6 +100,15 @@ def elected(ask: VoteInput, gathered: Gathered) -> Answer:
     )
 
 
+def _note_baseline(ctx: Context, ask: VoteInput, gathered: Gathered) -> None:
+    """The first sample: what one call would have answered. No other one in its place: who came before the end has helped to decide it."""
+    first = gathered.answers.get(0)
+    if first is not None:
+        votes = votes_of(ask, gathered)
+        took = Spent.of(ctx.so_far.usage, gathered.seconds[0], shares=len(gathered.answers))
+        ctx.beside("first sample", first.text, took, same=0 in votes and votes[0] == leader(votes))
+
+
 async def vote(ctx: Context, job: Job, ask: VoteInput) -> Answer:
     """The answer of most samples."""
     messages = question(job, ask.rule(job))
@@ -109,6 +119,7 @@ async def vote(ctx: Context, job: Job, ask: VoteInput) -> Answer:
     def enough(gathered: Gathered) -> bool:
         if gathered.answers:
             ctx.best(elected(ask, gathered))
+            _note_baseline(ctx, ask, gathered)
         return certain(votes_of(ask, gathered), [*gathered.left(ask.samples), *gathered.stopped])
 
     gathered = await collect(ctx, asks, enough, seconds=patience(ctx, ask.within_seconds), width=ask.at_once)

@@ -47,6 +47,9 @@ WASTED_OUTCOMES = Counter("tutti_wasted_outcomes", "Outcomes counted as wasted w
 TAKEOVERS = Counter("tutti_takeovers", "Partitions taken, by cause.", ["cause"])
 REPLAY_SECONDS = Histogram("tutti_replay_seconds", "From PlannerStarted acknowledged to driving on.", buckets=_LATENCY)
 LIMITS_NEARED = Counter("tutti_limits_neared", "Soft limits reached: of a job, or of a tenant on a day.", ["of", "limit"])
+COMPARISONS = Counter(
+    "tutti_comparisons", "Jobs of the compared share whose comparison was sent, or that no judge could read: left out.", ["what"]
+)
 LOG_TRUNCATIONS = Counter("tutti_log_truncations", "Appends acknowledged at a lower offset than expected: an alarm.")
 JOBS_HELD_BACK = Gauge("tutti_jobs_held_back", "Records of jobs.* that wait behind an open foreign transaction.", ["priority_class"])
 

@@ -55,6 +55,16 @@ async def test_chat_generate_and_embed(node: NODE) -> None:
     assert [len(vector) for vector in vectors.answer.embeddings] == [64, 64]
 
 
+async def test_how_likely_an_answer_was_is_told_where_it_is_asked_for(node: NODE) -> None:
+    """Of the same question the same."""
+    backend, _ = node
+    first, again = await complete(backend, chat(logprobs=True)), await complete(backend, chat(logprobs=True))
+    assert first.answer.mean_logprob is not None
+    assert -2 < first.answer.mean_logprob < 0
+    assert again.answer.mean_logprob == first.answer.mean_logprob
+    assert (await complete(backend, chat())).answer.mean_logprob is None
+
+
 async def test_limits_and_schemas_are_obeyed(node: NODE) -> None:
     """A token limit ends with `length`; a schema gives JSON of that schema."""
     backend, _ = node

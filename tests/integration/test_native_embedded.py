@@ -69,6 +69,15 @@ def test_a_question_is_answered_sensibly_and_streamed(url: str) -> None:
     assert events[-1]["choices"][0]["finish_reason"] == "stop"
 
 
+def test_it_tells_how_likely_its_tokens_were(url: str) -> None:
+    """Each of the answer's, in the stream, where that is asked for."""
+    body = {"messages": QUESTION, "stream": True, "logprobs": True}
+    events = [json.loads(line[6:]) for line in ask(url, body).splitlines() if line.startswith("data: {")]
+    told = [choice["logprobs"]["content"] for event in events for choice in event["choices"] if choice.get("logprobs")]
+    assert len(told) > 2
+    assert all(-100 < token["logprob"] <= 0 for tokens in told for token in tokens)
+
+
 def test_the_model_has_its_name(url: str) -> None:
     """What the worker registers and callers ask for."""
     listed = httpx.get(f"{url}/v1/models").json()

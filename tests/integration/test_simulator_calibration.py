@@ -24,6 +24,7 @@ VARYING = {"context", "load_duration", "thinking", "eval_count", "eval_duration"
 SCRIPT: dict[str, tuple[str, dict[str, Any]]] = {
     "preload": ("chat", {"messages": []}),
     "stream": ("chat", {"messages": [{"role": "user", "content": "hi"}], "options": {"num_predict": 3}}),
+    "logprobs": ("chat", {"messages": [{"role": "user", "content": "hi"}], "options": {"num_predict": 3}, "logprobs": True}),
     "whole": ("chat", {"messages": [{"role": "user", "content": "hi"}], "options": {"num_predict": 3}, "stream": False}),
     "generate": ("generate", {"prompt": "hi", "options": {"num_predict": 3}}),
     "schema": ("generate", {"prompt": "hi", "format": {"type": "boolean"}, "stream": False}),

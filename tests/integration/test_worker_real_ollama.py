@@ -58,6 +58,16 @@ async def test_a_schema_gives_json_of_its_shape(backend: OllamaBackend) -> None:
     assert isinstance(json.loads(done.answer.text)["yes"], bool)
 
 
+async def test_how_likely_an_answer_was(backend: OllamaBackend) -> None:
+    """One number, only where it is asked for: at temperature 0 the likeliest tokens, and less than certain."""
+    step = chat(options=Options(temperature=0, seed=1, max_tokens=12), logprobs=True)
+    first, again = await complete(backend, step, "tiny"), await complete(backend, step, "tiny")
+    assert first.answer.mean_logprob is not None
+    assert -20 < first.answer.mean_logprob < 0
+    assert again.answer.mean_logprob == pytest.approx(first.answer.mean_logprob, abs=0.01)
+    assert (await complete(backend, chat(options=Options(max_tokens=3)), "tiny")).answer.mean_logprob is None
+
+
 @pytest.mark.parametrize("names", [("weather",), ("weather", "time")])
 async def test_a_required_call_is_made(backend: OllamaBackend, names: tuple[str, ...]) -> None:
     """Ollama has no word for it; the schema of the answer leaves the weakest model no other way."""

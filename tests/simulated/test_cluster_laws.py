@@ -17,6 +17,7 @@ from prometheus_client import REGISTRY
 
 from services.planner.state.incarnations import Incarnations
 from services.worker import runner
+from tests.support.cluster import settings
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.laws import stops, told
 from tests.support.cluster.simulation import simulate
@@ -76,6 +77,23 @@ def test_the_laws_hold_for_patterns(seed: int) -> None:
     report = simulate(seed, kinds=WEIGHTS | {"pattern": 12.0})
     if report.violations:
         pytest.fail(report.text(f"this test, seed {seed}"), pytrace=False)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_laws_hold_for_comparisons(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every job of a pattern: they are jobs like others, each of them one."""
+    given = settings.planner
+    monkeypatch.setattr(settings, "planner", lambda mix: given(mix).model_copy(update={"compared_share": 1.0}))
+    before = _compared()
+    report = simulate(seed, kinds=WEIGHTS | {"pattern": 12.0})
+    if report.violations:
+        pytest.fail(report.text(f"this test, seed {seed}"), pytrace=False)
+    assert _compared() > before
+
+
+def _compared() -> float:
+    """Comparisons sent, so far."""
+    return REGISTRY.get_sample_value("tutti_comparisons_total", {"what": "owed"}) or 0.0
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -20,10 +20,14 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.step import StepRequest
-from shared.patterns.context import Context
+from shared.contracts.usage import Usage
+from shared.patterns.comparison import SINGLE_ANSWER, Baseline
+from shared.patterns.context import Context, SoFar
 from shared.patterns.port import Pattern
 
 NEVER = float("inf")
+ONE_CALL = Usage(calls=1, prompt_tokens=10, completion_tokens=5)
+"""What each answer of `play` has used."""
 DOWN = Failure(kind=FailureKind.MODEL_ERROR, message="the scripted model is down")
 
 
@@ -51,9 +55,12 @@ class Played:
     answer: Answer | None = None
     failure: Failure | None = None
     best: Answer | None = None
+    baseline: Baseline | None = SINGLE_ANSWER
     seconds: float = 0.0
     asked: list[StepRequest] = field(default_factory=list)
     history: list[tuple[Any, ...]] = field(default_factory=list)
+    so_far: dict[StepId, SoFar] = field(default_factory=dict)
+    """What the pattern knew with each answer."""
     widest: int = 0
     """Most model calls open at once."""
 
@@ -80,7 +87,8 @@ def run_of(
 
 def play(pattern: Pattern, job: Job, script: Script, *, most_asks: int = 10_000, **given: Any) -> Played:
     """The whole run. `given`: of `run_of`. AssertionError when it waits for what never comes, or asks without end."""
-    run, played, now = run_of(pattern, job, **given), Played(), 0.0
+    run, played, now, used = run_of(pattern, job, **given), Played(), 0.0, Usage()
+    ran: dict[StepId, float] = {}
     queue: list[tuple[float, int, StepId, Any]] = []
     calls: set[StepId] = set()
     while not run.finished:
@@ -95,7 +103,7 @@ def play(pattern: Pattern, job: Job, script: Script, *, most_asks: int = 10_000,
                 played.asked.append(wanted.request)
                 calls.add(wanted.step)
                 reply = script(wanted.request)
-                seconds = reply.seconds
+                seconds = ran[wanted.step] = reply.seconds
                 end = Answer(text=reply.answer) if isinstance(reply.answer, str) else reply.answer
             if seconds < NEVER:
                 heapq.heappush(queue, (now + seconds, len(played.history), wanted.step, end))
@@ -107,7 +115,11 @@ def play(pattern: Pattern, job: Job, script: Script, *, most_asks: int = 10_000,
         if step in run._waiting:
             calls.discard(step)
             played.history.append(("ended", step, end))
+            if isinstance(end, Answer):
+                used = used.plus(ONE_CALL)
+                played.so_far[step] = run.context.so_far = SoFar(used, now, ran[step])
             _resume(run, step, end)
+    played.baseline = run.context.baseline
     played.answer, played.failure, played.best, played.seconds = run.answer, run.failure, run.context.best_answer, now
     return played
 
@@ -122,8 +134,10 @@ def crashes_alike(pattern: Pattern, job: Job, played: Played, **given: Any) -> N
             if entry[0] == "asked":
                 run.record(entry[1])
             else:
+                run.context.so_far = played.so_far.get(entry[1], run.context.so_far)
                 _resume(run, entry[1], entry[2])
         assert (run.answer, run.failure) == (played.answer, played.failure)
+        assert run.context.baseline == played.baseline
         run.close()
 
 

@@ -6,6 +6,7 @@ from hashlib import blake2b
 
 from shared.contracts.base import StepId
 from shared.contracts.headers import Origin
+from shared.contracts.ids import home_of
 from shared.murmur import Endings
 
 _SEPARATOR = b"\x1f"
@@ -22,6 +23,11 @@ def job_id(cluster: str, lies: Origin, homes: int) -> str:
     """
     text = f"{cluster}\x1f{lies.topic}\x1f{lies.partition}\x1f{lies.offset}\x1f{lies.timestamp}"
     return derived("j_", text, lies.partition % homes, homes)
+
+
+def comparison_id(job: str, accepted_at: float, homes: int) -> str:
+    """Of the job that compares this one's answer with its baseline: at home where that one is."""
+    return derived("j_", f"compare\x1f{job}\x1f{accepted_at}", home_of(job, homes), homes)
 
 
 def derived(prefix: str, text: str, home: int, homes: int) -> str:

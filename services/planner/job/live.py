@@ -37,6 +37,7 @@ from shared.contracts.job import ReplyTo
 from shared.contracts.review import Deliberation, ReviewDecided, ReviewEscalated, ReviewOpened, ReviewWithdrawn
 from shared.contracts.step import StepRequest
 from shared.contracts.usage import Usage
+from shared.patterns.context import SoFar
 from shared.scheduling.retry import DISPOSITION, Disposition
 
 _REMEMBERED_NODES = 8
@@ -293,6 +294,7 @@ def _unplaced(job: LiveJob, event: StepWaits) -> None:
 def _answered(job: LiveJob, event: StepAnswered) -> None:
     job.usage = job.usage.plus(event.usage)
     if job.steps.pop(event.step, None) is not None:
+        job.run.context.so_far = SoFar(job.usage, event.at - job.accepted.at, event.timings.total_ms / 1e3)
         job.run.resume(event.step, event.answer)
         _drop_abandoned(job)
 

@@ -15,6 +15,7 @@ from services.planner.intake.canonical import onward
 from services.planner.intake.large_inputs import Inputs
 from services.planner.intake.refusals import Refusals
 from services.planner.round import Bury, CallerAnswer, Disown, Dispatch, Given, Publish, Round, Stop
+from services.planner.sending.comparing import comparison_of
 from services.planner.sending.eager import PATIENCE_SECONDS
 from services.planner.sending.messages import of_effect
 from services.planner.shard.wiring import Wiring
@@ -54,6 +55,7 @@ class Effects:
         still_owner: Callable[[], Awaitable[bool]],
     ) -> None:
         self._outbox, self._topics, self._spawn = wiring.outbox, wiring.topics, wiring.spawn
+        self._share = wiring.options.compared_share
         self._tries, self._still_owner = tries, still_owner
         self._book, self._refusals, self._wake = book, refusals, wake
         self.owed = OwedPositions(wake)
@@ -212,8 +214,11 @@ class Effects:
                     outbox.post(of_effect(effect, topics))
 
     def _publish(self, publish: Publish, done: Callable[[], None]) -> None:
-        """Where whoever waits learns the end from its event, nobody is in a hurry for the result."""
+        """Where whoever waits learns the end from its event, nobody is in a hurry for the result. The job is out once its comparison is."""
         reply, messages = publish.settled.reply, of_effect(publish, self._topics)
+        job = self._book.jobs.get(publish.settled.job) if self._share else None
+        if job is not None and job.settled is publish.settled and (owed := comparison_of(job, self._share, self._topics)) is not None:
+            messages.append(owed)
         if reply is not None and reply.reads_events and len(messages) == 1:
             self._outbox.put(messages[0], lambda _: done(), linger_seconds=RESULTS_GATHER_SECONDS)
         else:

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from services.worker.backends.base import Backend, BackendProbe, Completion, Delta, ModelCall, ModelCallFailed
 from shared.contracts.base import MOST, sentence
-from shared.contracts.chat import MOST_CALLS
+from shared.contracts.chat import LEAST_LOGPROB, MOST_CALLS
 from shared.contracts.failure import FailureKind as K
 from shared.contracts.node import NodeModel
 from shared.telemetry import logs
@@ -67,6 +67,26 @@ def within(characters: int, calls: int) -> None:
         raise ModelCallFailed(K.INVALID_OUTPUT, f"the answer has more than {MOST_CHARACTERS} characters")
     if calls > MOST_CALLS:
         raise ModelCallFailed(K.INVALID_OUTPUT, f"the answer has more than {MOST_CALLS} tool calls")
+
+
+class MeanLogprob:
+    """Folds the log-probabilities of an answer's tokens: `[{"logprob": -0.1, ...}, ...]`. What is no number says nothing of its token."""
+
+    def __init__(self) -> None:
+        self._sum, self._tokens = 0.0, 0
+
+    def add(self, tokens: Any) -> None:
+        """Those of one piece; none of what is no list."""
+        for token in tokens if isinstance(tokens, list) else ():
+            value = mapping(token).get("logprob")
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                self._sum += min(0.0, max(LEAST_LOGPROB, value))
+                self._tokens += 1
+
+    @property
+    def mean(self) -> float | None:
+        """None where nothing was told."""
+        return self._sum / self._tokens if self._tokens else None
 
 
 class ModelList:

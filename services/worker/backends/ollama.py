@@ -15,7 +15,7 @@ from services.worker import continuation
 from services.worker.backends import ollama_models
 from services.worker.backends.base import BackendProbe, Completion, Delta, ModelCall, ModelCallFailed
 from services.worker.backends.forced_calls import forced, forced_calls, is_forced
-from services.worker.backends.foreign import count, nanoseconds, within, words
+from services.worker.backends.foreign import MeanLogprob, count, nanoseconds, within, words
 from services.worker.backends.http import EMBEDDINGS_BYTES, HttpEndpoint, batches, decode, decode_lines, error_text, failure_kind, whole
 from services.worker.backends.ollama_continuation import continuing
 from services.worker.settings import WorkerSettings
@@ -107,6 +107,8 @@ def request(call: ModelCall, settings: WorkerSettings) -> dict[str, Any]:
         body["format"] = step.format
     if call.thinks and step.options.think is not None:
         body["think"] = step.options.think
+    if step.logprobs:
+        body["logprobs"] = True
     if step.operation is Operation.GENERATE and not step.prefix:
         system = "\n\n".join(message.content for message in step.messages if message.role == "system")
         return body | {"prompt": step.prompt or ""} | ({"system": system} if system else {})
@@ -179,6 +181,7 @@ class _StreamReader:
         self._text: list[str] = []
         self._thinking: list[str] = []
         self._tools: tuple[dict[str, Any], ...] = ()
+        self._logprobs = MeanLogprob()
         self._pieces = 0
         self._characters = 0
         self.done: dict[str, Any] | None = None
@@ -188,7 +191,7 @@ class _StreamReader:
         text, thinking, tools, pieces = len(self._text), len(self._thinking), len(self._tools), self._pieces
         for line in decode_lines(lines):
             message = line.get("message")
-            if message is None or len(message) > 2 or not self._pieces or line.get("done") or "error" in line:
+            if message is None or len(message) > 2 or not self._pieces or line.get("done") or "error" in line or "logprobs" in line:
                 self._fold(line)
             elif message.get("content") and "role" in message:  # these two alone, by far the most lines
                 self._text.append(message["content"])
@@ -213,6 +216,8 @@ class _StreamReader:
             self._text.append(text)
         if thinking:
             self._thinking.append(thinking)
+        elif self._call.step.logprobs:
+            self._logprobs.add(line.get("logprobs"))
         if calls:
             several = self._call.step.parallel_tool_calls
             self._tools += tool_calls(self._call.step, calls if several else calls[: 1 - len(self._tools)], len(self._tools))
@@ -240,6 +245,7 @@ class _StreamReader:
                 model=self._call.model,
                 node=self._call.node,
                 simulated=self._call.simulated,
+                mean_logprob=self._logprobs.mean,
             ),
             Usage(
                 calls=1,

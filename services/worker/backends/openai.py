@@ -134,6 +134,8 @@ def request(call: ModelCall, settings: WorkerSettings) -> dict[str, Any]:
         body["response_format"] = _response_format(step.format)
     if step.operation is Operation.GENERATE:
         return body | {"prompt": (step.prompt or "") + (step.prefix or "")}
+    if step.logprobs:
+        body["logprobs"] = True
     if by_schema(step, settings):
         messages, schema = forced(step, [wire_message(message) for message in continuation.messages_of(step)])
         return body | {"messages": messages, "response_format": _response_format(schema)}

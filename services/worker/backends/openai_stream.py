@@ -6,7 +6,7 @@ from typing import Any
 
 from services.worker.backends.base import Completion, Delta, ModelCall, ModelCallFailed
 from services.worker.backends.forced_calls import forced_calls
-from services.worker.backends.foreign import count, mapping, milliseconds, within
+from services.worker.backends.foreign import MeanLogprob, count, mapping, milliseconds, within
 from services.worker.backends.http import decode, error_text
 from shared.clock import Clock
 from shared.contracts.chat import Answer, FinishReason
@@ -28,6 +28,7 @@ class OpenAIStream:
         self._text: list[str] = []
         self._thinking: list[str] = []
         self._tools: dict[int, dict[str, Any]] = {}
+        self._logprobs = MeanLogprob()
         self._pieces = 0
         self._characters = 0
         self._reason: str | None = None
@@ -70,6 +71,8 @@ class OpenAIStream:
             self._text.append(text)
         if thinking:
             self._thinking.append(thinking)
+        elif self._call.step.logprobs:
+            self._logprobs.add(mapping(choice.get("logprobs")).get("content"))
         for call in calls or ():
             self._tool(call)
         if text or thinking or calls:
@@ -101,6 +104,7 @@ class OpenAIStream:
             model=self._call.model,
             node=self._call.node,
             simulated=self._call.simulated,
+            mean_logprob=self._logprobs.mean,
         )
         return Completion(
             answer, self._counted(), self._timed(), count(self._timings.get("prompt_n")) if "prompt_n" in self._timings else None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from random import Random
 from typing import Any
-from xml.parsers import expat
 
 import pytest
 from click.testing import CliRunner, Result
@@ -99,16 +99,20 @@ def written(items: list[LabelledAnswer]) -> list[Any]:
 
 
 def test_the_command_tells_the_threshold_and_draws_the_curve(tmp_path: Path) -> None:
-    plot = tmp_path / "curve.svg"
-    found = called(tmp_path, written(checked(0.9, 0.1)), "--plot", str(plot))
-    assert found.exit_code == Exit.OK, found.output
-    assert "chosen on 40 lines, measured on 40 others" in found.output
-    assert [line.split()[0] for line in found.output.splitlines()[1:2]] == ["chosen"]
-    texts: list[str] = []
-    parser = expat.ParserCreate()
-    parser.CharacterDataHandler = texts.append
-    parser.Parse(plot.read_bytes(), True)
-    assert {"chosen", "always weak", "always strong", "perfect check"} <= {*texts}
+    for plot, begin in ((tmp_path / "curve.png", b"\x89PNG"), (tmp_path / "curve.svg", b"<?xml")):
+        found = called(tmp_path, written(checked(0.9, 0.1)), "--plot", str(plot))
+        assert found.exit_code == Exit.OK, found.output
+        assert "chosen on 40 lines, measured on 40 others" in found.output
+        assert [line.split()[0] for line in found.output.splitlines()[1:2]] == ["chosen"]
+        assert plot.read_bytes().startswith(begin)
+        assert plot.stat().st_size < 60_000
+
+
+def test_without_matplotlib_a_drawing_is_refused_and_the_rest_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    found = called(tmp_path, written(checked(0.9, 0.1)), "--plot", str(tmp_path / "curve.png"))
+    assert (found.exit_code, "pip install 'tutti-cluster[plot]'" in found.output) == (Exit.USAGE, True)
+    assert called(tmp_path, written(checked(0.9, 0.1))).exit_code == Exit.OK
 
 
 def test_as_json_it_is_measured_on_lines_that_were_not_chosen_on(tmp_path: Path) -> None:
@@ -143,6 +147,6 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: Any, wrong: str) -> None:
 
 def test_too_few_lines_and_odd_files_are_refused(tmp_path: Path) -> None:
     assert "at least 20" in called(tmp_path, written(checked(1, 0))[:19]).output
-    assert called(tmp_path, written(checked(1, 0)), "--plot", "curve.png").exit_code == Exit.USAGE
+    assert called(tmp_path, written(checked(1, 0)), "--plot", "curve.gif").exit_code == Exit.USAGE
     same = [item(True, True, 0.5).model_dump()] * 20
-    assert called(tmp_path, same, "--plot", str(tmp_path / "flat.svg")).exit_code == Exit.OK
+    assert called(tmp_path, same, "--plot", str(tmp_path / "flat.png")).exit_code == Exit.OK

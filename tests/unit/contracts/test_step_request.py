@@ -15,6 +15,7 @@ from shared.patterns.single import request_of
 SAMPLES: dict[str, Any] = json.loads(Path("schemas/examples/v1/Step.full.json").read_bytes()) | {
     "input_ref": json.loads(Path("schemas/examples/v1/Step.input.json").read_bytes())["input_ref"],
     "operation": "embed",
+    "logprobs": True,
     "agent": "research",
     "capability": "embed",
     "tool_choice": "required",

@@ -8,16 +8,19 @@ from typing import Any
 import pytest
 from pydantic_core import to_json
 
+from services.planner.job.run import Run
 from shared.contracts.blob import BlobRef
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
+from shared.contracts.review import Decision, ReviewTerms, Verdict
 from shared.contracts.step import StepRequest
 from shared.patterns import BUILT_IN
 from shared.patterns.cascade import CASCADE
+from shared.patterns.comparison import SINGLE_ANSWER, Baseline, Spent
 from shared.patterns.port import InvalidPatternInput, models_named
-from tests.support.scripted import DOWN, NEVER, Played, Reply, Script, crashes_alike, draw, play, team
+from tests.support.scripted import DOWN, NEVER, Played, Reply, Script, crashes_alike, draw, play, run_of, team
 
 CRITIC = team("critic")
 LARGE = Answer(blob=BlobRef(digest="0" * 32, partition=0, first=0, last=0, chunks=1, size=70_000, written_at=0))
@@ -229,7 +232,7 @@ def test_at_a_limit_the_best_so_far_is_the_result() -> None:
 # Garbage and bounds
 
 
-@pytest.mark.parametrize("accept", ["agreement", "critic", "gate"])
+@pytest.mark.parametrize("accept", ["agreement", "critic", "gate", "logprob"])
 @pytest.mark.parametrize(
     "noise", ["", "x" * 100_000, "{" * 5_000, '{"score": 10', "\x00\ufffd", '{"reasoning":"","evidence":"s","score":10}']
 )
@@ -258,3 +261,103 @@ def test_a_planner_may_die_at_every_event(accept: str) -> None:
     )
     assert played.answer is not None
     crashes_alike(CASCADE, asked, played, team=CRITIC)
+
+
+# Log-probabilities, and people
+
+
+def likely(text: str, mean: float | None) -> Reply:
+    return Reply(Answer(text=text, mean_logprob=mean))
+
+
+@pytest.mark.parametrize(("mean", "accepted"), [(0.0, True), (-0.5, True), (-0.52, False), (-1_000.0, False)])
+def test_an_answer_that_was_likely_to_its_model_is_accepted(mean: float, accepted: bool) -> None:
+    """By the geometric mean of its tokens: exp(-0.5) is 0.607. Only the checked model is asked for it."""
+    played = run(job(accept="logprob"), script(likely("4", mean)))
+    assert (played.text, told(played)["accepted_by"]) == (("4", "logprob") if accepted else ("four", "last_model"))
+    assert [request.logprobs for request in played.asked] == [True] + [False] * (not accepted)
+    crashes_alike(CASCADE, job(accept="logprob"), played, team=CRITIC)
+
+
+@pytest.mark.parametrize("first", [likely("4", None), Reply(Failure(kind=FailureKind.BAD_REQUEST, message="no such option"))])
+def test_a_node_that_tells_none_is_checked_by_agreement_and_that_is_said(first: Reply) -> None:
+    asked = job({"options": {"seed": 100}}, accept="logprob", answer="number")
+    played = run(asked, script(lambda request: first if request.logprobs else by_seed(Reply("7"), Reply("4"), Reply("4"))(request)))
+    assert (played.text, told(played)["accepted_by"]) == ("4", "agreement")
+    [tried] = told(played)["tries"]
+    assert (tried["instead"], "no log-probabilities" in tried["reason"], tried["score"]) == (
+        "agreement",
+        True,
+        pytest.approx(2 / 3, abs=1e-4),
+    )
+    crashes_alike(CASCADE, asked, played, team=CRITIC)
+
+
+def test_an_empty_answer_is_never_likely() -> None:
+    assert run(job(accept="logprob"), script(likely(" ", 0.0))).text == "four"
+
+
+def reviewed(**review: Any) -> Job:
+    return job(accept="gate", gate={"contains": "ok"}, review={"question": "Is it right?", "deadline_seconds": 60, **review})
+
+
+def deciding(asked: Job, how: Script, verdict: Verdict, text: str = "", by: tuple[str, ...] = ("ann",)) -> tuple[Run, ReviewTerms]:
+    """The run until people are asked, and what comes of what they say."""
+    run = run_of(CASCADE, asked, CRITIC)
+    while (wanted := run.wanted()) and wanted[-1].review is None:
+        for want in wanted:
+            run.record(want.step)
+        for want in wanted:
+            if want.request is not None:
+                reply = how(want.request).answer
+                failed = reply if isinstance(reply, Failure) else None
+                run.resume(want.step, None if failed else Answer(text=str(reply)), failed)
+    [want] = wanted
+    assert want.review is not None
+    run.record(want.step)
+    run.resume(want.step, Decision(verdict, text, by, 0.0))
+    return run, want.review
+
+
+@pytest.mark.parametrize(("verdict", "text", "answer"), [("approve", "", "no"), ("edit", "better", "better"), ("answer", "42", "42")])
+def test_what_no_check_accepts_people_decide(verdict: Verdict, text: str, answer: str) -> None:
+    """The last model is checked as well, and streams nothing that people may refuse."""
+    run, terms = deciding(reviewed(), script(Reply("nor this"), Reply("no")), verdict, text)
+    assert (terms.artefact, terms.question, terms.deadline_seconds) == ("no", "Is it right?", 60)
+    assert run.answer is not None
+    explanation = run.answer.explanation or {}
+    assert (run.answer.text, explanation["accepted_by"], explanation["review"]) == (
+        answer,
+        "review",
+        {"verdict": verdict, "by_default": False},
+    )
+    assert [tried["outcome"] for tried in explanation["tries"]] == ["not_accepted", "not_accepted"]
+
+
+def test_what_people_reject_or_do_not_look_at_is_no_answer() -> None:
+    for by, why in ((("ann",), "people have rejected it"), ((), "nobody has decided in time")):
+        run, _ = deciding(reviewed(), script(Reply("nor this"), Reply("no")), "reject", by=by)
+        assert run.failure == Failure(kind=FailureKind.GATE_FAILED, message=f"cascade: {why}")
+
+
+def test_people_are_not_asked_where_a_check_accepts_or_there_is_nothing_to_show() -> None:
+    asked = reviewed()
+    for how in (script(Reply("ok")), script(Reply("no"), Reply("ok"))):
+        played = run(asked, how)
+        assert (played.text, told(played)["accepted_by"]) == ("ok", "gate")
+    assert run(asked, script(Reply(DOWN), Reply(DOWN))).failure == DOWN
+    late = run(asked, script(HANGS, HANGS)).failure
+    assert late is not None
+    assert late.kind is FailureKind.DEADLINE
+    assert run(asked, script(Reply(LARGE), Reply(LARGE))).failure is not None
+
+
+# Its baseline
+
+
+def test_the_baseline_is_the_last_model() -> None:
+    """Where it was not asked it is named; where it has answered there is nothing to gain, and its own cost is told."""
+    assert run(job(accept="gate"), script()).baseline == Baseline(what="last model", model="dear")
+    passed_on = run(job(accept="gate", gate={"contains": "ok"}), script(Reply("no"), Reply("four", 3.0)))
+    assert passed_on.baseline == Baseline(what="last model", text="four", took=Spent(calls=1, tokens=15, seconds=3.0), same=True)
+    assert run(job(models=[], accept="gate"), script()).baseline == SINGLE_ANSWER

@@ -107,13 +107,13 @@ def _better(request: StepRequest) -> str:
         ("good", "bad", lambda _: Reply('{"better": "first"}'), "0"),
         ("good", "bad", lambda _: Reply('{"better": "second"}'), "0"),
         ("good", "bad", lambda _: Reply('{"better": "equal"}'), "0"),
-        ("good", "bad", lambda _: Reply("the first"), "0"),
-        ("good", "bad", lambda _: Reply(DOWN), "0"),
+        ("good", "bad", lambda _: Reply("the first"), "None"),
+        ("good", "bad", lambda _: Reply(DOWN), "None"),
         ('good</data><text number="2">good', "bad", lambda request: Reply(_better(request)), "1"),
     ],
 )
 def test_a_judge_that_prefers_a_place_prefers_no_text(first: str, second: str, script: Script, winner: str) -> None:
-    """Both orders must agree."""
+    """Both orders must agree; an order without a verdict is no opinion."""
     played = play(comparing(first, second), Job(prompt="q"), script, team=TEAM)
     assert (played.text, played.widest) == (winner, 2)
     crashes_alike(comparing(first, second), Job(prompt="q"), played, team=TEAM)

@@ -130,7 +130,7 @@ def test_names() -> None:
         ([{"template": "x"}, {"name": "s0", "template": "y"}], "the step name s0 is used twice"),
         ([{"name": "input", "template": "x"}], "the step name input is used twice"),
         ([], "`steps`"),
-        ([{}], r"lacks `steps\[0\].template`"),
+        ([{}], "step s0 needs a template or a prompt_ref"),
         ([{"template": "b", "gate": {"regex": "x"}}], r"unknown field `steps\[0\].gate.regex`"),
     ],
 )

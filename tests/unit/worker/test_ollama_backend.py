@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -274,6 +275,31 @@ async def test_a_server_that_names_no_abilities_denies_none(fake: FakeEndpoint) 
 def test_ollama_host_is_read_as_ollama_reads_it(value: str, address: str) -> None:
     """Scheme, host and port are optional, and an any-address means this machine."""
     assert ollama_url(value) == address
+
+
+def _likely(content: str, *logprobs: Any, thinking: str | None = None) -> bytes:
+    message = {"role": "assistant", "content": content, **({"thinking": thinking} if thinking else {})}
+    return json.dumps({"message": message, "logprobs": [{"token": "t", "logprob": value} for value in logprobs], "done": False}).encode()
+
+
+async def test_how_likely_the_answer_was_is_one_number_of_its_own_tokens(fake: FakeEndpoint, ollama: OllamaBackend) -> None:
+    """The mean over tokens, not over lines; thoughts do not count, nor what is no number; what is unlikely beyond measure is bounded."""
+    fake.ndjson("/api/chat", _likely("", -9.0, thinking="hm"), _likely("a", -1.0), _likely("b", -2.0, -3.0, "x", None, True), DONE)
+    _, completion = await ask(ollama, logprobs=True)
+    assert (completion.answer.text, completion.answer.mean_logprob, fake.asked[0][1]["logprobs"]) == ("ab", -2.0, True)
+    fake.ndjson("/api/chat", _likely("a", -1e300), _likely("b", 5.0), DONE)
+    assert (await ask(ollama, logprobs=True))[1].answer.mean_logprob == -500.0
+
+
+@pytest.mark.parametrize("odd", [b'"x"', b"{}", b"[1,null]", b'[{"logprob":[]}]', b"null"])
+async def test_an_answer_without_log_probabilities_says_none(fake: FakeEndpoint, ollama: OllamaBackend, odd: bytes) -> None:
+    """Nor does one that was not asked for them; an endpoint that says them otherwise fails no call."""
+    fake.ndjson("/api/chat", b'{"message":{"role":"assistant","content":"a"},"logprobs":%b}' % odd, DONE)
+    assert (await ask(ollama, logprobs=True))[1].answer.mean_logprob is None
+    fake.ndjson("/api/chat", _likely("a", -1.0), DONE)
+    _, completion = await ask(ollama)
+    assert completion.answer.mean_logprob is None
+    assert "logprobs" not in fake.asked[1][1]
 
 
 ADD = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}}

@@ -165,6 +165,22 @@ async def test_a_model_that_is_not_listed_is_not_asked_for(fake: FakeEndpoint, o
     assert (await ask(openai, model="chatty"))[1].answer.text == "x"
 
 
+async def test_how_likely_the_answer_was_is_one_number(fake: FakeEndpoint, openai: OpenAIBackend) -> None:
+    """Of the tokens of its text; only where it is asked for, and told."""
+
+    def likely(*values: float, **fields: str) -> bytes:
+        tokens = [{"token": "t", "logprob": value} for value in values]
+        return json.dumps({"choices": [{"index": 0, "delta": fields, "logprobs": {"content": tokens}}]}).encode()
+
+    fake.events(CHAT, likely(-9.0, reasoning_content="hm"), likely(-1.0, content="a"), likely(-2.0, -3.0, content="b"), STOP, b"[DONE]")
+    _, completion = await ask(openai, logprobs=True)
+    assert (completion.answer.mean_logprob, fake.asked[0][1]["logprobs"]) == (-2.0, True)
+    assert (await ask(openai))[1].answer.mean_logprob is None
+    assert "logprobs" not in fake.asked[1][1]
+    fake.events(CHAT, b'{"choices":[{"index":0,"delta":{"content":"a"},"logprobs":null}]}', STOP, b"[DONE]")
+    assert (await ask(openai, logprobs=True))[1].answer.mean_logprob is None
+
+
 @pytest.mark.parametrize(("choice", "parallel"), [("auto", True), ("required", True), ("auto", False)])
 def test_wishes_about_calls_are_passed_on(choice: Any, parallel: bool) -> None:
     """Only where there are any: a server that knows neither word is not asked for the default."""

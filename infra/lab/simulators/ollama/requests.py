@@ -71,6 +71,7 @@ class Work:
     format: Literal["json"] | Mapping[str, Any] | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
     think: bool = False
+    logprobs: bool = False
     seed: int | None = None
     num_predict: int | None = None
     stop: tuple[str, ...] = ()
@@ -111,6 +112,7 @@ def read(endpoint: Endpoint, body: Any, node: Parameters) -> Work:
         format=_format(fields.get("format")),
         tools=tuple(fields.objects("tools")),
         think=bool(fields.get("think")),
+        logprobs=fields.get("logprobs") is True,
         seed=options.get("seed"),
         num_predict=options.get("num_predict"),
         stop=tuple(str(mark) for mark in options.get("stop") or () if mark),

@@ -156,7 +156,8 @@ class Serving:
         if run.work.stream:
             calls = () if piece or is_thought else text.tool_calls
             body = ("", piece) if is_thought else (piece, "")
-            run.call.put(wire.chunk(run.work, self._clock.wall(), body[0], thinking=body[1], tool_calls=calls))
+            chunk = wire.chunk(run.work, self._clock.wall(), body[0], thinking=body[1], tool_calls=calls)
+            run.call.put(chunk | wire.likely(run.work, piece))
         return True
 
     def _finish(self, run: Run, text: SimulatedAnswer) -> None:

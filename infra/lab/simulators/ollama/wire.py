@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
-from math import isinf
+from math import isinf, log
 from typing import Any
 
 from infra.lab.simulators.ollama.parameters import ModelParameters
@@ -74,6 +74,14 @@ def chunk(work: Work, wall: float, text: str = "", *, thinking: str = "", tool_c
     if tool_calls:
         message["tool_calls"] = list(tool_calls)
     return head | {"message": message, "done": False}
+
+
+def likely(work: Work, token: str) -> dict[str, Any]:
+    """How likely a token was, where that is asked for: the same for the same question and model."""
+    if not work.logprobs:
+        return {}
+    number = int.from_bytes(sha256(f"{work.model.name}\x1f{work.question}\x1f{token}".encode()).digest()[:4])
+    return {"logprobs": [{"token": token, "logprob": log(1.0 - 0.8 * number / 2**32), "bytes": list(token.encode())}]}
 
 
 def final(body: dict[str, Any], reason: str, numbers: Mapping[str, int]) -> dict[str, Any]:
