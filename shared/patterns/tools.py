@@ -53,6 +53,7 @@ class ToolsInput(PatternInput):
 async def tools(ctx: Context, job: Job, ask: ToolsInput) -> Answer:
     """The model's answer, its explanation the calls; or the tool's result."""
     if ask.tool is not None:
+        ctx.baseline = None  # no model has part in it
         return await _called(ctx, job, ask.tool)
     given, own = question(job), () if ask.agent is None else ctx.team.member(ask.agent).tools
     if ask.agent is None:
