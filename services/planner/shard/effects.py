@@ -224,12 +224,12 @@ class Effects:
             self._outbox.post(messages, done)
 
     def _comparison(self, settled: JobSettled) -> Sequence[Message]:
-        """What a job owes that is compared; nothing where that is in already. *Trace:* a successor reads back to before a job that waits
-        for people and publishes every end anew: the comparisons of last night, whose ids are forgotten, are made a second time.
-        """
-        job = self._book.jobs.get(settled.job)
-        owed = comparison_of(job, self._share, self._topics) if job is not None and job.settled is settled else None
-        return () if owed is None or self._book.knows((owed.key or b"").decode(), self._now()) else (owed,)
+        """What a job owes that is compared."""
+        job, now = self._book.jobs.get(settled.job), self._now()
+        if job is None or job.settled is not settled:
+            return ()
+        owed = comparison_of(job, self._share, self._topics, lambda name: self._book.knows(name, now))
+        return () if owed is None else (owed,)
 
     async def _disown(self, effect: Disown) -> None:
         """Without an append that was acknowledged in its place this may be a planner that does not know of its successor, nor of whose
