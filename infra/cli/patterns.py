@@ -40,15 +40,17 @@ class Gain:
     better: int = 0
     equal: int = 0
     worse: int = 0
+    judged: int = 0
     place: int = 0
-    """Of the equal ones: the judge preferred a place."""
+    """Of the judged ones: the judge preferred a place."""
     baselines: set[str] = field(default_factory=set)
     cost_ratios: list[float] = field(default_factory=list)
     seconds_ratios: list[float] = field(default_factory=list)
 
     def add(self, one: Comparison) -> None:
         setattr(self, one.verdict, getattr(self, one.verdict) + 1)
-        self.place += one.place
+        self.judged += one.judge != "not asked"
+        self.place += one.judge == "prefers a place"
         self.baselines.add(one.baseline)
         self.cost_ratios += [one.cost_ratio] if one.cost_ratio is not None else []
         self.seconds_ratios += [one.seconds_ratio] if one.seconds_ratio is not None else []
@@ -65,8 +67,8 @@ class Gain:
             return f"no evidence: {self.count} of {FEWEST} comparisons"
         if low > 0 or high < 0:
             return "better" if low > 0 else "worse"
-        blind = 2 * self.place > self.count
-        return f"no evidence: the judge prefers a place in {self.place}" if blind else "no evidence: the interval holds 0"
+        blind = 2 * self.place > self.judged
+        return f"no evidence: the judge prefers a place in {self.place} of {self.judged}" if blind else "no evidence: the interval holds 0"
 
     def as_json(self) -> dict[str, Any]:
         low, high = interval(self.better, self.worse, self.count)
@@ -78,6 +80,7 @@ class Gain:
             "better": self.better,
             "equal": self.equal,
             "worse": self.worse,
+            "judged": self.judged,
             "judge_prefers_a_place": self.place,
             "gain": (self.better - self.worse) / self.count,
             "interval": [low, high],

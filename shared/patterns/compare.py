@@ -15,7 +15,6 @@ Who prefers a place prefers no text: the orders must agree. A judge without a ve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from pydantic import Field
 
@@ -32,7 +31,7 @@ from shared.patterns.port import Pattern, PatternInput
 from shared.patterns.single import request_of
 from shared.validators.checks import plain
 
-_VERDICTS: tuple[Literal["equal", "better", "worse"], ...] = ("equal", "better", "worse")
+_VERDICTS = ("equal", "better", "worse")
 
 
 class CompareInput(PatternInput):
@@ -50,14 +49,13 @@ class CompareInput(PatternInput):
 async def compare(ctx: Context, job: Job, ask: CompareInput) -> Answer:
     """A Comparison, as JSON."""
     baseline = ask.baseline if ask.baseline.text is not None else await _single(ctx, job, ask.baseline)
-    verdict, place = await _verdict(ctx, job, ask, baseline)
+    verdict = await _verdict(ctx, job, ask, baseline)
     made = Comparison(
         job=ask.job,
         accepted_at=ask.accepted_at,
         pattern=ask.pattern,
         baseline=baseline.what,
-        verdict=verdict,
-        place=place,
+        **verdict,
         cost_ratio=ask.took.times(baseline.took),
         seconds_ratio=min(ask.took.seconds / baseline.took.seconds, 1e15) if ask.took.seconds and baseline.took.seconds else None,
     )
@@ -73,20 +71,20 @@ async def _single(ctx: Context, job: Job, wanted: Baseline) -> Baseline:
     return wanted.changed(text=answer.text, took=Spent.of(ctx.so_far.usage, ctx.so_far.ran_seconds))
 
 
-async def _verdict(ctx: Context, job: Job, ask: CompareInput, baseline: Baseline) -> tuple[Literal["equal", "better", "worse"], bool]:
-    """The verdict, and whether the judge preferred a place."""
+async def _verdict(ctx: Context, job: Job, ask: CompareInput, baseline: Baseline) -> dict[str, str]:
+    """The verdict, and how the judge came to it."""
     text = baseline.text or ""
     answer, other = plain(ask.answer), plain(text)
     if baseline.same or answer == other:
-        return "equal", False
+        return {"verdict": "equal"}
     if not answer or not other:
-        return "better" if answer else "worse", False
+        return {"verdict": "better" if answer else "worse"}
     bare = job.model_copy(update={"options": Options()})  # a job's stop words and sampling are for its answer
     said = await opinions(ctx, bare, ask.judge, job_input(job), (ask.answer, text))
     better = preference(said)
     if better is None:
         raise StepError(Failure(kind=FailureKind.INVALID_OUTPUT, message="the judge gave no verdict"))
-    return _VERDICTS[better], said[0] == said[1] != "equal"
+    return {"verdict": _VERDICTS[better], "judge": "prefers a place" if said[0] == said[1] != "equal" else "consistent"}
 
 
 def likely_calls(job: Job, ask: CompareInput) -> Sequence[int]:

@@ -68,8 +68,8 @@ class Comparison(Contract):
     pattern: Label
     baseline: Label
     verdict: Literal["better", "equal", "worse"]
-    place: bool = False
-    """It is equal since the judge preferred a place, whichever text stood there: of such a judge nothing is learnt."""
+    judge: Literal["not asked", "consistent", "prefers a place"] = "not asked"
+    """Who prefers a place, whichever text stands there, makes it equal: of such a judge nothing is learnt."""
     cost_ratio: Quantity | None = None
     """The job's cost by the baseline's; absent where nothing is known of one."""
     seconds_ratio: Quantity | None = None

@@ -14,6 +14,7 @@ from shared.contracts.event import JobAccepted
 from shared.contracts.result import Result
 from shared.contracts.step import Step
 from shared.kafka.memory.memory_partition import MemoryRecord
+from shared.kafka.port import TopicPartition
 from shared.patterns.comparison import Comparison
 from tests.support.planner_world import World
 from tests.support.virtual_loop import run
@@ -151,6 +152,35 @@ def test_what_could_not_be_sent_is_owed_by_the_successor() -> None:
             await world.until(lambda: world.finished() == ENDS)
             world.check_laws(ENDS)
             assert len(comparisons(world)) == 2
+
+    run(body())
+
+
+def test_a_successor_that_reads_far_back_compares_nothing_anew() -> None:
+    """A job that waits for people holds the watermark before all others; ids of ended jobs are long forgotten when the planner dies."""
+
+    async def body() -> None:
+        async with begin(1.0) as world:
+            world.start("p")
+            step = {"name": "a", "template": "{input}", "review": {"deadline_seconds": 86_400}}
+            for home in range(2):
+                world.produce(json.dumps({"prompt": "Q?", "pattern": "chain", "chain": [step]}).encode(), home=home)
+            await world.until(lambda: len(accepted(world)) == 2)
+            submit(world)
+            await world.until(lambda: world.finished() == ENDS)
+            world.kill("p")
+            await asyncio.sleep(600)
+            batch = world.topics.jobs(PriorityClass.BATCH)
+            world.log.faults.delivery_of |= {TopicPartition(batch, home): (9.0, 9.0) for home in range(2)}
+            sent = world.values(batch)
+            world.start("q")
+            await asyncio.sleep(5)
+            for home in range(2):  # rounds in which what has left the window is forgotten
+                world.produce(b'{"prompt": "one more"}', home=home)
+            await asyncio.sleep(60)
+            assert world.values(batch) == sent
+            assert len(accepted(world)) == len({*accepted(world)}) == ENDS + 2 + 2
+            world.check_laws(ENDS + 2)
 
     run(body())
 

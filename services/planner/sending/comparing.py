@@ -7,6 +7,7 @@ waits for it, and no answer says that there is one. A comparison is never compar
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
@@ -34,12 +35,18 @@ _HANDED_ON = ("system", "model", "fallback_models", "capability", "needs")
 _ASKED_AGAIN = ("prompt", "messages", "operation", "format", "options")
 
 
-def comparison_of(job: LiveJob, share: float, topics: Topics) -> Message | None:
-    """What this settled job owes; None where it is not in the share, or there is nothing to compare."""
+def comparison_of(job: LiveJob, share: float, topics: Topics, known: Callable[[str], bool] = lambda _: False) -> Message | None:
+    """What this settled job owes; None where it is not in the share, there is nothing to compare, or its comparison is `known`.
+
+    *Trace:* a successor reads back to before a job that waits for people and publishes every end anew: the comparisons of last night, whose
+    ids are forgotten, are made a second time.
+    """
     if not _drawn(job, share) or not _has_baseline(job):
         return None
     homes = topics.settings.home_partitions
     name = comparison_id(job.id, job.accepted.at, homes)
+    if known(name):
+        return None
     try:
         value = _body(job, name)
     except ValueError as error:  # of this job alone: its home goes on

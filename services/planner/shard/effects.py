@@ -6,7 +6,7 @@ stops are not acknowledged stays in the book, so that a successor sends them aga
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -24,6 +24,7 @@ from services.planner.state.admission import IdTaken, JobInput, accept
 from services.planner.state.book import Book, internal
 from services.planner.state.delayed import must_wait, postpone
 from shared.contracts.base import PriorityClass
+from shared.contracts.event import JobSettled
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.outcome import CancelRequested, Outcome, StepClaimed, StepFailed
@@ -216,13 +217,19 @@ class Effects:
     def _publish(self, publish: Publish, done: Callable[[], None]) -> None:
         """Where whoever waits learns the end from its event, nobody is in a hurry for the result. The job is out once its comparison is."""
         reply, messages = publish.settled.reply, of_effect(publish, self._topics)
-        job = self._book.jobs.get(publish.settled.job) if self._share else None
-        if job is not None and job.settled is publish.settled and (owed := comparison_of(job, self._share, self._topics)) is not None:
-            messages.append(owed)
+        messages += self._comparison(publish.settled) if self._share else ()
         if reply is not None and reply.reads_events and len(messages) == 1:
             self._outbox.put(messages[0], lambda _: done(), linger_seconds=RESULTS_GATHER_SECONDS)
         else:
             self._outbox.post(messages, done)
+
+    def _comparison(self, settled: JobSettled) -> Sequence[Message]:
+        """What a job owes that is compared."""
+        job, now = self._book.jobs.get(settled.job), self._now()
+        if job is None or job.settled is not settled:
+            return ()
+        owed = comparison_of(job, self._share, self._topics, lambda name: self._book.knows(name, now))
+        return () if owed is None else (owed,)
 
     async def _disown(self, effect: Disown) -> None:
         """Without an append that was acknowledged in its place this may be a planner that does not know of its successor, nor of whose

@@ -69,10 +69,11 @@ def test_what_is_no_evidence_is_called_none(better: int, equal: int, worse: int,
 
 
 def test_a_judge_that_prefers_a_place_is_told_and_hides_no_gain() -> None:
-    assert Gain("vote", "t", 1, 29, 0, 16).evidence == "no evidence: the judge prefers a place in 16"
-    assert Gain("vote", "t", 1, 29, 0, 15).evidence == "no evidence: the interval holds 0"
-    assert Gain("vote", "t", 14, 16, 0, 16).evidence == "better"
-    assert Gain("vote", "t", 1, 9, 0, 9).evidence == "no evidence: 10 of 20 comparisons"
+    """Of what was judged: what its pattern knew to be the same says nothing of the judge."""
+    assert Gain("vote", "t", 1, 29, 0, judged=9, place=5).evidence == "no evidence: the judge prefers a place in 5 of 9"
+    assert Gain("vote", "t", 1, 29, 0, judged=10, place=5).evidence == "no evidence: the interval holds 0"
+    assert Gain("vote", "t", 14, 16, 0, judged=30, place=16).evidence == "better"
+    assert Gain("vote", "t", 1, 9, 0, judged=10, place=9).evidence == "no evidence: 10 of 20 comparisons"
 
 
 def result(number: int, verdict: Any = "better", pattern: str = "vote", tenant: str = "acme", **own: Any) -> Result:
@@ -84,6 +85,7 @@ def result(number: int, verdict: Any = "better", pattern: str = "vote", tenant: 
         verdict=verdict,
         cost_ratio=float(number),
         seconds_ratio=2.0 if number % 2 else None,
+        judge="consistent" if number else "prefers a place",
     )
     fields: dict[str, Any] = {
         "job": comparison_id(made.job, made.accepted_at, HOMES),
@@ -107,6 +109,7 @@ def test_each_pattern_and_tenant_is_counted_by_itself_and_each_job_once() -> Non
     ]
     told = found[1].as_json()
     assert (told["gain"], told["cost_ratio"], told["seconds_ratio"], failed) == (0.5, 1.5, 2.0, {})
+    assert (told["judged"], told["judge_prefers_a_place"]) == (4, 1)
     assert [gain.tenant for gain in gains(said, HOMES, "other")[0]] == ["other"]
 
 
