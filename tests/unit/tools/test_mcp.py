@@ -19,6 +19,7 @@ from services.worker.tools.declared import McpServer, McpTool
 from services.worker.tools.mcp_servers import McpCall, McpSession, content_text, listed
 from shared.contracts.failure import FailureKind as K
 from tests.support import mcp_server
+from tests.support.ingress_world import until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -110,6 +111,17 @@ async def test_a_tool_has_so_much_time(tmp_path: Path) -> None:
     async with session(stdio(tmp_path / "journal")) as at:
         slow = McpCall(at, McpTool(kind="mcp", server="strange", name="wait", seconds=0.3), "wait")
         assert (await failure(slow.call(ToolCall({"seconds": 30}, "s")))).kind is K.MODEL_TIMEOUT
+        assert await call(at, "add", a=1, b=1) == "2"
+
+
+async def test_a_call_that_is_left_leaves_the_session_as_it_is(tmp_path: Path) -> None:
+    """A job that is cancelled: its server goes on with the others' calls, and with the next."""
+    journal = tmp_path / "journal"
+    async with session(stdio(journal)) as at:
+        left = asyncio.create_task(McpCall(at, McpTool(kind="mcp", server="strange"), "wait").call(ToolCall({"seconds": 30}, "s")))
+        await until(journal.exists, "the call begins", 20)
+        left.cancel()
+        assert await asyncio.gather(left, return_exceptions=True) != ["waited"]
         assert await call(at, "add", a=1, b=1) == "2"
 
 
