@@ -14,6 +14,7 @@ from zlib import crc32
 from pydantic import BaseModel, Field, StringConstraints
 
 from shared.contracts.base import CLASSES, RECORD_BYTES, TOPIC, Capability, PriorityClass
+from shared.contracts.chat import TOOLS
 from shared.contracts.event import Event
 from shared.contracts.outcome import Outcome
 from shared.murmur import place
@@ -172,9 +173,9 @@ FAMILIES: tuple[Family, ...] = (
         None,
         ("ingress", "CLI"),
         ("planner", "ingress"),
-        ("Schedule", "TenantLimits", "Prompt", "Agent", "Profile", "Moved"),
+        ("Schedule", "TenantLimits", "Prompt", "Agent", "Profile", "Tool", "Moved"),
         "What administrators declare, newest entry by key; a record without value removes it. Read whole, without a group. "
-        "Prompts, agents, profiles have a key a version (`agent/critic@<version>`) and one an alias (`agent/critic:latest`).",
+        "Prompts, agents, profiles, tools have a key a version (`agent/critic@<version>`) and one an alias (`agent/critic:latest`).",
         (("segment.ms", "600000"), ("delete.retention.ms", str(DAY_MS))),
     ),
     Family(
@@ -221,7 +222,7 @@ FAMILIES: tuple[Family, ...] = (
         DAY_MS,
         ("planner", "CLI"),
         ("worker",),
-        ("StopStep", "StopClaims", "Drain"),
+        ("StopStep", "BeginStep", "StopClaims", "Drain"),
         "What a node's worker is told.",
     ),
     Family(
@@ -258,7 +259,7 @@ class TopicSettings(BaseModel):
     other_partitions: Partitions = 6
     replication: int = Field(default=1, ge=1, le=100)
     min_insync_replicas: int = Field(default=1, ge=1, le=100)
-    capabilities: tuple[Capability, ...] = Field(default=("chat", "embed", *AGENTS), min_length=1, max_length=100)
+    capabilities: tuple[Capability, ...] = Field(default=("chat", "embed", *AGENTS, TOOLS), min_length=1, max_length=100)
     reply_topics: tuple[ReplyTopics, ...] = Field(default=("replies", "replies.*"), max_length=100)
     """Topics that a reply may go to; a trailing `*` matches any ending."""
 
@@ -378,7 +379,9 @@ class Topics:
 
 
 def model_for(capability: str) -> str:
-    """The kind of model that serves it: an embedder or one that chats. Mailboxes are a node's own, so agents have none (decision 0037)."""
+    """The kind of model that serves it, as mailboxes have it: an embedder or one that chats. Mailboxes are a node's own, so agents have
+    none (decision 0037), nor have tools, whose nodes read what others get as chats.
+    """
     return "embed" if capability == "embed" else "chat"
 
 

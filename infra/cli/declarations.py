@@ -21,7 +21,8 @@ _TEXT = {"prompt": "template", "agent": "system"}
 """Kind → the field that TEXT is."""
 
 
-def _group(kind: str) -> click.Group:
+def of_kind(kind: str) -> click.Group:
+    """The commands that all kinds have."""
     group = click.Group(f"{kind}s", help=f"List, show and declare {kind}s; move their aliases.")
     for command in (_list(kind), _show(kind), _set(kind), _alias(kind), _remove(kind), *([_render(kind)] if kind in _TEXT else [])):
         group.add_command(command)
@@ -76,7 +77,7 @@ def _set(kind: str) -> click.Command:
         given = _read(body.read()) if body is not None else {}
         if text is not None:
             if kind not in _TEXT:
-                raise click.UsageError("a profile has no text: give --file")
+                raise click.UsageError(f"a {kind} has no text: give --file")
             given[_TEXT[kind]] = text
             if kind == "prompt":
                 given["variables"] = list(variables_of(text))
@@ -157,4 +158,4 @@ def _call(method: str, path: str, body: Any = None) -> Any:
     return asyncio.run(call())
 
 
-prompts, agents, profiles = _group("prompt"), _group("agent"), _group("profile")
+prompts, agents, profiles = of_kind("prompt"), of_kind("agent"), of_kind("profile")

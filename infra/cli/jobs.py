@@ -54,7 +54,7 @@ def _show_status(status: dict[str, Any], result: Result | None) -> None:
     ]
     rows += [
         (kind.removesuffix("s"), f"{reference} (version {version})")
-        for kind in ("agents", "prompts")
+        for kind in ("agents", "prompts", "tools")
         for reference, version in status.get(kind, {}).items()
     ]
     emit_table(("field", "value"), rows)

@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "prompts": ("infra.cli.declarations:prompts", "Prompts of patterns: list, show, declare, render, move aliases."),
     "agents": ("infra.cli.declarations:agents", "Agents of patterns, the same."),
     "profiles": ("infra.cli.declarations:profiles", "How models are asked, the same."),
+    "tools": ("infra.cli.tools:tools", "Tools of the cluster: the same, declare those of a file, call one."),
     "tenants": ("infra.cli.tenants:tenants", "Limits of tenants: list, show, declare, remove."),
     "dead-letters": ("infra.cli.dead_letters:dead_letters", "Look at records that could not be processed, send them again."),
     "patterns": ("infra.cli.patterns:patterns", "What patterns gain over their baselines: report."),

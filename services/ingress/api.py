@@ -19,7 +19,7 @@ from services.ingress.http.openapi import document
 from services.ingress.http.resource import Resource, counted, send_problem
 from services.ingress.problems import Problem, of_error, rendered
 from services.ingress.routes.calls import Calls
-from services.ingress.routes.declarations import DeclarationRoutes
+from services.ingress.routes.declarations import RENDERED, DeclarationRoutes
 from services.ingress.routes.events import JobEvents
 from services.ingress.routes.jobs import Jobs
 from services.ingress.routes.models import Models
@@ -105,7 +105,7 @@ def build_api(door: Door, version: str, outbox: Outbox, registry: str, table: Sc
 
 def _declared(routes: DeclarationRoutes, kind: str) -> dict[str, dict[str, Any]]:
     one = f"/v1/{kind}s/{{name}}"
-    rendered_too = {} if kind == "profile" else {f"{one}/render": {"POST": routes.render}}
+    rendered_too = {} if kind not in RENDERED else {f"{one}/render": {"POST": routes.render}}
     return {
         f"/v1/{kind}s": {"GET": routes.list},
         one: {"GET": routes.get, "PUT": routes.put, "DELETE": routes.delete},

@@ -9,6 +9,7 @@ from typing import TypedDict
 
 from services.ingress.admission.suitability import Offer, offer_of
 from shared.clock import Clock
+from shared.contracts.chat import Operation
 from shared.contracts.node import Node
 from shared.kafka.port import Log, Record, TopicPartition
 from shared.model_names import AUTO, spelling
@@ -95,7 +96,7 @@ class Registry:
     def refresh(self, now: float) -> None:
         """Put lost nodes aside and compute the catalogue again."""
         self.table.expire(now)
-        nodes = list(self.table)
+        nodes = [node for node in self.table if not _serves_tools(node)]
         live = [node for node in nodes if node.reachable and not node.draining]
         self.catalogue = Catalogue(
             models=tuple(sorted({model.name for node in nodes for model in node.models})),
@@ -105,8 +106,13 @@ class Registry:
             nodes=len(nodes),
             live_nodes=len(live),
             simulated=bool(live) and all(node.simulated for node in live),
-            **_offers(self.table.known()),
+            **_offers(node for node in self.table.known() if not _serves_tools(node)),
         )
+
+
+def _serves_tools(node: Node) -> bool:
+    """Its models are tools: nobody asks for them by name, and no chat is answered there."""
+    return bool(node.models) and all(model.operations == (Operation.TOOL.value,) for model in node.models)
 
 
 class _Offers(TypedDict):

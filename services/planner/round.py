@@ -12,8 +12,20 @@ from typing import Any
 from pydantic_core import from_json
 
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
-from shared.contracts.control import StopClaims, StopStep
-from shared.contracts.event import NEWEST, NOBODY, REVIEWS, VERSIONS, Event, JobAccepted, JobSettled, JobSnapshot, StepAnswered, joined
+from shared.contracts.control import BeginStep, StopClaims, StopStep
+from shared.contracts.event import (
+    NOBODY,
+    REVIEWS,
+    TEAMS,
+    TOOLS,
+    VERSIONS,
+    Event,
+    JobAccepted,
+    JobSettled,
+    JobSnapshot,
+    StepAnswered,
+    joined,
+)
 from shared.contracts.job import ReplyTo
 from shared.contracts.reply import StreamBroken
 from shared.contracts.result import Result
@@ -57,6 +69,14 @@ class Stop:
     mailbox: int
     control: StopStep
     release: Callable[[], None] = _nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Tell a node that its claim stands in history: what must not be done twice is begun only then."""
+
+    mailbox: int
+    control: BeginStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,24 +138,26 @@ class Tell:
     outcome: BudgetRequested | BudgetGranted | BudgetRecalled
 
 
-Effect = Dispatch | Stop | Disown | StopAnywhere | Publish | Bury | CallerAnswer | AskPosition | Tell
+Effect = Dispatch | Stop | Begin | Disown | StopAnywhere | Publish | Bury | CallerAnswer | AskPosition | Tell
 
 
 def version_of(event: Event) -> int:
     """In which this event is written: the lowest whose readers do not misread it."""
     if type(event) is JobAccepted and event.team != NOBODY:
-        return NEWEST
-    if type(event) is JobSnapshot and any(_is_newest(fact) for fact in event.facts):
-        return NEWEST
+        return TOOLS if event.team.tools else TEAMS
+    if type(event) is JobSnapshot:
+        return max((VERSIONS[event.type], *map(_least_of, event.facts)))
     return VERSIONS.get(event.type, 1)
 
 
-def _is_newest(fact: str) -> bool:
-    """A fact of a snapshot that is in this version alone."""
+def _least_of(fact: str) -> int:
+    """The lowest version whose readers do not misread this fact of a snapshot."""
     if '"team":' not in fact and '"review_' not in fact:
-        return False
+        return 1
     found = from_json(fact)
-    return found["type"] in REVIEWS or (found["type"] == "job_accepted" and "team" in found)
+    if found["type"] == "job_accepted" and "team" in found:
+        return TOOLS if "tools" in found["team"] else TEAMS
+    return REVIEWS.get(found["type"], 1)
 
 
 @dataclass(slots=True)

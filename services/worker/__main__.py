@@ -1,8 +1,18 @@
-"""`python -m services.worker`: one worker in a process of its own."""
+"""`python -m services.worker`: one worker in a process of its own; of a file of tools, all its workers."""
 
 from __future__ import annotations
 
-from services.worker.app import build
+import sys
+
+from services.worker.tools.nodes import builds
+from shared.errors import ConfigurationError
 from shared.service import main
 
-raise SystemExit(main([("worker", build)]))
+try:
+    found = builds()
+except ConfigurationError as error:
+    from shared.service.lifecycle import EXIT_SETTINGS
+
+    sys.stderr.write(f"tutti worker: wrong settings: {error.message}\n")
+    raise SystemExit(EXIT_SETTINGS) from None
+raise SystemExit(main(found))

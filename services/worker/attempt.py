@@ -8,8 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import inf
 from typing import Any
+
+from prometheus_client import Histogram
 
 from shared.contracts import headers
 from shared.contracts.base import ClaimId, NodeId, StepId
@@ -18,6 +21,7 @@ from shared.contracts.outcome import ClaimsRenewed, StepClaimed, StepFailed, Ste
 from shared.contracts.step import Step
 from shared.kafka.port import Message
 from shared.processing.lane import OutboxEntry
+from shared.telemetry import metrics
 
 MOST_CLAIMS_A_RECORD = 1_000
 
@@ -94,3 +98,26 @@ class Attempt:
     @property
     def key(self) -> AttemptKey:
         return (self.step.id, self.step.attempt)
+
+
+def measure(attempt: Attempt, outcome: StepSucceeded | StepFailed | StepReleased, now: float) -> None:
+    """It has ended with this."""
+    model = attempt.model if attempt.model and isinstance(outcome, StepSucceeded) else "-"
+    started = attempt.started_at if attempt.started_at is not None else now
+    kind = outcome.failure.kind.value if isinstance(outcome, StepFailed) else outcome.type
+    _model_seconds(model, kind).observe(now - started)
+    if attempt.first_token_at is not None and model != "-":
+        _first_token_seconds(model).observe(attempt.first_token_at - started)
+    if attempt.stopped_at is not None:
+        metrics.CANCEL_SECONDS.observe(now - attempt.stopped_at)
+
+
+@lru_cache(maxsize=1024)
+def _model_seconds(model: str, outcome: str) -> Histogram:
+    """The histogram of one model and outcome; looking it up costs more than observing."""
+    return metrics.MODEL_SECONDS.labels(model, outcome)
+
+
+@lru_cache(maxsize=1024)
+def _first_token_seconds(model: str) -> Histogram:
+    return metrics.FIRST_TOKEN_SECONDS.labels(model)

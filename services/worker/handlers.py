@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
 
-from prometheus_client import Histogram
-
-from services.worker.attempt import Attempt, OutcomeWriter
+from services.worker.attempt import Attempt, OutcomeWriter, measure
 from services.worker.credits import EagerGate
 from services.worker.inbox import Inbox, StoppedSteps, concerns
 from services.worker.lease_log import LeaseLog
@@ -18,7 +15,8 @@ from services.worker.slots import Slots
 from services.worker.speeds import Timeouts, overdue
 from services.worker.wiring import WorkerContext
 from shared.contracts.base import ClaimId
-from shared.contracts.control import Drain, StopClaims, StopStep
+from shared.contracts.chat import Operation
+from shared.contracts.control import BeginStep, Control, Drain, StopClaims, StopStep
 from shared.contracts.failure import Failure
 from shared.contracts.failure import FailureKind as K
 from shared.contracts.outcome import StepClaimed, StepFailed, StepReleased, StepSucceeded
@@ -27,7 +25,7 @@ from shared.kafka.port import Message
 from shared.placement.parties import Parties
 from shared.processing.lane import Fate, OutboxEntry
 from shared.processing.outbox import Outbox
-from shared.telemetry import logs, metrics, tracing
+from shared.telemetry import logs, tracing
 
 log = logs.get(__name__)
 
@@ -133,7 +131,7 @@ class AttemptManager:
             self._end_waiting(attempt, Failure(kind=K.CANCELLED, message=stopped), owe)
             return
         self._put_claim(attempt, owe)
-        self.inbox.push(attempt)
+        (self.inbox.push if step.idempotent else self.inbox.hold)(attempt)
 
     def fail(self, step: Step, trace: str | None, owe: Owe = owes_nothing) -> None:
         """Taking it raised what nobody expected: whatever was begun of it ends, and its job is told."""
@@ -172,6 +170,18 @@ class AttemptManager:
             lease_seconds=step.lease_seconds,
         )
 
+    def on_control(self, control: Control) -> None:
+        """What this node, or every one, is told."""
+        match control:
+            case StopStep():
+                self.on_stop(control)
+            case BeginStep():
+                self.on_begin(control)
+            case StopClaims():
+                self.on_stop_claims(control)
+            case Drain():
+                self.on_drain(control)
+
     def on_stop(self, stop: StopStep) -> None:
         """Close the streams that `stop` means; remember it for attempts not read yet."""
         if stop.node not in (None, self.node):
@@ -180,6 +190,12 @@ class AttemptManager:
         for attempt in self.leases.of_step(stop.step):
             if concerns(stop, attempt):
                 self.stop(attempt, Failure(kind=K.CANCELLED, message=stop.reason))
+
+    def on_begin(self, begin: BeginStep) -> None:
+        """What must not be done twice may begin: the claim stands in history."""
+        if begin.node == self.node:
+            self.inbox.let_go(begin.claim)
+            self.start_waiting()
 
     def on_stop_claims(self, stop: StopClaims) -> None:
         """End the attempts that these claims are of."""
@@ -306,9 +322,9 @@ class AttemptManager:
             self.slots.ended.add(now, int(isinstance(outcome, StepSucceeded)))
         else:
             self.slots.give_back(now, succeeded=isinstance(outcome, StepSucceeded))
-        _measure(attempt, outcome, now)
+        measure(attempt, outcome, now)
         self._end(attempt, outcome)
-        if isinstance(outcome, StepFailed):
+        if isinstance(outcome, StepFailed) and attempt.step.operation is not Operation.TOOL:  # behind each tool there is something else
             self._learn(outcome.failure)
         self.start_waiting()
         self.announce()
@@ -355,9 +371,9 @@ class AttemptManager:
         self._outbox.put(message, None if attempt.told else owe(), instead_of=attempt.told)
 
     def _put_claim(self, attempt: Attempt, owe: Owe) -> None:
-        """At once for a stream, whose pieces the caller sees; else it may give way to the outcome of a step that ends at once."""
+        """At once for a stream, whose pieces the caller sees, and for what waits to be let begin; else it may give way to its outcome."""
         message = self._writer.message(self._claimed(attempt), attempt.step, attempt.trace)
-        if attempt.step.stream:
+        if attempt.step.stream or not attempt.step.idempotent:
             self._outbox.put(message, owe())
         else:
             attempt.told = self._outbox.put(message, owe(), linger_seconds=CLAIM_LINGERS_SECONDS)
@@ -373,25 +389,3 @@ def _crash() -> Failure:
 
 def _crashed(step: Step, claim: ClaimId | None, node: str) -> StepFailed:
     return StepFailed(job=step.job, step=step.id, attempt=step.attempt, claim=claim, node=node, failure=_crash())
-
-
-def _measure(attempt: Attempt, outcome: Ended, now: float) -> None:
-    model = attempt.model if attempt.model and isinstance(outcome, StepSucceeded) else "-"
-    started = attempt.started_at if attempt.started_at is not None else now
-    kind = outcome.failure.kind.value if isinstance(outcome, StepFailed) else outcome.type
-    _model_seconds(model, kind).observe(now - started)
-    if attempt.first_token_at is not None and model != "-":
-        _first_token_seconds(model).observe(attempt.first_token_at - started)
-    if attempt.stopped_at is not None:
-        metrics.CANCEL_SECONDS.observe(now - attempt.stopped_at)
-
-
-@lru_cache(maxsize=1024)
-def _model_seconds(model: str, outcome: str) -> Histogram:
-    """The histogram of one model and outcome; looking it up costs more than observing."""
-    return metrics.MODEL_SECONDS.labels(model, outcome)
-
-
-@lru_cache(maxsize=1024)
-def _first_token_seconds(model: str) -> Histogram:
-    return metrics.FIRST_TOKEN_SECONDS.labels(model)

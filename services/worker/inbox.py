@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from math import inf
 
 from services.worker.attempt import Attempt
-from shared.contracts.base import PriorityClass, StepId
+from shared.contracts.base import ClaimId, PriorityClass, StepId
 from shared.contracts.chat import Operation
 from shared.contracts.control import StopStep
 from shared.contracts.step import Step
@@ -65,18 +65,30 @@ class Inbox:
         self._limit = limit
         self._heap: list[tuple[float, int, Attempt]] = []
         self._waiting: dict[int, Attempt] = {}
+        self._held: dict[ClaimId, Attempt] = {}
         self._arrivals = 0
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._held)
 
     def __iter__(self) -> Iterator[Attempt]:
-        return iter(list(self._waiting.values()))
+        return iter([*self._waiting.values(), *self._held.values()])
 
     @property
     def full(self) -> bool:
         """Nothing more fits."""
-        return len(self._waiting) >= self._limit
+        return len(self) >= self._limit
+
+    def hold(self, attempt: Attempt) -> None:
+        """Of what must not be done twice: it waits for `let_go`."""
+        assert not self.full, "release what does not fit"
+        self._held[attempt.claim] = attempt
+
+    def let_go(self, claim: ClaimId) -> None:
+        """It may begin. Nothing, where it does not wait here, or no longer."""
+        attempt = self._held.pop(claim, None)
+        if attempt is not None:
+            self.push(attempt)
 
     def push(self, attempt: Attempt) -> None:
         """Add a claimed attempt. `attempt.taken_at` is its arrival, monotonic seconds."""
@@ -127,11 +139,14 @@ class Inbox:
 
     def remove(self, attempt: Attempt) -> bool:
         """Take one attempt out; False when it does not wait here."""
+        if self._held.pop(attempt.claim, None) is not None:
+            return True
         return self._waiting.pop(attempt.arrival, None) is not None
 
     def clear(self) -> list[Attempt]:
         """Take everything out, in order of arrival."""
-        taken = list(self._waiting.values())
+        taken = list(self)
         self._waiting.clear()
+        self._held.clear()
         self._heap.clear()
         return taken

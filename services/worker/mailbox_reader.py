@@ -17,7 +17,7 @@ from services.worker.positions import MailboxPositions
 from services.worker.watch import Watch
 from services.worker.wiring import WorkerContext
 from shared.contracts import headers
-from shared.contracts.control import CONTROL, Control, Drain, StopClaims, StopStep
+from shared.contracts.control import CONTROL, Control
 from shared.contracts.node import Node
 from shared.contracts.step import Step
 from shared.errors import ConsumerGaveUp, InvalidInput, InvalidRecord, LogError, LogUnavailable, TopicMadeAnew
@@ -362,13 +362,7 @@ class MailboxReader:
 
     def _obey(self, record: Record) -> None:
         control: Control = message(record, CONTROL.validate_json, "control")
-        match control:
-            case StopStep():
-                self._attempts.on_stop(control)
-            case StopClaims():
-                self._attempts.on_stop_claims(control)
-            case Drain():
-                self._attempts.on_drain(control)
+        self._attempts.on_control(control)
 
     def _owe(self, record: Record) -> Callable[[Sent], None]:
         """The record's position waits for one thing more."""

@@ -16,6 +16,7 @@ from services.worker.speeds import Speeds
 from services.worker.wiring import WorkerContext
 from shared.clock import within
 from shared.contracts.base import RECORD_BYTES
+from shared.contracts.chat import TOOLS, Operation
 from shared.contracts.node import Hardware, Node, NodeModel
 from shared.contracts.step import Step
 from shared.model_names import AUTO, spelling
@@ -48,9 +49,9 @@ def _suitable(step: Step, models: Sequence[NodeModel]) -> str | None:
 
 
 def served_capabilities(models: Sequence[NodeModel], allowed: Sequence[str]) -> tuple[str, ...]:
-    """Of the allowed capabilities those that the models can do: `embed` needs an embedder, every other one a chat model."""
+    """Of the allowed capabilities those that the models can do: `embed` needs an embedder, `tools` tools, every other one a chat model."""
     operations = {operation for model in models for operation in model.operations}
-    return tuple(name for name in allowed if model_for(name) in operations)
+    return tuple(name for name in allowed if (Operation.TOOL.value if name == TOOLS else model_for(name)) in operations)
 
 
 log = logs.get(__name__)

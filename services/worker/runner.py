@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -116,6 +116,7 @@ class Runner:
                 )
                 return self._failed(attempt, cut, completion.usage)
             completion = continuation.whole(attempt.step, completion)
+            completion = _with_calls_allowed(attempt.step, completion)
             _check_format(attempt.step, completion.answer)
             return await self._inline(attempt, self._succeeded(attempt, completion))
         except LogError as error:  # its slot is for steps whose input can be read
@@ -131,12 +132,13 @@ class Runner:
 
     def stopped(self, attempt: Attempt) -> Ended:
         """The outcome of an attempt that was stopped or given back, before or while it ran."""
-        if attempt.released is not None:
-            step = attempt.step
+        step = attempt.step
+        if attempt.released is not None and (step.idempotent or attempt.asked_at is None):
             return StepReleased(
                 job=step.job, step=step.id, attempt=step.attempt, claim=attempt.claim, node=self._node.id, reason=attempt.released
             )
-        return self._failed(attempt, attempt.stop or Failure(kind=K.CANCELLED, message="the worker stopped"))
+        stop = attempt.stop or Failure(kind=K.CANCELLED, message="the worker stopped")
+        return self._failed(attempt, stop)
 
     async def _read_input(self, attempt: Attempt) -> None:
         """Where the step's input lies in a blob. Raises LogError, ModelCallFailed."""
@@ -299,6 +301,16 @@ def _may_be_large(answer: Answer) -> bool:
     """Looked at before it is written out; a character takes six bytes of JSON at most."""
     characters = len(answer.text) + len(answer.thinking or "")
     return characters > INLINE_BYTES // 6 or bool(answer.tool_calls or answer.embeddings)
+
+
+def _with_calls_allowed(step: Step, completion: Completion) -> Completion:
+    """Where one call was allowed, with the first. Raises INVALID_OUTPUT where one was required and there is none."""
+    calls = completion.answer.tool_calls
+    if step.tool_choice == "required" and not calls and completion.answer.finish_reason is not FinishReason.LENGTH:
+        raise ModelCallFailed(K.INVALID_OUTPUT, "the model has called no tool, and one was required")
+    if step.parallel_tool_calls or len(calls) < 2:
+        return completion
+    return replace(completion, answer=completion.answer.model_copy(update={"tool_calls": calls[:1]}))
 
 
 def _check_format(step: Step, answer: Answer) -> None:

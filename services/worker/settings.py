@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import from_json
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from shared.contracts.base import ID, MOST_COST, Capability, Cost, Count, Label, ModelName, Ordinal, PositiveSeconds, Seconds
+from shared.contracts.base import ID, MOST_COST, Capability, Cost, Count, Label, ModelName, Ordinal, PositiveSeconds, Seconds, Sentence
 
 OLLAMA_PORT = 11434
 
@@ -79,6 +79,9 @@ class WorkerSettings(BaseSettings):
     tags: Tags = ()
     models: Models = ()
     """Models to offer; all of the endpoint's when empty."""
+
+    tools: Sentence = ""
+    """File of the tools that this process serves instead of models (`services/worker/tools/declared`); `tutti run worker --tools`."""
 
     backend: Label = "ollama"
     url: Address = ""

@@ -1,4 +1,4 @@
-"""What a job pins: its references to agents and prompts as of now, with everything put in that a successor must find."""
+"""What a job pins: its references to agents, prompts and tools as of now, with everything put in that a successor must find."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable
 
 from shared.agents.table import Declarations
 from shared.agents.templates import check_prompt, render
-from shared.contracts.agents import MOST_MEMBERS, Agent, Member, PinnedPrompt, Profile, Prompt, Team
+from shared.contracts.agents import MOST_MEMBERS, Agent, Member, PinnedPrompt, PinnedTool, Profile, Prompt, Team, Tool
+from shared.contracts.chat import TOOLS
 from shared.errors import InvalidInput, TooLarge
 
 TEAM_BYTES = 48 * 1024
@@ -15,21 +16,26 @@ _MOST_SYSTEM = 32_000
 _OF_EVERY_CLUSTER = "chat"
 
 
-def resolve(table: Declarations, agents: Iterable[str], prompts: Iterable[str], offered: Collection[str]) -> Team:
-    """The team of a job that names these, each once. `offered`: the cluster's capabilities.
+def resolve(
+    table: Declarations, agents: Iterable[str], prompts: Iterable[str], offered: Collection[str], tools: Iterable[str] = ()
+) -> Team:
+    """The team of a job that names these, each once, with the tools of its agents. `offered`: the cluster's capabilities.
 
-    Raises UnknownAgent, UnknownPrompt, UnknownProfile; InvalidTemplate, InvalidVariables of an agent's prompt that needs more than it has;
-    InvalidInput, TooLarge of too many and too much.
+    Raises UnknownAgent, UnknownPrompt, UnknownProfile, UnknownTool; InvalidTemplate, InvalidVariables of an agent's prompt that needs more
+    than it has; InvalidInput, TooLarge of too many and too much.
     """
     named, asked = tuple(dict.fromkeys(agents)), tuple(dict.fromkeys(prompts))
-    if max(len(named), len(asked)) > MOST_MEMBERS:
-        raise InvalidInput(f"a job uses at most {MOST_MEMBERS} agents, and as many prompts")
-    team = Team(members=tuple(member(table, each, offered) for each in named), prompts=tuple(_pinned(table, each) for each in asked))
-    if not (named or asked):
-        return team
+    members = tuple(member(table, each, offered) for each in named[: MOST_MEMBERS + 1])
+    used = tuple(dict.fromkeys([*tools, *(tool for each in members for tool in each.tools)]))
+    if not (named or asked or used):
+        return Team()
+    if max(len(named), len(asked), len(used)) > MOST_MEMBERS:
+        raise InvalidInput(f"a job uses at most {MOST_MEMBERS} agents, and as many prompts and tools")
+    pinned = _pinned_tools(table, used, offered)
+    team = Team(members=members, prompts=tuple(_pinned(table, each) for each in asked), tools=pinned)
     written = team.encoded(exclude_defaults=True)
     if len(written) > TEAM_BYTES:
-        raise TooLarge(f"the agents and prompts of one job have at most {TEAM_BYTES} bytes together")
+        raise TooLarge(f"the agents, prompts and tools of one job have at most {TEAM_BYTES} bytes together")
     return Team.model_validate_json(written)  # as a successor reads it: which fields are set counts, too
 
 
@@ -77,11 +83,34 @@ def _pinned(table: Declarations, reference: str) -> PinnedPrompt:
     return PinnedPrompt(reference=reference, version=found.version, template=found.body.template, variables=found.body.variables)
 
 
+def _pinned_tools(table: Declarations, used: Iterable[str], offered: Collection[str]) -> tuple[PinnedTool, ...]:
+    """Raises UnknownTool; InvalidInput where two are one to a model, or the cluster has no place for steps of tools."""
+    found = tuple(_pinned_tool(table, each) for each in used)
+    if len({tool.name for tool in found}) < len(found):
+        raise InvalidInput("a job uses one version of a tool")
+    if found and TOOLS not in offered:
+        raise InvalidInput(f"this cluster has no capability {TOOLS}")
+    return found
+
+
+def _pinned_tool(table: Declarations, reference: str) -> PinnedTool:
+    found = table.find("tool", reference)
+    assert isinstance(found.body, Tool)
+    body = found.body
+    return PinnedTool(reference=reference, version=found.version, about=body.about, parameters=body.parameters, idempotent=body.idempotent)
+
+
 def check_declared(table: Declarations, name: str, body: object, offered: Collection[str]) -> None:
     """Whether this may be declared, as of now. Raises as `resolve`, and InvalidInput."""
+    if isinstance(body, Tool) and body.parameters.get("type") != "object":
+        raise InvalidInput("a tool's `parameters` are the schema of an object: its arguments by name")
     if isinstance(body, Prompt):
         check_prompt(body)
     if isinstance(body, Agent):
         if body.system is not None and body.prompt is not None:
             raise InvalidInput("an agent has `system` or `prompt`, not both")
+        if body.capability == TOOLS:
+            raise InvalidInput(f"capability {TOOLS} is of workers that serve tools: no agent has it")
+        for reference in body.tools:
+            table.find("tool", reference)
         member_of(table, body, name, body.version, offered)

@@ -1,4 +1,4 @@
-"""Declarations: the prompts, agents and profiles that the registry holds, in versions with aliases, over those that are built in.
+"""Declarations: the prompts, agents, profiles and tools that the registry holds, in versions with aliases, over those that are built in.
 
 Keys of the registry are `<kind>/<name>@<version>` (the content) and `<kind>/<name>:<alias>` (Moved). The newest entry of a key counts,
 whatever lies between: what is here is the same before and after the topic is compacted.
@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from shared.agents.built_in import BUILT_IN
-from shared.contracts.agents import ALIAS, LATEST, NAME, Agent, Declared, Moved, Profile, Prompt
+from shared.contracts.agents import ALIAS, LATEST, NAME, Agent, Declared, Moved, Profile, Prompt, Tool
 from shared.errors import InvalidInput
 
-KINDS: Mapping[str, type[Declared]] = {"prompt": Prompt, "agent": Agent, "profile": Profile}
+KINDS: Mapping[str, type[Declared]] = {"prompt": Prompt, "agent": Agent, "profile": Profile, "tool": Tool}
 MOST_ENTRIES, MOST_BYTES = 4_000, 8 * 1024 * 1024
 """Of all kinds together, versions and aliases; planners and ingresses hold all of them."""
 MOST_VERSIONS = 100
@@ -47,7 +47,19 @@ class UnknownProfile(InvalidInput):
     param = "profile"
 
 
-_UNKNOWN: Mapping[str, type[InvalidInput]] = {"prompt": UnknownPrompt, "agent": UnknownAgent, "profile": UnknownProfile}
+class UnknownTool(InvalidInput):
+    """There is no such tool."""
+
+    code = "unknown_tool"
+    param = "tools"
+
+
+_UNKNOWN: Mapping[str, type[InvalidInput]] = {
+    "prompt": UnknownPrompt,
+    "agent": UnknownAgent,
+    "profile": UnknownProfile,
+    "tool": UnknownTool,
+}
 
 
 class InvalidAlias(InvalidInput):
@@ -58,7 +70,7 @@ class InvalidAlias(InvalidInput):
 
 
 class DeclarationsFull(InvalidInput):
-    """The registry holds as many prompts, agents and profiles as it may."""
+    """The registry holds as many prompts, agents, profiles and tools as it may."""
 
     code = "too_many_declarations"
 
@@ -138,7 +150,7 @@ class Declarations:
         return sorted({*declared, *BUILT_IN[kind]})
 
     def versions(self, kind: str, name: str) -> Versions:
-        """All versions and aliases of a name. Raises UnknownAgent, UnknownPrompt, UnknownProfile."""
+        """All versions and aliases of a name. Raises UnknownAgent, UnknownPrompt, UnknownProfile, UnknownTool."""
         of_name, body = self._names[kind].get(name), BUILT_IN[kind].get(name)
         if of_name is not None and LATEST in of_name.aliases:
             return of_name

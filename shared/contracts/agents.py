@@ -1,4 +1,4 @@
-"""Prompts, agents and profiles: what administrators declare for patterns, and what of them is pinned in a job.
+"""Prompts, agents, profiles and tools: what administrators declare for patterns, and what of them is pinned in a job.
 
 A version never changes: it is named by its content's digest. An alias names a version and may be moved; `latest` follows each new one. A
 reference is `name` (its `latest`), `name@alias` or `name@version`.
@@ -16,7 +16,7 @@ from shared.contracts.chat import Options
 from shared.contracts.job import Needs
 
 MOST_MEMBERS = 24
-"""Agents and prompts, each, that one job may use."""
+"""Agents, prompts and tools, each, that one job may use."""
 LATEST = "latest"
 NAME = r"[a-z][a-z0-9_-]{0,31}"
 ALIAS = r"[a-z0-9][a-z0-9_.-]{0,31}"
@@ -74,6 +74,17 @@ class Agent(Declared):
     """JSON schema of its answers."""
 
 
+class Tool(Declared):
+    """A server-side tool: what models are told of it. What it does is in the hands of the workers that serve its name."""
+
+    parameters: JsonObject = Field(default={"type": "object", "properties": {}})
+    """JSON schema of its arguments, an object."""
+    idempotent: bool = False
+    """It may be called twice for one answer: looking something up is no harm. One that may not is never called again once it may have
+    begun.
+    """
+
+
 class Moved(Contract):
     """An alias as it lies in the registry: where it points, since when, and where it pointed before, newest first."""
 
@@ -117,11 +128,28 @@ class PinnedPrompt(Contract):
     variables: tuple[Variable, ...] = Field(default=(), max_length=32)
 
 
+class PinnedTool(Contract):
+    """A tool as one job uses it."""
+
+    reference: Reference
+    """As the job's input, or one of its agents, names it."""
+    version: Alias
+    about: Sentence = ""
+    parameters: JsonObject
+    idempotent: bool = False
+
+    @property
+    def name(self) -> str:
+        """Without alias or version: what models and workers know it by."""
+        return self.reference.partition("@")[0]
+
+
 class Team(Contract):
     """All that a job's pattern may use of the registry."""
 
     members: tuple[Member, ...] = Field(default=(), max_length=MOST_MEMBERS)
     prompts: tuple[PinnedPrompt, ...] = Field(default=(), max_length=MOST_MEMBERS)
+    tools: tuple[PinnedTool, ...] = Field(default=(), max_length=MOST_MEMBERS)
 
     def member(self, reference: str) -> Member:
         """Raises KeyError."""

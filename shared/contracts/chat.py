@@ -20,11 +20,20 @@ Vector = Annotated[tuple[Annotated[float, Field(ge=-1e38, le=1e38)], ...], Field
 
 
 class Operation(StrEnum):
-    """What a worker asks of a model."""
+    """What a worker asks of a model; or that it calls a tool, whose name stands in the model's place."""
 
     CHAT = "chat"
     GENERATE = "generate"
     EMBED = "embed"
+    TOOL = "tool"
+
+
+TOOLS = "tools"
+"""The capability of workers that serve tools. No chat model can be asked to be one."""
+
+
+ToolChoice = Literal["auto", "required"]
+"""Whether the model may, or must, call one of the tools that it is given. A caller who wants one tool gives that one."""
 
 
 class ChatMessage(Contract):

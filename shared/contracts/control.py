@@ -25,6 +25,17 @@ class StopStep(Contract):
     reason: Sentence = "cancelled"
 
 
+class BeginStep(Contract):
+    """History holds this claim, so that nobody else will be asked: its step, which must not be done twice, may begin. It may come again."""
+
+    type: Literal["begin"] = "begin"
+    node: NodeId
+    job: JobId
+    step: StepId
+    attempt: Ordinal
+    claim: ClaimId
+
+
 class StopClaims(Contract):
     """Nobody knows these claims, which were renewed: end them like `StopStep` does. The stop that was meant for them was lost."""
 
@@ -42,5 +53,5 @@ class Drain(Contract):
     draining: bool = True
 
 
-Control = Annotated[StopStep | StopClaims | Drain, Field(discriminator="type")]
+Control = Annotated[StopStep | BeginStep | StopClaims | Drain, Field(discriminator="type")]
 CONTROL: TypeAdapter[Control] = adapter(Control)

@@ -50,10 +50,12 @@ REVIEWS = dict.fromkeys(("review_opened", "review_decided", "review_escalated", 
 VERSIONS = {"job_accepted": 2, "job_snapshot": 2, "taken_ahead": 3, **REVIEWS}
 """Type → version in which an event is written, the lowest whose readers do not misread it; 1 where it is not named. Since 2 a JobAccepted
 may hold asks, and a snapshot such a JobAccepted; since 3 a TakenAhead may be all that a successor finds of a job; since 4 there are
-reviews, and a JobAccepted may hold a team: what has neither is written as before. A planner that meets a newer one leaves the home
-alone."""
-NEWEST = 4
-"""That this code reads, and writes of what holds a team or reviews."""
+reviews, and a JobAccepted may hold a team, since 5 also tools: what has neither is written as before. A planner that meets a newer one
+leaves the home alone."""
+TEAMS, TOOLS = 4, 5
+"""In which a JobAccepted is written that holds a team, or tools in it, and a snapshot of such a job."""
+NEWEST = 5
+"""That this code reads."""
 NOBODY = Team()
 MOST_ASKS = 16
 """First asks that ride in JobAccepted, each of at most 5 kB beside an input of 96 kB; what more there are stand by themselves."""

@@ -25,7 +25,7 @@ from shared.contracts.base import (
     TopicName,
 )
 from shared.contracts.blob import BlobRef
-from shared.contracts.chat import MOST_TOOLS, ChatMessage, Operation, Options
+from shared.contracts.chat import MOST_TOOLS, TOOLS, ChatMessage, Operation, Options, ToolChoice
 from shared.contracts.limits import Limits
 
 
@@ -64,6 +64,10 @@ class Job(Contract):
     options: Options = Options()
     format: Literal["json"] | JsonObject | None = None
     tools: tuple[JsonObject, ...] = Field(default=(), max_length=MOST_TOOLS)
+    """The caller's own: what the model calls is the answer, and the caller's to do."""
+    tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool = True
+    """Whether one answer may call several tools; where not, its first call counts."""
     stream: bool = False
     needs: Needs = Needs()
     limits: Limits = Limits()
@@ -97,6 +101,10 @@ class Job(Contract):
             raise ValueError("operation embed needs texts")
         if self.operation is Operation.GENERATE and self.prompt is None:
             raise ValueError("operation generate needs a prompt")
+        if self.operation is Operation.TOOL or self.capability == TOOLS:
+            raise ValueError("steps of tools are the engine's own: pattern tools has a model use them, or calls one")
+        if self.tool_choice != "auto" and not self.tools:
+            raise ValueError("tool_choice required needs tools")
 
     @property
     def kind(self) -> Operation:

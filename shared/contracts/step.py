@@ -30,7 +30,7 @@ from shared.contracts.base import (
     Tenant,
     Text,
 )
-from shared.contracts.chat import MOST_TOOLS, ChatMessage, Operation, Options
+from shared.contracts.chat import MOST_TOOLS, ChatMessage, Operation, Options, ToolChoice
 from shared.contracts.job import InputRef, Job, Needs, ReplyTo
 
 
@@ -60,6 +60,10 @@ class StepRequest(Contract):
     stream: bool = False
     logprobs: bool = False
     """The answer is to say its `mean_logprob`. No option of a job: a worker that does not know the word answers without it."""
+    tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool = True
+    idempotent: bool = True
+    """It may be done twice. A step of a tool that may not is not tried again once it may have begun."""
     input_ref: InputRef | None = None
     """Messages, prompt, texts, format and tools lie there: the worker fetches them."""
 

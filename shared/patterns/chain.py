@@ -40,6 +40,7 @@ from shared.errors import InvalidInput, TooLarge
 from shared.patterns.context import Context, StepError, chat, stop_at_limit
 from shared.patterns.data import NO_ORDERS, framed, text_of
 from shared.patterns.port import Pattern, PatternInput
+from shared.patterns.tool_use import ask_with_tools
 
 MOST_CHARACTERS = 200_000
 """Of a rendered template; checked before it is rendered, since a few placeholders can name a long answer many times."""
@@ -237,7 +238,7 @@ def _prompt(ctx: Context, step: ChainStep, values: Mapping[str, str]) -> str:
 async def _pass(ctx: Context, job: Job, ask: ChainInput, step: ChainStep, prompt: str, *, stream: bool) -> Answer:
     asked = prompt
     for _ in range(step.gate.repairs + 1):
-        answer = await ctx.ask(_request(ctx, job, step, asked, stream=stream))
+        answer = await ask_with_tools(ctx, step.agent, _request(ctx, job, step, asked, stream=stream))
         if answer.blob is not None:
             if not _reads(ctx, ask.steps, step):
                 return answer

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic_core import to_json
 
-from shared.contracts.agents import Team
+from shared.contracts.agents import PinnedTool, Team
 from shared.contracts.chat import Answer, ChatMessage, Operation, Options
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job, Needs
@@ -141,9 +141,12 @@ class Close:
         yield self
 
 
+_NO_TOOLS: dict[str, Any] = {"tools": (), "tool_choice": "auto", "parallel_tool_calls": True}
+
+
 def chat(job: Job, messages: tuple[ChatMessage, ...], **own: Any) -> StepRequest:
     """A chat on the job's behalf: its model, options and needs, but these messages instead of its own input, tools and format."""
-    given = {"capability": job.capability or "chat", "operation": Operation.CHAT, "prompt": None, "texts": (), "tools": (), "format": None}
+    given = {"capability": job.capability or "chat", "operation": Operation.CHAT, "prompt": None, "texts": (), "format": None, **_NO_TOOLS}
     return StepRequest.of(job, **{**given, "messages": messages, "stream": False, **own})
 
 
@@ -232,6 +235,10 @@ class Context:
         if member.output is not None:
             fields["format"] = member.output
         return chat(job, (*head, *messages), **{**fields, **own})
+
+    def tools(self, names: Sequence[str]) -> list[PinnedTool]:
+        """Those of these references that the job has pinned: all, but of jobs that were accepted before there were tools."""
+        return [tool for tool in self.team.tools if tool.reference in names]
 
     def ask(self, request: StepRequest) -> Ask:
         """One step. The answer of its accepted attempt; StepError when it has failed for good."""

@@ -33,6 +33,7 @@ from shared.patterns.judging import Judge, Verdict, judged, preferred, readable
 from shared.patterns.port import Pattern, PatternInput
 from shared.patterns.samples import question
 from shared.patterns.single import request_of
+from shared.patterns.tool_use import ask_with_tools
 from shared.validators.checks import Checks, faults, json_faults, plain
 
 _TIME = 0.6
@@ -84,7 +85,7 @@ class _Work:
             if self._stops():
                 return
             try:
-                answer = await self._ctx.ask(self._revision())
+                answer = await ask_with_tools(self._ctx, self._ask.agent, self._revision())
             except StepError as error:
                 stop_at_limit(error.failure)
                 self.stopped = "failed"
@@ -163,7 +164,7 @@ def _written(ctx: Context, job: Job, ask: CriticInput, more: tuple[ChatMessage, 
 
 async def critic(ctx: Context, job: Job, ask: CriticInput) -> Answer:
     """The best draft, not the last one."""
-    draft = await ctx.ask(_written(ctx, job, ask))
+    draft = await ask_with_tools(ctx, ask.agent, _written(ctx, job, ask))
     ctx.best(draft)
     ctx.beside("first draft", draft.text, Spent.of(ctx.so_far.usage, ctx.so_far.seconds), same=True)
     if not readable(draft):

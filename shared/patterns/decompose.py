@@ -32,6 +32,7 @@ from shared.patterns.control import Control, decide, narrowed
 from shared.patterns.data import NO_ORDERS, TOLD, framed, text_of
 from shared.patterns.port import Pattern, PatternInput
 from shared.patterns.single import request_of
+from shared.patterns.tool_use import ask_with_tools
 
 _PLAN = """Split the task below into at most {nodes} small subtasks that can be done apart. Give each a short id, who does it, what is \
 to be done in one or two sentences, and in `needs` the ids of the subtasks whose results it must read first (empty where it needs none). \
@@ -136,7 +137,8 @@ class _Work:
         """The subtask's text. One that fails is planned anew, as subtasks of its own, `splits` times."""
         read = {name: self.done[name] for name in node.needs}
         try:
-            return text_of(await self._ctx.ask(_request(self._ctx, self._job, node.agent, node.task, read)), "a subtask")
+            request = _request(self._ctx, self._job, node.agent, node.task, read)
+            return text_of(await ask_with_tools(self._ctx, node.agent, request), "a subtask")
         except StepError as error:
             stop_at_limit(error.failure)
             if not self._ask.splits:

@@ -34,6 +34,7 @@ from shared.patterns.judging import Judge, Verdict, judged, readable
 from shared.patterns.port import Pattern, PatternInput
 from shared.patterns.samples import question
 from shared.patterns.single import request_of
+from shared.patterns.tool_use import ask_with_tools
 from shared.validators.checks import Checks, faults, plain
 
 TOLD = 2_000
@@ -183,7 +184,8 @@ class _Team:
 
     async def _work(self, orders: Sequence[Assignment]) -> None:
         self._last = {order.agent for order in orders}
-        ends = await self._ctx.in_time(_ROUND * self._ctx.seconds, *(self._ctx.ask(self._request(order)) for order in orders))
+        asks = (ask_with_tools(self._ctx, order.agent, self._request(order)) for order in orders)
+        ends = await self._ctx.in_time(_ROUND * self._ctx.seconds, *asks)
         for order, end in zip(orders, ends, strict=True):
             text = end.text.strip() if isinstance(end, Answer) and end.blob is None else ""
             if text and not self._noted:

@@ -31,6 +31,7 @@ from shared.patterns.chain import job_input, names_in, render
 from shared.patterns.context import Context, StepError, chat, stop_at_limit
 from shared.patterns.data import NO_ORDERS, TOLD, framed
 from shared.patterns.port import Pattern, PatternInput
+from shared.patterns.tool_use import ask_with_tools
 
 MOST_ITEMS = 1_000
 PORTION = 12_000
@@ -70,7 +71,8 @@ async def map_(ctx: Context, job: Job, ask: MapInput) -> Answer:
     items = items_of(job, ask)
     if ask.items or ask.reduce != "ask" or (ask.template, ask.instruction) != ("{item}", _INSTRUCTION):
         ctx.baseline = None  # the prompt alone is another task
-    asks = (ctx.ask(_request(ctx, job, ask, render(ask.template, {"item": item, "input": job_input(job)}))) for item in items)
+    requests = (_request(ctx, job, ask, render(ask.template, {"item": item, "input": job_input(job)})) for item in items)
+    asks = (ask_with_tools(ctx, ask.agent, request) for request in requests)
     outcomes: list[Answer | Failure | None] = await ctx.in_time(ask.within_seconds, *asks, width=ask.width)
     texts = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
     if len(texts) < min(ask.least, len(items)):

@@ -31,6 +31,13 @@ class InvalidPatternInput(InvalidInput):
     param = "input"
 
 
+class ToolsNotTaken(InvalidInput):
+    """The pattern asks models in words of its own: the caller's tools would be lost."""
+
+    code = "unsupported"
+    param = "tools"
+
+
 class PatternInput(Contract):
     """Base of each pattern's input: what it needs besides the job's prompt or messages. This one takes nothing."""
 
@@ -75,10 +82,12 @@ class Pattern:
     limits: Limits = _NO_LIMITS
 
     def read(self, job: Job) -> PatternInput:
-        """The job's input. Raises InvalidPatternInput, with nothing of the input in its words."""
+        """The job's input. Raises ToolsNotTaken; InvalidPatternInput, with nothing of the input in its words."""
         given, bare = job.pattern_input, _bare(self.input)
         if not self.hands_on and job.kind is Operation.EMBED:
             raise InvalidPatternInput(f"pattern {self.name} takes a prompt or messages, no texts to embed")
+        if job.tools and not self.hands_on:
+            raise ToolsNotTaken(f"pattern {self.name} takes no tools of its caller's: leave them out, or the pattern")
         if not given and bare is not None:  # nearly every job: nothing is read anew
             return bare
         try:
@@ -105,6 +114,11 @@ def agents_named(ask: Contract) -> Iterator[str]:
 def prompts_named(ask: Contract) -> Iterator[str]:
     """Every prompt that the input refers to: the fields `prompt_ref`, and those that end in `_prompt_ref`."""
     return _named(ask, lambda field: f"_{field}".endswith("_prompt_ref"))
+
+
+def tools_named(ask: Contract) -> Iterator[str]:
+    """Every server-side tool that the input refers to: the fields `tool`, `tools`, and those that end in `_tool` or `_tools`."""
+    return _named(ask, lambda field: f"_{field}".endswith(("_tool", "_tools")))
 
 
 def _named(ask: Contract, wanted: Callable[[str], bool]) -> Iterator[str]:

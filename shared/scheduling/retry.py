@@ -49,6 +49,11 @@ DISPOSITION: dict[FailureKind, Disposition] = {
 """For every kind, and why. How often and after how long: `RetryPolicy`; with what delay an endpoint asked for: the failure itself."""
 
 
+NOT_BEGUN = frozenset({K.UNCLAIMED, K.UNKNOWN_MODEL, K.CONTEXT_LENGTH, K.OVERLOADED, K.NODE_UNREACHABLE})
+"""Of those that are tried again: nobody has begun. After any other a step that may not be done twice may have been done."""
+MAY_HAVE_BEGUN = "it may have begun, and must not be done twice"
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """Attempts and full-jitter exponential backoff (Brooker, "Exponential Backoff And Jitter", 2015)."""

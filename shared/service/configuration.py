@@ -30,11 +30,13 @@ class ShellSettings(ClusterSettings):
 
 
 def ports_of(settings: ShellSettings, names: Sequence[str]) -> dict[str, int]:
-    """The port of each service. Raises ConfigurationError when one port is set for several services."""
+    """The port of each service. Raises ConfigurationError when one port is set for several services. `worker-x` beside `worker` is another
+    node of the same one: what they measure is told at its port, and theirs the system chooses.
+    """
     if settings.http_port is not None:
-        if len(names) > 1:
+        if any(not name.startswith(f"{names[0]}-") for name in names[1:]):
             raise ConfigurationError("TUTTI_HTTP_PORT is for one service in a process; use TUTTI_HTTP_PORTS__<SERVICE> for several")
-        return {names[0]: settings.http_port}
+        return {name: settings.http_port if name == names[0] else 0 for name in names}
     ports = {service.name: service.port for service in listed()}
     return {name: settings.http_ports.get(name, ports.get(name, 0)) for name in names}
 

@@ -17,6 +17,7 @@ from shared.agents.built_in import AGENTS, PROFILES
 from shared.agents.resolving import resolve
 from shared.agents.table import Declarations
 from shared.clock import SystemClock
+from shared.contracts.agents import Tool
 from shared.contracts.chat import Answer
 from shared.contracts.event import JobAccepted
 from shared.contracts.job import Job
@@ -180,10 +181,14 @@ async def test_a_job_with_an_unknown_agent_is_refused_at_the_door() -> None:
 
 
 def test_a_status_shows_the_versions_that_are_used(job_accepted: JobAccepted) -> None:
-    team = resolve(Declarations(), ["critic", "code@latest"], [], ("chat",))
+    table, clock = Declarations(), Tool(about="The time.")
+    for name, value in table.to_declare("tool", "clock", clock, at=0.0, by="").items():
+        table.on_entry("tool", name, value)
+    team = resolve(table, ["critic", "code@latest"], [], ("chat", "tools"), ["clock"])
     event = job_accepted.changed(team=team)
     status = fold(event.job, 0, None, [RawEvent(0, event.type, event.to_bytes())])
     assert status.agents == {"critic": AGENTS["critic"].version, "code@latest": AGENTS["code"].version}
+    assert status.tools == {"clock": clock.version}
     assert b'"prompts"' not in status.public()
     assert JobStatus.model_validate_json(status.stored()) == status
 
@@ -192,3 +197,29 @@ def test_a_status_shows_the_versions_that_are_used(job_accepted: JobAccepted) ->
 def job_accepted() -> JobAccepted:
     folder = Path(__file__).parents[2] / "schemas" / "examples"
     return JobAccepted.model_validate_json((folder / "v1" / "JobAccepted.minimal.json").read_bytes())
+
+
+async def test_tools_are_declared_and_named() -> None:
+    """By administrators, as all is; who names one that is not there, in a job, a chat or an agent, is told which are."""
+    add = {"about": "Adds.", "parameters": {"type": "object", "properties": {"a": {"type": "number"}}}, "idempotent": True}
+    async with ready() as at:
+        assert "known: none" in refused(await at.client.put("/v1/agents/clerk", json={"tools": ["add"]}), 400, "unknown_tool")
+        assert (await at.client.put("/v1/tools/add", json=add)).json()["tool"] == add
+        assert "object" in refused(await at.client.put("/v1/tools/bad", json={"parameters": {"type": "array"}}), 400, "invalid_input")
+        assert (await at.client.put("/v1/agents/clerk", json={"tools": ["add"]})).status_code == 200
+        assert [tool["name"] for tool in (await at.client.get("/v1/tools")).json()["tools"]] == ["add"]
+        for path, body in (
+            ("/v1/jobs", {"prompt": "q", "pattern": "tools", "input": {"tools": ["add", "cook"]}}),
+            ("/v1/jobs", {"prompt": "q", "pattern": "tools", "input": {"tool": "cook"}}),
+            (
+                "/v1/chat/completions",
+                {"model": "tutti/tools", "messages": [{"role": "user", "content": "q"}], "input": {"tools": ["cook"]}},
+            ),
+        ):
+            assert "there is no tool cook; known: add" in refused(await at.client.post(path, json=body), 400, "unknown_tool")
+        asked = {"model": "tutti/tools", "messages": [{"role": "user", "content": "q"}], "input": {"tools": ["add"]}}
+        assert (await at.client.post("/v1/chat/completions", json=asked)).status_code == 200
+        [seen] = at.planner.jobs.values()
+        assert (seen.job.pattern, seen.job.input) == ("tools", {"tools": ["add"]})
+        own = {"prompt": "q", "operation": "tool", "model": "add"}
+        assert "the engine's own" in refused(await at.client.post("/v1/jobs", json=own), 400, "invalid_input")

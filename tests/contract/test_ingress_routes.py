@@ -36,7 +36,7 @@ ROUTES = {
     "/v1/schedules/{schedule}": {"GET", "PUT", "DELETE"},
     **{
         f"/v1/{kind}s{path}": methods
-        for kind in ("prompt", "agent", "profile")
+        for kind in ("prompt", "agent", "profile", "tool")
         for path, methods in {
             "": {"GET"},
             "/{name}": {"GET", "PUT", "DELETE"},
@@ -44,14 +44,14 @@ ROUTES = {
             "/{name}/aliases/{alias}": {"PUT"},
             "/{name}/render": {"POST"},
         }.items()
-        if (kind, path) != ("profile", "/{name}/render")
+        if path != "/{name}/render" or kind in ("prompt", "agent")
     },
     "/v1/tenants": {"GET"},
     "/v1/tenants/{tenant}": {"GET", "PUT", "DELETE"},
 }
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE")
 READS_A_BODY = [("POST", CHAT), ("POST", "/v1/jobs"), ("PUT", "/v1/schedules/x"), ("PUT", "/v1/tenants/x"), ("POST", "/v1/reviews/x")]
-READS_A_BODY += [("PUT", f"/v1/{kind}/x") for kind in ("prompts", "agents", "profiles")]
+READS_A_BODY += [("PUT", f"/v1/{kind}/x") for kind in ("prompts", "agents", "profiles", "tools")]
 READS_A_BODY += [("PUT", "/v1/agents/critic/aliases/x"), ("POST", "/v1/agents/critic/render")]
 HELLO = {"messages": [{"role": "user", "content": "hi"}]}
 PAGE = "http://localhost:5173"

@@ -20,6 +20,13 @@ from infra.native.errors import NativeError
 from infra.native.ports import free_ports
 from infra.native.processes import Daemon
 from infra.native.settings import NativeSettings
+from services.worker.backends.base import Completion, ModelCall
+from services.worker.backends.openai import OpenAIBackend
+from services.worker.settings import WorkerSettings
+from shared.clock import SystemClock
+from shared.contracts.base import StepId
+from shared.contracts.chat import ChatMessage, Options
+from shared.contracts.step import Step
 from tests.support.native import missing
 
 pytestmark = [pytest.mark.embedded, pytest.mark.alone]
@@ -91,3 +98,22 @@ def test_a_schema_is_obeyed(url: str) -> None:
 def test_the_same_question_gives_the_same_answer(url: str) -> None:
     """Temperature is 0 when none is sent."""
     assert content(ask(url, {"messages": QUESTION})) == content(ask(url, {"messages": QUESTION}))
+
+
+async def test_a_required_call_is_made(url: str) -> None:
+    """By a model whose template knows no tools, through the worker's backend: the schema of the answer is the call."""
+    parameters = {"type": "object", "properties": {"place": {"type": "string", "maxLength": 20}}, "required": ["place"]}
+    tools = tuple({"type": "function", "function": {"name": name, "parameters": parameters}} for name in ("weather", "time"))
+    backend = OpenAIBackend(WorkerSettings(backend="embedded", url=url), SystemClock())
+    step = Step(
+        job="j", id=StepId("0" * 32), home=0, messages=(ChatMessage(role="user", content="How is the weather in Oslo?"),), tools=tools,
+        tool_choice="required", options=Options(max_tokens=128, temperature=0),
+    )  # fmt: skip
+    try:
+        *_, done = [piece async for piece in backend.call(ModelCall(step, MODEL))]
+    finally:
+        await backend.close()
+    assert isinstance(done, Completion)
+    call = done.answer.tool_calls[0]
+    assert call["function"]["name"] in ("weather", "time")
+    assert "place" in json.loads(call["function"]["arguments"])

@@ -68,6 +68,18 @@ async def test_how_likely_an_answer_was(backend: OllamaBackend) -> None:
     assert (await complete(backend, chat(options=Options(max_tokens=3)), "tiny")).answer.mean_logprob is None
 
 
+@pytest.mark.parametrize("names", [("weather",), ("weather", "time")])
+async def test_a_required_call_is_made(backend: OllamaBackend, names: tuple[str, ...]) -> None:
+    """Ollama has no word for it; the schema of the answer leaves the weakest model no other way."""
+    parameters = {"type": "object", "properties": {"place": {"type": "string", "enum": ["Oslo", "Rome"]}}, "required": ["place"]}
+    tools = tuple({"type": "function", "function": {"name": name, "parameters": parameters}} for name in names)
+    done = await complete(backend, chat(tools=tools, tool_choice="required", options=Options(max_tokens=128)), "tiny")
+    [call] = done.answer.tool_calls
+    assert call["function"]["name"] in names
+    assert json.loads(call["function"]["arguments"])["place"] in ("Oslo", "Rome")
+    assert (done.answer.text, done.answer.finish_reason) == ("", FinishReason.TOOL_CALLS)
+
+
 async def test_embeddings(backend: OllamaBackend) -> None:
     """One vector of the model's width for each text."""
     done = await complete(backend, chat(operation=Operation.EMBED, texts=("a cat", "a dog"), messages=()), "all-minilm")

@@ -14,16 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from services.planner.settings import PlannerSettings
+from shared.agents.table import Declarations
+from shared.contracts.agents import Tool
 from shared.contracts.base import PriorityClass
 from shared.contracts.chat import Answer
 from shared.contracts.event import NEWEST, CancelRecorded
 from shared.contracts.failure import Failure, FailureKind
+from shared.contracts.headers import envelope
 from shared.contracts.limits import Limits
 from shared.contracts.outcome import CancelRequested, ClaimsRenewed, StepClaimed, StepFailed, StepReleased, StepRouted, StepSucceeded
 from shared.contracts.review import ReviewGiven, ReviewOpened, Verdict
 from shared.contracts.step import Step
 from shared.contracts.usage import Timings, Usage
 from shared.kafka.port import Message, TopicPartition
+from shared.processing.registry import registry_key
 from tests.support.planner_world import World
 from tests.support.virtual_loop import run
 
@@ -233,7 +237,45 @@ async def reviews(script: Script) -> None:
     await script.finished(4)
 
 
-LIVES: tuple[Callable[[Script], Awaitable[None]], ...] = (single, chain_with_repair, retries, cancels, snapshot, take_over, budget, reviews)
+async def tools(script: Script) -> None:
+    """A model calls two tools, one of which must not be called twice; a planner dies amid the calls. Then one is called alone and lost."""
+    world, body = script.world, Tool(about="Notes.", parameters={"type": "object"})
+    for name, tool in (("note", body), ("add", body.changed(idempotent=True))):
+        for key, value in Declarations().to_declare("tool", name, tool, at=0.0, by="").items():
+            registry = TopicPartition(world.topics.registry, 0)
+            world.log.write(registry, [Message(registry.topic, value, registry_key("tool", key), 0, envelope("tool"))])
+    await asyncio.sleep(3)
+    world.produce(b'{"prompt": "a stone", "pattern": "tools", "input": {"tools": ["note", "add"]}}')
+    asked = await script.next_step()
+    calls = tuple({"function": {"name": name, "arguments": '{"n": 1}'}} for name in ("note", "add", "none"))
+    script.say(StepSucceeded, asked, claim=await script.claim(asked), answer=Answer(tool_calls=calls), usage=USAGE)
+    note, add = await script.next_step(), await script.next_step()
+    claim = await script.claim(note)
+    world.kill("planner")
+    world.start("planner")
+    again = await script.next_step()
+    assert again.id == add.id, "the claimed one is let begin, not asked again"
+    script.say(StepSucceeded, note, claim=claim, answer=Answer(text="noted"), usage=USAGE)
+    script.say(StepFailed, again, claim=await script.claim(again), failure=Failure(kind=FailureKind.BAD_REQUEST, message="no"), usage=USAGE)
+    await script.answer("a stone is noted")
+    await script.finished(1)
+    world.produce(b'{"prompt": "{}", "pattern": "tools", "input": {"tool": "note"}}')
+    await script.claim(await script.next_step())
+    world.node.silent = 1.0
+    await script.finished(2)
+
+
+LIVES: tuple[Callable[[Script], Awaitable[None]], ...] = (
+    single,
+    chain_with_repair,
+    retries,
+    cancels,
+    snapshot,
+    take_over,
+    budget,
+    reviews,
+    tools,
+)
 
 
 def recorded(life: Callable[[Script], Awaitable[None]]) -> list[bytes]:
@@ -241,7 +283,7 @@ def recorded(life: Callable[[Script], Awaitable[None]]) -> list[bytes]:
 
     async def body() -> list[bytes]:
         options = PlannerSettings(snapshot_distance=12, lease_seconds=6, limits=Limits(calls=64, steps=128, depth=4, width=16))
-        async with World(4, homes=1, options=options) as world:
+        async with World(4, homes=1, options=options, capabilities=("chat", "embed", "tools")) as world:
             world.node.silent = 1.0
             world.start("planner")
             await life(Script(world))

@@ -71,12 +71,14 @@ def digest_of(step: Step) -> str:
 class World:
     """Everything that one simulated run needs; use under tests.support.virtual_loop.run."""
 
-    def __init__(self, seed: int = 0, *, homes: int = 2, options: PlannerSettings | None = None) -> None:
+    def __init__(
+        self, seed: int = 0, *, homes: int = 2, options: PlannerSettings | None = None, capabilities: tuple[str, ...] = ("chat", "embed")
+    ) -> None:
         self.random = Random(seed)
         self.clock = JumpingClock()
         self.log = MemoryLog(self.clock, random=Random(seed + 1))
         self.topics = Topics(
-            TopicSettings(home_partitions=homes, steps_partitions=2, work_partitions=2, other_partitions=2, capabilities=("chat", "embed"))
+            TopicSettings(home_partitions=homes, steps_partitions=2, work_partitions=2, other_partitions=2, capabilities=capabilities)
         )
         self.options = options or PlannerSettings()
         self.node = NodeBehaviour()

@@ -15,7 +15,7 @@ from shared.contracts.chat import Operation
 from shared.contracts.job import Job
 from shared.model_names import AUTO
 from shared.patterns import Patterns
-from shared.patterns.port import agents_named, models_named, prompts_named
+from shared.patterns.port import agents_named, models_named, prompts_named, tools_named
 from shared.patterns.single import SINGLE
 
 
@@ -69,7 +69,7 @@ class Offered:
         _, ask = self.patterns.read(job)
         check_job(job, self.capabilities, self.clock.wall())
         if type(ask).model_fields and self.declared.complete():
-            resolve(self.declared, agents_named(ask), prompts_named(ask), self.capabilities)
+            resolve(self.declared, agents_named(ask), prompts_named(ask), self.capabilities, tools_named(ask))
 
     def check_suits(self, job: Job) -> None:
         """Raises Refused (400, 404): no registered node could ever answer this, so that waiting for one is in vain. As `Patterns.read`."""

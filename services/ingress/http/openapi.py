@@ -9,7 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 from services.ingress.dialects.port import Dialect
 from services.ingress.dialects.tutti.requests import JobSubmission
-from services.ingress.routes.declarations import AliasMove, Rendering
+from services.ingress.routes.declarations import RENDERED, AliasMove, Rendering
 from services.ingress.routes.reviews import ReviewSubmission
 from services.ingress.routes.schedules import ScheduleSubmission
 from services.ingress.routes.tenants import TenantView
@@ -182,7 +182,7 @@ def _declared(kind: str) -> dict[str, Any]:
         f"/v1/{kind}s/{{id}}/versions": {"get": _operation("Versions and aliases.", many, parameters=name)},
         f"/v1/{kind}s/{{id}}/aliases/{{alias}}": {"put": move},
     }
-    if kind != "profile":
+    if kind in RENDERED:
         text = {"200": _json("The text, its estimated tokens; of an agent also what a job would pin of it.", free)}
         paths[f"/v1/{kind}s/{{id}}/render"] = {
             "post": _operation("The text that a model is given.", text, parameters=name, body="Rendering")

@@ -1,4 +1,4 @@
-"""`/v1/prompts`, `/v1/agents`, `/v1/profiles`: what patterns use by name, in versions with aliases, written to the registry.
+"""`/v1/prompts`, `/v1/agents`, `/v1/profiles`, `/v1/tools`: what patterns use by name, in versions with aliases, written to the registry.
 
 Every key may read and render; only an administrator's declares. A version never changes; what is declared anew becomes `latest`. Planners
 follow the registry within a second, and a job keeps what it was accepted with.
@@ -33,6 +33,8 @@ from shared.kafka.port import Message
 from shared.processing.outbox import Outbox
 from shared.processing.registry import ENTRY_BYTES, registry_key
 
+RENDERED = ("prompt", "agent")
+"""What has a text that a model is given."""
 _RENDER_BYTES = 1024 * 1024
 
 

@@ -72,6 +72,7 @@ class JobStatus(BaseModel):
     """What bounds it: asked for, or filled in when it was accepted."""
     agents: dict[str, str] | None = None
     prompts: dict[str, str] | None = None
+    tools: dict[str, str] | None = None
     """Reference → version, as pinned when it was accepted; absent where it uses none."""
     limits_neared: list[NearedLimit] = Field(default_factory=list)
     steps: list[StepStatus] = Field(default_factory=list)
@@ -186,6 +187,7 @@ def _on_accepted(status: JobStatus, event: events.JobAccepted) -> None:
     status.limits, status.digest = event.limits, event.digest or None
     status.agents = {each.reference: each.version for each in event.team.members} or None
     status.prompts = {each.reference: each.version for each in event.team.prompts} or None
+    status.tools = {each.reference: each.version for each in event.team.tools} or None
 
 
 def _on_delayed(status: JobStatus, waits: DelayedJob) -> None:

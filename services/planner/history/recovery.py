@@ -263,5 +263,6 @@ class Replay:
         elif step.claim is not None:
             self._book.lease(step, now, step.claim.lease_seconds)
             self._book.claims[step.claim.id] = (job.id, step.id)
+            driving.let_begin(self._round, job, step)
         else:
             self._round.dispatches.append(driving.dispatch(self._book, self._round, job, step))

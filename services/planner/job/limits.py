@@ -7,6 +7,7 @@ from typing import NamedTuple
 from services.planner.budgets.rules import MICROS, micros
 from services.planner.job.live import LiveJob
 from services.planner.job.run import Wanted
+from shared.contracts.chat import Operation
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.limits import Limits
 from shared.contracts.step import StepRequest
@@ -30,7 +31,7 @@ class Neared(NamedTuple):
 def estimate_tokens(request: StepRequest) -> int:
     """Prompt plus what the answer may have; an estimate for reservations and fairness, not for billing."""
     prompt = likely_tokens(request.characters()) + 1
-    answer = 0 if request.texts else request.options.max_tokens or ANSWER_TOKENS
+    answer = 0 if request.texts or request.operation is Operation.TOOL else request.options.max_tokens or ANSWER_TOKENS
     return prompt + answer
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64encode
 
-from services.planner.round import AskPosition, Bury, CallerAnswer, Disown, Dispatch, Effect, Publish, Stop, StopAnywhere, Tell
+from services.planner.round import AskPosition, Begin, Bury, CallerAnswer, Disown, Dispatch, Effect, Publish, Stop, StopAnywhere, Tell
 from shared.contracts import headers
 from shared.contracts.control import StopStep
 from shared.contracts.job import ReplyTo
@@ -19,8 +19,8 @@ def of_effect(effect: Effect, topics: Topics) -> list[Message]:
             return [_dispatch(effect, topics)]
         case Stop(mailbox=mailbox, control=control):
             return [_stop(control, mailbox, topics)]
-        case Disown(mailbox=mailbox, control=stopped):
-            return [Message(topics.controls, stopped.to_bytes(), stopped.node.encode(), mailbox, headers.envelope(stopped.type))]
+        case Begin(mailbox=mailbox, control=said) | Disown(mailbox=mailbox, control=said):
+            return [Message(topics.controls, said.to_bytes(), said.node.encode(), mailbox, headers.envelope(said.type))]
         case StopAnywhere(control=control):
             return [_stop(control, mailbox, topics) for mailbox in range(topics.mailboxes)]
         case Publish(settled=settled, followers=followers, body=body):

@@ -22,7 +22,7 @@ from shared.contracts.failure import Failure, FailureKind, clocks_differ
 from shared.contracts.job import Job, ReplyTo
 from shared.contracts.result import Result, Status
 from shared.errors import InvalidInput
-from shared.patterns.port import UnknownPattern, agents_named, prompts_named
+from shared.patterns.port import UnknownPattern, agents_named, prompts_named, tools_named
 from shared.telemetry import logs
 from shared.telemetry.tracing import trace_id
 
@@ -140,7 +140,7 @@ def _judged(book: Book, round_: Round, given: JobInput) -> tuple[Team, tuple[Sta
         check_job(given.job, policy.capabilities, round_.wall)
         team = NOBODY
         if type(ask).model_fields:  # nearly no job: pattern single's input has none
-            team = resolve(policy.declared, agents_named(ask), prompts_named(ask), policy.capabilities)
+            team = resolve(policy.declared, agents_named(ask), prompts_named(ask), policy.capabilities, tools_named(ask))
     except InvalidInput as error:
         kind = FailureKind.UNKNOWN_PATTERN if isinstance(error, UnknownPattern) else FailureKind.INVALID_JOB
         return NOBODY, (Status.FAILED, Failure(kind=kind, message=error.message))

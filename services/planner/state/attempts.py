@@ -32,12 +32,11 @@ from shared.contracts.outcome import (
 )
 from shared.contracts.review import ReviewGiven
 from shared.contracts.usage import Usage
-from shared.scheduling.retry import RetryPolicy, decide
+from shared.scheduling.retry import MAY_HAVE_BEGUN, NOT_BEGUN, RetryPolicy, decide
 from shared.telemetry import metrics
 
 _FREE_RELEASES = 2
 """Releases of a step that are sent again at once; more are spaced out, so that a confused node cannot spin."""
-
 _MOST_TOLD = 20
 """Times that what a step lacks is recorded: nodes may come and go for as long as it waits."""
 _MOST_MISSING = 64
@@ -103,7 +102,7 @@ def flush_claims(book: Book, round_: Round) -> None:
         for event in job.claim_news:
             step = job.steps.get(event.step)
             if step is not None and step.claim is not None and step.claim.id == event.claim:
-                book.write(round_, job, event)
+                driving.record_claim(book, round_, job, step, event)
         job.claim_news.clear()
     book.claim_news.clear()
 
@@ -204,7 +203,7 @@ def _on_started(book: Book, round_: Round, outcome: WorkerStarted) -> None:
 def _void(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
     """It is not the job's fault that a worker starts again. A step that meets it again and again may well be: then it counts."""
     failure = Failure(kind=FailureKind.NODE_LOST, message="the node's worker has started again")
-    if step.releases < _FREE_RELEASES:
+    if step.releases < _FREE_RELEASES and driving.repeatable(step):
         _ask_again(book, round_, job, step, failure, usage=Usage())
     else:
         _fail_or_retry(book, round_, job, step, failure)
@@ -266,7 +265,7 @@ def _on_failed(book: Book, round_: Round, outcome: StepFailed) -> None:
         return
     job, step = found
     metrics.ATTEMPTS_FAILED.labels(outcome.failure.kind.value).inc()
-    if outcome.failure.kind is FailureKind.CANCELLED:
+    if outcome.failure.kind is FailureKind.CANCELLED and driving.repeatable(step):
         # Nobody here wants it cancelled: an earlier owner's stop, or another claim's.
         _ask_again(book, round_, job, step, outcome.failure, usage=outcome.usage)
     else:
@@ -368,6 +367,8 @@ def _fail_or_retry(book: Book, round_: Round, job: LiveJob, step: OpenStep, fail
     defaults = book.policy.retry
     policy = RetryPolicy(job.accepted.limits.attempts or defaults.attempts, defaults.base_seconds, defaults.cap_seconds)
     retry = decide(failure.kind, step.failures + 1, policy, book.random.random())
+    if retry is not None and failure.kind not in NOT_BEGUN and not driving.repeatable(step):
+        retry, failure = None, failure.model_copy(update={"message": f"{failure.message}; {MAY_HAVE_BEGUN}"})
     if retry is not None and (refused := retry_refusal(job, usage or Usage())) is not None:
         retry, failure = None, refused
     if retry is not None and retry.elsewhere and failure.node is None and step.claim is not None:

@@ -6,13 +6,14 @@ from services.planner import counters
 from services.planner.job.limits import endless, estimate_tokens, neared, refusal
 from services.planner.job.live import LiveJob, OpenStep, Phase
 from services.planner.job.run import Wanted
-from services.planner.round import Dispatch, Round
+from services.planner.round import Begin, Dispatch, Round
 from services.planner.state import ending, streams, waits
 from services.planner.state.book import Book, internal
 from services.planner.state.funds import Funding, need_of
 from services.planner.state.streams import step_of
 from shared.contracts.budget import Amounts
-from shared.contracts.event import AttemptFailed, LimitNeared, StepAsked, StepRetried
+from shared.contracts.control import BeginStep
+from shared.contracts.event import AttemptFailed, LimitNeared, StepAsked, StepClaimedBy, StepRetried
 from shared.contracts.failure import Failure
 from shared.contracts.result import Status
 from shared.contracts.review import ReviewGiven
@@ -201,6 +202,25 @@ def fail_attempt(
     step.due_at = round_.now + wait
     if not streams.ask_position(round_, job, step, book.home, book.policy) and wait <= 0:
         retry(book, round_, job, step)
+
+
+def repeatable(step: OpenStep) -> bool:
+    """Whether it may be begun again where it may have begun."""
+    return step.request is None or step.request.idempotent
+
+
+def record_claim(book: Book, round_: Round, job: LiveJob, step: OpenStep, event: StepClaimedBy) -> None:
+    """The claim that stands goes into history; what waits for that begins."""
+    book.write(round_, job, event)
+    let_begin(round_, job, step)
+
+
+def let_begin(round_: Round, job: LiveJob, step: OpenStep) -> None:
+    """Its claim is in history, or goes there in this round. One that may be done twice has begun already."""
+    if step.claim is not None and not repeatable(step):
+        claim = step.claim
+        begin = BeginStep(node=claim.node, job=job.id, step=step.id, attempt=step.attempt, claim=claim.id)
+        round_.after.append(Begin(claim.mailbox, begin))
 
 
 def retry(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:

@@ -14,10 +14,18 @@ from services.worker.settings import WorkerSettings
 from shared.clock import Clock
 from shared.errors import ConfigurationError
 
+
+def _tools(settings: WorkerSettings, clock: Clock) -> Backend:
+    from services.worker.tools.backend import tools_backend  # and an HTTP client that nobody else needs
+
+    return tools_backend(settings, clock)
+
+
 BACKENDS: dict[str, Callable[[WorkerSettings, Clock], Backend]] = {
     "ollama": lambda settings, _: OllamaBackend(settings),
     "openai": OpenAIBackend,
     "embedded": OpenAIBackend,
+    "tools": _tools,
     "in_process": lambda settings, _: InProcessBackend(settings.models),
 }
 

@@ -14,6 +14,7 @@ from pydantic_core import from_json, to_json
 from services.worker import continuation
 from services.worker.backends import ollama_models
 from services.worker.backends.base import BackendProbe, Completion, Delta, ModelCall, ModelCallFailed
+from services.worker.backends.forced_calls import forced, forced_calls, is_forced
 from services.worker.backends.foreign import MeanLogprob, count, nanoseconds, within, words
 from services.worker.backends.http import EMBEDDINGS_BYTES, HttpEndpoint, batches, decode, decode_lines, error_text, failure_kind, whole
 from services.worker.backends.ollama_continuation import continuing
@@ -111,6 +112,9 @@ def request(call: ModelCall, settings: WorkerSettings) -> dict[str, Any]:
     if step.operation is Operation.GENERATE and not step.prefix:
         system = "\n\n".join(message.content for message in step.messages if message.role == "system")
         return body | {"prompt": step.prompt or ""} | ({"system": system} if system else {})
+    if is_forced(step):
+        messages, schema = forced(step, [wire_message(message) for message in continuation.messages_of(step)])
+        return body | {"messages": messages, "format": schema}
     if step.tools:
         body["tools"] = list(step.tools)
     return body | {"messages": [wire_message(message) for message in continuation.messages_of(step)]}
@@ -172,6 +176,8 @@ class _StreamReader:
     def __init__(self, call: ModelCall, *, allow_cloud: bool) -> None:
         self._call = call
         self._allow_cloud = allow_cloud
+        self._forced = is_forced(call.step)
+        """What it writes is the call, no text."""
         self._text: list[str] = []
         self._thinking: list[str] = []
         self._tools: tuple[dict[str, Any], ...] = ()
@@ -197,7 +203,7 @@ class _StreamReader:
         said, thought = "".join(self._text[text:]), "".join(self._thinking[thinking:])
         self._characters += len(said) + len(thought)
         within(self._characters, len(self._tools))
-        return Delta(said, thought or None, self._tools[tools:], self._pieces - pieces)
+        return Delta("" if self._forced else said, thought or None, self._tools[tools:], self._pieces - pieces)
 
     def _fold(self, line: dict[str, Any]) -> None:
         if "error" in line:
@@ -213,7 +219,8 @@ class _StreamReader:
         elif self._call.step.logprobs:
             self._logprobs.add(line.get("logprobs"))
         if calls:
-            self._tools += tool_calls(self._call.step, calls, len(self._tools))
+            several = self._call.step.parallel_tool_calls
+            self._tools += tool_calls(self._call.step, calls if several else calls[: 1 - len(self._tools)], len(self._tools))
         if text or thinking or calls:
             self._pieces += 1
         if line.get("done"):
@@ -225,10 +232,13 @@ class _StreamReader:
         if done is None:
             raise ModelCallFailed(K.BROKEN_STREAM, "the stream ended before the answer did")
         counted = "eval_count" in done or not self._pieces
+        text = "".join(self._text)
+        if self._forced:
+            self._tools, text = forced_calls(self._call.step, text), ""
         read = count(done.get("prompt_eval_count"))
         return Completion(
             Answer(
-                text="".join(self._text),
+                text=text,
                 thinking="".join(self._thinking) or None,
                 tool_calls=self._tools,
                 finish_reason=self._finish_reason(done.get("done_reason")),

@@ -8,6 +8,7 @@ from typing import Any
 
 from services.worker import continuation
 from services.worker.backends.base import BackendProbe, Completion, Delta, ModelCall, ModelCallFailed
+from services.worker.backends.forced_calls import forced, is_forced
 from services.worker.backends.foreign import ModelList, count, entries, mapping, words
 from services.worker.backends.http import EMBEDDINGS_BYTES, HttpEndpoint, batches, decode, error_text, whole
 from services.worker.backends.openai_stream import OpenAIStream
@@ -50,7 +51,7 @@ class OpenAIBackend:
         if call.step.prefix and call.step.operation is Operation.CHAT and self._settings.continues == "never":
             # Another node may be able to: the kind of failure that is tried elsewhere.
             raise ModelCallFailed(K.BROKEN_STREAM, "this endpoint does not continue a broken answer")
-        reader = OpenAIStream(call, self._clock)
+        reader = OpenAIStream(call, self._clock, forced=by_schema(call.step, self._settings))
         async with self._endpoint.post(_PATHS[call.step.operation], request(call, self._settings), call.trace) as response:
             async for lines in batches(response):
                 delta = reader.read(lines)
@@ -135,11 +136,21 @@ def request(call: ModelCall, settings: WorkerSettings) -> dict[str, Any]:
         return body | {"prompt": (step.prompt or "") + (step.prefix or "")}
     if step.logprobs:
         body["logprobs"] = True
+    if by_schema(step, settings):
+        messages, schema = forced(step, [wire_message(message) for message in continuation.messages_of(step)])
+        return body | {"messages": messages, "response_format": _response_format(schema)}
     if step.tools:
         body["tools"] = list(step.tools)
+        body |= {"tool_choice": "required"} if step.tool_choice == "required" else {}
+        body |= {} if step.parallel_tool_calls else {"parallel_tool_calls": False}
     if step.prefix and settings.continues == "flag":
         body |= {"continue_final_message": True, "add_generation_prompt": False}
     return body | {"messages": [wire_message(message) for message in continuation.messages_of(step)]}
+
+
+def by_schema(step: Step, settings: WorkerSettings) -> bool:
+    """Whether the call that must be made is forced by the answer's schema: the embedded node's server takes the word and passes it over."""
+    return settings.backend == "embedded" and is_forced(step)
 
 
 def options(step: Step, settings: WorkerSettings) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from services.worker.backends.base import Completion, Delta, ModelCall, ModelCallFailed
+from services.worker.backends.forced_calls import forced_calls
 from services.worker.backends.foreign import MeanLogprob, count, mapping, milliseconds, within
 from services.worker.backends.http import decode, error_text
 from shared.clock import Clock
@@ -18,8 +19,9 @@ _REASONS = {"length": FinishReason.LENGTH, "tool_calls": FinishReason.TOOL_CALLS
 class OpenAIStream:
     """A fold of `data:` lines. `done`: `[DONE]` was read."""
 
-    def __init__(self, call: ModelCall, clock: Clock) -> None:
-        self._call = call
+    def __init__(self, call: ModelCall, clock: Clock, *, forced: bool = False) -> None:
+        """`forced`: the text is a call."""
+        self._call, self._forced = call, forced
         self._clock = clock
         self._began = clock.monotonic()
         self._first: float | None = None
@@ -47,7 +49,7 @@ class OpenAIStream:
         said, thought = "".join(self._text[text:]), "".join(self._thinking[thinking:])
         self._characters += len(said) + len(thought)
         within(self._characters, len(self._tools))
-        return Delta(said, thought or None, (), self._pieces - pieces)
+        return Delta("" if self._forced else said, thought or None, (), self._pieces - pieces)
 
     def _data(self, data: bytes) -> None:
         if data == b"[DONE]":
@@ -91,11 +93,14 @@ class OpenAIStream:
         """The whole answer. Raises BROKEN_STREAM when neither `[DONE]` nor a finish reason came."""
         if not self.done and self._reason is None:
             raise ModelCallFailed(K.BROKEN_STREAM, "the stream ended before the answer did")
+        text, calls = "".join(self._text), self._tool_calls()
+        if self._forced:
+            text, calls = "", forced_calls(self._call.step, text)
         answer = Answer(
-            text="".join(self._text),
+            text=text,
             thinking="".join(self._thinking) or None,
-            tool_calls=self._tool_calls(),
-            finish_reason=FinishReason.TOOL_CALLS if self._tools else _REASONS.get(self._reason or "", FinishReason.STOP),
+            tool_calls=calls,
+            finish_reason=FinishReason.TOOL_CALLS if calls else _REASONS.get(self._reason or "", FinishReason.STOP),
             model=self._call.model,
             node=self._call.node,
             simulated=self._call.simulated,

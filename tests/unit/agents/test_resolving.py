@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from shared.agents.resolving import TEAM_BYTES, member, resolve
+from shared.agents.resolving import TEAM_BYTES, check_declared, member, resolve
 from shared.agents.table import Declarations, UnknownAgent, UnknownProfile, UnknownPrompt
 from shared.agents.templates import InvalidVariables
-from shared.contracts.agents import Agent, Declared, Profile, Prompt, Team
+from shared.contracts.agents import Agent, Declared, Profile, Prompt, Team, Tool
 from shared.contracts.base import ModelName
 from shared.contracts.chat import Options
 from shared.contracts.job import Needs
 from shared.errors import InvalidInput, TooLarge
 from shared.patterns.port import PatternInput, agents_named, models_named, prompts_named
 
-OFFERED = ("chat", "critic")
+OFFERED = frozenset({"chat", "critic", "tools"})
 
 
 def declared(**kinds: dict[str, Declared]) -> Declarations:
@@ -30,12 +30,42 @@ def test_a_member_holds_its_prompt_and_profile() -> None:
     prompt = Prompt(template="You are {{ agent }}: {{ about }}", variables=("agent", "about"))
     profile = Profile(options=Options(temperature=0.5), model="m:1", fallback_models=("m:2",), needs=Needs(min_context=4_096))
     agent = Agent(about="reads.", prompt="role", profile="calm", tools=("search",), output={"type": "object"})
-    table = declared(prompt={"role": prompt}, profile={"calm": profile}, agent={"reader": agent})
+    table = declared(prompt={"role": prompt}, profile={"calm": profile}, agent={"reader": agent}, tool={"search": Tool()})
     [found] = resolve(table, ["reader"], [], OFFERED).members
     assert (found.system, found.version, found.name) == ("You are reader: reads.", agent.version, "reader")
     assert (found.model, found.fallback_models, found.options, found.needs) == ("m:1", ("m:2",), profile.options, profile.needs)
     assert (found.prompt, found.profile) == (f"role@{prompt.version}", f"calm@{profile.version}")
     assert (found.tools, found.output, found.about) == (("search",), {"type": "object"}, "reads.")
+
+
+def test_tools_are_pinned_of_the_input_and_of_the_agents() -> None:
+    """Each once, in their version, as they are told to models."""
+    search, clock = Tool(about="Looks it up.", parameters={"type": "object"}, idempotent=True), Tool(about="The time.")
+    table = declared(agent={"reader": Agent(tools=("search",))}, tool={"search": search, "clock": clock})
+    found = resolve(table, ["reader"], [], OFFERED, ["clock@latest", "search"]).tools
+    assert [(tool.reference, tool.name, tool.version) for tool in found] == [
+        ("clock@latest", "clock", clock.version),
+        ("search", "search", search.version),
+    ]
+    assert (found[1].about, found[1].parameters, found[1].idempotent) == ("Looks it up.", {"type": "object"}, True)
+    for wrong, words in ((["cook"], "there is no tool cook; known: clock, search"), (["clock", "clock@latest"], "one version of a tool")):
+        with pytest.raises(InvalidInput, match=words):
+            resolve(table, [], [], OFFERED, wrong)
+    with pytest.raises(InvalidInput, match="no capability tools"):
+        resolve(table, [], [], OFFERED - {"tools"}, ["clock"])
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (Agent(tools=("cook",)), "there is no tool cook; known: none"),
+        (Agent(capability="tools"), "no agent has it"),
+        (Tool(parameters={"type": "string"}), "schema of an object"),
+    ],
+)
+def test_what_no_job_could_use_is_not_declared(body: Declared, words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        check_declared(Declarations(), "x", body, OFFERED)
 
 
 def test_a_text_in_about_is_not_read_as_a_template() -> None:

@@ -50,7 +50,7 @@ def tutti(*arguments: str, given: str | None = None) -> Result:
     return CliRunner().invoke(main, arguments, input=given, catch_exceptions=False)
 
 
-@pytest.mark.parametrize("kind", ["prompts", "agents", "profiles"])
+@pytest.mark.parametrize("kind", ["prompts", "agents", "profiles", "tools"])
 def test_every_kind_has_the_same_commands(kind: str, asked: Asked) -> None:
     assert "0123456789ab" in tutti(kind, "list").output
     assert json.loads(tutti(kind, "list", "--json").output) == [SHOWN]

@@ -18,6 +18,9 @@ SAMPLES: dict[str, Any] = json.loads(Path("schemas/examples/v1/Step.full.json").
     "logprobs": True,
     "agent": "research",
     "capability": "embed",
+    "tool_choice": "required",
+    "parallel_tool_calls": False,
+    "idempotent": False,
 }
 FIELDS = sorted(StepRequest.model_fields)
 OWN = {"agent", "capability", "operation", "messages", "prompt", "texts"}
@@ -48,7 +51,8 @@ def test_every_field_travels(name: str) -> None:
 def test_what_a_job_says_its_step_says(name: str) -> None:
     """By name: a field that is added to both needs no line in between."""
     kind = HeldJob if name == "input_ref" else Job
-    job = kind.model_validate({"operation": "chat"} | ({} if name == "input_ref" else {"prompt": "q"}) | {name: SAMPLES[name]})
+    given = {} if name == "input_ref" else {"prompt": "q", "tools": SAMPLES["tools"]}
+    job = kind.model_validate({"operation": "chat"} | given | {name: SAMPLES[name]})
     assert getattr(request_of(job), name) == getattr(job, name)
 
 

@@ -87,9 +87,44 @@ def test_roles_parts_and_tools() -> None:
     assert job.tools == (tool,)
 
 
-def test_tool_choice_none_drops_the_tools() -> None:
-    """`none` is emulated: a model that knows no tools calls none."""
-    assert job_of(tools=[{"type": "function"}], tool_choice="none").tools == ()
+F, G = ({"type": "function", "function": {"name": name, "parameters": {}}} for name in "fg")
+
+
+@pytest.mark.parametrize(
+    ("choice", "tools", "expected"),
+    [
+        (None, (F, G), "auto"),
+        ("auto", (F, G), "auto"),
+        ("none", (), "auto"),
+        ("required", (F, G), "required"),
+        ({"type": "function", "function": {"name": "g"}}, (G,), "required"),
+        ({"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [G]}}, (G,), "auto"),
+        ({"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [G, F]}}, (F, G), "required"),
+    ],
+)
+def test_a_choice_is_which_tools_may_be_called_and_whether_one_must(choice: Any, tools: Any, expected: str) -> None:
+    """A model that knows no tools calls none; one that knows a single tool calls no other."""
+    job = job_of(tools=[F, G], tool_choice=choice, parallel_tool_calls=False)
+    assert (job.tools, job.tool_choice, job.parallel_tool_calls) == (tools, expected, not tools)
+
+
+@pytest.mark.parametrize(
+    ("choice", "tools"),
+    [
+        ("required", None),
+        ("sometimes", [F]),
+        ({"type": "function", "function": {"name": "h"}}, [F]),
+        ({"type": "function"}, [F]),
+        ({"type": "custom", "custom": {"name": "f"}}, [F]),
+        ({"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}, [F]),
+        ({"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [3]}}, [F]),
+    ],
+)
+def test_a_choice_of_what_is_not_there_is_refused(choice: Any, tools: Any) -> None:
+    """By name, with what there is."""
+    with pytest.raises(UnsupportedParameter, match="tool_choice") as caught:
+        job_of(tools=tools, tool_choice=choice)
+    assert caught.value.param == "tool_choice"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.ingress.catalogue import Registry
-from shared.contracts.node import Node
+from shared.contracts.node import Node, NodeModel
 from tests.support.ingress_world import node
 
 
@@ -56,3 +56,13 @@ def test_only_simulators_is_said() -> None:
     assert registry(node("a", simulated=True)).catalogue.simulated
     assert not registry(node("a", simulated=True), node("b")).catalogue.simulated
     assert not registry().catalogue.simulated
+
+
+def test_tools_are_no_models() -> None:
+    """A node of tools adds no model's name, answers no chat, and is no simulator's witness."""
+    served = NodeModel(name="calculator", operations=("tool",))
+    tools = node("t", capabilities=("tools",)).model_copy(update={"models": (served,)})
+    catalogue = registry(tools, node("a", simulated=True)).catalogue
+    assert (catalogue.models, catalogue.nodes, catalogue.simulated) == (("tiny:1",), 1, True)
+    assert catalogue.missing(["auto"], "tools") == ("capability tools",)
+    assert registry(tools).catalogue.knows_any(["whatever"])

@@ -18,7 +18,7 @@ from shared.contracts.job import Job
 from shared.contracts.step import StepRequest
 from shared.patterns import BUILT_IN
 from shared.patterns.chain import CHAIN, MOST_CHARACTERS, Gate, gate_reason, names_in, render, rendered_length
-from shared.patterns.port import InvalidPatternInput
+from shared.patterns.port import InvalidPatternInput, ToolsNotTaken
 from shared.patterns.single import SINGLE, request_of
 
 Respond = Callable[[StepRequest], str | Answer]
@@ -285,13 +285,27 @@ def test_single_passes_everything_on_that_decides_the_answer() -> None:
             "options": {"temperature": 0.5},
             "format": "json",
             "tools": [{"type": "function"}],
+            "tool_choice": "required",
+            "parallel_tool_calls": False,
             "stream": True,
             "needs": {"tags": ["gpu"]},
         }
     )
     request = request_of(job)
-    for name in ("model", "fallback_models", "options", "format", "tools", "stream", "needs"):
+    for name in ("model", "fallback_models", "options", "format", "tools", "tool_choice", "parallel_tool_calls", "stream", "needs"):
         assert getattr(request, name) == getattr(job, name)
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_IN.current))
+def test_a_callers_tools_are_handed_on_or_refused(name: str) -> None:
+    """Never lost: only a pattern that hands the job on as it is takes them."""
+    given = {"chain": {"steps": [{"name": "a", "template": "{input}"}]}}
+    job = Job.model_validate({"prompt": "p", "pattern": name, "input": given.get(name, {}), "tools": [{"type": "function"}]})
+    if name in ("single", "auto"):
+        BUILT_IN.read(job)
+        return
+    with pytest.raises(ToolsNotTaken, match=f"pattern {name} takes no tools"):
+        BUILT_IN.read(job)
 
 
 def test_every_pattern_can_be_found() -> None:

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from services.planner.round import Round, version_of
+from services.planner.state.policy import Policy
 from shared.agents.built_in import AGENTS
-from shared.contracts.agents import Agent, Team
+from shared.contracts.agents import Agent, Team, Tool
 from shared.contracts.chat import Answer, ChatMessage
-from shared.contracts.event import EVENT, NEWEST, VERSIONS, JobAccepted
+from shared.contracts.event import EVENT, TEAMS, TOOLS, VERSIONS, JobAccepted
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import Job
 from shared.patterns.context import Context
@@ -38,15 +39,15 @@ JOB: dict[str, Any] = {"prompt": "q", "pattern": "duet", "input": {"agents": ["c
 @pytest.fixture
 def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
     monkeypatch.setattr(desks, "EXTRA", (Pattern("duet", 1, duet, DuetInput),))
-    made = Desk()
+    made = Desk(Policy(capabilities=("chat", "embed", "tools")))
     declare(made, Agent(system="A"))
     return made
 
 
-def declare(desk: Desk, body: Agent) -> None:
+def declare(desk: Desk, body: Agent | Tool, kind: str = "agent", name: str = "mine") -> None:
     table = desk.policy.declared
-    for key, value in table.to_declare("agent", "mine", body, at=0.0, by="").items():
-        table.on_entry("agent", key, value)
+    for key, value in table.to_declare(kind, name, body, at=0.0, by="").items():
+        table.on_entry(kind, key, value)
 
 
 def told(round_: Round) -> list[str]:
@@ -77,9 +78,13 @@ def test_a_job_goes_on_with_what_it_was_accepted_with(desk: Desk) -> None:
 
 
 def test_who_would_not_see_the_team_leaves_it_alone(desk: Desk) -> None:
-    """Its acceptance and its snapshot are of the newest version; those of other jobs are not."""
-    assert versions(desk.submit(**JOB)) == [NEWEST]
-    assert versions(desk.snapshot(desk.job)) == [NEWEST]
+    """Its acceptance and its snapshot are of a newer version; those of other jobs are not. Where there are tools, of one newer still."""
+    assert versions(desk.submit(**JOB)) == [TEAMS]
+    assert versions(desk.snapshot(desk.job)) == [TEAMS]
+    declare(desk, Tool(), "tool", "clock")
+    declare(desk, Agent(system="A", tools=("clock",)))
+    assert versions(desk.submit(**JOB)) == [TOOLS]
+    assert versions(desk.snapshot(desk.job)) == [TOOLS]
     assert versions(desk.submit(prompt='{"type":"job_accepted","team":{}}', metadata={"team": "x"})) == [2]
     assert versions(desk.snapshot(desk.job)) == [2]
 

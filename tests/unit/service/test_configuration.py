@@ -25,6 +25,7 @@ def test_a_single_service_takes_the_port_that_is_set(monkeypatch: pytest.MonkeyP
     """TUTTI_HTTP_PORT is for one; with several it is refused, because it would clash."""
     monkeypatch.setenv("TUTTI_HTTP_PORT", "9999")
     assert ports_of(ShellSettings(), ["worker"]) == {"worker": 9999}
+    assert ports_of(ShellSettings(), ["worker", "worker-find"]) == {"worker": 9999, "worker-find": 0}, "nodes of one service"
     with pytest.raises(ConfigurationError, match="TUTTI_HTTP_PORTS__<SERVICE>"):
         ports_of(ShellSettings(), ["worker", "router"])
 

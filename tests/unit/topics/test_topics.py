@@ -20,7 +20,7 @@ def test_default_names() -> None:
     names = {topic.name for topic in Topics().all()}
     assert {"jobs.standard", "steps.chat.interactive", "work.embed", "outcomes", "job-events", "delays.1d", "dead-letters"} <= names
     assert {"steps.research.batch", "steps.critic.interactive"} <= names
-    assert len(names) == 3 + 7 * 3 + 2 + 8 + 11
+    assert len(names) == 3 + 8 * 3 + 2 + 8 + 11
 
 
 def test_agents_have_steps_and_no_mailboxes() -> None:
@@ -62,7 +62,7 @@ def test_the_class_is_in_the_name() -> None:
     """A job's class is its topic; a step's too."""
     topics = Topics(TopicSettings(prefix="p."))
     assert [topics.class_of(name) for name in topics.all_jobs()] == list(CLASSES)
-    assert [topics.class_of(name) for name in topics.all_steps()] == [*CLASSES] * 7
+    assert [topics.class_of(name) for name in topics.all_steps()] == [*CLASSES] * 8
 
 
 @pytest.mark.parametrize(

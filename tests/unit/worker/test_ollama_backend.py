@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from pydantic_core import to_json
 
 from services.worker.backends.base import ModelCall
 from services.worker.backends.ollama import OllamaBackend, request
@@ -299,3 +300,44 @@ async def test_an_answer_without_log_probabilities_says_none(fake: FakeEndpoint,
     _, completion = await ask(ollama)
     assert completion.answer.mean_logprob is None
     assert "logprobs" not in fake.asked[1][1]
+
+
+ADD = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}}
+NOW = {"type": "function", "function": {"name": "now", "parameters": {"$ref": "#/$defs/n", "$defs": {"n": {"type": "object"}}}}}
+
+
+async def test_a_required_call_is_written_in_its_schema(fake: FakeEndpoint, ollama: OllamaBackend) -> None:
+    """Ollama has no word for it: the format leaves no other way, and what is written is the call, no text."""
+    written = (b'{"message":{"content":"{\\"name\\": \\"add\\", "}}', b'{"message":{"content":"\\"arguments\\": {\\"a\\": 3}}"}}')
+    fake.ndjson("/api/chat", *written, DONE)
+    deltas, completion = await ask(ollama, tools=(ADD, NOW), tool_choice="required", format="json")
+    assert [delta.text for delta in deltas if delta.text] == []
+    (call,) = completion.answer.tool_calls
+    assert (call["function"], completion.answer.text) == ({"name": "add", "arguments": '{"a":3}'}, "")
+    assert completion.answer.finish_reason is FinishReason.TOOL_CALLS
+    assert call["id"]
+    _, body, _ = fake.asked[0]
+    assert "tools" not in body
+    first, second = body["format"]["anyOf"]
+    assert first["properties"] == {"name": {"type": "string", "enum": ["add"]}, "arguments": ADD["function"]["parameters"]}  # type: ignore[index]
+    assert second["properties"]["arguments"] == {"type": "object"}, "a reference would lead nowhere"
+    assert [message["role"] for message in body["messages"]] == ["system", "user"]
+    assert '"name":"add"' in body["messages"][0]["content"]
+
+
+@pytest.mark.parametrize("text", ["no call", '{"name": "other", "arguments": {}}', '{"name": "add"}', '{"name": "add", "argum', "[]"])
+async def test_what_is_no_call_is_none(fake: FakeEndpoint, ollama: OllamaBackend, text: str) -> None:
+    """Also one that the token limit has cut: its text reaches nobody as an answer."""
+    fake.ndjson("/api/chat", to_json({"message": {"content": text}}), DONE)
+    _, completion = await ask(ollama, tools=(ADD,), tool_choice="required")
+    assert (completion.answer.tool_calls, completion.answer.text) == ((), "")
+    assert fake.asked[0][1]["format"]["properties"]["name"] == {"type": "string", "enum": ["add"]}
+
+
+async def test_one_call_where_no_more_are_allowed(fake: FakeEndpoint, ollama: OllamaBackend) -> None:
+    """The first; the others do not even reach who reads the stream."""
+    calls = b'{"message":{"tool_calls":[{"function":{"name":"add","arguments":{}}},{"function":{"name":"now","arguments":{}}}]}}'
+    fake.ndjson("/api/chat", calls, calls, DONE)
+    for parallel, count in ((True, 4), (False, 1)):
+        deltas, completion = await ask(ollama, tools=(ADD, NOW), parallel_tool_calls=parallel)
+        assert len(completion.answer.tool_calls) == sum(len(delta.tool_calls) for delta in deltas) == count

@@ -179,3 +179,30 @@ async def test_how_likely_the_answer_was_is_one_number(fake: FakeEndpoint, opena
     assert "logprobs" not in fake.asked[1][1]
     fake.events(CHAT, b'{"choices":[{"index":0,"delta":{"content":"a"},"logprobs":null}]}', STOP, b"[DONE]")
     assert (await ask(openai, logprobs=True))[1].answer.mean_logprob is None
+
+
+@pytest.mark.parametrize(("choice", "parallel"), [("auto", True), ("required", True), ("auto", False)])
+def test_wishes_about_calls_are_passed_on(choice: Any, parallel: bool) -> None:
+    """Only where there are any: a server that knows neither word is not asked for the default."""
+    asked = step(1, tools=({"type": "function", "function": {"name": "f"}},), tool_choice=choice, parallel_tool_calls=parallel)
+    body = request(ModelCall(asked, "small"), WorkerSettings())
+    assert body.get("tool_choice") == (None if choice == "auto" else "required")
+    assert body.get("parallel_tool_calls") == (None if parallel else False)
+
+
+async def test_the_embedded_node_is_held_to_a_call_by_a_schema(fake: FakeEndpoint) -> None:
+    """Its server takes the word for it and passes it over."""
+    backend = OpenAIBackend(WorkerSettings(backend="embedded", url=fake.url), LoopClock())
+    tools = ({"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}},)
+    fake.events(CHAT, delta(content='{"name": "f", '), delta(content='"arguments": {"a": 1}}'), STOP, b"[DONE]")
+    try:
+        deltas, completion = await ask(backend, tools=tools, tool_choice="required")
+    finally:
+        await backend.close()
+    [call] = completion.answer.tool_calls
+    assert (call["function"], completion.answer.text) == ({"name": "f", "arguments": '{"a":1}'}, "")
+    assert completion.answer.finish_reason is FinishReason.TOOL_CALLS
+    assert "".join(piece.text for piece in deltas) == ""
+    _, body, _ = fake.asked[0]
+    assert not {"tools", "tool_choice"} & set(body)
+    assert body["response_format"]["json_schema"]["schema"]["properties"]["name"] == {"type": "string", "enum": ["f"]}

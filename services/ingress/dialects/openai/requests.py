@@ -6,13 +6,14 @@ not supported is refused by name; what nobody knows is an unknown field.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from services.ingress.dialects.port import Asked, Terms
 from shared.contracts.base import MOST, Image, JsonObject, JsonValue, Label, ModelName, Sentence, Text
-from shared.contracts.chat import MOST_CALLS, MOST_TOOLS, ChatMessage, Options
+from shared.contracts.chat import MOST_CALLS, MOST_TOOLS, ChatMessage, Options, ToolChoice
 from shared.contracts.job import Job
 from shared.errors import Unsupported
 
@@ -160,6 +161,7 @@ def to_job(request: ChatRequest, terms: Terms) -> Job:
     refuse_unsupported(request)
     if terms.pattern is None and request.input:
         raise UnsupportedParameter("input", "input is for models tutti/<pattern>")
+    tools, choice = _tools(request)
     return Job(
         id=terms.identifier,
         tenant=terms.tenant or "default",
@@ -169,7 +171,9 @@ def to_job(request: ChatRequest, terms: Terms) -> Job:
         input=request.input or {},
         options=_options(request),
         format=_format(request.response_format),
-        tools=() if request.tools is None or request.tool_choice == "none" else _tools(request.tools),
+        tools=tools,
+        tool_choice=choice if tools else "auto",
+        parallel_tool_calls=request.parallel_tool_calls is not False or not tools,
         stream=bool(request.stream),
         deadline_seconds=terms.deadline_seconds,
         metadata=_metadata(request),
@@ -191,11 +195,9 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
     "n": (1,),
     "logprobs": (False,),
     "top_logprobs": (0,),
-    "parallel_tool_calls": (True,),
     "store": (False,),
     "service_tier": ("auto", "default"),
     "modalities": (("text",),),
-    "tool_choice": ("auto", "none"),
     "logit_bias": ({},),
     "verbosity": ("medium",),
     "functions": ((),),
@@ -213,8 +215,6 @@ def refuse_unsupported(request: ChatRequest) -> None:
     for name in request.model_fields_set & _JUDGED:
         value = getattr(request, name)
         if value is not None and value not in _HARMLESS[name]:
-            if name == "parallel_tool_calls" and not request.tools:
-                continue  # a wish about calls that cannot be
             raise UnsupportedParameter(name, f"{name}={_shown(value)} is not supported")
 
 
@@ -253,11 +253,32 @@ def _format(wanted: ResponseFormat | None) -> Literal["json"] | dict[str, Any] |
     return wanted.json_schema.schema_
 
 
-def _tools(tools: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+def _tools(request: ChatRequest) -> tuple[tuple[dict[str, Any], ...], ToolChoice]:
+    """The tools that the model may call, and whether it must. Of a named one, or a list of allowed ones, only those."""
+    tools = request.tools or ()
     for number, tool in enumerate(tools):
         if tool.get("type", "function") != "function" or not _function_name(tool):
             raise UnsupportedParameter(f"tools.{number}", "tools are functions, each with a name")
-    return tools
+    match request.tool_choice:
+        case None | "auto":
+            return tools, "auto"
+        case "none":
+            return (), "auto"
+        case "required":
+            return _named(tools, None), "required"
+        case {"type": "function", "function": {"name": str(name)}}:
+            return _named(tools, [name]), "required"
+        case {"type": "allowed_tools", "allowed_tools": {"mode": "auto" | "required" as mode, "tools": list(allowed)}}:
+            return _named(tools, [_function_name(tool) if isinstance(tool, dict) else "" for tool in allowed]), mode
+    raise UnsupportedParameter("tool_choice", "tool_choice is none, auto, required, a function's name or allowed_tools")
+
+
+def _named(tools: tuple[dict[str, Any], ...], names: Sequence[str] | None) -> tuple[dict[str, Any], ...]:
+    """Those of these names, or all. Raises UnsupportedParameter where one is not there, or there are none."""
+    known = [_function_name(tool) for tool in tools]
+    if not tools or names == [] or not {*(names or ())} <= {*known}:
+        raise UnsupportedParameter("tool_choice", f"tool_choice names no tool of `tools`; known: {', '.join(known)[:1_000] or 'none'}")
+    return tools if names is None else tuple(tool for tool in tools if _function_name(tool) in names)
 
 
 def _metadata(request: ChatRequest) -> dict[str, str]:

@@ -1,0 +1,37 @@
+"""What the kinds of tools share: the call, and how it fails."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+from services.worker.backends.base import ModelCallFailed
+from shared.contracts.failure import FailureKind as K
+
+
+class ToolCall(NamedTuple):
+    """`step`: the call's id, the same at each attempt: an endpoint that takes idempotency keys can know it again."""
+
+    arguments: dict[str, Any]
+    step: str
+    trace: str | None = None
+
+
+class ServedKind(Protocol):
+    """One tool at work. It raises only `ModelCallFailed`: NODE_UNREACHABLE where nothing can have begun."""
+
+    async def call(self, call: ToolCall) -> str:
+        """The result as text, of any length."""
+        ...
+
+
+def refused(message: str) -> ModelCallFailed:
+    """The arguments are wrong, wherever the tool is called: a sentence for who wrote them."""
+    return ModelCallFailed(K.BAD_REQUEST, message)
+
+
+def text_argument(call: ToolCall, name: str, most: int) -> str:
+    """Raises BAD_REQUEST."""
+    value = call.arguments.get(name)
+    if not isinstance(value, str) or not value.strip() or len(value) > most:
+        raise refused(f"`{name}` is a text of at most {most} characters")
+    return value
