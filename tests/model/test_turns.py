@@ -1,13 +1,13 @@
 """Turns of one conversation: every interleaving of the jobs that ask for one, their homes, the owner, crashes, and messages told twice.
 
-Each job lies at a home of its own; it asks the owner for its turn, begins when it is granted, ends, and owes the owner the end until that is
-acknowledged. The owner folds what it is told one by one, in the order of its log; its events are appended, then its grants go out; a successor
-folds again what was not committed. A grant that lies in a home's log may be folded there at any time, also again. Any message to the owner
-may come once more, late: homes ask again by a timer, successors and superseded planners say again what they know.
+Each job lies at a home of its own; it asks the owner for its turn, begins when it is granted, ends, and owes the owner the end until that
+is acknowledged. The owner folds what it is told one by one, in the order of its log; its events are appended, then its grants go out; a
+successor folds again what was not committed. A grant that lies in a home's log may be folded there at any time, also again. Any message to
+the owner may come once more, late: homes ask again by a timer, successors and superseded planners say again what they know.
 Not modelled: leases of homes (`protocol`), bounds of the queue (a refusal ends a job like a cancel), what the context holds.
 
-Checked: never do two turns run at once; they begin in the order in which they were asked for; what a turn said is added once, and never to a
-conversation that was deleted meanwhile; at the end each has been added, and nobody waits for ever.
+Checked: never do two turns run at once; they begin in the order in which they were asked for; what a turn said is added once, and never to
+a conversation that was deleted meanwhile; at the end each has been added, and nobody waits for ever.
 """
 
 from __future__ import annotations
@@ -250,8 +250,8 @@ def over(state: State, rule: Rule) -> str | None:
 
 
 def search(rule: Rule) -> Explored:
-    faults = {"deaths": rule.deaths, "repeats": rule.repeats, "cancels": rule.cancels, "deletes": rule.deletes}
-    first = State(tuple(Job() for _ in range(rule.jobs)), **faults)
+    jobs = tuple(Job() for _ in range(rule.jobs))
+    first = State(jobs, deaths=rule.deaths, repeats=rule.repeats, cancels=rule.cancels, deletes=rule.deletes)
     return explore(first, partial(steps, rule=rule), wrong, partial(over, rule=rule))
 
 

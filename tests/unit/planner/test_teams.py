@@ -10,7 +10,7 @@ from services.planner.round import Round, version_of
 from shared.agents.built_in import AGENTS
 from shared.contracts.agents import Agent, Team
 from shared.contracts.chat import Answer, ChatMessage
-from shared.contracts.event import EVENT, NEWEST, VERSIONS, JobAccepted
+from shared.contracts.event import EVENT, OF_A_TEAM, VERSIONS, JobAccepted
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import Job
 from shared.patterns.context import Context
@@ -77,9 +77,9 @@ def test_a_job_goes_on_with_what_it_was_accepted_with(desk: Desk) -> None:
 
 
 def test_who_would_not_see_the_team_leaves_it_alone(desk: Desk) -> None:
-    """Its acceptance and its snapshot are of the newest version; those of other jobs are not."""
-    assert versions(desk.submit(**JOB)) == [NEWEST]
-    assert versions(desk.snapshot(desk.job)) == [NEWEST]
+    """Its acceptance and its snapshot are of a version that it does not know; those of other jobs are not."""
+    assert versions(desk.submit(**JOB)) == [OF_A_TEAM]
+    assert versions(desk.snapshot(desk.job)) == [OF_A_TEAM]
     assert versions(desk.submit(prompt='{"type":"job_accepted","team":{}}', metadata={"team": "x"})) == [2]
     assert versions(desk.snapshot(desk.job)) == [2]
 
