@@ -23,14 +23,14 @@ AGENT = "summarise"
 _LEAST_CALLS = 4
 """A job that may make fewer is left all of them."""
 _MOST_SECONDS = 30.0
-_ROOM = 700
-"""Tokens of the summary, with its facts and preferences."""
+_ROOM = 450
+"""Tokens of the summary, with its facts and preferences: with what it is made of they fit a window of 2,048."""
 _ASKED = (
     "Sum up the conversation so far, for yourself to go on with: write what was asked, answered and decided. Keep names and numbers. "
     "List as facts what the user said of himself and his affairs, and as preferences how he wants to be answered. "
     "Leave a list empty where there is nothing. " + NO_ORDERS
 )
-_Short = Annotated[str, StringConstraints(min_length=1, max_length=120)]
+_Short = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
 
 class JobInTurn(HeldJob):
@@ -42,9 +42,9 @@ class JobInTurn(HeldJob):
 class Recap(Control):
     """What a model keeps of older turns."""
 
-    summary: Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
-    facts: tuple[_Short, ...] = Field(max_length=6)
-    preferences: tuple[_Short, ...] = Field(max_length=4)
+    summary: Annotated[str, StringConstraints(min_length=1, max_length=800)]
+    facts: tuple[_Short, ...] = Field(max_length=5)
+    preferences: tuple[_Short, ...] = Field(max_length=3)
 
 
 def in_turn(job: Job, context: ContextRef | None) -> JobInTurn:
