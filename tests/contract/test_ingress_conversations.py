@@ -70,6 +70,7 @@ async def test_what_is_kept_is_shown(tmp_path: Path) -> None:
         less = (await at.client.get(f"{PATH}?turns=1", headers=A)).json()
         assert ([turn["job"] for turn in less["messages_of"]], less["more"]) == (["job-2"], True)
         assert code(await at.client.get(f"{PATH}?turns=0", headers=A)) == (400, "invalid_query")
+        assert at.ingress.door.bodies.held == 0
 
 
 async def test_facts_and_preferences_are_set(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,13 +22,15 @@ from services.ingress.admission.access import Client
 from services.ingress.handlers import Door
 from services.ingress.http.exchange import CallHeaders, InvalidQuery, call_headers, query_tenant
 from services.ingress.problems import Problem, Refused, kafka_away
-from services.ingress.replies.register import WaitKind
+from services.ingress.replies.register import Following, WaitKind
+from services.ingress.routes.jobs import ReaderStream
 from shared.contracts import ids
 from shared.contracts.base import ID, IN_WORDS, Contract
 from shared.contracts.blob import BlobRef
 from shared.contracts.bounds import check_depth
 from shared.contracts.conversation import ConversationChanged, ConversationDropped, ConversationSet, Memory, Note, Turn
 from shared.conversations import memory_size
+from shared.errors import LogError
 from shared.processing.blobs import BlobGone
 
 WAIT_SECONDS = 5.0
@@ -39,6 +41,7 @@ _TURNS, _MOST_TURNS = 50, 1_000
 _EXPORT_BYTES = 8 * 1024 * 1024
 _MEMORY_BYTES = 256 * 1024
 _NAME = re.compile(ID)
+_SHOWN = {"at", "messages"}
 
 Body = TypeVar("Body", bound=Contract)
 
@@ -73,14 +76,18 @@ class ConversationRoutes:
 
     async def get(self, request: Request) -> Response:
         """All that is kept of one: `?turns=` newest turns word for word, oldest first, the summary, the facts, the preferences."""
-        client, tenant, name, _ = self._asked(request)
-        known = self._found(client, tenant, name)
-        turns, more = await self._turns(known, _how_many(request))
-        memory = await self._memory(known)
-        said = [
-            {"job": ids.public(turn.job), **turn.model_dump(mode="json", exclude_none=True, include={"at", "messages"})} for turn in turns
-        ]
-        return _json({**_view(known), **memory.model_dump(mode="json"), "messages_of": said, "more": more})
+        door, (client, tenant, name, _) = self._door, self._asked(request)
+        known, most = self._found(client, tenant, name), _how_many(request)
+        head = {**_view(known), **(await self._memory(known)).model_dump(mode="json")}
+        reader = Following(WaitKind.END, tenant, door.clock.monotonic() + door.settings.stream_seconds)
+        door.register.check(reader.kind, reader.tenant)
+        return ReaderStream(door, reader, self._exported(reader, head, known, most), {"content-type": "application/json"})
+
+    async def _exported(self, reader: Following, head: dict[str, Any], known: ConversationChanged, most: int) -> AsyncIterator[bytes]:
+        """Its bytes count until the reader has it. What cannot be read now is as what was not asked for: there is more."""
+        turns, more = await self._turns(reader, known, most)
+        said = [{"job": ids.public(turn.job), **turn.model_dump(mode="json", exclude_none=True, include=_SHOWN)} for turn in turns]
+        yield to_json({**head, "messages_of": said, "more": more})
 
     async def put(self, request: Request) -> Response:
         """Set facts and preferences; begins the conversation where there is none. 409: somebody else has, at the same time."""
@@ -141,11 +148,15 @@ class ConversationRoutes:
     async def _memory(self, known: ConversationChanged) -> Memory:
         return (known.memory and await self._read(known.tenant, known.memory, Memory)) or Memory()
 
-    async def _turns(self, known: ConversationChanged, most: int) -> Transcript:
+    async def _turns(self, reader: Following, known: ConversationChanged, most: int) -> Transcript:
         found: deque[Turn] = deque()
         lies, size = known.newest, 0
         while lies is not None and len(found) < most and size + lies.size <= _EXPORT_BYTES:
-            turn = await self._read(known.tenant, lies, Turn)
+            await self._door.bodies.hold(reader, lies.size)
+            try:
+                turn = await self._read(known.tenant, lies, Turn)
+            except (Refused, LogError):
+                break
             if turn is None:  # retention
                 return Transcript(tuple(found), more=False)
             found.appendleft(turn)
