@@ -106,7 +106,7 @@ FAMILIES: tuple[Family, ...] = (
         ("worker", "router", "ingress", "planner"),
         ("planner", "worker"),
         _members(Outcome),
-        "What came of attempts; cancels; what people decide; shares of tenants' budgets.",
+        "What came of attempts; cancels; what people decide; shares of tenants' budgets; turns of conversations.",
     ),
     Family(
         "job-events",
@@ -161,7 +161,7 @@ FAMILIES: tuple[Family, ...] = (
         BLOB_DAYS * DAY_MS,
         ("ingress", "planner", "worker"),
         ("worker", "ingress", "planner", "CLI"),
-        ("Input",),
+        ("Input", "Turn", "Memory"),
         "Bodies above the inline bound, in chunks of raw bytes; records name them by a BlobRef.",
         (("segment.ms", str(DAY_MS)),),
     ),

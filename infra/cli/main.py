@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "blobs": ("infra.cli.blobs:blobs", "Fetch a large body that a record names."),
     "nodes": ("infra.cli.nodes:nodes", "List the model nodes."),
     "reviews": ("infra.cli.reviews:reviews", "Texts that wait for people: list, show, approve, edit, reject, answer."),
+    "conversations": ("infra.cli.conversations:conversations", "What jobs of one conversation have said: list, get, delete."),
     "schedules": ("infra.cli.schedules:schedules", "Recurring jobs: list, declare, remove, when they run next."),
     "prompts": ("infra.cli.declarations:prompts", "Prompts of patterns: list, show, declare, render, move aliases."),
     "agents": ("infra.cli.declarations:agents", "Agents of patterns, the same."),

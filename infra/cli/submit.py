@@ -54,6 +54,7 @@ class WaitOptions:
 @click.option(
     "--input", "input_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="What the pattern takes: JSON or YAML."
 )
+@click.option("--conversation", help="What was said in it before is known to the model, and this will be.")
 @click.option("--class", "priority", type=click.Choice([c.value for c in PriorityClass]), default="interactive", show_default=True)
 @click.option("--tenant", help="Who asks.")
 @click.option("--id", "job_id", help="Your own job id: submitting it again changes nothing.")
@@ -97,6 +98,7 @@ def build_job(prompt: str, fields: dict[str, Any], clock: Clock, identifier: str
         "stream": fields["stream"],
         "pattern": fields["pattern"],
         "capability": fields["capability"],
+        "conversation": fields["conversation"],
         "input": _read_input(fields["input_file"]),
         "options": {name: fields[name] for name in ("max_tokens", "temperature", "seed") if fields[name] is not None},
         **_deadline(fields["deadline"]),

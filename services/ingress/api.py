@@ -19,6 +19,7 @@ from services.ingress.http.openapi import document
 from services.ingress.http.resource import Resource, counted, send_problem
 from services.ingress.problems import Problem, of_error, rendered
 from services.ingress.routes.calls import Calls
+from services.ingress.routes.conversations import ConversationRoutes
 from services.ingress.routes.declarations import RENDERED, DeclarationRoutes
 from services.ingress.routes.events import JobEvents
 from services.ingress.routes.jobs import Jobs
@@ -71,7 +72,7 @@ def build_api(door: Door, version: str, outbox: Outbox, registry: str, table: Sc
     """The application of one instance. `registry`: the topic of what administrators declare."""
     app = IngressApi(title="tutti", version=version, redoc_url=None)
     app.calls, app.origins = {dialect.path: Calls(door, dialect) for dialect in served()}, Origins(door.settings.origins)
-    jobs, events, reviews = Jobs(door), JobEvents(door), ReviewRoutes(door)
+    jobs, events, reviews, talks = Jobs(door), JobEvents(door), ReviewRoutes(door), ConversationRoutes(door)
     tenants, schedules = TenantRoutes(door, outbox, registry), ScheduleRoutes(door, outbox, registry, table)
     methods: dict[str, dict[str, Any]] = {
         **{path: ends for kind in KINDS for path, ends in _declared(DeclarationRoutes(door, outbox, registry, kind), kind).items()},
@@ -81,6 +82,8 @@ def build_api(door: Door, version: str, outbox: Outbox, registry: str, table: Sc
         "/v1/jobs/{job}/tree": {"GET": jobs.tree},
         "/v1/reviews": {"GET": reviews.list},
         "/v1/reviews/{review}": {"GET": reviews.get, "POST": reviews.decide},
+        "/v1/conversations": {"GET": talks.list},
+        "/v1/conversations/{conversation}": {"GET": talks.get, "PUT": talks.put, "DELETE": talks.delete},
         "/v1/schedules": {"GET": schedules.list},
         "/v1/schedules/{schedule}": {"GET": schedules.get, "PUT": schedules.put, "DELETE": schedules.delete},
         "/v1/tenants": {"GET": tenants.list},

@@ -229,7 +229,7 @@ def _of_limit(limit: str, failure: Failure) -> Problem:
     match limit:
         case "tenant.calls" | "tenant.tokens" | "tenant.cost":
             return Problem(429, INSUFFICIENT_QUOTA, failure.message, None, again, details, (_DO_NOT_RETRY,))
-        case "tenant.jobs" | "tenant.steps":
+        case "tenant.jobs" | "tenant.steps" | "conversation.waiting" | "conversations":
             return Problem(429, "rate_limit_exceeded", failure.message, None, again or _RETRY_AFTER_SECONDS, details)
         case "tenant":
             return Problem(503, "budget_unavailable", failure.message, None, again or _RETRY_AFTER_SECONDS, details)

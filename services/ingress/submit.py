@@ -20,6 +20,7 @@ from services.ingress.http.encodings import check_inline_size
 from shared.clock import Clock
 from shared.contracts import ids
 from shared.contracts.base import PriorityClass
+from shared.contracts.conversation import ConversationDropped, ConversationSet
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.headers import CORRELATION_ID, MADE_BY, REPLY_READS_EVENTS, REQUEST_DIGEST, envelope, reply_headers
 from shared.contracts.ids import Maker
@@ -28,7 +29,7 @@ from shared.contracts.outcome import CancelRequested, StreamPosition
 from shared.contracts.review import ReviewGiven
 from shared.errors import Overloaded
 from shared.kafka.port import Headers, Message
-from shared.murmur import Endings
+from shared.murmur import Endings, place
 from shared.processing.lane import Fate
 from shared.processing.outbox import Outbox
 from shared.telemetry import tracing
@@ -181,6 +182,11 @@ class Submitter:
     async def decide(self, given: ReviewGiven, home: int) -> None:
         """Write what somebody says of a review; returns when it is acknowledged. Raises LogError, Overloaded."""
         await self._outbox.send(Message(self._outcomes, given.to_bytes(), given.job.encode(), home, envelope(given.type)))
+
+    async def to_owner(self, told: ConversationSet | ConversationDropped) -> None:
+        """Write it to the conversation's owner; returns when it is acknowledged. Raises LogError, Overloaded."""
+        key = ids.under(told.tenant, told.conversation).encode()
+        await self._outbox.send(Message(self._outcomes, told.to_bytes(), key, place(key, self._home_partitions), envelope(told.type)))
 
     def _cancel(self, job: str, home: int, reason: str, waits: DelayedJob | None = None) -> Message:
         cancel = CancelRequested(job=job, reason=reason, waits=waits)

@@ -14,6 +14,7 @@ from shared.contracts import headers, ids
 from shared.contracts.base import INLINE_BYTES, VERSION, PriorityClass
 from shared.contracts.bounds import check_capability, parse_job
 from shared.contracts.budget import BudgetRequested
+from shared.contracts.conversation import TurnAsked
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.headers import Envelope
 from shared.contracts.ids import Maker, digest_of
@@ -109,7 +110,7 @@ class JobReader:
         outcome = read_outcome(record)
         if isinstance(outcome, StepClaimed | StepRouted) and outcome.mailbox >= self.topics.mailboxes:
             raise InvalidRecord("the outcome's mailbox is not a partition of this cluster")
-        if isinstance(outcome, BudgetRequested) and outcome.home >= self.topics.settings.home_partitions:
+        if isinstance(outcome, BudgetRequested | TurnAsked) and outcome.home >= self.topics.settings.home_partitions:
             raise InvalidRecord("the outcome's home is not a partition of this cluster")
         return outcome
 

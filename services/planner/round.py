@@ -13,9 +13,10 @@ from pydantic_core import from_json
 
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
 from shared.contracts.control import BeginStep, StopClaims, StopStep
+from shared.contracts.conversation import Memory, ToHome, ToOwner, TurnBegun
 from shared.contracts.event import (
     NOBODY,
-    REVIEWS,
+    OF_A_CONVERSATION,
     TEAMS,
     TOOLS,
     VERSIONS,
@@ -26,7 +27,7 @@ from shared.contracts.event import (
     StepAnswered,
     joined,
 )
-from shared.contracts.job import ReplyTo
+from shared.contracts.job import Job, ReplyTo
 from shared.contracts.reply import StreamBroken
 from shared.contracts.result import Result
 from shared.contracts.step import Content, Step
@@ -132,32 +133,61 @@ class AskPosition:
 
 @dataclass(frozen=True, slots=True)
 class Tell:
-    """A message about a tenant's budget: to a home, or (None) to the owner of the tenant's account."""
+    """A message about a tenant's budget, or a turn of a conversation: to a home, or (None) to the owner of the account, the conversation.
+
+    `sure`: else only who is still its home's owner can know it.
+    """
 
     home: int | None
-    outcome: BudgetRequested | BudgetGranted | BudgetRecalled
+    outcome: BudgetRequested | BudgetGranted | BudgetRecalled | ToHome | ToOwner
+    sure: bool = True
 
 
-Effect = Dispatch | Stop | Begin | Disown | StopAnywhere | Publish | Bury | CallerAnswer | AskPosition | Tell
+@dataclass(frozen=True, slots=True)
+class EndTurn:
+    """Tell the conversation's owner that the job has ended, and what its turn adds. `begun` None: it never began.
+
+    `found`: what it has summed up of older turns; `dropped`: these are left out from now on, summed up or not.
+    """
+
+    settled: JobSettled
+    request: Job
+    begun: TurnBegun | None
+    found: Memory | None = None
+    dropped: bool = False
+
+
+Sendable = Dispatch | Stop | Begin | Disown | StopAnywhere | Publish | Bury | CallerAnswer | AskPosition | Tell
+Effect = Sendable | EndTurn
 
 
 def version_of(event: Event) -> int:
     """In which this event is written: the lowest whose readers do not misread it."""
-    if type(event) is JobAccepted and event.team != NOBODY:
-        return TOOLS if event.team.tools else TEAMS
-    if type(event) is JobSnapshot:
-        return max((VERSIONS[event.type], *map(_least_of, event.facts)))
-    return VERSIONS.get(event.type, 1)
+    version = VERSIONS.get(event.type, 1)
+    if type(event) is JobAccepted:
+        version = max(
+            version, _of_accepted(talks=event.request.conversation is not None, team=event.team != NOBODY, tools=event.team.tools != ())
+        )
+    elif type(event) is JobSnapshot:
+        version = max(version, *map(_of_fact, event.facts)) if event.facts else version
+    return version
 
 
-def _least_of(fact: str) -> int:
-    """The lowest version whose readers do not misread this fact of a snapshot."""
-    if '"team":' not in fact and '"review_' not in fact:
+def _of_accepted(*, talks: bool, team: bool, tools: bool) -> int:
+    return max(OF_A_CONVERSATION if talks else 1, TOOLS if tools else TEAMS if team else 1)
+
+
+_SUSPECT = ('"team":', '"conversation":', '"review_', '"turn_begun"')
+
+
+def _of_fact(fact: str) -> int:
+    """Of one in a snapshot. Most need not be read."""
+    if not any(word in fact for word in _SUSPECT):
         return 1
     found = from_json(fact)
-    if found["type"] == "job_accepted" and "team" in found:
-        return TOOLS if "tools" in found["team"] else TEAMS
-    return REVIEWS.get(found["type"], 1)
+    if found["type"] == "job_accepted":
+        return _of_accepted(talks="conversation" in found["request"], team="team" in found, tools="tools" in found.get("team", ()))
+    return VERSIONS.get(found["type"], 1)
 
 
 @dataclass(slots=True)

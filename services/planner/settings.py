@@ -6,6 +6,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings
 
 from services.planner.budgets.rules import BudgetPolicy
+from services.planner.conversations.owner import ConversationPolicy
 from services.planner.kept import OLDEST_SECONDS
 from services.planner.state.policy import Policy
 from shared.contracts.base import Count, Ordinal, PositiveSeconds, PriorityClass
@@ -78,6 +79,10 @@ class PlannerSettings(BaseSettings):
     compared_share: float = Field(default=0.0, ge=0.0, le=1.0)
     """Of jobs of patterns that end well, this share is compared with its baseline (`tutti patterns report`), at its tenant's cost and
     among its concurrent jobs."""
+    conversation_tokens: Ordinal = 1_000
+    """Likely tokens of a conversation that a job reads word for word, half a window of 2,048; beyond it older turns are summed up."""
+    conversation_seconds: float = Field(default=86_400.0, gt=0, le=OLDEST_SECONDS)
+    """A conversation that nobody uses for so long is forgotten. Its texts lie in blobs, for fourteen days."""
     limits: Limits = Limits(calls=64, steps=128, depth=4, width=16)
 
     def policy(self) -> Policy:
@@ -103,5 +108,6 @@ class PlannerSettings(BaseSettings):
             followers=self.followers,
             live_job_bytes=self.live_job_bytes,
             waiting_places=self.waiting_jobs,
+            conversations=ConversationPolicy(ttl_seconds=self.conversation_seconds, tokens=self.conversation_tokens),
             budgets=BudgetPolicy(wait_seconds=self.budget_wait_seconds, idle_seconds=self.budget_idle_seconds),
         )

@@ -15,6 +15,7 @@ from services.worker import continuation
 from services.worker.attempt import Attempt
 from services.worker.backends.base import Backend, Completion, Delta, ModelCall, ModelCallFailed
 from services.worker.backends.http import TokenBucket
+from services.worker.contexts import Contexts
 from services.worker.registration import candidates
 from services.worker.slots import Slots
 from services.worker.speeds import Speeds, expired
@@ -95,7 +96,7 @@ class Runner:
         bodies: BlobBodies,
         open_stream: Callable[[Step, ClaimId, str, bool], Stream | None],
     ) -> None:
-        settings, self._bodies = here.settings, bodies
+        settings, self._bodies, self._contexts = here.settings, bodies, Contexts(bodies)
         self._node, self._backend, self._settings, self._clock, self._speeds = node, backend, settings, here.clock, speeds
         self._open_stream = open_stream
         self._bucket = TokenBucket(settings.rate_per_second, settings.rate_burst) if settings.rate_per_second else None
@@ -141,14 +142,14 @@ class Runner:
         return self._failed(attempt, stop)
 
     async def _read_input(self, attempt: Attempt) -> None:
-        """Where the step's input lies in a blob. Raises LogError, ModelCallFailed."""
+        """Where the step's input, or what was said before it, lies in blobs. Raises LogError, ModelCallFailed."""
         step = attempt.step
-        if step.input_ref is None:
-            return
-        try:
-            attempt.step = whole(step, await self._bodies.fetch(step.tenant, step.input_ref.blob))
-        except (BlobGone, InvalidRecord):
-            raise ModelCallFailed(K.BLOB_GONE, "the job's input is not kept any longer") from None
+        if step.input_ref is not None:
+            try:
+                step = whole(step, await self._bodies.fetch(step.tenant, step.input_ref.blob))
+            except (BlobGone, InvalidRecord):
+                raise ModelCallFailed(K.BLOB_GONE, "the job's input is not kept any longer") from None
+        attempt.step = await self._contexts.whole(step)
 
     async def _inline(self, attempt: Attempt, outcome: StepSucceeded) -> StepSucceeded | StepFailed:
         """The outcome as it fits a record: a large answer goes into a blob, which is there before the outcome names it."""

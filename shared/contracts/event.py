@@ -36,6 +36,7 @@ from shared.contracts.base import (
 )
 from shared.contracts.budget import TenantAccount, TenantLimitNeared, TenantShare
 from shared.contracts.chat import Answer
+from shared.contracts.conversation import ConversationChanged, TurnBegun
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.fact import Fact
 from shared.contracts.failure import Failure
@@ -47,13 +48,14 @@ from shared.contracts.taken import TakenAhead
 from shared.contracts.usage import Timings, Usage
 
 REVIEWS = dict.fromkeys(("review_opened", "review_decided", "review_escalated", "review_withdrawn"), 4)
-VERSIONS = {"job_accepted": 2, "job_snapshot": 2, "taken_ahead": 3, **REVIEWS}
+CONVERSATIONS = {"turn_begun": 5, "conversation_changed": 5}
+VERSIONS = {"job_accepted": 2, "job_snapshot": 2, "taken_ahead": 3, **REVIEWS, **CONVERSATIONS}
 """Type → version in which an event is written, the lowest whose readers do not misread it; 1 where it is not named. Since 2 a JobAccepted
 may hold asks, and a snapshot such a JobAccepted; since 3 a TakenAhead may be all that a successor finds of a job; since 4 there are
-reviews, and a JobAccepted may hold a team, since 5 also tools: what has neither is written as before. A planner that meets a newer one
-leaves the home alone."""
-TEAMS, TOOLS = 4, 5
-"""In which a JobAccepted is written that holds a team, or tools in it, and a snapshot of such a job."""
+reviews, and a JobAccepted may hold a team; since 5 that may hold tools, and it may be one of a conversation: what has none of it is written
+as before. A planner that meets a newer one leaves the home alone."""
+TEAMS, TOOLS, OF_A_CONVERSATION = 4, 5, 5
+"""Of a JobAccepted that holds a team, tools in it, or is of a conversation, and of a snapshot of that."""
 NEWEST = 5
 """That this code reads."""
 NOBODY = Team()
@@ -352,7 +354,7 @@ Event = Annotated[
     PlannerStarted | JobDelayed | JobAccepted | CallerJoined | InputMoved | StepAsked | StepClaimedBy | StepAnswered | AttemptFailed
     | StepRetried | StepWaits | StepFunded | WorkWasted | TimerSet | TimerFired | LimitNeared | CancelRecorded | JobStopped | ScheduleFired
     | IdsRemembered | TakenAhead | JobSettled | JobSnapshot | TenantShare | TenantAccount | TenantLimitNeared
-    | ReviewOpened | ReviewDecided | ReviewEscalated | ReviewWithdrawn,
+    | ReviewOpened | ReviewDecided | ReviewEscalated | ReviewWithdrawn | TurnBegun | ConversationChanged,
     Field(discriminator="type"),
 ]  # fmt: skip
 EVENT: TypeAdapter[Event] = adapter(Event)

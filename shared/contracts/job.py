@@ -53,6 +53,8 @@ class Job(Contract):
     messages: tuple[ChatMessage, ...] | None = Field(default=None, min_length=1, max_length=1_000)
     texts: tuple[Text, ...] | None = Field(default=None, min_length=1, max_length=512)
     operation: Operation | None = None
+    conversation: PublicId | None = None
+    """Its name within the tenant: the job begins when its turn comes, and its models read what was said before."""
     pattern: str = Field(default="single", pattern=r"^[a-z][a-z0-9_-]{0,31}$", max_length=32)
     input: JsonObject = Field(default_factory=dict)
     """What the pattern needs besides: its own model checks it (`shared/patterns`)."""
@@ -89,6 +91,8 @@ class Job(Contract):
             raise ValueError("deadline_at and deadline_seconds exclude each other")
         if self.chain and (self.input or self.pattern != "chain"):
             raise ValueError('`chain` is the older spelling of pattern chain\'s `input`, {"steps": [...]}: only one of both may be given')
+        if self.conversation is not None and self.kind is not Operation.CHAT:
+            raise ValueError("a conversation is of chats: prompt or messages without operation, or operation chat")
         return self
 
     def _check_input(self) -> None:

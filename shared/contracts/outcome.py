@@ -25,6 +25,7 @@ from shared.contracts.base import (
 )
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
 from shared.contracts.chat import Answer
+from shared.contracts.conversation import ConversationDropped, ConversationSet, TurnAsked, TurnEnded, TurnGranted, TurnRefused
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.failure import Failure
 from shared.contracts.review import ReviewGiven
@@ -150,7 +151,13 @@ Outcome = Annotated[
     | ReviewGiven
     | BudgetRequested
     | BudgetGranted
-    | BudgetRecalled,
+    | BudgetRecalled
+    | TurnAsked
+    | TurnGranted
+    | TurnRefused
+    | TurnEnded
+    | ConversationSet
+    | ConversationDropped,
     Field(discriminator="type"),
 ]
 OUTCOME: TypeAdapter[Outcome] = adapter(Outcome)

@@ -31,6 +31,7 @@ from shared.contracts.base import (
     Text,
 )
 from shared.contracts.chat import MOST_TOOLS, ChatMessage, Operation, Options, ToolChoice
+from shared.contracts.conversation import ContextRef
 from shared.contracts.job import InputRef, Job, Needs, ReplyTo
 
 
@@ -66,6 +67,8 @@ class StepRequest(Contract):
     """It may be done twice. A step of a tool that may not is not tried again once it may have begun."""
     input_ref: InputRef | None = None
     """Messages, prompt, texts, format and tools lie there: the worker fetches them."""
+    context: ContextRef | None = None
+    """Of the job's conversation: the worker puts it before the messages."""
 
     @classmethod
     def of(cls, job: Job, **own: Any) -> Self:
@@ -88,14 +91,17 @@ class StepRequest(Contract):
         shown: bytes = b",".join((_named(_BEFORE(self)), *(content or self.content()), behind))
         if self.input_ref is not None:
             shown += self.input_ref.blob.digest.encode()
+        if self.context is not None:
+            shown += self.context.identity()
         more = {name: value for name, default in _RENDERED_IF_SET if (value := getattr(self, name)) != default}
         return shown + to_json(more, exclude_none=True) if more else shown
 
     def characters(self) -> int:
         """Length of the input, for the estimate of tokens."""
+        before = 0 if self.context is None else self.context.characters
         if self.input_ref is not None:
-            return self.input_ref.characters
-        return sum(len(m.content) for m in self.messages) + len(self.prompt or "") + sum(map(len, self.texts))
+            return before + self.input_ref.characters
+        return before + sum(len(m.content) for m in self.messages) + len(self.prompt or "") + sum(map(len, self.texts))
 
 
 @lru_cache(256)
@@ -116,7 +122,7 @@ _RENDERED_ALWAYS = (
 """In this order since the first version: ids of steps in flight depend on it."""
 _BEFORE, _BEHIND = attrgetter(*_RENDERED_ALWAYS[:5]), attrgetter(*_RENDERED_ALWAYS[8:])
 _RENDERED_IF_SET = tuple(
-    (name, field.default) for name, field in StepRequest.model_fields.items() if name not in (*_RENDERED_ALWAYS, "input_ref")
+    (name, field.default) for name, field in StepRequest.model_fields.items() if name not in (*_RENDERED_ALWAYS, "input_ref", "context")
 )
 """What was added since; a request without it has the id that it always had."""
 

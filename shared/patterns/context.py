@@ -17,6 +17,7 @@ from pydantic_core import to_json
 
 from shared.contracts.agents import PinnedTool, Team
 from shared.contracts.chat import Answer, ChatMessage, Operation, Options
+from shared.contracts.conversation import Memory
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job, Needs
 from shared.contracts.limits import Limits
@@ -199,12 +200,15 @@ class Context:
     later events.
     """
 
-    __slots__ = ("baseline", "best_answer", "job", "limits", "pools", "seconds", "so_far", "team")
+    __slots__ = ("baseline", "best_answer", "dropped", "found", "job", "limits", "pools", "seconds", "so_far", "team")
 
     def __init__(self, job: str = "", team: Team | None = None, limits: Limits | None = None, seconds: float = 3_600.0) -> None:
         self.best_answer: Answer | None = None
         self.baseline: Baseline | None = SINGLE_ANSWER
         self.so_far = _NOTHING
+        self.found: Memory | None = None
+        self.dropped = False
+        """Of a conversation: what was summed up of its older turns, and whether these are left out from now on."""
         self.pools: list[Pool] = []
         self.job = job
         self.team = team or _NO_TEAM

@@ -81,6 +81,11 @@ _NO_ABILITIES: tuple[Ability, ...] = ()
 def _sizes(step: Step) -> tuple[int, int]:
     """(fewest, likely) tokens, rounded. Each text of an embedding is read for itself: the longest counts."""
     answer_tokens = min(step.options.max_tokens or 0, _MOST_ANSWER_TOKENS)
+    if step.context is not None:
+        before, own = step.context, step.input_ref
+        texts = (step.prefix or "",) if own is not None else _texts(step)
+        fewest = before.fewest_tokens + fewest_tokens(texts) + (own.fewest_tokens if own else 0)
+        return _rounded_both(fewest, before.longest + sum(map(_bytes, texts)) + (own.longest if own else 0), answer_tokens)
     if step.input_ref is not None:
         more = step.prefix or ""
         return _rounded_both(step.input_ref.fewest_tokens + fewest_tokens((more,)), step.input_ref.longest + _bytes(more), answer_tokens)

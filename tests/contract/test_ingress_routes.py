@@ -32,6 +32,8 @@ ROUTES = {
     "/v1/jobs/{job}/tree": {"GET"},
     "/v1/reviews": {"GET"},
     "/v1/reviews/{review}": {"GET", "POST"},
+    "/v1/conversations": {"GET"},
+    "/v1/conversations/{conversation}": {"GET", "PUT", "DELETE"},
     "/v1/schedules": {"GET"},
     "/v1/schedules/{schedule}": {"GET", "PUT", "DELETE"},
     **{

@@ -140,6 +140,8 @@ def test_any_beginning_of_a_history_can_be_driven_on(history: list[Line]) -> Non
 def _has_something_to_wait_for(job: LiveJob) -> bool:
     if job.ending is not None:  # what its stopped attempts have used
         return job.ends_due < float("inf")
+    if job.awaits_turn:
+        return job.turn_due < float("inf")
     return bool(job.steps) and all(step.due_at < float("inf") for step in job.steps.values())
 
 

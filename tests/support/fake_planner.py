@@ -17,11 +17,12 @@ from shared.contracts import ids
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.contracts.bounds import parse_job
 from shared.contracts.chat import Answer
+from shared.contracts.conversation import ConversationChanged, ConversationDropped
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.headers import HELD_JOB, REQUEST_DIGEST, Envelope, correlation_headers, envelope, find
 from shared.contracts.job import HeldJob, Job, ReplyTo
 from shared.contracts.limits import Limits
-from shared.contracts.outcome import CancelRequested
+from shared.contracts.outcome import OUTCOME, CancelRequested
 from shared.contracts.reply import Chunk, Chunks, Final
 from shared.contracts.result import Result, Status
 from shared.contracts.review import Deliberation, ReviewDecided, ReviewGiven, ReviewOpened
@@ -83,6 +84,7 @@ class Planner:
     producer: Producer | None = None
     reviews: dict[tuple[str, str], Deliberation] = field(default_factory=dict)
     given: list[ReviewGiven] = field(default_factory=list)
+    conversations: dict[tuple[str, str], ConversationChanged] = field(default_factory=dict)
     deaf: bool = False
     """Nothing that people say becomes a fact."""
     busy: asyncio.Event | None = None
@@ -144,8 +146,11 @@ class Planner:
 
     def _on_record(self, partition: TopicPartition, record: Any) -> list[Message]:
         if partition.topic == self.topics.outcomes:
-            if find(record.headers, "type") == b"review_given":
+            kind = find(record.headers, "type")
+            if kind == b"review_given":
                 return self._decided(ReviewGiven.model_validate_json(record.value))
+            if kind in (b"conversation_set", b"conversation_dropped"):
+                return self._talked(OUTCOME.validate_json(record.value), partition.partition)
             cancel = CancelRequested.model_validate_json(record.value)
             self.cancels[cancel.job] = partition.partition
             return self._cancelled(cancel.job) if cancel.job in self.jobs else []
@@ -287,6 +292,25 @@ class Planner:
         event = ReviewDecided(**base, verdict=given.verdict, text=given.text, by=given.by, over=review.decides(given))
         review.fold(event)
         return [self._event(self.jobs[given.job].home, event)]
+
+    def _talked(self, told: Any, home: int) -> list[Message]:
+        """As an owner of conversations without turns."""
+        if self.deaf:
+            return []
+        key = told.tenant, told.conversation
+        known = self.conversations.get(key) or ConversationChanged(epoch=0, tenant=key[0], conversation=key[1], at=self.clock.wall())
+        if isinstance(told, ConversationDropped):
+            return self.converse(known.changed_to(gone=True, memory=None, newest=None), home)
+        if (known.memory.digest if known.memory else None) != told.based_on:
+            return []
+        return self.converse(known.changed_to(memory=told.memory, memory_size=told.memory_size), home)
+
+    def converse(self, changed: ConversationChanged, home: int) -> list[Message]:
+        """The event of it."""
+        self.conversations[changed.tenant, changed.conversation] = changed
+        event = changed.changed_to(epoch=self.epochs[home])
+        key = f"#conversation/{changed.tenant}/{changed.conversation}".encode()
+        return [Message(self.topics.job_events, event.to_bytes(), key, home, envelope(event.type))]
 
     def _cancelled(self, identifier: str) -> list[Message]:
         seen = self.jobs[identifier]

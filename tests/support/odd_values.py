@@ -51,7 +51,7 @@ def _of(schema: Any, shared: dict[str, Values]) -> Values:
     if kind == "model-fields":
         return _fields(schema["fields"], shared)
     if kind == "definition-ref":
-        return shared[schema["schema_ref"]]
+        return st.deferred(lambda: shared[schema["schema_ref"]])  # it may stand behind what names it
     if kind == "literal":
         return st.sampled_from(schema["expected"])
     if kind == "enum":

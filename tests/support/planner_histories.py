@@ -18,6 +18,7 @@ from shared.agents.table import Declarations
 from shared.contracts.agents import Tool
 from shared.contracts.base import PriorityClass
 from shared.contracts.chat import Answer
+from shared.contracts.conversation import ConversationChanged, ConversationDropped
 from shared.contracts.event import NEWEST, CancelRecorded
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.headers import envelope
@@ -265,6 +266,39 @@ async def tools(script: Script) -> None:
     await script.finished(2)
 
 
+async def talks(script: Script) -> None:
+    """A conversation: two turns, a third that sums them up first, one that cannot, one cancelled while it waits, and a deletion."""
+    world, long = script.world, "and so on and on " * 12
+
+    async def ended(count: int) -> None:
+        await world.until(lambda: [e for e in world.history(0) if isinstance(e, ConversationChanged)][-1].ended == count)
+
+    def produce(number: int, more: str = "") -> None:
+        world.produce(f'{{"id": "t-{number}", "prompt": "question {number} {long}", "conversation": "talk"{more}}}'.encode())
+
+    for number in range(2):
+        produce(number)
+        await script.answer(f"answer {number}")
+        await ended(number + 1)
+    produce(2, ', "pattern": "chain", "chain": [{"name": "only", "template": "Say {input}"}]')
+    step = await script.answer('{"summary": "they asked twice", "facts": ["a fact"], "preferences": []}')
+    assert step.agent == "summarise"
+    await script.answer("answer 2")
+    await ended(3)
+    produce(3)
+    await asyncio.sleep(1)
+    produce(4)
+    await asyncio.sleep(1)
+    world.outcome(CancelRequested(job="t-4", reason="not needed any more"))
+    await script.fail(FailureKind.BAD_REQUEST)
+    produce(5)
+    await script.answer("answer 5")
+    await ended(4)
+    world.outcome(ConversationDropped(tenant="default", conversation="talk"))
+    await script.finished(6)
+    await asyncio.sleep(1)
+
+
 LIVES: tuple[Callable[[Script], Awaitable[None]], ...] = (
     single,
     chain_with_repair,
@@ -275,6 +309,7 @@ LIVES: tuple[Callable[[Script], Awaitable[None]], ...] = (
     budget,
     reviews,
     tools,
+    talks,
 )
 
 
@@ -282,7 +317,8 @@ def recorded(life: Callable[[Script], Awaitable[None]]) -> list[bytes]:
     """The events of one life, in the order of the log."""
 
     async def body() -> list[bytes]:
-        options = PlannerSettings(snapshot_distance=12, lease_seconds=6, limits=Limits(calls=64, steps=128, depth=4, width=16))
+        limits = Limits(calls=64, steps=128, depth=4, width=16)
+        options = PlannerSettings(snapshot_distance=12, lease_seconds=6, limits=limits, conversation_tokens=100)
         async with World(4, homes=1, options=options, capabilities=("chat", "embed", "tools")) as world:
             world.node.silent = 1.0
             world.start("planner")

@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 from services.ingress.dialects.port import Dialect
 from services.ingress.dialects.tutti.requests import JobSubmission
+from services.ingress.routes.conversations import MemorySubmission
 from services.ingress.routes.declarations import RENDERED, AliasMove, Rendering
 from services.ingress.routes.reviews import ReviewSubmission
 from services.ingress.routes.schedules import ScheduleSubmission
@@ -80,6 +81,7 @@ def document(title: str, version: str, dialects: Sequence[Dialect]) -> dict[str,
     inputs += [
         (ScheduleSubmission, "validation"),
         (ReviewSubmission, "validation"),
+        (MemorySubmission, "validation"),
         (TenantLimits, "validation"),
         (TenantView, "serialization"),
     ]
@@ -123,6 +125,8 @@ def _paths() -> dict[str, Any]:
         "/v1/jobs/{id}/tree": {"get": _job_tree()},
         "/v1/reviews": {"get": _operation("Texts that wait for people.", {"200": _json("A list.", {"type": "object"})})},
         "/v1/reviews/{id}": _review(),
+        "/v1/conversations": {"get": _operation("Conversations that are kept.", {"200": _json("A list.", {"type": "object"})})},
+        "/v1/conversations/{id}": _conversation(),
         "/v1/schedules": {"get": _operation("Recurring jobs.", {"200": _json("A list.", {"type": "object"})})},
         "/v1/schedules/{id}": _schedule(),
         "/v1/tenants": {"get": _operation("Tenants with limits (administrators).", {"200": _json("A list.", {"type": "object"})})},
@@ -153,6 +157,16 @@ def _review() -> dict[str, Any]:
     told = {"200": _json("It counts.", {"type": "object"}), "202": _json("Not known yet: ask again.", {"type": "object"})}
     post = _operation("Decide on a review. Said again it changes nothing.", told, parameters=name, body="ReviewSubmission")
     return {"get": _operation("A text that waits for people.", shown, parameters=name), "post": post}
+
+
+def _conversation() -> dict[str, Any]:
+    name: list[dict[str, Any]] = [{**_ID, "description": "Conversation."}, _TENANT]
+    told = {"202": _json("Not known yet: look again.", {"type": "object"})}
+    shown = {"200": _json("Its turns, the summary, facts and preferences.", {"type": "object"})}
+    put = _operation("Set facts and preferences.", shown | told, parameters=name, body="MemorySubmission")
+    gone = _operation("Forget a conversation.", {"204": {"description": "Done."}} | told, parameters=name)
+    turns = [*name, {"name": "turns", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000}}]
+    return {"get": _operation("All that is kept of a conversation.", shown, parameters=turns), "put": put, "delete": gone}
 
 
 def _tenant() -> dict[str, Any]:

@@ -24,6 +24,7 @@ from services.ingress.status.reviews import Reviews
 from services.ingress.status.shown import LEDGER, SHOWN, RawEvent
 from services.ingress.status.status import JobStatus
 from services.ingress.status.store import Position, StatusStore, StoreUnavailable
+from services.ingress.status.talks import Talks
 from shared.contracts import headers
 from shared.contracts.base import PriorityClass
 from shared.contracts.event import PlannerStarted
@@ -69,6 +70,7 @@ class EventsReader:
         self._lookback, self._flush_seconds = settings.events_lookback, settings.flush_seconds
         topics, partitions = environment.topics, environment.topics.settings.home_partitions
         self.reviews = Reviews(environment.log, topics.job_events, environment.instance)
+        self.conversations = Talks()
         self._partitions = [TopicPartition(topics.job_events, number) for number in range(partitions)]
         self._results = [TopicPartition(topics.results, number) for number in range(topics.partitions("other"))]
         self._missed = asyncio.Event()
@@ -186,7 +188,11 @@ class EventsReader:
         elif epochs.admits_value(record.value, record.offset) and record.key is not None:
             job = record.key.decode("utf-8", "replace")
             if kind in LEDGER:  # of no job
-                self.tenants.on_event(kind, record.value)
+                if kind == "conversation_changed":
+                    self.conversations.on_event(record.value)
+                    self.followers.wake(job)
+                else:
+                    self.tenants.on_event(kind, record.value)
                 return
             touched[job] = None
             self._on_event(job, record.partition, RawEvent(record.offset, kind, record.value), established=epochs.established)

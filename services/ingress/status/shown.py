@@ -14,6 +14,7 @@ from shared.contracts import event as events
 from shared.contracts import ids
 from shared.contracts.base import Contract
 from shared.contracts.budget import TenantAccount, TenantLimitNeared, TenantShare
+from shared.contracts.conversation import ConversationChanged, TurnBegun
 from shared.contracts.review import ReviewDecided, ReviewEscalated, ReviewOpened, ReviewWithdrawn
 from shared.contracts.taken import TakenAhead
 from shared.telemetry import logs
@@ -31,7 +32,7 @@ def _all(*names: str) -> dict[str, Any]:
 FIELDS: dict[type[Contract], Fields] = {
     events.JobDelayed: _all() | {"waits": dict.fromkeys(("due_at", "since", "tenant", "priority_class", "pattern", "model"), True)},
     events.JobAccepted: _all("priority_class", "deadline_at", "deadline_seconds", "limits")
-    | {"request": dict.fromkeys(("tenant", "pattern", "model"), True)},
+    | {"request": dict.fromkeys(("tenant", "pattern", "model", "conversation"), True)},
     events.StepAsked: _all("step", "path", "agent", "model", "unfunded"),
     events.StepClaimedBy: _all("step", "attempt", "node"),
     events.StepAnswered: _all("step", "attempt", "node", "usage", "timings"),
@@ -45,6 +46,7 @@ FIELDS: dict[type[Contract], Fields] = {
     ReviewDecided: _all("step", "verdict", "text", "by", "over"),
     ReviewEscalated: _all("step"),
     ReviewWithdrawn: _all("step"),
+    TurnBegun: _all("turn"),
     events.LimitNeared: _all("limit", "used", "bound"),
     events.CancelRecorded: _all("reason"),
     events.JobStopped: _all("failure"),
@@ -64,6 +66,7 @@ NOT_SHOWN: tuple[type[Contract], ...] = (
     TenantShare,
     TenantAccount,
     TenantLimitNeared,
+    ConversationChanged,
 )
 """Events of which a caller sees nothing."""
 
@@ -79,8 +82,8 @@ ALL: tuple[type[Contract], ...] = get_args(get_args(events.Event)[0])
 _READ: tuple[type[Contract], ...] = (*FIELDS, events.JobSnapshot)
 SHOWN: dict[str, type[Contract]] = {kind_of(event): event for event in _READ}
 """Type → event, of those that say something to a caller; every other one is skipped."""
-LEDGER = frozenset({kind_of(TenantAccount)})
-"""Types that tell a tenant's spending (`tenants`); they are no job's."""
+LEDGER = frozenset({kind_of(TenantAccount), kind_of(ConversationChanged)})
+"""Types that tell a tenant's spending (`tenants`), and its conversations; they are no job's."""
 
 
 class RawEvent(NamedTuple):

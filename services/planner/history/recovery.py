@@ -14,12 +14,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from services.planner.history.upkeep import flush_budgets
-from services.planner.job.live import LiveJob, OpenStep, Phase
+from services.planner.history.upkeep import flush_ledgers
+from services.planner.job.live import LiveJob
+from services.planner.job.open_step import OpenStep, Phase
 from services.planner.round import Publish, Round
-from services.planner.state import dates, driving, ending, streams, waits
+from services.planner.state import dates, driving, ending, streams, turns, waits
 from services.planner.state.book import Book, internal
 from shared.contracts.budget import TenantLimitNeared
+from shared.contracts.conversation import TurnBegun
 from shared.contracts.event import (
     EVENT,
     AttemptFailed,
@@ -124,7 +126,10 @@ class Replay:
                 book.begins_at(job.id, event.at, offset)
                 self._born[job.id] = self._newest
                 book.live_count.keep(job, *values)
-                job.run.start()
+                if job.awaits_turn:
+                    self._rest(job, anew=True)
+                else:
+                    job.run.start()
         elif job is None:
             # Its start lies before the watermark: it had ended and its result was acknowledged, or a snapshot follows.
             if isinstance(event, JobSettled):
@@ -152,7 +157,7 @@ class Replay:
             job.apply(event)
         except NonDeterministicPattern as error:
             job.broken = Failure(kind=FailureKind.NON_DETERMINISTIC_PATTERN, message=error.message)
-        self._rest(job, anew=isinstance(event, TimerFired | ReviewDecided))
+        self._rest(job, anew=isinstance(event, TimerFired | ReviewDecided | TurnBegun))
 
     def _rest(self, job: LiveJob, *, anew: bool) -> None:
         """Since when it only waits, in seconds of the log's time: `idle_seconds` of an event holds what was before it."""
@@ -216,17 +221,19 @@ class Replay:
         book.recent_ids.shift(to_monotonic)
         book.kept_ids.resume(to_monotonic, round_.now)
         book.funds.shares.look_again(round_.now)
+        book.conversations.resume(round_, to_monotonic)
         round_.after.extend(Publish(settled) for settled in self._orphans)
         for settled in self._orphans:
             book.cancels.unpublished(settled.job)
         for job in list(book.jobs.values()):
             if job.settled is not None:
                 round_.after.append(Publish(job.settled, tuple(job.followers)))
+                book.end_turn(round_, job)
             elif job.broken is not None:
                 driving.give_up(book, round_, job)
             else:
                 self._contain(job, self._resume)
-        flush_budgets(book, round_)
+        flush_ledgers(book, round_)
 
     def _contain(self, job: LiveJob, work: Callable[[LiveJob], None]) -> None:
         """Work that fails ends this job; the replay goes on."""
@@ -245,6 +252,9 @@ class Replay:
         dates.begin(job, self._round, max(0.0, self._newest - self._born[job.id]))
         if job.ending is not None:
             ending.wait(self._book, self._round, job)
+            return
+        if job.awaits_turn:
+            turns.ask(self._book, self._round, job)
             return
         for step in list(job.steps.values()):
             self._rearm(job, step)

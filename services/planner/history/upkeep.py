@@ -22,12 +22,13 @@ def upkeep(book: Book, round_: Round, expected: int, distance: int) -> bool:
     for kind in book.kept.kinds:
         if book.tries.may(kind.chore):
             more = kind.renew(round_, book.epoch, expected, distance) or more
-    flush_budgets(book, round_)
+    flush_ledgers(book, round_)
     book.tries.at = None
     return more
 
 
-def flush_budgets(book: Book, round_: Round) -> None:
+def flush_ledgers(book: Book, round_: Round) -> None:
     """That part alone, at the end of a replay."""
+    book.conversations.flush(round_, book.epoch)
     if book.tries.may(_BUDGETS):
         funding.fund(book, round_)

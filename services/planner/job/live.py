@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum, auto
 from typing import Any
 
+from services.planner.job.open_step import Claim, OpenStep, Phase
 from services.planner.job.run import Run
-from shared.contracts.base import ClaimId, StepId
+from shared.contracts.base import StepId
+from shared.contracts.conversation import TurnBegun
 from shared.contracts.event import (
     AttemptFailed,
     CallerJoined,
@@ -35,7 +36,6 @@ from shared.contracts.event import (
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import ReplyTo
 from shared.contracts.review import Deliberation, ReviewDecided, ReviewEscalated, ReviewOpened, ReviewWithdrawn
-from shared.contracts.step import StepRequest
 from shared.contracts.usage import Usage
 from shared.patterns.context import SoFar
 from shared.scheduling.retry import DISPOSITION, Disposition
@@ -44,86 +44,6 @@ _REMEMBERED_NODES = 8
 _NOTHING_USED = Usage()
 _AVOIDED = frozenset({FailureKind.UNCLAIMED, *(kind for kind, what in DISPOSITION.items() if what is Disposition.ELSEWHERE)})
 """After these the next attempt avoids the node. A released step names none: its node will say itself whether it has places."""
-
-
-class Phase(Enum):
-    """Where an open step stands."""
-
-    UNFUNDED = auto()
-    """Waits for the tenant's budget; the attempt is not sent."""
-    ASKED = auto()
-    """Sent; no claim stands. It may wait in Kafka, in a router, or in a mailbox."""
-    CLAIMED = auto()
-    WAITING = auto()
-    """An attempt failed; the next begins after the backoff."""
-    SLEEPING = auto()
-    REVIEWED = auto()
-    """People decide on it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """The claim that stands for the current attempt."""
-
-    id: ClaimId
-    node: str
-    mailbox: int
-    lease_seconds: float
-
-
-@dataclass(slots=True)
-class OpenStep:
-    """A step that history has asked for and whose outcome it does not hold."""
-
-    id: StepId
-    path: str
-    request: StepRequest | None
-    """None for a sleep and a review."""
-    reserved_tokens: int = 0
-    reserved_micros: int = 0
-    charged_day: int | None = None
-    """Whose budget the current attempt reserves; None: nobody's."""
-    attempt: int = 1
-    failures: int = 0
-    """Attempts that count against the limit."""
-    phase: Phase = Phase.ASKED
-    claim: Claim | None = None
-    routed: tuple[str, int] | None = None
-    """(node, mailbox) of the current attempt, from the router; not in history."""
-    avoid: tuple[str, ...] = ()
-    retry_after_seconds: float = 0.0
-    prefix: str = ""
-    """Text of the answer that the current attempt continues."""
-    prefix_tokens: int | None = None
-    """As the nodes that wrote it counted them."""
-    shown: str | None = None
-    """What the reader of the broken stream says he has been shown; in history only once the next attempt begins with it."""
-    shown_tokens: int | None = None
-    missing: tuple[str, ...] = ()
-    """What no node has that the current attempt needs, as a router says; empty while nobody says so."""
-    told_missing: int = 0
-    """How often that was recorded of this step."""
-    beyond_window: int | None = None
-    """The largest window that the step did not fit, 0 of unknown size."""
-    backoff_until: float = 0.0
-    """Monotonic seconds: the next attempt begins no earlier, even when the reader has answered (state)."""
-    wakes_at: float = 0.0
-    """Of a sleep: wall-clock seconds of the planner that set it."""
-    wakes_after: float | None = None
-    """The same in seconds from the job's acceptance."""
-    review: Deliberation | None = None
-    due_at: float = float("inf")
-    """Monotonic seconds of this step's next timer; armed by the engine."""
-    leased_until: float = float("inf")
-    """Of the claim that stands (state)."""
-    releases: int = 0
-    """Times a router's choice was handed back unclaimed; bounds how fast it is sent again."""
-    stopped: bool = False
-    """Its node was told to stop, by this planner (state)."""
-
-    def stands(self, attempt: int, claim: ClaimId | None) -> bool:
-        """Whether this claim of this attempt is the one that stands."""
-        return self.claim is not None and self.claim.id == claim and self.attempt == attempt
 
 
 @dataclass(slots=True)
@@ -176,6 +96,12 @@ class LiveJob:
     """Monotonic; set while it only waits (state)."""
     placed: bool = True
     """It takes a place of its home's live jobs (state)."""
+    turn: TurnBegun | None = None
+    """Of a conversation's job: it has begun."""
+    turn_due: float = float("inf")
+    """Monotonic; when it asks for its turn again (state)."""
+    turn_owed: bool = False
+    """The conversation's owner may not know yet that it has ended (state)."""
     broken: Failure | None = None
     """History and pattern disagree; the job is settled with this."""
 
@@ -196,8 +122,15 @@ class LiveJob:
         return sum(s.reserved_micros for s in self.steps.values())
 
     @property
+    def awaits_turn(self) -> bool:
+        """Whether its pattern may not begin yet."""
+        return self.accepted.request.conversation is not None and self.turn is None and self.settled is None and self.ending is None
+
+    @property
     def only_waits(self) -> bool:
-        """Whether nothing goes on with it until people decide, or a timer of its own is due."""
+        """Whether nothing goes on with it until people decide, its turn comes, or a timer of its own is due."""
+        if self.awaits_turn:
+            return True
         if self.settled is not None or self.ending is not None or self.run.wants or not self.steps:
             return False
         return all(step.request is None for step in self.steps.values())
@@ -243,6 +176,12 @@ def _funded(job: LiveJob, event: StepFunded) -> None:
     step = job.steps.get(event.step)
     if step is not None and step.attempt == event.attempt:
         _charge(job, step, event)
+
+
+def _turn_begun(job: LiveJob, event: TurnBegun) -> None:
+    job.turn, job.idle_seconds = event, event.idle_seconds
+    job.run.job = job.accepted.request  # its input may have moved while it waited
+    job.run.start(event.context, event.older)
 
 
 def _timer_set(job: LiveJob, event: TimerSet) -> None:
@@ -378,6 +317,7 @@ def _drop_abandoned(job: LiveJob) -> None:
 _APPLY: dict[type, Callable[[LiveJob, Any], None]] = {
     CallerJoined: _joined,
     InputMoved: _moved,
+    TurnBegun: _turn_begun,
     StepAsked: _asked,
     TimerSet: _timer_set,
     TimerFired: _timer_fired,

@@ -15,12 +15,14 @@ from typing import Any
 from services.planner.job.derived import step_id
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
+from shared.contracts.conversation import ContextRef
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.review import REVIEW_BYTES, Decision, ReviewTerms
 from shared.contracts.step import Content, StepRequest
 from shared.errors import InvalidInput, NonDeterministicPattern
 from shared.patterns.context import Ask, Branch, Close, Context, Ended, Gather, Next, Pool, Review, Sleep, StepError
+from shared.patterns.conversation import after_recap, in_turn
 from shared.patterns.port import Pattern
 
 _LONGEST_SLEEP_SECONDS = 1e9
@@ -119,14 +121,20 @@ class Run:
     _abandoned: list[StepId] = field(default_factory=list)
     _root: _Fiber | None = None
 
-    def start(self) -> None:
-        """Run to the first await. Call once."""
+    def start(self, context: ContextRef | None = None, older: ContextRef | None = None) -> None:
+        """Run to the first await. Call once. Of a conversation: with this context, once `older` is summed up."""
+        if context is not None:
+            self.job = in_turn(self.job, context)
         try:
             ask = self.pattern.read(self.job)
         except InvalidInput as error:  # history holds what an older version of the model took
             self._finish(None, error)
             return
-        self._root = _Fiber(self.pattern.run(self.context, self.job, ask), "0")
+        if older is None:
+            self._root = _Fiber(self.pattern.run(self.context, self.job, ask), "0")
+        else:
+            job = in_turn(self.job, context)
+            self._root = _Fiber(after_recap(self.context, job, older, lambda now: self.pattern.run(self.context, now, ask)), "0")
         self._advance(_Resumption(self._root))
 
     def wanted(self) -> list[Wanted]:

@@ -71,10 +71,12 @@ def _drawn(job: LiveJob, share: float) -> bool:
 
 def _has_baseline(job: LiveJob) -> bool:
     """It has ended well, and by a pattern whose prompt alone says the task: else a single call would be asked for something else. `auto`
-    without an explanation has picked the single call.
+    without an explanation has picked the single call. Of a conversation neither a single call nor a judge knows what was said before.
     """
     settled, pattern, baseline = job.settled, job.run.pattern, job.run.context.baseline
     if settled is None or settled.result.status is not Status.SUCCEEDED or settled.result.answer is None:
+        return False
+    if job.accepted.request.conversation is not None:
         return False
     if pattern.name in (SINGLE.name, COMPARE.name) or (pattern.name == AUTO.name and settled.result.answer.explanation is None):
         return False

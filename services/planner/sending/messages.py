@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64encode
 
-from services.planner.round import AskPosition, Begin, Bury, CallerAnswer, Disown, Dispatch, Effect, Publish, Stop, StopAnywhere, Tell
-from shared.contracts import headers
+from services.planner.round import AskPosition, Begin, Bury, CallerAnswer, Disown, Dispatch, Publish, Sendable, Stop, StopAnywhere, Tell
+from shared.contracts import headers, ids
+from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
 from shared.contracts.control import StopStep
+from shared.contracts.conversation import ToHome, ToOwner
 from shared.contracts.job import ReplyTo
 from shared.kafka.port import Message
 from shared.topics import Topics, partition_of, steps_partition
 
 
-def of_effect(effect: Effect, topics: Topics) -> list[Message]:
+def of_effect(effect: Sendable, topics: Topics) -> list[Message]:
     """The records that carry an effect out; the first of a Publish is its result."""
     match effect:
         case Dispatch():
@@ -31,14 +33,20 @@ def of_effect(effect: Effect, topics: Topics) -> list[Message]:
         case Bury(letter=letter):
             return [letter]
         case Tell(home=home, outcome=outcome):
-            owner = partition_of(outcome.tenant.encode(), topics.settings.home_partitions)
-            partition = owner if home is None else home
-            return [Message(topics.outcomes, outcome.to_bytes(), outcome.tenant.encode(), partition, headers.envelope(outcome.type))]
+            key = owner_key(outcome)
+            partition = partition_of(key, topics.settings.home_partitions) if home is None else home
+            return [Message(topics.outcomes, outcome.to_bytes(), key, partition, headers.envelope(outcome.type))]
         case CallerAnswer(reply=reply, result=result, trace=trace):
             return [_final(reply, result.job, result.to_bytes(), trace)]
         case AskPosition(reply=reply, broken=broken):
             asking = (*headers.envelope(broken.type), *headers.correlation_headers(reply))
             return [Message(reply.topic, broken.to_bytes(), broken.job.encode(), reply.partition, asking)]
+
+
+def owner_key(outcome: BudgetRequested | BudgetGranted | BudgetRecalled | ToHome | ToOwner) -> bytes:
+    """By which its owner is at home: of an account the tenant, of a conversation its name under the tenant."""
+    conversation = getattr(outcome, "conversation", None)
+    return (outcome.tenant if conversation is None else ids.under(outcome.tenant, conversation)).encode()
 
 
 def _stop(control: StopStep, mailbox: int, topics: Topics) -> Message:

@@ -14,10 +14,11 @@ from services.planner.history.gate import GatedJob
 from services.planner.intake.canonical import onward
 from services.planner.intake.large_inputs import Inputs
 from services.planner.intake.refusals import Refusals
-from services.planner.round import Bury, CallerAnswer, Disown, Dispatch, Given, Publish, Round, Stop
+from services.planner.round import Bury, CallerAnswer, Disown, Dispatch, EndTurn, Given, Publish, Round, Stop, Tell
 from services.planner.sending.comparing import comparison_of
 from services.planner.sending.eager import PATIENCE_SECONDS
 from services.planner.sending.messages import of_effect
+from services.planner.shard.ended_turns import EndedTurns
 from services.planner.shard.wiring import Wiring
 from services.planner.state import attempts, driving
 from services.planner.state.admission import IdTaken, JobInput, accept
@@ -61,6 +62,7 @@ class Effects:
         self._book, self._refusals, self._wake = book, refusals, wake
         self.owed = OwedPositions(wake)
         self.inputs = Inputs(wiring, book, self._refuse, wake)
+        self._turns = EndedTurns(wiring, book.turn_told)
         self._wall, self._now, self._eager = wiring.clock.wall, wiring.clock.monotonic, wiring.eager
         self._unsendable: list[StepFailed] = []
         """Attempts that no router can be told of."""
@@ -209,8 +211,10 @@ class Effects:
                     outbox.post(of_effect(effect, topics), partial(book.stopped, control.job, release))
                 case Bury(letter=letter, release=release):
                     outbox.post([letter], release)
-                case Disown() if not (round_.events or round_.ledger):
-                    self._spawn(self._disown(effect))
+                case EndTurn():
+                    self._turns.tell(effect)
+                case Disown() | Tell(sure=False) if not (round_.events or round_.ledger):
+                    self._spawn(self._as_owner(effect))
                 case _:
                     outbox.post(of_effect(effect, topics))
 
@@ -231,14 +235,14 @@ class Effects:
         owed = comparison_of(job, self._share, self._topics, lambda name: self._book.knows(name, now))
         return () if owed is None else (owed,)
 
-    async def _disown(self, effect: Disown) -> None:
+    async def _as_owner(self, effect: Disown | Tell) -> None:
         """Without an append that was acknowledged in its place this may be a planner that does not know of its successor, nor of whose
-        claims these are. Renewed again, they come back.
+        claims these are, nor of a job of his. Renewed, or granted again, they come back.
         """
         try:
             still_owner = await self._still_owner()
         except LogError as error:
-            log.warning("claims_not_disowned", reason=error.message)
+            log.warning("not_said_as_owner", reason=error.message)
             return
         if still_owner:
             self._outbox.post(of_effect(effect, self._topics))

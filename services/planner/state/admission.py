@@ -9,7 +9,7 @@ from services.planner import counters
 from services.planner.job.limits import capped, filled
 from services.planner.job.live import LiveJob
 from services.planner.round import CallerAnswer, Round
-from services.planner.state import driving
+from services.planner.state import driving, turns
 from services.planner.state.book import Book
 from services.planner.state.cancels import cancelled
 from shared.agents.resolving import resolve
@@ -22,6 +22,7 @@ from shared.contracts.failure import Failure, FailureKind, clocks_differ
 from shared.contracts.job import Job, ReplyTo
 from shared.contracts.result import Result, Status
 from shared.errors import InvalidInput
+from shared.patterns.conversation import AGENT
 from shared.patterns.port import UnknownPattern, agents_named, prompts_named, tools_named
 from shared.telemetry import logs
 from shared.telemetry.tracing import trace_id
@@ -77,6 +78,9 @@ def accept(
     job = _admit(book, round_, given, team)
     if end is not None:
         book.settle(round_, job, *end, None)
+        return None
+    if job.awaits_turn:
+        turns.ask(book, round_, job)
         return None
     job.run.start()
     driving.drive(book, round_, job)
@@ -138,9 +142,10 @@ def _judged(book: Book, round_: Round, given: JobInput) -> tuple[Team, tuple[Sta
     try:
         _, ask = policy.patterns.read(given.job)
         check_job(given.job, policy.capabilities, round_.wall)
-        team = NOBODY
-        if type(ask).model_fields:  # nearly no job: pattern single's input has none
-            team = resolve(policy.declared, agents_named(ask), prompts_named(ask), policy.capabilities, tools_named(ask))
+        team, talks = NOBODY, given.job.conversation is not None
+        if talks or type(ask).model_fields:  # nearly no job: pattern single's input has none
+            agents = (*agents_named(ask), *((AGENT,) if talks else ()))
+            team = resolve(policy.declared, agents, prompts_named(ask), policy.capabilities, tools_named(ask))
     except InvalidInput as error:
         kind = FailureKind.UNKNOWN_PATTERN if isinstance(error, UnknownPattern) else FailureKind.INVALID_JOB
         return NOBODY, (Status.FAILED, Failure(kind=kind, message=error.message))

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from services.planner.job.limits import late, retry_refusal
-from services.planner.job.live import Claim, LiveJob, OpenStep, Phase
+from services.planner.job.live import LiveJob
+from services.planner.job.open_step import Claim, OpenStep, Phase
 from services.planner.round import Disown, Round, Stop
-from services.planner.state import driving, ending, streams, waits
+from services.planner.state import driving, ending, ledgers, streams, turns, waits
 from services.planner.state.book import Book
 from shared.contracts import event as events
 from shared.contracts.base import ClaimId
-from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
 from shared.contracts.control import StopClaims, StopStep
 from shared.contracts.event import StepAnswered, StepClaimedBy
 from shared.contracts.failure import Failure, FailureKind
@@ -43,12 +43,12 @@ _MOST_MISSING = 64
 _LOOK_SECONDS = 0.5
 """Between two looks at a node that seems to be silent."""
 
-_OF_NO_JOB = (ClaimsRenewed, WorkerStarted, BudgetRequested, BudgetGranted, BudgetRecalled)
+_OF_NO_JOB = frozenset({ClaimsRenewed, WorkerStarted, *ledgers.MESSAGES})
 
 
 def on_outcome(book: Book, round_: Round, outcome: Outcome) -> None:
     """An outcome record, in log order."""
-    job = None if isinstance(outcome, _OF_NO_JOB) else book.jobs.get(outcome.job)
+    job = _job_of(book, outcome)
     if job is not None and job.ending is not None and job.settled is None:
         ending.on_outcome(book, round_, job, outcome)
     else:
@@ -59,7 +59,7 @@ def on_due(book: Book, round_: Round, job_id: str) -> None:
     """A timer of this job fired: whatever is due by now happens."""
     job = book.jobs.get(job_id)
     if job is None:
-        book.funds.on_due(round_, job_id)
+        ledgers.on_due(book, round_, job_id)
         return
     if job.settled is not None:
         return
@@ -72,6 +72,9 @@ def on_due(book: Book, round_: Round, job_id: str) -> None:
     if job.wall_due <= round_.now:
         ending.begin(book, round_, job, late())
         return
+    if job.awaits_turn:
+        turns.ask(book, round_, job)
+        return
     for step in [s for s in job.steps.values() if s.due_at <= round_.now]:
         if step.id in job.steps:
             _step_due(book, round_, job, step)
@@ -80,9 +83,13 @@ def on_due(book: Book, round_: Round, job_id: str) -> None:
 
 def give_up(book: Book, round_: Round, outcome: Outcome) -> None:
     """Folding this outcome fails again and again: the job that it is about ends."""
-    job = None if isinstance(outcome, _OF_NO_JOB) else book.jobs.get(outcome.job)
+    job = _job_of(book, outcome)
     if job is not None:
         driving.give_up(book, round_, job)
+
+
+def _job_of(book: Book, outcome: Outcome) -> LiveJob | None:
+    return None if type(outcome) in _OF_NO_JOB else book.jobs.get(getattr(outcome, "job", ""))
 
 
 def _deadline(job: LiveJob) -> Failure:
@@ -323,10 +330,6 @@ def _waste(book: Book, round_: Round, outcome: StepSucceeded | StepFailed | Step
         book.funds.late_outcome(round_, outcome.claim, outcome.usage)
 
 
-def _on_budget(book: Book, round_: Round, outcome: BudgetRequested | BudgetGranted | BudgetRecalled) -> None:
-    book.funds.on_outcome(round_, outcome)
-
-
 def _step_due(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
     if step.request is None:
         waits.on_due(book, round_, job, step)
@@ -394,7 +397,5 @@ _ON: dict[type, Callable[[Book, Round, Any], None]] = {
     StreamPosition: _on_position,
     CancelRequested: _on_cancel,
     ReviewGiven: driving.on_review,
-    BudgetRequested: _on_budget,
-    BudgetGranted: _on_budget,
-    BudgetRecalled: _on_budget,
+    **dict.fromkeys(ledgers.MESSAGES, ledgers.on_message),
 }

@@ -12,11 +12,13 @@ from random import Random
 
 from services.planner import counters
 from services.planner.budgets.rules import Prices
-from services.planner.job.live import LiveJob, OpenStep
+from services.planner.conversations.owner import Conversations
+from services.planner.job.live import LiveJob
+from services.planner.job.open_step import OpenStep
 from services.planner.job.out import OutJob
 from services.planner.job.run import Run
 from services.planner.kept import Kept
-from services.planner.round import Round, Stop
+from services.planner.round import EndTurn, Round, Stop
 from services.planner.state import dates
 from services.planner.state.cancels import Cancels
 from services.planner.state.funds import Funds
@@ -82,7 +84,11 @@ class Book:
         self.claims: dict[ClaimId, tuple[str, StepId]] = {}
         self.incarnations = Incarnations()
         self.funds = Funds(home, policy.budgets, {} if tenants is None else tenants)
-        self.kept = Kept(self.kept_jobs, *self.cancels.kept, self.runs, self.kept_ids.kept, self.taken, *self.funds.kept)
+        self.conversations = Conversations(policy.conversations, self.timers.set)
+        """Those that are at home here; their jobs may be elsewhere."""
+        self.kept = Kept(
+            self.kept_jobs, *self.cancels.kept, self.runs, self.kept_ids.kept, self.taken, *self.funds.kept, self.conversations.kept
+        )
         self.unclaimed = Unclaimed(self.find)
         self.mailboxes: Mailboxes | None = None
         """Where steps may be written without a router; not while the book is rebuilt."""
@@ -145,6 +151,8 @@ class Book:
             due = min(due, job.soft_wall_due)
         for step in job.steps.values():
             due = min(due, step.due_at)
+        if job.awaits_turn:
+            due = min(due, job.turn_due)
         self.timers.set(job.id, due if job.ending is None else job.ends_due)
 
     def lease(self, step: OpenStep, now: float, seconds: float) -> None:
@@ -242,6 +250,7 @@ class Book:
         )
         round_.settle(event, partial(self.ends_at, job.id, round_.now), tuple(job.followers))
         self.end(job, event)
+        self.end_turn(round_, job)
         level = log.debug if failure is None else log.info
         level("job_settled", job=job.id, trace=trace_id(accepted.trace), status=status, kind=failure and failure.kind)
         seconds = max(0.0, round_.wall - accepted.at)
@@ -255,6 +264,20 @@ class Book:
         job.apply(event)
         self.live_count.remove(job)
         self.timers.clear(job.id)
+
+    def end_turn(self, round_: Round, job: LiveJob) -> None:
+        """Of a conversation's job that has ended, live or in replay: its owner is told."""
+        request, context = job.accepted.request, job.run.context
+        if job.settled is not None and request.conversation is not None:
+            job.turn_owed = True
+            round_.after.append(EndTurn(job.settled, request, job.turn, context.found, context.dropped))
+
+    def turn_told(self, job_id: str) -> None:
+        """That is acknowledged."""
+        job = self.jobs.get(job_id)
+        if job is not None:
+            job.turn_owed = False
+            self._leave(job)
 
     def ends_at(self, job_id: str, now: float, offset: int) -> None:
         """Its settle event is acknowledged at `offset`, or was found there; it ended at `now`: monotonic, in replay of the log's time."""
@@ -288,8 +311,8 @@ class Book:
         release()
 
     def _leave(self, job: LiveJob) -> None:
-        """Little is kept of a job that is out: its result and its stops are acknowledged."""
-        if job.published and not job.stops_owed:
+        """Little is kept of a job that is out: its result, its stops and the end of its turn are acknowledged."""
+        if job.published and not job.stops_owed and not job.turn_owed:
             offset = self.kept_jobs.offset(job.id)
             assert offset is not None, "it is published after its events are acknowledged"
             self.kept_jobs.drop(job.id)

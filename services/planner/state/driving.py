@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from services.planner import counters
 from services.planner.job.limits import endless, estimate_tokens, neared, refusal
-from services.planner.job.live import LiveJob, OpenStep, Phase
+from services.planner.job.live import LiveJob
+from services.planner.job.open_step import OpenStep, Phase
 from services.planner.job.run import Wanted
 from services.planner.round import Begin, Dispatch, Round
 from services.planner.state import ending, streams, waits

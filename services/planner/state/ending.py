@@ -10,7 +10,8 @@ and waits anew.
 
 from __future__ import annotations
 
-from services.planner.job.live import LiveJob, Phase
+from services.planner.job.live import LiveJob
+from services.planner.job.open_step import Phase
 from services.planner.round import Round, Stop, StopAnywhere
 from services.planner.state.book import Book
 from shared.contracts.chat import FinishReason

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from services.planner.budgets.rules import day_of
 from services.planner.budgets.shares import Wants
-from services.planner.job.live import LiveJob, OpenStep, Phase
+from services.planner.job.live import LiveJob
+from services.planner.job.open_step import OpenStep, Phase
 from services.planner.round import Round
 from services.planner.state import driving
 from services.planner.state.book import Book

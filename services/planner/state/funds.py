@@ -12,7 +12,8 @@ from typing import NamedTuple
 from services.planner.budgets.accounts import Accounts
 from services.planner.budgets.rules import NOTHING, ONE_JOB, BudgetPolicy, day_of, minus, of_usage, plus
 from services.planner.budgets.shares import Shares, Wants
-from services.planner.job.live import LiveJob, OpenStep, Phase
+from services.planner.job.live import LiveJob
+from services.planner.job.open_step import OpenStep, Phase
 from services.planner.round import Round
 from shared.contracts.base import ClaimId, StepId
 from shared.contracts.budget import (

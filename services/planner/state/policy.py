@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from services.planner.budgets.rules import BudgetPolicy
+from services.planner.conversations.owner import ConversationPolicy
 from shared.agents.table import Declarations
 from shared.contracts.base import NodeId, PriorityClass
 from shared.contracts.limits import DEADLINE_SECONDS, Limits
@@ -55,6 +56,7 @@ class Policy:
     declared: Declarations = field(default_factory=Declarations)
     """Prompts, agents and profiles as they are now; a job pins what it uses of them."""
     budgets: BudgetPolicy = field(default_factory=BudgetPolicy)
+    conversations: ConversationPolicy = field(default_factory=ConversationPolicy)
     followers: int = 16
     """Callers of one live job beyond the first."""
     live_job_bytes: int = 16 * 1024

@@ -10,7 +10,8 @@ The attempt of a step as it travels. Pure.
 from __future__ import annotations
 
 from services.planner.job.limits import STEP_BYTES
-from services.planner.job.live import LiveJob, OpenStep, Phase
+from services.planner.job.live import LiveJob
+from services.planner.job.open_step import OpenStep, Phase
 from services.planner.round import AskPosition, Round
 from services.planner.state.policy import Policy
 from shared.contracts.base import PriorityClass

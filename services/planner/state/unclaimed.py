@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from services.planner.job.live import LiveJob, OpenStep, Phase
+from services.planner.job.live import LiveJob
+from services.planner.job.open_step import OpenStep, Phase
 from services.planner.round import Given
 from shared.contracts.base import StepId
 from shared.contracts.step import Step

@@ -7,7 +7,8 @@ in the log when it became due (`fence`).
 
 from __future__ import annotations
 
-from services.planner.job.live import LiveJob, OpenStep
+from services.planner.job.live import LiveJob
+from services.planner.job.open_step import OpenStep
 from services.planner.job.run import Wanted
 from services.planner.round import Round
 from services.planner.state import dates
@@ -55,7 +56,7 @@ def on_due(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
     """The sleep is over, more people may decide, or the default holds."""
     common = {"epoch": book.epoch, "job": job.id, "at": round_.wall, "step": step.id}
     if step.review is None:
-        book.emit(round_, job, TimerFired(**common, idle_seconds=_idle(job, round_)))
+        book.emit(round_, job, TimerFired(**common, idle_seconds=idle_until(job, round_)))
         return
     asked, ends = step.review.opened, step.review.due_after
     if ends < asked.opened_after + asked.deadline_seconds:
@@ -63,7 +64,7 @@ def on_due(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
         rearm(round_, job, step)
     else:
         log.info("review_expired", job=job.id, step=step.id, verdict=asked.default)
-        book.emit(round_, job, ReviewDecided(**common, verdict=asked.default, idle_seconds=_idle(job, round_)))
+        book.emit(round_, job, ReviewDecided(**common, verdict=asked.default, idle_seconds=idle_until(job, round_)))
 
 
 def on_given(book: Book, round_: Round, given: ReviewGiven) -> LiveJob | None:
@@ -84,14 +85,14 @@ def on_given(book: Book, round_: Round, given: ReviewGiven) -> LiveJob | None:
         text=given.text,
         by=given.by,
         over=review.decides(given),
-        idle_seconds=_idle(job, round_),
+        idle_seconds=idle_until(job, round_),
     )
     book.emit(round_, job, decided)
     return job
 
 
-def _idle(job: LiveJob, round_: Round) -> float:
-    """Of the job until now; from here on it is counted anew."""
+def idle_until(job: LiveJob, round_: Round) -> float:
+    """Idle seconds of the job until now; from here on it is counted anew."""
     idle = job.idle(round_.now)
     job.idle_since = None if job.idle_since is None else round_.now
     return idle

@@ -52,6 +52,7 @@ def planner(mix: FaultMix) -> PlannerSettings:
         budget_idle_seconds=2.0,
         live_jobs=5 if mix.tight else 600,
         queue_records=8 if mix.tight else 1_000,
+        conversation_tokens=120,
         snapshot_distance=15 if mix.tight else 20_000,
     )
 

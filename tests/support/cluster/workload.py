@@ -208,6 +208,15 @@ class Workload:
         for _ in range(self.random.randint(0, 5)):
             self.later(self.random.uniform(0.5, 12.0), partial(self._decide, ids.qualified(body["tenant"], body["id"]), body["tenant"]))
 
+    def _talks(self) -> None:
+        """A job of one of few conversations, sometimes cancelled while it waits or runs."""
+        talk = {"conversation": self.random.choice(("c", "d")), "id": f"talk-{self._number}"}
+        body = self.body(**talk, **({"pattern": "chain", "chain": CHAIN} if self.random.random() < 0.3 else {}))
+        body["prompt"] += f" and what was said before, number {self._number}" * 5
+        self.produce(body)
+        if self.random.random() < 0.2:
+            self.later(self.random.uniform(0.0, 6.0), partial(self.produce, body, kind="cancel"))
+
     def _decide(self, job: str, tenant: str) -> None:
         opened = [written.value for written in self.world.history.of_job(job) if isinstance(written.value, ReviewOpened)]
         if not opened:
@@ -342,6 +351,7 @@ _KINDS: dict[str, Callable[[Workload], None]] = {
     "deadline": Workload._deadline,
     "limited": Workload._limited,
     "reviewed": Workload._reviewed,
+    "talks": Workload._talks,
     "poison": Workload._poison,
     "hopeless": Workload._hopeless,
     "nowhere": Workload._nowhere,

@@ -78,12 +78,12 @@ def test_options_become_a_job_on_the_topic_of_its_class(log: MemoryLog, tmp_path
     done = submit(
         log, "a topic", "--class", "batch", "--model", "m:1", "--system", "Be brief.", "--tenant", "acme", "--pattern", "chain",
         "--input", str(chain), "--deadline", "5m", "--temperature", "0.5", "--max-tokens", "9", "--seed", "3", "--id", "mine",
-        "--capability", "research",
+        "--capability", "research", "--conversation", "talk",
     )  # fmt: skip
     assert (done.exit_code, done.stdout) == (0, "mine\n")
     (job,) = sent(log, TOPICS.jobs(PriorityClass.BATCH))
     assert (job.id, job.prompt, job.pattern, job.model, job.system, job.tenant) == ("mine", "a topic", "chain", "m:1", "Be brief.", "acme")
-    assert job.capability == "research"
+    assert (job.capability, job.conversation) == ("research", "talk")
     assert [step["name"] for step in job.input["steps"]] == ["draft", "final"]
     assert (job.deadline_at, job.deadline_seconds) == (None, 300.0)
     assert job.options.model_dump(exclude_defaults=True) == {"temperature": 0.5, "max_tokens": 9, "seed": 3}

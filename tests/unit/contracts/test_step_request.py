@@ -14,6 +14,7 @@ from shared.patterns.single import request_of
 
 SAMPLES: dict[str, Any] = json.loads(Path("schemas/examples/v1/Step.full.json").read_bytes()) | {
     "input_ref": json.loads(Path("schemas/examples/v1/Step.input.json").read_bytes())["input_ref"],
+    "context": json.loads(Path("schemas/examples/v1/Step.context.json").read_bytes())["context"],
     "operation": "embed",
     "logprobs": True,
     "agent": "research",
@@ -62,4 +63,14 @@ def test_a_blob_that_was_written_again_is_the_same_input() -> None:
     moved["blob"] |= {"first": 9_000, "last": 9_012, "partition": 1, "written_at": 1.0}
     other = {**moved, "blob": {**moved["blob"], "digest": "f" * 32}}
     rendered = [StepRequest.model_validate({"input_ref": ref}).rendered() for ref in (SAMPLES["input_ref"], moved, other)]
+    assert rendered[0] == rendered[1] != rendered[2]
+
+
+@pytest.mark.parametrize("blob", ["newest", "memory"])
+def test_a_context_that_was_written_again_is_the_same_one(blob: str) -> None:
+    """So it is with what was said before."""
+    moved, other = (json.loads(json.dumps(SAMPLES["context"])) for _ in range(2))
+    moved[blob] |= {"first": 9_000, "last": 9_012, "partition": 1, "written_at": 1.0}
+    other[blob] |= {"digest": "f" * 32}
+    rendered = [StepRequest.model_validate({"context": ref}).rendered() for ref in (SAMPLES["context"], moved, other)]
     assert rendered[0] == rendered[1] != rendered[2]

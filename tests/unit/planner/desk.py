@@ -8,7 +8,8 @@ from random import Random
 from typing import Any
 
 from services.planner.history.recovery import Replay
-from services.planner.job.live import LiveJob, OpenStep
+from services.planner.job.live import LiveJob
+from services.planner.job.open_step import OpenStep
 from services.planner.round import Publish, Round, Stop
 from services.planner.state import attempts, funding, snapshots
 from services.planner.state.admission import JobInput, accept

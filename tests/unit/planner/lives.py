@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from services.planner.job.live import LiveJob, Phase
+from services.planner.job.live import LiveJob
+from services.planner.job.open_step import Phase
 from services.planner.state.book import Book
 from services.planner.state.policy import Policy
 from shared.contracts.chat import Answer

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.planner.round import CallerAnswer, Round
+from services.planner.round import CallerAnswer, Publish, Round
 from services.planner.sending.messages import of_effect
 from services.planner.state import admission, attempts
 from services.planner.state.cancels import KEPT_SECONDS
@@ -114,6 +114,7 @@ def test_who_reads_the_events_is_owed_no_final() -> None:
     assert desk.types()[-1] == "caller_joined"
     assert (len(desk.job.facts), desk.job.followers) == (facts, [])
     [publish] = finish(desk).after
+    assert isinstance(publish, Publish)
     assert [message.topic for message in of_effect(publish, Topics())] == ["results"]
 
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from services.planner.job.live import Phase
+from services.planner.job.open_step import Phase
 from services.planner.round import Round
 from services.planner.state import attempts
 from services.planner.state.policy import Policy

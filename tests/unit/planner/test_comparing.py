@@ -14,7 +14,9 @@ from services.planner.state.admission import JobInput
 from services.planner.state.policy import Policy
 from shared.contracts import headers, ids
 from shared.contracts.base import PriorityClass
+from shared.contracts.conversation import TurnGranted
 from shared.contracts.failure import FailureKind
+from shared.contracts.result import Status
 from shared.kafka.port import Message
 from shared.patterns.compare import COMPARE, CompareInput
 from shared.patterns.comparison import COMPARED_CHARACTERS, Spent
@@ -126,6 +128,18 @@ def test_a_job_that_failed_owes_none() -> None:
     desk.submit(**mapped(prompt="one"))
     desk.say(claimed(desk.job, desk.step), failed(desk.job, desk.step, FailureKind.BAD_REQUEST))
     assert desk.job.settled is not None
+    assert owed(desk.job) is None
+
+
+def test_a_job_of_a_conversation_owes_none() -> None:
+    """Neither a single call nor a judge would know what was said before."""
+    desk = Desk(Policy(retry=RetryPolicy(attempts=1)))
+    desk.submit(**VOTE, conversation="talk")
+    desk.say(TurnGranted(tenant="acme", conversation="talk", job=desk.job.id, turn=1))
+    while desk.job.settled is None:
+        desk.wait(2.0)
+        answer(desk)
+    assert desk.job.settled.result.status is Status.SUCCEEDED
     assert owed(desk.job) is None
 
 

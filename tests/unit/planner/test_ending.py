@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from services.planner.job.live import LiveJob, OpenStep
+from services.planner.job.live import LiveJob
+from services.planner.job.open_step import OpenStep
 from services.planner.round import Round, StopAnywhere
 from services.planner.sending.messages import of_effect
 from services.planner.state.book import OUTCOME_BYTES

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from services.planner.intake.nodes_heard import NodesHeard
-from services.planner.job.live import Phase
+from services.planner.job.open_step import Phase
 from services.planner.state.policy import Policy
 from shared.clock import ManualClock
 from shared.contracts import headers

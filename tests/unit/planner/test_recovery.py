@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.planner.job.live import Phase
+from services.planner.job.open_step import Phase
 from services.planner.round import Publish, Round
 from services.planner.state.book import Book
 from services.planner.state.policy import Policy

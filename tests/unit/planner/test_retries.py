@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from services.planner.job.live import Phase
+from services.planner.job.open_step import Phase
 from services.planner.state.policy import Policy
 from shared.contracts.event import AttemptFailed
 from shared.contracts.failure import FailureKind

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from services.planner.job.live import Phase
+from services.planner.job.open_step import Phase
 from services.planner.round import version_of
 from services.planner.state import ending
 from services.planner.state.policy import Policy
 from shared.contracts.chat import Answer
-from shared.contracts.event import EVENT, REVIEWS
+from shared.contracts.event import EVENT, VERSIONS
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import Job
 from shared.contracts.result import Status
@@ -273,11 +273,11 @@ def test_an_older_planner_leaves_reviews_alone() -> None:
     """Their events, and a snapshot that holds one, are of a version that it does not know; any other snapshot is not."""
     desk = waiting()
     desk.snapshot(desk.job)
-    assert version_of(last(desk)) == version_of(opened(desk)) == REVIEWS["review_opened"]
+    assert version_of(last(desk)) == version_of(opened(desk)) == VERSIONS["review_opened"]
     bare = Desk()
     bare.submit(prompt='"type":"review_opened"', pattern="reviewed")
     bare.snapshot(bare.job)
-    assert version_of(last(bare)) < REVIEWS["review_opened"]
+    assert version_of(last(bare)) < VERSIONS["review_opened"]
 
 
 def last(desk: Desk) -> Any:

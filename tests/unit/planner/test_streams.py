@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.planner.job.live import Phase
+from services.planner.job.open_step import Phase
 from services.planner.round import AskPosition, Round
 from services.planner.state.policy import Policy
 from shared.contracts.event import AttemptFailed, StepAnswered, StepRetried

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.planner.job.live import Phase
+from services.planner.job.open_step import Phase
 from services.planner.round import Dispatch, Round, Stop
 from shared.contracts.control import StopStep
 from shared.contracts.event import AttemptFailed

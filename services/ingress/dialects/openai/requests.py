@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from services.ingress.dialects.port import Asked, Terms
-from shared.contracts.base import MOST, Image, JsonObject, JsonValue, Label, ModelName, Sentence, Text
+from shared.contracts.base import MOST, Image, JsonObject, JsonValue, Label, ModelName, PublicId, Sentence, Text
 from shared.contracts.chat import MOST_CALLS, MOST_TOOLS, ChatMessage, Options, ToolChoice
 from shared.contracts.job import Job
 from shared.errors import Unsupported
@@ -146,6 +146,8 @@ class ChatRequest(Asked):
     # tutti's own.
     input: JsonObject | None = None
     """What the pattern takes that a model `tutti/<pattern>` names."""
+    conversation: PublicId | None = None
+    """What was said in it before stands in front of `messages`, which are the new ones."""
     # Known, not supported.
     audio: Unread = None
     moderation: Unread = None
@@ -168,6 +170,7 @@ def to_job(request: ChatRequest, terms: Terms) -> Job:
         messages=tuple(_messages(request.messages)),
         model=terms.model,
         pattern=terms.pattern or "single",
+        conversation=request.conversation,
         input=request.input or {},
         options=_options(request),
         format=_format(request.response_format),

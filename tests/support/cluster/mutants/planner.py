@@ -15,7 +15,7 @@ from services.planner.history.recovery import Replay
 from services.planner.intake.refusals import Refusals
 from services.planner.job import derived
 from services.planner.job import run as pattern_run
-from services.planner.job.live import Phase
+from services.planner.job.open_step import Phase
 from services.planner.round import Round
 from services.planner.shard import effects
 from services.planner.shard.effects import Effects

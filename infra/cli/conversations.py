@@ -1,0 +1,71 @@
+"""`tutti conversations`: what jobs of one conversation have said, through the ingress."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import click
+
+from infra.cli.exits import CommandExit, Exit
+from infra.cli.output import emit_json, emit_table, moment
+from infra.cli.rest import api
+
+_TENANT = click.option("--tenant", help="Whose conversation it is, where not the key's own tenant's.")
+
+
+@click.group()
+def conversations() -> None:
+    """List conversations, show what is kept of one, and have it forgotten."""
+
+
+@conversations.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+def list_(*, as_json: bool) -> None:
+    """Those that the key may see, used last first."""
+    found = asyncio.run(_call("GET", "/v1/conversations"))["conversations"]
+    if as_json:
+        emit_json(found)
+        return
+    emit_table(
+        ("conversation", "tenant", "turns", "runs", "wait", "changed"),
+        [(c["id"], c["tenant"], c["turns"], c["running"] or "-", c["waiting"], moment(c["changed_at"])) for c in found],
+        empty="no conversation is kept",
+    )
+
+
+@conversations.command()
+@click.argument("conversation")
+@click.option("--turns", type=click.IntRange(1, 1_000), default=50, show_default=True, help="So many of the newest.")
+@_TENANT
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON: an export.")
+def get(conversation: str, turns: int, tenant: str | None, *, as_json: bool) -> None:
+    """What is known of CONVERSATION, and what was said in it."""
+    found = asyncio.run(_call("GET", f"/v1/conversations/{conversation}?turns={turns}", tenant))
+    if as_json:
+        emit_json(found)
+        return
+    for name in ("summary", "facts", "preferences"):
+        known = found[name] if isinstance(found[name], str) else "; ".join(found[name])
+        if known:
+            click.echo(f"{name:12}{known}")
+    for turn in found["messages_of"]:
+        click.echo(f"\n{turn['job']}, {moment(turn['at'])}")
+        for message in turn["messages"]:
+            click.echo(f"{message['role']}: {message['content']}")
+
+
+@conversations.command()
+@click.argument("conversation")
+@_TENANT
+def delete(conversation: str, tenant: str | None) -> None:
+    """Forget CONVERSATION."""
+    told = asyncio.run(_call("DELETE", f"/v1/conversations/{conversation}", tenant))
+    if told:
+        raise CommandExit(Exit.TIMEOUT, f"{conversation}: its planner has not answered yet; look again with `tutti conversations list`")
+    click.echo(f"{conversation}: forgotten")
+
+
+async def _call(method: str, path: str, tenant: str | None = None) -> Any:
+    async with api(tenant=tenant) as connection:
+        return await connection.call(method, path)

@@ -1,0 +1,206 @@
+"""`GET /v1/conversations`, `GET/PUT/DELETE /v1/conversations/{id}`: what was said, what is known of it, and that it be forgotten.
+
+What is written goes to the conversation's owner; the answer waits for his event. The memory is one body: who writes it says on which one
+his own is based, so of two at the same time one is told that there is another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import ConfigDict, Field
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.ingress.admission.access import Client
+from services.ingress.handlers import Door
+from services.ingress.http.exchange import CallHeaders, InvalidQuery, call_headers, query_tenant
+from services.ingress.problems import Problem, Refused, kafka_away
+from services.ingress.replies.register import Following, WaitKind
+from services.ingress.routes.jobs import ReaderStream
+from shared.contracts import ids
+from shared.contracts.base import ID, IN_WORDS, Contract
+from shared.contracts.blob import BlobRef
+from shared.contracts.bounds import check_depth
+from shared.contracts.conversation import ConversationChanged, ConversationDropped, ConversationSet, Memory, Note, Turn
+from shared.conversations import memory_size
+from shared.errors import LogError
+from shared.processing.blobs import BlobGone
+
+WAIT_SECONDS = 5.0
+"""So long an answer waits for the owner's word."""
+_MOST_SHOWN = 1_000
+_TURNS, _MOST_TURNS = 50, 1_000
+"""Of one export, where the caller does not say how many; and at most."""
+_EXPORT_BYTES = 8 * 1024 * 1024
+_MEMORY_BYTES = 256 * 1024
+_NAME = re.compile(ID)
+_SHOWN = {"at", "messages"}
+
+Body = TypeVar("Body", bound=Contract)
+
+
+class MemorySubmission(Contract):
+    """The body of a PUT: what is given is so from now on, what is left out stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    facts: tuple[Note, ...] | None = Field(default=None, max_length=64)
+    preferences: tuple[Note, ...] | None = Field(default=None, max_length=32)
+
+
+class Transcript(NamedTuple):
+    """Oldest first. `more`: there are older ones."""
+
+    turns: tuple[Turn, ...]
+    more: bool
+
+
+class ConversationRoutes:
+    """Answers come from what this instance has read of `job-events`, and from blobs."""
+
+    def __init__(self, door: Door) -> None:
+        self._door, self._known = door, door.events.conversations
+
+    async def list(self, request: Request) -> Response:
+        """Those that the caller may see, used last first, without their texts."""
+        client = self._door.access.identify(call_headers(request.scope).api_key)
+        seen = (known for known in self._known if client.may_see(known.tenant))
+        return _json({"conversations": [_view(known) for known in islice(seen, _MOST_SHOWN)]})
+
+    async def get(self, request: Request) -> Response:
+        """All that is kept of one: `?turns=` newest turns word for word, oldest first, the summary, the facts, the preferences."""
+        door, (client, tenant, name, _) = self._door, self._asked(request)
+        known, most = self._found(client, tenant, name), _how_many(request)
+        head = {**_view(known), **(await self._memory(known)).model_dump(mode="json")}
+        reader = Following(WaitKind.END, tenant, door.clock.monotonic() + door.settings.stream_seconds)
+        door.register.check(reader.kind, reader.tenant)
+        return ReaderStream(door, reader, self._exported(reader, head, known, most), {"content-type": "application/json"})
+
+    async def _exported(self, reader: Following, head: dict[str, Any], known: ConversationChanged, most: int) -> AsyncIterator[bytes]:
+        """Its bytes count until the reader has it. What cannot be read now is as what was not asked for: there is more."""
+        turns, more = await self._turns(reader, known, most)
+        said = [{"job": ids.public(turn.job), **turn.model_dump(mode="json", exclude_none=True, include=_SHOWN)} for turn in turns]
+        yield to_json({**head, "messages_of": said, "more": more})
+
+    async def put(self, request: Request) -> Response:
+        """Set facts and preferences; begins the conversation where there is none. 409: somebody else has, at the same time."""
+        client, tenant, name, call = self._asked(request)
+        if not _NAME.fullmatch(name):
+            raise Refused(Problem(400, "invalid_input", f"a conversation's name has {IN_WORDS[ID]}", "id"))
+        async with self._door.bodies.read(request.receive, call, client.named(call.tenant), _MEMORY_BYTES) as body:
+            check_depth(body)
+            given = MemorySubmission.model_validate_json(body)
+        known = self._known.get(tenant, name)
+        before = Memory() if known is None else await self._memory(known)
+        memory = before.changed(**{field: value for field, value in given if value is not None})
+        based_on = None if known is None or known.memory is None else known.memory.digest
+        lies = await self._store(tenant, memory.to_bytes())
+        if lies.digest != based_on:
+            told = ConversationSet(tenant=tenant, conversation=name, memory=lies, memory_size=memory_size(memory), based_on=based_on)
+            if not await self._tell(told, lambda: self._digest(tenant, name) not in (None, based_on)):
+                return _json({"id": name, "state": "not known yet"}, 202)
+            if self._digest(tenant, name) != lies.digest:
+                raise Refused(Problem(409, "conversation_changed", "what is known was written anew at the same time: look at it again"))
+        return _json({"id": name, **memory.model_dump(mode="json")})
+
+    async def delete(self, request: Request) -> Response:
+        """Nothing of it is read any more; what a turn on its way says is not kept. The texts themselves go with their blobs, in days."""
+        client, tenant, name, _ = self._asked(request)
+        self._found(client, tenant, name)
+        told = ConversationDropped(tenant=tenant, conversation=name)
+        done = await self._tell(told, lambda: self._is_empty(tenant, name))
+        return Response(status_code=204) if done else _json({"id": name, "state": "not known yet"}, 202)
+
+    def _digest(self, tenant: str, name: str) -> str | None:
+        known = self._known.get(tenant, name)
+        return None if known is None or known.memory is None else known.memory.digest
+
+    def _is_empty(self, tenant: str, name: str) -> bool:
+        known = self._known.get(tenant, name)
+        return known is None or (known.newest is None and known.memory is None and (known.current is None or known.current.void))
+
+    async def _tell(self, told: ConversationSet | ConversationDropped, done: Callable[[], bool]) -> bool:
+        """Write it, and wait until the owner's event says that it is so; False: not in time."""
+        door, key = self._door, f"#conversation/{told.tenant}/{told.conversation}"
+        with door.waiting(WaitKind.END, told.tenant, WAIT_SECONDS) as reader, door.followers.following(key, reader.news) as news:
+            await door.open()
+            await door.submitter.to_owner(told)
+            while not done() and not reader.over:
+                news.clear()
+                if not done():
+                    await news.wait()
+        return done()
+
+    async def _store(self, tenant: str, body: bytes) -> BlobRef:
+        try:
+            async with asyncio.timeout(self._door.settings.accept_seconds):
+                return await self._door.blobs.store(tenant, body)
+        except TimeoutError:
+            raise Refused(kafka_away(self._door.settings.retry_after_seconds)) from None
+
+    async def _memory(self, known: ConversationChanged) -> Memory:
+        return (known.memory and await self._read(known.tenant, known.memory, Memory)) or Memory()
+
+    async def _turns(self, reader: Following, known: ConversationChanged, most: int) -> Transcript:
+        found: deque[Turn] = deque()
+        lies, size = known.newest, 0
+        while lies is not None and len(found) < most and size + lies.size <= _EXPORT_BYTES:
+            await self._door.bodies.hold(reader, lies.size)
+            try:
+                turn = await self._read(known.tenant, lies, Turn)
+            except (Refused, LogError):
+                break
+            if turn is None:  # retention
+                return Transcript(tuple(found), more=False)
+            found.appendleft(turn)
+            size += lies.size
+            lies = turn.before
+        return Transcript(tuple(found), lies is not None)
+
+    async def _read(self, tenant: str, lies: BlobRef, kind: type[Body]) -> Body | None:
+        try:
+            async with asyncio.timeout(self._door.settings.accept_seconds):
+                return kind.model_validate_json(await self._door.blobs.fetch(tenant, lies))
+        except BlobGone:
+            return None
+        except TimeoutError:
+            raise Refused(kafka_away(self._door.settings.retry_after_seconds)) from None
+
+    def _asked(self, request: Request) -> tuple[Client, str, str, CallHeaders]:
+        call = call_headers(request.scope)
+        client = self._door.access.identify(call.api_key)
+        return client, client.tenant_of(call.tenant or query_tenant(request)), str(request.path_params["conversation"]), call
+
+    def _found(self, client: Client, tenant: str, name: str) -> ConversationChanged:
+        """Raises Refused (404): unknown and not his look alike."""
+        known = self._known.get(tenant, name)
+        if known is None or not client.may_see(tenant):
+            raise Refused(Problem(404, "not_found", "there is no such conversation", "id"))
+        return known
+
+
+def _how_many(request: Request) -> int:
+    given = request.query_params.get("turns", str(_TURNS))
+    if not given.isdecimal() or len(given) > 4 or not 1 <= int(given) <= _MOST_TURNS:
+        raise InvalidQuery("turns", f"a number from 1 to {_MOST_TURNS}")
+    return int(given)
+
+
+def _view(known: ConversationChanged) -> dict[str, Any]:
+    current = known.current
+    running = None if current is None else ids.public(current.job)
+    return {
+        "id": known.conversation, "tenant": known.tenant, "turns": known.ended, "running": running, "waiting": len(known.waiting),
+        "changed_at": known.at,
+    }  # fmt: skip
+
+
+def _json(body: object, status: int = 200) -> Response:
+    return Response(to_json(body), status, media_type="application/json")

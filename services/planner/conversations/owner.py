@@ -1,0 +1,270 @@
+"""Owner: the conversations of one home of tenants and names. It grants turns one by one and keeps what names the texts. No I/O.
+
+Each decision is an event before it is a message. The newest event of a conversation is all of it, and it is kept as long as anything was
+said or asked lately. A granted job is asked after now and then: of what its home does not know the turn ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+
+from services.planner.conversations.granting import added, digest, given
+from services.planner.kept import Kind
+from services.planner.round import Round, Tell
+from shared.contracts.conversation import (
+    MOST_WAITING,
+    Asker,
+    ConversationChanged,
+    ConversationDropped,
+    ConversationSet,
+    Portion,
+    ToOwner,
+    TurnAsked,
+    TurnEnded,
+    TurnGranted,
+    TurnRefused,
+)
+from shared.telemetry import logs
+
+log = logs.get(__name__)
+
+TIMER = "#conversation/"
+"""Before a conversation's name: the key of its timer. No job's id begins so."""
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationPolicy:
+    """Durations in seconds."""
+
+    ttl_seconds: float = 86_400.0
+    """Unused for so long it is forgotten."""
+    tokens: int = 1_000
+    """Likely tokens of context that a job gets word for word; beyond it older turns are summed up."""
+    most: int = 5_000
+    """Conversations of one home."""
+    most_of_tenant: int = 2_000
+    ask_seconds: float = 5.0
+    """A job that waits for its turn asks again."""
+    grant_seconds: float = 15.0
+    """A grant is sent again as long as its turn has not ended."""
+
+
+@dataclass(slots=True)
+class Talk:
+    """`used_at`: monotonic, in replay seconds of the log's time. `granted_at`: when the grant was sent last."""
+
+    known: ConversationChanged
+    used_at: float
+    granted_at: float = -inf
+    over: bool = False
+    """It was deleted, or nobody has used it for too long."""
+
+    @property
+    def idle(self) -> bool:
+        return self.known.current is None and not self.known.waiting
+
+    @property
+    def empty(self) -> bool:
+        """Nothing is known, and nobody waits."""
+        return self.idle and not self.known.ended and self.known.memory is None
+
+
+class Conversations:
+    """Those of one home, by (tenant, name). `set_timer`: (key, monotonic seconds)."""
+
+    def __init__(self, policy: ConversationPolicy, set_timer: Callable[[str, float], None]) -> None:
+        self._policy, self._set_timer = policy, set_timer
+        self.kept = Kind[Key, Talk]("conversations", self._again, events={ConversationChanged: self.restore})
+        self._talks = self.kept.things
+        self._changed: dict[Key, None] = {}
+        self._attention: dict[Key, None] = {}
+        """Whose timer may be another one by now."""
+        self._last_turn = -1
+
+    def __len__(self) -> int:
+        return len(self._talks)
+
+    def get(self, tenant: str, name: str) -> ConversationChanged | None:
+        talk = self._talks.get((tenant, name))
+        return None if talk is None or talk.over else talk.known
+
+    def on_message(self, round_: Round, epoch: int, told: ToOwner) -> None:
+        """In log order. A repeat changes nothing."""
+        key = told.tenant, told.conversation
+        match told:
+            case TurnAsked():
+                self._on_asked(round_, epoch, key, told)
+            case TurnEnded():
+                self._on_ended(round_, epoch, key, told)
+            case ConversationSet():
+                self._on_set(round_, epoch, key, told)
+            case ConversationDropped():
+                self._on_dropped(round_, key)
+
+    def _on_asked(self, round_: Round, epoch: int, key: Key, asked: TurnAsked) -> None:
+        talk = self._begun(round_, epoch, key)
+        if talk is None:
+            self._refuse(round_, asked, "conversations", "too many conversations are kept: delete some, or wait until they are forgotten")
+            return
+        known = talk.known
+        if known.current is not None and known.current.job == asked.job:
+            self._grant_again(round_, key, talk)
+        elif all(other.job != asked.job for other in known.waiting):
+            if len(known.waiting) >= MOST_WAITING:
+                self._refuse(round_, asked, "conversation.waiting", f"{MOST_WAITING} jobs wait for their turn in this conversation")
+                return
+            talk.known = known.changed_to(waiting=(*known.waiting, Asker(job=asked.job, home=asked.home)))
+            self._touch(round_, key, talk)
+            self._grant_next(round_, epoch, key, talk)
+
+    def _refuse(self, round_: Round, asked: TurnAsked, limit: str, message: str) -> None:
+        refused = TurnRefused(tenant=asked.tenant, conversation=asked.conversation, job=asked.job, limit=limit, message=message)
+        round_.after.append(Tell(asked.home, refused, sure=False))
+
+    def _on_ended(self, round_: Round, epoch: int, key: Key, told: TurnEnded) -> None:
+        talk = self._talks.get(key)
+        if talk is None:
+            return
+        known = talk.known
+        current = known.current
+        if current is not None and current.job == told.job and told.turn in (None, current.turn):
+            if told.ended is not None and not current.void:
+                known = added(known, told.ended)
+            talk.known = known.changed_to(current=None)
+        elif told.turn is None and any(other.job == told.job for other in known.waiting):
+            talk.known = known.changed_to(waiting=tuple(other for other in known.waiting if other.job != told.job))
+        else:
+            return
+        talk.over = talk.empty
+        self._touch(round_, key, talk)
+        self._grant_next(round_, epoch, key, talk)
+
+    def _on_set(self, round_: Round, epoch: int, key: Key, told: ConversationSet) -> None:
+        """Of two who write the memory at the same time the first in the log stands; the other sees it, and writes again."""
+        found = self.get(*key)
+        same = digest(None if found is None else found.memory) == told.based_on
+        talk = self._begun(round_, epoch, key) if same else None
+        if talk is not None:
+            talk.known = talk.known.changed_to(memory=told.memory, memory_size=told.memory_size)
+            self._touch(round_, key, talk)
+
+    def _on_dropped(self, round_: Round, key: Key) -> None:
+        talk = self._talks.get(key)
+        if talk is None:
+            return
+        known = talk.known
+        current = None if known.current is None else known.current.model_copy(update={"void": True})
+        nothing = {"newest": None, "older": Portion(), "recent": (), "memory": None, "memory_size": Portion(), "ended": 0}
+        talk.known = known.changed_to(**nothing, current=current)
+        talk.over = talk.idle
+        self._touch(round_, key, talk)
+
+    def _begun(self, round_: Round, epoch: int, key: Key) -> Talk | None:
+        """The conversation, a new one where there is none; None where there is no room for one."""
+        talk = self._talks.get(key)
+        if talk is None:
+            of_tenant = sum(tenant == key[0] for tenant, _ in self._talks) if len(self._talks) >= self._policy.most_of_tenant else 0
+            if len(self._talks) >= self._policy.most or of_tenant >= self._policy.most_of_tenant:
+                return None
+            first = ConversationChanged(epoch=epoch, tenant=key[0], conversation=key[1], at=round_.wall)
+            talk = self._talks[key] = Talk(first, round_.now)
+        talk.over = False
+        return talk
+
+    def _grant_next(self, round_: Round, epoch: int, key: Key, talk: Talk) -> None:
+        """Serials lie above the epoch, and each grant is an event of its own round at most: a later epoch begins above all of them."""
+        known = talk.known
+        if known.current is not None or not known.waiting:
+            return
+        self._last_turn = max(self._last_turn, epoch) + 1
+        first = known.waiting[0].model_copy(update={"turn": self._last_turn})
+        talk.known = known.changed_to(current=first, waiting=known.waiting[1:])
+        self._grant_again(round_, key, talk)
+
+    def _grant_again(self, round_: Round, key: Key, talk: Talk) -> None:
+        """Made of what is known, which the turn's end alone changes, and a memory that is written anew."""
+        known, current = talk.known, talk.known.current
+        assert current is not None, "it has been granted"
+        assert current.turn is not None, "the same"
+        read = given(known, self._policy.tokens, round_.wall)
+        granted = TurnGranted(
+            tenant=key[0], conversation=key[1], job=current.job, turn=current.turn, context=read.context, older=read.older
+        )
+        round_.after.append(Tell(current.home, granted))
+        talk.granted_at = round_.now
+        self._attention[key] = None
+
+    def _touch(self, round_: Round, key: Key, talk: Talk) -> None:
+        talk.used_at = round_.now
+        self._changed[key] = self._attention[key] = None
+
+    # Time
+
+    def on_due(self, round_: Round, key: str) -> None:
+        """A conversation's timer fired."""
+        tenant, _, name = key.removeprefix(TIMER).partition("/")
+        talk = self._talks.get((tenant, name))
+        if talk is None:
+            return
+        self._attention[tenant, name] = None
+        if talk.known.current is not None and round_.now >= talk.granted_at + self._policy.grant_seconds:
+            self._grant_again(round_, (tenant, name), talk)
+        elif talk.idle and round_.now >= talk.used_at + self._policy.ttl_seconds:
+            log.info("conversation_forgotten", tenant=tenant)
+            talk.over = True
+            self._changed[tenant, name] = None
+
+    def flush(self, round_: Round, epoch: int) -> None:
+        """At the end of a round: the events of what changed, and when to look again."""
+        for key in self._changed:
+            talk = self._talks[key]
+            group = f"#conversation/{key[0]}/{key[1]}"
+            idle = max(0.0, round_.now - talk.used_at)
+            talk.known = talk.known.changed_to(epoch=epoch, at=round_.wall, idle_seconds=idle, gone=talk.over)
+            if talk.over:
+                round_.add(group, talk.known, partial(self._gone, key), ledger=True)
+            else:
+                self.kept.tell(round_, group, talk.known, key, ledger=True)
+        for key in self._attention:
+            if (found := self._talks.get(key)) is not None:
+                self._set_timer(f"{TIMER}{key[0]}/{key[1]}", self._due_at(found))
+        self._changed.clear()
+        self._attention.clear()
+
+    def _due_at(self, talk: Talk) -> float:
+        if talk.known.current is not None:
+            return talk.granted_at + self._policy.grant_seconds
+        return talk.used_at + self._policy.ttl_seconds if talk.idle and not talk.over else inf
+
+    def _gone(self, key: Key, _: int) -> None:
+        """That it is forgotten is acknowledged."""
+        self._set_timer(f"{TIMER}{key[0]}/{key[1]}", inf)
+        self.kept.drop(key)
+
+    # History
+
+    def restore(self, event: ConversationChanged, offset: int, written: float) -> None:
+        """In replay: the newest is the whole conversation."""
+        key = event.tenant, event.conversation
+        if event.gone:
+            self.kept.drop(key)
+            return
+        self._talks[key] = Talk(event, written - event.idle_seconds)
+        self.kept.lies(key, event.at, offset)
+
+    def resume(self, round_: Round, to_monotonic: float) -> None:
+        """After replay: what was granted is granted again, since the message may be lost."""
+        for key, talk in self._talks.items():
+            talk.used_at += to_monotonic
+            self._attention[key] = None
+            if talk.known.current is not None:
+                self._grant_again(round_, key, talk)
+
+    def _again(self, _round: Round, _epoch: int, key: Key) -> bool:
+        self._changed[key] = None
+        return True

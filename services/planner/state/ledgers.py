@@ -1,0 +1,43 @@
+"""Ledgers: messages between homes that are of no job's attempts: budgets, and turns of conversations. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.planner.conversations import owner
+from services.planner.round import Round
+from services.planner.state import turns
+from services.planner.state.book import Book
+from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
+from shared.contracts.conversation import (
+    ConversationDropped,
+    ConversationSet,
+    TurnAsked,
+    TurnEnded,
+    TurnGranted,
+    TurnRefused,
+)
+
+_BUDGETS = (BudgetRequested, BudgetGranted, BudgetRecalled)
+_TURNS = (TurnAsked, TurnGranted, TurnRefused, TurnEnded, ConversationSet, ConversationDropped)
+MESSAGES: tuple[type[Any], ...] = (*_BUDGETS, *_TURNS)
+
+
+def on_message(book: Book, round_: Round, told: Any) -> None:
+    """One of them, in log order."""
+    if isinstance(told, _BUDGETS):
+        book.funds.on_outcome(round_, told)
+    elif isinstance(told, TurnGranted):
+        turns.on_granted(book, round_, told)
+    elif isinstance(told, TurnRefused):
+        turns.on_refused(book, round_, told)
+    else:
+        book.conversations.on_message(round_, book.epoch, told)
+
+
+def on_due(book: Book, round_: Round, key: str) -> None:
+    """A timer that is no job's."""
+    if key.startswith(owner.TIMER):
+        book.conversations.on_due(round_, key)
+    else:
+        book.funds.on_due(round_, key)

@@ -1,0 +1,67 @@
+"""Conversations in a whole simulated cluster with faults: turns one by one, each added once, whatever dies; planted bugs are seen."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from services.planner.conversations.owner import Conversations, Talk
+from services.planner.job.live import LiveJob
+from services.planner.round import Round
+from services.planner.state.book import Book
+from tests.support.cluster.laws import turns
+from tests.support.cluster.simulation import Report, simulate
+from tests.support.cluster.workload import WEIGHTS
+
+KINDS = {"talks": 12.0, "chain": 1.0, "cancelled": 1.0, "rest": WEIGHTS["rest"]}
+Patching = pytest.MonkeyPatch
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> object:
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def simulated(seed: int) -> Report:
+    return simulate(seed, kinds=KINDS, laws=(turns.check,))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_laws_hold(seed: int) -> None:
+    report = simulated(seed)
+    assert not report.violations, report.text("")
+    assert report.jobs >= 20
+
+
+def grants_to_all(patching: Patching) -> None:
+    """Who asks has his turn, whoever else has."""
+    original = Conversations._grant_next
+
+    def grant_next(self: Conversations, round_: Round, epoch: int, key: Any, talk: Talk) -> None:
+        talk.known = talk.known.changed_to(current=None)
+        original(self, round_, epoch, key, talk)
+
+    patching.setattr(Conversations, "_grant_next", grant_next)
+
+
+def owes_no_end(patching: Patching) -> None:
+    """A job is out although its conversation's owner may not have heard of its end."""
+    original = Book.end_turn
+
+    def end_turn(self: Book, round_: Round, job: LiveJob) -> None:
+        original(self, round_, job)
+        job.turn_owed = False
+
+    patching.setattr(Book, "end_turn", end_turn)
+
+
+@pytest.mark.parametrize("bug", [grants_to_all, owes_no_end])
+def test_a_planted_bug_is_seen(bug: Callable[[Patching], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    bug(monkeypatch)
+    seen = (violation.law for seed in range(40) for violation in simulated(seed).violations)
+    assert turns.LAW in seen
