@@ -124,6 +124,8 @@ def test_a_call_is_not_made_twice_whoever_dies(at: LocalCluster, journal: Path) 
     third = submit(at, id="third", **call | {"prompt": '{"seconds": 0}'})
     assert third["result"]["status"] == "succeeded", third
     assert lines(journal).count("wait begins") == 3
+    judged = tutti(at, "verify", "--settled")
+    assert judged.exit_code == Exit.OK, judged.output
 
 
 def test_a_callers_own_tools(at: LocalCluster) -> None:
