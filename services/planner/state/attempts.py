@@ -37,9 +37,8 @@ from shared.telemetry import metrics
 
 _FREE_RELEASES = 2
 """Releases of a step that are sent again at once; more are spaced out, so that a confused node cannot spin."""
-_MOST_TOLD = 20
-"""Times that what a step lacks is recorded: nodes may come and go for as long as it waits."""
-_MOST_MISSING = 64
+_MOST_TOLD, _MOST_MISSING = 20, 64
+"""Times that what a step lacks is recorded, since nodes may come and go for as long as it waits; things named each time."""
 _LOOK_SECONDS = 0.5
 """Between two looks at a node that seems to be silent."""
 
