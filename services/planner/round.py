@@ -165,16 +165,11 @@ def version_of(event: Event) -> int:
     """In which this event is written: the lowest whose readers do not misread it."""
     version = VERSIONS.get(event.type, 1)
     if type(event) is JobAccepted:
-        version = max(
-            version, _of_accepted(talks=event.request.conversation is not None, team=event.team != NOBODY, tools=event.team.tools != ())
-        )
-    elif type(event) is JobSnapshot:
-        version = max(version, *map(_of_fact, event.facts)) if event.facts else version
+        talks, team = event.request.conversation is not None, event.team
+        return OF_A_CONVERSATION if talks else version if team == NOBODY else TOOLS if team.tools else TEAMS
+    if type(event) is JobSnapshot and event.facts:
+        version = max(version, *map(_of_fact, event.facts))
     return version
-
-
-def _of_accepted(*, talks: bool, team: bool, tools: bool) -> int:
-    return max(OF_A_CONVERSATION if talks else 1, TOOLS if tools else TEAMS if team else 1)
 
 
 _SUSPECT = ('"team":', '"conversation":', '"review_', '"turn_begun"')
@@ -186,7 +181,8 @@ def _of_fact(fact: str) -> int:
         return 1
     found = from_json(fact)
     if found["type"] == "job_accepted":
-        return _of_accepted(talks="conversation" in found["request"], team="team" in found, tools="tools" in found.get("team", ()))
+        team = found.get("team", ())
+        return OF_A_CONVERSATION if "conversation" in found["request"] else TOOLS if "tools" in team else TEAMS if team else 1
     return VERSIONS.get(found["type"], 1)
 
 

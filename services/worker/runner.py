@@ -149,7 +149,7 @@ class Runner:
                 step = whole(step, await self._bodies.fetch(step.tenant, step.input_ref.blob))
             except (BlobGone, InvalidRecord):
                 raise ModelCallFailed(K.BLOB_GONE, "the job's input is not kept any longer") from None
-        attempt.step = await self._contexts.whole(step)
+        attempt.step = step if step.context is None else await self._contexts.whole(step)
 
     async def _inline(self, attempt: Attempt, outcome: StepSucceeded) -> StepSucceeded | StepFailed:
         """The outcome as it fits a record: a large answer goes into a blob, which is there before the outcome names it."""

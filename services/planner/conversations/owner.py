@@ -82,8 +82,8 @@ class Conversations:
         self.kept = Kind[Key, Talk]("conversations", self._again, events={ConversationChanged: self.restore})
         self._talks = self.kept.things
         self._changed: dict[Key, None] = {}
-        self._attention: dict[Key, None] = {}
-        """Whose timer may be another one by now."""
+        self.attention: dict[Key, None] = {}
+        """Those that changed, or whose timer may be another one by now: `flush` looks at them."""
         self._last_turn = -1
 
     def __len__(self) -> int:
@@ -197,11 +197,11 @@ class Conversations:
         )
         round_.after.append(Tell(current.home, granted))
         talk.granted_at = round_.now
-        self._attention[key] = None
+        self.attention[key] = None
 
     def _touch(self, round_: Round, key: Key, talk: Talk) -> None:
         talk.used_at = round_.now
-        self._changed[key] = self._attention[key] = None
+        self._changed[key] = self.attention[key] = None
 
     # Time
 
@@ -211,7 +211,7 @@ class Conversations:
         talk = self._talks.get((tenant, name))
         if talk is None:
             return
-        self._attention[tenant, name] = None
+        self.attention[tenant, name] = None
         if talk.known.current is not None and round_.now >= talk.granted_at + self._policy.grant_seconds:
             self._grant_again(round_, (tenant, name), talk)
         elif talk.idle and round_.now >= talk.used_at + self._policy.ttl_seconds:
@@ -230,11 +230,11 @@ class Conversations:
                 round_.add(group, talk.known, partial(self._gone, key), ledger=True)
             else:
                 self.kept.tell(round_, group, talk.known, key, ledger=True)
-        for key in self._attention:
+        for key in self.attention:
             if (found := self._talks.get(key)) is not None:
                 self._set_timer(f"{TIMER}{key[0]}/{key[1]}", self._due_at(found))
         self._changed.clear()
-        self._attention.clear()
+        self.attention.clear()
 
     def _due_at(self, talk: Talk) -> float:
         if talk.known.current is not None:
@@ -261,10 +261,10 @@ class Conversations:
         """After replay: what was granted is granted again, since the message may be lost."""
         for key, talk in self._talks.items():
             talk.used_at += to_monotonic
-            self._attention[key] = None
+            self.attention[key] = None
             if talk.known.current is not None:
                 self._grant_again(round_, key, talk)
 
     def _again(self, _round: Round, _epoch: int, key: Key) -> bool:
-        self._changed[key] = None
+        self._changed[key] = self.attention[key] = None
         return True

@@ -228,7 +228,8 @@ class Replay:
         for job in list(book.jobs.values()):
             if job.settled is not None:
                 round_.after.append(Publish(job.settled, tuple(job.followers)))
-                book.end_turn(round_, job)
+                if job.accepted.request.conversation is not None:
+                    book.end_turn(round_, job)
             elif job.broken is not None:
                 driving.give_up(book, round_, job)
             else:

@@ -29,6 +29,7 @@ def upkeep(book: Book, round_: Round, expected: int, distance: int) -> bool:
 
 def flush_ledgers(book: Book, round_: Round) -> None:
     """That part alone, at the end of a replay."""
-    book.conversations.flush(round_, book.epoch)
+    if book.conversations.attention:
+        book.conversations.flush(round_, book.epoch)
     if book.tries.may(_BUDGETS):
         funding.fund(book, round_)

@@ -96,8 +96,10 @@ class LiveJob:
     """Monotonic; set while it only waits (state)."""
     placed: bool = True
     """It takes a place of its home's live jobs (state)."""
+    awaits_turn: bool = False
+    """Of a conversation's job: its pattern may not begin yet."""
     turn: TurnBegun | None = None
-    """Of a conversation's job: it has begun."""
+    """It has begun."""
     turn_due: float = float("inf")
     """Monotonic; when it asks for its turn again (state)."""
     turn_owed: bool = False
@@ -120,11 +122,6 @@ class LiveJob:
     @property
     def reserved_micros(self) -> int:
         return sum(s.reserved_micros for s in self.steps.values())
-
-    @property
-    def awaits_turn(self) -> bool:
-        """Whether its pattern may not begin yet."""
-        return self.accepted.request.conversation is not None and self.turn is None and self.settled is None and self.ending is None
 
     @property
     def only_waits(self) -> bool:
@@ -179,7 +176,7 @@ def _funded(job: LiveJob, event: StepFunded) -> None:
 
 
 def _turn_begun(job: LiveJob, event: TurnBegun) -> None:
-    job.turn, job.idle_seconds = event, event.idle_seconds
+    job.turn, job.awaits_turn, job.idle_seconds = event, False, event.idle_seconds
     job.run.job = job.accepted.request  # its input may have moved while it waited
     job.run.start(event.context, event.older)
 
@@ -292,13 +289,13 @@ def _stopped(job: LiveJob, event: JobStopped) -> None:
 
 
 def _end(job: LiveJob, why: Failure) -> None:
-    job.ending = why
+    job.ending, job.awaits_turn = why, False
     job.abandoned.update(job.steps)
     job.steps.clear()
 
 
 def _settled(job: LiveJob, event: JobSettled) -> None:
-    job.settled = event
+    job.settled, job.awaits_turn = event, False
     job.steps.clear()
     job.abandoned.clear()
     job.claim_news.clear()

@@ -101,6 +101,7 @@ class Book:
         seconds = event.deadline_seconds or max(0.0, event.deadline_at - event.at)
         run = Run(event.job, pattern, event.request, Context(event.job, event.team, event.limits, seconds))
         job = self.jobs[event.job] = LiveJob(event.job, event, run)
+        job.awaits_turn = event.request.conversation is not None
         self.live_count.add(job)
         dates.begin(job, round_, 0.0)
         return job
@@ -250,7 +251,8 @@ class Book:
         )
         round_.settle(event, partial(self.ends_at, job.id, round_.now), tuple(job.followers))
         self.end(job, event)
-        self.end_turn(round_, job)
+        if accepted.request.conversation is not None:
+            self.end_turn(round_, job)
         level = log.debug if failure is None else log.info
         level("job_settled", job=job.id, trace=trace_id(accepted.trace), status=status, kind=failure and failure.kind)
         seconds = max(0.0, round_.wall - accepted.at)
@@ -267,10 +269,10 @@ class Book:
 
     def end_turn(self, round_: Round, job: LiveJob) -> None:
         """Of a conversation's job that has ended, live or in replay: its owner is told."""
-        request, context = job.accepted.request, job.run.context
-        if job.settled is not None and request.conversation is not None:
-            job.turn_owed = True
-            round_.after.append(EndTurn(job.settled, request, job.turn, context.found, context.dropped))
+        assert job.settled is not None, "it has ended"
+        context = job.run.context
+        job.turn_owed = True
+        round_.after.append(EndTurn(job.settled, job.accepted.request, job.turn, context.found, context.dropped))
 
     def turn_told(self, job_id: str) -> None:
         """That is acknowledged."""
