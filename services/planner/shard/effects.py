@@ -1,7 +1,8 @@
 """Effects: what a round of one fold lets out, and what of it must be acknowledged before positions and jobs may be let go.
 
-Nothing here waits. A record whose dead letter, delay or refused claim is not acknowledged holds back its position; a job whose result or
-stops are not acknowledged stays in the book, so that a successor sends them again. What can never be sent comes back and is folded.
+Nothing here waits. A record whose dead letter, delay or refused claim is not acknowledged holds back its position; a job whose result,
+stops or turn's end are not acknowledged stays in the book, so that a successor sends them again. What can never be sent comes back and is
+folded.
 """
 
 from __future__ import annotations
