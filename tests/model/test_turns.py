@@ -283,6 +283,7 @@ def test_the_rule_holds(name: str) -> None:
 
 
 @at_length
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("rule", [replace(RULE, cancels=1), replace(RULE, deletes=1), replace(ONCE, jobs=3)])
 def test_the_rule_holds_at_length(rule: Rule) -> None:
     found = search(rule)
