@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from infra.cli.exits import Exit
 from infra.cli.main import main
 from infra.native.cluster import LocalCluster
+from infra.native.waiting import wait_until
 from tests.support.native import StartCluster
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
@@ -35,6 +36,11 @@ def ask(at: LocalCluster, number: int) -> dict[str, Any]:
     return found["result"]
 
 
+def export(at: LocalCluster) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(tutti(at, "conversations", "get", "talk", "--json").stdout)
+    return found
+
+
 def test_a_conversation_over_rest_and_kafka(cluster: StartCluster) -> None:
     at = cluster("talk", environment={"TUTTI_PLANNER__CONVERSATION_TOKENS": "400"})
     read = [ask(at, number)["usage"]["prompt_tokens"] for number in range(3)]
@@ -46,8 +52,10 @@ def test_a_conversation_over_rest_and_kafka(cluster: StartCluster) -> None:
         at.services["planner"].daemon.kill()
         at.services["planner"].start()
         later = [each.result() for each in waiting]
-    shown = json.loads(tutti(at, "conversations", "get", "talk", "--json").stdout)
-    assert (shown["turns"], shown["running"], shown["waiting"]) == (10, None, 0)
+    # A job has its result before its turn has ended: what was said is written behind it.
+    assert wait_until(lambda: export(at)["turns"] == 10, 30.0), export(at)
+    shown = export(at)
+    assert (shown["running"], shown["waiting"]) == (None, 0)
     assert [turn["job"] for turn in shown["messages_of"][:3]] == ["talk-0", "talk-1", "talk-2"]
     assert len({turn["job"] for turn in shown["messages_of"]}) == 10
     assert shown["summary"]
