@@ -44,7 +44,7 @@ test-chaos: venv ## Properties with many examples, long searches of the models, 
 	TUTTI_EXAMPLES=thorough $(PYTEST) -q -n auto --dist worksteal tests/unit tests/model
 	TUTTI_SEEDS=$(or $(SEEDS),200) TUTTI_SEARCH=1 $(PYTEST) -q -n auto tests/simulated/test_cluster_laws.py tests/simulated/test_mutations.py
 
-up: venv ## Start Kafka, Redis, a model node and the five services on this machine.
+up: venv ## Start Kafka, Redis, MongoDB or its stand-in, a model node and the services on this machine.
 	@$(BIN)/tutti up
 
 down: venv ## Stop them; data stays.
