@@ -6,7 +6,7 @@
 | `own_kafka` | a `Kafka` of one's own, to stop, kill and start | function |
 | `redis_url` | a real Redis; use keys of your own | session; `TUTTI_TEST_REDIS` names one that runs already |
 | `empty_redis` | the same, without any keys | function |
-| `mongo_url` | a stand-in for MongoDB (SecantusDB) unless there is a mongod; a database of your own | session; `TUTTI_TEST_MONGO` names one |
+| `mongo_url` | a stand-in for MongoDB (SecantusDB) unless there is a mongod; a database each | session; `TUTTI_TEST_MONGO` names one |
 | `ollama_url` | a real Ollama with the models of `make ollama` | session |
 | `simulator_url` | a simulated Ollama without latency | session |
 | `cluster` | `cluster(namespace, **options)`: a started `LocalCluster` on `kafka`; stopped at the end, logs shown on failure | function |
