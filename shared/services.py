@@ -17,10 +17,10 @@ class ListedService(NamedTuple):
     name: str
     port: int
     grouped: bool = False
-    aside: bool = False
-    """No job waits for it: clusters of tests and measurements have one only where it is asked for."""
     package: str = ""
     """Where it lies, of one from outside."""
+    aside: bool = False
+    """No job waits for it: clusters of tests and measurements have one only where it is asked for."""
 
     @property
     def module(self) -> str:

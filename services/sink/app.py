@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-from services.sink.api import build_api
 from services.sink.gauges import Gauges
 from services.sink.mongo import MongoStore, NoStore
 from services.sink.port import Store
+from services.sink.query_api import build_api
 from services.sink.settings import SinkSettings
-from services.sink.writer import Writer
+from services.sink.writing import Writer
 from shared import access
 from shared.processing.intake import Intake
 from shared.processing.outbox import Outbox
@@ -22,15 +22,15 @@ from shared.service.processor import Processor
 from shared.services import group_of
 
 
-def build(environment: Environment, settings: SinkSettings | None = None, store: Store | None = None) -> Sink:
+def build(environment: Environment, settings: SinkSettings | None = None, store: Store | None = None) -> UsageSink:
     """The sink of one process; settings come from its environment unless given."""
     settings = settings or SinkSettings()
     if store is None:
         store = MongoStore(settings.store, settings.database, settings.store_timeout_seconds) if settings.store else NoStore()
-    return Sink(environment, settings, store)
+    return UsageSink(environment, settings, store)
 
 
-class Sink:
+class UsageSink:
     """Implements `shared.service.Service` and `shared.service.Answering`."""
 
     name = "sink"

@@ -16,7 +16,7 @@ from typing import Any
 
 from services.sink.audit import BLOCK, digest, linked
 from services.sink.handlers import Valid
-from services.sink.port import AUDIT, NOWHERE, USAGE, Amount, Batch, Begun, Document, Life
+from services.sink.port import AUDIT, NOWHERE, USAGE, Amount, Batch, Begun, Document, JobLife
 from services.sink.settings import SinkSettings
 from shared.contracts import event as events
 from shared.contracts import ids
@@ -70,7 +70,7 @@ class HomeFold:
                 found.add(job)
         return found
 
-    def learn(self, lives: Sequence[Life], jobs: Iterable[str], offset: int) -> None:
+    def learn(self, lives: Sequence[JobLife], jobs: Iterable[str], offset: int) -> None:
         """What the store says of `jobs`; of several lives that is meant which holds at `offset`, where the batch begins. What lies behind
         it is not known yet, though the store may have it: what is made of a record is the same each time.
         """

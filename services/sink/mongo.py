@@ -17,7 +17,7 @@ from pymongo import AsyncMongoClient, IndexModel, UpdateOne
 from pymongo.errors import BulkWriteError, ConfigurationError, InvalidURI
 
 from services.sink.audit import BLOCK, GENESIS
-from services.sink.port import AUDIT, LETTERS, NODES, TOTALS, USAGE, Batch, Begun, Document, Life, StoreAway, Sum, Upsert
+from services.sink.port import AUDIT, LETTERS, NODES, TOTALS, USAGE, Batch, Begun, Document, JobLife, StoreAway, Sum, Upsert
 from shared.errors import ConfigurationError as WrongSettings
 from shared.telemetry import logs, metrics
 
@@ -81,10 +81,10 @@ class MongoStore:
                 return Begun(last["epoch"], last["chain"])
         return Begun(None, GENESIS)
 
-    async def lives(self, home: str, jobs: Collection[str]) -> list[Life]:
+    async def lives(self, home: str, jobs: Collection[str]) -> list[JobLife]:
         where = {"home": home, "job": {"$in": list(jobs)}}
         found = await self.find(USAGE, where, order=[("job", 1)], limit=0, fields=("job", "life", "tenant", "settled", "s"))
-        return [Life(row["job"], row["life"], row.get("tenant"), row.get("settled"), dict(_steps(row.get("s", {})))) for row in found]
+        return [JobLife(row["job"], row["life"], row.get("tenant"), row.get("settled"), dict(_steps(row.get("s", {})))) for row in found]
 
     async def write(self, batch: Batch) -> int:
         by_collection: dict[str, list[Upsert]] = defaultdict(list)
@@ -213,7 +213,7 @@ class NoStore:
     async def begun(self, home: str, offset: int) -> Begun:
         return Begun(None, GENESIS)
 
-    async def lives(self, home: str, jobs: Collection[str]) -> list[Life]:
+    async def lives(self, home: str, jobs: Collection[str]) -> list[JobLife]:
         return []
 
     async def write(self, batch: Batch) -> int:

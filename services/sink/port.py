@@ -53,7 +53,7 @@ class Sum:
     expires_at: datetime | None = None
 
 
-class Life(NamedTuple):
+class JobLife(NamedTuple):
     """One use of a job's id: from the acceptance at `offset` on (NOWHERE: not seen). `settled`: offset of its end."""
 
     job: str
@@ -115,7 +115,7 @@ class Store(Protocol):
         """What the newest audit entry below `offset` says."""
         ...
 
-    async def lives(self, home: str, jobs: Collection[str]) -> list[Life]:
+    async def lives(self, home: str, jobs: Collection[str]) -> list[JobLife]:
         """All that is known of these ids."""
         ...
 

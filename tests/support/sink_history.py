@@ -24,6 +24,7 @@ from shared.topics import Topics
 TENANTS = ("default", "acme", "globex")
 MODELS = ("a:1b", "b:7b", "models/x.y$z.gguf")
 AGENTS = ("chat", "critic", "a.b")
+Counts = dict[tuple[str, ...], int]
 PROMPT = "nobody may read this"
 
 
@@ -170,7 +171,7 @@ def valid_events(messages: Sequence[Message], start: int = 0) -> Iterator[tuple[
         yield offset, event
 
 
-def recount(histories: Sequence[Sequence[Message]]) -> dict[str, Any]:
+def recount(histories: Sequence[Sequence[Message]]) -> Counts:
     """What the store must say of these homes' histories."""
     count: Counter[tuple[str, ...]] = Counter()
     for messages in histories:
@@ -178,7 +179,7 @@ def recount(histories: Sequence[Sequence[Message]]) -> dict[str, Any]:
         for _, event in valid_events(messages):
             for fact in events.facts_of(event):
                 _count(fact, agents, count)
-    return dict(count)
+    return {key: value for key, value in count.items() if value}
 
 
 def _count(fact: Any, agents: dict[tuple[str, str], tuple[str, str]], count: Counter[tuple[str, ...]]) -> None:
@@ -199,7 +200,7 @@ def _count(fact: Any, agents: dict[tuple[str, str], tuple[str, str]], count: Cou
             count["micros", *key] += round(result.usage.cost * 1e6)
 
 
-def counted(totals: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def counted(totals: Sequence[dict[str, Any]]) -> Counts:
     """The same of the store's totals."""
     count: Counter[tuple[str, ...]] = Counter()
     for row in totals:

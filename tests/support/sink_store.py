@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from services.sink.audit import BLOCK, GENESIS
-from services.sink.port import AUDIT, TOTALS, USAGE, Batch, Begun, Document, Life, StoreAway
+from services.sink.port import AUDIT, TOTALS, USAGE, Batch, Begun, Document, JobLife, StoreAway
 
 
 class MemoryStore:
@@ -35,11 +35,11 @@ class MemoryStore:
         last = max(entries, key=lambda entry: entry["offset"])
         return Begun(last["epoch"], last["chain"])
 
-    async def lives(self, home: str, jobs: Collection[str]) -> list[Life]:
+    async def lives(self, home: str, jobs: Collection[str]) -> list[JobLife]:
         await self._moment()
         rows = [row for row in self.documents[USAGE].values() if row["home"] == home and row["job"] in jobs]
         return [
-            Life(
+            JobLife(
                 row["job"], row["life"], row.get("tenant"), row.get("settled"),
                 {step: (told["agent"], told["model"]) for step, told in row.get("s", {}).items() if "agent" in told},
             )
