@@ -18,6 +18,11 @@ _BESIDE = ("chain", "tenant")
 """Not hashed: the hash itself; and whose the job is, which is derived and may be known only later."""
 
 
+def home_name(topic_id: str, partition: int) -> str:
+    """A home in the store: a topic that was made anew has the same offsets again, and is another one."""
+    return f"{digest(topic_id.encode())[:8]}.{partition}"
+
+
 def digest(value: bytes) -> str:
     """Of an event's bytes."""
     return sha256(value).hexdigest()[:32]

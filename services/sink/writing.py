@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from services.sink.audit import digest
+from services.sink.audit import home_name
 from services.sink.fold import HomeFold
 from services.sink.gauges import Gauges
 from services.sink.handlers import Valid, leading_epochs, read_announcement, read_event, read_letter
@@ -145,11 +145,10 @@ class Writer:
         return reading
 
     async def _name(self, window: Window) -> str:
-        """Of a home, in the store: a topic that was made anew has the same offsets again."""
         identity = self._intake.identity(window.partition.topic)
         if identity is None:
             raise StoreAway("Kafka has not told yet which topic it is that is read")
-        return f"{digest(identity.encode())[:8]}.{window.partition.partition}"
+        return home_name(identity, window.partition.partition)
 
     # What else is kept
 

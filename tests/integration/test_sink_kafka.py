@@ -7,6 +7,8 @@ history ──► job-events ──► sink, killed five times in mid-batch; two
 
 from __future__ import annotations
 
+import asyncio
+import csv
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -19,8 +21,10 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 from pymongo import MongoClient
 
+from infra.cli.main import main
 from infra.native.paths import StackHome
 from infra.native.ports import free_ports
 from infra.native.services import ServiceProcess
@@ -239,3 +243,43 @@ async def _apart(sink: ServiceProcess) -> None:
         assert (await root.get("/v1/usage/jobs?limit=0")).status_code == 400
         assert (await root.get("/v1/none")).status_code == 404
         assert (await root.get("/v1/usage/jobs/none")).status_code == 404
+
+
+def test_commands(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`tutti usage`, `top`, `audit`: tables, CSV, JSON; a chain that was tampered with is found, and so is one that Kafka contradicts."""
+    asyncio.run(deployment.grow(120))
+    sink = deployment.sink()
+    assert asyncio.run(deployment.all_stored())
+    sink.await_ready()
+    for name, value in {
+        "TUTTI_SINK_URL": sink.url, "TUTTI_API_KEY": "root", "TUTTI_KAFKA_SERVERS": deployment.servers,
+        "TUTTI_TOPICS__PREFIX": deployment.topics.settings.prefix,
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+
+    def tutti(*arguments: str, code: int = 0) -> str:
+        done = CliRunner().invoke(main, arguments)
+        assert done.exit_code == code, done.output
+        return done.output
+
+    assert json.loads(tutti("usage", "--by", "tenant", "--json"))
+    assert tutti("usage", "--by", "agent,model", "--csv").startswith("agent,model,answers")
+    assert "acme" in tutti("usage")
+    rows = list(csv.DictReader(tutti("usage", "--jobs", "--csv", "--limit", "7", "--status", "succeeded").splitlines()))
+    assert {row["status"] for row in rows} == {"succeeded"}
+    assert "globex" in tutti("top", "--minutes", "60")
+    assert "grouped" in tutti("usage", "--by", "colour", code=2)
+    heads = [line.split()[-1] for line in tutti("audit", "verify", "--events").splitlines() if ":" in line]
+    assert len(heads) == len(deployment.histories)
+    asyncio.run(deployment.grow(20))
+    assert asyncio.run(deployment.all_stored())
+    tutti("audit", "verify", "--head", heads[0])
+    entries = [json.loads(line) for line in tutti("audit", "export").splitlines()]
+    assert len(entries) == sum(1 for h in deployment.histories for _ in valid_events(h.messages))
+    with MongoClient[dict[str, Any]](deployment.mongo) as client:
+        block = client[deployment.name]["audit"].find_one({"block": 0}) or {}
+        offset = sorted(map(int, block["entries"]))[3]
+        client[deployment.name]["audit"].update_one({"_id": block["_id"]}, {"$set": {f"entries.{offset}.status": "succeeded "}})
+    assert f"offset {offset}" in tutti("audit", "verify", code=1)
+    monkeypatch.setenv("TUTTI_API_KEY", "nobody")
+    assert "not known" in tutti("usage", code=2)

@@ -32,6 +32,7 @@ from shared.clock import SystemClock
 from shared.contracts import event as events
 from shared.contracts.base import ClaimId, PriorityClass, StepId
 from shared.contracts.chat import Answer
+from shared.contracts.fact import Fact
 from shared.contracts.headers import envelope
 from shared.contracts.ids import digest_of
 from shared.contracts.job import Job
@@ -94,8 +95,9 @@ def _step(job: str) -> StepId:
     return StepId(digest_of(job.encode()))
 
 
-def _message(topics: Topics, home: int, event: events.PlannerStarted | events.Fact, key: str) -> Message:
-    return Message(topics.job_events, event.to_bytes(), key.encode() or None, home, envelope(event.type, version=2))  # type: ignore[union-attr]
+def _message(topics: Topics, home: int, event: events.PlannerStarted | Fact, key: str) -> Message:
+    kind: str = type(event).model_fields["type"].default
+    return Message(topics.job_events, event.to_bytes(), key.encode() or None, home, envelope(kind, version=2))
 
 
 async def _fill(log: AioLog, topics: Topics, jobs: int) -> dict[TopicPartition, int]:
