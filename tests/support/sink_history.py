@@ -25,6 +25,7 @@ TENANTS = ("default", "acme", "globex")
 MODELS = ("a:1b", "b:7b", "models/x.y$z.gguf")
 AGENTS = ("chat", "critic", "a.b")
 Counts = dict[tuple[str, ...], int]
+_GONE = ("unknown", "unknown")
 PROMPT = "nobody may read this"
 
 
@@ -91,6 +92,8 @@ class HistoryOfHome:
                 return _Live(ended.job, ended.tenant, r.choice(("single", "vote")))
         self._lives += 1
         name = f"h{self._home}-{self._lives}"
+        if r.random() < 0.2:
+            return _Live(f"j_{name}", tenant, r.choice(("single", "vote")))
         return _Live(name if tenant == "default" else f"{tenant}/{name}", tenant, r.choice(("single", "vote")))
 
     def _accept(self) -> None:
@@ -171,12 +174,13 @@ def valid_events(messages: Sequence[Message], start: int = 0) -> Iterator[tuple[
         yield offset, event
 
 
-def recount(histories: Sequence[Sequence[Message]]) -> Counts:
-    """What the store must say of these homes' histories."""
+def recount(histories: Sequence[Sequence[Message]], begins: Sequence[int] | None = None) -> Counts:
+    """What the store must say of these homes' histories. `begins`: where each begins for who reads it now, a PlannerStarted."""
     count: Counter[tuple[str, ...]] = Counter()
-    for messages in histories:
+    for home, messages in enumerate(histories):
         agents: dict[tuple[str, str], tuple[str, str]] = {}
-        for _, event in valid_events(messages):
+        begin = begins[home] if begins else 0
+        for _, event in valid_events(messages[begin:], begin):
             for fact in events.facts_of(event):
                 _count(fact, agents, count)
     return {key: value for key, value in count.items() if value}
@@ -187,10 +191,11 @@ def _count(fact: Any, agents: dict[tuple[str, str], tuple[str, str]], count: Cou
         case events.StepAsked():
             agents[fact.job, fact.step] = fact.agent, fact.model
         case events.StepAnswered():
-            count["answers", *agents[fact.job, fact.step]] += 1
-            count["tokens", *agents[fact.job, fact.step]] += fact.usage.prompt_tokens + fact.usage.completion_tokens
+            whose = agents.get((fact.job, fact.step), _GONE)
+            count["answers", *whose] += 1
+            count["tokens", *whose] += fact.usage.prompt_tokens + fact.usage.completion_tokens
         case events.AttemptFailed() | events.WorkWasted():
-            count["wasted", *agents[fact.job, fact.step]] += fact.usage.as_waste().wasted_tokens
+            count["wasted", *agents.get((fact.job, fact.step), _GONE)] += fact.usage.as_waste().wasted_tokens
         case events.JobSettled():
             result = fact.result
             key = result.tenant, result.pattern, result.status.value
