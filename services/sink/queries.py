@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from services.sink.audit import BLOCK
 from services.sink.port import AUDIT, LETTERS, NODES, TOTALS, USAGE, Document, Store
@@ -27,7 +27,12 @@ _AMOUNTS = (
 _ROW = ("job", "tenant", "pattern", "class", "model", "status", "failure", "accepted_at", "finished_at", "steps", "attempts", "calls",
         "prompt_tokens", "completion_tokens", "wasted_tokens", "cost", "at")  # fmt: skip
 
-Words = Annotated[tuple[Label, ...], BeforeValidator(lambda text: text.split(",") if isinstance(text, str) else text)]
+Words = Annotated[
+    tuple[Label, ...], Field(min_length=1, max_length=8), BeforeValidator(lambda text: text.split(",") if isinstance(text, str) else text)
+]
+Day = Annotated[
+    str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$", max_length=10), AfterValidator(lambda day: date.fromisoformat(day) and day)
+]
 Limit = Annotated[int, Field(ge=1, le=1_000)]
 At = Annotated[float, Field(ge=0, lt=253_402_300_800)]
 
@@ -49,8 +54,8 @@ class Query(BaseModel):
 class UsageQuery(Query):
     """Sums of days (UTC, by the arrival of what is counted), grouped by `by`. Of agents and models the sums are of attempts."""
 
-    first: date | None = Field(default=None, alias="from")
-    last: date | None = Field(default=None, alias="to")
+    first: Day | None = Field(default=None, alias="from")
+    last: Day | None = Field(default=None, alias="to")
     by: Words = ("day", "tenant")
 
     @model_validator(mode="after")
@@ -62,16 +67,16 @@ class UsageQuery(Query):
         return self
 
     async def answer(self, store: Store, tenant: str | None, now: float) -> Document:
-        last = self.last or datetime.fromtimestamp(now, UTC).date()
-        first = self.first or last - timedelta(days=30)
+        last = self.last or datetime.fromtimestamp(now, UTC).date().isoformat()
+        first = self.first or (date.fromisoformat(last) - timedelta(days=min(30, date.fromisoformat(last).toordinal() - 1))).isoformat()
         of = "steps" if set(self.by) & set(OF_STEPS) else "jobs"
-        where: Document = {"day": {"$gte": first.isoformat(), "$lte": last.isoformat()}, "of": of}
+        where: Document = {"day": {"$gte": first, "$lte": last}, "of": of}
         if tenant is not None:
             where["tenant"] = tenant
         found = await store.find(TOTALS, where, order=[("day", 1)], limit=MOST_TOTALS + 1)
         if len(found) > MOST_TOTALS:
             raise TooLarge("that are too many days, or too many tenants: ask for fewer")
-        return {"of": of, "from": first.isoformat(), "to": last.isoformat(), "rows": summed(found, self.by)}
+        return {"of": of, "from": first, "to": last, "rows": summed(found, self.by)}
 
 
 def summed(found: Iterable[Document], by: Sequence[str]) -> list[Document]:
@@ -134,7 +139,7 @@ class TopQuery(Query):
     """Who used most in the last minutes, by one word."""
 
     minutes: Annotated[int, Field(ge=1, le=1_440)] = 5
-    by: Annotated[str, Field(pattern="^(tenant|pattern|class|model)$")] = "tenant"
+    by: Literal["tenant", "pattern", "class", "model"] = "tenant"
 
     async def answer(self, store: Store, tenant: str | None, now: float) -> Document:
         where: Document = {"at": {"$gte": now - 60 * self.minutes}} | ({} if tenant is None else {"tenant": tenant})

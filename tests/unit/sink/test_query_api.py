@@ -103,6 +103,7 @@ async def test_a_store_that_is_away_is_503(path: str) -> None:
         ("/v1/usage?by=colour", "cannot be grouped by colour"),
         ("/v1/usage?by=model,status", "one of both"),
         ("/v1/usage?from=yesterday", "from"),
+        ("/v1/usage?to=2026-02-30", "to"),
         ("/v1/usage?odd=1", "odd"),
         ("/v1/usage/jobs?limit=1001", "limit"),
         ("/v1/usage/jobs?since=-1", "since"),
