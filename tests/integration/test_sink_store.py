@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+import warnings
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from secrets import token_hex
@@ -19,8 +20,15 @@ from services.sink.port import AUDIT, NODES, TOTALS, USAGE, Amount, Batch, Store
 from shared.errors import ConfigurationError
 
 pytestmark = [pytest.mark.mongo, pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")]
-"""pymongo leaves sockets of failed handshakes to the collector of garbage."""
 LATER = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """pymongo leaves sockets of failed handshakes to the collector of garbage, also when its loop has ended."""
+    yield
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+        gc.collect()
 
 
 @asynccontextmanager
@@ -135,7 +143,6 @@ async def test_nonsense_is_a_store_that_is_away(answer: bytes | None) -> None:
         with pytest.raises(StoreAway):
             await store.write(added(Batch(), "s", 1))
     server.close()
-    gc.collect()
 
 
 async def test_nobody_there_is_a_store_that_is_away(unused_tcp_port: int) -> None:
@@ -144,7 +151,6 @@ async def test_nobody_there_is_a_store_that_is_away(unused_tcp_port: int) -> Non
         async with asyncio.timeout(4.0):
             with pytest.raises(StoreAway):
                 await store.begun("h", 1)
-    gc.collect()
 
 
 @pytest.mark.parametrize("url", ["http://x", "mongodb://", "mongodb://a:b:c@", "mongodb://u:secret@h:0x/"])
