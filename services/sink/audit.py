@@ -6,10 +6,11 @@ it proves the rest. An entry holds the digest of its event, so that as long as K
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from hashlib import sha256
 from typing import Any
+
+from pydantic_core import to_json
 
 BLOCK = 256
 """Entries lie in documents of so many offsets."""
@@ -29,9 +30,9 @@ def digest(value: bytes) -> str:
 
 
 def linked(before: str, entry: dict[str, Any]) -> str:
-    """The hash of an entry behind the one whose hash is `before`."""
-    told = {name: value for name, value in entry.items() if name not in _BESIDE}
-    return sha256(f"{before}{json.dumps(told, sort_keys=True, separators=(',', ':'))}".encode()).hexdigest()[:32]
+    """The hash of an entry behind the one whose hash is `before`: of that hash and the entry's fields as JSON, pairs in order of names."""
+    told = sorted((name, value) for name, value in entry.items() if name not in _BESIDE)
+    return sha256(before.encode() + to_json(told)).hexdigest()[:32]
 
 
 def broken(entries: Iterable[dict[str, Any]], before: str | None = None) -> str | None:

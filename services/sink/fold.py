@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -61,7 +62,7 @@ class HomeFold:
         found: set[str] = set()
         accepted: set[str] = set()
         for one in valid:
-            job = getattr(one.event, "job", None)
+            job: str | None = one.event.__dict__.get("job")
             if job is None or job in self._jobs or job in accepted:
                 continue
             if isinstance(one.event, events.JobAccepted):
@@ -85,7 +86,7 @@ class HomeFold:
 
     def fold(self, one: Valid, batch: Batch) -> None:
         """In order of offsets, behind what was folded before."""
-        job = getattr(one.event, "job", None)
+        job: str | None = one.event.__dict__.get("job")
         known = None if job is None else self._job(job, one)
         self._link(one, known, batch)
         if job is not None and known is not None:
@@ -165,12 +166,12 @@ class HomeFold:
     # The chain
 
     def _link(self, one: Valid, known: KnownJob | None, batch: Batch) -> None:
-        event = one.event
+        event, fields = one.event, one.event.__dict__
         entry: Document = {"offset": one.offset, "type": event.type, "digest": digest(one.value)}
         entry["epoch"] = one.offset if isinstance(event, events.PlannerStarted) else event.epoch
         entry["at_ms"] = one.at_ms
         for name in ("job", "step", "attempt", "node", "by", "verdict", "planner", "schedule"):
-            value = getattr(event, name, None)
+            value = fields.get(name)
             if value:
                 entry[name] = value
         if isinstance(event, events.JobSettled):
@@ -290,5 +291,9 @@ def step_name(step: str) -> str:
 
 def _day(at_ms: int) -> datetime:
     """Of the record's arrival."""
-    moment = datetime.fromtimestamp(max(0, min(at_ms, 253_402_300_799_000)) / 1000, UTC)
-    return moment.replace(hour=0, minute=0, second=0, microsecond=0)
+    return _midnight(max(0, min(at_ms, 253_402_300_799_000)) // 86_400_000)
+
+
+@lru_cache(maxsize=64)
+def _midnight(day: int) -> datetime:
+    return datetime.fromtimestamp(86_400 * day, UTC)
