@@ -72,6 +72,9 @@ class MongoStore:
         for name, indexes in _INDEXES.items():
             await self._call(self._database[name].create_indexes(indexes))
 
+    async def ping(self) -> None:
+        await self._call(self._client.admin.command("ping"))
+
     async def begun(self, home: str, offset: int) -> Begun:
         where = {"home": home, "block": {"$lte": offset // BLOCK}}
         for block in await self.find(AUDIT, where, order=[("block", -1)], limit=2):
@@ -208,6 +211,9 @@ class NoStore:
     """Nothing is stored, and nothing known."""
 
     async def prepare(self) -> None:
+        return None
+
+    async def ping(self) -> None:
         return None
 
     async def begun(self, home: str, offset: int) -> Begun:

@@ -111,6 +111,10 @@ class Store(Protocol):
         """Make indexes. Repeatable."""
         ...
 
+    async def ping(self) -> None:
+        """Whether it is there."""
+        ...
+
     async def begun(self, home: str, offset: int) -> Begun:
         """What the newest audit entry below `offset` says."""
         ...

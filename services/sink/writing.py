@@ -20,7 +20,7 @@ from services.sink.handlers import Valid, leading_epochs, read_announcement, rea
 from services.sink.others import keep_letter, keep_node
 from services.sink.port import Batch, Begun, Store, StoreAway
 from services.sink.settings import SinkSettings
-from shared.clock import Clock
+from shared.clock import Clock, within
 from shared.epochs import EpochFilter
 from shared.errors import InvalidInput
 from shared.kafka.port import Record
@@ -35,6 +35,8 @@ log = logs.get(__name__)
 
 T = TypeVar("T")
 
+LOOK_SECONDS = 10.0
+"""Of a store to which nothing is written: so soon /readyz says that it is away."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0
 
 
@@ -66,13 +68,28 @@ class Writer:
     async def run(self) -> None:
         """Write until cancelled."""
         while True:
-            await self._wake.wait()
+            if not await within(LOOK_SECONDS if self._prepared else FIRST_PAUSE_SECONDS, self._wake.wait()):
+                await self._look()
             self._wake.clear()
             with self.tries.chore("writing"):
                 while taken := list(self._intake.take(lambda window, record: (window, record))):
                     await self._take(taken)
                     self._intake.relieve()
             metrics.SINK_BEHIND_SECONDS.set(0)
+
+    async def _look(self) -> None:
+        """Nothing is to be written: is the store there?"""
+        try:
+            await (self._store.ping() if self._prepared else self._store.prepare())
+        except StoreAway as error:
+            self._complain(error)
+        else:
+            self._prepared, self.trouble = True, None
+
+    def _complain(self, error: StoreAway) -> None:
+        if self.trouble is None:
+            log.warning("store_away", reason=error.message)
+        self.trouble = error.message
 
     async def _take(self, taken: Sequence[tuple[Window, Record]]) -> None:
         by_window: dict[Window, list[Record]] = defaultdict(list)
@@ -103,9 +120,7 @@ class Writer:
             try:
                 answer = await call()
             except StoreAway as error:
-                if self.trouble is None:
-                    log.warning("store_away", reason=error.message)
-                self.trouble = error.message
+                self._complain(error)
                 await self._clock.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             else:

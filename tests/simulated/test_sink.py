@@ -129,6 +129,15 @@ def test_all_is_stored_and_a_stop_repeats_nothing() -> None:
             stop.set()
             await task
             writes = world.store.writes
+            world.store.away = True
+            _, idle, task, stop = world.start()
+            await world.clock.sleep(30.0)
+            assert idle.readiness().reasons == ("the store does not answer",)
+            world.store.away = False
+            await world.clock.sleep(30.0)
+            assert idle.readiness().ready
+            stop.set()
+            await task
             _, _, task, stop = world.start()
             await world.clock.sleep(10.0)
             assert world.store.writes == writes

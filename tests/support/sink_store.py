@@ -26,6 +26,9 @@ class MemoryStore:
     async def prepare(self) -> None:
         await self._moment()
 
+    async def ping(self) -> None:
+        await self._moment()
+
     async def begun(self, home: str, offset: int) -> Begun:
         await self._moment()
         blocks = [row for row in self.documents[AUDIT].values() if row["home"] == home and row["block"] <= offset // BLOCK]

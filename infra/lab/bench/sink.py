@@ -21,7 +21,7 @@ from infra.lab.bench import machine
 from infra.lab.bench.figures import Budget, Figures, Spreads, median_of, most_of
 from infra.lab.bench.local import started_broker
 from infra.lab.bench.outcome import Outcome, bench_options
-from infra.lab.bench.processes import cpu_seconds
+from infra.lab.bench.processes import cpu_seconds, resident_bytes
 from infra.native import ports
 from infra.native.errors import NativeError
 from infra.native.mongo import MongoServer
@@ -131,6 +131,7 @@ async def _watch(log: AioLog, topics: Topics, sink: ServiceProcess, ends: dict[T
         "events_per_s": round(stored / max(seconds, 1e-3)),
         "events_per_cpu_s": round(stored / max(cpu, 1e-3)),
         "cpu_share": round(cpu / max(seconds, 1e-3), 2),
+        "resident_mib": round(resident_bytes(sink.daemon.pid() or 0) / 2**20),
         "missing": sum(ends.values()) - done,
     }
 
