@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # a process whose modules need compiling takes two to three times as long to start
-.PHONY: help venv check format test test-chaos up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-idle bench-versus bench-priority ollama lock wheel clean
+.PHONY: help venv check format test test-chaos up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-idle bench-sink bench-versus bench-priority ollama lock wheel clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -44,7 +44,7 @@ test-chaos: venv ## Properties with many examples, long searches of the models, 
 	TUTTI_EXAMPLES=thorough $(PYTEST) -q -n auto --dist worksteal tests/unit tests/model
 	TUTTI_SEEDS=$(or $(SEEDS),200) TUTTI_SEARCH=1 $(PYTEST) -q -n auto tests/simulated/test_cluster_laws.py tests/simulated/test_mutations.py
 
-up: venv ## Start Kafka, Redis, a model node and the five services on this machine.
+up: venv ## Start Kafka, Redis, MongoDB or its stand-in, a model node and the services on this machine.
 	@$(BIN)/tutti up
 
 down: venv ## Stop them; data stays.
@@ -85,6 +85,9 @@ bench-cancel: venv ## Cancel 50 running streams in each of three ways; the node 
 
 bench-delays: venv ## JOBS=100000 delayed records; how late they are, and that a kill -9 of the delay service loses none.
 	@$(BIN)/python -m infra.lab.bench.delays --jobs $(or $(JOBS),100000) $(REPEATED) --json $(call runs,delays)
+
+bench-sink: venv ## Events a second that the sink folds and stores (STORE=url of MongoDB's protocol; else mongod or a stand-in).
+	@$(BIN)/python -m infra.lab.bench.sink --jobs $(or $(JOBS),30000) $(if $(STORE),--store $(STORE)) $(REPEATED) --json $(call runs,sink)
 
 bench-backlog: venv ## Queue JOBS=1000000 jobs of BYTES=0 more than a few words; every service's memory must stay flat.
 	@$(BIN)/python -m infra.lab.bench.backlog --jobs $(or $(JOBS),1000000) --bytes $(or $(BYTES),0) $(REPEATED) --json $(call runs,backlog)

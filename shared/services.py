@@ -19,6 +19,8 @@ class ListedService(NamedTuple):
     grouped: bool = False
     package: str = ""
     """Where it lies, of one from outside."""
+    aside: bool = False
+    """No job waits for it: clusters of tests and measurements have one only where it is asked for."""
 
     @property
     def module(self) -> str:
@@ -31,6 +33,7 @@ SERVICES = (
     ListedService("router", 9102, grouped=True),
     ListedService("worker", 9103),
     ListedService("delay", 9104, grouped=True),
+    ListedService("sink", 9105, grouped=True, aside=True),
     ListedService("ingress", 8080),
 )
 """In the order in which they start: the ingress last, so that it is ready only when there is somebody to answer."""

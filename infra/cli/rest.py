@@ -103,8 +103,10 @@ async def _check(response: aiohttp.ClientResponse) -> None:
 
 
 @asynccontextmanager
-async def api(base: str | None = None, tenant: str | None = None) -> AsyncGenerator[Api, None]:
-    """A connection to the ingress. `tenant`: whose jobs and schedules are meant, where not the key's own."""
+async def api(
+    base: str | None = None, tenant: str | None = None, *, who: str = "ingress", variable: str = "TUTTI_URL"
+) -> AsyncGenerator[Api, None]:
+    """A connection to the ingress, or to `who` answers at `base`. `tenant`: whose jobs and schedules are meant, where not the key's own."""
     base = base or url()
     named = {} if tenant is None else {"x-tutti-tenant": tenant}
     try:
@@ -114,7 +116,7 @@ async def api(base: str | None = None, tenant: str | None = None) -> AsyncGenera
         raise CommandExit(Exit.USAGE, f"{base} is not a URL") from error
     except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
         raise CommandExit(
-            Exit.UNREACHABLE, f"the ingress at {base} does not answer; `tutti status` shows what runs, TUTTI_URL names another"
+            Exit.UNREACHABLE, f"the {who} at {base} does not answer; `tutti status` shows what runs, {variable} names another"
         ) from error
 
 

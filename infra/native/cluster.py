@@ -21,7 +21,7 @@ from infra.native.ports import free_ports
 from infra.native.processes import Daemon, tail
 from infra.native.services import ServiceProcess
 from infra.native.topics import delete_topics, ensure_topics
-from shared.services import NAMES
+from shared.services import SERVICES
 from shared.topics import Topics, TopicSettings
 
 _BACKEND = "TUTTI_WORKER__BACKEND"
@@ -29,7 +29,7 @@ _BACKEND = "TUTTI_WORKER__BACKEND"
 
 @dataclass(slots=True)
 class LocalCluster:
-    """Five services, `workers` of them workers, each with a simulated node of its own unless `nodes` names its backend.
+    """The services that jobs need, `workers` of them workers, each with a simulated node of its own unless `nodes` names its backend.
 
     `copies` says how many of another service there are, for example {"planner": 2}: the second is called planner-2.
 
@@ -87,7 +87,8 @@ class LocalCluster:
         return {_BACKEND: "ollama", "TUTTI_WORKER__URL": url}
 
     def _define(self, nodes: Sequence[Mapping[str, str]]) -> None:
-        wanted = [(name, number) for name in NAMES if name != "worker" for number in range(1, self.copies.get(name, 1) + 1)]
+        copies = {one.name: self.copies.get(one.name, 0 if one.aside else 1) for one in SERVICES if one.name != "worker"}
+        wanted = [(name, number) for name, count in copies.items() for number in range(1, count + 1)]
         home, ports = StackHome(self.directory), iter(free_ports(len(wanted) + len(nodes)))
         shared = {"TUTTI_KAFKA_SERVERS": self.servers, "TUTTI_TOPICS__PREFIX": self.prefix, **self.environment}
         for name, number in wanted:

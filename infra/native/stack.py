@@ -1,8 +1,8 @@
-"""Everything on one machine: Kafka, Redis, a model node, the five services. Up is idempotent; down keeps the data.
+"""Everything on one machine: Kafka, Redis, MongoDB or its stand-in, a model node, the services. Up is idempotent; down keeps the data.
 
-Up:   Kafka → topics │ Redis │ model node      in parallel
-      planner, router, worker, delay, ingress   in parallel, each until its /readyz says yes
-Down: ingress (it lets callers finish) → the other services → model node → Redis and Kafka
+Up:   Kafka → topics │ Redis │ MongoDB │ model node   in parallel
+      planner, router, worker, delay, sink, ingress    in parallel, each until its /readyz says yes
+Down: ingress (it lets callers finish) → the other services → model node → MongoDB, Redis and Kafka
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from infra.native import node as nodes
 from infra.native.errors import MissingTool, NativeError, PortTaken, StartFailed
 from infra.native.install import Need
 from infra.native.kafka import VERSION, Kafka, fetched, needs, serves
+from infra.native.mongo import MongoServer
 from infra.native.node import ModelNode, Say
 from infra.native.paths import locked, writing
 from infra.native.redis import RedisServer
@@ -52,6 +53,10 @@ class Stack:
     def redis(self) -> RedisServer:
         return RedisServer(self.home, self.settings.redis_port)
 
+    @cached_property
+    def mongo(self) -> MongoServer:
+        return MongoServer(self.home, self.settings.mongo_port)
+
     @property
     def kafka_servers(self) -> str:
         """Bootstrap servers: the broker started here unless settings name another."""
@@ -76,6 +81,8 @@ class Stack:
         """Before anything is downloaded too. The node's port is known only when its kind is."""
         wanted = [(service.daemon, (service.port, f"the {service.service}", service.port_setting)) for service in self.services(None)]
         wanted.append((self.redis.daemon, (self.redis.port, "Redis", "TUTTI_REDIS_PORT")))
+        if not self.settings.sink_store:
+            wanted.append((self.mongo.daemon, (self.mongo.port, "MongoDB", "TUTTI_MONGO_PORT")))
         if not self.settings.kafka_servers:
             wanted += [(self.kafka.daemon, listener) for listener in self.kafka.listeners()]
         taken = [reason for daemon, port in wanted if daemon.pid() is None and (reason := ports.taken(*port))]
@@ -87,11 +94,12 @@ class Stack:
         return needs(self.settings.cache_directory) if here else ()
 
     def _start_components(self) -> ModelNode:
-        with ThreadPoolExecutor(max_workers=3) as pool:
+        with ThreadPoolExecutor(max_workers=4) as pool:
             kafka = pool.submit(self._timed, "Kafka", self._start_kafka)
             redis = pool.submit(self._timed, "Redis", self._start_redis)
+            mongo = pool.submit(self._timed, "MongoDB", self._start_mongo)
             node = pool.submit(self._start_node)
-            self._await_all({"Kafka": kafka, "Redis": redis, "the model node": node})
+            self._await_all({"Kafka": kafka, "Redis": redis, "MongoDB": mongo, "the model node": node})
         return node.result()
 
     def _start_kafka(self) -> None:
@@ -116,6 +124,14 @@ class Stack:
             self.redis.start()
         except MissingTool as error:  # job status is then kept in memory
             self._say(f"going on without Redis: {error.message}")
+
+    def _start_mongo(self) -> None:
+        if self.settings.sink_store:
+            return
+        try:
+            self.mongo.start()
+        except MissingTool as error:  # the sink then counts metrics and keeps nothing
+            self._say(f"going on without MongoDB: {error.message}")
 
     def _start_node(self) -> ModelNode:
         start = now()
@@ -152,10 +168,11 @@ class Stack:
             raise failures[0]
 
     def services(self, node: ModelNode | None) -> list[ServiceProcess]:
-        """The five, running or not; `node` is what the worker serves."""
+        """All of them, running or not; `node` is what the worker serves."""
         shared = {"TUTTI_KAFKA_SERVERS": self.kafka_servers}
         own = {
             "worker": node.worker_environment() if node else {},
+            "sink": {"TUTTI_SINK__STORE": self.settings.sink_store or (self.mongo.url if self.mongo.daemon.pid() else "")},
             "ingress": {"TUTTI_INGRESS__REDIS_URL": self.redis.url} if self.redis.daemon.pid() else {},
         }
         return [
@@ -178,6 +195,7 @@ class Stack:
             self._stop(list(by_name.values()))
             for kind in nodes.STARTED_HERE:
                 nodes.daemon_of(self.home, kind).stop(nodes.STOP_SECONDS)
+            self.mongo.stop()
             self.redis.stop()
             self.kafka.stop()
             self._say("stopped")
@@ -201,7 +219,7 @@ class Stack:
     def status(self) -> list[Row]:
         """One row a component, in the order of starting."""
         with ThreadPoolExecutor(max_workers=8) as pool:
-            questions = [pool.submit(ask) for ask in (self._kafka_row, self._redis_row, self._node_row)]
+            questions = [pool.submit(ask) for ask in (self._kafka_row, self._redis_row, self._mongo_row, self._node_row)]
             questions += [pool.submit(_service_row, service) for service in self.services(None)]
         return [question.result() for question in questions]
 
@@ -219,6 +237,14 @@ class Stack:
         if pid is None:
             return Row("redis", "stopped", "job status; kept in memory without it")
         return Row("redis", "ready" if self.redis.healthy() else "not ready", "Redis: job status", self.redis.url, pid)
+
+    def _mongo_row(self) -> Row:
+        if self.settings.sink_store:
+            return Row("mongodb", "elsewhere", "named by TUTTI_SINK__STORE")
+        pid = self.mongo.daemon.pid()
+        if pid is None:
+            return Row("mongodb", "stopped", "usage, audit; not kept without it")
+        return Row("mongodb", "ready" if self.mongo.healthy() else "not ready", f"{self.mongo.about}: usage, audit", self.mongo.url, pid)
 
     def _node_row(self) -> Row:
         node = nodes.current(self.settings)

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from services.ingress.admission.access import Access, Client, load
 from services.ingress.admission.backlog import Backlog
 from services.ingress.admission.idempotency import is_same
 from services.ingress.admission.meter import Charge, Meter, estimate
@@ -26,6 +25,7 @@ from services.ingress.status.journal import Journal
 from services.ingress.status.status import JobStatus, ended
 from services.ingress.status.store import StatusStore, StoreUnavailable
 from services.ingress.submit import NewJob, Submitter
+from shared.access import Access, Client, load
 from shared.clock import Clock, until
 from shared.contracts.base import INLINE_BYTES, PriorityClass
 from shared.contracts.failure import FailureKind

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import to_json
 
 from services.ingress.replies.assembly import StreamConflict
 from shared.contracts.bounds import in_words
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.result import Result, Status
 from shared.errors import Conflict, InvalidInput, LogError, NotFound, Overloaded, RecordTooLarge, TooLarge, TuttiError, Unsupported
+from shared.problem import INSUFFICIENT_QUOTA, Problem, Refused, rendered
 from shared.processing.blobs import BlobGone
+
+__all__ = ["INSUFFICIENT_QUOTA", "Problem", "Refused", "rendered"]
 
 K = FailureKind
 
@@ -46,36 +47,10 @@ STATUS_OF_FAILURE: dict[FailureKind, int] = {
 }
 """499 (client closed request) is nobody's standard but everybody's habit; OpenAI's clients do not retry it."""
 
-INSUFFICIENT_QUOTA = "insufficient_quota"
-_ERROR_TYPES = {429: "rate_limit_error", 401: "authentication_error", 403: "permission_error"}
 _RETRY_AFTER_SECONDS = 2.0
 _KNOWN_SHOWN, _NAME_SHOWN = 100, 128
 _DO_NOT_RETRY = (b"x-should-retry", b"false")
 """OpenAI's clients obey it; without it they would try a spent budget or a conflict twice more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """`message` is one sentence for people without any text of prompts. `details` are typed extras (known models, what is missing)."""
-
-    status: int
-    code: str
-    message: str
-    param: str | None = None
-    retry_after_seconds: float | None = None
-    details: dict[str, Any] = field(default_factory=dict)
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    """Beside Retry-After."""
-
-
-class Refused(TuttiError):
-    """The caller gets this problem instead of an answer."""
-
-    code = "refused"
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.message)
-        self.problem = problem
 
 
 class ClientGone(TuttiError):
@@ -169,16 +144,6 @@ def of_error(error: Exception, retry_after_seconds: float = _RETRY_AFTER_SECONDS
             return kafka_away(retry_after_seconds)
         case _:
             return Problem(500, "internal", "something went wrong inside tutti")
-
-
-def rendered(found: Problem) -> bytes:
-    """{"error": {message, type, param, code}}, as OpenAI and tutti have it; besides when to come again, and the problem's typed details."""
-    default = "server_error" if found.status >= 500 else "invalid_request_error"
-    kind = INSUFFICIENT_QUOTA if found.code == INSUFFICIENT_QUOTA else _ERROR_TYPES.get(found.status, default)
-    error: dict[str, Any] = {"message": found.message, "type": kind, "param": found.param, "code": found.code}
-    if found.retry_after_seconds is not None:
-        error["retry_after_seconds"] = found.retry_after_seconds
-    return to_json({"error": error | found.details})
 
 
 def of_validation(error: ValidationError) -> Problem:

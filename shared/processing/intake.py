@@ -235,6 +235,10 @@ class Intake:
         log.info("assigned", partitions=len(partitions), kept=len(self.windows))
         self._arrived()
 
+    def identity(self, topic: str) -> str | None:
+        """The id of an assigned topic whose records are given; None while it is not known."""
+        return self._consumer.identity(topic)
+
     def _made_anew(self, partitions: Collection[TopicPartition]) -> set[str]:
         """Topics whose windows hold records of another topic of that name: they are read from the beginning."""
         before = self._topic_ids

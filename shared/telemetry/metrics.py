@@ -92,6 +92,26 @@ SCHEDULE_RUNS_TAKEN = Counter("tutti_schedule_runs_taken", "Runs of schedules no
 CANCELS_FORGOTTEN = Counter("tutti_cancels_forgotten", "Cancels of unknown jobs that newer ones pushed out before their job came.")
 DELAYS_HELD = Gauge("tutti_delays_held", "Records held in memory in their last second.")
 
+# Sink
+SINK_EVENTS = Counter("tutti_sink_events", "Valid events folded.")
+SINK_WRITE_SECONDS = Histogram("tutti_sink_write_seconds", "One batch written to the store.", buckets=_LATENCY)
+SINK_STORE_ERRORS = Counter("tutti_sink_store_errors", "Calls of the store that failed; they are made again.")
+SINK_REFUSED = Counter("tutti_sink_refused", "Documents that the store refused for what they hold.")
+SINK_BEHIND_SECONDS = Gauge("tutti_sink_behind_seconds", "Age of the newest event folded, while events wait; else 0.")
+USAGE_JOBS = Counter("tutti_usage_jobs", "Jobs ended.", ["tenant", "pattern", "priority_class", "status"])
+USAGE_JOB_SECONDS = Histogram("tutti_usage_job_seconds", "Jobs, whole.", ["pattern", "priority_class"], buckets=_LATENCY)
+USAGE_TOKENS = Counter("tutti_usage_tokens", "Tokens of jobs that ended; wasted: of attempts that did not count.", ["tenant", "kind"])
+USAGE_COST = Counter("tutti_usage_cost", "Cost of jobs that ended, in the cluster's currency.", ["tenant"])
+USAGE_STEPS = Counter("tutti_usage_steps", "Steps that ended.", ["agent", "model", "outcome"])
+USAGE_MODEL_TOKENS = Counter("tutti_usage_model_tokens", "Tokens of accepted answers.", ["agent", "model"])
+USAGE_STAGE_SECONDS = Histogram("tutti_usage_stage_seconds", "Stages of accepted attempts.", ["model", "stage"], buckets=_LATENCY)
+USAGE_ATTEMPTS_FAILED = Counter("tutti_usage_attempts_failed", "Attempts that ended without an answer.", ["model", "kind"])
+USAGE_RETRIES = Counter("tutti_usage_retries", "Attempts after the first.", ["model"])
+LETTERS_KEPT = Counter("tutti_letters_kept", "Dead letters read.", ["service", "code"])
+NODE_SLOTS = Gauge("tutti_node_slots", "Concurrent inferences, as nodes announce them.", ["node"])
+NODE_MEMORY_BYTES = Gauge("tutti_node_memory_bytes", "Memory, as nodes announce it.", ["node", "kind"])
+NODE_READY = Gauge("tutti_node_ready", "1: reachable, and neither draining nor waiting for an earlier boot.", ["node"])
+
 
 def docs() -> list[tuple[str, str, str]]:
     """(name, type, meaning) of every metric declared here, sorted."""

@@ -54,7 +54,7 @@ def test_every_service_reads_and_writes_something() -> None:
     """A service talks through Kafka only, so the registry shows all it does."""
     for service in PORTS:
         assert any(service in family.read_by for family in FAMILIES), service
-        assert any(service in family.written_by for family in FAMILIES), service
+        assert any(service in family.written_by for family in FAMILIES) or service == "sink", service  # it only keeps
 
 
 def test_ports_are_distinct() -> None:

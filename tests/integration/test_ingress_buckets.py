@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from services.ingress.admission.bucket_store import Debit, Rate, RedisBuckets
+from services.ingress.admission.bucket_store import Debit, RedisBuckets
 from services.ingress.status.store import StoreUnavailable
+from shared.access import Rate
 from shared.clock import SystemClock
 
 pytestmark = pytest.mark.redis

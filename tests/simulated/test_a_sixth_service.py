@@ -122,7 +122,7 @@ def test_all_who_know_of_services_find_it(monkeypatch: pytest.MonkeyPatch, tmp_p
     """By one setting: the list, its port, `tutti run`, `tutti up`."""
     assert tuple(service.name for service in listed()) == NAMES
     monkeypatch.setenv("TUTTI_SERVICES", f"{PACKAGE}:9110")
-    assert listed()[-1] == ("counter", 9110, True, PACKAGE)
+    assert listed()[-1] == ("counter", 9110, True, PACKAGE, False)
     assert ports_of(ShellSettings(), ["planner", "counter"])["counter"] == 9110
     found: list[str] = []
     monkeypatch.setattr(cli, "main", lambda builds: found.extend(name for name, made in builds if made is build or name != "counter"))

@@ -6,6 +6,7 @@
 | `own_kafka` | a `Kafka` of one's own, to stop, kill and start | function |
 | `redis_url` | a real Redis; use keys of your own | session; `TUTTI_TEST_REDIS` names one that runs already |
 | `empty_redis` | the same, without any keys | function |
+| `mongo_url` | a stand-in for MongoDB (SecantusDB) unless there is a mongod; a database each | session; `TUTTI_TEST_MONGO` names one |
 | `ollama_url` | a real Ollama with the models of `make ollama` | session |
 | `simulator_url` | a simulated Ollama without latency | session |
 | `cluster` | `cluster(namespace, **options)`: a started `LocalCluster` on `kafka`; stopped at the end, logs shown on failure | function |
@@ -30,6 +31,7 @@ from infra.native import node, ollama_server, ports
 from infra.native.cluster import LocalCluster
 from infra.native.errors import NativeError
 from infra.native.kafka import Kafka
+from infra.native.mongo import MongoServer
 from infra.native.paths import StackHome
 from infra.native.ports import free_ports
 from infra.native.processes import Daemon
@@ -135,6 +137,21 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.start()
     except NativeError as error:
         missing("redis", error.message)
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def mongo_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of MongoDB's protocol, shared by the session."""
+    if running := os.environ.get("TUTTI_TEST_MONGO"):
+        yield running
+        return
+    server = MongoServer(StackHome(tmp_path_factory.mktemp("mongodb")), free_ports(1)[0], dies_with_parent=True)
+    try:
+        server.start()
+    except NativeError as error:
+        missing("mongodb", error.message)
     yield server.url
     server.stop()
 

@@ -9,7 +9,10 @@ from infra.lab.chaos.odd import Odd
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, TopicPartition
 
-FAMILIES = ("jobs", "outcomes", "steps", "work", "controls", "nodes", "credits", "registry", "delays", "replies", "job-events")
+FAMILIES = (
+    "jobs", "outcomes", "steps", "work", "controls", "nodes", "credits", "registry",
+    "delays", "replies", "job-events", "dead-letters",
+)  # fmt: skip
 """Topics that services read."""
 Write = Callable[[MemoryLog, TopicPartition], None]
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from redis.exceptions import RedisError
@@ -21,6 +20,7 @@ from redis.exceptions import RedisError
 from services.ingress.redis_client import open_redis
 from services.ingress.settings import IngressSettings
 from services.ingress.status.store import StoreUnavailable
+from shared.access import Rate
 from shared.clock import Clock
 
 EPSILON_SECONDS = 1e-6
@@ -30,22 +30,9 @@ DEBT_SECONDS = 86_400.0
 """A job that used a hundred times its estimate is paid for in full, unless that takes longer than a day: then the rest is forgiven."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """Never more than `burst` at once, never more than burst + per_second * t in t seconds."""
-
-    per_second: float
-    burst: float
-
-    @property
-    def fill_seconds(self) -> float:
-        """An empty bucket is full after this."""
-        return self.burst / self.per_second
-
-    @property
-    def most_owed_seconds(self) -> float:
-        """The deepest debt: a bucket that has used so much more than was taken is full again after this."""
-        return self.fill_seconds + max(self.fill_seconds, DEBT_SECONDS)
+def most_owed_seconds(rate: Rate) -> float:
+    """The deepest debt: a bucket that has used so much more than was taken is full again after this."""
+    return rate.fill_seconds + max(rate.fill_seconds, DEBT_SECONDS)
 
 
 class Level(NamedTuple):
@@ -72,7 +59,7 @@ def ask(rate: Rate, full_at: float, amount: float, now: float) -> Level:
 def settled(rate: Rate, full_at: float, difference: float, now: float) -> float:
     """The new `full_at` when `difference` more (or, negative, less) was used than was taken. Debt is bounded."""
     owed = max(0.0, full_at - now) + difference / rate.per_second
-    return now + min(max(0.0, owed), rate.most_owed_seconds)
+    return now + min(max(0.0, owed), most_owed_seconds(rate))
 
 
 _TAKE = """
@@ -179,7 +166,7 @@ class RedisBuckets:
     async def settle(self, differences: Mapping[str, tuple[Rate, float]]) -> None:
         try:
             for bucket, (rate, difference) in differences.items():
-                arguments = [repr(rate.per_second), repr(difference), repr(rate.most_owed_seconds)]
+                arguments = [repr(rate.per_second), repr(difference), repr(most_owed_seconds(rate))]
                 await self._settle(keys=[self._prefix + bucket], args=arguments)
         except (RedisError, OSError) as error:
             raise StoreUnavailable from error

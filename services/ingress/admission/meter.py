@@ -10,11 +10,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from services.ingress.admission.access import Client
-from services.ingress.admission.bucket_store import BucketStore, Debit, Level, MemoryBuckets, Rate
+from services.ingress.admission.bucket_store import BucketStore, Debit, Level, MemoryBuckets
 from services.ingress.problems import Problem, Refused
 from services.ingress.replies.ends import Ends
 from services.ingress.status.store import StoreUnavailable
+from shared.access import Client, Rate
 from shared.clock import Clock
 from shared.contracts.job import Job
 from shared.contracts.result import Result

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from services.ingress.problems import ClientGone, Problem
 from services.ingress.replies.register import Guest
 from services.ingress.replies.waiters import Caller
+from shared.access import key_of
 from shared.clock import Clock
 from shared.contracts import headers as record_headers
 from shared.contracts.base import IN_WORDS, TENANT, PriorityClass
@@ -28,7 +29,6 @@ _TENANT = re.compile(TENANT)
 _MAX_DEADLINE_SECONDS = 7 * 86_400.0
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _PIECE_BYTES = 64 * 1024
-_BEARER = re.compile(r"^bearer +", re.IGNORECASE)
 _OURS = frozenset(
     {
         b"x-tutti-class",
@@ -94,7 +94,7 @@ def call_headers(scope: Scope) -> CallHeaders:
         int(length) if length.isascii() and length.isdigit() and len(length) < 16 else None,
         found.get(b"content-encoding"),
         _idempotency_key(found.get(b"idempotency-key")),
-        _api_key(found),
+        key_of(found.get(b"authorization"), found.get(b"x-api-key")),
     )
 
 
@@ -102,14 +102,6 @@ def _idempotency_key(value: str | None) -> str | None:
     if value is not None and not _IDEMPOTENCY_KEY.fullmatch(value):
         raise InvalidHeader("idempotency-key", "1 to 255 printable ASCII characters without spaces")
     return value
-
-
-def _api_key(found: dict[bytes, str]) -> str | None:
-    """OpenAI's spelling first."""
-    bearer = found.get(b"authorization")
-    if bearer is not None and _BEARER.match(bearer):
-        return _BEARER.sub("", bearer).strip()
-    return found.get(b"x-api-key")
 
 
 def _class(value: str | None) -> PriorityClass | None:

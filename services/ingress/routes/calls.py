@@ -8,7 +8,6 @@ import asyncio
 from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple
 
-from services.ingress.admission.access import Client
 from services.ingress.admission.idempotency import job_id_of
 from services.ingress.admission.meter import Charge
 from services.ingress.dialects.port import Asked, Dialect, StreamWriter, Terms, Told, origin_headers
@@ -32,6 +31,7 @@ from services.ingress.problems import ClientGone, InstanceLeaving, Refused, of_e
 from services.ingress.replies.assembly import StreamConflict
 from services.ingress.replies.waiters import Caller
 from services.ingress.status.notes import StepNotes
+from shared.access import Client
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import check_depth
 from shared.contracts.chat import Answer

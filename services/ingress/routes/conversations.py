@@ -18,12 +18,12 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.ingress.admission.access import Client
 from services.ingress.handlers import Door
 from services.ingress.http.exchange import CallHeaders, InvalidQuery, call_headers, query_tenant
 from services.ingress.problems import Problem, Refused, kafka_away
 from services.ingress.replies.register import Following, WaitKind
 from services.ingress.routes.jobs import ReaderStream
+from shared.access import Client
 from shared.contracts import ids
 from shared.contracts.base import ID, IN_WORDS, Contract
 from shared.contracts.blob import BlobRef

@@ -15,11 +15,11 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.ingress.admission.access import Client
 from services.ingress.handlers import Door
 from services.ingress.http.exchange import call_headers
 from services.ingress.problems import Problem, Refused, registry_unread
 from services.ingress.routes.tenants import only_admin
+from shared.access import Client
 from shared.agents.resolving import check_declared, member
 from shared.agents.table import KINDS, Declarations, DeclarationsFull, Entries, Found, Versions
 from shared.agents.templates import MOST_ITEMS, InvalidVariables, render

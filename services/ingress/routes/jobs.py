@@ -14,7 +14,6 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from services.ingress.admission.access import Client
 from services.ingress.admission.idempotency import is_same, job_id_of, may_come_again
 from services.ingress.admission.meter import Charge
 from services.ingress.dialects.tutti.requests import JobSubmission
@@ -36,6 +35,7 @@ from services.ingress.replies.waiters import Follow
 from services.ingress.status.mermaid import MEDIA_TYPE, mermaid
 from services.ingress.status.status import JobState, JobStatus
 from services.ingress.submit import is_generated
+from shared.access import Client
 from shared.contracts import ids
 from shared.contracts.base import ID
 from shared.contracts.bounds import check_depth

@@ -14,12 +14,12 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.ingress.admission.access import Client
 from services.ingress.handlers import Door
 from services.ingress.http.exchange import CallHeaders, call_headers, query_tenant
 from services.ingress.problems import Problem, Refused
 from services.ingress.replies.register import WaitKind
 from services.ingress.status.reviews import KnownReview
+from shared.access import Client
 from shared.contracts import ids
 from shared.contracts.bounds import check_depth
 from shared.contracts.review import REVIEW_BYTES, Deliberation, ReviewGiven, Said, Unheard

@@ -15,12 +15,12 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.ingress.admission.access import Client
 from services.ingress.handlers import Door
 from services.ingress.http.encodings import check_inline_size
 from services.ingress.http.exchange import call_headers, query_tenant
 from services.ingress.problems import Problem, Refused, registry_unread
 from services.ingress.replies.register import may_take
+from shared.access import Client
 from shared.contracts import ids
 from shared.contracts.base import IN_WORDS, SCHEDULE, PriorityClass
 from shared.contracts.bounds import check_depth

@@ -23,6 +23,8 @@ from services.ingress.replies.waiters import Caller
 from services.planner import kept
 from services.planner.app import Planner
 from services.router.app import build as build_router
+from services.sink.app import build as build_sink
+from services.sink.settings import SinkSettings
 from services.worker.app import build as build_worker
 from shared.clock import LoopClock
 from shared.contracts import schedule
@@ -45,6 +47,7 @@ from tests.support.cluster.history import History
 from tests.support.cluster.nodes import Endpoint, Node, backend_on
 from tests.support.cluster.processes import Process, State
 from tests.support.cluster.rest import Request
+from tests.support.sink_store import MemoryStore
 
 _MONOTONIC_SPREAD_SECONDS = 10_000.0
 DAY_SECONDS = 86_400.0
@@ -92,12 +95,15 @@ class Instance:
 class World:
     """Everything that one simulated run needs. Use under `processes.run`."""
 
-    def __init__(self, seed: int, mix: FaultMix) -> None:
+    def __init__(self, seed: int, mix: FaultMix, aside: tuple[str, ...] = ()) -> None:
+        """`aside`: instances besides, for whom no job waits."""
         self.seed, self.mix = seed, mix
         self.random = Random(seed)
         self.clock = LoopClock()
         self.workers = settings.WORKERS[: mix.workers]
-        self.names = (*settings.PLANNERS, *settings.ROUTERS, *self.workers, *settings.DELAYS, *settings.INGRESSES)
+        self.names = (*settings.PLANNERS, *settings.ROUTERS, *self.workers, *settings.DELAYS, *settings.INGRESSES, *aside)
+        self.store = MemoryStore(Random(seed + 5))
+        """Of the sinks."""
         self.topics = settings.topics()
         self.log = MemoryLog(self.clock, random=Random(seed + 1), timings=settings.TIMINGS)
         self.history = History(self.log, self.topics)
@@ -331,6 +337,8 @@ class World:
                 return build_delay(environment, settings.delay(mix)), None
             case "ingress":
                 return Ingress(environment, settings.ingress()), None
+            case "sink":
+                return build_sink(environment, SinkSettings(), self.store), None
             case _:
                 chosen = settings.worker(name, mix)
                 backend, endpoint = backend_on(self.nodes[name], chosen)

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from services.ingress.admission.access import OPEN, load
-from services.ingress.admission.bucket_store import Rate
 from services.ingress.problems import Refused
+from shared.access import OPEN, Rate, load
 from shared.contracts.base import PriorityClass
 from shared.errors import ConfigurationError
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingress.admission.bucket_store import DEBT_SECONDS, Debit, MemoryBuckets, Rate, ask, settled
+from services.ingress.admission.bucket_store import DEBT_SECONDS, Debit, MemoryBuckets, ask, settled
+from shared.access import Rate
 from shared.clock import ManualClock
 
 RATES = st.builds(Rate, per_second=st.floats(0.01, 1_000), burst=st.floats(1, 10_000))

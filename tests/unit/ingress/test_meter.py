@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from services.ingress.admission.access import Client
-from services.ingress.admission.bucket_store import Debit, Level, Rate
+from services.ingress.admission.bucket_store import Debit, Level
 from services.ingress.admission.meter import Meter, duration, estimate
 from services.ingress.problems import Refused
 from services.ingress.replies.ends import Ends
 from services.ingress.status.store import StoreUnavailable
+from shared.access import Client, Rate
 from shared.clock import ManualClock
 from shared.contracts.event import JobSettled
 from shared.contracts.job import Job

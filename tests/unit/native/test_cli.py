@@ -13,13 +13,14 @@ from infra.cli.main import main
 from infra.native import install
 from infra.native.paths import StackHome, locked
 from infra.native.ports import free_ports
+from shared.services import NAMES
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data directory of our own, and ports that nobody has."""
     monkeypatch.setenv("TUTTI_HOME", str(tmp_path))
-    for name, port in zip(("KAFKA_PORT", "KAFKA_CONTROLLER_PORT", "REDIS_PORT", "NODE_PORT"), free_ports(4), strict=True):
+    for name, port in zip(("KAFKA_PORT", "KAFKA_CONTROLLER_PORT", "REDIS_PORT", "MONGO_PORT", "NODE_PORT"), free_ports(5), strict=True):
         monkeypatch.setenv(f"TUTTI_{name}", str(port))
     return tmp_path
 
@@ -29,7 +30,7 @@ def test_status_of_nothing_is_stopped_and_exit_code_3(home: Path) -> None:
     done = CliRunner().invoke(main, ["status", "--json"])
     rows = json.loads(done.stdout)
     assert done.exit_code == 3
-    assert [row["component"] for row in rows] == ["kafka", "redis", "model node", "planner", "router", "worker", "delay", "ingress"]
+    assert [row["component"] for row in rows] == ["kafka", "redis", "mongodb", "model node", *NAMES]
     assert {row["state"] for row in rows} == {"stopped"}
 
 

@@ -19,8 +19,8 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
 def test_every_service_of_the_cluster_is_there() -> None:
-    """Beside Kafka, Redis, the container that makes the topics, and a simulator that is started only when asked for."""
-    assert set(SERVICES) == {*PORTS, "kafka", "redis", "topics", "simulator"}
+    """Beside Kafka, Redis, MongoDB, the container that makes the topics, and a simulator that is started only when asked for."""
+    assert set(SERVICES) == {*PORTS, "kafka", "redis", "mongodb", "topics", "simulator"}
     assert [name for name, service in SERVICES.items() if "profiles" in service] == ["simulator"]
 
 
@@ -54,7 +54,7 @@ def test_nothing_listens_beyond_this_machine() -> None:
 
 def test_what_must_survive_is_on_a_volume_and_everything_is_bounded() -> None:
     """Kafka's log and Redis's file; memory and log files of every container."""
-    assert set(FILE["volumes"]) == {"kafka", "redis"}
+    assert set(FILE["volumes"]) == {"kafka", "redis", "mongodb"}
     assert all("mem_limit" in service and "max-size" in service["logging"]["options"] for service in SERVICES.values())
 
 

@@ -11,13 +11,14 @@
     token_burst = 20000
     admin = false                             # may act for every tenant
 
-Without a file the ingress is open to everybody, who may name any tenant. A key's tenant sees the jobs of this tenant only.
+Without a file a service is open to everybody, who may name any tenant. A key's tenant sees the jobs of this tenant only.
 """
 
 from __future__ import annotations
 
 import hmac
 import json
+import re
 import tomllib
 from dataclasses import dataclass
 from hashlib import sha256
@@ -26,16 +27,29 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from services.ingress.admission.bucket_store import Rate
-from services.ingress.problems import Problem, Refused
 from shared.contracts.base import CLASSES, TENANT, PriorityClass, Tenant
 from shared.errors import ConfigurationError
+from shared.problem import Problem, Refused
 from shared.telemetry import logs
 
 log = logs.get(__name__)
 
+_BEARER = re.compile(r"^bearer +", re.IGNORECASE)
 _MAX_KEYS = 10_000
 _PREFIX_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Never more than `burst` at once, never more than burst + per_second * t in t seconds."""
+
+    per_second: float
+    burst: float
+
+    @property
+    def fill_seconds(self) -> float:
+        """An empty bucket is full after this."""
+        return self.burst / self.per_second
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +82,13 @@ class Client:
     def may_see(self, tenant: str | None) -> bool:
         """Whether a job of this tenant may be shown; None: the tenant is not known (yet), and nothing is shown but to administrators."""
         return self.admin or tenant == self.tenant
+
+
+def key_of(authorization: str | None, api_key: str | None) -> str | None:
+    """The key in a request's headers `Authorization` and `x-api-key`; OpenAI's spelling first."""
+    if authorization is not None and _BEARER.match(authorization):
+        return _BEARER.sub("", authorization).strip()
+    return api_key
 
 
 OPEN = Client("open")
@@ -145,10 +166,11 @@ class Access:
         raise Refused(Problem(401, "invalid_api_key", reason))
 
 
-def load(file_name: str) -> Access:
+def load(file_name: str, service: str = "ingress") -> Access:
     """Read the keys file; without a name: open. Raises ConfigurationError, which quotes nothing of the file."""
     if not file_name:
-        log.warning("ingress_open", hint="no API keys are configured (TUTTI_INGRESS__KEYS_FILE): everybody may act for every tenant")
+        hint = f"no API keys are configured (TUTTI_{service.upper()}__KEYS_FILE): everybody may act for every tenant"
+        log.warning("open_to_everybody", service=service, hint=hint)
         return Access()
     path = Path(file_name)
     try:

@@ -1,0 +1,57 @@
+"""Dead letters and announcements of nodes as documents. No body, key or header of a letter is kept: Kafka has them as long as it may."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+
+from services.sink.port import LETTERS, NODES, Batch, Document
+from shared.contracts.dead_letter import DeadLetter
+from shared.contracts.node import Node
+from shared.kafka.port import Record
+
+_MOST_TOLD = 300
+
+
+def keep_letter(record: Record, letter: DeadLetter, batch: Batch, days: int) -> None:
+    """By where the original lay, so that who was refused twice is one letter."""
+    upsert = batch.upsert(LETTERS, f"{letter.topic}/{letter.partition}/{letter.offset}/{letter.timestamp}")
+    upsert.fields.update(
+        topic=letter.topic, partition=letter.partition, offset=letter.offset, service=letter.service, code=letter.code,
+        reason=letter.reason[:_MOST_TOLD], at=letter.at,
+    )  # fmt: skip
+    upsert.most["expires_at"] = _until(record, days)
+
+
+def keep_node(record: Record, name: str, node: Node | None, batch: Batch, days: int) -> None:
+    """A document for all announcements of one life of a node that say the same, and one when it left."""
+    told = {"left": True} if node is None else _description(node)
+    life = "" if node is None else node.boot
+    same = blake2b(repr((record.timestamp if node is None else 0, life, told)).encode("utf-8", "replace"), digest_size=16).hexdigest()
+    upsert = batch.upsert(NODES, f"{name}/{same}")
+    upsert.fields.update(node=name, boot=life, **told)
+    upsert.least["from_ms"] = min(record.timestamp, upsert.least.get("from_ms", record.timestamp))
+    upsert.most["to_ms"] = max(record.timestamp, upsert.most.get("to_ms", 0))
+    upsert.most["expires_at"] = _until(record, days)
+
+
+def _description(node: Node) -> Document:
+    return {
+        "backend": node.backend,
+        "version": node.version,
+        "simulated": node.simulated,
+        "slots": node.slots,
+        "capabilities": list(node.capabilities),
+        "models": [model.name for model in node.models],
+        "resident": [model.name for model in node.models if model.resident],
+        "ram_bytes": node.hardware.ram_bytes,
+        "vram_bytes": node.hardware.vram_bytes,
+        "accelerator": node.hardware.accelerator or "",
+        "draining": node.draining,
+        "reachable": node.reachable,
+    }
+
+
+def _until(record: Record, days: int) -> datetime:
+    """Of the record's arrival, by the day."""
+    return datetime.fromtimestamp(max(0, record.timestamp) // 86_400_000 * 86_400, UTC) + timedelta(days=days)

@@ -1,0 +1,208 @@
+"""Questions that the sink answers from its store: what each may say, and how its answer is made. Bounded in what they read."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+
+from services.sink.audit import BLOCK
+from services.sink.port import AUDIT, LETTERS, NODES, TOTALS, USAGE, Document, Store
+from shared.contracts import ids
+from shared.contracts.base import JobId, Label, NodeId, Offset, Tenant
+from shared.contracts.result import Status
+from shared.errors import NotFound, TooLarge
+
+MOST_TOTALS = 100_000
+"""Documents that one question about usage may read: of a home, a day and a key each."""
+MOST_RECENT = 20_000
+OF_JOBS, OF_STEPS = ("pattern", "class", "status"), ("agent", "model")
+_AMOUNTS = (
+    "jobs", "steps", "attempts", "answers", "failures", "calls", "prompt_tokens", "completion_tokens", "wasted_calls", "wasted_tokens",
+    "cut_off_tokens", "cost_micros", "milliseconds",
+)  # fmt: skip
+_ROW = ("job", "tenant", "pattern", "class", "model", "status", "failure", "accepted_at", "finished_at", "steps", "attempts", "calls",
+        "prompt_tokens", "completion_tokens", "wasted_tokens", "cost", "at")  # fmt: skip
+
+Words = Annotated[
+    tuple[Label, ...], Field(min_length=1, max_length=8), BeforeValidator(lambda text: text.split(",") if isinstance(text, str) else text)
+]
+Day = Annotated[
+    str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$", max_length=10), AfterValidator(lambda day: date.fromisoformat(day) and day)
+]
+Limit = Annotated[int, Field(ge=1, le=1_000)]
+At = Annotated[float, Field(ge=0, lt=253_402_300_800)]
+
+
+class Query(BaseModel):
+    """Unknown words are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    for_administrators: ClassVar = False
+
+    tenant: Tenant | None = None
+    """Of an administrator: whose; everybody's if he names none."""
+
+    async def answer(self, store: Store, tenant: str | None, now: float) -> Document:
+        """Of this tenant's; None: of everybody's. `now`: epoch seconds. Raises StoreAway, TooLarge, NotFound."""
+        raise NotImplementedError
+
+
+class UsageQuery(Query):
+    """Sums of days (UTC, by the arrival of what is counted), grouped by `by`. Of agents and models the sums are of attempts."""
+
+    first: Day | None = Field(default=None, alias="from")
+    last: Day | None = Field(default=None, alias="to")
+    by: Words = ("day", "tenant")
+
+    @model_validator(mode="after")
+    def _answerable(self) -> Self:
+        if unknown := set(self.by) - {"day", "tenant", *OF_JOBS, *OF_STEPS}:
+            raise ValueError(f"cannot be grouped by {', '.join(sorted(unknown))}")
+        if set(self.by) & set(OF_JOBS) and set(self.by) & set(OF_STEPS):
+            raise ValueError(f"{', '.join(OF_JOBS)} are of jobs, {', '.join(OF_STEPS)} of steps: one of both")
+        return self
+
+    async def answer(self, store: Store, tenant: str | None, now: float) -> Document:
+        last = self.last or datetime.fromtimestamp(now, UTC).date().isoformat()
+        first = self.first or (date.fromisoformat(last) - timedelta(days=min(30, date.fromisoformat(last).toordinal() - 1))).isoformat()
+        of = "steps" if set(self.by) & set(OF_STEPS) else "jobs"
+        where: Document = {"day": {"$gte": first, "$lte": last}, "of": of}
+        if tenant is not None:
+            where["tenant"] = tenant
+        found = await store.find(TOTALS, where, order=[("day", 1)], limit=MOST_TOTALS + 1)
+        if len(found) > MOST_TOTALS:
+            raise TooLarge("that are too many days, or too many tenants: ask for fewer")
+        return {"of": of, "from": first, "to": last, "rows": summed(found, self.by)}
+
+
+def summed(found: Iterable[Document], by: Sequence[str]) -> list[Document]:
+    """Rows by the values of `by`, in their order."""
+    sums: dict[tuple[str, ...], dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for row in found:
+        total = sums[tuple(str(row.get(name, "")) for name in by)]
+        for name in _AMOUNTS:
+            if name in row:
+                total[name] += int(row[name])
+    return [dict(zip(by, key, strict=True)) | _readable(total) for key, total in sorted(sums.items())]
+
+
+def _readable(total: dict[str, int]) -> Document:
+    shown: Document = {name: total[name] for name in _AMOUNTS if name in total and name not in ("cost_micros", "milliseconds")}
+    shown["cost"] = total.get("cost_micros", 0) / 1e6
+    if "milliseconds" in total:
+        shown["seconds"] = total["milliseconds"] / 1e3
+    return shown
+
+
+class JobsQuery(Query):
+    """Rows of jobs, those last heard of first. `before`: `at` of the last row of the page before."""
+
+    status: Status | None = None
+    pattern: Label | None = None
+    model: Label | None = None
+    since: At = 0.0
+    before: At | None = None
+    limit: Limit = 100
+
+    async def answer(self, store: Store, tenant: str | None, now: float) -> Document:
+        at: Document = {"$gte": self.since} | ({} if self.before is None else {"$lt": self.before})
+        named = {"tenant": tenant, "status": self.status and self.status.value, "pattern": self.pattern, "model": self.model}
+        where = {"at": at, **{name: value for name, value in named.items() if value is not None}}
+        rows = await store.find(USAGE, where, order=[("at", -1)], limit=self.limit, fields=_ROW)
+        return {"rows": [row | {"job": ids.public(row["job"])} for row in rows]}
+
+
+class OneJobQuery(Query):
+    """All lives of one id, with its steps."""
+
+    job: JobId
+
+    async def answer(self, store: Store, tenant: str | None, now: float) -> Document:
+        named = self.job if tenant is None or "/" in self.job else ids.qualified(tenant, self.job)
+        where: Document = {"job": named} | ({} if tenant is None else {"tenant": tenant})
+        found = await store.find(USAGE, where, order=[("life", 1)], limit=100)
+        if not found:
+            raise NotFound("there is no such job")
+        return {"rows": [row | {"job": ids.public(row["job"]), "nodes": _nodes(row)} for row in found]}
+
+
+def _nodes(row: Document) -> list[str]:
+    found = {step["answered"]["node"] for step in row.get("s", {}).values() if "node" in step.get("answered", {})}
+    return sorted(found)
+
+
+class TopQuery(Query):
+    """Who used most in the last minutes, by one word."""
+
+    minutes: Annotated[int, Field(ge=1, le=1_440)] = 5
+    by: Literal["tenant", "pattern", "class", "model"] = "tenant"
+
+    async def answer(self, store: Store, tenant: str | None, now: float) -> Document:
+        where: Document = {"at": {"$gte": now - 60 * self.minutes}} | ({} if tenant is None else {"tenant": tenant})
+        found = await store.find(USAGE, where, order=[("at", -1)], limit=MOST_RECENT, fields=_ROW)
+        rows: dict[str, Document] = {}
+        for row in found:
+            top = rows.setdefault(
+                str(row.get(self.by, "")), {"live": 0, "ended": 0, "failed": 0, "tokens": 0, "wasted_tokens": 0, "cost": 0.0}
+            )
+            status = row.get("status")
+            top["live" if status is None else "ended"] += 1
+            top["failed"] += status not in (None, Status.SUCCEEDED.value)
+            top["tokens"] += row.get("prompt_tokens", 0) + row.get("completion_tokens", 0)
+            top["wasted_tokens"] += row.get("wasted_tokens", 0)
+            top["cost"] += row.get("cost", 0.0)
+        ordered = sorted(rows.items(), key=lambda item: (-item[1]["tokens"], -item[1]["live"], item[0]))
+        return {"minutes": self.minutes, "whole": len(found) < MOST_RECENT, "rows": [{self.by: key} | row for key, row in ordered]}
+
+
+class AuditQuery(Query):
+    """Links of one home's chain behind the offset `after`, in order; without a home: which homes there are.
+
+    A tenant's own are no whole chain: only administrators can check it.
+    """
+
+    home: Label | None = None
+    after: Offset = -1
+    limit: Limit = 1_000
+
+    async def answer(self, store: Store, tenant: str | None, now: float) -> Document:
+        if self.home is None:
+            return {"homes": await store.homes()}
+        where: Document = {"home": self.home, "block": {"$gte": max(0, self.after + 1) // BLOCK}}
+        blocks = await store.find(AUDIT, where, order=[("block", 1)], limit=self.limit // BLOCK + 2)
+        entries = sorted(
+            (entry for block in blocks for entry in block["entries"].values() if entry["offset"] > self.after),
+            key=lambda entry: int(entry["offset"]),
+        )
+        page = entries[: self.limit]
+        shown = [entry for entry in page if tenant is None or entry.get("tenant") == tenant]
+        return {"home": self.home, "rows": shown, "next": page[-1]["offset"] if page else None}
+
+
+class NodesQuery(Query):
+    """What nodes said of themselves, newest first."""
+
+    for_administrators: ClassVar = True
+
+    node: NodeId | None = None
+    limit: Limit = 100
+
+    async def answer(self, store: Store, tenant: str | None, now: float) -> Document:
+        where = {} if self.node is None else {"node": self.node}
+        return {"rows": await store.find(NODES, where, order=[("to_ms", -1)], limit=self.limit)}
+
+
+class LettersQuery(Query):
+    """Dead letters, newest first; without what they carry."""
+
+    for_administrators: ClassVar = True
+
+    limit: Limit = 100
+
+    async def answer(self, store: Store, tenant: str | None, now: float) -> Document:
+        found: list[dict[str, Any]] = await store.find(LETTERS, {}, order=[("at", -1)], limit=self.limit)
+        return {"rows": found}
