@@ -214,3 +214,14 @@ async def test_a_name_that_is_typed_leads_to_no_other_route(command: tuple[str, 
     [(path, query)] = called
     assert [unquote(part) for part in path.split("/")[3:]] == [typed]
     assert query in ("", "turns=50")
+
+
+@pytest.mark.parametrize(("state", "told"), [("accepted", True), ("running", False)])
+async def test_a_job_that_waits_for_its_turn_says_so(state: str, told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it comes there are no steps that could tell anything."""
+    ingress = Ingress()
+    ingress.status = {"id": "j1", "state": state, "conversation": "dinner"}
+    async with ingress.serving() as base:
+        monkeypatch.setenv("TUTTI_URL", base)
+        done = await asyncio.to_thread(CliRunner().invoke, main, ["jobs", "get", "j1"])
+    assert ("waits for its turn" in done.stdout, "dinner" in done.stdout) == (told, True)
