@@ -9,7 +9,7 @@ import click
 
 from infra.cli.exits import CommandExit, Exit
 from infra.cli.output import emit_json, emit_table, moment
-from infra.cli.rest import api
+from infra.cli.rest import api, part
 
 _TENANT = click.option("--tenant", help="Whose conversation it is, where not the key's own tenant's.")
 
@@ -41,7 +41,7 @@ def list_(*, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON: an export.")
 def get(conversation: str, turns: int, tenant: str | None, *, as_json: bool) -> None:
     """What is known of CONVERSATION, and what was said in it."""
-    found = asyncio.run(_call("GET", f"/v1/conversations/{conversation}?turns={turns}", tenant))
+    found = asyncio.run(_call("GET", f"/v1/conversations/{part(conversation)}?turns={turns}", tenant))
     if as_json:
         emit_json(found)
         return
@@ -60,7 +60,7 @@ def get(conversation: str, turns: int, tenant: str | None, *, as_json: bool) -> 
 @_TENANT
 def delete(conversation: str, tenant: str | None) -> None:
     """Forget CONVERSATION."""
-    told = asyncio.run(_call("DELETE", f"/v1/conversations/{conversation}", tenant))
+    told = asyncio.run(_call("DELETE", f"/v1/conversations/{part(conversation)}", tenant))
     if told:
         raise CommandExit(Exit.TIMEOUT, f"{conversation}: its planner has not answered yet; look again with `tutti conversations list`")
     click.echo(f"{conversation}: forgotten")

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from infra.cli.exits import CommandExit, Exit
 from infra.cli.output import emit_json, emit_table, moment
-from infra.cli.rest import api
+from infra.cli.rest import api, part
 from shared.agents.table import KINDS
 from shared.agents.templates import variables_of
 from shared.contracts.bounds import explain
@@ -51,7 +51,7 @@ def _show(kind: str) -> click.Command:
     @_JSON
     def show(reference: str, *, versions: bool, as_json: bool) -> None:
         """What REFERENCE (name, name@alias, name@version) stands for."""
-        found = _call("GET", f"/v1/{kind}s/{reference}" + ("/versions" if versions else ""))
+        found = _call("GET", f"/v1/{kind}s/{part(reference)}" + ("/versions" if versions else ""))
         if as_json:
             emit_json(found)
         elif versions:
@@ -86,7 +86,7 @@ def _set(kind: str) -> click.Command:
             KINDS[kind].model_validate(given)
         except ValidationError as error:
             raise CommandExit(Exit.USAGE, explain(error, kind, KINDS[kind].model_fields)) from None
-        found = _call("PUT", f"/v1/{kind}s/{name}", given)
+        found = _call("PUT", f"/v1/{kind}s/{part(name)}", given)
         click.echo(f"{name}: version {found['version']} is latest")
 
     return set_
@@ -99,7 +99,7 @@ def _alias(kind: str) -> click.Command:
     @click.argument("version")
     def alias(name: str, alias: str, version: str) -> None:
         """Point ALIAS of NAME to VERSION, or to where another alias points."""
-        found = _call("PUT", f"/v1/{kind}s/{name}/aliases/{alias}", {"version": version})
+        found = _call("PUT", f"/v1/{kind}s/{part(name)}/aliases/{part(alias)}", {"version": version})
         click.echo(f"{name}@{alias}: version {found['version']}")
 
     return alias
@@ -110,7 +110,7 @@ def _remove(kind: str) -> click.Command:
     @click.argument("name")
     def remove(name: str) -> None:
         """Remove NAME with all its versions; what is built in is there again, and jobs keep what they have."""
-        _call("DELETE", f"/v1/{kind}s/{name}")
+        _call("DELETE", f"/v1/{kind}s/{part(name)}")
         click.echo(f"{name}: removed")
 
     return remove
@@ -130,7 +130,7 @@ def _render(kind: str) -> click.Command:
                 raise click.UsageError(f"{name} is no NAME=VALUE")
             before = values.get(name)
             values[name] = value if before is None else [*([before] if isinstance(before, str) else before), value]
-        found = _call("POST", f"/v1/{kind}s/{reference}/render", {"variables": values})
+        found = _call("POST", f"/v1/{kind}s/{part(reference)}/render", {"variables": values})
         if as_json:
             emit_json(found)
             return

@@ -45,8 +45,10 @@ def get(context: click.Context, job_id: str, tenant: str | None, as_json: bool, 
 
 
 def _show_status(status: dict[str, Any], result: Result | None) -> None:
-    shown = ("id", "state", "class", "tenant", "pattern", "model", "home")
+    shown = ("id", "state", "class", "tenant", "pattern", "model", "conversation", "home")
     rows = [(name, status[name]) for name in shown if status.get(name) is not None]
+    if status.get("conversation") and status["state"] == "accepted":
+        rows[1] = ("state", "accepted, waits for its turn in the conversation")
     rows += [
         (name.removesuffix("_at"), moment(status[name]))
         for name in ("submitted_at", "not_before", "accepted_at", "deadline_at", "settled_at")

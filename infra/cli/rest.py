@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 
@@ -34,6 +35,13 @@ def url() -> str:
     return os.environ.get("TUTTI_URL", DEFAULT_URL).rstrip("/")
 
 
+def part(name: str) -> str:
+    """A name that somebody typed, as one part of a path: nothing in it may lead elsewhere. CommandExit of what is no part."""
+    if name in ("", ".", ".."):
+        raise CommandExit(Exit.USAGE, f"nothing is called {name!r}")
+    return quote(name, safe="@:")
+
+
 class Api:
     """Calls of one command. Every error is a CommandExit with the exit code that it means."""
 
@@ -50,25 +58,25 @@ class Api:
 
     async def status(self, job: str) -> dict[str, Any]:
         """What the ingress knows of the job."""
-        return await self._json("GET", f"/v1/jobs/{job}")
+        return await self._json("GET", f"/v1/jobs/{part(job)}")
 
     async def tree(self, job: str) -> Tree:
         """Its steps, and what became of each."""
-        return Tree.model_validate(await self._json("GET", f"/v1/jobs/{job}/tree"))
+        return Tree.model_validate(await self._json("GET", f"/v1/jobs/{part(job)}/tree"))
 
     async def chart(self, job: str) -> str:
         """The same as a Mermaid chart."""
-        async with self._session.get(f"{self._base}/v1/jobs/{job}/tree?format=mermaid") as response:
+        async with self._session.get(f"{self._base}/v1/jobs/{part(job)}/tree?format=mermaid") as response:
             await _check(response)
             return await response.text()
 
     async def cancel(self, job: str) -> dict[str, Any]:
         """Ask for the job's end."""
-        return await self._json("DELETE", f"/v1/jobs/{job}")
+        return await self._json("DELETE", f"/v1/jobs/{part(job)}")
 
     async def events(self, job: str) -> AsyncIterator[dict[str, Any]]:
         """The job's events from its beginning to its end. `type` is the event's name: `status` is the whole of an older job."""
-        async with self._session.get(f"{self._base}/v1/jobs/{job}/events") as response:
+        async with self._session.get(f"{self._base}/v1/jobs/{part(job)}/events") as response:
             await _check(response)
             name = ""
             async for line in response.content:

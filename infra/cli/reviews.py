@@ -9,7 +9,7 @@ import click
 
 from infra.cli.exits import CommandExit, Exit
 from infra.cli.output import emit_json, emit_table, moment
-from infra.cli.rest import api
+from infra.cli.rest import api, part
 
 _TENANT = click.option("--tenant", help="Whose review it is, where not the key's own tenant's.")
 
@@ -44,7 +44,7 @@ def list_(*, mine: bool, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the review as JSON.")
 def show(review: str, tenant: str | None, *, as_json: bool) -> None:
     """The question, who was asked, and the text of REVIEW."""
-    found = asyncio.run(_call("GET", f"/v1/reviews/{review}", tenant))
+    found = asyncio.run(_call("GET", f"/v1/reviews/{part(review)}", tenant))
     if as_json:
         emit_json(found)
         return
@@ -80,7 +80,7 @@ _decides("answer", "Answer the question of REVIEW with a text.", text=True)
 
 async def _decide(review: str, verdict: str, text: str, digest: str | None, tenant: str | None) -> None:
     async with api(tenant=tenant) as connection:
-        path = f"/v1/reviews/{review}"
+        path = f"/v1/reviews/{part(review)}"
         digest = digest or (await connection.call("GET", path))["digest"]
         told = await connection.call("POST", path, {"verdict": verdict, "text": text, "digest": digest})
     if told["heard"] is None:

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 
 from infra.cli.exits import CommandExit, Exit
 from infra.cli.output import emit_json, emit_table, moment
-from infra.cli.rest import api
+from infra.cli.rest import api, part
 from shared.contracts.base import CLASSES
 from shared.contracts.bounds import explain
 from shared.contracts.schedule import LATE_SECONDS, Missed, Schedule
@@ -68,7 +68,7 @@ def put(name: str, cron: str, prompt: str | None, **given: Any) -> None:
         Schedule.model_validate({**body, "id": name, "since": 0.0})
     except ValidationError as error:
         raise CommandExit(Exit.USAGE, explain(error, "schedule")) from None
-    found = asyncio.run(_call("PUT", f"/v1/schedules/{name}", None, {**body, "class": given["priority_class"]}))
+    found = asyncio.run(_call("PUT", f"/v1/schedules/{part(name)}", None, {**body, "class": given["priority_class"]}))
     click.echo(f"{name}: declared, next {_first(found)}")
 
 
@@ -87,7 +87,7 @@ def _read(text: bytes) -> dict[str, Any]:
 @_TENANT
 def delete(name: str, tenant: str | None) -> None:
     """Remove NAME; runs that have begun go on."""
-    asyncio.run(_call("DELETE", f"/v1/schedules/{name}", tenant))
+    asyncio.run(_call("DELETE", f"/v1/schedules/{part(name)}", tenant))
     click.echo(f"{name}: removed")
 
 
@@ -97,7 +97,7 @@ def delete(name: str, tenant: str | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the schedule as JSON.")
 def next_(name: str, tenant: str | None, *, as_json: bool) -> None:
     """When NAME runs next."""
-    found = asyncio.run(_call("GET", f"/v1/schedules/{name}", tenant))
+    found = asyncio.run(_call("GET", f"/v1/schedules/{part(name)}", tenant))
     if as_json:
         emit_json(found)
         return

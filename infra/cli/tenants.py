@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from infra.cli.exits import CommandExit, Exit
 from infra.cli.output import emit_json, emit_table
-from infra.cli.rest import api
+from infra.cli.rest import api, part
 from shared.contracts.bounds import explain
 from shared.contracts.budget import TenantLimits
 from shared.contracts.limits import Limits
@@ -41,7 +41,7 @@ def list_(*, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 def show(tenant: str, *, as_json: bool) -> None:
     """Limits of one tenant, and what is granted and used today as far as the ingress has seen."""
-    found = asyncio.run(_call("GET", f"/v1/tenants/{tenant}"))
+    found = asyncio.run(_call("GET", f"/v1/tenants/{part(tenant)}"))
     if as_json:
         emit_json(found)
         return
@@ -73,7 +73,7 @@ def put(tenant: str, **given: Any) -> None:
         limits = TenantLimits(**chosen, job=Limits(**caps))
     except ValidationError as error:
         raise CommandExit(Exit.USAGE, explain(error, "tenant")) from None
-    asyncio.run(_call("PUT", f"/v1/tenants/{tenant}", limits.model_dump(exclude_none=True)))
+    asyncio.run(_call("PUT", f"/v1/tenants/{part(tenant)}", limits.model_dump(exclude_none=True)))
     click.echo(f"{tenant}: declared")
 
 
@@ -81,7 +81,7 @@ def put(tenant: str, **given: Any) -> None:
 @click.argument("tenant")
 def remove(tenant: str) -> None:
     """Take all limits of a tenant away."""
-    asyncio.run(_call("DELETE", f"/v1/tenants/{tenant}"))
+    asyncio.run(_call("DELETE", f"/v1/tenants/{part(tenant)}"))
     click.echo(f"{tenant}: no limits")
 
 

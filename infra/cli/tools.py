@@ -77,13 +77,20 @@ def call(name: str, arguments: str, *, priority: str, tenant: str | None, as_jso
         async with api(tenant=tenant) as connection:
             return await connection.call("POST", f"/v1/jobs?wait={WAIT_SECONDS:g}", body)
 
+    async def lacks(job: str) -> str:
+        async with api(tenant=tenant) as connection:
+            steps = (await connection.status(job)).get("steps", ())
+        return ", ".join(dict.fromkeys(phrase for step in steps for phrase in step.get("missing", ())))
+
     job = asyncio.run(ask())
     if as_json:
         click.echo(json.dumps(job, indent=2))
         return
     result = job.get("result")
     if result is None:
-        raise CommandExit(Exit.TIMEOUT, f"no result within {WAIT_SECONDS:g} s; `tutti jobs get {job['id']}` shows what becomes of it")
+        missing = asyncio.run(lacks(job["id"]))
+        why = f"; no node has {missing}: does a worker serve it (`tutti run worker --tools`)?" if missing else ""
+        raise CommandExit(Exit.TIMEOUT, f"no result within {WAIT_SECONDS:g} s{why}; `tutti jobs get {job['id']}` shows what becomes of it")
     if result.get("answer") is None:
         raise CommandExit(Exit.FAILED, result["failure"]["message"])
     click.echo(result["answer"]["text"])

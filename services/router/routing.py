@@ -234,7 +234,7 @@ class Routing:
         found = self._placement.candidates(entry.lane)
         assert isinstance(found, Unplaceable)
         waited, left = entry.homeless_seconds(now), entry.expires_at - now
-        fate = found.hopeless or unplaced.decide(entry.step, found.missing, waited, left, self._policy)
+        fate = unplaced.decide(entry.step, found, waited, left, self._policy)
         if isinstance(fate, Failure):
             return [messages.failed(entry, fate, self._topics)]
         news = [] if found.missing == entry.step.missing else [messages.unplaced(entry, found.missing, self._topics)]

@@ -42,6 +42,8 @@ class RouterSettings(BaseSettings):
     """It comes back after about as long as it has waited already, within these bounds."""
     no_node_limit_seconds: PositiveSeconds = 600.0
     """Without a node for so long in all a step fails."""
+    unable_limit_seconds: PositiveSeconds = 10.0
+    """The same where any model may answer, and every one that is registered denies what is asked for (tools, pictures)."""
     interactive_share: float = Field(default=0.9, ge=0.5, lt=1.0)
     """Interactive steps go first up to this share of the tokens, while others wait."""
     quantum_tokens: Ordinal = 512

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from services.router.settings import RouterSettings
 from shared.contracts.failure import Failure, FailureKind, clocks_differ
 from shared.contracts.step import Step
+from shared.placement.filters import Unplaceable
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +22,20 @@ class Leaves:
     seconds: float
 
 
-def decide(step: Step, missing: tuple[str, ...], waited_seconds: float, seconds_left: float, policy: RouterSettings) -> Leaves | Failure:
+def decide(step: Step, found: Unplaceable, waited_seconds: float, seconds_left: float, policy: RouterSettings) -> Leaves | Failure:
     """`waited_seconds`: how long the step has been without a node since it says so itself, in delay and here; `seconds_left`: until its
-    deadline.
+    deadline. What all models deny ends sooner, once it was judged so when it left before: of nodes that start one may be the first.
     """
-    total = step.unplaced_seconds + max(0.0, waited_seconds)
-    if total >= policy.no_node_limit_seconds:
+    if found.hopeless is not None:
+        return found.hopeless
+    missing, total, limit = found.missing, step.unplaced_seconds + max(0.0, waited_seconds), policy.no_node_limit_seconds
+    if total >= limit:
         return no_node(missing)
-    delay = min(policy.unplaced_max_delay_seconds, max(policy.unplaced_min_delay_seconds, total), policy.no_node_limit_seconds - total)
+    if found.unable is not None and step.missing == missing:
+        if total >= policy.unable_limit_seconds:
+            return found.unable
+        limit = min(limit, policy.unable_limit_seconds)
+    delay = min(policy.unplaced_max_delay_seconds, max(policy.unplaced_min_delay_seconds, total), limit - total)
     left = None if step.seconds_left is None else max(0.0, seconds_left)
     older = step.changed(unplaced_seconds=total, seconds_left=left, missing=missing)
     return Leaves(older, min(delay, max(0.0, seconds_left)))

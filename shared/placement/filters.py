@@ -59,10 +59,13 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Unplaceable:
-    """No live node passes the filters. `missing` says, one phrase each, what a node would need; `hopeless` why no registered one has it."""
+    """No live node passes the filters. `missing` says, one phrase each, what a node would need; `hopeless` why no registered one has it.
+    `unable`: any model would do, but all deny what is asked for; another one may come.
+    """
 
     missing: tuple[str, ...]
     hopeless: Failure | None = None
+    unable: Failure | None = None
 
 
 def candidates(demand: Demand, nodes: Sequence[NodeView], registered: Iterable[Node] = ()) -> tuple[Candidate, ...] | Unplaceable:
@@ -78,7 +81,9 @@ def candidates(demand: Demand, nodes: Sequence[NodeView], registered: Iterable[N
             found = [c for c in found if not c.avoided]
         if found:
             return tuple(_roomy([c for c in found if not c.avoided] or found, demand.likely_tokens))
-    return Unplaceable(missing(demand, [view.node for view in nodes]), hopeless(demand, registered))
+    why = hopeless(demand, registered)
+    denied = why is not None and why.kind is FailureKind.UNSUPPORTED and AUTO in (demand.model, *demand.fallback_models)
+    return Unplaceable(missing(demand, [view.node for view in nodes]), None if denied else why, why if denied else None)
 
 
 def _roomy(found: list[Candidate], likely_tokens: int) -> list[Candidate]:
@@ -99,9 +104,8 @@ def hopeless(demand: Demand, registered: Iterable[Node]) -> Failure | None:
         return None
     able = [(node, model) for node, model in known if _able(model, demand)]
     if not able:
-        if AUTO in wanted:
-            return None
-        return Failure(kind=FailureKind.UNSUPPORTED, message=f"model {' or '.join(wanted)} cannot do this: {', '.join(demand.abilities)}")
+        whose = "no model here can" if AUTO in wanted else f"model {' or '.join(wanted)} cannot"
+        return Failure(kind=FailureKind.UNSUPPORTED, message=f"{whose} do this: {', '.join(demand.abilities)}")
     if any(_holds(model, demand) and not (demand.beyond_window is not None and node.id in demand.avoid) for node, model in able):
         return None
     loaded = demand.beyond_window is None or all(model.window for _, model in able)  # a refusal below the maximum: it is loaded with less

@@ -224,6 +224,8 @@ def test_default_deadlines_stand_still_and_given_ones_hold() -> None:
             await world.until(lambda: world.finished() == 3, 400)
             ends = {job: result.status for job, result in results(world).items()}
             assert ends == {"first": Status.EXPIRED, "patient": Status.SUCCEEDED, "hasty": Status.EXPIRED}
+            waited = {job: "its turn" in result.failure.message for job, result in results(world).items() if result.failure is not None}
+            assert waited == {"first": False, "hasty": True}, "it is told what it waited for"
 
     run(body())
 

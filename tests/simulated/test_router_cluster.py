@@ -187,6 +187,19 @@ async def test_a_step_that_no_window_holds_ends_at_once(it: Cluster) -> None:
 
 
 @simulated
+async def test_what_every_model_denies_is_told_within_seconds(it: Cluster) -> None:
+    """Whichever model may answer: a pattern goes on without, and nobody waits ten minutes to learn it. One that can may come meanwhile."""
+    blind = MODEL.model_copy(update={"abilities": {"tools": False}})
+    tool = {"type": "function", "function": {"name": "f"}}
+    it.node("n1", 0, models=(blind,))
+    it.delay()
+    it.router()
+    it.ask(step(model="auto", tools=(tool,)))
+    assert await it.until(lambda: bool(it.failed()), seconds=20.0) > 5.0
+    assert it.failed()[0].failure.kind is FailureKind.UNSUPPORTED
+
+
+@simulated
 async def test_a_node_that_falls_silent_gets_nothing_more(it: Cluster) -> None:
     """Lost after 5 s without credits; its registration alone does not make it live. The other node gets the work."""
     it.node("n1", 0, slots=50)

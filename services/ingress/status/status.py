@@ -58,6 +58,8 @@ class JobStatus(BaseModel):
     tenant: str | None = None
     pattern: str | None = None
     model: str | None = None
+    conversation: str | None = None
+    """Until its turn comes it is accepted, and has no steps."""
     home: int
     submitted_at: float | None = None
     """While it is queued, at the instance that submitted it; from then on `accepted_at` tells."""
@@ -184,6 +186,7 @@ def _on_accepted(status: JobStatus, event: events.JobAccepted) -> None:
     status.submitted_at = None
     status.accepted_at, status.deadline_at, status.priority_class = event.at, event.deadline_at, event.priority_class
     status.tenant, status.pattern, status.model = event.request.tenant, event.request.pattern, event.request.model
+    status.conversation = event.request.conversation
     status.limits, status.digest = event.limits, event.digest or None
     status.agents = {each.reference: each.version for each in event.team.members} or None
     status.prompts = {each.reference: each.version for each in event.team.prompts} or None

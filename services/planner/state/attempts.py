@@ -92,9 +92,9 @@ def _job_of(book: Book, outcome: Outcome) -> LiveJob | None:
 
 
 def _deadline(job: LiveJob) -> Failure:
-    """Says what the job waited for, if it was a node that is not there."""
+    """Says what the job waited for, if it was its turn, or a node that is not there."""
     missing = tuple(dict.fromkeys(phrase for step in job.steps.values() for phrase in step.missing))
-    waited = f" while it waited for a node; missing: {', '.join(missing)}" if missing else ""
+    waited = f" while it waited for a node; missing: {', '.join(missing)}" if missing else " while it waited for its turn" * job.awaits_turn
     return Failure(kind=FailureKind.DEADLINE, message="the deadline passed" + waited, missing=missing[:_MOST_MISSING])
 
 

@@ -29,11 +29,11 @@ class LiveCount:
         self._change(job, self._policy.places(job.size))
 
     def keep(self, job: LiveJob, *events: bytes) -> None:
-        """More events of the job, as they stand in history."""
+        """More events of the job, as they stand in history. Once it has ended its places are given back, whatever is written."""
         job.facts += events
         before = job.size
         job.size += sum(map(len, events))
-        if job.size >= self._policy.live_job_bytes:
+        if job.size >= self._policy.live_job_bytes and job.settled is None:
             self._change(job, self._policy.places(job.size) - self._policy.places(before))
 
     def remove(self, job: LiveJob) -> None:

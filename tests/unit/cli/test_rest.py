@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from aiohttp import web
@@ -183,3 +184,44 @@ async def test_a_stream_that_ends_early_is_asked_about() -> None:
     ingress.status = {"id": "j1", "state": "settled", "result": RESULT}
     async with ingress.serving() as base, api(base) as connection:
         assert [update async for update in follow(connection, "j1")] == [AnswerEnd(Result.model_validate(RESULT))]
+
+
+@pytest.mark.parametrize("typed", ["a/b", "trip?turns=0", "a#b", "..", "", "%2e%2e", "a b", "\N{LATIN SMALL LETTER U WITH DIAERESIS}"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("jobs", "get"), ("jobs", "cancel"), ("conversations", "get"), ("conversations", "delete"), ("tools", "show"), ("tools", "remove"),
+        ("schedules", "delete"), ("reviews", "show"), ("tenants", "show"), ("tenants", "remove"),
+    ],
+)  # fmt: skip
+async def test_a_name_that_is_typed_leads_to_no_other_route(command: tuple[str, str], typed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes is one part of a path with just that name, and no query; a name that is no part is wrong usage, and nothing is sent."""
+    called: list[tuple[str, str]] = []
+
+    async def on_any(request: web.Request) -> web.Response:
+        called.append((request.raw_path.partition("?")[0], request.query_string))
+        return web.json_response({"error": {"message": "unknown"}}, status=404)
+
+    application = web.Application()
+    application.router.add_route("*", "/{rest:.*}", on_any)
+    async with TestServer(application) as server:
+        monkeypatch.setenv("TUTTI_URL", str(server.make_url("/")))
+        done = await asyncio.to_thread(CliRunner().invoke, main, [*command, "--", typed])
+    if typed in ("", ".."):
+        assert (done.exit_code, called) == (Exit.USAGE, [])
+        return
+    assert done.exit_code == Exit.NOT_FOUND
+    [(path, query)] = called
+    assert [unquote(part) for part in path.split("/")[3:]] == [typed]
+    assert query in ("", "turns=50")
+
+
+@pytest.mark.parametrize(("state", "told"), [("accepted", True), ("running", False)])
+async def test_a_job_that_waits_for_its_turn_says_so(state: str, told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it comes there are no steps that could tell anything."""
+    ingress = Ingress()
+    ingress.status = {"id": "j1", "state": state, "conversation": "dinner"}
+    async with ingress.serving() as base:
+        monkeypatch.setenv("TUTTI_URL", base)
+        done = await asyncio.to_thread(CliRunner().invoke, main, ["jobs", "get", "j1"])
+    assert ("waits for its turn" in done.stdout, "dinner" in done.stdout) == (told, True)

@@ -83,7 +83,13 @@ def test_a_tool_is_called(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None
     assert (done := tutti("tools", "call", "calculator")).exit_code == Exit.FAILED
     assert "a division by zero" in done.output
     monkeypatch.delitem(RESULT, "result")
-    assert tutti("tools", "call", "calculator").exit_code == Exit.TIMEOUT
+
+    async def status(_self: Api, job: str) -> Any:
+        return {"id": job, "steps": [{"missing": ["capability tools"]}]}
+
+    monkeypatch.setattr(Api, "status", status)
+    waits = tutti("tools", "call", "calculator")
+    assert (waits.exit_code, "no node has capability tools" in waits.output) == (Exit.TIMEOUT, True)
 
 
 def test_a_worker_is_told_its_tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

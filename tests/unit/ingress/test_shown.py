@@ -12,6 +12,7 @@ from services.ingress.status.shown import ALL, FIELDS, NOT_SHOWN, SHOWN, RawEven
 from services.ingress.status.status import JobState, JobStatus, fold
 from shared.contracts import event as events
 from shared.contracts.base import Contract, PriorityClass
+from shared.contracts.conversation import TurnBegun
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
@@ -99,6 +100,15 @@ def test_a_pause_tells_its_end() -> None:
     [pause] = status_of(sleeping).steps
     assert (pause.state, pause.due_at, pause.path) == ("sleeping", 150.0, "1")
     assert status_of(sleeping, events.TimerFired(**OF, step="t")).steps[0].state == "over"
+
+
+def test_the_conversation_is_told_before_its_turn_comes() -> None:
+    """A job that waits has no steps: what it waits for must be seen."""
+    waits = accepted().model_copy(update={"request": Job(prompt="p", tenant="t", conversation="dinner")})
+    status = status_of(waits)
+    assert (status.state, status.conversation) == ("accepted", "dinner")
+    assert b'"conversation":"dinner"' in status.public()
+    assert status_of(waits, TurnBegun(**OF, turn=7)).state == "running"
 
 
 def test_limits_and_what_has_neared_them() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -92,7 +93,7 @@ def test_a_closed_lane_opens_with_the_next_round() -> None:
 def test_a_homeless_step_comes_back_or_fails(before: float, waited: float, left: float | None) -> None:
     """Its age grows by what it waited, never by what it is to wait; it comes back neither after the limit nor after its deadline."""
     homeless = step(unplaced_seconds=before, seconds_left=None if left is None else max(0.0, left))
-    fate = decide(homeless, ("a live node",), waited, inf if left is None else left, POLICY)
+    fate = decide(homeless, Unplaceable(("a live node",)), waited, inf if left is None else left, POLICY)
     if isinstance(fate, Failure):
         assert before + waited >= POLICY.no_node_limit_seconds
         assert (fate.kind, fate.missing) == (FailureKind.NO_NODE, ("a live node",))
@@ -107,9 +108,21 @@ def test_a_homeless_step_comes_back_or_fails(before: float, waited: float, left:
 def test_waiting_grows_with_age_so_that_delays_are_few() -> None:
     """Within the ten minutes a step passes through delay at most 70 times."""
     homeless, hops, waited = step(), 0, 1.0
-    while isinstance(fate := decide(homeless, ("x",), waited, inf, POLICY), Leaves):
+    while isinstance(fate := decide(homeless, Unplaceable(("x",)), waited, inf, POLICY), Leaves):
         homeless, hops, waited = fate.step, hops + 1, fate.seconds + 1.0
     assert hops <= 70
+
+
+@pytest.mark.parametrize("before", [0.0, 60.0])
+def test_what_every_model_denies_ends_soon_but_not_at_the_first_look(before: float) -> None:
+    """Of nodes that start one may be the first: a step that has waited for any node for a minute leaves once more."""
+    denied = Unplaceable(("a model that can do tools",), unable=Failure(kind=FailureKind.UNSUPPORTED, message="no model here can"))
+    homeless, waited, hops = step(unplaced_seconds=before, missing=("a live node",)), 1.0, 0
+    while isinstance(fate := decide(homeless, denied, waited, inf, POLICY), Leaves):
+        homeless, waited, hops = fate.step, fate.seconds + 1.0, hops + 1
+    assert fate is denied.unable
+    assert hops >= 1
+    assert homeless.unplaced_seconds + waited <= before + POLICY.unplaced_max_delay_seconds + 3.0
 
 
 def test_a_node_that_is_silent_for_long_is_known_until_it_leaves() -> None:

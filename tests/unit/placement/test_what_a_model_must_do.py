@@ -138,6 +138,9 @@ def test_a_model_is_asked_only_for_what_it_does_not_deny(changes: dict[str, Any]
     waiting = refused(step(model="auto", **changes), blind)
     assert waiting.hopeless is None
     assert ability in waiting.missing[0]
+    assert waiting.unable is not None
+    assert waiting.unable.kind is FailureKind.UNSUPPORTED
+    assert refused(step(model="auto", **changes), blind, away=(able,)).unable is None
     assert names(step(model="m"), blind) == {"blind"}
 
 

@@ -19,6 +19,7 @@ from shared.contracts.usage import Usage
 from tests.unit.planner.desk import (
     ONE_CALL,
     Desk,
+    answered,
     claimed,
     failed,
     kinds,
@@ -329,3 +330,17 @@ def test_every_open_step_has_a_timer() -> None:
     desk.wait(60.0)
     desk.say(succeeded(job, step))
     assert math.isinf(desk.book.timers.next_due())
+
+
+@pytest.mark.parametrize("bytes_", [1, 200, *range(300, 3_000, 50)])
+def test_an_end_gives_all_places_back(bytes_: int, caplog: pytest.LogCaptureFixture) -> None:
+    """However large its history is with which event, and without a failure of its own when nobody else of the tenant is there."""
+    desk = Desk(Policy(live_job_bytes=bytes_))
+    desk.submit(**two_steps())
+    job = desk.job
+    for _ in range(2):
+        desk.say(*answered(job, desk.step))
+    assert job.settled is not None
+    count = desk.book.live_count
+    assert (count.jobs, count.waiting, set(count.of_class.values()), count.of_tenant) == (0, 0, {0}, {})
+    assert "job_failed" not in {record.message for record in caplog.records}
