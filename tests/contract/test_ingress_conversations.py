@@ -84,7 +84,7 @@ async def test_facts_and_preferences_are_set(tmp_path: Path) -> None:
         assert (await at.client.put(PATH, json={"facts": []}, headers=A)).status_code == 200, "the same again"
         assert (await at.client.put("/v1/conversations/new", json={"facts": ["x"]}, headers=A)).status_code == 200
         assert (await at.client.get("/v1/conversations/new", headers=A)).json()["facts"] == ["x"]
-        for body in ({"fact": ["x"]}, {"facts": ["x" * 501]}, {"facts": ["x"] * 65}, {"facts": [""]}):
+        for body in ({"fact": ["x"]}, {"facts": ["x" * 501]}, {"facts": ["x"] * 65}, {"facts": [""]}, {"facts": ["x" * 490] * 9}):
             assert (await at.client.put(PATH, json=body, headers=A)).status_code == 400
         assert (await at.client.put("/v1/conversations/-odd", json={"facts": []}, headers=A)).status_code == 400
 

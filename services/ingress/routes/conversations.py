@@ -40,6 +40,8 @@ _TURNS, _MOST_TURNS = 50, 1_000
 """Of one export, where the caller does not say how many; and at most."""
 _EXPORT_BYTES = 8 * 1024 * 1024
 _MEMORY_BYTES = 256 * 1024
+_MOST_NOTED = 4_000
+"""Characters of all facts and preferences: every model of the conversation reads them, small windows too."""
 _NAME = re.compile(ID)
 _SHOWN = {"at", "messages"}
 
@@ -100,6 +102,8 @@ class ConversationRoutes:
         known = self._known.get(tenant, name)
         before = Memory() if known is None else await self._memory(known)
         memory = before.changed(**{field: value for field, value in given if value is not None})
+        if sum(map(len, (*memory.facts, *memory.preferences))) > _MOST_NOTED:
+            raise Refused(Problem(400, "invalid_input", f"facts and preferences have at most {_MOST_NOTED} characters together", "facts"))
         based_on = None if known is None or known.memory is None else known.memory.digest
         lies = await self._store(tenant, memory.to_bytes())
         if lies.digest != based_on:
