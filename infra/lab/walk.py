@@ -23,7 +23,7 @@ from shared.clock import LoopClock
 from shared.kafka.memory.memory import MemoryLog
 from shared.processing.provision import ensure_topics
 from shared.service import Environment, Service
-from shared.services import NAMES
+from shared.services import SERVICES
 from shared.settings import ClusterSettings
 from shared.topics import Topics, TopicSettings
 
@@ -106,7 +106,7 @@ async def walk() -> Walk:
     await ensure_topics(log, topics)
     services: dict[str, Service] = {}
     stop = asyncio.Event()
-    for number, name in enumerate(NAMES):
+    for number, name in enumerate(service.name for service in SERVICES if not service.aside):
         environment = Environment(settings, log.process(name), clock, Random(number), topics, f"{name}-walk", [])
         settings_of = WorkerSettings(backend="in_process", node="walked") if name == "worker" else None
         services[name] = import_module(f"services.{name}.app").build(environment, settings_of)
