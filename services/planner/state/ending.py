@@ -13,6 +13,7 @@ from __future__ import annotations
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import Phase
 from services.planner.round import Round, Stop, StopAnywhere
+from services.planner.state import waits
 from services.planner.state.book import Book
 from shared.contracts.chat import FinishReason
 from shared.contracts.control import StopStep
@@ -44,7 +45,8 @@ def begin(book: Book, round_: Round, job: LiveJob, why: Failure) -> None:
 
 
 def wait(book: Book, round_: Round, job: LiveJob) -> None:
-    """Stop what may run, and wait for those that are known to; the end comes at once when there is none."""
+    """Stop what may run, and wait for those that are known to; the end comes at once when there is none. One that only waited goes on."""
+    waits.rest(book, round_, job)
     book.stop_abandoned(round_, job)
     job.ends_due = min(round_.now, job.deadline_due) + book.policy.cancel_seconds
     book.arm(job)

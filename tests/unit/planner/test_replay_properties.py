@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.planner.job.live import LiveJob
@@ -87,6 +87,7 @@ lives = st.lists(st.sampled_from(ACTIONS), max_size=40)
 
 
 @given(lives, st.integers(0, 10_000))
+@example(["succeed", "succeed", "fail", "claim", "claim", "fail", "cancel"], 124)  # it only waits, and ends while a stopped attempt runs
 def test_a_replay_is_the_state_that_was_recorded(actions: list[str], seed: int) -> None:
     """Jobs, steps, attempts, claims, usage, pattern: all as they were; and driving on adds nothing to a complete history."""
     desk = lived(actions, seed)
