@@ -77,7 +77,7 @@ async def test_a_large_job_is_taken(fields: dict[str, Any]) -> None:
     async with world(log) as at:
         given = {"id": "mine", **fields}
         for _ in range(2):
-            response = await at.client.post("/v1/jobs?wait=5", json=given)
+            response = await at.client.post("/v1/jobs?wait=60", json=given)
             assert (response.status_code, response.json()["state"]) == (200, "settled")
         assert at.planner.submissions == 1
         other = await at.client.post("/v1/jobs", json={**given, "metadata": {"a": "b"}})
@@ -93,7 +93,7 @@ async def test_nothing_of_a_large_body_stays_while_somebody_waits() -> None:
         door, chat, key = at.ingress.door, body(messages=[{"role": "user", "content": "x" * 1_000_000}]), {"idempotency-key": "k"}
         asked = [
             asyncio.create_task(at.client.post(CHAT, json=chat)),
-            asyncio.create_task(at.client.post("/v1/jobs?wait=5", json={"prompt": "x" * 1_000_000})),
+            asyncio.create_task(at.client.post("/v1/jobs?wait=60", json={"prompt": "x" * 1_000_000})),
             asyncio.create_task(at.client.post(CHAT, json=chat, headers=key)),
         ]
         await until(lambda: len(at.planner.jobs) == 3, "the jobs")
@@ -140,7 +140,7 @@ async def test_a_large_answer_reaches_whoever_asks() -> None:
         assert plain.json()["choices"][0]["message"]["content"] == TEXT
         streamed = await at.client.post(CHAT, json=body(stream=True))
         assert streamed_text(streamed.text) == TEXT
-        waited = await at.client.post("/v1/jobs?wait=5", json={"prompt": "q", "stream": True})
+        waited = await at.client.post("/v1/jobs?wait=60", json={"prompt": "q", "stream": True})
         assert waited.json()["result"]["answer"]["text"] == TEXT
         job = waited.json()["id"]
         assert (await at.client.get(f"/v1/jobs/{job}")).json()["result"]["answer"]["text"] == TEXT
@@ -149,7 +149,7 @@ async def test_a_large_answer_reaches_whoever_asks() -> None:
         for _ in range(2):
             keyed = await at.client.post(CHAT, json=body(), headers={"idempotency-key": "k"})
             assert keyed.json()["choices"][0]["message"]["content"] == TEXT
-            named = await at.client.post("/v1/jobs?wait=5", json={"id": "mine", "prompt": "q"})
+            named = await at.client.post("/v1/jobs?wait=60", json={"id": "mine", "prompt": "q"})
             assert named.json()["result"]["answer"]["text"] == TEXT
         assert named.headers["idempotent-replayed"] == "true"
         head = await at.client.head(f"/v1/jobs/{job}")
@@ -228,9 +228,9 @@ async def test_large_answers_are_bounded_until_they_are_taken(route: str) -> Non
     made: dict[str, Answer] = {}
     async with world(memory(), script=by_reference(made), settings={"bodies_bytes": 3 * 1024 * 1024, "accept_seconds": 0.5}) as at:
         await answering(at, made)
-        job = (await at.client.post("/v1/jobs?wait=5", json={"prompt": "q"})).json()["id"]
+        job = (await at.client.post("/v1/jobs?wait=60", json={"prompt": "q"})).json()["id"]
         await answering(at, made, HUGE)
-        second = (await at.client.post("/v1/jobs?wait=5", json={"prompt": "q"})).json()["id"]
+        second = (await at.client.post("/v1/jobs?wait=60", json={"prompt": "q"})).json()["id"]
         door = at.ingress.door
         assert (door.bodies.held, len(door.register)) == (0, 0)
         match route:
