@@ -28,13 +28,18 @@ def question(job: Job, rule: str = "") -> tuple[ChatMessage, ...]:
     turns = job.turns
     if job.kind is Operation.GENERATE:
         turns = (*turns, ChatMessage(role="user", content=job.prompt or ""))
-    if not rule:
+    return behind(turns, rule)
+
+
+def behind(turns: tuple[ChatMessage, ...], words: str) -> tuple[ChatMessage, ...]:
+    """These words behind the last ones of the user: some templates know no two turns of his in a row, nor any of tools."""
+    if not words:
         return turns
     for at in range(len(turns) - 1, -1, -1):
         if turns[at].role == "user":
-            said = turns[at].model_copy(update={"content": f"{turns[at].content}\n\n{rule}"})
+            said = turns[at].model_copy(update={"content": f"{turns[at].content}\n\n{words}"})
             return (*turns[:at], said, *turns[at + 1 :])
-    return (*turns, ChatMessage(role="user", content=rule))
+    return (*turns, ChatMessage(role="user", content=words))
 
 
 def sample(ctx: Context, job: Job, number: int, messages: tuple[ChatMessage, ...], **own: Any) -> StepRequest:

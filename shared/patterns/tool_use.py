@@ -21,6 +21,7 @@ from shared.contracts.step import StepRequest
 from shared.patterns.context import Context, StepError
 from shared.patterns.control import ROOM, first_object
 from shared.patterns.data import NO_ORDERS, TOLD, framed, text_of
+from shared.patterns.samples import behind
 from shared.validators.schema import NotDecided, schema_faults
 
 ROUNDS = 4
@@ -128,7 +129,7 @@ async def _by_schema(ctx: Context, request: StepRequest, tools: Sequence[PinnedT
     room = request.options.model_copy(update={"max_tokens": max(ROOM, request.options.max_tokens or 0)})
     chosen = request.model_copy(update={"format": _choice(tools), "stream": False, "options": room})
     for number in range(rounds):
-        answer = await ctx.ask(chosen.model_copy(update={"messages": _behind(request.messages, f"{told}{choose}")}))
+        answer = await ctx.ask(chosen.model_copy(update={"messages": behind(request.messages, f"{told}{choose}".strip())}))
         choice = first_object(text_of(answer, "the choice of a tool")) or {}
         if choice.get("tool", _NONE) == _NONE:
             break
@@ -138,7 +139,7 @@ async def _by_schema(ctx: Context, request: StepRequest, tools: Sequence[PinnedT
         told = f"{told or NO_ORDERS}\n{shown}\n\n"
         if not desk.goes_on(made):
             break
-    return Used(await ctx.ask(request.model_copy(update={"messages": _behind(request.messages, told)})), desk.calls)
+    return Used(await ctx.ask(request.model_copy(update={"messages": behind(request.messages, told.strip())})), desk.calls)
 
 
 def _choice(tools: Sequence[PinnedTool]) -> dict[str, Any]:
@@ -152,17 +153,6 @@ def _choice(tools: Sequence[PinnedTool]) -> dict[str, Any]:
 
 def _form(properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
-
-
-def _behind(messages: tuple[ChatMessage, ...], words: str) -> tuple[ChatMessage, ...]:
-    """These words behind the last ones of the user: some templates know no two turns of his in a row, nor any of tools."""
-    if not words:
-        return messages
-    for at in range(len(messages) - 1, -1, -1):
-        if messages[at].role == "user":
-            said = messages[at].model_copy(update={"content": f"{messages[at].content}\n\n{words.strip()}"})
-            return (*messages[:at], said, *messages[at + 1 :])
-    return (*messages, ChatMessage(role="user", content=words.strip()))
 
 
 def _shown(tool: PinnedTool) -> dict[str, Any]:
