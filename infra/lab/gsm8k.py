@@ -10,10 +10,7 @@ chosen on one half of the lines; all figures, and the drawing, are of the other 
 
 from __future__ import annotations
 
-import ast
-import operator
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -21,6 +18,7 @@ from pydantic import Field, ValidationError
 
 from infra.cli.calibrate import measured, told
 from infra.cli.curve import LabelledAnswer
+from services.worker.tools.calculator import CannotCalculate, calculate
 from shared.contracts.base import Contract, Text
 from shared.estimates import likely_tokens
 
@@ -29,9 +27,8 @@ _EQUATION = re.compile(r"([\d.,()+*/x\u00d7\u00f7$ -]{3,80})=\s*\$?\s*(\d[\d,]*(
 _SIGNS = str.maketrans({"x": "*", "\u00d7": "*", "\u00f7": "/", "$": "", ",": "", " ": ""})
 _MARK, _LONG = "####", 1_000
 """Characters of a question that is anything but short."""
-_OPERATIONS: dict[type[ast.operator], Callable[[float, float], float]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-}  # fmt: skip
+_NONE = re.compile(r"\+|.*(?:\*\*|//|[-+*/(]\+)|\(*[\d.]+\)*$")
+"""The rest of a longer one, no arithmetic of the four operations, or a number alone."""
 
 
 class RecordedAnswers(Contract):
@@ -82,23 +79,13 @@ def _numbers(text: str) -> set[float]:
 
 def _holds(left: str, right: str) -> bool | None:
     """Whether it is so, to a hundredth; None for what is no equation."""
-    try:
-        tree = ast.parse(left.translate(_SIGNS).strip("."), mode="eval").body
-        return None if isinstance(tree, ast.Constant) else abs(_value(tree) - float(right.replace(",", ""))) < 0.01
-    except (SyntaxError, ValueError, ArithmeticError):
+    expression = left.translate(_SIGNS).strip(".")
+    if _NONE.match(expression):
         return None
-
-
-def _value(tree: ast.expr) -> float:
-    """Raises ValueError for anything but numbers and the four operations."""
-    match tree:
-        case ast.Constant(value=int() | float() as value):
-            return float(value)
-        case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return -_value(operand)
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATIONS:
-            return _OPERATIONS[type(op)](_value(left), _value(right))
-    raise ValueError(ast.dump(tree))
+    try:
+        return abs(float(calculate(expression)) - float(right.replace(",", ""))) < 0.01
+    except (CannotCalculate, ValueError):
+        return None
 
 
 @click.command(context_settings={"show_default": True})
