@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -37,7 +38,7 @@ Limit = Annotated[int, Field(ge=1, le=1_000)]
 At = Annotated[float, Field(ge=0, lt=253_402_300_800)]
 
 
-class Query(BaseModel):
+class Query(BaseModel, ABC):
     """Unknown words are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -46,9 +47,9 @@ class Query(BaseModel):
     tenant: Tenant | None = None
     """Of an administrator: whose; everybody's if he names none."""
 
+    @abstractmethod
     async def answer(self, store: Store, tenant: str | None, now: float) -> Document:
         """Of this tenant's; None: of everybody's. `now`: epoch seconds. Raises StoreAway, TooLarge, NotFound."""
-        raise NotImplementedError
 
 
 class UsageQuery(Query):

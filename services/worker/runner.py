@@ -15,7 +15,7 @@ from services.worker import continuation
 from services.worker.attempt import Attempt
 from services.worker.backends.base import Backend, Completion, Delta, ModelCall, ModelCallFailed
 from services.worker.backends.http import TokenBucket
-from services.worker.contexts import Contexts
+from services.worker.contexts import Bodies, Contexts
 from services.worker.registration import candidates
 from services.worker.slots import Slots
 from services.worker.speeds import Speeds, expired
@@ -52,12 +52,8 @@ class Stream(Protocol):
     def finish(self) -> None: ...
 
 
-class BlobBodies(Protocol):
+class BlobBodies(Bodies, Protocol):
     """Where inputs and answers above the inline bound lie."""
-
-    async def fetch(self, tenant: str, ref: BlobRef) -> bytes:
-        """Raises BlobGone, LogError."""
-        ...
 
     async def store_in_time(self, tenant: str, body: bytes) -> BlobRef:
         """Raises TooLarge."""
