@@ -11,8 +11,11 @@ TUTTI_EXAMPLES names another one. A failure prints the smallest example and the 
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from shared.contracts.base import Contract
@@ -25,3 +28,11 @@ for _name, _examples in (("check", 40), ("ci", 100), ("thorough", 1_000)):
 settings.load_profile(os.environ.get("TUTTI_EXAMPLES") or ("ci" if os.environ.get("CI") else "check"))
 
 Contract.checks_valid = True
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Faults make services complain as they should; what they log would hide the report."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)

@@ -9,7 +9,6 @@ run it again, and shows the job's history. Simulated: no model answers, time is 
 
 from __future__ import annotations
 
-import logging
 import os
 
 import pytest
@@ -23,17 +22,11 @@ from tests.support.cluster.laws import stops, told
 from tests.support.cluster.simulation import simulate
 from tests.support.cluster.workload import WEIGHTS
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 FIXED = 20
 SEEDS = [int(one)] if (one := os.environ.get("TUTTI_SEED")) else list(range(int(os.environ.get("TUTTI_SEEDS", str(FIXED)))))
 TEST = "tests/simulated/test_cluster_laws.py::test_the_laws_hold"
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> object:
-    """Faults make services complain as they should; what they log would hide the report."""
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

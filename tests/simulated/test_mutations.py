@@ -7,9 +7,8 @@ A bug that needs a particular history is planted under the trace test that holds
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -17,6 +16,8 @@ from tests.simulated import test_callers, test_planner_callers, test_planner_fai
 from tests.simulated import test_planner_traces as traces
 from tests.support.cluster.mutants import ahead, boots, callers, planner, protocol
 from tests.support.cluster.mutations import FEW_SEEDS, MOST_SEEDS, Mutation, find, mutations
+
+pytestmark = pytest.mark.usefixtures("quiet")
 
 TEST = "tests/simulated/test_mutations.py::test_a_planted_bug_is_seen"
 SEARCH = bool(os.environ.get("TUTTI_SEARCH"))
@@ -69,13 +70,6 @@ NAMED_BY_THE_ISSUE = {
     "a watermark on a record whose epoch a reader cannot know",
     "deadlines re-armed at take-over",
 }
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.timeout(600)

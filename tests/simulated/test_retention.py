@@ -5,7 +5,6 @@ A day of retention passes in seconds, and so does the age at which planners writ
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 
 import pytest
@@ -20,16 +19,11 @@ from tests.support.cluster.simulation import simulate
 from tests.support.cluster.violation import Violation
 from tests.support.cluster.world import DAY_SECONDS, World
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 EYES = "the run shows what it is for"
 KEPT_DAYS = 30
 """Of job-events."""
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 def lives_longer_than_the_log(world: World) -> Iterator[Violation]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 import pytest
@@ -12,15 +11,10 @@ from tests.support.cluster.laws import reviews
 from tests.support.cluster.simulation import Report, simulate
 from tests.support.cluster.workload import WEIGHTS
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 KINDS = {"reviewed": 10.0, "chain": 2.0, "cancelled": 1.0, "rest": WEIGHTS["rest"]}
 Patching = pytest.MonkeyPatch
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> object:
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 def simulated(seed: int) -> Report:

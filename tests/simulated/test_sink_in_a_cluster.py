@@ -6,7 +6,6 @@ jobs of all kinds ──► cluster (kills, pauses, take-overs) ──► job-ev
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from random import Random
@@ -25,15 +24,9 @@ from tests.support.cluster.workload import Workload
 from tests.support.cluster.world import World
 from tests.support.sink_history import counted, recount
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 SINKS = ("sink-1", "sink-2")
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> object:
-    """Faults make services complain as they should."""
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 class Written:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -16,15 +15,10 @@ from tests.support.cluster.laws import turns
 from tests.support.cluster.simulation import Report, simulate
 from tests.support.cluster.workload import WEIGHTS
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 KINDS = {"talks": 12.0, "chain": 1.0, "cancelled": 1.0, "rest": WEIGHTS["rest"]}
 Patching = pytest.MonkeyPatch
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> object:
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 def simulated(seed: int) -> Report:
