@@ -27,7 +27,7 @@ _EQUATION = re.compile(r"([\d.,()+*/x\u00d7\u00f7$ -]{3,80})=\s*\$?\s*(\d[\d,]*(
 _SIGNS = str.maketrans({"x": "*", "\u00d7": "*", "\u00f7": "/", "$": "", ",": "", " ": ""})
 _MARK, _LONG = "####", 1_000
 """Characters of a question that is anything but short."""
-_NONE = re.compile(r"\+|.*(?:\*\*|//|[-+*/(]\+)|\(*[\d.]+\)*$")
+_NONE = re.compile(r"\+|.*(?:\*\*|//|[-+*/(]\+)|\(*[\d.]+\)*\Z")
 """The rest of a longer one, no arithmetic of the four operations, or a number alone."""
 
 
