@@ -93,7 +93,7 @@ class Ingress:
         settings, clock, door, processor = self._settings, self._env.clock, self.door, self._processor
         processor.closes(door.blobs, door.meter, *([door.store] if door.store is not None else []))
         processor.spawn(self._open(), self._events.flush_forever(), every(clock, settings.sweep_seconds, self._sweep))
-        processor.spawn(door.meter.settle_forever(), every(clock, _REFRESH_SECONDS, lambda: door.registry.refresh(clock.monotonic())))
+        processor.spawn(door.meter.settle_forever(), every(clock, _REFRESH_SECONDS, self._refresh))
 
     async def _open(self) -> None:
         """Nothing is read before the topics were looked at: readers of missing ones only fail. Nothing is sent before replies are read."""
@@ -108,6 +108,11 @@ class Ingress:
         await self._replies.tail.positioned.wait()
         self.door.opened.set()
         _log.info("opened", instance=env.instance)
+
+    def _refresh(self) -> None:
+        now = self._env.clock.monotonic()
+        self.door.registry.refresh(now)
+        self._events.lines.look(now)
 
     def _sweep(self) -> None:
         self.door.registry.complete = self.door.registry.complete or self._nodes.caught_up()

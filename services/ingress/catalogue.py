@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -28,6 +29,8 @@ class Catalogue:
     models: tuple[str, ...] = ()
     live_models: frozenset[str] = frozenset()
     live_capabilities: frozenset[str] = frozenset()
+    slots: Mapping[str, int] = field(default_factory=dict)
+    """Of live nodes, by capability."""
     operations: frozenset[tuple[str, str]] = frozenset()
     """(model, operation) that some node can do."""
     nodes: int = 0
@@ -102,12 +105,20 @@ class Registry:
             models=tuple(sorted({model.name for node in nodes for model in node.models})),
             live_models=frozenset(model.name for node in live for model in node.models),
             live_capabilities=frozenset(capability for node in live for capability in node.capabilities),
+            slots=_slots(live),
             operations=frozenset((model.name, operation) for node in nodes for model in node.models for operation in model.operations),
             nodes=len(nodes),
             live_nodes=len(live),
             simulated=bool(live) and all(node.simulated for node in live),
             **_offers(node for node in self.table.known() if not _serves_tools(node)),
         )
+
+
+def _slots(nodes: Iterable[Node]) -> Mapping[str, int]:
+    found: Counter[str] = Counter()
+    for node in nodes:
+        found.update(dict.fromkeys(node.capabilities, node.slots))
+    return found
 
 
 def _serves_tools(node: Node) -> bool:

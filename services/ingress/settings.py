@@ -67,6 +67,10 @@ class IngressSettings(BaseSettings):
     heartbeat_seconds: PositiveSeconds = 15.0
     """Silence on an event stream after which a comment is sent."""
 
+    places: bool = True
+    """Whoever waits is told his place in line and when his job is likely to start. It is a number only, but made of others' jobs: a
+    tenant that watches it learns how busy the cluster is."""
+
     journal_jobs: Ordinal = 10_000
     journal_bytes: Ordinal = 32 * 1024 * 1024
     """Recent events kept in memory for status and for event streams."""

@@ -20,9 +20,10 @@ from shared.contracts.delayed import DelayedJob
 from shared.contracts.failure import Failure
 from shared.contracts.limits import Limits
 from shared.contracts.result import Result
+from shared.scheduling.places import PlaceInLine
 from shared.tree import StepStatus, Tree, fold_step, tree_of
 
-_INTERNAL: dict[str, Any] = {"offset": True, "digest": True, "rebuilt": True, "steps": {"__all__": {"epoch"}}}
+_INTERNAL: dict[str, Any] = {"offset": True, "queued_offset": True, "digest": True, "rebuilt": True, "steps": {"__all__": {"epoch"}}}
 
 
 class JobState(StrEnum):
@@ -63,6 +64,10 @@ class JobStatus(BaseModel):
     home: int
     submitted_at: float | None = None
     """While it is queued, at the instance that submitted it; from then on `accepted_at` tells."""
+    queued_offset: int | None = None
+    """Of its record at its home on `jobs.<class>`, where it was submitted here. Not shown."""
+    line: PlaceInLine | None = None
+    """While it waits for a node: filled in when it is shown."""
     not_before: float | None = None
     accepted_at: float | None = None
     deadline_at: float | None = None
@@ -217,13 +222,14 @@ def _on_snapshot(status: JobStatus, event: events.JobSnapshot) -> None:
         status.rebuilt, status.steps, status.limits_neared = event.snapshot, [], []
     if status.rebuilt == event.snapshot:
         for text in event.facts:
-            kind = _kind_of(text)
+            kind = kind_of_text(text)
             if kind in SHOWN and kind != event.type:
                 _apply_text(status, kind, text)
         if event.part + 1 == event.parts:
             status.rebuilt = None
 
 
-def _kind_of(text: str) -> str:
+def kind_of_text(text: str) -> str:
+    """The type of an event in a snapshot."""
     found: Any = from_json(text)
     return str(found.get("type", "")) if isinstance(found, dict) else ""
