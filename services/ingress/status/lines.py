@@ -30,6 +30,7 @@ _CAPABILITY = re.compile(rb'"capability":"([a-z0-9-]{1,32})"')
 _EMBEDS = (b'"texts":[', b'"operation":"embed"')
 _CLASS = re.compile(rb'"priority_class":"(interactive|standard|batch)"')
 _CLASSES = {priority_class.value.encode(): priority_class for priority_class in PriorityClass}
+_NEAR_BYTES = 512
 _OVER = frozenset({"step_answered", "attempt_failed"})
 _CHAT, _EMBED = "chat", "embed"
 
@@ -248,8 +249,10 @@ def last(pattern: re.Pattern[bytes], value: bytes, marker: bytes) -> re.Match[by
 
 
 def _capability_of(value: bytes) -> str:
-    at = value.find(b'"capability":"')  # a search by pattern takes ten times as long
-    found = _CAPABILITY.match(value, at) if at >= 0 else None
+    """Of a JobAccepted. The texts of its request, which may be long, are not looked through: what it needs stands behind them."""
+    end = value.rfind(b'"priority_class":')
+    head, behind = value[:_NEAR_BYTES], value[max(0, end - _NEAR_BYTES) : end]
+    found = _CAPABILITY.search(behind)
     if found is not None:
         return found[1].decode()
-    return _EMBED if any(mark in value for mark in _EMBEDS) else _CHAT
+    return _EMBED if _EMBEDS[0] in head or _EMBEDS[1] in behind else _CHAT
