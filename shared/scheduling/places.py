@@ -1,8 +1,8 @@
 """Places in line: how many start before a step that waits, and when it is likely to start. Pure; time is passed in.
 
-What waits is counted, not simulated: tenants take turns within a class (`fair_queue`), classes have shares (`class_shares`). What is ahead by
-these rules, and finds no free place, is divided by the pace at which such have started of late. What comes later and is more urgent is
-not foreseen, nor how long a turn is: so there is a range, and no number at all where too little was seen to give one.
+What waits is counted, not simulated: tenants take turns in a class (`fair_queue`), classes have shares (`class_shares`). What is ahead
+by these rules, and finds no free place, is divided by the pace at which such have started of late. What comes later and is more
+urgent is not foreseen, nor how long a turn is: so there is a range, and no number at all where too little was seen to give one.
 """
 
 from __future__ import annotations
