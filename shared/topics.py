@@ -125,9 +125,20 @@ FAMILIES: tuple[Family, ...] = (
         "compact,delete",
         7 * DAY_MS,
         ("planner",),
-        ("anyone",),
+        ("ingress", "anyone"),
         ("Result",),
         "The one accepted end of each job.",
+    ),
+    Family(
+        "callbacks",
+        "job id",
+        "other",
+        "delete",
+        7 * DAY_MS,
+        ("delay",),
+        ("ingress",),
+        ("Delivery",),
+        "Ends that a callback could not be told at once, when they are to be tried again.",
     ),
     Family(
         "replies",
@@ -146,7 +157,7 @@ FAMILIES: tuple[Family, ...] = (
         "other",
         "delete",
         14 * DAY_MS,
-        ("planner", "router", "delay"),
+        ("planner", "router", "ingress", "delay"),
         ("delay",),
         ("Delayed",),
         "Records that are forwarded later; one fixed delay a tier.",
@@ -229,7 +240,7 @@ FAMILIES: tuple[Family, ...] = (
         "other",
         "delete",
         30 * DAY_MS,
-        ("planner", "router", "worker", "delay"),
+        ("planner", "router", "worker", "delay", "ingress"),
         ("CLI", "sink"),
         ("DeadLetter",),
         "Records that could not be processed, each with its reason.",
@@ -260,6 +271,7 @@ class Topics:
         prefix = self.settings.prefix
         self._jobs = {c: f"{prefix}jobs.{c}" for c in CLASSES}
         self.outcomes, self.job_events, self.results = prefix + "outcomes", prefix + "job-events", prefix + "results"
+        self.callbacks = prefix + "callbacks"
         self.replies, self.blobs, self.registry = prefix + "replies", prefix + "blobs", prefix + "registry"
         self.nodes, self.credits, self.presence = prefix + "nodes", prefix + "credits", prefix + "presence"
         self.controls, self.dead_letters = prefix + "controls", prefix + "dead-letters"

@@ -56,7 +56,7 @@ class Pace:
         return None if self._seen < FEWEST or self._busy_seconds <= 0 else self._seen / self._busy_seconds
 
 
-class Ahead(NamedTuple):
+class AheadInLine(NamedTuple):
     """Counted facts about one that waits: numbers of what has not started."""
 
     priority_class: PriorityClass
@@ -86,7 +86,7 @@ class PlaceInLine:
         return PlaceInLine(self.place, *(None if each is None else round(each, 1) for each in (self.seconds, self.earliest, self.latest)))
 
 
-def place_in_line(ahead: Ahead, pace: Pace) -> PlaceInLine:
+def place_in_line(ahead: AheadInLine, pace: Pace) -> PlaceInLine:
     """Where one that has not started stands. `pace`: of starts of such steps, all classes together."""
     turns = ahead.own + sum(min(waiting, ahead.own + 1) for waiting in ahead.others)
     before = _with_other_classes(ahead, turns + ahead.unread)
@@ -99,7 +99,7 @@ def place_in_line(ahead: Ahead, pace: Pace) -> PlaceInLine:
     return PlaceInLine(before + 1, seconds, min(seconds, fewest / per_second) / doubt, (before + 1) / per_second * doubt)
 
 
-def _with_other_classes(ahead: Ahead, own_class: int) -> int:
+def _with_other_classes(ahead: AheadInLine, own_class: int) -> int:
     """What is served before it in all classes, where so many of its own are: the others get their shares meanwhile, at most."""
     waiting, urgent = ahead.classes, PriorityClass.INTERACTIVE
     times = INTERACTIVE_SHARE / (1.0 - INTERACTIVE_SHARE)

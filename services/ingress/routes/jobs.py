@@ -176,6 +176,7 @@ class Jobs:
             deadline_at=submission.deadline_at,
             pattern=submission.pattern,
             digest=order.digest,
+            callback=submission.callback,
         )
         door.events.remember(status)
         if not unsure or door.journal.after(job, -1):

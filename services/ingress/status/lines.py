@@ -16,7 +16,7 @@ from services.ingress.status.shown import RawEvent, parse
 from services.ingress.status.status import JobState, JobStatus, kind_of_text
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.contracts.event import JobSnapshot, StepAnswered, facts_of
-from shared.scheduling.places import Ahead, Pace, PlaceInLine, error_of, place_in_line
+from shared.scheduling.places import AheadInLine, Pace, PlaceInLine, error_of, place_in_line
 from shared.telemetry import metrics
 
 _MOST_JOBS = 20_000
@@ -215,13 +215,13 @@ class Lines:
         ahead = self._ahead(self._lines[_CHAT], (priority_class, status.tenant or "default"), slots)
         return place_in_line(ahead._replace(unread=unread), self._backlog.pace)
 
-    def _ahead(self, line: _Line, queue: _Queue, slots: Mapping[str, int]) -> Ahead:
+    def _ahead(self, line: _Line, queue: _Queue, slots: Mapping[str, int]) -> AheadInLine:
         """Of one behind all of its tenant's that stand in line."""
         own_class, tenant = queue
         others = [len(serials) for (its_class, whose), serials in line.queues.items() if its_class is own_class and whose != tenant]
         classes = {each: line.counts[each] + self._backlog.unread(each) for each in CLASSES if each is not own_class}
         free = max(0, slots.get(line.name, 0) - self._running)
-        return Ahead(own_class, len(line.queues.get(queue, ())), others, classes=classes, free=free)
+        return AheadInLine(own_class, len(line.queues.get(queue, ())), others, classes=classes, free=free)
 
     def _started(self, job: str, event: RawEvent, now: float) -> None:
         """Of a claim that history does not hold its worker's own time tells when it began."""

@@ -16,6 +16,7 @@ from services.ingress.status.shown import SHOWN, RawEvent, parse
 from shared.contracts import event as events
 from shared.contracts import ids
 from shared.contracts.base import Contract, PriorityClass
+from shared.contracts.callback import Callback
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.failure import Failure
 from shared.contracts.limits import Limits
@@ -23,7 +24,10 @@ from shared.contracts.result import Result
 from shared.scheduling.places import PlaceInLine
 from shared.tree import StepStatus, Tree, fold_step, tree_of
 
-_INTERNAL: dict[str, Any] = {"offset": True, "queued_offset": True, "digest": True, "rebuilt": True, "steps": {"__all__": {"epoch"}}}
+_INTERNAL: dict[str, Any] = {
+    **dict.fromkeys(("offset", "queued_offset", "callback", "digest", "rebuilt"), True),
+    "steps": {"__all__": {"epoch"}},
+}
 
 
 class JobState(StrEnum):
@@ -88,6 +92,8 @@ class JobStatus(BaseModel):
     """Of the last event folded in, on the job's home partition."""
     digest: str | None = None
     """Of the request; absent where it is not known. Not shown."""
+    callback: Callback | None = None
+    """Of a job that is not accepted yet. Not shown."""
     rebuilt: str | None = None
     """The snapshot that this view is being begun from, of a job whose beginning was not seen. Not shown."""
 
@@ -102,6 +108,7 @@ class JobStatus(BaseModel):
             priority_class=self.priority_class or PriorityClass.STANDARD,
             pattern=self.pattern or "single",
             digest=self.digest or "",
+            callback=self.callback,
         )
 
     @property
@@ -202,7 +209,7 @@ def _on_delayed(status: JobStatus, waits: DelayedJob) -> None:
     _reach(status, JobState.DELAYED)
     status.not_before, status.submitted_at = waits.due_at, status.submitted_at or waits.since
     status.tenant, status.pattern, status.model = waits.tenant, waits.pattern, waits.model
-    status.priority_class, status.digest = waits.priority_class, waits.digest or None
+    status.priority_class, status.digest, status.callback = waits.priority_class, waits.digest or None, waits.callback
 
 
 def _on_settled(status: JobStatus, event: events.JobSettled) -> None:
