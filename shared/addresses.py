@@ -6,9 +6,11 @@ What is asked for is judged by its spelling (`parts_of`), and where its name lea
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -20,6 +22,7 @@ Network = IPv4Network | IPv6Network
 PORTS = {"http": 80, "https": 443}
 _EMBEDDING = tuple(map(ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96")))
 """IPv6 addresses that stand for an IPv4 one."""
+_LOOKUPS = 16
 _DOTS = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
 _NAME = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)")
@@ -128,3 +131,30 @@ class CheckedResolver(AbstractResolver):
 
     async def close(self) -> None:
         await self._inner.close()
+
+
+class NameServer(AbstractResolver):
+    """The system's resolver, in threads of its own: one that does not answer holds up nothing else. A name is asked for once at a time."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_LOOKUPS, "names")
+        self._asked: dict[str, asyncio.Future[list[ResolveResult]]] = {}
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
+        key = f"{host}:{port}"
+        if key not in self._asked:
+            asked = self._asked[key] = asyncio.get_running_loop().run_in_executor(self._threads, _look_up, host, port)
+            asked.add_done_callback(lambda _: self._asked.pop(key, None))
+        return await asyncio.shield(self._asked[key])
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _look_up(host: str, port: int) -> list[ResolveResult]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    return [
+        ResolveResult(hostname=host, host=str(to[0]), port=port, family=family, proto=proto, flags=numeric)
+        for family, _, proto, _, to in found
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import TypedDict
@@ -85,6 +85,11 @@ class Registry:
         self.complete = False
         """Everything that was in the topic at start has been read: from then on `catalogue` is a fact."""
         self.catalogue = Catalogue()
+        self._caught_up: Callable[[], bool] = lambda: False
+
+    def look(self) -> None:
+        """Whether all is read by now."""
+        self.complete = self.complete or self._caught_up()
 
     def follow(self, log: Log, clock: Clock, topic: str, instance: str) -> Tail:
         """What feeds it. An unreadable registration is passed over: the worker will register again."""
@@ -94,7 +99,9 @@ class Registry:
             fold_each("ingress", records, lambda record: self.table.on_record(record, now))
             self.refresh(now)
 
-        return Tail(log, clock, [TopicPartition(topic, 0)], client_id=f"tutti-ingress-nodes-{instance}", handle=on_records)
+        tail = Tail(log, clock, [TopicPartition(topic, 0)], client_id=f"tutti-ingress-nodes-{instance}", handle=on_records)
+        self._caught_up = tail.caught_up
+        return tail
 
     def refresh(self, now: float) -> None:
         """Put lost nodes aside and compute the catalogue again."""

@@ -79,9 +79,17 @@ class Door:
         self.backlog, self.journal, self.followers = events.backlog, events.journal, events.followers
         self.store, self.tenants = events.store, events.tenants
 
+    def refresh(self) -> None:
+        """What is counted anew each second."""
+        now = self.clock.monotonic()
+        self.registry.refresh(now)
+        self.events.lines.look(now)
+
     def sweep(self) -> None:
         """Deadlines, heartbeats, clients that read nothing: everything that time brings about."""
         now, register = self.clock.monotonic(), self.register
+        self.registry.look()
+        self.submitter.expire()
         self.waiters.sweep(now, self.settings.heartbeat_seconds)
         if self.leaving:
             register.dismiss(WaitKind.END, WaitKind.EVENTS)

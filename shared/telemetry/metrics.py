@@ -89,6 +89,8 @@ JOBS_UNREAD = Gauge("tutti_jobs_unread", "Committed records of jobs.* that plann
 RATE_LIMITED = Counter("tutti_rate_limited", "Requests refused by a key's limit.", ["limit"])
 BUCKET_STORE_ERRORS = Counter("tutti_bucket_store_errors", "Calls of the shared rate buckets that failed; the instance's own count then.")
 STATUS_STORE_ERRORS = Counter("tutti_status_store_errors", "Status store calls that failed; the status is then read from events.")
+CALLBACKS = Counter("tutti_callbacks", "Deliveries: delivered, failed (tried again), deferred (no room, not tried), dead.", ["outcome"])
+CALLBACK_SECONDS = Histogram("tutti_callback_seconds", "One try of a delivery.", buckets=_LATENCY)
 
 # Delay
 DELAYED_FORWARDED = Counter("tutti_delayed_forwarded", "Delayed records sent on.", ["tier"])

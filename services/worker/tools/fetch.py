@@ -14,13 +14,12 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
-from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from services.worker.backends.base import ModelCallFailed
 from services.worker.tools.calling import ToolCall, refused, text_argument
 from services.worker.tools.declared import HttpTool
-from shared.addresses import PORTS, CheckedResolver, NotAllowed, is_odd, is_public
+from shared.addresses import PORTS, CheckedResolver, NameServer, NotAllowed, is_odd, is_public
 from shared.contracts.failure import FailureKind as K
 
 MOST_HOPS = 4
@@ -58,7 +57,7 @@ class HttpFetch:
     async def call(self, call: ToolCall) -> str:
         url = text_argument(call, "url", 2_000).strip()
         private = self._terms.private_addresses
-        resolver = CheckedResolver(self._resolver or ThreadedResolver(), lambda address: private or is_public(address))
+        resolver = CheckedResolver(self._resolver or NameServer(), lambda address: private or is_public(address))
         connector = aiohttp.TCPConnector(resolver=resolver, force_close=True)
         headers = {"Accept-Encoding": "identity", "User-Agent": "tutti"}
         async with aiohttp.ClientSession(
