@@ -23,7 +23,7 @@ class CallbackSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     secrets_file: Sentence = ""
-    """Of each tenant the secrets that sign, TOML or JSON (`callbacks/rules.py` shows one)."""
+    """Of each tenant the secrets that sign, TOML or JSON (`callbacks/allowed.py` shows one)."""
     hosts: Sentence = ""
     """Who may be called: names, `.example.org` for all below it, `*` for every name; an address as it is written. Separated by commas."""
     networks: Sentence = ""

@@ -14,7 +14,7 @@ FAILING = 3
 _REMEMBERED = 1_000
 
 
-class Sendable(Protocol):
+class SentOut(Protocol):
     """What is sent somewhere for somebody."""
 
     @property
@@ -34,7 +34,7 @@ class LaneBounds(NamedTuple):
     host_held: int = 64
 
 
-P = TypeVar("P", bound=Sendable)
+P = TypeVar("P", bound=SentOut)
 
 
 class HostLanes(Generic[P]):
@@ -105,11 +105,11 @@ class HostLanes(Generic[P]):
         return self._failures.get(sent.host, 0) >= FAILING
 
 
-def _keys(sent: Sendable) -> tuple[tuple[str, str], tuple[str, str]]:
+def _keys(sent: SentOut) -> tuple[tuple[str, str], tuple[str, str]]:
     return ("host", sent.host), ("tenant", sent.tenant)
 
 
-def _less(counts: Counter[tuple[str, str]], sent: Sendable) -> None:
+def _less(counts: Counter[tuple[str, str]], sent: SentOut) -> None:
     for key in _keys(sent):
         counts[key] -= 1
         if not counts[key]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.ingress.admission.suitability import refusal
-from services.ingress.callbacks.rules import NO_CALLBACKS, CallbackRules
+from services.ingress.callbacks.allowed import NO_CALLBACKS, CallbackRules
 from services.ingress.catalogue import PATTERN_PREFIX, Registry
 from services.ingress.problems import Refused, unknown_model, unsuitable_model
 from shared.agents.resolving import resolve

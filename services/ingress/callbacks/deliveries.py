@@ -8,8 +8,8 @@ import asyncio
 from dataclasses import dataclass
 from functools import partial
 
+from services.ingress.callbacks.allowed import CallbackRefused, rules_of
 from services.ingress.callbacks.rendering import body_of, delivery_id, headers_of
-from services.ingress.callbacks.rules import CallbackRefused, rules_of
 from services.ingress.callbacks.sending import Heard, HttpPost, Post
 from services.ingress.settings import CallbackSettings
 from shared.clock import until, within
@@ -48,7 +48,7 @@ class CallbackFailed(TuttiError):
 
 
 @dataclass(slots=True, eq=False)
-class Parcel:
+class Telling:
     """One record on its way. `age_seconds`: of the delivery when it was read here, at `since` (monotonic seconds)."""
 
     record: Record
@@ -71,7 +71,7 @@ class Deliveries:
         self._env, self._settings, self._outbox, self.rules = environment, settings, outbox, rules_of(settings)
         self.post: Post = HttpPost(settings, self.rules)
         self._clock, self._topics, self._wake = environment.clock, environment.topics, asyncio.Event()
-        self._lanes: HostLanes[Parcel] = HostLanes(settings.lanes)
+        self._lanes: HostLanes[Telling] = HostLanes(settings.lanes)
         self._sends: set[asyncio.Task[None]] = set()
         self._retries = RetryPolicy(settings.attempts, settings.first_pause_seconds, settings.longest_pause_seconds)
         self.tries = Tries()
@@ -117,12 +117,12 @@ class Deliveries:
             await self.post.close()
 
     def _drop_lost(self) -> None:
-        self._lanes.take_out(lambda parcel: parcel.window.lost)
+        self._lanes.take_out(lambda telling: telling.window.lost)
 
     def _begin(self) -> None:
         overdue = self._clock.monotonic() - self._settings.patience_seconds
-        for parcel in self._lanes.take_out(lambda parcel: parcel.since <= overdue):
-            self._again(parcel, "deferred")
+        for telling in self._lanes.take_out(lambda telling: telling.since <= overdue):
+            self._again(telling, "deferred")
         for taken in () if self._lanes.full else self.intake.take(self._read):
             if taken is not None:
                 self._admit(taken)
@@ -134,7 +134,7 @@ class Deliveries:
             self._sends.add(send)
             send.add_done_callback(self._sends.discard)
 
-    def _read(self, window: Window, record: Record) -> Parcel | None:
+    def _read(self, window: Window, record: Record) -> Telling | None:
         """None of an end that is told to nobody. Raises InvalidRecord."""
         if record.topic == self._topics.results:
             if headers.find(record.headers, headers.CALLBACK) is None:
@@ -152,40 +152,40 @@ class Deliveries:
         if headers.find(record.headers, headers.REPLAY_OF) is not None:
             delivery = Delivery(result=delivery.result)
         age = delivery.age_seconds + headers.Envelope(record.headers).waited()
-        return Parcel(record, window, delivery, age, self._clock.monotonic())
+        return Telling(record, window, delivery, age, self._clock.monotonic())
 
-    def _admit(self, parcel: Parcel) -> None:
+    def _admit(self, telling: Telling) -> None:
         try:
-            parts = self.rules.check(parcel.delivery.result.callback, parcel.tenant)
+            parts = self.rules.check(telling.delivery.result.callback, telling.tenant)
         except CallbackRefused as error:
-            self._bury(parcel, error)
+            self._bury(telling, error)
             return
         assert parts is not None, "it has a callback"
-        parcel.host = parts.host
-        if not self._lanes.admit(parcel):
-            self._again(parcel, "deferred")
+        telling.host = parts.host
+        if not self._lanes.admit(telling):
+            self._again(telling, "deferred")
 
-    async def _send(self, parcel: Parcel) -> None:
+    async def _send(self, telling: Telling) -> None:
         heard = Heard(False, "an error here")
         try:
-            heard = await self._told(parcel)
+            heard = await self._told(telling)
         except Exception as error:
-            log.failure("delivery_failed", error, job=parcel.delivery.result.job)
+            log.failure("delivery_failed", error, job=telling.delivery.result.job)
         finally:
-            self._lanes.done(parcel, good=heard.taken)
+            self._lanes.done(telling, good=heard.taken)
             self._wake.set()
-        if parcel.window.lost:
+        if telling.window.lost:
             return  # whoever owns it now tells it again
         if heard.taken:
             metrics.CALLBACKS.labels("delivered").inc()
-            self.intake.finish(parcel.window, parcel.record.offset)
+            self.intake.finish(telling.window, telling.record.offset)
         elif heard.gone:
-            self._bury(parcel, CallbackFailed("the receiver wants no more of it: status 410"))
+            self._bury(telling, CallbackFailed("the receiver wants no more of it: status 410"))
         else:
-            self._again(parcel, "failed", heard)
+            self._again(telling, "failed", heard)
 
-    async def _told(self, parcel: Parcel) -> Heard:
-        result = parcel.delivery.result
+    async def _told(self, telling: Telling) -> Heard:
+        result = telling.delivery.result
         assert result.callback is not None, "it was admitted"
         body, keys = body_of(result, self._settings.public_url), self.rules.secrets_of(result.callback, result.tenant)
         began = self._clock.monotonic()
@@ -193,20 +193,20 @@ class Deliveries:
         metrics.CALLBACK_SECONDS.observe(self._clock.monotonic() - began)
         return heard
 
-    def _again(self, parcel: Parcel, what: str, heard: Heard | None = None) -> None:
+    def _again(self, telling: Telling, what: str, heard: Heard | None = None) -> None:
         """After a while by `delays`, or not at all. Without `heard` it was not tried: that counts as age alone."""
-        delivery, waited = parcel.delivery, self._clock.monotonic() - parcel.since
-        attempts, age = delivery.attempts + (heard is not None), parcel.age_seconds + max(0.0, waited)
+        delivery, waited = telling.delivery, self._clock.monotonic() - telling.since
+        attempts, age = delivery.attempts + (heard is not None), telling.age_seconds + max(0.0, waited)
         seconds = self._pause_seconds(delivery.result, max(1, attempts), age, heard)
         if attempts >= self._settings.attempts or age + seconds > self._settings.oldest_seconds:
             why = heard.why if heard is not None else "its turn did not come"
-            self._bury(parcel, CallbackFailed(f"given up after {attempts} tries and {age:.0f} s; the last one: {why}"))
+            self._bury(telling, CallbackFailed(f"given up after {attempts} tries and {age:.0f} s; the last one: {why}"))
             return
         metrics.CALLBACKS.labels(what).inc()
         key, topics = delivery.result.job.encode(), self._topics
         value = Delivery(result=delivery.result, attempts=attempts, age_seconds=age).to_bytes()
         again = Message(topics.callbacks, value, key, partition_of(key, topics.partitions("other")), headers.envelope("delivery"))
-        self._outbox.put(build_waiting(topics, again, seconds), partial(self._on_sent, parcel))
+        self._outbox.put(build_waiting(topics, again, seconds), partial(self._on_sent, telling))
 
     def _pause_seconds(self, result: Result, attempts: int, age: float, heard: Heard | None) -> float:
         """Half of it is drawn, by a hash: what failed together does not come back together."""
@@ -214,13 +214,13 @@ class Deliveries:
         wish = heard.again_seconds if heard is not None and heard.again_seconds is not None else 0.0
         return max(1.0, self._retries.delay_seconds(attempts, 0.5 + drawn / 2), min(wish, self._settings.longest_pause_seconds))
 
-    def _on_sent(self, parcel: Parcel, sent: Sent) -> None:
+    def _on_sent(self, telling: Telling, sent: Sent) -> None:
         if isinstance(sent, Appended):
-            self.intake.finish(parcel.window, parcel.record.offset)
+            self.intake.finish(telling.window, telling.record.offset)
         else:
-            self._bury(parcel, sent)
+            self._bury(telling, sent)
 
-    def _bury(self, parcel: Parcel, error: Exception) -> None:
+    def _bury(self, telling: Telling, error: Exception) -> None:
         """Not as an odd record, of which too many stop a partition. Replayed, it begins anew (`_read`)."""
         metrics.CALLBACKS.labels("dead").inc()
-        self._outbox.bury(parcel.record, error, partial(self.intake.finish, parcel.window, parcel.record.offset))
+        self._outbox.bury(telling.record, error, partial(self.intake.finish, telling.window, telling.record.offset))

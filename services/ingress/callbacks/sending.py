@@ -12,7 +12,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from services.ingress.callbacks.rules import CallbackRules
+from services.ingress.callbacks.allowed import CallbackRules
 from services.ingress.settings import CallbackSettings
 from shared.addresses import CheckedResolver, NameServer
 from shared.errors import ConfigurationError
