@@ -151,6 +151,10 @@ class Submitter:
             headers += ((REQUEST_DIGEST, digest.encode()),)
         self._outbox.offer(Message(self._topic_of[priority_class], record.value, job.encode(), self.home_of(job), headers), fate)
 
+    def expire(self) -> None:
+        """Give up what Kafka has not taken in time."""
+        self._outbox.expire()
+
     def cancel(self, job: str, home: int, reason: str) -> bool:
         """Queue a cancel without waiting; returns whether there was room for it."""
         try:

@@ -15,6 +15,7 @@ from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequest
 from shared.contracts.control import BeginStep, StopClaims, StopStep
 from shared.contracts.conversation import Memory, ToHome, ToOwner, TurnBegun
 from shared.contracts.event import (
+    CALLED_BACK,
     NOBODY,
     OF_A_CONVERSATION,
     TEAMS,
@@ -22,6 +23,7 @@ from shared.contracts.event import (
     VERSIONS,
     Event,
     JobAccepted,
+    JobDelayed,
     JobSettled,
     JobSnapshot,
     StepAnswered,
@@ -164,6 +166,8 @@ Effect = Sendable | EndTurn
 def version_of(event: Event) -> int:
     """In which this event is written: the lowest whose readers do not misread it."""
     version = VERSIONS.get(event.type, 1)
+    if (type(event) is JobAccepted and event.request.callback) or (type(event) is JobDelayed and event.waits.callback):
+        return CALLED_BACK
     if type(event) is JobAccepted:
         talks, team = event.request.conversation is not None, event.team
         return OF_A_CONVERSATION if talks else version if team == NOBODY else TOOLS if team.tools else TEAMS
@@ -172,7 +176,7 @@ def version_of(event: Event) -> int:
     return version
 
 
-_SUSPECT = ('"team":', '"conversation":', '"review_', '"turn_begun"')
+_SUSPECT = ('"callback":', '"team":', '"conversation":', '"review_', '"turn_begun"')
 
 
 def _of_fact(fact: str) -> int:
@@ -180,6 +184,8 @@ def _of_fact(fact: str) -> int:
     if not any(word in fact for word in _SUSPECT):
         return 1
     found = from_json(fact)
+    if found["type"] == "job_accepted" and "callback" in found["request"]:
+        return CALLED_BACK
     if found["type"] == "job_accepted":
         team = found.get("team", ())
         return OF_A_CONVERSATION if "conversation" in found["request"] else TOOLS if "tools" in team else TEAMS if team else 1

@@ -25,6 +25,7 @@ from shared.contracts.base import (
     TopicName,
 )
 from shared.contracts.blob import BlobRef
+from shared.contracts.callback import Callback
 from shared.contracts.chat import MOST_TOOLS, TOOLS, ChatMessage, Operation, Options, ToolChoice
 from shared.contracts.limits import Limits
 
@@ -77,6 +78,8 @@ class Job(Contract):
     deadline_seconds: PositiveSeconds | None = None
     """Instead of an instant: counted from when the job is accepted, by nobody's wall clock."""
     not_before: Instant | None = None
+    callback: Callback | None = None
+    """Whom its end is told over HTTP."""
     metadata: dict[Label, Sentence] = Field(default_factory=dict, max_length=32)
 
     def record(self) -> bytes:

@@ -79,10 +79,18 @@ WAITING_CALLERS = Gauge("tutti_waiting_callers", "Who waits here: for an answer,
 REPLIES_UNKNOWN = Counter("tutti_replies_unknown", "Replies whose correlation nobody waits for.")
 BACKLOG_JOBS = Gauge("tutti_backlog_jobs", "Jobs that have not ended, as the admission estimate counts them.", ["priority_class"])
 BACKLOG_WAIT_SECONDS = Gauge("tutti_backlog_wait_seconds", "Predicted wait of a new job; 0 while unknown.", ["priority_class"])
+PLACE_ERROR = Histogram(
+    "tutti_place_error",
+    "Of starts that somebody was told of before: how wrong that was, as a part of the real wait.",
+    ["priority_class"],
+    buckets=(0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10),
+)
 JOBS_UNREAD = Gauge("tutti_jobs_unread", "Committed records of jobs.* that planners have not taken; for autoscaling.", ["priority_class"])
 RATE_LIMITED = Counter("tutti_rate_limited", "Requests refused by a key's limit.", ["limit"])
 BUCKET_STORE_ERRORS = Counter("tutti_bucket_store_errors", "Calls of the shared rate buckets that failed; the instance's own count then.")
 STATUS_STORE_ERRORS = Counter("tutti_status_store_errors", "Status store calls that failed; the status is then read from events.")
+CALLBACKS = Counter("tutti_callbacks", "Deliveries: delivered, failed (tried again), deferred (no room, not tried), dead.", ["outcome"])
+CALLBACK_SECONDS = Histogram("tutti_callback_seconds", "One try of a delivery.", buckets=_LATENCY)
 
 # Delay
 DELAYED_FORWARDED = Counter("tutti_delayed_forwarded", "Delayed records sent on.", ["tier"])

@@ -22,6 +22,9 @@ _MIX = (("single", 50), ("chain", 13), ("retries", 15), ("delayed", 20), ("patte
 _PATTERNS = sorted(name for name, pattern in BUILT_IN.current.items() if pattern.takes_bare_prompt and name != "single")
 """Each makes several calls, some decided by a schema that the simulated nodes obey."""
 _REST_SHARE = 0.03
+TENANTS = tuple(f"tenant-{number}" for number in range(7))
+CALLED_EVERY = 20
+"""Of so many jobs one has a callback, where there is a receiver."""
 _LONGEST_DELAY_SECONDS = 20.0
 
 
@@ -41,8 +44,9 @@ class Asked:
 class JobMix:
     """The n-th job follows from the seed and n; only `not_before` is relative to the moment of sending."""
 
-    def __init__(self, seed: int, prefix: str) -> None:
-        self._seed, self._prefix = seed, prefix
+    def __init__(self, seed: int, prefix: str, hook: str | None = None) -> None:
+        """`hook`: whom some jobs call back."""
+        self._seed, self._prefix, self._hook = seed, prefix, hook
 
     def job(self, number: int, now: float) -> Asked:
         random = Random(f"{self._seed}/{number}")
@@ -52,7 +56,7 @@ class JobMix:
         not_before = now + random.uniform(0.2, _LONGEST_DELAY_SECONDS) if kind == "delayed" else None
         body: dict[str, object] = {
             "id": self.id_of(number),
-            "tenant": f"tenant-{number % 7}",
+            "tenant": TENANTS[number % len(TENANTS)],
             "prompt": f"question {number}" + (f" {FAILS_SOMETIMES}" if kind == "retries" else ""),
             "options": {"max_tokens": _TOKENS},
             "limits": {"attempts": _ATTEMPTS},
@@ -64,9 +68,14 @@ class JobMix:
         if kind == "pattern":
             body |= {"pattern": _PATTERNS[number % len(_PATTERNS)], "prompt": f"question {number}\nand more"}
             body["options"] = {"max_tokens": 256}
+        if self.is_called(number):
+            body["callback"] = {"url": self._hook}
         if over_rest:
             body["class"] = priority_class.value
         return Asked(number, self.id_of(number), kind, priority_class, to_json(body), not_before, over_rest)
+
+    def is_called(self, number: int) -> bool:
+        return self._hook is not None and number % CALLED_EVERY == 0
 
     def id_of(self, number: int) -> str:
         return f"{self._prefix}{number}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
+from infra.lab.chaos.callbacks import Receiver, shown
 from infra.lab.chaos.crashes import Absence, Crash, defects
 from infra.lab.chaos.figures import Struck
 from infra.lab.chaos.jobs import JobMix, Ledger
@@ -24,6 +25,8 @@ PATIENCE_SECONDS = 60.0
 """Longest wait for the jobs that were in flight, before the next fault strikes."""
 STALL_SECONDS = 60.0
 """The drain ends when no result has come for so long: what is open then is judged as lost or not by the checker."""
+TELL_SECONDS = 90.0
+"""In which the last ends are told, or given up."""
 _LOOK_SECONDS = 0.2
 _SUPERVISE_SECONDS = 1.0
 
@@ -53,6 +56,9 @@ class Outcome:
     load_seconds: float
     started_at: float
     drained_at: float
+    callbacks: Mapping[str, int] = field(default_factory=dict)
+    untold: tuple[str, ...] = ()
+    """Jobs whose end was neither delivered nor given up."""
 
     @property
     def unanswered(self) -> int:
@@ -73,6 +79,8 @@ class Outcome:
     def wrong(self) -> list[str]:
         """Why the run failed; empty when it did not."""
         laws = [] if self.kept else ["a law was broken"]
+        if self.untold:
+            laws.append(f"{len(self.untold)} callbacks were neither delivered nor given up, as that of {self.untold[0]}")
         return [*laws, *(f"{crash.process} {crash.what.splitlines()[0]}" for crash in self.defects)]
 
 
@@ -85,9 +93,16 @@ class Run:
         self._ledger = Ledger()
         self._struck: list[Struck] = []
         self._topics = stage.cluster.topics
-        self._load = Load(JobMix(options.seed, f"c{options.seed}-"), self._ledger, self._topics, clock)
+        hook = f"http://localhost:{stage.hook_port}/hook" if stage.hook_port else None
+        self._mix = JobMix(options.seed, f"c{options.seed}-", hook)
+        self._load = Load(self._mix, self._ledger, self._topics, clock)
+        self._receiver = Receiver(options.seed, stage.hook_port, clock)
 
     async def run(self) -> Outcome:
+        async with self._receiver.serving():
+            return await self._run()
+
+    async def _run(self) -> Outcome:
         stage, options = self._stage, self._options
         log = AioLog(stage.kafka.servers, self._clock)
         watched = WatchedLog(log, self._clock)
@@ -101,6 +116,7 @@ class Run:
             await producing
             load_seconds = self._clock.monotonic() - started
             await _unless_broken(self._drain(), watching, supervising)
+            untold = await self._receiver.told(self._ledger, self._mix, log, self._topics, TELL_SECONDS)
         finally:
             for task in (producing, watching, supervising):
                 task.cancel()
@@ -111,7 +127,10 @@ class Run:
         foreign = {place for place in stage.odd if place.topic in told_by_nobody}
         scope = replace(await scope_of(log, self._topics, settled=True), foreign=foreign)
         report = await verify(log, scope, self._clock)
-        return Outcome(self._ledger, self._struck, report, stage.crashes, stage.absences, load_seconds, started, drained)
+        called = sum(map(self._mix.is_called, range(self._ledger.count)))
+        told = shown(called, self._receiver)
+        times = load_seconds, started, drained
+        return Outcome(self._ledger, self._struck, report, stage.crashes, stage.absences, *times, told, tuple(untold))
 
     async def _faults(self) -> None:
         """Whole cycles until all jobs are sent; at least one."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from infra.lab.bench.local import own_broker
-from infra.lab.chaos import odd
+from infra.lab.chaos import callbacks, odd
 from infra.lab.chaos.crashes import Absence, Crash
 from infra.lab.chaos.jobs import FAILS_SOMETIMES, NEVER
 from infra.lab.chaos.plan import Fault, FaultKind
@@ -22,6 +22,7 @@ from infra.native.cluster import LocalCluster
 from infra.native.errors import NativeError
 from infra.native.kafka import Kafka
 from infra.native.paths import StackHome
+from infra.native.ports import free_ports
 from infra.native.processes import Daemon, tail
 from infra.native.services import GRACE_SECONDS, ServiceProcess
 from infra.native.waiting import wait_until
@@ -65,6 +66,8 @@ class Stage:
     clock: Clock = field(default_factory=SystemClock)
     crashes: list[Crash] = field(default_factory=list)
     absences: list[Absence] = field(default_factory=list)
+    hook_port: int = 0
+    """Where callbacks are received; 0: there are none."""
     odd: set[Place] = field(default_factory=set)
     """Where odd records were written: what cannot be read there is no fault."""
     _struck: set[str] = field(default_factory=set)
@@ -182,6 +185,7 @@ def running(directory: Path, environment: Mapping[str, str]) -> Iterator[Stage]:
     """A broker and a cluster of their own. Raises NativeError kinds. The directory, with all logs, is left to the caller."""
     parameters = directory / "node.json"
     parameters.write_text(json.dumps(_NODE))
+    [hook_port] = free_ports(1)
     with own_broker(StackHome(directory / "kafka"), _BROKER_SESSION_MS) as kafka:
         cluster = LocalCluster(
             kafka.servers,
@@ -189,12 +193,12 @@ def running(directory: Path, environment: Mapping[str, str]) -> Iterator[Stage]:
             directory / "cluster",
             workers=WORKERS,
             simulator=("--profile", "instant", "--parameters", str(parameters)),
-            environment={"TUTTI_WORKER__SLOTS": str(SLOTS), **environment},
+            environment={"TUTTI_WORKER__SLOTS": str(SLOTS), **callbacks.environment(directory, hook_port), **environment},
             copies=COPIES,
         )
         try:
             cluster.start()
-            yield Stage(kafka, cluster, directory)
+            yield Stage(kafka, cluster, directory, hook_port=hook_port)
         finally:
             _stop(kafka, cluster)
 

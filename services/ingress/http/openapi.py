@@ -65,6 +65,8 @@ _ANSWER_HEADERS = {
     "x-tutti-digest": "Of the model's file, where its node tells it.",
     "x-tutti-quantisation": "Of the model's file, where its node tells it.",
     "x-tutti-node": "The node that answered.",
+    "x-tutti-place": "While it waits for a node: its place in line, 1 is the next (`/v1/jobs`; setting `places`).",
+    "x-tutti-start-seconds": "With it, where that can be said: when it is likely to start.",
     "idempotent-replayed": "`true`: the job was known before (`/v1/jobs`).",
     "x-ratelimit-limit-requests": "What the key's bucket holds; of tokens: x-ratelimit-limit-tokens.",
     "x-ratelimit-remaining-requests": "What is left; of tokens, estimated before and settled after: x-ratelimit-remaining-tokens.",

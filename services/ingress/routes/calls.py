@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 from services.ingress.admission.idempotency import job_id_of
@@ -30,7 +31,7 @@ from services.ingress.http.resource import CLIENT_GONE, refuse
 from services.ingress.problems import ClientGone, InstanceLeaving, Refused, of_error, of_result
 from services.ingress.replies.assembly import StreamConflict
 from services.ingress.replies.waiters import Caller
-from services.ingress.status.notes import StepNotes
+from services.ingress.status.notes import TOLD_SECONDS, PlaceNotes, StepNotes
 from shared.access import Client
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import check_depth
@@ -201,7 +202,7 @@ class Calls:
         notes = StepNotes(caller.job, self._door.journal) if order.noted else None
         try:
             with nullcontext() if notes is None else self._door.followers.waking(caller.job, caller.wake):
-                await self._pump(caller, writer, send, notes)
+                await self._pump(caller, order, writer, send, notes)
         except Exception as error:
             _log.failure("stream_failed", error, job=caller.job)
             await send_part(send, writer.failed(of_error(error)), more=False)
@@ -223,11 +224,17 @@ class Calls:
         while not (caller.acknowledged or caller.ended):
             await caller.changed()
 
-    async def _pump(self, caller: Caller, writer: StreamWriter, send: Send, notes: StepNotes | None) -> None:
+    async def _pump(self, caller: Caller, order: CallOrder, writer: StreamWriter, send: Send, notes: StepNotes | None) -> None:
         clock, heartbeat = self._door.clock, self._door.settings.heartbeat_seconds
         caller.quiet_since = clock.monotonic()
+        place = partial(self._door.place_of, caller, order.priority_class)
+        places = PlaceNotes(place) if self._dialect.heartbeat and self._door.settings.places else None
         while True:
             part = _new_text(caller, writer)
+            if caller.streaming:
+                places = None
+            elif places is not None and not caller.ended:
+                part = b"".join(map(sse.comment, places.news()))
             if notes is not None:
                 part = b"".join(map(sse.comment, notes.news())) + part
             if caller.ended:
@@ -239,7 +246,9 @@ class Calls:
                 caller.quiet_since = clock.monotonic()
                 await send_part(send, part)
             else:
-                await caller.changed()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(None if places is None else TOLD_SECONDS):
+                        await caller.changed()
 
 
 def _answer_of(caller: Caller) -> Answer | None:

@@ -41,6 +41,7 @@ from shared.contracts.base import ID
 from shared.contracts.bounds import check_depth
 from shared.contracts.ids import digest_of
 from shared.model_names import AUTO
+from shared.scheduling.places import PlaceInLine
 
 ROUTE = "/v1/jobs"
 _PUBLIC_ID = re.compile(ID)
@@ -161,7 +162,7 @@ class Jobs:
         if submission.stream or unsure:
             until = monotonic + max(0.0, seconds) + door.settings.deadline_grace_seconds
             follow = Follow(job, until, door.followers.wake, partial(door.told, order.digest) if unsure and order.digest else None)
-        await door.enqueue(order.public, record, priority_class, trace=order.trace, follow=follow, digest=order.digest)
+        offset = await door.enqueue(order.public, record, priority_class, trace=order.trace, follow=follow, digest=order.digest)
         if follow is not None and unsure and order.digest is not None:
             await door.first_word(follow, order.digest)
         status = JobStatus(
@@ -170,10 +171,12 @@ class Jobs:
             priority_class=priority_class,
             tenant=order.tenant,
             submitted_at=now,
+            queued_offset=offset,
             not_before=submission.not_before,
             deadline_at=submission.deadline_at,
             pattern=submission.pattern,
             digest=order.digest,
+            callback=submission.callback,
         )
         door.events.remember(status)
         if not unsure or door.journal.after(job, -1):
@@ -241,7 +244,9 @@ class Jobs:
         """The whole status. Who reads a large answer is registered, and its bytes count, until he has it."""
         door, answer = self._door, None if status.result is None else status.result.answer
         if answer is None or answer.blob is None:
-            return Response(status.public(), headers=headers, media_type="application/json")
+            line = door.place(status)
+            shown = status if line is None else status.model_copy(update={"line": line.rounded()})
+            return Response(shown.public(), headers={**headers, **_in_line(line)}, media_type="application/json")
         reader = Following(WaitKind.END, status.owner or "", door.clock.monotonic() + door.settings.stream_seconds)
         door.register.check(reader.kind, reader.tenant)
         return ReaderStream(door, reader, self._fetched(reader, status), {**headers, "content-type": "application/json"})
@@ -279,14 +284,24 @@ class Jobs:
             if status.result is not None and status.result.answer is not None and status.result.answer.simulated:
                 headers["x-tutti-simulated"] = "true"
             return self._shown(status, headers)
+        line = self._door.place(status)
+        headers |= _in_line(line)
         body = {
             "id": job,
             "state": status.state.value,
             "class": status.priority_class,
+            **({} if line is None else {"line": line.rounded()}),
             "status_url": location,
             "events_url": f"{ROUTE}/{job}/events{query}",
         }
         return Response(to_json(body), 202, headers=headers, media_type="application/json")
+
+
+def _in_line(line: PlaceInLine | None) -> dict[str, str]:
+    if line is None:
+        return {}
+    seconds = {} if line.seconds is None else {"x-tutti-start-seconds": f"{line.seconds:.1f}"}
+    return {"x-tutti-place": str(line.place), **seconds}
 
 
 def _query(status: JobStatus, client: Client) -> str:

@@ -105,9 +105,9 @@ class ScheduleRoutes:
         if job.id is not None or job.not_before is not None or job.deadline_at is not None:
             raise InvalidSchedule
         client.check_class(given.priority_class)
-        self._door.offered.check(job)
         named = job.tenant if "tenant" in job.model_fields_set else None
         job = job.model_copy(update={"tenant": client.tenant_of(named or tenant)})
+        self._door.offered.check(job)
         inside = ids.under(job.tenant, name)
         known = self._table.entries.get(inside)
         if known is None:

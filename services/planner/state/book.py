@@ -238,6 +238,7 @@ class Book:
             attempts=job.attempts,
             accepted_at=accepted.at,
             finished_at=round_.wall,
+            callback=accepted.request.callback,
         )
         event = JobSettled.of_valid(
             epoch=self.epoch,

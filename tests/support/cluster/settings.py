@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from services.delay.settings import DelaySettings
-from services.ingress.settings import IngressSettings
+from services.ingress.settings import CallbackSettings, IngressSettings
 from services.planner.settings import PlannerSettings
 from services.router.settings import RouterSettings
 from services.worker.settings import WorkerSettings
 from shared.contracts.budget import TenantLimits
 from shared.kafka.memory.memory_group import GroupTimings
 from shared.topics import Topics, TopicSettings
+from tests.support.cluster import receivers
 from tests.support.cluster.faults import FaultMix
 
 LEASE_SECONDS = 4.0
@@ -85,8 +86,9 @@ def delay(mix: FaultMix) -> DelaySettings:
     return DelaySettings(held_records=4 if mix.tight else 2048)
 
 
-def ingress() -> IngressSettings:
+def ingress(mix: FaultMix) -> IngressSettings:
     return IngressSettings(
+        callbacks=receivers.settings() if mix.receivers else CallbackSettings(),
         deadline_seconds={"interactive": 600.0, "standard": 600.0, "batch": 600.0},
         accept_seconds=2.0,
         no_node_wait_seconds=1.0,

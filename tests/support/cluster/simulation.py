@@ -16,6 +16,7 @@ from tests.support.cluster.laws import (
     boots,
     bounds,
     budgets,
+    callbacks,
     callers,
     delays,
     limits,
@@ -149,7 +150,7 @@ def _ended(world: World) -> bool:
     if history.result_count < len(history.results):
         return False
     awaited = (*history.jobs(), *history.accepted, *schedules.awaited(world))
-    return all(job in history.results for job in awaited)
+    return all(job in history.results for job in awaited) and not (world.mix.receivers and callbacks.untold(world))
 
 
 def _unfinished(world: World, patience: float) -> Iterator[Violation]:

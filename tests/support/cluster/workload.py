@@ -19,7 +19,7 @@ from shared.contracts.schedule import Missed, Schedule
 from shared.kafka.port import Message, TopicPartition
 from shared.patterns import BUILT_IN
 from shared.topics import partition_of
-from tests.support.cluster import settings
+from tests.support.cluster import receivers, settings
 from tests.support.cluster.laws.told import NOBODY_HAS
 from tests.support.cluster.nodes import ENDLESS, LONG
 from tests.support.cluster.rest import Request
@@ -217,6 +217,24 @@ class Workload:
         if self.random.random() < 0.2:
             self.later(self.random.uniform(0.0, 6.0), partial(self.produce, body, kind="cancel"))
 
+    def _called(self) -> None:
+        """A job whose end somebody is told of, by Kafka or REST; some cancelled, some delayed, some again and again, some by reference."""
+        host, events = self.random.choice(receivers.HOSTS), self.random.choice((None, ["failed", "cancelled"]))
+        callback = {"url": f"https://{host}/hook", **({} if events is None else {"events": events})}
+        more = self.random.choice(
+            ({}, {"not_before": self.world.clock.wall() + 3.0}, {"limits": {"calls": 1}, "pattern": "chain", "chain": CHAIN})
+        )
+        body = self.body(callback=callback, **more)
+        if self.random.random() < 0.4:
+            self._call(Request("POST", "/v1/jobs", body))
+            return
+        body["id"] = f"called-{self._number}"
+        self.produce(body)
+        if self.random.random() < 0.3:
+            self.later(self.random.uniform(0.0, _AGAIN_SECONDS), partial(self.produce, body))
+        if self.random.random() < 0.3:
+            self.later(self.random.uniform(0.0, 6.0), partial(self.produce, body, kind="cancel"))
+
     def _decide(self, job: str, tenant: str) -> None:
         opened = [written.value for written in self.world.history.of_job(job) if isinstance(written.value, ReviewOpened)]
         if not opened:
@@ -352,6 +370,7 @@ _KINDS: dict[str, Callable[[Workload], None]] = {
     "limited": Workload._limited,
     "reviewed": Workload._reviewed,
     "talks": Workload._talks,
+    "called": Workload._called,
     "poison": Workload._poison,
     "hopeless": Workload._hopeless,
     "nowhere": Workload._nowhere,

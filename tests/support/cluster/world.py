@@ -46,6 +46,7 @@ from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.history import History
 from tests.support.cluster.nodes import Endpoint, Node, backend_on
 from tests.support.cluster.processes import Process, State
+from tests.support.cluster.receivers import Receivers
 from tests.support.cluster.rest import Request
 from tests.support.sink_store import MemoryStore
 
@@ -104,6 +105,8 @@ class World:
         self.names = (*settings.PLANNERS, *settings.ROUTERS, *self.workers, *settings.DELAYS, *settings.INGRESSES, *aside)
         self.store = MemoryStore(Random(seed + 5))
         """Of the sinks."""
+        self.receivers = Receivers(Random(seed + 6), mix.receivers)
+        """Of callbacks."""
         self.topics = settings.topics()
         self.log = MemoryLog(self.clock, random=Random(seed + 1), timings=settings.TIMINGS)
         self.history = History(self.log, self.topics)
@@ -336,7 +339,9 @@ class World:
             case "delay":
                 return build_delay(environment, settings.delay(mix)), None
             case "ingress":
-                return Ingress(environment, settings.ingress()), None
+                ingress = Ingress(environment, settings.ingress(mix))
+                ingress.deliveries.post = self.receivers
+                return ingress, None
             case "sink":
                 return build_sink(environment, SinkSettings(), self.store), None
             case _:
