@@ -272,6 +272,11 @@ async def test_the_door_says_what_it_does_not_take(secrets: str) -> None:
         await until(lambda: len(at.planner.jobs) == 1, "accepted")
         [seen] = at.planner.jobs.values()
         assert seen.job.callback == Callback(**good)
+        job = taken.json()["id"]
+        await until(lambda: seen.ended is not None, "ended")
+        shown = await at.client.get(f"/v1/jobs/{job}")
+        told = await at.client.get(f"/v1/jobs/{job}/events")
+        assert "hooks.example.org" not in shown.text + told.text, "its address may hold a token"
         bad: list[Any] = [
             {"url": "https://127.0.0.1/"},
             {"url": "http://hooks.example.org/"},

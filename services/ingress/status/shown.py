@@ -15,6 +15,7 @@ from shared.contracts import ids
 from shared.contracts.base import Contract
 from shared.contracts.budget import TenantAccount, TenantLimitNeared, TenantShare
 from shared.contracts.conversation import ConversationChanged, TurnBegun
+from shared.contracts.result import Result
 from shared.contracts.review import ReviewDecided, ReviewEscalated, ReviewOpened, ReviewWithdrawn
 from shared.contracts.taken import TakenAhead
 from shared.telemetry import logs
@@ -50,7 +51,7 @@ FIELDS: dict[type[Contract], Fields] = {
     events.LimitNeared: _all("limit", "used", "bound"),
     events.CancelRecorded: _all("reason"),
     events.JobStopped: _all("failure"),
-    events.JobSettled: _all("result"),
+    events.JobSettled: _all() | {"result": dict.fromkeys(Result.model_fields.keys() - {"callback"}, True)},
 }
 """Event → what is shown of it."""
 
