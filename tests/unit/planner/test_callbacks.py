@@ -1,4 +1,4 @@
-"""Callbacks: whom a job's end is told is in its settle event and its result, also after a take-over; older planners leave such a job alone."""
+"""Callbacks: whom a job's end is told is in its settle event and its result, also after a take-over. Older planners leave such a job."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOOK = Callback(url="https://hooks.example.org/x")
 
 def test_a_result_says_whom_it_is_told() -> None:
     desk = Desk()
-    desk.submit(id_="mine", callback=HOOK)
+    desk.submit(id_="mine", prompt="q", callback=HOOK)
     round_ = desk.say(CancelRequested(job="mine", reason="enough"))
     [result] = published(round_)
     assert (result.status, result.callback) == (Status.CANCELLED, HOOK)
@@ -46,7 +46,7 @@ def test_a_delayed_job_that_is_cancelled_tells_it_too() -> None:
 
 def test_such_events_are_of_a_version_that_older_planners_leave_alone() -> None:
     desk = Desk()
-    accepted = desk.submit(id_="mine", callback=HOOK).newer
+    accepted = desk.submit(id_="mine", prompt="q", callback=HOOK).newer
     assert set(accepted.values()) == {CALLED_BACK}
     assert NEWEST >= CALLED_BACK
     bare = JobDelayed(epoch=0, job="x", at=1.0, waits=DelayedJob(due_at=2.0, since=1.0))
