@@ -299,3 +299,18 @@ async def test_the_door_says_that_callbacks_are_off() -> None:
         response = await at.client.post("/v1/jobs", json={"prompt": "x", "callback": {"url": "https://hooks.example.org/"}})
         assert (response.status_code, response.json()["error"]["code"]) == (400, "callback_not_allowed")
         assert "switched off" in response.json()["error"]["message"]
+
+
+async def test_a_cluster_of_before_tells_what_it_can(secrets: str) -> None:
+    """The topic for what is tried again comes later (`tutti topics create`): until then nothing that failed is passed."""
+    log, topics = MemoryLog(SystemClock()), Topics()
+    await ensure_topics(log, topics)
+    admin = await log.admin()
+    await admin.delete_topics([topics.callbacks])
+    callbacks = CallbackSettings(secrets_file=secrets, hosts="*")
+    ingress = Ingress(environment(log, topics, SystemClock(), grace_seconds=3.0), IngressSettings(**QUICK, callbacks=callbacks))
+    receivers = ingress.deliveries.post = Receivers()
+    async with running(ingress):
+        on = Stage(log, topics, receivers, ingress)
+        await on.ended("j1")
+        await until(lambda: receivers.jobs("a.example") == ["j1"], "told")

@@ -86,10 +86,10 @@ class Lines:
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def look(self, now: float) -> None:
-        """Measure the paces; once a second or so."""
+    def look(self, slots: Mapping[str, int], now: float) -> None:
+        """Measure the paces; once a second or so. `slots`: of nodes that live, by capability."""
         for line in self._lines.values():
-            line.pace.look(now, busy=line.counts.total() > 0)
+            line.pace.look(now, busy=line.counts.total() > 0 and not self._free(line, slots))
 
     def on_accepted(self, job: str, value: bytes, priority_class: PriorityClass, now: float) -> None:
         """A JobAccepted."""
@@ -220,8 +220,11 @@ class Lines:
         own_class, tenant = queue
         others = [len(serials) for (its_class, whose), serials in line.queues.items() if its_class is own_class and whose != tenant]
         classes = {each: line.counts[each] + self._backlog.unread(each) for each in CLASSES if each is not own_class}
-        free = max(0, slots.get(line.name, 0) - self._running)
-        return AheadInLine(own_class, len(line.queues.get(queue, ())), others, classes=classes, free=free)
+        return AheadInLine(own_class, len(line.queues.get(queue, ())), others, classes=classes, free=self._free(line, slots))
+
+    def _free(self, line: _Line, slots: Mapping[str, int]) -> int:
+        """What runs may run on any node: of its own capability more may be free."""
+        return max(0, slots.get(line.name, 0) - self._running)
 
     def _started(self, job: str, event: RawEvent, now: float) -> None:
         """Of a claim that history does not hold its worker's own time tells when it began."""

@@ -180,7 +180,7 @@ def test_a_prediction_is_judged_when_the_step_starts(claimed: bool) -> None:
         told.accepted(f"x{second}", ONE)
         told.claimed(f"x{second}")
         told.settled(f"x{second}")
-        told.lines.look(told.now)
+        told.lines.look({}, told.now)
     found = told.place("second")
     assert found is not None
     assert found.seconds == pytest.approx(2.0, rel=0.05)
