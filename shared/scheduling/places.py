@@ -28,23 +28,20 @@ class Pace:
     """How many happen a second while there is too much to do: neither idle time lowers it, nor does it count what fills free places."""
 
     def __init__(self) -> None:
-        self._news = 0
+        self.news = 0
+        """Since the last look: whoever sees one adds it."""
         self._seen = 0.0
         self._busy_seconds = 0.0
         self._was_busy = False
         self._at: float | None = None
 
-    def happened(self, number: int = 1) -> None:
-        """So many more since the last look."""
-        self._news += number
-
     def look(self, now: float, *, busy: bool) -> None:
         """`now`: monotonic seconds; `busy`: whether from now on something waits. What is old counts half each `HALF_LIFE_SECONDS`."""
         elapsed = 0.0 if self._at is None else max(0.0, now - self._at)
         decay = 0.5 ** (elapsed / HALF_LIFE_SECONDS)
-        self._seen = self._seen * decay + (self._news if self._was_busy else 0)
+        self._seen = self._seen * decay + (self.news if self._was_busy else 0)
         self._busy_seconds = self._busy_seconds * decay + (elapsed if self._was_busy else 0.0)
-        self._news, self._was_busy, self._at = 0, busy, now
+        self.news, self._was_busy, self._at = 0, busy, now
 
     @property
     def seen(self) -> float:

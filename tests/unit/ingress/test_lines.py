@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from services.ingress.admission.backlog import Backlog
-from services.ingress.status.lines import Lines, class_of
-from services.ingress.status.shown import RawEvent
+from services.ingress.status.lines import Lines
+from services.ingress.status.shown import RawEvent, class_of
 from services.ingress.status.status import JobState, JobStatus
 from shared.contracts import event as events
 from shared.contracts.base import CLASSES, PriorityClass
@@ -36,7 +36,7 @@ class Told:
         self._offset = 0
 
     def accepted(self, job: str, *steps: str, of: PriorityClass = STANDARD, node: str | None = None, **fields: Any) -> bytes:
-        asks = tuple(events.FirstAsk(step=step, path="0.0", agent="chat", model="auto", node=node) for step in steps)  # type: ignore[arg-type]
+        asks = tuple(events.FirstAsk(step=step, path="0.0", agent="chat", model="auto", node=node) for step in steps)
         accepted = events.JobAccepted(
             epoch=1,
             job=job,
@@ -142,7 +142,7 @@ def test_a_queued_job_is_behind_what_lies_before_it_in_kafka() -> None:
     told.accepted("live", ONE)
     ends = {(STANDARD, 0): 100, (STANDARD, 1): 30, (BATCH, 0): 1000}
     told.backlog.observe(ends, 0.0, {(STANDARD, 0): 40, (STANDARD, 1): 25, (BATCH, 0): 1000})
-    queued = {"state": JobState.QUEUED, "priority_class": STANDARD}
+    queued: dict[str, Any] = {"state": JobState.QUEUED, "priority_class": STANDARD}
     assert told.place("mine", **queued, queued_offset=60) == PlaceInLine(1 + 1 + 20 + 5)
     assert told.place("other", **queued) == PlaceInLine(1 + 1 + 65), "not known where it lies: behind all"
 
@@ -226,4 +226,5 @@ def test_recorded_histories_give_the_lines_that_their_facts_give(path: Path) -> 
             told.lines.on_event(event.job, RawEvent(offset, event.type, value), 0.0)
         for fact in events.facts_of(event):
             _facts(waiting, fact)
+        told.lines._catch_up(0.0)
         assert {job: {step.decode() for step in live.waiting} for job, live in told.lines._jobs.items()} == waiting
