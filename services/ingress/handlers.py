@@ -83,7 +83,7 @@ class Door:
         """What is counted anew each second."""
         now = self.clock.monotonic()
         self.registry.refresh(now)
-        self.events.lines.look(now)
+        self.events.lines.look(self.registry.catalogue.slots, now)
 
     def sweep(self) -> None:
         """Deadlines, heartbeats, clients that read nothing: everything that time brings about."""

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from random import Random
-from typing import Any
 
 import pytest
 
 from services.ingress.callbacks.deliveries import Deliveries, Telling
 from services.ingress.callbacks.sending import Heard
-from services.planner.state import delayed
 from shared.kafka.port import Record
 from shared.processing.window import Window
-from tests.support.cluster.faults import drawn
+from tests.support.cluster.faults import FaultMix, drawn
 from tests.support.cluster.laws import callbacks
 from tests.support.cluster.simulation import Report, simulate
 from tests.support.cluster.workload import WEIGHTS
@@ -26,9 +23,8 @@ KINDS = {"called": 12.0, "chain": 1.0, "rest": WEIGHTS["rest"]}
 Patching = pytest.MonkeyPatch
 
 
-def simulated(seed: int) -> Report:
-    mix = replace(drawn(Random(seed)), receivers=0.5)
-    return simulate(seed, mix, KINDS, (callbacks.check,))
+def simulated(seed: int, mix: FaultMix | None = None) -> Report:
+    return simulate(seed, mix or replace(drawn(Random(seed)), receivers=0.5), KINDS, (callbacks.check,))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -57,15 +53,6 @@ def forgets_what_failed(patching: Patching) -> None:
     patching.setattr(Deliveries, "_again", again)
 
 
-def finds_no_callback_on_a_delayed_job(patching: Patching) -> None:
-    """What cancels a job that waits for its time tells nobody."""
-    patching.setattr(delayed, "DelayedJob", partial(_without, delayed.DelayedJob))
-
-
-def _without(made: Any, **fields: Any) -> Any:
-    return made(**{**fields, "callback": None})
-
-
 def gives_up_in_silence(patching: Patching) -> None:
     def bury(self: Deliveries, telling: Telling, error: Exception) -> None:
         self.intake.finish(telling.window, telling.record.offset)
@@ -73,12 +60,13 @@ def gives_up_in_silence(patching: Patching) -> None:
     patching.setattr(Deliveries, "_bury", bury)
 
 
-BUGS = [passes_what_is_on_its_way, forgets_what_failed, gives_up_in_silence, finds_no_callback_on_a_delayed_job]
+BUGS = [passes_what_is_on_its_way, forgets_what_failed, gives_up_in_silence]
 
 
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_planted_bug_is_seen(bug: Callable[[Patching], None], monkeypatch: pytest.MonkeyPatch) -> None:
     bug(monkeypatch)
 
-    seen = (violation.law for seed in range(40) for violation in simulated(seed).violations)
+    dying = FaultMix(kill=0.8, only=("ingress",), receivers=0.6)
+    seen = (violation.law for seed in range(40) for violation in simulated(seed, dying).violations)
     assert callbacks.LAW in seen

@@ -258,6 +258,7 @@ class Planner:
             attempts=1,
             accepted_at=now,
             finished_at=now,
+            callback=seen.job.callback,
         )
 
     def end(self, identifier: str) -> list[Message]:

@@ -53,7 +53,7 @@ class Backlog:
 
     def on_settled(self, priority_class: PriorityClass) -> None:
         """A job ended."""
-        self.pace.happened()
+        self.pace.news += 1
         self._live[priority_class] = max(0, self._live[priority_class] - 1)
 
     def observe(self, ends: Mapping[Place, int], now: float, taken: Mapping[Place, int] | None = None) -> None:

@@ -68,7 +68,8 @@ class Offered:
 
         Raises NotOffered, TooFarAhead, UnknownPattern, InvalidPatternInput, CallbackRefused (400), and as `resolve`.
         """
-        self.callbacks.check(job.callback, job.tenant)
+        if job.callback is not None:
+            self.callbacks.check(job.callback, job.tenant)
         _, ask = self.patterns.read(job)
         check_job(job, self.capabilities, self.clock.wall())
         if type(ask).model_fields and self.declared.complete():

@@ -20,9 +20,9 @@ from services.ingress.replies.ends import Ends
 from services.ingress.settings import IngressSettings
 from services.ingress.status.followers import Followers
 from services.ingress.status.journal import Journal
-from services.ingress.status.lines import Lines, class_of, last
+from services.ingress.status.lines import Lines
 from services.ingress.status.reviews import Reviews
-from services.ingress.status.shown import LEDGER, SHOWN, RawEvent
+from services.ingress.status.shown import LEDGER, SHOWN, RawEvent, class_of, last
 from services.ingress.status.status import JobStatus
 from services.ingress.status.store import Position, StatusStore, StoreUnavailable
 from services.ingress.status.talks import Talks

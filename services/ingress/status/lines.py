@@ -1,7 +1,8 @@
 """Lines: which live jobs wait for a node, by capability, class and tenant, folded from history; and how wrong predictions were.
 
-A job stands in line while a step of it is asked for and not claimed. Steps are recognised by their events' bytes: nothing is parsed on the
-hot path. What a caller could forge in them moves his own jobs only. What lies in `jobs.*` and is no job yet is the backlog's to count.
+A job stands in line while a step of it is asked for and not claimed. Steps are recognised by their events' bytes; what a caller could forge
+in them moves his own jobs only. While nothing waits, a job is looked at when it has lived for a second, or when somebody asks: most
+have ended by then. What lies in `jobs.*` and is no job yet is the backlog's to count.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 
 from services.ingress.admission.backlog import Backlog
-from services.ingress.status.shown import RawEvent, parse
+from services.ingress.status.shown import RawEvent, class_of, parse
 from services.ingress.status.status import JobState, JobStatus, kind_of_text
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.contracts.event import JobSnapshot, StepAnswered, facts_of
@@ -28,8 +29,6 @@ _STEP = re.compile(rb'"step":"([0-9a-f]{32})"')
 _TENANT = re.compile(rb'"tenant":"([A-Za-z0-9._-]{1,64})"')
 _CAPABILITY = re.compile(rb'"capability":"([a-z0-9-]{1,32})"')
 _EMBEDS = (b'"texts":[', b'"operation":"embed"')
-_CLASS = re.compile(rb'"priority_class":"(interactive|standard|batch)"')
-_CLASSES = {priority_class.value.encode(): priority_class for priority_class in PriorityClass}
 _NEAR_BYTES = 512
 _OVER = frozenset({"step_answered", "attempt_failed"})
 _CHAT, _EMBED = "chat", "embed"
@@ -80,32 +79,61 @@ class Lines:
         self._lines = {name: _Line(name) for name in (_CHAT, _EMBED, *capabilities)}
         self._backlog = backlog
         self._jobs: OrderedDict[str, _Live] = OrderedDict()
+        self._new: dict[str, tuple[bytes, PriorityClass]] = {}
+        """Accepted and not looked at."""
+        self._busy = False
         self._serial = self._running = 0
         self._told: OrderedDict[str, tuple[float, float, PriorityClass]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def look(self, now: float) -> None:
-        """Measure the paces; once a second or so."""
+    def look(self, slots: Mapping[str, int], now: float) -> None:
+        """Measure the paces; once a second or so. `slots`: of nodes that live, by capability."""
+        self._catch_up(now)
+        self._busy = False
         for line in self._lines.values():
-            line.pace.look(now, busy=line.counts.total() > 0)
+            busy = line.counts.total() > 0 and not self._free(line, slots)
+            line.pace.look(now, busy=busy)
+            self._busy = self._busy or busy
 
     def on_accepted(self, job: str, value: bytes, priority_class: PriorityClass, now: float) -> None:
         """A JobAccepted."""
+        if self._busy or len(self._new) >= _MOST_JOBS:
+            self._catch_up(now)
+            self._accept(job, value, priority_class, now)
+        else:
+            self._new[job] = value, priority_class
+
+    def _catch_up(self, now: float) -> None:
+        for job, (value, priority_class) in self._new.items():
+            self._accept(job, value, priority_class, now)
+        self._new.clear()
+
+    def _accept(self, job: str, value: bytes, priority_class: PriorityClass, now: float) -> None:
         tenant = _TENANT.search(value)
         line = self._lines.get(_capability_of(value)) or self._lines[_CHAT]
-        self._end(job)
+        if job in self._jobs:
+            self._end(job)
         live = self._jobs[job] = _Live(line, (priority_class, tenant[1].decode() if tenant else ""))
         if (at := value.rfind(b'"asks":[')) >= 0:
             for step, rest in _ASK.findall(value, at):
-                self._asked(job, live, step, rest, now)
+                if b'"node":' in rest:  # most steps of a cluster that has room; nothing waited
+                    live.running.add(step)
+                    self._running += 1
+                else:
+                    self._asked(job, live, step, rest, now)
         if len(self._jobs) > _MOST_JOBS:
             self._end(next(iter(self._jobs)))
 
     def on_event(self, job: str, event: RawEvent, now: float) -> None:
         """Any other one."""
         kind, value = event.kind, event.value
+        if job in self._new:
+            if kind == "job_settled" and job not in self._told:
+                del self._new[job]
+                return
+            self._accept(job, *self._new.pop(job), now)
         if kind == "job_settled":
             if job in self._told:
                 self._started(job, event, now)
@@ -158,7 +186,7 @@ class Lines:
             live.running.add(step)
             self._running += 1
         if self._leaves(live, step):
-            live.line.pace.happened()
+            live.line.pace.news += 1
         self._judge(job, now)
 
     def _stops(self, live: _Live, step: bytes) -> None:
@@ -192,6 +220,7 @@ class Lines:
 
     def place(self, status: JobStatus, slots: Mapping[str, int], now: float) -> PlaceInLine | None:
         """Where a job stands; None where it stands in no line. `slots`: of nodes that live, by capability."""
+        self._catch_up(now)
         live = self._jobs.get(status.id)
         if live is None:
             if status.state is not JobState.QUEUED:
@@ -220,8 +249,11 @@ class Lines:
         own_class, tenant = queue
         others = [len(serials) for (its_class, whose), serials in line.queues.items() if its_class is own_class and whose != tenant]
         classes = {each: line.counts[each] + self._backlog.unread(each) for each in CLASSES if each is not own_class}
-        free = max(0, slots.get(line.name, 0) - self._running)
-        return AheadInLine(own_class, len(line.queues.get(queue, ())), others, classes=classes, free=free)
+        return AheadInLine(own_class, len(line.queues.get(queue, ())), others, classes=classes, free=self._free(line, slots))
+
+    def _free(self, line: _Line, slots: Mapping[str, int]) -> int:
+        """What runs may run on any node: of its own capability more may be free."""
+        return max(0, slots.get(line.name, 0) - self._running)
 
     def _started(self, job: str, event: RawEvent, now: float) -> None:
         """Of a claim that history does not hold its worker's own time tells when it began."""
@@ -234,18 +266,6 @@ class Lines:
         if told is not None:
             at, seconds, priority_class = told
             metrics.PLACE_ERROR.labels(priority_class.value).observe(error_of(seconds, max(0.0, began - at)))
-
-
-def class_of(value: bytes) -> PriorityClass:
-    """Of an event that tells it."""
-    found = last(_CLASS, value, b'"priority_class":')
-    return _CLASSES[found[1]] if found else PriorityClass.STANDARD
-
-
-def last(pattern: re.Pattern[bytes], value: bytes, marker: bytes) -> re.Match[bytes] | None:
-    """The last occurrence: what a caller wrote comes before what the planner appends."""
-    at = value.rfind(marker)
-    return pattern.match(value, at) if at >= 0 else None
 
 
 def _capability_of(value: bytes) -> str:

@@ -27,6 +27,7 @@ from shared.tree import StepStatus, Tree, fold_step, tree_of
 _INTERNAL: dict[str, Any] = {
     **dict.fromkeys(("offset", "queued_offset", "callback", "digest", "rebuilt"), True),
     "steps": {"__all__": {"epoch"}},
+    "result": {"callback": True},
 }
 
 

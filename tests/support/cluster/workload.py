@@ -20,6 +20,7 @@ from shared.kafka.port import Message, TopicPartition
 from shared.patterns import BUILT_IN
 from shared.topics import partition_of
 from tests.support.cluster import receivers, settings
+from tests.support.cluster.foreign import BEYOND, NAMES, nobody_has
 from tests.support.cluster.laws.told import NOBODY_HAS
 from tests.support.cluster.nodes import ENDLESS, LONG
 from tests.support.cluster.rest import Request
@@ -33,30 +34,6 @@ CHAIN = [
 ]
 _AGAIN_SECONDS = 8.0
 CROWD = 40
-_NAMES = ("größe", "東京", "مرحبا", "🙂‍↔️", "e\u0301", "\u2028", "ﬀ")
-_BEYOND: tuple[dict[str, Any], ...] = (
-    {"limits": {"cost": 1e303}},
-    {"limits": {"tokens": 10**310}},
-    {"limits": {"calls": 2**63}},
-    {"needs": {"min_vram_bytes": 2**64}},
-    {"needs": {"min_context": -1}},
-    {"deadline_at": 1e308},
-    {"not_before": float("inf")},
-    {"options": {"seed": 10**400}},
-    {"options": {"temperature": float("nan")}},
-    {"format": {"maximum": float("-inf")}},
-    {"tools": [{"type": "function", "function": {"parameters": {"const": 1e999}}}]},
-    {"metadata": {"a": "\ud800"}},
-    {"id": "größe"},
-    {"id": "j_1"},
-    {"tenant": "東京"},
-)
-_NOBODY: tuple[dict[str, Any], ...] = (
-    {"model": f"größe 3/{NOBODY_HAS}"},
-    {"needs": {"tags": [NOBODY_HAS]}},
-    {"needs": {"tags": [NOBODY_HAS], "min_vram_bytes": 2**53 - 1, "min_context": 2**31}},
-    {"needs": {"node": NOBODY_HAS}, "pattern": "chain", "chain": CHAIN},
-)
 _PATTERNS = [name for name, pattern in BUILT_IN.current.items() if pattern.takes_bare_prompt and name != "single"]
 _ANYWHERE = 0.3
 """Of producers: another partitioner than ours, or no key."""
@@ -289,18 +266,18 @@ class Workload:
 
     def _scripts(self) -> None:
         """Names and texts of any script, in all that a job may hold; written as UTF-8 or as escapes."""
-        name, label = self.random.choice(_NAMES), self.random.choice(_NAMES)
+        name, label = self.random.choice(NAMES), self.random.choice(NAMES)
         body = self.body(metadata={label: name}, system=name, options={"stop": [name]}) | {"prompt": f"{name} q{self._number}"}
         self.anywhere(json.dumps(body, ensure_ascii=self.random.random() < 0.5).encode(), name.encode(), ("traceparent", name.encode()))
 
     def _beyond(self) -> None:
         """A number, name or text that no job may have: a dead letter."""
-        more = self.random.choice(_BEYOND)
+        more = self.random.choice(BEYOND)
         self.anywhere(json.dumps(self.body(**more)).encode(), self.random.choice((None, b"k")))
 
     def _nobody(self) -> None:
         """What no node can ever run, without a deadline: it fails in the end, and says what is missing."""
-        self.anywhere(json.dumps(self.body(**self.random.choice(_NOBODY))).encode(), None)
+        self.anywhere(json.dumps(self.body(**self.random.choice(nobody_has(CHAIN)))).encode(), None)
 
     def _large(self) -> None:
         """Above the inline bound, of one endless word: by Kafka, some delayed or several times under one id from anywhere, or by REST."""

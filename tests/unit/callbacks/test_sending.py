@@ -44,7 +44,7 @@ async def fake() -> AsyncIterator[FakeEndpoint]:
 
 
 async def sent(url: str, resolver: AbstractResolver | None = None, networks: str = LOCAL, **settings: Any) -> Heard:
-    chosen = CallbackSettings(http=True, hosts="*", networks=networks, **{"timeout_seconds": 1.0, **settings})
+    chosen = CallbackSettings(http=True, hosts="*", networks=networks, **{"timeout_seconds": 20.0, **settings})
     post = HttpPost(chosen, CallbackRules(chosen, {}), resolver)
     try:
         return await post(url, {"webhook-id": "whk_1"}, b'{"a":1}')

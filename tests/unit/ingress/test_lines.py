@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.ingress.admission.backlog import Backlog
-from services.ingress.status.lines import Lines, class_of
-from services.ingress.status.shown import RawEvent
+from services.ingress.status.lines import Lines
+from services.ingress.status.shown import RawEvent, class_of
 from services.ingress.status.status import JobState, JobStatus
 from shared.contracts import event as events
 from shared.contracts.base import CLASSES, PriorityClass
@@ -19,6 +20,7 @@ from shared.contracts.result import Result, Status
 from shared.contracts.usage import Timings
 from shared.scheduling.places import PlaceInLine
 from shared.telemetry import metrics
+from tests.support.planner_histories import FOLDER
 
 INTERACTIVE, STANDARD, BATCH = CLASSES
 ONE, TWO = "1" * 32, "2" * 32
@@ -34,7 +36,7 @@ class Told:
         self._offset = 0
 
     def accepted(self, job: str, *steps: str, of: PriorityClass = STANDARD, node: str | None = None, **fields: Any) -> bytes:
-        asks = tuple(events.FirstAsk(step=step, path="0.0", agent="chat", model="auto", node=node) for step in steps)  # type: ignore[arg-type]
+        asks = tuple(events.FirstAsk(step=step, path="0.0", agent="chat", model="auto", node=node) for step in steps)
         accepted = events.JobAccepted(
             epoch=1,
             job=job,
@@ -140,7 +142,7 @@ def test_a_queued_job_is_behind_what_lies_before_it_in_kafka() -> None:
     told.accepted("live", ONE)
     ends = {(STANDARD, 0): 100, (STANDARD, 1): 30, (BATCH, 0): 1000}
     told.backlog.observe(ends, 0.0, {(STANDARD, 0): 40, (STANDARD, 1): 25, (BATCH, 0): 1000})
-    queued = {"state": JobState.QUEUED, "priority_class": STANDARD}
+    queued: dict[str, Any] = {"state": JobState.QUEUED, "priority_class": STANDARD}
     assert told.place("mine", **queued, queued_offset=60) == PlaceInLine(1 + 1 + 20 + 5)
     assert told.place("other", **queued) == PlaceInLine(1 + 1 + 65), "not known where it lies: behind all"
 
@@ -178,7 +180,7 @@ def test_a_prediction_is_judged_when_the_step_starts(claimed: bool) -> None:
         told.accepted(f"x{second}", ONE)
         told.claimed(f"x{second}")
         told.settled(f"x{second}")
-        told.lines.look(told.now)
+        told.lines.look({}, told.now)
     found = told.place("second")
     assert found is not None
     assert found.seconds == pytest.approx(2.0, rel=0.05)
@@ -192,3 +194,37 @@ def test_a_prediction_is_judged_when_the_step_starts(claimed: bool) -> None:
         told.tell(events.StepAnswered, "second", attempt=1, answer=Answer(text="x"), timings=Timings(total_ms=5_000))
     assert series._sum.get() - before == pytest.approx(0.5, rel=0.06)
     told.settled("second")
+
+
+def _facts(waiting: dict[str, set[str]], fact: Any) -> None:
+    """The same by the contract: what the bytes are read as."""
+    job, step = getattr(fact, "job", None), getattr(fact, "step", None)
+    if isinstance(fact, events.JobAccepted):
+        waiting[fact.job] = set()
+    elif isinstance(fact, events.JobSettled):
+        waiting.pop(fact.job, None)
+    elif job in waiting and step is not None:
+        asked = isinstance(fact, events.StepAsked | events.StepRetried | events.StepFunded)
+        given = getattr(fact, "node", None) is not None or getattr(fact, "unfunded", None)
+        if (asked and not given) or (isinstance(fact, events.StepWaits) and not fact.missing):
+            waiting[job].add(step)
+        elif asked or isinstance(fact, events.StepClaimedBy | events.StepAnswered | events.AttemptFailed | events.StepWaits):
+            waiting[job].discard(step)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.jsonl")), ids=lambda path: path.stem)
+def test_recorded_histories_give_the_lines_that_their_facts_give(path: Path) -> None:
+    """By bytes and by the contract."""
+    told, waiting = Told(), dict[str, set[str]]()
+    for offset, value in enumerate(path.read_bytes().splitlines()):
+        event = events.EVENT.validate_json(value)
+        if not hasattr(event, "job") or isinstance(event, events.JobSnapshot):
+            continue
+        if isinstance(event, events.JobAccepted):
+            told.lines.on_accepted(event.job, value, class_of(value), 0.0)
+        else:
+            told.lines.on_event(event.job, RawEvent(offset, event.type, value), 0.0)
+        for fact in events.facts_of(event):
+            _facts(waiting, fact)
+        told.lines._catch_up(0.0)
+        assert {job: {step.decode() for step in live.waiting} for job, live in told.lines._jobs.items()} == waiting
