@@ -140,7 +140,7 @@ class Submitter:
         `digest`: of the request, for a job whose id may come again.
         """
         check_inline_size(len(record.value))
-        headers = envelope(record.type, tracing.child(trace, self._random))
+        headers = envelope(record.type, trace or tracing.new(self._random))
         if correlation is not None:
             headers += ((CORRELATION_ID, correlation), *self._reply_headers)
             headers += _READS_EVENTS if self._established(self.home_of(job)) else ()

@@ -29,6 +29,7 @@ _MOST_TOLD = 300
 """Characters of a reason."""
 _STEPS_A_JOB = 8
 """Of the jobs in memory, on average."""
+STAGES = ("queue", "load", "prefill", "decode")
 UNKNOWN = "unknown"
 """Of a step whose ask is gone: agent, model."""
 
@@ -191,7 +192,7 @@ class HomeFold:
 
 def _accepted(event: events.JobAccepted, known: KnownJob, _: int) -> Document:
     request = event.request
-    return {
+    told: Document = {
         "tenant": request.tenant,
         "pattern": request.pattern,
         "class": event.priority_class.value,
@@ -199,35 +200,48 @@ def _accepted(event: events.JobAccepted, known: KnownJob, _: int) -> Document:
         "accepted_at": event.at,
         "deadline_at": event.deadline_at,
         "source": event.source,
+        "trace": event.trace,
+        "conversation": request.conversation,
     }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _asked(event: events.StepAsked, known: KnownJob, _: int) -> Document:
     name = step_name(event.step)
     known.steps[name] = event.agent, event.model
     under = f"s.{name}"
-    return {f"{under}.path": event.path[:_MOST_TOLD], f"{under}.agent": event.agent, f"{under}.model": event.model} | (
-        {f"{under}.why": event.why[:_MOST_TOLD]} if event.why else {}
-    )
+    told = {"path": event.path[:_MOST_TOLD], "agent": event.agent, "model": event.model, "asked_at": event.at}
+    if event.why:
+        told["why"] = event.why[:_MOST_TOLD]
+    return {f"{under}.{field}": value for field, value in told.items()}
 
 
 def _claimed(event: events.StepClaimedBy, _: KnownJob, __: int) -> Document:
-    return {f"s.{step_name(event.step)}.tries.{event.attempt}.node": event.node}
+    under = f"s.{step_name(event.step)}.tries.{event.attempt}"
+    return {f"{under}.node": event.node, f"{under}.claimed_at": event.at}
 
 
 def _answered(event: events.StepAnswered, _: KnownJob, __: int) -> Document:
     under = f"s.{step_name(event.step)}"
-    told: Document = {f"{under}.answered.{name}": value for name, value in _amounts(event.usage).items()}
-    told[f"{under}.answered.attempt"] = event.attempt
-    told[f"{under}.answered.ms"] = event.timings.total_ms
-    if event.node is not None:
-        told[f"{under}.answered.node"] = event.node
-    return told
+    told: Document = _amounts(event.usage) | {
+        "attempt": event.attempt,
+        "at": event.at,
+        "ms": event.timings.total_ms,
+        "stages": {name: getattr(event.timings, f"{name}_ms") for name in STAGES},
+        "finish": event.answer.finish_reason.value,
+        "model": event.answer.model,
+        "node": event.node,
+    }
+    return {f"{under}.answered.{field}": value for field, value in told.items() if value is not None}
 
 
 def _failed(event: events.AttemptFailed, _: KnownJob, __: int) -> Document:
     under = f"s.{step_name(event.step)}.tries.{event.attempt}"
-    return {f"{under}.failure": event.failure.kind.value, f"{under}.tokens": event.usage.prompt_tokens + event.usage.completion_tokens}
+    return {
+        f"{under}.failure": event.failure.kind.value,
+        f"{under}.tokens": event.usage.prompt_tokens + event.usage.completion_tokens,
+        f"{under}.failed_at": event.at,
+    }
 
 
 def _wasted(event: events.WorkWasted, _: KnownJob, offset: int) -> Document:

@@ -27,6 +27,7 @@ from shared.patterns.data import TOLD
 from shared.patterns.judging import readable
 from shared.patterns.single import SINGLE
 from shared.telemetry import logs, metrics
+from shared.telemetry.tracing import place_of
 from shared.topics import Topics
 
 log = logs.get(__name__)
@@ -57,7 +58,7 @@ def comparison_of(job: LiveJob, share: float, topics: Topics, known: Callable[[s
         return None
     metrics.COMPARISONS.labels("owed").inc()
     says = (
-        *headers.envelope("job", job.accepted.trace),
+        *headers.envelope("job", place_of(job.accepted.trace, job.id, job.accepted.source).traceparent()),
         (headers.MADE_BY, Maker.PLANNER.value.encode()),
         (headers.REQUEST_DIGEST, digest_of(name.encode()).encode()),  # another release may write it otherwise: it is the same job
     )
