@@ -103,7 +103,7 @@ class HistoryOfHome:
         self._put(
             events.JobAccepted(
                 epoch=self._epochs[-1], job=live.job, at=1_700_000_000.0 + self._next, request=Job(prompt=PROMPT, tenant=live.tenant),
-                priority_class=PriorityClass.STANDARD, home=self._home, source="jobs.standard/0/0", source_offset=0, pattern_version=1,
+                priority_class=PriorityClass.STANDARD, home=self._home, source=f"jobs.standard/0/{self._next}", source_offset=self._next, pattern_version=1,
                 limits=Limits(), deadline_at=1_800_000_000.0, digest="", asks=asks,
             ),
             live.job.encode(),
