@@ -77,6 +77,7 @@ class JobReader:
             source_offset=record.offset,
             reply=reply,
             trace=says.traceparent(),
+            key=says.key_name(),
             digest=says.request_digest() or digest_of(body),
             written_ms=record.timestamp,
             large=self._is_large(says, job, len(value)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.sink.fold import KnownJob, step_name
+from services.sink.fold import STAGES, KnownJob, ran
 from shared.contracts import event as events
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.node import Node
@@ -56,26 +56,21 @@ class Gauges:
                 metrics.USAGE_TOKENS.labels(tenant, "completion").inc(result.usage.completion_tokens)
                 metrics.USAGE_TOKENS.labels(tenant, "wasted").inc(result.usage.wasted_tokens)
             case events.StepAnswered():
-                agent, model = self._of(job, fact.step)
+                agent, model = self._of(job, fact)
                 metrics.USAGE_STEPS.labels(agent, model, "answered").inc()
                 metrics.USAGE_MODEL_TOKENS.labels(agent, model).inc(fact.usage.prompt_tokens + fact.usage.completion_tokens)
-                for stage, value in (
-                    ("queue", fact.timings.queue_ms),
-                    ("load", fact.timings.load_ms),
-                    ("prefill", fact.timings.prefill_ms),
-                    ("decode", fact.timings.decode_ms),
-                ):
-                    metrics.USAGE_STAGE_SECONDS.labels(model, stage).observe(value / 1000)
+                for stage in STAGES:
+                    metrics.USAGE_STAGE_SECONDS.labels(model, stage).observe(getattr(fact.timings, f"{stage}_ms") / 1000)
             case events.AttemptFailed():
-                agent, model = self._of(job, fact.step)
+                agent, model = self._of(job, fact)
                 metrics.USAGE_ATTEMPTS_FAILED.labels(model, fact.failure.kind.value).inc()
                 if fact.retry_after_seconds is None:
                     metrics.USAGE_STEPS.labels(agent, model, "failed").inc()
             case events.StepRetried():
-                metrics.USAGE_RETRIES.labels(self._of(job, fact.step)[1]).inc()
+                metrics.USAGE_RETRIES.labels(self._of(job, fact)[1]).inc()
 
-    def _of(self, job: KnownJob, step: str) -> tuple[str, str]:
-        agent, model = job.steps.get(step_name(step), (OTHER, OTHER))
+    def _of(self, job: KnownJob, fact: Any) -> tuple[str, str]:
+        agent, model = ran(job, fact)
         return self._agent(agent), self._model(model)
 
     def letter(self, letter: DeadLetter) -> None:

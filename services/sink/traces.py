@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from services.sink.port import USAGE, Batch, Store, StoreAway
-from services.sink.spans import place, spans_of
 from shared.clock import Clock
 from shared.telemetry import metrics
 from shared.telemetry.otlp import Export, Span
+from shared.telemetry.spans import place, spans_of
 
 HELD_JOBS, AT_ONCE = 10_000, 100
 PAUSE_SECONDS = 1.0

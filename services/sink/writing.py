@@ -13,7 +13,6 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from services.sink.audit import home_name
 from services.sink.fold import HomeFold
 from services.sink.gauges import Gauges
 from services.sink.handlers import Valid, leading_epochs, read_announcement, read_event, read_letter
@@ -21,6 +20,7 @@ from services.sink.others import keep_letter, keep_node
 from services.sink.port import Batch, Begun, Store, StoreAway
 from services.sink.settings import SinkSettings
 from services.sink.traces import Traces
+from shared.audit import home_name
 from shared.clock import Clock, within
 from shared.epochs import EpochFilter
 from shared.errors import InvalidInput

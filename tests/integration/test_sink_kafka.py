@@ -29,7 +29,7 @@ from infra.native.paths import StackHome
 from infra.native.ports import free_ports
 from infra.native.services import ServiceProcess
 from infra.native.topics import delete_topics, ensure_topics
-from services.sink.audit import GENESIS, broken
+from shared.audit import GENESIS, broken
 from shared.clock import SystemClock, until
 from shared.kafka.client.aio import AioLog
 from shared.kafka.port import TopicPartition

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from services.sink.audit import GENESIS, broken
 from services.sink.port import AUDIT, TOTALS, USAGE
-from services.sink.spans import spans_of
+from shared.audit import GENESIS, broken
 from shared.kafka.memory.memory_partition import MemoryRecord
 from shared.kafka.port import Message, TopicPartition
 from shared.telemetry import gen_ai, tracing
+from shared.telemetry.spans import spans_of
 from tests.support.cluster import processes
 from tests.support.cluster.faults import drawn
 from tests.support.cluster.storm import Storm

@@ -248,6 +248,7 @@ class Book:
             trace=accepted.trace,
             client_id=accepted.client_id,
             digest=accepted.digest,
+            key=accepted.key,
         )
         round_.settle(event, partial(self.ends_at, job.id, round_.now), tuple(job.followers))
         self.end(job, event)

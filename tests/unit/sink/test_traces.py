@@ -21,7 +21,6 @@ from services.sink.fold import HomeFold
 from services.sink.handlers import read_event
 from services.sink.port import USAGE, Batch, Begun
 from services.sink.settings import SinkSettings
-from services.sink.spans import spans_of
 from services.sink.traces import HELD_JOBS, Traces
 from shared.clock import SystemClock
 from shared.contracts import event as events
@@ -36,6 +35,7 @@ from shared.epochs import EpochFilter
 from shared.kafka.memory.memory_partition import MemoryRecord
 from shared.telemetry import metrics, tracing
 from shared.telemetry.otlp import Export, Span, otlp, through
+from shared.telemetry.spans import spans_of
 from shared.topics import Topics
 from tests.support.sink_history import PROMPT, HistoryOfHome
 from tests.support.sink_store import MemoryStore
@@ -142,18 +142,20 @@ async def test_spans_of_any_history_are_trees_and_the_same_again(seed: int) -> N
     assert len(seen) == len(ended), "each life of an id has its own"
 
 
-def left_out() -> float:
-    return float(metrics.SINK_TRACES.labels("left_out")._value.get())  # type: ignore[no-untyped-call]
+def told_of(*what: str) -> float:
+    return sum(float(metrics.SINK_TRACES.labels(one)._value.get()) for one in what)  # type: ignore[no-untyped-call]
 
 
-async def sent(store: MemoryStore, batch: Batch, export: Export, share: float = 1.0, seconds: float = 10.0) -> None:
-    traces = Traces(store, export, share, SystemClock())
-    before = sum(metrics.SINK_TRACES.labels(what)._value.get() for what in ("sent", "left_out"))  # type: ignore[no-untyped-call]
+async def sent(store: MemoryStore, batch: Batch, export: Export, share: float = 1.0) -> None:
+    """Until all of it has gone out, or was left out."""
+    clock, before = SystemClock(), told_of("sent", "left_out")
+    traces = Traces(store, export, share, clock)
     traces.written(batch)
     task = asyncio.create_task(traces.run())
-    last = time.monotonic() + seconds
-    while sum(metrics.SINK_TRACES.labels(w)._value.get() for w in ("sent", "left_out")) == before and time.monotonic() < last:  # type: ignore[no-untyped-call]
-        await asyncio.sleep(0.01)
+    for _ in range(1_000):
+        if told_of("sent", "left_out") > before:
+            break
+        await clock.sleep(0.01)
     task.cancel()
 
 
@@ -218,33 +220,32 @@ async def test_a_real_receiver_gets_protobuf() -> None:
 @pytest.mark.parametrize(("status", "seconds"), [(500, 0.0), (429, 0.0), (200, 30.0), (0, 0.0)])
 async def test_a_collector_that_fails_holds_nobody(status: int, seconds: float, caplog: pytest.LogCaptureFixture) -> None:
     """Refusing, overloaded, slow or away: its jobs are left out, counted, and the loop goes on meanwhile."""
-    store, before = MemoryStore(), left_out()
+    store, before = MemoryStore(), told_of("left_out")
     with collector(status or 200, seconds) as (url, _):
         address = url if status else "http://127.0.0.1:9/v1/traces"
         beats = 0
         sending = asyncio.create_task(sent(store, await stored(store), otlp(address, 1.0)))
         while not sending.done():
-            await asyncio.sleep(0.01)
+            await SystemClock().sleep(0.01)
             beats += 1
         await sending
-    assert left_out() == before + 1
+    assert told_of("left_out") == before + 1
     assert beats >= 1
     assert PROMPT not in caplog.text
 
 
 async def test_what_waits_is_bounded() -> None:
     """More than that is left out at once."""
-    store, before = MemoryStore(), left_out()
+    store, before = MemoryStore(), told_of("left_out")
     batch = Batch()
     for number in range(HELD_JOBS + 7):
         batch.upsert(USAGE, str(number)).fields.update(home="h.0", job=str(number), life=0, settled=1)
     gone: list[Span] = []
     Traces(store, lambda spans: not gone.extend(spans), 1.0, SystemClock()).written(batch)
-    assert left_out() == before + 7
+    assert told_of("left_out") == before + 7
 
 
 def test_without_an_address_nothing_is_imported() -> None:
     """Nor is the extra needed."""
     code = "import sys, services.sink.app; sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-

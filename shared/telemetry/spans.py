@@ -1,4 +1,5 @@
-"""A job's row as spans of one trace: the job, below it its steps, below each its attempts. Pure; no text of prompts or answers is in a row.
+"""What the sink keeps of a job (a row of `services/sink/fold.py`) as spans of one trace: the job, below it its steps, below each its
+attempts. Pure; no text of prompts or answers is in a row.
 
 Ids are hashes (`shared/telemetry/tracing.py`): whoever tells of a job again tells the same spans. An attempt's span is the one that its
 endpoint was called with. Times are the planner's own.
@@ -9,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from services.sink.port import Document
 from shared.contracts.result import Status
 from shared.telemetry import gen_ai as names
 from shared.telemetry.otlp import Span
 from shared.telemetry.tracing import Place, place_of, span_id
 
+Document = dict[str, Any]
 MOST_SPANS = 2_000
 """Of one job; its later steps are left out."""
 _TOOL = "tool:"
