@@ -13,7 +13,7 @@ from typing import Any
 from shared.contracts.result import Status
 from shared.telemetry import gen_ai as names
 from shared.telemetry.otlp import Span
-from shared.telemetry.tracing import Place, place_of, span_id
+from shared.telemetry.tracing import JobSpan, place_of, span_id
 
 Document = dict[str, Any]
 MOST_SPANS = 2_000
@@ -21,7 +21,7 @@ MOST_SPANS = 2_000
 _TOOL = "tool:"
 
 
-def place(row: Document) -> Place:
+def place(row: Document) -> JobSpan:
     """The trace that a job belongs to."""
     return place_of(row.get("trace"), str(row["job"]), str(row.get("source", row["life"])))
 
@@ -31,7 +31,7 @@ def spans_of(row: Document) -> list[Span]:
     return [span for span, _ in zip(_all(row, place(row)), range(MOST_SPANS), strict=False)]
 
 
-def _all(row: Document, lies: Place) -> Iterator[Span]:
+def _all(row: Document, lies: JobSpan) -> Iterator[Span]:
     begin, end = _between(row["accepted_at"], row["finished_at"])
     told = {
         names.OPERATION: names.INVOKE_WORKFLOW, names.WORKFLOW: row["pattern"], names.CONVERSATION: row.get("conversation"),
@@ -44,7 +44,7 @@ def _all(row: Document, lies: Place) -> Iterator[Span]:
         yield from _step(lies, step, asked, begin, end)
 
 
-def _step(lies: Place, step: str, asked: Document, begin: float, end: float) -> Iterator[Span]:
+def _step(lies: JobSpan, step: str, asked: Document, begin: float, end: float) -> Iterator[Span]:
     """What has no end of its own was given up when its job ended."""
     answered, agent = asked.get("answered", {}), str(asked.get("agent", ""))
     tries = sorted(asked.get("tries", {}).items(), key=lambda item: int(item[0]))

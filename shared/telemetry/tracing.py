@@ -13,7 +13,7 @@ from typing import NamedTuple
 _SEPARATOR = "\x1f"
 
 
-class Place(NamedTuple):
+class JobSpan(NamedTuple):
     """Where a job's own span lies: trace and span, the span above it (None: there is none), and whether its caller has it recorded."""
 
     trace: str
@@ -47,12 +47,12 @@ def trace_id(traceparent: str | None) -> str | None:
     return traceparent[3:35] if traceparent else None
 
 
-def place_of(traceparent: str | None, job: str, source: str) -> Place:
+def place_of(traceparent: str | None, job: str, source: str) -> JobSpan:
     """A job's span. `source`: where its record lay, which tells apart the lives of one id."""
     if traceparent is None:  # of a producer without one, or of a schedule
         trace = blake2b(_SEPARATOR.join((job, source)).encode("utf-8", "replace"), digest_size=16).hexdigest()
-        return Place(trace, span_id(trace), None, sampled=True)
+        return JobSpan(trace, span_id(trace), None, sampled=True)
     trace, above, sampled = traceparent[3:35], traceparent[36:52], bool(int(traceparent[53:], 16) & 1)
     if above == span_id(trace):
-        return Place(trace, above, None, sampled)
-    return Place(trace, span_id(trace, job, source), above, sampled)
+        return JobSpan(trace, above, None, sampled)
+    return JobSpan(trace, span_id(trace, job, source), above, sampled)
