@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
-from services.planner.job.run import Run
+from shared.patterns.run import Run
 from shared.contracts.agents import Member, Team
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer

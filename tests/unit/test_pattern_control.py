@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from services.planner.job.run import Run
+from shared.patterns.run import Run
 from shared.contracts.chat import Answer, ChatMessage, FinishReason
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import Job

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from services.planner.budgets.rules import MICROS, micros
 from services.planner.job.live import LiveJob
-from services.planner.job.run import Wanted
+from shared.patterns.run import Wanted
 from shared.contracts.chat import Operation
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.limits import Limits

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.planner.job.open_step import Claim, OpenStep, Phase
-from services.planner.job.run import Run
+from shared.patterns.run import Run
 from shared.contracts.base import StepId
 from shared.contracts.conversation import TurnBegun
 from shared.contracts.event import (

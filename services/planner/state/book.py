@@ -16,7 +16,7 @@ from services.planner.conversations.owner import Conversations
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep
 from services.planner.job.out import OutJob
-from services.planner.job.run import Run
+from shared.patterns.run import Run
 from services.planner.kept import Kept
 from services.planner.round import EndTurn, Round, Stop
 from services.planner.state import dates

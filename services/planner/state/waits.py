@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep
-from services.planner.job.run import Wanted
+from shared.patterns.run import Wanted
 from services.planner.round import Round
 from services.planner.state import dates
 from services.planner.state.book import Book

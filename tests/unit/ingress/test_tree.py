@@ -15,7 +15,7 @@ from services.ingress.status.journal import Journal
 from services.ingress.status.mermaid import mermaid
 from services.ingress.status.shown import RawEvent, kind_of
 from services.ingress.status.status import JobStatus, fold
-from services.planner.job.run import Run
+from shared.patterns.run import Run
 from shared.contracts import event as events
 from shared.contracts.base import PriorityClass
 from shared.contracts.chat import Answer

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic_core import to_json
 
-from services.planner.job.run import Run
+from shared.patterns.run import Run
 from shared.contracts.blob import BlobRef
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.planner.job.run import Run
+from shared.patterns.run import Run
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind

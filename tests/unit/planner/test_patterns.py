@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.job.run import Run
+from shared.patterns.run import Run
 from shared.contracts.blob import BlobRef
 from shared.contracts.chat import Answer, ChatMessage, Operation
 from shared.contracts.failure import FailureKind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.planner.job.run import Run
+from shared.patterns.run import Run
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
 from shared.patterns.context import Context, Pool

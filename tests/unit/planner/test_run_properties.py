@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.job.run import Run
+from shared.patterns.run import Run
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
 from shared.patterns.context import Context, StepError
