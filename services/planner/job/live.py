@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.planner.job.open_step import Claim, OpenStep, Phase
-from shared.patterns.run import Run
 from shared.contracts.base import StepId
 from shared.contracts.conversation import TurnBegun
 from shared.contracts.event import (
@@ -38,6 +37,7 @@ from shared.contracts.job import ReplyTo
 from shared.contracts.review import Deliberation, ReviewDecided, ReviewEscalated, ReviewOpened, ReviewWithdrawn
 from shared.contracts.usage import Usage
 from shared.patterns.context import SoFar
+from shared.patterns.run import Run
 from shared.scheduling.retry import DISPOSITION, Disposition
 
 _REMEMBERED_NODES = 8

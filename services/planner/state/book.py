@@ -16,7 +16,6 @@ from services.planner.conversations.owner import Conversations
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep
 from services.planner.job.out import OutJob
-from shared.patterns.run import Run
 from services.planner.kept import Kept
 from services.planner.round import EndTurn, Round, Stop
 from services.planner.state import dates
@@ -45,6 +44,7 @@ from shared.contracts.review import ReviewWithdrawn
 from shared.contracts.usage import Usage
 from shared.patterns.context import Context
 from shared.patterns.port import Pattern, Unread
+from shared.patterns.run import Run
 from shared.processing.tries import Tries
 from shared.scheduling.urgency import ExpectedSeconds
 from shared.telemetry import logs
