@@ -19,7 +19,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "logs": ("infra.native.cli:logs", "Logs of components and services here; or what happened, from the sink."),
     "run": ("infra.cli.run:run", "Run services in this process until a signal."),
     "submit": ("infra.cli.submit:submit", "Submit a job and wait for its answer."),
-    "jobs": ("infra.cli.jobs:jobs", "Look at a job, cancel it, follow its events."),
+    "jobs": ("infra.cli.jobs:jobs", "Look at a job, cancel it, follow its events, run it again."),
     "topics": ("infra.cli.topics:topics", "Create and list topics, show what is unread."),
     "blobs": ("infra.cli.blobs:blobs", "Fetch a large body that a record names."),
     "nodes": ("infra.cli.nodes:nodes", "List the model nodes."),
