@@ -34,7 +34,7 @@ from shared.contracts.usage import Timings, Usage
 from shared.epochs import EpochFilter
 from shared.kafka.memory.memory_partition import MemoryRecord
 from shared.telemetry import metrics, tracing
-from shared.telemetry.otlp import Export, Span, otlp, through
+from shared.telemetry.otlp import Export, otlp, through
 from shared.telemetry.spans import spans_of
 from shared.topics import Topics
 from tests.support.sink_history import PROMPT, HistoryOfHome
@@ -143,7 +143,7 @@ async def test_spans_of_any_history_are_trees_and_the_same_again(seed: int) -> N
 
 
 def told_of(*what: str) -> float:
-    return sum(float(metrics.SINK_TRACES.labels(one)._value.get()) for one in what)  # type: ignore[no-untyped-call]
+    return sum(float(metrics.SINK_TRACES.labels(one)._value.get()) for one in what)
 
 
 async def sent(store: MemoryStore, batch: Batch, export: Export, share: float = 1.0) -> None:
@@ -166,8 +166,8 @@ async def test_through_opentelemetrys_own_exporter() -> None:
     job, *_, second, _ = memory.get_finished_spans()
     assert f"{job.context.trace_id:032x}" == CALLER[3:35]
     assert f"{job.parent.span_id:016x}" == CALLER[36:52]
-    assert second.attributes["gen_ai.operation.name"] == "chat"
-    assert second.end_time - second.start_time == 1_500_000_000
+    assert dict(second.attributes or {})["gen_ai.operation.name"] == "chat"
+    assert (second.end_time or 0) - (second.start_time or 0) == 1_500_000_000
     memory.clear()
     silent = MemoryStore()
     await sent(silent, await stored(silent, CALLER[:-2] + "00"), through(memory))
@@ -240,8 +240,7 @@ async def test_what_waits_is_bounded() -> None:
     batch = Batch()
     for number in range(HELD_JOBS + 7):
         batch.upsert(USAGE, str(number)).fields.update(home="h.0", job=str(number), life=0, settled=1)
-    gone: list[Span] = []
-    Traces(store, lambda spans: not gone.extend(spans), 1.0, SystemClock()).written(batch)
+    Traces(store, lambda _: True, 1.0, SystemClock()).written(batch)
     assert told_of("left_out") == before + 7
 
 
