@@ -99,7 +99,7 @@ async def test_the_log_holds_each_event_once(limit: int) -> None:
     for home in ("h.0", "h.1"):
         offset = 0
         for block in range(70):
-            entries = {}
+            entries: dict[str, dict[str, Any]] = {}
             for _ in range(random.randint(1, 5)):
                 at = 1_000 + offset + (offset % 3 == 0)
                 entries[str(offset)] = {"offset": offset, "at_ms": at, "type": "x", "tenant": random.choice(TENANTS), "chain": "c"}
