@@ -50,9 +50,8 @@ class UsageSink:
             arrived=wake.set,
         )
         self._traces = Traces(store, export, settings.traced_share, clock) if export is not None else None
-        self.writer = Writer(
-            self.intake, store, Gauges(settings.labels), self._traces, topics=topics, settings=settings, clock=clock, wake=wake
-        )
+        kept_in = (self.intake, store, Gauges(settings.labels), self._traces)
+        self.writer = Writer(*kept_in, topics=topics, settings=settings, clock=clock, wake=wake)
         self._api = build_api(store, access.load(settings.keys_file, self.name), clock, queries=settings.queries)
         self._processor = Processor(self._connect, reasons=self._reasons, drain=self.intake.drain)
         self._processor.closes(store)

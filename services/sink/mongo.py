@@ -220,8 +220,7 @@ class NoStore:
     async def prepare(self) -> None:
         return None
 
-    async def ping(self) -> None:
-        return None
+    ping = close = prepare
 
     async def begun(self, home: str, offset: int) -> Begun:
         return Begun(None, GENESIS)
@@ -239,6 +238,3 @@ class NoStore:
 
     async def homes(self) -> list[str]:
         return []
-
-    async def close(self) -> None:
-        return None

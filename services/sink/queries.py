@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import from_json
@@ -283,5 +283,4 @@ class LettersQuery(Query):
     limit: Limit = 100
 
     async def answer(self, store: Store, tenant: str | None, now: float) -> Document:
-        found: list[dict[str, Any]] = await store.find(LETTERS, {}, order=[("at", -1)], limit=self.limit)
-        return {"rows": found}
+        return {"rows": await store.find(LETTERS, {}, order=[("at", -1)], limit=self.limit)}

@@ -41,8 +41,7 @@ class SinkSettings(BaseSettings):
     known_jobs: Ordinal = 20_000
     """Of a home, remembered in memory; others are looked up in the store."""
     traces: Sentence = ""
-    """Where spans of jobs that have ended go: http://collector:4318/v1/traces (OTLP; needs extra `otel`, and a store). Empty: nowhere, and
-    nothing is imported. Headers, certificates and compression by OpenTelemetry's own OTEL_EXPORTER_OTLP_*."""
+    """Where spans of ended jobs go: http://collector:4318/v1/traces (OTLP; extra `otel`, and a store). More by OTEL_EXPORTER_OTLP_*."""
     traced_share: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Of the traces that their callers have recorded."""
     trace_timeout_seconds: PositiveSeconds = 5.0

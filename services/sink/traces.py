@@ -9,23 +9,19 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from services.sink.port import USAGE, Batch, Store, StoreAway
+from services.sink.port import USAGE, Batch, Store
 from shared.clock import Clock
-from shared.telemetry import metrics
+from shared.telemetry import logs, metrics
 from shared.telemetry.otlp import Export, Span
 from shared.telemetry.spans import place, spans_of
 
+log = logs.get(__name__)
 HELD_JOBS, AT_ONCE = 10_000, 100
 PAUSE_SECONDS = 1.0
 _LARGEST = 1 << 56
-
-
-class _Ended(NamedTuple):
-    home: str
-    job: str
-    life: int
+_Ended = tuple[str, str, int]
+"""Home, job, life."""
 
 
 class Traces:
@@ -43,7 +39,7 @@ class Traces:
                 if len(self._ended) >= HELD_JOBS:
                     metrics.SINK_TRACES.labels("left_out").inc()
                     continue
-                self._ended.append(_Ended(upsert.fields["home"], upsert.fields["job"], upsert.fields["life"]))
+                self._ended.append((upsert.fields["home"], upsert.fields["job"], upsert.fields["life"]))
                 self._news.set()
 
     async def run(self) -> None:
@@ -55,7 +51,8 @@ class Traces:
                 try:
                     spans = await self._spans(taken)
                     sent = not spans or await asyncio.to_thread(self._export, spans)
-                except StoreAway:
+                except Exception as error:  # the store is away; a row is none that can be told
+                    log.warning("traces_left_out", error=type(error).__name__)
                     sent = False
                 metrics.SINK_TRACES.labels("sent" if sent else "left_out").inc(len(taken))
                 if not sent:
@@ -64,12 +61,12 @@ class Traces:
     async def _spans(self, taken: Sequence[_Ended]) -> list[Span]:
         by_home: dict[str, set[_Ended]] = defaultdict(set)
         for one in taken:
-            by_home[one.home].add(one)
+            by_home[one[0]].add(one)
         spans: list[Span] = []
         for home, ended in by_home.items():
-            where = {"home": home, "job": {"$in": [one.job for one in ended]}}
+            where = {"home": home, "job": {"$in": [job for _, job, _ in ended]}}
             for row in await self._store.find(USAGE, where, order=[("job", 1)], limit=0):
-                if _Ended(home, row["job"], row["life"]) in ended and "settled" in row and self._wanted(row):
+                if (home, row["job"], row["life"]) in ended and "settled" in row and self._wanted(row):
                     spans += spans_of(row)
         return spans
 
