@@ -29,13 +29,14 @@ from infra.native.paths import StackHome
 from infra.native.ports import free_ports
 from infra.native.services import ServiceProcess
 from infra.native.topics import delete_topics, ensure_topics
+from infra.verify.recount import counted
 from shared.audit import GENESIS, broken
 from shared.clock import SystemClock, until
 from shared.kafka.client.aio import AioLog
 from shared.kafka.port import TopicPartition
 from shared.services import group_of
 from shared.topics import Topics, TopicSettings
-from tests.support.sink_history import PROMPT, HistoryOfHome, counted, recount, valid_events
+from tests.support.sink_history import PROMPT, HistoryOfHome, recount, valid_events
 
 pytestmark = [pytest.mark.kafka, pytest.mark.mongo, pytest.mark.timeout(300)]
 EVENTS = 1_500

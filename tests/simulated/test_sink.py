@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from infra.verify.recount import counted
 from services.sink.app import UsageSink, build
 from services.sink.port import AUDIT, LETTERS, NODES, OFFSET_DIGITS, TALKS, TOTALS, USAGE
 from services.sink.settings import SinkSettings
@@ -29,7 +30,7 @@ from shared.service import Environment
 from shared.settings import ClusterSettings
 from shared.topics import Topics, TopicSettings
 from tests.support.cluster.processes import Process, run
-from tests.support.sink_history import PROMPT, HistoryOfHome, counted, newest_talks, recount, valid_events
+from tests.support.sink_history import PROMPT, HistoryOfHome, newest_talks, recount, valid_events
 from tests.support.sink_store import MemoryStore
 
 HOMES = 2

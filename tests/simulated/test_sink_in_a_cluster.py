@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from infra.verify.recount import counted
 from services.sink.port import AUDIT, TOTALS, USAGE
 from shared.audit import GENESIS, broken
 from shared.kafka.memory.memory_partition import MemoryRecord
@@ -24,7 +25,7 @@ from tests.support.cluster.faults import drawn
 from tests.support.cluster.storm import Storm
 from tests.support.cluster.workload import Workload
 from tests.support.cluster.world import World
-from tests.support.sink_history import counted, recount
+from tests.support.sink_history import recount
 
 pytestmark = pytest.mark.usefixtures("quiet")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from infra.verify.recount import Counts, HomeCount, nothing_left_out
 from shared.contracts import event as events
 from shared.contracts.base import PriorityClass, StepId
 from shared.contracts.chat import Answer
@@ -25,8 +26,6 @@ from shared.topics import Topics
 TENANTS = ("default", "acme", "globex")
 MODELS = ("a:1b", "b:7b", "models/x.y$z.gguf")
 AGENTS = ("chat", "critic", "a.b")
-Counts = dict[tuple[str, ...], int]
-_GONE = ("unknown", "unknown")
 PROMPT = "nobody may read this"
 
 
@@ -197,23 +196,11 @@ def valid_events(messages: Sequence[Message], start: int = 0) -> Iterator[tuple[
 def recount(histories: Sequence[Sequence[Message]], begins: Sequence[int] | None = None) -> Counts:
     """What the store must say of these homes' histories. `begins`: where each begins for who reads it now, a PlannerStarted."""
     count: Counter[tuple[str, ...]] = Counter()
-    for home, messages in enumerate(histories):
-        agents: dict[tuple[str, str], tuple[str, str]] = {}
-        talks: dict[str, str | None] = {}
-        begin = begins[home] if begins else 0
+    for number, messages in enumerate(histories):
+        home, begin = HomeCount(count), begins[number] if begins else 0
         for _, event in valid_events(messages[begin:], begin):
-            for fact in events.facts_of(event):
-                _count(fact, agents, count)
-                _count_talk(fact, talks, count)
-    return {key: value for key, value in count.items() if value}
-
-
-def _count_talk(fact: Any, talks: dict[str, str | None], count: Counter[tuple[str, ...]]) -> None:
-    """Of the life of an id that ends; a second end has none."""
-    if isinstance(fact, events.JobAccepted):
-        talks[fact.job] = fact.request.conversation
-    elif isinstance(fact, events.JobSettled) and (talk := talks.pop(fact.job, None)) is not None:
-        count["talk", fact.result.tenant, talk] += fact.result.usage.prompt_tokens + fact.result.usage.completion_tokens
+            home.event(event)
+    return nothing_left_out(count)
 
 
 def newest_talks(histories: Sequence[Sequence[Message]]) -> dict[tuple[int, str, str], tuple[int, bool]]:
@@ -224,43 +211,3 @@ def newest_talks(histories: Sequence[Sequence[Message]]) -> dict[tuple[int, str,
             if isinstance(event, ConversationChanged):
                 found[home, event.tenant, event.conversation] = event.ended, event.gone
     return found
-
-
-def _count(fact: Any, agents: dict[tuple[str, str], tuple[str, str]], count: Counter[tuple[str, ...]]) -> None:
-    match fact:
-        case events.StepAsked():
-            agents[fact.job, fact.step] = fact.agent, fact.model
-        case events.StepAnswered():
-            agent, model = agents.get((fact.job, fact.step), _GONE)
-            whose = agent, fact.answer.model or model
-            count["answers", *whose] += 1
-            count["tokens", *whose] += fact.usage.prompt_tokens + fact.usage.completion_tokens
-        case events.AttemptFailed() | events.WorkWasted():
-            count["wasted", *agents.get((fact.job, fact.step), _GONE)] += fact.usage.as_waste().wasted_tokens
-        case events.JobSettled():
-            result = fact.result
-            key = result.tenant, result.pattern, result.status.value, fact.key or ""
-            count["jobs", *key] += 1
-            count["job tokens", *key] += result.usage.prompt_tokens + result.usage.completion_tokens
-            count["job waste", *key] += result.usage.wasted_tokens
-            count["micros", *key] += round(result.usage.cost * 1e6)
-
-
-def counted(totals: Sequence[dict[str, Any]]) -> Counts:
-    """The same of the store's totals."""
-    count: Counter[tuple[str, ...]] = Counter()
-    for row in totals:
-        if row["of"] == "steps":
-            key: tuple[str, ...] = (row["agent"], row["model"])
-            count["answers", *key] += row["answers"]
-            count["tokens", *key] += row["prompt_tokens"] + row["completion_tokens"]
-            count["wasted", *key] += row["wasted_tokens"]
-        elif row["of"] == "talks":
-            count["talk", row["tenant"], row["conversation"]] += row["prompt_tokens"] + row["completion_tokens"]
-        else:
-            key = row["tenant"], row["pattern"], row["status"], row.get("key", "")
-            count["jobs", *key] += row["jobs"]
-            count["job tokens", *key] += row["prompt_tokens"] + row["completion_tokens"]
-            count["job waste", *key] += row["wasted_tokens"]
-            count["micros", *key] += row["cost_micros"]
-    return {key: value for key, value in count.items() if value}
