@@ -119,7 +119,7 @@ class PagedQuery(Query):
         order, found, at = [("at", -1), ("_id", -1)], list[Document](), {"$gte": since}
         if self.before is not None:
             at["$lt"], last = self.before
-            same = where | {"at": at["$lt"], "_id": {"$lt": last}}
+            same = where | {"at": at["$lt"], "_id": {"$not": {"$gte": last}}}  # SecantusDB's $lt misses "x.3" below "x.32"
             found = await store.find(collection, same, order=order, limit=self.limit, fields=fields)
         if left := self.limit - len(found):
             found += await store.find(collection, where | {"at": at}, order=order, limit=left, fields=fields)

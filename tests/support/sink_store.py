@@ -115,5 +115,7 @@ def _put(row: Document, path: str, value: Any) -> None:
 def _fits(value: Any, asked: Any) -> bool:
     if not isinstance(asked, dict):
         return bool(value == asked)
+    if "$not" in asked:
+        return not _fits(value, asked["$not"])
     tests = {"$gte": lambda a, b: a >= b, "$lte": lambda a, b: a <= b, "$lt": lambda a, b: a < b, "$in": lambda a, b: a in b}
     return value is not None and all(tests[name](value, bound) for name, bound in asked.items())
