@@ -231,12 +231,7 @@ def _own_store(directory: Path) -> Iterator[MongoServer | None]:
 
 
 def _declare(cluster: LocalCluster, tools: Path) -> None:
-    environment = {
-        "PATH": "",
-        "PYTHONPATH": str(REPOSITORY),
-        "TUTTI_KAFKA_SERVERS": cluster.servers,
-        "TUTTI_TOPICS__PREFIX": cluster.prefix,
-    }
+    environment = {"PYTHONPATH": str(REPOSITORY), "TUTTI_URL": cluster.url}
     command = [sys.executable, "-m", "infra.cli", "tools", "declare", str(tools)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     if done.returncode:
