@@ -36,7 +36,7 @@ def told(at: LocalCluster, *arguments: str) -> Any:
 @pytest.fixture
 def at(cluster: StartCluster, tmp_path: Path) -> LocalCluster:
     keys = tmp_path / "keys.json"
-    entries = [
+    entries: list[dict[str, Any]] = [
         {"name": "root", "tenant": "default", "admin": True},
         {"name": "acme", "tenant": "acme"},
         {"name": "globex", "tenant": "globex"},
