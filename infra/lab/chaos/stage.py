@@ -38,7 +38,8 @@ COPIES = {"planner": 2, "router": 2, "delay": 2, "sink": 2}
 WORKERS = 3
 """With a node each; one more serves tools."""
 _TOOLS = {"tools": {"calculator": {"kind": "calculator"}}}
-_COMPARED_SHARE = "0.02"
+_COMPARED_SHARE = "0.25"
+"""Few jobs have something to be compared with."""
 SLOTS = 32
 _NODE = {
     "num_parallel": SLOTS,
