@@ -12,6 +12,7 @@ import click
 from infra.cli.answer import exit_code, show_human
 from infra.cli.exits import Exit
 from infra.cli.output import emit_json, emit_table, moment
+from infra.cli.replay import replay
 from infra.cli.rest import api, describe
 from infra.cli.tree import draw
 from shared.contracts.result import Result, Status
@@ -22,7 +23,10 @@ _TENANT = click.option("--tenant", help="Whose job it is, where not the key's ow
 
 @click.group()
 def jobs() -> None:
-    """Look at a job, cancel it, follow its events (TUTTI_URL names the ingress)."""
+    """Look at a job, cancel it, follow its events, run it again (TUTTI_URL names the ingress)."""
+
+
+jobs.add_command(replay)
 
 
 @jobs.command()

@@ -13,6 +13,7 @@ from infra.schemas.messages import messages, schema
 from infra.schemas.readme import generated
 from shared.contracts.base import VERSION
 from shared.patterns import BUILT_IN
+from shared.telemetry import metrics
 from shared.topics import Topics, TopicSettings
 
 _MESSAGES, _PATTERNS = "schemas/messages", "schemas/patterns"
@@ -24,6 +25,7 @@ def render(root: Path) -> dict[str, str]:
     files |= {f"{_PATTERNS}/{name}.json": _json(schema(pattern.input)) for name, pattern in BUILT_IN.current.items()}
     files["schemas/asyncapi.yaml"] = yaml.safe_dump(document(), sort_keys=False, allow_unicode=True, width=140)
     files["schemas/topics.json"] = _json(_topics())
+    files["schemas/metrics.md"] = _metrics()
     files["README.md"] = generated((root / "README.md").read_text(encoding="utf-8"), root)
     return files
 
@@ -46,6 +48,13 @@ def write(root: Path) -> list[str]:
         else:
             target.unlink()
     return changed
+
+
+def _metrics() -> str:
+    """A table of all that services count."""
+    head = ["What services tell Prometheus at `/metrics`: generated out of `shared/telemetry/metrics.py`.", ""]
+    head += ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    return "\n".join([*head, *(f"| `{name}` | {kind} | {labels} | {about} |" for name, kind, labels, about in metrics.docs())]) + "\n"
 
 
 def _present(root: Path) -> list[str]:

@@ -25,7 +25,7 @@ from services.ingress.status.journal import Journal
 from services.ingress.status.status import JobState, JobStatus, ended
 from services.ingress.status.store import StatusStore, StoreUnavailable
 from services.ingress.submit import NewJob, Submitter
-from shared.access import Access, Client, load
+from shared.access import OPEN, Access, Client, load
 from shared.clock import Clock, until
 from shared.contracts.base import INLINE_BYTES, PriorityClass
 from shared.contracts.failure import FailureKind
@@ -196,14 +196,14 @@ class Door:
         finally:
             self.register.leave(reader)
 
-    async def record_of(self, job: Job) -> NewJob:
+    async def record_of(self, job: Job, client: Client) -> NewJob:
         """The job as it goes out: above the inline bound its input is kept in a blob first.
 
         Raises TooLarge, Refused (503).
         """
-        body = job.record()
+        body, key = job.record(), None if client is OPEN else client.name
         if len(body) <= INLINE_BYTES:
-            return NewJob(job, body)
+            return NewJob(job, body, key=key)
         given = input_of(job, self.offered.patterns)
         try:
             async with asyncio.timeout(self.settings.accept_seconds):
@@ -211,7 +211,7 @@ class Door:
         except TimeoutError:
             raise Refused(kafka_away(self.settings.retry_after_seconds)) from None
         by_reference = held(job, given, blob)
-        return NewJob(by_reference, by_reference.record(), HELD_JOB)
+        return NewJob(by_reference, by_reference.record(), HELD_JOB, key)
 
     async def whole(self, guest: Guest, result: Result) -> Result:
         """The result with its answer, where that is by reference: its bytes count until the guest leaves. Raises BlobGone."""

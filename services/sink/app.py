@@ -11,6 +11,7 @@ from services.sink.mongo import MongoStore, NoStore
 from services.sink.port import Store
 from services.sink.query_api import build_api
 from services.sink.settings import SinkSettings
+from services.sink.traces import Traces
 from services.sink.writing import Writer
 from shared import access
 from shared.processing.intake import Intake
@@ -20,6 +21,7 @@ from shared.processing.window import WindowBounds
 from shared.service import Environment, kafka_silence
 from shared.service.processor import Processor
 from shared.services import group_of
+from shared.telemetry.otlp import Export, otlp
 
 
 def build(environment: Environment, settings: SinkSettings | None = None, store: Store | None = None) -> UsageSink:
@@ -27,7 +29,7 @@ def build(environment: Environment, settings: SinkSettings | None = None, store:
     settings = settings or SinkSettings()
     if store is None:
         store = MongoStore(settings.store, settings.database, settings.store_timeout_seconds) if settings.store else NoStore()
-    return UsageSink(environment, settings, store)
+    return UsageSink(environment, settings, store, otlp(settings.traces, settings.trace_timeout_seconds) if settings.traces else None)
 
 
 class UsageSink:
@@ -35,7 +37,7 @@ class UsageSink:
 
     name = "sink"
 
-    def __init__(self, environment: Environment, settings: SinkSettings, store: Store) -> None:
+    def __init__(self, environment: Environment, settings: SinkSettings, store: Store, export: Export | None = None) -> None:
         self._env, self._settings, self._store = environment, settings, store
         clock, topics, wake = environment.clock, environment.topics, asyncio.Event()
         records = settings.batch_records
@@ -47,7 +49,9 @@ class UsageSink:
             clock=clock,
             arrived=wake.set,
         )
-        self.writer = Writer(self.intake, store, Gauges(settings.labels), topics=topics, settings=settings, clock=clock, wake=wake)
+        self._traces = Traces(store, export, settings.traced_share, clock) if export is not None else None
+        kept_in = (self.intake, store, Gauges(settings.labels), self._traces)
+        self.writer = Writer(*kept_in, topics=topics, settings=settings, clock=clock, wake=wake)
         self._api = build_api(store, access.load(settings.keys_file, self.name), clock, queries=settings.queries)
         self._processor = Processor(self._connect, reasons=self._reasons, drain=self.intake.drain)
         self._processor.closes(store)
@@ -63,6 +67,8 @@ class UsageSink:
         topics = (env.topics.job_events, env.topics.dead_letters, env.topics.nodes)
         intake = await processor.open(self.intake.join(env.log, group, env.instance, topics, fetch_max_wait_ms=IDLE_WAIT_MS))
         processor.spawn(intake.run(), intake.run_commits(self._settings.commit_seconds), self.writer.run())
+        if self._traces is not None:
+            processor.spawn(self._traces.run())
 
     def _reasons(self) -> Iterator[str]:
         yield from kafka_silence(self.intake.polled_at, self._env.clock.monotonic())

@@ -3,7 +3,8 @@
 GET /v1/usage?from=&to=&by=day,tenant,...   sums of days         GET /v1/audit?home=&after=      links of a home's chain
 GET /v1/usage/jobs?status=&since=&before=   rows, newest first   GET /v1/nodes/history?node=     } administrators
 GET /v1/usage/jobs/{job}                    one job's lives      GET /v1/dead-letters            } only
-GET /v1/top?minutes=&by=                    who used most lately
+GET /v1/top?minutes=&by=                    who used most lately     GET /v1/conversations?before=     used last first
+GET /v1/logs?since=&before=                 events, newest first
 """
 
 from __future__ import annotations
@@ -20,7 +21,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from services.sink.port import Store, StoreAway
-from services.sink.queries import AuditQuery, JobsQuery, LettersQuery, NodesQuery, OneJobQuery, Query, TopQuery, UsageQuery
+from services.sink.queries import (
+    AuditQuery,
+    JobsQuery,
+    LettersQuery,
+    LogsQuery,
+    NodesQuery,
+    OneJobQuery,
+    Query,
+    TalksQuery,
+    TopQuery,
+    UsageQuery,
+)  # fmt: skip
 from shared.access import Access, Client, key_of
 from shared.clock import Clock
 from shared.contracts.bounds import in_words
@@ -36,6 +48,8 @@ _ROUTES: dict[str, type[Query]] = {
     "/v1/usage/jobs": JobsQuery,
     "/v1/usage/jobs/{job:path}": OneJobQuery,
     "/v1/top": TopQuery,
+    "/v1/logs": LogsQuery,
+    "/v1/conversations": TalksQuery,
     "/v1/audit": AuditQuery,
     "/v1/nodes/history": NodesQuery,
     "/v1/dead-letters": LettersQuery,

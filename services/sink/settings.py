@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings
 
@@ -38,5 +40,11 @@ class SinkSettings(BaseSettings):
     """Different tenants, models, agents, patterns, nodes that metrics tell apart, each; all further ones are `other`."""
     known_jobs: Ordinal = 20_000
     """Of a home, remembered in memory; others are looked up in the store."""
+    traces: Sentence = ""
+    """Where spans of ended jobs go: http://collector:4318/v1/traces (OTLP; extra `otel`, and a store). More by OTEL_EXPORTER_OTLP_*."""
+    traced_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Of the traces that their callers have recorded."""
+    trace_timeout_seconds: PositiveSeconds = 5.0
+    """Of one sending, repeats included; then its jobs are left out."""
     queries: Ordinal = 8
     """Answered at once; more wait."""

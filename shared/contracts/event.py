@@ -121,6 +121,8 @@ class JobAccepted(Fact):
     """Of the request: tells a repeated submission from another body under the same id."""
     asks: tuple[FirstAsk, ...] = Field(default=(), max_length=MOST_ASKS)
     """The steps that it asks for at once: as many StepAsked behind it (`facts_of`)."""
+    key: Label | None = None
+    """What the keys file calls the API key that it came with: for sums of usage; nothing of the key itself."""
     team: Team = NOBODY
     """What its pattern uses of the registry, as it was when the job was accepted."""
 
@@ -331,6 +333,8 @@ class JobSettled(Fact):
     trace: Label | None = None
     client_id: bool = False
     digest: Label = ""
+    key: Label | None = None
+    """As in JobAccepted."""
     answered: LastAnswer | None = None
     """The step whose answer is the result's: a StepAnswered before it (`facts_of`)."""
 

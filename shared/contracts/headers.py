@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from shared.contracts.base import DIGEST, MAX_CORRELATION_BYTES, TOPIC, VERSION
+from shared.contracts.base import DIGEST, MAX_CORRELATION_BYTES, TENANT, TOPIC, VERSION
 from shared.contracts.ids import Maker
 from shared.contracts.job import ReplyTo
 from shared.errors import InvalidRecord, NewerVersion
@@ -37,6 +37,9 @@ WAS_DELAYED = "was-delayed"
 WAITED = "waited"
 """On `steps.*`, `work.*`, `callbacks`: seconds that it has waited (in delay, in a router) since what it says was written. Every reader
 counts by its own watch from there."""
+KEY_NAME = "key-name"
+"""On `jobs.*`: what the keys file calls the API key that the job came with. Who may write to `jobs.*` may forge it: then his usage is told
+under it."""
 REPLAY_OF = "replay-of"
 """On a record that was sent again from the dead letters: `topic/partition/offset/timestamp` of the original."""
 MADE_BY = "made-by"
@@ -53,10 +56,11 @@ SPRING_REPLY_PARTITION = "kafka_replyPartition"
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _DIGEST = re.compile(DIGEST)
 _TOPIC = re.compile(TOPIC)
+_KEY_NAME = re.compile(TENANT)
 _ORIGIN = re.compile(rf"({TOPIC})/([0-9]{{1,9}})/([0-9]{{1,18}})/(-?[0-9]{{1,18}})")
 _READ = frozenset({
     TYPE, VERSION_HEADER, TRACEPARENT, CORRELATION_ID, REPLY_TOPIC, REPLY_PARTITION, REPLY_MULTIPLEX, REPLY_READS_EVENTS, REQUEST_DIGEST,
-    REPLAY_OF, SPRING_CORRELATION_ID, SPRING_REPLY_TOPIC, SPRING_REPLY_PARTITION, MADE_BY, FORWARDED_FROM,
+    REPLAY_OF, KEY_NAME, SPRING_CORRELATION_ID, SPRING_REPLY_TOPIC, SPRING_REPLY_PARTITION, MADE_BY, FORWARDED_FROM,
 })  # fmt: skip
 """What is read of a `jobs.*` record's headers."""
 _SECONDS = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,6})?")
@@ -154,6 +158,11 @@ class Envelope:
             return None
         decoded = value.decode("ascii", "replace")
         return decoded if _TRACEPARENT.fullmatch(decoded) else None
+
+    def key_name(self) -> str | None:
+        """Of the API key that the job came with; None without a sensible one."""
+        name = (self.get(KEY_NAME) or b"").decode("ascii", "replace")
+        return name if _KEY_NAME.fullmatch(name) else None
 
     def waited(self) -> float:
         """Seconds of the header `waited`; 0 without a sensible one."""

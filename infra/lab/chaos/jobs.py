@@ -18,7 +18,9 @@ FAILS_SOMETIMES = "[fails sometimes]"
 _ATTEMPTS = 12
 """So many that faults and failing nodes together do not use them up: an ended job that failed would hide what happened to it."""
 _TOKENS = 8
-_MIX = (("single", 50), ("chain", 13), ("retries", 15), ("delayed", 20), ("pattern", 2))
+_MIX = (("single", 46), ("chain", 12), ("retries", 15), ("delayed", 20), ("pattern", 2), ("talk", 3), ("tool", 2))
+_TALKS = 500
+"""Conversations: so many that nearly no job waits long for its turn."""
 _PATTERNS = sorted(name for name, pattern in BUILT_IN.current.items() if pattern.takes_bare_prompt and name != "single")
 """Each makes several calls, some decided by a schema that the simulated nodes obey."""
 _REST_SHARE = 0.03
@@ -65,6 +67,10 @@ class JobMix:
             body["not_before"] = not_before
         if kind == "chain":
             body |= {"pattern": "chain", "chain": [{"name": "draft", "template": "{input}"}, {"name": "final", "template": "{draft}"}]}
+        if kind == "talk":
+            body |= {"conversation": f"talk-{number % _TALKS}", "tenant": "talker"}
+        if kind == "tool":
+            body |= {"pattern": "tools", "input": {"tool": "calculator"}, "prompt": f'{{"expression": "{number} + 1"}}'}
         if kind == "pattern":
             body |= {"pattern": _PATTERNS[number % len(_PATTERNS)], "prompt": f"question {number}\nand more"}
             body["options"] = {"max_tokens": 256}

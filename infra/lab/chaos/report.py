@@ -31,6 +31,7 @@ def document(facts: Mapping[str, Any], options: Options, outcome: Outcome) -> di
         "kept": outcome.kept,
         "lost": max(outcome.report.lost, outcome.unanswered),
         "unanswered": outcome.unanswered,
+        "counted_wrong_by_the_sink": outcome.uncounted,
         "doubly_accepted": outcome.report.doubly_accepted,
         "executed_duplicates": outcome.report.counts.wasted_executions,
         "callbacks": {**outcome.callbacks, "untold": len(outcome.untold)},
@@ -77,6 +78,7 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield "the load was more than this machine serves: times below hold a backlog of its own; use a lower --rate"
     yield ""
     yield f"jobs {found['jobs']}, lost {found['lost']}, doubly accepted {found['doubly_accepted']}"
+    yield f"sums of the sink that differ from a recount: {len(found['counted_wrong_by_the_sink'])}"
     yield f"ended: {', '.join(f'{status} {n}' for status, n in sorted(counts['settled'].items()))}"
     yield f"executed duplicates (work for nothing): {found['executed_duplicates']} of {counts['executions']} executions"
     yield f"attempts beyond the first: {counts['retries']}"

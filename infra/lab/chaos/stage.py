@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -19,8 +21,10 @@ from infra.lab.chaos.crashes import Absence, Crash
 from infra.lab.chaos.jobs import FAILS_SOMETIMES, NEVER
 from infra.lab.chaos.plan import Fault, FaultKind
 from infra.native.cluster import LocalCluster
-from infra.native.errors import NativeError
+from infra.native.errors import MissingTool, NativeError
 from infra.native.kafka import Kafka
+from infra.native.mongo import MongoServer
+from infra.native.node import REPOSITORY
 from infra.native.paths import StackHome
 from infra.native.ports import free_ports
 from infra.native.processes import Daemon, tail
@@ -30,8 +34,12 @@ from infra.verify.report import Place
 from shared.clock import Clock, SystemClock
 
 NAMESPACE = "chaos"
-COPIES = {"planner": 2, "router": 2, "delay": 2}
+COPIES = {"planner": 2, "router": 2, "delay": 2, "sink": 2}
 WORKERS = 3
+"""With a node each; one more serves tools."""
+_TOOLS = {"tools": {"calculator": {"kind": "calculator"}}}
+_COMPARED_SHARE = "0.25"
+"""Few jobs have something to be compared with."""
 SLOTS = 32
 _NODE = {
     "num_parallel": SLOTS,
@@ -68,6 +76,8 @@ class Stage:
     absences: list[Absence] = field(default_factory=list)
     hook_port: int = 0
     """Where callbacks are received; 0: there are none."""
+    store: MongoServer | None = None
+    """Of the sinks; None where there is none on this machine: they count metrics alone."""
     odd: set[Place] = field(default_factory=set)
     """Where odd records were written: what cannot be read there is no fault."""
     _struck: set[str] = field(default_factory=set)
@@ -183,24 +193,54 @@ _DO: dict[FaultKind, Callable[[Stage, Fault], None]] = {
 @contextmanager
 def running(directory: Path, environment: Mapping[str, str]) -> Iterator[Stage]:
     """A broker and a cluster of their own. Raises NativeError kinds. The directory, with all logs, is left to the caller."""
-    parameters = directory / "node.json"
+    parameters, tools = directory / "node.json", directory / "tools.yaml"
     parameters.write_text(json.dumps(_NODE))
+    tools.write_text(json.dumps(_TOOLS))  # which is YAML, too
     [hook_port] = free_ports(1)
-    with own_broker(StackHome(directory / "kafka"), _BROKER_SESSION_MS) as kafka:
+    with own_broker(StackHome(directory / "kafka"), _BROKER_SESSION_MS) as kafka, _own_store(directory) as store:
         cluster = LocalCluster(
             kafka.servers,
             NAMESPACE,
             directory / "cluster",
-            workers=WORKERS,
+            nodes=[*[{}] * WORKERS, {"TUTTI_WORKER__BACKEND": "tools", "TUTTI_WORKER__TOOLS": str(tools)}],
             simulator=("--profile", "instant", "--parameters", str(parameters)),
-            environment={"TUTTI_WORKER__SLOTS": str(SLOTS), **callbacks.environment(directory, hook_port), **environment},
+            environment={
+                "TUTTI_WORKER__SLOTS": str(SLOTS),
+                "TUTTI_PLANNER__COMPARED_SHARE": _COMPARED_SHARE,
+                "TUTTI_SINK__STORE": store.url if store else "",
+                **callbacks.environment(directory, hook_port),
+                **environment,
+            },
             copies=COPIES,
         )
         try:
             cluster.start()
-            yield Stage(kafka, cluster, directory, hook_port=hook_port)
+            _declare(cluster, tools)
+            yield Stage(kafka, cluster, directory, hook_port=hook_port, store=store)
         finally:
             _stop(kafka, cluster)
+
+
+@contextmanager
+def _own_store(directory: Path) -> Iterator[MongoServer | None]:
+    store = MongoServer(StackHome(directory / "store"), free_ports(1)[0], dies_with_parent=True)
+    try:
+        store.start()
+    except MissingTool:
+        yield None
+        return
+    try:
+        yield store
+    finally:
+        store.stop()
+
+
+def _declare(cluster: LocalCluster, tools: Path) -> None:
+    environment = {"PYTHONPATH": str(REPOSITORY), "TUTTI_URL": cluster.url}
+    command = [sys.executable, "-m", "infra.cli", "tools", "declare", str(tools)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    if done.returncode:
+        raise NativeError(f"the tools cannot be declared: {done.stderr.strip()}")
 
 
 def _stop(kafka: Kafka, cluster: LocalCluster) -> None:

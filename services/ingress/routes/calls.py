@@ -154,7 +154,7 @@ class Calls:
                 await door.judge(job, order.priority_class, order.seconds, at_once=True)
                 if order.digest is not None:
                     await door.claim(job.id, order.digest)
-                record = await door.record_of(job)
+                record = await door.record_of(job, client)
                 caller, correlation = door.call(record, order.priority_class, order.seconds, order.trace, order.digest)
         return Call(order, caller, correlation, charge)
 

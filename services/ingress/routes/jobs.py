@@ -156,7 +156,7 @@ class Jobs:
             seconds += max(0.0, submission.not_before - now)
         await door.judge(submission, priority_class, seconds, at_once=False)
         submission = submission.model_copy(update={"model": self._model(submission)})
-        record = await door.record_of(submission)
+        record = await door.record_of(submission, order.client)
         unsure = order.digest is not None and may_come_again(job) and not await door.claim(job, order.digest)
         follow = None
         if submission.stream or unsure:

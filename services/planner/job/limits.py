@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 from services.planner.budgets.rules import MICROS, micros
 from services.planner.job.live import LiveJob
-from services.planner.job.run import Wanted
 from shared.contracts.chat import Operation
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.limits import Limits
 from shared.contracts.step import StepRequest
 from shared.contracts.usage import Usage
 from shared.estimates import ANSWER_TOKENS, likely_tokens
+from shared.patterns.run import Wanted
 
 STEP_BYTES = 176 * 1024
 """Largest rendered step. A step may wait in `delays.*`, where base64 makes it a third larger: that, too, must fit a record."""

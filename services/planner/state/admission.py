@@ -47,6 +47,7 @@ class JobInput:
     """When the record arrived in the log; 0: it was none."""
     large: bool = False
     """It is above the inline bound: history takes it only by reference."""
+    key: str | None = None
     written: bytes | None = None
     """The job as JSON, if it came as tutti writes it."""
 
@@ -125,6 +126,7 @@ def _admit(book: Book, round_: Round, given: JobInput, team: Team) -> LiveJob:
         reply=given.reply,
         trace=given.trace,
         digest=given.digest,
+        key=given.key,
         team=team,
     )
     job = book.enter(event, round_)

@@ -16,7 +16,6 @@ from services.planner.conversations.owner import Conversations
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep
 from services.planner.job.out import OutJob
-from services.planner.job.run import Run
 from services.planner.kept import Kept
 from services.planner.round import EndTurn, Round, Stop
 from services.planner.state import dates
@@ -43,7 +42,6 @@ from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
 from shared.contracts.result import Result, Status
 from shared.contracts.review import ReviewWithdrawn
 from shared.contracts.usage import Usage
-from shared.patterns.context import Context
 from shared.patterns.port import Pattern, Unread
 from shared.processing.tries import Tries
 from shared.scheduling.urgency import ExpectedSeconds
@@ -98,10 +96,7 @@ class Book:
     def enter(self, event: JobAccepted, round_: Round) -> LiveJob:
         """Put an accepted job into memory; its pattern is not yet started."""
         pattern = self.policy.patterns.of(event.request.pattern, event.pattern_version) or _missing(event)
-        seconds = event.deadline_seconds or max(0.0, event.deadline_at - event.at)
-        run = Run(event.job, pattern, event.request, Context(event.job, event.team, event.limits, seconds))
-        job = self.jobs[event.job] = LiveJob(event.job, event, run)
-        job.awaits_turn = event.request.conversation is not None
+        job = self.jobs[event.job] = LiveJob.of(event, pattern)
         self.live_count.add(job)
         dates.begin(job, round_, 0.0)
         return job
@@ -249,6 +244,7 @@ class Book:
             trace=accepted.trace,
             client_id=accepted.client_id,
             digest=accepted.digest,
+            key=accepted.key,
         )
         round_.settle(event, partial(self.ends_at, job.id, round_.now), tuple(job.followers))
         self.end(job, event)

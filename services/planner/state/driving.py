@@ -6,7 +6,6 @@ from services.planner import counters
 from services.planner.job.limits import endless, estimate_tokens, neared, refusal
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep, Phase
-from services.planner.job.run import Wanted
 from services.planner.round import Begin, Dispatch, Round
 from services.planner.state import ending, streams, waits
 from services.planner.state.book import Book, internal
@@ -20,6 +19,7 @@ from shared.contracts.result import Status
 from shared.contracts.review import ReviewGiven
 from shared.contracts.step import Step
 from shared.contracts.usage import Usage
+from shared.patterns.run import Wanted
 from shared.scheduling.urgency import raised
 from shared.telemetry import logs, metrics
 from shared.telemetry.tracing import trace_id

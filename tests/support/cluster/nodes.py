@@ -59,6 +59,7 @@ class Node:
         self.down = False
         """Nobody answers there."""
         self.too_soon: list[str] = []
+        self.traces: set[str | None] = set()
         """Calls of a worker that had been asked to leave it alone for longer."""
         self._calls: WeakSet[Call] = WeakSet()
         self._runs, self._seed = 0, random.getrandbits(31)
@@ -124,6 +125,7 @@ class Endpoint:
         now = self._clock.monotonic()
         if now < self._quiet_until:
             self._node.too_soon.append(f"a call {self._quiet_until - now:.2f} s before the end of Retry-After")
+        self._node.traces.add(trace)
         call = self._node.open(_ENDPOINTS[path], body)
         self._calls[call] = None
         try:
