@@ -35,6 +35,8 @@ class FailureKind(StrEnum):
     CANCELLED = "cancelled"
     LIMIT = "limit"
     GATE_FAILED = "gate_failed"
+    BLOCKED = "blocked"
+    UNCHECKED = "unchecked"
     NON_DETERMINISTIC_PATTERN = "non_deterministic_pattern"
     INTERNAL = "internal"
 

@@ -32,6 +32,7 @@ from shared.contracts.base import (
 )
 from shared.contracts.chat import MOST_TOOLS, ChatMessage, Operation, Options, ToolChoice
 from shared.contracts.conversation import ContextRef
+from shared.contracts.critique import MOST_POLICIES, Critique, Guard
 from shared.contracts.job import InputRef, Job, Needs, ReplyTo
 
 
@@ -69,6 +70,10 @@ class StepRequest(Contract):
     """Messages, prompt, texts, format and tools lie there: the worker fetches them."""
     context: ContextRef | None = None
     """Of the job's conversation: the worker puts it before the messages."""
+    critique: Critique | None = None
+    """Of operation `critique`: by what its texts are judged."""
+    guard: tuple[Guard, ...] = Field(default=(), max_length=MOST_POLICIES)
+    """Of a stream: what may not leave."""
 
     @classmethod
     def of(cls, job: Job, **own: Any) -> Self:
