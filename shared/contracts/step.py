@@ -80,6 +80,11 @@ class StepRequest(Contract):
         """A request with all that has the same name in the job, but for what is given."""
         return cls(**{name: getattr(job, name) for name in _shared_with(type(job)) if name not in own}, **own)
 
+    @property
+    def is_critique(self) -> bool:
+        """It goes to the critics: no node is asked, nothing is claimed, and no call is used."""
+        return self.operation is Operation.CRITIQUE
+
     def content(self) -> Content:
         """What may be large in it, as JSON: written once for the step's id and for its record."""
         prompt, texts = self.prompt, self.texts

@@ -202,7 +202,7 @@ def _forbidden(text: str, phrases: Sequence[str], _: Documents) -> Iterator[Find
     known = plain(text)
     for phrase in phrases:
         says = f"the answer must not contain: {phrase[:200]}"
-        found = list(_places(text, patterns_of(CheckSet(forbidden=(phrase,))), lambda _, said=says: said))
+        found = list(_places(text, patterns_of(CheckSet(forbidden=(phrase,))), says))
         yield from found
         if not found and plain(phrase) in known:
             yield _whole("forbidden", says, "phrase")
@@ -232,21 +232,22 @@ def _quotes(text: str, _: bool, documents: Documents) -> Iterator[Finding]:
 
 
 def _personal_data(text: str, kinds: Sequence[Any], _: Documents) -> Iterator[Finding]:
-    return _places(text, patterns_of(CheckSet(personal_data=tuple(kinds))), lambda kind: f"the text has personal data ({kind})")
+    return _places(text, patterns_of(CheckSet(personal_data=tuple(kinds))), "the text has personal data ({})")
 
 
 def _secrets(text: str, _: bool, __: Documents) -> Iterator[Finding]:
-    return _places(text, patterns_of(CheckSet(secrets=True)), lambda kind: f"the text has what looks like a secret ({kind})")
+    return _places(text, patterns_of(CheckSet(secrets=True)), "the text has what looks like a secret ({})")
 
 
 def _toxicity(text: str, _: bool, __: Documents) -> Iterator[Finding]:
-    return _places(text, patterns_of(CheckSet(toxicity=True)), lambda _: "the text insults")
+    return _places(text, patterns_of(CheckSet(toxicity=True)), "the text insults")
 
 
-def _places(text: str, patterns: Iterable[Pattern], says: Callable[[str], str]) -> Iterator[Finding]:
+def _places(text: str, patterns: Iterable[Pattern], says: str) -> Iterator[Finding]:
+    """`says`: with `{}` for the kind, where there is one."""
     for place in places(text, patterns):
         if place.end > place.start:
-            yield Finding(check=place.check, kind=place.kind, start=place.start, end=place.end, says=says(place.kind))
+            yield Finding(check=place.check, kind=place.kind, start=place.start, end=place.end, says=says.replace("{}", place.kind))
 
 
 def _sentiment(text: str, least: float, _: Documents) -> Iterator[Finding]:

@@ -30,22 +30,20 @@ def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-_STOP: dict[Language, frozenset[str]] = {
-    language: _set(words)
-    for language, words in (
-        ("en", "the and of to is that it for was are with this be have not you from they which were his her but what can will their"),
-        ("de", "der die das und ist nicht ein eine zu den mit von auf für sich des dem im auch es an wird als oder ich sie aus bei"),
-        ("fr", "le la les et des est une dans que pour qui pas sur par avec ce du au plus sont il elle nous vous mais ou cette"),
-        ("es", "el la los las y que en es una por con para no del se su al lo como más pero sus este esta está son"),
-        ("it", "il la che di e un una per non è con del della sono le dei gli come anche più nel alla questo ma si"),
-        ("pt", "o os as e que de um uma para não com do da em no na por mais dos como mas foi ao são você isso"),
-        ("nl", "de het een en van is dat op te zijn met voor niet aan er om ook als bij door naar maar worden deze"),
-        ("pl", "i w nie na się z do to jest że o jak po co tak za od przez być dla czy ale był oraz tego"),
-        ("sv", "och att det som en på är av för med den till inte om ett har jag var men från kan eller så vid"),
-        ("tr", "ve bir bu da de için ile ne çok gibi olan var daha kadar olarak ama değil ki sonra her mi"),
-    )
-}
+_LINES: tuple[tuple[Language, str], ...] = (
+    ("en", "the and of to is that it for was are with this be have not you from they which were his her but what can will their"),
+    ("de", "der die das und ist nicht ein eine zu den mit von auf für sich des dem im auch es an wird als oder ich sie aus bei"),
+    ("fr", "le la les et des est une dans que pour qui pas sur par avec ce du au plus sont il elle nous vous mais ou cette"),
+    ("es", "el la los las y que en es una por con para no del se su al lo como más pero sus este esta está son"),
+    ("it", "il la che di e un una per non è con del della sono le dei gli come anche più nel alla questo ma si"),
+    ("pt", "o os as e que de um uma para não com do da em no na por mais dos como mas foi ao são você isso"),
+    ("nl", "de het een en van is dat op te zijn met voor niet aan er om ook als bij door naar maar worden deze"),
+    ("pl", "i w nie na się z do to jest że o jak po co tak za od przez być dla czy ale był oraz tego"),
+    ("sv", "och att det som en på är av för med den till inte om ett har jag var men från kan eller så vid"),
+    ("tr", "ve bir bu da de için ile ne çok gibi olan var daha kadar olarak ama değil ki sonra her mi"),
+)
 """Words without meaning of their own, that a few lines of any prose have."""
+_STOP: dict[Language, frozenset[str]] = {language: _set(words) for language, words in _LINES}
 _GOOD = _set(
     "good great excellent amazing wonderful love loved loves like happy glad perfect best nice helpful thanks thank pleased enjoy enjoyed "
     "fantastic beautiful awesome brilliant delighted gut toll super wunderbar ausgezeichnet danke gern freut hilfreich schön prima "
