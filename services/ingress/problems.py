@@ -178,6 +178,8 @@ def _of_failure(failure: Failure) -> Problem:
         return context_exceeded(failure.window)
     status = STATUS_OF_FAILURE[failure.kind]
     details: dict[str, Any] = {"missing": list(failure.missing)} if failure.missing else {}
+    if failure.flagged:
+        details["flagged"] = [each.model_dump() for each in failure.flagged]
     retry_after = failure.retry_after_seconds
     if retry_after is None and status == 503:
         retry_after = _RETRY_AFTER_SECONDS

@@ -17,6 +17,7 @@ from shared.contracts.conversation import Memory, ToHome, ToOwner, TurnBegun
 from shared.contracts.event import (
     NOBODY,
     OF_A_CONVERSATION,
+    POLICIES,
     TEAMS,
     TOOLS,
     VERSIONS,
@@ -166,13 +167,13 @@ def version_of(event: Event) -> int:
     version = VERSIONS.get(event.type, 1)
     if type(event) is JobAccepted:
         talks, team = event.request.conversation is not None, event.team
-        return OF_A_CONVERSATION if talks else version if team == NOBODY else TOOLS if team.tools else TEAMS
+        return POLICIES if event.policies else OF_A_CONVERSATION if talks else version if team == NOBODY else TOOLS if team.tools else TEAMS
     if type(event) is JobSnapshot and event.facts:
         version = max(version, *map(_of_fact, event.facts))
     return version
 
 
-_SUSPECT = ('"team":', '"conversation":', '"review_', '"turn_begun"')
+_SUSPECT = ('"team":', '"policies":', '"conversation":', '"review_', '"turn_begun"')
 
 
 def _of_fact(fact: str) -> int:
@@ -182,6 +183,8 @@ def _of_fact(fact: str) -> int:
     found = from_json(fact)
     if found["type"] == "job_accepted":
         team = found.get("team", ())
+        if found.get("policies"):
+            return POLICIES
         return OF_A_CONVERSATION if "conversation" in found["request"] else TOOLS if "tools" in team else TEAMS if team else 1
     return VERSIONS.get(found["type"], 1)
 

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import from_json
 
 from shared.contracts.base import Contract, Count, JsonObject, Ordinal
-from shared.contracts.critique import MOST_FINDINGS, CheckSet, CritiqueVerdict, Finding, Phrase
+from shared.contracts.critique import MOST_FINDINGS, WINDOWED, CheckSet, CritiqueVerdict, Finding, Phrase
 from shared.errors import InvalidInput, TooLarge
 from shared.validators.scan import Pattern, patterns_of, places
 from shared.validators.schema import NotDecided, schema_faults, unchecked
@@ -49,6 +49,7 @@ _REFUSAL = re.compile(
 Source = Annotated[str, StringConstraints(min_length=1, max_length=16_000)]
 
 
+_PLACED = (*WINDOWED, "injection")
 _NARROW = 0.1
 """A share that exceeds what is asked for by less has passed narrowly."""
 
@@ -129,13 +130,14 @@ def faults(text: str, checks: Checks) -> tuple[str, ...]:
 
 
 def critique(texts: Sequence[str], checks: CheckSet, documents: Sequence[str] = ()) -> CritiqueVerdict:
-    """What is found in all of them. Raises TooLarge beyond `MOST_CHARACTERS`."""
+    """What is found in the first text, and of the others what has a place in them. Raises TooLarge beyond `MOST_CHARACTERS`."""
     size = sum(map(len, texts)) + sum(map(len, documents))
     if size > MOST_CHARACTERS:
         raise TooLarge(f"{size} characters are to be judged; at most {MOST_CHARACTERS} are")
     known, found, counts = Documents(documents), list[Finding](), dict[str, int]()
+    beside = checks.model_copy(update={name: CheckSet.model_fields[name].default for name in checks.asked if name not in _PLACED})
     for number, text in enumerate(texts):
-        for each in findings(text, checks, known):
+        for each in findings(text, beside if number else checks, known):
             counts[each.check] = counts.get(each.check, 0) + 1
             if len(found) < MOST_FINDINGS:
                 found.append(each if not number else each.model_copy(update={"text": number}))
@@ -152,7 +154,7 @@ def findings(text: str, checks: CheckSet, documents: Documents) -> Iterator[Find
 
 def _is_narrow(texts: Sequence[str], checks: CheckSet, documents: Documents) -> bool:
     assert checks.support is not None
-    return any(support_of(text, documents.tokens) < checks.support + _NARROW for text in texts)
+    return any(support_of(text, documents.tokens) < checks.support + _NARROW for text in texts[:1])
 
 
 def _whole(check: str, says: str, kind: str = "") -> Finding:
@@ -247,7 +249,8 @@ def _places(text: str, patterns: Iterable[Pattern], says: str) -> Iterator[Findi
     """`says`: with `{}` for the kind, where there is one."""
     for place in places(text, patterns):
         if place.end > place.start:
-            yield Finding(check=place.check, kind=place.kind, start=place.start, end=place.end, says=says.replace("{}", place.kind))
+            kind = place.pattern.kind
+            yield Finding(check=place.pattern.check, kind=kind, start=place.start, end=place.end, says=says.replace("{}", kind))
 
 
 def _sentiment(text: str, least: float, _: Documents) -> Iterator[Finding]:

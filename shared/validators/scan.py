@@ -36,9 +36,8 @@ class Place(NamedTuple):
 
     start: int
     end: int
-    check: str
-    kind: str
     whole: int
+    pattern: Pattern
 
 
 def _luhn(candidate: str) -> int:
@@ -188,8 +187,8 @@ def places(text: str, patterns: Iterable[Pattern], start: int = 0) -> list[Place
     for pattern in patterns:
         for match in pattern.regex.finditer(text, start):
             length = pattern.is_one(match.group())
-            found.append(Place(match.start(), match.start() + length, pattern.check, pattern.kind, match.end()))
-    found.sort()
+            found.append(Place(match.start(), match.start() + length, match.end(), pattern))
+    found.sort(key=lambda place: place[:3])
     return found
 
 
@@ -214,9 +213,10 @@ class StreamFilter:
     _SLACK = 4
     """Behind it."""
 
-    def __init__(self, checks: Iterable[CheckSet], before: str = "") -> None:
-        """`before`: what stands in front of the text, and was let through."""
-        self._patterns = tuple(dict.fromkeys(pattern for each in checks for pattern in patterns_of(each)))
+    def __init__(self, redacts: Iterable[CheckSet], before: str = "", *, blocks: Iterable[CheckSet] = ()) -> None:
+        """`before`: what stands in front of the text, and was let through. `blocks`: of these nothing leaves any more once one is found."""
+        self._blocking = frozenset(pattern for each in blocks for pattern in patterns_of(each))
+        self._patterns = tuple(dict.fromkeys((*self._blocking, *(pattern for each in redacts for pattern in patterns_of(each)))))
         self._longest = self._SLACK + max((pattern.longest for pattern in self._patterns), default=0)
         self._lead = self._SLACK + max((pattern.lead for pattern in self._patterns), default=0)
         self._text = before[-self._CONTEXT :]
@@ -224,6 +224,8 @@ class StreamFilter:
         """Up to here it has been let through."""
         self.found: dict[str, int] = {}
         """How often, by check."""
+        self.blocked: str | None = None
+        """The check by which it is blocked."""
 
     def add(self, piece: str) -> str:
         """What may leave now."""
@@ -245,9 +247,12 @@ class StreamFilter:
         if cut <= self._done:
             return ""
         kept = [place for place in found if place.start < cut and place.end > place.start]
+        self.blocked = next((place.pattern.check for place in kept if place.pattern in self._blocking), None)
+        if self.blocked is not None:
+            return ""
         for place in kept:
-            self.found[place.check] = self.found.get(place.check, 0) + 1
-        spans = [(place.start - self._done, place.end - self._done, place.kind) for place in kept]
+            self.found[place.pattern.check] = self.found.get(place.pattern.check, 0) + 1
+        spans = [(place.start - self._done, place.end - self._done, place.pattern.kind) for place in kept]
         out = redacted(self._text[self._done : cut], spans)
         begin = max(0, cut - self._CONTEXT)
         self._text, self._done = self._text[begin:], cut - begin

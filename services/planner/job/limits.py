@@ -67,7 +67,7 @@ def refusal(job: LiveJob, want: Wanted, estimated_tokens: int, estimated_micros:
         ("steps", limits.steps, job.steps_asked + 1),
         ("calls", limits.calls, calls and spent.calls + spent.wasted_calls + open_calls),
         ("width", limits.width, calls and open_calls),
-        ("depth", limits.depth, depth_of(want.path)),
+        ("depth", limits.depth, calls and depth_of(want.path)),
         ("tokens", limits.tokens, _tokens(spent) + job.reserved_tokens + estimated_tokens),
     )
     return _first_exceeded(exceeded) or _cost(job, spent, estimated_micros)

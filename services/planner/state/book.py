@@ -47,7 +47,7 @@ from shared.patterns.context import Context
 from shared.patterns.port import Pattern, Unread
 from shared.processing.tries import Tries
 from shared.scheduling.urgency import ExpectedSeconds
-from shared.telemetry import logs
+from shared.telemetry import logs, metrics
 from shared.telemetry.tracing import trace_id
 
 log = logs.get(__name__)
@@ -99,7 +99,8 @@ class Book:
         """Put an accepted job into memory; its pattern is not yet started."""
         pattern = self.policy.patterns.of(event.request.pattern, event.pattern_version) or _missing(event)
         seconds = event.deadline_seconds or max(0.0, event.deadline_at - event.at)
-        run = Run(event.job, pattern, event.request, Context(event.job, event.team, event.limits, seconds))
+        context = Context(event.job, event.team, event.limits, seconds)
+        run = Run(event.job, pattern, event.request, context, event.policies)
         job = self.jobs[event.job] = LiveJob(event.job, event, run)
         job.awaits_turn = event.request.conversation is not None
         self.live_count.add(job)
@@ -257,6 +258,8 @@ class Book:
         level("job_settled", job=job.id, trace=trace_id(accepted.trace), status=status, kind=failure and failure.kind)
         seconds = max(0.0, round_.wall - accepted.at)
         counters.settled(status, accepted.priority_class).inc()
+        for flagged in (answer.flagged if answer is not None else ()) + (failure.flagged if failure is not None else ()):
+            metrics.POLICY_ACTIONS.labels(flagged.direction, flagged.action).inc(flagged.count)
         counters.seconds(accepted.priority_class).observe(seconds)
         if status in (Status.SUCCEEDED, Status.EXPIRED):
             self.expected.learn(accepted.priority_class, max(0.0, seconds - job.idle_seconds))
@@ -272,7 +275,8 @@ class Book:
         assert job.settled is not None, "it has ended"
         context = job.run.context
         job.turn_owed = True
-        round_.after.append(EndTurn(job.settled, job.accepted.request, job.turn, context.found, context.dropped))
+        said = context.seen or job.accepted.request
+        round_.after.append(EndTurn(job.settled, said, job.turn, context.found, context.dropped))
 
     def turn_told(self, job_id: str) -> None:
         """That is acknowledged."""

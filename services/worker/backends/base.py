@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from shared.contracts.chat import Answer
+from shared.contracts.chat import Answer, Flagged
 from shared.contracts.failure import FailureKind
 from shared.contracts.node import NodeModel
 from shared.contracts.step import Step
@@ -21,10 +21,13 @@ class ModelCallFailed(TuttiError):
 
     code = "model_call_failed"
 
-    def __init__(self, kind: FailureKind, message: str, *, retry_after_seconds: float | None = None) -> None:
+    def __init__(
+        self, kind: FailureKind, message: str, *, retry_after_seconds: float | None = None, flagged: tuple[Flagged, ...] = ()
+    ) -> None:
         super().__init__(message[:MAX_MESSAGE_CHARS])
         self.kind = kind
         self.retry_after_seconds = retry_after_seconds
+        self.flagged = flagged
 
 
 @dataclass(frozen=True, slots=True)
