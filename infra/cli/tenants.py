@@ -83,7 +83,7 @@ def put(tenant: str, policies: BinaryIO | None, **given: Any) -> None:
         raise CommandExit(Exit.USAGE, explain(error, "tenant")) from None
     except ValueError:
         raise CommandExit(Exit.USAGE, "the policies are not JSON") from None
-    asyncio.run(_call("PUT", f"/v1/tenants/{part(tenant)}", limits.model_dump(exclude_none=True)))
+    asyncio.run(_call("PUT", f"/v1/tenants/{part(tenant)}", limits.model_dump(mode="json", exclude_none=True)))
     click.echo(f"{tenant}: declared")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from services.critic.judging import Judging
+from services.critic.checking import Checking
 from services.critic.settings import CriticSettings
 from shared.processing.blobs import Blobs
 from shared.processing.intake import Intake
@@ -43,7 +43,7 @@ class Critic:
         self._processor = Processor(self._connect, reasons=self._reasons, drain=self.intake.drain)
         self._processor.closes(blobs)
         spawn = self._processor.spawn
-        self.judging = Judging(self.intake, self._outbox, blobs, topics=topics, clock=clock, wake=wake, spawn=spawn)
+        self.checking = Checking(self.intake, self._outbox, blobs, topics=topics, clock=clock, wake=wake, spawn=spawn)
         self.run, self.readiness = self._processor.run, self._processor.readiness
 
     async def _connect(self) -> None:
@@ -51,9 +51,9 @@ class Critic:
         producer = await processor.open(env.log.producer(client_id=env.instance))
         group, topics = group_of(self.name, env.topics.settings.prefix), (env.topics.critiques,)
         intake = await processor.open(self.intake.join(env.log, group, env.instance, topics, fetch_max_wait_ms=IDLE_WAIT_MS))
-        processor.spawn(self._outbox.run(producer), intake.run(), intake.run_commits(self._settings.commit_seconds), self.judging.run())
+        processor.spawn(self._outbox.run(producer), intake.run(), intake.run_commits(self._settings.commit_seconds), self.checking.run())
 
     def _reasons(self) -> Iterator[str]:
         yield from kafka_silence(self.intake.polled_at, self._env.clock.monotonic())
         yield from self.intake.stopped
-        yield from self.judging.tries.undone
+        yield from self.checking.tries.undone

@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import Protocol
 
 from services.worker.backends.base import Completion, Delta, ModelCallFailed
-from shared.contracts.chat import Answer, Flagged
+from shared.contracts.chat import Answer
 from shared.contracts.failure import FailureKind
 from shared.contracts.step import Step
+from shared.contracts.verdict import Flagged
 from shared.validators.scan import StreamFilter
 
 

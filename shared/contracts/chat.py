@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from shared.contracts.base import Contract, Count, Image, JsonObject, Label, ModelName, NodeId, Text
+from shared.contracts.base import Contract, Image, JsonObject, Label, ModelName, NodeId, Text
 from shared.contracts.blob import BlobRef
+from shared.contracts.verdict import CritiqueVerdict, Flagged
 
 MOST_CALLS = 128
 MOST_TOOLS = 128
@@ -78,19 +79,6 @@ class FinishReason(StrEnum):
     BUDGET = "budget"
 
 
-Direction = Literal["input", "answer"]
-
-
-class Flagged(Contract):
-    """What a tenant's policy has met in a job, without its text."""
-
-    direction: Direction
-    check: Label
-    action: Label
-    """What was done: flag, redact, retry; or `unchecked`, where nobody could check and the policy lets that pass."""
-    count: Count = 1
-
-
 class Answer(Contract):
     """What a step or a job yields. Of one above the inline bound `text`, `thinking`, `tool_calls` and `embeddings` lie in the blob, as the
     JSON of an Answer; `tutti blobs get` fetches it, and an ingress does for who waits there.
@@ -112,5 +100,7 @@ class Answer(Contract):
     blob: BlobRef | None = None
     flagged: tuple[Flagged, ...] = Field(default=(), max_length=256)
     """What its tenant's policies have met in the job; of a step's answer what its worker has redacted. Never in the blob."""
+    verdict: CritiqueVerdict | None = None
+    """Of a critic; then there is no text."""
     explanation: JsonObject | None = None
     """How the pattern came to a job's answer, for people: votes, scores, what was kept. Never of a model's call, never in the blob."""

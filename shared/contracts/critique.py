@@ -10,12 +10,10 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from shared.contracts.agents import Reference
-from shared.contracts.base import Contract, Count, JsonObject, Label, ModelName, Ordinal, Text
+from shared.contracts.base import Contract, Count, JsonObject, ModelName, Ordinal, Text
 from shared.contracts.blob import BlobRef
-from shared.contracts.chat import Direction
+from shared.contracts.verdict import Direction
 
-MOST_FINDINGS = 256
-"""That one verdict names; beyond it only counts."""
 MOST_POLICIES = 8
 Phrase = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -82,31 +80,6 @@ class Critique(Contract):
     """The text of the answer in this blob is judged."""
 
 
-class Finding(Contract):
-    """`text`: which of the judged ones; `start` and `end`: characters in it, both 0 where the whole is meant. `says`: for its author."""
-
-    check: Label
-    kind: Label = ""
-    text: Count = 0
-    start: Count = 0
-    end: Count = 0
-    says: Annotated[str, StringConstraints(max_length=400)] = ""
-
-
-class CritiqueVerdict(Contract):
-    """What was found; without findings all is well. `counts`: of each check, also beyond what is listed."""
-
-    findings: tuple[Finding, ...] = Field(default=(), max_length=MOST_FINDINGS)
-    counts: dict[Label, Count] = Field(default_factory=dict, max_length=64)
-    doubts: tuple[Label, ...] = Field(default=(), max_length=64)
-    """Checks that have passed so narrowly that a model had better judge."""
-
-    @property
-    def whole(self) -> bool:
-        """Whether all that was found is listed."""
-        return sum(self.counts.values()) == len(self.findings)
-
-
 class PolicyJudge(Contract):
     """Who judges besides, once the checks have passed: a score of `accept` or more, of 5, is an approval."""
 
@@ -120,7 +93,7 @@ class PolicyJudge(Contract):
     """Asked only where a check has passed narrowly."""
 
 
-class Policy(Contract):
+class TenantPolicy(Contract):
     """What becomes of a tenant's inputs, or answers, in which something is found.
 
     `block`: the job fails, typed. `redact`: what is found is replaced by its kind. `retry`: one more answer, `times` at most, then
@@ -157,7 +130,7 @@ class Policy(Contract):
         return self.action == "flag" or (self.action in ("block", "redact") and self.checks.windowed and self.judge is None)
 
 
-Policies = Annotated[tuple[Policy, ...], Field(max_length=MOST_POLICIES)]
+Policies = Annotated[tuple[TenantPolicy, ...], Field(max_length=MOST_POLICIES)]
 
 
 class Guard(Contract):

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from shared.contracts.base import Contract, Count, Label, ModelName, NodeId, Seconds, Sentence, Text
-from shared.contracts.chat import Flagged
+from shared.contracts.verdict import Flagged
 
 
 class FailureKind(StrEnum):

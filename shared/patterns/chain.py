@@ -32,11 +32,12 @@ from shared.contracts.agents import Reference, Variable
 from shared.contracts.base import Count, JsonObject, ModelName, Ordinal
 from shared.contracts.bounds import is_json
 from shared.contracts.chat import Answer, ChatMessage, Options
-from shared.contracts.critique import CheckSet, CritiqueVerdict
+from shared.contracts.critique import CheckSet
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.review import Decision, ReviewRules
 from shared.contracts.step import StepRequest
+from shared.contracts.verdict import CritiqueVerdict
 from shared.errors import InvalidInput, TooLarge
 from shared.patterns.context import Context, StepError, chat, stop_at_limit
 from shared.patterns.critiquing import critiqued, found, said

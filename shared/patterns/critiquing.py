@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pydantic import ValidationError
-
 from shared.contracts.blob import BlobRef
 from shared.contracts.chat import CRITIQUES, Operation
-from shared.contracts.critique import CheckSet, Critique, CritiqueVerdict
+from shared.contracts.critique import CheckSet, Critique
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import InputRef
 from shared.contracts.step import StepRequest
+from shared.contracts.verdict import CritiqueVerdict
 from shared.patterns.context import Context, StepError
 from shared.patterns.data import framed
 
@@ -54,7 +53,6 @@ async def critiqued(
         input_ref=input_ref,
     )
     told = await ctx.ask(asked)
-    try:
-        return CritiqueVerdict.model_validate_json(told.text)
-    except ValidationError:
-        raise StepError(Failure(kind=FailureKind.INVALID_OUTPUT, message="a critic's verdict is none")) from None
+    if told.verdict is None:
+        raise StepError(Failure(kind=FailureKind.INVALID_OUTPUT, message="a critic has answered without a verdict"))
+    return told.verdict

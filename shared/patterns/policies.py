@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from shared.contracts.chat import Answer, ChatMessage, Direction, Flagged, Operation
-from shared.contracts.critique import CritiqueVerdict, Finding, Guard, Policy
+from shared.contracts.chat import Answer, ChatMessage, Operation
+from shared.contracts.critique import Guard, TenantPolicy
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import HeldJob, InputRef, Job
 from shared.contracts.step import StepRequest
+from shared.contracts.verdict import CritiqueVerdict, Direction, Finding, Flagged
 from shared.errors import InvalidInput
 from shared.patterns.context import Context, StepError, chat
 from shared.patterns.conversation import as_seen
@@ -49,7 +50,7 @@ class _Seen(NamedTuple):
 class _Judged(NamedTuple):
     """One policy's outcome. `verdict` None: nobody could say, for this reason."""
 
-    policy: Policy
+    policy: TenantPolicy
     verdict: CritiqueVerdict | None
     failure: Failure | None = None
 
@@ -58,7 +59,7 @@ class _Judged(NamedTuple):
         return self.verdict is not None and bool(self.verdict.counts)
 
 
-async def under_policies(ctx: Context, job: Job, policies: Sequence[Policy], run: Callable[[Job], Awaitable[Answer]]) -> Answer:
+async def under_policies(ctx: Context, job: Job, policies: Sequence[TenantPolicy], run: Callable[[Job], Awaitable[Answer]]) -> Answer:
     """The pattern's answer, as its tenant's policies let it pass. `run`: the pattern, with the job as it is to see it."""
     noted: Counter[tuple[Direction, str, str]] = Counter()
     inputs, answers = ([p for p in policies if p.direction == direction] for direction in ("input", "answer"))
@@ -77,7 +78,7 @@ async def under_policies(ctx: Context, job: Job, policies: Sequence[Policy], run
     return answer.model_copy(update={"flagged": (*told, *answer.flagged)[:256]}) if told else answer
 
 
-def _guarded(job: Job, policies: Sequence[Policy]) -> Job:
+def _guarded(job: Job, policies: Sequence[TenantPolicy]) -> Job:
     """Its stream as it may leave."""
     if not all(policy.streams for policy in policies):
         return as_seen(job, stream=False)
@@ -85,7 +86,7 @@ def _guarded(job: Job, policies: Sequence[Policy]) -> Job:
     return as_seen(job, guard=guard) if job.stream and guard else job
 
 
-async def _passed_input(ctx: Context, job: Job, policies: Sequence[Policy], noted: Counter[tuple[Direction, str, str]]) -> Job:
+async def _passed_input(ctx: Context, job: Job, policies: Sequence[TenantPolicy], noted: Counter[tuple[Direction, str, str]]) -> Job:
     ref = job.input_ref if isinstance(job, HeldJob) else None
     seen = _Seen("input", texts_of(job) if ref is None else (), input_ref=ref)
     found = await _judge_all(ctx, job, policies, seen, noted)
@@ -99,7 +100,7 @@ async def _passed_input(ctx: Context, job: Job, policies: Sequence[Policy], note
 
 
 async def _passed_answer(
-    ctx: Context, job: Job, policies: Sequence[Policy], answer: Answer, noted: Counter[tuple[Direction, str, str]]
+    ctx: Context, job: Job, policies: Sequence[TenantPolicy], answer: Answer, noted: Counter[tuple[Direction, str, str]]
 ) -> Answer:
     for again in range(1 + max(policy.times for policy in policies)):
         seen = _Seen("answer", texts_of(answer), _documents(job), job.input_ref if isinstance(job, HeldJob) else None, answer)
@@ -123,7 +124,7 @@ def _documents(job: Job) -> Sequence[str]:
 
 
 async def _judge_all(
-    ctx: Context, job: Job, policies: Sequence[Policy], seen: _Seen, noted: Counter[tuple[Direction, str, str]]
+    ctx: Context, job: Job, policies: Sequence[TenantPolicy], seen: _Seen, noted: Counter[tuple[Direction, str, str]]
 ) -> list[_Judged]:
     """Those of which something was found. Raises StepError where nobody could check what must not pass unchecked."""
     each = [_judge(ctx, job, policy, seen) for policy in policies]
@@ -141,7 +142,7 @@ async def _judge_all(
     return [one for one in judged_ if one.found]
 
 
-async def _judge(ctx: Context, job: Job, policy: Policy, seen: _Seen) -> _Judged:
+async def _judge(ctx: Context, job: Job, policy: TenantPolicy, seen: _Seen) -> _Judged:
     """By the checks, then by a model where one is to judge."""
     checks, verdict = policy.checks, CritiqueVerdict()
     compares = any(name in _COMPARED for name in checks.asked)
@@ -158,7 +159,7 @@ async def _judge(ctx: Context, job: Job, policy: Policy, seen: _Seen) -> _Judged
     return _Judged(policy, verdict)
 
 
-async def _by_model(ctx: Context, job: Job, policy: Policy, seen: _Seen) -> CritiqueVerdict:
+async def _by_model(ctx: Context, job: Job, policy: TenantPolicy, seen: _Seen) -> CritiqueVerdict:
     """No verdict of a model is no approval, and nothing found either: nobody could check."""
     assert policy.judge is not None
     given = policy.judge

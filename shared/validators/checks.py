@@ -15,9 +15,10 @@ from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import from_json
 
 from shared.contracts.base import Contract, Count, JsonObject, Ordinal
-from shared.contracts.critique import MOST_FINDINGS, WINDOWED, CheckSet, CritiqueVerdict, Finding, Phrase
+from shared.contracts.critique import WINDOWED, CheckSet, Phrase
+from shared.contracts.verdict import MOST_FINDINGS, CritiqueVerdict, Finding
 from shared.errors import InvalidInput, TooLarge
-from shared.validators.scan import Pattern, patterns_of, places
+from shared.validators.scan import Finder, finders_of, places
 from shared.validators.schema import NotDecided, schema_faults, unchecked
 from shared.validators.words import language_of, orders_in, sentiment_of, support_of, tokens_of
 
@@ -204,7 +205,7 @@ def _forbidden(text: str, phrases: Sequence[str], _: Documents) -> Iterator[Find
     known = plain(text)
     for phrase in phrases:
         says = f"the answer must not contain: {phrase[:200]}"
-        found = list(_places(text, patterns_of(CheckSet(forbidden=(phrase,))), says))
+        found = list(_places(text, finders_of(CheckSet(forbidden=(phrase,))), says))
         yield from found
         if not found and plain(phrase) in known:
             yield _whole("forbidden", says, "phrase")
@@ -234,18 +235,18 @@ def _quotes(text: str, _: bool, documents: Documents) -> Iterator[Finding]:
 
 
 def _personal_data(text: str, kinds: Sequence[Any], _: Documents) -> Iterator[Finding]:
-    return _places(text, patterns_of(CheckSet(personal_data=tuple(kinds))), "the text has personal data ({})")
+    return _places(text, finders_of(CheckSet(personal_data=tuple(kinds))), "the text has personal data ({})")
 
 
 def _secrets(text: str, _: bool, __: Documents) -> Iterator[Finding]:
-    return _places(text, patterns_of(CheckSet(secrets=True)), "the text has what looks like a secret ({})")
+    return _places(text, finders_of(CheckSet(secrets=True)), "the text has what looks like a secret ({})")
 
 
 def _toxicity(text: str, _: bool, __: Documents) -> Iterator[Finding]:
-    return _places(text, patterns_of(CheckSet(toxicity=True)), "the text insults")
+    return _places(text, finders_of(CheckSet(toxicity=True)), "the text insults")
 
 
-def _places(text: str, patterns: Iterable[Pattern], says: str) -> Iterator[Finding]:
+def _places(text: str, patterns: Iterable[Finder], says: str) -> Iterator[Finding]:
     """`says`: with `{}` for the kind, where there is one."""
     for place in places(text, patterns):
         if place.end > place.start:

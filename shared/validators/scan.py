@@ -20,7 +20,7 @@ Classify = Callable[[str], int]
 """How many characters of a candidate are one indeed, from its first; 0: none."""
 
 
-class Pattern(NamedTuple):
+class Finder(NamedTuple):
     """`longest` and `lead`: characters of a match, and of what of it may hold spaces."""
 
     check: str
@@ -31,13 +31,13 @@ class Pattern(NamedTuple):
     is_one: Classify = len
 
 
-class Place(NamedTuple):
+class Spot(NamedTuple):
     """Where something was found. `whole`: the end of what was looked at, which a stream must not be cut in."""
 
     start: int
     end: int
     whole: int
-    pattern: Pattern
+    pattern: Finder
 
 
 def _luhn(candidate: str) -> int:
@@ -118,36 +118,36 @@ def _re(text: str, flags: int = 0) -> re.Pattern[str]:
     return re.compile(text, flags | re.ASCII)
 
 
-_PERSONAL: dict[PersonalKind, tuple[Pattern, ...]] = {
+_PERSONAL: dict[PersonalKind, tuple[Finder, ...]] = {
     "email": (
-        Pattern("personal_data", "email", _re(r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,190}\.[A-Za-z]{2,24}"), 281, 0),
+        Finder("personal_data", "email", _re(r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,190}\.[A-Za-z]{2,24}"), 281, 0),
     ),
     "iban": (
-        Pattern("personal_data", "iban", _re(r"(?<![A-Za-z0-9])[A-Z]{2}\d\d(?: ?[A-Z0-9]){11,30}(?![a-z])"), 64, 64, _iban),
+        Finder("personal_data", "iban", _re(r"(?<![A-Za-z0-9])[A-Z]{2}\d\d(?: ?[A-Z0-9]){11,30}(?![a-z])"), 64, 64, _iban),
     ),
-    "card": (Pattern("personal_data", "card", _re(r"(?<![\w.])(?:\d[ -]?){12,18}\d(?!\w)"), 37, 37, _luhn),),
-    "ssn": (Pattern("personal_data", "ssn", _re(r"(?<![\w-])\d{3}-\d\d-\d{4}(?![\w-])"), 11, 0, _ssn),),
-    "phone": (Pattern("personal_data", "phone", _re(r"(?<![\w.,-])[+(]{0,2}\d[\d ()./-]{5,22}\d(?![\w-])"), 26, 26, _phone),),
+    "card": (Finder("personal_data", "card", _re(r"(?<![\w.])(?:\d[ -]?){12,18}\d(?!\w)"), 37, 37, _luhn),),
+    "ssn": (Finder("personal_data", "ssn", _re(r"(?<![\w-])\d{3}-\d\d-\d{4}(?![\w-])"), 11, 0, _ssn),),
+    "phone": (Finder("personal_data", "phone", _re(r"(?<![\w.,-])[+(]{0,2}\d[\d ()./-]{5,22}\d(?![\w-])"), 26, 26, _phone),),
     "ip": (
-        Pattern("personal_data", "ip", _re(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d)"), 15, 0, _ipv4),
-        Pattern("personal_data", "ip", _re(r"(?<![\w:])[0-9A-Fa-f:]{4,39}(?![\w:])"), 39, 0, _ipv6),
+        Finder("personal_data", "ip", _re(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d)"), 15, 0, _ipv4),
+        Finder("personal_data", "ip", _re(r"(?<![\w:])[0-9A-Fa-f:]{4,39}(?![\w:])"), 39, 0, _ipv6),
     ),
 }  # fmt: skip
 _SECRETS = (
-    Pattern("secrets", "aws", _re(r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])"), 20, 0),
-    Pattern("secrets", "github", _re(r"(?<!\w)(?:gh[pousr]_[A-Za-z0-9]{36,250}|github_pat_\w{22,250})"), 261, 0),
-    Pattern("secrets", "slack", _re(r"(?<!\w)xox[abeprs]-[A-Za-z0-9-]{10,250}"), 255, 0),
-    Pattern("secrets", "google", _re(r"(?<!\w)AIza[A-Za-z0-9_-]{35}"), 39, 0),
-    Pattern("secrets", "api_key", _re(r"(?<!\w)(?:sk-[A-Za-z0-9_-]{20,250}|[rs]k_(?:live|test)_[A-Za-z0-9]{16,99})"), 253, 0),
-    Pattern("secrets", "jwt", _re(r"(?<!\w)eyJ[A-Za-z0-9_-]{8,400}\.[A-Za-z0-9_-]{8,1000}\.[A-Za-z0-9_-]{8,400}"), 1_805, 0),
-    Pattern("secrets", "url", _re(r"(?<=://)[^\s/:@]{1,64}:[^\s/@]{1,128}(?=@)"), 193, 0),
-    Pattern("secrets", "private_key", _re(r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----"), 60, 60),
-    Pattern(
+    Finder("secrets", "aws", _re(r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])"), 20, 0),
+    Finder("secrets", "github", _re(r"(?<!\w)(?:gh[pousr]_[A-Za-z0-9]{36,250}|github_pat_\w{22,250})"), 261, 0),
+    Finder("secrets", "slack", _re(r"(?<!\w)xox[abeprs]-[A-Za-z0-9-]{10,250}"), 255, 0),
+    Finder("secrets", "google", _re(r"(?<!\w)AIza[A-Za-z0-9_-]{35}"), 39, 0),
+    Finder("secrets", "api_key", _re(r"(?<!\w)(?:sk-[A-Za-z0-9_-]{20,250}|[rs]k_(?:live|test)_[A-Za-z0-9]{16,99})"), 253, 0),
+    Finder("secrets", "jwt", _re(r"(?<!\w)eyJ[A-Za-z0-9_-]{8,400}\.[A-Za-z0-9_-]{8,1000}\.[A-Za-z0-9_-]{8,400}"), 1_805, 0),
+    Finder("secrets", "url", _re(r"(?<=://)[^\s/:@]{1,64}:[^\s/@]{1,128}(?=@)"), 193, 0),
+    Finder("secrets", "private_key", _re(r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----"), 60, 60),
+    Finder(
         "secrets", "assigned",
         _re(r"(?<![A-Za-z])(?:password|passwd|passwort|secret|token|(?:api|access)[_-]?key)[\"']? ?[:=] ?[^\s,;]{8,200}", re.IGNORECASE),
         216, 16, _assigned,
     ),
-    Pattern("secrets", "random", _re(r"(?<![\w+/=-])[A-Za-z0-9+/_-]{32,512}={0,2}"), 514, 0, _random),
+    Finder("secrets", "random", _re(r"(?<![\w+/=-])[A-Za-z0-9+/_-]{32,512}={0,2}"), 514, 0, _random),
 )  # fmt: skip
 _TOXIC = _re(
     r"(?<!\w)(?:assholes?|bastards?|bitch(?:es)?|bullshit|cunts?|dickheads?|fag(?:got)?s?|fuck(?:ed|er|ers|ing|s)?|kill yourself|"
@@ -156,38 +156,38 @@ _TOXIC = _re(
     r"schlampen?|schei(?:\u00df|ss)e|spasti|verpiss dich|wichser)(?!\w)",
     re.IGNORECASE,
 )
-_TOXICITY = (Pattern("toxicity", "words", _TOXIC, 24, 24),)
+_TOXICITY = (Finder("toxicity", "words", _TOXIC, 24, 24),)
 _LIKE = {" ": r"\s{1,3}", "'": "['\u2018\u2019]", '"': '["\u201c\u201d\u201e]', "-": "[-\u2013\u2014\u2212]"}
 
 
 @lru_cache(1_024)
-def _phrase(phrase: str) -> Pattern:
+def _phrase(phrase: str) -> Finder:
     """Kind: which one, by its place in the settings, is not known here; the text of it is nobody's business."""
     text = " ".join(phrase.split())
     regex = "".join(_LIKE.get(sign) or re.escape(sign) for sign in text)
     longest = len(text) + 2 * text.count(" ")
-    return Pattern("forbidden", "phrase", re.compile(regex, re.IGNORECASE), longest, longest)
+    return Finder("forbidden", "phrase", re.compile(regex, re.IGNORECASE), longest, longest)
 
 
 @lru_cache(256)
-def _of(personal: tuple[PersonalKind, ...], secrets: bool, toxicity: bool, forbidden: tuple[str, ...]) -> tuple[Pattern, ...]:
+def _of(personal: tuple[PersonalKind, ...], secrets: bool, toxicity: bool, forbidden: tuple[str, ...]) -> tuple[Finder, ...]:
     data = tuple(pattern for kind in personal for pattern in _PERSONAL[kind])
     phrases = tuple(_phrase(phrase) for phrase in forbidden if phrase.strip())
     return (*(_SECRETS if secrets else ()), *data, *(_TOXICITY if toxicity else ()), *phrases)
 
 
-def patterns_of(checks: CheckSet) -> tuple[Pattern, ...]:
+def finders_of(checks: CheckSet) -> tuple[Finder, ...]:
     """Of all windowed checks among them."""
     return _of(checks.personal_data, checks.secrets, checks.toxicity, checks.forbidden)
 
 
-def places(text: str, patterns: Iterable[Pattern], start: int = 0) -> list[Place]:
+def places(text: str, patterns: Iterable[Finder], start: int = 0) -> list[Spot]:
     """What is found from there on, and (with an empty place) what was looked at and is nothing; by start."""
-    found: list[Place] = []
+    found: list[Spot] = []
     for pattern in patterns:
         for match in pattern.regex.finditer(text, start):
             length = pattern.is_one(match.group())
-            found.append(Place(match.start(), match.start() + length, match.end(), pattern))
+            found.append(Spot(match.start(), match.start() + length, match.end(), pattern))
     found.sort(key=lambda place: place[:3])
     return found
 
@@ -215,8 +215,8 @@ class StreamFilter:
 
     def __init__(self, redacts: Iterable[CheckSet], before: str = "", *, blocks: Iterable[CheckSet] = ()) -> None:
         """`before`: what stands in front of the text, and was let through. `blocks`: of these nothing leaves any more once one is found."""
-        self._blocking = frozenset(pattern for each in blocks for pattern in patterns_of(each))
-        self._patterns = tuple(dict.fromkeys((*self._blocking, *(pattern for each in redacts for pattern in patterns_of(each)))))
+        self._blocking = frozenset(pattern for each in blocks for pattern in finders_of(each))
+        self._patterns = tuple(dict.fromkeys((*self._blocking, *(pattern for each in redacts for pattern in finders_of(each)))))
         self._longest = self._SLACK + max((pattern.longest for pattern in self._patterns), default=0)
         self._lead = self._SLACK + max((pattern.lead for pattern in self._patterns), default=0)
         self._text = before[-self._CONTEXT :]

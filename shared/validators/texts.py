@@ -7,8 +7,8 @@ from typing import Any
 
 from shared.contracts.base import Contract
 from shared.contracts.chat import Answer, ChatMessage
-from shared.contracts.critique import CritiqueVerdict, Finding
 from shared.contracts.job import Input, Job
+from shared.contracts.verdict import CritiqueVerdict, Finding
 from shared.validators.scan import redacted
 
 Change = Callable[[str], str]

@@ -16,7 +16,7 @@ from services.planner.job.derived import step_id
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
 from shared.contracts.conversation import ContextRef
-from shared.contracts.critique import Policy
+from shared.contracts.critique import TenantPolicy
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.review import REVIEW_BYTES, Decision, ReviewTerms
@@ -115,7 +115,7 @@ class Run:
     pattern: Pattern
     job: Job
     context: Context = field(default_factory=Context)
-    policies: tuple[Policy, ...] = ()
+    policies: tuple[TenantPolicy, ...] = ()
     """Of its tenant, as they were when the job was accepted."""
     answer: Answer | None = None
     failure: Failure | None = None

@@ -16,7 +16,7 @@ from shared.agents.resolving import resolve
 from shared.contracts.agents import Team
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import check_job
-from shared.contracts.critique import Policy
+from shared.contracts.critique import TenantPolicy
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.event import NOBODY, CancelRecorded, JobAccepted, JobSettled
 from shared.contracts.failure import Failure, FailureKind, clocks_differ
@@ -156,7 +156,7 @@ def _judged(book: Book, round_: Round, given: JobInput) -> tuple[Team, tuple[Sta
     return (team, None) if late is None else (NOBODY, late)
 
 
-def _policies(book: Book, given: JobInput) -> tuple[Policy, ...]:
+def _policies(book: Book, given: JobInput) -> tuple[TenantPolicy, ...]:
     """Its tenant's, as of now."""
     own = book.funds.tenants.get(given.job.tenant)
     return own.policies if own else ()

@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from shared.contracts.chat import Answer, Flagged
+from shared.contracts.chat import Answer
 from shared.contracts.failure import FailureKind
 from shared.contracts.node import NodeModel
 from shared.contracts.step import Step
 from shared.contracts.usage import Timings, Usage
+from shared.contracts.verdict import Flagged
 from shared.errors import TuttiError
 
 MAX_MESSAGE_CHARS = 300

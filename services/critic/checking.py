@@ -1,4 +1,4 @@
-"""Judging: takes critiques out of the windows, fetches what they name by reference, makes the checks, and tells what was found.
+"""Checking: takes critiques out of the windows, fetches what they name by reference, makes the checks, and tells what was found.
 
 One after the other: checks are bounded computations, and whoever reads Kafka has its turn between them. Only fetching waits beside.
 """
@@ -8,20 +8,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import ValidationError
 
-from services.critic.handlers import Asked, failed, read_critique, succeeded
+from services.critic.handlers import AskedCritique, failed, read_critique, succeeded
 from shared.clock import Clock
-from shared.contracts.blob import BlobRef
 from shared.contracts.chat import Answer
-from shared.contracts.critique import CritiqueVerdict
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Input
+from shared.contracts.verdict import CritiqueVerdict
 from shared.errors import RecordTooLarge, TooLarge
 from shared.kafka.port import Message, Record
-from shared.processing.blobs import BlobGone
+from shared.processing.blobs import BlobGone, Blobs
 from shared.processing.intake import Intake
 from shared.processing.lane import Sent
 from shared.processing.outbox import Outbox
@@ -35,22 +34,14 @@ from shared.validators.texts import texts_of
 log = logs.get(__name__)
 
 
-class Bodies(Protocol):
-    """Where bodies above the inline bound lie."""
-
-    async def fetch_in_time(self, tenant: str, ref: BlobRef) -> bytes:
-        """Raises BlobGone."""
-        ...
-
-
-class Judging:
+class Checking:
     """`spawn`: begins what ends with the service. `wake`: set when records have come or were finished."""
 
     def __init__(
         self,
         intake: Intake,
         outbox: Outbox,
-        bodies: Bodies,
+        bodies: Blobs,
         *,
         topics: Topics,
         clock: Clock,
@@ -65,7 +56,7 @@ class Judging:
         """Until cancelled."""
         while True:
             self._wake.clear()
-            with self.tries.chore("judging"):
+            with self.tries.chore("checking"):
                 for asked in self._intake.take(self._read):
                     if asked.critique.answer is None and asked.step.input_ref is None:
                         self._judge(asked, asked.step.texts, asked.critique.documents)
@@ -77,10 +68,10 @@ class Judging:
                 self._intake.relieve()
             await self._wake.wait()
 
-    def _read(self, window: Window, record: Record) -> Asked:
+    def _read(self, window: Window, record: Record) -> AskedCritique:
         return read_critique(record, window, self._topics)
 
-    async def _fetch_and_judge(self, asked: Asked) -> None:
+    async def _fetch_and_judge(self, asked: AskedCritique) -> None:
         step, given = asked.step, asked.critique
         texts, documents = [*step.texts], [*given.documents]
         try:
@@ -96,7 +87,7 @@ class Judging:
         else:
             self._judge(asked, texts, documents)
 
-    def _judge(self, asked: Asked, texts: Any, documents: Any) -> None:
+    def _judge(self, asked: AskedCritique, texts: Any, documents: Any) -> None:
         """A check that fails is a defect, and fails the step: whoever asked for it waits."""
         began = self._clock.monotonic()
         try:
@@ -111,23 +102,23 @@ class Judging:
         self._count(asked, verdict, self._clock.monotonic() - began)
         self._tell(asked, told)
 
-    def _defect(self, asked: Asked, error: Exception) -> None:
+    def _defect(self, asked: AskedCritique, error: Exception) -> None:
         log.failure("critique_failed", error, job=asked.step.job)
         self._fail(asked, FailureKind.INTERNAL, "the critic failed on it; its log says why")
 
-    def _count(self, asked: Asked, verdict: CritiqueVerdict, seconds: float) -> None:
+    def _count(self, asked: AskedCritique, verdict: CritiqueVerdict, seconds: float) -> None:
         metrics.CRITIQUE_SECONDS.observe(seconds)
         for check in asked.critique.checks.asked:
             metrics.CRITIQUES.labels(check, "found" if verdict.counts.get(check) else "passed").inc()
 
-    def _fail(self, asked: Asked, kind: FailureKind, message: str) -> None:
+    def _fail(self, asked: AskedCritique, kind: FailureKind, message: str) -> None:
         metrics.CRITIQUES.labels("-", kind.value).inc()
         self._tell(asked, failed(asked, Failure(kind=kind, message=message), self._topics))
 
-    def _tell(self, asked: Asked, message: Message) -> None:
+    def _tell(self, asked: AskedCritique, message: Message) -> None:
         self._outbox.put(message, partial(self._on_told, asked))
 
-    def _on_told(self, asked: Asked, result: Sent) -> None:
+    def _on_told(self, asked: AskedCritique, result: Sent) -> None:
         if isinstance(result, RecordTooLarge):
             self._fail(asked, FailureKind.TOO_LARGE, "the verdict is too large for a record")
         else:
