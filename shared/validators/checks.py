@@ -250,8 +250,8 @@ def _places(text: str, patterns: Iterable[Finder], says: str) -> Iterator[Findin
     """`says`: with `{}` for the kind, where there is one."""
     for place in places(text, patterns):
         if place.end > place.start:
-            kind = place.pattern.kind
-            yield Finding(check=place.pattern.check, kind=kind, start=place.start, end=place.end, says=says.replace("{}", kind))
+            kind = place.finder.kind
+            yield Finding(check=place.finder.check, kind=kind, start=place.start, end=place.end, says=says.replace("{}", kind))
 
 
 def _sentiment(text: str, least: float, _: Documents) -> Iterator[Finding]:

@@ -32,27 +32,26 @@ class Finder(NamedTuple):
 
 
 class Spot(NamedTuple):
-    """Where something was found. `whole`: the end of what was looked at, which a stream must not be cut in."""
+    """Where something was found."""
 
     start: int
     end: int
-    whole: int
-    pattern: Finder
+    finder: Finder
 
 
 def _luhn(candidate: str) -> int:
-    """A card's number: 13 to 19 digits by their check digit. More digits may stand behind it, parted by a space."""
-    ends = [at for at in range(len(candidate), 12, -1) if at == len(candidate) or not candidate[at].isdigit()]
-    for end in ends:
-        digits = [int(sign) for sign in candidate[:end] if sign.isdigit()]
-        if not 13 <= len(digits) <= 19 or digits[0] not in (2, 3, 4, 5, 6) or not candidate[end - 1].isdigit():
-            continue
-        doubled = (digit * 2 - 9 if digit > 4 else digit * 2 for digit in digits[-2::-2])
-        if (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0:
-            return end
-    return 0
+    """A card's number: 13 to 19 digits by their check digit, as many as can be. More digits may stand behind it, parted by a sign."""
+    digits = plain = turned = found = 0
+    """`plain`, `turned`: the check sum of what was read, if its last digit stands as it is, or doubled."""
+    for at, sign in enumerate(candidate, 1):
+        if sign.isdigit():
+            digits, plain, turned = digits + 1, turned + int(sign), plain + _DOUBLED[int(sign)]
+            ends = at == len(candidate) or not candidate[at].isdigit()
+            found = at if ends and digits >= 13 and plain % 10 == 0 else found
+    return found
 
 
+_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 _IBAN_LENGTHS = {
     15: "NO", 16: "BE", 18: "DK FI FO GL NL", 19: "MK SI", 20: "AT BA EE KZ LT LU XK", 21: "CH HR LI LV", 22: "BG BH DE GB GE IE ME RS",
     23: "AE GI IL", 24: "AD CZ ES MD PK RO SA SE SK TN VG", 25: "PT", 26: "IS TR", 27: "FR GR IT MC SM", 28: "AL AZ CY DO GT HU LB PL",
@@ -115,6 +114,9 @@ def _assigned(candidate: str) -> int:
 
 
 def _re(text: str, flags: int = 0) -> re.Pattern[str]:
+    """Nothing begins behind a `]` or ends before a `[`: what is redacted stands between these, and what is beside it was looked at."""
+    for looks, sign in (("(?<!", r"\]"), ("(?!", r"\[")):
+        text = text.replace(looks + r"\w", looks + rf"[\w{sign}]").replace(looks + "[", looks + "[" + sign)
     return re.compile(text, flags | re.ASCII)
 
 
@@ -125,7 +127,7 @@ _PERSONAL: dict[PersonalKind, tuple[Finder, ...]] = {
     "iban": (
         Finder("personal_data", "iban", _re(r"(?<![A-Za-z0-9])[A-Z]{2}\d\d(?: ?[A-Z0-9]){11,30}(?![a-z])"), 64, 64, _iban),
     ),
-    "card": (Finder("personal_data", "card", _re(r"(?<![\w.])(?:\d[ -]?){12,18}\d(?!\w)"), 37, 37, _luhn),),
+    "card": (Finder("personal_data", "card", _re(r"(?<![\w.])[2-6](?:[ -]?\d){12,18}(?!\w)"), 37, 37, _luhn),),
     "ssn": (Finder("personal_data", "ssn", _re(r"(?<![\w-])\d{3}-\d\d-\d{4}(?![\w-])"), 11, 0, _ssn),),
     "phone": (Finder("personal_data", "phone", _re(r"(?<![\w.,-])[+(]{0,2}\d[\d ()./-]{5,22}\d(?![\w-])"), 26, 26, _phone),),
     "ip": (
@@ -181,14 +183,17 @@ def finders_of(checks: CheckSet) -> tuple[Finder, ...]:
     return _of(checks.personal_data, checks.secrets, checks.toxicity, checks.forbidden)
 
 
-def places(text: str, patterns: Iterable[Finder], start: int = 0) -> list[Spot]:
-    """What is found from there on, and (with an empty place) what was looked at and is nothing; by start."""
+def places(text: str, finders: Iterable[Finder], start: int = 0) -> list[Spot]:
+    """What is found from there on, by start. Of one finder they do not overlap; behind a candidate that is none the next sign is tried."""
     found: list[Spot] = []
-    for pattern in patterns:
-        for match in pattern.regex.finditer(text, start):
-            length = pattern.is_one(match.group())
-            found.append(Spot(match.start(), match.start() + length, match.end(), pattern))
-    found.sort(key=lambda place: place[:3])
+    for finder in finders:
+        search, is_one, at = finder.regex.search, finder.is_one, start
+        while (match := search(text, at)) is not None:
+            length = is_one(match.group())
+            if length:
+                found.append(Spot(match.start(), match.start() + length, finder))
+            at = match.start() + (length or 1)
+    found.sort(key=lambda spot: spot[:2])
     return found
 
 
@@ -242,17 +247,17 @@ class StreamFilter:
             return ""
         found = places(self._text, self._patterns, self._done)
         cut, whole = upto, len(self._text)
-        while upto < whole and (earlier := min((place.start for place in found if place.start < cut < place.whole), default=cut)) < cut:
+        while upto < whole and (earlier := min((place.start for place in found if place.start < cut < place.end), default=cut)) < cut:
             cut = earlier
         if cut <= self._done:
             return ""
-        kept = [place for place in found if place.start < cut and place.end > place.start]
-        self.blocked = next((place.pattern.check for place in kept if place.pattern in self._blocking), None)
+        kept = [place for place in found if place.start < cut]
+        self.blocked = next((place.finder.check for place in kept if place.finder in self._blocking), None)
         if self.blocked is not None:
             return ""
         for place in kept:
-            self.found[place.pattern.check] = self.found.get(place.pattern.check, 0) + 1
-        spans = [(place.start - self._done, place.end - self._done, place.pattern.kind) for place in kept]
+            self.found[place.finder.check] = self.found.get(place.finder.check, 0) + 1
+        spans = [(place.start - self._done, place.end - self._done, place.finder.kind) for place in kept]
         out = redacted(self._text[self._done : cut], spans)
         begin = max(0, cut - self._CONTEXT)
         self._text, self._done = self._text[begin:], cut - begin

@@ -31,7 +31,7 @@ def _set(words: str) -> frozenset[str]:
 
 
 _LINES: tuple[tuple[Language, str], ...] = (
-    ("en", "the and of to is that it for was are with this be have not you from they which were his her but what can will their"),
+    ("en", "the and of to is that it for was are with this be have not you from they which but what can in on at by or as its has had we"),
     ("de", "der die das und ist nicht ein eine zu den mit von auf für sich des dem im auch es an wird als oder ich sie aus bei"),
     ("fr", "le la les et des est une dans que pour qui pas sur par avec ce du au plus sont il elle nous vous mais ou cette"),
     ("es", "el la los las y que en es una por con para no del se su al lo como más pero sus este esta está son"),
