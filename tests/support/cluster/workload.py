@@ -21,7 +21,7 @@ from shared.patterns import BUILT_IN
 from shared.topics import partition_of
 from tests.support.cluster import settings
 from tests.support.cluster.laws.told import NOBODY_HAS
-from tests.support.cluster.nodes import ENDLESS, LONG
+from tests.support.cluster.nodes import ENDLESS, LEAK, LONG
 from tests.support.cluster.rest import Request
 from tests.support.cluster.world import World
 
@@ -217,6 +217,26 @@ class Workload:
         if self.random.random() < 0.2:
             self.later(self.random.uniform(0.0, 6.0), partial(self.produce, body, kind="cancel"))
 
+    def _policed(self) -> None:
+        """Of a tenant with policies: by any pattern, by Kafka or REST, streamed or not; some cancelled in the middle."""
+        tenant = self.random.choice(tuple(settings.POLICED))
+        text = f"{settings.MAIL} asks, {LEAK if self.random.random() < 0.6 else 'never mind'}, q{self._number}"
+        if self.random.random() < 0.5:
+            body = {"class": self.random.choice(CLASSES).value, "prompt": text, "tenant": tenant, "stream": self.random.random() < 0.7}
+            self._call(Request("POST", "/v1/jobs", body))
+            return
+        pattern = {"pattern": self.random.choice(_PATTERNS)} if self.random.random() < 0.3 else {}
+        chain = {"pattern": "chain", "chain": [CHAIN[0], {**CHAIN[1], "gate": {"checks": {"min_chars": 12}, "repairs": 2}}]}
+        body = {
+            "prompt": text,
+            "tenant": tenant,
+            "id": f"policed-{self._number}",
+            **(pattern or (chain if self.random.random() < 0.4 else {})),
+        }
+        chosen = self.produce(body)
+        if self.random.random() < _CANCELLED_BY_CALLER:
+            self.later(self.random.uniform(0.0, 4.0), lambda: self.produce(body, kind="cancel", priority_class=chosen))
+
     def _decide(self, job: str, tenant: str) -> None:
         opened = [written.value for written in self.world.history.of_job(job) if isinstance(written.value, ReviewOpened)]
         if not opened:
@@ -364,6 +384,7 @@ _KINDS: dict[str, Callable[[Workload], None]] = {
     "beyond": Workload._beyond,
     "nobody": Workload._nobody,
     "large": Workload._large,
+    "policed": Workload._policed,
 }
 FOREIGN = {"elsewhere": 3.0, "scripts": 2.0, "beyond": 2.0, "nobody": 1.0}
 """Of the share of jobs that are as foreign producers send them."""

@@ -80,10 +80,14 @@ def test_what_blocks_ends_the_call_and_nothing_of_it_leaves(seed: int) -> None:
     text = f"{TEXT} The key is AKIAIOSFODNN7EXAMPLE, keep it. {TEXT}"
     sent, random = Sent(), Random(seed)
     stream = GuardedStream(step(REDACT, BLOCK), sent)
-    with pytest.raises(ModelCallFailed) as caught:
+
+    def all_of_it() -> None:
         for piece in pieces(text, random):
             stream.add(Delta(piece))
         stream.completed(Completion(Answer(text=text)))
+
+    with pytest.raises(ModelCallFailed) as caught:
+        all_of_it()
     assert caught.value.kind is FailureKind.BLOCKED
     assert [(each.check, each.action) for each in caught.value.flagged] == [("secrets", "block")]
     assert "AKIA" not in sent.text
