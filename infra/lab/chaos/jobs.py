@@ -18,9 +18,17 @@ FAILS_SOMETIMES = "[fails sometimes]"
 _ATTEMPTS = 12
 """So many that faults and failing nodes together do not use them up: an ended job that failed would hide what happened to it."""
 _TOKENS = 8
-_MIX = (("single", 50), ("chain", 13), ("retries", 15), ("delayed", 20), ("pattern", 2))
+_MIX = (("single", 50), ("chain", 13), ("retries", 15), ("delayed", 17), ("pattern", 2), ("policed", 3))
 _PATTERNS = sorted(name for name, pattern in BUILT_IN.current.items() if pattern.takes_bare_prompt and name != "single")
 """Each makes several calls, some decided by a schema that the simulated nodes obey."""
+POLICED = "policed"
+"""A tenant whose inputs and answers critics check; what they cannot check passes, so that every job succeeds."""
+POLICIES = {
+    "policies": [
+        {"direction": "input", "checks": {"personal_data": ["email"]}, "action": "redact", "away": "pass"},
+        {"direction": "answer", "checks": {"secrets": True, "repetition": True}, "action": "flag"},
+    ]
+}
 _REST_SHARE = 0.03
 _LONGEST_DELAY_SECONDS = 20.0
 
@@ -52,7 +60,7 @@ class JobMix:
         not_before = now + random.uniform(0.2, _LONGEST_DELAY_SECONDS) if kind == "delayed" else None
         body: dict[str, object] = {
             "id": self.id_of(number),
-            "tenant": f"tenant-{number % 7}",
+            "tenant": POLICED if kind == "policed" else f"tenant-{number % 7}",
             "prompt": f"question {number}" + (f" {FAILS_SOMETIMES}" if kind == "retries" else ""),
             "options": {"max_tokens": _TOKENS},
             "limits": {"attempts": _ATTEMPTS},
@@ -64,6 +72,8 @@ class JobMix:
         if kind == "pattern":
             body |= {"pattern": _PATTERNS[number % len(_PATTERNS)], "prompt": f"question {number}\nand more"}
             body["options"] = {"max_tokens": 256}
+        if kind == "policed":
+            body["prompt"] = f"question {number} of policed@example.com"
         if over_rest:
             body["class"] = priority_class.value
         return Asked(number, self.id_of(number), kind, priority_class, to_json(body), not_before, over_rest)

@@ -218,24 +218,14 @@ class Workload:
             self.later(self.random.uniform(0.0, 6.0), partial(self.produce, body, kind="cancel"))
 
     def _policed(self) -> None:
-        """Of a tenant with policies: by any pattern, by Kafka or REST, streamed or not; some cancelled in the middle."""
-        tenant = self.random.choice(tuple(settings.POLICED))
+        """Of a tenant with policies: by any pattern, by Kafka or REST, streamed or not."""
         text = f"{settings.MAIL} asks, {LEAK if self.random.random() < 0.6 else 'never mind'}, q{self._number}"
+        body = {"prompt": text, "tenant": self.random.choice(tuple(settings.POLICED))}
         if self.random.random() < 0.5:
-            body = {"class": self.random.choice(CLASSES).value, "prompt": text, "tenant": tenant, "stream": self.random.random() < 0.7}
-            self._call(Request("POST", "/v1/jobs", body))
+            self._call(Request("POST", "/v1/jobs", body | {"stream": self.random.random() < 0.7}))
             return
-        pattern = {"pattern": self.random.choice(_PATTERNS)} if self.random.random() < 0.3 else {}
-        chain = {"pattern": "chain", "chain": [CHAIN[0], {**CHAIN[1], "gate": {"checks": {"min_chars": 12}, "repairs": 2}}]}
-        body = {
-            "prompt": text,
-            "tenant": tenant,
-            "id": f"policed-{self._number}",
-            **(pattern or (chain if self.random.random() < 0.4 else {})),
-        }
-        chosen = self.produce(body)
-        if self.random.random() < _CANCELLED_BY_CALLER:
-            self.later(self.random.uniform(0.0, 4.0), lambda: self.produce(body, kind="cancel", priority_class=chosen))
+        gated = {"pattern": "chain", "chain": [CHAIN[0], {**CHAIN[1], "gate": {"checks": {"min_chars": 12}, "repairs": 2}}]}
+        self.produce(body | self.random.choice(({}, {}, gated, {"pattern": self.random.choice(_PATTERNS)})))
 
     def _decide(self, job: str, tenant: str) -> None:
         opened = [written.value for written in self.world.history.of_job(job) if isinstance(written.value, ReviewOpened)]
