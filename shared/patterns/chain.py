@@ -32,7 +32,6 @@ from shared.contracts.agents import Reference, Variable
 from shared.contracts.base import Count, JsonObject, ModelName, Ordinal
 from shared.contracts.bounds import is_json
 from shared.contracts.chat import Answer, ChatMessage, Options
-from shared.contracts.critique import CheckSet
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.review import Decision, ReviewRules
@@ -44,7 +43,7 @@ from shared.patterns.critiquing import critiqued, found, said
 from shared.patterns.data import NO_ORDERS, framed, text_of
 from shared.patterns.port import Pattern, PatternInput
 from shared.patterns.tool_use import ask_with_tools
-from shared.validators.checks import unchecked_word
+from shared.validators.checks import CheckedSet
 
 MOST_CHARACTERS = 200_000
 """Of a rendered template; checked before it is rendered, since a few placeholders can name a long answer many times."""
@@ -61,15 +60,9 @@ class Gate(PatternInput):
     max_chars: Ordinal | None = None
     contains: str | None = Field(default=None, max_length=1_000)
     json_object: bool = False
-    checks: CheckSet | None = None
+    checks: CheckedSet | None = None
     """More of them, made by critics beside the planner; what they compare with is the step's prompt."""
     repairs: int = Field(default=1, ge=0, le=5)
-
-    @model_validator(mode="after")
-    def _checkable(self) -> Self:
-        if self.checks is not None and (word := unchecked_word(self.checks)) is not None:
-            raise ValueError(word)
-        return self
 
 
 class StepReview(ReviewRules, PatternInput):

@@ -22,7 +22,6 @@ from pydantic import Field
 
 from shared.contracts.agents import Reference
 from shared.contracts.chat import Answer, ChatMessage, FinishReason
-from shared.contracts.critique import CheckSet
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.step import StepRequest
@@ -36,7 +35,7 @@ from shared.patterns.port import Pattern, PatternInput
 from shared.patterns.samples import question
 from shared.patterns.single import request_of
 from shared.patterns.tool_use import ask_with_tools
-from shared.validators.checks import Checks, faults, json_faults, plain
+from shared.validators.checks import CheckedSet, Checks, faults, json_faults, plain
 
 _TIME = 0.6
 """Of the job's whole time, what checking and revising may take after the draft: what is best then is the answer."""
@@ -50,7 +49,7 @@ class CriticInput(PatternInput):
 
     rounds: int = Field(default=2, ge=0, le=5)
     checks: Checks = Checks()
-    critique: CheckSet | None = None
+    critique: CheckedSet | None = None
     judge: Judge | None = Judge()
     agent: Reference | None = None
     compare: bool = False

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Annotated, Any, Self
 from unicodedata import normalize
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import from_json
 
 from shared.contracts.base import Contract, Count, JsonObject, Ordinal
@@ -105,6 +105,16 @@ def check_settings(checks: CheckSet) -> None:
     """Raises InvalidInput of settings by which nothing can be judged."""
     if (wrong := unchecked_word(checks)) is not None:
         raise InvalidInput(wrong)
+
+
+def _checkable(checks: CheckSet) -> CheckSet:
+    if (wrong := unchecked_word(checks)) is not None:
+        raise ValueError(wrong)
+    return checks
+
+
+CheckedSet = Annotated[CheckSet, AfterValidator(_checkable)]
+"""Of a pattern's input."""
 
 
 class Documents:

@@ -125,7 +125,7 @@ _PERSONAL: dict[PersonalKind, tuple[Finder, ...]] = {
         Finder("personal_data", "email", _re(r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,190}\.[A-Za-z]{2,24}"), 281, 0),
     ),
     "iban": (
-        Finder("personal_data", "iban", _re(r"(?<![A-Za-z0-9])[A-Z]{2}\d\d(?: ?[A-Z0-9]){11,30}(?![a-z])"), 64, 64, _iban),
+        Finder("personal_data", "iban", _re(r"(?<![A-Za-z0-9])[A-Z]{2}\d\d(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?"), 43, 43, _iban),
     ),
     "card": (Finder("personal_data", "card", _re(r"(?<![\w.])[2-6](?:[ -]?\d){12,18}(?!\w)"), 37, 37, _luhn),),
     "ssn": (Finder("personal_data", "ssn", _re(r"(?<![\w-])\d{3}-\d\d-\d{4}(?![\w-])"), 11, 0, _ssn),),
@@ -143,7 +143,7 @@ _SECRETS = (
     Finder("secrets", "api_key", _re(r"(?<!\w)(?:sk-[A-Za-z0-9_-]{20,250}|[rs]k_(?:live|test)_[A-Za-z0-9]{16,99})"), 253, 0),
     Finder("secrets", "jwt", _re(r"(?<!\w)eyJ[A-Za-z0-9_-]{8,400}\.[A-Za-z0-9_-]{8,1000}\.[A-Za-z0-9_-]{8,400}"), 1_805, 0),
     Finder("secrets", "url", _re(r"(?<=://)[^\s/:@]{1,64}:[^\s/@]{1,128}(?=@)"), 193, 0),
-    Finder("secrets", "private_key", _re(r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----"), 60, 60),
+    Finder("secrets", "private_key", _re(r"PRIVATE KEY-----"), 16, 16),
     Finder(
         "secrets", "assigned",
         _re(r"(?<![A-Za-z])(?:password|passwd|passwort|secret|token|(?:api|access)[_-]?key)[\"']? ?[:=] ?[^\s,;]{8,200}", re.IGNORECASE),
