@@ -84,6 +84,7 @@ def test_the_critic_pattern_revises_what_critics_found() -> None:
     found = played(CRITIC, given, model)
     assert found.text == "The bridge is old."
     assert found.answer is not None
+    assert found.answer.explanation is not None
     assert found.answer.explanation["passed"] is True
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -144,11 +145,11 @@ def test_a_flag_changes_nothing_but_is_told(dies: bool) -> None:
 @DIES
 def test_an_answer_is_redacted_whole(dies: bool) -> None:
     """Its explanation, too: what a pattern tells of its drafts."""
-    given = {"pattern": "critic", "input": {"judge": None, "rounds": 0}}
+    given: dict[str, Any] = {"pattern": "critic", "input": {"judge": None, "rounds": 0}}
     played = play(policies({"direction": "answer", "checks": PERSONAL, "action": "redact"}), lambda _: MAIL, dies=dies, prompt="q", **given)
     assert b"bob@" not in played.result.to_bytes()
     assert played.result.answer.text == "write to [email]"
-    votes = {"pattern": "vote", "input": {"samples": 3}}
+    votes: dict[str, Any] = {"pattern": "vote", "input": {"samples": 3}}
     answers = policies({"direction": "answer", "checks": PERSONAL, "action": "redact"})
     played = play(answers, lambda _: "Answer: bob@example.com", dies=dies, prompt="q", **votes)
     assert b"bob@" not in played.result.to_bytes()
@@ -217,13 +218,17 @@ def test_checks_that_compare_see_what_was_asked() -> None:
     assert play(tenants, lambda _: 'It says "the bridge is new".', prompt="Text: the bridge is old.").result.status is Status.FAILED
 
 
+def _judging(verdict: str, step: Step) -> str:
+    return verdict if "is it polite" in text_of(step) else "fine words"
+
+
 def test_a_judge_is_asked_once_the_checks_have_passed() -> None:
     """By a model, with its agent pinned. No verdict is no approval."""
     judge = {"rubric": "is it polite?"}
     tenants = policies({"direction": "answer", "checks": {"min_chars": 1}, "judge": judge})
     for score, status in ((5, Status.SUCCEEDED), (2, Status.FAILED)):
         said = f'{{"quote": "fine words", "score": {score}, "critique": "be kind"}}'
-        played = play(tenants, lambda step, said=said: said if "is it polite" in text_of(step) else "fine words")
+        played = play(tenants, partial(_judging, said))
         assert played.result.status is status
         assert [step.agent for step in played.models] == ["chat", "critic"]
     played = play(tenants, lambda _: "fine words")
@@ -267,8 +272,8 @@ def test_what_is_found_beyond_what_is_listed_is_not_redacted_but_blocked() -> No
 
 def test_a_limit_lets_no_unjudged_answer_out() -> None:
     """Without a policy it would be the best so far."""
-    chain = {"pattern": "chain", "chain": [{"name": "one", "template": "{input}"}, {"name": "two", "template": "{one}"}]}
-    limits = {"limits": {"calls": 1}}
+    chain: dict[str, Any] = {"pattern": "chain", "chain": [{"name": "one", "template": "{input}"}, {"name": "two", "template": "{one}"}]}
+    limits: dict[str, Any] = {"limits": {"calls": 1}}
     assert play({}, lambda _: MAIL, prompt="q", **chain, **limits).result.answer.text == MAIL
     played = play(policies({"direction": "answer", "checks": PERSONAL, "action": "redact"}), lambda _: MAIL, prompt="q", **chain, **limits)
     assert played.result.failure.kind is FailureKind.LIMIT
