@@ -104,6 +104,7 @@ async def _passed_answer(
 ) -> Answer:
     for again in range(1 + max(policy.times for policy in policies)):
         seen = _Seen("answer", texts_of(answer), _documents(job), job.input_ref if isinstance(job, HeldJob) else None, answer)
+        before = noted.copy()
         found = await _judge_all(ctx, job, policies, seen, noted)
         retried = [each for each in found if each.policy.action == "retry"]
         _block(seen.direction, [e for e in found if e.policy.action == "block" or (e.policy.action == "retry" and again >= e.policy.times)])
@@ -111,12 +112,24 @@ async def _passed_answer(
             break
         if not readable(answer):
             _block(seen.direction, retried)
+        _only_retried(noted, before, retried)
         answer = await ctx.ask(_revision(job, answer, retried))
     redacts = [each for each in found if each.policy.action == "redact"]
     if not redacts:
         return answer
     _check_redactable(seen, redacts)
     return answer.model_copy(update=with_redacted(answer, (each.verdict for each in redacts if each.verdict is not None)))
+
+
+def _only_retried(
+    noted: Counter[tuple[Direction, str, str]], before: Counter[tuple[Direction, str, str]], found: Sequence[_Judged]
+) -> None:
+    """Of an answer that is asked for again only that is told."""
+    noted.clear()
+    noted.update(before)
+    for each in found:
+        for check, count in each.verdict.counts.items() if each.verdict is not None else ():
+            noted["answer", check, "retry"] += count
 
 
 def _documents(job: Job) -> Sequence[str]:

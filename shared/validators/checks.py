@@ -22,8 +22,8 @@ from shared.validators.scan import Finder, finders_of, places
 from shared.validators.schema import NotDecided, schema_faults, unchecked
 from shared.validators.words import language_of, orders_in, sentiment_of, support_of, tokens_of
 
-MOST_CHARACTERS = 2_000_000
-"""Of all texts and documents of one critique: about a second."""
+MOST_CHARACTERS = 500_000
+"""Of all texts and documents of one critique: a quarter of a second, of texts made to be slow two. Nothing else runs meanwhile."""
 _MOST_FAULTS = 8
 _MOST_QUOTES = 32
 _REFUSAL_CHARACTERS = 240

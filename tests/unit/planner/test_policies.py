@@ -171,6 +171,12 @@ def test_an_answer_is_asked_for_again_with_what_is_wrong_as_data(dies: bool) -> 
     assert flagged(played.result) == [("answer", "max_chars", "retry", 1)]
     played = play(tenants, lambda _: "much too long", dies=dies)
     assert (played.result.failure.kind, len(played.models)) == (FailureKind.BLOCKED, 2)
+    both = (
+        {"direction": "answer", "checks": {"max_chars": 15}, "action": "retry"},
+        {"direction": "answer", "checks": PERSONAL, "action": "flag"},
+    )
+    played = play(policies(*both), lambda step: "short" if "<data" in text_of(step) else MAIL, dies=dies)
+    assert flagged(played.result) == [("answer", "max_chars", "retry", 1)], "what was flagged is not there any more"
 
 
 @pytest.mark.parametrize(
