@@ -36,6 +36,8 @@ def critique_file(file: BinaryIO, checks: tuple[str, ...], document: tuple[Binar
         raise CommandExit(Exit.USAGE, explain(error, "checks", CheckSet.model_fields)) from None
     except InvalidInput as error:
         raise CommandExit(Exit.USAGE, error.message) from None
+    except ValueError:
+        raise CommandExit(Exit.USAGE, "a check's settings are JSON: max_chars=500, 'language=[\"en\"]'") from None
     if as_json:
         emit_json(verdict.model_dump(exclude_none=True))
     elif redact:
