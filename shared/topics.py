@@ -101,7 +101,7 @@ FAMILIES: tuple[Family, ...] = (
         "home",
         "delete",
         7 * DAY_MS,
-        ("worker", "router", "ingress", "planner"),
+        ("worker", "router", "ingress", "planner", "critic"),
         ("planner", "worker"),
         _members(Outcome),
         "What came of attempts; cancels; what people decide; shares of tenants' budgets; turns of conversations.",
@@ -117,6 +117,17 @@ FAMILIES: tuple[Family, ...] = (
         _members(Event),
         "The history of every job: the only truth.",
         (("retention.bytes", "-1"),),
+    ),
+    Family(
+        "critiques",
+        "step id",
+        "other",
+        "delete",
+        DAY_MS,
+        ("planner",),
+        ("critic",),
+        ("Step",),
+        "Texts to be judged without a model.",
     ),
     Family(
         "results",
@@ -169,7 +180,7 @@ FAMILIES: tuple[Family, ...] = (
         "delete",
         BLOB_DAYS * DAY_MS,
         ("ingress", "planner", "worker"),
-        ("worker", "ingress", "planner", "CLI"),
+        ("worker", "ingress", "planner", "critic", "CLI"),
         ("Input", "Turn", "Memory"),
         "Bodies above the inline bound, in chunks of raw bytes; records name them by a BlobRef.",
         (("segment.ms", str(DAY_MS)),),
@@ -240,7 +251,7 @@ FAMILIES: tuple[Family, ...] = (
         "other",
         "delete",
         30 * DAY_MS,
-        ("planner", "router", "worker", "delay", "ingress"),
+        ("planner", "router", "worker", "delay", "ingress", "critic"),
         ("CLI", "sink"),
         ("DeadLetter",),
         "Records that could not be processed, each with its reason.",
@@ -271,7 +282,7 @@ class Topics:
         prefix = self.settings.prefix
         self._jobs = {c: f"{prefix}jobs.{c}" for c in CLASSES}
         self.outcomes, self.job_events, self.results = prefix + "outcomes", prefix + "job-events", prefix + "results"
-        self.callbacks = prefix + "callbacks"
+        self.callbacks, self.critiques = prefix + "callbacks", prefix + "critiques"
         self.replies, self.blobs, self.registry = prefix + "replies", prefix + "blobs", prefix + "registry"
         self.nodes, self.credits, self.presence = prefix + "nodes", prefix + "credits", prefix + "presence"
         self.controls, self.dead_letters = prefix + "controls", prefix + "dead-letters"

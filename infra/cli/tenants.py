@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from infra.cli.exits import CommandExit, Exit
 from infra.cli.output import emit_json, emit_table
@@ -14,6 +15,8 @@ from infra.cli.rest import api, part
 from shared.contracts.bounds import explain
 from shared.contracts.budget import TenantLimits
 from shared.contracts.limits import Limits
+
+_POLICIES_BYTES = 16 * 1024
 
 
 @click.group()
@@ -51,8 +54,11 @@ def show(tenant: str, *, as_json: bool) -> None:
         [
             (name, found["limits"].get(name, "-"), _of(today, "granted", name), _of(today, "used", name))
             for name in TenantLimits.model_fields
+            if name != "policies"
         ],
     )
+    for policy in found["limits"].get("policies", ()):
+        click.echo(f"{policy['direction']}: {policy['action']} by {', '.join(policy['checks']) or 'a judge'}")
 
 
 @tenants.command()
@@ -65,15 +71,19 @@ def show(tenant: str, *, as_json: bool) -> None:
 @click.option("--job-calls", type=int, help="Most calls of one job.")
 @click.option("--job-tokens", type=int, help="Most tokens of one job.")
 @click.option("--job-cost", type=float, help="Most cost of one job.")
-def put(tenant: str, **given: Any) -> None:
-    """Declare all limits of a tenant anew: what is left out is unlimited."""
+@click.option("--policies", type=click.File("rb"), help="A JSON list: what is checked of its inputs and answers (`tutti critique`).")
+def put(tenant: str, policies: BinaryIO | None, **given: Any) -> None:
+    """Declare all limits of a tenant anew: what is left out is unlimited, and not checked."""
     chosen = {name: value for name, value in given.items() if value is not None}
     caps = {name.removeprefix("job_"): chosen.pop(name) for name in list(chosen) if name.startswith("job_")}
     try:
-        limits = TenantLimits(**chosen, job=Limits(**caps))
+        own = () if policies is None else from_json(policies.read(_POLICIES_BYTES))
+        limits = TenantLimits.model_validate({**chosen, "job": Limits(**caps), "policies": own})
     except ValidationError as error:
         raise CommandExit(Exit.USAGE, explain(error, "tenant")) from None
-    asyncio.run(_call("PUT", f"/v1/tenants/{part(tenant)}", limits.model_dump(exclude_none=True)))
+    except ValueError:
+        raise CommandExit(Exit.USAGE, "the policies are not JSON") from None
+    asyncio.run(_call("PUT", f"/v1/tenants/{part(tenant)}", limits.model_dump(mode="json", exclude_none=True)))
     click.echo(f"{tenant}: declared")
 
 

@@ -18,6 +18,7 @@ from shared.contracts.event import (
     CALLED_BACK,
     NOBODY,
     OF_A_CONVERSATION,
+    POLICIES,
     TEAMS,
     TOOLS,
     VERSIONS,
@@ -170,13 +171,13 @@ def version_of(event: Event) -> int:
         return CALLED_BACK
     if type(event) is JobAccepted:
         talks, team = event.request.conversation is not None, event.team
-        return OF_A_CONVERSATION if talks else version if team == NOBODY else TOOLS if team.tools else TEAMS
+        return POLICIES if event.policies else OF_A_CONVERSATION if talks else version if team == NOBODY else TOOLS if team.tools else TEAMS
     if type(event) is JobSnapshot and event.facts:
         version = max(version, *map(_of_fact, event.facts))
     return version
 
 
-_SUSPECT = ('"callback":', '"team":', '"conversation":', '"review_', '"turn_begun"')
+_SUSPECT = ('"callback":', '"team":', '"policies":', '"conversation":', '"review_', '"turn_begun"')
 
 
 def _of_fact(fact: str) -> int:
@@ -188,6 +189,8 @@ def _of_fact(fact: str) -> int:
         return CALLED_BACK
     if found["type"] == "job_accepted":
         team = found.get("team", ())
+        if found.get("policies"):
+            return POLICIES
         return OF_A_CONVERSATION if "conversation" in found["request"] else TOOLS if "tools" in team else TEAMS if team else 1
     return VERSIONS.get(found["type"], 1)
 

@@ -52,6 +52,9 @@ class PlannerSettings(BaseSettings):
     claim_timeout_seconds: PositiveSeconds = 5.0
     resend_seconds: PositiveSeconds = 43_200.0
     """A step that no router has mentioned for so long is sent again: well below the retention of `steps.*`."""
+    critique_seconds: PositiveSeconds = 10.0
+    """Longest wait for a critic; then what the gate or the policy says of that holds. Covers a critic that is started again."""
+    critique_resend_seconds: PositiveSeconds = 2.5
     deadline_interactive_seconds: PositiveSeconds = DEADLINE_SECONDS[PriorityClass.INTERACTIVE]
     deadline_standard_seconds: PositiveSeconds = DEADLINE_SECONDS[PriorityClass.STANDARD]
     deadline_batch_seconds: PositiveSeconds = DEADLINE_SECONDS[PriorityClass.BATCH]
@@ -93,6 +96,8 @@ class PlannerSettings(BaseSettings):
             node_lost_seconds=self.node_lost_seconds,
             claim_timeout_seconds=self.claim_timeout_seconds,
             resend_seconds=self.resend_seconds,
+            critique_seconds=self.critique_seconds,
+            critique_resend_seconds=self.critique_resend_seconds,
             deadline_seconds={
                 PriorityClass.INTERACTIVE: self.deadline_interactive_seconds,
                 PriorityClass.STANDARD: self.deadline_standard_seconds,

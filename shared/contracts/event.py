@@ -37,6 +37,7 @@ from shared.contracts.base import (
 from shared.contracts.budget import TenantAccount, TenantLimitNeared, TenantShare
 from shared.contracts.chat import Answer
 from shared.contracts.conversation import ConversationChanged, TurnBegun
+from shared.contracts.critique import Policies
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.fact import Fact
 from shared.contracts.failure import Failure
@@ -53,9 +54,9 @@ VERSIONS = {"job_accepted": 2, "job_snapshot": 2, "taken_ahead": 3, **REVIEWS, *
 """Type → version in which an event is written, the lowest whose readers do not misread it; 1 where it is not named. Since 2 a JobAccepted
 may hold asks, and a snapshot such a JobAccepted; since 3 a TakenAhead may be all that a successor finds of a job; since 4 there are
 reviews, and a JobAccepted may hold a team; since 5 that may hold tools, and it may be one of a conversation; since 6 it may have a
-callback: what has none of it is written as before. A planner that meets a newer one leaves the home alone."""
-TEAMS, TOOLS, OF_A_CONVERSATION = 4, 5, 5
-"""Of a JobAccepted that holds a team, tools in it, or is of a conversation, and of a snapshot of that."""
+callback, or policies: what has none of it is written as before. A planner that meets a newer one leaves the home alone."""
+TEAMS, TOOLS, OF_A_CONVERSATION, POLICIES = 4, 5, 5, 6
+"""Of a JobAccepted that holds a team, tools in it, is of a conversation, or has policies; and of a snapshot of that."""
 CALLED_BACK = 6
 """Of a JobAccepted, or a JobDelayed, with a callback, and of a snapshot of that: an older planner would end the job and tell nobody."""
 NEWEST = 6
@@ -125,6 +126,8 @@ class JobAccepted(Fact):
     """What the keys file calls the API key that it came with: for sums of usage; nothing of the key itself."""
     team: Team = NOBODY
     """What its pattern uses of the registry, as it was when the job was accepted."""
+    policies: Policies = ()
+    """Its tenant's, as they were then."""
 
 
 class CallerJoined(Fact):

@@ -101,6 +101,11 @@ SCHEDULE_RUNS_TAKEN = Counter("tutti_schedule_runs_taken", "Runs of schedules no
 CANCELS_FORGOTTEN = Counter("tutti_cancels_forgotten", "Cancels of unknown jobs that newer ones pushed out before their job came.")
 DELAYS_HELD = Gauge("tutti_delays_held", "Records held in memory in their last second.")
 
+# Critic
+CRITIQUES = Counter("tutti_critiques", "Texts judged: what each check came to; `-`: a critique that failed.", ["check", "verdict"])
+CRITIQUE_SECONDS = Histogram("tutti_critique_seconds", "The checks of one critique.", buckets=_LATENCY)
+POLICY_ACTIONS = Counter("tutti_policy_actions", "What tenants' policies did in jobs that ended.", ["direction", "action"])
+
 # Sink
 SINK_EVENTS = Counter("tutti_sink_events", "Valid events folded.")
 SINK_WRITE_SECONDS = Histogram("tutti_sink_write_seconds", "One batch written to the store.", buckets=_LATENCY)

@@ -18,11 +18,19 @@ FAILS_SOMETIMES = "[fails sometimes]"
 _ATTEMPTS = 12
 """So many that faults and failing nodes together do not use them up: an ended job that failed would hide what happened to it."""
 _TOKENS = 8
-_MIX = (("single", 46), ("chain", 12), ("retries", 15), ("delayed", 20), ("pattern", 2), ("talk", 3), ("tool", 2))
+_MIX = (("single", 43), ("chain", 12), ("retries", 15), ("delayed", 20), ("pattern", 2), ("talk", 3), ("tool", 2), ("policed", 3))
 _TALKS = 500
 """Conversations: so many that nearly no job waits long for its turn."""
 _PATTERNS = sorted(name for name, pattern in BUILT_IN.current.items() if pattern.takes_bare_prompt and name != "single")
 """Each makes several calls, some decided by a schema that the simulated nodes obey."""
+POLICED = "policed"
+"""A tenant whose inputs and answers critics check; what they cannot check passes, so that every job succeeds."""
+POLICIES = {
+    "policies": [
+        {"direction": "input", "checks": {"personal_data": ["email"]}, "action": "redact", "away": "pass"},
+        {"direction": "answer", "checks": {"secrets": True, "repetition": True}, "action": "flag"},
+    ]
+}
 _REST_SHARE = 0.03
 TENANTS = tuple(f"tenant-{number}" for number in range(7))
 CALLED_EVERY = 20
@@ -58,7 +66,7 @@ class JobMix:
         not_before = now + random.uniform(0.2, _LONGEST_DELAY_SECONDS) if kind == "delayed" else None
         body: dict[str, object] = {
             "id": self.id_of(number),
-            "tenant": TENANTS[number % len(TENANTS)],
+            "tenant": POLICED if kind == "policed" else TENANTS[number % len(TENANTS)],
             "prompt": f"question {number}" + (f" {FAILS_SOMETIMES}" if kind == "retries" else ""),
             "options": {"max_tokens": _TOKENS},
             "limits": {"attempts": _ATTEMPTS},
@@ -76,6 +84,8 @@ class JobMix:
             body["options"] = {"max_tokens": 256}
         if self.is_called(number):
             body["callback"] = {"url": self._hook}
+        if kind == "policed":
+            body["prompt"] = f"question {number} of policed@example.com"
         if over_rest:
             body["class"] = priority_class.value
         return Asked(number, self.id_of(number), kind, priority_class, to_json(body), not_before, over_rest)

@@ -15,10 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
+
 from infra.lab.bench.local import own_broker
 from infra.lab.chaos import callbacks, odd
 from infra.lab.chaos.crashes import Absence, Crash
-from infra.lab.chaos.jobs import FAILS_SOMETIMES, NEVER
+from infra.lab.chaos.jobs import FAILS_SOMETIMES, NEVER, POLICED, POLICIES
 from infra.lab.chaos.plan import Fault, FaultKind
 from infra.native.cluster import LocalCluster
 from infra.native.errors import MissingTool, NativeError
@@ -34,7 +36,7 @@ from infra.verify.report import Place
 from shared.clock import Clock, SystemClock
 
 NAMESPACE = "chaos"
-COPIES = {"planner": 2, "router": 2, "delay": 2, "sink": 2}
+COPIES = {"planner": 2, "router": 2, "delay": 2, "sink": 2, "critic": 2}
 WORKERS = 3
 """With a node each; one more serves tools."""
 _TOOLS = {"tools": {"calculator": {"kind": "calculator"}}}
@@ -55,6 +57,7 @@ _NODE = {
     },
 }
 """A simulated node: 2.5 ms a token, so that work is in flight when a fault strikes."""
+_DECLARE_SECONDS = 30.0
 _BROKER_SESSION_MS = 6_000
 _BROKER_BACK_SECONDS = 180.0
 """A killed broker reads its logs again, while everybody tries to reach it."""
@@ -216,6 +219,7 @@ def running(directory: Path, environment: Mapping[str, str]) -> Iterator[Stage]:
         try:
             cluster.start()
             _declare(cluster, tools)
+            httpx.put(f"{cluster.url}/v1/tenants/{POLICED}", json=POLICIES, timeout=_DECLARE_SECONDS).raise_for_status()
             yield Stage(kafka, cluster, directory, hook_port=hook_port, store=store)
         finally:
             _stop(kafka, cluster)

@@ -110,11 +110,14 @@ class Dialect:
 
 
 def origin(answer: Answer) -> dict[str, str]:
-    """What has answered, as far as its node tells: model, digest and quantisation of its file, node."""
-    told = {"model": answer.model, "digest": answer.digest, "quantisation": answer.quantisation, "node": answer.node}
+    """What has answered, as far as its node tells: model, digest and quantisation of its file, node; and what its tenant's policies have
+    met, each as direction, check, action and count.
+    """
+    flagged = ", ".join(f"{each.direction} {each.check} {each.action} {each.count}" for each in answer.flagged)
+    told = {"model": answer.model, "digest": answer.digest, "quantisation": answer.quantisation, "node": answer.node, "flagged": flagged}
     return {name: value for name, value in told.items() if value}
 
 
 def origin_headers(answer: Answer) -> list[tuple[bytes, bytes]]:
-    """The same as `x-tutti-model`, `x-tutti-digest`, `x-tutti-quantisation`, `x-tutti-node`."""
+    """The same as `x-tutti-model`, `x-tutti-digest`, `x-tutti-quantisation`, `x-tutti-node`, `x-tutti-flagged`."""
     return [(b"x-tutti-" + name.encode(), _NOT_PRINTABLE.sub("?", value).encode()) for name, value in origin(answer).items()]

@@ -24,6 +24,7 @@ from shared.contracts.headers import envelope
 from shared.kafka.port import Message
 from shared.processing.outbox import Outbox
 from shared.processing.registry import registry_key
+from shared.validators.checks import check_settings
 
 _NAME = re.compile(TENANT)
 _BODY_BYTES = 16 * 1024
@@ -65,6 +66,8 @@ class TenantRoutes:
         async with self._door.bodies.read(request.receive, call, name, _BODY_BYTES) as body:
             check_depth(body)
             limits = TenantLimits.model_validate_json(body)
+        for policy in limits.policies:
+            check_settings(policy.checks)
         await self._write(name, limits.to_bytes())
         return _json(TenantView(id=name, limits=limits))
 

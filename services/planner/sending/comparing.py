@@ -77,7 +77,7 @@ def _has_baseline(job: LiveJob) -> bool:
     settled, pattern, baseline = job.settled, job.run.pattern, job.run.context.baseline
     if settled is None or settled.result.status is not Status.SUCCEEDED or settled.result.answer is None:
         return False
-    if job.accepted.request.conversation is not None:
+    if job.accepted.request.conversation is not None or job.accepted.policies:  # nobody has passed what else is compared
         return False
     if pattern.name in (SINGLE.name, COMPARE.name) or (pattern.name == AUTO.name and settled.result.answer.explanation is None):
         return False

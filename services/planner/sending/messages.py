@@ -56,6 +56,10 @@ def _stop(control: StopStep, mailbox: int, topics: Topics) -> Message:
 
 def _dispatch(dispatch: Dispatch, topics: Topics) -> Message:
     step, given = dispatch.step, dispatch.given
+    if step.is_critique:
+        key = step.id.encode()
+        partition = partition_of(key, topics.settings.other_partitions)
+        return Message(topics.critiques, step.to_bytes(dispatch.content), key, partition, headers.envelope("step", dispatch.trace))
     if given is not None and not given.failed:
         used = f"{given.use.boot}/{given.use.sequence}".encode()
         head = (*headers.envelope("step", dispatch.trace), (headers.NODE, given.node.encode()), (headers.CREDITS, used))

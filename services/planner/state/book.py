@@ -45,7 +45,7 @@ from shared.contracts.usage import Usage
 from shared.patterns.port import Pattern, Unread
 from shared.processing.tries import Tries
 from shared.scheduling.urgency import ExpectedSeconds
-from shared.telemetry import logs
+from shared.telemetry import logs, metrics
 from shared.telemetry.tracing import trace_id
 
 log = logs.get(__name__)
@@ -254,6 +254,8 @@ class Book:
         level("job_settled", job=job.id, trace=trace_id(accepted.trace), status=status, kind=failure and failure.kind)
         seconds = max(0.0, round_.wall - accepted.at)
         counters.settled(status, accepted.priority_class).inc()
+        for flagged in (answer.flagged if answer is not None else ()) + (failure.flagged if failure is not None else ()):
+            metrics.POLICY_ACTIONS.labels(flagged.direction, flagged.action).inc(flagged.count)
         counters.seconds(accepted.priority_class).observe(seconds)
         if status in (Status.SUCCEEDED, Status.EXPIRED):
             self.expected.learn(accepted.priority_class, max(0.0, seconds - job.idle_seconds))
@@ -269,7 +271,8 @@ class Book:
         assert job.settled is not None, "it has ended"
         context = job.run.context
         job.turn_owed = True
-        round_.after.append(EndTurn(job.settled, job.accepted.request, job.turn, context.found, context.dropped))
+        said = context.seen or job.accepted.request
+        round_.after.append(EndTurn(job.settled, said, job.turn, context.found, context.dropped))
 
     def turn_told(self, job_id: str) -> None:
         """That is acknowledged."""

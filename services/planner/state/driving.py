@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.planner import counters
-from services.planner.job.limits import endless, estimate_tokens, neared, refusal
+from services.planner.job.limits import calls_of, endless, estimate_tokens, neared, refusal
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep, Phase
 from services.planner.round import Begin, Dispatch, Round
@@ -92,14 +92,15 @@ def _ask(book: Book, round_: Round, job: LiveJob, want: Wanted) -> None:
     tokens = estimate_tokens(want.request)
     cost = book.prices.estimate_micros(want.request.model, tokens)
     refused = refusal(job, want, tokens, cost)
-    cost = cost or book.funds.least_micros(job)
-    funding = Funding() if refused else book.funds.reserve(round_, job, Amounts(calls=1, tokens=tokens, micros=cost))
+    calls = calls_of(want.request)
+    cost = cost or (book.funds.least_micros(job) if calls else 0)
+    funding = Funding() if refused else book.funds.reserve(round_, job, Amounts(calls=calls, tokens=tokens, micros=cost))
     refused = refused or funding.failure
     attempt = given = None
     if refused is None and funding.lacks is None:
         attempt = _attempt(book, round_, job, OpenStep(want.step, want.path, want.request, tokens))
         # A raised step goes before others of a higher class: the routers see to that.
-        if book.mailboxes is not None and attempt.priority_class is job.accepted.priority_class:
+        if book.mailboxes is not None and calls and attempt.priority_class is job.accepted.priority_class:
             given = book.mailboxes.give(attempt)
     event = StepAsked.of_valid(
         epoch=book.epoch,
@@ -135,6 +136,10 @@ def dispatch(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> Dispatc
 
 
 def _sent(book: Book, round_: Round, job: LiveJob, step: OpenStep, sent: Dispatch) -> Dispatch:
+    if sent.step.is_critique:
+        step.patience_until = min(step.patience_until, round_.now + book.policy.critique_seconds)
+        step.due_at = min(step.patience_until, round_.now + book.policy.critique_resend_seconds)
+        return sent
     step.due_at = round_.now + book.policy.resend_seconds
     book.unclaimed.sent(job.id, step, sent.given)
     return sent

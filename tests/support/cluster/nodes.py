@@ -31,6 +31,9 @@ LONG = "at great length"
 LONG_TOKENS = 300
 ENDLESS = "without end"
 """A prompt that holds this is answered with as many words as are allowed: a minute of generation that somebody has to stop."""
+LEAK = "tell me all"
+"""A prompt that holds this is answered with what some tenants must not see."""
+_TOLD = " it is to be said that one may write to told@example.com or call +49 170 1234567 at any time"
 BUSY = 503
 _ENDPOINTS = {"/api/chat": "chat", "/api/generate": "generate", "/api/embed": "embed"}
 _PARAMETERS = Parameters(
@@ -67,7 +70,9 @@ class Node:
         self._process = Process(f"{name}-ollama")
         long = {"contains": LONG, "answer": " word" * LONG_TOKENS}
         self.ollama = SimulatedOllama(
-            _PARAMETERS.with_(scripts=(long, {"contains": ENDLESS, "answer": " word" * 1_200})), LoopClock(), random
+            _PARAMETERS.with_(scripts=(long, {"contains": ENDLESS, "answer": " word" * 1_200}, {"contains": LEAK, "answer": _TOLD})),
+            LoopClock(),
+            random,
         )
 
     def open(self, endpoint: Any, body: dict[str, Any]) -> Call:

@@ -29,6 +29,23 @@ DELAYS = ("delay-1",)
 INGRESSES = ("ingress-1", "ingress-2")
 LIMITED = {"calls": TenantLimits(calls=7), "tokens": TenantLimits(tokens=900), "few": TenantLimits(calls=40, concurrent_jobs=1)}
 """Tenants with limits, low enough to be reached in a run."""
+MAIL, TOLD = "shy@example.com", "told@example.com"
+"""The one stands in inputs of tenant `shy`, and no model of it may read that; the other in what a node answers to `nodes.LEAK`. No caller
+of `shy` may see either."""
+POLICED = {
+    "shy": TenantLimits.model_validate({"policies": [
+        {"direction": "input", "checks": {"personal_data": ["email"]}, "action": "redact"},
+        {"direction": "answer", "checks": {"personal_data": ["email", "phone"]}, "action": "redact"},
+        {"direction": "answer", "checks": {"secrets": True}, "action": "block"},
+    ]}),
+    "strict": TenantLimits.model_validate({"policies": [
+        {"direction": "input", "checks": {"forbidden": ["never"]}, "action": "block"},
+        {"direction": "answer", "checks": {"max_chars": 60}, "action": "retry", "times": 2},
+    ]}),
+    "lax": TenantLimits.model_validate({"policies": [{"direction": "answer", "checks": {"personal_data": ["email"]}, "action": "flag"}]}),
+}  # fmt: skip
+"""Tenants with policies; declared where there are critics."""
+CRITIQUE_SECONDS = 10.0
 
 
 def topics() -> Topics:
@@ -54,6 +71,7 @@ def planner(mix: FaultMix) -> PlannerSettings:
         live_jobs=5 if mix.tight else 600,
         queue_records=8 if mix.tight else 1_000,
         conversation_tokens=120,
+        critique_seconds=CRITIQUE_SECONDS,
         snapshot_distance=15 if mix.tight else 20_000,
     )
 

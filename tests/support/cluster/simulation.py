@@ -23,6 +23,7 @@ from tests.support.cluster.laws import (
     one_result,
     passing,
     patience,
+    policies,
     retention,
     schedules,
     service_ends,
@@ -55,6 +56,7 @@ AT_THE_END: tuple[Law, ...] = (
     retention.check,
     service_ends.check,
     callers.check,
+    policies.check,
 )
 _SHOWN = 60
 
@@ -86,23 +88,26 @@ class Report:
         return "\n".join(lines)
 
 
-def simulate(
+def simulate(  # noqa: PLR0917
     seed: int,
     mix: FaultMix | None = None,
     kinds: dict[str, float] | None = None,
     laws: tuple[Law, ...] = (),
     patience: float = CONVERGE_SECONDS,
+    aside: tuple[str, ...] = (),
 ) -> Report:
     """Run one seed; without a mix the seed draws its own. `laws`: checked at the end besides those that always hold. `patience`: seconds
-    from the last fault in which everything must have ended.
+    from the last fault in which everything must have ended. `aside`: instances besides.
     """
     chosen = mix if mix is not None else drawn(Random(seed))
-    report: Report = processes.run(_simulate(seed, chosen, kinds, laws, patience))
+    report: Report = processes.run(_simulate(seed, chosen, kinds, laws, patience, aside))
     return report
 
 
-async def _simulate(seed: int, mix: FaultMix, kinds: dict[str, float] | None, laws: tuple[Law, ...], patience: float) -> Report:
-    async with World(seed, mix) as world:
+async def _simulate(  # noqa: PLR0917
+    seed: int, mix: FaultMix, kinds: dict[str, float] | None, laws: tuple[Law, ...], patience: float, aside: tuple[str, ...]
+) -> Report:
+    async with World(seed, mix, aside) as world:
         Offsets(world)
         watching = asyncio.create_task(bounds.watch(world))
         storm = Storm(world, Random(seed + 2))

@@ -22,7 +22,7 @@ from shared.topics import partition_of
 from tests.support.cluster import receivers, settings
 from tests.support.cluster.foreign import BEYOND, NAMES, nobody_has
 from tests.support.cluster.laws.told import NOBODY_HAS
-from tests.support.cluster.nodes import ENDLESS, LONG
+from tests.support.cluster.nodes import ENDLESS, LEAK, LONG
 from tests.support.cluster.rest import Request
 from tests.support.cluster.world import World
 
@@ -212,6 +212,16 @@ class Workload:
         if self.random.random() < 0.3:
             self.later(self.random.uniform(0.0, 6.0), partial(self.produce, body, kind="cancel"))
 
+    def _policed(self) -> None:
+        """Of a tenant with policies: by any pattern, by Kafka or REST, streamed or not."""
+        text = f"{settings.MAIL} asks, {LEAK if self.random.random() < 0.6 else 'never mind'}, q{self._number}"
+        body = {"prompt": text, "tenant": self.random.choice(tuple(settings.POLICED))}
+        if self.random.random() < 0.5:
+            self._call(Request("POST", "/v1/jobs", body | {"stream": self.random.random() < 0.7}))
+            return
+        gated = {"pattern": "chain", "chain": [CHAIN[0], {**CHAIN[1], "gate": {"checks": {"min_chars": 12}, "repairs": 2}}]}
+        self.produce(body | self.random.choice(({}, {}, gated, {"pattern": self.random.choice(_PATTERNS)})))
+
     def _decide(self, job: str, tenant: str) -> None:
         opened = [written.value for written in self.world.history.of_job(job) if isinstance(written.value, ReviewOpened)]
         if not opened:
@@ -360,6 +370,7 @@ _KINDS: dict[str, Callable[[Workload], None]] = {
     "beyond": Workload._beyond,
     "nobody": Workload._nobody,
     "large": Workload._large,
+    "policed": Workload._policed,
 }
 FOREIGN = {"elsewhere": 3.0, "scripts": 2.0, "beyond": 2.0, "nobody": 1.0}
 """Of the share of jobs that are as foreign producers send them."""

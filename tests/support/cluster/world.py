@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import pytest
 
+from services.critic.app import build as build_critic
 from services.delay.app import build as build_delay
 from services.ingress.app import Ingress
 from services.ingress.replies.waiters import Caller
@@ -145,7 +146,8 @@ class World:
         self._retention = asyncio.create_task(self._delete_old())
         for name in self.workers:
             self.nodes[name] = Node(name, Random(self.random.random()))
-        for tenant, limits in settings.LIMITED.items():
+        policed = settings.POLICED if any(name.startswith("critic") for name in self.names) else {}
+        for tenant, limits in (settings.LIMITED | policed).items():
             self._declare("tenant", tenant, limits.to_bytes())
         return self
 
@@ -342,6 +344,8 @@ class World:
                 ingress = Ingress(environment, settings.ingress(mix))
                 ingress.deliveries.post = self.receivers
                 return ingress, None
+            case "critic":
+                return build_critic(environment), None
             case "sink":
                 return build_sink(environment, SinkSettings(), self.store), None
             case _:
