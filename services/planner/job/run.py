@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.planner.job.derived import step_id
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
 from shared.contracts.conversation import ContextRef
@@ -20,6 +19,7 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.review import REVIEW_BYTES, Decision, ReviewTerms
 from shared.contracts.step import Content, StepRequest
+from shared.derived import step_id
 from shared.errors import InvalidInput, NonDeterministicPattern
 from shared.patterns.context import Ask, Branch, Close, Context, Ended, Gather, Next, Pool, Review, Sleep, StepError
 from shared.patterns.conversation import after_recap, in_turn

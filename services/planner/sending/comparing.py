@@ -11,13 +11,13 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
-from services.planner.job.derived import comparison_id
 from services.planner.job.live import LiveJob
 from shared.contracts import headers, ids
 from shared.contracts.base import INLINE_BYTES, PriorityClass
 from shared.contracts.ids import Maker, digest_of
 from shared.contracts.job import HeldJob, Job
 from shared.contracts.result import Status
+from shared.derived import comparison_id
 from shared.kafka.port import Message
 from shared.patterns.auto import AUTO
 from shared.patterns.chain import job_input
