@@ -12,6 +12,7 @@ from services.planner.state.policy import Policy
 from shared.contracts.base import Count, Ordinal, PositiveSeconds, PriorityClass
 from shared.contracts.limits import DEADLINE_SECONDS, Limits
 from shared.contracts.taken import MOST_TAKEN
+from shared.scheduling.class_shares import INTERACTIVE_SHARE
 from shared.scheduling.retry import RetryPolicy
 from shared.settings import of_service
 
@@ -27,7 +28,7 @@ class PlannerSettings(BaseSettings):
     """A job whose history is larger counts as several: all live jobs together have at most so many bytes each."""
     waiting_jobs: Count = 2_000
     """Per partition, beside the live ones: jobs that only wait for people or for their own timers. Beyond it they keep their places."""
-    interactive_share: float = Field(default=0.9, ge=0.5, lt=1.0)
+    interactive_share: float = Field(default=INTERACTIVE_SHARE, ge=0.5, lt=1.0)
     """Interactive jobs are taken first up to this share, while others wait."""
     queue_records: Ordinal = 1_000
     """Per input partition, read ahead of the fold."""

@@ -1,0 +1,128 @@
+"""Places in line: how many start before a step that waits, and when it is likely to start. Pure; time is passed in.
+
+What waits is counted, not simulated: tenants take turns within a class (`fair_queue`), classes by their shares (`class_shares`), and what is
+ahead by these rules is divided by the pace at which such steps have started of late. What comes later and is more urgent is not foreseen,
+nor how long a turn is: so there is a range, and no number at all where too little was seen to give one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from typing import NamedTuple
+
+from shared.contracts.base import PriorityClass
+from shared.scheduling.class_shares import INTERACTIVE_SHARE, WEIGHTS
+
+HALF_LIFE_SECONDS = 30.0
+FEWEST = 10.0
+"""Of what happened (decayed): fewer say nothing about the pace."""
+SURE = 2.0
+"""Standard deviations in the range: about nineteen of twenty."""
+
+
+class Pace:
+    """How many happen a second while there is something to do, so that idle time does not lower it."""
+
+    def __init__(self) -> None:
+        self._news = 0
+        self._seen = 0.0
+        self._busy_seconds = 0.0
+        self._was_busy = False
+        self._at: float | None = None
+
+    def happened(self, number: int = 1) -> None:
+        """So many more since the last look."""
+        self._news += number
+
+    def look(self, now: float, *, busy: bool) -> None:
+        """`now`: monotonic seconds; `busy`: whether something waits from now on. What is old counts half each `HALF_LIFE_SECONDS`."""
+        elapsed = 0.0 if self._at is None else max(0.0, now - self._at)
+        decay = 0.5 ** (elapsed / HALF_LIFE_SECONDS)
+        self._seen = self._seen * decay + self._news
+        self._busy_seconds = self._busy_seconds * decay + (elapsed if self._was_busy or self._news else 0.0)
+        self._news, self._was_busy, self._at = 0, busy, now
+
+    @property
+    def seen(self) -> float:
+        """On how many the pace is founded."""
+        return self._seen
+
+    @property
+    def per_second(self) -> float | None:
+        """None while too little is known."""
+        return None if self._seen < FEWEST or self._busy_seconds <= 0 else self._seen / self._busy_seconds
+
+
+class Ahead(NamedTuple):
+    """Counted facts about one that waits: numbers of what has not started."""
+
+    priority_class: PriorityClass
+    own: int = 0
+    """Of its own tenant and class, before it."""
+    others: Sequence[int] = ()
+    """Of each other tenant in its class."""
+    unread: int = 0
+    """Of its class, before it in Kafka. Whose they are nobody knows yet: by turns it may pass them all, or none."""
+    classes: Mapping[PriorityClass, int] = {}
+    """In each other class."""
+    slots: int | None = None
+    """That live nodes have for such; None: not known."""
+
+
+class PlaceInLine(NamedTuple):
+    """`place` 1 is the next. Seconds from now, with a range; all three None where nothing can be said."""
+
+    place: int
+    seconds: float | None = None
+    earliest: float | None = None
+    latest: float | None = None
+
+
+def place_in_line(ahead: Ahead, pace: Pace) -> PlaceInLine:
+    """Where one that has not started stands. `pace`: of starts of such steps, all classes together."""
+    turns = ahead.own + sum(min(waiting, ahead.own + 1) for waiting in ahead.others)
+    before = _with_other_classes(ahead, turns + ahead.unread)
+    per_second = pace.per_second
+    if per_second is None or ahead.slots == 0:
+        return PlaceInLine(before + 1)
+    fewest = ahead.own + sum(min(waiting, ahead.own) for waiting in ahead.others)
+    doubt = 1.0 + SURE * sqrt(1.0 / pace.seen + 1.0 / (before + 1))
+    seconds = (before + 1) / per_second
+    return PlaceInLine(before + 1, seconds, min(seconds, fewest / per_second) / doubt, seconds * doubt)
+
+
+def _with_other_classes(ahead: Ahead, own_class: int) -> int:
+    """What is served before it in all classes, where so many of its own are: the others get their shares meanwhile, or all that they want."""
+    waiting, urgent = ahead.classes, PriorityClass.INTERACTIVE
+    times = INTERACTIVE_SHARE / (1.0 - INTERACTIVE_SHARE)
+    lower = {each: waiting.get(each, 0) for each in WEIGHTS if each is not ahead.priority_class}
+    if ahead.priority_class is urgent:
+        return own_class + min(sum(lower.values()), int(own_class / times))
+    weight = WEIGHTS[ahead.priority_class]
+    below = own_class + sum(min(count, int((own_class + 1) * WEIGHTS[each] / weight)) for each, count in lower.items())
+    return below + min(waiting.get(urgent, 0), int((below + 1) * times))
+
+
+def differs(told: PlaceInLine, now: PlaceInLine) -> bool:
+    """Whether it is worth telling again: another place by a tenth, or another time by a quarter and two seconds."""
+    if told.place == now.place and (told.seconds is None) == (now.seconds is None):
+        return abs((told.seconds or 0.0) - (now.seconds or 0.0)) > max(2.0, (told.seconds or 0.0) / 4)
+    return now.place <= 3 or abs(told.place - now.place) * 10 >= told.place or (told.seconds is None) != (now.seconds is None)
+
+
+def in_words(place: int, seconds: float | None) -> str:
+    """For people: `place 12, starts in ~40 s`."""
+    return f"place {place}" + ("" if seconds is None else f", starts in ~{_rounded(seconds)}")
+
+
+def _rounded(seconds: float) -> str:
+    for unit, size in (("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(1, seconds):.0f} s"
+
+
+def error_of(predicted: float, real: float) -> float:
+    """How wrong it was, as a part of what it was: 0 is exact. Waits below 0.1 s count as that."""
+    return abs(predicted - real) / max(real, 0.1)
