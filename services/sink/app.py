@@ -8,6 +8,8 @@ from typing import Any
 
 from services.sink.gauges import Gauges
 from services.sink.mongo import MongoStore, NoStore
+from services.sink.page.reading import Watching
+from services.sink.page.routes import Page
 from services.sink.port import Store
 from services.sink.query_api import build_api
 from services.sink.settings import SinkSettings
@@ -48,8 +50,10 @@ class UsageSink:
             arrived=wake.set,
         )
         self.writer = Writer(self.intake, store, Gauges(settings.labels), topics=topics, settings=settings, clock=clock, wake=wake)
-        self._api = build_api(store, access.load(settings.keys_file, self.name), clock, queries=settings.queries)
-        self._processor = Processor(self._connect, reasons=self._reasons, drain=self.intake.drain)
+        keys, self.watching = access.load(settings.keys_file, self.name), Watching(environment, settings)
+        page = Page(environment, settings, store, self.watching, keys=not keys.open)
+        self._api = build_api(store, keys, clock, queries=settings.queries, besides=page.routes())
+        self._processor = Processor(self._connect, reasons=self._reasons, drain=self._drain)
         self._processor.closes(store)
         self.run, self.readiness = self._processor.run, self._processor.readiness
 
@@ -62,7 +66,11 @@ class UsageSink:
         group = group_of(self.name, env.topics.settings.prefix)
         topics = (env.topics.job_events, env.topics.dead_letters, env.topics.nodes)
         intake = await processor.open(self.intake.join(env.log, group, env.instance, topics, fetch_max_wait_ms=IDLE_WAIT_MS))
-        processor.spawn(intake.run(), intake.run_commits(self._settings.commit_seconds), self.writer.run())
+        processor.spawn(intake.run(), intake.run_commits(self._settings.commit_seconds), self.writer.run(), self.watching.run())
+
+    async def _drain(self) -> None:
+        await self.watching.drain()
+        await self.intake.drain()
 
     def _reasons(self) -> Iterator[str]:
         yield from kafka_silence(self.intake.polled_at, self._env.clock.monotonic())
