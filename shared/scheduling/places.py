@@ -1,13 +1,14 @@
 """Places in line: how many start before a step that waits, and when it is likely to start. Pure; time is passed in.
 
-What waits is counted, not simulated: tenants take turns within a class (`fair_queue`), classes by their shares (`class_shares`), and what is
-ahead by these rules is divided by the pace at which such steps have started of late. What comes later and is more urgent is not foreseen,
-nor how long a turn is: so there is a range, and no number at all where too little was seen to give one.
+What waits is counted, not simulated: tenants take turns in a class (`fair_queue`), classes have shares (`class_shares`). What is ahead
+by these rules, and finds no free place, is divided by the pace at which such have started of late. What comes later and is more
+urgent is not foreseen, nor how long a turn is: so there is a range, and no number at all where too little was seen to give one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import sqrt
 from typing import NamedTuple
 
@@ -40,7 +41,8 @@ class Pace:
         elapsed = 0.0 if self._at is None else max(0.0, now - self._at)
         decay = 0.5 ** (elapsed / HALF_LIFE_SECONDS)
         self._seen = self._seen * decay + self._news
-        self._busy_seconds = self._busy_seconds * decay + (elapsed if self._was_busy or self._news else 0.0)
+        busy_seconds = elapsed if self._was_busy or self._news else 0.0
+        self._busy_seconds = self._busy_seconds * decay + busy_seconds
         self._news, self._was_busy, self._at = 0, busy, now
 
     @property
@@ -54,7 +56,7 @@ class Pace:
         return None if self._seen < FEWEST or self._busy_seconds <= 0 else self._seen / self._busy_seconds
 
 
-class Ahead(NamedTuple):
+class AheadInLine(NamedTuple):
     """Counted facts about one that waits: numbers of what has not started."""
 
     priority_class: PriorityClass
@@ -66,34 +68,39 @@ class Ahead(NamedTuple):
     """Of its class, before it in Kafka. Whose they are nobody knows yet: by turns it may pass them all, or none."""
     classes: Mapping[PriorityClass, int] = {}
     """In each other class."""
-    slots: int | None = None
-    """That live nodes have for such; None: not known."""
+    free: int = 0
+    """Places of nodes that could start such now."""
 
 
-class PlaceInLine(NamedTuple):
-    """`place` 1 is the next. Seconds from now, with a range; all three None where nothing can be said."""
+@dataclass(frozen=True, slots=True)
+class PlaceInLine:
+    """`place` 1 is the next. Seconds from now, with a range; None is what cannot be said."""
 
     place: int
     seconds: float | None = None
     earliest: float | None = None
     latest: float | None = None
 
+    def rounded(self) -> PlaceInLine:
+        """For people: tenths of seconds."""
+        return PlaceInLine(self.place, *(None if each is None else round(each, 1) for each in (self.seconds, self.earliest, self.latest)))
 
-def place_in_line(ahead: Ahead, pace: Pace) -> PlaceInLine:
+
+def place_in_line(ahead: AheadInLine, pace: Pace) -> PlaceInLine:
     """Where one that has not started stands. `pace`: of starts of such steps, all classes together."""
     turns = ahead.own + sum(min(waiting, ahead.own + 1) for waiting in ahead.others)
     before = _with_other_classes(ahead, turns + ahead.unread)
-    per_second = pace.per_second
-    if per_second is None or ahead.slots == 0:
-        return PlaceInLine(before + 1)
+    starts, per_second = max(0, before + 1 - ahead.free), pace.per_second
+    if per_second is None:
+        return PlaceInLine(before + 1, *((0.0, 0.0) if not starts else ()))
     fewest = ahead.own + sum(min(waiting, ahead.own) for waiting in ahead.others)
     doubt = 1.0 + SURE * sqrt(1.0 / pace.seen + 1.0 / (before + 1))
-    seconds = (before + 1) / per_second
-    return PlaceInLine(before + 1, seconds, min(seconds, fewest / per_second) / doubt, seconds * doubt)
+    seconds = starts / per_second
+    return PlaceInLine(before + 1, seconds, min(seconds, fewest / per_second) / doubt, (before + 1) / per_second * doubt)
 
 
-def _with_other_classes(ahead: Ahead, own_class: int) -> int:
-    """What is served before it in all classes, where so many of its own are: the others get their shares meanwhile, or all that they want."""
+def _with_other_classes(ahead: AheadInLine, own_class: int) -> int:
+    """What is served before it in all classes, where so many of its own are: the others get their shares meanwhile, at most."""
     waiting, urgent = ahead.classes, PriorityClass.INTERACTIVE
     times = INTERACTIVE_SHARE / (1.0 - INTERACTIVE_SHARE)
     lower = {each: waiting.get(each, 0) for each in WEIGHTS if each is not ahead.priority_class}

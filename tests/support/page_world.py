@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -26,7 +27,7 @@ from starlette.routing import Route
 from infra.native.ports import free_ports
 from services.sink.app import UsageSink, build
 from services.sink.settings import SinkSettings
-from shared.clock import LoopClock
+from shared.clock import LoopClock, until
 from shared.contracts import event as events
 from shared.contracts import ids
 from shared.contracts.base import PriorityClass, StepId
@@ -109,16 +110,13 @@ class MadeUp:
         object.__setattr__(request, "pattern", pattern)  # its input is nobody's business here
         usage, steps, now = Usage(), _PATTERNS[pattern], at
         fails = r.random() < 0.03
-        asks = []
-        for n in range(steps if pattern in ("vote", "map") else 1):
-            asks.append(self._ask(f"0.0/{n}.0" if pattern in ("vote", "map") else "0.0"))
+        wide = pattern in ("vote", "map")
+        asks = [self._ask(f"0.0/{n}.0" if wide else "0.0") for n in range(steps if wide else 1)]
         yield _Due(at, next(self._numbers), job, events.JobAccepted(
             **about, at=at, request=request, priority_class=class_, home=ids.home_of(job, self._homes), source="jobs.standard/0/0",
             source_offset=number, pattern_version=1, limits=Limits(), deadline_at=at + 600, digest="", asks=tuple(asks),
         ))  # fmt: skip
-        todo = list(asks)
-        for n in range(len(asks), steps):
-            todo.append(self._ask(f"0.{n}"))
+        todo = [*asks, *(self._ask(f"0.{n}") for n in range(len(asks), steps))]
         ended = now
         for n, ask in enumerate(todo):
             begin = at if n < len(asks) else ended
@@ -181,7 +179,9 @@ class MadeUp:
 class PageWorld:
     """The sink, its log, and what happens in it: `jobs` that have ended, and `per_second` more as time goes on."""
 
-    def __init__(self, jobs: int, per_second: float = 6.0, *, settings: dict[str, Any] | None = None, seed: int = 5, letters: int = 7) -> None:
+    def __init__(
+        self, jobs: int, per_second: float = 6.0, *, settings: dict[str, Any] | None = None, seed: int = 5, letters: int = 7
+    ) -> None:
         self.random, self._jobs, self._rate, self._letters = Random(seed), jobs, per_second, letters
         self._settings = settings or {}
         self.topics = Topics()
@@ -201,13 +201,16 @@ class PageWorld:
         self.sink = build(env, SinkSettings(ingress_url=ingress_url, **self._settings), self.store)
         for home in range(self.topics.settings.home_partitions):
             started = events.PlannerStarted(nonce="n", planner="planner-1", version=2)
-            self._write(self.topics.job_events, home, started.to_bytes(), b"", "planner_started", self.clock.wall() - 4_000)
+            self._write(
+                Message(self.topics.job_events, started.to_bytes(), b"", home, envelope("planner_started")), self.clock.wall() - 4_000
+            )
         self._past()
         return self.sink
 
-    def _write(self, topic: str, partition: int, value: bytes | None, key: bytes, kind: str, at: float) -> None:
-        message = Message(topic, value, key, partition, envelope(kind))
-        self.log.existing(TopicPartition(topic, partition)).append([message], int(1e3 * at), 0.0)
+    def _write(self, message: Message, at: float) -> None:
+        """As if it had been written then."""
+        assert message.partition is not None
+        self.log.existing(TopicPartition(message.topic, message.partition)).append([message], int(1e3 * at), 0.0)
 
     def _past(self) -> None:
         now = self.clock.wall()
@@ -225,17 +228,17 @@ class PageWorld:
 
     def _rest(self, now: float) -> None:
         for node in nodes() if self._jobs else []:
-            self._write(self.topics.nodes, 0, node.to_bytes(), node.id.encode(), "Node", now)
+            self._write(Message(self.topics.nodes, node.to_bytes(), node.id.encode(), 0, envelope("Node")), now)
         for n in range(self._letters if self._jobs else 0):
             letter = DeadLetter(
-                topic="jobs.standard", partition=n % 6, offset=4_000 + n, timestamp=1, service="planner", code="invalid_record", key=b"k",
-                reason="the job has an unknown field `promt`", value=b'{"promt": "x"}', truncated=n == 3, at=now - 700 * n - 5,
+                topic="jobs.standard", partition=n % 6, offset=4_000 + n, timestamp=1, service="planner", code="invalid_record",
+                key=b"k", reason="the job has an unknown field `promt`", value=b'{"promt": "x"}', truncated=n == 3, at=now - 700 * n - 5,
             )  # fmt: skip
-            self._write(self.topics.dead_letters, n % 6, letter.to_bytes(), b"k", "DeadLetter", now)
+            self._write(Message(self.topics.dead_letters, letter.to_bytes(), b"k", n % 6, envelope("DeadLetter")), now)
 
     def _tell(self, due: _Due) -> None:
         home = ids.home_of(due.job, self.topics.settings.home_partitions)
-        self._write(self.topics.job_events, home, due.event.to_bytes(), due.job.encode(), due.event.type, due.at)
+        self._write(Message(self.topics.job_events, due.event.to_bytes(), due.job.encode(), home, envelope(due.event.type)), due.at)
 
     async def live(self) -> None:
         """Go on for ever."""
@@ -264,7 +267,7 @@ class PageWorld:
                 queued_tokens=running * r.randint(80, 400), resident=tuple(m.name for m in node.models if m.resident),
                 decode_tokens_per_second=sum(m.decode_tokens_per_second or 0 for m in node.models[:1]) * max(1, running) ** 0.6,
             )  # fmt: skip
-            self._write(self.topics.credits, 0, told.to_bytes(), node.id.encode(), "credits", self.clock.wall())
+            self._write(Message(self.topics.credits, told.to_bytes(), node.id.encode(), 0, envelope("credits")), self.clock.wall())
 
 
 class MadeUpIngress:
@@ -305,13 +308,12 @@ class MadeUpIngress:
 
     async def _chat(self, _: Request) -> Response:
         async def pieces() -> AsyncIterator[str]:
-            import json
-
-            for word in "Paris is the capital of France, and has been for most of a thousand years.".split(" "):
+            for word in ("Paris", "is", "the", "capital", "of", "France,", "and", "has", "been", "for", "a", "thousand", "years."):
                 yield f"data: {json.dumps({'model': 'qwen3:32b', 'choices': [{'delta': {'content': word + ' '}}]})}\n\n"
                 await asyncio.sleep(0.02)
             usage = {"prompt_tokens": 14, "completion_tokens": 15}
-            yield f"data: {json.dumps({'model': 'qwen3:32b', 'choices': [], 'usage': usage, 'tutti': {'node': 'mac-studio', 'job': 'j_1'}})}\n\n"
+            last = {"model": "qwen3:32b", "choices": [], "usage": usage, "tutti": {"node": "mac-studio", "job": "j_1"}}
+            yield f"data: {json.dumps(last)}\n\n"
             yield "data: [DONE]\n\n"
 
         return StreamingResponse(pieces(), media_type="text/event-stream")
@@ -342,7 +344,8 @@ def served(world: PageWorld, ingress: MadeUpIngress | None = None, port: int = 0
     """The page's address, as long as its thread runs."""
     ports = free_ports(2)
     port, ingress = port or ports[0], ingress or MadeUpIngress()
-    begun, stop = threading.Event(), threading.Event()
+    begun = threading.Event()
+    stop: list[Callable[[], object]] = []
 
     async def run() -> None:
         sink = await world.build(f"http://127.0.0.1:{ports[1]}")
@@ -352,11 +355,11 @@ def served(world: PageWorld, ingress: MadeUpIngress | None = None, port: int = 0
             for app, number in ((sink.asgi(), port), (ingress.app(), ports[1]))
         ]
         tasks = [asyncio.create_task(work) for work in (sink.run(ending), world.live(), *(server._serve() for server in servers))]
-        while not all(server.started for server in servers):
-            await asyncio.sleep(0.01)
+        assert await until(world.clock, lambda: all(server.started for server in servers), 30.0)
+        told_to_stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        stop.append(lambda: loop.call_soon_threadsafe(told_to_stop.set))
         begun.set()
-        while not stop.is_set():
-            await asyncio.sleep(0.05)
+        await told_to_stop.wait()
         ending.set()
         for server in servers:
             server.should_exit = server.force_exit = True
@@ -371,7 +374,7 @@ def served(world: PageWorld, ingress: MadeUpIngress | None = None, port: int = 0
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
-        stop.set()
+        stop[0]()
         thread.join(10.0)
 
 

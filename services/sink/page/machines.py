@@ -49,9 +49,11 @@ class Machines:
         if isinstance(told, Credits) and self._table.get(told.node) is not None:
             self._credits[told.node] = told, now
 
-    def slots(self, now: float) -> int:
-        """Of nodes that serve."""
-        return sum(node.slots for node in self._table if not any(one.level == "bad" for one in self._advice(node, now)))
+    def places(self, now: float) -> tuple[int, int]:
+        """Slots of nodes that serve, and how many of them are free."""
+        serving = [node for node in self._table if not node.draining and not any(one.level == "bad" for one in self._advice(node, now))]
+        busy = sum(min(node.slots, self._credits[node.id][0].running) for node in serving if node.id in self._credits)
+        return (slots := sum(node.slots for node in serving)), slots - busy
 
     def rows(self, now: float) -> dict[str, Any]:
         """The first nodes by name, ready for JSON; `total`: how many there are. Bytes, tokens a second, seconds."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import islice
 from statistics import quantiles
 from typing import Any
 
 from services.sink.page.live import ANSWERING, PLACED, WAITING, LiveJobs
 from shared.contracts.base import CLASSES, PriorityClass
-from shared.scheduling.places import Ahead, Pace, PlaceInLine, place_in_line
+from shared.scheduling.places import AheadInLine, Pace, PlaceInLine, place_in_line
 
 _RATE_SECONDS = 10
 _SERIES_STEP = 5
@@ -19,8 +20,10 @@ _LATELY = 1_000
 _MOST_AGENTS = 50
 
 
-def overview(jobs: LiveJobs, unread: Mapping[PriorityClass, int], pace: Pace, slots: int, now: float) -> dict[str, Any]:
-    """`unread`: records of jobs.* that no planner has taken; `now`: epoch seconds of this reader; rates a second, durations seconds."""
+def overview(jobs: LiveJobs, unread: Mapping[PriorityClass, int], pace: Pace, places: tuple[int, int], now: float) -> dict[str, Any]:
+    """`unread`: records of jobs.* that no planner has taken; `places`: slots that serve, and free ones; `now`: epoch seconds of this
+    reader. Rates a second, durations seconds.
+    """
     stages: dict[str, int] = defaultdict(int)
     reasons: dict[str, int] = defaultdict(int)
     for key, count in jobs.counts.items():
@@ -39,7 +42,8 @@ def overview(jobs: LiveJobs, unread: Mapping[PriorityClass, int], pace: Pace, sl
         "rates": rates,
         "series": {what: jobs.rates.series(what, now, _SERIES_STEP) for what in ("accepted", "ended", "failed")},
         "series_step": _SERIES_STEP,
-        "queues": queues(jobs, unread, pace, slots, now),
+        "slots": places[0],
+        "queues": queues(jobs, unread, pace, places[1], now),
         "agents": _agents(jobs),
         "cache": {kind: jobs.totals[kind] for kind in ("exact", "semantic", "answers")},
         "jobs": len(jobs),
@@ -47,7 +51,7 @@ def overview(jobs: LiveJobs, unread: Mapping[PriorityClass, int], pace: Pace, sl
     }
 
 
-def queues(jobs: LiveJobs, unread: Mapping[PriorityClass, int], pace: Pace, slots: int, now: float) -> list[dict[str, Any]]:
+def queues(jobs: LiveJobs, unread: Mapping[PriorityClass, int], pace: Pace, free: int, now: float) -> list[dict[str, Any]]:
     """A row a class. `predicted`: when a job that comes now, at the end of the line, would begin; None: too little was seen to say."""
     steps: dict[tuple[str, str], int] = defaultdict(int)
     live: dict[tuple[str, str], int] = defaultdict(int)
@@ -70,7 +74,7 @@ def queues(jobs: LiveJobs, unread: Mapping[PriorityClass, int], pace: Pace, slot
             "running": live[each.value, PLACED] + live[each.value, ANSWERING],
             "steps": steps[each.value, "waiting"],
             "oldest": round(max(0.0, now - oldest[each.value]), 1) if each.value in oldest else None,
-            "predicted": _shown(place_in_line(Ahead(each, unread=line[each], classes=_without(line, each), slots=slots), pace)),
+            "predicted": _shown(place_in_line(AheadInLine(each, unread=line[each], classes=_without(line, each), free=free), pace)),
             "median": took.get(each.value, (None, None))[0],
             "p95": took.get(each.value, (None, None))[1],
         }
@@ -83,8 +87,7 @@ def _without(line: Mapping[PriorityClass, int], one: PriorityClass) -> dict[Prio
 
 
 def _shown(place: PlaceInLine) -> dict[str, Any]:
-    seconds = {name: value if value is None else round(value, 2) for name, value in place._asdict().items() if name != "place"}
-    return {"place": place.place, **seconds}
+    return {name: value if value is None else round(value, 2) for name, value in asdict(place).items()}
 
 
 def _durations(jobs: LiveJobs) -> dict[str, tuple[float, float]]:

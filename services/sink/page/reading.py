@@ -160,7 +160,7 @@ class Picture:
     def parts(self) -> dict[str, Any]:
         """Name → what is shown now, ready for JSON."""
         now = self._clock.monotonic()
-        shown = overview(self.jobs, self.unread, self.pace, self.machines.slots(now), self._clock.wall())
+        shown = overview(self.jobs, self.unread, self.pace, self.machines.places(now), self._clock.wall())
         shown |= {"ready": self.tail.caught_up(), "read": self._read_share(), "trouble": self.trouble, "letters": self.letters_seen}
         return {"overview": shown, "nodes": self.machines.rows(now), "gains": {"rows": self.jobs.gains()}}
 
