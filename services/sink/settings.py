@@ -47,7 +47,7 @@ class SinkSettings(BaseSettings):
     (TUTTI_INGRESS__ORIGINS). Empty: the page does without."""
     page_jobs: Ordinal = Field(default=10_000, le=50_000)
     """Newest jobs that the page holds, here and in each browser."""
-    page_lookback: Ordinal = 8_000
+    page_lookback: Ordinal = 12_000
     """Events of each home that are read again when somebody begins to look; further back, to the planners' watermark, if need be."""
     page_seconds: PositiveSeconds = 0.5
     """A viewer is told at most this often."""

@@ -213,10 +213,10 @@ class PageWorld:
         self.log.existing(TopicPartition(message.topic, message.partition)).append([message], int(1e3 * at), 0.0)
 
     def _past(self) -> None:
-        now = self.clock.wall()
+        now = self._next = self.clock.wall()
         found: list[_Due] = []
-        for n in range(self._jobs):
-            found += self.made.job(now - 1.0 - (n / max(1.0, self._rate)))
+        for _ in range(self._jobs):
+            found += self.made.job(now - self.random.uniform(0.0, self._jobs / max(1.0, self._rate)))
         if self._jobs:
             found += [self.made.comparison(n, now - 900 + n) for n in range(64)]
         for due in sorted(found):
@@ -245,9 +245,10 @@ class PageWorld:
         while True:
             now, r = self.clock.wall(), self.random
             if self._rate and self._jobs:
-                for _ in range(int(self._rate / 4 + r.random())):
-                    for due in self.made.job(now):
+                while self._next < now:
+                    for due in self.made.job(self._next):
                         heappush(self._due, due)
+                    self._next += r.expovariate(self._rate)
                 self._places()
             while self._due and self._due[0].at <= now:
                 self._tell(heappop(self._due))
@@ -278,8 +279,9 @@ class MadeUpIngress:
         self.decided: list[dict[str, Any]] = []
         self.open = {
             f"order-{n}.{n:032x}": {
-                "id": f"order-{n}.{n:032x}", "job": f"order-{n}", "tenant": "acme", "question": question, "assignees": ["ann", "bob"][: n % 2],
-                "quorum": 1, "default": "reject", "due_at": opened + 3_600 * (n + 1), "digest": f"{n:032x}", "said": [], "state": "open",
+                "id": f"order-{n}.{n:032x}", "job": f"order-{n}", "tenant": "acme", "question": question, "quorum": 1, "state": "open",
+                "assignees": ["ann", "bob"][: n % 2], "default": "reject", "due_at": opened + 3_600 * (n + 1), "said": [],
+                "digest": f"{n:032x}",
             }
             for n, question in enumerate(("May this letter go to the customer?", "Is the summary of the contract right?"))
         }  # fmt: skip

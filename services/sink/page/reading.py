@@ -57,11 +57,15 @@ class Picture:
         self._watermarks: Mapping[TopicPartition, int | None] = {}
         self._homes = [TopicPartition(env.topics.job_events, number) for number in range(homes)]
         self._epochs = {partition: EpochFilter() for partition in self._homes}
+        self._hurry = asyncio.Event()
+        """Set until what was there has been read."""
+        self._hurry.set()
         others = [TopicPartition(env.topics.dead_letters, number) for number in range(env.topics.partitions("other"))]
         single = [TopicPartition(topic, 0) for topic in (env.topics.nodes, env.topics.credits)]
         self.tail = Tail(
             env.log, env.clock, [*self._homes, *others, *single],
-            client_id=f"tutti-page-{env.instance}", handle=self._on_records, begin=self._begin, pause_seconds=_PAUSE_SECONDS,
+            client_id=f"tutti-page-{env.instance}", handle=self._on_records, handled=self._on_handled, begin=self._begin,
+            pause_seconds=_PAUSE_SECONDS, hurry=self._hurry,
         )  # fmt: skip
 
     async def run(self) -> None:
@@ -93,6 +97,10 @@ class Picture:
         return end - (_CREDITS_BACK if partition.topic == self._topics.credits else _LETTERS_BACK)
 
     # Records
+
+    def _on_handled(self) -> None:
+        if self._hurry.is_set() and self.tail.caught_up():
+            self._hurry.clear()
 
     def _on_records(self, partition: TopicPartition, records: Sequence[Record]) -> None:
         if partition.topic == self._topics.job_events:

@@ -1,5 +1,5 @@
 // The page: its views, what is known, and when it is drawn. Everything is drawn at most twice a second, and only what is looked at.
-import { $, count, h, text } from "./dom.js";
+import { $, count, h, say, text } from "./dom.js";
 import { drawFlow, drawQueues } from "./flow.js";
 import * as jobs from "./jobs.js";
 import { beginLetters, drawLetters } from "./letters.js";
@@ -132,7 +132,12 @@ async function begin() {
   $("key").hidden = !config.keys;
   $("key").addEventListener("click", () => { keep(""); location.reload(); });
   $("theme").addEventListener("click", theme);
-  $("filters").addEventListener("input", () => jobs.drawJobs(true));
+  let told;
+  $("filters").addEventListener("input", () => {
+    jobs.drawJobs(true);
+    clearTimeout(told);
+    told = setTimeout(() => say($("found").textContent), 700);
+  });
   $("filters").addEventListener("reset", () => setTimeout(() => jobs.drawJobs(true)));
   $("filters").addEventListener("submit", (event) => event.preventDefault());
   $("detail").addEventListener("keydown", (event) => { if (event.key === "Escape") jobs.close(); });

@@ -105,9 +105,9 @@ export function drawQueues(told) {
     const { predicted } = one;
     const range = predicted.seconds === null ? "not known yet" : `${seconds(predicted.earliest)} to ${seconds(predicted.latest)}, at place ${count(predicted.place)}`;
     return h("tr", {}, h("th", { scope: "row", class: "row" }, one.class), h("td", { class: "n" }, one.unread === "0" ? count(one.waiting) : `${count(one.waiting)} + ${one.unread} unread`),
-      h("td", { class: "n" }, count(one.running)), h("td", { class: "n" }, seconds(one.oldest)),
+      h("td", { class: "n" }, count(one.steps)), h("td", { class: "n" }, count(one.running)), h("td", { class: "n" }, seconds(one.oldest)),
       h("td", { class: "n strong", title: range }, !told.slots ? "no node serves" : predicted.seconds === null ? "–" : predicted.seconds < .05 ? "at once" : `~${seconds(predicted.seconds)}`),
       h("td", { class: "n" }, seconds(one.median)), h("td", { class: "n" }, seconds(one.p95)));
   }));
-  $("agents").replaceChildren(...told.agents.slice(0, 12).map((one) => h("span", { class: "chip" }, `${one.agent}  ${count(one.waiting)} waiting, ${count(one.running)} running`)));
+  $("agents").replaceChildren(...(told.agents.length ? ["steps "] : []), ...told.agents.slice(0, 12).map((one) => h("span", { class: "chip" }, `${one.agent}  ${count(one.waiting)} waiting, ${count(one.running)} running`)));
 }
