@@ -8,7 +8,7 @@ from typing import Any
 
 from services.sink.gauges import Gauges
 from services.sink.mongo import MongoStore, NoStore
-from services.sink.page.reading import Watching
+from services.sink.page.looking import Watching
 from services.sink.page.routes import Page
 from services.sink.port import Store
 from services.sink.query_api import build_api

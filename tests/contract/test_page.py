@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from services.sink.page.live import COLUMNS
+from services.sink.page.present import COLUMNS
 from services.sink.page.routes import files
 from services.sink.port import LETTERS
 from shared.contracts.headers import REPLAY_OF

@@ -69,7 +69,7 @@ def looking(url: str) -> None:
 def test_the_page_of_a_real_cluster(cluster: StartCluster) -> None:
     at = cluster("page", copies={"sink": 1})
     asyncio.run(misspelt(at))
-    step = {"template": "{input}", "review": {"default": "reject", "deadline_seconds": 600}}
+    step = {"name": "draft", "template": "{input}", "review": {"default": "reject", "deadline_seconds": 600}}
     job = {"id": "asked", "prompt": "hello", "pattern": "chain", "input": {"steps": [step]}}
     assert httpx.post(f"{at.url}/v1/jobs", json=job, timeout=30).status_code == 202
 

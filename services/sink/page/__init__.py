@@ -1,4 +1,4 @@
 """Page: the dashboard that a sink serves: what goes on in the whole cluster, live, for administrators.
 
-reading (Kafka, while somebody looks) → live, machines (pure folds) → overview (what is shown) → routes (HTTP) → static (what browsers run)
+looking (reads Kafka meanwhile) → present, machines (pure folds) → overview (what is shown) → routes (HTTP) → static (what browsers run)
 """

@@ -9,7 +9,7 @@ from itertools import islice
 from statistics import quantiles
 from typing import Any
 
-from services.sink.page.live import ANSWERING, PLACED, WAITING, LiveJobs
+from services.sink.page.present import ANSWERING, PLACED, WAITING, ShownJobs
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.scheduling.places import AheadInLine, Pace, PlaceInLine, place_in_line
 
@@ -20,7 +20,7 @@ _LATELY = 1_000
 _MOST_AGENTS = 50
 
 
-def overview(jobs: LiveJobs, unread: Mapping[PriorityClass, int], pace: Pace, places: tuple[int, int], now: float) -> dict[str, Any]:
+def overview(jobs: ShownJobs, unread: Mapping[PriorityClass, int], pace: Pace, places: tuple[int, int], now: float) -> dict[str, Any]:
     """`unread`: records of jobs.* that no planner has taken; `places`: slots that serve, and free ones; `now`: epoch seconds of this
     reader. Rates a second, durations seconds.
     """
@@ -51,7 +51,7 @@ def overview(jobs: LiveJobs, unread: Mapping[PriorityClass, int], pace: Pace, pl
     }
 
 
-def queues(jobs: LiveJobs, unread: Mapping[PriorityClass, int], pace: Pace, free: int, now: float) -> list[dict[str, Any]]:
+def queues(jobs: ShownJobs, unread: Mapping[PriorityClass, int], pace: Pace, free: int, now: float) -> list[dict[str, Any]]:
     """A row a class. `predicted`: when a job that comes now, at the end of the line, would begin; None: too little was seen to say."""
     steps: dict[tuple[str, str], int] = defaultdict(int)
     live: dict[tuple[str, str], int] = defaultdict(int)
@@ -90,7 +90,7 @@ def _shown(place: PlaceInLine) -> dict[str, Any]:
     return {name: value if value is None else round(value, 2) for name, value in asdict(place).items()}
 
 
-def _durations(jobs: LiveJobs) -> dict[str, tuple[float, float]]:
+def _durations(jobs: ShownJobs) -> dict[str, tuple[float, float]]:
     """Class → median and 95th percentile of its jobs that succeeded lately."""
     found: dict[str, list[float]] = defaultdict(list)
     for job in islice(jobs.ended(), _LATELY):
@@ -100,7 +100,7 @@ def _durations(jobs: LiveJobs) -> dict[str, tuple[float, float]]:
     return {name: (round(parts[9], 3), round(parts[18], 3)) for name, parts in cut.items()}
 
 
-def _agents(jobs: LiveJobs) -> list[dict[str, Any]]:
+def _agents(jobs: ShownJobs) -> list[dict[str, Any]]:
     """Steps by who is asked, all classes together, those with most to do first."""
     found: dict[str, dict[str, int]] = defaultdict(lambda: {"waiting": 0, "running": 0})
     for key, count in jobs.counts.items():

@@ -27,8 +27,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from services.sink.others import keep_replay
-from services.sink.page.live import COLUMNS, tree
-from services.sink.page.reading import MOST_LETTERS, Picture, Watching
+from services.sink.page.looking import MOST_LETTERS, Picture, Watching
+from services.sink.page.present import COLUMNS, tree
 from services.sink.port import LETTERS, Batch, Document, Store, StoreAway
 from services.sink.query_api import Answered
 from services.sink.settings import SinkSettings

@@ -104,7 +104,7 @@ export function drawQueues(told) {
   body.replaceChildren(...rows.map((one) => {
     const { predicted } = one;
     const range = predicted.seconds === null ? "not known yet" : `${seconds(predicted.earliest)} to ${seconds(predicted.latest)}, at place ${count(predicted.place)}`;
-    return h("tr", {}, h("th", { scope: "row", class: "row" }, one.class), h("td", { class: "n" }, one.unread === "0" ? count(one.waiting) : `${count(one.waiting)} + ${one.unread} unread`),
+    return h("tr", {}, h("th", { scope: "row" }, one.class), h("td", { class: "n" }, one.unread === "0" ? count(one.waiting) : `${count(one.waiting)} + ${one.unread} unread`),
       h("td", { class: "n" }, count(one.steps)), h("td", { class: "n" }, count(one.running)), h("td", { class: "n" }, seconds(one.oldest)),
       h("td", { class: "n strong", title: range }, !told.slots ? "no node serves" : predicted.seconds === null ? "–" : predicted.seconds < .05 ? "at once" : `~${seconds(predicted.seconds)}`),
       h("td", { class: "n" }, seconds(one.median)), h("td", { class: "n" }, seconds(one.p95)));

@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any
 
 from services.sink.handlers import leading_epochs, read_event, read_letter
-from services.sink.page.live import LiveJobs
 from services.sink.page.machines import Machines
 from services.sink.page.overview import overview
+from services.sink.page.present import ShownJobs
 from services.sink.settings import SinkSettings
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.epochs import EpochFilter
@@ -46,7 +46,7 @@ class Picture:
         self._env, self._settings, self.boot = env, settings, boot
         self._topics, self._clock = env.topics, env.clock
         homes = env.topics.settings.home_partitions
-        self.jobs = LiveJobs(settings.page_jobs, homes)
+        self.jobs = ShownJobs(settings.page_jobs, homes)
         self.machines = Machines(env.clock.monotonic())
         self.letters: deque[dict[str, Any]] = deque(maxlen=MOST_LETTERS)
         self.letters_seen = 0

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.sink.page import live
-from services.sink.page.live import COLUMNS, LiveJobs, Rates, tree
+from services.sink.page import present
+from services.sink.page.present import COLUMNS, Rates, ShownJobs, tree
 from shared.contracts import event as events
 from shared.contracts.event import EVENT, JobSnapshot
 from shared.topics import Topics
@@ -53,14 +53,14 @@ def plainly(homes: list[list[Any]]) -> tuple[Counter[str], dict[str, str]]:
     return ends, alive
 
 
-def folded(found: list[Any], most: int = 10_000) -> LiveJobs:
-    jobs = LiveJobs(most, HOMES)
+def folded(found: list[Any], most: int = 10_000) -> ShownJobs:
+    jobs = ShownJobs(most, HOMES)
     for n, event in enumerate(found):
         jobs.event(event, 1_000.0 + n / 50)
     return jobs
 
 
-def counts_again(jobs: LiveJobs) -> Counter[tuple[str, ...]]:
+def counts_again(jobs: ShownJobs) -> Counter[tuple[str, ...]]:
     """Of what it holds now, from scratch."""
     found: Counter[tuple[str, ...]] = Counter()
     for job in jobs.live():
@@ -71,7 +71,7 @@ def counts_again(jobs: LiveJobs) -> Counter[tuple[str, ...]]:
     return found
 
 
-def rows(jobs: LiveJobs) -> dict[str, list[Any]]:
+def rows(jobs: ShownJobs) -> dict[str, list[Any]]:
     return {job.id: job.row() for job in (*jobs.live(), *jobs.ended())}
 
 
@@ -119,7 +119,7 @@ def test_it_is_bounded_and_keeps_the_live_and_the_newest(seed: int, most: int) -
 
 def test_steps_are_let_go_before_jobs_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tree of such a job says that it is not whole."""
-    monkeypatch.setattr(live, "MOST_STEPS", 40)
+    monkeypatch.setattr(present, "MOST_STEPS", 40)
     made = MadeUp(Random(1), HOMES)
     jobs = folded([due.event for _ in range(60) for due in sorted(made.job(1_000.0))])
     assert jobs._steps <= 40 + 16
@@ -133,7 +133,7 @@ def test_steps_are_let_go_before_jobs_are(monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_changed_is_told_once_and_in_order() -> None:
     """Whoever asks again behind the last version that he was told misses nothing, whatever the size of an answer."""
     found = mixed(histories(3, 200), Random(3))
-    jobs = LiveJobs(10_000, HOMES)
+    jobs = ShownJobs(10_000, HOMES)
     seen: dict[str, list[Any]] = {}
     version = 0
     for n, event in enumerate(found):
@@ -174,7 +174,7 @@ def test_stages_follow_what_history_says() -> None:
         accepted, *rest = (due.event for due in sorted(made.job(1_000.0)))
         if accepted.request.pattern == "single" and accepted.asks[0].node is not None and rest[-1].result.status.value == "succeeded":
             break
-    jobs, seen = LiveJobs(10, HOMES), []
+    jobs, seen = ShownJobs(10, HOMES), []
     for event in (accepted, *rest):
         jobs.event(event, 1_000.0)
         job = jobs.get(accepted.job)
@@ -196,6 +196,6 @@ def test_rates_count_by_whole_seconds_and_forget() -> None:
     assert sum(rates.series("ended", 200.2, 5)) == 150
     for second in range(200, 2_000):
         rates.add("ended", second)
-    assert len(rates._seconds) <= 2 * live.RING_SECONDS + 2
+    assert len(rates._seconds) <= 2 * present.RING_SECONDS + 2
     rates.add("ended", 5.0)
     assert rates.series("ended", 2_000.0, 5) == [5] * 60

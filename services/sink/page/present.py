@@ -43,7 +43,7 @@ Counted = Counter[tuple[str, ...]]
 
 
 @dataclass(slots=True)
-class LiveJob:
+class ShownJob:
     """One job as it is now."""
 
     id: str
@@ -126,15 +126,15 @@ class Rates:
         return [second for second in range(int(now) - seconds, int(now)) if second in self._seconds]
 
 
-class LiveJobs:
+class ShownJobs:
     """`most` rows are kept, live ones first. `homes`: of the cluster, by which comparisons are known to be planners' own."""
 
     def __init__(self, most: int, homes: int) -> None:
         self._most, self._homes = most, homes
-        self._live: OrderedDict[str, LiveJob] = OrderedDict()
-        self._ended: OrderedDict[str, LiveJob] = OrderedDict()
+        self._live: OrderedDict[str, ShownJob] = OrderedDict()
+        self._ended: OrderedDict[str, ShownJob] = OrderedDict()
         """Both by when they changed, the newest last."""
-        self._with_steps: deque[LiveJob] = deque()
+        self._with_steps: deque[ShownJob] = deque()
         """Ended ones, in the order of their ends."""
         self._steps = 0
         self._parts: OrderedDict[tuple[str, str], dict[int, tuple[str, ...]]] = OrderedDict()
@@ -193,10 +193,10 @@ class LiveJobs:
             self._step(job, fact, at)
         self._changed(job)
 
-    def _begin(self, name: str, fact: events.JobAccepted) -> LiveJob:
+    def _begin(self, name: str, fact: events.JobAccepted) -> ShownJob:
         self._forget(name)
         request = fact.request
-        job = LiveJob(name, request.tenant, fact.priority_class.value, request.pattern, fact.at, request.model)
+        job = ShownJob(name, request.tenant, fact.priority_class.value, request.pattern, fact.at, request.model)
         job.reason = "turn" if request.conversation is not None else "place"
         self._live[name] = job
         while len(self._live) > MOST_LIVE:
@@ -204,7 +204,7 @@ class LiveJobs:
             self.lost += 1
         return job
 
-    def _step(self, job: LiveJob, fact: Any, at: float | None) -> None:
+    def _step(self, job: ShownJob, fact: Any, at: float | None) -> None:
         before = len(job.steps)
         fold_step(job.steps, fact)
         self._steps += len(job.steps) - before
@@ -228,12 +228,12 @@ class LiveJobs:
         if job.waited is None:
             job.waited = next((step.waited_seconds for step in job.steps if step.waited_seconds is not None), None)
 
-    def _began(self, job: LiveJob, node: str, at: float | None) -> None:
+    def _began(self, job: ShownJob, node: str, at: float | None) -> None:
         job.node = node
         self.starts += 1
         self._note("started", at)
 
-    def _answered(self, job: LiveJob, fact: events.StepAnswered, at: float | None) -> None:
+    def _answered(self, job: ShownJob, fact: events.StepAnswered, at: float | None) -> None:
         step = next((step for step in job.steps if step.id == fact.step), None)
         if fact.node is not None and step is not None and step.waited_seconds is None:
             self._began(job, fact.node, at)  # claims of short steps are not always recorded
@@ -246,10 +246,10 @@ class LiveJobs:
             job.served = str(served.kind)
             self.totals[job.served] += 1
 
-    def _end(self, name: str, job: LiveJob | None, result: Result, at: float | None) -> None:
+    def _end(self, name: str, job: ShownJob | None, result: Result, at: float | None) -> None:
         if job is None:
             self._forget(name)
-            job = LiveJob(name, result.tenant, result.priority_class.value, result.pattern, result.accepted_at, whole=False)
+            job = ShownJob(name, result.tenant, result.priority_class.value, result.pattern, result.accepted_at, whole=False)
             job.model = (result.answer and result.answer.model) or ""
             job.node = (result.answer and result.answer.node) or ""
         else:
@@ -281,7 +281,7 @@ class LiveJobs:
         if at is not None:
             self.rates.add(what, at)
 
-    def _changed(self, job: LiveJob) -> None:
+    def _changed(self, job: ShownJob) -> None:
         job.stage, job.reason = stage_of(job)
         counted: Counted = Counter({("job", job.priority_class, job.stage, job.reason): 1})
         for step in job.steps:
@@ -298,7 +298,7 @@ class LiveJobs:
         self._stamp(job)
         self._live.move_to_end(job.id)
 
-    def _stamp(self, job: LiveJob) -> None:
+    def _stamp(self, job: ShownJob) -> None:
         self.version += 1
         job.version = self.version
 
@@ -308,7 +308,7 @@ class LiveJobs:
             self.counts -= job.counted
             self._drop_steps(job)
 
-    def _drop_steps(self, job: LiveJob) -> None:
+    def _drop_steps(self, job: ShownJob) -> None:
         self._steps -= len(job.steps)
         job.steps, job.why, job.whole = [], {}, job.whole and not job.steps
 
@@ -320,20 +320,20 @@ class LiveJobs:
 
     # What is asked of it
 
-    def live(self) -> Iterator[LiveJob]:
+    def live(self) -> Iterator[ShownJob]:
         """All that have not ended."""
         return iter(self._live.values())
 
-    def ended(self) -> Iterator[LiveJob]:
+    def ended(self) -> Iterator[ShownJob]:
         """Those that ended last first."""
         return reversed(self._ended.values())
 
-    def since(self, version: int, most: int) -> list[LiveJob]:
+    def since(self, version: int, most: int) -> list[ShownJob]:
         """Up to so many that changed behind `version`, those that changed first first."""
         newest = merge(reversed(self._live.values()), reversed(self._ended.values()), key=lambda job: -job.version)
         return list(takewhile(lambda job: job.version > version, newest))[: -most - 1 : -1]
 
-    def get(self, name: str) -> LiveJob | None:
+    def get(self, name: str) -> ShownJob | None:
         """As it is known here."""
         return self._live.get(name) or self._ended.get(name)
 
@@ -343,7 +343,7 @@ class LiveJobs:
         return [gain.as_json() for gain in found]
 
 
-def stage_of(job: LiveJob) -> tuple[str, str]:
+def stage_of(job: ShownJob) -> tuple[str, str]:
     """Where a job that has not ended is, and what it waits for."""
     states = {step.state for step in job.steps}
     if "running" in states:
@@ -353,7 +353,7 @@ def stage_of(job: LiveJob) -> tuple[str, str]:
     return WAITING, next((reason for state, reason in _REASONS.items() if state in states), job.reason or "place")
 
 
-def tree(job: LiveJob) -> Tree:
+def tree(job: ShownJob) -> Tree:
     """Its steps in order."""
     state = "settled" if job.result is not None else job.stage
     return tree_of(ids.public(job.id), state, job.steps, pattern=job.pattern, whole=job.whole, result=job.result)
