@@ -49,12 +49,12 @@ def test_every_expression_is_of_declared_metrics(board: str, title: str, express
     """Grouped and filtered by labels that they have, too."""
     tree = promql_parser.parse(expression.replace(RATE, "5m"))
     names = known()
-    selectors = [part for part in nodes(tree) if isinstance(part, promql_parser.VectorSelector)]
+    selectors = [(part.name or "", part.matchers) for part in nodes(tree) if isinstance(part, promql_parser.VectorSelector)]
     assert selectors, (board, title)
-    for selector in selectors:
-        assert selector.name in names, (board, title, selector.name)
-        assert {matcher.name for matcher in selector.matchers.matchers} <= names[selector.name]
-    labels = set.intersection(*(names[selector.name] for selector in selectors))
+    for name, matchers in selectors:
+        assert name in names, (board, title, name)
+        assert {matcher.name for matcher in matchers.matchers} <= names[name]
+    labels = set.intersection(*(names[name] for name, _ in selectors))
     grouped = {label.strip() for group in re.findall(r"by \(([^)]*)\)", expression) for label in group.split(",")}
     assert grouped <= labels, (board, title, grouped - labels)
     legend = next(

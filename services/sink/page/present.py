@@ -14,7 +14,7 @@ from heapq import merge
 from itertools import takewhile
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from shared.contracts import event as events
 from shared.contracts import ids
@@ -32,7 +32,7 @@ _REASONS = {
 _OPEN = frozenset({*_REASONS, "running"})
 MOST_LIVE = 50_000
 """Far more than six homes admit; beyond, the least recently heard of is left out, and `lost` says so."""
-MOST_STEPS = 30_000
+MOST_STEPS = 60_000
 """Of all jobs together; then the steps of those that ended first are let go, and their trees say that they are not whole."""
 _MOST_WHY = 200
 _MOST_SNAPSHOTS = 1_000
@@ -40,6 +40,8 @@ _MOST_COMPARISONS = 5_000
 RING_SECONDS = 300
 
 Counted = Counter[tuple[str, ...]]
+_NOTHING: Counted = Counter()
+_STEPS = TypeAdapter(list[StepStatus])
 
 
 @dataclass(slots=True)
@@ -71,14 +73,19 @@ class ShownJob:
     """How, where a cache answered: exact or semantic."""
     version: int = 0
     whole: bool = True
-    result: Result | None = None
-    """Without its answer."""
+    result: bytes = b""
+    """Once it has ended, without its answer."""
     steps: list[StepStatus] = field(default_factory=list)
+    """While it is live; then they are packed."""
+    packed: bytes = b""
+    kept: int = 0
+    """Steps that are packed."""
     given: dict[str, str] = field(default_factory=dict)
     """Step → node that its planner chose and that has not said yet that it runs."""
     why: dict[str, str] = field(default_factory=dict)
     """Step → why that node was chosen."""
-    counted: Counted = field(default_factory=Counter)
+    counted: Counted = field(default_factory=lambda: _NOTHING)
+    """Replaced as a whole."""
 
     def row(self) -> list[Any]:
         """The values of `COLUMNS`."""
@@ -255,14 +262,15 @@ class ShownJobs:
         else:
             del self._live[name]
             self.counts -= job.counted
-            job.counted = Counter()
+            job.counted = _NOTHING
         usage = result.usage
         job.stage, job.reason, job.status = ENDED, "", result.status.value
         job.failure = result.failure.kind.value if result.failure is not None else ""
         job.seconds = round(max(0.0, result.finished_at - result.accepted_at), 3)
         job.asked, job.attempts, job.cost = result.steps, result.attempts, usage.cost
         job.tokens, job.wasted = usage.prompt_tokens + usage.completion_tokens, usage.wasted_tokens
-        job.result, job.given = result.model_copy(update={"answer": None}), {}
+        job.result, job.given = result.model_copy(update={"answer": None}).to_bytes(), {}
+        job.packed, job.kept, job.steps = _STEPS.dump_json(job.steps, exclude_defaults=True), len(job.steps), []
         self._ended[name] = job
         self._with_steps.append(job)
         self._stamp(job)
@@ -309,8 +317,9 @@ class ShownJobs:
             self._drop_steps(job)
 
     def _drop_steps(self, job: ShownJob) -> None:
-        self._steps -= len(job.steps)
-        job.steps, job.why, job.whole = [], {}, job.whole and not job.steps
+        held = len(job.steps) + job.kept
+        self._steps -= held
+        job.steps, job.packed, job.kept, job.why, job.whole = [], b"", 0, {}, job.whole and not held
 
     def _trim(self) -> None:
         while len(self) > self._most and self._ended:
@@ -355,5 +364,7 @@ def stage_of(job: ShownJob) -> tuple[str, str]:
 
 def tree(job: ShownJob) -> Tree:
     """Its steps in order."""
-    state = "settled" if job.result is not None else job.stage
-    return tree_of(ids.public(job.id), state, job.steps, pattern=job.pattern, whole=job.whole, result=job.result)
+    steps = _STEPS.validate_json(job.packed) if job.packed else job.steps
+    result = Result.model_validate_json(job.result) if job.result else None
+    state = "settled" if result is not None else job.stage
+    return tree_of(ids.public(job.id), state, steps, pattern=job.pattern, whole=job.whole, result=result)

@@ -114,7 +114,7 @@ def test_it_is_bounded_and_keeps_the_live_and_the_newest(seed: int, most: int) -
     assert len(jobs) <= max(most, len(alive))
     kept = [job.id for job in jobs.ended()]
     assert kept == [job.id for job in whole.ended()][: len(kept)]
-    assert jobs._steps == sum(len(job.steps) for job in (*jobs.live(), *jobs.ended()))
+    assert jobs._steps == sum(len(job.steps) + job.kept for job in (*jobs.live(), *jobs.ended()))
 
 
 def test_steps_are_let_go_before_jobs_are(monkeypatch: pytest.MonkeyPatch) -> None:
