@@ -193,6 +193,36 @@ def test_viewers_are_bounded_and_a_stop_ends_their_streams() -> None:
     virtual_loop.run(scene())
 
 
+def test_who_takes_nothing_is_cut_off() -> None:
+    """He would else hold a viewer's place, and reading, for ever."""
+
+    async def scene() -> None:
+        async with asking(10) as (_, world):
+            for_ever = asyncio.Event()
+            scope = {
+                "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": "GET", "scheme": "http",
+                "path": "/page/stream", "raw_path": b"/page/stream", "query_string": b"", "root_path": "",
+                "headers": [(b"host", b"127.0.0.1")], "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 9105),
+            }  # fmt: skip
+
+            async def send(message: Any) -> None:
+                if message["type"] == "http.response.body":
+                    await for_ever.wait()
+
+            async def receive() -> Any:
+                await for_ever.wait()
+
+            reading = asyncio.create_task(world.sink.asgi()(scope, receive, send))
+            await world.clock.sleep(20.0)
+            assert not reading.done()
+            await world.clock.sleep(20.0)
+            assert reading.done()
+            assert reading.exception() is None
+            assert world.sink.watching._viewers == 0
+
+    virtual_loop.run(scene())
+
+
 @pytest.mark.parametrize("path", DATA)
 async def test_with_keys_only_an_administrator_is_told(path: str, keys: str) -> None:
     """A tenant's key is none; the files and what the page needs to begin are anybody's."""
