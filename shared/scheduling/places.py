@@ -19,31 +19,29 @@ HALF_LIFE_SECONDS = 30.0
 FEWEST = 10.0
 """Of what happened (decayed): fewer say nothing about the pace."""
 SURE = 2.0
-"""Standard deviations in the range: about nineteen of twenty."""
+"""Standard deviations in the range."""
+UNFORESEEN = 0.25
+"""Variance, relative, of what is not counted: several routers, lengths of turns, models (decision 0047)."""
 
 
 class Pace:
-    """How many happen a second while there is something to do, so that idle time does not lower it."""
+    """How many happen a second while there is too much to do: neither idle time lowers it, nor does it count what fills free places."""
 
     def __init__(self) -> None:
-        self._news = 0
+        self.news = 0
+        """Since the last look: whoever sees one adds it."""
         self._seen = 0.0
         self._busy_seconds = 0.0
         self._was_busy = False
         self._at: float | None = None
 
-    def happened(self, number: int = 1) -> None:
-        """So many more since the last look."""
-        self._news += number
-
     def look(self, now: float, *, busy: bool) -> None:
-        """`now`: monotonic seconds; `busy`: whether something waits from now on. What is old counts half each `HALF_LIFE_SECONDS`."""
+        """`now`: monotonic seconds; `busy`: whether from now on something waits. What is old counts half each `HALF_LIFE_SECONDS`."""
         elapsed = 0.0 if self._at is None else max(0.0, now - self._at)
         decay = 0.5 ** (elapsed / HALF_LIFE_SECONDS)
-        self._seen = self._seen * decay + self._news
-        busy_seconds = elapsed if self._was_busy or self._news else 0.0
-        self._busy_seconds = self._busy_seconds * decay + busy_seconds
-        self._news, self._was_busy, self._at = 0, busy, now
+        self._seen = self._seen * decay + (self.news if self._was_busy else 0)
+        self._busy_seconds = self._busy_seconds * decay + (elapsed if self._was_busy else 0.0)
+        self.news, self._was_busy, self._at = 0, busy, now
 
     @property
     def seen(self) -> float:
@@ -94,7 +92,7 @@ def place_in_line(ahead: AheadInLine, pace: Pace) -> PlaceInLine:
     if per_second is None:
         return PlaceInLine(before + 1, *((0.0, 0.0) if not starts else ()))
     fewest = ahead.own + sum(min(waiting, ahead.own) for waiting in ahead.others)
-    doubt = 1.0 + SURE * sqrt(1.0 / pace.seen + 1.0 / (before + 1))
+    doubt = 1.0 + SURE * sqrt(UNFORESEEN + 1.0 / pace.seen + 1.0 / (before + 1))
     seconds = starts / per_second
     return PlaceInLine(before + 1, seconds, min(seconds, fewest / per_second) / doubt, (before + 1) / per_second * doubt)
 

@@ -40,7 +40,9 @@ class Backlog:
         self._live = dict.fromkeys(CLASSES, 0)
         self._unread = dict.fromkeys(CLASSES, 0)
         self._next: dict[Place, int] = {}
-        self._settled = Pace()
+        self._ends: Mapping[Place, int] = {}
+        self.pace = Pace()
+        """Of jobs' ends."""
 
     def on_accepted(self, priority_class: PriorityClass, partition: int | None, offset: int | None) -> None:
         """A planner took a job that lay at `offset` of its jobs topic."""
@@ -51,7 +53,7 @@ class Backlog:
 
     def on_settled(self, priority_class: PriorityClass) -> None:
         """A job ended."""
-        self._settled.happened()
+        self.pace.news += 1
         self._live[priority_class] = max(0, self._live[priority_class] - 1)
 
     def observe(self, ends: Mapping[Place, int], now: float, taken: Mapping[Place, int] | None = None) -> None:
@@ -65,8 +67,22 @@ class Backlog:
             known = None if taken is None else taken.get(place)
             following = self._next[place] = max((offset for offset in (before, known) if offset is not None), default=end)
             unread[place[0]] += max(0, end - following)
-        self._unread = unread
-        self._settled.look(now, busy=any(self.waiting(c) for c in CLASSES))
+        self._unread, self._ends = unread, ends
+        self.pace.look(now, busy=any(self.waiting(c) for c in CLASSES))
+
+    def unread(self, priority_class: PriorityClass) -> int:
+        """Jobs of the class that no planner has taken yet."""
+        return self._unread[priority_class]
+
+    def unread_before(self, priority_class: PriorityClass, partition: int, offset: int | None) -> int:
+        """Of them, about how many are taken before the one that lies there: as many of each partition. All, where it is not known."""
+        if offset is None:
+            return self._unread[priority_class]
+        own = max(0, offset - self._next.get((priority_class, partition), offset))
+        lie = (
+            end - self._next.get(place, end) for place, end in self._ends.items() if place[0] is priority_class and place[1] != partition
+        )
+        return own + sum(min(own, max(0, unread)) for unread in lie)
 
     def waiting(self, priority_class: PriorityClass) -> int:
         """Jobs of the class that have not ended, in Kafka or with a planner."""
@@ -75,7 +91,7 @@ class Backlog:
     @property
     def settled_per_second(self) -> float | None:
         """Measured capacity; None while too little is known."""
-        return self._settled.per_second
+        return self.pace.per_second
 
     def wait_seconds(self, priority_class: PriorityClass) -> float | None:
         """Estimated wait of a new job: what is as urgent or more, at the measured rate. None: unknown."""

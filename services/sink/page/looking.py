@@ -119,7 +119,7 @@ class Picture:
         # Two clocks are compared only for what was there before this reader, and only for a curve.
         self.jobs.event(valid.event, self._clock.wall() if caught_up else valid.at_ms / 1000)
         if caught_up:
-            self.pace.happened(self.jobs.starts - starts)
+            self.pace.news += self.jobs.starts - starts
 
     def _on_other(self, record: Record) -> None:
         now = self._clock.monotonic()

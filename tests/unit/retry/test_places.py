@@ -30,7 +30,7 @@ def pace(per_second: float, seconds: float = 60.0) -> Pace:
     found = Pace()
     found.look(0.0, busy=True)
     for second in range(1, int(seconds) + 1):
-        found.happened(int(per_second))
+        found.news += int(per_second)
         found.look(float(second), busy=True)
     return found
 
