@@ -57,6 +57,7 @@ def go(page: Page, view: str) -> None:
     expect(page.locator(f"#view-{view}")).to_be_visible()
 
 
+@pytest.mark.alone
 def test_ten_thousand_jobs_are_there_soon_and_found_at_once(browser: Browser, address: str) -> None:
     """First paint, all rows, and a filter, measured; of the rows only those in sight are in the document."""
     page = browser.new_page(viewport={"width": 1360, "height": 860})

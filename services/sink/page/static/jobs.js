@@ -79,6 +79,7 @@ export function filter() {
   const value = COLUMNS.find(([name]) => name === sight.sort)[3];
   const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
   sight.list = list.map((job) => [value(job), job]).sort(([a, one], [b, other]) => sight.way * compare(a, b) || compare(other.accepted, one.accepted)).map(([, job]) => job);
+  if (sight.chosen) sight.cursor = sight.list.findIndex((job) => job.id === sight.chosen);  // it moves as others come
 }
 
 function offer(name, values) {
