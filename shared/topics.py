@@ -217,7 +217,7 @@ FAMILIES: tuple[Family, ...] = (
         "delete",
         10 * 60_000,
         ("worker", "router", "planner"),
-        ("router", "planner", "worker"),
+        ("router", "planner", "worker", "sink"),
         ("Credits", "RouterPresence", "PlannerPresence"),
         "Free places of nodes, each offered to one router or planner; presence of these, by which a reader knows that it hears.",
         (("segment.ms", "300000"),),

@@ -33,6 +33,9 @@ def _show(rows: list[Row], *, as_json: bool) -> None:
         emit_json([row.as_json() for row in rows])
         return
     emit_table(report.TITLES, report.cells(rows))
+    for row in rows:
+        if row.component == "sink" and row.state == "ready":
+            click.echo(f"dashboard: {row.address}/")
     for warning in report.warnings(rows):
         click.echo(f"note: {warning}")
 

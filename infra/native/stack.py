@@ -169,17 +169,23 @@ class Stack:
 
     def services(self, node: ModelNode | None) -> list[ServiceProcess]:
         """All of them, running or not; `node` is what the worker serves."""
-        shared = {"TUTTI_KAFKA_SERVERS": self.kafka_servers}
+        shared, places = (
+            {"TUTTI_KAFKA_SERVERS": self.kafka_servers},
+            {one.name: service_port(one, self.settings.http_ports) for one in listed()},
+        )
         own = {
             "worker": node.worker_environment() if node else {},
-            "sink": {"TUTTI_SINK__STORE": self.settings.sink_store or (self.mongo.url if self.mongo.daemon.pid() else "")},
+            "sink": {
+                "TUTTI_SINK__STORE": self.settings.sink_store or (self.mongo.url if self.mongo.daemon.pid() else ""),
+                "TUTTI_SINK__INGRESS_URL": self.settings.ingress_url or f"http://127.0.0.1:{places['ingress']}",
+            },
             "ingress": {"TUTTI_INGRESS__REDIS_URL": self.redis.url} if self.redis.daemon.pid() else {},
         }
         return [
             ServiceProcess(
                 service.name,
                 self.home,
-                service_port(service, self.settings.http_ports),
+                places[service.name],
                 {**shared, **own.get(service.name, {})},
                 kept=True,
                 module=service.module,

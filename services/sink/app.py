@@ -8,6 +8,8 @@ from typing import Any
 
 from services.sink.gauges import Gauges
 from services.sink.mongo import MongoStore, NoStore
+from services.sink.page.looking import Watching
+from services.sink.page.routes import Page
 from services.sink.port import Store
 from services.sink.query_api import build_api
 from services.sink.settings import SinkSettings
@@ -52,8 +54,10 @@ class UsageSink:
         self._traces = Traces(store, export, settings.traced_share, clock) if export is not None else None
         kept_in = (self.intake, store, Gauges(settings.labels), self._traces)
         self.writer = Writer(*kept_in, topics=topics, settings=settings, clock=clock, wake=wake)
-        self._api = build_api(store, access.load(settings.keys_file, self.name), clock, queries=settings.queries)
-        self._processor = Processor(self._connect, reasons=self._reasons, drain=self.intake.drain)
+        keys, self.watching = access.load(settings.keys_file, self.name), Watching(environment, settings)
+        page = Page(environment, settings, store, self.watching, keys=not keys.open)
+        self._api = build_api(store, keys, clock, queries=settings.queries, besides=page.routes())
+        self._processor = Processor(self._connect, reasons=self._reasons, drain=self._drain)
         self._processor.closes(store)
         self.run, self.readiness = self._processor.run, self._processor.readiness
 
@@ -66,9 +70,13 @@ class UsageSink:
         group = group_of(self.name, env.topics.settings.prefix)
         topics = (env.topics.job_events, env.topics.dead_letters, env.topics.nodes)
         intake = await processor.open(self.intake.join(env.log, group, env.instance, topics, fetch_max_wait_ms=IDLE_WAIT_MS))
-        processor.spawn(intake.run(), intake.run_commits(self._settings.commit_seconds), self.writer.run())
+        processor.spawn(intake.run(), intake.run_commits(self._settings.commit_seconds), self.writer.run(), self.watching.run())
         if self._traces is not None:
             processor.spawn(self._traces.run())
+
+    async def _drain(self) -> None:
+        await self.watching.drain()
+        await self.intake.drain()
 
     def _reasons(self) -> Iterator[str]:
         yield from kafka_silence(self.intake.polled_at, self._env.clock.monotonic())

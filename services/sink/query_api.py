@@ -4,14 +4,14 @@ GET /v1/usage?from=&to=&by=day,tenant,...   sums of days         GET /v1/audit?h
 GET /v1/usage/jobs?status=&since=&before=   rows, newest first   GET /v1/nodes/history?node=     } administrators
 GET /v1/usage/jobs/{job}                    one job's lives      GET /v1/dead-letters            } only
 GET /v1/top?minutes=&by=                    who used most lately     GET /v1/conversations?before=     used last first
-GET /v1/logs?since=&before=                 events, newest first
+GET /v1/logs?since=&before=                 events, newest first     GET /, /page/...                  the dashboard (`page/`)
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import to_json
@@ -36,8 +36,9 @@ from services.sink.queries import (
 from shared.access import Access, Client, key_of
 from shared.clock import Clock
 from shared.contracts.bounds import in_words
-from shared.errors import InvalidInput, NotFound, TooLarge
+from shared.errors import InvalidInput, LogError, NotFound, Overloaded, TooLarge
 from shared.problem import Problem, Refused, rendered
+from shared.processing.replay import KeptInPart
 from shared.telemetry import logs
 
 log = logs.get(__name__)
@@ -56,7 +57,16 @@ _ROUTES: dict[str, type[Query]] = {
 }
 
 
-def build_api(store: Store, access: Access, clock: Clock, *, queries: int) -> Starlette:
+class Answered(NamedTuple):
+    """A route besides: what it raises is answered as the questions' errors are. `public`: it needs no key, and its caller is None."""
+
+    path: str
+    method: str
+    answer: Callable[[Request, Client | None], Awaitable[Response]]
+    public: bool = False
+
+
+def build_api(store: Store, access: Access, clock: Clock, *, queries: int, besides: Sequence[Answered] = ()) -> Starlette:
     """The application of one sink. `queries`: answered at once."""
     turns = asyncio.Semaphore(queries)
 
@@ -73,7 +83,17 @@ def build_api(store: Store, access: Access, clock: Clock, *, queries: int) -> St
 
         return answer
 
+    def other(one: Answered) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            try:
+                return await one.answer(request, None if one.public else _caller(request, access))
+            except Exception as error:
+                return _refusal(_problem(error))
+
+        return answer
+
     routes = [Route(path, endpoint(kind), methods=["GET"]) for path, kind in _ROUTES.items()]
+    routes += [Route(one.path, other(one), methods=[one.method]) for one in besides]
     app = Starlette(routes=routes)
     app.router.default = _unknown
     return app
@@ -99,6 +119,11 @@ def _problem(error: Exception) -> Problem:
             return error.problem
         case StoreAway():
             return Problem(503, error.code, error.message, None, _AGAIN_SECONDS)
+        case LogError() | Overloaded() | TimeoutError():
+            about = "Kafka does not answer" if isinstance(error, TimeoutError) else error.message
+            return Problem(
+                503, getattr(error, "code", "log_unavailable"), about, None, getattr(error, "retry_after_seconds", _AGAIN_SECONDS)
+            )
         case ValidationError():
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             place = ".".join(str(part) for part in first["loc"])
@@ -109,13 +134,17 @@ def _problem(error: Exception) -> Problem:
             return Problem(404, error.code, error.message)
         case InvalidInput():
             return Problem(400, error.code, error.message)
+        case KeptInPart():
+            return Problem(409, error.code, error.message)
         case _:
             log.failure("query_failed", error)
             return Problem(500, "internal", "something went wrong inside tutti")
 
 
 def _refusal(problem: Problem) -> Response:
-    headers = {} if problem.retry_after_seconds is None else {"retry-after": f"{problem.retry_after_seconds:.0f}"}
+    headers = {"x-content-type-options": "nosniff"}
+    if problem.retry_after_seconds is not None:
+        headers["retry-after"] = f"{problem.retry_after_seconds:.0f}"
     return Response(rendered(problem), problem.status, headers, "application/json")
 
 
