@@ -23,7 +23,7 @@ from services.ingress.routes.conversations import ConversationRoutes
 from services.ingress.routes.declarations import RENDERED, DeclarationRoutes
 from services.ingress.routes.events import JobEvents
 from services.ingress.routes.jobs import Jobs
-from services.ingress.routes.models import Models
+from services.ingress.routes.pages import endpoint
 from services.ingress.routes.reviews import ReviewRoutes
 from services.ingress.routes.schedules import ScheduleRoutes
 from services.ingress.routes.tenants import TenantRoutes
@@ -89,17 +89,15 @@ def build_api(door: Door, version: str, outbox: Outbox, registry: str, table: Sc
         "/v1/tenants": {"GET": tenants.list},
         "/v1/tenants/{tenant}": {"GET": tenants.get, "PUT": tenants.put, "DELETE": tenants.delete},
     }
-    for form in (dialect.models for dialect in served() if dialect.models is not None):
-        models = Models(door, form)
-        methods[form.path] = {"GET": models.list}
-        if form.one_path is not None:
-            methods[form.one_path] = {"GET": models.get}
-    for path, call in app.calls.items():
-        app.router.routes.append(Route(path, Resource(app.origins, POST=call)))
+    for dialect in served():
+        app.router.routes.append(Route(dialect.path, Resource(app.origins, dialect.problem, {"POST": app.calls[dialect.path]})))
+        for page in dialect.pages:
+            serve = counted(_PARAMETER.sub("{id}", page.path), endpoint(door, page), dialect.problem)
+            app.router.routes.append(Route(page.path, Resource(app.origins, dialect.problem, {page.method: serve})))
     for path, endpoints in methods.items():
         label = _PARAMETER.sub("{id}", path)
         asgi = {method: counted(label, endpoint) for method, endpoint in endpoints.items()}
-        app.router.routes.append(Route(path, Resource(app.origins, **asgi)))
+        app.router.routes.append(Route(path, Resource(app.origins, rendered, asgi)))
     app.router.default = _unknown
     for kind in (HTTPException, Exception):
         app.add_exception_handler(kind, _on_error)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from services.ingress.dialects.port import Dialect
+from services.ingress.dialects.port import Dialect, Page
 from services.ingress.dialects.tutti.requests import JobSubmission
 from services.ingress.routes.conversations import MemorySubmission
 from services.ingress.routes.declarations import RENDERED, AliasMove, Rendering
@@ -21,6 +22,7 @@ from shared.contracts.budget import TenantLimits
 from shared.tree import Tree
 
 _REF = "#/components/schemas/{model}"
+_PARAMETER = re.compile(r"{[a-z:]+}")
 _ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}, "description": "Job id."}
 _TENANT = {
     "name": "tenant",
@@ -91,7 +93,7 @@ def document(title: str, version: str, dialects: Sequence[Dialect]) -> dict[str,
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version, "description": "One LLM cluster from unequal machines."},
-        "paths": {dialect.path: {"post": _call(dialect)} for dialect in dialects} | _paths(),
+        "paths": {path: ends for dialect in dialects for path, ends in _served(dialect).items()} | _paths(),
         "components": {"schemas": components, "securitySchemes": {"key": bearer}},
         "security": [{"key": []}, {}],
     }
@@ -117,8 +119,6 @@ def _paths() -> dict[str, Any]:
         body="JobSubmission",
     )
     return {
-        "/v1/models": {"get": _operation("Models of the registered nodes.", {"200": _json("A list.", {"type": "object"})})},
-        "/v1/models/{id}": {"get": _operation("One model.", {"200": _json("A model.", {"type": "object"})}, parameters=[_ID])},
         "/v1/jobs": {"post": jobs},
         "/v1/jobs/{id}": {"get": _job_get(), "delete": _job_delete()},
         "/v1/jobs/{id}/events": {"get": _job_events()},
@@ -138,9 +138,20 @@ def _paths() -> dict[str, Any]:
     }
 
 
-def _call(dialect: Dialect) -> dict[str, Any]:
+def _served(dialect: Dialect) -> dict[str, Any]:
+    """Its call and its pages."""
     answers = {"200": _json("The answer.", {"type": "object"})}
-    return _operation(dialect.summary, answers, parameters=_CALL_HEADERS, body=dialect.request.__name__)
+    call = _operation(dialect.summary, answers, parameters=_CALL_HEADERS, body=dialect.request.__name__)
+    return {dialect.path: {"post": call}} | {
+        _PARAMETER.sub("{id}", page.path): {page.method.lower(): _page(page)} for page in dialect.pages
+    }
+
+
+def _page(page: Page) -> dict[str, Any]:
+    shown = {
+        "200": {"description": page.summary, "content": {page.media: {"schema": {"type": "object" if "json" in page.media else "string"}}}}
+    }
+    return _operation(page.summary, shown, parameters=[_ID] if _PARAMETER.search(page.path) else None)
 
 
 def _schedule() -> dict[str, Any]:

@@ -55,6 +55,8 @@ class CallOrder(NamedTuple):
     seconds: float
     trace: str | None
     digest: str | None
+    came: float
+    """By the monotonic clock."""
     noted: bool
     """What becomes of its steps is told beside the stream: its pattern is none of a single step, and the dialect has comments."""
 
@@ -94,16 +96,20 @@ class Calls:
         self._seconds.observe(self._door.clock.monotonic() - began)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> int:
+        door, came = self._door, self._door.clock.monotonic()
         call = call_headers(scope)
-        client = self._door.access.identify(call.api_key)
-        door = self._door
+        client = door.access.identify(call.api_key)
         async with door.bodies.read(receive, call, client.named(call.tenant), door.settings.body_bytes) as body:
             check_depth(body)
             request = self._dialect.request.model_validate_json(body)
             del body
             await door.open()
             door.admit_caller()
-            order, job = self._order(request, call, client)
+            order, job = self._order(request, call, client, came)
+            at_once = None if self._dialect.at_once is None else self._dialect.at_once(request, door.clock.wall())
+            if at_once is not None:
+                await send_json(send, 200, at_once)
+                return 200
             begun = await self._begin(order, job, client)
             del request, job
         send = watched(send, begun.caller, door.clock)
@@ -116,7 +122,7 @@ class Calls:
             if not order.keyed:
                 self._abandon(begun.caller, detach=call.detach)
 
-    def _order(self, request: Asked, call: CallHeaders, client: Client) -> tuple[CallOrder, Job]:
+    def _order(self, request: Asked, call: CallHeaders, client: Client, came: float) -> tuple[CallOrder, Job]:
         """What the request is about, and the job that answers it. Raises Refused (403, 404), UnsupportedParameter."""
         door = self._door
         priority_class = call.priority_class or PriorityClass.INTERACTIVE
@@ -136,7 +142,7 @@ class Calls:
         if key is not None:
             digest = digest_of(job.model_copy(update={"deadline_seconds": None, "model": request.model}).record())
         noted = job.stream and job.pattern != SINGLE.name and bool(self._dialect.heartbeat)
-        return CallOrder(request.model, job.stream, request.wishes(), priority_class, seconds, call.trace, digest, noted), job
+        return CallOrder(request.model, job.stream, request.wishes(), priority_class, seconds, call.trace, digest, came, noted), job
 
     async def _begin(self, order: CallOrder, job: Job, client: Client) -> Call:
         """Submit the job, or join it when it was submitted before under the same key. Raises whatever can be said against it."""
@@ -173,10 +179,14 @@ class Calls:
         if answer is None:
             return await self._refuse(send, _error_of(caller), [(b"x-tutti-job", caller.job.encode())])
         assert caller.result is not None
-        told = Told(caller.job, int(caller.result.accepted_at), call.order.model, call.order.wishes)
+        told = self._told(call, caller.result.accepted_at)
         body = self._dialect.answer(told, answer, caller.result.usage)
         await send_json(send, 200, body, [*self._headers(call, answer.simulated), *origin_headers(answer)])
         return 200
+
+    def _told(self, call: Call, created: float) -> Told:
+        order, clock = call.order, self._door.clock
+        return Told(call.caller.job, int(created), order.model, order.wishes, lambda: clock.monotonic() - order.came)
 
     async def _refuse(self, send: Send, error: Exception, headers: HeaderList = ()) -> int:
         return await refuse(send, error, self._dialect.path, headers, self._dialect.problem)
@@ -194,7 +204,7 @@ class Calls:
         if caller.ended and _answer_of(caller) is None:
             return await self._refuse(send, _error_of(caller), [(b"x-tutti-job", caller.job.encode())])
         order = call.order
-        writer = self._dialect.stream(Told(caller.job, int(self._door.clock.wall()), order.model, order.wishes))
+        writer = self._dialect.stream(self._told(call, self._door.clock.wall()))
         await start_stream(send, [*self._dialect.stream_headers, *self._headers(call, self._simulated(caller))])
         if not (caller.streaming or caller.ended):
             await send_part(send, self._dialect.heartbeat)

@@ -9,33 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from services.ingress.dialects.port import Asked, Terms
+from services.ingress.dialects.port import Asked, Terms, Unread, UnsupportedParameter, refuse_unsupported
 from shared.contracts.base import MOST, Image, JsonObject, JsonValue, Label, ModelName, PublicId, Sentence, Text
 from shared.contracts.chat import MOST_CALLS, MOST_TOOLS, ChatMessage, Options, ToolChoice
 from shared.contracts.job import Job
-from shared.errors import Unsupported
 
 _MAX_METADATA = 16
 
 
-class UnsupportedParameter(Unsupported):
-    """The parameter is known but not supported."""
-
-    code = "unsupported_parameter"
-
-    def __init__(self, param: str, message: str | None = None) -> None:
-        super().__init__(message or f"{param} is not supported")
-        self.param = param
-
-
-def _is_there(value: Any) -> bool | None:
-    return None if value is None else True
-
-
-Unread = Annotated[bool | None, BeforeValidator(_is_there, json_schema_input_type=Any)]
-"""Whatever it is, only that it is there counts: it is not kept."""
 Number = Annotated[int, Field(ge=-MOST, le=MOST)]
 
 
@@ -160,7 +143,7 @@ class ChatRequest(Asked):
 
 def to_job(request: ChatRequest, terms: Terms) -> Job:
     """The job that answers the request. Raises UnsupportedParameter; ValidationError (of Job) on a bad tenant or model name."""
-    refuse_unsupported(request)
+    refuse_unsupported(request, _HARMLESS)
     if terms.pattern is None and request.input:
         raise UnsupportedParameter("input", "input is for models tutti/<pattern>")
     tools, choice = _tools(request)
@@ -210,19 +193,6 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
     "web_search_options": (),
 }
 """Values with which a parameter asks for nothing that would not happen anyway; with any other it is refused."""
-_JUDGED = frozenset(_HARMLESS)
-
-
-def refuse_unsupported(request: ChatRequest) -> None:
-    """Raises UnsupportedParameter for a parameter whose wish cannot be granted."""
-    for name in request.model_fields_set & _JUDGED:
-        value = getattr(request, name)
-        if value is not None and value not in _HARMLESS[name]:
-            raise UnsupportedParameter(name, f"{name}={_shown(value)} is not supported")
-
-
-def _shown(value: Any) -> str:
-    return str(value) if isinstance(value, bool | int | float) else "..."
 
 
 def _options(request: ChatRequest) -> Options:
@@ -230,7 +200,7 @@ def _options(request: ChatRequest) -> Options:
     return Options(
         temperature=request.temperature,
         top_p=request.top_p,
-        seed=_seed(request.seed),
+        seed=folded_seed(request.seed),
         max_tokens=request.max_completion_tokens or request.max_tokens,
         stop=() if stop is None else (stop,) if isinstance(stop, str) else stop,
         presence_penalty=request.presence_penalty,
@@ -239,7 +209,7 @@ def _options(request: ChatRequest) -> Options:
     )
 
 
-def _seed(seed: int | None) -> int | None:
+def folded_seed(seed: int | None) -> int | None:
     """OpenAI's seeds have 64 bits, models' have 32: folded, so that equal seeds stay equal."""
     if seed is None or -(2**31) <= seed < 2**31:
         return seed
