@@ -13,8 +13,10 @@ from services.sink.query_api import build_api
 from services.sink.settings import SinkSettings
 from services.sink.writing import Writer
 from shared import access
+from shared.contracts.keys import KIND as KEY
 from shared.processing.intake import Intake
 from shared.processing.outbox import Outbox
+from shared.processing.registry import follow_registry
 from shared.processing.tail import IDLE_WAIT_MS
 from shared.processing.window import WindowBounds
 from shared.service import Environment, kafka_silence
@@ -48,7 +50,11 @@ class UsageSink:
             arrived=wake.set,
         )
         self.writer = Writer(self.intake, store, Gauges(settings.labels), topics=topics, settings=settings, clock=clock, wake=wake)
-        self._api = build_api(store, access.load(settings.keys_file, self.name), clock, queries=settings.queries)
+        keys = access.load(settings.keys_file, clock, self.name)
+        client_id = f"tutti-sink-registry-{environment.instance}"
+        self._keys = follow_registry(environment.log, clock, topics, client_id=client_id, service=self.name, kinds={KEY: keys.on_entry})
+        keys.complete = self._keys.caught_up
+        self._api = build_api(store, keys, clock, queries=settings.queries)
         self._processor = Processor(self._connect, reasons=self._reasons, drain=self.intake.drain)
         self._processor.closes(store)
         self.run, self.readiness = self._processor.run, self._processor.readiness
@@ -62,7 +68,7 @@ class UsageSink:
         group = group_of(self.name, env.topics.settings.prefix)
         topics = (env.topics.job_events, env.topics.dead_letters, env.topics.nodes)
         intake = await processor.open(self.intake.join(env.log, group, env.instance, topics, fetch_max_wait_ms=IDLE_WAIT_MS))
-        processor.spawn(intake.run(), intake.run_commits(self._settings.commit_seconds), self.writer.run())
+        processor.spawn(intake.run(), intake.run_commits(self._settings.commit_seconds), self.writer.run(), self._keys.run())
 
     def _reasons(self) -> Iterator[str]:
         yield from kafka_silence(self.intake.polled_at, self._env.clock.monotonic())

@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from services.sink.port import Store, StoreAway
 from services.sink.queries import AuditQuery, JobsQuery, LettersQuery, NodesQuery, OneJobQuery, Query, TopQuery, UsageQuery
-from shared.access import Access, Client, key_of
+from shared.access import Access, Client, Right, key_of
 from shared.clock import Clock
 from shared.contracts.bounds import in_words
 from shared.errors import InvalidInput, NotFound, TooLarge
@@ -72,9 +72,8 @@ def _caller(request: Request, access: Access) -> Client:
 
 def _tenant(client: Client, query: Query) -> str | None:
     """Whose documents are meant; None: everybody's. Raises Refused."""
-    if query.for_administrators and not client.admin:
-        raise Refused(Problem(403, "admin_only", "this needs an administrator's key"))
-    if client.admin:
+    client.check(Right.OPERATE if query.for_administrators else Right.READ)
+    if client.for_all:
         return query.tenant
     return client.tenant_of(query.tenant)
 

@@ -57,12 +57,16 @@ ROUTES = {
         }.items()
         if path != "/{name}/render" or kind in ("prompt", "agent")
     },
+    "/v1/keys": {"GET", "POST"},
+    "/v1/keys/{key}": {"GET", "PUT", "DELETE"},
+    "/v1/keys/{key}/rotate": {"POST"},
     "/v1/tenants": {"GET"},
     "/v1/tenants/{tenant}": {"GET", "PUT", "DELETE"},
 }
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE")
 READS_A_BODY = [("POST", CHAT), ("POST", "/v1/jobs"), ("PUT", "/v1/schedules/x"), ("PUT", "/v1/tenants/x"), ("POST", "/v1/reviews/x")]
 READS_A_BODY += [("PUT", f"/v1/{kind}/x") for kind in ("prompts", "agents", "profiles", "tools")]
+READS_A_BODY += [("POST", "/v1/keys"), ("PUT", "/v1/keys/x")]
 READS_A_BODY += [("POST", path) for path in ("/v1/completions", "/v1/embeddings", "/v1/messages", "/v1/messages/count_tokens")]
 READS_A_BODY += [("POST", f"/api/{path}") for path in ("chat", "generate", "embed", "embeddings", "show")]
 PUBLIC = {"/", "/api/version"}

@@ -12,6 +12,7 @@ from services.ingress.dialects.port import Dialect, Page
 from services.ingress.dialects.tutti.requests import JobSubmission
 from services.ingress.routes.conversations import MemorySubmission
 from services.ingress.routes.declarations import RENDERED, AliasMove, Rendering
+from services.ingress.routes.keys import KeySubmission, KeyView, Rotation
 from services.ingress.routes.reviews import ReviewSubmission
 from services.ingress.routes.schedules import ScheduleSubmission
 from services.ingress.routes.tenants import TenantView
@@ -19,6 +20,7 @@ from services.ingress.status.mermaid import MEDIA_TYPE
 from services.ingress.status.status import JobStatus
 from shared.agents.table import KINDS
 from shared.contracts.budget import TenantLimits
+from shared.contracts.keys import KeyTerms
 from shared.tree import Tree
 
 _REF = "#/components/schemas/{model}"
@@ -75,6 +77,9 @@ _ANSWER_HEADERS = {
 _WHEN_HEADERS = {"Retry-After": "Whole seconds, rounded up.", "retry-after-ms": "Of a key's limit: exactly."}
 
 
+_KEY_NAME = {**_ID, "description": "Name of the key."}
+
+
 def document(title: str, version: str, dialects: Sequence[Dialect]) -> dict[str, Any]:
     """OpenAPI 3.1."""
     inputs: list[tuple[type[Any], Any]] = [(dialect.request, "validation") for dialect in dialects]
@@ -85,11 +90,15 @@ def document(title: str, version: str, dialects: Sequence[Dialect]) -> dict[str,
         (ReviewSubmission, "validation"),
         (MemorySubmission, "validation"),
         (TenantLimits, "validation"),
+        (KeySubmission, "validation"),
+        (KeyTerms, "validation"),
+        (Rotation, "validation"),
+        (KeyView, "serialization"),
         (TenantView, "serialization"),
     ]
     _, schemas = models_json_schema(inputs, ref_template=_REF, by_alias=True)
     components = dict(schemas.get("$defs", {})) | {"Problem": _problem_schema()}
-    bearer = {"type": "http", "scheme": "bearer", "description": "Only where keys are configured (TUTTI_INGRESS__KEYS_FILE)."}
+    bearer = {"type": "http", "scheme": "bearer", "description": "Only where there are keys (`/v1/keys`, TUTTI_INGRESS__KEYS_FILE)."}
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version, "description": "One LLM cluster from unequal machines."},
@@ -129,6 +138,13 @@ def _paths() -> dict[str, Any]:
         "/v1/conversations/{id}": _conversation(),
         "/v1/schedules": {"get": _operation("Recurring jobs.", {"200": _json("A list.", {"type": "object"})})},
         "/v1/schedules/{id}": _schedule(),
+        "/v1/keys": _keys(),
+        "/v1/keys/{id}": _key(),
+        "/v1/keys/{id}/rotate": {
+            "post": _operation(
+                "Make a key anew; the one before holds on for a while.", _shown_key(), parameters=[_KEY_NAME], body="Rotation"
+            )
+        },
         "/v1/tenants": {"get": _operation("Tenants with limits (administrators).", {"200": _json("A list.", {"type": "object"})})},
         "/v1/tenants/{id}": _tenant(),
         **{path: ends for kind in KINDS for path, ends in _declared(kind).items()},
@@ -178,6 +194,22 @@ def _conversation() -> dict[str, Any]:
     gone = _operation("Forget a conversation.", {"204": {"description": "Done."}} | told, parameters=name)
     turns = [*name, {"name": "turns", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000}}]
     return {"get": _operation("All that is kept of a conversation.", shown, parameters=turns), "put": put, "delete": gone}
+
+
+def _shown_key() -> dict[str, Any]:
+    return {"200": _json("The key's terms; where it was made anew, the key.", _ref("KeyView"))}
+
+
+def _keys() -> dict[str, Any]:
+    made = {"201": _json("The key itself, told once.", _ref("KeyView"))}
+    many = _operation("Keys made at run time (administrators).", {"200": _json("A list.", {"type": "object"})})
+    return {"get": many, "post": _operation("Make an API key (administrators).", made, body="KeySubmission")}
+
+
+def _key() -> dict[str, Any]:
+    put = _operation("Change a key's terms (administrators).", _shown_key(), parameters=[_KEY_NAME], body="KeyTerms")
+    gone = _operation("Revoke a key (administrators).", {"204": {"description": "Done."}}, parameters=[_KEY_NAME])
+    return {"get": _operation("A key's terms (administrators).", _shown_key(), parameters=[_KEY_NAME]), "put": put, "delete": gone}
 
 
 def _tenant() -> dict[str, Any]:

@@ -31,7 +31,7 @@ from services.ingress.problems import ClientGone, InstanceLeaving, Refused, of_e
 from services.ingress.replies.assembly import StreamConflict
 from services.ingress.replies.waiters import Caller
 from services.ingress.status.notes import StepNotes
-from shared.access import Client
+from shared.access import Client, Right
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import check_depth
 from shared.contracts.chat import Answer
@@ -99,6 +99,7 @@ class Calls:
         door, came = self._door, self._door.clock.monotonic()
         call = call_headers(scope)
         client = door.access.identify(call.api_key)
+        client.check(Right.WRITE)
         async with door.bodies.read(receive, call, client.named(call.tenant), door.settings.body_bytes) as body:
             check_depth(body)
             request = self._dialect.request.model_validate_json(body)
@@ -125,8 +126,7 @@ class Calls:
     def _order(self, request: Asked, call: CallHeaders, client: Client, came: float) -> tuple[CallOrder, Job]:
         """What the request is about, and the job that answers it. Raises Refused (403, 404), UnsupportedParameter."""
         door = self._door
-        priority_class = call.priority_class or PriorityClass.INTERACTIVE
-        client.check_class(priority_class)
+        priority_class = client.class_of(call.priority_class, PriorityClass.INTERACTIVE)
         seconds = call.deadline_seconds or door.settings.deadline_seconds[priority_class]
         tenant = client.tenant_of(call.tenant)
         key, pattern = call.idempotency_key, door.offered.pattern_of(request.model)

@@ -37,7 +37,7 @@ from services.ingress.status.status import JobState, JobStatus
 from services.ingress.submit import is_generated
 from shared.access import Client
 from shared.contracts import ids
-from shared.contracts.base import ID
+from shared.contracts.base import ID, PriorityClass
 from shared.contracts.bounds import check_depth
 from shared.contracts.ids import digest_of
 from shared.model_names import AUTO
@@ -135,12 +135,11 @@ class Jobs:
         public = submission.id or (call.idempotency_key and job_id_of(tenant, call.idempotency_key)) or door.submitter.new_id()
         digest = None if is_generated(public) else digest_of(submission.model_copy(update={"id": public, "tenant": tenant}).record())
         changes: dict[str, Any] = {"id": public, "tenant": tenant}
-        if "priority_class" not in submission.model_fields_set and call.priority_class is not None:
-            changes["priority_class"] = call.priority_class
+        asked = submission.priority_class if "priority_class" in submission.model_fields_set else call.priority_class
+        changes["priority_class"] = client.class_of(asked, PriorityClass.STANDARD)
         if call.deadline_seconds is not None and submission.deadline_at is None and submission.deadline_seconds is None:
             changes["deadline_seconds"] = call.deadline_seconds
         submission = submission.model_copy(update=changes)
-        client.check_class(submission.priority_class)
         return JobOrder(client, public, ids.qualified(tenant, public), tenant, digest, call.trace), submission
 
     async def _queue(self, order: JobOrder, submission: JobSubmission) -> JobStatus:
@@ -260,7 +259,7 @@ class Jobs:
         status = await door.visible(client, job)
         if status is not None and status.state is JobState.SETTLED:
             return self._shown(status)
-        if status is None and not (client.admin and is_generated(job)):
+        if status is None and not (client.for_all and is_generated(job)):
             raise not_found(job)
         home = door.submitter.home_of(job) if status is None else status.home
         waits = None if status is None else status.waits()

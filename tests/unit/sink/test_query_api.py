@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 
 import httpx
@@ -14,8 +13,8 @@ import pytest
 from services.sink.mongo import NoStore
 from services.sink.port import AUDIT, LETTERS, NODES, TOTALS, USAGE, Store
 from services.sink.query_api import build_api
-from shared.access import Access, Client
 from shared.clock import ManualClock
+from tests.support.keys import access_with
 from tests.support.sink_store import MemoryStore
 
 PATHS = ("/v1/usage", "/v1/usage/jobs", "/v1/usage/jobs/j1", "/v1/top", "/v1/audit?home=h.0", "/v1/nodes/history", "/v1/dead-letters")
@@ -41,9 +40,8 @@ def stored() -> MemoryStore:
 
 @asynccontextmanager
 async def asking(store: Store, key: str = "root") -> AsyncIterator[httpx.AsyncClient]:
-    clients = {"root": Client("root"), "acme": Client("acme", "acme", admin=False)}
-    access = Access({sha256(name.encode()).digest(): client for name, client in clients.items()})
-    app = build_api(store, access, ManualClock(), queries=2)
+    clock = ManualClock()
+    app = build_api(store, access_with(clock, root=None, acme="acme"), clock, queries=2)
     headers = {"x-api-key": key}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://sink", headers=headers) as client:
         yield client

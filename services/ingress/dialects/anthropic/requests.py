@@ -56,7 +56,7 @@ class Block(_Strict):
     caller: Unread = None
 
 
-class Turn(_Strict):
+class SaidTurn(_Strict):
     """One turn of the conversation; `system` in the midst of one is a newer word."""
 
     role: Literal["user", "assistant", "system"]
@@ -128,7 +128,7 @@ class Counted(Asked):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    messages: tuple[Turn, ...] = Field(min_length=1, max_length=1_000)
+    messages: tuple[SaidTurn, ...] = Field(min_length=1, max_length=1_000)
     system: Text | Annotated[tuple[Block, ...], Field(max_length=_MOST_BLOCKS)] | None = None
     tools: tuple[CallersTool, ...] = Field(default=(), max_length=MOST_TOOLS)
     tool_choice: Choice | None = None
@@ -215,7 +215,7 @@ def turns(request: Counted) -> tuple[ChatMessage, ...]:
     return tuple(found)
 
 
-def _turn(turn: Turn, place: str, names: dict[str, str]) -> Iterator[ChatMessage]:
+def _turn(turn: SaidTurn, place: str, names: dict[str, str]) -> Iterator[ChatMessage]:
     """A turn is several messages where it answers tools; their results come before what the caller says. `names`: of calls, by id."""
     if isinstance(turn.content, str):
         yield ChatMessage(role=turn.role, content=turn.content)
