@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from services.ingress.administered import Administered
 from services.ingress.admission.backlog import BacklogProbe
 from services.ingress.admission.bucket_store import bucket_store
 from services.ingress.admission.meter import Meter
 from services.ingress.admission.offered import Offered
 from services.ingress.api import IngressApi, build_api
 from services.ingress.catalogue import Registry
-from services.ingress.declared import Declared
 from services.ingress.handlers import Door
 from services.ingress.replies.replies import Replies, reply_partition
 from services.ingress.replies.waiters import Waiters
@@ -53,7 +53,7 @@ class Ingress:
         self._replies = Replies(log, clock, waiters, name, report=submitter.report)
         registry = Registry(settings.node_lost_seconds)
         self._nodes = registry.follow(log, clock, topics.nodes, name)
-        self._declared = declared = Declared(environment, settings, events.tenants)
+        self._declared = declared = Administered(environment, settings, events.tenants)
         self.door = Door(
             settings=settings,
             clock=clock,

@@ -1,4 +1,4 @@
-"""Declared: what administrators have put into the registry, as this instance has read it, for all that asks for it."""
+"""Administered: what administrators have put into the registry, as this instance has read it, for all that asks for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shared.scheduling.schedule_table import ScheduleTable
 from shared.service import Environment
 
 
-class Declared:
+class Administered:
     """`tail` feeds it; until that has caught up nothing here says that it is complete."""
 
     def __init__(self, environment: Environment, settings: IngressSettings, tenants: TenantDays) -> None:
