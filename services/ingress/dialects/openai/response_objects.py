@@ -20,6 +20,9 @@ from shared.contracts.chat import Answer, FinishReason
 from shared.contracts.usage import Usage
 
 _INCOMPLETE = (FinishReason.LENGTH, FinishReason.BUDGET)
+_DELTA = (
+    b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","sequence_number":%d,%b,"delta":%b,"logprobs":[]}\n\n'
+)
 _BEFORE_TEXT = 3
 """Of the last event before the first character."""
 
@@ -50,6 +53,7 @@ class ResponseWriter:
         self.characters = max(0, after - _BEFORE_TEXT)
         """Of the text, that its reader has."""
         self._opened = after >= _BEFORE_TEXT
+        self._place = to_json(self._at() | {"content_index": 0})[1:-1]
 
     def begin(self, model: str | None, simulated: bool) -> bytes:
         """That it is begun."""
@@ -62,8 +66,7 @@ class ResponseWriter:
         """New text."""
         head = b"" if self._opened else b"".join(self._open())
         self.characters += len(text)
-        number = _BEFORE_TEXT + self.characters
-        return head + self._event(number, "response.output_text.delta", **self._at(), content_index=0, delta=text, logprobs=[])
+        return head + _DELTA % (_BEFORE_TEXT + self.characters, self._place, to_json(text))
 
     def thinking(self, text: str) -> bytes:
         """Left out: the form has only summaries of it."""
