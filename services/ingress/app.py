@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
+from services.ingress.administered import Administered
 from services.ingress.admission.backlog import BacklogProbe
 from services.ingress.admission.bucket_store import bucket_store
 from services.ingress.admission.meter import Meter
@@ -19,15 +20,11 @@ from services.ingress.settings import IngressSettings
 from services.ingress.status.events_reader import EventsReader
 from services.ingress.status.store import status_store
 from services.ingress.submit import Submitter
-from shared.agents.table import Declarations
-from shared.contracts import schedule
 from shared.kafka.port import TopicPartition
 from shared.patterns import load
 from shared.processing.blobs import Blobs
 from shared.processing.outbox import Outbox
 from shared.processing.provision import first_look
-from shared.processing.registry import follow_registry
-from shared.scheduling.schedule_table import ScheduleTable
 from shared.service import Environment
 from shared.service.processor import Processor, every
 from shared.telemetry import logs
@@ -59,10 +56,7 @@ class Ingress:
         registry = Registry(settings.node_lost_seconds)
         self._nodes = registry.follow(log, clock, topics.nodes, name)
         self.deliveries = Deliveries(environment, settings.callbacks, self._outbox)
-        schedules, declared, rules = ScheduleTable(topics.settings.capabilities), Declarations(), self.deliveries.rules
-        kinds = {"tenant": events.tenants.limits.on_entry, schedule.KIND: schedules.apply, **declared.kinds}
-        self._declared = follow_registry(log, clock, topics, client_id=f"tutti-ingress-registry-{name}", service=self.name, kinds=kinds)
-        schedules.complete = declared.complete = self._declared.caught_up
+        self._declared = declared = Administered(environment, settings, events.tenants)
         self.door = Door(
             settings=settings,
             clock=clock,
@@ -72,9 +66,17 @@ class Ingress:
             registry=registry,
             events=events,
             meter=Meter(clock, events.charges, bucket_store(settings, prefix), settle_seconds=settings.flush_seconds),
-            offered=Offered(frozenset(topics.settings.capabilities), load(environment.settings.patterns), registry, clock, declared, rules),
+            offered=Offered(
+                frozenset(topics.settings.capabilities),
+                load(environment.settings.patterns),
+                registry,
+                clock,
+                declared.agents,
+                self.deliveries.rules,
+            ),
+            access=declared.access,
         )
-        self._api = build_api(self.door, "0.1.0", self._outbox, topics.registry, schedules)
+        self._api = build_api(self.door, "0.1.0", self._outbox, topics.registry, declared.schedules)
         self._probe = BacklogProbe(log, clock, topics, name, backlog=events.backlog, seconds=settings.backlog_seconds)
         self._processor = Processor(self._serve, reasons=self._reasons, drain=self._drain)
         self.run, self.readiness = self._processor.run, self._processor.readiness
@@ -105,7 +107,7 @@ class Ingress:
         partition = reply_partition(env.instance, topics.reply_partitions)
         self.door.submitter.answer_at(partition)
         self._replies.listen_at(TopicPartition(topics.replies, partition))
-        processor.spawn(self._replies.tail.run(), self._events.run(), self._nodes.run(), self._declared.run(), self._probe.run())
+        processor.spawn(self._replies.tail.run(), self._events.run(), self._nodes.run(), self._declared.tail.run(), self._probe.run())
         producer = await processor.open(env.log.producer(client_id=f"tutti-ingress-{env.instance}"))
         processor.spawn(self._outbox.run(producer))
         await self._replies.tail.positioned.wait()

@@ -25,7 +25,7 @@ from services.ingress.status.journal import Journal
 from services.ingress.status.status import JobState, JobStatus, ended
 from services.ingress.status.store import StatusStore, StoreUnavailable
 from services.ingress.submit import NewJob, Submitter
-from shared.access import OPEN, Access, Client, load
+from shared.access import OPEN, Access, Client
 from shared.clock import Clock, until
 from shared.contracts.base import INLINE_BYTES, PriorityClass
 from shared.contracts.failure import FailureKind
@@ -58,7 +58,7 @@ class Door:
     events: EventsReader
     meter: Meter
     offered: Offered
-    access: Access = field(init=False)
+    access: Access
     register: Register = field(init=False)
     bodies: BodyBudget = field(init=False)
     backlog: Backlog = field(init=False)
@@ -74,7 +74,7 @@ class Door:
 
     def __post_init__(self) -> None:
         settings, events = self.settings, self.events
-        self.access, self.bodies = load(settings.keys_file), BodyBudget(settings.bodies_bytes)
+        self.bodies = BodyBudget(settings.bodies_bytes)
         self.register = Register(settings, events.hurry)
         self.backlog, self.journal, self.followers = events.backlog, events.journal, events.followers
         self.store, self.tenants = events.store, events.tenants

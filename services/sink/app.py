@@ -16,8 +16,10 @@ from services.sink.settings import SinkSettings
 from services.sink.traces import Traces
 from services.sink.writing import Writer
 from shared import access
+from shared.contracts.keys import KIND as KEY
 from shared.processing.intake import Intake
 from shared.processing.outbox import Outbox
+from shared.processing.registry import follow_registry
 from shared.processing.tail import IDLE_WAIT_MS
 from shared.processing.window import WindowBounds
 from shared.service import Environment, kafka_silence
@@ -54,8 +56,11 @@ class UsageSink:
         self._traces = Traces(store, export, settings.traced_share, clock) if export is not None else None
         kept_in = (self.intake, store, Gauges(settings.labels), self._traces)
         self.writer = Writer(*kept_in, topics=topics, settings=settings, clock=clock, wake=wake)
-        keys, self.watching = access.load(settings.keys_file, self.name), Watching(environment, settings)
-        page = Page(environment, settings, store, self.watching, keys=not keys.open)
+        keys, self.watching = access.load(settings.keys_file, clock, self.name), Watching(environment, settings)
+        client_id = f"tutti-sink-registry-{environment.instance}"
+        self._keys = follow_registry(environment.log, clock, topics, client_id=client_id, service=self.name, kinds={KEY: keys.on_entry})
+        keys.complete = self._keys.caught_up
+        page = Page(environment, settings, store, self.watching, keys=keys)
         self._api = build_api(store, keys, clock, queries=settings.queries, besides=page.routes())
         self._processor = Processor(self._connect, reasons=self._reasons, drain=self._drain)
         self._processor.closes(store)
@@ -70,7 +75,8 @@ class UsageSink:
         group = group_of(self.name, env.topics.settings.prefix)
         topics = (env.topics.job_events, env.topics.dead_letters, env.topics.nodes)
         intake = await processor.open(self.intake.join(env.log, group, env.instance, topics, fetch_max_wait_ms=IDLE_WAIT_MS))
-        processor.spawn(intake.run(), intake.run_commits(self._settings.commit_seconds), self.writer.run(), self.watching.run())
+        processor.spawn(intake.run(), intake.run_commits(self._settings.commit_seconds), self.writer.run())
+        processor.spawn(self._keys.run(), self.watching.run())
         if self._traces is not None:
             processor.spawn(self._traces.run())
 

@@ -33,7 +33,7 @@ from services.sink.queries import (
     TopQuery,
     UsageQuery,
 )  # fmt: skip
-from shared.access import Access, Client, key_of
+from shared.access import Access, Client, Right, key_of
 from shared.clock import Clock
 from shared.contracts.bounds import in_words
 from shared.errors import InvalidInput, LogError, NotFound, Overloaded, TooLarge
@@ -106,9 +106,8 @@ def _caller(request: Request, access: Access) -> Client:
 
 def _tenant(client: Client, query: Query) -> str | None:
     """Whose documents are meant; None: everybody's. Raises Refused."""
-    if query.for_administrators and not client.admin:
-        raise Refused(Problem(403, "admin_only", "this needs an administrator's key"))
-    if client.admin:
+    client.check(Right.OPERATE if query.for_administrators else Right.READ)
+    if client.for_all:
         return query.tenant
     return client.tenant_of(query.tenant)
 

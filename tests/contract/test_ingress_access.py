@@ -86,8 +86,8 @@ async def test_a_key_may_not_act_for_others_nor_beyond_its_classes(tmp_path: Pat
         refused = [
             await at.client.post(JOBS, json={"prompt": "x", "class": "batch", "tenant": "b"}, headers=bearer("a")),
             await at.client.post(JOBS, json={"prompt": "x", "class": "batch"}, headers=bearer("a", **{"x-tutti-tenant": "b"})),
-            await at.client.post(JOBS, json={"prompt": "x"}, headers=bearer("a")),
-            await at.client.post(CHAT, json=BODY, headers=bearer("a")),
+            await at.client.post(JOBS, json={"prompt": "x", "class": "standard"}, headers=bearer("a")),
+            await at.client.post(CHAT, json=BODY, headers=bearer("a", **{"x-tutti-class": "interactive"})),
         ]
         assert [(found.status_code, found.json()["error"]["code"]) for found in refused] == [
             (403, "tenant_not_allowed"),

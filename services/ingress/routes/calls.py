@@ -5,9 +5,12 @@ is not awaited.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, NamedTuple
+
+from starlette.responses import Response
 
 from services.ingress.admission.idempotency import job_id_of
 from services.ingress.admission.meter import Charge
@@ -28,11 +31,12 @@ from services.ingress.http.exchange import (
     watched,
 )
 from services.ingress.http.resource import CLIENT_GONE, refuse
-from services.ingress.problems import ClientGone, InstanceLeaving, Refused, of_error, of_result
+from services.ingress.problems import ClientGone, InstanceLeaving, Problem, Refused, of_error, of_result
 from services.ingress.replies.assembly import StreamConflict
 from services.ingress.replies.waiters import Caller
 from services.ingress.status.notes import TOLD_SECONDS, PlaceNotes, StepNotes
-from shared.access import Client
+from shared.access import Client, Right
+from shared.contracts import ids
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import check_depth
 from shared.contracts.chat import Answer
@@ -56,6 +60,8 @@ class CallOrder(NamedTuple):
     seconds: float
     trace: str | None
     digest: str | None
+    came: float
+    """By the monotonic clock."""
     noted: bool
     """What becomes of its steps is told beside the stream: its pattern is none of a single step, and the dialect has comments."""
 
@@ -74,11 +80,14 @@ class Call(NamedTuple):
     charge: Charge
 
 
-class Calls:
-    """An ASGI application for one dialect's path."""
+Later = Callable[[CallOrder, Job, CallHeaders, Client], Awaitable[Response]]
 
-    def __init__(self, door: Door, dialect: Dialect) -> None:
-        self._door, self._dialect = door, dialect
+
+class Calls:
+    """An ASGI application for one dialect's path. `later`: queues what nobody waits for."""
+
+    def __init__(self, door: Door, dialect: Dialect, later: Later | None = None) -> None:
+        self._door, self._dialect, self._later = door, dialect, later
         self._seconds = metrics.HTTP_SECONDS.labels(dialect.path)
         self._ok = metrics.HTTP_REQUESTS.labels(dialect.path, "200")
 
@@ -95,18 +104,30 @@ class Calls:
         self._seconds.observe(self._door.clock.monotonic() - began)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> int:
+        door, came = self._door, self._door.clock.monotonic()
         call = call_headers(scope)
-        client = self._door.access.identify(call.api_key)
-        door = self._door
+        client = door.access.identify(call.api_key)
+        client.check(Right.WRITE)
         async with door.bodies.read(receive, call, client.named(call.tenant), door.settings.body_bytes) as body:
             check_depth(body)
             request = self._dialect.request.model_validate_json(body)
             del body
             await door.open()
             door.admit_caller()
-            order, job = self._order(request, call, client)
-            begun = await self._begin(order, job, client)
+            conversation = None if request.continues is None else await self._conversation(request.continues, call, client)
+            order, job = self._order(request, call, client, came, conversation)
+            at_once = None if self._dialect.at_once is None else self._dialect.at_once(request, door.clock.wall())
+            if at_once is not None:
+                await send_json(send, 200, at_once)
+                return 200
+            if request.later and self._later is not None:
+                queued = await self._later(order, job, call, client)
+            else:
+                begun, queued = await self._begin(order, job, client), None
             del request, job
+        if queued is not None:
+            await queued(scope, receive, send)
+            return queued.status_code
         send = watched(send, begun.caller, door.clock)
         watching = watch(receive, begun.caller)
         try:
@@ -117,11 +138,21 @@ class Calls:
             if not order.keyed:
                 self._abandon(begun.caller, detach=call.detach)
 
-    def _order(self, request: Asked, call: CallHeaders, client: Client) -> tuple[CallOrder, Job]:
+    async def _conversation(self, job: str, call: CallHeaders, client: Client) -> str:
+        """Of the job that a request goes on from. Raises Refused (404; 400 where it is of none)."""
+        status = await self._door.visible(client, ids.qualified(client.tenant_of(call.tenant), job))
+        if status is None:
+            raise Refused(Problem(404, "previous_response_not_found", "no response of this id is known", "previous_response_id"))
+        if status.conversation is None:
+            reason = "what was said before it is not kept: make it with store: true, or in a conversation"
+            raise Refused(Problem(400, "previous_response_not_stored", reason, "previous_response_id"))
+        return status.conversation
+
+    def _order(self, request: Asked, call: CallHeaders, client: Client, came: float, conversation: str | None) -> tuple[CallOrder, Job]:
         """What the request is about, and the job that answers it. Raises Refused (403, 404), UnsupportedParameter."""
         door = self._door
-        priority_class = call.priority_class or PriorityClass.INTERACTIVE
-        client.check_class(priority_class)
+        usual = PriorityClass.STANDARD if request.later else PriorityClass.INTERACTIVE
+        priority_class = client.class_of(call.priority_class, usual)
         seconds = call.deadline_seconds or door.settings.deadline_seconds[priority_class]
         tenant = client.tenant_of(call.tenant)
         key, pattern = call.idempotency_key, door.offered.pattern_of(request.model)
@@ -131,13 +162,14 @@ class Calls:
             model=AUTO if pattern else door.offered.resolve(request.model, self._dialect.operation),
             pattern=pattern,
             deadline_seconds=seconds,
+            conversation=conversation,
         )
         job = self._dialect.to_job(request, terms)
         digest = None
         if key is not None:
             digest = digest_of(job.model_copy(update={"deadline_seconds": None, "model": request.model}).record())
         noted = job.stream and job.pattern != SINGLE.name and bool(self._dialect.heartbeat)
-        return CallOrder(request.model, job.stream, request.wishes(), priority_class, seconds, call.trace, digest, noted), job
+        return CallOrder(request.model, job.stream, request.wishes(), priority_class, seconds, call.trace, digest, came, noted), job
 
     async def _begin(self, order: CallOrder, job: Job, client: Client) -> Call:
         """Submit the job, or join it when it was submitted before under the same key. Raises whatever can be said against it."""
@@ -174,10 +206,14 @@ class Calls:
         if answer is None:
             return await self._refuse(send, _error_of(caller), [(b"x-tutti-job", caller.job.encode())])
         assert caller.result is not None
-        told = Told(caller.job, int(caller.result.accepted_at), call.order.model, call.order.wishes)
+        told = self._told(call, caller.result.accepted_at)
         body = self._dialect.answer(told, answer, caller.result.usage)
         await send_json(send, 200, body, [*self._headers(call, answer.simulated), *origin_headers(answer)])
         return 200
+
+    def _told(self, call: Call, created: float) -> Told:
+        order, clock = call.order, self._door.clock
+        return Told(call.caller.job, int(created), order.model, order.wishes, lambda: clock.monotonic() - order.came)
 
     async def _refuse(self, send: Send, error: Exception, headers: HeaderList = ()) -> int:
         return await refuse(send, error, self._dialect.path, headers, self._dialect.problem)
@@ -195,7 +231,7 @@ class Calls:
         if caller.ended and _answer_of(caller) is None:
             return await self._refuse(send, _error_of(caller), [(b"x-tutti-job", caller.job.encode())])
         order = call.order
-        writer = self._dialect.stream(Told(caller.job, int(self._door.clock.wall()), order.model, order.wishes))
+        writer = self._dialect.stream(self._told(call, self._door.clock.wall()))
         await start_stream(send, [*self._dialect.stream_headers, *self._headers(call, self._simulated(caller))])
         if not (caller.streaming or caller.ended):
             await send_part(send, self._dialect.heartbeat)

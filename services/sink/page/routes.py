@@ -32,7 +32,7 @@ from services.sink.page.present import COLUMNS, tree
 from services.sink.port import LETTERS, Batch, Document, Store, StoreAway
 from services.sink.query_api import Answered
 from services.sink.settings import SinkSettings
-from shared.access import Client
+from shared.access import Access, Client, Right
 from shared.clock import within
 from shared.errors import InvalidInput, NotFound, TooLarge
 from shared.problem import Problem, Refused
@@ -87,9 +87,9 @@ class LiveStream(StreamingResponse):
 
 
 class Page:
-    """All routes of the page. `keys`: whether there are any."""
+    """All routes of the page."""
 
-    def __init__(self, env: Environment, settings: SinkSettings, store: Store, watching: Watching, *, keys: bool) -> None:
+    def __init__(self, env: Environment, settings: SinkSettings, store: Store, watching: Watching, *, keys: Access) -> None:
         self._env, self._settings, self._store, self._watching, self._keys = env, settings, store, watching, keys
         ingress = f" {settings.ingress_url}" if settings.ingress_url else ""
         self._headers = {
@@ -129,7 +129,7 @@ class Page:
 
     async def config(self, _: Request, __: Client | None) -> Response:
         """Before anybody has given a key: nothing of the cluster."""
-        return self._json({"ingress": self._settings.ingress_url, "keys": self._keys, "most": self._settings.page_jobs})
+        return self._json({"ingress": self._settings.ingress_url, "keys": not self._keys.open, "most": self._settings.page_jobs})
 
     async def stream(self, request: Request, client: Client | None) -> Response:
         """All parts first, then what changes."""
@@ -227,9 +227,10 @@ class Page:
 
     def _permit(self, request: Request, client: Client | None) -> None:
         """Raises Refused."""
-        if client is None or not client.admin:
-            raise Refused(Problem(403, "admin_only", "this needs an administrator's key"))
-        if not self._keys and not _is_address(request.url.hostname or ""):
+        if client is None:
+            raise Refused(Problem(403, "admin_only", "this needs an operator's or an administrator's key"))
+        client.check(Right.OPERATE)
+        if self._keys.open and not _is_address(request.url.hostname or ""):
             # A foreign name may be made to mean this machine, and its page would then be of this origin.
             raise Refused(Problem(403, "unknown_host", "without keys the page answers under an IP address or localhost only"))
 

@@ -35,7 +35,8 @@ def sink(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             entry.update(at_ms=int(1e3 * wall) - 60_000 + entry["offset"], job="acme/j1" if entry["tenant"] == "acme" else "globex/j1")
         block.update(from_ms=int(1e3 * wall) - 60_000, to_ms=int(1e3 * wall))
     store.documents[NODES]["n"] = {"node": "n1", "from_ms": 1, "to_ms": 5, "slots": 2, "models": ["m:1b"], "reachable": False}
-    server = uvicorn.Server(uvicorn.Config(build_api(store, Access(), ManualClock(wall), queries=2), port=0, log_level="error"))
+    clock = ManualClock(wall)
+    server = uvicorn.Server(uvicorn.Config(build_api(store, Access(clock), clock, queries=2), port=0, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

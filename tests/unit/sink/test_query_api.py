@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from hashlib import sha256
 from random import Random
 from typing import Any
 
@@ -14,8 +13,8 @@ import pytest
 from services.sink.mongo import NoStore
 from services.sink.port import AUDIT, TALKS, USAGE, Store
 from services.sink.query_api import build_api
-from shared.access import Access, Client
 from shared.clock import ManualClock
+from tests.support.keys import access_with
 from tests.support.sink_store import MemoryStore
 from tests.unit.sink.stored import TENANTS, stored
 
@@ -26,9 +25,8 @@ PATHS = (*OWN, *ADMINS)
 
 @asynccontextmanager
 async def asking(store: Store, key: str = "root") -> AsyncIterator[httpx.AsyncClient]:
-    clients = {"root": Client("root"), "acme": Client("acme", "acme", admin=False)}
-    access = Access({sha256(name.encode()).digest(): client for name, client in clients.items()})
-    app = build_api(store, access, ManualClock(), queries=2)
+    clock = ManualClock()
+    app = build_api(store, access_with(clock, root=None, acme="acme"), clock, queries=2)
     headers = {"x-api-key": key}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://sink", headers=headers) as client:
         yield client
