@@ -57,6 +57,7 @@ class Ingress:
         self._nodes = registry.follow(log, clock, topics.nodes, name)
         self.deliveries = Deliveries(environment, settings.callbacks, self._outbox)
         self._declared = declared = Administered(environment, settings, events.tenants)
+        capabilities = frozenset(topics.settings.capabilities)
         self.door = Door(
             settings=settings,
             clock=clock,
@@ -66,14 +67,7 @@ class Ingress:
             registry=registry,
             events=events,
             meter=Meter(clock, events.charges, bucket_store(settings, prefix), settle_seconds=settings.flush_seconds),
-            offered=Offered(
-                frozenset(topics.settings.capabilities),
-                load(environment.settings.patterns),
-                registry,
-                clock,
-                declared.agents,
-                self.deliveries.rules,
-            ),
+            offered=Offered(capabilities, load(environment.settings.patterns), registry, clock, declared.agents, self.deliveries.rules),
             access=declared.access,
         )
         self._api = build_api(self.door, "0.1.0", self._outbox, topics.registry, declared.schedules)
