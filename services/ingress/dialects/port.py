@@ -1,5 +1,5 @@
 """What a dialect is: one folder here with a `Dialect` in its `__init__`. A request becomes a Job; an answer, a stream and a problem become
-bytes. The routes do the rest, for all dialects alike: admission, submission, waiting, disconnects (`routes/calls`, `routes/pages`).
+bytes. The routes do the rest, for all dialects alike: admission, submission, waiting, disconnects (`routes/calls`, `routes/inquiries`).
 """
 
 from __future__ import annotations
@@ -149,8 +149,8 @@ class Known(Protocol):
         """Raises Refused (404)."""
 
 
-class PageAsked(NamedTuple):
-    """A request for a page: what stands in its path, and its body."""
+class Inquired(NamedTuple):
+    """What is asked besides a call: what stands in its path, and its body."""
 
     known: Known
     params: Mapping[str, str]
@@ -158,12 +158,12 @@ class PageAsked(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class Inquiry:
     """What its clients ask for besides calls: lists of models, versions, estimates. `public`: also without a key."""
 
     path: str
     summary: str
-    render: Callable[[PageAsked], bytes]
+    render: Callable[[Inquired], bytes]
     method: str = "GET"
     media: str = "application/json"
     public: bool = False
@@ -187,7 +187,7 @@ class Dialect:
     stream_headers: Sequence[tuple[bytes, bytes]] = tuple(sse.HEADERS)
     heartbeat: bytes = sse.HEARTBEAT
     at_once: Callable[[Any, float], bytes | None] | None = None
-    pages: Sequence[Page] = ()
+    inquiries: Sequence[Inquiry] = ()
 
 
 def origin(answer: Answer) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from services.ingress.dialects.port import Dialect, Page
+from services.ingress.dialects.port import Dialect, Inquiry
 from services.ingress.dialects.tutti.requests import JobSubmission
 from services.ingress.routes.conversations import MemorySubmission
 from services.ingress.routes.declarations import RENDERED, AliasMove, Rendering
@@ -159,19 +159,18 @@ def _paths() -> dict[str, Any]:
 
 
 def _served(dialect: Dialect) -> dict[str, Any]:
-    """Its call and its pages."""
+    """Its call, and what is asked besides."""
     answers = {"200": _json("The answer.", {"type": "object"})}
     call = _operation(dialect.summary, answers, parameters=_CALL_HEADERS, body=dialect.request.__name__)
     return {dialect.path: {"post": call}} | {
-        _PARAMETER.sub("{id}", page.path): {page.method.lower(): _page(page)} for page in dialect.pages
+        _PARAMETER.sub("{id}", inquiry.path): {inquiry.method.lower(): _inquiry(inquiry)} for inquiry in dialect.inquiries
     }
 
 
-def _page(page: Page) -> dict[str, Any]:
-    shown = {
-        "200": {"description": page.summary, "content": {page.media: {"schema": {"type": "object" if "json" in page.media else "string"}}}}
-    }
-    return _operation(page.summary, shown, parameters=[_ID] if _PARAMETER.search(page.path) else None)
+def _inquiry(asked: Inquiry) -> dict[str, Any]:
+    form = {"type": "object" if "json" in asked.media else "string"}
+    shown = {"200": {"description": asked.summary, "content": {asked.media: {"schema": form}}}}
+    return _operation(asked.summary, shown, parameters=[_ID] if _PARAMETER.search(asked.path) else None)
 
 
 def _response() -> dict[str, Any]:
