@@ -30,6 +30,7 @@ from shared.scheduling.host_lanes import LaneBounds
 from shared.services import group_of
 from shared.topics import Topics, partition_of
 from tests.support.ingress_world import QUICK, environment, running, until, world
+from tests.support.odd_records import KINDS
 
 OK = Heard(True)
 
@@ -314,3 +315,16 @@ async def test_a_cluster_of_before_tells_what_it_can(secrets: str) -> None:
         on = Stage(log, topics, receivers, ingress)
         await on.ended("j1")
         await until(lambda: receivers.jobs("a.example") == ["j1"], "told")
+
+
+async def test_records_of_every_odd_kind_stop_nobody(secrets: str) -> None:
+    """Of `callbacks` all are dead letters; of `results` nobody looks at those that no planner has marked."""
+    async with stage(secrets) as on:
+        for number, write in enumerate(KINDS.values()):
+            for topic in (on.topics.callbacks, on.topics.results):
+                write(on.log, TopicPartition(topic, number % 6))
+        await on.ended(*(f"good{number}" for number in range(12)))
+        await until(lambda: len(set(on.receivers.jobs("a.example"))) == 12, "told", 20)
+        assert on.ingress.deliveries.intake.stopped == ()
+        assert on.ingress.deliveries.tries.undone == ()
+        assert {letter.topic for letter in await on.letters()} <= {on.topics.callbacks, on.topics.results}
