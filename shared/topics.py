@@ -103,7 +103,7 @@ FAMILIES: tuple[Family, ...] = (
         "home",
         "delete",
         7 * DAY_MS,
-        ("worker", "router", "ingress", "planner"),
+        ("worker", "router", "ingress", "planner", "cache"),
         ("planner", "worker"),
         _members(Outcome),
         "What came of attempts; cancels; what people decide; shares of tenants' budgets; turns of conversations.",
@@ -164,6 +164,28 @@ FAMILIES: tuple[Family, ...] = (
         ("Input", "Turn", "Memory"),
         "Bodies above the inline bound, in chunks of raw bytes; records name them by a BlobRef.",
         (("segment.ms", str(DAY_MS)),),
+    ),
+    Family(
+        "cache.lookups",
+        "the step's fingerprint",
+        "other",
+        "delete",
+        HOUR_MS,
+        ("planner",),
+        ("cache",),
+        ("CacheLookup",),
+        "Steps that may have an answer already. Partitions of both are one cache's: equal steps meet there.",
+    ),
+    Family(
+        "cache.fills",
+        "the step's fingerprint",
+        "other",
+        "delete",
+        HOUR_MS,
+        ("planner",),
+        ("cache",),
+        ("CacheFill", "CacheAbandoned"),
+        "Accepted answers that may be served again.",
     ),
     Family(
         "registry",
@@ -231,7 +253,7 @@ FAMILIES: tuple[Family, ...] = (
         "other",
         "delete",
         30 * DAY_MS,
-        ("planner", "router", "worker", "delay"),
+        ("planner", "router", "worker", "delay", "cache"),
         ("CLI", "sink"),
         ("DeadLetter",),
         "Records that could not be processed, each with its reason.",
@@ -290,6 +312,7 @@ class Topics:
         self.replies, self.blobs, self.registry = prefix + "replies", prefix + "blobs", prefix + "registry"
         self.nodes, self.credits, self.presence = prefix + "nodes", prefix + "credits", prefix + "presence"
         self.controls, self.dead_letters = prefix + "controls", prefix + "dead-letters"
+        self.lookups, self.fills = prefix + "cache.lookups", prefix + "cache.fills"
 
     def jobs(self, priority_class: PriorityClass) -> str:
         return self._jobs[priority_class]

@@ -15,6 +15,7 @@ from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequest
 from shared.contracts.control import BeginStep, StopClaims, StopStep
 from shared.contracts.conversation import Memory, ToHome, ToOwner, TurnBegun
 from shared.contracts.event import (
+    CACHED,
     NOBODY,
     OF_A_CONVERSATION,
     TEAMS,
@@ -164,7 +165,14 @@ Effect = Sendable | EndTurn
 def version_of(event: Event) -> int:
     """In which this event is written: the lowest whose readers do not misread it."""
     version = VERSIONS.get(event.type, 1)
+    if type(event) is StepAnswered:
+        return version if event.answer.served is None else CACHED
+    if type(event) is JobSettled:
+        answer = event.result.answer
+        return version if answer is None or answer.served is None else CACHED
     if type(event) is JobAccepted:
+        if event.request.cache is not None:
+            return CACHED
         talks, team = event.request.conversation is not None, event.team
         return OF_A_CONVERSATION if talks else version if team == NOBODY else TOOLS if team.tools else TEAMS
     if type(event) is JobSnapshot and event.facts:
@@ -172,7 +180,7 @@ def version_of(event: Event) -> int:
     return version
 
 
-_SUSPECT = ('"team":', '"conversation":', '"review_', '"turn_begun"')
+_SUSPECT = ('"team":', '"conversation":', '"review_', '"turn_begun"', '"cache":', '"served":')
 
 
 def _of_fact(fact: str) -> int:
@@ -182,7 +190,11 @@ def _of_fact(fact: str) -> int:
     found = from_json(fact)
     if found["type"] == "job_accepted":
         team = found.get("team", ())
+        if "cache" in found["request"]:
+            return CACHED
         return OF_A_CONVERSATION if "conversation" in found["request"] else TOOLS if "tools" in team else TEAMS if team else 1
+    if found["type"] == "step_answered" and "served" in found["answer"]:
+        return CACHED
     return VERSIONS.get(found["type"], 1)
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from shared.contracts.base import MANY, Contract, Cost, Count, EpochSeconds, Label, Offset, Ordinal, Partition, Quantity, Tenant
+from shared.contracts.cache import TenantCache
 from shared.contracts.limits import Limits
 
 ALWAYS = 0
@@ -29,6 +30,7 @@ class TenantLimits(Contract):
     """Fraction of a day's limit from which on an alert is raised."""
     job: Limits = Limits()
     """Caps of each job's own limits: what a caller asks for can only lower them."""
+    cache: TenantCache = TenantCache()
 
     @property
     def daily(self) -> bool:

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from shared.contracts.base import Contract, Image, JsonObject, Label, ModelName, NodeId, Text
+from shared.contracts.base import Contract, Image, JsonObject, Label, ModelName, NodeId, Seconds, Text
 from shared.contracts.blob import BlobRef
+from shared.contracts.usage import Usage
 
 MOST_CALLS = 128
 MOST_TOOLS = 128
@@ -75,6 +76,17 @@ class FinishReason(StrEnum):
     BUDGET = "budget"
 
 
+class Served(Contract):
+    """Of an answer that no model was asked for: the cache's. `saved`: what the call would have used, as the one that it comes from did."""
+
+    kind: Literal["exact", "semantic"]
+    entry: Label
+    similarity: float | None = Field(default=None, ge=-1, le=1)
+    """Of a semantic hit's question to this one."""
+    age_seconds: Seconds = 0.0
+    saved: Usage = Usage()
+
+
 class Answer(Contract):
     """What a step or a job yields. Of one above the inline bound `text`, `thinking`, `tool_calls` and `embeddings` lie in the blob, as the
     JSON of an Answer; `tutti blobs get` fetches it, and an ingress does for who waits there.
@@ -96,3 +108,5 @@ class Answer(Contract):
     blob: BlobRef | None = None
     explanation: JsonObject | None = None
     """How the pattern came to a job's answer, for people: votes, scores, what was kept. Never of a model's call, never in the blob."""
+    served: Served | None = None
+    """It comes from the cache."""

@@ -25,6 +25,7 @@ from shared.contracts.base import (
     TopicName,
 )
 from shared.contracts.blob import BlobRef
+from shared.contracts.cache import CacheControl
 from shared.contracts.chat import MOST_TOOLS, TOOLS, ChatMessage, Operation, Options, ToolChoice
 from shared.contracts.limits import Limits
 
@@ -77,6 +78,8 @@ class Job(Contract):
     deadline_seconds: PositiveSeconds | None = None
     """Instead of an instant: counted from when the job is accepted, by nobody's wall clock."""
     not_before: Instant | None = None
+    cache: CacheControl | None = None
+    """Whether its steps may be answered from the cache, and what of them it may keep. Absent: as its tenant has it, else neither."""
     metadata: dict[Label, Sentence] = Field(default_factory=dict, max_length=32)
 
     def record(self) -> bytes:
@@ -93,7 +96,15 @@ class Job(Contract):
             raise ValueError('`chain` is the older spelling of pattern chain\'s `input`, {"steps": [...]}: only one of both may be given')
         if self.conversation is not None and self.kind is not Operation.CHAT:
             raise ValueError("a conversation is of chats: prompt or messages without operation, or operation chat")
+        if self.cache is not None:
+            self._check_scope(self.cache.scope)
         return self
+
+    def _check_scope(self, scope: str) -> None:
+        if scope == "session" and self.conversation is None:
+            raise ValueError("cache scope session needs a conversation: its name tells sessions apart")
+        if scope == "user" and not self.metadata.get("user"):
+            raise ValueError("cache scope user needs metadata.user: it tells users apart")
 
     def _check_input(self) -> None:
         if (self.prompt is not None) + (self.messages is not None) + (self.texts is not None) != 1:

@@ -92,6 +92,16 @@ SCHEDULE_RUNS_TAKEN = Counter("tutti_schedule_runs_taken", "Runs of schedules no
 CANCELS_FORGOTTEN = Counter("tutti_cancels_forgotten", "Cancels of unknown jobs that newer ones pushed out before their job came.")
 DELAYS_HELD = Gauge("tutti_delays_held", "Records held in memory in their last second.")
 
+# Cache
+CACHE_LOOKUPS = Counter(
+    "tutti_cache_lookups", "Lookups answered: exact and semantic are hits; follow: an equal step is being answered.", ["outcome"]
+)
+CACHE_UNANSWERED = Counter("tutti_cache_unanswered", "Lookups that planners gave up, since no answer came in time.", ["after"])
+CACHE_FILLS = Counter("tutti_cache_fills", "Answers that were to be kept; away: the store was.", ["outcome"])
+CACHE_TOKENS_SAVED = Counter("tutti_cache_tokens_saved", "Tokens that hits would have used.")
+CACHE_STORE_SECONDS = Histogram("tutti_cache_store_seconds", "One call of the store.", ["call"], buckets=_LATENCY)
+CACHE_STORE_ERRORS = Counter("tutti_cache_store_errors", "Calls of the store that failed or took too long.")
+
 # Sink
 SINK_EVENTS = Counter("tutti_sink_events", "Valid events folded.")
 SINK_WRITE_SECONDS = Histogram("tutti_sink_write_seconds", "One batch written to the store.", buckets=_LATENCY)

@@ -1,0 +1,36 @@
+"""Settings of the cache: `TUTTI_CACHE__<NAME>`."""
+
+from __future__ import annotations
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings
+
+from shared.contracts.base import Ordinal, PositiveSeconds, Sentence
+from shared.settings import of_service
+
+
+class CacheSettings(BaseSettings):
+    """What a cache may be told."""
+
+    model_config = of_service("cache")
+
+    store: Sentence = ""
+    """redis://..., of an instance of its own that evicts. Empty: nothing is kept, equal steps still wait for one another."""
+    keys_file: Sentence = Field(default="", validation_alias=AliasChoices("TUTTI_CACHE__KEYS_FILE", "TUTTI_INGRESS__KEYS_FILE"))
+    """API keys (`shared/access.py`), the ingress's own file unless another is named."""
+    store_connections: Ordinal = 8
+    store_timeout_seconds: PositiveSeconds = 0.015
+    """Of one call; a planner waits 0.02 s. A store that is slower counts as away."""
+    store_pause_seconds: PositiveSeconds = 1.0
+    """A store that did not answer three times is asked again after this; until then every lookup is a miss at once."""
+    flight_seconds: PositiveSeconds = 10.0
+    """So long equal steps wait for the one that is about to get an answer; then the next of them asks a model."""
+    flights: Ordinal = 10_000
+    """Different steps of a partition that may be waited for; of more each is sent."""
+    followers: Ordinal = 256
+    """Steps that wait for the same one; of more each is sent."""
+    batch_records: Ordinal = 256
+    """Of one partition, answered at once."""
+    held_bytes: Ordinal = 1_048_576
+    """Read ahead of each partition; above this it is paused."""
+    commit_seconds: PositiveSeconds = 1.0
