@@ -12,10 +12,10 @@ from functools import lru_cache
 from typing import NamedTuple
 from unicodedata import normalize
 
-from services.cache.semantic import words
+from shared.validators.questions import words
 
-LONGEST = 1_000
-"""Characters. The usual embedders read 256 pieces of words and pass over the rest, which may be what the question is about."""
+LONGEST = 500
+"""Characters. The usual embedders read 256 pieces of words and pass over the rest; and of a long text not each word can be what it is about."""
 _TOKEN = re.compile(
     r"""
     (?P<literal>`[^`\n]{1,300}` | (?:https?://|www\.)[^\s?!,;]+ | [\w.+-]+@[\w-]+\.[\w.-]*\w | (?<!\S)--?[A-Za-z][\w-]*

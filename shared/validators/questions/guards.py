@@ -11,8 +11,12 @@ from collections.abc import Sequence
 from enum import StrEnum
 from itertools import combinations
 
-from services.cache.semantic import words
-from services.cache.semantic.reading import LONGEST, Item, Reading, read
+from shared.validators.questions import words
+from shared.validators.questions.reading import LONGEST, Item, Reading, read
+
+
+_MOST_MOVED = 24
+"""Of more words nobody tells what has changed places."""
 
 
 class Veto(StrEnum):
@@ -103,7 +107,7 @@ def _shuffled(one: Sequence[str], other: Sequence[str], *, joined: bool, free: b
     """Whether more has happened than a part put first, or the verb last, as in a passive: a block or a word that has jumped over several."""
     if list(one) == list(other):
         return False
-    if not free:
+    if not free or len(one) > _MOST_MOVED:
         return True
     if len(one) > 2 and any([*one[cut:], *one[:cut]] == list(other) for cut in range(1, len(one))):
         return False

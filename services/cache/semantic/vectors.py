@@ -1,0 +1,129 @@
+"""Vectors of entries' questions, in Redis's vector sets: one set a partition and embedder, so that nothing else is ever compared.
+
+`tutti:<prefix>cache-near1:<embedder>:<partition>` → entry's key → vector, with its labels as attributes. A set lives as long as the entry
+in it that lives longest, and is evicted whole; more than a bound of vectors are not kept in it. An entry that has expired leaves its
+vector behind until a lookup meets it. `tutti:<prefix>cache-embedders`: whose sets there are, for purges.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter
+
+from services.cache.port import CacheEntry
+from services.cache.redis_store import answering
+from services.cache.semantic.threshold import MOST_LABELS, Label
+from services.cache.settings import CacheSettings
+from shared.redis_client import open_redis
+
+_FORM = 1
+_MOST_EMBEDDERS = 16
+_LABELS: TypeAdapter[dict[str, tuple[Label, ...]]] = TypeAdapter(dict[str, tuple[Label, ...]])
+_SURPLUS = 8
+"""Taken away at once where there are too many."""
+
+
+class Near(NamedTuple):
+    """An entry's key, the cosine of both vectors, and what is known of earlier ones."""
+
+    key: str
+    similarity: float
+    labels: tuple[Label, ...]
+
+
+class VectorSets:
+    """All raise CacheAway, in the time that the store has."""
+
+    def __init__(self, settings: CacheSettings, prefix: str) -> None:
+        self._seconds, self._most = settings.store_timeout_seconds, settings.vectors
+        self._redis: Any = open_redis(settings.store, connections=settings.store_connections, timeout_seconds=self._seconds)
+        self._prefix = prefix
+
+    async def near(self, embedder: str, asked: Sequence[tuple[str, Sequence[float]]], most: int) -> list[list[Near]]:
+        """Of each (partition, vector) the nearest, the most similar first. Of what Redis refuses (another dimension) there are none."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for partition, vector in asked:
+            pipeline.execute_command(
+                "VSIM", _set(self._prefix, embedder, partition), "FP32", _packed(vector), "WITHSCORES", "WITHATTRIBS", "COUNT", most
+            )
+        async with answering(self._seconds):
+            found = await pipeline.execute(raise_on_error=False)
+            return [_near(one) for one in found]
+
+    async def add(self, embedder: str, partition: str, vectors: Mapping[str, Sequence[float]], seconds: float) -> None:
+        """Key → vector; `seconds`: how long the longest of these entries lives."""
+        name = _set(self._prefix, embedder, partition)
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.sadd(_embedders(self._prefix), embedder)
+        for key, vector in vectors.items():
+            pipeline.execute_command("VADD", name, "FP32", _packed(vector), key, "CAS")
+        pipeline.expire(name, max(1, round(seconds)), nx=True)
+        pipeline.expire(name, max(1, round(seconds)), gt=True)
+        pipeline.execute_command("VCARD", name)
+        async with answering(self._seconds):
+            *_, count = await pipeline.execute()
+            if int(count) > self._most:
+                surplus = await self._redis.execute_command("VRANDMEMBER", name, int(count) - self._most + _SURPLUS)
+                await self._remove(name, [key for key in surplus if key.decode() not in vectors])
+
+    async def label(self, embedder: str, partition: str, key: str, labels: Sequence[Label]) -> None:
+        """In the place of those that it had; nothing where it is gone."""
+        async with answering(self._seconds):
+            said = _LABELS.dump_json({"labels": tuple(labels)})
+            await self._redis.execute_command("VSETATTR", _set(self._prefix, embedder, partition), key, said)
+
+    async def remove(self, embedder: str, partition: str, keys: Iterable[str]) -> None:
+        async with answering(self._seconds):
+            await self._remove(_set(self._prefix, embedder, partition), keys)
+
+    async def _remove(self, name: str, keys: Iterable[str | bytes]) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in keys:
+            pipeline.execute_command("VREM", name, key)
+        await pipeline.execute()
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+        await self._redis.connection_pool.disconnect()
+
+
+async def forget(redis: Any, prefix: str, entries: Iterable[CacheEntry]) -> None:
+    """Purged entries' vectors, of whatever embedder."""
+    if meant := [entry for entry in entries if entry.meaning is not None]:
+        pipeline = redis.pipeline(transaction=False)
+        for embedder in sorted(await redis.smembers(_embedders(prefix)))[:_MOST_EMBEDDERS]:
+            for entry in meant:
+                pipeline.execute_command("VREM", _set(prefix, embedder.decode(), entry.meaning.partition), entry.key)
+        await pipeline.execute()
+
+
+def _set(prefix: str, embedder: str, partition: str) -> str:
+    return f"tutti:{prefix}cache-near{_FORM}:{embedder}:{partition}"
+
+
+def _embedders(prefix: str) -> str:
+    return f"tutti:{prefix}cache-embedders"
+
+
+def _packed(vector: Sequence[float]) -> bytes:
+    return struct.pack(f"<{len(vector)}f", *vector)
+
+
+def _near(answer: Any) -> list[Near]:
+    """Of a flat list (element, score, attributes, …); a score is (1 + cosine) / 2."""
+    if isinstance(answer, Exception):
+        return []
+    found = []
+    for key, score, said in zip(answer[::3], answer[1::3], answer[2::3], strict=True):
+        found.append(Near(key.decode(), 2 * float(score) - 1, _labels(said)))
+    return found
+
+
+def _labels(said: Any) -> tuple[Label, ...]:
+    try:
+        return _LABELS.validate_json(said)["labels"][-MOST_LABELS:] if said else ()
+    except (ValueError, KeyError):
+        return ()
