@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from itertools import combinations
 from math import inf
 from typing import NamedTuple
 
@@ -82,17 +81,28 @@ def hits(world: World) -> int:
 
 
 def one_leads(world: World) -> Iterator[Violation]:
-    """Where nothing fails: of equal steps of a tenant none is told to go ahead while one that is not of a lower class is at it."""
+    """Where nothing fails: of equal steps of a tenant none is told to go ahead while one that is not of a lower class is at it, and none to
+    wait for one that is.
+    """
     leads: dict[tuple[str, str], list[tuple[float, CacheLookup]]] = defaultdict(list)
+    ended = {written.value.step: written.at for written in reversed(world.history.fills)}
     for written in world.history.outcomes:
         said = written.value
-        if isinstance(said, CacheMissed) and said.follow_seconds is None:
-            lookup = world.history.looked_up[said.step].value
-            leads[lookup.key, lookup.tenant].append((written.at, lookup))
-    ended = {written.value.step: written.at for written in reversed(world.history.fills)}
-    for of_one in leads.values():
-        for (since, leader), (at, other) in combinations(of_one, 2):
-            higher = CLASSES.index(other.priority_class) < CLASSES.index(leader.priority_class)
-            asked = world.history.looked_up[other.step].at
-            if not higher and asked < ended.get(leader.step, inf) and at - since < settings.cache().flight_seconds:
-                yield Violation(LAW, f"step {other.step} leads beside {leader.step}", other.job)
+        if not isinstance(said, CacheMissed):
+            continue
+        asked = world.history.looked_up[said.step]
+        lookup, others = asked.value, leads[asked.value.key, asked.value.tenant]
+        at_it = [
+            (at, one) for at, one in others if asked.at < ended.get(one.step, inf) and written.at - at < settings.cache().flight_seconds
+        ]
+        if said.follow_seconds is None:
+            if any(_rank(lookup) >= _rank(leader) for _, leader in at_it):
+                yield Violation(LAW, f"step {said.step} leads beside another", said.job)
+            others.append((written.at, lookup))
+        elif not any(_rank(leader) <= _rank(lookup) for _, leader in at_it):
+            yield Violation(LAW, f"step {said.step} waits for nobody, or for one of a lower class", said.job)
+
+
+def _rank(lookup: CacheLookup) -> int:
+    """0 is the highest class."""
+    return CLASSES.index(lookup.priority_class)
