@@ -12,6 +12,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
+from shared.contracts.cache import CacheAbandoned, CacheFill, CacheLookup
 from shared.contracts.control import BeginStep, StopClaims, StopStep
 from shared.contracts.conversation import Memory, ToHome, ToOwner, TurnBegun
 from shared.contracts.event import (
@@ -158,7 +159,14 @@ class EndTurn:
     dropped: bool = False
 
 
-Sendable = Dispatch | Stop | Begin | Disown | StopAnywhere | Publish | Bury | CallerAnswer | AskPosition | Tell
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """Tell the cache of an answer that history has accepted, or that none comes."""
+
+    said: CacheFill | CacheAbandoned
+
+
+Sendable = Fill | Dispatch | Stop | Begin | Disown | StopAnywhere | Publish | Bury | CallerAnswer | AskPosition | Tell
 Effect = Sendable | EndTurn
 
 
@@ -215,6 +223,8 @@ class Round:
     newer: dict[tuple[str, int], int] = field(default_factory=dict)
     """The same → its version, where that is not its type's."""
     dispatches: list[Dispatch] = field(default_factory=list)
+    lookups: list[CacheLookup] = field(default_factory=list)
+    """Instead of dispatches, and beside the append like them."""
     after: list[Effect] = field(default_factory=list)
     _open: dict[str, tuple[JobAccepted | StepAnswered, bytes | None, tuple[Callable[[int], None], ...]]] = field(default_factory=dict)
     """job id → its last event, while the next one may be joined to it, its part, and who is told where it lies"""
@@ -262,4 +272,4 @@ class Round:
 
     @property
     def empty(self) -> bool:
-        return not (self.ledger or self.events or self.dispatches or self.after)
+        return not (self.ledger or self.events or self.dispatches or self.lookups or self.after)

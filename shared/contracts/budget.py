@@ -30,7 +30,8 @@ class TenantLimits(Contract):
     """Fraction of a day's limit from which on an alert is raised."""
     job: Limits = Limits()
     """Caps of each job's own limits: what a caller asks for can only lower them."""
-    cache: TenantCache = TenantCache()
+    cache: TenantCache | None = None
+    """Absent: jobs that ask the cache share entries within the tenant, others do not ask."""
 
     @property
     def daily(self) -> bool:

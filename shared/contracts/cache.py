@@ -24,7 +24,7 @@ from shared.contracts.base import (
     Text,
     adapter,
 )
-from shared.contracts.chat import Answer, Vector
+from shared.contracts.chat import Answer
 from shared.contracts.usage import Usage
 
 FINGERPRINT = r"[0-9a-f]{64}"
@@ -90,8 +90,6 @@ class Meaning(Contract):
 
     partition: Fingerprint
     question: Text
-    vector: Vector = ()
-    """The question's, where a node has embedded it; empty: the cache embeds it itself."""
     threshold: Threshold | None = None
 
 

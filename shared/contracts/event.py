@@ -53,10 +53,11 @@ VERSIONS = {"job_accepted": 2, "job_snapshot": 2, "taken_ahead": 3, **REVIEWS, *
 """Type → version in which an event is written, the lowest whose readers do not misread it; 1 where it is not named. Since 2 a JobAccepted
 may hold asks, and a snapshot such a JobAccepted; since 3 a TakenAhead may be all that a successor finds of a job; since 4 there are
 reviews, and a JobAccepted may hold a team; since 5 that may hold tools, and it may be one of a conversation; since 6 it may say something
-to the cache, and an answer may be the cache's: what has none of it is written as before. A planner that meets a newer one leaves the home alone."""
+to the cache, and an answer may be the cache's: what has none of it is written as before. A planner that meets a newer one leaves the home
+alone."""
 TEAMS, TOOLS, OF_A_CONVERSATION, CACHED = 4, 5, 5, 6
 """Of a JobAccepted that holds a team, tools in it, is of a conversation, or says something to the cache; of an answer that is the
-cache's; and of a snapshot of that."""
+cache's; and of a snapshot of one of them."""
 NEWEST = 6
 """That this code reads."""
 NOBODY = Team()

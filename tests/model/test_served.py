@@ -103,7 +103,7 @@ def planners(state: State, rule: Rule) -> Iterator[Step[State]]:
             again = due._replace(phases=put(due.phases, step, "asks"), lookups=(*due.lookups, step))
             after = again if phase == "follows" and step not in state.lookups else send(due, step)
             yield Step(f"the timer of {step} rings", after, fault=early)
-        if phase != "new" and phase != "done" and state.faults and state.volatile[step]:
+        if phase not in {"new", "done"} and state.faults and state.volatile[step]:
             gone = fault(state)._replace(volatile=put(state.volatile, step, False))
             yield Step(f"the planner of {step} dies", gone if phase == "sent" else send(gone, step), fault=True)
 

@@ -55,12 +55,12 @@ class Mutation:
             crashes: list[str] = []
             patching.setattr(home, "log", _Listening(home.__name__, crashes))
             self.patch(patching)
-            report = simulate(seed, self.mix, self.kinds, self.laws, _PATIENCE)
+            report = simulate(seed, self.mix, self.kinds, self.laws, patience=_PATIENCE)
         return replace(report, violations=[Violation(CRASHED, crashes[0])]) if crashes else report
 
     def run_healthy(self, seed: int) -> Report:
         """The same run without it."""
-        return simulate(seed, self.mix, self.kinds, self.laws, _PATIENCE)
+        return simulate(seed, self.mix, self.kinds, self.laws, patience=_PATIENCE)
 
     def healthy(self, seed: int) -> bool:
         """Whether that breaks no law; known where another bug is looked for under the same faults."""

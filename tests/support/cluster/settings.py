@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services.cache.settings import CacheSettings
 from services.delay.settings import DelaySettings
 from services.ingress.settings import IngressSettings
 from services.planner.settings import PlannerSettings
@@ -26,6 +27,7 @@ ROUTERS = ("router-1", "router-2")
 WORKERS = ("worker-1", "worker-2", "worker-3")
 DELAYS = ("delay-1",)
 INGRESSES = ("ingress-1", "ingress-2")
+CACHES = ("cache-1", "cache-2")
 LIMITED = {"calls": TenantLimits(calls=7), "tokens": TenantLimits(tokens=900), "few": TenantLimits(calls=40, concurrent_jobs=1)}
 """Tenants with limits, low enough to be reached in a run."""
 
@@ -54,7 +56,12 @@ def planner(mix: FaultMix) -> PlannerSettings:
         queue_records=8 if mix.tight else 1_000,
         conversation_tokens=120,
         snapshot_distance=15 if mix.tight else 20_000,
+        cache_follow_seconds=4.0,
     )
+
+
+def cache() -> CacheSettings:
+    return CacheSettings(flight_seconds=4.0, store_pause_seconds=0.5, flights=64)
 
 
 def router(mix: FaultMix) -> RouterSettings:

@@ -21,7 +21,7 @@ from shared.patterns import BUILT_IN
 from shared.topics import partition_of
 from tests.support.cluster import settings
 from tests.support.cluster.laws.told import NOBODY_HAS
-from tests.support.cluster.nodes import ENDLESS, LONG
+from tests.support.cluster.nodes import ENDLESS, LONG, MODEL
 from tests.support.cluster.rest import Request
 from tests.support.cluster.world import World
 
@@ -57,6 +57,9 @@ _NOBODY: tuple[dict[str, Any], ...] = (
     {"needs": {"tags": [NOBODY_HAS], "min_vram_bytes": 2**53 - 1, "min_context": 2**31}},
     {"needs": {"node": NOBODY_HAS}, "pattern": "chain", "chain": CHAIN},
 )
+_CONTROLS: tuple[dict[str, Any], ...] = (
+    {}, {}, {}, {"no_cache": True}, {"no_store": True}, {"max_age": 3}, {"scope": "global"}, {"ttl": 4},
+)  # fmt: skip
 _PATTERNS = [name for name, pattern in BUILT_IN.current.items() if pattern.takes_bare_prompt and name != "single"]
 _ANYWHERE = 0.3
 """Of producers: another partitioner than ours, or no key."""
@@ -230,6 +233,17 @@ class Workload:
         message = Message(topic, given.to_bytes(), job.encode(), home, (("type", given.type.encode()),))
         self.world.log.write(TopicPartition(topic, home), [message])
 
+    def _asked_often(self) -> None:
+        """One of a few questions of few tenants: most of them have an answer already, or soon."""
+        options = self.random.choice(({"temperature": 0.0}, {"temperature": 0.0}, {"seed": 7}, {"temperature": 0.7}))
+        text = self.random.choice(("why", "how", "when", *((f"{LONG} why",) if self.random.random() < 0.2 else ())))
+        stream, talks = self.random.random() < 0.3, self.random.random() < 0.15
+        body = self.body(id=f"often-{self._number}", options=options, cache=self.random.choice(_CONTROLS), model=MODEL, stream=stream)
+        body |= {"prompt": text, **({"pattern": "chain", "chain": CHAIN} if talks else {})}
+        chosen = self.produce(body)
+        if self.random.random() < 0.15:
+            self.later(self.random.uniform(0.0, 2.0), partial(self.produce, body, kind="cancel", priority_class=chosen))
+
     def _limited(self) -> None:
         limits = self.random.choice(({"calls": 2}, {"steps": 2}, {"attempts": 1}, {"attempts": 2}, {"tokens": 600}, {"wall_seconds": 3.0}))
         self.produce(self.body(pattern="chain", chain=CHAIN, limits=limits))
@@ -364,6 +378,7 @@ _KINDS: dict[str, Callable[[Workload], None]] = {
     "beyond": Workload._beyond,
     "nobody": Workload._nobody,
     "large": Workload._large,
+    "often": Workload._asked_often,
 }
 FOREIGN = {"elsewhere": 3.0, "scripts": 2.0, "beyond": 2.0, "nobody": 1.0}
 """Of the share of jobs that are as foreign producers send them."""

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import pytest
 
+from services.cache.app import build as build_cache
 from services.delay.app import build as build_delay
 from services.ingress.app import Ingress
 from services.ingress.replies.waiters import Caller
@@ -41,6 +42,7 @@ from shared.processing.topic_news import TopicNews, TopicWatch
 from shared.service import Environment, Readiness, Service
 from shared.settings import ClusterSettings
 from shared.topics import Topics
+from tests.support.cache_store import MemoryCache
 from tests.support.cluster import settings
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.history import History
@@ -104,6 +106,8 @@ class World:
         self.names = (*settings.PLANNERS, *settings.ROUTERS, *self.workers, *settings.DELAYS, *settings.INGRESSES, *aside)
         self.store = MemoryStore(Random(seed + 5))
         """Of the sinks."""
+        self.cached = MemoryCache(Random(seed + 6))
+        """Of the caches."""
         self.topics = settings.topics()
         self.log = MemoryLog(self.clock, random=Random(seed + 1), timings=settings.TIMINGS)
         self.history = History(self.log, self.topics)
@@ -337,6 +341,8 @@ class World:
                 return build_delay(environment, settings.delay(mix)), None
             case "ingress":
                 return Ingress(environment, settings.ingress()), None
+            case "cache":
+                return build_cache(environment, settings.cache(), self.cached), None
             case "sink":
                 return build_sink(environment, SinkSettings(), self.store), None
             case _:
