@@ -11,7 +11,7 @@ from services.ingress.admission.offered import Offered
 from services.ingress.api import IngressApi, build_api
 from services.ingress.catalogue import Registry
 from services.ingress.handlers import Door
-from services.ingress.replies.replies import Replies, reply_partition
+from services.ingress.replies.replies import Replies
 from services.ingress.replies.waiters import Waiters
 from services.ingress.settings import IngressSettings
 from services.ingress.status.events_reader import EventsReader

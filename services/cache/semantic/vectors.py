@@ -7,15 +7,15 @@ vector behind until a lookup meets it. `tutti:<prefix>cache-embedders`: whose se
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
 from services.cache.port import CacheEntry
 from services.cache.redis_store import answering
-from services.cache.semantic.threshold import MOST_LABELS, Label
+from shared.validators.questions.threshold import MOST_LABELS, Label
 from services.cache.settings import CacheSettings
 from shared.redis_client import open_redis
 
@@ -42,32 +42,28 @@ class VectorSets:
         self._redis: Any = open_redis(settings.store, connections=settings.store_connections, timeout_seconds=self._seconds)
         self._prefix = prefix
 
-    async def near(self, embedder: str, asked: Sequence[tuple[str, Sequence[float]]], most: int) -> list[list[Near]]:
-        """Of each (partition, vector) the nearest, the most similar first. Of what Redis refuses (another dimension) there are none."""
+    async def near(self, asked: Sequence[tuple[str, str, array[float]]], most: int) -> list[list[Near]]:
+        """Of each (embedder, partition, vector) the nearest, the most similar first; none where Redis refuses, as of another dimension."""
         pipeline = self._redis.pipeline(transaction=False)
-        for partition, vector in asked:
-            pipeline.execute_command(
-                "VSIM", _set(self._prefix, embedder, partition), "FP32", _packed(vector), "WITHSCORES", "WITHATTRIBS", "COUNT", most
-            )
+        for embedder, partition, vector in asked:
+            name = _set(self._prefix, embedder, partition)
+            pipeline.execute_command("VSIM", name, "FP32", vector.tobytes(), "WITHSCORES", "WITHATTRIBS", "COUNT", most)
         async with answering(self._seconds):
-            found = await pipeline.execute(raise_on_error=False)
-            return [_near(one) for one in found]
+            return [_near(one) for one in await pipeline.execute(raise_on_error=False)]
 
-    async def add(self, embedder: str, partition: str, vectors: Mapping[str, Sequence[float]], seconds: float) -> None:
-        """Key → vector; `seconds`: how long the longest of these entries lives."""
-        name = _set(self._prefix, embedder, partition)
+    async def add(self, embedder: str, partition: str, key: str, vector: array[float], seconds: float) -> None:
+        """`seconds`: how long its entry lives."""
+        name, left = _set(self._prefix, embedder, partition), max(1, round(seconds))
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.sadd(_embedders(self._prefix), embedder)
-        for key, vector in vectors.items():
-            pipeline.execute_command("VADD", name, "FP32", _packed(vector), key, "CAS")
-        pipeline.expire(name, max(1, round(seconds)), nx=True)
-        pipeline.expire(name, max(1, round(seconds)), gt=True)
+        pipeline.execute_command("VADD", name, "FP32", vector.tobytes(), key, "CAS", "NOQUANT")
+        pipeline.expire(name, left, nx=True).expire(name, left, gt=True)
         pipeline.execute_command("VCARD", name)
         async with answering(self._seconds):
             *_, count = await pipeline.execute()
             if int(count) > self._most:
                 surplus = await self._redis.execute_command("VRANDMEMBER", name, int(count) - self._most + _SURPLUS)
-                await self._remove(name, [key for key in surplus if key.decode() not in vectors])
+                await self.remove([(embedder, partition, one.decode()) for one in surplus if one.decode() != key])
 
     async def label(self, embedder: str, partition: str, key: str, labels: Sequence[Label]) -> None:
         """In the place of those that it had; nothing where it is gone."""
@@ -75,15 +71,13 @@ class VectorSets:
             said = _LABELS.dump_json({"labels": tuple(labels)})
             await self._redis.execute_command("VSETATTR", _set(self._prefix, embedder, partition), key, said)
 
-    async def remove(self, embedder: str, partition: str, keys: Iterable[str]) -> None:
-        async with answering(self._seconds):
-            await self._remove(_set(self._prefix, embedder, partition), keys)
-
-    async def _remove(self, name: str, keys: Iterable[str | bytes]) -> None:
+    async def remove(self, which: Iterable[tuple[str, str, str]]) -> None:
+        """Of each its embedder, partition and key."""
         pipeline = self._redis.pipeline(transaction=False)
-        for key in keys:
-            pipeline.execute_command("VREM", name, key)
-        await pipeline.execute()
+        for embedder, partition, key in which:
+            pipeline.execute_command("VREM", _set(self._prefix, embedder, partition), key)
+        async with answering(self._seconds):
+            await pipeline.execute()
 
     async def close(self) -> None:
         await self._redis.aclose()
@@ -106,10 +100,6 @@ def _set(prefix: str, embedder: str, partition: str) -> str:
 
 def _embedders(prefix: str) -> str:
     return f"tutti:{prefix}cache-embedders"
-
-
-def _packed(vector: Sequence[float]) -> bytes:
-    return struct.pack(f"<{len(vector)}f", *vector)
 
 
 def _near(answer: Any) -> list[Near]:

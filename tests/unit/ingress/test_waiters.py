@@ -11,7 +11,7 @@ import pytest
 from services.ingress.http.exchange import InvalidHeader, call_headers
 from services.ingress.problems import ClientGone
 from services.ingress.replies.register import Guest
-from services.ingress.replies.replies import reply_partition
+from shared.topics import reply_partition
 from services.ingress.replies.waiters import Caller, Follow, Waiters
 from services.ingress.submit import is_generated, new_job_id
 from shared.clock import LoopClock

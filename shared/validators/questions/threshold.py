@@ -7,6 +7,7 @@ where the function is as bad as the labels allow (vCache, 2502.03771, with a pos
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from math import exp, log1p
@@ -79,3 +80,19 @@ def _posterior(labels: tuple[Label, ...]) -> dict[tuple[float, float], float]:
 
 def _logistic(x: float) -> float:
     return 1 / (1 + exp(-max(-700.0, min(700.0, x))))
+
+
+def alike(one: str, other: str) -> bool | None:
+    """Whether two answers say the same; None: their vectors must tell. Those with other numbers do not."""
+    if _bare(one) == _bare(other):
+        return True
+    return None if sorted(_NUMBER.findall(one)) == sorted(_NUMBER.findall(other)) else False
+
+
+ALIKE = 0.9
+"""Cosine from which on the vectors of two answers with the same numbers count as the same; in doubt they are another's."""
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+
+
+def _bare(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.casefold()))
