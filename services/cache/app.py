@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
+from services.cache.admin_api import build_admin
 from services.cache.port import CacheStore, Meanings
 from services.cache.redis_store import NothingKept, RedisCache
 from services.cache.serving import Serving
 from services.cache.settings import CacheSettings
+from shared import access
 from shared.kafka.assignor import HomeAssignor
 from shared.processing.intake import Intake
 from shared.processing.outbox import Outbox
@@ -34,7 +37,7 @@ def build(
 
 
 class AnswerCache:
-    """Implements `shared.service.Service`."""
+    """Implements `shared.service.Service` and `shared.service.Answering`."""
 
     name = "cache"
 
@@ -64,7 +67,12 @@ class AnswerCache:
             spawn=self._processor.begin,
         )
         self._processor.closes(store)
+        self._api = build_admin(store, access.load(settings.keys_file, self.name))
         self.run, self.readiness = self._processor.run, self._processor.readiness
+
+    def asgi(self) -> Any:
+        """What administrators ask of it over HTTP."""
+        return self._api
 
     async def _connect(self) -> None:
         env, processor, settings = self._env, self._processor, self._settings
