@@ -29,6 +29,7 @@ from shared.scheduling.schedule_table import ScheduleTable
 from shared.service import Environment
 from shared.service.processor import Processor, every
 from shared.telemetry import logs
+from shared.topics import reply_partition
 
 _log = logs.get(__name__)
 _DRAIN_SECONDS = 1.0
