@@ -9,6 +9,7 @@ from typing import Any
 from services.cache.admin_api import build_admin
 from services.cache.port import CacheStore, Meanings
 from services.cache.redis_store import NothingKept, RedisCache
+from services.cache.semantic.meanings import build_meanings
 from services.cache.serving import Serving
 from services.cache.settings import CacheSettings
 from shared import access
@@ -31,8 +32,7 @@ def build(
     """The cache of one process; settings come from its environment unless given."""
     settings = settings or CacheSettings()
     if store is None:
-        prefix = environment.topics.settings.prefix
-        store = RedisCache(settings, prefix) if settings.store else NothingKept()
+        store = RedisCache(settings, environment.topics.settings.prefix) if settings.store else NothingKept()
     return AnswerCache(environment, settings, store, meanings)
 
 
@@ -54,19 +54,20 @@ class AnswerCache:
             arrived=wake.set,
             dropped=self._dropped,
         )
+        self._meanings = meanings or build_meanings(environment, settings, store, self._outbox)
         self._processor = Processor(self._connect, reasons=self._reasons, drain=self.intake.drain)
         self.serving = Serving(
             self.intake,
             self._outbox,
             store,
-            meanings,
+            self._meanings,
             topics=topics,
             settings=settings,
             clock=clock,
             wake=wake,
             spawn=self._processor.begin,
         )
-        self._processor.closes(store)
+        self._processor.closes(store, *([] if self._meanings is None else [self._meanings]))
         self._api = build_admin(store, access.load(settings.keys_file, self.name))
         self.run, self.readiness = self._processor.run, self._processor.readiness
 
@@ -87,6 +88,7 @@ class AnswerCache:
             intake.run_commits(settings.commit_seconds),
             self.serving.run(),
             every(env.clock, LOOK_SECONDS, self.serving.look),
+            *([] if self._meanings is None else [self._meanings.run()]),
         )
 
     def _dropped(self) -> None:
@@ -98,3 +100,5 @@ class AnswerCache:
         yield from self.serving.tries.undone
         if self.serving.trouble is not None:
             yield self.serving.trouble
+        if self._meanings is not None and self._meanings.trouble is not None:
+            yield self._meanings.trouble

@@ -8,7 +8,7 @@ could be evicted, and then would name none.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -41,6 +41,8 @@ class RedisCache:
         self._seconds = settings.store_timeout_seconds
         self._redis = open_redis(settings.store, connections=settings.store_connections, timeout_seconds=_PURGE_SECONDS)
         self._entries, self._barred = f"tutti:{prefix}cache{FORM}:", f"tutti:{prefix}cache-barred"
+        self.purged: Callable[[Sequence[CacheEntry]], Awaitable[None]] | None = None
+        """Who else keeps something of entries, and is to forget it."""
         self._bar = self._redis.register_script(_BAR)
 
     async def find(self, keys: Sequence[str]) -> list[Finding]:
@@ -81,11 +83,15 @@ class RedisCache:
             async with answering(_PURGE_SECONDS):
                 cursor, names = await self._redis.scan(cursor, match=_escaped(self._entries) + "*", count=_SCANNED)
                 values = await self._redis.mget(names) if names else []
-                hit = [
-                    name for name, value in zip(names, values, strict=True) if (entry := _read(value)) is not None and which.holds(entry)
-                ]
+                hit = {
+                    name: entry
+                    for name, value in zip(names, values, strict=True)
+                    if (entry := _read(value)) is not None and which.holds(entry)
+                }
                 if hit and not dry:
                     await self._redis.unlink(*hit)
+                    if self.purged is not None:
+                        await self.purged(list(hit.values()))
             count += len(hit)
             if not cursor:
                 return count

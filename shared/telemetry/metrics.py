@@ -99,9 +99,12 @@ CACHE_LOOKUPS = Counter(
 CACHE_UNANSWERED = Counter("tutti_cache_unanswered", "Lookups that planners gave up, since no answer came in time.", ["after"])
 CACHE_FILLS = Counter("tutti_cache_fills", "Answers that were to be kept; away: the store was.", ["outcome"])
 CACHE_TOKENS_SAVED = Counter("tutti_cache_tokens_saved", "Tokens that hits would have used.")
-CACHE_MEANINGS = Counter("tutti_cache_meanings", "What came of semantic lookups; veto_*: what the nearest entry's question differs in.", ["outcome"])
+CACHE_MEANINGS = Counter(
+    "tutti_cache_meanings", "What came of semantic lookups; veto_*: what the nearest entry's question differs in.", ["outcome"]
+)
 CACHE_LABELS = Counter(
-    "tutti_cache_labels", "Real answers compared with the entry that was near: hit: it would have been served, so wrong is a false hit.",
+    "tutti_cache_labels",
+    "Real answers compared with the entry that was near: hit: it would have been served, so wrong is a false hit.",
     ["served", "answer"],
 )
 CACHE_EMBED_SECONDS = Histogram("tutti_cache_embed_seconds", "One question embedded.", buckets=_LATENCY)

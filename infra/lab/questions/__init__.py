@@ -45,6 +45,6 @@ def _near_misses(made: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _filled(wording: str, value: str) -> str:
-    """Its value in its place, without the gap that an empty one leaves; a sentence begins with a capital letter where the wording has one."""
+    """Its value in its place, without the gap that an empty one leaves; at the beginning with a capital letter."""
     text = " ".join(wording.replace("{}", value).split()).replace(" ?", "?").replace(" .", ".")
     return text[0].upper() + text[1:] if wording.startswith("{}") else text

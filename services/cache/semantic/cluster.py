@@ -64,13 +64,14 @@ class ClusterEmbedder:
             raise EmbedderAway(self.trouble or "too many texts wait for their vectors")
         number = next(self._numbers)
         correlation = self._mark + b"%d" % number
-        answer = self._waiting[correlation] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Embedding] = asyncio.get_running_loop().create_future()
+        self._waiting[correlation] = answer
         job = Job(
             tenant=TENANT,
             texts=(text,),
             model=self._model,
             cache=CacheControl(mode="off"),
-            limits=Limits(max_attempts=1),
+            limits=Limits(attempts=1),
             deadline_seconds=PATIENCE_SECONDS,
         )
         reply = headers.reply_headers(ReplyTo(topic=self._lies.topic, partition=self._lies.partition, correlation=correlation))

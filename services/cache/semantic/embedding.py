@@ -37,8 +37,10 @@ class Embedding(NamedTuple):
 class Embedder(Protocol):
     """Whoever asks bounds the time."""
 
-    trouble: str | None
-    """Why it embeds nothing at present."""
+    @property
+    def trouble(self) -> str | None:
+        """Why it embeds nothing at present."""
+        ...
 
     async def run(self) -> None:
         """What it does beside: for ever, or until it is warm."""

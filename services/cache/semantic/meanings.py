@@ -17,11 +17,16 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from services.cache.port import CacheAway, CacheEntry, CacheStore, Finding, Found
+from services.cache.redis_store import RedisCache
+from services.cache.semantic.cluster import ClusterEmbedder
 from services.cache.semantic.embedding import Embedder, EmbedderAway, Embedding
+from services.cache.semantic.local import LocalEmbedder
 from services.cache.semantic.vectors import Near, VectorSets
 from services.cache.settings import CacheSettings
 from shared.contracts.cache import CacheLookup
+from shared.processing.outbox import Outbox
 from shared.processing.tries import Tries
+from shared.service import Environment
 from shared.telemetry import metrics
 from shared.validators.questions.guards import veto
 from shared.validators.questions.reading import LONGEST
@@ -75,18 +80,12 @@ class Semantic:
     # Asking
 
     async def near(self, lookups: Sequence[CacheLookup]) -> list[tuple[Found, float] | None]:
-        found: list[tuple[Found, float] | None] = [None] * len(lookups)
-        outcome = "late"
         try:
             async with asyncio.timeout(self._settings.semantic_seconds):
-                found = await self._near(lookups)
-                return found
-        except TimeoutError:
-            pass
-        except CacheAway:
-            outcome = "store"
-        metrics.CACHE_MEANINGS.labels(outcome).inc(len(lookups))
-        return found
+                return await self._near(lookups)
+        except (TimeoutError, CacheAway) as error:
+            metrics.CACHE_MEANINGS.labels("store" if isinstance(error, CacheAway) else "late").inc(len(lookups))
+            return [None] * len(lookups)
 
     async def _near(self, lookups: Sequence[CacheLookup]) -> list[tuple[Found, float] | None]:
         made = await asyncio.gather(*(self._embedded(lookup) for lookup in lookups))
@@ -209,3 +208,15 @@ def _belongs(lookup: CacheLookup, found: Found) -> bool:
 def _drawn(lookup: CacheLookup, why: str) -> float:
     """From 0 to below 1, by the step: the same whoever asks again."""
     return int.from_bytes(blake2b(f"{why}/{lookup.job}/{lookup.step}".encode(), digest_size=6).digest()) / 2**48
+
+
+def build_meanings(environment: Environment, settings: CacheSettings, store: CacheStore, outbox: Outbox) -> Semantic | None:
+    """As the settings have it; None without a store or an embedder. Raises ConfigurationError."""
+    if not settings.store or not settings.embedder:
+        return None
+    vectors = VectorSets(settings, environment.topics.settings.prefix)
+    if isinstance(store, RedisCache):
+        store.purged = vectors.forget
+    if settings.embedder == "local":
+        return Semantic(store, vectors, LocalEmbedder(settings.embedder_path), settings)
+    return Semantic(store, vectors, ClusterEmbedder(environment, outbox, settings.embedder_model), settings)

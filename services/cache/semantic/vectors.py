@@ -15,13 +15,14 @@ from pydantic import TypeAdapter
 
 from services.cache.port import CacheEntry
 from services.cache.redis_store import answering
-from shared.validators.questions.threshold import MOST_LABELS, Label
 from services.cache.settings import CacheSettings
 from shared.redis_client import open_redis
+from shared.validators.questions.threshold import MOST_LABELS, Label
 
 _FORM = 1
 _MOST_EMBEDDERS = 16
 _LABELS: TypeAdapter[dict[str, tuple[Label, ...]]] = TypeAdapter(dict[str, tuple[Label, ...]])
+_SECONDS = 2.0
 _SURPLUS = 8
 """Taken away at once where there are too many."""
 
@@ -35,12 +36,11 @@ class Near(NamedTuple):
 
 
 class VectorSets:
-    """All raise CacheAway, in the time that the store has."""
+    """All raise CacheAway. Whoever asks for the nearest bounds the time."""
 
     def __init__(self, settings: CacheSettings, prefix: str) -> None:
-        self._seconds, self._most = settings.store_timeout_seconds, settings.vectors
-        self._redis: Any = open_redis(settings.store, connections=settings.store_connections, timeout_seconds=self._seconds)
-        self._prefix = prefix
+        self._most, self._prefix = settings.vectors, prefix
+        self._redis: Any = open_redis(settings.store, connections=settings.store_connections, timeout_seconds=_SECONDS)
 
     async def near(self, asked: Sequence[tuple[str, str, array[float]]], most: int) -> list[list[Near]]:
         """Of each (embedder, partition, vector) the nearest, the most similar first; none where Redis refuses, as of another dimension."""
@@ -48,7 +48,7 @@ class VectorSets:
         for embedder, partition, vector in asked:
             name = _set(self._prefix, embedder, partition)
             pipeline.execute_command("VSIM", name, "FP32", vector.tobytes(), "WITHSCORES", "WITHATTRIBS", "COUNT", most)
-        async with answering(self._seconds):
+        async with answering(_SECONDS):
             return [_near(one) for one in await pipeline.execute(raise_on_error=False)]
 
     async def add(self, embedder: str, partition: str, key: str, vector: array[float], seconds: float) -> None:
@@ -59,7 +59,7 @@ class VectorSets:
         pipeline.execute_command("VADD", name, "FP32", vector.tobytes(), key, "CAS", "NOQUANT")
         pipeline.expire(name, left, nx=True).expire(name, left, gt=True)
         pipeline.execute_command("VCARD", name)
-        async with answering(self._seconds):
+        async with answering(_SECONDS):
             *_, count = await pipeline.execute()
             if int(count) > self._most:
                 surplus = await self._redis.execute_command("VRANDMEMBER", name, int(count) - self._most + _SURPLUS)
@@ -67,7 +67,7 @@ class VectorSets:
 
     async def label(self, embedder: str, partition: str, key: str, labels: Sequence[Label]) -> None:
         """In the place of those that it had; nothing where it is gone."""
-        async with answering(self._seconds):
+        async with answering(_SECONDS):
             said = _LABELS.dump_json({"labels": tuple(labels)})
             await self._redis.execute_command("VSETATTR", _set(self._prefix, embedder, partition), key, said)
 
@@ -76,22 +76,19 @@ class VectorSets:
         pipeline = self._redis.pipeline(transaction=False)
         for embedder, partition, key in which:
             pipeline.execute_command("VREM", _set(self._prefix, embedder, partition), key)
-        async with answering(self._seconds):
+        async with answering(_SECONDS):
             await pipeline.execute()
+
+    async def forget(self, entries: Sequence[CacheEntry]) -> None:
+        """Purged ones' vectors, of whatever embedder."""
+        async with answering(_SECONDS):
+            embedders = [one.decode() for one in await self._redis.smembers(_embedders(self._prefix))]
+        meant = [(entry.meaning.partition, entry.key) for entry in entries if entry.meaning is not None]
+        await self.remove([(embedder, *one) for one in meant for embedder in sorted(embedders)[:_MOST_EMBEDDERS]])
 
     async def close(self) -> None:
         await self._redis.aclose()
         await self._redis.connection_pool.disconnect()
-
-
-async def forget(redis: Any, prefix: str, entries: Iterable[CacheEntry]) -> None:
-    """Purged entries' vectors, of whatever embedder."""
-    if meant := [entry for entry in entries if entry.meaning is not None]:
-        pipeline = redis.pipeline(transaction=False)
-        for embedder in sorted(await redis.smembers(_embedders(prefix)))[:_MOST_EMBEDDERS]:
-            for entry in meant:
-                pipeline.execute_command("VREM", _set(prefix, embedder.decode(), entry.meaning.partition), entry.key)
-        await pipeline.execute()
 
 
 def _set(prefix: str, embedder: str, partition: str) -> str:

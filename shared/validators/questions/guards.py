@@ -14,7 +14,6 @@ from itertools import combinations
 from shared.validators.questions import words
 from shared.validators.questions.reading import LONGEST, Item, Reading, read
 
-
 _MOST_MOVED = 24
 """Of more words nobody tells what has changed places."""
 
@@ -104,7 +103,7 @@ def _opposed(one: str, other: str) -> bool:
 
 
 def _shuffled(one: Sequence[str], other: Sequence[str], *, joined: bool, free: bool) -> bool:
-    """Whether more has happened than a part put first, or the verb last, as in a passive: a block or a word that has jumped over several."""
+    """Whether more has happened than a part put first, or the verb last as in a passive: a block, or a word, that jumps over several."""
     if list(one) == list(other):
         return False
     if not free or len(one) > _MOST_MOVED:

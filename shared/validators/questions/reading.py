@@ -15,22 +15,22 @@ from unicodedata import normalize
 from shared.validators.questions import words
 
 LONGEST = 500
-"""Characters. The usual embedders read 256 pieces of words and pass over the rest; and of a long text not each word can be what it is about."""
+"""Characters. The usual embedders read 256 pieces of words and pass over the rest; and in a long text words stand beside the question."""
 _TOKEN = re.compile(
     r"""
     (?P<literal>`[^`\n]{1,300}` | (?:https?://|www\.)[^\s?!,;]+ | [\w.+-]+@[\w-]+\.[\w.-]*\w | (?<!\S)--?[A-Za-z][\w-]*
       | [^\W\d_]\w*(?:(?:\.|::|/|_)\w+)+(?:\(\))? | \w+\(\))
   | (?P<quote>"[^"\n]{1,300}" | “[^”\n]{1,300}” | «[^»\n]{1,300}» | „[^“”\n]{1,300}[“”] | (?<!\w)'[^'\n]{2,300}'(?!\w))
   | (?P<number>(?:\bv)?\d+(?:[.,:/-]\d+)*(?:(?:st|nd|rd|th|s)\b)?)
-  | (?P<word>[^\W\d_](?:\w|['’-](?=\w))*(?:\+\+|\#)?)
-  | (?P<sign>-(?=\d) | (?<=\d)! | [^\w\s.,;:!?"'“”„«»…–—-])
+  | (?P<word>[^\W\d_](?:\w|['-](?=\w))*(?:\+\+|\#)?)
+  | (?P<sign>-(?=\d) | (?<=\d)! | [^\w\s.,;:!?"'“”„«»…\u2013\u2014-])
     """,
     re.VERBOSE,
 )
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+\Z")
-_CONTRACTED = re.compile(r"(?:n['’]t|['’](?:s|re|ll|m|ve|d))\Z|s['’]\Z")
+_CONTRACTED = re.compile(r"(?:n't|'(?:s|re|ll|m|ve|d))\Z")
 _BRACKETS = frozenset("()[]{}")
-_ELIDED = re.compile(r"(qu|[ldjcsmtn])['’](.+)\Z")
+_ELIDED = re.compile(r"(qu|[ldjcsmtn])'(.+)\Z")
 
 
 class Item(NamedTuple):
@@ -65,7 +65,7 @@ class Reading(NamedTuple):
 def read(text: str) -> Reading:
     """Of a question of at most LONGEST characters."""
     assert len(text) <= LONGEST
-    text = " ".join(normalize("NFC", text).replace("’", "'").split())
+    text = " ".join(normalize("NFC", text).replace("\u2019", "'").split())
     tongue = _tongue(text)
     if tongue == "en":
         for pattern, said in words.IDIOMS:

@@ -1,4 +1,4 @@
-"""The threshold of one entry: how similar a question must be, so that at most a given share of those that are asked is answered wrong. Pure.
+"""The threshold of one entry: how similar a question must be, so that at most a given share of those asked is answered wrong. Pure.
 
 A static threshold holds for entries of which nothing is known. Labels, pairs of (similarity, whether the answer was right), say more: the
 chance that an answer is right is taken as a logistic function of similarity, and the model is asked so often that the share holds even
@@ -32,7 +32,7 @@ class Label(NamedTuple):
 def chance_to_ask(similarity: float, labels: tuple[Label, ...], *, static: float, error: float) -> float:
     """With this chance the model is asked, else the entry is served; 1.0: never served. `error`: the share.
 
-    At and above the static threshold an entry is served until a label speaks against it, and from then on only above that, or by its labels.
+    At and above the static threshold an entry is served until a label speaks against it; then only above that, or by its labels.
     """
     wrong = max((label.similarity for label in labels if not label.right), default=-1.0)
     if similarity >= static and similarity > wrong + _ROOM:
