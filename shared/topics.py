@@ -13,11 +13,9 @@ from typing import Any, Literal, get_args
 from shared.contracts.base import CLASSES, RECORD_BYTES, PriorityClass
 from shared.contracts.event import Event
 from shared.contracts.outcome import Outcome
-from shared.partitions import AGENTS, TopicSettings, model_for, partition_of, reply_partition, steps_partition
+from shared.partitions import AGENTS, TopicSettings, model_for, partition_of, steps_partition
 
-__all__ = [
-    "AGENTS", "FAMILIES", "Family", "Topic", "TopicSettings", "Topics", "model_for", "partition_of", "reply_partition", "steps_partition",
-]  # fmt: skip
+__all__ = ["AGENTS", "FAMILIES", "Family", "Topic", "TopicSettings", "Topics", "model_for", "partition_of", "steps_partition"]
 
 Count = Literal["home", "steps", "work", "replies", "one", "other"]
 Cleanup = Literal["delete", "compact", "compact,delete"]

@@ -20,6 +20,7 @@ from services.ingress.submit import Submitter
 from shared.agents.table import Declarations
 from shared.contracts import schedule
 from shared.kafka.port import TopicPartition
+from shared.partitions import reply_partition
 from shared.patterns import load
 from shared.processing.blobs import Blobs
 from shared.processing.outbox import Outbox
@@ -29,7 +30,6 @@ from shared.scheduling.schedule_table import ScheduleTable
 from shared.service import Environment
 from shared.service.processor import Processor, every
 from shared.telemetry import logs
-from shared.topics import reply_partition
 
 _log = logs.get(__name__)
 _DRAIN_SECONDS = 1.0

@@ -20,11 +20,11 @@ from shared.contracts.reply import Final
 from shared.contracts.result import Status
 from shared.kafka.port import Message, Record, TopicPartition
 from shared.model_names import canonical
+from shared.partitions import reply_partition
 from shared.processing.folding import fold_each
 from shared.processing.outbox import Outbox
 from shared.processing.tail import Tail, at_end
 from shared.service import Environment
-from shared.topics import reply_partition
 
 TENANT = "tutti-cache"
 PATIENCE_SECONDS = 5.0

@@ -11,7 +11,6 @@ import pytest
 from services.ingress.http.exchange import InvalidHeader, call_headers
 from services.ingress.problems import ClientGone
 from services.ingress.replies.register import Guest
-from shared.topics import reply_partition
 from services.ingress.replies.waiters import Caller, Follow, Waiters
 from services.ingress.submit import is_generated, new_job_id
 from shared.clock import LoopClock
@@ -22,6 +21,7 @@ from shared.contracts.reply import Chunk, Chunks, Final
 from shared.contracts.result import Result, Status
 from shared.errors import LogUnavailable, Overloaded, RecordTooLarge
 from shared.kafka.port import Appended, Message, TopicPartition
+from shared.partitions import reply_partition
 from shared.processing.lane import Sent, may_be_written
 from shared.processing.outbox import Outbox
 from shared.topics import Topics
