@@ -100,13 +100,11 @@ def _embedders(prefix: str) -> str:
 
 
 def _near(answer: Any) -> list[Near]:
-    """Of a flat list (element, score, attributes, …); a score is (1 + cosine) / 2."""
+    """Of element → (score, attributes), as RESP3 has it; a score is (1 + cosine) / 2."""
     if isinstance(answer, Exception):
         return []
-    found = []
-    for key, score, said in zip(answer[::3], answer[1::3], answer[2::3], strict=True):
-        found.append(Near(key.decode(), 2 * float(score) - 1, _labels(said)))
-    return found
+    found = [Near(key.decode(), 2 * float(score) - 1, _labels(said)) for key, (score, said) in dict(answer).items()]
+    return sorted(found, key=lambda near: (-near.similarity, near.key))
 
 
 def _labels(said: Any) -> tuple[Label, ...]:

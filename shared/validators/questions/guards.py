@@ -55,7 +55,7 @@ def _difference(one: Reading, other: Reading) -> Veto | None:
         (Veto.NEGATION, lambda said: said in words.NEGATIONS or _negates(said, left)),
         (Veto.TIMES, lambda said: said in words.TIMES),
         (Veto.NUMBERS, lambda said: said[0].isdigit()),
-        (Veto.UNITS, lambda said: said in words.UNITS),
+        (Veto.UNITS, lambda said: said.casefold() in words.UNITS),
         (Veto.NAMES, lambda said: said in named),
     )
     return next((reason for reason, holds in kinds if any(map(holds, left))), Veto.WORDING)

@@ -16,9 +16,8 @@ from typing import NamedTuple
 FEWEST_LABELS = 6
 MOST_LABELS = 32
 """Of an entry; the newest are kept."""
-_STEPS = [0.5 + 0.02 * step for step in range(31)]
-"""Where the chance is one half: up to 1.1, at which no question is similar enough."""
-_SLOPES = (10.0, 20.0, 40.0, 80.0)
+_FUNCTIONS = [(0.5 + 0.02 * step, slope) for step in range(31) for slope in (10.0, 20.0, 40.0, 80.0)]
+"""Where the chance is one half, up to 1.1, at which no question is similar enough; and how steep it is there."""
 _DOUBTS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 
 
@@ -67,15 +66,18 @@ def _chance(similarity: float, labels: tuple[Label, ...], error: float) -> float
 @lru_cache(maxsize=1_024)
 def _posterior(labels: tuple[Label, ...]) -> dict[tuple[float, float], float]:
     """How likely each function is by the labels, where before them all were as likely."""
-    likely = {
-        (step, slope): sum(-log1p(exp(min(700.0, (-1 if right else 1) * slope * (similarity - step)))) for similarity, right in labels)
-        for step in _STEPS
-        for slope in _SLOPES
-    }
-    most = max(likely.values())
-    weights = {key: exp(value - most) for key, value in likely.items()}
-    total = sum(weights.values())
-    return {key: weight / total for key, weight in weights.items()}
+    likely = [sum(each) for each in zip(*(_likely(round(similarity, 2), right) for similarity, right in labels), strict=True)]
+    most = max(likely)
+    weights = [exp(value - most) for value in likely]
+    total = sum(weights)
+    return {function: weight / total for function, weight in zip(_FUNCTIONS, weights, strict=True)}
+
+
+@lru_cache(maxsize=512)
+def _likely(similarity: float, right: bool) -> tuple[float, ...]:
+    """The logarithm of the chance of one label, by each function."""
+    sign = -1 if right else 1
+    return tuple(-log1p(exp(min(700.0, sign * slope * (similarity - step)))) for step, slope in _FUNCTIONS)
 
 
 def _logistic(x: float) -> float:
