@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from math import nan
 from typing import Any, cast
 
@@ -55,7 +55,7 @@ class Cache:
     """With STORED in it."""
 
     def __init__(self, **settings: Any) -> None:
-        clock = LoopClock()
+        self.clock = clock = LoopClock()
         self.store, self.vectors, self.embedder = MemoryCache(), MemoryVectors(), ChosenEmbedder(clock, ANGLES)
         chosen = CacheSettings(**{"shadow_share": 0.0, **settings})
         self.semantic = Semantic(self.store, cast("VectorSets", self.vectors), self.embedder, chosen)
@@ -63,7 +63,7 @@ class Cache:
     async def learn(self, *entries: CacheEntry) -> None:
         await self.store.keep(entries)
         await self.semantic.learn(entries)
-        await asyncio.sleep(1.0)
+        await self.clock.sleep(1.0)
 
     async def ask(self, question: str = SAME, **more: Any) -> str | None:
         [found] = await self.semantic.near([lookup(question, **more)])
@@ -82,7 +82,7 @@ def with_cache(test: Callable[[Cache], Awaitable[None]], **settings: Any) -> Non
         await test(cache)
         running.cancel()
 
-    run(cast("Coroutine[Any, Any, None]", main()))
+    run(main())
 
 
 def test_a_paraphrase_is_served_with_its_similarity() -> None:

@@ -25,7 +25,7 @@ def test_of_every_family_of_near_misses_at_most_one_in_a_hundred_passes(name: st
         count[pair.family] += 1
         passed[pair.family] += veto(pair.asked, pair.stored) is None
     with capsys.disabled():
-        print(f"\n{name}: " + ", ".join(f"{family or 'paraphrases'} {passed[family]}/{count[family]}" for family in count), end=" ")
+        print(f"\n{name}: " + ", ".join(f"{family or 'paraphrases'} {passed[family]}/{count[family]}" for family in count), end=" ")  # noqa: T201
     false, near = sum(passed[family] for family in FAMILIES), sum(count[family] for family in FAMILIES)
     assert min(count[family] for family in FAMILIES) >= 40
     assert count[""] >= (60 if name == "tuning" else 40)
@@ -61,7 +61,7 @@ def test_of_every_family_of_near_misses_at_most_one_in_a_hundred_passes(name: st
         ("What is the capital of France?", "Was ist die Hauptstadt von Frankreich?", Veto.LANGUAGE),
         ("Kann man das nicht ändern?", "Kann man das ändern?", Veto.NEGATION),
         ("Wie komme ich von Rom nach Oslo?", "Wie komme ich von Oslo nach Rom?", Veto.ORDER),
-        ("巴黎的人口是多少？", "伦敦的人口是多少？", Veto.WORDING),
+        ("巴黎的人口是多少", "伦敦的人口是多少", Veto.WORDING),
         ("x" * (LONGEST + 1), "y", Veto.LENGTH),
         ("Who painted the Mona Lisa?", "The Mona Lisa was painted by whom?", None),
         ("How do I undo the last commit in git?", "In git, how can the last commit be undone?", None),

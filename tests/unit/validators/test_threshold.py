@@ -56,7 +56,7 @@ def test_of_those_asked_no_more_are_answered_wrong(error: float, capsys: pytest.
             else:
                 served, wrong = served + 1, wrong + (not right)
     with capsys.disabled():
-        print(f"\nerror {error}: {asked} asked, {served} served, {wrong} wrong", end=" ")
+        print(f"\nerror {error}: {asked} asked, {served} served, {wrong} wrong", end=" ")  # noqa: T201
     assert served > 0
     assert wrong <= error * asked
 
