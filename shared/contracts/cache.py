@@ -44,7 +44,8 @@ class CacheControl(Contract):
 
     model_config = ConfigDict(extra="forbid")
 
-    mode: Mode = "exact"
+    mode: Mode | None = None
+    """Left out: as the tenant has it, else off."""
     no_cache: bool = False
     """Ask a model, and keep what it says."""
     no_store: bool = False

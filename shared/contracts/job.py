@@ -97,13 +97,14 @@ class Job(Contract):
         if self.conversation is not None and self.kind is not Operation.CHAT:
             raise ValueError("a conversation is of chats: prompt or messages without operation, or operation chat")
         if self.cache is not None:
-            self._check_scope(self.cache.scope)
+            self.check_scope(self.cache)
         return self
 
-    def _check_scope(self, scope: str) -> None:
-        if scope == "session" and self.conversation is None:
+    def check_scope(self, control: CacheControl) -> None:
+        """Raises ValueError where nothing says whose session, or whose user's, this job is."""
+        if control.scope == "session" and self.conversation is None:
             raise ValueError("cache scope session needs a conversation: its name tells sessions apart")
-        if scope == "user" and not self.metadata.get("user"):
+        if control.scope == "user" and not self.metadata.get("user"):
             raise ValueError("cache scope user needs metadata.user: it tells users apart")
 
     def _check_input(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from pydantic import BaseModel
 
 from services.ingress.http import sse
+from services.ingress.http.cache_wishes import shown
 from services.ingress.problems import Problem, rendered
 from shared.contracts.base import ModelName
 from shared.contracts.chat import Answer, Operation
@@ -109,12 +110,17 @@ class Dialect:
     models: ListForm | None = None
 
 
-def origin(answer: Answer) -> dict[str, str]:
-    """What has answered, as far as its node tells: model, digest and quantisation of its file, node."""
+def origin(answer: Answer) -> dict[str, Any]:
+    """What has answered, as far as its node tells: model, digest and quantisation of its file, node; and of the cache what it tells."""
+    served = {} if answer.served is None else {"cache": shown(answer.served)}
+    return {**_node(answer), **served}
+
+
+def _node(answer: Answer) -> dict[str, str]:
     told = {"model": answer.model, "digest": answer.digest, "quantisation": answer.quantisation, "node": answer.node}
     return {name: value for name, value in told.items() if value}
 
 
 def origin_headers(answer: Answer) -> list[tuple[bytes, bytes]]:
     """The same as `x-tutti-model`, `x-tutti-digest`, `x-tutti-quantisation`, `x-tutti-node`."""
-    return [(b"x-tutti-" + name.encode(), _NOT_PRINTABLE.sub("?", value).encode()) for name, value in origin(answer).items()]
+    return [(b"x-tutti-" + name.encode(), _NOT_PRINTABLE.sub("?", value).encode()) for name, value in _node(answer).items()]

@@ -52,11 +52,11 @@ class CachePolicy:
 
 
 def _within(said: CacheControl | None, allowed: TenantCache, seconds: float) -> CacheControl:
-    said = CacheControl(mode=allowed.mode) if said is None else said
+    said = said or CacheControl()
     ttls = [ttl for ttl in (said.ttl or seconds, allowed.ttl) if ttl is not None]
     thresholds = [threshold for threshold in (said.threshold, allowed.threshold) if threshold is not None]
     scope = "tenant" if said.scope == "global" != allowed.scope else said.scope
-    return said.changed(scope=scope, ttl=min(ttls), threshold=max(thresholds, default=None))
+    return said.changed(mode=said.mode or allowed.mode, scope=scope, ttl=min(ttls), threshold=max(thresholds, default=None))
 
 
 def eligible(request: Job, step: StepRequest, control: CacheControl) -> bool:

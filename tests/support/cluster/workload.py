@@ -238,7 +238,9 @@ class Workload:
         options = self.random.choice(({"temperature": 0.0}, {"temperature": 0.0}, {"seed": 7}, {"temperature": 0.7}))
         text = self.random.choice(("why", "how", "when", *((f"{LONG} why",) if self.random.random() < 0.2 else ())))
         stream, talks = self.random.random() < 0.3, self.random.random() < 0.15
-        body = self.body(id=f"often-{self._number}", options=options, cache=self.random.choice(_CONTROLS), model=MODEL, stream=stream)
+        body = self.body(
+            id=f"often-{self._number}", options=options, cache={"mode": "exact"} | self.random.choice(_CONTROLS), model=MODEL, stream=stream
+        )
         body |= {"prompt": text, **({"pattern": "chain", "chain": CHAIN} if talks else {})}
         chosen = self.produce(body)
         if self.random.random() < 0.15:

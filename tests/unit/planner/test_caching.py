@@ -115,17 +115,17 @@ def test_what_is_read_by_reference_is_in_it() -> None:
     ],
 )
 def test_which_steps_may_be_served(fields: dict[str, Any], asks: bool) -> None:
-    assert eligible(Job(prompt="q"), STEP.changed(**fields), CacheControl()) is asks
+    assert eligible(Job(prompt="q"), STEP.changed(**fields), CacheControl(mode="exact")) is asks
 
 
 def test_creative_answers_are_served_to_who_asks_for_that_and_never_within_a_pattern() -> None:
-    drawn, asked = STEP.changed(options=Options(temperature=0.9)), CacheControl(creative=True)
+    drawn, asked = STEP.changed(options=Options(temperature=0.9)), CacheControl(mode="exact", creative=True)
     assert eligible(Job(prompt="q"), drawn, asked)
     assert not eligible(Job(prompt="q", pattern="debate"), drawn, asked)
 
 
 def test_a_comparison_is_never_served() -> None:
-    assert not eligible(Job(prompt="q", pattern="compare"), STEP, CacheControl())
+    assert not eligible(Job(prompt="q", pattern="compare"), STEP, CacheControl(mode="exact"))
 
 
 @pytest.mark.parametrize(
@@ -134,13 +134,21 @@ def test_a_comparison_is_never_served() -> None:
         (None, None, None),
         (None, TenantLimits(), None),
         (CacheControl(mode="off"), TenantLimits(cache=TenantCache(mode="exact")), None),
-        (CacheControl(), None, ("exact", "tenant", 3_600.0, None)),
-        (CacheControl(scope="global"), None, ("exact", "tenant", 3_600.0, None)),
-        (CacheControl(scope="global"), TenantLimits(cache=TenantCache()), ("exact", "tenant", 3_600.0, None)),
-        (CacheControl(scope="global"), TenantLimits(cache=TenantCache(scope="global")), ("exact", "global", 3_600.0, None)),
+        (CacheControl(mode="exact"), None, ("exact", "tenant", 3_600.0, None)),
+        (CacheControl(mode="exact", scope="global"), None, ("exact", "tenant", 3_600.0, None)),
+        (CacheControl(mode="exact", scope="global"), TenantLimits(cache=TenantCache()), ("exact", "tenant", 3_600.0, None)),
+        (CacheControl(mode="exact", scope="global"), TenantLimits(cache=TenantCache(scope="global")), ("exact", "global", 3_600.0, None)),
         (None, TenantLimits(cache=TenantCache(mode="semantic", scope="global", ttl=60)), ("semantic", "tenant", 60.0, None)),
-        (CacheControl(ttl=5, threshold=0.8), TenantLimits(cache=TenantCache(ttl=60, threshold=0.9)), ("exact", "tenant", 5.0, 0.9)),
-        (CacheControl(ttl=5_000, threshold=0.95), TenantLimits(cache=TenantCache(ttl=60, threshold=0.9)), ("exact", "tenant", 60.0, 0.95)),
+        (
+            CacheControl(mode="exact", ttl=5, threshold=0.8),
+            TenantLimits(cache=TenantCache(ttl=60, threshold=0.9)),
+            ("exact", "tenant", 5.0, 0.9),
+        ),
+        (
+            CacheControl(mode="exact", ttl=5_000, threshold=0.95),
+            TenantLimits(cache=TenantCache(ttl=60, threshold=0.9)),
+            ("exact", "tenant", 60.0, 0.95),
+        ),
     ],
 )
 def test_what_holds_is_what_is_asked_within_what_is_allowed(said: Any, own: Any, expected: Any) -> None:
@@ -152,11 +160,12 @@ def test_what_holds_is_what_is_asked_within_what_is_allowed(said: Any, own: Any,
 def test_a_scope_without_an_identity_is_refused() -> None:
     for scope in ("session", "user"):
         with pytest.raises(ValidationError, match=f"cache scope {scope} needs"):
-            Job(prompt="q", cache=CacheControl(scope=scope))
-    ann, bob = (Job(prompt="q", metadata={"user": name}, cache=CacheControl(scope="user")) for name in ("ann", "bob"))
-    assert sharers(ann, CacheControl(scope="user")) != sharers(bob, CacheControl(scope="user"))
+            Job(prompt="q", cache=CacheControl(mode="exact", scope=scope))
+    ann, bob = (Job(prompt="q", metadata={"user": name}, cache=CacheControl(mode="exact", scope="user")) for name in ("ann", "bob"))
+    assert sharers(ann, CacheControl(mode="exact", scope="user")) != sharers(bob, CacheControl(mode="exact", scope="user"))
     assert "red" in sharers(
-        Job(prompt="q", tenant="red", conversation="c", cache=CacheControl(scope="session")), CacheControl(scope="session")
+        Job(prompt="q", tenant="red", conversation="c", cache=CacheControl(mode="exact", scope="session")),
+        CacheControl(mode="exact", scope="session"),
     )
 
 
@@ -193,7 +202,7 @@ class Places:
 def asking(**job: Any) -> tuple[Desk, Round]:
     desk = Desk(replace(Policy(), caching=CachePolicy(follow_seconds=5.0)))
     desk.book.mailboxes = Places()
-    options = {"options": Options(temperature=0.0), "cache": CacheControl(), "model": "small"}
+    options = {"options": Options(temperature=0.0), "cache": CacheControl(mode="exact"), "model": "small"}
     return desk, desk.submit(**{"prompt": "q", **options, **job})
 
 
@@ -225,14 +234,16 @@ def test_a_step_asks_before_it_is_sent_and_is_sent_when_there_is_nothing() -> No
 
 
 @pytest.mark.parametrize(
-    "job", [{"cache": None}, {"cache": CacheControl(mode="off")}, {"cache": CacheControl(no_cache=True)}, {"model": "auto"}]
+    "job", [{"cache": None}, {"cache": CacheControl(mode="off")}, {"cache": CacheControl(mode="exact", no_cache=True)}, {"model": "auto"}]
 )
 def test_what_asks_for_nothing_is_sent_at_once(job: dict[str, Any]) -> None:
     desk = Desk()
     desk.book.mailboxes = Places()
     if "model" in job:
         desk.book.mailboxes.there = None
-    round_ = desk.submit(**{"prompt": "q", "options": Options(temperature=0.0), "cache": CacheControl(), "model": "small", **job})
+    round_ = desk.submit(
+        **{"prompt": "q", "options": Options(temperature=0.0), "cache": CacheControl(mode="exact"), "model": "small", **job}
+    )
     assert (round_.lookups, len(round_.dispatches)) == ([], 1)
 
 
@@ -289,7 +300,7 @@ def test_a_successor_sends_what_asks() -> None:
 
 
 def test_an_answer_is_kept_under_the_key_that_was_asked_for() -> None:
-    desk, asked = asking(cache=CacheControl(tags=("t",), documents=("doc",), ttl=60))
+    desk, asked = asking(cache=CacheControl(mode="exact", tags=("t",), documents=("doc",), ttl=60))
     desk.say(missed(desk))
     [fill] = fills(desk.say(answer(desk)))
     assert isinstance(fill, CacheFill)
@@ -326,14 +337,14 @@ def test_what_is_not_complete_is_not_kept_and_who_waits_is_told(more: dict[str, 
 
 
 def test_what_wants_nothing_kept_says_so_to_who_waits() -> None:
-    desk, _ = asking(cache=CacheControl(no_store=True))
+    desk, _ = asking(cache=CacheControl(mode="exact", no_store=True))
     desk.say(missed(desk))
     [said] = fills(desk.say(answer(desk)))
     assert isinstance(said, CacheAbandoned)
 
 
 def test_what_wants_no_entry_keeps_one() -> None:
-    desk, asked = asking(cache=CacheControl(no_cache=True))
+    desk, asked = asking(cache=CacheControl(mode="exact", no_cache=True))
     assert len(asked.dispatches) == 1
     [said] = fills(desk.say(answer(desk)))
     assert isinstance(said, CacheFill)

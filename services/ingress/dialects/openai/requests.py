@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 
 from services.ingress.dialects.port import Asked, Terms
 from shared.contracts.base import MOST, Image, JsonObject, JsonValue, Label, ModelName, PublicId, Sentence, Text
+from shared.contracts.cache import CacheControl
 from shared.contracts.chat import MOST_CALLS, MOST_TOOLS, ChatMessage, Options, ToolChoice
 from shared.contracts.job import Job
 from shared.errors import Unsupported
@@ -148,6 +149,8 @@ class ChatRequest(Asked):
     """What the pattern takes that a model `tutti/<pattern>` names."""
     conversation: PublicId | None = None
     """What was said in it before stands in front of `messages`, which are the new ones."""
+    cache: CacheControl | None = None
+    """Whether the answer may be one that was given before, and whether it is kept."""
     # Known, not supported.
     audio: Unread = None
     moderation: Unread = None
@@ -171,6 +174,7 @@ def to_job(request: ChatRequest, terms: Terms) -> Job:
         model=terms.model,
         pattern=terms.pattern or "single",
         conversation=request.conversation,
+        cache=request.cache,
         input=request.input or {},
         options=_options(request),
         format=_format(request.response_format),
