@@ -51,11 +51,6 @@ def steps_partition(tenant: str, home: int, partitions: int, spread: int | None 
     return (crc32(tenant.encode()) + home % (spread or partitions)) % partitions
 
 
-def reply_partition(instance: str, partitions: int) -> int:
-    """Where this instance reads `replies`. Sharing one is allowed: correlations tell whose a reply is."""
-    return crc32(instance.encode()) % partitions
-
-
 def partition_of(key: bytes, partitions: int) -> int:
     """Our partitioner for keyed records: Kafka's own, so that it does not matter who writes a record."""
     return place(key, partitions)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal, get_args
+from zlib import crc32
 
 from shared.contracts.base import CLASSES, RECORD_BYTES, PriorityClass
 from shared.contracts.event import Event
@@ -314,6 +315,10 @@ class Topics:
         """Whether a caller may name `topic` as its reply topic: never an internal one."""
         names = (self.settings.prefix + allowed for allowed in self.settings.reply_topics)
         return any(topic == name or (name.endswith("*") and topic.startswith(name[:-1])) for name in names)
+
+    def reply_partition(self, instance: str) -> int:
+        """Where this instance reads `replies`. Sharing one is allowed: correlations tell whose a reply is."""
+        return crc32(instance.encode()) % self.reply_partitions
 
     def steps_partitions(self, capability: str) -> int:
         """Of each of its topics."""

@@ -20,7 +20,6 @@ from services.ingress.submit import Submitter
 from shared.agents.table import Declarations
 from shared.contracts import schedule
 from shared.kafka.port import TopicPartition
-from shared.partitions import reply_partition
 from shared.patterns import load
 from shared.processing.blobs import Blobs
 from shared.processing.outbox import Outbox
@@ -100,7 +99,7 @@ class Ingress:
         """Nothing is read before the topics were looked at: readers of missing ones only fail. Nothing is sent before replies are read."""
         env, topics, processor = self._env, self._env.topics, self._processor
         await first_look(env.log, topics, env.clock)
-        partition = reply_partition(env.instance, topics.reply_partitions)
+        partition = topics.reply_partition(env.instance)
         self.door.submitter.answer_at(partition)
         self._replies.listen_at(TopicPartition(topics.replies, partition))
         processor.spawn(self._replies.tail.run(), self._events.run(), self._nodes.run(), self._declared.run(), self._probe.run())

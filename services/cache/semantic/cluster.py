@@ -20,7 +20,6 @@ from shared.contracts.reply import Final
 from shared.contracts.result import Status
 from shared.kafka.port import Message, Record, TopicPartition
 from shared.model_names import canonical
-from shared.partitions import reply_partition
 from shared.processing.folding import fold_each
 from shared.processing.outbox import Outbox
 from shared.processing.tail import Tail, at_end
@@ -41,7 +40,7 @@ class ClusterEmbedder:
         self._jobs, self._homes = topics.jobs(PriorityClass.INTERACTIVE), topics.settings.home_partitions
         self._waiting: dict[bytes, asyncio.Future[Embedding]] = {}
         self._mark, self._numbers = b"embed-%016x-" % environment.random.getrandbits(64), count()
-        self._lies = TopicPartition(topics.replies, reply_partition(environment.instance, topics.reply_partitions))
+        self._lies = TopicPartition(topics.replies, topics.reply_partition(environment.instance))
         self._tail = Tail(
             environment.log,
             environment.clock,

@@ -29,7 +29,7 @@ from shared.processing.tries import Tries
 from shared.service import Environment
 from shared.telemetry import metrics
 from shared.validators.questions.guards import veto
-from shared.validators.questions.reading import LONGEST
+from shared.validators.questions.terms import LONGEST
 from shared.validators.questions.threshold import ALIKE, Label, alike, chance_to_ask, kept
 
 CANDIDATES = 4
@@ -45,7 +45,7 @@ _ANSWER = 1_000
 """Characters of an answer that are compared by their vector."""
 
 
-class Candidate(NamedTuple):
+class Passed(NamedTuple):
     """An entry that was near a question which a model then answered. `drawn`: it would have been served."""
 
     near: Near
@@ -59,7 +59,7 @@ class Semantic:
     def __init__(self, store: CacheStore, vectors: VectorSets, embedder: Embedder, settings: CacheSettings) -> None:
         self._store, self._vectors, self._embedder, self._settings = store, vectors, embedder, settings
         self._known: OrderedDict[str, Embedding] = OrderedDict()
-        self._candidates: OrderedDict[str, Candidate] = OrderedDict()
+        self._candidates: OrderedDict[str, Passed] = OrderedDict()
         """By the key of the lookup that missed."""
         self._gone: list[tuple[str, str, str]] = []
         """Vectors whose entries are no more: embedder, partition, key."""
@@ -151,7 +151,7 @@ class Semantic:
         may = near.similarity >= asked and _drawn(lookup, "ask") >= chance
         drawn = may and _drawn(lookup, "shadow") < settings.shadow_share
         if not may or drawn:
-            self._candidates[lookup.key] = Candidate(near, by, drawn)
+            self._candidates[lookup.key] = Passed(near, by, drawn)
             if len(self._candidates) > REMEMBERED:
                 self._candidates.popitem(last=False)
         return may and not drawn
@@ -180,7 +180,7 @@ class Semantic:
         vector = await self._vector(entry.meaning.question)
         await self._vectors.add(vector.by, entry.meaning.partition, entry.key, vector.vector, entry.ttl)
 
-    async def _label(self, entry: CacheEntry, candidate: Candidate) -> None:
+    async def _label(self, entry: CacheEntry, candidate: Passed) -> None:
         """Was the candidate's answer the right one?"""
         assert entry.meaning is not None
         [finding] = await self._store.find([candidate.near.key])

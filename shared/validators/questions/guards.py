@@ -1,7 +1,7 @@
 """Guards: whether the answer to one question may be given to another one that reads alike. Pure; a miss when in doubt.
 
 Similar is not the same: of pairs that differ in a number, a negation or the order of two names half are more similar than paraphrases are
-(decision 0044). So two questions must say the same things; what a known wording may change is in `words`, what counts in `reading`.
+(decision 0044). So two questions must say the same things; what a known wording may change is in `words`, what counts in `terms`.
 Not seen: irony, words with two meanings, and what a synonym means besides.
 """
 
@@ -12,7 +12,7 @@ from enum import StrEnum
 from itertools import combinations
 
 from shared.validators.questions import words
-from shared.validators.questions.reading import LONGEST, Item, Reading, read
+from shared.validators.questions.terms import LONGEST, Reading, Term, read
 
 _MOST_MOVED = 24
 """Of more words nobody tells what has changed places."""
@@ -91,7 +91,7 @@ def _reordered(one: Reading, other: Reading) -> bool:
     return _shuffled(kept, [said for said in others if said in set(kept)], joined=one.joined and other.joined, free=one.tongue == "en")
 
 
-def _alone(reading: Reading) -> dict[str, Item]:
+def _alone(reading: Reading) -> dict[str, Term]:
     """What it says once, in its order."""
     counts = reading.counts()
     return {item.said: item for item in reading.items if counts[item.said] == 1}

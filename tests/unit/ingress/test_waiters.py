@@ -21,7 +21,6 @@ from shared.contracts.reply import Chunk, Chunks, Final
 from shared.contracts.result import Result, Status
 from shared.errors import LogUnavailable, Overloaded, RecordTooLarge
 from shared.kafka.port import Appended, Message, TopicPartition
-from shared.partitions import reply_partition
 from shared.processing.lane import Sent, may_be_written
 from shared.processing.outbox import Outbox
 from shared.topics import Topics
@@ -263,7 +262,7 @@ def test_ids_are_ulids_that_sort_by_time() -> None:
 
 def test_instances_spread_over_reply_partitions() -> None:
     """By hash of the instance; always a partition that exists."""
-    assert {reply_partition(f"host-{number}", 16) for number in range(200)} == set(range(16))
+    assert {Topics().reply_partition(f"host-{number}") for number in range(200)} == set(range(16))
 
 
 def scope(**headers: str) -> dict[str, object]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from infra.lab.questions import pairs
 from shared.validators.questions.guards import Veto, veto
-from shared.validators.questions.reading import LONGEST, number, read, stem
+from shared.validators.questions.terms import LONGEST, number, read, stem
 
 FAMILIES = ("number", "negation", "entity", "date", "unit", "order", "wording")
 QUESTION = st.sampled_from([pair.asked for pair in pairs("tuning")])

@@ -33,7 +33,7 @@ _BRACKETS = frozenset("()[]{}")
 _ELIDED = re.compile(r"(qu|[ldjcsmtn])'(.+)\Z")
 
 
-class Item(NamedTuple):
+class Term(NamedTuple):
     """One thing that counts. `role`: the preposition that it stands behind; `name`: written as one."""
 
     said: str
@@ -52,7 +52,7 @@ class Reading(NamedTuple):
     modal: str
     tense: str
     joined: bool
-    items: tuple[Item, ...]
+    items: tuple[Term, ...]
 
     def counts(self) -> Counter[str]:
         return Counter(item.said for item in self.items)
@@ -99,7 +99,7 @@ class _Reader:
         self._tongue, self._names = tongue, names
         self._fillers = words.TONGUES.get(tongue, frozenset())
         self._asking = dict(zip(words.ASKING.get(tongue, ()), words.ASKING["en"], strict=False))
-        self._items: list[Item] = []
+        self._items: list[Term] = []
         self._role, self._asks, self._modal, self._tense = "", "", "", ""
         self._joined = False
         self._before = ""
@@ -123,7 +123,7 @@ class _Reader:
 
     def _put(self, said: str, *, name: bool = False) -> None:
         if said:
-            self._items.append(Item(said, self._role, name))
+            self._items.append(Term(said, self._role, name))
 
     def _word(self, said: str, *, first: bool) -> None:
         low = said.casefold()
