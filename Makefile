@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # a process whose modules need compiling takes two to three times as long to start
-.PHONY: help venv check format test test-chaos test-semantic up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-idle bench-sink bench-meanings bench-versus bench-priority ollama lock wheel clean
+.PHONY: help venv check format test test-chaos test-semantic up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-idle bench-sink bench-cache bench-meanings bench-versus bench-priority ollama lock wheel clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -92,6 +92,10 @@ bench-delays: venv ## JOBS=100000 delayed records; how late they are, and that a
 
 bench-sink: venv ## Events a second that the sink folds and stores (STORE=url of MongoDB's protocol; else mongod or a stand-in).
 	@$(BIN)/python -m infra.lab.bench.sink --jobs $(or $(JOBS),30000) $(if $(STORE),--store $(STORE)) $(REPEATED) --json $(call runs,sink)
+
+bench-cache: venv ## Time of hits over REST and Kafka, what asking adds to a miss, no tenant is served another's answer; then bench-meanings.
+	@$(BIN)/python -m infra.lab.bench.cache $(REPEATED) --json $(call runs,cache)
+	@$(BIN)/python -m infra.lab.bench.meanings $(REPEATED) --json $(call runs,meanings)
 
 bench-backlog: venv ## Queue JOBS=1000000 jobs of BYTES=0 more than a few words; every service's memory must stay flat.
 	@$(BIN)/python -m infra.lab.bench.backlog --jobs $(or $(JOBS),1000000) --bytes $(or $(BYTES),0) $(REPEATED) --json $(call runs,backlog)

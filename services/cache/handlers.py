@@ -18,7 +18,7 @@ _SERVED = headers.envelope("succeeded")
 _MISSED = headers.envelope("cache_missed")
 
 
-class Asked(NamedTuple):
+class CacheRecord(NamedTuple):
     """What one record says, and where it lies."""
 
     window: Window
@@ -30,14 +30,14 @@ class Asked(NamedTuple):
         self.window.finish(self.offset)
 
 
-def read_asked(window: Window, record: Record, topics: Topics) -> Asked:
+def read_asked(window: Window, record: Record, topics: Topics) -> CacheRecord:
     """Raises InvalidRecord."""
     if record.topic == topics.fills:
-        return Asked(window, record.offset, message(record, FILL.validate_json, "fill"))
+        return CacheRecord(window, record.offset, message(record, FILL.validate_json, "fill"))
     lookup = message(record, CacheLookup.model_validate_json, "lookup")
     if lookup.home >= topics.settings.home_partitions:
         raise InvalidRecord("the lookup's home is not a partition of this cluster")
-    return Asked(window, record.offset, lookup)
+    return CacheRecord(window, record.offset, lookup)
 
 
 def served(lookup: CacheLookup, answer: Answer, topics: Topics) -> Message:

@@ -46,7 +46,7 @@ class CacheEntry(Contract):
         return cls.of_valid(**{name: getattr(fill, name) for name in cls.model_fields if name != "form"})
 
 
-class Found(NamedTuple):
+class FoundEntry(NamedTuple):
     """An entry, and how long it has been there."""
 
     entry: CacheEntry
@@ -60,7 +60,7 @@ class Found(NamedTuple):
         return self.entry.answer.model_copy(update={"served": served})
 
 
-Finding = Found | Literal["barred"] | None
+Finding = FoundEntry | Literal["barred"] | None
 
 
 class Purge(Contract):
@@ -125,7 +125,7 @@ class Meanings(Protocol):
         """What it does beside, for ever."""
         ...
 
-    async def near(self, lookups: Sequence[CacheLookup]) -> list[tuple[Found, float] | None]:
+    async def near(self, lookups: Sequence[CacheLookup]) -> list[tuple[FoundEntry, float] | None]:
         """Of each, whose `meaning` is set, an entry that may be served to it and its similarity; one a lookup, in their order."""
         ...
 

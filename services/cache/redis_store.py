@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
-from services.cache.port import BARRED, FORM, CacheAway, CacheEntry, Finding, Found, Purge
+from services.cache.port import BARRED, FORM, CacheAway, CacheEntry, Finding, FoundEntry, Purge
 from services.cache.settings import CacheSettings
 from shared.redis_client import open_redis
 
@@ -182,7 +182,7 @@ def _entry(key: str, value: Any, left_ms: Any) -> Finding:
     entry = _read(value)
     if entry is None or entry.key != key or not isinstance(left_ms, int) or left_ms < 0:
         return None
-    return Found(entry, max(0.0, entry.ttl - left_ms / 1000))
+    return FoundEntry(entry, max(0.0, entry.ttl - left_ms / 1000))
 
 
 def _escaped(text: str) -> str:

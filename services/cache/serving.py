@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any, Literal
 
 from services.cache.flights import Flights
-from services.cache.handlers import Asked, missed, read_asked, served
-from services.cache.port import BARRED, CacheAway, CacheEntry, CacheStore, Finding, Found, Meanings
+from services.cache.handlers import CacheRecord, missed, read_asked, served
+from services.cache.port import BARRED, CacheAway, CacheEntry, CacheStore, Finding, FoundEntry, Meanings
 from services.cache.settings import CacheSettings
 from shared.clock import Clock
 from shared.contracts.cache import CacheAbandoned, CacheFill, CacheLookup
@@ -79,7 +79,7 @@ class Serving:
             else:
                 self._succeeded()
 
-    async def _round(self, taken: Sequence[Asked]) -> None:
+    async def _round(self, taken: Sequence[CacheRecord]) -> None:
         now = self._clock.monotonic()
         fills = [one.said for one in taken if isinstance(one.said, CacheFill)]
         lookups = [(one, one.said) for one in taken if isinstance(one.said, CacheLookup)]
@@ -99,19 +99,19 @@ class Serving:
             if id(one) not in later:
                 one.finish()
 
-    def _released(self, one: Asked, now: float) -> list[Message]:
+    def _released(self, one: CacheRecord, now: float) -> list[Message]:
         """Who waited for this fill is served at once, from what is in hand; of an abandoned step the next one leads."""
         said, flights = one.said, self._flights_of(one.window.partition.partition)
         if isinstance(said, CacheFill):
-            fresh = Found(CacheEntry.of(said), 0.0)
+            fresh = FoundEntry(CacheEntry.of(said), 0.0)
             return [self._hit(lookup, fresh) for lookup in flights.landed(said.key)]
         if isinstance(said, CacheAbandoned):
             leads = flights.abandoned(said.key, said.tenant, (said.job, said.step), now)
             return [] if leads is None else [missed(leads, None, self._topics)]
         return []
 
-    def _tell(self, one: Asked, lookup: CacheLookup, finding: Finding, similarity: float | None = None) -> None:
-        if isinstance(finding, Found):
+    def _tell(self, one: CacheRecord, lookup: CacheLookup, finding: Finding, similarity: float | None = None) -> None:
+        if isinstance(finding, FoundEntry):
             self._outbox.put(self._hit(lookup, finding, similarity))
             return
         follow = None
@@ -120,7 +120,7 @@ class Serving:
         metrics.CACHE_LOOKUPS.labels("barred" if finding is BARRED else "miss" if follow is None else "follow").inc()
         self._outbox.put(missed(lookup, follow, self._topics))
 
-    def _hit(self, lookup: CacheLookup, found: Found, similarity: float | None = None) -> Message:
+    def _hit(self, lookup: CacheLookup, found: FoundEntry, similarity: float | None = None) -> Message:
         kind: Literal["exact", "semantic"] = "exact" if similarity is None else "semantic"
         metrics.CACHE_LOOKUPS.labels(kind).inc()
         metrics.CACHE_TOKENS_SAVED.inc(found.entry.usage.callers_tokens)
@@ -166,7 +166,7 @@ class Serving:
         if kept and self._meanings is not None:
             await self._meanings.learn([entry for entry in entries if entry.meaning is not None])
 
-    async def _by_meaning(self, unsure: Sequence[tuple[Asked, CacheLookup]]) -> None:
+    async def _by_meaning(self, unsure: Sequence[tuple[CacheRecord, CacheLookup]]) -> None:
         near = [None] * len(unsure) if self._meanings is None else await self._meanings.near([lookup for _, lookup in unsure])
         for (one, lookup), found in zip(unsure, near, strict=True):
             self._tell(one, lookup, *(found or (None,)))
@@ -191,7 +191,7 @@ class Serving:
 
 def _fitting(lookup: CacheLookup, finding: Finding) -> Finding:
     """What the lookup may be served of it. The key says all of this already, but an entry is only a record that somebody has written."""
-    if not isinstance(finding, Found):
+    if not isinstance(finding, FoundEntry):
         return finding
     too_old = lookup.max_age is not None and finding.age_seconds > lookup.max_age
     return None if too_old or finding.entry.key != lookup.key else finding

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from infra.native.paths import StackHome
 from infra.native.ports import free_ports
 from infra.native.redis import RedisServer
-from services.cache.port import BARRED, CacheAway, CacheEntry, Found, Purge
+from services.cache.port import BARRED, CacheAway, CacheEntry, FoundEntry, Purge
 from services.cache.redis_store import RedisCache
 from services.cache.settings import CacheSettings
 from shared.clock import SystemClock
@@ -62,7 +62,7 @@ async def test_an_entry_comes_back_equal_with_its_age_and_leaves_in_time(empty_r
         await store.keep([entry(), entry(B, ttl=0.2)])
         await CLOCK.sleep(0.3)
         found, gone, never = await store.find([A, B, C])
-        assert isinstance(found, Found)
+        assert isinstance(found, FoundEntry)
         assert found.entry == entry()
         assert 0.25 < found.age_seconds < 5.0
         assert (gone, never) == (None, None)
@@ -86,7 +86,7 @@ async def test_what_is_no_entry_of_this_key_is_none_and_goes(empty_redis: str, k
                     "too much": b"x" * 1_000_000,
                 }
                 await client.set(name, values[kind], ex=60)
-        assert [isinstance(found, Found) for found in await store.find([A, B])] == [False, True]
+        assert [isinstance(found, FoundEntry) for found in await store.find([A, B])] == [False, True]
         assert not await client.exists(name)
 
 
@@ -134,7 +134,7 @@ async def test_what_is_barred_is_neither_served_nor_taken_in_until_its_time_is_o
         await CLOCK.sleep(2.1)
         assert await store.find([A]) == [None]
         await store.keep([entry()])
-        assert isinstance((await store.find([A]))[0], Found)
+        assert isinstance((await store.find([A]))[0], FoundEntry)
         await store.bar(C, 60.0)
         assert (await store.stats())["barred"] == 2
 
@@ -163,7 +163,7 @@ async def test_a_store_that_hangs_or_is_gone_costs_its_budget_and_no_more(evicti
                 await call
         assert CLOCK.monotonic() - began < 0.6
         await CLOCK.sleep(1.6)
-        assert isinstance((await store.find([A]))[0], Found)
+        assert isinstance((await store.find([A]))[0], FoundEntry)
         evicting.stop()
         with pytest.raises(CacheAway):
             await store.find([A])

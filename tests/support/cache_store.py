@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from random import Random
 
-from services.cache.port import BARRED, CacheAway, CacheEntry, Finding, Found, Purge
+from services.cache.port import BARRED, CacheAway, CacheEntry, Finding, FoundEntry, Purge
 
 
 class MemoryCache:
@@ -43,7 +43,7 @@ class MemoryCache:
             del self.entries[key]
             return None
         self.entries.move_to_end(key)
-        return Found(entry, now - kept_at)
+        return FoundEntry(entry, now - kept_at)
 
     async def keep(self, entries: Sequence[CacheEntry]) -> None:
         await self._moment()

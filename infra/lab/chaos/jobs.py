@@ -18,9 +18,11 @@ FAILS_SOMETIMES = "[fails sometimes]"
 _ATTEMPTS = 12
 """So many that faults and failing nodes together do not use them up: an ended job that failed would hide what happened to it."""
 _TOKENS = 8
-_MIX = (("single", 50), ("chain", 13), ("retries", 15), ("delayed", 20), ("pattern", 2))
+_MIX = (("single", 40), ("often", 10), ("chain", 13), ("retries", 15), ("delayed", 20), ("pattern", 2))
 _PATTERNS = sorted(name for name, pattern in BUILT_IN.current.items() if pattern.takes_bare_prompt and name != "single")
 """Each makes several calls, some decided by a schema that the simulated nodes obey."""
+_QUESTIONS = 40
+"""Of those that are asked often, by each tenant: equal ones meet at the cache."""
 _REST_SHARE = 0.03
 _LONGEST_DELAY_SECONDS = 20.0
 
@@ -64,6 +66,9 @@ class JobMix:
         if kind == "pattern":
             body |= {"pattern": _PATTERNS[number % len(_PATTERNS)], "prompt": f"question {number}\nand more"}
             body["options"] = {"max_tokens": 256}
+        if kind == "often":
+            asked = {"prompt": f"question {number % _QUESTIONS}", "model": "small", "cache": {"mode": "exact", "ttl": 30}}
+            body |= {**asked, "options": {"max_tokens": _TOKENS, "temperature": 0}}
         if over_rest:
             body["class"] = priority_class.value
         return Asked(number, self.id_of(number), kind, priority_class, to_json(body), not_before, over_rest)

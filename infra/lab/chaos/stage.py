@@ -18,18 +18,20 @@ from infra.lab.chaos import odd
 from infra.lab.chaos.crashes import Absence, Crash
 from infra.lab.chaos.jobs import FAILS_SOMETIMES, NEVER
 from infra.lab.chaos.plan import Fault, FaultKind
+from infra.native import ports
 from infra.native.cluster import LocalCluster
-from infra.native.errors import NativeError
+from infra.native.errors import MissingTool, NativeError
 from infra.native.kafka import Kafka
 from infra.native.paths import StackHome
 from infra.native.processes import Daemon, tail
+from infra.native.redis import RedisServer
 from infra.native.services import GRACE_SECONDS, ServiceProcess
 from infra.native.waiting import wait_until
 from infra.verify.report import Place
 from shared.clock import Clock, SystemClock
 
 NAMESPACE = "chaos"
-COPIES = {"planner": 2, "router": 2, "delay": 2}
+COPIES = {"planner": 2, "router": 2, "delay": 2, "cache": 2}
 WORKERS = 3
 SLOTS = 32
 _NODE = {
@@ -182,14 +184,14 @@ def running(directory: Path, environment: Mapping[str, str]) -> Iterator[Stage]:
     """A broker and a cluster of their own. Raises NativeError kinds. The directory, with all logs, is left to the caller."""
     parameters = directory / "node.json"
     parameters.write_text(json.dumps(_NODE))
-    with own_broker(StackHome(directory / "kafka"), _BROKER_SESSION_MS) as kafka:
+    with own_broker(StackHome(directory / "kafka"), _BROKER_SESSION_MS) as kafka, _store(directory) as store:
         cluster = LocalCluster(
             kafka.servers,
             NAMESPACE,
             directory / "cluster",
             workers=WORKERS,
             simulator=("--profile", "instant", "--parameters", str(parameters)),
-            environment={"TUTTI_WORKER__SLOTS": str(SLOTS), **environment},
+            environment={"TUTTI_WORKER__SLOTS": str(SLOTS), "TUTTI_CACHE__STORE": store, **environment},
             copies=COPIES,
         )
         try:
@@ -197,6 +199,20 @@ def running(directory: Path, environment: Mapping[str, str]) -> Iterator[Stage]:
             yield Stage(kafka, cluster, directory)
         finally:
             _stop(kafka, cluster)
+
+
+@contextmanager
+def _store(directory: Path) -> Iterator[str]:
+    """The caches' Redis; without a redis-server they keep nothing, and equal steps wait for one another all the same."""
+    server = RedisServer(StackHome(directory / "redis"), ports.free_ports(1)[0], dies_with_parent=True, name="redis-cache", evicts=True)
+    try:
+        server.start()
+    except MissingTool:
+        yield ""
+    else:
+        yield server.url
+    finally:
+        server.stop()
 
 
 def _stop(kafka: Kafka, cluster: LocalCluster) -> None:

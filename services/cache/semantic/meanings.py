@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
-from services.cache.port import CacheAway, CacheEntry, CacheStore, Finding, Found
+from services.cache.port import CacheAway, CacheEntry, CacheStore, Finding, FoundEntry
 from services.cache.redis_store import RedisCache
 from services.cache.semantic.cluster import ClusterEmbedder
 from services.cache.semantic.embedding import Embedder, EmbedderAway, Embedding
@@ -27,6 +27,7 @@ from shared.contracts.cache import CacheLookup
 from shared.processing.outbox import Outbox
 from shared.processing.tries import Tries
 from shared.service import Environment
+from shared.service.asking import Asking
 from shared.telemetry import metrics
 from shared.validators.questions.guards import veto
 from shared.validators.questions.terms import LONGEST
@@ -43,6 +44,9 @@ _WAITING = 1_000
 """Fills that are to be learnt; of more only the answer is kept."""
 _ANSWER = 1_000
 """Characters of an answer that are compared by their vector."""
+
+
+Hit = tuple[FoundEntry, float] | None
 
 
 class Passed(NamedTuple):
@@ -79,7 +83,7 @@ class Semantic:
 
     # Asking
 
-    async def near(self, lookups: Sequence[CacheLookup]) -> list[tuple[Found, float] | None]:
+    async def near(self, lookups: Sequence[CacheLookup]) -> list[Hit]:
         try:
             async with asyncio.timeout(self._settings.semantic_seconds):
                 return await self._near(lookups)
@@ -87,7 +91,7 @@ class Semantic:
             metrics.CACHE_MEANINGS.labels("store" if isinstance(error, CacheAway) else "late").inc(len(lookups))
             return [None] * len(lookups)
 
-    async def _near(self, lookups: Sequence[CacheLookup]) -> list[tuple[Found, float] | None]:
+    async def _near(self, lookups: Sequence[CacheLookup]) -> list[Hit]:
         made = await asyncio.gather(*(self._embedded(lookup) for lookup in lookups))
         asked = [(lookup, vector) for lookup, vector in zip(lookups, made, strict=True) if vector is not None]
         nears = await self._vectors.near([(vector.by, _partition(lookup), vector.vector) for lookup, vector in asked], CANDIDATES)
@@ -122,12 +126,14 @@ class Semantic:
             self._known.popitem(last=False)
         return made
 
-    def _choose(self, lookup: CacheLookup, by: str, nears: Sequence[Near], findings: Mapping[str, Finding]) -> tuple[Found, float] | None:
+    def _choose(
+        self, lookup: CacheLookup, by: str, nears: Sequence[Near], findings: Mapping[str, Finding]
+    ) -> tuple[FoundEntry, float] | None:
         """The first that nothing speaks against."""
         outcome = "none"
         for near in nears:
             finding = findings[near.key]
-            if not isinstance(finding, Found) or not _belongs(lookup, finding):
+            if not isinstance(finding, FoundEntry) or not _belongs(lookup, finding):
                 self._gone.append((by, _partition(lookup), near.key))
                 continue
             if lookup.max_age is not None and finding.age_seconds > lookup.max_age:
@@ -184,7 +190,7 @@ class Semantic:
         """Was the candidate's answer the right one?"""
         assert entry.meaning is not None
         [finding] = await self._store.find([candidate.near.key])
-        if isinstance(finding, Found):
+        if isinstance(finding, FoundEntry):
             one, other = entry.answer.text, finding.entry.answer.text
             right = alike(one, other)
             if right is None:
@@ -200,7 +206,7 @@ def _partition(lookup: CacheLookup) -> str:
     return lookup.meaning.partition
 
 
-def _belongs(lookup: CacheLookup, found: Found) -> bool:
+def _belongs(lookup: CacheLookup, found: FoundEntry) -> bool:
     """The set's name says it already; but an entry is only what somebody has written."""
     return found.entry.meaning is not None and found.entry.meaning.partition == _partition(lookup)
 
@@ -219,4 +225,4 @@ def build_meanings(environment: Environment, settings: CacheSettings, store: Cac
         store.purged = vectors.forget
     if settings.embedder == "local":
         return Semantic(store, vectors, LocalEmbedder(settings.embedder_path), settings)
-    return Semantic(store, vectors, ClusterEmbedder(environment, outbox, settings.embedder_model), settings)
+    return Semantic(store, vectors, ClusterEmbedder(Asking(environment, outbox, "cache"), settings.embedder_model), settings)

@@ -57,9 +57,7 @@ _NOBODY: tuple[dict[str, Any], ...] = (
     {"needs": {"tags": [NOBODY_HAS], "min_vram_bytes": 2**53 - 1, "min_context": 2**31}},
     {"needs": {"node": NOBODY_HAS}, "pattern": "chain", "chain": CHAIN},
 )
-_CONTROLS: tuple[dict[str, Any], ...] = (
-    {}, {}, {}, {"no_cache": True}, {"no_store": True}, {"max_age": 3}, {"scope": "global"}, {"ttl": 4},
-)  # fmt: skip
+_CONTROLS = (*({},) * 3, {"no_cache": True}, {"no_store": True}, {"max_age": 3}, {"scope": "global"}, {"ttl": 4})
 _PATTERNS = [name for name, pattern in BUILT_IN.current.items() if pattern.takes_bare_prompt and name != "single"]
 _ANYWHERE = 0.3
 """Of producers: another partitioner than ours, or no key."""

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from services.cache.port import CacheEntry, Found
+from services.cache.port import CacheEntry, FoundEntry
 from services.cache.semantic.meanings import REMEMBERED, Semantic
 from services.cache.semantic.vectors import VectorSets
 from services.cache.settings import CacheSettings
@@ -89,7 +89,7 @@ def test_a_paraphrase_is_served_with_its_similarity() -> None:
     async def test(cache: Cache) -> None:
         [found] = await cache.semantic.near([lookup()])
         assert found is not None
-        assert isinstance(found[0], Found)
+        assert isinstance(found[0], FoundEntry)
         assert found[1] == pytest.approx(0.985, abs=0.001)
 
     with_cache(test)
