@@ -41,11 +41,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def test_it_is_away_until_it_is_loaded_and_then_embeds(model: Path) -> None:
     embedder = LocalEmbedder(str(model))
-    assert embedder.trouble == "the embedder is still loading"
+    troubles = [embedder.trouble]
     with pytest.raises(EmbedderAway):
         await embedder.embed("how tall")
     await embedder.run()
-    assert embedder.trouble is None
+    assert [*troubles, embedder.trouble] == ["the embedder is still loading", None]
     one, same, other = [await embedder.embed(text) for text in ("how tall is everest", "everest is how tall", "reset my password")]
     assert one.cosine(same) == pytest.approx(1.0, abs=1e-5)
     assert (one.cosine(other) or 0.0) < 0.9
