@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from services.cache import flights, serving
+from services.cache import flights, handlers, serving
 from services.planner.state import attempts, caching, lookups
 from shared.contracts.cache import CacheControl
 from shared.contracts.outcome import CacheMissed, StepSucceeded
@@ -91,10 +91,10 @@ def _what_is_drawn_is_kept(patching: Patching) -> None:
 def _hits_are_charged(patching: Patching) -> None:
     def served_(lookup: Any, answer: Any, topics: Any) -> Any:
         made = original(lookup, answer, topics)
-        outcome = StepSucceeded.model_validate_json(made.value)
+        outcome = StepSucceeded.model_validate_json(made.value or b"")
         return made._replace(value=outcome.model_copy(update={"usage": answer.served.saved}).to_bytes())
 
-    original = serving.served
+    original = handlers.served
     patching.setattr(serving, "served", served_)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from services.cache.settings import CacheSettings
 from services.delay.settings import DelaySettings
 from services.ingress.settings import IngressSettings
@@ -28,6 +30,10 @@ WORKERS = ("worker-1", "worker-2", "worker-3")
 DELAYS = ("delay-1",)
 INGRESSES = ("ingress-1", "ingress-2")
 CACHES = ("cache-1", "cache-2")
+CACHE_CONTROLS: tuple[dict[str, Any], ...] = (
+    {}, {}, {}, {"no_cache": True}, {"no_store": True}, {"max_age": 3}, {"scope": "global"}, {"ttl": 4},
+)  # fmt: skip
+"""What jobs say that ask the cache, besides that they do."""
 LIMITED = {"calls": TenantLimits(calls=7), "tokens": TenantLimits(tokens=900), "few": TenantLimits(calls=40, concurrent_jobs=1)}
 """Tenants with limits, low enough to be reached in a run."""
 

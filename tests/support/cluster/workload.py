@@ -57,7 +57,6 @@ _NOBODY: tuple[dict[str, Any], ...] = (
     {"needs": {"tags": [NOBODY_HAS], "min_vram_bytes": 2**53 - 1, "min_context": 2**31}},
     {"needs": {"node": NOBODY_HAS}, "pattern": "chain", "chain": CHAIN},
 )
-_CONTROLS = (*({},) * 3, {"no_cache": True}, {"no_store": True}, {"max_age": 3}, {"scope": "global"}, {"ttl": 4})
 _PATTERNS = [name for name, pattern in BUILT_IN.current.items() if pattern.takes_bare_prompt and name != "single"]
 _ANYWHERE = 0.3
 """Of producers: another partitioner than ours, or no key."""
@@ -235,11 +234,10 @@ class Workload:
         """One of a few questions of few tenants: most of them have an answer already, or soon."""
         options = self.random.choice(({"temperature": 0.0}, {"temperature": 0.0}, {"seed": 7}, {"temperature": 0.7}))
         text = self.random.choice(("why", "how", "when", *((f"{LONG} why",) if self.random.random() < 0.2 else ())))
-        stream, talks = self.random.random() < 0.3, self.random.random() < 0.15
-        body = self.body(
-            id=f"often-{self._number}", options=options, cache={"mode": "exact"} | self.random.choice(_CONTROLS), model=MODEL, stream=stream
-        )
-        body |= {"prompt": text, **({"pattern": "chain", "chain": CHAIN} if talks else {})}
+        stream, chained = self.random.random() < 0.3, self.random.random() < 0.15
+        asked = {"cache": {"mode": "exact"} | self.random.choice(settings.CACHE_CONTROLS), "options": options, "model": MODEL}
+        body = self.body(id=f"often-{self._number}", stream=stream, **asked)
+        body |= {"prompt": text, **({"pattern": "chain", "chain": CHAIN} if chained else {})}
         chosen = self.produce(body)
         if self.random.random() < 0.15:
             self.later(self.random.uniform(0.0, 2.0), partial(self.produce, body, kind="cancel", priority_class=chosen))

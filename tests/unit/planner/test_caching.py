@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from services.planner.round import Fill, Given, Round
+from services.planner.round import Fill, Given, Round, version_of
 from services.planner.state.caching import CachePolicy, eligible, fingerprint, meaning_of, sharers
 from services.planner.state.policy import Policy
 from shared.contracts.blob import BlobRef
@@ -16,7 +16,7 @@ from shared.contracts.budget import TenantLimits
 from shared.contracts.cache import CacheAbandoned, CacheControl, CacheFill, TenantCache
 from shared.contracts.chat import Answer, ChatMessage, FinishReason, Operation, Options, Served
 from shared.contracts.conversation import ContextRef
-from shared.contracts.event import StepAnswered
+from shared.contracts.event import CACHED, JobSnapshot, StepAnswered
 from shared.contracts.job import InputRef, Job, Needs
 from shared.contracts.outcome import CacheMissed, CancelRequested, StepSucceeded
 from shared.contracts.result import Status
@@ -46,6 +46,10 @@ NOT_OF_THE_ANSWER = {"stream", "fallback_models"}
 """How it travels; and what would have answered if the model were not there: the key names who has."""
 STEP = StepRequest(model="small", messages=(ChatMessage(role="user", content="why"),), options=Options(temperature=0.0))
 WHO = ("tenant", "red")
+
+
+def blob_of(digit: str) -> BlobRef:
+    return BlobRef(digest=digit * 32, partition=0, first=0, last=0, chunks=1, size=1, written_at=0.0)
 
 
 def key(step: StepRequest, **other: Any) -> str:
@@ -84,12 +88,11 @@ def test_every_option_is_in_it() -> None:
 
 
 def test_what_is_read_by_reference_is_in_it() -> None:
-    blob = BlobRef.model_construct(digest="1" * 32)
-    other = BlobRef.model_construct(digest="2" * 32)
+    blob, other = (blob_of(digit) for digit in "12")
 
     def by(input_: BlobRef | None = None, turn: BlobRef | None = None) -> str:
-        ref = None if input_ is None else InputRef.model_construct(blob=input_, characters=1)
-        context = None if turn is None else ContextRef.model_construct(newest=turn, skip=0, turns=1, memory=None, found=None)
+        ref = None if input_ is None else InputRef(blob=input_, characters=1, longest=1, fewest_tokens=1)
+        context = None if turn is None else ContextRef(newest=turn, turns=1)
         return key(STEP.model_copy(update={"input_ref": ref, "context": context}))
 
     assert len({key(STEP), by(blob), by(other), by(turn=blob), by(turn=other)}) == 5
@@ -321,7 +324,7 @@ def test_another_file_than_the_nodes_had_is_kept_under_its_own_and_who_waits_is_
     [
         {"finish_reason": FinishReason.LENGTH},
         {"tool_calls": ({"function": {"name": "f"}},)},
-        {"blob": BlobRef.model_construct(digest="1" * 32)},
+        {"blob": blob_of("1")},
         {"text": " "},
         {"model": None},
     ],
@@ -355,3 +358,23 @@ def test_a_cancel_tells_who_waits() -> None:
     desk.say(missed(desk))
     [said] = fills(desk.say(CancelRequested(job=desk.job.id)))
     assert isinstance(said, CacheAbandoned)
+
+
+def test_what_older_planners_would_misread_is_of_version_six() -> None:
+    """A job that asks, an answer that is the cache's, and snapshots of them; all else is written as before."""
+    desk, round_ = asking()
+    desk.say(hit(desk))
+    assert version_of(desk.job.accepted) == CACHED
+    assert desk.job.settled is not None
+    assert version_of(desk.job.settled) == CACHED
+    bare = Desk()
+    bare.submit(prompt='q with "cache": and "served": in it')
+    assert version_of(bare.job.accepted) < CACHED
+    assert {round_.newer[place] for place in round_.newer} == {CACHED}
+    facts = [snapped(desk), snapped(bare)]
+    assert [version_of(fact) for fact in facts] == [CACHED, 2]
+
+
+def snapped(desk: Desk) -> JobSnapshot:
+    facts = tuple(value.decode() for _, value in desk.history[1:2])
+    return JobSnapshot(epoch=0, job=desk.job.id, at=0.0, snapshot="s", part=0, parts=1, facts=facts)
