@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "usage": ("infra.cli.usage:usage", "What was used: jobs, tokens, cost, by day, tenant, key, model, ...; or job by job."),
     "top": ("infra.cli.usage:top", "Who used most lately."),
     "audit": ("infra.cli.usage:audit", "The audit chain of history: verify, export."),
+    "cache": ("infra.cli.cache:cache", "Answers that may be served again: stats, purge, bar, calibrate."),
     "calibrate": ("infra.cli.calibrate:calibrate", "Find the threshold of a cascade from labelled answers."),
     "verify": ("infra.cli.verify:verify", "Check that nothing was lost or accepted twice."),
     "schemas": ("infra.cli.schemas:schemas", "Generate or check the documents under schemas/."),

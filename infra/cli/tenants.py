@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_args
 
 import click
 from pydantic import ValidationError
@@ -14,6 +14,7 @@ from infra.cli.output import emit_json, emit_table
 from infra.cli.rest import api, part
 from shared.contracts.bounds import explain
 from shared.contracts.budget import TenantLimits
+from shared.contracts.cache import Mode
 from shared.contracts.limits import Limits
 
 _POLICIES_BYTES = 16 * 1024
@@ -72,8 +73,13 @@ def show(tenant: str, *, as_json: bool) -> None:
 @click.option("--job-tokens", type=int, help="Most tokens of one job.")
 @click.option("--job-cost", type=float, help="Most cost of one job.")
 @click.option("--policies", type=click.File("rb"), help="A JSON list: what is checked of its inputs and answers (`tutti critique`).")
-def put(tenant: str, policies: BinaryIO | None, **given: Any) -> None:
+@click.option("--cache", type=click.Choice(get_args(Mode)), help="How its jobs use the cache that say nothing; off when left out.")
+@click.option("--cache-ttl", type=float, help="Longest time that an answer of it may be served, in seconds.")
+@click.option("--cache-global", is_flag=True, help="Its jobs may share answers with other tenants that may, too.")
+def put(tenant: str, *, policies: BinaryIO | None, cache: str | None, cache_ttl: float | None, cache_global: bool, **given: Any) -> None:
     """Declare all limits of a tenant anew: what is left out is unlimited, and not checked."""
+    if cache is not None or cache_ttl is not None or cache_global:
+        given["cache"] = {"mode": cache or "off", "ttl": cache_ttl, "scope": "global" if cache_global else "tenant"}
     chosen = {name: value for name, value in given.items() if value is not None}
     caps = {name.removeprefix("job_"): chosen.pop(name) for name in list(chosen) if name.startswith("job_")}
     try:

@@ -14,7 +14,7 @@ from services.ingress.api import IngressApi, build_api
 from services.ingress.callbacks.deliveries import Deliveries
 from services.ingress.catalogue import Registry
 from services.ingress.handlers import Door
-from services.ingress.replies.replies import Replies, reply_partition
+from services.ingress.replies.replies import Replies
 from services.ingress.replies.waiters import Waiters
 from services.ingress.settings import IngressSettings
 from services.ingress.status.events_reader import EventsReader
@@ -98,7 +98,7 @@ class Ingress:
         """Nothing is read before the topics were looked at: readers of missing ones only fail. Nothing is sent before replies are read."""
         env, topics, processor = self._env, self._env.topics, self._processor
         await first_look(env.log, topics, env.clock)
-        partition = reply_partition(env.instance, topics.reply_partitions)
+        partition = topics.reply_partition(env.instance)
         self.door.submitter.answer_at(partition)
         self._replies.listen_at(TopicPartition(topics.replies, partition))
         processor.spawn(self._replies.tail.run(), self._events.run(), self._nodes.run(), self._declared.tail.run(), self._probe.run())

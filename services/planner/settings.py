@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
 from services.planner.budgets.rules import BudgetPolicy
 from services.planner.conversations.owner import ConversationPolicy
 from services.planner.kept import OLDEST_SECONDS
+from services.planner.state.caching import CachePolicy
 from services.planner.state.policy import Policy
 from shared.contracts.base import Count, Ordinal, PositiveSeconds, PriorityClass
+from shared.contracts.cache import LONGEST_SECONDS
 from shared.contracts.limits import DEADLINE_SECONDS, Limits
 from shared.contracts.taken import MOST_TAKEN
 from shared.scheduling.class_shares import INTERACTIVE_SHARE
@@ -80,6 +84,18 @@ class PlannerSettings(BaseSettings):
     """Bounds of the window in which a client-given id is recognised, per partition (decision 0010)."""
     followers: Count = 16
     """Callers of one live job beyond the first."""
+    cache: Literal["off", "asked"] = "asked"
+    """`asked`: steps of jobs that ask for it, themselves or by their tenant, may be answered from the cache."""
+    cache_exact_seconds: PositiveSeconds = 0.02
+    """Longest wait for the cache's word before a step is sent, by timers of 10 ms."""
+    cache_meaning_seconds: PositiveSeconds = 0.08
+    """The same where questions are compared by their meaning."""
+    cache_follow_seconds: PositiveSeconds = 10.0
+    """Longest wait for the answer of an equal step; after that it asks again, and may be the one that others wait for."""
+    cache_follows: Ordinal = Field(default=3, le=100)
+    """So often it waits for another one; then it is sent."""
+    cache_ttl_seconds: float = Field(default=3_600.0, gt=0, le=LONGEST_SECONDS)
+    """How long an answer may be served again where nobody says."""
     compared_share: float = Field(default=0.0, ge=0.0, le=1.0)
     """Of jobs of patterns that end well, this share is compared with its baseline (`tutti patterns report`), at its tenant's cost and
     among its concurrent jobs."""
@@ -115,5 +131,13 @@ class PlannerSettings(BaseSettings):
             live_job_bytes=self.live_job_bytes,
             waiting_places=self.waiting_jobs,
             conversations=ConversationPolicy(ttl_seconds=self.conversation_seconds, tokens=self.conversation_tokens),
+            caching=CachePolicy(
+                asked=self.cache == "asked",
+                exact_seconds=self.cache_exact_seconds,
+                meaning_seconds=self.cache_meaning_seconds,
+                follow_seconds=self.cache_follow_seconds,
+                follows=self.cache_follows,
+                ttl_seconds=self.cache_ttl_seconds,
+            ),
             budgets=BudgetPolicy(wait_seconds=self.budget_wait_seconds, idle_seconds=self.budget_idle_seconds),
         )

@@ -15,14 +15,12 @@ from services.sink.query_api import build_api
 from services.sink.settings import SinkSettings
 from services.sink.traces import Traces
 from services.sink.writing import Writer
-from shared import access
-from shared.contracts.keys import KIND as KEY
 from shared.processing.intake import Intake
 from shared.processing.outbox import Outbox
-from shared.processing.registry import follow_registry
 from shared.processing.tail import IDLE_WAIT_MS
 from shared.processing.window import WindowBounds
 from shared.service import Environment, kafka_silence
+from shared.service.answering import keys_of
 from shared.service.processor import Processor
 from shared.services import group_of
 from shared.telemetry.otlp import Export, otlp
@@ -56,10 +54,7 @@ class UsageSink:
         self._traces = Traces(store, export, settings.traced_share, clock) if export is not None else None
         kept_in = (self.intake, store, Gauges(settings.labels), self._traces)
         self.writer = Writer(*kept_in, topics=topics, settings=settings, clock=clock, wake=wake)
-        keys, self.watching = access.load(settings.keys_file, clock, self.name), Watching(environment, settings)
-        client_id = f"tutti-sink-registry-{environment.instance}"
-        self._keys = follow_registry(environment.log, clock, topics, client_id=client_id, service=self.name, kinds={KEY: keys.on_entry})
-        keys.complete = self._keys.caught_up
+        (keys, self._keys), self.watching = keys_of(environment, settings.keys_file, self.name), Watching(environment, settings)
         page = Page(environment, settings, store, self.watching, keys=keys)
         self._api = build_api(store, keys, clock, queries=settings.queries, besides=page.routes())
         self._processor = Processor(self._connect, reasons=self._reasons, drain=self._drain)

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from shared.contracts.base import MANY, Contract, Cost, Count, EpochSeconds, Label, Offset, Ordinal, Partition, Quantity, Tenant
+from shared.contracts.cache import TenantCache
 from shared.contracts.critique import Policies
 from shared.contracts.limits import Limits
 
@@ -32,6 +33,8 @@ class TenantLimits(Contract):
     """Caps of each job's own limits: what a caller asks for can only lower them."""
     policies: Policies = ()
     """On its inputs and answers. No limit: what is left out checks nothing."""
+    cache: TenantCache | None = None
+    """Absent: jobs that ask the cache share entries within the tenant, others do not ask."""
 
     @property
     def daily(self) -> bool:

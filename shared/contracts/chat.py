@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from shared.contracts.base import Contract, Image, JsonObject, Label, ModelName, NodeId, Text
+from shared.contracts.base import Contract, Image, JsonObject, Label, ModelName, NodeId, Seconds, Text
 from shared.contracts.blob import BlobRef
+from shared.contracts.usage import Usage
 from shared.contracts.verdict import CritiqueVerdict, Flagged
 
 MOST_CALLS = 128
@@ -79,6 +80,17 @@ class FinishReason(StrEnum):
     BUDGET = "budget"
 
 
+class Served(Contract):
+    """Of an answer that no model was asked for: the cache's. `saved`: what the call would have used, as the one that it comes from did."""
+
+    kind: Literal["exact", "semantic"]
+    entry: Label
+    similarity: float | None = Field(default=None, ge=-1, le=1)
+    """Of a semantic hit's question to this one."""
+    age_seconds: Seconds = 0.0
+    saved: Usage = Usage()
+
+
 class Answer(Contract):
     """What a step or a job yields. Of one above the inline bound `text`, `thinking`, `tool_calls` and `embeddings` lie in the blob, as the
     JSON of an Answer; `tutti blobs get` fetches it, and an ingress does for who waits there.
@@ -104,3 +116,5 @@ class Answer(Contract):
     """Of a critic; then there is no text."""
     explanation: JsonObject | None = None
     """How the pattern came to a job's answer, for people: votes, scores, what was kept. Never of a model's call, never in the blob."""
+    served: Served | None = None
+    """It comes from the cache."""

@@ -9,6 +9,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from shared.contracts.base import Ordinal
+
 FAILING = 3
 """Failures in a row."""
 _REMEMBERED = 1_000
@@ -26,12 +28,12 @@ class SentOut(Protocol):
 class LaneBounds(NamedTuple):
     """Sends at once, and what is held, waiting ones with those: in all, of a tenant, of a host."""
 
-    sends: int = 64
-    tenant_sends: int = 16
-    host_sends: int = 4
-    held: int = 512
-    tenant_held: int = 128
-    host_held: int = 64
+    sends: Ordinal = 64
+    tenant_sends: Ordinal = 16
+    host_sends: Ordinal = 4
+    held: Ordinal = 512
+    tenant_held: Ordinal = 128
+    host_held: Ordinal = 64
 
 
 P = TypeVar("P", bound=SentOut)

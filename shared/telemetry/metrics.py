@@ -105,6 +105,24 @@ DELAYS_HELD = Gauge("tutti_delays_held", "Records held in memory in their last s
 CRITIQUES = Counter("tutti_critiques", "Texts judged: what each check came to; `-`: a critique that failed.", ["check", "verdict"])
 CRITIQUE_SECONDS = Histogram("tutti_critique_seconds", "The checks of one critique.", buckets=_LATENCY)
 POLICY_ACTIONS = Counter("tutti_policy_actions", "What tenants' policies did in jobs that ended.", ["direction", "action"])
+# Cache
+CACHE_LOOKUPS = Counter(
+    "tutti_cache_lookups", "Lookups answered: exact and semantic are hits; follow: an equal step is being answered.", ["outcome"]
+)
+CACHE_UNANSWERED = Counter("tutti_cache_unanswered", "Lookups that planners gave up, since no answer came in time.", ["after"])
+CACHE_FILLS = Counter("tutti_cache_fills", "Answers that were to be kept; away: the store was.", ["outcome"])
+CACHE_TOKENS_SAVED = Counter("tutti_cache_tokens_saved", "Tokens that hits would have used.")
+CACHE_MEANINGS = Counter(
+    "tutti_cache_meanings", "What came of semantic lookups; veto_*: what the nearest entry's question differs in.", ["outcome"]
+)
+CACHE_LABELS = Counter(
+    "tutti_cache_labels",
+    "Real answers compared with the entry that was near: hit: it would have been served, so wrong is a false hit.",
+    ["served", "answer"],
+)
+CACHE_EMBED_SECONDS = Histogram("tutti_cache_embed_seconds", "One question embedded.", buckets=_LATENCY)
+CACHE_STORE_SECONDS = Histogram("tutti_cache_store_seconds", "One call of the store.", ["call"], buckets=_LATENCY)
+CACHE_STORE_ERRORS = Counter("tutti_cache_store_errors", "Calls of the store that failed or took too long.")
 
 # Sink
 SINK_EVENTS = Counter("tutti_sink_events", "Valid events folded.")

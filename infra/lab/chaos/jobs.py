@@ -18,9 +18,13 @@ FAILS_SOMETIMES = "[fails sometimes]"
 _ATTEMPTS = 12
 """So many that faults and failing nodes together do not use them up: an ended job that failed would hide what happened to it."""
 _TOKENS = 8
-_MIX = (("single", 43), ("chain", 12), ("retries", 15), ("delayed", 20), ("pattern", 2), ("talk", 3), ("tool", 2), ("policed", 3))
+_MIX = (
+    ("single", 35), ("often", 8), ("chain", 12), ("retries", 15), ("delayed", 20), ("pattern", 2), ("talk", 3), ("tool", 2), ("policed", 3),
+)  # fmt: skip
 _TALKS = 500
 """Conversations: so many that nearly no job waits long for its turn."""
+_QUESTIONS = 40
+"""Of those that are asked often, by each tenant: equal ones meet at the cache."""
 _PATTERNS = sorted(name for name, pattern in BUILT_IN.current.items() if pattern.takes_bare_prompt and name != "single")
 """Each makes several calls, some decided by a schema that the simulated nodes obey."""
 POLICED = "policed"
@@ -86,6 +90,9 @@ class JobMix:
             body["callback"] = {"url": self._hook}
         if kind == "policed":
             body["prompt"] = f"question {number} of policed@example.com"
+        if kind == "often":
+            asked = {"prompt": f"question {number % _QUESTIONS}", "model": "small", "cache": {"mode": "exact", "ttl": 30}}
+            body |= {**asked, "options": {"max_tokens": _TOKENS, "temperature": 0}}
         if over_rest:
             body["class"] = priority_class.value
         return Asked(number, self.id_of(number), kind, priority_class, to_json(body), not_before, over_rest)

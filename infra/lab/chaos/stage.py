@@ -22,6 +22,7 @@ from infra.lab.chaos import callbacks, odd
 from infra.lab.chaos.crashes import Absence, Crash
 from infra.lab.chaos.jobs import FAILS_SOMETIMES, NEVER, POLICED, POLICIES
 from infra.lab.chaos.plan import Fault, FaultKind
+from infra.native import ports
 from infra.native.cluster import LocalCluster
 from infra.native.errors import MissingTool, NativeError
 from infra.native.kafka import Kafka
@@ -30,13 +31,14 @@ from infra.native.node import REPOSITORY
 from infra.native.paths import StackHome
 from infra.native.ports import free_ports
 from infra.native.processes import Daemon, tail
+from infra.native.redis import RedisServer
 from infra.native.services import GRACE_SECONDS, ServiceProcess
 from infra.native.waiting import wait_until
 from infra.verify.report import Place
 from shared.clock import Clock, SystemClock
 
 NAMESPACE = "chaos"
-COPIES = {"planner": 2, "router": 2, "delay": 2, "sink": 2, "critic": 2}
+COPIES = {"planner": 2, "router": 2, "delay": 2, "sink": 2, "critic": 2, "cache": 2}
 WORKERS = 3
 """With a node each; one more serves tools."""
 _TOOLS = {"tools": {"calculator": {"kind": "calculator"}}}
@@ -200,7 +202,8 @@ def running(directory: Path, environment: Mapping[str, str]) -> Iterator[Stage]:
     parameters.write_text(json.dumps(_NODE))
     tools.write_text(json.dumps(_TOOLS))  # which is YAML, too
     [hook_port] = free_ports(1)
-    with own_broker(StackHome(directory / "kafka"), _BROKER_SESSION_MS) as kafka, _own_store(directory) as store:
+    own = own_broker(StackHome(directory / "kafka"), _BROKER_SESSION_MS), _own_store(directory), _own_cache(directory)
+    with own[0] as kafka, own[1] as store, own[2] as cache:
         cluster = LocalCluster(
             kafka.servers,
             NAMESPACE,
@@ -211,6 +214,7 @@ def running(directory: Path, environment: Mapping[str, str]) -> Iterator[Stage]:
                 "TUTTI_WORKER__SLOTS": str(SLOTS),
                 "TUTTI_PLANNER__COMPARED_SHARE": _COMPARED_SHARE,
                 "TUTTI_SINK__STORE": store.url if store else "",
+                "TUTTI_CACHE__STORE": cache,
                 **callbacks.environment(directory, hook_port),
                 **environment,
             },
@@ -245,6 +249,20 @@ def _declare(cluster: LocalCluster, tools: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     if done.returncode:
         raise NativeError(f"the tools cannot be declared: {done.stderr.strip()}")
+
+
+@contextmanager
+def _own_cache(directory: Path) -> Iterator[str]:
+    """The caches' Redis; without a redis-server they keep nothing, and equal steps wait for one another all the same."""
+    server = RedisServer(StackHome(directory / "redis"), ports.free_ports(1)[0], dies_with_parent=True, name="redis-cache", evicts=True)
+    try:
+        server.start()
+    except MissingTool:
+        yield ""
+    else:
+        yield server.url
+    finally:
+        server.stop()
 
 
 def _stop(kafka: Kafka, cluster: LocalCluster) -> None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator
 from pydantic_core import from_json
 
 from services.ingress.http import sse
+from services.ingress.http.cache_wishes import shown
 from services.ingress.problems import Problem, rendered
 from shared.contracts.base import ModelName
 from shared.contracts.chat import Answer, Operation
@@ -190,10 +191,15 @@ class Dialect:
     inquiries: Sequence[Inquiry] = ()
 
 
-def origin(answer: Answer) -> dict[str, str]:
-    """What has answered, as far as its node tells: model, digest and quantisation of its file, node; and what its tenant's policies have
-    met, each as direction, check, action and count.
+def origin(answer: Answer) -> dict[str, Any]:
+    """What has answered, as far as its node tells: model, digest and quantisation of its file, node; what its tenant's policies have met,
+    each as direction, check, action and count; and of the cache what it tells.
     """
+    served = {} if answer.served is None else {"cache": shown(answer.served)}
+    return {**_node(answer), **served}
+
+
+def _node(answer: Answer) -> dict[str, str]:
     flagged = ", ".join(f"{each.direction} {each.check} {each.action} {each.count}" for each in answer.flagged)
     told = {"model": answer.model, "digest": answer.digest, "quantisation": answer.quantisation, "node": answer.node, "flagged": flagged}
     return {name: value for name, value in told.items() if value}
@@ -201,7 +207,7 @@ def origin(answer: Answer) -> dict[str, str]:
 
 def origin_headers(answer: Answer) -> list[tuple[bytes, bytes]]:
     """The same as `x-tutti-model`, `x-tutti-digest`, `x-tutti-quantisation`, `x-tutti-node`, `x-tutti-flagged`."""
-    return [(b"x-tutti-" + name.encode(), _NOT_PRINTABLE.sub("?", value).encode()) for name, value in origin(answer).items()]
+    return [(b"x-tutti-" + name.encode(), _NOT_PRINTABLE.sub("?", value).encode()) for name, value in _node(answer).items()]
 
 
 def arguments_of(call: Mapping[str, Any]) -> tuple[str, Any]:

@@ -44,6 +44,8 @@ _CALL_HEADERS = [
     _header("x-tutti-tenant", "Tenant; `default` when absent."),
     _header("x-tutti-deadline-seconds", "Seconds from now after which the answer is worthless.", "number"),
     _header("x-tutti-detach", "`true`: the job goes on when the client disconnects."),
+    _header("x-tutti-cache", "What is asked of the cache: `exact; ttl=60; scope=user; no-store; max-age=5; tag=a` (README)."),
+    _header("cache-control", "`no-cache`, `no-store`, `max-age=`, for who asks the cache."),
     _header("traceparent", "W3C trace context."),
     _header("Idempotency-Key", "Same key, same body: the same job and result. Another body: 409. 24 h with Redis, else 1 h after the end."),
 ]

@@ -17,6 +17,7 @@ from services.ingress.admission.meter import Charge
 from services.ingress.dialects.port import Asked, Dialect, StreamWriter, Terms, Told, origin_headers
 from services.ingress.handlers import Door
 from services.ingress.http import sse
+from services.ingress.http.cache_wishes import cache_headers, wishes_of, with_wishes
 from services.ingress.http.exchange import (
     CallHeaders,
     HeaderList,
@@ -62,6 +63,8 @@ class CallOrder(NamedTuple):
     digest: str | None
     came: float
     """By the monotonic clock."""
+    cached: bool
+    """It asks the cache for something."""
     noted: bool
     """What becomes of its steps is told beside the stream: its pattern is none of a single step, and the dialect has comments."""
 
@@ -164,12 +167,24 @@ class Calls:
             deadline_seconds=seconds,
             conversation=conversation,
         )
-        job = self._dialect.to_job(request, terms)
+        job = with_wishes(self._dialect.to_job(request, terms), wishes_of(call.cache, call.cache_control))
         digest = None
         if key is not None:
-            digest = digest_of(job.model_copy(update={"deadline_seconds": None, "model": request.model}).record())
+            digest = digest_of(job.model_copy(update={"deadline_seconds": None, "model": request.model, "cache": None}).record())
         noted = job.stream and job.pattern != SINGLE.name and bool(self._dialect.heartbeat)
-        return CallOrder(request.model, job.stream, request.wishes(), priority_class, seconds, call.trace, digest, came, noted), job
+        order = CallOrder(
+            request.model,
+            job.stream,
+            request.wishes(),
+            priority_class,
+            seconds,
+            call.trace,
+            digest,
+            came,
+            cached=job.cache is not None and job.cache.mode is not None,
+            noted=noted,
+        )
+        return order, job
 
     async def _begin(self, order: CallOrder, job: Job, client: Client) -> Call:
         """Submit the job, or join it when it was submitted before under the same key. Raises whatever can be said against it."""
@@ -208,7 +223,7 @@ class Calls:
         assert caller.result is not None
         told = self._told(call, caller.result.accepted_at)
         body = self._dialect.answer(told, answer, caller.result.usage)
-        await send_json(send, 200, body, [*self._headers(call, answer.simulated), *origin_headers(answer)])
+        await send_json(send, 200, body, [*self._headers(call, answer.simulated, answer), *origin_headers(answer)])
         return 200
 
     def _told(self, call: Call, created: float) -> Told:
@@ -218,8 +233,9 @@ class Calls:
     async def _refuse(self, send: Send, error: Exception, headers: HeaderList = ()) -> int:
         return await refuse(send, error, self._dialect.path, headers, self._dialect.problem)
 
-    def _headers(self, call: Call, simulated: bool) -> list[tuple[bytes, bytes]]:
-        headers = [(b"x-tutti-job", call.caller.job.encode()), *call.charge.headers]
+    def _headers(self, call: Call, simulated: bool, answer: Answer | None) -> list[tuple[bytes, bytes]]:
+        """Of a stream without its answer: what streams comes from a model."""
+        headers = [(b"x-tutti-job", call.caller.job.encode()), *call.charge.headers, *cache_headers(call.order.cached, answer)]
         if simulated:
             headers.append((b"x-tutti-simulated", b"true"))
         return headers
@@ -232,7 +248,7 @@ class Calls:
             return await self._refuse(send, _error_of(caller), [(b"x-tutti-job", caller.job.encode())])
         order = call.order
         writer = self._dialect.stream(self._told(call, self._door.clock.wall()))
-        await start_stream(send, [*self._dialect.stream_headers, *self._headers(call, self._simulated(caller))])
+        await start_stream(send, [*self._dialect.stream_headers, *self._headers(call, self._simulated(caller), _answer_of(caller))])
         if not (caller.streaming or caller.ended):
             await send_part(send, self._dialect.heartbeat)
         notes = StepNotes(caller.job, self._door.journal) if order.noted else None

@@ -18,6 +18,7 @@ from services.ingress.admission.idempotency import is_same, job_id_of, may_come_
 from services.ingress.admission.meter import Charge
 from services.ingress.dialects.tutti.requests import JobSubmission
 from services.ingress.handlers import Door
+from services.ingress.http.cache_wishes import cache_headers, wishes_of, with_wishes
 from services.ingress.http.exchange import (
     CallHeaders,
     InvalidHeader,
@@ -148,13 +149,17 @@ class Jobs:
             raise InvalidHeader("idempotency-key", "the body gives an id already; one of both is enough")
         tenant = client.tenant_of(submission.named_tenant() or call.tenant)
         public = submission.id or (call.idempotency_key and job_id_of(tenant, call.idempotency_key)) or door.submitter.new_id()
-        digest = None if is_generated(public) else digest_of(submission.model_copy(update={"id": public, "tenant": tenant}).record())
+        digest = (
+            None
+            if is_generated(public)
+            else digest_of(submission.model_copy(update={"id": public, "tenant": tenant, "cache": None}).record())
+        )
         changes: dict[str, Any] = {"id": public, "tenant": tenant}
         asked = submission.priority_class if "priority_class" in submission.model_fields_set else call.priority_class
         changes["priority_class"] = client.class_of(asked, PriorityClass.STANDARD)
         if call.deadline_seconds is not None and submission.deadline_at is None and submission.deadline_seconds is None:
             changes["deadline_seconds"] = call.deadline_seconds
-        submission = submission.model_copy(update=changes)
+        submission = with_wishes(submission.model_copy(update=changes), wishes_of(call.cache, call.cache_control))
         return JobOrder(client, public, ids.qualified(tenant, public), tenant, digest, call.trace), submission
 
     async def _queue(self, order: JobOrder, submission: JobSubmission) -> JobStatus:
@@ -302,6 +307,8 @@ class Jobs:
         if status.state is JobState.SETTLED:
             if status.result is not None and status.result.answer is not None and status.result.answer.simulated:
                 headers["x-tutti-simulated"] = "true"
+            answer = None if status.result is None else status.result.answer
+            headers |= {name.decode(): value.decode() for name, value in cache_headers(asked=False, answer=answer)}
             return self._shown(status, headers)
         line = self._door.place(status)
         headers |= _in_line(line)

@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64encode
 
-from services.planner.round import AskPosition, Begin, Bury, CallerAnswer, Disown, Dispatch, Publish, Sendable, Stop, StopAnywhere, Tell
+from services.planner.round import (
+    AskPosition,
+    Begin,
+    Bury,
+    CallerAnswer,
+    Disown,
+    Dispatch,
+    Fill,
+    Publish,
+    Sendable,
+    Stop,
+    StopAnywhere,
+    Tell,
+)
 from shared.contracts import headers, ids
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
+from shared.contracts.cache import CacheAbandoned, CacheFill, CacheLookup
 from shared.contracts.control import StopStep
 from shared.contracts.conversation import ToHome, ToOwner
 from shared.contracts.job import ReplyTo
@@ -33,6 +47,8 @@ def of_effect(effect: Sendable, topics: Topics) -> list[Message]:
             return [_result(result, body, settled.trace, topics), *finals]
         case Bury(letter=letter):
             return [letter]
+        case Fill(said=fill):
+            return [to_cache(topics.fills, fill, topics)]
         case Tell(home=home, outcome=outcome):
             key = owner_key(outcome)
             partition = partition_of(key, topics.settings.home_partitions) if home is None else home
@@ -42,6 +58,12 @@ def of_effect(effect: Sendable, topics: Topics) -> list[Message]:
         case AskPosition(reply=reply, broken=broken):
             asking = (*headers.envelope(broken.type), *headers.correlation_headers(reply))
             return [Message(reply.topic, broken.to_bytes(), broken.job.encode(), reply.partition, asking)]
+
+
+def to_cache(topic: str, said: CacheLookup | CacheFill | CacheAbandoned, topics: Topics) -> Message:
+    """By the step's fingerprint: equal steps meet at one cache."""
+    key = said.key.encode()
+    return Message(topic, said.to_bytes(), key, partition_of(key, topics.settings.other_partitions), headers.envelope(said.type))
 
 
 def owner_key(outcome: BudgetRequested | BudgetGranted | BudgetRecalled | ToHome | ToOwner) -> bytes:

@@ -18,7 +18,7 @@ from services.planner.job.open_step import OpenStep
 from services.planner.job.out import OutJob
 from services.planner.kept import Kept
 from services.planner.round import EndTurn, Round, Stop
-from services.planner.state import dates
+from services.planner.state import caching, dates
 from services.planner.state.cancels import Cancels
 from services.planner.state.funds import Funds
 from services.planner.state.incarnations import Incarnations
@@ -33,6 +33,7 @@ from services.planner.state.timers import Timers
 from services.planner.state.unclaimed import Mailboxes, Unclaimed
 from shared.contracts.base import ClaimId, StepId
 from shared.contracts.budget import TenantLimits
+from shared.contracts.cache import CacheControl
 from shared.contracts.chat import Answer
 from shared.contracts.control import StopStep
 from shared.contracts.event import CallerJoined, Event, JobAccepted, JobSettled, WorkWasted
@@ -121,6 +122,11 @@ class Book:
         step = job.steps.get(step_id) if job is not None else None
         return None if job is None or step is None else (job, step)
 
+    def control_of(self, job: LiveJob) -> CacheControl | None:
+        """What holds of the job's steps at the cache."""
+        request = job.accepted.request
+        return self.policy.caching.control_of(request, self.funds.tenants.get(request.tenant))
+
     def write(self, round_: Round, job: LiveJob, event: Event, *lies: Callable[[int], None], part: bytes | None = None) -> None:
         """Append."""
         if values := round_.add(job.id, event, *lies, part=part):
@@ -179,6 +185,7 @@ class Book:
                 self.emit(round_, job, ReviewWithdrawn(epoch=self.epoch, job=job.id, at=round_.wall, step=step.id))
                 continue
             self.drop_claim(step)
+            caching.abandon(round_, step)
             if not step.stopped:
                 self.stop(round_, job, step)
                 step.stopped = True
@@ -217,6 +224,7 @@ class Book:
         for step in (*job.steps.values(), *job.abandoned.values()):
             self.drop_claim(step)
             self.funds.close(round_, job, step, None)
+            caching.abandon(round_, step)
             if not step.stopped:
                 self.stop(round_, job, step)
         self.funds.ended(job)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from services.planner.budgets.rules import BudgetPolicy
 from services.planner.conversations.owner import ConversationPolicy
+from services.planner.state.caching import CachePolicy
 from shared.agents.table import Declarations
 from shared.contracts.base import NodeId, PriorityClass
 from shared.contracts.limits import DEADLINE_SECONDS, Limits
@@ -61,6 +62,7 @@ class Policy:
     """Prompts, agents and profiles as they are now; a job pins what it uses of them."""
     budgets: BudgetPolicy = field(default_factory=BudgetPolicy)
     conversations: ConversationPolicy = field(default_factory=ConversationPolicy)
+    caching: CachePolicy = field(default_factory=CachePolicy)
     followers: int = 16
     """Callers of one live job beyond the first."""
     live_job_bytes: int = 16 * 1024

@@ -67,6 +67,8 @@ class FaultMix:
     """Longest time until a batch is seen, drawn for each: partitions overtake one another."""
     call_seconds: float = 0.0
     """Longest duration of a commit or an offset query."""
+    store: float = 0.0
+    """Share of calls of the cache's store that fail, and that take too long; of entries that are evicted when they are looked for."""
     skew_seconds: float = 0.0
     """Wall clocks of processes differ by up to this, either way; monotonic clocks begin anywhere."""
     day_seconds: float = 86_400.0

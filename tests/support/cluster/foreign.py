@@ -7,6 +7,10 @@ from typing import Any
 from tests.support.cluster.laws.told import NOBODY_HAS
 
 NAMES = ("größe", "東京", "مرحبا", "🙂‍↔️", "e\u0301", "\u2028", "ﬀ")
+LOW: tuple[dict[str, Any], ...] = (
+    {"calls": 2}, {"steps": 2}, {"attempts": 1}, {"attempts": 2}, {"tokens": 600}, {"wall_seconds": 3.0},
+)  # fmt: skip
+"""Limits that a chain meets."""
 BEYOND: tuple[dict[str, Any], ...] = (
     {"limits": {"cost": 1e303}},
     {"limits": {"tokens": 10**310}},

@@ -13,6 +13,7 @@ from services.planner.handlers import JobReader
 from services.planner.state.admission import JobInput
 from shared.contracts import headers, ids
 from shared.contracts.budget import TenantAccount, TenantShare
+from shared.contracts.cache import FILL, CacheLookup
 from shared.contracts.control import CONTROL
 from shared.contracts.credits import CREDITS, Credits, RouterPresence
 from shared.contracts.dead_letter import DeadLetter
@@ -94,6 +95,9 @@ class History:
         """node/boot/sequence → the record of credits"""
         self.presence: dict[str, list[tuple[float, int]]] = defaultdict(list)
         """router → when it announced which backlog"""
+        self.looked_up: dict[str, Written] = {}
+        """Step → the first lookup of it."""
+        self.fills: list[Written] = []
         self.controls: list[Written] = []
         self.delayed: dict[tuple[TopicPartition, int], Written] = {}
         self.delays_by_value: dict[bytes, list[Written]] = defaultdict(list)
@@ -201,6 +205,8 @@ class History:
             topics.callbacks: self._delivery,
             topics.outcomes: self._outcome,
             topics.controls: self._control,
+            topics.lookups: self._lookup,
+            topics.fills: self._fill,
             topics.dead_letters: self._dead_letter,
             topics.nodes: self._node,
             topics.credits: self._credits,
@@ -324,6 +330,14 @@ class History:
 
     def _delivery(self, record: MemoryRecord, now: float) -> None:
         self.forwarded[record.value or b""].append(Written(TopicPartition(record.topic, record.partition), record.offset, now, None))
+
+    def _lookup(self, record: MemoryRecord, now: float) -> None:
+        lookup = CacheLookup.model_validate_json(record.value or b"")
+        self.looked_up.setdefault(lookup.step, Written(TopicPartition(record.topic, record.partition), record.offset, now, lookup))
+
+    def _fill(self, record: MemoryRecord, now: float) -> None:
+        fill = FILL.validate_json(record.value or b"")
+        self.fills.append(Written(TopicPartition(record.topic, record.partition), record.offset, now, fill))
 
     def _node(self, record: MemoryRecord, now: float) -> None:
         if record.value is None and record.key is not None:

@@ -56,12 +56,12 @@ class Mutation:
             crashes: list[str] = []
             patching.setattr(home, "log", _Listening(home.__name__, crashes))
             self.patch(patching)
-            report = simulate(seed, self.mix, self.kinds, self.laws, _PATIENCE, self.aside)
+            report = simulate(seed, self.mix, self.kinds, self.laws, patience=_PATIENCE, aside=self.aside)
         return replace(report, violations=[Violation(CRASHED, crashes[0])]) if crashes else report
 
     def run_healthy(self, seed: int) -> Report:
         """The same run without it."""
-        return simulate(seed, self.mix, self.kinds, self.laws, _PATIENCE, self.aside)
+        return simulate(seed, self.mix, self.kinds, self.laws, patience=_PATIENCE, aside=self.aside)
 
     def healthy(self, seed: int) -> bool:
         """Whether that breaks no law; known where another bug is looked for under the same faults."""

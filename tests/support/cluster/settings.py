@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from services.cache.settings import CacheSettings
 from services.delay.settings import DelaySettings
 from services.ingress.settings import CallbackSettings, IngressSettings
 from services.planner.settings import PlannerSettings
@@ -27,6 +30,11 @@ ROUTERS = ("router-1", "router-2")
 WORKERS = ("worker-1", "worker-2", "worker-3")
 DELAYS = ("delay-1",)
 INGRESSES = ("ingress-1", "ingress-2")
+CACHES = ("cache-1", "cache-2")
+CACHE_CONTROLS: tuple[dict[str, Any], ...] = (
+    {}, {}, {}, {"no_cache": True}, {"no_store": True}, {"max_age": 3}, {"scope": "global"}, {"ttl": 4},
+)  # fmt: skip
+"""What jobs say that ask the cache, besides that they do."""
 LIMITED = {"calls": TenantLimits(calls=7), "tokens": TenantLimits(tokens=900), "few": TenantLimits(calls=40, concurrent_jobs=1)}
 """Tenants with limits, low enough to be reached in a run."""
 MAIL, TOLD = "shy@example.com", "told@example.com"
@@ -73,7 +81,12 @@ def planner(mix: FaultMix) -> PlannerSettings:
         conversation_tokens=120,
         critique_seconds=CRITIQUE_SECONDS,
         snapshot_distance=15 if mix.tight else 20_000,
+        cache_follow_seconds=4.0,
     )
+
+
+def cache() -> CacheSettings:
+    return CacheSettings(flight_seconds=4.0, store_pause_seconds=0.5, flights=64)
 
 
 def router(mix: FaultMix) -> RouterSettings:

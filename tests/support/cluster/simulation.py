@@ -88,11 +88,12 @@ class Report:
         return "\n".join(lines)
 
 
-def simulate(  # noqa: PLR0917
+def simulate(
     seed: int,
     mix: FaultMix | None = None,
     kinds: dict[str, float] | None = None,
     laws: tuple[Law, ...] = (),
+    *,
     patience: float = CONVERGE_SECONDS,
     aside: tuple[str, ...] = (),
 ) -> Report:
@@ -100,14 +101,15 @@ def simulate(  # noqa: PLR0917
     from the last fault in which everything must have ended. `aside`: instances besides.
     """
     chosen = mix if mix is not None else drawn(Random(seed))
-    report: Report = processes.run(_simulate(seed, chosen, kinds, laws, patience, aside))
+    report: Report = processes.run(_simulate(seed, chosen, kinds, laws, patience=patience, aside=aside))
     return report
 
 
-async def _simulate(  # noqa: PLR0917
-    seed: int, mix: FaultMix, kinds: dict[str, float] | None, laws: tuple[Law, ...], patience: float, aside: tuple[str, ...]
+async def _simulate(
+    seed: int, mix: FaultMix, kinds: dict[str, float] | None, laws: tuple[Law, ...], *, patience: float, aside: tuple[str, ...]
 ) -> Report:
     async with World(seed, mix, aside) as world:
+        world.cached.fails, world.cached.slow, world.cached.forgets = mix.store, mix.store, mix.store
         Offsets(world)
         watching = asyncio.create_task(bounds.watch(world))
         storm = Storm(world, Random(seed + 2))
@@ -119,6 +121,7 @@ async def _simulate(  # noqa: PLR0917
         await load.run()
         await asyncio.sleep(max(0.0, ends - asyncio.get_running_loop().time()))
         await storm.heal()
+        world.cached.fails = world.cached.slow = world.cached.forgets = 0.0
         await load.finish()
         converged = await world.until(lambda: _ended(world), patience)
         await asyncio.sleep(QUIET_SECONDS)

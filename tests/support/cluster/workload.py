@@ -20,9 +20,9 @@ from shared.kafka.port import Message, TopicPartition
 from shared.patterns import BUILT_IN
 from shared.topics import partition_of
 from tests.support.cluster import receivers, settings
-from tests.support.cluster.foreign import BEYOND, NAMES, nobody_has
+from tests.support.cluster.foreign import BEYOND, LOW, NAMES, nobody_has
 from tests.support.cluster.laws.told import NOBODY_HAS
-from tests.support.cluster.nodes import ENDLESS, LEAK, LONG
+from tests.support.cluster.nodes import ENDLESS, LEAK, LONG, MODEL
 from tests.support.cluster.rest import Request
 from tests.support.cluster.world import World
 
@@ -32,6 +32,7 @@ CHAIN = [
     {"name": "second", "template": "two {first}"},
     {"name": "third", "template": "{second}"},
 ]
+_CHAINED = {"pattern": "chain", "chain": CHAIN}
 _AGAIN_SECONDS = 8.0
 CROWD = 40
 _PATTERNS = [name for name, pattern in BUILT_IN.current.items() if pattern.takes_bare_prompt and name != "single"]
@@ -188,7 +189,7 @@ class Workload:
     def _talks(self) -> None:
         """A job of one of few conversations, sometimes cancelled while it waits or runs."""
         talk = {"conversation": self.random.choice(("c", "d")), "id": f"talk-{self._number}"}
-        body = self.body(**talk, **({"pattern": "chain", "chain": CHAIN} if self.random.random() < 0.3 else {}))
+        body = self.body(**talk, **(_CHAINED if self.random.random() < 0.3 else {}))
         body["prompt"] += f" and what was said before, number {self._number}" * 5
         self.produce(body)
         if self.random.random() < 0.2:
@@ -198,19 +199,16 @@ class Workload:
         """A job whose end somebody is told of, by Kafka or REST; some cancelled, some delayed, some again and again, some by reference."""
         host, events = self.random.choice(receivers.HOSTS), self.random.choice((None, ["failed", "cancelled"]))
         callback = {"url": f"https://{host}/hook", **({} if events is None else {"events": events})}
-        more = self.random.choice(
-            ({}, {"not_before": self.world.clock.wall() + 3.0}, {"limits": {"calls": 1}, "pattern": "chain", "chain": CHAIN})
-        )
+        more = self.random.choice(({}, {"not_before": self.world.clock.wall() + 3.0}, {"limits": {"calls": 1}, **_CHAINED}))
         body = self.body(callback=callback, **more)
         if self.random.random() < 0.4:
             self._call(Request("POST", "/v1/jobs", body))
             return
         body["id"] = f"called-{self._number}"
         self.produce(body)
-        if self.random.random() < 0.3:
-            self.later(self.random.uniform(0.0, _AGAIN_SECONDS), partial(self.produce, body))
-        if self.random.random() < 0.3:
-            self.later(self.random.uniform(0.0, 6.0), partial(self.produce, body, kind="cancel"))
+        for again in (partial(self.produce, body), partial(self.produce, body, kind="cancel")):
+            if self.random.random() < 0.3:
+                self.later(self.random.uniform(0.0, 6.0), again)
 
     def _policed(self) -> None:
         """Of a tenant with policies: by any pattern, by Kafka or REST, streamed or not."""
@@ -232,12 +230,23 @@ class Workload:
             return
         given = ReviewGiven.model_validate({**said, "job": job, "step": opened[-1].step, "by": self.random.choice(("ann", "bob"))})
         topic, home = self.world.topics.outcomes, ids.home_of(job, self.world.topics.settings.home_partitions)
-        message = Message(topic, given.to_bytes(), job.encode(), home, (("type", given.type.encode()),))
-        self.world.log.write(TopicPartition(topic, home), [message])
+        head = (("type", given.type.encode()),)
+        self.world.log.write(TopicPartition(topic, home), [Message(topic, given.to_bytes(), job.encode(), home, head)])
+
+    def _asked_often(self) -> None:
+        """One of a few questions of few tenants: most of them have an answer already, or soon."""
+        options = self.random.choice(({"temperature": 0.0}, {"temperature": 0.0}, {"seed": 7}, {"temperature": 0.7}))
+        text = self.random.choice(("why", "how", "when", *((f"{LONG} why",) if self.random.random() < 0.2 else ())))
+        stream, chained = self.random.random() < 0.3, self.random.random() < 0.15
+        asked = {"cache": {"mode": "exact"} | self.random.choice(settings.CACHE_CONTROLS), "options": options, "model": MODEL}
+        body = self.body(id=f"often-{self._number}", stream=stream, **asked)
+        body |= {"prompt": text, **(_CHAINED if chained else {})}
+        chosen = self.produce(body)
+        if self.random.random() < 0.15:
+            self.later(self.random.uniform(0.0, 2.0), partial(self.produce, body, kind="cancel", priority_class=chosen))
 
     def _limited(self) -> None:
-        limits = self.random.choice(({"calls": 2}, {"steps": 2}, {"attempts": 1}, {"attempts": 2}, {"tokens": 600}, {"wall_seconds": 3.0}))
-        self.produce(self.body(pattern="chain", chain=CHAIN, limits=limits))
+        self.produce(self.body(**_CHAINED, limits=self.random.choice(LOW)))
 
     def _poison(self) -> None:
         self.poison += 1
@@ -371,6 +380,7 @@ _KINDS: dict[str, Callable[[Workload], None]] = {
     "nobody": Workload._nobody,
     "large": Workload._large,
     "policed": Workload._policed,
+    "often": Workload._asked_often,
 }
 FOREIGN = {"elsewhere": 3.0, "scripts": 2.0, "beyond": 2.0, "nobody": 1.0}
 """Of the share of jobs that are as foreign producers send them."""

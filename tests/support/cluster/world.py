@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import pytest
 
+from services.cache.app import build as build_cache
 from services.critic.app import build as build_critic
 from services.delay.app import build as build_delay
 from services.ingress.app import Ingress
@@ -42,6 +43,7 @@ from shared.processing.topic_news import TopicNews, TopicWatch
 from shared.service import Environment, Readiness, Service
 from shared.settings import ClusterSettings
 from shared.topics import Topics
+from tests.support.cache_store import MemoryCache
 from tests.support.cluster import settings
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.history import History
@@ -108,6 +110,8 @@ class World:
         """Of the sinks."""
         self.receivers = Receivers(Random(seed + 6), mix.receivers)
         """Of callbacks."""
+        self.cached = MemoryCache(Random(seed + 7))
+        """Of the caches."""
         self.topics = settings.topics()
         self.log = MemoryLog(self.clock, random=Random(seed + 1), timings=settings.TIMINGS)
         self.history = History(self.log, self.topics)
@@ -346,6 +350,8 @@ class World:
                 return ingress, None
             case "critic":
                 return build_critic(environment), None
+            case "cache":
+                return build_cache(environment, settings.cache(), self.cached), None
             case "sink":
                 return build_sink(environment, SinkSettings(), self.store), None
             case _:
