@@ -39,8 +39,8 @@ class CachePolicy:
     asked: bool = True
     exact_seconds: float = 0.02
     meaning_seconds: float = 0.08
-    follow_seconds: float = 10.0
-    follows: int = 3
+    follow_seconds: float = 5.0
+    follows: int = 24
     ttl_seconds: float = 3_600.0
 
     def control_of(self, request: Job, own: TenantLimits | None) -> CacheControl | None:

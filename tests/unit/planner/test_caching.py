@@ -203,7 +203,7 @@ class Places:
 
 
 def asking(**job: Any) -> tuple[Desk, Round]:
-    desk = Desk(replace(Policy(), caching=CachePolicy(follow_seconds=5.0)))
+    desk = Desk(replace(Policy(), caching=CachePolicy(follows=3)))
     desk.book.mailboxes = Places()
     options = {"options": Options(temperature=0.0), "cache": CacheControl(mode="exact"), "model": "small"}
     return desk, desk.submit(**{"prompt": "q", **options, **job})
