@@ -52,7 +52,7 @@ class CachePolicy:
 
 
 def _within(said: CacheControl | None, allowed: TenantCache, seconds: float) -> CacheControl:
-    said = said or CacheControl()
+    said = (said or CacheControl()) if allowed.allowed else CacheControl(mode="off")
     ttls = [ttl for ttl in (said.ttl or seconds, allowed.ttl) if ttl is not None]
     thresholds = [threshold for threshold in (said.threshold, allowed.threshold) if threshold is not None]
     scope = "tenant" if said.scope == "global" != allowed.scope else said.scope
