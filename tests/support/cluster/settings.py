@@ -81,7 +81,7 @@ def planner(mix: FaultMix) -> PlannerSettings:
         conversation_tokens=120,
         critique_seconds=CRITIQUE_SECONDS,
         snapshot_distance=15 if mix.tight else 20_000,
-        cache_follow_seconds=4.0,
+        cache_follow_seconds=2.0,
     )
 
 
