@@ -69,10 +69,12 @@ def show(tenant: str, *, as_json: bool) -> None:
 @click.option("--cache", type=click.Choice(get_args(Mode)), help="How its jobs use the cache that say nothing; off when left out.")
 @click.option("--cache-ttl", type=float, help="Longest time that an answer of it may be served, in seconds.")
 @click.option("--cache-global", is_flag=True, help="Its jobs may share answers with other tenants that may, too.")
-def put(tenant: str, *, cache: str | None, cache_ttl: float | None, cache_global: bool, **given: Any) -> None:
+@click.option("--cache-never", is_flag=True, help="Nothing of its jobs is kept, whatever they ask.")
+def put(tenant: str, **given: Any) -> None:
     """Declare all limits of a tenant anew: what is left out is unlimited."""
-    if cache is not None or cache_ttl is not None or cache_global:
-        given["cache"] = {"mode": cache or "off", "ttl": cache_ttl, "scope": "global" if cache_global else "tenant"}
+    shares, never, mode, ttl = given.pop("cache_global"), given.pop("cache_never"), given.pop("cache"), given.pop("cache_ttl")
+    if shares or never or mode is not None or ttl is not None:
+        given["cache"] = {"allowed": not never, "mode": mode or "off", "ttl": ttl, "scope": "global" if shares else "tenant"}
     chosen = {name: value for name, value in given.items() if value is not None}
     caps = {name.removeprefix("job_"): chosen.pop(name) for name in list(chosen) if name.startswith("job_")}
     try:

@@ -81,6 +81,7 @@ class AnswerCache:
         group, topics = group_of(self.name, env.topics.settings.prefix), (env.topics.lookups, env.topics.fills)
         together = HomeAssignor(env.topics.settings.other_partitions)
         joining = self.intake.join(env.log, group, env.instance, topics, fetch_max_wait_ms=IDLE_WAIT_MS, assignor=together)
+        await self.serving.look()
         intake = await processor.open(joining)
         processor.spawn(
             self._outbox.run(producer),

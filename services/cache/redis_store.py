@@ -117,7 +117,8 @@ class RedisCache:
             }
 
     async def ping(self) -> None:
-        async with answering(self._seconds):
+        """With patience: it may be the first word to a store that is far, and tells whether it is there, not how fast."""
+        async with answering(_PURGE_SECONDS):
             await self._redis.ping()
 
     async def close(self) -> None:

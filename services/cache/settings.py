@@ -26,8 +26,8 @@ class CacheSettings(BaseSettings):
     """Of one call; a planner waits 0.02 s. A store that is slower counts as away."""
     store_pause_seconds: PositiveSeconds = 1.0
     """A store that did not answer three times is asked again after this; until then every lookup is a miss at once."""
-    flight_seconds: PositiveSeconds = 10.0
-    """So long equal steps wait for the one that is about to get an answer; then the next of them asks a model."""
+    flight_seconds: PositiveSeconds = 30.0
+    """So long one step is believed to be about to get an answer, of which nothing is heard; then the next that asks is sent."""
     flights: Ordinal = 10_000
     """Different steps of a partition that may be waited for; of more each is sent."""
     followers: Ordinal = 256

@@ -86,9 +86,9 @@ class PlannerSettings(BaseSettings):
     """Longest wait for the cache's word before a step is sent, by timers of 10 ms."""
     cache_meaning_seconds: PositiveSeconds = 0.08
     """The same where questions are compared by their meaning."""
-    cache_follow_seconds: PositiveSeconds = 10.0
-    """Longest wait for the answer of an equal step; after that it asks again, and may be the one that others wait for."""
-    cache_follows: Ordinal = Field(default=3, le=100)
+    cache_follow_seconds: PositiveSeconds = 5.0
+    """So long a step waits for the answer of an equal one; then it asks again, and may be the one that others wait for."""
+    cache_follows: Ordinal = Field(default=24, le=1_000)
     """So often it waits for another one; then it is sent."""
     cache_ttl_seconds: float = Field(default=3_600.0, gt=0, le=LONGEST_SECONDS)
     """How long an answer may be served again where nobody says."""

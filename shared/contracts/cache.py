@@ -69,6 +69,8 @@ class TenantCache(Contract):
 
     model_config = ConfigDict(extra="forbid")
 
+    allowed: bool = True
+    """Whether its jobs may use the cache at all: where not, nothing of them is kept, whatever they ask."""
     mode: Mode = "off"
     """Of jobs that do not say."""
     scope: Literal["tenant", "global"] = "tenant"

@@ -96,7 +96,11 @@ DELAYS_HELD = Gauge("tutti_delays_held", "Records held in memory in their last s
 CACHE_LOOKUPS = Counter(
     "tutti_cache_lookups", "Lookups answered: exact and semantic are hits; follow: an equal step is being answered.", ["outcome"]
 )
-CACHE_UNANSWERED = Counter("tutti_cache_unanswered", "Lookups that planners gave up, since no answer came in time.", ["after"])
+CACHE_UNANSWERED = Counter(
+    "tutti_cache_unanswered",
+    "Steps that were sent since the cache said nothing in time, at once or after they had followed another one.",
+    ["after"],
+)
 CACHE_FILLS = Counter("tutti_cache_fills", "Answers that were to be kept; away: the store was.", ["outcome"])
 CACHE_TOKENS_SAVED = Counter("tutti_cache_tokens_saved", "Tokens that hits would have used.")
 CACHE_MEANINGS = Counter(

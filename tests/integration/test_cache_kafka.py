@@ -26,6 +26,8 @@ from tests.support.native import StartCluster
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(300)]
 CLOCK = SystemClock()
+PATIENT = {"TUTTI_PLANNER__CACHE_EXACT_SECONDS": "2", "TUTTI_CACHE__STORE_TIMEOUT_SECONDS": "1"}
+"""Where a test counts what is served: this machine may be busy with others."""
 ASK = {"x-tutti-cache": "exact; ttl=600"}
 
 
@@ -79,7 +81,7 @@ async def ready(service: ServiceProcess, wanted: int = 200, seconds: float = 30.
 
 
 async def test_equal_questions_are_asked_once_and_nobody_sees_anothers(cluster: StartCluster, empty_redis: str) -> None:
-    one = await asyncio.to_thread(started, cluster, empty_redis, copies={"cache": 2})
+    one = await asyncio.to_thread(started, cluster, empty_redis, copies={"cache": 2}, environment=PATIENT)
     async with httpx.AsyncClient(base_url=one.url, timeout=60) as client:
         first, again = await ask(client, "why"), await ask(client, "why")
         assert (kind(first), kind(again), said(again)) == ("miss", "hit", said(first))
@@ -119,7 +121,9 @@ async def purging(cluster: LocalCluster, entry: str) -> None:
 
 async def test_killed_caches_cost_nobody_an_answer(cluster: StartCluster, empty_redis: str) -> None:
     """SIGKILL in mid-batch, again and again, of two that share the partitions: everybody is answered, most from the cache."""
-    one = await asyncio.to_thread(started, cluster, empty_redis, copies={"cache": 2}, workers=2)
+    one = await asyncio.to_thread(
+        started, cluster, empty_redis, copies={"cache": 2}, workers=2, environment=PATIENT | {"TUTTI_PLANNER__CACHE_EXACT_SECONDS": "0.2"}
+    )
     random, kinds, slowest = Random(3), Counter[str](), 0.0
     over = asyncio.Event()
 
@@ -145,7 +149,7 @@ async def test_killed_caches_cost_nobody_an_answer(cluster: StartCluster, empty_
         assert await until(CLOCK, lambda: kinds["hit"] > before + 200, 60.0)
         over.set()
         await asyncio.gather(*callers)
-    assert slowest < 15.0
+    assert slowest < 20.0
     assert kinds["hit"] > 3 * kinds["miss"], kinds
     await asyncio.to_thread(verify, one)
 
@@ -153,7 +157,9 @@ async def test_killed_caches_cost_nobody_an_answer(cluster: StartCluster, empty_
 async def test_a_store_that_is_away_is_a_miss_and_readiness_tells(cluster: StartCluster, redis_url: str, tmp_path: Path) -> None:
     store = RedisServer(StackHome(tmp_path / "store"), free_ports(1)[0], dies_with_parent=True, name="redis-cache", evicts=True)
     store.start()
-    one = await asyncio.to_thread(started, cluster, store.url, copies={"cache": 1})
+    one = await asyncio.to_thread(
+        started, cluster, store.url, copies={"cache": 1}, environment=PATIENT | {"TUTTI_CACHE__STORE_TIMEOUT_SECONDS": "0.2"}
+    )
     async with httpx.AsyncClient(base_url=one.url, timeout=60) as client:
         assert [kind(await ask(client, "why")) for _ in range(2)] == ["miss", "hit"]
         store.stop()

@@ -170,7 +170,7 @@ def looked_up(state: State, rule: Rule, step: int) -> State:
         return tell(state._replace(flight=Flight(step, others)), step, "lead")
     if step == flight.leader:
         return tell(state, step, "lead")
-    if step in flight.followers:  # it has waited long enough for that leader
+    if step in flight.followers and not flies(state, step):  # its leader is believed no longer
         return tell(state._replace(flight=Flight(step, others)), step, "lead")
     return tell(state._replace(flight=Flight(flight.leader, (*others, step))), step, "follow")
 

@@ -39,8 +39,8 @@ class CachePolicy:
     asked: bool = True
     exact_seconds: float = 0.02
     meaning_seconds: float = 0.08
-    follow_seconds: float = 10.0
-    follows: int = 3
+    follow_seconds: float = 5.0
+    follows: int = 24
     ttl_seconds: float = 3_600.0
 
     def control_of(self, request: Job, own: TenantLimits | None) -> CacheControl | None:
@@ -52,7 +52,7 @@ class CachePolicy:
 
 
 def _within(said: CacheControl | None, allowed: TenantCache, seconds: float) -> CacheControl:
-    said = said or CacheControl()
+    said = (said or CacheControl()) if allowed.allowed else CacheControl(mode="off")
     ttls = [ttl for ttl in (said.ttl or seconds, allowed.ttl) if ttl is not None]
     thresholds = [threshold for threshold in (said.threshold, allowed.threshold) if threshold is not None]
     scope = "tenant" if said.scope == "global" != allowed.scope else said.scope

@@ -34,11 +34,11 @@ def due(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
     """No word of the cache, or no answer of the step that it follows. Then it asks once more, and perhaps others follow it."""
     lookup, policy = step.lookup, book.policy.caching
     assert lookup is not None, "it asks"
-    metrics.CACHE_UNANSWERED.labels("follow" if lookup.following else "lookup").inc()
     if lookup.following and lookup.follows < policy.follows:
         lookup.following = False
         caching.ask(round_, step, policy)
     else:
+        metrics.CACHE_UNANSWERED.labels("follow" if lookup.follows else "lookup").inc()
         _send(book, round_, job, step)
 
 

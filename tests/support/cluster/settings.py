@@ -62,7 +62,7 @@ def planner(mix: FaultMix) -> PlannerSettings:
         queue_records=8 if mix.tight else 1_000,
         conversation_tokens=120,
         snapshot_distance=15 if mix.tight else 20_000,
-        cache_follow_seconds=4.0,
+        cache_follow_seconds=2.0,
     )
 
 

@@ -137,6 +137,7 @@ def test_a_comparison_is_never_served() -> None:
         (None, None, None),
         (None, TenantLimits(), None),
         (CacheControl(mode="off"), TenantLimits(cache=TenantCache(mode="exact")), None),
+        (CacheControl(mode="exact"), TenantLimits(cache=TenantCache(allowed=False, mode="exact")), None),
         (CacheControl(mode="exact"), None, ("exact", "tenant", 3_600.0, None)),
         (CacheControl(mode="exact", scope="global"), None, ("exact", "tenant", 3_600.0, None)),
         (CacheControl(mode="exact", scope="global"), TenantLimits(cache=TenantCache()), ("exact", "tenant", 3_600.0, None)),
@@ -203,7 +204,7 @@ class Places:
 
 
 def asking(**job: Any) -> tuple[Desk, Round]:
-    desk = Desk(replace(Policy(), caching=CachePolicy(follow_seconds=5.0)))
+    desk = Desk(replace(Policy(), caching=CachePolicy(follows=3)))
     desk.book.mailboxes = Places()
     options = {"options": Options(temperature=0.0), "cache": CacheControl(mode="exact"), "model": "small"}
     return desk, desk.submit(**{"prompt": "q", **options, **job})
