@@ -28,7 +28,7 @@ ASKED, SAME, OTHER = "How tall is Mount Everest?", "What is the height of Mount 
 
 async def kind(client: httpx.AsyncClient, question: str, *, tenant: str = "red", system: str = "be brief", wish: str = "semantic") -> str:
     messages = [{"role": "system", "content": system}, {"role": "user", "content": question}]
-    body = {"model": "small", "messages": messages, "temperature": 0, "max_tokens": 20}
+    body = {"model": "small", "messages": messages, "temperature": 0, "max_tokens": 200}
     headers = {"x-tutti-cache": f"{wish}; ttl=600; tag=heights", "x-tutti-tenant": tenant}
     response = await client.post("/v1/chat/completions", json=body, headers=headers)
     assert response.status_code == 200, response.text

@@ -58,7 +58,7 @@ class Asking:
             "model": "small",
             "messages": [{"role": "system", "content": system}, {"role": "user", "content": question}],
             "temperature": 0,
-            "max_tokens": 20,
+            "max_tokens": 200,
         }
         begun = _CLOCK.monotonic()
         headers = {"x-tutti-cache": wish} if wish else {}
