@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import Any, get_args
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from services.ingress.callbacks.allowed import CallbackRefused, CallbackRules, rules_of
 from services.ingress.callbacks.rendering import body_of, delivery_id, headers_of
 from services.ingress.settings import CallbackSettings
+from shared.clock import SystemClock
 from shared.contracts.blob import BlobRef
 from shared.contracts.callback import ENDS, Callback, End
 from shared.contracts.chat import Answer
@@ -148,3 +150,18 @@ def test_of_a_large_answer_a_receiver_gets_where_it_is() -> None:
 def test_a_life_has_one_id() -> None:
     assert delivery_id(result()) == delivery_id(result(attempts=9)) != delivery_id(result(accepted_at=1.0))
     assert delivery_id(result(job="acme/y")) != delivery_id(result())
+
+
+def test_the_readme_shows_receivers_how_to_check() -> None:
+    """The example, as it stands there."""
+    text = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    [block] = [found for found in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "def verified" in found]
+    known: dict[str, Any] = {}
+    exec(compile(block, "README.md", "exec"), known)  # noqa: S102
+    now, body = SystemClock().wall(), body_of(result())
+    good = headers_of("whk_1", body, [b"o" * 24, KEY], now)
+    secret = "whsec_" + b64encode(KEY).decode()
+    assert known["verified"](good, body, secret)
+    assert not known["verified"](good, body + b" ", secret)
+    assert not known["verified"](headers_of("whk_1", body, [KEY], now - 600), body, secret)
+    assert not known["verified"](good, body, "whsec_" + b64encode(b"x" * 32).decode())
