@@ -197,11 +197,9 @@ class Workload:
 
     def _called(self) -> None:
         """A job whose end somebody is told of, by Kafka or REST; some cancelled, some delayed, some again and again, some by reference."""
-        callback = {"url": f"https://{self.random.choice(receivers.HOSTS)}/hook"} | self.random.choice(
-            ({}, {"events": ["failed", "cancelled"]})
-        )
+        host, events = self.random.choice(receivers.HOSTS), self.random.choice(({}, {"events": ["failed", "cancelled"]}))
         more = self.random.choice(({}, {"not_before": self.world.clock.wall() + 3.0}, {"limits": {"calls": 1}, **_CHAINED}))
-        body = self.body(callback=callback, **more)
+        body = self.body(callback={"url": f"https://{host}/hook", **events}, **more)
         if self.random.random() < 0.4:
             self._call(Request("POST", "/v1/jobs", body))
             return
