@@ -1,6 +1,6 @@
 """What a question says, as far as two of them must agree in it. Pure; the work is linear in a text of at most `LONGEST` characters.
 
-Everything counts that is not known to carry nothing (`vocabulary`): names, numbers, negations, times, units and words that nobody has listed.
+Everything counts that is not known to carry nothing (`vocabulary`): names, numbers, negations, times, units, and words that nobody listed.
 Wordings are brought to one form first: idioms, contractions, inflections, numbers in words, names of units, synonyms.
 """
 
