@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -63,6 +64,7 @@ class Semantic:
     def __init__(self, store: CacheStore, vectors: VectorSets, embedder: Embedder, settings: CacheSettings) -> None:
         self._store, self._vectors, self._embedder, self._settings = store, vectors, embedder, settings
         self._known: OrderedDict[str, Embedding] = OrderedDict()
+        self._under_way: dict[str, asyncio.Task[Embedding]] = {}
         self._candidates: OrderedDict[str, Passed] = OrderedDict()
         """By the key of the lookup that missed."""
         self._gone: list[tuple[str, str, str]] = []
@@ -78,6 +80,8 @@ class Semantic:
         await asyncio.gather(self._embedder.run(), self._learn_forever())
 
     async def close(self) -> None:
+        for task in list(self._under_way.values()):
+            task.cancel()
         await self._embedder.close()
         await self._vectors.close()
 
@@ -116,15 +120,30 @@ class Semantic:
             return None
 
     async def _vector(self, text: str) -> Embedding:
+        """Whoever gives up waiting does not stop it: what it comes to is remembered, for the fill or who asks next."""
         if (known := self._known.get(text)) is not None:
             self._known.move_to_end(text)
             return known
-        with metrics.CACHE_EMBED_SECONDS.time():
-            made = await self._embedder.embed(text)
-        self._known[text] = made
-        if len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
-        return made
+        task = self._under_way.get(text)
+        if task is None:
+            task = self._under_way[text] = asyncio.create_task(self._embed(text))
+            task.add_done_callback(partial(self._embedded_now, text))
+        return await asyncio.shield(task)
+
+    async def _embed(self, text: str) -> Embedding:
+        try:
+            async with asyncio.timeout(LEARN_SECONDS):
+                with metrics.CACHE_EMBED_SECONDS.time():
+                    return await self._embedder.embed(text)
+        except TimeoutError:
+            raise EmbedderAway("there was no vector in time") from None
+
+    def _embedded_now(self, text: str, task: asyncio.Task[Embedding]) -> None:
+        del self._under_way[text]
+        if not task.cancelled() and task.exception() is None:
+            self._known[text] = task.result()
+            if len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
 
     def _choose(
         self, lookup: CacheLookup, by: str, nears: Sequence[Near], findings: Mapping[str, Finding]

@@ -1,7 +1,7 @@
 """Guards: whether the answer to one question may be given to another one that reads alike. Pure; a miss when in doubt.
 
 Similar is not the same: of pairs that differ in a number, a negation or the order of two names half are more similar than paraphrases are
-(decision 0044). So two questions must say the same things; what a known wording may change is in `words`, what counts in `terms`.
+(decision 0044). So two questions must say the same things; what a known wording may change is in `vocabulary`, what counts in `terms`.
 Not seen: irony, words with two meanings, and what a synonym means besides.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from itertools import combinations
 
-from shared.validators.questions import words
+from shared.validators.questions import vocabulary
 from shared.validators.questions.terms import LONGEST, Reading, Term, read
 
 _MOST_MOVED = 24
@@ -52,10 +52,10 @@ def _difference(one: Reading, other: Reading) -> Veto | None:
         return None
     named = {item.said for item in (*one.items, *other.items) if item.name}
     kinds = (
-        (Veto.NEGATION, lambda said: said in words.NEGATIONS or _negates(said, left)),
-        (Veto.TIMES, lambda said: said in words.TIMES),
+        (Veto.NEGATION, lambda said: said in vocabulary.NEGATIONS or _negates(said, left)),
+        (Veto.TIMES, lambda said: said in vocabulary.TIMES),
         (Veto.NUMBERS, lambda said: said[0].isdigit()),
-        (Veto.UNITS, lambda said: said.casefold() in words.UNITS),
+        (Veto.UNITS, lambda said: said.casefold() in vocabulary.UNITS),
         (Veto.NAMES, lambda said: said in named),
     )
     return next((reason for reason, holds in kinds if any(map(holds, left))), Veto.WORDING)
@@ -98,7 +98,7 @@ def _alone(reading: Reading) -> dict[str, Term]:
 
 
 def _opposed(one: str, other: str) -> bool:
-    away, towards = words.OPPOSED
+    away, towards = vocabulary.OPPOSED
     return one != other and ("by" in (one, other) or (one in away and other in towards) or (other in away and one in towards))
 
 

@@ -1,6 +1,6 @@
 """What a question says, as far as two of them must agree in it. Pure; the work is linear in a text of at most `LONGEST` characters.
 
-Everything counts that is not known to carry nothing (`words`): names, numbers, negations, times, units and words that nobody has listed.
+Everything counts that is not known to carry nothing (`vocabulary`): names, numbers, negations, times, units, and words that nobody listed.
 Wordings are brought to one form first: idioms, contractions, inflections, numbers in words, names of units, synonyms.
 """
 
@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from unicodedata import normalize
 
-from shared.validators.questions import words
+from shared.validators.questions import vocabulary
 
 LONGEST = 500
 """Characters. The usual embedders read 256 pieces of words and pass over the rest; and in a long text words stand beside the question."""
@@ -68,7 +68,7 @@ def read(text: str) -> Reading:
     text = " ".join(normalize("NFC", text).replace("\u2019", "'").split())
     tongue = _tongue(text)
     if tongue == "en":
-        for pattern, said in words.IDIOMS:
+        for pattern, said in vocabulary.IDIOMS:
             text = pattern.sub(said, text)
     found = [(match.lastgroup or "", match[0], match.start()) for match in _TOKEN.finditer(text)]
     plain = [said for kind, said, _ in found if kind == "word"]
@@ -85,7 +85,7 @@ def read(text: str) -> Reading:
 def _tongue(text: str) -> str:
     """The one that most of its small words are of."""
     said = re.findall(r"[^\W\d_]+", text.lower())
-    score = {tongue: sum(word in known for word in said) for tongue, known in words.TONGUES.items()}
+    score = {tongue: sum(word in known for word in said) for tongue, known in vocabulary.TONGUES.items()}
     best = max(score, key=lambda tongue: (score[tongue], tongue == "en"))
     if score[best] > max(1, score["en"]):
         return best
@@ -97,8 +97,8 @@ class _Reader:
 
     def __init__(self, tongue: str, *, names: bool) -> None:
         self._tongue, self._names = tongue, names
-        self._fillers = words.TONGUES.get(tongue, frozenset())
-        self._asking = dict(zip(words.ASKING.get(tongue, ()), words.ASKING["en"], strict=False))
+        self._fillers = vocabulary.TONGUES.get(tongue, frozenset())
+        self._asking = dict(zip(vocabulary.ASKING.get(tongue, ()), vocabulary.ASKING["en"], strict=False))
         self._items: list[Term] = []
         self._role, self._asks, self._modal, self._tense = "", "", "", ""
         self._joined = False
@@ -106,7 +106,7 @@ class _Reader:
         """The token before, by which a short word is a unit."""
 
     def reading(self) -> Reading:
-        if self._before in words.ROLES and self._before in self._fillers:
+        if self._before in vocabulary.ROLES and self._before in self._fillers:
             self._put(self._before)  # what is it for?
         return Reading(self._tongue, self._asks or "what", self._modal, self._tense, self._joined, tuple(self._items))
 
@@ -115,8 +115,8 @@ class _Reader:
             self._word(said, first=first)
         elif kind == "number":
             self._put(number(said))
-        elif kind == "sign" or said.casefold() in words.UNITS:
-            self._put(words.UNITS.get(said.casefold(), said))
+        elif kind == "sign" or said.casefold() in vocabulary.UNITS:
+            self._put(vocabulary.UNITS.get(said.casefold(), said))
         else:
             self._put(said.strip("`") if kind == "literal" else said[1:-1].casefold(), name=True)
         self._before = kind if kind in ("number", "sign") else said.casefold()
@@ -143,16 +143,16 @@ class _Reader:
             return self._put(unit)
         if self._before == "number" and low != said:
             return self._put(said)  # 20 MB and 20 Mb are not the same
-        if name and words.ROMAN.fullmatch(said):
+        if name and vocabulary.ROMAN.fullmatch(said):
             return self._put(f"{_roman(said)}")
         if name:
             return self._put({"us": "usa"}.get(low) or canonical(low), name=True)
         return self._plain(low)
 
     def _unit(self, said: str, low: str) -> str:
-        if self._before in ("number", "degree") and said in words.SHORT_UNITS:
-            return words.SHORT_UNITS[said]
-        return words.SHORT_UNITS.get(low, "") if self._before == "sign" and said in ("C", "F") else ""
+        if self._before in ("number", "degree") and said in vocabulary.SHORT_UNITS:
+            return vocabulary.SHORT_UNITS[said]
+        return vocabulary.SHORT_UNITS.get(low, "") if self._before == "sign" and said in ("C", "F") else ""
 
     def _plain(self, low: str) -> None:
         self._notice(low)
@@ -161,7 +161,7 @@ class _Reader:
                 self._asks = self._asking[low]
                 return
             low = "if" if low == "when" else low
-        elif not self._asks and not self._items and low in words.AUXILIARIES and self._tongue == "en":
+        elif not self._asks and not self._items and low in vocabulary.AUXILIARIES and self._tongue == "en":
             self._asks = "polar"
         if low == "many" and self._asks == "how" and self._before == "how":
             self._asks = "how many"
@@ -169,7 +169,7 @@ class _Reader:
         if self._tongue == "en" and low in ("what", "which") and self._asks in ("", "polar"):
             self._asks = "what"
         self._joined |= low in ("and", "or", "vs")
-        if low in words.ROLES and self._tongue == "en":
+        if low in vocabulary.ROLES and self._tongue == "en":
             self._role = low
         if low in self._fillers and not (low == "may" and self._before in ("in", "of", "since", "until", "last", "next")):
             return
@@ -178,8 +178,8 @@ class _Reader:
     def _notice(self, low: str) -> None:
         """Its verbs' mood and tense."""
         if self._tongue == "en":
-            self._modal = "ought" if low in words.OUGHT else self._modal or ("can" if low in words.CAN else "")
-            self._tense = self._tense or words.TENSES.get(low, "")
+            self._modal = "ought" if low in vocabulary.OUGHT else self._modal or ("can" if low in vocabulary.CAN else "")
+            self._tense = self._tense or vocabulary.TENSES.get(low, "")
 
 
 def number(said: str) -> str:
@@ -199,17 +199,17 @@ def _roman(said: str) -> int:
 @lru_cache(maxsize=16_384)
 def canonical(low: str) -> str:
     """An English word's one form: a number, a unit, the group it belongs to, or its stem."""
-    if low in words.NUMBERS:
-        return words.NUMBERS[low]
+    if low in vocabulary.NUMBERS:
+        return vocabulary.NUMBERS[low]
     tens, dash, ones = low.partition("-")
-    if dash and tens in words.NUMBERS and ones in words.NUMBERS and len(words.NUMBERS[ones]) == 1:
-        return str(int(words.NUMBERS[tens]) + int(words.NUMBERS[ones])) if words.NUMBERS[tens].isdigit() else low
-    base = words.IRREGULAR.get(low, low)
+    if dash and tens in vocabulary.NUMBERS and ones in vocabulary.NUMBERS and len(vocabulary.NUMBERS[ones]) == 1:
+        return str(int(vocabulary.NUMBERS[tens]) + int(vocabulary.NUMBERS[ones])) if vocabulary.NUMBERS[tens].isdigit() else low
+    base = vocabulary.IRREGULAR.get(low, low)
     for form in (base, base.removesuffix("s")):
-        if form in words.UNITS:
-            return words.UNITS[form]
-        if form in words.SAME:
-            return words.SAME[form]
+        if form in vocabulary.UNITS:
+            return vocabulary.UNITS[form]
+        if form in vocabulary.SAME:
+            return vocabulary.SAME[form]
     return _GROUPS.get(stem(base), stem(base))
 
 
@@ -233,4 +233,4 @@ def stem(low: str) -> str:
 _DOUBLED = re.compile(r"([bdgmnprt])\1\Z")
 _CUT = re.compile(r"\A[^aeiou]*[aeiouy][^aeiouwxy]\Z|(?:[vcuz]|[^s]s|at)\Z")
 """What has lost its e: hop(ing), writ(ing), mov(ing), creat(ing)."""
-_GROUPS = {stem(word): group for word, group in words.SAME.items()}
+_GROUPS = {stem(word): group for word, group in vocabulary.SAME.items()}

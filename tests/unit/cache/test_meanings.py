@@ -185,6 +185,19 @@ def test_a_question_is_embedded_once_and_what_is_remembered_is_bounded() -> None
     with_cache(test, semantic_seconds=30.0)
 
 
+def test_a_vector_that_comes_too_late_is_there_for_the_next_one() -> None:
+    """One call of a slow embedder, however often the question comes meanwhile."""
+
+    async def test(cache: Cache) -> None:
+        cache.embedder.takes_seconds = 1.0
+        assert [await cache.ask() for _ in range(3)] == [None] * 3
+        await cache.clock.sleep(1.0)
+        assert await cache.ask() == "1"
+        assert cache.embedder.calls == 2
+
+    with_cache(test)
+
+
 def test_a_drawn_hit_is_answered_by_a_model_and_labels_the_entry() -> None:
     """The caller gets the model's answer, and the entry learns whether it would have been right."""
 
