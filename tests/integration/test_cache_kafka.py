@@ -32,7 +32,7 @@ ASK = {"x-tutti-cache": "exact; ttl=600"}
 
 
 def body(text: str, **more: Any) -> dict[str, Any]:
-    return {"model": "small", "messages": [{"role": "user", "content": text}], "temperature": 0, "max_tokens": 40, **more}
+    return {"model": "small", "messages": [{"role": "user", "content": text}], "temperature": 0, "max_tokens": 4_000, **more}
 
 
 async def ask(client: httpx.AsyncClient, text: str, tenant: str = "red", *, headers: dict[str, str] = ASK, **more: Any) -> httpx.Response:
@@ -91,7 +91,7 @@ async def test_equal_questions_are_asked_once_and_nobody_sees_anothers(cluster: 
         assert kind(streamed) == "hit"
         assert streamed.text.rstrip().endswith("data: [DONE]")
         others = [await ask(client, "why", tenant=f"tenant-{number}") for number in range(3)]
-        others += [await ask(client, "how"), await ask(client, "why", max_tokens=39), await ask(client, "why", seed=3)]
+        others += [await ask(client, "how"), await ask(client, "why", max_tokens=3_999), await ask(client, "why", seed=3)]
         assert {kind(other) for other in others} == {"miss"}
         not_asked = [await ask(client, "why", headers={}), await ask(client, "why", headers={"x-tutti-cache": "exact; no-cache"})]
         assert [kind(other) for other in not_asked] == ["none", "miss"]

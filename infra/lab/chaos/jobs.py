@@ -92,7 +92,7 @@ class JobMix:
             body["prompt"] = f"question {number} of policed@example.com"
         if kind == "often":
             asked = {"prompt": f"question {number % _QUESTIONS}", "model": "small", "cache": {"mode": "exact", "ttl": 30}}
-            body |= {**asked, "options": {"max_tokens": _TOKENS, "temperature": 0}}
+            body |= {**asked, "options": {"max_tokens": 2 * _TOKENS, "temperature": 0}}
         if over_rest:
             body["class"] = priority_class.value
         return Asked(number, self.id_of(number), kind, priority_class, to_json(body), not_before, over_rest)
