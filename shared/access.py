@@ -1,17 +1,15 @@
-"""Access: who calls, and what he may. API keys come from a file that holds their SHA-256 digests, never the keys.
+"""Access: who calls, and what he may. API keys are declared at run time (`registry`), or in a file; both hold their SHA-256 digests only.
 
-    [[keys]]                                  # TOML, or the same as JSON
-    name = "team-a"                           # shown in logs; names the rate buckets
+    [[keys]]                                  # TOML, or the same as JSON: `KeyTerms` says what each field means
+    name = "team-a"
     digest = "…64 hex digits…"                # printf %s "$KEY" | sha256sum
-    tenant = "team-a"                         # whose jobs these are
-    classes = ["interactive", "standard"]     # all when left out
-    requests_per_minute = 600                 # unlimited when left out
-    request_burst = 60                        # one minute's worth when left out
-    tokens_per_minute = 100000                # estimated before, settled after
-    token_burst = 20000
-    admin = false                             # may act for every tenant
+    tenant = "team-a"
+    role = "user"                             # admin, operator, user or viewer; `admin = true` is the older spelling
+    ceiling = "standard"
+    requests_per_minute = 600
+    tokens_per_minute = 100000
 
-Without a file a service is open to everybody, who may name any tenant. A key's tenant sees the jobs of this tenant only.
+Where there is no key at all a service is open to everybody, who may name any tenant.
 """
 
 from __future__ import annotations
@@ -20,14 +18,18 @@ import hmac
 import json
 import re
 import tomllib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Self
+from typing import NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from shared.contracts.base import CLASSES, TENANT, PriorityClass, Tenant
+from shared.clock import Clock
+from shared.contracts.base import CLASSES, PriorityClass
+from shared.contracts.keys import ApiKey, Digest, KeyName, KeyTerms, Role
 from shared.errors import ConfigurationError
 from shared.problem import Problem, Refused
 from shared.telemetry import logs
@@ -37,6 +39,7 @@ log = logs.get(__name__)
 _BEARER = re.compile(r"^bearer +", re.IGNORECASE)
 _MAX_KEYS = 10_000
 _PREFIX_BYTES = 4
+_AGAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,36 +55,76 @@ class Rate:
         return self.burst / self.per_second
 
 
+class Right(IntEnum):
+    """What a request needs, in this order: who has one has all before it."""
+
+    READ = 0
+    """Look at the tenant's own."""
+    WRITE = 1
+    """Ask for something on the tenant's account: jobs, cancels, decisions, conversations, schedules."""
+    OPERATE = 2
+    """Look at and act for every tenant; agents, prompts, profiles, tools, nodes, dead letters."""
+    ADMINISTER = 3
+    """Tenants' limits, keys."""
+
+
+RIGHTS: Mapping[Role, Right] = {
+    Role.VIEWER: Right.READ,
+    Role.USER: Right.WRITE,
+    Role.OPERATOR: Right.OPERATE,
+    Role.ADMIN: Right.ADMINISTER,
+}
+_REFUSED = {
+    Right.WRITE: Problem(403, "role_not_allowed", "this key may only look"),
+    Right.OPERATE: Problem(403, "admin_only", "this needs an operator's or an administrator's key"),
+    Right.ADMINISTER: Problem(403, "admin_only", "this needs an administrator's key"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One key's holder. `tenant` None: may name any."""
+    """One key's holder. `tenant` None: may name any. `classes`: those that it may ask for, the most urgent first."""
 
     name: str
     tenant: str | None = None
-    classes: frozenset[PriorityClass] = frozenset(CLASSES)
-    admin: bool = True
+    classes: tuple[PriorityClass, ...] = CLASSES
+    right: Right = Right.ADMINISTER
     requests: Rate | None = None
     tokens: Rate | None = None
 
+    @property
+    def for_all(self) -> bool:
+        """Acts for every tenant."""
+        return self.right >= Right.OPERATE
+
+    def check(self, needed: Right) -> None:
+        """Raises Refused (403)."""
+        if self.right < needed:
+            raise Refused(_REFUSED[needed])
+
     def tenant_of(self, asked: str | None) -> str:
         """Whose job it is when the caller names `asked`, or nobody. Raises Refused (403)."""
-        if asked is not None and not self.admin and asked != self.tenant:
+        if asked is not None and not self.for_all and asked != self.tenant:
             raise Refused(Problem(403, "tenant_not_allowed", "this key may not act for another tenant"))
         return asked or self.tenant or "default"
 
     def named(self, asked: str | None) -> str:
-        """On whose account it calls; of an administrator, the tenant that he names."""
-        return (asked if self.admin else None) or self.tenant or "default"
+        """On whose account it calls; of one for all, the tenant that he names."""
+        return (asked if self.for_all else None) or self.tenant or "default"
 
-    def check_class(self, priority_class: PriorityClass) -> None:
-        """Raises Refused (403)."""
-        if priority_class not in self.classes:
-            allowed = ", ".join(c.value for c in CLASSES if c in self.classes)
+    def class_of(self, asked: PriorityClass | None, usual: PriorityClass) -> PriorityClass:
+        """The class of a job; where its caller names none, `usual`, or what comes next to it of what the key may. Raises Refused (403)."""
+        if asked is None:
+            later = [c for c in self.classes if CLASSES.index(c) >= CLASSES.index(usual)]
+            return later[0] if later else self.classes[-1]
+        if asked not in self.classes:
+            allowed = ", ".join(c.value for c in self.classes)
             raise Refused(Problem(403, "class_not_allowed", f"this key may use the classes {allowed}", "class"))
+        return asked
 
     def may_see(self, tenant: str | None) -> bool:
-        """Whether a job of this tenant may be shown; None: the tenant is not known (yet), and nothing is shown but to administrators."""
-        return self.admin or tenant == self.tenant
+        """Whether a job of this tenant may be shown; None: the tenant is not known (yet), and nothing is shown but to those for all."""
+        return self.for_all or tenant == self.tenant
 
 
 def key_of(authorization: str | None, api_key: str | None) -> str | None:
@@ -95,32 +138,19 @@ OPEN = Client("open")
 """Everybody, where no keys are configured."""
 
 
-Rated = Annotated[float, Field(ge=1e-3, le=1e12)]
-Burst = Annotated[float, Field(ge=1, le=1e12)]
-
-
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: Annotated[str, StringConstraints(pattern=f"^{TENANT}$", max_length=64)]
-    digest: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$", to_lower=True, max_length=64)]
-    tenant: Tenant = "default"
-    classes: tuple[PriorityClass, ...] = Field(default=CLASSES, min_length=1, max_length=len(CLASSES))
-    requests_per_minute: Rated | None = None
-    request_burst: Burst | None = None
-    tokens_per_minute: Rated | None = None
-    token_burst: Burst | None = None
+class _Entry(KeyTerms):
+    name: KeyName
+    digest: Digest
     admin: bool = False
 
     def client(self) -> Client:
-        return Client(
-            self.name,
-            self.tenant,
-            frozenset(self.classes),
-            self.admin,
-            _rate(self.requests_per_minute, self.request_burst),
-            _rate(self.tokens_per_minute, self.token_burst),
-        )
+        return client_of(self.name, self.model_copy(update={"role": Role.ADMIN}) if self.admin else self)
+
+
+def client_of(name: str, terms: KeyTerms) -> Client:
+    """The holder of a key of these terms."""
+    requests = _rate(terms.requests_per_minute, terms.request_burst)
+    return Client(name, terms.tenant, terms.allowed, RIGHTS[terms.role], requests, _rate(terms.tokens_per_minute, terms.token_burst))
 
 
 class _File(BaseModel):
@@ -141,37 +171,88 @@ def _rate(per_minute: float | None, burst: float | None) -> Rate | None:
     return None if per_minute is None else Rate(per_minute / 60, burst or max(1.0, per_minute))
 
 
-class Access:
-    """All keys. None: open."""
+class _Held(NamedTuple):
+    digest: bytes
+    client: Client
+    until: float | None
+    """Seconds since 1970."""
 
-    def __init__(self, clients: dict[bytes, Client] | None = None) -> None:
-        self.open = clients is None
+
+class Access:
+    """All keys: of a file, which are fixed, and of the registry (`on_entry`). Without any: open."""
+
+    def __init__(self, clock: Clock, file: Sequence[_Entry] | None = None) -> None:
+        self._clock, self._from_file = clock, file is not None
+        self.fixed = frozenset(entry.name for entry in file or ())
+        """Names that the file has: none of the registry counts beside one."""
+        self.declared: dict[str, ApiKey] = {}
+        self.complete: Callable[[], bool] = lambda: True
+        """Whether all that was declared when reading began is here; before that nobody is let in who is not known."""
+        self._held: dict[bytes, list[_Held]] = {}
+        for entry in file or ():
+            self._hold(entry.digest, entry.client(), entry.expires_at)
+
+    @property
+    def open(self) -> bool:
         """Nobody needs a key."""
-        self._clients: dict[bytes, list[tuple[bytes, Client]]] = {}
-        for digest, client in (clients or {}).items():
-            self._clients.setdefault(digest[:_PREFIX_BYTES], []).append((digest, client))
+        return not self._from_file and not self.declared
+
+    def on_entry(self, _kind: str, name: str, value: bytes | None) -> None:
+        """An entry of the registry, in log order. Raises ValueError when it is not valid: the one before stands."""
+        key = None if value is None else ApiKey.model_validate_json(value)
+        if name in self.fixed:
+            log.warning("key_ignored", name=name, reason="the keys file has this name")
+            return
+        if key is not None and name not in self.declared and len(self.declared) >= _MAX_KEYS:
+            log.error("key_ignored", name=name, reason="too many keys are declared")
+            return
+        before = self.declared.pop(name, None)
+        for secret in () if before is None else before.secrets:
+            self._release(bytes.fromhex(secret.digest), name)
+        if key is not None:
+            self.declared[name] = key
+            for secret in key.secrets:
+                ends = [end for end in (secret.until, key.expires_at) if end is not None]
+                self._hold(secret.digest, client_of(name, key), min(ends, default=None))
 
     def identify(self, key: str | None) -> Client:
-        """The key's holder. Raises Refused (401).
+        """The key's holder. Raises Refused (401; 503 before all keys are known).
 
         What is looked up and compared is a digest: how long it takes tells nothing about the keys.
         """
-        if self.open:
+        if self.open and self.complete():
             return OPEN
         presented = sha256((key or "").encode()).digest()
-        for digest, client in self._clients.get(presented[:_PREFIX_BYTES], ()):
-            if hmac.compare_digest(digest, presented):
-                return client
+        for held in self._held.get(presented[:_PREFIX_BYTES], ()):
+            if hmac.compare_digest(held.digest, presented):
+                if held.until is not None and self._clock.wall() >= held.until:
+                    raise Refused(Problem(401, "invalid_api_key", "the API key has expired"))
+                return held.client
+        if not self.complete():
+            raise Refused(Problem(503, "not_ready", "the API keys are not read yet", retry_after_seconds=_AGAIN_SECONDS))
         reason = "no API key was sent: `Authorization: Bearer <key>`" if not key else "the API key is not known"
         raise Refused(Problem(401, "invalid_api_key", reason))
 
+    def _hold(self, digest: str, client: Client, until: float | None) -> None:
+        held = _Held(bytes.fromhex(digest), client, until)
+        self._held.setdefault(held.digest[:_PREFIX_BYTES], []).append(held)
 
-def load(file_name: str, service: str = "ingress") -> Access:
-    """Read the keys file; without a name: open. Raises ConfigurationError, which quotes nothing of the file."""
+    def _release(self, digest: bytes, name: str) -> None:
+        left = [held for held in self._held.get(digest[:_PREFIX_BYTES], ()) if (held.digest, held.client.name) != (digest, name)]
+        if left:
+            self._held[digest[:_PREFIX_BYTES]] = left
+        else:
+            self._held.pop(digest[:_PREFIX_BYTES], None)
+
+
+def load(file_name: str, clock: Clock, service: str = "ingress") -> Access:
+    """Read the keys file; without a name: open, until keys are declared. Raises ConfigurationError, which quotes nothing of the file."""
     if not file_name:
-        hint = f"no API keys are configured (TUTTI_{service.upper()}__KEYS_FILE): everybody may act for every tenant"
+        hint = (
+            f"no API keys are configured (TUTTI_{service.upper()}__KEYS_FILE): everybody may act for every tenant until a key is declared"
+        )
         log.warning("open_to_everybody", service=service, hint=hint)
-        return Access()
+        return Access(clock)
     path = Path(file_name)
     try:
         text = path.read_text(encoding="utf-8")
@@ -185,4 +266,4 @@ def load(file_name: str, service: str = "ingress") -> Access:
         raise ConfigurationError(f"the keys file {path} is wrong at {place or 'its top'}: {first['msg']}") from None
     except ValueError as error:
         raise ConfigurationError(f"the keys file {path} is neither JSON nor TOML") from error
-    return Access({bytes.fromhex(key.digest): key.client() for key in file.keys})
+    return Access(clock, file.keys)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal, get_args
+from zlib import crc32
 
 from shared.contracts.base import CLASSES, RECORD_BYTES, PriorityClass
 from shared.contracts.event import Event
@@ -67,7 +68,7 @@ FAMILIES: tuple[Family, ...] = (
         "home",
         "delete",
         7 * DAY_MS,
-        ("ingress", "any producer", "delay", "planner"),
+        ("ingress", "any producer", "delay", "planner", "cache"),
         ("planner",),
         ("Job", "HeldJob", "CancelRequested"),
         "What users ask for. A job is at home where murmur2 of its public id says; a record that lies elsewhere is sent on. "
@@ -101,7 +102,7 @@ FAMILIES: tuple[Family, ...] = (
         "home",
         "delete",
         7 * DAY_MS,
-        ("worker", "router", "ingress", "planner", "cache"),
+        ("worker", "router", "ingress", "planner", "critic", "cache"),
         ("planner", "worker"),
         _members(Outcome),
         "What came of attempts; cancels; what people decide; shares of tenants' budgets; turns of conversations.",
@@ -113,10 +114,21 @@ FAMILIES: tuple[Family, ...] = (
         "delete",
         30 * DAY_MS,
         ("planner",),
-        ("planner", "ingress", "sink"),
+        ("planner", "ingress", "sink", "cache"),
         _members(Event),
         "The history of every job: the only truth.",
         (("retention.bytes", "-1"),),
+    ),
+    Family(
+        "critiques",
+        "step id",
+        "other",
+        "delete",
+        DAY_MS,
+        ("planner",),
+        ("critic",),
+        ("Step",),
+        "Texts to be judged without a model.",
     ),
     Family(
         "results",
@@ -125,18 +137,29 @@ FAMILIES: tuple[Family, ...] = (
         "compact,delete",
         7 * DAY_MS,
         ("planner",),
-        ("anyone",),
+        ("ingress", "anyone"),
         ("Result",),
         "The one accepted end of each job.",
     ),
     Family(
+        "callbacks",
+        "job id",
+        "other",
+        "delete",
+        7 * DAY_MS,
+        ("delay",),
+        ("ingress",),
+        ("Delivery",),
+        "Ends that a callback could not be told at once, when they are to be tried again.",
+    ),
+    Family(
         "replies",
-        "explicit: chosen by an ingress",
+        "explicit: chosen by who waits",
         "replies",
         "delete",
         HOUR_MS,
         ("worker", "planner"),
-        ("ingress",),
+        ("ingress", "cache"),
         ("Chunks", "StreamBroken", "Final"),
         "Chunks, broken streams and finals for callers who wait.",
     ),
@@ -146,7 +169,7 @@ FAMILIES: tuple[Family, ...] = (
         "other",
         "delete",
         14 * DAY_MS,
-        ("planner", "router", "delay"),
+        ("planner", "router", "ingress", "delay"),
         ("delay",),
         ("Delayed",),
         "Records that are forwarded later; one fixed delay a tier.",
@@ -158,7 +181,7 @@ FAMILIES: tuple[Family, ...] = (
         "delete",
         BLOB_DAYS * DAY_MS,
         ("ingress", "planner", "worker"),
-        ("worker", "ingress", "planner", "CLI"),
+        ("worker", "ingress", "planner", "critic", "CLI"),
         ("Input", "Turn", "Memory"),
         "Bodies above the inline bound, in chunks of raw bytes; records name them by a BlobRef.",
         (("segment.ms", str(DAY_MS)),),
@@ -192,8 +215,8 @@ FAMILIES: tuple[Family, ...] = (
         "compact",
         None,
         ("ingress", "CLI"),
-        ("planner", "ingress"),
-        ("Schedule", "TenantLimits", "Prompt", "Agent", "Profile", "Tool", "Moved"),
+        ("planner", "ingress", "sink", "cache"),
+        ("Schedule", "TenantLimits", "Prompt", "Agent", "Profile", "Tool", "Moved", "ApiKey"),
         "What administrators declare, newest entry by key; a record without value removes it. Read whole, without a group. "
         "Prompts, agents, profiles, tools have a key a version (`agent/critic@<version>`) and one an alias (`agent/critic:latest`).",
         (("segment.ms", "600000"), ("delete.retention.ms", str(DAY_MS))),
@@ -217,7 +240,7 @@ FAMILIES: tuple[Family, ...] = (
         "delete",
         10 * 60_000,
         ("worker", "router", "planner"),
-        ("router", "planner", "worker"),
+        ("router", "planner", "worker", "sink"),
         ("Credits", "RouterPresence", "PlannerPresence"),
         "Free places of nodes, each offered to one router or planner; presence of these, by which a reader knows that it hears.",
         (("segment.ms", "300000"),),
@@ -251,7 +274,7 @@ FAMILIES: tuple[Family, ...] = (
         "other",
         "delete",
         30 * DAY_MS,
-        ("planner", "router", "worker", "delay", "cache"),
+        ("planner", "router", "worker", "delay", "ingress", "critic", "cache"),
         ("CLI", "sink"),
         ("DeadLetter",),
         "Records that could not be processed, each with its reason.",
@@ -282,6 +305,7 @@ class Topics:
         prefix = self.settings.prefix
         self._jobs = {c: f"{prefix}jobs.{c}" for c in CLASSES}
         self.outcomes, self.job_events, self.results = prefix + "outcomes", prefix + "job-events", prefix + "results"
+        self.callbacks, self.critiques = prefix + "callbacks", prefix + "critiques"
         self.replies, self.blobs, self.registry = prefix + "replies", prefix + "blobs", prefix + "registry"
         self.nodes, self.credits, self.presence = prefix + "nodes", prefix + "credits", prefix + "presence"
         self.controls, self.dead_letters = prefix + "controls", prefix + "dead-letters"
@@ -315,15 +339,17 @@ class Topics:
         names = (self.settings.prefix + allowed for allowed in self.settings.reply_topics)
         return any(topic == name or (name.endswith("*") and topic.startswith(name[:-1])) for name in names)
 
+    def reply_partition(self, instance: str) -> int:
+        """Where this instance reads `replies`. Sharing one is allowed: correlations tell whose a reply is."""
+        return crc32(instance.encode()) % self.reply_partitions
+
     def steps_partitions(self, capability: str) -> int:
         """Of each of its topics."""
         s = self.settings
         return s.steps_partitions if capability in ("chat", "embed") else s.agent_steps_partitions
 
     def partitions(self, count: Literal["home", "work", "replies", "one", "other"]) -> int:
-        s = self.settings
-        same = {"home": s.home_partitions, "work": s.work_partitions, "replies": s.replies_partitions, "other": s.other_partitions}
-        return 1 if count == "one" else same[count]
+        return 1 if count == "one" else int(getattr(self.settings, f"{count}_partitions"))
 
     def all(self) -> Iterator[Topic]:
         """Every topic of the cluster, in the registry's order."""

@@ -34,6 +34,8 @@ class NativeSettings(BaseSettings):
     mongo_port: int = Field(default=17017, ge=1, le=65_535)
     sink_store: str = Field(default="", validation_alias="TUTTI_SINK__STORE")
     """A MongoDB that runs elsewhere: then none is started here."""
+    ingress_url: str = Field(default="", validation_alias="TUTTI_SINK__INGRESS_URL")
+    """Where browsers find the ingress, if not on this machine."""
     node_port: int = Field(default=11435, ge=1, le=65_535)
     """Of a model node that is started here: Ollama, the embedded node or the simulator."""
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from infra.native import install, ports
 from infra.native import node as nodes
@@ -177,10 +177,16 @@ class Stack:
 
     def services(self, node: ModelNode | None) -> list[ServiceProcess]:
         """All of them, running or not; `node` is what the worker serves."""
-        shared = {"TUTTI_KAFKA_SERVERS": self.kafka_servers}
+        shared, places = (
+            {"TUTTI_KAFKA_SERVERS": self.kafka_servers},
+            {one.name: service_port(one, self.settings.http_ports) for one in listed()},
+        )
         own = {
             "worker": node.worker_environment() if node else {},
-            "sink": {"TUTTI_SINK__STORE": self.settings.sink_store or (self.mongo.url if self.mongo.daemon.pid() else "")},
+            "sink": {
+                "TUTTI_SINK__STORE": self.settings.sink_store or (self.mongo.url if self.mongo.daemon.pid() else ""),
+                "TUTTI_SINK__INGRESS_URL": self.settings.ingress_url or f"http://127.0.0.1:{places['ingress']}",
+            },
             "cache": {"TUTTI_CACHE__STORE": self.settings.cache_store or (self.redis_cache.url if self.redis_cache.daemon.pid() else "")},
             "ingress": {"TUTTI_INGRESS__REDIS_URL": self.redis.url} if self.redis.daemon.pid() else {},
         }
@@ -188,7 +194,7 @@ class Stack:
             ServiceProcess(
                 service.name,
                 self.home,
-                service_port(service, self.settings.http_ports),
+                places[service.name],
                 {**shared, **own.get(service.name, {})},
                 kept=True,
                 module=service.module,
@@ -257,7 +263,7 @@ class Stack:
         pid = self.redis_cache.daemon.pid()
         if pid is None:
             return Row("redis-cache", "stopped", "answers; not kept without it")
-        state = "ready" if self.redis_cache.healthy() else "not ready"
+        state: Literal["ready", "not ready"] = "ready" if self.redis_cache.healthy() else "not ready"
         return Row("redis-cache", state, "Redis that evicts: answers", self.redis_cache.url, pid)
 
     def _mongo_row(self) -> Row:

@@ -18,11 +18,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from services.cache.port import CacheStore, Purge
-from shared.access import Access
+from shared.access import Access, Right
 from shared.contracts.base import Contract
 from shared.contracts.cache import Fingerprint, Lifetime
 from shared.errors import InvalidInput
-from shared.service.answering import administrator, body_of, caller, problem_of, refusal, unknown
+from shared.service.answering import body_of, caller, problem_of, refusal, unknown
 from shared.telemetry import logs
 
 log = logs.get(__name__)
@@ -65,7 +65,7 @@ def build_admin(store: CacheStore, access: Access) -> Starlette:
     def endpoint(answer: Callable[[Request], Awaitable[dict[str, Any]]]) -> Callable[[Request], Awaitable[Response]]:
         async def answering(request: Request) -> Response:
             try:
-                administrator(caller(request, access))
+                caller(request, access).check(Right.ADMINISTER)
                 return Response(to_json(await answer(request)), media_type="application/json")
             except Exception as error:
                 return refusal(problem_of(error))

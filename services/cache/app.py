@@ -9,15 +9,16 @@ from typing import Any
 from services.cache.admin_api import build_admin
 from services.cache.port import CacheStore, Meanings
 from services.cache.redis_store import NothingKept, RedisCache
+from services.cache.semantic.meanings import build_meanings
 from services.cache.serving import Serving
 from services.cache.settings import CacheSettings
-from shared import access
 from shared.kafka.assignor import HomeAssignor
 from shared.processing.intake import Intake
 from shared.processing.outbox import Outbox
 from shared.processing.tail import IDLE_WAIT_MS
 from shared.processing.window import WindowBounds
 from shared.service import Environment, kafka_silence
+from shared.service.answering import keys_of
 from shared.service.processor import Processor, every
 from shared.services import group_of
 
@@ -31,8 +32,7 @@ def build(
     """The cache of one process; settings come from its environment unless given."""
     settings = settings or CacheSettings()
     if store is None:
-        prefix = environment.topics.settings.prefix
-        store = RedisCache(settings, prefix) if settings.store else NothingKept()
+        store = RedisCache(settings, environment.topics.settings.prefix) if settings.store else NothingKept()
     return AnswerCache(environment, settings, store, meanings)
 
 
@@ -54,20 +54,22 @@ class AnswerCache:
             arrived=wake.set,
             dropped=self._dropped,
         )
+        self._meanings = meanings or build_meanings(environment, settings, store, self._outbox)
         self._processor = Processor(self._connect, reasons=self._reasons, drain=self.intake.drain)
         self.serving = Serving(
             self.intake,
             self._outbox,
             store,
-            meanings,
+            self._meanings,
             topics=topics,
             settings=settings,
             clock=clock,
             wake=wake,
             spawn=self._processor.begin,
         )
-        self._processor.closes(store)
-        self._api = build_admin(store, access.load(settings.keys_file, self.name))
+        self._processor.closes(store, *([] if self._meanings is None else [self._meanings]))
+        keys, self._keys = keys_of(environment, settings.keys_file, self.name)
+        self._api = build_admin(store, keys)
         self.run, self.readiness = self._processor.run, self._processor.readiness
 
     def asgi(self) -> Any:
@@ -87,7 +89,9 @@ class AnswerCache:
             intake.run(),
             intake.run_commits(settings.commit_seconds),
             self.serving.run(),
+            self._keys.run(),
             every(env.clock, LOOK_SECONDS, self.serving.look),
+            *([] if self._meanings is None else [self._meanings.run()]),
         )
 
     def _dropped(self) -> None:
@@ -99,3 +103,5 @@ class AnswerCache:
         yield from self.serving.tries.undone
         if self.serving.trouble is not None:
             yield self.serving.trouble
+        if self._meanings is not None and self._meanings.trouble is not None:
+            yield self._meanings.trouble

@@ -116,10 +116,21 @@ class CacheStore(Protocol):
 class Meanings(Protocol):
     """Semantic lookups. Raises nothing: what it cannot say is no hit. Bounded in time by itself."""
 
+    @property
+    def trouble(self) -> str | None:
+        """Why it finds nothing at present."""
+        ...
+
+    async def run(self) -> None:
+        """What it does beside, for ever."""
+        ...
+
     async def near(self, lookups: Sequence[CacheLookup]) -> list[tuple[FoundEntry, float] | None]:
         """Of each, whose `meaning` is set, an entry that may be served to it and its similarity; one a lookup, in their order."""
         ...
 
     async def learn(self, entries: Sequence[CacheEntry]) -> None:
-        """These are kept, each with a `meaning`."""
+        """These are kept, each with a `meaning`. Returns at once."""
         ...
+
+    async def close(self) -> None: ...

@@ -8,7 +8,7 @@ could be evicted, and then would name none.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -41,6 +41,8 @@ class RedisCache:
         self._seconds = settings.store_timeout_seconds
         self._redis = open_redis(settings.store, connections=settings.store_connections, timeout_seconds=_PURGE_SECONDS)
         self._entries, self._barred = f"tutti:{prefix}cache{FORM}:", f"tutti:{prefix}cache-barred"
+        self.purged: Callable[[Sequence[CacheEntry]], Awaitable[None]] | None = None
+        """Who else keeps something of entries, and is to forget it."""
         self._bar = self._redis.register_script(_BAR)
 
     async def find(self, keys: Sequence[str]) -> list[Finding]:
@@ -50,7 +52,7 @@ class RedisCache:
         for key in keys:
             pipeline.get(self._entries + key)
             pipeline.pttl(self._entries + key)
-        async with _answering(self._seconds):
+        async with answering(self._seconds):
             barred, (now, _), *rest = await pipeline.execute(raise_on_error=False)
             found = [
                 BARRED if _until(until) > now else _entry(key, value, left)
@@ -59,12 +61,12 @@ class RedisCache:
         if odd := [
             self._entries + key for key, one, value in zip(keys, found, rest[::2], strict=True) if one is None and value is not None
         ]:
-            async with _answering(self._seconds):
+            async with answering(self._seconds):
                 await self._redis.unlink(*odd)
         return found
 
     async def keep(self, entries: Sequence[CacheEntry]) -> None:
-        async with _answering(self._seconds):
+        async with answering(self._seconds):
             pipeline = self._redis.pipeline(transaction=False)
             pipeline.hmget(self._barred, [entry.key for entry in entries])
             pipeline.time()
@@ -78,27 +80,31 @@ class RedisCache:
     async def purge(self, which: Purge, *, dry: bool) -> int:
         count, cursor = 0, 0
         while True:
-            async with _answering(_PURGE_SECONDS):
+            async with answering(_PURGE_SECONDS):
                 cursor, names = await self._redis.scan(cursor, match=_escaped(self._entries) + "*", count=_SCANNED)
                 values = await self._redis.mget(names) if names else []
-                hit = [
-                    name for name, value in zip(names, values, strict=True) if (entry := _read(value)) is not None and which.holds(entry)
-                ]
+                hit = {
+                    name: entry
+                    for name, value in zip(names, values, strict=True)
+                    if (entry := _read(value)) is not None and which.holds(entry)
+                }
                 if hit and not dry:
                     await self._redis.unlink(*hit)
+                    if self.purged is not None:
+                        await self.purged(list(hit.values()))
             count += len(hit)
             if not cursor:
                 return count
 
     async def bar(self, key: str, seconds: float) -> bool:
-        async with _answering(_PURGE_SECONDS):
+        async with answering(_PURGE_SECONDS):
             gone = await self._bar(keys=[self._entries + key, self._barred], args=[key, max(1, round(seconds)), MOST_BARRED])
         if int(gone) < 0:
             raise CacheAway(f"more than {MOST_BARRED} entries are barred")
         return bool(gone)
 
     async def stats(self) -> Mapping[str, int]:
-        async with _answering(_PURGE_SECONDS):
+        async with answering(_PURGE_SECONDS):
             info = await self._redis.info()
             space = info.get("db0", {})
             return {
@@ -112,7 +118,7 @@ class RedisCache:
 
     async def ping(self) -> None:
         """With patience: it may be the first word to a store that is far, and tells whether it is there, not how fast."""
-        async with _answering(_PURGE_SECONDS):
+        async with answering(_PURGE_SECONDS):
             await self._redis.ping()
 
     async def close(self) -> None:
@@ -146,7 +152,7 @@ class NothingKept:
 
 
 @asynccontextmanager
-async def _answering(seconds: float) -> AsyncIterator[None]:
+async def answering(seconds: float) -> AsyncIterator[None]:
     """Whatever goes wrong, an answer of another shape too, is CacheAway. Its words are not Redis's: those may quote what it holds."""
     try:
         async with asyncio.timeout(seconds):

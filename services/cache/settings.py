@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings
 
-from shared.contracts.base import Ordinal, PositiveSeconds, Sentence
+from shared.contracts.base import ModelName, Ordinal, PositiveSeconds, Sentence
+from shared.contracts.cache import Threshold
 from shared.settings import of_service
 
 
@@ -34,3 +37,19 @@ class CacheSettings(BaseSettings):
     held_bytes: Ordinal = 1_048_576
     """Read ahead of each partition; above this it is paused."""
     commit_seconds: PositiveSeconds = 1.0
+    embedder: Literal["", "cluster", "local"] = ""
+    """Of questions: a node's model, or one in this process. Empty: no semantic lookups."""
+    embedder_model: ModelName = "all-minilm"
+    """Of `cluster`."""
+    embedder_path: Sentence = ""
+    """Of `local`: a folder that sentence-transformers reads."""
+    threshold: Threshold = 0.87
+    """Cosine from which on an entry of which nothing else is known answers a question. `tutti cache calibrate` measures it."""
+    error_share: float = Field(default=0.01, gt=0, le=0.5)
+    """Of those asked, how many may be answered wrong by an entry whose labels decide."""
+    shadow_share: float = Field(default=0.01, ge=0, le=1)
+    """Of semantic hits that are answered by a model all the same, to learn how many would have been false."""
+    semantic_seconds: PositiveSeconds = 0.07
+    """Of a lookup, from the question to the entry; a planner waits 0.08 s."""
+    vectors: Ordinal = 10_000
+    """Of one partition and embedder."""

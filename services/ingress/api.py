@@ -14,19 +14,22 @@ from starlette.routing import Route
 from services.ingress.dialects import served
 from services.ingress.handlers import Door
 from services.ingress.http.cors import Origins
-from services.ingress.http.exchange import Message, Receive, Scope, Send, problem_headers
+from services.ingress.http.exchange import Message, Receive, Scope, Send, call_headers, problem_headers
 from services.ingress.http.openapi import document
-from services.ingress.http.resource import Resource, counted, send_problem
+from services.ingress.http.resource import Endpoint, Resource, counted, send_problem
 from services.ingress.problems import Problem, of_error, rendered
 from services.ingress.routes.calls import Calls
 from services.ingress.routes.conversations import ConversationRoutes
 from services.ingress.routes.declarations import RENDERED, DeclarationRoutes
 from services.ingress.routes.events import JobEvents
+from services.ingress.routes.inquiries import endpoint
 from services.ingress.routes.jobs import Jobs
-from services.ingress.routes.models import Models
+from services.ingress.routes.keys import KeyRoutes
+from services.ingress.routes.responses import Responses
 from services.ingress.routes.reviews import ReviewRoutes
 from services.ingress.routes.schedules import ScheduleRoutes
 from services.ingress.routes.tenants import TenantRoutes
+from shared.access import Right
 from shared.agents.table import KINDS
 from shared.processing.outbox import Outbox
 from shared.scheduling.schedule_table import ScheduleTable
@@ -34,6 +37,13 @@ from shared.telemetry import logs
 
 _log = logs.get(__name__)
 _PATH_SHOWN = 100
+_OPERATED = {"PUT": Right.OPERATE, "DELETE": Right.OPERATE, "POST": Right.READ}
+"""Of what is declared: only rendering is a POST."""
+_NEEDED: dict[str, dict[str, Right]] = {
+    "/v1/keys": dict.fromkeys(("GET", "POST", "PUT", "DELETE"), Right.ADMINISTER),
+    "/v1/tenants": {"PUT": Right.ADMINISTER, "DELETE": Right.ADMINISTER},
+    **{f"/v1/{kind}s": _OPERATED for kind in KINDS},
+}
 _PARAMETER = re.compile(r"{[a-z:]+}")
 
 
@@ -71,39 +81,64 @@ class IngressApi(FastAPI):
 def build_api(door: Door, version: str, outbox: Outbox, registry: str, table: ScheduleTable) -> IngressApi:
     """The application of one instance. `registry`: the topic of what administrators declare."""
     app = IngressApi(title="tutti", version=version, redoc_url=None)
-    app.calls, app.origins = {dialect.path: Calls(door, dialect) for dialect in served()}, Origins(door.settings.origins)
-    jobs, events, reviews, talks = Jobs(door), JobEvents(door), ReviewRoutes(door), ConversationRoutes(door)
+    app.origins, jobs = Origins(door.settings.origins), Jobs(door)
+    responses = Responses(door, jobs)
+    app.calls = {dialect.path: Calls(door, dialect, responses.later) for dialect in served()}
+    events, reviews, talks = JobEvents(door), ReviewRoutes(door), ConversationRoutes(door)
     tenants, schedules = TenantRoutes(door, outbox, registry), ScheduleRoutes(door, outbox, registry, table)
+    keys = KeyRoutes(door, outbox, registry)
     methods: dict[str, dict[str, Any]] = {
         **{path: ends for kind in KINDS for path, ends in _declared(DeclarationRoutes(door, outbox, registry, kind), kind).items()},
         "/v1/jobs": {"POST": jobs.create},
         "/v1/jobs/{job}": {"GET": jobs.get, "DELETE": jobs.cancel},
         "/v1/jobs/{job}/events": {"GET": events.get},
         "/v1/jobs/{job}/tree": {"GET": jobs.tree},
+        "/v1/responses/{response}": {"GET": responses.get, "DELETE": responses.delete},
+        "/v1/responses/{response}/cancel": {"POST": responses.cancel},
         "/v1/reviews": {"GET": reviews.list},
         "/v1/reviews/{review}": {"GET": reviews.get, "POST": reviews.decide},
         "/v1/conversations": {"GET": talks.list},
         "/v1/conversations/{conversation}": {"GET": talks.get, "PUT": talks.put, "DELETE": talks.delete},
         "/v1/schedules": {"GET": schedules.list},
         "/v1/schedules/{schedule}": {"GET": schedules.get, "PUT": schedules.put, "DELETE": schedules.delete},
+        "/v1/keys": {"GET": keys.list, "POST": keys.create},
+        "/v1/keys/{key}": {"GET": keys.get, "PUT": keys.put, "DELETE": keys.delete},
+        "/v1/keys/{key}/rotate": {"POST": keys.rotate},
         "/v1/tenants": {"GET": tenants.list},
         "/v1/tenants/{tenant}": {"GET": tenants.get, "PUT": tenants.put, "DELETE": tenants.delete},
     }
-    for form in (dialect.models for dialect in served() if dialect.models is not None):
-        models = Models(door, form)
-        methods[form.path] = {"GET": models.list}
-        if form.one_path is not None:
-            methods[form.one_path] = {"GET": models.get}
-    for path, call in app.calls.items():
-        app.router.routes.append(Route(path, Resource(app.origins, POST=call)))
+    for dialect in served():
+        app.router.routes.append(Route(dialect.path, Resource(app.origins, dialect.problem, {"POST": app.calls[dialect.path]})))
+        for inquiry in dialect.inquiries:
+            need = None if inquiry.public else Right.READ
+            serve = counted(_PARAMETER.sub("{id}", inquiry.path), guarded(door, need, endpoint(door, inquiry)), dialect.problem)
+            app.router.routes.append(Route(inquiry.path, Resource(app.origins, dialect.problem, {inquiry.method: serve})))
     for path, endpoints in methods.items():
         label = _PARAMETER.sub("{id}", path)
-        asgi = {method: counted(label, endpoint) for method, endpoint in endpoints.items()}
-        app.router.routes.append(Route(path, Resource(app.origins, **asgi)))
+        asgi = {method: counted(label, guarded(door, needed(method, path), serve)) for method, serve in endpoints.items()}
+        app.router.routes.append(Route(path, Resource(app.origins, rendered, asgi)))
     app.router.default = _unknown
     for kind in (HTTPException, Exception):
         app.add_exception_handler(kind, _on_error)
     return app
+
+
+def needed(method: str, path: str) -> Right:
+    """What a request to one of tutti's own routes needs: to look is to read, all else is to write, but for what these say."""
+    for pattern, rights in _NEEDED.items():
+        if path.startswith(pattern) and method in rights:
+            return rights[method]
+    return Right.READ if method == "GET" else Right.WRITE
+
+
+def guarded(door: Door, need: Right | None, endpoint: Endpoint) -> Endpoint:
+    """Only for a key that has this right; None: for everybody."""
+
+    async def serve(request: Request) -> Response:
+        door.access.identify(call_headers(request.scope).api_key).check(need or Right.READ)
+        return await endpoint(request)
+
+    return endpoint if need is None else serve
 
 
 def _declared(routes: DeclarationRoutes, kind: str) -> dict[str, dict[str, Any]]:

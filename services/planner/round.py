@@ -17,13 +17,16 @@ from shared.contracts.control import BeginStep, StopClaims, StopStep
 from shared.contracts.conversation import Memory, ToHome, ToOwner, TurnBegun
 from shared.contracts.event import (
     CACHED,
+    CALLED_BACK,
     NOBODY,
     OF_A_CONVERSATION,
+    POLICIES,
     TEAMS,
     TOOLS,
     VERSIONS,
     Event,
     JobAccepted,
+    JobDelayed,
     JobSettled,
     JobSnapshot,
     StepAnswered,
@@ -178,17 +181,19 @@ def version_of(event: Event) -> int:
     if type(event) is JobSettled:
         answer = event.result.answer
         return version if answer is None or answer.served is None else CACHED
+    if (type(event) is JobAccepted and event.request.callback) or (type(event) is JobDelayed and event.waits.callback):
+        return CALLED_BACK
     if type(event) is JobAccepted:
         if event.request.cache is not None:
             return CACHED
         talks, team = event.request.conversation is not None, event.team
-        return OF_A_CONVERSATION if talks else version if team == NOBODY else TOOLS if team.tools else TEAMS
+        return POLICIES if event.policies else OF_A_CONVERSATION if talks else version if team == NOBODY else TOOLS if team.tools else TEAMS
     if type(event) is JobSnapshot and event.facts:
         version = max(version, *map(_of_fact, event.facts))
     return version
 
 
-_SUSPECT = ('"team":', '"conversation":', '"review_', '"turn_begun"', '"cache":', '"served":')
+_SUSPECT = ('"callback":', '"team":', '"policies":', '"conversation":', '"review_', '"turn_begun"', '"cache":', '"served":')
 
 
 def _of_fact(fact: str) -> int:
@@ -196,8 +201,12 @@ def _of_fact(fact: str) -> int:
     if not any(word in fact for word in _SUSPECT):
         return 1
     found = from_json(fact)
+    if found["type"] == "job_accepted" and "callback" in found["request"]:
+        return CALLED_BACK
     if found["type"] == "job_accepted":
         team = found.get("team", ())
+        if found.get("policies"):
+            return POLICIES
         if "cache" in found["request"]:
             return CACHED
         return OF_A_CONVERSATION if "conversation" in found["request"] else TOOLS if "tools" in team else TEAMS if team else 1

@@ -16,6 +16,7 @@ from shared.contracts.base import Count, Ordinal, PositiveSeconds, PriorityClass
 from shared.contracts.cache import LONGEST_SECONDS
 from shared.contracts.limits import DEADLINE_SECONDS, Limits
 from shared.contracts.taken import MOST_TAKEN
+from shared.scheduling.class_shares import INTERACTIVE_SHARE
 from shared.scheduling.retry import RetryPolicy
 from shared.settings import of_service
 
@@ -31,7 +32,7 @@ class PlannerSettings(BaseSettings):
     """A job whose history is larger counts as several: all live jobs together have at most so many bytes each."""
     waiting_jobs: Count = 2_000
     """Per partition, beside the live ones: jobs that only wait for people or for their own timers. Beyond it they keep their places."""
-    interactive_share: float = Field(default=0.9, ge=0.5, lt=1.0)
+    interactive_share: float = Field(default=INTERACTIVE_SHARE, ge=0.5, lt=1.0)
     """Interactive jobs are taken first up to this share, while others wait."""
     queue_records: Ordinal = 1_000
     """Per input partition, read ahead of the fold."""
@@ -55,6 +56,9 @@ class PlannerSettings(BaseSettings):
     claim_timeout_seconds: PositiveSeconds = 5.0
     resend_seconds: PositiveSeconds = 43_200.0
     """A step that no router has mentioned for so long is sent again: well below the retention of `steps.*`."""
+    critique_seconds: PositiveSeconds = 10.0
+    """Longest wait for a critic; then what the gate or the policy says of that holds. Covers a critic that is started again."""
+    critique_resend_seconds: PositiveSeconds = 2.5
     deadline_interactive_seconds: PositiveSeconds = DEADLINE_SECONDS[PriorityClass.INTERACTIVE]
     deadline_standard_seconds: PositiveSeconds = DEADLINE_SECONDS[PriorityClass.STANDARD]
     deadline_batch_seconds: PositiveSeconds = DEADLINE_SECONDS[PriorityClass.BATCH]
@@ -108,6 +112,8 @@ class PlannerSettings(BaseSettings):
             node_lost_seconds=self.node_lost_seconds,
             claim_timeout_seconds=self.claim_timeout_seconds,
             resend_seconds=self.resend_seconds,
+            critique_seconds=self.critique_seconds,
+            critique_resend_seconds=self.critique_resend_seconds,
             deadline_seconds={
                 PriorityClass.INTERACTIVE: self.deadline_interactive_seconds,
                 PriorityClass.STANDARD: self.deadline_standard_seconds,

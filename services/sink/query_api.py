@@ -3,13 +3,15 @@
 GET /v1/usage?from=&to=&by=day,tenant,...   sums of days         GET /v1/audit?home=&after=      links of a home's chain
 GET /v1/usage/jobs?status=&since=&before=   rows, newest first   GET /v1/nodes/history?node=     } administrators
 GET /v1/usage/jobs/{job}                    one job's lives      GET /v1/dead-letters            } only
-GET /v1/top?minutes=&by=                    who used most lately
+GET /v1/top?minutes=&by=                    who used most lately     GET /v1/conversations?before=     used last first
+GET /v1/logs?since=&before=                 events, newest first     GET /, /page/...                  the dashboard (`page/`)
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 from pydantic_core import to_json
 from starlette.applications import Starlette
@@ -18,23 +20,45 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from services.sink.port import Store
-from services.sink.queries import AuditQuery, JobsQuery, LettersQuery, NodesQuery, OneJobQuery, Query, TopQuery, UsageQuery
-from shared.access import Access, Client
+from services.sink.queries import (
+    AuditQuery,
+    JobsQuery,
+    LettersQuery,
+    LogsQuery,
+    NodesQuery,
+    OneJobQuery,
+    Query,
+    TalksQuery,
+    TopQuery,
+    UsageQuery,
+)  # fmt: skip
+from shared.access import Access, Client, Right
 from shared.clock import Clock
-from shared.service.answering import administrator, caller, problem_of, refusal, unknown
+from shared.service.answering import caller, problem_of, refusal, unknown
 
 _ROUTES: dict[str, type[Query]] = {
     "/v1/usage": UsageQuery,
     "/v1/usage/jobs": JobsQuery,
     "/v1/usage/jobs/{job:path}": OneJobQuery,
     "/v1/top": TopQuery,
+    "/v1/logs": LogsQuery,
+    "/v1/conversations": TalksQuery,
     "/v1/audit": AuditQuery,
     "/v1/nodes/history": NodesQuery,
     "/v1/dead-letters": LettersQuery,
 }
 
 
-def build_api(store: Store, access: Access, clock: Clock, *, queries: int) -> Starlette:
+class Answered(NamedTuple):
+    """A route besides: what it raises is answered as the questions' errors are. `public`: it needs no key, and its caller is None."""
+
+    path: str
+    method: str
+    answer: Callable[[Request, Client | None], Awaitable[Response]]
+    public: bool = False
+
+
+def build_api(store: Store, access: Access, clock: Clock, *, queries: int, besides: Sequence[Answered] = ()) -> Starlette:
     """The application of one sink. `queries`: answered at once."""
     turns = asyncio.Semaphore(queries)
 
@@ -51,7 +75,17 @@ def build_api(store: Store, access: Access, clock: Clock, *, queries: int) -> St
 
         return answer
 
+    def other(one: Answered) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            try:
+                return await one.answer(request, None if one.public else caller(request, access))
+            except Exception as error:
+                return refusal(problem_of(error))
+
+        return answer
+
     routes = [Route(path, endpoint(kind), methods=["GET"]) for path, kind in _ROUTES.items()]
+    routes += [Route(one.path, other(one), methods=[one.method]) for one in besides]
     app = Starlette(routes=routes)
     app.router.default = unknown
     return app
@@ -59,8 +93,7 @@ def build_api(store: Store, access: Access, clock: Clock, *, queries: int) -> St
 
 def _tenant(client: Client, query: Query) -> str | None:
     """Whose documents are meant; None: everybody's. Raises Refused."""
-    if query.for_administrators:
-        administrator(client)
-    if client.admin:
+    client.check(Right.OPERATE if query.for_administrators else Right.READ)
+    if client.for_all:
         return query.tenant
     return client.tenant_of(query.tenant)

@@ -26,6 +26,7 @@ from shared.contracts.base import (
 )
 from shared.contracts.blob import BlobRef
 from shared.contracts.cache import CacheControl
+from shared.contracts.callback import Callback
 from shared.contracts.chat import MOST_TOOLS, TOOLS, ChatMessage, Operation, Options, ToolChoice
 from shared.contracts.limits import Limits
 
@@ -78,6 +79,8 @@ class Job(Contract):
     deadline_seconds: PositiveSeconds | None = None
     """Instead of an instant: counted from when the job is accepted, by nobody's wall clock."""
     not_before: Instant | None = None
+    callback: Callback | None = None
+    """Whom its end is told over HTTP."""
     cache: CacheControl | None = None
     """Whether its steps may be answered from the cache, and what of them it may keep. Absent: as its tenant has it, else neither."""
     metadata: dict[Label, Sentence] = Field(default_factory=dict, max_length=32)
@@ -119,6 +122,8 @@ class Job(Contract):
             raise ValueError("operation generate needs a prompt")
         if self.operation is Operation.TOOL or self.capability == TOOLS:
             raise ValueError("steps of tools are the engine's own: pattern tools has a model use them, or calls one")
+        if self.operation is Operation.CRITIQUE:
+            raise ValueError("critiques are the engine's own: gates and policies ask for them")
         if self.tool_choice != "auto" and not self.tools:
             raise ValueError("tool_choice required needs tools")
 

@@ -8,10 +8,15 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from shared.access import Access, Client, key_of
+from shared.access import Access, Client, key_of, load
 from shared.contracts.bounds import in_words
+from shared.contracts.keys import KIND
 from shared.errors import InvalidInput, NotFound, TooLarge, TuttiError
 from shared.problem import Problem, Refused, rendered
+from shared.processing.registry import follow_registry
+from shared.processing.replay import KeptInPart
+from shared.processing.tail import Tail
+from shared.service import Environment
 from shared.telemetry import logs
 
 log = logs.get(__name__)
@@ -20,16 +25,19 @@ _AGAIN_SECONDS = 2.0
 _BODY_BYTES = 64 * 1024
 
 
+def keys_of(environment: Environment, keys_file: str, service: str) -> tuple[Access, Tail]:
+    """All keys that a service knows: those of its file, and of the registry, which the tail feeds (to be run)."""
+    log_, clock, topics = environment.log, environment.clock, environment.topics
+    keys = load(keys_file, clock, service)
+    client_id = f"tutti-{service}-registry-{environment.instance}"
+    tail = follow_registry(log_, clock, topics, client_id=client_id, service=service, kinds={KIND: keys.on_entry})
+    keys.complete = tail.caught_up
+    return keys, tail
+
+
 def caller(request: Request, access: Access) -> Client:
     """Raises Refused."""
     return access.identify(key_of(request.headers.get("authorization"), request.headers.get("x-api-key")))
-
-
-def administrator(client: Client) -> Client:
-    """Raises Refused."""
-    if not client.admin:
-        raise Refused(Problem(403, "admin_only", "this needs an administrator's key"))
-    return client
 
 
 async def body_of(request: Request) -> bytes:
@@ -57,8 +65,13 @@ def problem_of(error: Exception) -> Problem:
             return Problem(404, error.code, error.message)
         case InvalidInput():
             return Problem(400, error.code, error.message)
+        case KeptInPart():
+            return Problem(409, error.code, error.message)
+        case TimeoutError():
+            return Problem(503, "log_unavailable", "Kafka does not answer", None, _AGAIN_SECONDS)
         case TuttiError(retryable=True):
-            return Problem(503, error.code, error.message, None, _AGAIN_SECONDS)
+            again = getattr(error, "retry_after_seconds", None)
+            return Problem(503, error.code, error.message, None, _AGAIN_SECONDS if again is None else again)
         case _:
             log.failure("query_failed", error)
             return Problem(500, "internal", "something went wrong inside tutti")
@@ -66,7 +79,9 @@ def problem_of(error: Exception) -> Problem:
 
 def refusal(problem: Problem) -> Response:
     """As a response."""
-    headers = {} if problem.retry_after_seconds is None else {"retry-after": f"{problem.retry_after_seconds:.0f}"}
+    headers = {"x-content-type-options": "nosniff"}
+    if problem.retry_after_seconds is not None:
+        headers["retry-after"] = f"{problem.retry_after_seconds:.0f}"
     return Response(rendered(problem), problem.status, headers, "application/json")
 
 

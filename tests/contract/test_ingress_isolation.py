@@ -212,7 +212,7 @@ async def test_anothers_schedule_is_none(path: str, tmp_path: Path) -> None:
     body = {"cron": "0 3 * * *", "job": {"prompt": "the secret of a"}}
     other = {"cron": "0 4 * * *", "job": {"prompt": "b's"}}
     async with apart(tmp_path) as at:
-        await until(at.ingress._declared.caught_up, "the registry is read")
+        await until(at.ingress._declared.tail.caught_up, "the registry is read")
         assert (await at.client.put("/v1/schedules/nightly", json=body, headers=A)).status_code == 200
         never = path.replace("nightly", "weekly")
         for method, content in (("GET", None), ("DELETE", None), ("PUT", other), ("GET", None), ("DELETE", None)):

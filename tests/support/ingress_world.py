@@ -117,6 +117,7 @@ async def world(
     async with planning(log, topics, clock, script) as planner, running(ingress) as client:
         expected = {found.id for found in registered}
         await until(lambda: {found.id for found in ingress.door.registry.table} == expected and ingress.door.registry.complete, "nodes", 20)
+        await until(ingress.door.access.complete, "keys", 20)
         yield World(log, topics, planner, ingress, client)
 
 

@@ -97,8 +97,8 @@ async def measure(cluster: LocalCluster, asks: int, run: int) -> tuple[Figures, 
         false_hits = 0
         for number in range(TENANTS):
             questions = [f"shared {run} {n}" for n in range(SHARED)]
-            said = await asyncio.gather(*(asking.ask(text, cached=True, tenant=f"tenant-{number}") for text in questions))
-            false_hits += sum(kind == "hit" for kind, _ in said)
+            told = await asyncio.gather(*(asking.ask(text, cached=True, tenant=f"tenant-{number}") for text in questions))
+            false_hits += sum(kind == "hit" for kind, _ in told)
     return _figures(measured, where_off, false_hits), measured
 
 

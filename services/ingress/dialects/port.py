@@ -1,15 +1,16 @@
 """What a dialect is: one folder here with a `Dialect` in its `__init__`. A request becomes a Job; an answer, a stream and a problem become
-bytes. The routes do the rest, for all dialects alike: admission, submission, waiting, disconnects (`routes/calls`, `routes/models`).
+bytes. The routes do the rest, for all dialects alike: admission, submission, waiting, disconnects (`routes/calls`, `routes/inquiries`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
+from pydantic_core import from_json
 
 from services.ingress.http import sse
 from services.ingress.http.cache_wishes import shown
@@ -17,9 +18,40 @@ from services.ingress.problems import Problem, rendered
 from shared.contracts.base import ModelName
 from shared.contracts.chat import Answer, Operation
 from shared.contracts.job import Job
+from shared.contracts.node import Ability
 from shared.contracts.usage import Usage
+from shared.errors import Unsupported
 
 _NOT_PRINTABLE = re.compile(r"[^\x20-\x7e]")
+
+
+def _is_there(value: Any) -> bool | None:
+    return None if value is None else True
+
+
+Unread = Annotated[bool | None, BeforeValidator(_is_there, json_schema_input_type=Any)]
+"""Whatever it is, only that it is there counts: it is not kept."""
+
+
+class UnsupportedParameter(Unsupported):
+    """The parameter is known but not supported."""
+
+    code = "unsupported_parameter"
+
+    def __init__(self, param: str, message: str | None = None) -> None:
+        super().__init__(message or f"{param} is not supported")
+        self.param = param
+
+
+def refuse_unsupported(request: BaseModel, harmless: Mapping[str, tuple[Any, ...]]) -> None:
+    """Raises UnsupportedParameter for a parameter of `harmless` with any but its values there, which ask for nothing that would not
+    happen anyway.
+    """
+    for name in request.model_fields_set & harmless.keys():
+        value = getattr(request, name)
+        if value is not None and value not in harmless[name]:
+            shown = value if isinstance(value, bool | int | float) else "..."
+            raise UnsupportedParameter(name, f"{name}={shown} is not supported")
 
 
 class Asked(BaseModel):
@@ -31,6 +63,16 @@ class Asked(BaseModel):
         """What of the request its answer depends on; nothing large."""
         return None
 
+    @property
+    def continues(self) -> str | None:
+        """The job that it goes on from: of its conversation it is the next turn."""
+        return None
+
+    @property
+    def later(self) -> bool:
+        """Nobody waits: the answer is asked for later."""
+        return False
+
 
 class Terms(NamedTuple):
     """What the ingress adds to a request. `pattern`: where the model's name stands for one."""
@@ -40,15 +82,20 @@ class Terms(NamedTuple):
     model: ModelName
     pattern: str | None
     deadline_seconds: float
+    conversation: str | None = None
+    """Of the job that the request goes on from."""
 
 
 class Told(NamedTuple):
-    """What an answer is rendered from besides itself. `created`: seconds since 1970; `model`: as the client spelled it."""
+    """What an answer is rendered from besides itself. `created`: seconds since 1970; `model`: as the client spelled it; `took()`: seconds
+    since the request was read; none where nobody measures.
+    """
 
     job: str
     created: int
     model: ModelName
     wishes: Any
+    took: Callable[[], float] = float
 
 
 class StreamWriter(Protocol):
@@ -75,27 +122,60 @@ class StreamWriter(Protocol):
 
 
 class ModelShown(NamedTuple):
-    """One name in the list of models. `window`: the largest, tokens; `simulated`: nothing but simulators answers here."""
+    """One name that may stand for a model. `window`: the largest, tokens; `simulated`: nothing but simulators answers here.
+
+    Of a model on nodes also its size in bytes, `digest` and `quantisation` where they agree, what it can, and whether some node has it
+    loaded; a name that leaves the choice to the cluster has none of these.
+    """
 
     name: str
     available: bool
     window: int | None
     simulated: bool
+    size: int = 0
+    digest: str = ""
+    quantisation: str = ""
+    abilities: frozenset[Ability] = frozenset()
+    operations: frozenset[str] = frozenset()
+    resident: bool = False
+
+
+class Known(Protocol):
+    """What may be asked for here, now."""
+
+    def all(self) -> list[ModelShown]:
+        """Every name."""
+
+    def one(self, name: str) -> ModelShown:
+        """Raises Refused (404)."""
+
+
+class Inquired(NamedTuple):
+    """What is asked besides a call: what stands in its path, and its body."""
+
+    known: Known
+    params: Mapping[str, str]
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class ListForm:
-    """Where the models are listed, and one of them (None: nowhere); how both are rendered."""
+class Inquiry:
+    """What its clients ask for besides calls: lists of models, versions, estimates. `public`: also without a key."""
 
     path: str
-    one_path: str | None
-    all: Callable[[Sequence[ModelShown]], bytes]
-    one: Callable[[ModelShown], bytes]
+    summary: str
+    render: Callable[[Inquired], bytes]
+    method: str = "GET"
+    media: str = "application/json"
+    public: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """`POST path` asks for an answer and waits for it. `heartbeat`: sent while a stream is silent; empty where the format has none."""
+    """`POST path` asks for an answer and waits for it. `heartbeat`: sent while a stream is silent; empty where the format has none.
+
+    `at_once`: of a request that needs no model, its answer, at this instant (seconds since 1970); None of all others.
+    """
 
     path: str
     summary: str
@@ -107,20 +187,36 @@ class Dialect:
     problem: Callable[[Problem], bytes] = rendered
     stream_headers: Sequence[tuple[bytes, bytes]] = tuple(sse.HEADERS)
     heartbeat: bytes = sse.HEARTBEAT
-    models: ListForm | None = None
+    at_once: Callable[[Any, float], bytes | None] | None = None
+    inquiries: Sequence[Inquiry] = ()
 
 
 def origin(answer: Answer) -> dict[str, Any]:
-    """What has answered, as far as its node tells: model, digest and quantisation of its file, node; and of the cache what it tells."""
+    """What has answered, as far as its node tells: model, digest and quantisation of its file, node; what its tenant's policies have met,
+    each as direction, check, action and count; and of the cache what it tells.
+    """
     served = {} if answer.served is None else {"cache": shown(answer.served)}
     return {**_node(answer), **served}
 
 
 def _node(answer: Answer) -> dict[str, str]:
-    told = {"model": answer.model, "digest": answer.digest, "quantisation": answer.quantisation, "node": answer.node}
+    flagged = ", ".join(f"{each.direction} {each.check} {each.action} {each.count}" for each in answer.flagged)
+    told = {"model": answer.model, "digest": answer.digest, "quantisation": answer.quantisation, "node": answer.node, "flagged": flagged}
     return {name: value for name, value in told.items() if value}
 
 
 def origin_headers(answer: Answer) -> list[tuple[bytes, bytes]]:
-    """The same as `x-tutti-model`, `x-tutti-digest`, `x-tutti-quantisation`, `x-tutti-node`."""
+    """The same as `x-tutti-model`, `x-tutti-digest`, `x-tutti-quantisation`, `x-tutti-node`, `x-tutti-flagged`."""
     return [(b"x-tutti-" + name.encode(), _NOT_PRINTABLE.sub("?", value).encode()) for name, value in _node(answer).items()]
+
+
+def arguments_of(call: Mapping[str, Any]) -> tuple[str, Any]:
+    """(name, arguments as an object) of a call in OpenAI's form; of a model that wrote no JSON, nothing."""
+    function = call.get("function") or {}
+    arguments = function.get("arguments") or {}
+    if isinstance(arguments, str):
+        try:
+            arguments = from_json(arguments)
+        except ValueError:
+            arguments = {}
+    return function.get("name", ""), arguments

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from services.ingress.dialects.port import Dialect
+from services.ingress.dialects.port import Dialect, Inquiry
 from services.ingress.dialects.tutti.requests import JobSubmission
 from services.ingress.routes.conversations import MemorySubmission
 from services.ingress.routes.declarations import RENDERED, AliasMove, Rendering
+from services.ingress.routes.keys import KeySubmission, KeyView, Rotation
 from services.ingress.routes.reviews import ReviewSubmission
 from services.ingress.routes.schedules import ScheduleSubmission
 from services.ingress.routes.tenants import TenantView
@@ -18,9 +20,11 @@ from services.ingress.status.mermaid import MEDIA_TYPE
 from services.ingress.status.status import JobStatus
 from shared.agents.table import KINDS
 from shared.contracts.budget import TenantLimits
+from shared.contracts.keys import KeyTerms
 from shared.tree import Tree
 
 _REF = "#/components/schemas/{model}"
+_PARAMETER = re.compile(r"{[a-z:]+}")
 _ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}, "description": "Job id."}
 _TENANT = {
     "name": "tenant",
@@ -67,12 +71,17 @@ _ANSWER_HEADERS = {
     "x-tutti-digest": "Of the model's file, where its node tells it.",
     "x-tutti-quantisation": "Of the model's file, where its node tells it.",
     "x-tutti-node": "The node that answered.",
+    "x-tutti-place": "While it waits for a node: its place in line, 1 is the next (`/v1/jobs`; setting `places`).",
+    "x-tutti-start-seconds": "With it, where that can be said: when it is likely to start.",
     "idempotent-replayed": "`true`: the job was known before (`/v1/jobs`).",
     "x-ratelimit-limit-requests": "What the key's bucket holds; of tokens: x-ratelimit-limit-tokens.",
     "x-ratelimit-remaining-requests": "What is left; of tokens, estimated before and settled after: x-ratelimit-remaining-tokens.",
     "x-ratelimit-reset-requests": "Until it is full again, for example 1m30s; of tokens: x-ratelimit-reset-tokens.",
 }
 _WHEN_HEADERS = {"Retry-After": "Whole seconds, rounded up.", "retry-after-ms": "Of a key's limit: exactly."}
+
+
+_KEY_NAME = {**_ID, "description": "Name of the key."}
 
 
 def document(title: str, version: str, dialects: Sequence[Dialect]) -> dict[str, Any]:
@@ -85,15 +94,19 @@ def document(title: str, version: str, dialects: Sequence[Dialect]) -> dict[str,
         (ReviewSubmission, "validation"),
         (MemorySubmission, "validation"),
         (TenantLimits, "validation"),
+        (KeySubmission, "validation"),
+        (KeyTerms, "validation"),
+        (Rotation, "validation"),
+        (KeyView, "serialization"),
         (TenantView, "serialization"),
     ]
     _, schemas = models_json_schema(inputs, ref_template=_REF, by_alias=True)
     components = dict(schemas.get("$defs", {})) | {"Problem": _problem_schema()}
-    bearer = {"type": "http", "scheme": "bearer", "description": "Only where keys are configured (TUTTI_INGRESS__KEYS_FILE)."}
+    bearer = {"type": "http", "scheme": "bearer", "description": "Only where there are keys (`/v1/keys`, TUTTI_INGRESS__KEYS_FILE)."}
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version, "description": "One LLM cluster from unequal machines."},
-        "paths": {dialect.path: {"post": _call(dialect)} for dialect in dialects} | _paths(),
+        "paths": {path: ends for dialect in dialects for path, ends in _served(dialect).items()} | _paths(),
         "components": {"schemas": components, "securitySchemes": {"key": bearer}},
         "security": [{"key": []}, {}],
     }
@@ -119,18 +132,25 @@ def _paths() -> dict[str, Any]:
         body="JobSubmission",
     )
     return {
-        "/v1/models": {"get": _operation("Models of the registered nodes.", {"200": _json("A list.", {"type": "object"})})},
-        "/v1/models/{id}": {"get": _operation("One model.", {"200": _json("A model.", {"type": "object"})}, parameters=[_ID])},
         "/v1/jobs": {"post": jobs},
         "/v1/jobs/{id}": {"get": _job_get(), "delete": _job_delete()},
         "/v1/jobs/{id}/events": {"get": _job_events()},
         "/v1/jobs/{id}/tree": {"get": _job_tree()},
+        "/v1/responses/{id}": _background(),
+        "/v1/responses/{id}/cancel": {"post": _operation("End a response.", _response(), parameters=[_ID])},
         "/v1/reviews": {"get": _operation("Texts that wait for people.", {"200": _json("A list.", {"type": "object"})})},
         "/v1/reviews/{id}": _review(),
         "/v1/conversations": {"get": _operation("Conversations that are kept.", {"200": _json("A list.", {"type": "object"})})},
         "/v1/conversations/{id}": _conversation(),
         "/v1/schedules": {"get": _operation("Recurring jobs.", {"200": _json("A list.", {"type": "object"})})},
         "/v1/schedules/{id}": _schedule(),
+        "/v1/keys": _keys(),
+        "/v1/keys/{id}": _key(),
+        "/v1/keys/{id}/rotate": {
+            "post": _operation(
+                "Make a key anew; the one before holds on for a while.", _shown_key(), parameters=[_KEY_NAME], body="Rotation"
+            )
+        },
         "/v1/tenants": {"get": _operation("Tenants with limits (administrators).", {"200": _json("A list.", {"type": "object"})})},
         "/v1/tenants/{id}": _tenant(),
         **{path: ends for kind in KINDS for path, ends in _declared(kind).items()},
@@ -140,9 +160,37 @@ def _paths() -> dict[str, Any]:
     }
 
 
-def _call(dialect: Dialect) -> dict[str, Any]:
+def _served(dialect: Dialect) -> dict[str, Any]:
+    """Its call, and what is asked besides."""
     answers = {"200": _json("The answer.", {"type": "object"})}
-    return _operation(dialect.summary, answers, parameters=_CALL_HEADERS, body=dialect.request.__name__)
+    call = _operation(dialect.summary, answers, parameters=_CALL_HEADERS, body=dialect.request.__name__)
+    return {dialect.path: {"post": call}} | {
+        _PARAMETER.sub("{id}", inquiry.path): {inquiry.method.lower(): _inquiry(inquiry)} for inquiry in dialect.inquiries
+    }
+
+
+def _inquiry(asked: Inquiry) -> dict[str, Any]:
+    form = {"type": "object" if "json" in asked.media else "string"}
+    shown = {"200": {"description": asked.summary, "content": {asked.media: {"schema": form}}}}
+    return _operation(asked.summary, shown, parameters=[_ID] if _PARAMETER.search(asked.path) else None)
+
+
+def _response() -> dict[str, Any]:
+    return {"200": _json("The response.", {"type": "object"})}
+
+
+def _background() -> dict[str, Any]:
+    name = [{**_ID, "description": "Response: resp_ and the job's id."}, _TENANT]
+    number = {
+        "name": "starting_after",
+        "in": "query",
+        "schema": {"type": "integer"},
+        "description": "Of a stream: go on behind this event.",
+    }
+    stream = {"name": "stream", "in": "query", "schema": {"type": "boolean"}, "description": "Its events instead of the response."}
+    shown = _response()
+    gone = _operation("Refused: jobs are kept as long as their history.", {}, parameters=name)
+    return {"get": _operation("A response as it is now.", shown, parameters=[*name, stream, number]), "delete": gone}
 
 
 def _schedule() -> dict[str, Any]:
@@ -169,6 +217,22 @@ def _conversation() -> dict[str, Any]:
     gone = _operation("Forget a conversation.", {"204": {"description": "Done."}} | told, parameters=name)
     turns = [*name, {"name": "turns", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000}}]
     return {"get": _operation("All that is kept of a conversation.", shown, parameters=turns), "put": put, "delete": gone}
+
+
+def _shown_key() -> dict[str, Any]:
+    return {"200": _json("The key's terms; where it was made anew, the key.", _ref("KeyView"))}
+
+
+def _keys() -> dict[str, Any]:
+    made = {"201": _json("The key itself, told once.", _ref("KeyView"))}
+    many = _operation("Keys made at run time (administrators).", {"200": _json("A list.", {"type": "object"})})
+    return {"get": many, "post": _operation("Make an API key (administrators).", made, body="KeySubmission")}
+
+
+def _key() -> dict[str, Any]:
+    put = _operation("Change a key's terms (administrators).", _shown_key(), parameters=[_KEY_NAME], body="KeyTerms")
+    gone = _operation("Revoke a key (administrators).", {"204": {"description": "Done."}}, parameters=[_KEY_NAME])
+    return {"get": _operation("A key's terms (administrators).", _shown_key(), parameters=[_KEY_NAME]), "put": put, "delete": gone}
 
 
 def _tenant() -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,11 +22,11 @@ CLIENT_GONE = 499
 
 
 class Resource:
-    """`endpoints` by method. HEAD is GET without the body."""
+    """`endpoints` by method. HEAD is GET without the body. `render`: a problem, in the path's dialect."""
 
-    def __init__(self, origins: Origins, **endpoints: Asgi) -> None:
-        self._origins = origins
-        self._endpoints = endpoints | ({"HEAD": endpoints["GET"]} if "GET" in endpoints else {})
+    def __init__(self, origins: Origins, render: Render, endpoints: Mapping[str, Asgi]) -> None:
+        self._origins, self._render = origins, render
+        self._endpoints = {**endpoints} | ({"HEAD": endpoints["GET"]} if "GET" in endpoints else {})
         self._allow = ", ".join(sorted({*self._endpoints, "OPTIONS"})).encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -39,10 +39,10 @@ class Resource:
             await send({"type": "http.response.body", "body": b""})
         else:
             message = f"{scope['method'][:16]} is not allowed here; allowed: {self._allow.decode()}"
-            await send_problem(send, Problem(405, "method_not_allowed", message, headers=((b"allow", self._allow),)))
+            await send_problem(send, Problem(405, "method_not_allowed", message, headers=((b"allow", self._allow),)), (), self._render)
 
 
-def counted(route: str, endpoint: Endpoint) -> Asgi:
+def counted(route: str, endpoint: Endpoint, render: Render = rendered) -> Asgi:
     """Count and time; what the endpoint raises becomes its problem."""
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,7 +50,7 @@ def counted(route: str, endpoint: Endpoint) -> Asgi:
             with metrics.HTTP_SECONDS.labels(route).time():
                 response = await endpoint(Request(scope, receive, send))
         except Exception as error:
-            status = await refuse(send, error, route)
+            status = await refuse(send, error, route, render=render)
         else:
             status = response.status_code
             if scope["method"] == "HEAD":  # the head alone: an event stream would go on for ever, seen by nobody

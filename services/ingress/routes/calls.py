@@ -5,8 +5,12 @@ is not awaited.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import Any, NamedTuple
+
+from starlette.responses import Response
 
 from services.ingress.admission.idempotency import job_id_of
 from services.ingress.admission.meter import Charge
@@ -28,11 +32,12 @@ from services.ingress.http.exchange import (
     watched,
 )
 from services.ingress.http.resource import CLIENT_GONE, refuse
-from services.ingress.problems import ClientGone, InstanceLeaving, Refused, of_error, of_result
+from services.ingress.problems import ClientGone, InstanceLeaving, Problem, Refused, of_error, of_result
 from services.ingress.replies.assembly import StreamConflict
 from services.ingress.replies.waiters import Caller
-from services.ingress.status.notes import StepNotes
-from shared.access import Client
+from services.ingress.status.notes import TOLD_SECONDS, PlaceNotes, StepNotes
+from shared.access import Client, Right
+from shared.contracts import ids
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import check_depth
 from shared.contracts.chat import Answer
@@ -56,6 +61,8 @@ class CallOrder(NamedTuple):
     seconds: float
     trace: str | None
     digest: str | None
+    came: float
+    """By the monotonic clock."""
     cached: bool
     """It asks the cache for something."""
     noted: bool
@@ -76,11 +83,14 @@ class Call(NamedTuple):
     charge: Charge
 
 
-class Calls:
-    """An ASGI application for one dialect's path."""
+Later = Callable[[CallOrder, Job, CallHeaders, Client], Awaitable[Response]]
 
-    def __init__(self, door: Door, dialect: Dialect) -> None:
-        self._door, self._dialect = door, dialect
+
+class Calls:
+    """An ASGI application for one dialect's path. `later`: queues what nobody waits for."""
+
+    def __init__(self, door: Door, dialect: Dialect, later: Later | None = None) -> None:
+        self._door, self._dialect, self._later = door, dialect, later
         self._seconds = metrics.HTTP_SECONDS.labels(dialect.path)
         self._ok = metrics.HTTP_REQUESTS.labels(dialect.path, "200")
 
@@ -97,18 +107,30 @@ class Calls:
         self._seconds.observe(self._door.clock.monotonic() - began)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> int:
+        door, came = self._door, self._door.clock.monotonic()
         call = call_headers(scope)
-        client = self._door.access.identify(call.api_key)
-        door = self._door
+        client = door.access.identify(call.api_key)
+        client.check(Right.WRITE)
         async with door.bodies.read(receive, call, client.named(call.tenant), door.settings.body_bytes) as body:
             check_depth(body)
             request = self._dialect.request.model_validate_json(body)
             del body
             await door.open()
             door.admit_caller()
-            order, job = self._order(request, call, client)
-            begun = await self._begin(order, job, client)
+            conversation = None if request.continues is None else await self._conversation(request.continues, call, client)
+            order, job = self._order(request, call, client, came, conversation)
+            at_once = None if self._dialect.at_once is None else self._dialect.at_once(request, door.clock.wall())
+            if at_once is not None:
+                await send_json(send, 200, at_once)
+                return 200
+            if request.later and self._later is not None:
+                queued = await self._later(order, job, call, client)
+            else:
+                begun, queued = await self._begin(order, job, client), None
             del request, job
+        if queued is not None:
+            await queued(scope, receive, send)
+            return queued.status_code
         send = watched(send, begun.caller, door.clock)
         watching = watch(receive, begun.caller)
         try:
@@ -119,11 +141,21 @@ class Calls:
             if not order.keyed:
                 self._abandon(begun.caller, detach=call.detach)
 
-    def _order(self, request: Asked, call: CallHeaders, client: Client) -> tuple[CallOrder, Job]:
+    async def _conversation(self, job: str, call: CallHeaders, client: Client) -> str:
+        """Of the job that a request goes on from. Raises Refused (404; 400 where it is of none)."""
+        status = await self._door.visible(client, ids.qualified(client.tenant_of(call.tenant), job))
+        if status is None:
+            raise Refused(Problem(404, "previous_response_not_found", "no response of this id is known", "previous_response_id"))
+        if status.conversation is None:
+            reason = "what was said before it is not kept: make it with store: true, or in a conversation"
+            raise Refused(Problem(400, "previous_response_not_stored", reason, "previous_response_id"))
+        return status.conversation
+
+    def _order(self, request: Asked, call: CallHeaders, client: Client, came: float, conversation: str | None) -> tuple[CallOrder, Job]:
         """What the request is about, and the job that answers it. Raises Refused (403, 404), UnsupportedParameter."""
         door = self._door
-        priority_class = call.priority_class or PriorityClass.INTERACTIVE
-        client.check_class(priority_class)
+        usual = PriorityClass.STANDARD if request.later else PriorityClass.INTERACTIVE
+        priority_class = client.class_of(call.priority_class, usual)
         seconds = call.deadline_seconds or door.settings.deadline_seconds[priority_class]
         tenant = client.tenant_of(call.tenant)
         key, pattern = call.idempotency_key, door.offered.pattern_of(request.model)
@@ -133,6 +165,7 @@ class Calls:
             model=AUTO if pattern else door.offered.resolve(request.model, self._dialect.operation),
             pattern=pattern,
             deadline_seconds=seconds,
+            conversation=conversation,
         )
         job = with_wishes(self._dialect.to_job(request, terms), wishes_of(call.cache, call.cache_control))
         digest = None
@@ -147,6 +180,7 @@ class Calls:
             seconds,
             call.trace,
             digest,
+            came,
             cached=job.cache is not None and job.cache.mode is not None,
             noted=noted,
         )
@@ -167,7 +201,7 @@ class Calls:
                 await door.judge(job, order.priority_class, order.seconds, at_once=True)
                 if order.digest is not None:
                     await door.claim(job.id, order.digest)
-                record = await door.record_of(job)
+                record = await door.record_of(job, client)
                 caller, correlation = door.call(record, order.priority_class, order.seconds, order.trace, order.digest)
         return Call(order, caller, correlation, charge)
 
@@ -187,10 +221,14 @@ class Calls:
         if answer is None:
             return await self._refuse(send, _error_of(caller), [(b"x-tutti-job", caller.job.encode())])
         assert caller.result is not None
-        told = Told(caller.job, int(caller.result.accepted_at), call.order.model, call.order.wishes)
+        told = self._told(call, caller.result.accepted_at)
         body = self._dialect.answer(told, answer, caller.result.usage)
         await send_json(send, 200, body, [*self._headers(call, answer.simulated, answer), *origin_headers(answer)])
         return 200
+
+    def _told(self, call: Call, created: float) -> Told:
+        order, clock = call.order, self._door.clock
+        return Told(call.caller.job, int(created), order.model, order.wishes, lambda: clock.monotonic() - order.came)
 
     async def _refuse(self, send: Send, error: Exception, headers: HeaderList = ()) -> int:
         return await refuse(send, error, self._dialect.path, headers, self._dialect.problem)
@@ -209,14 +247,14 @@ class Calls:
         if caller.ended and _answer_of(caller) is None:
             return await self._refuse(send, _error_of(caller), [(b"x-tutti-job", caller.job.encode())])
         order = call.order
-        writer = self._dialect.stream(Told(caller.job, int(self._door.clock.wall()), order.model, order.wishes))
+        writer = self._dialect.stream(self._told(call, self._door.clock.wall()))
         await start_stream(send, [*self._dialect.stream_headers, *self._headers(call, self._simulated(caller), _answer_of(caller))])
         if not (caller.streaming or caller.ended):
             await send_part(send, self._dialect.heartbeat)
         notes = StepNotes(caller.job, self._door.journal) if order.noted else None
         try:
             with nullcontext() if notes is None else self._door.followers.waking(caller.job, caller.wake):
-                await self._pump(caller, writer, send, notes)
+                await self._pump(caller, order, writer, send, notes)
         except Exception as error:
             _log.failure("stream_failed", error, job=caller.job)
             await send_part(send, writer.failed(of_error(error)), more=False)
@@ -238,11 +276,17 @@ class Calls:
         while not (caller.acknowledged or caller.ended):
             await caller.changed()
 
-    async def _pump(self, caller: Caller, writer: StreamWriter, send: Send, notes: StepNotes | None) -> None:
+    async def _pump(self, caller: Caller, order: CallOrder, writer: StreamWriter, send: Send, notes: StepNotes | None) -> None:
         clock, heartbeat = self._door.clock, self._door.settings.heartbeat_seconds
         caller.quiet_since = clock.monotonic()
+        place = partial(self._door.place_of, caller, order.priority_class)
+        places = PlaceNotes(place) if self._dialect.heartbeat and self._door.settings.places else None
         while True:
             part = _new_text(caller, writer)
+            if caller.streaming:
+                places = None
+            elif places is not None and not caller.ended:
+                part = b"".join(map(sse.comment, places.news()))
             if notes is not None:
                 part = b"".join(map(sse.comment, notes.news())) + part
             if caller.ended:
@@ -254,7 +298,9 @@ class Calls:
                 caller.quiet_since = clock.monotonic()
                 await send_part(send, part)
             else:
-                await caller.changed()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(None if places is None else TOLD_SECONDS):
+                        await caller.changed()
 
 
 def _answer_of(caller: Caller) -> Answer | None:

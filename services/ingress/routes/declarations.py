@@ -1,6 +1,6 @@
 """`/v1/prompts`, `/v1/agents`, `/v1/profiles`, `/v1/tools`: what patterns use by name, in versions with aliases, written to the registry.
 
-Every key may read and render; only an administrator's declares. A version never changes; what is declared anew becomes `latest`. Planners
+Every key may read and render; only an operator's declares. A version never changes; what is declared anew becomes `latest`. Planners
 follow the registry within a second, and a job keeps what it was accepted with.
 """
 
@@ -18,7 +18,6 @@ from starlette.responses import Response
 from services.ingress.handlers import Door
 from services.ingress.http.exchange import call_headers
 from services.ingress.problems import Problem, Refused, registry_unread
-from services.ingress.routes.tenants import only_admin
 from shared.access import Client
 from shared.agents.resolving import check_declared, member
 from shared.agents.table import KINDS, Declarations, DeclarationsFull, Entries, Found, Versions
@@ -82,7 +81,6 @@ class DeclarationRoutes:
     async def put(self, request: Request) -> Response:
         """Declare it: the content's version is `latest` from now on. Answered once Kafka has it."""
         client, call = self._client(request), call_headers(request.scope)
-        only_admin(client)
         name = DeclarationName(name=str(request.path_params["name"])).name
         async with self._door.bodies.read(request.receive, call, client.named(call.tenant), ENTRY_BYTES) as body:
             check_depth(body)
@@ -93,7 +91,6 @@ class DeclarationRoutes:
 
     async def delete(self, request: Request) -> Response:
         """Nothing of this name is declared any more; what is built in is there again, and jobs keep what they have."""
-        only_admin(self._client(request))
         name = self._found(request).name
         await self._write(lambda: self._table.to_remove(self._kind, name))
         return Response(status_code=204)
@@ -102,7 +99,7 @@ class DeclarationRoutes:
         """All versions of a name, and where its aliases point and pointed."""
         client, found = self._client(request), self._found(request)
         of_name = self._table.versions(self._kind, found.name)
-        hidden = set() if client.admin else {"by"}
+        hidden = set() if client.for_all else {"by"}
         aliases = {alias: moved.model_dump(mode="json", exclude=hidden) for alias, moved in of_name.aliases.items()}
         shown = [{"version": v, "about": body.about, "aliases": _pointing(of_name, v)} for v, body in of_name.bodies.items()]
         return _json({"name": found.name, "versions": shown, "aliases": aliases})
@@ -110,7 +107,6 @@ class DeclarationRoutes:
     async def move(self, request: Request) -> Response:
         """Point an alias to a version."""
         client, call = self._client(request), call_headers(request.scope)
-        only_admin(client)
         async with self._door.bodies.read(request.receive, call, client.named(call.tenant), ENTRY_BYTES) as body:
             check_depth(body)
             given = AliasMove.model_validate_json(body)

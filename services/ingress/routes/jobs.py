@@ -38,10 +38,11 @@ from services.ingress.status.status import JobState, JobStatus
 from services.ingress.submit import is_generated
 from shared.access import Client
 from shared.contracts import ids
-from shared.contracts.base import ID
+from shared.contracts.base import ID, PriorityClass
 from shared.contracts.bounds import check_depth
 from shared.contracts.ids import digest_of
 from shared.model_names import AUTO
+from shared.scheduling.places import PlaceInLine
 
 ROUTE = "/v1/jobs"
 _PUBLIC_ID = re.compile(ID)
@@ -54,15 +55,16 @@ def not_found(job: str) -> Refused:
     return Refused(Problem(404, "job_not_found", f"no job {ids.public(job)!r} is known", "id"))
 
 
-def asked_for(door: Door, request: Request) -> tuple[Client, str]:
-    """Who calls, and the id inside the cluster of the job in the path: one of his tenant, or of the one that an administrator names.
+def asked_for(door: Door, request: Request, public: str | None = None) -> tuple[Client, str]:
+    """Who calls, and the id inside the cluster of the job in the path (or of this one): one of his tenant, or of the one that an
+    administrator names.
 
     Raises Refused (401, 403, 404), InvalidHeader, InvalidQuery.
     """
     call = call_headers(request.scope)
     client = door.access.identify(call.api_key)
     tenant = client.tenant_of(call.tenant or query_tenant(request))
-    job = str(request.path_params["job"])
+    job = str(request.path_params["job"]) if public is None else public
     if not _PUBLIC_ID.fullmatch(job):
         raise Refused(Problem(404, "job_not_found", "no job has such an id", "id"))
     return client, ids.qualified(tenant, job)
@@ -118,14 +120,27 @@ class Jobs:
             del body
             await door.open()
             with door.waiting(WaitKind.END, order.tenant, wait) if wait else nullcontext() as reader:
-                known = None if order.digest is None else await door.known(order.job, order.digest)
-                async with door.charged(client, submission, order.job, known=known is not None) as charge:
-                    status = known or await self._queue(order, submission)
+                status, charge, repeated = await self._queued(order, submission)
                 del submission  # nothing of a large body is left while somebody waits
                 await arriving.aclose()
                 if reader is not None and status.state is not JobState.SETTLED:
                     status = await self._settled(order, reader) or status
-        return self._accepted(status, charge, client, repeated=known is not None)
+        return self._accepted(status, charge, client, repeated=repeated)
+
+    async def submit(self, submission: JobSubmission, call: CallHeaders, client: Client) -> tuple[JobStatus, Charge]:
+        """Queue it, or find that it was queued before. Raises whatever can be said against it."""
+        order, submission = self._order(submission, call, client)
+        await self._door.open()
+        status, charge, _ = await self._queued(order, submission)
+        return status, charge
+
+    async def _queued(self, order: JobOrder, submission: JobSubmission) -> tuple[JobStatus, Charge, bool]:
+        """The last: it was known before."""
+        door = self._door
+        known = None if order.digest is None else await door.known(order.job, order.digest)
+        async with door.charged(order.client, submission, order.job, known=known is not None) as charge:
+            status = known or await self._queue(order, submission)
+        return status, charge, known is not None
 
     def _order(self, submission: JobSubmission, call: CallHeaders, client: Client) -> tuple[JobOrder, JobSubmission]:
         """By whom it is wanted, under which id, and what. Raises Refused (403), InvalidHeader."""
@@ -140,12 +155,11 @@ class Jobs:
             else digest_of(submission.model_copy(update={"id": public, "tenant": tenant, "cache": None}).record())
         )
         changes: dict[str, Any] = {"id": public, "tenant": tenant}
-        if "priority_class" not in submission.model_fields_set and call.priority_class is not None:
-            changes["priority_class"] = call.priority_class
+        asked = submission.priority_class if "priority_class" in submission.model_fields_set else call.priority_class
+        changes["priority_class"] = client.class_of(asked, PriorityClass.STANDARD)
         if call.deadline_seconds is not None and submission.deadline_at is None and submission.deadline_seconds is None:
             changes["deadline_seconds"] = call.deadline_seconds
         submission = with_wishes(submission.model_copy(update=changes), wishes_of(call.cache, call.cache_control))
-        client.check_class(submission.priority_class)
         return JobOrder(client, public, ids.qualified(tenant, public), tenant, digest, call.trace), submission
 
     async def _queue(self, order: JobOrder, submission: JobSubmission) -> JobStatus:
@@ -160,13 +174,13 @@ class Jobs:
             seconds += max(0.0, submission.not_before - now)
         await door.judge(submission, priority_class, seconds, at_once=False)
         submission = submission.model_copy(update={"model": self._model(submission)})
-        record = await door.record_of(submission)
+        record = await door.record_of(submission, order.client)
         unsure = order.digest is not None and may_come_again(job) and not await door.claim(job, order.digest)
         follow = None
         if submission.stream or unsure:
             until = monotonic + max(0.0, seconds) + door.settings.deadline_grace_seconds
             follow = Follow(job, until, door.followers.wake, partial(door.told, order.digest) if unsure and order.digest else None)
-        await door.enqueue(order.public, record, priority_class, trace=order.trace, follow=follow, digest=order.digest)
+        offset = await door.enqueue(order.public, record, priority_class, trace=order.trace, follow=follow, digest=order.digest)
         if follow is not None and unsure and order.digest is not None:
             await door.first_word(follow, order.digest)
         status = JobStatus(
@@ -175,10 +189,12 @@ class Jobs:
             priority_class=priority_class,
             tenant=order.tenant,
             submitted_at=now,
+            queued_offset=offset,
             not_before=submission.not_before,
             deadline_at=submission.deadline_at,
             pattern=submission.pattern,
             digest=order.digest,
+            callback=submission.callback,
         )
         door.events.remember(status)
         if not unsure or door.journal.after(job, -1):
@@ -246,7 +262,9 @@ class Jobs:
         """The whole status. Who reads a large answer is registered, and its bytes count, until he has it."""
         door, answer = self._door, None if status.result is None else status.result.answer
         if answer is None or answer.blob is None:
-            return Response(status.public(), headers=headers, media_type="application/json")
+            line = door.place(status)
+            shown = status if line is None else status.model_copy(update={"line": line.rounded()})
+            return Response(shown.public(), headers={**headers, **_in_line(line)}, media_type="application/json")
         reader = Following(WaitKind.END, status.owner or "", door.clock.monotonic() + door.settings.stream_seconds)
         door.register.check(reader.kind, reader.tenant)
         return ReaderStream(door, reader, self._fetched(reader, status), {**headers, "content-type": "application/json"})
@@ -259,20 +277,26 @@ class Jobs:
 
         Who may act for every tenant may cancel a job whose id an ingress made before anything else is known of it: its home is.
         """
-        door = self._door
-        client, job = asked_for(door, request)
-        await door.open()
-        status = await door.visible(client, job)
+        client, job = asked_for(self._door, request)
+        status = await self.end(client, job)
         if status is not None and status.state is JobState.SETTLED:
             return self._shown(status)
-        if status is None and not (client.admin and is_generated(job)):
-            raise not_found(job)
-        home = door.submitter.home_of(job) if status is None else status.home
-        waits = None if status is None else status.waits()
-        await door.submitter.cancel_and_wait(job, home, "cancelled by the caller", waits)
         state = "unknown" if status is None else status.state.value
         body = {"id": ids.public(job), "state": state, "cancel_requested": True}
         return Response(to_json(body), 202, media_type="application/json")
+
+    async def end(self, client: Client, job: str) -> JobStatus | None:
+        """Ask for its end, unless it has ended; what is known of it. Raises Refused (404)."""
+        door = self._door
+        await door.open()
+        status = await door.visible(client, job)
+        if status is None and not (client.for_all and is_generated(job)):
+            raise not_found(job)
+        if status is None or status.state is not JobState.SETTLED:
+            home = door.submitter.home_of(job) if status is None else status.home
+            waits = None if status is None else status.waits()
+            await door.submitter.cancel_and_wait(job, home, "cancelled by the caller", waits)
+        return status
 
     def _accepted(self, status: JobStatus, charge: Charge, client: Client, *, repeated: bool) -> Response:
         job, query = ids.public(status.id), _query(status, client)
@@ -286,14 +310,24 @@ class Jobs:
             answer = None if status.result is None else status.result.answer
             headers |= {name.decode(): value.decode() for name, value in cache_headers(asked=False, answer=answer)}
             return self._shown(status, headers)
+        line = self._door.place(status)
+        headers |= _in_line(line)
         body = {
             "id": job,
             "state": status.state.value,
             "class": status.priority_class,
+            **({} if line is None else {"line": line.rounded()}),
             "status_url": location,
             "events_url": f"{ROUTE}/{job}/events{query}",
         }
         return Response(to_json(body), 202, headers=headers, media_type="application/json")
+
+
+def _in_line(line: PlaceInLine | None) -> dict[str, str]:
+    if line is None:
+        return {}
+    seconds = {} if line.seconds is None else {"x-tutti-start-seconds": f"{line.seconds:.1f}"}
+    return {"x-tutti-place": str(line.place), **seconds}
 
 
 def _query(status: JobStatus, client: Client) -> str:

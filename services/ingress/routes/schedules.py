@@ -104,16 +104,17 @@ class ScheduleRoutes:
         job = given.job
         if job.id is not None or job.not_before is not None or job.deadline_at is not None:
             raise InvalidSchedule
-        client.check_class(given.priority_class)
-        self._door.offered.check(job)
+        asked = given.priority_class if "priority_class" in given.model_fields_set else None
+        priority_class = client.class_of(asked, given.priority_class)
         named = job.tenant if "tenant" in job.model_fields_set else None
         job = job.model_copy(update={"tenant": client.tenant_of(named or tenant)})
+        self._door.offered.check(job)
         inside = ids.under(job.tenant, name)
         known = self._table.entries.get(inside)
         if known is None:
             self._check_room(job.tenant)
         fields = {field: getattr(given, field) for field in ScheduleSubmission.model_fields}
-        schedule = Schedule(**{**fields, "id": inside, "job": job, "since": self._since(known, given)})
+        schedule = Schedule(**{**fields, "id": inside, "job": job, "priority_class": priority_class, "since": self._since(known, given)})
         return ScheduleEntry(schedule, cron)
 
     def _check_room(self, tenant: str) -> None:

@@ -1,6 +1,7 @@
 """`GET/PUT/DELETE /v1/tenants/{id}`, `GET /v1/tenants`: the limits that administrators declare, written to the registry.
 
-Changing and listing needs an administrator's key; a tenant's own key may look at its own. Limits hold within a second of the answer.
+Changing needs an administrator's key, listing an operator's; a tenant's own key may look at its own. Limits hold within a second of the
+answer.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from services.ingress.admission.tenant_days import Spending
 from services.ingress.handlers import Door
 from services.ingress.http.exchange import call_headers
 from services.ingress.problems import Problem, Refused
-from shared.access import Client
+from shared.access import Client, Right
 from shared.contracts.base import IN_WORDS, TENANT
 from shared.contracts.bounds import check_depth
 from shared.contracts.budget import TenantLimits
@@ -24,6 +25,7 @@ from shared.contracts.headers import envelope
 from shared.kafka.port import Message
 from shared.processing.outbox import Outbox
 from shared.processing.registry import registry_key
+from shared.validators.checks import check_settings
 
 _NAME = re.compile(TENANT)
 _BODY_BYTES = 16 * 1024
@@ -46,7 +48,7 @@ class TenantRoutes:
 
     async def list(self, request: Request) -> Response:
         """All tenants that have limits, by name."""
-        only_admin(self._client(request))
+        self._client(request).check(Right.OPERATE)
         return _json({"tenants": [self._view(name) for name in sorted(self._door.tenants.limits)]})
 
     async def get(self, request: Request) -> Response:
@@ -60,17 +62,17 @@ class TenantRoutes:
 
     async def put(self, request: Request) -> Response:
         """Declare; what is left out is unlimited. Answered once Kafka has it."""
-        only_admin(self._client(request))
         name, call = _name(request), call_headers(request.scope)
         async with self._door.bodies.read(request.receive, call, name, _BODY_BYTES) as body:
             check_depth(body)
             limits = TenantLimits.model_validate_json(body)
+        for policy in limits.policies:
+            check_settings(policy.checks)
         await self._write(name, limits.to_bytes())
         return _json(TenantView(id=name, limits=limits))
 
     async def delete(self, request: Request) -> Response:
         """The tenant has no limits any more."""
-        only_admin(self._client(request))
         await self._write(_name(request), None)
         return Response(status_code=204)
 
@@ -84,12 +86,6 @@ class TenantRoutes:
 
     async def _write(self, name: str, value: bytes | None) -> None:
         await self._outbox.send(Message(self._topic, value, registry_key("tenant", name), 0, envelope("tenant_limits")))
-
-
-def only_admin(client: Client) -> None:
-    """Raises Refused (403)."""
-    if not client.admin:
-        raise Refused(Problem(403, "admin_only", "this needs an administrator's key"))
 
 
 def _name(request: Request) -> str:

@@ -90,6 +90,8 @@ class OpenStep:
     review: Deliberation | None = None
     due_at: float = float("inf")
     """Monotonic seconds of this step's next timer; armed by the engine."""
+    patience_until: float = float("inf")
+    """Of a critique that was sent: how long a critic is awaited (state)."""
     leased_until: float = float("inf")
     """Of the claim that stands (state)."""
     releases: int = 0

@@ -83,8 +83,7 @@ def on_due(book: Book, round_: Round, job_id: str) -> None:
 
 def give_up(book: Book, round_: Round, outcome: Outcome) -> None:
     """Folding this outcome fails again and again: the job that it is about ends."""
-    job = _job_of(book, outcome)
-    if job is not None:
+    if (job := _job_of(book, outcome)) is not None:
         driving.give_up(book, round_, job)
 
 
@@ -296,8 +295,7 @@ def _ask_again(book: Book, round_: Round, job: LiveJob, step: OpenStep, failure:
 
 def _on_position(book: Book, round_: Round, outcome: StreamPosition) -> None:
     """The next attempt continues from there, as soon as the backoff is over."""
-    found = book.find(outcome.job, outcome.step)
-    if found is None:
+    if (found := book.find(outcome.job, outcome.step)) is None:
         return
     job, step = found
     if streams.take_position(step, outcome) and step.due_at <= round_.now:
@@ -342,6 +340,8 @@ def _step_due(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
         failure = lost
     elif step.routed is not None:
         failure = Failure(kind=FailureKind.UNCLAIMED, message="no worker claimed the step in time", node=step.routed[0])
+    elif step.patience_until <= round_.now:
+        failure = Failure(kind=FailureKind.UNCHECKED, message="no critic answered in time")
     elif step.asks_cache:
         lookups.due(book, round_, job, step)
         return

@@ -59,9 +59,15 @@ def _within(said: CacheControl | None, allowed: TenantCache, seconds: float) -> 
     return said.changed(mode=said.mode or allowed.mode, scope=scope, ttl=min(ttls), threshold=max(thresholds, default=None))
 
 
+_ASKED_OF_MODELS = (Operation.CHAT, Operation.GENERATE, Operation.EMBED)
+"""No tool is called twice the same way, and a critic is faster than this."""
+
+
 def eligible(request: Job, step: StepRequest, control: CacheControl) -> bool:
     """Whether an answer to this step is one to any equal step."""
-    if step.operation is Operation.TOOL or step.tools or not step.idempotent or step.agent in SAMPLED or request.pattern == _COMPARISON:
+    if step.operation not in _ASKED_OF_MODELS or step.tools or not step.idempotent:
+        return False
+    if step.agent in SAMPLED or request.pattern == _COMPARISON:
         return False
     if step.operation is Operation.EMBED:
         return True

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from services.planner import counters
-from services.planner.job.limits import endless, estimate_tokens, neared, refusal
+from services.planner.job.limits import calls_of, endless, estimate_tokens, neared, refusal
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep, Phase
-from services.planner.job.run import Wanted
 from services.planner.round import Begin, Dispatch, Given, Round
 from services.planner.state import caching, ending, streams, waits
 from services.planner.state.book import Book, internal
@@ -21,6 +20,7 @@ from shared.contracts.result import Status
 from shared.contracts.review import ReviewGiven
 from shared.contracts.step import Step
 from shared.contracts.usage import Usage
+from shared.patterns.run import Wanted
 from shared.scheduling.urgency import raised
 from shared.telemetry import logs, metrics
 from shared.telemetry.tracing import trace_id
@@ -93,8 +93,9 @@ def _ask(book: Book, round_: Round, job: LiveJob, want: Wanted) -> None:
     tokens = estimate_tokens(want.request)
     cost = book.prices.estimate_micros(want.request.model, tokens)
     refused = refusal(job, want, tokens, cost)
-    cost = cost or book.funds.least_micros(job)
-    funding = Funding() if refused else book.funds.reserve(round_, job, Amounts(calls=1, tokens=tokens, micros=cost))
+    calls = calls_of(want.request)
+    cost = cost or (book.funds.least_micros(job) if calls else 0)
+    funding = Funding() if refused else book.funds.reserve(round_, job, Amounts(calls=calls, tokens=tokens, micros=cost))
     refused = refused or funding.failure
     attempt = given = lookup = None
     if refused is None and funding.lacks is None:
@@ -146,7 +147,7 @@ def _lookup(book: Book, job: LiveJob, step: OpenStep, want: Wanted) -> CacheLook
 def _given(book: Book, job: LiveJob, attempt: Step) -> Given | None:
     """A raised step goes before others of a higher class: the routers see to that."""
     raised_ = attempt.priority_class is not job.accepted.priority_class
-    return None if book.mailboxes is None or raised_ else book.mailboxes.give(attempt)
+    return None if book.mailboxes is None or raised_ or attempt.is_critique else book.mailboxes.give(attempt)
 
 
 def send(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
@@ -162,6 +163,10 @@ def dispatch(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> Dispatc
 
 
 def _sent(book: Book, round_: Round, job: LiveJob, step: OpenStep, sent: Dispatch) -> Dispatch:
+    if sent.step.is_critique:
+        step.patience_until = min(step.patience_until, round_.now + book.policy.critique_seconds)
+        step.due_at = min(step.patience_until, round_.now + book.policy.critique_resend_seconds)
+        return sent
     step.due_at = round_.now + book.policy.resend_seconds
     book.unclaimed.sent(job.id, step, sent.given)
     return sent

@@ -39,6 +39,10 @@ class Policy:
     resend_seconds: float = 43_200.0
     """A step of which no router has said anything for so long is sent again, the same attempt: its record may be gone with its topic, or
     by age. It never fails for it: only a router knows what a node lacks, and a busy cluster may have a longer backlog than any limit."""
+    critique_seconds: float = 10.0
+    """Longest wait of a step for a critic, however often it is sent; its planner's successor waits anew."""
+    critique_resend_seconds: float = 2.5
+    """A critique without an outcome is sent again after this, the same attempt: its record may be gone with its topic."""
     deadline_seconds: dict[PriorityClass, float] = field(default_factory=DEADLINE_SECONDS.copy)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     limits: Limits = field(default_factory=_limits)

@@ -16,6 +16,7 @@ from shared.kafka.client.aio_closing import thin_out
 from shared.kafka.client.aio_consumer import AioConsumer
 from shared.kafka.client.aio_errors import FOREIGN
 from shared.kafka.client.aio_fetch import hasten
+from shared.kafka.client.aio_offsets import heed_offset_errors
 from shared.kafka.client.aio_producer import AioProducer
 from shared.kafka.client.aio_rebalance import AioAssignor
 from shared.kafka.client.aio_records import install
@@ -84,6 +85,8 @@ class AioLog:
 
         client = await self._connect(create, lambda client: client.stop())
         hasten(client)
+        if group is not None:
+            heed_offset_errors(client)
         return AioConsumer(client, adapter, self._clock, waits_ms=(fetch_max_wait_ms, paused_max_wait_ms or fetch_max_wait_ms))
 
     async def admin(self) -> AioAdmin:

@@ -10,10 +10,12 @@ from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.admin import NewTopic as TheirNewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.structs import TopicPartition as TheirTopicPartition
 
 from shared.errors import ConfigurationError, LogError
 from shared.kafka.client.aio_errors import FOREIGN, in_our_words
+from shared.kafka.client.aio_offsets import check_offsets
 from shared.kafka.client.aio_topics import topics_there
 from shared.kafka.port import NewTopic, TopicInfo, TopicPartition
 from shared.kafka.settings import CALL_SECONDS, UNTOLD_SESSION_SECONDS, milliseconds
@@ -96,9 +98,12 @@ class AioAdmin:
         with in_our_words():
             known = self._coordinators.pop(group, None)
             coordinator = await self._client.find_coordinator(group) if known is None else known
-            found = await self._client.list_consumer_group_offsets(group, coordinator)
+            # Not the client's own call: it overlooks the error of a coordinator that has not read the group yet.
+            response: Any = await self._client._send_request(OffsetFetchRequest(group, None), coordinator)  # noqa: SLF001
+            check_offsets(response)
             self._coordinators[group] = coordinator
-        return {TopicPartition(*tp): committed.offset for tp, committed in found.items() if committed.offset >= 0}
+        parts = ((topic, part) for topic, parts in response.topics for part in parts)
+        return {TopicPartition(topic, number): offset for topic, (number, offset, *_) in parts if offset >= 0}
 
     async def cluster_id(self) -> str:
         with in_our_words():

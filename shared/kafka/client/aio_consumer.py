@@ -54,6 +54,8 @@ class AioConsumer:
         """Topics made anew of which the caller is not told yet."""
         self.missed: deque[MissedRecords] = deque(maxlen=MISSED)
         self._theirs: dict[TopicPartition, Theirs] = {}
+        self._sought: dict[TopicPartition, int] = {}
+        """Where the caller has gone since the poll under way began."""
         self._subscribed: frozenset[str] = frozenset()
         self._closed = False
 
@@ -73,6 +75,7 @@ class AioConsumer:
         self, *, timeout_seconds: float, max_records: int | None = None, partitions: Collection[TopicPartition] | None = None
     ) -> Mapping[TopicPartition, Sequence[Record]]:
         assert max_records is None or max_records > 0, "max_records is positive"
+        self._sought.clear()
         self._raise_kept_errors()
         if partitions is not None and not partitions:
             return {}
@@ -99,9 +102,22 @@ class AioConsumer:
                 self._brought_at = self._clock.monotonic()
             if self._identities.doubted or self._oddities:
                 await self._withhold(found)
+            if self._sought:
+                self._leave_out_what_was_left(found)
         elif self._silent_seconds() > SILENCE_SECONDS:
             raise LogUnavailable("Kafka does not answer")
         return cast("Mapping[TopicPartition, Sequence[Record]]", found)
+
+    def _leave_out_what_was_left(self, found: dict[Theirs, list[Any]]) -> None:
+        """Who has gone elsewhere while a poll was under way gets nothing of where he was: what follows would look as if it came before.
+        What was read from there on is read again. *Trace:* a home is taken again while a poll waits to learn whether its topics are still
+        the same; it goes back to what was committed, then gets the records of its last life, takes the next ones for known, and commits.
+        """
+        owned = self._ownership.partitions
+        for tp in [tp for tp in self._sought if self._their(tp) in found]:
+            del found[self._their(tp)]
+            if tp in owned:
+                self._consumer.seek(self._their(tp), self._sought[tp])
 
     # Topics made anew, records that are gone
 
@@ -229,6 +245,7 @@ class AioConsumer:
         if partition not in self._ownership.partitions:
             raise LogError(f"{partition.topic}-{partition.partition} is not assigned")
         self._oddities.out_of_range.pop(partition, None)  # what was missing where nobody reads any longer
+        self._sought[partition] = offset
         self._consumer.seek(self._their(partition), offset)
 
     async def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:

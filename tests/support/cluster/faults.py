@@ -91,6 +91,8 @@ class FaultMix:
     foreign: float = 0.0
     """Share of jobs that are as foreign clients send them, see `workload.FOREIGN`: ids keyed by anything on any topic, names of any
     script, numbers beyond all bounds, needs that no node meets."""
+    receivers: float = 0.0
+    """Share of deliveries that a callback's receiver does not take, or whose answer is lost; 0: no callback is taken at all."""
     only: tuple[str, ...] = ()
     """Kills, pauses and stops strike only these services; all when empty."""
     tight: bool = False

@@ -103,7 +103,7 @@ class History:
         self.delays_by_value: dict[bytes, list[Written]] = defaultdict(list)
         """value of the delayed message → its records in delays.*"""
         self.forwarded: dict[bytes, list[Written]] = defaultdict(list)
-        """value → records on jobs.* and steps.*"""
+        """value → records on jobs.*, steps.* and callbacks"""
         self.sent_home: set[tuple[TopicPartition, int]] = set()
         """Records on jobs.* that lay elsewhere than their id's home and have been sent on."""
         self.odd: set[tuple[str, int, int]] = set()
@@ -112,6 +112,8 @@ class History:
         """Offsets of records that nobody can unpack, but for the last of their batch, by which it is told and passed."""
         self.buried: set[tuple[str, int, int]] = set()
         """(topic, partition, offset) of records that are in dead-letters."""
+        self.buried_jobs: set[str] = set()
+        """Of them, jobs whose callbacks were given up."""
         self.accepted: dict[str, Written] = {}
         self.settled: dict[str, Written] = {}
         self.snapshots: dict[str, int] = {}
@@ -200,6 +202,7 @@ class History:
         readers: dict[str, Callable[[MemoryRecord, float], None]] = {
             topics.job_events: self._event,
             topics.results: self._result,
+            topics.callbacks: self._delivery,
             topics.outcomes: self._outcome,
             topics.controls: self._control,
             topics.lookups: self._lookup,
@@ -316,12 +319,17 @@ class History:
         written = Written(where, record.offset, now, delayed)
         self.delayed[where, record.offset] = written
         self.delays_by_value[delayed.value].append(written)
+        if delayed.topic == self._topics.callbacks:
+            return
         if delayed.topic in self._topics.all_steps():
             step = Step.model_validate_json(delayed.value)
             self.delayed_steps.add((step.id, step.attempt))
         else:
             job = HeldJob.model_validate_json(delayed.value)
             self.delayed_jobs.add(ids.qualified(job.tenant, job.id or ""))
+
+    def _delivery(self, record: MemoryRecord, now: float) -> None:
+        self.forwarded[record.value or b""].append(Written(TopicPartition(record.topic, record.partition), record.offset, now, None))
 
     def _lookup(self, record: MemoryRecord, now: float) -> None:
         lookup = CacheLookup.model_validate_json(record.value or b"")
@@ -338,3 +346,5 @@ class History:
     def _dead_letter(self, record: MemoryRecord, now: float) -> None:
         letter = DeadLetter.model_validate_json(record.value or b"")
         self.buried.add((letter.topic, letter.partition, letter.offset))
+        if letter.service == "ingress":
+            self.buried_jobs.add((letter.key or b"").decode())

@@ -16,12 +16,14 @@ from tests.support.cluster.laws import (
     boots,
     bounds,
     budgets,
+    callbacks,
     callers,
     delays,
     limits,
     one_result,
     passing,
     patience,
+    policies,
     retention,
     schedules,
     service_ends,
@@ -54,6 +56,7 @@ AT_THE_END: tuple[Law, ...] = (
     retention.check,
     service_ends.check,
     callers.check,
+    policies.check,
 )
 _SHOWN = 60
 
@@ -155,7 +158,7 @@ def _ended(world: World) -> bool:
     if history.result_count < len(history.results):
         return False
     awaited = (*history.jobs(), *history.accepted, *schedules.awaited(world))
-    return all(job in history.results for job in awaited)
+    return all(job in history.results for job in awaited) and not (world.mix.receivers and callbacks.untold(world))
 
 
 def _unfinished(world: World, patience: float) -> Iterator[Violation]:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from services.ingress.dialects.openai.requests import ChatRequest, UnsupportedParameter, to_job
-from services.ingress.dialects.port import Terms
+from services.ingress.dialects.openai.requests import ChatRequest, to_job
+from services.ingress.dialects.port import Terms, UnsupportedParameter
 from services.ingress.problems import of_error
 from shared.contracts.job import Job
 

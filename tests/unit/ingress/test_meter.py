@@ -11,7 +11,7 @@ from services.ingress.admission.meter import Meter, duration, estimate
 from services.ingress.problems import Refused
 from services.ingress.replies.ends import Ends
 from services.ingress.status.store import StoreUnavailable
-from shared.access import Client, Rate
+from shared.access import Client, Rate, Right
 from shared.clock import ManualClock
 from shared.contracts.event import JobSettled
 from shared.contracts.job import Job
@@ -19,7 +19,7 @@ from shared.contracts.result import Result, Status
 from shared.contracts.usage import Usage
 from shared.patterns import BUILT_IN
 
-CLIENT = Client("a", "team", admin=False, requests=Rate(1, 10), tokens=Rate(10, 100))
+CLIENT = Client("a", "team", right=Right.WRITE, requests=Rate(1, 10), tokens=Rate(10, 100))
 
 
 def settle_event(job: str, tokens: int) -> bytes:

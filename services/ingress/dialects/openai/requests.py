@@ -6,37 +6,20 @@ not supported is refused by name; what nobody knows is an unknown field.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from services.ingress.dialects.port import Asked, Terms
+from services.ingress.dialects.port import Asked, Terms, Unread, UnsupportedParameter, refuse_unsupported
 from shared.contracts.base import MOST, Image, JsonObject, JsonValue, Label, ModelName, PublicId, Sentence, Text
 from shared.contracts.cache import CacheControl
 from shared.contracts.chat import MOST_CALLS, MOST_TOOLS, ChatMessage, Options, ToolChoice
 from shared.contracts.job import Job
-from shared.errors import Unsupported
 
 _MAX_METADATA = 16
 
 
-class UnsupportedParameter(Unsupported):
-    """The parameter is known but not supported."""
-
-    code = "unsupported_parameter"
-
-    def __init__(self, param: str, message: str | None = None) -> None:
-        super().__init__(message or f"{param} is not supported")
-        self.param = param
-
-
-def _is_there(value: Any) -> bool | None:
-    return None if value is None else True
-
-
-Unread = Annotated[bool | None, BeforeValidator(_is_there, json_schema_input_type=Any)]
-"""Whatever it is, only that it is there counts: it is not kept."""
 Number = Annotated[int, Field(ge=-MOST, le=MOST)]
 
 
@@ -163,7 +146,7 @@ class ChatRequest(Asked):
 
 def to_job(request: ChatRequest, terms: Terms) -> Job:
     """The job that answers the request. Raises UnsupportedParameter; ValidationError (of Job) on a bad tenant or model name."""
-    refuse_unsupported(request)
+    refuse_unsupported(request, _HARMLESS)
     if terms.pattern is None and request.input:
         raise UnsupportedParameter("input", "input is for models tutti/<pattern>")
     tools, choice = _tools(request)
@@ -183,11 +166,11 @@ def to_job(request: ChatRequest, terms: Terms) -> Job:
         parallel_tool_calls=request.parallel_tool_calls is not False or not tools,
         stream=bool(request.stream),
         deadline_seconds=terms.deadline_seconds,
-        metadata=_metadata(request),
+        metadata=metadata_of(request.metadata, request.user, request.safety_identifier),
     )
 
 
-_THINK: dict[str | None, bool | Literal["low", "medium", "high"] | None] = {
+THINK: dict[str | None, bool | Literal["low", "medium", "high"] | None] = {
     None: None,
     "none": False,
     "minimal": "low",
@@ -214,19 +197,6 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
     "web_search_options": (),
 }
 """Values with which a parameter asks for nothing that would not happen anyway; with any other it is refused."""
-_JUDGED = frozenset(_HARMLESS)
-
-
-def refuse_unsupported(request: ChatRequest) -> None:
-    """Raises UnsupportedParameter for a parameter whose wish cannot be granted."""
-    for name in request.model_fields_set & _JUDGED:
-        value = getattr(request, name)
-        if value is not None and value not in _HARMLESS[name]:
-            raise UnsupportedParameter(name, f"{name}={_shown(value)} is not supported")
-
-
-def _shown(value: Any) -> str:
-    return str(value) if isinstance(value, bool | int | float) else "..."
 
 
 def _options(request: ChatRequest) -> Options:
@@ -234,16 +204,16 @@ def _options(request: ChatRequest) -> Options:
     return Options(
         temperature=request.temperature,
         top_p=request.top_p,
-        seed=_seed(request.seed),
+        seed=folded_seed(request.seed),
         max_tokens=request.max_completion_tokens or request.max_tokens,
         stop=() if stop is None else (stop,) if isinstance(stop, str) else stop,
         presence_penalty=request.presence_penalty,
         frequency_penalty=request.frequency_penalty,
-        think=_THINK[request.reasoning_effort],
+        think=THINK[request.reasoning_effort],
     )
 
 
-def _seed(seed: int | None) -> int | None:
+def folded_seed(seed: int | None) -> int | None:
     """OpenAI's seeds have 64 bits, models' have 32: folded, so that equal seeds stay equal."""
     if seed is None or -(2**31) <= seed < 2**31:
         return seed
@@ -288,13 +258,10 @@ def _named(tools: tuple[dict[str, Any], ...], names: Sequence[str] | None) -> tu
     return tools if names is None else tuple(tool for tool in tools if _function_name(tool) in names)
 
 
-def _metadata(request: ChatRequest) -> dict[str, str]:
-    found = dict(request.metadata or {})
-    if request.user is not None:
-        found["user"] = request.user
-    if request.safety_identifier is not None:
-        found["safety_identifier"] = request.safety_identifier
-    return found
+def metadata_of(given: Mapping[str, str] | None, user: str | None, safety_identifier: str | None = None) -> dict[str, str]:
+    """Of a job: what the caller notes, and whom he names."""
+    named = {"user": user, "safety_identifier": safety_identifier}
+    return {**(given or {}), **{name: value for name, value in named.items() if value is not None}}
 
 
 def _messages(messages: tuple[AskedMessage, ...]) -> list[ChatMessage]:
@@ -341,7 +308,7 @@ def _content(content: str | tuple[ContentPart, ...] | None, number: int) -> tupl
         if part.type in ("input_audio", "file"):
             raise UnsupportedParameter(f"messages.{number}.content", f"content of type {part.type} is not supported")
         if part.type == "image_url":
-            images.append(_image(part.image_url, number))
+            images.append(image_of(None if part.image_url is None else part.image_url.url, f"messages.{number}.content"))
         else:
             texts.append(part.text or part.refusal or "")
     return "\n".join(texts), tuple(images)
@@ -350,11 +317,11 @@ def _content(content: str | tuple[ContentPart, ...] | None, number: int) -> tupl
 _IMAGE: TypeAdapter[str] = TypeAdapter(Image)
 
 
-def _image(image: ImageUrl | None, number: int) -> str:
+def image_of(url: str | None, place: str) -> str:
     """Base64 of a data URL. Addresses are refused: the cluster fetches nothing on a caller's behalf."""
     try:
-        if image is not None and image.url.startswith("data:image/"):
-            return _IMAGE.validate_python(image.url).partition(",")[2]
+        if url is not None and url.startswith("data:image/"):
+            return _IMAGE.validate_python(url).partition(",")[2]
     except ValidationError:
         pass
-    raise UnsupportedParameter(f"messages.{number}.content", "images are supported as data URLs in base64 only: data:image/png;base64,...")
+    raise UnsupportedParameter(place, "images are supported as data URLs in base64 only: data:image/png;base64,...")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from pydantic_core import to_json
 
-from services.ingress.dialects.port import ModelShown, Told, origin
+from services.ingress.dialects.port import Inquired, ModelShown, Told, origin
 from services.ingress.http import sse
 from services.ingress.problems import Problem, rendered
 from shared.contracts.chat import Answer, FinishReason
 from shared.contracts.usage import Usage
+from shared.errors import Unsupported
 
 SIMULATED = "simulated"
 
@@ -141,14 +141,19 @@ class ChunkWriter:
         return sse.data(rendered(found)) + sse.DONE
 
 
-def models(found: Sequence[ModelShown]) -> bytes:
+def models(asked: Inquired) -> bytes:
     """The list."""
-    return to_json({"object": "list", "data": [_model(one) for one in found]})
+    return to_json({"object": "list", "data": [_model(one) for one in asked.known.all()]})
 
 
-def model(found: ModelShown) -> bytes:
+def model(asked: Inquired) -> bytes:
     """One of it."""
-    return to_json(_model(found))
+    return to_json(_model(asked.known.one(asked.params["model"])))
+
+
+def unsupported(_: Inquired) -> bytes:
+    """Of what OpenAI has and this cluster has not."""
+    raise Unsupported("this is not supported: the cluster chats, completes and embeds")
 
 
 def _model(found: ModelShown) -> dict[str, Any]:

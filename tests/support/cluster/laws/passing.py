@@ -90,6 +90,7 @@ class _Home:
 
     world: World
     open: dict[str, _Open] = field(default_factory=dict)
+    critiques: set[str] = field(default_factory=set)
 
     def check(self, home: int) -> Iterator[Violation]:
         valid = {(w.where, w.offset) for w in self.world.history.valid(home)}
@@ -107,10 +108,12 @@ class _Home:
             case StepAsked():
                 if event.node is not None:
                     yield from self._passes(written)
-                if not event.unfunded:
+                if event.agent == "critique":  # it waits for no node, and for no router
+                    self.critiques.add(event.step)
+                elif not event.unfunded:
                     self.open[event.step] = _Open(event.job, 1, event.node is None, written.at)
             case StepFunded() | StepRetried():
-                if not getattr(event, "unfunded", None):
+                if event.step not in self.critiques and not getattr(event, "unfunded", None):
                     self.open[event.step] = _Open(event.job, event.attempt, True, written.at)
             case StepWaits() if event.step in self.open:
                 self.open[event.step].waits = not event.missing

@@ -1,0 +1,32 @@
+"""Administered: what administrators have put into the registry, as this instance has read it, for all that asks for it."""
+
+from __future__ import annotations
+
+from services.ingress.admission.tenant_days import TenantDays
+from services.ingress.settings import IngressSettings
+from shared.access import load
+from shared.agents.table import Declarations
+from shared.contracts import keys, schedule
+from shared.processing.registry import follow_registry
+from shared.processing.tail import Tail
+from shared.scheduling.schedule_table import ScheduleTable
+from shared.service import Environment
+
+
+class Administered:
+    """`tail` feeds it; until that has caught up nothing here says that it is complete."""
+
+    def __init__(self, environment: Environment, settings: IngressSettings, tenants: TenantDays) -> None:
+        topics, name = environment.topics, environment.instance
+        self.schedules, self.agents = ScheduleTable(topics.settings.capabilities), Declarations()
+        self.access = load(settings.keys_file, environment.clock)
+        kinds = {"tenant": tenants.limits.on_entry, keys.KIND: self.access.on_entry, schedule.KIND: self.schedules.apply}
+        self.tail: Tail = follow_registry(
+            environment.log,
+            environment.clock,
+            topics,
+            client_id=f"tutti-ingress-registry-{name}",
+            service="ingress",
+            kinds={**kinds, **self.agents.kinds},
+        )
+        self.schedules.complete = self.agents.complete = self.access.complete = self.tail.caught_up

@@ -1,0 +1,81 @@
+"""Inquiries of the dialects, each in its form: what the registered nodes offer, and what else their clients want to know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.ingress.dialects.port import Inquired, Inquiry, ModelShown
+from services.ingress.handlers import Door
+from services.ingress.http.exchange import call_headers
+from services.ingress.http.resource import Endpoint
+from services.ingress.problems import Refused, unknown_model
+from shared.access import OPEN
+from shared.contracts.bounds import check_depth
+from shared.contracts.chat import Operation
+from shared.contracts.node import NodeModel
+from shared.model_names import AUTO
+
+
+def endpoint(door: Door, inquiry: Inquiry) -> Endpoint:
+    """What answers one inquiry. Raises Refused and all that its `render` raises."""
+
+    async def serve(request: Request) -> Response:
+        call, known = call_headers(request.scope), _Known(door)
+        client = OPEN if inquiry.public else door.access.identify(call.api_key)
+        if inquiry.method == "GET":
+            return Response(inquiry.render(Inquired(known, request.path_params, b"")), media_type=inquiry.media)
+        async with door.bodies.read(request.receive, call, client.named(call.tenant), door.settings.body_bytes) as body:
+            check_depth(body)
+            return Response(inquiry.render(Inquired(known, request.path_params, body)), media_type=inquiry.media)
+
+    return serve
+
+
+class _Known(NamedTuple):
+    door: Door
+
+    def all(self) -> list[ModelShown]:
+        """Every name, those that leave the choice to the cluster first."""
+        copies = self._copies()
+        return [self._shown(name, copies.get(name, ())) for name in self.door.offered.models]
+
+    def one(self, name: str) -> ModelShown:
+        """Raises Refused (404)."""
+        found = name if self._stands_for_more(name) else self.door.registry.catalogue.resolve(name)
+        if found is None:
+            raise Refused(unknown_model(name, self.door.offered.models))
+        return self._shown(found, self._copies().get(found, ()))
+
+    def _copies(self) -> dict[str, list[NodeModel]]:
+        """Of each model, as its nodes have it."""
+        found: dict[str, list[NodeModel]] = {}
+        for node in self.door.registry.table:
+            for model in node.models:
+                found.setdefault(model.name, []).append(model)
+        return found
+
+    def _stands_for_more(self, name: str) -> bool:
+        """The name leaves the model to the cluster, or to a pattern."""
+        return name == AUTO or self.door.offered.pattern_of(name) is not None
+
+    def _shown(self, name: str, copies: Sequence[NodeModel]) -> ModelShown:
+        catalogue = self.door.registry.catalogue
+        free = self._stands_for_more(name)
+        available = catalogue.live_nodes > 0 if free else name in catalogue.live_models
+        offer = catalogue.offer((AUTO if free else name,), Operation.CHAT)
+        shown = ModelShown(name, available, None if offer is None else offer.window, catalogue.simulated)
+        if free or not copies:
+            return shown
+        digests, quantisations = ({getattr(copy, told) for copy in copies} for told in ("digest", "quantisation"))
+        return shown._replace(
+            size=max(copy.size_bytes for copy in copies),
+            digest=digests.pop() if len(digests) == 1 else "",
+            quantisation=quantisations.pop() if len(quantisations) == 1 else "",
+            abilities=frozenset(ability for copy in copies for ability, able in copy.abilities.items() if able),
+            operations=frozenset(operation for copy in copies for operation in copy.operations),
+            resident=any(copy.resident for copy in copies),
+        )

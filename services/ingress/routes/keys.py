@@ -1,0 +1,165 @@
+"""`/v1/keys`: API keys made, changed, rotated and revoked at run time by administrators, written to the registry. Only digests are kept:
+the key itself is told once, to who makes it. What changes holds everywhere within a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from hashlib import sha256
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.ingress.handlers import Door
+from services.ingress.http.exchange import call_headers
+from services.ingress.problems import Problem, Refused
+from shared.access import RIGHTS, Right
+from shared.contracts.base import IN_WORDS, TENANT, EpochSeconds, Label
+from shared.contracts.bounds import check_depth
+from shared.contracts.headers import envelope
+from shared.contracts.keys import KIND, ApiKey, KeyName, KeySecret, KeyTerms
+from shared.kafka.port import Message
+from shared.processing.outbox import Outbox
+from shared.processing.registry import registry_key
+
+_NAME = re.compile(TENANT)
+_BODY_BYTES = 16 * 1024
+_GRACE_SECONDS = 86_400.0
+_SECRET_BYTES = 32
+PREFIX = "tutti_"
+"""Of every key that is made here: scanners of leaked secrets look for such a beginning."""
+
+
+class KeySubmission(KeyTerms):
+    """The body of `POST /v1/keys`."""
+
+    name: KeyName
+
+
+class Rotation(BaseModel):
+    """The body of `POST /v1/keys/{id}/rotate`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    grace_seconds: float = Field(default=_GRACE_SECONDS, ge=0, le=30 * 86_400)
+    """So long the key of before holds beside the new one."""
+
+
+class KeyView(KeyTerms):
+    """A key as shown: never its digests."""
+
+    id: KeyName
+    made_at: EpochSeconds
+    by: Label
+    previous_until: EpochSeconds | None = None
+    """Until then the key of before holds, too."""
+    key: Label | None = None
+    """The key itself, only where it was just made."""
+
+
+class KeyRoutes:
+    """Answers come from what this instance has read of the registry; what it wrote itself it knows at once."""
+
+    def __init__(self, door: Door, outbox: Outbox, topic: str) -> None:
+        self._door, self._outbox, self._topic = door, outbox, topic
+        self._writing = asyncio.Lock()
+
+    async def list(self, _: Request) -> Response:
+        """All keys that were made at run time, by name; those of a file are not here."""
+        declared = self._door.access.declared
+        return _json({"keys": [_view(name, declared[name]) for name in sorted(declared)]})
+
+    async def get(self, request: Request) -> Response:
+        """One key's terms."""
+        name = _name(request)
+        return _json(_view(name, self._known(name)))
+
+    async def create(self, request: Request) -> Response:
+        """Make a key: 201 with the key itself, which nobody can tell again. Raises Refused (409) where the name is taken."""
+        given = KeySubmission.model_validate_json(await self._body(request))
+        access = self._door.access
+        if given.name in access.declared or given.name in access.fixed:
+            raise Refused(Problem(409, "key_exists", "a key of this name is there; rotate or change it", "name"))
+        if access.open and RIGHTS[given.role] < Right.ADMINISTER:
+            raise Refused(Problem(400, "first_key", "the first key is an administrator's: nobody could make another one", "role"))
+        secret, digest = _made()
+        terms = given.model_dump(exclude={"name"})
+        key = ApiKey(**terms, secrets=(KeySecret(digest=digest),), at=self._door.clock.wall(), by=self._caller(request))
+        await self._write(given.name, key)
+        return _json(_view(given.name, key, secret), 201)
+
+    async def put(self, request: Request) -> Response:
+        """Change a key's terms: all of them anew; the key itself stays."""
+        name, terms = _name(request), KeyTerms.model_validate_json(await self._body(request))
+        known = self._known(name)
+        key = ApiKey(**terms.model_dump(), secrets=known.secrets, at=self._door.clock.wall(), by=self._caller(request))
+        await self._write(name, key)
+        return _json(_view(name, key))
+
+    async def rotate(self, request: Request) -> Response:
+        """Make it a new key: the one before holds on for a while, so that callers can change over."""
+        name, body = _name(request), await self._body(request)
+        given, known, now = Rotation.model_validate_json(body or b"{}"), self._known(name), self._door.clock.wall()
+        secret, digest = _made()
+        before = known.secrets[0].changed(until=now + given.grace_seconds)
+        kept = (before,) if given.grace_seconds else ()
+        key = known.changed(secrets=(KeySecret(digest=digest), *kept), at=now, by=self._caller(request))
+        await self._write(name, key)
+        return _json(_view(name, key, secret))
+
+    async def delete(self, request: Request) -> Response:
+        """Revoke it: nobody is let in by it any more. What it began goes on."""
+        name = _name(request)
+        self._known(name)
+        await self._write(name, None)
+        return Response(status_code=204)
+
+    def _known(self, name: str) -> ApiKey:
+        """Raises Refused (404)."""
+        found = self._door.access.declared.get(name)
+        if found is None:
+            raise Refused(Problem(404, "not_found", "no key of this name was made at run time", "id"))
+        return found
+
+    def _caller(self, request: Request) -> str:
+        return self._door.access.identify(call_headers(request.scope).api_key).name
+
+    async def _body(self, request: Request) -> bytes:
+        call = call_headers(request.scope)
+        async with self._door.bodies.read(request.receive, call, "default", _BODY_BYTES) as body:
+            check_depth(body)
+            return body
+
+    async def _write(self, name: str, key: ApiKey | None) -> None:
+        """Answered once Kafka has it, one after the other."""
+        async with self._writing:
+            value = None if key is None else key.to_bytes()
+            await self._outbox.send(Message(self._topic, value, registry_key(KIND, name), 0, envelope("api_key")))
+            self._door.access.on_entry(KIND, name, value)
+
+
+def _made() -> tuple[str, str]:
+    """(key, its digest)."""
+    secret = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
+    return secret, sha256(secret.encode()).hexdigest()
+
+
+def _view(name: str, key: ApiKey, secret: str | None = None) -> KeyView:
+    terms = key.model_dump(include=set(KeyTerms.model_fields))
+    until = key.secrets[1].until if len(key.secrets) > 1 else None
+    return KeyView(**terms, id=name, made_at=key.at, by=key.by, previous_until=until, key=secret)
+
+
+def _name(request: Request) -> str:
+    name = str(request.path_params["key"])
+    if not _NAME.fullmatch(name):
+        raise Refused(Problem(400, "invalid_name", f"a key's name has {IN_WORDS[TENANT]}"))
+    return name
+
+
+def _json(body: object, status: int = 200) -> Response:
+    return Response(to_json(body, exclude_none=True), status, media_type="application/json")
