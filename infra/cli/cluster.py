@@ -30,8 +30,9 @@ T = TypeVar("T")
 
 def _kafka(settings: ClusterSettings, clock: Clock) -> Log:
     from shared.kafka.client.aio import AioLog
+    from shared.kafka.client.security import security_of
 
-    return AioLog(servers=settings.kafka_servers, clock=clock)
+    return AioLog(servers=settings.kafka_servers, clock=clock, security=security_of(settings))
 
 
 @dataclass(slots=True)
@@ -58,7 +59,8 @@ class Cluster:
         try:
             return await asyncio.wait_for(call, CONNECT_SECONDS)
         except TimeoutError:
-            raise CommandExit(Exit.UNREACHABLE, f"Kafka at {self.settings.kafka_servers} does not answer") from None
+            reason = self.log.trouble or f"Kafka at {self.settings.kafka_servers} does not answer"
+            raise CommandExit(Exit.UNREACHABLE, reason) from None
 
     def blobs(self) -> Blobs:
         """Bodies above the inline bound."""

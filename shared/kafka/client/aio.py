@@ -19,6 +19,7 @@ from shared.kafka.client.aio_fetch import hasten
 from shared.kafka.client.aio_producer import AioProducer
 from shared.kafka.client.aio_rebalance import AioAssignor
 from shared.kafka.client.aio_records import install
+from shared.kafka.client.security import Security, refusal
 from shared.kafka.port import Assignor, Reset
 from shared.kafka.settings import milliseconds
 from shared.telemetry import logs
@@ -38,10 +39,13 @@ Client = TypeVar("Client", bound=_Startable)
 class AioLog:
     """Implements `port.Log`. `servers` is Kafka's comma-separated list of bootstrap addresses."""
 
-    def __init__(self, servers: str, clock: Clock, *, compression: Compression = "lz4") -> None:
+    def __init__(self, servers: str, clock: Clock, *, compression: Compression = "lz4", security: Security | None = None) -> None:
         self._servers = [server.strip() for server in servers.split(",")]
         self._clock = clock
         self._compression = compression
+        self._security = security or Security()
+        self._common = {"bootstrap_servers": self._servers, **self._security.options}
+        self.trouble: str | None = None
         self._session_seconds: float | None = None
         """Of members of groups, once the brokers have said what they allow."""
         thin_out(clock)
@@ -71,7 +75,7 @@ class AioLog:
 
         def create() -> AIOKafkaConsumer:
             return AIOKafkaConsumer(
-                bootstrap_servers=self._servers,
+                **self._common,
                 client_id=client_id,
                 group_id=group,
                 auto_offset_reset=reset,
@@ -89,7 +93,7 @@ class AioLog:
     async def admin(self) -> AioAdmin:
         def create() -> AIOKafkaAdminClient:
             return AIOKafkaAdminClient(
-                bootstrap_servers=self._servers, client_id="tutti-admin", request_timeout_ms=milliseconds(settings.REQUEST_SECONDS)
+                **self._common, client_id="tutti-admin", request_timeout_ms=milliseconds(settings.REQUEST_SECONDS)
             )
 
         return AioAdmin(await self._connect(create, lambda client: client.close()))
@@ -115,10 +119,13 @@ class AioLog:
             client = create()
             try:
                 await client.start()
+                self.trouble = None
                 return client
             except FOREIGN as error:
                 await stop(client)
-                log.warning("kafka_unreachable", servers=",".join(self._servers), error=repr(error), retry_seconds=pause)
+                self.trouble = await refusal(self._servers[0], self._security)
+                reason = self.trouble or repr(error)
+                log.warning("kafka_unreachable", servers=",".join(self._servers), error=reason, retry_seconds=pause)
             except BaseException:
                 await stop(client)
                 raise
@@ -128,7 +135,7 @@ class AioLog:
     def _new_producer(self, client_id: str, acks: Literal["all", 1]) -> AIOKafkaProducer:
         seconds = settings.REQUEST_SECONDS if acks == "all" else settings.CHUNK_REQUEST_SECONDS
         return AIOKafkaProducer(
-            bootstrap_servers=self._servers,
+            **self._common,
             client_id=client_id,
             acks=acks,
             enable_idempotence=acks == "all",
