@@ -7,6 +7,7 @@ refused for good; then it alone is given up, and counted.
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Collection, Sequence
 from typing import Any, TypeVar
@@ -43,6 +44,22 @@ _INDEXES = {
 }
 
 
+def _client(url: str, timeout_seconds: float) -> AsyncMongoClient[Document]:
+    """TLS: `mongodb://…/?tls=true&tlsCAFile=/path/of/authorities.pem`."""
+    return AsyncMongoClient(
+        url,
+        appname="tutti-sink",
+        serverSelectionTimeoutMS=_AWAY_MS,
+        connectTimeoutMS=_AWAY_MS,
+        socketTimeoutMS=int(1_000 * timeout_seconds),
+        maxPoolSize=16,
+        retryWrites=False,  # every write is made again by us
+        w="majority",
+        journal=True,
+        tz_aware=True,
+    )
+
+
 class MongoStore:
     """`port.Store`. `url` may hold a password and is never shown."""
 
@@ -50,19 +67,12 @@ class MongoStore:
         """Raises ConfigurationError."""
         self._timeout = timeout_seconds
         try:
-            self._client: AsyncMongoClient[Document] = AsyncMongoClient(
-                url,
-                appname="tutti-sink",
-                serverSelectionTimeoutMS=_AWAY_MS,
-                connectTimeoutMS=_AWAY_MS,
-                socketTimeoutMS=int(1_000 * timeout_seconds),
-                maxPoolSize=16,
-                retryWrites=False,  # every write is made again by us
-                w="majority",
-                journal=True,
-                tz_aware=True,
-            )
-        except (InvalidURI, ConfigurationError, ValueError, TypeError):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)  # an option that is passed over may be the one that asks for TLS
+                self._client = _client(url, timeout_seconds)
+        except OSError as error:
+            raise WrongSettings(f"TUTTI_SINK__STORE names a file that cannot be used: {error.strerror or 'no certificate'}") from None
+        except (InvalidURI, ConfigurationError, ValueError, TypeError, UserWarning):
             raise WrongSettings("TUTTI_SINK__STORE is no address of a MongoDB, as mongodb://127.0.0.1:27017") from None
         self._database = self._client[database]
         self._reached: OrderedDict[str, int] = OrderedDict()
