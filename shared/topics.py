@@ -8,16 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Annotated, Any, Literal, get_args
-from zlib import crc32
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, Field, StringConstraints
-
-from shared.contracts.base import CLASSES, RECORD_BYTES, TOPIC, Capability, PriorityClass
-from shared.contracts.chat import TOOLS
+from shared.contracts.base import CLASSES, RECORD_BYTES, PriorityClass
 from shared.contracts.event import Event
 from shared.contracts.outcome import Outcome
-from shared.murmur import place
+from shared.partitions import AGENTS, TopicSettings, model_for, partition_of, steps_partition
+
+__all__ = ["AGENTS", "FAMILIES", "Family", "Topic", "TopicSettings", "Topics", "model_for", "partition_of", "steps_partition"]
 
 Count = Literal["home", "steps", "work", "replies", "one", "other"]
 Cleanup = Literal["delete", "compact", "compact,delete"]
@@ -239,31 +237,6 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 
-AGENTS = ("research", "reasoning", "creative", "code", "critic")
-"""What an agent may be; any chat model can be asked to."""
-Partitions = Annotated[int, Field(ge=1, le=10_000)]
-ReplyTopics = Annotated[str, StringConstraints(pattern=rf"^{TOPIC}\*?$", max_length=250)]
-
-
-class TopicSettings(BaseModel):
-    """Partition counts and replication; the same for every process of a cluster."""
-
-    prefix: str = Field(default="", pattern=r"^[A-Za-z0-9_-]{0,40}\.?$", max_length=41)
-    home_partitions: Partitions = 6
-    steps_partitions: Partitions = 2
-    """Of `chat` and `embed`: upper bound of routers that share one and a class. Every fetch of a router pays for each (decision 0034)."""
-    agent_steps_partitions: Partitions = 1
-    """Of every other capability (decision 0037). Both may grow."""
-    work_partitions: Partitions = 16
-    replies_partitions: Partitions = 16
-    other_partitions: Partitions = 6
-    replication: int = Field(default=1, ge=1, le=100)
-    min_insync_replicas: int = Field(default=1, ge=1, le=100)
-    capabilities: tuple[Capability, ...] = Field(default=("chat", "embed", *AGENTS, TOOLS), min_length=1, max_length=100)
-    reply_topics: tuple[ReplyTopics, ...] = Field(default=("replies", "replies.*"), max_length=100)
-    """Topics that a reply may go to; a trailing `*` matches any ending."""
-
-
 @dataclass(frozen=True, slots=True)
 class Topic:
     """A concrete topic."""
@@ -376,23 +349,3 @@ class Topics:
             config["retention.ms"] = str(family.retention_ms)
         config.update(family.config)
         return config
-
-
-def model_for(capability: str) -> str:
-    """The kind of model that serves it, as mailboxes have it: an embedder or one that chats. Mailboxes are a node's own, so agents have
-    none (decision 0037), nor have tools, whose nodes read what others get as chats.
-    """
-    return "embed" if capability == "embed" else "chat"
-
-
-def steps_partition(tenant: str, home: int, partitions: int, spread: int | None = None) -> int:
-    """(hash(tenant) + home mod spread) mod n: `spread` < n confines a tenant to that many partitions.
-
-    By home and not by step: what a round of one home asks for lies together, in one batch (decision 0004).
-    """
-    return (crc32(tenant.encode()) + home % (spread or partitions)) % partitions
-
-
-def partition_of(key: bytes, partitions: int) -> int:
-    """Our partitioner for keyed records: Kafka's own, so that it does not matter who writes a record."""
-    return place(key, partitions)
