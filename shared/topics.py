@@ -177,6 +177,17 @@ FAMILIES: tuple[Family, ...] = (
         (("segment.ms", "600000"), ("delete.retention.ms", str(DAY_MS))),
     ),
     Family(
+        "acts",
+        "kind/name",
+        "one",
+        "delete",
+        30 * DAY_MS,
+        ("ingress", "CLI"),
+        ("sink",),
+        ("Act",),
+        "What administrators did: who, when, what. Written before it is done; the sink keeps them for longer.",
+    ),
+    Family(
         "nodes",
         "node id",
         "one",
@@ -262,7 +273,7 @@ class Topics:
         self.outcomes, self.job_events, self.results = prefix + "outcomes", prefix + "job-events", prefix + "results"
         self.replies, self.blobs, self.registry = prefix + "replies", prefix + "blobs", prefix + "registry"
         self.nodes, self.credits, self.presence = prefix + "nodes", prefix + "credits", prefix + "presence"
-        self.controls, self.dead_letters = prefix + "controls", prefix + "dead-letters"
+        self.controls, self.dead_letters, self.acts = prefix + "controls", prefix + "dead-letters", prefix + "acts"
 
     def jobs(self, priority_class: PriorityClass) -> str:
         return self._jobs[priority_class]

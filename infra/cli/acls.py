@@ -14,7 +14,7 @@ import click
 
 from infra.cli.cluster import Cluster, with_cluster
 from infra.cli.output import emit_json
-from shared.kafka.client.aio_acls import CLUSTER, Acl, Operation, Pattern, Resource
+from shared.kafka.client.aio_acls import CLUSTER, Acl, AclOperation, AclMatch, AclResource
 from shared.kafka.client.aio_admin import AioAdmin
 from shared.services import ListedService, group_of, listed
 from shared.topics import Topics
@@ -43,50 +43,50 @@ def _of_topics(topics: Topics, name: str, who: str) -> Iterator[Acl]:
     for topic in topics.all():
         family = topic.family
         if name in family.written_by:
-            yield Acl(who, Operation.WRITE, Resource.TOPIC, topic.name)
+            yield Acl(who, AclOperation.WRITE, AclResource.TOPIC, topic.name)
             if family.pattern == "replies":
                 yield from _of_replies(topics, who)
         if name in family.read_by:
-            yield Acl(who, Operation.READ, Resource.TOPIC, topic.name)
+            yield Acl(who, AclOperation.READ, AclResource.TOPIC, topic.name)
         if name not in _NAMES:
-            yield Acl(who, Operation.DESCRIBE, Resource.TOPIC, topic.name)
-            yield Acl(who, Operation.DESCRIBE_CONFIGS, Resource.TOPIC, topic.name)
+            yield Acl(who, AclOperation.DESCRIBE, AclResource.TOPIC, topic.name)
+            yield Acl(who, AclOperation.DESCRIBE_CONFIGS, AclResource.TOPIC, topic.name)
 
 
 def _of_replies(topics: Topics, who: str) -> Iterator[Acl]:
     """Topics that callers may name besides."""
     for allowed in topics.settings.reply_topics:
-        pattern = Pattern.PREFIXED if allowed.endswith("*") else Pattern.LITERAL
+        pattern = AclMatch.PREFIXED if allowed.endswith("*") else AclMatch.LITERAL
         name = topics.settings.prefix + allowed.removesuffix("*")
         if name:  # `*` alone: then whoever sets that writes an ACL for it himself
-            yield Acl(who, Operation.WRITE, Resource.TOPIC, name, pattern)
+            yield Acl(who, AclOperation.WRITE, AclResource.TOPIC, name, pattern)
 
 
 def _of_groups(topics: Topics, service: ListedService, who: str) -> Iterator[Acl]:
     prefix = topics.settings.prefix
     if service.grouped:
-        yield Acl(who, Operation.READ, Resource.GROUP, group_of(service.name, prefix))
+        yield Acl(who, AclOperation.READ, AclResource.GROUP, group_of(service.name, prefix))
     elif service.name == "worker":
-        yield Acl(who, Operation.READ, Resource.GROUP, group_of("worker-", prefix), Pattern.PREFIXED)
+        yield Acl(who, AclOperation.READ, AclResource.GROUP, group_of("worker-", prefix), AclMatch.PREFIXED)
     for other in _POSITIONS_OF.get(service.name, ()):
-        yield Acl(who, Operation.DESCRIBE, Resource.GROUP, group_of(other, prefix))
-    yield Acl(who, Operation.DESCRIBE_CONFIGS, Resource.CLUSTER, CLUSTER)  # how short a member's session may be
+        yield Acl(who, AclOperation.DESCRIBE, AclResource.GROUP, group_of(other, prefix))
+    yield Acl(who, AclOperation.DESCRIBE_CONFIGS, AclResource.CLUSTER, CLUSTER)  # how short a member's session may be
 
 
 def _of_operators(topics: Topics, who: str) -> Iterator[Acl]:
     """The command line: makes topics, looks at everything, and sends dead letters again, wherever they lay."""
-    operations = (Operation.READ, Operation.WRITE, Operation.CREATE, Operation.DESCRIBE, Operation.DESCRIBE_CONFIGS)
-    yield from (Acl(who, operation, Resource.TOPIC, topic.name) for topic in topics.all() for operation in operations)
-    yield Acl(who, Operation.DESCRIBE, Resource.GROUP, group_of("", topics.settings.prefix), Pattern.PREFIXED)
-    yield Acl(who, Operation.DESCRIBE_CONFIGS, Resource.CLUSTER, CLUSTER)
+    operations = (AclOperation.READ, AclOperation.WRITE, AclOperation.CREATE, AclOperation.DESCRIBE, AclOperation.DESCRIBE_CONFIGS)
+    yield from (Acl(who, operation, AclResource.TOPIC, topic.name) for topic in topics.all() for operation in operations)
+    yield Acl(who, AclOperation.DESCRIBE, AclResource.GROUP, group_of("", topics.settings.prefix), AclMatch.PREFIXED)
+    yield Acl(who, AclOperation.DESCRIBE_CONFIGS, AclResource.CLUSTER, CLUSTER)
 
 
 def commands(acls: Sequence[Acl], servers: str) -> list[str]:
     """Calls of Kafka's own kafka-acls.sh, as few as may be."""
-    grouped: dict[tuple[str, Resource, Pattern, str], list[str]] = defaultdict(list)
+    grouped: dict[tuple[str, AclResource, AclMatch, str], list[str]] = defaultdict(list)
     for acl in acls:
         grouped[acl.principal, acl.resource, acl.pattern, acl.name].append(acl.operation.name.title().replace("_", ""))
-    lines: dict[tuple[str, Resource, Pattern, tuple[str, ...]], list[str]] = defaultdict(list)
+    lines: dict[tuple[str, AclResource, AclMatch, tuple[str, ...]], list[str]] = defaultdict(list)
     for (who, resource, pattern, name), operations in grouped.items():
         lines[who, resource, pattern, tuple(sorted(operations))].append(name)
     shown = []
@@ -94,7 +94,7 @@ def commands(acls: Sequence[Acl], servers: str) -> list[str]:
         words = ["kafka-acls.sh", "--bootstrap-server", servers, "--command-config", "admin.properties", "--add", "--allow-principal", who]
         words += [word for operation in operations for word in ("--operation", operation)]
         flag = f"--{resource.name.lower()}"
-        words += [flag] if resource is Resource.CLUSTER else [word for name in names for word in (flag, name)]
+        words += [flag] if resource is AclResource.CLUSTER else [word for name in names for word in (flag, name)]
         shown.append(shlex.join([*words, "--resource-pattern-type", pattern.name.lower()]))
     return shown
 

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from services.ingress.declaring import Declaring
 from services.ingress.dialects import served
 from services.ingress.handlers import Door
 from services.ingress.http.cors import Origins
@@ -30,7 +31,6 @@ from services.ingress.routes.schedules import ScheduleRoutes
 from services.ingress.routes.tenants import TenantRoutes
 from shared.access import Right
 from shared.agents.table import KINDS
-from shared.processing.outbox import Outbox
 from shared.scheduling.schedule_table import ScheduleTable
 from shared.telemetry import logs
 
@@ -77,15 +77,14 @@ class IngressApi(FastAPI):
         return self.openapi_schema
 
 
-def build_api(door: Door, version: str, outbox: Outbox, registry: str, table: ScheduleTable) -> IngressApi:
-    """The application of one instance. `registry`: the topic of what administrators declare."""
+def build_api(door: Door, version: str, declaring: Declaring, table: ScheduleTable) -> IngressApi:
+    """The application of one instance."""
     app = IngressApi(title="tutti", version=version, redoc_url=None)
     app.calls, app.origins = {dialect.path: Calls(door, dialect) for dialect in served()}, Origins(door.settings.origins)
     jobs, events, reviews, talks = Jobs(door), JobEvents(door), ReviewRoutes(door), ConversationRoutes(door)
-    tenants, schedules = TenantRoutes(door, outbox, registry), ScheduleRoutes(door, outbox, registry, table)
-    keys = KeyRoutes(door, outbox, registry)
+    tenants, schedules, keys = TenantRoutes(door, declaring), ScheduleRoutes(door, declaring, table), KeyRoutes(door, declaring)
     methods: dict[str, dict[str, Any]] = {
-        **{path: ends for kind in KINDS for path, ends in _declared(DeclarationRoutes(door, outbox, registry, kind), kind).items()},
+        **{path: ends for kind in KINDS for path, ends in _declared(DeclarationRoutes(door, declaring, kind), kind).items()},
         "/v1/jobs": {"POST": jobs.create},
         "/v1/jobs/{job}": {"GET": jobs.get, "DELETE": jobs.cancel},
         "/v1/jobs/{job}/events": {"GET": events.get},

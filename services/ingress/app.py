@@ -11,6 +11,7 @@ from services.ingress.admission.meter import Meter
 from services.ingress.admission.offered import Offered
 from services.ingress.api import IngressApi, build_api
 from services.ingress.catalogue import Registry
+from services.ingress.declaring import Declaring
 from services.ingress.handlers import Door
 from services.ingress.replies.replies import Replies, reply_partition
 from services.ingress.replies.waiters import Waiters
@@ -66,7 +67,7 @@ class Ingress:
             offered=Offered(frozenset(topics.settings.capabilities), load(environment.settings.patterns), registry, clock, declared.agents),
             access=declared.access,
         )
-        self._api = build_api(self.door, "0.1.0", self._outbox, topics.registry, declared.schedules)
+        self._api = build_api(self.door, "0.1.0", Declaring(self.door, self._outbox, topics), declared.schedules)
         self._probe = BacklogProbe(log, clock, topics, name, backlog=events.backlog, seconds=settings.backlog_seconds)
         self._processor = Processor(self._serve, reasons=self._reasons, drain=self._drain)
         self.run, self.readiness = self._processor.run, self._processor.readiness

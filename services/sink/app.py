@@ -66,7 +66,7 @@ class UsageSink:
     async def _connect(self) -> None:
         env, processor = self._env, self._processor
         group = group_of(self.name, env.topics.settings.prefix)
-        topics = (env.topics.job_events, env.topics.dead_letters, env.topics.nodes)
+        topics = (env.topics.job_events, env.topics.dead_letters, env.topics.nodes, env.topics.acts)
         intake = await processor.open(self.intake.join(env.log, group, env.instance, topics, fetch_max_wait_ms=IDLE_WAIT_MS))
         processor.spawn(intake.run(), intake.run_commits(self._settings.commit_seconds), self.writer.run(), self._keys.run())
 

@@ -18,7 +18,7 @@ from pymongo import AsyncMongoClient, IndexModel, UpdateOne
 from pymongo.errors import BulkWriteError, ConfigurationError, InvalidURI
 
 from services.sink.audit import BLOCK, GENESIS
-from services.sink.port import AUDIT, LETTERS, NODES, TOTALS, USAGE, Batch, Begun, Document, JobLife, StoreAway, Sum, Upsert
+from services.sink.port import ACTS, AUDIT, LETTERS, NODES, TOTALS, USAGE, Batch, Begun, Document, JobLife, StoreAway, Sum, Upsert
 from shared.errors import ConfigurationError as WrongSettings
 from shared.telemetry import logs, metrics
 
@@ -41,6 +41,7 @@ _INDEXES = {
     AUDIT: [IndexModel([("home", 1), ("block", 1)], unique=True), _EXPIRE],
     NODES: [IndexModel([("node", 1), ("to_ms", -1)]), _EXPIRE],
     LETTERS: [IndexModel([("at", -1)]), _EXPIRE],
+    ACTS: [IndexModel([("at", -1)]), _EXPIRE],
 }
 
 

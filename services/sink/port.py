@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from shared.errors import TuttiError
 
 USAGE, TOTALS, AUDIT, NODES, LETTERS = "usage", "totals", "audit", "nodes", "dead_letters"
+ACTS = "acts"
 Document = dict[str, Any]
 
 

@@ -3,7 +3,7 @@
 GET /v1/usage?from=&to=&by=day,tenant,...   sums of days         GET /v1/audit?home=&after=      links of a home's chain
 GET /v1/usage/jobs?status=&since=&before=   rows, newest first   GET /v1/nodes/history?node=     } administrators
 GET /v1/usage/jobs/{job}                    one job's lives      GET /v1/dead-letters            } only
-GET /v1/top?minutes=&by=                    who used most lately
+GET /v1/top?minutes=&by=                    who used most lately          GET /v1/acts?by=&kind=
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from services.sink.kept_acts import ActsQuery
 from services.sink.port import Store, StoreAway
 from services.sink.queries import AuditQuery, JobsQuery, LettersQuery, NodesQuery, OneJobQuery, Query, TopQuery, UsageQuery
 from shared.access import Access, Client, Right, key_of
@@ -39,6 +40,7 @@ _ROUTES: dict[str, type[Query]] = {
     "/v1/audit": AuditQuery,
     "/v1/nodes/history": NodesQuery,
     "/v1/dead-letters": LettersQuery,
+    "/v1/acts": ActsQuery,
 }
 
 

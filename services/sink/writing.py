@@ -14,6 +14,7 @@ from functools import partial
 from typing import TypeVar
 
 from services.sink.audit import home_name
+from services.sink.kept_acts import keep_act
 from services.sink.fold import HomeFold
 from services.sink.gauges import Gauges
 from services.sink.handlers import Valid, leading_epochs, read_announcement, read_event, read_letter
@@ -175,6 +176,8 @@ class Writer:
             letter = read_letter(record)
             keep_letter(record, letter, batch, self._settings.dead_letter_days)
             self._gauges.letter(letter)
+        elif record.topic == self._topics.acts:
+            keep_act(record, batch, self._settings.acts_days)
         else:
             name, node = read_announcement(record)
             keep_node(record, name, node, batch, self._settings.node_days)

@@ -16,14 +16,16 @@ import pytest
 
 from services.sink.app import UsageSink, build
 from services.sink.audit import GENESIS, broken
-from services.sink.port import AUDIT, LETTERS, NODES, TOTALS, USAGE
+from services.sink.port import ACTS, AUDIT, LETTERS, NODES, TOTALS, USAGE
 from services.sink.settings import SinkSettings
 from shared.clock import LoopClock
+from shared.contracts.act import Act
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.headers import envelope
 from shared.contracts.node import Node
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, TopicPartition
+from shared.processing.acts import told
 from shared.processing.provision import new_topics
 from shared.service import Environment
 from shared.settings import ClusterSettings
@@ -295,6 +297,26 @@ def test_dead_letters_and_nodes_are_kept_without_what_they_carry() -> None:
             assert PROMPT not in json.dumps(world.store.documents, default=str)
             assert sink.readiness().ready
             await world.kill(process)
+
+    run(scene())
+
+
+def test_what_administrators_did_is_kept_once() -> None:
+    """Each act is a document, however often it is read; what is no act is passed over."""
+
+    async def scene() -> None:
+        async with sinks(6) as world:
+            topics = world.topics
+            does = [Act(by="root", did="declare", kind="tenant", name=f"t{n}", tenant=f"t{n}", at=1.0) for n in range(3)]
+            world.log.write(TopicPartition(topics.acts, 0), [told(topics, act) for act in (*does, does[0])])
+            world.log.write(TopicPartition(topics.acts, 0), [Message(topics.acts, value, b"k", 0) for value in (b"odd", None, b"{}")])
+            for _ in range(2):  # what was not committed is read again
+                process, _, _, _ = world.start()
+                await world.clock.sleep(10.0)
+                await world.kill(process)
+            found = world.rows(ACTS)
+            assert sorted(row["name"] for row in found) == ["t0", "t0", "t1", "t2"]
+            assert {(row["by"], row["did"], row["kind"], row["said_at"]) for row in found} == {("root", "declare", "tenant", 1.0)}
 
     run(scene())
 

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ingress.admission.tenant_days import Spending
+from services.ingress.declaring import Declaring
 from services.ingress.handlers import Door
 from services.ingress.http.exchange import call_headers
 from services.ingress.problems import Problem, Refused
@@ -21,11 +22,8 @@ from shared.access import Client, Right
 from shared.contracts.base import IN_WORDS, TENANT
 from shared.contracts.bounds import check_depth
 from shared.contracts.budget import TenantLimits
-from shared.contracts.headers import envelope
-from shared.kafka.port import Message
-from shared.processing.outbox import Outbox
-from shared.processing.registry import registry_key
 
+KIND = "tenant"
 _NAME = re.compile(TENANT)
 _BODY_BYTES = 16 * 1024
 _DAY_SECONDS = 86_400
@@ -42,8 +40,8 @@ class TenantView(BaseModel):
 class TenantRoutes:
     """Answers change with the registry: what was just put may take a moment to be read back."""
 
-    def __init__(self, door: Door, outbox: Outbox, topic: str) -> None:
-        self._door, self._outbox, self._topic = door, outbox, topic
+    def __init__(self, door: Door, declaring: Declaring) -> None:
+        self._door, self._declaring = door, declaring
 
     async def list(self, request: Request) -> Response:
         """All tenants that have limits, by name."""
@@ -65,12 +63,13 @@ class TenantRoutes:
         async with self._door.bodies.read(request.receive, call, name, _BODY_BYTES) as body:
             check_depth(body)
             limits = TenantLimits.model_validate_json(body)
-        await self._write(name, limits.to_bytes())
+        await self._declaring.write(request, "declare", KIND, name, {name: limits.to_bytes()}, tenant=name)
         return _json(TenantView(id=name, limits=limits))
 
     async def delete(self, request: Request) -> Response:
         """The tenant has no limits any more."""
-        await self._write(_name(request), None)
+        name = _name(request)
+        await self._declaring.write(request, "remove", KIND, name, {name: None}, tenant=name)
         return Response(status_code=204)
 
     def _client(self, request: Request) -> Client:
@@ -80,9 +79,6 @@ class TenantRoutes:
         tenants = self._door.tenants
         today = int(self._door.clock.wall() // _DAY_SECONDS)
         return TenantView(id=name, limits=tenants.limits[name], today=tenants.spending(name, today))
-
-    async def _write(self, name: str, value: bytes | None) -> None:
-        await self._outbox.send(Message(self._topic, value, registry_key("tenant", name), 0, envelope("tenant_limits")))
 
 
 def _name(request: Request) -> str:

@@ -18,7 +18,7 @@ CLUSTER = "kafka-cluster"
 """The name of the one resource of its kind."""
 
 
-class Resource(IntEnum):
+class AclResource(IntEnum):
     """Kafka's numbers."""
 
     TOPIC = 2
@@ -26,7 +26,7 @@ class Resource(IntEnum):
     CLUSTER = 4
 
 
-class Operation(IntEnum):
+class AclOperation(IntEnum):
     """Kafka's numbers. Who may read or write may describe."""
 
     READ = 3
@@ -36,7 +36,7 @@ class Operation(IntEnum):
     DESCRIBE_CONFIGS = 10
 
 
-class Pattern(IntEnum):
+class AclMatch(IntEnum):
     """Kafka's numbers: the resource of this name, or all whose names begin so."""
 
     LITERAL = 3
@@ -47,10 +47,10 @@ class Acl(NamedTuple):
     """`principal` may do `operation` from anywhere."""
 
     principal: str
-    operation: Operation
-    resource: Resource
+    operation: AclOperation
+    resource: AclResource
     name: str
-    pattern: Pattern = Pattern.LITERAL
+    pattern: AclMatch = AclMatch.LITERAL
 
 
 class _Response(Response):

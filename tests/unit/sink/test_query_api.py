@@ -11,13 +11,13 @@ import httpx
 import pytest
 
 from services.sink.mongo import NoStore
-from services.sink.port import AUDIT, LETTERS, NODES, TOTALS, USAGE, Store
+from services.sink.port import ACTS, AUDIT, LETTERS, NODES, TOTALS, USAGE, Store
 from services.sink.query_api import build_api
 from shared.clock import ManualClock
 from tests.support.keys import access_with
 from tests.support.sink_store import MemoryStore
 
-PATHS = ("/v1/usage", "/v1/usage/jobs", "/v1/usage/jobs/j1", "/v1/top", "/v1/audit?home=h.0", "/v1/nodes/history", "/v1/dead-letters")
+PATHS = ("/v1/usage", "/v1/usage/jobs", "/v1/usage/jobs/j1", "/v1/top", "/v1/audit?home=h.0", "/v1/nodes/history", "/v1/dead-letters", "/v1/acts")
 TENANTS = ("acme", "globex")
 
 
@@ -35,6 +35,8 @@ def stored() -> MemoryStore:
     store.documents[AUDIT]["h.0.0"] = {"home": "h.0", "block": 0, "entries": entries}
     store.documents[NODES]["n"] = {"node": "n1", "to_ms": 5}
     store.documents[LETTERS]["l"] = {"topic": "jobs.batch", "at": 1.0}
+    for n, kind in enumerate(("key", "tenant")):
+        store.documents[ACTS][kind] = {"by": "root", "did": "declare", "kind": kind, "name": "x", "tenant": TENANTS[n], "at": float(n)}
     return store
 
 
@@ -65,6 +67,10 @@ async def test_an_administrator_sees_all_and_a_tenant_its_own() -> None:
         assert len(await rows(root, "/v1/audit?home=h.0&after=1&limit=3")) == 3
         assert await rows(root, "/v1/nodes/history?node=n1")
         assert await rows(root, "/v1/dead-letters")
+        assert [row["kind"] for row in await rows(root, "/v1/acts")] == ["tenant", "key"]
+        for only in ("kind=key", "tenant=acme", "before=1", "by=root&limit=1&before=0.5"):
+            assert [row["kind"] for row in await rows(root, f"/v1/acts?{only}")] == ["key"], only
+        assert await rows(root, "/v1/acts?by=nobody") == []
     async with asking(stored(), "acme") as acme:
         for path in PATHS[:5]:
             assert {row.get("tenant", "acme") for row in await rows(acme, path)} == {"acme"}, path
