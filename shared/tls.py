@@ -45,7 +45,7 @@ class Pair:
         self._load()
 
     def refresh(self) -> None:
-        """Take the files again if they have changed. What cannot be used is passed over, and tried again: a key may come after its certificate."""
+        """Take the files again if they have changed. What cannot be used is tried again: a key may come after its certificate."""
         try:
             stamp = self._stamped()
             if stamp == self._stamp:

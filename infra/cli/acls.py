@@ -14,7 +14,7 @@ import click
 
 from infra.cli.cluster import Cluster, with_cluster
 from infra.cli.output import emit_json
-from shared.kafka.client.aio_acls import CLUSTER, Acl, AclOperation, AclMatch, AclResource
+from shared.kafka.client.aio_acls import CLUSTER, Acl, AclMatch, AclOperation, AclResource
 from shared.kafka.client.aio_admin import AioAdmin
 from shared.services import ListedService, group_of, listed
 from shared.topics import Topics
@@ -100,7 +100,9 @@ def commands(acls: Sequence[Acl], servers: str) -> list[str]:
 
 
 @click.command()
-@click.option("--principal", default=PRINCIPAL, show_default=True, help="How Kafka names a service: {} is its name, or cli, producer, reader.")
+@click.option(
+    "--principal", default=PRINCIPAL, show_default=True, help="How Kafka names a service: {} is its name, or cli, producer, reader."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--apply", is_flag=True, help="Make them, as whoever TUTTI_KAFKA_SASL_USERNAME is; those that are there stay.")
 @click.pass_context
@@ -119,7 +121,9 @@ def acls(context: click.Context, principal: str, *, as_json: bool, apply: bool) 
         raise click.UsageError("--principal lacks {}, the place of a service's name")
     found = with_cluster(context, run)
     if as_json:
-        emit_json([{**acl._asdict(), **{key: acl._asdict()[key].name.lower() for key in ("operation", "resource", "pattern")}} for acl in found])
+        emit_json(
+            [{**acl._asdict(), **{key: acl._asdict()[key].name.lower() for key in ("operation", "resource", "pattern")}} for acl in found]
+        )
     elif apply:
         click.echo(f"{len(found)} ACLs are there")
     else:

@@ -81,7 +81,7 @@ class Cluster:
         return Blobs(self.log, self.clock, self.topics, service="cli", instance="cli")
 
     async def tell(self, did: str, kind: str, name: str = "", *, count: int | None = None) -> None:
-        """On `acts`, that who sits here is about to do this. Nobody checks the name: who may write to Kafka as the command line may do this."""
+        """On `acts`, that who sits here is about to do this. Nobody checks the name: who may write as the command line may say any."""
         act = Act(by=f"cli:{_user()}", did=did, kind=kind, name=name, count=count, at=self.clock.wall())
         producer = await self.connected(self.log.producer(client_id="tutti-cli"))
         try:

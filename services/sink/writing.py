@@ -14,10 +14,10 @@ from functools import partial
 from typing import TypeVar
 
 from services.sink.audit import home_name
-from services.sink.kept_acts import keep_act
 from services.sink.fold import HomeFold
 from services.sink.gauges import Gauges
 from services.sink.handlers import Valid, leading_epochs, read_announcement, read_event, read_letter
+from services.sink.kept_acts import keep_act
 from services.sink.others import keep_letter, keep_node
 from services.sink.port import Batch, Begun, Store, StoreAway
 from services.sink.settings import SinkSettings

@@ -60,7 +60,11 @@ async def test_each_act_is_told_before_it_is_done() -> None:
         kinds = {record.key.split(b"/")[0] for record in written(at, at.topics.registry) if record.key}
         assert kinds == {b"key", b"tenant", b"schedule", b"profile"}
         told = b"".join(record.value or b"" for record in written(at, at.topics.acts))
-        digests = [record.value.partition(b'"digest":"')[2][:64] for record in written(at, at.topics.registry) if b"digest" in (record.value or b"")]
+        digests = [
+            record.value.partition(b'"digest":"')[2][:64]
+            for record in written(at, at.topics.registry)
+            if b"digest" in (record.value or b"")
+        ]
         assert root.encode() not in told
         assert not any(digest in told for digest in digests)
 

@@ -26,8 +26,8 @@ from infra.native.services import ServiceProcess
 from infra.native.waiting import wait_until
 from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
-from shared.contracts.job import Job
 from shared.contracts.headers import envelope
+from shared.contracts.job import Job
 from shared.errors import LogError
 from shared.kafka.client.aio import AioLog
 from shared.kafka.client.security import security_of
@@ -154,7 +154,8 @@ async def produce_and_read(place: Place, cluster: LocalCluster) -> Record:
 
 
 @pytest.mark.parametrize(
-    ("user", "topic"), [("tutti-worker", "job-events"), ("tutti-reader", "jobs.standard"), ("tutti-producer", "outcomes"), ("stranger", "jobs.batch")]
+    ("user", "topic"),
+    [("tutti-worker", "job-events"), ("tutti-reader", "jobs.standard"), ("tutti-producer", "outcomes"), ("stranger", "jobs.batch")],
 )
 async def test_nobody_writes_what_is_anothers(place: Place, cluster: LocalCluster, user: str, topic: str) -> None:
     log = place.log(user)
@@ -179,7 +180,10 @@ WRONG: dict[str, tuple[dict[str, str], str]] = {
     "password": ({"TUTTI_KAFKA_SASL_PASSWORD": "pass-word-of-nobody"}, "wrong name or password"),
     "authority": ({"TUTTI_KAFKA_CA_FILE": ""}, "does not hold"),
     "nobody": (
-        {"TUTTI_KAFKA_SECURITY_PROTOCOL": "PLAINTEXT", **dict.fromkeys(("TUTTI_KAFKA_CA_FILE", "TUTTI_KAFKA_SASL_USERNAME", "TUTTI_KAFKA_SASL_PASSWORD"), "")},
+        {
+            "TUTTI_KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
+            **dict.fromkeys(("TUTTI_KAFKA_CA_FILE", "TUTTI_KAFKA_SASL_USERNAME", "TUTTI_KAFKA_SASL_PASSWORD"), ""),
+        },
         "TUTTI_KAFKA_SECURITY_PROTOCOL",
     ),
     "mechanism": ({"TUTTI_KAFKA_SASL_MECHANISM": "SCRAM-SHA-256"}, "does not offer"),
@@ -204,7 +208,9 @@ def test_who_is_not_let_in_is_told_why(place: Place, what: str) -> None:
 
 def test_settings_that_contradict_each_other_end_a_service(place: Place) -> None:
     environment = {**os.environ, **place.environment("tutti-delay", TUTTI_KAFKA_SASL_PASSWORD_FILE="/nowhere")}
-    ended = subprocess.run([sys.executable, "-m", "services.delay"], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-m", "services.delay"], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
     assert ended.returncode == 78
     assert "TUTTI_KAFKA_SASL_PASSWORD_FILE" in ended.stderr
     assert WORD not in ended.stderr + ended.stdout

@@ -63,7 +63,8 @@ def test_a_certificate_that_cannot_be_used_ends_the_service(tmp_path: Path, what
     files = authority.sign("a").files
     other = str(tmp_path / "none") if what == "no file" else authority.sign("b").files.key_file
     settings = {"TUTTI_TLS__DELAY__CERT_FILE": files.cert_file, "TUTTI_TLS__DELAY__KEY_FILE": other, "TUTTI_HTTP_PORT": "0"}
-    ended = subprocess.run([sys.executable, "-m", "services.delay"], env=os.environ | settings, capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-m", "services.delay"]
+    ended = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 78
     assert "a.pem" in ended.stderr or "none" in ended.stderr
 
@@ -140,10 +141,10 @@ def test_options_that_would_leave_the_store_without_tls_are_refused(options: str
     assert "SECRET" not in caught.value.message
 
 
-@pytest.mark.parametrize("url", ["rediss://:SECRET@h/0?ssl_ca_certs=/nowhere", "rediss://:SECRET@h/0?ssl_cert_reqs=perhaps", "http://:SECRET@h"])
+@pytest.mark.parametrize(
+    "url", ["rediss://:SECRET@h/0?ssl_ca_certs=/nowhere", "rediss://:SECRET@h/0?ssl_cert_reqs=perhaps", "http://:SECRET@h"]
+)
 def test_an_address_of_redis_that_cannot_be_used(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         open_redis(url, connections=1, timeout_seconds=1)
     assert "SECRET" not in caught.value.message
-
-

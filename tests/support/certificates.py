@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 
 from shared.tls import Files
 
-NOW = datetime.now(UTC)  # noqa: TID251
+NOW = datetime.now(UTC)
 
 
 @dataclass
@@ -58,9 +58,7 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
         pem = certificate.public_bytes(serialization.Encoding.PEM)
-        secret = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         paths = [self._directory / f"{name}{ending}" for ending in (".pem", ".key", ".both.pem")]
         for path, text in zip(paths, (pem, secret, secret + pem), strict=True):
             path.write_bytes(text)

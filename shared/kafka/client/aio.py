@@ -92,9 +92,7 @@ class AioLog:
 
     async def admin(self) -> AioAdmin:
         def create() -> AIOKafkaAdminClient:
-            return AIOKafkaAdminClient(
-                **self._common, client_id="tutti-admin", request_timeout_ms=milliseconds(settings.REQUEST_SECONDS)
-            )
+            return AIOKafkaAdminClient(**self._common, client_id="tutti-admin", request_timeout_ms=milliseconds(settings.REQUEST_SECONDS))
 
         return AioAdmin(await self._connect(create, lambda client: client.close()))
 

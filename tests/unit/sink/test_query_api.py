@@ -17,7 +17,16 @@ from shared.clock import ManualClock
 from tests.support.keys import access_with
 from tests.support.sink_store import MemoryStore
 
-PATHS = ("/v1/usage", "/v1/usage/jobs", "/v1/usage/jobs/j1", "/v1/top", "/v1/audit?home=h.0", "/v1/nodes/history", "/v1/dead-letters", "/v1/acts")
+PATHS = (
+    "/v1/usage",
+    "/v1/usage/jobs",
+    "/v1/usage/jobs/j1",
+    "/v1/top",
+    "/v1/audit?home=h.0",
+    "/v1/nodes/history",
+    "/v1/dead-letters",
+    "/v1/acts",
+)
 TENANTS = ("acme", "globex")
 
 
