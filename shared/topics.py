@@ -171,7 +171,7 @@ FAMILIES: tuple[Family, ...] = (
         None,
         ("ingress", "CLI"),
         ("planner", "ingress", "sink"),
-        ("Schedule", "TenantLimits", "Prompt", "Agent", "Profile", "Tool", "Moved", "ApiKey"),
+        ("Schedule", "TenantLimits", "Prompt", "Agent", "Profile", "Tool", "Moved", "ApiKey", "Erased"),
         "What administrators declare, newest entry by key; a record without value removes it. Read whole, without a group. "
         "Prompts, agents, profiles, tools have a key a version (`agent/critic@<version>`) and one an alias (`agent/critic:latest`).",
         (("segment.ms", "600000"), ("delete.retention.ms", str(DAY_MS))),

@@ -22,6 +22,7 @@ from services.ingress.problems import Problem, of_error, rendered
 from services.ingress.routes.calls import Calls
 from services.ingress.routes.conversations import ConversationRoutes
 from services.ingress.routes.declarations import RENDERED, DeclarationRoutes
+from services.ingress.routes.erasure import ErasureRoutes
 from services.ingress.routes.events import JobEvents
 from services.ingress.routes.jobs import Jobs
 from services.ingress.routes.keys import KeyRoutes
@@ -40,7 +41,7 @@ _OPERATED = {"PUT": Right.OPERATE, "DELETE": Right.OPERATE, "POST": Right.READ}
 """Of what is declared: only rendering is a POST."""
 _NEEDED: dict[str, dict[str, Right]] = {
     "/v1/keys": dict.fromkeys(("GET", "POST", "PUT", "DELETE"), Right.ADMINISTER),
-    "/v1/tenants": {"PUT": Right.ADMINISTER, "DELETE": Right.ADMINISTER},
+    "/v1/tenants": dict.fromkeys(("POST", "PUT", "DELETE"), Right.ADMINISTER),
     **{f"/v1/{kind}s": _OPERATED for kind in KINDS},
 }
 _PARAMETER = re.compile(r"{[a-z:]+}")
@@ -100,6 +101,7 @@ def build_api(door: Door, version: str, declaring: Declaring, table: ScheduleTab
         "/v1/keys/{key}/rotate": {"POST": keys.rotate},
         "/v1/tenants": {"GET": tenants.list},
         "/v1/tenants/{tenant}": {"GET": tenants.get, "PUT": tenants.put, "DELETE": tenants.delete},
+        "/v1/tenants/{tenant}/erase": {"POST": ErasureRoutes(door, declaring, table).create},
     }
     for dialect in served():
         app.router.routes.append(Route(dialect.path, Resource(app.origins, dialect.problem, {"POST": app.calls[dialect.path]})))

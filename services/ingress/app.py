@@ -54,7 +54,7 @@ class Ingress:
         self._replies = Replies(log, clock, waiters, name, report=submitter.report)
         registry = Registry(settings.node_lost_seconds)
         self._nodes = registry.follow(log, clock, topics.nodes, name)
-        self._declared = declared = Administered(environment, settings, events.tenants)
+        self._declared = declared = Administered(environment, settings, events)
         self.door = Door(
             settings=settings,
             clock=clock,
@@ -98,7 +98,14 @@ class Ingress:
         partition = reply_partition(env.instance, topics.reply_partitions)
         self.door.submitter.answer_at(partition)
         self._replies.listen_at(TopicPartition(topics.replies, partition))
-        processor.spawn(self._replies.tail.run(), self._events.run(), self._nodes.run(), self._declared.tail.run(), self._probe.run())
+        processor.spawn(
+            self._replies.tail.run(),
+            self._events.run(),
+            self._nodes.run(),
+            self._declared.tail.run(),
+            self._declared.erasing.run(),
+            self._probe.run(),
+        )
         producer = await processor.open(env.log.producer(client_id=f"tutti-ingress-{env.instance}"))
         processor.spawn(self._outbox.run(producer))
         await self._replies.tail.positioned.wait()

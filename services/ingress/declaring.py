@@ -36,8 +36,16 @@ class Declaring:
         """Who calls does this with `name`: entries by their names, without a value they are removed. `known` is told of each that Kafka
         has; when all are there this returns.
         """
+        await self.tell(request, did, kind, name, tenant=tenant)
+        for entry, value in entries.items():
+            await self.put(kind, entry, value)
+            known(kind, entry, value)
+
+    async def tell(self, request: Request, did: str, kind: str, name: str, *, tenant: str | None = None) -> None:
+        """Of what is done otherwise than by one entry."""
         by = self._door.access.identify(call_headers(request.scope).api_key).name
         await self._outbox.send(told(self._topics, Act(by=by, did=did, kind=kind, name=name, tenant=tenant, at=self._door.clock.wall())))
-        for entry, value in entries.items():
-            await self._outbox.send(Message(self._topics.registry, value, registry_key(kind, entry), 0, envelope(_TYPES.get(kind, kind))))
-            known(kind, entry, value)
+
+    async def put(self, kind: str, entry: str, value: bytes | None) -> None:
+        """One entry, whose act is told."""
+        await self._outbox.send(Message(self._topics.registry, value, registry_key(kind, entry), 0, envelope(_TYPES.get(kind, kind))))

@@ -13,7 +13,9 @@ from services.sink.query_api import build_api
 from services.sink.settings import SinkSettings
 from services.sink.writing import Writer
 from shared import access
+from shared.contracts.erased import KIND as ERASED
 from shared.contracts.keys import KIND as KEY
+from shared.processing.erasing import Erasing
 from shared.processing.intake import Intake
 from shared.processing.outbox import Outbox
 from shared.processing.registry import follow_registry
@@ -51,8 +53,10 @@ class UsageSink:
         )
         self.writer = Writer(self.intake, store, Gauges(settings.labels), topics=topics, settings=settings, clock=clock, wake=wake)
         keys = access.load(settings.keys_file, clock, self.name)
+        self._erasing = Erasing(clock, store.erase)
+        kinds = {KEY: keys.on_entry, ERASED: self._erasing.on_entry}
         client_id = f"tutti-sink-registry-{environment.instance}"
-        self._keys = follow_registry(environment.log, clock, topics, client_id=client_id, service=self.name, kinds={KEY: keys.on_entry})
+        self._keys = follow_registry(environment.log, clock, topics, client_id=client_id, service=self.name, kinds=kinds)
         keys.complete = self._keys.caught_up
         self._api = build_api(store, keys, clock, queries=settings.queries)
         self._processor = Processor(self._connect, reasons=self._reasons, drain=self.intake.drain)
@@ -68,7 +72,9 @@ class UsageSink:
         group = group_of(self.name, env.topics.settings.prefix)
         topics = (env.topics.job_events, env.topics.dead_letters, env.topics.nodes, env.topics.acts)
         intake = await processor.open(self.intake.join(env.log, group, env.instance, topics, fetch_max_wait_ms=IDLE_WAIT_MS))
-        processor.spawn(intake.run(), intake.run_commits(self._settings.commit_seconds), self.writer.run(), self._keys.run())
+        processor.spawn(
+            intake.run(), intake.run_commits(self._settings.commit_seconds), self.writer.run(), self._keys.run(), self._erasing.run()
+        )
 
     def _reasons(self) -> Iterator[str]:
         yield from kafka_silence(self.intake.polled_at, self._env.clock.monotonic())

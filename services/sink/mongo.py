@@ -114,6 +114,10 @@ class MongoStore:
         cursor = self._database[collection].find(where, shown).sort(list(order)).limit(limit)
         return await self._call(cursor.to_list())
 
+    async def erase(self, tenant: str, before: float) -> int:
+        done = await self._call(self._database[USAGE].delete_many({"tenant": tenant, "at": {"$lt": before}}))
+        return done.deleted_count
+
     async def homes(self) -> list[str]:
         found = await self._call(self._database[AUDIT].distinct("home"))
         return sorted(map(str, found))
@@ -240,6 +244,9 @@ class NoStore:
         self, collection: str, where: Document, *, order: Sequence[tuple[str, int]], limit: int, fields: Sequence[str] = ()
     ) -> list[Document]:
         raise StoreAway("no store is configured (TUTTI_SINK__STORE)")
+
+    async def erase(self, tenant: str, before: float) -> int:
+        return 0
 
     async def homes(self) -> list[str]:
         return []

@@ -134,6 +134,10 @@ class Store(Protocol):
         """Documents, without their ids; `order`: (field, 1 or -1). `fields`: only these; all if none are named."""
         ...
 
+    async def erase(self, tenant: str, before: float) -> int:
+        """Rows of the tenant's jobs that were last heard of before this instant; how many. Repeatable."""
+        ...
+
     async def homes(self) -> list[str]:
         """All that have an audit chain."""
         ...

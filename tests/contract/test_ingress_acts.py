@@ -30,6 +30,7 @@ CALLS: list[tuple[str, str, Any, tuple[str, str, str, str | None]]] = [
     ("DELETE", "/v1/tenants/acme", None, ("remove", "tenant", "acme", "acme")),
     ("PUT", "/v1/schedules/nightly", SCHEDULE, ("declare", "schedule", "nightly", "acme")),
     ("DELETE", "/v1/schedules/nightly?tenant=acme", None, ("remove", "schedule", "nightly", "acme")),
+    ("POST", "/v1/tenants/nobody/erase", {"dry_run": False}, ("erase", "tenant", "nobody", "nobody")),
     ("PUT", "/v1/profiles/mine", PROFILE, ("declare", "profile", "mine", None)),
     ("PUT", "/v1/profiles/mine/aliases/best", {"version": "latest"}, ("move", "profile", "mine@best", None)),
     ("DELETE", "/v1/profiles/mine", None, ("remove", "profile", "mine", None)),
@@ -58,7 +59,7 @@ async def test_each_act_is_told_before_it_is_done() -> None:
             assert (act.did, act.kind, act.name, act.tenant) == expected
             assert act.by == "root"
         kinds = {record.key.split(b"/")[0] for record in written(at, at.topics.registry) if record.key}
-        assert kinds == {b"key", b"tenant", b"schedule", b"profile"}
+        assert kinds == {b"key", b"tenant", b"schedule", b"profile", b"erased"}
         told = b"".join(record.value or b"" for record in written(at, at.topics.acts))
         digests = [
             record.value.partition(b'"digest":"')[2][:64]

@@ -117,9 +117,8 @@ async def test_each_service_works_with_just_its_acls(place: Place, cluster: Loca
     assert (await ask(cluster, "POST", "/v1/chat/completions", chat))["choices"]
     large = {"model": "auto", "messages": [{"role": "user", "content": "word " * 20_000}]}
     assert (await ask(cluster, "POST", "/v1/chat/completions", large))["choices"]  # by a blob
-    voted = {"pattern": "vote", "prompt": "yes or no?", "conversation": "talk", "delay_seconds": 1.0}
-    voted.pop("delay_seconds")
-    assert (await ask(cluster, "POST", "/v1/jobs?wait=20", voted))["status"]
+    voted = {"pattern": "vote", "prompt": "yes or no?", "conversation": "talk"}
+    assert (await ask(cluster, "POST", "/v1/jobs?wait=20", voted))["state"] == "settled"
     await ask(cluster, "PUT", "/v1/tenants/somebody", {"calls": 10})
     produced = await produce_and_read(place, cluster)
     assert json.loads(produced.value or b"")["job"] == "produced"

@@ -71,6 +71,13 @@ class MemoryStore:
             rows.sort(key=lambda row: row[name], reverse=way < 0)
         return [{name: value for name, value in row.items() if not fields or name in fields} for row in rows[: limit or None]]
 
+    async def erase(self, tenant: str, before: float) -> int:
+        await self._moment()
+        gone = [name for name, row in self.documents[USAGE].items() if row.get("tenant") == tenant and row["at"] < before]
+        for name in gone:
+            del self.documents[USAGE][name]
+        return len(gone)
+
     async def homes(self) -> list[str]:
         await self._moment()
         return sorted({row["home"] for row in self.documents[AUDIT].values()})

@@ -50,7 +50,7 @@ class TenantRoutes:
 
     async def get(self, request: Request) -> Response:
         """One tenant's limits and spending; 404 when nothing is declared."""
-        name = _name(request)
+        name = tenant_named(request)
         if not self._client(request).may_see(name):
             raise Refused(Problem(403, "tenant_not_allowed", "this key may not look at another tenant"))
         if name not in self._door.tenants.limits:
@@ -59,7 +59,7 @@ class TenantRoutes:
 
     async def put(self, request: Request) -> Response:
         """Declare; what is left out is unlimited. Answered once Kafka has it."""
-        name, call = _name(request), call_headers(request.scope)
+        name, call = tenant_named(request), call_headers(request.scope)
         async with self._door.bodies.read(request.receive, call, name, _BODY_BYTES) as body:
             check_depth(body)
             limits = TenantLimits.model_validate_json(body)
@@ -68,7 +68,7 @@ class TenantRoutes:
 
     async def delete(self, request: Request) -> Response:
         """The tenant has no limits any more."""
-        name = _name(request)
+        name = tenant_named(request)
         await self._declaring.write(request, "remove", KIND, name, {name: None}, tenant=name)
         return Response(status_code=204)
 
@@ -81,7 +81,8 @@ class TenantRoutes:
         return TenantView(id=name, limits=tenants.limits[name], today=tenants.spending(name, today))
 
 
-def _name(request: Request) -> str:
+def tenant_named(request: Request) -> str:
+    """Of the path. Raises Refused (400)."""
     name = str(request.path_params["tenant"])
     if not _NAME.fullmatch(name):
         raise Refused(Problem(400, "invalid_tenant", f"a tenant's name has {IN_WORDS[TENANT]}"))
