@@ -66,8 +66,7 @@ def _of_groups(topics: Topics, service: ListedService, who: str) -> Iterator[Acl
     prefix = topics.settings.prefix
     if service.grouped:
         yield Acl(who, AclOperation.READ, AclResource.GROUP, group_of(service.name, prefix))
-    elif service.name == "worker":
-        yield Acl(who, AclOperation.READ, AclResource.GROUP, group_of("worker-", prefix), AclMatch.PREFIXED)
+    yield Acl(who, AclOperation.READ, AclResource.GROUP, group_of(f"{service.name}-", prefix), AclMatch.PREFIXED)  # of its nodes, its parts
     for other in _POSITIONS_OF.get(service.name, ()):
         yield Acl(who, AclOperation.DESCRIBE, AclResource.GROUP, group_of(other, prefix))
     yield Acl(who, AclOperation.DESCRIBE_CONFIGS, AclResource.CLUSTER, CLUSTER)  # how short a member's session may be

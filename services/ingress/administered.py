@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from services.ingress.settings import IngressSettings
 from services.ingress.status.events_reader import EventsReader
 from shared.access import load
@@ -37,3 +39,9 @@ class Administered:
             kinds={**kinds, **self.agents.kinds},
         )
         self.schedules.complete = self.agents.complete = self.access.complete = self.tail.caught_up
+
+    async def run(self) -> None:
+        """Read, and erase what the entries ask for, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.tail.run())
+            group.create_task(self.erasing.run())

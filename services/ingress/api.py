@@ -32,8 +32,10 @@ from services.ingress.routes.schedules import ScheduleRoutes
 from services.ingress.routes.tenants import TenantRoutes
 from shared.access import Right
 from shared.agents.table import KINDS
+from shared.processing.outbox import Outbox
 from shared.scheduling.schedule_table import ScheduleTable
 from shared.telemetry import logs
+from shared.topics import Topics
 
 _log = logs.get(__name__)
 _PATH_SHOWN = 100
@@ -78,8 +80,9 @@ class IngressApi(FastAPI):
         return self.openapi_schema
 
 
-def build_api(door: Door, version: str, declaring: Declaring, table: ScheduleTable) -> IngressApi:
+def build_api(door: Door, version: str, outbox: Outbox, topics: Topics, table: ScheduleTable) -> IngressApi:
     """The application of one instance."""
+    declaring = Declaring(door, outbox, topics)
     app = IngressApi(title="tutti", version=version, redoc_url=None)
     app.calls, app.origins = {dialect.path: Calls(door, dialect) for dialect in served()}, Origins(door.settings.origins)
     jobs, events, reviews, talks = Jobs(door), JobEvents(door), ReviewRoutes(door), ConversationRoutes(door)

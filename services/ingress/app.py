@@ -11,7 +11,6 @@ from services.ingress.admission.meter import Meter
 from services.ingress.admission.offered import Offered
 from services.ingress.api import IngressApi, build_api
 from services.ingress.catalogue import Registry
-from services.ingress.declaring import Declaring
 from services.ingress.handlers import Door
 from services.ingress.replies.replies import Replies, reply_partition
 from services.ingress.replies.waiters import Waiters
@@ -67,7 +66,7 @@ class Ingress:
             offered=Offered(frozenset(topics.settings.capabilities), load(environment.settings.patterns), registry, clock, declared.agents),
             access=declared.access,
         )
-        self._api = build_api(self.door, "0.1.0", Declaring(self.door, self._outbox, topics), declared.schedules)
+        self._api = build_api(self.door, "0.1.0", self._outbox, topics, declared.schedules)
         self._probe = BacklogProbe(log, clock, topics, name, backlog=events.backlog, seconds=settings.backlog_seconds)
         self._processor = Processor(self._serve, reasons=self._reasons, drain=self._drain)
         self.run, self.readiness = self._processor.run, self._processor.readiness
@@ -98,14 +97,7 @@ class Ingress:
         partition = reply_partition(env.instance, topics.reply_partitions)
         self.door.submitter.answer_at(partition)
         self._replies.listen_at(TopicPartition(topics.replies, partition))
-        processor.spawn(
-            self._replies.tail.run(),
-            self._events.run(),
-            self._nodes.run(),
-            self._declared.tail.run(),
-            self._declared.erasing.run(),
-            self._probe.run(),
-        )
+        processor.spawn(self._replies.tail.run(), self._events.run(), self._nodes.run(), self._declared.run(), self._probe.run())
         producer = await processor.open(env.log.producer(client_id=f"tutti-ingress-{env.instance}"))
         processor.spawn(self._outbox.run(producer))
         await self._replies.tail.positioned.wait()

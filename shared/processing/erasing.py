@@ -1,5 +1,5 @@
-"""Erasing: what a service holds of an erased tenant goes. Each that holds something reads the entries of the registry, and does it again when
-it begins: what was on its way when it was asked for is gone then, too.
+"""Erasing: what a service holds of an erased tenant goes. Each that holds something reads the entries of the registry, and does it again
+when it begins: what was on its way when it was asked for is gone then, too.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _LATER_SECONDS = 60.0
 
 
 class Erasing:
-    """`erase(tenant, before)` lets all go that is older than an instant (seconds since 1970), repeatably, and says how much that was; while its
-    store is away it raises a TuttiError that is retryable. `kept_seconds`: what is older than that is gone anyway.
+    """`erase(tenant, before)` lets all go that is older than an instant (seconds since 1970), repeatably, and says how much that was; while
+    its store is away it raises a TuttiError that is retryable. `kept_seconds`: what is older than that is gone anyway.
     """
 
     def __init__(self, clock: Clock, erase: Callable[[str, float], Awaitable[int]], *, kept_seconds: float = math.inf) -> None:

@@ -80,7 +80,12 @@ async def test_an_erased_tenants_jobs_are_forgotten(empty_redis: str) -> None:
     await store.save(2, Position(10), [*views, *crowd, later])
     assert await store.erase("acme", 20.0) == 1_202
     assert await store.erase("acme", 20.0) == 0
-    assert set(await store.load_many([*(one.id for one in views), "acme/7", "acme/later"])) == {"globex/mine", "j_2", "order-1", "acme/later"}
+    assert set(await store.load_many([*(one.id for one in views), "acme/7", "acme/later"])) == {
+        "globex/mine",
+        "j_2",
+        "order-1",
+        "acme/later",
+    }
     assert await store.positions() == {2: Position(10)}
     await store.close()
 

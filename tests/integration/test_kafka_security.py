@@ -152,10 +152,15 @@ async def produce_and_read(place: Place, cluster: LocalCluster) -> Record:
         await consumer.close()
 
 
-@pytest.mark.parametrize(
-    ("user", "topic"),
-    [("tutti-worker", "job-events"), ("tutti-reader", "jobs.standard"), ("tutti-producer", "outcomes"), ("stranger", "jobs.batch")],
-)
+DENIED = [
+    ("tutti-worker", "job-events"),
+    ("tutti-router", "jobs.standard"),
+    ("tutti-producer", "outcomes"),
+    ("tutti-ingress", "job-events"),
+]
+
+
+@pytest.mark.parametrize(("user", "topic"), DENIED)
 async def test_nobody_writes_what_is_anothers(place: Place, cluster: LocalCluster, user: str, topic: str) -> None:
     log = place.log(user)
     producer = await log.producer(client_id="denied")
@@ -166,11 +171,24 @@ async def test_nobody_writes_what_is_anothers(place: Place, cluster: LocalCluste
         await producer.close()
 
 
+@pytest.mark.parametrize(("user", "topic"), [("tutti-reader", "jobs.standard"), ("stranger", "results"), ("tutti-producer", "replies")])
+async def test_nobody_reads_what_is_anothers(place: Place, cluster: LocalCluster, user: str, topic: str) -> None:
+    consumer = await place.log(user).consumer(client_id="denied")
+    try:
+        with pytest.raises(LogError):
+            consumer.assign([TopicPartition(PREFIX + topic, 0)])
+            async with asyncio.timeout(30):
+                await consumer.beginning_offsets([TopicPartition(PREFIX + topic, 0)])
+                await consumer.poll(timeout_seconds=2.0)
+    finally:
+        await consumer.close()
+
+
 async def test_a_service_with_anothers_acls_is_refused(place: Place, cluster: LocalCluster) -> None:
     wrong = place.service("delay", "tutti-sink", "as-sink")
     wrong.start()
     try:
-        assert wait_until(lambda: "uthoriz" in (wrong.reason() or ""), 20.0, every_seconds=0.2), wrong.reason()
+        assert wait_until(lambda: "does not allow 'tutti-sink'" in (wrong.reason() or ""), 20.0, every_seconds=0.2), wrong.reason()
     finally:
         wrong.stop(5.0)
 

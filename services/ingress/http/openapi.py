@@ -12,10 +12,10 @@ from services.ingress.dialects.port import Dialect, Page
 from services.ingress.dialects.tutti.requests import JobSubmission
 from services.ingress.routes.conversations import MemorySubmission
 from services.ingress.routes.declarations import RENDERED, AliasMove, Rendering
+from services.ingress.routes.erasure import Erasure, ErasureView
 from services.ingress.routes.keys import KeySubmission, KeyView, Rotation
 from services.ingress.routes.reviews import ReviewSubmission
 from services.ingress.routes.schedules import ScheduleSubmission
-from services.ingress.routes.erasure import Erasure, ErasureView
 from services.ingress.routes.tenants import TenantView
 from services.ingress.status.mermaid import MEDIA_TYPE
 from services.ingress.status.status import JobStatus

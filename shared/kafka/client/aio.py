@@ -16,10 +16,10 @@ from shared.kafka.client.aio_closing import thin_out
 from shared.kafka.client.aio_consumer import AioConsumer
 from shared.kafka.client.aio_errors import FOREIGN
 from shared.kafka.client.aio_fetch import hasten
-from shared.kafka.client.aio_producer import AioProducer
+from shared.kafka.client.aio_producer import AioProducer, start_producer
 from shared.kafka.client.aio_rebalance import AioAssignor
 from shared.kafka.client.aio_records import install
-from shared.kafka.client.security import Security, refusal
+from shared.kafka.client.security import Security, denial, refusal
 from shared.kafka.port import Assignor, Reset
 from shared.kafka.settings import milliseconds
 from shared.telemetry import logs
@@ -34,6 +34,10 @@ class _Startable(Protocol):
 
 
 Client = TypeVar("Client", bound=_Startable)
+
+
+async def _start(client: _Startable) -> None:
+    await client.start()
 
 
 class AioLog:
@@ -53,7 +57,7 @@ class AioLog:
 
     async def producer(self, *, client_id: str, acks: Literal["all", 1] = "all", linger_ms: int = 0) -> AioProducer:
         async def open_session() -> AIOKafkaProducer:
-            return await self._connect(lambda: self._new_producer(client_id, acks), lambda client: client.stop())
+            return await self._connect(lambda: self._new_producer(client_id, acks), lambda client: client.stop(), start_producer)
 
         session = await open_session()
         return AioProducer(session, open_session, self._clock, idempotent=acks == "all", linger_ms=linger_ms)
@@ -110,18 +114,20 @@ class AioLog:
     async def close(self) -> None:
         """Clients are closed by whoever opened them."""
 
-    async def _connect(self, create: Callable[[], Client], stop: Callable[[Client], Awaitable[None]]) -> Client:
+    async def _connect(
+        self, create: Callable[[], Client], stop: Callable[[Client], Awaitable[None]], start: Callable[[Client], Awaitable[None]] = _start
+    ) -> Client:
         """A started client. Waits for the cluster however long it is away, with doubling pauses, until cancelled."""
         pause = settings.CONNECT_BACKOFF_SECONDS
         while True:
             client = create()
             try:
-                await client.start()
+                await start(client)
                 self.trouble = None
                 return client
             except FOREIGN as error:
                 await stop(client)
-                self.trouble = await refusal(self._servers[0], self._security)
+                self.trouble = denial(error, self._security) or await refusal(self._servers[0], self._security)
                 reason = self.trouble or repr(error)
                 log.warning("kafka_unreachable", servers=",".join(self._servers), error=reason, retry_seconds=pause)
             except BaseException:

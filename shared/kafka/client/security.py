@@ -21,6 +21,7 @@ from shared.tls import Files, Pair, client_context
 _PASSWORD_BYTES = 4096
 _ASK_SECONDS = 3.0
 _REFUSED = (kafka.SaslAuthenticationFailed, kafka.AuthenticationFailedError)
+_DENIED = (kafka.ClusterAuthorizationFailedError, kafka.TopicAuthorizationFailedError, kafka.GroupAuthorizationFailedError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,17 @@ def _password(settings: KafkaSettings) -> str:
     if not password:
         raise ConfigurationError(f"TUTTI_KAFKA_SASL_PASSWORD_FILE: {path} is empty")
     return password
+
+
+def denial(error: BaseException, security: Security) -> str | None:
+    """What a broker that let us in does not let us do, for people; None of any other error."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, _DENIED):
+        found = found.__cause__
+    if found is None:
+        return None
+    who = security.options.get("sasl_plain_username", "this client")
+    return f"Kafka does not allow {who!r} what this service needs (`tutti topics acls`): {type(found).__name__}"
 
 
 async def refusal(server: str, security: Security) -> str | None:

@@ -48,7 +48,7 @@ def test_groups_are_their_services_own() -> None:
     acls = needed(Topics(TopicSettings(prefix="p-")), listed())
     readers = {(acl.principal, acl.name, acl.pattern) for acl in acls if acl.resource is AclResource.GROUP and acl.operation is READ}
     grouped = {(f"User:tutti-{one.name}", f"p-tutti-{one.name}", AclMatch.LITERAL) for one in listed() if one.grouped}
-    assert readers == grouped | {("User:tutti-worker", "p-tutti-worker-", AclMatch.PREFIXED)}
+    assert readers == grouped | {(f"User:tutti-{one.name}", f"p-tutti-{one.name}-", AclMatch.PREFIXED) for one in listed()}
 
 
 def test_everybody_that_the_registry_names_is_somebody() -> None:
