@@ -37,19 +37,23 @@ _VIA = re.compile(r"#(?: via)? +([A-Za-z0-9][A-Za-z0-9._-]*)")
 class Locked:
     """A package of a lock file. `via`: those that need it."""
 
+    name: str
     version: str
     hashes: set[str] = field(default_factory=set)
     via: set[str] = field(default_factory=set)
 
 
 def read_lock(text: str) -> dict[str, Locked]:
-    """Name → what is locked. Raises ValueError of a line that is none of a lock file's."""
+    """`name==version` → what is locked: of some there are two, for different Pythons. Raises ValueError of a line that is none of a lock
+    file's.
+    """
     found: dict[str, Locked] = {}
     last: Locked | None = None
     for line in text.splitlines():
         stripped = line.strip()
         if match := _PACKAGE.match(line):
-            last = found[match[1].lower()] = Locked(match[2])
+            last = Locked(match[1].lower(), match[2])
+            found[f"{last.name}=={last.version}"] = last
         elif stripped.startswith("--hash=") and last is not None:
             last.hashes.update(_HASH.findall(stripped))
         elif stripped.startswith("#"):
@@ -64,47 +68,45 @@ def document(locked: Mapping[str, Locked], version: str) -> str:
     """The same as CycloneDX's JSON."""
     bom = Bom()
     ours = bom.metadata.component = Component(name=OURS, version=version, type=ComponentType.APPLICATION, bom_ref=OURS)
-    parts = {name: _component(name, one) for name, one in sorted(locked.items())}
-    for part in parts.values():
-        bom.components.add(part)
-    needs: dict[str, list[Component]] = {name: [] for name in (OURS, *parts)}
-    for name, one in locked.items():
-        for user in one.via & needs.keys():
-            needs[user].append(parts[name])
-    for name, users in needs.items():
-        bom.register_dependency(ours if name == OURS else parts[name], users)
+    parts = {key: _component(locked[key]) for key in sorted(locked)}
+    for key, part in [("", ours), *parts.items()]:
+        user = locked[key].name if key else OURS
+        bom.register_dependency(part, [parts[other] for other, one in locked.items() if user in one.via])
+        if key:
+            bom.components.add(part)
     return str(JsonV1Dot6(bom).output_as_string(indent=1))
 
 
-def _component(name: str, one: Locked) -> Component:
-    purl = PackageURL("pypi", None, name, one.version)
+def _component(one: Locked) -> Component:
+    purl = PackageURL("pypi", None, one.name, one.version)
     hashes = [HashType(alg=HashAlgorithm.SHA_256, content=value) for value in sorted(one.hashes)]
-    return Component(name=name, version=one.version, type=ComponentType.LIBRARY, purl=purl, bom_ref=str(purl), hashes=hashes)
+    return Component(name=one.name, version=one.version, type=ComponentType.LIBRARY, purl=purl, bom_ref=str(purl), hashes=hashes)
 
 
 def differences(text: str, locked: Mapping[str, Locked]) -> list[str]:
     """What a document has otherwise than the lock file, a line each."""
-    found: dict[str, Any] = {part["name"]: part for part in json.loads(text).get("components", ())}
-    lines = [f"{name} is missing" for name in sorted(locked.keys() - found.keys())]
-    lines += [f"{name} is not locked" for name in sorted(found.keys() - locked.keys())]
-    for name in sorted(locked.keys() & found.keys()):
-        if found[name]["version"] != locked[name].version:
-            lines.append(f"{name} is {found[name]['version']}, not {locked[name].version}")
-        if {entry["content"] for entry in found[name].get("hashes", ())} != locked[name].hashes:
-            lines.append(f"{name} has other hashes")
-    return lines
+    found: dict[str, Any] = {f"{part['name']}=={part['version']}": part for part in json.loads(text).get("components", ())}
+    lines = [f"{key} is missing" for key in sorted(locked.keys() - found.keys())]
+    lines += [f"{key} is not locked" for key in sorted(found.keys() - locked.keys())]
+    both = sorted(locked.keys() & found.keys())
+    return lines + [f"{key} has other hashes" for key in both if _hashes(found[key]) != locked[key].hashes]
+
+
+def _hashes(part: dict[str, Any]) -> set[str]:
+    return {entry["content"] for entry in part.get("hashes", ())}
 
 
 async def scan(locked: Mapping[str, Locked]) -> dict[str, list[str]]:
     """Package → ids of advisories, by OSV. Raises aiohttp.ClientError, TimeoutError where it does not answer."""
-    names = sorted(locked)
-    asked = {"queries": [{"package": {"ecosystem": "PyPI", "name": name}, "version": locked[name].version} for name in names]}
-    async with asyncio.timeout(SCAN_SECONDS), aiohttp.ClientSession(trust_env=True) as session:
-        async with session.post(ADVISORIES, json=asked, raise_for_status=True) as response:
-            answers = (await response.json())["results"]
-    return {
-        name: [one["id"] for one in answer.get("vulns", ())] for name, answer in zip(names, answers, strict=True) if answer.get("vulns")
-    }
+    keys = sorted(locked)
+    asked = {"queries": [{"package": {"ecosystem": "PyPI", "name": locked[key].name}, "version": locked[key].version} for key in keys]}
+    async with (
+        asyncio.timeout(SCAN_SECONDS),
+        aiohttp.ClientSession(trust_env=True) as session,
+        session.post(ADVISORIES, json=asked, raise_for_status=True) as response,
+    ):
+        answers = (await response.json())["results"]
+    return {key: [one["id"] for one in answer["vulns"]] for key, answer in zip(keys, answers, strict=True) if answer.get("vulns")}
 
 
 @click.command()
@@ -132,8 +134,8 @@ def main(locks: tuple[Path, ...], out: Path, version: str, *, scanned: bool) -> 
     except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
         click.echo(f"not scanned: the source of advisories does not answer ({type(error).__name__})")
         return
-    for name, ids in found.items():
-        click.echo(f"{name} {locked[name].version}: {', '.join(ids)}")
+    for key, ids in found.items():
+        click.echo(f"{key}: {', '.join(ids)}")
     click.echo(f"{len(found)} of {len(locked)} packages have advisories")
     sys.exit(1 if found else 0)
 

@@ -35,9 +35,10 @@ def test_what_is_otherwise_is_told() -> None:
     found: dict[str, Any] = json.loads(document(locked, "1"))
     part = next(one for one in found["components"] if one["name"] == "a")
     for change, told in (
-        ({"version": "9"}, "a is 9, not 1"),
-        ({"hashes": []}, "a has other hashes"),
-        ({"name": "c"}, "a is missing"),
+        ({"version": "9"}, "a==1 is missing"),
+        ({"version": "9"}, "a==9 is not locked"),
+        ({"hashes": []}, "a==1 has other hashes"),
+        ({"name": "c"}, "a==1 is missing"),
     ):
         other = found | {"components": [part | change, *(one for one in found["components"] if one is not part)]}
         assert told in differences(json.dumps(other), locked)
