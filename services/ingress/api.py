@@ -27,6 +27,7 @@ from services.ingress.routes.events import JobEvents
 from services.ingress.routes.jobs import Jobs
 from services.ingress.routes.keys import KeyRoutes
 from services.ingress.routes.pages import endpoint
+from services.ingress.routes.responses import Responses
 from services.ingress.routes.reviews import ReviewRoutes
 from services.ingress.routes.schedules import ScheduleRoutes
 from services.ingress.routes.tenants import TenantRoutes
@@ -84,8 +85,10 @@ def build_api(door: Door, version: str, outbox: Outbox, topics: Topics, table: S
     """The application of one instance."""
     declaring = Declaring(door, outbox, topics)
     app = IngressApi(title="tutti", version=version, redoc_url=None)
-    app.calls, app.origins = {dialect.path: Calls(door, dialect) for dialect in served()}, Origins(door.settings.origins)
-    jobs, events, reviews, talks = Jobs(door), JobEvents(door), ReviewRoutes(door), ConversationRoutes(door)
+    app.origins, jobs = Origins(door.settings.origins), Jobs(door)
+    responses = Responses(door, jobs)
+    app.calls = {dialect.path: Calls(door, dialect, responses.later) for dialect in served()}
+    events, reviews, talks = JobEvents(door), ReviewRoutes(door), ConversationRoutes(door)
     tenants, schedules, keys = TenantRoutes(door, declaring), ScheduleRoutes(door, declaring, table), KeyRoutes(door, declaring)
     methods: dict[str, dict[str, Any]] = {
         **{path: ends for kind in KINDS for path, ends in _declared(DeclarationRoutes(door, declaring, kind), kind).items()},
@@ -93,6 +96,8 @@ def build_api(door: Door, version: str, outbox: Outbox, topics: Topics, table: S
         "/v1/jobs/{job}": {"GET": jobs.get, "DELETE": jobs.cancel},
         "/v1/jobs/{job}/events": {"GET": events.get},
         "/v1/jobs/{job}/tree": {"GET": jobs.tree},
+        "/v1/responses/{response}": {"GET": responses.get, "DELETE": responses.delete},
+        "/v1/responses/{response}/cancel": {"POST": responses.cancel},
         "/v1/reviews": {"GET": reviews.list},
         "/v1/reviews/{review}": {"GET": reviews.get, "POST": reviews.decide},
         "/v1/conversations": {"GET": talks.list},

@@ -12,10 +12,23 @@ from typing import Any
 import pytest
 import uvicorn
 
+from services.ingress.dialects import served
 from shared.clock import SystemClock
+from shared.contracts.chat import Operation
 from shared.kafka.memory.memory import MemoryLog
 from tests.support.fake_planner import Script
 from tests.support.ingress_world import World, until, world
+
+HI: list[dict[str, str]] = [{"role": "user", "content": "hi"}]
+ASKS: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": HI},
+    "/v1/completions": {"prompt": "hi", "model": "tiny:1"},
+    "/v1/responses": {"input": "hi"},
+    "/v1/messages": {"messages": HI, "max_tokens": 9, "model": "tiny:1"},
+    "/api/chat": {"messages": HI, "model": "tiny:1"},
+    "/api/generate": {"prompt": "hi", "model": "tiny:1"},
+}
+"""What is asked and may be streamed, in each dialect."""
 
 
 @asynccontextmanager
@@ -41,7 +54,7 @@ class Connection:
 
     @classmethod
     async def post(cls, port: int, path: str, headers: dict[str, str] | None = None, **body: Any) -> Connection:
-        content = json.dumps({"messages": [{"role": "user", "content": "hi"}], **body}).encode()
+        content = json.dumps({**ASKS[path], **body}).encode()
         return await cls.open(port, "POST", path, headers, content)
 
     @classmethod
@@ -69,12 +82,18 @@ async def only_job(at: World) -> str:
     return next(iter(at.planner.jobs))
 
 
+def test_every_dialect_is_here() -> None:
+    """A new one cannot be forgotten; embeddings are not streamed."""
+    assert {dialect.path for dialect in served() if dialect.operation is not Operation.EMBED} == ASKS.keys()
+
+
+@pytest.mark.parametrize("path", ASKS)
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("hard", [False, True])
-async def test_leaving_cancels_the_job(stream: bool, hard: bool) -> None:
+async def test_leaving_cancels_the_job(path: str, stream: bool, hard: bool) -> None:
     """Plain or streamed, with a close or a reset, before the first token: the cancel is at the job's home at once."""
     async with world(MemoryLog(SystemClock()), script=lambda _job: Script(hold=True)) as at, serving(at) as port:
-        connection = await Connection.post(port, "/v1/chat/completions", stream=stream)
+        connection = await Connection.post(port, path, stream=stream)
         job = await only_job(at)
         clock = SystemClock()
         left_at = clock.monotonic()
@@ -85,14 +104,28 @@ async def test_leaving_cancels_the_job(stream: bool, hard: bool) -> None:
         await until(lambda: len(at.ingress.door.waiters) == 0, "nobody waits")
 
 
-async def test_leaving_in_mid_stream_cancels_the_job() -> None:
+@pytest.mark.parametrize("path", ASKS)
+async def test_leaving_in_mid_stream_cancels_the_job(path: str) -> None:
     """After the first token as before it."""
     async with world(MemoryLog(SystemClock()), script=lambda _job: Script(hold=True, chunks=("hello",))) as at, serving(at) as port:
-        connection = await Connection.post(port, "/v1/chat/completions", stream=True)
-        await asyncio.wait_for(connection.reader.readuntil(b'"content":"hello"'), 5)
+        connection = await Connection.post(port, path, stream=True)
+        await asyncio.wait_for(connection.reader.readuntil(b'"hello"'), 5)
         job = await only_job(at)
         await connection.drop()
         await until(lambda: job in at.planner.cancels, "the cancel")
+
+
+async def test_leaving_what_goes_on_behind_ends_nothing() -> None:
+    """A response that is asked for later belongs to nobody's connection."""
+    async with world(MemoryLog(SystemClock()), script=lambda _job: Script(hold=True, chunks=("hello",))) as at, serving(at) as port:
+        connection = await Connection.post(port, "/v1/responses", stream=True, background=True)
+        await asyncio.wait_for(connection.reader.readuntil(b'"hello"'), 5)
+        job = await only_job(at)
+        await connection.drop()
+        await until(lambda: not len(at.ingress.door.register), "nobody reads")
+        await at.planner.release(job)
+        await until(lambda: (found := at.ingress.door.journal.status(job)) is not None and found.result is not None, "its end")
+        assert not at.planner.cancels
 
 
 @pytest.mark.parametrize("stream", [False, True])

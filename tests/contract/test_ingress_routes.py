@@ -39,6 +39,9 @@ ROUTES = {
     "/v1/jobs/{job}": {"GET", "DELETE"},
     "/v1/jobs/{job}/events": {"GET"},
     "/v1/jobs/{job}/tree": {"GET"},
+    "/v1/responses": {"POST"},
+    "/v1/responses/{response}": {"GET", "DELETE"},
+    "/v1/responses/{response}/cancel": {"POST"},
     "/v1/reviews": {"GET"},
     "/v1/reviews/{review}": {"GET", "POST"},
     "/v1/conversations": {"GET"},
@@ -68,7 +71,9 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE")
 READS_A_BODY = [("POST", CHAT), ("POST", "/v1/jobs"), ("PUT", "/v1/schedules/x"), ("PUT", "/v1/tenants/x"), ("POST", "/v1/reviews/x")]
 READS_A_BODY += [("PUT", f"/v1/{kind}/x") for kind in ("prompts", "agents", "profiles", "tools")]
 READS_A_BODY += [("POST", "/v1/keys"), ("PUT", "/v1/keys/x")]
-READS_A_BODY += [("POST", path) for path in ("/v1/completions", "/v1/embeddings", "/v1/messages", "/v1/messages/count_tokens")]
+READS_A_BODY += [
+    ("POST", path) for path in ("/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/messages", "/v1/messages/count_tokens")
+]
 READS_A_BODY += [("POST", f"/api/{path}") for path in ("chat", "generate", "embed", "embeddings", "show")]
 PUBLIC = {"/", "/api/version"}
 READS_A_BODY += [("PUT", "/v1/agents/critic/aliases/x"), ("POST", "/v1/agents/critic/render")]
@@ -130,7 +135,7 @@ async def test_what_a_path_does_not_do_is_405_with_what_it_does() -> None:
                         check_error(response, 405, "method_not_allowed")
 
 
-@pytest.mark.parametrize("path", ["/v1", "/v1/responses", "/api", "/api/blobs/x", "/v1/jobs/a/b/c", "/v1/chat", "/é" + "x" * 900])
+@pytest.mark.parametrize("path", ["/v1", "/v1/moderations", "/api", "/api/blobs/x", "/v1/jobs/a/b/c", "/v1/chat", "/é" + "x" * 900])
 async def test_an_unknown_path_is_404_in_the_same_object(path: str) -> None:
     """For every method; the path is not repeated at any length."""
     async with world(memory()) as at:

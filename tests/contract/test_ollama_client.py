@@ -135,6 +135,9 @@ async def test_lists_of_models() -> None:
         assert [one.model for one in (await client(at).ps()).models] == ["tiny:1"]
         assert [(await client(at).show(name)).capabilities for name in ("tiny:1", "big:1")] == [["embedding"], ["completion"]]
         assert (await client(at).show("tutti/vote")).capabilities == ["completion"]
+        for body in ({"model": "", "name": "big:1"}, {"model": "big:1", "name": ""}):  # as its own command sends them
+            assert (await at.client.post("/api/show", json=body)).json()["name"] == "big:1"
+        assert len(shown["auto"].digest or "") == 64
         assert (await at.client.get("/api/version")).json()["version"].count(".") == 2
         assert (await at.client.get("/")).text == "Ollama is running"
         assert (await at.client.head("/")).status_code == 200

@@ -62,6 +62,16 @@ class Asked(BaseModel):
         """What of the request its answer depends on; nothing large."""
         return None
 
+    @property
+    def continues(self) -> str | None:
+        """The job that it goes on from: of its conversation it is the next turn."""
+        return None
+
+    @property
+    def later(self) -> bool:
+        """Nobody waits: the answer is asked for later."""
+        return False
+
 
 class Terms(NamedTuple):
     """What the ingress adds to a request. `pattern`: where the model's name stands for one."""
@@ -71,6 +81,8 @@ class Terms(NamedTuple):
     model: ModelName
     pattern: str | None
     deadline_seconds: float
+    conversation: str | None = None
+    """Of the job that the request goes on from."""
 
 
 class Told(NamedTuple):

@@ -135,6 +135,8 @@ def _paths() -> dict[str, Any]:
         "/v1/jobs/{id}": {"get": _job_get(), "delete": _job_delete()},
         "/v1/jobs/{id}/events": {"get": _job_events()},
         "/v1/jobs/{id}/tree": {"get": _job_tree()},
+        "/v1/responses/{id}": _background(),
+        "/v1/responses/{id}/cancel": {"post": _operation("End a response.", _response(), parameters=[_ID])},
         "/v1/reviews": {"get": _operation("Texts that wait for people.", {"200": _json("A list.", {"type": "object"})})},
         "/v1/reviews/{id}": _review(),
         "/v1/conversations": {"get": _operation("Conversations that are kept.", {"200": _json("A list.", {"type": "object"})})},
@@ -172,6 +174,24 @@ def _page(page: Page) -> dict[str, Any]:
         "200": {"description": page.summary, "content": {page.media: {"schema": {"type": "object" if "json" in page.media else "string"}}}}
     }
     return _operation(page.summary, shown, parameters=[_ID] if _PARAMETER.search(page.path) else None)
+
+
+def _response() -> dict[str, Any]:
+    return {"200": _json("The response.", {"type": "object"})}
+
+
+def _background() -> dict[str, Any]:
+    name = [{**_ID, "description": "Response: resp_ and the job's id."}, _TENANT]
+    number = {
+        "name": "starting_after",
+        "in": "query",
+        "schema": {"type": "integer"},
+        "description": "Of a stream: go on behind this event.",
+    }
+    stream = {"name": "stream", "in": "query", "schema": {"type": "boolean"}, "description": "Its events instead of the response."}
+    shown = _response()
+    gone = _operation("Refused: jobs are kept as long as their history.", {}, parameters=name)
+    return {"get": _operation("A response as it is now.", shown, parameters=[*name, stream, number]), "delete": gone}
 
 
 def _schedule() -> dict[str, Any]:

@@ -5,8 +5,11 @@ is not awaited.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple
+
+from starlette.responses import Response
 
 from services.ingress.admission.idempotency import job_id_of
 from services.ingress.admission.meter import Charge
@@ -27,11 +30,12 @@ from services.ingress.http.exchange import (
     watched,
 )
 from services.ingress.http.resource import CLIENT_GONE, refuse
-from services.ingress.problems import ClientGone, InstanceLeaving, Refused, of_error, of_result
+from services.ingress.problems import ClientGone, InstanceLeaving, Problem, Refused, of_error, of_result
 from services.ingress.replies.assembly import StreamConflict
 from services.ingress.replies.waiters import Caller
 from services.ingress.status.notes import StepNotes
 from shared.access import Client, Right
+from shared.contracts import ids
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import check_depth
 from shared.contracts.chat import Answer
@@ -75,11 +79,14 @@ class Call(NamedTuple):
     charge: Charge
 
 
-class Calls:
-    """An ASGI application for one dialect's path."""
+Later = Callable[[CallOrder, Job, CallHeaders, Client], Awaitable[Response]]
 
-    def __init__(self, door: Door, dialect: Dialect) -> None:
-        self._door, self._dialect = door, dialect
+
+class Calls:
+    """An ASGI application for one dialect's path. `later`: queues what nobody waits for."""
+
+    def __init__(self, door: Door, dialect: Dialect, later: Later | None = None) -> None:
+        self._door, self._dialect, self._later = door, dialect, later
         self._seconds = metrics.HTTP_SECONDS.labels(dialect.path)
         self._ok = metrics.HTTP_REQUESTS.labels(dialect.path, "200")
 
@@ -106,13 +113,20 @@ class Calls:
             del body
             await door.open()
             door.admit_caller()
-            order, job = self._order(request, call, client, came)
+            conversation = None if request.continues is None else await self._conversation(request.continues, call, client)
+            order, job = self._order(request, call, client, came, conversation)
             at_once = None if self._dialect.at_once is None else self._dialect.at_once(request, door.clock.wall())
             if at_once is not None:
                 await send_json(send, 200, at_once)
                 return 200
-            begun = await self._begin(order, job, client)
+            if request.later and self._later is not None:
+                queued = await self._later(order, job, call, client)
+            else:
+                begun, queued = await self._begin(order, job, client), None
             del request, job
+        if queued is not None:
+            await queued(scope, receive, send)
+            return queued.status_code
         send = watched(send, begun.caller, door.clock)
         watching = watch(receive, begun.caller)
         try:
@@ -123,10 +137,21 @@ class Calls:
             if not order.keyed:
                 self._abandon(begun.caller, detach=call.detach)
 
-    def _order(self, request: Asked, call: CallHeaders, client: Client, came: float) -> tuple[CallOrder, Job]:
+    async def _conversation(self, job: str, call: CallHeaders, client: Client) -> str:
+        """Of the job that a request goes on from. Raises Refused (404; 400 where it is of none)."""
+        status = await self._door.visible(client, ids.qualified(client.tenant_of(call.tenant), job))
+        if status is None:
+            raise Refused(Problem(404, "previous_response_not_found", "no response of this id is known", "previous_response_id"))
+        if status.conversation is None:
+            reason = "what was said before it is not kept: make it with store: true, or in a conversation"
+            raise Refused(Problem(400, "previous_response_not_stored", reason, "previous_response_id"))
+        return status.conversation
+
+    def _order(self, request: Asked, call: CallHeaders, client: Client, came: float, conversation: str | None) -> tuple[CallOrder, Job]:
         """What the request is about, and the job that answers it. Raises Refused (403, 404), UnsupportedParameter."""
         door = self._door
-        priority_class = client.class_of(call.priority_class, PriorityClass.INTERACTIVE)
+        usual = PriorityClass.STANDARD if request.later else PriorityClass.INTERACTIVE
+        priority_class = client.class_of(call.priority_class, usual)
         seconds = call.deadline_seconds or door.settings.deadline_seconds[priority_class]
         tenant = client.tenant_of(call.tenant)
         key, pattern = call.idempotency_key, door.offered.pattern_of(request.model)
@@ -136,6 +161,7 @@ class Calls:
             model=AUTO if pattern else door.offered.resolve(request.model, self._dialect.operation),
             pattern=pattern,
             deadline_seconds=seconds,
+            conversation=conversation,
         )
         job = self._dialect.to_job(request, terms)
         digest = None

@@ -53,15 +53,16 @@ def not_found(job: str) -> Refused:
     return Refused(Problem(404, "job_not_found", f"no job {ids.public(job)!r} is known", "id"))
 
 
-def asked_for(door: Door, request: Request) -> tuple[Client, str]:
-    """Who calls, and the id inside the cluster of the job in the path: one of his tenant, or of the one that an administrator names.
+def asked_for(door: Door, request: Request, public: str | None = None) -> tuple[Client, str]:
+    """Who calls, and the id inside the cluster of the job in the path (or of this one): one of his tenant, or of the one that an
+    administrator names.
 
     Raises Refused (401, 403, 404), InvalidHeader, InvalidQuery.
     """
     call = call_headers(request.scope)
     client = door.access.identify(call.api_key)
     tenant = client.tenant_of(call.tenant or query_tenant(request))
-    job = str(request.path_params["job"])
+    job = str(request.path_params["job"]) if public is None else public
     if not _PUBLIC_ID.fullmatch(job):
         raise Refused(Problem(404, "job_not_found", "no job has such an id", "id"))
     return client, ids.qualified(tenant, job)
@@ -117,14 +118,27 @@ class Jobs:
             del body
             await door.open()
             with door.waiting(WaitKind.END, order.tenant, wait) if wait else nullcontext() as reader:
-                known = None if order.digest is None else await door.known(order.job, order.digest)
-                async with door.charged(client, submission, order.job, known=known is not None) as charge:
-                    status = known or await self._queue(order, submission)
+                status, charge, repeated = await self._queued(order, submission)
                 del submission  # nothing of a large body is left while somebody waits
                 await arriving.aclose()
                 if reader is not None and status.state is not JobState.SETTLED:
                     status = await self._settled(order, reader) or status
-        return self._accepted(status, charge, client, repeated=known is not None)
+        return self._accepted(status, charge, client, repeated=repeated)
+
+    async def submit(self, submission: JobSubmission, call: CallHeaders, client: Client) -> tuple[JobStatus, Charge]:
+        """Queue it, or find that it was queued before. Raises whatever can be said against it."""
+        order, submission = self._order(submission, call, client)
+        await self._door.open()
+        status, charge, _ = await self._queued(order, submission)
+        return status, charge
+
+    async def _queued(self, order: JobOrder, submission: JobSubmission) -> tuple[JobStatus, Charge, bool]:
+        """The last: it was known before."""
+        door = self._door
+        known = None if order.digest is None else await door.known(order.job, order.digest)
+        async with door.charged(order.client, submission, order.job, known=known is not None) as charge:
+            status = known or await self._queue(order, submission)
+        return status, charge, known is not None
 
     def _order(self, submission: JobSubmission, call: CallHeaders, client: Client) -> tuple[JobOrder, JobSubmission]:
         """By whom it is wanted, under which id, and what. Raises Refused (403), InvalidHeader."""
@@ -253,20 +267,26 @@ class Jobs:
 
         Who may act for every tenant may cancel a job whose id an ingress made before anything else is known of it: its home is.
         """
-        door = self._door
-        client, job = asked_for(door, request)
-        await door.open()
-        status = await door.visible(client, job)
+        client, job = asked_for(self._door, request)
+        status = await self.end(client, job)
         if status is not None and status.state is JobState.SETTLED:
             return self._shown(status)
-        if status is None and not (client.for_all and is_generated(job)):
-            raise not_found(job)
-        home = door.submitter.home_of(job) if status is None else status.home
-        waits = None if status is None else status.waits()
-        await door.submitter.cancel_and_wait(job, home, "cancelled by the caller", waits)
         state = "unknown" if status is None else status.state.value
         body = {"id": ids.public(job), "state": state, "cancel_requested": True}
         return Response(to_json(body), 202, media_type="application/json")
+
+    async def end(self, client: Client, job: str) -> JobStatus | None:
+        """Ask for its end, unless it has ended; what is known of it. Raises Refused (404)."""
+        door = self._door
+        await door.open()
+        status = await door.visible(client, job)
+        if status is None and not (client.for_all and is_generated(job)):
+            raise not_found(job)
+        if status is None or status.state is not JobState.SETTLED:
+            home = door.submitter.home_of(job) if status is None else status.home
+            waits = None if status is None else status.waits()
+            await door.submitter.cancel_and_wait(job, home, "cancelled by the caller", waits)
+        return status
 
     def _accepted(self, status: JobStatus, charge: Charge, client: Client, *, repeated: bool) -> Response:
         job, query = ids.public(status.id), _query(status, client)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 from pydantic_core import to_json
@@ -14,6 +15,8 @@ from shared.errors import Unsupported
 API_VERSION = "0.34.0"
 """Of Ollama's interface that is spoken here; clients ask for it before they use newer parts."""
 _ARCHITECTURE = "tutti"
+_FOR_EVER = "2300-01-01T00:00:00Z"
+"""How long a model stays loaded is its node's matter."""
 _ABILITIES = ("tools", "vision", "thinking")
 
 
@@ -31,12 +34,13 @@ def _tags(asked: PageAsked) -> bytes:
 
 def _loaded(asked: PageAsked) -> bytes:
     """What some node has in its memory."""
-    return to_json({"models": [_model(one) | {"context_length": one.window or 0} for one in asked.known.all() if one.resident]})
+    loaded = [_model(one) | {"context_length": one.window or 0, "expires_at": _FOR_EVER} for one in asked.known.all() if one.resident]
+    return to_json({"models": loaded})
 
 
 def _show(asked: PageAsked) -> bytes:
     named = ModelNamed.model_validate_json(asked.body)
-    one = asked.known.one(named.model or named.name or "")
+    one = asked.known.one(named.asked)
     info: dict[str, Any] = {"general.architecture": _ARCHITECTURE}
     if one.window is not None:
         info[f"{_ARCHITECTURE}.context_length"] = one.window
@@ -51,8 +55,10 @@ def _abilities(one: ModelShown) -> list[str]:
 
 
 def _model(one: ModelShown) -> dict[str, Any]:
+    """A name without a file, or whose nodes have different ones, has a digest of its own: clients cut it to its first twelve digits."""
     details = {"parent_model": "", "format": "", "family": "", "families": (), "parameter_size": "", "quantization_level": one.quantisation}
-    shown: dict[str, Any] = {"name": one.name, "model": one.name, "modified_at": instant(0.0), "size": one.size, "digest": one.digest}
+    shown: dict[str, Any] = {"name": one.name, "model": one.name, "modified_at": instant(0.0), "size": one.size}
+    shown["digest"] = one.digest or sha256(one.name.encode()).hexdigest()
     shown |= {"details": details, "available": one.available}
     return shown | ({"simulated": True} if one.simulated else {})
 

@@ -173,8 +173,8 @@ class OllamaEmbeddings(Asked):
 class ModelNamed(_Strict):
     """The body of `POST /api/show`; `name` is the older word."""
 
-    model: ModelName = ""
-    name: ModelName | None = None
+    model: Annotated[ModelName | None, BeforeValidator(_or_none)] = None
+    name: Annotated[ModelName | None, BeforeValidator(_or_none)] = None
     verbose: bool | None = None
     system: Text | None = None
     template: Text | None = None
@@ -182,9 +182,14 @@ class ModelNamed(_Strict):
 
     @model_validator(mode="after")
     def _named(self) -> ModelNamed:
-        if not (self.model or self.name):
+        if self.model is None and self.name is None:
             raise ValueError("model is required")
         return self
+
+    @property
+    def asked(self) -> str:
+        """The name, however it is spelled."""
+        return self.model or self.name or ""
 
 
 _HARMLESS: dict[str, tuple[Any, ...]] = {

@@ -1,8 +1,8 @@
-"""OpenAI's chat completions, completions, embeddings and list of models."""
+"""OpenAI's chat completions, completions, responses, embeddings and list of models."""
 
 from __future__ import annotations
 
-from services.ingress.dialects.openai import completions, embeddings, requests, responses
+from services.ingress.dialects.openai import completions, embeddings, requests, response_objects, response_requests, responses
 from services.ingress.dialects.port import Dialect, Page
 from shared.contracts.chat import Operation
 
@@ -29,6 +29,14 @@ COMPLETIONS = Dialect(
     to_job=completions.to_job,
     answer=completions.answer,
     stream=completions.TextWriter,
+)
+RESPONSES = Dialect(
+    path="/v1/responses",
+    summary="A response: whole, as server-sent events (`stream`), or asked for later (`background`).",
+    request=response_requests.ResponseRequest,
+    to_job=response_requests.to_job,
+    answer=response_objects.whole,
+    stream=response_objects.ResponseWriter,
 )
 EMBEDDINGS = Dialect(
     path="/v1/embeddings",

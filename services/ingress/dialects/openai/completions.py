@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 from pydantic_core import to_json
 
-from services.ingress.dialects.openai.requests import Number, StreamOptions, folded_seed
+from services.ingress.dialects.openai.requests import Number, StreamOptions, folded_seed, metadata_of
 from services.ingress.dialects.openai.responses import SIMULATED, finish_reason, usage
 from services.ingress.dialects.port import Asked, Terms, Told, Unread, UnsupportedParameter, origin, refuse_unsupported
 from services.ingress.http import sse
@@ -82,7 +82,7 @@ def to_job(request: CompletionRequest, terms: Terms) -> Job:
         ),
         stream=bool(request.stream),
         deadline_seconds=terms.deadline_seconds,
-        metadata={} if request.user is None else {"user": request.user},
+        metadata=metadata_of(None, request.user),
     )
 
 

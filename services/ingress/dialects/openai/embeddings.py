@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic_core import to_json
 
+from services.ingress.dialects.openai.requests import metadata_of
 from services.ingress.dialects.port import Asked, Terms, Told, UnsupportedParameter, origin, refuse_unsupported
 from shared.contracts.base import MOST, Text
 from shared.contracts.chat import Answer
@@ -50,7 +51,7 @@ def to_job(request: EmbeddingsRequest, terms: Terms) -> Job:
         model=terms.model,
         texts=words,
         deadline_seconds=terms.deadline_seconds,
-        metadata={} if request.user is None else {"user": request.user},
+        metadata=metadata_of(None, request.user),
     )
 
 

@@ -6,7 +6,7 @@ not supported is refused by name; what nobody knows is an unknown field.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -162,11 +162,11 @@ def to_job(request: ChatRequest, terms: Terms) -> Job:
         parallel_tool_calls=request.parallel_tool_calls is not False or not tools,
         stream=bool(request.stream),
         deadline_seconds=terms.deadline_seconds,
-        metadata=_metadata(request),
+        metadata=metadata_of(request.metadata, request.user, request.safety_identifier),
     )
 
 
-_THINK: dict[str | None, bool | Literal["low", "medium", "high"] | None] = {
+THINK: dict[str | None, bool | Literal["low", "medium", "high"] | None] = {
     None: None,
     "none": False,
     "minimal": "low",
@@ -205,7 +205,7 @@ def _options(request: ChatRequest) -> Options:
         stop=() if stop is None else (stop,) if isinstance(stop, str) else stop,
         presence_penalty=request.presence_penalty,
         frequency_penalty=request.frequency_penalty,
-        think=_THINK[request.reasoning_effort],
+        think=THINK[request.reasoning_effort],
     )
 
 
@@ -254,13 +254,10 @@ def _named(tools: tuple[dict[str, Any], ...], names: Sequence[str] | None) -> tu
     return tools if names is None else tuple(tool for tool in tools if _function_name(tool) in names)
 
 
-def _metadata(request: ChatRequest) -> dict[str, str]:
-    found = dict(request.metadata or {})
-    if request.user is not None:
-        found["user"] = request.user
-    if request.safety_identifier is not None:
-        found["safety_identifier"] = request.safety_identifier
-    return found
+def metadata_of(given: Mapping[str, str] | None, user: str | None, safety_identifier: str | None = None) -> dict[str, str]:
+    """Of a job: what the caller notes, and whom he names."""
+    named = {"user": user, "safety_identifier": safety_identifier}
+    return {**(given or {}), **{name: value for name, value in named.items() if value is not None}}
 
 
 def _messages(messages: tuple[AskedMessage, ...]) -> list[ChatMessage]:
@@ -307,7 +304,7 @@ def _content(content: str | tuple[ContentPart, ...] | None, number: int) -> tupl
         if part.type in ("input_audio", "file"):
             raise UnsupportedParameter(f"messages.{number}.content", f"content of type {part.type} is not supported")
         if part.type == "image_url":
-            images.append(_image(part.image_url, number))
+            images.append(image_of(None if part.image_url is None else part.image_url.url, f"messages.{number}.content"))
         else:
             texts.append(part.text or part.refusal or "")
     return "\n".join(texts), tuple(images)
@@ -316,11 +313,11 @@ def _content(content: str | tuple[ContentPart, ...] | None, number: int) -> tupl
 _IMAGE: TypeAdapter[str] = TypeAdapter(Image)
 
 
-def _image(image: ImageUrl | None, number: int) -> str:
+def image_of(url: str | None, place: str) -> str:
     """Base64 of a data URL. Addresses are refused: the cluster fetches nothing on a caller's behalf."""
     try:
-        if image is not None and image.url.startswith("data:image/"):
-            return _IMAGE.validate_python(image.url).partition(",")[2]
+        if url is not None and url.startswith("data:image/"):
+            return _IMAGE.validate_python(url).partition(",")[2]
     except ValidationError:
         pass
-    raise UnsupportedParameter(f"messages.{number}.content", "images are supported as data URLs in base64 only: data:image/png;base64,...")
+    raise UnsupportedParameter(place, "images are supported as data URLs in base64 only: data:image/png;base64,...")
