@@ -23,8 +23,8 @@ PRINCIPAL = "User:tutti-{}"
 _NAMES = {"CLI": "cli", "any producer": "producer", "anyone": "reader"}
 """The registry's words for who is no service → what fills the principal's name."""
 _OPERATORS = "cli"
-_POSITIONS_OF = {"ingress": ("planner",)}
-"""Whose positions a service reads: the ingress tells by the planners' how many jobs wait."""
+_POSITIONS_OF = {"ingress": ("planner",), "sink": ("planner",)}
+"""Whose positions a service reads: by the planners' it tells how many jobs wait."""
 
 
 def needed(topics: Topics, services: Sequence[ListedService], principal: str = PRINCIPAL) -> list[Acl]:
@@ -89,9 +89,9 @@ def commands(acls: Sequence[Acl], servers: str) -> list[str]:
     for (who, resource, pattern, name), operations in grouped.items():
         lines[who, resource, pattern, tuple(sorted(operations))].append(name)
     shown = []
-    for (who, resource, pattern, operations), names in lines.items():
+    for (who, resource, pattern, allowed), names in lines.items():
         words = ["kafka-acls.sh", "--bootstrap-server", servers, "--command-config", "admin.properties", "--add", "--allow-principal", who]
-        words += [word for operation in operations for word in ("--operation", operation)]
+        words += [word for operation in allowed for word in ("--operation", operation)]
         flag = f"--{resource.name.lower()}"
         words += [flag] if resource is AclResource.CLUSTER else [word for name in names for word in (flag, name)]
         shown.append(shlex.join([*words, "--resource-pattern-type", pattern.name.lower()]))

@@ -149,7 +149,7 @@ class Kafka:
         if ports.is_free(self.port):
             return False
         with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:  # leaves the caller's current loop alone
-            return runner.run(serves(self.servers, reached=self.guard and self.guard.settings()))
+            return runner.run(serves(self.servers, reached=self.guard.settings() if self.guard else None))
 
     def stop(self, *, grace_seconds: float = STOP_SECONDS) -> None:
         """Shut down in order; data stays."""

@@ -43,7 +43,7 @@ def acts(at: World) -> list[Act]:
 
 def written(at: World, topic: str) -> list[MemoryRecord]:
     assert isinstance(at.log, MemoryLog)
-    return list(at.log.existing(TopicPartition(topic, 0)).records)
+    return [record for record in at.log.existing(TopicPartition(topic, 0)).records if isinstance(record, MemoryRecord)]
 
 
 async def test_each_act_is_told_before_it_is_done() -> None:

@@ -53,7 +53,7 @@ def _check(settings: KafkaSettings) -> None:
     """What is given and would not be used is a mistake, too: somebody believes himself safe by it."""
     protocol, password_file = settings.kafka_security_protocol, settings.kafka_sasl_password_file
     given = bool(settings.kafka_sasl_password.get_secret_value())
-    needless = {
+    needless: dict[str, dict[str, object]] = {
         "SSL": {"CA_FILE": settings.kafka_ca_file, "CERT_FILE": settings.kafka_cert_file, "KEY_FILE": settings.kafka_key_file},
         "SASL": {"SASL_USERNAME": settings.kafka_sasl_username, "SASL_PASSWORD": given, "SASL_PASSWORD_FILE": password_file},
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,10 @@ async def test_the_reason_is_kept_until_somebody_is_let_in(monkeypatch: pytest.M
     async def told(*_: object) -> str:
         return "wrong password"
 
-    create: Callable[[], Client] = lambda: (seen.append(log.trouble), Client())[1]
+    def create() -> Client:
+        seen.append(log.trouble)
+        return Client()
+
     monkeypatch.setattr("shared.kafka.client.aio.refusal", told)
     await log._connect(create, stop)
     assert seen == [None, "wrong password", "wrong password"]
