@@ -65,7 +65,7 @@ class Pair:
                 context.load_cert_chain(cert, key, password=_no_passphrase)
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"the certificate {cert} with the key {key} cannot be used: {_reason(error)}") from None
-        metrics.CERTIFICATE_EXPIRES.labels(self._of).set(ends)
+        metrics.CERTIFICATE_EXPIRES_TIMESTAMP_SECONDS.labels(self._of).set(ends)
 
     def _stamped(self) -> Sequence[tuple[int, int]]:
         try:
