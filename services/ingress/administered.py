@@ -45,3 +45,4 @@ class Administered:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.tail.run())
             group.create_task(self.erasing.run())
+            group.create_task(self.access.run())

@@ -57,7 +57,7 @@ class UsageSink:
         kinds = {KEY: keys.on_entry, ERASED: self._erasing.on_entry}
         client_id = f"tutti-sink-registry-{environment.instance}"
         self._keys = follow_registry(environment.log, clock, topics, client_id=client_id, service=self.name, kinds=kinds)
-        keys.complete = self._keys.caught_up
+        keys.complete, self._tokens = self._keys.caught_up, keys.run
         self._api = build_api(store, keys, clock, queries=settings.queries)
         self._processor = Processor(self._connect, reasons=self._reasons, drain=self.intake.drain)
         self._processor.closes(store)
@@ -73,7 +73,12 @@ class UsageSink:
         topics = (env.topics.job_events, env.topics.dead_letters, env.topics.nodes, env.topics.acts)
         intake = await processor.open(self.intake.join(env.log, group, env.instance, topics, fetch_max_wait_ms=IDLE_WAIT_MS))
         processor.spawn(
-            intake.run(), intake.run_commits(self._settings.commit_seconds), self.writer.run(), self._keys.run(), self._erasing.run()
+            intake.run(),
+            intake.run_commits(self._settings.commit_seconds),
+            self.writer.run(),
+            self._keys.run(),
+            self._erasing.run(),
+            self._tokens(),
         )
 
     def _reasons(self) -> Iterator[str]:
