@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # a process whose modules need compiling takes two to three times as long to start
-.PHONY: help venv check format test test-chaos up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-idle bench-sink bench-versus bench-priority ollama lock sbom wheel clean
+.PHONY: help venv check format test test-chaos test-semantic up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-idle bench-sink bench-cache bench-meanings bench-versus bench-priority ollama lock sbom wheel clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -39,6 +39,10 @@ test: check ## All tests: check, then simulated, integration and chaos on real c
 	$(PYTEST) -q -n auto tests/model tests/simulated
 	$(PYTEST) -q -n $(BROKERS) --maxschedchunk 1 -m 'not alone' tests/integration
 	$(PYTEST) -q -m alone tests/integration tests/chaos
+
+test-semantic: ## The cache's own embedder on the real sentence-transformers (6 GB, an environment of its own), with a tiny model made there.
+	@infra/native/venv.sh .venv-semantic requirements-semantic.lock
+	TUTTI_REQUIRE_REAL=semantic .venv-semantic/bin/python -m pytest -q tests/semantic
 
 test-chaos: venv ## Properties with many examples, long searches of the models, the simulated cluster under many seeds (SEEDS=n), a new search for every planted bug.
 	TUTTI_EXAMPLES=thorough $(PYTEST) -q -n auto --dist worksteal tests/unit tests/model
@@ -89,8 +93,15 @@ bench-delays: venv ## JOBS=100000 delayed records; how late they are, and that a
 bench-sink: venv ## Events a second that the sink folds and stores (STORE=url of MongoDB's protocol; else mongod or a stand-in).
 	@$(BIN)/python -m infra.lab.bench.sink --jobs $(or $(JOBS),30000) $(if $(STORE),--store $(STORE)) $(REPEATED) --json $(call runs,sink)
 
+bench-cache: venv ## Time of hits over REST and Kafka, what asking adds to a miss, no tenant is served another's answer; then bench-meanings.
+	@$(BIN)/python -m infra.lab.bench.cache $(REPEATED) --json $(call runs,cache)
+	@$(BIN)/python -m infra.lab.bench.meanings $(REPEATED) --json $(call runs,meanings)
+
 bench-backlog: venv ## Queue JOBS=1000000 jobs of BYTES=0 more than a few words; every service's memory must stay flat.
 	@$(BIN)/python -m infra.lab.bench.backlog --jobs $(or $(JOBS),1000000) --bytes $(or $(BYTES),0) $(REPEATED) --json $(call runs,backlog)
+
+bench-meanings: venv ## Semantic hits of the cache with a real embedder (make ollama): latency, false hits of near misses, paraphrases served.
+	@$(BIN)/python -m infra.lab.bench.meanings $(REPEATED) --json $(call runs,meanings)
 
 chaos: venv ## Break a real cluster under JOBS=100000 jobs (SEED=n, RATE=n a second), check that nothing is lost.
 	@$(BIN)/python -m infra.native.fetch
@@ -104,9 +115,11 @@ lock: ## Resolve the lock files again (needs uv).
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
 	  --python-version 3.11 pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
-	  --python-version 3.11 --extra dev --extra native --extra mcp --extra oidc --extra plot -c requirements.lock pyproject.toml -o requirements-dev.lock
+	  --python-version 3.11 --extra dev --extra native --extra mcp --extra oidc --extra otel --extra plot -c requirements.lock pyproject.toml -o requirements-dev.lock
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
 	  --python-version 3.11 --extra embedded -c requirements.lock pyproject.toml -o requirements-embedded.lock
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
+	  --python-version 3.11 --extra dev --extra semantic -c requirements-dev.lock pyproject.toml -o requirements-semantic.lock
 
 sbom: venv ## What is shipped, as CycloneDX, from the lock file (SCAN=1: ask for advisories where their source answers).
 	@$(BIN)/python -m infra.lab.sbom $(if $(SCAN),--scan)

@@ -34,6 +34,8 @@ SERVICES = (
     ListedService("worker", 9103),
     ListedService("delay", 9104, grouped=True),
     ListedService("sink", 9105, grouped=True, aside=True),
+    ListedService("critic", 9107, grouped=True, aside=True),
+    ListedService("cache", 9106, grouped=True, aside=True),
     ListedService("ingress", 8080),
 )
 """In the order in which they start: the ingress last, so that it is ready only when there is somebody to answer."""

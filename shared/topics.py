@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from shared.contracts.base import CLASSES, RECORD_BYTES, PriorityClass
 from shared.contracts.event import Event
 from shared.contracts.outcome import Outcome
-from shared.partitions import AGENTS, TopicSettings, model_for, partition_of, steps_partition
+from shared.partitions import AGENTS, TopicSettings, model_for, partition_of, reply_partition, steps_partition
 
 __all__ = ["AGENTS", "FAMILIES", "Family", "Topic", "TopicSettings", "Topics", "model_for", "partition_of", "steps_partition"]
 
@@ -24,8 +24,7 @@ HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
 TIMESTAMP_TYPE = "LogAppendTime"
-"""Of every topic. Retention goes by the records' times. By its sender's clock a record may be past retention when it arrives, and is
-deleted before anybody has read it (event time, seconds for milliseconds, a clock without battery), or stays for years (a clock ahead)."""
+"""Of every topic: by its sender's clock a record may be past retention when it arrives, or stay for years (decision 0016)."""
 
 SEEN_SECONDS = 30.0
 """Within this time every service has looked at the topics (every 10 s, `shared.processing.topic_news`)."""
@@ -56,7 +55,6 @@ class Family:
 
 
 def _members(union: Any) -> tuple[str, ...]:
-    """The messages of a topic that carries several."""
     return tuple(kind.__name__ for kind in get_args(get_args(union)[0]))
 
 
@@ -67,7 +65,7 @@ FAMILIES: tuple[Family, ...] = (
         "home",
         "delete",
         7 * DAY_MS,
-        ("ingress", "any producer", "delay", "planner"),
+        ("ingress", "any producer", "delay", "planner", "cache"),
         ("planner",),
         ("Job", "HeldJob", "CancelRequested"),
         "What users ask for. A job is at home where murmur2 of its public id says; a record that lies elsewhere is sent on. "
@@ -101,7 +99,7 @@ FAMILIES: tuple[Family, ...] = (
         "home",
         "delete",
         7 * DAY_MS,
-        ("worker", "router", "ingress", "planner"),
+        ("worker", "router", "ingress", "planner", "critic", "cache"),
         ("planner", "worker"),
         _members(Outcome),
         "What came of attempts; cancels; what people decide; shares of tenants' budgets; turns of conversations.",
@@ -113,10 +111,21 @@ FAMILIES: tuple[Family, ...] = (
         "delete",
         30 * DAY_MS,
         ("planner",),
-        ("planner", "ingress", "sink"),
+        ("planner", "ingress", "sink", "cache"),
         _members(Event),
         "The history of every job: the only truth.",
         (("retention.bytes", "-1"),),
+    ),
+    Family(
+        "critiques",
+        "step id",
+        "other",
+        "delete",
+        DAY_MS,
+        ("planner",),
+        ("critic",),
+        ("Step",),
+        "Texts to be judged without a model.",
     ),
     Family(
         "results",
@@ -125,18 +134,29 @@ FAMILIES: tuple[Family, ...] = (
         "compact,delete",
         7 * DAY_MS,
         ("planner",),
-        ("anyone",),
+        ("ingress", "anyone"),
         ("Result",),
         "The one accepted end of each job.",
     ),
     Family(
+        "callbacks",
+        "job id",
+        "other",
+        "delete",
+        7 * DAY_MS,
+        ("delay",),
+        ("ingress",),
+        ("Delivery",),
+        "Ends that a callback could not be told at once, when they are to be tried again.",
+    ),
+    Family(
         "replies",
-        "explicit: chosen by an ingress",
+        "explicit: chosen by who waits",
         "replies",
         "delete",
         HOUR_MS,
         ("worker", "planner"),
-        ("ingress",),
+        ("ingress", "cache"),
         ("Chunks", "StreamBroken", "Final"),
         "Chunks, broken streams and finals for callers who wait.",
     ),
@@ -146,7 +166,7 @@ FAMILIES: tuple[Family, ...] = (
         "other",
         "delete",
         14 * DAY_MS,
-        ("planner", "router", "delay"),
+        ("planner", "router", "ingress", "delay"),
         ("delay",),
         ("Delayed",),
         "Records that are forwarded later; one fixed delay a tier.",
@@ -158,10 +178,32 @@ FAMILIES: tuple[Family, ...] = (
         "delete",
         BLOB_DAYS * DAY_MS,
         ("ingress", "planner", "worker"),
-        ("worker", "ingress", "planner", "CLI"),
+        ("worker", "ingress", "planner", "critic", "CLI"),
         ("Input", "Turn", "Memory"),
         "Bodies above the inline bound, in chunks of raw bytes; records name them by a BlobRef.",
         (("segment.ms", str(DAY_MS)),),
+    ),
+    Family(
+        "cache.lookups",
+        "the step's fingerprint",
+        "other",
+        "delete",
+        HOUR_MS,
+        ("planner",),
+        ("cache",),
+        ("CacheLookup",),
+        "Steps that may have an answer already. Partitions of both are one cache's: equal steps meet there.",
+    ),
+    Family(
+        "cache.fills",
+        "the step's fingerprint",
+        "other",
+        "delete",
+        HOUR_MS,
+        ("planner",),
+        ("cache",),
+        ("CacheFill", "CacheAbandoned"),
+        "Accepted answers that may be served again.",
     ),
     Family(
         "registry",
@@ -170,22 +212,14 @@ FAMILIES: tuple[Family, ...] = (
         "compact",
         None,
         ("ingress", "CLI"),
-        ("planner", "ingress", "sink"),
+        ("planner", "ingress", "sink", "cache"),
         ("Schedule", "TenantLimits", "Prompt", "Agent", "Profile", "Tool", "Moved", "ApiKey", "Erased"),
         "What administrators declare, newest entry by key; a record without value removes it. Read whole, without a group. "
         "Prompts, agents, profiles, tools have a key a version (`agent/critic@<version>`) and one an alias (`agent/critic:latest`).",
         (("segment.ms", "600000"), ("delete.retention.ms", str(DAY_MS))),
     ),
     Family(
-        "acts",
-        "kind/name",
-        "one",
-        "delete",
-        30 * DAY_MS,
-        ("ingress", "CLI"),
-        ("sink",),
-        ("Act",),
-        "What administrators did: who, when, what. Written before it is done; the sink keeps them for longer.",
+        "acts", "kind/name", "one", "delete", 30 * DAY_MS, ("ingress", "CLI"), ("sink",), ("Act",), "What administrators did, told before."
     ),
     Family(
         "nodes",
@@ -206,7 +240,7 @@ FAMILIES: tuple[Family, ...] = (
         "delete",
         10 * 60_000,
         ("worker", "router", "planner"),
-        ("router", "planner", "worker"),
+        ("router", "planner", "worker", "sink"),
         ("Credits", "RouterPresence", "PlannerPresence"),
         "Free places of nodes, each offered to one router or planner; presence of these, by which a reader knows that it hears.",
         (("segment.ms", "300000"),),
@@ -240,7 +274,7 @@ FAMILIES: tuple[Family, ...] = (
         "other",
         "delete",
         30 * DAY_MS,
-        ("planner", "router", "worker", "delay"),
+        ("planner", "router", "worker", "delay", "ingress", "critic", "cache"),
         ("CLI", "sink"),
         ("DeadLetter",),
         "Records that could not be processed, each with its reason.",
@@ -271,9 +305,11 @@ class Topics:
         prefix = self.settings.prefix
         self._jobs = {c: f"{prefix}jobs.{c}" for c in CLASSES}
         self.outcomes, self.job_events, self.results = prefix + "outcomes", prefix + "job-events", prefix + "results"
+        self.callbacks, self.critiques = prefix + "callbacks", prefix + "critiques"
         self.replies, self.blobs, self.registry = prefix + "replies", prefix + "blobs", prefix + "registry"
         self.nodes, self.credits, self.presence = prefix + "nodes", prefix + "credits", prefix + "presence"
         self.controls, self.dead_letters, self.acts = prefix + "controls", prefix + "dead-letters", prefix + "acts"
+        self.lookups, self.fills = prefix + "cache.lookups", prefix + "cache.fills"
 
     def jobs(self, priority_class: PriorityClass) -> str:
         return self._jobs[priority_class]
@@ -303,15 +339,17 @@ class Topics:
         names = (self.settings.prefix + allowed for allowed in self.settings.reply_topics)
         return any(topic == name or (name.endswith("*") and topic.startswith(name[:-1])) for name in names)
 
+    def reply_partition(self, instance: str) -> int:
+        """Where this instance reads `replies`. Sharing one is allowed: correlations tell whose a reply is."""
+        return reply_partition(instance, self.reply_partitions)
+
     def steps_partitions(self, capability: str) -> int:
         """Of each of its topics."""
         s = self.settings
         return s.steps_partitions if capability in ("chat", "embed") else s.agent_steps_partitions
 
     def partitions(self, count: Literal["home", "work", "replies", "one", "other"]) -> int:
-        s = self.settings
-        same = {"home": s.home_partitions, "work": s.work_partitions, "replies": s.replies_partitions, "other": s.other_partitions}
-        return 1 if count == "one" else same[count]
+        return 1 if count == "one" else int(getattr(self.settings, f"{count}_partitions"))
 
     def all(self) -> Iterator[Topic]:
         """Every topic of the cluster, in the registry's order."""

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 
 from shared.contracts.base import Contract
 
-pytest_plugins = ["tests.support.native"]
+pytest_plugins = ["tests.support.native", "tests.support.browser"]
 
 for _name, _examples in (("check", 40), ("ci", 100), ("thorough", 1_000)):
     # No deadline and no complaint of slow drawing: on a busy machine both would only measure the machine.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import click
 from pydantic import ValidationError
@@ -30,6 +30,7 @@ from infra.cli.exits import CommandExit, Exit
 from infra.cli.output import emit_json, emit_table
 from shared.contracts.bounds import explain
 
+Labelled = TypeVar("Labelled")
 MOST_LINES = 1_000_000
 _DRAWN = (".png", ".svg")
 _FEWEST = 20
@@ -80,7 +81,7 @@ def measured(items: Sequence[LabelledAnswer], *, accuracy: float | None, split: 
 def told(it: Measured, *, plot: Path | None, as_json: bool) -> None:
     """As tables or JSON, and drawn."""
     if plot is not None:
-        draw(plot, it.unseen, it.best)
+        draw(plot, lambda file: drawn(file, it.unseen, it.best))
     rows = named_points(it.unseen, it.best)
     reached = it.found.right >= it.wanted - 1e-12
     if as_json:
@@ -110,12 +111,12 @@ def told(it: Measured, *, plot: Path | None, as_json: bool) -> None:
         click.echo(f"no threshold reached {100 * it.wanted:.1f} % on the lines that it was chosen on; the most accurate one is shown")
 
 
-def draw(file: Path, items: Sequence[LabelledAnswer], best: Point) -> None:
+def draw(file: Path, drawing: Callable[[Path], None]) -> None:
     """Raises CommandExit where that cannot be."""
     if file.suffix not in _DRAWN:
         raise CommandExit(Exit.USAGE, f"--plot names a file that ends in {' or '.join(_DRAWN)}")
     try:
-        drawn(file, items, best)
+        drawing(file)
     except ModuleNotFoundError:
         raise CommandExit(Exit.USAGE, "--plot needs matplotlib: pip install 'tutti-cluster[plot]'") from None
 
@@ -138,7 +139,7 @@ def read(file: Path) -> list[LabelledAnswer]:
     return items
 
 
-def parted(items: Sequence[LabelledAnswer], share: float, seed: int) -> tuple[list[LabelledAnswer], list[LabelledAnswer]]:
+def parted(items: Sequence[Labelled], share: float, seed: int) -> tuple[list[Labelled], list[Labelled]]:
     """What the threshold is chosen on, and what it is measured on: drawn by the seed, none in both, none of them empty."""
     mixed = Random(seed).sample(items, len(items))
     cut = round(share * len(items))

@@ -10,7 +10,10 @@ import click
 from infra.cli.exits import CommandExit, Exit
 from infra.cli.output import emit_json, emit_table, moment
 from infra.cli.rest import api, part
+from infra.cli.sink import ask, emit_rows
 
+_MOST_SHOWN = 10_000
+_USED = ("conversation", "tenant", "turns", "waiting", "jobs", "prompt_tokens", "completion_tokens", "wasted_tokens", "cost", "used")
 _TENANT = click.option("--tenant", help="Whose conversation it is, where not the key's own tenant's.")
 
 
@@ -20,9 +23,13 @@ def conversations() -> None:
 
 
 @conversations.command("list")
+@click.option("--used", is_flag=True, help="Ask the sink instead, also for what their jobs used.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
-def list_(*, as_json: bool) -> None:
+def list_(*, used: bool, as_json: bool) -> None:
     """Those that the key may see, used last first."""
+    if used:
+        asyncio.run(_used(as_json=as_json))
+        return
     found = asyncio.run(_call("GET", "/v1/conversations"))["conversations"]
     if as_json:
         emit_json(found)
@@ -64,6 +71,16 @@ def delete(conversation: str, tenant: str | None) -> None:
     if told:
         raise CommandExit(Exit.TIMEOUT, f"{conversation}: its planner has not answered yet; look again with `tutti conversations list`")
     click.echo(f"{conversation}: forgotten")
+
+
+async def _used(*, as_json: bool) -> None:
+    found: list[dict[str, Any]] = []
+    page: dict[str, Any] = {"next": ""}
+    while page["next"] is not None and len(found) < _MOST_SHOWN:
+        page = await ask("/v1/conversations", {"before": page["next"] or None, "limit": 1_000})
+        found += page["rows"]
+    shown = [row | {"used": moment(row["at"])} for row in found]
+    emit_rows(shown, _USED, "json" if as_json else None, empty="no conversation is known")
 
 
 async def _call(method: str, path: str, tenant: str | None = None) -> Any:

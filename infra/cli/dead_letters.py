@@ -12,11 +12,10 @@ import click
 from infra.cli.cluster import Cluster, Edge, with_cluster
 from infra.cli.exits import CommandExit, Exit
 from infra.cli.instants import instant
-from infra.cli.letters import Letter, address, filter_of, filtered, find, original, read_letters
+from infra.cli.letters import filter_of, filtered, read_letters
 from infra.cli.output import emit_json, emit_table, moment
-from shared.kafka.port import Message, TopicPartition
-
-_BATCH = 500
+from shared.kafka.port import TopicPartition
+from shared.processing.replay import Letter, address, find_letter, original, send_again
 
 
 @click.group(name="dead-letters")
@@ -54,7 +53,7 @@ def list_(context: click.Context, /, limit: int, as_json: bool, **options: str |
 @click.pass_context
 def show(context: click.Context, letter_id: str, as_json: bool) -> None:
     """Show one dead letter with its original key, headers and value. ID is partition:offset."""
-    letter = find(with_cluster(context, read_letters), letter_id)
+    letter = find_letter(with_cluster(context, read_letters), letter_id)
     described = _described(letter) | {
         "key": _readable(letter.content.key),
         "headers": {name: _readable(value) for name, value in letter.content.headers},
@@ -83,31 +82,24 @@ def replay(context: click.Context, /, letter_ids: tuple[str, ...], everything: b
     if bool(letter_ids) + (not wanted.empty) + everything != 1:
         raise CommandExit(Exit.USAGE, "say which: IDs, or filters, or --all")
     letters = with_cluster(context, lambda cluster: read_letters(cluster, wanted))
-    chosen = [find(letters, letter_id) for letter_id in dict.fromkeys(letter_ids)] if letter_ids else letters
-    messages = [original(letter) for letter in chosen]
-    if not letter_ids and messages and not yes:
-        click.confirm(f"send {len(messages)} records again?", abort=True, err=True)
-    for line in with_cluster(context, partial(_replay, chosen=chosen, messages=messages)):
+    chosen = [find_letter(letters, letter_id) for letter_id in dict.fromkeys(letter_ids)] if letter_ids else letters
+    for letter in chosen:
+        original(letter)  # one that was kept in part is told before anything is asked
+    if not letter_ids and chosen and not yes:
+        click.confirm(f"send {len(chosen)} records again?", abort=True, err=True)
+    for line in with_cluster(context, partial(_replay, chosen=chosen)):
         click.echo(line)
-    if not messages:
+    if not chosen:
         click.echo("no dead letters")
 
 
-async def _replay(cluster: Cluster, *, chosen: Sequence[Letter], messages: Sequence[Message]) -> list[str]:
-    """In order, in batches. What was sent before an error stays sent: doing it all again is harmless."""
-    await cluster.tell("replay", "dead_letters", count=len(messages))
+async def _replay(cluster: Cluster, *, chosen: Sequence[Letter]) -> list[str]:
+    await cluster.tell("replay", "dead_letters", count=len(chosen))
     producer = await cluster.connected(cluster.log.producer(client_id="tutti-cli"))
-    lines: list[str] = []
     try:
-        for first in range(0, len(messages), _BATCH):
-            sent = await producer.send_many(messages[first : first + _BATCH])
-            for letter, place in zip(chosen[first:], sent, strict=False):
-                if isinstance(place, Exception):
-                    raise place
-                lines.append(f"{letter.id} -> {place.topic}/{place.partition}/{place.offset}")
+        return [f"{letter.id} -> {place.topic}/{place.partition}/{place.offset}" async for letter, place in send_again(producer, chosen)]
     finally:
         await producer.close()
-    return lines
 
 
 @dead_letters.command()

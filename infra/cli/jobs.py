@@ -12,16 +12,21 @@ import click
 from infra.cli.answer import exit_code, show_human
 from infra.cli.exits import Exit
 from infra.cli.output import emit_json, emit_table, moment
+from infra.cli.replay import replay
 from infra.cli.rest import api, describe
 from infra.cli.tree import draw
 from shared.contracts.result import Result, Status
+from shared.scheduling.places import in_words
 
 _TENANT = click.option("--tenant", help="Whose job it is, where not the key's own tenant's.")
 
 
 @click.group()
 def jobs() -> None:
-    """Look at a job, cancel it, follow its events (TUTTI_URL names the ingress)."""
+    """Look at a job, cancel it, follow its events, run it again (TUTTI_URL names the ingress)."""
+
+
+jobs.add_command(replay)
 
 
 @jobs.command()
@@ -49,6 +54,8 @@ def _show_status(status: dict[str, Any], result: Result | None) -> None:
     rows = [(name, status[name]) for name in shown if status.get(name) is not None]
     if status.get("conversation") and status["state"] == "accepted":
         rows[1] = ("state", "accepted, waits for its turn in the conversation")
+    if (line := status.get("line")) is not None:
+        rows.append(("line", _in_line(line)))
     rows += [
         (name.removesuffix("_at"), moment(status[name]))
         for name in ("submitted_at", "not_before", "accepted_at", "deadline_at", "settled_at")
@@ -72,6 +79,11 @@ def _show_status(status: dict[str, Any], result: Result | None) -> None:
     if result is not None:
         click.echo()
         show_human(result, "" if result.answer is None else result.answer.text)
+
+
+def _in_line(line: dict[str, Any]) -> str:
+    latest = line.get("latest")
+    return in_words(line["place"], line.get("seconds")) + ("" if latest is None else f" ({line['earliest']:.0f} to {latest:.0f} s)")
 
 
 def _state(step: dict[str, Any]) -> str:
@@ -136,6 +148,8 @@ def _event_line(event: dict[str, Any]) -> str:
     """When, what, and the rest of it in short. Text of answers is shown: who may follow a job may read it."""
     if event["type"] == "chunk":
         return f"{'':20}  chunk at {event['offset']}: {event['text']!r}"
+    if event["type"] == "place":
+        return f"{'':20}  {event['text']}"
     if event["type"] == "status":
         return f"{moment(event.get('accepted_at', 0))}  {event['state']}"
     if event["type"] == "job_settled":

@@ -1,34 +1,21 @@
-"""Dead letters as a command sees them: an address, the content, and the filters that choose among them."""
+"""Dead letters as a command sees them: the filters that choose among them."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import click
-from pydantic import ValidationError
 from pydantic_core import from_json
 
 from infra.cli.cluster import Cluster
-from infra.cli.exits import CommandExit, Exit
 from infra.cli.instants import instant
 from shared.clock import Clock
 from shared.contracts.dead_letter import DeadLetter
-from shared.contracts.headers import REPLAY_OF, Envelope, Origin
-from shared.kafka.port import Message, TopicPartition
-
-_ADDRESS = re.compile(r"(\d{1,9}):(\d{1,18})")
+from shared.processing.replay import Letter, letters_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-class Letter(NamedTuple):
-    """A dead letter and its address, `partition:offset`."""
-
-    id: str
-    content: DeadLetter
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,39 +85,5 @@ async def read_letters(cluster: Cluster, wanted: Filter | None = None) -> list[L
     """Every readable dead letter that `wanted` takes, in the log's order."""
     letters: list[Letter] = []
     async for record in cluster.read_all(cluster.topics.dead_letters):
-        try:
-            content = DeadLetter.model_validate_json(record.value or b"")
-        except ValidationError:
-            continue
-        if wanted is None or wanted.takes(content):
-            letters.append(Letter(f"{record.partition}:{record.offset}", content))
+        letters += [letter for letter in letters_of([record]) if wanted is None or wanted.takes(letter.content)]
     return letters
-
-
-def find(letters: Iterable[Letter], letter_id: str) -> Letter:
-    """The letter at an address. Raises CommandExit (not found)."""
-    for letter in letters:
-        if letter.id == letter_id:
-            return letter
-    raise CommandExit(Exit.NOT_FOUND, f"there is no dead letter {letter_id}; `tutti dead-letters list` shows them")
-
-
-def original(letter: Letter) -> Message:
-    """The record as it was, on its own partition (home is where a job arrived), marked with where the very first one lay.
-
-    From that mark a job without an id gets the id that it would have had: sent twice, it is one job.
-    """
-    content = letter.content
-    if content.truncated:
-        raise CommandExit(Exit.FAILED, f"{letter.id} was kept only in part (it was too large) and cannot be sent again")
-    lay = Envelope(content.headers).replay_of() or Origin(content.topic, content.partition, content.offset, content.timestamp or 0)
-    headers = tuple(header for header in content.headers if header[0] != REPLAY_OF)
-    return Message(content.topic, content.value, content.key, content.partition, (*headers, lay.header()))
-
-
-def address(letter_id: str, topic: str) -> tuple[TopicPartition, int]:
-    """Where `partition:offset` lies. Raises CommandExit (usage)."""
-    found = _ADDRESS.fullmatch(letter_id)
-    if found is None:
-        raise CommandExit(Exit.USAGE, f"{letter_id!r} is no dead letter's id: partition:offset")
-    return TopicPartition(topic, int(found[1])), int(found[2])

@@ -82,13 +82,17 @@ class Api:
         return await self._json("DELETE", f"/v1/jobs/{part(job)}")
 
     async def events(self, job: str) -> AsyncIterator[dict[str, Any]]:
-        """The job's events from its beginning to its end. `type` is the event's name: `status` is the whole of an older job."""
+        """The job's events from its beginning to its end. `type` is the event's name: `status` is the whole of an older job, `place` what a
+        comment says of its place in line.
+        """
         async with self._session.get(f"{self._base}/v1/jobs/{part(job)}/events") as response:
             await _check(response)
             name = ""
             async for line in response.content:
                 if line.startswith(b"event:"):
                     name = line[6:].strip().decode()
+                elif line.startswith(b": place "):
+                    yield {"type": "place", "text": line[2:].strip().decode()}
                 elif line.startswith(b"data:"):
                     yield {"type": name, **json.loads(line[5:])}
 
@@ -156,6 +160,8 @@ async def follow(connection: Api, job: str) -> AsyncIterator[Update]:
 def describe(event: dict[str, Any]) -> str:
     """An event in a few words."""
     match event["type"]:
+        case "place":
+            return str(event["text"])
         case "job_accepted":
             return "accepted"
         case "step_asked":

@@ -63,6 +63,8 @@ class WaitOptions:
 @click.option("--max-tokens", type=int, help="Longest answer.")
 @click.option("--temperature", type=float, help="Sampling temperature.")
 @click.option("--seed", type=int, help="Sampling seed.")
+@click.option("--callback", metavar="URL", help="Who is told of its end over HTTP, signed.")
+@click.option("--callback-secret", metavar="NAME", help="By which of the tenant's secrets, where not `default`.")
 @click.option("--stream", is_flag=True, help="Print the answer as it comes.")
 @click.option("--watch", is_flag=True, help="Draw the job's steps as a tree that grows, then print the answer.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the end, or print the job id only.")
@@ -101,6 +103,7 @@ def build_job(prompt: str, fields: dict[str, Any], clock: Clock, identifier: str
         "conversation": fields["conversation"],
         "input": _read_input(fields["input_file"]),
         "options": {name: fields[name] for name in ("max_tokens", "temperature", "seed") if fields[name] is not None},
+        "callback": _callback(fields["callback"], fields["callback_secret"]),
         **_deadline(fields["deadline"]),
         "not_before": _moment(fields["not_before"], clock),
         **{name: fields[name] for name in ("model", "system", "tenant") if fields[name] is not None},
@@ -114,6 +117,12 @@ def build_job(prompt: str, fields: dict[str, Any], clock: Clock, identifier: str
     except InvalidInput as error:
         raise CommandExit(Exit.USAGE, error.message) from None
     return job
+
+
+def _callback(url: str | None, secret: str | None) -> dict[str, str] | None:
+    if url is None and secret is not None:
+        raise CommandExit(Exit.USAGE, "--callback-secret signs what --callback names: it is missing")
+    return None if url is None else {"url": url} | ({} if secret is None else {"secret": secret})
 
 
 def _read_input(file: Path | None) -> dict[str, Any] | None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, BinaryIO, get_args
 
 import click
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from infra.cli.exits import CommandExit, Exit
 from infra.cli.output import emit_json, emit_table
 from infra.cli.rest import api, part
 from shared.contracts.bounds import explain
 from shared.contracts.budget import TenantLimits
+from shared.contracts.cache import Mode
 from shared.contracts.limits import Limits
+
+_POLICIES_BYTES = 16 * 1024
 
 
 @click.group()
@@ -51,8 +55,11 @@ def show(tenant: str, *, as_json: bool) -> None:
         [
             (name, found["limits"].get(name, "-"), _of(today, "granted", name), _of(today, "used", name))
             for name in TenantLimits.model_fields
+            if name != "policies"
         ],
     )
+    for policy in found["limits"].get("policies", ()):
+        click.echo(f"{policy['direction']}: {policy['action']} by {', '.join(policy['checks']) or 'a judge'}")
 
 
 @tenants.command()
@@ -65,15 +72,26 @@ def show(tenant: str, *, as_json: bool) -> None:
 @click.option("--job-calls", type=int, help="Most calls of one job.")
 @click.option("--job-tokens", type=int, help="Most tokens of one job.")
 @click.option("--job-cost", type=float, help="Most cost of one job.")
-def put(tenant: str, **given: Any) -> None:
-    """Declare all limits of a tenant anew: what is left out is unlimited."""
+@click.option("--policies", type=click.File("rb"), help="A JSON list: what is checked of its inputs and answers (`tutti critique`).")
+@click.option("--cache", type=click.Choice(get_args(Mode)), help="How its jobs use the cache that say nothing; off when left out.")
+@click.option("--cache-ttl", type=float, help="Longest time that an answer of it may be served, in seconds.")
+@click.option("--cache-global", is_flag=True, help="Its jobs may share answers with other tenants that may, too.")
+@click.option("--cache-never", is_flag=True, help="Nothing of its jobs is kept, whatever they ask.")
+def put(tenant: str, *, policies: BinaryIO | None, **given: Any) -> None:
+    """Declare all limits of a tenant anew: what is left out is unlimited, and not checked."""
+    shares, never, mode, ttl = given.pop("cache_global"), given.pop("cache_never"), given.pop("cache"), given.pop("cache_ttl")
+    if shares or never or mode is not None or ttl is not None:
+        given["cache"] = {"allowed": not never, "mode": mode or "off", "ttl": ttl, "scope": "global" if shares else "tenant"}
     chosen = {name: value for name, value in given.items() if value is not None}
     caps = {name.removeprefix("job_"): chosen.pop(name) for name in list(chosen) if name.startswith("job_")}
     try:
-        limits = TenantLimits(**chosen, job=Limits(**caps))
+        own = () if policies is None else from_json(policies.read(_POLICIES_BYTES))
+        limits = TenantLimits.model_validate({**chosen, "job": Limits(**caps), "policies": own})
     except ValidationError as error:
         raise CommandExit(Exit.USAGE, explain(error, "tenant")) from None
-    asyncio.run(_call("PUT", f"/v1/tenants/{part(tenant)}", limits.model_dump(exclude_none=True)))
+    except ValueError:
+        raise CommandExit(Exit.USAGE, "the policies are not JSON") from None
+    asyncio.run(_call("PUT", f"/v1/tenants/{part(tenant)}", limits.model_dump(mode="json", exclude_none=True)))
     click.echo(f"{tenant}: declared")
 
 

@@ -5,23 +5,21 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
-import os
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlencode
 
 import click
 
 from infra.cli.cluster import Cluster, with_cluster
 from infra.cli.exits import CommandExit, Exit
 from infra.cli.instants import instant
-from infra.cli.output import emit_json, emit_table, moment
-from infra.cli.rest import Api, api
-from services.sink.audit import GENESIS, broken, digest, home_name
+from infra.cli.output import emit_table, moment
+from infra.cli.rest import Api
+from infra.cli.sink import ask, emit_rows, form_option, path, plain, sink
+from shared.audit import GENESIS, broken, digest, home_name
 from shared.clock import SystemClock
-from shared.services import PORTS
 
 _PAGE = 1_000
 _SUMS = ("jobs", "steps", "attempts", "answers", "failures", "calls", "prompt_tokens", "completion_tokens", "wasted_tokens", "cost")
@@ -29,31 +27,31 @@ _JOBS = ("job", "tenant", "pattern", "model", "status", "calls", "prompt_tokens"
 _ENTRY = ("offset", "at_ms", "type", "job", "step", "attempt", "node", "status", "failure", "by", "verdict", "epoch", "digest", "chain")
 
 
-def _form(command: Callable[..., Any]) -> Callable[..., Any]:
-    command = click.option("--json", "form", flag_value="json", help="Print JSON.")(command)
-    return click.option("--csv", "form", flag_value="csv", help="Print CSV.")(command)
-
-
 @click.command()
 @click.option("--from", "first", metavar="DATE", help="First day (UTC); 30 days before the last one when left out.")
 @click.option("--to", "last", metavar="DATE", help="Last day; today when left out.")
-@click.option("--by", default="day,tenant", show_default=True, help="Of day, tenant, and pattern, class, status or agent, model.")
+@click.option(
+    "--by",
+    default="day,tenant",
+    show_default=True,
+    help="Of day, tenant, and pattern, class, status, key; or agent, model; or conversation.",
+)
 @click.option("--tenant", help="An administrator's: of this tenant only.")
 @click.option("--jobs", "rows", is_flag=True, help="One row a job instead of sums, the newest first.")
 @click.option("--since", metavar="TIME", default="1d", show_default=True, help="Of rows: 30m, 2h, 7d ago, or an instant.")
 @click.option("--status", help="Of rows: only these.")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="Most rows.")
-@_form
+@form_option
 def usage(*, first: str | None, last: str | None, by: str, tenant: str | None, rows: bool, form: str | None, **of_rows: Any) -> None:
     """What was used: jobs, tokens, cost, waste, by day and tenant or what else is named."""
     if rows:
         found = asyncio.run(_rows(tenant, instant(of_rows["since"], SystemClock().wall()), of_rows["status"], of_rows["limit"]))
-        _emit(found, ("ended", *_JOBS), form, empty="no job in this time")
+        emit_rows(found, ("ended", *_JOBS), form, empty="no job in this time")
         return
-    answer = asyncio.run(_ask("/v1/usage", {"from": first, "to": last, "by": by, "tenant": tenant}))
+    answer = asyncio.run(ask("/v1/usage", {"from": first, "to": last, "by": by, "tenant": tenant}))
     found = answer["rows"]
     shown = [name for name in _SUMS if any(name in row for row in found)]
-    _emit(found, (*by.split(","), *shown), form, empty="nothing was used")
+    emit_rows(found, (*by.split(","), *shown), form, empty="nothing was used")
 
 
 @click.command()
@@ -61,7 +59,7 @@ def usage(*, first: str | None, last: str | None, by: str, tenant: str | None, r
 @click.option("--by", type=click.Choice(["tenant", "pattern", "class", "model"]), default="tenant", show_default=True)
 @click.option("--tenant", help="An administrator's: of this tenant only.")
 @click.option("--watch", is_flag=True, help="Again each 2 s, until interrupted.")
-@_form
+@form_option
 def top(*, minutes: int, by: str, tenant: str | None, watch: bool, form: str | None) -> None:
     """Who used most lately, and how much of it was wasted."""
     asyncio.run(_top({"minutes": minutes, "by": by, "tenant": tenant}, form, watch=watch))
@@ -69,11 +67,11 @@ def top(*, minutes: int, by: str, tenant: str | None, watch: bool, form: str | N
 
 async def _top(asked: dict[str, Any], form: str | None, *, watch: bool) -> None:
     while True:
-        found = await _ask("/v1/top", asked)
+        found = await ask("/v1/top", asked)
         if watch:
             click.clear()
         columns = (asked["by"], "live", "ended", "failed", "tokens", "wasted_tokens", "cost")
-        _emit(found["rows"], columns, form, empty="nothing in this time")
+        emit_rows(found["rows"], columns, form, empty="nothing in this time")
         if not watch:
             return
         await SystemClock().sleep(2.0)
@@ -145,7 +143,7 @@ def verify(context: click.Context, *, home: str | None, events: bool, heads: Seq
 
 
 async def _verify(home: str | None, chains: _Chains) -> None:
-    async with _sink() as connection:
+    async with sink() as connection:
         for name in [home] if home else (await connection.call("GET", "/v1/audit"))["homes"]:
             await chains.read(connection, name)
 
@@ -176,12 +174,12 @@ async def _export(home: str | None, tenant: str | None, *, as_csv: bool) -> None
     table = csv.writer(sys.stdout)
     if as_csv:
         table.writerow(("home", "tenant", *_ENTRY))
-    async with _sink() as connection:
+    async with sink() as connection:
         for name in [home] if home else (await connection.call("GET", "/v1/audit"))["homes"]:
             async for page in _pages(connection, name, tenant):
                 for entry in page:
                     if as_csv:
-                        table.writerow([name, entry.get("tenant", ""), *(_plain(entry.get(field)) for field in _ENTRY)])
+                        table.writerow([name, entry.get("tenant", ""), *(plain(entry.get(field)) for field in _ENTRY)])
                     else:
                         click.echo(json.dumps({"home": name, **entry}, ensure_ascii=False))
 
@@ -190,7 +188,7 @@ async def _pages(connection: Api, home: str, tenant: str | None = None) -> Async
     after: int | None = -1
     while after is not None:
         asked = {"home": home, "after": after, "limit": _PAGE, "tenant": tenant}
-        page = await connection.call("GET", _path("/v1/audit", asked))
+        page = await connection.call("GET", path("/v1/audit", asked))
         if page["rows"]:
             yield page["rows"]
         after = page["next"]
@@ -198,48 +196,11 @@ async def _pages(connection: Api, home: str, tenant: str | None = None) -> Async
 
 async def _rows(tenant: str | None, since: float, status: str | None, limit: int) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    before: float | None = None
-    async with _sink() as connection:
-        while len(found) < limit:
-            asked = {"tenant": tenant, "since": since, "before": before, "status": status, "limit": min(_PAGE, limit - len(found))}
-            page = (await connection.call("GET", _path("/v1/usage/jobs", asked)))["rows"]
-            found += [row | {"ended": moment(row["finished_at"]) if "finished_at" in row else "live"} for row in page]
-            if not page:
-                break
-            before = page[-1]["at"]
+    before: str | None = ""
+    async with sink() as connection:
+        while len(found) < limit and before is not None:
+            asked = {"tenant": tenant, "since": since, "before": before or None, "status": status, "limit": min(_PAGE, limit - len(found))}
+            page = await connection.call("GET", path("/v1/usage/jobs", asked))
+            found += [row | {"ended": moment(row["finished_at"]) if "finished_at" in row else "live"} for row in page["rows"]]
+            before = page["next"]
     return found
-
-
-async def _ask(path: str, asked: dict[str, Any]) -> Any:
-    async with _sink() as connection:
-        return await connection.call("GET", _path(path, asked))
-
-
-def _path(path: str, asked: dict[str, Any]) -> str:
-    return f"{path}?{urlencode({name: value for name, value in asked.items() if value is not None})}"
-
-
-def _sink() -> Any:
-    """TUTTI_SINK_URL, else this machine's."""
-    base = os.environ.get("TUTTI_SINK_URL", f"http://127.0.0.1:{PORTS['sink']}").rstrip("/")
-    return api(base, who="sink", variable="TUTTI_SINK_URL")
-
-
-def _emit(rows: Sequence[dict[str, Any]], columns: Sequence[str], form: str | None, empty: str) -> None:
-    if form == "json":
-        emit_json(list(rows))
-    elif form == "csv":
-        table = csv.writer(sys.stdout)
-        table.writerow(columns)
-        table.writerows([_plain(row.get(name)) for name in columns] for row in rows)
-    else:
-        emit_table(columns, [[_shown(row.get(name)) for name in columns] for row in rows], empty=empty)
-
-
-def _plain(value: Any) -> Any:
-    """For spreadsheets: foreign text is no formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
-
-
-def _shown(value: Any) -> Any:
-    return f"{value:.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else value

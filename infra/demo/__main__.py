@@ -13,6 +13,7 @@ from infra.cli.exits import CommandExit
 from infra.cli.output import SIMULATED, emit_table
 from infra.cli.submit import submit
 from infra.demo import over_kafka, rest
+from infra.demo.dashboard import picture
 from infra.native import report
 from infra.native.errors import StartFailed
 from infra.native.report import Row
@@ -56,6 +57,10 @@ def _run(stack: Stack) -> None:
     _watched(url, mark)
     _title("What is running")
     _closing(rows, url, stack.kafka_servers)
+    page = next(row.address for row in rows if row.component == "sink")
+    _title(f"The dashboard: {page}/")
+    if (file := picture(page, stack.home.root / "dashboard.png")) is not None:
+        click.echo(f"  as Chromium shows it: {file}")
 
 
 def _over_rest(url: str, mark: str) -> None:

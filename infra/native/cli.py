@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
+from infra.cli import happened
 from infra.cli.exits import Exit
+from infra.cli.instants import instant
 from infra.cli.output import emit_json, emit_table
+from infra.cli.sink import form_option
 from infra.native import follow, report
 from infra.native.node import CHOICES
 from infra.native.report import Row
 from infra.native.settings import NativeSettings
 from infra.native.stack import Stack
 from infra.native.waiting import now, seconds_since
+from shared.clock import SystemClock
 
 
 def _stack(node: str = "auto") -> Stack:
@@ -27,6 +33,9 @@ def _show(rows: list[Row], *, as_json: bool) -> None:
         emit_json([row.as_json() for row in rows])
         return
     emit_table(report.TITLES, report.cells(rows))
+    for row in rows:
+        if row.component == "sink" and row.state == "ready":
+            click.echo(f"dashboard: {row.address}/")
     for warning in report.warnings(rows):
         click.echo(f"note: {warning}")
 
@@ -62,9 +71,25 @@ def status(context: click.Context, as_json: bool) -> None:
 @click.command()
 @click.argument("components", nargs=-1)
 @click.option("--follow", "-f", "following", is_flag=True, help="Go on with new lines until interrupted.")
-@click.option("--lines", "-n", type=click.IntRange(0), default=20, show_default=True, help="Last lines of each component.")
-def logs(components: tuple[str, ...], following: bool, lines: int) -> None:
-    """Logs of COMPONENTS (all when none is named), each line with its component's name."""
+@click.option("--lines", "-n", type=click.IntRange(0), default=20, show_default=True, help="Last lines of each component; or events.")
+@click.option("--events", is_flag=True, help="Instead: what happened in the cluster, from the sink: the newest events.")
+@click.option("--job", metavar="ID", help="Instead: all that happened to this job.")
+@click.option("--nodes", is_flag=True, help="Instead: what nodes said of themselves (an administrator's).")
+@click.option("--since", metavar="TIME", default="1h", show_default=True, help="Of events: 30m, 2h, 7d ago, or an instant.")
+@click.option("--tenant", help="Of events, an administrator's: of this tenant only.")
+@form_option
+def logs(components: tuple[str, ...], following: bool, lines: int, **of_events: Any) -> None:
+    """Logs of COMPONENTS on this machine (all when none is named), each line with its component's name; or what happened, from the sink."""
+    tenant, form = of_events["tenant"], of_events["form"]
+    if of_events["job"]:
+        happened.of_job(of_events["job"], tenant, form)
+        return
+    if of_events["nodes"]:
+        happened.nodes(lines, form)
+        return
+    if of_events["events"]:
+        happened.lately(instant(of_events["since"], SystemClock().wall()), tenant, lines, form)
+        return
     known = _stack().logs()
     for name in components:
         if name not in known:

@@ -94,8 +94,10 @@ class LocalCluster:
     def _define(self, nodes: Sequence[Mapping[str, str]]) -> None:
         copies = {one.name: self.copies.get(one.name, 0 if one.aside else 1) for one in SERVICES if one.name != "worker"}
         wanted = [(name, number) for name, count in copies.items() for number in range(1, count + 1)]
-        home, ports = StackHome(self.directory), iter(free_ports(len(wanted) + len(nodes)))
-        shared = {"TUTTI_KAFKA_SERVERS": self.servers, "TUTTI_TOPICS__PREFIX": self.prefix, **self.environment}
+        home, numbers = StackHome(self.directory), free_ports(len(wanted) + len(nodes))
+        ports, page_calls = iter(numbers), f"http://127.0.0.1:{numbers[wanted.index(('ingress', 1))]}" if ("ingress", 1) in wanted else ""
+        shared = {"TUTTI_KAFKA_SERVERS": self.servers, "TUTTI_TOPICS__PREFIX": self.prefix, "TUTTI_SINK__INGRESS_URL": page_calls}
+        shared |= self.environment
         for name, number in wanted:
             own = {**shared, **self.of_service.get(name, {})}
             service = ServiceProcess(name, home, next(ports), own, str(number) if number > 1 else "", dies_with_parent=True)

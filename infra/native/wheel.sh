@@ -36,6 +36,7 @@ import infra.native.kafka, services, shared
 site = pathlib.Path(sys.argv[1])
 for module in (services, shared):
     assert pathlib.Path(module.__file__).is_relative_to(site), f"{module.__name__} comes from {module.__file__}, not from the wheel"
-assert (site / "infra/native/broker/server.properties").exists(), "data files are missing from the wheel"
+for file in ("infra/native/broker/server.properties", "services/sink/page/static/index.html", "infra/dashboards/tutti-overview.json"):
+    assert (site / file).exists(), f"{file} is missing from the wheel"
 PY
 echo "the wheel works on its own"

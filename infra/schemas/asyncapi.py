@@ -122,6 +122,7 @@ def _headers() -> dict[str, Any]:
         headers.TYPE: "What the value is.",
         headers.VERSION_HEADER: "Version of the message, a decimal number; 1 when absent.",
         headers.TRACEPARENT: "W3C trace context.",
+        headers.KEY_NAME: "What the keys file calls the API key that a job came with.",
         headers.CORRELATION_ID: "Chosen by the caller, echoed unchanged on replies.",
         headers.REPLY_TOPIC: "Where the caller waits.",
         headers.REPLY_PARTITION: "Partition of the reply topic, a decimal number.",

@@ -8,22 +8,26 @@ from typing import Any
 
 import yaml
 
+from infra.dashboards import boards
 from infra.schemas.asyncapi import document
 from infra.schemas.messages import messages, schema
 from infra.schemas.readme import generated
 from shared.contracts.base import VERSION
 from shared.patterns import BUILT_IN
+from shared.telemetry import metrics
 from shared.topics import Topics, TopicSettings
 
-_MESSAGES, _PATTERNS = "schemas/messages", "schemas/patterns"
+_MESSAGES, _PATTERNS, _DASHBOARDS = "schemas/messages", "schemas/patterns", "infra/dashboards"
 
 
 def render(root: Path) -> dict[str, str]:
     """Path relative to `root` → content."""
     files = {f"{_MESSAGES}/{name}.json": _json(schema(kind)) for name, kind in messages().items()}
     files |= {f"{_PATTERNS}/{name}.json": _json(schema(pattern.input)) for name, pattern in BUILT_IN.current.items()}
+    files |= {f"{_DASHBOARDS}/{board.uid}.json": _json(boards.render(board)) for board in boards.BOARDS}
     files["schemas/asyncapi.yaml"] = yaml.safe_dump(document(), sort_keys=False, allow_unicode=True, width=140)
     files["schemas/topics.json"] = _json(_topics())
+    files["schemas/metrics.md"] = _metrics()
     files["README.md"] = generated((root / "README.md").read_text(encoding="utf-8"), root)
     return files
 
@@ -48,8 +52,15 @@ def write(root: Path) -> list[str]:
     return changed
 
 
+def _metrics() -> str:
+    """A table of all that services count."""
+    head = ["What services tell Prometheus at `/metrics`: generated out of `shared/telemetry/metrics.py`.", ""]
+    head += ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    return "\n".join([*head, *(f"| `{name}` | {kind} | {labels} | {about} |" for name, kind, labels, about in metrics.docs())]) + "\n"
+
+
 def _present(root: Path) -> list[str]:
-    return [path.relative_to(root).as_posix() for folder in (_MESSAGES, _PATTERNS) for path in (root / folder).glob("*")]
+    return [path.relative_to(root).as_posix() for folder in (_MESSAGES, _PATTERNS, _DASHBOARDS) for path in (root / folder).glob("*.json")]
 
 
 def _read(path: Path) -> str | None:

@@ -20,7 +20,7 @@ class DelayReader:
 
     def __init__(self, topics: Topics) -> None:
         self.tiers = {topics.delay(tier): tier for tier in TIER_SECONDS}
-        self._targets = {topic.name: topic.partitions for topic in topics.all() if "{class}" in topic.family.pattern}
+        self._targets = {t.name: t.partitions for t in topics.all() if "delay" in t.family.written_by and t.name not in self.tiers}
 
     def read(self, record: Record, window: Window, now: float) -> Waiter:
         """Raises InvalidRecord. `now`: epoch seconds."""

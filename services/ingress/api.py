@@ -24,9 +24,9 @@ from services.ingress.routes.conversations import ConversationRoutes
 from services.ingress.routes.declarations import RENDERED, DeclarationRoutes
 from services.ingress.routes.erasure import ErasureRoutes
 from services.ingress.routes.events import JobEvents
+from services.ingress.routes.inquiries import endpoint
 from services.ingress.routes.jobs import Jobs
 from services.ingress.routes.keys import KeyRoutes
-from services.ingress.routes.pages import endpoint
 from services.ingress.routes.responses import Responses
 from services.ingress.routes.reviews import ReviewRoutes
 from services.ingress.routes.schedules import ScheduleRoutes
@@ -113,10 +113,10 @@ def build_api(door: Door, version: str, outbox: Outbox, topics: Topics, table: S
     }
     for dialect in served():
         app.router.routes.append(Route(dialect.path, Resource(app.origins, dialect.problem, {"POST": app.calls[dialect.path]})))
-        for page in dialect.pages:
-            need = None if page.public else Right.READ
-            serve = counted(_PARAMETER.sub("{id}", page.path), guarded(door, need, endpoint(door, page)), dialect.problem)
-            app.router.routes.append(Route(page.path, Resource(app.origins, dialect.problem, {page.method: serve})))
+        for inquiry in dialect.inquiries:
+            need = None if inquiry.public else Right.READ
+            serve = counted(_PARAMETER.sub("{id}", inquiry.path), guarded(door, need, endpoint(door, inquiry)), dialect.problem)
+            app.router.routes.append(Route(inquiry.path, Resource(app.origins, dialect.problem, {inquiry.method: serve})))
     for path, endpoints in methods.items():
         label = _PARAMETER.sub("{id}", path)
         asgi = {method: counted(label, guarded(door, needed(method, path), serve)) for method, serve in endpoints.items()}

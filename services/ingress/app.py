@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 from services.ingress.administered import Administered
@@ -10,9 +11,10 @@ from services.ingress.admission.bucket_store import bucket_store
 from services.ingress.admission.meter import Meter
 from services.ingress.admission.offered import Offered
 from services.ingress.api import IngressApi, build_api
+from services.ingress.callbacks.deliveries import Deliveries
 from services.ingress.catalogue import Registry
 from services.ingress.handlers import Door
-from services.ingress.replies.replies import Replies, reply_partition
+from services.ingress.replies.replies import Replies
 from services.ingress.replies.waiters import Waiters
 from services.ingress.settings import IngressSettings
 from services.ingress.status.events_reader import EventsReader
@@ -53,7 +55,9 @@ class Ingress:
         self._replies = Replies(log, clock, waiters, name, report=submitter.report)
         registry = Registry(settings.node_lost_seconds)
         self._nodes = registry.follow(log, clock, topics.nodes, name)
+        self.deliveries = Deliveries(environment, settings.callbacks, self._outbox)
         self._declared = declared = Administered(environment, settings, events)
+        capabilities = frozenset(topics.settings.capabilities)
         self.door = Door(
             settings=settings,
             clock=clock,
@@ -63,7 +67,7 @@ class Ingress:
             registry=registry,
             events=events,
             meter=Meter(clock, events.charges, bucket_store(settings, prefix), settle_seconds=settings.flush_seconds),
-            offered=Offered(frozenset(topics.settings.capabilities), load(environment.settings.patterns), registry, clock, declared.agents),
+            offered=Offered(capabilities, load(environment.settings.patterns), registry, clock, declared.agents, self.deliveries.rules),
             access=declared.access,
         )
         self._api = build_api(self.door, "0.1.0", self._outbox, topics, declared.schedules)
@@ -87,14 +91,14 @@ class Ingress:
         """Whoever comes before Kafka answers is told, or waits a little."""
         settings, clock, door, processor = self._settings, self._env.clock, self.door, self._processor
         processor.closes(door.blobs, door.meter, *([door.store] if door.store is not None else []))
-        processor.spawn(self._open(), self._events.flush_forever(), every(clock, settings.sweep_seconds, self._sweep))
-        processor.spawn(door.meter.settle_forever(), every(clock, _REFRESH_SECONDS, lambda: door.registry.refresh(clock.monotonic())))
+        processor.spawn(self._open(), self._events.flush_forever(), every(clock, settings.sweep_seconds, door.sweep))
+        processor.spawn(door.meter.settle_forever(), every(clock, _REFRESH_SECONDS, door.refresh))
 
     async def _open(self) -> None:
         """Nothing is read before the topics were looked at: readers of missing ones only fail. Nothing is sent before replies are read."""
         env, topics, processor = self._env, self._env.topics, self._processor
         await first_look(env.log, topics, env.clock)
-        partition = reply_partition(env.instance, topics.reply_partitions)
+        partition = topics.reply_partition(env.instance)
         self.door.submitter.answer_at(partition)
         self._replies.listen_at(TopicPartition(topics.replies, partition))
         processor.spawn(self._replies.tail.run(), self._events.run(), self._nodes.run(), self._declared.run(), self._probe.run())
@@ -103,13 +107,10 @@ class Ingress:
         await self._replies.tail.positioned.wait()
         self.door.opened.set()
         _log.info("opened", instance=env.instance)
-
-    def _sweep(self) -> None:
-        self.door.registry.complete = self.door.registry.complete or self._nodes.caught_up()
-        self._outbox.expire()
-        self.door.sweep()
+        await self.deliveries.join(processor)
 
     async def _drain(self) -> None:
         """Let callers who wait have their answers, and what the last of them leave behind be written."""
-        await self.door.drain(self._env.settings.grace_seconds - 2 * _DRAIN_SECONDS)
+        seconds = self._env.settings.grace_seconds - 2 * _DRAIN_SECONDS
+        await asyncio.gather(self.door.drain(seconds), self.deliveries.drain(seconds))
         await self._outbox.idle(_DRAIN_SECONDS)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import TypedDict
@@ -28,6 +29,8 @@ class Catalogue:
     models: tuple[str, ...] = ()
     live_models: frozenset[str] = frozenset()
     live_capabilities: frozenset[str] = frozenset()
+    slots: Mapping[str, int] = field(default_factory=dict)
+    """Of live nodes, by capability."""
     operations: frozenset[tuple[str, str]] = frozenset()
     """(model, operation) that some node can do."""
     nodes: int = 0
@@ -82,6 +85,11 @@ class Registry:
         self.complete = False
         """Everything that was in the topic at start has been read: from then on `catalogue` is a fact."""
         self.catalogue = Catalogue()
+        self._caught_up: Callable[[], bool] = lambda: False
+
+    def look(self) -> None:
+        """Whether all is read by now."""
+        self.complete = self.complete or self._caught_up()
 
     def follow(self, log: Log, clock: Clock, topic: str, instance: str) -> Tail:
         """What feeds it. An unreadable registration is passed over: the worker will register again."""
@@ -91,7 +99,9 @@ class Registry:
             fold_each("ingress", records, lambda record: self.table.on_record(record, now))
             self.refresh(now)
 
-        return Tail(log, clock, [TopicPartition(topic, 0)], client_id=f"tutti-ingress-nodes-{instance}", handle=on_records)
+        tail = Tail(log, clock, [TopicPartition(topic, 0)], client_id=f"tutti-ingress-nodes-{instance}", handle=on_records)
+        self._caught_up = tail.caught_up
+        return tail
 
     def refresh(self, now: float) -> None:
         """Put lost nodes aside and compute the catalogue again."""
@@ -102,12 +112,20 @@ class Registry:
             models=tuple(sorted({model.name for node in nodes for model in node.models})),
             live_models=frozenset(model.name for node in live for model in node.models),
             live_capabilities=frozenset(capability for node in live for capability in node.capabilities),
+            slots=_slots(live),
             operations=frozenset((model.name, operation) for node in nodes for model in node.models for operation in model.operations),
             nodes=len(nodes),
             live_nodes=len(live),
             simulated=bool(live) and all(node.simulated for node in live),
             **_offers(node for node in self.table.known() if not _serves_tools(node)),
         )
+
+
+def _slots(nodes: Iterable[Node]) -> Mapping[str, int]:
+    found: Counter[str] = Counter()
+    for node in nodes:
+        found.update(dict.fromkeys(node.capabilities, node.slots))
+    return found
 
 
 def _serves_tools(node: Node) -> bool:

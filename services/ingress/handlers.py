@@ -22,10 +22,10 @@ from services.ingress.settings import IngressSettings
 from services.ingress.status.events_reader import EventsReader
 from services.ingress.status.followers import Followers
 from services.ingress.status.journal import Journal
-from services.ingress.status.status import JobStatus, ended
+from services.ingress.status.status import JobState, JobStatus, ended
 from services.ingress.status.store import StatusStore, StoreUnavailable
 from services.ingress.submit import NewJob, Submitter
-from shared.access import Access, Client
+from shared.access import OPEN, Access, Client
 from shared.clock import Clock, until
 from shared.contracts.base import INLINE_BYTES, PriorityClass
 from shared.contracts.failure import FailureKind
@@ -37,6 +37,7 @@ from shared.inputs import held, input_of
 from shared.kafka.port import Appended
 from shared.processing.blobs import BlobGone, Blobs
 from shared.processing.lane import Sent, may_be_written
+from shared.scheduling.places import PlaceInLine
 from shared.telemetry import metrics
 
 _NODE_POLL_SECONDS = 0.05
@@ -78,9 +79,17 @@ class Door:
         self.backlog, self.journal, self.followers = events.backlog, events.journal, events.followers
         self.store, self.tenants = events.store, events.tenants
 
+    def refresh(self) -> None:
+        """What is counted anew each second."""
+        now = self.clock.monotonic()
+        self.registry.refresh(now)
+        self.events.lines.look(self.registry.catalogue.slots, now)
+
     def sweep(self) -> None:
         """Deadlines, heartbeats, clients that read nothing: everything that time brings about."""
         now, register = self.clock.monotonic(), self.register
+        self.registry.look()
+        self.submitter.expire()
         self.waiters.sweep(now, self.settings.heartbeat_seconds)
         if self.leaving:
             register.dismiss(WaitKind.END, WaitKind.EVENTS)
@@ -187,14 +196,14 @@ class Door:
         finally:
             self.register.leave(reader)
 
-    async def record_of(self, job: Job) -> NewJob:
+    async def record_of(self, job: Job, client: Client) -> NewJob:
         """The job as it goes out: above the inline bound its input is kept in a blob first.
 
         Raises TooLarge, Refused (503).
         """
-        body = job.record()
+        body, key = job.record(), None if client is OPEN else client.name
         if len(body) <= INLINE_BYTES:
-            return NewJob(job, body)
+            return NewJob(job, body, key=key)
         given = input_of(job, self.offered.patterns)
         try:
             async with asyncio.timeout(self.settings.accept_seconds):
@@ -202,7 +211,7 @@ class Door:
         except TimeoutError:
             raise Refused(kafka_away(self.settings.retry_after_seconds)) from None
         by_reference = held(job, given, blob)
-        return NewJob(by_reference, by_reference.record(), HELD_JOB)
+        return NewJob(by_reference, by_reference.record(), HELD_JOB, key)
 
     async def whole(self, guest: Guest, result: Result) -> Result:
         """The result with its answer, where that is by reference: its bytes count until the guest leaves. Raises BlobGone."""
@@ -264,7 +273,7 @@ class Door:
 
     def _on_fate(self, caller: Caller, sent: Sent) -> None:
         if isinstance(sent, Appended):
-            caller.on_acknowledged()
+            caller.on_acknowledged(sent.offset)
             return
         caller.fail(sent)
         if may_be_written(sent):
@@ -279,17 +288,17 @@ class Door:
         trace: str | None,
         follow: Follow | None,
         digest: str | None = None,
-    ) -> None:
-        """Submit a job that nobody waits for; returns when Kafka has it. Raises TooLarge, Overloaded, LogError.
+    ) -> int:
+        """Submit a job that nobody waits for; returns when Kafka has it, with its offset. Raises TooLarge, Overloaded, LogError.
 
         `job` is the id that its caller knows. `follow` keeps its chunks here for whoever reads its event stream, and the planner's answer.
         """
         home = self.submitter.home_of(job)
         correlation = None if follow is None else self.waiters.follow(follow, digest)
-        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        written: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         fate = partial(self._written, job, home, written)
         self.submitter.submit(job, record, priority_class, correlation=correlation, trace=trace, fate=fate, digest=digest)
-        await written
+        return await written
 
     async def known(self, job: str, digest: str) -> JobStatus | None:
         """What is known of this request's job; None also where that cannot be told. Raises Conflict when it is another request's."""
@@ -327,15 +336,27 @@ class Door:
         if not _is_conflict(result):
             self.journal.told(ended(result, self.submitter.home_of(result.job), digest))
 
-    def _written(self, job: str, home: int, written: asyncio.Future[None], sent: Sent) -> None:
+    def _written(self, job: str, home: int, written: asyncio.Future[int], sent: Sent) -> None:
         if not isinstance(sent, Appended) and may_be_written(sent):
             self.submitter.withdraw(job, home)
         if written.done():
             return
         if isinstance(sent, Appended):
-            written.set_result(None)
+            written.set_result(sent.offset)
         else:
             written.set_exception(sent)
+
+    def place(self, status: JobStatus) -> PlaceInLine | None:
+        """Where the job stands in line; None where it waits for no node, or places are not told."""
+        if not self.settings.places or status.state is JobState.SETTLED or status.waits() is not None:
+            return None
+        return self.events.lines.place(status, self.registry.catalogue.slots, self.clock.monotonic())
+
+    def place_of(self, caller: Caller, priority_class: PriorityClass) -> PlaceInLine | None:
+        """The same of somebody who waits here."""
+        status = JobStatus(id=caller.job, home=caller.home, tenant=caller.tenant, queued_offset=caller.offset)
+        status.priority_class = priority_class
+        return self.place(status)
 
     async def visible(self, client: Client, job: str) -> JobStatus | None:
         """What the client may see of a job: nothing, as of one that never was, unless it is known to be one that he may act for."""

@@ -42,6 +42,8 @@ STATUS_OF_FAILURE: dict[FailureKind, int] = {
     K.CANCELLED: 499,
     K.LIMIT: 400,
     K.GATE_FAILED: 422,
+    K.BLOCKED: 422,
+    K.UNCHECKED: 503,
     K.NON_DETERMINISTIC_PATTERN: 500,
     K.INTERNAL: 500,
 }
@@ -176,6 +178,8 @@ def _of_failure(failure: Failure) -> Problem:
         return context_exceeded(failure.window)
     status = STATUS_OF_FAILURE[failure.kind]
     details: dict[str, Any] = {"missing": list(failure.missing)} if failure.missing else {}
+    if failure.flagged:
+        details["flagged"] = [each.model_dump() for each in failure.flagged]
     retry_after = failure.retry_after_seconds
     if retry_after is None and status == 503:
         retry_after = _RETRY_AFTER_SECONDS

@@ -2,13 +2,59 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.ingress.http import cors
+from shared.addresses import networks_of
 from shared.contracts.base import CLASSES, Count, Ordinal, PositiveSeconds, PriorityClass, Seconds, Sentence
 from shared.contracts.limits import DEADLINE_SECONDS
 from shared.estimates import ANSWER_TOKENS
+from shared.scheduling.host_lanes import LaneBounds
+
+
+class CallbackSettings(BaseModel):
+    """`TUTTI_INGRESS__CALLBACKS__<NAME>`. Both `secrets_file` and `hosts` must be given: without them no callback is taken, and `results`
+    is not read.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    secrets_file: Sentence = ""
+    """Of each tenant the secrets that sign, TOML or JSON (`callbacks/allowed.py` shows one)."""
+    hosts: Sentence = ""
+    """Who may be called: names, `.example.org` for all below it, `*` for every name; an address as it is written. Separated by commas."""
+    networks: Sentence = ""
+    """Networks that names may lead to although they are not public: `10.1.0.0/16, fd00::/8`."""
+    http: bool = False
+    """Plain http, too: whoever listens reads the answers."""
+    ports: tuple[Annotated[int, Field(ge=1, le=65_535)], ...] = Field(default=(443, 8443), max_length=100)
+    ca_file: Sentence = ""
+    """Certificates that receivers' are checked by, instead of the system's."""
+    public_url: Sentence = ""
+    """Of the ingresses, before the links in deliveries."""
+
+    timeout_seconds: PositiveSeconds = 10.0
+    """Of one try, from the look-up of the name to the last byte."""
+    patience_seconds: PositiveSeconds = 5.0
+    """What waits longer for its turn goes to `delays`, so that it holds nobody up. This counts as no try."""
+    attempts: Ordinal = 16
+    first_pause_seconds: PositiveSeconds = 5.0
+    """After the first failure, about; each next one is twice as long, up to the longest."""
+    longest_pause_seconds: PositiveSeconds = 21_600.0
+    oldest_seconds: PositiveSeconds = 259_200.0
+    """From the first try: then it goes to the dead letters, whatever was tried."""
+
+    lanes: LaneBounds = LaneBounds()
+    """What finds no room in them goes to `delays`, as does what waits too long."""
+
+    @field_validator("networks")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        networks_of(value)
+        return value
 
 
 class IngressSettings(BaseSettings):
@@ -67,6 +113,10 @@ class IngressSettings(BaseSettings):
     heartbeat_seconds: PositiveSeconds = 15.0
     """Silence on an event stream after which a comment is sent."""
 
+    places: bool = True
+    """Whoever waits is told his place in line and when his job is likely to start. It is a number only, but made of others' jobs: a
+    tenant that watches it learns how busy the cluster is."""
+
     journal_jobs: Ordinal = 10_000
     journal_bytes: Ordinal = 32 * 1024 * 1024
     """Recent events kept in memory for status and for event streams."""
@@ -82,6 +132,7 @@ class IngressSettings(BaseSettings):
     """429 when a new job of the class would wait longer than this, even if its deadline lies later."""
     backlog_jobs: Ordinal = 5_000_000
     """429 when so many jobs of one class wait, also when no rate is known. Kafka keeps them for days only."""
+    callbacks: CallbackSettings = CallbackSettings()
     sweep_seconds: PositiveSeconds = 0.1
     backlog_seconds: PositiveSeconds = 1.0
     """How often the ends of `jobs.*` and the planners' positions are read for the admission estimate; also the liveness probe of Kafka."""

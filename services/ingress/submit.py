@@ -22,7 +22,7 @@ from shared.contracts import ids
 from shared.contracts.base import PriorityClass
 from shared.contracts.conversation import ConversationDropped, ConversationSet
 from shared.contracts.delayed import DelayedJob
-from shared.contracts.headers import CORRELATION_ID, MADE_BY, REPLY_READS_EVENTS, REQUEST_DIGEST, envelope, reply_headers
+from shared.contracts.headers import CORRELATION_ID, KEY_NAME, MADE_BY, REPLY_READS_EVENTS, REQUEST_DIGEST, envelope, reply_headers
 from shared.contracts.ids import Maker
 from shared.contracts.job import Job, ReplyTo
 from shared.contracts.outcome import CancelRequested, StreamPosition
@@ -92,6 +92,8 @@ class NewJob(NamedTuple):
     job: Job
     value: bytes
     type: str = "job"
+    key: str | None = None
+    """Name of the API key that it came with."""
 
 
 class Submitter:
@@ -140,7 +142,7 @@ class Submitter:
         `digest`: of the request, for a job whose id may come again.
         """
         check_inline_size(len(record.value))
-        headers = envelope(record.type, tracing.child(trace, self._random))
+        headers = envelope(record.type, trace or tracing.new(self._random))
         if correlation is not None:
             headers += ((CORRELATION_ID, correlation), *self._reply_headers)
             headers += _READS_EVENTS if self._established(self.home_of(job)) else ()
@@ -149,7 +151,13 @@ class Submitter:
             headers += (_MADE_BY_KEY if may_come_again(job) else _MADE_BY_INGRESS,)
         if digest is not None:
             headers += ((REQUEST_DIGEST, digest.encode()),)
+        if record.key is not None:
+            headers += ((KEY_NAME, record.key.encode()),)
         self._outbox.offer(Message(self._topic_of[priority_class], record.value, job.encode(), self.home_of(job), headers), fate)
+
+    def expire(self) -> None:
+        """Give up what Kafka has not taken in time."""
+        self._outbox.expire()
 
     def cancel(self, job: str, home: int, reason: str) -> bool:
         """Queue a cancel without waiting; returns whether there was room for it."""

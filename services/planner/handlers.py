@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from services.planner.job.derived import job_id
 from services.planner.state.admission import JobInput
 from services.planner.state.book import OUTCOME_BYTES
 from services.planner.state.watermark import source_topic
@@ -20,6 +19,7 @@ from shared.contracts.headers import Envelope
 from shared.contracts.ids import Maker, digest_of
 from shared.contracts.job import HeldJob, Job, ReplyTo
 from shared.contracts.outcome import OUTCOME, CancelRequested, Outcome, StepClaimed, StepFailed, StepRouted, StepSucceeded
+from shared.derived import job_id
 from shared.errors import InvalidRecord, NewerVersion, TooLarge
 from shared.kafka.port import Record
 from shared.topics import Topics
@@ -77,6 +77,7 @@ class JobReader:
             source_offset=record.offset,
             reply=reply,
             trace=says.traceparent(),
+            key=says.key_name(),
             digest=says.request_digest() or digest_of(body),
             written_ms=record.timestamp,
             large=self._is_large(says, job, len(value)),

@@ -12,16 +12,21 @@ from typing import Any
 from pydantic_core import from_json
 
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
+from shared.contracts.cache import CacheAbandoned, CacheFill, CacheLookup
 from shared.contracts.control import BeginStep, StopClaims, StopStep
 from shared.contracts.conversation import Memory, ToHome, ToOwner, TurnBegun
 from shared.contracts.event import (
+    CACHED,
+    CALLED_BACK,
     NOBODY,
     OF_A_CONVERSATION,
+    POLICIES,
     TEAMS,
     TOOLS,
     VERSIONS,
     Event,
     JobAccepted,
+    JobDelayed,
     JobSettled,
     JobSnapshot,
     StepAnswered,
@@ -157,22 +162,38 @@ class EndTurn:
     dropped: bool = False
 
 
-Sendable = Dispatch | Stop | Begin | Disown | StopAnywhere | Publish | Bury | CallerAnswer | AskPosition | Tell
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """Tell the cache of an answer that history has accepted, or that none comes."""
+
+    said: CacheFill | CacheAbandoned
+
+
+Sendable = Fill | Dispatch | Stop | Begin | Disown | StopAnywhere | Publish | Bury | CallerAnswer | AskPosition | Tell
 Effect = Sendable | EndTurn
 
 
 def version_of(event: Event) -> int:
     """In which this event is written: the lowest whose readers do not misread it."""
     version = VERSIONS.get(event.type, 1)
+    if type(event) is StepAnswered:
+        return version if event.answer.served is None else CACHED
+    if type(event) is JobSettled:
+        answer = event.result.answer
+        return version if answer is None or answer.served is None else CACHED
+    if (type(event) is JobAccepted and event.request.callback) or (type(event) is JobDelayed and event.waits.callback):
+        return CALLED_BACK
     if type(event) is JobAccepted:
+        if event.request.cache is not None:
+            return CACHED
         talks, team = event.request.conversation is not None, event.team
-        return OF_A_CONVERSATION if talks else version if team == NOBODY else TOOLS if team.tools else TEAMS
+        return POLICIES if event.policies else OF_A_CONVERSATION if talks else version if team == NOBODY else TOOLS if team.tools else TEAMS
     if type(event) is JobSnapshot and event.facts:
         version = max(version, *map(_of_fact, event.facts))
     return version
 
 
-_SUSPECT = ('"team":', '"conversation":', '"review_', '"turn_begun"')
+_SUSPECT = ('"callback":', '"team":', '"policies":', '"conversation":', '"review_', '"turn_begun"', '"cache":', '"served":')
 
 
 def _of_fact(fact: str) -> int:
@@ -180,9 +201,17 @@ def _of_fact(fact: str) -> int:
     if not any(word in fact for word in _SUSPECT):
         return 1
     found = from_json(fact)
+    if found["type"] == "job_accepted" and "callback" in found["request"]:
+        return CALLED_BACK
     if found["type"] == "job_accepted":
         team = found.get("team", ())
+        if found.get("policies"):
+            return POLICIES
+        if "cache" in found["request"]:
+            return CACHED
         return OF_A_CONVERSATION if "conversation" in found["request"] else TOOLS if "tools" in team else TEAMS if team else 1
+    if found["type"] == "step_answered" and "served" in found["answer"]:
+        return CACHED
     return VERSIONS.get(found["type"], 1)
 
 
@@ -203,6 +232,8 @@ class Round:
     newer: dict[tuple[str, int], int] = field(default_factory=dict)
     """The same → its version, where that is not its type's."""
     dispatches: list[Dispatch] = field(default_factory=list)
+    lookups: list[CacheLookup] = field(default_factory=list)
+    """Instead of dispatches, and beside the append like them."""
     after: list[Effect] = field(default_factory=list)
     _open: dict[str, tuple[JobAccepted | StepAnswered, bytes | None, tuple[Callable[[int], None], ...]]] = field(default_factory=dict)
     """job id → its last event, while the next one may be joined to it, its part, and who is told where it lies"""
@@ -250,4 +281,4 @@ class Round:
 
     @property
     def empty(self) -> bool:
-        return not (self.ledger or self.events or self.dispatches or self.after)
+        return not (self.ledger or self.events or self.dispatches or self.lookups or self.after)

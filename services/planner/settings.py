@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
 from services.planner.budgets.rules import BudgetPolicy
 from services.planner.conversations.owner import ConversationPolicy
 from services.planner.kept import OLDEST_SECONDS
+from services.planner.state.caching import CachePolicy
 from services.planner.state.policy import Policy
 from shared.contracts.base import Count, Ordinal, PositiveSeconds, PriorityClass
+from shared.contracts.cache import LONGEST_SECONDS
 from shared.contracts.limits import DEADLINE_SECONDS, Limits
 from shared.contracts.taken import MOST_TAKEN
+from shared.scheduling.class_shares import INTERACTIVE_SHARE
 from shared.scheduling.retry import RetryPolicy
 from shared.settings import of_service
 
@@ -27,7 +32,7 @@ class PlannerSettings(BaseSettings):
     """A job whose history is larger counts as several: all live jobs together have at most so many bytes each."""
     waiting_jobs: Count = 2_000
     """Per partition, beside the live ones: jobs that only wait for people or for their own timers. Beyond it they keep their places."""
-    interactive_share: float = Field(default=0.9, ge=0.5, lt=1.0)
+    interactive_share: float = Field(default=INTERACTIVE_SHARE, ge=0.5, lt=1.0)
     """Interactive jobs are taken first up to this share, while others wait."""
     queue_records: Ordinal = 1_000
     """Per input partition, read ahead of the fold."""
@@ -51,6 +56,9 @@ class PlannerSettings(BaseSettings):
     claim_timeout_seconds: PositiveSeconds = 5.0
     resend_seconds: PositiveSeconds = 43_200.0
     """A step that no router has mentioned for so long is sent again: well below the retention of `steps.*`."""
+    critique_seconds: PositiveSeconds = 10.0
+    """Longest wait for a critic; then what the gate or the policy says of that holds. Covers a critic that is started again."""
+    critique_resend_seconds: PositiveSeconds = 2.5
     deadline_interactive_seconds: PositiveSeconds = DEADLINE_SECONDS[PriorityClass.INTERACTIVE]
     deadline_standard_seconds: PositiveSeconds = DEADLINE_SECONDS[PriorityClass.STANDARD]
     deadline_batch_seconds: PositiveSeconds = DEADLINE_SECONDS[PriorityClass.BATCH]
@@ -76,6 +84,18 @@ class PlannerSettings(BaseSettings):
     """Bounds of the window in which a client-given id is recognised, per partition (decision 0010)."""
     followers: Count = 16
     """Callers of one live job beyond the first."""
+    cache: Literal["off", "asked"] = "asked"
+    """`asked`: steps of jobs that ask for it, themselves or by their tenant, may be answered from the cache."""
+    cache_exact_seconds: PositiveSeconds = 0.02
+    """Longest wait for the cache's word before a step is sent, by timers of 10 ms."""
+    cache_meaning_seconds: PositiveSeconds = 0.08
+    """The same where questions are compared by their meaning."""
+    cache_follow_seconds: PositiveSeconds = 5.0
+    """So long a step waits for the answer of an equal one; then it asks again, and may be the one that others wait for."""
+    cache_follows: Ordinal = Field(default=24, le=1_000)
+    """So often it waits for another one; then it is sent."""
+    cache_ttl_seconds: float = Field(default=3_600.0, gt=0, le=LONGEST_SECONDS)
+    """How long an answer may be served again where nobody says."""
     compared_share: float = Field(default=0.0, ge=0.0, le=1.0)
     """Of jobs of patterns that end well, this share is compared with its baseline (`tutti patterns report`), at its tenant's cost and
     among its concurrent jobs."""
@@ -92,6 +112,8 @@ class PlannerSettings(BaseSettings):
             node_lost_seconds=self.node_lost_seconds,
             claim_timeout_seconds=self.claim_timeout_seconds,
             resend_seconds=self.resend_seconds,
+            critique_seconds=self.critique_seconds,
+            critique_resend_seconds=self.critique_resend_seconds,
             deadline_seconds={
                 PriorityClass.INTERACTIVE: self.deadline_interactive_seconds,
                 PriorityClass.STANDARD: self.deadline_standard_seconds,
@@ -109,5 +131,13 @@ class PlannerSettings(BaseSettings):
             live_job_bytes=self.live_job_bytes,
             waiting_places=self.waiting_jobs,
             conversations=ConversationPolicy(ttl_seconds=self.conversation_seconds, tokens=self.conversation_tokens),
+            caching=CachePolicy(
+                asked=self.cache == "asked",
+                exact_seconds=self.cache_exact_seconds,
+                meaning_seconds=self.cache_meaning_seconds,
+                follow_seconds=self.cache_follow_seconds,
+                follows=self.cache_follows,
+                ttl_seconds=self.cache_ttl_seconds,
+            ),
             budgets=BudgetPolicy(wait_seconds=self.budget_wait_seconds, idle_seconds=self.budget_idle_seconds),
         )

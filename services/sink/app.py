@@ -8,22 +8,22 @@ from typing import Any
 
 from services.sink.gauges import Gauges
 from services.sink.mongo import MongoStore, NoStore
+from services.sink.page.looking import Watching
+from services.sink.page.routes import Page
 from services.sink.port import Store
 from services.sink.query_api import build_api
 from services.sink.settings import SinkSettings
+from services.sink.traces import Traces
 from services.sink.writing import Writer
-from shared import access
-from shared.contracts.erased import KIND as ERASED
-from shared.contracts.keys import KIND as KEY
-from shared.processing.erasing import Erasing
 from shared.processing.intake import Intake
 from shared.processing.outbox import Outbox
-from shared.processing.registry import follow_registry
 from shared.processing.tail import IDLE_WAIT_MS
 from shared.processing.window import WindowBounds
 from shared.service import Environment, kafka_silence
+from shared.service.answering import keys_of
 from shared.service.processor import Processor
 from shared.services import group_of
+from shared.telemetry.otlp import Export, otlp
 
 
 def build(environment: Environment, settings: SinkSettings | None = None, store: Store | None = None) -> UsageSink:
@@ -31,7 +31,7 @@ def build(environment: Environment, settings: SinkSettings | None = None, store:
     settings = settings or SinkSettings()
     if store is None:
         store = MongoStore(settings.store, settings.database, settings.store_timeout_seconds) if settings.store else NoStore()
-    return UsageSink(environment, settings, store)
+    return UsageSink(environment, settings, store, otlp(settings.traces, settings.trace_timeout_seconds) if settings.traces else None)
 
 
 class UsageSink:
@@ -39,7 +39,7 @@ class UsageSink:
 
     name = "sink"
 
-    def __init__(self, environment: Environment, settings: SinkSettings, store: Store) -> None:
+    def __init__(self, environment: Environment, settings: SinkSettings, store: Store, export: Export | None = None) -> None:
         self._env, self._settings, self._store = environment, settings, store
         clock, topics, wake = environment.clock, environment.topics, asyncio.Event()
         records = settings.batch_records
@@ -51,15 +51,16 @@ class UsageSink:
             clock=clock,
             arrived=wake.set,
         )
-        self.writer = Writer(self.intake, store, Gauges(settings.labels), topics=topics, settings=settings, clock=clock, wake=wake)
-        keys = access.load(settings.keys_file, clock, self.name)
-        self._erasing = Erasing(clock, store.erase)
-        kinds = {KEY: keys.on_entry, ERASED: self._erasing.on_entry}
-        client_id = f"tutti-sink-registry-{environment.instance}"
-        self._keys = follow_registry(environment.log, clock, topics, client_id=client_id, service=self.name, kinds=kinds)
-        keys.complete, self._tokens = self._keys.caught_up, keys.run
-        self._api = build_api(store, keys, clock, queries=settings.queries)
-        self._processor = Processor(self._connect, reasons=self._reasons, drain=self.intake.drain)
+        self._traces = Traces(store, export, settings.traced_share, clock) if export is not None else None
+        kept_in = (self.intake, store, Gauges(settings.labels), self._traces)
+        self.writer = Writer(*kept_in, topics=topics, settings=settings, clock=clock, wake=wake)
+        (keys, self._keys), self.watching = (
+            keys_of(environment, settings.keys_file, self.name, store.erase),
+            Watching(environment, settings),
+        )
+        page = Page(environment, settings, store, self.watching, keys=keys)
+        self._api = build_api(store, keys, clock, queries=settings.queries, besides=page.routes())
+        self._processor = Processor(self._connect, reasons=self._reasons, drain=self._drain)
         self._processor.closes(store)
         self.run, self.readiness = self._processor.run, self._processor.readiness
 
@@ -72,14 +73,14 @@ class UsageSink:
         group = group_of(self.name, env.topics.settings.prefix)
         topics = (env.topics.job_events, env.topics.dead_letters, env.topics.nodes, env.topics.acts)
         intake = await processor.open(self.intake.join(env.log, group, env.instance, topics, fetch_max_wait_ms=IDLE_WAIT_MS))
-        processor.spawn(
-            intake.run(),
-            intake.run_commits(self._settings.commit_seconds),
-            self.writer.run(),
-            self._keys.run(),
-            self._erasing.run(),
-            self._tokens(),
-        )
+        processor.spawn(intake.run(), intake.run_commits(self._settings.commit_seconds), self.writer.run())
+        processor.spawn(self._keys(), self.watching.run())
+        if self._traces is not None:
+            processor.spawn(self._traces.run())
+
+    async def _drain(self) -> None:
+        await self.watching.drain()
+        await self.intake.drain()
 
     def _reasons(self) -> Iterator[str]:
         yield from kafka_silence(self.intake.polled_at, self._env.clock.monotonic())

@@ -15,12 +15,15 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
-from services.sink.audit import BLOCK, digest, linked
+from pydantic_core import to_json
+
 from services.sink.handlers import Valid
-from services.sink.port import AUDIT, NOWHERE, USAGE, Amount, Batch, Begun, Document, JobLife
+from services.sink.port import AUDIT, NOWHERE, OFFSET_DIGITS, TALKS, USAGE, Amount, Batch, Begun, Document, JobLife
 from services.sink.settings import SinkSettings
+from shared.audit import BLOCK, digest, linked
 from shared.contracts import event as events
 from shared.contracts import ids
+from shared.contracts.conversation import ConversationChanged
 from shared.contracts.review import ReviewDecided
 from shared.contracts.usage import Usage
 
@@ -29,6 +32,7 @@ _MOST_TOLD = 300
 """Characters of a reason."""
 _STEPS_A_JOB = 8
 """Of the jobs in memory, on average."""
+STAGES = ("queue", "load", "prefill", "decode")
 UNKNOWN = "unknown"
 """Of a step whose ask is gone: agent, model."""
 
@@ -41,6 +45,7 @@ class KnownJob:
     tenant: str | None = None
     settled: int | None = None
     steps: dict[str, tuple[str, str]] = field(default_factory=dict)
+    conversation: str | None = None
 
 
 Heard = Callable[[int, Any, KnownJob], None]
@@ -80,7 +85,9 @@ class HomeFold:
             if life.offset < offset:
                 settled = life.settled if life.settled is not None and life.settled < offset else None
                 told = life.offset != NOWHERE or settled is not None
-                found[life.job] = KnownJob(life.offset, life.tenant if told else ids.owner(life.job), settled, dict(life.steps))
+                found[life.job] = KnownJob(
+                    life.offset, life.tenant if told else ids.owner(life.job), settled, dict(life.steps), life.conversation
+                )
         for job in jobs:
             self._put(job, found.get(job) or KnownJob(NOWHERE, ids.owner(job)))
 
@@ -93,6 +100,8 @@ class HomeFold:
             for fact in events.facts_of(one.event):
                 self._fact(job, known, fact, one, batch)
                 self._heard(one.offset, fact, known)
+        elif isinstance(one.event, ConversationChanged):
+            self._talk(one.event, one, batch)
 
     def trim(self) -> None:
         """Between two batches, since only what is written can be looked up."""
@@ -107,7 +116,7 @@ class HomeFold:
     def _job(self, job: str, one: Valid) -> KnownJob:
         known = self._jobs.get(job)
         if isinstance(one.event, events.JobAccepted):
-            known = KnownJob(one.offset, one.event.request.tenant)
+            known = KnownJob(one.offset, one.event.request.tenant, conversation=one.event.request.conversation)
         elif known is None:
             known = KnownJob(NOWHERE, ids.owner(job))
         elif isinstance(one.event, events.JobSettled) and known.settled is not None:
@@ -133,6 +142,17 @@ class HomeFold:
         self._steps += len(known.steps) - steps
         self._sum(known, fact, one, batch)
 
+    def _talk(self, event: ConversationChanged, one: Valid, batch: Batch) -> None:
+        """The newest event of a conversation is all of it: `state` begins with its place in the log, and the larger text is kept."""
+        upsert = batch.upsert(TALKS, f"{self.name}/{event.tenant}/{event.conversation}")
+        upsert.fields.update(home=self.name, tenant=event.tenant, conversation=event.conversation)
+        known = (event.older, *event.recent, event.memory_size)
+        state = {"turns": event.ended, "waiting": len(event.waiting), "gone": event.gone}
+        state["fewest_tokens"] = sum(portion.fewest_tokens for portion in known)
+        used_at = event.at - event.idle_seconds  # it is told again now and then
+        upsert.most.update(at=used_at, state=f"{one.offset:0{OFFSET_DIGITS}d}{to_json(state).decode()}")
+        upsert.most["expires_at"] = _day(one.at_ms) + timedelta(days=self._settings.usage_days)
+
     # A day's sums
 
     def _sum(self, known: KnownJob, fact: Any, one: Valid, batch: Batch) -> None:
@@ -148,8 +168,12 @@ class HomeFold:
             }
             values = _whole(result.usage) | {"jobs": 1, "steps": result.steps, "attempts": result.attempts}
             values["milliseconds"] = round(1e3 * max(0.0, result.finished_at - result.accepted_at))
+            if fact.key is not None:
+                about["key"] = fact.key
+            if known.conversation is not None:
+                self._add({"of": "talks", "tenant": result.tenant, "conversation": known.conversation}, values, one, batch)
         elif isinstance(fact, events.StepAnswered | events.AttemptFailed | events.WorkWasted):
-            agent, model = known.steps.get(step_name(fact.step), (UNKNOWN, UNKNOWN))
+            agent, model = ran(known, fact)
             about = {"of": "steps", "tenant": known.tenant or UNKNOWN, "agent": agent, "model": model}
             answered = isinstance(fact, events.StepAnswered)
             values = _whole(fact.usage if answered else fact.usage.as_waste()) | {
@@ -158,6 +182,9 @@ class HomeFold:
             }
         else:
             return
+        self._add(about, values, one, batch)
+
+    def _add(self, about: Document, values: dict[str, int], one: Valid, batch: Batch) -> None:
         day = _day(one.at_ms)
         fields = {"home": self.name, "day": f"{day:%Y-%m-%d}", **about}
         id_ = blake2b("\0".join(map(str, fields.values())).encode(), digest_size=16).hexdigest()
@@ -186,12 +213,14 @@ class HomeFold:
         if not upsert.fields:
             upsert.fields.update(home=self.name, block=block)
         upsert.fields[f"entries.{one.offset}"] = entry
+        upsert.least["from_ms"] = min(one.at_ms, upsert.least.get("from_ms", one.at_ms))
+        upsert.most["to_ms"] = max(one.at_ms, upsert.most.get("to_ms", 0))
         upsert.most["expires_at"] = _day(one.at_ms) + timedelta(days=self._settings.audit_days)
 
 
 def _accepted(event: events.JobAccepted, known: KnownJob, _: int) -> Document:
     request = event.request
-    return {
+    told: Document = {
         "tenant": request.tenant,
         "pattern": request.pattern,
         "class": event.priority_class.value,
@@ -199,35 +228,48 @@ def _accepted(event: events.JobAccepted, known: KnownJob, _: int) -> Document:
         "accepted_at": event.at,
         "deadline_at": event.deadline_at,
         "source": event.source,
+        "trace": event.trace,
+        "conversation": request.conversation,
     }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _asked(event: events.StepAsked, known: KnownJob, _: int) -> Document:
     name = step_name(event.step)
     known.steps[name] = event.agent, event.model
     under = f"s.{name}"
-    return {f"{under}.path": event.path[:_MOST_TOLD], f"{under}.agent": event.agent, f"{under}.model": event.model} | (
-        {f"{under}.why": event.why[:_MOST_TOLD]} if event.why else {}
-    )
+    told = {"path": event.path[:_MOST_TOLD], "agent": event.agent, "model": event.model, "asked_at": event.at}
+    if event.why:
+        told["why"] = event.why[:_MOST_TOLD]
+    return {f"{under}.{field}": value for field, value in told.items()}
 
 
 def _claimed(event: events.StepClaimedBy, _: KnownJob, __: int) -> Document:
-    return {f"s.{step_name(event.step)}.tries.{event.attempt}.node": event.node}
+    under = f"s.{step_name(event.step)}.tries.{event.attempt}"
+    return {f"{under}.node": event.node, f"{under}.claimed_at": event.at}
 
 
 def _answered(event: events.StepAnswered, _: KnownJob, __: int) -> Document:
     under = f"s.{step_name(event.step)}"
-    told: Document = {f"{under}.answered.{name}": value for name, value in _amounts(event.usage).items()}
-    told[f"{under}.answered.attempt"] = event.attempt
-    told[f"{under}.answered.ms"] = event.timings.total_ms
-    if event.node is not None:
-        told[f"{under}.answered.node"] = event.node
-    return told
+    told: Document = _amounts(event.usage) | {
+        "attempt": event.attempt,
+        "at": event.at,
+        "ms": event.timings.total_ms,
+        "stages": {name: getattr(event.timings, f"{name}_ms") for name in STAGES},
+        "finish": event.answer.finish_reason.value,
+        "model": event.answer.model,
+        "node": event.node,
+    }
+    return {f"{under}.answered.{field}": value for field, value in told.items() if value is not None}
 
 
 def _failed(event: events.AttemptFailed, _: KnownJob, __: int) -> Document:
     under = f"s.{step_name(event.step)}.tries.{event.attempt}"
-    return {f"{under}.failure": event.failure.kind.value, f"{under}.tokens": event.usage.prompt_tokens + event.usage.completion_tokens}
+    return {
+        f"{under}.failure": event.failure.kind.value,
+        f"{under}.tokens": event.usage.prompt_tokens + event.usage.completion_tokens,
+        f"{under}.failed_at": event.at,
+    }
 
 
 def _wasted(event: events.WorkWasted, _: KnownJob, offset: int) -> Document:
@@ -248,6 +290,8 @@ def _settled(event: events.JobSettled, known: KnownJob, offset: int) -> Document
         "attempts": result.attempts,
         "estimated": result.usage.estimated,
     } | _amounts(result.usage)
+    if event.key is not None:
+        told["key"] = event.key
     if result.failure is not None:
         told["failure"] = result.failure.kind.value
     return told
@@ -282,6 +326,19 @@ def _whole(usage: Usage) -> dict[str, int]:
     """In whole numbers, whose sums are exact in any order."""
     amounts = _amounts(usage)
     return {"cost_micros": round(1e6 * amounts.pop("cost"))} | {name: int(value) for name, value in amounts.items()}
+
+
+def ran(known: KnownJob, fact: events.StepAnswered | events.AttemptFailed | events.WorkWasted | events.StepRetried) -> tuple[str, str]:
+    """Agent and model of the attempt: the model that has answered, or failed, where that is told; else the one that was asked for."""
+    agent, asked = known.steps.get(step_name(fact.step), (UNKNOWN, UNKNOWN))
+    told = (
+        fact.answer.model
+        if isinstance(fact, events.StepAnswered)
+        else fact.failure.model
+        if isinstance(fact, events.AttemptFailed)
+        else None
+    )
+    return agent, told or asked
 
 
 def step_name(step: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.sink.fold import KnownJob, step_name
+from services.sink.fold import STAGES, KnownJob, ran
 from shared.contracts import event as events
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.node import Node
@@ -47,35 +47,37 @@ class Gauges:
         tenant = self._tenant(job.tenant or OTHER)
         match fact:
             case events.JobSettled():
-                result = fact.result
+                result, usage = fact.result, fact.result.usage
                 pattern, status, class_ = self._pattern(result.pattern), result.status.value, result.priority_class.value
                 metrics.USAGE_JOBS.labels(tenant, pattern, class_, status).inc()
                 metrics.USAGE_JOB_SECONDS.labels(pattern, class_).observe(max(0.0, result.finished_at - result.accepted_at))
-                metrics.USAGE_COST.labels(tenant).inc(result.usage.cost)
-                metrics.USAGE_TOKENS.labels(tenant, "prompt").inc(result.usage.prompt_tokens)
-                metrics.USAGE_TOKENS.labels(tenant, "completion").inc(result.usage.completion_tokens)
-                metrics.USAGE_TOKENS.labels(tenant, "wasted").inc(result.usage.wasted_tokens)
+                metrics.USAGE_PATTERN_TOKENS.labels(pattern).inc(usage.prompt_tokens + usage.completion_tokens + usage.wasted_tokens)
+                metrics.USAGE_COST.labels(tenant).inc(usage.cost)
+                metrics.USAGE_TOKENS.labels(tenant, "prompt").inc(usage.prompt_tokens)
+                metrics.USAGE_TOKENS.labels(tenant, "completion").inc(usage.completion_tokens)
+                metrics.USAGE_TOKENS.labels(tenant, "wasted").inc(usage.wasted_tokens)
             case events.StepAnswered():
-                agent, model = self._of(job, fact.step)
+                agent, model = self._of(job, fact)
                 metrics.USAGE_STEPS.labels(agent, model, "answered").inc()
                 metrics.USAGE_MODEL_TOKENS.labels(agent, model).inc(fact.usage.prompt_tokens + fact.usage.completion_tokens)
-                for stage, value in (
-                    ("queue", fact.timings.queue_ms),
-                    ("load", fact.timings.load_ms),
-                    ("prefill", fact.timings.prefill_ms),
-                    ("decode", fact.timings.decode_ms),
-                ):
-                    metrics.USAGE_STAGE_SECONDS.labels(model, stage).observe(value / 1000)
+                metrics.USAGE_MODEL_COST.labels(agent, model).inc(fact.usage.cost)
+                for stage in STAGES:
+                    metrics.USAGE_STAGE_SECONDS.labels(model, stage).observe(getattr(fact.timings, f"{stage}_ms") / 1000)
             case events.AttemptFailed():
-                agent, model = self._of(job, fact.step)
+                agent, model = self._of(job, fact)
+                metrics.USAGE_MODEL_WASTED.labels(agent, model).inc(fact.usage.as_waste().wasted_tokens)
                 metrics.USAGE_ATTEMPTS_FAILED.labels(model, fact.failure.kind.value).inc()
                 if fact.retry_after_seconds is None:
                     metrics.USAGE_STEPS.labels(agent, model, "failed").inc()
+            case events.WorkWasted():
+                metrics.USAGE_MODEL_WASTED.labels(*self._of(job, fact)).inc(fact.usage.as_waste().wasted_tokens)
+            case events.StepClaimedBy():
+                metrics.USAGE_CLAIMS.labels(self._node(fact.node)).inc()
             case events.StepRetried():
-                metrics.USAGE_RETRIES.labels(self._of(job, fact.step)[1]).inc()
+                metrics.USAGE_RETRIES.labels(self._of(job, fact)[1]).inc()
 
-    def _of(self, job: KnownJob, step: str) -> tuple[str, str]:
-        agent, model = job.steps.get(step_name(step), (OTHER, OTHER))
+    def _of(self, job: KnownJob, fact: Any) -> tuple[str, str]:
+        agent, model = ran(job, fact)
         return self._agent(agent), self._model(model)
 
     def letter(self, letter: DeadLetter) -> None:
@@ -88,9 +90,12 @@ class Gauges:
         if label == OTHER:
             return
         if node is None:
-            for gauge in (metrics.NODE_SLOTS, metrics.NODE_MEMORY_BYTES, metrics.NODE_READY):
+            for gauge in (metrics.NODE_SLOTS, metrics.NODE_MEMORY_BYTES, metrics.NODE_READY, metrics.NODE_INFO):
                 gauge.remove_by_labels({"node": label})
             return
+        metrics.NODE_INFO.remove_by_labels({"node": label})  # what it was before
+        words = map(self._word, (node.backend, node.version, node.hardware.accelerator or ""))
+        metrics.NODE_INFO.labels(label, *words).set(1)
         metrics.NODE_SLOTS.labels(label).set(node.slots)
         metrics.NODE_READY.labels(label).set(int(node.reachable and not node.draining and not node.waits))
         metrics.NODE_MEMORY_BYTES.labels(label, "ram").set(node.hardware.ram_bytes)

@@ -17,8 +17,24 @@ from bson.errors import BSONError
 from pymongo import AsyncMongoClient, IndexModel, UpdateOne
 from pymongo.errors import BulkWriteError, ConfigurationError, InvalidURI
 
-from services.sink.audit import BLOCK, GENESIS
-from services.sink.port import ACTS, AUDIT, LETTERS, NODES, TOTALS, USAGE, Batch, Begun, Document, JobLife, StoreAway, Sum, Upsert
+from services.sink.port import (
+    ACTS,
+    AUDIT,
+    LETTERS,
+    NODES,
+    OF_TENANTS,
+    TALKS,
+    TOTALS,
+    USAGE,
+    Batch,
+    Begun,
+    Document,
+    JobLife,
+    StoreAway,
+    Sum,
+    Upsert,
+)
+from shared.audit import BLOCK, GENESIS
 from shared.errors import ConfigurationError as WrongSettings
 from shared.telemetry import logs, metrics
 
@@ -35,11 +51,13 @@ _RACES = 5
 _KNOWN_SUMS = 20_000
 _UNENCODABLE = (BSONError, OverflowError, UnicodeError)
 _EXPIRE = IndexModel([("expires_at", 1)], expireAfterSeconds=0)
+_NEWEST = [("at", -1), ("_id", -1)]
 _INDEXES = {
-    USAGE: [IndexModel([("home", 1), ("job", 1)]), IndexModel([("tenant", 1), ("at", -1)]), IndexModel([("at", -1)]), _EXPIRE],
-    TOTALS: [IndexModel([("day", 1), ("of", 1), ("tenant", 1)]), _EXPIRE],
-    AUDIT: [IndexModel([("home", 1), ("block", 1)], unique=True), _EXPIRE],
+    USAGE: [IndexModel([("home", 1), ("job", 1)]), IndexModel([("tenant", 1), *_NEWEST]), IndexModel(_NEWEST), _EXPIRE],
+    TOTALS: [IndexModel([("day", 1), ("of", 1), ("tenant", 1)]), IndexModel([("conversation", 1)], sparse=True), _EXPIRE],
+    AUDIT: [IndexModel([("home", 1), ("block", 1)], unique=True), IndexModel([("to_ms", -1)]), _EXPIRE],
     NODES: [IndexModel([("node", 1), ("to_ms", -1)]), _EXPIRE],
+    TALKS: [IndexModel([("tenant", 1), *_NEWEST]), IndexModel(_NEWEST), _EXPIRE],
     LETTERS: [IndexModel([("at", -1)]), _EXPIRE],
     ACTS: [IndexModel([("at", -1)]), _EXPIRE],
 }
@@ -97,8 +115,8 @@ class MongoStore:
 
     async def lives(self, home: str, jobs: Collection[str]) -> list[JobLife]:
         where = {"home": home, "job": {"$in": list(jobs)}}
-        found = await self.find(USAGE, where, order=[("job", 1)], limit=0, fields=("job", "life", "tenant", "settled", "s"))
-        return [JobLife(row["job"], row["life"], row.get("tenant"), row.get("settled"), dict(_steps(row.get("s", {})))) for row in found]
+        found = await self.find(USAGE, where, order=[("job", 1)], limit=0, fields=("job", "life", "tenant", "settled", "s", "conversation"))
+        return [_life(row) for row in found]
 
     async def write(self, batch: Batch) -> int:
         by_collection: dict[str, list[Upsert]] = defaultdict(list)
@@ -115,8 +133,9 @@ class MongoStore:
         return await self._call(cursor.to_list())
 
     async def erase(self, tenant: str, before: float) -> int:
-        done = await self._call(self._database[USAGE].delete_many({"tenant": tenant, "at": {"$lt": before}}))
-        return done.deleted_count
+        theirs = {"tenant": tenant, "at": {"$lt": before}}
+        done = [await self._call(self._database[name].delete_many(theirs)) for name in OF_TENANTS]
+        return sum(one.deleted_count for one in done)
 
     async def homes(self) -> list[str]:
         found = await self._call(self._database[AUDIT].distinct("home"))
@@ -196,6 +215,11 @@ class MongoStore:
             self._reached.update({id_: found.get(id_, -1) for id_ in unknown})
 
 
+def _life(row: Document) -> JobLife:
+    steps = dict(_steps(row.get("s", {})))
+    return JobLife(row["job"], row["life"], row.get("tenant"), row.get("settled"), steps, row.get("conversation"))
+
+
 def _steps(rows: Document) -> list[tuple[str, tuple[str, str]]]:
     return [(step, (row["agent"], row["model"])) for step, row in rows.items() if "agent" in row and "model" in row]
 
@@ -228,8 +252,7 @@ class NoStore:
     async def prepare(self) -> None:
         return None
 
-    async def ping(self) -> None:
-        return None
+    ping = close = prepare
 
     async def begun(self, home: str, offset: int) -> Begun:
         return Begun(None, GENESIS)
@@ -250,6 +273,3 @@ class NoStore:
 
     async def homes(self) -> list[str]:
         return []
-
-    async def close(self) -> None:
-        return None

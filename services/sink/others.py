@@ -15,12 +15,21 @@ _MOST_TOLD = 300
 
 def keep_letter(record: Record, letter: DeadLetter, batch: Batch, days: int) -> None:
     """By where the original lay, so that who was refused twice is one letter."""
-    upsert = batch.upsert(LETTERS, f"{letter.topic}/{letter.partition}/{letter.offset}/{letter.timestamp}")
+    upsert = batch.upsert(LETTERS, _document_of(letter))
     upsert.fields.update(
         topic=letter.topic, partition=letter.partition, offset=letter.offset, service=letter.service, code=letter.code,
         reason=letter.reason[:_MOST_TOLD], at=letter.at,
     )  # fmt: skip
     upsert.most["expires_at"] = _until(record, days)
+
+
+def keep_replay(letter: DeadLetter, by: str, at: float, batch: Batch) -> None:
+    """That somebody sends it again: beside what the log says of it, in fields of its own. `at`: epoch seconds."""
+    batch.upsert(LETTERS, _document_of(letter)).fields[f"replays.{round(1e3 * at)}"] = {"by": by, "at": at}
+
+
+def _document_of(letter: DeadLetter) -> str:
+    return f"{letter.topic}/{letter.partition}/{letter.offset}/{letter.timestamp}"
 
 
 def keep_node(record: Record, name: str, node: Node | None, batch: Batch, days: int) -> None:

@@ -12,8 +12,12 @@ from typing import Any, NamedTuple, Protocol
 
 from shared.errors import TuttiError
 
-USAGE, TOTALS, AUDIT, NODES, LETTERS = "usage", "totals", "audit", "nodes", "dead_letters"
+USAGE, TOTALS, AUDIT, NODES, LETTERS, TALKS = "usage", "totals", "audit", "nodes", "dead_letters", "conversations"
 ACTS = "acts"
+OF_TENANTS = (USAGE, TALKS)
+"""What goes when a tenant is erased."""
+OFFSET_DIGITS = 19
+"""Of an offset as text, so that the larger one sorts behind."""
 Document = dict[str, Any]
 
 
@@ -63,6 +67,7 @@ class JobLife(NamedTuple):
     settled: int | None
     steps: Mapping[str, tuple[str, str]]
     """Step → (agent, model)."""
+    conversation: str | None = None
 
 
 NOWHERE = -1

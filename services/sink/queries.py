@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import from_json
 
-from services.sink.audit import BLOCK
-from services.sink.port import AUDIT, LETTERS, NODES, TOTALS, USAGE, Document, Store
+from services.sink.port import AUDIT, LETTERS, NODES, OFFSET_DIGITS, TALKS, TOTALS, USAGE, Document, Store
+from shared.audit import BLOCK
 from shared.contracts import ids
 from shared.contracts.base import JobId, Label, NodeId, Offset, Tenant
 from shared.contracts.result import Status
@@ -20,13 +21,16 @@ from shared.errors import NotFound, TooLarge
 MOST_TOTALS = 100_000
 """Documents that one question about usage may read: of a home, a day and a key each."""
 MOST_RECENT = 20_000
-OF_JOBS, OF_STEPS = ("pattern", "class", "status"), ("agent", "model")
+MOST_BLOCKS = 40
+"""Of the chain, that one page of the log reads."""
+OF = {"jobs": ("pattern", "class", "status", "key"), "steps": ("agent", "model"), "talks": ("conversation",)}
+"""What sums are of → what they may be grouped by, besides day and tenant."""
 _AMOUNTS = (
     "jobs", "steps", "attempts", "answers", "failures", "calls", "prompt_tokens", "completion_tokens", "wasted_calls", "wasted_tokens",
     "cut_off_tokens", "cost_micros", "milliseconds",
 )  # fmt: skip
-_ROW = ("job", "tenant", "pattern", "class", "model", "status", "failure", "accepted_at", "finished_at", "steps", "attempts", "calls",
-        "prompt_tokens", "completion_tokens", "wasted_tokens", "cost", "at")  # fmt: skip
+_ROW = ("job", "home", "life", "tenant", "pattern", "class", "model", "key", "conversation", "status", "failure", "accepted_at",
+        "finished_at", "steps", "attempts", "calls", "prompt_tokens", "completion_tokens", "wasted_tokens", "cost", "at")  # fmt: skip
 
 Words = Annotated[
     tuple[Label, ...], Field(min_length=1, max_length=8), BeforeValidator(lambda text: text.split(",") if isinstance(text, str) else text)
@@ -36,6 +40,8 @@ Day = Annotated[
 ]
 Limit = Annotated[int, Field(ge=1, le=1_000)]
 At = Annotated[float, Field(ge=0, lt=253_402_300_800)]
+Cursor = Annotated[tuple[At, Annotated[str, Field(max_length=1_000)]], BeforeValidator(lambda text: (*str(text).split(",", 1), "")[:2])]
+"""`at,id` of the last row of a page; an instant alone: what lies before it."""
 
 
 class Query(BaseModel, ABC):
@@ -61,16 +67,19 @@ class UsageQuery(Query):
 
     @model_validator(mode="after")
     def _answerable(self) -> Self:
-        if unknown := set(self.by) - {"day", "tenant", *OF_JOBS, *OF_STEPS}:
+        if unknown := set(self.by).difference(("day", "tenant"), *OF.values()):
             raise ValueError(f"cannot be grouped by {', '.join(sorted(unknown))}")
-        if set(self.by) & set(OF_JOBS) and set(self.by) & set(OF_STEPS):
-            raise ValueError(f"{', '.join(OF_JOBS)} are of jobs, {', '.join(OF_STEPS)} of steps: one of both")
+        if len(self._of()) > 1:
+            raise ValueError("; ".join(f"{', '.join(words)}: of {of}" for of, words in OF.items()) + ": words of one of these only")
         return self
+
+    def _of(self) -> list[str]:
+        return [of for of, words in OF.items() if set(self.by) & set(words)]
 
     async def answer(self, store: Store, tenant: str | None, now: float) -> Document:
         last = self.last or datetime.fromtimestamp(now, UTC).date().isoformat()
         first = self.first or (date.fromisoformat(last) - timedelta(days=min(30, date.fromisoformat(last).toordinal() - 1))).isoformat()
-        of = "steps" if set(self.by) & set(OF_STEPS) else "jobs"
+        (of,) = self._of() or ["jobs"]
         where: Document = {"day": {"$gte": first, "$lte": last}, "of": of}
         if tenant is not None:
             where["tenant"] = tenant
@@ -99,22 +108,39 @@ def _readable(total: dict[str, int]) -> Document:
     return shown
 
 
-class JobsQuery(Query):
-    """Rows of jobs, those last heard of first. `before`: `at` of the last row of the page before."""
+class PagedQuery(Query):
+    """What has an instant, newest first. `before`: what the page before calls `next`, since many may have one instant."""
+
+    before: Cursor | None = None
+    limit: Limit = 100
+
+    async def page(self, store: Store, collection: str, where: Document, since: float = 0.0, fields: Sequence[str] = ()) -> list[Document]:
+        """Behind (at, id) `before`, the newest first."""
+        order, found, at = [("at", -1), ("_id", -1)], list[Document](), {"$gte": since}
+        if self.before is not None:
+            at["$lt"], last = self.before
+            same = where | {"at": at["$lt"], "_id": {"$not": {"$gte": last}}}  # SecantusDB's $lt misses "x.3" below "x.32"
+            found = await store.find(collection, same, order=order, limit=self.limit, fields=fields)
+        if left := self.limit - len(found):
+            found += await store.find(collection, where | {"at": at}, order=order, limit=left, fields=fields)
+        return found
+
+
+class JobsQuery(PagedQuery):
+    """Rows of jobs, those last heard of first."""
 
     status: Status | None = None
     pattern: Label | None = None
     model: Label | None = None
     since: At = 0.0
-    before: At | None = None
-    limit: Limit = 100
 
     async def answer(self, store: Store, tenant: str | None, now: float) -> Document:
-        at: Document = {"$gte": self.since} | ({} if self.before is None else {"$lt": self.before})
         named = {"tenant": tenant, "status": self.status and self.status.value, "pattern": self.pattern, "model": self.model}
-        where = {"at": at, **{name: value for name, value in named.items() if value is not None}}
-        rows = await store.find(USAGE, where, order=[("at", -1)], limit=self.limit, fields=_ROW)
-        return {"rows": [row | {"job": ids.public(row["job"])} for row in rows]}
+        where = {name: value for name, value in named.items() if value is not None}
+        rows = await self.page(store, USAGE, where, self.since, _ROW)
+        last = rows[-1] if len(rows) == self.limit else None
+        next_ = None if last is None else f"{last['at']!r},{last['job']}@{last['home']}.{last['life']}"
+        return {"rows": [row | {"job": ids.public(row["job"])} for row in rows], "next": next_}
 
 
 class OneJobQuery(Query):
@@ -158,6 +184,58 @@ class TopQuery(Query):
             top["cost"] += row.get("cost", 0.0)
         ordered = sorted(rows.items(), key=lambda item: (-item[1]["tokens"], -item[1]["live"], item[0]))
         return {"minutes": self.minutes, "whole": len(found) < MOST_RECENT, "rows": [{self.by: key} | row for key, row in ordered]}
+
+
+class TalksQuery(PagedQuery):
+    """Conversations, used last first, and what their jobs used. No text of them is here."""
+
+    async def answer(self, store: Store, tenant: str | None, now: float) -> Document:
+        where: Document = {} if tenant is None else {"tenant": tenant}
+        found = await self.page(store, TALKS, where)
+        rows = {(row["tenant"], row["conversation"]): _talk(row) for row in reversed(found)}
+        names = sorted({name for _, name in rows})
+        used = await store.find(TOTALS, where | {"conversation": {"$in": names}}, order=[("conversation", 1)], limit=MOST_TOTALS)
+        for total in summed(used, ("tenant", "conversation")):
+            if row := rows.get((total["tenant"], total["conversation"])):
+                row |= {name: total[name] for name in ("jobs", "prompt_tokens", "completion_tokens", "wasted_tokens", "cost")}
+        last = found[-1] if len(found) == self.limit else None
+        shown = [row for row in reversed(rows.values()) if not row["gone"]]
+        next_ = None if last is None else f"{last['at']!r},{last['home']}/{last['tenant']}/{last['conversation']}"
+        return {"rows": shown, "next": next_}
+
+
+def _talk(row: Document) -> Document:
+    state: Document = from_json(row["state"][OFFSET_DIGITS:])
+    return {name: row[name] for name in ("tenant", "conversation", "at")} | state
+
+
+class LogsQuery(Query):
+    """What happened, newest first: an event a line. `before`: what the page before calls `next`, in milliseconds."""
+
+    since: At = 0.0
+    before: Annotated[int, Field(ge=0, le=10**16)] = 10**16
+    limit: Limit = 100
+
+    async def answer(self, store: Store, tenant: str | None, now: float) -> Document:
+        where = {"to_ms": {"$gte": round(1e3 * self.since)}, "from_ms": {"$lt": self.before}}
+        for most in (MOST_BLOCKS, 16 * MOST_BLOCKS):
+            blocks = await store.find(AUDIT, where, order=[("to_ms", -1)], limit=most)
+            whole = round(1e3 * self.since)
+            if (read_all := len(blocks) < most) or (whole := max(whole, blocks[-1]["to_ms"] + 1)) < self.before:
+                break  # of what is older than `whole` there may be blocks that were not read
+        else:
+            raise TooLarge("too much has happened in one instant")
+        entries = [
+            entry | {"home": block["home"]}
+            for block in blocks
+            for entry in block["entries"].values()
+            if whole <= entry["at_ms"] < self.before and (tenant is None or entry.get("tenant") == tenant)
+        ]
+        entries.sort(key=lambda entry: (-entry["at_ms"], entry["home"], -entry["offset"]))
+        if len(entries) > self.limit:  # what has one instant is not parted
+            whole = max(whole, entries[self.limit - 1]["at_ms"])
+        done = (read_all or whole <= 1e3 * self.since) and len(entries) <= self.limit
+        return {"rows": [entry for entry in entries if entry["at_ms"] >= whole], "next": None if done else whole}
 
 
 class AuditQuery(Query):
@@ -205,5 +283,4 @@ class LettersQuery(Query):
     limit: Limit = 100
 
     async def answer(self, store: Store, tenant: str | None, now: float) -> Document:
-        found: list[dict[str, Any]] = await store.find(LETTERS, {}, order=[("at", -1)], limit=self.limit)
-        return {"rows": found}
+        return {"rows": await store.find(LETTERS, {}, order=[("at", -1)], limit=self.limit)}

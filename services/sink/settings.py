@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import AliasChoices, Field
+import re
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings
 
 from shared.contracts.base import Label, Ordinal, PositiveSeconds, Sentence
@@ -40,5 +43,32 @@ class SinkSettings(BaseSettings):
     """Different tenants, models, agents, patterns, nodes that metrics tell apart, each; all further ones are `other`."""
     known_jobs: Ordinal = 20_000
     """Of a home, remembered in memory; others are looked up in the store."""
+    traces: Sentence = ""
+    """Where spans of ended jobs go: http://collector:4318/v1/traces (OTLP; extra `otel`, and a store). More by OTEL_EXPORTER_OTLP_*."""
+    traced_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Of the traces that their callers have recorded."""
+    trace_timeout_seconds: PositiveSeconds = 5.0
+    """Of one sending, repeats included; then its jobs are left out."""
     queries: Ordinal = 8
     """Answered at once; more wait."""
+    ingress_url: Sentence = "http://127.0.0.1:8080"
+    """Where browsers find the ingress: the page's playground and its reviews call it. That must allow the page's origin
+    (TUTTI_INGRESS__ORIGINS). Empty: the page does without."""
+    page_jobs: Ordinal = Field(default=10_000, le=50_000)
+    """Newest jobs that the page holds, here and in each browser."""
+    page_lookback: Ordinal = 12_000
+    """Events of each home that are read again when somebody begins to look; further back, to the planners' watermark, if need be."""
+    page_seconds: PositiveSeconds = 0.5
+    """A viewer is told at most this often."""
+    page_viewers: Ordinal = 32
+    page_stream_seconds: PositiveSeconds = 3_600.0
+    """A stream ends after this; its page goes on from where it was."""
+    page_idle_seconds: PositiveSeconds = 60.0
+    """So long after the last viewer has left, reading ends."""
+
+    @field_validator("ingress_url")
+    @classmethod
+    def _is_an_origin(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[A-Za-z0-9.\-\[\]:]{1,253}", value):
+            raise ValueError("an origin is http://host:port or https://host, without a path")
+        return value

@@ -13,7 +13,6 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from services.sink.audit import home_name
 from services.sink.fold import HomeFold
 from services.sink.gauges import Gauges
 from services.sink.handlers import Valid, leading_epochs, read_announcement, read_event, read_letter
@@ -21,6 +20,8 @@ from services.sink.kept_acts import keep_act
 from services.sink.others import keep_letter, keep_node
 from services.sink.port import Batch, Begun, Store, StoreAway
 from services.sink.settings import SinkSettings
+from services.sink.traces import Traces
+from shared.audit import home_name
 from shared.clock import Clock, within
 from shared.epochs import EpochFilter
 from shared.errors import InvalidInput
@@ -56,9 +57,10 @@ class Writer:
     """`wake`: set when records have come."""
 
     def __init__(
-        self, intake: Intake, store: Store, gauges: Gauges, *, topics: Topics, settings: SinkSettings, clock: Clock, wake: asyncio.Event
-    ) -> None:
-        self._intake, self._store, self._gauges, self._topics = intake, store, gauges, topics
+        self, intake: Intake, store: Store, gauges: Gauges, traces: Traces | None, *, topics: Topics, settings: SinkSettings, clock: Clock,
+        wake: asyncio.Event,
+    ) -> None:  # fmt: skip
+        self._intake, self._store, self._gauges, self._traces, self._topics = intake, store, gauges, traces, topics
         self._settings, self._clock, self._wake = settings, clock, wake
         self._homes: dict[int, _Reading] = {}
         self._prepared = False
@@ -113,6 +115,8 @@ class Writer:
             return
         for window, record in taken:
             window.finish(record.offset)
+        if self._traces is not None:
+            self._traces.written(batch)
 
     async def _patiently(self, windows: Iterable[Window], call: Callable[[], Awaitable[T]]) -> T:
         """What the store answers, however long that takes. Raises _Gone."""

@@ -66,7 +66,7 @@ class AttemptManager:
         self.mailbox = 0
         self.closed: str | None = None
         """Why no step is taken at present; None when open."""
-        self._clock, self._random, self._writer, self._outbox = here.clock, here.random, OutcomeWriter(here.topics.outcomes), outbox
+        self._clock, self._writer, self._outbox = here.clock, OutcomeWriter(here.topics.outcomes), outbox
         self.gate = EagerGate(here.boot, lambda: parties.others_wait(here.clock.monotonic()))
         self._timeouts = Timeouts.of(settings)
         self._stops = StoppedSteps(settings.remembered_stops)
@@ -119,7 +119,8 @@ class AttemptManager:
             self._put(StepReleased(job=step.job, step=step.id, attempt=step.attempt, node=self.node, reason=refusal), step, trace, owe)
             return
         stopped = self._stops.reason(step)
-        attempt = self.leases.claim(step, self._span(trace), self._clock.monotonic())
+        span = tracing.child(trace, step.id, step.attempt) if trace else None
+        attempt = self.leases.claim(step, span, self._clock.monotonic())
         if attempt is None:
             return
         attempt.written_ms = written_ms
@@ -154,9 +155,6 @@ class AttemptManager:
         if self.pause_seconds() > 0:
             return _PAUSED
         return "the inbox is full" if self.inbox.full else None
-
-    def _span(self, trace: str | None) -> str | None:
-        return tracing.child(trace, self._random) if trace else None
 
     def _claimed(self, attempt: Attempt) -> StepClaimed:
         step = attempt.step

@@ -13,9 +13,10 @@ from prometheus_client import Counter
 
 from services.worker import continuation
 from services.worker.attempt import Attempt
-from services.worker.backends.base import Backend, Completion, Delta, ModelCall, ModelCallFailed
+from services.worker.backends.base import Backend, Completion, ModelCall, ModelCallFailed
 from services.worker.backends.http import TokenBucket
 from services.worker.contexts import Bodies, Contexts
+from services.worker.guarding import GuardedStream, Stream
 from services.worker.registration import candidates
 from services.worker.slots import Slots
 from services.worker.speeds import Speeds, expired
@@ -42,14 +43,6 @@ Ended = StepSucceeded | StepFailed | StepReleased
 _NOTHING_CONSUMED = (
     K.NODE_UNREACHABLE, K.UNKNOWN_MODEL, K.BAD_REQUEST, K.UNSUPPORTED, K.TOO_LARGE, K.BLOB_GONE, K.CONTEXT_LENGTH, K.OVERLOADED,
 )  # fmt: skip
-
-
-class Stream(Protocol):
-    """Where the pieces of one streaming attempt go. Neither method waits."""
-
-    def add(self, delta: Delta) -> None: ...
-
-    def finish(self) -> None: ...
 
 
 class BlobBodies(Bodies, Protocol):
@@ -120,7 +113,8 @@ class Runner:
             attempt.released = f"its input cannot be read now: {error.message}"
             return self.stopped(attempt)
         except ModelCallFailed as error:
-            failure = Failure(kind=error.kind, message=error.message, retry_after_seconds=error.retry_after_seconds)
+            again = error.retry_after_seconds
+            failure = Failure(kind=error.kind, message=error.message, retry_after_seconds=again, flagged=error.flagged)
         except Exception as error:
             kind = type(error).__name__
             log.error("attempt_crashed", job=attempt.step.job, step=attempt.step.id, error=kind, at=_place(error))  # noqa: TRY400
@@ -181,6 +175,8 @@ class Runner:
         if continuation.is_complete(step, step.options.max_tokens or self._settings.default_max_tokens):
             return Completion(Answer(model=model, node=self._node.id, finish_reason=FinishReason.LENGTH, simulated=simulated))
         stream = self._open_stream(step, attempt.claim, model, simulated) if step.stream else None
+        if step.stream and step.guard:
+            stream = GuardedStream(step, stream)
         try:
             return await self._consume(attempt, self._model_call(attempt, model, simulated=simulated), stream)
         finally:
@@ -196,7 +192,7 @@ class Runner:
         async with aclosing(self._backend.call(call)) as pieces:  # type: ignore[type-var]  # every backend's call is an async generator
             async for piece in pieces:
                 if isinstance(piece, Completion):
-                    return piece
+                    return stream.completed(piece) if isinstance(stream, GuardedStream) else piece
                 now = self._clock.monotonic()
                 attempt.first_token_at = attempt.first_token_at or now
                 attempt.progress_at = now
@@ -313,9 +309,10 @@ def _with_calls_allowed(step: Step, completion: Completion) -> Completion:
 def _check_format(step: Step, answer: Answer) -> None:
     """Where JSON was asked for, the text has to be JSON. Raises INVALID_OUTPUT.
 
-    One that the token limit cut is the answer all the same, and says so: another attempt would be cut at the same place, and paid again.
+    One that the token limit cut is the answer all the same, and says so, as one is of which a policy redacts something: another attempt
+    would be cut at the same place, and paid again.
     """
-    if step.format is None or answer.tool_calls or answer.finish_reason is FinishReason.LENGTH:
+    if step.format is None or answer.tool_calls or answer.flagged or answer.finish_reason is FinishReason.LENGTH:
         return
     if not is_json(answer.text):
         raise ModelCallFailed(K.INVALID_OUTPUT, "the answer is not the JSON that was asked for")

@@ -36,7 +36,6 @@ class WorkerContext:
     settings: WorkerSettings
     topics: Topics
     clock: Clock
-    random: Random
     node: str
     boot: str
     allowed: Sequence[str]
@@ -55,4 +54,4 @@ class WorkerContext:
         if unknown := [name for name in settings.agents if name not in known]:
             raise ConfigurationError(f"TUTTI_WORKER__AGENTS: {', '.join(unknown)}: this cluster has {', '.join(known)}")
         allowed = [name for name in known if not settings.agents or name in settings.agents]
-        return cls(settings, topics, clock, random, settings.node_id(), boot, allowed, process.dead_boot)
+        return cls(settings, topics, clock, settings.node_id(), boot, allowed, process.dead_boot)

@@ -7,6 +7,8 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from shared.contracts.base import MANY, Contract, Cost, Count, EpochSeconds, Label, Offset, Ordinal, Partition, Quantity, Tenant
+from shared.contracts.cache import TenantCache
+from shared.contracts.critique import Policies
 from shared.contracts.limits import Limits
 
 ALWAYS = 0
@@ -29,6 +31,10 @@ class TenantLimits(Contract):
     """Fraction of a day's limit from which on an alert is raised."""
     job: Limits = Limits()
     """Caps of each job's own limits: what a caller asks for can only lower them."""
+    policies: Policies = ()
+    """On its inputs and answers. No limit: what is left out checks nothing."""
+    cache: TenantCache | None = None
+    """Absent: jobs that ask the cache share entries within the tenant, others do not ask."""
 
     @property
     def daily(self) -> bool:

@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from shared.contracts.base import Contract, Image, JsonObject, Label, ModelName, NodeId, Text
+from shared.contracts.base import Contract, Image, JsonObject, Label, ModelName, NodeId, Seconds, Text
 from shared.contracts.blob import BlobRef
+from shared.contracts.usage import Usage
+from shared.contracts.verdict import CritiqueVerdict, Flagged
 
 MOST_CALLS = 128
 MOST_TOOLS = 128
@@ -20,16 +22,19 @@ Vector = Annotated[tuple[Annotated[float, Field(ge=-1e38, le=1e38)], ...], Field
 
 
 class Operation(StrEnum):
-    """What a worker asks of a model; or that it calls a tool, whose name stands in the model's place."""
+    """What a worker asks of a model; or that it calls a tool, whose name stands in the model's place; or what a critic is asked."""
 
     CHAT = "chat"
     GENERATE = "generate"
     EMBED = "embed"
     TOOL = "tool"
+    CRITIQUE = "critique"
 
 
 TOOLS = "tools"
 """The capability of workers that serve tools. No chat model can be asked to be one."""
+CRITIQUES = "critiques"
+"""The capability of steps that no worker gets: a critic reads them."""
 
 
 ToolChoice = Literal["auto", "required"]
@@ -75,6 +80,17 @@ class FinishReason(StrEnum):
     BUDGET = "budget"
 
 
+class Served(Contract):
+    """Of an answer that no model was asked for: the cache's. `saved`: what the call would have used, as the one that it comes from did."""
+
+    kind: Literal["exact", "semantic"]
+    entry: Label
+    similarity: float | None = Field(default=None, ge=-1, le=1)
+    """Of a semantic hit's question to this one."""
+    age_seconds: Seconds = 0.0
+    saved: Usage = Usage()
+
+
 class Answer(Contract):
     """What a step or a job yields. Of one above the inline bound `text`, `thinking`, `tool_calls` and `embeddings` lie in the blob, as the
     JSON of an Answer; `tutti blobs get` fetches it, and an ingress does for who waits there.
@@ -94,5 +110,11 @@ class Answer(Contract):
     mean_logprob: float | None = Field(default=None, ge=LEAST_LOGPROB, le=0.0)
     """Of its tokens as the model wrote them, natural logarithm; only where the step asks for it and the endpoint tells it."""
     blob: BlobRef | None = None
+    flagged: tuple[Flagged, ...] = Field(default=(), max_length=256)
+    """What its tenant's policies have met in the job; of a step's answer what its worker has redacted. Never in the blob."""
+    verdict: CritiqueVerdict | None = None
+    """Of a critic; then there is no text."""
     explanation: JsonObject | None = None
     """How the pattern came to a job's answer, for people: votes, scores, what was kept. Never of a model's call, never in the blob."""
+    served: Served | None = None
+    """It comes from the cache."""

@@ -19,6 +19,7 @@ from shared.contracts.base import (
     Tenant,
     TopicName,
 )
+from shared.contracts.callback import Callback
 
 
 class Delayed(Contract):
@@ -55,3 +56,5 @@ class DelayedJob(Contract):
     model: ModelName = "auto"
     digest: Label = ""
     """Of the request, as in JobAccepted."""
+    callback: Callback | None = None
+    """Whom its end is told, where a cancel ends it."""

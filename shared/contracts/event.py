@@ -37,6 +37,7 @@ from shared.contracts.base import (
 from shared.contracts.budget import TenantAccount, TenantLimitNeared, TenantShare
 from shared.contracts.chat import Answer
 from shared.contracts.conversation import ConversationChanged, TurnBegun
+from shared.contracts.critique import Policies
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.fact import Fact
 from shared.contracts.failure import Failure
@@ -52,11 +53,15 @@ CONVERSATIONS = {"turn_begun": 5, "conversation_changed": 5}
 VERSIONS = {"job_accepted": 2, "job_snapshot": 2, "taken_ahead": 3, **REVIEWS, **CONVERSATIONS}
 """Type → version in which an event is written, the lowest whose readers do not misread it; 1 where it is not named. Since 2 a JobAccepted
 may hold asks, and a snapshot such a JobAccepted; since 3 a TakenAhead may be all that a successor finds of a job; since 4 there are
-reviews, and a JobAccepted may hold a team; since 5 that may hold tools, and it may be one of a conversation: what has none of it is written
-as before. A planner that meets a newer one leaves the home alone."""
-TEAMS, TOOLS, OF_A_CONVERSATION = 4, 5, 5
-"""Of a JobAccepted that holds a team, tools in it, or is of a conversation, and of a snapshot of that."""
-NEWEST = 5
+reviews, and a JobAccepted may hold a team; since 5 that may hold tools, and it may be one of a conversation; since 6 it may have a
+callback, or policies, or say something to the cache, and an answer may be the cache's: what has none of it is written as before. A planner
+that meets a newer one leaves the home alone."""
+TEAMS, TOOLS, OF_A_CONVERSATION, POLICIES, CACHED = 4, 5, 5, 6, 6
+"""Of a JobAccepted that holds a team, tools in it, is of a conversation, has policies, or says something to the cache; of an answer that is
+the cache's; and of a snapshot of one of them."""
+CALLED_BACK = 6
+"""Of a JobAccepted, or a JobDelayed, with a callback, and of a snapshot of that: an older planner would end the job and tell nobody."""
+NEWEST = 6
 """That this code reads."""
 NOBODY = Team()
 MOST_ASKS = 16
@@ -119,8 +124,12 @@ class JobAccepted(Fact):
     """Of the request: tells a repeated submission from another body under the same id."""
     asks: tuple[FirstAsk, ...] = Field(default=(), max_length=MOST_ASKS)
     """The steps that it asks for at once: as many StepAsked behind it (`facts_of`)."""
+    key: Label | None = None
+    """What the keys file calls the API key that it came with: for sums of usage; nothing of the key itself."""
     team: Team = NOBODY
     """What its pattern uses of the registry, as it was when the job was accepted."""
+    policies: Policies = ()
+    """Its tenant's, as they were then."""
 
 
 class CallerJoined(Fact):
@@ -329,6 +338,8 @@ class JobSettled(Fact):
     trace: Label | None = None
     client_id: bool = False
     digest: Label = ""
+    key: Label | None = None
+    """As in JobAccepted."""
     answered: LastAnswer | None = None
     """The step whose answer is the result's: a StepAnswered before it (`facts_of`)."""
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from shared.contracts.base import Contract, Count, Label, ModelName, NodeId, Seconds, Sentence, Text
+from shared.contracts.verdict import Flagged
 
 
 class FailureKind(StrEnum):
@@ -35,6 +36,8 @@ class FailureKind(StrEnum):
     CANCELLED = "cancelled"
     LIMIT = "limit"
     GATE_FAILED = "gate_failed"
+    BLOCKED = "blocked"
+    UNCHECKED = "unchecked"
     NON_DETERMINISTIC_PATTERN = "non_deterministic_pattern"
     INTERNAL = "internal"
 
@@ -65,3 +68,5 @@ class Failure(Contract):
     `tenant.calls`, `tenant.tokens`, `tenant.cost` (a day), `tenant.jobs` (at once), `tenant.steps` (that wait), or `tenant`: nobody could
     say in time what is left.
     """
+    flagged: tuple[Flagged, ...] = Field(default=(), max_length=64)
+    """Of kind `blocked`: what was found."""

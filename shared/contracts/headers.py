@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from shared.contracts.base import DIGEST, MAX_CORRELATION_BYTES, TOPIC, VERSION
+from shared.contracts.base import DIGEST, MAX_CORRELATION_BYTES, TENANT, TOPIC, VERSION
 from shared.contracts.ids import Maker
 from shared.contracts.job import ReplyTo
 from shared.errors import InvalidRecord, NewerVersion
@@ -23,6 +23,8 @@ REPLY_PARTITION = "reply-partition"
 REPLY_MULTIPLEX = "reply-multiplex"
 REPLY_READS_EVENTS = "reply-reads-events"
 """`1`: who waits there learns the end from the job's settle event, and needs a final only where none is appended."""
+CALLBACK = "callback"
+"""`1` on a record of `results` whose job has one: no other need be parsed for it."""
 CAUSE = "cause"
 NODE = "node"
 """On `work.*`: the node that the step was given to; whoever else reads the mailbox releases it."""
@@ -33,8 +35,11 @@ REQUEST_DIGEST = "request-digest"
 WAS_DELAYED = "was-delayed"
 """On what the delay service sent on: its clock has found the record due, and no other clock is asked again."""
 WAITED = "waited"
-"""On `steps.*` and `work.*`: seconds that the step has waited (in delay, in a router) since what it says was written. Every reader counts
-by its own watch from there."""
+"""On `steps.*`, `work.*`, `callbacks`: seconds that it has waited (in delay, in a router) since what it says was written. Every reader
+counts by its own watch from there."""
+KEY_NAME = "key-name"
+"""On `jobs.*`: what the keys file calls the API key that the job came with. Who may write to `jobs.*` may forge it: then his usage is told
+under it."""
 REPLAY_OF = "replay-of"
 """On a record that was sent again from the dead letters: `topic/partition/offset/timestamp` of the original."""
 MADE_BY = "made-by"
@@ -51,10 +56,11 @@ SPRING_REPLY_PARTITION = "kafka_replyPartition"
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _DIGEST = re.compile(DIGEST)
 _TOPIC = re.compile(TOPIC)
+_KEY_NAME = re.compile(TENANT)
 _ORIGIN = re.compile(rf"({TOPIC})/([0-9]{{1,9}})/([0-9]{{1,18}})/(-?[0-9]{{1,18}})")
 _READ = frozenset({
     TYPE, VERSION_HEADER, TRACEPARENT, CORRELATION_ID, REPLY_TOPIC, REPLY_PARTITION, REPLY_MULTIPLEX, REPLY_READS_EVENTS, REQUEST_DIGEST,
-    REPLAY_OF, SPRING_CORRELATION_ID, SPRING_REPLY_TOPIC, SPRING_REPLY_PARTITION, MADE_BY, FORWARDED_FROM,
+    REPLAY_OF, KEY_NAME, SPRING_CORRELATION_ID, SPRING_REPLY_TOPIC, SPRING_REPLY_PARTITION, MADE_BY, FORWARDED_FROM,
 })  # fmt: skip
 """What is read of a `jobs.*` record's headers."""
 _SECONDS = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,6})?")
@@ -152,6 +158,11 @@ class Envelope:
             return None
         decoded = value.decode("ascii", "replace")
         return decoded if _TRACEPARENT.fullmatch(decoded) else None
+
+    def key_name(self) -> str | None:
+        """Of the API key that the job came with; None without a sensible one."""
+        name = (self.get(KEY_NAME) or b"").decode("ascii", "replace")
+        return name if _KEY_NAME.fullmatch(name) else None
 
     def waited(self) -> float:
         """Seconds of the header `waited`; 0 without a sensible one."""

@@ -25,6 +25,8 @@ from shared.contracts.base import (
     TopicName,
 )
 from shared.contracts.blob import BlobRef
+from shared.contracts.cache import CacheControl
+from shared.contracts.callback import Callback
 from shared.contracts.chat import MOST_TOOLS, TOOLS, ChatMessage, Operation, Options, ToolChoice
 from shared.contracts.limits import Limits
 
@@ -77,6 +79,10 @@ class Job(Contract):
     deadline_seconds: PositiveSeconds | None = None
     """Instead of an instant: counted from when the job is accepted, by nobody's wall clock."""
     not_before: Instant | None = None
+    callback: Callback | None = None
+    """Whom its end is told over HTTP."""
+    cache: CacheControl | None = None
+    """Whether its steps may be answered from the cache, and what of them it may keep. Absent: as its tenant has it, else neither."""
     metadata: dict[Label, Sentence] = Field(default_factory=dict, max_length=32)
 
     def record(self) -> bytes:
@@ -93,7 +99,16 @@ class Job(Contract):
             raise ValueError('`chain` is the older spelling of pattern chain\'s `input`, {"steps": [...]}: only one of both may be given')
         if self.conversation is not None and self.kind is not Operation.CHAT:
             raise ValueError("a conversation is of chats: prompt or messages without operation, or operation chat")
+        if self.cache is not None:
+            self.check_scope(self.cache)
         return self
+
+    def check_scope(self, control: CacheControl) -> None:
+        """Raises ValueError where nothing says whose session, or whose user's, this job is."""
+        if control.scope == "session" and self.conversation is None:
+            raise ValueError("cache scope session needs a conversation: its name tells sessions apart")
+        if control.scope == "user" and not self.metadata.get("user"):
+            raise ValueError("cache scope user needs metadata.user: it tells users apart")
 
     def _check_input(self) -> None:
         if (self.prompt is not None) + (self.messages is not None) + (self.texts is not None) != 1:
@@ -107,6 +122,8 @@ class Job(Contract):
             raise ValueError("operation generate needs a prompt")
         if self.operation is Operation.TOOL or self.capability == TOOLS:
             raise ValueError("steps of tools are the engine's own: pattern tools has a model use them, or calls one")
+        if self.operation is Operation.CRITIQUE:
+            raise ValueError("critiques are the engine's own: gates and policies ask for them")
         if self.tool_choice != "auto" and not self.tools:
             raise ValueError("tool_choice required needs tools")
 

@@ -127,6 +127,13 @@ class StreamPosition(_OfAttempt):
     """Of the text, as the nodes counted them."""
 
 
+class CacheMissed(_OfAttempt):
+    """The cache has no answer to this step: it is sent; or, with `follow_seconds`, another step is about to get one, for so long."""
+
+    type: Literal["cache_missed"] = "cache_missed"
+    follow_seconds: PositiveSeconds | None = None
+
+
 class CancelRequested(Contract):
     """Somebody wants the job to end."""
 
@@ -147,6 +154,7 @@ Outcome = Annotated[
     | StepFailed
     | StepReleased
     | StreamPosition
+    | CacheMissed
     | CancelRequested
     | ReviewGiven
     | BudgetRequested

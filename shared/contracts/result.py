@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from shared.contracts.base import Contract, Count, EpochSeconds, JobId, Label, PriorityClass, Tenant
+from shared.contracts.callback import Callback
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure
 from shared.contracts.usage import Usage
@@ -34,3 +35,5 @@ class Result(Contract):
     attempts: Count = 0
     accepted_at: EpochSeconds
     finished_at: EpochSeconds
+    callback: Callback | None = None
+    """The job's own: who reads `results` for it needs nothing else."""

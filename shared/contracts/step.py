@@ -32,6 +32,7 @@ from shared.contracts.base import (
 )
 from shared.contracts.chat import MOST_TOOLS, ChatMessage, Operation, Options, ToolChoice
 from shared.contracts.conversation import ContextRef
+from shared.contracts.critique import MOST_POLICIES, Critique, Guard
 from shared.contracts.job import InputRef, Job, Needs, ReplyTo
 
 
@@ -69,11 +70,20 @@ class StepRequest(Contract):
     """Messages, prompt, texts, format and tools lie there: the worker fetches them."""
     context: ContextRef | None = None
     """Of the job's conversation: the worker puts it before the messages."""
+    critique: Critique | None = None
+    """Of operation `critique`: by what its texts are judged."""
+    guard: tuple[Guard, ...] = Field(default=(), max_length=MOST_POLICIES)
+    """Of a stream: what may not leave."""
 
     @classmethod
     def of(cls, job: Job, **own: Any) -> Self:
         """A request with all that has the same name in the job, but for what is given."""
         return cls(**{name: getattr(job, name) for name in _shared_with(type(job)) if name not in own}, **own)
+
+    @property
+    def is_critique(self) -> bool:
+        """It goes to the critics: no node is asked, nothing is claimed, and no call is used."""
+        return self.operation is Operation.CRITIQUE
 
     def content(self) -> Content:
         """What may be large in it, as JSON: written once for the step's id and for its record."""

@@ -32,10 +32,11 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.limits import Limits
 from shared.contracts.step import StepRequest
-from shared.patterns.chain import Gate, StepReview, gate_reason, job_input, rejected
+from shared.patterns.chain import Gate, StepReview, gate_reason, gate_verdict, job_input, rejected
 from shared.patterns.comparison import Baseline, Spent
 from shared.patterns.context import Context, StepError, chat, explained, stop_at_limit
 from shared.patterns.control import Control, decide
+from shared.patterns.critiquing import found
 from shared.patterns.data import NO_ORDERS, TOLD, framed, text_of
 from shared.patterns.final_answer import FinalAnswer
 from shared.patterns.port import Pattern
@@ -167,6 +168,9 @@ class _Cascade:
                 return
             if self._ask.accept == "gate":
                 reason = gate_reason(self._ask.gate, now.answer.text)
+                if reason is None:
+                    verdict = await gate_verdict(self._ctx, self._ask.gate, now.answer.text, job_input(self._job))
+                    reason = f"found: {found(verdict)}" if verdict.counts else None
                 now.score, now.found = float(reason is None), {"reason": reason}
             elif now.answer.text.strip():
                 await self._critic(now, now.answer.text)

@@ -36,11 +36,14 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.review import Decision, ReviewRules
 from shared.contracts.step import StepRequest
+from shared.contracts.verdict import CritiqueVerdict
 from shared.errors import InvalidInput, TooLarge
 from shared.patterns.context import Context, StepError, chat, stop_at_limit
+from shared.patterns.critiquing import critiqued, found, said
 from shared.patterns.data import NO_ORDERS, framed, text_of
 from shared.patterns.port import Pattern, PatternInput
 from shared.patterns.tool_use import ask_with_tools
+from shared.validators.checks import CheckedSet
 
 MOST_CHARACTERS = 200_000
 """Of a rendered template; checked before it is rendered, since a few placeholders can name a long answer many times."""
@@ -50,13 +53,15 @@ _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([a-z][a-z0-9_]*)\}|[{}]")
 
 
 class Gate(PatternInput):
-    """A pure check on a chain step's text. A text that fails is asked for again `repairs` times, then the job fails."""
+    """Checks on a chain step's text. A text that fails is asked for again `repairs` times, then the job fails."""
 
     not_empty: bool = True
     min_chars: Count | None = None
     max_chars: Ordinal | None = None
     contains: str | None = Field(default=None, max_length=1_000)
     json_object: bool = False
+    checks: CheckedSet | None = None
+    """More of them, made by critics beside the planner; what they compare with is the step's prompt."""
     repairs: int = Field(default=1, ge=0, le=5)
 
 
@@ -185,6 +190,11 @@ def gate_reason(gate: Gate, text: str) -> str | None:
     return None
 
 
+async def gate_verdict(ctx: Context, gate: Gate, text: str, asked: str) -> CritiqueVerdict:
+    """What critics find, where the gate has checks for them. Raises StepError where none could say."""
+    return CritiqueVerdict() if gate.checks is None else await critiqued(ctx, gate.checks, [text], [asked])
+
+
 def job_input(job: Job) -> str:
     """What `{input}` stands for: the prompt, or the last user message."""
     if job.prompt is not None:
@@ -244,24 +254,27 @@ async def _pass(ctx: Context, job: Job, ask: ChainInput, step: ChainStep, prompt
                 return answer
             text_of(answer, f"chain step {step.name}")
         reason = gate_reason(step.gate, answer.text)
-        if reason is None:
-            return answer
         told = f"the answer does not contain {step.gate.contains!r}" if reason == _LACKS else reason
+        if reason is None:
+            verdict = await gate_verdict(ctx, step.gate, answer.text, prompt)
+            if not verdict.counts:
+                return answer
+            reason, told = f"found: {found(verdict)}", f"{NO_ORDERS}\n{said([verdict])}\n"
         asked = f"{prompt}\n\nYour last answer was refused: {told}. Answer again."
     raise StepError(Failure(kind=FailureKind.GATE_FAILED, message=f"chain step {step.name}: {reason}"))
 
 
-def rejected(what: str, said: Decision) -> Failure:
+def rejected(what: str, decided: Decision) -> Failure:
     """Why nothing goes on."""
-    why = "nobody has decided in time" if said.by_default else "people have rejected it"
+    why = "nobody has decided in time" if decided.by_default else "people have rejected it"
     return Failure(kind=FailureKind.GATE_FAILED, message=f"{what}: {why}")
 
 
 async def _reviewed(ctx: Context, step: ChainStep, review: StepReview, answer: Answer) -> Answer:
-    said = await ctx.review(answer.text, **dict(review))
-    if said.verdict == "reject":
-        raise StepError(rejected(f"chain step {step.name}", said))
-    return answer if said.verdict == "approve" else answer.model_copy(update={"text": said.text})
+    decided = await ctx.review(answer.text, **dict(review))
+    if decided.verdict == "reject":
+        raise StepError(rejected(f"chain step {step.name}", decided))
+    return answer if decided.verdict == "approve" else answer.model_copy(update={"text": decided.text})
 
 
 async def _refined(ctx: Context, job: Job, refine: Refine, prompt: str) -> str:

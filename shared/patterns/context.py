@@ -200,7 +200,7 @@ class Context:
     later events.
     """
 
-    __slots__ = ("baseline", "best_answer", "dropped", "found", "job", "limits", "pools", "seconds", "so_far", "team")
+    __slots__ = ("baseline", "best_answer", "dropped", "found", "job", "limits", "pools", "sealed", "seconds", "seen", "so_far", "team")
 
     def __init__(self, job: str = "", team: Team | None = None, limits: Limits | None = None, seconds: float = 3_600.0) -> None:
         self.best_answer: Answer | None = None
@@ -209,6 +209,10 @@ class Context:
         self.found: Memory | None = None
         self.dropped = False
         """Of a conversation: what was summed up of its older turns, and whether these are left out from now on."""
+        self.seen: Job | None = None
+        """The job with its input redacted, where its tenant's policies have done that."""
+        self.sealed = False
+        """No answer may leave before its tenant's policies have passed it."""
         self.pools: list[Pool] = []
         self.job = job
         self.team = team or _NO_TEAM
@@ -314,7 +318,8 @@ class Context:
 
     def best(self, answer: Answer) -> None:
         """Note the best answer so far: it is the result, with finish reason `budget`, if a limit ends the job."""
-        self.best_answer = answer
+        if not self.sealed:
+            self.best_answer = answer
 
     def beside(self, what: str, text: str, took: Spent, *, same: bool) -> None:
         """Note what a simpler way would have answered (`Baseline`). On a share of jobs it is judged beside the answer, of which it is no

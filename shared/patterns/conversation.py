@@ -7,12 +7,13 @@ If that fails the turn goes on without them, and the answer's explanation says s
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
 from shared.contracts.chat import Answer, ChatMessage, Options
 from shared.contracts.conversation import ContextRef, Memory
+from shared.contracts.critique import MOST_POLICIES, Guard
 from shared.contracts.failure import Failure
 from shared.contracts.job import HeldJob, Job
 from shared.patterns.context import EXPLANATION_BYTES, Context
@@ -34,9 +35,12 @@ _Short = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
 
 class JobInTurn(HeldJob):
-    """A job of a conversation whose turn has come: each request made of it has the context."""
+    """A job as its pattern sees it: of a conversation whose turn has come, each request made of it has the context; with its tenant's
+    policies its input may be redacted, and its streams are guarded.
+    """
 
     context: ContextRef | None = None
+    guard: tuple[Guard, ...] = Field(default=(), max_length=MOST_POLICIES)
 
 
 class Recap(Control):
@@ -49,7 +53,12 @@ class Recap(Control):
 
 def in_turn(job: Job, context: ContextRef | None) -> JobInTurn:
     """The job with this before it; what it gives, and what it leaves to defaults, is as it was."""
-    return JobInTurn.model_construct(_fields_set=job.model_fields_set, **{**job.__dict__, "context": context})
+    return as_seen(job, context=context)
+
+
+def as_seen(job: Job, **fields: Any) -> JobInTurn:
+    """The job as its pattern is to see it, with other fields; nothing is validated."""
+    return JobInTurn.model_construct(_fields_set=job.model_fields_set, **{**job.__dict__, **fields})
 
 
 async def after_recap(ctx: Context, job: JobInTurn, older: ContextRef, run: Callable[[JobInTurn], Awaitable[Answer]]) -> Answer:

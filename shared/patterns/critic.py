@@ -3,9 +3,9 @@
 When: there is something to check by: a schema, a length, words that must or must not stand there, sources; or a rubric and a second model.
 Not when: nothing new comes in: a model that judges its own reasoning makes right answers wrong as often as wrong ones right (vote instead).
 Options: `rounds` of revision (2), `checks` (made first, and without a model: `json_schema`, `min_chars`, `max_chars`, `required`,
-`forbidden`, `sources` with `must_cite`, `may_refuse`, `may_repeat`), `judge` (`agent`, `model`: another than the author's, `rubric`,
-`accept`: the score from 1 to 5 that is good enough, 4; null: the checks alone), `agent` (who writes), `compare` (a revision must also be
-preferred to the best draft, in both orders).
+`forbidden`, `sources` with `must_cite`, `may_refuse`, `may_repeat`), `critique` (what critics check then), `judge` (`agent`, `model`:
+another than the author's, `rubric`, `accept`: the score from 1 to 5 that is good enough, 4; null: the checks alone), `agent` (who writes),
+`compare` (a revision must also be preferred to the best draft, in both orders).
 Cost: 2 calls when the draft is good, + 2 a round (+ 2 with `compare`); a draft that fails a check is not judged. Depth as calls.
 
     prompt ─► draft ─► checks ─► judge ─► answer: the best draft
@@ -28,17 +28,19 @@ from shared.contracts.step import StepRequest
 from shared.patterns.chain import job_input
 from shared.patterns.comparison import Spent
 from shared.patterns.context import Context, StepError, chat, explained, stop_at_limit
+from shared.patterns.critiquing import critiqued
 from shared.patterns.data import NO_ORDERS, framed
 from shared.patterns.judging import Judge, Verdict, judged, preferred, readable
 from shared.patterns.port import Pattern, PatternInput
 from shared.patterns.samples import question
 from shared.patterns.single import request_of
 from shared.patterns.tool_use import ask_with_tools
-from shared.validators.checks import Checks, faults, json_faults, plain
+from shared.validators.checks import CheckedSet, Checks, faults, json_faults, plain
 
 _TIME = 0.6
 """Of the job's whole time, what checking and revising may take after the draft: what is best then is the answer."""
 _REVISE = "Write your answer again, whole, with these faults mended and all else kept. {data}\n{faults}"
+_MOST_FOUND = 8
 _CUT = "the answer is cut off before its end; be shorter"
 
 
@@ -47,6 +49,7 @@ class CriticInput(PatternInput):
 
     rounds: int = Field(default=2, ge=0, le=5)
     checks: Checks = Checks()
+    critique: CheckedSet | None = None
     judge: Judge | None = Judge()
     agent: Reference | None = None
     compare: bool = False
@@ -131,6 +134,9 @@ class _Work:
             found += json_faults(answer.text, self._job.format)
         if answer.finish_reason is FinishReason.LENGTH:
             found.append(_CUT)
+        if self._ask.critique is not None and not found:
+            verdict = await critiqued(self._ctx, self._ask.critique, [answer.text], [job_input(self._job)])
+            found += [each.says for each in verdict.findings if each.says][:_MOST_FOUND]
         if found or self._ask.judge is None:
             return _Draft(answer, found, None)
         return _Draft(answer, (), await judged(self._ctx, self._job, self._ask.judge, job_input(self._job), answer.text))

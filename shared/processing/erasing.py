@@ -20,12 +20,15 @@ _LATER_SECONDS = 60.0
 """By then what was on its way has been stored."""
 
 
+Erase = Callable[[str, float], Awaitable[int]]
+
+
 class Erasing:
     """`erase(tenant, before)` lets all go that is older than an instant (seconds since 1970), repeatably, and says how much that was; while
     its store is away it raises a TuttiError that is retryable. `kept_seconds`: what is older than that is gone anyway.
     """
 
-    def __init__(self, clock: Clock, erase: Callable[[str, float], Awaitable[int]], *, kept_seconds: float = math.inf) -> None:
+    def __init__(self, clock: Clock, erase: Erase, *, kept_seconds: float = math.inf) -> None:
         self._clock, self._erase, self._kept_seconds = clock, erase, kept_seconds
         self._due: dict[str, float] = {}
         self._wake = asyncio.Event()

@@ -16,7 +16,7 @@ from typing import Self, TypeVar
 from shared.clock import Clock
 from shared.errors import CommitRefused, InvalidInput, LogError
 from shared.kafka.assignor import BalancedAssignor
-from shared.kafka.port import Log, Record, TopicPartition
+from shared.kafka.port import Assignor, Log, Record, TopicPartition
 from shared.processing.dead_letters import DeadLetterCap
 from shared.processing.outbox import Outbox
 from shared.processing.tries import read
@@ -76,13 +76,24 @@ class Intake:
         self.polled_at: float | None = None
         """Monotonic seconds of the last poll that Kafka answered."""
 
-    async def join(self, log_: Log, group: str, client_id: str, topics: Collection[str], *, fetch_max_wait_ms: int = 500) -> Self:
-        """Become a member of the group. `fetch_max_wait_ms`: of a fetch while nothing is paused; what is assigned anew may wait for it."""
+    async def join(
+        self,
+        log_: Log,
+        group: str,
+        client_id: str,
+        topics: Collection[str],
+        *,
+        fetch_max_wait_ms: int = 500,
+        assignor: Assignor | None = None,
+    ) -> Self:
+        """Become a member of the group. `fetch_max_wait_ms`: of a fetch while nothing is paused; what is assigned anew may wait for it.
+        `assignor`: of partitions that do not stand by themselves.
+        """
         self._consumer = await log_.consumer(
             client_id=client_id,
             group=group,
             reset="earliest",
-            assignor=BalancedAssignor(),
+            assignor=assignor or BalancedAssignor(),
             fetch_max_wait_ms=fetch_max_wait_ms,
             paused_max_wait_ms=RESUMED_WAIT_MS,
             max_partition_fetch_bytes=FETCH_BYTES,

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 from shared.contracts.base import PriorityClass
 
+INTERACTIVE_SHARE = 0.9
+"""By default: of what is served while other classes wait, at most."""
 WEIGHTS = {PriorityClass.STANDARD: 4.0, PriorityClass.BATCH: 1.0}
 """Of the classes below interactive, while both wait."""
 AGEING_SECONDS = {PriorityClass.STANDARD: 30.0, PriorityClass.BATCH: 60.0}

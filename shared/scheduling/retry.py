@@ -43,6 +43,8 @@ DISPOSITION: dict[FailureKind, Disposition] = {
     K.CANCELLED: Disposition.NEVER,  # nobody wants it
     K.LIMIT: Disposition.NEVER,  # more attempts would cost more
     K.GATE_FAILED: Disposition.NEVER,  # the gate has its own repairs
+    K.BLOCKED: Disposition.NEVER,  # the tenant's policy has spoken
+    K.UNCHECKED: Disposition.NEVER,  # a critic was awaited as long as it may be
     K.NON_DETERMINISTIC_PATTERN: Disposition.NEVER,  # a defect: it would only repeat
     K.INTERNAL: Disposition.ELSEWHERE,  # a defect: perhaps of one process
 }

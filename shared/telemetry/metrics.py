@@ -1,11 +1,12 @@
 """Every metric, declared once with its meaning. A misspelt name is a type error. Labels have few values by construction.
 
-Durations are seconds, sizes bytes. `docs()` lists them for the README's links and the dashboards.
+Durations are seconds, sizes bytes. `docs()` lists them for `schemas/metrics.md`.
 """
 
 from __future__ import annotations
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.metrics import MetricWrapperBase
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for every counter, which nobody reads
 
@@ -82,10 +83,18 @@ WAITING_CALLERS = Gauge("tutti_waiting_callers", "Who waits here: for an answer,
 REPLIES_UNKNOWN = Counter("tutti_replies_unknown", "Replies whose correlation nobody waits for.")
 BACKLOG_JOBS = Gauge("tutti_backlog_jobs", "Jobs that have not ended, as the admission estimate counts them.", ["priority_class"])
 BACKLOG_WAIT_SECONDS = Gauge("tutti_backlog_wait_seconds", "Predicted wait of a new job; 0 while unknown.", ["priority_class"])
+PLACE_ERROR = Histogram(
+    "tutti_place_error",
+    "Of starts that somebody was told of before: how wrong that was, as a part of the real wait.",
+    ["priority_class"],
+    buckets=(0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10),
+)
 JOBS_UNREAD = Gauge("tutti_jobs_unread", "Committed records of jobs.* that planners have not taken; for autoscaling.", ["priority_class"])
 RATE_LIMITED = Counter("tutti_rate_limited", "Requests refused by a key's limit.", ["limit"])
 BUCKET_STORE_ERRORS = Counter("tutti_bucket_store_errors", "Calls of the shared rate buckets that failed; the instance's own count then.")
 STATUS_STORE_ERRORS = Counter("tutti_status_store_errors", "Status store calls that failed; the status is then read from events.")
+CALLBACKS = Counter("tutti_callbacks", "Deliveries: delivered, failed (tried again), deferred (no room, not tried), dead.", ["outcome"])
+CALLBACK_SECONDS = Histogram("tutti_callback_seconds", "One try of a delivery.", buckets=_LATENCY)
 
 # Delay
 DELAYED_FORWARDED = Counter("tutti_delayed_forwarded", "Delayed records sent on.", ["tier"])
@@ -95,11 +104,39 @@ SCHEDULE_RUNS_TAKEN = Counter("tutti_schedule_runs_taken", "Runs of schedules no
 CANCELS_FORGOTTEN = Counter("tutti_cancels_forgotten", "Cancels of unknown jobs that newer ones pushed out before their job came.")
 DELAYS_HELD = Gauge("tutti_delays_held", "Records held in memory in their last second.")
 
+# Critic
+CRITIQUES = Counter("tutti_critiques", "Texts judged: what each check came to; `-`: a critique that failed.", ["check", "verdict"])
+CRITIQUE_SECONDS = Histogram("tutti_critique_seconds", "The checks of one critique.", buckets=_LATENCY)
+POLICY_ACTIONS = Counter("tutti_policy_actions", "What tenants' policies did in jobs that ended.", ["direction", "action"])
+# Cache
+CACHE_LOOKUPS = Counter(
+    "tutti_cache_lookups", "Lookups answered: exact and semantic are hits; follow: an equal step is being answered.", ["outcome"]
+)
+CACHE_UNANSWERED = Counter(
+    "tutti_cache_unanswered",
+    "Steps that were sent since the cache said nothing in time, at once or after they had followed another one.",
+    ["after"],
+)
+CACHE_FILLS = Counter("tutti_cache_fills", "Answers that were to be kept; away: the store was.", ["outcome"])
+CACHE_TOKENS_SAVED = Counter("tutti_cache_tokens_saved", "Tokens that hits would have used.")
+CACHE_MEANINGS = Counter(
+    "tutti_cache_meanings", "What came of semantic lookups; veto_*: what the nearest entry's question differs in.", ["outcome"]
+)
+CACHE_LABELS = Counter(
+    "tutti_cache_labels",
+    "Real answers compared with the entry that was near: hit: it would have been served, so wrong is a false hit.",
+    ["served", "answer"],
+)
+CACHE_EMBED_SECONDS = Histogram("tutti_cache_embed_seconds", "One question embedded.", buckets=_LATENCY)
+CACHE_STORE_SECONDS = Histogram("tutti_cache_store_seconds", "One call of the store.", ["call"], buckets=_LATENCY)
+CACHE_STORE_ERRORS = Counter("tutti_cache_store_errors", "Calls of the store that failed or took too long.")
+
 # Sink
 SINK_EVENTS = Counter("tutti_sink_events", "Valid events folded.")
 SINK_WRITE_SECONDS = Histogram("tutti_sink_write_seconds", "One batch written to the store.", buckets=_LATENCY)
 SINK_STORE_ERRORS = Counter("tutti_sink_store_errors", "Calls of the store that failed; they are made again.")
 SINK_REFUSED = Counter("tutti_sink_refused", "Documents that the store refused for what they hold.")
+SINK_TRACES = Counter("tutti_sink_traces", "Ended jobs, by whether their spans reached the collector.", ["what"])
 SINK_BEHIND_SECONDS = Gauge("tutti_sink_behind_seconds", "Age of the newest event folded, while events wait; else 0.")
 USAGE_JOBS = Counter("tutti_usage_jobs", "Jobs ended.", ["tenant", "pattern", "priority_class", "status"])
 USAGE_JOB_SECONDS = Histogram("tutti_usage_job_seconds", "Jobs, whole.", ["pattern", "priority_class"], buckets=_LATENCY)
@@ -107,16 +144,22 @@ USAGE_TOKENS = Counter("tutti_usage_tokens", "Tokens of jobs that ended; wasted:
 USAGE_COST = Counter("tutti_usage_cost", "Cost of jobs that ended, in the cluster's currency.", ["tenant"])
 USAGE_STEPS = Counter("tutti_usage_steps", "Steps that ended.", ["agent", "model", "outcome"])
 USAGE_MODEL_TOKENS = Counter("tutti_usage_model_tokens", "Tokens of accepted answers.", ["agent", "model"])
+USAGE_MODEL_WASTED = Counter("tutti_usage_model_wasted", "Tokens of attempts that did not count.", ["agent", "model"])
+USAGE_MODEL_COST = Counter("tutti_usage_model_cost", "Cost of accepted answers, in the cluster's currency.", ["agent", "model"])
+USAGE_PATTERN_TOKENS = Counter("tutti_usage_pattern_tokens", "Tokens of jobs that ended, wasted ones too.", ["pattern"])
+USAGE_CLAIMS = Counter("tutti_usage_claims", "Attempts that a node holds, or held, the lease of.", ["node"])
 USAGE_STAGE_SECONDS = Histogram("tutti_usage_stage_seconds", "Stages of accepted attempts.", ["model", "stage"], buckets=_LATENCY)
 USAGE_ATTEMPTS_FAILED = Counter("tutti_usage_attempts_failed", "Attempts that ended without an answer.", ["model", "kind"])
 USAGE_RETRIES = Counter("tutti_usage_retries", "Attempts after the first.", ["model"])
 LETTERS_KEPT = Counter("tutti_letters_kept", "Dead letters read.", ["service", "code"])
 NODE_SLOTS = Gauge("tutti_node_slots", "Concurrent inferences, as nodes announce them.", ["node"])
 NODE_MEMORY_BYTES = Gauge("tutti_node_memory_bytes", "Memory, as nodes announce it.", ["node", "kind"])
+NODE_INFO = Gauge("tutti_node_info", "1, of each node that is there: what it is.", ["node", "backend", "version", "accelerator"])
 NODE_READY = Gauge("tutti_node_ready", "1: reachable, and neither draining nor waiting for an earlier boot.", ["node"])
 
 
-def docs() -> list[tuple[str, str, str]]:
-    """(name, type, meaning) of every metric declared here, sorted."""
-    found = {(m.name, m.type, m.documentation) for m in REGISTRY.collect() if m.name.startswith("tutti_")}
-    return sorted(found)
+def docs() -> list[tuple[str, str, str, str]]:
+    """(name, type, labels, meaning) of every metric declared here, sorted. Counters' names end in `_total` where they are read."""
+    declared = [value for value in globals().values() if isinstance(value, MetricWrapperBase)]
+    described = ((next(iter(metric.describe())), ", ".join(metric._labelnames)) for metric in declared)  # noqa: SLF001 - the library has no other way
+    return sorted((told.name + "_total" * (told.type == "counter"), told.type, labels, told.documentation) for told, labels in described)

@@ -1,1 +1,3 @@
-"""Validators: pure checks of a text that need no model. `schema` is JSON Schema of bounded work, `checks` all that a caller may ask for."""
+"""Validators: pure checks of texts that need no model. `schema` is JSON Schema of bounded work, `checks` all that a caller may ask for,
+`questions` whether two of them say the same.
+"""

@@ -26,7 +26,7 @@ from infra.native.errors import NativeError
 from shared.clock import SystemClock
 from tests.support.native import missing
 
-pytestmark = [pytest.mark.kafka, pytest.mark.alone, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.kafka, pytest.mark.alone, pytest.mark.timeout(900)]
 
 JOBS = 5_000
 SEED = int(os.environ.get("TUTTI_CHAOS_SEED", "20"))

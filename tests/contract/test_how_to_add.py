@@ -162,6 +162,32 @@ step = Step(**dict(asked), job="j_1", id="s" * 16, home=0)
 assert request(ModelCall(step, "m"), WorkerSettings())["mood"] == "calm"
 """,
     ),
+    "a check": (
+        2,
+        {
+            "shared/contracts/critique.py": ("    refusal: bool = False\n", "    refusal: bool = False\n    shouting: bool = False\n"),
+            "shared/validators/checks.py": (
+                "RULES: dict[str, Callable[[str, Any, Documents], Iterator[Finding]]] = {\n",
+                """def _shouting(text: str, _: bool, __: Documents) -> Iterator[Finding]:
+    if text.isupper():
+        yield _whole("shouting", "the text shouts")
+
+
+RULES: dict[str, Callable[[str, Any, Documents], Iterator[Finding]]] = {
+    "shouting": _shouting,
+""",
+            ),
+        },
+        """
+from shared.contracts.critique import TenantPolicy
+from shared.patterns.chain import Gate
+from shared.validators.checks import critique
+asked = TenantPolicy.model_validate({"direction": "answer", "checks": {"shouting": True}}).checks
+assert Gate.model_validate({"checks": {"shouting": True}}).checks == asked
+assert critique(["NO"], asked).counts == {"shouting": 1}
+assert not critique(["No"], asked).counts
+""",
+    ),
     "a metric": (
         2,
         {

@@ -55,6 +55,16 @@ async def test_every_path_that_tells_or_does_something_needs_a_key(tmp_path: Pat
         assert (await at.client.get("/v1/models", headers={"x-api-key": "a"})).status_code == 200
 
 
+async def test_a_job_tells_the_name_of_its_key(tmp_path: Path) -> None:
+    """And nothing of the key: by every way in."""
+    async with keyed(tmp_path, key("a")) as at:
+        answered = await at.client.post(CHAT, json=BODY, headers=bearer("a"))
+        queued = await at.client.post(JOBS, json={"prompt": "hi"}, headers=bearer("a"))
+        for job in (answered.headers["x-tutti-job"], queued.json()["id"]):
+            await until(lambda job=job: job in at.planner.jobs, "the job is there")  # type: ignore[misc]
+            assert at.planner.jobs[job].headers["key-name"] == b"a"
+
+
 async def test_a_tenant_sees_its_own_jobs_only(tmp_path: Path) -> None:
     """Another tenant's job is not found: neither read, nor followed, nor cancelled. An admin sees all."""
     async with keyed(tmp_path, key("a"), key("b"), key("root", admin=True), script=lambda _job: Script(hold=True)) as at:

@@ -73,7 +73,8 @@ async def test_a_plain_answer() -> None:
         seen = at.planner.jobs[job]
         assert (seen.priority_class, seen.job.tenant, seen.job.metadata) == (PriorityClass.BATCH, "team", {"user": "u"})
         assert seen.home == partition_of(job.encode(), at.topics.settings.home_partitions)
-        assert seen.headers["traceparent"].decode().startswith(TRACE[:36])
+        assert seen.headers["traceparent"].decode() == TRACE, "the span above the job is its caller's"
+        assert "key-name" not in seen.headers, "nobody needs a key"
         assert seen.reply is not None
         assert seen.reply.multiplex
         assert (seen.job.deadline_at, seen.job.deadline_seconds) == (None, 30.0)

@@ -30,7 +30,7 @@ async def test_limits_are_declared_shown_and_removed() -> None:
         answer = await at.client.put(ACME, json={"calls": 100, "cost": 1.5, "job": {"calls": 5}})
         assert (answer.status_code, answer.json()["limits"]["calls"]) == (200, 100)
         await shown(at)
-        assert (await at.client.get(ACME)).json()["limits"] == {"calls": 100, "cost": 1.5, "soft": 0.8, "job": {"calls": 5}}
+        assert (await at.client.get(ACME)).json()["limits"] == {"calls": 100, "cost": 1.5, "soft": 0.8, "job": {"calls": 5}, "policies": []}
         assert [tenant["id"] for tenant in (await at.client.get("/v1/tenants")).json()["tenants"]] == ["acme"]
         assert isinstance(at.log, MemoryLog)
         [record] = at.log.existing(TopicPartition(at.topics.registry, 0)).records
@@ -39,10 +39,21 @@ async def test_limits_are_declared_shown_and_removed() -> None:
         await shown(at, present=False)
 
 
+_UNCHECKED = {"direction": "answer", "checks": {"json_schema": {"pattern": "x"}}}
+
+
 async def test_what_is_not_valid_is_refused() -> None:
     """Unknown and negative limits, names that are none."""
     async with world(MemoryLog(SystemClock())) as at:
-        wrong: list[Any] = [{"call": 1}, {"calls": -1}, {"soft": 0}, {"job": {"depth": 0}}, []]
+        wrong: list[Any] = [
+            {"call": 1},
+            {"calls": -1},
+            {"policies": [{"direction": "input", "checks": {}}]},
+            {"policies": [_UNCHECKED]},
+            {"soft": 0},
+            {"job": {"depth": 0}},
+            [],
+        ]
         for body in wrong:
             assert (await at.client.put(ACME, json=body)).status_code == 400
         assert (await at.client.put("/v1/tenants/a%20b", json={})).status_code == 400

@@ -25,14 +25,15 @@ from infra.native.processes import identity
 from infra.native.waiting import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(480)]
-SERVICES = ("PLANNER", "ROUTER", "WORKER", "DELAY", "SINK", "INGRESS")
+SERVICES = ("PLANNER", "ROUTER", "WORKER", "DELAY", "SINK", "CACHE", "INGRESS")
 
 
 class Stack:
     """The commands, in a directory and on ports of their own."""
 
     def __init__(self, home: Path) -> None:
-        names = ["TUTTI_KAFKA_PORT", "TUTTI_KAFKA_CONTROLLER_PORT", "TUTTI_REDIS_PORT", "TUTTI_MONGO_PORT", "TUTTI_NODE_PORT"]
+        names = ["TUTTI_KAFKA_PORT", "TUTTI_KAFKA_CONTROLLER_PORT", "TUTTI_REDIS_PORT", "TUTTI_REDIS_CACHE_PORT"]
+        names += ["TUTTI_MONGO_PORT", "TUTTI_NODE_PORT"]
         names += [f"TUTTI_HTTP_PORTS__{service}" for service in SERVICES]
         ports = {name: str(port) for name, port in zip(names, free_ports(len(names)), strict=True)}
         self.home = home
@@ -59,7 +60,7 @@ def stack(tmp_path: Path, kafka: str, redis_url: str) -> Iterator[Stack]:
 def test_the_whole_stack_from_up_to_clean(stack: Stack) -> None:
     """The life of a stack on one machine."""
     rows = stack.rows("up", "--node", "simulator")
-    assert len(rows) == 10
+    assert len(rows) == 12
     assert {row["state"] for row in rows.values()} == {"ready"}
     assert rows["model node"]["simulated"]
     pids = {name: row["pid"] for name, row in rows.items()}

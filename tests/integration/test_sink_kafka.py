@@ -29,13 +29,14 @@ from infra.native.paths import StackHome
 from infra.native.ports import free_ports
 from infra.native.services import ServiceProcess
 from infra.native.topics import delete_topics, ensure_topics
-from services.sink.audit import GENESIS, broken
+from infra.verify.recount import counted
+from shared.audit import GENESIS, broken
 from shared.clock import SystemClock, until
 from shared.kafka.client.aio import AioLog
 from shared.kafka.port import TopicPartition
 from shared.services import group_of
 from shared.topics import Topics, TopicSettings
-from tests.support.sink_history import PROMPT, HistoryOfHome, counted, recount, valid_events
+from tests.support.sink_history import PROMPT, HistoryOfHome, newest_talks, recount, valid_events
 
 pytestmark = [pytest.mark.kafka, pytest.mark.mongo, pytest.mark.timeout(300)]
 EVENTS = 1_500
@@ -186,11 +187,22 @@ async def test_two_at_once_share_the_homes(deployment: Deployment) -> None:
     deployment.check()
 
 
+async def _walked(client: httpx.AsyncClient, path: str, limit: int) -> list[dict[str, Any]]:
+    """All pages."""
+    found: list[dict[str, Any]] = []
+    more: dict[str, Any] = {}
+    while more.get("before", "") is not None:
+        page = (await client.get(path, params={"limit": limit, **more})).json()
+        found += page["rows"]
+        more["before"] = page["next"]
+    return found
+
+
 async def _answers(deployment: Deployment, sink: ServiceProcess) -> None:
     said = recount([h.messages for h in deployment.histories])
     async with asking(sink, "root") as root:
-        found = (await root.get("/v1/usage", params={"by": "tenant,pattern,status"})).json()["rows"]
-        assert {("jobs", r["tenant"], r["pattern"], r["status"]): r["jobs"] for r in found} == {
+        found = (await root.get("/v1/usage", params={"by": "tenant,pattern,status,key"})).json()["rows"]
+        assert {("jobs", r["tenant"], r["pattern"], r["status"], r["key"]): r["jobs"] for r in found} == {
             key: value for key, value in said.items() if key[0] == "jobs"
         }
         found = (await root.get("/v1/usage", params={"by": "agent,model"})).json()["rows"]
@@ -205,6 +217,14 @@ async def _answers(deployment: Deployment, sink: ServiceProcess) -> None:
             after = page["next"]
         assert [entry["offset"] for entry in entries] == [offset for offset, _ in valid_events(deployment.histories[0].messages)]
         assert broken(entries, GENESIS) is None
+        rows = await _walked(root, "/v1/usage/jobs", 7)
+        assert len({(row["job"], row["home"], row["life"]) for row in rows}) == len(rows) == len(deployment.rows("usage"))
+        events = await _walked(root, "/v1/logs", 400)
+        assert len(events) == sum(len(list(valid_events(history.messages))) for history in deployment.histories)
+        talks = newest_talks([history.messages for history in deployment.histories])
+        told = await _walked(root, "/v1/conversations", 2)
+        assert {(row["tenant"], row["conversation"]) for row in told} <= {(tenant, talk) for _, tenant, talk in talks}
+        assert sum(turns for turns, gone in talks.values() if not gone) >= sum(row["turns"] for row in told) > 0
         text = (await root.get("/v1/usage/jobs", params={"limit": 1000})).text
         assert PROMPT not in text
         job = json.loads(text)["rows"][0]

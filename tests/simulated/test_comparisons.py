@@ -7,12 +7,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from services.planner.job.derived import comparison_id
 from services.planner.settings import PlannerSettings
 from shared.contracts.base import PriorityClass
 from shared.contracts.event import JobAccepted
 from shared.contracts.result import Result
 from shared.contracts.step import Step
+from shared.derived import comparison_id
 from shared.kafka.memory.memory_partition import MemoryRecord
 from shared.kafka.port import TopicPartition
 from shared.patterns.comparison import Comparison

@@ -24,8 +24,8 @@ from tests.support.cluster.settings import HOMES
 from tests.support.cluster.world import World
 from tests.support.odd_records import FAMILIES, KINDS
 
-INSTANCES = ("planner-1", "router-1", "worker-1", "delay-1", "ingress-1", "sink-1")
-OWNED = ("jobs", "outcomes", "steps", "work", "controls", "delays")
+INSTANCES = ("planner-1", "router-1", "worker-1", "delay-1", "ingress-1", "sink-1", "critic-1", "cache-1")
+OWNED = ("jobs", "outcomes", "steps", "work", "controls", "delays", "critiques", "cache")
 """Whoever reads these records owns them: what is refused becomes a dead letter."""
 SECONDS = 60.0
 

@@ -15,7 +15,7 @@ def test_every_service_tells_whether_kafka_has_ever_answered(absence: Absence) -
     """Before the first answer "yet", whatever else is missing; after it none; when Kafka has left "lately"."""
 
     async def scenario() -> None:
-        async with World(1, FaultMix()) as world:
+        async with World(1, FaultMix(), ("critic-1",)) as world:
 
             def silent(word: str) -> bool:
                 states = {name: instance.service.readiness() for name, instance in world.instances.items()}

@@ -48,7 +48,7 @@ OUTLIVED = FaultMix(
 @pytest.mark.parametrize("seed", range(2))
 def test_what_is_kept_outlives_the_log(seed: int) -> None:
     """Jobs that nobody can run, last runs, shares, ids, over take-overs: each is written again before it is deleted."""
-    report = simulate(seed, OUTLIVED, CARRIED, (told.check, lives_longer_than_the_log), 480.0)
+    report = simulate(seed, OUTLIVED, CARRIED, (told.check, lives_longer_than_the_log), patience=480.0)
     assert not report.violations, report.text(f"seed {seed} of this test")
 
 
@@ -83,5 +83,6 @@ def test_ten_minutes_in_a_queue_cost_nobody_anything(seed: int) -> None:
         stop=0.01,
         down_seconds=(0.0, 5.0),
     )
-    report = simulate(seed, mix, {"endless": 8.0, "single": 1.0, "chain": 1.0, "nowhere": 1.0}, (told.check, waits_ten_minutes), 1_200.0)
+    kinds = {"endless": 8.0, "single": 1.0, "chain": 1.0, "nowhere": 1.0}
+    report = simulate(seed, mix, kinds, (told.check, waits_ten_minutes), patience=1_200.0)
     assert not report.violations, report.text(f"seed {seed} of this test")

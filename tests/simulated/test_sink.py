@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
+from infra.verify.recount import counted
 from services.sink.app import UsageSink, build
-from services.sink.audit import GENESIS, broken
-from services.sink.port import ACTS, AUDIT, LETTERS, NODES, TOTALS, USAGE
+from services.sink.port import ACTS, AUDIT, LETTERS, NODES, OFFSET_DIGITS, TALKS, TOTALS, USAGE
 from services.sink.settings import SinkSettings
+from shared.audit import GENESIS, broken
 from shared.clock import LoopClock
 from shared.contracts.act import Act
 from shared.contracts.dead_letter import DeadLetter
@@ -32,7 +33,7 @@ from shared.service import Environment
 from shared.settings import ClusterSettings
 from shared.topics import Topics, TopicSettings
 from tests.support.cluster.processes import Process, run
-from tests.support.sink_history import PROMPT, HistoryOfHome, counted, recount, valid_events
+from tests.support.sink_history import PROMPT, HistoryOfHome, newest_talks, recount, valid_events
 from tests.support.sink_store import MemoryStore
 
 HOMES = 2
@@ -101,6 +102,11 @@ class SinkWorld:
             entries = sorted((entry for block in blocks for entry in block["entries"].values()), key=lambda entry: entry["offset"])
             assert [entry["offset"] for entry in entries] == [offset for offset, _ in valid_events(history.messages)]
             assert broken(entries, GENESIS) is None
+        talks = {
+            (int(row["home"][-1]), row["tenant"], row["conversation"]): json.loads(row["state"][OFFSET_DIGITS:]) for row in self.rows(TALKS)
+        }
+        told = newest_talks([history.messages for history in self.histories])
+        assert {key: (talk["turns"], talk["gone"]) for key, talk in talks.items()} == told
         assert PROMPT not in json.dumps(self.store.documents, default=str)
 
     async def close(self) -> None:
@@ -361,7 +367,7 @@ def test_a_job_is_one_upsert_a_batch() -> None:
             world.grow(400)
             process, *_ = world.start()
             assert await world.settled()
-            jobs = len(world.rows(USAGE)) + len(world.rows(AUDIT))
+            jobs = sum(len(world.rows(name)) for name in (USAGE, AUDIT, TALKS))
             assert world.store.upserts <= jobs * world.store.writes
             assert world.store.writes <= 4
             await world.kill(process)

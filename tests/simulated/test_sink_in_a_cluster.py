@@ -13,16 +13,19 @@ from typing import Any
 
 import pytest
 
-from services.sink.audit import GENESIS, broken
-from services.sink.port import AUDIT, TOTALS
+from infra.verify.recount import counted
+from services.sink.port import AUDIT, TOTALS, USAGE
+from shared.audit import GENESIS, broken
 from shared.kafka.memory.memory_partition import MemoryRecord
 from shared.kafka.port import Message, TopicPartition
+from shared.telemetry import gen_ai, tracing
+from shared.telemetry.spans import spans_of
 from tests.support.cluster import processes
 from tests.support.cluster.faults import drawn
 from tests.support.cluster.storm import Storm
 from tests.support.cluster.workload import Workload
 from tests.support.cluster.world import World
-from tests.support.sink_history import counted, recount
+from tests.support.sink_history import recount
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -66,6 +69,21 @@ async def _run(seed: int) -> None:
             blocks = [row for row in world.store.documents[AUDIT].values() if row["home"].endswith(f".{home}")]
             entries = sorted((entry for block in blocks for entry in block["entries"].values()), key=lambda entry: entry["offset"])
             assert broken(entries, GENESIS) is None
+        _check_traces(world)
+
+
+def _check_traces(world: World) -> None:
+    """What a node was asked for carries the span of its attempt, wherever the sink has that from."""
+    called = {trace and (tracing.trace_id(trace), trace[36:52]) for node in world.nodes.values() for trace in node.traces}
+    told = 0
+    for row in world.store.documents[USAGE].values():
+        if "settled" not in row or "trace" not in row:
+            continue
+        for span in spans_of(row):
+            if span.calls and span.error is None and span.attributes[gen_ai.OPERATION] == gen_ai.CHAT:
+                assert (span.trace, span.id) in called, row["job"]
+                told += 1
+    assert told, "jobs of ingresses have a trace"
 
 
 def _all_read(world: World, written: Written) -> bool:

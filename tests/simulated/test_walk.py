@@ -10,7 +10,7 @@ import asyncio
 
 from infra.lab.walk import walk
 
-FUNCTIONS, FILES, CHANGES = 588, 136, 408
+FUNCTIONS, FILES, CHANGES = 590, 137, 410
 """As counted (decision 0026), with room for what varies from run to run. Lower them when they have become lower."""
 
 

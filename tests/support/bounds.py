@@ -13,9 +13,12 @@ from pydantic import BaseModel
 
 from services.worker.settings import header_value
 from shared.contracts.base import free_json
+from shared.patterns.fork import ForkInput
 
 _BOUNDED = frozenset({"bool", "none", "literal", "enum", "model-field", "is-instance", "definition-ref"})
 _INNER = ("schema", "json_schema", "python_schema", "lax_schema", "strict_schema")
+_JUDGED = (free_json, header_value, ForkInput._as_its_pattern_reads_it)
+"""Functions that bound what they take."""
 _LISTS = frozenset({"list", "tuple", "set", "frozenset", "dict"})
 
 Allowed = Callable[[type], bool]
@@ -41,7 +44,7 @@ def unbounded(model: type[BaseModel]) -> list[str]:
 
 def _of(schema: Any, path: str) -> Iterator[str]:
     kind = schema["type"]
-    if kind in ("model-fields", "typed-dict", "dataclass-args"):
+    if kind in ("model-fields", "typed-dict", "dataclass-args", "named-tuple"):
         fields = schema["fields"]
         for name, field in fields.items() if isinstance(fields, dict) else ((each["name"], each) for each in fields):
             yield from _of(field["schema"], f"{path}.{name}")
@@ -51,7 +54,7 @@ def _of(schema: Any, path: str) -> Iterator[str]:
             yield from _of(choice[0] if isinstance(choice, tuple) else choice, path)
     elif kind in _LISTS:
         yield from _of_list(schema, path)
-    elif kind.startswith("function-") and schema["function"]["function"] in (free_json, header_value):
+    elif kind.startswith("function-") and schema["function"]["function"] in _JUDGED:
         return
     elif kind == "definitions":
         yield from _of(schema["schema"], path)

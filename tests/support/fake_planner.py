@@ -44,6 +44,8 @@ class Script:
     status: Status = Status.SUCCEEDED
     chunks: tuple[str, ...] = ()
     hold: bool = False
+    waits: bool = False
+    """Its step is asked for, and not claimed until `Planner.claim`."""
     silent: bool = False
     """No event, no reply."""
     answer: Answer | None = None
@@ -205,9 +207,17 @@ class Planner:
             digest=seen.digest,
         )
         asked = events.StepAsked(**base, step=STEP, path="0", agent="chat", model=job.model)
-        claimed = events.StepClaimedBy(**base, step=STEP, attempt=1, claim="c", node="node-1", mailbox=0, lease_seconds=20)
-        messages = [self._event(home, event) for event in (events.joined(accepted, asked), claimed)]
+        messages = [self._event(home, events.joined(accepted, asked)), *([] if seen.script.waits else self._claimed(seen))]
         return [*messages, *self.chunks(seen.id, seen.script.chunks)]
+
+    def _claimed(self, seen: Seen) -> list[Message]:
+        base = {"epoch": self.epochs[seen.home], "job": seen.id, "at": self.clock.wall()}
+        claimed = events.StepClaimedBy(**base, step=STEP, attempt=1, claim="c", node="node-1", mailbox=0, lease_seconds=20)
+        return [self._event(seen.home, claimed)]
+
+    async def claim(self, identifier: str) -> None:
+        """A node takes the step of a job that waits."""
+        await self.send(self._claimed(self.jobs[identifier]))
 
     def chunks(self, identifier: str, texts: tuple[str, ...], *, attempt: int = 1, sequence: int = 0, offset: int = 0) -> list[Message]:
         """Chunk records of a job that asked for a stream."""
@@ -248,6 +258,7 @@ class Planner:
             attempts=1,
             accepted_at=now,
             finished_at=now,
+            callback=seen.job.callback,
         )
 
     def end(self, identifier: str) -> list[Message]:

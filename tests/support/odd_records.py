@@ -11,7 +11,7 @@ from shared.kafka.port import Message, TopicPartition
 
 FAMILIES = (
     "jobs", "outcomes", "steps", "work", "controls", "nodes", "credits", "registry",
-    "delays", "replies", "job-events", "dead-letters", "acts",
+    "critiques", "delays", "replies", "job-events", "dead-letters", "cache", "acts",
 )  # fmt: skip
 """Topics that services read."""
 Write = Callable[[MemoryLog, TopicPartition], None]

@@ -17,7 +17,7 @@ from services.planner.settings import PlannerSettings
 from shared.agents.table import Declarations
 from shared.contracts.agents import Tool
 from shared.contracts.base import PriorityClass
-from shared.contracts.chat import Answer
+from shared.contracts.chat import Answer, Served
 from shared.contracts.conversation import ConversationChanged, ConversationDropped
 from shared.contracts.event import NEWEST, CancelRecorded
 from shared.contracts.failure import Failure, FailureKind
@@ -299,6 +299,30 @@ async def talks(script: Script) -> None:
     await asyncio.sleep(1)
 
 
+async def served(script: Script) -> None:
+    """A job that asks the cache is answered by a model; the next one by the cache, late; of a chain the first step."""
+    world, asked = script.world, b'"cache": {"mode": "exact", "tags": ["faq"]}, "options": {"temperature": 0}'
+    world.produce(b'{"prompt": "why", "model": "gemma3:270m", %b}' % asked)
+    await script.answer("since")
+    kept = Served(kind="exact", entry="3f" * 32, age_seconds=1.5, saved=USAGE)
+
+    def hit(step: Step) -> None:
+        answer = Answer(text="since", model="gemma3:270m", node="node-a", served=kept)
+        world.outcome(StepSucceeded(job=step.job, step=step.id, attempt=step.attempt, answer=answer), step.home)
+
+    await script.finished(1)
+    world.produce(b'{"prompt": "why", "model": "gemma3:270m", %b}' % asked)
+    step = await script.next_step()
+    await script.claim(step)
+    hit(step)
+    await script.finished(2)
+    world.produce(CHAIN.replace(b'"prompt"', b'"cache": {"mode": "exact"}, "prompt"'))
+    hit(await script.next_step())
+    for text in ("a stone is hard", "Hard.", "The stone."):
+        await script.answer(text)
+    await script.finished(3)
+
+
 LIVES: tuple[Callable[[Script], Awaitable[None]], ...] = (
     single,
     chain_with_repair,
@@ -310,6 +334,7 @@ LIVES: tuple[Callable[[Script], Awaitable[None]], ...] = (
     reviews,
     tools,
     talks,
+    served,
 )
 
 

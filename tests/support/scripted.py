@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
-from services.planner.job.run import Run
 from shared.contracts.agents import Member, Team
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
@@ -24,6 +23,7 @@ from shared.contracts.usage import Usage
 from shared.patterns.comparison import SINGLE_ANSWER, Baseline
 from shared.patterns.context import Context, SoFar
 from shared.patterns.port import Pattern
+from shared.patterns.run import Run
 
 NEVER = float("inf")
 ONE_CALL = Usage(calls=1, prompt_tokens=10, completion_tokens=5)

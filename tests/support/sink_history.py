@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from infra.verify.recount import Counts, HomeCount, nothing_left_out
 from shared.contracts import event as events
 from shared.contracts.base import PriorityClass, StepId
 from shared.contracts.chat import Answer
+from shared.contracts.conversation import ConversationChanged
 from shared.contracts.event import EVENT
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.headers import envelope
@@ -24,8 +26,6 @@ from shared.topics import Topics
 TENANTS = ("default", "acme", "globex")
 MODELS = ("a:1b", "b:7b", "models/x.y$z.gguf")
 AGENTS = ("chat", "critic", "a.b")
-Counts = dict[tuple[str, ...], int]
-_GONE = ("unknown", "unknown")
 PROMPT = "nobody may read this"
 
 
@@ -35,6 +35,8 @@ class _Live:
     tenant: str
     pattern: str
     usage: Usage = field(default_factory=Usage)
+    key: str | None = None
+    talk: str | None = None
     open: dict[str, int] = field(default_factory=dict)
 
 
@@ -46,7 +48,7 @@ class HistoryOfHome:
         self._epochs: list[int] = []
         self._live: list[_Live] = []
         self._ended: list[_Live] = []
-        self._lives = 0
+        self._lives = self._turns = 0
         self.messages: list[Message] = []
 
     def grow(self, count: int) -> Sequence[Message]:
@@ -68,6 +70,8 @@ class HistoryOfHome:
             self._put_raw(b"no event at all", b"odd")
         elif roll < 0.12:
             self._refused()
+        elif roll < 0.15:
+            self._talk()
         elif roll < 0.35 or not self._live:
             self._accept()
         else:
@@ -98,13 +102,15 @@ class HistoryOfHome:
 
     def _accept(self) -> None:
         live = self._new()
+        live.key, live.talk = self._random.choice((None, "key-1", "key-2")), self._random.choice((None, None, "talk"))
         self._live.append(live)
         asks = tuple(self._ask(live) for _ in range(self._random.randint(0, 2)))
         self._put(
             events.JobAccepted(
-                epoch=self._epochs[-1], job=live.job, at=1_700_000_000.0 + self._next, request=Job(prompt=PROMPT, tenant=live.tenant),
-                priority_class=PriorityClass.STANDARD, home=self._home, source="jobs.standard/0/0", source_offset=0, pattern_version=1,
-                limits=Limits(), deadline_at=1_800_000_000.0, digest="", asks=asks,
+                epoch=self._epochs[-1], job=live.job, at=1_700_000_000.0 + self._next, key=live.key,
+                request=Job(prompt=PROMPT, tenant=live.tenant, conversation=live.talk),
+                priority_class=PriorityClass.STANDARD, home=self._home, source=f"jobs.standard/0/{self._next}", source_offset=self._next,
+                pattern_version=1, limits=Limits(), deadline_at=1_800_000_000.0, digest="", asks=asks,
             ),
             live.job.encode(),
         )  # fmt: skip
@@ -128,7 +134,10 @@ class HistoryOfHome:
         if roll < 0.5:
             live.usage = live.usage.plus(usage)
             del live.open[step]
-            self._put(events.StepAnswered(**about, usage=usage, node="n1", answer=Answer(text=PROMPT)), live.job.encode())
+            self._put(
+                events.StepAnswered(**about, usage=usage, node="n1", answer=Answer(text=PROMPT, model=r.choice((None, "c:3b")))),
+                live.job.encode(),
+            )
         elif roll < 0.65:
             live.usage = live.usage.plus(usage.as_waste())
             live.open[step] += 1
@@ -149,7 +158,17 @@ class HistoryOfHome:
             job=live.job, tenant=live.tenant, status=status, usage=live.usage, pattern=live.pattern, steps=3, attempts=4,
             accepted_at=at - 2.5, finished_at=at, answer=Answer(text=PROMPT) if status is Status.SUCCEEDED else None,
         )  # fmt: skip
-        return events.JobSettled(epoch=epoch, job=live.job, at=at, result=result)
+        return events.JobSettled(epoch=epoch, job=live.job, at=at, result=result, key=live.key)
+
+    def _talk(self) -> None:
+        """A conversation has changed, or is told again."""
+        r = self._random
+        self._turns += r.randint(0, 1)
+        changed = ConversationChanged(
+            epoch=self._epochs[-1], tenant=r.choice(TENANTS), conversation=r.choice(("talk", "other")), at=1_700_000_000.0 + self._next,
+            ended=self._turns, gone=r.random() < 0.1,
+        )  # fmt: skip
+        self._put(changed, b"#talk")
 
     def _put(self, event: Any, key: bytes) -> None:
         self._put_raw(event.to_bytes(), key, event.type)
@@ -177,47 +196,18 @@ def valid_events(messages: Sequence[Message], start: int = 0) -> Iterator[tuple[
 def recount(histories: Sequence[Sequence[Message]], begins: Sequence[int] | None = None) -> Counts:
     """What the store must say of these homes' histories. `begins`: where each begins for who reads it now, a PlannerStarted."""
     count: Counter[tuple[str, ...]] = Counter()
-    for home, messages in enumerate(histories):
-        agents: dict[tuple[str, str], tuple[str, str]] = {}
-        begin = begins[home] if begins else 0
+    for number, messages in enumerate(histories):
+        home, begin = HomeCount(count), begins[number] if begins else 0
         for _, event in valid_events(messages[begin:], begin):
-            for fact in events.facts_of(event):
-                _count(fact, agents, count)
-    return {key: value for key, value in count.items() if value}
+            home.event(event)
+    return nothing_left_out(count)
 
 
-def _count(fact: Any, agents: dict[tuple[str, str], tuple[str, str]], count: Counter[tuple[str, ...]]) -> None:
-    match fact:
-        case events.StepAsked():
-            agents[fact.job, fact.step] = fact.agent, fact.model
-        case events.StepAnswered():
-            whose = agents.get((fact.job, fact.step), _GONE)
-            count["answers", *whose] += 1
-            count["tokens", *whose] += fact.usage.prompt_tokens + fact.usage.completion_tokens
-        case events.AttemptFailed() | events.WorkWasted():
-            count["wasted", *agents.get((fact.job, fact.step), _GONE)] += fact.usage.as_waste().wasted_tokens
-        case events.JobSettled():
-            result = fact.result
-            key = result.tenant, result.pattern, result.status.value
-            count["jobs", *key] += 1
-            count["job tokens", *key] += result.usage.prompt_tokens + result.usage.completion_tokens
-            count["job waste", *key] += result.usage.wasted_tokens
-            count["micros", *key] += round(result.usage.cost * 1e6)
-
-
-def counted(totals: Sequence[dict[str, Any]]) -> Counts:
-    """The same of the store's totals."""
-    count: Counter[tuple[str, ...]] = Counter()
-    for row in totals:
-        if row["of"] == "steps":
-            key: tuple[str, ...] = (row["agent"], row["model"])
-            count["answers", *key] += row["answers"]
-            count["tokens", *key] += row["prompt_tokens"] + row["completion_tokens"]
-            count["wasted", *key] += row["wasted_tokens"]
-        else:
-            key = row["tenant"], row["pattern"], row["status"]
-            count["jobs", *key] += row["jobs"]
-            count["job tokens", *key] += row["prompt_tokens"] + row["completion_tokens"]
-            count["job waste", *key] += row["wasted_tokens"]
-            count["micros", *key] += row["cost_micros"]
-    return {key: value for key, value in count.items() if value}
+def newest_talks(histories: Sequence[Sequence[Message]]) -> dict[tuple[int, str, str], tuple[int, bool]]:
+    """Home and whose conversation → its turns, and whether it is gone."""
+    found = {}
+    for home, messages in enumerate(histories):
+        for _, event in valid_events(messages):
+            if isinstance(event, ConversationChanged):
+                found[home, event.tenant, event.conversation] = event.ended, event.gone
+    return found

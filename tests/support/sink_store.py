@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 from random import Random
 from typing import Any
 
-from services.sink.audit import BLOCK, GENESIS
 from services.sink.port import AUDIT, TOTALS, USAGE, Batch, Begun, Document, JobLife, StoreAway
+from shared.audit import BLOCK, GENESIS
 
 
 class MemoryStore:
@@ -45,6 +45,7 @@ class MemoryStore:
             JobLife(
                 row["job"], row["life"], row.get("tenant"), row.get("settled"),
                 {step: (told["agent"], told["model"]) for step, told in row.get("s", {}).items() if "agent" in told},
+                row.get("conversation"),
             )
             for row in rows
         ]  # fmt: skip
@@ -66,10 +67,12 @@ class MemoryStore:
         self, collection: str, where: Document, *, order: Sequence[tuple[str, int]], limit: int, fields: Sequence[str] = ()
     ) -> list[Document]:
         await self._moment()
-        rows = [row for row in self.documents[collection].values() if all(_fits(row.get(name), asked) for name, asked in where.items())]
+        found = [row | {"_id": id_} for id_, row in self.documents[collection].items()]
+        rows = [row for row in found if all(_fits(row.get(name), asked) for name, asked in where.items())]
         for name, way in reversed(order):
             rows.sort(key=lambda row: row[name], reverse=way < 0)
-        return [{name: value for name, value in row.items() if not fields or name in fields} for row in rows[: limit or None]]
+        shown = [{name: value for name, value in row.items() if name != "_id" and (not fields or name in fields)} for row in rows]
+        return shown[: limit or None]
 
     async def erase(self, tenant: str, before: float) -> int:
         await self._moment()
@@ -119,5 +122,7 @@ def _put(row: Document, path: str, value: Any) -> None:
 def _fits(value: Any, asked: Any) -> bool:
     if not isinstance(asked, dict):
         return bool(value == asked)
+    if "$not" in asked:
+        return not _fits(value, asked["$not"])
     tests = {"$gte": lambda a, b: a >= b, "$lte": lambda a, b: a <= b, "$lt": lambda a, b: a < b, "$in": lambda a, b: a in b}
     return value is not None and all(tests[name](value, bound) for name, bound in asked.items())

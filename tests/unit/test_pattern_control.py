@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from services.planner.job.run import Run
 from shared.contracts.chat import Answer, ChatMessage, FinishReason
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import Job
 from shared.contracts.step import StepRequest
 from shared.patterns.context import Context, chat
 from shared.patterns.control import AGAIN, ROOM, Control, decide, first_object, narrowed, read, schema_of
+from shared.patterns.run import Run
 from tests.unit.planner.driven import record_all, started
 
 

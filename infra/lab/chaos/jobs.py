@@ -18,10 +18,27 @@ FAILS_SOMETIMES = "[fails sometimes]"
 _ATTEMPTS = 12
 """So many that faults and failing nodes together do not use them up: an ended job that failed would hide what happened to it."""
 _TOKENS = 8
-_MIX = (("single", 50), ("chain", 13), ("retries", 15), ("delayed", 20), ("pattern", 2))
+_MIX = (
+    ("single", 35), ("often", 8), ("chain", 12), ("retries", 15), ("delayed", 20), ("pattern", 2), ("talk", 3), ("tool", 2), ("policed", 3),
+)  # fmt: skip
+_TALKS = 500
+"""Conversations: so many that nearly no job waits long for its turn."""
+_QUESTIONS = 40
+"""Of those that are asked often, by each tenant: equal ones meet at the cache."""
 _PATTERNS = sorted(name for name, pattern in BUILT_IN.current.items() if pattern.takes_bare_prompt and name != "single")
 """Each makes several calls, some decided by a schema that the simulated nodes obey."""
+POLICED = "policed"
+"""A tenant whose inputs and answers critics check; what they cannot check passes, so that every job succeeds."""
+POLICIES = {
+    "policies": [
+        {"direction": "input", "checks": {"personal_data": ["email"]}, "action": "redact", "away": "pass"},
+        {"direction": "answer", "checks": {"secrets": True, "repetition": True}, "action": "flag"},
+    ]
+}
 _REST_SHARE = 0.03
+TENANTS = tuple(f"tenant-{number}" for number in range(7))
+CALLED_EVERY = 20
+"""Of so many jobs one has a callback, where there is a receiver."""
 _LONGEST_DELAY_SECONDS = 20.0
 
 
@@ -41,8 +58,9 @@ class Asked:
 class JobMix:
     """The n-th job follows from the seed and n; only `not_before` is relative to the moment of sending."""
 
-    def __init__(self, seed: int, prefix: str) -> None:
-        self._seed, self._prefix = seed, prefix
+    def __init__(self, seed: int, prefix: str, hook: str | None = None) -> None:
+        """`hook`: whom some jobs call back."""
+        self._seed, self._prefix, self._hook = seed, prefix, hook
 
     def job(self, number: int, now: float) -> Asked:
         random = Random(f"{self._seed}/{number}")
@@ -52,7 +70,7 @@ class JobMix:
         not_before = now + random.uniform(0.2, _LONGEST_DELAY_SECONDS) if kind == "delayed" else None
         body: dict[str, object] = {
             "id": self.id_of(number),
-            "tenant": f"tenant-{number % 7}",
+            "tenant": POLICED if kind == "policed" else TENANTS[number % len(TENANTS)],
             "prompt": f"question {number}" + (f" {FAILS_SOMETIMES}" if kind == "retries" else ""),
             "options": {"max_tokens": _TOKENS},
             "limits": {"attempts": _ATTEMPTS},
@@ -61,12 +79,26 @@ class JobMix:
             body["not_before"] = not_before
         if kind == "chain":
             body |= {"pattern": "chain", "chain": [{"name": "draft", "template": "{input}"}, {"name": "final", "template": "{draft}"}]}
+        if kind == "talk":
+            body |= {"conversation": f"talk-{number % _TALKS}", "tenant": "talker"}
+        if kind == "tool":
+            body |= {"pattern": "tools", "input": {"tool": "calculator"}, "prompt": f'{{"expression": "{number} + 1"}}'}
         if kind == "pattern":
             body |= {"pattern": _PATTERNS[number % len(_PATTERNS)], "prompt": f"question {number}\nand more"}
             body["options"] = {"max_tokens": 256}
+        if self.is_called(number):
+            body["callback"] = {"url": self._hook}
+        if kind == "policed":
+            body["prompt"] = f"question {number} of policed@example.com"
+        if kind == "often":
+            asked = {"prompt": f"question {number % _QUESTIONS}", "model": "small", "cache": {"mode": "exact", "ttl": 30}}
+            body |= {**asked, "options": {"max_tokens": _TOKENS, "temperature": 0}}
         if over_rest:
             body["class"] = priority_class.value
         return Asked(number, self.id_of(number), kind, priority_class, to_json(body), not_before, over_rest)
+
+    def is_called(self, number: int) -> bool:
+        return self._hook is not None and number % CALLED_EVERY == 0
 
     def id_of(self, number: int) -> str:
         return f"{self._prefix}{number}"

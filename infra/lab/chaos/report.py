@@ -31,8 +31,10 @@ def document(facts: Mapping[str, Any], options: Options, outcome: Outcome) -> di
         "kept": outcome.kept,
         "lost": max(outcome.report.lost, outcome.unanswered),
         "unanswered": outcome.unanswered,
+        "counted_wrong_by_the_sink": outcome.uncounted,
         "doubly_accepted": outcome.report.doubly_accepted,
         "executed_duplicates": outcome.report.counts.wasted_executions,
+        "callbacks": {**outcome.callbacks, "untold": len(outcome.untold)},
         "sent_again": ledger.sent_again,
         "repeated_results": ledger.repeated_results,
         "load_seconds": outcome.load_seconds,
@@ -76,9 +78,11 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield "the load was more than this machine serves: times below hold a backlog of its own; use a lower --rate"
     yield ""
     yield f"jobs {found['jobs']}, lost {found['lost']}, doubly accepted {found['doubly_accepted']}"
+    yield f"sums of the sink that differ from a recount: {len(found['counted_wrong_by_the_sink'])}"
     yield f"ended: {', '.join(f'{status} {n}' for status, n in sorted(counts['settled'].items()))}"
     yield f"executed duplicates (work for nothing): {found['executed_duplicates']} of {counts['executions']} executions"
     yield f"attempts beyond the first: {counts['retries']}"
+    yield "callbacks: " + ", ".join(f"{number} {what}" for what, number in found["callbacks"].items())
     yield f"sent again by the load: {found['sent_again']}; records of a known id (these, and sent on by delay): {counts['resubmitted']}"
     yield f"times a planner took a partition: {counts['epochs']}; events of fenced planners: {counts['stale_events']}"
     yield (

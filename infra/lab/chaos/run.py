@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
+from pymongo import AsyncMongoClient
+
+from infra.lab.chaos.callbacks import Receiver, shown
 from infra.lab.chaos.crashes import Absence, Crash, defects
 from infra.lab.chaos.figures import Struck
 from infra.lab.chaos.jobs import JobMix, Ledger
@@ -15,15 +18,22 @@ from infra.lab.chaos.load import Load
 from infra.lab.chaos.plan import Durations, Fault, cycle
 from infra.lab.chaos.stage import Stage
 from infra.verify.reading import scope_of, verify
+from infra.verify.recount import counted, differences, recounted
 from infra.verify.report import Report
 from shared.clock import Clock
 from shared.kafka.client.aio import AioLog
 from shared.kafka.client.watched import WatchedLog
+from shared.kafka.port import Log, TopicPartition
+from shared.services import group_of
 
 PATIENCE_SECONDS = 60.0
 """Longest wait for the jobs that were in flight, before the next fault strikes."""
+COUNTED_SECONDS = 300.0
+"""That the sinks have for what they are behind: a stand-in of their store is slower than the load."""
 STALL_SECONDS = 60.0
 """The drain ends when no result has come for so long: what is open then is judged as lost or not by the checker."""
+TELL_SECONDS = 90.0
+"""In which the last ends are told, or given up."""
 _LOOK_SECONDS = 0.2
 _SUPERVISE_SECONDS = 1.0
 
@@ -53,6 +63,11 @@ class Outcome:
     load_seconds: float
     started_at: float
     drained_at: float
+    callbacks: Mapping[str, int] = field(default_factory=dict)
+    untold: tuple[str, ...] = ()
+    """Jobs whose end was neither delivered nor given up."""
+    uncounted: list[str] = field(default_factory=list)
+    """What the sink's sums say else than a recount; empty where there is no store."""
 
     @property
     def unanswered(self) -> int:
@@ -73,6 +88,9 @@ class Outcome:
     def wrong(self) -> list[str]:
         """Why the run failed; empty when it did not."""
         laws = [] if self.kept else ["a law was broken"]
+        if self.untold:
+            laws.append(f"{len(self.untold)} callbacks were neither delivered nor given up, as that of {self.untold[0]}")
+        laws += [f"the sink counted wrong: {self.uncounted[0]}"] if self.uncounted else []
         return [*laws, *(f"{crash.process} {crash.what.splitlines()[0]}" for crash in self.defects)]
 
 
@@ -85,9 +103,16 @@ class Run:
         self._ledger = Ledger()
         self._struck: list[Struck] = []
         self._topics = stage.cluster.topics
-        self._load = Load(JobMix(options.seed, f"c{options.seed}-"), self._ledger, self._topics, clock)
+        hook = f"http://localhost:{stage.hook_port}/hook" if stage.hook_port else None
+        self._mix = JobMix(options.seed, f"c{options.seed}-", hook)
+        self._load = Load(self._mix, self._ledger, self._topics, clock)
+        self._receiver = Receiver(options.seed, stage.hook_port, clock)
 
     async def run(self) -> Outcome:
+        async with self._receiver.serving():
+            return await self._run()
+
+    async def _run(self) -> Outcome:
         stage, options = self._stage, self._options
         log = AioLog(stage.kafka.servers, self._clock)
         watched = WatchedLog(log, self._clock)
@@ -101,6 +126,7 @@ class Run:
             await producing
             load_seconds = self._clock.monotonic() - started
             await _unless_broken(self._drain(), watching, supervising)
+            untold = await self._receiver.told(self._ledger, self._mix, log, self._topics, TELL_SECONDS)
         finally:
             for task in (producing, watching, supervising):
                 task.cancel()
@@ -111,7 +137,39 @@ class Run:
         foreign = {place for place in stage.odd if place.topic in told_by_nobody}
         scope = replace(await scope_of(log, self._topics, settled=True), foreign=foreign)
         report = await verify(log, scope, self._clock)
-        return Outcome(self._ledger, self._struck, report, stage.crashes, stage.absences, load_seconds, started, drained)
+        called = sum(map(self._mix.is_called, range(self._ledger.count)))
+        told, uncounted = shown(called, self._receiver), await self._recount(log)
+        times = load_seconds, started, drained
+        return Outcome(self._ledger, self._struck, report, stage.crashes, stage.absences, *times, told, tuple(untold), uncounted)
+
+    async def _recount(self, log: Log) -> list[str]:
+        """Once the sinks have all that Kafka has."""
+        store, topics = self._stage.store, self._topics
+        if store is None:
+            return []
+        self._say(f"recounting what the sinks stored in {store.about}")
+        homes = [TopicPartition(topics.job_events, home) for home in range(topics.settings.home_partitions)]
+        consumer, admin = await log.consumer(client_id="chaos-recount"), await log.admin()
+        try:
+            last = self._clock.monotonic() + COUNTED_SECONDS
+            while self._clock.monotonic() < last:
+                read = await admin.group_offsets(group_of("sink", topics.settings.prefix))
+                ends = await consumer.end_offsets(homes)
+                if behind := sum(end - read.get(home, 0) for home, end in ends.items()):
+                    await self._clock.sleep(_SUPERVISE_SECONDS)
+                else:
+                    break
+            else:
+                return [f"after {COUNTED_SECONDS:.0f} s {behind} events were not counted"]
+        finally:
+            await consumer.close()
+            await admin.close()
+        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(store.url)
+        try:
+            sums = await client["tutti"]["totals"].find().to_list()
+        finally:
+            await client.close()
+        return differences(await recounted(log, topics), counted(sums))
 
     async def _faults(self) -> None:
         """Whole cycles until all jobs are sent; at least one."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -13,24 +15,35 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
+
 from infra.lab.bench.local import own_broker
-from infra.lab.chaos import odd
+from infra.lab.chaos import callbacks, odd
 from infra.lab.chaos.crashes import Absence, Crash
-from infra.lab.chaos.jobs import FAILS_SOMETIMES, NEVER
+from infra.lab.chaos.jobs import FAILS_SOMETIMES, NEVER, POLICED, POLICIES
 from infra.lab.chaos.plan import Fault, FaultKind
+from infra.native import ports
 from infra.native.cluster import LocalCluster
-from infra.native.errors import NativeError
+from infra.native.errors import MissingTool, NativeError
 from infra.native.kafka import Kafka
+from infra.native.mongo import MongoServer
+from infra.native.node import REPOSITORY
 from infra.native.paths import StackHome
+from infra.native.ports import free_ports
 from infra.native.processes import Daemon, tail
+from infra.native.redis import RedisServer
 from infra.native.services import GRACE_SECONDS, ServiceProcess
 from infra.native.waiting import wait_until
 from infra.verify.report import Place
 from shared.clock import Clock, SystemClock
 
 NAMESPACE = "chaos"
-COPIES = {"planner": 2, "router": 2, "delay": 2}
+COPIES = {"planner": 2, "router": 2, "delay": 2, "sink": 2, "critic": 2, "cache": 2}
 WORKERS = 3
+"""With a node each; one more serves tools."""
+_TOOLS = {"tools": {"calculator": {"kind": "calculator"}}}
+_COMPARED_SHARE = "0.25"
+"""Few jobs have something to be compared with."""
 SLOTS = 32
 _NODE = {
     "num_parallel": SLOTS,
@@ -46,6 +59,7 @@ _NODE = {
     },
 }
 """A simulated node: 2.5 ms a token, so that work is in flight when a fault strikes."""
+_DECLARE_SECONDS = 30.0
 _BROKER_SESSION_MS = 6_000
 _BROKER_BACK_SECONDS = 180.0
 """A killed broker reads its logs again, while everybody tries to reach it."""
@@ -65,6 +79,10 @@ class Stage:
     clock: Clock = field(default_factory=SystemClock)
     crashes: list[Crash] = field(default_factory=list)
     absences: list[Absence] = field(default_factory=list)
+    hook_port: int = 0
+    """Where callbacks are received; 0: there are none."""
+    store: MongoServer | None = None
+    """Of the sinks; None where there is none on this machine: they count metrics alone."""
     odd: set[Place] = field(default_factory=set)
     """Where odd records were written: what cannot be read there is no fault."""
     _struck: set[str] = field(default_factory=set)
@@ -180,23 +198,71 @@ _DO: dict[FaultKind, Callable[[Stage, Fault], None]] = {
 @contextmanager
 def running(directory: Path, environment: Mapping[str, str]) -> Iterator[Stage]:
     """A broker and a cluster of their own. Raises NativeError kinds. The directory, with all logs, is left to the caller."""
-    parameters = directory / "node.json"
+    parameters, tools = directory / "node.json", directory / "tools.yaml"
     parameters.write_text(json.dumps(_NODE))
-    with own_broker(StackHome(directory / "kafka"), _BROKER_SESSION_MS) as kafka:
+    tools.write_text(json.dumps(_TOOLS))  # which is YAML, too
+    [hook_port] = free_ports(1)
+    own = own_broker(StackHome(directory / "kafka"), _BROKER_SESSION_MS), _own_store(directory), _own_cache(directory)
+    with own[0] as kafka, own[1] as store, own[2] as cache:
         cluster = LocalCluster(
             kafka.servers,
             NAMESPACE,
             directory / "cluster",
-            workers=WORKERS,
+            nodes=[*[{}] * WORKERS, {"TUTTI_WORKER__BACKEND": "tools", "TUTTI_WORKER__TOOLS": str(tools)}],
             simulator=("--profile", "instant", "--parameters", str(parameters)),
-            environment={"TUTTI_WORKER__SLOTS": str(SLOTS), **environment},
+            environment={
+                "TUTTI_WORKER__SLOTS": str(SLOTS),
+                "TUTTI_PLANNER__COMPARED_SHARE": _COMPARED_SHARE,
+                "TUTTI_SINK__STORE": store.url if store else "",
+                "TUTTI_CACHE__STORE": cache,
+                **callbacks.environment(directory, hook_port),
+                **environment,
+            },
             copies=COPIES,
         )
         try:
             cluster.start()
-            yield Stage(kafka, cluster, directory)
+            _declare(cluster, tools)
+            httpx.put(f"{cluster.url}/v1/tenants/{POLICED}", json=POLICIES, timeout=_DECLARE_SECONDS).raise_for_status()
+            yield Stage(kafka, cluster, directory, hook_port=hook_port, store=store)
         finally:
             _stop(kafka, cluster)
+
+
+@contextmanager
+def _own_store(directory: Path) -> Iterator[MongoServer | None]:
+    store = MongoServer(StackHome(directory / "store"), free_ports(1)[0], dies_with_parent=True)
+    try:
+        store.start()
+    except MissingTool:
+        yield None
+        return
+    try:
+        yield store
+    finally:
+        store.stop()
+
+
+def _declare(cluster: LocalCluster, tools: Path) -> None:
+    environment = {"PYTHONPATH": str(REPOSITORY), "TUTTI_URL": cluster.url}
+    command = [sys.executable, "-m", "infra.cli", "tools", "declare", str(tools)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    if done.returncode:
+        raise NativeError(f"the tools cannot be declared: {done.stderr.strip()}")
+
+
+@contextmanager
+def _own_cache(directory: Path) -> Iterator[str]:
+    """The caches' Redis; without a redis-server they keep nothing, and equal steps wait for one another all the same."""
+    server = RedisServer(StackHome(directory / "redis"), ports.free_ports(1)[0], dies_with_parent=True, name="redis-cache", evicts=True)
+    try:
+        server.start()
+    except MissingTool:
+        yield ""
+    else:
+        yield server.url
+    finally:
+        server.stop()
 
 
 def _stop(kafka: Kafka, cluster: LocalCluster) -> None:

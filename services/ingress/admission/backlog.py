@@ -20,33 +20,29 @@ from shared.clock import Clock
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.errors import LogError
 from shared.kafka.port import Admin, Consumer, Log, TopicPartition
+from shared.scheduling.places import Pace
 from shared.service import kafka_silence
 from shared.services import group_of
 from shared.telemetry import logs, metrics
 from shared.topics import Topics
 
-_HALF_LIFE_SECONDS = 30.0
 _UNKNOWN_SECONDS = 60.0
 """When a class is full and nothing is known of the rate."""
-_MIN_SETTLED = 10.0
-"""Fewer settled jobs (decayed) say nothing about the capacity."""
 
 Place = tuple[PriorityClass, int]
 """A partition of `jobs.<class>`."""
 
 
 class Backlog:
-    """Counts jobs per class; measures the rate at which they end while there is work, so that idle time does not lower it."""
+    """Counts jobs per class, and the pace at which they end."""
 
     def __init__(self) -> None:
         self._live = dict.fromkeys(CLASSES, 0)
         self._unread = dict.fromkeys(CLASSES, 0)
         self._next: dict[Place, int] = {}
-        self._settled_since = 0
-        self._settled = 0.0
-        self._busy_seconds = 0.0
-        self._was_busy = False
-        self._observed_at: float | None = None
+        self._ends: Mapping[Place, int] = {}
+        self.pace = Pace()
+        """Of jobs' ends."""
 
     def on_accepted(self, priority_class: PriorityClass, partition: int | None, offset: int | None) -> None:
         """A planner took a job that lay at `offset` of its jobs topic."""
@@ -57,7 +53,7 @@ class Backlog:
 
     def on_settled(self, priority_class: PriorityClass) -> None:
         """A job ended."""
-        self._settled_since += 1
+        self.pace.news += 1
         self._live[priority_class] = max(0, self._live[priority_class] - 1)
 
     def observe(self, ends: Mapping[Place, int], now: float, taken: Mapping[Place, int] | None = None) -> None:
@@ -65,24 +61,28 @@ class Backlog:
 
         Where these are not known, what lay there before the first look counts as taken.
         """
-        self._measure_rate(now)
         unread = dict.fromkeys(CLASSES, 0)
         for place, end in ends.items():
             before = self._next.get(place)
             known = None if taken is None else taken.get(place)
             following = self._next[place] = max((offset for offset in (before, known) if offset is not None), default=end)
             unread[place[0]] += max(0, end - following)
-        self._unread = unread
-        self._was_busy = any(self.waiting(c) for c in CLASSES)
+        self._unread, self._ends = unread, ends
+        self.pace.look(now, busy=any(self.waiting(c) for c in CLASSES))
 
-    def _measure_rate(self, now: float) -> None:
-        elapsed = 0.0 if self._observed_at is None else max(0.0, now - self._observed_at)
-        self._observed_at = now
-        decay = 0.5 ** (elapsed / _HALF_LIFE_SECONDS)
-        self._settled = self._settled * decay + self._settled_since
-        busy = elapsed if self._was_busy or self._settled_since else 0.0
-        self._busy_seconds = self._busy_seconds * decay + busy
-        self._settled_since = 0
+    def unread(self, priority_class: PriorityClass) -> int:
+        """Jobs of the class that no planner has taken yet."""
+        return self._unread[priority_class]
+
+    def unread_before(self, priority_class: PriorityClass, partition: int, offset: int | None) -> int:
+        """Of them, about how many are taken before the one that lies there: as many of each partition. All, where it is not known."""
+        if offset is None:
+            return self._unread[priority_class]
+        own = max(0, offset - self._next.get((priority_class, partition), offset))
+        lie = (
+            end - self._next.get(place, end) for place, end in self._ends.items() if place[0] is priority_class and place[1] != partition
+        )
+        return own + sum(min(own, max(0, unread)) for unread in lie)
 
     def waiting(self, priority_class: PriorityClass) -> int:
         """Jobs of the class that have not ended, in Kafka or with a planner."""
@@ -91,9 +91,7 @@ class Backlog:
     @property
     def settled_per_second(self) -> float | None:
         """Measured capacity; None while too little is known."""
-        if self._settled < _MIN_SETTLED or self._busy_seconds <= 0:
-            return None
-        return self._settled / self._busy_seconds
+        return self.pace.per_second
 
     def wait_seconds(self, priority_class: PriorityClass) -> float | None:
         """Estimated wait of a new job: what is as urgent or more, at the measured rate. None: unknown."""

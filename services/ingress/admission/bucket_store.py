@@ -17,11 +17,11 @@ from typing import NamedTuple, Protocol
 
 from redis.exceptions import RedisError
 
-from services.ingress.redis_client import open_redis
 from services.ingress.settings import IngressSettings
 from services.ingress.status.store import StoreUnavailable
 from shared.access import Rate
 from shared.clock import Clock
+from shared.redis_client import open_redis
 
 EPSILON_SECONDS = 1e-6
 """What rounding may take; a caller who waits exactly as long as he was told must not be refused."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.ingress.admission.suitability import refusal
+from services.ingress.callbacks.allowed import NO_CALLBACKS, CallbackRules
 from services.ingress.catalogue import PATTERN_PREFIX, Registry
 from services.ingress.problems import Refused, unknown_model, unsuitable_model
 from shared.agents.resolving import resolve
@@ -28,6 +29,7 @@ class Offered:
     registry: Registry
     clock: Clock
     declared: Declarations
+    callbacks: CallbackRules = NO_CALLBACKS
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -64,8 +66,10 @@ class Offered:
     def check(self, job: Job) -> None:
         """Whether this cluster takes such a job, by whatever route it came.
 
-        Raises NotOffered, TooFarAhead, UnknownPattern, InvalidPatternInput (400), and as `resolve`.
+        Raises NotOffered, TooFarAhead, UnknownPattern, InvalidPatternInput, CallbackRefused (400), and as `resolve`.
         """
+        if job.callback is not None:
+            self.callbacks.check(job.callback, job.tenant)
         _, ask = self.patterns.read(job)
         check_job(job, self.capabilities, self.clock.wall())
         if type(ask).model_fields and self.declared.complete():

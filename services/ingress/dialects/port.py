@@ -1,5 +1,5 @@
 """What a dialect is: one folder here with a `Dialect` in its `__init__`. A request becomes a Job; an answer, a stream and a problem become
-bytes. The routes do the rest, for all dialects alike: admission, submission, waiting, disconnects (`routes/calls`, `routes/pages`).
+bytes. The routes do the rest, for all dialects alike: admission, submission, waiting, disconnects (`routes/calls`, `routes/inquiries`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator
 from pydantic_core import from_json
 
 from services.ingress.http import sse
+from services.ingress.http.cache_wishes import shown
 from services.ingress.problems import Problem, rendered
 from shared.contracts.base import ModelName
 from shared.contracts.chat import Answer, Operation
@@ -149,8 +150,8 @@ class Known(Protocol):
         """Raises Refused (404)."""
 
 
-class PageAsked(NamedTuple):
-    """A request for a page: what stands in its path, and its body."""
+class Inquired(NamedTuple):
+    """What is asked besides a call: what stands in its path, and its body."""
 
     known: Known
     params: Mapping[str, str]
@@ -158,12 +159,12 @@ class PageAsked(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class Inquiry:
     """What its clients ask for besides calls: lists of models, versions, estimates. `public`: also without a key."""
 
     path: str
     summary: str
-    render: Callable[[PageAsked], bytes]
+    render: Callable[[Inquired], bytes]
     method: str = "GET"
     media: str = "application/json"
     public: bool = False
@@ -187,18 +188,26 @@ class Dialect:
     stream_headers: Sequence[tuple[bytes, bytes]] = tuple(sse.HEADERS)
     heartbeat: bytes = sse.HEARTBEAT
     at_once: Callable[[Any, float], bytes | None] | None = None
-    pages: Sequence[Page] = ()
+    inquiries: Sequence[Inquiry] = ()
 
 
-def origin(answer: Answer) -> dict[str, str]:
-    """What has answered, as far as its node tells: model, digest and quantisation of its file, node."""
-    told = {"model": answer.model, "digest": answer.digest, "quantisation": answer.quantisation, "node": answer.node}
+def origin(answer: Answer) -> dict[str, Any]:
+    """What has answered, as far as its node tells: model, digest and quantisation of its file, node; what its tenant's policies have met,
+    each as direction, check, action and count; and of the cache what it tells.
+    """
+    served = {} if answer.served is None else {"cache": shown(answer.served)}
+    return {**_node(answer), **served}
+
+
+def _node(answer: Answer) -> dict[str, str]:
+    flagged = ", ".join(f"{each.direction} {each.check} {each.action} {each.count}" for each in answer.flagged)
+    told = {"model": answer.model, "digest": answer.digest, "quantisation": answer.quantisation, "node": answer.node, "flagged": flagged}
     return {name: value for name, value in told.items() if value}
 
 
 def origin_headers(answer: Answer) -> list[tuple[bytes, bytes]]:
-    """The same as `x-tutti-model`, `x-tutti-digest`, `x-tutti-quantisation`, `x-tutti-node`."""
-    return [(b"x-tutti-" + name.encode(), _NOT_PRINTABLE.sub("?", value).encode()) for name, value in origin(answer).items()]
+    """The same as `x-tutti-model`, `x-tutti-digest`, `x-tutti-quantisation`, `x-tutti-node`, `x-tutti-flagged`."""
+    return [(b"x-tutti-" + name.encode(), _NOT_PRINTABLE.sub("?", value).encode()) for name, value in _node(answer).items()]
 
 
 def arguments_of(call: Mapping[str, Any]) -> tuple[str, Any]:

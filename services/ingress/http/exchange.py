@@ -35,6 +35,8 @@ _OURS = frozenset(
         b"x-tutti-tenant",
         b"x-tutti-deadline-seconds",
         b"x-tutti-detach",
+        b"x-tutti-cache",
+        b"cache-control",
         b"traceparent",
         b"content-length",
         b"content-encoding",
@@ -78,6 +80,9 @@ class CallHeaders(NamedTuple):
     content_encoding: str | None
     idempotency_key: str | None
     api_key: str | None
+    cache: str | None = None
+    cache_control: str | None = None
+    """As they are written (`cache_wishes`)."""
 
 
 def call_headers(scope: Scope) -> CallHeaders:
@@ -95,6 +100,8 @@ def call_headers(scope: Scope) -> CallHeaders:
         found.get(b"content-encoding"),
         _idempotency_key(found.get(b"idempotency-key")),
         key_of(found.get(b"authorization"), found.get(b"x-api-key")),
+        found.get(b"x-tutti-cache"),
+        found.get(b"cache-control"),
     )
 
 

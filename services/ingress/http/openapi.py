@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from services.ingress.dialects.port import Dialect, Page
+from services.ingress.dialects.port import Dialect, Inquiry
 from services.ingress.dialects.tutti.requests import JobSubmission
 from services.ingress.routes.conversations import MemorySubmission
 from services.ingress.routes.declarations import RENDERED, AliasMove, Rendering
@@ -45,6 +45,8 @@ _CALL_HEADERS = [
     _header("x-tutti-tenant", "Tenant; `default` when absent."),
     _header("x-tutti-deadline-seconds", "Seconds from now after which the answer is worthless.", "number"),
     _header("x-tutti-detach", "`true`: the job goes on when the client disconnects."),
+    _header("x-tutti-cache", "What is asked of the cache: `exact; ttl=60; scope=user; no-store; max-age=5; tag=a` (README)."),
+    _header("cache-control", "`no-cache`, `no-store`, `max-age=`, for who asks the cache."),
     _header("traceparent", "W3C trace context."),
     _header("Idempotency-Key", "Same key, same body: the same job and result. Another body: 409. 24 h with Redis, else 1 h after the end."),
 ]
@@ -70,6 +72,8 @@ _ANSWER_HEADERS = {
     "x-tutti-digest": "Of the model's file, where its node tells it.",
     "x-tutti-quantisation": "Of the model's file, where its node tells it.",
     "x-tutti-node": "The node that answered.",
+    "x-tutti-place": "While it waits for a node: its place in line, 1 is the next (`/v1/jobs`; setting `places`).",
+    "x-tutti-start-seconds": "With it, where that can be said: when it is likely to start.",
     "idempotent-replayed": "`true`: the job was known before (`/v1/jobs`).",
     "x-ratelimit-limit-requests": "What the key's bucket holds; of tokens: x-ratelimit-limit-tokens.",
     "x-ratelimit-remaining-requests": "What is left; of tokens, estimated before and settled after: x-ratelimit-remaining-tokens.",
@@ -161,19 +165,18 @@ def _paths() -> dict[str, Any]:
 
 
 def _served(dialect: Dialect) -> dict[str, Any]:
-    """Its call and its pages."""
+    """Its call, and what is asked besides."""
     answers = {"200": _json("The answer.", {"type": "object"})}
     call = _operation(dialect.summary, answers, parameters=_CALL_HEADERS, body=dialect.request.__name__)
     return {dialect.path: {"post": call}} | {
-        _PARAMETER.sub("{id}", page.path): {page.method.lower(): _page(page)} for page in dialect.pages
+        _PARAMETER.sub("{id}", inquiry.path): {inquiry.method.lower(): _inquiry(inquiry)} for inquiry in dialect.inquiries
     }
 
 
-def _page(page: Page) -> dict[str, Any]:
-    shown = {
-        "200": {"description": page.summary, "content": {page.media: {"schema": {"type": "object" if "json" in page.media else "string"}}}}
-    }
-    return _operation(page.summary, shown, parameters=[_ID] if _PARAMETER.search(page.path) else None)
+def _inquiry(asked: Inquiry) -> dict[str, Any]:
+    form = {"type": "object" if "json" in asked.media else "string"}
+    shown = {"200": {"description": asked.summary, "content": {asked.media: {"schema": form}}}}
+    return _operation(asked.summary, shown, parameters=[_ID] if _PARAMETER.search(asked.path) else None)
 
 
 def _response() -> dict[str, Any]:

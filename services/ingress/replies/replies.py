@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from zlib import crc32
 
 from services.ingress.replies.waiters import Waiters
 from shared.clock import Clock
@@ -15,11 +14,6 @@ from shared.kafka.port import Log, Record, TopicPartition
 from shared.processing.folding import fold_each
 from shared.processing.tail import Tail, at_end
 from shared.telemetry import metrics
-
-
-def reply_partition(instance: str, partitions: int) -> int:
-    """The partition of this instance. Sharing one is allowed: correlations tell whose a reply is."""
-    return crc32(instance.encode()) % partitions
 
 
 class Replies:

@@ -55,6 +55,7 @@ class Caller:
         "job",
         "kind",
         "model",
+        "offset",
         "quiet_since",
         "result",
         "simulated",
@@ -78,6 +79,8 @@ class Caller:
         self.result: Result | None = None
         self.error: Exception | None = None
         self.acknowledged = False
+        self.offset: int | None = None
+        """Of its record on `jobs.<class>`."""
         self.quiet_since: float | None = None
         """When a stream last sent something; the sweep wakes it for a heartbeat."""
         self.model: str | None = None
@@ -156,9 +159,9 @@ class Caller:
         if self._task is not None:
             self._task.cancel()
 
-    def on_acknowledged(self) -> None:
+    def on_acknowledged(self, offset: int | None = None) -> None:
         """Kafka has the job."""
-        self.acknowledged = True
+        self.acknowledged, self.offset = True, offset
         if self._stream is not None:
             self.wake()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 from starlette.responses import Response
@@ -16,6 +17,7 @@ from services.ingress.admission.meter import Charge
 from services.ingress.dialects.port import Asked, Dialect, StreamWriter, Terms, Told, origin_headers
 from services.ingress.handlers import Door
 from services.ingress.http import sse
+from services.ingress.http.cache_wishes import cache_headers, wishes_of, with_wishes
 from services.ingress.http.exchange import (
     CallHeaders,
     HeaderList,
@@ -33,7 +35,7 @@ from services.ingress.http.resource import CLIENT_GONE, refuse
 from services.ingress.problems import ClientGone, InstanceLeaving, Problem, Refused, of_error, of_result
 from services.ingress.replies.assembly import StreamConflict
 from services.ingress.replies.waiters import Caller
-from services.ingress.status.notes import StepNotes
+from services.ingress.status.notes import TOLD_SECONDS, PlaceNotes, StepNotes
 from shared.access import Client, Right
 from shared.contracts import ids
 from shared.contracts.base import PriorityClass
@@ -61,6 +63,8 @@ class CallOrder(NamedTuple):
     digest: str | None
     came: float
     """By the monotonic clock."""
+    cached: bool
+    """It asks the cache for something."""
     noted: bool
     """What becomes of its steps is told beside the stream: its pattern is none of a single step, and the dialect has comments."""
 
@@ -163,12 +167,24 @@ class Calls:
             deadline_seconds=seconds,
             conversation=conversation,
         )
-        job = self._dialect.to_job(request, terms)
+        job = with_wishes(self._dialect.to_job(request, terms), wishes_of(call.cache, call.cache_control))
         digest = None
         if key is not None:
-            digest = digest_of(job.model_copy(update={"deadline_seconds": None, "model": request.model}).record())
+            digest = digest_of(job.model_copy(update={"deadline_seconds": None, "model": request.model, "cache": None}).record())
         noted = job.stream and job.pattern != SINGLE.name and bool(self._dialect.heartbeat)
-        return CallOrder(request.model, job.stream, request.wishes(), priority_class, seconds, call.trace, digest, came, noted), job
+        order = CallOrder(
+            request.model,
+            job.stream,
+            request.wishes(),
+            priority_class,
+            seconds,
+            call.trace,
+            digest,
+            came,
+            cached=job.cache is not None and job.cache.mode is not None,
+            noted=noted,
+        )
+        return order, job
 
     async def _begin(self, order: CallOrder, job: Job, client: Client) -> Call:
         """Submit the job, or join it when it was submitted before under the same key. Raises whatever can be said against it."""
@@ -185,7 +201,7 @@ class Calls:
                 await door.judge(job, order.priority_class, order.seconds, at_once=True)
                 if order.digest is not None:
                     await door.claim(job.id, order.digest)
-                record = await door.record_of(job)
+                record = await door.record_of(job, client)
                 caller, correlation = door.call(record, order.priority_class, order.seconds, order.trace, order.digest)
         return Call(order, caller, correlation, charge)
 
@@ -207,7 +223,7 @@ class Calls:
         assert caller.result is not None
         told = self._told(call, caller.result.accepted_at)
         body = self._dialect.answer(told, answer, caller.result.usage)
-        await send_json(send, 200, body, [*self._headers(call, answer.simulated), *origin_headers(answer)])
+        await send_json(send, 200, body, [*self._headers(call, answer.simulated, answer), *origin_headers(answer)])
         return 200
 
     def _told(self, call: Call, created: float) -> Told:
@@ -217,8 +233,9 @@ class Calls:
     async def _refuse(self, send: Send, error: Exception, headers: HeaderList = ()) -> int:
         return await refuse(send, error, self._dialect.path, headers, self._dialect.problem)
 
-    def _headers(self, call: Call, simulated: bool) -> list[tuple[bytes, bytes]]:
-        headers = [(b"x-tutti-job", call.caller.job.encode()), *call.charge.headers]
+    def _headers(self, call: Call, simulated: bool, answer: Answer | None) -> list[tuple[bytes, bytes]]:
+        """Of a stream without its answer: what streams comes from a model."""
+        headers = [(b"x-tutti-job", call.caller.job.encode()), *call.charge.headers, *cache_headers(call.order.cached, answer)]
         if simulated:
             headers.append((b"x-tutti-simulated", b"true"))
         return headers
@@ -231,13 +248,13 @@ class Calls:
             return await self._refuse(send, _error_of(caller), [(b"x-tutti-job", caller.job.encode())])
         order = call.order
         writer = self._dialect.stream(self._told(call, self._door.clock.wall()))
-        await start_stream(send, [*self._dialect.stream_headers, *self._headers(call, self._simulated(caller))])
+        await start_stream(send, [*self._dialect.stream_headers, *self._headers(call, self._simulated(caller), _answer_of(caller))])
         if not (caller.streaming or caller.ended):
             await send_part(send, self._dialect.heartbeat)
         notes = StepNotes(caller.job, self._door.journal) if order.noted else None
         try:
             with nullcontext() if notes is None else self._door.followers.waking(caller.job, caller.wake):
-                await self._pump(caller, writer, send, notes)
+                await self._pump(caller, order, writer, send, notes)
         except Exception as error:
             _log.failure("stream_failed", error, job=caller.job)
             await send_part(send, writer.failed(of_error(error)), more=False)
@@ -259,11 +276,17 @@ class Calls:
         while not (caller.acknowledged or caller.ended):
             await caller.changed()
 
-    async def _pump(self, caller: Caller, writer: StreamWriter, send: Send, notes: StepNotes | None) -> None:
+    async def _pump(self, caller: Caller, order: CallOrder, writer: StreamWriter, send: Send, notes: StepNotes | None) -> None:
         clock, heartbeat = self._door.clock, self._door.settings.heartbeat_seconds
         caller.quiet_since = clock.monotonic()
+        place = partial(self._door.place_of, caller, order.priority_class)
+        places = PlaceNotes(place) if self._dialect.heartbeat and self._door.settings.places else None
         while True:
             part = _new_text(caller, writer)
+            if caller.streaming:
+                places = None
+            elif places is not None and not caller.ended:
+                part = b"".join(map(sse.comment, places.news()))
             if notes is not None:
                 part = b"".join(map(sse.comment, notes.news())) + part
             if caller.ended:
@@ -275,7 +298,9 @@ class Calls:
                 caller.quiet_since = clock.monotonic()
                 await send_part(send, part)
             else:
-                await caller.changed()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(None if places is None else TOLD_SECONDS):
+                        await caller.changed()
 
 
 def _answer_of(caller: Caller) -> Answer | None:

@@ -99,7 +99,8 @@ class ErasureRoutes:
             Part(what="schedules", count=len(self._runs(tenant))),
             Part(what="conversations", count=len(self._talks(tenant))),
             Part(what="status of jobs, in memory and in Redis"),
-            Part(what="rows of jobs in the sink's store"),
+            Part(what="rows of jobs and conversations in the sink's store"),
+            Part(what="answers in the cache"),
         ]
 
     async def _erase(self, request: Request, tenant: str) -> None:

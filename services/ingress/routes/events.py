@@ -19,6 +19,7 @@ from services.ingress.handlers import Door
 from services.ingress.http import sse
 from services.ingress.replies.register import Following, WaitKind
 from services.ingress.routes.jobs import ReaderStream, asked_for, not_found
+from services.ingress.status.notes import TOLD_SECONDS, PlaceNotes
 from services.ingress.status.shown import RawEvent, parse
 from services.ingress.status.status import JobState, JobStatus
 from shared.contracts import ids
@@ -62,7 +63,9 @@ class JobEvents:
         return ReaderStream(door, reader, self._stream(job, status, cursor, reader), _HEADERS | {"x-tutti-job": ids.public(job)})
 
     async def _stream(self, job: str, status: JobStatus, cursor: Cursor, reader: Following) -> AsyncIterator[bytes]:
-        follow = self._door.waiters.following(job)
+        follow, heartbeat_seconds = self._door.waiters.following(job), self._door.settings.heartbeat_seconds
+        notes, quiet_seconds = PlaceNotes(lambda: self._door.place(status)), 0.0
+        look_seconds = min(TOLD_SECONDS, heartbeat_seconds) if self._door.settings.places else heartbeat_seconds
         with self._door.followers.following(job, reader.news) as news:
             if not self._door.journal.is_whole(job):
                 yield await self._summary(status, cursor, reader)
@@ -85,12 +88,18 @@ class JobEvents:
                     yield sse.cursor(str(cursor))
                     return
                 try:
-                    async with asyncio.timeout(self._door.settings.heartbeat_seconds):
+                    async with asyncio.timeout(look_seconds):
                         await news.wait()
+                    quiet_seconds = 0.0
                 except TimeoutError:
-                    yield sse.HEARTBEAT
-                    if job not in self._door.journal:
-                        return
+                    quiet_seconds += look_seconds
+                    if said := b"".join(map(sse.comment, notes.news())):
+                        yield said
+                    elif quiet_seconds >= heartbeat_seconds:
+                        quiet_seconds = 0.0
+                        yield sse.HEARTBEAT
+                        if job not in self._door.journal:
+                            return
 
     async def _settled_text(self, event: RawEvent, reader: Following) -> str:
         """The whole answer; nothing where it is not to be had now."""

@@ -18,6 +18,7 @@ from services.ingress.admission.idempotency import is_same, job_id_of, may_come_
 from services.ingress.admission.meter import Charge
 from services.ingress.dialects.tutti.requests import JobSubmission
 from services.ingress.handlers import Door
+from services.ingress.http.cache_wishes import cache_headers, wishes_of, with_wishes
 from services.ingress.http.exchange import (
     CallHeaders,
     InvalidHeader,
@@ -41,6 +42,7 @@ from shared.contracts.base import ID, PriorityClass
 from shared.contracts.bounds import check_depth
 from shared.contracts.ids import digest_of
 from shared.model_names import AUTO
+from shared.scheduling.places import PlaceInLine
 
 ROUTE = "/v1/jobs"
 _PUBLIC_ID = re.compile(ID)
@@ -147,13 +149,17 @@ class Jobs:
             raise InvalidHeader("idempotency-key", "the body gives an id already; one of both is enough")
         tenant = client.tenant_of(submission.named_tenant() or call.tenant)
         public = submission.id or (call.idempotency_key and job_id_of(tenant, call.idempotency_key)) or door.submitter.new_id()
-        digest = None if is_generated(public) else digest_of(submission.model_copy(update={"id": public, "tenant": tenant}).record())
+        digest = (
+            None
+            if is_generated(public)
+            else digest_of(submission.model_copy(update={"id": public, "tenant": tenant, "cache": None}).record())
+        )
         changes: dict[str, Any] = {"id": public, "tenant": tenant}
         asked = submission.priority_class if "priority_class" in submission.model_fields_set else call.priority_class
         changes["priority_class"] = client.class_of(asked, PriorityClass.STANDARD)
         if call.deadline_seconds is not None and submission.deadline_at is None and submission.deadline_seconds is None:
             changes["deadline_seconds"] = call.deadline_seconds
-        submission = submission.model_copy(update=changes)
+        submission = with_wishes(submission.model_copy(update=changes), wishes_of(call.cache, call.cache_control))
         return JobOrder(client, public, ids.qualified(tenant, public), tenant, digest, call.trace), submission
 
     async def _queue(self, order: JobOrder, submission: JobSubmission) -> JobStatus:
@@ -168,13 +174,13 @@ class Jobs:
             seconds += max(0.0, submission.not_before - now)
         await door.judge(submission, priority_class, seconds, at_once=False)
         submission = submission.model_copy(update={"model": self._model(submission)})
-        record = await door.record_of(submission)
+        record = await door.record_of(submission, order.client)
         unsure = order.digest is not None and may_come_again(job) and not await door.claim(job, order.digest)
         follow = None
         if submission.stream or unsure:
             until = monotonic + max(0.0, seconds) + door.settings.deadline_grace_seconds
             follow = Follow(job, until, door.followers.wake, partial(door.told, order.digest) if unsure and order.digest else None)
-        await door.enqueue(order.public, record, priority_class, trace=order.trace, follow=follow, digest=order.digest)
+        offset = await door.enqueue(order.public, record, priority_class, trace=order.trace, follow=follow, digest=order.digest)
         if follow is not None and unsure and order.digest is not None:
             await door.first_word(follow, order.digest)
         status = JobStatus(
@@ -183,10 +189,12 @@ class Jobs:
             priority_class=priority_class,
             tenant=order.tenant,
             submitted_at=now,
+            queued_offset=offset,
             not_before=submission.not_before,
             deadline_at=submission.deadline_at,
             pattern=submission.pattern,
             digest=order.digest,
+            callback=submission.callback,
         )
         door.events.remember(status)
         if not unsure or door.journal.after(job, -1):
@@ -254,7 +262,9 @@ class Jobs:
         """The whole status. Who reads a large answer is registered, and its bytes count, until he has it."""
         door, answer = self._door, None if status.result is None else status.result.answer
         if answer is None or answer.blob is None:
-            return Response(status.public(), headers=headers, media_type="application/json")
+            line = door.place(status)
+            shown = status if line is None else status.model_copy(update={"line": line.rounded()})
+            return Response(shown.public(), headers={**headers, **_in_line(line)}, media_type="application/json")
         reader = Following(WaitKind.END, status.owner or "", door.clock.monotonic() + door.settings.stream_seconds)
         door.register.check(reader.kind, reader.tenant)
         return ReaderStream(door, reader, self._fetched(reader, status), {**headers, "content-type": "application/json"})
@@ -297,15 +307,27 @@ class Jobs:
         if status.state is JobState.SETTLED:
             if status.result is not None and status.result.answer is not None and status.result.answer.simulated:
                 headers["x-tutti-simulated"] = "true"
+            answer = None if status.result is None else status.result.answer
+            headers |= {name.decode(): value.decode() for name, value in cache_headers(asked=False, answer=answer)}
             return self._shown(status, headers)
+        line = self._door.place(status)
+        headers |= _in_line(line)
         body = {
             "id": job,
             "state": status.state.value,
             "class": status.priority_class,
+            **({} if line is None else {"line": line.rounded()}),
             "status_url": location,
             "events_url": f"{ROUTE}/{job}/events{query}",
         }
         return Response(to_json(body), 202, headers=headers, media_type="application/json")
+
+
+def _in_line(line: PlaceInLine | None) -> dict[str, str]:
+    if line is None:
+        return {}
+    seconds = {} if line.seconds is None else {"x-tutti-start-seconds": f"{line.seconds:.1f}"}
+    return {"x-tutti-place": str(line.place), **seconds}
 
 
 def _query(status: JobStatus, client: Client) -> str:

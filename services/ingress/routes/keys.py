@@ -19,7 +19,7 @@ from services.ingress.handlers import Door
 from services.ingress.http.exchange import call_headers
 from services.ingress.problems import Problem, Refused
 from shared.access import RIGHTS, Right
-from shared.contracts.base import IN_WORDS, TENANT
+from shared.contracts.base import IN_WORDS, TENANT, EpochSeconds, Label
 from shared.contracts.bounds import check_depth
 from shared.contracts.keys import KIND, ApiKey, KeyName, KeySecret, KeyTerms
 
@@ -49,12 +49,12 @@ class Rotation(BaseModel):
 class KeyView(KeyTerms):
     """A key as shown: never its digests."""
 
-    id: str
-    made_at: float
-    by: str
-    previous_until: float | None = None
+    id: KeyName
+    made_at: EpochSeconds
+    by: Label
+    previous_until: EpochSeconds | None = None
     """Until then the key of before holds, too."""
-    key: str | None = None
+    key: Label | None = None
     """The key itself, only where it was just made."""
 
 

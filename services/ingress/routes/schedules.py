@@ -101,9 +101,9 @@ class ScheduleRoutes:
             raise InvalidSchedule
         asked = given.priority_class if "priority_class" in given.model_fields_set else None
         priority_class = client.class_of(asked, given.priority_class)
-        self._door.offered.check(job)
         named = job.tenant if "tenant" in job.model_fields_set else None
         job = job.model_copy(update={"tenant": client.tenant_of(named or tenant)})
+        self._door.offered.check(job)
         inside = ids.under(job.tenant, name)
         known = self._table.entries.get(inside)
         if known is None:

@@ -22,6 +22,7 @@ from shared.access import Client, Right
 from shared.contracts.base import IN_WORDS, TENANT
 from shared.contracts.bounds import check_depth
 from shared.contracts.budget import TenantLimits
+from shared.validators.checks import check_settings
 
 KIND = "tenant"
 _NAME = re.compile(TENANT)
@@ -63,6 +64,8 @@ class TenantRoutes:
         async with self._door.bodies.read(request.receive, call, name, _BODY_BYTES) as body:
             check_depth(body)
             limits = TenantLimits.model_validate_json(body)
+        for policy in limits.policies:
+            check_settings(policy.checks)
         await self._declaring.write(request, "declare", KIND, name, {name: limits.to_bytes()}, tenant=name)
         return _json(TenantView(id=name, limits=limits))
 

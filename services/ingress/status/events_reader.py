@@ -20,13 +20,13 @@ from services.ingress.replies.ends import Ends
 from services.ingress.settings import IngressSettings
 from services.ingress.status.followers import Followers
 from services.ingress.status.journal import Journal
+from services.ingress.status.lines import Lines
 from services.ingress.status.reviews import Reviews
-from services.ingress.status.shown import LEDGER, SHOWN, RawEvent
+from services.ingress.status.shown import LEDGER, SHOWN, RawEvent, class_of, last
 from services.ingress.status.status import JobStatus
 from services.ingress.status.store import Position, StatusStore, StoreUnavailable
 from services.ingress.status.talks import Talks
 from shared.contracts import headers
-from shared.contracts.base import PriorityClass
 from shared.contracts.event import PlannerStarted
 from shared.epochs import EpochFilter, epoch_of
 from shared.errors import LogError
@@ -38,10 +38,8 @@ from shared.services import group_of
 from shared.telemetry import logs, metrics
 
 _log = logs.get(__name__)
-_CLASS = re.compile(rb'"priority_class":"(interactive|standard|batch)"')
 _SOURCE = re.compile(rb'"source":"[^"\\]+/(\d{1,9})/(\d{1,18})"')
 _KINDS = {kind.encode(): kind for kind in ("planner_started", *SHOWN, *LEDGER)}
-_CLASSES = {priority_class.value.encode(): priority_class for priority_class in PriorityClass}
 _STORE_BATCH = 500
 _RESULTS_LOOKBACK = 1_000
 """A result follows its settle event by a fraction of a second."""
@@ -67,6 +65,7 @@ class EventsReader:
         self._clock, self.store = environment.clock, store
         self.journal = Journal(jobs=settings.journal_jobs, size=settings.journal_bytes, events_per_job=settings.journal_events_per_job)
         self.backlog, self.followers, self.tenants = Backlog(), Followers(), TenantDays()
+        self.lines = Lines(environment.topics.settings.capabilities, self.backlog)
         self._lookback, self._flush_seconds = settings.events_lookback, settings.flush_seconds
         topics, partitions = environment.topics, environment.topics.settings.home_partitions
         self.reviews = Reviews(environment.log, topics.job_events, environment.instance)
@@ -201,11 +200,14 @@ class EventsReader:
         self.journal.add(job, home, event)
         self.reviews.on_event(job, home, event)
         if event.kind == "job_accepted":
-            source = _last(_SOURCE, event.value, b'"source":')
+            source, priority_class = last(_SOURCE, event.value, b'"source":'), class_of(event.value)
             place = (int(source[1]), int(source[2])) if source else (None, None)
-            self.backlog.on_accepted(_class_of(event.value), *place)
-        elif event.kind == "job_settled":
-            self.backlog.on_settled(_class_of(event.value))
+            self.backlog.on_accepted(priority_class, *place)
+            self.lines.on_accepted(job, event.value, priority_class, self._clock.monotonic())
+            return
+        self.lines.on_event(job, event, self._clock.monotonic())
+        if event.kind == "job_settled":
+            self.backlog.on_settled(class_of(event.value))
             self.charges.on_settled(job, event.value)
             if established:
                 self._callers.on_settled(job, event.value)
@@ -298,14 +300,3 @@ def _kind_of(record: Record) -> str:
     except ValueError:
         return ""
     return str(body.get("type", "")) if isinstance(body, dict) else ""
-
-
-def _last(pattern: re.Pattern[bytes], value: bytes, marker: bytes) -> re.Match[bytes] | None:
-    """The last occurrence: what a caller wrote comes before what the planner appends."""
-    at = value.rfind(marker)
-    return pattern.match(value, at) if at >= 0 else None
-
-
-def _class_of(value: bytes) -> PriorityClass:
-    found = _last(_CLASS, value, b'"priority_class":')
-    return _CLASSES[found[1]] if found else PriorityClass.STANDARD

@@ -1,13 +1,34 @@
-"""StepNotes: what became of a job's steps, a line each, for who waits for its stream. Nothing of prompts or answers is in them."""
+"""Notes for who waits for a stream, a line each: what became of a job's steps; its place in line. No prompt or answer is in them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from services.ingress.status.journal import Journal
 from services.ingress.status.shown import parse
 from shared.contracts import event as events
+from shared.scheduling.places import PlaceInLine, differs, in_words
 from shared.tree import StepStatus, fold_step
+
+TOLD_SECONDS = 3.0
+"""A place is told at most so often."""
+
+
+class PlaceNotes:
+    """Of one job, while it waits for a node."""
+
+    def __init__(self, place: Callable[[], PlaceInLine | None]) -> None:
+        self._place = place
+        self._told: PlaceInLine | None = None
+
+    def news(self) -> list[str]:
+        """Where it stands, if that is another place or time than was told last."""
+        now = self._place()
+        if now is None or (self._told is not None and not differs(self._told, now)):
+            return []
+        self._told = now
+        return [in_words(now.place, now.seconds)]
 
 
 class StepNotes:

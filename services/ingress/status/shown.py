@@ -5,6 +5,7 @@ Events are parsed as the contract has them, and only when somebody asks.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, get_args
 
@@ -12,14 +13,17 @@ from pydantic import ValidationError
 
 from shared.contracts import event as events
 from shared.contracts import ids
-from shared.contracts.base import Contract
+from shared.contracts.base import Contract, PriorityClass
 from shared.contracts.budget import TenantAccount, TenantLimitNeared, TenantShare
 from shared.contracts.conversation import ConversationChanged, TurnBegun
+from shared.contracts.result import Result
 from shared.contracts.review import ReviewDecided, ReviewEscalated, ReviewOpened, ReviewWithdrawn
 from shared.contracts.taken import TakenAhead
 from shared.telemetry import logs
 
 _log = logs.get(__name__)
+_CLASS = re.compile(rb'"priority_class":"(interactive|standard|batch)"')
+_CLASSES = {priority_class.value.encode(): priority_class for priority_class in PriorityClass}
 
 Fields = Mapping[str, Any]
 """Field → True, or the fields shown of the model in it. What pydantic's `include` takes."""
@@ -50,7 +54,7 @@ FIELDS: dict[type[Contract], Fields] = {
     events.LimitNeared: _all("limit", "used", "bound"),
     events.CancelRecorded: _all("reason"),
     events.JobStopped: _all("failure"),
-    events.JobSettled: _all("result"),
+    events.JobSettled: _all() | {"result": dict.fromkeys(Result.model_fields.keys() - {"callback"}, True)},
 }
 """Event → what is shown of it."""
 
@@ -115,3 +119,15 @@ def shown(event: Contract) -> dict[str, Any]:
     if isinstance(event, events.JobSettled):
         found["result"]["job"] = ids.public(event.job)
     return found
+
+
+def class_of(value: bytes) -> PriorityClass:
+    """Of an event that tells it."""
+    found = last(_CLASS, value, b'"priority_class":')
+    return _CLASSES[found[1]] if found else PriorityClass.STANDARD
+
+
+def last(pattern: re.Pattern[bytes], value: bytes, marker: bytes) -> re.Match[bytes] | None:
+    """The last occurrence: what a caller wrote comes before what the planner appends."""
+    at = value.rfind(marker)
+    return pattern.match(value, at) if at >= 0 else None

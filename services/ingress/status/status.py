@@ -16,13 +16,19 @@ from services.ingress.status.shown import SHOWN, RawEvent, parse
 from shared.contracts import event as events
 from shared.contracts import ids
 from shared.contracts.base import Contract, PriorityClass
+from shared.contracts.callback import Callback
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.failure import Failure
 from shared.contracts.limits import Limits
 from shared.contracts.result import Result
+from shared.scheduling.places import PlaceInLine
 from shared.tree import StepStatus, Tree, fold_step, tree_of
 
-_INTERNAL: dict[str, Any] = {"offset": True, "digest": True, "rebuilt": True, "steps": {"__all__": {"epoch"}}}
+_INTERNAL: dict[str, Any] = {
+    **dict.fromkeys(("offset", "queued_offset", "callback", "digest", "rebuilt"), True),
+    "steps": {"__all__": {"epoch"}},
+    "result": {"callback": True},
+}
 
 
 class JobState(StrEnum):
@@ -63,6 +69,10 @@ class JobStatus(BaseModel):
     home: int
     submitted_at: float | None = None
     """While it is queued, at the instance that submitted it; from then on `accepted_at` tells."""
+    queued_offset: int | None = None
+    """Of its record at its home on `jobs.<class>`, where it was submitted here. Not shown."""
+    line: PlaceInLine | None = None
+    """While it waits for a node: filled in when it is shown."""
     not_before: float | None = None
     accepted_at: float | None = None
     deadline_at: float | None = None
@@ -83,6 +93,8 @@ class JobStatus(BaseModel):
     """Of the last event folded in, on the job's home partition."""
     digest: str | None = None
     """Of the request; absent where it is not known. Not shown."""
+    callback: Callback | None = None
+    """Of a job that is not accepted yet. Not shown."""
     rebuilt: str | None = None
     """The snapshot that this view is being begun from, of a job whose beginning was not seen. Not shown."""
 
@@ -97,6 +109,7 @@ class JobStatus(BaseModel):
             priority_class=self.priority_class or PriorityClass.STANDARD,
             pattern=self.pattern or "single",
             digest=self.digest or "",
+            callback=self.callback,
         )
 
     @property
@@ -197,7 +210,7 @@ def _on_delayed(status: JobStatus, waits: DelayedJob) -> None:
     _reach(status, JobState.DELAYED)
     status.not_before, status.submitted_at = waits.due_at, status.submitted_at or waits.since
     status.tenant, status.pattern, status.model = waits.tenant, waits.pattern, waits.model
-    status.priority_class, status.digest = waits.priority_class, waits.digest or None
+    status.priority_class, status.digest, status.callback = waits.priority_class, waits.digest or None, waits.callback
 
 
 def _on_settled(status: JobStatus, event: events.JobSettled) -> None:
@@ -217,13 +230,14 @@ def _on_snapshot(status: JobStatus, event: events.JobSnapshot) -> None:
         status.rebuilt, status.steps, status.limits_neared = event.snapshot, [], []
     if status.rebuilt == event.snapshot:
         for text in event.facts:
-            kind = _kind_of(text)
+            kind = kind_of_text(text)
             if kind in SHOWN and kind != event.type:
                 _apply_text(status, kind, text)
         if event.part + 1 == event.parts:
             status.rebuilt = None
 
 
-def _kind_of(text: str) -> str:
+def kind_of_text(text: str) -> str:
+    """The type of an event in a snapshot."""
     found: Any = from_json(text)
     return str(found.get("type", "")) if isinstance(found, dict) else ""

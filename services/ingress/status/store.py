@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, Protocol
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
-from services.ingress.redis_client import open_redis
 from services.ingress.settings import IngressSettings
 from services.ingress.status.status import JobStatus
 from shared.errors import TuttiError
+from shared.redis_client import open_redis
 
 _SAVE = """
 local stored = redis.call('HGET', KEYS[1], ARGV[1])

@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 from services.planner.budgets.rules import MICROS, micros
 from services.planner.job.live import LiveJob
-from services.planner.job.run import Wanted
 from shared.contracts.chat import Operation
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.limits import Limits
 from shared.contracts.step import StepRequest
 from shared.contracts.usage import Usage
 from shared.estimates import ANSWER_TOKENS, likely_tokens
+from shared.patterns.run import Wanted
 
 STEP_BYTES = 176 * 1024
 """Largest rendered step. A step may wait in `delays.*`, where base64 makes it a third larger: that, too, must fit a record."""
@@ -30,9 +30,16 @@ class Neared(NamedTuple):
 
 def estimate_tokens(request: StepRequest) -> int:
     """Prompt plus what the answer may have; an estimate for reservations and fairness, not for billing."""
+    if request.is_critique:
+        return 0
     prompt = likely_tokens(request.characters()) + 1
     answer = 0 if request.texts or request.operation is Operation.TOOL else request.options.max_tokens or ANSWER_TOKENS
     return prompt + answer
+
+
+def calls_of(request: StepRequest) -> int:
+    """Of models, that an attempt of it makes."""
+    return 0 if request.is_critique else 1
 
 
 def filled(given: Limits, defaults: Limits) -> Limits:
@@ -54,12 +61,13 @@ def refusal(job: LiveJob, want: Wanted, estimated_tokens: int, estimated_micros:
         return Failure(kind=FailureKind.TOO_LARGE, message=f"the step's input has {want.size} bytes; at most {STEP_BYTES} are allowed")
     limits = job.accepted.limits
     spent = job.usage
-    open_calls = _open_calls(job)
+    calls = calls_of(want.request)
+    open_calls = _open_calls(job) + calls
     exceeded = (
         ("steps", limits.steps, job.steps_asked + 1),
-        ("calls", limits.calls, spent.calls + spent.wasted_calls + open_calls + 1),
-        ("width", limits.width, open_calls + 1),
-        ("depth", limits.depth, depth_of(want.path)),
+        ("calls", limits.calls, calls and spent.calls + spent.wasted_calls + open_calls),
+        ("width", limits.width, calls and open_calls),
+        ("depth", limits.depth, calls and depth_of(want.path)),
         ("tokens", limits.tokens, _tokens(spent) + job.reserved_tokens + estimated_tokens),
     )
     return _first_exceeded(exceeded) or _cost(job, spent, estimated_micros)
@@ -118,7 +126,7 @@ def neared(job: LiveJob, now: float) -> list[Neared]:
 
 
 def _open_calls(job: LiveJob) -> int:
-    return sum(step.request is not None for step in job.steps.values())
+    return sum(calls_of(step.request) for step in job.steps.values() if step.request is not None)
 
 
 def _tokens(spent: Usage) -> int:

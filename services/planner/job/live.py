@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.planner.job.open_step import Claim, OpenStep, Phase
-from services.planner.job.run import Run
 from shared.contracts.base import StepId
 from shared.contracts.conversation import TurnBegun
 from shared.contracts.event import (
@@ -37,7 +36,9 @@ from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import ReplyTo
 from shared.contracts.review import Deliberation, ReviewDecided, ReviewEscalated, ReviewOpened, ReviewWithdrawn
 from shared.contracts.usage import Usage
-from shared.patterns.context import SoFar
+from shared.patterns.context import Context, SoFar
+from shared.patterns.port import Pattern
+from shared.patterns.run import Run
 from shared.scheduling.retry import DISPOSITION, Disposition
 
 _REMEMBERED_NODES = 8
@@ -106,6 +107,18 @@ class LiveJob:
     """The conversation's owner may not know yet that it has ended (state)."""
     broken: Failure | None = None
     """History and pattern disagree; the job is settled with this."""
+
+    @classmethod
+    def of(cls, event: JobAccepted, pattern: Pattern) -> LiveJob:
+        """As it was accepted; its pattern is not yet started."""
+        seconds = event.deadline_seconds or max(0.0, event.deadline_at - event.at)
+        run = Run(event.job, pattern, event.request, Context(event.job, event.team, event.limits, seconds), event.policies)
+        return cls(event.job, event, run, awaits_turn=event.request.conversation is not None)
+
+    @staticmethod
+    def folds(event: Event) -> bool:
+        """Whether `apply` knows what to do with it."""
+        return type(event) in _APPLY
 
     @property
     def source_topic(self) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from shared.contracts.base import ClaimId, StepId
+from shared.contracts.cache import CacheLookup
 from shared.contracts.review import Deliberation
 from shared.contracts.step import StepRequest
 
@@ -33,6 +34,17 @@ class Claim:
     node: str
     mailbox: int
     lease_seconds: float
+
+
+@dataclass(slots=True)
+class Lookup:
+    """What a step asks the cache before its first attempt is sent; not in history."""
+
+    said: CacheLookup
+    follows: int = 0
+    """How often it was told to wait for another step."""
+    following: bool = False
+    sent: bool = False
 
 
 @dataclass(slots=True)
@@ -78,12 +90,21 @@ class OpenStep:
     review: Deliberation | None = None
     due_at: float = float("inf")
     """Monotonic seconds of this step's next timer; armed by the engine."""
+    patience_until: float = float("inf")
+    """Of a critique that was sent: how long a critic is awaited (state)."""
     leased_until: float = float("inf")
     """Of the claim that stands (state)."""
     releases: int = 0
     """Times a router's choice was handed back unclaimed; bounds how fast it is sent again."""
     stopped: bool = False
     """Its node was told to stop, by this planner (state)."""
+    lookup: Lookup | None = None
+    """Of a step that this planner asks the cache about, until it ends (state)."""
+
+    @property
+    def asks_cache(self) -> bool:
+        """Whether it waits for the cache's word, and has not been sent by anybody."""
+        return self.lookup is not None and not self.lookup.sent and self.phase is Phase.ASKED and self.routed is None
 
     def stands(self, attempt: int, claim: ClaimId | None) -> bool:
         """Whether this claim of this attempt is the one that stands."""

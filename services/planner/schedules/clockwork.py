@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from math import inf
 
-from services.planner.job.derived import derived
 from services.planner.round import Round
 from services.planner.state.admission import JobInput, accept
 from services.planner.state.book import Book
@@ -19,6 +18,7 @@ from shared.contracts.base import ScheduleId
 from shared.contracts.event import ScheduleFired
 from shared.contracts.ids import digest_of
 from shared.contracts.schedule import Missed, Schedule
+from shared.derived import derived
 from shared.scheduling.schedule_table import ScheduleEntry, ScheduleTable
 from shared.telemetry import logs, metrics
 from shared.topics import partition_of

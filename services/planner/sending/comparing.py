@@ -11,13 +11,13 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
-from services.planner.job.derived import comparison_id
 from services.planner.job.live import LiveJob
 from shared.contracts import headers, ids
 from shared.contracts.base import INLINE_BYTES, PriorityClass
 from shared.contracts.ids import Maker, digest_of
 from shared.contracts.job import HeldJob, Job
 from shared.contracts.result import Status
+from shared.derived import comparison_id
 from shared.kafka.port import Message
 from shared.patterns.auto import AUTO
 from shared.patterns.chain import job_input
@@ -27,6 +27,7 @@ from shared.patterns.data import TOLD
 from shared.patterns.judging import readable
 from shared.patterns.single import SINGLE
 from shared.telemetry import logs, metrics
+from shared.telemetry.tracing import place_of
 from shared.topics import Topics
 
 log = logs.get(__name__)
@@ -57,7 +58,7 @@ def comparison_of(job: LiveJob, share: float, topics: Topics, known: Callable[[s
         return None
     metrics.COMPARISONS.labels("owed").inc()
     says = (
-        *headers.envelope("job", job.accepted.trace),
+        *headers.envelope("job", place_of(job.accepted.trace, job.id, job.accepted.source).traceparent()),
         (headers.MADE_BY, Maker.PLANNER.value.encode()),
         (headers.REQUEST_DIGEST, digest_of(name.encode()).encode()),  # another release may write it otherwise: it is the same job
     )
@@ -76,7 +77,7 @@ def _has_baseline(job: LiveJob) -> bool:
     settled, pattern, baseline = job.settled, job.run.pattern, job.run.context.baseline
     if settled is None or settled.result.status is not Status.SUCCEEDED or settled.result.answer is None:
         return False
-    if job.accepted.request.conversation is not None:
+    if job.accepted.request.conversation is not None or job.accepted.policies:  # nobody has passed what else is compared
         return False
     if pattern.name in (SINGLE.name, COMPARE.name) or (pattern.name == AUTO.name and settled.result.answer.explanation is None):
         return False

@@ -21,6 +21,7 @@ from shared.contracts.credits import PlannerPresence
 from shared.contracts.step import Step
 from shared.errors import LogError
 from shared.kafka.port import Appended, Log, Producer
+from shared.model_names import canonical
 from shared.placement.choosing import Chosen, Placement
 from shared.placement.demand import cost_of, demand_of
 from shared.placement.facts import Facts
@@ -42,6 +43,7 @@ SWEEP_SECONDS = 0.25
 LOST_SECONDS = 5.0
 """Without credits for so long a node, without presence a router is lost."""
 FORGOTTEN_SECONDS = 300.0
+DIGEST_SECONDS = 1.0
 PATIENCE_SECONDS = 5.0
 """A mailbox that takes nothing for so long loses its steps to the routers. One that was written nevertheless may be run twice."""
 
@@ -72,6 +74,9 @@ class Eager:
         self._handed: defaultdict[int, list[Given]] = defaultdict(list)
         """By home: places that are used up, for steps that are not sent yet."""
         self._looked_at = 0
+        self._digests: defaultdict[str, set[str]] = defaultdict(set)
+        """By model, of all nodes."""
+        self._digests_of, self._digests_until = -1, 0.0
         self._producer: Producer | None = None
 
     # Homes
@@ -96,6 +101,18 @@ class Eager:
         given = Given(chosen.node, chosen.account.mailbox, chosen.model, chosen.why, use)
         self._handed[step.home].append(given)
         return given
+
+    def digest(self, model: str) -> str | None:
+        """As of a second ago at most: nodes announce themselves often, and hardly ever another file."""
+        now, table = self._clock.monotonic(), self._placement.table
+        if table.version != self._digests_of and now >= self._digests_until:
+            self._digests_of, self._digests_until = table.version, now + DIGEST_SECONDS
+            self._digests.clear()
+            for node in table:
+                for there in node.models:
+                    self._digests[canonical(there.name)].add(there.digest)
+        found = self._digests.get(canonical(model), ())
+        return next(iter(found)) if len(found) == 1 else None
 
     def _passes(self, step: Step) -> bool:
         """Whether a step of this planner that waits would be passed, in any home."""

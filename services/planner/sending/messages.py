@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64encode
 
-from services.planner.round import AskPosition, Begin, Bury, CallerAnswer, Disown, Dispatch, Publish, Sendable, Stop, StopAnywhere, Tell
+from services.planner.round import (
+    AskPosition,
+    Begin,
+    Bury,
+    CallerAnswer,
+    Disown,
+    Dispatch,
+    Fill,
+    Publish,
+    Sendable,
+    Stop,
+    StopAnywhere,
+    Tell,
+)
 from shared.contracts import headers, ids
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
+from shared.contracts.cache import CacheAbandoned, CacheFill, CacheLookup
 from shared.contracts.control import StopStep
 from shared.contracts.conversation import ToHome, ToOwner
 from shared.contracts.job import ReplyTo
+from shared.contracts.result import Result
 from shared.kafka.port import Message
 from shared.topics import Topics, partition_of, steps_partition
 
@@ -29,9 +44,11 @@ def of_effect(effect: Sendable, topics: Topics) -> list[Message]:
             result, body = settled.result, body or settled.result.to_bytes()
             owed = [reply for reply in (settled.reply, *followers) if reply is not None and not reply.reads_events]
             finals = [_final(reply, result.job, body, settled.trace) for reply in owed]
-            return [_result(result.job, body, settled.trace, topics), *finals]
+            return [_result(result, body, settled.trace, topics), *finals]
         case Bury(letter=letter):
             return [letter]
+        case Fill(said=fill):
+            return [to_cache(topics.fills, fill, topics)]
         case Tell(home=home, outcome=outcome):
             key = owner_key(outcome)
             partition = partition_of(key, topics.settings.home_partitions) if home is None else home
@@ -41,6 +58,12 @@ def of_effect(effect: Sendable, topics: Topics) -> list[Message]:
         case AskPosition(reply=reply, broken=broken):
             asking = (*headers.envelope(broken.type), *headers.correlation_headers(reply))
             return [Message(reply.topic, broken.to_bytes(), broken.job.encode(), reply.partition, asking)]
+
+
+def to_cache(topic: str, said: CacheLookup | CacheFill | CacheAbandoned, topics: Topics) -> Message:
+    """By the step's fingerprint: equal steps meet at one cache."""
+    key = said.key.encode()
+    return Message(topic, said.to_bytes(), key, partition_of(key, topics.settings.other_partitions), headers.envelope(said.type))
 
 
 def owner_key(outcome: BudgetRequested | BudgetGranted | BudgetRecalled | ToHome | ToOwner) -> bytes:
@@ -55,6 +78,10 @@ def _stop(control: StopStep, mailbox: int, topics: Topics) -> Message:
 
 def _dispatch(dispatch: Dispatch, topics: Topics) -> Message:
     step, given = dispatch.step, dispatch.given
+    if step.is_critique:
+        key = step.id.encode()
+        partition = partition_of(key, topics.settings.other_partitions)
+        return Message(topics.critiques, step.to_bytes(dispatch.content), key, partition, headers.envelope("step", dispatch.trace))
     if given is not None and not given.failed:
         used = f"{given.use.boot}/{given.use.sequence}".encode()
         head = (*headers.envelope("step", dispatch.trace), (headers.NODE, given.node.encode()), (headers.CREDITS, used))
@@ -65,10 +92,11 @@ def _dispatch(dispatch: Dispatch, topics: Topics) -> Message:
     return Message(topic, step.to_bytes(dispatch.content), step.id.encode(), partition, headers.envelope("step", dispatch.trace))
 
 
-def _result(job: str, body: bytes, trace: str | None, topics: Topics) -> Message:
-    key = job.encode()
-    partition = partition_of(key, topics.settings.other_partitions)
-    return Message(topics.results, body, key, partition, headers.envelope("result", trace))
+def _result(result: Result, body: bytes, trace: str | None, topics: Topics) -> Message:
+    key, head = result.job.encode(), headers.envelope("result", trace)
+    if result.callback is not None:
+        head += ((headers.CALLBACK, b"1"),)
+    return Message(topics.results, body, key, partition_of(key, topics.settings.other_partitions), head)
 
 
 def _final(reply: ReplyTo, job: str, body: bytes, trace: str | None) -> Message:

@@ -18,7 +18,7 @@ from services.planner.intake.refusals import Refusals
 from services.planner.round import Bury, CallerAnswer, Disown, Dispatch, EndTurn, Given, Publish, Round, Stop, Tell
 from services.planner.sending.comparing import comparison_of
 from services.planner.sending.eager import PATIENCE_SECONDS
-from services.planner.sending.messages import of_effect
+from services.planner.sending.messages import of_effect, to_cache
 from services.planner.shard.ended_turns import EndedTurns
 from services.planner.shard.wiring import Wiring
 from services.planner.state import attempts, driving
@@ -26,6 +26,7 @@ from services.planner.state.admission import IdTaken, JobInput, accept
 from services.planner.state.book import Book, internal
 from services.planner.state.delayed import must_wait, postpone
 from shared.contracts.base import PriorityClass
+from shared.contracts.cache import CacheLookup
 from shared.contracts.event import JobSettled
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
@@ -42,6 +43,8 @@ from shared.telemetry import logs
 log = logs.get(__name__)
 
 RESULTS_GATHER_SECONDS = 0.1
+LOOKUP_SECONDS = 1.0
+"""A lookup that Kafka has not taken by then is of no use."""
 
 
 class Effects:
@@ -176,6 +179,12 @@ class Effects:
         self._eager.sending(dispatch.step.home, dispatch.given)
         fate = partial(self._on_given, dispatch, dispatch.given)
         self._outbox.put(message, fate, again=False, patience_seconds=PATIENCE_SECONDS)
+
+    def look_up(self, lookups: Sequence[CacheLookup]) -> None:
+        """Ask the cache, once: the steps' own timers end the wait."""
+        for lookup in lookups:
+            message = to_cache(self._topics.lookups, lookup, self._topics)
+            self._outbox.put(message, again=False, patience_seconds=LOOKUP_SECONDS)
 
     def _on_given(self, dispatch: Dispatch, given: Given, result: Sent) -> None:
         """The mailbox has it; or the routers get the same attempt, at once. One that was written nevertheless may be run twice."""

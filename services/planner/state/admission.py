@@ -16,6 +16,7 @@ from shared.agents.resolving import resolve
 from shared.contracts.agents import Team
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import check_job
+from shared.contracts.critique import TenantPolicy
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.event import NOBODY, CancelRecorded, JobAccepted, JobSettled
 from shared.contracts.failure import Failure, FailureKind, clocks_differ
@@ -47,6 +48,7 @@ class JobInput:
     """When the record arrived in the log; 0: it was none."""
     large: bool = False
     """It is above the inline bound: history takes it only by reference."""
+    key: str | None = None
     written: bytes | None = None
     """The job as JSON, if it came as tutti writes it."""
 
@@ -125,7 +127,9 @@ def _admit(book: Book, round_: Round, given: JobInput, team: Team) -> LiveJob:
         reply=given.reply,
         trace=given.trace,
         digest=given.digest,
+        key=given.key,
         team=team,
+        policies=_policies(book, given),
     )
     job = book.enter(event, round_)
     book.write(round_, job, event, partial(book.begins_at, job.id, event.at), part=given.written)
@@ -143,14 +147,21 @@ def _judged(book: Book, round_: Round, given: JobInput) -> tuple[Team, tuple[Sta
         _, ask = policy.patterns.read(given.job)
         check_job(given.job, policy.capabilities, round_.wall)
         team, talks = NOBODY, given.job.conversation is not None
-        if talks or type(ask).model_fields:  # nearly no job: pattern single's input has none
-            agents = (*agents_named(ask), *((AGENT,) if talks else ()))
+        judges = [policy.judge.agent for policy in _policies(book, given) if policy.judge is not None]
+        if talks or judges or type(ask).model_fields:  # nearly no job: pattern single's input has none
+            agents = (*agents_named(ask), *((AGENT,) if talks else ()), *judges)
             team = resolve(policy.declared, agents, prompts_named(ask), policy.capabilities, tools_named(ask))
     except InvalidInput as error:
         kind = FailureKind.UNKNOWN_PATTERN if isinstance(error, UnknownPattern) else FailureKind.INVALID_JOB
         return NOBODY, (Status.FAILED, Failure(kind=kind, message=error.message))
     late = _late(round_, given)
     return (team, None) if late is None else (NOBODY, late)
+
+
+def _policies(book: Book, given: JobInput) -> tuple[TenantPolicy, ...]:
+    """Its tenant's, as of now."""
+    own = book.funds.tenants.get(given.job.tenant)
+    return own.policies if own else ()
 
 
 def _late(round_: Round, given: JobInput) -> tuple[Status, Failure] | None:

@@ -9,7 +9,7 @@ from services.planner.job.limits import late, retry_refusal
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import Claim, OpenStep, Phase
 from services.planner.round import Disown, Round, Stop
-from services.planner.state import driving, ending, ledgers, streams, turns, waits
+from services.planner.state import caching, driving, ending, ledgers, lookups, streams, turns, waits
 from services.planner.state.book import Book
 from shared.contracts import event as events
 from shared.contracts.base import ClaimId
@@ -17,6 +17,7 @@ from shared.contracts.control import StopClaims, StopStep
 from shared.contracts.event import StepAnswered, StepClaimedBy
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.outcome import (
+    CacheMissed,
     CancelRequested,
     ClaimsRenewed,
     Outcome,
@@ -82,8 +83,7 @@ def on_due(book: Book, round_: Round, job_id: str) -> None:
 
 def give_up(book: Book, round_: Round, outcome: Outcome) -> None:
     """Folding this outcome fails again and again: the job that it is about ends."""
-    job = _job_of(book, outcome)
-    if job is not None:
+    if (job := _job_of(book, outcome)) is not None:
         driving.give_up(book, round_, job)
 
 
@@ -218,12 +218,12 @@ def _void(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
 
 def _on_succeeded(book: Book, round_: Round, outcome: StepSucceeded) -> None:
     found = book.find(outcome.job, outcome.step)
-    if found is None or not acceptable(found[1], outcome.attempt, outcome.claim):
+    if found is None or not acceptable(found[1], outcome):
         _waste(book, round_, outcome)
         return
     job, step = found
     book.drop_claim(step)
-    if step.claim is not None and step.claim.id != outcome.claim:
+    if outcome.answer.served is not None or (step.claim is not None and step.claim.id != outcome.claim):
         book.stop(round_, job, step)
     if not outcome.answer.text.startswith(step.prefix):
         _fail_or_retry(book, round_, job, step, streams.not_continued(outcome), usage=outcome.usage)
@@ -232,29 +232,24 @@ def _on_succeeded(book: Book, round_: Round, outcome: StepSucceeded) -> None:
     book.funds.close(round_, job, step, outcome.usage)
     if step.request is not None and outcome.usage.cost:
         book.prices.learn(step.request.model, outcome.usage)
-    book.emit(
-        round_,
-        job,
-        StepAnswered.of_valid(
-            epoch=book.epoch,
-            job=job.id,
-            at=round_.wall,
-            step=step.id,
-            attempt=outcome.attempt,
-            node=outcome.node,
-            answer=outcome.answer,
-            usage=outcome.usage,
-            timings=outcome.timings,
-        ),
-    )
+    caching.answered(round_, job, step, outcome, book.control_of(job))
+    event = StepAnswered.of_valid(
+        epoch=book.epoch, job=job.id, at=round_.wall, step=step.id, attempt=outcome.attempt, node=outcome.node, answer=outcome.answer,
+        usage=outcome.usage, timings=outcome.timings,
+    )  # fmt: skip
+    book.emit(round_, job, event)
     driving.drive(book, round_, job)
 
 
-def acceptable(step: OpenStep, attempt: int, claim: ClaimId | None) -> bool:
-    """Whether history asked for this success; of a stream, only of the claim that stands, whose text the caller has been shown."""
-    if step.request is None or attempt > step.attempt:
+def acceptable(step: OpenStep, outcome: StepSucceeded) -> bool:
+    """Whether history asked for this success; of a stream, only of the claim that stands, whose text the caller has been shown, or of the
+    cache while nobody can have shown him anything.
+    """
+    if step.request is None or outcome.attempt > step.attempt:
         return False
-    return not step.request.stream or step.stands(attempt, claim)
+    if not step.request.stream:
+        return True
+    return step.asks_cache if outcome.answer.served is not None else step.stands(outcome.attempt, outcome.claim)
 
 
 def _current(step: OpenStep, attempt: int, claim: ClaimId | None) -> bool:
@@ -300,8 +295,7 @@ def _ask_again(book: Book, round_: Round, job: LiveJob, step: OpenStep, failure:
 
 def _on_position(book: Book, round_: Round, outcome: StreamPosition) -> None:
     """The next attempt continues from there, as soon as the backoff is over."""
-    found = book.find(outcome.job, outcome.step)
-    if found is None:
+    if (found := book.find(outcome.job, outcome.step)) is None:
         return
     job, step = found
     if streams.take_position(step, outcome) and step.due_at <= round_.now:
@@ -346,6 +340,11 @@ def _step_due(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
         failure = lost
     elif step.routed is not None:
         failure = Failure(kind=FailureKind.UNCLAIMED, message="no worker claimed the step in time", node=step.routed[0])
+    elif step.patience_until <= round_.now:
+        failure = Failure(kind=FailureKind.UNCHECKED, message="no critic answered in time")
+    elif step.asks_cache:
+        lookups.due(book, round_, job, step)
+        return
     else:
         round_.dispatches.append(driving.dispatch(book, round_, job, step))
         return
@@ -394,6 +393,7 @@ _ON: dict[type, Callable[[Book, Round, Any], None]] = {
     StepFailed: _on_failed,
     StepReleased: _on_released,
     StreamPosition: _on_position,
+    CacheMissed: lookups.on_missed,
     CancelRequested: _on_cancel,
     ReviewGiven: driving.on_review,
     **dict.fromkeys(ledgers.MESSAGES, ledgers.on_message),

@@ -16,10 +16,9 @@ from services.planner.conversations.owner import Conversations
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep
 from services.planner.job.out import OutJob
-from services.planner.job.run import Run
 from services.planner.kept import Kept
 from services.planner.round import EndTurn, Round, Stop
-from services.planner.state import dates
+from services.planner.state import caching, dates
 from services.planner.state.cancels import Cancels
 from services.planner.state.funds import Funds
 from services.planner.state.incarnations import Incarnations
@@ -34,6 +33,7 @@ from services.planner.state.timers import Timers
 from services.planner.state.unclaimed import Mailboxes, Unclaimed
 from shared.contracts.base import ClaimId, StepId
 from shared.contracts.budget import TenantLimits
+from shared.contracts.cache import CacheControl
 from shared.contracts.chat import Answer
 from shared.contracts.control import StopStep
 from shared.contracts.event import CallerJoined, Event, JobAccepted, JobSettled, WorkWasted
@@ -43,11 +43,10 @@ from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
 from shared.contracts.result import Result, Status
 from shared.contracts.review import ReviewWithdrawn
 from shared.contracts.usage import Usage
-from shared.patterns.context import Context
 from shared.patterns.port import Pattern, Unread
 from shared.processing.tries import Tries
 from shared.scheduling.urgency import ExpectedSeconds
-from shared.telemetry import logs
+from shared.telemetry import logs, metrics
 from shared.telemetry.tracing import trace_id
 
 log = logs.get(__name__)
@@ -98,10 +97,7 @@ class Book:
     def enter(self, event: JobAccepted, round_: Round) -> LiveJob:
         """Put an accepted job into memory; its pattern is not yet started."""
         pattern = self.policy.patterns.of(event.request.pattern, event.pattern_version) or _missing(event)
-        seconds = event.deadline_seconds or max(0.0, event.deadline_at - event.at)
-        run = Run(event.job, pattern, event.request, Context(event.job, event.team, event.limits, seconds))
-        job = self.jobs[event.job] = LiveJob(event.job, event, run)
-        job.awaits_turn = event.request.conversation is not None
+        job = self.jobs[event.job] = LiveJob.of(event, pattern)
         self.live_count.add(job)
         dates.begin(job, round_, 0.0)
         return job
@@ -125,6 +121,11 @@ class Book:
         job = self.jobs.get(job_id)
         step = job.steps.get(step_id) if job is not None else None
         return None if job is None or step is None else (job, step)
+
+    def control_of(self, job: LiveJob) -> CacheControl | None:
+        """What holds of the job's steps at the cache."""
+        request = job.accepted.request
+        return self.policy.caching.control_of(request, self.funds.tenants.get(request.tenant))
 
     def write(self, round_: Round, job: LiveJob, event: Event, *lies: Callable[[int], None], part: bytes | None = None) -> None:
         """Append."""
@@ -184,6 +185,7 @@ class Book:
                 self.emit(round_, job, ReviewWithdrawn(epoch=self.epoch, job=job.id, at=round_.wall, step=step.id))
                 continue
             self.drop_claim(step)
+            caching.abandon(round_, step)
             if not step.stopped:
                 self.stop(round_, job, step)
                 step.stopped = True
@@ -222,6 +224,7 @@ class Book:
         for step in (*job.steps.values(), *job.abandoned.values()):
             self.drop_claim(step)
             self.funds.close(round_, job, step, None)
+            caching.abandon(round_, step)
             if not step.stopped:
                 self.stop(round_, job, step)
         self.funds.ended(job)
@@ -238,6 +241,7 @@ class Book:
             attempts=job.attempts,
             accepted_at=accepted.at,
             finished_at=round_.wall,
+            callback=accepted.request.callback,
         )
         event = JobSettled.of_valid(
             epoch=self.epoch,
@@ -248,6 +252,7 @@ class Book:
             trace=accepted.trace,
             client_id=accepted.client_id,
             digest=accepted.digest,
+            key=accepted.key,
         )
         round_.settle(event, partial(self.ends_at, job.id, round_.now), tuple(job.followers))
         self.end(job, event)
@@ -257,6 +262,8 @@ class Book:
         level("job_settled", job=job.id, trace=trace_id(accepted.trace), status=status, kind=failure and failure.kind)
         seconds = max(0.0, round_.wall - accepted.at)
         counters.settled(status, accepted.priority_class).inc()
+        for flagged in (answer.flagged if answer is not None else ()) + (failure.flagged if failure is not None else ()):
+            metrics.POLICY_ACTIONS.labels(flagged.direction, flagged.action).inc(flagged.count)
         counters.seconds(accepted.priority_class).observe(seconds)
         if status in (Status.SUCCEEDED, Status.EXPIRED):
             self.expected.learn(accepted.priority_class, max(0.0, seconds - job.idle_seconds))
@@ -272,7 +279,8 @@ class Book:
         assert job.settled is not None, "it has ended"
         context = job.run.context
         job.turn_owed = True
-        round_.after.append(EndTurn(job.settled, job.accepted.request, job.turn, context.found, context.dropped))
+        said = context.seen or job.accepted.request
+        round_.after.append(EndTurn(job.settled, said, job.turn, context.found, context.dropped))
 
     def turn_told(self, job_id: str) -> None:
         """That is acknowledged."""

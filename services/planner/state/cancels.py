@@ -136,4 +136,5 @@ def cancelled(job: str, waits: DelayedJob, event: CancelRecorded) -> Result:
         priority_class=waits.priority_class,
         accepted_at=waits.since,
         finished_at=event.at,
+        callback=waits.callback,
     )

@@ -51,6 +51,7 @@ def postpone(book: Book, round_: Round, given: JobInput, record: Record, topics:
         pattern=given.job.pattern,
         model=given.job.model,
         digest=headers.Envelope(record.headers).request_digest() or digest_of(job.to_bytes()),
+        callback=given.job.callback,
     )
     round_.add(given.id, JobDelayed(epoch=book.epoch, job=given.id, at=round_.wall, waits=waits))
     made = () if given.job.id is not None else ((headers.MADE_BY, Maker.PLANNER.value.encode()),)

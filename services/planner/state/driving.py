@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from services.planner import counters
-from services.planner.job.limits import endless, estimate_tokens, neared, refusal
+from services.planner.job.limits import calls_of, endless, estimate_tokens, neared, refusal
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep, Phase
-from services.planner.job.run import Wanted
-from services.planner.round import Begin, Dispatch, Round
-from services.planner.state import ending, streams, waits
+from services.planner.round import Begin, Dispatch, Given, Round
+from services.planner.state import caching, ending, streams, waits
 from services.planner.state.book import Book, internal
 from services.planner.state.funds import Funding, need_of
 from services.planner.state.streams import step_of
 from shared.contracts.budget import Amounts
+from shared.contracts.cache import CacheLookup
 from shared.contracts.control import BeginStep
 from shared.contracts.event import AttemptFailed, LimitNeared, StepAsked, StepClaimedBy, StepRetried
 from shared.contracts.failure import Failure
@@ -20,6 +20,7 @@ from shared.contracts.result import Status
 from shared.contracts.review import ReviewGiven
 from shared.contracts.step import Step
 from shared.contracts.usage import Usage
+from shared.patterns.run import Wanted
 from shared.scheduling.urgency import raised
 from shared.telemetry import logs, metrics
 from shared.telemetry.tracing import trace_id
@@ -92,15 +93,17 @@ def _ask(book: Book, round_: Round, job: LiveJob, want: Wanted) -> None:
     tokens = estimate_tokens(want.request)
     cost = book.prices.estimate_micros(want.request.model, tokens)
     refused = refusal(job, want, tokens, cost)
-    cost = cost or book.funds.least_micros(job)
-    funding = Funding() if refused else book.funds.reserve(round_, job, Amounts(calls=1, tokens=tokens, micros=cost))
+    calls = calls_of(want.request)
+    cost = cost or (book.funds.least_micros(job) if calls else 0)
+    funding = Funding() if refused else book.funds.reserve(round_, job, Amounts(calls=calls, tokens=tokens, micros=cost))
     refused = refused or funding.failure
-    attempt = given = None
+    attempt = given = lookup = None
     if refused is None and funding.lacks is None:
-        attempt = _attempt(book, round_, job, OpenStep(want.step, want.path, want.request, tokens))
-        # A raised step goes before others of a higher class: the routers see to that.
-        if book.mailboxes is not None and attempt.priority_class is job.accepted.priority_class:
-            given = book.mailboxes.give(attempt)
+        first = OpenStep(want.step, want.path, want.request, tokens)
+        lookup = _lookup(book, job, first, want)
+        if lookup is None:
+            attempt = _attempt(book, round_, job, first)
+            given = _given(book, job, attempt)
     event = StepAsked.of_valid(
         epoch=book.epoch,
         job=job.id,
@@ -125,8 +128,33 @@ def _ask(book: Book, round_: Round, job: LiveJob, want: Wanted) -> None:
     if funding.lacks is not None:
         book.funds.wait(round_, job, step)
         return
+    if lookup is not None:
+        caching.begin(round_, step, lookup, book.policy.caching)
+        return
     assert attempt is not None, "it is funded"
     round_.dispatches.append(_sent(book, round_, job, step, Dispatch(attempt, job.accepted.trace, want.content, given)))
+
+
+def _lookup(book: Book, job: LiveJob, step: OpenStep, want: Wanted) -> CacheLookup | None:
+    """What is asked of the cache instead of sending the step. Nearly no job asks."""
+    control = book.control_of(job)
+    if control is None or book.mailboxes is None:
+        return None
+    assert want.request is not None, "a sleep is not asked for"
+    return caching.lookup_of(job, step, book.home, book.mailboxes.digest(want.request.model), control, content=want.content)
+
+
+def _given(book: Book, job: LiveJob, attempt: Step) -> Given | None:
+    """A raised step goes before others of a higher class: the routers see to that."""
+    raised_ = attempt.priority_class is not job.accepted.priority_class
+    return None if book.mailboxes is None or raised_ or attempt.is_critique else book.mailboxes.give(attempt)
+
+
+def send(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
+    """The first attempt, which history knows of already, goes out."""
+    attempt = _attempt(book, round_, job, step)
+    sent = Dispatch(attempt, job.accepted.trace, given=_given(book, job, attempt))
+    round_.dispatches.append(_sent(book, round_, job, step, sent))
 
 
 def dispatch(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> Dispatch:
@@ -135,6 +163,10 @@ def dispatch(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> Dispatc
 
 
 def _sent(book: Book, round_: Round, job: LiveJob, step: OpenStep, sent: Dispatch) -> Dispatch:
+    if sent.step.is_critique:
+        step.patience_until = min(step.patience_until, round_.now + book.policy.critique_seconds)
+        step.due_at = min(step.patience_until, round_.now + book.policy.critique_resend_seconds)
+        return sent
     step.due_at = round_.now + book.policy.resend_seconds
     book.unclaimed.sent(job.id, step, sent.given)
     return sent
@@ -199,6 +231,7 @@ def fail_attempt(
     )
     book.emit(round_, job, event)
     if wait is None:
+        caching.abandon(round_, step)
         return
     step.due_at = round_.now + wait
     if not streams.ask_position(round_, job, step, book.home, book.policy) and wait <= 0:

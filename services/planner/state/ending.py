@@ -90,7 +90,8 @@ def _runs(job: LiveJob) -> bool:
 
 def _stop_unrouted(round_: Round, job: LiveJob, reason: str) -> None:
     for step in job.steps.values():
-        if step.phase is Phase.ASKED and step.routed is None:
+        seen = step.request is not None and step.request.is_critique
+        if step.phase is Phase.ASKED and step.routed is None and not (seen or step.asks_cache):
             round_.after.append(StopAnywhere(StopStep(job=job.id, step=step.id, attempt=step.attempt, reason=reason)))
 
 

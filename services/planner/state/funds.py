@@ -12,6 +12,7 @@ from typing import NamedTuple
 from services.planner.budgets.accounts import Accounts
 from services.planner.budgets.rules import NOTHING, ONE_JOB, BudgetPolicy, day_of, minus, of_usage, plus
 from services.planner.budgets.shares import Shares, Wants
+from services.planner.job.limits import calls_of
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep, Phase
 from services.planner.round import Round
@@ -189,4 +190,5 @@ def _limit(name: str, message: str) -> Failure:
 
 def need_of(step: OpenStep) -> Amounts:
     """What one attempt of the step reserves."""
-    return Amounts(calls=1, tokens=step.reserved_tokens, micros=step.reserved_micros)
+    calls = 1 if step.request is None else calls_of(step.request)
+    return Amounts(calls=calls, tokens=step.reserved_tokens, micros=step.reserved_micros)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from services.planner.budgets.rules import BudgetPolicy
 from services.planner.conversations.owner import ConversationPolicy
+from services.planner.state.caching import CachePolicy
 from shared.agents.table import Declarations
 from shared.contracts.base import NodeId, PriorityClass
 from shared.contracts.limits import DEADLINE_SECONDS, Limits
@@ -38,6 +39,10 @@ class Policy:
     resend_seconds: float = 43_200.0
     """A step of which no router has said anything for so long is sent again, the same attempt: its record may be gone with its topic, or
     by age. It never fails for it: only a router knows what a node lacks, and a busy cluster may have a longer backlog than any limit."""
+    critique_seconds: float = 10.0
+    """Longest wait of a step for a critic, however often it is sent; its planner's successor waits anew."""
+    critique_resend_seconds: float = 2.5
+    """A critique without an outcome is sent again after this, the same attempt: its record may be gone with its topic."""
     deadline_seconds: dict[PriorityClass, float] = field(default_factory=DEADLINE_SECONDS.copy)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     limits: Limits = field(default_factory=_limits)
@@ -57,6 +62,7 @@ class Policy:
     """Prompts, agents and profiles as they are now; a job pins what it uses of them."""
     budgets: BudgetPolicy = field(default_factory=BudgetPolicy)
     conversations: ConversationPolicy = field(default_factory=ConversationPolicy)
+    caching: CachePolicy = field(default_factory=CachePolicy)
     followers: int = 16
     """Callers of one live job beyond the first."""
     live_job_bytes: int = 16 * 1024

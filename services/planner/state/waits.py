@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep
-from services.planner.job.run import Wanted
 from services.planner.round import Round
 from services.planner.state import dates
 from services.planner.state.book import Book
 from shared.contracts.event import TimerFired, TimerSet
 from shared.contracts.ids import digest_of
 from shared.contracts.review import ReviewDecided, ReviewEscalated, ReviewGiven, ReviewOpened
+from shared.patterns.run import Wanted
 from shared.telemetry import logs
 
 log = logs.get(__name__)

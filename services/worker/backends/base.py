@@ -11,6 +11,7 @@ from shared.contracts.failure import FailureKind
 from shared.contracts.node import NodeModel
 from shared.contracts.step import Step
 from shared.contracts.usage import Timings, Usage
+from shared.contracts.verdict import Flagged
 from shared.errors import TuttiError
 
 MAX_MESSAGE_CHARS = 300
@@ -21,10 +22,13 @@ class ModelCallFailed(TuttiError):
 
     code = "model_call_failed"
 
-    def __init__(self, kind: FailureKind, message: str, *, retry_after_seconds: float | None = None) -> None:
+    def __init__(
+        self, kind: FailureKind, message: str, *, retry_after_seconds: float | None = None, flagged: tuple[Flagged, ...] = ()
+    ) -> None:
         super().__init__(message[:MAX_MESSAGE_CHARS])
         self.kind = kind
         self.retry_after_seconds = retry_after_seconds
+        self.flagged = flagged
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,49 +7,25 @@ really uses, so a name that changes between two look-ups gains nothing. No cooki
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Iterator
 from html.parser import HTMLParser
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
+from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from services.worker.backends.base import ModelCallFailed
 from services.worker.tools.calling import ToolCall, refused, text_argument
 from services.worker.tools.declared import HttpTool
+from shared.addresses import PORTS, CheckedResolver, NameServer, NotAllowed, is_odd, is_public
 from shared.contracts.failure import FailureKind as K
 
 MOST_HOPS = 4
 MOST_BYTES = 1024 * 1024
 """Of a page: what lies behind is not read."""
-_PORTS = {"http": 80, "https": 443}
 _TEXT = re.compile(r"text/|application/(?:[a-z0-9.+-]*\+)?(?:json|xml|yaml|javascript)", re.IGNORECASE)
-_EMBEDDING = tuple(map(ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
-"""IPv6 addresses that stand for an IPv4 one."""
-_DOTS = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
-
-
-class NotAllowed(Exception):
-    """This address is not allowed."""
-
-
-def is_public(address: str) -> bool:
-    """Whether an address is everybody's: not of this machine, this network, or of several."""
-    try:
-        found: IPv4Address | IPv6Address = ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(found, IPv6Address):
-        if found.ipv4_mapped is not None:
-            found = found.ipv4_mapped
-        elif any(found in network for network in _EMBEDDING):
-            return False
-    return found.is_global and not (found.is_multicast or found.is_reserved)
 
 
 def check_address(url: str, allow: tuple[str, ...]) -> SplitResult:
@@ -58,41 +34,18 @@ def check_address(url: str, allow: tuple[str, ...]) -> SplitResult:
         asked, port = urlsplit(url), urlsplit(url).port
     except ValueError:
         raise NotAllowed from None
-    if asked.scheme not in _PORTS or not asked.hostname or "@" in asked.netloc or _is_odd(asked):
+    if asked.scheme not in PORTS or not asked.hostname or "@" in asked.netloc or is_odd(url):
         raise NotAllowed
     for entry in map(urlsplit, allow):
         same_host = (entry.scheme, entry.hostname) == (asked.scheme, asked.hostname)
-        if same_host and (entry.port or _PORTS[entry.scheme]) == (port or _PORTS[asked.scheme]) and _below(asked.path or "/", entry.path):
+        if same_host and (entry.port or PORTS[entry.scheme]) == (port or PORTS[asked.scheme]) and _below(asked.path or "/", entry.path):
             return asked
     raise NotAllowed
-
-
-def _is_odd(asked: SplitResult) -> bool:
-    """What servers and proxies read in different ways."""
-    whole = asked.geturl()
-    return "\\" in whole or not whole.isascii() or not whole.isprintable() or " " in whole or _DOTS.search(asked.path) is not None
 
 
 def _below(path: str, prefix: str) -> bool:
     prefix = prefix or "/"
     return path == prefix or path.startswith(prefix if prefix.endswith("/") else f"{prefix}/")
-
-
-class PublicResolver(AbstractResolver):
-    """Leaves out addresses that are not public. What is left is what the connection is made to."""
-
-    def __init__(self, inner: AbstractResolver, *, private: bool) -> None:
-        self._inner, self._private = inner, private
-
-    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)
-        kept = [each for each in found if self._private or is_public(each["host"])]
-        if not kept:
-            raise OSError(None, "the name leads to no public address")
-        return kept
-
-    async def close(self) -> None:
-        await self._inner.close()
 
 
 class HttpFetch:
@@ -103,7 +56,8 @@ class HttpFetch:
 
     async def call(self, call: ToolCall) -> str:
         url = text_argument(call, "url", 2_000).strip()
-        resolver = PublicResolver(self._resolver or ThreadedResolver(), private=self._terms.private_addresses)
+        private = self._terms.private_addresses
+        resolver = CheckedResolver(self._resolver or NameServer(), lambda address: private or is_public(address))
         connector = aiohttp.TCPConnector(resolver=resolver, force_close=True)
         headers = {"Accept-Encoding": "identity", "User-Agent": "tutti"}
         async with aiohttp.ClientSession(

@@ -67,6 +67,8 @@ class FaultMix:
     """Longest time until a batch is seen, drawn for each: partitions overtake one another."""
     call_seconds: float = 0.0
     """Longest duration of a commit or an offset query."""
+    store: float = 0.0
+    """Share of calls of the cache's store that fail, and that take too long; of entries that are evicted when they are looked for."""
     skew_seconds: float = 0.0
     """Wall clocks of processes differ by up to this, either way; monotonic clocks begin anywhere."""
     day_seconds: float = 86_400.0
@@ -89,6 +91,8 @@ class FaultMix:
     foreign: float = 0.0
     """Share of jobs that are as foreign clients send them, see `workload.FOREIGN`: ids keyed by anything on any topic, names of any
     script, numbers beyond all bounds, needs that no node meets."""
+    receivers: float = 0.0
+    """Share of deliveries that a callback's receiver does not take, or whose answer is lost; 0: no callback is taken at all."""
     only: tuple[str, ...] = ()
     """Kills, pauses and stops strike only these services; all when empty."""
     tight: bool = False

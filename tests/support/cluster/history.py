@@ -13,6 +13,7 @@ from services.planner.handlers import JobReader
 from services.planner.state.admission import JobInput
 from shared.contracts import headers, ids
 from shared.contracts.budget import TenantAccount, TenantShare
+from shared.contracts.cache import FILL, CacheLookup
 from shared.contracts.control import CONTROL
 from shared.contracts.credits import CREDITS, Credits, RouterPresence
 from shared.contracts.dead_letter import DeadLetter
@@ -94,12 +95,15 @@ class History:
         """node/boot/sequence → the record of credits"""
         self.presence: dict[str, list[tuple[float, int]]] = defaultdict(list)
         """router → when it announced which backlog"""
+        self.looked_up: dict[str, Written] = {}
+        """Step → the first lookup of it."""
+        self.fills: list[Written] = []
         self.controls: list[Written] = []
         self.delayed: dict[tuple[TopicPartition, int], Written] = {}
         self.delays_by_value: dict[bytes, list[Written]] = defaultdict(list)
         """value of the delayed message → its records in delays.*"""
         self.forwarded: dict[bytes, list[Written]] = defaultdict(list)
-        """value → records on jobs.* and steps.*"""
+        """value → records on jobs.*, steps.* and callbacks"""
         self.sent_home: set[tuple[TopicPartition, int]] = set()
         """Records on jobs.* that lay elsewhere than their id's home and have been sent on."""
         self.odd: set[tuple[str, int, int]] = set()
@@ -108,6 +112,8 @@ class History:
         """Offsets of records that nobody can unpack, but for the last of their batch, by which it is told and passed."""
         self.buried: set[tuple[str, int, int]] = set()
         """(topic, partition, offset) of records that are in dead-letters."""
+        self.buried_jobs: set[str] = set()
+        """Of them, jobs whose callbacks were given up."""
         self.accepted: dict[str, Written] = {}
         self.settled: dict[str, Written] = {}
         self.snapshots: dict[str, int] = {}
@@ -196,8 +202,11 @@ class History:
         readers: dict[str, Callable[[MemoryRecord, float], None]] = {
             topics.job_events: self._event,
             topics.results: self._result,
+            topics.callbacks: self._delivery,
             topics.outcomes: self._outcome,
             topics.controls: self._control,
+            topics.lookups: self._lookup,
+            topics.fills: self._fill,
             topics.dead_letters: self._dead_letter,
             topics.nodes: self._node,
             topics.credits: self._credits,
@@ -310,12 +319,25 @@ class History:
         written = Written(where, record.offset, now, delayed)
         self.delayed[where, record.offset] = written
         self.delays_by_value[delayed.value].append(written)
+        if delayed.topic == self._topics.callbacks:
+            return
         if delayed.topic in self._topics.all_steps():
             step = Step.model_validate_json(delayed.value)
             self.delayed_steps.add((step.id, step.attempt))
         else:
             job = HeldJob.model_validate_json(delayed.value)
             self.delayed_jobs.add(ids.qualified(job.tenant, job.id or ""))
+
+    def _delivery(self, record: MemoryRecord, now: float) -> None:
+        self.forwarded[record.value or b""].append(Written(TopicPartition(record.topic, record.partition), record.offset, now, None))
+
+    def _lookup(self, record: MemoryRecord, now: float) -> None:
+        lookup = CacheLookup.model_validate_json(record.value or b"")
+        self.looked_up.setdefault(lookup.step, Written(TopicPartition(record.topic, record.partition), record.offset, now, lookup))
+
+    def _fill(self, record: MemoryRecord, now: float) -> None:
+        fill = FILL.validate_json(record.value or b"")
+        self.fills.append(Written(TopicPartition(record.topic, record.partition), record.offset, now, fill))
 
     def _node(self, record: MemoryRecord, now: float) -> None:
         if record.value is None and record.key is not None:
@@ -324,3 +346,5 @@ class History:
     def _dead_letter(self, record: MemoryRecord, now: float) -> None:
         letter = DeadLetter.model_validate_json(record.value or b"")
         self.buried.add((letter.topic, letter.partition, letter.offset))
+        if letter.service == "ingress":
+            self.buried_jobs.add((letter.key or b"").decode())

@@ -48,6 +48,7 @@ class Mutation:
     kinds: dict[str, float] | None = None
     laws: tuple[Law, ...] = ()
     seed: int = 0
+    aside: tuple[str, ...] = ()
 
     def run(self, seed: int) -> Report:
         """One run with the bug in. It shows nothing when a home crashed in it: a patch of what is no longer there breaks laws too."""
@@ -55,12 +56,12 @@ class Mutation:
             crashes: list[str] = []
             patching.setattr(home, "log", _Listening(home.__name__, crashes))
             self.patch(patching)
-            report = simulate(seed, self.mix, self.kinds, self.laws, _PATIENCE)
+            report = simulate(seed, self.mix, self.kinds, self.laws, patience=_PATIENCE, aside=self.aside)
         return replace(report, violations=[Violation(CRASHED, crashes[0])]) if crashes else report
 
     def run_healthy(self, seed: int) -> Report:
         """The same run without it."""
-        return simulate(seed, self.mix, self.kinds, self.laws, _PATIENCE)
+        return simulate(seed, self.mix, self.kinds, self.laws, patience=_PATIENCE, aside=self.aside)
 
     def healthy(self, seed: int) -> bool:
         """Whether that breaks no law; known where another bug is looked for under the same faults."""
@@ -97,10 +98,10 @@ def find(mutation: Mutation, first: int, most: int) -> tuple[int, Report] | None
 
 def mutations() -> list[Mutation]:
     """All of them."""
-    from tests.support.cluster.mutants import ahead, boots, budgets, callers, eager, kept, others, planner, protocol, schedules
+    from tests.support.cluster.mutants import ahead, boots, budgets, callers, critics, eager, kept, others, planner, protocol, schedules
 
     everywhere = (protocol.MUTANTS, kept.MUTANTS, ahead.MUTANTS, planner.MUTANTS, others.MUTANTS, budgets.MUTANTS, schedules.MUTANTS)
-    groups = (*everywhere, boots.MUTANTS, callers.MUTANTS, eager.MUTANTS)
+    groups = (*everywhere, boots.MUTANTS, callers.MUTANTS, eager.MUTANTS, critics.MUTANTS)
     return [mutation for group in groups for mutation in _made(group)]
 
 

@@ -31,6 +31,9 @@ LONG = "at great length"
 LONG_TOKENS = 300
 ENDLESS = "without end"
 """A prompt that holds this is answered with as many words as are allowed: a minute of generation that somebody has to stop."""
+LEAK = "tell me all"
+"""A prompt that holds this is answered with what some tenants must not see."""
+_TOLD = " it is to be said that one may write to told@example.com or call +49 170 1234567 at any time"
 BUSY = 503
 _ENDPOINTS = {"/api/chat": "chat", "/api/generate": "generate", "/api/embed": "embed"}
 _PARAMETERS = Parameters(
@@ -59,6 +62,7 @@ class Node:
         self.down = False
         """Nobody answers there."""
         self.too_soon: list[str] = []
+        self.traces: set[str | None] = set()
         """Calls of a worker that had been asked to leave it alone for longer."""
         self._calls: WeakSet[Call] = WeakSet()
         self._runs, self._seed = 0, random.getrandbits(31)
@@ -66,7 +70,9 @@ class Node:
         self._process = Process(f"{name}-ollama")
         long = {"contains": LONG, "answer": " word" * LONG_TOKENS}
         self.ollama = SimulatedOllama(
-            _PARAMETERS.with_(scripts=(long, {"contains": ENDLESS, "answer": " word" * 1_200})), LoopClock(), random
+            _PARAMETERS.with_(scripts=(long, {"contains": ENDLESS, "answer": " word" * 1_200}, {"contains": LEAK, "answer": _TOLD})),
+            LoopClock(),
+            random,
         )
 
     def open(self, endpoint: Any, body: dict[str, Any]) -> Call:
@@ -124,6 +130,7 @@ class Endpoint:
         now = self._clock.monotonic()
         if now < self._quiet_until:
             self._node.too_soon.append(f"a call {self._quiet_until - now:.2f} s before the end of Retry-After")
+        self._node.traces.add(trace)
         call = self._node.open(_ENDPOINTS[path], body)
         self._calls[call] = None
         try:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from services.cache.settings import CacheSettings
 from services.delay.settings import DelaySettings
-from services.ingress.settings import IngressSettings
+from services.ingress.settings import CallbackSettings, IngressSettings
 from services.planner.settings import PlannerSettings
 from services.router.settings import RouterSettings
 from services.worker.settings import WorkerSettings
 from shared.contracts.budget import TenantLimits
 from shared.kafka.memory.memory_group import GroupTimings
 from shared.topics import Topics, TopicSettings
+from tests.support.cluster import receivers
 from tests.support.cluster.faults import FaultMix
 
 LEASE_SECONDS = 4.0
@@ -26,8 +30,30 @@ ROUTERS = ("router-1", "router-2")
 WORKERS = ("worker-1", "worker-2", "worker-3")
 DELAYS = ("delay-1",)
 INGRESSES = ("ingress-1", "ingress-2")
+CACHES = ("cache-1", "cache-2")
+CACHE_CONTROLS: tuple[dict[str, Any], ...] = (
+    {}, {}, {}, {"no_cache": True}, {"no_store": True}, {"max_age": 3}, {"scope": "global"}, {"ttl": 4},
+)  # fmt: skip
+"""What jobs say that ask the cache, besides that they do."""
 LIMITED = {"calls": TenantLimits(calls=7), "tokens": TenantLimits(tokens=900), "few": TenantLimits(calls=40, concurrent_jobs=1)}
 """Tenants with limits, low enough to be reached in a run."""
+MAIL, TOLD = "shy@example.com", "told@example.com"
+"""The one stands in inputs of tenant `shy`, and no model of it may read that; the other in what a node answers to `nodes.LEAK`. No caller
+of `shy` may see either."""
+POLICED = {
+    "shy": TenantLimits.model_validate({"policies": [
+        {"direction": "input", "checks": {"personal_data": ["email"]}, "action": "redact"},
+        {"direction": "answer", "checks": {"personal_data": ["email", "phone"]}, "action": "redact"},
+        {"direction": "answer", "checks": {"secrets": True}, "action": "block"},
+    ]}),
+    "strict": TenantLimits.model_validate({"policies": [
+        {"direction": "input", "checks": {"forbidden": ["never"]}, "action": "block"},
+        {"direction": "answer", "checks": {"max_chars": 60}, "action": "retry", "times": 2},
+    ]}),
+    "lax": TenantLimits.model_validate({"policies": [{"direction": "answer", "checks": {"personal_data": ["email"]}, "action": "flag"}]}),
+}  # fmt: skip
+"""Tenants with policies; declared where there are critics."""
+CRITIQUE_SECONDS = 10.0
 
 
 def topics() -> Topics:
@@ -53,8 +79,14 @@ def planner(mix: FaultMix) -> PlannerSettings:
         live_jobs=5 if mix.tight else 600,
         queue_records=8 if mix.tight else 1_000,
         conversation_tokens=120,
+        critique_seconds=CRITIQUE_SECONDS,
         snapshot_distance=15 if mix.tight else 20_000,
+        cache_follow_seconds=2.0,
     )
+
+
+def cache() -> CacheSettings:
+    return CacheSettings(flight_seconds=4.0, store_pause_seconds=0.5, flights=64)
 
 
 def router(mix: FaultMix) -> RouterSettings:
@@ -85,8 +117,9 @@ def delay(mix: FaultMix) -> DelaySettings:
     return DelaySettings(held_records=4 if mix.tight else 2048)
 
 
-def ingress() -> IngressSettings:
+def ingress(mix: FaultMix) -> IngressSettings:
     return IngressSettings(
+        callbacks=receivers.settings() if mix.receivers else CallbackSettings(),
         deadline_seconds={"interactive": 600.0, "standard": 600.0, "batch": 600.0},
         accept_seconds=2.0,
         no_node_wait_seconds=1.0,

@@ -16,12 +16,14 @@ from tests.support.cluster.laws import (
     boots,
     bounds,
     budgets,
+    callbacks,
     callers,
     delays,
     limits,
     one_result,
     passing,
     patience,
+    policies,
     retention,
     schedules,
     service_ends,
@@ -54,6 +56,7 @@ AT_THE_END: tuple[Law, ...] = (
     retention.check,
     service_ends.check,
     callers.check,
+    policies.check,
 )
 _SHOWN = 60
 
@@ -90,18 +93,23 @@ def simulate(
     mix: FaultMix | None = None,
     kinds: dict[str, float] | None = None,
     laws: tuple[Law, ...] = (),
+    *,
     patience: float = CONVERGE_SECONDS,
+    aside: tuple[str, ...] = (),
 ) -> Report:
     """Run one seed; without a mix the seed draws its own. `laws`: checked at the end besides those that always hold. `patience`: seconds
-    from the last fault in which everything must have ended.
+    from the last fault in which everything must have ended. `aside`: instances besides.
     """
     chosen = mix if mix is not None else drawn(Random(seed))
-    report: Report = processes.run(_simulate(seed, chosen, kinds, laws, patience))
+    report: Report = processes.run(_simulate(seed, chosen, kinds, laws, patience=patience, aside=aside))
     return report
 
 
-async def _simulate(seed: int, mix: FaultMix, kinds: dict[str, float] | None, laws: tuple[Law, ...], patience: float) -> Report:
-    async with World(seed, mix) as world:
+async def _simulate(
+    seed: int, mix: FaultMix, kinds: dict[str, float] | None, laws: tuple[Law, ...], *, patience: float, aside: tuple[str, ...]
+) -> Report:
+    async with World(seed, mix, aside) as world:
+        world.cached.fails, world.cached.slow, world.cached.forgets = mix.store, mix.store, mix.store
         Offsets(world)
         watching = asyncio.create_task(bounds.watch(world))
         storm = Storm(world, Random(seed + 2))
@@ -113,6 +121,7 @@ async def _simulate(seed: int, mix: FaultMix, kinds: dict[str, float] | None, la
         await load.run()
         await asyncio.sleep(max(0.0, ends - asyncio.get_running_loop().time()))
         await storm.heal()
+        world.cached.fails = world.cached.slow = world.cached.forgets = 0.0
         await load.finish()
         converged = await world.until(lambda: _ended(world), patience)
         await asyncio.sleep(QUIET_SECONDS)
@@ -149,7 +158,7 @@ def _ended(world: World) -> bool:
     if history.result_count < len(history.results):
         return False
     awaited = (*history.jobs(), *history.accepted, *schedules.awaited(world))
-    return all(job in history.results for job in awaited)
+    return all(job in history.results for job in awaited) and not (world.mix.receivers and callbacks.untold(world))
 
 
 def _unfinished(world: World, patience: float) -> Iterator[Violation]:

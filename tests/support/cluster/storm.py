@@ -85,6 +85,7 @@ class Storm:
         for node in world.nodes.values():
             node.fail(Failures())
             node.find()
+        world.receivers.fails = 0.0
         for instance in [*world.instances.values()]:
             instance.process.disarm()
             world.wake(instance)

@@ -19,9 +19,10 @@ from shared.contracts.schedule import Missed, Schedule
 from shared.kafka.port import Message, TopicPartition
 from shared.patterns import BUILT_IN
 from shared.topics import partition_of
-from tests.support.cluster import settings
+from tests.support.cluster import receivers, settings
+from tests.support.cluster.foreign import BEYOND, LOW, NAMES, nobody_has
 from tests.support.cluster.laws.told import NOBODY_HAS
-from tests.support.cluster.nodes import ENDLESS, LONG
+from tests.support.cluster.nodes import ENDLESS, LEAK, LONG, MODEL
 from tests.support.cluster.rest import Request
 from tests.support.cluster.world import World
 
@@ -31,32 +32,9 @@ CHAIN = [
     {"name": "second", "template": "two {first}"},
     {"name": "third", "template": "{second}"},
 ]
+_CHAINED = {"pattern": "chain", "chain": CHAIN}
 _AGAIN_SECONDS = 8.0
 CROWD = 40
-_NAMES = ("größe", "東京", "مرحبا", "🙂‍↔️", "e\u0301", "\u2028", "ﬀ")
-_BEYOND: tuple[dict[str, Any], ...] = (
-    {"limits": {"cost": 1e303}},
-    {"limits": {"tokens": 10**310}},
-    {"limits": {"calls": 2**63}},
-    {"needs": {"min_vram_bytes": 2**64}},
-    {"needs": {"min_context": -1}},
-    {"deadline_at": 1e308},
-    {"not_before": float("inf")},
-    {"options": {"seed": 10**400}},
-    {"options": {"temperature": float("nan")}},
-    {"format": {"maximum": float("-inf")}},
-    {"tools": [{"type": "function", "function": {"parameters": {"const": 1e999}}}]},
-    {"metadata": {"a": "\ud800"}},
-    {"id": "größe"},
-    {"id": "j_1"},
-    {"tenant": "東京"},
-)
-_NOBODY: tuple[dict[str, Any], ...] = (
-    {"model": f"größe 3/{NOBODY_HAS}"},
-    {"needs": {"tags": [NOBODY_HAS]}},
-    {"needs": {"tags": [NOBODY_HAS], "min_vram_bytes": 2**53 - 1, "min_context": 2**31}},
-    {"needs": {"node": NOBODY_HAS}, "pattern": "chain", "chain": CHAIN},
-)
 _PATTERNS = [name for name, pattern in BUILT_IN.current.items() if pattern.takes_bare_prompt and name != "single"]
 _ANYWHERE = 0.3
 """Of producers: another partitioner than ours, or no key."""
@@ -211,11 +189,35 @@ class Workload:
     def _talks(self) -> None:
         """A job of one of few conversations, sometimes cancelled while it waits or runs."""
         talk = {"conversation": self.random.choice(("c", "d")), "id": f"talk-{self._number}"}
-        body = self.body(**talk, **({"pattern": "chain", "chain": CHAIN} if self.random.random() < 0.3 else {}))
+        body = self.body(**talk, **(_CHAINED if self.random.random() < 0.3 else {}))
         body["prompt"] += f" and what was said before, number {self._number}" * 5
         self.produce(body)
         if self.random.random() < 0.2:
             self.later(self.random.uniform(0.0, 6.0), partial(self.produce, body, kind="cancel"))
+
+    def _called(self) -> None:
+        """A job whose end somebody is told of, by Kafka or REST; some cancelled, some delayed, some again and again, some by reference."""
+        host, events = self.random.choice(receivers.HOSTS), self.random.choice(({}, {"events": ["failed", "cancelled"]}))
+        more = self.random.choice(({}, {"not_before": self.world.clock.wall() + 3.0}, {"limits": {"calls": 1}, **_CHAINED}))
+        body = self.body(callback={"url": f"https://{host}/hook", **events}, **more)
+        if self.random.random() < 0.4:
+            self._call(Request("POST", "/v1/jobs", body))
+            return
+        body["id"] = f"called-{self._number}"
+        self.produce(body)
+        for again in (partial(self.produce, body), partial(self.produce, body, kind="cancel")):
+            if self.random.random() < 0.3:
+                self.later(self.random.uniform(0.0, 6.0), again)
+
+    def _policed(self) -> None:
+        """Of a tenant with policies: by any pattern, by Kafka or REST, streamed or not."""
+        text = f"{settings.MAIL} asks, {LEAK if self.random.random() < 0.6 else 'never mind'}, q{self._number}"
+        body = {"prompt": text, "tenant": self.random.choice(tuple(settings.POLICED))}
+        if self.random.random() < 0.5:
+            self._call(Request("POST", "/v1/jobs", body | {"stream": self.random.random() < 0.7}))
+            return
+        gated = {"pattern": "chain", "chain": [CHAIN[0], {**CHAIN[1], "gate": {"checks": {"min_chars": 12}, "repairs": 2}}]}
+        self.produce(body | self.random.choice(({}, {}, gated, {"pattern": self.random.choice(_PATTERNS)})))
 
     def _decide(self, job: str, tenant: str) -> None:
         opened = [written.value for written in self.world.history.of_job(job) if isinstance(written.value, ReviewOpened)]
@@ -227,12 +229,23 @@ class Workload:
             return
         given = ReviewGiven.model_validate({**said, "job": job, "step": opened[-1].step, "by": self.random.choice(("ann", "bob"))})
         topic, home = self.world.topics.outcomes, ids.home_of(job, self.world.topics.settings.home_partitions)
-        message = Message(topic, given.to_bytes(), job.encode(), home, (("type", given.type.encode()),))
-        self.world.log.write(TopicPartition(topic, home), [message])
+        head = (("type", given.type.encode()),)
+        self.world.log.write(TopicPartition(topic, home), [Message(topic, given.to_bytes(), job.encode(), home, head)])
+
+    def _asked_often(self) -> None:
+        """One of a few questions of few tenants: most of them have an answer already, or soon."""
+        options = self.random.choice(({"temperature": 0.0}, {"temperature": 0.0}, {"seed": 7}, {"temperature": 0.7}))
+        text = self.random.choice(("why", "how", "when", *((f"{LONG} why",) if self.random.random() < 0.2 else ())))
+        stream, chained = self.random.random() < 0.3, self.random.random() < 0.15
+        asked = {"cache": {"mode": "exact"} | self.random.choice(settings.CACHE_CONTROLS), "options": options, "model": MODEL}
+        body = self.body(id=f"often-{self._number}", stream=stream, **asked)
+        body |= {"prompt": text, **(_CHAINED if chained else {})}
+        chosen = self.produce(body)
+        if self.random.random() < 0.15:
+            self.later(self.random.uniform(0.0, 2.0), partial(self.produce, body, kind="cancel", priority_class=chosen))
 
     def _limited(self) -> None:
-        limits = self.random.choice(({"calls": 2}, {"steps": 2}, {"attempts": 1}, {"attempts": 2}, {"tokens": 600}, {"wall_seconds": 3.0}))
-        self.produce(self.body(pattern="chain", chain=CHAIN, limits=limits))
+        self.produce(self.body(**_CHAINED, limits=self.random.choice(LOW)))
 
     def _poison(self) -> None:
         self.poison += 1
@@ -271,18 +284,18 @@ class Workload:
 
     def _scripts(self) -> None:
         """Names and texts of any script, in all that a job may hold; written as UTF-8 or as escapes."""
-        name, label = self.random.choice(_NAMES), self.random.choice(_NAMES)
+        name, label = self.random.choice(NAMES), self.random.choice(NAMES)
         body = self.body(metadata={label: name}, system=name, options={"stop": [name]}) | {"prompt": f"{name} q{self._number}"}
         self.anywhere(json.dumps(body, ensure_ascii=self.random.random() < 0.5).encode(), name.encode(), ("traceparent", name.encode()))
 
     def _beyond(self) -> None:
         """A number, name or text that no job may have: a dead letter."""
-        more = self.random.choice(_BEYOND)
+        more = self.random.choice(BEYOND)
         self.anywhere(json.dumps(self.body(**more)).encode(), self.random.choice((None, b"k")))
 
     def _nobody(self) -> None:
         """What no node can ever run, without a deadline: it fails in the end, and says what is missing."""
-        self.anywhere(json.dumps(self.body(**self.random.choice(_NOBODY))).encode(), None)
+        self.anywhere(json.dumps(self.body(**self.random.choice(nobody_has(CHAIN)))).encode(), None)
 
     def _large(self) -> None:
         """Above the inline bound, of one endless word: by Kafka, some delayed or several times under one id from anywhere, or by REST."""
@@ -352,6 +365,7 @@ _KINDS: dict[str, Callable[[Workload], None]] = {
     "limited": Workload._limited,
     "reviewed": Workload._reviewed,
     "talks": Workload._talks,
+    "called": Workload._called,
     "poison": Workload._poison,
     "hopeless": Workload._hopeless,
     "nowhere": Workload._nowhere,
@@ -364,6 +378,8 @@ _KINDS: dict[str, Callable[[Workload], None]] = {
     "beyond": Workload._beyond,
     "nobody": Workload._nobody,
     "large": Workload._large,
+    "policed": Workload._policed,
+    "often": Workload._asked_often,
 }
 FOREIGN = {"elsewhere": 3.0, "scripts": 2.0, "beyond": 2.0, "nobody": 1.0}
 """Of the share of jobs that are as foreign producers send them."""

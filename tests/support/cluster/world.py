@@ -17,6 +17,8 @@ from typing import Any, Self
 
 import pytest
 
+from services.cache.app import build as build_cache
+from services.critic.app import build as build_critic
 from services.delay.app import build as build_delay
 from services.ingress.app import Ingress
 from services.ingress.replies.waiters import Caller
@@ -41,11 +43,13 @@ from shared.processing.topic_news import TopicNews, TopicWatch
 from shared.service import Environment, Readiness, Service
 from shared.settings import ClusterSettings
 from shared.topics import Topics
+from tests.support.cache_store import MemoryCache
 from tests.support.cluster import settings
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.history import History
 from tests.support.cluster.nodes import Endpoint, Node, backend_on
 from tests.support.cluster.processes import Process, State
+from tests.support.cluster.receivers import Receivers
 from tests.support.cluster.rest import Request
 from tests.support.sink_store import MemoryStore
 
@@ -104,6 +108,10 @@ class World:
         self.names = (*settings.PLANNERS, *settings.ROUTERS, *self.workers, *settings.DELAYS, *settings.INGRESSES, *aside)
         self.store = MemoryStore(Random(seed + 5))
         """Of the sinks."""
+        self.receivers = Receivers(Random(seed + 6), mix.receivers)
+        """Of callbacks."""
+        self.cached = MemoryCache(Random(seed + 7))
+        """Of the caches."""
         self.topics = settings.topics()
         self.log = MemoryLog(self.clock, random=Random(seed + 1), timings=settings.TIMINGS)
         self.history = History(self.log, self.topics)
@@ -142,7 +150,8 @@ class World:
         self._retention = asyncio.create_task(self._delete_old())
         for name in self.workers:
             self.nodes[name] = Node(name, Random(self.random.random()))
-        for tenant, limits in settings.LIMITED.items():
+        policed = settings.POLICED if any(name.startswith("critic") for name in self.names) else {}
+        for tenant, limits in (settings.LIMITED | policed).items():
             self._declare("tenant", tenant, limits.to_bytes())
         return self
 
@@ -336,7 +345,13 @@ class World:
             case "delay":
                 return build_delay(environment, settings.delay(mix)), None
             case "ingress":
-                return Ingress(environment, settings.ingress()), None
+                ingress = Ingress(environment, settings.ingress(mix))
+                ingress.deliveries.post = self.receivers
+                return ingress, None
+            case "critic":
+                return build_critic(environment), None
+            case "cache":
+                return build_cache(environment, settings.cache(), self.cached), None
             case "sink":
                 return build_sink(environment, SinkSettings(), self.store), None
             case _:

@@ -69,7 +69,8 @@ def test_jobs_are_what_kafka_and_rest_take() -> None:
         (JobSubmission if job.over_rest else Job).model_validate_json(job.body)
         assert (job.not_before is not None) == (job.kind == "delayed")
         assert (FAILS_SOMETIMES in from_json(job.body)["prompt"]) == (job.kind == "retries")
-    assert {job.kind for job in jobs} == {"single", "chain", "retries", "delayed", "pattern"}
+    kinds = {"single", "often", "chain", "retries", "delayed", "pattern", "talk", "tool", "policed"}
+    assert {job.kind for job in jobs} == kinds
     assert any(job.over_rest for job in jobs)
     assert [mix.number_of(job.id) for job in jobs] == list(range(400))
     assert mix.number_of("b-1") is None

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from infra.cli.exits import Exit
-from infra.cli.patterns import FEWEST, Gain, gains, interval
-from services.planner.job.derived import comparison_id
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.result import Result, Status
+from shared.derived import comparison_id
 from shared.kafka.port import Message
 from shared.patterns.comparison import Comparison
+from shared.patterns.gain import FEWEST, Gain, gains, interval
 from tests.support.cli_stage import NOW, TOPICS, Stage
 
 HOMES = TOPICS.settings.home_partitions

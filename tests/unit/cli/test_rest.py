@@ -170,6 +170,22 @@ async def test_a_tree_is_drawn_or_a_chart(form: str, begins: str, code: Exit, mo
     assert done.exit_code == code
 
 
+async def test_a_place_in_line_is_shown_while_a_job_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the progress of `tutti submit`, and in `tutti jobs get`."""
+    ingress = Ingress()
+    ingress.stream = [b": keep-alive\n\n", b": place 12, starts in ~40 s\n\n", event("job_settled", result=RESULT)]
+    ingress.status = {"id": "j1", "state": "accepted", "line": {"place": 12, "seconds": 40.2, "earliest": 20.0, "latest": 70.4}}
+    async with ingress.serving() as base:
+        async with api(base) as connection:
+            updates = [update async for update in follow(connection, "j1")]
+        assert updates == [Note("place 12, starts in ~40 s"), AnswerEnd(Result.model_validate(RESULT))]
+        monkeypatch.setenv("TUTTI_URL", base)
+        done = await asyncio.to_thread(CliRunner().invoke, main, ["jobs", "get", "j1"])
+        assert "place 12, starts in ~40 s (20 to 70 s)" in done.output
+        done = await asyncio.to_thread(CliRunner().invoke, main, ["jobs", "events", "j1"])
+        assert "place 12, starts in ~40 s" in done.output
+
+
 async def test_an_old_jobs_status_is_its_end() -> None:
     """The ingress sends the whole status where the events are gone."""
     ingress = Ingress()

@@ -20,6 +20,7 @@ from infra.cli.produce import send, watch
 from infra.cli.submit import WaitOptions, show
 from shared.clock import LoopClock, ManualClock
 from shared.contracts.base import PriorityClass
+from shared.contracts.callback import Callback
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.headers import Envelope
@@ -78,12 +79,13 @@ def test_options_become_a_job_on_the_topic_of_its_class(log: MemoryLog, tmp_path
     done = submit(
         log, "a topic", "--class", "batch", "--model", "m:1", "--system", "Be brief.", "--tenant", "acme", "--pattern", "chain",
         "--input", str(chain), "--deadline", "5m", "--temperature", "0.5", "--max-tokens", "9", "--seed", "3", "--id", "mine",
-        "--capability", "research", "--conversation", "talk",
+        "--capability", "research", "--conversation", "talk", "--callback", "https://h.example/", "--callback-secret", "two",
     )  # fmt: skip
     assert (done.exit_code, done.stdout) == (0, "mine\n")
     (job,) = sent(log, TOPICS.jobs(PriorityClass.BATCH))
     assert (job.id, job.prompt, job.pattern, job.model, job.system, job.tenant) == ("mine", "a topic", "chain", "m:1", "Be brief.", "acme")
     assert (job.capability, job.conversation) == ("research", "talk")
+    assert job.callback == Callback(url="https://h.example/", secret="two")
     assert [step["name"] for step in job.input["steps"]] == ["draft", "final"]
     assert (job.deadline_at, job.deadline_seconds) == (None, 300.0)
     assert job.options.model_dump(exclude_defaults=True) == {"temperature": 0.5, "max_tokens": 9, "seed": 3}
@@ -111,6 +113,8 @@ def test_the_prompt_may_come_from_standard_input(log: MemoryLog) -> None:
         (["a", "--id", "has space"], "`id`"),
         (["a", "--capability", "cooking"], "it offers chat, code, creative, critic, embed, reasoning, research"),
         ([""], "`prompt`"),
+        (["a", "--callback", "ftp://x"], "`callback.url`"),
+        (["a", "--callback-secret", "x"], "--callback"),
     ],
 )
 def test_an_invalid_job_is_a_usage_error_and_is_not_sent(log: MemoryLog, arguments: list[str], message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,7 +40,20 @@ def test_put_declares_all_limits(asked: list[tuple[str, str, Any]]) -> None:
     """Caps of single jobs go below `job`."""
     result = tutti("put", "acme", "--calls", "100", "--cost", "1.5", "--job-calls", "5")
     assert result.exit_code == 0, result.output
-    assert asked == [("PUT", "/v1/tenants/acme", {"calls": 100, "cost": 1.5, "soft": 0.8, "job": {"calls": 5}})]
+    assert asked == [("PUT", "/v1/tenants/acme", {"calls": 100, "cost": 1.5, "soft": 0.8, "job": {"calls": 5}, "policies": []})]
+
+
+def test_put_declares_policies(asked: list[tuple[str, str, Any]], tmp_path: Path) -> None:
+    """From a file; what is none is told before anything is sent."""
+    file = tmp_path / "policies.json"
+    file.write_text('[{"direction": "input", "checks": {"secrets": true}, "action": "redact"}]')
+    assert tutti("put", "acme", "--policies", str(file)).exit_code == 0
+    assert asked[-1][2]["policies"][0]["checks"]["secrets"] is True
+    file.write_text('[{"direction": "input", "checks": {}}]')
+    assert tutti("put", "acme", "--policies", str(file)).exit_code != 0
+    file.write_text("no json")
+    assert tutti("put", "acme", "--policies", str(file)).exit_code != 0
+    assert len(asked) == 1
 
 
 def test_list_show_and_remove(asked: list[tuple[str, str, Any]]) -> None:

@@ -15,6 +15,8 @@ from shared.patterns.single import request_of
 SAMPLES: dict[str, Any] = json.loads(Path("schemas/examples/v1/Step.full.json").read_bytes()) | {
     "input_ref": json.loads(Path("schemas/examples/v1/Step.input.json").read_bytes())["input_ref"],
     "context": json.loads(Path("schemas/examples/v1/Step.context.json").read_bytes())["context"],
+    "critique": json.loads(Path("schemas/examples/v1/Step.critique.json").read_bytes())["critique"],
+    "guard": json.loads(Path("schemas/examples/v1/Step.guard.json").read_bytes())["guard"],
     "operation": "embed",
     "logprobs": True,
     "agent": "research",

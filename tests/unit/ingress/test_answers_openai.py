@@ -9,12 +9,13 @@ import pytest
 
 from services.ingress.dialects.openai import responses as answers
 from services.ingress.dialects.openai.responses import ChunkWriter
-from services.ingress.dialects.port import Told, origin_headers
+from services.ingress.dialects.port import Told, origin, origin_headers
 from services.ingress.problems import STATUS_OF_FAILURE, Problem, of_error, of_result, rendered
 from shared.contracts.chat import Answer, FinishReason
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.result import Result, Status
 from shared.contracts.usage import Usage
+from shared.contracts.verdict import Flagged
 from shared.errors import Conflict
 
 USAGE = Usage(calls=1, prompt_tokens=3, completion_tokens=5, wasted_tokens=100)
@@ -160,3 +161,14 @@ def test_results_without_an_answer(status: Status, failure: Failure | None, expe
         assert problem.details == {"missing": ["8 GB VRAM"]}
         assert "8 GB VRAM" in problem.message
         assert problem.retry_after_seconds is not None
+
+
+def test_what_policies_did_is_told_without_the_text() -> None:
+    """In the answer's mark and in a header."""
+    flagged = (
+        Flagged(direction="input", check="personal_data", action="redact", count=2),
+        Flagged(direction="answer", check="support", action="flag"),
+    )
+    answer = Answer(text="a", flagged=flagged)
+    assert origin(answer)["flagged"] == "input personal_data redact 2, answer support flag 1"
+    assert (b"x-tutti-flagged", b"input personal_data redact 2, answer support flag 1") in origin_headers(answer)

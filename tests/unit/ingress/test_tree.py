@@ -15,7 +15,6 @@ from services.ingress.status.journal import Journal
 from services.ingress.status.mermaid import mermaid
 from services.ingress.status.shown import RawEvent, kind_of
 from services.ingress.status.status import JobStatus, fold
-from services.planner.job.run import Run
 from shared.contracts import event as events
 from shared.contracts.base import PriorityClass
 from shared.contracts.chat import Answer
@@ -27,6 +26,7 @@ from shared.contracts.step import StepRequest
 from shared.contracts.usage import Timings, Usage
 from shared.patterns.context import Ask, Context, StepError
 from shared.patterns.port import Pattern
+from shared.patterns.run import Run
 from shared.tree import StepStatus, Tree, fold_step, tree_of
 
 SECRET = "nobody may read this"

@@ -30,7 +30,7 @@ def test_status_of_nothing_is_stopped_and_exit_code_3(home: Path) -> None:
     done = CliRunner().invoke(main, ["status", "--json"])
     rows = json.loads(done.stdout)
     assert done.exit_code == 3
-    assert [row["component"] for row in rows] == ["kafka", "redis", "mongodb", "model node", *NAMES]
+    assert [row["component"] for row in rows] == ["kafka", "redis", "redis-cache", "mongodb", "model node", *NAMES]
     assert {row["state"] for row in rows} == {"stopped"}
 
 

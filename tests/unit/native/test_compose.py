@@ -19,8 +19,8 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
 def test_every_service_of_the_cluster_is_there() -> None:
-    """Beside Kafka, Redis, MongoDB, the container that makes the topics, and a simulator that is started only when asked for."""
-    assert set(SERVICES) == {*PORTS, "kafka", "redis", "mongodb", "topics", "simulator"}
+    """Beside Kafka, both Redis, MongoDB, the container that makes the topics, and a simulator that is started only when asked for."""
+    assert set(SERVICES) == {*PORTS, "kafka", "redis", "redis-cache", "mongodb", "topics", "simulator"}
     assert [name for name, service in SERVICES.items() if "profiles" in service] == ["simulator"]
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from pydantic_core import to_json
 
-from services.planner.job.run import Run
 from shared.contracts.blob import BlobRef
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
@@ -20,6 +19,7 @@ from shared.patterns import BUILT_IN
 from shared.patterns.cascade import CASCADE
 from shared.patterns.comparison import SINGLE_ANSWER, Baseline, Spent
 from shared.patterns.port import InvalidPatternInput, models_named
+from shared.patterns.run import Run
 from tests.support.scripted import DOWN, NEVER, Played, Reply, Script, crashes_alike, draw, play, run_of, team
 
 CRITIC = team("critic")

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from services.planner.job.run import Run
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
 from shared.contracts.failure import Failure, FailureKind
@@ -16,6 +15,7 @@ from shared.contracts.job import Job
 from shared.contracts.step import StepRequest
 from shared.patterns.context import Ask, Context
 from shared.patterns.port import Pattern
+from shared.patterns.run import Run
 
 BROKEN = Failure(kind=FailureKind.MODEL_ERROR, message="no")
 Body = Callable[[Context], Coroutine[Any, Any, Any]]

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from services.planner.handlers import JobReader
-from services.planner.job.derived import comparison_id
 from services.planner.job.live import LiveJob
 from services.planner.sending.comparing import comparison_of
 from services.planner.state.admission import JobInput
@@ -17,6 +16,7 @@ from shared.contracts.base import PriorityClass
 from shared.contracts.conversation import TurnGranted
 from shared.contracts.failure import FailureKind
 from shared.contracts.result import Status
+from shared.derived import comparison_id
 from shared.kafka.port import Message
 from shared.patterns.compare import COMPARE, CompareInput
 from shared.patterns.comparison import COMPARED_CHARACTERS, Spent

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.planner.handlers import CANONICAL_BYTES, JOB_BYTES, JobReader, ReservedId, read_outcome
-from services.planner.state.admission import JobInput
+from services.planner.state.admission import JobInput, accept
 from services.planner.state.book import OUTCOME_BYTES
 from shared.contracts import headers, ids
 from shared.contracts.base import INLINE_BYTES, RECORD_BYTES, PriorityClass
@@ -238,6 +238,20 @@ def test_an_unknown_minor_thing_is_no_reason_to_refuse() -> None:
     given = job(headers=(("x", b"\xff"), (headers.TRACEPARENT, b"nonsense"), (headers.VERSION_HEADER, b"1"), (headers.TYPE, b"job")))
     assert given.trace is None
     assert job(headers=((headers.TRACEPARENT, TRACE),)).trace == TRACE.decode()
+
+
+def test_the_name_of_the_key_goes_from_the_record_into_history() -> None:
+    """Into the acceptance and the end, which the sink sums by; what is no name says nothing."""
+    assert job(headers=((headers.KEY_NAME, b"team-a"),)).key == "team-a"
+    for odd in (b"", b"-", b"a b", b"\xff", b"x" * 65):
+        assert job(headers=((headers.KEY_NAME, odd),)).key is None
+    kept = headers.read_ones(((headers.KEY_NAME, b"team-a"), ("else", b"x")))
+    assert kept == ((headers.KEY_NAME, b"team-a"),), "also through delay and to another home"
+    desk = Desk()
+    given = job(headers=((headers.KEY_NAME, b"team-a"),), value=body(prompt="q", pattern="none-such"))
+    round_ = desk.round(lambda round_: accept(desk.book, round_, given))
+    said = [json.loads(value) for _, value in round_.events[given.id]]
+    assert {event["type"]: event["key"] for event in said} == {"job_accepted": "team-a", "job_settled": "team-a"}
 
 
 def test_reply_headers_of_both_spellings() -> None:

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.job.run import Run
 from shared.contracts.blob import BlobRef
 from shared.contracts.chat import Answer, ChatMessage, Operation
 from shared.contracts.failure import FailureKind
@@ -19,6 +18,7 @@ from shared.contracts.step import StepRequest
 from shared.patterns import BUILT_IN
 from shared.patterns.chain import CHAIN, MOST_CHARACTERS, Gate, gate_reason, names_in, render, rendered_length
 from shared.patterns.port import InvalidPatternInput, ToolsNotTaken
+from shared.patterns.run import Run
 from shared.patterns.single import SINGLE, request_of
 
 Respond = Callable[[StepRequest], str | Answer]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from services.planner.job.run import Run
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
 from shared.patterns.context import Context, Pool
+from shared.patterns.run import Run
 from tests.unit.planner.driven import BROKEN, ask, ids, nothing_is_left, prompts, record_all, started
 
 __all__ = ["nothing_is_left"]

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from services.planner.job.run import Run
 from shared.clock import LoopClock
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
@@ -16,6 +15,7 @@ from shared.contracts.step import StepRequest
 from shared.errors import NonDeterministicPattern
 from shared.patterns.context import Context, StepError
 from shared.patterns.port import Pattern
+from shared.patterns.run import Run
 from tests.unit.planner.driven import BROKEN, Body, ask, ids, nothing_is_left, prompts, record_all, started
 
 __all__ = ["nothing_is_left"]

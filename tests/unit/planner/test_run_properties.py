@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.planner.job.run import Run
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
 from shared.patterns.context import Context, StepError
+from shared.patterns.run import Run
 from tests.unit.planner.driven import BROKEN, ask, nothing_is_left, record_all, started
 
 __all__ = ["nothing_is_left"]

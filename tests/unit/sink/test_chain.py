@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.sink.audit import GENESIS, broken, home_name, linked
+from shared.audit import GENESIS, broken, home_name, linked
 
 TEXT = st.text(max_size=5)
 

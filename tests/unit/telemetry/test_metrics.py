@@ -19,7 +19,7 @@ UNBOUNDED = {"job", "step", "tenant", "node", "trace", "topic", "partition", "of
 
 def test_every_metric_is_documented() -> None:
     """`docs()` lists each with a sentence."""
-    documented = {name: about for name, _, about in metrics.docs()}
+    documented = {name: about for name, _, _, about in metrics.docs()}
     assert len(documented) == len(DECLARED)
     assert all(about.endswith((".", "alarm.")) for about in documented.values())
     assert all(name.startswith("tutti_") for name in documented)

@@ -15,7 +15,8 @@ from services.worker.backends.base import ModelCallFailed
 from services.worker.tools import fetch
 from services.worker.tools.calling import ToolCall
 from services.worker.tools.declared import HttpTool
-from services.worker.tools.fetch import HttpFetch, NotAllowed, check_address, is_public, readable_text
+from services.worker.tools.fetch import HttpFetch, check_address, readable_text
+from shared.addresses import CheckedResolver, NotAllowed, is_public
 from shared.contracts.failure import FailureKind as K
 from tests.support.ingress_world import until
 from tests.unit.worker.fake_endpoint import FakeEndpoint, Reply, fake_endpoint
@@ -131,34 +132,6 @@ async def test_redirects_are_judged_like_addresses(fake: FakeEndpoint) -> None:
     assert [path for path, _, _ in fake.asked].count("/round") == fetch.MOST_HOPS
 
 
-@pytest.mark.parametrize(
-    ("address", "public"),
-    [
-        ("93.184.216.34", True),
-        ("2606:2800:220:1:248:1893:25c8:1946", True),
-        ("127.0.0.1", False),
-        ("10.1.2.3", False),
-        ("169.254.169.254", False),
-        ("192.168.1.1", False),
-        ("100.64.0.1", False),
-        ("0.0.0.0", False),
-        ("224.0.0.1", False),
-        ("240.0.0.1", False),
-        ("::1", False),
-        ("fe80::1%eth0", False),
-        ("fd00::1", False),
-        ("::ffff:10.0.0.1", False),
-        ("::ffff:93.184.216.34", True),
-        ("64:ff9b::a00:1", False),
-        ("2002:a00:1::", False),
-        ("no address", False),
-    ],
-)
-def test_public_addresses(address: str, public: bool) -> None:
-    """Everybody's: no other spelling of one that is not."""
-    assert is_public(address) == public
-
-
 async def test_a_name_that_leads_to_this_network_is_not_followed(fake: FakeEndpoint) -> None:
     """Unless its operator says so of the tool."""
     fake.replies["/a"] = Reply((b"in",), headers={"content-type": "text/plain"})
@@ -172,7 +145,7 @@ async def test_a_name_that_leads_to_this_network_is_not_followed(fake: FakeEndpo
 async def test_a_name_that_changes_gains_nothing(fake: FakeEndpoint) -> None:
     """What is judged is what is connected to: each connection looks the name up once, and uses that."""
     names = Names(rebinding=["93.184.216.34", "127.0.0.1"])
-    resolver = fetch.PublicResolver(names, private=False)
+    resolver = CheckedResolver(names, is_public)
     [kept] = await resolver.resolve("rebinding.example", 80)
     assert (kept["host"], names.asked) == ("93.184.216.34", 1)
     with pytest.raises(OSError, match="no public address"):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from shared.validators.checks import Checks, citation_faults, faults, is_looping, is_refusal, occurs
+from shared.validators.checks import Checks, faults, is_looping, is_refusal, occurs
 
 ROOT = Path(__file__).parents[3]
 SOURCES = ("The bridge was opened in 1932 after eight years.", "It is 1,149 metres long; the “coathanger” is its nickname.")
@@ -136,7 +136,7 @@ def test_evidence(quote: str, text: str, found: bool) -> None:
 
 
 def test_a_quote_that_stands_in_no_source_is_named_once() -> None:
-    wrong = citation_faults('"never said at all" and again „never said at all“ [7], [7, 8]', SOURCES)
+    wrong = list(faults('"never said at all" and again „never said at all“ [7], [7, 8]', Checks(sources=SOURCES)))
     assert wrong == [
         "the answer cites [7]; there is no such source",
         "the answer cites [8]; there is no such source",

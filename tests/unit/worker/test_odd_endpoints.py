@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from random import Random
 from typing import Any
 
 import pytest
@@ -109,7 +108,7 @@ def openai(answers: dict[str, Any], body: bytes = b"") -> Backend:
 
 
 def registration(backend: Backend, *models: str) -> Registration:
-    here = WorkerContext(WorkerSettings(models=models), Topics(), ManualClock(), Random(0), "n", "b", ["chat"])
+    here = WorkerContext(WorkerSettings(models=models), Topics(), ManualClock(), "n", "b", ["chat"])
     return Registration(here, backend, Speeds())
 
 

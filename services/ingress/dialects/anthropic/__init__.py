@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.ingress.dialects.anthropic import requests, responses
-from services.ingress.dialects.port import Dialect, Page
+from services.ingress.dialects.port import Dialect, Inquiry
 
 MESSAGES = Dialect(
     path="/v1/messages",
@@ -13,5 +13,5 @@ MESSAGES = Dialect(
     answer=responses.message,
     stream=responses.MessageWriter,
     problem=responses.problem,
-    pages=(Page("/v1/messages/count_tokens", "How many tokens a request has, estimated.", responses.counted, method="POST"),),
+    inquiries=(Inquiry("/v1/messages/count_tokens", "How many tokens a request has, estimated.", responses.counted, method="POST"),),
 )

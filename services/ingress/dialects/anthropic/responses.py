@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic_core import to_json
 
 from services.ingress.dialects.anthropic.requests import Counted, characters
-from services.ingress.dialects.port import PageAsked, Told, arguments_of, origin
+from services.ingress.dialects.port import Inquired, Told, arguments_of, origin
 from services.ingress.http import sse
 from services.ingress.problems import Problem
 from shared.contracts.chat import Answer, FinishReason
@@ -48,7 +48,7 @@ def problem(found: Problem) -> bytes:
     return to_json({"type": "error", "error": error | found.details})
 
 
-def counted(asked: PageAsked) -> bytes:
+def counted(asked: Inquired) -> bytes:
     """An estimate, which it says: no tokenizer is asked."""
     request = Counted.model_validate_json(asked.body)
     return to_json({"input_tokens": max(1, likely_tokens(characters(request))), "estimated": True})

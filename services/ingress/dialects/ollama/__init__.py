@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from services.ingress.dialects.ollama import requests, responses
-from services.ingress.dialects.ollama.pages import PAGES
+from services.ingress.dialects.ollama.inquiries import INQUIRIES
 from services.ingress.dialects.port import Dialect
 from shared.contracts.chat import Operation
 
@@ -22,7 +22,7 @@ CHAT = Dialect(
     at_once=lambda asked, now: (
         responses.unloaded(asked.model, now, message={"role": "assistant", "content": ""}) if asked.empty and asked.unloads else None
     ),
-    pages=PAGES,
+    inquiries=INQUIRIES,
 )
 GENERATE = Dialect(
     path="/api/generate",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.ingress.dialects.openai import completions, embeddings, requests, response_objects, response_requests, responses
-from services.ingress.dialects.port import Dialect, Page
+from services.ingress.dialects.port import Dialect, Inquiry
 from shared.contracts.chat import Operation
 
 CHAT = Dialect(
@@ -13,11 +13,11 @@ CHAT = Dialect(
     to_job=requests.to_job,
     answer=responses.completion,
     stream=responses.ChunkWriter,
-    pages=(
-        Page("/v1/models", "Models of the registered nodes.", responses.models),
-        Page("/v1/models/{model:path}", "One model.", responses.model),
+    inquiries=(
+        Inquiry("/v1/models", "Models of the registered nodes.", responses.models),
+        Inquiry("/v1/models/{model:path}", "One model.", responses.model),
         *(
-            Page(path, "Refused: not supported.", responses.unsupported, method="POST")
+            Inquiry(path, "Refused: not supported.", responses.unsupported, method="POST")
             for path in ("/v1/rerank", "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/audio/speech", "/v1/images/generations")
         ),
     ),

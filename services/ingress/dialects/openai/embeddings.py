@@ -21,12 +21,15 @@ _Token = Annotated[int, Field(ge=0, le=MOST)]
 _Tokens = Annotated[tuple[_Token, ...], Field(max_length=1_000_000)]
 
 
+_Lists = Annotated[tuple[_Tokens, ...], Field(max_length=_MOST_TEXTS)]
+
+
 class EmbeddingsRequest(Asked):
     """The body of `POST /v1/embeddings`. Texts as tokens are refused: models have tokenizers of their own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    input: Text | Annotated[tuple[Text, ...], Field(min_length=1, max_length=_MOST_TEXTS)] | _Tokens | tuple[_Tokens, ...]
+    input: Text | Annotated[tuple[Text, ...], Field(min_length=1, max_length=_MOST_TEXTS)] | _Tokens | _Lists
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: _Token | None = None
     user: str | None = Field(default=None, max_length=512)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from services.ingress.dialects.port import Asked, Terms, Unread, UnsupportedParameter, refuse_unsupported
 from shared.contracts.base import MOST, Image, JsonObject, JsonValue, Label, ModelName, PublicId, Sentence, Text
+from shared.contracts.cache import CacheControl
 from shared.contracts.chat import MOST_CALLS, MOST_TOOLS, ChatMessage, Options, ToolChoice
 from shared.contracts.job import Job
 
@@ -131,6 +132,8 @@ class ChatRequest(Asked):
     """What the pattern takes that a model `tutti/<pattern>` names."""
     conversation: PublicId | None = None
     """What was said in it before stands in front of `messages`, which are the new ones."""
+    cache: CacheControl | None = None
+    """Whether the answer may be one that was given before, and whether it is kept."""
     # Known, not supported.
     audio: Unread = None
     moderation: Unread = None
@@ -154,6 +157,7 @@ def to_job(request: ChatRequest, terms: Terms) -> Job:
         model=terms.model,
         pattern=terms.pattern or "single",
         conversation=request.conversation,
+        cache=request.cache,
         input=request.input or {},
         options=_options(request),
         format=_format(request.response_format),

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from services.ingress.dialects.port import ModelShown, PageAsked, Told, origin
+from services.ingress.dialects.port import Inquired, ModelShown, Told, origin
 from services.ingress.http import sse
 from services.ingress.problems import Problem, rendered
 from shared.contracts.chat import Answer, FinishReason
@@ -141,17 +141,17 @@ class ChunkWriter:
         return sse.data(rendered(found)) + sse.DONE
 
 
-def models(asked: PageAsked) -> bytes:
+def models(asked: Inquired) -> bytes:
     """The list."""
     return to_json({"object": "list", "data": [_model(one) for one in asked.known.all()]})
 
 
-def model(asked: PageAsked) -> bytes:
+def model(asked: Inquired) -> bytes:
     """One of it."""
     return to_json(_model(asked.known.one(asked.params["model"])))
 
 
-def unsupported(_: PageAsked) -> bytes:
+def unsupported(_: Inquired) -> bytes:
     """Of what OpenAI has and this cluster has not."""
     raise Unsupported("this is not supported: the cluster chats, completes and embeds")
 

@@ -88,6 +88,11 @@ def _answered(world: World, step: _Step, written: Written, *, stream: bool) -> I
     sources = [w.value for w in outcomes if isinstance(w.value, StepSucceeded) and w.value.answer == event.answer and w.at <= written.at]
     if not sources:
         yield Violation(LAW, f"the answer of {name} is no outcome's", job)
+    if event.answer.served is not None:
+        sent = world.history.work_of.get((event.step, event.attempt), ())
+        if step.claim is not None and any(w.value.stream for w in sent):
+            yield Violation("streams go on from one attempt", f"{name} was served although it had been claimed", job)
+        return
     if stream and (event.attempt != step.attempt or step.between):
         yield Violation("streams go on from one attempt", f"{name} was accepted while attempt {step.attempt} stands", job)
     if stream and sources and step.claim is not None and step.claim not in {source.claim for source in sources}:

@@ -1,7 +1,7 @@
 """Eager dispatch (decision 0029): what a planner writes into a mailbox itself uses a place that was offered, and passes nobody who waits.
 
-Not an older step of its own home's planner: no eager step is asked for while one is on the slow way, or was given back, and not taken up.
-Others' only until its worker has had time to read that a router has a backlog.
+Not an older step of its own home's planner: no eager step is asked for while one is on the slow way, or was given back, and not taken up
+(one that asks the cache is on no way). Others' only until its worker has had time to read that a router has a backlog.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ PLACES = "only places that are offered are used"
 PASSED = "nobody is passed"
 READING_SECONDS = 1.5
 """In which a worker that runs has read what a router announces."""
+LINK_SECONDS = 0.1
 SILENT_SECONDS = 4.0
 """A router that announces nothing for so long is about to be forgotten."""
 
@@ -66,7 +67,8 @@ def _asked_by(world: World) -> dict[str, str]:
     for home, events in world.history.events.items():
         planners = {w.offset: w.value.planner for w in events if isinstance(w.value, PlannerStarted)}
         valid = (w.value for w in world.history.valid(home))
-        found |= {e.step: f"{planners[e.epoch]}-planner" for e in valid if isinstance(e, StepAsked) and e.node is not None}
+        asked = (e for e in valid if isinstance(e, StepAsked) and (e.node is not None or e.step in world.history.looked_up))
+        found |= {e.step: f"{planners[e.epoch]}-planner" for e in asked}
     return found
 
 
@@ -88,6 +90,7 @@ class _Home:
 
     world: World
     open: dict[str, _Open] = field(default_factory=dict)
+    critiques: set[str] = field(default_factory=set)
 
     def check(self, home: int) -> Iterator[Violation]:
         valid = {(w.where, w.offset) for w in self.world.history.valid(home)}
@@ -105,10 +108,12 @@ class _Home:
             case StepAsked():
                 if event.node is not None:
                     yield from self._passes(written)
-                if not event.unfunded:
+                if event.agent == "critique":  # it waits for no node, and for no router
+                    self.critiques.add(event.step)
+                elif not event.unfunded:
                     self.open[event.step] = _Open(event.job, 1, event.node is None, written.at)
             case StepFunded() | StepRetried():
-                if not getattr(event, "unfunded", None):
+                if event.step not in self.critiques and not getattr(event, "unfunded", None):
                     self.open[event.step] = _Open(event.job, event.attempt, True, written.at)
             case StepWaits() if event.step in self.open:
                 self.open[event.step].waits = not event.missing
@@ -125,10 +130,19 @@ class _Home:
             if found.since >= written.at:
                 continue
             in_mailbox = any(w.at <= written.at for w in history.work_of.get((step, found.attempt), ()))
-            if found.slow and found.waits and not in_mailbox:
+            if found.slow and found.waits and not in_mailbox and not self._asks(step, event.step):
                 yield Violation(PASSED, f"step {event.step} goes into a mailbox while its planner's {step} waits", event.job)
             elif not found.slow and self._given_back(step, event.step):
                 yield Violation(PASSED, f"step {event.step} goes where its planner's {step} was given back", event.job)
+
+    def _asks(self, older: str, newer: str) -> bool:
+        """Whether the older one may still have asked the cache when the newer one was given a place: it was not on the slow way long before
+        that lay in the mailbox.
+        """
+        history, mix = self.world.history, self.world.mix
+        given = history.eager_of(newer)
+        sent_at = history.first_sent.get((older, 1), inf) + mix.send_seconds + mix.ack_seconds + LINK_SECONDS
+        return older in history.looked_up and (given is None or given.written.at <= sent_at)
 
     def _given_back(self, older: str, newer: str) -> bool:
         """Whether the newer one's credits tell that the older one was given back, by the same boot of the same node."""

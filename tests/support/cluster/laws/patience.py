@@ -92,6 +92,8 @@ def _home(world: World, home: int, renewals: dict[str, list[float]]) -> Iterator
         elif isinstance(event, AttemptFailed):
             since = known_since.get(event.job, 0.0)
             outcomes = [w for w in world.history.outcomes_of.get((event.step, event.attempt), []) if w.at >= since]
+            if event.failure.kind is FailureKind.UNCHECKED:
+                yield from _unchecked(written, steps[event.step], taken_at)
             yield from _failed(written, steps[event.step], taken_at, outcomes, renewals, no_node_seconds=world.mix.no_node_seconds)
             yield from _lost(world, written, steps[event.step], renewals)
         elif isinstance(event, JobSettled) and event.job in deadlines:
@@ -117,6 +119,13 @@ def _failed(
             yield Violation(LAW, f"step {event.step} waited {waited:.1f} s for a node, not {no_node_seconds:g}", event.job)
         case _:
             pass
+
+
+def _unchecked(written: Written, step: _Step, taken_at: float) -> Iterator[Violation]:
+    """Nor is a critic given up before its time, which a successor begins anew."""
+    waited = written.at - max(step.begun_at, taken_at)
+    if waited < settings.CRITIQUE_SECONDS - _EARLY:
+        yield Violation(LAW, f"step {written.value.step} waited {waited:.1f} s for a critic", written.value.job)
 
 
 def _lost(world: World, written: Written, step: _Step, renewals: dict[str, list[float]]) -> Iterator[Violation]:

@@ -13,8 +13,6 @@ from services.planner import kept
 from services.planner.handlers import JobReader
 from services.planner.history.recovery import Replay
 from services.planner.intake.refusals import Refusals
-from services.planner.job import derived
-from services.planner.job import run as pattern_run
 from services.planner.job.open_step import Phase
 from services.planner.round import Round
 from services.planner.shard import effects
@@ -25,7 +23,9 @@ from services.planner.state.admission import JobInput
 from services.planner.state.book import Book
 from services.planner.state.kept_ids import KeptIds
 from services.planner.state.recent_ids import RecentIds
+from shared import derived
 from shared.contracts.outcome import CancelRequested, ClaimsRenewed
+from shared.patterns import run as pattern_run
 from shared.processing.owed import OwedPositions
 from shared.scheduling import retry
 from tests.support.cluster.faults import FaultMix

@@ -1,4 +1,4 @@
-"""Pages of the dialects, each in its form: what the registered nodes offer, and what else their clients want to know."""
+"""Inquiries of the dialects, each in its form: what the registered nodes offer, and what else their clients want to know."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.ingress.dialects.port import ModelShown, Page, PageAsked
+from services.ingress.dialects.port import Inquired, Inquiry, ModelShown
 from services.ingress.handlers import Door
 from services.ingress.http.exchange import call_headers
 from services.ingress.http.resource import Endpoint
@@ -20,17 +20,17 @@ from shared.contracts.node import NodeModel
 from shared.model_names import AUTO
 
 
-def endpoint(door: Door, page: Page) -> Endpoint:
-    """What answers one page. Raises Refused and all that its `render` raises."""
+def endpoint(door: Door, inquiry: Inquiry) -> Endpoint:
+    """What answers one inquiry. Raises Refused and all that its `render` raises."""
 
     async def serve(request: Request) -> Response:
         call, known = call_headers(request.scope), _Known(door)
-        client = OPEN if page.public else door.access.identify(call.api_key)
-        if page.method == "GET":
-            return Response(page.render(PageAsked(known, request.path_params, b"")), media_type=page.media)
+        client = OPEN if inquiry.public else door.access.identify(call.api_key)
+        if inquiry.method == "GET":
+            return Response(inquiry.render(Inquired(known, request.path_params, b"")), media_type=inquiry.media)
         async with door.bodies.read(request.receive, call, client.named(call.tenant), door.settings.body_bytes) as body:
             check_depth(body)
-            return Response(page.render(PageAsked(known, request.path_params, body)), media_type=page.media)
+            return Response(inquiry.render(Inquired(known, request.path_params, body)), media_type=inquiry.media)
 
     return serve
 

@@ -9,7 +9,7 @@ from pydantic_core import to_json
 
 from services.ingress.dialects.ollama.requests import ModelNamed
 from services.ingress.dialects.ollama.responses import instant
-from services.ingress.dialects.port import ModelShown, Page, PageAsked
+from services.ingress.dialects.port import Inquired, Inquiry, ModelShown
 from shared.errors import Unsupported
 
 API_VERSION = "0.34.0"
@@ -20,25 +20,25 @@ _FOR_EVER = "2300-01-01T00:00:00Z"
 _ABILITIES = ("tools", "vision", "thinking")
 
 
-def _running(_: PageAsked) -> bytes:
+def _running(_: Inquired) -> bytes:
     return b"Ollama is running"
 
 
-def _version(_: PageAsked) -> bytes:
+def _version(_: Inquired) -> bytes:
     return to_json({"version": API_VERSION})
 
 
-def _tags(asked: PageAsked) -> bytes:
+def _tags(asked: Inquired) -> bytes:
     return to_json({"models": [_model(one) for one in asked.known.all()]})
 
 
-def _loaded(asked: PageAsked) -> bytes:
+def _loaded(asked: Inquired) -> bytes:
     """What some node has in its memory."""
     loaded = [_model(one) | {"context_length": one.window or 0, "expires_at": _FOR_EVER} for one in asked.known.all() if one.resident]
     return to_json({"models": loaded})
 
 
-def _show(asked: PageAsked) -> bytes:
+def _show(asked: Inquired) -> bytes:
     named = ModelNamed.model_validate_json(asked.body)
     one = asked.known.one(named.asked)
     info: dict[str, Any] = {"general.architecture": _ARCHITECTURE}
@@ -63,19 +63,19 @@ def _model(one: ModelShown) -> dict[str, Any]:
     return shown | ({"simulated": True} if one.simulated else {})
 
 
-def _nodes_own(_: PageAsked) -> bytes:
+def _nodes_own(_: Inquired) -> bytes:
     raise Unsupported("models are pulled, made and deleted at the nodes, not through the cluster")
 
 
-PAGES = (
-    Page("/", "That somebody is here, in the words that clients look for.", _running, media="text/plain; charset=utf-8", public=True),
-    Page("/api/version", "The version of the interface.", _version, public=True),
-    Page("/api/tags", "Models of the registered nodes.", _tags),
-    Page("/api/ps", "Models that some node has loaded.", _loaded),
-    Page("/api/show", "One model.", _show, method="POST"),
+INQUIRIES = (
+    Inquiry("/", "That somebody is here, in the words that clients look for.", _running, media="text/plain; charset=utf-8", public=True),
+    Inquiry("/api/version", "The version of the interface.", _version, public=True),
+    Inquiry("/api/tags", "Models of the registered nodes.", _tags),
+    Inquiry("/api/ps", "Models that some node has loaded.", _loaded),
+    Inquiry("/api/show", "One model.", _show, method="POST"),
     *(
-        Page(f"/api/{what}", "Refused: models are the nodes' own.", _nodes_own, method="POST")
+        Inquiry(f"/api/{what}", "Refused: models are the nodes' own.", _nodes_own, method="POST")
         for what in ("pull", "push", "create", "copy")
     ),
-    Page("/api/delete", "Refused: models are the nodes' own.", _nodes_own, method="DELETE"),
+    Inquiry("/api/delete", "Refused: models are the nodes' own.", _nodes_own, method="DELETE"),
 )

@@ -7,23 +7,25 @@ pattern asks for next depends on nothing else. Step ids are derived from the pat
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.planner.job.derived import step_id
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
 from shared.contracts.conversation import ContextRef
+from shared.contracts.critique import TenantPolicy
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.job import Job
 from shared.contracts.review import REVIEW_BYTES, Decision, ReviewTerms
 from shared.contracts.step import Content, StepRequest
+from shared.derived import step_id
 from shared.errors import InvalidInput, NonDeterministicPattern
 from shared.patterns.context import Ask, Branch, Close, Context, Ended, Gather, Next, Pool, Review, Sleep, StepError
-from shared.patterns.conversation import after_recap, in_turn
-from shared.patterns.port import Pattern
+from shared.patterns.conversation import after_recap, as_seen, in_turn
+from shared.patterns.policies import under_policies
+from shared.patterns.port import Pattern, PatternInput
 
 _LONGEST_SLEEP_SECONDS = 1e9
 """About thirty years: what no instant can hold is the pattern's mistake."""
@@ -113,6 +115,8 @@ class Run:
     pattern: Pattern
     job: Job
     context: Context = field(default_factory=Context)
+    policies: tuple[TenantPolicy, ...] = ()
+    """Of its tenant, as they were when the job was accepted."""
     answer: Answer | None = None
     failure: Failure | None = None
     finished: bool = False
@@ -130,12 +134,17 @@ class Run:
         except InvalidInput as error:  # history holds what an older version of the model took
             self._finish(None, error)
             return
-        if older is None:
-            self._root = _Fiber(self.pattern.run(self.context, self.job, ask), "0")
-        else:
-            job = in_turn(self.job, context)
-            self._root = _Fiber(after_recap(self.context, job, older, lambda now: self.pattern.run(self.context, now, ask)), "0")
+        run = self._procedure(ask, older)
+        self._root = _Fiber(under_policies(self.context, self.job, self.policies, run) if self.policies else run(self.job), "0")
         self._advance(_Resumption(self._root))
+
+    def _procedure(self, ask: PatternInput, older: ContextRef | None) -> Callable[[Job], Coroutine[Any, Any, Answer]]:
+        """The pattern, of the job as it is to see it: what is redacted in its input is read anew."""
+
+        def run(now: Job) -> Coroutine[Any, Any, Answer]:
+            return self.pattern.run(self.context, now, ask if now.pattern_input == self.job.pattern_input else self.pattern.read(now))
+
+        return run if older is None else lambda now: after_recap(self.context, as_seen(now), older, run)
 
     def wanted(self) -> list[Wanted]:
         """What the pattern has yielded and history does not hold yet, in order."""

@@ -1,0 +1,8 @@
+"""`python -m services.cache`: one cache in a process of its own."""
+
+from __future__ import annotations
+
+from services.cache.app import build
+from shared.service import main
+
+raise SystemExit(main([("cache", build)]))

@@ -1,0 +1,97 @@
+"""Sending: one POST to a receiver, and what came of it. No redirect is followed, no answer read to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from services.ingress.callbacks.allowed import CallbackRules
+from services.ingress.settings import CallbackSettings
+from shared.addresses import CheckedResolver, NameServer
+from shared.errors import ConfigurationError
+
+_READ_BYTES = 4_096
+"""Of an answer: the connection of a longer one is not used again."""
+_SECONDS = re.compile(r"[0-9]{1,7}")
+
+
+class Heard(NamedTuple):
+    """`why`: in a few words, where it was not taken. `again_seconds`: the receiver's own wish."""
+
+    taken: bool
+    why: str = ""
+    again_seconds: float | None = None
+    gone: bool = False
+    """The receiver wants no more of it."""
+
+
+class Post(Protocol):
+    """How deliveries go out. Never raises but when cancelled."""
+
+    async def __call__(self, url: str, headers: Mapping[str, str], body: bytes) -> Heard: ...
+    async def close(self) -> None: ...
+
+
+class HttpPost:
+    """Implements `Post`. `resolver`: who looks names up; tests hand one in."""
+
+    def __init__(self, settings: CallbackSettings, rules: CallbackRules, resolver: AbstractResolver | None = None) -> None:
+        self._settings, self._rules, self._resolver = settings, rules, resolver
+        self._session: aiohttp.ClientSession | None = None
+        try:
+            self._tls = ssl.create_default_context(cafile=settings.ca_file or None)
+        except OSError as error:
+            raise ConfigurationError(f"the certificates of {settings.ca_file} cannot be read") from error
+
+    async def __call__(self, url: str, headers: Mapping[str, str], body: bytes) -> Heard:
+        try:
+            async with asyncio.timeout(self._settings.timeout_seconds):
+                sent = self._opened().post(URL(url, encoded=True), data=body, headers=headers, allow_redirects=False)
+                async with sent as response:
+                    await response.content.read(_READ_BYTES)
+                    return _heard(response)
+        except TimeoutError:
+            return Heard(False, f"no answer within {self._settings.timeout_seconds:g} s")
+        except aiohttp.ClientConnectorCertificateError:
+            return Heard(False, "its certificate is not trusted")
+        except aiohttp.ClientSSLError:
+            return Heard(False, "no TLS connection")
+        except aiohttp.ClientConnectorError:
+            return Heard(False, "no connection, or its name leads to no address that is allowed")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return Heard(False, f"the exchange broke off: {type(error).__name__}")
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            resolver = CheckedResolver(self._resolver or NameServer(), self._rules.leads_to)
+            connector = aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False, ssl=self._tls, limit=self._settings.lanes.sends)
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"accept-encoding": "identity"},
+                auto_decompress=False,
+                trust_env=False,
+                timeout=aiohttp.ClientTimeout(total=None),
+            )
+        return self._session
+
+    async def close(self) -> None:
+        """Of all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+
+def _heard(response: aiohttp.ClientResponse) -> Heard:
+    if 200 <= response.status < 300:
+        return Heard(True)
+    wish = response.headers.get("retry-after", "")
+    # An instant is passed over: two machines' clocks are not compared.
+    seconds = float(wish) if _SECONDS.fullmatch(wish) else None
+    return Heard(False, f"status {response.status}", seconds, gone=response.status == 410)

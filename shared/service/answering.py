@@ -1,0 +1,102 @@
+"""Answering: what services that are asked over HTTP have in common: who calls, what he sent, and how he is refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from shared.access import Access, Client, key_of, load
+from shared.contracts import erased
+from shared.contracts.bounds import in_words
+from shared.contracts.keys import KIND
+from shared.errors import InvalidInput, NotFound, TooLarge, TuttiError
+from shared.problem import Problem, Refused, rendered
+from shared.processing.erasing import Erase, Erasing
+from shared.processing.registry import follow_registry
+from shared.processing.replay import KeptInPart
+from shared.service import Environment
+from shared.telemetry import logs
+
+log = logs.get(__name__)
+
+_AGAIN_SECONDS = 2.0
+_BODY_BYTES = 64 * 1024
+
+
+def keys_of(environment: Environment, keys_file: str, service: str, erase: Erase) -> tuple[Access, Callable[[], Coroutine[Any, Any, None]]]:
+    """All keys that a service knows: those of its file, of the registry, an issuer's; and what follows them, to be run. `erase`: what the
+    service holds of a tenant goes (`Erasing`), as the registry says.
+    """
+    log_, clock, topics = environment.log, environment.clock, environment.topics
+    keys, erasing = load(keys_file, clock, service), Erasing(clock, erase)
+    client_id = f"tutti-{service}-registry-{environment.instance}"
+    kinds = {KIND: keys.on_entry, erased.KIND: erasing.on_entry}
+    tail = follow_registry(log_, clock, topics, client_id=client_id, service=service, kinds=kinds)
+    keys.complete = tail.caught_up
+
+    async def follow() -> None:
+        async with asyncio.TaskGroup() as group:
+            for part in (tail.run(), erasing.run(), keys.run()):
+                group.create_task(part)
+
+    return keys, follow
+
+
+def caller(request: Request, access: Access) -> Client:
+    """Raises Refused."""
+    return access.identify(key_of(request.headers.get("authorization"), request.headers.get("x-api-key")))
+
+
+async def body_of(request: Request) -> bytes:
+    """Raises TooLarge."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > _BODY_BYTES:
+            raise TooLarge(f"the body has more than {_BODY_BYTES} bytes")
+    return body
+
+
+def problem_of(error: Exception) -> Problem:
+    """Whatever was raised. What nobody raises on purpose is logged, and told as nothing more than that."""
+    match error:
+        case Refused():
+            return error.problem
+        case ValidationError():
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            place = ".".join(str(part) for part in first["loc"])
+            return Problem(400, "invalid_input", f"{place}: {in_words(first['msg'])}" if place else in_words(first["msg"]), place or None)
+        case TooLarge():
+            return Problem(413, error.code, error.message)
+        case NotFound():
+            return Problem(404, error.code, error.message)
+        case InvalidInput():
+            return Problem(400, error.code, error.message)
+        case KeptInPart():
+            return Problem(409, error.code, error.message)
+        case TimeoutError():
+            return Problem(503, "log_unavailable", "Kafka does not answer", None, _AGAIN_SECONDS)
+        case TuttiError(retryable=True):
+            again = getattr(error, "retry_after_seconds", None)
+            return Problem(503, error.code, error.message, None, _AGAIN_SECONDS if again is None else again)
+        case _:
+            log.failure("query_failed", error)
+            return Problem(500, "internal", "something went wrong inside tutti")
+
+
+def refusal(problem: Problem) -> Response:
+    """As a response."""
+    headers = {"x-content-type-options": "nosniff"}
+    if problem.retry_after_seconds is not None:
+        headers["retry-after"] = f"{problem.retry_after_seconds:.0f}"
+    return Response(rendered(problem), problem.status, headers, "application/json")
+
+
+async def unknown(scope: Any, receive: Any, send: Any) -> None:
+    """Of any other path."""
+    await refusal(Problem(404, "not_found", "there is no such path"))(scope, receive, send)

@@ -1,0 +1,40 @@
+"""What foreign producers write into jobs: names of any script, numbers beyond all bounds, needs that no node meets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.support.cluster.laws.told import NOBODY_HAS
+
+NAMES = ("größe", "東京", "مرحبا", "🙂‍↔️", "e\u0301", "\u2028", "ﬀ")
+LOW: tuple[dict[str, Any], ...] = (
+    {"calls": 2}, {"steps": 2}, {"attempts": 1}, {"attempts": 2}, {"tokens": 600}, {"wall_seconds": 3.0},
+)  # fmt: skip
+"""Limits that a chain meets."""
+BEYOND: tuple[dict[str, Any], ...] = (
+    {"limits": {"cost": 1e303}},
+    {"limits": {"tokens": 10**310}},
+    {"limits": {"calls": 2**63}},
+    {"needs": {"min_vram_bytes": 2**64}},
+    {"needs": {"min_context": -1}},
+    {"deadline_at": 1e308},
+    {"not_before": float("inf")},
+    {"options": {"seed": 10**400}},
+    {"options": {"temperature": float("nan")}},
+    {"format": {"maximum": float("-inf")}},
+    {"tools": [{"type": "function", "function": {"parameters": {"const": 1e999}}}]},
+    {"metadata": {"a": "\ud800"}},
+    {"id": "größe"},
+    {"id": "j_1"},
+    {"tenant": "東京"},
+)
+
+
+def nobody_has(chain: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Jobs that no node can ever run."""
+    return (
+        {"model": f"größe 3/{NOBODY_HAS}"},
+        {"needs": {"tags": [NOBODY_HAS]}},
+        {"needs": {"tags": [NOBODY_HAS], "min_vram_bytes": 2**53 - 1, "min_context": 2**31}},
+        {"needs": {"node": NOBODY_HAS}, "pattern": "chain", "chain": chain},
+    )
