@@ -219,7 +219,15 @@ FAMILIES: tuple[Family, ...] = (
         (("segment.ms", "600000"), ("delete.retention.ms", str(DAY_MS))),
     ),
     Family(
-        "acts", "kind/name", "one", "delete", 30 * DAY_MS, ("ingress", "CLI"), ("sink",), ("Act",), "What administrators did, told before."
+        "acts",
+        "kind/name",
+        "one",
+        "delete",
+        30 * DAY_MS,
+        ("ingress", "cache", "CLI"),
+        ("sink",),
+        ("Act",),
+        "Administrators' acts, told first.",
     ),
     Family(
         "nodes",

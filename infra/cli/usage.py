@@ -152,13 +152,12 @@ async def _verify(home: str | None, chains: _Chains) -> None:
 @click.option("--by", help="Of this key's name only.")
 @click.option("--kind", help="Only what was done to these: key, tenant, schedule, agent, dead_letters, ...")
 @click.option("--limit", type=click.IntRange(1, 1_000), default=100, show_default=True)
-@click.option("--json", "form", flag_value="json", help="Print JSON.")
-@click.option("--csv", "form", flag_value="csv", help="Print CSV.")
+@form_option
 def acts(*, by: str | None, kind: str | None, limit: int, form: str | None) -> None:
     """What administrators did to the cluster, newest first: who, when, what."""
-    rows = asyncio.run(_ask("/v1/acts", {"by": by, "kind": kind, "limit": limit}))["rows"]
+    rows = asyncio.run(ask("/v1/acts", {"by": by, "kind": kind, "limit": limit}))["rows"]
     shown = [row | {"when": moment(row["at"])} for row in rows]
-    _emit(shown, ("when", "by", "did", "kind", "name", "tenant", "count"), form, "nothing was done")
+    emit_rows(shown, ("when", "by", "did", "kind", "name", "tenant", "count"), form, "nothing was done")
 
 
 @audit.command()

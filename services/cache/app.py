@@ -13,6 +13,7 @@ from services.cache.semantic.meanings import build_meanings
 from services.cache.serving import Serving
 from services.cache.settings import CacheSettings
 from shared.kafka.assignor import HomeAssignor
+from shared.processing.acts import told
 from shared.processing.intake import Intake
 from shared.processing.outbox import Outbox
 from shared.processing.tail import IDLE_WAIT_MS
@@ -73,7 +74,7 @@ class AnswerCache:
             return await store.purge(Purge(tenant=tenant), dry=False)
 
         keys, self._keys = keys_of(environment, settings.keys_file, self.name, erase)
-        self._api = build_admin(store, keys)
+        self._api = build_admin(store, keys, clock, lambda act: self._outbox.send(told(topics, act)))
         self.run, self.readiness = self._processor.run, self._processor.readiness
 
     def asgi(self) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from random import Random
 from typing import Any
 
-from services.sink.port import AUDIT, TOTALS, USAGE, Batch, Begun, Document, JobLife, StoreAway
+from services.sink.port import AUDIT, OF_TENANTS, TOTALS, USAGE, Batch, Begun, Document, JobLife, StoreAway
 from shared.audit import BLOCK, GENESIS
 
 
@@ -76,9 +76,10 @@ class MemoryStore:
 
     async def erase(self, tenant: str, before: float) -> int:
         await self._moment()
-        gone = [name for name, row in self.documents[USAGE].items() if row.get("tenant") == tenant and row["at"] < before]
-        for name in gone:
-            del self.documents[USAGE][name]
+        rows = [(self.documents[kind], name) for kind in OF_TENANTS for name in self.documents[kind]]
+        gone = [(found, name) for found, name in rows if found[name].get("tenant") == tenant and found[name]["at"] < before]
+        for found, name in gone:
+            del found[name]
         return len(gone)
 
     async def homes(self) -> list[str]:
