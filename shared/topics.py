@@ -218,17 +218,7 @@ FAMILIES: tuple[Family, ...] = (
         "Prompts, agents, profiles, tools have a key a version (`agent/critic@<version>`) and one an alias (`agent/critic:latest`).",
         (("segment.ms", "600000"), ("delete.retention.ms", str(DAY_MS))),
     ),
-    Family(
-        "acts",
-        "kind/name",
-        "one",
-        "delete",
-        30 * DAY_MS,
-        ("ingress", "cache", "CLI"),
-        ("sink",),
-        ("Act",),
-        "Administrators' acts, told first.",
-    ),
+    Family("acts", "kind/name", "one", "delete", 30 * DAY_MS, ("ingress", "cache", "CLI"), ("sink",), ("Act",), "What administrators did."),
     Family(
         "nodes",
         "node id",
