@@ -1,4 +1,4 @@
-"""The ingress's client of its Redis: a bounded pool whose every wait is bounded too. TLS: `rediss://…?ssl_ca_certs=/path/of/authorities.pem`."""
+"""A client of Redis: a bounded pool whose every wait is bounded too. TLS: `rediss://…?ssl_ca_certs=/path/of/authorities.pem`."""
 
 from __future__ import annotations
 
