@@ -158,7 +158,9 @@ def test_what_waits_is_told_by_capability_and_class() -> None:
         (sample.labels["capability"], PriorityClass(sample.labels["priority_class"])): sample.value
         for sample in next(iter(metrics.STEPS_WAITING.collect())).samples
     }
-    assert told == {of: {("chat", STANDARD): 2, ("chat", BATCH): 1}.get(of, 0) for of in product(TOPICS.settings.capabilities, PriorityClass)}
+    assert told == {
+        of: {("chat", STANDARD): 2, ("chat", BATCH): 1}.get(of, 0) for of in product(TOPICS.settings.capabilities, PriorityClass)
+    }
 
 
 def test_a_step_that_leaves_for_want_of_a_node_is_counted() -> None:

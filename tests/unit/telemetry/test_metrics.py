@@ -66,7 +66,10 @@ def _declares(path: Path) -> bool:
 def test_every_metric_is_counted_somewhere() -> None:
     """One that nobody sets tells 0, whatever happens."""
     nodes = [
-        node for folder in ("services", "shared") for path in (ROOT / folder).rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))
+        node
+        for folder in ("services", "shared")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
     ]
     used = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     used |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
