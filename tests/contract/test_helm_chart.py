@@ -64,6 +64,12 @@ def test_planners_are_never_more_than_homes() -> None:
     assert max(planner["replicas"], planner["scale"]["max"]) <= homes == TopicSettings().home_partitions
 
 
+def test_counts_of_topics_are_the_registrys() -> None:
+    """But for copies: in production there are three brokers."""
+    own = TopicSettings(**VALUES["topics"]["settings"])
+    assert own.model_copy(update={"replication": 1, "min_insync_replicas": 1}) == TopicSettings()
+
+
 def test_every_variable_is_a_setting() -> None:
     """Of the service that is told it; a misspelt one would be passed over in silence."""
     own = [kind for name in (*dict(services()), "worker") if (kind := settings_of(name)) is not None]

@@ -4,16 +4,15 @@ scaleDown: { stabilizationWindowSeconds: 300, policies: [{ type: Pods, value: 1,
 {{- end }}
 
 {{/* KEDA's trigger: unread records of a consumer group. `earliest`: where a group has committed nothing, all that is retained is unread.
-     Given: root, group, topic (or "": all that the group has read), each, idle (more replicas than partitions are of use). */}}
+     Given: root, group, topic, each, idle (more replicas than partitions are of use). Never without a topic: of a group that has committed
+     nothing KEDA would then take every topic of the broker. */}}
 {{- define "tutti.lag" -}}
 {{- $kafka := .root.Values.kafka }}
 - type: kafka
   metadata:
     bootstrapServers: {{ $kafka.servers | quote }}
     consumerGroup: {{ .root.Values.topics.settings.prefix }}tutti-{{ .group }}
-    {{- with .topic }}
-    topic: {{ $.root.Values.topics.settings.prefix }}{{ . }}
-    {{- end }}
+    topic: {{ .root.Values.topics.settings.prefix }}{{ .topic }}
     lagThreshold: {{ .each | int | quote }}
     offsetResetPolicy: earliest
     scaleToZeroOnInvalidOffset: "false"
@@ -29,26 +28,27 @@ scaleDown: { stabilizationWindowSeconds: 300, policies: [{ type: Pods, value: 1,
   {{- end }}
 {{- end }}
 
-{{/* Where a topic of steps lies that a pool serves; of one that serves whatever its models allow all that routers read.
-     Given: root, pool. */}}
+{{/* What a pool serves: its agents; else tools, if it has their file; else whatever models allow. Given: root, pool. JSON. */}}
+{{- define "tutti.capabilities" -}}
+{{- $models := without .root.Values.topics.settings.capabilities "tools" }}
+{{- .pool.agents | default (ternary (list "tools") $models (hasKey .pool.settings "tools")) | toJson }}
+{{- end }}
+
+{{/* Unread steps of each capability and class that a pool serves. Given: root, pool. */}}
 {{- define "tutti.waitingByKafka" -}}
-{{- $lag := dict "root" .root "group" "router" "each" .pool.scale.waiting "idle" true }}
-{{- if .pool.agents }}
-{{- range $agent := .pool.agents }}
+{{- range $capability := include "tutti.capabilities" . | fromJsonArray }}
 {{- range list "interactive" "standard" "batch" }}
-{{ include "tutti.lag" (merge (dict "topic" (printf "steps.%s.%s" $agent .)) $lag) }}
+{{ include "tutti.lag" (dict "root" $.root "group" "router" "topic" (printf "steps.%s.%s" $capability .) "each" $.pool.scale.waiting "idle" true) }}
 {{- end }}
-{{- end }}
-{{- else }}
-{{ include "tutti.lag" $lag }}
 {{- end }}
 {{- end }}
 
 {{/* Steps that wait in the routers, and those that no node can take: these come by every 11 s at most, in between they lie in delays.
      Series that are not there are an error, not 0. Given: root, pool. */}}
 {{- define "tutti.waitingQuery" -}}
-{{- $where := printf "namespace=%q, service=%q" .root.Release.Namespace (printf "%s-router" (include "tutti.name" .root)) }}
-{{- with .pool.agents }}{{ $where = printf "%s, capability=~%q" $where (join "|" .) }}{{ end -}}
+{{- $router := printf "%s-router" (include "tutti.name" .root) }}
+{{- $capabilities := include "tutti.capabilities" . | fromJsonArray | join "|" }}
+{{- $where := printf "namespace=%q, service=%q, capability=~%q" .root.Release.Namespace $router $capabilities -}}
 sum(tutti_steps_waiting{ {{- $where -}} }) + 11 * sum(rate(tutti_steps_unplaced_total{ {{- $where -}} }[2m]))
 {{- end }}
 
