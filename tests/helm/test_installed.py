@@ -70,10 +70,12 @@ def test_install_upgrade_and_roll_back(plane: ControlPlane, namespace: str) -> N
     ready = {one["metadata"]["name"]: one["status"].get("readyReplicas") for one in plane.get("deployments", "-n", namespace)}
     assert ready == {one["metadata"]["name"]: one["spec"]["replicas"] for one in plane.get("deployments", "-n", namespace)}
 
+    plane.helm("rollback", "tutti", "2", "-n", namespace, *WAIT)
+    assert {name for name, image in images(plane, namespace).items() if image == "tutti-cluster:v2"} == {"worker"}
     plane.helm("rollback", "tutti", "1", "-n", namespace, *WAIT)
     assert specs(plane, namespace) == first
     history = json.loads(plane.helm("history", "tutti", "-n", namespace, "-o", "json"))
-    assert [revision["status"] for revision in history] == ["superseded", "superseded", "superseded", "deployed"]
+    assert [revision["status"] for revision in history] == [*["superseded"] * 4, "deployed"]
 
     plane.helm("uninstall", "tutti", "-n", namespace, "--wait")
     assert specs(plane, namespace) == {}
