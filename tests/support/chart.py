@@ -36,9 +36,8 @@ def settings_of(service: str) -> type[BaseSettings] | None:
 
 def is_setting(name: str, *kinds: type[BaseSettings]) -> bool:
     """Whether an environment variable is a field, however deep, of one of the kinds or of what every process has."""
-    return any(
-        name in _names(kind) or name.startswith(tuple(f"{n}__" for n in _names(kind, nested=True))) for kind in (ShellSettings, *kinds)
-    )
+    of: tuple[type[BaseSettings], ...] = (ShellSettings, *kinds)
+    return any(name in _names(kind) or name.startswith(tuple(f"{n}__" for n in _names(kind, nested=True))) for kind in of)
 
 
 def _names(kind: type[BaseSettings], *, nested: bool = False) -> set[str]:

@@ -64,7 +64,7 @@ class ControlPlane:
         )
         self._await(api, lambda: self._says("get", "--raw", "/readyz"))
         config = str(self.kubeconfig)
-        common = ("--kubeconfig", config, "--authentication-kubeconfig", config, "--authorization-kubeconfig", config)
+        common: tuple[str, ...] = ("--kubeconfig", config, "--authentication-kubeconfig", config, "--authorization-kubeconfig", config)
         common = (*common, "--bind-address", "127.0.0.1", "--leader-elect=false", "--cert-dir", certificates)
         self._run("kcm", "kcm", *common, "--secure-port", str(self._manager), "--service-account-private-key-file", key)
         self._run("scheduler", "scheduler", *common, "--secure-port", str(self._scheduler))

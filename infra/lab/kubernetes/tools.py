@@ -122,9 +122,7 @@ class Tools:
         told = {"gitVersion": f"v{KUBERNETES}", "gitMajor": major, "gitMinor": minor}
         flags = " ".join(f"-X k8s.io/component-base/version.{name}={value}" for name, value in told.items())
         built = source / "kubebox"
-        golang.run(
-            [go, "build", "-ldflags", f"-s -w {flags}", "-o", str(built), "."], self._environment(), BUILD_SECONDS, source
-        )
+        golang.run([go, "build", "-ldflags", f"-s -w {flags}", "-o", str(built), "."], self._environment(), BUILD_SECONDS, source)
         built.replace(self.bin / "kubebox")
 
     def _files(self, go: str) -> None:
