@@ -174,12 +174,14 @@ def test_replicas_and_disruptions_agree(render: Render) -> None:
     assert set(budgets) == {name for name, one in deployments.items() if one["spec"]["replicas"] > 1}
     for name, one in budgets.items():
         assert one["spec"]["selector"] == deployments[name]["spec"]["selector"]
-    for variant in ("full", "keda"):
+    for variant in ("full", "keda", "agents", "secrets"):
         scaled = render(variant)
         targets = {o["spec"]["scaleTargetRef"]["name"] for o in scaled if o["kind"] in ("HorizontalPodAutoscaler", "ScaledObject")}
         without = {name for name, one in of_kind(scaled, "Deployment").items() if "replicas" not in one["spec"]}
-        assert without == targets or variant == "full"
-        assert targets <= without
+        assert without == targets, variant
+    mixed = of_kind(render("keda", "--set", "pools[0].name=two,pools[0].replicas=2,pools[0].scale.max=1"), "Deployment")
+    fixed = mixed["release-tutti-worker-two"]
+    assert fixed["spec"]["replicas"] == 2, "a pool that is not scaled has what it was given"
 
 
 def test_each_pool_is_a_node_of_its_own(render: Render) -> None:

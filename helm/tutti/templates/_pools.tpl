@@ -3,6 +3,16 @@
 {{- ternary "yes" "" (and .ollama.enabled (not .url)) -}}
 {{- end }}
 
+{{/* Whether KEDA scales it. Given: root, unit (a pool with its defaults). Empty: no. */}}
+{{- define "tutti.poolScales" -}}
+{{- ternary "yes" "" (and (eq .root.Values.autoscaling.kind "keda") (eq .unit.kind "Deployment") (gt (int .unit.scale.max) 1)) -}}
+{{- end }}
+
+{{/* So many workers it has at most, as far as that is known: of a DaemonSet one is. Given: as above. */}}
+{{- define "tutti.most" -}}
+{{- ternary .unit.scale.max .unit.replicas (ne (include "tutti.poolScales" .) "") -}}
+{{- end }}
+
 {{/* What a pool's worker is told. The node's id is stable where the endpoint is: an endpoint elsewhere is the pool, a DaemonSet's is the
      machine's; else it is the pod's. Given: root, unit (a pool with its defaults). */}}
 {{- define "tutti.poolEnvironment" -}}

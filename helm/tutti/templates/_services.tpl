@@ -57,7 +57,7 @@
 {{- $pool := mergeOverwrite (deepCopy $.Values.poolDefaults) . }}
 {{- if has .name $names }}{{ fail (printf "pools: two are called %q" .name) }}{{ end }}
 {{- $names = append $names .name }}
-{{- $most := ternary $pool.scale.max $pool.replicas (and (eq $.Values.autoscaling.kind "keda") (ne $pool.kind "DaemonSet")) | int }}
+{{- $most := include "tutti.most" (dict "root" $ "unit" $pool) | int }}
 {{- $nodes = add $nodes $most }}
 {{- if and $pool.url (or (gt $most 1) (eq $pool.kind "DaemonSet")) }}
 {{- fail (printf "pools.%s: an endpoint (url) has one worker; make a pool for each endpoint" .name) }}
