@@ -113,6 +113,7 @@ spec:
     runAsUser: {{ .root.Values.pods.user }}
     runAsGroup: {{ .root.Values.pods.user }}
     fsGroup: {{ .root.Values.pods.user }}
+    fsGroupChangePolicy: OnRootMismatch # models are many gigabytes
     seccompProfile: { type: RuntimeDefault }
   {{- with .root.Values.image.pullSecrets }}
   imagePullSecrets: {{ range . }}

@@ -21,6 +21,7 @@ metadata:
   labels: {{- include "tutti.labels" . | nindent 4 }}
 spec:
   maxUnavailable: 1
+  unhealthyPodEvictionPolicy: AlwaysAllow # one that waits for its store holds up no maintenance
   selector: { matchLabels: {{ include "tutti.selector" . | fromYaml | toJson }} }
 {{- end }}
 
