@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # a process whose modules need compiling takes two to three times as long to start
-.PHONY: help venv check format test test-chaos test-semantic up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-idle bench-sink bench-cache bench-meanings bench-versus bench-priority ollama lock sbom wheel clean
+.PHONY: help venv check format test test-chaos test-semantic up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-idle bench-sink bench-cache bench-meanings bench-versus bench-priority helm-check ollama lock sbom wheel clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -106,6 +106,11 @@ bench-meanings: venv ## Semantic hits of the cache with a real embedder (make ol
 chaos: venv ## Break a real cluster under JOBS=100000 jobs (SEED=n, RATE=n a second), check that nothing is lost.
 	@$(BIN)/python -m infra.native.fetch
 	@$(BIN)/python -m infra.lab.chaos --jobs $(or $(JOBS),100000) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) --json $(call runs,chaos)
+
+helm-check: venv ## Judge the Helm chart: lint, schemas, a real API server, KEDA's triggers on a real Kafka (tools are built once; needs Go >= 1.26).
+	@$(BIN)/python -m infra.lab.kubernetes
+	@$(BIN)/python -m infra.native.fetch
+	TUTTI_REQUIRE_REAL=$${TUTTI_REQUIRE_REAL:-kafka,redis},kubernetes $(PYTEST) -q tests/helm
 
 ollama: venv ## Install a real Ollama with small models into the cache (needs Go >= 1.26).
 	@$(BIN)/python -m infra.lab.ollama_build

@@ -41,9 +41,6 @@ class WaitingSteps(Generic[T]):
         for ring in self._rings.values():
             yield from ring
 
-    def counts(self) -> dict[PriorityClass, int]:
-        return {c: len(ring) for c, ring in self._rings.items()}
-
     def add(self, item: T, *, front: bool = False) -> None:
         self._rings[item.priority_class].add(item, front=front)
 

@@ -15,7 +15,6 @@ from services.router.dispatcher import Dispatcher
 from services.router.presence import Presence
 from services.router.routing import Routing
 from shared.clock import Clock
-from shared.contracts.base import CLASSES
 from shared.placement.choosing import Placement
 from shared.placement.facts import Facts
 from shared.processing.intake import Intake
@@ -23,8 +22,6 @@ from shared.telemetry import metrics
 
 ACQUAINTANCE_SECONDS = 2.0
 """After its start a router judges nobody missing for so long: nodes announce their places every second."""
-
-_WAITING = {c: metrics.STEPS_WAITING.labels(c.value) for c in CLASSES}
 
 
 class Rounds:
@@ -97,5 +94,4 @@ class Rounds:
             for closing in routing.sweep(now, judge=hears and now >= self._judges_from):
                 self._dispatcher.close(closing)
         metrics.NODES_LIVE.set(len(placement.nodes()))
-        for priority_class, count in routing.waiting.counts().items():
-            _WAITING[priority_class].set(count)
+        routing.show()

@@ -8,6 +8,7 @@ A step that is admitted leaves by exactly one of these ways.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from itertools import islice
@@ -19,7 +20,7 @@ from services.router.fairness import WaitingSteps
 from services.router.handlers import PendingStep, read_step
 from services.router.messages import Closing, Placed
 from services.router.settings import RouterSettings
-from shared.contracts.base import PriorityClass
+from shared.contracts.base import CLASSES, PriorityClass
 from shared.contracts.failure import Failure
 from shared.errors import InvalidInput
 from shared.kafka.port import Record
@@ -55,6 +56,8 @@ class Routing:
         self.tries = Tries()
         self._hopeless: dict[Hashable, None] = {}
         """Demands that no work can be done on."""
+        self._shown = {(c, p): metrics.STEPS_WAITING.labels(c, p.value) for c in topics.settings.capabilities for p in CLASSES}
+        self._unplaced = {c: metrics.STEPS_UNPLACED.labels(c) for c in topics.settings.capabilities}
         self.waiting: WaitingSteps[PendingStep] = WaitingSteps(interactive_share=policy.interactive_share, quantum=policy.quantum_tokens)
 
     def admit(self, windows: Iterable[Window], now: float) -> list[RefusedStep]:
@@ -238,4 +241,11 @@ class Routing:
         if isinstance(fate, Failure):
             return [messages.failed(entry, fate, self._topics)]
         news = [] if found.missing == entry.step.missing else [messages.unplaced(entry, found.missing, self._topics)]
+        self._unplaced[entry.step.capability].inc()
         return [*news, messages.delayed(entry, fate, self._topics)]
+
+    def show(self) -> None:
+        """What waits, by capability and class: of each that there is, since a scaler takes a missing series for an unknown number."""
+        waiting = Counter((entry.step.capability, entry.priority_class) for entry in self.waiting)
+        for of, gauge in self._shown.items():
+            gauge.set(waiting[of])

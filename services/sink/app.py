@@ -54,12 +54,10 @@ class UsageSink:
         self._traces = Traces(store, export, settings.traced_share, clock) if export is not None else None
         kept_in = (self.intake, store, Gauges(settings.labels), self._traces)
         self.writer = Writer(*kept_in, topics=topics, settings=settings, clock=clock, wake=wake)
-        (keys, self._keys), self.watching = (
-            keys_of(environment, settings.keys_file, self.name, store.erase),
-            Watching(environment, settings),
-        )
-        page = Page(environment, settings, store, self.watching, keys=keys)
-        self._api = build_api(store, keys, clock, queries=settings.queries, besides=page.routes())
+        self.keys, self._keys = keys_of(environment, settings.keys_file, self.name, store.erase)
+        self.watching = Watching(environment, settings)
+        page = Page(environment, settings, store, self.watching, keys=self.keys)
+        self._api = build_api(store, self.keys, clock, queries=settings.queries, besides=page.routes())
         self._processor = Processor(self._connect, reasons=self._reasons, drain=self._drain)
         self._processor.closes(store)
         self.run, self.readiness = self._processor.run, self._processor.readiness

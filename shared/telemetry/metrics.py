@@ -60,8 +60,8 @@ JOBS_HELD_BACK = Gauge("tutti_jobs_held_back", "Records of jobs.* that wait behi
 # Router
 STEPS_RAISED = Counter("tutti_steps_raised", "Waiting steps that a near deadline moved to this class.", ["priority_class"])
 STEPS_ROUTED = Counter("tutti_steps_routed", "Steps given to a node.", ["priority_class"])
-STEPS_UNPLACED = Counter("tutti_steps_unplaced", "Steps sent to delay because no live node passes the filters.")
-STEPS_WAITING = Gauge("tutti_steps_waiting", "Steps in the router's windows.", ["priority_class"])
+STEPS_UNPLACED = Counter("tutti_steps_unplaced", "Steps sent to delay because no live node passes the filters.", ["capability"])
+STEPS_WAITING = Gauge("tutti_steps_waiting", "Steps in the router's windows.", ["capability", "priority_class"])
 ROUTE_SECONDS = Histogram("tutti_route_seconds", "From reading a step to giving it to a node.", ["priority_class"], buckets=_LATENCY)
 NODES_LIVE = Gauge("tutti_nodes_live", "Nodes that announce credits.")
 

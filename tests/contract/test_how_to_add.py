@@ -227,7 +227,7 @@ assert DISPOSITION[FailureKind.DEADLINE] is Disposition.ANYWHERE
 @pytest.fixture
 def product(tmp_path: Path) -> Path:
     """A copy of what is shipped."""
-    for folder in ("services", "shared", "infra", "schemas"):
+    for folder in ("services", "shared", "infra", "schemas", "helm"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "lab", "decisions"))
     shutil.copy(ROOT / "README.md", tmp_path)
     return tmp_path

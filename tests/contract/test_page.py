@@ -49,7 +49,7 @@ async def asking(
     sink = await world.build("http://127.0.0.1:8080")
     stop = asyncio.Event()
     task = asyncio.create_task(sink.run(stop))
-    await until(sink._keys.caught_up, "the keys are read")
+    await until(sink.keys.complete, "the keys are read")
     headers = {} if key is None else {"authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(sink.asgi()), base_url=f"http://{host}", headers=headers) as client:
         try:

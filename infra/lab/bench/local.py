@@ -33,7 +33,7 @@ _numbers = count(1)
 def own_broker(home: StackHome, session_timeout_ms: int | None = None) -> Iterator[Kafka]:
     """A started broker on free ports under `home`; it ends with this. Raises NativeError kinds."""
     port, controller = ports.free_ports(2)
-    chosen = {} if session_timeout_ms is None else {"session_timeout_ms": session_timeout_ms}
+    chosen: dict[str, Any] = {} if session_timeout_ms is None else {"session_timeout_ms": session_timeout_ms}
     broker = Kafka(home, NativeSettings().cache_directory, port=port, controller_port=controller, dies_with_parent=True, **chosen)
     try:
         broker.start()

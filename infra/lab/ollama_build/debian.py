@@ -14,6 +14,8 @@ from pathlib import Path
 from infra.native.causes import explain
 from infra.native.errors import MissingTool, StartFailed
 
+SUITE = "sid"
+"""Of which programs are taken: its newest ones run beside this machine's release."""
 _KEY = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
@@ -21,9 +23,7 @@ def unpack(packages: Sequence[str], suite: str, target: Path) -> None:
     """Download `packages` (only these, no dependencies) of Debian's `suite` and unpack them into `target`, which is complete or absent."""
     for program in ("apt-get", "dpkg-deb"):
         if shutil.which(program) is None:
-            raise MissingTool(
-                f"`{program}` is missing: {packages[0]} comes from Debian packages; on other systems install Ollama its own way"
-            )
+            raise MissingTool(f"`{program}` is missing: {packages[0]} comes from Debian packages; on other systems install it its own way")
     state = target.with_name(target.name + "-apt")
     shutil.rmtree(state, ignore_errors=True)
     configuration = _configure(state, suite)
@@ -60,7 +60,7 @@ def _mirror() -> str:
     )
     mirrors = sorted({line.strip() for line in shown.stdout.splitlines() if line.rstrip("/").endswith("/debian")})
     if not mirrors:
-        raise MissingTool("this machine's apt names no Debian mirror; install Ollama its own way")
+        raise MissingTool("this machine's apt names no Debian mirror; install it its own way")
     return mirrors[0]
 
 

@@ -9,27 +9,24 @@ Each part is made once; an interrupted run goes on where it stopped.
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import shutil
-import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from infra.lab.golang import find_go, run
 from infra.lab.ollama_build import debian, tiny_model
 from infra.native import install, ollama_server, ports
-from infra.native.causes import explain
 from infra.native.embedded.packages import fetch_model
-from infra.native.errors import MissingTool, StartFailed
+from infra.native.errors import MissingTool
 from infra.native.node import await_answer
 from infra.native.paths import locked, writing
 from infra.native.processes import Daemon
 from infra.native.wheels import install_into
 
 VERSION = "0.34.0"
-GO_MINIMUM = (1, 26)
-DEBIAN_SUITE = "sid"
+DEBIAN_SUITE = debian.SUITE
 DEBIAN_PACKAGES = (
     "llama.cpp-tools",
     "libllama0",
@@ -93,12 +90,12 @@ class Installer:
         target = ollama_server.installed(self._cache)
         if target.exists():
             return
-        go = find_go()
+        go = find_go("Ollama")
         install.require(install.Need("gcc", ("gcc", "libc6-dev"), "Ollama is built with cgo"))
         self._say(f"building Ollama {VERSION} (minutes, once)")
         environment = {"GOBIN": str(target.parent), "CGO_ENABLED": "1"}
         flags = f"-s -w -X github.com/ollama/ollama/version.Version={VERSION}"
-        _run([go, "install", "-trimpath", "-ldflags", flags, f"github.com/ollama/ollama@v{VERSION}"], environment)
+        run([go, "install", "-trimpath", "-ldflags", flags, f"github.com/ollama/ollama@v{VERSION}"], environment, BUILD_SECONDS)
 
     def _engine(self) -> None:
         """llama-server and llama-quantize as shell scripts that start Debian's programs with Debian's libraries."""
@@ -111,7 +108,7 @@ class Installer:
             script = directory / program
             script.write_text(_script(unpacked, program))
             script.chmod(0o755)
-        _run([str(directory / "llama-server"), "--version"], {})
+        run([str(directory / "llama-server"), "--version"], {}, BUILD_SECONDS)
 
     def _models(self) -> None:
         """Created through a server of our own that runs just for this."""
@@ -158,20 +155,7 @@ class Installer:
         path = self._root / "weights" / "Modelfile"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(modelfile)
-        _run([str(ollama_server.installed(self._cache)), "create", name, "-f", str(path)], environment)
-
-
-def find_go() -> str:
-    """A Go of at least version 1.26. Raises MissingTool; Debian 12's own is too old."""
-    wanted = ".".join(str(part) for part in GO_MINIMUM)
-    go = shutil.which("go")
-    if go is None:
-        raise MissingTool(f"Go is missing: building Ollama needs Go {wanted} or later; install it from go.dev and put `go` on the PATH")
-    shown = subprocess.run([go, "version"], capture_output=True, text=True, check=False).stdout
-    found = re.search(r"go(\d+)\.(\d+)", shown)
-    if found is None or (int(found.group(1)), int(found.group(2))) < GO_MINIMUM:
-        raise MissingTool(f"{go} is too old ({shown.strip()}): building Ollama needs Go {wanted} or later, from go.dev")
-    return go
+        run([str(ollama_server.installed(self._cache)), "create", name, "-f", str(path)], environment, BUILD_SECONDS)
 
 
 def _script(root: Path, program: str) -> str:
@@ -198,21 +182,3 @@ def _backend(libraries: Path) -> str:
         if library.exists():
             return f"export GGML_BACKEND_PATH={library}"
     return ":"
-
-
-def _run(command: list[str], environment: Mapping[str, str]) -> None:
-    """Raises StartFailed with the end of what the command said."""
-    try:
-        done = subprocess.run(
-            command,
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=BUILD_SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        raise StartFailed(f"`{' '.join(command[:2])}` took longer than {BUILD_SECONDS:.0f} s") from None
-    if done.returncode != 0:
-        raise StartFailed(explain(f"`{' '.join(command[:2])}` failed", done.stdout + done.stderr))

@@ -1,0 +1,1 @@
+"""Kubernetes' own control plane without containers, and what Helm's chart is checked with."""
