@@ -16,6 +16,7 @@ from shared.contracts.budget import TenantLimits
 from shared.contracts.cache import CacheAbandoned, CacheControl, CacheFill, TenantCache
 from shared.contracts.chat import Answer, ChatMessage, FinishReason, Operation, Options, Served
 from shared.contracts.conversation import ContextRef
+from shared.contracts.critique import CheckSet, Critique, Guard
 from shared.contracts.event import CACHED, JobSnapshot, StepAnswered
 from shared.contracts.job import InputRef, Job, Needs
 from shared.contracts.outcome import CacheMissed, CancelRequested, StepSucceeded
@@ -40,6 +41,8 @@ OTHERWISE: dict[str, Any] = {
     "tool_choice": "required",
     "parallel_tool_calls": False,
     "idempotent": False,
+    "critique": Critique(checks=CheckSet(refusal=True)),
+    "guard": (Guard(checks=CheckSet(secrets=True), action="redact"),),
 }
 BY_REFERENCE = {"input_ref", "context"}
 NOT_OF_THE_ANSWER = {"stream", "fallback_models"}
@@ -111,6 +114,7 @@ def test_what_is_read_by_reference_is_in_it() -> None:
         ({"operation": Operation.EMBED, "texts": ("t",), "options": Options()}, True),
         ({"tools": ({"type": "function"},)}, False),
         ({"operation": Operation.TOOL}, False),
+        ({"operation": Operation.CRITIQUE, "critique": Critique(checks=CheckSet(refusal=True)), "texts": ("t",)}, False),
         ({"idempotent": False}, False),
         ({"agent": "sample"}, False),
         ({"agent": "proposer"}, False),
