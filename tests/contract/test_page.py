@@ -19,6 +19,7 @@ from services.sink.port import LETTERS
 from shared.contracts.headers import REPLAY_OF
 from tests.support import virtual_loop
 from tests.support.cluster.rest import Request
+from tests.support.ingress_world import until
 from tests.support.page_world import PROMPT, PageWorld
 
 FOLDER = Path(__file__).parents[2] / "services/sink/page/static"
@@ -48,6 +49,7 @@ async def asking(
     sink = await world.build("http://127.0.0.1:8080")
     stop = asyncio.Event()
     task = asyncio.create_task(sink.run(stop))
+    await until(sink._keys.caught_up, "the keys are read")
     headers = {} if key is None else {"authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(sink.asgi()), base_url=f"http://{host}", headers=headers) as client:
         try:

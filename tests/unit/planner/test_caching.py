@@ -16,7 +16,7 @@ from shared.contracts.budget import TenantLimits
 from shared.contracts.cache import CacheAbandoned, CacheControl, CacheFill, TenantCache
 from shared.contracts.chat import Answer, ChatMessage, FinishReason, Operation, Options, Served
 from shared.contracts.conversation import ContextRef
-from shared.contracts.critique import CheckSet, Critique, Guard
+from shared.contracts.critique import CheckSet, Guard
 from shared.contracts.event import CACHED, JobSnapshot, StepAnswered
 from shared.contracts.job import InputRef, Job, Needs
 from shared.contracts.outcome import CacheMissed, CancelRequested, StepSucceeded
@@ -41,12 +41,11 @@ OTHERWISE: dict[str, Any] = {
     "tool_choice": "required",
     "parallel_tool_calls": False,
     "idempotent": False,
-    "critique": Critique(checks=CheckSet(refusal=True)),
     "guard": (Guard(checks=CheckSet(secrets=True), action="redact"),),
 }
 BY_REFERENCE = {"input_ref", "context"}
-NOT_OF_THE_ANSWER = {"stream", "fallback_models"}
-"""How it travels; and what would have answered if the model were not there: the key names who has."""
+NOT_OF_THE_ANSWER = {"stream", "fallback_models", "critique"}
+"""How it travels; what would have answered if the model were not there: the key names who has; and what no model is asked."""
 STEP = StepRequest(model="small", messages=(ChatMessage(role="user", content="why"),), options=Options(temperature=0.0))
 WHO = ("tenant", "red")
 
@@ -114,7 +113,6 @@ def test_what_is_read_by_reference_is_in_it() -> None:
         ({"operation": Operation.EMBED, "texts": ("t",), "options": Options()}, True),
         ({"tools": ({"type": "function"},)}, False),
         ({"operation": Operation.TOOL}, False),
-        ({"operation": Operation.CRITIQUE, "critique": Critique(checks=CheckSet(refusal=True)), "texts": ("t",)}, False),
         ({"idempotent": False}, False),
         ({"agent": "sample"}, False),
         ({"agent": "proposer"}, False),
