@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # a process whose modules need compiling takes two to three times as long to start
-.PHONY: help venv check format test test-chaos test-semantic up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-idle bench-sink bench-cache bench-meanings bench-versus bench-priority ollama lock wheel clean
+.PHONY: help venv check format test test-chaos test-semantic up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-idle bench-sink bench-cache bench-meanings bench-versus bench-priority ollama lock sbom wheel clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -115,11 +115,14 @@ lock: ## Resolve the lock files again (needs uv).
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
 	  --python-version 3.11 pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
-	  --python-version 3.11 --extra dev --extra native --extra mcp --extra otel --extra plot -c requirements.lock pyproject.toml -o requirements-dev.lock
+	  --python-version 3.11 --extra dev --extra native --extra mcp --extra oidc --extra otel --extra plot -c requirements.lock pyproject.toml -o requirements-dev.lock
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
 	  --python-version 3.11 --extra embedded -c requirements.lock pyproject.toml -o requirements-embedded.lock
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
 	  --python-version 3.11 --extra dev --extra semantic -c requirements-dev.lock pyproject.toml -o requirements-semantic.lock
+
+sbom: venv ## What is shipped, as CycloneDX, from the lock file (SCAN=1: ask for advisories where their source answers).
+	@$(BIN)/python -m infra.lab.sbom $(if $(SCAN),--scan)
 
 wheel: venv ## Build the wheel, install it into a fresh environment, and see whether `tutti` runs from it.
 	@infra/native/wheel.sh $(BIN)/python

@@ -31,6 +31,7 @@ from shared.clock import Clock
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.contracts.keys import ApiKey, Digest, KeyName, KeyTerms, Role
 from shared.errors import ConfigurationError
+from shared.oidc import OidcSettings, Tokens, is_token
 from shared.problem import Problem, Refused
 from shared.telemetry import logs
 
@@ -181,8 +182,9 @@ class _Held(NamedTuple):
 class Access:
     """All keys: of a file, which are fixed, and of the registry (`on_entry`). Without any: open."""
 
-    def __init__(self, clock: Clock, file: Sequence[_Entry] | None = None) -> None:
-        self._clock, self._from_file = clock, file is not None
+    def __init__(self, clock: Clock, file: Sequence[_Entry] | None = None, tokens: Tokens | None = None) -> None:
+        """`tokens`: of an issuer, who are let in besides."""
+        self._clock, self._from_file, self._tokens = clock, file is not None, tokens
         self.fixed = frozenset(entry.name for entry in file or ())
         """Names that the file has: none of the registry counts beside one."""
         self.declared: dict[str, ApiKey] = {}
@@ -195,7 +197,12 @@ class Access:
     @property
     def open(self) -> bool:
         """Nobody needs a key."""
-        return not self._from_file and not self.declared
+        return not self._from_file and not self.declared and self._tokens is None
+
+    async def run(self) -> None:
+        """Follow what changes by itself, until cancelled."""
+        if self._tokens is not None:
+            await self._tokens.run()
 
     def on_entry(self, _kind: str, name: str, value: bytes | None) -> None:
         """An entry of the registry, in log order. Raises ValueError when it is not valid: the one before stands."""
@@ -228,6 +235,9 @@ class Access:
                 if held.until is not None and self._clock.wall() >= held.until:
                     raise Refused(Problem(401, "invalid_api_key", "the API key has expired"))
                 return held.client
+        if key and self._tokens is not None and is_token(key):
+            holder = self._tokens.holder(key)
+            return client_of(holder.name, holder.terms)
         if not self.complete():
             raise Refused(Problem(503, "not_ready", "the API keys are not read yet", retry_after_seconds=_AGAIN_SECONDS))
         reason = "no API key was sent: `Authorization: Bearer <key>`" if not key else "the API key is not known"
@@ -247,6 +257,10 @@ class Access:
 
 def load(file_name: str, clock: Clock, service: str = "ingress") -> Access:
     """Read the keys file; without a name: open, until keys are declared. Raises ConfigurationError, which quotes nothing of the file."""
+    oidc = OidcSettings()
+    tokens = Tokens(oidc, clock) if oidc.issuer else None
+    if not file_name and tokens is not None:
+        return Access(clock, tokens=tokens)
     if not file_name:
         hint = (
             f"no API keys are configured (TUTTI_{service.upper()}__KEYS_FILE): everybody may act for every tenant until a key is declared"
@@ -266,4 +280,4 @@ def load(file_name: str, clock: Clock, service: str = "ingress") -> Access:
         raise ConfigurationError(f"the keys file {path} is wrong at {place or 'its top'}: {first['msg']}") from None
     except ValueError as error:
         raise ConfigurationError(f"the keys file {path} is neither JSON nor TOML") from error
-    return Access(clock, file.keys)
+    return Access(clock, file.keys, tokens)

@@ -54,3 +54,8 @@ def steps_partition(tenant: str, home: int, partitions: int, spread: int | None 
 def partition_of(key: bytes, partitions: int) -> int:
     """Our partitioner for keyed records: Kafka's own, so that it does not matter who writes a record."""
     return place(key, partitions)
+
+
+def reply_partition(instance: str, partitions: int) -> int:
+    """Where an instance that waits for replies has them."""
+    return crc32(instance.encode()) % partitions

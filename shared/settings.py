@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.contracts.base import Label, Ordinal, PositiveSeconds, Sentence
@@ -23,8 +23,8 @@ class DeadLetterCapSettings(BaseModel):
     at_least: Ordinal = 200
 
 
-class ClusterSettings(BaseSettings):
-    """Base of each service's settings."""
+class KafkaSettings(BaseSettings):
+    """How Kafka is reached: by services, the command line, the launcher (`shared.kafka.client.security` makes options of it)."""
 
     model_config = SettingsConfigDict(env_prefix="TUTTI_", env_nested_delimiter="__", extra="ignore", frozen=True)
 
@@ -32,6 +32,22 @@ class ClusterSettings(BaseSettings):
     """Bootstrap servers, comma-separated."""
     kafka_compression: Literal["none", "lz4"] = "none"
     """Of what is produced. Small batches gain little and pay with CPU and latency; lz4 is for thin networks (decision 0002)."""
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_ca_file: Sentence = ""
+    """Authorities that the brokers' certificates are checked by, PEM; empty: the machine's own."""
+    kafka_cert_file: Sentence = ""
+    kafka_key_file: Sentence = ""
+    """This client's own certificate and its key, where the brokers ask for one."""
+    kafka_sasl_mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = "SCRAM-SHA-512"
+    kafka_sasl_username: Sentence = ""
+    kafka_sasl_password: SecretStr = Field(default=SecretStr(""), max_length=4_096)
+    kafka_sasl_password_file: Sentence = ""
+    """Instead of the variable: a file that holds the password and nothing else."""
+
+
+class ClusterSettings(KafkaSettings):
+    """Base of each service's settings."""
+
     topics: TopicSettings = TopicSettings()
     dead_letter_cap: DeadLetterCapSettings = DeadLetterCapSettings()
     patterns: Sentence = ""

@@ -9,12 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal, get_args
-from zlib import crc32
 
 from shared.contracts.base import CLASSES, RECORD_BYTES, PriorityClass
 from shared.contracts.event import Event
 from shared.contracts.outcome import Outcome
-from shared.partitions import AGENTS, TopicSettings, model_for, partition_of, steps_partition
+from shared.partitions import AGENTS, TopicSettings, model_for, partition_of, reply_partition, steps_partition
 
 __all__ = ["AGENTS", "FAMILIES", "Family", "Topic", "TopicSettings", "Topics", "model_for", "partition_of", "steps_partition"]
 
@@ -25,8 +24,7 @@ HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
 TIMESTAMP_TYPE = "LogAppendTime"
-"""Of every topic. Retention goes by the records' times. By its sender's clock a record may be past retention when it arrives, and is
-deleted before anybody has read it (event time, seconds for milliseconds, a clock without battery), or stays for years (a clock ahead)."""
+"""Of every topic: by its sender's clock a record may be past retention when it arrives, or stay for years (decision 0016)."""
 
 SEEN_SECONDS = 30.0
 """Within this time every service has looked at the topics (every 10 s, `shared.processing.topic_news`)."""
@@ -57,7 +55,6 @@ class Family:
 
 
 def _members(union: Any) -> tuple[str, ...]:
-    """The messages of a topic that carries several."""
     return tuple(kind.__name__ for kind in get_args(get_args(union)[0]))
 
 
@@ -216,11 +213,12 @@ FAMILIES: tuple[Family, ...] = (
         None,
         ("ingress", "CLI"),
         ("planner", "ingress", "sink", "cache"),
-        ("Schedule", "TenantLimits", "Prompt", "Agent", "Profile", "Tool", "Moved", "ApiKey"),
+        ("Schedule", "TenantLimits", "Prompt", "Agent", "Profile", "Tool", "Moved", "ApiKey", "Erased"),
         "What administrators declare, newest entry by key; a record without value removes it. Read whole, without a group. "
         "Prompts, agents, profiles, tools have a key a version (`agent/critic@<version>`) and one an alias (`agent/critic:latest`).",
         (("segment.ms", "600000"), ("delete.retention.ms", str(DAY_MS))),
     ),
+    Family("acts", "kind/name", "one", "delete", 30 * DAY_MS, ("ingress", "cache", "CLI"), ("sink",), ("Act",), "What administrators did."),
     Family(
         "nodes",
         "node id",
@@ -308,7 +306,7 @@ class Topics:
         self.callbacks, self.critiques = prefix + "callbacks", prefix + "critiques"
         self.replies, self.blobs, self.registry = prefix + "replies", prefix + "blobs", prefix + "registry"
         self.nodes, self.credits, self.presence = prefix + "nodes", prefix + "credits", prefix + "presence"
-        self.controls, self.dead_letters = prefix + "controls", prefix + "dead-letters"
+        self.controls, self.dead_letters, self.acts = prefix + "controls", prefix + "dead-letters", prefix + "acts"
         self.lookups, self.fills = prefix + "cache.lookups", prefix + "cache.fills"
 
     def jobs(self, priority_class: PriorityClass) -> str:
@@ -341,7 +339,7 @@ class Topics:
 
     def reply_partition(self, instance: str) -> int:
         """Where this instance reads `replies`. Sharing one is allowed: correlations tell whose a reply is."""
-        return crc32(instance.encode()) % self.reply_partitions
+        return reply_partition(instance, self.reply_partitions)
 
     def steps_partitions(self, capability: str) -> int:
         """Of each of its topics."""

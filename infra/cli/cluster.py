@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,8 +15,10 @@ import click
 
 from infra.cli.exits import CommandExit, Exit
 from shared.clock import Clock, SystemClock
+from shared.contracts.act import Act
 from shared.errors import NotFound
 from shared.kafka.port import Admin, Consumer, Log, Record, TopicPartition
+from shared.processing.acts import told
 from shared.processing.tail import stretches
 from shared.settings import ClusterSettings
 from shared.topics import Topics
@@ -30,8 +34,17 @@ T = TypeVar("T")
 
 def _kafka(settings: ClusterSettings, clock: Clock) -> Log:
     from shared.kafka.client.aio import AioLog
+    from shared.kafka.client.security import security_of
 
-    return AioLog(servers=settings.kafka_servers, clock=clock)
+    return AioLog(servers=settings.kafka_servers, clock=clock, security=security_of(settings))
+
+
+def _user() -> str:
+    """As this machine calls him."""
+    try:
+        return getpass.getuser()[:100]
+    except (OSError, KeyError):  # a container's user without a name
+        return str(os.getuid())
 
 
 @dataclass(slots=True)
@@ -58,13 +71,23 @@ class Cluster:
         try:
             return await asyncio.wait_for(call, CONNECT_SECONDS)
         except TimeoutError:
-            raise CommandExit(Exit.UNREACHABLE, f"Kafka at {self.settings.kafka_servers} does not answer") from None
+            reason = self.log.trouble or f"Kafka at {self.settings.kafka_servers} does not answer"
+            raise CommandExit(Exit.UNREACHABLE, reason) from None
 
     def blobs(self) -> Blobs:
         """Bodies above the inline bound."""
         from shared.processing.blobs import Blobs
 
         return Blobs(self.log, self.clock, self.topics, service="cli", instance="cli")
+
+    async def tell(self, did: str, kind: str, name: str = "", *, count: int | None = None) -> None:
+        """On `acts`, that who sits here is about to do this. Nobody checks the name: who may write as the command line may say any."""
+        act = Act(by=f"cli:{_user()}", did=did, kind=kind, name=name, count=count, at=self.clock.wall())
+        producer = await self.connected(self.log.producer(client_id="tutti-cli"))
+        try:
+            await self.connected(producer.send(told(self.topics, act)))
+        finally:
+            await producer.close()
 
     @asynccontextmanager
     async def admin(self) -> AsyncGenerator[Admin, None]:

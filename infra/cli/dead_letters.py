@@ -94,6 +94,7 @@ def replay(context: click.Context, /, letter_ids: tuple[str, ...], everything: b
 
 
 async def _replay(cluster: Cluster, *, chosen: Sequence[Letter]) -> list[str]:
+    await cluster.tell("replay", "dead_letters", count=len(chosen))
     producer = await cluster.connected(cluster.log.producer(client_id="tutti-cli"))
     try:
         return [f"{letter.id} -> {place.topic}/{place.partition}/{place.offset}" async for letter, place in send_again(producer, chosen)]
@@ -115,7 +116,7 @@ def purge(context: click.Context, letter_id: str | None, until: str | None, ever
     offsets, count = with_cluster(context, partial(_doomed, letter_id=letter_id, written_before=written_before))
     if count and not yes:
         click.confirm(f"delete {count} dead letters for good?", abort=True, err=True)
-    with_cluster(context, partial(_delete, offsets=offsets))
+    with_cluster(context, partial(_delete, offsets=offsets, count=count))
     click.echo(f"{count} dead letters deleted")
 
 
@@ -140,7 +141,8 @@ async def _doomed(cluster: Cluster, *, letter_id: str | None, written_before: fl
     return offsets, sum(offset - begins[partition] for partition, offset in offsets.items())
 
 
-async def _delete(cluster: Cluster, *, offsets: dict[TopicPartition, int]) -> None:
+async def _delete(cluster: Cluster, *, offsets: dict[TopicPartition, int], count: int) -> None:
+    await cluster.tell("purge", "dead_letters", count=count)
     async with cluster.admin() as admin:
         await cluster.connected(admin.delete_records(offsets))
 

@@ -16,6 +16,7 @@ from infra.cli.exits import CommandExit, Exit
 from shared.contracts.base import PriorityClass
 from shared.contracts.job import Job
 from shared.contracts.result import Result
+from shared.tls import client_context
 from shared.tree import Tree
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -28,6 +29,12 @@ def _key() -> dict[str, str]:
     """TUTTI_API_KEY, where the ingress asks for one."""
     key = os.environ.get("TUTTI_API_KEY")
     return {"authorization": f"Bearer {key}"} if key else {}
+
+
+def _connector() -> aiohttp.TCPConnector:
+    """Checks certificates by the authorities in TUTTI_CA_FILE, else by the machine's own. Raises ConfigurationError."""
+    ca_file = os.environ.get("TUTTI_CA_FILE", "")
+    return aiohttp.TCPConnector(ssl=client_context(ca_file)) if ca_file else aiohttp.TCPConnector()
 
 
 def url() -> str:
@@ -122,10 +129,13 @@ async def api(
     base = base or url()
     named = {} if tenant is None else {"x-tutti-tenant": tenant}
     try:
-        async with aiohttp.ClientSession(timeout=_TIMEOUT, headers=_key() | named) as session:
+        async with aiohttp.ClientSession(timeout=_TIMEOUT, headers=_key() | named, connector=_connector()) as session:
             yield Api(session, base)
     except aiohttp.InvalidURL as error:
         raise CommandExit(Exit.USAGE, f"{base} is not a URL") from error
+    except aiohttp.ClientConnectorCertificateError as error:
+        told = f"the certificate of the {who} at {base} does not hold (TUTTI_CA_FILE names who signs it)"
+        raise CommandExit(Exit.UNREACHABLE, told) from error
     except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
         raise CommandExit(
             Exit.UNREACHABLE, f"the {who} at {base} does not answer; `tutti status` shows what runs, {variable} names another"

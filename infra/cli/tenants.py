@@ -103,6 +103,34 @@ def remove(tenant: str) -> None:
     click.echo(f"{tenant}: no limits")
 
 
+@tenants.command()
+@click.argument("tenant")
+@click.option("--dry-run", is_flag=True, help="Only show what would go, and what stays.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+def erase(tenant: str, *, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Erase what is held of a tenant: keys, limits, schedules, conversations, statuses, the sink's rows. What goes is shown first."""
+    path = f"/v1/tenants/{part(tenant)}/erase"
+    found = asyncio.run(_call("POST", path, {"dry_run": True}))
+    if not dry_run:
+        if not yes:
+            _show(found)
+            click.confirm(f"erase the tenant {tenant} for good?", abort=True, err=True)
+        found = asyncio.run(_call("POST", path, {"dry_run": False}))
+    if as_json:
+        emit_json(found)
+    elif dry_run or yes:
+        _show(found)
+    if not dry_run and not as_json:
+        click.echo(f"{tenant}: erased; what still ran is later than that: `erase` again when it has ended")
+
+
+def _show(found: dict[str, Any]) -> None:
+    goes = [(row["what"], row.get("count", "all"), "") for row in found["goes"]]
+    stays = [(row["what"], "", f"{row['days']:g} days" if "days" in row else "as set") for row in found["stays"]]
+    emit_table(("what", "goes", "stays"), goes + stays)
+
+
 async def _call(method: str, path: str, body: Any = None) -> Any:
     async with api() as connection:
         return await connection.call(method, path, body)

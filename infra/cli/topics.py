@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from infra.cli.acls import acls
 from infra.cli.cluster import Cluster, with_cluster
 from infra.cli.nodes import read_nodes
 from infra.cli.output import emit_json, emit_table
@@ -19,6 +20,9 @@ from shared.services import group_of, listed
 @click.group()
 def topics() -> None:
     """The cluster's topics."""
+
+
+topics.add_command(acls)
 
 
 @topics.command()

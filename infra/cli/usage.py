@@ -149,6 +149,18 @@ async def _verify(home: str | None, chains: _Chains) -> None:
 
 
 @audit.command()
+@click.option("--by", help="Of this key's name only.")
+@click.option("--kind", help="Only what was done to these: key, tenant, schedule, agent, dead_letters, ...")
+@click.option("--limit", type=click.IntRange(1, 1_000), default=100, show_default=True)
+@form_option
+def acts(*, by: str | None, kind: str | None, limit: int, form: str | None) -> None:
+    """What administrators did to the cluster, newest first: who, when, what."""
+    rows = asyncio.run(ask("/v1/acts", {"by": by, "kind": kind, "limit": limit}))["rows"]
+    shown = [row | {"when": moment(row["at"])} for row in rows]
+    emit_rows(shown, ("when", "by", "did", "kind", "name", "tenant", "count"), form, "nothing was done")
+
+
+@audit.command()
 @click.option("--home", help="Only this one; all when left out.")
 @click.option("--tenant", help="Entries of this tenant only, which are no whole chain.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV instead of a JSON object a line.")

@@ -12,15 +12,16 @@ from shared.clock import SystemClock
 from shared.contracts.base import PriorityClass
 from shared.contracts.result import Result
 from shared.kafka.client.aio import AioLog
+from shared.kafka.client.security import security_of
 from shared.kafka.port import Consumer, Log, Message, TopicPartition
-from shared.settings import ClusterSettings
+from shared.settings import ClusterSettings, KafkaSettings
 from shared.topics import Topics
 
 
 async def submit(servers: str, question: str, job_id: str, *, timeout_seconds: float = 120.0) -> Result:
     """Produce the job with key `job_id` and wait for its result. Raises LogError kinds, or StartFailed when none comes."""
     topics = Topics(ClusterSettings().topics)
-    log = AioLog(servers=servers, clock=SystemClock())
+    log = AioLog(servers=servers, clock=SystemClock(), security=security_of(KafkaSettings()))
     try:
         reader = await log.consumer(client_id="tutti-demo", reset="latest", fetch_max_wait_ms=50)
         async with _closing(reader), asyncio.timeout(timeout_seconds):

@@ -22,6 +22,7 @@ from infra.native.processes import Daemon, tail
 from infra.native.services import ServiceProcess
 from infra.native.topics import delete_topics, ensure_topics
 from shared.services import SERVICES
+from shared.settings import KafkaSettings
 from shared.topics import Topics, TopicSettings
 
 _BACKEND = "TUTTI_WORKER__BACKEND"
@@ -45,6 +46,10 @@ class LocalCluster:
     simulator: Sequence[str] = ("--profile", "instant")
     copies: Mapping[str, int] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    of_service: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The same for all processes of one service."""
+    reached: KafkaSettings | None = None
+    """How topics are made and deleted: by the TUTTI_KAFKA settings unless given."""
     services: dict[str, ServiceProcess] = field(default_factory=dict, init=False)
     """By name: planner, router, delay, ingress, worker-1, worker-2, ..."""
     simulators: list[Daemon] = field(default_factory=list, init=False)
@@ -66,7 +71,7 @@ class LocalCluster:
     def start(self) -> Self:
         """Bring everything up; returns when every service is ready. Raises NativeError kinds; what was started is stopped then."""
         try:
-            ensure_topics(self.servers, self.topics)
+            ensure_topics(self.servers, self.topics, reached=self.reached)
             nodes: Sequence[Mapping[str, str]] = self.nodes or [{}] * self.workers
             self._define([own if _BACKEND in own else {**self._simulate(number), **own} for number, own in enumerate(nodes, 1)])
             self._start_services()
@@ -94,10 +99,11 @@ class LocalCluster:
         shared = {"TUTTI_KAFKA_SERVERS": self.servers, "TUTTI_TOPICS__PREFIX": self.prefix, "TUTTI_SINK__INGRESS_URL": page_calls}
         shared |= self.environment
         for name, number in wanted:
-            service = ServiceProcess(name, home, next(ports), shared, str(number) if number > 1 else "", dies_with_parent=True)
+            own = {**shared, **self.of_service.get(name, {})}
+            service = ServiceProcess(name, home, next(ports), own, str(number) if number > 1 else "", dies_with_parent=True)
             self.services[service.name] = service
         for number, node in enumerate(nodes, 1):
-            own = {**shared, "TUTTI_WORKER__NODE": f"{self.namespace}-node-{number}", **node}
+            own = {**shared, **self.of_service.get("worker", {}), "TUTTI_WORKER__NODE": f"{self.namespace}-node-{number}", **node}
             worker = ServiceProcess("worker", home, next(ports), own, str(number), dies_with_parent=True)
             self.services[worker.name] = worker
 
@@ -117,7 +123,7 @@ class LocalCluster:
             list(pool.map(lambda service: service.stop(grace_seconds), self.services.values()))
         for simulator in self.simulators:
             simulator.stop(grace_seconds)
-        delete_topics(self.servers, self.topics)
+        delete_topics(self.servers, self.topics, reached=self.reached)
 
     def log_ends(self, lines: int = 40) -> str:
         """The end of every log, for the report of a failed test."""

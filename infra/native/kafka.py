@@ -15,12 +15,14 @@ import re
 import secrets
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
+from pydantic import SecretStr
 
 from infra.native import install, ports
 from infra.native.causes import explain
@@ -29,6 +31,8 @@ from infra.native.install import Need
 from infra.native.paths import StackHome, locked
 from infra.native.processes import Daemon
 from infra.native.waiting import wait_while_moving
+from shared.kafka.client.security import security_of
+from shared.settings import KafkaSettings
 
 VERSION = "4.3.1"
 JAVA_MINIMUM = 17
@@ -40,6 +44,41 @@ _COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencie
 """In full: without a network Maven says of the short name only that it knows no such plugin."""
 _JAVA = Need("java", ("default-jre-headless",), "Kafka's broker runs on it")
 _MAVEN = Need("mvn", ("maven",), "it fetches Kafka's jars")
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Of a broker that lets nobody in without TLS and a password, and denies what no ACL allows. `users`: name → password, known from its
+    first start on; the first is an administrator.
+    """
+
+    keystore: Path
+    """Its key and certificate, PEM in one file."""
+    authorities: Path
+    users: Mapping[str, str]
+    mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256"] = "SCRAM-SHA-512"
+
+    @property
+    def admin(self) -> str:
+        return next(iter(self.users))
+
+    def settings(self, user: str = "") -> KafkaSettings:
+        """How a client reaches it as `user`, the administrator unless named."""
+        name = user or self.admin
+        return KafkaSettings(
+            kafka_security_protocol="SASL_SSL",
+            kafka_ca_file=str(self.authorities),
+            kafka_sasl_mechanism=self.mechanism,
+            kafka_sasl_username=name,
+            kafka_sasl_password=SecretStr(self.users[name]),
+        )
+
+    @property
+    def words(self) -> dict[str, str]:
+        """Of its configuration."""
+        of_admin = {"ADMIN": self.admin, "ADMIN_PASSWORD": self.users[self.admin]}
+        files = {"KEYSTORE": str(self.keystore), "AUTHORITIES": str(self.authorities)}
+        return {**files, **of_admin, "MECHANISM": self.mechanism, "MECHANISM_LOWER": self.mechanism.lower()}
 
 
 @dataclass(slots=True)
@@ -55,6 +94,7 @@ class Kafka:
     session_timeout_ms: int = 6_000
     """A killed broker comes back this much later; a starved machine may miss heartbeats for as long without being fenced."""
     dies_with_parent: bool = False
+    guard: Guard | None = None
     daemon: Daemon = field(init=False)
 
     def __post_init__(self) -> None:
@@ -109,7 +149,7 @@ class Kafka:
         if ports.is_free(self.port):
             return False
         with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:  # leaves the caller's current loop alone
-            return runner.run(serves(self.servers))
+            return runner.run(serves(self.servers, reached=self.guard.settings() if self.guard else None))
 
     def stop(self, *, grace_seconds: float = STOP_SECONDS) -> None:
         """Shut down in order; data stays."""
@@ -129,8 +169,13 @@ class Kafka:
         logs = directory / "logs"
         text = (_TEMPLATES / "server.properties").read_text()
         words = {"PORT": self.port, "CONTROLLER_PORT": self.controller_port, "DATA": logs, "SESSION_TIMEOUT": self.session_timeout_ms}
+        words["PROTOCOL"] = "SASL_SSL" if self.guard else "PLAINTEXT"
+        if self.guard is not None:
+            text += (_TEMPLATES / "guarded.properties").read_text()
+            words |= self.guard.words
         for word, value in words.items():
             text = text.replace(f"@{word}@", str(value))
+        self._properties.touch(mode=0o600)  # a guarded one's holds a password
         self._properties.write_text(text)
         if not (logs / "meta.properties").exists():
             self._format(java, jars)
@@ -138,7 +183,10 @@ class Kafka:
     def _format(self, java: str, jars: Path) -> None:
         """Give the log directory its cluster id. Done once; an id stays for the life of the data."""
         cluster = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=").replace("-", "A")
-        arguments = ("format", "--standalone", "-t", cluster, "-c", str(self._properties))
+        arguments = ["format", "--standalone", "-t", cluster, "-c", str(self._properties)]
+        if self.guard is not None:
+            users = (f"{self.guard.mechanism}=[name={name},password={password}]" for name, password in self.guard.users.items())
+            arguments += [word for user in users for word in ("--add-scram", user)]
         done = subprocess.run(self._java(java, jars, "kafka.tools.StorageTool", *arguments), capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise StartFailed(explain("Kafka's log directory could not be formatted", done.stdout + done.stderr))
@@ -159,13 +207,18 @@ class Kafka:
         ]
 
 
-async def serves(servers: str, timeout_seconds: float = PROBE_SECONDS) -> bool:
-    """Whether the broker at `servers` answers ApiVersions and Metadata and has a group coordinator."""
-    admin: Any = AIOKafkaAdminClient(bootstrap_servers=servers, request_timeout_ms=int(timeout_seconds * 1000))
+async def serves(servers: str, timeout_seconds: float = PROBE_SECONDS, *, reached: KafkaSettings | None = None) -> bool:
+    """Whether the broker at `servers` answers ApiVersions and Metadata and has a group coordinator. `reached`: how it is, where not as
+    anybody. Raises ConfigurationError.
+    """
+    options = security_of(reached).options if reached else {}
+    admin: Any = AIOKafkaAdminClient(bootstrap_servers=servers, request_timeout_ms=int(timeout_seconds * 1000), **options)
     try:
         async with asyncio.timeout(timeout_seconds):
             await admin.start()
             await admin.find_coordinator("tutti-health")
+        return True
+    except GroupAuthorizationFailedError:  # it has looked
         return True
     except (KafkaError, OSError, TimeoutError):
         return False

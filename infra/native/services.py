@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -54,7 +55,8 @@ class ServiceProcess:
     @property
     def url(self) -> str:
         """Base address of its HTTP server."""
-        return f"http://127.0.0.1:{self.port}"
+        encrypted = f"TUTTI_TLS__{self.service.upper()}__CERT_FILE" in {**os.environ, **self.environment}
+        return f"{'https' if encrypted else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def port_setting(self) -> str:

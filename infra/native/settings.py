@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from infra.native.paths import StackHome
+from shared.settings import KafkaSettings
 
 
-class NativeSettings(BaseSettings):
+class NativeSettings(KafkaSettings):
     """Ports and directories of the components on this machine."""
-
-    model_config = SettingsConfigDict(env_prefix="TUTTI_", env_nested_delimiter="__", extra="ignore", frozen=True)
 
     home: Path = Path(".tutti")
     """Data, logs and pid files."""

@@ -108,7 +108,7 @@ class Stack:
 
     def _start_kafka(self) -> None:
         if self.settings.kafka_servers:
-            if not asyncio.run(serves(self.kafka_servers)):
+            if not asyncio.run(serves(self.kafka_servers, reached=self.settings)):
                 raise StartFailed(f"no Kafka answers at {self.kafka_servers} (TUTTI_KAFKA_SERVERS); unset it to start one here")
         else:
             if lacking := install.missing(*self._kafka_needs()):
@@ -244,7 +244,7 @@ class Stack:
 
     def _kafka_row(self) -> Row:
         if self.settings.kafka_servers:
-            there = asyncio.run(serves(self.kafka_servers))
+            there = asyncio.run(serves(self.kafka_servers, reached=self.settings))
             return Row("kafka", "elsewhere" if there else "not ready", "named by TUTTI_KAFKA_SERVERS", self.kafka_servers)
         pid = self.kafka.daemon.pid()
         if pid is None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from shared.clock import SystemClock
 from shared.errors import LogError
 from shared.kafka.port import Log
-from shared.settings import ClusterSettings
+from shared.settings import ClusterSettings, KafkaSettings
 from shared.topics import Topics
 
 SECONDS = 30.0
@@ -18,8 +18,9 @@ SECONDS = 30.0
 T = TypeVar("T")
 
 
-def ensure_topics(servers: str, topics: Topics | None = None) -> list[str]:
+def ensure_topics(servers: str, topics: Topics | None = None, *, reached: KafkaSettings | None = None) -> list[str]:
     """Create those that do not exist, with the counts of the TUTTI_TOPICS settings unless given; returns the names created last.
+    `reached`: how Kafka is, by the TUTTI_KAFKA settings unless given.
 
     Raises LogError kinds, ConfigurationError or TimeoutError. Blocks.
     """
@@ -39,12 +40,12 @@ def ensure_topics(servers: str, topics: Topics | None = None) -> list[str]:
                     raise
                 known = len(there)
 
-    return _with_log(servers, until_all_there)
+    return _with_log(servers, until_all_there, reached)
 
 
-def delete_topics(servers: str, topics: Topics) -> None:
+def delete_topics(servers: str, topics: Topics, *, reached: KafkaSettings | None = None) -> None:
     """Delete all of `topics` that exist. Raises LogError kinds or TimeoutError. Blocks."""
-    _with_log(servers, lambda log: _delete(log, topics))
+    _with_log(servers, lambda log: _delete(log, topics), reached)
 
 
 async def _names(log: Log) -> Collection[str]:
@@ -66,15 +67,16 @@ async def _delete(log: Log, topics: Topics) -> None:
             await admin.close()
 
 
-def _with_log(servers: str, action: Callable[[Log], Awaitable[T]]) -> T:
+def _with_log(servers: str, action: Callable[[Log], Awaitable[T]], reached: KafkaSettings | None) -> T:
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:  # leaves the caller's current loop alone
-        return runner.run(_run(servers, action))
+        return runner.run(_run(servers, action, reached or KafkaSettings()))
 
 
-async def _run(servers: str, action: Callable[[Log], Awaitable[T]]) -> T:
+async def _run(servers: str, action: Callable[[Log], Awaitable[T]], reached: KafkaSettings) -> T:
     from shared.kafka.client.aio import AioLog
+    from shared.kafka.client.security import security_of
 
-    log = AioLog(servers=servers, clock=SystemClock())
+    log = AioLog(servers=servers, clock=SystemClock(), security=security_of(reached))
     try:
         return await action(log)
     finally:

@@ -19,6 +19,8 @@ from starlette.routing import Route
 
 from services.cache.port import CacheStore, Purge
 from shared.access import Access, Right
+from shared.clock import Clock
+from shared.contracts.act import Act
 from shared.contracts.base import Contract
 from shared.contracts.cache import Fingerprint, Lifetime
 from shared.errors import InvalidInput
@@ -41,20 +43,29 @@ class BarOrder(Contract):
     seconds: Lifetime = Field(default=86_400.0)
 
 
-def build_admin(store: CacheStore, access: Access) -> Starlette:
-    """The application of one cache."""
+Tell = Callable[[Act], Awaitable[object]]
+
+
+def build_admin(store: CacheStore, access: Access, clock: Clock, tell: Tell) -> Starlette:
+    """The application of one cache. `tell`: returns when Kafka has who is about to do what."""
+
+    async def act(request: Request, did: str, name: str, tenant: str | None = None) -> None:
+        await tell(Act(by=caller(request, access).name, did=did, kind="cache", name=name, tenant=tenant, at=clock.wall()))
 
     async def purge(request: Request) -> dict[str, Any]:
         order = PurgeOrder.model_validate_json(await body_of(request))
         which = Purge(**{name: getattr(order, name) for name in Purge.model_fields})
         if which == Purge():
             raise InvalidInput("say of which tenant, model, tag or document: of all is not meant by saying nothing")
+        if not order.dry_run:
+            await act(request, "purge", which.model or which.tag or which.document or "", which.tenant)
         count = await store.purge(which, dry=order.dry_run)
         log.info("cache_purged", entries=count, dry=order.dry_run)
         return {"entries": count, "dry_run": order.dry_run}
 
     async def bar(request: Request) -> dict[str, Any]:
         order = BarOrder.model_validate_json(await body_of(request))
+        await act(request, "bar", order.entry)
         was_there = await store.bar(order.entry, order.seconds)
         log.info("cache_entry_barred", entry=order.entry, seconds=order.seconds)
         return {"entry": order.entry, "was_there": was_there}

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from services.cache.admin_api import build_admin
-from services.cache.port import CacheStore, Meanings
+from services.cache.port import CacheStore, Meanings, Purge
 from services.cache.redis_store import NothingKept, RedisCache
 from services.cache.semantic.meanings import build_meanings
 from services.cache.serving import Serving
 from services.cache.settings import CacheSettings
 from shared.kafka.assignor import HomeAssignor
+from shared.processing.acts import told
 from shared.processing.intake import Intake
 from shared.processing.outbox import Outbox
 from shared.processing.tail import IDLE_WAIT_MS
@@ -68,8 +69,12 @@ class AnswerCache:
             spawn=self._processor.begin,
         )
         self._processor.closes(store, *([] if self._meanings is None else [self._meanings]))
-        keys, self._keys = keys_of(environment, settings.keys_file, self.name)
-        self._api = build_admin(store, keys)
+
+        async def erase(tenant: str, _before: float) -> int:
+            return await store.purge(Purge(tenant=tenant), dry=False)
+
+        keys, self._keys = keys_of(environment, settings.keys_file, self.name, erase)
+        self._api = build_admin(store, keys, clock, lambda act: self._outbox.send(told(topics, act)))
         self.run, self.readiness = self._processor.run, self._processor.readiness
 
     def asgi(self) -> Any:
@@ -89,7 +94,7 @@ class AnswerCache:
             intake.run(),
             intake.run_commits(settings.commit_seconds),
             self.serving.run(),
-            self._keys.run(),
+            self._keys(),
             every(env.clock, LOOK_SECONDS, self.serving.look),
             *([] if self._meanings is None else [self._meanings.run()]),
         )

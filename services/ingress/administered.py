@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from services.ingress.admission.tenant_days import TenantDays
+import asyncio
+
 from services.ingress.settings import IngressSettings
+from services.ingress.status.events_reader import EventsReader
 from shared.access import load
 from shared.agents.table import Declarations
-from shared.contracts import keys, schedule
+from shared.contracts import erased, keys, schedule
+from shared.processing.erasing import Erasing
 from shared.processing.registry import follow_registry
 from shared.processing.tail import Tail
 from shared.scheduling.schedule_table import ScheduleTable
@@ -16,11 +19,17 @@ from shared.service import Environment
 class Administered:
     """`tail` feeds it; until that has caught up nothing here says that it is complete."""
 
-    def __init__(self, environment: Environment, settings: IngressSettings, tenants: TenantDays) -> None:
+    def __init__(self, environment: Environment, settings: IngressSettings, events: EventsReader) -> None:
         topics, name = environment.topics, environment.instance
         self.schedules, self.agents = ScheduleTable(topics.settings.capabilities), Declarations()
         self.access = load(settings.keys_file, environment.clock)
-        kinds = {"tenant": tenants.limits.on_entry, keys.KIND: self.access.on_entry, schedule.KIND: self.schedules.apply}
+        self.erasing = Erasing(environment.clock, events.erase, kept_seconds=settings.status_ttl_seconds)
+        kinds = {
+            "tenant": events.tenants.limits.on_entry,
+            erased.KIND: self.erasing.on_entry,
+            keys.KIND: self.access.on_entry,
+            schedule.KIND: self.schedules.apply,
+        }
         self.tail: Tail = follow_registry(
             environment.log,
             environment.clock,
@@ -30,3 +39,10 @@ class Administered:
             kinds={**kinds, **self.agents.kinds},
         )
         self.schedules.complete = self.agents.complete = self.access.complete = self.tail.caught_up
+
+    async def run(self) -> None:
+        """Read, and erase what the entries ask for, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.tail.run())
+            group.create_task(self.erasing.run())
+            group.create_task(self.access.run())

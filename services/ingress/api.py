@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from services.ingress.declaring import Declaring
 from services.ingress.dialects import served
 from services.ingress.handlers import Door
 from services.ingress.http.cors import Origins
@@ -21,6 +22,7 @@ from services.ingress.problems import Problem, of_error, rendered
 from services.ingress.routes.calls import Calls
 from services.ingress.routes.conversations import ConversationRoutes
 from services.ingress.routes.declarations import RENDERED, DeclarationRoutes
+from services.ingress.routes.erasure import ErasureRoutes
 from services.ingress.routes.events import JobEvents
 from services.ingress.routes.inquiries import endpoint
 from services.ingress.routes.jobs import Jobs
@@ -34,6 +36,7 @@ from shared.agents.table import KINDS
 from shared.processing.outbox import Outbox
 from shared.scheduling.schedule_table import ScheduleTable
 from shared.telemetry import logs
+from shared.topics import Topics
 
 _log = logs.get(__name__)
 _PATH_SHOWN = 100
@@ -41,7 +44,7 @@ _OPERATED = {"PUT": Right.OPERATE, "DELETE": Right.OPERATE, "POST": Right.READ}
 """Of what is declared: only rendering is a POST."""
 _NEEDED: dict[str, dict[str, Right]] = {
     "/v1/keys": dict.fromkeys(("GET", "POST", "PUT", "DELETE"), Right.ADMINISTER),
-    "/v1/tenants": {"PUT": Right.ADMINISTER, "DELETE": Right.ADMINISTER},
+    "/v1/tenants": dict.fromkeys(("POST", "PUT", "DELETE"), Right.ADMINISTER),
     **{f"/v1/{kind}s": _OPERATED for kind in KINDS},
 }
 _PARAMETER = re.compile(r"{[a-z:]+}")
@@ -78,17 +81,17 @@ class IngressApi(FastAPI):
         return self.openapi_schema
 
 
-def build_api(door: Door, version: str, outbox: Outbox, registry: str, table: ScheduleTable) -> IngressApi:
-    """The application of one instance. `registry`: the topic of what administrators declare."""
+def build_api(door: Door, version: str, outbox: Outbox, topics: Topics, table: ScheduleTable) -> IngressApi:
+    """The application of one instance."""
+    declaring = Declaring(door, outbox, topics)
     app = IngressApi(title="tutti", version=version, redoc_url=None)
     app.origins, jobs = Origins(door.settings.origins), Jobs(door)
     responses = Responses(door, jobs)
     app.calls = {dialect.path: Calls(door, dialect, responses.later) for dialect in served()}
     events, reviews, talks = JobEvents(door), ReviewRoutes(door), ConversationRoutes(door)
-    tenants, schedules = TenantRoutes(door, outbox, registry), ScheduleRoutes(door, outbox, registry, table)
-    keys = KeyRoutes(door, outbox, registry)
+    tenants, schedules, keys = TenantRoutes(door, declaring), ScheduleRoutes(door, declaring, table), KeyRoutes(door, declaring)
     methods: dict[str, dict[str, Any]] = {
-        **{path: ends for kind in KINDS for path, ends in _declared(DeclarationRoutes(door, outbox, registry, kind), kind).items()},
+        **{path: ends for kind in KINDS for path, ends in _declared(DeclarationRoutes(door, declaring, kind), kind).items()},
         "/v1/jobs": {"POST": jobs.create},
         "/v1/jobs/{job}": {"GET": jobs.get, "DELETE": jobs.cancel},
         "/v1/jobs/{job}/events": {"GET": events.get},
@@ -106,6 +109,7 @@ def build_api(door: Door, version: str, outbox: Outbox, registry: str, table: Sc
         "/v1/keys/{key}/rotate": {"POST": keys.rotate},
         "/v1/tenants": {"GET": tenants.list},
         "/v1/tenants/{tenant}": {"GET": tenants.get, "PUT": tenants.put, "DELETE": tenants.delete},
+        "/v1/tenants/{tenant}/erase": {"POST": ErasureRoutes(door, declaring, table).create},
     }
     for dialect in served():
         app.router.routes.append(Route(dialect.path, Resource(app.origins, dialect.problem, {"POST": app.calls[dialect.path]})))

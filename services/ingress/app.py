@@ -56,7 +56,7 @@ class Ingress:
         registry = Registry(settings.node_lost_seconds)
         self._nodes = registry.follow(log, clock, topics.nodes, name)
         self.deliveries = Deliveries(environment, settings.callbacks, self._outbox)
-        self._declared = declared = Administered(environment, settings, events.tenants)
+        self._declared = declared = Administered(environment, settings, events)
         capabilities = frozenset(topics.settings.capabilities)
         self.door = Door(
             settings=settings,
@@ -70,7 +70,7 @@ class Ingress:
             offered=Offered(capabilities, load(environment.settings.patterns), registry, clock, declared.agents, self.deliveries.rules),
             access=declared.access,
         )
-        self._api = build_api(self.door, "0.1.0", self._outbox, topics.registry, declared.schedules)
+        self._api = build_api(self.door, "0.1.0", self._outbox, topics, declared.schedules)
         self._probe = BacklogProbe(log, clock, topics, name, backlog=events.backlog, seconds=settings.backlog_seconds)
         self._processor = Processor(self._serve, reasons=self._reasons, drain=self._drain)
         self.run, self.readiness = self._processor.run, self._processor.readiness
@@ -101,7 +101,7 @@ class Ingress:
         partition = topics.reply_partition(env.instance)
         self.door.submitter.answer_at(partition)
         self._replies.listen_at(TopicPartition(topics.replies, partition))
-        processor.spawn(self._replies.tail.run(), self._events.run(), self._nodes.run(), self._declared.tail.run(), self._probe.run())
+        processor.spawn(self._replies.tail.run(), self._events.run(), self._nodes.run(), self._declared.run(), self._probe.run())
         producer = await processor.open(env.log.producer(client_id=f"tutti-ingress-{env.instance}"))
         processor.spawn(self._outbox.run(producer))
         await self._replies.tail.positioned.wait()

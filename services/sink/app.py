@@ -54,7 +54,10 @@ class UsageSink:
         self._traces = Traces(store, export, settings.traced_share, clock) if export is not None else None
         kept_in = (self.intake, store, Gauges(settings.labels), self._traces)
         self.writer = Writer(*kept_in, topics=topics, settings=settings, clock=clock, wake=wake)
-        (keys, self._keys), self.watching = keys_of(environment, settings.keys_file, self.name), Watching(environment, settings)
+        (keys, self._keys), self.watching = (
+            keys_of(environment, settings.keys_file, self.name, store.erase),
+            Watching(environment, settings),
+        )
         page = Page(environment, settings, store, self.watching, keys=keys)
         self._api = build_api(store, keys, clock, queries=settings.queries, besides=page.routes())
         self._processor = Processor(self._connect, reasons=self._reasons, drain=self._drain)
@@ -68,10 +71,10 @@ class UsageSink:
     async def _connect(self) -> None:
         env, processor = self._env, self._processor
         group = group_of(self.name, env.topics.settings.prefix)
-        topics = (env.topics.job_events, env.topics.dead_letters, env.topics.nodes)
+        topics = (env.topics.job_events, env.topics.dead_letters, env.topics.nodes, env.topics.acts)
         intake = await processor.open(self.intake.join(env.log, group, env.instance, topics, fetch_max_wait_ms=IDLE_WAIT_MS))
         processor.spawn(intake.run(), intake.run_commits(self._settings.commit_seconds), self.writer.run())
-        processor.spawn(self._keys.run(), self.watching.run())
+        processor.spawn(self._keys(), self.watching.run())
         if self._traces is not None:
             processor.spawn(self._traces.run())
 

@@ -7,6 +7,7 @@ refused for good; then it alone is given up, and counted.
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Collection, Sequence
 from typing import Any, TypeVar
@@ -16,7 +17,23 @@ from bson.errors import BSONError
 from pymongo import AsyncMongoClient, IndexModel, UpdateOne
 from pymongo.errors import BulkWriteError, ConfigurationError, InvalidURI
 
-from services.sink.port import AUDIT, LETTERS, NODES, TALKS, TOTALS, USAGE, Batch, Begun, Document, JobLife, StoreAway, Sum, Upsert
+from services.sink.port import (
+    ACTS,
+    AUDIT,
+    LETTERS,
+    NODES,
+    OF_TENANTS,
+    TALKS,
+    TOTALS,
+    USAGE,
+    Batch,
+    Begun,
+    Document,
+    JobLife,
+    StoreAway,
+    Sum,
+    Upsert,
+)
 from shared.audit import BLOCK, GENESIS
 from shared.errors import ConfigurationError as WrongSettings
 from shared.telemetry import logs, metrics
@@ -42,7 +59,24 @@ _INDEXES = {
     NODES: [IndexModel([("node", 1), ("to_ms", -1)]), _EXPIRE],
     TALKS: [IndexModel([("tenant", 1), *_NEWEST]), IndexModel(_NEWEST), _EXPIRE],
     LETTERS: [IndexModel([("at", -1)]), _EXPIRE],
+    ACTS: [IndexModel([("at", -1)]), _EXPIRE],
 }
+
+
+def _client(url: str, timeout_seconds: float) -> AsyncMongoClient[Document]:
+    """TLS: `mongodb://…/?tls=true&tlsCAFile=/path/of/authorities.pem`."""
+    return AsyncMongoClient(
+        url,
+        appname="tutti-sink",
+        serverSelectionTimeoutMS=_AWAY_MS,
+        connectTimeoutMS=_AWAY_MS,
+        socketTimeoutMS=int(1_000 * timeout_seconds),
+        maxPoolSize=16,
+        retryWrites=False,  # every write is made again by us
+        w="majority",
+        journal=True,
+        tz_aware=True,
+    )
 
 
 class MongoStore:
@@ -52,19 +86,12 @@ class MongoStore:
         """Raises ConfigurationError."""
         self._timeout = timeout_seconds
         try:
-            self._client: AsyncMongoClient[Document] = AsyncMongoClient(
-                url,
-                appname="tutti-sink",
-                serverSelectionTimeoutMS=_AWAY_MS,
-                connectTimeoutMS=_AWAY_MS,
-                socketTimeoutMS=int(1_000 * timeout_seconds),
-                maxPoolSize=16,
-                retryWrites=False,  # every write is made again by us
-                w="majority",
-                journal=True,
-                tz_aware=True,
-            )
-        except (InvalidURI, ConfigurationError, ValueError, TypeError):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)  # an option that is passed over may be the one that asks for TLS
+                self._client = _client(url, timeout_seconds)
+        except OSError as error:
+            raise WrongSettings(f"TUTTI_SINK__STORE names a file that cannot be used: {error.strerror or 'no certificate'}") from None
+        except (InvalidURI, ConfigurationError, ValueError, TypeError, UserWarning):
             raise WrongSettings("TUTTI_SINK__STORE is no address of a MongoDB, as mongodb://127.0.0.1:27017") from None
         self._database = self._client[database]
         self._reached: OrderedDict[str, int] = OrderedDict()
@@ -104,6 +131,11 @@ class MongoStore:
         shown: dict[str, Any] = {"_id": False, **dict.fromkeys(fields, True)}
         cursor = self._database[collection].find(where, shown).sort(list(order)).limit(limit)
         return await self._call(cursor.to_list())
+
+    async def erase(self, tenant: str, before: float) -> int:
+        theirs = {"tenant": tenant, "at": {"$lt": before}}
+        done = [await self._call(self._database[name].delete_many(theirs)) for name in OF_TENANTS]
+        return sum(one.deleted_count for one in done)
 
     async def homes(self) -> list[str]:
         found = await self._call(self._database[AUDIT].distinct("home"))
@@ -235,6 +267,9 @@ class NoStore:
         self, collection: str, where: Document, *, order: Sequence[tuple[str, int]], limit: int, fields: Sequence[str] = ()
     ) -> list[Document]:
         raise StoreAway("no store is configured (TUTTI_SINK__STORE)")
+
+    async def erase(self, tenant: str, before: float) -> int:
+        return 0
 
     async def homes(self) -> list[str]:
         return []

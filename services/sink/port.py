@@ -13,6 +13,9 @@ from typing import Any, NamedTuple, Protocol
 from shared.errors import TuttiError
 
 USAGE, TOTALS, AUDIT, NODES, LETTERS, TALKS = "usage", "totals", "audit", "nodes", "dead_letters", "conversations"
+ACTS = "acts"
+OF_TENANTS = (USAGE, TALKS)
+"""What goes when a tenant is erased."""
 OFFSET_DIGITS = 19
 """Of an offset as text, so that the larger one sorts behind."""
 Document = dict[str, Any]
@@ -134,6 +137,10 @@ class Store(Protocol):
         self, collection: str, where: Document, *, order: Sequence[tuple[str, int]], limit: int, fields: Sequence[str] = ()
     ) -> list[Document]:
         """Documents, without their ids; `order`: (field, 1 or -1). `fields`: only these; all if none are named."""
+        ...
+
+    async def erase(self, tenant: str, before: float) -> int:
+        """Rows of the tenant's jobs that were last heard of before this instant; how many. Repeatable."""
         ...
 
     async def homes(self) -> list[str]:

@@ -5,6 +5,7 @@ GET /v1/usage/jobs?status=&since=&before=   rows, newest first   GET /v1/nodes/h
 GET /v1/usage/jobs/{job}                    one job's lives      GET /v1/dead-letters            } only
 GET /v1/top?minutes=&by=                    who used most lately     GET /v1/conversations?before=     used last first
 GET /v1/logs?since=&before=                 events, newest first     GET /, /page/...                  the dashboard (`page/`)
+GET /v1/acts?by=&kind=                      what administrators did
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from services.sink.kept_acts import ActsQuery
 from services.sink.port import Store
 from services.sink.queries import (
     AuditQuery,
@@ -46,6 +48,7 @@ _ROUTES: dict[str, type[Query]] = {
     "/v1/audit": AuditQuery,
     "/v1/nodes/history": NodesQuery,
     "/v1/dead-letters": LettersQuery,
+    "/v1/acts": ActsQuery,
 }
 
 

@@ -35,6 +35,8 @@ class SinkSettings(BaseSettings):
     """How long a job's row is kept; as long as any month's bill may be asked for again."""
     totals_days: Ordinal = Field(default=3_650, le=36_500)
     audit_days: Ordinal = Field(default=400, le=36_500)
+    acts_days: Ordinal = Field(default=400, le=36_500)
+    """What administrators did."""
     dead_letter_days: Ordinal = Field(default=90, le=36_500)
     node_days: Ordinal = Field(default=90, le=36_500)
     labels: Ordinal = Field(default=100, le=10_000)

@@ -16,6 +16,7 @@ from typing import TypeVar
 from services.sink.fold import HomeFold
 from services.sink.gauges import Gauges
 from services.sink.handlers import Valid, leading_epochs, read_announcement, read_event, read_letter
+from services.sink.kept_acts import keep_act
 from services.sink.others import keep_letter, keep_node
 from services.sink.port import Batch, Begun, Store, StoreAway
 from services.sink.settings import SinkSettings
@@ -179,6 +180,8 @@ class Writer:
             letter = read_letter(record)
             keep_letter(record, letter, batch, self._settings.dead_letter_days)
             self._gauges.letter(letter)
+        elif record.topic == self._topics.acts:
+            keep_act(record, batch, self._settings.acts_days)
         else:
             name, node = read_announcement(record)
             keep_node(record, name, node, batch, self._settings.node_days)

@@ -313,6 +313,11 @@ class ConsumerOptions(TypedDict, total=False):
 class Log(Protocol):
     """A Kafka cluster, or its stand-in in memory. Factory methods wait for the cluster with bounded backoff, until cancelled."""
 
+    @property
+    def trouble(self) -> str | None:
+        """Why the brokers did not let us in when we last tried, for people; None: they did, or nobody answered."""
+        ...
+
     async def producer(self, *, client_id: str, acks: Literal["all", 1] = "all", linger_ms: int = 0) -> Producer:
         """acks="all" is idempotent (no duplicates by retries); acks=1 is not and is for chunks only."""
         ...

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from pydantic import ValidationError
@@ -9,13 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from shared.access import Access, Client, key_of, load
+from shared.contracts import erased
 from shared.contracts.bounds import in_words
 from shared.contracts.keys import KIND
 from shared.errors import InvalidInput, NotFound, TooLarge, TuttiError
 from shared.problem import Problem, Refused, rendered
+from shared.processing.erasing import Erase, Erasing
 from shared.processing.registry import follow_registry
 from shared.processing.replay import KeptInPart
-from shared.processing.tail import Tail
 from shared.service import Environment
 from shared.telemetry import logs
 
@@ -25,14 +28,23 @@ _AGAIN_SECONDS = 2.0
 _BODY_BYTES = 64 * 1024
 
 
-def keys_of(environment: Environment, keys_file: str, service: str) -> tuple[Access, Tail]:
-    """All keys that a service knows: those of its file, and of the registry, which the tail feeds (to be run)."""
+def keys_of(environment: Environment, keys_file: str, service: str, erase: Erase) -> tuple[Access, Callable[[], Coroutine[Any, Any, None]]]:
+    """All keys that a service knows: those of its file, of the registry, an issuer's; and what follows them, to be run. `erase`: what the
+    service holds of a tenant goes (`Erasing`), as the registry says.
+    """
     log_, clock, topics = environment.log, environment.clock, environment.topics
-    keys = load(keys_file, clock, service)
+    keys, erasing = load(keys_file, clock, service), Erasing(clock, erase)
     client_id = f"tutti-{service}-registry-{environment.instance}"
-    tail = follow_registry(log_, clock, topics, client_id=client_id, service=service, kinds={KIND: keys.on_entry})
+    kinds = {KIND: keys.on_entry, erased.KIND: erasing.on_entry}
+    tail = follow_registry(log_, clock, topics, client_id=client_id, service=service, kinds=kinds)
     keys.complete = tail.caught_up
-    return keys, tail
+
+    async def follow() -> None:
+        async with asyncio.TaskGroup() as group:
+            for part in (tail.run(), erasing.run(), keys.run()):
+                group.create_task(part)
+
+    return keys, follow
 
 
 def caller(request: Request, access: Access) -> Client:

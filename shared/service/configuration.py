@@ -16,6 +16,7 @@ from shared.contracts.bounds import in_words
 from shared.errors import ConfigurationError
 from shared.services import listed
 from shared.settings import ClusterSettings
+from shared.tls import Files
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 
@@ -27,6 +28,8 @@ class ShellSettings(ClusterSettings):
     """Port of a process that runs one service; 0 lets the system choose (the log line `listening` tells it)."""
     http_ports: dict[Label, Port] = Field(default_factory=dict, max_length=100)
     """Port of each service where a process runs several, for example TUTTI_HTTP_PORTS__INGRESS=8081."""
+    tls: dict[Label, Files] = Field(default_factory=dict, max_length=100)
+    """Services that speak TLS only: TUTTI_TLS__INGRESS__CERT_FILE and TUTTI_TLS__INGRESS__KEY_FILE. Health and metrics go the same way."""
 
 
 def ports_of(settings: ShellSettings, names: Sequence[str]) -> dict[str, int]:

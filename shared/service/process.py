@@ -21,6 +21,7 @@ from pydantic_settings import SettingsError
 
 from shared.clock import Clock, SystemClock
 from shared.errors import ConfigurationError
+from shared.kafka.client.security import security_of
 from shared.kafka.client.watched import WatchedLog
 from shared.kafka.port import Log
 from shared.processing.topic_news import TopicNews, TopicWatch
@@ -30,6 +31,7 @@ from shared.service.bounded import BoundedProtocol
 from shared.service.configuration import ShellSettings, instance_name, listen, ports_of, problems
 from shared.service.lifecycle import EXIT_OK, EXIT_SETTINGS, Life
 from shared.telemetry import logs
+from shared.tls import Pair, server_context, watch
 from shared.topics import Topics
 
 log = logs.get(__name__)
@@ -77,10 +79,11 @@ async def _run(builds: Sequence[tuple[str, Build]], settings: ShellSettings, por
 
     clock = SystemClock()
     compression: Literal["lz4"] | None = "lz4" if settings.kafka_compression == "lz4" else None
-    kafka: Log = AioLog(servers=settings.kafka_servers, clock=clock, compression=compression)
+    security = security_of(settings)
+    kafka: Log = AioLog(servers=settings.kafka_servers, clock=clock, compression=compression, security=security)
     environment = Environment(settings, kafka, clock, random, Topics(settings.topics), instance)
     try:
-        return await _Process(settings).run(builds, environment, ports)
+        return await _Process(settings, [*security.pairs]).run(builds, environment, ports)
     finally:
         await kafka.close()
 
@@ -128,25 +131,26 @@ class _Member:
 
 
 class _Process:
-    def __init__(self, settings: ShellSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: ShellSettings, pairs: list[Pair]) -> None:
+        self._settings, self._pairs = settings, pairs
         self._stopping = asyncio.Event()
 
     async def run(self, builds: Sequence[tuple[str, Build]], environment: Environment, ports: dict[str, int]) -> int:
         members = [self._member(name, build, environment, ports[name]) for name, build in builds]
-        watch = TopicWatch(environment.log, environment.topics, environment.clock, [member.news for member in members])
+        topics = TopicWatch(environment.log, environment.topics, environment.clock, [member.news for member in members])
         self._handle_signals()
         _settle_memory()
         servers = [asyncio.create_task(member.server.serve(sockets=[member.socket])) for member in members]
         for member in members:
             host, port, *_ = member.socket.getsockname()
             log.info("listening", service=member.life.service.name, host=host, port=port)
-        watching = asyncio.create_task(watch.run())
+        watching = [asyncio.create_task(topics.run()), asyncio.create_task(watch(self._pairs, environment.clock))]
         await self._stopping.wait()
         log.info("stopping")
         await asyncio.gather(*(member.wind_down() for member in members))
-        watching.cancel()
-        await asyncio.wait([watching])
+        for task in watching:
+            task.cancel()
+        await asyncio.wait(watching)
         await asyncio.gather(*servers)
         codes = {member.life.exit_code for member in members} - {EXIT_OK}
         log.info("stopped", exit_code=max(codes, default=EXIT_OK))
@@ -158,7 +162,14 @@ class _Process:
         news = TopicNews(name, environment.clock, told, takes_requests=name == "ingress")
         watched = WatchedLog(environment.log, environment.clock, missed=news.missed)
         service = build(replace(environment, log=watched, topics_made_anew=told))
-        life = Life(service, self._settings.grace_seconds, self._stopping.set, news.readiness)
+
+        def topics() -> tuple[bool, tuple[str, ...]]:
+            """What the brokers say of us, and what they have."""
+            ready, reasons = news.readiness()
+            trouble = environment.log.trouble
+            return (ready, reasons) if trouble is None else (False, (trouble, *reasons))
+
+        life = Life(service, self._settings.grace_seconds, self._stopping.set, topics)
         own = service.asgi() if isinstance(service, Answering) else None
         application = Application(alive=life.alive, readiness=life.readiness, own=own, lifespan=life.lifespan)
         config = uvicorn.Config(
@@ -172,7 +183,17 @@ class _Process:
             server_header=False,
             timeout_graceful_shutdown=math.ceil(self._settings.grace_seconds),
         )
+        self._encrypt(name, config)
         return _Member(life, news, _Server(config), listening, own is not None, environment.clock, self._settings.grace_seconds)
+
+    def _encrypt(self, name: str, config: uvicorn.Config) -> None:
+        """Where it has a certificate. Raises ConfigurationError."""
+        files = self._settings.tls.get(name)
+        if files is not None:
+            context = server_context()
+            self._pairs.append(Pair(name, files, context))
+            config.load()
+            config.ssl = context
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -31,6 +31,9 @@ RECORDS_DELETED_UNREAD = Counter(
 TOPICS_MISSING = Gauge("tutti_topics_missing", "Topics that this service reads or writes and that do not exist.", ["service"])
 TOPICS_DIFFERING = Gauge("tutti_topics_differing", "Topics that are configured otherwise than the registry wants.")
 BLOB_BYTES = Counter("tutti_blob_bytes", "Bytes of bodies above the inline bound, written and read.", ["service", "way"])
+CERTIFICATE_EXPIRES_TIMESTAMP_SECONDS = Gauge(
+    "tutti_certificate_expires_timestamp_seconds", "When a certificate of this process ends, in seconds since 1970.", ["of"]
+)
 REBALANCES = Counter("tutti_rebalances", "Assignments received.", ["service"])
 
 # Planner

@@ -65,6 +65,7 @@ ROUTES = {
     "/v1/keys/{key}/rotate": {"POST"},
     "/v1/tenants": {"GET"},
     "/v1/tenants/{tenant}": {"GET", "PUT", "DELETE"},
+    "/v1/tenants/{tenant}/erase": {"POST"},
 }
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE")
 READS_A_BODY = [("POST", CHAT), ("POST", "/v1/jobs"), ("PUT", "/v1/schedules/x"), ("PUT", "/v1/tenants/x"), ("POST", "/v1/reviews/x")]

@@ -70,6 +70,26 @@ async def test_a_queued_job_is_remembered_but_never_over_its_events(empty_redis:
     await store.close()
 
 
+async def test_an_erased_tenants_jobs_are_forgotten(empty_redis: str) -> None:
+    """Those of before; of ids that tell their tenant and of those that do not. More keys than one look takes."""
+    store = open_store(empty_redis)
+    names = {"acme": ("acme/mine", "j_1"), "globex": ("globex/mine", "j_2"), "default": ("order-1",)}
+    views = [view(job, 5).model_copy(update={"tenant": tenant, "accepted_at": 10.0}) for tenant, jobs in names.items() for job in jobs]
+    crowd = [view(f"acme/{number}", 5).model_copy(update={"tenant": "acme", "accepted_at": 10.0}) for number in range(1_200)]
+    later = view("acme/later", 6).model_copy(update={"tenant": "acme", "accepted_at": 30.0})
+    await store.save(2, Position(10), [*views, *crowd, later])
+    assert await store.erase("acme", 20.0) == 1_202
+    assert await store.erase("acme", 20.0) == 0
+    assert set(await store.load_many([*(one.id for one in views), "acme/7", "acme/later"])) == {
+        "globex/mine",
+        "j_2",
+        "order-1",
+        "acme/later",
+    }
+    assert await store.positions() == {2: Position(10)}
+    await store.close()
+
+
 async def test_what_another_version_wrote_is_no_error(empty_redis: str) -> None:
     """The events are the truth; an unreadable view is as good as none."""
     client: Any = Redis.from_url(empty_redis)

@@ -16,15 +16,18 @@ import pytest
 
 from infra.verify.recount import counted
 from services.sink.app import UsageSink, build
-from services.sink.port import AUDIT, LETTERS, NODES, OFFSET_DIGITS, TALKS, TOTALS, USAGE
+from services.sink.port import ACTS, AUDIT, LETTERS, NODES, OFFSET_DIGITS, TALKS, TOTALS, USAGE
 from services.sink.settings import SinkSettings
 from shared.audit import GENESIS, broken
 from shared.clock import LoopClock
+from shared.contracts.act import Act
 from shared.contracts.dead_letter import DeadLetter
+from shared.contracts.erased import Erased
 from shared.contracts.headers import envelope
 from shared.contracts.node import Node
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Message, TopicPartition
+from shared.processing.acts import told
 from shared.processing.provision import new_topics
 from shared.service import Environment
 from shared.settings import ClusterSettings
@@ -300,6 +303,57 @@ def test_dead_letters_and_nodes_are_kept_without_what_they_carry() -> None:
             assert sum(bool(row.get("left")) for row in world.rows(NODES)) == 1
             assert PROMPT not in json.dumps(world.store.documents, default=str)
             assert sink.readiness().ready
+            await world.kill(process)
+
+    run(scene())
+
+
+def test_what_administrators_did_is_kept_once() -> None:
+    """Each act is a document, however often it is read; what is no act is passed over."""
+
+    async def scene() -> None:
+        async with sinks(6) as world:
+            topics = world.topics
+            does = [Act(by="root", did="declare", kind="tenant", name=f"t{n}", tenant=f"t{n}", at=1.0) for n in range(3)]
+            world.log.write(TopicPartition(topics.acts, 0), [told(topics, act) for act in (*does, does[0])])
+            world.log.write(TopicPartition(topics.acts, 0), [Message(topics.acts, value, b"k", 0) for value in (b"odd", None, b"{}")])
+            for _ in range(2):  # what was not committed is read again
+                process, _, _, _ = world.start()
+                await world.clock.sleep(10.0)
+                await world.kill(process)
+            found = world.rows(ACTS)
+            assert sorted(row["name"] for row in found) == ["t0", "t0", "t1", "t2"]
+            assert {(row["by"], row["did"], row["kind"], row["said_at"]) for row in found} == {("root", "declare", "tenant", 1.0)}
+
+    run(scene())
+
+
+def test_rows_of_an_erased_tenant_go() -> None:
+    """Those of before, whoever has stored them; other tenants' and all sums stay; while the store is away it is tried again."""
+
+    async def scene() -> None:
+        async with sinks(7) as world:
+            world.grow(200)
+            process, _, _, _ = world.start()
+            await world.clock.sleep(20.0)
+            totals, before = len(world.rows(TOTALS)), {row["tenant"] for row in world.rows(USAGE)}
+            assert "acme" in before
+            world.store.away = True
+            at = max(row["at"] for row in world.rows(USAGE)) + 1
+            entry = Message(world.topics.registry, Erased(at=at, by="root").to_bytes(), b"erased/acme", 0)
+            odd = [Message(world.topics.registry, value, b"erased/globex", 0) for value in (b"odd", None)]
+            world.log.write(TopicPartition(world.topics.registry, 0), [entry, *odd])
+            await world.clock.sleep(20.0)
+            world.store.away = False
+            await world.clock.sleep(20.0)
+            assert {row["tenant"] for row in world.rows(USAGE)} == before - {"acme"}
+            assert len(world.rows(TOTALS)) == totals
+            world.store.documents[USAGE]["late"] = {"tenant": "acme", "at": at - 1}
+            world.store.documents[USAGE]["new"] = {"tenant": "acme", "at": at + 1}
+            await world.kill(process)
+            process, _, _, _ = world.start()
+            await world.clock.sleep(20.0)
+            assert [row["at"] for row in world.rows(USAGE) if row["tenant"] == "acme"] == [at + 1]
             await world.kill(process)
 
     run(scene())

@@ -11,7 +11,7 @@ from shared.kafka.port import Message, TopicPartition
 
 FAMILIES = (
     "jobs", "outcomes", "steps", "work", "controls", "nodes", "credits", "registry",
-    "critiques", "delays", "replies", "job-events", "dead-letters", "cache",
+    "critiques", "delays", "replies", "job-events", "dead-letters", "cache", "acts",
 )  # fmt: skip
 """Topics that services read."""
 Write = Callable[[MemoryLog, TopicPartition], None]

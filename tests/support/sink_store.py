@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from random import Random
 from typing import Any
 
-from services.sink.port import AUDIT, TOTALS, USAGE, Batch, Begun, Document, JobLife, StoreAway
+from services.sink.port import AUDIT, OF_TENANTS, TOTALS, USAGE, Batch, Begun, Document, JobLife, StoreAway
 from shared.audit import BLOCK, GENESIS
 
 
@@ -73,6 +73,14 @@ class MemoryStore:
             rows.sort(key=lambda row: row[name], reverse=way < 0)
         shown = [{name: value for name, value in row.items() if name != "_id" and (not fields or name in fields)} for row in rows]
         return shown[: limit or None]
+
+    async def erase(self, tenant: str, before: float) -> int:
+        await self._moment()
+        rows = [(self.documents[kind], name) for kind in OF_TENANTS for name in self.documents[kind]]
+        gone = [(found, name) for found, name in rows if found[name].get("tenant") == tenant and found[name]["at"] < before]
+        for found, name in gone:
+            del found[name]
+        return len(gone)
 
     async def homes(self) -> list[str]:
         await self._moment()

@@ -12,6 +12,7 @@ from services.ingress.dialects.port import Dialect, Inquiry
 from services.ingress.dialects.tutti.requests import JobSubmission
 from services.ingress.routes.conversations import MemorySubmission
 from services.ingress.routes.declarations import RENDERED, AliasMove, Rendering
+from services.ingress.routes.erasure import Erasure, ErasureView
 from services.ingress.routes.keys import KeySubmission, KeyView, Rotation
 from services.ingress.routes.reviews import ReviewSubmission
 from services.ingress.routes.schedules import ScheduleSubmission
@@ -99,6 +100,8 @@ def document(title: str, version: str, dialects: Sequence[Dialect]) -> dict[str,
         (Rotation, "validation"),
         (KeyView, "serialization"),
         (TenantView, "serialization"),
+        (ErasureView, "serialization"),
+        (Erasure, "validation"),
     ]
     _, schemas = models_json_schema(inputs, ref_template=_REF, by_alias=True)
     components = dict(schemas.get("$defs", {})) | {"Problem": _problem_schema()}
@@ -153,6 +156,7 @@ def _paths() -> dict[str, Any]:
         },
         "/v1/tenants": {"get": _operation("Tenants with limits (administrators).", {"200": _json("A list.", {"type": "object"})})},
         "/v1/tenants/{id}": _tenant(),
+        "/v1/tenants/{id}/erase": {"post": _erase()},
         **{path: ends for kind in KINDS for path, ends in _declared(kind).items()},
         "/healthz": {"get": _plain("The process lives.")},
         "/readyz": {"get": _plain("The instance takes jobs; 503 with reasons when it does not.")},
@@ -241,6 +245,12 @@ def _tenant() -> dict[str, Any]:
     put = _operation("Declare a tenant's limits (administrators).", declared, parameters=name, body="TenantLimits")
     gone = _operation("Take a tenant's limits away (administrators).", {"204": {"description": "Done."}}, parameters=name)
     return {"get": _operation("A tenant's limits and spending.", declared, parameters=name), "put": put, "delete": gone}
+
+
+def _erase() -> dict[str, Any]:
+    told = {"200": _json("What goes, and what stays for how long.", _ref("ErasureView"))}
+    about = 'Erase what is held of a tenant, with `"dry_run": false`; else only tell what would go (administrators).'
+    return _operation(about, told, parameters=[{**_ID, "description": "Tenant."}], body="Erasure")
 
 
 def _declared(kind: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +16,7 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
+from services.ingress.declaring import Declaring
 from services.ingress.handlers import Door
 from services.ingress.http.exchange import call_headers
 from services.ingress.problems import Problem, Refused, registry_unread
@@ -25,12 +27,9 @@ from shared.agents.templates import MOST_ITEMS, InvalidVariables, render
 from shared.contracts.agents import DeclaredName, Prompt, Variable
 from shared.contracts.base import Text
 from shared.contracts.bounds import check_depth
-from shared.contracts.headers import envelope
 from shared.errors import InvalidInput
 from shared.estimates import likely_tokens
-from shared.kafka.port import Message
-from shared.processing.outbox import Outbox
-from shared.processing.registry import ENTRY_BYTES, registry_key
+from shared.processing.registry import ENTRY_BYTES
 
 RENDERED = ("prompt", "agent")
 """What has a text that a model is given."""
@@ -63,8 +62,8 @@ class Rendering(BaseModel):
 class DeclarationRoutes:
     """One of each kind. Answers come from what this instance has read of the registry; what it wrote itself it knows at once."""
 
-    def __init__(self, door: Door, outbox: Outbox, topic: str, kind: str) -> None:
-        self._door, self._outbox, self._topic, self._kind = door, outbox, topic, kind
+    def __init__(self, door: Door, declaring: Declaring, kind: str) -> None:
+        self._door, self._declaring, self._kind = door, declaring, kind
         self._writing = asyncio.Lock()
 
     async def list(self, request: Request) -> Response:
@@ -86,13 +85,14 @@ class DeclarationRoutes:
             check_depth(body)
             given = KINDS[self._kind].model_validate_json(body)
         check_declared(self._table, name, given, self._door.offered.capabilities)
-        await self._write(lambda: self._table.to_declare(self._kind, name, given, at=self._door.clock.wall(), by=client.name))
+        now = self._door.clock.wall()
+        await self._write(request, "declare", name, lambda: self._table.to_declare(self._kind, name, given, at=now, by=client.name))
         return _json(self._view(self._table.find(self._kind, name)))
 
     async def delete(self, request: Request) -> Response:
         """Nothing of this name is declared any more; what is built in is there again, and jobs keep what they have."""
         name = self._found(request).name
-        await self._write(lambda: self._table.to_remove(self._kind, name))
+        await self._write(request, "remove", name, lambda: self._table.to_remove(self._kind, name))
         return Response(status_code=204)
 
     async def versions(self, request: Request) -> Response:
@@ -112,7 +112,8 @@ class DeclarationRoutes:
             given = AliasMove.model_validate_json(body)
         name, alias = self._found(request).name, str(request.path_params["alias"])
         now = self._door.clock.wall()
-        await self._write(lambda: self._table.to_move(self._kind, name, alias, given.version, at=now, by=client.name))
+        moved = partial(self._table.to_move, self._kind, name, alias, given.version, at=now, by=client.name)
+        await self._write(request, "move", f"{name}@{alias}", moved)
         return _json(self._view(self._table.find(self._kind, f"{name}@{alias}")))
 
     async def render(self, request: Request) -> Response:
@@ -159,16 +160,14 @@ class DeclarationRoutes:
             self._kind: found.body.model_dump(mode="json", exclude_defaults=True),
         }
 
-    async def _write(self, decide: Callable[[], Entries]) -> None:
+    async def _write(self, request: Request, did: str, name: str, decide: Callable[[], Entries]) -> None:
         """In order, and one after the other: each is known here once Kafka has it. Raises Refused (429) where there is no room."""
         async with self._writing:
             try:
                 entries = decide()
             except DeclarationsFull as error:
                 raise Refused(Problem(429, error.code, error.message)) from None
-            for key, value in entries.items():
-                await self._outbox.send(Message(self._topic, value, registry_key(self._kind, key), 0, envelope(self._kind)))
-                self._table.on_entry(self._kind, key, value)
+            await self._declaring.write(request, did, self._kind, name, entries, known=self._table.on_entry)
 
 
 def _pointing(of_name: Versions, version: str) -> list[str]:

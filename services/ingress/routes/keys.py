@@ -14,17 +14,14 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
+from services.ingress.declaring import Declaring
 from services.ingress.handlers import Door
 from services.ingress.http.exchange import call_headers
 from services.ingress.problems import Problem, Refused
 from shared.access import RIGHTS, Right
 from shared.contracts.base import IN_WORDS, TENANT, EpochSeconds, Label
 from shared.contracts.bounds import check_depth
-from shared.contracts.headers import envelope
 from shared.contracts.keys import KIND, ApiKey, KeyName, KeySecret, KeyTerms
-from shared.kafka.port import Message
-from shared.processing.outbox import Outbox
-from shared.processing.registry import registry_key
 
 _NAME = re.compile(TENANT)
 _BODY_BYTES = 16 * 1024
@@ -64,8 +61,8 @@ class KeyView(KeyTerms):
 class KeyRoutes:
     """Answers come from what this instance has read of the registry; what it wrote itself it knows at once."""
 
-    def __init__(self, door: Door, outbox: Outbox, topic: str) -> None:
-        self._door, self._outbox, self._topic = door, outbox, topic
+    def __init__(self, door: Door, declaring: Declaring) -> None:
+        self._door, self._declaring = door, declaring
         self._writing = asyncio.Lock()
 
     async def list(self, _: Request) -> Response:
@@ -89,7 +86,7 @@ class KeyRoutes:
         secret, digest = _made()
         terms = given.model_dump(exclude={"name"})
         key = ApiKey(**terms, secrets=(KeySecret(digest=digest),), at=self._door.clock.wall(), by=self._caller(request))
-        await self._write(given.name, key)
+        await self._write(request, "create", given.name, key)
         return _json(_view(given.name, key, secret), 201)
 
     async def put(self, request: Request) -> Response:
@@ -97,7 +94,7 @@ class KeyRoutes:
         name, terms = _name(request), KeyTerms.model_validate_json(await self._body(request))
         known = self._known(name)
         key = ApiKey(**terms.model_dump(), secrets=known.secrets, at=self._door.clock.wall(), by=self._caller(request))
-        await self._write(name, key)
+        await self._write(request, "change", name, key)
         return _json(_view(name, key))
 
     async def rotate(self, request: Request) -> Response:
@@ -108,14 +105,13 @@ class KeyRoutes:
         before = known.secrets[0].changed(until=now + given.grace_seconds)
         kept = (before,) if given.grace_seconds else ()
         key = known.changed(secrets=(KeySecret(digest=digest), *kept), at=now, by=self._caller(request))
-        await self._write(name, key)
+        await self._write(request, "rotate", name, key)
         return _json(_view(name, key, secret))
 
     async def delete(self, request: Request) -> Response:
         """Revoke it: nobody is let in by it any more. What it began goes on."""
         name = _name(request)
-        self._known(name)
-        await self._write(name, None)
+        await self._write(request, "revoke", name, None, self._known(name).tenant)
         return Response(status_code=204)
 
     def _known(self, name: str) -> ApiKey:
@@ -134,12 +130,12 @@ class KeyRoutes:
             check_depth(body)
             return body
 
-    async def _write(self, name: str, key: ApiKey | None) -> None:
+    async def _write(self, request: Request, did: str, name: str, key: ApiKey | None, tenant: str | None = None) -> None:
         """Answered once Kafka has it, one after the other."""
+        tenant = tenant if key is None else key.tenant
+        entry = {name: None if key is None else key.to_bytes()}
         async with self._writing:
-            value = None if key is None else key.to_bytes()
-            await self._outbox.send(Message(self._topic, value, registry_key(KIND, name), 0, envelope("api_key")))
-            self._door.access.on_entry(KIND, name, value)
+            await self._declaring.write(request, did, KIND, name, entry, tenant=tenant, known=self._door.access.on_entry)
 
 
 def _made() -> tuple[str, str]:

@@ -15,6 +15,7 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
+from services.ingress.declaring import Declaring
 from services.ingress.handlers import Door
 from services.ingress.http.encodings import check_inline_size
 from services.ingress.http.exchange import call_headers, query_tenant
@@ -24,13 +25,10 @@ from shared.access import Client
 from shared.contracts import ids
 from shared.contracts.base import IN_WORDS, SCHEDULE, PriorityClass
 from shared.contracts.bounds import check_depth
-from shared.contracts.headers import envelope
 from shared.contracts.job import Job
 from shared.contracts.schedule import KIND, LATE_SECONDS, Missed, Schedule
 from shared.errors import InvalidInput
-from shared.kafka.port import Message
-from shared.processing.outbox import Outbox
-from shared.processing.registry import ENTRY_BYTES, registry_key
+from shared.processing.registry import ENTRY_BYTES
 from shared.scheduling.cron import Cron
 from shared.scheduling.schedule_table import MOST, ScheduleEntry, ScheduleTable
 
@@ -63,8 +61,8 @@ class InvalidSchedule(InvalidInput):
 class ScheduleRoutes:
     """Answers come from what this instance has read of the registry; what it wrote itself it knows at once."""
 
-    def __init__(self, door: Door, outbox: Outbox, topic: str, table: ScheduleTable) -> None:
-        self._door, self._outbox, self._topic, self._table = door, outbox, topic, table
+    def __init__(self, door: Door, declaring: Declaring, table: ScheduleTable) -> None:
+        self._door, self._declaring, self._table = door, declaring, table
 
     async def list(self, request: Request) -> Response:
         """The caller's schedules, by name, without their jobs."""
@@ -86,15 +84,12 @@ class ScheduleRoutes:
         entry = self._entry(name, given, client, call.tenant or query_tenant(request))
         value = entry.schedule.to_bytes()
         check_inline_size(len(value))
-        await self._write(entry.schedule.id, value)
-        self._table.apply(KIND, entry.schedule.id, value)
+        await self._write(request, "declare", entry.schedule, value)
         return _json(self._view(entry))
 
     async def delete(self, request: Request) -> Response:
         """No run begins any more; what has begun goes on."""
-        name = self._known(request).schedule.id
-        await self._write(name, None)
-        self._table.apply(KIND, name, None)
+        await self._write(request, "remove", self._known(request).schedule, None)
         return Response(status_code=204)
 
     def _entry(self, name: str, given: ScheduleSubmission, client: Client, tenant: str | None) -> ScheduleEntry:
@@ -150,8 +145,9 @@ class ScheduleRoutes:
         view["class"] = view.pop("priority_class")
         return {**view, "id": ids.public(schedule.id), "tenant": schedule.job.tenant, "next_at": [*upcoming]}
 
-    async def _write(self, name: str, value: bytes | None) -> None:
-        await self._outbox.send(Message(self._topic, value, registry_key(KIND, name), 0, envelope("schedule")))
+    async def _write(self, request: Request, did: str, schedule: Schedule, value: bytes | None) -> None:
+        entry, tenant, known = {schedule.id: value}, schedule.job.tenant, self._table.apply
+        await self._declaring.write(request, did, KIND, ids.public(schedule.id), entry, tenant=tenant, known=known)
 
 
 def _name(request: Request) -> str:

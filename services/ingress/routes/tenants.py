@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.ingress.admission.tenant_days import Spending
+from services.ingress.declaring import Declaring
 from services.ingress.handlers import Door
 from services.ingress.http.exchange import call_headers
 from services.ingress.problems import Problem, Refused
@@ -21,12 +22,9 @@ from shared.access import Client, Right
 from shared.contracts.base import IN_WORDS, TENANT
 from shared.contracts.bounds import check_depth
 from shared.contracts.budget import TenantLimits
-from shared.contracts.headers import envelope
-from shared.kafka.port import Message
-from shared.processing.outbox import Outbox
-from shared.processing.registry import registry_key
 from shared.validators.checks import check_settings
 
+KIND = "tenant"
 _NAME = re.compile(TENANT)
 _BODY_BYTES = 16 * 1024
 _DAY_SECONDS = 86_400
@@ -43,8 +41,8 @@ class TenantView(BaseModel):
 class TenantRoutes:
     """Answers change with the registry: what was just put may take a moment to be read back."""
 
-    def __init__(self, door: Door, outbox: Outbox, topic: str) -> None:
-        self._door, self._outbox, self._topic = door, outbox, topic
+    def __init__(self, door: Door, declaring: Declaring) -> None:
+        self._door, self._declaring = door, declaring
 
     async def list(self, request: Request) -> Response:
         """All tenants that have limits, by name."""
@@ -53,7 +51,7 @@ class TenantRoutes:
 
     async def get(self, request: Request) -> Response:
         """One tenant's limits and spending; 404 when nothing is declared."""
-        name = _name(request)
+        name = tenant_named(request)
         if not self._client(request).may_see(name):
             raise Refused(Problem(403, "tenant_not_allowed", "this key may not look at another tenant"))
         if name not in self._door.tenants.limits:
@@ -62,18 +60,19 @@ class TenantRoutes:
 
     async def put(self, request: Request) -> Response:
         """Declare; what is left out is unlimited. Answered once Kafka has it."""
-        name, call = _name(request), call_headers(request.scope)
+        name, call = tenant_named(request), call_headers(request.scope)
         async with self._door.bodies.read(request.receive, call, name, _BODY_BYTES) as body:
             check_depth(body)
             limits = TenantLimits.model_validate_json(body)
         for policy in limits.policies:
             check_settings(policy.checks)
-        await self._write(name, limits.to_bytes())
+        await self._declaring.write(request, "declare", KIND, name, {name: limits.to_bytes()}, tenant=name)
         return _json(TenantView(id=name, limits=limits))
 
     async def delete(self, request: Request) -> Response:
         """The tenant has no limits any more."""
-        await self._write(_name(request), None)
+        name = tenant_named(request)
+        await self._declaring.write(request, "remove", KIND, name, {name: None}, tenant=name)
         return Response(status_code=204)
 
     def _client(self, request: Request) -> Client:
@@ -84,11 +83,9 @@ class TenantRoutes:
         today = int(self._door.clock.wall() // _DAY_SECONDS)
         return TenantView(id=name, limits=tenants.limits[name], today=tenants.spending(name, today))
 
-    async def _write(self, name: str, value: bytes | None) -> None:
-        await self._outbox.send(Message(self._topic, value, registry_key("tenant", name), 0, envelope("tenant_limits")))
 
-
-def _name(request: Request) -> str:
+def tenant_named(request: Request) -> str:
+    """Of the path. Raises Refused (400)."""
     name = str(request.path_params["tenant"])
     if not _NAME.fullmatch(name):
         raise Refused(Problem(400, "invalid_tenant", f"a tenant's name has {IN_WORDS[TENANT]}"))

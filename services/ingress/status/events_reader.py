@@ -224,6 +224,11 @@ class EventsReader:
         if self.store is not None:
             self._queued.append(status)
 
+    async def erase(self, tenant: str, before: float) -> int:
+        """Forget a tenant's jobs of before, here and in the store; how many there. Raises StoreUnavailable."""
+        self.journal.forget(tenant)
+        return 0 if self.store is None else await self.store.erase(tenant, before)
+
     async def flush_forever(self) -> None:
         """Write changed views to the store, at most once per period; the store's absence costs status there, nothing else."""
         while True:

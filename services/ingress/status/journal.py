@@ -149,16 +149,23 @@ class Journal:
             _, tenant = heappop(largest)
             held, second = self._held[tenant], -largest[0][0] if largest else 0.0
             while held.jobs and self._share(held) >= second and (len(self._entries) > jobs or self._size > size):
-                job = next(iter(held.jobs))
-                entry = self._entries.pop(job)
-                self._take(job, entry)
-                self._size -= entry.size
+                self._drop(next(iter(held.jobs)))
             if held.jobs:
                 heappush(largest, (-self._share(held), tenant))
 
     def _share(self, held: _Held) -> float:
         """Of the journal, in jobs and in bytes."""
         return max(len(held.jobs) / self._max_jobs, held.size / self._max_size)
+
+    def forget(self, tenant: str) -> None:
+        """All that is known here of a tenant's jobs; what still comes of them begins anew."""
+        for job in list(self._held[tenant].jobs) if tenant in self._held else ():
+            self._drop(job)
+
+    def _drop(self, job: str) -> None:
+        entry = self._entries.pop(job)
+        self._take(job, entry)
+        self._size -= entry.size
 
     def status(self, job: str, stored: JobStatus | None = None) -> JobStatus | None:
         """The job as known here, on top of what a store had. None: unknown here."""

@@ -27,6 +27,10 @@ return 1
 """KEYS: positions, jobs...; ARGV: partition, next offset, epoch, ttl, statuses..."""
 
 
+_SCANNED = 500
+"""Keys that one call looks at."""
+
+
 class StoreUnavailable(TuttiError):
     """The status store does not answer."""
 
@@ -66,6 +70,10 @@ class StatusStore(Protocol):
 
     async def claim(self, job: str, digest: str) -> bool | None:
         """Note that `job` stands for the request with this digest. True: it is new. False: the same was noted before. None: another was."""
+        ...
+
+    async def erase(self, tenant: str, before: float) -> int:
+        """Forget the tenant's jobs that were accepted before this instant (or nobody knows when); how many. Repeatable."""
         ...
 
     async def close(self) -> None: ...
@@ -133,9 +141,27 @@ class RedisStatusStore:
             return True
         return False if noted is None or noted == digest.encode() else None
 
+    async def erase(self, tenant: str, before: float) -> int:
+        gone, cursor = 0, 0
+        try:
+            while True:
+                cursor, keys = await self._redis.scan(cursor, match=f"{self._job_prefix}*", count=_SCANNED)
+                values = await self._redis.mget(keys) if keys else []
+                theirs = [key for key, value in zip(keys, values, strict=True) if _goes(_decode(value), tenant, before)]
+                if theirs:
+                    gone += await self._redis.delete(*theirs)
+                if not cursor:
+                    return gone
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable from error
+
     async def close(self) -> None:
         await self._redis.aclose()
         await self._redis.connection_pool.disconnect()
+
+
+def _goes(status: JobStatus | None, tenant: str, before: float) -> bool:
+    return status is not None and status.owner == tenant and (status.accepted_at or status.submitted_at or 0.0) < before
 
 
 def _decode(value: bytes | None) -> JobStatus | None:

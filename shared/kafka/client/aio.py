@@ -17,9 +17,10 @@ from shared.kafka.client.aio_consumer import AioConsumer
 from shared.kafka.client.aio_errors import FOREIGN
 from shared.kafka.client.aio_fetch import hasten
 from shared.kafka.client.aio_offsets import heed_offset_errors
-from shared.kafka.client.aio_producer import AioProducer
+from shared.kafka.client.aio_producer import AioProducer, start_producer
 from shared.kafka.client.aio_rebalance import AioAssignor
 from shared.kafka.client.aio_records import install
+from shared.kafka.client.security import Security, denial, refusal
 from shared.kafka.port import Assignor, Reset
 from shared.kafka.settings import milliseconds
 from shared.telemetry import logs
@@ -36,13 +37,20 @@ class _Startable(Protocol):
 Client = TypeVar("Client", bound=_Startable)
 
 
+async def _start(client: _Startable) -> None:
+    await client.start()
+
+
 class AioLog:
     """Implements `port.Log`. `servers` is Kafka's comma-separated list of bootstrap addresses."""
 
-    def __init__(self, servers: str, clock: Clock, *, compression: Compression = "lz4") -> None:
+    def __init__(self, servers: str, clock: Clock, *, compression: Compression = "lz4", security: Security | None = None) -> None:
         self._servers = [server.strip() for server in servers.split(",")]
         self._clock = clock
         self._compression = compression
+        self._security = security or Security()
+        self._common = {"bootstrap_servers": self._servers, **self._security.options}
+        self.trouble: str | None = None
         self._session_seconds: float | None = None
         """Of members of groups, once the brokers have said what they allow."""
         thin_out(clock)
@@ -50,7 +58,7 @@ class AioLog:
 
     async def producer(self, *, client_id: str, acks: Literal["all", 1] = "all", linger_ms: int = 0) -> AioProducer:
         async def open_session() -> AIOKafkaProducer:
-            return await self._connect(lambda: self._new_producer(client_id, acks), lambda client: client.stop())
+            return await self._connect(lambda: self._new_producer(client_id, acks), lambda client: client.stop(), start_producer)
 
         session = await open_session()
         return AioProducer(session, open_session, self._clock, idempotent=acks == "all", linger_ms=linger_ms)
@@ -72,7 +80,7 @@ class AioLog:
 
         def create() -> AIOKafkaConsumer:
             return AIOKafkaConsumer(
-                bootstrap_servers=self._servers,
+                **self._common,
                 client_id=client_id,
                 group_id=group,
                 auto_offset_reset=reset,
@@ -91,9 +99,7 @@ class AioLog:
 
     async def admin(self) -> AioAdmin:
         def create() -> AIOKafkaAdminClient:
-            return AIOKafkaAdminClient(
-                bootstrap_servers=self._servers, client_id="tutti-admin", request_timeout_ms=milliseconds(settings.REQUEST_SECONDS)
-            )
+            return AIOKafkaAdminClient(**self._common, client_id="tutti-admin", request_timeout_ms=milliseconds(settings.REQUEST_SECONDS))
 
         return AioAdmin(await self._connect(create, lambda client: client.close()))
 
@@ -111,17 +117,22 @@ class AioLog:
     async def close(self) -> None:
         """Clients are closed by whoever opened them."""
 
-    async def _connect(self, create: Callable[[], Client], stop: Callable[[Client], Awaitable[None]]) -> Client:
+    async def _connect(
+        self, create: Callable[[], Client], stop: Callable[[Client], Awaitable[None]], start: Callable[[Client], Awaitable[None]] = _start
+    ) -> Client:
         """A started client. Waits for the cluster however long it is away, with doubling pauses, until cancelled."""
         pause = settings.CONNECT_BACKOFF_SECONDS
         while True:
             client = create()
             try:
-                await client.start()
+                await start(client)
+                self.trouble = None
                 return client
             except FOREIGN as error:
                 await stop(client)
-                log.warning("kafka_unreachable", servers=",".join(self._servers), error=repr(error), retry_seconds=pause)
+                self.trouble = denial(error, self._security) or await refusal(self._servers[0], self._security)
+                reason = self.trouble or repr(error)
+                log.warning("kafka_unreachable", servers=",".join(self._servers), error=reason, retry_seconds=pause)
             except BaseException:
                 await stop(client)
                 raise
@@ -131,7 +142,7 @@ class AioLog:
     def _new_producer(self, client_id: str, acks: Literal["all", 1]) -> AIOKafkaProducer:
         seconds = settings.REQUEST_SECONDS if acks == "all" else settings.CHUNK_REQUEST_SECONDS
         return AIOKafkaProducer(
-            bootstrap_servers=self._servers,
+            **self._common,
             client_id=client_id,
             acks=acks,
             enable_idempotence=acks == "all",

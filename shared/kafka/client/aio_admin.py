@@ -14,6 +14,7 @@ from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.structs import TopicPartition as TheirTopicPartition
 
 from shared.errors import ConfigurationError, LogError
+from shared.kafka.client.aio_acls import Acl, create_acls
 from shared.kafka.client.aio_errors import FOREIGN, in_our_words
 from shared.kafka.client.aio_offsets import check_offsets
 from shared.kafka.client.aio_topics import topics_there
@@ -81,6 +82,11 @@ class AioAdmin:
             return UNTOLD_SESSION_SECONDS
         told = [int(value) for answer in answers for _, _, _, _, entries in answer.resources for _, value, *_ in entries if value]
         return max(told) / 1000 if len(told) == len(brokers) else UNTOLD_SESSION_SECONDS
+
+    async def create_acls(self, acls: Sequence[Acl]) -> None:
+        """Raises ConfigurationError where the cluster keeps none, or we may not make them. Of real clusters only."""
+        with in_our_words():
+            await create_acls(self._client._client, acls)  # noqa: SLF001
 
     async def delete_topics(self, names: Sequence[str]) -> None:
         """Unknown names are passed over."""

@@ -193,6 +193,7 @@ class AioProducer:
             return self._session
 
 
+_LOOK_SECONDS = 0.5
 _UNSENT = SendFailed("not sent")
 
 
@@ -210,6 +211,21 @@ def _fill(
     for count, base in done.result():
         for number in range(count):
             results[next(place)] = Appended(tp.topic, tp.partition, base + number if base >= 0 else -1)
+
+
+async def start_producer(session: AIOKafkaProducer) -> None:
+    """Raises what ended its sender: aiokafka 0.14 would wait for ever for what that was to get, of who may not write anywhere."""
+    starting = asyncio.create_task(session.start())
+    try:
+        while not starting.done():
+            await asyncio.wait({starting}, timeout=_LOOK_SECONDS)
+            sender: asyncio.Task[None] | None = session._sender._sender_task  # noqa: SLF001
+            if not starting.done() and sender is not None and sender.done():
+                sender.result()
+                raise SendFailed("the client's sender has ended")
+        starting.result()
+    finally:
+        starting.cancel()
 
 
 async def _require(session: AIOKafkaProducer, tp: TopicPartition) -> None:

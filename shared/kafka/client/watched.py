@@ -36,6 +36,10 @@ class WatchedLog:
         self._inner, self._clock, self._limits, self._missed = inner, clock, limits or WatchdogLimits(), missed
         self.producer, self.admin, self.close = inner.producer, inner.admin, inner.close
 
+    @property
+    def trouble(self) -> str | None:
+        return self._inner.trouble
+
     async def consumer(self, **options: Unpack[ConsumerOptions]) -> WatchedConsumer:
         async def open_probe() -> Consumer:
             return await self._inner.consumer(client_id=f"{options['client_id']}-watchdog")

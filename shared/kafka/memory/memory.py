@@ -40,6 +40,8 @@ Committed = Callable[[str, Mapping[TopicPartition, int]], None]
 class MemoryLog:
     """The cluster. Implements `port.Log` for tests with one process; `process(name)` gives each of several its own."""
 
+    trouble: str | None = None
+
     def __init__(self, clock: Clock | None = None, *, random: Random | None = None, timings: GroupTimings | None = None) -> None:
         self.clock: Clock = clock or LoopClock()
         self.faults = Faults(random or Random(0))
@@ -218,6 +220,8 @@ class MemoryLog:
 
 class ProcessLog:
     """Implements `port.Log` for one process."""
+
+    trouble: str | None = None
 
     def __init__(self, log: MemoryLog, process: MemoryProcess) -> None:
         self.process = process

@@ -71,3 +71,32 @@ def test_a_wrong_limit_is_told(asked: list[tuple[str, str, Any]]) -> None:
     """Before anything is sent."""
     assert tutti("put", "acme", "--soft", "2").exit_code != 0
     assert asked == []
+
+
+PLAN = {
+    "tenant": "acme",
+    "erased": False,
+    "goes": [{"what": "API keys made at run time", "count": 2}, {"what": "rows of jobs"}],
+    "stays": [{"what": "records of job-events", "days": 30.0}, {"what": "sums of days"}],
+}
+
+
+def test_erase_shows_first_and_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is erased before somebody has seen what goes and what stays."""
+    calls: list[Any] = []
+
+    async def call(_self: Api, method: str, path: str, body: Any = None) -> Any:
+        assert (method, path) == ("POST", "/v1/tenants/acme/erase")
+        calls.append(body["dry_run"])
+        return PLAN
+
+    monkeypatch.setattr(Api, "call", call)
+    shown = tutti("erase", "acme", "--dry-run").output
+    assert "30 days" in shown
+    assert "API keys" in shown
+    refused = CliRunner().invoke(main, ["tenants", "erase", "acme"], input="n\n", catch_exceptions=False)
+    assert refused.exit_code != 0
+    assert calls == [True, True]
+    assert CliRunner().invoke(main, ["tenants", "erase", "acme"], input="y\n", catch_exceptions=False).exit_code == 0
+    assert json.loads(tutti("erase", "acme", "--yes", "--json").output) == PLAN
+    assert calls == [True, True, True, False, True, False]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from services.sink.port import AUDIT, LETTERS, NODES, TALKS, TOTALS, USAGE
+from services.sink.port import ACTS, AUDIT, LETTERS, NODES, TALKS, TOTALS, USAGE
 from shared.clock import ManualClock
 from tests.support.sink_store import MemoryStore
 
@@ -33,4 +33,6 @@ def stored() -> MemoryStore:
     store.documents[AUDIT]["h.0.0"] = {"home": "h.0", "block": 0, "entries": entries, "from_ms": 1_000, "to_ms": 1_005}
     store.documents[NODES]["n"] = {"node": "n1", "to_ms": 5}
     store.documents[LETTERS]["l"] = {"topic": "jobs.batch", "at": 1.0}
+    for n, kind in enumerate(("key", "tenant")):
+        store.documents[ACTS][kind] = {"by": "root", "did": "declare", "kind": kind, "name": "x", "tenant": TENANTS[n], "at": float(n)}
     return store

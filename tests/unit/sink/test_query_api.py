@@ -19,7 +19,7 @@ from tests.support.sink_store import MemoryStore
 from tests.unit.sink.stored import TENANTS, stored
 
 OWN = ("/v1/usage", "/v1/usage/jobs", "/v1/usage/jobs/j1", "/v1/top", "/v1/audit?home=h.0", "/v1/logs", "/v1/conversations")
-ADMINS = ("/v1/nodes/history", "/v1/dead-letters")
+ADMINS = ("/v1/nodes/history", "/v1/dead-letters", "/v1/acts")
 PATHS = (*OWN, *ADMINS)
 
 
@@ -50,6 +50,10 @@ async def test_an_administrator_sees_all_and_a_tenant_its_own() -> None:
         assert len(await rows(root, "/v1/audit?home=h.0&after=1&limit=3")) == 3
         assert await rows(root, "/v1/nodes/history?node=n1")
         assert await rows(root, "/v1/dead-letters")
+        assert [row["kind"] for row in await rows(root, "/v1/acts")] == ["tenant", "key"]
+        for only in ("kind=key", "tenant=acme", "before=1", "by=root&limit=1&before=0.5"):
+            assert [row["kind"] for row in await rows(root, f"/v1/acts?{only}")] == ["key"], only
+        assert await rows(root, "/v1/acts?by=nobody") == []
     async with asking(stored(), "acme") as acme:
         for path in OWN:
             assert {row.get("tenant", "acme") for row in await rows(acme, path)} == {"acme"}, path

@@ -1,0 +1,125 @@
+"""`POST /v1/tenants/{id}/erase`: what is held of a tenant goes, by administrators. Without `"dry_run": false` it is only told what would.
+
+Keys go first, so that nothing new comes; then limits, schedules, conversations; last the entry by which every service erases what it
+holds (`contracts/erased.py`). What Kafka has goes with its retention. Jobs that run go on: what they write is later than the erasing.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.ingress.declaring import Declaring
+from services.ingress.handlers import Door
+from services.ingress.http.exchange import call_headers
+from services.ingress.problems import Problem, Refused, registry_unread
+from services.ingress.routes.tenants import KIND as LIMITS
+from services.ingress.routes.tenants import tenant_named
+from shared.contracts import ids, keys, schedule
+from shared.contracts.bounds import check_depth
+from shared.contracts.conversation import ConversationDropped
+from shared.contracts.erased import KIND, Erased
+from shared.scheduling.schedule_table import ScheduleTable
+from shared.topics import DAY_MS, FAMILIES
+
+_BODY_BYTES = 1024
+OF_NO_TENANT = frozenset({"registry", "nodes", "credits", "presence"})
+"""Families of topics without anything of a tenant but what is erased here."""
+
+
+class Erasure(BaseModel):
+    """The body."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dry_run: bool = True
+
+
+class Part(BaseModel):
+    """What goes, or stays. `count`: as far as this instance knows it."""
+
+    what: str
+    count: int | None = None
+    days: float | None = None
+    """How long it stays."""
+
+
+_ELSEWHERE = (
+    Part(what="sums of days in the sink's store: counts and cost, by name (TUTTI_SINK__TOTALS_DAYS)"),
+    Part(what="the audit chain: ids and hashes, no text (TUTTI_SINK__AUDIT_DAYS); what administrators did (TUTTI_SINK__ACTS_DAYS)"),
+    Part(what="keys of a keys file, and blobs and backups outside of tutti: yours to remove"),
+)
+
+
+class ErasureView(BaseModel):
+    """The answer."""
+
+    tenant: str
+    erased: bool
+    goes: list[Part]
+    stays: list[Part]
+
+
+class ErasureRoutes:
+    def __init__(self, door: Door, declaring: Declaring, schedules: ScheduleTable) -> None:
+        self._door, self._declaring, self._schedules = door, declaring, schedules
+
+    async def create(self, request: Request) -> Response:
+        """Answered once Kafka has all that is to be done; the services do it within seconds."""
+        tenant, call = tenant_named(request), call_headers(request.scope)
+        async with self._door.bodies.read(request.receive, call, "default", _BODY_BYTES) as body:
+            check_depth(body)
+            given = Erasure.model_validate_json(body or b"{}")
+        if not (self._door.access.complete() and self._schedules.complete()):
+            raise Refused(registry_unread(self._door.settings.retry_after_seconds))
+        if not given.dry_run:
+            caller = self._door.access.identify(call.api_key)
+            if caller.name in self._keys(tenant):
+                raise Refused(Problem(409, "own_key", "the key that asks is one of the tenant's: ask with another one", "id"))
+        view = ErasureView(tenant=tenant, erased=not given.dry_run, goes=self._goes(tenant), stays=self._stays())
+        if not given.dry_run:
+            await self._erase(request, tenant)
+        return Response(to_json(view, exclude_none=True), media_type="application/json")
+
+    def _keys(self, tenant: str) -> list[str]:
+        return sorted(name for name, key in self._door.access.declared.items() if key.tenant == tenant)
+
+    def _runs(self, tenant: str) -> list[str]:
+        return sorted(name for name, entry in self._schedules.entries.items() if entry.schedule.job.tenant == tenant)
+
+    def _talks(self, tenant: str) -> list[str]:
+        return [known.conversation for known in self._door.events.conversations if known.tenant == tenant]
+
+    def _goes(self, tenant: str) -> list[Part]:
+        return [
+            Part(what="API keys made at run time", count=len(self._keys(tenant))),
+            Part(what="limits", count=int(tenant in self._door.tenants.limits)),
+            Part(what="schedules", count=len(self._runs(tenant))),
+            Part(what="conversations", count=len(self._talks(tenant))),
+            Part(what="status of jobs, in memory and in Redis"),
+            Part(what="rows of jobs and conversations in the sink's store"),
+            Part(what="answers in the cache"),
+        ]
+
+    async def _erase(self, request: Request, tenant: str) -> None:
+        write, door = self._declaring.write, self._door
+        await self._declaring.tell(request, "erase", LIMITS, tenant, tenant=tenant)
+        for name in self._keys(tenant):
+            await write(request, "revoke", keys.KIND, name, {name: None}, tenant=tenant, known=door.access.on_entry)
+        if tenant in door.tenants.limits:
+            await write(request, "remove", LIMITS, tenant, {tenant: None}, tenant=tenant)
+        for name in self._runs(tenant):
+            await write(request, "remove", schedule.KIND, ids.public(name), {name: None}, tenant=tenant, known=self._schedules.apply)
+        for conversation in self._talks(tenant):
+            await door.submitter.to_owner(ConversationDropped(tenant=tenant, conversation=conversation))
+        by = door.access.identify(call_headers(request.scope).api_key).name
+        await self._declaring.put(KIND, tenant, Erased(at=door.clock.wall(), by=by).to_bytes())
+
+    def _stays(self) -> list[Part]:
+        """In Kafka by each topic's retention; in the sink's store by its settings."""
+        days = [(family.pattern, family.retention_ms) for family in FAMILIES if family.pattern not in OF_NO_TENANT]
+        kept = [Part(what=f"records of {pattern}", days=round(ms / DAY_MS, 3)) for pattern, ms in days if ms is not None]
+        digests = self._door.settings.status_ttl_seconds * 1000 / DAY_MS
+        return [*kept, Part(what="digests of requests in Redis, by which a repeated id is known", days=digests), *_ELSEWHERE]
