@@ -62,6 +62,8 @@ class Dispatch:
     content: Content | None = None
     """The step's, as JSON that is there already."""
     given: Given | None = None
+    known: bool = False
+    """History knows of the step already: no append need be waited for."""
 
 
 def _nothing() -> None:

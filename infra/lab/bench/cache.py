@@ -5,6 +5,8 @@ One cluster, one cache, a Redis that evicts, a node whose answers are simulated,
 
     off    nothing is asked of the cache           miss   it is asked, and there is nothing           hit   there is
 
+A hit that is none, since a busy machine's cache did not answer in time, is `unanswered`.
+
 Then ten tenants ask the same questions: what any of them is served that it has not asked before is a false hit.
 """
 
@@ -87,19 +89,25 @@ async def measure(cluster: LocalCluster, asks: int, run: int) -> tuple[Figures, 
         await asking.ask(f"known {run}", cached=True)
         await _CLOCK.sleep(0.2)
         measured: dict[str, list[float]] = {way: [] for way in WAYS}
+        unanswered = 0
         for number in range(asks):
             for way in WAYS:
                 text = f"known {run}" if way == "hit" else f"{way} {run} {number}"
                 said, took = await asking.ask(text, cached=way != "off")
-                if said != way:
+                if said == way:
+                    measured[way].append(took)
+                elif way == "hit":
+                    unanswered += 1
+                else:
                     raise NotServed(f"{way}: the answer is a {said}")
-                measured[way].append(took)
+        if not measured["hit"]:
+            raise NotServed("nothing was served")
         false_hits = 0
         for number in range(TENANTS):
             questions = [f"shared {run} {n}" for n in range(SHARED)]
             told = await asyncio.gather(*(asking.ask(text, cached=True, tenant=f"tenant-{number}") for text in questions))
             false_hits += sum(kind == "hit" for kind, _ in told)
-    return _figures(measured, where_off, false_hits), measured
+    return {**_figures(measured, where_off, false_hits), "unanswered": unanswered}, measured
 
 
 def _figures(measured: dict[str, list[float]], where_off: int, false_hits: int) -> Figures:

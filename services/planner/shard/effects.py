@@ -188,7 +188,10 @@ class Effects:
 
     def _on_given(self, dispatch: Dispatch, given: Given, result: Sent) -> None:
         """The mailbox has it; or the routers get the same attempt, at once. One that was written nevertheless may be run twice."""
-        if not self._eager.ended(given, dispatch.step, result):
+        if self._eager.ended(given, dispatch.step, result):
+            if dispatch.known:
+                driving.given(self._book, self._now(), dispatch.step, (given.node, given.mailbox))
+        else:
             given.failed = True
             driving.not_given(self._book, self._now(), dispatch.step)
             self.dispatch(dispatch)
@@ -206,7 +209,7 @@ class Effects:
         """The round's append is acknowledged."""
         outbox, topics, book = self._outbox, self._topics, self._book
         for dispatch in round_.dispatches:
-            if dispatch.given is not None and not dispatch.given.failed:
+            if dispatch.given is not None and not dispatch.given.failed and not dispatch.known:
                 driving.given(book, self._now(), dispatch.step, (dispatch.given.node, dispatch.given.mailbox))
         book.owe_stops(effect.control.job for effect in round_.after if isinstance(effect, Stop))
         for effect in round_.after:

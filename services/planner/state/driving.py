@@ -153,7 +153,7 @@ def _given(book: Book, job: LiveJob, attempt: Step) -> Given | None:
 def send(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
     """The first attempt, which history knows of already, goes out."""
     attempt = _attempt(book, round_, job, step)
-    sent = Dispatch(attempt, job.accepted.trace, given=_given(book, job, attempt))
+    sent = Dispatch(attempt, job.accepted.trace, given=_given(book, job, attempt), known=True)
     round_.dispatches.append(_sent(book, round_, job, step, sent))
 
 

@@ -83,6 +83,8 @@ def _home(world: World, home: int, renewals: dict[str, list[float]]) -> Iterator
         elif isinstance(event, StepAsked | StepRetried):
             attempt = event.attempt if isinstance(event, StepRetried) else 1
             given_at = written.at if isinstance(event, StepAsked) and event.node is not None else None
+            if attempt == 1 and event.step in world.history.looked_up and (eager := world.history.eager_of(event.step)) is not None:
+                given_at = eager.written.at  # once there was no answer
             begun_at = min(written.at, world.history.first_sent.get((event.step, attempt), written.at))
             steps[event.step] = _Step(begun_at, given_at=given_at)
         elif isinstance(event, StepClaimedBy | AttemptFailed) and event.step not in steps:
