@@ -159,4 +159,6 @@ async def asked_again(cluster: Cluster, request: Job, **changes: Any) -> Job:
     if isinstance(request, HeldJob) and request.input_ref is not None:
         given = Input.model_validate_json(await cluster.blobs().fetch_in_time(request.tenant, request.input_ref.blob))
         kept |= {name: value for name, value in given if value}
+    if request.cache is not None:  # a model is to be asked
+        kept["cache"] = request.cache.changed(no_cache=True)
     return Job(**{**kept, **changes})

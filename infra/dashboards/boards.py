@@ -59,6 +59,8 @@ def quantile(share: float, metric: str, by: str = "") -> str:
     return f"histogram_quantile({share}, sum by ({labels}) (rate({metric}_bucket[{RATE}])))"
 
 
+_LABELS = "tutti_cache_labels_total"
+
 OVERVIEW = Board(
     "tutti-overview",
     "tutti: overview",
@@ -182,6 +184,14 @@ COST = Board(
             "Share of tokens whose attempt did not count.",
         ),
         Panel("Jobs by tenant", "reqps", {"{{tenant}}": rate("tutti_usage_jobs_total", "tenant")}, stacked=True),
+        Panel(
+            "Asked of the cache",
+            "reqps",
+            {"{{outcome}}": rate("tutti_cache_lookups_total", "outcome")},
+            "Exact and semantic are hits.",
+            width=12,
+        ),
+        Panel("Tokens that hits saved", "none", {"": rate("tutti_cache_tokens_saved_total")}, "A second.", width=12),
         Panel("Limits neared", "none", {"{{of}} {{limit}}": hourly("tutti_limits_neared_total", "of, limit")}, "In an hour."),
     ),
 )
@@ -230,6 +240,14 @@ QUALITY = Board(
             {"{{instance}}": "max by (instance) (tutti_sink_behind_seconds)"},
             "What these boards tell of usage is so old.",
         ),
+        Panel(
+            "False hits of the cache",
+            "percentunit",
+            {"": f"""{rate(_LABELS, "", 'served="hit",answer="wrong"')} / {rate(_LABELS, "", 'served="hit"')}"""},
+            "Of those drawn to be asked nevertheless.",
+        ),
+        Panel("What policies did", "reqps", {"{{direction}} {{action}}": rate("tutti_policy_actions_total", "direction, action")}),
+        Panel("Places in line, error", "percentunit", {"median {{priority_class}}": quantile(0.5, "tutti_place_error", "priority_class")}),
         Panel("Records that Kafka did not take", "none", {"{{service}}": hourly("tutti_send_failures_total", "service")}, "In an hour."),
     ),
 )

@@ -209,6 +209,7 @@ class ShownJobs:
         while len(self._live) > MOST_LIVE:
             self._forget(next(iter(self._live)))
             self.lost += 1
+        self._trim()
         return job
 
     def _step(self, job: ShownJob, fact: Any, at: float | None) -> None:
@@ -248,9 +249,8 @@ class ShownJobs:
         job.tokens += fact.usage.prompt_tokens + fact.usage.completion_tokens
         job.cost += fact.usage.cost
         self.totals["answers"] += 1
-        served = getattr(fact.answer, "served", None)
-        if served is not None:
-            job.served = str(served.kind)
+        if fact.answer.served is not None:
+            job.served = fact.answer.served.kind
             self.totals[job.served] += 1
 
     def _end(self, name: str, job: ShownJob | None, result: Result, at: float | None) -> None:
