@@ -10,7 +10,7 @@ import asyncio
 
 from infra.lab.walk import walk
 
-FUNCTIONS, FILES, CHANGES = 590, 137, 410
+FUNCTIONS, FILES, CHANGES = 614, 142, 425
 """As counted (decision 0026), with room for what varies from run to run. Lower them when they have become lower."""
 
 

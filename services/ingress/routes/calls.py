@@ -167,7 +167,9 @@ class Calls:
             deadline_seconds=seconds,
             conversation=conversation,
         )
-        job = with_wishes(self._dialect.to_job(request, terms), wishes_of(call.cache, call.cache_control))
+        job = self._dialect.to_job(request, terms)
+        if call.cache is not None or call.cache_control is not None:
+            job = with_wishes(job, wishes_of(call.cache, call.cache_control))
         digest = None
         if key is not None:
             digest = digest_of(job.model_copy(update={"deadline_seconds": None, "model": request.model, "cache": None}).record())
@@ -235,7 +237,11 @@ class Calls:
 
     def _headers(self, call: Call, simulated: bool, answer: Answer | None) -> list[tuple[bytes, bytes]]:
         """Of a stream without its answer: what streams comes from a model."""
-        headers = [(b"x-tutti-job", call.caller.job.encode()), *call.charge.headers, *cache_headers(call.order.cached, answer)]
+        headers = [
+            (b"x-tutti-job", call.caller.job.encode()),
+            *call.charge.headers,
+            *(cache_headers(call.order.cached, answer) if answer is not None else ()),
+        ]
         if simulated:
             headers.append((b"x-tutti-simulated", b"true"))
         return headers

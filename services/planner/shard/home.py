@@ -389,7 +389,8 @@ class Home:
         """Dispatches beside the append; effects after its acknowledgement; then the inputs count as done."""
         for dispatch in round_.dispatches:
             self._effects.dispatch(dispatch)
-        self._effects.look_up(round_.lookups)
+        if round_.lookups:
+            self._effects.look_up(round_.lookups)
         self._wiring.eager.take_back(self.number)
         folded = None if self._claims_since is not None else self.ahead.unmet.clamp(self._gate.clamp(self._folded))
         await self._appender.append(round_)

@@ -185,7 +185,8 @@ class Book:
                 self.emit(round_, job, ReviewWithdrawn(epoch=self.epoch, job=job.id, at=round_.wall, step=step.id))
                 continue
             self.drop_claim(step)
-            caching.abandon(round_, step)
+            if step.lookup is not None:
+                caching.abandon(round_, step)
             if not step.stopped:
                 self.stop(round_, job, step)
                 step.stopped = True

@@ -154,6 +154,8 @@ def drawn(random: Random) -> FaultMix:
         retry_after_seconds=int(some(8.0)),
         succeed=some(0.2),
         node_lost_seconds=random.choice((3.0, 60.0)),
+        receivers=some(0.5),
+        store=some(0.3),
     )
 
 
