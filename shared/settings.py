@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, Secret
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.contracts.base import Label, Ordinal, PositiveSeconds, Sentence
@@ -40,7 +40,7 @@ class KafkaSettings(BaseSettings):
     """This client's own certificate and its key, where the brokers ask for one."""
     kafka_sasl_mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = "SCRAM-SHA-512"
     kafka_sasl_username: Sentence = ""
-    kafka_sasl_password: SecretStr = Field(default=SecretStr(""), max_length=4_096)
+    kafka_sasl_password: Secret[Sentence] = Secret("")
     kafka_sasl_password_file: Sentence = ""
     """Instead of the variable: a file that holds the password and nothing else."""
 

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
-from pydantic import SecretStr
+from pydantic import Secret
 
 from infra.native import install, ports
 from infra.native.causes import explain
@@ -70,7 +70,7 @@ class Guard:
             kafka_ca_file=str(self.authorities),
             kafka_sasl_mechanism=self.mechanism,
             kafka_sasl_username=name,
-            kafka_sasl_password=SecretStr(self.users[name]),
+            kafka_sasl_password=Secret(self.users[name]),
         )
 
     @property
