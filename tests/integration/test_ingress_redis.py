@@ -205,7 +205,9 @@ async def test_two_instances_write_one_truth(empty_redis: str) -> None:
             for number, job in enumerate(jobs):
                 found = await store.load(job)
                 assert found is not None
-                assert found == at.ingress.door.journal.status(job)
+                known = at.ingress.door.journal.status(job)
+                assert known is not None
+                assert found == known.model_copy(update={"queued_offset": found.queued_offset})  # who submitted it alone knows that
                 assert found.result is not None
                 assert found.result.answer is not None
                 assert found.result.answer.text == str(number)

@@ -60,7 +60,7 @@ def stack(tmp_path: Path, kafka: str, redis_url: str) -> Iterator[Stack]:
 def test_the_whole_stack_from_up_to_clean(stack: Stack) -> None:
     """The life of a stack on one machine."""
     rows = stack.rows("up", "--node", "simulator")
-    assert len(rows) == 12
+    assert len(rows) == 13
     assert {row["state"] for row in rows.values()} == {"ready"}
     assert rows["model node"]["simulated"]
     pids = {name: row["pid"] for name, row in rows.items()}

@@ -15,6 +15,7 @@ export async function drawUsage(now, again = false) {
     showCost(period.rows, days);
     showToday(today.rows);
   } catch (error) {
+    asked.at = now - 9; // soon again: a sink that has just started does not know all keys yet
     empty("cost-empty", error.code === "store_away" ? AWAY : error.message);
     $("cost").hidden = true;
     $("today").replaceChildren(h("p", { class: "empty" }, error.code === "store_away" ? ["No store keeps usage here: set ", h("code", {}, "TUTTI_SINK__STORE"), "."] : error.message));
