@@ -183,15 +183,18 @@ OF_THE_INPUT = frozenset({"prompt", "system", "messages", "texts", "format", "to
 
 
 class HeldJob(Job):
-    """A job as it lies in records of tutti's own: its input may be a reference. Then `operation` is said, and there is no other input."""
+    """A job as it lies in records of tutti's own: what its models read may lie in a blob. Then `operation` is said, and none of it is here.
+
+    Its pattern's `input` stays: what may be picked, by which agents.
+    """
 
     input_ref: InputRef | None = None
 
     def _check_input(self) -> None:
         if self.input_ref is None:
             super()._check_input()
-        elif self.operation is None or self.pattern_input or any(getattr(self, name) for name in OF_THE_INPUT):
-            raise ValueError("a job by reference says its operation, and holds nothing of its input")
+        elif self.operation is None or any(getattr(self, name) for name in OF_THE_INPUT):
+            raise ValueError("a job by reference says its operation, and holds nothing of what lies in its blob")
 
 
 class ReplyTo(Contract):

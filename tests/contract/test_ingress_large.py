@@ -69,7 +69,13 @@ async def test_a_large_request_is_answered(fields: dict[str, Any], stream: bool)
 
 
 @pytest.mark.parametrize(
-    "fields", [{"prompt": "x" * 100_000}, {"texts": ["x" * 1_000] * 500}, {"prompt": "x" * 100_000, "operation": "generate"}]
+    "fields",
+    [
+        {"prompt": "x" * 100_000},
+        {"texts": ["x" * 1_000] * 500},
+        {"prompt": "x" * 100_000, "operation": "generate"},
+        {"prompt": "x" * 100_000, "pattern": "auto", "input": {"among": ["vote"]}},
+    ],
 )
 async def test_a_large_job_is_taken(fields: dict[str, Any]) -> None:
     """tutti's own dialect; sent again it is the same job, another body under its id is a conflict."""

@@ -18,8 +18,10 @@ from shared.contracts.event import InputMoved, JobAccepted
 from shared.contracts.failure import FailureKind
 from shared.contracts.job import HeldJob, Input, InputRef
 from shared.contracts.reply import Final
+from shared.contracts.result import Result, Status
 from shared.kafka.memory.memory_partition import MemoryRecord
 from shared.kafka.port import TopicPartition
+from shared.patterns import BUILT_IN
 from shared.processing.blobs import AT_ONCE, CHUNK_BYTES, BlobGone, Blobs
 from shared.topics import BLOB_DAYS
 from tests.support.planner_world import World
@@ -69,6 +71,24 @@ async def test_a_large_job_is_one_job_by_reference(world: World) -> None:
     kept = [world.topics.job_events, world.topics.outcomes, world.topics.results, *world.topics.all_steps()]
     assert max(len(value) for topic in kept for value in world.values(topic)) < INLINE_BYTES
     world.check_laws(2)
+
+
+@simulated
+async def test_what_its_pattern_asks_for_stays_with_it(world: World) -> None:
+    """Of each pattern that takes a large job: with an `input` it is done; one that it cannot read fails as that of a small job."""
+    world.start("p")
+    world.produce(body("picks", pattern="auto", input={"among": ["vote"], "seconds": 30}), home=0)
+    takers = [pattern.name for pattern in BUILT_IN.current.values() if pattern.hands_on]
+    for name in takers:
+        for size in (10, 200_000):
+            world.produce(body(f"{name}-{size}", size, pattern=name, input={"nobody_reads": 1}), home=1)
+    await world.until(lambda: world.finished() == 1 + 2 * len(takers))
+    await asyncio.sleep(20)
+    ends = {job: Result.model_validate_json(values[0]) for job, values in world.results().items()}
+    assert ends.pop("picks").status is Status.SUCCEEDED
+    assert {end.failure and end.failure.kind for end in ends.values()} == {FailureKind.INVALID_JOB}
+    assert [event.request.input for event in accepted(world) if event.job == "picks"] == [{"among": ["vote"], "seconds": 30}]
+    world.check_laws(len(accepted(world)))
 
 
 @simulated
