@@ -175,7 +175,7 @@ def test_the_digest_is_of_the_meaning_not_of_the_text() -> None:
         ({"value": body(prompt="x" * JOB_BYTES)}, TooLarge, "holds at most 1048576: what is larger comes by REST"),
         ({"value": body(prompt="q", input_ref=INPUT)}, InvalidRecord, "unknown field `input_ref`"),
         ({"value": body(operation="chat", input_ref=INPUT)}, InvalidRecord, "unknown field `input_ref`"),
-        ({"value": body(prompt="q", input_ref=INPUT), "headers": HELD}, InvalidRecord, "holds nothing of its input"),
+        ({"value": body(prompt="q", input_ref=INPUT), "headers": HELD}, InvalidRecord, "holds nothing of what lies in its blob"),
         ({"value": body(input_ref=INPUT), "headers": HELD}, InvalidRecord, "says its operation"),
         ({"value": b'{"prompt":' + b"[" * 40 + b"]" * 40 + b"}"}, TooLarge, "nested deeper"),
         ({"headers": ((headers.TYPE, b"job"), (headers.VERSION_HEADER, b"2"))}, InvalidRecord, "job version 2 is not known"),
