@@ -6,6 +6,7 @@ too long is cut (it is refused). What would change it and is not supported is re
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -98,9 +99,9 @@ class _Call(Asked):
     top_logprobs: Number | None = None
 
     @property
+    @abstractmethod
     def empty(self) -> bool:
         """Nothing is asked: the model is to be loaded, or, where `keep_alive` is 0, need not be any longer."""
-        raise NotImplementedError
 
     @property
     def unloads(self) -> bool:

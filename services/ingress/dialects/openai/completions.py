@@ -4,36 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic_core import to_json
 
-from services.ingress.dialects.openai.requests import Number, StreamOptions, folded_seed, metadata_of
+from services.ingress.dialects.openai.requests import Number, Sampled, metadata_of
 from services.ingress.dialects.openai.responses import SIMULATED, finish_reason, usage
-from services.ingress.dialects.port import Asked, Terms, Told, Unread, UnsupportedParameter, origin, refuse_unsupported
+from services.ingress.dialects.port import Terms, Told, Unread, UnsupportedParameter, origin, refuse_unsupported
 from services.ingress.http import sse
 from services.ingress.problems import Problem, rendered
-from shared.contracts.base import JsonObject, Label, Text
-from shared.contracts.chat import Answer, Operation, Options
+from shared.contracts.base import JsonObject, Text
+from shared.contracts.chat import Answer, Operation
 from shared.contracts.job import Job
 from shared.contracts.usage import Usage
 
 
-class CompletionRequest(Asked):
+class CompletionRequest(Sampled):
     """The body of `POST /v1/completions`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     prompt: Text | Annotated[tuple[Text, ...], Field(max_length=512)] | Annotated[tuple[Number, ...], Field(max_length=1_000_000)]
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, ge=0, le=1)
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    stop: Label | Annotated[tuple[Label, ...], Field(max_length=16)] | None = None
-    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
-    user: str | None = Field(default=None, max_length=512)
     # Accepted where they change nothing.
     n: Number | None = None
     best_of: Number | None = None
@@ -41,10 +29,6 @@ class CompletionRequest(Asked):
     logprobs: Number | None = None
     logit_bias: JsonObject | None = None
     suffix: Unread = None
-
-    def wishes(self) -> bool:
-        """Whether a stream ends with its usage."""
-        return self.stream_options is not None and self.stream_options.include_usage
 
 
 _HARMLESS: dict[str, tuple[Any, ...]] = {
@@ -63,7 +47,6 @@ def to_job(request: CompletionRequest, terms: Terms) -> Job:
     prompts = (request.prompt,) if isinstance(request.prompt, str) else request.prompt
     if len(prompts) != 1 or not isinstance(prompts[0], str):
         raise UnsupportedParameter("prompt", "prompt is one text: several, or tokens, are not supported")
-    stop = request.stop
     return Job(
         id=terms.identifier,
         tenant=terms.tenant or "default",
@@ -71,15 +54,7 @@ def to_job(request: CompletionRequest, terms: Terms) -> Job:
         operation=Operation.CHAT if terms.pattern else Operation.GENERATE,
         model=terms.model,
         pattern=terms.pattern or "single",
-        options=Options(
-            temperature=request.temperature,
-            top_p=request.top_p,
-            seed=folded_seed(request.seed),
-            max_tokens=request.max_tokens,
-            stop=() if stop is None else (stop,) if isinstance(stop, str) else stop,
-            presence_penalty=request.presence_penalty,
-            frequency_penalty=request.frequency_penalty,
-        ),
+        options=request.options(request.max_tokens),
         stream=bool(request.stream),
         deadline_seconds=terms.deadline_seconds,
         metadata=metadata_of(None, request.user),

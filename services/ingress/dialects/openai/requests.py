@@ -34,12 +34,19 @@ class ImageUrl(_Strict):
     detail: Literal["auto", "low", "high", "original"] | None = None
 
 
-class ContentPart(_Strict):
-    """Text, a refusal (as text) or an image. Audio and files are refused by name. The rest are hints."""
+class AnyPart(_Strict):
+    """Text, a refusal (as text) or an image: of a chat's message, of a response's item. Audio and files are refused by name."""
 
-    type: Literal["text", "image_url", "refusal", "input_audio", "file"]
+    type: str
     text: Text | None = None
     refusal: Text | None = None
+    image_url: ImageUrl | Text | None = None
+
+
+class ContentPart(AnyPart):
+    """Of a chat's message. What is unread are hints."""
+
+    type: Literal["text", "image_url", "refusal", "input_audio", "file"]
     image_url: ImageUrl | None = None
     input_audio: Unread = None
     file: Unread = None
@@ -86,27 +93,49 @@ class ResponseFormat(_Strict):
     json_schema: JsonSchema | None = None
 
 
-class ChatRequest(Asked):
-    """The body of `POST /v1/chat/completions`."""
+class Sampled(Asked):
+    """What chats and completions share: how an answer is drawn, streamed and counted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: ModelName = "auto"
-    messages: tuple[AskedMessage, ...] = Field(min_length=1, max_length=1_000)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
-    max_completion_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     stop: Label | Annotated[tuple[Label, ...], Field(max_length=16)] | None = None
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    user: str | None = Field(default=None, max_length=512)
+
+    def wishes(self) -> bool:
+        """Whether a stream ends with its usage."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def options(self, max_tokens: int | None, think: bool | Literal["low", "medium", "high"] | None = None) -> Options:
+        """As models take them."""
+        return Options(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            seed=folded_seed(self.seed),
+            max_tokens=max_tokens,
+            stop=() if self.stop is None else (self.stop,) if isinstance(self.stop, str) else self.stop,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            think=think,
+        )
+
+
+class ChatRequest(Sampled):
+    """The body of `POST /v1/chat/completions`."""
+
+    model: ModelName = "auto"
+    messages: tuple[AskedMessage, ...] = Field(min_length=1, max_length=1_000)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
     response_format: ResponseFormat | None = None
     tools: tuple[JsonObject, ...] | None = Field(default=None, max_length=MOST_TOOLS)
     tool_choice: Label | JsonObject | None = None
-    user: str | None = Field(default=None, max_length=512)
     metadata: dict[Label, Sentence] | None = Field(default=None, max_length=_MAX_METADATA)
     safety_identifier: str | None = Field(default=None, max_length=512)
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
@@ -139,10 +168,6 @@ class ChatRequest(Asked):
     moderation: Unread = None
     web_search_options: Unread = None
 
-    def wishes(self) -> bool:
-        """Whether a stream ends with its usage."""
-        return self.stream_options is not None and self.stream_options.include_usage
-
 
 def to_job(request: ChatRequest, terms: Terms) -> Job:
     """The job that answers the request. Raises UnsupportedParameter; ValidationError (of Job) on a bad tenant or model name."""
@@ -159,7 +184,7 @@ def to_job(request: ChatRequest, terms: Terms) -> Job:
         conversation=request.conversation,
         cache=request.cache,
         input=request.input or {},
-        options=_options(request),
+        options=request.options(request.max_completion_tokens or request.max_tokens, THINK[request.reasoning_effort]),
         format=_format(request.response_format),
         tools=tools,
         tool_choice=choice if tools else "auto",
@@ -197,20 +222,6 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
     "web_search_options": (),
 }
 """Values with which a parameter asks for nothing that would not happen anyway; with any other it is refused."""
-
-
-def _options(request: ChatRequest) -> Options:
-    stop = request.stop
-    return Options(
-        temperature=request.temperature,
-        top_p=request.top_p,
-        seed=folded_seed(request.seed),
-        max_tokens=request.max_completion_tokens or request.max_tokens,
-        stop=() if stop is None else (stop,) if isinstance(stop, str) else stop,
-        presence_penalty=request.presence_penalty,
-        frequency_penalty=request.frequency_penalty,
-        think=THINK[request.reasoning_effort],
-    )
 
 
 def folded_seed(seed: int | None) -> int | None:
@@ -289,7 +300,7 @@ def _message(message: AskedMessage, number: int, names: dict[str, str]) -> ChatM
     content = message.content
     if isinstance(content, str) and message.tool_calls is None and message.tool_call_id is None:
         return ChatMessage(role=role, content=content)
-    text, images = _content(content or message.refusal, number)
+    text, images = content_of(content or message.refusal, f"messages.{number}.content")
     return ChatMessage(
         role=role,
         content=text,
@@ -300,17 +311,19 @@ def _message(message: AskedMessage, number: int, names: dict[str, str]) -> ChatM
     )
 
 
-def _content(content: str | tuple[ContentPart, ...] | None, number: int) -> tuple[str, tuple[str, ...]]:
+def content_of(content: str | Sequence[AnyPart] | None, place: str) -> tuple[str, tuple[str, ...]]:
+    """(text, images in base64). Raises UnsupportedParameter at `place`."""
     if content is None or isinstance(content, str):
         return content or "", ()
     texts, images = [], []
     for part in content:
-        if part.type in ("input_audio", "file"):
-            raise UnsupportedParameter(f"messages.{number}.content", f"content of type {part.type} is not supported")
-        if part.type == "image_url":
-            images.append(image_of(None if part.image_url is None else part.image_url.url, f"messages.{number}.content"))
-        else:
-            texts.append(part.text or part.refusal or "")
+        match part.type.removeprefix("input_"):
+            case "audio" | "file":
+                raise UnsupportedParameter(place, f"content of type {part.type} is not supported")
+            case "image" | "image_url":
+                images.append(image_of(part.image_url.url if isinstance(part.image_url, ImageUrl) else part.image_url, place))
+            case _:
+                texts.append(part.text or part.refusal or "")
     return "\n".join(texts), tuple(images)
 
 

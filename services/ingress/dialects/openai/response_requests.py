@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from services.ingress.dialects.openai.requests import THINK, Number, folded_seed, image_of, metadata_of
+from services.ingress.dialects.openai.requests import THINK, AnyPart, Number, content_of, folded_seed, metadata_of
 from services.ingress.dialects.port import Asked, Terms, Unread, UnsupportedParameter, refuse_unsupported
 from shared.contracts.base import JsonObject, JsonValue, Label, ModelName, PublicId, Sentence, Text
 from shared.contracts.chat import MOST_TOOLS, ChatMessage, Options, ToolChoice
@@ -24,12 +24,10 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ItemPart(_Strict):
+class ItemPart(AnyPart):
     """A piece of an item's content."""
 
     type: Literal["input_text", "output_text", "text", "refusal", "input_image", "input_file", "input_audio", "summary_text"]
-    text: Text | None = None
-    refusal: Text | None = None
     image_url: Text | None = None
     detail: Label | None = None
     file_id: Unread = None
@@ -240,11 +238,11 @@ def _messages(request: ResponseRequest) -> tuple[ChatMessage, ...]:
                 else:
                     found.append(ChatMessage(role="assistant", tool_calls=(call,)))
             case "function_call_output":
-                text, _ = _content(item.output, number)
+                text, _ = content_of(item.output, f"input.{number}.content")
                 name = names.get(item.call_id or "") or None
                 found.append(ChatMessage(role="tool", content=text, tool_call_id=item.call_id, tool_name=name))
             case "message":
-                text, images = _content(item.content, number)
+                text, images = content_of(item.content, f"input.{number}.content")
                 role: Any = "system" if item.role == "developer" else item.role or "user"
                 found.append(ChatMessage(role=role, content=text, images=images))
             case "item_reference":
@@ -252,20 +250,6 @@ def _messages(request: ResponseRequest) -> tuple[ChatMessage, ...]:
     if not found:
         raise UnsupportedParameter("input", "input is a text or a list of items, not an empty one")
     return tuple(found)
-
-
-def _content(content: str | tuple[ItemPart, ...] | None, number: int) -> tuple[str, tuple[str, ...]]:
-    if content is None or isinstance(content, str):
-        return content or "", ()
-    texts, images = [], []
-    for part in content:
-        if part.type in ("input_file", "input_audio"):
-            raise UnsupportedParameter(f"input.{number}.content", f"content of type {part.type} is not supported")
-        if part.type == "input_image":
-            images.append(image_of(part.image_url, f"input.{number}.content"))
-        else:
-            texts.append(part.text or part.refusal or "")
-    return "\n".join(texts), tuple(images)
 
 
 def _format(text: TextConfig | None) -> Literal["json"] | dict[str, Any] | None:
