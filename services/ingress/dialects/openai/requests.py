@@ -37,7 +37,7 @@ class ImageUrl(_Strict):
 class AnyPart(_Strict):
     """Text, a refusal (as text) or an image: of a chat's message, of a response's item. Audio and files are refused by name."""
 
-    type: str
+    type: Label
     text: Text | None = None
     refusal: Text | None = None
     image_url: ImageUrl | Text | None = None
