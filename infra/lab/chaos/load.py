@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import aiohttp
@@ -38,8 +38,9 @@ class Sender:
     """Sends one job, or a batch, until it is acknowledged."""
 
     def __init__(
-        self, producer: Producer, session: aiohttp.ClientSession, url: str, *, topics: Topics, ledger: Ledger, clock: Clock
+        self, producer: Producer, session: aiohttp.ClientSession, url: Callable[[], str], *, topics: Topics, ledger: Ledger, clock: Clock
     ) -> None:
+        """`url`: of the ingress that the next request goes to."""
         self._producer, self._session, self._url, self._topics = producer, session, url, topics
         self._ledger, self._clock = ledger, clock
         self._rest = asyncio.Semaphore(_REST_IN_FLIGHT)
@@ -77,7 +78,7 @@ class Sender:
 
     async def _posted(self, job: Asked) -> bool:
         try:
-            async with self._session.post(f"{self._url}/v1/jobs", data=job.body) as response:
+            async with self._session.post(f"{self._url()}/v1/jobs", data=job.body) as response:
                 text = await response.text()
         except (aiohttp.ClientError, TimeoutError):
             return False
@@ -100,7 +101,7 @@ class Load:
         self.enough = asyncio.Event()
         """Set: no further jobs beyond the number asked for."""
 
-    async def produce(self, log: Log, url: str, jobs: int, rate: float) -> None:
+    async def produce(self, log: Log, url: Callable[[], str], jobs: int, rate: float) -> None:
         """At least `jobs` jobs at `rate` a second, and on until `enough` is set. Returns when all are acknowledged. Raises JobRefused."""
         producer = await log.producer(client_id="chaos-load")
         timeout = aiohttp.ClientTimeout(total=_REST_SECONDS)
