@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, Protocol, TypeVar
+from weakref import WeakSet
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -27,6 +28,7 @@ from shared.telemetry import logs
 
 log = logs.get(__name__)
 
+UNHEARD = "Kafka acknowledges no writes: fewer replicas than min.insync.replicas, or no leader"
 Compression = Literal["lz4"] | None
 
 
@@ -50,18 +52,25 @@ class AioLog:
         self._compression = compression
         self._security = security or Security()
         self._common = {"bootstrap_servers": self._servers, **self._security.options}
-        self.trouble: str | None = None
+        self._refused: str | None = None
+        self._producers: WeakSet[AioProducer] = WeakSet()
         self._session_seconds: float | None = None
         """Of members of groups, once the brokers have said what they allow."""
         thin_out(clock)
         install()
+
+    @property
+    def trouble(self) -> str | None:
+        return self._refused or (UNHEARD if any(producer.unheard for producer in self._producers) else None)
 
     async def producer(self, *, client_id: str, acks: Literal["all", 1] = "all", linger_ms: int = 0) -> AioProducer:
         async def open_session() -> AIOKafkaProducer:
             return await self._connect(lambda: self._new_producer(client_id, acks), lambda client: client.stop(), start_producer)
 
         session = await open_session()
-        return AioProducer(session, open_session, self._clock, idempotent=acks == "all", linger_ms=linger_ms)
+        producer = AioProducer(session, open_session, self._clock, idempotent=acks == "all", linger_ms=linger_ms)
+        self._producers.add(producer)
+        return producer
 
     async def consumer(
         self,
@@ -126,12 +135,12 @@ class AioLog:
             client = create()
             try:
                 await start(client)
-                self.trouble = None
+                self._refused = None
                 return client
             except FOREIGN as error:
                 await stop(client)
-                self.trouble = denial(error, self._security) or await refusal(self._servers[0], self._security)
-                reason = self.trouble or repr(error)
+                self._refused = denial(error, self._security) or await refusal(self._servers[0], self._security)
+                reason = self._refused or repr(error)
                 log.warning("kafka_unreachable", servers=",".join(self._servers), error=reason, retry_seconds=pause)
             except BaseException:
                 await stop(client)

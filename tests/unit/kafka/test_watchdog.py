@@ -12,7 +12,7 @@ import pytest
 
 from shared.clock import LoopClock
 from shared.errors import ConsumerGaveUp, LogError, LogUnavailable
-from shared.kafka.client.watchdog import Reason, Sight, Watchdog, WatchdogLimits
+from shared.kafka.client.watchdog import AGAIN_SECONDS, UNHEARD_SECONDS, Hearing, Reason, Sight, Watchdog, WatchdogLimits
 from shared.kafka.client.watched import WatchedConsumer, WatchedLog
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Consumer, Message, NewTopic, Record, TopicPartition
@@ -60,6 +60,27 @@ def test_waiting_for_an_assignment_has_a_limit() -> None:
     waits = [Sight(unassigned=True)] * LIMITS.unassigned
     assert set(looks(*waits, Sight(), *waits)) == {None}
     assert looks(*waits, *waits)[LIMITS.unassigned] is Reason.NO_ASSIGNMENT
+
+
+def test_a_producer_is_unheard_when_something_waits_and_nothing_is_acknowledged() -> None:
+    """Also where each try fails and is made again; not while anything is acknowledged, nor when nobody sends any more."""
+    hearing = Hearing()
+    assert not hearing.unheard(1_000.0)
+    hearing.begun(0.0)
+    assert not hearing.unheard(UNHEARD_SECONDS)
+    assert hearing.unheard(UNHEARD_SECONDS + 1)
+    hearing.begun(11.0)
+    hearing.ended(12.0, acknowledged=True)
+    assert not hearing.unheard(12.0 + UNHEARD_SECONDS), "another partition takes writes: Kafka is there"
+    assert hearing.unheard(13.0 + UNHEARD_SECONDS)
+    hearing.ended(30.0, acknowledged=False)
+    hearing.begun(30.0 + AGAIN_SECONDS)
+    assert hearing.unheard(30.0 + AGAIN_SECONDS), "the same silence"
+    hearing.ended(36.0, acknowledged=False)
+    assert hearing.unheard(36.0 + AGAIN_SECONDS)
+    assert not hearing.unheard(37.0 + AGAIN_SECONDS), "nobody sends any more: nothing is known"
+    hearing.begun(60.0)
+    assert not hearing.unheard(61.0)
 
 
 def test_a_poll_that_does_not_return_is_told_from_many_that_do() -> None:
