@@ -274,6 +274,10 @@ class Admin(Protocol):
         """Creates those that do not exist; returns their names. An existing topic is left as it is."""
         ...
 
+    async def add_partitions(self, counts: Mapping[str, int]) -> None:
+        """Each topic has so many then, more than before: none can ever be taken away."""
+        ...
+
     async def list_topics(self) -> dict[str, TopicInfo]: ...
     async def topic_configs(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
         """Every configuration in force, defaults included, of each topic that exists."""
