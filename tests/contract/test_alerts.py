@@ -44,6 +44,9 @@ def test_every_rule_is_seen_to_fire_and_to_be_silent() -> None:
     assert len(set(names)) == len(names)
     assert {test["alertname"] for test in tests if test["exp_alerts"]} == set(names)
     assert {test["alertname"] for test in tests if not test["exp_alerts"]} == set(names)
+    annotated = {rule["alert"]: set(rule["annotations"]) for rule in RULES}
+    for test in tests:
+        assert all(set(alert["exp_annotations"]) == annotated[test["alertname"]] for alert in test["exp_alerts"]), test["alertname"]
 
 
 def test_promtool_agrees() -> None:

@@ -15,6 +15,7 @@ import aiohttp
 from pydantic_core import from_json, to_json
 
 from infra.lab.chaos.figures import Struck
+from infra.lab.chaos.jobs import Met
 from infra.lab.chaos.load import JobRefused
 from infra.lab.chaos.plan import FaultKind
 from shared.clock import Clock
@@ -43,14 +44,6 @@ class Balancer:
         return there[self._turn % len(there)]
 
 
-@dataclass(frozen=True, slots=True)
-class Met:
-    """What a caller met that was no answer. Monotonic seconds."""
-
-    at: float
-    what: str
-
-
 class _Again(Exception):
     """Not answered; to be asked again in so many seconds. `what` None: he was told to go elsewhere, as readers of events are."""
 
@@ -62,11 +55,10 @@ class _Again(Exception):
 class Callers:
     """`run` until `enough` is set; then each ends with the question that it has."""
 
-    def __init__(self, balancer: Balancer, prefix: str, clock: Clock) -> None:
-        self._balancer, self._prefix, self._clock = balancer, prefix, clock
+    def __init__(self, balancer: Balancer, prefix: str, met: list[Met], clock: Clock) -> None:
+        self._balancer, self._prefix, self._met, self._clock = balancer, prefix, met, clock
         self.enough = asyncio.Event()
         self.answered = 0
-        self.met: list[Met] = []
         self.wrong: list[str] = []
         """Questions whose answers differ."""
 
@@ -100,7 +92,7 @@ class Callers:
                 self.answered += 1
                 return answer
             if what is not None:
-                self.met.append(Met(self._clock.monotonic(), f"{type(asked).__name__.strip('_')} {asked.question} at {url}: {what[:200]}"))
+                self._met.append(Met(self._clock.monotonic(), f"{type(asked).__name__.strip('_')} {asked.question} at {url}: {what[:200]}"))
             await self._clock.sleep(seconds)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from infra.lab.chaos.jobs import Asked, JobMix, Ledger
+from infra.lab.chaos.jobs import Asked, JobMix, Ledger, Met
 from shared.clock import Clock
 from shared.contracts import headers
 from shared.errors import ConsumerGaveUp, LogError
@@ -77,17 +77,23 @@ class Sender:
                 await self._clock.sleep(AGAIN_SECONDS)
 
     async def _posted(self, job: Asked) -> bool:
+        url = self._url()
         try:
-            async with self._session.post(f"{self._url()}/v1/jobs", data=job.body) as response:
+            async with self._session.post(f"{url}/v1/jobs", data=job.body) as response:
                 text = await response.text()
-        except (aiohttp.ClientError, TimeoutError):
+        except (aiohttp.ClientError, TimeoutError) as error:
+            self._meet(job, url, repr(error))
             return False
         if response.status in (200, 202):
             self._ledger.on_acknowledged(job.number, self._clock.monotonic())
             return True
         if response.status not in _RESEND_STATUS:
             raise JobRefused(f"the ingress refuses {job.id}: {response.status} {text[:300]}")
+        self._meet(job, url, f"{response.status} {text}")
         return False
+
+    def _meet(self, job: Asked, url: str, what: str) -> None:
+        self._ledger.met.append(Met(self._clock.monotonic(), f"job {job.id} at {url}: {what[:200]}"))
 
 
 class Load:

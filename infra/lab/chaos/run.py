@@ -117,7 +117,7 @@ class Run:
         self._mix = JobMix(options.seed, f"c{options.seed}-", hook)
         self._load = Load(self._mix, self._ledger, self._topics, clock)
         self._receiver = Receiver(options.seed, stage.hook_port, clock)
-        self._callers = Callers(stage.balancer, f"asked{options.seed}-", clock)
+        self._callers = Callers(stage.balancer, f"asked{options.seed}-", self._ledger.met, clock)
 
     async def run(self) -> Outcome:
         async with self._receiver.serving():
@@ -154,8 +154,13 @@ class Run:
         called = sum(map(self._mix.is_called, range(self._ledger.count)))
         told, uncounted = shown(called, self._receiver), await self._recount(log)
         times, callers = (load_seconds, started, drained), self._callers
-        seen = noticed(callers.met, self._struck)
-        asked = {"answered": callers.answered, "asked again": len(callers.met), "in an upgrade": len(seen), "differ": len(callers.wrong)}
+        seen = noticed(self._ledger.met, self._struck)
+        asked = {
+            "answered": callers.answered,
+            "asked again": len(self._ledger.met),
+            "in an upgrade": len(seen),
+            "differ": len(callers.wrong),
+        }
         return Outcome(
             self._ledger,
             self._struck,
