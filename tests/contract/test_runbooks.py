@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from infra.cli.main import main
+from infra.native.settings import NativeSettings
 from shared.services import SERVICES
 from shared.topics import FAMILIES, Topics
 from tests.contract.test_alerts import LABELS
@@ -86,7 +87,7 @@ def _check_make(words: list[str]) -> None:
 def test_what_a_page_names_exists(page: str) -> None:
     """Settings, metrics, topics, services' groups, files, other pages; and it is short."""
     text = PAGES[page]
-    own = [settings_of(service.name) for service in SERVICES]
+    own = [NativeSettings, *(settings_of(service.name) for service in SERVICES)]
     for name in re.findall(r"\bTUTTI_[A-Z_]+[A-Z]\b(?!…|\.\.)", text):
         assert is_setting(name, *own), name
     for name in re.findall(r"\btutti_\w+", text):
