@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # a process whose modules need compiling takes two to three times as long to start
-.PHONY: help venv check format test test-chaos test-semantic up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-idle bench-sink bench-cache bench-meanings bench-versus bench-priority helm-check ollama lock sbom wheel clean
+.PHONY: help venv check format test test-chaos test-semantic up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-idle bench-sizing bench-sink bench-cache bench-meanings bench-versus bench-priority helm-check ollama lock sbom wheel clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -73,6 +73,9 @@ bench-takeover: venv ## 20 jobs of 2 s, 5 at once, and a kill -9 after 5 s: when
 
 bench-idle: venv ## CPU of the cluster while nothing is asked of it.
 	@$(BIN)/python -m infra.lab.bench.idle $(REPEATED) --json $(call runs,idle)
+
+bench-sizing: venv ## What fleets of 3, 30, 300 simulated nodes cost the services that look at them, and a choice among them.
+	@$(BIN)/python -m infra.lab.bench.sizing $(REPEATED) --json $(call runs,sizing)
 
 bench-priority: venv ## Classes and tenants on a saturated cluster, with JOBS=100000 jobs queued (SCENARIO=hidden: only that one; BYTES=n of each there).
 	@$(BIN)/python -m infra.lab.bench.priority --jobs $(or $(JOBS),100000) --bytes $(or $(BYTES),0) $(if $(SCENARIO),--scenario $(SCENARIO)) $(REPEATED) --json $(call runs,priority)

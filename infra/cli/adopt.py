@@ -38,9 +38,9 @@ async def _adopt(cluster: Cluster, prefix: str, *, schedules: bool) -> dict[str,
     producer = await cluster.connected(cluster.log.producer(client_id="tutti-cli"))
     try:
         for record in chosen:
-            await cluster.connected(producer.send(Message(cluster.topics.registry, record.value, record.key, 0, record.headers)))
+            await cluster.connected(producer.send(Message(cluster.topics.registry, record.value, record.key, 0, tuple(record.headers))))
             if kind_of(record) == SCHEDULE:
-                await cluster.connected(producer.send(Message(old.registry, None, record.key, 0, record.headers)))
+                await cluster.connected(producer.send(Message(old.registry, None, record.key, 0, tuple(record.headers))))
     finally:
         await producer.close()
     kinds = [kind_of(record) for record in chosen]

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 import yaml
+from pydantic_settings import BaseSettings
 
 from infra.cli.main import main
 from infra.native.settings import NativeSettings
@@ -87,7 +88,7 @@ def _check_make(words: list[str]) -> None:
 def test_what_a_page_names_exists(page: str) -> None:
     """Settings, metrics, topics, services' groups, files, other pages; and it is short."""
     text = PAGES[page]
-    own = [NativeSettings, *(settings_of(service.name) for service in SERVICES)]
+    own: list[type[BaseSettings]] = [NativeSettings, *(settings_of(service.name) for service in SERVICES)]
     for name in re.findall(r"\bTUTTI_[A-Z_]+[A-Z]\b(?!…|\.\.)", text):
         assert is_setting(name, *own), name
     for name in re.findall(r"\btutti_\w+", text):

@@ -37,6 +37,7 @@ def document(facts: Mapping[str, Any], options: Options, outcome: Outcome) -> di
         "executed_duplicates": outcome.report.counts.wasted_executions,
         "callbacks": {**outcome.callbacks, "untold": len(outcome.untold)},
         "callers": {**outcome.callers, "wrong": outcome.miscalled[:_SHOWN]},
+        "ready_without_writes": outcome.deceived,
         "sent_again": ledger.sent_again,
         "repeated_results": ledger.repeated_results,
         "load_seconds": outcome.load_seconds,

@@ -78,6 +78,9 @@ class Outcome:
     miscalled: tuple[str, ...] = ()
     """Answers that differ where they must not, and what callers met in an upgrade."""
 
+    deceived: tuple[str, ...] = ()
+    """Processes that called themselves ready while Kafka acknowledged nothing."""
+
     @property
     def unanswered(self) -> int:
         """Jobs that were acknowledged and have no result."""
@@ -100,6 +103,7 @@ class Outcome:
         if self.untold:
             laws.append(f"{len(self.untold)} callbacks were neither delivered nor given up, as that of {self.untold[0]}")
         laws += [f"{len(self.miscalled)} callers were served wrong: {self.miscalled[0]}"] if self.miscalled else []
+        laws += [f"ready, while Kafka acknowledged nothing: {', '.join(self.deceived)}"] if self.deceived else []
         laws += [f"the sink counted wrong: {self.uncounted[0]}"] if self.uncounted else []
         return [*laws, *(f"{crash.process} {crash.what.splitlines()[0]}" for crash in self.defects)]
 
@@ -173,6 +177,7 @@ class Run:
             uncounted,
             asked,
             (*callers.wrong, *(one.what for one in seen)),
+            tuple(stage.deceived),
         )
 
     async def _recount(self, log: Log) -> list[str]:

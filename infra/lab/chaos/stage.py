@@ -67,6 +67,8 @@ _BROKER_SESSION_MS = 6_000
 _BROKER_BACK_SECONDS = 180.0
 """A killed broker reads its logs again, while everybody tries to reach it."""
 _BROKER_STOP_SECONDS = 30.0
+_WRITERS = frozenset({"planner", "router", "worker", "ingress"})
+"""Services that write all the time."""
 _UNLED_SECONDS = 5.0
 """From the moment at which a balancer leads nobody to an ingress any more until that is told to end (`preStopSeconds` of the chart)."""
 QUICK_ENVIRONMENT = {"TUTTI_PLANNER__LEASE_SECONDS": "8"}
@@ -90,6 +92,8 @@ class Stage:
     """Where callbacks are received; 0: there are none."""
     store: MongoServer | None = None
     """Of the sinks; None where there is none on this machine: they count metrics alone."""
+    deceived: list[str] = field(default_factory=list)
+    """Processes that called themselves ready while Kafka acknowledged nothing."""
     odd: set[Place] = field(default_factory=set)
     """Where odd records were written: what cannot be read there is no fault."""
     _struck: set[str] = field(default_factory=set)
@@ -199,6 +203,9 @@ def _brokers_away(stage: Stage, kafka: Brokers, fault: Fault, *, in_order: bool 
     for name in fault.targets:
         kafka.one[name].stop(grace_seconds=_BROKER_STOP_SECONDS) if in_order else kafka.one[name].kill()
     time.sleep(fault.seconds)
+    if fault.kind in (FaultKind.INSYNC_KILLED, FaultKind.INSYNC_STOPPED):
+        services = stage.cluster.services.values()
+        stage.deceived += [service.name for service in services if service.service in _WRITERS and service.ready()]
     kafka.start(timeout_seconds=_BROKER_BACK_SECONDS)
     kafka.await_in_sync(_BROKER_BACK_SECONDS)
 
@@ -289,7 +296,7 @@ def running(directory: Path, environment: Mapping[str, str], brokers: int = 1) -
                 **environment,
             },
             copies=COPIES,
-            replication=brokers,
+            counts={"replication": brokers, "min_insync_replicas": max(1, brokers - 1)},
         )
         try:
             cluster.start()
