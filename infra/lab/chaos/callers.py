@@ -55,7 +55,8 @@ class _Again(Exception):
 class Callers:
     """`run` until `enough` is set; then each ends with the question that it has."""
 
-    def __init__(self, balancer: Balancer, prefix: str, met: list[Met], clock: Clock) -> None:
+    def __init__(self, balancer: Balancer, prefix: str, met: list[Met], clock: Clock, *, callers: int = CALLERS) -> None:
+        self._callers = callers
         self._balancer, self._prefix, self._met, self._clock = balancer, prefix, met, clock
         self.enough = asyncio.Event()
         self.answered = 0
@@ -65,7 +66,7 @@ class Callers:
     async def run(self) -> None:
         timeout = aiohttp.ClientTimeout(total=_CALL_SECONDS)
         async with aiohttp.ClientSession(timeout=timeout) as session, asyncio.TaskGroup() as group:
-            for caller in range(CALLERS):
+            for caller in range(self._callers):
                 group.create_task(self._ask_on(session, caller))
 
     async def _ask_on(self, session: aiohttp.ClientSession, caller: int) -> None:
