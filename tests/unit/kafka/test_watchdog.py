@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -135,15 +136,24 @@ class Ward(MemoryLog):
         super().__init__(LoopClock())
         self.states: defaultdict[int, str] = defaultdict(lambda: "well")
         self.built = 0
+        self.takes_commits = True
         self.create([NewTopic("t", 1, 1, {})])
 
     async def consumer(self, **options: Any) -> Any:
         inner = await super().consumer(**options)
         if options["client_id"].endswith("-watchdog"):
+            if options.get("group"):
+                assert options["group"] == "g-watchdog", "what ACLs allow"
+                inner.commit = partial(self._commit, inner.commit)  # type: ignore[method-assign]
             return inner
         self.built += 1
         number = self.built
         return Patient(inner, lambda: self.states[number])
+
+    async def _commit(self, commit: Callable[..., Awaitable[None]], offsets: Mapping[TopicPartition, int]) -> None:
+        if not self.takes_commits:
+            raise LogUnavailable
+        await commit(offsets)
 
 
 def play(scenario: Callable[[Ward, WatchedLog], Awaitable[None]]) -> None:
@@ -200,6 +210,25 @@ def test_a_member_that_is_assigned_nothing_is_given_up() -> None:
         await consumer.subscribe(["t"], Recorder())
         with pytest.raises(ConsumerGaveUp, match=Reason.NO_ASSIGNMENT):
             await poll_for(consumer, ward, 600.0)
+        await consumer.close()
+
+    play(scenario)
+
+
+def test_a_member_waits_while_no_group_can_be_assigned_anything() -> None:
+    """With too few replicas Kafka serves every read and takes no commit: a new process would not be assigned anything, either."""
+
+    async def scenario(ward: Ward, log: WatchedLog) -> None:
+        ward.states[1], ward.takes_commits = "unassigned", False
+        consumer = await log.consumer(client_id="c", group="g")
+        await consumer.subscribe(["t"], Recorder())
+        ward.write(TP, [Message("t", b"v")])
+        assert await poll_for(consumer, ward, 3_600.0) == []
+        ward.takes_commits = True
+        began = ward.clock.monotonic()
+        with pytest.raises(ConsumerGaveUp, match=Reason.NO_ASSIGNMENT):
+            await poll_for(consumer, ward, 600.0)
+        assert ward.clock.monotonic() - began >= LIMITS.look * LIMITS.unassigned
         await consumer.close()
 
     play(scenario)
