@@ -187,9 +187,9 @@ class Outbox:
         log.warning("not_sent_in_time", service=self._service, records=self._records)
         return False
 
-    def expire(self) -> None:
-        """Give up what has waited beyond its patience; what is on its way may be written nevertheless."""
-        now = self._clock.monotonic()
+    def expire(self, now: float | None = None) -> None:
+        """Give up what has waited beyond its patience, by now or by then; what is on its way may be written nevertheless."""
+        now = self._clock.monotonic() if now is None else now
         for lane in list(self._lanes.values()):
             stuck = [entry for entry in lane.under_way if entry.expires_at <= now and not entry.settled]
             gone = lane.remove(now)
