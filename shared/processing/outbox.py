@@ -293,7 +293,7 @@ class Outbox:
         """Forget a lane in which nothing is left."""
         if not lane.waiting:
             lane.hurry = False
-            if not lane.busy and self._lanes.pop(lane.destination, None) is not None:
+            if not (lane.busy or lane.under_way) and self._lanes.pop(lane.destination, None) is not None:
                 self._callers -= lane.callers
 
     async def _send(self, lane: Lane, *, first: bool) -> bool:
