@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Iterator
 
 from services.ingress.administered import Administered
@@ -15,7 +14,6 @@ from services.ingress.api import IngressApi, build_api
 from services.ingress.callbacks.deliveries import Deliveries
 from services.ingress.catalogue import Registry
 from services.ingress.handlers import Door
-from services.ingress.replies.register import WaitKind
 from services.ingress.replies.replies import Replies
 from services.ingress.replies.waiters import Waiters
 from services.ingress.settings import IngressSettings
@@ -105,18 +103,12 @@ class Ingress:
         self._replies.listen_at(TopicPartition(topics.replies, partition))
         processor.spawn(self._replies.tail.run(), self._events.run(), self._nodes.run(), self._declared.run(), self._probe.run())
         producer = await processor.open(env.log.producer(client_id=f"tutti-ingress-{env.instance}"))
-        processor.closes(self)
+        processor.closes(self.door)
         processor.spawn(self._outbox.run(producer))
         await self._replies.tail.positioned.wait()
         self.door.opened.set()
         _log.info("opened", instance=env.instance)
         await self.deliveries.join(processor)
-
-    async def close(self) -> None:
-        """Whoever waits goes elsewhere. Told to stop it has drained, and nobody does; one that ends by itself has drained nobody."""
-        self.door.leaving = True
-        self.door.register.dismiss(*WaitKind)
-        self._outbox.expire(sys.float_info.max)
 
     async def _drain(self) -> None:
         """Let callers who wait have their answers, and what the last of them leave behind be written."""
