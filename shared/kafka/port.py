@@ -319,7 +319,12 @@ class Log(Protocol):
 
     @property
     def trouble(self) -> str | None:
-        """Why the brokers did not let us in when we last tried, or take no write, for people; None: they did, or nobody answered."""
+        """Why the brokers did not let us in when we last tried, for people; None: they did, or nobody answered."""
+        ...
+
+    @property
+    def unheard(self) -> bool:
+        """Of what one of its producers has sent nothing was acknowledged for a while: too few replicas, or no leader."""
         ...
 
     async def producer(self, *, client_id: str, acks: Literal["all", 1] = "all", linger_ms: int = 0) -> Producer:

@@ -67,8 +67,8 @@ _BROKER_SESSION_MS = 6_000
 _BROKER_BACK_SECONDS = 180.0
 """A killed broker reads its logs again, while everybody tries to reach it."""
 _BROKER_STOP_SECONDS = 30.0
-_WRITERS = frozenset({"planner", "router", "worker", "ingress"})
-"""Services that write all the time."""
+_WRITERS = frozenset({"planner", "router", "worker"})
+"""Services that write all the time; the ingress stays ready as long as nobody has met a refusal."""
 _UNLED_SECONDS = 5.0
 """From the moment at which a balancer leads nobody to an ingress any more until that is told to end (`preStopSeconds` of the chart)."""
 QUICK_ENVIRONMENT = {"TUTTI_PLANNER__LEASE_SECONDS": "8"}

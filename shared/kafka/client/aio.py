@@ -28,7 +28,6 @@ from shared.telemetry import logs
 
 log = logs.get(__name__)
 
-UNHEARD = "Kafka acknowledges no writes: fewer replicas than min.insync.replicas, or no leader"
 Compression = Literal["lz4"] | None
 
 
@@ -52,7 +51,7 @@ class AioLog:
         self._compression = compression
         self._security = security or Security()
         self._common = {"bootstrap_servers": self._servers, **self._security.options}
-        self._refused: str | None = None
+        self.trouble: str | None = None
         self._producers: WeakSet[AioProducer] = WeakSet()
         self._session_seconds: float | None = None
         """Of members of groups, once the brokers have said what they allow."""
@@ -60,8 +59,8 @@ class AioLog:
         install()
 
     @property
-    def trouble(self) -> str | None:
-        return self._refused or (UNHEARD if any(producer.unheard for producer in self._producers) else None)
+    def unheard(self) -> bool:
+        return any(producer.unheard for producer in self._producers)
 
     async def producer(self, *, client_id: str, acks: Literal["all", 1] = "all", linger_ms: int = 0) -> AioProducer:
         async def open_session() -> AIOKafkaProducer:
@@ -135,12 +134,12 @@ class AioLog:
             client = create()
             try:
                 await start(client)
-                self._refused = None
+                self.trouble = None
                 return client
             except FOREIGN as error:
                 await stop(client)
-                self._refused = denial(error, self._security) or await refusal(self._servers[0], self._security)
-                reason = self._refused or repr(error)
+                self.trouble = denial(error, self._security) or await refusal(self._servers[0], self._security)
+                reason = self.trouble or repr(error)
                 log.warning("kafka_unreachable", servers=",".join(self._servers), error=reason, retry_seconds=pause)
             except BaseException:
                 await stop(client)

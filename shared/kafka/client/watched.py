@@ -44,6 +44,10 @@ class WatchedLog:
     def trouble(self) -> str | None:
         return self._inner.trouble
 
+    @property
+    def unheard(self) -> bool:
+        return self._inner.unheard
+
     async def consumer(self, **options: Unpack[ConsumerOptions]) -> WatchedConsumer:
         client_id, group = f"{options['client_id']}-watchdog", f"{options.get('group')}-watchdog"
 
