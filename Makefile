@@ -1,15 +1,14 @@
 # The front door. `make help` lists the targets; each installs what it needs.
-# BROKERS=n: so many test processes with a Kafka each (1 GiB) run beside one another in `make test`.
+# BROKERS=n: `make test` runs so many processes with a Kafka each (1 GiB) beside one another; `make chaos` breaks one Kafka of so many brokers.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # a process whose modules need compiling takes two to three times as long to start
-.PHONY: help venv check format test test-chaos test-semantic up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-idle bench-sink bench-cache bench-meanings bench-versus bench-priority helm-check ollama lock sbom wheel clean
+.PHONY: help venv check format test test-chaos test-semantic up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-idle bench-sizing bench-sink bench-cache bench-meanings bench-versus bench-priority helm-check ollama lock sbom wheel clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
-BROKERS ?= 3
 REPEATED = $(if $(REPEATS),--repeats $(REPEATS))
 TESTS ?=
 # RECORD=1: a bench's runs become the record that later runs are compared with.
@@ -37,7 +36,7 @@ format: venv ## Rewrite the code in the one format.
 test: check ## All tests: check, then simulated, integration and chaos on real components (Kafka is started for them).
 	@$(BIN)/python -m infra.native.fetch
 	$(PYTEST) -q -n auto tests/model tests/simulated
-	$(PYTEST) -q -n $(BROKERS) --maxschedchunk 1 -m 'not alone' tests/integration
+	$(PYTEST) -q -n $(or $(BROKERS),3) --maxschedchunk 1 -m 'not alone' tests/integration
 	$(PYTEST) -q -m alone tests/integration tests/chaos
 
 test-semantic: ## The cache's own embedder on the real sentence-transformers (6 GB, an environment of its own), with a tiny model made there.
@@ -75,6 +74,9 @@ bench-takeover: venv ## 20 jobs of 2 s, 5 at once, and a kill -9 after 5 s: when
 bench-idle: venv ## CPU of the cluster while nothing is asked of it.
 	@$(BIN)/python -m infra.lab.bench.idle $(REPEATED) --json $(call runs,idle)
 
+bench-sizing: venv ## What fleets of 3, 30, 300 simulated nodes cost the services that look at them, and a choice among them.
+	@$(BIN)/python -m infra.lab.bench.sizing $(REPEATED) --json $(call runs,sizing)
+
 bench-priority: venv ## Classes and tenants on a saturated cluster, with JOBS=100000 jobs queued (SCENARIO=hidden: only that one; BYTES=n of each there).
 	@$(BIN)/python -m infra.lab.bench.priority --jobs $(or $(JOBS),100000) --bytes $(or $(BYTES),0) $(if $(SCENARIO),--scenario $(SCENARIO)) $(REPEATED) --json $(call runs,priority)
 
@@ -103,9 +105,9 @@ bench-backlog: venv ## Queue JOBS=1000000 jobs of BYTES=0 more than a few words;
 bench-meanings: venv ## Semantic hits of the cache with a real embedder (make ollama): latency, false hits of near misses, paraphrases served.
 	@$(BIN)/python -m infra.lab.bench.meanings $(REPEATED) --json $(call runs,meanings)
 
-chaos: venv ## Break a real cluster under JOBS=100000 jobs (SEED=n, RATE=n a second), check that nothing is lost.
+chaos: venv ## Break a real cluster under JOBS=100000 jobs (SEED=n, RATE=n a second, BROKERS=3: of Kafka, FAULTS="upgrade kill": only these), check that nothing is lost.
 	@$(BIN)/python -m infra.native.fetch
-	@$(BIN)/python -m infra.lab.chaos --jobs $(or $(JOBS),100000) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) --json $(call runs,chaos)
+	@$(BIN)/python -m infra.lab.chaos --jobs $(or $(JOBS),100000) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) $(if $(BROKERS),--brokers $(BROKERS)) $(addprefix --fault ,$(FAULTS)) --json $(call runs,chaos)
 
 helm-check: venv ## Judge the Helm chart: lint, schemas, a real API server, KEDA's triggers on a real Kafka (tools are built once; needs Go >= 1.26).
 	@$(BIN)/python -m infra.lab.kubernetes

@@ -17,6 +17,8 @@ from shared.partitions import AGENTS, TopicSettings, model_for, partition_of, re
 
 __all__ = ["AGENTS", "FAMILIES", "Family", "Topic", "TopicSettings", "Topics", "model_for", "partition_of", "steps_partition"]
 
+GROWS = frozenset({"steps", "work", "replies"})
+"""Counts that may be raised while everything runs. Homes never may: an id would get another one; of keyed topics a key would move."""
 Count = Literal["home", "steps", "work", "replies", "one", "other"]
 Cleanup = Literal["delete", "compact", "compact,delete"]
 

@@ -17,7 +17,7 @@ from infra.cli.output import emit_json
 from shared.kafka.client.aio_acls import CLUSTER, Acl, AclMatch, AclOperation, AclResource
 from shared.kafka.client.aio_admin import AioAdmin
 from shared.services import ListedService, group_of, listed
-from shared.topics import Topics
+from shared.topics import GROWS, Topics
 
 PRINCIPAL = "User:tutti-{}"
 _NAMES = {"CLI": "cli", "any producer": "producer", "anyone": "reader"}
@@ -73,9 +73,10 @@ def _of_groups(topics: Topics, service: ListedService, who: str) -> Iterator[Acl
 
 
 def _of_operators(topics: Topics, who: str) -> Iterator[Acl]:
-    """The command line: makes topics, looks at everything, and sends dead letters again, wherever they lay."""
+    """The command line: makes topics and lets them grow, looks at everything, and sends dead letters again, wherever they lay."""
     operations = (AclOperation.READ, AclOperation.WRITE, AclOperation.CREATE, AclOperation.DESCRIBE, AclOperation.DESCRIBE_CONFIGS)
     yield from (Acl(who, operation, AclResource.TOPIC, topic.name) for topic in topics.all() for operation in operations)
+    yield from (Acl(who, AclOperation.ALTER, AclResource.TOPIC, topic.name) for topic in topics.all() if topic.family.count in GROWS)
     yield Acl(who, AclOperation.DESCRIBE, AclResource.GROUP, group_of("", topics.settings.prefix), AclMatch.PREFIXED)
     yield Acl(who, AclOperation.DESCRIBE_CONFIGS, AclResource.CLUSTER, CLUSTER)
 

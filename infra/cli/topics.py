@@ -9,12 +9,14 @@ from typing import Any
 import click
 
 from infra.cli.acls import acls
+from infra.cli.adopt import adopt
 from infra.cli.cluster import Cluster, with_cluster
 from infra.cli.nodes import read_nodes
 from infra.cli.output import emit_json, emit_table
 from shared.kafka.port import TopicPartition
 from shared.processing.provision import differing, new_topics
 from shared.services import group_of, listed
+from shared.topics import GROWS
 
 
 @click.group()
@@ -23,18 +25,35 @@ def topics() -> None:
 
 
 topics.add_command(acls)
+topics.add_command(adopt)
 
 
 @topics.command()
+@click.option("--grow", is_flag=True, help="Also add the partitions that steps, work, controls and replies lack; for good.")
 @click.pass_context
-def create(context: click.Context) -> None:
+def create(context: click.Context, *, grow: bool) -> None:
     """Create the topics that do not exist; existing ones are left as they are, and it is said how they differ."""
+    grown = with_cluster(context, grow_topics) if grow else {}
     created, warnings = with_cluster(context, create_topics)
     for name in created:
         click.echo(f"created {name}")
+    for name, (before, now) in grown.items():
+        click.echo(f"{name} has {now} partitions instead of {before}")
     click.echo(f"{len(created)} topics created" if created else "all topics exist")
     for line in warnings:
         click.echo(f"warning: {line}", err=True)
+
+
+async def grow_topics(cluster: Cluster) -> dict[str, tuple[int, int]]:
+    """Topic → its partitions before and now, of those that may grow and have fewer than the settings say."""
+    async with cluster.admin() as admin:
+        present = await cluster.connected(admin.list_topics())
+        wanted = [topic for topic in cluster.topics.all() if topic.family.count in GROWS and topic.name in present]
+        grown = {t.name: (present[t.name].partitions, t.partitions) for t in wanted if present[t.name].partitions < t.partitions}
+        if grown:
+            await cluster.tell("grow", "topics", count=len(grown))
+            await cluster.connected(admin.add_partitions({name: now for name, (_, now) in grown.items()}))
+    return grown
 
 
 async def create_topics(cluster: Cluster) -> tuple[list[str], list[str]]:

@@ -48,6 +48,8 @@ class LocalCluster:
     environment: Mapping[str, str] = field(default_factory=dict)
     of_service: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """The same for all processes of one service."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Fields of TopicSettings: partitions, replication; the same for the topics and all services."""
     reached: KafkaSettings | None = None
     """How topics are made and deleted: by the TUTTI_KAFKA settings unless given."""
     services: dict[str, ServiceProcess] = field(default_factory=dict, init=False)
@@ -66,7 +68,7 @@ class LocalCluster:
 
     @property
     def topics(self) -> Topics:
-        return Topics(TopicSettings(prefix=self.prefix))
+        return Topics(TopicSettings.model_validate({"prefix": self.prefix, **self.counts}))
 
     def start(self) -> Self:
         """Bring everything up; returns when every service is ready. Raises NativeError kinds; what was started is stopped then."""
@@ -97,6 +99,7 @@ class LocalCluster:
         home, numbers = StackHome(self.directory), free_ports(len(wanted) + len(nodes))
         ports, page_calls = iter(numbers), f"http://127.0.0.1:{numbers[wanted.index(('ingress', 1))]}" if ("ingress", 1) in wanted else ""
         shared = {"TUTTI_KAFKA_SERVERS": self.servers, "TUTTI_TOPICS__PREFIX": self.prefix, "TUTTI_SINK__INGRESS_URL": page_calls}
+        shared |= {f"TUTTI_TOPICS__{name}".upper(): str(count) for name, count in self.counts.items()}
         shared |= self.environment
         for name, number in wanted:
             own = {**shared, **self.of_service.get(name, {})}

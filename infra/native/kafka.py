@@ -42,6 +42,8 @@ PROBE_SECONDS = 5.0
 _TEMPLATES = Path(__file__).parent / "broker"
 _COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 """In full: without a network Maven says of the short name only that it knows no such plugin."""
+_LEADERS_BACK = "leader.imbalance.check.interval.seconds=10"
+"""A broker that comes back leads again soon: each does its part, and can be lost again."""
 _JAVA = Need("java", ("default-jre-headless",), "Kafka's broker runs on it")
 _MAVEN = Need("mvn", ("maven",), "it fetches Kafka's jars")
 
@@ -95,11 +97,16 @@ class Kafka:
     """A killed broker comes back this much later; a starved machine may miss heartbeats for as long without being fenced."""
     dies_with_parent: bool = False
     guard: Guard | None = None
+    number: int = 1
+    quorum: Mapping[int, int] = field(default_factory=dict)
+    """Of several brokers that are each other's controllers: number → its controller's port. Empty: alone (`brokers` has several)."""
+    cluster_id: str = ""
+    """Of several: the same for all. Else drawn."""
     daemon: Daemon = field(init=False)
 
     def __post_init__(self) -> None:
         self.daemon = Daemon(
-            "kafka",
+            f"kafka-{self.number}" if self.quorum else "kafka",
             (),
             self.home.pid_file("kafka"),
             self.home.log("kafka"),
@@ -119,16 +126,22 @@ class Kafka:
 
     def start(self, *, timeout_seconds: float = START_SECONDS) -> None:
         """Bring it up; returns when clients are served. Does nothing when it runs. Raises MissingTool, PortTaken or StartFailed."""
-        if not self.daemon.running():
-            java, jars = prepare(self.cache)
-            for listener in self.listeners():
-                ports.require_free(*listener)
-            self._configure(java, jars)
-            self.daemon.command = self._java(java, jars, "kafka.Kafka", str(self._properties))
-            self.daemon.start()
-        self._await_healthy(timeout_seconds)
+        self.launch()
+        self.await_healthy(timeout_seconds)
 
-    def _await_healthy(self, timeout_seconds: float) -> None:
+    def launch(self) -> None:
+        """The same without waiting: one of several serves nobody before most of them run."""
+        if self.daemon.running():
+            return
+        java, jars = prepare(self.cache)
+        for listener in self.listeners():
+            ports.require_free(*listener)
+        self._configure(java, jars)
+        self.daemon.command = self._java(java, jars, "kafka.Kafka", str(self._properties))
+        self.daemon.start()
+
+    def await_healthy(self, timeout_seconds: float = START_SECONDS) -> None:
+        """Return when clients are served. Raises StartFailed."""
         ended = False
 
         def settled() -> bool:
@@ -170,6 +183,10 @@ class Kafka:
         text = (_TEMPLATES / "server.properties").read_text()
         words = {"PORT": self.port, "CONTROLLER_PORT": self.controller_port, "DATA": logs, "SESSION_TIMEOUT": self.session_timeout_ms}
         words["PROTOCOL"] = "SASL_SSL" if self.guard else "PLAINTEXT"
+        alone = f"controller.quorum.bootstrap.servers=127.0.0.1:{self.controller_port}"
+        voters = ",".join(f"{number}@127.0.0.1:{port}" for number, port in self.quorum.items())
+        words |= {"NUMBER": self.number, "QUORUM": f"controller.quorum.voters={voters}\n{_LEADERS_BACK}" if voters else alone}
+        words |= {"COPIES": max(1, len(self.quorum)), "IN_SYNC": max(1, len(self.quorum) - 1)}
         if self.guard is not None:
             text += (_TEMPLATES / "guarded.properties").read_text()
             words |= self.guard.words
@@ -182,8 +199,8 @@ class Kafka:
 
     def _format(self, java: str, jars: Path) -> None:
         """Give the log directory its cluster id. Done once; an id stays for the life of the data."""
-        cluster = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=").replace("-", "A")
-        arguments = ["format", "--standalone", "-t", cluster, "-c", str(self._properties)]
+        alone = () if self.quorum else ("--standalone",)
+        arguments = ["format", *alone, "-t", self.cluster_id or new_cluster_id(), "-c", str(self._properties)]
         if self.guard is not None:
             users = (f"{self.guard.mechanism}=[name={name},password={password}]" for name, password in self.guard.users.items())
             arguments += [word for user in users for word in ("--add-scram", user)]
@@ -205,6 +222,11 @@ class Kafka:
             main,
             *arguments,
         ]
+
+
+def new_cluster_id() -> str:
+    """As Kafka writes it."""
+    return base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=").replace("-", "A")
 
 
 async def serves(servers: str, timeout_seconds: float = PROBE_SECONDS, *, reached: KafkaSettings | None = None) -> bool:

@@ -103,6 +103,7 @@ class Ingress:
         self._replies.listen_at(TopicPartition(topics.replies, partition))
         processor.spawn(self._replies.tail.run(), self._events.run(), self._nodes.run(), self._declared.run(), self._probe.run())
         producer = await processor.open(env.log.producer(client_id=f"tutti-ingress-{env.instance}"))
+        processor.closes(self.door)
         processor.spawn(self._outbox.run(producer))
         await self._replies.tail.positioned.wait()
         self.door.opened.set()

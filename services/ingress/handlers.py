@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -106,6 +107,12 @@ class Door:
         await until(self.clock, lambda: not len(register), _DISMISSED_SECONDS, look_seconds)
         register.cut_off()
         await self.clock.sleep(look_seconds)
+
+    async def close(self) -> None:
+        """Whoever waits goes elsewhere. An instance that was told to stop has drained, and nobody does; one that ends by itself has not."""
+        self.leaving = True
+        self.register.dismiss(*WaitKind)
+        self.submitter.expire(sys.float_info.max)
 
     async def open(self) -> None:
         """Wait, within bounds, until jobs can be taken. Raises Refused, InstanceLeaving (both 503)."""

@@ -155,9 +155,9 @@ class Submitter:
             headers += ((KEY_NAME, record.key.encode()),)
         self._outbox.offer(Message(self._topic_of[priority_class], record.value, job.encode(), self.home_of(job), headers), fate)
 
-    def expire(self) -> None:
-        """Give up what Kafka has not taken in time."""
-        self._outbox.expire()
+    def expire(self, now: float | None = None) -> None:
+        """Give up what Kafka has not taken in time, by now or by then."""
+        self._outbox.expire(now)
 
     def cancel(self, job: str, home: int, reason: str) -> bool:
         """Queue a cancel without waiting; returns whether there was room for it."""

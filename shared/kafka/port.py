@@ -274,6 +274,10 @@ class Admin(Protocol):
         """Creates those that do not exist; returns their names. An existing topic is left as it is."""
         ...
 
+    async def add_partitions(self, counts: Mapping[str, int]) -> None:
+        """Each topic has so many then, more than before: none can ever be taken away."""
+        ...
+
     async def list_topics(self) -> dict[str, TopicInfo]: ...
     async def topic_configs(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
         """Every configuration in force, defaults included, of each topic that exists."""
@@ -316,6 +320,11 @@ class Log(Protocol):
     @property
     def trouble(self) -> str | None:
         """Why the brokers did not let us in when we last tried, for people; None: they did, or nobody answered."""
+        ...
+
+    @property
+    def unheard(self) -> bool:
+        """Of what one of its producers has sent nothing was acknowledged for a while: too few replicas, or no leader."""
         ...
 
     async def producer(self, *, client_id: str, acks: Literal["all", 1] = "all", linger_ms: int = 0) -> Producer:

@@ -32,6 +32,8 @@ log = logs.get(__name__)
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
 """Of a lane between two tries: doubling."""
+FORGOTTEN_SECONDS = 5.0
+"""When nothing waits: who is asked for nothing any more, since Kafka refused it, would never be heard again."""
 COMPANY = 256
 """So many lingering records of a topic are worth a send of their own."""
 CALLERS_TOPICS = 32
@@ -76,8 +78,7 @@ class Outbox:
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
-        self.failing = False
-        """The last word from Kafka was no, or there was none in time."""
+        self._refused_at = -inf
 
     def __len__(self) -> int:
         """Records whose fate is not known."""
@@ -87,6 +88,11 @@ class Outbox:
     def full(self) -> bool:
         """As much waits as may; what is put nevertheless is sent like all else."""
         return self._records >= self._most_records or self._bytes >= self._most_bytes
+
+    @property
+    def failing(self) -> bool:
+        """The last word from Kafka was no, or there was none in time."""
+        return self._refused_at > -inf and (self._records > 0 or self._clock.monotonic() - self._refused_at <= FORGOTTEN_SECONDS)
 
     # Putting; never blocks
 
@@ -106,8 +112,7 @@ class Outbox:
         """
         if instead_of is not None and not (instead_of.settled or instead_of.under_way):
             return self._replace(instead_of, message)
-        callers = message.topic not in self._own
-        if callers:
+        if callers := message.topic not in self._own:
             patience_seconds = min(patience_seconds, CALLERS_PATIENCE_SECONDS)
         expires_at = inf if patience_seconds == inf else self._clock.monotonic() + patience_seconds
         entry = OutboxEntry(message, fate, expires_at, again=again)
@@ -119,8 +124,7 @@ class Outbox:
         if refusal is not None:
             self._give_up(entry, refusal)
             return entry
-        lane = self._lane(message, callers)
-        lane.add(entry)
+        (lane := self._lane(message, callers)).add(entry)
         if linger_seconds > 0.0:
             self._linger(message.topic, linger_seconds)
         else:
@@ -183,9 +187,9 @@ class Outbox:
         log.warning("not_sent_in_time", service=self._service, records=self._records)
         return False
 
-    def expire(self) -> None:
-        """Give up what has waited beyond its patience; what is on its way may be written nevertheless."""
-        now, late = self._clock.monotonic(), False
+    def expire(self, now: float | None = None) -> None:
+        """Give up what has waited beyond its patience, by now or by then; what is on its way may be written nevertheless."""
+        now = self._clock.monotonic() if now is None else now
         for lane in list(self._lanes.values()):
             stuck = [entry for entry in lane.under_way if entry.expires_at <= now and not entry.settled]
             gone = lane.remove(now)
@@ -193,9 +197,8 @@ class Outbox:
                 self._end(entry, LogUnavailable())
             for entry in gone:
                 self._end(entry, NotSent())
-            late = late or bool(stuck or gone)
+            self._refused_at = now if stuck or gone else self._refused_at
             self._sweep(lane)
-        self.failing = self.failing or late
 
     # Sending
 
@@ -290,7 +293,7 @@ class Outbox:
         """Forget a lane in which nothing is left."""
         if not lane.waiting:
             lane.hurry = False
-            if not lane.busy and self._lanes.pop(lane.destination, None) is not None:
+            if not (lane.busy or lane.under_way) and self._lanes.pop(lane.destination, None) is not None:
                 self._callers -= lane.callers
 
     async def _send(self, lane: Lane, *, first: bool) -> bool:
@@ -301,15 +304,14 @@ class Outbox:
         results = await self._results(lane, batch)
         lane.under_way = []
         errors = [result for result in results if isinstance(result, Exception)]
-        if errors:
-            again = [entry for entry, result in zip(batch, results, strict=True) if not self._is_settled(lane, entry, result)]
-        else:
-            again = []
+        again = [entry for entry, result in zip(batch, results, strict=True) if not self._is_settled(lane, entry, result)] if errors else []
+        if not errors:
             for entry, result in zip(batch, results, strict=True):
                 entry.under_way = False
                 if not entry.settled:
                     self._end(entry, result)
-        self.failing = len(errors) == len(batch) and not all(isinstance(error, NoDestination) for error in errors)
+        refused = len(errors) == len(batch) and not all(isinstance(error, NoDestination) for error in errors)
+        self._refused_at = self._clock.monotonic() if refused else -inf
         if errors:
             metrics.SEND_FAILURES.labels(self._service).inc(len(errors))
             if first:

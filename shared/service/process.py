@@ -29,14 +29,28 @@ from shared.service import Answering, Build, Environment
 from shared.service.application import Application
 from shared.service.bounded import BoundedProtocol
 from shared.service.configuration import ShellSettings, instance_name, listen, ports_of, problems
-from shared.service.lifecycle import EXIT_OK, EXIT_SETTINGS, Life
+from shared.service.lifecycle import EXIT_OK, EXIT_SETTINGS, Life, Word
 from shared.telemetry import logs
 from shared.tls import Pair, server_context, watch
 from shared.topics import Topics
 
 log = logs.get(__name__)
+UNHEARD = "Kafka acknowledges no writes: fewer replicas than min.insync.replicas, or no leader"
 _HANG_UP_SECONDS = 0.5
 """Within this a client takes something, or it is taken to have gone."""
+
+
+def word_of(news: Word, kafka: Log, *, takes_requests: bool) -> Word:
+    """What the brokers say of us, and what they have (`news`). That nothing is acknowledged is only told where requests are taken: it may
+    be one partition's trouble, and who is led nobody writes to no other.
+    """
+
+    def word() -> tuple[bool, tuple[str, ...]]:
+        ready, reasons = news()
+        told = tuple(filter(None, (kafka.trouble, UNHEARD if kafka.unheard else None)))
+        return ready and kafka.trouble is None and (takes_requests or not kafka.unheard), (*told, *reasons)
+
+    return word
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:
@@ -159,16 +173,12 @@ class _Process:
     def _member(self, name: str, build: Build, environment: Environment, port: int) -> _Member:
         listening = listen(name, self._settings.host, port)
         told: list[Callable[[str], None]] = []
-        news = TopicNews(name, environment.clock, told, takes_requests=name == "ingress")
+        takes_requests = name == "ingress"
+        news = TopicNews(name, environment.clock, told, takes_requests=takes_requests)
         watched = WatchedLog(environment.log, environment.clock, missed=news.missed)
         service = build(replace(environment, log=watched, topics_made_anew=told))
 
-        def topics() -> tuple[bool, tuple[str, ...]]:
-            """What the brokers say of us, and what they have."""
-            ready, reasons = news.readiness()
-            trouble = environment.log.trouble
-            return (ready, reasons) if trouble is None else (False, (trouble, *reasons))
-
+        topics = word_of(news.readiness, environment.log, takes_requests=takes_requests)
         life = Life(service, self._settings.grace_seconds, self._stopping.set, topics)
         own = service.asgi() if isinstance(service, Answering) else None
         application = Application(alive=life.alive, readiness=life.readiness, own=own, lifespan=life.lifespan)

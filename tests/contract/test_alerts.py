@@ -34,7 +34,7 @@ def test_every_rule_names_metrics_that_exist() -> None:
             assert name in LABELS, (rule["alert"], name)
             assert {label.split("=")[0].strip() for label in labels.split(",") if label} <= LABELS[name], rule["alert"]
         assert rule["labels"]["severity"] in ("info", "warning", "critical")
-        assert set(rule["annotations"]) == {"summary", "what_to_do"}, rule["alert"]
+        assert {"summary", "what_to_do"} <= set(rule["annotations"]) <= {"summary", "what_to_do", "runbook"}, rule["alert"]
 
 
 def test_every_rule_is_seen_to_fire_and_to_be_silent() -> None:
@@ -44,6 +44,9 @@ def test_every_rule_is_seen_to_fire_and_to_be_silent() -> None:
     assert len(set(names)) == len(names)
     assert {test["alertname"] for test in tests if test["exp_alerts"]} == set(names)
     assert {test["alertname"] for test in tests if not test["exp_alerts"]} == set(names)
+    annotated = {rule["alert"]: set(rule["annotations"]) for rule in RULES}
+    for test in tests:
+        assert all(set(alert["exp_annotations"]) == annotated[test["alertname"]] for alert in test["exp_alerts"]), test["alertname"]
 
 
 def test_promtool_agrees() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -14,6 +14,7 @@ from services.ingress.app import Ingress
 from services.ingress.settings import IngressSettings
 from shared.clock import SystemClock
 from shared.contracts.job import Job
+from shared.errors import ConsumerGaveUp
 from shared.kafka.memory.memory import MemoryLog
 from tests.contract.test_ingress_disconnect import Connection, serving
 from tests.contract.test_ingress_jobs import parsed
@@ -82,6 +83,37 @@ async def test_who_waits_for_an_end_is_answered_in_time() -> None:
         answer = await asyncio.wait_for(at.client.post("/v1/jobs?wait=0.1", json={"prompt": "x"}), 2.0)
         assert (answer.status_code, answer.json()["state"]) == (202, "running")
         assert len(at.ingress.door.register) == 0
+
+
+class Silent:
+    """A producer that nothing is acknowledged to."""
+
+    async def send_many(self, _messages: Any) -> Any:
+        await asyncio.Event().wait()
+
+
+async def fails() -> None:
+    raise ConsumerGaveUp("it stands still")
+
+
+async def test_who_waits_at_an_instance_that_ends_by_itself_is_told() -> None:
+    """Also whose job is on its way to Kafka: at once, not when the server's grace period is over."""
+    told: list[httpx.Response] = []
+
+    async def ends() -> None:
+        async with holding() as at:
+            chat = asyncio.create_task(at.client.post("/v1/chat/completions", json=CHAT))
+            await until(lambda: len(at.ingress.door.register) == 1 and not len(at.ingress._outbox), "his job is written")
+            at.ingress._outbox._producer = cast("Any", Silent())
+            job = asyncio.create_task(at.client.post("/v1/jobs", json={"prompt": "x"}))
+            await until(lambda: bool(len(at.ingress._outbox)), "the other's job is on its way")
+            at.ingress._processor.spawn(fails())
+            told.extend(await asyncio.wait_for(asyncio.gather(chat, job), 2.0))
+
+    with pytest.raises(ConsumerGaveUp):
+        await ends()
+    assert [answer.status_code for answer in told] == [503, 503]
+    assert all("retry-after" in answer.headers for answer in told)
 
 
 async def test_a_leaving_instance_tells_everybody_who_can_go_on_elsewhere() -> None:

@@ -199,8 +199,8 @@ async def a_closed_consumer_refuses(bench: Bench) -> None:
 
 
 @case
-async def topics_are_created_once_listed_and_deleted(bench: Bench) -> None:
-    """create_topics returns what was new; an existing topic keeps its partitions; the cluster has an id."""
+async def topics_are_created_once_listed_grown_and_deleted(bench: Bench) -> None:
+    """create_topics returns what was new; an existing topic keeps its partitions until some are added; the cluster has an id."""
     name = await bench.topic(3)
     other = name + "-other"
     admin = await bench.log.admin()
@@ -208,6 +208,10 @@ async def topics_are_created_once_listed_and_deleted(bench: Bench) -> None:
     while other not in (listed := await admin.list_topics()):
         await bench.clock.sleep(0.02)
     assert (listed[name].partitions, listed[other].partitions) == (3, 2)
+    await admin.add_partitions({name: 5})
+    await admin.add_partitions({})
+    while (await admin.list_topics())[name].partitions != 5:
+        await bench.clock.sleep(0.02)
     await admin.delete_topics([other, name + "-unknown"])
     while other in await admin.list_topics():
         await bench.clock.sleep(0.02)

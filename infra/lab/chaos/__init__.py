@@ -9,7 +9,8 @@ is sent again without harm.
     plan       which fault strikes whom, in which order; pure, from the seed
     jobs       what is asked for, from the seed; what was sent and what has ended
     load       sends them at a bounded rate, again when the fate is unknown; sees results
-    stage      broker and cluster, and how each fault is done to them
+    callers    ask over REST as people do, through a balancer, and compare their answers; what they met in an upgrade is a fault
+    stage      brokers and cluster, and how each fault is done to them
     odd        records of every odd kind on every topic
     run        the course: load, fault after fault, drain, verify
     crashes    processes that ended by themselves, and what excuses them; pure

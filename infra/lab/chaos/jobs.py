@@ -36,7 +36,10 @@ POLICIES = {
     ]
 }
 _REST_SHARE = 0.03
-TENANTS = tuple(f"tenant-{number}" for number in range(7))
+_TALKER = "talker"
+_ASKING = tuple(f"tenant-{number}" for number in range(7))
+TENANTS = (*_ASKING, POLICED, _TALKER)
+"""All that have jobs."""
 CALLED_EVERY = 20
 """Of so many jobs one has a callback, where there is a receiver."""
 _LONGEST_DELAY_SECONDS = 20.0
@@ -70,7 +73,7 @@ class JobMix:
         not_before = now + random.uniform(0.2, _LONGEST_DELAY_SECONDS) if kind == "delayed" else None
         body: dict[str, object] = {
             "id": self.id_of(number),
-            "tenant": POLICED if kind == "policed" else TENANTS[number % len(TENANTS)],
+            "tenant": POLICED if kind == "policed" else _ASKING[number % len(_ASKING)],
             "prompt": f"question {number}" + (f" {FAILS_SOMETIMES}" if kind == "retries" else ""),
             "options": {"max_tokens": _TOKENS},
             "limits": {"attempts": _ATTEMPTS},
@@ -80,7 +83,7 @@ class JobMix:
         if kind == "chain":
             body |= {"pattern": "chain", "chain": [{"name": "draft", "template": "{input}"}, {"name": "final", "template": "{draft}"}]}
         if kind == "talk":
-            body |= {"conversation": f"talk-{number % _TALKS}", "tenant": "talker"}
+            body |= {"conversation": f"talk-{number % _TALKS}", "tenant": _TALKER}
         if kind == "tool":
             body |= {"pattern": "tools", "input": {"tool": "calculator"}, "prompt": f'{{"expression": "{number} + 1"}}'}
         if kind == "pattern":
@@ -110,6 +113,14 @@ class JobMix:
         return int(digits) if job.startswith(self._prefix) and digits.isdigit() else None
 
 
+@dataclass(frozen=True, slots=True)
+class Met:
+    """What somebody met over REST that was no answer. Monotonic seconds."""
+
+    at: float
+    what: str
+
+
 class Ledger:
     """Moments of every job, monotonic seconds; jobs are numbers from 0 on."""
 
@@ -121,6 +132,7 @@ class Ledger:
         self.open: set[int] = set()
         """Sent and not ended."""
         self.sent_again = 0
+        self.met: list[Met] = []
         self.repeated_results = 0
 
     @property

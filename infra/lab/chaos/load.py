@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import aiohttp
 
-from infra.lab.chaos.jobs import Asked, JobMix, Ledger
+from infra.lab.chaos.jobs import Asked, JobMix, Ledger, Met
 from shared.clock import Clock
 from shared.contracts import headers
 from shared.errors import ConsumerGaveUp, LogError
@@ -38,8 +38,9 @@ class Sender:
     """Sends one job, or a batch, until it is acknowledged."""
 
     def __init__(
-        self, producer: Producer, session: aiohttp.ClientSession, url: str, *, topics: Topics, ledger: Ledger, clock: Clock
+        self, producer: Producer, session: aiohttp.ClientSession, url: Callable[[], str], *, topics: Topics, ledger: Ledger, clock: Clock
     ) -> None:
+        """`url`: of the ingress that the next request goes to."""
         self._producer, self._session, self._url, self._topics = producer, session, url, topics
         self._ledger, self._clock = ledger, clock
         self._rest = asyncio.Semaphore(_REST_IN_FLIGHT)
@@ -76,17 +77,23 @@ class Sender:
                 await self._clock.sleep(AGAIN_SECONDS)
 
     async def _posted(self, job: Asked) -> bool:
+        url = self._url()
         try:
-            async with self._session.post(f"{self._url}/v1/jobs", data=job.body) as response:
+            async with self._session.post(f"{url}/v1/jobs", data=job.body) as response:
                 text = await response.text()
-        except (aiohttp.ClientError, TimeoutError):
+        except (aiohttp.ClientError, TimeoutError) as error:
+            self._meet(job, url, repr(error))
             return False
         if response.status in (200, 202):
             self._ledger.on_acknowledged(job.number, self._clock.monotonic())
             return True
         if response.status not in _RESEND_STATUS:
             raise JobRefused(f"the ingress refuses {job.id}: {response.status} {text[:300]}")
+        self._meet(job, url, f"{response.status} {text}")
         return False
+
+    def _meet(self, job: Asked, url: str, what: str) -> None:
+        self._ledger.met.append(Met(self._clock.monotonic(), f"job {job.id} at {url}: {what[:200]}"))
 
 
 class Load:
@@ -100,7 +107,7 @@ class Load:
         self.enough = asyncio.Event()
         """Set: no further jobs beyond the number asked for."""
 
-    async def produce(self, log: Log, url: str, jobs: int, rate: float) -> None:
+    async def produce(self, log: Log, url: Callable[[], str], jobs: int, rate: float) -> None:
         """At least `jobs` jobs at `rate` a second, and on until `enough` is set. Returns when all are acknowledged. Raises JobRefused."""
         producer = await log.producer(client_id="chaos-load")
         timeout = aiohttp.ClientTimeout(total=_REST_SECONDS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
@@ -20,20 +20,35 @@ class FaultKind(StrEnum):
     RESTART = "restart"
     """SIGTERM, the grace period, a new start."""
     BROKER_KILL = "broker_kill"
-    """SIGKILL of Kafka, started again at once."""
+    """SIGKILL of Kafka, of several brokers of one that leads, started again at once."""
     BROKER_OUTAGE = "broker_outage"
-    """SIGKILL of Kafka, started again after a while."""
+    """SIGKILL of Kafka, of several brokers of one that leads, started again after a while."""
+    BROKER_RESTART = "broker_restart"
+    """SIGTERM of each of several brokers in turn, the next one when all copies are in sync again."""
+    INSYNC_KILLED = "insync_killed"
+    """SIGKILL of so many brokers at once that `min.insync.replicas` is lost; started again after a while."""
+    INSYNC_STOPPED = "insync_stopped"
+    """SIGTERM of as many in turn: the one that is left knows that it is alone, and refuses what wants all acknowledgements."""
     WORKER_LOSS = "worker_loss"
     """SIGKILL of a worker that stays away longer than leases and credits last."""
     NODE_LOSS = "node_loss"
     """SIGKILL of a model node under its running worker; it comes back after a while."""
     ODD_RECORDS = "odd_records"
     """Records of every odd kind on every partition of every topic."""
+    UPGRADE = "upgrade"
+    """Every process of every service in turn: SIGTERM, a new one, the next when that is ready. Callers over REST must not notice."""
+
+
+OF_SEVERAL_BROKERS = frozenset({FaultKind.BROKER_RESTART, FaultKind.INSYNC_KILLED, FaultKind.INSYNC_STOPPED})
+UPGRADED = ("worker", "critic", "cache", "sink", "delay", "router", "planner", "ingress")
+"""In this order: what acts on a new field comes before what sends it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault. `targets`: names of processes, numbers of simulated nodes; empty for broker and topics. `seconds`: how long it lasts."""
+    """One fault. `targets`: names of processes, numbers of simulated nodes, or of brokers where there are several; empty for a broker alone
+    and topics. `seconds`: how long it lasts.
+    """
 
     kind: FaultKind
     targets: tuple[str, ...] = ()
@@ -63,21 +78,48 @@ QUICK = Durations(warm_up=3.0, watch=2.0)
 """Of the short run: what is lost shows, how long recovery takes hardly."""
 
 
-def cycle(services: Mapping[str, Sequence[str]], nodes: int, durations: Durations, random: Random, *, together: bool) -> list[Fault]:
-    """Every fault once, for every service (name → its processes): first nothing, then in random order.
+def cycle(
+    services: Mapping[str, Sequence[str]],
+    nodes: int,
+    durations: Durations,
+    random: Random,
+    *,
+    together: bool,
+    brokers: int = 1,
+    only: Collection[FaultKind] = (),
+) -> list[Fault]:
+    """Every fault once, for every service (name → its processes) and every broker: first nothing, then in random order.
 
-    `together`: what is done to services strikes one process of each at the same moment, which is shorter and harder.
+    `together`: what is done to services strikes one process of each at the same moment, which is shorter and harder; nothing is upgraded.
+    `only`: these kinds, where any are named.
     """
     faults = [
         Fault(FaultKind.ODD_RECORDS),
-        Fault(FaultKind.BROKER_KILL),
-        Fault(FaultKind.BROKER_OUTAGE, (), durations.outage),
         Fault(FaultKind.WORKER_LOSS, (random.choice(services["worker"]),), durations.worker_away),
         Fault(FaultKind.NODE_LOSS, (str(random.randrange(nodes)),), durations.node_away),
+        *_of_brokers(brokers, durations, random),
     ]
     for kind, seconds in ((FaultKind.KILL, 0.0), (FaultKind.PAUSE, durations.pause), (FaultKind.RESTART, 0.0)):
         chosen = [random.choice(processes) for processes in services.values()]
         groups = [tuple(chosen)] if together else [(name,) for name in chosen]
         faults += [Fault(kind, group, seconds) for group in groups]
+    if not together or FaultKind.UPGRADE in only:
+        ordered = sorted(services, key=UPGRADED.index)
+        faults.append(Fault(FaultKind.UPGRADE, tuple(name for service in ordered for name in services[service])))
     random.shuffle(faults)
-    return [Fault(FaultKind.NOTHING), *faults]
+    return [fault for fault in (Fault(FaultKind.NOTHING), *faults) if fault.kind in only or not only]
+
+
+def _of_brokers(count: int, durations: Durations, random: Random) -> list[Fault]:
+    if count == 1:
+        return [Fault(FaultKind.BROKER_KILL), Fault(FaultKind.BROKER_OUTAGE, (), durations.outage)]
+    names = [str(number) for number in range(1, count + 1)]
+    most = names[:-1]  # all but one hold what is acknowledged, so with all but one away nothing is
+    random.shuffle(names)
+    return [
+        *(Fault(FaultKind.BROKER_KILL, (name,)) for name in names),
+        Fault(FaultKind.BROKER_OUTAGE, (random.choice(names),), durations.outage),
+        Fault(FaultKind.BROKER_RESTART, tuple(names)),
+        Fault(FaultKind.INSYNC_KILLED, tuple(random.sample(names, len(most))), durations.outage),
+        Fault(FaultKind.INSYNC_STOPPED, tuple(random.sample(names, len(most))), durations.outage),
+    ]

@@ -15,6 +15,7 @@ from infra.lab.chaos.stage import COPIES, SLOTS, WORKERS
 from infra.verify.laws import LAWS
 
 SIMULATED = "model nodes are simulated; broker, services, processes, signals and network are real"
+_SHOWN = 10
 SATURATED_SECONDS = 10.0
 """With more jobs in flight when a fault strikes than are sent in so long, the load was more than the cluster serves on this machine."""
 
@@ -26,7 +27,7 @@ def document(facts: Mapping[str, Any], options: Options, outcome: Outcome) -> di
     ledger = outcome.ledger
     return {
         **envelope("chaos", SIMULATED, facts, asdict(options)),
-        "cluster": {**COPIES, "ingress": 1, "worker": WORKERS, "slots_per_worker": SLOTS, "brokers": 1},
+        "cluster": {**COPIES, "worker": WORKERS, "slots_per_worker": SLOTS, "brokers": options.brokers},
         "jobs": ledger.count,
         "kept": outcome.kept,
         "lost": max(outcome.report.lost, outcome.unanswered),
@@ -35,6 +36,8 @@ def document(facts: Mapping[str, Any], options: Options, outcome: Outcome) -> di
         "doubly_accepted": outcome.report.doubly_accepted,
         "executed_duplicates": outcome.report.counts.wasted_executions,
         "callbacks": {**outcome.callbacks, "untold": len(outcome.untold)},
+        "callers": {**outcome.callers, "wrong": outcome.miscalled[:_SHOWN]},
+        "ready_without_writes": outcome.deceived,
         "sent_again": ledger.sent_again,
         "repeated_results": ledger.repeated_results,
         "load_seconds": outcome.load_seconds,
@@ -83,6 +86,8 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"executed duplicates (work for nothing): {found['executed_duplicates']} of {counts['executions']} executions"
     yield f"attempts beyond the first: {counts['retries']}"
     yield "callbacks: " + ", ".join(f"{number} {what}" for what, number in found["callbacks"].items())
+    yield "callers over REST: " + ", ".join(f"{number} {what}" for what, number in found["callers"].items() if what != "wrong")
+    yield from (f"    {what}" for what in found["callers"]["wrong"])
     yield f"sent again by the load: {found['sent_again']}; records of a known id (these, and sent on by delay): {counts['resubmitted']}"
     yield f"times a planner took a partition: {counts['epochs']}; events of fenced planners: {counts['stale_events']}"
     yield (

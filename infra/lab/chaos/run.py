@@ -11,11 +11,12 @@ from typing import Any
 from pymongo import AsyncMongoClient
 
 from infra.lab.chaos.callbacks import Receiver, shown
+from infra.lab.chaos.callers import Callers, noticed
 from infra.lab.chaos.crashes import Absence, Crash, defects
 from infra.lab.chaos.figures import Struck
 from infra.lab.chaos.jobs import JobMix, Ledger
 from infra.lab.chaos.load import Load
-from infra.lab.chaos.plan import Durations, Fault, cycle
+from infra.lab.chaos.plan import Durations, Fault, FaultKind, cycle
 from infra.lab.chaos.stage import Stage
 from infra.verify.reading import scope_of, verify
 from infra.verify.recount import counted, differences, recounted
@@ -49,6 +50,9 @@ class Options:
     rate: float
     together: bool = False
     durations: Durations = field(default_factory=Durations)
+    brokers: int = 1
+    only: tuple[FaultKind, ...] = ()
+    """These kinds of faults, where any are named."""
 
 
 @dataclass(slots=True)
@@ -68,6 +72,14 @@ class Outcome:
     """Jobs whose end was neither delivered nor given up."""
     uncounted: list[str] = field(default_factory=list)
     """What the sink's sums say else than a recount; empty where there is no store."""
+
+    callers: Mapping[str, int] = field(default_factory=dict)
+    """What became of the questions of those who ask over REST."""
+    miscalled: tuple[str, ...] = ()
+    """Answers that differ where they must not, and what callers met in an upgrade."""
+
+    deceived: tuple[str, ...] = ()
+    """Processes that called themselves ready while Kafka acknowledged nothing."""
 
     @property
     def unanswered(self) -> int:
@@ -90,6 +102,8 @@ class Outcome:
         laws = [] if self.kept else ["a law was broken"]
         if self.untold:
             laws.append(f"{len(self.untold)} callbacks were neither delivered nor given up, as that of {self.untold[0]}")
+        laws += [f"{len(self.miscalled)} callers were served wrong: {self.miscalled[0]}"] if self.miscalled else []
+        laws += [f"ready, while Kafka acknowledged nothing: {', '.join(self.deceived)}"] if self.deceived else []
         laws += [f"the sink counted wrong: {self.uncounted[0]}"] if self.uncounted else []
         return [*laws, *(f"{crash.process} {crash.what.splitlines()[0]}" for crash in self.defects)]
 
@@ -107,6 +121,7 @@ class Run:
         self._mix = JobMix(options.seed, f"c{options.seed}-", hook)
         self._load = Load(self._mix, self._ledger, self._topics, clock)
         self._receiver = Receiver(options.seed, stage.hook_port, clock)
+        self._callers = Callers(stage.balancer, f"asked{options.seed}-", self._ledger.met, clock)
 
     async def run(self) -> Outcome:
         async with self._receiver.serving():
@@ -119,18 +134,21 @@ class Run:
         started = self._clock.monotonic()
         watching = asyncio.create_task(self._load.watch(watched))
         supervising = asyncio.create_task(self._supervise())
-        producing = asyncio.create_task(self._load.produce(log, stage.cluster.url, options.jobs, options.rate))
+        producing = asyncio.create_task(self._load.produce(log, stage.balancer.url, options.jobs, options.rate))
+        calling = asyncio.create_task(self._callers.run())
         try:
-            await _unless_broken(self._faults(), producing, watching, supervising)
+            await _unless_broken(self._faults(), producing, watching, supervising, calling)
             self._load.enough.set()
+            self._callers.enough.set()
             await producing
+            await calling
             load_seconds = self._clock.monotonic() - started
             await _unless_broken(self._drain(), watching, supervising)
             untold = await self._receiver.told(self._ledger, self._mix, log, self._topics, TELL_SECONDS)
         finally:
-            for task in (producing, watching, supervising):
+            for task in (tasks := (producing, watching, supervising, calling)):
                 task.cancel()
-            await asyncio.gather(producing, watching, supervising, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
         drained = self._clock.monotonic()
         self._say("verifying")
         told_by_nobody = (self._topics.job_events, self._topics.results)  # of all other topics odd records become dead letters
@@ -139,8 +157,28 @@ class Run:
         report = await verify(log, scope, self._clock)
         called = sum(map(self._mix.is_called, range(self._ledger.count)))
         told, uncounted = shown(called, self._receiver), await self._recount(log)
-        times = load_seconds, started, drained
-        return Outcome(self._ledger, self._struck, report, stage.crashes, stage.absences, *times, told, tuple(untold), uncounted)
+        times, callers = (load_seconds, started, drained), self._callers
+        seen = noticed(self._ledger.met, self._struck)
+        asked = {
+            "answered": callers.answered,
+            "asked again": len(self._ledger.met),
+            "in an upgrade": len(seen),
+            "differ": len(callers.wrong),
+        }
+        return Outcome(
+            self._ledger,
+            self._struck,
+            report,
+            stage.crashes,
+            stage.absences,
+            *times,
+            told,
+            tuple(untold),
+            uncounted,
+            asked,
+            (*callers.wrong, *(one.what for one in seen)),
+            tuple(stage.deceived),
+        )
 
     async def _recount(self, log: Log) -> list[str]:
         """Once the sinks have all that Kafka has."""
@@ -181,6 +219,8 @@ class Run:
                 self._options.durations,
                 self._random,
                 together=self._options.together,
+                brokers=self._options.brokers,
+                only=self._options.only,
             ):
                 await self._strike(fault)
             if self._ledger.count >= self._options.jobs:

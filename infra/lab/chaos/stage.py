@@ -19,10 +19,12 @@ import httpx
 
 from infra.lab.bench.local import own_broker
 from infra.lab.chaos import callbacks, odd
+from infra.lab.chaos.callers import Balancer
 from infra.lab.chaos.crashes import Absence, Crash
 from infra.lab.chaos.jobs import FAILS_SOMETIMES, NEVER, POLICED, POLICIES
 from infra.lab.chaos.plan import Fault, FaultKind
 from infra.native import ports
+from infra.native.brokers import Brokers
 from infra.native.cluster import LocalCluster
 from infra.native.errors import MissingTool, NativeError
 from infra.native.kafka import Kafka
@@ -33,12 +35,13 @@ from infra.native.ports import free_ports
 from infra.native.processes import Daemon, tail
 from infra.native.redis import RedisServer
 from infra.native.services import GRACE_SECONDS, ServiceProcess
+from infra.native.settings import NativeSettings
 from infra.native.waiting import wait_until
 from infra.verify.report import Place
 from shared.clock import Clock, SystemClock
 
 NAMESPACE = "chaos"
-COPIES = {"planner": 2, "router": 2, "delay": 2, "sink": 2, "critic": 2, "cache": 2}
+COPIES = {"planner": 2, "router": 2, "delay": 2, "sink": 2, "critic": 2, "cache": 2, "ingress": 2}
 WORKERS = 3
 """With a node each; one more serves tools."""
 _TOOLS = {"tools": {"calculator": {"kind": "calculator"}}}
@@ -63,6 +66,11 @@ _DECLARE_SECONDS = 30.0
 _BROKER_SESSION_MS = 6_000
 _BROKER_BACK_SECONDS = 180.0
 """A killed broker reads its logs again, while everybody tries to reach it."""
+_BROKER_STOP_SECONDS = 30.0
+_WRITERS = frozenset({"planner", "router", "worker"})
+"""Services that write all the time; the ingress stays ready as long as nobody has met a refusal."""
+_UNLED_SECONDS = 5.0
+"""From the moment at which a balancer leads nobody to an ingress any more until that is told to end (`preStopSeconds` of the chart)."""
 QUICK_ENVIRONMENT = {"TUTTI_PLANNER__LEASE_SECONDS": "8"}
 """Of the short run: what a lost worker had is begun again sooner."""
 QUICK_RATE = 45.0
@@ -73,9 +81,10 @@ QUICK_RATE = 45.0
 class Stage:
     """What faults are done to. What ended by itself is in `crashes` and is started again; `absences` are the broker's."""
 
-    kafka: Kafka
+    kafka: Kafka | Brokers
     cluster: LocalCluster
     directory: Path
+    balancer: Balancer
     clock: Clock = field(default_factory=SystemClock)
     crashes: list[Crash] = field(default_factory=list)
     absences: list[Absence] = field(default_factory=list)
@@ -83,6 +92,8 @@ class Stage:
     """Where callbacks are received; 0: there are none."""
     store: MongoServer | None = None
     """Of the sinks; None where there is none on this machine: they count metrics alone."""
+    deceived: list[str] = field(default_factory=list)
+    """Processes that called themselves ready while Kafka acknowledged nothing."""
     odd: set[Place] = field(default_factory=set)
     """Where odd records were written: what cannot be read there is no fault."""
     _struck: set[str] = field(default_factory=set)
@@ -100,13 +111,14 @@ class Stage:
 
     def strike(self, fault: Fault) -> None:
         """Do it, and undo it after its time. Returns when what was taken away is started again."""
+        taken = () if fault.kind is FaultKind.UPGRADE else fault.targets  # of that one at a time
         with self._lock:
-            self._struck.update(fault.targets)
+            self._struck.update(taken)
         try:
             _DO[fault.kind](self, fault)
         finally:
             with self._lock:
-                self._struck.difference_update(fault.targets)
+                self._struck.difference_update(taken)
 
     def processes(self, fault: Fault) -> list[ServiceProcess]:
         return [self.cluster.services[name] for name in fault.targets]
@@ -118,6 +130,14 @@ class Stage:
                 if name not in self._struck and service.daemon.pid() is None:
                     self.crashed(name, f"ended by itself: {tail(service.daemon.log, 3)}")
                     service.start()
+
+    @contextmanager
+    def absent(self) -> Iterator[None]:
+        """Kafka acknowledges nothing meanwhile."""
+        since = self.clock.monotonic()
+        self.absences.append(Absence(since, NEVER))
+        yield
+        self.absences[-1] = Absence(since, self.clock.monotonic())
 
     def crashed(self, process: str, what: str) -> None:
         self.crashes.append(Crash(process, self.clock.monotonic(), what))
@@ -148,13 +168,66 @@ def _restart(stage: Stage, fault: Fault) -> None:
         service.start()
 
 
+def _upgrade(stage: Stage, fault: Fault) -> None:
+    """As a rolling update does it: one after the other, each ready before the next; an ingress's callers are led elsewhere first."""
+    for service in stage.processes(fault):
+        stage.balancer.away.add(service.url)
+        if service.service == "ingress":
+            time.sleep(_UNLED_SECONDS)
+        stage.strike(Fault(FaultKind.RESTART, (service.name,)))
+        service.await_ready()
+        stage.balancer.away.discard(service.url)
+
+
 def _broker(stage: Stage, fault: Fault) -> None:
-    since = stage.clock.monotonic()
-    stage.absences.append(Absence(since, NEVER))
-    stage.kafka.kill()
+    """One alone is all of Kafka; of several it is one that leads."""
+    if isinstance(stage.kafka, Brokers):
+        [name] = fault.targets
+        _await_lead(stage.kafka, name)
+        _brokers_away(stage, stage.kafka, fault)
+        return
+    with stage.absent():
+        stage.kafka.kill()
+        time.sleep(fault.seconds)
+        stage.kafka.start(timeout_seconds=_BROKER_BACK_SECONDS)
+
+
+def _await_lead(kafka: Brokers, name: str) -> None:
+    """Who leads nothing is no loss."""
+    if not wait_until(lambda: (found := kafka.copies()) is not None and found.leads.get(name, 0) > 0, _BROKER_BACK_SECONDS):
+        raise NativeError(f"broker {name} does not lead again: {kafka.copies()}")
+
+
+def _brokers_away(stage: Stage, kafka: Brokers, fault: Fault, *, in_order: bool = False) -> None:
+    """Each is away for the same time; afterwards every partition has all its copies."""
+    for name in fault.targets:
+        kafka.one[name].stop(grace_seconds=_BROKER_STOP_SECONDS) if in_order else kafka.one[name].kill()
     time.sleep(fault.seconds)
-    stage.kafka.start(timeout_seconds=_BROKER_BACK_SECONDS)
-    stage.absences[-1] = Absence(since, stage.clock.monotonic())
+    if fault.kind in (FaultKind.INSYNC_KILLED, FaultKind.INSYNC_STOPPED):
+        services = stage.cluster.services.values()
+        stage.deceived += [service.name for service in services if service.service in _WRITERS and service.ready()]
+    kafka.start(timeout_seconds=_BROKER_BACK_SECONDS)
+    kafka.await_in_sync(_BROKER_BACK_SECONDS)
+
+
+def _several(stage: Stage) -> Brokers:
+    assert isinstance(stage.kafka, Brokers), "the plan has this for several brokers only"
+    return stage.kafka
+
+
+def _broker_restart(stage: Stage, fault: Fault) -> None:
+    for name in fault.targets:
+        _brokers_away(stage, _several(stage), Fault(fault.kind, (name,)), in_order=True)
+
+
+def _insync_killed(stage: Stage, fault: Fault) -> None:
+    with stage.absent():
+        _brokers_away(stage, _several(stage), fault)
+
+
+def _insync_stopped(stage: Stage, fault: Fault) -> None:
+    with stage.absent():
+        _brokers_away(stage, _several(stage), fault, in_order=True)
 
 
 def _worker_loss(stage: Stage, fault: Fault) -> None:
@@ -189,6 +262,10 @@ _DO: dict[FaultKind, Callable[[Stage, Fault], None]] = {
     FaultKind.RESTART: _restart,
     FaultKind.BROKER_KILL: _broker,
     FaultKind.BROKER_OUTAGE: _broker,
+    FaultKind.BROKER_RESTART: _broker_restart,
+    FaultKind.INSYNC_KILLED: _insync_killed,
+    FaultKind.INSYNC_STOPPED: _insync_stopped,
+    FaultKind.UPGRADE: _upgrade,
     FaultKind.WORKER_LOSS: _worker_loss,
     FaultKind.NODE_LOSS: _node_loss,
     FaultKind.ODD_RECORDS: _odd_records,
@@ -196,13 +273,13 @@ _DO: dict[FaultKind, Callable[[Stage, Fault], None]] = {
 
 
 @contextmanager
-def running(directory: Path, environment: Mapping[str, str]) -> Iterator[Stage]:
-    """A broker and a cluster of their own. Raises NativeError kinds. The directory, with all logs, is left to the caller."""
+def running(directory: Path, environment: Mapping[str, str], brokers: int = 1) -> Iterator[Stage]:
+    """So many brokers, and a cluster of their own. Raises NativeError kinds. The directory, with all logs, is left to the caller."""
     parameters, tools = directory / "node.json", directory / "tools.yaml"
     parameters.write_text(json.dumps(_NODE))
     tools.write_text(json.dumps(_TOOLS))  # which is YAML, too
     [hook_port] = free_ports(1)
-    own = own_broker(StackHome(directory / "kafka"), _BROKER_SESSION_MS), _own_store(directory), _own_cache(directory)
+    own = _own_kafka(directory / "kafka", brokers), _own_store(directory), _own_cache(directory)
     with own[0] as kafka, own[1] as store, own[2] as cache:
         cluster = LocalCluster(
             kafka.servers,
@@ -219,14 +296,27 @@ def running(directory: Path, environment: Mapping[str, str]) -> Iterator[Stage]:
                 **environment,
             },
             copies=COPIES,
+            counts={"replication": brokers, "min_insync_replicas": max(1, brokers - 1)},
         )
         try:
             cluster.start()
             _declare(cluster, tools)
             httpx.put(f"{cluster.url}/v1/tenants/{POLICED}", json=POLICIES, timeout=_DECLARE_SECONDS).raise_for_status()
-            yield Stage(kafka, cluster, directory, hook_port=hook_port, store=store)
+            balancer = Balancer([service.url for service in cluster.services.values() if service.service == "ingress"])
+            yield Stage(kafka, cluster, directory, balancer, hook_port=hook_port, store=store)
         finally:
             _stop(kafka, cluster)
+
+
+@contextmanager
+def _own_kafka(directory: Path, brokers: int) -> Iterator[Kafka | Brokers]:
+    if brokers == 1:
+        with own_broker(StackHome(directory), _BROKER_SESSION_MS) as kafka:
+            yield kafka
+        return
+    cache = NativeSettings().cache_directory
+    with Brokers.beside(directory, cache, brokers, session_timeout_ms=_BROKER_SESSION_MS) as several:
+        yield several
 
 
 @contextmanager
@@ -265,11 +355,11 @@ def _own_cache(directory: Path) -> Iterator[str]:
         server.stop()
 
 
-def _stop(kafka: Kafka, cluster: LocalCluster) -> None:
+def _stop(kafka: Kafka | Brokers, cluster: LocalCluster) -> None:
     """At once: whatever is judged has been judged."""
     daemons: list[Daemon] = [service.daemon for service in cluster.services.values()]
-    for daemon in (*daemons, *cluster.simulators, kafka.daemon):
+    for kill in (*(daemon.kill for daemon in (*daemons, *cluster.simulators)), kafka.kill):
         try:
-            daemon.kill()
+            kill()
         except NativeError:
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, Protocol, TypeVar
+from weakref import WeakSet
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -51,17 +52,24 @@ class AioLog:
         self._security = security or Security()
         self._common = {"bootstrap_servers": self._servers, **self._security.options}
         self.trouble: str | None = None
+        self._producers: WeakSet[AioProducer] = WeakSet()
         self._session_seconds: float | None = None
         """Of members of groups, once the brokers have said what they allow."""
         thin_out(clock)
         install()
+
+    @property
+    def unheard(self) -> bool:
+        return any(producer.unheard for producer in self._producers)
 
     async def producer(self, *, client_id: str, acks: Literal["all", 1] = "all", linger_ms: int = 0) -> AioProducer:
         async def open_session() -> AIOKafkaProducer:
             return await self._connect(lambda: self._new_producer(client_id, acks), lambda client: client.stop(), start_producer)
 
         session = await open_session()
-        return AioProducer(session, open_session, self._clock, idempotent=acks == "all", linger_ms=linger_ms)
+        producer = AioProducer(session, open_session, self._clock, idempotent=acks == "all", linger_ms=linger_ms)
+        self._producers.add(producer)
+        return producer
 
     async def consumer(
         self,

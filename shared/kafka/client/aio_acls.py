@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from aiokafka.client import AIOKafkaClient, ConnectionGroup
-from aiokafka.errors import NodeNotReadyError, NoError, for_code
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import NoError, for_code
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Int8, Int16, Int32, Schema, String
 
 from shared.errors import ConfigurationError
+from shared.kafka.client.aio_topics import ask_any
 
 _ALLOW = 3
 CLUSTER = "kafka-cluster"
@@ -32,6 +33,7 @@ class AclOperation(IntEnum):
     READ = 3
     WRITE = 4
     CREATE = 5
+    ALTER = 7
     DESCRIBE = 8
     DESCRIBE_CONFIGS = 10
 
@@ -93,10 +95,7 @@ class _Request(Request[_Struct]):
 
 async def create_acls(client: AIOKafkaClient, acls: Sequence[Acl]) -> None:
     """Add them to those that are there. Raises ConfigurationError where the cluster keeps none or we may not, and what aiokafka raises."""
-    node = client.get_random_node()
-    if node is None:
-        raise NodeNotReadyError("no broker is known")
-    answer: Any = await client.send(node, _Request(acls), group=ConnectionGroup.COORDINATION)
+    answer = await ask_any(client, _Request(acls))
     for code, message in answer.results:
         if for_code(code) is not NoError:
             raise ConfigurationError(f"Kafka made no ACLs: {message or for_code(code).__name__}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiokafka import errors as kafka
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
 from aiokafka.admin import NewTopic as TheirNewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.protocol.commit import OffsetFetchRequest
@@ -57,6 +57,19 @@ class AioAdmin:
             elif error is not kafka.TopicAlreadyExistsError:
                 raise LogError(f"topic {name} was not created: {error.__name__}")
         return created
+
+    async def add_partitions(self, counts: Mapping[str, int]) -> None:
+        """Raises ConfigurationError when the cluster refuses one."""
+        if not counts:
+            return
+        wanted = {topic: NewPartitions(count) for topic, count in counts.items()}
+        with in_our_words():
+            response: Any = await self._client.create_partitions(wanted, timeout_ms=milliseconds(CALL_SECONDS))
+        for name, code, *rest in response.topic_errors:
+            error = kafka.for_code(code)
+            if error is not kafka.NoError:
+                kind = ConfigurationError if error in _REFUSED else LogError
+                raise kind(f"topic {name} did not grow: {rest[0] if rest and rest[0] else error.__name__}")
 
     async def list_topics(self) -> dict[str, TopicInfo]:
         with in_our_words():

@@ -19,6 +19,7 @@ from shared.errors import LogError, NoDestination, SendFailed
 from shared.kafka.client.aio_closing import close_client
 from shared.kafka.client.aio_errors import FOREIGN, send_error
 from shared.kafka.client.aio_lane import InFlight, Parcel, PartitionLane
+from shared.kafka.client.watchdog import Hearing
 from shared.kafka.port import Appended, Message, TopicPartition
 from shared.kafka.settings import REQUEST_SECONDS, STOP_SECONDS, WINDOW_BYTES, WINDOW_RECORDS
 from shared.kafka.sizes import check_batch, check_record
@@ -46,6 +47,12 @@ class AioProducer:
         self._appending: set[TopicPartition] = set()
         self._rotation = 0
         self._closed = False
+        self._now, self._hearing = clock.monotonic, Hearing()
+
+    @property
+    def unheard(self) -> bool:
+        """Kafka has acknowledged nothing for a while, of what it was sent."""
+        return not self._closed and self._hearing.unheard(self._now())
 
     async def send(self, message: Message) -> Appended:
         size = check_record(message)
@@ -166,11 +173,15 @@ class AioProducer:
             added = batch.append(key=message.key, value=message.value, timestamp=None, headers=list(message.headers))
             assert added is not None, "the sizes counted here are never below the client's"
         batch.close()
+        self._hearing.begun(self._now())
+        delivered = None
         try:
             delivered = await (await session.send_batch(batch, tp.topic, partition=tp.partition))
         except FOREIGN as error:
             self._on_failure(session, tp, error)
             raise send_error(error) from error
+        finally:
+            self._hearing.ended(self._now(), acknowledged=delivered is not None)
         return int(delivered.offset)
 
     def _on_failure(self, session: AIOKafkaProducer, tp: TopicPartition, error: BaseException) -> None:

@@ -11,7 +11,7 @@ from io import BytesIO
 from typing import Any
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
-from aiokafka.errors import NodeNotReadyError, NoError, for_code
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError, NoError, for_code
 from aiokafka.protocol.abstract import AbstractType
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Schema, TaggedFields
@@ -106,12 +106,23 @@ class _Request(Request[_Struct]):
 
 async def topics_there(client: AIOKafkaClient, names: Collection[str] | None = None) -> dict[str, TopicInfo]:
     """Those of `names` (None: all that are not Kafka's own) that exist. Raises what aiokafka raises; a broker older than 2.8 is refused."""
-    node = client.get_random_node()
-    if node is None:
-        raise NodeNotReadyError("no broker is known")
-    answer: Any = await client.send(node, _Request(names), group=ConnectionGroup.COORDINATION)
+    answer = await ask_any(client, _Request(names))
     found = {}
     for code, name, topic_id, is_internal, partitions, *_ in answer.topics:
         if for_code(code) is NoError and (names is not None or not is_internal):
             found[name] = TopicInfo(name, len(partitions), urlsafe_b64encode(topic_id).decode().rstrip("="))
     return found
+
+
+async def ask_any(client: AIOKafkaClient, request: Request[Any]) -> Any:
+    """The answer of the first broker that gives one: one that is lost stays among those that the client knows for a while. Raises what
+    aiokafka raises.
+    """
+    last: Exception = NodeNotReadyError("no broker is known")
+    first = client.get_random_node()
+    for node in sorted((broker.nodeId for broker in client.cluster.brokers()), key=lambda node: (node != first, node)):
+        try:
+            return await client.send(node, request, group=ConnectionGroup.COORDINATION)
+        except (NodeNotReadyError, KafkaConnectionError) as error:
+            last = error
+    raise last

@@ -1,4 +1,4 @@
-"""When a consumer has silently stopped: a pure policy over looks at it (aiokafka issues #1154, #703).
+"""When a consumer has silently stopped: a pure policy over looks at it (aiokafka issues #1154, #703). And when a producer is not heard.
 
 A partition is stuck when it has unread records, is asked for, is not paused, and its position does not move. A partition that nobody asks
 for (no credits, paused, another class first) is no stall. Looks are counted, not seconds: while the cluster does not answer, or the process
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 
 from shared.kafka.port import TopicPartition
 
@@ -70,3 +71,41 @@ class Watchdog:
         if self._unassigned > self._limits.unassigned:
             return Reason.NO_ASSIGNMENT
         return Reason.STUCK_PARTITION if any(looks >= self._limits.stuck for _, looks in self._behind.values()) else None
+
+
+UNHEARD_SECONDS = 10.0
+"""Far above a slow acknowledgement; a broker that is lost is replaced within its session."""
+AGAIN_SECONDS = 5.0
+"""Within this what has failed is sent again: the silence goes on. Beyond it nobody sends, and nothing is known."""
+
+
+class Hearing:
+    """Whether what one producer sends is acknowledged at all. Monotonic seconds.
+
+    Reads say nothing of it: with fewer replicas than `min.insync.replicas` Kafka serves every fetch and takes no write, and the client goes
+    on trying without a word.
+    """
+
+    __slots__ = ("_failed_at", "_since", "_under_way")
+
+    def __init__(self) -> None:
+        self._under_way, self._since, self._failed_at = 0, inf, -inf
+
+    def begun(self, now: float) -> None:
+        """A batch is on its way."""
+        if not self._under_way and now - self._failed_at > AGAIN_SECONDS:
+            self._since = now
+        self._under_way += 1
+
+    def ended(self, now: float, *, acknowledged: bool) -> None:
+        """Of one that had begun."""
+        self._under_way -= 1
+        if acknowledged:
+            self._since, self._failed_at = now, -inf
+        else:
+            self._failed_at = now
+
+    def unheard(self, now: float) -> bool:
+        """Something has been on its way, or sent again and again, for so long, and nothing was acknowledged."""
+        waits = self._under_way or now - self._failed_at <= AGAIN_SECONDS
+        return bool(waits) and now - self._since > UNHEARD_SECONDS

@@ -8,9 +8,9 @@ Nothing else changes for the callers. End offsets come from a client of the watc
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from math import inf
-from typing import Unpack
+from typing import Protocol, Unpack
 
 from shared.clock import Clock
 from shared.errors import ConsumerGaveUp, LogError
@@ -18,7 +18,11 @@ from shared.kafka.client.watchdog import Sight, Watchdog, WatchdogLimits
 from shared.kafka.port import Consumer, ConsumerOptions, Log, MissedRecords, RebalanceListener, Record, TopicPartition
 from shared.kafka.settings import CALL_SECONDS
 
-Open = Callable[[], Awaitable[Consumer]]
+
+class Open(Protocol):
+    """A client of the watchdog's own; `of_group`: which may commit, in a group beside the watched one."""
+
+    async def __call__(self, of_group: bool = False) -> Consumer: ...
 
 
 class WatchedLog:
@@ -40,9 +44,15 @@ class WatchedLog:
     def trouble(self) -> str | None:
         return self._inner.trouble
 
+    @property
+    def unheard(self) -> bool:
+        return self._inner.unheard
+
     async def consumer(self, **options: Unpack[ConsumerOptions]) -> WatchedConsumer:
-        async def open_probe() -> Consumer:
-            return await self._inner.consumer(client_id=f"{options['client_id']}-watchdog")
+        client_id, group = f"{options['client_id']}-watchdog", f"{options.get('group')}-watchdog"
+
+        async def open_probe(of_group: bool = False) -> Consumer:
+            return await self._inner.consumer(client_id=client_id, group=group if of_group else None)
 
         return WatchedConsumer(await self._inner.consumer(**options), open_probe, self._clock, self._limits, self._missed)
 
@@ -58,6 +68,7 @@ class WatchedConsumer:
         self._tap = _Tap(self._paused_nothing)
         self._paused: set[TopicPartition] = set()
         self._asked: set[TopicPartition] = set()
+        self._topics: Collection[str] = ()
         self._polls = 0
         self._polling: asyncio.Timeout | None = None
         """The poll under way: it is broken off by its timeout."""
@@ -76,7 +87,7 @@ class WatchedConsumer:
         self._start_watch()
 
     async def subscribe(self, topics: Collection[str], listener: RebalanceListener | None = None) -> None:
-        self._tap.listener, self._tap.waiting = listener, True
+        self._tap.listener, self._tap.waiting, self._topics = listener, True, topics
         await self._inner.subscribe(topics, self._tap)
         self._start_watch()
 
@@ -152,12 +163,26 @@ class WatchedConsumer:
 
     async def _see(self, probe: Consumer) -> Sight:
         """Raises LogError when the cluster does not answer: then nothing is known and nobody to blame."""
+        if self._tap.waiting:
+            await self._commit_beside()
         asked, self._asked = self._asked, set()
         watched = [tp for tp in self._inner.assignment() if tp in asked and tp not in self._paused]
         ends = await probe.end_offsets(watched) if watched else {}
         positions = await asyncio.gather(*(self._position(tp) for tp in ends))
         partitions = {tp: (position, ends[tp]) for tp, position in zip(ends, positions, strict=True)}
         return Sight(partitions, self._tap.waiting, None if self._polling is None else self._polls)
+
+    async def _commit_beside(self) -> None:
+        """Raises LogError while Kafka takes no commits, as with fewer replicas than it wants: it serves reads then, and assigns nothing to
+        any group.
+        """
+        beside = await self._open_probe(of_group=True)
+        try:
+            place = TopicPartition(min(self._topics), 0)
+            beside.assign([place])
+            await beside.commit({place: 0})
+        finally:
+            await beside.close()
 
     async def _position(self, tp: TopicPartition) -> int | None:
         try:

@@ -41,6 +41,7 @@ class MemoryLog:
     """The cluster. Implements `port.Log` for tests with one process; `process(name)` gives each of several its own."""
 
     trouble: str | None = None
+    unheard = False
 
     def __init__(self, clock: Clock | None = None, *, random: Random | None = None, timings: GroupTimings | None = None) -> None:
         self.clock: Clock = clock or LoopClock()
@@ -222,6 +223,7 @@ class ProcessLog:
     """Implements `port.Log` for one process."""
 
     trouble: str | None = None
+    unheard = False
 
     def __init__(self, log: MemoryLog, process: MemoryProcess) -> None:
         self.process = process

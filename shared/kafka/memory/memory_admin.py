@@ -23,6 +23,11 @@ class MemoryAdmin:
         await self._call()
         return self._log.create(topics)
 
+    async def add_partitions(self, counts: Mapping[str, int]) -> None:
+        await self._call()
+        for topic, count in counts.items():
+            self._log.add_partitions(topic, count)
+
     async def list_topics(self) -> dict[str, TopicInfo]:
         await self._call()
         return {topic.name: TopicInfo(topic.name, topic.partitions, self._log.topic_ids[topic.name]) for topic in self._log.topics.values()}

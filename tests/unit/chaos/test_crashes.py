@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from infra.lab.chaos import stage as stages
+from infra.lab.chaos.callers import Balancer
 from infra.lab.chaos.crashes import PATIENCE_SECONDS, Absence, Crash, defects
 from infra.lab.chaos.jobs import NEVER, Ledger
 from infra.lab.chaos.plan import Fault, FaultKind
@@ -72,7 +73,7 @@ class Process:
 
 def stage(process: Process, directory: Path) -> Stage:
     cluster = SimpleNamespace(services={"router": process})
-    return Stage(cast("Any", None), cast("Any", cluster), directory, ManualClock())
+    return Stage(cast("Any", None), cast("Any", cluster), directory, Balancer([]), ManualClock())
 
 
 def test_what_has_ended_is_noted_and_started_again(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_what_failed_is_sent_again_under_its_own_id() -> None:
         jobs = [mix.job(n, clock.wall()) for n in range(3)]
         for _ in jobs:
             ledger.on_sent(0.0)
-        sender = Sender(cast("Any", producer), cast("Any", None), "", topics=TOPICS, ledger=ledger, clock=clock)
+        sender = Sender(cast("Any", producer), cast("Any", None), lambda: "", topics=TOPICS, ledger=ledger, clock=clock)
         await sender.over_kafka(jobs)
         assert ledger.sent_again == 5
         assert NEVER not in ledger.acknowledged
@@ -65,7 +65,7 @@ def test_the_rate_holds_and_results_are_seen() -> None:
         load.enough.set()
         watching = asyncio.create_task(load.watch(log))
         started = clock.monotonic()
-        await load.produce(log, "", 40, 20.0)
+        await load.produce(log, lambda: "", 40, 20.0)
         assert 1.9 < clock.monotonic() - started < 2.3
         for number in range(ledger.count):
             log.write(TopicPartition(TOPICS.results, 0), [Message(TOPICS.results, b"{}", f"a-{number}".encode(), 0)])
@@ -99,7 +99,7 @@ def test_a_job_that_is_refused_ends_the_run() -> None:
 
     async def scenario() -> None:
         clock = LoopClock()
-        sender = Sender(cast("Any", None), cast("Any", _Refusing()), "", topics=TOPICS, ledger=Ledger(), clock=clock)
+        sender = Sender(cast("Any", None), cast("Any", _Refusing()), lambda: "", topics=TOPICS, ledger=Ledger(), clock=clock)
         with pytest.raises(JobRefused):
             await sender.over_rest(JobMix(1, "a-").job(0, clock.wall()))
 

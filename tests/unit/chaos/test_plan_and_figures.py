@@ -20,10 +20,11 @@ from infra.lab.chaos.figures import (
     results_per_second,
     slowest,
 )
-from infra.lab.chaos.jobs import FAILS_SOMETIMES, JobMix, Ledger
-from infra.lab.chaos.plan import Durations, Fault, FaultKind, cycle
+from infra.lab.chaos.jobs import FAILS_SOMETIMES, TENANTS, JobMix, Ledger
+from infra.lab.chaos.plan import OF_SEVERAL_BROKERS, UPGRADED, Durations, Fault, FaultKind, cycle
 from services.ingress.dialects.tutti.requests import JobSubmission
 from shared.contracts.job import Job
+from shared.services import NAMES
 
 SERVICES = {
     "planner": ["planner", "planner-2"],
@@ -35,19 +36,41 @@ SERVICES = {
 PER_SERVICE = (FaultKind.KILL, FaultKind.PAUSE, FaultKind.RESTART)
 
 
-def plan(seed: int, *, together: bool = False) -> list[Fault]:
-    return cycle(SERVICES, 3, Durations(), Random(seed), together=together)
+def plan(seed: int, *, together: bool = False, brokers: int = 1, only: tuple[FaultKind, ...] = ()) -> list[Fault]:
+    return cycle(SERVICES, 3, Durations(), Random(seed), together=together, brokers=brokers, only=only)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_every_kind_strikes_and_every_service_is_struck(seed: int) -> None:
     for together in (True, False):
         faults = plan(seed, together=together)
-        assert {fault.kind for fault in faults} == set(FaultKind)
+        assert {fault.kind for fault in faults} == set(FaultKind) - OF_SEVERAL_BROKERS - ({FaultKind.UPGRADE} if together else set())
         for kind in PER_SERVICE:
             struck = [name for fault in faults if fault.kind is kind for name in fault.targets]
             assert sorted(name.split("-")[0] for name in struck) == sorted(SERVICES)
         assert faults[0].kind is FaultKind.NOTHING
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_of_three_brokers_each_is_lost_and_then_two(seed: int) -> None:
+    """One at a time, each once; then so many that nothing is acknowledged, by surprise and in order."""
+    faults = plan(seed, brokers=3)
+    assert {fault.kind for fault in faults} == set(FaultKind)
+    by_kind = {kind: [fault.targets for fault in faults if fault.kind is kind] for kind in FaultKind}
+    assert sorted(by_kind[FaultKind.BROKER_KILL]) == [("1",), ("2",), ("3",)]
+    assert [len(targets) for targets in by_kind[FaultKind.BROKER_OUTAGE]] == [1]
+    assert sorted(by_kind[FaultKind.BROKER_RESTART][0]) == ["1", "2", "3"]
+    for kind in (FaultKind.INSYNC_KILLED, FaultKind.INSYNC_STOPPED):
+        assert [len(set(targets)) for targets in by_kind[kind]] == [2]
+
+
+def test_an_upgrade_takes_every_process_once() -> None:
+    """In the order of the runbook; a plan may be of one kind alone."""
+    [fault] = plan(3, together=True, only=(FaultKind.UPGRADE,))
+    assert sorted(fault.targets) == sorted(name for processes in SERVICES.values() for name in processes)
+    order = [UPGRADED.index(name.split("-")[0]) for name in fault.targets]
+    assert order == sorted(order)
+    assert set(UPGRADED) == set(NAMES)
 
 
 def test_a_pause_is_longer_than_every_timeout() -> None:
@@ -71,6 +94,7 @@ def test_jobs_are_what_kafka_and_rest_take() -> None:
         assert (FAILS_SOMETIMES in from_json(job.body)["prompt"]) == (job.kind == "retries")
     kinds = {"single", "often", "chain", "retries", "delayed", "pattern", "talk", "tool", "policed"}
     assert {job.kind for job in jobs} == kinds
+    assert {from_json(job.body)["tenant"] for job in jobs} == set(TENANTS), "each has a secret for its callbacks"
     assert any(job.over_rest for job in jobs)
     assert [mix.number_of(job.id) for job in jobs] == list(range(400))
     assert mix.number_of("b-1") is None

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from infra.cli.exits import Exit
 from infra.cli.main import main
 from infra.cli.topics import unread
+from shared.contracts.act import Act
 from shared.contracts.base import PriorityClass
 from shared.contracts.node import Node, NodeModel
 from shared.kafka.port import Message, TopicPartition
@@ -37,6 +38,54 @@ def test_a_topic_with_other_partitions_is_told(stage: Stage) -> None:
     result = CliRunner().invoke(main, ["topics", "create"], obj=stage.edge, env={"TUTTI_TOPICS__WORK_PARTITIONS": "32"})
     assert result.exit_code == 0
     assert "work.chat has 16 partitions, the settings say 32" in result.stderr
+
+
+def test_what_may_grow_grows_when_that_is_asked_for(stage: Stage) -> None:
+    """Steps, mailboxes and replies; never homes, nor topics whose keys would move. It is told as an act."""
+    wanted = {
+        "WORK_PARTITIONS": "32",
+        "STEPS_PARTITIONS": "4",
+        "REPLIES_PARTITIONS": "20",
+        "HOME_PARTITIONS": "12",
+        "OTHER_PARTITIONS": "9",
+    }
+    environment = {f"TUTTI_TOPICS__{name}": value for name, value in wanted.items()}
+    result = CliRunner().invoke(main, ["topics", "create", "--grow"], obj=stage.edge, env=environment)
+    assert result.exit_code == 0, result.output
+    assert "work.chat has 32 partitions instead of 16" in result.stdout
+    counts = {row["name"]: row["present"] for row in stage.json("topics", "list")}
+    assert (counts["work.embed"], counts["controls"], counts["steps.chat.batch"], counts["replies"]) == (32, 32, 4, 20)
+    assert (counts["outcomes"], counts["job-events"], counts["results"], counts["steps.code.batch"]) == (6, 6, 6, 1)
+    assert "outcomes has 6 partitions, the settings say 12" in result.stderr
+    assert [Act.model_validate_json(record.value or b"").did for record in stage.records("acts")] == ["grow"]
+    again = CliRunner().invoke(main, ["topics", "create", "--grow"], obj=stage.edge, env=environment)
+    assert "instead of" not in again.stdout
+
+
+def test_another_prefix_adopts_what_was_declared() -> None:
+    """Under new homes: once, without what is declared there already; schedules only when they are asked for, and then they move."""
+    old, new = Stage(), {"TUTTI_TOPICS__PREFIX": "b-", "TUTTI_TOPICS__HOME_PARTITIONS": "12"}
+
+    def tutti(*arguments: str) -> str:
+        done = CliRunner().invoke(main, arguments, obj=old.edge, env=new)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    def keys(topic: str) -> dict[bytes | None, bytes | None]:
+        return {record.key: record.value for record in old.records(topic)}
+
+    old.tutti("topics", "create")
+    tutti("topics", "create")
+    entries = {"key/ann": b"1", "tenant/blue": b"2", "tenant/red": b"3", "agent/gone": None, "schedule/daily": b"4", "erased/grey": b"5"}
+    old.write(*(Message("registry", value, key.encode(), 0, (("type", b"x"),)) for key, value in entries.items()))
+    old.write(Message("b-registry", b"own", b"tenant/red", 0))
+    assert tutti("topics", "adopt", "") == "key: 1\ntenant: 1\nadopted\n"
+    assert keys("b-registry") == {b"tenant/red": b"own", b"key/ann": b"1", b"tenant/blue": b"2"}
+    assert tutti("topics", "adopt", "") == "nothing is new\n"
+    assert "schedule: 1" in tutti("topics", "adopt", "", "--schedules")
+    assert keys("b-registry")[b"schedule/daily"] == b"4"
+    assert keys("registry")[b"schedule/daily"] is None
+    assert old.records("b-registry")[-1].headers == (("type", b"x"),)
 
 
 def test_listing_shows_what_is_missing() -> None:

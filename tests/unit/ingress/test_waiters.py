@@ -22,7 +22,7 @@ from shared.contracts.result import Result, Status
 from shared.errors import LogUnavailable, Overloaded, RecordTooLarge
 from shared.kafka.port import Appended, Message, TopicPartition
 from shared.processing.lane import Sent, may_be_written
-from shared.processing.outbox import Outbox
+from shared.processing.outbox import FORGOTTEN_SECONDS, Outbox
 from shared.topics import Topics
 from tests.support import virtual_loop
 from tests.support.ingress_world import inline
@@ -208,6 +208,25 @@ def test_a_refused_record_fails_its_caller_at_once(error: Exception, maybe_writt
         await LoopClock().sleep(0.1)
         assert heard == [(error, maybe_written)]
         assert box.failing
+        task.cancel()
+
+    virtual_loop.run(main())
+
+
+def test_a_refusal_is_forgotten_where_nobody_sends() -> None:
+    """An ingress that is not ready for it is led nobody, so nobody sends: it would never be ready again. What waits keeps it up."""
+
+    async def main() -> None:
+        box, clock = outbox(), LoopClock()
+        task = asyncio.create_task(box.run(Writer(LogUnavailable())))
+        box.offer(Message("outcomes", b"x"))
+        seen = []
+        for seconds in (FORGOTTEN_SECONDS - 0.5, 1.0):
+            await clock.sleep(seconds)
+            seen.append(box.failing)
+        box.offer(Message("outcomes", b"until it is there"), again=True)
+        await clock.sleep(FORGOTTEN_SECONDS + 5.0)
+        assert [*seen, box.failing] == [True, False, True]
         task.cancel()
 
     virtual_loop.run(main())

@@ -14,6 +14,7 @@ from shared.clock import SystemClock
 from shared.kafka.client.aio_consumer import AioConsumer
 from shared.kafka.client.aio_offsets import heed_offset_errors
 from shared.kafka.client.aio_rebalance import AioAssignor
+from shared.kafka.client.aio_topics import ask_any
 from shared.kafka.port import TopicPartition
 
 JOBS, OTHER = TopicPartition("jobs", 1), TopicPartition("other", 1)
@@ -120,3 +121,33 @@ async def test_other_answers_are_nobodys_business_here() -> None:
     found = coordinator(SimpleNamespace(error_code=27))
     heed_offset_errors(cast("Any", SimpleNamespace(_coordinator=found)))
     assert (await found._send_req(object())).error_code == 27
+
+
+def test_a_lost_broker_is_not_asked_alone() -> None:
+    """The client knows it for up to half a minute more: whoever asks any broker goes on to the next. The first is chance's."""
+
+    def client(fates: dict[int, Any], first: int) -> tuple[Any, list[int]]:
+        asked: list[int] = []
+
+        async def send(node: int, _request: Any, *, group: Any) -> Any:
+            asked.append(node)
+            if isinstance(fates[node], Exception):
+                raise fates[node]
+            return fates[node]
+
+        brokers = [SimpleNamespace(nodeId=node) for node in fates]
+        cluster = SimpleNamespace(brokers=lambda: brokers)
+        return SimpleNamespace(cluster=cluster, get_random_node=lambda: first if fates else None, send=send), asked
+
+    away = kafka.NodeNotReadyError()
+    for fates, first, answer, order in (
+        ({1: away, 2: kafka.KafkaConnectionError(), 3: "told"}, 2, "told", [2, 1, 3]),
+        ({1: "told", 2: away, 3: away}, 3, "told", [3, 1]),
+        ({1: "told", 2: "told"}, 2, "told", [2]),
+    ):
+        there, asked = client(fates, first)
+        assert asyncio.run(ask_any(there, cast("Any", None))) == answer
+        assert asked == order
+    for nobody in (client({}, 0), client({1: away}, 1)):
+        with pytest.raises(kafka.NodeNotReadyError):
+            asyncio.run(ask_any(nobody[0], cast("Any", None)))

@@ -13,8 +13,10 @@ from aiokafka.errors import KafkaConnectionError, OutOfOrderSequenceNumber
 from shared.clock import LoopClock
 from shared.errors import RecordTooLarge, SendFailed
 from shared.kafka import settings
+from shared.kafka.client.aio import AioLog
 from shared.kafka.client.aio_lane import InFlight
 from shared.kafka.client.aio_producer import AioProducer
+from shared.kafka.client.watchdog import UNHEARD_SECONDS
 from shared.kafka.port import Appended, Message, TopicPartition
 from tests.support import virtual_loop
 
@@ -340,5 +342,26 @@ def test_a_cluster_that_cannot_be_reached_for_metadata_fails_the_send_only() -> 
         assert (await producer.send(Message("t", b"v", partition=0))).offset == 0
         assert not session.stopped
         await producer.close()
+
+    play(scenario)
+
+
+def test_a_producer_that_nothing_is_acknowledged_to_says_so() -> None:
+    """Its log tells it, so each service's /readyz does; a closed producer is nobody's trouble."""
+
+    async def scenario() -> None:
+        well, hung = producer_on(Session()), producer_on(Session(hangs=True))
+        log = AioLog("nowhere:1", LoopClock())
+        log._producers.update((well, hung))
+        await well.send(Message("t", b"v"))
+        sending = asyncio.create_task(hung.send(Message("t", b"v")))
+        told = []
+        for seconds in (UNHEARD_SECONDS, 1.0):
+            await LoopClock().sleep(seconds)
+            told.append(log.unheard)
+        assert (well.unheard, hung.unheard) == (False, True)
+        sending.cancel()
+        await hung.close()
+        assert [*told, log.unheard] == [False, True, False]
 
     play(scenario)

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 
 from shared.clock import LoopClock
 from shared.errors import ConsumerGaveUp, LogError, LogUnavailable
-from shared.kafka.client.watchdog import Reason, Sight, Watchdog, WatchdogLimits
+from shared.kafka.client.watchdog import AGAIN_SECONDS, UNHEARD_SECONDS, Hearing, Reason, Sight, Watchdog, WatchdogLimits
 from shared.kafka.client.watched import WatchedConsumer, WatchedLog
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Consumer, Message, NewTopic, Record, TopicPartition
@@ -60,6 +61,27 @@ def test_waiting_for_an_assignment_has_a_limit() -> None:
     waits = [Sight(unassigned=True)] * LIMITS.unassigned
     assert set(looks(*waits, Sight(), *waits)) == {None}
     assert looks(*waits, *waits)[LIMITS.unassigned] is Reason.NO_ASSIGNMENT
+
+
+def test_a_producer_is_unheard_when_something_waits_and_nothing_is_acknowledged() -> None:
+    """Also where each try fails and is made again; not while anything is acknowledged, nor when nobody sends any more."""
+    hearing = Hearing()
+    assert not hearing.unheard(1_000.0)
+    hearing.begun(0.0)
+    assert not hearing.unheard(UNHEARD_SECONDS)
+    assert hearing.unheard(UNHEARD_SECONDS + 1)
+    hearing.begun(11.0)
+    hearing.ended(12.0, acknowledged=True)
+    assert not hearing.unheard(12.0 + UNHEARD_SECONDS), "another partition takes writes: Kafka is there"
+    assert hearing.unheard(13.0 + UNHEARD_SECONDS)
+    hearing.ended(30.0, acknowledged=False)
+    hearing.begun(30.0 + AGAIN_SECONDS)
+    assert hearing.unheard(30.0 + AGAIN_SECONDS), "the same silence"
+    hearing.ended(36.0, acknowledged=False)
+    assert hearing.unheard(36.0 + AGAIN_SECONDS)
+    assert not hearing.unheard(37.0 + AGAIN_SECONDS), "nobody sends any more: nothing is known"
+    hearing.begun(60.0)
+    assert not hearing.unheard(61.0)
 
 
 def test_a_poll_that_does_not_return_is_told_from_many_that_do() -> None:
@@ -114,15 +136,24 @@ class Ward(MemoryLog):
         super().__init__(LoopClock())
         self.states: defaultdict[int, str] = defaultdict(lambda: "well")
         self.built = 0
+        self.takes_commits = True
         self.create([NewTopic("t", 1, 1, {})])
 
     async def consumer(self, **options: Any) -> Any:
         inner = await super().consumer(**options)
         if options["client_id"].endswith("-watchdog"):
+            if options.get("group"):
+                assert options["group"] == "g-watchdog", "what ACLs allow"
+                inner.commit = partial(self._commit, inner.commit)  # type: ignore[method-assign]
             return inner
         self.built += 1
         number = self.built
         return Patient(inner, lambda: self.states[number])
+
+    async def _commit(self, commit: Callable[..., Awaitable[None]], offsets: Mapping[TopicPartition, int]) -> None:
+        if not self.takes_commits:
+            raise LogUnavailable
+        await commit(offsets)
 
 
 def play(scenario: Callable[[Ward, WatchedLog], Awaitable[None]]) -> None:
@@ -179,6 +210,25 @@ def test_a_member_that_is_assigned_nothing_is_given_up() -> None:
         await consumer.subscribe(["t"], Recorder())
         with pytest.raises(ConsumerGaveUp, match=Reason.NO_ASSIGNMENT):
             await poll_for(consumer, ward, 600.0)
+        await consumer.close()
+
+    play(scenario)
+
+
+def test_a_member_waits_while_no_group_can_be_assigned_anything() -> None:
+    """With too few replicas Kafka serves every read and takes no commit: a new process would not be assigned anything, either."""
+
+    async def scenario(ward: Ward, log: WatchedLog) -> None:
+        ward.states[1], ward.takes_commits = "unassigned", False
+        consumer = await log.consumer(client_id="c", group="g")
+        await consumer.subscribe(["t"], Recorder())
+        ward.write(TP, [Message("t", b"v")])
+        assert await poll_for(consumer, ward, 3_600.0) == []
+        ward.takes_commits = True
+        began = ward.clock.monotonic()
+        with pytest.raises(ConsumerGaveUp, match=Reason.NO_ASSIGNMENT):
+            await poll_for(consumer, ward, 600.0)
+        assert ward.clock.monotonic() - began >= LIMITS.look * LIMITS.unassigned
         await consumer.close()
 
     play(scenario)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from shared.clock import LoopClock
 from shared.errors import ConfigurationError, ConsumerGaveUp
+from shared.kafka.port import Log
 from shared.service import Readiness
 from shared.service.lifecycle import EXIT_ANEW, EXIT_FAILED, EXIT_OK, EXIT_SETTINGS, Life
+from shared.service.process import UNHEARD, word_of
 from tests.support.virtual_loop import run
 
 Course = Callable[[asyncio.Event], Awaitable[object]]
@@ -124,3 +128,15 @@ def test_readiness_says_when_it_is_not_the_services_word() -> None:
             assert life.readiness() == Readiness(ready=False, reasons=("stopping",))
 
     run(scenario())
+
+
+@pytest.mark.parametrize("takes_requests", [False, True])
+def test_what_the_brokers_say_counts(takes_requests: bool) -> None:
+    """Who is refused is not ready. Who hears no acknowledgement is not, but for the ingress: led nobody, it would hear nothing for good."""
+    log = SimpleNamespace(trouble=None, unheard=False)
+    word = word_of(lambda: (True, ("a topic is missing",)), cast("Log", log), takes_requests=takes_requests)
+    assert word() == (True, ("a topic is missing",))
+    log.unheard = True
+    assert word() == (takes_requests, (UNHEARD, "a topic is missing"))
+    log.trouble, log.unheard = "the password is wrong", False
+    assert word() == (False, ("the password is wrong", "a topic is missing"))

@@ -1,0 +1,63 @@
+"""`tutti topics adopt`: what was declared in a cluster goes with its users to one that has other homes, and so another prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import click
+
+from infra.cli.cluster import Cluster, with_cluster
+from shared.contracts.erased import KIND as ERASED
+from shared.contracts.schedule import KIND as SCHEDULE
+from shared.kafka.port import Message, Record
+from shared.topics import Topics
+
+
+@click.command()
+@click.argument("prefix")
+@click.option("--schedules", is_flag=True, help="Those, too; they are removed there, since both clusters would run them.")
+@click.pass_context
+def adopt(context: click.Context, prefix: str, *, schedules: bool) -> None:
+    """Copy what was declared under PREFIX ('' for none) into this cluster's registry: keys, tenants, agents, prompts, profiles, tools.
+
+    What is declared here already stays. To be run again as often as you like.
+    """
+    copied = with_cluster(context, lambda cluster: _adopt(cluster, prefix, schedules=schedules))
+    for kind, count in sorted(copied.items()):
+        click.echo(f"{kind}: {count}")
+    click.echo("adopted" if copied else "nothing is new")
+
+
+async def _adopt(cluster: Cluster, prefix: str, *, schedules: bool) -> dict[str, int]:
+    old = Topics(cluster.topics.settings.model_copy(update={"prefix": prefix}))
+    here = newest([record async for record in cluster.read_all(cluster.topics.registry)])
+    there = newest([record async for record in cluster.read_all(old.registry)])
+    chosen = adopted(there, here, schedules=schedules)
+    if chosen:
+        await cluster.tell("adopt", "registry", prefix, count=len(chosen))
+    producer = await cluster.connected(cluster.log.producer(client_id="tutti-cli"))
+    try:
+        for record in chosen:
+            await cluster.connected(producer.send(Message(cluster.topics.registry, record.value, record.key, 0, tuple(record.headers))))
+            if kind_of(record) == SCHEDULE:
+                await cluster.connected(producer.send(Message(old.registry, None, record.key, 0, tuple(record.headers))))
+    finally:
+        await producer.close()
+    kinds = [kind_of(record) for record in chosen]
+    return {kind: kinds.count(kind) for kind in kinds}
+
+
+def newest(records: Iterable[Record]) -> dict[bytes, Record]:
+    """Key → its last record, also where that says that it was removed."""
+    return {record.key: record for record in records if record.key is not None}
+
+
+def adopted(there: Mapping[bytes, Record], here: Mapping[bytes, Record], *, schedules: bool) -> list[Record]:
+    """What is to be copied: declared there, never heard of here. Erasures are over; schedules run where they are unless asked for."""
+    passed_over = {ERASED} if schedules else {ERASED, SCHEDULE}
+    return [record for key, record in there.items() if record.value is not None and key not in here and kind_of(record) not in passed_over]
+
+
+def kind_of(record: Record) -> str:
+    """Of an entry of the registry."""
+    return (record.key or b"").decode(errors="replace").partition("/")[0]
