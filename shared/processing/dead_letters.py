@@ -18,7 +18,7 @@ from shared.contracts.base import INLINE_BYTES
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.headers import TRACEPARENT, envelope, find
 from shared.errors import TuttiError
-from shared.kafka.port import Headers, Message, Record, TopicPartition
+from shared.kafka.port import Headers, Message, Record, TopicPartition, tenant_of
 from shared.settings import DeadLetterCapSettings
 from shared.telemetry import logs
 from shared.telemetry.metrics import DEAD_LETTERS
@@ -90,7 +90,9 @@ def dead_letter(record: Record, service: str, error: Exception, clock: Clock, to
     )
     trace = find(record.headers, TRACEPARENT)
     trace_text = trace.decode("ascii", "replace") if trace is not None and len(trace) == 55 else None
-    return Message(topics.dead_letters, letter.to_bytes(), key=letter.key, headers=envelope("DeadLetter", trace_text))
+    return Message(
+        topics.dead_letters, letter.to_bytes(), key=letter.key, headers=envelope("DeadLetter", trace_text), tenant=tenant_of(record)
+    )
 
 
 def code_of(error: Exception) -> str:
