@@ -78,8 +78,8 @@ def _unpacked(value: bytes) -> bytes:
 
 
 class ClusterKeys:
-    """The file of cluster keys: one a line, base64 of 32 bytes; the first wraps, all unwrap. Read again when a key is needed that it did not
-    have, and before it wraps, so that keys change while everything runs.
+    """The file of cluster keys: one a line, base64 of 32 bytes; the first wraps, all unwrap. Read again when one is
+    needed that it did not have, and before it wraps, so that keys change while everything runs.
     """
 
     def __init__(self, path: str) -> None:

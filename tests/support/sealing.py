@@ -1,12 +1,17 @@
-"""A log that seals, for tests: every topic of it, or those of the registry."""
+"""A log that seals, for tests: every topic of it, or those of the registry; and who sees through seals."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from shared.clock import Clock
+from shared.contracts.data_key import DataKey
+from shared.contracts.headers import SEALED
+from shared.kafka.memory.memory_partition import MemoryRecord
 from shared.kafka.port import Log, NewTopic
-from shared.sealing.cipher import ClusterKeys, new_key, written
+from shared.sealing.cipher import Cipher, ClusterKeys, new_key, written
 from shared.sealing.key_ring import KeyRing
 from shared.sealing.sealed_log import SealedLog
 from shared.topics import Topics, TopicSettings
@@ -29,3 +34,31 @@ async def sealing(inner: Log, clock: Clock, file: Path, prefix: str = "", *, eve
     if everything:
         log.seals = lambda topic: topic != topics.data_keys
     return log
+
+
+class Eyes:
+    """What was written, opened: for the laws of a simulated cluster that seals. Also what was shredded since."""
+
+    def __init__(self, topics: Topics, keys: ClusterKeys) -> None:
+        self._topics, self._cluster = topics, keys
+        self.keys: dict[bytes, Cipher] = {}
+        self.seen = 0
+        """Sealed records."""
+
+    def open(self, records: Sequence[MemoryRecord]) -> Sequence[MemoryRecord]:
+        if records[0].topic == self._topics.data_keys:
+            for record in records:
+                if record.value is not None and record.key is not None:
+                    said = DataKey.model_validate_json(record.value)
+                    key = self._cluster.unwrap(said.cluster_key, said.wrapped, record.key.decode())
+                    assert key is not None
+                    self.keys[record.key.partition(b"/")[2]] = Cipher(key)
+            return records
+        return [self._opened(record) for record in records]
+
+    def _opened(self, record: MemoryRecord) -> MemoryRecord:
+        if not record.headers or record.headers[0][0] != SEALED:
+            return record
+        self.seen += 1
+        value = self.keys[record.headers[0][1]].open(record.value or b"", record.topic, record.key)
+        return replace(record, value=value, headers=record.headers[1:])
