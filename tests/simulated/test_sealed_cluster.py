@@ -79,4 +79,4 @@ def test_what_a_shredded_tenant_leaves_stops_nobody(tmp_path: Path) -> None:
 
     forgotten, broken = processes.run(run())
     assert not broken
-    assert len(forgotten) < 40
+    assert 0 < len(forgotten) < 20
