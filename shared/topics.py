@@ -236,7 +236,7 @@ FAMILIES: tuple[Family, ...] = (
         "Keys that bodies are sealed with, each wrapped by a cluster key; none where nothing is sealed. One without value is shredded.",
         (
             ("segment.ms", "600000"),
-            ("delete.retention.ms", str(DAY_MS)),
+            ("delete.retention.ms", str(30 * DAY_MS)),
             ("min.cleanable.dirty.ratio", "0.01"),
             ("max.compaction.lag.ms", "3600000"),
         ),

@@ -57,6 +57,8 @@ class Unreadable:
     key: bytes | None = None
     value: bytes | None = None
     headers: Headers = ()
+    shredded: bool = False
+    """It is sealed, and its key went with its tenant: that is as it should be, and a fault of nobody's."""
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from shared.contracts.base import INLINE_BYTES
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.headers import TRACEPARENT, envelope, find
 from shared.errors import TuttiError
-from shared.kafka.port import Headers, Message, Record, TopicPartition, tenant_of
+from shared.kafka.port import Headers, Message, Record, TopicPartition, Unreadable, tenant_of
 from shared.settings import DeadLetterCapSettings
 from shared.telemetry import logs
 from shared.telemetry.metrics import DEAD_LETTERS
@@ -42,8 +42,10 @@ class DeadLetterCap:
         """A record was taken; most are fine."""
         self._read += 1
 
-    def died(self) -> str | None:
-        """A record that was taken lately goes to the dead letters. Returns `reason`."""
+    def died(self, record: Record) -> str | None:
+        """A record that was taken lately goes to the dead letters. Returns `reason`. What an erased tenant left says nothing of anybody."""
+        if isinstance(record, Unreadable) and record.shredded:
+            return self.reason
         dead, limit = self._dead, self._settings
         dead.append(self._read)
         while dead[0] <= self._read - limit.window:

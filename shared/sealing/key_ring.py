@@ -62,7 +62,8 @@ class KeyRing:
         """By id, as headers name it."""
         self._newest: dict[str, HeldKey] = {}
         self._locked: dict[str, _Entry] = {}
-        self._shredded: set[str] = set()
+        self.shredded: set[bytes] = set()
+        """Ids of keys that were taken away."""
         self._absent: OrderedDict[bytes, None] = OrderedDict()
         """Ids of which it is known that there is no such key."""
         self._making: dict[str, asyncio.Task[HeldKey]] = {}
@@ -171,7 +172,7 @@ class KeyRing:
             raise InvalidRecord("the entry's key is not tenant/id")
         if record.value is None:
             self._shred(name, tenant, id_.encode())
-        elif name not in self._shredded:
+        elif id_.encode() not in self.shredded:
             said = DataKey.model_validate_json(record.value)
             if said.tenant != tenant:
                 raise InvalidRecord("the entry's tenant is not that of its key")
@@ -191,7 +192,7 @@ class KeyRing:
 
     def _keep(self, tenant: str, id_: str, key: bytes, at: float) -> HeldKey:
         known = self._keys.get(id_.encode())
-        if known is not None or name_of(tenant, id_) in self._shredded:
+        if known is not None or id_.encode() in self.shredded:
             return known or HeldKey(tenant, id_, key, at)
         held = self._keys[id_.encode()] = HeldKey(tenant, id_, key, at)
         self._absent.pop(held.header, None)
@@ -201,7 +202,7 @@ class KeyRing:
         return held
 
     def _shred(self, name: str, tenant: str, id_: bytes) -> None:
-        self._shredded.add(name)
+        self.shredded.add(id_)
         self._locked.pop(name, None)
         held = self._keys.pop(id_, None)
         if held is not None and self._newest.get(tenant) is held:
@@ -214,7 +215,10 @@ class KeyRing:
     def _unlock(self) -> None:
         self._refresh()
         for entry in list(self._locked.values()):
-            self._take(entry)
+            try:
+                self._take(entry)
+            except InvalidRecord as error:
+                log.warning("data_key_not_opened", entry=entry.name, reason=error.message)
 
     def _refresh(self) -> None:
         try:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 NOBODYS = ""
 """Tenant of what is nobody's in particular."""
 _LOCKED = "records here are sealed (header `sealed`), and TUTTI_SEALING__KEYS_FILE names no keys"
-_SHREDDED = "its key is not there: erased with its tenant"
+_SHREDDED, _UNKNOWN = "its key is gone with its tenant", "it is sealed with a key that nobody has made here"
 _CLEAR = "jobs are taken sealed only (TUTTI_SEALING__JOBS): submit it through the ingress"
 
 
@@ -238,7 +238,8 @@ class SealedConsumer:
         topic, key, headers = record.topic, record.key, record.headers
         held = self._ring.find(id_) if self._ring is not None else None
         if held is None:
-            return _unreadable(record, _SHREDDED)
+            shredded = self._ring is not None and id_ in self._ring.shredded
+            return _unreadable(record, _SHREDDED if shredded else _UNKNOWN, shredded=shredded)
         try:
             value = held.cipher.open(record.value or b"", topic, key)
         except InvalidRecord as error:
@@ -251,6 +252,7 @@ def _is_sealed(record: Record) -> bool:
     return bool(headers) and headers[0][0] == SEALED and not isinstance(record, Unreadable)
 
 
-def _unreadable(record: Record, why: str) -> Record:
-    reason = f"offset {record.offset}: {why}"
-    return Unreadable(record.topic, record.partition, record.offset, reason, record.timestamp, record.key, record.value, record.headers)
+def _unreadable(record: Record, why: str, *, shredded: bool = False) -> Record:
+    topic, partition, offset = record.topic, record.partition, record.offset
+    reason = f"offset {offset}: {why}"
+    return Unreadable(topic, partition, offset, reason, record.timestamp, record.key, record.value, record.headers, shredded)

@@ -136,6 +136,7 @@ async def test_what_was_changed_or_moved_is_unreadable_and_reading_goes_on(kafka
     found = await read(log, JOBS, 7)
     assert [isinstance(record, Unreadable) for record in found] == [False, False, True, True, True, True, False]
     assert [record.value for record in found[2:6]] == [message.value for message in moved[:4]]  # as it lies, for the dead letter
+    assert not any(isinstance(record, Unreadable) and record.shredded for record in found)  # these are somebody's fault
     [elsewhere] = await read(log, "jobs.batch", 1)
     assert isinstance(elsewhere, Unreadable)
     await write(log, Message(JOBS, found[2].value, b"k", 0, tuple(found[2].headers)))  # sent again, it is not sealed twice
@@ -160,7 +161,7 @@ async def test_a_shredded_tenant_is_unreadable_for_everybody_and_nobody_else_is(
     for process in (log, other, kafka.process()):
         gone, there = await read(process, JOBS, 2)
         assert isinstance(gone, Unreadable)
-        assert gone.reason == "offset 0: its key is not there: erased with its tenant"
+        assert (gone.reason, gone.shredded) == ("offset 0: its key is gone with its tenant", True)
         assert there.value == PROMPT
     await write(log, job())  # what comes later has a key of its own
     assert (await read(other, JOBS, 3))[2].value == PROMPT
