@@ -29,7 +29,7 @@ from shared.kafka.port import (
     TopicPartition,
     Unreadable,
 )
-from shared.settings import ClusterSettings
+from shared.settings import KafkaSettings
 from shared.topics import Topics
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ _SHREDDED, _UNKNOWN = "its key is gone with its tenant", "it is sealed with a ke
 _CLEAR = "jobs are taken sealed only (TUTTI_SEALING__JOBS): submit it through the ingress"
 
 
-def sealed(inner: Log, settings: ClusterSettings, clock: Clock, topics: Topics, *, client_id: str = "tutti-keys") -> SealedLog:
+def sealed(inner: Log, settings: KafkaSettings, clock: Clock, topics: Topics, *, client_id: str = "tutti-keys") -> SealedLog:
     """As the settings say. Raises ConfigurationError: of a file that cannot be used, of a library that is not installed."""
     given, ring = settings.sealing, None
     if given.keys_file:

@@ -184,3 +184,6 @@ def test_an_erased_tenants_records_open_for_nobody(place: Place) -> None:
     planner.start()
     place.job(prompt=f"{PROMPT} others go on")
     place.job(prompt=f"{PROMPT} and so may it", tenant="acme")
+    verified = place.tutti("verify", "--json")
+    counts = json.loads(verified.stdout)["counts"]
+    assert (verified.exit_code, counts["shredded"] > len(dark)) == (0, True), verified.output
