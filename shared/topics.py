@@ -52,18 +52,14 @@ class Family:
     messages: tuple[str, ...]
     about: str
     config: tuple[tuple[str, str], ...] = ()
-    sealed: bool = True
-    """Where bodies are sealed at all (`shared.sealing`): not what has none, and not the keys."""
 
 
 def _members(union: Any) -> tuple[str, ...]:
     return tuple(kind.__name__ for kind in get_args(get_args(union)[0]))
 
 
-_SERVICES = ("ingress", "planner", "router", "worker", "delay", "critic", "cache", "sink")
-"""All of them: each seals what it writes, and opens what it reads."""
-
-
+_ALL = ("ingress", "planner", "router", "worker", "delay", "critic", "cache", "sink", "CLI")
+_SHREDDED = (("segment.ms", "600000"), ("delete.retention.ms", str(30 * DAY_MS)), ("max.compaction.lag.ms", "3600000"))
 FAMILIES: tuple[Family, ...] = (
     Family(
         "jobs.{class}",
@@ -122,17 +118,7 @@ FAMILIES: tuple[Family, ...] = (
         "The history of every job: the only truth.",
         (("retention.bytes", "-1"),),
     ),
-    Family(
-        "critiques",
-        "step id",
-        "other",
-        "delete",
-        DAY_MS,
-        ("planner",),
-        ("critic",),
-        ("Step",),
-        "Texts to be judged without a model.",
-    ),
+    Family("critiques", "step id", "other", "delete", DAY_MS, ("planner",), ("critic",), ("Step",), "Texts to be judged without a model."),
     Family(
         "results",
         "job id",
@@ -224,36 +210,8 @@ FAMILIES: tuple[Family, ...] = (
         "Prompts, agents, profiles, tools have a key a version (`agent/critic@<version>`) and one an alias (`agent/critic:latest`).",
         (("segment.ms", "600000"), ("delete.retention.ms", str(DAY_MS))),
     ),
-    Family(
-        "data-keys",
-        "tenant/key id",
-        "one",
-        "compact",
-        None,
-        (*_SERVICES, "CLI"),
-        (*_SERVICES, "CLI"),
-        ("DataKey",),
-        "Keys that bodies are sealed with, each wrapped by a cluster key; none where nothing is sealed. One without value is shredded.",
-        (
-            ("segment.ms", "600000"),
-            ("delete.retention.ms", str(30 * DAY_MS)),
-            ("min.cleanable.dirty.ratio", "0.01"),
-            ("max.compaction.lag.ms", "3600000"),
-        ),
-        sealed=False,
-    ),
-    Family(
-        "acts",
-        "kind/name",
-        "one",
-        "delete",
-        30 * DAY_MS,
-        ("ingress", "cache", "CLI"),
-        ("sink",),
-        ("Act",),
-        "What administrators did.",
-        sealed=False,
-    ),
+    Family("data-keys", "tenant/key id", "one", "compact", None, _ALL, _ALL, ("DataKey",), "Keys that seal values, wrapped.", _SHREDDED),
+    Family("acts", "kind/name", "one", "delete", 30 * DAY_MS, ("ingress", "cache", "CLI"), ("sink",), ("Act",), "What administrators did."),
     Family(
         "nodes",
         "node id",
@@ -265,7 +223,6 @@ FAMILIES: tuple[Family, ...] = (
         ("Node",),
         "The registry of nodes.",
         (("segment.ms", "600000"), ("delete.retention.ms", str(DAY_MS))),
-        sealed=False,
     ),
     Family(
         "credits",
@@ -278,7 +235,6 @@ FAMILIES: tuple[Family, ...] = (
         ("Credits", "RouterPresence", "PlannerPresence"),
         "Free places of nodes, each offered to one router or planner; presence of these, by which a reader knows that it hears.",
         (("segment.ms", "300000"),),
-        sealed=False,
     ),
     Family(
         "presence",
@@ -291,7 +247,6 @@ FAMILIES: tuple[Family, ...] = (
         ("RouterPresence", "PlannerPresence"),
         "The same presence for workers, whom other nodes' credits would wake.",
         (("segment.ms", "300000"),),
-        sealed=False,
     ),
     Family(
         "controls",
@@ -303,7 +258,6 @@ FAMILIES: tuple[Family, ...] = (
         ("worker",),
         ("StopStep", "BeginStep", "StopClaims", "Drain"),
         "What a node's worker is told.",
-        sealed=False,
     ),
     Family(
         "dead-letters",
@@ -346,8 +300,7 @@ class Topics:
         self.replies, self.blobs, self.registry = prefix + "replies", prefix + "blobs", prefix + "registry"
         self.nodes, self.credits, self.presence = prefix + "nodes", prefix + "credits", prefix + "presence"
         self.controls, self.dead_letters, self.acts = prefix + "controls", prefix + "dead-letters", prefix + "acts"
-        self.data_keys = prefix + "data-keys"
-        self.lookups, self.fills = prefix + "cache.lookups", prefix + "cache.fills"
+        self.lookups, self.fills, self.data_keys = prefix + "cache.lookups", prefix + "cache.fills", prefix + "data-keys"
 
     def jobs(self, priority_class: PriorityClass) -> str:
         return self._jobs[priority_class]

@@ -35,6 +35,8 @@ from shared.topics import Topics
 if TYPE_CHECKING:
     from shared.sealing.key_ring import HeldKey, KeyRing
 
+PLAIN = frozenset({"data-keys", "acts", "nodes", "credits", "presence", "controls"})
+"""Families of topics without bodies, and the keys."""
 NOBODYS = ""
 """Tenant of what is nobody's in particular."""
 _LOCKED = "records here are sealed (header `sealed`), and TUTTI_SEALING__KEYS_FILE names no keys"
@@ -74,7 +76,7 @@ class SealedLog:
     ) -> None:
         """`packs`: values are compressed before they are sealed. `jobs_sealed`: others are unreadable."""
         self.inner, self._clock, self._ring, self._packs, self._writes = inner, clock, ring, packs, writes
-        bodies = {topic.name for topic in topics.all() if topic.family.sealed}
+        bodies = {topic.name for topic in topics.all() if topic.family.pattern not in PLAIN}
         self.seals: Callable[[str], bool] = bodies.__contains__
         self._demanded = frozenset(topics.all_jobs()) if jobs_sealed else frozenset()
         self._trouble: str | None = None
