@@ -13,6 +13,7 @@ TuttiError
 ├── ConsumerGaveUp          a consumer has silently stopped; the process ends with exit code 75, and a new one does better
 ├── LogError                Kafka said no, or nothing
 │   ├── LogUnavailable      nobody answers; wait and try again
+│   │   ├── Locked          what lies there is sealed, and the key to it is not here; wait for it
 │   │   └── NotSent         nobody answered in time, and the record was surely not sent
 │   ├── TopicMadeAnew       the topic was deleted and created again; what was read of it is void
 │   ├── CommitRefused       the generation is old: the partition has a new owner
@@ -112,6 +113,12 @@ class LogUnavailable(LogError):
     """Kafka does not answer."""
 
     code = "log_unavailable"
+
+
+class Locked(LogUnavailable):
+    """What lies in Kafka is sealed, and the key to it is not here."""
+
+    code = "locked"
 
 
 class TopicMadeAnew(LogError):

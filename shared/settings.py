@@ -23,6 +23,17 @@ class DeadLetterCapSettings(BaseModel):
     at_least: Ordinal = 200
 
 
+class SealingSettings(BaseModel):
+    """Bodies sealed at rest in Kafka (`shared.sealing`): the same for every process of a cluster."""
+
+    keys_file: Sentence = ""
+    """The cluster keys, one a line (`tutti seals make-key`): the first wraps, all unwrap. Empty: nothing is sealed."""
+    writes: bool = True
+    """False: opens what is sealed and seals nothing, while a cluster is on its way to sealing, or back."""
+    jobs: Literal["any", "sealed"] = "any"
+    """`sealed`: a job that some producer wrote in the clear is refused."""
+
+
 class KafkaSettings(BaseSettings):
     """How Kafka is reached: by services, the command line, the launcher (`shared.kafka.client.security` makes options of it)."""
 
@@ -43,6 +54,7 @@ class KafkaSettings(BaseSettings):
     kafka_sasl_password: Secret[Sentence] = Secret("")
     kafka_sasl_password_file: Sentence = ""
     """Instead of the variable: a file that holds the password and nothing else."""
+    sealing: SealingSettings = SealingSettings()
 
 
 class ClusterSettings(KafkaSettings):

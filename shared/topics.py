@@ -60,6 +60,8 @@ def _members(union: Any) -> tuple[str, ...]:
     return tuple(kind.__name__ for kind in get_args(get_args(union)[0]))
 
 
+_ALL = ("ingress", "planner", "router", "worker", "delay", "critic", "cache", "sink", "CLI")
+_SHREDDED = (("segment.ms", "600000"), ("delete.retention.ms", str(30 * DAY_MS)), ("max.compaction.lag.ms", "3600000"))
 FAMILIES: tuple[Family, ...] = (
     Family(
         "jobs.{class}",
@@ -118,17 +120,7 @@ FAMILIES: tuple[Family, ...] = (
         "The history of every job: the only truth.",
         (("retention.bytes", "-1"),),
     ),
-    Family(
-        "critiques",
-        "step id",
-        "other",
-        "delete",
-        DAY_MS,
-        ("planner",),
-        ("critic",),
-        ("Step",),
-        "Texts to be judged without a model.",
-    ),
+    Family("critiques", "step id", "other", "delete", DAY_MS, ("planner",), ("critic",), ("Step",), "Texts to be judged without a model."),
     Family(
         "results",
         "job id",
@@ -220,6 +212,7 @@ FAMILIES: tuple[Family, ...] = (
         "Prompts, agents, profiles, tools have a key a version (`agent/critic@<version>`) and one an alias (`agent/critic:latest`).",
         (("segment.ms", "600000"), ("delete.retention.ms", str(DAY_MS))),
     ),
+    Family("data-keys", "tenant/key id", "one", "compact", None, _ALL, _ALL, ("DataKey",), "Keys that seal values, wrapped.", _SHREDDED),
     Family("acts", "kind/name", "one", "delete", 30 * DAY_MS, ("ingress", "cache", "CLI"), ("sink",), ("Act",), "What administrators did."),
     Family(
         "nodes",
@@ -309,7 +302,7 @@ class Topics:
         self.replies, self.blobs, self.registry = prefix + "replies", prefix + "blobs", prefix + "registry"
         self.nodes, self.credits, self.presence = prefix + "nodes", prefix + "credits", prefix + "presence"
         self.controls, self.dead_letters, self.acts = prefix + "controls", prefix + "dead-letters", prefix + "acts"
-        self.lookups, self.fills = prefix + "cache.lookups", prefix + "cache.fills"
+        self.lookups, self.fills, self.data_keys = prefix + "cache.lookups", prefix + "cache.fills", prefix + "data-keys"
 
     def jobs(self, priority_class: PriorityClass) -> str:
         return self._jobs[priority_class]

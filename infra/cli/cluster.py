@@ -20,6 +20,7 @@ from shared.errors import NotFound
 from shared.kafka.port import Admin, Consumer, Log, Record, TopicPartition
 from shared.processing.acts import told
 from shared.processing.tail import stretches
+from shared.sealing.sealed_log import sealed
 from shared.settings import ClusterSettings
 from shared.topics import Topics
 
@@ -36,7 +37,9 @@ def _kafka(settings: ClusterSettings, clock: Clock) -> Log:
     from shared.kafka.client.aio import AioLog
     from shared.kafka.client.security import security_of
 
-    return AioLog(servers=settings.kafka_servers, clock=clock, security=security_of(settings))
+    return sealed(
+        AioLog(servers=settings.kafka_servers, clock=clock, security=security_of(settings)), settings, clock, Topics(settings.topics)
+    )
 
 
 def _user() -> str:

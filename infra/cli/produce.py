@@ -24,9 +24,8 @@ async def send(cluster: Cluster, job: Job, priority_class: PriorityClass, reply:
     headers = envelope("job", tracing.new(cluster.random)) + (reply_headers(reply) if reply else ())
     producer = await cluster.connected(cluster.log.producer(client_id="tutti-cli"))
     try:
-        await cluster.connected(
-            producer.send(Message(cluster.topics.jobs(priority_class), job.to_bytes(), job.id.encode(), headers=headers))
-        )
+        topic = cluster.topics.jobs(priority_class)
+        await cluster.connected(producer.send(Message(topic, job.to_bytes(), job.id.encode(), headers=headers, tenant=job.tenant)))
     finally:
         await producer.close()
 

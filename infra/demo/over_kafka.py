@@ -14,6 +14,7 @@ from shared.contracts.result import Result
 from shared.kafka.client.aio import AioLog
 from shared.kafka.client.security import security_of
 from shared.kafka.port import Consumer, Log, Message, TopicPartition
+from shared.sealing.sealed_log import sealed
 from shared.settings import ClusterSettings, KafkaSettings
 from shared.topics import Topics
 
@@ -21,7 +22,8 @@ from shared.topics import Topics
 async def submit(servers: str, question: str, job_id: str, *, timeout_seconds: float = 120.0) -> Result:
     """Produce the job with key `job_id` and wait for its result. Raises LogError kinds, or StartFailed when none comes."""
     topics = Topics(ClusterSettings().topics)
-    log = AioLog(servers=servers, clock=SystemClock(), security=security_of(KafkaSettings()))
+    settings, clock = KafkaSettings(), SystemClock()
+    log = sealed(AioLog(servers=servers, clock=clock, security=security_of(settings)), settings, clock, topics)
     try:
         reader = await log.consumer(client_id="tutti-demo", reset="latest", fetch_max_wait_ms=50)
         async with _closing(reader), asyncio.timeout(timeout_seconds):

@@ -16,7 +16,7 @@ from shared.clock import Clock
 from shared.contracts import headers
 from shared.epochs import epoch_of
 from shared.errors import LogUnavailable
-from shared.kafka.port import Admin, Consumer, Log, Record, TopicPartition
+from shared.kafka.port import Admin, Consumer, Log, Record, TopicPartition, Unreadable
 from shared.processing.tail import stretches
 from shared.services import group_of
 from shared.topics import DELAY_TIERS, Topics
@@ -47,6 +47,7 @@ class TopicReader:
 
     def __init__(self, consumer: Consumer, admin: Admin, scope: Scope, clock: Clock, say: Say) -> None:
         self._consumer, self._admin, self._scope, self._clock, self._say = consumer, admin, scope, clock, say
+        self._checker = Checker(scope)
         self._topics = scope.topics
         self._spans: dict[TopicPartition, Span] = {}
         self._committed: dict[TopicPartition, int] = {}
@@ -56,7 +57,7 @@ class TopicReader:
     async def run(self) -> Report:
         """Read everything, judge it."""
         await self._look()
-        checker = Checker(self._scope)
+        checker = self._checker
         await self._whole(checker)
         for home in range(self._topics.settings.home_partitions):
             await self._home(checker, home)
@@ -177,7 +178,10 @@ class TopicReader:
         heard = self._clock.monotonic()
         async for records in stretches(self._consumer, {partition: (start, end)}):
             for record in records:
-                visit(record)
+                if isinstance(record, Unreadable) and record.shredded:
+                    self._checker.report.counts.shredded += 1
+                else:
+                    visit(record)
             self._read += len(records)
             if records:
                 heard = self._clock.monotonic()

@@ -74,6 +74,8 @@ class Counts:
     """PlannerStarted: how often a planner took a partition."""
     stale_events: int = 0
     """Events of fenced planners: passed over by every reader."""
+    shredded: int = 0
+    """Records whose key went with their tenant: nobody can judge them. A job that ran meanwhile may look as if a part of it were lost."""
 
     @property
     def wasted_executions(self) -> int:

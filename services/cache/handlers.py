@@ -53,4 +53,4 @@ def missed(lookup: CacheLookup, follow_seconds: float | None, topics: Topics) ->
 
 
 def _told(lookup: CacheLookup, outcome: StepSucceeded | CacheMissed, head: headers.Headers, topics: Topics) -> Message:
-    return Message(topics.outcomes, outcome.to_bytes(), lookup.job.encode(), lookup.home, tuple(head))
+    return Message(topics.outcomes, outcome.to_bytes(), lookup.job.encode(), lookup.home, tuple(head), lookup.tenant)

@@ -59,4 +59,6 @@ def failed(asked: AskedCritique, failure: Failure, topics: Topics) -> Message:
 
 def _message(asked: AskedCritique, outcome: StepSucceeded | StepFailed, topics: Topics) -> Message:
     step = asked.step
-    return Message(topics.outcomes, outcome.to_bytes(), step.job.encode(), step.home, headers.envelope(outcome.type, asked.trace))
+    return Message(
+        topics.outcomes, outcome.to_bytes(), step.job.encode(), step.home, headers.envelope(outcome.type, asked.trace), step.tenant
+    )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from shared.contracts import headers
 from shared.contracts.delayed import Delayed
-from shared.kafka.port import Message, Record
+from shared.kafka.port import Message, Record, tenant_of
 from shared.processing.delays import SMALLEST_TIER, next_hop
 from shared.processing.window import Window
 from shared.topics import Topics
@@ -79,13 +79,13 @@ def onward(waiter: Waiter, topics: Topics, now: float) -> Message:
     record, later = waiter.record, waiter.due_at > now
     tier = topics.delay(next_hop(waiter.due_at, now) or SMALLEST_TIER)
     if later and waiter.read_at is None:
-        return Message(tier, record.value, record.key, headers=tuple(record.headers))
+        return Message(tier, record.value, record.key, headers=tuple(record.headers), tenant=tenant_of(record))
     delayed = Delayed.model_validate_json(record.value or b"")
     waited = delayed.waited_seconds + (0.0 if waiter.read_at is None else max(0.0, now - waiter.read_at))
     if later:
         rest = delayed.model_copy(update={"seconds": waiter.due_at - now, "waited_seconds": waited})
-        return Message(tier, rest.to_bytes(), record.key, headers=tuple(record.headers))
+        return Message(tier, rest.to_bytes(), record.key, headers=tuple(record.headers), tenant=tenant_of(record))
     found = delayed.headers if headers.find(delayed.headers, headers.WAS_DELAYED) else (*delayed.headers, (headers.WAS_DELAYED, b"1"))
     if waiter.read_at is not None:
         found = (*(header for header in found if header[0] != headers.WAITED), headers.waiting(waited))
-    return Message(delayed.topic, delayed.value, delayed.key, delayed.partition, found)
+    return Message(delayed.topic, delayed.value, delayed.key, delayed.partition, found, tenant_of(record))

@@ -35,8 +35,8 @@ from shared.access import Right
 from shared.agents.table import KINDS
 from shared.processing.outbox import Outbox
 from shared.scheduling.schedule_table import ScheduleTable
+from shared.service import Environment
 from shared.telemetry import logs
-from shared.topics import Topics
 
 _log = logs.get(__name__)
 _PATH_SHOWN = 100
@@ -81,9 +81,9 @@ class IngressApi(FastAPI):
         return self.openapi_schema
 
 
-def build_api(door: Door, version: str, outbox: Outbox, topics: Topics, table: ScheduleTable) -> IngressApi:
+def build_api(door: Door, environment: Environment, outbox: Outbox, table: ScheduleTable, *, version: str) -> IngressApi:
     """The application of one instance."""
-    declaring = Declaring(door, outbox, topics)
+    declaring = Declaring(door, outbox, environment.topics)
     app = IngressApi(title="tutti", version=version, redoc_url=None)
     app.origins, jobs = Origins(door.settings.origins), Jobs(door)
     responses = Responses(door, jobs)
@@ -109,7 +109,7 @@ def build_api(door: Door, version: str, outbox: Outbox, topics: Topics, table: S
         "/v1/keys/{key}/rotate": {"POST": keys.rotate},
         "/v1/tenants": {"GET": tenants.list},
         "/v1/tenants/{tenant}": {"GET": tenants.get, "PUT": tenants.put, "DELETE": tenants.delete},
-        "/v1/tenants/{tenant}/erase": {"POST": ErasureRoutes(door, declaring, table).create},
+        "/v1/tenants/{tenant}/erase": {"POST": ErasureRoutes(door, declaring, table, environment).create},
     }
     for dialect in served():
         app.router.routes.append(Route(dialect.path, Resource(app.origins, dialect.problem, {"POST": app.calls[dialect.path]})))

@@ -70,7 +70,7 @@ class Ingress:
             offered=Offered(capabilities, load(environment.settings.patterns), registry, clock, declared.agents, self.deliveries.rules),
             access=declared.access,
         )
-        self._api = build_api(self.door, "0.1.0", self._outbox, topics, declared.schedules)
+        self._api = build_api(self.door, environment, self._outbox, declared.schedules, version="0.1.0")
         self._probe = BacklogProbe(log, clock, topics, name, backlog=events.backlog, seconds=settings.backlog_seconds)
         self._processor = Processor(self._serve, reasons=self._reasons, drain=self._drain)
         self.run, self.readiness = self._processor.run, self._processor.readiness

@@ -153,7 +153,8 @@ class Submitter:
             headers += ((REQUEST_DIGEST, digest.encode()),)
         if record.key is not None:
             headers += ((KEY_NAME, record.key.encode()),)
-        self._outbox.offer(Message(self._topic_of[priority_class], record.value, job.encode(), self.home_of(job), headers), fate)
+        topic, home = self._topic_of[priority_class], self.home_of(job)
+        self._outbox.offer(Message(topic, record.value, job.encode(), home, headers, record.job.tenant), fate)
 
     def expire(self, now: float | None = None) -> None:
         """Give up what Kafka has not taken in time, by now or by then."""
@@ -167,9 +168,9 @@ class Submitter:
             return False
         return True
 
-    def report(self, position: StreamPosition, home: int) -> bool:
+    def report(self, position: StreamPosition, home: int, tenant: str | None) -> bool:
         """Queue what the caller of a broken stream has seen; returns whether there was room for it."""
-        message = Message(self._outcomes, position.to_bytes(), position.job.encode(), home, envelope(position.type))
+        message = Message(self._outcomes, position.to_bytes(), position.job.encode(), home, envelope(position.type), tenant)
         try:
             self._outbox.offer(message)
         except Overloaded:
@@ -187,9 +188,9 @@ class Submitter:
         """Write a cancel; returns when it is acknowledged. `waits`: of a delayed job. Raises LogError, Overloaded."""
         await self._outbox.send(self._cancel(job, home, reason, waits))
 
-    async def decide(self, given: ReviewGiven, home: int) -> None:
+    async def decide(self, given: ReviewGiven, home: int, tenant: str) -> None:
         """Write what somebody says of a review; returns when it is acknowledged. Raises LogError, Overloaded."""
-        await self._outbox.send(Message(self._outcomes, given.to_bytes(), given.job.encode(), home, envelope(given.type)))
+        await self._outbox.send(Message(self._outcomes, given.to_bytes(), given.job.encode(), home, envelope(given.type), tenant))
 
     async def to_owner(self, told: ConversationSet | ConversationDropped) -> None:
         """Write it to the conversation's owner; returns when it is acknowledged. Raises LogError, Overloaded."""

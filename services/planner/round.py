@@ -136,6 +136,7 @@ class AskPosition:
 
     reply: ReplyTo
     broken: StreamBroken
+    tenant: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +234,8 @@ class Round:
     """(name in `events` or `ledger`, index there) → who is told the event's offset once it is acknowledged"""
     newer: dict[tuple[str, int], int] = field(default_factory=dict)
     """The same → its version, where that is not its type's."""
+    whose: dict[str, str] = field(default_factory=dict)
+    """job id → its tenant, with whose key its events are sealed. What is no job's own is nobody's: it must outlive any tenant's key."""
     dispatches: list[Dispatch] = field(default_factory=list)
     lookups: list[CacheLookup] = field(default_factory=list)
     """Instead of dispatches, and beside the append like them."""
@@ -278,6 +281,7 @@ class Round:
     def settle(self, event: JobSettled, lies: Callable[[int], None], followers: tuple[ReplyTo, ...] = ()) -> None:
         """Append a settle event, and publish what it says."""
         body = event.result.to_bytes()
+        self.whose[event.job] = event.result.tenant
         self.add(event.job, event, lies, part=body)
         self.after.append(Publish(event, followers, body))
 

@@ -60,7 +60,7 @@ def work(placed: Placed, topics: Topics, now: float) -> Message:
     head = (*_STEP, *_trace(entry), (headers.NODE, chosen.node.encode()))
     if step.seconds_left is not None:
         head = (*head, headers.waiting(entry.waited + now - entry.arrived_at))
-    return Message(topics.work(step.capability), value, entry.record.key, chosen.account.mailbox, head)
+    return Message(topics.work(step.capability), value, entry.record.key, chosen.account.mailbox, head, step.tenant)
 
 
 def with_model(value: bytes, step: Step, model: str) -> bytes:
@@ -103,14 +103,16 @@ def unplaced(entry: PendingStep, missing: tuple[str, ...], topics: Topics) -> Cl
 def delayed(entry: PendingStep, leaves: Leaves, topics: Topics) -> Closing:
     """Sends the step to where it came from, later; in a topic of more partitions than settings say, to one that all know."""
     record, known = entry.record, topics.steps_partitions(entry.step.capability)
-    back = Message(record.topic, leaves.step.to_bytes(), record.key, record.partition % known, (*_STEP, *_trace(entry)))
+    back = Message(record.topic, leaves.step.to_bytes(), record.key, record.partition % known, (*_STEP, *_trace(entry)), entry.step.tenant)
     return Closing(build_waiting(topics, back, leaves.seconds), entry.window, record.offset, entry)
 
 
 def _to_home(
     entry: PendingStep, outcome: StepRouted | StepUnplaced | StepFailed, head: tuple[tuple[str, bytes], ...], topics: Topics
 ) -> Closing:
-    message = Message(topics.outcomes, outcome.to_bytes(), outcome.job.encode(), entry.step.home, (*head, *_trace(entry)))
+    message = Message(
+        topics.outcomes, outcome.to_bytes(), outcome.job.encode(), entry.step.home, (*head, *_trace(entry)), entry.step.tenant
+    )
     return Closing(message, entry.window, entry.record.offset)
 
 

@@ -69,7 +69,7 @@ class Routing:
                     try:
                         self.waiting.add(read(record, partial(self._entry, window, now)))
                     except InvalidInput as error:
-                        window.died()
+                        window.died(record)
                         refused.append(RefusedStep(record, window, error))
         return refused
 

@@ -36,7 +36,7 @@ class OutcomeWriter:
 
     def message(self, outcome: Written, step: Step, trace: str | None) -> Message:
         """The record."""
-        return Message(self._topic, outcome.to_bytes(), step.job.encode(), step.home, headers.envelope(outcome.type, trace))
+        return Message(self._topic, outcome.to_bytes(), step.job.encode(), step.home, headers.envelope(outcome.type, trace), step.tenant)
 
     def started(self, node: NodeId, incarnation: int, homes: int) -> list[Message]:
         """To every home: this boot goes on."""

@@ -39,6 +39,7 @@ class ChunkStream:
     def __init__(self, owner: ChunkSender, step: Step, claim: ClaimId, *, reply: ReplyTo, model: str, simulated: bool) -> None:
         self.reply = reply
         self.reader = (reply.topic, reply.partition)
+        self.tenant = step.tenant
         self._owner, self._step, self._claim, self._model, self._simulated = owner, step, claim, model, simulated
         self._tokens: int | None = step.prefix_tokens if step.prefix else 0
         """Of the answer's text so far; None where nobody counted its beginning."""
@@ -185,6 +186,7 @@ class ChunkSender:
     def _messages(self, streams: Iterable[ChunkStream]) -> list[Message]:
         """One record for each reader that accepts chunks of several jobs, one a job for the others."""
         shared: dict[tuple[str, int | None], list[Chunk]] = {}
+        whose: dict[tuple[str, int | None], set[str]] = {}
         messages: list[Message] = []
         for stream in streams:
             self._bytes -= stream.waiting_bytes
@@ -192,11 +194,13 @@ class ChunkSender:
             if chunk is None:
                 continue
             if stream.reply.multiplex:
-                shared.setdefault((stream.reply.topic, stream.reply.partition), []).append(chunk)
+                shared.setdefault(stream.reader, []).append(chunk)
+                whose.setdefault(stream.reader, set()).add(stream.tenant)
             else:
-                messages.append(_single(stream.reply, chunk))
-        for (topic, partition), chunks in shared.items():
-            messages.extend(_shared(topic, partition, chunks))
+                messages.append(_single(stream.reply, chunk, stream.tenant))
+        for reader, chunks in shared.items():
+            tenants = whose[reader]
+            messages.extend(_shared(*reader, chunks, tenants.pop() if len(tenants) == 1 else None))
         return messages
 
     async def _send(self, producer: Producer, reader: Reader, messages: list[Message]) -> None:
@@ -216,29 +220,31 @@ class ChunkSender:
             self._some.set()
 
 
-def _single(reply: ReplyTo, chunk: Chunk) -> Message:
+def _single(reply: ReplyTo, chunk: Chunk, tenant: str) -> Message:
     return Message(
         reply.topic,
         Chunks(chunks=(chunk,)).to_bytes(),
         key=reply.correlation or chunk.job.encode(),
         partition=reply.partition,
         headers=headers.envelope("chunks") + headers.correlation_headers(reply),
+        tenant=tenant,
     )
 
 
-def _shared(topic: str, partition: int | None, chunks: list[Chunk]) -> Iterable[Message]:
+def _shared(topic: str, partition: int | None, chunks: list[Chunk], tenant: str | None) -> Iterable[Message]:
+    """`tenant`: whose they all are, if they are one's."""
     group: list[Chunk] = []
     size = 0
     for chunk in chunks:
         if group and size + len(chunk.text) > RECORD_TEXT_BYTES:
-            yield _group(topic, partition, group)
+            yield _group(topic, partition, group, tenant)
             group, size = [], 0
         group.append(chunk)
         size += len(chunk.text)
     if group:
-        yield _group(topic, partition, group)
+        yield _group(topic, partition, group, tenant)
 
 
-def _group(topic: str, partition: int | None, chunks: list[Chunk]) -> Message:
+def _group(topic: str, partition: int | None, chunks: list[Chunk], tenant: str | None) -> Message:
     value = Chunks(chunks=tuple(chunks)).to_bytes()
-    return Message(topic, value, key=chunks[0].job.encode(), partition=partition, headers=headers.envelope("chunks"))
+    return Message(topic, value, chunks[0].job.encode(), partition, headers.envelope("chunks"), tenant)

@@ -314,7 +314,7 @@ class MailboxReader:
             return
         for record in records:
             cap.read()
-            reason = None if self._on_work(record) else cap.died()
+            reason = None if self._on_work(record) else cap.died(record)
             self._positions.read[tp] = record.offset + 1
             if reason is not None:
                 self._stop(tp, reason)

@@ -57,6 +57,28 @@ class Unreadable:
     key: bytes | None = None
     value: bytes | None = None
     headers: Headers = ()
+    shredded: bool = False
+    """It is sealed, and its key went with its tenant: that is as it should be, and a fault of nobody's."""
+
+
+@dataclass(slots=True)
+class Opened:
+    """A record that was sealed, opened. Satisfies `Record`."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    tenant: str
+    """With whose key; empty: with the one of nobody in particular."""
+
+
+def tenant_of(record: Record) -> str | None:
+    """For whom the record was sealed, for whoever sends it on as it is."""
+    return getattr(record, "tenant", None) or None
 
 
 class Message(NamedTuple):
@@ -67,6 +89,8 @@ class Message(NamedTuple):
     key: bytes | None = None
     partition: int | None = None
     headers: tuple[tuple[str, bytes], ...] = ()
+    tenant: str | None = None
+    """Whose it is, where it holds something of one: not written, but with his key it is sealed (`shared.sealing`)."""
 
 
 class Appended(NamedTuple):

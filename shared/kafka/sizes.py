@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shared.contracts.base import BATCH_BYTES, RECORD_BYTES
+from shared.contracts.headers import SEALED
 from shared.errors import RecordTooLarge
 from shared.kafka.port import Message
 
 RECORD_OVERHEAD = 32
 """Upper bound of Kafka's framing of one record: lengths, deltas, attributes, counts."""
 HEADER_OVERHEAD = 8
+SEAL_OVERHEAD = 59
+"""What a seal adds to a record at most, on top of its bound: header, form, nonce, tag (`shared.sealing`)."""
 
 
 def message_bytes(message: Message) -> int:
@@ -26,9 +29,9 @@ def message_bytes(message: Message) -> int:
 
 
 def check_record(message: Message) -> int:
-    """The size of `message`. Raises RecordTooLarge above RECORD_BYTES."""
+    """The size of `message`. Raises RecordTooLarge above RECORD_BYTES, not counting a seal."""
     size = message_bytes(message)
-    if size > RECORD_BYTES:
+    if size > RECORD_BYTES and size > RECORD_BYTES + (SEAL_OVERHEAD if message.headers and message.headers[0][0] == SEALED else 0):
         raise RecordTooLarge(f"a record of {size} bytes for {message.topic} exceeds the bound of {RECORD_BYTES}")
     return size
 

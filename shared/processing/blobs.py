@@ -76,7 +76,7 @@ class Blobs:
         partition = partition_of(key, self._partitions)
         pieces = [body[start : start + CHUNK_BYTES] for start in range(0, len(body), CHUNK_BYTES)]
         messages = [
-            Message(self._topic, piece, key, partition, (*envelope("chunk"), (_NUMBER, b"%d" % number)))
+            Message(self._topic, piece, key, partition, (*envelope("chunk"), (_NUMBER, b"%d" % number)), tenant)
             for number, piece in enumerate(pieces)
         ]
         lie = await (await self._opened()).send_many(messages)

@@ -18,7 +18,7 @@ from shared.contracts.base import INLINE_BYTES
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.headers import TRACEPARENT, envelope, find
 from shared.errors import TuttiError
-from shared.kafka.port import Headers, Message, Record, TopicPartition
+from shared.kafka.port import Headers, Message, Record, TopicPartition, Unreadable, tenant_of
 from shared.settings import DeadLetterCapSettings
 from shared.telemetry import logs
 from shared.telemetry.metrics import DEAD_LETTERS
@@ -42,8 +42,10 @@ class DeadLetterCap:
         """A record was taken; most are fine."""
         self._read += 1
 
-    def died(self) -> str | None:
-        """A record that was taken lately goes to the dead letters. Returns `reason`."""
+    def died(self, record: Record) -> str | None:
+        """A record that was taken lately goes to the dead letters. Returns `reason`. What an erased tenant left says nothing of anybody."""
+        if isinstance(record, Unreadable) and record.shredded:
+            return self.reason
         dead, limit = self._dead, self._settings
         dead.append(self._read)
         while dead[0] <= self._read - limit.window:
@@ -90,7 +92,9 @@ def dead_letter(record: Record, service: str, error: Exception, clock: Clock, to
     )
     trace = find(record.headers, TRACEPARENT)
     trace_text = trace.decode("ascii", "replace") if trace is not None and len(trace) == 55 else None
-    return Message(topics.dead_letters, letter.to_bytes(), key=letter.key, headers=envelope("DeadLetter", trace_text))
+    return Message(
+        topics.dead_letters, letter.to_bytes(), key=letter.key, headers=envelope("DeadLetter", trace_text), tenant=tenant_of(record)
+    )
 
 
 def code_of(error: Exception) -> str:

@@ -53,4 +53,5 @@ def _wrapped(topics: Topics, message: Message, tier: str | None, *, due_at: floa
         headers=message.headers,
     )
     trace = headers.Envelope(message.headers).traceparent()
-    return Message(topics.delay(tier or SMALLEST_TIER), delayed.to_bytes(), delayed.key, headers=headers.envelope("delayed", trace))
+    head = headers.envelope("delayed", trace)
+    return Message(topics.delay(tier or SMALLEST_TIER), delayed.to_bytes(), delayed.key, headers=head, tenant=message.tenant)

@@ -122,7 +122,7 @@ class Intake:
 
     def refuse(self, record: Record, window: Window, error: Exception) -> None:
         """It can never be worked on: to the dead letters."""
-        window.died()
+        window.died(record)
         self._outbox.bury(record, error, partial(self.finish, window, record.offset))
 
     def finish(self, window: Window, offset: int) -> None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from shared.contracts.dead_letter import DeadLetter
 from shared.contracts.headers import REPLAY_OF, Envelope, Origin
 from shared.errors import InvalidInput, NotFound, TuttiError
-from shared.kafka.port import Appended, Message, Producer, Record, TopicPartition
+from shared.kafka.port import Appended, Message, Producer, Record, TopicPartition, tenant_of
 
 _ADDRESS = re.compile(r"(\d{1,9}):(\d{1,18})", re.ASCII)
 _BATCH = 500
@@ -28,6 +28,8 @@ class Letter(NamedTuple):
 
     id: str
     content: DeadLetter
+    tenant: str | None = None
+    """For whom it is sealed."""
 
 
 def letters_of(records: Iterable[Record]) -> list[Letter]:
@@ -35,7 +37,9 @@ def letters_of(records: Iterable[Record]) -> list[Letter]:
     found = []
     for record in records:
         try:
-            found.append(Letter(f"{record.partition}:{record.offset}", DeadLetter.model_validate_json(record.value or b"")))
+            found.append(
+                Letter(f"{record.partition}:{record.offset}", DeadLetter.model_validate_json(record.value or b""), tenant_of(record))
+            )
         except ValidationError:
             continue
     return found
@@ -67,7 +71,7 @@ def original(letter: Letter) -> Message:
         raise KeptInPart(f"{letter.id} was kept only in part (it was too large) and cannot be sent again")
     lay = Envelope(content.headers).replay_of() or Origin(content.topic, content.partition, content.offset, content.timestamp or 0)
     headers = tuple(header for header in content.headers if header[0] != REPLAY_OF)
-    return Message(content.topic, content.value, content.key, content.partition, (*headers, lay.header()))
+    return Message(content.topic, content.value, content.key, content.partition, (*headers, lay.header()), letter.tenant)
 
 
 async def send_again(producer: Producer, letters: Sequence[Letter]) -> AsyncIterator[tuple[Letter, Appended]]:

@@ -130,10 +130,10 @@ class Window:
         """Why nothing more is taken out. The window then fills up, and its partition is paused like any other's."""
         return None if self._cap is None else self._cap.reason
 
-    def died(self) -> None:
+    def died(self, record: Record) -> None:
         """A record that was taken goes to the dead letters."""
         if self._cap is not None:
-            self._cap.died()
+            self._cap.died(record)
 
     def finish(self, offset: int) -> None:
         """The open record at `offset` needs nothing more. Finishing twice is harmless."""

@@ -49,7 +49,7 @@ class Asking:
         correlation = self._mark + b"%d" % number
         reply = headers.reply_headers(ReplyTo(topic=self._lies.topic, partition=self._lies.partition, correlation=correlation))
         home = number % self._topics.settings.home_partitions
-        message = Message(self._topics.jobs(priority_class), job.record(), None, home, (*headers.envelope("job"), *reply))
+        message = Message(self._topics.jobs(priority_class), job.record(), None, home, (*headers.envelope("job"), *reply), job.tenant)
         ended: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting[correlation] = ended
         self._outbox.put(message, again=False, patience_seconds=job.deadline_seconds or 0.0)

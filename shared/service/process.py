@@ -23,8 +23,8 @@ from shared.clock import Clock, SystemClock
 from shared.errors import ConfigurationError
 from shared.kafka.client.security import security_of
 from shared.kafka.client.watched import WatchedLog
-from shared.kafka.port import Log
 from shared.processing.topic_news import TopicNews, TopicWatch
+from shared.sealing.sealed_log import sealed
 from shared.service import Answering, Build, Environment
 from shared.service.application import Application
 from shared.service.bounded import BoundedProtocol
@@ -92,10 +92,10 @@ async def _run(builds: Sequence[tuple[str, Build]], settings: ShellSettings, por
     from shared.kafka.client.aio import AioLog
 
     clock = SystemClock()
-    compression: Literal["lz4"] | None = "lz4" if settings.kafka_compression == "lz4" else None
-    security = security_of(settings)
-    kafka: Log = AioLog(servers=settings.kafka_servers, clock=clock, compression=compression, security=security)
-    environment = Environment(settings, kafka, clock, random, Topics(settings.topics), instance)
+    security, topics = security_of(settings), Topics(settings.topics)
+    compression: Literal["lz4"] | None = "lz4" if settings.kafka_compression == "lz4" and not settings.sealing.keys_file else None
+    kafka = sealed(AioLog(servers=settings.kafka_servers, clock=clock, compression=compression, security=security), settings, clock, topics)
+    environment = Environment(settings, kafka, clock, random, topics, instance)
     try:
         return await _Process(settings, [*security.pairs]).run(builds, environment, ports)
     finally:

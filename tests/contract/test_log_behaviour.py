@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +11,14 @@ from shared.clock import LoopClock
 from shared.kafka.client.watched import WatchedLog
 from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.port import Log, Message, MissedRecords, TopicPartition
+from shared.sealing.sealed_log import SealedLog
 from tests.support import virtual_loop
 from tests.support.log_behaviour import CASES
 from tests.support.log_bench import Bench, Case
+from tests.support.sealing import keys_file, sealing
 
 
-async def _run(case: Case, configure: str) -> None:
+async def _run(case: Case, configure: str, folder: Path) -> None:
     clock = LoopClock()
     log = MemoryLog(clock)
     if configure == "slow":
@@ -34,11 +37,15 @@ async def _run(case: Case, configure: str) -> None:
     missed: list[MissedRecords] = []
     watched = WatchedLog(log, clock, missed=missed.extend)
     seen: Log = watched if configure == "watched" else log
+    if configure == "sealed":
+        seen = await sealing(log, clock, keys_file(folder))
     await case(Bench(seen, clock, "", delete_before, spoil, foreign, missed=missed))
+    if isinstance(seen, SealedLog):
+        await seen.close()
 
 
-@pytest.mark.parametrize("configure", ["immediate", "slow", "watched"])
+@pytest.mark.parametrize("configure", ["immediate", "slow", "watched", "sealed"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-def test_memory_log(case: Case, configure: str) -> None:
-    """Each case states its property; `slow` adds random delays to every step, `watched` puts the watchdog in between."""
-    virtual_loop.run(_run(case, configure))
+def test_memory_log(case: Case, configure: str, tmp_path: Path) -> None:
+    """Each case states its property; `slow` adds random delays to every step, `watched` puts the watchdog in between, `sealed` seals."""
+    virtual_loop.run(_run(case, configure, tmp_path))

@@ -104,6 +104,10 @@ def started_kafka(directory: Path, **options: Any) -> Kafka:
     return broker
 
 
+KAFKA_FOLDERS: list[Path] = []
+"""Where the session's broker keeps what it is given; none of one that somebody else runs."""
+
+
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Bootstrap servers of a real broker, shared by the session: use a topic prefix of your own."""
@@ -112,6 +116,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         return
     directory = tmp_path_factory.mktemp("kafka")
     broker = started_kafka(directory)
+    KAFKA_FOLDERS.append(directory)
     yield broker.servers
     broker.stop()
     shutil.rmtree(directory, ignore_errors=True)

@@ -205,7 +205,8 @@ class Deliveries:
         metrics.CALLBACKS.labels(what).inc()
         key, topics = delivery.result.job.encode(), self._topics
         value = Delivery(result=delivery.result, attempts=attempts, age_seconds=age).to_bytes()
-        again = Message(topics.callbacks, value, key, partition_of(key, topics.partitions("other")), headers.envelope("delivery"))
+        partition, head = partition_of(key, topics.partitions("other")), headers.envelope("delivery")
+        again = Message(topics.callbacks, value, key, partition, head, delivery.result.tenant)
         self._outbox.put(build_waiting(topics, again, seconds), partial(self._on_sent, telling))
 
     def _pause_seconds(self, result: Result, attempts: int, age: float, heard: Heard | None) -> float:

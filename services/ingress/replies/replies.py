@@ -10,7 +10,7 @@ from shared.contracts import headers
 from shared.contracts.outcome import StreamPosition
 from shared.contracts.reply import Chunks, Final, StreamBroken
 from shared.errors import InvalidRecord
-from shared.kafka.port import Log, Record, TopicPartition
+from shared.kafka.port import Log, Record, TopicPartition, tenant_of
 from shared.processing.folding import fold_each
 from shared.processing.tail import Tail, at_end
 from shared.telemetry import metrics
@@ -26,7 +26,7 @@ class Replies:
         waiters: Waiters,
         instance: str,
         *,
-        report: Callable[[StreamPosition, int], object],
+        report: Callable[[StreamPosition, int, str | None], object],
     ) -> None:
         self._waiters, self._report = waiters, report
         self._partitions = list[TopicPartition]()
@@ -66,6 +66,6 @@ class Replies:
             broken = StreamBroken.model_validate_json(record.value)
             position = self._waiters.on_broken(broken)
             if position is not None:
-                self._report(position, broken.home)
+                self._report(position, broken.home, tenant_of(record))
         else:
             raise InvalidRecord("a reply of an unknown type")

@@ -1,7 +1,8 @@
 """`POST /v1/tenants/{id}/erase`: what is held of a tenant goes, by administrators. Without `"dry_run": false` it is only told what would.
 
 Keys go first, so that nothing new comes; then limits, schedules, conversations; last the entry by which every service erases what it
-holds (`contracts/erased.py`). What Kafka has goes with its retention. Jobs that run go on: what they write is later than the erasing.
+holds (`contracts/erased.py`). What Kafka has goes with its retention; where it is sealed, its keys go, at once. Jobs that run go on: what
+they write is later than the erasing, and one whose history cannot be read any more is forgotten when another planner takes its home.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from shared.contracts.bounds import check_depth
 from shared.contracts.conversation import ConversationDropped
 from shared.contracts.erased import KIND, Erased
 from shared.scheduling.schedule_table import ScheduleTable
+from shared.sealing.entries import DataKeys
+from shared.service import Environment
 from shared.topics import DAY_MS, FAMILIES
 
 _BODY_BYTES = 1024
-OF_NO_TENANT = frozenset({"registry", "nodes", "credits", "presence"})
+OF_NO_TENANT = frozenset({"registry", "data-keys", "nodes", "credits", "presence"})
 """Families of topics without anything of a tenant but what is erased here."""
 
 
@@ -63,8 +66,9 @@ class ErasureView(BaseModel):
 
 
 class ErasureRoutes:
-    def __init__(self, door: Door, declaring: Declaring, schedules: ScheduleTable) -> None:
-        self._door, self._declaring, self._schedules = door, declaring, schedules
+    def __init__(self, door: Door, declaring: Declaring, schedules: ScheduleTable, environment: Environment) -> None:
+        self._door, self._declaring, self._schedules, self._topics = door, declaring, schedules, environment.topics
+        self._data_keys = DataKeys(environment.log, environment.topics.data_keys)
 
     async def create(self, request: Request) -> Response:
         """Answered once Kafka has all that is to be done; the services do it within seconds."""
@@ -78,7 +82,9 @@ class ErasureRoutes:
             caller = self._door.access.identify(call.api_key)
             if caller.name in self._keys(tenant):
                 raise Refused(Problem(409, "own_key", "the key that asks is one of the tenant's: ask with another one", "id"))
-        view = ErasureView(tenant=tenant, erased=not given.dry_run, goes=self._goes(tenant), stays=self._stays())
+        view = ErasureView(
+            tenant=tenant, erased=not given.dry_run, goes=[*self._goes(tenant), *await self._seals(tenant)], stays=self._stays()
+        )
         if not given.dry_run:
             await self._erase(request, tenant)
         return Response(to_json(view, exclude_none=True), media_type="application/json")
@@ -103,6 +109,12 @@ class ErasureRoutes:
             Part(what="answers in the cache"),
         ]
 
+    async def _seals(self, tenant: str) -> list[Part]:
+        """Where records are sealed: their keys go, and what is sealed cannot be read any more, however long it stays."""
+        held = () if self._topics.data_keys in self._topics.missing else await self._data_keys.of_tenant(tenant)
+        what = "keys of its sealed records: what Kafka has of it, and backups of that, cannot be read any more"
+        return [Part(what=what, count=len(held))] if held else []
+
     async def _erase(self, request: Request, tenant: str) -> None:
         write, door = self._declaring.write, self._door
         await self._declaring.tell(request, "erase", LIMITS, tenant, tenant=tenant)
@@ -116,6 +128,8 @@ class ErasureRoutes:
             await door.submitter.to_owner(ConversationDropped(tenant=tenant, conversation=conversation))
         by = door.access.identify(call_headers(request.scope).api_key).name
         await self._declaring.put(KIND, tenant, Erased(at=door.clock.wall(), by=by).to_bytes())
+        if self._topics.data_keys not in self._topics.missing:
+            await self._data_keys.shred(tenant)
 
     def _stays(self) -> list[Part]:
         """In Kafka by each topic's retention; in the sink's store by its settings."""

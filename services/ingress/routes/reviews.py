@@ -84,7 +84,7 @@ class ReviewRoutes:
         with door.waiting(WaitKind.END, opened.tenant, WAIT_SECONDS) as reader, door.followers.following(opened.job, reader.news) as news:
             if self._fate(known, given) is None:
                 await door.open()
-                await door.submitter.decide(given, known.home)
+                await door.submitter.decide(given, known.home, opened.tenant)
             while (fate := self._fate(known, given)) is None and not reader.over:
                 news.clear()
                 if self._fate(known, given) is None:

@@ -18,8 +18,8 @@ from shared.telemetry import logs, metrics
 log = logs.get(__name__)
 
 _BATCH_BUDGET = BATCH_BYTES - 64 * 1024
-_EVENT_OVERHEAD = 200
-"""Key, headers and framing of one event, at most."""
+_EVENT_OVERHEAD = 260
+"""Key, headers, framing and seal of one event, at most."""
 
 
 @dataclass(slots=True)
@@ -55,7 +55,8 @@ class Appender:
                     batch = await self._send(batch)
                 batch.lies.extend((len(batch.messages), lies) for lies in round_.lies.get((group, index), ()))
                 named = headers.envelope(kind, version=round_.newer.get((group, index), VERSIONS.get(kind, 1)))
-                message = Message(self._partition.topic, value, group.encode(), self._partition.partition, named)
+                whose = round_.whose.get(group)
+                message = Message(self._partition.topic, value, group.encode(), self._partition.partition, named, whose)
                 batch.messages.append(message)
                 batch.size += weight
         if batch.messages:

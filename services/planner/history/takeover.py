@@ -17,8 +17,9 @@ from services.planner.state.book import Book, internal
 from services.planner.state.taken import NOTHING, Offsets
 from shared.contracts import headers
 from shared.contracts.event import EVENT, NEWEST, PlannerStarted
-from shared.errors import InvalidInput, LogError, NewerVersion, TuttiError
-from shared.kafka.port import Message, MissedRecords, Record, TopicPartition
+from shared.errors import InvalidInput, InvalidRecord, LogError, NewerVersion, TuttiError
+from shared.kafka.port import Message, MissedRecords, Record, TopicPartition, Unreadable
+from shared.processing.folding import pass_over
 from shared.processing.tries import Tries
 from shared.telemetry import logs, metrics
 
@@ -153,6 +154,8 @@ def _fold(replay: Replay, record: Record) -> None:
     except InvalidInput as error:
         log.warning("unreadable_event", offset=record.offset, reason=error.message)
     else:
+        if isinstance(record, Unreadable):
+            pass_over("planner", record, InvalidRecord(record.reason))
         replay.fold(record.offset, record.value, record.timestamp)
 
 

@@ -26,7 +26,7 @@ from shared.contracts import headers, ids
 from shared.contracts.base import RECORD_BYTES, PriorityClass
 from shared.contracts.outcome import CancelRequested
 from shared.errors import InvalidInput, InvalidRecord, TooLarge
-from shared.kafka.port import Headers, Message, Record
+from shared.kafka.port import Headers, Message, Record, tenant_of
 from shared.kafka.sizes import message_bytes
 from shared.telemetry import metrics
 
@@ -112,6 +112,7 @@ class _Original:
     key: bytes | None
     value: bytes | None
     headers: Headers
+    tenant: str | None
 
 
 def original(record: Record) -> Record:
@@ -120,7 +121,7 @@ def original(record: Record) -> Record:
     if lay is None:
         return record
     kept = tuple(header for header in record.headers if header[0] != headers.FORWARDED_FROM)
-    return _Original(lay.topic, lay.partition, lay.offset, lay.timestamp, record.key, record.value, kept)
+    return _Original(lay.topic, lay.partition, lay.offset, lay.timestamp, record.key, record.value, kept, tenant_of(record))
 
 
 def onward(record: Record, given: JobInput | CancelRequested, here: int, homes: int) -> Message | None:
@@ -140,18 +141,20 @@ def onward(record: Record, given: JobInput | CancelRequested, here: int, homes: 
         return None
     if headers.find(record.headers, headers.FORWARDED_FROM) is not None:
         raise InvalidRecord(f"the record was sent on to partition {here}, but its id is at home on {home} of {homes}")
-    message = sent_on(record, home, record.key, record.value, record.headers)
+    message = sent_on(
+        record, home, record.key, record.value, record.headers, tenant=given.job.tenant if isinstance(given, JobInput) else None
+    )
     metrics.JOBS_FORWARDED.inc()
     return message
 
 
-def sent_on(record: Record, home: int, key: bytes | None, value: bytes | None, said: Headers) -> Message:
+def sent_on(record: Record, home: int, key: bytes | None, value: bytes | None, said: Headers, *, tenant: str | None) -> Message:
     """The record for another partition, with a mark of where its caller put it. Raises TooLarge where there is no room for that."""
     lay = headers.Envelope(record.headers).forwarded_from() or headers.Origin(
         record.topic, record.partition, record.offset, record.timestamp
     )
     kept = tuple(header for header in said if header[1] is not None)  # a header without a value says nothing, an empty one might
-    message = Message(record.topic, value, key, home, (*kept, lay.header(headers.FORWARDED_FROM)))
+    message = Message(record.topic, value, key, home, (*kept, lay.header(headers.FORWARDED_FROM)), tenant or tenant_of(record))
     if message_bytes(message) > RECORD_BYTES:
         raise TooLarge("the record, sent on to its id's home with a mark of where it lay, is too large")
     return message

@@ -138,4 +138,4 @@ def by_reference(record: Record, given: JobInput, job: HeldJob, homes: int) -> M
     made = () if given.job.id is not None else ((headers.MADE_BY, Maker.PLANNER.value.encode()),)
     ours = (*headers.envelope(headers.HELD_JOB), (headers.REQUEST_DIGEST, given.digest.encode()))
     body = job.model_copy(update={"id": public}).record()
-    return sent_on(record, ids.home_of(given.id, homes), public.encode(), body, (*ours, *said, *made))
+    return sent_on(record, ids.home_of(given.id, homes), public.encode(), body, (*ours, *said, *made), tenant=given.job.tenant)

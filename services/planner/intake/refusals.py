@@ -38,7 +38,7 @@ class Refusals:
 
     def outcome(self, record: Record, error: InvalidInput) -> list[Message]:
         """The dead letter. Raises OutcomesStopped when there are too many of them: what is unread stays in Kafka."""
-        reason = self._cap.died()
+        reason = self._cap.died(record)
         if reason is not None:
             raise OutcomesStopped(reason)
         return [self.dead_letter(record, error)]

@@ -62,7 +62,7 @@ def comparison_of(job: LiveJob, share: float, topics: Topics, known: Callable[[s
         (headers.MADE_BY, Maker.PLANNER.value.encode()),
         (headers.REQUEST_DIGEST, digest_of(name.encode()).encode()),  # another release may write it otherwise: it is the same job
     )
-    return Message(topics.jobs(PriorityClass.BATCH), value, name.encode(), ids.home_of(name, homes), says)
+    return Message(topics.jobs(PriorityClass.BATCH), value, name.encode(), ids.home_of(name, homes), says, job.accepted.request.tenant)
 
 
 def _drawn(job: LiveJob, share: float) -> bool:

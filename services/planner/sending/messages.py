@@ -43,7 +43,7 @@ def of_effect(effect: Sendable, topics: Topics) -> list[Message]:
         case Publish(settled=settled, followers=followers, body=body):
             result, body = settled.result, body or settled.result.to_bytes()
             owed = [reply for reply in (settled.reply, *followers) if reply is not None and not reply.reads_events]
-            finals = [_final(reply, result.job, body, settled.trace) for reply in owed]
+            finals = [_final(reply, result, body, settled.trace) for reply in owed]
             return [_result(result, body, settled.trace, topics), *finals]
         case Bury(letter=letter):
             return [letter]
@@ -54,16 +54,17 @@ def of_effect(effect: Sendable, topics: Topics) -> list[Message]:
             partition = partition_of(key, topics.settings.home_partitions) if home is None else home
             return [Message(topics.outcomes, outcome.to_bytes(), key, partition, headers.envelope(outcome.type))]
         case CallerAnswer(reply=reply, result=result, trace=trace):
-            return [_final(reply, result.job, result.to_bytes(), trace)]
-        case AskPosition(reply=reply, broken=broken):
+            return [_final(reply, result, result.to_bytes(), trace)]
+        case AskPosition(reply=reply, broken=broken, tenant=tenant):
             asking = (*headers.envelope(broken.type), *headers.correlation_headers(reply))
-            return [Message(reply.topic, broken.to_bytes(), broken.job.encode(), reply.partition, asking)]
+            return [Message(reply.topic, broken.to_bytes(), broken.job.encode(), reply.partition, asking, tenant)]
 
 
 def to_cache(topic: str, said: CacheLookup | CacheFill | CacheAbandoned, topics: Topics) -> Message:
     """By the step's fingerprint: equal steps meet at one cache."""
     key = said.key.encode()
-    return Message(topic, said.to_bytes(), key, partition_of(key, topics.settings.other_partitions), headers.envelope(said.type))
+    partition = partition_of(key, topics.settings.other_partitions)
+    return Message(topic, said.to_bytes(), key, partition, headers.envelope(said.type), said.tenant)
 
 
 def owner_key(outcome: BudgetRequested | BudgetGranted | BudgetRecalled | ToHome | ToOwner) -> bytes:
@@ -81,27 +82,30 @@ def _dispatch(dispatch: Dispatch, topics: Topics) -> Message:
     if step.is_critique:
         key = step.id.encode()
         partition = partition_of(key, topics.settings.other_partitions)
-        return Message(topics.critiques, step.to_bytes(dispatch.content), key, partition, headers.envelope("step", dispatch.trace))
+        return Message(
+            topics.critiques, step.to_bytes(dispatch.content), key, partition, headers.envelope("step", dispatch.trace), step.tenant
+        )
     if given is not None and not given.failed:
         used = f"{given.use.boot}/{given.use.sequence}".encode()
         head = (*headers.envelope("step", dispatch.trace), (headers.NODE, given.node.encode()), (headers.CREDITS, used))
         value = step.changed(model=given.model).to_bytes(dispatch.content)
-        return Message(topics.work(step.capability), value, step.id.encode(), given.mailbox, head)
+        return Message(topics.work(step.capability), value, step.id.encode(), given.mailbox, head, step.tenant)
     partition = steps_partition(step.tenant, step.home, topics.steps_partitions(step.capability))
     topic = topics.steps(step.capability, step.priority_class)
-    return Message(topic, step.to_bytes(dispatch.content), step.id.encode(), partition, headers.envelope("step", dispatch.trace))
+    head = headers.envelope("step", dispatch.trace)
+    return Message(topic, step.to_bytes(dispatch.content), step.id.encode(), partition, head, step.tenant)
 
 
 def _result(result: Result, body: bytes, trace: str | None, topics: Topics) -> Message:
     key, head = result.job.encode(), headers.envelope("result", trace)
     if result.callback is not None:
         head += ((headers.CALLBACK, b"1"),)
-    return Message(topics.results, body, key, partition_of(key, topics.settings.other_partitions), head)
+    return Message(topics.results, body, key, partition_of(key, topics.settings.other_partitions), head, result.tenant)
 
 
-def _final(reply: ReplyTo, job: str, body: bytes, trace: str | None) -> Message:
+def _final(reply: ReplyTo, result: Result, body: bytes, trace: str | None) -> Message:
     envelope = (*headers.envelope("final", trace), *headers.correlation_headers(reply))
-    return Message(reply.topic, final_bytes(reply.correlation, body), job.encode(), reply.partition, envelope)
+    return Message(reply.topic, final_bytes(reply.correlation, body), result.job.encode(), reply.partition, envelope, result.tenant)
 
 
 def final_bytes(correlation: bytes, result: bytes) -> bytes:

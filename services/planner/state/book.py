@@ -129,6 +129,7 @@ class Book:
 
     def write(self, round_: Round, job: LiveJob, event: Event, *lies: Callable[[int], None], part: bytes | None = None) -> None:
         """Append."""
+        round_.whose[job.id] = job.accepted.request.tenant
         if values := round_.add(job.id, event, *lies, part=part):
             self.live_count.keep(job, *values)
 

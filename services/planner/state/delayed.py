@@ -55,5 +55,5 @@ def postpone(book: Book, round_: Round, given: JobInput, record: Record, topics:
     )
     round_.add(given.id, JobDelayed(epoch=book.epoch, job=given.id, at=round_.wall, waits=waits))
     made = () if given.job.id is not None else ((headers.MADE_BY, Maker.PLANNER.value.encode()),)
-    again = Message(record.topic, job.record(), public.encode(), book.home, (*headers.read_ones(record.headers), *made))
+    again = Message(record.topic, job.record(), public.encode(), book.home, (*headers.read_ones(record.headers), *made), job.tenant)
     return build_delayed(topics, again, due_at, round_.wall)

@@ -34,6 +34,7 @@ def write(kept: Kind[str, LiveJob], round_: Round, job: LiveJob, epoch: int, nam
     """Append the job's facts in parts; its place moves to the first part once the last is acknowledged."""
     parts = _parts(job.facts)
     begins: list[int] = []
+    round_.whose[job.id] = job.accepted.request.tenant
     for number, facts in enumerate(parts):
         event = JobSnapshot(
             epoch=epoch,

@@ -58,7 +58,7 @@ def ask_position(round_: Round, job: LiveJob, step: OpenStep, home: int, policy:
     if step.request is None or not step.request.stream or reply is None or not reply.multiplex:
         return False
     broken = StreamBroken(job=job.id, step=step.id, attempt=step.attempt, home=home, correlation=reply.correlation)
-    round_.after.append(AskPosition(reply, broken))
+    round_.after.append(AskPosition(reply, broken, job.accepted.request.tenant))
     step.shown, step.backoff_until = None, step.due_at
     step.due_at = max(step.due_at, round_.now + policy.stream_position_seconds)
     return True

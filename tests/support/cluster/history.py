@@ -38,6 +38,7 @@ from shared.kafka.memory.memory import MemoryLog
 from shared.kafka.memory.memory_partition import MemoryRecord, MemoryUnreadable
 from shared.kafka.port import TopicPartition
 from shared.topics import Topics
+from tests.support.sealing import Eyes
 
 
 class Written(NamedTuple):
@@ -73,8 +74,8 @@ class Given:
 class History:
     """Indexes by topic, by job and by attempt."""
 
-    def __init__(self, log: MemoryLog, topics: Topics) -> None:
-        self._log, self._topics = log, topics
+    def __init__(self, log: MemoryLog, topics: Topics, eyes: Eyes | None = None) -> None:
+        self._log, self._topics, self._eyes = log, topics, eyes
         self._reader = JobReader(log.id, topics)
         self.given: dict[tuple[TopicPartition, int], Given] = {}
         self.events: dict[int, list[Written]] = defaultdict(list)
@@ -177,6 +178,7 @@ class History:
             listener(group, offsets)
 
     def _on_written(self, records: Sequence[MemoryRecord]) -> None:
+        records = records if self._eyes is None else self._eyes.open(records)
         reader = self._readers.get(records[0].topic)
         if reader is not None:
             now = self._log.clock.monotonic()

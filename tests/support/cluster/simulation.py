@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from pathlib import Path
 from random import Random
 
 from shared.kafka.port import TopicPartition
@@ -73,6 +74,8 @@ class Report:
     storm: list[str] = field(default_factory=list)
     jobs: int = 0
     doubly_run: int = 0
+    sealed: int = 0
+    """Records that were written sealed."""
     virtual_seconds: float = 0.0
     fingerprint: str = ""
     """Of everything that was written, where and when."""
@@ -96,19 +99,27 @@ def simulate(
     *,
     patience: float = CONVERGE_SECONDS,
     aside: tuple[str, ...] = (),
+    sealed: Path | None = None,
 ) -> Report:
     """Run one seed; without a mix the seed draws its own. `laws`: checked at the end besides those that always hold. `patience`: seconds
-    from the last fault in which everything must have ended. `aside`: instances besides.
+    from the last fault in which everything must have ended. `aside`: instances besides. `sealed`: a file of cluster keys; then all seal.
     """
     chosen = mix if mix is not None else drawn(Random(seed))
-    report: Report = processes.run(_simulate(seed, chosen, kinds, laws, patience=patience, aside=aside))
+    report: Report = processes.run(_simulate(seed, chosen, kinds, laws, patience=patience, aside=aside, sealed=sealed))
     return report
 
 
 async def _simulate(
-    seed: int, mix: FaultMix, kinds: dict[str, float] | None, laws: tuple[Law, ...], *, patience: float, aside: tuple[str, ...]
+    seed: int,
+    mix: FaultMix,
+    kinds: dict[str, float] | None,
+    laws: tuple[Law, ...],
+    *,
+    patience: float,
+    aside: tuple[str, ...],
+    sealed: Path | None,
 ) -> Report:
-    async with World(seed, mix, aside) as world:
+    async with World(seed, mix, aside, sealed) as world:
         world.cached.fails, world.cached.slow, world.cached.forgets = mix.store, mix.store, mix.store
         Offsets(world)
         watching = asyncio.create_task(bounds.watch(world))
@@ -133,6 +144,7 @@ async def _simulate(
             violations += law(world)
         report = Report(seed, mix, violations, jobs=len(world.history.jobs()), virtual_seconds=world.clock.monotonic())
         report.ended = list(world.ended)
+        report.sealed = 0 if world.eyes is None else world.eyes.seen
         report.fingerprint = _fingerprint(world)
         report.doubly_run = len(accepted_once.doubly_run(world))
         if violations:

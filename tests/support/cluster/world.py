@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Any, Self
 
@@ -36,10 +37,13 @@ from shared.contracts.result import Result
 from shared.contracts.schedule import Schedule
 from shared.kafka.client.watched import WatchedLog
 from shared.kafka.memory.memory import MemoryLog
-from shared.kafka.port import Message, MissedRecords, TopicPartition
+from shared.kafka.port import Log, Message, MissedRecords, TopicPartition
 from shared.processing.provision import new_topics
 from shared.processing.registry import registry_key
 from shared.processing.topic_news import TopicNews, TopicWatch
+from shared.sealing.cipher import ClusterKeys
+from shared.sealing.key_ring import KeyRing
+from shared.sealing.sealed_log import SealedLog
 from shared.service import Environment, Readiness, Service
 from shared.settings import ClusterSettings
 from shared.topics import Topics
@@ -51,6 +55,7 @@ from tests.support.cluster.nodes import Endpoint, Node, backend_on
 from tests.support.cluster.processes import Process, State
 from tests.support.cluster.receivers import Receivers
 from tests.support.cluster.rest import Request
+from tests.support.sealing import Eyes
 from tests.support.sink_store import MemoryStore
 
 _MONOTONIC_SPREAD_SECONDS = 10_000.0
@@ -99,8 +104,8 @@ class Instance:
 class World:
     """Everything that one simulated run needs. Use under `processes.run`."""
 
-    def __init__(self, seed: int, mix: FaultMix, aside: tuple[str, ...] = ()) -> None:
-        """`aside`: instances besides, for whom no job waits."""
+    def __init__(self, seed: int, mix: FaultMix, aside: tuple[str, ...] = (), sealed: Path | None = None) -> None:
+        """`aside`: instances besides, for whom no job waits. `sealed`: a file of cluster keys; then all seal."""
         self.seed, self.mix = seed, mix
         self.random = Random(seed)
         self.clock = LoopClock()
@@ -114,7 +119,9 @@ class World:
         """Of the caches."""
         self.topics = settings.topics()
         self.log = MemoryLog(self.clock, random=Random(seed + 1), timings=settings.TIMINGS)
-        self.history = History(self.log, self.topics)
+        self.sealed = sealed
+        self.eyes = None if sealed is None else Eyes(self.topics, ClusterKeys(str(sealed)))
+        self.history = History(self.log, self.topics, self.eyes)
         self.instances: dict[str, Instance] = {}
         self.earlier: list[Instance] = []
         """Boots of workers that another one has succeeded while they ran."""
@@ -332,7 +339,11 @@ class World:
             news.missed(found)
             self.missed[service] += found
 
-        watched = WatchedLog(self.log.process(life), clock, missed=on_missed)
+        log: Log = self.log.process(life)
+        if self.sealed is not None:
+            ring = KeyRing(log, clock, self.topics, ClusterKeys(str(self.sealed)), client_id="ring")
+            log = SealedLog(log, clock, self.topics, ring, packs=bool(self.seed % 2))
+        watched = WatchedLog(log, clock, missed=on_missed)
         return Environment(cluster, watched, clock, random, Topics(self.topics.settings), life, told), news
 
     def _build(self, name: str, environment: Environment) -> tuple[Service, Endpoint | None]:
