@@ -45,6 +45,7 @@ test-semantic: ## The cache's own embedder on the real sentence-transformers (6 
 
 test-chaos: venv ## Properties with many examples, long searches of the models, the simulated cluster under many seeds (SEEDS=n), a new search for every planted bug.
 	TUTTI_EXAMPLES=thorough $(PYTEST) -q -n auto --dist worksteal tests/unit tests/model
+	TUTTI_EXAMPLES=thorough $(PYTEST) -q -n auto --timeout 1200 tests/simulated/test_every_door.py
 	TUTTI_SEEDS=$(or $(SEEDS),200) TUTTI_SEARCH=1 $(PYTEST) -q -n auto tests/simulated/test_cluster_laws.py tests/simulated/test_mutations.py
 
 up: venv ## Start Kafka, Redis, MongoDB or its stand-in, a model node and the services on this machine.

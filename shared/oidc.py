@@ -24,6 +24,7 @@ from shared.errors import ConfigurationError
 from shared.problem import Problem, Refused
 from shared.settings import of_service
 from shared.telemetry import logs
+from shared.tls import client_context
 
 log = logs.get(__name__)
 
@@ -48,6 +49,8 @@ class OidcSettings(BaseSettings):
     audience: Sentence = ""
     jwks: Sentence = ""
     """The issuer's keys: a file, which may be replaced, or an https address."""
+    ca_file: Sentence = ""
+    """Authorities of that address's certificate, where it is a private one: PEM; the machine's own if it is empty."""
     jwks_seconds: PositiveSeconds = 300.0
     """So often they are read again; a key that is no more is refused from then on."""
     leeway_seconds: Seconds = Field(default=30.0, le=600)
@@ -82,6 +85,7 @@ class Tokens:
             import jwt
         except ImportError:
             raise ConfigurationError("TUTTI_OIDC__ISSUER is set: pip install 'tutti-cluster[oidc]'") from None
+        self._context = client_context(settings.ca_file)
         self._jwt: Any = jwt
         self._keys: dict[str | None, Any] | None = None
         self._known: OrderedDict[bytes, Holder] = OrderedDict()
@@ -181,7 +185,7 @@ class Tokens:
         timeout = aiohttp.ClientTimeout(total=_FETCH_SECONDS)
         async with (
             aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
-            session.get(self._url, allow_redirects=False, raise_for_status=True) as response,
+            session.get(self._url, ssl=self._context, allow_redirects=False, raise_for_status=True) as response,
         ):
             return (await response.content.read(_KEYS_BYTES)).decode()
 

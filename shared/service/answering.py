@@ -26,6 +26,7 @@ log = logs.get(__name__)
 
 _AGAIN_SECONDS = 2.0
 _BODY_BYTES = 64 * 1024
+_BODY_SECONDS = 60.0
 
 
 def keys_of(environment: Environment, keys_file: str, service: str, erase: Erase) -> tuple[Access, Callable[[], Coroutine[Any, Any, None]]]:
@@ -53,12 +54,16 @@ def caller(request: Request, access: Access) -> Client:
 
 
 async def body_of(request: Request) -> bytes:
-    """Raises TooLarge."""
+    """Raises TooLarge; Refused (408) where it does not arrive in time."""
     body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > _BODY_BYTES:
-            raise TooLarge(f"the body has more than {_BODY_BYTES} bytes")
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for part in request.stream():
+                body += part
+                if len(body) > _BODY_BYTES:
+                    raise TooLarge(f"the body has more than {_BODY_BYTES} bytes")
+    except TimeoutError:
+        raise Refused(Problem(408, "body_too_slow", f"the body did not arrive within {_BODY_SECONDS:g} s")) from None
     return body
 
 

@@ -16,6 +16,7 @@ from services.ingress.dialects import served
 from shared.clock import SystemClock
 from shared.contracts.chat import Operation
 from shared.kafka.memory.memory import MemoryLog
+from shared.service.bounded import BoundedProtocol
 from tests.support.fake_planner import Script
 from tests.support.ingress_world import World, until, world
 
@@ -31,18 +32,37 @@ ASKS: dict[str, dict[str, Any]] = {
 """What is asked and may be streamed, in each dialect."""
 
 
+_SERVERS: dict[int, uvicorn.Server] = {}
+
+
 @asynccontextmanager
-async def serving(at: World) -> AsyncIterator[int]:
-    """The application behind a real HTTP server; gives the port."""
-    config = uvicorn.Config(at.ingress.asgi(), port=0, loop="none", ws="none", lifespan="off", access_log=False, log_config=None)
+async def serving(at: World, **terms: Any) -> AsyncIterator[int]:
+    """The application behind the HTTP server that services have, with these of uvicorn's settings; gives the port. The kernel holds little
+    of an answer that nobody takes.
+    """
+    plug = socket.create_server(("127.0.0.1", 0))
+    plug.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
+    config = uvicorn.Config(
+        at.ingress.asgi(), loop="none", ws="none", lifespan="off", http=BoundedProtocol, access_log=False, log_config=None, **terms
+    )
     server = uvicorn.Server(config)
-    task = asyncio.create_task(server._serve())
+    task = asyncio.create_task(server._serve(sockets=[plug]))
     await until(lambda: server.started, "the server")
+    port = plug.getsockname()[1]
+    _SERVERS[port] = server
     try:
-        yield server.servers[0].sockets[0].getsockname()[1]
+        yield port
     finally:
+        del _SERVERS[port]
         server.should_exit = True
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()
         await task
+
+
+def connections(port: int) -> set[Any]:
+    """Of the server that listens there, those that are open."""
+    return _SERVERS[port].server_state.connections
 
 
 class Connection:

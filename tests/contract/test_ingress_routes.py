@@ -78,6 +78,7 @@ READS_A_BODY += [("POST", f"/api/{path}") for path in ("chat", "generate", "embe
 PUBLIC = {"/", "/api/version"}
 READS_A_BODY += [("PUT", "/v1/agents/critic/aliases/x"), ("POST", "/v1/agents/critic/render")]
 HELLO = {"messages": [{"role": "user", "content": "hi"}]}
+BOMB = gzip.compress(b" " * 12_000_000, 1)
 PAGE = "http://localhost:5173"
 WANTED = "authorization, content-type, x-stainless-os, x-stainless-retry-count"
 
@@ -198,9 +199,7 @@ async def test_a_body_that_is_too_large_is_413_on_every_route(method: str, path:
     """As it is, and unpacked: a small body of zeros does not fill the memory."""
     async with world(memory()) as at:
         check_error(await at.client.request(method, path, content=b" " * 9_000_000), 413, "too_large")
-        bomb = gzip.compress(b" " * 300_000_000, 1)
-        assert len(bomb) < 8_000_000
-        check_error(await at.client.request(method, path, content=bomb[:60_000], headers={"content-encoding": "gzip"}), 413, "too_large")
+        check_error(await at.client.request(method, path, content=BOMB, headers={"content-encoding": "gzip"}), 413, "too_large")
         check_error(await at.client.request(method, path, content=b"[" * 40), 413, "too_large")
 
 

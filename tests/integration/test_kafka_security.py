@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from infra.cli.exits import Exit
 from infra.native.cluster import LocalCluster
@@ -32,15 +33,16 @@ from shared.errors import LogError
 from shared.kafka.client.aio import AioLog
 from shared.kafka.client.security import security_of
 from shared.kafka.port import Message, Record, TopicPartition
-from shared.services import NAMES
+from shared.services import NAMES, SERVICES
 from shared.settings import KafkaSettings
 from tests.support.certificates import Authority
 from tests.support.native import started_kafka
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(240)]
 
 PREFIX = "acl-"
 WORD = "pass-word-of-"
+[HOOK] = free_ports(1)
 USERS = ("admin", *(f"tutti-{name}" for name in (*NAMES, "cli", "producer", "reader")), "stranger")
 
 
@@ -89,27 +91,35 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 @pytest.fixture(scope="module")
-def cluster(place: Place) -> Iterator[LocalCluster]:
+def cluster(place: Place, redis_url: str) -> Iterator[LocalCluster]:
     """Every service as its own principal, topics made by the command line's."""
     made = place.tutti("tutti-cli", "topics", "create")
     assert made.returncode == 0, made.stderr
+    secrets = place.directory / "secrets.toml"
+    secrets.write_text('[default]\ndefault = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="\n')
+    hooks = {"SECRETS_FILE": str(secrets), "HOSTS": "localhost", "NETWORKS": "127.0.0.0/8, ::1/128", "HTTP": "true", "PORTS": f"[{HOOK}]"}
+    own = {
+        "ingress": {f"TUTTI_INGRESS__CALLBACKS__{name}": value for name, value in hooks.items()},
+        "cache": {"TUTTI_CACHE__STORE": redis_url, "TUTTI_CACHE__STORE_TIMEOUT_SECONDS": "1"},
+        "planner": {"TUTTI_PLANNER__CACHE_EXACT_SECONDS": "2"},
+    }
     one = LocalCluster(
         place.broker.servers,
         PREFIX.removesuffix("-"),
         place.directory / "cluster",
-        nodes=[{"TUTTI_WORKER__BACKEND": "in_process"}],
-        copies={"sink": 1},
-        of_service={name: place.environment(f"tutti-{name}") for name in NAMES},
+        simulator=("--profile", "instant", "--set", "default_context=131072"),
+        copies={service.name: 1 for service in SERVICES if service.aside},
+        of_service={name: place.environment(f"tutti-{name}") | own.get(name, {}) for name in NAMES},
         reached=place.guard.settings(),
     )
     yield one.start()
     one.stop()
 
 
-async def ask(cluster: LocalCluster, method: str, path: str, body: Any = None) -> Any:
-    async with aiohttp.ClientSession() as session, session.request(method, cluster.url + path, json=body) as response:
+async def ask(cluster: LocalCluster, method: str, path: str, body: Any = None, **headers: str) -> Any:
+    async with aiohttp.ClientSession() as session, session.request(method, cluster.url + path, json=body, headers=headers) as response:
         assert response.status < 300, await response.text()
-        return await response.json() if response.status != 204 else None
+        return (await response.json() if response.status != 204 else {}) | {"headers": dict(response.headers)}
 
 
 async def test_each_service_works_with_just_its_acls(place: Place, cluster: LocalCluster) -> None:
@@ -120,6 +130,8 @@ async def test_each_service_works_with_just_its_acls(place: Place, cluster: Loca
     voted = {"pattern": "vote", "prompt": "yes or no?", "conversation": "talk"}
     assert (await ask(cluster, "POST", "/v1/jobs?wait=20", voted))["state"] == "settled"
     await ask(cluster, "PUT", "/v1/tenants/somebody", {"calls": 10})
+    await cached_judged_and_told(cluster)
+    assert {name.rpartition("-")[0] or name for name in cluster.services} == set(NAMES)
     produced = await produce_and_read(place, cluster)
     assert json.loads(produced.value or b"")["job"] == "produced"
     assert place.tutti("tutti-cli", "nodes").returncode == 0
@@ -129,6 +141,40 @@ async def test_each_service_works_with_just_its_acls(place: Place, cluster: Loca
     logged = "\n".join(path.read_text() for path in (place.directory / "cluster" / "log").glob("*.log"))
     assert "Authorization" not in logged, [line for line in logged.splitlines() if "Authorization" in line][:5]
     assert WORD not in logged
+
+
+async def cached_judged_and_told(cluster: LocalCluster) -> None:
+    """What caches, critics and callbacks write and read."""
+    same = {"model": "llama3.2:1b", "messages": [{"role": "user", "content": "the same"}], "temperature": 0}
+    async with asyncio.timeout(30):
+        while (
+            not (await ask(cluster, "POST", "/v1/chat/completions", same, **{"x-tutti-cache": "exact"}))["headers"]
+            .get("x-tutti-cache", "")
+            .startswith("hit")
+        ):
+            await SystemClock().sleep(0.2)
+    judged = {"policies": [{"direction": "answer", "checks": {"max_chars": 1}, "action": "flag"}]}
+    await ask(cluster, "PUT", "/v1/tenants/default", judged)
+    async with asyncio.timeout(30):
+        while "x-tutti-flagged" not in (await ask(cluster, "POST", "/v1/chat/completions", {**same, "temperature": 1}))["headers"]:
+            await SystemClock().sleep(0.2)
+    told: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def hook(request: web.Request) -> web.Response:
+        if not told.done():
+            told.set_result(str((await request.json())["data"]["job"]))
+        return web.Response(status=204)
+
+    application = web.Application()
+    application.router.add_post("/hook", hook)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", HOOK).start()
+    try:
+        made = await ask(cluster, "POST", "/v1/jobs", {"prompt": "hello", "callback": {"url": f"http://localhost:{HOOK}/hook"}})
+        assert await asyncio.wait_for(told, 30) == made["id"]
+    finally:
+        await runner.cleanup()
 
 
 async def produce_and_read(place: Place, cluster: LocalCluster) -> Record:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
+from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
@@ -19,6 +21,7 @@ from shared.contracts.keys import KIND, Role
 from shared.errors import ConfigurationError
 from shared.oidc import OidcSettings, Tokens
 from shared.problem import Refused
+from tests.support.certificates import Authority
 from tests.support.keys import api_key
 
 ISSUER, AUDIENCE = "https://issuer.example", "tutti"
@@ -211,3 +214,38 @@ def test_services_read_it_from_their_environment(jwks: Path, monkeypatch: pytest
         monkeypatch.setenv(f"TUTTI_OIDC__{name}", value)
     at = load("", ManualClock())
     assert at.identify(token()).tenant == "acme"
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_an_issuer_with_a_certificate_of_a_private_authority(trusted: bool, tmp_path: Path) -> None:
+    """Its keys are fetched by https where its authority is named, and of nobody else."""
+    authority = Authority(tmp_path / "issuer")
+
+    async def keys(_: web.Request) -> web.Response:
+        return web.json_response({"keys": [jwk("ec")]})
+
+    application = web.Application()
+    application.router.add_get("/keys", keys)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    signed = authority.sign("localhost").files
+    context.load_cert_chain(signed.cert_file, signed.key_file)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+    await site.start()
+    url = f"https://localhost:{runner.addresses[0][1]}/keys"
+    tokens = Tokens(settings(url, **({"ca_file": str(authority.file)} if trusted else {})), ManualClock())
+    try:
+        assert await tokens.refresh() == trusted
+        at = Access(ManualClock(), tokens=tokens)
+        if trusted:
+            assert at.identify(token("ec")).tenant == "acme"
+        else:
+            assert refused(at, token("ec")).problem.status == 503
+    finally:
+        await runner.cleanup()
+
+
+def test_an_authority_that_cannot_be_read_is_told_at_start(jwks: Path) -> None:
+    with pytest.raises(ConfigurationError, match="nowhere"):
+        Tokens(settings("https://issuer.example/keys", ca_file="/nowhere"), ManualClock())

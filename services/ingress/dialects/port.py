@@ -160,12 +160,13 @@ class Inquired(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Inquiry:
-    """What its clients ask for besides calls: lists of models, versions, estimates. `public`: also without a key."""
+    """What its clients ask for besides calls: lists of models, versions, estimates. `public`: also without a key; `body`: what is sent."""
 
     path: str
     summary: str
     render: Callable[[Inquired], bytes]
     method: str = "GET"
+    body: type[BaseModel] | None = None
     media: str = "application/json"
     public: bool = False
 

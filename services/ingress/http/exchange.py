@@ -26,8 +26,9 @@ Send = Callable[[Message], Awaitable[None]]
 HeaderList = Sequence[tuple[bytes, bytes]]
 
 _TENANT = re.compile(TENANT)
-_MAX_DEADLINE_SECONDS = 7 * 86_400.0
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+MAX_DEADLINE_SECONDS = 7 * 86_400.0
+IDEMPOTENCY_KEY = r"[\x21-\x7e]{1,255}"
+_KEY = re.compile(IDEMPOTENCY_KEY)
 _PIECE_BYTES = 64 * 1024
 _OURS = frozenset(
     {
@@ -106,7 +107,7 @@ def call_headers(scope: Scope) -> CallHeaders:
 
 
 def _idempotency_key(value: str | None) -> str | None:
-    if value is not None and not _IDEMPOTENCY_KEY.fullmatch(value):
+    if value is not None and not _KEY.fullmatch(value):
         raise InvalidHeader("idempotency-key", "1 to 255 printable ASCII characters without spaces")
     return value
 
@@ -141,7 +142,7 @@ def _deadline(value: str | None) -> float | None:
         seconds = float(value)
     except ValueError:
         seconds = math.nan
-    if not 0 < seconds <= _MAX_DEADLINE_SECONDS:
+    if not 0 < seconds <= MAX_DEADLINE_SECONDS:
         raise InvalidHeader("x-tutti-deadline-seconds", "seconds, more than 0 and at most 7 days")
     return seconds
 

@@ -23,6 +23,7 @@ from services.ingress.status.notes import TOLD_SECONDS, PlaceNotes
 from services.ingress.status.shown import RawEvent, parse
 from services.ingress.status.status import JobState, JobStatus
 from shared.contracts import ids
+from shared.contracts.result import Result
 
 _CURSOR = re.compile(r"(-?[0-9]{1,18})\.([0-9]{1,9})(?:\.([0-9]{1,9}))?")
 _HEADERS = {name.decode(): value.decode() for name, value in sse.HEADERS}
@@ -68,6 +69,8 @@ class JobEvents:
         look_seconds = min(TOLD_SECONDS, heartbeat_seconds) if self._door.settings.places else heartbeat_seconds
         with self._door.followers.following(job, reader.news) as news:
             if not self._door.journal.is_whole(job):
+                if status.result is not None and (status.streamed or cursor.characters):
+                    yield await self._rest(status.result, cursor, reader)
                 yield await self._summary(status, cursor, reader)
                 if status.state is JobState.SETTLED:
                     return
@@ -76,10 +79,11 @@ class JobEvents:
                 if follow is not None and len(follow.text) > cursor.characters:
                     yield _chunk(job, follow.text, cursor)
                 for event in self._door.journal.after(job, cursor.offset):
-                    if event.kind == "job_settled" and (follow is not None or cursor.characters):
-                        text = await self._settled_text(event, reader)
-                        if len(text) > cursor.characters:
-                            yield _chunk(job, text, cursor)
+                    if event.kind == "job_settled":
+                        settled = getattr(parse(event.kind, event.value), "result", None)
+                        streamed = getattr(self._door.journal.status(job, status), "streamed", False)
+                        if settled is not None and (streamed or cursor.characters):
+                            yield await self._rest(settled, cursor, reader)
                     for part in _render(event, job, cursor):
                         yield part
                     if event.kind == "job_settled":
@@ -101,11 +105,11 @@ class JobEvents:
                         if job not in self._door.journal:
                             return
 
-    async def _settled_text(self, event: RawEvent, reader: Following) -> str:
-        """The whole answer; nothing where it is not to be had now."""
-        settled = getattr(parse(event.kind, event.value), "result", None)
-        result = None if settled is None else await self._door.whole_now(reader, settled)
-        return result.answer.text if result is not None and result.answer is not None else ""
+    async def _rest(self, settled: Result, cursor: Cursor, reader: Following) -> bytes:
+        """What the client has not of the whole answer; nothing where that is not to be had now."""
+        result = await self._door.whole_now(reader, settled)
+        text = result.answer.text if result is not None and result.answer is not None else ""
+        return _chunk(settled.job, text, cursor) if len(text) > cursor.characters else b""
 
     async def _summary(self, status: JobStatus, cursor: Cursor, reader: Following) -> bytes:
         """Of a job whose events are no longer in memory: the whole status as one event."""

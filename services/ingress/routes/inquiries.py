@@ -39,9 +39,10 @@ class _Known(NamedTuple):
     door: Door
 
     def all(self) -> list[ModelShown]:
-        """Every name, those that leave the choice to the cluster first."""
+        """Every name, those that leave the choice to the cluster first, those that only embed last: many clients take the first one."""
         copies = self._copies()
-        return [self._shown(name, copies.get(name, ())) for name in self.door.offered.models]
+        shown = [self._shown(name, copies.get(name, ())) for name in self.door.offered.models]
+        return sorted(shown, key=lambda one: one.operations == {Operation.EMBED.value})
 
     def one(self, name: str) -> ModelShown:
         """Raises Refused (404)."""

@@ -195,6 +195,7 @@ class Jobs:
             pattern=submission.pattern,
             digest=order.digest,
             callback=submission.callback,
+            streamed=submission.stream,
         )
         door.events.remember(status)
         if not unsure or door.journal.after(job, -1):

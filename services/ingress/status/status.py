@@ -25,7 +25,7 @@ from shared.scheduling.places import PlaceInLine
 from shared.tree import StepStatus, Tree, fold_step, tree_of
 
 _INTERNAL: dict[str, Any] = {
-    **dict.fromkeys(("offset", "queued_offset", "callback", "digest", "rebuilt"), True),
+    **dict.fromkeys(("offset", "queued_offset", "callback", "digest", "rebuilt", "streamed"), True),
     "steps": {"__all__": {"epoch"}},
     "result": {"callback": True},
 }
@@ -95,6 +95,8 @@ class JobStatus(BaseModel):
     """Of the request; absent where it is not known. Not shown."""
     callback: Callback | None = None
     """Of a job that is not accepted yet. Not shown."""
+    streamed: bool = False
+    """Its text is told piece by piece. Not shown."""
     rebuilt: str | None = None
     """The snapshot that this view is being begun from, of a job whose beginning was not seen. Not shown."""
 
@@ -199,7 +201,7 @@ def _on_accepted(status: JobStatus, event: events.JobAccepted) -> None:
     status.submitted_at = None
     status.accepted_at, status.deadline_at, status.priority_class = event.at, event.deadline_at, event.priority_class
     status.tenant, status.pattern, status.model = event.request.tenant, event.request.pattern, event.request.model
-    status.conversation = event.request.conversation
+    status.conversation, status.streamed = event.request.conversation, event.request.stream
     status.limits, status.digest = event.limits, event.digest or None
     status.agents = {each.reference: each.version for each in event.team.members} or None
     status.prompts = {each.reference: each.version for each in event.team.prompts} or None

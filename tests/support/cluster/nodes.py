@@ -48,6 +48,7 @@ _PARAMETERS = Parameters(
     prefill_interference=0,
     jitter=0.5,
     answer_tokens=(2, 12),
+    json_token=None,
     num_parallel=2,
     models=(ModelParameters(name=MODEL, size_gb=1, bytes_per_context_token=0),),
 )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 
 @dataclass(slots=True)
@@ -24,7 +26,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Request:
-    """One call. `gives_up_after`: seconds after which the client disconnects."""
+    """One call. `body` is sent as JSON, bytes as they are. The client disconnects when it is `leaving`, or `gives_up_after` seconds."""
 
     method: str
     path: str
@@ -32,10 +34,11 @@ class Request:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     gives_up_after: float | None = None
     answer: Answer = field(default_factory=Answer)
+    leaving: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, application: Any) -> None:
         """Send it and receive the answer; runs in the ingress's process, and dies with it."""
-        body = b"" if self.body is None else json.dumps(self.body).encode()
+        body = b"" if self.body is None else self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
         path, _, query = self.path.partition("?")
         scope = {
             "type": "http",
@@ -43,7 +46,7 @@ class Request:
             "http_version": "1.1",
             "method": self.method,
             "scheme": "http",
-            "path": path,
+            "path": unquote(path),
             "raw_path": path.encode(),
             "query_string": query.encode(),
             "root_path": "",
@@ -58,7 +61,9 @@ class Request:
             if not sent:
                 sent = True
                 return {"type": "http.request", "body": body, "more_body": False}
-            await asyncio.sleep(self.gives_up_after if self.gives_up_after is not None else 1e6)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.gives_up_after if self.gives_up_after is not None else 1e6):
+                    await self.leaving.wait()
             return {"type": "http.disconnect"}
 
         await application(scope, receive, self._on_message)

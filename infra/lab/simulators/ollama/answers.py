@@ -72,9 +72,9 @@ def _content(
     if (tool := _asked_tool(work)) is not None:
         return [], (_call(tool, random),)
     if work.format == "json":
-        return split(json.dumps({"answer": "".join(sentences(random, 8))})), ()
+        return _tokens(json.dumps({"answer": "".join(sentences(random, 8))}), node), ()
     if work.format is not None:
-        return split(json.dumps(schema.instance(work.format, random))), ()
+        return _tokens(json.dumps(schema.instance(work.format, random)), node), ()
     if work.last_tool:
         return split(f"The tool answered: {work.last_tool}"), ()
     length = random.randrange(node.answer_tokens[0], node.answer_tokens[1] + 1)
@@ -88,6 +88,12 @@ def _rest(pieces: Sequence[str], work: Work, node: Parameters) -> Sequence[str]:
     random = Random(_seed(work, node) + len(work.begun))
     more = sentences(random, min(node.answer_tokens[0], _limit(work, node)))
     return [f" {more[0]}", *more[1:]] if more else []
+
+
+def _tokens(text: str, node: Parameters) -> list[str]:
+    """Of JSON, as real vocabularies cut it: names and marks take tokens, so that a low limit falls within."""
+    size = node.json_token
+    return split(text) if size is None else [text[at : at + size] for at in range(0, len(text), size)]
 
 
 def split(text: str) -> list[str]:

@@ -162,6 +162,8 @@ class Parameters(_Values):
 
     answer_tokens: tuple[PositiveInt, PositiveInt] = (24, 64)
     """Least and most words of an answer that nothing else limits."""
+    json_token: PositiveInt | None = 4
+    """Characters of a token of JSON; None: its words are its tokens."""
     max_answer_tokens: PositiveInt = 16_384
     """No answer is longer, whatever `num_predict` says."""
     models: tuple[ModelParameters, ...] = Field(default=(), max_length=256)

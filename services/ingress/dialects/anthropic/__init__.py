@@ -13,5 +13,13 @@ MESSAGES = Dialect(
     answer=responses.message,
     stream=responses.MessageWriter,
     problem=responses.problem,
-    inquiries=(Inquiry("/v1/messages/count_tokens", "How many tokens a request has, estimated.", responses.counted, method="POST"),),
+    inquiries=(
+        Inquiry(
+            "/v1/messages/count_tokens",
+            "How many tokens a request has, estimated.",
+            responses.counted,
+            method="POST",
+            body=requests.Counted,
+        ),
+    ),
 )

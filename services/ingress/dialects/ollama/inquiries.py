@@ -72,7 +72,7 @@ INQUIRIES = (
     Inquiry("/api/version", "The version of the interface.", _version, public=True),
     Inquiry("/api/tags", "Models of the registered nodes.", _tags),
     Inquiry("/api/ps", "Models that some node has loaded.", _loaded),
-    Inquiry("/api/show", "One model.", _show, method="POST"),
+    Inquiry("/api/show", "One model.", _show, method="POST", body=ModelNamed),
     *(
         Inquiry(f"/api/{what}", "Refused: models are the nodes' own.", _nodes_own, method="POST")
         for what in ("pull", "push", "create", "copy")
