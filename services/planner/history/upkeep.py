@@ -31,5 +31,7 @@ def flush_ledgers(book: Book, round_: Round) -> None:
     """That part alone, at the end of a replay."""
     if book.conversations.attention:
         book.conversations.flush(round_, book.epoch)
+    if book.batches.attention:
+        book.batches.flush(round_, book.epoch)
     if book.tries.may(_BUDGETS):
         funding.fund(book, round_)
