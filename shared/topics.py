@@ -69,7 +69,7 @@ FAMILIES: tuple[Family, ...] = (
         ("planner",),
         ("Job", "HeldJob", "CancelRequested"),
         "What users ask for. A job is at home where murmur2 of its public id says; a record that lies elsewhere is sent on. "
-        "On `jobs.batch` also comparisons of answers with their baselines.",
+        "On `jobs.batch` also comparisons of answers with their baselines, and lines of batches.",
     ),
     Family(
         "steps.{capability}.{class}",
@@ -102,7 +102,7 @@ FAMILIES: tuple[Family, ...] = (
         ("worker", "router", "ingress", "planner", "critic", "cache"),
         ("planner", "worker"),
         _members(Outcome),
-        "What came of attempts; cancels; what people decide; shares of tenants' budgets; turns of conversations.",
+        "What came of attempts; cancels; what people decide; tenants' budgets; turns of conversations; batches, and ends of their lines.",
     ),
     Family(
         "job-events",
@@ -179,7 +179,7 @@ FAMILIES: tuple[Family, ...] = (
         BLOB_DAYS * DAY_MS,
         ("ingress", "planner", "worker"),
         ("worker", "ingress", "planner", "critic", "CLI"),
-        ("Input", "Turn", "Memory"),
+        ("Input", "Turn", "Memory", "BatchIndex", "BatchRow", "LineRow", "RefusedRow"),
         "Bodies above the inline bound, in chunks of raw bytes; records name them by a BlobRef.",
         (("segment.ms", str(DAY_MS)),),
     ),
@@ -216,6 +216,18 @@ FAMILIES: tuple[Family, ...] = (
         ("Schedule", "TenantLimits", "Prompt", "Agent", "Profile", "Tool", "Moved", "ApiKey", "Erased"),
         "What administrators declare, newest entry by key; a record without value removes it. Read whole, without a group. "
         "Prompts, agents, profiles, tools have a key a version (`agent/critic@<version>`) and one an alias (`agent/critic:latest`).",
+        (("segment.ms", "600000"), ("delete.retention.ms", str(DAY_MS))),
+    ),
+    Family(
+        "files",
+        "tenant/file",
+        "one",
+        "compact",
+        None,
+        ("ingress",),
+        ("ingress",),
+        ("StoredFile",),
+        "Files that tenants have uploaded, newest entry by key; the bytes lie in `blobs`. Read whole, without a group.",
         (("segment.ms", "600000"), ("delete.retention.ms", str(DAY_MS))),
     ),
     Family("acts", "kind/name", "one", "delete", 30 * DAY_MS, ("ingress", "cache", "CLI"), ("sink",), ("Act",), "What administrators did."),
@@ -307,6 +319,7 @@ class Topics:
         self.replies, self.blobs, self.registry = prefix + "replies", prefix + "blobs", prefix + "registry"
         self.nodes, self.credits, self.presence = prefix + "nodes", prefix + "credits", prefix + "presence"
         self.controls, self.dead_letters, self.acts = prefix + "controls", prefix + "dead-letters", prefix + "acts"
+        self.files = prefix + "files"
         self.lookups, self.fills = prefix + "cache.lookups", prefix + "cache.fills"
 
     def jobs(self, priority_class: PriorityClass) -> str:

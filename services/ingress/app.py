@@ -18,6 +18,7 @@ from services.ingress.replies.replies import Replies
 from services.ingress.replies.waiters import Waiters
 from services.ingress.settings import IngressSettings
 from services.ingress.status.events_reader import EventsReader
+from services.ingress.status.files import Files
 from services.ingress.status.store import status_store
 from services.ingress.submit import Submitter
 from shared.kafka.port import TopicPartition
@@ -69,7 +70,9 @@ class Ingress:
             meter=Meter(clock, events.charges, bucket_store(settings, prefix), settle_seconds=settings.flush_seconds),
             offered=Offered(capabilities, load(environment.settings.patterns), registry, clock, declared.agents, self.deliveries.rules),
             access=declared.access,
+            files=(files := Files(environment, self._outbox)),
         )
+        self._files = files
         self._api = build_api(self.door, "0.1.0", self._outbox, topics, declared.schedules)
         self._probe = BacklogProbe(log, clock, topics, name, backlog=events.backlog, seconds=settings.backlog_seconds)
         self._processor = Processor(self._serve, reasons=self._reasons, drain=self._drain)
@@ -102,6 +105,7 @@ class Ingress:
         self.door.submitter.answer_at(partition)
         self._replies.listen_at(TopicPartition(topics.replies, partition))
         processor.spawn(self._replies.tail.run(), self._events.run(), self._nodes.run(), self._declared.run(), self._probe.run())
+        processor.spawn(self._files.tail.run())
         producer = await processor.open(env.log.producer(client_id=f"tutti-ingress-{env.instance}"))
         processor.spawn(self._outbox.run(producer))
         await self._replies.tail.positioned.wait()

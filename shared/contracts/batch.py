@@ -212,7 +212,6 @@ class StoredFile(Contract):
     purpose: Label
     size: Count
     """Bytes."""
-    lines: Count = 0
     created_at: EpochSeconds
     expires_at: EpochSeconds
     """When its blobs may be gone."""

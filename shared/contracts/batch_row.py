@@ -16,3 +16,7 @@ class BatchRow(Contract):
     model: ModelName
     wishes: JsonValue = None
     job: HeldJob
+
+    def to_bytes(self) -> bytes:
+        """The job in it as its record has it."""
+        return b'%b,"job":%b}' % (self.encoded(exclude={"job"})[:-1], self.job.record())
