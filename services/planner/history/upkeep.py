@@ -18,7 +18,7 @@ def upkeep(book: Book, round_: Round, expected: int, distance: int) -> bool:
 
     Raises what a kind raises, which spoils the round; `book.tries` knows whose it is.
     """
-    more = False
+    more, distance = False, book.kept.far(distance)
     for kind in book.kept.kinds:
         if book.tries.may(kind.chore):
             more = kind.renew(round_, book.epoch, expected, distance) or more
