@@ -129,8 +129,7 @@ class BatchInput:
         job = dialect.to_job(request, terms)
         door.offered.check(job)
         door.offered.check_suits(job)
-        given = {name: getattr(job, name) for name in job.model_fields_set}
-        line = HeldJob.of_valid(**given, line=BatchLine(batch=self._batch, number=self.lines))
+        line = HeldJob.of_valid(**job.__dict__, line=BatchLine(batch=self._batch, number=self.lines))
         if len(line.record()) > INLINE_BYTES:
             held = (await door.record_of(line, self._client)).job
             assert isinstance(held, HeldJob), "it is by reference"
