@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 
-from shared.contracts.batch import BatchIndex, BlockHead
+from shared.contracts.batch import BatchIndex
 from shared.contracts.blob import BlobRef
 
 BLOCK_BYTES = 512 * 1024
@@ -14,14 +14,14 @@ BLOCK_ROWS = 1_024
 
 
 def linked(before: BlobRef | None, rows: Iterable[bytes]) -> bytes:
-    """A block that names the one before it."""
-    return b"\n".join((BlockHead(before=before).to_bytes(), *rows))
+    """A block of ends, or of refusals: its first line names the block before it."""
+    return b"\n".join((b"null" if before is None else before.to_bytes(), *rows))
 
 
 def unlinked(body: bytes) -> tuple[BlobRef | None, list[bytes]]:
     """The block before this one, and the rows of this one. Raises ValueError."""
     head, *rows = body.split(b"\n")
-    return BlockHead.model_validate_json(head).before, rows
+    return None if head == b"null" else BlobRef.model_validate_json(head), rows
 
 
 def block_of(index: BatchIndex, number: int) -> tuple[BlobRef, int]:

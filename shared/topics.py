@@ -58,6 +58,9 @@ def _members(union: Any) -> tuple[str, ...]:
     return tuple(kind.__name__ for kind in get_args(get_args(union)[0]))
 
 
+_KEPT = (("segment.ms", "600000"), ("delete.retention.ms", str(DAY_MS)))
+"""Of topics that are read whole: what is superseded goes soon."""
+
 FAMILIES: tuple[Family, ...] = (
     Family(
         "jobs.{class}",
@@ -116,17 +119,7 @@ FAMILIES: tuple[Family, ...] = (
         "The history of every job: the only truth.",
         (("retention.bytes", "-1"),),
     ),
-    Family(
-        "critiques",
-        "step id",
-        "other",
-        "delete",
-        DAY_MS,
-        ("planner",),
-        ("critic",),
-        ("Step",),
-        "Texts to be judged without a model.",
-    ),
+    Family("critiques", "step id", "other", "delete", DAY_MS, ("planner",), ("critic",), ("Step",), "Texts to be judged without a model."),
     Family(
         "results",
         "job id",
@@ -216,7 +209,7 @@ FAMILIES: tuple[Family, ...] = (
         ("Schedule", "TenantLimits", "Prompt", "Agent", "Profile", "Tool", "Moved", "ApiKey", "Erased"),
         "What administrators declare, newest entry by key; a record without value removes it. Read whole, without a group. "
         "Prompts, agents, profiles, tools have a key a version (`agent/critic@<version>`) and one an alias (`agent/critic:latest`).",
-        (("segment.ms", "600000"), ("delete.retention.ms", str(DAY_MS))),
+        _KEPT,
     ),
     Family(
         "files",
@@ -227,8 +220,8 @@ FAMILIES: tuple[Family, ...] = (
         ("ingress",),
         ("ingress",),
         ("StoredFile",),
-        "Files that tenants have uploaded, newest entry by key; the bytes lie in `blobs`. Read whole, without a group.",
-        (("segment.ms", "600000"), ("delete.retention.ms", str(DAY_MS))),
+        "Uploads; their bytes lie in `blobs`.",
+        _KEPT,
     ),
     Family("acts", "kind/name", "one", "delete", 30 * DAY_MS, ("ingress", "cache", "CLI"), ("sink",), ("Act",), "What administrators did."),
     Family(
@@ -241,7 +234,7 @@ FAMILIES: tuple[Family, ...] = (
         ("router", "planner", "ingress", "worker", "sink"),
         ("Node",),
         "The registry of nodes.",
-        (("segment.ms", "600000"), ("delete.retention.ms", str(DAY_MS))),
+        _KEPT,
     ),
     Family(
         "credits",

@@ -18,7 +18,7 @@ from services.ingress.replies.replies import Replies
 from services.ingress.replies.waiters import Waiters
 from services.ingress.settings import IngressSettings
 from services.ingress.status.events_reader import EventsReader
-from services.ingress.status.files import Files
+from services.ingress.status.files import StoredFiles
 from services.ingress.status.store import status_store
 from services.ingress.submit import Submitter
 from shared.kafka.port import TopicPartition
@@ -70,7 +70,7 @@ class Ingress:
             meter=Meter(clock, events.charges, bucket_store(settings, prefix), settle_seconds=settings.flush_seconds),
             offered=Offered(capabilities, load(environment.settings.patterns), registry, clock, declared.agents, self.deliveries.rules),
             access=declared.access,
-            files=(files := Files(environment, self._outbox)),
+            files=(files := StoredFiles(environment, self._outbox)),
         )
         self._files = files
         self._api = build_api(self.door, "0.1.0", self._outbox, topics, declared.schedules)

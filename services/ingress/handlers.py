@@ -20,7 +20,7 @@ from services.ingress.replies.register import Following, Guest, Register, WaitKi
 from services.ingress.replies.waiters import Caller, Follow, Waiters
 from services.ingress.settings import IngressSettings
 from services.ingress.status.events_reader import EventsReader
-from services.ingress.status.files import Files
+from services.ingress.status.files import StoredFiles
 from services.ingress.status.followers import Followers
 from services.ingress.status.journal import Journal
 from services.ingress.status.status import JobState, JobStatus, ended
@@ -61,7 +61,7 @@ class Door:
     meter: Meter
     offered: Offered
     access: Access
-    files: Files
+    files: StoredFiles
     register: Register = field(init=False)
     bodies: BodyBudget = field(init=False)
     backlog: Backlog = field(init=False)

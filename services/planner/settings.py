@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from services.planner.batches.owner import BatchPolicy
+from services.planner.batches.batch_owner import BatchPolicy
 from services.planner.budgets.rules import BudgetPolicy
 from services.planner.conversations.owner import ConversationPolicy
 from services.planner.kept import OLDEST_SECONDS

@@ -75,12 +75,6 @@ class BatchIndex(Contract):
     blocks: tuple[BlobRef, ...] = Field(max_length=1_024)
 
 
-class BlockHead(Contract):
-    """First line of a block of ends, or of refusals; below it one JSON text a line."""
-
-    before: BlobRef | None = None
-
-
 class LineRow(Contract):
     """An ended line."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.planner.batches.owner import Batches, Key, Running
+from services.planner.batches.batch_owner import BatchOwner, Key, Running
 from services.planner.job.live import LiveJob
 from services.planner.round import Round
 from services.planner.state.book import Book
@@ -33,25 +33,25 @@ def test_the_laws_hold(seed: int) -> None:
 
 
 def an_end_counts_whenever_it_is_told(patching: Patching) -> None:
-    original = Batches.on_ended
+    original = BatchOwner.on_ended
 
-    def on_ended(self: Batches, round_: Round, told: LineEnded, paid: Callable[[], None]) -> None:
+    def on_ended(self: BatchOwner, round_: Round, told: LineEnded, paid: Callable[[], None]) -> None:
         one = self.kept.things.get((told.tenant, told.batch))
         if one is not None and not one.over:
             one.open.add(told.number)
         original(self, round_, told, paid)
 
-    patching.setattr(Batches, "on_ended", on_ended)
+    patching.setattr(BatchOwner, "on_ended", on_ended)
 
 
 def gathered_ends_hold_nothing(patching: Patching) -> None:
-    original = Batches.on_ended
+    original = BatchOwner.on_ended
 
-    def on_ended(self: Batches, round_: Round, told: LineEnded, paid: Callable[[], None]) -> None:
+    def on_ended(self: BatchOwner, round_: Round, told: LineEnded, paid: Callable[[], None]) -> None:
         paid()
         original(self, round_, told, lambda: None)
 
-    patching.setattr(Batches, "on_ended", on_ended)
+    patching.setattr(BatchOwner, "on_ended", on_ended)
 
 
 def a_line_owes_no_end(patching: Patching) -> None:
@@ -65,26 +65,26 @@ def a_line_owes_no_end(patching: Patching) -> None:
 
 
 def a_successor_sends_nothing_again(patching: Patching) -> None:
-    original = Batches.resume
+    original = BatchOwner.resume
 
-    def resume(self: Batches, round_: Round, to_monotonic: float) -> None:
+    def resume(self: BatchOwner, round_: Round, to_monotonic: float) -> None:
         original(self, round_, to_monotonic)
         for one in self.kept.things.values():
             one.again = False
 
-    patching.setattr(Batches, "resume", resume)
+    patching.setattr(BatchOwner, "resume", resume)
 
 
 def a_cancel_ends_it_at_once(patching: Patching) -> None:
-    original = Batches._end
+    original = BatchOwner._end
 
-    def end(self: Batches, round_: Round, key: Key, one: Running, why: Any) -> None:
+    def end(self: BatchOwner, round_: Round, key: Key, one: Running, why: Any) -> None:
         original(self, round_, key, one, why)
         if not one.over:
             one.open -= {*one.gathered, *one.writing}
             self._finish(round_, one)
 
-    patching.setattr(Batches, "_end", end)
+    patching.setattr(BatchOwner, "_end", end)
 
 
 BUGS = [

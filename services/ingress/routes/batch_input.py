@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Iterator
 from hashlib import blake2b
 
 from pydantic import ValidationError
-from pydantic_core import to_json
 
 from services.ingress.dialects.openai import batches
 from services.ingress.dialects.port import Dialect, Terms, UnsupportedParameter
@@ -88,7 +87,7 @@ class BatchInput:
             if custom_id is not None and self._is_double(custom_id):
                 self._wrong("duplicate_custom_id", "another line has the same custom_id", number)
                 return
-            row = await self._row(batches.read(found, self._dialect.path))
+            row = await self._row(*batches.read(found, self._dialect.path))
         except (LogError, Overloaded):
             raise
         except (TuttiError, ValidationError) as error:
@@ -110,10 +109,10 @@ class BatchInput:
         self._seen.add(digest)
         return seen
 
-    async def _row(self, asked: batches.AskedLine) -> bytes:
+    async def _row(self, custom_id: str, body: bytes) -> bytes:
         """Raises whatever can be said against the request."""
         door, dialect = self._door, self._dialect
-        request = dialect.request.model_validate_json(to_json(asked.body))
+        request = dialect.request.model_validate_json(body)
         if getattr(request, "stream", None):
             raise UnsupportedParameter("stream", "the answers of a batch are not streamed")
         if request.continues is not None:
@@ -134,7 +133,7 @@ class BatchInput:
             held = (await door.record_of(line, self._client)).job
             assert isinstance(held, HeldJob), "it is by reference"
             line = held
-        return BatchRow.of_valid(custom_id=asked.custom_id, model=request.model, wishes=request.wishes(), job=line).to_bytes()
+        return BatchRow.of_valid(custom_id=custom_id, model=request.model, wishes=request.wishes(), job=line).to_bytes()
 
     async def _refuse(self, number: int, custom_id: str | None, error: Exception) -> None:
         problem = of_error(error)

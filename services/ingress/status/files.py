@@ -1,4 +1,4 @@
-"""Files: what tenants have uploaded, as entries of the topic `files`, which every instance reads whole; the bytes lie in blobs.
+"""StoredFiles: what tenants have uploaded, as entries of the topic `files`, which every instance reads whole; the bytes lie in blobs.
 
 An entry goes when its file is deleted, or when its blobs may be gone: whoever sees that first removes it, for all.
 """
@@ -23,7 +23,7 @@ KEPT_SECONDS = 13 * 86_400.0
 _REMOVED_AT_ONCE = 100
 
 
-class Files:
+class StoredFiles:
     """`tail` feeds it."""
 
     def __init__(self, environment: Environment, outbox: Outbox) -> None:

@@ -2,7 +2,7 @@
 
     an event opens lines ──► their block is read ──► a record a line on `jobs.batch`, at that line's home, under an id that follows
     a line's job has settled ──► LineEnded ──► acknowledged: the job may be out
-    ends are gathered ──► a block in blobs ──► folded (`Batches.on_written`)
+    ends are gathered ──► a block in blobs ──► folded (`BatchOwner.on_written`)
 
 What is sent is a function of the block alone: sent again by a successor it is the same job.
 """
@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from services.planner.batches.owner import GATHERED_BYTES, GATHERED_ROWS
+from services.planner.batches.batch_owner import GATHERED_BYTES, GATHERED_ROWS
 from services.planner.round import EndLine, KeepEnds, Round, SendLines, Tell
 from services.planner.sending.messages import of_effect
 from services.planner.shard.wiring import Wiring

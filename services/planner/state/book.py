@@ -11,7 +11,7 @@ from functools import partial
 from random import Random
 
 from services.planner import counters
-from services.planner.batches.owner import Batches
+from services.planner.batches.batch_owner import BatchOwner
 from services.planner.budgets.rules import Prices
 from services.planner.conversations.owner import Conversations
 from services.planner.job.live import LiveJob
@@ -86,7 +86,7 @@ class Book:
         self.funds = Funds(home, policy.budgets, {} if tenants is None else tenants)
         self.conversations = Conversations(policy.conversations, self.timers.set)
         """Those that are at home here; their jobs may be elsewhere."""
-        self.batches = Batches(policy.batches, self.timers.set)
+        self.batches = BatchOwner(policy.batches, self.timers.set)
         """The same; their lines' jobs may be elsewhere."""
         self.kept = Kept(
             self.kept_jobs, *self.cancels.kept, self.runs, self.kept_ids.kept, self.taken, *self.funds.kept, self.conversations.kept,

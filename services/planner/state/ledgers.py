@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.planner.batches import owner as batches
+from services.planner.batches import batch_owner
 from services.planner.conversations import owner
 from services.planner.round import Round
 from services.planner.state import turns
@@ -46,7 +46,7 @@ def on_due(book: Book, round_: Round, key: str) -> None:
     """A timer that is no job's."""
     if key.startswith(owner.TIMER):
         book.conversations.on_due(round_, key)
-    elif key.startswith(batches.TIMER):
+    elif key.startswith(batch_owner.TIMER):
         book.batches.on_due(round_, key)
     else:
         book.funds.on_due(round_, key)

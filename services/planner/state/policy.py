@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from services.planner.batches.owner import BatchPolicy
+from services.planner.batches.batch_owner import BatchPolicy
 from services.planner.budgets.rules import BudgetPolicy
 from services.planner.conversations.owner import ConversationPolicy
 from services.planner.state.caching import CachePolicy

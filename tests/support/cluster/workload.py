@@ -13,19 +13,14 @@ from typing import Any
 
 from shared.contracts import ids
 from shared.contracts.base import CLASSES, PriorityClass
-from shared.contracts.batch import BatchCancelled, BatchIndex, BatchLine, BatchSubmitted, BatchTerms
-from shared.contracts.batch_row import BatchRow
-from shared.contracts.blob import BlobRef
-from shared.contracts.headers import envelope
-from shared.contracts.job import HeldJob, Job
+from shared.contracts.job import Job
 from shared.contracts.review import ReviewGiven, ReviewOpened
 from shared.contracts.schedule import Missed, Schedule
-from shared.derived import line_id
 from shared.kafka.port import Message, TopicPartition
 from shared.patterns import BUILT_IN
-from shared.processing.blobs import key_of
 from shared.topics import partition_of
 from tests.support.cluster import receivers, settings
+from tests.support.cluster.batched import batched
 from tests.support.cluster.foreign import BEYOND, LOW, NAMES, nobody_has
 from tests.support.cluster.laws.told import NOBODY_HAS
 from tests.support.cluster.nodes import ENDLESS, LEAK, LONG, MODEL
@@ -39,12 +34,10 @@ CHAIN = [
     {"name": "third", "template": "{second}"},
 ]
 _CHAINED = {"pattern": "chain", "chain": CHAIN}
-_AGAIN_SECONDS = 8.0
-CROWD = 40
+_AGAIN_SECONDS, CROWD = 8.0, 40
 _PATTERNS = [name for name, pattern in BUILT_IN.current.items() if pattern.takes_bare_prompt and name != "single"]
-_ANYWHERE = 0.3
-"""Of producers: another partitioner than ours, or no key."""
-_CANCELLED_BY_KEY, _CANCELLED_BY_CALLER = 0.25, 0.2
+_ANYWHERE, _CANCELLED_BY_KEY, _CANCELLED_BY_CALLER = 0.3, 0.25, 0.2
+"""Of producers the first: another partitioner than ours, or no key."""
 
 
 @dataclass(slots=True)
@@ -200,51 +193,6 @@ class Workload:
         self.produce(body)
         if self.random.random() < 0.2:
             self.later(self.random.uniform(0.0, 6.0), partial(self.produce, body, kind="cancel"))
-
-    def _batched(self) -> None:
-        """A batch, sometimes told twice, cancelled, or of little time."""
-        tenant, name, homes = self.random.choice(TENANTS), f"batch_{self._number}", self.world.topics.settings.home_partitions
-        lines = self.random.randint(1, 12)
-        prompts = [f"{ENDLESS if self.random.random() < 0.1 else ''} q{self._number} {line}" for line in range(lines)]
-        rows = [
-            BatchRow(
-                custom_id=f"c{line}",
-                model=MODEL,
-                job=HeldJob(
-                    id=line_id(tenant, name, line, homes),
-                    tenant=tenant,
-                    prompt=prompt,
-                    deadline_seconds=60.0,
-                    line=BatchLine(batch=name, number=line),
-                ),
-            ).to_bytes()
-            for line, prompt in enumerate(prompts)
-        ]
-        cut = self.random.randint(1, lines)
-        firsts, parts = (0, cut)[: 1 + (cut < lines)], [part for part in (rows[:cut], rows[cut:]) if part]
-        index = BatchIndex(firsts=firsts, blocks=tuple(self._kept(tenant, b"\n".join(part)) for part in parts))
-        terms = BatchTerms(endpoint="/v1/chat/completions", input_file="file-1", created_at=self.world.clock.wall(), window="24h")
-        lies, seconds = self._kept(tenant, index.to_bytes()), self.random.choice((60.0, 60.0, 60.0, 4.0))
-        asked = BatchSubmitted(tenant=tenant, batch=name, terms=terms, window_seconds=seconds, index=lies, lines=lines)
-        for _ in range(self.random.choice((1, 1, 2))):
-            self.later(self.random.uniform(0.0, 3.0), partial(self._tell_owner, asked))
-        if self.random.random() < 0.3:
-            self.later(self.random.uniform(3.0, 9.0), partial(self._tell_owner, BatchCancelled(tenant=tenant, batch=name)))
-
-    def _tell_owner(self, told: BatchSubmitted | BatchCancelled) -> None:
-        key, topic = ids.under(told.tenant, told.batch).encode(), self.world.topics.outcomes
-        home = partition_of(key, self.world.topics.settings.home_partitions)
-        self.world.log.write(TopicPartition(topic, home), [Message(topic, told.to_bytes(), key, home, (("type", told.type.encode()),))])
-
-    def _kept(self, tenant: str, body: bytes) -> BlobRef:
-        """A body of one chunk."""
-        digest = ids.digest_of(body)
-        key, topic = key_of(tenant, digest), self.world.topics.blobs
-        place = TopicPartition(topic, partition_of(key, self.world.topics.settings.other_partitions))
-        offset = self.world.log.existing(place).end
-        self.world.log.write(place, [Message(topic, body, key, place.partition, (*envelope("chunk"), ("chunk", b"0")))])
-        written = {"first": offset, "last": offset, "chunks": 1, "size": len(body), "written_at": self.world.clock.wall()}
-        return BlobRef(digest=digest, partition=place.partition, **written)
 
     def _called(self) -> None:
         """A job whose end somebody is told of, by Kafka or REST; some cancelled, some delayed, some again and again, some by reference."""
@@ -417,7 +365,7 @@ _KINDS: dict[str, Callable[[Workload], None]] = {
     "reviewed": Workload._reviewed,
     "talks": Workload._talks,
     "called": Workload._called,
-    "batched": Workload._batched,
+    "batched": batched,
     "poison": Workload._poison,
     "hopeless": Workload._hopeless,
     "nowhere": Workload._nowhere,

@@ -10,7 +10,7 @@ from pydantic_core import from_json, to_json
 
 from services.ingress.dialects.port import Unread, refuse_unsupported
 from services.ingress.problems import Problem
-from shared.contracts.base import Label
+from shared.contracts.base import Label, Sentence
 from shared.contracts.batch import BatchChanged, BatchTerms, CustomId, RefusedRow, StoredFile
 from shared.contracts.bounds import check_depth
 from shared.errors import InvalidInput
@@ -31,7 +31,7 @@ class BatchRequest(BaseModel):
     input_file_id: Label
     endpoint: Label
     completion_window: Label
-    metadata: dict[str, str] | None = Field(default=None, max_length=16)
+    metadata: dict[Label, Sentence] | None = Field(default=None, max_length=16)
     output_expires_after: Unread = None
 
     def window_seconds(self) -> float:
@@ -68,14 +68,13 @@ class InvalidLine(InvalidInput):
 
 
 class AskedLine(BaseModel):
-    """A line of an input file."""
+    """A line of an input file, but for its body."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     custom_id: CustomId
     method: Literal["POST"]
     url: Label
-    body: dict[str, Any]
 
 
 def parsed(line: bytes) -> Any:
@@ -93,12 +92,15 @@ def custom_id_of(found: Any) -> str | None:
     return name if isinstance(name, str) and 1 <= len(name) <= 512 else None
 
 
-def read(found: Any, endpoint: str) -> AskedLine:
-    """Raises ValidationError, InvalidLine."""
+def read(found: Any, endpoint: str) -> tuple[str, bytes]:
+    """The line's custom_id and its body. Raises ValidationError, InvalidLine."""
+    body = found.pop("body", None) if isinstance(found, dict) else None
     line = AskedLine.model_validate(found)
     if line.url != endpoint:
         raise InvalidLine("invalid_url", f"the url of each line is the batch's endpoint, {endpoint}", "url")
-    return line
+    if not isinstance(body, dict):
+        raise InvalidLine("invalid_input", "the body of each line is an object", "body")
+    return line.custom_id, to_json(body)
 
 
 # Names: a batch's files are named after it

@@ -82,7 +82,7 @@ class Running:
         return self.known.over_at is not None
 
 
-class Batches:
+class BatchOwner:
     """Those of one home, by (tenant, name). `set_timer`: (key, monotonic seconds)."""
 
     def __init__(self, policy: BatchPolicy, set_timer: Callable[[str, float], None]) -> None:
