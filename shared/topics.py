@@ -212,16 +212,7 @@ FAMILIES: tuple[Family, ...] = (
         _KEPT,
     ),
     Family(
-        "files",
-        "tenant/file",
-        "one",
-        "compact",
-        None,
-        ("ingress",),
-        ("ingress",),
-        ("StoredFile",),
-        "Uploads; their bytes lie in `blobs`.",
-        _KEPT,
+        "files", "tenant/file", "one", "compact", None, ("ingress",), ("ingress",), ("StoredFile",), "Uploads: bytes lie in `blobs`.", _KEPT
     ),
     Family("acts", "kind/name", "one", "delete", 30 * DAY_MS, ("ingress", "cache", "CLI"), ("sink",), ("Act",), "What administrators did."),
     Family(
@@ -233,7 +224,7 @@ FAMILIES: tuple[Family, ...] = (
         ("worker",),
         ("router", "planner", "ingress", "worker", "sink"),
         ("Node",),
-        "The registry of nodes.",
+        "The nodes.",
         _KEPT,
     ),
     Family(
