@@ -83,10 +83,12 @@ class Running:
 
 
 class BatchOwner:
-    """Those of one home, by (tenant, name). `set_timer`: (key, monotonic seconds)."""
+    """Those of one home, by (tenant, name). `set_timer`: (key, monotonic seconds). `most_jobs`: that a tenant may run at once."""
 
-    def __init__(self, policy: BatchPolicy, set_timer: Callable[[str, float], None]) -> None:
-        self._policy, self._set_timer = policy, set_timer
+    def __init__(
+        self, policy: BatchPolicy, set_timer: Callable[[str, float], None], most_jobs: Callable[[str], int | None] = lambda _: None
+    ) -> None:
+        self._policy, self._set_timer, self._most_jobs = policy, set_timer, most_jobs
         self.kept = Kind[Key, Running]("batches", self._again, events={BatchChanged: self.restore})
         self._all = self.kept.things
         self._changed: dict[Key, None] = {}
@@ -196,15 +198,22 @@ class BatchOwner:
         """Open as many lines as may be; nothing open and nothing left is the end."""
         known = one.known
         if one.known.ending is None and not one.over:
-            live = sum(not other.over for other in self._all.values())
-            room = max(self._policy.least, self._policy.ahead // live) - len(one.open)
-            more = range(known.next, min(known.lines, known.next + max(0, room)))
+            more = range(known.next, min(known.lines, known.next + max(0, self._room(key, one))))
             one.open.update(more)
             one.opened = (*one.opened, *more)
             one.known = known.changed_to(next=known.next + len(more))
         if not one.open and not one.over:
             self._finish(round_, one)
         self._touch(key)
+
+    def _room(self, key: Key, one: Running) -> int:
+        """More lines that may be open: of a tenant no more than it may run at once, else they would fail for waiting too long."""
+        live = [(tenant, len(other.open)) for (tenant, _), other in self._all.items() if not other.over]
+        room = max(self._policy.least, self._policy.ahead // len(live)) - len(one.open)
+        most = self._most_jobs(key[0])
+        if most is not None:
+            room = min(room, max(most - sum(count for tenant, count in live if tenant == key[0]), int(not one.open)))
+        return room
 
     def _finish(self, round_: Round, one: Running) -> None:
         log.info("batch_over", tenant=one.known.tenant, batch=one.known.batch, completed=one.known.completed, failed=one.known.failed)

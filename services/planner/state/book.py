@@ -86,7 +86,7 @@ class Book:
         self.funds = Funds(home, policy.budgets, {} if tenants is None else tenants)
         self.conversations = Conversations(policy.conversations, self.timers.set)
         """Those that are at home here; their jobs may be elsewhere."""
-        self.batches = BatchOwner(policy.batches, self.timers.set)
+        self.batches = BatchOwner(policy.batches, self.timers.set, self._most_jobs)
         """The same; their lines' jobs may be elsewhere."""
         self.kept = Kept(
             self.kept_jobs, *self.cancels.kept, self.runs, self.kept_ids.kept, self.taken, *self.funds.kept, self.conversations.kept,
@@ -125,6 +125,10 @@ class Book:
         job = self.jobs.get(job_id)
         step = job.steps.get(step_id) if job is not None else None
         return None if job is None or step is None else (job, step)
+
+    def _most_jobs(self, tenant: str) -> int | None:
+        own = self.funds.tenants.get(tenant)
+        return None if own is None else own.concurrent_jobs
 
     def control_of(self, job: LiveJob) -> CacheControl | None:
         """What holds of the job's steps at the cache."""
