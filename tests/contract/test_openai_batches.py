@@ -222,6 +222,35 @@ async def test_files() -> None:
             await at.client.files.create(file=("a.txt", b"x"), purpose="assistants")
 
 
+async def test_an_erased_tenant_has_none() -> None:
+    """Its files go, and its owner forgets its batches, also one that runs."""
+    async with batching() as at:
+        at.planner.node.seconds = (600.0, 600.0)
+        batch = await made(at.client, [line("a")])
+        erased: Any = await at.client.post("/tenants/default/erase", cast_to=object, body={"dry_run": False})
+        assert {part["what"]: part["count"] for part in erased["goes"] if part["what"] in {"batches", "files"}} == {
+            "batches": 1,
+            "files": 1,
+        }
+        assert [file async for file in await at.client.files.list()] == []
+        async with asyncio.timeout(20):
+            while [found.id async for found in await at.client.batches.list()]:
+                await CLOCK.sleep(0.05)
+        with pytest.raises(openai.NotFoundError):
+            await at.client.batches.retrieve(batch.id)
+
+
+async def test_the_same_key_is_the_same_batch() -> None:
+    """Of a client that asks again since it has heard nothing."""
+    async with batching() as at:
+        file, head = await upload(at.client, [line("a")]), {"idempotency-key": "night-7"}
+        asked: Any = {"input_file_id": file, "endpoint": CHAT, "completion_window": "24h", "extra_headers": head}
+        first, second = await at.client.batches.create(**asked), await at.client.batches.create(**asked)
+        assert first.id == second.id
+        await over(at.client, first)
+        assert len(at.planner.steps_seen) == 1
+
+
 async def test_an_upload_goes_in_pieces_and_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is above it is 413; what is none is refused."""
     monkeypatch.setattr(uploads, "PIECE_BYTES", 100_000)
