@@ -26,7 +26,8 @@ class Newest(Generic[E]):
     """(tenant, name) → its newest event. `named`: its field with the name."""
 
     def __init__(self, event: type[E], named: str) -> None:
-        self._event, self._named = event, named
+        self._event: type[E] = event
+        self._named = named
         self._known: OrderedDict[tuple[str, str], E] = OrderedDict()
 
     def __iter__(self) -> Iterator[E]:

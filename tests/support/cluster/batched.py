@@ -29,7 +29,7 @@ def batched(load: Workload) -> None:
     world = load.world
     tenant, name, homes = load.random.choice(_TENANTS), f"batch_{load._number}", world.topics.settings.home_partitions
     lines = load.random.randint(1, 12)
-    prompts = [f"{ENDLESS if load.random.random() < 0.1 else ''} q{load._number} {line}" for line in range(lines)]
+    prompts = [f"{ENDLESS if load.random.random() < 0.04 else ''} q{load._number} {line}" for line in range(lines)]
     rows = [
         BatchRow(
             custom_id=f"c{line}",
