@@ -31,7 +31,7 @@ KILLED = FaultMix(
 
 
 def simulated(seed: int, mix: FaultMix | None = None) -> Report:
-    return simulate(seed, mix, KINDS if mix is None else {"batched": 1.0}, (batches.check,), patience=120.0)
+    return simulate(seed, mix, KINDS if mix is None else {"batched": 1.0}, (batches.check,))
 
 
 @pytest.mark.parametrize("seed", range(4))

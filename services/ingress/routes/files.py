@@ -72,6 +72,7 @@ class FileRoutes:
                 await door.open()
                 await door.bodies.hold(reader, _HELD_BYTES)
                 async for piece in upload.pieces():
+                    door.stay()
                     if reader.over:
                         raise Refused(Problem(408, "body_too_slow", f"the file did not arrive within {_UPLOAD_SECONDS:g} s"))
                     pieces.append(await door.kept(tenant, piece))
