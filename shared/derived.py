@@ -11,6 +11,7 @@ from shared.murmur import Endings
 
 _SEPARATOR = b"\x1f"
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
+_BOUT = 64
 _PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
 """RFC 4648 base 32, two characters at a time: `base64.b32encode` takes ten times as long."""
 _ENDINGS = Endings([_PAIRS[7 * number & 1023] + pair for number, pair in enumerate(_PAIRS)])
@@ -28,6 +29,12 @@ def job_id(cluster: str, lies: Origin, homes: int) -> str:
 def comparison_id(job: str, accepted_at: float, homes: int) -> str:
     """Of the job that compares this one's answer with its baseline: at home where that one is."""
     return derived("j_", f"compare\x1f{job}\x1f{accepted_at}", home_of(job, homes), homes)
+
+
+def line_id(tenant: str, batch: str, number: int, homes: int) -> str:
+    """Of the job that is this line of a tenant's batch. Neighbours share a home (`_BOUT`), as jobs that arrive together do."""
+    text = f"line\x1f{tenant}\x1f{batch}\x1f{number}"
+    return derived("j_", text, (home_of(batch, homes) + number // _BOUT) % homes, homes)
 
 
 def derived(prefix: str, text: str, home: int, homes: int) -> str:

@@ -43,7 +43,8 @@ def held(job: Job, given: Input, blob: BlobRef) -> HeldJob:
         tools=bool(given.tools),
     )
     kept = {name: getattr(job, name) for name in job.model_fields_set & Job.model_fields.keys() - OF_THE_INPUT}
-    return HeldJob(**{**kept, "operation": job.kind, "input_ref": reference})
+    line = job.line if isinstance(job, HeldJob) else None
+    return HeldJob(**{**kept, "operation": job.kind, "input_ref": reference, "line": line})
 
 
 def whole(step: Step, body: bytes) -> Step:

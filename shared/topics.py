@@ -62,6 +62,9 @@ def _members(union: Any) -> tuple[str, ...]:
 
 _ALL = ("ingress", "planner", "router", "worker", "delay", "critic", "cache", "sink", "CLI")
 _SHREDDED = (("segment.ms", "600000"), ("delete.retention.ms", str(30 * DAY_MS)), ("max.compaction.lag.ms", "3600000"))
+_KEPT = (("segment.ms", "600000"), ("delete.retention.ms", str(DAY_MS)))
+"""Of topics that are read whole: what is superseded goes soon."""
+
 FAMILIES: tuple[Family, ...] = (
     Family(
         "jobs.{class}",
@@ -73,7 +76,7 @@ FAMILIES: tuple[Family, ...] = (
         ("planner",),
         ("Job", "HeldJob", "CancelRequested"),
         "What users ask for. A job is at home where murmur2 of its public id says; a record that lies elsewhere is sent on. "
-        "On `jobs.batch` also comparisons of answers with their baselines.",
+        "On `jobs.batch` also comparisons of answers with their baselines, and lines of batches.",
     ),
     Family(
         "steps.{capability}.{class}",
@@ -106,7 +109,7 @@ FAMILIES: tuple[Family, ...] = (
         ("worker", "router", "ingress", "planner", "critic", "cache"),
         ("planner", "worker"),
         _members(Outcome),
-        "What came of attempts; cancels; what people decide; shares of tenants' budgets; turns of conversations.",
+        "What came of attempts; cancels; what people decide; tenants' budgets; turns of conversations; batches, and ends of their lines.",
     ),
     Family(
         "job-events",
@@ -173,7 +176,7 @@ FAMILIES: tuple[Family, ...] = (
         BLOB_DAYS * DAY_MS,
         ("ingress", "planner", "worker"),
         ("worker", "ingress", "planner", "critic", "CLI"),
-        ("Input", "Turn", "Memory"),
+        ("Input", "Turn", "Memory", "BatchIndex", "BatchRow", "LineRow", "RefusedRow"),
         "Bodies above the inline bound, in chunks of raw bytes; records name them by a BlobRef.",
         (("segment.ms", str(DAY_MS)),),
     ),
@@ -210,7 +213,10 @@ FAMILIES: tuple[Family, ...] = (
         ("Schedule", "TenantLimits", "Prompt", "Agent", "Profile", "Tool", "Moved", "ApiKey", "Erased"),
         "What administrators declare, newest entry by key; a record without value removes it. Read whole, without a group. "
         "Prompts, agents, profiles, tools have a key a version (`agent/critic@<version>`) and one an alias (`agent/critic:latest`).",
-        (("segment.ms", "600000"), ("delete.retention.ms", str(DAY_MS))),
+        _KEPT,
+    ),
+    Family(
+        "files", "tenant/file", "one", "compact", None, ("ingress",), ("ingress",), ("StoredFile",), "Uploads: bytes lie in `blobs`.", _KEPT
     ),
     Family("data-keys", "tenant/key id", "one", "compact", None, _ALL, _ALL, ("DataKey",), "Keys that seal values, wrapped.", _SHREDDED),
     Family("acts", "kind/name", "one", "delete", 30 * DAY_MS, ("ingress", "cache", "CLI"), ("sink",), ("Act",), "What administrators did."),
@@ -223,8 +229,8 @@ FAMILIES: tuple[Family, ...] = (
         ("worker",),
         ("router", "planner", "ingress", "worker", "sink"),
         ("Node",),
-        "The registry of nodes.",
-        (("segment.ms", "600000"), ("delete.retention.ms", str(DAY_MS))),
+        "The nodes.",
+        _KEPT,
     ),
     Family(
         "credits",
@@ -302,6 +308,7 @@ class Topics:
         self.replies, self.blobs, self.registry = prefix + "replies", prefix + "blobs", prefix + "registry"
         self.nodes, self.credits, self.presence = prefix + "nodes", prefix + "credits", prefix + "presence"
         self.controls, self.dead_letters, self.acts = prefix + "controls", prefix + "dead-letters", prefix + "acts"
+        self.files = prefix + "files"
         self.lookups, self.fills, self.data_keys = prefix + "cache.lookups", prefix + "cache.fills", prefix + "data-keys"
 
     def jobs(self, priority_class: PriorityClass) -> str:

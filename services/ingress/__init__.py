@@ -2,9 +2,10 @@
 
 | | |
 |---|---|
-| consumes | `replies` (one partition, chosen by instance), `job-events` (all: ends, status, reviews, conversations), `nodes` (registry); |
-| | as a group, where callbacks are set up: `results`, `callbacks` |
-| produces | `jobs.<class>` (partition = the id's home, `shared/contracts/ids.py`), `outcomes` (cancels, reviews, conversations), |
+| consumes | `replies` (one partition, chosen by instance), `job-events` (all: ends, status, reviews, conversations, batches), |
+| | `nodes`, `registry`, `files`; as a group, where callbacks are set up: `results`, `callbacks` |
+| produces | `jobs.<class>` (partition = the id's home, `shared/contracts/ids.py`), `registry`, `acts`, `files`, |
+| | `outcomes` (cancels, reviews, conversations, batches), `blobs` (large inputs, files, lines of batches), |
 | | `delays` (callbacks to try again), `dead-letters` (callbacks given up) |
 | owns | a Redis database: job status and claims of ids (24 h), rate buckets of API keys; none when not configured |
 | on failure | Kafka away: 503 with Retry-After; Redis away: status from memory, ids from the planner's memory (1 h, 10,000 a partition), |

@@ -19,11 +19,13 @@ from services.ingress.http.exchange import Message, Receive, Scope, Send, call_h
 from services.ingress.http.openapi import document
 from services.ingress.http.resource import Endpoint, Resource, counted, send_problem
 from services.ingress.problems import Problem, of_error, rendered
+from services.ingress.routes.batches import BatchRoutes
 from services.ingress.routes.calls import Calls
 from services.ingress.routes.conversations import ConversationRoutes
 from services.ingress.routes.declarations import RENDERED, DeclarationRoutes
 from services.ingress.routes.erasure import ErasureRoutes
 from services.ingress.routes.events import JobEvents
+from services.ingress.routes.files import FileRoutes
 from services.ingress.routes.inquiries import endpoint
 from services.ingress.routes.jobs import Jobs
 from services.ingress.routes.keys import KeyRoutes
@@ -87,6 +89,8 @@ def build_api(door: Door, environment: Environment, outbox: Outbox, table: Sched
     app = IngressApi(title="tutti", version=version, redoc_url=None)
     app.origins, jobs = Origins(door.settings.origins), Jobs(door)
     responses = Responses(door, jobs)
+    batched = {dialect.path: dialect for dialect in served() if dialect.batched}
+    batches, files = BatchRoutes(door, batched), FileRoutes(door, batched)
     app.calls = {dialect.path: Calls(door, dialect, responses.later) for dialect in served()}
     events, reviews, talks = JobEvents(door), ReviewRoutes(door), ConversationRoutes(door)
     tenants, schedules, keys = TenantRoutes(door, declaring), ScheduleRoutes(door, declaring, table), KeyRoutes(door, declaring)
@@ -98,6 +102,12 @@ def build_api(door: Door, environment: Environment, outbox: Outbox, table: Sched
         "/v1/jobs/{job}/tree": {"GET": jobs.tree},
         "/v1/responses/{response}": {"GET": responses.get, "DELETE": responses.delete},
         "/v1/responses/{response}/cancel": {"POST": responses.cancel},
+        "/v1/files": {"GET": files.list, "POST": files.create},
+        "/v1/files/{file}": {"GET": files.get, "DELETE": files.delete},
+        "/v1/files/{file}/content": {"GET": files.content},
+        "/v1/batches": {"GET": batches.list, "POST": batches.create},
+        "/v1/batches/{batch}": {"GET": batches.get},
+        "/v1/batches/{batch}/cancel": {"POST": batches.cancel},
         "/v1/reviews": {"GET": reviews.list},
         "/v1/reviews/{review}": {"GET": reviews.get, "POST": reviews.decide},
         "/v1/conversations": {"GET": talks.list},

@@ -18,6 +18,7 @@ from services.ingress.replies.replies import Replies
 from services.ingress.replies.waiters import Waiters
 from services.ingress.settings import IngressSettings
 from services.ingress.status.events_reader import EventsReader
+from services.ingress.status.files import StoredFiles
 from services.ingress.status.store import status_store
 from services.ingress.submit import Submitter
 from shared.kafka.port import TopicPartition
@@ -69,6 +70,7 @@ class Ingress:
             meter=Meter(clock, events.charges, bucket_store(settings, prefix), settle_seconds=settings.flush_seconds),
             offered=Offered(capabilities, load(environment.settings.patterns), registry, clock, declared.agents, self.deliveries.rules),
             access=declared.access,
+            files=StoredFiles(environment, self._outbox),
         )
         self._api = build_api(self.door, environment, self._outbox, declared.schedules, version="0.1.0")
         self._probe = BacklogProbe(log, clock, topics, name, backlog=events.backlog, seconds=settings.backlog_seconds)
@@ -101,7 +103,8 @@ class Ingress:
         partition = topics.reply_partition(env.instance)
         self.door.submitter.answer_at(partition)
         self._replies.listen_at(TopicPartition(topics.replies, partition))
-        processor.spawn(self._replies.tail.run(), self._events.run(), self._nodes.run(), self._declared.run(), self._probe.run())
+        followed = (self._replies.tail, self._events, self._nodes, self._declared, self._probe, self.door.files.tail)
+        processor.spawn(*(each.run() for each in followed))
         producer = await processor.open(env.log.producer(client_id=f"tutti-ingress-{env.instance}"))
         processor.closes(self.door)
         processor.spawn(self._outbox.run(producer))

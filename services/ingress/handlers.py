@@ -21,6 +21,7 @@ from services.ingress.replies.register import Following, Guest, Register, WaitKi
 from services.ingress.replies.waiters import Caller, Follow, Waiters
 from services.ingress.settings import IngressSettings
 from services.ingress.status.events_reader import EventsReader
+from services.ingress.status.files import StoredFiles
 from services.ingress.status.followers import Followers
 from services.ingress.status.journal import Journal
 from services.ingress.status.status import JobState, JobStatus, ended
@@ -29,6 +30,7 @@ from services.ingress.submit import NewJob, Submitter
 from shared.access import OPEN, Access, Client
 from shared.clock import Clock, until
 from shared.contracts.base import INLINE_BYTES, PriorityClass
+from shared.contracts.blob import BlobRef
 from shared.contracts.failure import FailureKind
 from shared.contracts.headers import HELD_JOB
 from shared.contracts.job import Job
@@ -60,6 +62,7 @@ class Door:
     meter: Meter
     offered: Offered
     access: Access
+    files: StoredFiles
     register: Register = field(init=False)
     bodies: BodyBudget = field(init=False)
     backlog: Backlog = field(init=False)
@@ -84,6 +87,7 @@ class Door:
         """What is counted anew each second."""
         now = self.clock.monotonic()
         self.registry.refresh(now)
+        self.files.sweep()
         self.events.lines.look(self.registry.catalogue.slots, now)
 
     def sweep(self) -> None:
@@ -212,13 +216,16 @@ class Door:
         if len(body) <= INLINE_BYTES:
             return NewJob(job, body, key=key)
         given = input_of(job, self.offered.patterns)
+        by_reference = held(job, given, await self.kept(job.tenant, given.to_bytes()))
+        return NewJob(by_reference, by_reference.record(), HELD_JOB, key)
+
+    async def kept(self, tenant: str, body: bytes) -> BlobRef:
+        """The body as a blob. Raises TooLarge, Refused (503), LogError."""
         try:
             async with asyncio.timeout(self.settings.accept_seconds):
-                blob = await self.blobs.store(job.tenant, given.to_bytes())
+                return await self.blobs.store(tenant, body)
         except TimeoutError:
             raise Refused(kafka_away(self.settings.retry_after_seconds)) from None
-        by_reference = held(job, given, blob)
-        return NewJob(by_reference, by_reference.record(), HELD_JOB, key)
 
     async def whole(self, guest: Guest, result: Result) -> Result:
         """The result with its answer, where that is by reference: its bytes count until the guest leaves. Raises BlobGone."""

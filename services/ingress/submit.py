@@ -20,6 +20,7 @@ from services.ingress.http.encodings import check_inline_size
 from shared.clock import Clock
 from shared.contracts import ids
 from shared.contracts.base import PriorityClass
+from shared.contracts.batch import OfBatch
 from shared.contracts.conversation import ConversationDropped, ConversationSet
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.headers import CORRELATION_ID, KEY_NAME, MADE_BY, REPLY_READS_EVENTS, REQUEST_DIGEST, envelope, reply_headers
@@ -108,7 +109,7 @@ class Submitter:
         self._replies = topics.replies
         self._reply_headers: Headers = ()
         self._outcomes = topics.outcomes
-        self._home_partitions = topics.settings.home_partitions
+        self.homes = self._home_partitions = topics.settings.home_partitions
         self._bouts = HomeBouts(self._home_partitions, random)
         self._topic_of = {c: topics.jobs(c) for c in PriorityClass}
 
@@ -192,9 +193,10 @@ class Submitter:
         """Write what somebody says of a review; returns when it is acknowledged. Raises LogError, Overloaded."""
         await self._outbox.send(Message(self._outcomes, given.to_bytes(), given.job.encode(), home, envelope(given.type), tenant))
 
-    async def to_owner(self, told: ConversationSet | ConversationDropped) -> None:
-        """Write it to the conversation's owner; returns when it is acknowledged. Raises LogError, Overloaded."""
-        key = ids.under(told.tenant, told.conversation).encode()
+    async def to_owner(self, told: ConversationSet | ConversationDropped | OfBatch) -> None:
+        """Write it to the owner of the conversation, or batch; returns when it is acknowledged. Raises LogError, Overloaded."""
+        name = told.conversation if isinstance(told, ConversationSet | ConversationDropped) else told.batch
+        key = ids.under(told.tenant, name).encode()
         await self._outbox.send(Message(self._outcomes, told.to_bytes(), key, place(key, self._home_partitions), envelope(told.type)))
 
     def _cancel(self, job: str, home: int, reason: str, waits: DelayedJob | None = None) -> Message:

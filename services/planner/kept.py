@@ -88,6 +88,11 @@ class Kind(Generic[N, T]):
         return None if place is None else place.offset
 
     @property
+    def told(self) -> int:
+        """How many have a place."""
+        return len(self._places)
+
+    @property
     def lowest(self) -> int | None:
         """Offset that the watermark may not pass; None: nothing acknowledged is kept."""
         return min((place.offset for place in self._places.values()), default=None)
@@ -159,6 +164,12 @@ class Kept:
         if fold is not None:
             fold(event, offset, written)
         return fold is not None
+
+    def far(self, distance: int) -> int:
+        """So many events behind the end are too far: twice as many as there are things at least, else telling some would for ever make
+        others too far.
+        """
+        return max(distance, 2 * sum(kind.told for kind in self.kinds))
 
     @property
     def lowest(self) -> int | None:

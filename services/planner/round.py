@@ -5,12 +5,13 @@ Order of effects: `events` are one append; `dispatches` may go out beside it; wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic_core import from_json
 
+from shared.contracts.batch import BatchChanged, OfBatch
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
 from shared.contracts.cache import CacheAbandoned, CacheFill, CacheLookup
 from shared.contracts.control import BeginStep, StopClaims, StopStep
@@ -18,6 +19,7 @@ from shared.contracts.conversation import Memory, ToHome, ToOwner, TurnBegun
 from shared.contracts.event import (
     CACHED,
     CALLED_BACK,
+    LINES,
     NOBODY,
     OF_A_CONVERSATION,
     POLICIES,
@@ -32,7 +34,7 @@ from shared.contracts.event import (
     StepAnswered,
     joined,
 )
-from shared.contracts.job import Job, ReplyTo
+from shared.contracts.job import HeldJob, Job, ReplyTo
 from shared.contracts.reply import StreamBroken
 from shared.contracts.result import Result
 from shared.contracts.step import Content, Step
@@ -141,13 +143,13 @@ class AskPosition:
 
 @dataclass(frozen=True, slots=True)
 class Tell:
-    """A message about a tenant's budget, or a turn of a conversation: to a home, or (None) to the owner of the account, the conversation.
+    """A message about a tenant's budget, a turn of a conversation, or a batch: to a home, or (None) to the owner of what it is about.
 
     `sure`: else only who is still its home's owner can know it.
     """
 
     home: int | None
-    outcome: BudgetRequested | BudgetGranted | BudgetRecalled | ToHome | ToOwner
+    outcome: BudgetRequested | BudgetGranted | BudgetRecalled | ToHome | ToOwner | OfBatch
     sure: bool = True
 
 
@@ -166,6 +168,32 @@ class EndTurn:
 
 
 @dataclass(frozen=True, slots=True)
+class EndLine:
+    """Tell the batch that one of its lines has ended."""
+
+    settled: JobSettled
+    request: HeldJob
+
+
+@dataclass(frozen=True, slots=True)
+class KeepEnds:
+    """Write a block of a batch's ended lines: number → its row, and whether it ended well. `known`: the batch as it is by now."""
+
+    known: BatchChanged
+    rows: Mapping[int, tuple[bytes, bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class SendLines:
+    """Send these lines of a batch as jobs; cancel those of `cancelled`. `paid`: records that now count as done."""
+
+    known: BatchChanged
+    numbers: Sequence[int] = ()
+    cancelled: Sequence[int] = ()
+    paid: Sequence[Callable[[], None]] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Fill:
     """Tell the cache of an answer that history has accepted, or that none comes."""
 
@@ -173,7 +201,7 @@ class Fill:
 
 
 Sendable = Fill | Dispatch | Stop | Begin | Disown | StopAnywhere | Publish | Bury | CallerAnswer | AskPosition | Tell
-Effect = Sendable | EndTurn
+Effect = Sendable | EndTurn | EndLine | KeepEnds | SendLines
 
 
 def version_of(event: Event) -> int:
@@ -187,6 +215,8 @@ def version_of(event: Event) -> int:
     if (type(event) is JobAccepted and event.request.callback) or (type(event) is JobDelayed and event.waits.callback):
         return CALLED_BACK
     if type(event) is JobAccepted:
+        if isinstance(event.request, HeldJob) and event.request.line is not None:
+            return LINES
         if event.request.cache is not None:
             return CACHED
         talks, team = event.request.conversation is not None, event.team
@@ -196,7 +226,7 @@ def version_of(event: Event) -> int:
     return version
 
 
-_SUSPECT = ('"callback":', '"team":', '"policies":', '"conversation":', '"review_', '"turn_begun"', '"cache":', '"served":')
+_SUSPECT = ('"callback":', '"team":', '"policies":', '"conversation":', '"review_', '"turn_begun"', '"cache":', '"served":', '"line":')
 
 
 def _of_fact(fact: str) -> int:
@@ -210,7 +240,7 @@ def _of_fact(fact: str) -> int:
         team = found.get("team", ())
         if found.get("policies"):
             return POLICIES
-        if "cache" in found["request"]:
+        if "cache" in found["request"] or "line" in found["request"]:
             return CACHED
         return OF_A_CONVERSATION if "conversation" in found["request"] else TOOLS if "tools" in team else TEAMS if team else 1
     if found["type"] == "step_answered" and "served" in found["answer"]:

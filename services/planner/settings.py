@@ -7,12 +7,14 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
+from services.planner.batches.batch_owner import BatchPolicy
 from services.planner.budgets.rules import BudgetPolicy
 from services.planner.conversations.owner import ConversationPolicy
 from services.planner.kept import OLDEST_SECONDS
 from services.planner.state.caching import CachePolicy
 from services.planner.state.policy import Policy
 from shared.contracts.base import Count, Ordinal, PositiveSeconds, PriorityClass
+from shared.contracts.batch import MOST_OPEN
 from shared.contracts.cache import LONGEST_SECONDS
 from shared.contracts.limits import DEADLINE_SECONDS, Limits
 from shared.contracts.taken import MOST_TAKEN
@@ -101,6 +103,11 @@ class PlannerSettings(BaseSettings):
     among its concurrent jobs."""
     conversation_tokens: Ordinal = 1_000
     """Likely tokens of a conversation that a job reads word for word, half a window of 2,048; beyond it older turns are summed up."""
+    batch_lines: int = Field(default=512, ge=1, le=MOST_OPEN)
+    """Lines of a home's batches that are sent and have not ended, together: as many as its nodes have slots keep these busy; ends of so
+    many may be in memory."""
+    batch_patience_seconds: PositiveSeconds = 60.0
+    """For the ends of open lines, once their batch is cancelled or its window is over."""
     conversation_seconds: float = Field(default=86_400.0, gt=0, le=OLDEST_SECONDS)
     """A conversation that nobody uses for so long is forgotten. Its texts lie in blobs, for fourteen days."""
     limits: Limits = Limits(calls=64, steps=128, depth=4, width=16)
@@ -130,6 +137,7 @@ class PlannerSettings(BaseSettings):
             followers=self.followers,
             live_job_bytes=self.live_job_bytes,
             waiting_places=self.waiting_jobs,
+            batches=BatchPolicy(ahead=self.batch_lines, patience_seconds=self.batch_patience_seconds),
             conversations=ConversationPolicy(ttl_seconds=self.conversation_seconds, tokens=self.conversation_tokens),
             caching=CachePolicy(
                 asked=self.cache == "asked",

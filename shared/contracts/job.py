@@ -24,6 +24,7 @@ from shared.contracts.base import (
     Text,
     TopicName,
 )
+from shared.contracts.batch import BatchLine
 from shared.contracts.blob import BlobRef
 from shared.contracts.cache import CacheControl
 from shared.contracts.callback import Callback
@@ -185,10 +186,11 @@ OF_THE_INPUT = frozenset({"prompt", "system", "messages", "texts", "format", "to
 class HeldJob(Job):
     """A job as it lies in records of tutti's own: what its models read may lie in a blob. Then `operation` is said, and none of it is here.
 
-    Its pattern's `input` stays: what may be picked, by which agents.
+    Its pattern's `input` stays: what may be picked, by which agents. `line`: of a batch, which is told of its end.
     """
 
     input_ref: InputRef | None = None
+    line: BatchLine | None = None
 
     def _check_input(self) -> None:
         if self.input_ref is None:

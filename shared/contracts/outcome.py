@@ -23,6 +23,7 @@ from shared.contracts.base import (
     Text,
     adapter,
 )
+from shared.contracts.batch import BatchCancelled, BatchSubmitted, LineEnded
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
 from shared.contracts.chat import Answer
 from shared.contracts.conversation import ConversationDropped, ConversationSet, TurnAsked, TurnEnded, TurnGranted, TurnRefused
@@ -165,7 +166,10 @@ Outcome = Annotated[
     | TurnRefused
     | TurnEnded
     | ConversationSet
-    | ConversationDropped,
+    | ConversationDropped
+    | BatchSubmitted
+    | BatchCancelled
+    | LineEnded,
     Field(discriminator="type"),
 ]
 OUTCOME: TypeAdapter[Outcome] = adapter(Outcome)

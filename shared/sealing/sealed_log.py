@@ -86,6 +86,10 @@ class SealedLog:
     def trouble(self) -> str | None:
         return self.inner.trouble or self._trouble or (self._ring.trouble if self._ring is not None else None)
 
+    @property
+    def unheard(self) -> bool:
+        return self.inner.unheard
+
     async def producer(self, *, client_id: str, acks: Literal["all", 1] = "all", linger_ms: int = 0) -> Producer:
         if self._ring is None or not self._writes:
             return await self.inner.producer(client_id=client_id, acks=acks, linger_ms=linger_ms)

@@ -23,6 +23,7 @@ from shared.clock import Clock, SystemClock
 from shared.errors import ConfigurationError
 from shared.kafka.client.security import security_of
 from shared.kafka.client.watched import WatchedLog
+from shared.kafka.port import Log
 from shared.processing.topic_news import TopicNews, TopicWatch
 from shared.sealing.sealed_log import sealed
 from shared.service import Answering, Build, Environment

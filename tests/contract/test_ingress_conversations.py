@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from services.ingress.routes import conversations
+from services.ingress.routes import telling
 from shared.contracts import ids
 from shared.contracts.chat import Answer, ChatMessage
 from shared.contracts.conversation import Asker, ConversationChanged, Memory
@@ -102,12 +102,12 @@ async def test_of_two_who_write_at_once_one_is_told(tmp_path: Path) -> None:
 async def test_it_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """204 once its owner says so, 202 while nothing is known."""
     async with talked(tmp_path) as at:
-        monkeypatch.setattr(conversations, "WAIT_SECONDS", 0.05)
+        monkeypatch.setattr(telling, "WAIT_SECONDS", 0.05)
         at.planner.deaf = True
         assert (await at.client.delete(PATH, headers=A)).status_code == 202
         assert (await at.client.put(PATH, json={"facts": []}, headers=A)).status_code == 202
         at.planner.deaf = False
-        monkeypatch.setattr(conversations, "WAIT_SECONDS", 5.0)
+        monkeypatch.setattr(telling, "WAIT_SECONDS", 5.0)
         assert (await at.client.delete(PATH, headers=A)).status_code == 204
         assert code(await at.client.get(PATH, headers=A)) == (404, "not_found")
         assert code(await at.client.delete(PATH, headers=A)) == (404, "not_found")

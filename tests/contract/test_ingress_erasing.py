@@ -41,15 +41,25 @@ async def test_what_goes_is_told_and_then_goes() -> None:
         job = (await at.client.post(f"{JOBS}?wait=5", json={"prompt": "x"}, headers=bearer(acme))).json()["id"]
         theirs = (await at.client.post(f"{JOBS}?wait=5", json={"prompt": "x", "tenant": "globex"}, headers=bearer(root))).json()["id"]
         told = (await at.client.post(ERASE, headers=bearer(root))).json()
-        assert (told["erased"], counts(told)) == (False, [1, 1, 1, 0, None, None, None])
+        assert (told["erased"], counts(told)) == (False, [1, 1, 1, 0, 0, 0, None, None, None])
         assert (await at.client.get(f"{JOBS}/{job}", headers=bearer(acme))).status_code == 200
         done = (await at.client.post(ERASE, json={"dry_run": False}, headers=bearer(root))).json()
-        assert (done["erased"], counts(done)) == (True, [1, 1, 1, 0, None, None, None])
+        assert (done["erased"], counts(done)) == (True, [1, 1, 1, 0, 0, 0, None, None, None])
         assert (await at.client.get("/v1/models", headers=bearer(acme))).status_code == 401
         await until(lambda: "acme" not in at.ingress.door.tenants.limits and job not in at.ingress.door.journal, "erased")
         again = (await at.client.post(ERASE, json={"dry_run": False}, headers=bearer(root))).json()
-        assert counts(again) == [0, 0, 0, 0, None, None, None]
-        assert counts((await at.client.post("/v1/tenants/globex/erase", headers=bearer(root))).json()) == [1, 1, 1, 0, None, None, None]
+        assert counts(again) == [0, 0, 0, 0, 0, 0, None, None, None]
+        assert counts((await at.client.post("/v1/tenants/globex/erase", headers=bearer(root))).json()) == [
+            1,
+            1,
+            1,
+            0,
+            0,
+            0,
+            None,
+            None,
+            None,
+        ]
         assert (await at.client.get(f"{JOBS}/{theirs}", headers=bearer(root))).status_code == 200
         assert isinstance(at.log, MemoryLog)
         entries = at.log.existing(TopicPartition(at.topics.registry, 0)).records

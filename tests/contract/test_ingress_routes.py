@@ -42,6 +42,12 @@ ROUTES = {
     "/v1/responses": {"POST"},
     "/v1/responses/{response}": {"GET", "DELETE"},
     "/v1/responses/{response}/cancel": {"POST"},
+    "/v1/files": {"GET", "POST"},
+    "/v1/files/{file}": {"GET", "DELETE"},
+    "/v1/files/{file}/content": {"GET"},
+    "/v1/batches": {"GET", "POST"},
+    "/v1/batches/{batch}": {"GET"},
+    "/v1/batches/{batch}/cancel": {"POST"},
     "/v1/reviews": {"GET"},
     "/v1/reviews/{review}": {"GET", "POST"},
     "/v1/conversations": {"GET"},
@@ -70,7 +76,7 @@ ROUTES = {
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE")
 READS_A_BODY = [("POST", CHAT), ("POST", "/v1/jobs"), ("PUT", "/v1/schedules/x"), ("PUT", "/v1/tenants/x"), ("POST", "/v1/reviews/x")]
 READS_A_BODY += [("PUT", f"/v1/{kind}/x") for kind in ("prompts", "agents", "profiles", "tools")]
-READS_A_BODY += [("POST", "/v1/keys"), ("PUT", "/v1/keys/x")]
+READS_A_BODY += [("POST", "/v1/keys"), ("PUT", "/v1/keys/x"), ("POST", "/v1/batches")]
 READS_A_BODY += [
     ("POST", path) for path in ("/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/messages", "/v1/messages/count_tokens")
 ]

@@ -190,6 +190,8 @@ class Dialect:
     heartbeat: bytes = sse.HEARTBEAT
     at_once: Callable[[Any, float], bytes | None] | None = None
     inquiries: Sequence[Inquiry] = ()
+    batched: bool = False
+    """Its requests may be lines of batches: what it wishes is JSON."""
 
 
 def origin(answer: Answer) -> dict[str, Any]:

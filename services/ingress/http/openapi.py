@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from services.ingress.dialects.openai.batches import BatchRequest
 from services.ingress.dialects.openai.response_requests import PREFIX
 from services.ingress.dialects.port import Dialect, Inquiry
 from services.ingress.dialects.tutti.requests import JobSubmission
@@ -55,6 +56,7 @@ def document(title: str, version: str, dialects: Sequence[Dialect]) -> dict[str,
     inputs += [(JobSubmission, "validation"), (JobStatus, "serialization"), (Tree, "serialization")]
     inputs += [*((kind, "validation") for kind in KINDS.values()), (AliasMove, "validation"), (Rendering, "validation")]
     inputs += [
+        (BatchRequest, "validation"),
         (ScheduleSubmission, "validation"),
         (ReviewSubmission, "validation"),
         (MemorySubmission, "validation"),
@@ -96,6 +98,7 @@ def _paths() -> dict[str, Any]:
         "/v1/jobs/{id}/tree": {"get": _job_tree()},
         "/v1/responses/{id}": _background(),
         "/v1/responses/{id}/cancel": {"post": operation("End a response.", _response(), parameters=[_RESPONSE, TENANT_ASKED])},
+        **_batches(),
         "/v1/reviews": {"get": operation("Texts that wait for people.", {"200": as_json("A list.", {"type": "object"})})},
         "/v1/reviews/{id}": _review(),
         "/v1/conversations": {"get": operation("Conversations that are kept.", {"200": as_json("A list.", {"type": "object"})})},
@@ -158,6 +161,36 @@ def _background() -> dict[str, Any]:
     shown["200"]["content"] |= EVENTS
     gone = operation("Refused: jobs are kept as long as their history.", {}, parameters=name)
     return {"get": operation("A response as it is now.", shown, parameters=[*name, stream, number]), "delete": gone}
+
+
+def _batches() -> dict[str, Any]:
+    """Files too: objects as OpenAI describes them."""
+    one, listed = {"200": as_json("As OpenAI's object.", {"type": "object"})}, {"200": as_json("A page.", {"type": "object"})}
+    file, batch = ([named(what), TENANT_ASKED] for what in ("File.", "Batch."))
+    pages: list[dict[str, Any]] = [
+        TENANT_ASKED,
+        {"name": "after", "in": "query", "schema": {"type": "string"}, "description": "The last id of the page before."},
+        {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 10_000}},
+    ]
+    upload = operation("Upload a file of purpose batch: JSONL, at most 100 MB; kept 13 days.", one)
+    form: dict[str, Any] = {"type": "object", "required": ["file", "purpose"]}
+    form |= {"properties": {"file": {"type": "string", "format": "binary"}, "purpose": {"type": "string", "enum": ["batch"]}}}
+    upload["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": form}}}
+    content = {"200": {"description": "Its bytes.", "content": {"application/octet-stream": {"schema": {"type": "string"}}}}}
+    return {
+        "/v1/files": {"get": operation("Files.", listed, parameters=pages), "post": upload},
+        "/v1/files/{id}": {
+            "get": operation("A file.", one, parameters=file),
+            "delete": operation("Delete a file that was uploaded.", one, parameters=file),
+        },
+        "/v1/files/{id}/content": {"get": operation("Its content.", content, parameters=file)},
+        "/v1/batches": {
+            "get": operation("Batches.", listed, parameters=pages),
+            "post": operation("Run the lines of a file, in class batch.", one, body="BatchRequest"),
+        },
+        "/v1/batches/{id}": {"get": operation("A batch as it is now.", one, parameters=batch)},
+        "/v1/batches/{id}/cancel": {"post": operation("Send no more of its lines; stop those that run.", one, parameters=batch)},
+    }
 
 
 def _schedule() -> dict[str, Any]:

@@ -23,6 +23,7 @@ from services.ingress.http.exchange import CallHeaders, InvalidQuery, call_heade
 from services.ingress.problems import Problem, Refused, kafka_away
 from services.ingress.replies.register import Following, WaitKind
 from services.ingress.routes.jobs import ReaderStream
+from services.ingress.routes.telling import told
 from shared.access import Client
 from shared.contracts import ids
 from shared.contracts.base import ID, IN_WORDS, Contract
@@ -33,8 +34,6 @@ from shared.conversations import memory_size
 from shared.errors import LogError
 from shared.processing.blobs import BlobGone
 
-WAIT_SECONDS = 5.0
-"""So long an answer waits for the owner's word."""
 _MOST_SHOWN = 1_000
 _TURNS, _MOST_TURNS = 50, 1_000
 """Of one export, where the caller does not say how many; and at most."""
@@ -105,10 +104,10 @@ class ConversationRoutes:
         if sum(map(len, (*memory.facts, *memory.preferences))) > _MOST_NOTED:
             raise Refused(Problem(400, "invalid_input", f"facts and preferences have at most {_MOST_NOTED} characters together", "facts"))
         based_on = None if known is None or known.memory is None else known.memory.digest
-        lies = await self._store(tenant, memory.to_bytes())
+        lies = await self._door.kept(tenant, memory.to_bytes())
         if lies.digest != based_on:
-            told = ConversationSet(tenant=tenant, conversation=name, memory=lies, memory_size=memory_size(memory), based_on=based_on)
-            if not await self._tell(told, lambda: self._digest(tenant, name) not in (None, based_on)):
+            said = ConversationSet(tenant=tenant, conversation=name, memory=lies, memory_size=memory_size(memory), based_on=based_on)
+            if not await self._tell(said, lambda: self._digest(tenant, name) not in (None, based_on)):
                 return _json({"id": name, "state": "not known yet"}, 202)
             if self._digest(tenant, name) != lies.digest:
                 raise Refused(Problem(409, "conversation_changed", "what is known was written anew at the same time: look at it again"))
@@ -118,8 +117,8 @@ class ConversationRoutes:
         """Nothing of it is read any more; what a turn on its way says is not kept. The texts themselves go with their blobs, in days."""
         client, tenant, name, _ = self._asked(request)
         self._found(client, tenant, name)
-        told = ConversationDropped(tenant=tenant, conversation=name)
-        done = await self._tell(told, lambda: self._is_empty(tenant, name))
+        said = ConversationDropped(tenant=tenant, conversation=name)
+        done = await self._tell(said, lambda: self._is_empty(tenant, name))
         return Response(status_code=204) if done else _json({"id": name, "state": "not known yet"}, 202)
 
     def _digest(self, tenant: str, name: str) -> str | None:
@@ -130,24 +129,8 @@ class ConversationRoutes:
         known = self._known.get(tenant, name)
         return known is None or (known.newest is None and known.memory is None and (known.current is None or known.current.void))
 
-    async def _tell(self, told: ConversationSet | ConversationDropped, done: Callable[[], bool]) -> bool:
-        """Write it, and wait until the owner's event says that it is so; False: not in time."""
-        door, key = self._door, f"#conversation/{told.tenant}/{told.conversation}"
-        with door.waiting(WaitKind.END, told.tenant, WAIT_SECONDS) as reader, door.followers.following(key, reader.news) as news:
-            await door.open()
-            await door.submitter.to_owner(told)
-            while not done() and not reader.over:
-                news.clear()
-                if not done():
-                    await news.wait()
-        return done()
-
-    async def _store(self, tenant: str, body: bytes) -> BlobRef:
-        try:
-            async with asyncio.timeout(self._door.settings.accept_seconds):
-                return await self._door.blobs.store(tenant, body)
-        except TimeoutError:
-            raise Refused(kafka_away(self._door.settings.retry_after_seconds)) from None
+    async def _tell(self, said: ConversationSet | ConversationDropped, done: Callable[[], bool]) -> bool:
+        return await told(self._door, said, f"#conversation/{said.tenant}/{said.conversation}", done)
 
     async def _memory(self, known: ConversationChanged) -> Memory:
         return (known.memory and await self._read(known.tenant, known.memory, Memory)) or Memory()

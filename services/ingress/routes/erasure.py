@@ -1,8 +1,9 @@
 """`POST /v1/tenants/{id}/erase`: what is held of a tenant goes, by administrators. Without `"dry_run": false` it is only told what would.
 
-Keys go first, so that nothing new comes; then limits, schedules, conversations; last the entry by which every service erases what it
-holds (`contracts/erased.py`). What Kafka has goes with its retention; where it is sealed, its keys go, at once. Jobs that run go on: what
-they write is later than the erasing, and one whose history cannot be read any more is forgotten when another planner takes its home.
+Keys go first, so that nothing new comes; then limits, schedules, conversations, batches, files; last the entry by which every service
+erases what it holds (`contracts/erased.py`). What Kafka has goes with its retention; where it is sealed, its keys
+go, at once. Jobs that run go on: what they write is later than the erasing, and one whose history cannot be read any more is forgotten when
+another planner takes its home.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from services.ingress.problems import Problem, Refused, registry_unread
 from services.ingress.routes.tenants import KIND as LIMITS
 from services.ingress.routes.tenants import tenant_named
 from shared.contracts import ids, keys, schedule
+from shared.contracts.batch import BatchCancelled
 from shared.contracts.bounds import check_depth
 from shared.contracts.conversation import ConversationDropped
 from shared.contracts.erased import KIND, Erased
@@ -28,7 +30,7 @@ from shared.service import Environment
 from shared.topics import DAY_MS, FAMILIES
 
 _BODY_BYTES = 1024
-OF_NO_TENANT = frozenset({"registry", "data-keys", "nodes", "credits", "presence"})
+OF_NO_TENANT = frozenset({"registry", "files", "data-keys", "nodes", "credits", "presence"})
 """Families of topics without anything of a tenant but what is erased here."""
 
 
@@ -98,12 +100,17 @@ class ErasureRoutes:
     def _talks(self, tenant: str) -> list[str]:
         return [known.conversation for known in self._door.events.conversations if known.tenant == tenant]
 
+    def _batches(self, tenant: str) -> list[str]:
+        return [known.batch for known in self._door.events.batches if known.tenant == tenant]
+
     def _goes(self, tenant: str) -> list[Part]:
         return [
             Part(what="API keys made at run time", count=len(self._keys(tenant))),
             Part(what="limits", count=int(tenant in self._door.tenants.limits)),
             Part(what="schedules", count=len(self._runs(tenant))),
             Part(what="conversations", count=len(self._talks(tenant))),
+            Part(what="batches", count=len(self._batches(tenant))),
+            Part(what="files", count=len([*self._door.files.of(tenant)])),
             Part(what="status of jobs, in memory and in Redis"),
             Part(what="rows of jobs and conversations in the sink's store"),
             Part(what="answers in the cache"),
@@ -126,6 +133,10 @@ class ErasureRoutes:
             await write(request, "remove", schedule.KIND, ids.public(name), {name: None}, tenant=tenant, known=self._schedules.apply)
         for conversation in self._talks(tenant):
             await door.submitter.to_owner(ConversationDropped(tenant=tenant, conversation=conversation))
+        for batch in self._batches(tenant):
+            await door.submitter.to_owner(BatchCancelled(tenant=tenant, batch=batch, forget=True))
+        for file in [*door.files.of(tenant)]:
+            await door.files.remove(file)
         by = door.access.identify(call_headers(request.scope).api_key).name
         await self._declaring.put(KIND, tenant, Erased(at=door.clock.wall(), by=by).to_bytes())
         if self._topics.data_keys not in self._topics.missing:

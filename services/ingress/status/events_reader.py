@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import from_json
@@ -21,12 +22,14 @@ from services.ingress.settings import IngressSettings
 from services.ingress.status.followers import Followers
 from services.ingress.status.journal import Journal
 from services.ingress.status.lines import Lines
+from services.ingress.status.newest import Newest
 from services.ingress.status.reviews import Reviews
 from services.ingress.status.shown import LEDGER, SHOWN, RawEvent, class_of, last
 from services.ingress.status.status import JobStatus
 from services.ingress.status.store import Position, StatusStore, StoreUnavailable
-from services.ingress.status.talks import Talks
 from shared.contracts import headers
+from shared.contracts.batch import BatchChanged
+from shared.contracts.conversation import ConversationChanged
 from shared.contracts.event import PlannerStarted
 from shared.epochs import EpochFilter, epoch_of
 from shared.errors import LogError
@@ -69,7 +72,9 @@ class EventsReader:
         self._lookback, self._flush_seconds = settings.events_lookback, settings.flush_seconds
         topics, partitions = environment.topics, environment.topics.settings.home_partitions
         self.reviews = Reviews(environment.log, topics.job_events, environment.instance)
-        self.conversations = Talks()
+        self.conversations, self.batches = Newest(ConversationChanged, "conversation"), Newest(BatchChanged, "batch")
+        of_owners: dict[str, Newest[Any]] = {"conversation_changed": self.conversations, "batch_changed": self.batches}
+        self._of_owners = of_owners
         self._partitions = [TopicPartition(topics.job_events, number) for number in range(partitions)]
         self._results = [TopicPartition(topics.results, number) for number in range(topics.partitions("other"))]
         self._missed = asyncio.Event()
@@ -187,8 +192,8 @@ class EventsReader:
         elif epochs.admits_value(record.value, record.offset) and record.key is not None:
             job = record.key.decode("utf-8", "replace")
             if kind in LEDGER:  # of no job
-                if kind == "conversation_changed":
-                    self.conversations.on_event(record.value)
+                if (newest := self._of_owners.get(kind)) is not None:
+                    newest.on_event(record.value)
                     self.followers.wake(job)
                 else:
                     self.tenants.on_event(kind, record.value)

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from shared.contracts import event as events
 from shared.contracts import ids
 from shared.contracts.base import Contract, PriorityClass
+from shared.contracts.batch import BatchChanged
 from shared.contracts.budget import TenantAccount, TenantLimitNeared, TenantShare
 from shared.contracts.conversation import ConversationChanged, TurnBegun
 from shared.contracts.result import Result
@@ -71,6 +72,7 @@ NOT_SHOWN: tuple[type[Contract], ...] = (
     TenantAccount,
     TenantLimitNeared,
     ConversationChanged,
+    BatchChanged,
 )
 """Events of which a caller sees nothing."""
 
@@ -86,8 +88,8 @@ ALL: tuple[type[Contract], ...] = get_args(get_args(events.Event)[0])
 _READ: tuple[type[Contract], ...] = (*FIELDS, events.JobSnapshot)
 SHOWN: dict[str, type[Contract]] = {kind_of(event): event for event in _READ}
 """Type → event, of those that say something to a caller; every other one is skipped."""
-LEDGER = frozenset({kind_of(TenantAccount), kind_of(ConversationChanged)})
-"""Types that tell a tenant's spending (`tenants`), and its conversations; they are no job's."""
+LEDGER = frozenset({kind_of(TenantAccount), kind_of(ConversationChanged), kind_of(BatchChanged)})
+"""Types that tell a tenant's spending (`tenants`), its conversations and batches; they are no job's."""
 
 
 class RawEvent(NamedTuple):

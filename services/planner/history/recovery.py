@@ -222,14 +222,14 @@ class Replay:
         book.kept_ids.resume(to_monotonic, round_.now)
         book.funds.shares.look_again(round_.now)
         book.conversations.resume(round_, to_monotonic)
+        book.batches.resume(round_, to_monotonic)
         round_.after.extend(Publish(settled) for settled in self._orphans)
         for settled in self._orphans:
             book.cancels.unpublished(settled.job)
         for job in list(book.jobs.values()):
             if job.settled is not None:
                 round_.after.append(Publish(job.settled, tuple(job.followers)))
-                if job.accepted.request.conversation is not None:
-                    book.end_turn(round_, job)
+                book.owe_end(round_, job)
             elif job.broken is not None:
                 driving.give_up(book, round_, job)
             else:

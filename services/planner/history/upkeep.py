@@ -18,7 +18,7 @@ def upkeep(book: Book, round_: Round, expected: int, distance: int) -> bool:
 
     Raises what a kind raises, which spoils the round; `book.tries` knows whose it is.
     """
-    more = False
+    more, distance = False, book.kept.far(distance)
     for kind in book.kept.kinds:
         if book.tries.may(kind.chore):
             more = kind.renew(round_, book.epoch, expected, distance) or more
@@ -31,5 +31,7 @@ def flush_ledgers(book: Book, round_: Round) -> None:
     """That part alone, at the end of a replay."""
     if book.conversations.attention:
         book.conversations.flush(round_, book.epoch)
+    if book.batches.attention:
+        book.batches.flush(round_, book.epoch)
     if book.tries.may(_BUDGETS):
         funding.fund(book, round_)

@@ -105,6 +105,8 @@ class LiveJob:
     """Monotonic; when it asks for its turn again (state)."""
     turn_owed: bool = False
     """The conversation's owner may not know yet that it has ended (state)."""
+    line_owed: bool = False
+    """The owner of the batch of which it is a line may not (state)."""
     broken: Failure | None = None
     """History and pattern disagree; the job is settled with this."""
 

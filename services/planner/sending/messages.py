@@ -19,6 +19,7 @@ from services.planner.round import (
     Tell,
 )
 from shared.contracts import headers, ids
+from shared.contracts.batch import OfBatch
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
 from shared.contracts.cache import CacheAbandoned, CacheFill, CacheLookup
 from shared.contracts.control import StopStep
@@ -67,10 +68,10 @@ def to_cache(topic: str, said: CacheLookup | CacheFill | CacheAbandoned, topics:
     return Message(topic, said.to_bytes(), key, partition, headers.envelope(said.type), said.tenant)
 
 
-def owner_key(outcome: BudgetRequested | BudgetGranted | BudgetRecalled | ToHome | ToOwner) -> bytes:
-    """By which its owner is at home: of an account the tenant, of a conversation its name under the tenant."""
-    conversation = getattr(outcome, "conversation", None)
-    return (outcome.tenant if conversation is None else ids.under(outcome.tenant, conversation)).encode()
+def owner_key(outcome: BudgetRequested | BudgetGranted | BudgetRecalled | ToHome | ToOwner | OfBatch) -> bytes:
+    """By which its owner is at home: of an account the tenant, of a conversation and a batch its name under the tenant."""
+    name = getattr(outcome, "conversation", None) or getattr(outcome, "batch", None)
+    return (outcome.tenant if name is None else ids.under(outcome.tenant, name)).encode()
 
 
 def _stop(control: StopStep, mailbox: int, topics: Topics) -> Message:

@@ -15,10 +15,25 @@ from services.planner.history.gate import GatedJob
 from services.planner.intake.canonical import onward
 from services.planner.intake.large_inputs import Inputs
 from services.planner.intake.refusals import Refusals
-from services.planner.round import Bury, CallerAnswer, Disown, Dispatch, EndTurn, Given, Publish, Round, Stop, Tell
+from services.planner.round import (
+    Bury,
+    CallerAnswer,
+    Disown,
+    Dispatch,
+    EndLine,
+    EndTurn,
+    Given,
+    KeepEnds,
+    Publish,
+    Round,
+    SendLines,
+    Stop,
+    Tell,
+)
 from services.planner.sending.comparing import comparison_of
 from services.planner.sending.eager import PATIENCE_SECONDS
 from services.planner.sending.messages import of_effect, to_cache
+from services.planner.shard.batch_lines import BatchLines
 from services.planner.shard.ended_turns import EndedTurns
 from services.planner.shard.wiring import Wiring
 from services.planner.state import attempts, driving
@@ -26,10 +41,11 @@ from services.planner.state.admission import IdTaken, JobInput, accept
 from services.planner.state.book import Book, internal
 from services.planner.state.delayed import must_wait, postpone
 from shared.contracts.base import PriorityClass
+from shared.contracts.batch import LineEnded
 from shared.contracts.cache import CacheLookup
 from shared.contracts.event import JobSettled
 from shared.contracts.failure import Failure, FailureKind
-from shared.contracts.job import Job
+from shared.contracts.job import HeldJob
 from shared.contracts.outcome import CancelRequested, Outcome, StepClaimed, StepFailed
 from shared.contracts.step import Step
 from shared.errors import InvalidInput, LogError, RecordTooLarge, TooLarge
@@ -66,7 +82,7 @@ class Effects:
         self._book, self._refusals, self._wake = book, refusals, wake
         self.owed = OwedPositions(wake)
         self.inputs = Inputs(wiring, book, self._refuse, wake)
-        self._turns = EndedTurns(wiring, book.turn_told)
+        self._turns, self._lines = EndedTurns(wiring, book.turn_told), BatchLines(wiring, book, wake)
         self._wall, self._now, self._eager = wiring.clock.wall, wiring.clock.monotonic, wiring.eager
         self._unsendable: list[StepFailed] = []
         """Attempts that no router can be told of."""
@@ -125,7 +141,8 @@ class Effects:
         Of what it asks nothing is looked at any more, nor written: a successor would fail on it.
         """
         asked = one.given.job
-        bare = Job(id=asked.id, tenant=asked.tenant, prompt="kept in the dead letter only")
+        line = asked.line if isinstance(asked, HeldJob) else None
+        bare = HeldJob(id=asked.id, tenant=asked.tenant, prompt="kept in the dead letter only", line=line)
         self._accept(round_, one, replace(one.given, job=bare, written=None), internal())
         self.owe(one.record, [self._refusals.dead_letter(one.record, error)])
 
@@ -143,7 +160,12 @@ class Effects:
             release()
 
     def on_outcome(self, round_: Round, record: Record, outcome: Outcome) -> None:
-        """Fold it. Of a claim that does not stand nothing is in history: its record counts as done once its stop is acknowledged."""
+        """Fold it. Of a claim that does not stand nothing is in history: its record counts as done once its stop is acknowledged; that of
+        a line's end once an event names it.
+        """
+        if isinstance(outcome, LineEnded):
+            self._book.batches.on_ended(round_, outcome, self.owed.hold(record.topic, record.offset))
+            return
         before = len(round_.after)
         attempts.on_outcome(self._book, round_, outcome)
         if isinstance(outcome, StepClaimed):
@@ -155,6 +177,7 @@ class Effects:
     def fold_returned(self, round_: Round) -> None:
         """An attempt that cannot be sent has failed; a job that cannot wait ends at once, its caller is told and its record kept."""
         self.inputs.fold(round_)
+        self._lines.fold(round_)
         unsendable, self._unsendable = self._unsendable, []
         for failed in unsendable:
             self._tries.at = failed.job
@@ -226,6 +249,12 @@ class Effects:
                     outbox.post([letter], release)
                 case EndTurn():
                     self._turns.tell(effect)
+                case EndLine():
+                    self._lines.end(effect)
+                case KeepEnds():
+                    self._lines.keep(effect)
+                case SendLines():
+                    self._lines.send(effect)
                 case Disown() | Tell(sure=False) if not (round_.events or round_.ledger):
                     self._spawn(self._as_owner(effect))
                 case _:

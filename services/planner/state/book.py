@@ -11,13 +11,14 @@ from functools import partial
 from random import Random
 
 from services.planner import counters
+from services.planner.batches.batch_owner import BatchOwner
 from services.planner.budgets.rules import Prices
 from services.planner.conversations.owner import Conversations
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep
 from services.planner.job.out import OutJob
 from services.planner.kept import Kept
-from services.planner.round import EndTurn, Round, Stop
+from services.planner.round import EndLine, EndTurn, Round, Stop
 from services.planner.state import caching, dates
 from services.planner.state.cancels import Cancels
 from services.planner.state.funds import Funds
@@ -38,7 +39,7 @@ from shared.contracts.chat import Answer
 from shared.contracts.control import StopStep
 from shared.contracts.event import CallerJoined, Event, JobAccepted, JobSettled, WorkWasted
 from shared.contracts.failure import Failure, FailureKind
-from shared.contracts.job import ReplyTo
+from shared.contracts.job import HeldJob, ReplyTo
 from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
 from shared.contracts.result import Result, Status
 from shared.contracts.review import ReviewWithdrawn
@@ -85,9 +86,12 @@ class Book:
         self.funds = Funds(home, policy.budgets, {} if tenants is None else tenants)
         self.conversations = Conversations(policy.conversations, self.timers.set)
         """Those that are at home here; their jobs may be elsewhere."""
+        self.batches = BatchOwner(policy.batches, self.timers.set, self._most_jobs)
+        """The same; their lines' jobs may be elsewhere."""
         self.kept = Kept(
-            self.kept_jobs, *self.cancels.kept, self.runs, self.kept_ids.kept, self.taken, *self.funds.kept, self.conversations.kept
-        )
+            self.kept_jobs, *self.cancels.kept, self.runs, self.kept_ids.kept, self.taken, *self.funds.kept, self.conversations.kept,
+            self.batches.kept,
+        )  # fmt: skip
         self.unclaimed = Unclaimed(self.find)
         self.mailboxes: Mailboxes | None = None
         """Where steps may be written without a router; not while the book is rebuilt."""
@@ -121,6 +125,10 @@ class Book:
         job = self.jobs.get(job_id)
         step = job.steps.get(step_id) if job is not None else None
         return None if job is None or step is None else (job, step)
+
+    def _most_jobs(self, tenant: str) -> int | None:
+        own = self.funds.tenants.get(tenant)
+        return None if own is None else own.concurrent_jobs
 
     def control_of(self, job: LiveJob) -> CacheControl | None:
         """What holds of the job's steps at the cache."""
@@ -258,8 +266,7 @@ class Book:
         )
         round_.settle(event, partial(self.ends_at, job.id, round_.now), tuple(job.followers))
         self.end(job, event)
-        if accepted.request.conversation is not None:
-            self.end_turn(round_, job)
+        self.owe_end(round_, job)
         level = log.debug if failure is None else log.info
         level("job_settled", job=job.id, trace=trace_id(accepted.trace), status=status, kind=failure and failure.kind)
         seconds = max(0.0, round_.wall - accepted.at)
@@ -276,6 +283,16 @@ class Book:
         self.live_count.remove(job)
         self.timers.clear(job.id)
 
+    def owe_end(self, round_: Round, job: LiveJob) -> None:
+        """Of a job that has ended, live or in replay: whom else its end is told."""
+        request = job.accepted.request
+        if request.conversation is not None:
+            self.end_turn(round_, job)
+        if isinstance(request, HeldJob) and request.line is not None:
+            assert job.settled is not None, "it has ended"
+            job.line_owed = True
+            round_.after.append(EndLine(job.settled, request))
+
     def end_turn(self, round_: Round, job: LiveJob) -> None:
         """Of a conversation's job that has ended, live or in replay: its owner is told."""
         assert job.settled is not None, "it has ended"
@@ -289,6 +306,13 @@ class Book:
         job = self.jobs.get(job_id)
         if job is not None:
             job.turn_owed = False
+            self._leave(job)
+
+    def line_told(self, job_id: str) -> None:
+        """That its batch is told of its end is acknowledged."""
+        job = self.jobs.get(job_id)
+        if job is not None:
+            job.line_owed = False
             self._leave(job)
 
     def ends_at(self, job_id: str, now: float, offset: int) -> None:
@@ -323,8 +347,8 @@ class Book:
         release()
 
     def _leave(self, job: LiveJob) -> None:
-        """Little is kept of a job that is out: its result, its stops and the end of its turn are acknowledged."""
-        if job.published and not job.stops_owed and not job.turn_owed:
+        """Little is kept of a job that is out: its result, its stops, the ends of its turn and of its line are acknowledged."""
+        if job.published and not job.stops_owed and not job.turn_owed and not job.line_owed:
             offset = self.kept_jobs.offset(job.id)
             assert offset is not None, "it is published after its events are acknowledged"
             self.kept_jobs.drop(job.id)

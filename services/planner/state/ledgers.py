@@ -1,13 +1,15 @@
-"""Ledgers: messages between homes that are of no job's attempts: budgets, and turns of conversations. Pure."""
+"""Ledgers: messages between homes that are of no job's attempts: budgets, turns of conversations, batches. Pure."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from services.planner.batches import batch_owner
 from services.planner.conversations import owner
 from services.planner.round import Round
 from services.planner.state import turns
 from services.planner.state.book import Book
+from shared.contracts.batch import BatchCancelled, BatchSubmitted, LineEnded
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
 from shared.contracts.conversation import (
     ConversationDropped,
@@ -20,7 +22,8 @@ from shared.contracts.conversation import (
 
 _BUDGETS = (BudgetRequested, BudgetGranted, BudgetRecalled)
 _TURNS = (TurnAsked, TurnGranted, TurnRefused, TurnEnded, ConversationSet, ConversationDropped)
-MESSAGES: tuple[type[Any], ...] = (*_BUDGETS, *_TURNS)
+_BATCHES = (BatchSubmitted, BatchCancelled, LineEnded)
+MESSAGES: tuple[type[Any], ...] = (*_BUDGETS, *_TURNS, *_BATCHES)
 
 
 def on_message(book: Book, round_: Round, told: Any) -> None:
@@ -31,6 +34,10 @@ def on_message(book: Book, round_: Round, told: Any) -> None:
         turns.on_granted(book, round_, told)
     elif isinstance(told, TurnRefused):
         turns.on_refused(book, round_, told)
+    elif isinstance(told, BatchSubmitted):
+        book.batches.on_submitted(round_, book.epoch, told)
+    elif isinstance(told, BatchCancelled):
+        book.batches.on_cancelled(round_, told)
     else:
         book.conversations.on_message(round_, book.epoch, told)
 
@@ -39,5 +46,7 @@ def on_due(book: Book, round_: Round, key: str) -> None:
     """A timer that is no job's."""
     if key.startswith(owner.TIMER):
         book.conversations.on_due(round_, key)
+    elif key.startswith(batch_owner.TIMER):
+        book.batches.on_due(round_, key)
     else:
         book.funds.on_due(round_, key)

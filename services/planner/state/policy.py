@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from services.planner.batches.batch_owner import BatchPolicy
 from services.planner.budgets.rules import BudgetPolicy
 from services.planner.conversations.owner import ConversationPolicy
 from services.planner.state.caching import CachePolicy
@@ -62,6 +63,7 @@ class Policy:
     """Prompts, agents and profiles as they are now; a job pins what it uses of them."""
     budgets: BudgetPolicy = field(default_factory=BudgetPolicy)
     conversations: ConversationPolicy = field(default_factory=ConversationPolicy)
+    batches: BatchPolicy = field(default_factory=BatchPolicy)
     caching: CachePolicy = field(default_factory=CachePolicy)
     followers: int = 16
     """Callers of one live job beyond the first."""

@@ -79,6 +79,8 @@ def planner(mix: FaultMix) -> PlannerSettings:
         live_jobs=5 if mix.tight else 600,
         queue_records=8 if mix.tight else 1_000,
         conversation_tokens=120,
+        batch_lines=8,
+        batch_patience_seconds=60.0,
         critique_seconds=CRITIQUE_SECONDS,
         snapshot_distance=15 if mix.tight else 20_000,
         cache_follow_seconds=2.0,

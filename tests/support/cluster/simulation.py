@@ -14,6 +14,7 @@ from tests.support.cluster import processes
 from tests.support.cluster.faults import FaultMix, as_text, drawn
 from tests.support.cluster.laws import (
     accepted_once,
+    batches,
     boots,
     bounds,
     budgets,
@@ -170,7 +171,8 @@ def _ended(world: World) -> bool:
     if history.result_count < len(history.results):
         return False
     awaited = (*history.jobs(), *history.accepted, *schedules.awaited(world))
-    return all(job in history.results for job in awaited) and not (world.mix.receivers and callbacks.untold(world))
+    told = not (world.mix.receivers and callbacks.untold(world))
+    return all(job in history.results for job in awaited) and told and not batches.unfinished(world)
 
 
 def _unfinished(world: World, patience: float) -> Iterator[Violation]:

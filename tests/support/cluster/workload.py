@@ -20,6 +20,7 @@ from shared.kafka.port import Message, TopicPartition
 from shared.patterns import BUILT_IN
 from shared.topics import partition_of
 from tests.support.cluster import receivers, settings
+from tests.support.cluster.batched import batched
 from tests.support.cluster.foreign import BEYOND, LOW, NAMES, nobody_has
 from tests.support.cluster.laws.told import NOBODY_HAS
 from tests.support.cluster.nodes import ENDLESS, LEAK, LONG, MODEL
@@ -33,12 +34,10 @@ CHAIN = [
     {"name": "third", "template": "{second}"},
 ]
 _CHAINED = {"pattern": "chain", "chain": CHAIN}
-_AGAIN_SECONDS = 8.0
-CROWD = 40
+_AGAIN_SECONDS, CROWD = 8.0, 40
 _PATTERNS = [name for name, pattern in BUILT_IN.current.items() if pattern.takes_bare_prompt and name != "single"]
-_ANYWHERE = 0.3
-"""Of producers: another partitioner than ours, or no key."""
-_CANCELLED_BY_KEY, _CANCELLED_BY_CALLER = 0.25, 0.2
+_ANYWHERE, _CANCELLED_BY_KEY, _CANCELLED_BY_CALLER = 0.3, 0.25, 0.2
+"""Of producers the first: another partitioner than ours, or no key."""
 
 
 @dataclass(slots=True)
@@ -366,6 +365,7 @@ _KINDS: dict[str, Callable[[Workload], None]] = {
     "reviewed": Workload._reviewed,
     "talks": Workload._talks,
     "called": Workload._called,
+    "batched": batched,
     "poison": Workload._poison,
     "hopeless": Workload._hopeless,
     "nowhere": Workload._nowhere,

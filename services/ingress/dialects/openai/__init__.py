@@ -13,6 +13,7 @@ CHAT = Dialect(
     to_job=requests.to_job,
     answer=responses.completion,
     stream=responses.ChunkWriter,
+    batched=True,
     inquiries=(
         Inquiry("/v1/models", "Models of the registered nodes.", responses.models),
         Inquiry("/v1/models/{model:path}", "One model.", responses.model),
@@ -29,6 +30,7 @@ COMPLETIONS = Dialect(
     to_job=completions.to_job,
     answer=completions.answer,
     stream=completions.TextWriter,
+    batched=True,
 )
 RESPONSES = Dialect(
     path="/v1/responses",
@@ -46,4 +48,5 @@ EMBEDDINGS = Dialect(
     answer=embeddings.answer,
     stream=completions.TextWriter,
     operation=Operation.EMBED,
+    batched=True,
 )
