@@ -1,0 +1,45 @@
+"""`python -m infra.lab.compose`: make the images that docker-compose.yml runs on without a registry. Minutes once, seconds then."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from infra.lab.compose.engine import Engine
+from infra.lab.compose.images import Images
+from infra.native.errors import NativeError
+from infra.native.paths import writing
+from infra.native.settings import NativeSettings
+from infra.native.waiting import now, seconds_since
+
+EXIT_MISSING = 69
+"""EX_UNAVAILABLE of sysexits.h."""
+
+
+def main() -> None:
+    """Make what is missing; says what is needed where it cannot be made."""
+    start, cache = now(), NativeSettings().cache_directory
+    engine = Engine(cache)
+
+    def say(text: str) -> None:
+        click.echo(f"[{seconds_since(start):5.1f} s] {text}", err=True)
+
+    try:
+        with writing():
+            engine.start()
+            images = Images(engine, cache, say)
+            images.make()
+            engine.compose()
+    except NativeError as error:
+        click.echo(f"NOT TESTED: docker-compose.yml in containers: {error.message}", err=True)
+        sys.exit(EXIT_MISSING)
+    finally:
+        engine.stop()
+    if not images.has_ollama():
+        say("NOT TESTED: a real model in a container; `make ollama` builds what that takes (needs Go)")
+    say("images are there")
+
+
+if __name__ == "__main__":
+    main()

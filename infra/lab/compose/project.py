@@ -1,0 +1,63 @@
+"""One `docker compose` project of its own name, of this checkout's files and the images made here."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from infra.lab.compose.engine import COMMAND_SECONDS, Engine
+from infra.lab.golang import run
+
+ROOT = Path(__file__).parents[3]
+LOCAL = ROOT / "infra" / "lab" / "compose" / "local.yml"
+
+
+class Project:
+    """`values` are those of .env."""
+
+    def __init__(self, engine: Engine, name: str, values: Mapping[str, str]) -> None:
+        self._engine, self._values = engine, dict(values)
+        self._command = [*engine.compose(), "--project-directory", str(ROOT), "-p", name, "-f", str(ROOT / "docker-compose.yml"), "-f", str(LOCAL)]
+
+    def compose(self, *arguments: str, **values: str) -> str:
+        """What it printed; `values` for this once. Raises StartFailed with what it said."""
+        return run([*self._command, *arguments], {**self._engine.environment, **self._values, **values}, COMMAND_SECONDS)
+
+    def down(self) -> None:
+        """Nothing is left of it but images."""
+        self.compose("down", "-v", "--remove-orphans", "--timeout", "10", COMPOSE_PROFILES="*")
+
+    def containers(self) -> dict[str, dict[str, Any]]:
+        """Of each service that has one, ended ones too, what the engine knows of it."""
+        found = self.compose("ps", "-a", "-q").split()
+        inspected = json.loads(self._engine.docker("inspect", *found)) if found else []
+        return {of["Config"]["Labels"]["com.docker.compose.service"]: of for of in inspected}
+
+    def ready(self) -> dict[str, str]:
+        """Of each service that is neither healthy nor through with its work, how it stands."""
+        return {name: state for name, of in self.containers().items() if (state := _standing(of["State"])) not in ("healthy", "exited 0")}
+
+    def run_in(self, service: str, *command: str) -> subprocess.CompletedProcess[str]:
+        """A command in its container."""
+        arguments = [*self._command, "exec", "-T", service, *command]
+        environment = {**os.environ, **self._engine.environment, **self._values}
+        return subprocess.run(arguments, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60)
+
+    def kill(self, service: str) -> None:
+        """SIGKILL to its first process, from outside: what a crash looks like, so its restart policy applies, which a `docker kill` would not let."""
+        os.kill(self.containers()[service]["State"]["Pid"], signal.SIGKILL)
+
+    def logs(self) -> str:
+        """The end of what each container said."""
+        return self.compose("logs", "--no-color", "--tail", "15")
+
+
+def _standing(state: Mapping[str, Any]) -> str:
+    if state["Status"] == "exited":
+        return f"exited {state['ExitCode']}"
+    return str(state.get("Health", {}).get("Status", state["Status"]))

@@ -1,0 +1,77 @@
+"""Fixtures of `make compose-check`: docker-compose.yml, up in a project of its own.
+
+| fixture | gives | scope |
+|---|---|---|
+| `engine` | a Docker engine with the images that `python -m infra.lab.compose` has made | session |
+| `stack` | the whole cluster in containers, ready; gone afterwards with all that it kept | session |
+
+Says first what is real in it and what is not.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+
+import pytest
+
+from infra.lab.compose.engine import Engine
+from infra.lab.compose.images import Images
+from infra.lab.compose.project import Project
+from infra.native.errors import NativeError
+from infra.native.ports import free_ports
+from infra.native.settings import NativeSettings
+from infra.native.waiting import wait_until
+from shared.services import NAMES
+from tests.support.native import missing
+
+READY_SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running project and its doors on this machine."""
+
+    project: Project
+    ports: dict[str, int]
+    real_model: bool
+
+    def url(self, service: str) -> str:
+        return f"http://127.0.0.1:{self.ports[service]}"
+
+    def await_ready(self) -> None:
+        """Every container healthy, or through with its work."""
+        assert wait_until(lambda: not self.project.ready(), READY_SECONDS, every_seconds=1.0), (self.project.ready(), self.project.logs())
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """Started if there is none; whatever runs in it is gone with it."""
+    one = Engine(NativeSettings().cache_directory)
+    try:
+        one.start()
+    except NativeError as error:
+        missing("docker", error.message)
+    yield one
+    one.stop()
+
+
+@pytest.fixture(scope="session")
+def stack(engine: Engine, tmp_path_factory: pytest.TempPathFactory, capfd_off: None) -> Iterator[Stack]:
+    """With an Ollama where `make ollama` has been, else with the simulator; Prometheus; a worker for one agent besides."""
+    real = Images(engine, NativeSettings().cache_directory, print).has_ollama()
+    names = ("ingress", "sink", "cache", "kafka", "prometheus")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    values = {f"{name.upper()}_PORT": str(port) for name, port in ports.items()}
+    models = {"WORKER_MODELS": "gemma3:270m", "OLLAMA_SLOTS": "2"} if real else {}
+    project = Project(engine, f"tutti-{token_hex(3)}", {**values, **models, "COMPOSE_PROFILES": "cpu" if real else "simulator"})
+    one = Stack(project, ports, real)
+    try:
+        project.compose("up", "-d", "--build", *NAMES, "ollama" if real else "simulator", *(["pull"] if real else []), "prometheus", "worker-research")
+        one.await_ready()
+        yield one
+    finally:
+        project.down()
