@@ -4,16 +4,12 @@
 |---|---|---|
 | `engine` | a Docker engine with the images that `python -m infra.lab.compose` has made | session |
 | `stack` | the whole cluster in containers, ready; gone afterwards with all that it kept | session |
-
-Says first what is real in it and what is not.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from secrets import token_hex
 
 import pytest
@@ -25,7 +21,6 @@ from infra.native.errors import NativeError
 from infra.native.ports import free_ports
 from infra.native.settings import NativeSettings
 from infra.native.waiting import wait_until
-from shared.services import NAMES
 from tests.support.native import missing
 
 READY_SECONDS = 180.0
@@ -60,17 +55,23 @@ def engine() -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def stack(engine: Engine, tmp_path_factory: pytest.TempPathFactory, capfd_off: None) -> Iterator[Stack]:
-    """With an Ollama where `make ollama` has been, else with the simulator; Prometheus; a worker for one agent besides."""
+def stack(engine: Engine) -> Iterator[Stack]:
+    """`docker compose up --build`, with Prometheus, a worker for one agent; Ollama where `make ollama` has been, else the simulator."""
     real = Images(engine, NativeSettings().cache_directory, print).has_ollama()
     names = ("ingress", "sink", "cache", "kafka", "prometheus")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
-    values = {f"{name.upper()}_PORT": str(port) for name, port in ports.items()}
-    models = {"WORKER_MODELS": "gemma3:270m", "OLLAMA_SLOTS": "2"} if real else {}
-    project = Project(engine, f"tutti-{token_hex(3)}", {**values, **models, "COMPOSE_PROFILES": "cpu" if real else "simulator"})
+    models = (
+        {"WORKER_AGENTS": "chat,embed", "WORKER_MODELS": "gemma3:270m", "RESEARCH_MODELS": "gemma3:270m", "OLLAMA_SLOTS": "2"}
+        if real
+        else {}
+    )
+    values = {**{f"{name.upper()}_PORT": str(port) for name, port in ports.items()}, **models}
+    values["COMPOSE_PROFILES"] = f"{'cpu' if real else 'simulator'},observability"
+    project = Project(engine, f"tutti-{token_hex(3)}", values)
     one = Stack(project, ports, real)
     try:
-        project.compose("up", "-d", "--build", *NAMES, "ollama" if real else "simulator", *(["pull"] if real else []), "prometheus", "worker-research")
+        project.compose("up", "-d", "--build")
+        project.compose("up", "-d", "--no-build", "worker-research")
         one.await_ready()
         yield one
     finally:

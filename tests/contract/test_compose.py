@@ -1,6 +1,6 @@
-"""docker-compose.yml, .env and the Dockerfile say what the code says: services, ports, settings, bounds, no root, pinned images. Needs no Docker.
+"""docker-compose.yml, .env and the Dockerfile say what the code says: services, ports, settings, bounds, no root, pinned images.
 
-`make compose-check` runs it.
+Needs no Docker; `make compose-check` runs it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OURS = {name: of for name, of in SERVICES.items() if str(of["image"]).startswith
 """Containers of the image that is built here."""
 OTHERS = {"kafka", "redis", "redis-cache", "mongodb", "ollama", "ollama-gpu", "pull", "prometheus", "grafana"}
 PROFILES = {
-    **dict.fromkeys(AGENT_WORKERS, ["agents"]),
+    **{worker: ["agents"] for worker in AGENT_WORKERS},
     "ollama": ["cpu"],
     "ollama-gpu": ["gpu"],
     "pull": ["cpu", "gpu"],
@@ -101,7 +101,9 @@ def test_a_pool_serves_its_agent_alone(agent: str) -> None:
 
 def test_values_are_documented_with_their_defaults() -> None:
     """`.env` names each, and nothing else."""
-    asked = {name: default.removeprefix("-") for name, default in re.findall(r"(?<!\$)\$\{(\w+):(-[^}]*|\+)[^}]*\}", TEXT) if default != "+"}
+    asked = {
+        name: default.removeprefix("-") for name, default in re.findall(r"(?<!\$)\$\{(\w+):(-[^}]*|\+)[^}]*\}", TEXT) if default != "+"
+    }
     asked["KEYS_FILE"] = ""  # the empty file where there is none
     written = dict(re.findall(r"^# ([A-Z_]+)=(.*)\n", (ROOT / ".env").read_text(), re.MULTILINE))
     assert written == asked
@@ -141,8 +143,8 @@ def test_every_image_is_pinned_and_nobody_is_root() -> None:
 def test_every_image_has_a_local_one() -> None:
     """But Grafana's, which cannot be had; what is built here is built on local ones."""
     local = yaml.load(LOCAL.replace("!override ", ""), yaml.SafeLoader)["services"]
-    assert set(local) == {*OTHERS, "topics"}
-    assert {name for name, of in local.items() if not str(of.get("image", "")).startswith("tutti-local/")} == {"topics", "grafana"}
+    assert {name for name, of in local.items() if str(of.get("image", "")).startswith("tutti-local/")} == OTHERS - {"grafana"}
+    assert set(local) == {*OTHERS, "topics", "worker"}
     folder = ROOT / "infra" / "lab" / "compose" / "images"
     assert {of["image"] for of in local.values() if "image" in of} <= {f"tutti-local/{path.stem}" for path in folder.glob("*.Dockerfile")}
     assert set(re.findall(r"^ARG (\w+)", DOCKERFILE, re.MULTILINE)) == set(local["topics"]["build"]["args"])
@@ -192,7 +194,9 @@ def test_the_broker_is_the_native_one() -> None:
 
     kafka = SERVICES["kafka"]
     assert kafka["image"] == f"apache/kafka:{VERSION}"
-    native = dict(re.findall(r"^([a-z.]+)=([^@\n]*)\n", (ROOT / "infra" / "native" / "broker" / "server.properties").read_text(), re.MULTILINE))
+    native = dict(
+        re.findall(r"^([a-z.]+)=([^@\n]*)\n", (ROOT / "infra" / "native" / "broker" / "server.properties").read_text(), re.MULTILINE)
+    )
     own = ("node.id", "process.roles", "controller.listener.names")
     told = {name.removeprefix("KAFKA_").replace("_", ".").lower(): str(value) for name, value in kafka["environment"].items()}
     assert {name: told.get(name) for name in native} == native

@@ -1,7 +1,7 @@
 """The stores and Kafka of docker-compose.yml, each in a container by testcontainers, for the fixtures of tests/support/native.py.
 
-Asked for by TUTTI_TEST_CONTAINERS, which names compose files, separated by colons: `docker-compose.yml`; a later one's images go before. What a
-container runs is what compose would run: image, command, settings, user, memory.
+Asked for by TUTTI_TEST_CONTAINERS, which names compose files, separated by colons: `docker-compose.yml`; a later one's images go before.
+What a container runs is what compose would run: image, command, settings, user, memory.
 """
 
 from __future__ import annotations
@@ -38,7 +38,11 @@ class _Loader(yaml.SafeLoader):
     """Passes over compose's own tags, as `!override`."""
 
 
-_Loader.add_multi_constructor("!", lambda loader, tag, node: None)  # type: ignore[no-untyped-call]
+def _nothing(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> None:
+    """Of a tag that is not YAML's."""
+
+
+_Loader.add_multi_constructor("!", _nothing)
 
 
 @contextmanager
@@ -50,7 +54,7 @@ def running(service: str, port: int, host_port: int, **values: str) -> Iterator[
 
     of = definition(service, **values)
     one = DockerContainer(of["image"]).with_envs(**_texts(of.get("environment", {})))
-    one.ports = {port: ("127.0.0.1", host_port)}  # its own way would open it to the network
+    one.ports = {str(port): ("127.0.0.1", host_port)}  # type: ignore[dict-item]  # its own way would open it to the network
     volumes = [Mount(volume.split(":")[1], None, type="volume") for volume in of.get("volumes", ())]  # gone with it
     if "command" in of:
         one = one.with_command(of["command"])

@@ -1,7 +1,7 @@
 """A Docker engine with Compose: the one that answers here, else Debian's, started in the cache.
 
-One that is started here leaves the machine's firewall and routes alone: containers reach each other, and this machine their published ports, but
-nothing beyond. So images are built of what was fetched before.
+One that is started here leaves the machine's firewall and routes alone: containers reach each other, and this machine their published
+ports, but nothing beyond. So images are built of what was fetched before.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from infra.lab.golang import run
 from infra.lab.ollama_build import debian
 from infra.native import install
 from infra.native.errors import StartFailed
@@ -30,6 +29,7 @@ _NEEDS = (
 _ISOLATED = ("--iptables=false", "--ip6tables=false", "--ip-masq=false", "--ip-forward=false")
 _CLASSIC = {"DOCKER_BUILDKIT": "0", "COMPOSE_BAKE": "false"}
 """The builder that is in every engine; the other one is a plugin."""
+_SAID = 3_000
 
 
 class Engine:
@@ -66,19 +66,41 @@ class Engine:
         """Ends what was started here, with all its containers; images and volumes stay."""
         if self.ours:
             self._daemon.stop(STOP_SECONDS)
+            if ip := shutil.which("ip"):  # it leaves its bridge
+                self.ran([ip, "link", "delete", "docker0"], {})
 
     def _answers(self) -> bool:
         docker = shutil.which("docker")
         if docker is None:
             return False
-        return subprocess.run([docker, "info"], env=self._all(), capture_output=True, check=False).returncode == 0
-
-    def _all(self) -> dict[str, str]:
-        return {**os.environ, **self.environment}
+        return self.ran([docker, "info"], {}).returncode == 0
 
     def docker(self, *arguments: str, seconds: float = COMMAND_SECONDS) -> str:
         """What it printed. Raises StartFailed."""
-        return run(["docker", *arguments], self.environment, seconds)
+        return self.run(["docker", *arguments], {}, seconds)
+
+    def run(self, command: Sequence[str], values: Mapping[str, str], seconds: float = COMMAND_SECONDS) -> str:
+        """What a command printed that talks to it, with these variables besides. Raises StartFailed with the end of what it said."""
+        done = self.ran(command, values, seconds)
+        if done.returncode != 0:
+            end = f"{done.stdout[-_SAID:]}\n{done.stderr[-_SAID:]}".strip()
+            raise StartFailed(f"`{' '.join([Path(command[0]).name, *command[1:]])[:300]}` failed ({done.returncode}):\n{end}")
+        return done.stdout
+
+    def ran(self, command: Sequence[str], values: Mapping[str, str], seconds: float = COMMAND_SECONDS) -> subprocess.CompletedProcess[str]:
+        """The same, however it ended. Raises StartFailed when that takes longer than `seconds`."""
+        try:
+            return subprocess.run(
+                command,
+                env={**os.environ, **self.environment, **values},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=seconds,
+            )
+        except subprocess.TimeoutExpired:
+            raise StartFailed(f"`{' '.join(command)[:300]}` took longer than {seconds:.0f} s") from None
 
     def has(self, image: str, recipe: str) -> bool:
         """Whether there is such an image, of this recipe."""
@@ -90,7 +112,7 @@ class Engine:
     def compose(self) -> list[str]:
         """The command: of this machine, else Debian's. Raises MissingTool or StartFailed."""
         for found in (["docker", "compose"], ["docker-compose"]):
-            if shutil.which(found[0]) and subprocess.run([*found, "version"], env=self._all(), capture_output=True, check=False).returncode == 0:
+            if shutil.which(found[0]) and self.ran([*found, "version"], {}).returncode == 0:
                 return found
         with locked(self.root / "compose.lock"):
             if not self._plugin.exists():

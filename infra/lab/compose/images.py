@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterable
@@ -16,7 +15,7 @@ from infra.lab.compose.engine import Engine
 from infra.lab.golang import run
 from infra.lab.ollama_build import debian
 from infra.native import install, kafka, ollama_server
-from infra.native.errors import MissingTool, StartFailed
+from infra.native.errors import MissingTool
 from infra.native.install import Need
 from infra.native.redis import find_redis
 from infra.native.wheels import pinned

@@ -6,12 +6,11 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from infra.lab.compose.engine import COMMAND_SECONDS, Engine
-from infra.lab.golang import run
+from infra.lab.compose.engine import Engine
 
 ROOT = Path(__file__).parents[3]
 LOCAL = ROOT / "infra" / "lab" / "compose" / "local.yml"
@@ -21,12 +20,24 @@ class Project:
     """`values` are those of .env."""
 
     def __init__(self, engine: Engine, name: str, values: Mapping[str, str]) -> None:
-        self._engine, self._values = engine, dict(values)
-        self._command = [*engine.compose(), "--project-directory", str(ROOT), "-p", name, "-f", str(ROOT / "docker-compose.yml"), "-f", str(LOCAL)]
+        self._engine, self._name, self._values = engine, name, dict(values)
+        self._plain = [*engine.compose(), "--project-directory", str(ROOT), "-p", name, "-f", str(ROOT / "docker-compose.yml")]
+        self._command = [*self._plain, "-f", str(LOCAL)]
+
+    def beside(self, name: str) -> Project:
+        """Another one of the same files."""
+        return Project(self._engine, f"{self._name}-{name}", self._values)
 
     def compose(self, *arguments: str, **values: str) -> str:
         """What it printed; `values` for this once. Raises StartFailed with what it said."""
-        return run([*self._command, *arguments], {**self._engine.environment, **self._values, **values}, COMMAND_SECONDS)
+        return self._run(self._command, arguments, values)
+
+    def plain(self, *arguments: str, **values: str) -> str:
+        """The same of docker-compose.yml alone, with the registries' images: nothing can be started."""
+        return self._run(self._plain, arguments, values)
+
+    def _run(self, command: list[str], arguments: Sequence[str], values: Mapping[str, str]) -> str:
+        return self._engine.run([*command, *arguments], {**self._values, **values})
 
     def down(self) -> None:
         """Nothing is left of it but images."""
@@ -44,12 +55,15 @@ class Project:
 
     def run_in(self, service: str, *command: str) -> subprocess.CompletedProcess[str]:
         """A command in its container."""
-        arguments = [*self._command, "exec", "-T", service, *command]
-        environment = {**os.environ, **self._engine.environment, **self._values}
-        return subprocess.run(arguments, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60)
+        return self._engine.ran([*self._command, "exec", "-T", service, *command], self._values)
+
+    def processes(self, service: str) -> list[int]:
+        """Ids, as this machine has them."""
+        container = self.containers()[service]["Id"]
+        return [int(line) for line in self._engine.docker("top", container, "-o", "pid").split()[1:]]
 
     def kill(self, service: str) -> None:
-        """SIGKILL to its first process, from outside: what a crash looks like, so its restart policy applies, which a `docker kill` would not let."""
+        """SIGKILL to its first process, from outside: a crash, so its restart policy applies. After a `docker kill` it would not."""
         os.kill(self.containers()[service]["State"]["Pid"], signal.SIGKILL)
 
     def logs(self) -> str:
