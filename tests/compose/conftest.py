@@ -23,7 +23,7 @@ from infra.native.settings import NativeSettings
 from infra.native.waiting import wait_until
 from tests.support.native import missing
 
-READY_SECONDS = 180.0
+READY_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ def engine() -> Iterator[Engine]:
         one.start()
     except NativeError as error:
         missing("docker", error.message)
+    if one.ours:  # what a run has left that was killed would come up again with it
+        one.clear()
     yield one
     one.stop()
 

@@ -49,7 +49,7 @@ _Loader.add_multi_constructor("!", _nothing)
 def running(service: str, port: int, host_port: int, **values: str) -> Iterator[None]:
     """Its `port` is `host_port` of 127.0.0.1. It may not answer yet."""
     os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")  # one more image; containers end here, whatever happened
-    from docker.types import Mount
+    from docker.types.services import Mount
     from testcontainers.core.container import DockerContainer
 
     of = definition(service, **values)

@@ -18,7 +18,7 @@ EXIT_MISSING = 69
 
 
 def main() -> None:
-    """Make what is missing; says what is needed where it cannot be made."""
+    """Make what is missing; says what is needed where it cannot be made. Exit code 69: there is no engine, and none can be started."""
     start, cache = now(), NativeSettings().cache_directory
     engine = Engine(cache)
 
@@ -26,19 +26,24 @@ def main() -> None:
         click.echo(f"[{seconds_since(start):5.1f} s] {text}", err=True)
 
     try:
-        with writing():
-            engine.start()
-            images = Images(engine, cache, say)
-            images.make()
-            engine.compose()
+        engine.start()
     except NativeError as error:
         click.echo(f"NOT TESTED: docker-compose.yml in containers: {error.message}", err=True)
         sys.exit(EXIT_MISSING)
+    images = Images(engine, cache, say)
+    try:
+        with writing():
+            images.make()
+            engine.compose()
+    except NativeError as error:
+        click.echo(f"images for docker-compose.yml cannot be made: {error.message}", err=True)
+        sys.exit(1)
     finally:
         engine.stop()
+    say("images are there; SecantusDB stands in for MongoDB")
+    say("NOT TESTED: the registries' own images, MongoDB, Grafana (its part of the file is only read), GPUs")
     if not images.has_ollama():
         say("NOT TESTED: a real model in a container; `make ollama` builds what that takes (needs Go)")
-    say("images are there")
 
 
 if __name__ == "__main__":

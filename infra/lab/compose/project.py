@@ -68,7 +68,7 @@ class Project:
 
     def logs(self) -> str:
         """The end of what each container said."""
-        return self.compose("logs", "--no-color", "--tail", "15")
+        return self.compose("logs", "--no-color", "--tail", "40")
 
 
 def _standing(state: Mapping[str, Any]) -> str:
