@@ -60,6 +60,14 @@ def test_an_answer_over_rest(stack: Stack) -> None:
     assert answer.headers["x-tutti-node"] == "compose"
 
 
+def test_the_readmes_tour(stack: Stack) -> None:
+    """Its second command, as it stands there."""
+    assert "docker compose exec ingress tutti submit 'Name a planet.'" in (ROOT / "README.md").read_text()
+    told = stack.project.run_in("ingress", "tutti", "submit", "Name a planet.")
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.strip()
+
+
 def test_an_answer_straight_over_kafka(stack: Stack) -> None:
     """One record on `jobs.interactive`, one on `results`, at the broker's published port."""
     result = asyncio.run(over_kafka.submit(f"127.0.0.1:{stack.ports['kafka']}", QUESTION, "from-outside", timeout_seconds=ANSWER_SECONDS))
@@ -151,10 +159,17 @@ def test_a_crash_costs_no_answer(stack: Stack, service: str) -> None:
         return answers[-1].status_code == 200
 
     assert wait_until(answered, ANSWER_SECONDS, every_seconds=0.5), (answers[-1:], stack.project.logs())
+
+    def started_again() -> bool:
+        now = stack.project.containers()[service]
+        return now["RestartCount"] >= 1 and now["State"]["Pid"] not in (0, before)
+
+    assert wait_until(started_again, 60, every_seconds=0.5), stack.project.logs()
+
+
+def test_all_are_ready_again(stack: Stack) -> None:
+    """After their crashes."""
     stack.await_ready()
-    now = stack.project.containers()[service]
-    assert now["State"]["Pid"] != before
-    assert now["RestartCount"] >= 1
 
 
 def test_keys_close_the_doors(stack: Stack, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ class Project:
 
     def down(self) -> None:
         """Nothing is left of it but images."""
-        self.compose("down", "-v", "--remove-orphans", "--timeout", "10", COMPOSE_PROFILES="*")
+        self.compose("down", "-v", "--remove-orphans", "--timeout", "2", COMPOSE_PROFILES="*")
 
     def containers(self) -> dict[str, dict[str, Any]]:
         """Of each service that has one, ended ones too, what the engine knows of it."""
