@@ -112,7 +112,7 @@ helm-check: venv ## Judge the Helm chart: lint, schemas, a real API server, KEDA
 	@$(BIN)/python -m infra.native.fetch
 	TUTTI_REQUIRE_REAL=$${TUTTI_REQUIRE_REAL:-kafka,redis},kubernetes $(PYTEST) -q tests/helm
 
-compose-check: venv ## Judge docker-compose.yml by running it, on images made here (a Docker engine, or root on Debian, which installs one; minutes once).
+compose-check: venv ## Judge docker-compose.yml by running it, on images made here (root; a Docker engine, else Debian's is installed; minutes once).
 	@$(BIN)/python -m infra.lab.compose
 	TUTTI_REQUIRE_REAL=$${TUTTI_REQUIRE_REAL:-kafka,redis},docker $(PYTEST) -q -s tests/compose
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
 
 from infra.lab.compose.engine import Engine
 from infra.lab.compose.images import Images
-from infra.native.errors import NativeError
+from infra.native.errors import MissingTool, NativeError
 from infra.native.paths import writing
 from infra.native.settings import NativeSettings
 from infra.native.waiting import now, seconds_since
@@ -18,7 +19,7 @@ EXIT_MISSING = 69
 
 
 def main() -> None:
-    """Make what is missing; says what is needed where it cannot be made. Exit code 69: there is no engine, and none can be started."""
+    """Make what is missing; says what is needed where it cannot be made. Exit code 69: not on this machine."""
     start, cache = now(), NativeSettings().cache_directory
     engine = Engine(cache)
 
@@ -26,6 +27,8 @@ def main() -> None:
         click.echo(f"[{seconds_since(start):5.1f} s] {text}", err=True)
 
     try:
+        if os.geteuid() != 0:
+            raise MissingTool("the check looks at containers' processes from outside, and kills them, which takes root")
         engine.start()
     except NativeError as error:
         click.echo(f"NOT TESTED: docker-compose.yml in containers: {error.message}", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -21,12 +22,22 @@ def test_without_an_engine_it_is_said_what_is_not_tested(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("TUTTI_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TUTTI_NO_APT", "1")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(SystemExit) as ended:
         images.main()
     assert ended.value.code == images.EXIT_MISSING
     assert "NOT TESTED: docker-compose.yml in containers: `dockerd`" in (said := capsys.readouterr().err)
     assert "apt-get install -y --no-install-recommends docker.io iptables" in said
     assert not (tmp_path / "cache").exists()
+
+
+def test_without_root_it_is_said_why(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before anything is looked for."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1_000)
+    with pytest.raises(SystemExit) as ended:
+        images.main()
+    assert ended.value.code == images.EXIT_MISSING
+    assert "which takes root" in capsys.readouterr().err
 
 
 def test_a_command_that_fails_says_its_end(tmp_path: Path) -> None:
