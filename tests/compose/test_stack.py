@@ -189,7 +189,7 @@ def test_the_simulator_runs_by_itself(stack: Stack) -> None:
     """Profile `simulator`, in a project beside."""
     beside: Project = stack.project.beside("simulator")
     try:
-        beside.compose("up", "-d", "simulator")
+        beside.compose("up", "-d", "--no-deps", "--no-build", "simulator")
         assert wait_until(lambda: not beside.ready(), 60, every_seconds=1.0), beside.logs()
     finally:
         beside.down()
