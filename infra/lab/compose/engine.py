@@ -55,6 +55,8 @@ class Engine:
         if self._answers():
             return
         install.require(*_NEEDS)
+        if self._answers():  # a package that is installed where a system manager runs may start it
+            return
         self.root.mkdir(parents=True, exist_ok=True)
         with locked(self.root / "start.lock"):
             self.environment = {**_CLASSIC, "DOCKER_HOST": f"unix://{self._socket}"}
