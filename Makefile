@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # a process whose modules need compiling takes two to three times as long to start
-.PHONY: help venv check format test test-chaos test-semantic up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-idle bench-sizing bench-sink bench-cache bench-meanings bench-versus bench-priority helm-check ollama lock sbom wheel clean
+.PHONY: help venv check format test test-chaos test-semantic up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-idle bench-sizing bench-sink bench-cache bench-meanings bench-versus bench-priority helm-check compose-check ollama lock sbom wheel clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -114,6 +114,10 @@ helm-check: venv ## Judge the Helm chart: lint, schemas, a real API server, KEDA
 	@$(BIN)/python -m infra.lab.kubernetes
 	@$(BIN)/python -m infra.native.fetch
 	TUTTI_REQUIRE_REAL=$${TUTTI_REQUIRE_REAL:-kafka,redis},kubernetes $(PYTEST) -q tests/helm
+
+compose-check: venv ## Judge docker-compose.yml by running it, on images made here (root; a Docker engine, else Debian's is installed; minutes once).
+	@$(BIN)/python -m infra.lab.compose
+	TUTTI_REQUIRE_REAL=$${TUTTI_REQUIRE_REAL:-kafka,redis},docker $(PYTEST) -q -s tests/compose
 
 ollama: venv ## Install a real Ollama with small models into the cache (needs Go >= 1.26).
 	@$(BIN)/python -m infra.lab.ollama_build

@@ -11,6 +11,7 @@
 | `simulator_url` | a simulated Ollama without latency | session |
 | `cluster` | `cluster(namespace, **options)`: a started `LocalCluster` on `kafka`; stopped at the end, logs shown on failure | function |
 
+With TUTTI_TEST_CONTAINERS=docker-compose.yml `kafka`, `redis_url` and `mongo_url` are containers (tests/support/containers.py).
 Test processes that run beside each other (`-n`) have a broker, a Redis and a range of ports each.
 A component that cannot be had skips the test on a laptop and fails it where it is required (`required`).
 """
@@ -37,6 +38,8 @@ from infra.native.ports import free_ports
 from infra.native.processes import Daemon
 from infra.native.redis import RedisServer
 from infra.native.settings import NativeSettings
+from infra.native.waiting import wait_until
+from tests.support import containers
 
 START_SECONDS = 120.0
 """Three brokers that start at once on a busy machine need more than the one that a person waits for."""
@@ -115,11 +118,21 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield running
         return
     directory = tmp_path_factory.mktemp("kafka")
+    if containers.asked():
+        broker = new_kafka(directory)
+        with containers.running("kafka", 19_092, broker.port, KAFKA_PORT=str(broker.port)):
+            _await(broker)
+            yield broker.servers
+        return
     broker = started_kafka(directory)
     KAFKA_FOLDERS.append(directory)
     yield broker.servers
     broker.stop()
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def _await(server: Kafka | RedisServer | MongoServer) -> None:
+    assert wait_until(server.healthy, START_SECONDS), "a container does not answer"
 
 
 @pytest.fixture
@@ -138,6 +151,11 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield running
         return
     server = RedisServer(StackHome(tmp_path_factory.mktemp("redis")), free_ports(1)[0], dies_with_parent=True)
+    if containers.asked():
+        with containers.running("redis", 6_379, server.port):
+            _await(server)
+            yield server.url
+        return
     try:
         server.start()
     except NativeError as error:
@@ -153,6 +171,11 @@ def mongo_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield running
         return
     server = MongoServer(StackHome(tmp_path_factory.mktemp("mongodb")), free_ports(1)[0], dies_with_parent=True)
+    if containers.asked():
+        with containers.running("mongodb", 27_017, server.port):
+            _await(server)
+            yield server.url
+        return
     try:
         server.start()
     except NativeError as error:

@@ -44,7 +44,7 @@ def _configure(state: Path, suite: str) -> Path:
         (state / directory).mkdir(parents=True)
     (state / "status").touch()
     sources = state / "sources.list"
-    sources.write_text(f"deb [signed-by={_KEY}] {_mirror()} {suite} main\n")
+    sources.write_text(f"deb [signed-by={_KEY}] {mirror()} {suite} main\n")
     configuration = state / "apt.conf"
     configuration.write_text(
         f'Dir::Etc::SourceList "{sources}";\nDir::Etc::SourceParts "-";\nDir::State::Lists "{state}/lists";\n'
@@ -53,7 +53,7 @@ def _configure(state: Path, suite: str) -> Path:
     return configuration
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """The Debian mirror that this machine uses already."""
     shown = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Identifier: Packages"], capture_output=True, text=True, check=False
