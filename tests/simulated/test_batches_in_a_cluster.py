@@ -102,7 +102,7 @@ def a_cancel_ends_it_at_once(patching: Patching) -> None:
     patching.setattr(BatchOwner, "_end", end)
 
 
-BUGS = {
+BUGS: dict[Callable[[Patching], None], int] = {
     an_end_counts_whenever_it_is_told: 0,
     gathered_ends_hold_nothing: 4,
     a_line_owes_no_end: 4,
