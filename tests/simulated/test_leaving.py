@@ -129,7 +129,7 @@ class Stream:
 
     def __init__(self, form: str) -> None:
         self.form = form
-        self.text = ""
+        self.name = self.text = ""
         self.last: str | None = None
         self.over = False
 
