@@ -203,14 +203,15 @@ def _background() -> dict[str, Any]:
 def _batches() -> dict[str, Any]:
     """Files too: objects as OpenAI describes them."""
     one, listed = {"200": _json("As OpenAI's object.", {"type": "object"})}, {"200": _json("A page.", {"type": "object"})}
-    file, batch = ([{**_ID, "description": what}, _TENANT] for what in ("File.", "Batch."))
-    pages = [
+    file: list[dict[str, Any]] = [{**_ID, "description": "File."}, _TENANT]
+    batch: list[dict[str, Any]] = [{**_ID, "description": "Batch."}, _TENANT]
+    pages: list[dict[str, Any]] = [
         _TENANT,
         {"name": "after", "in": "query", "schema": {"type": "string"}, "description": "The last id of the page before."},
         {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 10_000}},
     ]
     upload = _operation("Upload a file of purpose batch: JSONL, at most 100 MB; kept 13 days.", one)
-    form = {"type": "object", "required": ["file", "purpose"]}
+    form: dict[str, Any] = {"type": "object", "required": ["file", "purpose"]}
     form |= {"properties": {"file": {"type": "string", "format": "binary"}, "purpose": {"type": "string", "enum": ["batch"]}}}
     upload["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": form}}}
     content = {"200": {"description": "Its bytes.", "content": {"application/octet-stream": {"schema": {"type": "string"}}}}}

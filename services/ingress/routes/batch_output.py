@@ -58,8 +58,8 @@ class BatchOutput:
             if ended.result.status is not Status.SUCCEEDED:
                 yield await self._broken(ended)
         for number in self._never_sent():
-            row = await self._row(number)
-            yield batches.unrun_line(row.custom_id, self._name(number), known.ending or "cancelled")
+            asked = await self._row(number)
+            yield batches.unrun_line(asked.custom_id, self._name(number), known.ending or "cancelled")
 
     def _never_sent(self) -> Iterator[int]:
         """With those of which no end came in time."""
