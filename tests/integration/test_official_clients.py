@@ -79,7 +79,7 @@ def openai_streamed(at: Clients) -> None:
 def openai_tools(at: Clients) -> None:
     said = at.openai.chat.completions.create(model=CHAT, messages=ASK, tools=[FUNCTION], tool_choice=FORCED).choices[0].message
     [call] = said.tool_calls or []
-    assert (call.type, json.loads(call.function.arguments)) == ("function", {"city": "Rome"})  # type: ignore[union-attr]
+    assert (call.type, json.loads(call.function.arguments)) == ("function", {"city": "Rome"})
     turns = [*ASK, said.model_dump(exclude_none=True), {"role": "tool", "tool_call_id": call.id, "content": "rain"}]
     assert "rain" in (at.openai.chat.completions.create(model=CHAT, messages=turns, tools=[FUNCTION]).choices[0].message.content or "")
 
@@ -138,7 +138,7 @@ def ollama_streamed(at: Clients) -> None:
     parts = list(at.ollama.chat(CHAT, ASK, stream=True, options={"seed": 1}))
     assert [part.done for part in parts] == [False] * (len(parts) - 1) + [True]
     assert "".join(part.message.content or "" for part in parts) == at.ollama.chat(CHAT, ASK, options={"seed": 1}).message.content
-    assert "".join(part.response for part in at.ollama.generate(CHAT, "Colours:", stream=True))
+    assert "".join(part.response or "" for part in at.ollama.generate(CHAT, "Colours:", stream=True))
 
 
 def ollama_tools(at: Clients) -> None:
@@ -181,7 +181,7 @@ def anthropic_streamed(at: Clients) -> None:
     with at.anthropic.messages.stream(model=CHAT, max_tokens=99, messages=ASK) as stream:
         text = "".join(stream.text_stream)
         final = stream.get_final_message()
-    assert text == final.content[0].text  # type: ignore[union-attr]
+    assert text == final.content[0].text
 
 
 def anthropic_tools(at: Clients) -> None:
@@ -192,7 +192,7 @@ def anthropic_tools(at: Clients) -> None:
     assert (call.name, call.input, said.stop_reason) == ("weather", {"city": "Rome"}, "tool_use")
     result: Any = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": call.id, "content": "rain"}]}
     turns: Any = [*ASK, {"role": "assistant", "content": said.content}, result]
-    assert "rain" in at.anthropic.messages.create(**ask, messages=turns).content[0].text  # type: ignore[union-attr]
+    assert "rain" in at.anthropic.messages.create(**ask, messages=turns).content[0].text
 
 
 def anthropic_structured(at: Clients) -> None:
