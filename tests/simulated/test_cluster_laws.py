@@ -10,6 +10,8 @@ run it again, and shows the job's history. Simulated: no model answers, time is 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 from prometheus_client import REGISTRY
@@ -19,6 +21,7 @@ from services.worker import runner
 from tests.support.cluster import settings
 from tests.support.cluster.faults import FaultMix
 from tests.support.cluster.laws import stops, told
+from tests.support.cluster.mutants.critics import CRITICS
 from tests.support.cluster.simulation import simulate
 from tests.support.cluster.workload import WEIGHTS
 
@@ -47,9 +50,20 @@ def test_without_faults_everything_succeeds_at_once() -> None:
 
 
 def test_one_seed_gives_one_run() -> None:
-    """The same seed does the same: what a failure prints can be run again."""
-    first, again = simulate(5), simulate(5)
+    """The same seed does the same, here and in a process that hashes strings in another way: what a failure prints can be run again."""
+    kinds = WEIGHTS | {"policed": 20.0}
+    first, again = (simulate(1, kinds=kinds, aside=CRITICS) for _ in range(2))
     assert (first.virtual_seconds, first.jobs, first.fingerprint) == (again.virtual_seconds, again.jobs, again.fingerprint)
+    lines = f"""
+import logging
+logging.disable()
+from tests.support.cluster.simulation import simulate
+print(simulate(1, kinds={kinds}, aside={CRITICS}).fingerprint)
+"""
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", lines], env={**os.environ, "PYTHONHASHSEED": "1"}, capture_output=True, text=True, check=True, timeout=110
+    )
+    assert elsewhere.stdout.split() == [first.fingerprint]
 
 
 def test_homes_that_forget_which_boot_is_the_newest_lose_time_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,8 +45,8 @@ class HttpPost:
     def __init__(self, settings: CallbackSettings, rules: CallbackRules, resolver: AbstractResolver | None = None) -> None:
         self._settings, self._rules, self._resolver = settings, rules, resolver
         self._session: aiohttp.ClientSession | None = None
-        try:
-            self._tls = ssl.create_default_context(cafile=settings.ca_file or None)
+        try:  # the system's own certificates are read by aiohttp, once a process
+            self._tls = ssl.create_default_context(cafile=settings.ca_file) if settings.ca_file else True
         except OSError as error:
             raise ConfigurationError(f"the certificates of {settings.ca_file} cannot be read") from error
 

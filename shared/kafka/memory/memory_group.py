@@ -7,7 +7,7 @@ A change of members makes every member give up everything and join again; when a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
@@ -34,7 +34,8 @@ class Joined:
     """What a member learns at the end of a rebalance."""
 
     generation: int
-    partitions: frozenset[TopicPartition]
+    partitions: Sequence[TopicPartition]
+    """Sorted: what follows from their order is the same in every process, whatever it hashes strings with."""
 
 
 @dataclass(eq=False, slots=True)
@@ -180,7 +181,7 @@ class MemoryGroup:
             return
         assigned = self._assign()
         for member in self._members.values():
-            _finish(member, Joined(self.generation, frozenset(assigned.get(member.id, ()))))
+            _finish(member, Joined(self.generation, sorted(assigned.get(member.id, ()))))
 
     def _assign(self) -> Mapping[str, Collection[TopicPartition]]:
         leader = next(iter(self._members.values()))

@@ -6,8 +6,11 @@ import asyncio
 from collections.abc import Iterator
 
 from services.delay.app import Delay
+from services.delay.settings import DelaySettings
 from services.planner.app import Planner
+from services.planner.settings import PlannerSettings
 from services.router.app import Router
+from services.router.settings import RouterSettings
 from services.worker.app import WorkerService
 from tests.support.cluster import settings
 from tests.support.cluster.violation import Violation
@@ -23,14 +26,14 @@ INBOX = 4
 
 async def watch(world: World) -> None:
     """Until cancelled; what it finds is in `history.violations`."""
+    bounds = settings.planner(world.mix), settings.router(world.mix), settings.delay(world.mix)
     while True:
         await asyncio.sleep(LOOK_SECONDS)
-        world.history.violations += look(world)
+        world.history.violations += look(world, *bounds)
 
 
-def look(world: World) -> Iterator[Violation]:
-    """One look at every living instance."""
-    options, policy = settings.planner(world.mix), settings.router(world.mix)
+def look(world: World, options: PlannerSettings, policy: RouterSettings, delays: DelaySettings) -> Iterator[Violation]:
+    """One look at every living instance. Bounds are given: to read settings costs more than to simulate a quarter of a second."""
     for name, planner in world.services(Planner).items():
         for number, owned in planner.homes.owned.items():
             if owned.home.live > options.live_jobs + options.round_jobs:
@@ -49,7 +52,7 @@ def look(world: World) -> Iterator[Violation]:
         if len(router.routing.waiting) > policy.window * max(1, len(windows)):
             yield Violation(LAW, f"{len(router.routing.waiting)} steps wait in {name}")
     for name, delay in world.services(Delay).items():
-        most = settings.delay(world.mix).held_records * max(1, len(delay.intake.windows))
+        most = delays.held_records * max(1, len(delay.intake.windows))
         if len(delay.held) > most:
             yield Violation(LAW, f"{name} holds {len(delay.held)} records; {most} are allowed")
 
