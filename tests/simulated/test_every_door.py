@@ -149,8 +149,8 @@ def sent(case: Any) -> requests.PreparedRequest | None:
         return None
 
 
-def raw(text: Any) -> bytes:
-    return text.encode() if isinstance(text, str) else text or b""
+def raw(body: Any) -> bytes:
+    return body.encode() if isinstance(body, str) else body or b""
 
 
 def asked(prepared: requests.PreparedRequest) -> Request:

@@ -127,9 +127,9 @@ def test_leaving_ends_nothing_that_goes_on_behind() -> None:
 class Stream:
     """One reader of a job's stream, in one of two forms: `?starting_after=` a number, or `Last-Event-ID`."""
 
-    def __init__(self, form: str) -> None:
-        self.form = form
-        self.name = self.text = ""
+    def __init__(self, form: str, name: str) -> None:
+        self.form, self.name = form, name
+        self.text = ""
         self.last: str | None = None
         self.over = False
 
@@ -163,12 +163,10 @@ class Stream:
 
 
 async def submitted(world: World, form: str) -> Stream:
-    stream = Stream(form)
     more: dict[str, Any] = {"stream": False, "background": True} if form == RESPONSES else {"stream": True}
     body = asking(form, nodes.LONG, **more)
     made = await called(world, Request("POST", form, body))
-    stream.name = made.json["id"]
-    return stream
+    return Stream(form, made.json["id"])
 
 
 async def whole(world: World, stream: Stream) -> str:

@@ -117,9 +117,12 @@ def operation(
     *,
     parameters: list[dict[str, Any]] | None = None,
     body: str | None = None,
+    content: dict[str, Any] | None = None,
     render: Callable[[Problem], bytes] = rendered,
 ) -> dict[str, Any]:
-    told = _ERROR_STATUS if body is None else _ERROR_STATUS | _BODY_STATUS
+    """`body`: the schema of what is sent, as JSON; `content`: what is sent in another form."""
+    content = content if body is None else {"application/json": {"schema": ref(body)}}
+    told = _ERROR_STATUS if content is None else _ERROR_STATUS | _BODY_STATUS
     problems = {status: as_json(about, ref(problem_form(render))) for status, about in told.items()}
     for status in ("429", "503"):
         problems[status]["headers"] = _headers(_WHEN_HEADERS)
