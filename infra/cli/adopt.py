@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import click
 
-from infra.cli.cluster import Cluster, with_cluster
+from infra.cli.cluster import Cluster, Edge, with_cluster
+from infra.cli.exits import CommandExit, Exit
 from shared.contracts.erased import KIND as ERASED
 from shared.contracts.schedule import KIND as SCHEDULE
-from shared.kafka.port import Message, Record
+from shared.kafka.port import Message, Record, Unreadable
 from shared.topics import Topics
 
 
@@ -22,16 +24,17 @@ def adopt(context: click.Context, prefix: str, *, schedules: bool) -> None:
 
     What is declared here already stays. To be run again as often as you like.
     """
-    copied = with_cluster(context, lambda cluster: _adopt(cluster, prefix, schedules=schedules))
+    edge = context.find_object(Edge) or Edge()
+    copied = with_cluster(context, lambda cluster: _adopt(cluster, edge, prefix, schedules=schedules))
     for kind, count in sorted(copied.items()):
         click.echo(f"{kind}: {count}")
     click.echo("adopted" if copied else "nothing is new")
 
 
-async def _adopt(cluster: Cluster, prefix: str, *, schedules: bool) -> dict[str, int]:
+async def _adopt(cluster: Cluster, edge: Edge, prefix: str, *, schedules: bool) -> dict[str, int]:
     old = Topics(cluster.topics.settings.model_copy(update={"prefix": prefix}))
     here = newest([record async for record in cluster.read_all(cluster.topics.registry)])
-    there = newest([record async for record in cluster.read_all(old.registry)])
+    there = newest(await _read_there(cluster, edge, old))
     chosen = adopted(there, here, schedules=schedules)
     if chosen:
         await cluster.tell("adopt", "registry", prefix, count=len(chosen))
@@ -45,6 +48,20 @@ async def _adopt(cluster: Cluster, prefix: str, *, schedules: bool) -> dict[str,
         await producer.close()
     kinds = [kind_of(record) for record in chosen]
     return {kind: kinds.count(kind) for kind in kinds}
+
+
+async def _read_there(cluster: Cluster, edge: Edge, old: Topics) -> list[Record]:
+    """The old registry, opened by the data keys of its own prefix."""
+    settings = cluster.settings.model_copy(update={"topics": old.settings})
+    elsewhere = replace(cluster, settings=settings, topics=old, log=edge.open_log(settings, cluster.clock))
+    try:
+        found = [record async for record in elsewhere.read_all(old.registry)]
+    finally:
+        await elsewhere.log.close()
+    if closed := sum(isinstance(record, Unreadable) for record in found):
+        keys = "the cluster keys that wrap the data keys there"
+        raise CommandExit(Exit.SETTINGS, f"{closed} entries of {old.registry} do not open: TUTTI_SEALING__KEYS_FILE needs {keys}")
+    return found
 
 
 def newest(records: Iterable[Record]) -> dict[bytes, Record]:

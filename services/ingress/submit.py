@@ -20,7 +20,7 @@ from services.ingress.http.encodings import check_inline_size
 from shared.clock import Clock
 from shared.contracts import ids
 from shared.contracts.base import PriorityClass
-from shared.contracts.batch import OfBatch
+from shared.contracts.batch import BatchCancelled, OfBatch
 from shared.contracts.conversation import ConversationDropped, ConversationSet
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.headers import CORRELATION_ID, KEY_NAME, MADE_BY, REPLY_READS_EVENTS, REQUEST_DIGEST, envelope, reply_headers
@@ -197,7 +197,10 @@ class Submitter:
         """Write it to the owner of the conversation, or batch; returns when it is acknowledged. Raises LogError, Overloaded."""
         name = told.conversation if isinstance(told, ConversationSet | ConversationDropped) else told.batch
         key = ids.under(told.tenant, name).encode()
-        await self._outbox.send(Message(self._outcomes, told.to_bytes(), key, place(key, self._home_partitions), envelope(told.type)))
+        # What ends it is to be read also when the tenant's keys are gone, and holds no text.
+        tenant = None if isinstance(told, ConversationDropped | BatchCancelled) else told.tenant
+        home = place(key, self._home_partitions)
+        await self._outbox.send(Message(self._outcomes, told.to_bytes(), key, home, envelope(told.type), tenant))
 
     def _cancel(self, job: str, home: int, reason: str, waits: DelayedJob | None = None) -> Message:
         cancel = CancelRequested(job=job, reason=reason, waits=waits)

@@ -19,7 +19,7 @@ from services.planner.round import (
     Tell,
 )
 from shared.contracts import headers, ids
-from shared.contracts.batch import OfBatch
+from shared.contracts.batch import LineEnded, OfBatch
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
 from shared.contracts.cache import CacheAbandoned, CacheFill, CacheLookup
 from shared.contracts.control import StopStep
@@ -53,7 +53,8 @@ def of_effect(effect: Sendable, topics: Topics) -> list[Message]:
         case Tell(home=home, outcome=outcome):
             key = owner_key(outcome)
             partition = partition_of(key, topics.settings.home_partitions) if home is None else home
-            return [Message(topics.outcomes, outcome.to_bytes(), key, partition, headers.envelope(outcome.type))]
+            tenant = outcome.tenant if isinstance(outcome, LineEnded) else None  # the others hold no text
+            return [Message(topics.outcomes, outcome.to_bytes(), key, partition, headers.envelope(outcome.type), tenant)]
         case CallerAnswer(reply=reply, result=result, trace=trace):
             return [_final(reply, result, result.to_bytes(), trace)]
         case AskPosition(reply=reply, broken=broken, tenant=tenant):

@@ -144,7 +144,7 @@ class BatchLines:
             *([(headers.KEY_NAME, known.key.encode())] if known.key is not None else []),
         )
         topic, home = self._wiring.topics.jobs(PriorityClass.BATCH), ids.home_of(name, self._homes)
-        return Message(topic, job.record(), name.encode(), home, said)
+        return Message(topic, job.record(), name.encode(), home, said, job.tenant)
 
     def _cancel(self, known: BatchChanged, number: int) -> Message:
         name = line_id(known.tenant, known.batch, number, self._homes)
