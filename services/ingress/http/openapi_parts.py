@@ -130,7 +130,8 @@ def operation(
     if body is not None:
         for answer in answers.values():
             answer["headers"] = _headers(_ANSWER_HEADERS)
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": ref(body)}}}
+    if content is not None:
+        operation["requestBody"] = {"required": True, "content": content}
     return operation
 
 

@@ -50,7 +50,7 @@ class Request:
             "raw_path": path.encode(),
             "query_string": query.encode(),
             "root_path": "",
-            "headers": [(b"host", b"simulated"), (b"content-type", b"application/json"), *self.headers],
+            "headers": [(b"host", b"simulated"), *self.headers, (b"content-type", b"application/json")],
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 8080),
         }
