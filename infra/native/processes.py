@@ -27,15 +27,18 @@ KILL_SECONDS = 5.0
 """How long a process may take to vanish after SIGKILL."""
 
 
-def identity(pid: int) -> str | None:
-    """What tells this process from a later one with the same pid; None when there is no such process (a zombie is none)."""
+def identity(pid: int, *, ended_too: bool = False) -> str | None:
+    """What tells this process from a later one with the same pid; None when there is no such process (a zombie is none).
+
+    `ended_too`: also of a zombie: a child of ours that ended before we could look.
+    """
     if Path("/proc/self/stat").exists():
-        return _linux_identity(pid)
+        return _linux_identity(pid, ended_too)
     shown = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout.strip()
-    return None if not shown or shown.startswith("Z") else shown.split(maxsplit=1)[1]
+    return None if not shown or (shown.startswith("Z") and not ended_too) else shown.split(maxsplit=1)[1]
 
 
-def _linux_identity(pid: int) -> str | None:
+def _linux_identity(pid: int, ended_too: bool) -> str | None:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -44,7 +47,7 @@ def _linux_identity(pid: int) -> str | None:
     fields = stat.rsplit(")", 1)[1].split()  # the name before it may contain anything
     state, threads, started = fields[0], int(fields[17]), fields[19]
     ended = state in "ZX" and threads <= 1  # with threads left its ports and files are still open
-    return None if ended else f"{boot}/{started}"
+    return None if ended and not ended_too else f"{boot}/{started}"
 
 
 def _machine(of_process: str | None) -> str:
@@ -169,7 +172,7 @@ class Daemon:
 
     def _note(self, pid: int) -> None:
         self.pid_file.parent.mkdir(parents=True, exist_ok=True)
-        noted = {"name": self.name, "pid": pid, "identity": identity(pid), "boot": self._boot, "port": self.port}
+        noted = {"name": self.name, "pid": pid, "identity": identity(pid, ended_too=True), "boot": self._boot, "port": self.port}
         self._write_note({**noted, "command": list(self.command)})
 
     def _write_note(self, noted: Mapping[str, Any]) -> None:

@@ -104,3 +104,13 @@ def test_a_full_disk_is_told_in_one_line_but_not_that_of_an_earlier_run(tmp_path
     message = it.failure("ended at once").message
     assert ("the disk is full" in message) is full
     assert ("\n" in message) is not full
+
+
+def test_one_that_ended_at_once_is_noted(tmp_path: Path) -> None:
+    """Before anybody could look: what is said of it stays."""
+    it = Daemon("it", [sys.executable, "-c", "raise SystemExit(78)"], tmp_path / "it.pid", tmp_path / "it.log")
+    child = it.start()
+    assert wait_until(lambda: identity(child) is None, 10)
+    it._note(child)
+    it.remark("why")
+    assert (it.pid(), it.remarked()) == (None, "why")
