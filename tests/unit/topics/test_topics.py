@@ -20,7 +20,7 @@ def test_default_names() -> None:
     names = {topic.name for topic in Topics().all()}
     assert {"jobs.standard", "steps.chat.interactive", "work.embed", "outcomes", "job-events", "delays.1d", "dead-letters"} <= names
     assert {"steps.research.batch", "steps.critic.interactive"} <= names
-    assert len(names) == 3 + 8 * 3 + 2 + 8 + 16
+    assert len(names) == 3 + 8 * 3 + 2 + 8 + 17
 
 
 def test_agents_have_steps_and_no_mailboxes() -> None:
