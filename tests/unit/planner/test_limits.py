@@ -124,6 +124,28 @@ def test_open_steps_hold_their_reservation(use: Any) -> None:
     assert desk.job.reserved_tokens == 2 * one
 
 
+@pytest.mark.parametrize("running", [True, False])
+def test_what_is_left_running_may_cost_its_call(use: Any, running: bool) -> None:
+    """Until its node says what it used; what no node has begun costs nothing."""
+
+    async def one_is_left(ctx: Context) -> Answer:
+        await ctx.gather(*asks(ctx, 2), quorum=1)
+        try:
+            return await ctx.ask(StepRequest(prompt="more"))
+        except StepError as error:
+            return Answer(text=error.failure.message)
+
+    use(one_is_left)
+    desk = Desk()
+    desk.submit(prompt="q", pattern="test", limits={"calls": 2})
+    first, second = desk.job.steps.values()
+    if running:
+        desk.say(claimed(desk.job, second, "c2", node="n2"))
+    round_ = desk.say(claimed(desk.job, first), succeeded(desk.job, first))
+    assert len(dispatched(round_)) == (0 if running else 1)
+    assert [result.answer.text for result in published(round_)] == (["the job's limit of 2 calls is reached"] if running else [])
+
+
 def test_retries_count() -> None:
     """Failed attempts consume calls too: the limit ends the step though the retry policy would go on."""
     desk = Desk(Policy(retry=RetryPolicy(10, 0.5, 1.0)))
