@@ -62,13 +62,9 @@ def stack(engine: Engine) -> Iterator[Stack]:
     real = Images(engine, NativeSettings().cache_directory, print).has_ollama()
     names = ("ingress", "sink", "cache", "kafka", "prometheus")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
-    models = (
-        {"WORKER_AGENTS": "chat,embed", "WORKER_MODELS": "gemma3:270m", "RESEARCH_MODELS": "gemma3:270m", "OLLAMA_SLOTS": "2"}
-        if real
-        else {}
-    )
+    models = {"WORKER_MODELS": "gemma3:270m", "RESEARCH_MODELS": "gemma3:270m", "OLLAMA_SLOTS": "2"} if real else {}
     values = {**{f"{name.upper()}_PORT": str(port) for name, port in ports.items()}, **models}
-    values["COMPOSE_PROFILES"] = f"{'cpu' if real else 'simulator'},observability"
+    values |= {"COMPOSE_PROFILES": f"{'cpu' if real else 'simulator'},observability", "WORKER_AGENTS": "chat,embed"}
     project = Project(engine, f"tutti-{token_hex(3)}", values)
     one = Stack(project, ports, real)
     try:

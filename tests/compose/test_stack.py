@@ -134,14 +134,15 @@ def test_prometheus_sees_every_service(stack: Stack) -> None:
 
 
 def test_the_dashboard_and_the_sinks_store(stack: Stack) -> None:
-    """What was answered above is counted."""
+    """What was answered is counted."""
+    assert ask(stack).status_code == 200
 
     def jobs() -> int:
         rows = httpx.get(f"{stack.url('sink')}/v1/usage", timeout=10).json()
         return sum(row.get("jobs", 0) for row in rows["rows"])
 
     assert httpx.get(stack.url("sink"), timeout=10).status_code == 200
-    assert wait_until(lambda: jobs() >= 2, 30, every_seconds=1.0)
+    assert wait_until(lambda: jobs() >= 1, 30, every_seconds=1.0)
 
 
 @pytest.mark.parametrize("service", NAMES)
