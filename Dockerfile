@@ -1,4 +1,5 @@
-# One image for every service: `docker run IMAGE run planner`. Dependencies are exactly those of requirements.lock, by hash.
+# One image for every service: `docker run IMAGE run planner`. Dependencies are exactly those of requirements-image.lock, by hash,
+# with the extras mcp, oidc, otel, sealing: whoever has only the image cannot add them.
 # The Python is the one that the tests run on. `--build-arg PYTHON=...` takes the base from a registry of one's own; BUILDER, which is thrown
 # away, may be another one: with a proxy's settings, or with the packages in it.
 ARG PYTHON=python:3.11-slim
@@ -6,8 +7,8 @@ ARG BUILDER=${PYTHON}
 
 FROM ${BUILDER} AS build
 WORKDIR /build
-COPY requirements.lock .
-RUN python -m venv /app && /app/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
+COPY requirements-image.lock .
+RUN python -m venv /app && /app/bin/pip install --no-cache-dir --require-hashes -r requirements-image.lock
 COPY pyproject.toml README.md ./
 COPY services services
 COPY shared shared

@@ -110,7 +110,7 @@ async def scan(locked: Mapping[str, Locked]) -> dict[str, list[str]]:
 
 
 @click.command()
-@click.option("--lock", "locks", type=click.Path(path_type=Path), multiple=True, default=[Path("requirements.lock")])
+@click.option("--lock", "locks", type=click.Path(path_type=Path), multiple=True, default=[Path("requirements-image.lock")])
 @click.option("--out", type=click.Path(path_type=Path), default=Path("dist/sbom.cdx.json"), show_default=True)
 @click.option("--version", default="0.1.0", show_default=True)
 @click.option("--scan", "scanned", is_flag=True, help="Ask OSV for advisories; where nobody answers that is said, and is no failure.")

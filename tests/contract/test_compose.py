@@ -178,7 +178,15 @@ def test_the_image_runs_as_a_number_that_is_not_root_on_the_tested_python() -> N
     """Kubernetes can check a number only; the lock file is resolved for the oldest Python."""
     assert re.findall(r"^USER (.*)$", DOCKERFILE, re.MULTILINE) == ["10001:10001"]
     assert "ARG PYTHON=python:3.11-slim" in DOCKERFILE
-    assert "--require-hashes -r requirements.lock" in DOCKERFILE
+    assert "--require-hashes -r requirements-image.lock" in DOCKERFILE
+
+
+def test_the_image_has_what_services_may_need() -> None:
+    """Its extras, in the versions that tests run on."""
+    pins = re.compile(r"^([a-z0-9_.-]+)==(\S+)", re.MULTILINE)
+    tested, shipped = (dict(pins.findall((ROOT / f"requirements-{name}.lock").read_text())) for name in ("dev", "image"))
+    assert shipped.items() <= tested.items()
+    assert {"mcp", "pyjwt", "opentelemetry-sdk", "cryptography"} <= shipped.keys()
 
 
 def test_the_image_names_every_port() -> None:

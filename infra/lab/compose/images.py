@@ -101,7 +101,7 @@ class Images:
     def _content(self, name: str) -> Iterable[str]:
         """By which another one has to be made."""
         if name == "builder":
-            return [(ROOT / "requirements.lock").read_text(), _backend()]
+            return [(ROOT / "requirements-image.lock").read_text(), _backend()]
         if name == "mongodb":
             return _stand_in()
         return [kafka.VERSION] if name == "kafka" else []
@@ -122,7 +122,7 @@ class Images:
         _copy(program, context / "prometheus")
 
     def _wheels_of_the_services(self, context: Path) -> None:
-        lock = ROOT / "requirements.lock"
+        lock = ROOT / "requirements-image.lock"
         self._download(context / "wheels", "--require-hashes", "--no-deps", "-r", str(lock))
         self._download(context / "wheels", _backend())
 
