@@ -60,7 +60,7 @@ class Kind(Generic[N, T]):
         self.things: dict[N, T] = {}
         self.events = events
         self._again, self._tidy, self._distance = again, tidy, distance
-        self._places: dict[N, Place] = {}
+        self.places: dict[N, Place] = {}
         """In the order of offsets."""
         self._coming: set[N] = set()
         """On their way in this round."""
@@ -73,36 +73,31 @@ class Kind(Generic[N, T]):
     def lies(self, name: N, at: float, offset: int) -> None:
         """That event is acknowledged, or was found in replay."""
         self._coming.discard(name)
-        self._places.pop(name, None)
+        self.places.pop(name, None)
         if name in self.things:
-            self._places[name] = Place(offset, at)
+            self.places[name] = Place(offset, at)
 
     def drop(self, name: N) -> T | None:
         """It is needed no longer."""
-        self._places.pop(name, None)
+        self.places.pop(name, None)
         return self.things.pop(name, None)
 
     def offset(self, name: N) -> int | None:
         """Where it lies; None: on its way."""
-        place = self._places.get(name)
+        place = self.places.get(name)
         return None if place is None else place.offset
-
-    @property
-    def told(self) -> int:
-        """How many have a place."""
-        return len(self._places)
 
     @property
     def lowest(self) -> int | None:
         """Offset that the watermark may not pass; None: nothing acknowledged is kept."""
-        return min((place.offset for place in self._places.values()), default=None)
+        return min((place.offset for place in self.places.values()), default=None)
 
     def renew(self, round_: Round, epoch: int, expected: int, distance: int) -> bool:
         """Tell those again that lie too far before `expected`, the next own offset, or are old. Whether there may be more of them."""
         if self._tidy is not None:
             self._tidy(round_, epoch)
         told = 0
-        for name, (offset, at) in self._places.items():
+        for name, (offset, at) in self.places.items():
             if expected - offset <= (self._distance or distance) and round_.wall - at <= OLDEST_SECONDS:
                 break
             if name not in self._coming and self._again(round_, epoch, name):
@@ -164,12 +159,6 @@ class Kept:
         if fold is not None:
             fold(event, offset, written)
         return fold is not None
-
-    def far(self, distance: int) -> int:
-        """So many events behind the end are too far: twice as many as there are things at least, else telling some would for ever make
-        others too far.
-        """
-        return max(distance, 2 * sum(kind.told for kind in self.kinds))
 
     @property
     def lowest(self) -> int | None:

@@ -166,16 +166,17 @@ def _background() -> dict[str, Any]:
 def _batches() -> dict[str, Any]:
     """Files too: objects as OpenAI describes them."""
     one, listed = {"200": as_json("As OpenAI's object.", {"type": "object"})}, {"200": as_json("A page.", {"type": "object"})}
-    file, batch = ([named(what), TENANT_ASKED] for what in ("File.", "Batch."))
+    file: list[dict[str, Any]] = [named("File."), TENANT_ASKED]
+    batch: list[dict[str, Any]] = [named("Batch."), TENANT_ASKED]
     pages: list[dict[str, Any]] = [
         TENANT_ASKED,
         {"name": "after", "in": "query", "schema": {"type": "string"}, "description": "The last id of the page before."},
         {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 10_000}},
     ]
-    upload = operation("Upload a file of purpose batch: JSONL, at most 100 MB; kept 13 days.", one)
     form: dict[str, Any] = {"type": "object", "required": ["file", "purpose"]}
     form |= {"properties": {"file": {"type": "string", "format": "binary"}, "purpose": {"type": "string", "enum": ["batch"]}}}
-    upload["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": form}}}
+    about = "Upload a file of purpose batch: JSONL, at most 100 MB; kept 13 days."
+    upload = operation(about, one, content={"multipart/form-data": {"schema": form}})
     content = {"200": {"description": "Its bytes.", "content": {"application/octet-stream": {"schema": {"type": "string"}}}}}
     return {
         "/v1/files": {"get": operation("Files.", listed, parameters=pages), "post": upload},

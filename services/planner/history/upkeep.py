@@ -18,7 +18,8 @@ def upkeep(book: Book, round_: Round, expected: int, distance: int) -> bool:
 
     Raises what a kind raises, which spoils the round; `book.tries` knows whose it is.
     """
-    more, distance = False, book.kept.far(distance)
+    more, told = False, sum(len(kind.places) for kind in book.kept.kinds)
+    distance = max(distance, 3 * told // 2)  # else to tell some would for ever make others too far
     for kind in book.kept.kinds:
         if book.tries.may(kind.chore):
             more = kind.renew(round_, book.epoch, expected, distance) or more

@@ -63,9 +63,10 @@ def refusal(job: LiveJob, want: Wanted, estimated_tokens: int, estimated_micros:
     spent = job.usage
     calls = calls_of(want.request)
     open_calls = _open_calls(job) + calls
+    running_calls = _open_calls(job, left=True) + calls
     exceeded = (
         ("steps", limits.steps, job.steps_asked + 1),
-        ("calls", limits.calls, calls and spent.calls + spent.wasted_calls + _left_calls(job) + open_calls),
+        ("calls", limits.calls, calls and spent.calls + spent.wasted_calls + running_calls),
         ("width", limits.width, calls and open_calls),
         ("depth", limits.depth, calls and depth_of(want.path)),
         ("tokens", limits.tokens, _tokens(spent) + job.reserved_tokens + estimated_tokens),
@@ -78,7 +79,7 @@ def retry_refusal(job: LiveJob, failed: Usage) -> Failure | None:
     limits = job.accepted.limits
     spent = job.usage.plus(failed.as_waste())
     exceeded = (
-        ("calls", limits.calls, spent.calls + spent.wasted_calls + _left_calls(job) + _open_calls(job)),
+        ("calls", limits.calls, spent.calls + spent.wasted_calls + _open_calls(job, left=True)),
         ("tokens", limits.tokens, _tokens(spent) + job.reserved_tokens),
     )
     return _first_exceeded(exceeded) or _cost(job, spent)
@@ -114,7 +115,7 @@ def neared(job: LiveJob, now: float) -> list[Neared]:
         age = max(age, soft_wall_seconds(limits) or 0.0)
     soft, spent = limits.soft or SOFT, job.usage
     counts = (
-        ("calls", limits.calls, spent.calls + spent.wasted_calls + _left_calls(job) + _open_calls(job)),
+        ("calls", limits.calls, spent.calls + spent.wasted_calls + _open_calls(job, left=True)),
         ("steps", limits.steps, job.steps_asked),
         ("tokens", limits.tokens, _tokens(spent) + job.reserved_tokens if limits.tokens is not None else 0),
         ("cost", limits.cost or None, spent.cost + job.reserved_micros / MICROS),
@@ -125,13 +126,10 @@ def neared(job: LiveJob, now: float) -> list[Neared]:
     ]
 
 
-def _open_calls(job: LiveJob) -> int:
-    return sum(calls_of(step.request) for step in job.steps.values() if step.request is not None)
-
-
-def _left_calls(job: LiveJob) -> int:
-    """Of abandoned steps that run until their nodes say what they used; their tokens stay reserved as long."""
-    return sum(calls_of(step.request) for step in job.abandoned.values() if step.request is not None and step.claim is not None)
+def _open_calls(job: LiveJob, *, left: bool = False) -> int:
+    """`left`: also of abandoned steps that run until their nodes say what they used; their tokens stay reserved as long."""
+    steps = (*job.steps.values(), *(job.abandoned.values() if left else ()))
+    return sum(calls_of(step.request) for step in steps if step.request is not None and (step.claim is not None or step.id in job.steps))
 
 
 def _tokens(spent: Usage) -> int:

@@ -35,7 +35,7 @@ def _snapshot_counts_before_its_acknowledgement(patching: Patching) -> None:
 
     def write(kept: Kind[str, LiveJob], round_: Round, job: LiveJob, epoch: int, name: str) -> None:
         original(kept, round_, job, epoch, name)
-        kept._places[job.id] = FAR
+        kept.places[job.id] = FAR
 
     patching.setattr(snapshots, "write", write)
 
@@ -45,8 +45,8 @@ def _told_again_counts_before_its_acknowledgement(patching: Patching) -> None:
 
     def tell(self: Kind[Any, Any], round_: Round, group: str, event: Any, name: Any, **more: Any) -> None:
         original(self, round_, group, event, name, **more)
-        if name in self._places:
-            self._places[name] = FAR
+        if name in self.places:
+            self.places[name] = FAR
 
     patching.setattr(Kind, "tell", tell)
 
@@ -55,7 +55,7 @@ def _cancel_let_go_before_its_job_is_acknowledged(patching: Patching) -> None:
     original = Book.enter
 
     def enter(self: Book, event: Any, round_: Round) -> LiveJob:
-        self.cancels._guesses._places.pop(event.job, None)
+        self.cancels._guesses.places.pop(event.job, None)
         return original(self, event, round_)
 
     patching.setattr(Book, "enter", enter)

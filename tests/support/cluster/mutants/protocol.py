@@ -111,7 +111,7 @@ def _watermark_past_an_unpublished_result(patching: Patching) -> None:
 
     def ends_at(self: Book, job_id: str, now: float, offset: int) -> None:
         original(self, job_id, now, offset)
-        self.kept_jobs._places.pop(job_id, None)
+        self.kept_jobs.places.pop(job_id, None)
 
     patching.setattr(Book, "ends_at", ends_at)
 
