@@ -231,7 +231,7 @@ async def test_a_service_with_anothers_acls_is_refused(place: Place, cluster: Lo
     wrong = place.service("delay", "tutti-sink", "as-sink")
     wrong.start()
     try:
-        assert wait_until(lambda: "does not allow 'tutti-sink'" in (wrong.reason() or ""), 20.0, every_seconds=0.2), wrong.reason()
+        assert wait_until(lambda: "does not allow 'tutti-sink'" in (wrong.reason() or ""), 60.0, every_seconds=0.2), wrong.reason()
     finally:
         wrong.stop(5.0)
 
@@ -256,7 +256,7 @@ def test_who_is_not_let_in_is_told_why(place: Place, what: str) -> None:
     service = place.service("delay", "tutti-delay", what, **changes)
     service.start()
     try:
-        assert wait_until(lambda: reason in (service.reason() or ""), 20.0, every_seconds=0.2), service.reason()
+        assert wait_until(lambda: reason in (service.reason() or ""), 60.0, every_seconds=0.2), service.reason()
         assert service.running()  # a password may be made a moment later
     finally:
         service.stop(5.0)

@@ -96,7 +96,7 @@ def test_the_overview_says_what_goes_on(page: Page) -> None:
     assert page.locator("#fleet tbody tr").count() == 5
     assert page.locator("#fleet tbody tr").first.get_by_role("img", name="not serving").count() == 1
     assert page.locator("#recent tbody tr").count() == 9
-    expect(page.locator("#today .shares")).to_contain_text("acme")
+    expect(page.locator("#today .shares")).to_contain_text("acme", timeout=30_000)  # the page asks the store every ten seconds
     expect(page.locator("#glance")).to_contain_text("vote +0.")
     before = page.locator("#flow-words").inner_text()
     expect(page.locator("#flow-words")).not_to_have_text(before, timeout=5_000)
