@@ -14,6 +14,7 @@ from shared.kafka import settings
 from shared.kafka.assignor import BalancedAssignor
 from shared.kafka.client.aio_admin import AioAdmin
 from shared.kafka.client.aio_closing import thin_out
+from shared.kafka.client.aio_connections import mend_connections
 from shared.kafka.client.aio_consumer import AioConsumer
 from shared.kafka.client.aio_errors import FOREIGN
 from shared.kafka.client.aio_fetch import hasten
@@ -57,6 +58,7 @@ class AioLog:
         """Of members of groups, once the brokers have said what they allow."""
         thin_out(clock)
         install()
+        mend_connections()
 
     @property
     def unheard(self) -> bool:
