@@ -30,7 +30,7 @@ class Closed:
 async def _sent() -> Closed:
     connection: Any = Connection("127.0.0.1", 9)
     connection._writer = writer = Closed()
-    connection._reader, connection._read_task = asyncio.StreamReader(), asyncio.create_task(asyncio.sleep(0))
+    connection._reader, connection._read_task = asyncio.StreamReader(), asyncio.get_running_loop().create_future()
     connection._versions = {3: (0, 5)}
     with pytest.raises(kafka.KafkaConnectionError):
         connection.send(MetadataRequest([]))
