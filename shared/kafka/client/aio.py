@@ -105,7 +105,12 @@ class AioLog:
         hasten(client)
         if group is not None:
             heed_offset_errors(client)
-        return AioConsumer(client, adapter, self._clock, waits_ms=(fetch_max_wait_ms, paused_max_wait_ms or fetch_max_wait_ms))
+        consumer = AioConsumer(client, adapter, self._clock, waits_ms=(fetch_max_wait_ms, paused_max_wait_ms or fetch_max_wait_ms))
+        consumer.on_denied = self._on_denied
+        return consumer
+
+    def _on_denied(self, error: BaseException) -> None:
+        self.trouble = denial(error, self._security) or self.trouble
 
     async def admin(self) -> AioAdmin:
         def create() -> AIOKafkaAdminClient:

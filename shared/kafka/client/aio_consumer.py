@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 
 from aiokafka import AIOKafkaConsumer
@@ -52,6 +52,8 @@ class AioConsumer:
         self._identities = Identities(consumer._client, clock)  # noqa: SLF001
         self._anew: list[str] = []
         """Topics made anew of which the caller is not told yet."""
+        self.on_denied: Callable[[BaseException], None] = lambda _: None
+        """Told why the group does not let us in."""
         self.missed: deque[MissedRecords] = deque(maxlen=MISSED)
         self._theirs: dict[TopicPartition, Theirs] = {}
         self._sought: dict[TopicPartition, int] = {}
@@ -334,8 +336,12 @@ class AioConsumer:
             self._raise_kept_errors()
             coordinator = self._consumer._coordinator  # noqa: SLF001
             assert coordinator is not None, "the consumer was started"
-            with in_our_words():
-                coordinator.check_errors()
+            try:
+                with in_our_words():
+                    coordinator.check_errors()
+            except LogError as error:
+                self.on_denied(error)
+                raise
         return {}
 
     def _generation(self) -> int:
