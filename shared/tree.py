@@ -44,6 +44,8 @@ class StepStatus(BaseModel):
     """While it is retrying: when the next attempt begins. By the planner's clock, as all instants here."""
     due_at: float | None = None
     """Of a pause: its end; of a review: when its default holds."""
+    why: str | None = None
+    """Why its newest attempt's node was chosen, as JSON (`shared/placement/why.py`)."""
     missing: list[str] = Field(default_factory=list)
     """While it is unplaced: what no live node has."""
     nodes: list[str] = Field(default_factory=list)
@@ -122,6 +124,7 @@ def fold_step(steps: list[StepStatus], fact: Any) -> None:
 
 
 def _fold_attempt(step: StepStatus, fact: Any) -> None:
+    step.why = getattr(fact, "why", None) or step.why
     step.attempt, step.retry_at, step.missing = max(step.attempt, getattr(fact, "attempt", 0)), None, []
     match fact:
         case events.StepWaits():

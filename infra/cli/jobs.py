@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -16,6 +17,7 @@ from infra.cli.replay import replay
 from infra.cli.rest import api, describe
 from infra.cli.tree import draw
 from shared.contracts.result import Result, Status
+from shared.placement import why
 from shared.scheduling.places import in_words
 
 _TENANT = click.option("--tenant", help="Whose job it is, where not the key's own tenant's.")
@@ -34,19 +36,30 @@ jobs.add_command(replay)
 @_TENANT
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--tree", "form", flag_value="tree", help="Draw its steps as a tree.")
+@click.option("--why", "form", flag_value="why", help="Say of each step why its node was chosen, and what others lost by.")
 @click.option("--mermaid", "form", flag_value="mermaid", help="Print the tree as a Mermaid chart.")
 @click.pass_context
 def get(context: click.Context, job_id: str, tenant: str | None, as_json: bool, form: str | None) -> None:
     """Show a job's state, its steps and its result. Exits with 1 when the job ended without success."""
-    if form is not None:
+    if form is not None and form != "why":
         context.exit(int(asyncio.run(_tree(job_id, tenant, as_chart=form == "mermaid", as_json=as_json))))
     status = asyncio.run(_status(job_id, tenant))
     result = Result.model_validate(status["result"]) if "result" in status else None
     if as_json:
         emit_json(status)
+    elif form == "why":
+        click.echo("\n".join(_why(status)))
     else:
         _show_status(status, result)
     context.exit(int(Exit.OK if result is None else exit_code(result)))
+
+
+def _why(status: dict[str, Any]) -> Iterator[str]:
+    """Of each step, as its newest attempt was placed."""
+    for step in status.get("steps", ()):
+        told = why.read(step["why"]) if step.get("why") else None
+        yield f"{step.get('path') or step['id']}: " + ("not told" if told is None else "")
+        yield from (f"  {line}" for line in ([] if told is None else why.in_words(told)))
 
 
 def _show_status(status: dict[str, Any], result: Result | None) -> None:

@@ -44,12 +44,12 @@ from shared.placement.ledger import OpenDispatch
 
 @dataclass(slots=True, eq=False)
 class Given:
-    """A node's place that this planner uses itself. `why` is for people."""
+    """A node's place that this planner uses itself. `why`: as its record says it (`placement.why`)."""
 
     node: str
     mailbox: int
     model: str
-    why: str
+    why: bytes
     use: OpenDispatch
     failed: bool = False
     """Kafka has not taken the step: it goes to the routers."""

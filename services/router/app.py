@@ -39,7 +39,7 @@ class Router:
         ledger = CreditLedger(
             environment.instance, lost_seconds=settings.node_lost_seconds, forgotten_seconds=settings.node_forgotten_seconds
         )
-        placement = self._placement = Placement(NodeTable(settings.node_forgotten_seconds), ledger)
+        placement = self._placement = Placement(NodeTable(settings.node_forgotten_seconds), ledger, settings.policy)
         self.routing = Routing(placement, settings, topics)
         self._outbox = Outbox(clock, self.name, topics)
         dispatcher = Dispatcher(

@@ -7,7 +7,7 @@ Steps of one tenant: one lane per demand, so that a lane whose nodes are all bus
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from shared.contracts.base import CLASSES, PriorityClass
@@ -47,6 +47,17 @@ class WaitingSteps(Generic[T]):
     def remove(self, unwanted: Callable[[T], bool]) -> list[T]:
         """Remove and return everything that is unwanted."""
         return [item for ring in self._rings.values() for item in ring.remove(unwanted)]
+
+    def not_served(self, item: T) -> None:
+        """It was taken and waits on: its class and its tenant have had nothing. Whoever took it adds it again, in front."""
+        self._shares.not_served(item.priority_class, item.cost)
+        self._rings[item.priority_class].not_served(item)
+
+    @property
+    def lanes(self) -> Iterator[Hashable]:
+        """Of everything that waits, each once or more."""
+        for ring in self._rings.values():
+            yield from ring.lanes
 
     def drain(self, open_lane: OpenLane, now: float) -> Iterator[T]:
         """Remove and yield items in the order in which they should be served, until no lane is open. Nothing may be added meanwhile."""

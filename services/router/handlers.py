@@ -22,8 +22,8 @@ class PendingStep:
     """Satisfies `fairness.Item`. Instants are in monotonic seconds."""
 
     __slots__ = (
-        "arrived_at", "cost", "expires_at", "lane", "priority_class", "record", "step", "tenant", "trace", "unplaced_at", "waited",
-        "window",
+        "arrived_at", "cost", "expires_at", "lane", "priority_class", "record", "step", "tenant", "trace", "unplaced_at",
+        "until", "waited", "window",
     )  # fmt: skip
 
     def __init__(self, record: Record, step: Step, window: Window, priority_class: PriorityClass, now: float) -> None:
@@ -40,6 +40,8 @@ class PendingStep:
         self.tenant = step.tenant
         self.lane: Demand = demand_of(step)
         self.cost = cost_of(step)
+        self.until = inf
+        """It waits for no better node beyond this."""
         self.unplaced_at: float | None = None
         """Monotonic seconds since when no live node could run it."""
 

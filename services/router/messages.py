@@ -57,7 +57,7 @@ def work(placed: Placed, topics: Topics, now: float) -> Message:
         value = step.changed(model=chosen.model, priority_class=entry.priority_class).to_bytes()
     elif chosen.model != step.model:
         value = with_model(value, step, chosen.model)
-    head = (*_STEP, *_trace(entry), (headers.NODE, chosen.node.encode()))
+    head = (*_STEP, *_trace(entry), (headers.NODE, chosen.node.encode()), (headers.WHY, chosen.why()))
     if step.seconds_left is not None:
         head = (*head, headers.waiting(entry.waited + now - entry.arrived_at))
     return Message(topics.work(step.capability), value, entry.record.key, chosen.account.mailbox, head, step.tenant)
@@ -82,7 +82,6 @@ def routed(placed: Placed, offset: int, mailbox: int, topics: Topics) -> Closing
         mailbox=mailbox,
         offset=offset,
         model=chosen.model,
-        why=chosen.why,
     )
     return _to_home(entry, outcome, _ROUTED, topics)
 

@@ -24,7 +24,7 @@ from shared.contracts.base import CLASSES, PriorityClass
 from shared.contracts.failure import Failure
 from shared.errors import InvalidInput
 from shared.kafka.port import Record
-from shared.placement.choosing import Chosen, Placement
+from shared.placement.choosing import Chosen, Held, Placement, ask_of
 from shared.placement.demand import Demand
 from shared.placement.filters import Unplaceable
 from shared.processing.tries import Tries, read
@@ -34,6 +34,9 @@ from shared.telemetry import logs, metrics
 from shared.topics import Topics
 
 log = logs.get(__name__)
+
+MOST_HELD = 64
+"""Steps in a round that wait for a better node than there is: so far ahead a slow one looks for what is worth its while."""
 
 
 class RefusedStep(NamedTuple):
@@ -82,17 +85,26 @@ class Routing:
         placement, waiting = self._placement, self.waiting
         if not waiting or not placement.ledger.available:
             return []
-        placement.begin_round()
+        placement.begin_round(now, waiting.lanes)  # type: ignore[arg-type]  # lanes here are demands
         placed: list[Placed] = []
         failed: list[PendingStep] = []
+        held: list[PendingStep] = []
         with self.tries.chore("choosing the next step"):  # what was placed before it fails is sent
             for entry in islice(waiting.drain(self._open_lane, now), self._policy.round_steps):
                 try:
-                    placed.append(self._place(entry, now))
+                    found = self._place(entry, now)
                 except Exception as error:  # a defect that this step shows: the others go on
                     self._fail(entry.lane, error)
                     failed.append(entry)
-        for entry in reversed(failed):
+                    continue
+                if found is not None:
+                    placed.append(found)
+                    continue
+                held.append(entry)
+                waiting.not_served(entry)
+                if len(held) >= MOST_HELD:
+                    break
+        for entry in reversed((*held, *failed)):
             waiting.add(entry, front=True)
         return placed
 
@@ -103,8 +115,13 @@ class Routing:
             self._fail(lane, error)
             return False
 
-    def _place(self, entry: PendingStep, now: float) -> Placed:
-        chosen = self._placement.choose(entry.step, entry.lane)
+    def _place(self, entry: PendingStep, now: float) -> Placed | None:
+        """None: it waits for a better node."""
+        ask = ask_of(entry.step, now=now, arrived_at=entry.arrived_at, until=entry.until)._replace(priority_class=entry.priority_class)
+        chosen = self._placement.choose(entry.lane, ask)
+        if isinstance(chosen, Held):
+            entry.until = chosen.until
+            return None
         assert isinstance(chosen, Chosen), "an open lane has a place"
         self._expected.learn(entry.priority_class, now - entry.arrived_at + chosen.seconds)
         return Placed(entry, chosen, self._placement.ledger.take(chosen.account, entry.step.capability, entry.cost))

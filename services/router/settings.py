@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
@@ -15,6 +17,8 @@ class RouterSettings(BaseSettings):
 
     model_config = of_service("router")
 
+    policy: Literal["hybrid", "round_robin", "least_active", "weighted", "random_of_two", "warm_first", "bid"] = "hybrid"
+    """How a node is chosen (`shared.placement.policies`)."""
     window: Ordinal = 1536
     """Steps of one partition that are looked at out of order: about what three homes may have live (6 homes over 2 partitions), so that
     turns reach all of it.

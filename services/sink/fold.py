@@ -26,6 +26,7 @@ from shared.contracts import ids
 from shared.contracts.conversation import ConversationChanged
 from shared.contracts.review import ReviewDecided
 from shared.contracts.usage import Usage
+from shared.placement.why import in_short
 
 _STEP = re.compile(r"[0-9a-f]{1,64}")
 _MOST_TOLD = 300
@@ -246,7 +247,8 @@ def _asked(event: events.StepAsked, known: KnownJob, _: int) -> Document:
 
 def _claimed(event: events.StepClaimedBy, _: KnownJob, __: int) -> Document:
     under = f"s.{step_name(event.step)}.tries.{event.attempt}"
-    return {f"{under}.node": event.node, f"{under}.claimed_at": event.at}
+    told = {f"{under}.node": event.node, f"{under}.claimed_at": event.at}
+    return told if event.why is None else told | {f"{under}.why": in_short(event.why)[:_MOST_TOLD]}
 
 
 def _answered(event: events.StepAnswered, _: KnownJob, __: int) -> Document:

@@ -135,6 +135,7 @@ class Announcer:
                 queued_tokens=at_most(attempts.leases.estimated_tokens),
                 resident=self._registration.resident,
                 decode_tokens_per_second=self._registration.speeds.node_decode,
+                free_seconds=attempts.free_seconds(),
                 eager_from=self._gate.opens_at,
             )
         )

@@ -83,6 +83,10 @@ class Attempt:
     progress_at: float | None = None
     tokens: int = 0
     """Pieces received from the node so far: an estimate of completion tokens."""
+    why: str | None = None
+    """Of its node, as its record said."""
+    busy_before: float = 0.0
+    """Seconds of all the node's calls before it began."""
     rides: bool = False
     """Shares the call, and so the slot, of another attempt."""
     model: str | None = None

@@ -98,13 +98,14 @@ class AttemptManager:
         addressee: str | None,
         *,
         used: bytes | None = None,
+        why: str | None = None,
         waited_seconds: float = 0.0,
         written_ms: int = 0,
         owe: Owe = owes_nothing,
     ) -> None:
         """A record of the mailbox: claimed, or answered from memory, or released; never dropped silently.
 
-        `used`: the record of credits on which a planner has written it itself; None: a router has.
+        `why`: of this node, for history. `used`: the record of credits on which a planner has written it itself; None: a router has.
         `waited_seconds`: since what the step says of its deadline was written; `written_ms`: when the record arrived.
         """
         kept = self.leases.finished(step)
@@ -123,7 +124,7 @@ class AttemptManager:
         attempt = self.leases.claim(step, span, self._clock.monotonic())
         if attempt is None:
             return
-        attempt.written_ms = written_ms
+        attempt.written_ms, attempt.why = written_ms, why
         if step.deadline_at is not None:  # by the brokers' clock: the one here may be wrong
             attempt.expires_at = attempt.taken_at + step.deadline_at - written_ms / 1000
         elif step.seconds_left is not None:
@@ -166,6 +167,7 @@ class AttemptManager:
             node=self.node,
             mailbox=self.mailbox,
             lease_seconds=step.lease_seconds,
+            why=attempt.why,
         )
 
     def on_control(self, control: Control) -> None:
@@ -247,6 +249,14 @@ class AttemptManager:
         now = self._clock.monotonic()
         return 0 if self.closed or now < self._paused_until else self.slots.places(now, len(self.inbox))
 
+    def free_seconds(self) -> float | None:
+        """How soon the first of its slots is likely to be free, where none is; None where that is not known."""
+        assert self._runner is not None
+        if self.slots.free > 0:
+            return None
+        now = self._clock.monotonic()
+        return min((self._runner.seconds_left(a, now) for a in self.leases if a.task is not None and not a.rides), default=None)
+
     def start_waiting(self) -> None:
         """Start as many as there are free slots, most urgent first."""
         while self.slots.free > 0:
@@ -254,7 +264,7 @@ class AttemptManager:
             if attempt is None:
                 return
             self._model = attempt.step.model
-            self.slots.take()
+            self.slots.take(self._clock.monotonic())
             self._start(attempt)
             for rider in self.inbox.pop_like(attempt, MOST_RIDERS):
                 rider.rides = True
@@ -262,6 +272,7 @@ class AttemptManager:
 
     def _start(self, attempt: Attempt) -> None:
         assert self._runner is not None, "a runner is attached before anything is read"
+        attempt.busy_before = self.slots.busy_seconds(self._clock.monotonic())
         attempt.task = asyncio.get_running_loop().create_task(self._runner.run(attempt))
         attempt.task.add_done_callback(lambda task: self._on_done(attempt, task))
 

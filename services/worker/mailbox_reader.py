@@ -338,7 +338,8 @@ class MailboxReader:
         trace, waited, used = says.traceparent(), says.waited(), says.get(headers.CREDITS)
         owe = partial(self._owe, record)
         try:
-            self._attempts.on_step(step, trace, addressee, used=used, waited_seconds=waited, written_ms=record.timestamp, owe=owe)
+            why, at = says.text(headers.WHY), record.timestamp
+            self._attempts.on_step(step, trace, addressee, used=used, why=why, waited_seconds=waited, written_ms=at, owe=owe)
         except Exception as error:  # half begun, it is not begun again: its job tries elsewhere
             log.failure("step_failed", error, job=step.job, step=step.id)
             self._attempts.fail(step, trace, owe)

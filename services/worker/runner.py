@@ -34,6 +34,7 @@ from shared.contracts.usage import Timings, Usage
 from shared.errors import InvalidRecord, LogError, TooLarge
 from shared.estimates import fewest_tokens, likely_tokens
 from shared.inputs import whole
+from shared.placement.choosing import split
 from shared.processing.blobs import BlobGone
 from shared.telemetry import logs, metrics
 
@@ -212,7 +213,7 @@ class Runner:
 
     def _succeeded(self, attempt: Attempt, done: Completion) -> StepSucceeded:
         step, model = attempt.step, attempt.model or ""
-        self._speeds.observe(model, done, self._node.slots.busy)
+        self._speeds.observe(model, done, self._beside(attempt))
         usage = self._priced(model, done.usage)
         _tokens(model, "prompt").inc(usage.prompt_tokens)
         _tokens(model, "completion").inc(usage.completion_tokens)
@@ -225,7 +226,21 @@ class Runner:
             answer=_signed(done.answer, _registered(self._node.registered.models, model)),
             usage=usage,
             timings=self._timed(attempt, done.timings),
+            why=attempt.why,
         )
+
+    def _beside(self, attempt: Attempt) -> float:
+        """Calls that ran on average while this one did, itself included."""
+        now, slots = self._clock.monotonic(), self._node.slots
+        seconds = now - (now if attempt.started_at is None else attempt.started_at)
+        return (slots.busy_seconds(now) - attempt.busy_before) / seconds if seconds > 0 else float(max(1, slots.busy))
+
+    def seconds_left(self, attempt: Attempt, now: float) -> float:
+        """How long it is likely to run on. What lasts longer than it was likely to is likely to go on for a while."""
+        prompt, output = split(attempt.step)
+        whole = self._speeds.seconds(attempt.model or attempt.step.model, prompt, output, self._node.slots.busy)
+        since = now - (now if attempt.started_at is None else attempt.started_at)
+        return max(since / 4, since / 4 if whole is None else whole - since)
 
     def _failed(self, attempt: Attempt, failure: Failure, used: Usage | None = None) -> StepFailed:
         step = attempt.step
@@ -238,6 +253,7 @@ class Runner:
             failure=failure.model_copy(update=self._where(attempt, failure.kind)),
             usage=self._priced(attempt.model or "", consumed(attempt, failure.kind) if used is None else used),
             timings=self._timed(attempt, Timings()),
+            why=attempt.why,
         )
 
     def _where(self, attempt: Attempt, kind: K) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class Slots:
         self.total = total
         self.busy = 0
         self.ended = CompletionRate()
+        self._worked, self._at = 0.0, 0.0
         self._prefetch_limit = prefetch_limit
         self.round_trip = round_trip
 
@@ -42,14 +43,23 @@ class Slots:
         """Calls that may start now."""
         return self.total - self.busy
 
-    def take(self) -> None:
+    def busy_seconds(self, now: float) -> float:
+        """Of all slots together so far: how many were taken on average in a time, by the difference."""
+        if now > self._at:
+            self._worked += self.busy * (now - self._at)
+            self._at = now
+        return self._worked
+
+    def take(self, now: float) -> None:
         """A call starts."""
         assert self.busy < self.total, "no free slot"
+        self.busy_seconds(now)
         self.busy += 1
 
     def give_back(self, now: float, *, succeeded: bool = True) -> None:
         """A call ended. Failures do not count as speed: an endpoint that fails fast must not attract more."""
         assert self.busy > 0, "no slot is taken"
+        self.busy_seconds(now)
         self.busy -= 1
         if succeeded:
             self.ended.add(now)

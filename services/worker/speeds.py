@@ -5,14 +5,16 @@ When a running call has taken too long: before its first token, between tokens, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from services.worker.attempt import Attempt
 from services.worker.backends.base import Completion
+from services.worker.learning import Line
 from services.worker.settings import WorkerSettings
 from shared.contracts.failure import Failure, clocks_differ
 from shared.contracts.failure import FailureKind as K
-from shared.contracts.node import NodeModel
+from shared.contracts.node import MOST_SLOWDOWN, NodeModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +73,10 @@ FASTEST = 1e9
 
 @dataclass(slots=True)
 class _Speed:
-    prefill: float | None = None
-    decode: float | None = None
+    prefill: Line = field(default_factory=partial(Line, proportional=True))
+    """Seconds by tokens of the prompt."""
+    decode: Line = field(default_factory=partial(Line, proportional=False))
+    """Seconds a token by calls that run beside it."""
     load: float | None = None
 
 
@@ -84,8 +88,8 @@ class Speeds:
         self.node_decode = 0.0
         """Decode tokens per second of all slots together; 0 until measured."""
 
-    def observe(self, model: str, done: Completion, running: int) -> None:
-        """A call ended while `running` calls ran, itself included."""
+    def observe(self, model: str, done: Completion, running: float) -> None:
+        """A call ended while `running` calls ran on average, itself included."""
         speed = self._models.get(model)
         if speed is None:
             if len(self._models) >= MOST_MODELS:
@@ -96,24 +100,34 @@ class Speeds:
             speed.load = _average(speed.load, timings.load_ms / 1e3)
         read = done.prefilled_tokens if done.prefilled_tokens is not None else usage.prompt_tokens
         if read >= FEWEST_TOKENS and timings.prefill_ms > 0:
-            speed.prefill = _average(speed.prefill, read * 1e3 / timings.prefill_ms)
+            speed.prefill.observe(read, max(timings.prefill_ms / 1e3, read / FASTEST))
         if usage.completion_tokens >= FEWEST_TOKENS and timings.decode_ms > 0:
-            decode = usage.completion_tokens * 1e3 / timings.decode_ms
-            speed.decode = _average(speed.decode, decode)
-            self.node_decode = _average(self.node_decode or None, decode * running)
+            seconds = max(timings.decode_ms / 1e3 / usage.completion_tokens, 1.0 / FASTEST)
+            speed.decode.observe(max(0.0, running - 1.0), seconds)
+            self.node_decode = _average(self.node_decode or None, min(running / seconds, FASTEST))
 
     def attach(self, model: NodeModel) -> NodeModel:
         """The model with what was measured of it."""
         speed = self._models.get(model.name)
         if speed is None:
             return model
+        read, written = speed.prefill, speed.decode
         return model.model_copy(
             update={
-                "prefill_tokens_per_second": speed.prefill,
-                "decode_tokens_per_second": speed.decode,
+                "prefill_tokens_per_second": min(1.0 / read.each, FASTEST) if read.each else None,
+                "prefill_fixed_seconds": read.fixed if read.seen else None,
+                "decode_tokens_per_second": min(1.0 / written.fixed, FASTEST) if written.fixed else None,
+                "decode_slowdown": min(written.each / written.fixed, MOST_SLOWDOWN) if written.fixed else None,
                 "load_seconds": speed.load,
             }
         )
+
+    def seconds(self, model: str, prompt: int, output: float, running: float) -> float | None:
+        """What a call of a resident model takes while so many run, itself included; None where it was never seen."""
+        speed = self._models.get(model)
+        if speed is None or not speed.decode.seen:
+            return None
+        return speed.prefill.at(prompt) + output * speed.decode.at(max(0.0, running - 1.0))
 
 
 def _average(before: float | None, now: float) -> float:

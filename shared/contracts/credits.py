@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from shared.contracts.base import Capability, Contract, Count, Label, ModelName, NodeId, Offset, Partition, PerSecond, adapter
+from shared.contracts.base import Capability, Contract, Count, Label, ModelName, NodeId, Offset, Partition, PerSecond, Seconds, adapter
 
 
 class Credits(Contract):
@@ -36,6 +36,8 @@ class Credits(Contract):
     resident: tuple[ModelName, ...] = Field(default=(), max_length=256)
     decode_tokens_per_second: PerSecond = 0.0
     """Measured lately over all slots; 0 when unknown."""
+    free_seconds: Seconds | None = None
+    """Where no slot is free: how soon the first one is likely to be, from this record on. None where that is not known."""
     eager_from: Count = 0
     """Steps that a planner has written itself, on the places of an earlier record of this boot, are given back if they are not claimed."""
 

@@ -18,6 +18,7 @@ from shared.contracts.base import (
     Contract,
     Count,
     EpochSeconds,
+    Explanation,
     Label,
     ModelName,
     NodeId,
@@ -167,6 +168,8 @@ class StepClaimedBy(Fact):
     node: NodeId
     mailbox: Partition
     lease_seconds: Seconds
+    why: Explanation | None = None
+    """Of the node (`shared/placement/why.py`)."""
 
 
 class LastAnswer(Contract):
@@ -177,6 +180,8 @@ class LastAnswer(Contract):
     node: NodeId | None = None
     usage: Usage = Usage()
     timings: Timings = Timings()
+    why: Explanation | None = None
+    """As in StepClaimedBy, where no claim was recorded."""
 
 
 class StepAnswered(LastAnswer, Fact):
@@ -197,6 +202,8 @@ class AttemptFailed(Fact):
     counted: bool = True
     """False where the attempt does not count against the limit (released)."""
     usage: Usage = Usage()
+    why: Explanation | None = None
+    """As in StepAnswered."""
 
 
 class StepRetried(Fact):

@@ -22,6 +22,7 @@ from shared.contracts.base import (
 
 Ability = Literal["vision", "tools", "thinking"]
 """What a model can do besides its operations."""
+MOST_SLOWDOWN = 1e3
 
 
 class NodeModel(Contract):
@@ -44,7 +45,12 @@ class NodeModel(Contract):
     operations: tuple[Label, ...] = Field(default=("chat", "generate"), max_length=8)
     resident: bool = False
     prefill_tokens_per_second: PerSecond | None = None
+    """What a prompt's tokens take beyond `prefill_fixed_seconds`."""
+    prefill_fixed_seconds: Seconds | None = None
     decode_tokens_per_second: PerSecond | None = None
+    """Of a call that runs alone."""
+    decode_slowdown: float | None = Field(default=None, ge=0, le=MOST_SLOWDOWN)
+    """By which share a token takes longer for each call that runs beside it."""
     load_seconds: Seconds | None = None
 
     @property
@@ -76,6 +82,8 @@ class Node(Contract):
     tags: tuple[Capability, ...] = Field(default=(), max_length=64)
     hardware: Hardware = Hardware()
     models: tuple[NodeModel, ...] = Field(default=(), max_length=256)
+    most_models: Ordinal | None = None
+    """As many are in memory at once at most; None: nobody said."""
     draining: bool = False
     waits: bool = False
     """An earlier boot of the node may still run: until that is known to be over this one offers nothing."""

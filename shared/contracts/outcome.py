@@ -11,6 +11,7 @@ from shared.contracts.base import (
     ClaimId,
     Contract,
     Count,
+    Explanation,
     JobId,
     ModelName,
     NodeId,
@@ -67,6 +68,8 @@ class StepClaimed(_OfAttempt):
     node: NodeId
     mailbox: Partition
     lease_seconds: PositiveSeconds
+    why: Explanation | None = None
+    """As the step's record said (header `why`)."""
 
 
 class ClaimsRenewed(Contract):
@@ -97,6 +100,7 @@ class StepSucceeded(_OfAttempt):
     answer: Answer
     usage: Usage = Usage()
     timings: Timings = Timings()
+    why: Explanation | None = None
 
 
 class StepFailed(_OfAttempt):
@@ -108,6 +112,7 @@ class StepFailed(_OfAttempt):
     failure: Failure
     usage: Usage = Usage()
     timings: Timings = Timings()
+    why: Explanation | None = None
 
 
 class StepReleased(_OfAttempt):

@@ -160,6 +160,8 @@ class Step(StepRequest):
     """Until the job's deadline where no user gave an instant; counted from when this is read, less the header `waited`."""
     lease_seconds: PositiveSeconds = 20.0
     estimated_tokens: Count = 0
+    likely_output: Count | None = None
+    """Tokens that answers of this agent have had of late for this tenant; None: not known."""
     unplaced_seconds: Seconds = 0.0
     """How long this attempt has already waited for a node that could run it, before its last delay (header `waited`)."""
     missing: tuple[Sentence, ...] = Field(default=(), max_length=64)

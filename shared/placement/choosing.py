@@ -1,40 +1,55 @@
 """Placement: what one who places steps knows of the nodes, and the choice it makes of it. Pure; time is passed in (monotonic seconds).
 
 The filters' work is kept per demand until a node appears, changes or is lost, so that a choice costs what its scoring costs.
-
-Choice: which node gets a step. Pure: facts in, decision and its reason out.
-
-Among the nodes that pass the filters and have a place: the least predicted completion
-    tokens ahead / measured speed of the node + load time if the model is not resident + prefill + decode of the step itself.
-Full scoring, breakers and forecasts come later behind the same interface.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from math import inf
+from math import exp, inf
 from typing import NamedTuple
 
 from shared.contracts.chat import Operation
 from shared.contracts.step import Step
+from shared.estimates import ANSWER_TOKENS
+from shared.model_names import canonical
+from shared.placement import why
 from shared.placement.demand import MOST_TOKENS, Demand, demand_of
 from shared.placement.filters import Candidate, NodeView, Unplaceable, candidates
 from shared.placement.ledger import CreditLedger, NodeCredit
+from shared.placement.policies import POLICIES
+from shared.placement.policies.port import Ask, Foreseen, Moment
 from shared.processing.node_table import NodeTable
 
 
 class Chosen(NamedTuple):
-    """`model` is spelled as the node spells it. `why` is for people."""
+    """`model` is spelled as the node spells it. Seconds are predicted, from now on."""
 
     node: str
     model: str
-    why: str
+    first: float
+    """To the first token."""
     seconds: float
-    """Predicted, from now to the end."""
+    """To the end."""
     account: NodeCredit
     resident: bool
     """The node has the model loaded, as its newest credits say."""
+    policy: str
+    taken: Foreseen
+    weighed: Sequence[Foreseen]
+    found: int
+
+    def why(self) -> bytes:
+        """The explanation (`placement.why`)."""
+        return why.explain(self.policy, self.taken, self.weighed, self.found)
+
+
+class Held(NamedTuple):
+    """It is to wait for a node that has no place now, no longer than `until` (monotonic seconds)."""
+
+    node: str
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,67 +59,94 @@ class Busy:
     candidates: int
 
 
-Choice = Chosen | Busy | Unplaceable
+Choice = Chosen | Held | Busy | Unplaceable
 
 
-def choose(step: Step, nodes: Sequence[NodeView], now: float) -> Choice:
-    """The node for `step` among the live `nodes` at `now` (monotonic seconds; nothing depends on it yet)."""
-    found = candidates(demand_of(step), nodes)
-    return found if isinstance(found, Unplaceable) else best(found, step)
+def ask_of(step: Step, *, now: float = 0.0, arrived_at: float = 0.0, until: float = inf) -> Ask:
+    """What policies look at of `step`, which has waited since `arrived_at`."""
+    prompt, output = split(step)
+    return Ask(step.id, prompt, output, step.priority_class, now - arrived_at, until)
 
 
-def best(found: Sequence[Candidate], step: Step) -> Chosen | Busy:
-    """The candidate with a place that is predicted to be done first; equals are told apart by free places, then by name."""
-    prompt, output = _split(step)
-    chosen: Candidate | None = None
-    least = inf
-    for candidate in found:
-        if candidate.account.available > 0:
-            seconds = _seconds(candidate, prompt, output)
-            if chosen is None or seconds < least or (seconds == least and _rank(candidate) < _rank(chosen)):
-                chosen, least = candidate, seconds
-    if chosen is None:
-        return Busy(len(found))
-    return Chosen(chosen.node, chosen.model, _why(chosen, least, len(found)), least, chosen.account, chosen.resident)
-
-
-def _rank(candidate: Candidate) -> tuple[int, str, str]:
-    """Between equals the emptier node; then by name, so that the choice does not depend on the order of the nodes."""
-    return -candidate.account.available, candidate.node, candidate.model
-
-
-def _split(step: Step) -> tuple[int, int]:
+def split(step: Step) -> tuple[int, int]:
     """Estimated (prompt, output) tokens. An embedding has no output to decode."""
     total = min(MOST_TOKENS, step.estimated_tokens)
     if step.operation is Operation.EMBED:
         return total, 0
-    output = min(total, step.options.max_tokens or total // 2)
-    return total - output, output
+    allowed = min(total, step.options.max_tokens or min(ANSWER_TOKENS, total // 2 or 1))
+    likely = step.likely_output
+    return total - allowed, allowed if likely is None else min(likely, step.options.max_tokens or likely)
 
 
-def _seconds(candidate: Candidate, prompt: int, output: int) -> float:
-    account = candidate.account
-    ahead = min(MOST_TOKENS, account.queued_tokens + account.own_tokens)
-    seconds = ahead / (account.decode_tokens_per_second or candidate.decode * candidate.slots) if ahead else 0.0
-    if not candidate.resident:
-        seconds += candidate.load_seconds
-    return seconds + prompt / candidate.prefill + output / candidate.decode
+def choose(step: Step, nodes: Sequence[NodeView], now: float, policy: str = "hybrid") -> Choice:
+    """The node for `step` alone among the live `nodes` at `now` (monotonic seconds)."""
+    found = candidates(demand_of(step), nodes)
+    return found if isinstance(found, Unplaceable) else best(found, ask_of(step), Moment(now), policy)
 
 
-def _why(candidate: Candidate, seconds: float, count: int) -> str:
-    account = candidate.account
-    load = "resident" if candidate.resident else f"load {candidate.load_seconds:.1f} s"
-    return f"{seconds:.2f} s predicted, least of {count}; {account.tokens_ahead} tokens ahead; {load}"
+def best(found: Sequence[Candidate], ask: Ask, moment: Moment, policy: str = "hybrid") -> Chosen | Held | Busy:
+    """The candidate of the least cost; equals are told apart by free places, then by name."""
+    weighed = POLICIES[policy](found, ask, moment)
+    chosen: Foreseen | None = None
+    least, soonest = inf, inf
+    for seen in weighed:
+        if seen.now and seen[0] < soonest:
+            soonest = seen[0]
+        if chosen is None or seen[0] < least or (seen[0] == least and _rank(seen) < _rank(chosen)):
+            chosen, least = seen, seen[0]
+    if chosen is None:
+        return Busy(len(found))
+    candidate = chosen.candidate
+    if not chosen.now:
+        moment.reserved[candidate.node] = moment.reserved.get(candidate.node, 0) + 1
+        return Held(candidate.node, min(ask.until, moment.now + soonest))
+    there = candidate.account, candidate.resident
+    return Chosen(candidate.node, candidate.model, chosen.first, chosen.end, *there, policy, chosen, weighed, len(found))
+
+
+def _rank(seen: Foreseen) -> tuple[int, str, str]:
+    """Between equals the emptier node; then by name, so that the choice does not depend on the order of the nodes."""
+    candidate = seen.candidate
+    return -candidate.account.available, candidate.node, candidate.model
 
 
 DEMANDS_KEPT = 4096
 """Bound of the memory of filters' work."""
 
 
+HEAT_SECONDS = 60.0
+MOST_MODELS = 4096
+
+
+class Heat:
+    """How often each model was given a step of late, a second; what is long ago fades."""
+
+    def __init__(self) -> None:
+        self._rates: dict[str, float] = {}
+        self._at = 0.0
+
+    def at(self, now: float) -> dict[str, float]:
+        """By model, as nodes spell it."""
+        if now > self._at:
+            fade = exp(-(now - self._at) / HEAT_SECONDS)
+            for model in self._rates:
+                self._rates[model] *= fade
+            self._at = now
+        return self._rates
+
+    def add(self, model: str) -> None:
+        if model in self._rates or len(self._rates) < MOST_MODELS:
+            self._rates[model] = self._rates.get(model, 0.0) + 1.0 / HEAT_SECONDS
+
+
 class Placement:
     """Node table and ledger as one."""
 
-    def __init__(self, table: NodeTable, ledger: CreditLedger) -> None:
+    def __init__(self, table: NodeTable, ledger: CreditLedger, policy: str = "hybrid") -> None:
+        self._policy = policy
+        self.moment = Moment()
+        self._heat = Heat()
+        self._asked: tuple[set[str], frozenset[str], int] = (set(), frozenset(), -1)
         self.table = table
         self.ledger = ledger
         self._nodes: tuple[NodeView, ...] = ()
@@ -141,14 +183,30 @@ class Placement:
             found = self._found[demand] = candidates(demand, self._nodes, self.table.known())
         return found
 
-    def choose(self, step: Step, demand: Demand) -> Choice:
+    def choose(self, demand: Demand, ask: Ask) -> Choice:
         """The node for one step of this demand. Uses nothing up."""
         found = self.candidates(demand)
-        return found if isinstance(found, Unplaceable) else best(found, step)
+        if isinstance(found, Unplaceable):
+            return found
+        choice = best(found, ask, self.moment, self._policy)
+        if isinstance(choice, Chosen):
+            self._heat.add(choice.model)
+        return choice
 
-    def begin_round(self) -> None:
-        """Places may have come free since the last round."""
+    def begin_round(self, now: float, waiting: Iterable[Demand] = ()) -> None:
+        """Places may have come free since the last round. `waiting`: what steps wait for."""
         self._closed.clear()
+        self.moment = Moment(now, self._models(waiting), self._heat.at(now))
+
+    def _models(self, waiting: Iterable[Demand]) -> frozenset[str]:
+        """As nodes spell them."""
+        asked = {demand.model for demand in waiting}
+        if asked == self._asked[0] and self._table_version == self._asked[2]:
+            return self._asked[1]
+        wanted = {canonical(model) for model in asked}
+        spelled = frozenset(model.name for view in self.nodes() for model in view.node.models if canonical(model.name) in wanted)
+        self._asked = (asked, spelled, self._table_version)
+        return spelled
 
     def open_lane(self, demand: Hashable) -> bool:
         """Whether a step of this demand could be given away now. Within a round a closed lane stays closed."""

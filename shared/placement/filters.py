@@ -19,6 +19,8 @@ from shared.placement.ledger import NodeCredit
 ASSUMED_DECODE = 20.0
 ASSUMED_PREFILL = 200.0
 """Tokens per second of a model that was never measured: a small machine."""
+ASSUMED_MODELS = 3
+"""In memory at once: Ollama's default for each GPU."""
 LOAD_BYTES_PER_SECOND = 1e9
 LOAD_MINIMUM_SECONDS = 1.0
 _MOST_BYTES = 10**18
@@ -36,25 +38,43 @@ class NodeView:
 class Candidate:
     """A node and the model of it that would run the step. `load_seconds` counts when the model is not resident."""
 
-    __slots__ = ("account", "avoided", "decode", "load_seconds", "model", "node", "prefill", "registered_resident", "room", "slots")
+    __slots__ = (
+        "_sizes", "account", "avoided", "decode", "load_seconds", "memory_bytes", "model", "most_models", "node", "prefill", "read_fixed",
+        "registered_resident", "room", "slots", "slowdown",
+    )  # fmt: skip
 
     def __init__(self, view: NodeView, model: NodeModel, *, load_seconds: float, avoided: bool) -> None:
-        self.node = view.node.id
+        node = view.node
+        self.node = node.id
         self.account = view.account
-        self.slots = view.node.slots
+        self.slots = node.slots
         self.model = model.name
         self.prefill = model.prefill_tokens_per_second or ASSUMED_PREFILL
+        self.read_fixed = model.prefill_fixed_seconds or 0.0
         self.decode = model.decode_tokens_per_second or ASSUMED_DECODE
+        self.slowdown = model.decode_slowdown or 0.0
         self.room = model.room
         self.load_seconds = load_seconds
         self.registered_resident = model.resident
         self.avoided = avoided
+        self.most_models = node.most_models or ASSUMED_MODELS
+        self.memory_bytes = node.hardware.vram_bytes or node.hardware.ram_bytes
+        self._sizes = {other.name: other.size_bytes for other in node.models}
 
     @property
     def resident(self) -> bool:
         """By the newest credits; these leave the list out when it is too long, then by the registration."""
         known = self.account.resident
         return self.model in known if known else self.registered_resident
+
+    @property
+    def crowded(self) -> bool:
+        """Whether loading the model here is likely to put another one out of memory."""
+        there = self.account.resident
+        if len(there) >= self.most_models:
+            return True
+        sizes = self._sizes
+        return 0 < self.memory_bytes < sizes.get(self.model, 0) + sum(sizes.get(name, 0) for name in there)
 
 
 @dataclass(frozen=True, slots=True)

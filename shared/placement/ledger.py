@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from shared.contracts.credits import Credits
+from shared.placement.demand import MOST_TOKENS
 from shared.topics import model_for
 
 
@@ -24,11 +25,14 @@ class NodeCredit:
         "boot",
         "decode_tokens_per_second",
         "eager_from",
+        "free_seconds",
         "generation",
+        "given",
         "heard_at",
         "in_flight",
         "incarnation",
         "live",
+        "loaded_at",
         "mailbox",
         "node",
         "offered",
@@ -63,8 +67,13 @@ class NodeCredit:
         self.own_tokens = 0
         """Estimated tokens of this party's dispatches that the node's record does not count yet."""
         self.resident: frozenset[str] = frozenset()
+        self.loaded_at: dict[str, float] = {}
+        """Resident model to when that was first heard, monotonic seconds."""
         self.decode_tokens_per_second = 0.0
         self.eager_from = 0
+        self.free_seconds: float | None = None
+        self.given = 0
+        """Steps that this party has given it so far."""
         self._acknowledged: dict[str, list[tuple[int, int]]] = {}  # kind of model → (offset, tokens) not read yet
 
     @property
@@ -76,6 +85,21 @@ class NodeCredit:
     def unread(self) -> int:
         """Acknowledged dispatches that the node had not read when it wrote its record."""
         return sum(map(len, self._acknowledged.values()))
+
+    @property
+    def active(self) -> int:
+        """Steps that it has, as far as this party knows: those that run by its record, and those that it has not told of yet."""
+        return self.running + self.in_flight + self.unread
+
+    def free_in(self, now: float) -> float:
+        """Seconds until one of its slots is likely to be free, where all are taken."""
+        since = now - self.heard_at
+        if self.free_seconds is not None:
+            return max(0.0, self.free_seconds - since)
+        if not self.running or self.decode_tokens_per_second <= 0:
+            return 0.0
+        tokens = min(MOST_TOKENS, self.queued_tokens)
+        return max(0.0, tokens / self.decode_tokens_per_second / (self.running + 1) - since)
 
     def fold(self, record: Credits, party: str, now: float) -> bool:
         """Take over a record; True when the node is new, back, or another boot or mailbox than before."""
@@ -92,8 +116,10 @@ class NodeCredit:
         self.queued_tokens = record.queued_tokens
         self.decode_tokens_per_second = record.decode_tokens_per_second
         self.eager_from = record.eager_from
+        self.free_seconds = record.free_seconds
         if len(self.resident) != len(record.resident) or not self.resident.issuperset(record.resident):
             self.resident = frozenset(record.resident)
+            self.loaded_at = {model: self.loaded_at.get(model, now) for model in record.resident}
         self.offered = max(0, record.offers.get(party, 0))
         self._forget_read()
         self._count()
@@ -111,6 +137,7 @@ class NodeCredit:
     def take(self, tokens: int) -> None:
         assert self.available > 0, "no place left"
         self.in_flight += 1
+        self.given += 1
         self.own_tokens += tokens
         self.available -= 1
 

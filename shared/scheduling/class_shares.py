@@ -56,6 +56,14 @@ class ClassShares:
         if served is not PriorityClass.INTERACTIVE:
             self._budget = min(self._burst, self._budget + cost * self._refill)
 
+    def not_served(self, taken: PriorityClass, cost: float) -> None:
+        """What was counted as served is not. The weight of its age is not known any longer: somewhat too little is given back."""
+        if taken is PriorityClass.INTERACTIVE:
+            self._budget = min(self._burst, self._budget + cost)
+        else:
+            self._budget -= cost * self._refill
+            self._served[taken] -= cost / (WEIGHTS[taken] * AGEING_CAP)
+
     def _standing(self, priority_class: PriorityClass) -> float:
         """A class that did not wait has saved nothing up."""
         return max(self._served[priority_class], self._floor)

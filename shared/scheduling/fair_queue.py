@@ -111,6 +111,18 @@ class TenantRing(Generic[T]):
             self._skip(rounds - 1, open_lane)
         return None
 
+    def not_served(self, item: T) -> None:
+        """It was taken in vain: its tenant has its tokens again."""
+        tenant = self._tenants.get(item.tenant)
+        if tenant is not None:
+            tenant.deficit += item.cost
+
+    @property
+    def lanes(self) -> Iterator[Hashable]:
+        """Of each tenant."""
+        for tenant in self._ring:
+            yield from tenant.lanes
+
     def any_open(self, open_lane: OpenLane) -> bool:
         """Whether `take` would find an item."""
         return any(tenant.head(open_lane) is not None for tenant in self._ring)

@@ -30,10 +30,11 @@ from shared.contracts.node import Node, NodeModel
 from shared.contracts.step import Step
 from shared.kafka.client.aio import AioLog
 from shared.kafka.port import Message
-from shared.placement.choosing import best
+from shared.placement.choosing import ask_of, best
 from shared.placement.demand import demand_of
 from shared.placement.filters import NodeView, Unplaceable, candidates
 from shared.placement.ledger import NodeCredit
+from shared.placement.policies.port import Moment
 from shared.topics import Topics
 
 SETTLE_SECONDS = 15.0
@@ -97,11 +98,11 @@ def choice_seconds(count: int) -> tuple[float, float]:
         account.fold(told(one, 0, random.choice((0, 4))), _PARTY, 0.0)
         views.append(NodeView(one, account))
     step = Step(job="j", id="0" * 32, home=0, model=_MODELS[0])
-    found = candidates(demand_of(step), views)
+    found, ask = candidates(demand_of(step), views), ask_of(step)
     assert not isinstance(found, Unplaceable)
     begun = process_time()
     for _ in range(CHOICES):
-        best(found, step)
+        best(found, ask, Moment())
     chosen = process_time()
     for _ in range(CHOICES // 10):
         candidates(demand_of(step), views)

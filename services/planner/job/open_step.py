@@ -96,6 +96,8 @@ class OpenStep:
     """Of the claim that stands (state)."""
     releases: int = 0
     """Times a router's choice was handed back unclaimed; bounds how fast it is sent again."""
+    why: str | None = None
+    """Of its node, as its outcome said (state)."""
     stopped: bool = False
     """Its node was told to stop, by this planner (state)."""
     lookup: Lookup | None = None

@@ -22,7 +22,7 @@ from shared.contracts.step import Step
 from shared.errors import LogError
 from shared.kafka.port import Appended, Log, Producer
 from shared.model_names import canonical
-from shared.placement.choosing import Chosen, Placement
+from shared.placement.choosing import Chosen, Placement, ask_of
 from shared.placement.demand import cost_of, demand_of
 from shared.placement.facts import Facts
 from shared.placement.ledger import CreditLedger
@@ -94,11 +94,12 @@ class Eager:
         now, placement = self._clock.monotonic(), self._placement
         if not self.facts.hears(now) or self._parties.others_wait(now) or self._passes(step):
             return None
-        chosen = placement.choose(step, demand_of(step))
+        placement.begin_round(now)
+        chosen = placement.choose(demand_of(step), ask_of(step))
         if not isinstance(chosen, Chosen) or not chosen.resident:
             return None
         use = placement.ledger.take(chosen.account, step.capability, cost_of(step))
-        given = Given(chosen.node, chosen.account.mailbox, chosen.model, chosen.why, use)
+        given = Given(chosen.node, chosen.account.mailbox, chosen.model, chosen.why(), use)
         self._handed[step.home].append(given)
         return given
 

@@ -89,7 +89,12 @@ def _dispatch(dispatch: Dispatch, topics: Topics) -> Message:
         )
     if given is not None and not given.failed:
         used = f"{given.use.boot}/{given.use.sequence}".encode()
-        head = (*headers.envelope("step", dispatch.trace), (headers.NODE, given.node.encode()), (headers.CREDITS, used))
+        head = (
+            *headers.envelope("step", dispatch.trace),
+            (headers.NODE, given.node.encode()),
+            (headers.WHY, given.why),
+            (headers.CREDITS, used),
+        )
         value = step.changed(model=given.model).to_bytes(dispatch.content)
         return Message(topics.work(step.capability), value, step.id.encode(), given.mailbox, head, step.tenant)
     partition = steps_partition(step.tenant, step.home, topics.steps_partitions(step.capability))

@@ -138,9 +138,8 @@ def _on_unplaced(book: Book, round_: Round, outcome: StepUnplaced) -> None:
     job, step = found
     if outcome.missing == step.missing or step.told_missing >= _MOST_TOLD:
         return
-    event = events.StepWaits(
-        epoch=book.epoch, job=job.id, at=round_.wall, step=step.id, attempt=step.attempt, missing=outcome.missing
-    )  # fmt: skip
+    about = {"epoch": book.epoch, "job": job.id, "at": round_.wall, "step": step.id, "attempt": step.attempt}
+    event = events.StepWaits(**about, missing=outcome.missing)
     book.emit(round_, job, event)
     if not outcome.missing:
         book.unclaimed.sent(job.id, step, None)
@@ -161,7 +160,7 @@ def _on_claimed(book: Book, round_: Round, outcome: StepClaimed) -> None:
         return
     event = StepClaimedBy.of_valid(
         epoch=book.epoch, job=job.id, at=round_.wall, step=step.id, attempt=outcome.attempt, claim=outcome.claim, node=outcome.node,
-        mailbox=outcome.mailbox, lease_seconds=outcome.lease_seconds,
+        mailbox=outcome.mailbox, lease_seconds=outcome.lease_seconds, why=outcome.why,
     )  # fmt: skip
     job.apply(event)
     job.claim_news.append(event)
@@ -222,6 +221,7 @@ def _on_succeeded(book: Book, round_: Round, outcome: StepSucceeded) -> None:
         _waste(book, round_, outcome)
         return
     job, step = found
+    why = driving.unexplained(job, step, outcome.why)
     book.drop_claim(step)
     if outcome.answer.served is not None or (step.claim is not None and step.claim.id != outcome.claim):
         book.stop(round_, job, step)
@@ -230,12 +230,11 @@ def _on_succeeded(book: Book, round_: Round, outcome: StepSucceeded) -> None:
         driving.drive(book, round_, job)
         return
     book.funds.close(round_, job, step, outcome.usage)
-    if step.request is not None and outcome.usage.cost:
-        book.prices.learn(step.request.model, outcome.usage)
+    driving.learn(book, job, step, outcome.usage)
     caching.answered(round_, job, step, outcome, book.control_of(job))
     event = StepAnswered.of_valid(
         epoch=book.epoch, job=job.id, at=round_.wall, step=step.id, attempt=outcome.attempt, node=outcome.node, answer=outcome.answer,
-        usage=outcome.usage, timings=outcome.timings,
+        usage=outcome.usage, timings=outcome.timings, why=why,
     )  # fmt: skip
     book.emit(round_, job, event)
     driving.drive(book, round_, job)
@@ -265,6 +264,7 @@ def _on_failed(book: Book, round_: Round, outcome: StepFailed) -> None:
         _waste(book, round_, outcome)
         return
     job, step = found
+    step.why = outcome.why
     metrics.ATTEMPTS_FAILED.labels(outcome.failure.kind.value).inc()
     if outcome.failure.kind is FailureKind.CANCELLED and driving.repeatable(step):
         # Nobody here wants it cancelled: an earlier owner's stop, or another claim's.

@@ -117,7 +117,6 @@ def _ask(book: Book, round_: Round, job: LiveJob, want: Wanted) -> None:
         charged_day=funding.day,
         unfunded=funding.lacks is not None or None,
         node=given.node if given else None,
-        why=given.why if given else "",
     )
     book.emit(round_, job, event)
     step = job.steps[want.step]
@@ -200,7 +199,9 @@ def _attempt(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> Step:
     assert step.request is not None, "a sleep is not sent"
     left = max(0.0, job.deadline_due - round_.now)
     served_as = raised(job.accepted.priority_class, left, book.expected.of)
-    return step_of(job, step, book.home, book.policy.lease_seconds, served_as=served_as, seconds_left=left)
+    tenant, policy = job.accepted.request.tenant, book.policy
+    likely = policy.lengths.likely(tenant, step.request.agent, step.request.model)
+    return step_of(job, step, book.home, policy.lease_seconds, served_as=served_as, seconds_left=left, likely_output=likely)
 
 
 def fail_attempt(
@@ -215,6 +216,7 @@ def fail_attempt(
     usage: Usage | None = None,
 ) -> None:
     """Record that the current attempt ended; the next one begins after `wait` seconds, never when None."""
+    why = unexplained(job, step, step.why)
     book.drop_claim(step)
     book.funds.close(round_, job, step, usage, lost=True)
     log.info("attempt_failed", job=job.id, trace=trace_id(job.accepted.trace), step=step.id, kind=failure.kind.value, retry_in=wait)
@@ -228,6 +230,7 @@ def fail_attempt(
         retry_after_seconds=wait,
         counted=counted,
         usage=usage or Usage(),
+        why=why,
     )
     book.emit(round_, job, event)
     if wait is None:
@@ -236,6 +239,22 @@ def fail_attempt(
     step.due_at = round_.now + wait
     if not streams.ask_position(round_, job, step, book.home, book.policy) and wait <= 0:
         retry(book, round_, job, step)
+
+
+def learn(book: Book, job: LiveJob, step: OpenStep, used: Usage) -> None:
+    """From an answer that history takes: what such calls cost, and how long their answers are."""
+    if (request := step.request) is None or not used.calls:
+        return
+    if used.cost:
+        book.prices.learn(request.model, used)
+    if used.completion_tokens:
+        book.policy.lengths.learn(job.accepted.request.tenant, request.agent, request.model, used.completion_tokens)
+
+
+def unexplained(job: LiveJob, step: OpenStep, why: str | None) -> str | None:
+    """Why its node was chosen, unless its claim stands in history and says so."""
+    step.why, claim = None, step.claim
+    return why if claim is None or any(event.claim == claim.id for event in job.claim_news) else None
 
 
 def repeatable(step: OpenStep) -> bool:

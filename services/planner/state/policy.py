@@ -13,6 +13,7 @@ from shared.agents.table import Declarations
 from shared.contracts.base import NodeId, PriorityClass
 from shared.contracts.limits import DEADLINE_SECONDS, Limits
 from shared.patterns import BUILT_IN, Patterns
+from shared.scheduling.lengths import AnswerLengths
 from shared.scheduling.retry import RetryPolicy
 
 
@@ -64,6 +65,8 @@ class Policy:
     budgets: BudgetPolicy = field(default_factory=BudgetPolicy)
     conversations: ConversationPolicy = field(default_factory=ConversationPolicy)
     batches: BatchPolicy = field(default_factory=BatchPolicy)
+    lengths: AnswerLengths = field(default_factory=AnswerLengths)
+    """Of answers that this process has accepted: what its steps are likely to write. No event depends on it."""
     caching: CachePolicy = field(default_factory=CachePolicy)
     followers: int = 16
     """Callers of one live job beyond the first."""

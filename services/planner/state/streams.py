@@ -21,7 +21,16 @@ from shared.contracts.reply import StreamBroken
 from shared.contracts.step import Step
 
 
-def step_of(job: LiveJob, step: OpenStep, home: int, lease_seconds: float, *, served_as: PriorityClass, seconds_left: float) -> Step:
+def step_of(
+    job: LiveJob,
+    step: OpenStep,
+    home: int,
+    lease_seconds: float,
+    *,
+    served_as: PriorityClass,
+    seconds_left: float,
+    likely_output: int | None,
+) -> Step:
     """Everything that a worker must know. `served_as`: the class of the topic, which may be more urgent than the job's; `seconds_left`
     until the job's deadline, which travels as an instant only where a user gave one.
     """
@@ -44,6 +53,7 @@ def step_of(job: LiveJob, step: OpenStep, home: int, lease_seconds: float, *, se
         seconds_left=None if accepted.deadline_seconds is None else seconds_left,
         lease_seconds=lease_seconds,
         estimated_tokens=step.reserved_tokens,
+        likely_output=likely_output,
         missing=step.missing,
         beyond_window=step.beyond_window,
     )

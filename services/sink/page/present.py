@@ -21,6 +21,7 @@ from shared.contracts import ids
 from shared.contracts.result import Result
 from shared.patterns.compare import COMPARE
 from shared.patterns.gain import gains
+from shared.placement.why import in_short
 from shared.tree import StepStatus, Tree, fold_step, tree_of
 
 WAITING, PLACED, ANSWERING, ENDED = "waiting", "placed", "answering", "ended"
@@ -216,13 +217,14 @@ class ShownJobs:
         before = len(job.steps)
         fold_step(job.steps, fact)
         self._steps += len(job.steps) - before
+        if told := getattr(fact, "why", None):
+            job.why[fact.step] = in_short(told)[:_MOST_WHY]
         match fact:
             case events.StepAsked():
                 job.asked += 1
                 job.model = fact.model
                 if fact.node is not None:
                     job.given[fact.step], job.node = fact.node, fact.node
-                    job.why[fact.step] = fact.why[:_MOST_WHY]
             case events.StepClaimedBy():
                 job.given.pop(fact.step, None)
                 job.attempts = max(job.attempts, fact.attempt)

@@ -13,6 +13,7 @@ from shared.contracts.node import Hardware, NodeModel
 from shared.placement.choosing import Busy, Chosen, choose
 from shared.placement.demand import cost_of
 from shared.placement.filters import NodeView, Unplaceable
+from shared.placement.why import read
 from tests.support.routing import MODEL, credit, node, step, view
 
 BIG = NodeModel(name="big:70b", size_bytes=40 * 10**9, context_length=131_072)
@@ -106,7 +107,7 @@ def test_residency_lowers_cost_but_filters_nothing() -> None:
     cold = view(node("a"), credit("a"))
     warm = view(node("b"), credit("b", resident=("small:1b",)))
     assert chosen(choose(step(), [cold, warm], 0.0)).node == "b"
-    swamped = view(node("b"), credit("b", resident=("small:1b",), queued_tokens=10_000, decode_tokens_per_second=20.0))
+    swamped = view(node("b"), credit("b", resident=("small:1b",), running=1, queued_tokens=10_000, decode_tokens_per_second=20.0))
     assert chosen(choose(step(), [cold, swamped], 0.0)).node == "a"
     assert chosen(choose(step(), [cold], 0.0)).node == "a"
 
@@ -117,8 +118,9 @@ def test_measured_speed_decides_between_idle_nodes() -> None:
     nodes = [view(node("a")), view(node("b", models=(fast,)))]
     choice = chosen(choose(step(estimated_tokens=500), nodes, 0.0))
     assert choice.node == "b"
-    assert "predicted" in choice.why
-    assert "load" in choice.why
+    why = read(choice.why())
+    assert why is not None
+    assert (why.node, why.end > why.load > 0, [loser.node for loser in why.losers]) == ("b", True, ["a"])
 
 
 def test_auto_takes_the_model_that_is_done_first() -> None:
@@ -145,11 +147,12 @@ def test_the_choice_has_a_place_and_is_the_best(facts: list[tuple[int, int, bool
         for i, (places, queued, warm) in enumerate(facts)
     ]
     asked = step(estimated_tokens=tokens)
-    choice = choose(asked, nodes, 0.0)
-    assert choice == choose(asked, nodes[::-1], 0.0)
+    choice, turned = choose(asked, nodes, 0.0), choose(asked, nodes[::-1], 0.0)
     if isinstance(choice, Busy):
         assert all(places == 0 for places, _, _ in facts)
+        assert isinstance(turned, Busy)
         return
+    assert (chosen(choice).node, choice.seconds) == (chosen(turned).node, turned.seconds)
     assert chosen(choice).account.available > 0
     alone = [choose(asked, [one], 0.0) for one in nodes]
     assert chosen(choice).seconds <= min(c.seconds for c in alone if isinstance(c, Chosen))

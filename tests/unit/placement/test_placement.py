@@ -85,7 +85,7 @@ def test_a_closed_lane_opens_with_the_next_round() -> None:
     assert not known.open_lane(demand)
     known.ledger.on_credits(credit(places=1, sequence=1), 0.1)
     assert not known.open_lane(demand)
-    known.begin_round()
+    known.begin_round(0.1)
     assert known.open_lane(demand)
 
 

@@ -55,10 +55,10 @@ class Scene:
 def failing(real: Any, odd: Any) -> Any:
     """`real`, but it raises where `odd` says so."""
 
-    def work(*args: Any) -> Any:
+    def work(*args: Any, **named: Any) -> Any:
         if odd(*args):
             raise OverflowError("int too large to convert to float")
-        return real(*args)
+        return real(*args, **named)
 
     return work
 
@@ -75,7 +75,7 @@ def test_a_demand_that_cannot_be_judged_is_given_up(monkeypatch: pytest.MonkeyPa
 
 def test_a_step_that_cannot_be_placed_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The choice among its nodes raises; it is tried again at once, and keeps no place."""
-    monkeypatch.setattr(choosing, "best", failing(choosing.best, lambda _, wanted: wanted.job == "odd"))
+    monkeypatch.setattr(routing, "ask_of", failing(choosing.ask_of, lambda step: step.job == "odd"))
     scene = Scene()
     placed, failed = scene.rounds(TRIES)
     assert placed == ["a", "b"]

@@ -271,7 +271,7 @@ def test_places_follow_littles_law() -> None:
     """Slots plus what ends in one round trip, bounded, minus what runs and waits."""
     slots = Slots(2, prefetch_limit=10, round_trip=RoundTrip(0.1))
     assert slots.places(0.0, 0) == 2
-    slots.take()
+    slots.take(0.0)
     assert slots.places(0.0, 1) == 0
     slots.give_back(0.0)
     slots.ended.add(0.0, 49)

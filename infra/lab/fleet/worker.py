@@ -1,0 +1,230 @@
+"""A worker of the fleet: the real policies (places, inbox, speeds, shares of offers) around a simulated machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from infra.lab.fleet.machine import Call, Machine
+from infra.lab.fleet.timeline import Timeline
+from infra.lab.simulators.ollama.parameters import Parameters
+from services.worker.attempt import Attempt
+from services.worker.backends.base import Completion
+from services.worker.credits import share
+from services.worker.inbox import Inbox
+from services.worker.registration import signature
+from services.worker.round_trip import RoundTrip
+from services.worker.slots import Slots
+from services.worker.speeds import Speeds
+from shared.contracts.chat import Answer
+from shared.contracts.credits import Credits
+from shared.contracts.node import Node, NodeModel
+from shared.contracts.outcome import claim_id
+from shared.contracts.step import Step
+from shared.contracts.usage import Timings, Usage
+from shared.placement.choosing import split
+from shared.placement.demand import cost_of
+
+COALESCE_SECONDS = 0.005
+CREDITS_SECONDS = 1.0
+TURN_SECONDS = 0.2
+PREFETCH_LIMIT = 512
+_ANSWER = Answer()
+
+
+@dataclass(slots=True)
+class Given:
+    """A step in a mailbox, with what its model will really read and write."""
+
+    step: Step
+    prompt: int
+    output: int
+    ended: Callable[[Step, Call | None], None]
+
+
+class Worker:
+    """`tell_credits`, `tell_node`: what routers are to hear, at once; whoever is given them counts the way."""
+
+    def __init__(
+        self,
+        name: str,
+        mailbox: int,
+        parameters: Parameters,
+        machine: Machine,
+        timeline: Timeline,
+        *,
+        slots: int,
+        tell_credits: Callable[[Credits], None],
+        tell_node: Callable[[Node], None],
+    ) -> None:
+        self.name, self.mailbox, self.machine = name, mailbox, machine
+        self._parameters, self._timeline = parameters, timeline
+        self._tell_credits, self._tell_node = tell_credits, tell_node
+        self.slots = Slots(slots, prefetch_limit=PREFETCH_LIMIT, round_trip=RoundTrip(0.05))
+        self.speeds = Speeds()
+        self.inbox = Inbox(2_048)
+        self.backlogs: dict[str, int] = {}
+        self.reads = self.written = 0
+        """Of its mailbox: next offset to be read; next one to be written."""
+        self._claims = self._sequence = 0
+        self._running: dict[Attempt, Call] = {}
+        self._waits: dict[Attempt, Given] = {}
+        self._model: str | None = None
+        self._planned = False
+        self._told: Node | None = None
+        self._boot = 0
+        self.there = True
+
+    # What it is given
+
+    def take(self, offset: int, given: Given) -> None:
+        """It reads a record of its mailbox."""
+        if not self.there:
+            self._timeline.after(10.0, lambda: given.ended(given.step, None))
+            return
+        self.reads = offset + 1
+        self._claims += 1
+        attempt = Attempt(given.step, claim_id(self.name, self._boot, self._claims), None, self._timeline.now)
+        self._waits[attempt] = given
+        self.inbox.push(attempt)
+        self._start_waiting()
+        self.announce()
+
+    def _start_waiting(self) -> None:
+        while self.slots.free > 0:
+            attempt = self.inbox.pop(self._model, self._timeline.now)
+            if attempt is None:
+                return
+            self._model = attempt.step.model
+            self.slots.take(self._timeline.now)
+            attempt.busy_before = self.slots.busy_seconds(self._timeline.now)
+            given = self._waits[attempt]
+            attempt.started_at = self._timeline.now
+            call = Call(attempt.step.model, given.prompt, given.output, partial(self._ended, attempt))
+            self._running[attempt] = call
+            self.machine.begin(call)
+
+    def _ended(self, attempt: Attempt, call: Call) -> None:
+        if self._running.pop(attempt, None) is None:
+            return
+        given, now = self._waits.pop(attempt), self._timeline.now
+        area = self.slots.busy_seconds(now) - attempt.busy_before
+        running = area / (now - attempt.started_at) if attempt.started_at is not None and now > attempt.started_at else 1.0
+        self.slots.give_back(now, succeeded=not call.failed)
+        if not call.failed:
+            assert call.first_at is not None
+            reading, writing = (call.first_at - call.read_at) * 1e3, (now - call.first_at) * 1e3
+            done = Completion(
+                _ANSWER,
+                Usage(calls=1, prompt_tokens=call.prompt, completion_tokens=call.output),
+                Timings(load_ms=call.load_seconds * 1e3, prefill_ms=reading, decode_ms=writing),
+                call.prompt,
+            )
+            self.speeds.observe(call.model, done, running)
+        given.ended(attempt.step, call)
+        self._start_waiting()
+        self.announce()
+
+    # What it tells
+
+    def announce(self) -> None:
+        """Soon, together with what else changes until then."""
+        if not self._planned:
+            self._planned = True
+            self._timeline.after(COALESCE_SECONDS, self._announce)
+
+    def beat(self) -> None:
+        """Each second, whatever happens."""
+        if self.there:
+            self._announce()
+        self._timeline.after(CREDITS_SECONDS, self.beat)
+
+    def _announce(self) -> None:
+        self._planned = False
+        if not self.there:
+            return
+        now = self._timeline.now
+        self._sequence += 1
+        resident = tuple(sorted(name for name, there in self.machine.loaded.items()))
+        self._tell_credits(
+            Credits(
+                node=self.name,
+                boot=f"b{self._boot}",
+                incarnation=self._boot,
+                sequence=self._sequence,
+                mailbox=self.mailbox,
+                offers=share(self.slots.places(now, len(self.inbox)), self.backlogs, int(now / TURN_SECONDS)),
+                read={"chat": self.reads, "embed": 0},
+                told={"chat": (0, self.reads)},
+                running=self.slots.busy,
+                queued_tokens=sum(cost_of(attempt.step) for attempt in self._waits),
+                resident=resident,
+                decode_tokens_per_second=self.speeds.node_decode,
+                free_seconds=self._free_seconds(),
+            )
+        )
+        node = self.node(resident)
+        if self._told is None or signature(node) != signature(self._told):
+            self._told = node
+            self._tell_node(node)
+
+    def _free_seconds(self) -> float | None:
+        """Until the first of its slots is likely to be free."""
+        if self.slots.free > 0:
+            return None
+        now, running = self._timeline.now, self.slots.busy
+        left = []
+        for attempt, call in self._running.items():
+            prompt, output = split(attempt.step)
+            whole = self.speeds.seconds(call.model, prompt, output, running)
+            if whole is None:
+                return None
+            since = now - (attempt.started_at or now)
+            left.append(max(whole - since, whole / 4))
+        return min(left) if left else None
+
+    def node(self, resident: tuple[str, ...] = ()) -> Node:
+        """As it registers."""
+        models = (
+            NodeModel(
+                name=model.name,
+                size_bytes=model.weights_bytes,
+                context_length=model.context_length,
+                operations=("embed",) if "embedding" in model.capabilities else ("chat", "generate"),
+                resident=model.name in resident,
+            )
+            for model in self._parameters.models
+        )
+        return Node(
+            id=self.name,
+            boot=f"b{self._boot}",
+            mailbox=self.mailbox,
+            backend="ollama",
+            simulated=True,
+            slots=self.slots.total,
+            most_models=self._parameters.max_loaded_models,
+            models=tuple(self.speeds.attach(model) for model in models),
+            at=0.0,
+        )
+
+    # What becomes of it
+
+    def die(self) -> None:
+        """The whole machine: nobody hears of it. What it had is asked again when its silence is noticed."""
+        self.there = False
+        self.machine.die()
+        lost = list(self._waits.values())
+        self._waits.clear()
+        self._running.clear()
+        self.inbox.clear()
+        self.slots.busy = 0
+        for given in lost:
+            self._timeline.after(10.0, partial(given.ended, given.step, None))
+
+    def come_back(self) -> None:
+        """As a new boot."""
+        self.there, self.machine.alive = True, True
+        self._boot += 1
+        self._told = None
+        self.announce()

@@ -1,0 +1,63 @@
+"""Hybrid: what is foreseen decides. Three rules, each with its reason measured (decision 0062).
+
+1. A node with a place, by the step's time there, and more the fuller the node is: calls slow one another, and bursts want all slots.
+2. Where that would mean a load, a busy node may be waited for; and a model keeps its place for some loads' time while steps wait for it.
+   So steps of a model are run together: fewer loads for all, and what loads cost stays below a fixed share.
+3. Batch steps also wait for a faster node than there is, where they would be done earlier: the last of many does not lie on the slowest.
+
+Nobody waits longer for a better node than it would have taken on the one that it had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shared.contracts.base import PriorityClass
+from shared.placement.filters import Candidate
+from shared.placement.policies.port import Ask, Foreseen, Moment, foresee
+
+QUANTUM = 8.0
+"""Loads' time that a model keeps its place while steps wait for it: of a node that always works, loads take less than a ninth."""
+HORIZON_SECONDS = 30.0
+"""A model that is asked for once in this time is as good as sure to be needed again."""
+LOSS = 3.0
+"""Loads' time that such a model's loss costs: another load, who waits for that, and who waits behind it."""
+
+
+def pick(found: Sequence[Candidate], ask: Ask, moment: Moment) -> list[Foreseen]:
+    """Those with a place, and those that are worth waiting for."""
+    batch = ask.priority_class is PriorityClass.BATCH
+    weighed: list[Foreseen] = []
+    ready = False
+    for candidate in found:
+        account = candidate.account
+        if account.available > 0:
+            seen = foresee(candidate, ask, moment)
+            if seen.load:
+                seen = _with_loss(seen, candidate, moment)
+            elif not batch and account.active:
+                seen = seen._replace(cost=seen.cost + (seen.read + seen.write) * account.active / candidate.slots)
+            ready |= seen.now and not seen.load
+            weighed.append(seen)
+    if (not ready or batch) and moment.now < ask.until:
+        for candidate in found:
+            account = candidate.account
+            if account.available <= 0 and account.running:
+                seen = foresee(candidate, ask, moment)
+                weighed.append(_with_loss(seen, candidate, moment) if seen.load else seen)
+    return weighed
+
+
+def _with_loss(seen: Foreseen, candidate: Candidate, moment: Moment) -> Foreseen:
+    """A model that is put out of memory will have to be loaded again, as surely as it is in demand; until it had its time it stays."""
+    account = candidate.account
+    if not candidate.crowded:
+        return seen
+    load, left, heat = candidate.load_seconds, 0.0, 1.0
+    for model in account.resident:
+        if model in moment.wanted:
+            left = max(left, QUANTUM * load - (moment.now - account.loaded_at[model]))
+        heat = min(heat, moment.heat.get(model, 0.0) * HORIZON_SECONDS)
+    if left > 0:
+        return seen._replace(cost=seen.cost + left, wait=seen.wait + left, now=False)
+    return seen._replace(cost=seen.cost + LOSS * load * heat)

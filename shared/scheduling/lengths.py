@@ -1,0 +1,66 @@
+"""Lengths: how many tokens answers have, by tenant, agent and model, as quantiles of what was seen of late. Pure.
+
+Counts by size, half an octave each, fading: a median costs a look at some thirty numbers. Who was never seen is taken for the agent's
+other tenants, then for nothing known.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from math import log2
+
+MOST_KEYS = 4_096
+"""Whoever was seen longest ago is forgotten beyond that."""
+_SIZES = 40
+"""Half octaves: up to a million tokens."""
+FADES = 0.98
+"""Of what was counted at each new answer: some fifty of the newest decide."""
+FEWEST = 3.0
+"""Of what is counted: fewer say nothing."""
+
+Key = tuple[str, str, str]
+
+
+class _Counts:
+    __slots__ = ("sizes", "total")
+
+    def __init__(self) -> None:
+        self.sizes = [0.0] * _SIZES
+        self.total = 0.0
+
+    def add(self, tokens: int) -> None:
+        self.sizes = [count * FADES for count in self.sizes]
+        self.total = self.total * FADES + 1.0
+        self.sizes[min(_SIZES - 1, round(2 * log2(tokens + 1)))] += 1.0
+
+    def quantile(self, share: float) -> int:
+        left = self.total * share
+        for size, count in enumerate(self.sizes):
+            left -= count
+            if left <= 0:
+                return max(1, round(2.0 ** (size / 2)) - 1)
+        return int(2.0 ** (_SIZES / 2))
+
+
+class AnswerLengths:
+    """What answers have been like. Of one process."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[Key, _Counts] = OrderedDict()
+
+    def learn(self, tenant: str, agent: str, model: str, tokens: int) -> None:
+        """An answer had so many tokens."""
+        for key in ((tenant, agent, model), ("", agent, model)):
+            counts = self._seen.pop(key, None) or _Counts()
+            counts.add(tokens)
+            self._seen[key] = counts
+        while len(self._seen) > MOST_KEYS:
+            self._seen.popitem(last=False)
+
+    def likely(self, tenant: str, agent: str, model: str, share: float = 0.5) -> int | None:
+        """So many or fewer tokens has this share of answers; None where too little was seen."""
+        for key in ((tenant, agent, model), ("", agent, model)):
+            counts = self._seen.get(key)
+            if counts is not None and counts.total >= FEWEST:
+                return counts.quantile(share)
+        return None
