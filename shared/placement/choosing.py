@@ -19,7 +19,7 @@ from shared.placement.demand import MOST_TOKENS, Demand, demand_of
 from shared.placement.filters import Candidate, NodeView, Unplaceable, candidates
 from shared.placement.ledger import CreditLedger, NodeCredit
 from shared.placement.policies import POLICIES
-from shared.placement.policies.port import Ask, Foreseen, Moment
+from shared.placement.policies.port import Foreseen, Moment, PlaceRequest
 from shared.processing.node_table import NodeTable
 
 
@@ -62,10 +62,10 @@ class Busy:
 Choice = Chosen | Held | Busy | Unplaceable
 
 
-def ask_of(step: Step, *, now: float = 0.0, arrived_at: float = 0.0, until: float = inf) -> Ask:
+def ask_of(step: Step, *, now: float = 0.0, arrived_at: float = 0.0, until: float = inf) -> PlaceRequest:
     """What policies look at of `step`, which has waited since `arrived_at`."""
     prompt, output = split(step)
-    return Ask(step.id, prompt, output, step.priority_class, now - arrived_at, until)
+    return PlaceRequest(step.id, prompt, output, step.priority_class, now - arrived_at, until)
 
 
 def split(step: Step) -> tuple[int, int]:
@@ -84,7 +84,7 @@ def choose(step: Step, nodes: Sequence[NodeView], now: float, policy: str = "hyb
     return found if isinstance(found, Unplaceable) else best(found, ask_of(step), Moment(now), policy)
 
 
-def best(found: Sequence[Candidate], ask: Ask, moment: Moment, policy: str = "hybrid") -> Chosen | Held | Busy:
+def best(found: Sequence[Candidate], ask: PlaceRequest, moment: Moment, policy: str = "hybrid") -> Chosen | Held | Busy:
     """The candidate of the least cost; equals are told apart by free places, then by name."""
     weighed = POLICIES[policy](found, ask, moment)
     chosen: Foreseen | None = None
@@ -183,7 +183,7 @@ class Placement:
             found = self._found[demand] = candidates(demand, self._nodes, self.table.known())
         return found
 
-    def choose(self, demand: Demand, ask: Ask) -> Choice:
+    def choose(self, demand: Demand, ask: PlaceRequest) -> Choice:
         """The node for one step of this demand. Uses nothing up."""
         found = self.candidates(demand)
         if isinstance(found, Unplaceable):

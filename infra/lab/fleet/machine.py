@@ -72,7 +72,7 @@ class Machine:
     # What is asked
 
     def begin(self, call: Call) -> None:
-        """Ask; a call of a machine that is not there fails."""
+        """PlaceRequest; a call of a machine that is not there fails."""
         call.asked_at = self._timeline.now
         call.pace = 1.0 + self._node.jitter * (2.0 * self._random.random() - 1.0)
         if not self.alive or self.fails_after is not None:

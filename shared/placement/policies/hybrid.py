@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from shared.contracts.base import PriorityClass
 from shared.placement.filters import Candidate
-from shared.placement.policies.port import Ask, Foreseen, Moment, foresee
+from shared.placement.policies.port import Foreseen, Moment, PlaceRequest, foresee
 
 QUANTUM = 8.0
 """Loads' time that a model keeps its place while steps wait for it: of a node that always works, loads take less than a ninth."""
@@ -24,7 +24,7 @@ LOSS = 3.0
 """Loads' time that such a model's loss costs: another load, who waits for that, and who waits behind it."""
 
 
-def pick(found: Sequence[Candidate], ask: Ask, moment: Moment) -> list[Foreseen]:
+def pick(found: Sequence[Candidate], ask: PlaceRequest, moment: Moment) -> list[Foreseen]:
     """Those with a place, and those that are worth waiting for."""
     batch = ask.priority_class is PriorityClass.BATCH
     weighed: list[Foreseen] = []

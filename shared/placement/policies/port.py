@@ -11,7 +11,7 @@ from shared.contracts.base import PriorityClass
 from shared.placement.filters import Candidate
 
 
-class Ask(NamedTuple):
+class PlaceRequest(NamedTuple):
     """A step, as far as policies look at it. Tokens are estimates, seconds monotonic."""
 
     key: str
@@ -64,12 +64,12 @@ class Foreseen(NamedTuple):
         return self.first + self.write
 
 
-Policy = Callable[[Sequence[Candidate], Ask, Moment], list[Foreseen]]
+Policy = Callable[[Sequence[Candidate], PlaceRequest, Moment], list[Foreseen]]
 """All candidates that could be taken, in any order; the one of the least cost is. Where that has no place at once the step waits for it.
 Empty: none has a place."""
 
 
-def foresee(candidate: Candidate, ask: Ask, moment: Moment) -> Foreseen:
+def foresee(candidate: Candidate, ask: PlaceRequest, moment: Moment) -> Foreseen:
     """What a step would meet there; `cost` is its end."""
     account = candidate.account
     beside = min(account.active, candidate.slots - 1)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from zlib import crc32
 
 from shared.placement.filters import Candidate
-from shared.placement.policies.port import Ask, Foreseen, Moment, foresee
+from shared.placement.policies.port import Foreseen, Moment, PlaceRequest, foresee
 
 
-def pick(found: Sequence[Candidate], ask: Ask, moment: Moment) -> list[Foreseen]:
+def pick(found: Sequence[Candidate], ask: PlaceRequest, moment: Moment) -> list[Foreseen]:
     """The two that are drawn of those with a place."""
     seed = crc32(ask.key.encode())
     drawn = sorted((c for c in found if c.account.available > 0), key=lambda c: crc32(c.node.encode(), seed))[:2]

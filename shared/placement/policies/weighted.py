@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shared.placement.filters import Candidate
-from shared.placement.policies.port import Ask, Foreseen, Moment, foresee
+from shared.placement.policies.port import Foreseen, Moment, PlaceRequest, foresee
 
 
-def pick(found: Sequence[Candidate], ask: Ask, moment: Moment) -> list[Foreseen]:
+def pick(found: Sequence[Candidate], ask: PlaceRequest, moment: Moment) -> list[Foreseen]:
     """Those with a place."""
     return [foresee(c, ask, moment)._replace(cost=(c.account.given + 1) / (c.decode * c.slots)) for c in found if c.account.available > 0]
