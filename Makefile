@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # a process whose modules need compiling takes two to three times as long to start
-.PHONY: help venv check format test test-chaos test-semantic up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-idle bench-sizing bench-sink bench-cache bench-meanings bench-versus bench-priority helm-check compose-check ollama lock sbom wheel clean
+.PHONY: help venv check format test test-chaos test-semantic up down status logs demo bench chaos bench-backlog bench-cancel bench-delays bench-recovery bench-takeover bench-idle bench-fleet bench-sizing bench-sink bench-cache bench-meanings bench-versus bench-priority helm-check compose-check ollama lock sbom wheel clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -86,6 +86,9 @@ bench-versus: venv ## Beside durable alternatives on this machine: a workflow li
 
 bench-patterns: venv ## Every pattern on a real small model (NODE=embedded, ollama, simulator; MODEL=name; QUESTIONS=n): calls, tokens, critical path, gain.
 	@$(BIN)/python -m infra.lab.bench.patterns $(if $(NODE),--node $(NODE)) $(if $(MODEL),--model $(MODEL)) $(if $(QUESTIONS),--questions $(QUESTIONS)) $(REPEATED) --json $(call runs,patterns)
+
+bench-fleet: venv ## Policies for nodes on a simulated fleet, on recorded arrivals, in virtual time: loads, first tokens, makespan, losses.
+	@$(BIN)/python -m infra.lab.fleet $(REPEATED) --json $(call runs,fleet)
 
 bench-cancel: venv ## Cancel 50 running streams in each of three ways; the node must see it within 100 ms.
 	@$(BIN)/python -m infra.lab.bench.cancel $(REPEATED) --json $(call runs,cancel)

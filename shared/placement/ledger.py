@@ -42,6 +42,7 @@ class NodeCredit:
         "resident",
         "running",
         "sequence",
+        "spare",
         "told",
     )
 
@@ -56,7 +57,8 @@ class NodeCredit:
         """Changes with the mailbox: offsets of another mailbox mean nothing here."""
         self.live = False
         self.heard_at = 0.0
-        self.offered = 0
+        self.offered = self.spare = 0
+        """Places for this party; those that are offered to others."""
         self.read: dict[str, int] = {}
         self.told: dict[str, tuple[int, int]] = {}
         self.in_flight = 0
@@ -121,6 +123,7 @@ class NodeCredit:
             self.resident = frozenset(record.resident)
             self.loaded_at = {model: self.loaded_at.get(model, now) for model in record.resident}
         self.offered = max(0, record.offers.get(party, 0))
+        self.spare = sum(record.offers.values()) - self.offered
         self._forget_read()
         self._count()
         return changed

@@ -7,7 +7,7 @@ other tenants, then for nothing known.
 from __future__ import annotations
 
 from collections import OrderedDict
-from math import log2
+from math import exp2, log2
 
 MOST_KEYS = 4_096
 """Whoever was seen longest ago is forgotten beyond that."""
@@ -38,8 +38,8 @@ class _Counts:
         for size, count in enumerate(self.sizes):
             left -= count
             if left <= 0:
-                return max(1, round(2.0 ** (size / 2)) - 1)
-        return int(2.0 ** (_SIZES / 2))
+                return max(1, round(exp2(size / 2)) - 1)
+        return int(exp2(_SIZES / 2))
 
 
 class AnswerLengths:

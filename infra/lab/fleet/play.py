@@ -101,6 +101,7 @@ class Play:
             worker.beat()
         for router in self.routers:
             router.sweep()
+            router.beat()
         for number, told in enumerate(self._told):
             self._timeline.after(told.request.at + 2.0, partial(self._arrive, number, told))
         self._timeline.run(lambda: not self._left, most_seconds)
@@ -166,11 +167,13 @@ class Play:
 
     def _on_presence(self, name: str, backlog: int) -> None:
         for worker in self.workers:
-            worker.backlogs[name] = backlog
+            self._timeline.after(self._fleet.hop_seconds, partial(worker.hear, name, backlog))
 
     def _change(self, worker: Worker, change: Change) -> None:
         match change.what:
             case "dies":
+                worker.lose_machine()
+            case "vanishes":
                 worker.die()
             case "returns":
                 worker.come_back()

@@ -21,7 +21,7 @@ from shared.processing.node_table import NodeTable
 from shared.processing.window import Window, WindowBounds
 from shared.topics import Topics
 
-SWEEP_SECONDS = 0.25
+SWEEP_SECONDS, PRESENCE_SECONDS, PRESENCE_MIN_SECONDS = 0.25, 1.0, 0.05
 ACK_SECONDS = 0.002
 """From writing into a mailbox to the broker's acknowledgement."""
 
@@ -59,7 +59,8 @@ class Router:
         self.routing = Routing(self.placement, settings, topics)
         bounds = WindowBounds(settings.window, settings.window_span, 10**9, 10**12)
         self._windows = {c: Window(TopicPartition(topics.steps("chat", c), 0), bounds, 0) for c in PriorityClass}
-        self._planned = False
+        self._planned = self._announcing = False
+        self._announced, self._announced_at = 0, -1.0
         self.there = True
 
     def read(self, step: Step) -> None:
@@ -90,6 +91,25 @@ class Router:
         for placed in routing.match(now):
             offset = self._deliver(self, placed)
             self._timeline.after(ACK_SECONDS, partial(self._acknowledged, placed, offset))
+        waiting = len(routing.waiting)
+        if waiting > 2 * self._announced or (self._announced and not waiting):
+            self._announce_soon()
+
+    def _announce_soon(self) -> None:
+        """As `services.router.presence` does."""
+        if not self._announcing:
+            self._announcing = True
+            self._timeline.after(max(0.0, self._announced_at + PRESENCE_MIN_SECONDS - self._timeline.now), self._announce)
+
+    def _announce(self) -> None:
+        self._announcing, self._announced_at = False, self._timeline.now
+        self._announced = len(self.routing.waiting)
+        self._presence(self.name, self._announced)
+
+    def beat(self) -> None:
+        """Each second."""
+        self._announce()
+        self._timeline.after(PRESENCE_SECONDS, self.beat)
 
     def _acknowledged(self, placed: Placed, offset: int) -> None:
         self.placement.ledger.acknowledged(placed.dispatch, offset)
@@ -101,6 +121,5 @@ class Router:
             if self.placement.ledger.expire(self._timeline.now):
                 self.placement.refresh()
             self.routing.sweep(self._timeline.now, judge=False)
-            self._presence(self.name, len(self.routing.waiting))
             self.wake()
         self._timeline.after(SWEEP_SECONDS, self.sweep)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+import gzip
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from random import Random
 from typing import Annotated, Any, Literal, NamedTuple
@@ -18,12 +18,14 @@ from shared.contracts.base import PriorityClass
 
 
 class Change(BaseModel):
-    """What happens to a node at an instant. `slow`: everything takes `factor` times as long; `fails`: every call fails after `seconds`."""
+    """What happens to a node at an instant. `dies`: its model server; `vanishes`: all of it, unheard. `slow`: everything takes `factor`
+    times as long; `fails`: every call fails after `seconds`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     at_seconds: float = Field(ge=0)
-    what: Literal["dies", "returns", "slow", "fails", "mends"]
+    what: Literal["dies", "vanishes", "returns", "slow", "fails", "mends"]
     factor: PositiveFloat = 1.0
     seconds: float = Field(default=0.01, ge=0)
 
@@ -99,22 +101,25 @@ class Arrival(NamedTuple):
     output: int
 
 
-def azure(path: Path) -> list[Arrival]:
-    """Of the Azure LLM inference trace 2023 (TIMESTAMP, ContextTokens, GeneratedTokens)."""
-    with path.open(newline="") as file:
-        rows = [(_instant(row["TIMESTAMP"]), int(row["ContextTokens"]), int(row["GeneratedTokens"])) for row in csv.DictReader(file)]
-    first = rows[0][0]
-    return [Arrival(at - first, max(1, prompt), max(1, output)) for at, prompt, output in rows]
+TRACE = Path(__file__).with_name("azure_conversations_2023.csv.gz")
+"""Arrivals of a conversation service: Azure Public Dataset, LLM inference 2023, CC-BY 4.0 (Patel et al., "Splitwise", ISCA 2024); instants
+as milliseconds from the first one, otherwise unchanged."""
 
 
-def _instant(text: str) -> float:
-    return datetime.fromisoformat(text[:26]).timestamp()
+def recorded(path: Path = TRACE) -> list[Arrival]:
+    """Of a trace in that form: `milliseconds,prompt_tokens,output_tokens`, as CSV, packed or not."""
+    packed = path.read_bytes()
+    rows = csv.DictReader((gzip.decompress(packed) if path.suffix == ".gz" else packed).decode().splitlines())
+    return [
+        Arrival(int(row["milliseconds"]) / 1e3, max(1, int(row["prompt_tokens"])), max(1, int(row["output_tokens"]))) for row in rows
+    ]
 
 
-def at_load(arrivals: Sequence[Arrival], per_second: float, fleet_per_second: float, share: float) -> list[Arrival]:
-    """The same arrivals, so much faster or slower that they ask `share` of what the fleet does; both in one unit of work a second."""
-    factor = per_second / (fleet_per_second * share)
-    return [Arrival(at * factor, prompt, output) for at, prompt, output in arrivals]
+def at_load(arrivals: Sequence[Arrival], work: Callable[[Arrival], float], share: float) -> list[Arrival]:
+    """From their first one on, so much faster or slower that they ask `share` of the fleet. `work`: seconds of the whole fleet."""
+    first, last = arrivals[0].at, arrivals[-1].at
+    factor = sum(map(work, arrivals)) / share / (last - first)
+    return [Arrival((at - first) * factor, prompt, output) for at, prompt, output in arrivals]
 
 
 def mixed(arrivals: Iterable[Arrival], models: Sequence[str], seed: int, *, skew: float = 1.0) -> list[Request]:

@@ -29,6 +29,7 @@ from shared.placement.demand import cost_of
 COALESCE_SECONDS = 0.005
 CREDITS_SECONDS = 1.0
 TURN_SECONDS = 0.2
+PROBE_SECONDS = 1.0
 PREFETCH_LIMIT = 512
 _ANSWER = Answer()
 
@@ -74,7 +75,7 @@ class Worker:
         self._planned = False
         self._told: Node | None = None
         self._boot = 0
-        self.there = True
+        self.there = self.reachable = True
 
     # What it is given
 
@@ -123,6 +124,8 @@ class Worker:
             )
             self.speeds.observe(call.model, done, running)
         given.ended(attempt.step, call)
+        if call.failed and not self.machine.alive and self.reachable:
+            self._unreachable()
         self._start_waiting()
         self.announce()
 
@@ -133,6 +136,13 @@ class Worker:
         if not self._planned:
             self._planned = True
             self._timeline.after(COALESCE_SECONDS, self._announce)
+
+    def hear(self, router: str, backlog: int) -> None:
+        """A router says how much waits there."""
+        before = self.backlogs.get(router)
+        self.backlogs[router] = backlog
+        if backlog and not before:
+            self.announce()
 
     def beat(self) -> None:
         """Each second, whatever happens."""
@@ -154,7 +164,7 @@ class Worker:
                 incarnation=self._boot,
                 sequence=self._sequence,
                 mailbox=self.mailbox,
-                offers=share(self.slots.places(now, len(self.inbox)), self.backlogs, int(now / TURN_SECONDS)),
+                offers=share(self._places(now), self.backlogs, int(now / TURN_SECONDS)),
                 read={"chat": self.reads, "embed": 0},
                 told={"chat": (0, self.reads)},
                 running=self.slots.busy,
@@ -168,6 +178,21 @@ class Worker:
         if self._told is None or signature(node) != signature(self._told):
             self._told = node
             self._tell_node(node)
+
+    def _places(self, now: float) -> int:
+        return self.slots.places(now, len(self.inbox)) if self.reachable else 0
+
+    def _unreachable(self) -> None:
+        """A call found nobody: nothing is offered until a probe does."""
+        self.reachable = False
+
+        def probe() -> None:
+            self.reachable = self.machine.alive
+            if not self.reachable:
+                self._timeline.after(PROBE_SECONDS, probe)
+            self.announce()
+
+        self._timeline.after(PROBE_SECONDS, probe)
 
     def _free_seconds(self) -> float | None:
         """Until the first of its slots is likely to be free."""
@@ -221,6 +246,14 @@ class Worker:
         self.slots.busy = 0
         for given in lost:
             self._timeline.after(10.0, partial(given.ended, given.step, None))
+
+    def lose_machine(self) -> None:
+        """Its model server ends; the worker is there, and hears of its calls' ends at once."""
+        calls = list(self._running.values())
+        self.machine.die()
+        for call in calls:
+            call.failed = True
+            call.ended(call)
 
     def come_back(self) -> None:
         """As a new boot."""

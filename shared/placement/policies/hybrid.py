@@ -20,6 +20,8 @@ QUANTUM = 8.0
 """Loads' time that a model keeps its place while steps wait for it: of a node that always works, loads take less than a ninth."""
 HORIZON_SECONDS = 30.0
 """A model that is asked for once in this time is as good as sure to be needed again."""
+HANDED_OVER_SECONDS = 0.1
+"""From a router's word that steps wait there to places that are offered to it."""
 LOSS = 3.0
 """Loads' time that such a model's loss costs: another load, who waits for that, and who waits behind it."""
 
@@ -39,13 +41,23 @@ def pick(found: Sequence[Candidate], ask: PlaceRequest, moment: Moment) -> list[
                 seen = seen._replace(cost=seen.cost + (seen.read + seen.write) * account.active / candidate.slots)
             ready |= seen.now and not seen.load
             weighed.append(seen)
+        elif account.spare > 0 and moment.now < ask.until:
+            weighed.append(elsewhere(candidate, ask, moment))
     if (not ready or batch) and moment.now < ask.until:
         for candidate in found:
             account = candidate.account
-            if account.available <= 0 and account.running:
+            if account.available <= 0 and account.running and not account.spare:
                 seen = foresee(candidate, ask, moment)
                 weighed.append(_with_loss(seen, candidate, moment) if seen.load else seen)
     return weighed
+
+
+def elsewhere(candidate: Candidate, ask: PlaceRequest, moment: Moment) -> Foreseen:
+    """Its free places are offered to others: one comes here soon after it is known that somebody waits here."""
+    seen = foresee(candidate, ask, moment)
+    full = candidate.account.running / candidate.slots
+    cost = HANDED_OVER_SECONDS + seen.load + (seen.read + seen.write) * (1.0 + full)
+    return seen._replace(cost=cost, wait=HANDED_OVER_SECONDS, now=False)
 
 
 def _with_loss(seen: Foreseen, candidate: Candidate, moment: Moment) -> Foreseen:

@@ -1,0 +1,97 @@
+"""The fleet simulator plays by the rules that it says, the same way each time, and shows what the bench claims (small plays)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from infra.lab.fleet.machine import Call, Machine
+from infra.lab.fleet.play import Play
+from infra.lab.fleet.scenarios import machines, one_place, peer, stretch, trace
+from infra.lab.fleet.spec import Change, Fleet, Request
+from infra.lab.fleet.timeline import Timeline
+from infra.lab.simulators.ollama.parameters import ModelParameters, Parameters
+
+
+def played(*, loaded: int = 1, parallel: int = 2) -> tuple[Timeline, Machine, list[Call]]:
+    """A machine that reads 100 and writes 10 tokens a second, and loads a model in 2 s."""
+    names = ("a", "b")
+    models = tuple(ModelParameters(name=n, size_gb=1, prefill_tokens_per_second=100, decode_tokens_per_second=10) for n in names)
+    node = Parameters(
+        models=models, num_parallel=parallel, max_loaded_models=loaded, load_gb_per_second=1, cached_load_gb_per_second=1,
+        load_fixed_seconds=1, jitter=0, decode_sharing=1, prefill_interference=0,
+    )  # fmt: skip
+    timeline = Timeline()
+    return timeline, Machine(node, timeline, Random(0)), []
+
+
+def test_a_call_loads_reads_and_writes() -> None:
+    """Two seconds, one second, five seconds."""
+    timeline, machine, ended = played()
+    machine.begin(Call("a", 100, 50, ended.append))
+    timeline.run(lambda: False, 100)
+    [call] = ended
+    assert (call.first_at, call.ended_at, call.load_seconds, machine.loads) == (pytest.approx(3), pytest.approx(8), pytest.approx(2), 1)
+
+
+def test_calls_that_write_together_share_the_machine() -> None:
+    """Fully shared: two of 50 tokens take as long as one of 100."""
+    timeline, machine, ended = played()
+    for _ in range(2):
+        machine.begin(Call("a", 100, 50, ended.append))
+    timeline.run(lambda: False, 100)
+    assert [call.ended_at for call in ended] == [pytest.approx(13), pytest.approx(13)]
+
+
+def test_a_model_with_calls_is_not_put_out() -> None:
+    """The other waits for its end, then loads."""
+    timeline, machine, ended = played()
+    machine.begin(Call("a", 100, 50, ended.append))
+    machine.begin(Call("b", 100, 50, ended.append))
+    timeline.run(lambda: False, 100)
+    assert [(call.model, round(call.ended_at)) for call in ended] == [("a", 8), ("b", 16)]
+    assert machine.loads == 2
+
+
+def test_the_same_seed_plays_the_same() -> None:
+    """All instants; and another seed does not."""
+    one, two, other = (peer("hybrid", seed) for seed in (3, 3, 4))
+    assert one == two
+    assert one != other
+
+
+def test_steps_of_a_model_run_together() -> None:
+    """A B A A C A B C on one place: three loads."""
+    assert one_place("hybrid", 0)["loads"] == 3
+    assert one_place("least_active", 0)["loads"] > 3
+
+
+@pytest.mark.parametrize("what", ["dies", "vanishes"])
+def test_a_lost_machine_costs_no_request(what: str) -> None:
+    """What it had is asked again elsewhere."""
+    fleet = machines((4, 4, 4), ["m"], slots=2)
+    lost = fleet.nodes[0].model_copy(update={"changes": (Change.model_validate({"at_seconds": 8.0, "what": what}),)})
+    fleet = fleet.model_copy(update={"nodes": (lost, *fleet.nodes[1:])})
+    requests = [Request(number / 2, 200, 50, "m") for number in range(60)]
+    after = Play(fleet, requests, policy="hybrid", seed=1).run()
+    assert after.failed == 0
+    assert all(one.ended_at < float("inf") for one in after.told)
+    assert any(one.attempts > 1 for one in after.told)
+
+
+def test_the_trace_is_whole() -> None:
+    """As published: 19,366 conversations; what is tuned on and what is held back do not overlap."""
+    assert len(trace()) == 19_366
+    assert not {one.at for one in stretch(0, 3_000)} & {one.at for one in stretch(1, 3_000)}
+
+
+def test_a_fleet_is_read_from_a_file(tmp_path: Path) -> None:
+    """And what it does not know is refused."""
+    path = tmp_path / "fleet.yaml"
+    path.write_text("nodes:\n- name: gpu\n  profile: gpu-server\n  slots: 4\n- name: mini\n  count: 3\n  profile: mini-pc\n")
+    assert [name for name, _ in Fleet.read(path).each()] == ["gpu", "mini-0", "mini-1", "mini-2"]
+    path.write_text("nodes:\n- name: gpu\n  colour: red\n")
+    with pytest.raises(ValueError, match="colour"):
+        Fleet.read(path)
