@@ -131,6 +131,13 @@ class Registration:
         self._missing = missing
         return [model for model in models if not found or model.name in found.values()]
 
+    def answers(self, model: str) -> None:
+        """A call of it has begun to be answered: it is in memory. What had to leave for it the next probe tells, soon."""
+        if any(known.name == model and not known.resident for known in self._models):
+            self._models = tuple(known.model_copy(update={"resident": True}) if known.name == model else known for known in self._models)
+            self._here.places_changed.set()
+            self._probe_now.set()
+
     def lost(self) -> None:
         """A call found nobody at the endpoint: offer nothing, and look again soon."""
         self._reached(False, "a call found nobody there")
@@ -153,6 +160,7 @@ class Registration:
             version=self._probe.version,
             simulated=self._probe.simulated,
             slots=self._settings.slots,
+            most_models=self._settings.most_models,
             capabilities=served_capabilities(self._models, self.allowed),
             tags=self._settings.tags,
             hardware=self._hardware or Hardware(),

@@ -63,6 +63,9 @@ class Registered(Protocol):
     @property
     def simulated(self) -> bool: ...
 
+    def answers(self, model: str) -> None:
+        """A call of this model has begun to be answered."""
+
 
 @dataclass(frozen=True, slots=True)
 class OwnNode:
@@ -192,6 +195,8 @@ class Runner:
     async def _consume(self, attempt: Attempt, call: ModelCall, stream: Stream | None) -> Completion:
         async with aclosing(self._backend.call(call)) as pieces:  # type: ignore[type-var]  # every backend's call is an async generator
             async for piece in pieces:
+                if attempt.progress_at is None:
+                    self._node.registered.answers(call.model)
                 if isinstance(piece, Completion):
                     return stream.completed(piece) if isinstance(stream, GuardedStream) else piece
                 now = self._clock.monotonic()

@@ -15,12 +15,16 @@ from shared.contracts.credits import Credits
 from shared.placement.demand import MOST_TOKENS
 from shared.topics import model_for
 
+LEFT_OUT_SECONDS = 60.0
+"""A model that no record names for so long is in memory no more."""
+
 
 class NodeCredit:
     """One node as its credits tell it. `available` is kept up to date; nobody but the ledger writes here."""
 
     __slots__ = (
         "_acknowledged",
+        "_left_out",
         "available",
         "boot",
         "decode_tokens_per_second",
@@ -71,6 +75,7 @@ class NodeCredit:
         self.resident: frozenset[str] = frozenset()
         self.loaded_at: dict[str, float] = {}
         """Resident model to when that was first heard, monotonic seconds."""
+        self._left_out: dict[str, float] = {}
         self.decode_tokens_per_second = 0.0
         self.eager_from = 0
         self.free_seconds: float | None = None
@@ -120,13 +125,23 @@ class NodeCredit:
         self.eager_from = record.eager_from
         self.free_seconds = record.free_seconds
         if len(self.resident) != len(record.resident) or not self.resident.issuperset(record.resident):
-            self.resident = frozenset(record.resident)
-            self.loaded_at = {model: self.loaded_at.get(model, now) for model in record.resident}
+            self._remember(frozenset(record.resident), now)
         self.offered = max(0, record.offers.get(party, 0))
         self.spare = sum(record.offers.values()) - self.offered
         self._forget_read()
         self._count()
         return changed
+
+    def _remember(self, resident: frozenset[str], now: float) -> None:
+        """A record that is too long leaves models out: one that is soon named again was there all the time."""
+        for model in self.resident - resident:
+            self._left_out[model] = now
+        for model in [model for model, since in self._left_out.items() if now - since > LEFT_OUT_SECONDS]:
+            del self._left_out[model], self.loaded_at[model]
+        for model in resident:
+            self._left_out.pop(model, None)
+            self.loaded_at.setdefault(model, now)
+        self.resident = resident
 
     def told_of(self, model: str) -> tuple[int, int]:
         """From and up to: of the records of its mailbox in between this node has told their homes."""

@@ -42,7 +42,7 @@ def one_run(seed: int) -> Figures:
         found |= {f"{name}/{policy}/{figure}": value for figure, value in SCENARIOS[name](policy, seed).items()}
     for count in ROUTERS:
         found[f"routers/{count}/first p95, s"] = interactive(OURS, seed, routers=count)["first p95, s"]
-    return found | _ratios(found)
+    return {**found, **_ratios(found)}
 
 
 def _ratios(found: Mapping[str, float]) -> Figures:

@@ -110,9 +110,7 @@ def recorded(path: Path = TRACE) -> list[Arrival]:
     """Of a trace in that form: `milliseconds,prompt_tokens,output_tokens`, as CSV, packed or not."""
     packed = path.read_bytes()
     rows = csv.DictReader((gzip.decompress(packed) if path.suffix == ".gz" else packed).decode().splitlines())
-    return [
-        Arrival(int(row["milliseconds"]) / 1e3, max(1, int(row["prompt_tokens"])), max(1, int(row["output_tokens"]))) for row in rows
-    ]
+    return [Arrival(int(row["milliseconds"]) / 1e3, max(1, int(row["prompt_tokens"])), max(1, int(row["output_tokens"]))) for row in rows]
 
 
 def at_load(arrivals: Sequence[Arrival], work: Callable[[Arrival], float], share: float) -> list[Arrival]:

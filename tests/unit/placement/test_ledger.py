@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from shared.placement.ledger import CreditLedger, OpenDispatch
+from shared.placement.ledger import CreditLedger, NodeCredit, OpenDispatch
 from tests.support.routing import credit
 
 
@@ -219,3 +219,15 @@ class LedgerMachine(RuleBasedStateMachine):
 
 LedgerMachine.TestCase.settings = settings(stateful_step_count=30)
 TestLedgerLaw = LedgerMachine.TestCase
+
+
+def test_a_model_that_a_record_had_no_room_for_keeps_the_time_since_when_it_is_there() -> None:
+    """Else its turn would begin anew each time, and who waits for another model would wait for ever."""
+    account = NodeCredit("n1")
+    for sequence, (names, now) in enumerate([(("a", "b"), 0.0), (("a",), 10.0), (("a", "b"), 20.0), ((), 30.0), (("b",), 95.0)]):
+        account.fold(credit(sequence=sequence, resident=names), "r1", now)
+        since = dict(account.loaded_at)
+        assert set(names) <= set(since)
+        if now == 20.0:
+            assert since == {"a": 0.0, "b": 0.0}
+    assert since == {"b": 95.0}
