@@ -82,6 +82,7 @@ def routed(placed: Placed, offset: int, mailbox: int, topics: Topics) -> Closing
         mailbox=mailbox,
         offset=offset,
         model=chosen.model,
+        why=chosen.why().decode(),
     )
     return _to_home(entry, outcome, _ROUTED, topics)
 

@@ -75,6 +75,9 @@ class Registration:
         self._probe = BackendProbe()
         self._models: tuple[NodeModel, ...] = ()
         self._missing: tuple[str, ...] = ()
+        self._used: dict[str, None] = {}
+        """Models in the order in which they were asked last."""
+        self._loading: set[str] = set()
 
     @property
     def models(self) -> tuple[NodeModel, ...]:
@@ -104,7 +107,8 @@ class Registration:
             seconds = settings.probe_seconds if self.reachable else settings.probe_unreachable_seconds
             if await within(seconds, self._probe_now.wait()):
                 self._probe_now.clear()
-                await self._clock.sleep(settings.probe_unreachable_seconds)
+                if not self.reachable:
+                    await self._clock.sleep(settings.probe_unreachable_seconds)
             before = self.reachable
             await self.refresh()
             here.node_news.set()
@@ -119,7 +123,10 @@ class Registration:
         except ModelCallFailed as error:
             self._reached(False, error.message)
             return
-        self._models = _fitting(self._chosen(models))
+        self._models = tuple(
+            model.model_copy(update={"resident": True}) if model.name in self._loading else model
+            for model in _fitting(self._chosen(models))
+        )
         self._reached(True, "")
 
     def _chosen(self, models: Sequence[NodeModel]) -> list[NodeModel]:
@@ -131,11 +138,28 @@ class Registration:
         self._missing = missing
         return [model for model in models if not found or model.name in found.values()]
 
+    def uses(self, model: str) -> None:
+        """A call of it begins: it is in memory, or will be, and what has to leave for that is known where `most_models` is. A probe tells
+        the rest, soon after it has answered (`answers`).
+        """
+        asked = next((known for known in self._models if known.name == model), None)
+        if asked is None:
+            return
+        self._used.pop(model, None)
+        self._used[model] = None
+        if asked.resident:
+            return
+        there = {known.name for known in self._models if known.resident} | {model}
+        order = {name: number for number, name in enumerate(self._used)}
+        stays = sorted(there, key=lambda name: order.get(name, -1))[-(self._settings.most_models or len(there)) :]
+        self._models = tuple(known.model_copy(update={"resident": known.name in stays}) for known in self._models)
+        self._loading.add(model)
+        self._here.places_changed.set()
+
     def answers(self, model: str) -> None:
-        """A call of it has begun to be answered: it is in memory. What had to leave for it the next probe tells, soon."""
-        if any(known.name == model and not known.resident for known in self._models):
-            self._models = tuple(known.model_copy(update={"resident": True}) if known.name == model else known for known in self._models)
-            self._here.places_changed.set()
+        """A call of it has begun to be answered, or has failed."""
+        if model in self._loading:
+            self._loading.discard(model)
             self._probe_now.set()
 
     def lost(self) -> None:

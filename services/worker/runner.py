@@ -63,8 +63,11 @@ class Registered(Protocol):
     @property
     def simulated(self) -> bool: ...
 
+    def uses(self, model: str) -> None:
+        """A call of this model begins."""
+
     def answers(self, model: str) -> None:
-        """A call of this model has begun to be answered."""
+        """It has begun to be answered, or has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +178,7 @@ class Runner:
         if self._bucket is not None:
             await self._clock.sleep(self._bucket.take(self._clock.monotonic()))
         step, attempt.asked_at = attempt.step, self._clock.monotonic()
+        self._node.registered.uses(model)
         simulated = self._node.registered.simulated
         if continuation.is_complete(step, step.options.max_tokens or self._settings.default_max_tokens):
             return Completion(Answer(model=model, node=self._node.id, finish_reason=FinishReason.LENGTH, simulated=simulated))
@@ -184,6 +188,7 @@ class Runner:
         try:
             return await self._consume(attempt, self._model_call(attempt, model, simulated=simulated), stream)
         finally:
+            self._node.registered.answers(model)
             if stream is not None:
                 stream.finish()
 

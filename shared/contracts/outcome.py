@@ -49,7 +49,7 @@ class StepRouted(_OfAttempt):
     offset: Offset
     model: ModelName | None = None
     why: Sentence = ""
-    """The choice in a few words, for people."""
+    """As in StepClaimed; from routers of before, in a few words."""
 
 
 class StepUnplaced(_OfAttempt):

@@ -19,6 +19,7 @@ from shared.contracts.outcome import StepClaimed, StepReleased
 from shared.contracts.step import Step
 from shared.kafka.memory.memory_partition import MemoryRecord
 from shared.kafka.port import Message, TopicPartition
+from shared.placement import why
 from shared.placement.parties import presence
 from tests.support.planner_world import World
 from tests.support.virtual_loop import run
@@ -105,7 +106,9 @@ def test_a_step_goes_into_the_mailbox_beside_its_event() -> None:
             assert (says.text(headers.NODE), says.text(headers.CREDITS)) == ("n", "b/1")
             assert Step.model_validate_json(record.value or b"").model == "small:1b"
             assert asked.node == "n"
-            assert "resident" in asked.why
+            told = why.read(says.text(headers.WHY) or "")
+            assert told is not None
+            assert (told.node, told.load) == ("n", 0.0)
             assert not here.slow
 
     played(scene)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from shared.contracts import headers
 from shared.contracts.base import PriorityClass
 from shared.contracts.chat import ChatMessage
 from shared.contracts.delayed import Delayed
@@ -15,6 +16,7 @@ from shared.contracts.job import Needs
 from shared.contracts.step import Step
 from shared.kafka.memory.memory_faults import Fate
 from shared.kafka.port import Message, TopicPartition
+from shared.placement import why
 from tests.support.routing import MODEL, step
 from tests.support.routing_cluster import Cluster, cluster, simulated
 from tests.support.virtual_loop import run
@@ -40,7 +42,10 @@ async def test_a_step_reaches_its_node_with_all_it_needs(it: Cluster) -> None:
     assert node.records[0].value == asked.to_bytes()
     (routed,) = it.routed()
     assert (routed.node, routed.mailbox, routed.offset, routed.model) == ("n1", 3, 0, MODEL.name)
-    assert "predicted" in routed.why
+    told = why.read(routed.why)
+    assert told is not None
+    assert told.node == "n1"
+    assert headers.Envelope(node.records[0].headers).text(headers.WHY) == routed.why
     assert len(it.log.existing(TopicPartition("outcomes", 4)).records) == 1
 
 

@@ -35,7 +35,7 @@ ERASED = "red"
 
 async def _shred(world: World) -> tuple[set[str], set[str]]:
     """(jobs of the erased tenant that have no result, violations of everybody else's)."""
-    load = Workload(world, Random(11), 40, 8.0, {"single": 4.0, "chain": 4.0, "pattern": 2.0})
+    load = Workload(world, Random(11), 90, 8.0, {"single": 4.0, "chain": 4.0, "pattern": 2.0})
     world.start_all()
     arriving = asyncio.create_task(load.run())
     await world.clock.sleep(6.0)

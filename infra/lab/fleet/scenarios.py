@@ -86,14 +86,19 @@ def one_place(policy: str, seed: int) -> Figures:
     return told(Play(machines((16,), "abc", most_models=1), requests, policy=policy, seed=seed).run())
 
 
-def peer(policy: str, seed: int) -> Figures:
-    """200 requests for 3 models on 3 machines 1:2:4 with one place each: what is also played in real time beside a peer."""
-    random, at, requests = Random(seed), 0.0, []
+def beside(seed: int) -> tuple[Fleet, list[Request]]:
+    """200 requests for 3 models on 3 machines 1:2:4 with one place each: also played in real time, beside a peer (`live`)."""
+    random, at, requests = Random(seed), 0.0, list[Request]()
     for _ in range(200):
         at += random.expovariate(200 / 28)
         asked = random.choices("abc", (3, 2, 1))[0]
         requests.append(Request(at, random.randint(20, 120), random.randint(24, 64), asked))
-    return told(Play(machines((1, 2, 4), "abc", most_models=1, size=1.0), requests, policy=policy, seed=seed).run())
+    return machines((1, 2, 4), "abc", most_models=1, size=1.0), requests
+
+
+def peer(policy: str, seed: int) -> Figures:
+    """The same in virtual time."""
+    return told(Play(*beside(seed), policy=policy, seed=seed).run())
 
 
 DIES_AT, NEVER = 60.0, 10_000.0

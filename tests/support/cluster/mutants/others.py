@@ -141,7 +141,7 @@ def _worker_commits_before_it_has_told(patching: Patching) -> None:
 
 
 def _more_than_its_slots(patching: Patching) -> None:
-    def take(self: Slots) -> None:
+    def take(self: Slots, _: float) -> None:
         self.busy += 1
 
     patching.setattr(Slots, "free", property(lambda _: 10))

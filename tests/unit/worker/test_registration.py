@@ -1,0 +1,72 @@
+"""What a worker tells of the models in memory: at once what its own calls do to them, from the endpoint all else."""
+
+from __future__ import annotations
+
+import asyncio
+
+from services.worker.backends.in_process import InProcessBackend
+from services.worker.registration import Registration
+from services.worker.settings import WorkerSettings
+from services.worker.speeds import Speeds
+from services.worker.wiring import WorkerContext
+from shared.clock import ManualClock
+from shared.contracts.node import NodeModel
+from shared.topics import Topics
+
+
+class Endpoint(InProcessBackend):
+    """Three models, of which these are in memory."""
+
+    def __init__(self) -> None:
+        super().__init__(("a", "b", "c"))
+        self.loaded = {"a"}
+
+    async def models(self) -> tuple[NodeModel, ...]:
+        return tuple(NodeModel(name=name, resident=name in self.loaded) for name in "abc")
+
+
+def registered(most: int | None) -> tuple[Endpoint, Registration]:
+    endpoint = Endpoint()
+    here = WorkerContext(WorkerSettings(most_models=most), Topics(), ManualClock(), "n", "b", ["chat"])
+    found = Registration(here, endpoint, Speeds())
+    asyncio.run(found.refresh())
+    return endpoint, found
+
+
+def test_a_model_counts_as_there_from_its_call_on() -> None:
+    """Who is loading is not loaded elsewhere too; a probe meanwhile does not say otherwise."""
+    _, found = registered(None)
+    found.uses("b")
+    assert found.resident == ("a", "b")
+    asyncio.run(found.refresh())
+    assert list(found.resident) == ["a", "b"]
+
+
+def test_what_must_leave_is_what_was_asked_longest_ago() -> None:
+    """Where the endpoint's bound is known; so nobody is sent to a model that was put out."""
+    _, found = registered(2)
+    for model in ("a", "b", "a", "c"):
+        found.uses(model)
+    assert found.resident == ("a", "c")
+    assert registered(1)[1].resident == ("a",)
+
+
+def test_the_endpoint_has_the_last_word() -> None:
+    """Once the call has begun to be answered, or has failed."""
+    endpoint, found = registered(None)
+    found.uses("b")
+    found.answers("b")
+    asyncio.run(found.refresh())
+    assert found.resident == ("a",)
+    endpoint.loaded = {"c"}
+    asyncio.run(found.refresh())
+    assert found.resident == ("c",)
+
+
+def test_names_that_the_node_does_not_have_are_not_kept() -> None:
+    """Callers choose them."""
+    _, found = registered(1)
+    for number in range(10):
+        found.uses(f"made-up-{number}")
+    assert found.resident == ("a",)
+    assert not found._used
