@@ -167,7 +167,7 @@ class Door:
         self.offered.check(job)
         self.offered.check_suits(job)
         if at_once and priority_class is PriorityClass.INTERACTIVE:
-            await self.find_node((job.model,), job.needed_capability)
+            await self.find_node(self.offered.meant(job.model, capability=job.needed_capability), job.needed_capability)
         if job.not_before is None:
             self.admit(priority_class, seconds)
 

@@ -34,6 +34,7 @@ from shared.contracts.usage import Timings, Usage
 from shared.errors import InvalidRecord, LogError, TooLarge
 from shared.estimates import fewest_tokens, likely_tokens
 from shared.inputs import whole
+from shared.model_names import spelling
 from shared.processing.blobs import BlobGone
 from shared.telemetry import logs, metrics
 
@@ -213,7 +214,7 @@ class Runner:
     def _succeeded(self, attempt: Attempt, done: Completion) -> StepSucceeded:
         step, model = attempt.step, attempt.model or ""
         self._speeds.observe(model, done, self._node.slots.busy)
-        usage = self._priced(model, done.usage)
+        usage = self._priced(step, model, done.usage)
         _tokens(model, "prompt").inc(usage.prompt_tokens)
         _tokens(model, "completion").inc(usage.completion_tokens)
         return StepSucceeded(
@@ -236,7 +237,7 @@ class Runner:
             claim=attempt.claim,
             node=self._node.id,
             failure=failure.model_copy(update=self._where(attempt, failure.kind)),
-            usage=self._priced(attempt.model or "", consumed(attempt, failure.kind) if used is None else used),
+            usage=self._priced(step, attempt.model or "", consumed(attempt, failure.kind) if used is None else used),
             timings=self._timed(attempt, Timings()),
         )
 
@@ -246,8 +247,10 @@ class Runner:
         # The model's own maximum is no window: it may be loaded with less, and another node with more than that.
         return where | {"window": known.window} if kind is K.CONTEXT_LENGTH and known is not None else where
 
-    def _priced(self, model: str, usage: Usage) -> Usage:
-        price = self._settings.price(model)
+    def _priced(self, step: Step, model: str, usage: Usage) -> Usage:
+        """By the node's own price, else by the model's card."""
+        priced = spelling(model, step.prices)
+        price = self._settings.price(model) or (None if priced is None else step.prices[priced])
         return usage.model_copy(update={"cost": price.cost(usage.prompt_tokens, usage.completion_tokens)}) if price else usage
 
     def _timed(self, attempt: Attempt, timings: Timings) -> Timings:

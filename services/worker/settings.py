@@ -11,7 +11,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import from_json
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from shared.contracts.base import ID, MOST_COST, Capability, Cost, Count, Label, ModelName, Ordinal, PositiveSeconds, Seconds, Sentence
+from shared.contracts.base import ID, Capability, Count, Label, ModelName, Ordinal, PositiveSeconds, Seconds, Sentence
+from shared.contracts.usage import Price
 
 OLLAMA_PORT = 11434
 
@@ -50,19 +51,6 @@ class LoadProfile(BaseModel):
     use_mmap: bool | None = None
     num_thread: Ordinal | None = None
     draft_num_predict: Ordinal | None = None
-
-
-class Price(BaseModel):
-    """What a million tokens cost, in the cluster's currency."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    prompt_per_million: Cost = 0.0
-    completion_per_million: Cost = 0.0
-
-    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """The price of one call."""
-        return min((prompt_tokens * self.prompt_per_million + completion_tokens * self.completion_per_million) / 1e6, MOST_COST)
 
 
 class WorkerSettings(BaseSettings):

@@ -34,6 +34,7 @@ from shared.contracts.chat import MOST_TOOLS, ChatMessage, Operation, Options, T
 from shared.contracts.conversation import ContextRef
 from shared.contracts.critique import MOST_POLICIES, Critique, Guard
 from shared.contracts.job import InputRef, Job, Needs, ReplyTo
+from shared.contracts.usage import Price
 
 
 class Content(NamedTuple):
@@ -164,6 +165,8 @@ class Step(StepRequest):
     """How long this attempt has already waited for a node that could run it, before its last delay (header `waited`)."""
     missing: tuple[Sentence, ...] = Field(default=(), max_length=64)
     """What the job's planner has been told that no node has."""
+    prices: dict[ModelName, Price] = Field(default={}, max_length=16)
+    """What its models cost, as their cards say: of a node that has no price of its own."""
     beyond_window: Count | None = None
     """An earlier attempt did not fit a window of so many tokens (0: of unknown size): only a larger one will do."""
 

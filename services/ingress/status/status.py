@@ -86,6 +86,8 @@ class JobStatus(BaseModel):
     prompts: dict[str, str] | None = None
     tools: dict[str, str] | None = None
     """Reference → version, as pinned when it was accepted; absent where it uses none."""
+    models: dict[str, list[str]] | None = None
+    """Name of a card, synonym or tier → the models that it stood for then, first the one that is asked first."""
     limits_neared: list[NearedLimit] = Field(default_factory=list)
     steps: list[StepStatus] = Field(default_factory=list)
     result: Result | None = None
@@ -206,6 +208,7 @@ def _on_accepted(status: JobStatus, event: events.JobAccepted) -> None:
     status.agents = {each.reference: each.version for each in event.team.members} or None
     status.prompts = {each.reference: each.version for each in event.team.prompts} or None
     status.tools = {each.reference: each.version for each in event.team.tools} or None
+    status.models = {each.name: [each.model, *each.fallback_models] for each in event.team.models} or None
 
 
 def _on_delayed(status: JobStatus, waits: DelayedJob) -> None:

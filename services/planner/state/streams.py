@@ -14,6 +14,7 @@ from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep, Phase
 from services.planner.round import AskPosition, Round
 from services.planner.state.policy import Policy
+from shared.agents.cards import prices_of
 from shared.contracts.base import PriorityClass
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.outcome import StepSucceeded, StreamPosition
@@ -45,6 +46,7 @@ def step_of(job: LiveJob, step: OpenStep, home: int, lease_seconds: float, *, se
         lease_seconds=lease_seconds,
         estimated_tokens=step.reserved_tokens,
         missing=step.missing,
+        prices=prices_of(request, accepted.team.models) if accepted.team.models else {},
         beyond_window=step.beyond_window,
     )
 
