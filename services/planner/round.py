@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from shared.contracts.agents import NOBODY
 from shared.contracts.batch import BatchChanged, OfBatch
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
 from shared.contracts.cache import CacheAbandoned, CacheFill, CacheLookup
@@ -21,7 +22,6 @@ from shared.contracts.event import (
     CALLED_BACK,
     CARDS,
     LINES,
-    NOBODY,
     OF_A_CONVERSATION,
     POLICIES,
     TEAMS,

@@ -57,6 +57,7 @@ class WorkerService:
         self.attempts = AttemptManager(here, self._outbox, self.registration.lost, parties)
         view, calls = OwnNode(here.node, self.registration, self.attempts.slots), sharing_calls(backend, settings, clock)
         self.attempts.attach(Runner(here, view, calls, speeds=speeds, bodies=self._blobs, open_stream=self._chunks.open))
+        self.attempts.chores.ended = self.registration.look
         self._watch = Watch(here, parties, environment.log, f"{environment.instance}-watch")
         cap = environment.settings.dead_letter_cap
         self.reader = MailboxReader(here, self.attempts, self._outbox, self._watch, describe=self._describe, cap=cap)
@@ -101,7 +102,8 @@ class WorkerService:
 
     def _describe(self, number: int) -> Node:
         draining, pause = bool(self.attempts.closings), self.attempts.pause_seconds()
-        return self.guest.described(self.registration.record(number, draining=draining, pause_seconds=pause))
+        tasks = self.attempts.chores.now()
+        return self.guest.described(self.registration.record(number, draining=draining, pause_seconds=pause, tasks=tasks))
 
     async def _drain(self) -> None:
         clock, grace = self._environment.clock, self._environment.settings.grace_seconds

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
 
-from services.worker.attempt import Attempt, OutcomeWriter, measure
+from services.worker.attempt import Attempt, OutcomeWriter, crash, crashed, measure
+from services.worker.chores import Chores, silent
 from services.worker.credits import EagerGate
 from services.worker.inbox import Inbox, StoppedSteps, concerns
 from services.worker.lease_log import LeaseLog
@@ -14,7 +15,6 @@ from services.worker.runner import Ended, Runner
 from services.worker.slots import Slots
 from services.worker.speeds import Timeouts, overdue
 from services.worker.wiring import WorkerContext
-from shared.contracts.base import ClaimId
 from shared.contracts.chat import Operation
 from shared.contracts.control import BeginStep, Control, Drain, StopClaims, StopStep
 from shared.contracts.failure import Failure
@@ -41,6 +41,8 @@ MOST_RIDERS = 64
 """Embedding steps that share another one's slot and, within a bound of texts, its call."""
 
 
+_NOT_THE_ENDPOINTS = (Operation.TOOL, Operation.MANAGE)
+"""Their failures say nothing of it: behind each tool, and behind a pull, there is something else."""
 Owe = Callable[[], Fate | None]
 """A record's position waits for one thing more."""
 
@@ -61,7 +63,7 @@ class AttemptManager:
         settings, self.node, self._allowed = here.settings, here.node, here.allowed
         round_trip = RoundTrip(settings.credit_round_trip_seconds)
         self.slots = Slots(settings.slots, prefetch_limit=settings.prefetch_limit, round_trip=round_trip)
-        self.inbox = Inbox(settings.inbox_limit)
+        self.inbox, self.chores = Inbox(settings.inbox_limit), Chores()
         kept = {"kept_outcomes": settings.kept_outcomes, "kept_bytes": settings.kept_outcome_bytes}
         self.leases: LeaseLog[Message] = LeaseLog(here.node, **kept)
         self.mailbox = 0
@@ -133,16 +135,16 @@ class AttemptManager:
             self._end_waiting(attempt, Failure(kind=K.CANCELLED, message=stopped), owe)
             return
         self._put_claim(attempt, owe)
-        (self.inbox.push if step.idempotent else self.inbox.hold)(attempt)
+        (self.chores.push if step.task else self.inbox.push if step.idempotent else self.inbox.hold)(attempt)
 
     def fail(self, step: Step, trace: str | None, owe: Owe = owes_nothing) -> None:
         """Taking it raised what nobody expected: whatever was begun of it ends, and its job is told."""
         attempt = next((a for a in self.leases.of_step(step.id) if a.step.attempt == step.attempt), None)
         if attempt is None:
-            self._put(_crashed(step, None, self.node), step, trace, owe)
+            self._put(crashed(step, None, self.node), step, trace, owe)
         elif attempt.task is None:
-            self.inbox.remove(attempt)
-            self._end(attempt, _crashed(step, attempt.claim, self.node), owe)
+            self._take_out(attempt)
+            self._end(attempt, crashed(step, attempt.claim, self.node), owe)
 
     def _refusal(self, step: Step, addressee: str | None) -> str | None:
         if addressee is not None and addressee != self.node:
@@ -155,7 +157,11 @@ class AttemptManager:
             return next(iter(self.closings))
         if self.pause_seconds() > 0:
             return _PAUSED
-        return "the inbox is full" if self.inbox.full else None
+        return "the inbox is full" if self.inbox.full or (step.task and self.chores.full) else None
+
+    def _take_out(self, attempt: Attempt) -> bool:
+        """Where it waits; False when it does not."""
+        return self.inbox.remove(attempt) or self.chores.remove(attempt)
 
     def _claimed(self, attempt: Attempt) -> StepClaimed:
         step = attempt.step
@@ -223,7 +229,7 @@ class AttemptManager:
 
     def give_back_waiting(self, reason: str) -> None:
         """Release what is claimed and has not begun."""
-        for attempt in self.inbox.clear():
+        for attempt in (*self.inbox.clear(), *self.chores.clear()):
             self._give_back(attempt, reason)
 
     def reopen(self, reason: str) -> None:
@@ -248,7 +254,9 @@ class AttemptManager:
         return 0 if self.closings or now < self._paused_until else self.slots.places(now, len(self.inbox))
 
     def start_waiting(self) -> None:
-        """Start as many as there are free slots, most urgent first."""
+        """Start as many as there are free slots, most urgent first; and tasks on models, which take none."""
+        for task in self.chores.startable():
+            self._start(task)
         while self.slots.free > 0:
             attempt = self.inbox.pop(self._model, self._clock.monotonic())
             if attempt is None:
@@ -269,7 +277,7 @@ class AttemptManager:
 
     def stop(self, attempt: Attempt, failure: Failure) -> None:
         """End this attempt with `failure`: at once when it waits, else as soon as its stream is closed."""
-        if self.inbox.remove(attempt):
+        if self._take_out(attempt):
             self._end_waiting(attempt, failure)
         elif attempt.task is not None and attempt.stop is None:
             attempt.stop, attempt.stopped_at = failure, self._clock.monotonic()
@@ -292,12 +300,14 @@ class AttemptManager:
             self._paused_until = 0.0
             self._news()
             self.announce()
+        if self.chores.news():
+            self._news()
         for attempt in self.leases:
             try:
-                failure = overdue(attempt, self._timeouts, now)
+                failure = silent(attempt, now) if attempt.step.task else overdue(attempt, self._timeouts, now)
             except Exception as error:
                 log.failure("attempt_not_judged", error, job=attempt.step.job, step=attempt.step.id)
-                failure = _crash()
+                failure = crash()
             if failure is not None:
                 self.stop(attempt, failure)
 
@@ -315,14 +325,16 @@ class AttemptManager:
             outcome = self._runner.stopped(attempt) if task.cancelled() else task.result()
         except Exception as error:
             log.failure("attempt_lost", error, job=attempt.step.job, step=attempt.step.id)
-            outcome = _crashed(attempt.step, attempt.claim, self.node)
-        if attempt.rides:
+            outcome = crashed(attempt.step, attempt.claim, self.node)
+        if attempt.step.task:
+            self.chores.done(attempt)
+        elif attempt.rides:
             self.slots.ended.add(now, int(isinstance(outcome, StepSucceeded)))
         else:
             self.slots.give_back(now, succeeded=isinstance(outcome, StepSucceeded))
         measure(attempt, outcome, now)
         self._end(attempt, outcome)
-        if isinstance(outcome, StepFailed) and attempt.step.operation is not Operation.TOOL:  # behind each tool there is something else
+        if isinstance(outcome, StepFailed) and attempt.step.operation not in _NOT_THE_ENDPOINTS:
             self._learn(outcome.failure)
         self.start_waiting()
         self.announce()
@@ -362,7 +374,7 @@ class AttemptManager:
             message = self._writer.message(outcome, attempt.step, attempt.trace)
         except Exception as error:  # an answer that cannot be written is none
             log.failure("outcome_not_written", error, job=attempt.step.job, step=attempt.step.id)
-            outcome = _crashed(attempt.step, attempt.claim, self.node)
+            outcome = crashed(attempt.step, attempt.claim, self.node)
             message = self._writer.message(outcome, attempt.step, attempt.trace)
         kept = None if isinstance(outcome, StepReleased) else message
         self.leases.end(attempt, kept, len(message.value or b""))
@@ -378,12 +390,3 @@ class AttemptManager:
 
     def _put(self, outcome: StepReleased | StepFailed, step: Step, trace: str | None, owe: Owe) -> None:
         self._outbox.put(self._writer.message(outcome, step, trace), owe())
-
-
-def _crash() -> Failure:
-    """Of a step that this worker cannot deal with, for a reason that is in nobody's rules. Another worker may be a newer one."""
-    return Failure(kind=K.INTERNAL, message="the worker failed on this step; its log says why")
-
-
-def _crashed(step: Step, claim: ClaimId | None, node: str) -> StepFailed:
-    return StepFailed(job=step.job, step=step.id, attempt=step.attempt, claim=claim, node=node, failure=_crash())

@@ -19,6 +19,7 @@ from shared.contracts.base import RECORD_BYTES
 from shared.contracts.chat import TOOLS, Operation
 from shared.contracts.node import Hardware, Node, NodeModel
 from shared.contracts.step import Step
+from shared.contracts.tasks import RunningTask
 from shared.model_names import AUTO, spelling
 from shared.telemetry import logs
 from shared.topics import model_for
@@ -87,6 +88,11 @@ class Registration:
         return self._probe.simulated
 
     @property
+    def manages(self) -> bool:
+        """The endpoint does to its models what it is told."""
+        return self._probe.manages
+
+    @property
     def resident(self) -> tuple[str, ...]:
         """Names of the models in memory."""
         return tuple(model.name for model in self._models if model.resident)
@@ -131,6 +137,10 @@ class Registration:
         self._missing = missing
         return [model for model in models if not found or model.name in found.values()]
 
+    def look(self) -> None:
+        """Its models may be others: ask soon."""
+        self._probe_now.set()
+
     def lost(self) -> None:
         """A call found nobody at the endpoint: offer nothing, and look again soon."""
         self._reached(False, "a call found nobody there")
@@ -143,7 +153,7 @@ class Registration:
             (log.info if reachable else log.warning)("endpoint_reachable" if reachable else "endpoint_unreachable", why=why)
         self.reachable = reachable
 
-    def record(self, mailbox: int, *, draining: bool, pause_seconds: float = 0.0) -> Node:
+    def record(self, mailbox: int, *, draining: bool, pause_seconds: float = 0.0, tasks: tuple[RunningTask, ...] = ()) -> Node:
         """The Node record of this moment."""
         return Node(
             id=self.node,
@@ -155,10 +165,12 @@ class Registration:
             slots=self._settings.slots,
             capabilities=served_capabilities(self._models, self.allowed),
             tags=self._settings.tags,
-            hardware=self._hardware or Hardware(),
+            hardware=(self._hardware or Hardware()).changed(disk_free_bytes=self._probe.disk_free_bytes),
             models=tuple(self.speeds.attach(model) for model in self._models),
             draining=draining,
             reachable=self.reachable,
+            manages=self.allowed[0] if self.manages and self.allowed else None,
+            tasks=tasks,
             pause_seconds=pause_seconds,
             at=self._clock.wall(),
         )

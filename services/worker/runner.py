@@ -63,6 +63,9 @@ class Registered(Protocol):
     @property
     def simulated(self) -> bool: ...
 
+    @property
+    def manages(self) -> bool: ...
+
 
 @dataclass(frozen=True, slots=True)
 class OwnNode:
@@ -172,6 +175,8 @@ class Runner:
         if self._bucket is not None:
             await self._clock.sleep(self._bucket.take(self._clock.monotonic()))
         step, attempt.asked_at = attempt.step, self._clock.monotonic()
+        if step.task is not None and not self._node.registered.manages:
+            raise ModelCallFailed(K.UNSUPPORTED, f"this node's endpoint does not {step.task.action.value} models")
         simulated = self._node.registered.simulated
         if continuation.is_complete(step, step.options.max_tokens or self._settings.default_max_tokens):
             return Completion(Answer(model=model, node=self._node.id, finish_reason=FinishReason.LENGTH, simulated=simulated))
@@ -198,6 +203,7 @@ class Runner:
                 attempt.first_token_at = attempt.first_token_at or now
                 attempt.progress_at = now
                 attempt.tokens += piece.tokens
+                attempt.progress = piece.progress or attempt.progress
                 if stream is not None:
                     stream.add(piece)
         raise ModelCallFailed(K.BROKEN_STREAM, "the endpoint ended without an answer")
@@ -213,7 +219,8 @@ class Runner:
 
     def _succeeded(self, attempt: Attempt, done: Completion) -> StepSucceeded:
         step, model = attempt.step, attempt.model or ""
-        self._speeds.observe(model, done, self._node.slots.busy)
+        if step.task is None:
+            self._speeds.observe(model, done, self._node.slots.busy)
         usage = self._priced(step, model, done.usage)
         _tokens(model, "prompt").inc(usage.prompt_tokens)
         _tokens(model, "completion").inc(usage.completion_tokens)
@@ -282,7 +289,7 @@ def _tokens(model: str, kind: str) -> Counter:
 
 def consumed(attempt: Attempt, kind: K) -> Usage:
     """What an attempt without an answer has used up, estimated: the endpoint reports counts only at the end."""
-    if attempt.model is None or (kind in _NOTHING_CONSUMED and not attempt.tokens):
+    if attempt.model is None or attempt.step.task is not None or (kind in _NOTHING_CONSUMED and not attempt.tokens):
         return Usage()
     characters = sum(map(len, texts_of(attempt.step)))
     return Usage(calls=1, prompt_tokens=likely_tokens(characters), completion_tokens=attempt.tokens, estimated=True)

@@ -85,6 +85,9 @@ class WorkerSettings(BaseSettings):
     """How long an embedding step waits for others that can share its call."""
     embed_batch_texts: Ordinal = 256
     """Most texts in one shared call."""
+    models_folder: Sentence = ""
+    """Where the endpoint keeps its models, as this process sees it: its free space is told, so that pulls find room. OLLAMA_MODELS when
+    empty, else Ollama's usual place where the endpoint is on this machine."""
     keep_alive: Label = "5m"
     profiles: dict[ModelName, LoadProfile] = Field(default={}, max_length=1_000)
     """Model name, or `*`, to load-time options."""

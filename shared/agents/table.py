@@ -1,4 +1,4 @@
-"""Declarations: the prompts, agents, profiles, tools and model cards that the registry holds, in versions with aliases, over those that are built in.
+"""Declarations: the prompts, agents, profiles, tools and model cards of the registry, in versions with aliases, over those built in.
 
 Keys of the registry are `<kind>/<name>@<version>` (the content) and `<kind>/<name>:<alias>` (Moved). The newest entry of a key counts,
 whatever lies between: what is here is the same before and after the topic is compacted.

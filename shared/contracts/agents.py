@@ -104,7 +104,7 @@ class ModelCard(Declared):
     synonyms: tuple[ModelName, ...] = Field(default=(), max_length=16)
     """What callers may ask for instead: `gpt-4o`. The card's own name is one, too."""
     fallbacks: tuple[ModelName, ...] = Field(default=(), max_length=MOST_FALLBACKS)
-    """Who answers where no live node has it: models, or names of other cards, whose own fallbacks follow. Asked for where a job names none."""
+    """Who answers where no live node has it, unless the job says who: models, or names of other cards, whose own fallbacks follow."""
     tier: Tier | None = None
     capabilities: tuple[Capability, ...] = Field(default=("chat",), max_length=16)
     """What it is for: `embed`, or `chat` and agents'."""

@@ -55,8 +55,8 @@ VERSIONS = {"job_accepted": 2, "job_snapshot": 2, "taken_ahead": 3, **REVIEWS, *
 """Type → version in which an event is written, the lowest whose readers do not misread it; 1 where it is not named. Since 2 a JobAccepted
 may hold asks, and a snapshot such a JobAccepted; since 3 a TakenAhead may be all that a successor finds of a job; since 4 there are
 reviews, and a JobAccepted may hold a team; since 5 that may hold tools, and it may be one of a conversation; since 6 it may have a
-callback, or policies, or say something to the cache, or be a batch's line, and an answer may be the cache's; since 7 a team may hold models:
-what has none of it is written as before. A planner that meets a newer one leaves the home alone."""
+callback, or policies, or say something to the cache, or be a batch's line, and an answer may be the cache's; since 7 a team may hold
+models: what has none of it is written as before. A planner that meets a newer one leaves the home alone."""
 TEAMS, TOOLS, OF_A_CONVERSATION, POLICIES, CACHED, LINES, CARDS = 4, 5, 5, 6, 6, 6, 7
 """Of a JobAccepted that holds a team, tools in it, is of a conversation, has policies, says something to the cache, or is a batch's line;
 of an answer that is the cache's; of a team with models in it, whose names an older planner would ask nodes for; and of a snapshot of one of

@@ -19,6 +19,7 @@ from shared.contracts.base import (
     PerSecond,
     Seconds,
 )
+from shared.contracts.tasks import RunningTask
 
 YIELDS = "yields to the machine's owner"
 """How a worker says so, in `/readyz` and where it gives steps back; behind it, why."""
@@ -45,6 +46,8 @@ class NodeModel(Contract):
     """What the endpoint says that the model can or cannot do; what it does not mention is not here."""
     operations: tuple[Label, ...] = Field(default=("chat", "generate"), max_length=8)
     resident: bool = False
+    pinned: bool = False
+    """It stays in memory while others come and go."""
     prefill_tokens_per_second: PerSecond | None = None
     decode_tokens_per_second: PerSecond | None = None
     load_seconds: Seconds | None = None
@@ -61,6 +64,8 @@ class Hardware(Contract):
     cpu_count: Count = 0
     ram_bytes: Count = 0
     vram_bytes: Count = 0
+    disk_free_bytes: Count | None = None
+    """Where the endpoint keeps its models; None where nobody can tell."""
     accelerator: Label | None = None
 
 
@@ -91,4 +96,8 @@ class Node(Contract):
     """The model endpoint answered its last probe."""
     pause_seconds: Seconds = 0.0
     """How long from this record on the endpoint asks not to be called (`Retry-After`): until then the node offers no places."""
+    manages: Capability | None = None
+    """Its endpoint pulls, deletes, copies and loads models at a word, in steps of this capability, of which it may have no model yet."""
+    tasks: tuple[RunningTask, ...] = Field(default=(), max_length=128)
+    """What is being done to its models."""
     at: EpochSeconds

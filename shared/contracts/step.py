@@ -34,6 +34,7 @@ from shared.contracts.chat import MOST_TOOLS, ChatMessage, Operation, Options, T
 from shared.contracts.conversation import ContextRef
 from shared.contracts.critique import MOST_POLICIES, Critique, Guard
 from shared.contracts.job import InputRef, Job, Needs, ReplyTo
+from shared.contracts.tasks import ModelTask
 from shared.contracts.usage import Price
 
 
@@ -75,6 +76,8 @@ class StepRequest(Contract):
     """Of operation `critique`: by what its texts are judged."""
     guard: tuple[Guard, ...] = Field(default=(), max_length=MOST_POLICIES)
     """Of a stream: what may not leave."""
+    task: ModelTask | None = None
+    """Of operation `manage`: what is done to the model on the node that it is bound to."""
 
     @classmethod
     def of(cls, job: Job, **own: Any) -> Self:
@@ -85,6 +88,11 @@ class StepRequest(Contract):
     def is_critique(self) -> bool:
         """It goes to the critics: no node is asked, nothing is claimed, and no call is used."""
         return self.operation is Operation.CRITIQUE
+
+    @property
+    def calls_nothing(self) -> bool:
+        """No model and no tool has part in it, so that no limit of calls or tokens counts it."""
+        return self.is_critique or self.task is not None
 
     def content(self) -> Content:
         """What may be large in it, as JSON: written once for the step's id and for its record."""

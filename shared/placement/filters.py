@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from shared.contracts.chat import Operation
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.node import Node, NodeModel
 from shared.model_names import AUTO, canonical
@@ -119,7 +120,7 @@ def missing(demand: Demand, nodes: Iterable[Node]) -> tuple[str, ...]:
     present = tuple(nodes)
     if not present:
         return ("a live node",)
-    checks = [*_node_filters(demand), _model_filter(demand)]
+    checks = [*_node_filters(demand), *(() if demand.operation == Operation.MANAGE else (_model_filter(demand),))]
     lacking = tuple(phrase for phrase, passes in checks if not any(passes(node) for node in present))
     return lacking or ("one node with all of: " + ", ".join(phrase for phrase, _ in checks),)
 
@@ -133,7 +134,9 @@ def _node_filters(demand: Demand) -> list[Filter]:
         ("a node that is not draining", lambda node: not node.draining),
         ("a node that does not yield to its owner", lambda node: not node.yields),
         ("a node that is awake", lambda node: not node.asleep),
-        (f"capability {demand.capability}", lambda node: demand.capability in node.capabilities),
+        ("a node that manages models", lambda node: node.manages == demand.capability)
+        if demand.operation == Operation.MANAGE
+        else (f"capability {demand.capability}", lambda node: demand.capability in node.capabilities),
     ]
     if demand.node is not None:
         filters.append((f"node {demand.node}", lambda node: node.id == demand.node))
@@ -167,6 +170,9 @@ def _gigabytes(count: int) -> str:
 
 def _of_node(view: NodeView, wanted: str, demand: Demand) -> list[Candidate]:
     avoided = view.node.id in demand.avoid
+    if demand.operation == Operation.MANAGE:  # it need not be there
+        there = next((model for model in view.node.models if _is(model, wanted)), NodeModel(name=wanted))
+        return [Candidate(view, there, load_seconds=0.0, avoided=avoided)]
     return [
         Candidate(view, model, load_seconds=_load_seconds(model), avoided=avoided)
         for model in view.node.models

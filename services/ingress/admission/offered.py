@@ -8,12 +8,13 @@ from services.ingress.admission.suitability import Offer, refusal
 from services.ingress.callbacks.allowed import NO_CALLBACKS, CallbackRules
 from services.ingress.catalogue import PATTERN_PREFIX, Registry
 from services.ingress.problems import Refused, unknown_model, unsuitable_model
+from shared.access import Client, Right
 from shared.agents.cards import TIER_PREFIX, TIERS, cards_of, resolved
 from shared.agents.resolving import resolve, with_models
 from shared.agents.table import Declarations
 from shared.clock import Clock
-from shared.contracts.bounds import check_job
 from shared.contracts.agents import NOBODY
+from shared.contracts.bounds import check_job
 from shared.contracts.chat import Operation
 from shared.contracts.job import Job
 from shared.errors import InvalidInput
@@ -94,14 +95,17 @@ class Offered:
             raise Refused(unsuitable_model(model, operation.value))
         return model if meant != (model,) else found[0]
 
-    def check(self, job: Job) -> None:
-        """Whether this cluster takes such a job, by whatever route it came.
+    def check(self, job: Job, client: Client) -> None:
+        """Whether this cluster takes such a job of this client, by whatever route it came.
 
-        Raises NotOffered, TooFarAhead, UnknownPattern, InvalidPatternInput, CallbackRefused (400), and as `resolve`.
+        Raises Refused (403), NotOffered, TooFarAhead, UnknownPattern, InvalidPatternInput, CallbackRefused (400), and as `resolve`.
         """
         if job.callback is not None:
             self.callbacks.check(job.callback, job.tenant)
-        _, ask = self.patterns.read(job)
+        pattern, ask = self.patterns.read(job)
+        forked = self.patterns.current.get(getattr(ask, "pattern", ""), pattern)
+        if pattern.operated or forked.operated:
+            client.check(Right.OPERATE)
         check_job(job, self.capabilities, self.clock.wall())
         if not self.declared.complete():
             return

@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from services.ingress.admission.targets import TaskOrder
 from services.ingress.dialects.openai.batches import BatchRequest
 from services.ingress.dialects.openai.response_requests import PREFIX
-from services.ingress.dialects.port import Dialect, Inquiry
+from services.ingress.dialects.port import Dialect, Inquiry, TaskDoor
 from services.ingress.dialects.tutti.requests import JobSubmission
 from services.ingress.http.openapi_parts import (
     CALL_HEADERS,
@@ -53,7 +54,8 @@ def document(title: str, version: str, dialects: Sequence[Dialect]) -> dict[str,
     """OpenAPI 3.1."""
     inputs: list[tuple[type[Any], Any]] = [(dialect.request, "validation") for dialect in dialects]
     inputs += [(asked.body, "validation") for dialect in dialects for asked in dialect.inquiries if asked.body is not None]
-    inputs += [(JobSubmission, "validation"), (JobStatus, "serialization"), (Tree, "serialization")]
+    inputs += [(task.body, "validation") for dialect in dialects for task in dialect.tasks]
+    inputs += [(TaskOrder, "validation"), (JobSubmission, "validation"), (JobStatus, "serialization"), (Tree, "serialization")]
     inputs += [*((kind, "validation") for kind in KINDS.values()), (AliasMove, "validation"), (Rendering, "validation")]
     inputs += [
         (BatchRequest, "validation"),
@@ -91,7 +93,13 @@ def _paths() -> dict[str, Any]:
         parameters=[*CALL_HEADERS[:3], *CALL_HEADERS[4:], _wait()],
         body="JobSubmission",
     )
+    tasks = operation(
+        "Do something to a model on nodes (operators): pull, delete, copy, load, unload, pin, unpin. A durable job, as any.",
+        {"202": as_json("The job's id, and where it is done.", {"type": "object"})},
+        body="TaskOrder",
+    )
     return {
+        "/v1/model-tasks": {"post": tasks},
         "/v1/jobs": {"post": jobs},
         "/v1/jobs/{id}": {"get": _job_get(), "delete": _job_delete()},
         "/v1/jobs/{id}/events": {"get": _job_events()},
@@ -131,9 +139,17 @@ def _served(dialect: Dialect) -> dict[str, Any]:
     call = operation(dialect.summary, {"200": answer}, parameters=CALL_HEADERS, body=dialect.request.__name__, render=dialect.problem)
     problems = {status: as_json(about, ref(problem_form(dialect.problem))) for status, about in FAILURE_STATUS.items()}
     call["responses"] = problems | call["responses"]
-    return {dialect.path: {"post": call}} | {
-        _PARAMETER.sub("{id}", asked.path): {asked.method.lower(): _inquiry(asked, dialect)} for asked in dialect.inquiries
-    }
+    done = {task.path: {task.method.lower(): _task(task, dialect)} for task in dialect.tasks}
+    return (
+        {dialect.path: {"post": call}}
+        | done
+        | {_PARAMETER.sub("{id}", asked.path): {asked.method.lower(): _inquiry(asked, dialect)} for asked in dialect.inquiries}
+    )
+
+
+def _task(task: TaskDoor, dialect: Dialect) -> dict[str, Any]:
+    shown = {"200": {"description": task.summary, "content": {"application/json": {"schema": {}}, "application/x-ndjson": {"schema": {}}}}}
+    return operation(task.summary, shown, body=task.body.__name__, render=dialect.problem)
 
 
 def _inquiry(asked: Inquiry, dialect: Dialect) -> dict[str, Any]:

@@ -20,7 +20,9 @@ from shared.contracts.callback import Callback
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.failure import Failure
 from shared.contracts.limits import Limits
+from shared.contracts.node import Node
 from shared.contracts.result import Result
+from shared.contracts.tasks import TaskProgress
 from shared.scheduling.places import PlaceInLine
 from shared.tree import StepStatus, Tree, fold_step, tree_of
 
@@ -120,6 +122,13 @@ class JobStatus(BaseModel):
     def owner(self) -> str | None:
         """Whose it is; None where it is not known."""
         return ids.owner(self.id) or self.tenant
+
+    def with_progress(self, nodes: Iterable[Node]) -> JobStatus:
+        """The same with how far its tasks are, as these nodes tell it."""
+        told: dict[str, TaskProgress | None] = {task.step: task.progress for node in nodes for task in node.tasks}
+        if told.keys().isdisjoint(step.id for step in self.steps):
+            return self
+        return self.model_copy(update={"steps": [step.model_copy(update={"progress": told.get(step.id)}) for step in self.steps]})
 
     def tree(self) -> Tree:
         """How its steps hang together."""

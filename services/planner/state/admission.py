@@ -13,12 +13,12 @@ from services.planner.state import driving, turns
 from services.planner.state.book import Book
 from services.planner.state.cancels import cancelled
 from shared.agents.resolving import resolve, with_models
-from shared.contracts.agents import Team
+from shared.contracts.agents import NOBODY, Team
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import check_job
 from shared.contracts.critique import TenantPolicy
 from shared.contracts.delayed import DelayedJob
-from shared.contracts.event import NOBODY, CancelRecorded, JobAccepted, JobSettled
+from shared.contracts.event import CancelRecorded, JobAccepted, JobSettled
 from shared.contracts.failure import Failure, FailureKind, clocks_differ
 from shared.contracts.job import Job, ReplyTo
 from shared.contracts.result import Result, Status
