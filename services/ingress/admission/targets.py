@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from services.ingress.problems import Problem, Refused
 from shared.agents.cards import tier_of
-from shared.contracts.base import MANY, Capability, Count, ModelName, NodeId, Ordinal, PositiveSeconds, PriorityClass
+from shared.contracts.base import Capability, Count, ModelName, NodeId, Ordinal, PositiveSeconds, PriorityClass
 from shared.contracts.node import Node, NodeModel
 from shared.contracts.tasks import Action
 from shared.model_names import AUTO, spelling
@@ -130,10 +130,10 @@ def _has(order: TaskOrder, node: Node) -> bool:
 
 
 def _room(order: TaskOrder, node: Node) -> int:
-    """In bytes, of what the action needs."""
+    """In bytes, of what the action needs; who does not tell comes last."""
     if order.action in _INTO_MEMORY:
         return (node.hardware.vram_bytes or node.hardware.ram_bytes) - sum(model.size_bytes for model in node.models if model.resident)
-    return MANY if node.hardware.disk_free_bytes is None else node.hardware.disk_free_bytes
+    return node.hardware.disk_free_bytes or 0
 
 
 def _pinned(node: Node) -> int:

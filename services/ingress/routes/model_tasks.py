@@ -80,7 +80,7 @@ class TaskRoutes:
         meant = door.offered.meant(order.model)
         order = order.model_copy(update={"model": meant[0] if meant else order.model})
         where = targets(order, door.registry.table)
-        ask = {"action": order.action, "name": order.model, "nodes": [target.model_dump() for target in where]}
+        ask = {"action": order.action.value, "name": order.model, "nodes": [target.model_dump() for target in where]}
         named = f"{order.model} on {', '.join(target.node for target in where)}"
         await door.open()
         await self._declaring.tell(request, order.action.value, "model", named[:_SHOWN])
