@@ -210,9 +210,9 @@ FAMILIES: tuple[Family, ...] = (
         None,
         ("ingress", "CLI"),
         ("planner", "ingress", "sink", "cache"),
-        ("Schedule", "TenantLimits", "Prompt", "Agent", "Profile", "Tool", "Moved", "ApiKey", "Erased"),
+        ("Schedule", "TenantLimits", "Prompt", "Agent", "Profile", "Tool", "ModelCard", "Moved", "ApiKey", "Erased"),
         "What administrators declare, newest entry by key; a record without value removes it. Read whole, without a group. "
-        "Prompts, agents, profiles, tools have a key a version (`agent/critic@<version>`) and one an alias (`agent/critic:latest`).",
+        "Prompts, agents, profiles, tools, cards have a key a version (`agent/critic@<version>`) and one an alias (`agent/critic:latest`).",
         _KEPT,
     ),
     Family(
