@@ -1,4 +1,4 @@
-"""`tutti models`: cards of models (list, show, set, alias, remove), and what is done to models on nodes, as durable jobs (pull, delete, ...)."""
+"""`tutti models`: cards of models (list, show, set, alias, remove), and what is done to models on nodes as durable jobs (pull, ...)."""
 
 from __future__ import annotations
 

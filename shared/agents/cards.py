@@ -116,7 +116,7 @@ def _rank(card: ModelCard, capability: str) -> tuple[float, float, str]:
 
 def tier_of(name: str) -> Tier | None:
     """The tier that a model's name demands; None of any other name."""
-    return next((tier for tier in TIERS if name == TIER_PREFIX + tier), None)
+    return next((tier for tier in TIERS if name == TIER_PREFIX + tier), None) if name.startswith(TIER_PREFIX) else None
 
 
 def resolved(cards: Cards, name: str, capability: str = "chat") -> PinnedModel | None:

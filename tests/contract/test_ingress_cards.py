@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import httpx
 
+from services.ingress.status.shown import RawEvent
+from services.ingress.status.status import fold
 from tests.contract.test_ingress_chat import CHAT, body
 from tests.contract.test_ingress_declarations import ready, refused
 from tests.support.ingress_world import World, node, register, until
@@ -55,6 +58,13 @@ async def test_lists_name_what_some_node_can_serve() -> None:
         await register(at.log, at.topics, node("node-1", "tiny:1", reachable=False))
         await until(lambda: not at.ingress.door.registry.catalogue.live_models, "the node is away")
         assert (await listed(at))["gpt-4o"] is False
+
+
+def test_a_status_says_what_its_names_stood_for() -> None:
+    recorded = Path(__file__).parents[2] / "schemas" / "examples" / "v7" / "JobAccepted.models.json"
+    status = fold("j", 0, None, [RawEvent(1, "job_accepted", recorded.read_bytes())])
+    assert status.models == {"gpt-4o": ["qwen3:32b", "llama3.3:70b"]}
+    assert b'"models":{"gpt-4o":["qwen3:32b"' in status.public()
 
 
 async def test_a_name_of_a_card_is_taken_as_a_model_is() -> None:

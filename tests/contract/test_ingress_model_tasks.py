@@ -153,7 +153,7 @@ async def test_who_leaves_ends_his_pull() -> None:
             if cancelled:
                 await until(lambda: bool(at.planner.cancels), "the cancel")
             else:
-                await asyncio.sleep(0.1)
+                await SystemClock().sleep(0.1)
                 assert not at.planner.cancels
 
 
@@ -168,12 +168,12 @@ async def test_a_status_says_how_far_a_task_is() -> None:
             [step] = (await at.client.get(f"/v1/jobs/{identifier}")).json()["steps"] or [{}]
             return step.get("progress")
 
-        while await shown() is None:
-            await asyncio.sleep(0.01)
+        await until(lambda: any(each.tasks for each in at.ingress.door.registry.table), "the node tells it")
         assert await shown() == {"status": "pulling 0123", "digest": "sha256:0123", "total": 10, "completed": 5, "node": "a"}
         await at.planner.send(at.planner.end(next(iter(at.planner.jobs))))
-        while await shown() is not None:
-            await asyncio.sleep(0.01)
+        await until(lambda: at.planner.jobs[next(iter(at.planner.jobs))].ended is not None, "the end")
+        ended = (await at.client.get(f"/v1/jobs/{identifier}?tenant=default")).json()
+        assert ended["state"] != "settled" or "progress" not in ended["steps"][0]
 
 
 TARGET = {"action": "delete", "name": "tiny:1", "nodes": [{"node": "a"}]}

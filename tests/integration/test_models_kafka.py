@@ -96,6 +96,8 @@ def test_a_pull_goes_on_whoever_dies(cluster: StartCluster) -> None:
     assert sum(len(step["failures"]) for step in ended["steps"]) >= 1
     until(lambda: "new:1" in listed(at), "it is listed")
     _everything_else(at, first)
+    judged = CliRunner().invoke(main, ["verify", "--settled"], env=environment(at), catch_exceptions=False)
+    assert judged.exit_code == Exit.OK, judged.output
 
 
 def _everything_else(at: LocalCluster, first: str) -> None:

@@ -1,4 +1,4 @@
-"""Tasks on models in a worker: beside its slots, one of a lane at a time, told in its Node record, given back and stopped as any attempt."""
+"""Tasks on models in a worker: beside its slots, one of a lane at a time, told in its Node record, given back and stopped as all are."""
 
 from __future__ import annotations
 
