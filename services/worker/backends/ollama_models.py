@@ -32,7 +32,7 @@ class ShownModels:
         """Models by name. Left out: a model that vanished between two requests, and an entry that cannot be read."""
         tags, _ = await self._endpoint.get_json("/api/tags")
         resident, _ = await self._endpoint.get_json("/api/ps")
-        loaded = {entry["name"]: entry.get("context_length") for entry in entries(resident.get("models")) if _is_named(entry)}
+        loaded: dict[str, dict[str, Any]] = {entry["name"]: entry for entry in entries(resident.get("models")) if _is_named(entry)}
         found: list[NodeModel] = []
         present = [entry for entry in entries(tags.get("models")) if allow_cloud or not mapping(entry).get("remote_host")]
         for entry in present:
@@ -42,14 +42,15 @@ class ShownModels:
         self._forget({_identity(entry) for entry in present if _is_named(entry)})
         return tuple(sorted(found, key=lambda model: model.name))
 
-    async def _model(self, entry: Any, loaded: dict[str, Any]) -> NodeModel | None:
+    async def _model(self, entry: Any, loaded: dict[str, dict[str, Any]]) -> NodeModel | None:
         shown = await self._show(entry) if _is_named(entry) else {}
         if shown is None:
             return None
 
         def read(entry: dict[str, Any]) -> NodeModel:
-            name = entry["name"]
-            return node_model(entry, shown, resident=name in loaded, window=self._window(entry, loaded.get(name)))
+            runs = loaded.get(entry["name"])
+            window = self._window(entry, mapping(runs).get("context_length"))
+            return node_model(entry, shown, runs=runs, window=window)
 
         return self._list.model(entry, read)
 
@@ -85,8 +86,10 @@ def _identity(entry: dict[str, Any]) -> str:
     return f"{entry.get('name')}@{entry.get('digest', '')}"
 
 
-def node_model(entry: dict[str, Any], shown: dict[str, Any], *, resident: bool, window: int | None = None) -> NodeModel:
-    """What one model is to a router. Servers before `capabilities` existed are taken for chat models, of which nothing more is known."""
+def node_model(
+    entry: dict[str, Any], shown: dict[str, Any], *, runs: dict[str, Any] | None = None, window: int | None = None
+) -> NodeModel:
+    """What one model is to a router. `runs`: what `ps` says of it, None where it is not in memory. Servers before `capabilities` existed are taken for chat models, of which nothing more is known."""
     told = [word for word in entries(shown.get("capabilities")) if isinstance(word, str)]
     capabilities = told or ["completion"]
     operations = (("chat", "generate") if "completion" in capabilities else ()) + (("embed",) if "embedding" in capabilities else ())
@@ -101,7 +104,9 @@ def node_model(entry: dict[str, Any], shown: dict[str, Any], *, resident: bool, 
         window=min(window, longest) if window and longest else window,
         abilities={ability: ability in told for ability in _ABILITIES} if told else {},
         operations=operations or ("chat", "generate"),
-        resident=resident,
+        resident=runs is not None,
+        loaded_bytes=count(mapping(runs).get("size")),
+        vram_bytes=count(mapping(runs).get("size_vram")),
     )
 
 

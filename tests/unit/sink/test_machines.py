@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.sink.page.machines import Machines, advice
+from services.sink.page.machines import Machines
 from services.sink.page.overview import overview
 from services.sink.page.present import ShownJobs
 from shared.contracts import event as events
@@ -17,6 +17,7 @@ from shared.contracts.credits import Credits
 from shared.contracts.headers import envelope
 from shared.contracts.node import Hardware, Node, NodeModel
 from shared.kafka.memory.memory_partition import MemoryRecord
+from shared.placement.advice import advice
 from shared.scheduling.places import Pace
 from tests.support.page_world import MadeUp
 
