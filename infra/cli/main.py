@@ -22,7 +22,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "jobs": ("infra.cli.jobs:jobs", "Look at a job, cancel it, follow its events, run it again."),
     "topics": ("infra.cli.topics:topics", "Create and list topics, show what is unread."),
     "blobs": ("infra.cli.blobs:blobs", "Fetch a large body that a record names."),
-    "nodes": ("infra.cli.nodes:nodes", "List the model nodes."),
+    "nodes": ("infra.cli.nodes:nodes", "List the model nodes, take one out of service."),
     "reviews": ("infra.cli.reviews:reviews", "Texts that wait for people: list, show, approve, edit, reject, answer."),
     "conversations": ("infra.cli.conversations:conversations", "What jobs of one conversation have said: list, get, delete."),
     "schedules": ("infra.cli.schedules:schedules", "Recurring jobs: list, declare, remove, when they run next."),

@@ -9,7 +9,7 @@ from services.worker.announcer import Announcer
 from services.worker.backends.base import Backend
 from services.worker.backends.choice import backend_of, sharing_calls
 from services.worker.chunks import ChunkSender
-from services.worker.handlers import AttemptManager
+from services.worker.handlers import MAINTENANCE, AttemptManager
 from services.worker.leaving import leave
 from services.worker.mailbox_reader import MailboxReader
 from services.worker.owner.guest import Guest
@@ -19,6 +19,7 @@ from services.worker.settings import WorkerSettings
 from services.worker.speeds import Speeds
 from services.worker.watch import Watch
 from services.worker.wiring import WorkerContext
+from shared.contracts import maintenance
 from shared.contracts.node import Hardware, Node
 from shared.placement.parties import Parties
 from shared.processing.blobs import Blobs
@@ -62,6 +63,7 @@ class WorkerService:
         self.reader = MailboxReader(here, self.attempts, self._outbox, self._watch, describe=self._describe, cap=cap)
         self.announcer = Announcer(here, self.attempts, self.reader, self.registration, parties=parties, leave=self._processor.leave)
         self._watch.on_node = self.announcer.on_own_record
+        self._watch.kinds = {maintenance.KIND: self.attempts.on_maintenance}
         servers = environment.settings.kafka_servers
         self.guest = Guest(here, self.attempts, self.registration, self.announcer, backend=backend, servers=servers)
 
@@ -100,8 +102,9 @@ class WorkerService:
         yield from self.attempts.reasons()
 
     def _describe(self, number: int) -> Node:
-        draining, pause = bool(self.attempts.closings), self.attempts.pause_seconds()
-        return self.guest.described(self.registration.record(number, draining=draining, pause_seconds=pause))
+        closings, pause = self.attempts.closings, self.attempts.pause_seconds()
+        record = self.registration.record(number, draining=bool(closings), pause_seconds=pause, maintenance=MAINTENANCE in closings)
+        return self.guest.described(record)
 
     async def _drain(self) -> None:
         clock, grace = self._environment.clock, self._environment.settings.grace_seconds

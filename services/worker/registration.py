@@ -98,7 +98,7 @@ class Registration:
     async def start(self) -> None:
         """Look at the machine, and at the endpoint for the first time."""
         accelerators = self._settings.backend != "in_process"
-        found = self._hardware or await asyncio.to_thread(hardware.found, accelerators=accelerators)
+        found = await asyncio.to_thread(hardware.found, accelerators=accelerators) if self._hardware is None else self._hardware
         self._hardware = hardware.told(found, self._settings)
         await self.refresh()
 

@@ -218,7 +218,7 @@ class Runner:
         step, model = attempt.step, attempt.model or ""
         self._speeds.observe(model, done, self._node.slots.busy)
         known = _registered(self._node.registered.models, model)
-        self._node.registered.seen.answered(step, known, model, done, self._node.slots.busy, self._clock.monotonic())
+        self._node.registered.seen.answered(step, known, model, done, running=self._node.slots.busy, now=self._clock.monotonic())
         usage = self._priced(model, done.usage)
         _tokens(model, "prompt").inc(usage.prompt_tokens)
         _tokens(model, "completion").inc(usage.completion_tokens)

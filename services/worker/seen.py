@@ -43,7 +43,7 @@ class Load(NamedTuple):
 
 
 @dataclass(slots=True)
-class Wanted:
+class NoRoom:
     """Calls of one model that had no room: how many, the most tokens that one wanted."""
 
     since: float
@@ -65,10 +65,10 @@ class Seen:
 
     def __init__(self) -> None:
         self._loads: deque[Load] = deque(maxlen=_MOST_LOADS)
-        self._wanted: dict[str, Wanted] = {}
+        self._wanted: dict[str, NoRoom] = {}
         self._widths: dict[str, dict[int, Width]] = {}
 
-    def answered(self, step: Step, model: NodeModel | None, name: str, done: Completion, running: int, now: float) -> None:
+    def answered(self, step: Step, model: NodeModel | None, name: str, done: Completion, *, running: int, now: float) -> None:
         """A call of `name` ended while `running` ran, itself included. `model`: as it is registered."""
         timings, usage = done.timings, done.usage
         if timings.load_ms > LOAD_MS:
@@ -85,7 +85,7 @@ class Seen:
         if wanted is None or now - wanted.since > WINDOW_SECONDS:
             if wanted is None and len(self._wanted) >= MOST_MODELS:
                 return
-            wanted = self._wanted[name] = Wanted(now)
+            wanted = self._wanted[name] = NoRoom(now)
         wanted.calls += 1
         wanted.most = max(wanted.most, tokens)
 
@@ -106,9 +106,7 @@ class Seen:
         known = {model.name: model for model in models}
         found = [swaps([load for load in self._loads if now - load.at <= WINDOW_SECONDS])]
         found += [
-            narrow(known[name], wanted)
-            for name, wanted in self._wanted.items()
-            if name in known and now - wanted.since <= WINDOW_SECONDS
+            narrow(known[name], wanted) for name, wanted in self._wanted.items() if name in known and now - wanted.since <= WINDOW_SECONDS
         ]
         found += [crowded(name, widths) for name, widths in self._widths.items() if name in known]
         return tuple(one for one in found if one is not None)
@@ -123,17 +121,23 @@ def swaps(loads: Sequence[Load]) -> Advice | None:
     if len(models) == 1:
         why = "it falls out of memory between calls: raise its keep-alive (TUTTI_WORKER__KEEP_ALIVE)"
     else:
-        why = "they throw each other out: offer fewer models here (TUTTI_WORKER__MODELS), or raise OLLAMA_MAX_LOADED_MODELS if memory allows"
+        why = (
+            "they throw each other out: offer fewer models here (TUTTI_WORKER__MODELS), or raise OLLAMA_MAX_LOADED_MODELS if memory allows"
+        )
     return Advice(code="swaps", level="warn", text=f"{len(loads)} loads of {len(models)} models in an hour took {lost:.0f} s; {why}.")
 
 
-def narrow(model: NodeModel, wanted: Wanted) -> Advice | None:
+def narrow(model: NodeModel, wanted: NoRoom) -> Advice | None:
     """A window that calls did not fit into."""
     window = model.window
     if window is None or wanted.calls < FEWEST_WANTS or wanted.most <= window:
         return None
     longer = model.context_length is None or model.context_length > window
-    what = f"set num_ctx in TUTTI_WORKER__PROFILES, at most {model.context_length}" if longer and model.context_length else "take another model"
+    what = (
+        f"set num_ctx in TUTTI_WORKER__PROFILES, at most {model.context_length}"
+        if longer and model.context_length
+        else "take another model"
+    )
     text = f"{model.name} has a window of {window} tokens here; {wanted.calls} calls wanted up to {wanted.most}: {what}."
     return Advice(code="window", level="warn", text=text[:320])
 

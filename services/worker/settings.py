@@ -88,7 +88,7 @@ class WorkerSettings(BaseSettings):
     """File of the tools that this process serves instead of models (`services/worker/tools/declared`); `tutti run worker --tools`."""
 
     members: Members = ()
-    """`host:port` of each server that the endpoint splits its model over (llama.cpp's RPC servers): without one of them it serves nothing."""
+    """`host:port` of each server that the endpoint splits its model over (as llama.cpp's RPC servers): without one it serves nothing."""
     ram_bytes: Count | None = None
     vram_bytes: Count | None = None
     """In place of what is found here: the sums, where one model is split over several machines."""

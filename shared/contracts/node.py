@@ -134,16 +134,3 @@ class Node(Contract):
     advice: tuple[Advice, ...] = Field(default=(), max_length=MOST_ADVICE)
     """What its worker has seen that could be better. What the record itself shows is not among it (`placement/advice`)."""
     at: EpochSeconds
-
-
-KIND = "maintenance"
-"""Of the entries."""
-
-
-class Maintenance(Contract):
-    """A node is out of service. An entry of the registry (`maintenance/<node>`), so that it holds whatever is started again."""
-
-    by: Label
-    """The name of the key that asked for it."""
-    at: EpochSeconds
-    reason: Label = ""

@@ -61,7 +61,8 @@ def _spill(node: Node, model: NodeModel) -> Advice | None:
     if inside >= size * (1 - SPILLS):
         return None
     outside = f"{(size - inside) / _GIB:.1f} of {size / _GIB:.1f} GiB"
-    text = f"{model.name} is larger than its graphics memory: {outside} are on the CPU. Take a smaller quantisation, window or number of slots."
+    what = "Take a smaller quantisation, window or number of slots"
+    text = f"{model.name} is larger than its graphics memory: {outside} are on the CPU. {what}."
     return _said("spills", "warn", text)
 
 
@@ -72,7 +73,8 @@ def _old(node: Node) -> Advice | None:
     found, least = (int(version[1]), int(version[2])), ".".join(map(str, OLDEST_OLLAMA))
     if found >= OLDEST_OLLAMA or found == (0, 0):  # 0.0.0 is a build of one's own
         return None
-    text = f"Ollama {node.version[:20]} is older than {least}: its engine treats windows, options and failures otherwise than we ask. Update it."
+    why = "its engine treats windows, options and failures otherwise than is asked of it"
+    text = f"Ollama {node.version[:20]} is older than {least}: {why}. Update it."
     return _said("old-ollama", "warn", text)
 
 

@@ -33,8 +33,9 @@ _PRODUCTS: Sequence[tuple[str, float]] = (
     ("mi60", 1_024), ("mi50", 1_024), ("7900 xtx", 960), ("7900 xt", 800), ("7800 xt", 624), ("9070", 640), ("6900 xt", 512),
     ("6800", 512), ("8060s", 256), ("w7900", 864),
     # Apple
-    ("apple m1 ultra", 800), ("apple m2 ultra", 800), ("apple m3 ultra", 819), ("apple m1 max", 400), ("apple m2 max", 400), ("apple m3 max", 400), ("apple m4 max", 546),
-    ("apple m1 pro", 200), ("apple m2 pro", 200), ("apple m3 pro", 150), ("apple m4 pro", 273), ("apple m1", 68), ("apple m2", 100), ("apple m3", 100), ("apple m4", 120), ("apple m5", 153),
+    ("apple m1 ultra", 800), ("apple m2 ultra", 800), ("apple m3 ultra", 819), ("apple m1 max", 400), ("apple m2 max", 400),
+    ("apple m3 max", 400), ("apple m4 max", 546), ("apple m1 pro", 200), ("apple m2 pro", 200), ("apple m3 pro", 150),
+    ("apple m4 pro", 273), ("apple m1", 68), ("apple m2", 100), ("apple m3", 100), ("apple m4", 120), ("apple m5", 153),
 )  # fmt: skip
 """Words of a product's name → GB a second. The first that fits counts, so what is longer stands before what it holds."""
 _BY_VRAM: Sequence[tuple[float, float]] = ((40e9, 800.0), (16e9, 500.0), (0.0, 300.0))

@@ -45,7 +45,7 @@ def expected(method: str, route: str) -> Right:
         return Right.ADMINISTER
     if route.startswith(("/v1/prompts", "/v1/agents", "/v1/profiles", "/v1/tools")) and method in ("PUT", "DELETE"):
         return Right.OPERATE
-    if route == "/v1/tenants":
+    if route == "/v1/tenants" or route.startswith("/v1/nodes"):
         return Right.OPERATE
     return Right.READ if method in ("GET", "HEAD") or route in LOOKS_BY_POST | REFUSED_ANYWAY else Right.WRITE
 

@@ -11,6 +11,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 from services.worker.backends.base import Backend, BackendProbe, Completion, Delta, ModelCall, ModelCallFailed
 from shared.contracts.failure import FailureKind as K
@@ -60,7 +61,7 @@ def answers(member: str) -> bool:
         return False
 
 
-def _listens(family: int, address: object) -> bool:
+def _listens(family: int, address: tuple[Any, ...]) -> bool:
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.settimeout(CONNECT_SECONDS)
         if hasattr(socket, "TCP_QUICKACK"):  # the handshake's last packet is held back, and the close says RST in its place

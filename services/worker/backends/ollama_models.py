@@ -86,10 +86,11 @@ def _identity(entry: dict[str, Any]) -> str:
     return f"{entry.get('name')}@{entry.get('digest', '')}"
 
 
-def node_model(
-    entry: dict[str, Any], shown: dict[str, Any], *, runs: dict[str, Any] | None = None, window: int | None = None
-) -> NodeModel:
-    """What one model is to a router. `runs`: what `ps` says of it, None where it is not in memory. Servers before `capabilities` existed are taken for chat models, of which nothing more is known."""
+def node_model(entry: dict[str, Any], shown: dict[str, Any], *, runs: dict[str, Any] | None = None, window: int | None = None) -> NodeModel:
+    """What one model is to a router. Servers before `capabilities` existed are taken for chat models, of which nothing more is known.
+
+    `runs`: what `ps` says of it; None where it is not in memory.
+    """
     told = [word for word in entries(shown.get("capabilities")) if isinstance(word, str)]
     capabilities = told or ["completion"]
     operations = (("chat", "generate") if "completion" in capabilities else ()) + (("embed",) if "embedding" in capabilities else ())
