@@ -49,7 +49,7 @@ class NodeRoutes:
     def __init__(self, door: Door, declaring: Declaring, environment: Environment) -> None:
         self._door, self._declaring, self._env = door, declaring, environment
         self._looking = asyncio.Lock()
-        self._heard, self._heard_at = LastHeard(), -inf
+        self._heard, self._looked_at = LastHeard(), -inf
 
     async def list(self, _: Request) -> Response:
         """All nodes, by id."""
@@ -88,14 +88,14 @@ class NodeRoutes:
     async def _look(self) -> LastHeard:
         """As fresh as a second; while Kafka is slow or away what was known, else nothing."""
         async with self._looking:
-            if self._door.clock.monotonic() - self._heard_at >= _FRESH_SECONDS:
+            if self._door.clock.monotonic() - self._looked_at >= _FRESH_SECONDS:
                 await within(_LOOK_SECONDS, self._read())
+                self._looked_at = self._door.clock.monotonic()
             return self._heard
 
     async def _read(self) -> None:
         try:
             self._heard = await heard(self._env.log, self._env.topics, f"tutti-ingress-heard-{self._env.instance}")
-            self._heard_at = self._door.clock.monotonic()
         except LogError as error:
             log.warning("credits_not_read", reason=error.message)
 
