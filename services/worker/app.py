@@ -10,14 +10,15 @@ from services.worker.backends.base import Backend
 from services.worker.backends.choice import backend_of, sharing_calls
 from services.worker.chunks import ChunkSender
 from services.worker.handlers import AttemptManager
+from services.worker.leaving import leave
 from services.worker.mailbox_reader import MailboxReader
+from services.worker.owner.guest import Guest
 from services.worker.registration import Registration
 from services.worker.runner import OwnNode, Runner
 from services.worker.settings import WorkerSettings
 from services.worker.speeds import Speeds
 from services.worker.watch import Watch
 from services.worker.wiring import WorkerContext
-from shared.clock import until, within
 from shared.contracts.node import Hardware, Node
 from shared.placement.parties import Parties
 from shared.processing.blobs import Blobs
@@ -25,15 +26,9 @@ from shared.processing.outbox import Outbox
 from shared.processing.provision import first_look
 from shared.service import Environment, kafka_silence
 from shared.service.processor import Processor, every
-from shared.telemetry import logs
 
-log = logs.get(__name__)
-
-DRAIN_SHARE, TELLING_SHARE = 0.7, 0.9
-"""Parts of the grace period: running calls may still end; the cluster may still be told."""
 GATHER_TURNS = 3
 """What is ready now runs first: a step that ends at once has its claim and its outcome in one batch."""
-STOPPING = "the worker is stopping"
 
 
 def build(
@@ -67,6 +62,8 @@ class WorkerService:
         self.reader = MailboxReader(here, self.attempts, self._outbox, self._watch, describe=self._describe, cap=cap)
         self.announcer = Announcer(here, self.attempts, self.reader, self.registration, parties=parties, leave=self._processor.leave)
         self._watch.on_node = self.announcer.on_own_record
+        servers = environment.settings.kafka_servers
+        self.guest = Guest(here, self.attempts, self.registration, self.announcer, backend=backend, servers=servers)
 
     async def _connect(self) -> None:
         env, settings, processor = self._environment, self._settings, self._processor
@@ -87,6 +84,7 @@ class WorkerService:
             self.announcer.run_credits(producer),
             self.announcer.run_node(producer),
             self.registration.run(),
+            self.guest.run(),
             every(clock, settings.renew_seconds, self.attempts.renew),
             every(clock, settings.sweep_seconds, self.attempts.sweep),
         )
@@ -102,19 +100,9 @@ class WorkerService:
         yield from self.attempts.reasons()
 
     def _describe(self, number: int) -> Node:
-        return self.registration.record(number, draining=self.attempts.closed is not None, pause_seconds=self.attempts.pause_seconds())
+        draining, pause = bool(self.attempts.closings), self.attempts.pause_seconds()
+        return self.guest.described(self.registration.record(number, draining=draining, pause_seconds=pause))
 
     async def _drain(self) -> None:
-        """Offer nothing, let running calls end or give them back, leave the mailbox empty, and the registry clean."""
-        self.announcer.quiet_since = None
-        self.attempts.close(STOPPING)
-        if not await within(self._environment.settings.grace_seconds * TELLING_SHARE, self._leave()):
-            log.warning("drain_incomplete", attempts=len(self.attempts.leases))
-
-    async def _leave(self) -> None:
-        clock, attempts, grace = self._environment.clock, self.attempts, self._environment.settings.grace_seconds
-        await until(clock, lambda: not len(attempts.leases), grace * DRAIN_SHARE)
-        attempts.release_running(STOPPING)
-        await until(clock, lambda: not len(attempts.leases) and self.announcer.is_quiet, grace)
-        await self._outbox.idle(grace)
-        await self.reader.give_back()
+        clock, grace = self._environment.clock, self._environment.settings.grace_seconds
+        await leave(self.attempts, self.announcer, self.reader, outbox=self._outbox, clock=clock, grace_seconds=grace)

@@ -34,6 +34,7 @@ OVERLOAD_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 3_600.0
 """Then it is asked again, whatever it said: a quota may have been raised."""
 _PAUSED = "the endpoint asks not to be called for a while"
+DRAINING = "the node is draining"
 CLAIM_LINGERS_SECONDS = 0.01
 """How long a claim waits for its outcome. Short beside the claim timeout (5 s), long beside a step without a model."""
 MOST_RIDERS = 64
@@ -64,8 +65,8 @@ class AttemptManager:
         kept = {"kept_outcomes": settings.kept_outcomes, "kept_bytes": settings.kept_outcome_bytes}
         self.leases: LeaseLog[Message] = LeaseLog(here.node, **kept)
         self.mailbox = 0
-        self.closed: str | None = None
-        """Why no step is taken at present; None when open."""
+        self.closings: dict[str, None] = {}
+        """Why no step is taken at present, whoever said it: each ends by itself. Empty when open."""
         self._clock, self._writer, self._outbox = here.clock, OutcomeWriter(here.topics.outcomes), outbox
         self.gate = EagerGate(here.boot, lambda: parties.others_wait(here.clock.monotonic()))
         self._timeouts = Timeouts.of(settings)
@@ -150,8 +151,8 @@ class AttemptManager:
             return "this node does not serve the step's agent"
         if step.needs.node is not None and step.needs.node != self.node:
             return "the step is bound to another node"
-        if self.closed:
-            return self.closed
+        if self.closings:
+            return next(iter(self.closings))
         if self.pause_seconds() > 0:
             return _PAUSED
         return "the inbox is full" if self.inbox.full else None
@@ -207,15 +208,15 @@ class AttemptManager:
         """An administrator's word; undone by the opposite one."""
         if drain.node == self.node:
             if drain.draining:
-                self.close("the node is draining")
+                self.close(DRAINING)
             else:
-                self.reopen()
+                self.reopen(DRAINING)
 
     # Places
 
     def close(self, reason: str) -> None:
-        """Take nothing more and give back what waits; what runs goes on."""
-        self.closed = reason
+        """Take nothing more and give back what waits; what runs goes on. Until `reopen` of the same reason, whatever others say."""
+        self.closings[reason] = None
         self.give_back_waiting(reason)
         self._news()
         self.announce()
@@ -225,9 +226,9 @@ class AttemptManager:
         for attempt in self.inbox.clear():
             self._give_back(attempt, reason)
 
-    def reopen(self) -> None:
-        """Take steps again."""
-        self.closed = None
+    def reopen(self, reason: str) -> None:
+        """This reason is over: steps are taken again if there is no other."""
+        self.closings.pop(reason, None)
         self._news()
         self.announce()
 
@@ -237,15 +238,14 @@ class AttemptManager:
 
     def reasons(self) -> Iterator[str]:
         """Why no step is taken at present."""
-        if self.closed:
-            yield self.closed
+        yield from self.closings
         if pause := self.pause_seconds():
             yield f"the endpoint asks not to be called for {pause:.0f} s"
 
     def places(self) -> int:
         """Places to offer now."""
         now = self._clock.monotonic()
-        return 0 if self.closed or now < self._paused_until else self.slots.places(now, len(self.inbox))
+        return 0 if self.closings or now < self._paused_until else self.slots.places(now, len(self.inbox))
 
     def start_waiting(self) -> None:
         """Start as many as there are free slots, most urgent first."""

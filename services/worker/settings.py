@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import from_json
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from services.worker.owner.rules import OwnerSettings, SleepSettings
 from shared.contracts.base import ID, MOST_COST, Capability, Cost, Count, Label, ModelName, Ordinal, PositiveSeconds, Seconds, Sentence
 
 OLLAMA_PORT = 11434
@@ -156,6 +157,8 @@ class WorkerSettings(BaseSettings):
     register_seconds: PositiveSeconds = 60.0
     node_expiry_seconds: PositiveSeconds = 180.0
     """A node not heard of for this long, by this worker's own watch, may lose its mailbox number."""
+    owner: OwnerSettings = OwnerSettings()
+    sleep: SleepSettings = SleepSettings()
     drain_quiet_seconds: PositiveSeconds = 0.25
     """How long the mailbox must stay empty after places were withdrawn, before the worker leaves."""
 

@@ -20,6 +20,8 @@ from shared.contracts.base import (
     Seconds,
 )
 
+YIELDS = "yields to the machine's owner"
+"""How a worker says so, in `/readyz` and where it gives steps back; behind it, why."""
 Ability = Literal["vision", "tools", "thinking"]
 """What a model can do besides its operations."""
 
@@ -77,6 +79,12 @@ class Node(Contract):
     hardware: Hardware = Hardware()
     models: tuple[NodeModel, ...] = Field(default=(), max_length=256)
     draining: bool = False
+    yields: Label = ""
+    """Why the node leaves its machine to the machine's owner at present: it offers no places. Empty: it does not."""
+    asleep: bool = False
+    """The machine was put to sleep, or is about to be: its models are there once it is woken."""
+    mac: str | None = Field(default=None, pattern="^(?:[0-9a-f]{2}:){5}[0-9a-f]{2}$", max_length=17)
+    """Of the network interface that a magic packet wakes."""
     waits: bool = False
     """An earlier boot of the node may still run: until that is known to be over this one offers nothing."""
     reachable: bool = True

@@ -131,6 +131,8 @@ def _node_filters(demand: Demand) -> list[Filter]:
     filters: list[Filter] = [
         ("a node that is reachable", lambda node: node.reachable),
         ("a node that is not draining", lambda node: not node.draining),
+        ("a node that does not yield to its owner", lambda node: not node.yields),
+        ("a node that is awake", lambda node: not node.asleep),
         (f"capability {demand.capability}", lambda node: demand.capability in node.capabilities),
     ]
     if demand.node is not None:

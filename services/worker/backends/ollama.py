@@ -85,6 +85,10 @@ class OllamaBackend:
     async def models(self) -> tuple[NodeModel, ...]:
         return await self._shown.list(allow_cloud=self._settings.allow_cloud)
 
+    async def unload(self, model: str) -> None:
+        """Out of memory when its last call ends. Raises ModelCallFailed."""
+        await self._endpoint.post_json("/api/generate", {"model": model, "keep_alive": 0})
+
     async def close(self) -> None:
         await self._endpoint.close()
 
