@@ -55,6 +55,7 @@ class Guest:
         self._mac: str | None = None
         self._yields_since = self._busy_at = 0.0
         self._given_back = self._unloaded = False
+        self._claimed = 0
 
     def described(self, record: Node) -> Node:
         """The Node record with what is known here. A node that only yields, or sleeps, is not drained."""
@@ -71,8 +72,9 @@ class Guest:
             facts = await self.look(rules, clock.wall(), in_use=bool(sleep.command))
             self._judge(facts)
             await self._leave_alone()
-            if len(self._attempts.leases):
-                self._busy_at = clock.monotonic()
+            leases = self._attempts.leases
+            if len(leases) or leases.claimed > self._claimed:
+                self._busy_at, self._claimed = clock.monotonic(), leases.claimed
             if may_sleep(self.standing, facts, sleep, clock.monotonic() - self._busy_at):
                 await self._fall_asleep()
             await clock.sleep(rules.look_seconds)
