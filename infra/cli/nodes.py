@@ -65,10 +65,14 @@ def newest(records: Iterable[Record]) -> list[Node]:
 
 def state(node: Node, now: float) -> str:
     """One word for people. The registry's age is compared with this machine's clock: a hint, nothing is decided by it."""
+    if node.asleep:
+        return "asleep"
     if now - node.at > STALE_SECONDS:
         return "silent"
     if not node.reachable:
         return "unreachable"
     if node.pause_seconds > now - node.at and not node.draining:
         return "paused"
-    return "draining" if node.draining else "live"
+    if node.draining:
+        return "draining"
+    return "yields" if node.yields else "live"

@@ -92,3 +92,8 @@ class Node(Contract):
     pause_seconds: Seconds = 0.0
     """How long from this record on the endpoint asks not to be called (`Retry-After`): until then the node offers no places."""
     at: EpochSeconds
+
+    @property
+    def at_work(self) -> bool:
+        """It takes steps as far as it says itself: a pause of its endpoint is short, and counts for nothing here."""
+        return self.reachable and not (self.draining or self.yields or self.asleep)

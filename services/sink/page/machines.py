@@ -51,7 +51,7 @@ class Machines:
 
     def places(self, now: float) -> tuple[int, int]:
         """Slots of nodes that serve, and how many of them are free."""
-        serving = [node for node in self._table if not node.draining and not any(one.level == "bad" for one in self._advice(node, now))]
+        serving = [node for node in self._table if node.at_work and not any(one.level == "bad" for one in self._advice(node, now))]
         busy = sum(min(node.slots, self._credits[node.id][0].running) for node in serving if node.id in self._credits)
         return (slots := sum(node.slots for node in serving)), slots - busy
 
@@ -105,12 +105,16 @@ def advice(node: Node, silent_seconds: float, announced_seconds: float) -> list[
     found = []
     if node.draining:
         found.append(Advice("note", "It takes no new work: it is leaving, or was told to."))
+    elif node.asleep:
+        found.append(Advice("note", "Its machine sleeps. A router wakes it when something waits for it (TUTTI_ROUTER__WAKE__ADDRESSES)."))
     elif silent_seconds > SILENT_SECONDS:
         found.append(
             Advice(
                 "bad", f"Silent for {silent_seconds:.0f} s: its worker has ended, or its machine sleeps. Start it with `tutti run worker`."
             )
         )
+    if node.yields:
+        found.append(Advice("note", f"It yields to the machine's owner: {node.yields}."))
     if not node.reachable:
         found.append(Advice("bad", "Its model endpoint does not answer. Is it running, and does its worker have the right address?"))
     if node.waits:

@@ -38,6 +38,8 @@ SLOW = NodeModel(name="m:70b", size_bytes=40 * GIB, resident=True, decode_tokens
         ({}, 0.0, []),
         ({}, 60.0, [("bad", "Silent for 60 s")]),
         ({"draining": True}, 60.0, [("note", "no new work")]),
+        ({"asleep": True}, 6_000.0, [("note", "A router wakes it")]),
+        ({"yields": "memory is short"}, 0.0, [("note", "owner: memory is short")]),
         ({"reachable": False}, 0.0, [("bad", "does not answer")]),
         ({"waits": True}, 0.0, [("bad", "waits until an earlier process")]),
         ({"models": ()}, 0.0, [("bad", "ollama pull")]),
