@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Any
 
 from services.worker.announcer import Announcer
@@ -47,8 +46,11 @@ class Guest:
     ) -> None:
         """`servers`: Kafka's, for the interface that a magic packet would come by."""
         self.standing, self.asleep = Standing(), False
-        self.look: Callable[..., Awaitable[OwnerFacts]] = partial(asyncio.to_thread, machine.Machine().look)
-        self.execute: Callable[[Sequence[str]], Awaitable[int]] = partial(asyncio.to_thread, machine.put_to_sleep)
+        own = machine.Machine()
+        self.look: Callable[..., Awaitable[OwnerFacts]] = lambda rules, wall, in_use: asyncio.to_thread(
+            own.look, rules, wall, in_use=in_use
+        )
+        self.execute: Callable[[Sequence[str]], Awaitable[int]] = lambda command: asyncio.to_thread(machine.put_to_sleep, command)
         self._rules, self._sleep, self._clock, self._news = here.settings.owner, here.settings.sleep, here.clock, here.node_news
         self._attempts, self._registration, self._announcer, self._servers = attempts, registration, announcer, servers
         self._unload: Any = getattr(backend, "unload", None)
