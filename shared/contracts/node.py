@@ -134,3 +134,8 @@ class Node(Contract):
     advice: tuple[Advice, ...] = Field(default=(), max_length=MOST_ADVICE)
     """What its worker has seen that could be better. What the record itself shows is not among it (`placement/advice`)."""
     at: EpochSeconds
+
+    @property
+    def at_work(self) -> bool:
+        """It takes steps as far as it says itself: a pause of its endpoint is short, and counts for nothing here."""
+        return self.reachable and not (self.draining or self.yields or self.asleep)

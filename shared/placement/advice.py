@@ -28,9 +28,14 @@ def advice(node: Node, silent_seconds: float, announced_seconds: float) -> list[
         found.append(_said("maintenance", "note", "An administrator has taken it out of service: `tutti nodes resume` takes it back."))
     elif node.draining:
         found.append(_said("draining", "note", "It takes no new work: it is leaving, or was told to."))
-    if silent_seconds > SILENT_SECONDS and not (node.draining and not node.maintenance):
+    if node.asleep:
+        text = "Its machine sleeps. A router wakes it when something waits for it (TUTTI_ROUTER__WAKE__ADDRESSES)."
+        found.append(_said("asleep", "note", text))
+    elif silent_seconds > SILENT_SECONDS and not (node.draining and not node.maintenance):
         text = f"Silent for {silent_seconds:.0f} s: its worker has ended, or its machine sleeps. Start it with `tutti run worker`."
         found.append(_said("silent", "bad", text))
+    if node.yields:
+        found.append(_said("yields", "note", f"It yields to the machine's owner: {node.yields}."))
     if not node.reachable and not any(one.code == ENDPOINT for one in found):
         text = "Its model endpoint does not answer. Is it running, and does its worker have the right address?"
         found.append(_said(ENDPOINT, "bad", text))

@@ -41,7 +41,7 @@ class Machines:
 
     def places(self, now: float) -> tuple[int, int]:
         """Slots of nodes that serve, and how many of them are free."""
-        serving = [node for node in self._table if not node.draining and not any(one.level == "bad" for one in self._advice(node, now))]
+        serving = [node for node in self._table if node.at_work and not any(one.level == "bad" for one in self._advice(node, now))]
         busy = sum(min(node.slots, self._credits[node.id][0].running) for node in serving if node.id in self._credits)
         return (slots := sum(node.slots for node in serving)), slots - busy
 

@@ -123,7 +123,7 @@ def test_lag_tells_what_is_held_back(stage: Stage) -> None:
 
 
 def test_nodes_shows_the_newest_record_of_each(stage: Stage) -> None:
-    """Live, silent, draining, paused and simulated are told apart."""
+    """Live, silent, draining, paused, asleep, yielding and simulated are told apart."""
     model = NodeModel(name="gemma3:270m", resident=True)
     nodes = [
         Node(id="a", boot="1", mailbox=0, backend="ollama", at=NOW - 999, models=(model,)),
@@ -132,6 +132,8 @@ def test_nodes_shows_the_newest_record_of_each(stage: Stage) -> None:
         Node(id="d", boot="1", mailbox=3, backend="ollama", at=NOW),
         Node(id="f", boot="1", mailbox=4, backend="openai", at=NOW - 20, pause_seconds=30.0),
         Node(id="g", boot="1", mailbox=5, backend="openai", at=NOW - 40, pause_seconds=30.0),
+        Node(id="h", boot="1", mailbox=6, backend="ollama", at=NOW - 9_999, asleep=True),
+        Node(id="i", boot="1", mailbox=7, backend="ollama", at=NOW, yields="memory is short"),
     ]
     stage.write(*(Message(TOPICS.nodes, node.to_bytes(), node.id.encode()) for node in nodes))
     stage.write(Message(TOPICS.nodes, None, b"d"), Message(TOPICS.nodes, b"not json", b"e"))
@@ -141,6 +143,8 @@ def test_nodes_shows_the_newest_record_of_each(stage: Stage) -> None:
         ("c", "draining"),
         ("f", "paused"),
         ("g", "live"),
+        ("h", "asleep"),
+        ("i", "yields"),
     ]
     table = stage.tutti("nodes").stdout
     assert "ollama (simulated)" in table

@@ -30,6 +30,8 @@ def node(**changes: Any) -> Node:
         ({"draining": True}, 60.0, [("note", "no new work")]),
         ({"draining": True, "maintenance": True}, 0.0, [("note", "out of service")]),
         ({"draining": True, "maintenance": True}, 60.0, [("bad", "Silent"), ("note", "out of service")]),
+        ({"asleep": True}, 6_000.0, [("note", "A router wakes it")]),
+        ({"yields": "memory is short"}, 0.0, [("note", "owner: memory is short")]),
         ({"reachable": False}, 0.0, [("bad", "does not answer. Is it running")]),
         ({"reachable": False, "advice": (Advice(code="endpoint", level="bad", text="h:1 is dead"),)}, 0.0, [("bad", "h:1 is dead")]),
         ({"waits": True}, 0.0, [("bad", "waits until an earlier process")]),
