@@ -8,12 +8,14 @@ from contextlib import asynccontextmanager
 from services.worker.backends.base import BackendProbe, ModelCallFailed
 from services.worker.registration import MODELS_BYTES, _fitting, signature
 from services.worker.seen import Load
+from services.worker.settings import Price
 from shared.contracts import headers
 from shared.contracts.base import MOST, MOST_COST, RECORD_BYTES
+from shared.contracts.chat import Options
 from shared.contracts.failure import FailureKind
 from shared.contracts.maintenance import KIND, Maintenance
 from shared.contracts.node import MOST_ADVICE, MOST_GPUS, Advice, Gpu, Hardware, Node, NodeModel
-from shared.contracts.outcome import StepReleased, StepSucceeded
+from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
 from shared.kafka.port import TopicPartition
 from shared.processing.registry import registry_key
 from tests.unit.worker.scripted_backend import Script, ScriptedBackend
@@ -149,6 +151,36 @@ def test_maintenance_holds_for_every_boot() -> None:
             declare(world, None)
             world.presence("router-1", 1)
             await world.until(lambda: world.credits()[-1].offers != {}, seconds=HEARTBEAT)
+
+    play(scenario)
+
+
+def test_what_models_and_the_machine_cost_is_told() -> None:
+    """As the settings have it; a model without a price has none."""
+
+    async def scenario(world: World) -> None:
+        prices = {"small": Price(prompt_per_million=1.0, completion_per_million=2.0)}
+        async with world.worker(ScriptedBackend(), prices=prices, cost_per_hour=0.5, vram_bytes=2**34, bandwidth=300.0):
+            node = world.nodes()[-1]
+            assert [(m.prompt_per_million, m.completion_per_million) for m in node.models] == [(1.0, 2.0), (None, None)]
+            assert (node.cost_per_hour, node.hardware.vram_bytes, node.hardware.bandwidth) == (0.5, 2**34, 300.0)
+
+    play(scenario)
+
+
+def test_calls_that_want_more_than_there_is_become_advice() -> None:
+    """From the runner's counters to the record, with the next look at the endpoint."""
+
+    async def scenario(world: World) -> None:
+        backend = ScriptedBackend(Script(failure=FailureKind.CONTEXT_LENGTH))
+        backend.window = 100
+        async with world.worker(backend):
+            for number in range(3):
+                world.route(step(number + 1, options=Options(max_tokens=500)))
+            await world.until(lambda: len(world.outcomes(StepFailed)) == 3)
+            await told(world, lambda node: bool(node.advice))
+            [one] = world.nodes()[-1].advice
+            assert (one.code, "3 calls wanted up to" in one.text) == ("window", True)
 
     play(scenario)
 
