@@ -65,7 +65,7 @@ def show(context: click.Context, node: str, *, as_json: bool) -> None:
     if as_json:
         emit_json(found.model_dump(mode="json", exclude_none=True))
         return
-    click.echo("  ".join((found.id, found.state, ",".join(found.tags), *map(_gpu, found.hardware.gpus))).rstrip())
+    click.echo("  ".join(_about(found)))
     emit_table(
         ("model", "size", "in VRAM", "quantisation", "window", "can", "prefill/s", "decode/s", "load s"),
         [
@@ -106,6 +106,19 @@ def resume(node: str) -> None:
 async def _call(method: str, path: str, body: Any = None) -> Any:
     async with api() as connection:
         return await connection.call(method, path, body)
+
+
+def _about(node: ShownNode) -> Iterator[str]:
+    hardware = node.hardware
+    yield from (node.id, node.state, f"{node.running} of {node.slots} slots", f"{hardware.cpu_count} CPUs", size(hardware.ram_bytes))
+    yield from map(_gpu, hardware.gpus)
+    if hardware.bandwidth:
+        yield f"{hardware.bandwidth:g} GB/s"
+    if hardware.members:
+        yield f"split over {hardware.members} servers"
+    if node.cost_per_hour:
+        yield f"{node.cost_per_hour:g} an hour"
+    yield from node.tags
 
 
 def _gpu(gpu: Gpu) -> str:

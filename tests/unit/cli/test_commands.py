@@ -154,10 +154,13 @@ def test_nodes_shows_the_newest_record_of_each(stage: Stage) -> None:
 def test_nodes_says_who_is_heard_and_what_is_wrong(stage: Stage) -> None:
     """What runs, by the word of this very boot; advice of the worker and of the record; one node in full."""
     model = NodeModel(name="m:70b", size_bytes=40 * 2**30, resident=True, loaded_bytes=44 * 2**30, vram_bytes=22 * 2**30)
-    hardware = Hardware(cpu_count=8, vram_bytes=24 * 2**30, accelerator="X", gpus=(Gpu(name="X", vram_bytes=24 * 2**30, driver="580.1"),))
+    hardware = Hardware(
+        cpu_count=8, vram_bytes=24 * 2**30, accelerator="X", members=2, gpus=(Gpu(name="X", vram_bytes=24 * 2**30, driver="580.1"),)
+    )
     said = (Advice(code="swaps", level="warn", text="12 loads in an hour"),)
+    facts = {"version": "0.5.1", "hardware": hardware, "tags": ("eu",), "cost_per_hour": 0.5, "advice": said}
     nodes = [
-        Node(id="a", boot="1", mailbox=0, backend="ollama", at=NOW, version="0.5.1", hardware=hardware, models=(model,), advice=said),
+        Node(id="a", boot="1", mailbox=0, backend="ollama", at=NOW, models=(model,), **facts),
         Node(id="b", boot="1", mailbox=1, backend="ollama", at=NOW, models=(model,)),
         Node(id="c", boot="2", mailbox=2, backend="ollama", at=NOW, models=(model,), draining=True, maintenance=True),
     ]
@@ -172,7 +175,7 @@ def test_nodes_says_who_is_heard_and_what_is_wrong(stage: Stage) -> None:
     assert "a: warn: 12 loads in an hour" in table
     assert "tutti nodes resume" in table
     one = stage.tutti("nodes", "show", "a").stdout
-    assert "driver 580.1" in one
+    assert one.startswith("a  live  3 of 1 slots  8 CPUs  0 B  X (24.0 GiB, driver 580.1)  split over 2 servers  0.5 an hour  eu\n")
     assert "22.0 GiB" in one
     assert "~" in one
     assert stage.tutti("nodes", "show", "z").exit_code == Exit.NOT_FOUND
