@@ -52,13 +52,13 @@ def test_a_model_that_comes_goes_or_is_loaded_is_told() -> None:
     async def scenario(world: World) -> None:
         backend = Endpoint()
         async with world.worker(backend):
-            await world.clock.sleep(17.0)
-            backend.known = ("small", "new")
-            await told(world, lambda node: [model.name for model in node.models] == ["small", "new"])
-            await world.clock.sleep(3.3)
-            backend.resident = ("new",)
-            await told(world, lambda node: [model.resident for model in node.models] == [False, True])
-            await world.until(lambda: world.credits()[-1].resident == ("new",), seconds=HEARTBEAT)
+            for moment in range(12):  # whenever it happens between two looks
+                await world.clock.sleep(moment + 0.1)
+                backend.known = ("small", f"new-{moment}")
+                await told(world, lambda node: [model.name for model in node.models] == list(backend.known))
+                backend.resident = backend.known[1:]
+                await told(world, lambda node: [model.resident for model in node.models] == [False, True])
+                await world.until(lambda: world.credits()[-1].resident == backend.resident, seconds=2.0)
 
     play(scenario)
 
