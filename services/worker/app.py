@@ -12,7 +12,7 @@ from services.worker.chunks import ChunkSender
 from services.worker.handlers import AttemptManager
 from services.worker.leaving import leave
 from services.worker.mailbox_reader import MailboxReader
-from services.worker.owner.guest import Guest
+from services.worker.owner.yielding import Yielding
 from services.worker.registration import Registration
 from services.worker.runner import OwnNode, Runner
 from services.worker.settings import WorkerSettings
@@ -63,7 +63,7 @@ class WorkerService:
         self.announcer = Announcer(here, self.attempts, self.reader, self.registration, parties=parties, leave=self._processor.leave)
         self._watch.on_node = self.announcer.on_own_record
         servers = environment.settings.kafka_servers
-        self.guest = Guest(here, self.attempts, self.registration, self.announcer, backend=backend, servers=servers)
+        self.yielding = Yielding(here, self.attempts, self.registration, self.announcer, backend=backend, servers=servers)
 
     async def _connect(self) -> None:
         env, settings, processor = self._environment, self._settings, self._processor
@@ -84,7 +84,7 @@ class WorkerService:
             self.announcer.run_credits(producer),
             self.announcer.run_node(producer),
             self.registration.run(),
-            self.guest.run(),
+            self.yielding.run(),
             every(clock, settings.renew_seconds, self.attempts.renew),
             every(clock, settings.sweep_seconds, self.attempts.sweep),
         )
@@ -101,7 +101,7 @@ class WorkerService:
 
     def _describe(self, number: int) -> Node:
         draining, pause = bool(self.attempts.closings), self.attempts.pause_seconds()
-        return self.guest.described(self.registration.record(number, draining=draining, pause_seconds=pause))
+        return self.yielding.described(self.registration.record(number, draining=draining, pause_seconds=pause))
 
     async def _drain(self) -> None:
         clock, grace = self._environment.clock, self._environment.settings.grace_seconds
