@@ -13,6 +13,7 @@ import pytest
 
 from infra.native import http
 from infra.native.cluster import LocalCluster
+from infra.native.processes import identity
 from infra.native.waiting import wait_until
 from tests.support.native import StartCluster
 
@@ -46,7 +47,7 @@ def asked(cluster: LocalCluster, prompt: str) -> tuple[str, str]:
     command = [sys.executable, "-m", "infra.cli", "submit", "--json", prompt]
     done = subprocess.run(command, env={**os.environ, **machine}, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    result = json.loads(done.stdout[done.stdout.index("\n{\n") :])  # behind the pieces
     return result["status"], result["answer"]["node"]
 
 
@@ -74,7 +75,7 @@ def test_a_machine_joins_answers_and_leaves(cluster: StartCluster, simulator_url
     finally:
         left = first.leave()
     assert left.returncode == 0, left.stderr
-    assert not Path(f"/proc/{pid}").exists()
+    assert identity(pid) is None
     assert not first.home.exists()
     nodes = first.tutti("nodes", "--json", **names)
     assert json.loads(nodes.stdout) == []
