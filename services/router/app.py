@@ -11,7 +11,7 @@ from services.router.presence import Presence
 from services.router.rounds import Rounds
 from services.router.routing import Routing
 from services.router.settings import RouterSettings
-from services.router.waking import LOOK_SECONDS, WakeCalls
+from services.router.wake_calls import LOOK_SECONDS, WakeCalls
 from shared.placement.choosing import Placement
 from shared.placement.facts import Facts
 from shared.placement.ledger import CreditLedger

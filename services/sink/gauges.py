@@ -97,6 +97,6 @@ class Gauges:
         words = map(self._word, (node.backend, node.version, node.hardware.accelerator or ""))
         metrics.NODE_INFO.labels(label, *words).set(1)
         metrics.NODE_SLOTS.labels(label).set(node.slots)
-        metrics.NODE_READY.labels(label).set(int(node.at_work and not node.waits))
+        metrics.NODE_READY.labels(label).set(int(node.reachable and not node.draining and not node.waits))
         metrics.NODE_MEMORY_BYTES.labels(label, "ram").set(node.hardware.ram_bytes)
         metrics.NODE_MEMORY_BYTES.labels(label, "vram").set(node.hardware.vram_bytes)

@@ -12,7 +12,7 @@ from services.worker.chunks import ChunkSender
 from services.worker.handlers import MAINTENANCE, AttemptManager
 from services.worker.leaving import leave
 from services.worker.mailbox_reader import MailboxReader
-from services.worker.owner.guest import Guest
+from services.worker.owner.yielding import Yielding
 from services.worker.registration import Registration
 from services.worker.runner import OwnNode, Runner
 from services.worker.settings import WorkerSettings
@@ -65,7 +65,7 @@ class WorkerService:
         self._watch.on_node = self.announcer.on_own_record
         self._watch.kinds = {maintenance.KIND: self.attempts.on_maintenance}
         servers = environment.settings.kafka_servers
-        self.guest = Guest(here, self.attempts, self.registration, self.announcer, backend=backend, servers=servers)
+        self.yielding = Yielding(here, self.attempts, self.registration, self.announcer, backend=backend, servers=servers)
 
     async def _connect(self) -> None:
         env, settings, processor = self._environment, self._settings, self._processor
@@ -86,7 +86,7 @@ class WorkerService:
             self.announcer.run_credits(producer),
             self.announcer.run_node(producer),
             self.registration.run(),
-            self.guest.run(),
+            self.yielding.run(),
             every(clock, settings.renew_seconds, self.attempts.renew),
             every(clock, settings.sweep_seconds, self.attempts.sweep),
         )
@@ -104,7 +104,7 @@ class WorkerService:
     def _describe(self, number: int) -> Node:
         closings, pause = self.attempts.closings, self.attempts.pause_seconds()
         record = self.registration.record(number, draining=bool(closings), pause_seconds=pause, maintenance=MAINTENANCE in closings)
-        return self.guest.described(record)
+        return self.yielding.described(record)
 
     async def _drain(self) -> None:
         clock, grace = self._environment.clock, self._environment.settings.grace_seconds

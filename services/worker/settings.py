@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import from_json
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from services.worker.owner.rules import OwnerSettings, SleepSettings
+from services.worker.owner.manners import OwnerSettings, SleepSettings
 from shared.contracts.base import ID, MOST_COST, Capability, Cost, Count, Label, ModelName, Ordinal, PositiveSeconds, Seconds, Sentence
 from shared.contracts.node import GigabytesPerSecond
 

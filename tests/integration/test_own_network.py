@@ -82,7 +82,7 @@ def test_a_broadcast_wakes_another_machines_interface(two: Machines) -> None:
     try:
         assert sleeping.stdout is not None
         assert sleeping.stdout.readline() == "listening\n"
-        send = f"from services.router.waking import broadcast; broadcast(bytes.fromhex('{packet.hex()}'), [('{EVERYBODY}', 9)])"
+        send = f"from services.router.wake_calls import broadcast; broadcast(bytes.fromhex('{packet.hex()}'), [('{EVERYBODY}', 9)])"
         two.run("a", "-c", send)
         assert [sleeping.stdout.readline().strip() for _ in range(3)] == [packet.hex()] * 3
     finally:

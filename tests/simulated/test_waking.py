@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from services.router import waking
+from services.router import wake_calls
 from shared.kafka.port import Message, TopicPartition
 from shared.placement.waking import magic_packet
 from tests.support.routing import MODEL, node, step
@@ -20,7 +20,7 @@ OTHER = MODEL.model_copy(update={"name": "other:1b"})
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bytes, Sequence[tuple[str, int]]]]:
     """What would go to the network."""
     found: list[tuple[bytes, Sequence[tuple[str, int]]]] = []
-    monkeypatch.setattr(waking, "broadcast", lambda packet, to: found.append((packet, to)))
+    monkeypatch.setattr(wake_calls, "broadcast", lambda packet, to: found.append((packet, to)))
     return found
 
 

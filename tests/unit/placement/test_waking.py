@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from services.router.waking import broadcast
+from services.router.wake_calls import broadcast
 from shared.contracts.node import Node
 from shared.placement.demand import Demand
 from shared.placement.waking import PORT, Wait, Waker, WakeSettings, destinations, magic_packet

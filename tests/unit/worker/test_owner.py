@@ -9,8 +9,8 @@ from math import inf
 import pytest
 
 from services.worker.app import WorkerService
-from services.worker.owner.guest import FALLS_ASLEEP_SECONDS
-from services.worker.owner.rules import OWNER_IS_THERE, OwnerFacts, OwnerSettings, SleepSettings
+from services.worker.owner.manners import OWNER_IS_THERE, OwnerFacts, OwnerSettings, SleepSettings
+from services.worker.owner.yielding import FALLS_ASLEEP_SECONDS
 from shared.contracts import headers
 from shared.contracts.control import Drain
 from shared.contracts.node import NodeModel
@@ -32,7 +32,7 @@ class Desk:
     code: int = 0
 
     def before(self, service: WorkerService) -> None:
-        service.guest.look, service.guest.execute = self.look, self.execute
+        service.yielding.look, service.yielding.execute = self.look, self.execute
 
     async def look(self, rules: OwnerSettings, wall: float, *, in_use: bool) -> OwnerFacts:
         return self.facts

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from services.worker.owner import machine, rules
+from services.worker.owner import machine, manners
 from services.worker.owner.machine import Times
-from services.worker.owner.rules import (
+from services.worker.owner.manners import (
     MEMORY_IS_SHORT,
     NOT_ITS_HOURS,
     OTHERS_COMPUTE,
@@ -197,4 +197,4 @@ def test_a_command_is_run_without_a_shell() -> None:
     assert machine.put_to_sleep(["true", "; false"]) == 0
     assert machine.put_to_sleep(["false"]) == 1
     assert machine.put_to_sleep(["no such program && true"]) == -1
-    assert rules.RESTING_LOAD < 1
+    assert manners.RESTING_LOAD < 1

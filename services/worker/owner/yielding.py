@@ -1,4 +1,4 @@
-"""The node as a guest on its owner's machine: it yields, comes back, puts the machine to sleep. What it decides by is in `rules`.
+"""The node as a guest on its owner's machine: it yields, comes back, puts the machine to sleep. What it decides by is in `manners`.
 
 Yielding closes the node for a reason of its own, so an administrator's drain and this never undo each other.
 """
@@ -13,7 +13,7 @@ from services.worker.announcer import Announcer
 from services.worker.backends.base import Backend, ModelCallFailed
 from services.worker.handlers import AttemptManager
 from services.worker.owner import machine
-from services.worker.owner.rules import OwnerFacts, Standing, judged, may_sleep
+from services.worker.owner.manners import OwnerFacts, Standing, judged, may_sleep
 from services.worker.registration import Registration
 from services.worker.wiring import WorkerContext
 from shared.clock import until
@@ -31,7 +31,7 @@ _JUMP_SECONDS = 2.0
 """The wall clock goes on while a machine sleeps, the monotonic one does not."""
 
 
-class Guest:
+class Yielding:
     """`standing`: whether it yields. `look` and `execute` are the machine; tests hand in others."""
 
     def __init__(
