@@ -30,6 +30,7 @@ from services.ingress.routes.inquiries import endpoint
 from services.ingress.routes.jobs import Jobs
 from services.ingress.routes.keys import KeyRoutes
 from services.ingress.routes.model_tasks import TaskRoutes
+from services.ingress.routes.nodes import NodeRoutes
 from services.ingress.routes.responses import Responses
 from services.ingress.routes.reviews import ReviewRoutes
 from services.ingress.routes.schedules import ScheduleRoutes
@@ -47,6 +48,7 @@ _OPERATED = {"PUT": Right.OPERATE, "DELETE": Right.OPERATE, "POST": Right.READ}
 """Of what is declared: only rendering is a POST."""
 _NEEDED: dict[str, dict[str, Right]] = {
     "/v1/keys": dict.fromkeys(("GET", "POST", "PUT", "DELETE"), Right.ADMINISTER),
+    "/v1/nodes": dict.fromkeys(("GET", "PUT", "DELETE"), Right.OPERATE),
     "/v1/tenants": dict.fromkeys(("POST", "PUT", "DELETE"), Right.ADMINISTER),
     "/v1/model-tasks": {"POST": Right.OPERATE},
     **{f"/v1/{kind}s": _OPERATED for kind in KINDS},
@@ -97,6 +99,7 @@ def build_api(door: Door, environment: Environment, outbox: Outbox, table: Sched
     tasks = TaskRoutes(door, declaring, jobs)
     events, reviews, talks = JobEvents(door), ReviewRoutes(door), ConversationRoutes(door)
     tenants, schedules, keys = TenantRoutes(door, declaring), ScheduleRoutes(door, declaring, table), KeyRoutes(door, declaring)
+    nodes = NodeRoutes(door, declaring, environment)
     methods: dict[str, dict[str, Any]] = {
         **{path: ends for kind in KINDS for path, ends in _declared(DeclarationRoutes(door, declaring, kind), kind).items()},
         "/v1/model-tasks": {"POST": tasks.create},
@@ -121,6 +124,9 @@ def build_api(door: Door, environment: Environment, outbox: Outbox, table: Sched
         "/v1/keys": {"GET": keys.list, "POST": keys.create},
         "/v1/keys/{key}": {"GET": keys.get, "PUT": keys.put, "DELETE": keys.delete},
         "/v1/keys/{key}/rotate": {"POST": keys.rotate},
+        "/v1/nodes": {"GET": nodes.list},
+        "/v1/nodes/{node}": {"GET": nodes.get},
+        "/v1/nodes/{node}/maintenance": {"PUT": nodes.maintain, "DELETE": nodes.resume},
         "/v1/tenants": {"GET": tenants.list},
         "/v1/tenants/{tenant}": {"GET": tenants.get, "PUT": tenants.put, "DELETE": tenants.delete},
         "/v1/tenants/{tenant}/erase": {"POST": ErasureRoutes(door, declaring, table, environment).create},

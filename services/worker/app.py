@@ -9,16 +9,17 @@ from services.worker.announcer import Announcer
 from services.worker.backends.base import Backend
 from services.worker.backends.choice import backend_of, sharing_calls
 from services.worker.chunks import ChunkSender
-from services.worker.handlers import AttemptManager
+from services.worker.handlers import MAINTENANCE, AttemptManager
 from services.worker.leaving import leave
 from services.worker.mailbox_reader import MailboxReader
-from services.worker.owner.guest import Guest
+from services.worker.owner.yielding import Yielding
 from services.worker.registration import Registration
 from services.worker.runner import OwnNode, Runner
 from services.worker.settings import WorkerSettings
 from services.worker.speeds import Speeds
 from services.worker.watch import Watch
 from services.worker.wiring import WorkerContext
+from shared.contracts import maintenance
 from shared.contracts.node import Hardware, Node
 from shared.placement.parties import Parties
 from shared.processing.blobs import Blobs
@@ -63,8 +64,9 @@ class WorkerService:
         self.reader = MailboxReader(here, self.attempts, self._outbox, self._watch, describe=self._describe, cap=cap)
         self.announcer = Announcer(here, self.attempts, self.reader, self.registration, parties=parties, leave=self._processor.leave)
         self._watch.on_node = self.announcer.on_own_record
+        self._watch.kinds = {maintenance.KIND: self.attempts.on_maintenance}
         servers = environment.settings.kafka_servers
-        self.guest = Guest(here, self.attempts, self.registration, self.announcer, backend=backend, servers=servers)
+        self.yielding = Yielding(here, self.attempts, self.registration, self.announcer, backend=backend, servers=servers)
 
     async def _connect(self) -> None:
         env, settings, processor = self._environment, self._settings, self._processor
@@ -85,7 +87,7 @@ class WorkerService:
             self.announcer.run_credits(producer),
             self.announcer.run_node(producer),
             self.registration.run(),
-            self.guest.run(),
+            self.yielding.run(),
             every(clock, settings.renew_seconds, self.attempts.renew),
             every(clock, settings.sweep_seconds, self.attempts.sweep),
         )
@@ -101,9 +103,9 @@ class WorkerService:
         yield from self.attempts.reasons()
 
     def _describe(self, number: int) -> Node:
-        draining, pause = bool(self.attempts.closings), self.attempts.pause_seconds()
-        tasks = self.attempts.chores.now()
-        return self.guest.described(self.registration.record(number, draining=draining, pause_seconds=pause, tasks=tasks))
+        closings, pause = self.attempts.closings, self.attempts.pause_seconds()
+        record = self.registration.record(number, draining=bool(closings), pause_seconds=pause, maintenance=MAINTENANCE in closings)
+        return self.yielding.described(record.changed(tasks=self.attempts.chores.now()))
 
     async def _drain(self) -> None:
         clock, grace = self._environment.clock, self._environment.settings.grace_seconds

@@ -19,6 +19,7 @@ from shared.contracts.chat import Operation
 from shared.contracts.control import BeginStep, Control, Drain, StopClaims, StopStep
 from shared.contracts.failure import Failure
 from shared.contracts.failure import FailureKind as K
+from shared.contracts.maintenance import Maintenance
 from shared.contracts.outcome import StepClaimed, StepFailed, StepReleased, StepSucceeded
 from shared.contracts.step import Step
 from shared.kafka.port import Message
@@ -34,15 +35,14 @@ OVERLOAD_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 3_600.0
 """Then it is asked again, whatever it said: a quota may have been raised."""
 _PAUSED = "the endpoint asks not to be called for a while"
-DRAINING = "the node is draining"
+DRAINING, MAINTENANCE = "the node is draining", "the node is out of service"
 CLAIM_LINGERS_SECONDS = 0.01
 """How long a claim waits for its outcome. Short beside the claim timeout (5 s), long beside a step without a model."""
 MOST_RIDERS = 64
 """Embedding steps that share another one's slot and, within a bound of texts, its call."""
 
 
-_NOT_THE_ENDPOINTS = (Operation.TOOL, Operation.MANAGE)
-"""Their failures say nothing of it: behind each tool, and behind a pull, there is something else."""
+_NOT_THE_ENDPOINTS = (Operation.TOOL, Operation.MANAGE)  # behind each tool, and behind a pull, there is something else
 Owe = Callable[[], Fate | None]
 """A record's position waits for one thing more."""
 
@@ -217,6 +217,14 @@ class AttemptManager:
                 self.close(DRAINING)
             else:
                 self.reopen(DRAINING)
+
+    def on_maintenance(self, _kind: str, name: str, value: bytes | None) -> None:
+        """An entry of the registry: the same, and it holds for every boot of the node. Raises ValueError when it is not valid."""
+        if name == self.node and value is None:
+            self.reopen(MAINTENANCE)
+        elif name == self.node and value is not None:
+            Maintenance.model_validate_json(value)
+            self.close(MAINTENANCE)
 
     # Places
 

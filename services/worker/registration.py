@@ -12,15 +12,16 @@ from collections.abc import Sequence
 from services.worker import hardware
 from services.worker.backends.base import Backend, BackendProbe, ModelCallFailed
 from services.worker.backends.foreign import guarded
+from services.worker.seen import Seen
 from services.worker.speeds import Speeds
 from services.worker.wiring import WorkerContext
 from shared.clock import within
-from shared.contracts.base import RECORD_BYTES
+from shared.contracts.base import RECORD_BYTES, sentence
 from shared.contracts.chat import TOOLS, Operation
-from shared.contracts.node import Hardware, Node, NodeModel
+from shared.contracts.node import MOST_ADVICE, Advice, Hardware, Node, NodeModel
 from shared.contracts.step import Step
-from shared.contracts.tasks import RunningTask
 from shared.model_names import AUTO, spelling
+from shared.placement.advice import ENDPOINT
 from shared.telemetry import logs
 from shared.topics import model_for
 
@@ -70,12 +71,14 @@ class Registration:
     def __init__(self, here: WorkerContext, backend: Backend, speeds: Speeds, found: Hardware | None = None) -> None:
         self.node, self.boot, self.allowed = here.node, here.boot, tuple(here.allowed)
         self.reachable = False
-        self.speeds = speeds
+        self.speeds, self.seen = speeds, Seen()
         self._here, self._settings, self._clock, self._backend = here, here.settings, here.clock, guarded(backend)
         self._hardware, self._probe_now = found, asyncio.Event()
         self._probe = BackendProbe()
         self._models: tuple[NodeModel, ...] = ()
         self._missing: tuple[str, ...] = ()
+        self._why = ""
+        """The endpoint is not to be had, for people."""
 
     @property
     def models(self) -> tuple[NodeModel, ...]:
@@ -100,7 +103,8 @@ class Registration:
     async def start(self) -> None:
         """Look at the machine, and at the endpoint for the first time."""
         accelerators = self._settings.backend != "in_process"
-        self._hardware = self._hardware or await asyncio.to_thread(hardware.found, accelerators=accelerators)
+        found = await asyncio.to_thread(hardware.found, accelerators=accelerators) if self._hardware is None else self._hardware
+        self._hardware = hardware.told(found, self._settings)
         await self.refresh()
 
     async def run(self) -> None:
@@ -125,7 +129,7 @@ class Registration:
         except ModelCallFailed as error:
             self._reached(False, error.message)
             return
-        self._models = _fitting(self._chosen(models))
+        self._models = _fitting([self._priced(model) for model in self._chosen(models)])
         self._reached(True, "")
 
     def _chosen(self, models: Sequence[NodeModel]) -> list[NodeModel]:
@@ -136,6 +140,10 @@ class Registration:
             log.warning("models_not_there", missing=missing, there=[model.name for model in models][:_MOST_SHOWN])
         self._missing = missing
         return [model for model in models if not found or model.name in found.values()]
+
+    def _priced(self, model: NodeModel) -> NodeModel:
+        price = self._settings.price(model.name)
+        return model if price is None else model.model_copy(update=price.model_dump())
 
     def look(self) -> None:
         """Its models may be others: ask soon."""
@@ -151,9 +159,13 @@ class Registration:
     def _reached(self, reachable: bool, why: str) -> None:
         if reachable != self.reachable:
             (log.info if reachable else log.warning)("endpoint_reachable" if reachable else "endpoint_unreachable", why=why)
-        self.reachable = reachable
+        self.reachable, self._why = reachable, why
 
-    def record(self, mailbox: int, *, draining: bool, pause_seconds: float = 0.0, tasks: tuple[RunningTask, ...] = ()) -> Node:
+    def _advice(self) -> tuple[Advice, ...]:
+        away = () if self.reachable or not self._why else (Advice(code=ENDPOINT, level="bad", text=_clipped(self._why)),)
+        return (*away, *self.seen.advice(self._models, self._clock.monotonic()))[:MOST_ADVICE]
+
+    def record(self, mailbox: int, *, draining: bool, pause_seconds: float = 0.0, maintenance: bool = False) -> Node:
         """The Node record of this moment."""
         return Node(
             id=self.node,
@@ -167,11 +179,13 @@ class Registration:
             tags=self._settings.tags,
             hardware=(self._hardware or Hardware()).changed(disk_free_bytes=self._probe.disk_free_bytes),
             models=tuple(self.speeds.attach(model) for model in self._models),
+            cost_per_hour=self._settings.cost_per_hour,
             draining=draining,
             reachable=self.reachable,
             manages=self.allowed[0] if self.manages and self.allowed else None,
-            tasks=tasks,
             pause_seconds=pause_seconds,
+            maintenance=maintenance,
+            advice=self._advice(),
             at=self._clock.wall(),
         )
 
@@ -190,7 +204,7 @@ def _fitting(models: Sequence[NodeModel]) -> tuple[NodeModel, ...]:
 
 
 def signature(node: Node) -> Node:
-    """The record without what is not news: its time, how long a pause still is, and small changes of speeds."""
+    """The record without what is not news: its time, how long a pause still is, numbers in advice, and small changes of speeds."""
     models = tuple(
         model.model_copy(
             update={
@@ -201,7 +215,12 @@ def signature(node: Node) -> Node:
         )
         for model in node.models
     )
-    return node.model_copy(update={"at": 0.0, "pause_seconds": float(node.pause_seconds > 0), "models": models})
+    advice = tuple(one.model_copy(update={"text": ""}) for one in node.advice)
+    return node.model_copy(update={"at": 0.0, "pause_seconds": float(node.pause_seconds > 0), "models": models, "advice": advice})
+
+
+def _clipped(text: str) -> str:
+    return sentence(text)[:320]
 
 
 def _coarse(value: float | None) -> float | None:

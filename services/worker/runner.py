@@ -18,6 +18,7 @@ from services.worker.backends.http import TokenBucket
 from services.worker.contexts import Bodies, Contexts
 from services.worker.guarding import GuardedStream, Stream
 from services.worker.registration import candidates
+from services.worker.seen import Seen
 from services.worker.slots import Slots
 from services.worker.speeds import Speeds, expired
 from services.worker.wiring import WorkerContext
@@ -65,6 +66,9 @@ class Registered(Protocol):
 
     @property
     def manages(self) -> bool: ...
+
+    @property
+    def seen(self) -> Seen: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +225,8 @@ class Runner:
         step, model = attempt.step, attempt.model or ""
         if step.task is None:
             self._speeds.observe(model, done, self._node.slots.busy)
+            known = _registered(self._node.registered.models, model)
+            self._node.registered.seen.answered(step, known, model, done, running=self._node.slots.busy, now=self._clock.monotonic())
         usage = self._priced(step, model, done.usage)
         _tokens(model, "prompt").inc(usage.prompt_tokens)
         _tokens(model, "completion").inc(usage.completion_tokens)
@@ -230,13 +236,16 @@ class Runner:
             attempt=step.attempt,
             claim=attempt.claim,
             node=self._node.id,
-            answer=_signed(done.answer, _registered(self._node.registered.models, model)),
+            answer=_signed(done.answer, known),
             usage=usage,
             timings=self._timed(attempt, done.timings),
         )
 
     def _failed(self, attempt: Attempt, failure: Failure, used: Usage | None = None) -> StepFailed:
         step = attempt.step
+        if failure.kind is K.CONTEXT_LENGTH and attempt.model:
+            wanted = max(step.estimated_tokens, fewest_tokens(texts_of(step)) + (step.options.max_tokens or 0))
+            self._node.registered.seen.refused(attempt.model, wanted, self._clock.monotonic())
         return StepFailed(
             job=step.job,
             step=step.id,

@@ -11,8 +11,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import from_json
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from services.worker.owner.rules import OwnerSettings, SleepSettings
-from shared.contracts.base import ID, Capability, Count, Label, ModelName, Ordinal, PositiveSeconds, Seconds, Sentence
+from services.worker.owner.manners import OwnerSettings, SleepSettings
+from shared.contracts.base import ID, Capability, Cost, Count, Label, ModelName, Ordinal, PositiveSeconds, Seconds, Sentence
+from shared.contracts.node import GigabytesPerSecond
 from shared.contracts.usage import Price
 
 OLLAMA_PORT = 11434
@@ -36,6 +37,8 @@ def header_value(value: SecretStr) -> SecretStr:
 
 Tags = Annotated[tuple[Capability, ...], Field(max_length=64), NoDecode, BeforeValidator(_names)]
 Models = Annotated[tuple[ModelName, ...], Field(max_length=256), NoDecode, BeforeValidator(_names)]
+Member = Annotated[str, StringConstraints(pattern=r"^(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}$", max_length=260)]
+Members = Annotated[tuple[Member, ...], Field(max_length=64), NoDecode, BeforeValidator(_names)]
 Address = Annotated[str, StringConstraints(pattern=r"^(?:https?://[^\s/?#]+(?:/[^\s?#]*)?)?$", max_length=2_048)]
 Secret = Annotated[SecretStr, AfterValidator(header_value)]
 
@@ -71,6 +74,16 @@ class WorkerSettings(BaseSettings):
 
     tools: Sentence = ""
     """File of the tools that this process serves instead of models (`services/worker/tools/declared`); `tutti run worker --tools`."""
+
+    members: Members = ()
+    """`host:port` of each server that the endpoint splits its model over (as llama.cpp's RPC servers): without one it serves nothing."""
+    ram_bytes: Count | None = None
+    vram_bytes: Count | None = None
+    """In place of what is found here: the sums, where one model is split over several machines."""
+    bandwidth: GigabytesPerSecond = 0.0
+    """GB a second at which weights are read, where it is known better than by the product's name; 0: by that."""
+    cost_per_hour: Cost = 0.0
+    """Of this machine, in the cluster's currency: told to the cluster; calls are charged by `prices`."""
 
     backend: Label = "ollama"
     url: Address = ""
@@ -143,7 +156,8 @@ class WorkerSettings(BaseSettings):
     chunk_max_seconds: PositiveSeconds = 0.1
     chunk_buffer_bytes: Ordinal = 8 * 1024 * 1024
 
-    probe_seconds: PositiveSeconds = 10.0
+    probe_seconds: PositiveSeconds = 5.0
+    """What changes at the endpoint is in Kafka within a heartbeat (10 s): so long until it is asked, a few seconds for its answer."""
     probe_unreachable_seconds: PositiveSeconds = 1.0
     register_seconds: PositiveSeconds = 60.0
     node_expiry_seconds: PositiveSeconds = 180.0

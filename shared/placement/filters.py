@@ -16,14 +16,12 @@ from shared.contracts.node import Node, NodeModel
 from shared.model_names import AUTO, canonical
 from shared.placement.demand import Demand
 from shared.placement.ledger import NodeCredit
+from shared.placement.prior import load_seconds
 
 ASSUMED_DECODE = 20.0
 ASSUMED_PREFILL = 200.0
 """Tokens per second of a model that was never measured: a small machine."""
-LOAD_BYTES_PER_SECOND = 1e9
-LOAD_MINIMUM_SECONDS = 1.0
 _MOST_BYTES = 10**18
-"""A guess for loads that were never measured: a model file from a disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,4 +203,4 @@ def _able(model: NodeModel, demand: Demand) -> bool:
 
 
 def _load_seconds(model: NodeModel) -> float:
-    return model.load_seconds or LOAD_MINIMUM_SECONDS + model.size_bytes / LOAD_BYTES_PER_SECOND
+    return model.load_seconds or load_seconds(model)

@@ -45,7 +45,7 @@ def expected(method: str, route: str) -> Right:
         return Right.ADMINISTER
     if route.startswith(("/v1/prompts", "/v1/agents", "/v1/profiles", "/v1/tools", "/v1/cards")) and method in ("PUT", "DELETE"):
         return Right.OPERATE
-    if route in ("/v1/tenants", "/v1/model-tasks", "/api/pull", "/api/copy", "/api/delete"):
+    if route in ("/v1/tenants", "/v1/model-tasks", "/api/pull", "/api/copy", "/api/delete") or route.startswith("/v1/nodes"):
         return Right.OPERATE
     return Right.READ if method in ("GET", "HEAD") or route in LOOKS_BY_POST | REFUSED_ANYWAY else Right.WRITE
 

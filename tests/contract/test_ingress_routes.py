@@ -54,6 +54,9 @@ ROUTES = {
     "/v1/conversations": {"GET"},
     "/v1/conversations/{conversation}": {"GET", "PUT", "DELETE"},
     "/v1/schedules": {"GET"},
+    "/v1/nodes": {"GET"},
+    "/v1/nodes/{node}": {"GET"},
+    "/v1/nodes/{node}/maintenance": {"PUT", "DELETE"},
     "/v1/schedules/{schedule}": {"GET", "PUT", "DELETE"},
     **{
         f"/v1/{kind}s{path}": methods

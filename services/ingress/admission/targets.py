@@ -96,7 +96,7 @@ def _fitting(order: TaskOrder, known: Sequence[Node], size: int) -> list[Node]:
     whys = {node.id: lacks(order, node, size) for node in known}
     able = [node for node in known if not whys[node.id]]
     if order.action is Action.PULL or order.action in _INTO_MEMORY:
-        able = [node for node in able if node.reachable and not node.draining]
+        able = [node for node in able if node.at_work]
     one_copy = not (order.all or order.tags or order.action in _WHERE_IT_IS or order.action is Action.COPY)
     copies = order.copies or (1 if one_copy else None)
     if copies is not None:

@@ -31,6 +31,7 @@ from services.ingress.routes.conversations import MemorySubmission
 from services.ingress.routes.declarations import RENDERED, AliasMove, Rendering
 from services.ingress.routes.erasure import Erasure, ErasureView
 from services.ingress.routes.keys import KeySubmission, KeyView, Rotation
+from services.ingress.routes.nodes import MaintenanceSubmission
 from services.ingress.routes.reviews import ReviewSubmission
 from services.ingress.routes.schedules import ScheduleSubmission
 from services.ingress.routes.tenants import TenantView
@@ -42,6 +43,7 @@ from shared.contracts.base import ID, SCHEDULE, TENANT
 from shared.contracts.budget import TenantLimits
 from shared.contracts.chat import Operation
 from shared.contracts.keys import KeyTerms
+from shared.placement.roster import ShownNode
 from shared.tree import Tree
 
 _PARAMETER = re.compile(r"{[a-z:]+}")
@@ -68,6 +70,8 @@ def document(title: str, version: str, dialects: Sequence[Dialect]) -> dict[str,
         (Rotation, "validation"),
         (KeyView, "serialization"),
         (TenantView, "serialization"),
+        (ShownNode, "serialization"),
+        (MaintenanceSubmission, "validation"),
         (ErasureView, "serialization"),
         (Erasure, "validation"),
     ]
@@ -120,6 +124,7 @@ def _paths() -> dict[str, Any]:
                 "Make a key anew; the one before holds on for a while.", _shown_key(), parameters=[_KEY_NAME], body="Rotation"
             )
         },
+        **_nodes(),
         "/v1/tenants": {"get": operation("Tenants with limits (administrators).", {"200": as_json("A list.", {"type": "object"})})},
         "/v1/tenants/{id}": _tenant(),
         "/v1/tenants/{id}/erase": {"post": _erase()},
@@ -250,6 +255,23 @@ def _key() -> dict[str, Any]:
     put = operation("Change a key's terms (administrators).", _shown_key(), parameters=[_KEY_NAME], body="KeyTerms")
     gone = operation("Revoke a key (administrators).", {"204": {"description": "Done."}}, parameters=[_KEY_NAME])
     return {"get": operation("A key's terms (administrators).", _shown_key(), parameters=[_KEY_NAME]), "put": put, "delete": gone}
+
+
+def _nodes() -> dict[str, Any]:
+    name, one = [named("Node.")], {"200": as_json("The node, its state and advice.", ref("ShownNode"))}
+    many = operation("Nodes, with hardware, models, state and advice (operators).", {"200": as_json("A list.", {"type": "object"})})
+    put = operation(
+        "Take a node out of service (operators).",
+        {"200": as_json("Since when, and by whom.", {"type": "object"})},
+        parameters=name,
+        body="MaintenanceSubmission",
+    )
+    back = operation("Take a node back into service (operators).", {"204": {"description": "Done."}}, parameters=name)
+    return {
+        "/v1/nodes": {"get": many},
+        "/v1/nodes/{id}": {"get": operation("A node (operators).", one, parameters=name)},
+        "/v1/nodes/{id}/maintenance": {"put": put, "delete": back},
+    }
 
 
 def _tenant() -> dict[str, Any]:

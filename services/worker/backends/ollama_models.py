@@ -46,7 +46,7 @@ class ShownModels:
         """Models by name. Left out: a model that vanished between two requests, and an entry that cannot be read."""
         tags, _ = await self._endpoint.get_json("/api/tags")
         resident, _ = await self._endpoint.get_json("/api/ps")
-        loaded = {entry["name"]: entry.get("context_length") for entry in entries(resident.get("models")) if _is_named(entry)}
+        loaded: dict[str, dict[str, Any]] = {entry["name"]: entry for entry in entries(resident.get("models")) if _is_named(entry)}
         self._adopt(entries(resident.get("models")))
         found: list[NodeModel] = []
         present = [entry for entry in entries(tags.get("models")) if allow_cloud or not mapping(entry).get("remote_host")]
@@ -63,15 +63,16 @@ class ShownModels:
             self._pinned.update(entry["name"] for entry in running if _is_named(entry) and str(entry.get("expires_at", "")) >= _FOR_EVER)
         self._adopts = False
 
-    async def _model(self, entry: Any, loaded: dict[str, Any]) -> NodeModel | None:
+    async def _model(self, entry: Any, loaded: dict[str, dict[str, Any]]) -> NodeModel | None:
         shown = await self._show(entry) if _is_named(entry) else {}
         if shown is None:
             return None
 
         def read(entry: dict[str, Any]) -> NodeModel:
-            name = entry["name"]
-            model = node_model(entry, shown, resident=name in loaded, window=self._window(entry, loaded.get(name)))
-            return model.model_copy(update={"pinned": True}) if name in (self._pinned or ()) else model
+            runs = loaded.get(entry["name"])
+            window = self._window(entry, mapping(runs).get("context_length"))
+            model = node_model(entry, shown, runs=runs, window=window)
+            return model.model_copy(update={"pinned": True}) if model.name in (self._pinned or ()) else model
 
         return self._list.model(entry, read)
 
@@ -107,8 +108,11 @@ def _identity(entry: dict[str, Any]) -> str:
     return f"{entry.get('name')}@{entry.get('digest', '')}"
 
 
-def node_model(entry: dict[str, Any], shown: dict[str, Any], *, resident: bool, window: int | None = None) -> NodeModel:
-    """What one model is to a router. Servers before `capabilities` existed are taken for chat models, of which nothing more is known."""
+def node_model(entry: dict[str, Any], shown: dict[str, Any], *, runs: dict[str, Any] | None = None, window: int | None = None) -> NodeModel:
+    """What one model is to a router. Servers before `capabilities` existed are taken for chat models, of which nothing more is known.
+
+    `runs`: what `ps` says of it; None where it is not in memory.
+    """
     told = [word for word in entries(shown.get("capabilities")) if isinstance(word, str)]
     capabilities = told or ["completion"]
     operations = (("chat", "generate") if "completion" in capabilities else ()) + (("embed",) if "embedding" in capabilities else ())
@@ -123,7 +127,9 @@ def node_model(entry: dict[str, Any], shown: dict[str, Any], *, resident: bool, 
         window=min(window, longest) if window and longest else window,
         abilities={ability: ability in told for ability in _ABILITIES} if told else {},
         operations=operations or ("chat", "generate"),
-        resident=resident,
+        resident=runs is not None,
+        loaded_bytes=count(mapping(runs).get("size")),
+        vram_bytes=count(mapping(runs).get("size_vram")),
     )
 
 

@@ -1,1 +1,1 @@
-"""The machine is somebody's: when a worker leaves it to him, when it puts it to sleep. `rules` are pure, `machine` reads, `guest` acts."""
+"""The machine is somebody's: when a worker leaves it to him, or lets it sleep. `manners` decide (pure), `machine` reads, `yielding` acts."""

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import psutil
 
-from services.worker.owner.rules import OwnerFacts, OwnerSettings
+from services.worker.owner.manners import OwnerFacts, OwnerSettings
 
 ENDPOINTS = ("ollama", "llama-server", "llama_server", "rpc-server")
 """Beginnings of the names of programs that serve models: what they use is this node's."""

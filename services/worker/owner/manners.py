@@ -23,14 +23,14 @@ EASED = 0.8
 """Pressure is over below this share of what began it."""
 RESTING_LOAD = 0.2
 """Of others, share of all processors: beyond it a machine is in use, whoever sits there."""
-_MOST_WINDOWS = 50
+_MOST_SPANS = 50
 _MOST_HOURS = 168.0
 """A cron expression is looked back for a week at most."""
 _UNITS = {"m": 1 / 60, "h": 1.0, "d": 24.0}
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class Hours:
     """Hours that begin whenever `cron` says so."""
 
     cron: str
@@ -41,21 +41,21 @@ class Window:
         return bool(Cron(self.cron, zone).newest(wall - self.seconds, wall, 1))
 
 
-def windows(text: str) -> tuple[Window, ...]:
+def windows(text: str) -> tuple[Hours, ...]:
     """`0 22 * * 1-5 for 9h; 0 0 * * 6,0 for 1d`. Raises ValueError."""
     found = [_window(part.strip()) for part in text.split(";") if part.strip()]
-    if len(found) > _MOST_WINDOWS:
-        raise ValueError(f"at most {_MOST_WINDOWS} windows")
+    if len(found) > _MOST_SPANS:
+        raise ValueError(f"at most {_MOST_SPANS} windows")
     return tuple(found)
 
 
-def _window(text: str) -> Window:
+def _window(text: str) -> Hours:
     cron, found, length = text.rpartition(" for ")
     number, unit = length[:-1], _UNITS.get(length[-1:])
     if not found or unit is None or not number.isdecimal() or not 0 < int(number) * unit <= _MOST_HOURS:
         raise ValueError("a window is a cron expression and how long it lasts, up to seven days: 0 22 * * * for 9h")
     checked(cron)
-    return Window(cron.strip(), int(number) * unit * 3600)
+    return Hours(cron.strip(), int(number) * unit * 3600)
 
 
 def checked(cron: str = "* * * * *", zone: str = "UTC") -> None:

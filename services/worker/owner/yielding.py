@@ -1,4 +1,4 @@
-"""The node as a guest on its owner's machine: it yields, comes back, puts the machine to sleep. What it decides by is in `rules`.
+"""The node as a guest on its owner's machine: it yields, comes back, puts the machine to sleep. What it decides by is in `manners`.
 
 Yielding closes the node for a reason of its own, so an administrator's drain and this never undo each other.
 """
@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Any
 
 from services.worker.announcer import Announcer
 from services.worker.backends.base import Backend, ModelCallFailed
 from services.worker.handlers import AttemptManager
 from services.worker.owner import machine
-from services.worker.owner.rules import OwnerFacts, Standing, judged, may_sleep
+from services.worker.owner.manners import OwnerFacts, Standing, judged, may_sleep
 from services.worker.registration import Registration
 from services.worker.wiring import WorkerContext
 from shared.clock import until
@@ -32,7 +31,7 @@ _JUMP_SECONDS = 2.0
 """The wall clock goes on while a machine sleeps, the monotonic one does not."""
 
 
-class Guest:
+class Yielding:
     """`standing`: whether it yields. `look` and `execute` are the machine; tests hand in others."""
 
     def __init__(
@@ -47,14 +46,18 @@ class Guest:
     ) -> None:
         """`servers`: Kafka's, for the interface that a magic packet would come by."""
         self.standing, self.asleep = Standing(), False
-        self.look: Callable[..., Awaitable[OwnerFacts]] = partial(asyncio.to_thread, machine.Machine().look)
-        self.execute: Callable[[Sequence[str]], Awaitable[int]] = partial(asyncio.to_thread, machine.put_to_sleep)
+        own = machine.Machine()
+        self.look: Callable[..., Awaitable[OwnerFacts]] = lambda rules, wall, in_use: asyncio.to_thread(
+            own.look, rules, wall, in_use=in_use
+        )
+        self.execute: Callable[[Sequence[str]], Awaitable[int]] = lambda command: asyncio.to_thread(machine.put_to_sleep, command)
         self._rules, self._sleep, self._clock, self._news = here.settings.owner, here.settings.sleep, here.clock, here.node_news
         self._attempts, self._registration, self._announcer, self._servers = attempts, registration, announcer, servers
         self._unload: Any = getattr(backend, "unload", None)
         self._mac: str | None = None
         self._yields_since = self._busy_at = 0.0
         self._given_back = self._unloaded = False
+        self._claimed = 0
 
     def described(self, record: Node) -> Node:
         """The Node record with what is known here. A node that only yields, or sleeps, is not drained."""
@@ -71,8 +74,9 @@ class Guest:
             facts = await self.look(rules, clock.wall(), in_use=bool(sleep.command))
             self._judge(facts)
             await self._leave_alone()
-            if len(self._attempts.leases):
-                self._busy_at = clock.monotonic()
+            leases = self._attempts.leases
+            if len(leases) or leases.claimed > self._claimed:
+                self._busy_at, self._claimed = clock.monotonic(), leases.claimed
             if may_sleep(self.standing, facts, sleep, clock.monotonic() - self._busy_at):
                 await self._fall_asleep()
             await clock.sleep(rules.look_seconds)
