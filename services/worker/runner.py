@@ -223,9 +223,9 @@ class Runner:
 
     def _succeeded(self, attempt: Attempt, done: Completion) -> StepSucceeded:
         step, model = attempt.step, attempt.model or ""
+        known = _registered(self._node.registered.models, model)
         if step.task is None:
             self._speeds.observe(model, done, self._node.slots.busy)
-            known = _registered(self._node.registered.models, model)
             self._node.registered.seen.answered(step, known, model, done, running=self._node.slots.busy, now=self._clock.monotonic())
         usage = self._priced(step, model, done.usage)
         _tokens(model, "prompt").inc(usage.prompt_tokens)
