@@ -295,7 +295,9 @@ def _declared(kind: str) -> dict[str, Any]:
     shown, many = {"200": as_json("The version, its aliases and its content.", free)}, {"200": as_json("A list.", free)}
     one = {
         "get": operation(f"A {kind}.", shown, parameters=read),
-        "put": operation(f"Declare a {kind}; its version becomes latest (administrators).", shown, parameters=name, body=kind.capitalize()),
+        "put": operation(
+            f"Declare a {kind}; its version becomes latest (administrators).", shown, parameters=name, body=KINDS[kind].__name__
+        ),
         "delete": operation(f"Remove a declared {kind} (administrators).", {"204": {"description": "Done."}}, parameters=name),
     }
     move = operation("Point an alias to a version (administrators).", shown, parameters=[*name, *alias], body="AliasMove")
