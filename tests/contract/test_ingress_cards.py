@@ -53,6 +53,8 @@ async def test_lists_name_what_some_node_can_serve() -> None:
         await declared(at, "tiny", {"model": "tiny:1", "tier": "small"})
         assert await listed(at) == dict.fromkeys(("auto", "tiny:1", "smart", "gpt-4o", "tiny", "tier:small"), True)
         assert (await at.client.get("/v1/models/gpt-4o")).json()["available"] is True
+        await declared(at, "tiny", {"model": "tiny:1", "tier": "small", "window": 4096})
+        assert (await at.client.get("/v1/models/tiny")).json()["context_length"] == 4096
         tags = {each["name"]: each for each in (await at.client.get("/api/tags")).json()["models"]}
         assert tags["gpt-4o"]["digest"] != ""
         await register(at.log, at.topics, node("node-1", "tiny:1", reachable=False))

@@ -13,6 +13,7 @@ from infra.lab.simulators.ollama.parameters import ModelParameters
 from services.worker.backends.base import Completion, Delta, ModelCall, ModelCallFailed
 from services.worker.backends.ollama import OllamaBackend
 from services.worker.settings import WorkerSettings
+from shared.clock import SystemClock
 from shared.contracts.base import StepId
 from shared.contracts.chat import Operation
 from shared.contracts.failure import FailureKind
@@ -119,6 +120,27 @@ async def test_models_come_and_go_from_memory_and_stay_when_pinned(node: NODE) -
     for _ in range(2):
         await done(backend, Action.UNLOAD, "small:latest")
         assert (await names(backend))["small:latest"] == (False, False)
+
+
+async def test_what_is_pinned_comes_back_with_its_server(node: NODE) -> None:
+    """Not where another model has its room, nor where all was unloaded for the machine's owner."""
+    backend, _, url = node
+
+    async def comes_back() -> bool:
+        for _ in range(20):
+            if (await names(backend))["small:latest"][0]:
+                return True
+            await SystemClock().sleep(0.01)
+        return False
+
+    await done(backend, Action.PIN, "small:latest")
+    async with httpx.AsyncClient(base_url=url) as client:
+        await client.post("/control", json={"restart": True})
+    assert await comes_back()
+    await backend.unload("small:latest")
+    assert not await comes_back()
+    await done(backend, Action.LOAD, "embedder:latest")
+    assert not await comes_back()
 
 
 @pytest.mark.parametrize(

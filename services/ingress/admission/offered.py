@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from services.ingress.admission.suitability import Offer, refusal
@@ -13,7 +14,7 @@ from shared.agents.cards import TIER_PREFIX, TIERS, cards_of, resolved
 from shared.agents.resolving import resolve, with_models
 from shared.agents.table import Declarations
 from shared.clock import Clock
-from shared.contracts.agents import NOBODY
+from shared.contracts.agents import NOBODY, ModelCard
 from shared.contracts.bounds import check_job
 from shared.contracts.chat import Operation
 from shared.contracts.job import Job
@@ -61,6 +62,13 @@ class Offered:
                 continue
             found += [name] if meant is None else [meant.model, *meant.fallback_models]
         return tuple(dict.fromkeys(found))
+
+    def window(self, name: str) -> int | None:
+        """What the name's card says, where it has one."""
+        with suppress(InvalidInput):
+            found = cards_of(self.declared).find(name)
+            return found.body.window if found is not None and isinstance(found.body, ModelCard) else None
+        return None
 
     def offer(self, job: Job) -> Offer | None:
         """What those that may answer the job offer together."""

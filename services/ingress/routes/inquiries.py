@@ -73,7 +73,8 @@ class _Known(NamedTuple):
         copies = all_copies.get(first, ())
         available = catalogue.live_nodes > 0 if free else first in catalogue.live_models
         offer = catalogue.offer((AUTO if free else first,), Operation.CHAT)
-        shown = ModelShown(name, available, None if offer is None else offer.window, catalogue.simulated)
+        window = (None if offer is None else offer.window) or self.door.offered.window(name)
+        shown = ModelShown(name, available, window, catalogue.simulated)
         if free or not copies:
             return shown
         digests, quantisations = ({getattr(copy, told) for copy in copies} for told in ("digest", "quantisation"))

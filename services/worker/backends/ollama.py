@@ -51,6 +51,7 @@ class OllamaBackend:
         )
 
     async def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
+        self._tasks.rests = False
         if call.step.task is not None:
             async for piece in self._tasks.perform(call):
                 yield piece
@@ -95,13 +96,17 @@ class OllamaBackend:
         return BackendProbe(version=version, simulated="simulated" in version, manages=True, disk_free_bytes=disk_free(self._settings))
 
     async def models(self) -> tuple[NodeModel, ...]:
-        return await self._shown.list(allow_cloud=self._settings.allow_cloud)
+        found = await self._shown.list(allow_cloud=self._settings.allow_cloud)
+        self._tasks.restore(found)
+        return found
 
     async def unload(self, model: str) -> None:
-        """Out of memory when its last call ends. Raises ModelCallFailed."""
+        """Out of memory when its last call ends; what is pinned comes back with the next call. Raises ModelCallFailed."""
+        self._tasks.rests = True
         await self._endpoint.post_json("/api/generate", {"model": model, "keep_alive": 0})
 
     async def close(self) -> None:
+        self._tasks.close()
         await self._endpoint.close()
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,8 +16,12 @@ from services.worker.backends.http import HttpEndpoint, batches, decode_lines, e
 from services.worker.settings import WorkerSettings
 from shared.contracts.chat import Answer
 from shared.contracts.failure import FailureKind as K
+from shared.contracts.node import NodeModel
 from shared.contracts.tasks import Action, TaskProgress
 from shared.contracts.usage import Usage
+from shared.telemetry import logs
+
+log = logs.get(__name__)
 
 FOR_EVER = -1
 _HERE = ("127.0.0.1", "localhost", "::1")
@@ -32,10 +37,35 @@ class OllamaTasks:
     def __init__(self, endpoint: HttpEndpoint, keep_alive: str, profile: Any) -> None:
         self._endpoint, self._usual, self._profile = endpoint, keep_alive, profile
         self.pinned: set[str] = set()
+        self.rests = False
+        """Everything was unloaded at a word, or pinned models cannot be loaded: nothing comes back before it is asked for."""
+        self._restoring: asyncio.Task[None] | None = None
 
     def keep_alive(self, model: str) -> str | int:
         """What each call of the model says."""
         return FOR_EVER if model in self.pinned else self._usual
+
+    def restore(self, models: Sequence[NodeModel]) -> None:
+        """A server with nothing in memory has begun anew: what is pinned comes back. Where others have taken its room it does not: two
+        would turn each other out for ever.
+        """
+        wanted = [model.name for model in models if model.pinned]
+        busy = self.rests or (self._restoring is not None and not self._restoring.done())
+        if wanted and not busy and not any(model.resident for model in models):
+            self._restoring = asyncio.get_running_loop().create_task(self._restored(wanted))
+
+    async def _restored(self, wanted: Sequence[str]) -> None:
+        try:
+            for model in wanted:
+                await self._load(model, None)
+        except ModelCallFailed as error:
+            self.rests = True
+            log.warning("pinned_model_not_loaded", reason=error.kind.value)
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._restoring is not None:
+            self._restoring.cancel()
 
     async def perform(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
         """Its progress, then the end. Raises ModelCallFailed."""
@@ -55,7 +85,7 @@ class OllamaTasks:
                 await self._unless_unknown("POST", "/api/generate", {"model": model, "keep_alive": 0})
             case Action.LOAD | Action.PIN | Action.UNPIN:
                 (self.pinned.add if task.action is Action.PIN else self.pinned.discard)(model)
-                await self._load(call)
+                await self._load(model, call.trace)
         said = TaskProgress(status="success", node=call.node)
         yield Delta(tokens=0, progress=said)
         yield Completion(Answer(text="done", model=model, node=call.node, simulated=call.simulated), Usage())
@@ -81,16 +111,16 @@ class OllamaTasks:
         if not done:
             raise ModelCallFailed(K.BROKEN_STREAM, "the pull ended before the model was there")
 
-    async def _load(self, call: ModelCall) -> None:
+    async def _load(self, model: str, trace: str | None) -> None:
         """Nothing is asked of it. What embeds only cannot be asked to generate nothing."""
-        body = {"model": call.model, "keep_alive": self.keep_alive(call.model), "options": self._profile(call.model)}
+        body = {"model": model, "keep_alive": self.keep_alive(model), "options": self._profile(model)}
         try:
-            async with self._endpoint.post("/api/generate", body, call.trace):
+            async with self._endpoint.post("/api/generate", body, trace):
                 pass
         except ModelCallFailed as error:
             if error.kind is not K.BAD_REQUEST and error.kind is not K.UNSUPPORTED:
                 raise
-            async with self._endpoint.post("/api/embed", {**body, "input": []}, call.trace):
+            async with self._endpoint.post("/api/embed", {**body, "input": []}, trace):
                 pass
 
     async def _unless_unknown(self, method: str, path: str, body: dict[str, Any]) -> None:
