@@ -11,10 +11,12 @@ and then its model server die in the middle.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from infra.cli.exits import Exit
@@ -72,7 +74,7 @@ def until(condition: Any, what: str) -> None:
     assert wait_until(condition, 90.0), what
 
 
-def test_a_pull_goes_on_whoever_dies(cluster: StartCluster) -> None:
+def test_a_pull_goes_on_whoever_dies(cluster: StartCluster, tmp_path: Path) -> None:
     at = cluster("models", workers=2, simulator=SIMULATOR, environment={"TUTTI_PLANNER__LEASE_SECONDS": "8"})
     first = min(nodes_of(at))
     server = at.services["worker-1"].environment["TUTTI_WORKER__URL"]
@@ -96,8 +98,23 @@ def test_a_pull_goes_on_whoever_dies(cluster: StartCluster) -> None:
     assert sum(len(step["failures"]) for step in ended["steps"]) >= 1
     until(lambda: "new:1" in listed(at), "it is listed")
     _everything_else(at, first)
+    _cards(at, tmp_path / "card.yaml")
     judged = CliRunner().invoke(main, ["verify", "--settled"], env=environment(at), catch_exceptions=False)
     assert judged.exit_code == Exit.OK, judged.output
+
+
+def _cards(at: LocalCluster, file: Path) -> None:
+    """A synonym is asked for as a model is; what it stood for is kept with the job, and its price counts."""
+    card = {"model": "small", "synonyms": ["gpt-4o"], "tier": "small", "price": {"completion_per_million": 1_000_000.0}}
+    file.write_text(yaml.safe_dump(card))
+    assert "is latest" in ok(tutti(at, "set", "smart", "--file", str(file)))
+    assert "smart" in ok(tutti(at, "list"))
+    until(lambda: {"gpt-4o", "tier:small"} <= listed(at), "its names are listed")
+    for name in ("gpt-4o", "tier:small"):
+        job = httpx.post(f"{at.url}/v1/jobs?wait=60", json={"prompt": "hi", "model": name}, timeout=90).json()
+        answer, usage = job["result"]["answer"], job["result"]["usage"]
+        assert (answer["model"].partition(":")[0], job["models"], job["steps"][0]["model"]) == ("small", {name: ["small"]}, "small")
+        assert usage["cost"] == pytest.approx(usage["completion_tokens"])
 
 
 def _everything_else(at: LocalCluster, first: str) -> None:

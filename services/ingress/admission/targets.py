@@ -48,8 +48,6 @@ class TaskOrder(BaseModel):
     """Of a model that no node has yet: disks are looked at where it is given."""
     priority_class: PriorityClass | None = Field(default=None, alias="class")
     deadline_seconds: PositiveSeconds = Field(default=DEADLINE_SECONDS, le=7 * DEADLINE_SECONDS)
-    stream: bool = False
-    """Its progress is told piece by piece to who follows the job."""
 
     @model_validator(mode="after")
     def _one_way(self) -> TaskOrder:

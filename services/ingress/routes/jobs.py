@@ -243,7 +243,7 @@ class Jobs:
         status = await self._door.visible(client, job)
         if status is None:
             raise not_found(job)
-        return self._shown(status if status.state is JobState.SETTLED else status.with_progress(self._door.registry.table))
+        return self._shown(status.with_progress(self._door.registry.table))
 
     async def tree(self, request: Request) -> Response:
         """The steps as a tree: JSON, or a Mermaid chart. It holds no text of prompts or answers."""

@@ -23,13 +23,14 @@ from services.ingress.replies.waiters import Caller
 from services.ingress.routes.jobs import Jobs
 from shared.access import Client, Right
 from shared.clock import Clock
+from shared.contracts import ids
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import check_depth
 from shared.contracts.job import Job
 from shared.contracts.result import Status
+from shared.patterns.models import MODELS
 
 ORDER_BYTES = 64 * 1024
-_PATTERN = "models"
 _SHOWN = 200
 
 
@@ -43,10 +44,10 @@ class TaskRoutes:
         """202 with the job's id once Kafka has it. Raises Refused, and as any submission."""
         call, client, body = await self._read(request)
         order = TaskOrder.model_validate_json(body)
-        fields = await self._fields(request, order)
+        fields = await self._fields(request, order, stream=False)
         given = JobSubmission.model_validate(fields | ({"class": order.priority_class} if order.priority_class else {}))
         status, _ = await self._jobs.submit(given, call, client)
-        shown = {"id": given.id or status.id.rpartition("/")[2], "state": status.state, "nodes": fields["input"]["nodes"]}
+        shown = {"id": ids.public(status.id), "state": status.state, "nodes": fields["input"]["nodes"]}
         return Response(to_json(shown), 202, {"location": f"/v1/jobs/{shown['id']}"}, media_type="application/json")
 
     def spoken(self, spoken: TaskDoor) -> Endpoint:
@@ -55,7 +56,7 @@ class TaskRoutes:
         async def serve(request: Request) -> Response:
             call, client, body = await self._read(request)
             order, streamed = spoken.order(body)
-            caller, correlation = await self._begin(request, order, call, client)
+            caller, correlation = await self._begin(request, order, call, client, stream=streamed)
             waiting = _Waiting(self._door, caller, correlation, call)
             if streamed:
                 return _TaskStream(waiting, spoken, self._door.clock)
@@ -72,7 +73,7 @@ class TaskRoutes:
             check_depth(body)
             return call, client, bytes(body)
 
-    async def _fields(self, request: Request, order: TaskOrder) -> dict[str, Any]:
+    async def _fields(self, request: Request, order: TaskOrder, *, stream: bool) -> dict[str, Any]:
         """The job's, once what it does is told. Raises Refused: the nodes are not known, or none can do it."""
         door = self._door
         if not door.registry.complete:
@@ -86,16 +87,16 @@ class TaskRoutes:
         await self._declaring.tell(request, order.action.value, "model", named[:_SHOWN])
         return {
             "prompt": f"{order.action.value} {order.model}",
-            "pattern": _PATTERN,
+            "pattern": MODELS.name,
             "input": ask | ({} if order.to is None else {"to": order.to}),
             "deadline_seconds": order.deadline_seconds,
-            "stream": order.stream,
+            "stream": stream,
         }
 
-    async def _begin(self, request: Request, order: TaskOrder, call: CallHeaders, client: Client) -> tuple[Caller, bytes]:
+    async def _begin(self, request: Request, order: TaskOrder, call: CallHeaders, client: Client, *, stream: bool) -> tuple[Caller, bytes]:
         door = self._door
         door.admit_caller()
-        fields = await self._fields(request, order)
+        fields = await self._fields(request, order, stream=stream)
         job = Job.model_validate(fields | {"id": door.submitter.new_id(), "tenant": client.tenant_of(call.tenant)})
         priority_class = client.class_of(call.priority_class, PriorityClass.STANDARD)
         await door.judge(job, client, priority_class, order.deadline_seconds, at_once=False)

@@ -23,6 +23,7 @@ from shared.contracts.limits import Limits
 from shared.contracts.node import Node
 from shared.contracts.result import Result
 from shared.contracts.tasks import TaskProgress
+from shared.patterns.models import MODELS as TASKS
 from shared.scheduling.places import PlaceInLine
 from shared.tree import StepStatus, Tree, fold_step, tree_of
 
@@ -125,9 +126,9 @@ class JobStatus(BaseModel):
 
     def with_progress(self, nodes: Iterable[Node]) -> JobStatus:
         """The same with how far its tasks are, as these nodes tell it."""
-        told: dict[str, TaskProgress | None] = {task.step: task.progress for node in nodes for task in node.tasks}
-        if told.keys().isdisjoint(step.id for step in self.steps):
+        if self.pattern != TASKS.name or self.state is JobState.SETTLED:
             return self
+        told: dict[str, TaskProgress | None] = {task.step: task.progress for node in nodes for task in node.tasks}
         return self.model_copy(update={"steps": [step.model_copy(update={"progress": told.get(step.id)}) for step in self.steps]})
 
     def tree(self) -> Tree:

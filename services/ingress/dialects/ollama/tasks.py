@@ -32,7 +32,7 @@ class _Somewhere(Strict):
     def order(self, action: Action, model: str, **more: Any) -> TaskOrder:
         """Raises ValidationError."""
         where = {name: getattr(self, name) for name in ("nodes", "tags", "copies", "all")}
-        return TaskOrder(action=action, model=model, stream=self.streamed, **where, **more)
+        return TaskOrder(action=action, model=model, **where, **more)
 
     @property
     def streamed(self) -> bool:
