@@ -87,7 +87,7 @@ class OllamaBackend:
 
     async def unload(self, model: str) -> None:
         """Out of memory when its last call ends. Raises ModelCallFailed."""
-        await self._endpoint.post_json("/api/generate", {"model": model, "keep_alive": 0})
+        await self._endpoint.post_json("/api/generate", {"model": model, "keep_alive": 0, "stream": False})
 
     async def close(self) -> None:
         await self._endpoint.close()
