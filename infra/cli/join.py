@@ -72,7 +72,11 @@ def join(context: click.Context, /, token: str | None, cluster: str | None, home
 
 def _prepared(edge: Edge, folder: StackHome, token: str | None, cluster: str | None, asked: dict[str, object]) -> tuple[Joined, ModelNode]:
     """Everything but the start; the settings file is written last."""
-    invitation = read_token(_token(token), SystemClock().wall()) if token else chosen(mdns.find(interfaces=_interfaces()), cluster)
+    if token:
+        invitation = read_token(_token(token), SystemClock().wall())
+    else:
+        invitation = chosen(mdns.find(interfaces=_interfaces()), cluster)
+        click.echo(f"found {invitation.name}, which announces itself with Kafka at {invitation.servers}", err=True)
     password_file = asked["password_file"]
     if invitation.protocol.startswith("SASL") and not (invitation.username and (invitation.password.get_secret_value() or password_file)):
         who = "a password (--password-file)" if invitation.username else "a token with a user of Kafka (`tutti join-token --username`)"

@@ -30,7 +30,10 @@ class Announcer:
             topics=ClusterSettings().topics,
             protocol=settings.kafka_security_protocol,
         )
-        home, command = settings.stack_home, [sys.executable, "-m", "infra.native.join.mdns", spec.model_dump_json(exclude_defaults=True)]
+        home, command = (
+            settings.stack_home,
+            [sys.executable, "-m", "infra.native.join.mdns", spec.model_dump_json(exclude_defaults=True, exclude={"password"})],
+        )
         environment = {"PYTHONPATH": str(REPOSITORY)}
         command.append(settings.mdns_interfaces)
         self.daemon = Daemon("announcer", command, home.pid_file("announcer"), home.log("announcer"), environment)

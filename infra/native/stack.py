@@ -262,7 +262,8 @@ class Stack:
         pid = self.kafka.daemon.pid()
         if pid is None:
             return Row("kafka", "stopped", "Apache Kafka")
-        return Row("kafka", "ready" if self.kafka.healthy() else "not ready", f"Apache Kafka {VERSION}, KRaft", self.kafka.servers, pid)
+        about = f"Apache Kafka {VERSION}, KRaft" + (f"; open to everybody at {self._open_at}" if self._open_at else "")
+        return Row("kafka", "ready" if self.kafka.healthy() else "not ready", about, self.kafka.servers, pid)
 
     def _redis_row(self) -> Row:
         pid = self.redis.daemon.pid()

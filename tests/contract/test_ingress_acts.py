@@ -36,6 +36,8 @@ CALLS: list[tuple[str, str, Any, tuple[str, str, str, str | None]]] = [
     ("DELETE", "/v1/profiles/mine", None, ("remove", "profile", "mine", None)),
     ("POST", "/v1/model-tasks", {"action": "pull", "model": "new:1"}, ("pull", "model", "new:1 on node-1", None)),
     ("DELETE", "/api/delete", {"model": "tiny:1"}, ("delete", "model", "tiny:1 on node-1", None)),
+    ("PUT", "/v1/nodes/n1/maintenance", {"reason": "a fan"}, ("take out", "maintenance", "n1", None)),
+    ("DELETE", "/v1/nodes/n1/maintenance", None, ("resume", "maintenance", "n1", None)),
 ]
 
 
@@ -61,7 +63,7 @@ async def test_each_act_is_told_before_it_is_done() -> None:
             assert (act.did, act.kind, act.name, act.tenant) == expected
             assert act.by == "root"
         kinds = {record.key.split(b"/")[0] for record in written(at, at.topics.registry) if record.key}
-        assert kinds == {b"key", b"tenant", b"schedule", b"profile", b"erased"}
+        assert kinds == {b"key", b"tenant", b"schedule", b"profile", b"erased", b"maintenance"}
         told = b"".join(record.value or b"" for record in written(at, at.topics.acts))
         digests = [
             record.value.partition(b'"digest":"')[2][:64]

@@ -56,7 +56,7 @@ class Invitation(BaseModel):
     def token(self) -> str:
         """All of it, as one word."""
         packed = zlib.compress(self.model_dump_json(exclude_defaults=True).encode(), 9)
-        return PREFIX + base64.urlsafe_b64encode(_digest(packed) + packed).decode().rstrip("=")
+        return _word(_digest(packed) + packed)
 
     def settings(self, files: Mapping[str, str]) -> ClusterSettings:
         """How this machine reaches the cluster. `files`: where password and authorities lie, by the settings' names. What this shell says
@@ -73,6 +73,10 @@ class Invitation(BaseModel):
         return {name: value for name, value in said.items() if value}
 
 
+def _word(raw: bytes) -> str:
+    return PREFIX + base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
 def _digest(packed: bytes) -> bytes:
     return hashlib.sha256(packed).digest()[:_DIGEST_BYTES]
 
@@ -83,9 +87,9 @@ def read_token(text: str, now: float) -> Invitation:
     if not word.startswith(PREFIX):
         raise WrongToken("this is no token of this version of tutti; `tutti join-token` makes one")
     try:
-        raw = base64.b64decode(word[len(PREFIX) :].encode() + b"==", altchars=b"-_", validate=False)
+        raw = base64.urlsafe_b64decode(word[len(PREFIX) :].encode() + b"==")
         digest, packed = raw[:_DIGEST_BYTES], raw[_DIGEST_BYTES:]
-        if digest != _digest(packed):
+        if digest != _digest(packed) or _word(raw) != word:  # what decoding passes over is a damage, too
             raise WrongToken("the token is damaged: a part of it is missing or was changed; copy it again, whole")
         unpacking = zlib.decompressobj()
         body = unpacking.decompress(packed, MOST_BYTES)

@@ -103,7 +103,7 @@ class OllamaBackend:
     async def unload(self, model: str) -> None:
         """Out of memory when its last call ends; what is pinned comes back with the next call. Raises ModelCallFailed."""
         self._tasks.rests = True
-        await self._endpoint.post_json("/api/generate", {"model": model, "keep_alive": 0})
+        await self._endpoint.post_json("/api/generate", {"model": model, "keep_alive": 0, "stream": False})
 
     async def close(self) -> None:
         self._tasks.close()

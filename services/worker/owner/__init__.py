@@ -1,1 +1,1 @@
-"""The machine is somebody's: when a worker leaves it to him, or lets it sleep. `manners` decide, `machine` reads, `yielding` acts."""
+"""The machine is somebody's: when its worker yields, or lets it sleep. `manners` decide (pure), `machine` reads, `yielding` acts."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from math import inf
 from random import Random
 from typing import Any
 from weakref import WeakSet
@@ -21,6 +22,7 @@ from services.worker.backends.http import failure_kind
 from services.worker.backends.ollama import OllamaBackend
 from services.worker.backends.ollama_models import ShownModels
 from services.worker.backends.ollama_tasks import OllamaTasks
+from services.worker.owner.manners import OwnerFacts, OwnerSettings
 from services.worker.settings import WorkerSettings
 from shared.clock import LoopClock
 from shared.contracts.failure import FailureKind
@@ -67,6 +69,8 @@ class Node:
         self.name = name
         self.down = False
         """Nobody answers there."""
+        self.owner_is_there = False
+        """Somebody sits at the machine."""
         self.too_soon: list[str] = []
         self.traces: set[str | None] = set()
         """Calls of a worker that had been asked to leave it alone for longer."""
@@ -88,6 +92,10 @@ class Node:
         call: Call = self._process.call(self.ollama.open, endpoint, other)
         self._calls.add(call)
         return call
+
+    async def look(self, rules: OwnerSettings, wall: float, *, in_use: bool) -> OwnerFacts:
+        """What the machine tells of its owner."""
+        return OwnerFacts(input_seconds=0.0 if self.owner_is_there else inf)
 
     def fail(self, failures: Failures, retry_after_seconds: int = 0) -> None:
         """What goes wrong with calls from now on. `retry_after_seconds`: the longest that comes with a 503."""
