@@ -142,7 +142,7 @@ class Endpoint:
     async def post(self, path: str, body: dict[str, Any], trace: str | None) -> AsyncIterator[_Response | _Lines]:
         self._check()
         if path == "/api/pull":
-            async with aclosing(self._node.ollama.pull(body)) as lines:
+            async with aclosing(self._node.ollama.pull(body)) as lines:  # type: ignore[type-var]  # it is a generator
                 yield _Lines(lines)
             return
         now = self._clock.monotonic()

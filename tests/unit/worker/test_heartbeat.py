@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from services.worker.backends.base import BackendProbe, ModelCallFailed
 from services.worker.registration import MODELS_BYTES, _fitting, signature
 from services.worker.seen import Load
-from services.worker.settings import Price
 from shared.contracts import headers
 from shared.contracts.base import MOST, MOST_COST, RECORD_BYTES
 from shared.contracts.chat import Options
@@ -16,6 +15,7 @@ from shared.contracts.failure import FailureKind
 from shared.contracts.maintenance import KIND, Maintenance
 from shared.contracts.node import MOST_ADVICE, MOST_GPUS, Advice, Gpu, Hardware, Node, NodeModel
 from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
+from shared.contracts.usage import Price
 from shared.kafka.port import TopicPartition
 from shared.processing.registry import registry_key
 from tests.unit.worker.scripted_backend import Script, ScriptedBackend

@@ -17,7 +17,7 @@ from services.worker.lease_log import LeaseLog
 from services.worker.mailbox import MailboxRegistry, Proposal
 from services.worker.registration import candidates, served_capabilities
 from services.worker.round_trip import RoundTrip
-from services.worker.settings import Price, WorkerSettings
+from services.worker.settings import WorkerSettings
 from services.worker.slots import CompletionRate, Slots
 from services.worker.speeds import Speeds, Timeouts, expired, overdue
 from shared.contracts.base import CLASSES, ClaimId, PriorityClass
@@ -25,7 +25,7 @@ from shared.contracts.chat import Answer, Operation
 from shared.contracts.control import StopStep
 from shared.contracts.credits import Credits, PlannerPresence, RouterPresence
 from shared.contracts.node import Node, NodeModel
-from shared.contracts.usage import Timings, Usage
+from shared.contracts.usage import Price, Timings, Usage
 from shared.placement.parties import MOST_PARTIES, Parties
 from tests.unit.worker.world import step
 
