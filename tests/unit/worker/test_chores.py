@@ -138,9 +138,10 @@ def test_an_endpoint_that_manages_nothing_refuses_typed() -> None:
 
 def test_no_more_tasks_are_taken_than_are_held() -> None:
     async def scenario(world: World) -> None:
-        async with world.worker(Puller()):
+        async with world.worker(Puller(), grace_seconds=1.0) as at:
             world.route(*(task(number) for number in range(1, MOST_TASKS + 3)))
             await world.until(lambda: len(world.outcomes(StepReleased)) == 2)
+            await at.end()
 
     play(scenario)
 
