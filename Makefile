@@ -130,7 +130,7 @@ lock: ## Resolve the lock files again (needs uv).
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
 	  --python-version 3.11 pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
-	  --python-version 3.11 --extra dev --extra native --extra mcp --extra oidc --extra otel --extra plot --extra sealing -c requirements.lock pyproject.toml -o requirements-dev.lock
+	  --python-version 3.11 --extra dev --extra native --extra mdns --extra mcp --extra oidc --extra otel --extra plot --extra sealing -c requirements.lock pyproject.toml -o requirements-dev.lock
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
 	  --python-version 3.11 --extra mcp --extra oidc --extra otel --extra sealing -c requirements-dev.lock pyproject.toml -o requirements-image.lock
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \

@@ -209,10 +209,10 @@ FAMILIES: tuple[Family, ...] = (
         "compact",
         None,
         ("ingress", "CLI"),
-        ("planner", "ingress", "sink", "cache"),
-        ("Schedule", "TenantLimits", "Prompt", "Agent", "Profile", "Tool", "Moved", "ApiKey", "Erased"),
+        ("planner", "ingress", "worker", "sink", "cache"),
+        ("Schedule", "TenantLimits", "Prompt", "Agent", "Profile", "Tool", "ModelCard", "Moved", "ApiKey", "Erased", "Maintenance"),
         "What administrators declare, newest entry by key; a record without value removes it. Read whole, without a group. "
-        "Prompts, agents, profiles, tools have a key a version (`agent/critic@<version>`) and one an alias (`agent/critic:latest`).",
+        "Prompts, agents, profiles, tools, cards have a key a version (`agent/critic@<version>`) and one an alias (`agent/critic:latest`).",
         _KEPT,
     ),
     Family(
@@ -239,7 +239,7 @@ FAMILIES: tuple[Family, ...] = (
         "delete",
         10 * 60_000,
         ("worker", "router", "planner"),
-        ("router", "planner", "worker", "sink"),
+        ("router", "planner", "worker", "sink", "ingress", "CLI"),
         ("Credits", "RouterPresence", "PlannerPresence"),
         "Free places of nodes, each offered to one router or planner; presence of these, by which a reader knows that it hears.",
         (("segment.ms", "300000"),),

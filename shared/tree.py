@@ -18,6 +18,7 @@ from shared.contracts import event as events
 from shared.contracts.chat import Answer
 from shared.contracts.result import Result
 from shared.contracts.review import ReviewDecided, ReviewEscalated, ReviewOpened, ReviewWithdrawn
+from shared.contracts.tasks import TaskProgress
 from shared.contracts.usage import Usage
 
 _MAX_STEPS = 1_000
@@ -48,6 +49,8 @@ class StepStatus(BaseModel):
     """Why its newest attempt's node was chosen, as JSON (`shared/placement/why.py`)."""
     missing: list[str] = Field(default_factory=list)
     """While it is unplaced: what no live node has."""
+    progress: TaskProgress | None = None
+    """Of a task on a model, as its node tells it: filled in when it is shown."""
     nodes: list[str] = Field(default_factory=list)
     """Nodes that claimed an attempt, in order."""
     failures: list[str] = Field(default_factory=list)

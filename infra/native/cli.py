@@ -20,10 +20,8 @@ from infra.native.waiting import now, seconds_since
 from shared.clock import SystemClock
 
 
-def _stack(node: str = "auto") -> Stack:
-    settings = NativeSettings()
-    if node != "auto":
-        settings = settings.model_copy(update={"node": node})
+def _stack(**chosen: str | None) -> Stack:
+    settings = NativeSettings().model_copy(update={name: value for name, value in chosen.items() if value not in (None, "auto")})
     start = now()
     return Stack(settings, lambda text: click.echo(f"[{seconds_since(start):5.1f} s] {text}", err=True))
 
@@ -41,12 +39,15 @@ def _show(rows: list[Row], *, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--node", type=click.Choice(["auto", *CHOICES]), default="auto", help="Which model node; auto takes the first that is there.")
+@click.option("--node", type=click.Choice(["auto", *CHOICES]), help="Which model node; auto takes the first that is there.")
+@click.option(
+    "--announce", metavar="NAME", help="Announce the cluster on this network, for `tutti join` (TUTTI_KAFKA_OPEN_HOST opens Kafka)."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
 @click.pass_context
-def up(context: click.Context, node: str, as_json: bool) -> None:
+def up(context: click.Context, node: str | None, announce: str | None, as_json: bool) -> None:
     """Start Kafka, Redis, a model node and the services; what runs already is left alone. Data lies under .tutti/."""
-    rows = _stack(node).up()
+    rows = _stack(node=node, announce=announce).up()
     _show(rows, as_json=as_json)
     context.exit(Exit.OK if report.all_ready(rows) else Exit.FAILED)
 

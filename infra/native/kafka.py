@@ -97,6 +97,8 @@ class Kafka:
     """A killed broker comes back this much later; a starved machine may miss heartbeats for as long without being fenced."""
     dies_with_parent: bool = False
     guard: Guard | None = None
+    open_at: str = ""
+    """`host:port` at which other machines reach it, too, without being asked who they are; nowhere when empty."""
     number: int = 1
     quorum: Mapping[int, int] = field(default_factory=dict)
     """Of several brokers that are each other's controllers: number → its controller's port. Empty: alone (`brokers` has several)."""
@@ -182,6 +184,7 @@ class Kafka:
         logs = directory / "logs"
         text = (_TEMPLATES / "server.properties").read_text()
         words = {"PORT": self.port, "CONTROLLER_PORT": self.controller_port, "DATA": logs, "SESSION_TIMEOUT": self.session_timeout_ms}
+        words |= {"OPEN": f",OPEN://{self.open_at}", "OPEN_MAP": ",OPEN:PLAINTEXT"} if self.open_at else {"OPEN": "", "OPEN_MAP": ""}
         words["PROTOCOL"] = "SASL_SSL" if self.guard else "PLAINTEXT"
         alone = f"controller.quorum.bootstrap.servers=127.0.0.1:{self.controller_port}"
         voters = ",".join(f"{number}@127.0.0.1:{port}" for number, port in self.quorum.items())

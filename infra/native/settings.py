@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from infra.native.paths import StackHome
+from shared.contracts.base import Label
 from shared.settings import KafkaSettings
 
 
@@ -36,6 +37,14 @@ class NativeSettings(KafkaSettings):
     """Where browsers find the ingress, if not on this machine."""
     node_port: int = Field(default=11435, ge=1, le=65_535)
     """Of a model node that is started here: Ollama, the embedded node or the simulator."""
+
+    announce: Label = ""
+    """The cluster's name, to announce it on this network (multicast DNS); not announced when empty."""
+    kafka_open_host: Label = ""
+    """An address of this machine at which others may use Kafka, too. Nobody is asked who he is there: for a network of your own only."""
+    kafka_open_port: int = Field(default=19_094, ge=1, le=65_535)
+    mdns_interfaces: Label = ""
+    """Addresses of the interfaces for announcing and finding clusters, comma-separated; all when empty."""
 
     http_ports: dict[str, int] = Field(default_factory=dict)
     """Port of each service, for example TUTTI_HTTP_PORTS__INGRESS=8081; the registry's otherwise."""

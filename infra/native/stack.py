@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from infra.native import install, ports
 from infra.native import node as nodes
+from infra.native.announcing import Announcer
 from infra.native.errors import MissingTool, NativeError, PortTaken, StartFailed
 from infra.native.install import Need
 from infra.native.kafka import VERSION, Kafka, fetched, needs, serves
@@ -47,7 +48,16 @@ class Stack:
 
     @cached_property
     def kafka(self) -> Kafka:
-        return Kafka(self.home, self.settings.cache_directory, self.settings.kafka_port, self.settings.kafka_controller_port)
+        settings, open_at = self.settings, self._open_at
+        return Kafka(self.home, settings.cache_directory, settings.kafka_port, settings.kafka_controller_port, open_at=open_at)
+
+    @property
+    def _open_at(self) -> str:
+        return f"{self.settings.kafka_open_host}:{self.settings.kafka_open_port}" if self.settings.kafka_open_host else ""
+
+    @cached_property
+    def announcer(self) -> Announcer:
+        return Announcer(self.settings, self._open_at or self.kafka_servers)
 
     @cached_property
     def redis(self) -> RedisServer:
@@ -73,6 +83,7 @@ class Stack:
             self._check_ports()
             node = self._start_components()
             self._start_services(node)
+            self.announcer.start()
         return self.status()
 
     def _check_tools(self) -> None:
@@ -205,6 +216,7 @@ class Stack:
     def down(self, *, clean: bool = False) -> None:
         """Stop everything that was started here; with `clean` remove its data and logs too."""
         with writing(), locked(self.home.root / "lock", wait=False):
+            self.announcer.stop()
             by_name = {service.service: service for service in self.services(None)}
             self._stop([by_name.pop("ingress")])
             self._stop(list(by_name.values()))
@@ -237,7 +249,8 @@ class Stack:
         with ThreadPoolExecutor(max_workers=8) as pool:
             questions = [pool.submit(ask) for ask in self._component_rows()]
             questions += [pool.submit(_service_row, service) for service in self.services(None)]
-        return [question.result() for question in questions]
+        rows = [question.result() for question in questions]
+        return rows + ([announced] if (announced := self.announcer.row()) else [])
 
     def _component_rows(self) -> tuple[Callable[[], Row], ...]:
         return self._kafka_row, self._redis_row, self._redis_cache_row, self._mongo_row, self._node_row
@@ -249,7 +262,8 @@ class Stack:
         pid = self.kafka.daemon.pid()
         if pid is None:
             return Row("kafka", "stopped", "Apache Kafka")
-        return Row("kafka", "ready" if self.kafka.healthy() else "not ready", f"Apache Kafka {VERSION}, KRaft", self.kafka.servers, pid)
+        about = f"Apache Kafka {VERSION}, KRaft" + (f"; open to everybody at {self._open_at}" if self._open_at else "")
+        return Row("kafka", "ready" if self.kafka.healthy() else "not ready", about, self.kafka.servers, pid)
 
     def _redis_row(self) -> Row:
         pid = self.redis.daemon.pid()

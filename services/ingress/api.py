@@ -29,6 +29,8 @@ from services.ingress.routes.files import FileRoutes
 from services.ingress.routes.inquiries import endpoint
 from services.ingress.routes.jobs import Jobs
 from services.ingress.routes.keys import KeyRoutes
+from services.ingress.routes.model_tasks import TaskRoutes
+from services.ingress.routes.nodes import NodeRoutes
 from services.ingress.routes.responses import Responses
 from services.ingress.routes.reviews import ReviewRoutes
 from services.ingress.routes.schedules import ScheduleRoutes
@@ -46,7 +48,9 @@ _OPERATED = {"PUT": Right.OPERATE, "DELETE": Right.OPERATE, "POST": Right.READ}
 """Of what is declared: only rendering is a POST."""
 _NEEDED: dict[str, dict[str, Right]] = {
     "/v1/keys": dict.fromkeys(("GET", "POST", "PUT", "DELETE"), Right.ADMINISTER),
+    "/v1/nodes": dict.fromkeys(("GET", "PUT", "DELETE"), Right.OPERATE),
     "/v1/tenants": dict.fromkeys(("POST", "PUT", "DELETE"), Right.ADMINISTER),
+    "/v1/model-tasks": {"POST": Right.OPERATE},
     **{f"/v1/{kind}s": _OPERATED for kind in KINDS},
 }
 _PARAMETER = re.compile(r"{[a-z:]+}")
@@ -92,10 +96,13 @@ def build_api(door: Door, environment: Environment, outbox: Outbox, table: Sched
     batched = {dialect.path: dialect for dialect in served() if dialect.batched}
     batches, files = BatchRoutes(door, batched), FileRoutes(door, batched)
     app.calls = {dialect.path: Calls(door, dialect, responses.later) for dialect in served()}
+    tasks = TaskRoutes(door, declaring, jobs)
     events, reviews, talks = JobEvents(door), ReviewRoutes(door), ConversationRoutes(door)
     tenants, schedules, keys = TenantRoutes(door, declaring), ScheduleRoutes(door, declaring, table), KeyRoutes(door, declaring)
+    nodes = NodeRoutes(door, declaring, environment)
     methods: dict[str, dict[str, Any]] = {
         **{path: ends for kind in KINDS for path, ends in _declared(DeclarationRoutes(door, declaring, kind), kind).items()},
+        "/v1/model-tasks": {"POST": tasks.create},
         "/v1/jobs": {"POST": jobs.create},
         "/v1/jobs/{job}": {"GET": jobs.get, "DELETE": jobs.cancel},
         "/v1/jobs/{job}/events": {"GET": events.get},
@@ -117,6 +124,9 @@ def build_api(door: Door, environment: Environment, outbox: Outbox, table: Sched
         "/v1/keys": {"GET": keys.list, "POST": keys.create},
         "/v1/keys/{key}": {"GET": keys.get, "PUT": keys.put, "DELETE": keys.delete},
         "/v1/keys/{key}/rotate": {"POST": keys.rotate},
+        "/v1/nodes": {"GET": nodes.list},
+        "/v1/nodes/{node}": {"GET": nodes.get},
+        "/v1/nodes/{node}/maintenance": {"PUT": nodes.maintain, "DELETE": nodes.resume},
         "/v1/tenants": {"GET": tenants.list},
         "/v1/tenants/{tenant}": {"GET": tenants.get, "PUT": tenants.put, "DELETE": tenants.delete},
         "/v1/tenants/{tenant}/erase": {"POST": ErasureRoutes(door, declaring, table, environment).create},
@@ -127,6 +137,9 @@ def build_api(door: Door, environment: Environment, outbox: Outbox, table: Sched
             need = None if inquiry.public else Right.READ
             serve = counted(_PARAMETER.sub("{id}", inquiry.path), guarded(door, need, endpoint(door, inquiry)), dialect.problem)
             app.router.routes.append(Route(inquiry.path, Resource(app.origins, dialect.problem, {inquiry.method: serve})))
+        for task in dialect.tasks:
+            serve = counted(task.path, guarded(door, Right.OPERATE, tasks.spoken(task)), dialect.problem)
+            app.router.routes.append(Route(task.path, Resource(app.origins, dialect.problem, {task.method: serve})))
     for path, endpoints in methods.items():
         label = _PARAMETER.sub("{id}", path)
         asgi = {method: counted(label, guarded(door, needed(method, path), serve)) for method, serve in endpoints.items()}

@@ -24,13 +24,13 @@ PATTERN_PREFIX = "tutti/"
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """What the nodes offer, as of the last refresh. `live`: registered lately, reachable and not draining."""
+    """What the nodes offer, as of the last refresh. `live`: registered lately and at work, or asleep: a router wakes it for what waits."""
 
     models: tuple[str, ...] = ()
     live_models: frozenset[str] = frozenset()
     live_capabilities: frozenset[str] = frozenset()
     slots: Mapping[str, int] = field(default_factory=dict)
-    """Of live nodes, by capability."""
+    """Of nodes that are awake, by capability."""
     operations: frozenset[tuple[str, str]] = frozenset()
     """(model, operation) that some node can do."""
     nodes: int = 0
@@ -106,13 +106,15 @@ class Registry:
     def refresh(self, now: float) -> None:
         """Put lost nodes aside and compute the catalogue again."""
         self.table.expire(now)
-        nodes = [node for node in self.table if not _serves_tools(node)]
-        live = [node for node in nodes if node.reachable and not node.draining]
+        asleep = {node.id: node for node in self.table.known() if node.asleep and not node.draining}
+        nodes = [node for node in {**{node.id: node for node in self.table}, **asleep}.values() if not _serves_tools(node)]
+        awake = [node for node in nodes if node.at_work]
+        live = [*awake, *(node for node in nodes if node.id in asleep)]
         self.catalogue = Catalogue(
             models=tuple(sorted({model.name for node in nodes for model in node.models})),
             live_models=frozenset(model.name for node in live for model in node.models),
             live_capabilities=frozenset(capability for node in live for capability in node.capabilities),
-            slots=_slots(live),
+            slots=_slots(awake),
             operations=frozenset((model.name, operation) for node in nodes for model in node.models for operation in model.operations),
             nodes=len(nodes),
             live_nodes=len(live),

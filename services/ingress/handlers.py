@@ -159,15 +159,15 @@ class Door:
         if not known:
             self.meter.watch(charge, identifier)
 
-    async def judge(self, job: Job, priority_class: PriorityClass, seconds: float, *, at_once: bool) -> None:
+    async def judge(self, job: Job, client: Client, priority_class: PriorityClass, seconds: float, *, at_once: bool) -> None:
         """All that is known here against taking the job, before anything is written. `seconds`: until its deadline.
 
         Raises Refused, Overloaded, and as `Offered.check`.
         """
-        self.offered.check(job)
+        self.offered.check(job, client)
         self.offered.check_suits(job)
         if at_once and priority_class is PriorityClass.INTERACTIVE:
-            await self.find_node((job.model,), job.needed_capability)
+            await self.find_node(self.offered.meant(job.model, capability=job.needed_capability), job.needed_capability)
         if job.not_before is None:
             self.admit(priority_class, seconds)
 

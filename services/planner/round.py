@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from shared.contracts.agents import NOBODY
 from shared.contracts.batch import BatchChanged, OfBatch
 from shared.contracts.budget import BudgetGranted, BudgetRecalled, BudgetRequested
 from shared.contracts.cache import CacheAbandoned, CacheFill, CacheLookup
@@ -19,8 +20,8 @@ from shared.contracts.conversation import Memory, ToHome, ToOwner, TurnBegun
 from shared.contracts.event import (
     CACHED,
     CALLED_BACK,
+    CARDS,
     LINES,
-    NOBODY,
     OF_A_CONVERSATION,
     POLICIES,
     TEAMS,
@@ -212,6 +213,8 @@ def version_of(event: Event) -> int:
     if type(event) is JobSettled:
         answer = event.result.answer
         return version if answer is None or answer.served is None else CACHED
+    if type(event) is JobAccepted and event.team.models:
+        return CARDS
     if (type(event) is JobAccepted and event.request.callback) or (type(event) is JobDelayed and event.waits.callback):
         return CALLED_BACK
     if type(event) is JobAccepted:
@@ -234,6 +237,8 @@ def _of_fact(fact: str) -> int:
     if not any(word in fact for word in _SUSPECT):
         return 1
     found = from_json(fact)
+    if found["type"] == "job_accepted" and found.get("team", {}).get("models"):
+        return CARDS
     if found["type"] == "job_accepted" and "callback" in found["request"]:
         return CALLED_BACK
     if found["type"] == "job_accepted":

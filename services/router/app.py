@@ -11,6 +11,7 @@ from services.router.presence import Presence
 from services.router.rounds import Rounds
 from services.router.routing import Routing
 from services.router.settings import RouterSettings
+from services.router.wake_calls import LOOK_SECONDS, WakeCalls
 from shared.placement.choosing import Placement
 from shared.placement.facts import Facts
 from shared.placement.ledger import CreditLedger
@@ -87,6 +88,7 @@ class Router:
             self._outbox.run(producer),
             rounds.run(self._presence),
             every(clock, settings.tick_seconds, lambda: rounds.sweep(facts)),
+            every(clock, LOOK_SECONDS, WakeCalls(self._placement, self.routing, settings.wake, clock).look),
         )
 
     def _reasons(self) -> Iterator[str]:

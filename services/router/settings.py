@@ -8,6 +8,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings
 
 from shared.contracts.base import Ordinal, PositiveSeconds
+from shared.placement.waking import WakeSettings
 from shared.scheduling.class_shares import INTERACTIVE_SHARE
 from shared.settings import of_service
 
@@ -49,6 +50,7 @@ class RouterSettings(BaseSettings):
     """Without a node for so long in all a step fails."""
     unable_limit_seconds: PositiveSeconds = 10.0
     """The same where any model may answer, and every one that is registered denies what is asked for (tools, pictures)."""
+    wake: WakeSettings = WakeSettings()
     interactive_share: float = Field(default=INTERACTIVE_SHARE, ge=0.5, lt=1.0)
     """Interactive steps go first up to this share of the tokens, while others wait."""
     quantum_tokens: Ordinal = 512

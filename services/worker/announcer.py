@@ -156,6 +156,11 @@ class Announcer:
 
     # The Node record
 
+    @property
+    def told(self) -> Node | None:
+        """The newest one that is acknowledged."""
+        return self._told
+
     async def run_node(self, producer: Producer) -> None:
         """Register for ever: what changed at once, everything every minute."""
         while True:

@@ -9,15 +9,17 @@ from services.worker.announcer import Announcer
 from services.worker.backends.base import Backend
 from services.worker.backends.choice import backend_of, sharing_calls
 from services.worker.chunks import ChunkSender
-from services.worker.handlers import AttemptManager
+from services.worker.handlers import MAINTENANCE, AttemptManager
+from services.worker.leaving import leave
 from services.worker.mailbox_reader import MailboxReader
+from services.worker.owner.yielding import Yielding
 from services.worker.registration import Registration
 from services.worker.runner import OwnNode, Runner
 from services.worker.settings import WorkerSettings
 from services.worker.speeds import Speeds
 from services.worker.watch import Watch
 from services.worker.wiring import WorkerContext
-from shared.clock import until, within
+from shared.contracts import maintenance
 from shared.contracts.node import Hardware, Node
 from shared.placement.parties import Parties
 from shared.processing.blobs import Blobs
@@ -25,15 +27,9 @@ from shared.processing.outbox import Outbox
 from shared.processing.provision import first_look
 from shared.service import Environment, kafka_silence
 from shared.service.processor import Processor, every
-from shared.telemetry import logs
 
-log = logs.get(__name__)
-
-DRAIN_SHARE, TELLING_SHARE = 0.7, 0.9
-"""Parts of the grace period: running calls may still end; the cluster may still be told."""
 GATHER_TURNS = 3
 """What is ready now runs first: a step that ends at once has its claim and its outcome in one batch."""
-STOPPING = "the worker is stopping"
 
 
 def build(
@@ -62,11 +58,15 @@ class WorkerService:
         self.attempts = AttemptManager(here, self._outbox, self.registration.lost, parties)
         view, calls = OwnNode(here.node, self.registration, self.attempts.slots), sharing_calls(backend, settings, clock)
         self.attempts.attach(Runner(here, view, calls, speeds=speeds, bodies=self._blobs, open_stream=self._chunks.open))
+        self.attempts.chores.ended = self.registration.look
         self._watch = Watch(here, parties, environment.log, f"{environment.instance}-watch")
         cap = environment.settings.dead_letter_cap
         self.reader = MailboxReader(here, self.attempts, self._outbox, self._watch, describe=self._describe, cap=cap)
         self.announcer = Announcer(here, self.attempts, self.reader, self.registration, parties=parties, leave=self._processor.leave)
         self._watch.on_node = self.announcer.on_own_record
+        self._watch.kinds = {maintenance.KIND: self.attempts.on_maintenance}
+        servers = environment.settings.kafka_servers
+        self.yielding = Yielding(here, self.attempts, self.registration, self.announcer, backend=backend, servers=servers)
 
     async def _connect(self) -> None:
         env, settings, processor = self._environment, self._settings, self._processor
@@ -87,6 +87,7 @@ class WorkerService:
             self.announcer.run_credits(producer),
             self.announcer.run_node(producer),
             self.registration.run(),
+            self.yielding.run(),
             every(clock, settings.renew_seconds, self.attempts.renew),
             every(clock, settings.sweep_seconds, self.attempts.sweep),
         )
@@ -102,19 +103,10 @@ class WorkerService:
         yield from self.attempts.reasons()
 
     def _describe(self, number: int) -> Node:
-        return self.registration.record(number, draining=self.attempts.closed is not None, pause_seconds=self.attempts.pause_seconds())
+        closings, pause = self.attempts.closings, self.attempts.pause_seconds()
+        record = self.registration.record(number, draining=bool(closings), pause_seconds=pause, maintenance=MAINTENANCE in closings)
+        return self.yielding.described(record.changed(tasks=self.attempts.chores.now()))
 
     async def _drain(self) -> None:
-        """Offer nothing, let running calls end or give them back, leave the mailbox empty, and the registry clean."""
-        self.announcer.quiet_since = None
-        self.attempts.close(STOPPING)
-        if not await within(self._environment.settings.grace_seconds * TELLING_SHARE, self._leave()):
-            log.warning("drain_incomplete", attempts=len(self.attempts.leases))
-
-    async def _leave(self) -> None:
-        clock, attempts, grace = self._environment.clock, self.attempts, self._environment.settings.grace_seconds
-        await until(clock, lambda: not len(attempts.leases), grace * DRAIN_SHARE)
-        attempts.release_running(STOPPING)
-        await until(clock, lambda: not len(attempts.leases) and self.announcer.is_quiet, grace)
-        await self._outbox.idle(grace)
-        await self.reader.give_back()
+        clock, grace = self._environment.clock, self._environment.settings.grace_seconds
+        await leave(self.attempts, self.announcer, self.reader, outbox=self._outbox, clock=clock, grace_seconds=grace)

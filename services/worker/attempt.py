@@ -16,9 +16,10 @@ from prometheus_client import Histogram
 
 from shared.contracts import headers
 from shared.contracts.base import ClaimId, NodeId, StepId
-from shared.contracts.failure import Failure
+from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.outcome import ClaimsRenewed, StepClaimed, StepFailed, StepReleased, StepSucceeded, WorkerStarted
 from shared.contracts.step import Step
+from shared.contracts.tasks import TaskProgress
 from shared.kafka.port import Message
 from shared.processing.lane import OutboxEntry
 from shared.telemetry import metrics
@@ -81,6 +82,8 @@ class Attempt:
     """It has answered; what is left is to keep a large answer."""
     first_token_at: float | None = None
     progress_at: float | None = None
+    progress: TaskProgress | None = None
+    """Of a task on a model."""
     tokens: int = 0
     """Pieces received from the node so far: an estimate of completion tokens."""
     why: str | None = None
@@ -104,6 +107,21 @@ class Attempt:
         return (self.step.id, self.step.attempt)
 
 
+def claimed(attempt: Attempt, node: NodeId, mailbox: int) -> StepClaimed:
+    """This worker has taken it."""
+    step = attempt.step
+    return StepClaimed(
+        job=step.job,
+        step=step.id,
+        attempt=step.attempt,
+        claim=attempt.claim,
+        node=node,
+        mailbox=mailbox,
+        lease_seconds=step.lease_seconds,
+        why=attempt.why,
+    )
+
+
 def measure(attempt: Attempt, outcome: StepSucceeded | StepFailed | StepReleased, now: float) -> None:
     """It has ended with this."""
     model = attempt.model if attempt.model and isinstance(outcome, StepSucceeded) else "-"
@@ -125,3 +143,13 @@ def _model_seconds(model: str, outcome: str) -> Histogram:
 @lru_cache(maxsize=1024)
 def _first_token_seconds(model: str) -> Histogram:
     return metrics.FIRST_TOKEN_SECONDS.labels(model)
+
+
+def crash() -> Failure:
+    """Of a step that this worker cannot deal with, for a reason that is in nobody's rules. Another worker may be a newer one."""
+    return Failure(kind=FailureKind.INTERNAL, message="the worker failed on this step; its log says why")
+
+
+def crashed(step: Step, claim: ClaimId | None, node: str) -> StepFailed:
+    """The outcome of such a step."""
+    return StepFailed(job=step.job, step=step.id, attempt=step.attempt, claim=claim, node=node, failure=crash())

@@ -18,6 +18,7 @@ from shared.contracts.base import ClaimId
 from shared.contracts.job import ReplyTo
 from shared.contracts.reply import Chunk, Chunks
 from shared.contracts.step import Step
+from shared.contracts.tasks import TaskProgress
 from shared.errors import LogError
 from shared.kafka.port import Message, Producer
 from shared.telemetry import logs, metrics
@@ -27,6 +28,7 @@ log = logs.get(__name__)
 
 RECORD_TEXT_BYTES = 48 * 1024
 """Text in one record; a record's other parts come on top, far below the record bound."""
+_MOST_PROGRESS = 64
 Reader = tuple[str, int | None]
 """Topic and partition of a reply address."""
 SECONDS_PER_STREAM = 0.001
@@ -48,6 +50,7 @@ class ChunkStream:
         self._text: list[str] = []
         self._thinking: list[str] = []
         self._tools: list[dict[str, Any]] = []
+        self._progress: dict[str, TaskProgress] = {}
         self.waiting_bytes = 0
 
     @property
@@ -64,7 +67,10 @@ class ChunkStream:
         if delta.thinking:
             self._thinking.append(delta.thinking)
         self._tools.extend(delta.tool_calls)
-        size = len(delta.text) + len(delta.thinking or "") + 64 * len(delta.tool_calls)
+        if delta.progress is not None and len(self._progress) < _MOST_PROGRESS:  # of each file the newest word is enough
+            self._progress.pop(delta.progress.status, None)
+            self._progress[delta.progress.status] = delta.progress
+        size = len(delta.text) + len(delta.thinking or "") + 64 * (len(delta.tool_calls) + (delta.progress is not None))
         self.waiting_bytes += size
         self._owner.added(self, size)
 
@@ -91,11 +97,13 @@ class ChunkStream:
             tool_calls=tuple(self._tools),
             model=self._model,
             simulated=self._simulated,
+            progress=tuple(self._progress.values()),
             correlation=self.reply.correlation,
         )
         self._sequence += 1
         self._offset += len(text)
         self._text, self._thinking, self._tools, self.waiting_bytes = [], [], [], 0
+        self._progress.clear()
         return chunk
 
 

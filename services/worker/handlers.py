@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
 
-from services.worker.attempt import Attempt, OutcomeWriter, measure
+from services.worker.attempt import Attempt, OutcomeWriter, claimed, crash, crashed, measure
+from services.worker.chores import Chores, silent
 from services.worker.credits import EagerGate
 from services.worker.inbox import Inbox, StoppedSteps, concerns
 from services.worker.lease_log import LeaseLog
@@ -14,12 +15,12 @@ from services.worker.runner import Ended, Runner
 from services.worker.slots import Slots
 from services.worker.speeds import Timeouts, overdue
 from services.worker.wiring import WorkerContext
-from shared.contracts.base import ClaimId
 from shared.contracts.chat import Operation
 from shared.contracts.control import BeginStep, Control, Drain, StopClaims, StopStep
 from shared.contracts.failure import Failure
 from shared.contracts.failure import FailureKind as K
-from shared.contracts.outcome import StepClaimed, StepFailed, StepReleased, StepSucceeded
+from shared.contracts.maintenance import Maintenance
+from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
 from shared.contracts.step import Step
 from shared.kafka.port import Message
 from shared.placement.parties import Parties
@@ -34,12 +35,14 @@ OVERLOAD_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 3_600.0
 """Then it is asked again, whatever it said: a quota may have been raised."""
 _PAUSED = "the endpoint asks not to be called for a while"
+DRAINING, MAINTENANCE = "the node is draining", "the node is out of service"
 CLAIM_LINGERS_SECONDS = 0.01
 """How long a claim waits for its outcome. Short beside the claim timeout (5 s), long beside a step without a model."""
 MOST_RIDERS = 64
 """Embedding steps that share another one's slot and, within a bound of texts, its call."""
 
 
+_NOT_THE_ENDPOINTS = (Operation.TOOL, Operation.MANAGE)  # behind each tool, and behind a pull, there is something else
 Owe = Callable[[], Fate | None]
 """A record's position waits for one thing more."""
 
@@ -60,12 +63,12 @@ class AttemptManager:
         settings, self.node, self._allowed = here.settings, here.node, here.allowed
         round_trip = RoundTrip(settings.credit_round_trip_seconds)
         self.slots = Slots(settings.slots, prefetch_limit=settings.prefetch_limit, round_trip=round_trip)
-        self.inbox = Inbox(settings.inbox_limit)
+        self.inbox, self.chores = Inbox(settings.inbox_limit), Chores()
         kept = {"kept_outcomes": settings.kept_outcomes, "kept_bytes": settings.kept_outcome_bytes}
         self.leases: LeaseLog[Message] = LeaseLog(here.node, **kept)
         self.mailbox = 0
-        self.closed: str | None = None
-        """Why no step is taken at present; None when open."""
+        self.closings: dict[str, None] = {}
+        """Why no step is taken at present, whoever said it: each ends by itself. Empty when open."""
         self._clock, self._writer, self._outbox = here.clock, OutcomeWriter(here.topics.outcomes), outbox
         self.gate = EagerGate(here.boot, lambda: parties.others_wait(here.clock.monotonic()))
         self._timeouts = Timeouts.of(settings)
@@ -133,16 +136,16 @@ class AttemptManager:
             self._end_waiting(attempt, Failure(kind=K.CANCELLED, message=stopped), owe)
             return
         self._put_claim(attempt, owe)
-        (self.inbox.push if step.idempotent else self.inbox.hold)(attempt)
+        (self.chores.push if step.task else self.inbox.push if step.idempotent else self.inbox.hold)(attempt)
 
     def fail(self, step: Step, trace: str | None, owe: Owe = owes_nothing) -> None:
         """Taking it raised what nobody expected: whatever was begun of it ends, and its job is told."""
         attempt = next((a for a in self.leases.of_step(step.id) if a.step.attempt == step.attempt), None)
         if attempt is None:
-            self._put(_crashed(step, None, self.node), step, trace, owe)
+            self._put(crashed(step, None, self.node), step, trace, owe)
         elif attempt.task is None:
-            self.inbox.remove(attempt)
-            self._end(attempt, _crashed(step, attempt.claim, self.node), owe)
+            self._take_out(attempt)
+            self._end(attempt, crashed(step, attempt.claim, self.node), owe)
 
     def _refusal(self, step: Step, addressee: str | None) -> str | None:
         if addressee is not None and addressee != self.node:
@@ -151,24 +154,15 @@ class AttemptManager:
             return "this node does not serve the step's agent"
         if step.needs.node is not None and step.needs.node != self.node:
             return "the step is bound to another node"
-        if self.closed:
-            return self.closed
+        if self.closings:
+            return next(iter(self.closings))
         if self.pause_seconds() > 0:
             return _PAUSED
-        return "the inbox is full" if self.inbox.full else None
+        return "the inbox is full" if self.inbox.full or (step.task and self.chores.full) else None
 
-    def _claimed(self, attempt: Attempt) -> StepClaimed:
-        step = attempt.step
-        return StepClaimed(
-            job=step.job,
-            step=step.id,
-            attempt=step.attempt,
-            claim=attempt.claim,
-            node=self.node,
-            mailbox=self.mailbox,
-            lease_seconds=step.lease_seconds,
-            why=attempt.why,
-        )
+    def _take_out(self, attempt: Attempt) -> bool:
+        """Where it waits; False when it does not."""
+        return self.inbox.remove(attempt) or self.chores.remove(attempt)
 
     def on_control(self, control: Control) -> None:
         """What this node, or every one, is told."""
@@ -209,27 +203,35 @@ class AttemptManager:
         """An administrator's word; undone by the opposite one."""
         if drain.node == self.node:
             if drain.draining:
-                self.close("the node is draining")
+                self.close(DRAINING)
             else:
-                self.reopen()
+                self.reopen(DRAINING)
+
+    def on_maintenance(self, _kind: str, name: str, value: bytes | None) -> None:
+        """An entry of the registry: the same, and it holds for every boot of the node. Raises ValueError when it is not valid."""
+        if name == self.node and value is None:
+            self.reopen(MAINTENANCE)
+        elif name == self.node and value is not None:
+            Maintenance.model_validate_json(value)
+            self.close(MAINTENANCE)
 
     # Places
 
     def close(self, reason: str) -> None:
-        """Take nothing more and give back what waits; what runs goes on."""
-        self.closed = reason
+        """Take nothing more and give back what waits; what runs goes on. Until `reopen` of the same reason, whatever others say."""
+        self.closings[reason] = None
         self.give_back_waiting(reason)
         self._news()
         self.announce()
 
     def give_back_waiting(self, reason: str) -> None:
         """Release what is claimed and has not begun."""
-        for attempt in self.inbox.clear():
+        for attempt in (*self.inbox.clear(), *self.chores.clear()):
             self._give_back(attempt, reason)
 
-    def reopen(self) -> None:
-        """Take steps again."""
-        self.closed = None
+    def reopen(self, reason: str) -> None:
+        """This reason is over: steps are taken again if there is no other."""
+        self.closings.pop(reason, None)
         self._news()
         self.announce()
 
@@ -239,26 +241,24 @@ class AttemptManager:
 
     def reasons(self) -> Iterator[str]:
         """Why no step is taken at present."""
-        if self.closed:
-            yield self.closed
+        yield from self.closings
         if pause := self.pause_seconds():
             yield f"the endpoint asks not to be called for {pause:.0f} s"
 
     def places(self) -> int:
         """Places to offer now."""
         now = self._clock.monotonic()
-        return 0 if self.closed or now < self._paused_until else self.slots.places(now, len(self.inbox))
+        return 0 if self.closings or now < self._paused_until else self.slots.places(now, len(self.inbox))
 
     def free_seconds(self) -> float | None:
         """How soon the first of its slots is likely to be free, where none is; None where that is not known."""
         assert self._runner is not None
-        if self.slots.free > 0:
-            return None
-        now = self._clock.monotonic()
-        return min((self._runner.seconds_left(a, now) for a in self.leases if a.task is not None and not a.rides), default=None)
+        return None if self.slots.free > 0 else self._runner.first_end(self.leases)
 
     def start_waiting(self) -> None:
-        """Start as many as there are free slots, most urgent first."""
+        """Start as many as there are free slots, most urgent first; and tasks on models, which take none."""
+        for task in self.chores.startable():
+            self._start(task)
         while self.slots.free > 0:
             attempt = self.inbox.pop(self._model, self._clock.monotonic())
             if attempt is None:
@@ -280,7 +280,7 @@ class AttemptManager:
 
     def stop(self, attempt: Attempt, failure: Failure) -> None:
         """End this attempt with `failure`: at once when it waits, else as soon as its stream is closed."""
-        if self.inbox.remove(attempt):
+        if self._take_out(attempt):
             self._end_waiting(attempt, failure)
         elif attempt.task is not None and attempt.stop is None:
             attempt.stop, attempt.stopped_at = failure, self._clock.monotonic()
@@ -303,12 +303,14 @@ class AttemptManager:
             self._paused_until = 0.0
             self._news()
             self.announce()
+        if self.chores.news():
+            self._news()
         for attempt in self.leases:
             try:
-                failure = overdue(attempt, self._timeouts, now)
+                failure = silent(attempt, now) if attempt.step.task else overdue(attempt, self._timeouts, now)
             except Exception as error:
                 log.failure("attempt_not_judged", error, job=attempt.step.job, step=attempt.step.id)
-                failure = _crash()
+                failure = crash()
             if failure is not None:
                 self.stop(attempt, failure)
 
@@ -326,14 +328,16 @@ class AttemptManager:
             outcome = self._runner.stopped(attempt) if task.cancelled() else task.result()
         except Exception as error:
             log.failure("attempt_lost", error, job=attempt.step.job, step=attempt.step.id)
-            outcome = _crashed(attempt.step, attempt.claim, self.node)
-        if attempt.rides:
+            outcome = crashed(attempt.step, attempt.claim, self.node)
+        if attempt.step.task:
+            self.chores.done(attempt)
+        elif attempt.rides:
             self.slots.ended.add(now, int(isinstance(outcome, StepSucceeded)))
         else:
             self.slots.give_back(now, succeeded=isinstance(outcome, StepSucceeded))
         measure(attempt, outcome, now)
         self._end(attempt, outcome)
-        if isinstance(outcome, StepFailed) and attempt.step.operation is not Operation.TOOL:  # behind each tool there is something else
+        if isinstance(outcome, StepFailed) and attempt.step.operation not in _NOT_THE_ENDPOINTS:
             self._learn(outcome.failure)
         self.start_waiting()
         self.announce()
@@ -373,7 +377,7 @@ class AttemptManager:
             message = self._writer.message(outcome, attempt.step, attempt.trace)
         except Exception as error:  # an answer that cannot be written is none
             log.failure("outcome_not_written", error, job=attempt.step.job, step=attempt.step.id)
-            outcome = _crashed(attempt.step, attempt.claim, self.node)
+            outcome = crashed(attempt.step, attempt.claim, self.node)
             message = self._writer.message(outcome, attempt.step, attempt.trace)
         kept = None if isinstance(outcome, StepReleased) else message
         self.leases.end(attempt, kept, len(message.value or b""))
@@ -381,7 +385,7 @@ class AttemptManager:
 
     def _put_claim(self, attempt: Attempt, owe: Owe) -> None:
         """At once for a stream, whose pieces the caller sees, and for what waits to be let begin; else it may give way to its outcome."""
-        message = self._writer.message(self._claimed(attempt), attempt.step, attempt.trace)
+        message = self._writer.message(claimed(attempt, self.node, self.mailbox), attempt.step, attempt.trace)
         if attempt.step.stream or not attempt.step.idempotent:
             self._outbox.put(message, owe())
         else:
@@ -389,12 +393,3 @@ class AttemptManager:
 
     def _put(self, outcome: StepReleased | StepFailed, step: Step, trace: str | None, owe: Owe) -> None:
         self._outbox.put(self._writer.message(outcome, step, trace), owe())
-
-
-def _crash() -> Failure:
-    """Of a step that this worker cannot deal with, for a reason that is in nobody's rules. Another worker may be a newer one."""
-    return Failure(kind=K.INTERNAL, message="the worker failed on this step; its log says why")
-
-
-def _crashed(step: Step, claim: ClaimId | None, node: str) -> StepFailed:
-    return StepFailed(job=step.job, step=step.id, attempt=step.attempt, claim=claim, node=node, failure=_crash())

@@ -24,7 +24,8 @@ class LeaseLog(Generic[Kept]):
         self.incarnation = 0
         """Of this boot; known before anything is read."""
         self._node = node
-        self._counter = 0
+        self.claimed = 0
+        """So many attempts, since the start."""
         self._live: dict[AttemptKey, Attempt] = {}
         self._steps: dict[StepId, list[Attempt]] = {}
         self._kept: OrderedDict[AttemptKey, tuple[Kept, int]] = OrderedDict()
@@ -44,8 +45,8 @@ class LeaseLog(Generic[Kept]):
         key = (step.id, step.attempt)
         if key in self._live:
             return None
-        self._counter += 1
-        attempt = Attempt(step, claim_id(self._node, self.incarnation, self._counter), trace, now)
+        self.claimed += 1
+        attempt = Attempt(step, claim_id(self._node, self.incarnation, self.claimed), trace, now)
         self._live[key] = attempt
         self._steps.setdefault(step.id, []).append(attempt)
         self.estimated_tokens += step.estimated_tokens

@@ -376,12 +376,12 @@ class MailboxReader:
 
     async def give_back(self) -> None:
         """A tombstone frees the mailbox number, and lets a later boot go on at once: none of one that was replaced under its own id, nor of
-        one that has waited for the end of an earlier boot until now.
+        one that has waited for the end of an earlier boot until now, nor of one whose machine is put to sleep by being switched off.
         """
         node = self._here.node
         self.given_back = True
         newest = self._watch.registry.newest(node)
-        if self._begun and self.number is not None and newest is not None and newest.boot == self._here.boot:
+        if self._begun and self.number is not None and newest is not None and newest.boot == self._here.boot and not newest.asleep:
             with contextlib.suppress(LogError):
                 await self._commit()
                 await self._write(Message(self._topics.nodes, None, node.encode(), 0))

@@ -12,14 +12,16 @@ from collections.abc import Sequence
 from services.worker import hardware
 from services.worker.backends.base import Backend, BackendProbe, ModelCallFailed
 from services.worker.backends.foreign import guarded
+from services.worker.seen import Seen
 from services.worker.speeds import Speeds
 from services.worker.wiring import WorkerContext
 from shared.clock import within
-from shared.contracts.base import RECORD_BYTES
+from shared.contracts.base import RECORD_BYTES, sentence
 from shared.contracts.chat import TOOLS, Operation
-from shared.contracts.node import Hardware, Node, NodeModel
+from shared.contracts.node import MOST_ADVICE, Advice, Hardware, Node, NodeModel
 from shared.contracts.step import Step
 from shared.model_names import AUTO, spelling
+from shared.placement.advice import ENDPOINT
 from shared.telemetry import logs
 from shared.topics import model_for
 
@@ -69,7 +71,7 @@ class Registration:
     def __init__(self, here: WorkerContext, backend: Backend, speeds: Speeds, found: Hardware | None = None) -> None:
         self.node, self.boot, self.allowed = here.node, here.boot, tuple(here.allowed)
         self.reachable = False
-        self.speeds = speeds
+        self.speeds, self.seen = speeds, Seen()
         self._here, self._settings, self._clock, self._backend = here, here.settings, here.clock, guarded(backend)
         self._hardware, self._probe_now = found, asyncio.Event()
         self._probe = BackendProbe()
@@ -78,6 +80,8 @@ class Registration:
         self._used: dict[str, None] = {}
         """Models in the order in which they were asked last."""
         self._loading: set[str] = set()
+        self._why = ""
+        """The endpoint is not to be had, for people."""
 
     @property
     def models(self) -> tuple[NodeModel, ...]:
@@ -90,6 +94,11 @@ class Registration:
         return self._probe.simulated
 
     @property
+    def manages(self) -> bool:
+        """The endpoint does to its models what it is told."""
+        return self._probe.manages
+
+    @property
     def resident(self) -> tuple[str, ...]:
         """Names of the models in memory."""
         return tuple(model.name for model in self._models if model.resident)
@@ -97,7 +106,8 @@ class Registration:
     async def start(self) -> None:
         """Look at the machine, and at the endpoint for the first time."""
         accelerators = self._settings.backend != "in_process"
-        self._hardware = self._hardware or await asyncio.to_thread(hardware.found, accelerators=accelerators)
+        found = await asyncio.to_thread(hardware.found, accelerators=accelerators) if self._hardware is None else self._hardware
+        self._hardware = hardware.told(found, self._settings)
         await self.refresh()
 
     async def run(self) -> None:
@@ -123,10 +133,8 @@ class Registration:
         except ModelCallFailed as error:
             self._reached(False, error.message)
             return
-        self._models = tuple(
-            model.model_copy(update={"resident": True}) if model.name in self._loading else model
-            for model in _fitting(self._chosen(models))
-        )
+        chosen = _fitting([self._priced(model) for model in self._chosen(models)])
+        self._models = tuple(model.model_copy(update={"resident": True}) if model.name in self._loading else model for model in chosen)
         self._reached(True, "")
 
     def _chosen(self, models: Sequence[NodeModel]) -> list[NodeModel]:
@@ -162,6 +170,14 @@ class Registration:
             self._loading.discard(model)
             self._probe_now.set()
 
+    def _priced(self, model: NodeModel) -> NodeModel:
+        price = self._settings.price(model.name)
+        return model if price is None else model.model_copy(update=price.model_dump())
+
+    def look(self) -> None:
+        """Its models may be others: ask soon."""
+        self._probe_now.set()
+
     def lost(self) -> None:
         """A call found nobody at the endpoint: offer nothing, and look again soon."""
         self._reached(False, "a call found nobody there")
@@ -172,9 +188,13 @@ class Registration:
     def _reached(self, reachable: bool, why: str) -> None:
         if reachable != self.reachable:
             (log.info if reachable else log.warning)("endpoint_reachable" if reachable else "endpoint_unreachable", why=why)
-        self.reachable = reachable
+        self.reachable, self._why = reachable, why
 
-    def record(self, mailbox: int, *, draining: bool, pause_seconds: float = 0.0) -> Node:
+    def _advice(self) -> tuple[Advice, ...]:
+        away = () if self.reachable or not self._why else (Advice(code=ENDPOINT, level="bad", text=_clipped(self._why)),)
+        return (*away, *self.seen.advice(self._models, self._clock.monotonic()))[:MOST_ADVICE]
+
+    def record(self, mailbox: int, *, draining: bool, pause_seconds: float = 0.0, maintenance: bool = False) -> Node:
         """The Node record of this moment."""
         return Node(
             id=self.node,
@@ -187,11 +207,15 @@ class Registration:
             most_models=self._settings.most_models,
             capabilities=served_capabilities(self._models, self.allowed),
             tags=self._settings.tags,
-            hardware=self._hardware or Hardware(),
+            hardware=(self._hardware or Hardware()).changed(disk_free_bytes=self._probe.disk_free_bytes),
             models=tuple(self.speeds.attach(model) for model in self._models),
+            cost_per_hour=self._settings.cost_per_hour,
             draining=draining,
             reachable=self.reachable,
+            manages=self.allowed[0] if self.manages and self.allowed else None,
             pause_seconds=pause_seconds,
+            maintenance=maintenance,
+            advice=self._advice(),
             at=self._clock.wall(),
         )
 
@@ -210,7 +234,7 @@ def _fitting(models: Sequence[NodeModel]) -> tuple[NodeModel, ...]:
 
 
 def signature(node: Node) -> Node:
-    """The record without what is not news: its time, how long a pause still is, and small changes of speeds."""
+    """The record without what is not news: its time, how long a pause still is, numbers in advice, and small changes of speeds."""
     models = tuple(
         model.model_copy(
             update={
@@ -221,7 +245,12 @@ def signature(node: Node) -> Node:
         )
         for model in node.models
     )
-    return node.model_copy(update={"at": 0.0, "pause_seconds": float(node.pause_seconds > 0), "models": models})
+    advice = tuple(one.model_copy(update={"text": ""}) for one in node.advice)
+    return node.model_copy(update={"at": 0.0, "pause_seconds": float(node.pause_seconds > 0), "models": models, "advice": advice})
+
+
+def _clipped(text: str) -> str:
+    return sentence(text)[:320]
 
 
 def _coarse(value: float | None) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -18,6 +18,7 @@ from services.worker.backends.http import TokenBucket
 from services.worker.contexts import Bodies, Contexts
 from services.worker.guarding import GuardedStream, Stream
 from services.worker.registration import candidates
+from services.worker.seen import Seen
 from services.worker.slots import Slots
 from services.worker.speeds import Speeds, expired
 from services.worker.wiring import WorkerContext
@@ -34,6 +35,7 @@ from shared.contracts.usage import Timings, Usage
 from shared.errors import InvalidRecord, LogError, TooLarge
 from shared.estimates import fewest_tokens, likely_tokens
 from shared.inputs import whole
+from shared.model_names import spelling
 from shared.placement.choosing import split
 from shared.processing.blobs import BlobGone
 from shared.telemetry import logs, metrics
@@ -68,6 +70,12 @@ class Registered(Protocol):
 
     def answers(self, model: str) -> None:
         """It has begun to be answered, or has failed."""
+
+    @property
+    def manages(self) -> bool: ...
+
+    @property
+    def seen(self) -> Seen: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +186,10 @@ class Runner:
         if self._bucket is not None:
             await self._clock.sleep(self._bucket.take(self._clock.monotonic()))
         step, attempt.asked_at = attempt.step, self._clock.monotonic()
-        self._node.registered.uses(model)
+        if step.task is None:
+            self._node.registered.uses(model)
+        elif not self._node.registered.manages:
+            raise ModelCallFailed(K.UNSUPPORTED, f"this node's endpoint does not {step.task.action.value} models")
         simulated = self._node.registered.simulated
         if continuation.is_complete(step, step.options.max_tokens or self._settings.default_max_tokens):
             return Completion(Answer(model=model, node=self._node.id, finish_reason=FinishReason.LENGTH, simulated=simulated))
@@ -208,6 +219,7 @@ class Runner:
                 attempt.first_token_at = attempt.first_token_at or now
                 attempt.progress_at = now
                 attempt.tokens += piece.tokens
+                attempt.progress = piece.progress or attempt.progress
                 if stream is not None:
                     stream.add(piece)
         raise ModelCallFailed(K.BROKEN_STREAM, "the endpoint ended without an answer")
@@ -223,8 +235,12 @@ class Runner:
 
     def _succeeded(self, attempt: Attempt, done: Completion) -> StepSucceeded:
         step, model = attempt.step, attempt.model or ""
-        self._speeds.observe(model, done, self._beside(attempt))
-        usage = self._priced(model, done.usage)
+        known = _registered(self._node.registered.models, model)
+        if step.task is None:
+            beside = self._beside(attempt)
+            self._speeds.observe(model, done, beside)
+            self._node.registered.seen.answered(step, known, model, done, running=round(beside), now=self._clock.monotonic())
+        usage = self._priced(step, model, done.usage)
         _tokens(model, "prompt").inc(usage.prompt_tokens)
         _tokens(model, "completion").inc(usage.completion_tokens)
         return StepSucceeded(
@@ -233,7 +249,7 @@ class Runner:
             attempt=step.attempt,
             claim=attempt.claim,
             node=self._node.id,
-            answer=_signed(done.answer, _registered(self._node.registered.models, model)),
+            answer=_signed(done.answer, known),
             usage=usage,
             timings=self._timed(attempt, done.timings),
             why=attempt.why,
@@ -245,8 +261,13 @@ class Runner:
         seconds = now - (now if attempt.started_at is None else attempt.started_at)
         return (slots.busy_seconds(now) - attempt.busy_before) / seconds if seconds > 0 else float(max(1, slots.busy))
 
-    def seconds_left(self, attempt: Attempt, now: float) -> float:
-        """How long it is likely to run on. What lasts longer than it was likely to is likely to go on for a while."""
+    def first_end(self, attempts: Iterable[Attempt]) -> float | None:
+        """Seconds until the first of those that run is likely to end."""
+        now = self._clock.monotonic()
+        return min((self._seconds_left(one, now) for one in attempts if one.task is not None and not one.rides), default=None)
+
+    def _seconds_left(self, attempt: Attempt, now: float) -> float:
+        """What lasts longer than it was likely to is likely to go on for a while."""
         prompt, output = split(attempt.step)
         whole = self._speeds.seconds(attempt.model or attempt.step.model, prompt, output, self._node.slots.busy)
         since = now - (now if attempt.started_at is None else attempt.started_at)
@@ -254,6 +275,9 @@ class Runner:
 
     def _failed(self, attempt: Attempt, failure: Failure, used: Usage | None = None) -> StepFailed:
         step = attempt.step
+        if failure.kind is K.CONTEXT_LENGTH and attempt.model:
+            wanted = max(step.estimated_tokens, fewest_tokens(texts_of(step)) + (step.options.max_tokens or 0))
+            self._node.registered.seen.refused(attempt.model, wanted, self._clock.monotonic())
         return StepFailed(
             job=step.job,
             step=step.id,
@@ -261,7 +285,7 @@ class Runner:
             claim=attempt.claim,
             node=self._node.id,
             failure=failure.model_copy(update=self._where(attempt, failure.kind)),
-            usage=self._priced(attempt.model or "", consumed(attempt, failure.kind) if used is None else used),
+            usage=self._priced(step, attempt.model or "", consumed(attempt, failure.kind) if used is None else used),
             timings=self._timed(attempt, Timings()),
             why=attempt.why,
         )
@@ -272,8 +296,10 @@ class Runner:
         # The model's own maximum is no window: it may be loaded with less, and another node with more than that.
         return where | {"window": known.window} if kind is K.CONTEXT_LENGTH and known is not None else where
 
-    def _priced(self, model: str, usage: Usage) -> Usage:
-        price = self._settings.price(model)
+    def _priced(self, step: Step, model: str, usage: Usage) -> Usage:
+        """By the node's own price, else by the model's card."""
+        priced = spelling(model, step.prices)
+        price = self._settings.price(model) or (None if priced is None else step.prices[priced])
         return usage.model_copy(update={"cost": price.cost(usage.prompt_tokens, usage.completion_tokens)}) if price else usage
 
     def _timed(self, attempt: Attempt, timings: Timings) -> Timings:
@@ -305,7 +331,7 @@ def _tokens(model: str, kind: str) -> Counter:
 
 def consumed(attempt: Attempt, kind: K) -> Usage:
     """What an attempt without an answer has used up, estimated: the endpoint reports counts only at the end."""
-    if attempt.model is None or (kind in _NOTHING_CONSUMED and not attempt.tokens):
+    if attempt.model is None or attempt.step.task is not None or (kind in _NOTHING_CONSUMED and not attempt.tokens):
         return Usage()
     characters = sum(map(len, texts_of(attempt.step)))
     return Usage(calls=1, prompt_tokens=likely_tokens(characters), completion_tokens=attempt.tokens, estimated=True)

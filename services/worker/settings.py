@@ -11,7 +11,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import from_json
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from shared.contracts.base import ID, MOST_COST, Capability, Cost, Count, Label, ModelName, Ordinal, PositiveSeconds, Seconds, Sentence
+from services.worker.owner.manners import OwnerSettings, SleepSettings
+from shared.contracts.base import ID, Capability, Cost, Count, Label, ModelName, Ordinal, PositiveSeconds, Seconds, Sentence
+from shared.contracts.node import GigabytesPerSecond
+from shared.contracts.usage import Price
 
 OLLAMA_PORT = 11434
 
@@ -34,6 +37,8 @@ def header_value(value: SecretStr) -> SecretStr:
 
 Tags = Annotated[tuple[Capability, ...], Field(max_length=64), NoDecode, BeforeValidator(_names)]
 Models = Annotated[tuple[ModelName, ...], Field(max_length=256), NoDecode, BeforeValidator(_names)]
+Member = Annotated[str, StringConstraints(pattern=r"^(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}$", max_length=260)]
+Members = Annotated[tuple[Member, ...], Field(max_length=64), NoDecode, BeforeValidator(_names)]
 Address = Annotated[str, StringConstraints(pattern=r"^(?:https?://[^\s/?#]+(?:/[^\s?#]*)?)?$", max_length=2_048)]
 Secret = Annotated[SecretStr, AfterValidator(header_value)]
 
@@ -50,19 +55,6 @@ class LoadProfile(BaseModel):
     use_mmap: bool | None = None
     num_thread: Ordinal | None = None
     draft_num_predict: Ordinal | None = None
-
-
-class Price(BaseModel):
-    """What a million tokens cost, in the cluster's currency."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    prompt_per_million: Cost = 0.0
-    completion_per_million: Cost = 0.0
-
-    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """The price of one call."""
-        return min((prompt_tokens * self.prompt_per_million + completion_tokens * self.completion_per_million) / 1e6, MOST_COST)
 
 
 class WorkerSettings(BaseSettings):
@@ -85,6 +77,16 @@ class WorkerSettings(BaseSettings):
     tools: Sentence = ""
     """File of the tools that this process serves instead of models (`services/worker/tools/declared`); `tutti run worker --tools`."""
 
+    members: Members = ()
+    """`host:port` of each server that the endpoint splits its model over (as llama.cpp's RPC servers): without one it serves nothing."""
+    ram_bytes: Count | None = None
+    vram_bytes: Count | None = None
+    """In place of what is found here: the sums, where one model is split over several machines."""
+    bandwidth: GigabytesPerSecond = 0.0
+    """GB a second at which weights are read, where it is known better than by the product's name; 0: by that."""
+    cost_per_hour: Cost = 0.0
+    """Of this machine, in the cluster's currency: told to the cluster; calls are charged by `prices`."""
+
     backend: Label = "ollama"
     url: Address = ""
     """Base address of the endpoint; OLLAMA_HOST or the local default when empty."""
@@ -98,6 +100,9 @@ class WorkerSettings(BaseSettings):
     """How long an embedding step waits for others that can share its call."""
     embed_batch_texts: Ordinal = 256
     """Most texts in one shared call."""
+    models_folder: Sentence = ""
+    """Where the endpoint keeps its models, as this process sees it: its free space is told, so that pulls find room. OLLAMA_MODELS when
+    empty, else Ollama's usual place where the endpoint is on this machine."""
     keep_alive: Label = "5m"
     profiles: dict[ModelName, LoadProfile] = Field(default={}, max_length=1_000)
     """Model name, or `*`, to load-time options."""
@@ -153,11 +158,14 @@ class WorkerSettings(BaseSettings):
     chunk_max_seconds: PositiveSeconds = 0.1
     chunk_buffer_bytes: Ordinal = 8 * 1024 * 1024
 
-    probe_seconds: PositiveSeconds = 10.0
+    probe_seconds: PositiveSeconds = 5.0
+    """What changes at the endpoint is in Kafka within a heartbeat (10 s): so long until it is asked, a few seconds for its answer."""
     probe_unreachable_seconds: PositiveSeconds = 1.0
     register_seconds: PositiveSeconds = 60.0
     node_expiry_seconds: PositiveSeconds = 180.0
     """A node not heard of for this long, by this worker's own watch, may lose its mailbox number."""
+    owner: OwnerSettings = OwnerSettings()
+    sleep: SleepSettings = SleepSettings()
     drain_quiet_seconds: PositiveSeconds = 0.25
     """How long the mailbox must stay empty after places were withdrawn, before the worker leaves."""
 

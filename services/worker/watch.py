@@ -1,5 +1,5 @@
-"""Reads `nodes` whole and `presence` from now on: who owns which mailbox, which routers and planners live. `credits` only now and then:
-most of it is other nodes' business.
+"""Reads `nodes` and `registry` whole and `presence` from now on: who owns which mailbox, what administrators say of this node, which
+routers and planners live. `credits` only now and then: most of it is other nodes' business.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from shared.kafka.port import Log, Record, TopicPartition
 from shared.placement.parties import MOST_PARTIES, Parties, name_of
 from shared.processing.folding import fold_each
 from shared.processing.node_table import read_node
+from shared.processing.registry import OnEntry, told
 from shared.processing.tail import ASKED_WAIT_MS, Tail, at_end
 
 PAUSE_SECONDS = 0.9
@@ -39,14 +40,17 @@ class Watch:
         self.on_node: Callable[[Node | None], None] = lambda _: None
         self.on_credits: Callable[[Record], None] = lambda _: None
         """A record of some node's credits."""
+        self.kinds: dict[str, OnEntry] = {}
+        """Of the registry's entries, and who is told of them."""
         self._nodes, self._presence = TopicPartition(here.topics.nodes, 0), TopicPartition(here.topics.presence, 0)
+        self._declared = TopicPartition(here.topics.registry, 0)
         self._partitions = [self._nodes]
         self._tail = Tail(
             log,
             here.clock,
             self._partitions,
             client_id=client_id,
-            begin=lambda partition, first, end: first if partition == self._nodes else end,
+            begin=lambda partition, first, end: end if partition == self._presence else first,
             handle=self._on_records,
             fetch_max_wait_ms=ASKED_WAIT_MS,
         )
@@ -62,8 +66,7 @@ class Watch:
 
     def parts(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """What folds for ever; Kafka's absence is waited out. A cluster of before has no `presence`."""
-        if self._presence.topic not in self._topics.missing:
-            self._partitions.append(self._presence)
+        self._partitions += [tp for tp in (self._presence, self._declared) if tp.topic not in self._topics.missing]
         return self._tail.run(), self._slow.run()
 
     async def read_to(self, offset: int) -> None:
@@ -71,11 +74,15 @@ class Watch:
         await self._tail.read_to({self._nodes: offset})
 
     async def caught_up(self) -> None:
-        """Return when everything that lies in `nodes` now is folded. Raises LogError."""
-        await self._tail.read_to_end(self._nodes)
+        """Return when everything that lies in `nodes` now is folded, and what was declared before. Raises LogError."""
+        await self._tail.read_to_end(*(tp for tp in self._partitions if tp != self._presence))
 
     def _on_records(self, partition: TopicPartition, records: Sequence[Record]) -> None:
-        fold_each("worker", records, self._on_node_record if partition == self._nodes else self._on_presence)
+        of = {self._nodes: self._on_node_record, self._presence: self._on_presence, self._declared: self._on_entry}
+        fold_each("worker", records, of[partition])
+
+    def _on_entry(self, record: Record) -> None:
+        told(record, self.kinds)
 
     def _on_presence(self, record: Record) -> None:
         said = _presence(record)

@@ -88,5 +88,5 @@ AGENTS: Mapping[str, Agent] = {
     ),
 }
 
-BUILT_IN: Mapping[str, Mapping[str, Declared]] = {"prompt": {}, "agent": AGENTS, "profile": PROFILES, "tool": {}}
+BUILT_IN: Mapping[str, Mapping[str, Declared]] = {"prompt": {}, "agent": AGENTS, "profile": PROFILES, "tool": {}, "card": {}}
 """Kind → name → what it is."""

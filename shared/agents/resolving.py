@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from shared.agents.cards import cards_of, check_card, pinned_models, tier_of
 from shared.agents.table import Declarations
 from shared.agents.templates import check_prompt, render
-from shared.contracts.agents import MOST_MEMBERS, Agent, Member, PinnedPrompt, PinnedTool, Profile, Prompt, Team, Tool
+from shared.contracts.agents import MOST_MEMBERS, Agent, Member, ModelCard, PinnedPrompt, PinnedTool, Profile, Prompt, Team, Tool
 from shared.contracts.chat import TOOLS
 from shared.errors import InvalidInput, TooLarge
 
@@ -32,11 +33,25 @@ def resolve(
     if max(len(named), len(asked), len(used)) > MOST_MEMBERS:
         raise InvalidInput(f"a job uses at most {MOST_MEMBERS} agents, and as many prompts and tools")
     pinned = _pinned_tools(table, used, offered)
-    team = Team(members=members, prompts=tuple(_pinned(table, each) for each in asked), tools=pinned)
+    return _as_read(Team(members=members, prompts=tuple(_pinned(table, each) for each in asked), tools=pinned))
+
+
+def with_models(table: Declarations, team: Team, names: Iterable[str], capability: str) -> Team:
+    """The team with what these names of models, and those of its members, stand for. Raises UnknownCard, InvalidInput, TooLarge."""
+    cards, asked = cards_of(table), tuple(names)
+    if not cards and not any(map(tier_of, asked)):  # nearly every job
+        return team
+    members = (name for each in team.members for name in (each.model, *each.fallback_models) if name is not None)
+    models = pinned_models(cards, (*asked, *members), capability)
+    return _as_read(team.model_copy(update={"models": models})) if models else team
+
+
+def _as_read(team: Team) -> Team:
+    """As a successor reads it: which fields are set counts, too. Raises TooLarge."""
     written = team.encoded(exclude_defaults=True)
     if len(written) > TEAM_BYTES:
-        raise TooLarge(f"the agents, prompts and tools of one job have at most {TEAM_BYTES} bytes together")
-    return Team.model_validate_json(written)  # as a successor reads it: which fields are set counts, too
+        raise TooLarge(f"the agents, prompts, tools and models of one job have at most {TEAM_BYTES} bytes together")
+    return Team.model_validate_json(written)
 
 
 def member(table: Declarations, reference: str, offered: Collection[str]) -> Member:
@@ -104,6 +119,8 @@ def check_declared(table: Declarations, name: str, body: object, offered: Collec
     """Whether this may be declared, as of now. Raises as `resolve`, and InvalidInput."""
     if isinstance(body, Tool) and body.parameters.get("type") != "object":
         raise InvalidInput("a tool's `parameters` are the schema of an object: its arguments by name")
+    if isinstance(body, ModelCard):
+        check_card(cards_of(table), name, body)
     if isinstance(body, Prompt):
         check_prompt(body)
     if isinstance(body, Agent):

@@ -1,4 +1,4 @@
-"""Declarations: the prompts, agents, profiles and tools that the registry holds, in versions with aliases, over those that are built in.
+"""Declarations: the prompts, agents, profiles, tools and model cards of the registry, in versions with aliases, over those built in.
 
 Keys of the registry are `<kind>/<name>@<version>` (the content) and `<kind>/<name>:<alias>` (Moved). The newest entry of a key counts,
 whatever lies between: what is here is the same before and after the topic is compacted.
@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from shared.agents.built_in import BUILT_IN
-from shared.contracts.agents import ALIAS, LATEST, NAME, Agent, Declared, Moved, Profile, Prompt, Tool
+from shared.contracts.agents import ALIAS, LATEST, NAME, Agent, Declared, ModelCard, Moved, Profile, Prompt, Tool
 from shared.errors import InvalidInput
 
-KINDS: Mapping[str, type[Declared]] = {"prompt": Prompt, "agent": Agent, "profile": Profile, "tool": Tool}
+KINDS: Mapping[str, type[Declared]] = {"prompt": Prompt, "agent": Agent, "profile": Profile, "tool": Tool, "card": ModelCard}
 MOST_ENTRIES, MOST_BYTES = 4_000, 8 * 1024 * 1024
 """Of all kinds together, versions and aliases; planners and ingresses hold all of them."""
 MOST_VERSIONS = 100
@@ -54,11 +54,19 @@ class UnknownTool(InvalidInput):
     param = "tools"
 
 
+class UnknownCard(InvalidInput):
+    """There is no such model card."""
+
+    code = "unknown_card"
+    param = "model"
+
+
 _UNKNOWN: Mapping[str, type[InvalidInput]] = {
     "prompt": UnknownPrompt,
     "agent": UnknownAgent,
     "profile": UnknownProfile,
     "tool": UnknownTool,
+    "card": UnknownCard,
 }
 
 
@@ -70,7 +78,7 @@ class InvalidAlias(InvalidInput):
 
 
 class DeclarationsFull(InvalidInput):
-    """The registry holds as many prompts, agents, profiles and tools as it may."""
+    """The registry holds as many declarations as it may."""
 
     code = "too_many_declarations"
 
@@ -102,6 +110,8 @@ class Declarations:
         self._names: dict[str, dict[str, Versions]] = {kind: {} for kind in KINDS}
         self._sizes: dict[tuple[str, str], int] = {}
         self._bytes = 0
+        self.changes: dict[str, int] = dict.fromkeys(KINDS, 0)
+        """Kind → how many of its entries were read."""
         self.kinds: Mapping[str, Callable[[str, str, bytes | None], None]] = dict.fromkeys(KINDS, self.on_entry)
         """What reads the registry's entries."""
 
@@ -111,6 +121,7 @@ class Declarations:
         if parts is None:
             raise ValueError("the key is neither name@version nor name:alias")
         name, version, alias = parts.groups()
+        self.changes[kind] += 1
         read = None if value is None else self._read(kind, key, version, value)
         of_name = self._names[kind].setdefault(name, Versions({}, {}))
         if version is not None:
@@ -150,7 +161,7 @@ class Declarations:
         return sorted({*declared, *BUILT_IN[kind]})
 
     def versions(self, kind: str, name: str) -> Versions:
-        """All versions and aliases of a name. Raises UnknownAgent, UnknownPrompt, UnknownProfile, UnknownTool."""
+        """All versions and aliases of a name. Raises UnknownAgent, UnknownPrompt, UnknownProfile, UnknownTool, UnknownCard."""
         of_name, body = self._names[kind].get(name), BUILT_IN[kind].get(name)
         if of_name is not None and LATEST in of_name.aliases:
             return of_name

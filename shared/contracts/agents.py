@@ -1,4 +1,4 @@
-"""Prompts, agents, profiles and tools: what administrators declare for patterns, and what of them is pinned in a job.
+"""Prompts, agents, profiles, tools and model cards: what administrators declare for patterns, and what of them is pinned in a job.
 
 A version never changes: it is named by its content's digest. An alias names a version and may be moved; `latest` follows each new one. A
 reference is `name` (its `latest`), `name@alias` or `name@version`.
@@ -7,16 +7,21 @@ reference is `name` (its `latest`), `name@alias` or `name@version`.
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from shared.contracts.base import Capability, Contract, EpochSeconds, JsonObject, Label, ModelName, Sentence
+from shared.contracts.base import Capability, Contract, EpochSeconds, JsonObject, Label, ModelName, Ordinal, Sentence
 from shared.contracts.chat import Options
 from shared.contracts.job import Needs
+from shared.contracts.node import Ability
+from shared.contracts.usage import Price
 
 MOST_MEMBERS = 24
 """Agents, prompts and tools, each, that one job may use."""
+MOST_FALLBACKS = 8
+MOST_NAMES = 64
+"""Of models that one job may name and that have cards."""
 LATEST = "latest"
 NAME = r"[a-z][a-z0-9_-]{0,31}"
 ALIAS = r"[a-z0-9][a-z0-9_.-]{0,31}"
@@ -85,6 +90,37 @@ class Tool(Declared):
     """
 
 
+Tier = Literal["small", "medium", "large"]
+"""How much a model can do, and costs, beside the cluster's others. Words, not a number: nobody measures one that orders models of any kind,
+and a job demands "a small one", not "0.37 of one"."""
+Quality = Annotated[float, Field(ge=0, le=1)]
+
+
+class ModelCard(Declared):
+    """What is to be known of a model besides what its nodes tell: which names mean it, what answers in its place, what it is good for."""
+
+    model: ModelName
+    """As the nodes spell it."""
+    synonyms: tuple[ModelName, ...] = Field(default=(), max_length=16)
+    """What callers may ask for instead: `gpt-4o`. The card's own name is one, too."""
+    fallbacks: tuple[ModelName, ...] = Field(default=(), max_length=MOST_FALLBACKS)
+    """Who answers where no live node has it, unless the job says who: models, or names of other cards, whose own fallbacks follow."""
+    tier: Tier | None = None
+    capabilities: tuple[Capability, ...] = Field(default=("chat",), max_length=16)
+    """What it is for: `embed`, or `chat` and agents'."""
+    abilities: tuple[Ability, ...] = Field(default=(), max_length=16)
+    quality: dict[Capability, Quality] = Field(default={}, max_length=32)
+    """By capability, from 0 to 1, as its administrator judges it. Best first within a tier."""
+    window: Ordinal | None = None
+    """Tokens, where the nodes do not tell."""
+    price: Price | None = None
+    """Of a node that has no price of its own for it."""
+    options: Options = Options()
+    """What a job of it has where it says nothing else."""
+    prefers: tuple[Capability, ...] = Field(default=(), max_length=16)
+    """Tags of nodes that suit it best."""
+
+
 class Moved(Contract):
     """An alias as it lies in the registry: where it points, since when, and where it pointed before, newest first."""
 
@@ -144,12 +180,27 @@ class PinnedTool(Contract):
         return self.reference.partition("@")[0]
 
 
+class PinnedModel(Contract):
+    """What a name that a job asks for stands for."""
+
+    name: ModelName
+    """As the job, its input or one of its agents names it."""
+    card: Label = ""
+    """`name@version`; of a tier, none."""
+    model: ModelName
+    fallback_models: tuple[ModelName, ...] = Field(default=(), max_length=MOST_FALLBACKS)
+    options: Options = Options()
+    prices: dict[ModelName, Price] = Field(default={}, max_length=1 + MOST_FALLBACKS)
+    """Of those that have one."""
+
+
 class Team(Contract):
     """All that a job's pattern may use of the registry."""
 
     members: tuple[Member, ...] = Field(default=(), max_length=MOST_MEMBERS)
     prompts: tuple[PinnedPrompt, ...] = Field(default=(), max_length=MOST_MEMBERS)
     tools: tuple[PinnedTool, ...] = Field(default=(), max_length=MOST_MEMBERS)
+    models: tuple[PinnedModel, ...] = Field(default=(), max_length=MOST_NAMES)
 
     def member(self, reference: str) -> Member:
         """Raises KeyError."""
@@ -164,3 +215,7 @@ class Team(Contract):
             if prompt.reference == reference:
                 return prompt
         raise KeyError(reference)
+
+
+NOBODY = Team()
+"""Of a job that uses nothing of it."""

@@ -22,13 +22,16 @@ Vector = Annotated[tuple[Annotated[float, Field(ge=-1e38, le=1e38)], ...], Field
 
 
 class Operation(StrEnum):
-    """What a worker asks of a model; or that it calls a tool, whose name stands in the model's place; or what a critic is asked."""
+    """What a worker asks of a model; or that it calls a tool, whose name stands in the model's place; what a critic is asked; or
+    what is done to the model itself.
+    """
 
     CHAT = "chat"
     GENERATE = "generate"
     EMBED = "embed"
     TOOL = "tool"
     CRITIQUE = "critique"
+    MANAGE = "manage"
 
 
 TOOLS = "tools"

@@ -125,6 +125,8 @@ class Job(Contract):
             raise ValueError("steps of tools are the engine's own: pattern tools has a model use them, or calls one")
         if self.operation is Operation.CRITIQUE:
             raise ValueError("critiques are the engine's own: gates and policies ask for them")
+        if self.operation is Operation.MANAGE:
+            raise ValueError("tasks on models are the engine's own: pattern models asks for them")
         if self.tool_choice != "auto" and not self.tools:
             raise ValueError("tool_choice required needs tools")
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from shared.contracts.base import (
     Capability,
     Contract,
+    Cost,
     Count,
     EpochSeconds,
     Label,
@@ -19,10 +20,18 @@ from shared.contracts.base import (
     PerSecond,
     Seconds,
 )
+from shared.contracts.tasks import RunningTask
 
+YIELDS = "yields to the machine's owner"
+"""How a worker says so, in `/readyz` and where it gives steps back; behind it, why."""
 Ability = Literal["vision", "tools", "thinking"]
 """What a model can do besides its operations."""
 MOST_SLOWDOWN = 1e3
+Word = Annotated[str, StringConstraints(max_length=96)]
+"""A product's name, a driver's version."""
+GigabytesPerSecond = Annotated[float, Field(ge=0, le=1e6)]
+MOST_GPUS = 16
+MOST_ADVICE = 12
 
 
 class NodeModel(Contract):
@@ -44,6 +53,15 @@ class NodeModel(Contract):
     """What the endpoint says that the model can or cannot do; what it does not mention is not here."""
     operations: tuple[Label, ...] = Field(default=("chat", "generate"), max_length=8)
     resident: bool = False
+    pinned: bool = False
+    """It stays in memory while others come and go."""
+    loaded_bytes: Count = 0
+    """Of memory that it takes where it is resident, with its context; 0 where the endpoint does not say."""
+    vram_bytes: Count = 0
+    """How much of that lies in graphics memory."""
+    prompt_per_million: Cost | None = None
+    completion_per_million: Cost | None = None
+    """What a million tokens cost here; None where nobody has said."""
     prefill_tokens_per_second: PerSecond | None = None
     """What a prompt's tokens take beyond `prefill_fixed_seconds`."""
     prefill_fixed_seconds: Seconds | None = None
@@ -59,13 +77,38 @@ class NodeModel(Contract):
         return self.window or self.context_length
 
 
+class Gpu(Contract):
+    """A graphics processor."""
+
+    name: Word = ""
+    vram_bytes: Count = 0
+    """Its own; 0 where it shares the machine's memory."""
+    driver: Word = ""
+
+
 class Hardware(Contract):
-    """What the worker found, or was told."""
+    """What the worker found, or was told. Of a node of several machines: the sums."""
 
     cpu_count: Count = 0
     ram_bytes: Count = 0
     vram_bytes: Count = 0
+    disk_free_bytes: Count | None = None
+    """Where the endpoint keeps its models; None where nobody can tell."""
     accelerator: Label | None = None
+    gpus: tuple[Gpu, ...] = Field(default=(), max_length=MOST_GPUS)
+    bandwidth: GigabytesPerSecond = 0.0
+    """GB a second at which weights are read from memory, as products of this kind have it (`placement/prior`); 0: not known."""
+    members: Count = 0
+    """Servers that one model is split over; 0: it is whole."""
+
+
+class Advice(Contract):
+    """What to do, in one sentence. `bad`: the node serves nobody; `warn`: it serves badly; `note`: it is so on purpose."""
+
+    code: Capability
+    """Which advice it is: the text may say other numbers each time."""
+    level: Literal["bad", "warn", "note"]
+    text: Annotated[str, StringConstraints(max_length=320)]
 
 
 class Node(Contract):
@@ -84,11 +127,32 @@ class Node(Contract):
     models: tuple[NodeModel, ...] = Field(default=(), max_length=256)
     most_models: Ordinal | None = None
     """As many are in memory at once at most; None: nobody said."""
+    cost_per_hour: Cost = 0.0
+    """What the machine costs, in the cluster's currency."""
     draining: bool = False
+    maintenance: bool = False
+    """An administrator has taken it out of service; its worker drains, and does so again whenever it starts, until he takes it back."""
+    yields: Label = ""
+    """Why the node leaves its machine to the machine's owner at present: it offers no places. Empty: it does not."""
+    asleep: bool = False
+    """The machine was put to sleep, or is about to be: its models are there once it is woken."""
+    mac: str | None = Field(default=None, pattern="^(?:[0-9a-f]{2}:){5}[0-9a-f]{2}$", max_length=17)
+    """Of the network interface that a magic packet wakes."""
     waits: bool = False
     """An earlier boot of the node may still run: until that is known to be over this one offers nothing."""
     reachable: bool = True
     """The model endpoint answered its last probe."""
     pause_seconds: Seconds = 0.0
     """How long from this record on the endpoint asks not to be called (`Retry-After`): until then the node offers no places."""
+    manages: Capability | None = None
+    """Its endpoint pulls, deletes, copies and loads models at a word, in steps of this capability, of which it may have no model yet."""
+    tasks: tuple[RunningTask, ...] = Field(default=(), max_length=128)
+    """What is being done to its models."""
+    advice: tuple[Advice, ...] = Field(default=(), max_length=MOST_ADVICE)
+    """What its worker has seen that could be better. What the record itself shows is not among it (`placement/advice`)."""
     at: EpochSeconds
+
+    @property
+    def at_work(self) -> bool:
+        """It takes steps as far as it says itself: a pause of its endpoint is short, and counts for nothing here."""
+        return self.reachable and not (self.draining or self.yields or self.asleep)

@@ -25,6 +25,7 @@ from shared.contracts.base import (
 )
 from shared.contracts.chat import MOST_CALLS
 from shared.contracts.result import Result
+from shared.contracts.tasks import TaskProgress
 
 
 class Chunk(Contract):
@@ -52,6 +53,8 @@ class Chunk(Contract):
     """Characters of the answer that an earlier attempt has already sent."""
     model: ModelName | None = None
     simulated: bool = False
+    progress: tuple[TaskProgress, ...] = Field(default=(), max_length=64)
+    """Of a task on a model: how far it is, in order. Such a chunk has no text."""
     correlation: Correlation = b""
 
 

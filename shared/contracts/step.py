@@ -34,6 +34,8 @@ from shared.contracts.chat import MOST_TOOLS, ChatMessage, Operation, Options, T
 from shared.contracts.conversation import ContextRef
 from shared.contracts.critique import MOST_POLICIES, Critique, Guard
 from shared.contracts.job import InputRef, Job, Needs, ReplyTo
+from shared.contracts.tasks import ModelTask
+from shared.contracts.usage import Price
 
 
 class Content(NamedTuple):
@@ -74,6 +76,8 @@ class StepRequest(Contract):
     """Of operation `critique`: by what its texts are judged."""
     guard: tuple[Guard, ...] = Field(default=(), max_length=MOST_POLICIES)
     """Of a stream: what may not leave."""
+    task: ModelTask | None = None
+    """Of operation `manage`: what is done to the model on the node that it is bound to."""
 
     @classmethod
     def of(cls, job: Job, **own: Any) -> Self:
@@ -84,6 +88,11 @@ class StepRequest(Contract):
     def is_critique(self) -> bool:
         """It goes to the critics: no node is asked, nothing is claimed, and no call is used."""
         return self.operation is Operation.CRITIQUE
+
+    @property
+    def calls_nothing(self) -> bool:
+        """No model and no tool has part in it, so that no limit of calls or tokens counts it."""
+        return self.is_critique or self.task is not None
 
     def content(self) -> Content:
         """What may be large in it, as JSON: written once for the step's id and for its record."""
@@ -166,6 +175,8 @@ class Step(StepRequest):
     """How long this attempt has already waited for a node that could run it, before its last delay (header `waited`)."""
     missing: tuple[Sentence, ...] = Field(default=(), max_length=64)
     """What the job's planner has been told that no node has."""
+    prices: dict[ModelName, Price] = Field(default={}, max_length=16)
+    """What its models cost, as their cards say: of a node that has no price of its own."""
     beyond_window: Count | None = None
     """An earlier attempt did not fit a window of so many tokens (0: of unknown size): only a larger one will do."""
 

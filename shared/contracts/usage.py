@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+from pydantic import ConfigDict
+
 from shared.contracts.base import MOST_COST, Contract, Cost, Count, Milliseconds, at_most
+
+
+class Price(Contract):
+    """What a million tokens cost, in the cluster's currency."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt_per_million: Cost = 0.0
+    completion_per_million: Cost = 0.0
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """The price of one call."""
+        return min((prompt_tokens * self.prompt_per_million + completion_tokens * self.completion_per_million) / 1e6, MOST_COST)
 
 
 class Usage(Contract):

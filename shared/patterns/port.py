@@ -70,6 +70,7 @@ class Pattern:
     `run(ctx, job, ask)`: `ask` is the job's `input` as an instance of this pattern's `input`.
     `hands_on`: the job's own input goes into one step unread, so that it may be of any operation, and lie in a blob.
     `likely_calls(job, ask)`: of each call that a job without accident makes, how many characters its prompt has besides the job's input.
+    `operated`: only who may operate the cluster asks for it.
     `limits`: of a job that names none itself, before the cluster's own; what is not said here is the cluster's.
     """
 
@@ -80,6 +81,7 @@ class Pattern:
     hands_on: bool = False
     likely_calls: Callable[[Job, Any], Sequence[int]] = _one_call
     limits: Limits = _NO_LIMITS
+    operated: bool = False
 
     def read(self, job: Job) -> PatternInput:
         """The job's input. Raises ToolsNotTaken; InvalidPatternInput, with nothing of the input in its words."""

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from shared.agents.cards import applied
 from shared.contracts.base import StepId
 from shared.contracts.chat import Answer
 from shared.contracts.conversation import ContextRef
@@ -221,9 +222,10 @@ class Run:
         path = f"{fiber.path}.{fiber.calls}"
         fiber.calls += 1
         if isinstance(command, Ask):
-            content = command.request.content()
-            rendered = command.request.rendered(content)
-            wanted = Wanted(self._step_id(path, rendered), path, command.request, size=len(rendered), content=content)
+            request = applied(command.request, models) if (models := self.context.team.models) else command.request
+            content = request.content()
+            rendered = request.rendered(content)
+            wanted = Wanted(self._step_id(path, rendered), path, request, size=len(rendered), content=content)
         elif isinstance(command, Sleep):
             if not 0.0 <= command.seconds <= _LONGEST_SLEEP_SECONDS:
                 raise ValueError("a sleep is between 0 and 1e9 seconds")

@@ -10,21 +10,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from shared.contracts.chat import Operation
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.node import Node, NodeModel
 from shared.model_names import AUTO, canonical
 from shared.placement.demand import Demand
 from shared.placement.ledger import NodeCredit
+from shared.placement.prior import Prior, load_seconds, prior_speeds
 
-ASSUMED_DECODE = 20.0
-ASSUMED_PREFILL = 200.0
+UNKNOWN = Prior(200.0, 20.0, 1.0)
 """Tokens per second of a model that was never measured: a small machine."""
 ASSUMED_MODELS = 3
 """In memory at once: Ollama's default for each GPU."""
-LOAD_BYTES_PER_SECOND = 1e9
-LOAD_MINIMUM_SECONDS = 1.0
 _MOST_BYTES = 10**18
-"""A guess for loads that were never measured: a model file from a disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +47,10 @@ class Candidate:
         self.account = view.account
         self.slots = node.slots
         self.model = model.name
-        self.prefill = model.prefill_tokens_per_second or ASSUMED_PREFILL
+        prior = prior_speeds(node.hardware, model) if model.size_bytes else UNKNOWN
+        self.prefill = model.prefill_tokens_per_second or prior.prefill
         self.read_fixed = model.prefill_fixed_seconds or 0.0
-        self.decode = model.decode_tokens_per_second or ASSUMED_DECODE
+        self.decode = model.decode_tokens_per_second or prior.decode
         self.slowdown = model.decode_slowdown or 0.0
         self.room = model.room
         self.load_seconds = load_seconds
@@ -139,7 +138,7 @@ def missing(demand: Demand, nodes: Iterable[Node]) -> tuple[str, ...]:
     present = tuple(nodes)
     if not present:
         return ("a live node",)
-    checks = [*_node_filters(demand), _model_filter(demand)]
+    checks = [*_node_filters(demand), *(() if demand.operation == Operation.MANAGE else (_model_filter(demand),))]
     lacking = tuple(phrase for phrase, passes in checks if not any(passes(node) for node in present))
     return lacking or ("one node with all of: " + ", ".join(phrase for phrase, _ in checks),)
 
@@ -151,7 +150,11 @@ def _node_filters(demand: Demand) -> list[Filter]:
     filters: list[Filter] = [
         ("a node that is reachable", lambda node: node.reachable),
         ("a node that is not draining", lambda node: not node.draining),
-        (f"capability {demand.capability}", lambda node: demand.capability in node.capabilities),
+        ("a node that does not yield to its owner", lambda node: not node.yields),
+        ("a node that is awake", lambda node: not node.asleep),
+        ("a node that manages models", lambda node: node.manages == demand.capability)
+        if demand.operation == Operation.MANAGE
+        else (f"capability {demand.capability}", lambda node: demand.capability in node.capabilities),
     ]
     if demand.node is not None:
         filters.append((f"node {demand.node}", lambda node: node.id == demand.node))
@@ -185,6 +188,9 @@ def _gigabytes(count: int) -> str:
 
 def _of_node(view: NodeView, wanted: str, demand: Demand) -> list[Candidate]:
     avoided = view.node.id in demand.avoid
+    if demand.operation == Operation.MANAGE:  # it need not be there
+        there = next((model for model in view.node.models if _is(model, wanted)), NodeModel(name=wanted))
+        return [Candidate(view, there, load_seconds=0.0, avoided=avoided)]
     return [
         Candidate(view, model, load_seconds=_load_seconds(model), avoided=avoided)
         for model in view.node.models
@@ -217,4 +223,4 @@ def _able(model: NodeModel, demand: Demand) -> bool:
 
 
 def _load_seconds(model: NodeModel) -> float:
-    return model.load_seconds or LOAD_MINIMUM_SECONDS + model.size_bytes / LOAD_BYTES_PER_SECOND
+    return model.load_seconds or load_seconds(model)

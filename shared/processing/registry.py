@@ -34,19 +34,21 @@ def registry_key(kind: str, name: str) -> bytes:
 def follow_registry(log_: Log, clock: Clock, topics: Topics, *, client_id: str, service: str, kinds: Mapping[str, OnEntry]) -> Tail:
     """The reader; entries of kinds that nobody asked for are passed over."""
 
-    def on_record(record: Record) -> None:
-        kind, separator, name = (record.key or b"").decode(errors="replace").partition("/")
-        on_entry = kinds.get(kind)
-        if on_entry is None or not separator or not name:
-            return
-        if record.value is not None and len(record.value) > ENTRY_BYTES:
-            raise TooLarge(f"the entry has {len(record.value)} bytes; at most {ENTRY_BYTES} are allowed")
-        on_entry(kind, name, record.value)
-
     def on_records(_: TopicPartition, records: Sequence[Record]) -> None:
-        fold_each(service, records, on_record)
+        fold_each(service, records, lambda record: told(record, kinds))
 
     return Tail(log_, clock, [TopicPartition(topics.registry, 0)], client_id=client_id, handle=on_records)
+
+
+def told(record: Record, kinds: Mapping[str, OnEntry]) -> None:
+    """Who asked for entries of this kind. Raises TooLarge, and what he raises."""
+    kind, separator, name = (record.key or b"").decode(errors="replace").partition("/")
+    on_entry = kinds.get(kind)
+    if on_entry is None or not separator or not name:
+        return
+    if record.value is not None and len(record.value) > ENTRY_BYTES:
+        raise TooLarge(f"the entry has {len(record.value)} bytes; at most {ENTRY_BYTES} are allowed")
+    on_entry(kind, name, record.value)
 
 
 class LimitsByTenant(dict[str, TenantLimits]):

@@ -155,7 +155,7 @@ LETTERS_KEPT = Counter("tutti_letters_kept", "Dead letters read.", ["service", "
 NODE_SLOTS = Gauge("tutti_node_slots", "Concurrent inferences, as nodes announce them.", ["node"])
 NODE_MEMORY_BYTES = Gauge("tutti_node_memory_bytes", "Memory, as nodes announce it.", ["node", "kind"])
 NODE_INFO = Gauge("tutti_node_info", "1, of each node that is there: what it is.", ["node", "backend", "version", "accelerator"])
-NODE_READY = Gauge("tutti_node_ready", "1: reachable, and neither draining nor waiting for an earlier boot.", ["node"])
+NODE_READY = Gauge("tutti_node_ready", "1: reachable, and neither draining nor waiting for an earlier boot: nothing is wrong.", ["node"])
 
 
 def docs() -> list[tuple[str, str, str, str]]:

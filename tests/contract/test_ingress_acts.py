@@ -17,7 +17,7 @@ from shared.kafka.port import TopicPartition
 from tests.contract.test_ingress_access import bearer
 from tests.contract.test_ingress_routes import ROUTES
 from tests.contract.test_layout import ROOT, sources
-from tests.support.ingress_world import World, world
+from tests.support.ingress_world import World, node, world
 
 SCHEDULE = {"cron": "0 3 * * *", "job": {"prompt": "x", "tenant": "acme"}}
 PROFILE = {"about": "x"}
@@ -34,6 +34,10 @@ CALLS: list[tuple[str, str, Any, tuple[str, str, str, str | None]]] = [
     ("PUT", "/v1/profiles/mine", PROFILE, ("declare", "profile", "mine", None)),
     ("PUT", "/v1/profiles/mine/aliases/best", {"version": "latest"}, ("move", "profile", "mine@best", None)),
     ("DELETE", "/v1/profiles/mine", None, ("remove", "profile", "mine", None)),
+    ("POST", "/v1/model-tasks", {"action": "pull", "model": "new:1"}, ("pull", "model", "new:1 on node-1", None)),
+    ("DELETE", "/api/delete", {"model": "tiny:1"}, ("delete", "model", "tiny:1 on node-1", None)),
+    ("PUT", "/v1/nodes/n1/maintenance", {"reason": "a fan"}, ("take out", "maintenance", "n1", None)),
+    ("DELETE", "/v1/nodes/n1/maintenance", None, ("resume", "maintenance", "n1", None)),
 ]
 
 
@@ -47,7 +51,7 @@ def written(at: World, topic: str) -> list[MemoryRecord]:
 
 
 async def test_each_act_is_told_before_it_is_done() -> None:
-    async with world(MemoryLog(SystemClock())) as at:
+    async with world(MemoryLog(SystemClock()), nodes=(node(manages="chat"),)) as at:
         root = (await at.client.post("/v1/keys", json={"name": "root", "role": "admin"})).json()["key"]
         assert [act.by for act in acts(at)] == ["open"]
         for number, (method, path, body, expected) in enumerate(CALLS, 2):
@@ -59,7 +63,7 @@ async def test_each_act_is_told_before_it_is_done() -> None:
             assert (act.did, act.kind, act.name, act.tenant) == expected
             assert act.by == "root"
         kinds = {record.key.split(b"/")[0] for record in written(at, at.topics.registry) if record.key}
-        assert kinds == {b"key", b"tenant", b"schedule", b"profile", b"erased"}
+        assert kinds == {b"key", b"tenant", b"schedule", b"profile", b"erased", b"maintenance"}
         told = b"".join(record.value or b"" for record in written(at, at.topics.acts))
         digests = [
             record.value.partition(b'"digest":"')[2][:64]
@@ -94,7 +98,7 @@ async def test_without_a_place_to_tell_nothing_is_done(monkeypatch: pytest.Monke
 def test_every_route_of_administrators_is_walked() -> None:
     """What needs more than a user's right and is no look; a new one belongs into the list above."""
     walked = {(method, path.partition("?")[0].split("/")[2]) for method, path, _, _ in CALLS}
-    alike = {"profiles": ("agents", "prompts", "tools")}
+    alike = {"profiles": ("agents", "prompts", "tools", "cards"), "model-tasks": ("pull", "copy")}
     walked |= {(method, other) for method, kind in list(walked) for other in alike.get(kind, ())}
     for route, methods in ROUTES.items():
         for method in methods - {"GET", "HEAD"}:

@@ -23,7 +23,7 @@ from tests.support.ingress_world import World, until, world
 from tests.support.keys import api_key
 
 LOOKS_BY_POST = {"/v1/messages/count_tokens", "/api/show", "/v1/prompts/{name}/render", "/v1/agents/{name}/render"}
-REFUSED_ANYWAY = {"/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete", "/v1/rerank", "/v1/images/generations"}
+REFUSED_ANYWAY = {"/api/push", "/api/create", "/v1/rerank", "/v1/images/generations"}
 REFUSED_ANYWAY |= {f"/v1/audio/{what}" for what in ("transcriptions", "translations", "speech")}
 
 
@@ -43,9 +43,9 @@ def expected(method: str, route: str) -> Right:
     """What each route needs, written a second time, by hand."""
     if route.startswith("/v1/keys") or (route.startswith("/v1/tenants/{tenant}") and method != "GET"):
         return Right.ADMINISTER
-    if route.startswith(("/v1/prompts", "/v1/agents", "/v1/profiles", "/v1/tools")) and method in ("PUT", "DELETE"):
+    if route.startswith(("/v1/prompts", "/v1/agents", "/v1/profiles", "/v1/tools", "/v1/cards")) and method in ("PUT", "DELETE"):
         return Right.OPERATE
-    if route == "/v1/tenants":
+    if route in ("/v1/tenants", "/v1/model-tasks", "/api/pull", "/api/copy", "/api/delete") or route.startswith("/v1/nodes"):
         return Right.OPERATE
     return Right.READ if method in ("GET", "HEAD") or route in LOOKS_BY_POST | REFUSED_ANYWAY else Right.WRITE
 

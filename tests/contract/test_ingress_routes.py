@@ -35,6 +35,7 @@ ROUTES = {
     **{path: {"GET"} for path in ("/", "/api/tags", "/api/ps", "/api/version")},
     "/v1/models": {"GET"},
     "/v1/models/{model:path}": {"GET"},
+    "/v1/model-tasks": {"POST"},
     "/v1/jobs": {"POST"},
     "/v1/jobs/{job}": {"GET", "DELETE"},
     "/v1/jobs/{job}/events": {"GET"},
@@ -53,10 +54,13 @@ ROUTES = {
     "/v1/conversations": {"GET"},
     "/v1/conversations/{conversation}": {"GET", "PUT", "DELETE"},
     "/v1/schedules": {"GET"},
+    "/v1/nodes": {"GET"},
+    "/v1/nodes/{node}": {"GET"},
+    "/v1/nodes/{node}/maintenance": {"PUT", "DELETE"},
     "/v1/schedules/{schedule}": {"GET", "PUT", "DELETE"},
     **{
         f"/v1/{kind}s{path}": methods
-        for kind in ("prompt", "agent", "profile", "tool")
+        for kind in ("prompt", "agent", "profile", "tool", "card")
         for path, methods in {
             "": {"GET"},
             "/{name}": {"GET", "PUT", "DELETE"},
@@ -75,7 +79,8 @@ ROUTES = {
 }
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE")
 READS_A_BODY = [("POST", CHAT), ("POST", "/v1/jobs"), ("PUT", "/v1/schedules/x"), ("PUT", "/v1/tenants/x"), ("POST", "/v1/reviews/x")]
-READS_A_BODY += [("PUT", f"/v1/{kind}/x") for kind in ("prompts", "agents", "profiles", "tools")]
+READS_A_BODY += [("PUT", f"/v1/{kind}/x") for kind in ("prompts", "agents", "profiles", "tools", "cards")]
+READS_A_BODY += [("POST", "/v1/model-tasks"), ("POST", "/api/pull"), ("POST", "/api/copy"), ("DELETE", "/api/delete")]
 READS_A_BODY += [("POST", "/v1/keys"), ("PUT", "/v1/keys/x"), ("POST", "/v1/batches")]
 READS_A_BODY += [
     ("POST", path) for path in ("/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/messages", "/v1/messages/count_tokens")

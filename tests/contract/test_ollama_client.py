@@ -157,10 +157,23 @@ async def test_errors_are_one_text() -> None:
             refused = await at.client.post("/api/chat", json=ASKED | more)
             assert (refused.status_code, isinstance(refused.json()["error"], str)) == (400, True)
             assert name in refused.json()["error"]
-        for what in (client(at).pull("tiny:1"), client(at).delete("tiny:1"), client(at).copy("tiny:1", "b")):
+        for what in (client(at).push("tiny:1"), client(at).create("mine", from_="tiny:1")):
             with pytest.raises(ollama.ResponseError, match="at the nodes") as caught:
                 await what
             assert caught.value.status_code == 400
+        with pytest.raises(ollama.ResponseError, match="no node that manages models has the model 'gone:1'") as caught:
+            await client(at).delete("gone:1")
+        assert caught.value.status_code == 404
+
+
+async def test_models_are_pulled_copied_and_deleted() -> None:
+    """Whole and streamed, as the client reads it."""
+    async with world(MemoryLog(SystemClock()), nodes=(node(manages="chat"),)) as at:
+        assert (await client(at).pull("new:1")).status == "success"
+        assert [part.status async for part in await client(at).pull("new:1", stream=True)] == ["success"]
+        assert (await client(at).copy("tiny:1", "mine")).status == "success"
+        assert (await client(at).delete("tiny:1")).status == "success"
+        assert [seen.job.input["action"] for seen in at.planner.jobs.values()] == ["pull", "pull", "copy", "delete"]
 
 
 BROKEN = Failure(kind=FailureKind.MODEL_ERROR, message="it fell over")

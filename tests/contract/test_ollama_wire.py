@@ -162,7 +162,7 @@ BAD: dict[str, tuple[str, Any, int, str]] = {
     "chat of an embedder": ("chat", chat("embedder"), 400, "does not support chat"),
     "embedding of a chat model": ("embed", {"model": "small", "input": "x"}, 501, "does not support embeddings"),
     "thinking": ("chat", chat(think=True), 400, "does not support thinking"),
-    "not simulated": ("pull", {"model": "small"}, 501, "not simulated"),
+    "not simulated": ("push", {"model": "small"}, 501, "not simulated"),
 }
 
 

@@ -129,6 +129,22 @@ async def test_models_are_listed_without_a_load_and_marked_simulated(node: NODE)
     assert (await backend.probe()).simulated
 
 
+async def test_a_model_is_unloaded_and_stays_on_disk(node: NODE) -> None:
+    """Chat model and embedder alike; one that is not there is told."""
+    backend, _ = node
+    await complete(backend, chat())
+    await complete(backend, chat(operation=Operation.EMBED, texts=("a",), messages=()), "embedder")
+    before = {model.name for model in await backend.models() if model.resident}
+    for model in before:
+        await backend.unload(model)
+    after = await backend.models()
+    assert len(before) == 2
+    assert not [model.name for model in after if model.resident]
+    assert before <= {model.name for model in after}
+    with pytest.raises(ModelCallFailed):
+        await backend.unload("nobody's")
+
+
 async def test_a_cancelled_call_frees_the_node() -> None:
     """Law 9 down to the endpoint: after the cancel nothing is in flight there."""
     async with http_node(QUICK.with_(decode_gb_per_second=10)) as (url, simulated):

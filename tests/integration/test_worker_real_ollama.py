@@ -15,10 +15,12 @@ import pytest
 from services.worker.backends.base import Completion, ModelCall, ModelCallFailed
 from services.worker.backends.ollama import OllamaBackend
 from services.worker.settings import WorkerSettings
+from shared.clock import SystemClock
 from shared.contracts.base import StepId
 from shared.contracts.chat import ChatMessage, FinishReason, Operation, Options
 from shared.contracts.failure import FailureKind
 from shared.contracts.step import Step
+from shared.contracts.tasks import Action, ModelTask
 
 pytestmark = [pytest.mark.ollama, pytest.mark.alone]
 
@@ -132,3 +134,43 @@ async def test_an_answer_that_is_begun_is_continued(backend: OllamaBackend) -> N
         print(repr(begun), repr(rest))
         assert rest
         assert (begun + rest).startswith(whole[: len(begun) + 6])
+
+
+def task(action: Action, model: str, **more: str) -> Step:
+    return chat(operation=Operation.MANAGE, messages=(), model=model, task=ModelTask(action=action, **more))
+
+
+async def there(backend: OllamaBackend) -> dict[str, tuple[bool, bool]]:
+    """Resident, and pinned."""
+    return {model.name: (model.resident, model.pinned) for model in await backend.models()}
+
+
+async def test_models_are_copied_loaded_pinned_and_deleted(backend: OllamaBackend, ollama_url: str) -> None:
+    """Each twice without harm; a pin is known to the next boot. A pull needs a registry, which no test has: it is refused typed."""
+    copy = "tiny-copy:latest"
+    for _ in range(2):
+        await complete(backend, task(Action.COPY, "tiny", to=copy), "tiny")
+    assert (await there(backend))[copy] == (False, False)
+    for action, shown in ((Action.LOAD, (True, False)), (Action.PIN, (True, True))):
+        await complete(backend, task(action, copy), copy)
+        assert (await there(backend))[copy] == shown
+    await complete(backend, chat(options=Options(max_tokens=2)), copy)
+    later = OllamaBackend(WorkerSettings(url=ollama_url))
+    assert (await there(later))[copy] == (True, True)
+    await later.close()
+    await complete(backend, task(Action.UNPIN, copy), copy)
+    await complete(backend, task(Action.LOAD, "all-minilm"), "all-minilm")
+    assert (await there(backend))["all-minilm:latest"][0]
+    for _ in range(2):
+        await complete(backend, task(Action.UNLOAD, copy), copy)
+    for _ in range(100):  # it unloads behind its answer
+        if not (await there(backend))[copy][0]:
+            break
+        await SystemClock().sleep(0.1)
+    assert not (await there(backend))[copy][0]
+    for _ in range(2):
+        await complete(backend, task(Action.DELETE, copy), copy)
+    assert copy not in await there(backend)
+    with pytest.raises(ModelCallFailed) as caught:
+        await complete(backend, task(Action.PULL, "nobody-has/this:1"), "nobody-has/this:1")
+    assert caught.value.kind in (FailureKind.BAD_REQUEST, FailureKind.MODEL_ERROR)

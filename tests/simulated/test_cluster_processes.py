@@ -113,7 +113,7 @@ def test_a_mix_is_drawn_from_its_seed() -> None:
     assert drawn(Random(3)) == drawn(Random(3))
     seen = {name for seed in range(40) for name in drawn(Random(seed)).changed()}
     fixed = {"seconds", "down_seconds", "pause_seconds", "away_seconds", "jobs", "attempts", "only"}
-    fixed |= {"workers", "arrive_seconds", "day_seconds", "no_node_seconds"}  # of scenes that ask for them
+    fixed |= {"workers", "arrive_seconds", "day_seconds", "no_node_seconds", "owner"}  # of scenes that ask for them
     assert seen == all_options().keys() - fixed
     assert as_text(FaultMix(kill=0.5)) == "kill=0.5"
     assert as_text(FaultMix()) == "no faults"

@@ -60,6 +60,7 @@ THERE: list[tuple[str, str, str, Any]] = [
     ("/v1/prompts", "greeting", "PUT /v1/prompts/greeting", {"template": "Hello {{ name }}", "variables": ["name"]}),
     ("/v1/agents", "poet", "PUT /v1/agents/poet", {"system": "You rhyme."}),
     ("/v1/profiles", "fast", "PUT /v1/profiles/fast", {"options": {"temperature": 0.0}}),
+    ("/v1/cards", "smart", "PUT /v1/cards/smart", {"model": nodes.MODEL, "synonyms": ["gpt-4o"]}),
     ("/v1/tools", "clock", "PUT /v1/tools/clock", {"parameters": {"type": "object"}}),
     ("/v1/models", nodes.MODEL, "", None),
 ]

@@ -36,7 +36,7 @@ PUBLIC |= {"/docs", "/docs/oauth2-redirect", "/openapi.json", "/", "/page/config
 NEVER = {"job": "order-9", "response": "resp_order-9", "conversation": "talk-9", "schedule": "weekly", "review": f"order-9.{'5' * 32}"}
 NEVER |= {"file": f"file-{'9' * 24}", "batch": f"batch_{'9' * 24}"}
 """Names of things that never were: of what tenants have, by what stands in a path."""
-ELSE = {"key", "tenant", "name", "alias", "model", "path"}
+ELSE = {"key", "tenant", "name", "alias", "model", "node", "path"}
 """What else stands in paths: nobody's own, or an administrator's matter."""
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from services.planner.settings import PlannerSettings
 from shared.agents.table import Declarations
-from shared.contracts.agents import Tool
+from shared.contracts.agents import Declared, ModelCard, Tool
 from shared.contracts.base import PriorityClass
-from shared.contracts.chat import Answer, Served
+from shared.contracts.chat import Answer, Options, Served
 from shared.contracts.conversation import ConversationChanged, ConversationDropped
 from shared.contracts.event import NEWEST, CancelRecorded
 from shared.contracts.failure import Failure, FailureKind
@@ -26,7 +26,7 @@ from shared.contracts.limits import Limits
 from shared.contracts.outcome import CancelRequested, ClaimsRenewed, StepClaimed, StepFailed, StepReleased, StepRouted, StepSucceeded
 from shared.contracts.review import ReviewGiven, ReviewOpened, Verdict
 from shared.contracts.step import Step
-from shared.contracts.usage import Timings, Usage
+from shared.contracts.usage import Price, Timings, Usage
 from shared.kafka.port import Message, TopicPartition
 from shared.processing.registry import registry_key
 from tests.support.planner_world import World
@@ -238,13 +238,17 @@ async def reviews(script: Script) -> None:
     await script.finished(4)
 
 
+def declare(world: World, kind: str, name: str, body: Declared) -> None:
+    for key, value in Declarations().to_declare(kind, name, body, at=0.0, by="").items():
+        registry = TopicPartition(world.topics.registry, 0)
+        world.log.write(registry, [Message(registry.topic, value, registry_key(kind, key), 0, envelope(kind))])
+
+
 async def tools(script: Script) -> None:
     """A model calls two tools, one of which must not be called twice; a planner dies amid the calls. Then one is called alone and lost."""
     world, body = script.world, Tool(about="Notes.", parameters={"type": "object"})
     for name, tool in (("note", body), ("add", body.changed(idempotent=True))):
-        for key, value in Declarations().to_declare("tool", name, tool, at=0.0, by="").items():
-            registry = TopicPartition(world.topics.registry, 0)
-            world.log.write(registry, [Message(registry.topic, value, registry_key("tool", key), 0, envelope("tool"))])
+        declare(world, "tool", name, tool)
     await asyncio.sleep(3)
     world.produce(b'{"prompt": "a stone", "pattern": "tools", "input": {"tools": ["note", "add"]}}')
     asked = await script.next_step()
@@ -323,6 +327,31 @@ async def served(script: Script) -> None:
     await script.finished(3)
 
 
+async def models(script: Script) -> None:
+    """A job of a model's synonym whose card is changed amid it, and of a tier; a planner dies in between. Then a pull on two nodes."""
+    world, card = (
+        script.world,
+        ModelCard(model="qwen3:32b", synonyms=("gpt-4o",), fallbacks=("qwen3:8b",), options=Options(temperature=0.5)),
+    )
+    declare(world, "card", "smart", card)
+    declare(world, "card", "tiny", ModelCard(model="qwen3:0.6b", tier="small", price=Price(prompt_per_million=0.1)))
+    await asyncio.sleep(3)
+    world.produce(CHAIN.replace(b"gemma3:270m", b"gpt-4o").replace(b'"model": "auto"', b'"model": "tier:small"'))
+    step = await script.answer("a stone is hard")
+    assert (step.model, step.fallback_models) == ("qwen3:32b", ("qwen3:8b",))
+    declare(world, "card", "smart", ModelCard(model="other:1"))
+    world.kill("planner")
+    world.start("planner")
+    for text in ("Hard.", "The stone."):
+        await script.answer(text)
+    await script.finished(1)
+    ask = b'{"action": "pull", "name": "new:1", "nodes": [{"node": "node-a"}, {"node": "node-b"}]}'
+    world.produce(b'{"prompt": "pull new:1", "pattern": "models", "input": %b}' % ask)
+    await script.answer("done")
+    await script.answer("done")
+    await script.finished(2)
+
+
 LIVES: tuple[Callable[[Script], Awaitable[None]], ...] = (
     single,
     chain_with_repair,
@@ -335,6 +364,7 @@ LIVES: tuple[Callable[[Script], Awaitable[None]], ...] = (
     tools,
     talks,
     served,
+    models,
 )
 
 

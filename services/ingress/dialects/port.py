@@ -12,6 +12,7 @@ from typing import Annotated, Any, NamedTuple, Protocol
 from pydantic import BaseModel, BeforeValidator
 from pydantic_core import from_json
 
+from services.ingress.admission.targets import TaskOrder
 from services.ingress.http import sse
 from services.ingress.http.cache_wishes import shown
 from services.ingress.problems import Problem, rendered
@@ -19,6 +20,7 @@ from shared.contracts.base import ModelName
 from shared.contracts.chat import Answer, Operation
 from shared.contracts.job import Job
 from shared.contracts.node import Ability
+from shared.contracts.tasks import TaskProgress
 from shared.contracts.usage import Usage
 from shared.errors import Unsupported
 
@@ -172,6 +174,24 @@ class Inquiry:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskDoor:
+    """What its clients ask to be done to models. `order(body)`: what that is, and whether its progress is to be streamed."""
+
+    path: str
+    summary: str
+    body: type[BaseModel]
+    order: Callable[[bytes], tuple[TaskOrder, bool]]
+    line: Callable[[TaskProgress], bytes]
+    last: Callable[[str], bytes]
+    """What ends a good stream, by the answer's text."""
+    done: Callable[[str], bytes]
+    """The same where nothing is streamed."""
+    failed: Callable[[Problem], bytes]
+    method: str = "POST"
+    stream_headers: Sequence[tuple[bytes, bytes]] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Dialect:
     """`POST path` asks for an answer and waits for it. `heartbeat`: sent while a stream is silent; empty where the format has none.
 
@@ -190,6 +210,7 @@ class Dialect:
     heartbeat: bytes = sse.HEARTBEAT
     at_once: Callable[[Any, float], bytes | None] | None = None
     inquiries: Sequence[Inquiry] = ()
+    tasks: Sequence[TaskDoor] = ()
     batched: bool = False
     """Its requests may be lines of batches: what it wishes is JSON."""
 

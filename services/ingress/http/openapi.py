@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from services.ingress.admission.targets import TaskOrder
 from services.ingress.dialects.openai.batches import BatchRequest
 from services.ingress.dialects.openai.response_requests import PREFIX
-from services.ingress.dialects.port import Dialect, Inquiry
+from services.ingress.dialects.port import Dialect, Inquiry, TaskDoor
 from services.ingress.dialects.tutti.requests import JobSubmission
 from services.ingress.http.openapi_parts import (
     CALL_HEADERS,
@@ -30,6 +31,7 @@ from services.ingress.routes.conversations import MemorySubmission
 from services.ingress.routes.declarations import RENDERED, AliasMove, Rendering
 from services.ingress.routes.erasure import Erasure, ErasureView
 from services.ingress.routes.keys import KeySubmission, KeyView, Rotation
+from services.ingress.routes.nodes import MaintenanceSubmission
 from services.ingress.routes.reviews import ReviewSubmission
 from services.ingress.routes.schedules import ScheduleSubmission
 from services.ingress.routes.tenants import TenantView
@@ -41,6 +43,7 @@ from shared.contracts.base import ID, SCHEDULE, TENANT
 from shared.contracts.budget import TenantLimits
 from shared.contracts.chat import Operation
 from shared.contracts.keys import KeyTerms
+from shared.placement.roster import ShownNode
 from shared.tree import Tree
 
 _PARAMETER = re.compile(r"{[a-z:]+}")
@@ -53,7 +56,8 @@ def document(title: str, version: str, dialects: Sequence[Dialect]) -> dict[str,
     """OpenAPI 3.1."""
     inputs: list[tuple[type[Any], Any]] = [(dialect.request, "validation") for dialect in dialects]
     inputs += [(asked.body, "validation") for dialect in dialects for asked in dialect.inquiries if asked.body is not None]
-    inputs += [(JobSubmission, "validation"), (JobStatus, "serialization"), (Tree, "serialization")]
+    inputs += [(task.body, "validation") for dialect in dialects for task in dialect.tasks]
+    inputs += [(TaskOrder, "validation"), (JobSubmission, "validation"), (JobStatus, "serialization"), (Tree, "serialization")]
     inputs += [*((kind, "validation") for kind in KINDS.values()), (AliasMove, "validation"), (Rendering, "validation")]
     inputs += [
         (BatchRequest, "validation"),
@@ -66,6 +70,8 @@ def document(title: str, version: str, dialects: Sequence[Dialect]) -> dict[str,
         (Rotation, "validation"),
         (KeyView, "serialization"),
         (TenantView, "serialization"),
+        (ShownNode, "serialization"),
+        (MaintenanceSubmission, "validation"),
         (ErasureView, "serialization"),
         (Erasure, "validation"),
     ]
@@ -91,7 +97,13 @@ def _paths() -> dict[str, Any]:
         parameters=[*CALL_HEADERS[:3], *CALL_HEADERS[4:], _wait()],
         body="JobSubmission",
     )
+    tasks = operation(
+        "Do something to a model on nodes (operators): pull, delete, copy, load, unload, pin, unpin. A durable job, as any.",
+        {"202": as_json("The job's id, and where it is done.", {"type": "object"})},
+        body="TaskOrder",
+    )
     return {
+        "/v1/model-tasks": {"post": tasks},
         "/v1/jobs": {"post": jobs},
         "/v1/jobs/{id}": {"get": _job_get(), "delete": _job_delete()},
         "/v1/jobs/{id}/events": {"get": _job_events()},
@@ -112,6 +124,7 @@ def _paths() -> dict[str, Any]:
                 "Make a key anew; the one before holds on for a while.", _shown_key(), parameters=[_KEY_NAME], body="Rotation"
             )
         },
+        **_nodes(),
         "/v1/tenants": {"get": operation("Tenants with limits (administrators).", {"200": as_json("A list.", {"type": "object"})})},
         "/v1/tenants/{id}": _tenant(),
         "/v1/tenants/{id}/erase": {"post": _erase()},
@@ -131,9 +144,17 @@ def _served(dialect: Dialect) -> dict[str, Any]:
     call = operation(dialect.summary, {"200": answer}, parameters=CALL_HEADERS, body=dialect.request.__name__, render=dialect.problem)
     problems = {status: as_json(about, ref(problem_form(dialect.problem))) for status, about in FAILURE_STATUS.items()}
     call["responses"] = problems | call["responses"]
-    return {dialect.path: {"post": call}} | {
-        _PARAMETER.sub("{id}", asked.path): {asked.method.lower(): _inquiry(asked, dialect)} for asked in dialect.inquiries
-    }
+    done = {task.path: {task.method.lower(): _task(task, dialect)} for task in dialect.tasks}
+    return (
+        {dialect.path: {"post": call}}
+        | done
+        | {_PARAMETER.sub("{id}", asked.path): {asked.method.lower(): _inquiry(asked, dialect)} for asked in dialect.inquiries}
+    )
+
+
+def _task(task: TaskDoor, dialect: Dialect) -> dict[str, Any]:
+    shown = {"200": {"description": task.summary, "content": {"application/json": {"schema": {}}, "application/x-ndjson": {"schema": {}}}}}
+    return operation(task.summary, shown, body=task.body.__name__, render=dialect.problem)
 
 
 def _inquiry(asked: Inquiry, dialect: Dialect) -> dict[str, Any]:
@@ -236,6 +257,23 @@ def _key() -> dict[str, Any]:
     return {"get": operation("A key's terms (administrators).", _shown_key(), parameters=[_KEY_NAME]), "put": put, "delete": gone}
 
 
+def _nodes() -> dict[str, Any]:
+    name, one = [named("Node.")], {"200": as_json("The node, its state and advice.", ref("ShownNode"))}
+    many = operation("Nodes, with hardware, models, state and advice (operators).", {"200": as_json("A list.", {"type": "object"})})
+    put = operation(
+        "Take a node out of service (operators).",
+        {"200": as_json("Since when, and by whom.", {"type": "object"})},
+        parameters=name,
+        body="MaintenanceSubmission",
+    )
+    back = operation("Take a node back into service (operators).", {"204": {"description": "Done."}}, parameters=name)
+    return {
+        "/v1/nodes": {"get": many},
+        "/v1/nodes/{id}": {"get": operation("A node (operators).", one, parameters=name)},
+        "/v1/nodes/{id}/maintenance": {"put": put, "delete": back},
+    }
+
+
 def _tenant() -> dict[str, Any]:
     name = [named("Tenant.", TENANT)]
     declared = {"200": as_json("Its limits, and what is granted and used today as far as this instance has seen.", ref("TenantView"))}
@@ -257,7 +295,9 @@ def _declared(kind: str) -> dict[str, Any]:
     shown, many = {"200": as_json("The version, its aliases and its content.", free)}, {"200": as_json("A list.", free)}
     one = {
         "get": operation(f"A {kind}.", shown, parameters=read),
-        "put": operation(f"Declare a {kind}; its version becomes latest (administrators).", shown, parameters=name, body=kind.capitalize()),
+        "put": operation(
+            f"Declare a {kind}; its version becomes latest (administrators).", shown, parameters=name, body=KINDS[kind].__name__
+        ),
         "delete": operation(f"Remove a declared {kind} (administrators).", {"204": {"description": "Done."}}, parameters=name),
     }
     move = operation("Point an alias to a version (administrators).", shown, parameters=[*name, *alias], body="AliasMove")

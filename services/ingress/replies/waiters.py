@@ -6,7 +6,7 @@ A `Caller` is one HTTP request that waits, plain or streamed. A `Follow` keeps t
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
@@ -18,9 +18,13 @@ from shared.contracts.base import INLINE_BYTES
 from shared.contracts.outcome import StreamPosition
 from shared.contracts.reply import Chunk, Chunks, Final, StreamBroken
 from shared.contracts.result import Result, Status
+from shared.contracts.tasks import TaskProgress
 
 Whole = Callable[[Guest, Result], Awaitable[Result]]
 """The result with its answer fetched for the guest, where that is by reference. Raises BlobGone."""
+
+
+_MOST_PROGRESS = 1_024
 
 
 class Sink(Protocol):
@@ -56,6 +60,7 @@ class Caller:
         "kind",
         "model",
         "offset",
+        "progress",
         "quiet_since",
         "result",
         "simulated",
@@ -87,6 +92,8 @@ class Caller:
         self.simulated = False
         self.streaming = False
         """Text has come."""
+        self.progress: deque[TaskProgress] = deque(maxlen=_MOST_PROGRESS)
+        """Of tasks on models, not told yet."""
         self._stream = StreamAssembly() if stream else None
         self._wake: asyncio.Future[None] | None = None
         self._task = asyncio.current_task()
@@ -98,6 +105,9 @@ class Caller:
         if chunk.model is not None:
             self.model = chunk.model
         self.simulated = self.simulated or chunk.simulated
+        if chunk.progress:
+            self.progress.extend(chunk.progress)
+            self.wake()
         try:
             if self._stream.add(chunk):
                 self.streaming = True

@@ -126,7 +126,7 @@ class BatchInput:
             deadline_seconds=self._window_seconds,
         )
         job = dialect.to_job(request, terms)
-        door.offered.check(job)
+        door.offered.check(job, self._client)
         door.offered.check_suits(job)
         line = HeldJob.of_valid(**job.__dict__, line=BatchLine(batch=self._batch, number=self.lines))
         if len(line.record()) > INLINE_BYTES:

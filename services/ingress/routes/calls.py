@@ -200,7 +200,7 @@ class Calls:
                 if settled is not None and settled.result is not None:
                     caller.on_final(settled.result)
             else:
-                await door.judge(job, order.priority_class, order.seconds, at_once=True)
+                await door.judge(job, client, order.priority_class, order.seconds, at_once=True)
                 if order.digest is not None:
                     await door.claim(job.id, order.digest)
                 record = await door.record_of(job, client)

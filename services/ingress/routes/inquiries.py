@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from starlette.requests import Request
@@ -41,15 +41,15 @@ class _Known(NamedTuple):
     def all(self) -> list[ModelShown]:
         """Every name, those that leave the choice to the cluster first, those that only embed last: many clients take the first one."""
         copies = self._copies()
-        shown = [self._shown(name, copies.get(name, ())) for name in self.door.offered.models]
+        shown = [self._shown(name, copies) for name in self.door.offered.models]
         return sorted(shown, key=lambda one: one.operations == {Operation.EMBED.value})
 
     def one(self, name: str) -> ModelShown:
         """Raises Refused (404)."""
-        found = name if self._stands_for_more(name) else self.door.registry.catalogue.resolve(name)
+        found = name if self._stands_for_more(name) or name in self.door.offered.models else self.door.registry.catalogue.resolve(name)
         if found is None:
             raise Refused(unknown_model(name, self.door.offered.models))
-        return self._shown(found, self._copies().get(found, ()))
+        return self._shown(found, self._copies())
 
     def _copies(self) -> dict[str, list[NodeModel]]:
         """Of each model, as its nodes have it."""
@@ -63,12 +63,18 @@ class _Known(NamedTuple):
         """The name leaves the model to the cluster, or to a pattern."""
         return name == AUTO or self.door.offered.pattern_of(name) is not None
 
-    def _shown(self, name: str, copies: Sequence[NodeModel]) -> ModelShown:
+    def _shown(self, name: str, all_copies: Mapping[str, Sequence[NodeModel]]) -> ModelShown:
+        """A name with a card as the first of its models that some node has, which answers now."""
         catalogue = self.door.registry.catalogue
         free = self._stands_for_more(name)
-        available = catalogue.live_nodes > 0 if free else name in catalogue.live_models
-        offer = catalogue.offer((AUTO if free else name,), Operation.CHAT)
-        shown = ModelShown(name, available, None if offer is None else offer.window, catalogue.simulated)
+        meant = (name,) if name in catalogue.models else self.door.offered.meant(name)
+        there = [found for each in meant if (found := catalogue.resolve(each)) is not None] or [name]
+        first = next((each for each in there if each in catalogue.live_models), there[0])
+        copies = all_copies.get(first, ())
+        available = catalogue.live_nodes > 0 if free else first in catalogue.live_models
+        offer = catalogue.offer((AUTO if free else first,), Operation.CHAT)
+        window = (None if offer is None else offer.window) or self.door.offered.window(name)
+        shown = ModelShown(name, available, window, catalogue.simulated)
         if free or not copies:
             return shown
         digests, quantisations = ({getattr(copy, told) for copy in copies} for told in ("digest", "quantisation"))

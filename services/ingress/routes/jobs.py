@@ -172,7 +172,7 @@ class Jobs:
             seconds = submission.deadline_at - now
         if submission.not_before is not None and submission.deadline_at is None:
             seconds += max(0.0, submission.not_before - now)
-        await door.judge(submission, priority_class, seconds, at_once=False)
+        await door.judge(submission, order.client, priority_class, seconds, at_once=False)
         submission = submission.model_copy(update={"model": self._model(submission)})
         record = await door.record_of(submission, order.client)
         unsure = order.digest is not None and may_come_again(job) and not await door.claim(job, order.digest)
@@ -243,7 +243,7 @@ class Jobs:
         status = await self._door.visible(client, job)
         if status is None:
             raise not_found(job)
-        return self._shown(status)
+        return self._shown(status.with_progress(self._door.registry.table))
 
     async def tree(self, request: Request) -> Response:
         """The steps as a tree: JSON, or a Mermaid chart. It holds no text of prompts or answers."""

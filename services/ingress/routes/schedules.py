@@ -103,7 +103,7 @@ class ScheduleRoutes:
         priority_class = client.class_of(asked, given.priority_class)
         named = job.tenant if "tenant" in job.model_fields_set else None
         job = job.model_copy(update={"tenant": client.tenant_of(named or tenant)})
-        self._door.offered.check(job)
+        self._door.offered.check(job, client)
         inside = ids.under(job.tenant, name)
         known = self._table.entries.get(inside)
         if known is None:

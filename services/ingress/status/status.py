@@ -20,7 +20,10 @@ from shared.contracts.callback import Callback
 from shared.contracts.delayed import DelayedJob
 from shared.contracts.failure import Failure
 from shared.contracts.limits import Limits
+from shared.contracts.node import Node
 from shared.contracts.result import Result
+from shared.contracts.tasks import TaskProgress
+from shared.patterns.models import MODELS as TASKS
 from shared.scheduling.places import PlaceInLine
 from shared.tree import StepStatus, Tree, fold_step, tree_of
 
@@ -86,6 +89,8 @@ class JobStatus(BaseModel):
     prompts: dict[str, str] | None = None
     tools: dict[str, str] | None = None
     """Reference → version, as pinned when it was accepted; absent where it uses none."""
+    models: dict[str, list[str]] | None = None
+    """Name of a card, synonym or tier → the models that it stood for then, first the one that is asked first."""
     limits_neared: list[NearedLimit] = Field(default_factory=list)
     steps: list[StepStatus] = Field(default_factory=list)
     result: Result | None = None
@@ -118,6 +123,13 @@ class JobStatus(BaseModel):
     def owner(self) -> str | None:
         """Whose it is; None where it is not known."""
         return ids.owner(self.id) or self.tenant
+
+    def with_progress(self, nodes: Iterable[Node]) -> JobStatus:
+        """The same with how far its tasks are, as these nodes tell it."""
+        if self.pattern != TASKS.name or self.state is JobState.SETTLED:
+            return self
+        told: dict[str, TaskProgress | None] = {task.step: task.progress for node in nodes for task in node.tasks}
+        return self.model_copy(update={"steps": [step.model_copy(update={"progress": told.get(step.id)}) for step in self.steps]})
 
     def tree(self) -> Tree:
         """How its steps hang together."""
@@ -206,6 +218,7 @@ def _on_accepted(status: JobStatus, event: events.JobAccepted) -> None:
     status.agents = {each.reference: each.version for each in event.team.members} or None
     status.prompts = {each.reference: each.version for each in event.team.prompts} or None
     status.tools = {each.reference: each.version for each in event.team.tools} or None
+    status.models = {each.name: [each.model, *each.fallback_models] for each in event.team.models} or None
 
 
 def _on_delayed(status: JobStatus, waits: DelayedJob) -> None:

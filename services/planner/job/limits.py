@@ -30,7 +30,7 @@ class Neared(NamedTuple):
 
 def estimate_tokens(request: StepRequest) -> int:
     """Prompt plus what the answer may have; an estimate for reservations and fairness, not for billing."""
-    if request.is_critique:
+    if request.calls_nothing:
         return 0
     prompt = likely_tokens(request.characters()) + 1
     answer = 0 if request.texts or request.operation is Operation.TOOL else request.options.max_tokens or ANSWER_TOKENS
@@ -39,7 +39,7 @@ def estimate_tokens(request: StepRequest) -> int:
 
 def calls_of(request: StepRequest) -> int:
     """Of models, that an attempt of it makes."""
-    return 0 if request.is_critique else 1
+    return 0 if request.calls_nothing else 1
 
 
 def filled(given: Limits, defaults: Limits) -> Limits:

@@ -12,19 +12,19 @@ from services.planner.round import CallerAnswer, Round
 from services.planner.state import driving, turns
 from services.planner.state.book import Book
 from services.planner.state.cancels import cancelled
-from shared.agents.resolving import resolve
-from shared.contracts.agents import Team
+from shared.agents.resolving import resolve, with_models
+from shared.contracts.agents import NOBODY, Team
 from shared.contracts.base import PriorityClass
 from shared.contracts.bounds import check_job
 from shared.contracts.critique import TenantPolicy
 from shared.contracts.delayed import DelayedJob
-from shared.contracts.event import NOBODY, CancelRecorded, JobAccepted, JobSettled
+from shared.contracts.event import CancelRecorded, JobAccepted, JobSettled
 from shared.contracts.failure import Failure, FailureKind, clocks_differ
 from shared.contracts.job import Job, ReplyTo
 from shared.contracts.result import Result, Status
 from shared.errors import InvalidInput
 from shared.patterns.conversation import AGENT
-from shared.patterns.port import UnknownPattern, agents_named, prompts_named, tools_named
+from shared.patterns.port import UnknownPattern, agents_named, models_named, prompts_named, tools_named
 from shared.telemetry import logs
 from shared.telemetry.tracing import trace_id
 
@@ -151,6 +151,8 @@ def _judged(book: Book, round_: Round, given: JobInput) -> tuple[Team, tuple[Sta
         if talks or judges or type(ask).model_fields:  # nearly no job: pattern single's input has none
             agents = (*agents_named(ask), *((AGENT,) if talks else ()), *judges)
             team = resolve(policy.declared, agents, prompts_named(ask), policy.capabilities, tools_named(ask))
+        models = (given.job.model, *given.job.fallback_models, *models_named(ask))
+        team = with_models(policy.declared, team, models, given.job.needed_capability)
     except InvalidInput as error:
         kind = FailureKind.UNKNOWN_PATTERN if isinstance(error, UnknownPattern) else FailureKind.INVALID_JOB
         return NOBODY, (Status.FAILED, Failure(kind=kind, message=error.message))

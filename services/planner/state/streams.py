@@ -14,6 +14,7 @@ from services.planner.job.live import LiveJob
 from services.planner.job.open_step import OpenStep, Phase
 from services.planner.round import AskPosition, Round
 from services.planner.state.policy import Policy
+from shared.agents.cards import prices_of
 from shared.contracts.base import PriorityClass
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.outcome import StepSucceeded, StreamPosition
@@ -55,6 +56,7 @@ def step_of(
         estimated_tokens=step.reserved_tokens,
         likely_output=likely_output,
         missing=step.missing,
+        prices=prices_of(request, accepted.team.models) if accepted.team.models else {},
         beyond_window=step.beyond_window,
     )
 

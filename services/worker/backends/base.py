@@ -10,6 +10,7 @@ from shared.contracts.chat import Answer
 from shared.contracts.failure import FailureKind
 from shared.contracts.node import NodeModel
 from shared.contracts.step import Step
+from shared.contracts.tasks import TaskProgress
 from shared.contracts.usage import Timings, Usage
 from shared.contracts.verdict import Flagged
 from shared.errors import TuttiError
@@ -53,6 +54,8 @@ class Delta(NamedTuple):
     thinking: str | None = None
     tool_calls: tuple[dict[str, Any], ...] = ()
     tokens: int = 1
+    progress: TaskProgress | None = None
+    """Of a task on a model; then there is nothing else in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,10 @@ class BackendProbe:
 
     version: str = ""
     simulated: bool = False
+    manages: bool = False
+    """It pulls, deletes, copies and loads models at a word."""
+    disk_free_bytes: int | None = None
+    """Where it keeps them; None where nobody can tell."""
     kind: str | None = None
     """Set where the endpoint says that it is of another kind than configured (the embedded node)."""
 

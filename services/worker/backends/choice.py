@@ -8,6 +8,7 @@ from services.worker.backends.base import Backend
 from services.worker.backends.batching import BatchingBackend
 from services.worker.backends.foreign import guarded
 from services.worker.backends.in_process import InProcessBackend
+from services.worker.backends.members import MembersBackend
 from services.worker.backends.ollama import OllamaBackend
 from services.worker.backends.openai import OpenAIBackend
 from services.worker.settings import WorkerSettings
@@ -35,7 +36,8 @@ def backend_of(settings: WorkerSettings, clock: Clock) -> Backend:
     build = BACKENDS.get(settings.backend)
     if build is None:
         raise ConfigurationError(f"TUTTI_WORKER__BACKEND: there is no such backend; known: {', '.join(BACKENDS)}")
-    return build(settings, clock)
+    backend = build(settings, clock)
+    return MembersBackend(backend, settings.members) if settings.members else backend
 
 
 def sharing_calls(backend: Backend, settings: WorkerSettings, clock: Clock) -> Backend:

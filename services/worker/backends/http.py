@@ -207,6 +207,17 @@ class HttpEndpoint:
         """The body of a POST that must be quick."""
         return (await self._quick("POST", path, pydantic_core.to_json(body)))[0]
 
+    async def tell(self, method: str, path: str, body: dict[str, Any]) -> None:
+        """A call whose answer says nothing more than that it is done; it must be quick."""
+        with translated():
+            async with asyncio.timeout(PROBE_SECONDS):
+                response = await self._connections.begin(method, path, pydantic_core.to_json(body))
+                try:
+                    await refuse_error(response)
+                    await whole(response, MAX_BODY_BYTES)
+                finally:
+                    self._connections.finish(response)
+
     async def _quick(self, method: str, path: str, body: bytes | None = None) -> tuple[dict[str, Any], dict[str, str]]:
         with translated():
             async with asyncio.timeout(PROBE_SECONDS):

@@ -18,6 +18,7 @@ from services.worker.backends.forced_calls import forced, forced_calls, is_force
 from services.worker.backends.foreign import MeanLogprob, count, nanoseconds, within, words
 from services.worker.backends.http import EMBEDDINGS_BYTES, HttpEndpoint, batches, decode, decode_lines, error_text, failure_kind, whole
 from services.worker.backends.ollama_continuation import continuing
+from services.worker.backends.ollama_tasks import OllamaTasks, disk_free
 from services.worker.settings import WorkerSettings
 from shared.contracts.base import free_json
 from shared.contracts.chat import Answer, ChatMessage, FinishReason, Operation
@@ -39,18 +40,27 @@ class OllamaBackend:
         self._settings = settings
         self._endpoint = HttpEndpoint(
             settings.base_url(),
-            connections=settings.slots + 4,
+            connections=settings.slots + 6,
             connect_seconds=settings.connect_timeout_seconds,
             headers={"Authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else None,
         )
-        self._shown = ollama_models.ShownModels(self._endpoint, lambda model: settings.profile(model).get("num_ctx"))
+        self._tasks = OllamaTasks(self._endpoint, settings.keep_alive, settings.profile)
+        stays = settings.keep_alive.startswith("-")  # then all do, pinned or not
+        self._shown = ollama_models.ShownModels(
+            self._endpoint, lambda model: settings.profile(model).get("num_ctx"), self._tasks.pinned, adopts=not stays
+        )
 
     async def call(self, call: ModelCall) -> AsyncIterator[Delta | Completion]:
+        self._tasks.rests = False
+        if call.step.task is not None:
+            async for piece in self._tasks.perform(call):
+                yield piece
+            return
         if call.step.operation is Operation.EMBED:
             yield await self._embed(call)
             return
         reader = _StreamReader(call, allow_cloud=self._settings.allow_cloud)
-        path, body = _PATHS[call.step.operation], request(call, self._settings)
+        path, body = _PATHS[call.step.operation], self._request(call)
         if call.step.prefix:
             path, body = await continuing(self._endpoint, call.step, body, call.trace)
         async with self._endpoint.post(path, body, call.trace) as response:
@@ -62,8 +72,11 @@ class OllamaBackend:
                     break
         yield reader.completion()
 
+    def _request(self, call: ModelCall) -> dict[str, Any]:
+        return request(call, self._settings) | {"keep_alive": self._tasks.keep_alive(call.model)}
+
     async def _embed(self, call: ModelCall) -> Completion:
-        async with self._endpoint.post("/api/embed", request(call, self._settings), call.trace) as response:
+        async with self._endpoint.post("/api/embed", self._request(call), call.trace) as response:
             body = decode(await whole(response, EMBEDDINGS_BYTES))
         if "error" in body:
             raise ModelCallFailed(K.MODEL_ERROR, error_text(body))
@@ -80,12 +93,20 @@ class OllamaBackend:
     async def probe(self) -> BackendProbe:
         body, _ = await self._endpoint.get_json("/api/version")
         version = words(body.get("version"))
-        return BackendProbe(version=version, simulated="simulated" in version)
+        return BackendProbe(version=version, simulated="simulated" in version, manages=True, disk_free_bytes=disk_free(self._settings))
 
     async def models(self) -> tuple[NodeModel, ...]:
-        return await self._shown.list(allow_cloud=self._settings.allow_cloud)
+        found = await self._shown.list(allow_cloud=self._settings.allow_cloud)
+        self._tasks.restore(found)
+        return found
+
+    async def unload(self, model: str) -> None:
+        """Out of memory when its last call ends; what is pinned comes back with the next call. Raises ModelCallFailed."""
+        self._tasks.rests = True
+        await self._endpoint.post_json("/api/generate", {"model": model, "keep_alive": 0, "stream": False})
 
     async def close(self) -> None:
+        self._tasks.close()
         await self._endpoint.close()
 
 

@@ -29,6 +29,8 @@ class FaultMix:
     """Rate: another boot of a worker's node is started while the one before still runs: told to end, or paused for `pause_seconds`."""
     lose_node: float = 0.0
     """Rate: a model server drops everything and is away for `down_seconds`."""
+    owner: float = 0.0
+    """Rate: the owner of a worker's machine comes for `away_seconds`: the node yields, and gives back after two seconds what still runs."""
     rebalance: float = 0.0
     """Rate: a member is thrown out of its consumer group."""
     away: float = 0.0

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
+from math import inf
 from random import Random
 from typing import Any
 from weakref import WeakSet
@@ -20,12 +21,16 @@ from services.worker.backends.base import ModelCallFailed
 from services.worker.backends.http import failure_kind
 from services.worker.backends.ollama import OllamaBackend
 from services.worker.backends.ollama_models import ShownModels
+from services.worker.backends.ollama_tasks import OllamaTasks
+from services.worker.owner.manners import OwnerFacts, OwnerSettings
 from services.worker.settings import WorkerSettings
 from shared.clock import LoopClock
 from shared.contracts.failure import FailureKind
 from tests.support.cluster.processes import Process
 
 MODEL = "small"
+PULLED = "pulled:1"
+"""A model that no node has, and each can pull."""
 LONG = "at great length"
 """A prompt that holds this is answered with `LONG_TOKENS` words: 15 s."""
 LONG_TOKENS = 300
@@ -51,8 +56,10 @@ _PARAMETERS = Parameters(
     json_token=None,
     num_parallel=2,
     models=(ModelParameters(name=MODEL, size_gb=1, bytes_per_context_token=0),),
+    library=(ModelParameters(name=PULLED, size_gb=2, bytes_per_context_token=0),),
+    pull_gb_per_second=0.1,
 )
-"""0.1 s to load the model, 20 tokens/s: most answers take 0.1 to 0.6 s."""
+"""0.1 s to load the model, 20 tokens/s: most answers take 0.1 to 0.6 s. A pull takes 20 s."""
 
 
 class Node:
@@ -62,6 +69,8 @@ class Node:
         self.name = name
         self.down = False
         """Nobody answers there."""
+        self.owner_is_there = False
+        """Somebody sits at the machine."""
         self.too_soon: list[str] = []
         self.traces: set[str | None] = set()
         """Calls of a worker that had been asked to leave it alone for longer."""
@@ -83,6 +92,10 @@ class Node:
         call: Call = self._process.call(self.ollama.open, endpoint, other)
         self._calls.add(call)
         return call
+
+    async def look(self, rules: OwnerSettings, wall: float, *, in_use: bool) -> OwnerFacts:
+        """What the machine tells of its owner."""
+        return OwnerFacts(input_seconds=0.0 if self.owner_is_there else inf)
 
     def fail(self, failures: Failures, retry_after_seconds: int = 0) -> None:
         """What goes wrong with calls from now on. `retry_after_seconds`: the longest that comes with a 503."""
@@ -126,8 +139,12 @@ class Endpoint:
         self._calls.clear()
 
     @asynccontextmanager
-    async def post(self, path: str, body: dict[str, Any], trace: str | None) -> AsyncIterator[_Response]:
+    async def post(self, path: str, body: dict[str, Any], trace: str | None) -> AsyncIterator[_Response | _Lines]:
         self._check()
+        if path == "/api/pull":
+            async with aclosing(self._node.ollama.pull(body)) as lines:  # type: ignore[type-var]  # it is a generator
+                yield _Lines(lines)
+            return
         now = self._clock.monotonic()
         if now < self._quiet_until:
             self._node.too_soon.append(f"a call {self._quiet_until - now:.2f} s before the end of Retry-After")
@@ -148,6 +165,17 @@ class Endpoint:
     async def post_json(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         self._check()
         return self._node.ollama.show(body)
+
+    async def tell(self, method: str, path: str, body: dict[str, Any]) -> None:
+        self._check()
+        try:
+            if path == "/api/generate":
+                async for _ in self._node.ollama.generate(body):
+                    pass
+            else:
+                {"/api/delete": self._node.ollama.delete, "/api/copy": self._node.ollama.copy}[path](body)
+        except OllamaError as error:
+            raise ModelCallFailed(failure_kind(error.status, error.message), error.message) from error
 
     async def close(self) -> None:
         self.cut()
@@ -185,9 +213,24 @@ class _Response:
         return b"".join(json.dumps(chunk).encode() + b"\n" for chunk in chunks)
 
 
+class _Lines:
+    """The same of what is no call of a model."""
+
+    def __init__(self, lines: AsyncIterator[dict[str, Any]]) -> None:
+        self._lines = lines
+
+    async def read(self) -> bytes:
+        try:
+            line = await anext(self._lines, None)
+        except ConnectionDropped as error:
+            raise ModelCallFailed(FailureKind.BROKEN_STREAM, "the simulated node cut the connection") from error
+        return b"" if line is None else json.dumps(line).encode() + b"\n"
+
+
 def backend_on(node: Node, settings: WorkerSettings) -> tuple[OllamaBackend, Endpoint]:
     """The real backend, with its connections to the simulated node."""
     backend, endpoint = OllamaBackend(settings), Endpoint(node)
     backend._endpoint = endpoint  # type: ignore[assignment]
-    backend._shown = ShownModels(endpoint, lambda _: None)  # type: ignore[arg-type]
+    backend._tasks = OllamaTasks(endpoint, settings.keep_alive, settings.profile)  # type: ignore[arg-type]
+    backend._shown = ShownModels(endpoint, lambda _: None, backend._tasks.pinned)  # type: ignore[arg-type]
     return backend, endpoint

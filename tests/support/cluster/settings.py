@@ -9,6 +9,7 @@ from services.delay.settings import DelaySettings
 from services.ingress.settings import CallbackSettings, IngressSettings
 from services.planner.settings import PlannerSettings
 from services.router.settings import RouterSettings
+from services.worker.owner.manners import OwnerSettings
 from services.worker.settings import WorkerSettings
 from shared.contracts.budget import TenantLimits
 from shared.kafka.memory.memory_group import GroupTimings
@@ -112,6 +113,7 @@ def worker(name: str, mix: FaultMix) -> WorkerSettings:
         first_token_timeout_seconds=20.0,
         between_tokens_timeout_seconds=10.0,
         node_expiry_seconds=30.0,
+        owner=OwnerSettings(away_seconds=60.0, look_seconds=0.5, finish_seconds=2.0, unload=False) if mix.owner else OwnerSettings(),
     )
 
 

@@ -61,6 +61,7 @@ class Storm:
             (mix.stop, self._stop),
             (mix.succeed, self._succeed),
             (mix.lose_node, self._lose_node),
+            (mix.owner, self._owner),
             (mix.rebalance, self._rebalance),
             (mix.away, self._away),
             (mix.refuse, self._refuse),
@@ -85,6 +86,7 @@ class Storm:
         for node in world.nodes.values():
             node.fail(Failures())
             node.find()
+            node.owner_is_there = False
         world.receivers.fails = 0.0
         for instance in [*world.instances.values()]:
             instance.process.disarm()
@@ -219,6 +221,14 @@ class Storm:
         await node.lose()
         await asyncio.sleep(self._random.uniform(*self._mix.down_seconds))
         node.find()
+
+    async def _owner(self) -> None:
+        node = self._world.nodes[self._random.choice(self._world.workers)]
+        node.owner_is_there = True
+        self._note(f"the owner of {node.name}'s machine comes")
+        await asyncio.sleep(self._random.uniform(*self._mix.away_seconds))
+        node.owner_is_there = False
+        self._note(f"the owner of {node.name}'s machine goes")
 
     async def _rebalance(self) -> None:
         group = self._random.choice(GROUPS)

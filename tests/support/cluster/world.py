@@ -369,6 +369,7 @@ class World:
                 chosen = settings.worker(name, mix)
                 backend, endpoint = backend_on(self.nodes[name], chosen)
                 service = build_worker(environment, chosen, backend, Hardware(cpu_count=2))
+                service.yielding.look = self.nodes[name].look
                 service.attempts.begin = partial(self._on_begin, name, service.attempts.begin)  # type: ignore[method-assign]
                 return service, endpoint
 

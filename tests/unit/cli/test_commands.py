@@ -12,7 +12,8 @@ from infra.cli.main import main
 from infra.cli.topics import unread
 from shared.contracts.act import Act
 from shared.contracts.base import PriorityClass
-from shared.contracts.node import Node, NodeModel
+from shared.contracts.credits import Credits
+from shared.contracts.node import Advice, Gpu, Hardware, Node, NodeModel
 from shared.kafka.port import Message, TopicPartition
 from tests.support.cli_stage import NOW, TOPICS, Stage
 
@@ -122,7 +123,7 @@ def test_lag_tells_what_is_held_back(stage: Stage) -> None:
 
 
 def test_nodes_shows_the_newest_record_of_each(stage: Stage) -> None:
-    """Live, silent, draining, paused and simulated are told apart."""
+    """Live, silent, draining, paused, asleep, yielding and simulated are told apart."""
     model = NodeModel(name="gemma3:270m", resident=True)
     nodes = [
         Node(id="a", boot="1", mailbox=0, backend="ollama", at=NOW - 999, models=(model,)),
@@ -131,6 +132,8 @@ def test_nodes_shows_the_newest_record_of_each(stage: Stage) -> None:
         Node(id="d", boot="1", mailbox=3, backend="ollama", at=NOW),
         Node(id="f", boot="1", mailbox=4, backend="openai", at=NOW - 20, pause_seconds=30.0),
         Node(id="g", boot="1", mailbox=5, backend="openai", at=NOW - 40, pause_seconds=30.0),
+        Node(id="h", boot="1", mailbox=6, backend="ollama", at=NOW - 9_999, asleep=True),
+        Node(id="i", boot="1", mailbox=7, backend="ollama", at=NOW, yields="memory is short"),
     ]
     stage.write(*(Message(TOPICS.nodes, node.to_bytes(), node.id.encode()) for node in nodes))
     stage.write(Message(TOPICS.nodes, None, b"d"), Message(TOPICS.nodes, b"not json", b"e"))
@@ -140,10 +143,42 @@ def test_nodes_shows_the_newest_record_of_each(stage: Stage) -> None:
         ("c", "draining"),
         ("f", "paused"),
         ("g", "live"),
+        ("h", "asleep"),
+        ("i", "yields"),
     ]
     table = stage.tutti("nodes").stdout
     assert "ollama (simulated)" in table
     assert "gemma3:270m*" in table
+
+
+def test_nodes_says_who_is_heard_and_what_is_wrong(stage: Stage) -> None:
+    """What runs, by the word of this very boot; advice of the worker and of the record; one node in full."""
+    model = NodeModel(name="m:70b", size_bytes=40 * 2**30, resident=True, loaded_bytes=44 * 2**30, vram_bytes=22 * 2**30)
+    hardware = Hardware(
+        cpu_count=8, vram_bytes=24 * 2**30, accelerator="X", members=2, gpus=(Gpu(name="X", vram_bytes=24 * 2**30, driver="580.1"),)
+    )
+    said = (Advice(code="swaps", level="warn", text="12 loads in an hour"),)
+    facts = {"version": "0.5.1", "hardware": hardware, "tags": ("eu",), "cost_per_hour": 0.5, "advice": said}
+    nodes = [
+        Node(id="a", boot="1", mailbox=0, backend="ollama", at=NOW, models=(model,), **facts),
+        Node(id="b", boot="1", mailbox=1, backend="ollama", at=NOW, models=(model,)),
+        Node(id="c", boot="2", mailbox=2, backend="ollama", at=NOW, models=(model,), draining=True, maintenance=True),
+    ]
+    stage.write(*(Message(TOPICS.nodes, node.to_bytes(), node.id.encode()) for node in nodes))
+    told = [Credits(node=name, boot=boot, sequence=1, mailbox=0, offers={}, read={}, running=3) for name, boot in (("a", "1"), ("b", "0"))]
+    stage.write(*(Message(TOPICS.credits, one.to_bytes(), one.node.encode()) for one in told))
+    rows = {row["id"]: row for row in stage.json("nodes")}
+    assert {name: row["state"] for name, row in rows.items()} == {"a": "live", "b": "live", "c": "maintenance"}
+    assert (rows["a"]["running"], rows["b"]["running"]) == (3, 0)
+    assert {one["code"] for one in rows["a"]["advice"]} == {"swaps", "spills", "old-ollama"}
+    table = stage.tutti("nodes").stdout
+    assert "a: warn: 12 loads in an hour" in table
+    assert "tutti nodes resume" in table
+    one = stage.tutti("nodes", "show", "a").stdout
+    assert one.startswith("a  live  3 of 1 slots  8 CPUs  0 B  X (24.0 GiB, driver 580.1)  split over 2 servers  0.5 an hour  eu\n")
+    assert "22.0 GiB" in one
+    assert "~" in one
+    assert stage.tutti("nodes", "show", "z").exit_code == Exit.NOT_FOUND
 
 
 def test_no_node_is_said(stage: Stage) -> None:

@@ -17,6 +17,7 @@ SAMPLES: dict[str, Any] = json.loads(Path("schemas/examples/v1/Step.full.json").
     "context": json.loads(Path("schemas/examples/v1/Step.context.json").read_bytes())["context"],
     "critique": json.loads(Path("schemas/examples/v1/Step.critique.json").read_bytes())["critique"],
     "guard": json.loads(Path("schemas/examples/v1/Step.guard.json").read_bytes())["guard"],
+    "task": json.loads(Path("schemas/examples/v1/Step.task.json").read_bytes())["task"],
     "operation": "embed",
     "logprobs": True,
     "agent": "research",

@@ -40,6 +40,17 @@ def test_what_is_missing_is_said() -> None:
     assert both.missing(["auto"], "chat") == ()
 
 
+def test_a_node_that_sleeps_is_known_and_may_be_asked_for() -> None:
+    """It is silent for hours: a router wakes it for what waits. It has no places meanwhile. One that yields is its owner's."""
+    found = registry(node("a", "x", asleep=True), node("b", "y"))
+    found.table.on_node(node("b", "y"), 10_000.0)
+    found.refresh(10_000.0)
+    assert found.catalogue.resolve("x") == "x"
+    assert found.catalogue.missing(["x"], "chat") == ()
+    assert found.catalogue.slots["chat"] == node("b").slots
+    assert registry(node("a", "x", yields="the owner is there")).catalogue.missing(["x"], "chat") == ("a live node",)
+
+
 def test_silent_nodes_and_tombstones_are_forgotten() -> None:
     """A node counts for as long as it registers."""
     found = registry(node("a"), node("b"))

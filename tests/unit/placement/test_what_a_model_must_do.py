@@ -61,7 +61,7 @@ def test_what_may_not_fit_is_asked_of_the_largest_window() -> None:
 
 
 @pytest.mark.parametrize("text", ["words of prose, and more. ", "\N{CJK UNIFIED IDEOGRAPH-6570}" * 20, "\N{MUSICAL KEYBOARD} a "])
-@pytest.mark.parametrize("operation", sorted(set(Operation) - {Operation.TOOL, Operation.CRITIQUE}))
+@pytest.mark.parametrize("operation", sorted(set(Operation) - {Operation.TOOL, Operation.CRITIQUE, Operation.MANAGE}))
 def test_a_prompt_by_reference_asks_for_the_same(text: str, operation: Operation) -> None:
     """As where it lies in the step itself, whatever its script; also when an answer is to be continued."""
     long = text * 3_000

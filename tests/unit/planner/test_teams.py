@@ -9,7 +9,7 @@ import pytest
 from services.planner.round import Round, version_of
 from services.planner.state.policy import Policy
 from shared.agents.built_in import AGENTS
-from shared.contracts.agents import Agent, Team, Tool
+from shared.contracts.agents import Agent, Declared, Team, Tool
 from shared.contracts.chat import Answer, ChatMessage
 from shared.contracts.event import EVENT, TEAMS, TOOLS, VERSIONS, JobAccepted
 from shared.contracts.failure import FailureKind
@@ -44,7 +44,7 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
     return made
 
 
-def declare(desk: Desk, body: Agent | Tool, kind: str = "agent", name: str = "mine") -> None:
+def declare(desk: Desk, body: Declared, kind: str = "agent", name: str = "mine") -> None:
     table = desk.policy.declared
     for key, value in table.to_declare(kind, name, body, at=0.0, by="").items():
         table.on_entry(kind, key, value)

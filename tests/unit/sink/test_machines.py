@@ -1,4 +1,4 @@
-"""What the page says of nodes and queues: advice for each thing that may be wrong, and predictions where there is something to tell."""
+"""What the page says of nodes and queues: predictions only where there is something to tell."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
-from services.sink.page.machines import Machines, advice
+from services.sink.page.machines import Machines
 from services.sink.page.overview import overview
 from services.sink.page.present import ShownJobs
 from shared.contracts import event as events
 from shared.contracts.base import CLASSES, PriorityClass
 from shared.contracts.credits import Credits
 from shared.contracts.headers import envelope
-from shared.contracts.node import Hardware, Node, NodeModel
+from shared.contracts.node import Node, NodeModel
 from shared.kafka.memory.memory_partition import MemoryRecord
 from shared.scheduling.places import Pace
 from tests.support.page_world import MadeUp
@@ -27,34 +25,6 @@ def node(**changes: Any) -> Node:
     model = NodeModel(name="m:7b", size_bytes=4 * GIB, resident=True, decode_tokens_per_second=30)
     base: dict[str, Any] = {"id": "n1", "boot": "b", "mailbox": 0, "backend": "ollama", "slots": 4, "models": (model,), "at": 1.0}
     return Node(**base | changes)
-
-
-SLOW = NodeModel(name="m:70b", size_bytes=40 * GIB, resident=True, decode_tokens_per_second=1.2)
-
-
-@pytest.mark.parametrize(
-    ("changes", "silent", "found"),
-    [
-        ({}, 0.0, []),
-        ({}, 60.0, [("bad", "Silent for 60 s")]),
-        ({"draining": True}, 60.0, [("note", "no new work")]),
-        ({"reachable": False}, 0.0, [("bad", "does not answer")]),
-        ({"waits": True}, 0.0, [("bad", "waits until an earlier process")]),
-        ({"models": ()}, 0.0, [("bad", "ollama pull")]),
-        ({"models": (), "backend": "tools"}, 0.0, []),
-        ({"pause_seconds": 40.0}, 0.0, [("warn", "30 s more")]),
-        ({"pause_seconds": 5.0}, 0.0, []),
-        ({"models": (SLOW,), "hardware": Hardware(vram_bytes=24 * GIB)}, 0.0, [("warn", "larger than its graphics memory")]),
-        ({"models": (SLOW,)}, 0.0, [("warn", "1.2 tokens/s")]),
-        ({"simulated": True}, 0.0, [("note", "made up")]),
-        ({"simulated": True, "reachable": False}, 60.0, [("bad", "Silent"), ("bad", "does not answer"), ("note", "made up")]),
-    ],
-)
-def test_advice_names_what_is_wrong_and_what_to_do(changes: dict[str, Any], silent: float, found: list[tuple[str, str]]) -> None:
-    """The worst first; `pause_seconds` counts from the announcement, here 10 s ago."""
-    told = advice(node(**changes), silent, 10.0)
-    assert [one.level for one in told] == [level for level, _ in found]
-    assert all(words in one.text for one, (_, words) in zip(told, found, strict=True))
 
 
 def record(value: bytes | None, key: bytes = b"n1") -> MemoryRecord:

@@ -32,6 +32,7 @@ class ScriptedBackend:
     script: Script = field(default_factory=Script)
     by_job: dict[str, Script] = field(default_factory=dict)
     known: tuple[str, ...] = ("small", "other")
+    window: int | None = None
     reachable: bool = True
     kind: str = "ollama"
     calls: list[ModelCall] = field(default_factory=list)
@@ -77,7 +78,10 @@ class ScriptedBackend:
         return BackendProbe(version="0.34.0")
 
     async def models(self) -> tuple[NodeModel, ...]:
-        return tuple(NodeModel(name=name, operations=("embed",) if "embed" in name else ("chat", "generate")) for name in self.known)
+        return tuple(
+            NodeModel(name=name, window=self.window, operations=("embed",) if "embed" in name else ("chat", "generate"))
+            for name in self.known
+        )
 
     async def close(self) -> None:
         return None

@@ -71,7 +71,7 @@ def test_a_step_that_fails_in_the_worker_is_told(monkeypatch: pytest.MonkeyPatch
             desk = running.service.attempts
             assert (len(desk.leases), len(desk.inbox), desk.slots.free) == (0, 0, 3)
             assert not running.task.done()
-            assert desk.closed is None
+            assert not desk.closings
 
     play(scenario)
 

@@ -212,7 +212,7 @@ async def test_models_are_found_without_loading_any(fake: FakeEndpoint, ollama: 
             b'{"name":"cloudy","digest":"d3","remote_host":"https://elsewhere"}]}',
         )
     )
-    fake.replies["/api/ps"] = Reply((b'{"models":[{"name":"small:latest"}]}',))
+    fake.replies["/api/ps"] = Reply((b'{"models":[{"name":"small:latest","size":900,"size_vram":700}]}',))
     fake.replies["/api/version"] = Reply((b'{"version":"0.34.0-simulated"}',))
     fake.replies["/api/show"] = Reply(
         (b'{"capabilities":["completion","embedding"],"model_info":{"general.architecture":"llama","llama.context_length":8192}}',)
@@ -223,6 +223,7 @@ async def test_models_are_found_without_loading_any(fake: FakeEndpoint, ollama: 
     assert [(m.name, m.resident, m.context_length) for m in models] == [("small:latest", True, 8192), ("vec:latest", False, 8192)]
     assert models[0].operations == ("chat", "generate", "embed")
     assert [path for path, _, _ in fake.asked].count("/api/show") == 2
+    assert [(m.loaded_bytes, m.vram_bytes) for m in models] == [(900, 700), (0, 0)]
     assert {path for path, _, _ in fake.asked} == {"/api/tags", "/api/ps", "/api/show"}
     assert (await ollama.probe()).simulated
 

@@ -12,13 +12,12 @@ from services.worker.attempt import Attempt
 from services.worker.backends.base import Completion
 from services.worker.backends.http import TokenBucket
 from services.worker.credits import MAX_BYTES, OTHERS_WAIT, EagerGate, fit, share
-from services.worker.hardware import accelerators, total_memory
 from services.worker.inbox import HEAD_START_SECONDS, Inbox, StoppedSteps, concerns
 from services.worker.lease_log import LeaseLog
 from services.worker.mailbox import MailboxRegistry, Proposal
 from services.worker.registration import candidates, served_capabilities
 from services.worker.round_trip import RoundTrip
-from services.worker.settings import Price, WorkerSettings
+from services.worker.settings import WorkerSettings
 from services.worker.slots import CompletionRate, Slots
 from services.worker.speeds import Speeds, Timeouts, expired, overdue
 from shared.contracts.base import CLASSES, ClaimId, PriorityClass
@@ -26,7 +25,7 @@ from shared.contracts.chat import Answer, Operation
 from shared.contracts.control import StopStep
 from shared.contracts.credits import Credits, PlannerPresence, RouterPresence
 from shared.contracts.node import Node, NodeModel
-from shared.contracts.usage import Timings, Usage
+from shared.contracts.usage import Price, Timings, Usage
 from shared.placement.parties import MOST_PARTIES, Parties
 from tests.unit.worker.world import step
 
@@ -363,14 +362,6 @@ def test_a_users_deadline_that_passed_before_it_was_told_is_called_odd() -> None
     assert "180 s before" in str(expired(attempt, 0.0))
     attempt.written_ms = 999_000
     assert "before the record" not in str(expired(attempt, 0.0))
-
-
-def test_hardware_tables_are_read() -> None:
-    """Sums over several accelerators; nothing where there is nothing."""
-    assert total_memory("MemTotal:       24576 kB\nMemFree: 1 kB\n") == 24576 * 1024
-    assert accelerators("NVIDIA H200, 143771\n") == ("NVIDIA H200", 143771 * 1024 * 1024)
-    assert accelerators("A, 10\nA, 20\n") == ("2 x A", 30 * 1024 * 1024)
-    assert accelerators("no devices were found\n") == (None, 0)
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,8 +84,10 @@ class World:
 
     @asynccontextmanager
     async def worker(self, backend: Backend, **settings: Any) -> AsyncIterator[Running]:
-        """A ready worker; killed without ceremony at the end, when it still runs."""
+        """A ready worker; killed without ceremony at the end, when it still runs. `before(service)`: called before it runs."""
+        before = settings.pop("before", lambda _: None)
         service, stop = self.service(backend, **settings), asyncio.Event()
+        before(service)
         running = Running(service, asyncio.create_task(service.run(stop)), stop)
         try:
             await self.until(lambda: service.reader.number is not None and service.announcer.acknowledged_at is not None)

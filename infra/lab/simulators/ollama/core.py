@@ -19,6 +19,7 @@ from infra.lab.simulators.ollama.call import Call, Chunk
 from infra.lab.simulators.ollama.errors import ConnectionDropped, OllamaError, model_not_found
 from infra.lab.simulators.ollama.faults import Faults
 from infra.lab.simulators.ollama.inference import Engine
+from infra.lab.simulators.ollama.library import Library
 from infra.lab.simulators.ollama.parameters import Failures, Parameters, Script
 from infra.lab.simulators.ollama.requests import Endpoint, canonical, find_model, read
 from infra.lab.simulators.ollama.scheduler import Scheduler
@@ -39,6 +40,7 @@ class SimulatedOllama:
         self._started = clock.wall()
         self._tasks: set[asyncio.Task[None]] = set()
         self._faults = Faults(parameters.failures, random)
+        self._library = Library(parameters, clock, self.truth)
         self._start()
 
     def _start(self) -> None:
@@ -107,6 +109,28 @@ class SimulatedOllama:
             self.truth.errors["internal"] += 1
         call.end(error)
 
+    async def pull(self, request: Any) -> AsyncIterator[Chunk]:
+        """POST /api/pull: lines; the last is success, or an error. Raises OllamaError, ConnectionDropped."""
+        self.truth.requests["pull"] += 1
+        async for line in self._library.pull(request):
+            self._look()
+            yield line
+
+    def delete(self, request: Any) -> None:
+        """DELETE /api/delete. Raises OllamaError 400, 404."""
+        self._scheduler.unload(self._library.delete(request))
+        self._look()
+
+    def copy(self, request: Any) -> None:
+        """POST /api/copy. Raises OllamaError 400, 404."""
+        self._library.copy(request)
+        self._look()
+
+    def _look(self) -> None:
+        """What lies on the disk now."""
+        if self.parameters.models != self._library.models:
+            self.parameters = self.parameters.with_(models=self._library.models)
+
     def tags(self) -> Chunk:
         """GET /api/tags."""
         return wire.tags(self.parameters.models, self._started)
@@ -155,6 +179,7 @@ class SimulatedOllama:
 
     async def restart(self) -> None:
         """The server process dies and comes back empty: every connection drops, no model is loaded."""
+        self._library.restart()
         await self.close()
         self._start()
 

@@ -40,6 +40,10 @@ class ModelParameters(_Values):
     prefill_tokens_per_second: PositiveFloat | None = None
     decode_tokens_per_second: PositiveFloat | None = None
 
+    def named(self, name: str) -> ModelParameters:
+        """The same under another name. Raises ValidationError."""
+        return ModelParameters.model_validate(self.model_dump() | {"name": name})
+
     @property
     def weights_bytes(self) -> int:
         return int(self.size_gb * GIGABYTE)
@@ -167,6 +171,10 @@ class Parameters(_Values):
     max_answer_tokens: PositiveInt = 16_384
     """No answer is longer, whatever `num_predict` says."""
     models: tuple[ModelParameters, ...] = Field(default=(), max_length=256)
+    """On its disk when it starts."""
+    library: tuple[ModelParameters, ...] = Field(default=(), max_length=256)
+    """What it can pull."""
+    pull_gb_per_second: PositiveFloat = 0.1
     failures: Failures = Failures()
     scripts: tuple[Script, ...] = Field(default=(), max_length=4_096)
 

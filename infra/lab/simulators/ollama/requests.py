@@ -137,6 +137,8 @@ def _check_capability(endpoint: Endpoint, fields: Fields, model: ModelParameters
         if "embedding" not in model.capabilities:
             raise OllamaError(501, "This server does not support embeddings. Start it with `--embeddings`")
         return
+    if keep_alive(fields.get("keep_alive")) == 0 and not (fields.get("prompt") or fields.get("messages")):
+        return  # it is unloaded, whatever it can do
     if "completion" not in model.capabilities:
         raise bad_request(f'"{model.name}" does not support {endpoint}')
     if fields.get("tools") and "tools" not in model.capabilities:

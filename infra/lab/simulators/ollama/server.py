@@ -7,14 +7,14 @@ POST /control   {"failures": {...}, "scripts": [...], "reset": true, "restart": 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json, to_json
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
@@ -25,7 +25,7 @@ from infra.lab.simulators.ollama.parameters import Failures, Script
 from infra.lab.simulators.ollama.requests import Endpoint
 from infra.lab.simulators.ollama.wire import HEADERS
 
-MANAGEMENT = ("pull", "push", "create", "copy", "delete", "embeddings")
+MANAGEMENT = ("push", "create", "embeddings")
 """Routes of Ollama that are not simulated: 501, so that nobody takes the answer for Ollama's."""
 MAX_BODY_BYTES = 32 * 1024 * 1024
 _JSON = (b"content-type", b"application/json; charset=utf-8")
@@ -146,6 +146,22 @@ def application(node: SimulatedOllama) -> Router:
     async def show(request: Request) -> Response:
         return _json(node.show(await _object(request)))
 
+    async def pull(request: Request) -> Response:
+        body = await _object(request)
+        lines = node.pull(body)
+        if body.get("stream") is not False:
+            return StreamingResponse(_lines(lines), headers=HEADERS, media_type="application/x-ndjson")
+        last = [line async for line in lines][-1]
+        return _json(last, 500 if "error" in last else 200)
+
+    async def delete(request: Request) -> Response:
+        node.delete(await _object(request))
+        return Response(headers=HEADERS)
+
+    async def copy(request: Request) -> Response:
+        node.copy(await _object(request))
+        return Response(headers=HEADERS)
+
     async def control(request: Request) -> Response:
         return _json(node.control())
 
@@ -178,12 +194,20 @@ def application(node: SimulatedOllama) -> Router:
             Route("/api/ps", _guarded(facts(node.ps)), methods=["GET"]),
             Route("/api/version", _guarded(facts(node.version)), methods=["GET"]),
             Route("/api/show", _guarded(show), methods=["POST"]),
+            Route("/api/pull", _guarded(pull), methods=["POST"]),
+            Route("/api/copy", _guarded(copy), methods=["POST"]),
+            Route("/api/delete", _guarded(delete), methods=["DELETE"]),
             Route("/control", _guarded(control), methods=["GET"]),
             Route("/control", _guarded(change), methods=["POST"]),
             *(Route(f"/api/{name}", _guarded(not_offered), methods=["POST", "DELETE"]) for name in MANAGEMENT),
             Route("/{rest:path}", unknown, methods=["GET", "POST", "DELETE", "PUT", "HEAD"]),
         ]
     )
+
+
+async def _lines(lines: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
+    async for line in lines:
+        yield to_json(line) + b"\n"
 
 
 def _guarded(handler: Handler) -> Handler:

@@ -27,6 +27,8 @@ class Truth:
     answer_tokens: int = 0
     tokens_for_nobody: int = 0
     """Read or written after the client had gone."""
+    pulled_bytes: int = 0
+    """Fetched of models: more than their size is fetched twice."""
 
     def begin(self, endpoint: str) -> None:
         """A request has arrived."""

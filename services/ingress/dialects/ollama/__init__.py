@@ -6,6 +6,7 @@ from functools import partial
 
 from services.ingress.dialects.ollama import requests, responses
 from services.ingress.dialects.ollama.inquiries import INQUIRIES
+from services.ingress.dialects.ollama.tasks import TASKS
 from services.ingress.dialects.port import Dialect
 from shared.contracts.chat import Operation
 
@@ -23,6 +24,7 @@ CHAT = Dialect(
         responses.unloaded(asked.model, now, message={"role": "assistant", "content": ""}) if asked.empty and asked.unloads else None
     ),
     inquiries=INQUIRIES,
+    tasks=TASKS,
 )
 GENERATE = Dialect(
     path="/api/generate",

@@ -1,4 +1,4 @@
-"""Ollama's lists of models and its word about itself. Pure. Models are the nodes' own: what would change them is refused by name."""
+"""Ollama's lists of models and its word about itself. Pure. Models are made at the nodes: what would make one is refused by name."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _model(one: ModelShown) -> dict[str, Any]:
 
 
 def _nodes_own(_: Inquired) -> bytes:
-    raise Unsupported("models are pulled, made and deleted at the nodes, not through the cluster")
+    raise Unsupported("models are made and pushed at the nodes, not through the cluster")
 
 
 INQUIRIES = (
@@ -73,9 +73,5 @@ INQUIRIES = (
     Inquiry("/api/tags", "Models of the registered nodes.", _tags),
     Inquiry("/api/ps", "Models that some node has loaded.", _loaded),
     Inquiry("/api/show", "One model.", _show, method="POST", body=ModelNamed),
-    *(
-        Inquiry(f"/api/{what}", "Refused: models are the nodes' own.", _nodes_own, method="POST")
-        for what in ("pull", "push", "create", "copy")
-    ),
-    Inquiry("/api/delete", "Refused: models are the nodes' own.", _nodes_own, method="DELETE"),
+    *(Inquiry(f"/api/{what}", "Refused: models are the nodes' own.", _nodes_own, method="POST") for what in ("push", "create")),
 )

@@ -23,19 +23,21 @@ KeepAlive = Label | Real | None
 Think = bool | Literal["low", "medium", "high", "max"]
 
 
-def _or_none(value: Any) -> Any:
+def or_none(value: Any) -> Any:
     """Clients send an empty text where they mean nothing."""
     return None if value in ("", {}) else value
 
 
-Format = Annotated[Literal["json"] | JsonObject | None, BeforeValidator(_or_none)]
+Format = Annotated[Literal["json"] | JsonObject | None, BeforeValidator(or_none)]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Unknown fields are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ModelOptions(_Strict):
+class ModelOptions(Strict):
     """`options`. Those behind `stop` say how a node runs a model, which is the node's own matter: they do nothing."""
 
     temperature: float | None = Field(default=None, ge=0, le=5)
@@ -70,7 +72,7 @@ class ModelOptions(_Strict):
     penalize_newline: bool | None = None
 
 
-class SaidMessage(_Strict):
+class SaidMessage(Strict):
     """One turn. What a model thought in an earlier turn is not given to it again."""
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -171,11 +173,11 @@ class OllamaEmbeddings(Asked):
     truncate: bool | None = None
 
 
-class ModelNamed(_Strict):
+class ModelNamed(Strict):
     """The body of `POST /api/show`; `name` is the older word."""
 
-    model: Annotated[ModelName | None, BeforeValidator(_or_none)] = None
-    name: Annotated[ModelName | None, BeforeValidator(_or_none)] = None
+    model: Annotated[ModelName | None, BeforeValidator(or_none)] = None
+    name: Annotated[ModelName | None, BeforeValidator(or_none)] = None
     verbose: bool | None = None
     system: Text | None = None
     template: Text | None = None

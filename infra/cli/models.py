@@ -1,0 +1,119 @@
+"""`tutti models`: cards of models (list, show, set, alias, remove), and what is done to models on nodes as durable jobs (pull, ...)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from infra.cli.declarations import of_kind
+from infra.cli.exits import CommandExit, Exit
+from infra.cli.output import emit_json, size
+from infra.cli.rest import Api, api
+from shared.clock import SystemClock
+from shared.contracts.base import PriorityClass
+from shared.contracts.tasks import Action
+
+LOOK_SECONDS = 1.0
+_ABOUT = {
+    Action.PULL: "Pull MODEL to nodes: one copy, unless it is said where. A pull that broke goes on where it was.",
+    Action.DELETE: "Delete MODEL from nodes: all that have it, unless it is said where.",
+    Action.LOAD: "Load MODEL into memory: on one node, unless it is said where.",
+    Action.UNLOAD: "Unload MODEL, wherever it is loaded unless it is said where.",
+    Action.PIN: "Load MODEL and keep it in memory: on one node, unless it is said where.",
+    Action.UNPIN: "Let MODEL go when it is not used.",
+}
+_OPTIONS = (
+    click.option("--node", "nodes", multiple=True, help="On this node; may be given more than once."),
+    click.option("--tag", "tags", multiple=True, help="On all nodes with this tag; of several with all of them."),
+    click.option("--copies", type=click.IntRange(1, 256), help="On so many nodes: those that have it, then those with most room."),
+    click.option("--all", "everywhere", is_flag=True, help="On all nodes that can."),
+    click.option("--size", "size_bytes", type=click.IntRange(1), help="Bytes of a model that no node has yet: disks are looked at."),
+    click.option("--class", "priority", type=click.Choice([c.value for c in PriorityClass]), help="Priority class of the job."),
+    click.option("--detach", is_flag=True, help="Print the job's id, and do not wait for its end."),
+    click.option("--json", "as_json", is_flag=True, help="Print the job as JSON."),
+)
+
+models = of_kind("card")
+models.help = "What is known of models, and what is done to them on nodes."
+
+
+def _placed(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def _done(action: Action) -> click.Command:
+    @click.command(action.value, help=_ABOUT[action])
+    @click.argument("model")
+    @_placed
+    def command(model: str, **given: Any) -> None:
+        _run(action, model, **given)
+
+    return command
+
+
+@models.command()
+@click.argument("model")
+@click.argument("name")
+@_placed
+def copy(model: str, name: str, **given: Any) -> None:
+    """Give MODEL another NAME, on all nodes that have it unless it is said where."""
+    _run(Action.COPY, model, to=name, **given)
+
+
+for _action in _ABOUT:
+    models.add_command(_done(_action))
+
+
+def _run(action: Action, model: str, *, everywhere: bool, priority: str | None, detach: bool, as_json: bool, **given: Any) -> None:
+    asked = {name: value for name, value in given.items() if value not in (None, ())} | ({"all": True} if everywhere else {})
+    order = {"action": action.value, "model": model, **asked, **({"class": priority} if priority else {})}
+    job = asyncio.run(_asked(order, quiet=as_json, wait=not detach))
+    if as_json:
+        emit_json(job)
+    elif detach:
+        click.echo(job["id"])
+    result = job.get("result")
+    if result is None:
+        return
+    if result["status"] != "succeeded":
+        raise CommandExit(Exit.FAILED, result["failure"]["message"] if result.get("failure") else f"the job was {result['status']}")
+    if not as_json:
+        click.echo(result["answer"]["text"])
+
+
+async def _asked(order: dict[str, Any], *, quiet: bool, wait: bool) -> dict[str, Any]:
+    """The job: as it was queued, or as it ended."""
+    async with api() as connection:
+        queued: dict[str, Any] = await connection.call("POST", "/v1/model-tasks", order)
+        if not quiet:
+            click.echo(f"{queued['id']}: on {', '.join(target['node'] for target in queued['nodes'])}", err=True)
+        return await _followed(connection, queued["id"], quiet=quiet) if wait else queued
+
+
+async def _followed(connection: Api, job: str, *, quiet: bool) -> dict[str, Any]:
+    told = ""
+    while True:
+        status = await connection.status(job)
+        if status["state"] == "settled":
+            return status
+        now = "; ".join(line for step in status.get("steps", ()) if (line := _line(step)))
+        if now != told and not quiet:
+            click.echo(now, err=True)
+        told = now
+        await SystemClock().sleep(LOOK_SECONDS)
+
+
+def _line(step: dict[str, Any]) -> str:
+    """How far a node is, or what it waits for."""
+    progress = step.get("progress") or {}
+    if missing := step.get("missing"):
+        return f"waits for {', '.join(missing)}"
+    if not progress:
+        return ""
+    share = f" {size(progress['completed'])} of {size(progress['total'])}" if progress.get("total") else ""
+    return f"{progress.get('node', '')}: {progress['status']}{share}"
