@@ -15,6 +15,7 @@ from shared.contracts.step import Step
 from shared.estimates import ANSWER_TOKENS
 from shared.model_names import canonical
 from shared.placement import why
+from shared.placement.affinity import Affinity, key_of
 from shared.placement.demand import MOST_TOKENS, Demand, demand_of
 from shared.placement.filters import Candidate, NodeView, Unplaceable, candidates
 from shared.placement.ledger import CreditLedger, NodeCredit
@@ -65,7 +66,8 @@ Choice = Chosen | Held | Busy | Unplaceable
 def ask_of(step: Step, *, now: float = 0.0, arrived_at: float = 0.0, until: float = inf) -> PlaceRequest:
     """What policies look at of `step`, which has waited since `arrived_at`."""
     prompt, output = split(step)
-    return PlaceRequest(step.id, prompt, output, step.priority_class, now - arrived_at, until)
+    thread, cached = key_of(step) or (None, 0)
+    return PlaceRequest(step.id, prompt, output, step.priority_class, now - arrived_at, until, thread, cached=cached)
 
 
 def split(step: Step) -> tuple[int, int]:
@@ -145,7 +147,7 @@ class Placement:
     def __init__(self, table: NodeTable, ledger: CreditLedger, policy: str = "hybrid") -> None:
         self._policy = policy
         self.moment = Moment()
-        self._heat = Heat()
+        self._heat, self._affinity = Heat(), Affinity()
         self._asked: tuple[set[str], frozenset[str], int] = (set(), frozenset(), -1)
         self.table = table
         self.ledger = ledger
@@ -188,9 +190,14 @@ class Placement:
         found = self.candidates(demand)
         if isinstance(found, Unplaceable):
             return found
+        now = self.moment.now
+        if ask.thread is not None:
+            ask = ask._replace(near=self._affinity.near(ask.thread, now))
         choice = best(found, ask, self.moment, self._policy)
         if isinstance(choice, Chosen):
             self._heat.add(choice.model)
+            if ask.thread is not None:
+                self._affinity.note(ask.thread, choice.node, now)
         return choice
 
     def begin_round(self, now: float, waiting: Iterable[Demand] = ()) -> None:

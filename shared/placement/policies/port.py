@@ -23,10 +23,12 @@ class PlaceRequest(NamedTuple):
     """Since its router has read it."""
     until: float = inf
     """It waits for no better node beyond this."""
+    thread: int | None = None
+    """What its prompt begins with (`placement.affinity`)."""
     near: str | None = None
     """The node that has read much of its prompt already."""
     cached: int = 0
-    """Tokens of the prompt that such a node need not read again."""
+    """Tokens of the prompt that such a node need not read again, if it has nothing else to do."""
 
 
 @dataclass(slots=True)
@@ -73,10 +75,12 @@ def foresee(candidate: Candidate, ask: PlaceRequest, moment: Moment) -> Foreseen
     """What a step would meet there; `cost` is its end."""
     account = candidate.account
     beside = min(account.active, candidate.slots - 1)
-    prompt = ask.prompt - ask.cached if candidate.node == ask.near else ask.prompt
+    prompt, resident = ask.prompt, candidate.resident
+    if candidate.node == ask.near and resident:
+        prompt -= min(prompt, ask.cached) // (1 + account.active)
     read = candidate.read_fixed + prompt / candidate.prefill
     write = ask.output * (1.0 + candidate.slowdown * beside) / candidate.decode
-    load = 0.0 if candidate.resident else candidate.load_seconds
+    load = 0.0 if resident else candidate.load_seconds
     wait = 0.0
     if account.active >= candidate.slots or not account.available:
         queued = moment.reserved.get(candidate.node, 0) + max(0, account.active - candidate.slots)

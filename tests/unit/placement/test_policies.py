@@ -10,13 +10,16 @@ from hypothesis import strategies as st
 
 from services.router.settings import RouterSettings
 from shared.contracts.base import PriorityClass
+from shared.contracts.chat import ChatMessage
 from shared.contracts.node import NodeModel
 from shared.placement import why
-from shared.placement.choosing import Busy, Chosen, Held, best, choose
+from shared.placement.choosing import Busy, Chosen, Held, Placement, ask_of, best, choose
 from shared.placement.demand import demand_of
 from shared.placement.filters import Candidate, NodeView, candidates
+from shared.placement.ledger import CreditLedger
 from shared.placement.policies import POLICIES, hybrid
 from shared.placement.policies.port import Moment, PlaceRequest
+from shared.processing.node_table import NodeTable
 from tests.support.routing import credit, node, step, view
 
 FAST = NodeModel(name="m", size_bytes=10**9, prefill_tokens_per_second=2_000.0, decode_tokens_per_second=100.0, load_seconds=5.0)
@@ -159,3 +162,39 @@ def test_an_explanation_fits_its_bound_with_the_longest_names() -> None:
     assert told is not None
     assert len(choice.why()) <= why.MOST_BYTES
     assert len(told.losers) + sum(told.others.values()) == 999
+
+
+def chat(*said: str, **changes: Any) -> Any:
+    return step(model="m", estimated_tokens=2_000, messages=[ChatMessage(role="user", content=text) for text in said], **changes)
+
+
+def test_a_chat_goes_on_where_it_was_read() -> None:
+    """To the node of its last call, though another is a little faster; not when that has much to do, nor long afterwards."""
+    long = "word " * 1_500
+    quick = FAST.model_copy(update={"prefill_tokens_per_second": 2_200.0})
+    known = Placement(NodeTable(1e9), CreditLedger("r1", lost_seconds=1e9, forgotten_seconds=1e9))
+    for name, model in (("a", FAST), ("b", quick)):
+        known.table.on_node(node(name, models=(model,), slots=4), 0.0)
+
+    def offer(sequence: int, busy: int = 0) -> None:
+        for name in ("a", "b"):
+            places = 4 if sequence else 4 * (name == "a")
+            told = credit(name, places, sequence=sequence, resident=("m",), running=busy if name == "a" else 0)
+            known.ledger.on_credits(told, float(sequence))
+
+    def given(asked: Any, now: float) -> str:
+        known.begin_round(now)
+        choice = known.choose(demand_of(asked), ask_of(asked, now=now))
+        assert isinstance(choice, Chosen)
+        return choice.node
+
+    offer(0)
+    assert given(chat(long, "answer", "next"), 0.0) == "a"  # b has no place
+    offer(1)
+    assert given(chat("something else", "answer", "next"), 1.0) == "b"
+    assert given(chat(long, "answer", "next", "answer", "and then"), 1.0) == "a"
+    assert given(chat(long, "answer", "next", tenant="other"), 1.0) == "b"
+    offer(2, busy=3)
+    assert given(chat(long, "answer", "next", "answer", "and then"), 2.0) == "b"
+    offer(3)
+    assert given(chat(long, "answer", "next"), 3.0 + 301.0) == "b"
