@@ -59,6 +59,7 @@ class WorkerService:
         view, calls = OwnNode(here.node, self.registration, self.attempts.slots), sharing_calls(backend, settings, clock)
         self.attempts.attach(Runner(here, view, calls, speeds=speeds, bodies=self._blobs, open_stream=self._chunks.open))
         self.attempts.chores.ended = self.registration.look
+        self.registration.may_warm = lambda: not self.attempts.closings
         self._watch = Watch(here, parties, environment.log, f"{environment.instance}-watch")
         cap = environment.settings.dead_letter_cap
         self.reader = MailboxReader(here, self.attempts, self._outbox, self._watch, describe=self._describe, cap=cap)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from services.worker import hardware
 from services.worker.backends.base import Backend, BackendProbe, ModelCallFailed
 from services.worker.backends.foreign import guarded
 from services.worker.seen import Seen
 from services.worker.speeds import Speeds
+from services.worker.warming import WarmModels
 from services.worker.wiring import WorkerContext
 from shared.clock import within
 from shared.contracts.base import RECORD_BYTES, sentence
@@ -80,6 +81,9 @@ class Registration:
         self._used: dict[str, None] = {}
         """Models in the order in which they were asked last."""
         self._loading: set[str] = set()
+        self._asked, self._warm = WarmModels(), getattr(backend, "warm", None) if here.settings.warms else None
+        self.may_warm: Callable[[], bool] = lambda: True
+        """Whether a model may be loaded that nobody waits for."""
         self._why = ""
         """The endpoint is not to be had, for people."""
 
@@ -136,6 +140,10 @@ class Registration:
         chosen = _fitting([self._priced(model) for model in self._chosen(models)])
         self._models = tuple(model.model_copy(update={"resident": True}) if model.name in self._loading else model for model in chosen)
         self._reached(True, "")
+        if self._warm is not None and self.may_warm() and not self.resident:
+            model = self._asked.likely([known.name for known in chosen], self._clock.wall())
+            if model is not None:
+                self._warm(model)
 
     def _chosen(self, models: Sequence[NodeModel]) -> list[NodeModel]:
         """Those that the settings name, however they spell them; all where they name none."""
@@ -153,6 +161,7 @@ class Registration:
         asked = next((known for known in self._models if known.name == model), None)
         if asked is None:
             return
+        self._asked.asked(model, self._clock.wall())
         self._used.pop(model, None)
         self._used[model] = None
         if asked.resident:

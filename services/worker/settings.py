@@ -66,6 +66,8 @@ class WorkerSettings(BaseSettings):
     """Node id; the host name when empty. Two workers must never share one: the later one wins."""
     slots: int = Field(default=1, ge=1, le=10_000)
     """Concurrent inferences that the endpoint really runs (OLLAMA_NUM_PARALLEL); more would queue inside it, unseen."""
+    warms: bool = True
+    """Load the model that is likely to be asked for within the hour, by this worker's calls so far, where nothing is in memory."""
     most_models: Ordinal | None = None
     """Models that the endpoint keeps in memory at once (OLLAMA_MAX_LOADED_MODELS); its default is assumed when absent."""
     agents: Tags = ()

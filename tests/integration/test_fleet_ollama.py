@@ -1,5 +1,5 @@
 """Promise: over two real Ollama servers that keep one model each, every step goes where its model is, none is swapped without need, and a
-server that is killed costs no job.
+server that is killed costs no job, and is warm again before it is asked.
 
 How: two servers of `make ollama` with two tiny models (random weights, different seeds), a worker each, services on a real Kafka; what is
 in memory is what each server's own /api/ps says.
@@ -65,7 +65,7 @@ def ask(at: LocalCluster, model: str) -> dict[str, Any]:
 
 
 def test_each_model_has_its_server(servers: dict[str, Daemon], cluster: StartCluster) -> None:
-    """First asked here or there; from then on always there, whatever the order; then one server dies."""
+    """First asked here or there; from then on always there, whatever the order; then one server dies, and comes back warm."""
     own = {"TUTTI_WORKER__BACKEND": "ollama", "TUTTI_WORKER__SLOTS": "1", "TUTTI_WORKER__MOST_MODELS": "1"}
     own["TUTTI_WORKER__MODELS"] = ",".join(MODELS)
     urls = list(servers)
@@ -86,3 +86,12 @@ def test_each_model_has_its_server(servers: dict[str, Daemon], cluster: StartClu
     servers[urls[int(dying[-1])]].kill()
     assert ask(at, MODELS[0])["result"]["answer"]["node"] == other
     assert wait_until(lambda: in_memory(urls[int(other[-1])]) == {MODELS[0]}, 10.0)
+    servers[urls[int(dying[-1])]].start()  # with nothing in memory: what was asked of it comes back by itself
+    assert wait_until(lambda: _warm(urls[int(dying[-1])]) == {MODELS[0]}, 30.0)
+
+
+def _warm(url: str) -> set[str]:
+    try:
+        return in_memory(url)
+    except httpx.HTTPError:
+        return set()

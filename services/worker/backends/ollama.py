@@ -100,6 +100,10 @@ class OllamaBackend:
         self._tasks.restore(found)
         return found
 
+    def warm(self, model: str) -> None:
+        """Into memory, without a question, soon."""
+        self._tasks.warm(model)
+
     async def unload(self, model: str) -> None:
         """Out of memory when its last call ends; what is pinned comes back with the next call. Raises ModelCallFailed."""
         self._tasks.rests = True

@@ -54,13 +54,18 @@ class OllamaTasks:
         if wanted and not busy and not any(model.resident for model in models):
             self._restoring = asyncio.get_running_loop().create_task(self._restored(wanted))
 
+    def warm(self, model: str) -> None:
+        """Load it, unless nothing is to come back before it is asked for."""
+        if not self.rests and (self._restoring is None or self._restoring.done()):
+            self._restoring = asyncio.get_running_loop().create_task(self._restored([model]))
+
     async def _restored(self, wanted: Sequence[str]) -> None:
         try:
             for model in wanted:
                 await self._load(model, None)
         except ModelCallFailed as error:
             self.rests = True
-            log.warning("pinned_model_not_loaded", reason=error.kind.value)
+            log.warning("model_not_loaded", reason=error.kind.value)
 
     def close(self) -> None:
         """Idempotent."""

@@ -8,6 +8,7 @@ from services.worker.backends.in_process import InProcessBackend
 from services.worker.registration import Registration
 from services.worker.settings import WorkerSettings
 from services.worker.speeds import Speeds
+from services.worker.warming import WarmModels
 from services.worker.wiring import WorkerContext
 from shared.clock import ManualClock
 from shared.contracts.node import NodeModel
@@ -19,7 +20,10 @@ class Endpoint(InProcessBackend):
 
     def __init__(self) -> None:
         super().__init__(("a", "b", "c"))
-        self.loaded = {"a"}
+        self.loaded, self.warmed = {"a"}, list[str]()
+
+    def warm(self, model: str) -> None:
+        self.warmed.append(model)
 
     async def models(self) -> tuple[NodeModel, ...]:
         return tuple(NodeModel(name=name, resident=name in self.loaded) for name in "abc")
@@ -70,3 +74,39 @@ def test_names_that_the_node_does_not_have_are_not_kept() -> None:
         found.uses(f"made-up-{number}")
     assert found.resident == ("a",)
     assert not found._used
+
+
+def test_what_is_likely_to_be_asked_for_is_loaded_before() -> None:
+    """Once nothing is in memory any more; not while the node takes no steps, and not what is asked for now and then."""
+    endpoint, found = registered(None)
+    endpoint.loaded.clear()
+    found.uses("b")
+    found.answers("b")
+    asyncio.run(found.refresh())
+    assert endpoint.warmed == []  # once is not often
+    for _ in range(3):
+        found.uses("b")
+        found.answers("b")
+    found.may_warm = lambda: False
+    asyncio.run(found.refresh())
+    found.may_warm = lambda: True
+    endpoint.loaded = {"a"}
+    asyncio.run(found.refresh())
+    assert endpoint.warmed == []
+    endpoint.loaded.clear()
+    asyncio.run(found.refresh())
+    assert endpoint.warmed == ["b"]
+
+
+def test_the_hour_of_the_day_is_learned() -> None:
+    """What is asked for at nine is there at nine the next days; what was not for weeks is forgotten, and so is a model that has gone."""
+    day, nine = 86_400, 9 * 3_600
+    seen = WarmModels()
+    for when in (0, day):
+        for minute in range(20):
+            seen.asked("a", when + nine + 60 * minute)
+    assert seen.likely(["a"], 2 * day + nine + 5) == "a"
+    assert seen.likely(["a"], 2 * day + nine + 7_200) is None
+    assert seen.likely(["a"], 30 * day + nine) is None
+    assert seen.likely([], 2 * day + nine + 5) is None
+    assert seen.likely(["a"], 2 * day + nine + 5) is None
