@@ -70,12 +70,18 @@ def _iban(candidate: str) -> int:
 
 
 def _phone(candidate: str) -> int:
-    """Heuristic: with a country's or a trunk's prefix, or three groups as in North America; a date or an amount is none."""
+    """Heuristic: with a country's or a trunk's prefix, or three groups as in North America, behind which other numbers may stand; a date
+    or an amount is none.
+    """
     digits = [sign for sign in candidate if sign.isdigit()]
-    if not 7 <= len(digits) <= 15:
-        return 0
     prefixed = candidate[0] in "+(" or (digits[0] == "0" and len(digits) >= 9)
-    return len(candidate) if prefixed or re.fullmatch(r"(?:1[-. ])?[2-9]\d\d[-. ]\d{3}[-. ]\d{4}", candidate) else 0
+    if prefixed and 7 <= len(digits) <= 15:
+        return len(candidate)
+    grouped = _IN_THREE_GROUPS.match(candidate)
+    return grouped.end() if grouped else 0
+
+
+_IN_THREE_GROUPS = re.compile(r"(?:1[-. ])?[2-9]\d\d[-. ]\d{3}[-. ]\d{4}(?![-/\d]|\.\d)", re.ASCII)
 
 
 def _ssn(candidate: str) -> int:

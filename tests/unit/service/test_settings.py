@@ -100,8 +100,8 @@ def test_a_hosts_name_becomes_a_node_id(host: str, monkeypatch: pytest.MonkeyPat
 
 def test_every_field_of_the_policy_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """What decisions and docstrings name as a number to change is a setting; the defaults agree."""
-    declared = Declarations()
-    assert replace(PlannerSettings().policy(), declared=declared) == replace(Policy(), declared=declared)
+    learned: dict[str, Any] = {"declared": Declarations(), "lengths": AnswerLengths()}
+    assert replace(PlannerSettings().policy(), **learned) == replace(Policy(), **learned)
     names = {"settled_memory_count": 7, "settled_memory_seconds": 8.0, "cancel_guesses": 9, "cancel_seconds": 10.0}
     names |= {"cancelled_delays": 11, "followers": 12, "stream_position_seconds": 13.0}
     for name, value in names.items():
