@@ -139,7 +139,7 @@ async def _lags(cluster: Cluster) -> list[dict[str, Any]]:
 async def _groups(cluster: Cluster) -> list[str]:
     """The services' groups, and one for each registered node's worker."""
     services = (service.name for service in listed() if service.grouped)
-    workers = [node.id for node, _ in await read_nodes(cluster)]
+    workers = [node.id for node in await read_nodes(cluster)]
     return [group_of(name, cluster.topics.settings.prefix) for name in (*services, *(f"worker-{node}" for node in workers))]
 
 

@@ -24,7 +24,8 @@ HEARTBEAT = 10.0
 
 def seconds_until(url: str, condition: Callable[[dict[str, Any]], bool]) -> float:
     """Until the first node is shown so."""
-    began, last = time.monotonic(), {}  # noqa: TID251  (what a person with a watch sees)
+    last: dict[str, Any] = {}
+    began = time.monotonic()  # noqa: TID251  (what a person with a watch sees)
 
     def so() -> bool:
         nonlocal last
