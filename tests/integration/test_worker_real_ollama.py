@@ -15,6 +15,7 @@ import pytest
 from services.worker.backends.base import Completion, ModelCall, ModelCallFailed
 from services.worker.backends.ollama import OllamaBackend
 from services.worker.settings import WorkerSettings
+from shared.clock import SystemClock
 from shared.contracts.base import StepId
 from shared.contracts.chat import ChatMessage, FinishReason, Operation, Options
 from shared.contracts.failure import FailureKind
@@ -132,3 +133,20 @@ async def test_an_answer_that_is_begun_is_continued(backend: OllamaBackend) -> N
         print(repr(begun), repr(rest))
         assert rest
         assert (begun + rest).startswith(whole[: len(begun) + 6])
+
+
+async def test_models_are_unloaded_so_that_the_memory_is_the_owners(backend: OllamaBackend) -> None:
+    """A chat model and an embedder, by the same call; both stay on disk."""
+    await complete(backend, chat(options=Options(max_tokens=3)), "tiny")
+    await complete(backend, chat(operation=Operation.EMBED, texts=("a cat",), messages=()), "all-minilm")
+    loaded = [model.name for model in await backend.models() if model.resident]
+    assert len(loaded) == 2
+    for model in loaded:
+        await backend.unload(model)
+    for _ in range(50):
+        found = await backend.models()
+        if not any(model.resident for model in found):
+            break
+        await SystemClock().sleep(0.1)
+    assert not [model.name for model in found if model.resident]
+    assert {model.name for model in found} >= set(loaded)
