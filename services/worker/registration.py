@@ -254,7 +254,7 @@ def signature(node: Node) -> Node:
         )
         for model in node.models
     )
-    advice = tuple(one.model_copy(update={"text": ""}) for one in node.advice)
+    advice = tuple(one if one.code == ENDPOINT else one.model_copy(update={"text": ""}) for one in node.advice)
     return node.model_copy(update={"at": 0.0, "pause_seconds": float(node.pause_seconds > 0), "models": models, "advice": advice})
 
 

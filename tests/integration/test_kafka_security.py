@@ -36,6 +36,7 @@ from shared.kafka.port import Message, Record, TopicPartition
 from shared.services import NAMES, SERVICES
 from shared.settings import KafkaSettings
 from tests.support.certificates import Authority
+from tests.support.joining import Machine
 from tests.support.native import started_kafka
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(240)]
@@ -264,6 +265,25 @@ def test_who_is_not_let_in_is_told_why(place: Place, what: str) -> None:
     assert told.returncode == Exit.UNREACHABLE, told.stderr
     assert reason in told.stderr
     assert WORD not in told.stderr + service.daemon.log.read_text()
+
+
+def test_a_machine_joins_with_a_token(place: Place, cluster: LocalCluster, simulator_url: str, tmp_path: Path) -> None:
+    """As the workers' user, with what that may and no more; the token brings the authority of the brokers' certificates. With another
+    password Kafka's own word is told, and nothing is left.
+    """
+    words = ("--username", "tutti-worker", "--name", "guarded")
+    (tmp_path / "password").write_text(place.guard.users["tutti-worker"])
+    (tmp_path / "wrong").write_text("not that one")
+    token = place.tutti("admin", "join-token", *words).stdout.strip()
+    machine = Machine(tmp_path / "machine", simulator_url)
+    refused = machine.join(token, "--name", "desk-7", "--password-file", str(tmp_path / "wrong"))
+    assert (refused.returncode, "refuses the user 'tutti-worker'" in refused.stderr) == (Exit.UNREACHABLE, True), refused.stderr
+    assert not machine.home.exists()
+    try:
+        done = machine.join(token, "--name", "desk-7", "--password-file", str(tmp_path / "password"))
+        assert "node desk-7 of guarded: ready" in done.stdout, done.stderr
+    finally:
+        assert machine.leave().returncode == 0
 
 
 def test_settings_that_contradict_each_other_end_a_service(place: Place) -> None:

@@ -174,3 +174,20 @@ async def test_models_are_copied_loaded_pinned_and_deleted(backend: OllamaBacken
     with pytest.raises(ModelCallFailed) as caught:
         await complete(backend, task(Action.PULL, "nobody-has/this:1"), "nobody-has/this:1")
     assert caught.value.kind in (FailureKind.BAD_REQUEST, FailureKind.MODEL_ERROR)
+
+
+async def test_models_are_unloaded_so_that_the_memory_is_the_owners(backend: OllamaBackend) -> None:
+    """A chat model and an embedder, by the same call; both stay on disk."""
+    await complete(backend, chat(options=Options(max_tokens=3)), "tiny")
+    await complete(backend, chat(operation=Operation.EMBED, texts=("a cat",), messages=()), "all-minilm")
+    loaded = [model.name for model in await backend.models() if model.resident]
+    assert len(loaded) == 2
+    for model in loaded:
+        await backend.unload(model)
+    for _ in range(50):
+        found = await backend.models()
+        if not any(model.resident for model in found):
+            break
+        await SystemClock().sleep(0.1)
+    assert not [model.name for model in found if model.resident]
+    assert {model.name for model in found} >= set(loaded)

@@ -188,7 +188,9 @@ def _presses(facts: OwnerFacts, rules: OwnerSettings, before: Standing) -> str:
 
 
 def may_sleep(standing: Standing, facts: OwnerFacts, rules: SleepSettings, quiet_seconds: float) -> bool:
-    """Whether the machine may be put to sleep. `quiet_seconds`: since this node last had anything to do. Never from under its owner."""
-    in_use = standing.pressure == OTHERS_COMPUTE or (facts.others_load or 0.0) > RESTING_LOAD
+    """Whether the machine may be put to sleep. `quiet_seconds`: since this node last had anything to do. Never from under its owner: while
+    the node yields, whatever for, the machine is his.
+    """
+    in_use = bool(standing.reason) or (facts.others_load or 0.0) > RESTING_LOAD
     touched = facts.input_seconds is not None and facts.input_seconds < rules.after_seconds
     return bool(rules.command) and quiet_seconds >= rules.after_seconds and not in_use and not touched

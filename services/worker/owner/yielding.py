@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from services.worker.announcer import Announcer
-from services.worker.backends.base import Backend, ModelCallFailed
+from services.worker.backends.base import Backend
 from services.worker.handlers import AttemptManager
 from services.worker.owner import machine
 from services.worker.owner.manners import OwnerFacts, Standing, judged, may_sleep
@@ -71,7 +71,7 @@ class Yielding:
             self._mac = machine.spelled(sleep.mac) or await asyncio.to_thread(machine.mac_towards, self._servers)
             self._busy_at = clock.monotonic()
         while rules.wanted or sleep.command:
-            facts = await self.look(rules, clock.wall(), in_use=bool(sleep.command))
+            facts = await self._facts()
             self._judge(facts)
             await self._leave_alone()
             leases = self._attempts.leases
@@ -80,6 +80,14 @@ class Yielding:
             if may_sleep(self.standing, facts, sleep, clock.monotonic() - self._busy_at):
                 await self._fall_asleep()
             await clock.sleep(rules.look_seconds)
+
+    async def _facts(self) -> OwnerFacts:
+        """A machine that cannot be read tells nothing."""
+        try:
+            return await self.look(self._rules, self._clock.wall(), in_use=bool(self._sleep.command))
+        except Exception as error:
+            log.failure("machine_not_read", error)
+            return OwnerFacts()
 
     def _judge(self, facts: OwnerFacts) -> None:
         before, now = self.standing, self._clock.monotonic()
@@ -111,8 +119,8 @@ class Yielding:
         for model in self._registration.resident:
             try:
                 await self._unload(model)
-            except ModelCallFailed as error:
-                log.warning("model_not_unloaded", model=model, message=error.message)
+            except Exception as error:
+                log.failure("model_not_unloaded", error, model=model)
         await self._registration.refresh()
         self._news.set()
 

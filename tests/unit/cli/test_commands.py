@@ -118,6 +118,8 @@ def test_lag_tells_what_is_held_back(stage: Stage) -> None:
         stage.log.group(TOPICS.settings.prefix + "tutti-planner").offsets[partition] = 0
 
     asyncio.run(fill())
+    node = Node(id="a", boot="1", mailbox=0, backend="ollama", at=NOW)  # whose worker has a group
+    stage.write(Message(TOPICS.nodes, node.to_bytes(), b"a"))
     [row] = stage.json("topics", "lag")
     assert (row["topic"], row["unread"], row["held_back"]) == (partition.topic, 1, 2)
 

@@ -16,7 +16,12 @@ from shared.patterns.port import InvalidPatternInput, Pattern, agents_named
 from tests.support.scripted import Played, Reply, crashes_alike, draw, play, run_of, team
 
 CHAIN = {"steps": [{"name": "a", "template": "A {input}"}, {"name": "b", "template": "B {a}"}]}
-GIVEN: dict[str, dict[str, Any]] = {"chain": CHAIN, "cascade": {"models": ["s:1b", "l:9b"]}, "map": {"items": ["x", "y", "z"]}}
+GIVEN: dict[str, dict[str, Any]] = {
+    "chain": CHAIN,
+    "cascade": {"models": ["s:1b", "l:9b"]},
+    "map": {"items": ["x", "y", "z"]},
+    "models": {"action": "pull", "name": "m:1", "nodes": [{"node": "a"}, {"node": "b"}]},
+}
 PROMPT = "first 3 + 4 then 5?\nfor each of\na\nb\nc"
 
 

@@ -44,7 +44,7 @@ OTHERWISE: dict[str, Any] = {
     "guard": (Guard(checks=CheckSet(secrets=True), action="redact"),),
 }
 BY_REFERENCE = {"input_ref", "context"}
-NOT_OF_THE_ANSWER = {"stream", "fallback_models", "critique"}
+NOT_OF_THE_ANSWER = {"stream", "fallback_models", "critique", "task"}
 """How it travels; what would have answered if the model were not there: the key names who has; and what no model is asked."""
 STEP = StepRequest(model="small", messages=(ChatMessage(role="user", content="why"),), options=Options(temperature=0.0))
 WHO = ("tenant", "red")

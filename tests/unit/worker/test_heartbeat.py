@@ -95,6 +95,8 @@ def test_a_dead_member_takes_the_model_away_until_it_returns() -> None:
             assert not worker.service.readiness().ready
             await world.clock.sleep(1.5)
             assert world.credits()[-1].offers == {}
+            backend.dead = "10.0.0.2:50052"
+            await told(world, lambda node: "10.0.0.2" in node.advice[0].text)
             backend.dead = ""
             assert await told(world, lambda node: node.reachable) < 3.0
             assert world.nodes()[-1].advice == ()

@@ -98,6 +98,32 @@ def test_a_node_yields_lets_what_runs_end_unloads_and_comes_back() -> None:
     play(scenario)
 
 
+def test_a_machine_that_cannot_be_read_and_models_that_stay_stop_nothing() -> None:
+    """Whatever is raised: the worker goes on, and what is not told makes nobody yield."""
+
+    class Stuck(Unloading):
+        async def unload(self, model: str) -> None:
+            raise OSError("stuck")
+
+    class Broken(Desk):
+        async def look(self, rules: OwnerSettings, wall: float, *, in_use: bool) -> OwnerFacts:
+            if self.facts is AWAY:
+                raise OSError("no such file")
+            return self.facts
+
+    async def scenario(world: World) -> None:
+        desk = Broken()
+        async with world.worker(Stuck(), owner=RULES, before=desk.before) as worker:
+            await world.clock.sleep(5)
+            assert worker.service.readiness().ready
+            desk.facts = THERE
+            await world.until(lambda: bool(world.nodes()[-1].yields), 3)
+            desk.facts = AWAY
+            assert (await offers(world)) == {"r": 2}
+
+    play(scenario)
+
+
 def test_what_does_not_end_in_time_is_given_back_once() -> None:
     """The owner waits for nobody's long generation; the job goes on elsewhere, without a counted failure."""
 

@@ -122,10 +122,10 @@ def test_hours_that_are_none_are_refused_at_the_start(odd: str) -> None:
 
 
 def test_a_machine_sleeps_only_when_nobody_needs_it() -> None:
-    """Neither this node, nor somebody at the keyboard, nor a program that computes; outside its hours it may."""
+    """Neither this node, nor somebody at the keyboard, nor a program that computes; while the node yields the machine is its owner's."""
     settings, quiet = SleepSettings(command=("suspend",), after_seconds=600), OwnerFacts(input_seconds=inf, others_load=0.05)
     assert may_sleep(Standing(), quiet, settings, 600)
-    assert may_sleep(Standing(NOT_ITS_HOURS), quiet, settings, 600)
+    assert not may_sleep(Standing(NOT_ITS_HOURS), quiet, settings, 600), "its record would say that it yields, and nobody would wake it"
     assert may_sleep(Standing(), OwnerFacts(), settings, 600)
     assert not may_sleep(Standing(), quiet, settings, 599)
     assert not may_sleep(Standing(), quiet, SleepSettings(after_seconds=1), 600), "off without a command"
