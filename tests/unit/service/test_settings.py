@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -15,6 +16,7 @@ from services.router.settings import RouterSettings
 from services.worker.app import build
 from services.worker.settings import WorkerSettings
 from shared.agents.table import Declarations
+from shared.scheduling.lengths import AnswerLengths
 from shared.service import main
 from shared.service.configuration import problems
 from shared.service.lifecycle import EXIT_SETTINGS
