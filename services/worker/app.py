@@ -10,6 +10,7 @@ from services.worker.backends.base import Backend
 from services.worker.backends.choice import backend_of, sharing_calls
 from services.worker.chunks import ChunkSender
 from services.worker.handlers import AttemptManager
+from services.worker.health import Health
 from services.worker.mailbox_reader import MailboxReader
 from services.worker.registration import Registration
 from services.worker.runner import OwnNode, Runner
@@ -40,8 +41,8 @@ def build(
     environment: Environment, settings: WorkerSettings | None = None, backend: Backend | None = None, found: Hardware | None = None
 ) -> WorkerService:
     """One worker. Tests and simulations hand in settings, a backend and the hardware; a process takes them from its environment."""
-    settings = settings or WorkerSettings()
-    return WorkerService(environment, settings, backend or backend_of(settings, environment.clock), found)
+    chosen = settings or WorkerSettings()
+    return WorkerService(environment, chosen, backend or backend_of(chosen, environment.clock), found)
 
 
 class WorkerService:
@@ -59,11 +60,11 @@ class WorkerService:
         self._blobs = Blobs(environment.log, clock, topics, service=self.name, instance=environment.instance)
         self._chunks = ChunkSender(topics, clock, settings)
         self.registration = Registration(here, backend, speeds, found)
-        self.attempts = AttemptManager(here, self._outbox, self.registration.lost, parties)
-        view, calls = OwnNode(here.node, self.registration, self.attempts.slots), sharing_calls(backend, settings, clock)
+        self.attempts = AttemptManager(here, self._outbox, self.registration.lost, parties, Health(here, self.registration, backend))
+        health, cap = self.attempts.health, environment.settings.dead_letter_cap
+        view, calls = OwnNode(here.node, self.registration, self.attempts.slots, health), sharing_calls(backend, settings, clock)
         self.attempts.attach(Runner(here, view, calls, speeds=speeds, bodies=self._blobs, open_stream=self._chunks.open))
-        self._watch = Watch(here, parties, environment.log, f"{environment.instance}-watch")
-        cap = environment.settings.dead_letter_cap
+        self._watch = Watch(here, parties, environment.log, f"{environment.instance}-watch", health)
         self.reader = MailboxReader(here, self.attempts, self._outbox, self._watch, describe=self._describe, cap=cap)
         self.announcer = Announcer(here, self.attempts, self.reader, self.registration, parties=parties, leave=self._processor.leave)
         self._watch.on_node = self.announcer.on_own_record
@@ -87,6 +88,7 @@ class WorkerService:
             self.announcer.run_credits(producer),
             self.announcer.run_node(producer),
             self.registration.run(),
+            self.attempts.health.run(),
             every(clock, settings.renew_seconds, self.attempts.renew),
             every(clock, settings.sweep_seconds, self.attempts.sweep),
         )
@@ -97,12 +99,10 @@ class WorkerService:
         # Credits go out every second: what is not acknowledged for long tells that nobody is there; a refusal tells it at once.
         at, healthy = self.announcer.acknowledged_at, self.reader.answered and not self._outbox.failing
         yield from kafka_silence(at if healthy or at is None else -inf, self._environment.clock.monotonic())
-        if not self.registration.reachable:
-            yield "the model endpoint does not answer"
         yield from self.attempts.reasons()
 
     def _describe(self, number: int) -> Node:
-        return self.registration.record(number, draining=self.attempts.closed is not None, pause_seconds=self.attempts.pause_seconds())
+        return self.attempts.health.describe(self.registration.record(number, draining=self.attempts.closed is not None))
 
     async def _drain(self) -> None:
         """Offer nothing, let running calls end or give them back, leave the mailbox empty, and the registry clean."""

@@ -143,7 +143,7 @@ class Registration:
             (log.info if reachable else log.warning)("endpoint_reachable" if reachable else "endpoint_unreachable", why=why)
         self.reachable = reachable
 
-    def record(self, mailbox: int, *, draining: bool, pause_seconds: float = 0.0) -> Node:
+    def record(self, mailbox: int, *, draining: bool) -> Node:
         """The Node record of this moment."""
         return Node(
             id=self.node,
@@ -159,7 +159,6 @@ class Registration:
             models=tuple(self.speeds.attach(model) for model in self._models),
             draining=draining,
             reachable=self.reachable,
-            pause_seconds=pause_seconds,
             at=self._clock.wall(),
         )
 

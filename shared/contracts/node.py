@@ -43,6 +43,8 @@ class NodeModel(Contract):
     """What the endpoint says that the model can or cannot do; what it does not mention is not here."""
     operations: tuple[Label, ...] = Field(default=("chat", "generate"), max_length=8)
     resident: bool = False
+    broken: bool = False
+    """Its calls fail here: it is given no steps until one of them has been seen to succeed."""
     prefill_tokens_per_second: PerSecond | None = None
     decode_tokens_per_second: PerSecond | None = None
     load_seconds: Seconds | None = None
@@ -83,4 +85,10 @@ class Node(Contract):
     """The model endpoint answered its last probe."""
     pause_seconds: Seconds = 0.0
     """How long from this record on the endpoint asks not to be called (`Retry-After`): until then the node offers no places."""
+    pause_of_group: bool = False
+    """It is another member of its rate group that was asked."""
+    rate_group: Label = ""
+    """Nodes of this group use one account: what one is asked for holds for all."""
+    broken: bool = False
+    """Its calls fail, whatever the model: it offers no places."""
     at: EpochSeconds
