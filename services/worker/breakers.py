@@ -1,12 +1,12 @@
 """Breakers: whether a node, and each model of it, is asked at present, by what came of its calls. Pure; times are monotonic seconds.
 
-closed ──failures──► open ──back-off──► probing ──works──► half-open ──its one step succeeds──► closed
-                       ▲                   └─────fails────────┐ └───────────fails─┐
-                       └───────────────(a longer back-off)────┴───────────────────┘
+closed ──failures──► open ──► probing ──a call of the worker's own works──► closed
+                      ▲          ├──nothing could be called──► half-open ──one step succeeds──► closed
+                      └─back-off─┴──fails                          └──fails──► open
 
-A worker alone sees all outcomes of its endpoint, so breakers are its own; others read what they are. Slowness is no failure, nor is what
-the request itself is to blame for: a step counts once, however often it is tried, and a tenant whose steps alone fail where others'
-succeed opens nothing once a call of the worker's own has succeeded.
+A worker alone sees all outcomes of its endpoint, so breakers are its own; others read what they are. Slowness is no failure. What a
+request is to blame for must stop nobody else: kinds that are the request's do not count; a step counts once, however often it is tried;
+where a model has just been seen to work, by a call that was nobody's, more failures are needed to open it again.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ COUNTED = frozenset({K.NODE_UNREACHABLE, K.MODEL_ERROR, K.MODEL_TIMEOUT, K.BROKE
 FAST_SECONDS = 0.05
 """A failure without a token that took less, or less than this share of what a success usually takes, is suspiciously fast."""
 FAST_SHARE = 0.1
+CLEARED_SECONDS = 60.0
+"""So long it is remembered that a call of the worker's own has worked."""
+MOST_CLEARED = 4
+MOST_STRUCK = 256
+"""Steps of which it is remembered that they have failed."""
+MOST_MODELS = 256
 _WEIGHT = 0.2
 """Of the newest success in what one usually takes."""
 _MOST_OPENED = 16
-MOST_MODELS = 256
-MOST_TENANTS = 64
-SPARED_SECONDS = 60.0
-"""So long a tenant's failures count for nothing when a call of the worker's own has shown that the model works; and so long another
-tenant's success speaks for the model.
-"""
 NODE = ""
 """Names the node where else a model is named."""
 
 
 class BreakerState(Enum):
-    """`OPEN` waits for the end of its back-off, then is `PROBING`."""
+    """`OPEN` waits until it is due, then is `PROBING`."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -64,15 +64,14 @@ class BreakerPolicy:
 
     def back_off(self, opened: int) -> float:
         """After the breaker has opened for the `opened`th time in a row, seconds."""
-        return min(self.longest_seconds, self.first_seconds * 2.0 ** min(opened - 1, 32))
+        return min(self.longest_seconds, self.first_seconds * 2.0 ** (opened - 1))
 
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """What is known of a call that has ended: whose, for how long it ran (seconds), and whether anything came of it."""
+    """What is known of a call that has ended: of which step, for how long it ran (seconds), and whether anything came of it."""
 
     step: str
-    tenant: str
     seconds: float = inf
     tokens: int = 0
 
@@ -88,15 +87,14 @@ class Breaker:
     opened: int = 0
     """Times it opened, less one for each success since: a breaker that closes and opens again goes on where it was."""
     until: float = -inf
+    """When it is probed next; once it has opened that is at once, and again after the back-off."""
     trial: str | None = None
     usual_seconds: float | None = None
-    _struck: dict[str, str] = field(default_factory=dict)
-    """Step → tenant, of the strikes that count."""
-    _served: OrderedDict[str, float] = field(default_factory=OrderedDict)
-    """Tenant → its last success, of the last two tenants."""
-    _accused: str | None = None
-    """The one tenant by whose steps it has opened while others' succeeded."""
-    _spared: dict[str, float] = field(default_factory=dict)
+    _rests_until: float = -inf
+    _cleared: int = 0
+    _cleared_at: float = -inf
+    _struck: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    """Steps that have failed since the last success."""
 
     @property
     def shut(self) -> bool:
@@ -107,7 +105,7 @@ class Breaker:
         """Whether a step may be taken, or the claimed one go on."""
         return not self.shut or (claim is not None and claim == self.trial)
 
-    def succeeded(self, call: Called, now: float) -> None:
+    def succeeded(self, call: Called) -> None:
         """A call has ended well."""
         if self.state is not BreakerState.CLOSED:
             return  # begun before it opened: the trial is judged apart
@@ -115,71 +113,70 @@ class Breaker:
         self.opened = max(0, self.opened - 1)
         self._struck.clear()
         if call.seconds < inf:
-            self.usual_seconds = (
-                call.seconds if self.usual_seconds is None else self.usual_seconds + 0.2 * (call.seconds - self.usual_seconds)
-            )
-        self._served[call.tenant] = now
-        self._served.move_to_end(call.tenant)
-        if len(self._served) > 2:
-            self._served.popitem(last=False)
+            usual = call.seconds if self.usual_seconds is None else self.usual_seconds
+            self.usual_seconds = usual + _WEIGHT * (call.seconds - usual)
 
     def failed(self, call: Called, now: float) -> bool:
-        """A call has failed, by the endpoint's fault; whether that opens it, and for more than one tenant's steps."""
-        if self.state is not BreakerState.CLOSED or call.step in self._struck or now < self._spared.get(call.tenant, -inf):
+        """A call has failed, by the endpoint's fault; whether that opens it."""
+        if self.state is not BreakerState.CLOSED or self._met(call.step):
             return False
-        self._struck[call.step] = call.tenant
-        self.strikes += self.policy.heavy if self._is_fast(call) else 1.0
-        if self.strikes < self.policy.failures:
-            return False
-        whose = set(self._struck.values())
-        others = any(now - at < SPARED_SECONDS for tenant, at in self._served.items() if tenant not in whose)
-        accused = whose.pop() if len(whose) == 1 and others else None
-        self.open(now, accused)
-        return accused is None
+        return self._strike(self.policy.heavy if self._is_fast(call) else 1.0, now)
+
+    def strike(self, model: str, now: float) -> None:
+        """Of a node: the breaker of this model has opened."""
+        if self.state is BreakerState.CLOSED and not self._met(model):
+            self._strike(self.policy.heavy, now)
+
+    def _met(self, step: str) -> bool:
+        """Whether it has failed here before."""
+        if step in self._struck:
+            return True
+        self._struck[step] = None
+        if len(self._struck) > MOST_STRUCK:
+            self._struck.popitem(last=False)
+        return False
 
     def _is_fast(self, call: Called) -> bool:
         return not call.tokens and call.seconds < max(FAST_SECONDS, FAST_SHARE * (self.usual_seconds or 0.0))
 
-    def strike(self, model: str, now: float) -> None:
-        """Of a node: the breaker of this model has opened."""
-        if self.state is BreakerState.CLOSED and model not in self._struck:
-            self._struck[model] = ""
-            self.strikes += self.policy.heavy
-            if self.strikes >= self.policy.failures:
-                self.open(now)
+    def _strike(self, weight: float, now: float) -> bool:
+        self.strikes += weight
+        if now - self._cleared_at >= CLEARED_SECONDS:
+            self._cleared = 0
+        if self.strikes < self.policy.failures * 2**self._cleared:
+            return False
+        self._open(now)
+        self.until = now
+        return True
 
-    def open(self, now: float, accused: str | None = None) -> None:
-        """From now on nothing is given to it. Where one tenant's steps alone are against it, it is probed at once."""
-        self.state, self.trial, self._accused = BreakerState.OPEN, None, accused
-        self.strikes = 0.0
-        self._struck.clear()
+    def _open(self, now: float) -> None:
+        """From now on nothing is given to it."""
+        self.state, self.strikes = BreakerState.OPEN, 0.0
         self.opened = min(self.opened + 1, _MOST_OPENED)
-        self.until = now if accused is not None else now + self.policy.back_off(self.opened)
+        self.until = self._rests_until = now + self.policy.back_off(self.opened)
 
     def probed(self, works: bool, now: float, *, called: bool) -> None:
-        """What a probe came to. `called`: the model was really asked, so a single tenant's failures are its own."""
-        accused = self._accused
+        """What a probe came to. `called`: the model was really asked. Else it may be tried, but not before it has rested."""
         if not works:
-            self.open(now)
-        elif called and accused is not None:
-            self._close()
-            self.opened = max(0, self.opened - 1)
-            self._spared = {tenant: at for tenant, at in self._spared.items() if now < at}
-            if len(self._spared) < MOST_TENANTS:
-                self._spared[accused] = now + SPARED_SECONDS
+            self._cleared = 0
+        if works and called:
+            self.state = BreakerState.CLOSED
+            self._cleared, self._cleared_at = min(self._cleared + 1, MOST_CLEARED), now
+        elif now < self._rests_until:
+            self.state, self.until = BreakerState.OPEN, self._rests_until
+        elif works:
+            self.state = BreakerState.HALF_OPEN
         else:
-            self.state, self._accused = BreakerState.HALF_OPEN, None
+            self._open(now)
 
-    def tried(self, well: bool | None, now: float) -> None:
+    def tried(self, step: str, well: bool | None, now: float) -> None:
         """The trial has ended: well, by the endpoint's fault, or (None) in a way that says nothing."""
         self.trial = None
         if well:
-            self._close()
-        elif well is not None:
-            self.open(now)
-
-    def _close(self) -> None:
-        self.state, self._accused = BreakerState.CLOSED, None
+            self.state = BreakerState.CLOSED
+        elif well is not None and not self._met(step):
+            self._open(now)
+            self.until = now  # it may have loaded the model, so that this can be asked itself
 
 
 class Breakers:
@@ -238,14 +235,14 @@ class Breakers:
 
     def succeeded(self, claim: str, model: str, call: Called, now: float) -> None:
         """An attempt has its answer."""
-        self._judge_trials(claim, {NODE, model}, True, now)
-        self.node.succeeded(call, now)
-        self._of(model).succeeded(call, now)
+        self._judge_trials(claim, {NODE, model}, call.step, True, now)
+        self.node.succeeded(call)
+        self._of(model).succeeded(call)
 
     def failed(self, claim: str, model: str, kind: K, call: Called, now: float) -> None:
         """An attempt has failed by the endpoint's fault. Nobody there: that is the node's, whatever the model."""
         named = {NODE} if kind is K.NODE_UNREACHABLE else {NODE, model}
-        self._judge_trials(claim, named, False, now)
+        self._judge_trials(claim, named, call.step, False, now)
         if kind is K.NODE_UNREACHABLE:
             self.node.failed(call, now)
         elif self._of(model).failed(call, now):
@@ -253,13 +250,13 @@ class Breakers:
 
     def over(self, claim: str) -> None:
         """An attempt has ended in a way that says nothing of the endpoint."""
-        self._judge_trials(claim, frozenset(), None, 0.0)
+        self._judge_trials(claim, frozenset(), "", None, 0.0)
 
-    def _judge_trials(self, claim: str, of: AbstractSet[str], well: bool | None, now: float) -> None:
+    def _judge_trials(self, claim: str, of: AbstractSet[str], step: str, well: bool | None, now: float) -> None:
         for name in self._trials.pop(claim, ()):
             breaker = self._of(name)
             if breaker.trial == claim:
-                breaker.tried(well if name in of else None, now)
+                breaker.tried(step, well if name in of else None, now)
 
     def due_in(self, now: float) -> float:
         """Seconds until the next back-off ends; inf when nothing is open."""

@@ -148,7 +148,7 @@ class Health:
         else:
             known = find(attempt.model or "", self._endpoint.models)
             model = known or attempt.model or NODE
-            call = Called(step.id, step.tenant, now - (attempt.asked_at or now), attempt.tokens)
+            call = Called(step.id, now - (attempt.asked_at or now), attempt.tokens)
             if isinstance(outcome, StepSucceeded):
                 breakers.succeeded(attempt.claim, model, call, now)
             elif outcome.failure.kind in COUNTED or (outcome.failure.kind is K.UNKNOWN_MODEL and known):

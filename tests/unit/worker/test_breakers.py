@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.worker.breakers import (
+    CLEARED_SECONDS,
     COUNTED,
+    MOST_CLEARED,
     MOST_MODELS,
-    MOST_TENANTS,
+    MOST_STRUCK,
     NODE,
-    SPARED_SECONDS,
     BreakerPolicy,
     Breakers,
     BreakerState,
@@ -32,23 +33,24 @@ class Desk:
     def __init__(self, policy: BreakerPolicy | None = None) -> None:
         self.breakers, self.now = Breakers(policy or BreakerPolicy()), 100.0
 
-    def call(self, step: str, tenant: str, seconds: float, tokens: int) -> Called:
-        return Called(step or f"s{next(_STEPS)}", tenant, seconds, tokens)
-
-    def fail(
-        self, model: str = "m", kind: K = K.MODEL_ERROR, *, step: str = "", tenant: str = "t", seconds: float = SLOW, tokens: int = 0
-    ) -> None:
+    def fail(self, model: str = "m", kind: K = K.MODEL_ERROR, *, step: str = "", seconds: float = SLOW, tokens: int = 0) -> None:
         claim = f"c{next(_STEPS)}"
         self.breakers.begin(claim, model)
-        self.breakers.failed(claim, model, kind, self.call(step, tenant, seconds, tokens), self.now)
+        self.breakers.failed(claim, model, kind, Called(step or f"s{next(_STEPS)}", seconds, tokens), self.now)
 
-    def succeed(self, model: str = "m", *, tenant: str = "t", seconds: float = SLOW) -> None:
+    def succeed(self, model: str = "m", *, seconds: float = SLOW) -> None:
         claim = f"c{next(_STEPS)}"
         self.breakers.begin(claim, model)
-        self.breakers.succeeded(claim, model, self.call("", tenant, seconds, 1), self.now)
+        self.breakers.succeeded(claim, model, Called(f"s{next(_STEPS)}", seconds, 1), self.now)
 
     def state(self, model: str = "m") -> BreakerState:
         return self.breakers.node.state if model == NODE else self.breakers._of(model).state
+
+    def rest(self, model: str = "m") -> None:
+        """Until it is half-open."""
+        self.probe(True, model=model)
+        self.probe(True, model=model)
+        assert self.state(model) is BreakerState.HALF_OPEN
 
     def probe(self, works: bool, *, called: bool = False, model: str = "m") -> float:
         """Wait for the back-off, and probe; returns how long it was."""
@@ -104,55 +106,66 @@ def test_a_step_counts_once_however_often_it_is_tried() -> None:
     assert not desk.breakers.shut
 
 
-def test_a_tenant_whose_steps_alone_fail_stops_nobody() -> None:
-    """Probed at once by a call of the worker's own; when that succeeds his failures count for nothing for a while. Without another tenant's
-    success, or without a real call, it goes the usual way."""
+def test_requests_that_fail_everywhere_stop_nobody() -> None:
+    """A call of the worker's own works: it is open for that moment, and the next time for twice as many failures. Where the probe fails, or
+    long after, three are enough again."""
     desk = Desk()
-    desk.succeed(tenant="other")
+    needed = []
+    for _ in range(MOST_CLEARED + 2):
+        number = 0
+        while not desk.breakers.shut:
+            desk.fail()
+            number += 1
+        needed.append(number)
+        desk.probe(True, called=True)
+        assert desk.state() is BreakerState.CLOSED
+        desk.succeed()
+    assert needed == [3, 6, 12, 24, 48, 48]
+    desk.now += CLEARED_SECONDS
     for _ in range(3):
-        desk.fail(tenant="odd")
+        desk.fail()
     assert desk.breakers.shut == {"m"}
-    assert desk.probe(True, called=True) == 0.0
-    assert desk.state() is BreakerState.CLOSED
-    for _ in range(10):
-        desk.fail(tenant="odd", seconds=0.0)
-    assert not desk.breakers.shut
-    desk.fail(tenant="other")
-    desk.fail(tenant="third")
-    desk.fail(tenant="fourth")
-    assert desk.breakers.shut == {"m"}
-    alone = Desk()
-    for _ in range(3):
-        alone.fail(tenant="odd")
-    assert alone.probe(True, called=True) == alone.breakers._policy.first_seconds
-    assert alone.state() is BreakerState.HALF_OPEN
-    unproven = Desk()
-    unproven.succeed(tenant="other")
-    for _ in range(3):
-        unproven.fail(tenant="odd")
-    unproven.probe(True, called=False)
-    assert unproven.state() is BreakerState.HALF_OPEN
-    later = Desk()
-    later.succeed(tenant="other")
-    later.now += SPARED_SECONDS
-    for _ in range(3):
-        later.fail(tenant="odd")
-    assert later.breakers.due_in(later.now) > 0
+    desk.probe(False, called=True)
+    assert desk.state() is BreakerState.OPEN
 
 
 def test_the_back_off_grows_and_is_bounded() -> None:
-    """Whether the probe fails or the step behind it."""
+    """Whether the probe fails or the step behind it. Each opening is looked at at once; a model that could be called then is closed."""
     desk = Desk(BreakerPolicy(first_seconds=1.0, longest_seconds=8.0))
     for _ in range(3):
         desk.fail()
     waits = []
     for turn in range(8):
+        early = desk.breakers.due_in(desk.now)
+        if early == 0.0:
+            desk.probe(bool(turn % 3))
+            assert desk.state() is BreakerState.OPEN
         waits.append(desk.probe(bool(turn % 2)))
         if turn % 2:
             assert desk.state() is BreakerState.HALF_OPEN
             desk.fail()
+            assert desk.breakers.due_in(desk.now) == 0.0
         assert desk.state() is BreakerState.OPEN
     assert waits == pytest.approx([1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0, 8.0])
+    desk.probe(True, called=True)
+    assert desk.state() is BreakerState.CLOSED
+
+
+def test_a_breaker_that_opens_again_goes_on_where_it_was() -> None:
+    """Until as many steps have succeeded: a model that answers probes and nobody else is left alone for longer and longer."""
+    desk = Desk()
+    rests = []
+    for _ in range(4):
+        while not desk.breakers.shut:
+            desk.fail()
+        rests.append(desk.breakers._of("m")._rests_until - desk.now)
+        desk.probe(True, called=True)
+    assert rests == [1.0, 2.0, 4.0, 8.0]
+    for _ in range(4):
+        desk.succeed()
+    while not desk.breakers.shut:
+        desk.fail()
+    assert desk.breakers._of("m")._rests_until - desk.now == 1.0
 
 
 def test_one_step_is_let_through_and_closes_it() -> None:
@@ -160,20 +173,20 @@ def test_one_step_is_let_through_and_closes_it() -> None:
     desk = Desk()
     for _ in range(3):
         desk.fail()
-    desk.probe(True)
+    desk.rest()
     breakers = desk.breakers
     assert breakers.admits("m")
     breakers.begin("first", "m")
     assert breakers.shut == {"m"}
     assert breakers.admits("m", "first")
     assert not breakers.admits("m", "second")
-    breakers.succeeded("before", "m", Called("x", "t", 1.0, 1), desk.now)
-    breakers.failed("before too", "m", K.MODEL_ERROR, Called("y", "t"), desk.now)
+    breakers.succeeded("before", "m", Called("x", 1.0, 1), desk.now)
+    breakers.failed("before too", "m", K.MODEL_ERROR, Called("y"), desk.now)
     assert breakers.shut == {"m"}
     breakers.over("first")
     assert desk.state() is BreakerState.HALF_OPEN
     breakers.begin("second", "m")
-    breakers.succeeded("second", "m", Called("z", "t", 1.0, 1), desk.now)
+    breakers.succeeded("second", "m", Called("z", 1.0, 1), desk.now)
     assert desk.state() is BreakerState.CLOSED
     assert not breakers.shut
 
@@ -186,11 +199,11 @@ def test_nobody_there_is_the_node() -> None:
     assert desk.breakers.shut == {NODE}
     assert desk.breakers.places(4) == 0
     assert not desk.breakers.admits("a")
-    desk.probe(True, model=NODE)
+    desk.rest(NODE)
     assert desk.breakers.places(4) == 1
     desk.breakers.begin("trial", "a")
     assert desk.breakers.places(4) == 0
-    desk.breakers.succeeded("trial", "a", Called("x", "t", 1.0, 1), desk.now)
+    desk.breakers.succeeded("trial", "a", Called("x", 1.0, 1), desk.now)
     assert desk.breakers.places(4) == 4
 
 
@@ -214,25 +227,24 @@ def test_two_models_that_open_in_a_row_are_the_node() -> None:
         st.tuples(
             st.sampled_from(("fail", "succeed", "unreachable", "begin", "over", "works", "fails", "wait")),
             st.integers(0, 3),
-            st.sampled_from(("t", "u", "v")),
             st.floats(0.0, 100.0),
         ),
         max_size=120,
     )
 )
-def test_whatever_comes_it_stays_whole(moves: list[tuple[str, int, str, float]]) -> None:
+def test_whatever_comes_it_stays_whole(moves: list[tuple[str, int, float]]) -> None:
     """At most one trial each; who is shut has a way back within the longest back-off; memory is bounded; no place is made up."""
     desk, claims = Desk(), list[tuple[str, str]]()
     breakers = desk.breakers
-    for move, number, tenant, seconds in moves:
+    for move, number, seconds in moves:
         model = f"m{number}"
         match move:
             case "fail":
-                desk.fail(model, tenant=tenant, seconds=seconds)
+                desk.fail(model, seconds=seconds)
             case "unreachable":
-                desk.fail(model, K.NODE_UNREACHABLE, tenant=tenant)
+                desk.fail(model, K.NODE_UNREACHABLE)
             case "succeed":
-                desk.succeed(model, tenant=tenant, seconds=seconds)
+                desk.succeed(model, seconds=seconds)
             case "begin":
                 if breakers.admits(model):
                     claims.append((f"k{next(_STEPS)}", model))
@@ -248,7 +260,7 @@ def test_whatever_comes_it_stays_whole(moves: list[tuple[str, int, str, float]])
         assert breakers.places(3) <= 3
         for name, breaker in breakers._all():
             assert breaker.opened >= 0
-            assert breaker.strikes < desk.breakers._policy.failures
+            assert breaker.strikes < desk.breakers._policy.failures * 2**MOST_CLEARED
             if breaker.state is BreakerState.OPEN:
                 assert breaker.until - desk.now <= desk.breakers._policy.longest_seconds
             assert breaker.trial is None or name in breakers._trials[breaker.trial]
@@ -270,9 +282,7 @@ def test_what_is_remembered_is_bounded() -> None:
         desk.succeed(f"m{number}")
     assert len(desk.breakers._models) <= MOST_MODELS
     assert desk.breakers.shut == {"first"}
-    for number in range(2 * MOST_TENANTS):
-        desk.succeed(tenant="good")
-        for _ in range(3):
-            desk.fail(tenant=f"odd{number}")
-        desk.probe(True, called=True)
-    assert len(desk.breakers._of("m")._spared) <= MOST_TENANTS
+    for _ in range(2 * MOST_STRUCK):
+        desk.breakers._of("m").failed(Called(f"s{next(_STEPS)}"), desk.now)
+        desk.breakers._of("m").strikes = 0.0
+    assert len(desk.breakers._of("m")._struck) == MOST_STRUCK
