@@ -1,9 +1,9 @@
 """Hedges, as a model: a second attempt beside one that takes long. Explored in full.
 
 The rule: one append gives the standing attempt up, uncounted, and asks for the next; who runs the former is not told to stop. While the
-step is open any answer of it counts that history has asked for, whoever gives it (law 2, as it always was for steps that do not stream); once it
-has one, all others are waste, and who still runs is told to stop. That a former one may go on is in memory only: a successor knows it not,
-so the next renewal of that claim is answered with a stop, which costs the hedge and nothing else.
+step is open any answer counts that history has asked for, whoever gives it (law 2, as it always was for steps that do not stream); once
+it has one, all others are waste, and who still runs is told to stop. That a former one may go on is in memory only: a successor does not
+know it, so the next renewal of that claim is answered with a stop, which costs the hedge and nothing else.
 
 Left out: what attempts cost (an outcome that does not count is waste, as ever), retries behind the second.
 """

@@ -67,7 +67,7 @@ class Scene:
             self.broken = [node.id for node in nodes if node.broken or any(model.broken for model in node.models)]
             """Of each record that says so."""
 
-    def outcomes(self, kind: type, *, since: float, until: float = 1e9) -> list[Written]:
+    def outcomes(self, kind: type[StepClaimed | StepFailed | StepSucceeded], *, since: float, until: float = 1e9) -> list[Written]:
         """Of the node, in these seconds of the run."""
         found = [w for w in self.history.outcomes if isinstance(w.value, kind) and w.value.node == NODE]
         return [w for w in found if since <= w.at - self.begun < until]
