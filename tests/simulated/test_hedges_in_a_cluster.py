@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from services.planner.state import hedging
 from shared.contracts.base import PriorityClass
 from shared.contracts.event import StepAnswered
 from tests.support.cluster import settings, workload
-from tests.support.cluster.faults import FaultMix
+from tests.support.cluster.faults import FaultMix, drawn
 from tests.support.cluster.laws import hedges
 from tests.support.cluster.simulation import Report, simulate
 from tests.support.cluster.violation import Violation
@@ -53,10 +55,10 @@ def test_slow_attempts_get_a_second_one() -> None:
     assert counted["won"] >= 2
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_the_laws_hold(seed: int) -> None:
     """Whatever dies in between: one answer counts, who has lost is stopped, and what was used is counted."""
-    report, _ = simulated(seed)
+    report, _ = simulated(seed, replace(drawn(Random(seed)), hang=0.1, jobs=80))
     assert not report.violations, report.text("")
 
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from math import ceil, inf, log2
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from services.planner.job.limits import retry_refusal
 from services.planner.job.live import LiveJob
 from services.planner.job.open_step import Claim, OpenStep, Phase
 from services.planner.round import Round, Stop, StopAnywhere
-from shared.contracts.base import PriorityClass
+from services.planner.state.funds import Funds
+from shared.contracts.base import ClaimId, PriorityClass, StepId
 from shared.contracts.chat import Operation
 from shared.contracts.control import StopStep
 from shared.contracts.failure import Failure, FailureKind
@@ -26,9 +27,6 @@ from shared.contracts.outcome import StepSucceeded
 from shared.contracts.step import StepRequest
 from shared.contracts.usage import Usage
 from shared.telemetry import metrics
-
-if TYPE_CHECKING:
-    from services.planner.state.book import Book
 
 QUANTILE = 0.99
 MOST_KEPT = 256
@@ -104,7 +102,15 @@ class Hedging:
         return True
 
 
-def on_claim(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
+class KnowsClaims(Protocol):
+    """What is needed of a book."""
+
+    claims: dict[ClaimId, tuple[str, StepId]]
+    hedging: Hedging
+    funds: Funds
+
+
+def on_claim(book: KnowsClaims, round_: Round, job: LiveJob, step: OpenStep) -> None:
     """A claim stands from now on."""
     step.claimed_at, step.hedge_at = round_.now, inf
     request = step.request
@@ -121,7 +127,7 @@ def may_be_hedged(job: LiveJob, request: StepRequest) -> bool:
     return job.accepted.priority_class is PriorityClass.INTERACTIVE and not alone and not counted
 
 
-def due(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> Failure | None:
+def due(book: KnowsClaims, round_: Round, job: LiveJob, step: OpenStep) -> Failure | None:
     """Why the attempt that runs is given up beside another one; None: it is not, or not yet."""
     if round_.now < step.hedge_at or step.claim is None:
         return None
@@ -133,14 +139,14 @@ def due(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> Failure | No
     return Failure(kind=FailureKind.MODEL_TIMEOUT, message=SLOW, node=step.claim.node)
 
 
-def begun(book: Book, job: LiveJob, step: OpenStep, former: Claim) -> None:
+def begun(book: KnowsClaims, job: LiveJob, step: OpenStep, former: Claim) -> None:
     """The next attempt is asked for; the claim before goes on."""
     step.former, step.former_attempt, step.hedge_at = former, step.attempt - 1, inf
     book.claims[former.id] = (job.id, step.id)
     metrics.HEDGES.labels("begun").inc()
 
 
-def answered(book: Book, round_: Round, job: LiveJob, step: OpenStep, outcome: StepSucceeded) -> None:
+def answered(book: KnowsClaims, round_: Round, job: LiveJob, step: OpenStep, outcome: StepSucceeded) -> None:
     """It has an answer: whoever else runs is told to stop, and what that has used is charged when it is told."""
     request = step.request
     if request is not None and not request.stream and step.claim is not None and step.claim.id == outcome.claim:
@@ -160,7 +166,7 @@ def answered(book: Book, round_: Round, job: LiveJob, step: OpenStep, outcome: S
         round_.after.append(StopAnywhere(control))
 
 
-def stop_former(book: Book, round_: Round, job: LiveJob, step: OpenStep) -> None:
+def stop_former(book: KnowsClaims, round_: Round, job: LiveJob, step: OpenStep) -> None:
     """The attempt beside is not wanted any longer. Lost with this planner, the stop is an answer to the claim's next renewal."""
     former = step.former
     if former is not None and book.claims.pop(former.id, None) is not None:
