@@ -22,7 +22,7 @@ from services.worker.registration import candidates, find
 from services.worker.wiring import WorkerContext
 from shared.clock import within
 from shared.contracts.base import ClaimId, NodeId, StepId
-from shared.contracts.chat import ChatMessage, Operation, Options
+from shared.contracts.chat import MODEL_CALLS, ChatMessage, Operation, Options
 from shared.contracts.failure import FailureKind as K
 from shared.contracts.node import Node, NodeModel
 from shared.contracts.outcome import StepFailed, StepReleased, StepSucceeded
@@ -129,7 +129,7 @@ class Health:
         """Why the step is not taken; or, where it was claimed and has not begun, is given back."""
         if self.pause_seconds:
             return PAUSED
-        if step.operation is Operation.TOOL or not self.breakers.shut or self.models(step, claim):
+        if step.operation not in MODEL_CALLS or not self.breakers.shut or self.models(step, claim):
             return None
         return BROKEN
 
@@ -142,7 +142,7 @@ class Health:
     def ended(self, attempt: Attempt, outcome: StepSucceeded | StepFailed | StepReleased) -> None:
         """What came of it. Behind each tool there is something else, and who shares a call says nothing that its first does not say."""
         step, now, breakers = attempt.step, self._now(), self.breakers
-        asked = attempt.asked_at is not None and attempt.model is not None and not attempt.rides and step.operation is not Operation.TOOL
+        asked = attempt.asked_at is not None and attempt.model is not None and not attempt.rides and step.operation in MODEL_CALLS
         if not asked or isinstance(outcome, StepReleased):
             breakers.over(attempt.claim)
         else:

@@ -20,7 +20,7 @@ from services.planner.job.open_step import Claim, OpenStep, Phase
 from services.planner.round import Round, Stop, StopAnywhere
 from services.planner.state.funds import Funds
 from shared.contracts.base import ClaimId, PriorityClass, StepId
-from shared.contracts.chat import Operation
+from shared.contracts.chat import MODEL_CALLS
 from shared.contracts.control import StopStep
 from shared.contracts.failure import Failure, FailureKind
 from shared.contracts.outcome import StepSucceeded
@@ -121,7 +121,7 @@ def on_claim(book: KnowsClaims, round_: Round, job: LiveJob, step: OpenStep) -> 
 
 def may_be_hedged(job: LiveJob, request: StepRequest) -> bool:
     """Whether a step of this job may run twice at once, for its caller's sake."""
-    alone = request.stream or not request.idempotent or request.operation in (Operation.TOOL, Operation.CRITIQUE)
+    alone = request.stream or not request.idempotent or request.operation not in MODEL_CALLS
     limits = job.accepted.limits
     counted = limits.tokens is not None or limits.cost is not None
     return job.accepted.priority_class is PriorityClass.INTERACTIVE and not alone and not counted
